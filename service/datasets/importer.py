@@ -30,6 +30,7 @@ from service.datasets.info import (
     IDX_NAMES,
     TEST_NAMES,
     ImportedDataset,
+    OnShare,
     PhotoOptions,
     content_sha256,
 )
@@ -50,6 +51,8 @@ MAX_SIDE: Final = 512
 MAX_PICTURES: Final = 2_000_000
 MAX_LABEL: Final = 255
 DEFAULT_FRACTION: Final = 0.15
+_DECODED: Final = 0.95
+"""The share of the work with an archive of image files that is done when all are decoded."""
 _OTHER_NAMES: Final = {
     IMAGES: ("x", "x_train", "train_x", "train_images"),
     LABELS: ("y", "y_train", "train_y", "train_labels"),
@@ -80,7 +83,12 @@ class UploadRefused(DatasetError, ValueError):
 
 
 def import_dataset(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, photos: PhotoOptions = DEFAULT_PHOTOS
+    files: Mapping[str, Path],
+    folder: Path,
+    *,
+    fraction: float | None,
+    photos: PhotoOptions = DEFAULT_PHOTOS,
+    on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
     """Check a person's files and write the arrays into an empty ``folder``.
 
@@ -89,23 +97,25 @@ def import_dataset(
             ``validation_images`` and ``validation_labels``.
         fraction: how much of each class is for validation, where nothing else is; the choice is always the same.
         photos: how an archive of image files is read.
+        on_share: hears of the share that is done.
 
     Raises:
         UploadRefused: they are no dataset.
         OSError: ``folder`` cannot be written.
     """
     try:
-        return _import_dataset(files, folder, fraction, photos)
+        return _import_dataset(files, folder, fraction, photos, on_share)
     except DatasetBroken as error:  # also from a checksum at a file's end, which comes when the files are closed
         field = next((field for field, path in files.items() if path == error.path), ARCHIVE)
         raise UploadRefused({field: error.reason}) from error
 
 
 def _import_dataset(
-    files: Mapping[str, Path], folder: Path, fraction: float | None, options: PhotoOptions
+    files: Mapping[str, Path], folder: Path, fraction: float | None, options: PhotoOptions, on_share: OnShare
 ) -> ImportedDataset:
     with ExitStack() as opened:
-        stored, field_of, photos = _open(files, folder, opened, options)
+        stored, field_of, photos = _open(files, folder, opened, options, lambda share: on_share(share * _DECODED))
+        opening = 0.0 if photos is None else _DECODED
         _check_shapes(stored, field_of, fraction, is_photos=photos is not None)
         faults: dict[str, str] = {}
         labels: dict[str, NDArray[np.uint8]] = {}
@@ -127,10 +137,13 @@ def _import_dataset(
                 for images, role in _PAIRS
                 if role in labels
             }
+            total, done = sum(stored[role].shape[0] for role in outputs if role in stored), 0
             for role in list(outputs):
                 if role in stored:
                     with _faults_of(field_of[role], faults):
-                        _copy_images(stored[role], outputs, role, chosen if role == IMAGES else None)
+                        for count in _copy_images(stored[role], outputs, role, chosen if role == IMAGES else None):
+                            done += count
+                            on_share(opening + (1 - opening) * done / total)
             if faults:
                 raise UploadRefused(faults)
             for role, values in labels.items():
@@ -163,7 +176,7 @@ def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
 
 
 def _open(
-    files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions
+    files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions, on_share: OnShare
 ) -> tuple[dict[str, ArrayStream], dict[str, str], Photos | None]:
     """The arrays by their roles, the field that each came in, and what else an archive of image files tells."""
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
@@ -176,7 +189,14 @@ def _open(
         arrays: dict[str, ArrayStream] = {}
         if is_photos:
             photos = opened.enter_context(
-                open_photos(files[ARCHIVE], options, folder=folder, max_bytes=MAX_UNPACKED_BYTES, max_side=MAX_SIDE)
+                open_photos(
+                    files[ARCHIVE],
+                    options,
+                    folder=folder,
+                    max_bytes=MAX_UNPACKED_BYTES,
+                    max_side=MAX_SIDE,
+                    on_share=on_share,
+                )
             )
             return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos
         with _faults_of(ARCHIVE, faults):
@@ -307,7 +327,8 @@ def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str
 
 def _copy_images(
     stored: ArrayStream, outputs: Mapping[str, _Output], role: str, chosen: NDArray[np.bool_] | None
-) -> None:
+) -> Iterator[int]:
+    """Copy all images; gives how many, each time that some are copied."""
     done = 0
     for values in stored.rows():
         pixels = _as_pixels(stored, values).reshape(len(values), *_sides(stored.shape))
@@ -318,6 +339,7 @@ def _copy_images(
             outputs[IMAGES].add(pixels[~mask])
             outputs[VALIDATION_IMAGES].add(pixels[mask])
         done += len(pixels)
+        yield len(pixels)
 
 
 def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:

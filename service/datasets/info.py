@@ -1,7 +1,7 @@
 """What is known of a dataset, how it is imported, and the names and digests of its files."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -10,6 +10,8 @@ from service.spec.estimation.features import features_of
 from service.spec.splits import Split
 from service.states import DatasetKind
 
+OnShare = Callable[[float], None]
+"""Hears of the share of an import that is done, from 0 to 1, whenever some more is."""
 Size = tuple[int, int]
 """Width and height in pixels, as image programs write them."""
 

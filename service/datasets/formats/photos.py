@@ -27,7 +27,7 @@ from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, opened, pixels_of, upright_size
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import PART_WORDS, Channels, OnBad, PartName, PhotoOptions, Size
+from service.datasets.info import PART_WORDS, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
 
 MAX_FILES: Final = 200_000
 MAX_CLASSES: Final = 256
@@ -84,13 +84,22 @@ def parse_size(text: str) -> Size:
 
 
 @contextmanager
-def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: int, max_side: int) -> Iterator[Photos]:
+def open_photos(
+    path: Path,
+    options: PhotoOptions,
+    *,
+    folder: Path,
+    max_bytes: int,
+    max_side: int,
+    on_share: OnShare = lambda share: None,
+) -> Iterator[Photos]:
     """The images of an archive, decoded.
 
     Args:
         folder: for a temporary file, which has no name and is gone with this block.
         max_bytes: what all pixels together may take.
         max_side: images that are larger are decoded only if they are scaled.
+        on_share: hears of the share of the images that is decoded.
 
     Raises:
         DatasetBroken
@@ -98,13 +107,17 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
     """
     with archives.reading(path):
         names = _names(path)
-    _classes(path, names)
+    outside = _outside(path, names, options)
+    _classes(path, [name for name in names if name not in outside])
     with tempfile.TemporaryFile(dir=folder) as file:
-        spool = _Spool(path, file, options, len(names), max_bytes=max_bytes, max_side=max_side)
+        spool = _Spool(path, file, options, len(names) - len(outside), max_bytes=max_bytes, max_side=max_side)
+        spool.faults += [(name, "is outside of class folders") for name in names if name in outside]
         try:
             with archives.reading(path):
-                for member in _images(path):
-                    spool.add(member)
+                for number, member in enumerate(_images(path), 1):
+                    if member.name not in outside:
+                        spool.add(member)
+                    on_share(number / len(names))
         except _NotWritten as error:
             raise error.error from None
         if spool.faults and options.on_bad is OnBad.ERROR:
@@ -303,15 +316,41 @@ def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[st
     return report
 
 
-def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[PartName, str]]:
-    """Part and class of each image, from its folders; folders that all have in common are not looked at."""
-    folders = {name: PurePosixPath(name).parts[:-1] for name in names}
-    while all(len(parts) > 1 for parts in folders.values()) and len({parts[0] for parts in folders.values()}) == 1:
+def _outside(path: Path, names: Sequence[str], options: PhotoOptions) -> frozenset[str]:
+    """The images that are outside of class folders, which are left out.
+
+    Raises:
+        DatasetBroken: they are not to be left out, or they are all that there is.
+    """
+    folders, _, outside = _folders(names)
+    if outside and (options.on_bad is OnBad.ERROR or not folders):
+        count = f"{len(outside):,} images" if len(outside) > 1 else "an image"
+        advice = "make a folder per class" + (", or leave them out with on_bad=skip" if folders else "")
+        raise DatasetBroken(path, f"has {count} outside of class folders, such as {outside[0][:200]}: {advice}")
+    return frozenset(outside)
+
+
+def _folders(names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], bool, list[str]]:
+    """The folders of each image; whether the first of them are parts of a dataset; the images outside of class folders.
+    Folders that all have in common are not looked at."""
+    folders, outside = {name: PurePosixPath(name).parts[:-1] for name in names}, []
+    while True:
+        outside += [name for name, parts in folders.items() if not parts]
+        folders = {name: parts for name, parts in folders.items() if parts}
+        if len({parts[0] for parts in folders.values()}) != 1 or all(len(parts) == 1 for parts in folders.values()):
+            break
         folders = {name: parts[1:] for name, parts in folders.items()}
-    has_parts = all(len(parts) > 1 and parts[0].lower() in PART_WORDS for parts in folders.values())
-    outside = [name for name, parts in folders.items() if not parts]
-    if outside:
-        raise DatasetBroken(path, f"has images outside of class folders, such as {outside[0]}: make a folder per class")
+    are_parts = all(parts[0].lower() in PART_WORDS for parts in folders.values())
+    has_parts = are_parts and any(len(parts) > 1 for parts in folders.values())
+    if has_parts:
+        outside += [name for name, parts in folders.items() if len(parts) == 1]
+        folders = {name: parts for name, parts in folders.items() if len(parts) > 1}
+    return folders, has_parts, outside
+
+
+def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[PartName, str]]:
+    """Part and class of each image, from its folders."""
+    folders, has_parts, _ = _folders(names)
     found = {
         name: (PART_WORDS[parts[0].lower()], parts[1]) if has_parts else (PartName.TRAIN, parts[0])
         for name, parts in folders.items()

@@ -14,7 +14,7 @@ import struct
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -30,6 +30,7 @@ from service.datasets.info import (
     IDX_NAMES,
     TEST_NAMES,
     ImportedDataset,
+    OnShare,
     PartName,
     TableOptions,
     content_sha256,
@@ -53,6 +54,10 @@ _MAX_REJECTED: Final = 0.1
 """The share of rows that may be rejected: beyond it, the file is not what it seems to be."""
 _FILES: Final = (IDX_NAMES[:2], IDX_NAMES[2:], TEST_NAMES)
 """The names of rows and labels of each part, in the order of ``PARTS``."""
+_CHECKED: Final = 0.02
+"""The share of the work that is done when the bytes are checked."""
+_LOOKED: Final = 0.65
+"""The same when the columns are known."""
 _BLOCK: Final = 2000
 _MAX_LABELS: Final = 100_000
 """Different values of a target that are told apart, to say what is wrong with it."""
@@ -60,11 +65,19 @@ _FEW: Final = 30
 """Numbers with fractions that are classes have no more different values than these."""
 
 
-def import_table(path: Path, folder: Path, *, fraction: float | None, options: TableOptions) -> ImportedDataset:
+def import_table(
+    path: Path,
+    folder: Path,
+    *,
+    fraction: float | None,
+    options: TableOptions,
+    on_share: OnShare = lambda share: None,
+) -> ImportedDataset:
     """Check a person's table and write the arrays into an empty ``folder``.
 
     Args:
         fraction: how much of each class is for validation; the choice is always the same.
+        on_share: hears of the share that is done.
 
     Raises:
         UploadRefused: it is no table to train on.
@@ -74,7 +87,8 @@ def import_table(path: Path, folder: Path, *, fraction: float | None, options: T
         file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
         plan = TablePlan.of(file, options)
         split = None if plan.split is None else SplitColumn(plan.header[plan.split])
-        return _Import(file.check(), plan, folder, fraction, split).run()
+        checked = _reporting(file, on_share, 0, _CHECKED).check()
+        return _Import(checked, plan, folder, fraction, split, on_share).run()
     except DatasetBroken as error:
         raise UploadRefused({TABLE: error.reason}) from error
 
@@ -103,6 +117,7 @@ class _Import:
     folder: Path
     fraction: float | None
     split: SplitColumn | None
+    on_share: OnShare
     rejected: _Rejected = field(default_factory=_Rejected)
     kept: bytearray = field(default_factory=bytearray)
     """1 for each row that is used, 0 for those that are rejected, in the order of the file."""
@@ -158,7 +173,7 @@ class _Import:
     def _look(self) -> None:
         """Read all rows: which are used, what their columns are, their targets."""
         target, texts, lines = self.plan.target, [], []
-        for line, fields in self.file.rows():
+        for line, fields in _reporting(self.file, self.on_share, _CHECKED, _LOOKED).rows():
             if len(self.kept) >= MAX_ROWS:
                 raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
             problem = self._problem(fields)
@@ -327,7 +342,8 @@ class _Import:
 
     def _blocks(self) -> Iterator[list[list[str]]]:
         texts: list[list[str]] = []
-        for is_kept, (_, fields) in zip(self.kept, self.file.rows(), strict=True):
+        rows = _reporting(self.file, self.on_share, _LOOKED, 1).rows()
+        for is_kept, (_, fields) in zip(self.kept, rows, strict=True):
             if is_kept and isinstance(fields, list):
                 texts.append(fields)
                 if len(texts) == _BLOCK:
@@ -335,6 +351,11 @@ class _Import:
                     texts = []
         if texts:
             yield texts
+
+
+def _reporting(file: DelimitedFile, on_share: OnShare, start: float, stop: float) -> DelimitedFile:
+    """The same file, reading which is the part of the work from ``start`` to ``stop``."""
+    return replace(file, on_share=lambda share: on_share(start + share * (stop - start)))
 
 
 class _Output:

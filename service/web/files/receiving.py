@@ -27,7 +27,7 @@ from werkzeug.formparser import FormDataParser
 from service.datasets.formats.photos import SATURATED, parse_size
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.importer import FIELDS as IMAGE_FIELDS
-from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
+from service.datasets.info import Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
@@ -89,8 +89,9 @@ class UploadForm(BaseModel):
     )
     on_bad: OnBad = Field(
         OnBad.ERROR,
-        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged "
-        "or no images; `skip` leaves these out, and `report` in the answer counts and names them.",
+        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged, "
+        "no images, or outside of class folders; `skip` leaves these out, and `report` in the answer counts and names "
+        "them.",
     )
     archive: _File = Field(
         None,
@@ -155,10 +156,11 @@ def import_files(
     fraction: float | None,
     photos: PhotoOptions,
     table: TableOptions | None = None,
+    on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
     """Import an upload in a sandbox; only so many at a time."""
     with _importing:
-        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table)
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table, on_share=on_share)
 
 
 class UploadSlots:
@@ -194,11 +196,14 @@ def _too_many(detail: str) -> Problem:
     return Problem("too_many_uploads", detail, headers={"Retry-After": "5"})
 
 
-def receive(folder: Path, *, max_bytes: int, count: Callable[[int], None]) -> UploadForm:
+def receive(
+    folder: Path, *, max_bytes: int, count: Callable[[int], None], on_received: Callable[[int], None]
+) -> UploadForm:
     """Read the request's form; its files go into ``folder``, under names of our own.
 
     Args:
         count: is told how many bytes came, however it ends.
+        on_received: is told of the bytes of each piece.
 
     Raises:
         Problem: it is no form, too large, or too slow.
@@ -209,7 +214,7 @@ def receive(folder: Path, *, max_bytes: int, count: Callable[[int], None]) -> Up
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
     request.max_content_length = max_bytes
-    incoming = _Incoming()
+    incoming = _Incoming(on_received)
     opened: list[IO[bytes]] = []
 
     def new_file(
@@ -295,8 +300,9 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
 class _Incoming:
     """The body: it is counted, and read for as long as it comes fast enough."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_received: Callable[[int], None]) -> None:
         self._deadline = time.monotonic() + MAX_RECEIVE_S
+        self._on_received = on_received
         self.received = 0
 
     def read(self, size: int) -> bytes:
@@ -305,6 +311,7 @@ class _Incoming:
         arrivals.admit(PIECE_S)
         data = request.stream.read(size)
         self.received += len(data)
+        self._on_received(len(data))
         if len(data) < size and time.monotonic() - began >= PIECE_S:  # it was cut off
             raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
         if time.monotonic() > self._deadline:

@@ -53,6 +53,12 @@ KINDS: Final[dict[str, Kind]] = {
         "Older checkpoints are deleted as a job continues. `GET /jobs/{job_id}/artifacts` lists the files.",
     ),
     "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
+    "upload_not_found": Kind(
+        404,
+        "There is no such upload in progress.",
+        "It has ended, was not begun with this `Upload-Id`, or belongs to another owner. `GET /datasets` lists what is "
+        "stored.",
+    ),
     "folds_not_found": Kind(
         404, "There is no such cross-validation.", "`fold_group` of a job names its cross-validation."
     ),
