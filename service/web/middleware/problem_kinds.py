@@ -151,7 +151,6 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "rate_limited": Kind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
     "internal": Kind(500, "Internal error.", "The service's log has the details under this `request_id`."),
-    "not_exportable": Kind(409, "The format's exporter does not know a layer.", "Download the checkpoint instead."),
     "extra_missing": Kind(
         501, "An optional library is not installed.", "Run `detail`'s command for the web process; restart it."
     ),

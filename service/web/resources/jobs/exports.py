@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
-from service.models.exports.orders import ExportFormat, ExtraMissing, NotExportable
+from service.models.exports.orders import ExportFormat, ExtraMissing
 from service.storage.artifacts import SUFFIXES, ArtifactKind
 from service.storage.tables import Artifact
 from service.web.endpoints import endpoint
@@ -22,10 +22,6 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("exports", __name__)
 
 TAG: Final = "Files"
-
-
-_UNMADE = ("extra_missing", "not_exportable", "storage_full")
-"""Why a format cannot be made."""
 
 
 @blueprint.get("/jobs/<job_id>/export/<target>")
@@ -42,7 +38,6 @@ _UNMADE = ("extra_missing", "not_exportable", "storage_full")
         "dataset_not_found",
         "dataset_changed",
         "extra_missing",
-        "not_exportable",
         "storage_full",
     ),
 )
@@ -68,8 +63,6 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
                 raise loading.missing_checkpoint(session, job, query.checkpoint) from error
         except ExtraMissing as error:
             raise Problem("extra_missing", str(error)) from error
-        except NotExportable as error:
-            raise Problem("not_exportable", str(error)) from error
 
     def name(row: Artifact) -> str:
         kind = ArtifactKind(row.kind)
