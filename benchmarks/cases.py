@@ -1,4 +1,4 @@
-"""The rows of the table: for each, functions that do the same piece of work in different ways."""
+"""The rows of the table: for each row, functions that do the same work in different ways."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ except ImportError:
 
 Work = Callable[[], object]
 RATE = 1e-4
-"""Small: the numbers must stay finite for thousands of steps, and their size costs nothing."""
+"""Small, so that the values stay finite for thousands of steps; it does not affect the time."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Row:
     Attributes:
         contestants: ``engine`` and any of ``tape``, ``floor``, ``handwritten``, ``torch``, ``torch_floor``: each does
             one piece of the same work.
-        unit: pieces that belong together.
+        unit: number of pieces in a cycle.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Row:
 def classifier(
     data: ImageData, sizes: Sizes, batch: int, optimizer: Optimizer | None = None, replay: bool = True
 ) -> ClassifierTrainer:
-    """A trainer that would run for ever; one validation image, so that an epoch costs its steps."""
+    """A trainer that practically never ends, with a single validation image, so that only steps cost time."""
     one = ImageData(data.images[:1], data.labels[:1], data.scale, classes=sizes[-1][1])
     return ClassifierTrainer(
         network(sizes, "init"),
@@ -73,7 +73,7 @@ def classifier(
 def gan(
     data: ImageData, batch: int, skip_every: int | None, optimizer: Callable[[], Optimizer], replay: bool = True
 ) -> GanTrainer:
-    """The seed's two networks."""
+    """The two networks of the preset ``seed``."""
     return GanTrainer(
         network(GENERATOR, "generator"),
         network(DISCRIMINATOR, "discriminator"),
@@ -94,7 +94,7 @@ def gan(
 
 
 def stepper(trainer: ClassifierTrainer | GanTrainer) -> Work:
-    """One training step a call."""
+    """A function that runs one training step per call."""
     reports = trainer.run()
 
     def step() -> None:
@@ -106,7 +106,7 @@ def stepper(trainer: ClassifierTrainer | GanTrainer) -> Work:
 
 def classifier_row(name: str, batch: int, *, sizes: Sizes = CLASSIFIER, data: ImageData | None = None) -> Row:
     """A step with SGD."""
-    # Whole batches only: the floor and the loop by hand know one shape.
+    # Whole batches only, because the floor and the hand-written loop support only one shape.
     data = first(data or digits.training(), batch)
     model = network(sizes, "init")
     contestants: dict[str, Work] = {
@@ -150,7 +150,7 @@ def gan_row(name: str, batch: int, skip_every: int | None) -> Row:
 
 
 def adam_rows() -> Iterator[Row]:
-    """Steps with Adam, beside PyTorch."""
+    """Steps with Adam, compared with PyTorch."""
     data = first(digits.training(), 100)
     contestants: dict[str, Work] = {"engine": stepper(classifier(data, CLASSIFIER, 50, Adam(RATE)))}
     contestants["floor"] = floor.runner(floor.classifier_step(CLASSIFIER, 50))
@@ -210,7 +210,7 @@ def whole_set_rows() -> Iterator[Row]:
 
 
 def scalar_row() -> Row:
-    """One step of a 16-8-3 network on four images: arrays on the tape, and one object a number."""
+    """One step of a 16-8-3 network on four images: arrays on the tape, and one object per number."""
     sizes, batch = ((16, 8, "sigmoid"), (8, 3, "sigmoid")), 4
     model = network(sizes, "init")
     rng = np.random.default_rng(0)
@@ -235,14 +235,14 @@ def scalar_row() -> Row:
 
 
 def first(data: ImageData, batch: int) -> ImageData:
-    """As many images as make whole batches."""
+    """The largest number of images that gives whole batches."""
     count = len(data) // batch * batch
     labels = None if data.labels is None else data.labels[:count]
     return ImageData(data.images[:count], labels, data.scale, classes=10)
 
 
 def in_turn(works: list[Work]) -> Work:
-    """Each call does the next of these."""
+    """A function that calls these in turn."""
     position = -1
 
     def run() -> None:
@@ -254,7 +254,7 @@ def in_turn(works: list[Work]) -> Work:
 
 
 def table() -> Iterator[Row]:
-    """All rows, each made when its turn has come."""
+    """All rows, created lazily."""
     yield classifier_row("classifier step, batch 50", 50)
     yield classifier_row("classifier step, batch 512", 512)
     yield gan_row("GAN step, batch 100", 100, 3)

@@ -1,4 +1,4 @@
-"""The floor: the matrix products that a step cannot do without, and nothing else."""
+"""The floor: only the matrix products that a step requires."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ def back_to_input(sizes: Sizes, batch: int) -> list[Shapes]:
 
 
 def classifier_step(sizes: Sizes, batch: int) -> list[Shapes]:
-    """A step needs no gradient of its images."""
+    """The products of a classifier's step, without the gradient of its images."""
     return forward(sizes, batch) + back_to_input(sizes[1:], batch) + back_to_parameters(sizes, batch)
 
 
 def gan_step(generator: Sizes, discriminator: Sizes, batch: int, updates_discriminator: bool) -> list[Shapes]:
-    """One pass over the fakes serves both losses; the discriminator's own gradients only where it is updated."""
+    """The products of a GAN's step. One pass over the fakes gives both losses; the discriminator's gradients are
+    computed only if it is updated."""
     products = forward(generator, batch) + forward(discriminator, batch)
     products += back_to_input(discriminator, batch)
     products += back_to_input(generator[1:], batch) + back_to_parameters(generator, batch)
@@ -59,7 +60,7 @@ def operands(products: list[Shapes]) -> list[tuple[Array, Array, Array]]:
 
 
 def runner(products: list[Shapes]) -> Callable[[], None]:
-    """Makes the products, again and again into the same arrays."""
+    """A function that computes all products, into the same arrays each time."""
     calls = operands(products)
 
     def run() -> None:

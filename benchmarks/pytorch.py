@@ -1,4 +1,4 @@
-"""The same steps in PyTorch, eager mode. Imported only where PyTorch is installed."""
+"""The same steps in PyTorch, in eager mode. Imported only if PyTorch is installed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Classifier:
 
 
 class Gan:
-    """The seed's step: one pass over the fakes, no gradient that nobody uses."""
+    """The step of preset ``seed``: one pass over the fakes, and no unused gradients."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Gan:
 
 
 def products(shapes: list[floor.Shapes]) -> Any:
-    """The matrix products of a step, by PyTorch: what is its own floor."""
+    """The matrix products of a step in PyTorch, which are PyTorch's own floor."""
     calls = [[torch.from_numpy(array) for array in arrays] for arrays in floor.operands(shapes)]
 
     def run() -> None:

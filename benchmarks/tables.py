@@ -12,21 +12,21 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 PROSE_COLUMNS = 110
 BEGIN, END = "<!-- make bench: the table -->", "<!-- make bench: the end -->"
 
-TARGETS = {  # name -> at most so many times the floor with one thread, with two, and PyTorch's time
+TARGETS = {  # name -> maximum ratio to the floor with one thread and with two, and to PyTorch
     "classifier step, batch 50": (1.3, 1.5, 0.55),
     "classifier step, batch 512": (1.15, 1.15, None),
     "GAN step, batch 100": (1.35, 1.5, 0.45),
 }
 BY_HAND = 1.05
-"""At most so many times the loop by hand, where there is one and the row has targets."""
+"""Maximum ratio to the hand-written loop, for rows that have one and have targets."""
 NEEDED = 1.5
-"""The peak of a step is at most so many times what it needs."""
+"""Maximum ratio of the peak memory of a step to the memory that it requires."""
 
 Row = dict[str, Any]
 
 
 def ratios(row: Row) -> list[tuple[float | None, bool]]:
-    """The engine's time over the floor's, the loop's by hand and PyTorch's, each with whether it misses its target."""
+    """The engine's time relative to floor, hand-written loop and PyTorch, each with whether it misses its target."""
     one, two, torch = TARGETS.get(row["name"], (None, None, None))
     limits = {"floor_ms": one if row["threads"] == 1 else two, "handwritten_ms": one and BY_HAND, "torch_ms": torch}
     found = []
@@ -91,7 +91,7 @@ def _speed(rows: list[Row]) -> str:
 
 
 def _shares(rows: list[Row]) -> str:
-    """How much of PyTorch's step the matrix products are: nothing on this machine can fall below them."""
+    """The share of PyTorch's step that matrix products take, which is a lower bound on this machine."""
     found = [["", "threads", "goal: x PyTorch", "engine", "floor", "the floor's products by PyTorch"]]
     for row in rows:
         goal = TARGETS.get(row["name"], (None, None, None))[2]
@@ -114,7 +114,7 @@ def _memory(rows: list[Row]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    """Markdown of rows of cells, the first row the heads."""
+    """Rows of cells as a Markdown table; the first row is the header."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
@@ -124,7 +124,7 @@ def _marked(ratio: float | None, misses: bool) -> str:
 
 
 def kept() -> str:
-    """The results that are kept, as the document has them."""
+    """The stored results in the form of the document."""
     read = [
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("speed", "memory", "machine")
     ]
@@ -132,7 +132,7 @@ def kept() -> str:
 
 
 def update_document() -> None:
-    """Write the results that are kept into the document."""
+    """Write the stored results into the document."""
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{kept()}\n\n{END}{after}", encoding="utf-8")

@@ -16,8 +16,8 @@ from engine.ops.images.geometry import from_planes
 class Dropout(Parameterless):
     """Zeroes each element with probability ``rate`` while training, and scales the others by 1 / (1 - rate).
 
-    Srivastava et al. 2014, in the inverted form: at inference it does nothing. The rate is rounded to a multiple of
-    2**-16, because 16 random bits an element cost half of what a float does.
+    Srivastava et al. 2014, in the inverted form, which does nothing at inference. The rate is rounded to a multiple of
+    2**-16, because 16 random bits per element cost half as much as a float.
 
     Raises:
         SettingError: ``rate`` is not in [0, 1).
@@ -30,7 +30,7 @@ class Dropout(Parameterless):
         self._threshold = min(round(rate * 2**16), 2**16 - 1)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The same, whatever it is."""
+        """Any shape; it does not change."""
         return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -48,7 +48,7 @@ class Dropout(Parameterless):
 
 
 def _draw(rng: np.random.Generator, shape: Shape) -> Array:
-    """16 random bits for each number; those of images lie in memory as planes (:mod:`engine.ops.images.geometry`)."""
+    """16 random bits per element; for images, in the memory layout of planes (:mod:`engine.ops.images.geometry`)."""
     if len(shape) != 4:
         return rng.integers(0, 2**16, shape, np.uint16)
     batch, height, width, channels = shape

@@ -1,4 +1,4 @@
-"""Use cases of uploaded datasets: add and delete them."""
+"""Use cases of uploaded datasets: add and delete."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from service.storage.tables import Upload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedFiles:
-    """An upload whose files have arrived."""
+    """An upload that has been received completely."""
 
     name: str
     files: Mapping[str, Path]
     fraction: float | None
     """Share of each class to set aside for validation."""
     photos: PhotoOptions = field(default_factory=PhotoOptions)
-    """How an archive of image files is read."""
+    """Options for an archive of image files."""
     table: TableOptions | None = None
-    """What is said about a table."""
+    """Options for a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,8 @@ class DatasetUploads:
     """Operations on uploaded datasets.
 
     Attributes:
-        import_files: reads strangers' files, in a sandbox.
-        at_most: bytes that an owner's datasets may take; 0: no limit.
+        import_files: imports untrusted files, in a sandbox.
+        at_most: maximum size in bytes of all datasets of an owner; 0 means no limit.
     """
 
     database: Database
@@ -56,11 +56,11 @@ class DatasetUploads:
         """Receive, import and store an upload.
 
         Args:
-            receive: writes the files into a folder.
-            on_share: hears of the share of the import that is done, and of 0 when the files have arrived.
+            receive: writes the files into the folder that it is given.
+            on_share: called with the share of the import that is done, first with 0 when the files have arrived.
 
         Raises:
-            UploadRefused: the files are no dataset.
+            UploadRefused: the files are not a valid dataset.
             UploadExists, DatasetNameTaken, NoSpaceLeft, StorageFull
         """
         owner = owner_of(by)
@@ -75,7 +75,7 @@ class DatasetUploads:
             raise
         if stored != upload_id:
             self.folder.discard(upload_id)
-        # After any other error nobody knows whether the row was stored; the scheduler removes what no row names.
+        # After any other error, it is unknown whether the row was stored; the scheduler removes files without a row.
         return self.datasets.describe(received.name, owner)
 
     def delete(self, name: str, *, by: Actor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a client does with datasets."""
+"""Operations of a client on datasets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from service.client.connection import Connection
 from service.client.errors import ClientError
 
 _UPLOAD_TIMEOUT_S: Final = 660.0
-"""The service may read an archive of images for ten minutes after the last byte has arrived."""
+"""The service may process an archive of images for ten minutes after it has received it."""
 _PAGE: Final = 100
 _WATCH_INTERVAL_S: Final = 1.0
 
 
 class DatasetOperations:
-    """The part of ``Client`` that is about datasets."""
+    """The methods of ``Client`` for datasets."""
 
     _connection: Connection
 

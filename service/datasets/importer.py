@@ -1,8 +1,8 @@
-"""Imports a user's dataset: IDX files, an NPZ archive or an archive of images become the arrays that jobs map.
+"""Imports an uploaded dataset: converts IDX files, an NPZ archive or an archive of images to the arrays that jobs map.
 
-Headers first, of all files; then labels; then images, a piece at a time, straight into their new files. So memory does
-not grow with the data, and what is wrong is found before the long part. The files of the result are those of
-``cache``: pixels and labels as bytes.
+The headers of all files are read first, then labels, then images, in pieces that are written directly to the new files.
+So memory does not depend on the size of the data, and errors are found before the slow part. The resulting files have
+the format of ``cache``: pixels and labels as bytes.
 """
 
 from __future__ import annotations
@@ -26,25 +26,18 @@ from service.datasets.formats.idx import idx_header, open_idx
 from service.datasets.formats.npz import open_npz
 from service.datasets.formats.photos import Photos, is_npz, open_photos
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import (
-    IDX_NAMES,
-    TEST_NAMES,
-    ImportedDataset,
-    OnShare,
-    PhotoOptions,
-    content_sha256,
-)
+from service.datasets.info import IDX_NAMES, TEST_NAMES, ImportedDataset, OnShare, PhotoOptions, content_sha256
 
 ARCHIVE: Final = "archive"
 IMAGES, LABELS = "images", "labels"
 VALIDATION_IMAGES, VALIDATION_LABELS = "validation_images", "validation_labels"
 TEST_IMAGES, TEST_LABELS = "test_images", "test_labels"
-"""Of the part that is scored once, at the end of a job; no field of the form, but found in archives."""
+"""Arrays of the test part. They have no form field, but archives may contain them."""
 _PAIRS: Final = ((IMAGES, LABELS), (VALIDATION_IMAGES, VALIDATION_LABELS), (TEST_IMAGES, TEST_LABELS))
 _FILES: Final = dict(zip((role for pair in _PAIRS for role in pair), (*IDX_NAMES, *TEST_NAMES), strict=True))
-"""By role, the name of the file that it becomes."""
+"""File names by role."""
 FIELDS: Final = (ARCHIVE, IMAGES, LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
-"""The fields of the form that hold files."""
+"""The form fields that contain files."""
 
 MAX_UNPACKED_BYTES: Final = 2**30
 MAX_SIDE: Final = 512
@@ -59,10 +52,10 @@ _OTHER_NAMES: Final = {
     VALIDATION_IMAGES: ("x_test", "test_x", "test_images", "x_val", "val_images"),
     VALIDATION_LABELS: ("y_test", "test_y", "test_labels", "y_val", "val_labels"),
 }
-"""What arrays are called in archives that are in use."""
+"""Common names of the arrays in NPZ archives."""
 _ROLES: Final = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
 _VALIDATING: Final = frozenset({VALIDATION_IMAGES, VALIDATION_LABELS, "x_val", "val_images", "y_val", "val_labels"})
-"""Beside these, arrays named after testing are the part that is scored once."""
+"""If an archive has these arrays, arrays with ``test`` in their name are the test part."""
 
 
 DEFAULT_PHOTOS: Final = PhotoOptions()
@@ -70,7 +63,7 @@ _DEFAULTS: Final = asdict(DEFAULT_PHOTOS)
 
 
 class UploadRefused(DatasetError, ValueError):
-    """The files are no dataset; ``faults`` says what is wrong, by the field of the form."""
+    """The files are not a valid dataset; ``faults`` has the errors by form field."""
 
     code = "invalid_upload"
 
@@ -90,22 +83,22 @@ def import_dataset(
     photos: PhotoOptions = DEFAULT_PHOTOS,
     on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
-    """Check a person's files and write the arrays into an empty ``folder``.
+    """Check uploaded files and write their arrays into an empty ``folder``.
 
     Args:
-        files: by the field of the form: ``archive``, or ``images`` and ``labels``, perhaps with
-            ``validation_images`` and ``validation_labels``.
-        fraction: how much of each class is for validation, where nothing else is; the choice is always the same.
-        photos: how an archive of image files is read.
-        on_share: hears of the share that is done.
+        files: by form field: ``archive``, or ``images`` and ``labels``, optionally with ``validation_images`` and
+            ``validation_labels``.
+        fraction: share of each class for validation, if the files have no validation part; the choice is deterministic.
+        photos: options for an archive of image files.
+        on_share: called with the share that is done.
 
     Raises:
-        UploadRefused: they are no dataset.
+        UploadRefused: the files are not a valid dataset.
         OSError: ``folder`` cannot be written.
     """
     try:
         return _import_dataset(files, folder, fraction, photos, on_share)
-    except DatasetBroken as error:  # also from a checksum at a file's end, which comes when the files are closed
+    except DatasetBroken as error:  # also from the checksum at the end of a file, when it is closed
         field = next((field for field, path in files.items() if path == error.path), ARCHIVE)
         raise UploadRefused({field: error.reason}) from error
 
@@ -168,7 +161,7 @@ def _import_dataset(
 
 @contextmanager
 def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
-    """Note what is wrong with a field, and go on with the next."""
+    """Record the error of a field and continue with the next one."""
     try:
         yield
     except DatasetBroken as error:
@@ -178,7 +171,7 @@ def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
 def _open(
     files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions, on_share: OnShare
 ) -> tuple[dict[str, ArrayStream], dict[str, str], Photos | None]:
-    """The arrays by their roles, the field that each came in, and what else an archive of image files tells."""
+    """The arrays by role, the form field of each, and the further content of an archive of image files."""
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
     if not is_photos and (meant := {name for name, value in asdict(options).items() if value != _DEFAULTS[name]}):
         raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
@@ -212,7 +205,7 @@ def _open(
     for field in (IMAGES, LABELS):
         if field not in files:
             faults[field] = (
-                f"is missing: send {IMAGES} and {LABELS} as IDX files, or an NPZ file or archive of images as {ARCHIVE}"
+                f"is missing: send {IMAGES} and {LABELS} as IDX files, or an NPZ or image archive as {ARCHIVE}"
             )
     if (VALIDATION_IMAGES in files) != (VALIDATION_LABELS in files):
         missing = VALIDATION_LABELS if VALIDATION_IMAGES in files else VALIDATION_IMAGES
@@ -244,10 +237,10 @@ def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
 def _check_shapes(
     stored: Mapping[str, ArrayStream], field_of: Mapping[str, str], fraction: float | None, *, is_photos: bool
 ) -> None:
-    """All that headers can show: types, dimensions, counts.
+    """Check types, dimensions and counts, which are known from the headers.
 
     Raises:
-        UploadRefused: as it says.
+        UploadRefused: they are invalid or inconsistent.
     """
     faults: dict[str, str] = {}
     advice = "; give a size, such as 32" if is_photos else ""
@@ -300,10 +293,13 @@ def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
 
 
 def choose(labels: NDArray[np.uint8], fraction: float, *, what: str = "image") -> NDArray[np.bool_]:
-    """Which examples are for validation: of each class this share, drawn with a fixed seed; never all of one.
+    """A mask of the validation examples: this share of each class, drawn with a fixed seed, but never a whole class.
+
+    Args:
+        what: the word for one example in error messages.
 
     Raises:
-        UploadRefused: no class has enough of them; ``what`` is what one is called.
+        UploadRefused: no class has enough examples.
     """
     rng = np.random.default_rng(0)
     chosen = np.zeros(len(labels), np.bool_)
@@ -311,7 +307,7 @@ def choose(labels: NDArray[np.uint8], fraction: float, *, what: str = "image") -
         places = rng.permutation(np.flatnonzero(labels == label))
         chosen[places[: int(fraction * len(places))]] = True
     if not chosen.any():
-        detail = f"leaves no {what} for validation: no class has {1 / fraction:.0f} {what}s"
+        detail = f"leaves no {what} for validation, because no class has {1 / fraction:.0f} {what}s; use a larger share"
         raise UploadRefused({"validation_fraction": detail})
     return chosen
 
@@ -343,7 +339,7 @@ def _copy_images(
 
 
 def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Bytes of 0 to 255, out of such numbers of any integer type, of numbers from 0 to 1, or of yes and no."""
+    """Convert pixels to bytes (0 to 255), from integers in this range, floats from 0 to 1, or booleans."""
     match stored.dtype.kind:
         case "b":
             bits = values.view(np.uint8)
@@ -352,7 +348,7 @@ def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:
             return np.where(bits, np.uint8(255), np.uint8(0))
         case "f":
             low, high = float(values.min()), float(values.max())
-            if not (low >= 0 and high <= 1):  # as it is for NaN, which min and max pass on
+            if not (low >= 0 and high <= 1):  # also for NaN, which min and max propagate
                 raise stored.broken(f"holds pixels from {low:g} to {high:g}; floats must be from 0 to 1, and not NaN")
             return np.asarray(np.rint(values * 255), np.uint8)
         case _:
@@ -365,7 +361,7 @@ def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 class _Output:
-    """An .npy file of bytes under way, and the digest of the IDX file that it would be."""
+    """An .npy file of bytes that is being written, and the digest of the equivalent IDX file."""
 
     def __init__(self, name: str, file: IO[bytes], shape: tuple[int, ...]) -> None:
         self.name, self._file = name, file
@@ -375,7 +371,7 @@ class _Output:
     @classmethod
     @contextmanager
     def new(cls, folder: Path, name: str, shape: tuple[int, ...]) -> Iterator[_Output]:
-        """A file that is on disk for good when the block ends."""
+        """Create a file, which is synced to disk at the end of the block."""
         with (folder / f"{name}.npy").open("xb") as file:
             yield cls(name, file, shape)
             file.flush()
@@ -395,6 +391,6 @@ def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def as_document(taken: ImportedDataset) -> dict[str, Any]:
-    """For the way out of a child process."""
-    return asdict(taken)
+def as_document(imported: ImportedDataset) -> dict[str, Any]:
+    """The result as a JSON document, to be sent to the parent process."""
+    return asdict(imported)

@@ -1,8 +1,8 @@
-"""Reads files from strangers in a process of their own, which may use little memory and time.
+"""Imports untrusted files in a separate process with limited memory and time.
 
-``python -m service.datasets.sandbox`` is that process: an order comes as JSON over its standard input. Over its
-standard output go lines of JSON: the share that is done, a few times a second, and the answer as the last one. It knows
-no database, no key and no address.
+``python -m service.datasets.sandbox`` is that process. It reads a request as JSON from standard input. It writes lines
+of JSON to standard output: the share that is done, a few times a second, and the response as the last one. It has no
+access to the database, to keys or to addresses of other services.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
 
 MEMORY_BYTES: Final = 48 * 2**20
-"""What the process may map beyond what it has once NumPy is loaded."""
+"""Memory that the process may map in addition to what it has after importing NumPy."""
 CPU_S: Final = 60
 PHOTO_MEMORY_BYTES: Final = 512 * 2**20
-"""The same for archives of images: one of 32 million pixels is unpacked, turned and scaled."""
+"""The same for archives of images: enough to decode, rotate and scale an image of 32 million pixels."""
 PHOTO_CPU_S: Final = 300
 TABLE_MEMORY_BYTES: Final = 192 * 2**20
-"""The same for tables: the labels of ten million rows, and blocks of two thousand columns."""
+"""The same for tables: enough for the labels of 10 million rows, and blocks of 2,000 columns."""
 TABLE_CPU_S: Final = 300
 _WALL_FACTOR: Final = 2
 _FILES: Final = 32
@@ -51,7 +51,7 @@ _REPORT_INTERVAL_S: Final = 0.2
 _MAX_ANSWER_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
 _STORAGE: Final = 3
-"""Exit code where the result could not be written."""
+"""Exit code if the result could not be written."""
 PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 _log = structlog.get_logger("tapeline.web")
@@ -66,14 +66,13 @@ def import_in_sandbox(
     table: TableOptions | None = None,
     on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
-    """As ``importer.import_dataset`` or, with a file ``table``, ``tables.importing.import_table``, in a process of its
-    own.
+    """Run ``importer.import_dataset`` or, for a file ``table``, ``tables.importing.import_table`` in the sandbox.
 
     Raises:
-        UploadRefused: the files are no dataset, or took more memory or time than a dataset does.
+        UploadRefused: the files are not a valid dataset, or exceeded the limits on memory or time.
         OSError: the result could not be written.
     """
-    # Its first bytes tell the kind of an archive, and the kind which limits apply.
+    # The first bytes of an archive show its kind, which determines the limits.
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE])
     cpu_s = TABLE_CPU_S if TABLE in files else PHOTO_CPU_S if is_photos else CPU_S
     memory_bytes = TABLE_MEMORY_BYTES if TABLE in files else PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES
@@ -163,7 +162,7 @@ def _pipe(end: IO[bytes] | None) -> IO[bytes]:
 
 
 def main() -> int:
-    """Read one order, obey, answer."""
+    """Read one request from standard input, import the files, and write the response to standard output."""
     order = json.load(sys.stdin)
     apply_limits(order["cpu_s"], order["memory_bytes"])
     files = {field: Path(path) for field, path in order["files"].items()}
@@ -219,14 +218,14 @@ class _Reporter:
 
 
 def apply_limits(cpu_s: int, memory_bytes: int) -> None:
-    """Bind this process, for good."""
+    """Apply the limits to this process; they cannot be lifted."""
     limits = {
         resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_FSIZE: MAX_UNPACKED_BYTES + 2**20,
         resource.RLIMIT_NOFILE: _FILES,
         resource.RLIMIT_CORE: 0,
     }
-    if sys.platform == "linux":  # elsewhere the limit of memory is not kept, or counts what the system maps
+    if sys.platform == "linux":  # elsewhere the memory limit is not enforced, or includes system mappings
         with open("/proc/self/statm") as file:
             mapped = int(file.read().split()[0]) * resource.getpagesize()
         limits[resource.RLIMIT_AS] = mapped + memory_bytes

@@ -197,6 +197,8 @@ def actions_of(job: Job) -> tuple[Action, ...]:
     requested = Request(job.requested) if job.requested else None
     code = job.error.get("code") if job.error else None
     allowed = allowed_actions(Status(job.status), requested=requested, error_code=code, epoch=job.epoch)
+    if job.investigation is not None:
+        return tuple(action for action in allowed if action not in (Action.FORK, Action.REPRODUCE))
     if job.sweep_id is None:
         return allowed
     # When a trial trains is up to its sweep, and what the sweep has taken notice of stays as it is.

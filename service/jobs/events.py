@@ -99,6 +99,23 @@ def select_from_log(
     return session.scalars(query.where(Event.seq < before).order_by(Event.seq.desc()).limit(limit)).all()[::-1]
 
 
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Some events of a log, in order."""
+
+    rows: Sequence[Event]
+    has_more: bool
+    """Whether there are more: later ones, or earlier ones where the page is the end of what precedes a number."""
+
+
+def page(
+    session: Session, job_id: str, wanted: Wanted, *, after: int = 0, before: int | None = None, limit: int
+) -> LogPage:
+    """What ``select_from_log`` selects, and whether that is all."""
+    rows = select_from_log(session, job_id, wanted, after=after, before=before, limit=limit + 1)
+    return LogPage(rows[:limit] if before is None else rows[-limit:], len(rows) > limit)
+
+
 def level_of(event: Event) -> Level:
     """How severe an event is."""
     data = event.data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -353,3 +354,12 @@ def test_the_documentation_is_found_and_fits_a_phone(open_stack: Callable[..., V
         page = visit.open(path)
         assert page.evaluate("document.documentElement.scrollHeight") < 12_000, path
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+@only_with([Auth.LOCAL])
+@pytest.mark.parametrize("width", [390, 320])
+def test_the_navigation_fills_two_lines_on_a_phone(open_stack: Callable[..., Visit], width: int) -> None:
+    page = open_stack(width=width, height=844).open("/")
+    links = page.get_by_role("navigation", name="Main").get_by_role("link")
+    lines = Counter(links.evaluate_all("all => all.map((link) => link.getBoundingClientRect().top)"))
+    assert set(lines.values()) == {4}

@@ -107,7 +107,7 @@ def test_a_changed_byte_is_refused_or_read_as_it_stands(position: int, value: in
     ("data", "message"),
     [
         (pickle.dumps(example().tensors), "truncated"),
-        ((2**62).to_bytes(8, "little") + b"{}", "header alone claims"),
+        ((2**62).to_bytes(8, "little") + b"{}", "header alone declares"),
         ((2**21).to_bytes(8, "little") + b" " * 2**21, "at most 1048576"),
         ((4).to_bytes(8, "little") + b"[[[[", "not JSON"),
         ((100_000).to_bytes(8, "little") + b"[" * 100_000, "not JSON"),
@@ -131,9 +131,9 @@ def test_a_hostile_or_foreign_file_is_refused_with_its_reason(data: bytes, messa
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (State({}, {}, {"note": "x" * 2**20}), "at most 1048576 are read and written"),
-        (State({"__metadata__": np.ones(1)}), "__metadata__ is no name"),
-        (State({"\ud800": np.ones(1)}), "no name for a tensor"),
+        (State({}, {}, {"note": "x" * 2**20}), "at most 1048576 are supported"),
+        (State({"__metadata__": np.ones(1)}), "__metadata__ is not a valid tensor name"),
+        (State({"\ud800": np.ones(1)}), "not a valid tensor name"),
         (State({}, {"deep": functools.reduce(lambda inner, _: [inner], range(100_000), [])}), "not JSON"),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_file_is_not_read_beyond_a_header_that_is_out_of_order(tmp_path) -> No
         (twice(b'"F64"', b'"F8"'), "has dtype F8"),
         (twice(b"[0,48]", b"[0,9000000000]"), "not a whole safetensors file"),
         (twice(b'"1"', b'"9"'), "format '9'"),
-        ((2**30).to_bytes(8, "little"), "the header claims 1073741824 bytes"),
+        ((2**30).to_bytes(8, "little"), "the header has 1073741824 bytes"),
     ):
         with path.open("wb") as file:
             file.write(data)

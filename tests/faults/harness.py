@@ -184,7 +184,7 @@ def _can(ask: Callable[[], object]) -> bool:
     return True
 
 
-def open_yard(home: Path, url: str) -> FaultHarness:
+def open_harness(home: Path, url: str) -> FaultHarness:
     made = open_worker_harness(home, url, data=few_digits())
     return FaultHarness(made.home, made.database, data=made.data, train_count=FEW)
 

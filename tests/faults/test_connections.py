@@ -21,7 +21,7 @@ from service.local.broker import Broker
 from service.runtime import task_names
 from service.states import Status
 from service.storage.tables import Job, Worker
-from tests.faults.harness import FaultHarness, open_yard, wait_until
+from tests.faults.harness import FaultHarness, open_harness, wait_until
 from tests.faults.invariants import Reference
 from tests.faults.proxy import Proxy
 from workers.app import create_app, wake
@@ -49,7 +49,7 @@ def postgres_proxy(url: str) -> tuple[Proxy, str]:
 @pytest.fixture
 def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[FaultHarness, Proxy]]:
     """Workers that reach PostgreSQL by way of a proxy; the test itself goes straight there."""
-    made = open_yard(tmp_path / "home", postgres_url)
+    made = open_harness(tmp_path / "home", postgres_url)
     proxy, url = postgres_proxy(postgres_url)
     made.extra["TAPELINE_DATABASE_URL"] = url
     yield made, proxy

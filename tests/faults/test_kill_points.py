@@ -126,6 +126,8 @@ def test_every_place_is_tried_somewhere() -> None:
     tried |= {"handing_back", "handed_back"}  # above
     tried |= {"claimed", "submitted"}  # test_processes
     tried |= {"deciding", "decided"}  # test_sweeps
+    tried |= {"reuse_stored", "reusing", "reused"}  # test_reuse
+    tried |= {"concluding"}  # test_differences
     assert tried == set(failpoints.PLACES)
 
 

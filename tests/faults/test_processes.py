@@ -14,7 +14,7 @@ import pytest
 
 from service.jobs import actions
 from service.states import Status
-from tests.faults.harness import FaultHarness, all_gone, kill_group, open_yard, wait_until
+from tests.faults.harness import FaultHarness, all_gone, kill_group, open_harness, wait_until
 from tests.faults.invariants import Reference
 from tests.workers.conftest import children_of, parent_of
 
@@ -298,7 +298,7 @@ def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
     light.until_all_end()
     light.check(reference)
     for copy in copies:
-        second = open_yard(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")
+        second = open_harness(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")
         second.accepted = list(light.accepted)
         second.start("workers.reconcile")
         second.start()

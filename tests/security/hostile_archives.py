@@ -143,7 +143,9 @@ def _links() -> Iterator[Hostile]:
         yield Hostile(title=f"tar with a {title}", data=data, says=("a/x.png is a link", "pack the file itself"))
     for title, kind in (("device", tarfile.CHRTYPE), ("pipe", tarfile.FIFOTYPE)):
         data = tarred(GOOD, entry("a/x.png", kind))
-        yield Hostile(title=f"tar with a {title}", data=data, says=("a/x.png is no regular file", "remove or replace"))
+        yield Hostile(
+            title=f"tar with a {title}", data=data, says=("a/x.png is not a regular file", "remove or replace")
+        )
 
     def link(info: zipfile.ZipInfo) -> None:
         info.external_attr = 0o120777 << 16

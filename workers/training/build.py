@@ -44,12 +44,12 @@ def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | Non
 def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
     """The reference classifier of a dataset, or ``None`` if the package contains none."""
     known = BUILT_IN.get(dataset.info.name)
-    if known is None or known.judge is None:
+    if known is None or known.reference_classifier is None:
         return None
-    kept = engine.checkpoint.load(known.judge)
+    kept = engine.checkpoint.load(known.reference_classifier)
     resolved = read_resolved(kept.spec)
     if not isinstance(resolved, ClassifierSpec):
-        raise TypeError(f"{known.judge} holds a {resolved.kind}, not a classifier")
+        raise TypeError(f"{known.reference_classifier} holds a {resolved.kind}, not a classifier")
     model = networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer))
     model.load_state_dict(kept.tensors)
     low, high = resolved.dataset.scale

@@ -96,7 +96,7 @@ def show_dataset(target: Target, name: str) -> None:
 @click.option(
     "--on-bad",
     type=click.Choice([*OnBad]),
-    help="skip leaves out image files that are truncated or no images, and names them (default: error).",
+    help="skip leaves out image files that are truncated or not images, and lists them (default: error).",
 )
 @click.option(
     "--validation-fraction",
@@ -112,7 +112,7 @@ def show_dataset(target: Target, name: str) -> None:
     "types",
     multiple=True,
     metavar="COLUMN=TYPE",
-    help="Type of a column that is not to be detected: number, category, date or ignore. Repeatable.",
+    help="Type of a column, instead of the detected one: number, category, date or ignore. Repeatable.",
 )
 @service_options
 @click.pass_obj
@@ -200,7 +200,7 @@ def _types(given: Sequence[str]) -> dict[str, str]:
 
 
 def _tell_report(item: Mapping[str, Any]) -> None:
-    """What the import of a table decided and left out."""
+    """The report of a table's import: detected types, and omitted columns and rows."""
     report = item["report"] or {}
     kinds = ", ".join(f"{visible(column['name'])} ({column['type']})" for column in item["columns"][:_SHOWN_COLUMNS])
     more = len(item["columns"]) - _SHOWN_COLUMNS
@@ -222,7 +222,7 @@ def _shape(item: Mapping[str, Any]) -> str:
 
 
 def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
-    """The name and the files of what was given: ``mine photos/``, ``photos/ --name mine`` or ``photos/``."""
+    """Name and files from the arguments: ``mine photos/``, ``photos/ --name mine`` or ``photos/``."""
     if name is None and len(paths) > 1:
         name, paths = str(paths[0]), paths[1:]
     for path in paths:
@@ -232,7 +232,7 @@ def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, 
 
 
 def _say_left_out(count: int, files: Sequence[str]) -> None:
-    """Name what an import left out, on stderr."""
+    """Print to stderr what an import left out."""
     more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
     lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
     click.echo(f"left out {count:,} that cannot be read:\n  {lines}{more}", err=True)
@@ -288,7 +288,7 @@ class _SpeedColumn(TransferSpeedColumn):
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
-    """A bar on stderr, and nothing where that is no terminal."""
+    """A progress bar on stderr; nothing if that is not a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"), BarColumn(), *columns, console=console, transient=True,

@@ -1,9 +1,9 @@
-"""Archives of image files: zip or tar (also gzipped), one folder for each class, perhaps under ``train/``,
+"""Imports archives of image files: zip or tar (also gzipped), one folder per class, optionally under ``train/``,
 ``validation/`` and ``test/``.
 
-Names come first: classes follow from them, and what is wrong with them is said before an image is decoded. Then each
-image is decoded once, at its final size, into one temporary file, from which the arrays are read: whether the data are
-in colour, and which images are damaged, is known only at the end.
+First, only the names are read: they give the classes, and errors in them are reported before any image is decoded. Then
+each image is decoded once, at its final size, into one temporary file, from which the arrays are read. This is
+necessary because only at the end it is known whether the data is in colour, and which images are damaged.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ MAX_FILES: Final = 200_000
 MAX_CLASSES: Final = 256
 MAX_CLASS_NAME: Final = 100
 SATURATED: Final = 32
-"""Levels between the channels of one pixel from which on it has a colour; less is the tint of a scan or a JPEG."""
+"""Minimum difference between the channels of a coloured pixel; less is the tint of a scan, or JPEG noise."""
 MAX_FAULTS: Final = 1_000
-"""Files that cannot be read, after which the rest is not looked at."""
+"""Number of unreadable files after which the import stops."""
 _LISTED: Final = 50
-"""How many of the files that were left out the report names."""
+"""Maximum number of skipped files that the report names."""
 _NAMED: Final = 5
-"""How many files a message names."""
+"""Maximum number of files that an error message names."""
 _SIZE: Final = re.compile(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?")
 
 Pixels = NDArray[np.uint8]
@@ -47,13 +47,13 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """An archive that was read.
+    """The content of an archive.
 
     Attributes:
-        arrays: ``images`` and ``labels``, and the same with ``validation_`` and ``test_`` before them if the archive
-            has such parts; images are bytes of the shape (count, rows, columns), in colour (count, rows, columns, 3).
+        arrays: ``images`` and ``labels``, and the same with the prefixes ``validation_`` and ``test_`` if the archive
+            has these parts. Images are bytes of the shape (count, rows, columns), in colour (count, rows, columns, 3).
         class_names: in the order of the labels.
-        report: what was decided, and what was left out.
+        report: the decisions of the import, and the skipped files.
     """
 
     arrays: Mapping[str, ArrayStream]
@@ -62,7 +62,7 @@ class Photos:
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file begins like an archive of NumPy's, by its first bytes alone."""
+    """Whether the first bytes of a file are those of an NPZ archive."""
     with path.open("rb") as file:
         head = file.read(30)
         if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
@@ -71,10 +71,10 @@ def is_npz(path: Path) -> bool:
 
 
 def parse_size(text: str) -> Size:
-    """``32`` or ``32x24`` (width x height).
+    """Parse ``32`` or ``32x24`` (width x height).
 
     Raises:
-        ValueError: it is neither.
+        ValueError: neither of these.
     """
     found = _SIZE.fullmatch(text.strip().lower())
     if found is None:
@@ -93,13 +93,13 @@ def open_photos(
     max_side: int,
     on_share: OnShare = lambda share: None,
 ) -> Iterator[Photos]:
-    """The images of an archive, decoded.
+    """Decode the images of an archive.
 
     Args:
-        folder: for a temporary file, which has no name and is gone with this block.
-        max_bytes: what all pixels together may take.
-        max_side: images that are larger are decoded only if they are scaled.
-        on_share: hears of the share of the images that is decoded.
+        folder: for an unnamed temporary file, which is deleted at the end of the block.
+        max_bytes: maximum size of all pixels together.
+        max_side: larger images are decoded only if they are scaled.
+        on_share: called with the share of the images that is decoded.
 
     Raises:
         DatasetBroken
@@ -143,10 +143,10 @@ def open_photos(
 
 
 def _names(path: Path) -> list[str]:
-    """The images of an archive by their names alone.
+    """The names of the images of an archive.
 
     Raises:
-        DatasetBroken: there are none, too many, or two of one name.
+        DatasetBroken: no images, too many, or two with the same name.
     """
     seen: dict[str, None] = {}
     inner = ""
@@ -176,7 +176,7 @@ def _is_image(name: str) -> bool:
 
 
 class _NotWritten(Exception):
-    """The temporary file cannot be written: no fault of the archive."""
+    """The temporary file cannot be written, which is not an error of the archive."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error)
@@ -184,8 +184,8 @@ class _NotWritten(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """Where the pixels of one image are in the temporary file, and how many bytes each has."""
+class _StoredPixels:
+    """The position of an image's pixels in the temporary file, and the number of bytes per pixel."""
 
     start: int
     channels: int
@@ -193,7 +193,7 @@ class _Record:
 
 @dataclass(slots=True)
 class _Spool:
-    """Decodes the images of an archive into a temporary file; those that are grey take a byte a pixel there."""
+    """Decodes the images of an archive into a temporary file, grey ones with one byte per pixel."""
 
     path: Path
     file: IO[bytes]
@@ -201,21 +201,21 @@ class _Spool:
     count: int
     max_bytes: int = field(kw_only=True)
     max_side: int = field(kw_only=True)
-    records: dict[str, _Record] = field(default_factory=dict)
+    records: dict[str, _StoredPixels] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
     coloured_by: str | None = None
-    """The first image with a saturated pixel, where that is looked for."""
+    """The name of the first image with a coloured pixel, if the import has to detect colour."""
     _sizes: Counter[Size] = field(default_factory=Counter)
     _done: int = 0
 
     def add(self, member: Member) -> None:
-        """Decode an image, or note why it cannot be; with several sizes and none to scale to, only sizes count."""
+        """Decode an image, or record why it cannot be decoded. If sizes differ and none is given, only count sizes."""
         try:
             with member.read() as content, opened(content) as image:
                 size = upright_size(image)
                 self._sizes[size] += 1
                 if self.options.size is None and (len(self._sizes) > 1 or max(size) > self.max_side):
-                    self.records[member.name] = _Record(0, 0)
+                    self.records[member.name] = _StoredPixels(0, 0)
                     return
                 self._check_room(self.options.size or size)
                 pixels = np.asarray(pixels_of(image, self.options.size, grey=self.options.channels is Channels.GREY))
@@ -227,10 +227,10 @@ class _Spool:
         self._write(member.name, pixels)
 
     def size(self) -> Size:
-        """The one size of the result.
+        """The size of all images.
 
         Raises:
-            DatasetBroken: the images have several.
+            DatasetBroken: the images have different sizes.
         """
         if self.options.size is not None:
             return self.options.size
@@ -257,7 +257,7 @@ class _Spool:
         if self._done + pixels.size > self.max_bytes:
             detail = f"the images take more than {self.max_bytes:,} bytes in colour"
             raise DatasetBroken(self.path, f"{detail}; give a smaller size, or channels=1")
-        self.records[name] = _Record(self._done, 3 if pixels.ndim == 3 else 1)
+        self.records[name] = _StoredPixels(self._done, 3 if pixels.ndim == 3 else 1)
         try:
             self._done += self.file.write(np.ascontiguousarray(pixels).data)
         except OSError as error:
@@ -265,9 +265,9 @@ class _Spool:
 
 
 class _Pixels:
-    """The pixels of some images out of the temporary file, as bytes to read."""
+    """A readable stream of the pixels of some images in the temporary file."""
 
-    def __init__(self, file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> None:
+    def __init__(self, file: IO[bytes], records: Sequence[_StoredPixels], shape: Sequence[int]) -> None:
         self._source = self._images(file, records, shape)
         self._left = memoryview(b"")
 
@@ -279,7 +279,7 @@ class _Pixels:
         return data
 
     @staticmethod
-    def _images(file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> Iterator[bytes]:
+    def _images(file: IO[bytes], records: Sequence[_StoredPixels], shape: Sequence[int]) -> Iterator[bytes]:
         rows, columns, *rest = shape
         for record in records:
             file.seek(record.start)
@@ -332,7 +332,7 @@ def _outside(path: Path, names: Sequence[str], options: PhotoOptions) -> frozens
 
 def _folders(names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], bool, list[str]]:
     """The folders of each image; whether the first of them are parts of a dataset; the images outside of class folders.
-    Folders that all have in common are not looked at."""
+    Folders that all images share are ignored."""
     folders, outside = {name: PurePosixPath(name).parts[:-1] for name in names}, []
     while True:
         outside += [name for name, parts in folders.items() if not parts]
@@ -355,7 +355,7 @@ def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[PartName, str]
         name: (PART_WORDS[parts[0].lower()], parts[1]) if has_parts else (PartName.TRAIN, parts[0])
         for name, parts in folders.items()
     }
-    if PartName.VALIDATION not in {part for part, _ in found.values()}:  # then test images are what is validated on
+    if PartName.VALIDATION not in {part for part, _ in found.values()}:  # validate on the test images
         found = {
             name: (PartName.VALIDATION if part is PartName.TEST else part, label)
             for name, (part, label) in found.items()
@@ -379,5 +379,5 @@ def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[PartName, str]
 
 
 def _sorted(names: set[str]) -> list[str]:
-    """Numbers by value, words by the alphabet."""
+    """Class names in order: numbers by value, words alphabetically."""
     return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name.casefold() + name))

@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 import safetensors.numpy
 
+from service.models.exports.facts import JobFacts, Pictures
 from service.models.exports.numpy_code import PREPROCESSING, numpy_code
 from service.models.exports.onnx_graph import metadata, to_onnx
-from service.models.exports.orders import JobFacts, Pictures
 from service.models.exports.torch_module import example_row, latent_example, to_torch
 from service.models.exports.trained import TrainedModel
 from service.spec.metric_info import describe, number
@@ -24,11 +24,11 @@ _LICENSES: Final = frozenset({
     "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "gpl", "gpl-2.0",
     "gpl-3.0", "isc", "lgpl-2.1", "lgpl-3.0", "mit", "mpl-2.0", "odbl", "pddl", "unknown", "unlicense", "wtfpl", "zlib",
 })  # fmt: skip
-"""Identifiers that the Hub knows; another licence is ``other``, with its name beside it."""
+"""Licence identifiers of the Hub. Any other licence is given as ``other``, with its name."""
 
 
 def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
-    """The files by their paths."""
+    """The files of the folder: path to content."""
     files = {
         "README.md": model_card(model, facts, samples=bool(pictures.samples)).encode(),
         "spec.json": _json(facts.spec),
@@ -127,7 +127,7 @@ def _rows(facts: JobFacts) -> Iterator[str]:
 def _origin(facts: JobFacts) -> str:
     told = _provenance(facts)
     lines = [f"- {_plain(name.replace('_', ' '))}: `{value}`" for name, value in told.items() if isinstance(value, str)]
-    return "\n".join([*lines, "- everything else: [provenance.json](provenance.json)"])
+    return "\n".join([*lines, "- all details: [provenance.json](provenance.json)"])
 
 
 def _provenance(facts: JobFacts) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ def _provenance(facts: JobFacts) -> Mapping[str, Any]:
 
 
 def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
-    """YAML; values are JSON, which is YAML too."""
+    """The YAML front matter. Values are written as JSON, which is valid YAML."""
     yield from _license(facts.license)
     yield "library_name: tapeline"
     yield f"pipeline_tag: {_task(model)}"
@@ -165,7 +165,7 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
 
 
 def _measured(facts: JobFacts) -> Iterator[tuple[str, str, float]]:
-    """The metrics that say how good the model is: type, name and value."""
+    """The metrics of the model's quality: type, name and value."""
     for name, value in _results(facts):
         info = describe(name)
         if info.goal is not None and value is not None and not name.startswith("train_"):
@@ -173,7 +173,7 @@ def _measured(facts: JobFacts) -> Iterator[tuple[str, str, float]]:
 
 
 def _results(facts: JobFacts) -> Iterator[tuple[str, float | None]]:
-    """The metrics of the exported epoch, but those that tell of the course of the training."""
+    """The metrics of the exported epoch, except those that describe the training process."""
     for name, value in facts.metrics.items():
         if not ("/" in name or name.endswith(("learning_rate", "grad_norm", "dead_units"))):
             yield name, value
@@ -191,7 +191,7 @@ def _license(text: str | None) -> Iterator[str]:
 
 
 def _number(value: float) -> str:
-    """A number in YAML 1.1, which takes 1e-05 for a text."""
+    """A number in YAML 1.1, which would read 1e-05 as a text."""
     text = repr(float(value))
     return text if "." in text else text.replace("e", ".0e")
 
@@ -205,5 +205,5 @@ def _json(value: Any) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Text in Markdown that is text, whatever a person named something."""
+    """Escape a text for Markdown, so that names given by users cannot become markup."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))

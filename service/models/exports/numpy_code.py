@@ -1,4 +1,4 @@
-"""The model in a few lines of NumPy, written out for its own layers, for the model card."""
+"""Generates a short NumPy program for the layers of a model, for the model card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.spec import schema
 from service.spec.schema import Activation
 
 _CONV: Final = """\
-def conv(x, n, stride, rows, columns):  # zeros around the rows and columns, then patches times weights
+def conv(x, n, stride, rows, columns):  # pad with zeros, then multiply patches by weights
     k, x = w[f"{n}.weight"], np.pad(x, ((0, 0), rows, columns, (0, 0)))
     patches = np.lib.stride_tricks.sliding_window_view(x, k.shape[:2], (1, 2))[:, ::stride, ::stride]
     return np.einsum("nrcxij,ijxf->nrcf", patches, k, optimize=True) + w[f"{n}.bias"]
@@ -36,7 +36,7 @@ def layer_norm(x, n, epsilon):
     return x / np.sqrt((x * x).mean(axes, keepdims=True) + epsilon) * w[f"{n}.scale"] + w[f"{n}.shift"]
 """
 _FEATURES: Final = """\
-def features(rows):  # dicts by column name; None, or left out: no value; dates: days since 1970-01-01
+def features(rows):  # dicts by column name; missing: None, or left out; dates: days since 1970-01-01
     made = []
     for c in columns:
         values = [row.get(c["name"]) for row in rows]
@@ -55,8 +55,8 @@ _BOUNDED: Final = (Activation.SIGMOID, Activation.SOFTMAX)
 
 
 def numpy_code(model: TrainedModel, weights: str) -> str:
-    """A program that defines ``predict(images)``, or ``generate(latent)`` for a generator, of a conditional one
-    ``generate(latent, classes)``.
+    """The text of a program that defines ``predict(images)``, or ``generate(latent)`` for a generator, or
+    ``generate(latent, classes)`` for a conditional one.
 
     Args:
         weights: the name of the safetensors file.
@@ -109,25 +109,25 @@ def _block(function: str) -> list[str]:
 
 
 class _Body:
-    """Assignments to ``x``. What fits goes into the line before."""
+    """A sequence of assignments to ``x``. Short expressions are merged into the previous line."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self._value = ""
 
     def set(self, value: str) -> None:
-        """``x`` becomes ``value``, an expression of ``x``."""
+        """Set ``x`` to ``value``, an expression of ``x``."""
         self._flush()
         self._value = value
 
     def wrap(self, before: str, after: str) -> None:
-        """``x`` becomes ``before x after``."""
+        """Set ``x`` to ``before x after``."""
         if not self._value or len(self._value) + len(before + after) > _WIDTH:
             self.set("x")
         self._value = f"{before}{self._value}{after}"
 
     def chain(self, call: str) -> None:
-        """``x`` becomes ``x.call``."""
+        """Set ``x`` to ``x.call``."""
         simple = self._value.endswith(")") and not set(self._value) & set("*/@")
         if not simple or len(self._value) + len(call) > _WIDTH:
             self.set("x")

@@ -1,7 +1,8 @@
 """ONNX: the network with its preprocessing as one graph of standard operators.
 
-Images inside the graph are (N, channels, rows, columns), as ONNX has them. The engine's are (N, rows, columns,
-channels), so flatten and reshape go through that order. Weights are float32, since onnxruntime convolves no other.
+Images inside the graph are (N, channels, rows, columns), as ONNX operators require. The engine's are (N, rows, columns,
+channels), so flatten and reshape convert to that order. Weights are float32, because onnxruntime supports convolutions
+only in float32.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from service.models.exports.facts import JobFacts
 from service.models.exports.onnx_nodes import Graph
 from service.models.exports.onnx_tables import ML_OPSET, columns_as_inputs, features
-from service.models.exports.orders import JobFacts
 from service.models.exports.trained import (
     GELU_CUBIC,
     GELU_SCALE,
@@ -34,7 +35,7 @@ from service.spec.schema import Activation
 
 OPSET: Final = 17
 _IR_VERSION: Final = 8
-"""Of 2022, as the opset: runtimes read it that are some years old."""
+"""From 2022, like the opset, so that runtimes that are several years old can read it."""
 _TO_ENGINE, _TO_ONNX = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
@@ -82,7 +83,7 @@ def _documentation(model: TrainedModel) -> str:
 
 
 def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
-    """What the file says of its origin, as texts."""
+    """The metadata of the file about its origin."""
     told = {
         "job_id": facts.id,
         "job_name": facts.name or "",
@@ -114,7 +115,7 @@ def _with_class(graph: Graph, latent: str, model: TrainedModel) -> str:
 
 
 def _probabilities(graph: Graph, outputs: str, model: TrainedModel) -> str:
-    # Squared error also trains networks without a last activation, towards 0 and 1.
+    # With squared error, a network may have no last activation; its outputs approximate 0 and 1.
     return graph.add("Clip", outputs, graph.shared("zero", 0), graph.shared("one", 1), name="probabilities")
 
 
@@ -128,7 +129,7 @@ def _levels(graph: Graph, outputs: str, model: TrainedModel) -> str:
 
 
 def _network(graph: Graph, x: str, model: TrainedModel) -> str:
-    """All layers; gives (N, outputs)."""
+    """Add all layers; returns the name of the output, (N, outputs)."""
     if len(model.input_size) == 3:
         x = graph.transposed(x, _TO_ONNX)
     for placed in model.layers:

@@ -1,6 +1,6 @@
-"""PyTorch: ``model.py``, a module written out layer by layer that needs only torch, and its weights as safetensors.
+"""PyTorch: ``model.py``, a module that lists the layers and needs only torch, and its weights as safetensors.
 
-Inside the module images are (N, channels, rows, columns), as torch has them; see ``onnx_graph``.
+Images inside the module are (N, channels, rows, columns), as in torch; see ``onnx_graph``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.orders import JobFacts
+from service.models.exports.facts import JobFacts
 from service.models.exports.torch_templates import CLASSIFIER, CONDITIONAL_GENERATOR, GENERATOR, READER, TABLE
 from service.models.exports.trained import Activated, Array, PlacedLayer, Size, TrainedModel, rows_left, zeros_around
 from service.spec import schema
@@ -29,7 +29,7 @@ _BATCH_NORM: Final = {
 
 
 def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
-    """The files: ``model.py`` and ``weights.safetensors``."""
+    """The files ``model.py`` and ``weights.safetensors``: name to content."""
     return {
         "model.py": module_code(model, facts).encode(),
         WEIGHTS: safetensors.numpy.save(weights(model), {"format": "pt"}),
@@ -37,7 +37,7 @@ def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
 
 
 def weights(model: TrainedModel) -> dict[str, Array]:
-    """The weights by the names and in the layout of torch."""
+    """The weights with torch's names and memory layout."""
     found: dict[str, Array] = {}
     for placed in model.all_layers:
         prefix, tensors = f"{_attribute(placed)}.", placed.tensors
@@ -59,7 +59,7 @@ def weights(model: TrainedModel) -> dict[str, Array]:
 
 
 def module_code(model: TrainedModel, facts: JobFacts) -> str:
-    """The text of ``model.py``. What people wrote (names) is in it as string literals only."""
+    """The text of ``model.py``. Names given by users appear in it only as string literals."""
     modules: list[str] = []
     steps: list[str] = []
     for placed in model.layers:
@@ -95,9 +95,9 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
 
 
 def example_row(model: TrainedModel) -> str:
-    """A row with the first columns, as Python writes it."""
+    """An example row with the first columns, as a Python literal."""
     shown = [(str(column["name"]), _example_value(column)) for column in model.columns[:_SHOWN_COLUMNS]]
-    row = repr(dict(shown)).replace("\\", "").replace('"""', "")  # it stands in a docstring
+    row = repr(dict(shown)).replace("\\", "").replace('"""', "")  # it is put into a docstring
     return row if len(model.columns) <= _SHOWN_COLUMNS else row.removesuffix("}") + ", ...}"
 
 
@@ -108,7 +108,7 @@ def _example_value(column: Mapping[str, Any]) -> Any:
 
 
 def latent_example(model: TrainedModel) -> str:
-    """Sixteen points of the latent space, drawn as in the training; of a classifier nothing."""
+    """An expression for sixteen latent points, drawn as in training; empty for a classifier."""
     spec, dim = model.spec, model.latent_dim
     if not isinstance(spec, schema.GanSpec):
         return ""
@@ -136,7 +136,7 @@ def _attribute(placed: PlacedLayer) -> str:
 
 
 def _forward(placed: PlacedLayer, modules: list[str]) -> list[str]:
-    """The lines of ``forward`` for a layer. What it needs of modules is added to those there are."""
+    """The lines of ``forward`` for a layer. Its modules are appended to ``modules``."""
     if isinstance(placed.layer, schema.Residual):
         kept = f"before{'_'.join(map(str, placed.place))}"
         inner = [line for layer in placed.inner for line in _forward(layer, modules)]
@@ -148,7 +148,7 @@ def _forward(placed: PlacedLayer, modules: list[str]) -> list[str]:
 
 
 def _layer(placed: PlacedLayer, layer: schema.InnerLayer) -> tuple[str | None, list[str]]:
-    """The module of a layer, where it has one, and its lines of ``forward``."""
+    """The module of a layer, if it has one, and its lines of ``forward``."""
     call = f"self.{_attribute(placed)}"
     match layer:
         case schema.Dense():

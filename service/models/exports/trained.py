@@ -1,4 +1,4 @@
-"""A network with its weights, layer by layer, as every format needs it."""
+"""A trained network, layer by layer with its weights, as all export formats use it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from service.spec.schema import (
 
 Array = NDArray[Any]
 Size = tuple[int, ...]
-"""Of one input, as in the engine: (numbers,), or (rows, columns, channels)."""
+"""The shape of one example, as in the engine: (numbers,), or (rows, columns, channels)."""
 Activated = Dense | Conv2D | Conv2DTranspose | BatchNorm | LayerNorm | Residual
 """A layer with an activation."""
 GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
@@ -69,7 +69,7 @@ class TrainedModel:
     """The network of a checkpoint: a classifier, or the generator of a GAN.
 
     Attributes:
-        input_size: of what the first layer takes.
+        input_size: size of one example of the input of the first layer.
         image_shape: (rows, columns), or (rows, columns, 3) in colour; empty for a table.
         class_names: of a classifier, in the order of its outputs.
     """
@@ -80,7 +80,7 @@ class TrainedModel:
     image_shape: Size
     class_names: Sequence[str]
     columns: Sequence[Mapping[str, Any]] = ()
-    """Of a table: the entries of its preprocessing, as ``service.datasets.tables.preprocessing`` describes them."""
+    """For a table, the entries of its preprocessing (see ``service.datasets.tables.preprocessing``)."""
 
     @classmethod
     def of(
@@ -91,29 +91,29 @@ class TrainedModel:
         class_names: Sequence[str],
         columns: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
-        """From a network with the weights of a checkpoint."""
+        """Build from a network that has the weights of a checkpoint."""
         placed = _placed(layers_of(spec), network.layers, network.input_shape)
         return cls(spec, network.input_shape, placed, tuple(image_shape), tuple(class_names), columns)
 
     @property
     def generates(self) -> bool:
-        """Whether it is a generator."""
+        """Whether the network is a generator."""
         return isinstance(self.spec, GanSpec)
 
     @property
     def is_table(self) -> bool:
-        """Whether it takes rows of a table, and no images."""
+        """Whether the inputs are rows of a table."""
         return bool(self.columns)
 
     @property
     def scale(self) -> tuple[float, float]:
-        """What the levels 0 and 255 are for the network."""
+        """The values to which the levels 0 and 255 are mapped."""
         low, high = self.spec.dataset.scale
         return low, high
 
     @property
     def parameters(self) -> int:
-        """Trained numbers, with the running statistics."""
+        """Number of trained values, including running statistics."""
         return sum(array.size for placed in self.all_layers for array in placed.tensors.values())
 
     @property
@@ -123,12 +123,12 @@ class TrainedModel:
 
     @property
     def classes(self) -> int:
-        """How many classes a conditional generator chooses from; 0: it is given none."""
+        """Number of classes of a conditional generator; 0 for any other model."""
         return len(self.class_names) if isinstance(self.spec, GanSpec) and self.spec.conditional else 0
 
     @property
     def latent_dim(self) -> int:
-        """Numbers of a point of the latent space."""
+        """Length of a latent point."""
         return self.input_size[0] - self.classes
 
 
@@ -150,7 +150,7 @@ def _placed(
 
 
 def layers_of(spec: Spec) -> Sequence[Layer]:
-    """The layers of the network that leaves."""
+    """The layers of the exported network."""
     match spec:
         case ClassifierSpec():
             return spec.layers
@@ -161,9 +161,8 @@ def layers_of(spec: Spec) -> Sequence[Layer]:
 
 
 def zeros_around(layer: Conv2D | Conv2DTranspose, before: Size, after: Size) -> tuple[int, int, int, int]:
-    """Zeros above, left, below and right of the image; an odd one comes after it, as
-    ``engine.ops.images.geometry.window`` has it. Of a transposed convolution it is its output that has them, from which
-    they are cut off."""
+    """The padding above, left of, below and right of the image. An odd zero is added at the end, as in
+    ``engine.ops.images.geometry``. For a transposed convolution, the padding is cut off its output."""
     if layer.padding is Padding.VALID:
         return 0, 0, 0, 0
     large, small = (before, after) if isinstance(layer, Conv2D) else (after, before)

@@ -146,5 +146,5 @@ def test_statistics_of_what_is_not_finite_are_refused() -> None:
 def test_a_classifier_of_one_class_is_no_reference() -> None:
     rng = generator_for(0, "init")
     model = Sequential([Dense(4, 4, rng=rng), Dense(4, 1, "softmax", rng=rng)])
-    with pytest.raises(SettingError, match="of one class"):
+    with pytest.raises(SettingError, match="at least two classes"):
         ReferenceClassifier(model, FeatureStatistics.of(np.eye(4)))

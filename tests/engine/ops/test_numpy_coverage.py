@@ -14,7 +14,7 @@ from tests.engine.ops.numpy_cases import COMPOSED, PRIMITIVES
 
 @pytest.mark.parametrize("name", [*COMPOSED, *PRIMITIVES])
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_values_on_a_tape_are_those_of_numpy(name: str, data: st.DataObject) -> None:
     f, inputs = data.draw((COMPOSED | PRIMITIVES)[name])
     with GradientTape():
@@ -26,7 +26,7 @@ def test_values_on_a_tape_are_those_of_numpy(name: str, data: st.DataObject) -> 
 
 @pytest.mark.parametrize("name", COMPOSED)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_first_and_second_derivatives(name: str, data: st.DataObject) -> None:
     f, inputs = data.draw(COMPOSED[name])
     check_gradients(f, inputs)

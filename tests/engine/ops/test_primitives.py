@@ -323,28 +323,28 @@ def test_every_public_primitive_has_a_case() -> None:
 
 @pytest.mark.parametrize("name", ops.__all__)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gradients_agree_with_central_differences(name: str, data: st.DataObject) -> None:
     check_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", ops.__all__)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_gradients_have_gradients(name: str, data: st.DataObject) -> None:
     check_second_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", sorted({*ops.__all__} - {"cast"}))  # its purpose is another dtype
 @given(data=st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_narrow_floats_stay_what_they_are(name: str, data: st.DataObject) -> None:
     check_narrow_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", ops.__all__)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_replay_gives_the_same_bits_on_other_numbers_or_refuses(name: str, data: st.DataObject) -> None:
     f, inputs = data.draw(CASES[name])
 

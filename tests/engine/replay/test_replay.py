@@ -296,7 +296,7 @@ def test_two_threads_do_not_share_a_replay() -> None:
         return [x * 2]
 
     shared(step, np.ones(1))
-    assert errors == ["a Replay is used by two threads at once; give each its own"]
+    assert errors == ["a Replay is used by two threads at the same time; create one for each thread"]
 
 
 def test_a_fault_in_the_middle_of_a_trace_leaves_no_trace() -> None:

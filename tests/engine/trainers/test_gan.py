@@ -201,7 +201,7 @@ def test_an_epoch_left_half_way_must_be_loaded_anew() -> None:
     run = trainer()
     next(run.run())
     for action in (run.state_dict, lambda: next(run.run())):
-        with pytest.raises(EngineError, match="epoch 1 was left half-way"):
+        with pytest.raises(EngineError, match="epoch 1 was not finished"):
             action()
 
 

@@ -277,7 +277,7 @@ def test_a_damaged_cache_is_made_anew(root: Path, cache: Path, damaged: str, con
         ({VALIDATION_IMAGES: np.zeros((9, 8, 9))}, r"images of \(8, 9\)"),
         ({TRAIN_IMAGES: np.zeros((30, 64))}, r"shape \(30, 64\); images are"),
         ({TRAIN_LABELS: np.zeros((30, 1))}, r"shape \(30, 1\); labels are"),
-        ({TRAIN_IMAGES: np.zeros((0, 8, 8)), TRAIN_LABELS: np.zeros(0)}, "holds no image"),
+        ({TRAIN_IMAGES: np.zeros((0, 8, 8)), TRAIN_LABELS: np.zeros(0)}, "contains no images"),
     ],
 )
 def test_files_that_do_not_fit_together_say_so(

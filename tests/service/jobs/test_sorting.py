@@ -106,7 +106,7 @@ def listed(database: Database, sort: str, limit: int) -> list[str]:
 
 
 @pytest.mark.parametrize("sort", ALL)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=rows, limit=st.integers(1, 4))
 def test_pages_have_every_job_once_and_in_order(
     database: Database, sort: str, made: list[dict[str, Any]], limit: int

@@ -84,19 +84,21 @@ def test_predictions_must_be_as_many_as_images() -> None:
 
 
 def test_verdicts_are_kept_unseen_in_the_grid_that_they_are_of() -> None:
-    verdicts = grids.Verdicts([index % 10 for index in range(64)], [0.9] * 64)
-    plain, judged = grids.sample_grid(DIGITS), grids.sample_grid(DIGITS, verdicts=verdicts)
-    assert open_picture(plain).tobytes() == open_picture(judged).tobytes()
-    assert len(judged) < len(plain) + 1000
-    images, kept = grids._from_grid(judged)
+    sample_classes = grids.SampleClasses([index % 10 for index in range(64)], [0.9] * 64)
+    plain, labelled = grids.sample_grid(DIGITS), grids.sample_grid(DIGITS, sample_classes=sample_classes)
+    assert open_picture(plain).tobytes() == open_picture(labelled).tobytes()
+    assert len(labelled) < len(plain) + 1000
+    images, kept = grids._from_grid(labelled)
     np.testing.assert_array_equal(images, DIGITS)
-    assert kept == verdicts
+    assert kept == sample_classes
 
 
 @pytest.mark.parametrize(("count", "classes"), [(1, 2), (7, 10), (64, 10)])
 def test_a_verdict_grid_has_a_bar_for_each_class(count: int, classes: int) -> None:
-    verdicts = grids.Verdicts([1] * count, [0.99] * count)
-    picture = open_picture(grids.verdict_grid(grids.sample_grid(DIGITS[:count], verdicts=verdicts), classes=classes))
+    sample_classes = grids.SampleClasses([1] * count, [0.99] * count)
+    picture = open_picture(
+        grids.classified_grid(grids.sample_grid(DIGITS[:count], sample_classes=sample_classes), classes=classes)
+    )
     bars = np.abs(np.asarray(picture, np.int16) - grids._BAR).max(axis=2) == 0
     columns = np.flatnonzero(bars.any(axis=0))
     wide = picture.width / classes
@@ -106,8 +108,8 @@ def test_a_verdict_grid_has_a_bar_for_each_class(count: int, classes: int) -> No
 
 def test_what_the_judge_is_unsure_of_is_framed() -> None:
     def draw(confidence: float) -> NDArray[np.int16]:
-        grid = grids.sample_grid(DIGITS[:1], verdicts=grids.Verdicts([3], [confidence]))
-        return np.asarray(open_picture(grids.verdict_grid(grid, classes=10)), np.int16)
+        grid = grids.sample_grid(DIGITS[:1], sample_classes=grids.SampleClasses([3], [confidence]))
+        return np.asarray(open_picture(grids.classified_grid(grid, classes=10)), np.int16)
 
     def framed(picture: NDArray[np.int16]) -> int:
         return int((np.abs(picture - grids.WRONG).max(axis=2) == 0).sum())
@@ -116,10 +118,10 @@ def test_what_the_judge_is_unsure_of_is_framed() -> None:
 
 
 def test_a_grid_without_verdicts_cannot_show_any() -> None:
-    with pytest.raises(grids.NoVerdicts):
-        grids.verdict_grid(grids.sample_grid(DIGITS), classes=10)
-    with pytest.raises(ValueError, match="64 images with 3 verdicts"):
-        grids.sample_grid(DIGITS, verdicts=grids.Verdicts([1] * 3, [0.5] * 3))
+    with pytest.raises(grids.NotClassified):
+        grids.classified_grid(grids.sample_grid(DIGITS), classes=10)
+    with pytest.raises(ValueError, match="64 images with 3 sample_classes"):
+        grids.sample_grid(DIGITS, sample_classes=grids.SampleClasses([1] * 3, [0.5] * 3))
 
 
 def test_a_film_shows_every_grid_and_holds_the_last() -> None:

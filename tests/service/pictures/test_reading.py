@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from service.pictures import reading
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     picture=st.sampled_from(["L", "LA", "P", "RGB", "RGBA", "1", "I;16"]),
     changes=st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=0, max_size=6)), min_size=1, max_size=4),

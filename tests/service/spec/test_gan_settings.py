@@ -83,7 +83,7 @@ def test_packs_and_classes_widen_what_a_network_is_given(
 ) -> None:
     found = networks(fitted(**settings, discriminator=judge), DIGITS)
     assert [network.input_size for network in found] == [made, judged]
-    assert all(len(network.placed) == len(network.layers) for network in found)
+    assert all(len(network.layer_shapes) == len(network.layers) for network in found)
 
 
 def test_penalties_cost_time_and_memory_and_defaults_count_as_given() -> None:

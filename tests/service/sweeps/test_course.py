@@ -93,7 +93,7 @@ PLANS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     made=PLANS,
     seed=st.integers(0, 99),

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.access import keys
 from service.access.keys import Scope
 from service.storage.database import Database
-from service.web.files.receiving import PIECE_S
+from service.web.files.uploads import PIECE_S
 from service.web.server.arrivals import BODY_S, HEAD_S
 
 Start = Callable[..., "subprocess.Popen[str]"]

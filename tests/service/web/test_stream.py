@@ -269,7 +269,7 @@ def test_burst_of_events_is_delivered_whole(app: Flask, submit: Submit, serve: S
     job_id = submit(app.test_client(), epochs=200)
     worker.claim()
     hub: Hub = app.extensions[EXTENSION].hub
-    hub._look_s = 1.5  # so that more comes between two looks than the reader keeps
+    hub._poller._interval_s = 1.5  # so that more comes between two polls than are buffered
     with opened(serve(app), job_id) as events:
         next(events)
         for epoch in range(1, 101):
@@ -317,7 +317,7 @@ def test_look_that_fails_half_way_repeats_nothing(
         return real(session, job_id, **options)
 
     monkeypatch.setattr(stream.events, "read", read)
-    app.extensions[EXTENSION].hub._poller._interval_s = 0.5  # so that one look sees the news of both
+    app.extensions[EXTENSION].hub._poller._interval_s = 0.5  # so that one poll sees the news of both
     with opened(base, ids[0]) as one, opened(base, ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
         wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "not both are watched")
@@ -325,7 +325,7 @@ def test_look_that_fails_half_way_repeats_nothing(
         workers = [play(app), play(app)]
         for worker in workers:
             worker.claim()
-        wait_until(failed.is_set, "the look did not fail")
+        wait_until(failed.is_set, "the poll did not fail")
         for worker in workers:
             worker.succeed()
         assert numbered(list(one)) == numbered(list(two)) == [2, 3, 4]

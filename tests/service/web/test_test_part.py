@@ -182,7 +182,7 @@ def test_a_training_that_was_better_before_its_end_is_scored_at_its_best(app: Fl
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("test-labels-idx1-ubyte", None, "needs test-labels-idx1-ubyte beside it"),
+        ("test-labels-idx1-ubyte", None, "needs test-labels-idx1-ubyte in the same folder"),
         ("test-images-idx3-ubyte", squares(80, 3)[0][:, :5], "holds images of (5, 6)"),
         ("test-labels-idx1-ubyte", squares(79, 3)[1], "79 labels for the 80 images"),
     ],

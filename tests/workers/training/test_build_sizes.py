@@ -48,7 +48,7 @@ def suited(kind: str, preset: str, dataset: Dataset, **more: Any) -> Spec:
     return spec
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(st.sampled_from(GANS), st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 3]))
 @hypothesis.example("best", 16, 16, 1)
 @hypothesis.example("best", 20, 30, 3)

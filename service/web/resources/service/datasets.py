@@ -10,9 +10,9 @@ from flask import Blueprint, Response, request
 from service.application.datasets import ReceivedFiles
 from service.web import requests
 from service.web.endpoints import Result, endpoint
-from service.web.files import downloads, receiving
-from service.web.files.receiving import UploadForm
+from service.web.files import downloads, uploads
 from service.web.files.upload_progress import ProgressNotes
+from service.web.files.uploads import UploadForm
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
 from service.web.resources.service import dataset_content
@@ -22,7 +22,7 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("datasets", __name__)
 
 TAG: Final = "Datasets"
-_slots: Final = receiving.UploadSlots()
+_slots: Final = uploads.UploadSlots()
 
 
 @blueprint.get("/datasets")
@@ -86,9 +86,9 @@ def show_upload(upload_id: str) -> UploadItem:
 
 def _receive(folder: Path, notes: ProgressNotes) -> ReceivedFiles:
     quotas, whose = services().quotas, owner()
-    form = receiving.receive(
+    form = uploads.receive(
         folder,
-        max_bytes=receiving.MAX_UPLOAD_BYTES,
+        max_bytes=uploads.MAX_UPLOAD_BYTES,
         count=lambda received: quotas.uploaded(whose, received),
         on_received=notes.received,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.datasets import DatasetBroken, read_idx, write_idx
 
 small_arrays = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6))
-same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write_header(path: Path, *sizes: int, kind: int = 8, data: bytes = b"") -> Path:

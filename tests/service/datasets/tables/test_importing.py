@@ -220,7 +220,7 @@ def test_numbers_of_python_alone_are_none(tmp_path: Path) -> None:
         (HEAD, {}, "no rows"),
         ("a\n1\n2\n", {}, "one column"),
         ("a,a\n1,2\n", {}, "same name"),
-        ("1,2\n3,4\n", {}, "names of the columns"),
+        ("1,2\n3,4\n", {}, "column names"),
         (PLAIN, {"target": "labels"}, "did you mean 'label'?"),
         (PLAIN, {"target": "zzzzzz"}, "the columns are 'age', 'city', 'since', 'label'"),
         (PLAIN, {"types": {"Age": "number"}}, "did you mean 'age'?"),

@@ -18,7 +18,7 @@ from service.datasets import Dataset
 from service.runtime.settings import Auth
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.web.inference import loading
-from service.web.inference.answering import _kept
+from service.web.inference.answering import _lru_cached
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, ask, png
@@ -121,7 +121,7 @@ def test_what_was_asked_for_last_is_kept() -> None:
         made.append(number)
         return number
 
-    get = _kept(make, key=str, most_bytes=10, size_bytes=lambda number: number)
+    get = _lru_cached(make, key=str, most_bytes=10, size_bytes=lambda number: number)
     assert [get(number) for number in (4, 5, 4, 3, 4, 5, 11, 11)] == [4, 5, 4, 3, 4, 5, 11, 11]
     assert made == [4, 5, 3, 5, 11]  # 3 drove out 5, which 4 was asked for after; 11 is more than fits, and stays alone
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 HOLDER = """
 import os, subprocess, sys, time
-from service.local.guard import OrphanGuard
+from service.local.orphans import OrphanReaper
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
-guard = OrphanGuard(lock, grace_s=0.5)
+guard = OrphanReaper(lock, grace_s=0.5)
 for command in sys.argv[2:]:
     child = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, process_group=0)
     child.stdout.readline()  # it is ready
