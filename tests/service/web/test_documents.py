@@ -109,7 +109,7 @@ def test_answers_have_the_documented_fields(
     for path, methods in document["paths"].items():
         # Some need a real checkpoint, a table, or two jobs.
         needs_more = ("{which}", "{form}", "{artifact_id}", "{true}", "{key_id}", "{group}", "{sweep_id}")
-        needs_more += ("/mistakes", "/calibration", "/importance", "/columns", "/rows", "/comparisons")
+        needs_more += ("/mistakes", "/calibration", "/importance", "/columns", "/rows", "/comparisons", "/differences")
         if "get" not in methods or any(name in path for name in needs_more):
             continue
         content = methods["get"]["responses"].get("200", {}).get("content", {})
