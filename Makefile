@@ -16,6 +16,9 @@ COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow
 	--no-emit-index-url --no-emit-find-links --strip-extras
 SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-format JSON --output-reproducible
 
+# The tests start hundreds of processes: where no bytecode may be written, each compiles all modules.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile attack soak drill browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean

@@ -1,1 +1,1 @@
-"""What the engine costs, beside its floor, a loop written by hand, and PyTorch. Run ``make bench``."""
+"""Measures the engine's speed against a lower bound, a hand-written loop, and PyTorch. Run ``make bench``."""

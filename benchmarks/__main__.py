@@ -1,6 +1,6 @@
 """``python -m benchmarks``: measures with one BLAS thread and with two, prints the table, writes ``results/``.
 
-The number of threads must be known before NumPy loads its BLAS, so each is a process of its own.
+Each number of threads is measured in a separate process, because it must be set before NumPy loads its BLAS.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from typing import Any
 from benchmarks import tables
 
 TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""Settings that would measure another machine's kernels."""
+"""Environment variables that would make BLAS use the kernels of another CPU."""
 
 
 def main() -> None:
     """Measure in subprocesses, or, as one of them, measure and print JSON."""
-    parser = argparse.ArgumentParser(description="Engine speed, beside its floor, a loop by hand, PyTorch and JAX.")
+    parser = argparse.ArgumentParser(
+        description="Measure the engine's speed against its floor, a hand-written loop, PyTorch and JAX."
+    )
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="numbers of BLAS threads")
     parser.add_argument("--results", type=Path, default=tables.RESULTS, help="folder for JSON and pictures")
-    parser.add_argument("--quick", action="store_true", help="the table only: no growth, no pictures")
+    parser.add_argument("--quick", action="store_true", help="measure only the table, without growth and pictures")
     parser.add_argument(
-        "--document", action="store_true", help="measure nothing: write the kept results into docs/performance.md"
+        "--document", action="store_true", help="do not measure; write the stored results into docs/performance.md"
     )
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The rows of the table: for each, functions that do the same piece of work in different ways."""
+"""The rows of the table: for each row, functions that do the same work in different ways."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from engine import (
 from engine.optim.optimizer import Optimizer
 
 RATE = 1e-4
-"""Small: the numbers must stay finite for thousands of steps, and their size costs nothing."""
+"""Small, so that the values stay finite for thousands of steps; it does not affect the time."""
 
 
 def classifier(
     data: ImageData, sizes: Sizes, batch: int, optimizer: Optimizer | None = None, replay: bool = True
 ) -> ClassifierTrainer:
-    """A trainer that would run for ever; one validation image, so that an epoch costs its steps."""
+    """A trainer that practically never ends, with a single validation image, so that only steps cost time."""
     one = ImageData(data.images[:1], data.labels[:1], data.scale, classes=sizes[-1][1])
     return ClassifierTrainer(
         network(sizes, "init"),
@@ -53,7 +53,7 @@ def classifier(
 def gan(
     data: ImageData, batch: int, skip_every: int | None, optimizer: Callable[[], Optimizer], replay: bool = True
 ) -> GanTrainer:
-    """The seed's two networks."""
+    """The two networks of the preset ``seed``."""
     return GanTrainer(
         network(GENERATOR, "generator"),
         network(DISCRIMINATOR, "discriminator"),
@@ -75,7 +75,7 @@ def gan(
 
 def classifier_row(name: str, batch: int, *, sizes: Sizes = CLASSIFIER, data: ImageData | None = None) -> Row:
     """A step with SGD."""
-    # Whole batches only: the floor and the loop by hand know one shape.
+    # Whole batches only, because the floor and the hand-written loop support only one shape.
     data = first(data or digits.training(), batch)
     model = network(sizes, "init")
     contestants: dict[str, Work] = {
@@ -188,7 +188,7 @@ def whole_set(model: Sequential, data: ImageData, *, losses: bool) -> Work:
 
 
 def scalar_row() -> Row:
-    """One step of a 16-8-3 network on four images: arrays on the tape, and one object a number."""
+    """One step of a 16-8-3 network on four images: arrays on the tape, and one object per number."""
     sizes, batch = ((16, 8, "sigmoid"), (8, 3, "sigmoid")), 4
     model = network(sizes, "init")
     rng = np.random.default_rng(0)
@@ -213,7 +213,7 @@ def scalar_row() -> Row:
 
 
 def table() -> Iterator[Row]:
-    """All rows, each made when its turn has come."""
+    """All rows, created lazily."""
     yield classifier_row("classifier step, batch 50", 50)
     yield classifier_row("classifier step, batch 512", 512)
     yield gan_row("GAN step, batch 100", 100, 3)

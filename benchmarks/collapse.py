@@ -1,7 +1,7 @@
-"""``python -m benchmarks.collapse``: one table of cures for mode collapse, fixed networks, one cure at a time.
+"""``python -m benchmarks.collapse``: compares cures for mode collapse, one at a time, on the same networks.
 
-Each row is a process of its own with one BLAS thread, and is stored as soon as it is finished: interrupt it and start
-it again. Samples of the last epoch are scored by the reference classifier that ships with the package.
+Each training runs in a separate process with one BLAS thread, and is stored as soon as it is finished, so the program
+can be interrupted and restarted. Samples of the last epoch are scored by the bundled reference classifier.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def train(data: str, cure: str, seed: int, epochs: int, work: Path) -> dict[str,
         red, green, blue = (reference.evaluate(images[..., channel]).labels for channel in range(3))
         shares = np.bincount(100 * red + 10 * green + blue, minlength=1000) / len(images)
         found = shares[shares > 0]
-        divergence = float(np.sum(found * np.log(1000 * found)))  # all modes have equal shares of the data
+        divergence = float(np.sum(found * np.log(1000 * found)))  # all modes are equally frequent in the data
         return {"modes": len(found), "kl": round(divergence, 4), "seconds": round(seconds, 1)}
     scores = reference.score(images)
     counts = np.bincount(reference.evaluate(images).labels, minlength=10)
@@ -123,7 +123,7 @@ def train(data: str, cure: str, seed: int, epochs: int, work: Path) -> dict[str,
 
 
 def picture_of(work: Path, data: str, cure: str, seed: int) -> Path:
-    """Where the sample grid of a row is kept."""
+    """The path of the sample grid of a row."""
     return work / "collapse" / data / f"{cure.replace(' ', '-')}-{seed}.png"
 
 
@@ -140,7 +140,7 @@ def stacked_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown: of each cure the median over its seeds, and the worst one in brackets."""
+    """The rows in Markdown: for each cure, the median over its seeds and, in brackets, the worst."""
     lines = [
         "| cure | seeds | digits covered | KL | rarest digit | Fréchet distance | CPU seconds |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -171,7 +171,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(work: Path, path: Path) -> None:
-    """The samples of seed 0 under each cure, side by side."""
+    """Draw the samples of seed 0 of all cures side by side."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "presets", help="unpacked data, sample grids")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and Markdown")
     parser.add_argument("--row", nargs=3, metavar=("DATA", "CURE", "SEED"), help="train this one and print it as JSON")
-    parser.add_argument("--table", action="store_true", help="train nothing: write the table from what there is")
+    parser.add_argument("--table", action="store_true", help="do not train; write the table from the stored results")
     options = parser.parse_args()
     if options.row:
         data, cure, seed = options.row

@@ -1,4 +1,4 @@
-"""The digits that all contestants work on, and the networks of the seed."""
+"""The digits for all variants, and the networks of the preset ``seed``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(name: str) -> np.ndarray[Any, Any]:
 
 
 def training() -> ImageData:
-    """8,500 digits, pixels from -1 to 1 as the seed has them."""
+    """8,500 digits with pixels from -1 to 1, as in the preset ``seed``."""
     return ImageData(read("train-images-idx3-ubyte"), read("train-labels-idx1-ubyte"), (-1, 1))
 
 
@@ -39,6 +39,6 @@ def everything() -> ImageData:
 
 
 def network(sizes: Sizes, purpose: str) -> Sequential:
-    """Layers of these sizes; the same weights each time."""
+    """A network of dense layers of these sizes, always with the same weights."""
     rng, draw = generator_for(0, purpose), initializers.uniform(0.01)
     return Sequential([Dense(i, units, activation, rng=rng, initializer=draw) for i, units, activation in sizes])

@@ -1,4 +1,4 @@
-"""The floor: the matrix products that a step cannot do without, and nothing else."""
+"""The floor: only the matrix products that a step requires."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def back_to_input(sizes: Sizes, batch: int) -> list[Shapes]:
 
 
 def classifier_step(sizes: Sizes, batch: int) -> list[Shapes]:
-    """A step needs no gradient of its images."""
+    """The products of a classifier's step, without the gradient of its images."""
     return forward(sizes, batch) + back_to_input(sizes[1:], batch) + back_to_parameters(sizes, batch)
 
 
@@ -66,7 +66,7 @@ def operands(products: list[Shapes]) -> list[tuple[Array, Array, Array]]:
 
 
 def runner(products: list[Shapes]) -> Callable[[], None]:
-    """Makes the products, again and again into the same arrays."""
+    """A function that computes all products, into the same arrays each time."""
     calls = operands(products)
 
     def run() -> None:

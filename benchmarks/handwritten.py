@@ -1,8 +1,8 @@
-"""The steps as one writes them by hand with NumPy alone: no tape, every array allocated once, ``out=`` everywhere.
+"""The steps written by hand with NumPy only: no tape, every array allocated once, ``out=`` everywhere.
 
-They do all that the trainers do in a step (gather and convert images, loss, accuracy or verdicts, update) and give
-the same bits; ``tests/engine/test_benchmarks.py`` holds them to it. Nothing here is general: this is what the engine
-is measured against.
+They do everything that the trainers do in a step (gather and convert images, loss, accuracy or ``d_real`` and
+``d_fake``, update) with the same bits, which ``tests/engine/test_benchmarks.py`` checks. The code is not general; the
+engine is measured against it.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Classifier:
 
 
 class Gan:
-    """The step of the seed's GAN: cross-entropies, summed, and SGD."""
+    """The step of the GAN of preset ``seed``: cross-entropies, summed, and SGD."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ def _timed(row: Row, threads: int) -> dict[str, Any]:
 
 
 def _named(times: dict[str, float]) -> dict[str, float | None]:
-    """Milliseconds under the names of the results: None where there is nothing to compare with."""
+    """Milliseconds by the names in the results; None if there is no such variant."""
     named: dict[str, float | None] = {
         "ms": times["engine"],
         "floor_ms": times.get("floor"),
@@ -63,7 +63,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Name, family and model where Linux tells them: a name alone may stand for several generations."""
+    """Name, family and model of the CPU (on Linux), because a name alone may refer to several generations."""
     try:
         lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
@@ -75,7 +75,7 @@ def _processor() -> str:
 
 
 def _blas() -> str:
-    """The library that NumPy multiplies with, and for which processors it chose its kernels."""
+    """NumPy's BLAS library, and the CPU architecture of its kernels."""
     for library in threadpoolctl.threadpool_info():
         if library["user_api"] == "blas" and "numpy" in library["filepath"]:
             return (

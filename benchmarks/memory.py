@@ -1,4 +1,4 @@
-"""What a training step takes in memory, by tracemalloc, which NumPy tells of every array."""
+"""Memory of a training step, measured by tracemalloc, to which NumPy reports all arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine import SGD, ClassifierTrainer, GanTrainer
 
 
 def needed_bytes(passes: list[tuple[Sizes, int]], networks: list[Sizes]) -> dict[str, int]:
-    """Bytes that a step cannot do without, in float32.
+    """Minimum number of bytes that a step requires, in float32.
 
     Args:
         passes: (layers, batch) of each forward pass: its input and the output of every layer are activations.
@@ -24,9 +24,9 @@ def needed_bytes(passes: list[tuple[Sizes, int]], networks: list[Sizes]) -> dict
 
 
 def measure(make: Callable[[], ClassifierTrainer | GanTrainer], steps: int = 12) -> dict[str, int]:
-    """Bytes of a run: ``first_peak`` in the first steps, ``peak`` in later ones, ``allocated`` by a later step at most.
+    """Bytes of a run: ``first_peak`` of the first steps, ``peak`` of later ones, ``allocated`` by one of them at most.
 
-    Parameters are counted; images are not.
+    Includes parameters, but not images.
     """
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.page``: what a person waits for in a browser; prints a table, writes ``results/page.json``.
+"""``python -m benchmarks.page``: measures latencies in a browser, prints a table, and writes ``results/page.json``.
 
 Chromium, the web process, the database and a worker share the machine. The list has 10,000 jobs.
 """
@@ -39,7 +39,7 @@ _SORT: Final = """sort => new Promise((resolve) => {
 def main() -> None:
     path = chromium.find()
     if path is None:
-        sys.exit("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
+        sys.exit("Chromium not found: apt-get install chromium, or set CHROMIUM to its path")
     rows = []
     with tempfile.TemporaryDirectory(prefix="tapeline-bench-") as folder, sync_playwright() as playwright:
         places = Places(Path(folder), None)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _train(database: Database) -> None:
-    """Give every job metrics, so that columns have something to show."""
+    """Insert metrics for every job, so that columns have values."""
     extremes = {name: {"min": value, "min_epoch": 1, "max": value, "max_epoch": 3} for name, value in _METRICS.items()}
     with database.write() as session:
         session.execute(JOBS.update().values(metrics=_METRICS, extremes=extremes))

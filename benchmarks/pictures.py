@@ -1,4 +1,4 @@
-"""How the cost of a step grows, as a picture."""
+"""Draws how the time of a step grows with the size of the network and the batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AXES = {"width": "units in the hidden layer", "depth": "hidden layers of 100", "
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """One panel for each thing that grows and each number of threads."""
+    """Draw one panel for each growing quantity and each number of threads."""
     mpl.use("agg")
     import matplotlib.pyplot as plt
 

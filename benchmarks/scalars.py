@@ -1,6 +1,6 @@
-"""A graph of scalars, as micrograd (Karpathy 2020) has it: one Python object for each number.
+"""A graph of scalars with one Python object per number, as in micrograd (Karpathy 2020).
 
-The seed's lesson: the same gradients as an array library's, at thousands of times the cost.
+It gives the same gradients as an array library, but takes hundreds of times as long.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class Value:
-    """A number that knows what it was computed from."""
+    """A number with references to the values from which it was computed."""
 
     __slots__ = ("backward", "data", "gradient", "parents")
 
@@ -51,7 +51,7 @@ class Value:
 
 
 def play_back(target: Value) -> None:
-    """Gradients of ``target`` for all values that it was computed from."""
+    """Compute the gradients of ``target`` with respect to all values from which it was computed."""
     order: list[Value] = []
     seen = {id(target)}
     stack = [(target, False)]

@@ -20,9 +20,9 @@ TARGETS = {  # name -> at most so many times the floor with one thread, with two
 PEERS = {"torch_ms": (0.9, 1.0), "jax_ms": (0.95, 1.0)}
 """At most so many times each peer's time with one thread, with two."""
 BY_HAND = 1.05
-"""At most so many times the loop by hand, where there is one and the row has targets."""
+"""Maximum ratio to the hand-written loop, for rows that have one and have targets."""
 NEEDED = 1.5
-"""The peak of a step is at most so many times what it needs."""
+"""Maximum ratio of the peak memory of a step to the memory that it requires."""
 
 Row = dict[str, Any]
 
@@ -120,7 +120,7 @@ def _memory(rows: list[Row]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    """Markdown of rows of cells, the first row the heads."""
+    """Rows of cells as a Markdown table; the first row is the header."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
@@ -130,7 +130,7 @@ def _marked(ratio: float | None, misses: bool) -> str:
 
 
 def kept() -> str:
-    """The results that are kept, as the document has them."""
+    """The stored results in the form of the document."""
     read = [
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("speed", "memory", "machine")
     ]
@@ -138,7 +138,7 @@ def kept() -> str:
 
 
 def update_document() -> None:
-    """Write the results that are kept into the document."""
+    """Write the stored results into the document."""
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{kept()}\n\n{END}{after}", encoding="utf-8")

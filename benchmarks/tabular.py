@@ -1,8 +1,8 @@
-"""``python -m benchmarks.tabular``: the preset of tables beside scikit-learn's ``MLPClassifier``, on the same folds.
+"""``python -m benchmarks.tabular``: compares the preset ``table`` with scikit-learn's ``MLPClassifier``.
 
-Iris, wine, breast-cancer and digits are written as CSV from scikit-learn's bundled data; penguins are those of the
-package ``palmerpenguins``. Each file goes through the product's own import, preprocessing and trainer. Both packages
-are needed for this benchmark only: ``pip install scikit-learn palmerpenguins``.
+Iris, wine, breast-cancer and digits are written as CSV from scikit-learn's bundled data; penguins come from the package
+``palmerpenguins``. Each file passes through the product's own import, preprocessing and trainer. Only this benchmark
+needs these packages: ``pip install scikit-learn palmerpenguins``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def write_csv(name: str, path: Path) -> None:
 
 
 def imported(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
-    """A dataset as the product imports it, its parts together again."""
+    """A dataset imported by the product, with its parts concatenated."""
     path, arrays = folder / f"{name}.csv", folder / name
     write_csv(name, path)
     arrays.mkdir()
@@ -98,7 +98,7 @@ def ours(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float
 
 
 def theirs(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
-    """Accuracy of ``MLPClassifier`` with its own settings, but for iterations enough to converge."""
+    """Accuracy of ``MLPClassifier`` with default settings, except for enough iterations to converge."""
     from sklearn.neural_network import MLPClassifier
 
     fitted = Preprocessing.fit(info.columns, train.inputs)  # standardised numbers, one-hot categories
@@ -109,7 +109,7 @@ def theirs(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> flo
 
 
 def folds(labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Stratified folds, the same for both; the preset was chosen on those of another state, and with other seeds."""
+    """Stratified folds, the same for both. The preset was chosen on other folds and seeds."""
     from sklearn.model_selection import StratifiedKFold
 
     return iter(StratifiedKFold(FOLDS, shuffle=True, random_state=1).split(np.zeros(len(labels)), labels))
@@ -146,7 +146,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure, print the table, and keep the numbers."""
+    """Measure, print the table, and store the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help="datasets (default: all)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for tabular.json")

@@ -1,7 +1,7 @@
-"""Interleaved timing: contestants take turns, so that whatever else the machine does meets all of them alike.
+"""Interleaved timing: the variants alternate, so that other load on the machine affects all of them equally.
 
-And it should do nothing else: two threads that wait for each other lose far more than half when a third process wants
-a core. A round in which others worked is played again, as far as the patience lasts.
+The machine should be idle otherwise: two threads that wait for each other lose far more than half of their speed if a
+third process needs a core. A round with other load is repeated, within a time limit.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 
 Work = Callable[[], object]
 Round = tuple[float, dict[str, float]]
-"""The share of the processors that others took, and the time of each contestant."""
+"""The share of CPU time that other processes used, and the time of each variant."""
 
 ROUNDS = 25
-"""Medians are taken over this many undisturbed rounds: short turns and many, for disturbances come in bursts."""
+"""Number of undisturbed rounds for medians. Many short rounds, because disturbances come in bursts."""
 
 LEAST = 7
-"""If fewer rounds than this were undisturbed when the patience ends, this many of the least disturbed count."""
+"""If fewer rounds than this are undisturbed at the time limit, this many of the least disturbed ones are used."""
 
 _DISTURBED = 0.08
-"""The share of the machine's processor time that others may take."""
+"""Maximum share of CPU time of other processes in an undisturbed round."""
 
 _PAUSE = 0.04
-"""Seconds between turns: BLAS threads that wait for work turn in circles for a while, at the next one's cost."""
+"""Seconds between turns, because idle BLAS threads spin for a while, which would slow down the next variant."""
 
 
 def medians(
@@ -37,14 +37,14 @@ def medians(
     needed: int = ROUNDS,
     patience: float = 18,
 ) -> dict[str, float]:
-    """Milliseconds of one piece of work for each contestant: the median of its rounds.
+    """Milliseconds per piece of work for each variant: the median of its rounds.
 
     Args:
         contestants: name -> function that does one piece of the same work.
-        seconds: about how long one turn lasts.
-        unit: pieces that belong together (a cycle of steps): a turn takes a multiple.
-        needed: undisturbed rounds.
-        patience: seconds after which there are no further rounds, if there were ``LEAST``.
+        seconds: approximate duration of one turn.
+        unit: number of pieces in a cycle of steps; a turn takes a multiple.
+        needed: number of undisturbed rounds.
+        patience: time limit in seconds, after which there are no further rounds if there were ``LEAST``.
     """
     counts = {}
     for name, work in contestants.items():
@@ -57,12 +57,12 @@ def medians(
     while sum(share < _DISTURBED for share, _ in rounds) < needed:
         if len(rounds) >= LEAST and time.perf_counter() > end:
             break
-        first = len(rounds) % len(names)  # each goes first in turn
+        first = len(rounds) % len(names)  # alternate which variant goes first
         times, others, total = {}, 0.0, 0.0
         for name in names[first:] + names[:first]:
             time.sleep(_PAUSE)
             for _ in range(unit):
-                contestants[name]()  # the caches must refill
+                contestants[name]()  # refill the caches
             busy = _others_seconds()
             spent = _seconds(contestants[name], counts[name])
             others += _others_seconds() - busy
@@ -74,7 +74,7 @@ def medians(
 
 
 def undisturbed(rounds: Sequence[Round]) -> list[dict[str, float]]:
-    """The times of the rounds in which others hardly worked; of the quietest, where there were few of them."""
+    """The times of the undisturbed rounds or, if there are too few, of the least disturbed ones."""
     in_order = sorted(rounds, key=lambda one: one[0])
     count = max(LEAST, sum(share < _DISTURBED for share, _ in rounds))
     return [times for _, times in in_order[:count]]
@@ -113,7 +113,7 @@ def _seconds(work: Work, count: int) -> float:
 
 
 def _others_seconds() -> float:
-    """Processor time that all other processes of this machine have used; 0 where there is no /proc."""
+    """CPU time that all other processes on this machine have used; 0 without /proc."""
     try:
         user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
     except OSError:

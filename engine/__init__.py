@@ -1,4 +1,4 @@
-"""A deep-learning library on NumPy: tensors, a gradient tape, layers, trainers."""
+"""A deep-learning library on NumPy: tensors, a gradient tape, layers, optimizers, trainers. Start with README.md."""
 
 from engine import checkpoint, ops
 from engine.autograd.gradcheck import gradcheck

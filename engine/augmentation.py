@@ -1,7 +1,7 @@
-"""Random changes to training images: shifts, mirror images, and squares that are blotted out.
+"""Data augmentation: random shifts, flips and cutouts of training images.
 
-An :class:`Augmentation` says what may happen and draws it for a batch; the :class:`Changes` that come out are plain
-arrays, and applying them draws nothing. So a step's numbers do not depend on how its images are cut into pieces.
+An :class:`Augmentation` draws random changes for a whole batch. The resulting :class:`Changes` are plain arrays, and
+applying them draws no random numbers. So a step does not depend on how its images are split into pieces.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from engine.errors import DataError, SettingError
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What may happen to an image each time it is drawn.
+    """The random changes of an image, drawn each time it is used.
 
     Attributes:
-        max_shift: it moves by up to this many pixels in each direction; what comes in at the border is 0.
-        flip: half of the images are mirrored, left to right.
-        cutout: a square of so many pixels along a side is 0, its centre anywhere in the image (DeVries & Taylor 2017,
+        max_shift: shift by up to this many pixels in each direction; pixels that enter at the border are 0.
+        flip: mirror half of the images, left to right.
+        cutout: set a square with sides of this many pixels to 0, centred anywhere in the image (DeVries & Taylor 2017,
             arXiv:1708.04552).
     """
 
@@ -32,26 +32,26 @@ class Augmentation:
 
     @property
     def is_none(self) -> bool:
-        """Whether images stay as they are."""
+        """Whether images are not changed."""
         return not (self.max_shift or self.flip or self.cutout)
 
     def check(self, sides: Sequence[int]) -> None:
-        """Check that something of an image (height, width), or (height, width, channels), remains in sight.
+        """Check the settings for images of (height, width) or (height, width, channels).
 
         Raises:
-            SettingError
+            SettingError: a setting is negative, or could remove the whole image.
         """
         for name, value in (("max_shift", self.max_shift), ("cutout", self.cutout)):
             if value < 0 or (value and (len(sides) not in (2, 3) or value >= min(sides[:2]))):
-                detail = f"must not be negative, nor take images of {tuple(sides)} pixels out of sight"
+                detail = f"must not be negative, and must be smaller than images of {tuple(sides)} pixels"
                 raise SettingError(f"{name} {value} {detail}", setting=name)
         if self.flip and len(sides) not in (2, 3):
             raise SettingError(f"flip needs images of rows and columns, not {tuple(sides)}", setting="flip")
 
     def draw(self, rng: np.random.Generator, count: int, sides: Sequence[int]) -> Changes | None:
-        """Changes for ``count`` images; None where nothing may happen.
+        """Draw changes for ``count`` images; None if all augmentations are off.
 
-        What is switched off draws no numbers: the others get the same ones with it and without.
+        An augmentation that is off draws no random numbers, so that it does not affect the others.
         """
         if self.is_none:
             return None
@@ -65,7 +65,7 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What happens to the images of a batch, in this order.
+    """The changes of the images of a batch, applied in this order.
 
     Attributes:
         shifts: integers (n, 2): pixels down, pixels to the right.
@@ -84,7 +84,7 @@ class Changes:
 
         Args:
             images: (n, height, width) or (n, height, width, channels).
-            part: which of the batch they are.
+            part: their positions in the batch.
         """
         if self.shifts is not None:
             images = shifted(images, self.shifts[part])
@@ -97,12 +97,12 @@ class Changes:
 
 
 def draw_shifts(rng: np.random.Generator, count: int, most: int) -> Array:
-    """Shifts for ``count`` images, for :func:`shifted`: each of the (2 most + 1)**2 is as likely as another."""
+    """Draw shifts for ``count`` images, for :func:`shifted`, uniformly from all (2 most + 1)**2."""
     return rng.integers(-most, most, (count, 2), endpoint=True)
 
 
 def shifted(images: Array, shifts: Array) -> Array:
-    """Copies of images, each moved by whole pixels; what comes in at the border is 0.
+    """Copies of images, each moved by whole pixels; pixels that enter at the border are 0.
 
     Args:
         images: (n, height, width) or (n, height, width, channels).
@@ -120,11 +120,11 @@ def shifted(images: Array, shifts: Array) -> Array:
     axes = tuple(range(1, images.ndim))
     windows = np.lib.stride_tricks.sliding_window_view(framed, images.shape[1:], axis=axes)
     moved: Array = windows[np.arange(n), most - shifts[:, 0], most - shifts[:, 1]]
-    return moved.reshape(images.shape)  # a window has all channels: there is one place for it along them
+    return moved.reshape(images.shape)  # a window spans all channels, so that axis has one position
 
 
 def _squares(centres: Array, side: int, sides: Sequence[int]) -> Array:
-    """Where squares of ``side`` pixels lie, as booleans (n, height, width); what juts out is cut off."""
+    """A mask (n, height, width) of squares of ``side`` pixels, clipped at the border."""
     inside = []
     for axis, size in enumerate(sides):
         first = centres[:, axis] - side // 2

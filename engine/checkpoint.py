@@ -1,7 +1,7 @@
-"""Checkpoints: safetensors files that hold a trainer's whole state. Nothing is ever unpickled.
+"""Checkpoints: safetensors files with the complete state of a trainer. Nothing is ever unpickled.
 
-Tensors lie under their names (``layers.0.weight``, ``optimizer.velocity.0``, ...); the metadata has
-``tapeline.format``, and ``spec`` and ``state`` as JSON.
+Tensors have names such as ``layers.0.weight`` and ``optimizer.velocity.0``. The metadata has ``tapeline.format``, and
+``spec`` and ``state`` as JSON.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from engine.errors import CheckpointError
 FORMAT = "1"
 
 _DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I64": "int64"}
-"""What tensors may be: the format's names, and NumPy's."""
+"""The dtypes of tensors: the name in the file format, and NumPy's."""
 _HEADER_LIMIT = 2**20
-"""Bytes. A header names a few dozen tensors; one that claims more is hostile or not ours."""
+"""Maximum size of a header in bytes. A genuine header lists a few dozen tensors."""
 
 
 @dataclass
 class State:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
         tensors: arrays by name.
-        state: the rest of the trainer's state, as JSON knows it.
-        spec: what the trainer was built from; the engine stores it unread.
+        state: the rest of the trainer's state, as a JSON object.
+        spec: the description that the trainer was built from; the engine stores it without interpreting it.
     """
 
     tensors: dict[str, Array]
@@ -48,8 +48,8 @@ def dumps(state: State) -> bytes:
     """The bytes of a checkpoint: equal states give equal bytes, and :func:`loads` reads them.
 
     Raises:
-        CheckpointError: a tensor of a dtype or name that checkpoints do not have; state or spec that JSON cannot say,
-            or that is too large for a header.
+        CheckpointError: a tensor has an unsupported dtype or name; state or spec is not JSON, or is too large for a
+            header.
     """
     for name, array in state.tensors.items():
         _check_name(name)
@@ -59,7 +59,7 @@ def dumps(state: State) -> bytes:
     metadata = {"tapeline.format": FORMAT} | texts
     tensors = {name: _in_order(array) for name, array in state.tensors.items()}
     data = safetensors.numpy.save(tensors, metadata)
-    # safetensors writes the metadata in the order of a hash map, another one each time: write it sorted.
+    # safetensors writes the metadata in the random order of a hash map. Write it sorted, for reproducible bytes.
     size = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:size])
     header["__metadata__"] = dict(sorted(metadata.items()))
@@ -74,9 +74,9 @@ def _check_name(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise CheckpointError(f"{name!r} is no name for a tensor: {error}", tensor=name) from error
+        raise CheckpointError(f"{name!r} is not a valid tensor name: {error}", tensor=name) from error
     if name == "__metadata__":
-        raise CheckpointError("__metadata__ is no name for a tensor: the format uses it", tensor=name)
+        raise CheckpointError("__metadata__ is not a valid tensor name: the format reserves it", tensor=name)
 
 
 def _to_json(key: str, value: dict[str, Any]) -> str:
@@ -84,12 +84,12 @@ def _to_json(key: str, value: dict[str, Any]) -> str:
         text = json.dumps(value, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"state or spec is not JSON: {error}") from error
-    _json_object({key: text}, key)  # what cannot be read is not written
+    _json_object({key: text}, key)  # do not write anything that cannot be read
     return text
 
 
 def _in_order(array: Array) -> Array:
-    """Row-major and in the machine's byte order, as safetensors takes it for granted."""
+    """The array in row-major and native byte order, which safetensors assumes."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
 
 
@@ -103,10 +103,10 @@ def save(target: str | os.PathLike[str] | BinaryIO, state: State) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> State:
-    """Read a checkpoint from a file; the rest is read only if the header is in order.
+    """Read a checkpoint from a file. The data is read only if the header is valid.
 
     Raises:
-        CheckpointError: as :func:`loads`, with the path.
+        CheckpointError: like :func:`loads`, with the path.
         OSError: the file cannot be read.
     """
     try:
@@ -124,8 +124,7 @@ def loads(data: bytes) -> State:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: truncated, not safetensors, another format, tensors of a strange dtype, or a key that is given
-            twice.
+        CheckpointError: truncated, not safetensors, another format, an unsupported dtype, or a duplicate key.
     """
     metadata = _metadata(data, len(data))
     try:
@@ -140,13 +139,13 @@ def loads(data: bytes) -> State:
 
 
 def _metadata(data: bytes, size: int) -> dict[str, Any]:
-    """The ``__metadata__`` of a safetensors file that begins with ``data`` and has ``size`` bytes; all of the header is
-    checked that can be without the tensors."""
+    """The ``__metadata__`` of a safetensors file that begins with ``data`` and has ``size`` bytes. Checks everything in
+    the header that can be checked without the tensors."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > size - 8:
-        raise CheckpointError(f"truncated: {size} bytes, and the header alone claims {length}")
+        raise CheckpointError(f"truncated: {size} bytes, but the header alone declares {length}")
     if length > _HEADER_LIMIT:
-        raise CheckpointError(f"the header claims {length} bytes; at most {_HEADER_LIMIT} are read and written")
+        raise CheckpointError(f"the header has {length} bytes; at most {_HEADER_LIMIT} are supported")
     try:
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
@@ -190,7 +189,7 @@ def _no_number(name: str) -> Any:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):  # 1e400 is JSON, and infinite for Python
-        raise ValueError(f"{text} is too large a number")
+        raise ValueError(f"the number {text} is too large")
     return number
 
 

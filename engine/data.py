@@ -1,7 +1,7 @@
-"""Data for a trainer: images as bytes, labels, batches, and the random generators of a run.
+"""Data for trainers: images as bytes, table rows, labels, batches, and the random generators of a run.
 
-Everything random in a run comes from :func:`generator_for`, keyed by (seed, purpose, epoch). No generator lives
-longer than an epoch, so a run that continues after any epoch draws the same numbers as one that never stopped.
+All random numbers of a run come from :func:`generator_for`, keyed by (seed, purpose, epoch). No generator is used for
+more than one epoch, so a run that resumes after any epoch draws the same numbers as one that never stopped.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from engine.autograd.graph import Array
 from engine.errors import DataError, SettingError, ShapeError
 
 _CONVERSION_BLOCK_IMAGES = 64
-"""Images converted from bytes to floats at a time."""
+"""Number of images that are converted from bytes to floats at a time."""
 
 
 def generator_for(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
-    """The random generator of one purpose in one epoch: same key, same numbers.
+    """The random generator for one purpose in one epoch. Equal keys give equal numbers.
 
-    SeedSequence makes independent streams of such keys for any bit generator; SFC64 draws a dropout mask in two
-    thirds of Philox's time.
+    SeedSequence derives independent streams from such keys. SFC64 draws a dropout mask in two thirds of the time that
+    Philox takes.
 
     Args:
         seed: of the run, not negative.
         purpose: ``init``, ``shuffle``, ``dropout``, ``latent``, ...
-        epoch: finished epochs before this one.
+        epoch: number of finished epochs.
     """
     if seed < 0:
         raise SettingError(f"seed {seed} must not be negative", setting="seed")
@@ -39,9 +39,9 @@ def generator_for(seed: int, purpose: str, epoch: int = 0) -> np.random.Generato
 
 
 def batches(n: int, batch_size: int, *, seed: int, epoch: int, shuffle: bool) -> Iterator[Array]:
-    """Indices 0 to n - 1, each once, in batches; the last one is short where the size does not divide n.
+    """Indices 0 to n - 1, each once, in batches. The last batch is short if the size does not divide n.
 
-    The short batch is kept: every image counts, and the loss's reduction says what that means.
+    The short batch is kept, so that every example is used.
 
     Raises:
         SettingError: a batch size below 1.
@@ -54,7 +54,7 @@ def batches(n: int, batch_size: int, *, seed: int, epoch: int, shuffle: bool) ->
 
 
 def batch_count(n: int, batch_size: int) -> int:
-    """How many batches :func:`batches` gives.
+    """Number of batches of :func:`batches`.
 
     Raises:
         SettingError: a batch size below 1.
@@ -65,7 +65,7 @@ def batch_count(n: int, batch_size: int) -> int:
 
 
 def one_hot(labels: Array, classes: int, dtype: Any) -> Array:
-    """Rows of zeros with a one at each label: (batch,) integers to (batch, classes)."""
+    """One-hot rows: (batch,) integers to (batch, classes)."""
     rows: Array = np.zeros((len(labels), classes), dtype)
     rows[np.arange(len(labels)), labels] = 1
     return rows
@@ -95,19 +95,19 @@ def check_labels(labels: Array, count: int, classes: int) -> None:
 
 
 class ImageData:
-    """Images as bytes, with labels where there are any.
+    """Images as bytes, optionally with labels.
 
-    The bytes stay bytes, memory-mapped or not, and each batch is converted when it is drawn. Measured on 784 pixels
-    and batches of 50 this costs about as much as gathering floats (10 µs), and the set takes a quarter of the memory.
+    The images stay bytes, possibly memory-mapped, and each batch is converted when it is used. Measured with 784 pixels
+    and batches of 50, this costs about as much as gathering floats (10 µs), with a quarter of the memory.
 
     Args:
         images: uint8 (n, ...), n at least 1.
         labels: integers (n,), or None.
-        scale: what the bytes 0 and 255 become.
-        classes: labels lie in [0, classes); by default up to the largest label.
+        scale: the values to which the bytes 0 and 255 are mapped.
+        classes: labels are in [0, classes); by default, up to the largest label.
 
     Raises:
-        DataError: no images, another dtype, labels that do not fit.
+        DataError: no images, another dtype, or invalid labels.
     """
 
     def __init__(
@@ -124,13 +124,13 @@ class ImageData:
             raise DataError(f"no images: their shape is {images.shape}")
         if not (np.isfinite(scale).all() and scale[0] < scale[1]):
             raise DataError(f"scale {scale} must be two finite numbers, the lower first")
-        self.images = np.asarray(images)  # the plain class: results must not be memory maps
+        self.images = np.asarray(images)  # a plain array, so that results are not memory maps
         self.scale = scale
         self.labels: Array | None = None
         self.classes = 0
         if labels is not None:
             labels = np.asarray(labels)
-            if classes is None and labels.dtype.kind in "ui":  # else the check below says what they should be
+            if classes is None and labels.dtype.kind in "ui":  # otherwise the check below reports the error
                 classes = int(np.max(labels, initial=0)) + 1
             check_labels(labels, len(images), classes or 0)
             self.labels = np.array(labels, np.int64)
@@ -147,23 +147,23 @@ class ImageData:
 
     @property
     def features(self) -> int:
-        """Numbers in one image."""
+        """Number of values of one image."""
         return int(self._rows.shape[1])
 
     def inputs(
         self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None, changes: Changes | None = None
     ) -> Array:
-        """The chosen images as floats (batch, features), mapped to ``scale``; into ``out`` or a new array.
+        """The selected images as floats (batch, features), mapped to ``scale``, in ``out`` or a new array.
 
         Args:
-            changes: what happens to the images; None: nothing.
+            changes: augmentations to apply, or None.
         """
         low, high = self.scale
         chosen = np.arange(len(self))[indices] if isinstance(indices, slice) else indices
         floats: Array = np.empty((len(chosen), self.features), dtype) if out is None else out
         for start in range(
             0, len(chosen), _CONVERSION_BLOCK_IMAGES
-        ):  # in pieces: bytes and floats of one stay in the cache
+        ):  # in pieces, whose bytes and floats fit into the cache
             rows = floats[start : start + _CONVERSION_BLOCK_IMAGES]
             part = chosen[start : start + _CONVERSION_BLOCK_IMAGES]
             if changes is None:
@@ -184,15 +184,15 @@ class ImageData:
 
 
 class TableData:
-    """Rows of numbers that are ready for a network, with labels: what :class:`ImageData` is for images.
+    """Preprocessed table rows with labels; the counterpart of :class:`ImageData`.
 
     Args:
         rows: floats (n, features), n at least 1.
         labels: integers (n,).
-        classes: labels lie in [0, classes).
+        classes: labels are in [0, classes).
 
     Raises:
-        DataError: no rows, another dtype, numbers that are not finite, labels that do not fit.
+        DataError: no rows, another dtype, values that are not finite, or invalid labels.
     """
 
     def __init__(self, rows: Array, labels: Array, classes: int) -> None:
@@ -210,21 +210,21 @@ class TableData:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """None: a row is no image."""
+        """Empty, because a row is not an image."""
         return ()
 
     @property
     def features(self) -> int:
-        """Numbers in one row."""
+        """Number of values of one row."""
         return int(self.rows.shape[1])
 
     def inputs(
         self, indices: Array | slice, dtype: DTypeLike, out: Array | None = None, changes: Changes | None = None
     ) -> Array:
-        """The chosen rows as floats (batch, features), into ``out`` or a new array.
+        """The selected rows as floats (batch, features), in ``out`` or a new array.
 
         Raises:
-            DataError: ``changes`` are given, which only images have.
+            DataError: ``changes`` are given, but rows cannot be augmented.
         """
         if changes is not None:
             raise DataError("rows of a table cannot be shifted, mirrored or cut out")
@@ -236,4 +236,4 @@ class TableData:
 
 
 Examples: TypeAlias = ImageData | TableData
-"""What a classifier is trained on."""
+"""The data that a classifier can be trained on."""

@@ -1,4 +1,5 @@
-"""The engine's errors: one base; each also is the built-in a caller expects and carries its facts."""
+"""The errors of the engine. All have one base class; each also derives from a fitting built-in exception, and has its
+facts as attributes."""
 
 from __future__ import annotations
 
@@ -6,15 +7,15 @@ import math
 
 
 class EngineError(Exception):
-    """Base of every error the engine raises on purpose."""
+    """Base of all errors of the engine."""
 
 
 class ShapeError(EngineError, ValueError):
     """Operand shapes do not fit the operation.
 
     Attributes:
-        operation: what was asked for.
-        shapes: the shapes that do not fit, in argument order.
+        operation: name of the operation.
+        shapes: the shapes that do not fit, in the order of the arguments.
     """
 
     def __init__(self, message: str, *, operation: str = "", shapes: tuple[tuple[int, ...], ...] = ()) -> None:
@@ -24,7 +25,7 @@ class ShapeError(EngineError, ValueError):
 
 
 class GradientError(EngineError, RuntimeError):
-    """A gradient was asked for that does not exist, or a recorded value was about to be changed.
+    """A gradient does not exist, or an operation would change a recorded value.
 
     Attributes:
         operation: the function concerned, or ``""``.
@@ -36,10 +37,10 @@ class GradientError(EngineError, RuntimeError):
 
 
 class CheckpointError(EngineError, ValueError):
-    """A checkpoint is damaged, or does not fit what it is loaded into.
+    """A checkpoint is damaged, or does not fit the object that it is loaded into.
 
     Attributes:
-        tensor: name of the tensor concerned, or None when it is the file as a whole.
+        tensor: name of the tensor concerned, or None for the whole file.
     """
 
     def __init__(self, message: str, *, tensor: str | None = None) -> None:
@@ -48,11 +49,11 @@ class CheckpointError(EngineError, ValueError):
 
 
 class DataError(EngineError, ValueError):
-    """The data cannot be trained on: empty, of a wrong type or shape, labels out of range."""
+    """The data cannot be used for training: empty, of a wrong type or shape, or with labels out of range."""
 
 
 class SettingError(EngineError, ValueError):
-    """A hyper-parameter is out of its range, or two do not go together.
+    """A hyperparameter is out of range, or two are incompatible.
 
     Attributes:
         setting: its name.
@@ -64,13 +65,13 @@ class SettingError(EngineError, ValueError):
 
 
 class DivergedError(EngineError, ArithmeticError):
-    """A loss, or a weight, stopped being a finite number.
+    """A loss or a weight is not finite any more.
 
     Attributes:
-        epoch: 1-based number of the epoch under way.
+        epoch: 1-based number of the current epoch.
         step: finished steps of the whole run.
         loss: name of the loss (``train_loss``, ``d_loss``, ...) or of the weights.
-        value: what it was: NaN or an infinity.
+        value: NaN or an infinity.
     """
 
     def __init__(self, *, epoch: int, step: int, loss: str, value: float) -> None:
@@ -82,7 +83,7 @@ class DivergedError(EngineError, ArithmeticError):
         self.value = value
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors travel between processes; keyword-only arguments need help with that.
+        # Errors are pickled between processes, which does not support keyword-only arguments by default.
         return (_diverged, (self.epoch, self.step, self.loss, self.value))
 
 

@@ -1,7 +1,7 @@
-"""Arrays that begin at a cache line, so that no vector of theirs lies across two.
+"""Arrays aligned to cache lines, so that no vector load crosses two lines.
 
-NumPy aligns to 16 bytes. Measured on a step of 784-392-10: weights that begin at a line take an eighth off the
-update's time and one or two percent off the products'. The numbers do not depend on it.
+NumPy aligns to 16 bytes. Measured on a step of 784-392-10, aligned weights make the update 12% faster and the matrix
+products 1 to 2%. Results do not depend on alignment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from engine.autograd.graph import Array
 
 LINE = 64
-"""Bytes of a cache line, and of the widest vector register."""
+"""Size of a cache line, and of the widest vector register, in bytes."""
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -40,7 +40,7 @@ def copy(array: Array) -> Array:
 
 
 def address(array: Array) -> int:
-    """Where the first element lies in memory."""
+    """The address of the first element."""
     return int(array.__array_interface__["data"][0])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# A seal changes only once: retention marks it as removed, oldest first, never the newest, and only if all of its
+# A seal changes only once: retention marks it as removed, oldest first, never the newest one, and only if all of its
 # entries are more than a day (86,400,000 ms) old. Then its entries may be deleted. A restore inserts marked seals,
 # which have no entries.
 SQLITE: Final = (

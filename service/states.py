@@ -48,6 +48,7 @@ class ErrorCode(StrEnum):
     WORKER_LOST = "worker_lost"
     STORAGE = "storage"
     INTERNAL = "internal"
+    NOT_COMPARABLE = "not_comparable"
 
 
 class SweepStatus(StrEnum):

@@ -1,6 +1,6 @@
 """Tapeline for Python programs: ``from tapeline import Client``.
 
-``Client`` calls a running service; ``Job`` is what it gives. Everything else of the project is in the packages
+``Client`` calls a running service; its methods return ``Job`` objects. The rest of the project is in the packages
 ``engine``, ``service`` and ``workers``.
 """
 

@@ -1,4 +1,4 @@
-"""Real parts for every test: a PostgreSQL server and a Redis-protocol server out of wheels, migrated databases."""
+"""Real dependencies for all tests: a PostgreSQL server and a Redis server from wheels, and migrated databases."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from sqlalchemy import delete, text
@@ -22,6 +23,10 @@ from service.storage.database import Database
 from service.storage.tables import Base
 
 _NUMBERS = itertools.count()
+
+# A test that waits for the processor is no failure: speed is measured by benchmarks alone.
+hypothesis.settings.register_profile("tapeline", deadline=None)
+hypothesis.settings.load_profile("tapeline")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,11 +84,11 @@ def postgres_url(postgres_server: str) -> str:
     return create_database(postgres_server)
 
 
-def create_database(server: str) -> str:
-    """An empty database on a server; gives its URL."""
+def create_database(server: str, template: str = "template1") -> str:
+    """A database on a server, empty or a copy of the database ``template``; gives its URL."""
     name = f"tapeline_{next(_NUMBERS)}"
     with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     return f"postgresql+psycopg://postgres:@/{name}?host={server}"
 
 
@@ -110,6 +115,30 @@ def sqlite_url(migrated: Path, tmp_path: Path) -> str:
     target = tmp_path / "tapeline.db"
     shutil.copy(migrated, target)
     return f"sqlite:///{target}"
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> str:
+    """The name of a migrated PostgreSQL database to copy; nobody may be connected to it."""
+    url = create_database(postgres_server)
+    with closing(Database(url)) as database:
+        upgrade(database)
+        name = database.engine.url.database
+    assert name is not None
+    return name
+
+
+@pytest.fixture
+def postgres_own(postgres_server: str, postgres_template: str) -> str:
+    """A migrated PostgreSQL database that nobody shares."""
+    return create_database(postgres_server, postgres_template)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def own_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of each make that nobody shares: tests may change its schema, or kill who uses it."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
+    return url
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Commands on a terminal of their own."""
+"""Commands in a pseudo-terminal."""
 
 from __future__ import annotations
 

@@ -8,9 +8,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from service.errors import LeaseLost
 from service.jobs import commits, leases
 from service.jobs.commits import EpochRecord
+from service.jobs.differences import investigations
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries import lookup
+from service.jobs.reuse import takeover
+from service.jobs.reuse.copies import Copied
+from service.jobs.reuse.sources import Source
+from service.jobs.reuse.takeover import Outcome
+from service.spec.schema import Spec
 from service.states import Request
+from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Epoch, Job
 from service.sweeps import decisions
@@ -64,6 +71,34 @@ class LeaseSession:
     def begin(self, provenance: Mapping[str, Any]) -> Job:
         """Record the provenance of this run."""
         return self._retry(leases.begin, provenance)
+
+    def find_source(self, spec: Spec, provenance: Mapping[str, Any]) -> Source | None:
+        """The job from which this one can take over epochs."""
+        return self._retry(takeover.find, spec, provenance)
+
+    def result_of(self, source: Source) -> tuple[dict[int, Epoch], list[Artifact]]:
+        """The epochs and the checkpoints of another job."""
+        return self._retry(_result_of, source)
+
+    def copy(self, source: Source, artifacts: ArtifactStore) -> Copied:
+        """Copy the files that belong to epochs of another job, and read all else."""
+        return self._retry(takeover.copy, source, artifacts)
+
+    def take_over(self, copied: Copied) -> Outcome:
+        """Store epochs of another job as this one's."""
+        return self._retry(takeover.store, copied, then=decisions.after_result)
+
+    def disable(self, source: Source, message: str) -> None:
+        """Record that another job's epochs could not be repeated."""
+        self._retry(takeover.disable, source, message)
+
+    def investigated(self) -> list[tuple[Job, dict[int, Epoch], dict[int, Artifact]]]:
+        """The two jobs that this one investigates, with their epochs and checkpoints."""
+        return self._retry(investigations.read_jobs)
+
+    def conclude(self, found: Mapping[str, Any], sentence: str) -> None:
+        """End an investigation."""
+        self._retry(investigations.conclude, found, sentence)
 
     def checkpoints(self) -> Sequence[Artifact]:
         """The job's checkpoints, newest first."""
@@ -141,3 +176,9 @@ def _read_job(database: Database, claim: Claim) -> Job:
 def _finished_epochs(database: Database, claim: Claim) -> Sequence[Epoch]:
     with database.read() as session:
         return lookup.epochs(session, claim.job_id)
+
+
+def _result_of(database: Database, claim: Claim, source: Source) -> tuple[dict[int, Epoch], list[Artifact]]:
+    with database.read() as session:
+        rows = {row.epoch: row for row in lookup.epochs(session, source.job.id)}
+        return rows, list(lookup.artifacts(session, source.job.id, ArtifactKind.CHECKPOINT))

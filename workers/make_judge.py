@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder for unpacked arrays")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the file would differ")
     options = parser.parse_args()
-    target = BUILT_IN["mnist"].judge
+    target = BUILT_IN["mnist"].reference_classifier
     if target is None:
         raise SystemExit("the dataset mnist has no reference classifier")
     made = checkpoint.dumps(make(datasets.load("mnist", options.data, cache_root=options.cache)))

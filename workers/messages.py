@@ -1,4 +1,4 @@
-"""Messages between a supervisor and its child, as JSON objects on two pipes: orders to the child, reports back."""
+"""Messages between a supervisor and its child, as JSON objects on two pipes: commands to the child, reports back."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _PROGRESS_INTERVAL_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Order: train this job."""
+    """Command: train this job."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrate:
-    """Order: measure the speed of this machine."""
+    """Command: measure the speed of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Order: hand the job back after the current batch."""
+    """Command: hand the job back after the current batch."""
 
     request: Request | None
     """What a user requested; ``None``: the worker stops."""
@@ -42,10 +42,13 @@ class Stop:
 class Ready:
     """Report: everything is loaded."""
 
+    provenance: Mapping[str, Any]
+    """What a job gets in this process, whatever it is trained on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """Report: the order arrived, or a download made progress; no batch yet."""
+    """Report: the command arrived, or a download made progress; no batch yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +80,16 @@ class Calibrated:
     factors: Mapping[str, float]
 
 
-Order = Train | Calibrate | Stop
+Command = Train | Calibrate | Stop
 Report = Ready | Preparing | Progress | Done | GaveUp | Calibrated
 
 
-def encode(message: Order | Report) -> bytes:
+def encode(message: Command | Report) -> bytes:
     """Encode a message as JSON."""
     return json.dumps(_document(message)).encode()
 
 
-def _document(message: Order | Report) -> dict[str, Any]:
+def _document(message: Command | Report) -> dict[str, Any]:
     match message:
         case Train(claim):
             return asdict(claim)
@@ -94,8 +97,8 @@ def _document(message: Order | Report) -> dict[str, Any]:
             return {"calibrate": True}
         case Stop(request):
             return {"stop": request}
-        case Ready():
-            return {"ready": True}
+        case Ready(provenance):
+            return {"ready": dict(provenance)}
         case Preparing():
             return {"preparing": True}
         case Progress(step, steps):
@@ -108,11 +111,11 @@ def _document(message: Order | Report) -> dict[str, Any]:
             return {"calibrated": dict(factors)}
 
 
-def decode_order(data: bytes) -> Order:
-    """Decode an order.
+def decode_command(data: bytes) -> Command:
+    """Decode a command.
 
     Raises:
-        ValueError, TypeError: ``data`` is not an order.
+        ValueError, TypeError: ``data`` is not a command.
     """
     match json.loads(data):
         case {"stop": request}:
@@ -121,7 +124,7 @@ def decode_order(data: bytes) -> Order:
             return Calibrate()
         case dict() as claim:
             return Train(Claim(**claim))
-    raise ValueError("not an order")
+    raise ValueError("not a command")
 
 
 def decode_report(data: bytes) -> Report:
@@ -131,8 +134,8 @@ def decode_report(data: bytes) -> Report:
         ValueError: ``data`` is not a report.
     """
     match json.loads(data):
-        case {"ready": True}:
-            return Ready()
+        case {"ready": dict(provenance)}:
+            return Ready(provenance)
         case {"preparing": True}:
             return Preparing()
         case {"step": int(step), "steps": int(steps)}:
@@ -149,7 +152,7 @@ def decode_report(data: bytes) -> Report:
 class ChildEndpoint:
     """The child's end of the pipes. If the supervisor's end closes, the process exits, to never train unsupervised."""
 
-    def __init__(self, orders: Connection, reports: Connection) -> None:
+    def __init__(self, commands: Connection, reports: Connection) -> None:
         self._reports = reports
         self._last_progress = 0.0
         self._first: queue.SimpleQueue[Train | Calibrate] = queue.SimpleQueue()
@@ -157,10 +160,10 @@ class ChildEndpoint:
         """Whether a stop was ordered; checked after each batch."""
         self.request: Request | None = None
         """The user's request that caused the stop; ``None``: the worker stops."""
-        threading.Thread(target=self._read, args=(orders,), name="orders", daemon=True).start()
+        threading.Thread(target=self._read, args=(commands,), name="commands", daemon=True).start()
 
-    def first_order(self) -> Train | Calibrate:
-        """Wait for the first order."""
+    def first_command(self) -> Train | Calibrate:
+        """Wait for the first command."""
         return self._first.get()
 
     def send(self, report: Report) -> None:
@@ -181,10 +184,10 @@ class ChildEndpoint:
             self._last_progress = now
             self.send(Progress(step, steps))
 
-    def _read(self, orders: Connection) -> None:
+    def _read(self, commands: Connection) -> None:
         try:
             while True:
-                match decode_order(orders.recv_bytes()):
+                match decode_command(commands.recv_bytes()):
                     case Stop(request):
                         self.request = request
                         self.stopping = True

@@ -1,1 +1,1 @@
-"""``make results``: what the presets reach, row by row; see benchmarks/README.md."""
+"""``make results``: measures the quality of the presets; see benchmarks/README.md."""

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.presets``: trains every row that is not there yet, prints the table, writes ``results/``.
+"""``python -m benchmarks.presets``: trains all rows that are missing, prints the table, and writes ``results/``.
 
-Each row is a process of its own with one BLAS thread, and is stored as soon as it is finished: interrupt it and start
-it again. A row whose spec has changed since is trained anew.
+Each row is trained in a separate process with one BLAS thread, and stored as soon as it is finished, so the program can
+be interrupted and restarted. A row whose spec has changed is trained again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Store:
-    """``presets.json``: what was measured so far."""
+    """``presets.json``: the stored results."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,7 +33,7 @@ class Store:
             self.content = json.loads(path.read_text(encoding="utf-8"))
 
     def find(self, row: Row) -> dict[str, Any] | None:
-        """The row as it was measured, if it was, and with the spec and the reference classifier of today."""
+        """The stored result of a row, if it was measured with the current spec and reference classifier."""
         fingerprint = row.fingerprint()
         rows = (kept for kept in self.content["rows"] if row.place.items() <= kept.items())
         return next((kept for kept in rows if kept["fingerprint"] == fingerprint), None)
@@ -61,12 +61,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help="folder of datasets (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path(".cache/presets"), help="unpacked data, samples")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for JSON and Markdown")
-    parser.add_argument("--seeds", type=int, help="at most so many seeds of each preset")
+    parser.add_argument("--seeds", type=int, help="maximum number of seeds per preset")
     parser.add_argument(
-        "--independent", action="store_true", help="also score the GANs' samples with a classifier made for it"
+        "--independent", action="store_true", help="also score the GANs' samples with the independent classifier"
     )
-    parser.add_argument("--again", action="store_true", help="train the rows anew, finished or not")
-    parser.add_argument("--table", action="store_true", help="train nothing: write the tables from what there is")
+    parser.add_argument("--again", action="store_true", help="train the rows again, even if they are finished")
+    parser.add_argument("--table", action="store_true", help="do not train; write the tables from the stored results")
     options = parser.parse_args()
     store = Store(options.results / "presets.json")
     rows = [] if options.table else list(planned(options.only, options.seeds))
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def _score_independently(store: Store, rows: list[Row], options: argparse.Namespace) -> None:
-    """Score the kept samples of GANs that have no independent distance yet."""
+    """Score the stored samples of GANs that have no independent distance yet."""
     known = store.content["independent"] or {}
     if known.get("fingerprint") != independent.fingerprint() or not (options.work / "independent.safetensors").exists():
         label = f"{'independent reference classifier':57}"
@@ -103,7 +103,7 @@ def _score_independently(store: Store, rows: list[Row], options: argparse.Namesp
 
 
 def _in_process(label: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
-    """What a process of ours says in the end; its progress is shown meanwhile."""
+    """Run a training process, show its progress, and return its result."""
     environment = {name: value for name, value in os.environ.items() if name not in TUNING}
     environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-m", "benchmarks.presets.training", "--data", options.data, "--work", options.work]

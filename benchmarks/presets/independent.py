@@ -1,9 +1,9 @@
-"""The independent reference classifier: a small CNN that no preset has ever seen.
+"""The independent reference classifier: a small CNN that was not used to tune any preset.
 
-The reference classifier that ships with the package picks a GAN's best checkpoint, and its distances were looked at
-while presets were made. This one is the preset ``conv`` with a seed of its own, trained on the whole of MNIST; its
-features are the 128 numbers that go into its last layer. Its distance has a name of its own,
-``independent_frechet_distance``: distances of two classifiers cannot be compared.
+The bundled reference classifier selects a GAN's best checkpoint, and its distances guided the tuning of the presets.
+This one is the preset ``conv`` with another seed, trained on the full MNIST dataset; its features are the 128 inputs of
+its last layer. Its metric has a separate name, ``independent_frechet_distance``, because distances of different
+classifiers are not comparable.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def score(reference: ReferenceClassifier, images: np.ndarray[Any, Any]) -> float
 
 
 def calibrate(path: Path, mnist: Dataset, count: int) -> dict[str, Any]:
-    """What real digits score that the classifier was not trained on: as many as are made by a GAN, and all."""
+    """The scores of real test digits: of as many as the samples of a GAN, and of all."""
     reference, real = load(path), mnist.validation.inputs
     return {
         "fingerprint": fingerprint(),

@@ -1,4 +1,4 @@
-"""Which presets are trained on what, and with which seeds."""
+"""The rows of the table: presets, datasets and seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.datasets import BUILT_IN
 from service.spec.schema import Spec
 from service.spec.validation import resolve, spec_hash
 
-PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, dataset, seeds from 0 on; quick ones first
+PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, dataset, number of seeds; fast ones first
     ("classifier", "fast", "mnist", 5),
     ("classifier", "fast", "fashion-mnist", 5),
     ("gan", "stable", "mnist-10k", 5),
@@ -41,31 +41,31 @@ class Row:
 
     @property
     def place(self) -> dict[str, Any]:
-        """What tells a finished row from the others in the results."""
+        """The fields that identify a row in the results."""
         return {"kind": self.kind, "preset": self.preset, "dataset": self.dataset, "seed": self.seed}
 
     def spec(self) -> Spec:
         return resolve({"kind": self.kind, "preset": self.preset, "dataset": {"name": self.dataset}, "seed": self.seed})
 
     def samples(self, work: Path) -> Path:
-        """Where a GAN's samples are kept for the independent reference classifier."""
+        """The path of a GAN's samples for the independent reference classifier."""
         return work / "samples" / f"{self.preset}-{self.dataset}-{self.seed}.npy"
 
     def fingerprint(self) -> str:
-        """Changes where the row has to be trained anew, or a GAN scored by another reference classifier."""
+        """A hash that changes if the row must be trained again, or if the reference classifier changes."""
         return spec_hash(self.spec()) + (f" {reference()}" if self.kind == "gan" else "")
 
 
 @functools.cache
 def reference() -> str:
-    """SHA-256 of the reference classifier that ships with the package."""
-    path = BUILT_IN["mnist-10k"].judge
+    """SHA-256 of the bundled reference classifier."""
+    path = BUILT_IN["mnist-10k"].reference_classifier
     assert path is not None
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def planned(wanted: Iterable[str] = (), most_seeds: int | None = None) -> Iterator[Row]:
-    """The rows of the table; of those only what all the words of ``wanted`` are true of."""
+    """The rows of the table that match all words of ``wanted``."""
     words = set(wanted)
     for kind, preset, dataset, seeds in PLAN:
         for seed in range(min(seeds, most_seeds or seeds)):

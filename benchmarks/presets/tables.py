@@ -1,4 +1,4 @@
-"""The results as text: a line for the terminal, a short table of all presets, and one of every row."""
+"""The results as text: a line per row for the terminal, a short table of all presets, and a table of all rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.presets.independent import METRIC
 from benchmarks.presets.rows import PLAN
 
-GOALS = {  # (preset, dataset) -> the accuracy that every seed is to reach at its last epoch
+GOALS = {  # (preset, dataset) -> the accuracy that every seed should reach at its last epoch
     ("fast", "mnist"): 0.983,
     ("best", "mnist"): 0.990,
     ("conv", "mnist"): 0.993,
@@ -18,9 +18,9 @@ GOALS = {  # (preset, dataset) -> the accuracy that every seed is to reach at it
     ("conv", "fashion-mnist"): 0.915,
 }
 LEAST_SHARE = 0.03
-"""What the rarest digit is to have of a GAN's samples."""
+"""The minimum share of the rarest digit in a GAN's samples."""
 DOCUMENT = "docs/results.md"
-"""It shows the short table, between two marks."""
+"""The document with the short table between two marks."""
 BEGIN, END = "<!-- make results: begin -->\n", "<!-- make results: end -->\n"
 
 Measured = dict[str, Any]
@@ -66,7 +66,7 @@ def every_row(content: Measured) -> str:
 
 
 def write(content: Measured, results: Path, root: Path) -> list[Path]:
-    """Markdown beside the JSON, and the short table into the document that shows it."""
+    """Write the Markdown file next to the JSON, and the short table into the document."""
     classifier = content["independent"]
     about = ["# What the presets reach", "", "Made by `make results`; docs/results.md explains it.", ""]
     for machine, kinds in _machines(content["rows"]).items():
@@ -95,7 +95,7 @@ def write(content: Measured, results: Path, root: Path) -> list[Path]:
 
 
 def _machines(rows: list[Measured]) -> dict[str, list[str]]:
-    """What was measured on which machine."""
+    """The kinds of rows that were measured on each machine."""
     found: dict[str, list[str]] = {}
     for row in rows:
         machine = ", ".join(f"{name}: {value}" for name, value in row["machine"].items())
@@ -166,7 +166,7 @@ def _groups(rows: list[Measured], kind: str) -> Iterator[tuple[str, str, int, li
 
 
 def _of(count: int, measured: int, planned: int) -> str:
-    """How many seeds of those that were measured; the rest of the plan is named where it is not done."""
+    """``count`` of the measured seeds, and the number of seeds that are still missing."""
     return f"{count} of {_measured(measured, planned)}"
 
 

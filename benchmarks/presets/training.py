@@ -1,8 +1,8 @@
-"""The part that trains, in a process of its own with one BLAS thread; it writes lines of JSON to its output.
+"""The training process, with one BLAS thread. It writes lines of JSON to its standard output.
 
-It trains as a worker's child does, with the same trainer and the same watch over its health, so a row has the metrics
-that a job's page shows; only the database and the job's files are left out. Seconds are those of the loop, evaluation
-and health included, loading not.
+It trains like a worker's child process, with the same trainer and diagnosis, so that a row has the same metrics as a
+job's page, but without database and files. The time is that of the training loop, including evaluation and diagnosis,
+but not loading.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from workers.training import build
 from workers.training.health import TrainingDiagnostics, make_samples
 
 JUDGED = 5000
-"""Samples that the independent reference classifier sees."""
+"""Number of samples for the independent reference classifier."""
 SHOWN = 100
 SCORES = ("frechet_distance", "min_class_share", "mode_coverage", "class_entropy", "confidence")
 
 
 def main() -> None:
-    """Do what the command line says: train a row, or make the independent classifier, or score samples with it."""
+    """Train a row, train the independent classifier, or score samples with it, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of datasets, as TAPELINE_DATA")
     parser.add_argument("--work", type=Path, required=True, help="folder for unpacked data, the classifier, samples")
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
-    """Train a row to its end, and say what came of it."""
+    """Train a row to the end; returns its result."""
     spec = row.spec()
     wall, processor = time.perf_counter(), time.process_time()
     trainer = build.trainer(spec, dataset)

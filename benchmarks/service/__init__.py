@@ -1,1 +1,1 @@
-"""What the service costs: ``python -m benchmarks.service``."""
+"""Measures the performance of the service: ``python -m benchmarks.service``."""

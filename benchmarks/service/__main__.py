@@ -1,6 +1,6 @@
 """``python -m benchmarks.service [PART ...]``: measures, prints tables, writes ``benchmarks/results/service.json``.
 
-Each part fits ten minutes; the parts that are not named keep the figures that they have.
+Each part takes at most ten minutes; parts that are not selected keep their stored figures.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the service costs, on SQLite and on PostgreSQL.")
+    parser = argparse.ArgumentParser(description="Measure the performance of the service on SQLite and on PostgreSQL.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of: {', '.join(PARTS)}; none: all")
-    parser.add_argument("--rounds", type=int, default=7, help="fewer for a first look")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds; fewer for a quick check")
     parser.add_argument("--data", type=Path, help="folder of datasets; with mnist in it, the share is that of MNIST")
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
@@ -63,7 +63,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(name: str, about: str, rows: list[dict[str, Any]]) -> str:
-    """A row a line; of a spread, the median with the lowest and the highest round."""
+    """A table with one line per row; figures with a spread are shown as median (minimum to maximum)."""
 
     def cell(value: Any) -> str:
         if isinstance(value, dict):

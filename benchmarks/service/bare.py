@@ -1,4 +1,4 @@
-"""The engine's loop and nothing around it: what a person would write who trains without a service."""
+"""The engine's training loop alone, as a user would write it without the service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.training import build
 
 
 def main() -> None:
-    """Print how many seconds the spec in the first argument takes, once everything is imported."""
+    """Print the training time in seconds of the spec in the first argument, without imports."""
     spec = resolve(json.loads(sys.argv[1]))
     root = Path(os.environ["TAPELINE_DATA"])
     began = time.perf_counter()

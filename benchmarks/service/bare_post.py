@@ -1,4 +1,4 @@
-"""The least that a POST can cost: a Flask view that inserts the rows of a job in one transaction, and nothing else.
+"""The lower bound for a POST: a Flask view that only inserts the rows of a job in one transaction.
 
 gunicorn serves it with the configuration of the service: ``gunicorn -c python:service.web.gunicorn_conf
 benchmarks.service.bare_post:app``. It uses the database driver itself, with one connection per thread; the statements

@@ -1,6 +1,6 @@
-"""The other end of the wire, in a process of its own: ``python -m benchmarks.service.clients``. It prints JSON.
+"""The HTTP clients, in a separate process: ``python -m benchmarks.service.clients``. It prints JSON.
 
-One thread and a selector, so that what is measured is the server: a client takes some 60 µs a request here.
+It uses one thread and a selector, and takes only about 60 µs per request, so that the server is what is measured.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from uuid import uuid4
 
 
 def post(port: int, clients: int, seconds: float, *, fresh: bool) -> dict[str, Any]:
-    """Each client sends a job, waits for the answer, sends the next.
+    """Each client sends a job, waits for the response, and sends the next.
 
     Args:
-        fresh: a new connection for each, as curl makes.
+        fresh: use a new connection for each request, like curl.
     """
     body = json.dumps({"kind": "classifier", "name": "load", "tags": ["bench"], "epochs": 3}).encode()
     head = (
@@ -76,8 +76,8 @@ def _is_whole(answer: bytes) -> bool:
 
 
 def follow(port: int, clients: int, seconds: float, job_id: str) -> dict[str, Any]:
-    """Open so many streams of one job, and see how late its events come. Ready when it has printed ``open``."""
-    # Only what is new: nobody's log has so many events.
+    """Open ``clients`` streams of one job and measure the delay of its events. Prints ``open`` when it is ready."""
+    # Request only new events: no log has this many.
     request = f"GET /jobs/{job_id}/stream?after={10**12} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     selector = selectors.DefaultSelector()
     for _ in range(clients):

@@ -1,4 +1,4 @@
-"""What all parts share: the databases they run on, their clients, and medians with their spread."""
+"""Common helpers of all parts: the databases, and medians with their spread."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Figures = dict[str, Any]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> Figures:
-    """The median, and between which values the rounds lay."""
+    """The median, minimum and maximum of the rounds."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return {"median": round(middle, digits), "low": round(low, digits), "high": round(high, digits)}
 
 
 @contextmanager
 def both(places: Places, **environ: str) -> Iterator[dict[str, Place]]:
-    """The service on each database, side by side: only one is asked at a time."""
+    """The service on both databases at the same time; only one is used at a time."""
     with places.open("sqlite", **environ) as one, places.open("postgresql", **environ) as two:
         yield {"sqlite": one, "postgresql": two}
 

@@ -1,4 +1,4 @@
-"""The quantities, one function each. Contestants take turns, in seven rounds; figures are medians of them."""
+"""The measurements, one function each. Variants alternate in seven rounds; figures are medians over the rounds."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ TINY: Final[dict[str, Any]] = {
     "layers": [{"units": 10, "activation": "softmax"}],
     "samples": {"count": 4},
 }
-"""A job that trains for some hundredths of a second: what is left is the service."""
+"""A job that trains for a few hundredths of a second, so that the service dominates."""
 LONG: Final[dict[str, Any]] = {"kind": "classifier", "epochs": 10_000, "checkpoint": {"every_epochs": 5}}
 
 
 def pickup(places: Places, rounds: int) -> list[Figures]:
-    """From the POST to the first batch finished, and to the first epoch seen on a stream; the worker is idle."""
+    """Time from the POST to the first finished batch, and to the first epoch on a stream, with an idle worker."""
     spec = {"kind": "classifier", "epochs": 1}
     batches: dict[str, list[float]] = {kind: [] for kind in KINDS}
     epochs: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -73,7 +73,7 @@ def _first_epoch(place: Place, job_id: str) -> float:
 
 
 def short(places: Places, rounds: int) -> list[Figures]:
-    """Tiny jobs, end to end: all are sent, then two children at a time train them."""
+    """Throughput of tiny jobs: all are submitted, then two child processes at a time train them."""
     count = 8
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with both(places) as here:
@@ -92,7 +92,7 @@ def short(places: Places, rounds: int) -> list[Figures]:
 
 
 def scale(places: Places, rounds: int) -> list[Figures]:
-    """Claims and lists with 100,000 jobs, most of which wait."""
+    """Claims and lists with 100,000 jobs, most of which are queued."""
     count, claims = 100_000, 25
     found: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS}
     with both(places) as here:
@@ -150,12 +150,12 @@ def _of(times: Sequence[float], percent: int) -> float:
 
 
 def streams(places: Places, rounds: int) -> list[Figures]:
-    """Five hundred streams of one job that trains, and what they cost the training."""
+    """500 streams of one running job, and the slowdown of its training."""
     return _followed(places, rounds, clients=500)
 
 
 def page(places: Places, rounds: int) -> list[Figures]:
-    """A hundred streams of one job that trains, as where a class looks on, and what they cost the training."""
+    """100 streams of one running job, as in a classroom, and the slowdown of its training."""
     return _followed(places, rounds, clients=100)
 
 
@@ -197,7 +197,7 @@ def _followed(places: Places, rounds: int, *, clients: int) -> list[Figures]:
 
 
 def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
-    """How long an epoch takes now, all that belongs to it: so long divided by so many."""
+    """The current duration of an epoch, measured over ``seconds``."""
 
     def commits() -> tuple[int, int]:
         with place.database.read() as session:
@@ -211,7 +211,7 @@ def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
 
 
 def share(places: Places, rounds: int) -> list[Figures]:
-    """A job of twenty epochs against the bare loop of the engine, in a process that has loaded NumPy, too."""
+    """Overhead of a job of 20 epochs over the engine's bare training loop, also in a process that has loaded NumPy."""
     spec = {"kind": "classifier", "epochs": 20, "dataset": {"name": _dataset(places)}}
     answer = []
     with both(places) as here:
@@ -255,7 +255,7 @@ def _bare(place: Place, spec: dict[str, Any]) -> float:
 
 
 def workers(places: Places, rounds: int) -> list[Figures]:
-    """Two equal jobs on one worker, one after the other, and on two workers at once."""
+    """Two equal jobs, in sequence on one worker, and in parallel on two workers."""
     spec = {"kind": "classifier", "epochs": 8}
     answer = []
     for kind in KINDS:
@@ -283,7 +283,7 @@ def workers(places: Places, rounds: int) -> list[Figures]:
 
 
 def _two_jobs(place: Place, spec: dict[str, Any]) -> float:
-    """From the first POST to the last end, once the spare children stand ready."""
+    """Time from the first POST to the end of the last job, with spare child processes ready."""
     time.sleep(2)
     rows = [place.until_end(job_id) for job_id in [place.submit(**spec), place.submit(**spec)]]
     with place.database.read() as session:
@@ -292,7 +292,7 @@ def _two_jobs(place: Place, spec: dict[str, Any]) -> float:
 
 
 def predict(places: Places, rounds: int) -> list[Figures]:
-    """A digit's class from a checkpoint that is ready, over a kept connection, and from one that has to be read."""
+    """Time to classify a digit over a persistent connection, with a cached checkpoint and with one to be loaded."""
     answer = []
     for kind in KINDS:
         for preset in ("fast", "conv"):
@@ -334,7 +334,7 @@ def _predict_ms(place: Place, job_id: str, png: bytes, **options: Any) -> float:
 
 
 def _enlarged(png: bytes, times: int) -> bytes:
-    """As a page sends what was drawn."""
+    """An enlarged PNG, like a drawing sent by the page."""
     with Image.open(io.BytesIO(png)) as image:
         large = image.resize((image.width * times, image.height * times))
     buffer = io.BytesIO()

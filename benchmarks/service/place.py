@@ -1,4 +1,4 @@
-"""The service's real processes on a database of their own: what is measured is what is shipped."""
+"""Starts the real processes of the service on a separate database."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _NUMBERS = itertools.count()
 
 
 class Place:
-    """A migrated database, a broker, and the processes that were started on them.
+    """A migrated database, a broker, and processes that use them.
 
     Args:
         data: folder of datasets.
-        environ: more settings.
+        environ: further settings.
     """
 
     def __init__(self, home: Path, database_url: str, *, data: Path | None, environ: dict[str, str]) -> None:
@@ -71,11 +71,11 @@ class Place:
         return process
 
     def serve(self, *, descriptors: int | None = None) -> None:
-        """The web process, as the service starts it; with ``ulimit -n`` where ``descriptors`` are limited."""
+        """Start the web process; ``descriptors`` limits its file descriptors (``ulimit -n``)."""
         self._serve("service.web.wsgi:app", self.port, descriptors)
 
     def serve_bare(self) -> int:
-        """A second web process of the same make, whose only view inserts a job's rows; gives its port."""
+        """Start a second web process whose only view inserts a job's rows; returns its port."""
         port = _free_port()
         self._serve("benchmarks.service.bare_post:app", port, None)
         return port
@@ -92,7 +92,7 @@ class Place:
         wait_until(answers, "the web process")
 
     def work(self, slots: int = 1) -> subprocess.Popen[bytes]:
-        """A worker, ready: its spare child has loaded."""
+        """Start a worker, and wait until its spare child process is ready."""
         before = self._ready()
         process = self.start("-m", "workers", TAPELINE_WORKERS=str(slots))
         wait_until(lambda: self._ready() > before, "a worker")
@@ -108,7 +108,7 @@ class Place:
         return str(answer.json()["id"])
 
     def until_end(self, job_id: str) -> dict[str, Any]:
-        """Ask as a client may: the answer is held until something changes."""
+        """Wait for the end of a job by long polling."""
         tag = ""
         while True:
             answer = self.http.get(f"/jobs/{job_id}", headers={"If-None-Match": tag, "Prefer": "wait=30"})
@@ -120,11 +120,11 @@ class Place:
                     raise RuntimeError(f"a job of the benchmark {job['status']}: {job['error']}")
 
     def note(self, place: str) -> None:
-        """Have the next process that comes by a failpoint leave the time there."""
+        """Let the next process that reaches a failpoint record the time."""
         (self.points / place).write_text("note")
 
     def noted(self, place: str) -> float | None:
-        """When somebody came by, by the monotonic clock; ``None``: nobody did yet."""
+        """The recorded time (monotonic clock); ``None`` if no process has reached the failpoint yet."""
         for path in self.points.glob(f"{place}.taken-*"):
             path.unlink()
             return int(path.name.rpartition("-")[2]) / 1e9
@@ -151,7 +151,7 @@ def _free_port() -> int:
 
 
 class Places:
-    """Makes places, on SQLite and on a PostgreSQL server of its own, which syncs as PostgreSQL does by default."""
+    """Creates places on SQLite and on a separate PostgreSQL server with default sync settings."""
 
     def __init__(self, folder: Path, data: Path | None) -> None:
         self._folder, self._data = folder, data
@@ -193,5 +193,5 @@ def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 60, pa
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"in vain waited for {what}")
+            raise TimeoutError(f"timed out waiting for {what}")
         time.sleep(pause_s)

@@ -1,4 +1,4 @@
-"""``POST /jobs`` against a bare view."""
+"""``POST /jobs``, compared with a bare view."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.service.place import ROOT, Places
 
 
 def post(places: Places, rounds: int) -> list[Figures]:
-    """POST /jobs with a key of its own each time, against a view that only inserts the rows; no worker runs."""
+    """POST /jobs with a new idempotency key each time, compared with a view that only inserts the rows; no worker."""
     loads = [(1, False), (8, False), (16, False), (8, True)]
     cases = [(kind, *load) for kind in KINDS for load in loads]
     found: dict[tuple[str, int, bool], dict[str, list[Figures]]] = {case: {"bare": [], "served": []} for case in cases}
@@ -46,7 +46,7 @@ def post(places: Places, rounds: int) -> list[Figures]:
 
 
 def _load(port: int, clients: int, *, fresh: bool) -> Figures:
-    """Two seconds of it: by wrk, a compiled load generator, where it is installed."""
+    """Load for two seconds, by the compiled load generator wrk if it is installed."""
     wrk = shutil.which("wrk")
     if wrk is None:
         return dict(json.loads(client("post", port, clients=clients, seconds=2, fresh=fresh).communicate()[0]))

@@ -1,4 +1,4 @@
-"""A hundred thousand jobs, put in by the thousand."""
+"""Inserts 100,000 jobs, a thousand at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STATES = [Status.QUEUED] * 90 + [Status.SUCCEEDED] * 8 + [Status.CANCELLED] + [
 
 
 def fill(database: Database, count: int) -> None:
-    """Nine of ten jobs wait; some have ended, one of a hundred failed, one of a thousand has the tag ``rare``."""
+    """Insert jobs: nine in ten are queued, some have ended, 1% failed, and 0.1% have the tag ``rare``."""
     document = {"kind": "classifier", "name": "one of many", "tags": ["bench"], "epochs": 3}
     spec = resolve(document)
     fixed: dict[str, Any] = {
@@ -53,6 +53,6 @@ def fill(database: Database, count: int) -> None:
             session.execute(JOBS.insert(), rows)
             session.execute(JOB_TAGS.insert(), tags)
             session.execute(EVENTS.insert(), events)
-    if not database.is_sqlite:  # as its daemon does some minutes later
+    if not database.is_sqlite:  # as autovacuum would do some minutes later
         with database.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE")

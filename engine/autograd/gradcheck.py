@@ -1,4 +1,4 @@
-"""Gradients against central differences, in float64 (Nocedal & Wright 2006, section 8.1)."""
+"""Checks gradients against central differences, in float64 (Nocedal & Wright 2006, section 8.1)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def gradcheck(
 ) -> None:
     """Compare the tape's gradients of ``f`` with central differences ``(f(x + h) - f(x - h)) / 2h``.
 
-    An output of several elements is weighed with fixed random numbers, so that errors cannot cancel.
+    An output with several elements is weighted with fixed random numbers, so that errors cannot cancel.
 
     Args:
-        f: takes as many tensors as there are ``inputs`` and gives back one tensor.
+        f: takes as many tensors as there are ``inputs`` and returns one tensor.
         inputs: arrays; converted to float64.
-        step: h, times the size of the element where that is above 1.
-        order: 2 checks the second derivatives instead, those of the tape's own gradients, and so on.
+        step: h; multiplied by the absolute value of the element if that is above 1.
+        order: 2 checks second derivatives (the derivatives of the tape's gradients), and so on.
 
     Raises:
-        GradientError: a gradient differs; the message has the input, the element and both numbers.
+        GradientError: a gradient differs; the message has the input, the element and both values.
     """
     if order > 1:
         tolerances = {"relative_tolerance": relative_tolerance, "absolute_tolerance": absolute_tolerance}
@@ -65,7 +65,7 @@ def gradcheck(
 
 
 def gradient_of(f: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that gives all gradients of ``f`` in a row, its output weighed with fixed random numbers."""
+    """The function that returns all gradients of ``f`` as one vector, with the output of ``f`` weighted as above."""
 
     def gradients(*tensors: Any) -> Any:
         with GradientTape() as tape:

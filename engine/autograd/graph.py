@@ -1,4 +1,4 @@
-"""The graph that a tape records: nodes, records, and which tape is running in this thread.
+"""The graph that a tape records: nodes, records, and the tape that is running in this thread.
 
 :mod:`engine.autograd.tensor` appends to it and :mod:`engine.autograd.tape` reads it backwards.
 """
@@ -17,19 +17,19 @@ from engine.errors import GradientError
 Array: TypeAlias = np.ndarray[Any, Any]
 
 Vjp: TypeAlias = Callable[[Array], Array]
-"""Vector-Jacobian product: the gradient of an output in, the gradient of one input out."""
+"""Vector-Jacobian product: maps the gradient of an output to the gradient of one input."""
 
 
 class Node:
-    """The identity of a tensor on a tape: what gradients are filed under.
+    """The identity of a tensor on a tape: the key under which gradients are accumulated.
 
-    It holds no array. A record keeps nodes, and its VJPs keep only the arrays they need; so an intermediate
-    value that no VJP needs is freed during the forward pass.
+    It holds no array. A record keeps nodes, and its VJPs keep only the arrays that they need, so intermediate
+    values that no VJP needs are freed during the forward pass.
 
     Attributes:
         leaf: True for a tensor made with ``watch=True``, False for the output of a recorded operation.
         tape: weak reference to the tape that recorded it last, or None.
-        earlier: tapes that recorded it before, and kept their records when the last one came.
+        earlier: tapes that recorded it before and still had their records at that time.
     """
 
     __slots__ = ("earlier", "leaf", "tape")
@@ -40,14 +40,14 @@ class Node:
         self.earlier: tuple[weakref.ref[Recorder], ...] = ()
 
     def hold(self, tape: weakref.ref[Recorder]) -> None:
-        """Note that ``tape`` keeps a record that this node is part of."""
+        """Remember that ``tape`` keeps a record with this node."""
         if self.tape is not tape:
             if self.tape is not None:
                 self.earlier = tuple(filter(_keeps_records, (*self.earlier, self.tape)))
             self.tape = tape
 
     def is_held(self) -> bool:
-        """Whether a tape still keeps records that this node is part of."""
+        """Whether a tape still keeps a record with this node."""
         if self.tape is None:
             return False
         return _keeps_records(self.tape) or any(map(_keeps_records, self.earlier))
@@ -59,11 +59,11 @@ def _keeps_records(reference: weakref.ref[Recorder]) -> bool:
 
 
 class Record:
-    """One operation: the node of its output, and for each input that is tracked its node and its VJP.
+    """One operation: the node of its output, and an edge (node, VJP) for each tracked input.
 
     Args:
-        again: makes the VJP of an edge anew, on tensors instead of arrays, so that what it computes is recorded: for
-            gradients of gradients. None on a tape that keeps no graph.
+        again: creates the VJP of an edge again, on tensors instead of arrays, so that its computation is recorded (for
+            gradients of gradients). None on a tape that keeps no graph.
     """
 
     __slots__ = ("again", "edges", "name", "output")
@@ -78,19 +78,19 @@ class Record:
 
 
 SAMPLED_ELEMENTS = 64
-"""About how many elements of an operand are compared; of one that has no more, all are."""
+"""Approximate number of elements of an operand that are compared; smaller operands are compared completely."""
 
 
 class Recorder:
-    """The part of a tape that operations see: the list they append to.
+    """The part of a tape that operations use: the list of records to which they append.
 
     Args:
         verify: whether operations add to ``operands``.
-        keeps_graph: whether records keep tensors, so that the gradient has a gradient.
+        keeps_graph: whether records keep tensors, so that the gradient can be differentiated again.
 
     Attributes:
-        operands: arrays that others may write to unseen, by a weak reference, with the operation that they went into
-            and a sample of their numbers.
+        operands: arrays that can be overwritten without notice: a weak reference, the operation that used them, and a
+            sample of their elements.
     """
 
     __slots__ = ("__weakref__", "keeps_graph", "operands", "records", "reference", "verify")
@@ -100,12 +100,12 @@ class Recorder:
         self.keeps_graph = keeps_graph
         self.records: list[Record] = []
         self.operands: list[tuple[weakref.ref[Array], str, bytes]] = []
-        # One weak reference a tape, shared by all its nodes: nodes know their tape without keeping it alive.
+        # One weak reference per tape, shared by all its nodes: nodes refer to their tape without keeping it alive.
         self.reference: weakref.ref[Recorder] = weakref.ref(self)
 
 
 def sample(array: Array) -> bytes:
-    """Some elements of an array, evenly spread: enough to notice that it was overwritten, and too few to cost time."""
+    """A few evenly spaced elements of an array: enough to detect that it was overwritten, at little cost."""
     if array.size > SAMPLED_ELEMENTS:
         an_axis = max(1, int(SAMPLED_ELEMENTS ** (1 / array.ndim)))
         array = array[tuple([slice(None, None, -(-size // an_axis)) for size in array.shape])]
@@ -123,18 +123,18 @@ class _Running(threading.local):
 
 
 def refuse_in_trace(what: str) -> None:
-    """Raise if a replay is tracing the step that this thread is in: what Python objects keep would change unseen.
+    """Raise if a replay is tracing the current step. Call it before changing Python state, which a replay cannot see.
 
     Raises:
-        GradientError: a step is being traced; a replay then runs it plainly each time.
+        GradientError: a step is being traced; the replay then always runs it on the tape.
     """
     if running.array_class is not np.ndarray:
         raise GradientError(f"{what} cannot be part of a step that is replayed; call it on the step's results")
 
 
 running = _Running()
-"""The tape that is running in this thread, as ``running.recorder``. Threads do not see each other's tapes.
+"""``running.recorder`` is the tape that is running in this thread. Threads do not see each other's tapes.
 
-``running.array_class`` is what primitives compute on: plain arrays, or the traced ones of :mod:`engine.replay`; and
-``running.constant`` makes such an array of one that is the same in each run of a step.
+``running.array_class`` is the class of arrays that primitives compute on: plain arrays, or the traced ones of
+:mod:`engine.replay`. ``running.constant`` converts an array that is the same in every run of a step to this class.
 """

@@ -1,6 +1,7 @@
-"""What a tape does with a NumPy function: the tables that tensors look into, filled by :mod:`engine.ops`.
+"""The tables that map NumPy functions to differentiable ones. :mod:`engine.ops` fills them; tensors use them.
 
-A function in none of them is refused on a tape: NumPy would give a value without a gradient.
+On a tape, a function that is in none of the tables raises an error, because NumPy would return a value without a
+gradient.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ WRITERS: dict[Callable[..., Any], str] = {
     np.put_along_axis: "arr",
     np.putmask: "a",
 }
-"""NumPy functions that write into their first argument, and what they call it."""
+"""NumPy functions that write into their first argument, and the name of that argument."""
 
 
 def written(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The arguments of a call that a NumPy function, or a method of ndarray, writes into."""
-    # The first argument is never a target by position, but of writers; and signatures take time.
+    # Only writers have their target as first argument; avoid the slow signature for all others.
     positions = _positions(function) if len(args) > 1 else {}
 
     def argument(name: str, default: Any = None) -> Any:
@@ -61,10 +62,10 @@ def written(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[s
 
 @functools.cache
 def _positions(function: Callable[..., Any]) -> dict[str, int]:
-    """Where a function takes its arguments when they are given without their names."""
+    """The positions of a function's arguments by name."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # written in C, and without a signature before NumPy 2.4
+    except ValueError:  # a C function, which has no signature before NumPy 2.4
         position = _OUT_POSITIONS.get(function.__name__)
         return {} if position is None else {"out": position}
     return {parameter.name: i for i, parameter in enumerate(parameters) if parameter.kind is not parameter.KEYWORD_ONLY}
@@ -78,7 +79,7 @@ _OUT_POSITIONS = {
 
 
 def no_gradient(name: str) -> GradientError:
-    """The error for a function, here called ``name``, that has no gradient."""
+    """The error for a function that has no gradient."""
     return GradientError(
         f"{name} has no gradient; call it on np.asarray(tensor) if none should flow through it", operation=name
     )

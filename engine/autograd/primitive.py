@@ -1,12 +1,12 @@
-"""Primitive: a function on arrays beside the rules for its gradients.
+"""Primitive: a function on arrays together with the rules for its gradients.
 
-A rule (one per argument) sees the output and the arguments of one call and answers with the VJP for that argument::
+A rule (one per argument) takes the output and the arguments of one call, and returns the VJP for that argument::
 
     exp = Primitive("exp", np.exp, lambda y, x: lambda g: g * y)
 
-The outer function runs during the forward pass and must compute nothing; the inner one keeps exactly the arrays it
-needs (here the output, not the input), so everything else is freed. A tape asks only for rules of arguments that
-are tracked, and calls only those VJPs that lie between the target and the sources.
+The outer function runs during the forward pass and must compute nothing. The inner one, the VJP, keeps exactly the
+arrays that it needs (here the output, not the input), so everything else is freed. A tape calls only the rules of
+tracked arguments, and only the VJPs on paths between the target and the sources.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from engine.autograd.graph import Array, Node, Record, Vjp, running, sample
 from engine.autograd.tensor import Tensor, has_gradients, is_tracked, keep_constant
 from engine.errors import EngineError, GradientError, ShapeError
 
-_view = np.ndarray.view  # Tensor's own refuses to leave a tape in silence
+_view = np.ndarray.view  # Tensor's own view raises an error on a tape
 
 Rule: TypeAlias = Callable[..., Vjp]
 """``rule(output, *arguments, **options) -> vjp``.
 
-Where a gradient is to have a gradient, a rule is given tensors, and so is its VJP. One made of NumPy functions needs no
-change for it: they are recorded. One that writes into arrays, or leaves the tape, needs another form (``graph``).
+For gradients of gradients, a rule and its VJP are called with tensors. A rule made of NumPy functions works without
+changes, because these are recorded. A rule that writes into arrays or leaves the tape needs another form (``graph``).
 """
 
 
@@ -35,10 +35,10 @@ class Primitive:
     """A differentiable function of arrays.
 
     Args:
-        name: what errors call it.
-        forward: plain arrays in, one plain array out.
-        rules: one per positional argument; None where no gradient exists.
-        graph: rules for tensors, in the place of those that cannot be recorded; None, or none, where the same rule can.
+        name: for error messages.
+        forward: takes plain arrays and returns one plain array.
+        rules: one per positional argument; None for an argument without a gradient.
+        graph: rules for tensors that replace those that cannot be recorded; None for an argument whose rule can be.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Primitive:
         return self.rules[argument] if argument < len(self.rules) else None
 
     def graph_rule(self, argument: int) -> Rule:
-        """The rule for the argument at this position, which has one, in the form that a tape can follow."""
+        """The rule for the argument at this position, in the form that can be recorded. The argument must have one."""
         recorded = self.graph[argument] if argument < len(self.graph) else None
         rule = recorded or self.rule(argument)
         assert rule is not None  # noqa: S101 - the operation was recorded by it
@@ -77,7 +77,7 @@ class Primitive:
         arrays: list[Any] = []
         tracked: list[tuple[int, Node]] = []
         constants: list[Tensor] = []
-        exposed: list[Array] = []  # memory that a plain array may share: all but results of recorded operations
+        exposed: list[Array] = []  # arrays whose memory plain arrays may share: all but recorded results
         saw_tensor = False
         for position, value in enumerate(args):
             if isinstance(value, Tensor):
@@ -107,7 +107,7 @@ class Primitive:
             raise self._misfit(arrays, error) from error
         if not saw_tensor:
             return output
-        output = np.asanyarray(output)  # NumPy gives scalars for arrays without axes
+        output = np.asanyarray(output)  # NumPy returns scalars instead of arrays without axes
         tensor = output.view(Tensor)
         if recorder is None or reference is None or not tracked:
             return tensor
@@ -143,17 +143,17 @@ class Primitive:
 
 
 class VariadicPrimitive(Primitive):
-    """A primitive of any number of arguments, all treated alike.
+    """A primitive with any number of equivalent arguments.
 
-    Its one rule also gets the position: ``rule(position, output, *arguments, **options) -> vjp``.
+    Its single rule also takes the position: ``rule(position, output, *arguments, **options) -> vjp``.
     """
 
     def rule(self, argument: int) -> Rule:
-        """The one rule, told which argument is meant."""
+        """The rule for the argument at this position."""
         return self._told(self.rules[0], argument)
 
     def graph_rule(self, argument: int) -> Rule:
-        """As :meth:`rule`, in the form that a tape can follow."""
+        """Like :meth:`rule`, in the form that can be recorded."""
         return self._told(self.graph[0] if self.graph else self.rules[0], argument)
 
     def _told(self, shared: Rule | None, argument: int) -> Rule:
@@ -174,7 +174,7 @@ def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
 
 
 def unbroadcast(output: Array, argument: Array, vjp: Vjp) -> Vjp:
-    """``vjp`` followed by :func:`sum_to_shape` with the shape of ``argument``, where the output has another one."""
+    """``vjp`` followed by :func:`sum_to_shape`, if the shape of ``argument`` differs from that of the output."""
     shape = argument.shape
     if output.shape == shape:
         return vjp

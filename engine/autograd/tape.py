@@ -1,4 +1,4 @@
-"""GradientTape: records operations as they happen, and plays them backwards."""
+"""GradientTape: records operations as they run, and plays the records backwards to compute gradients."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from engine.errors import GradientError, SettingError, ShapeError
 
 
 class GradientTape(Recorder):
-    """Records what is computed from watched tensors inside its ``with`` block, in this thread.
+    """Records the operations on watched tensors inside its ``with`` block, in this thread.
 
     Reverse-mode differentiation (Griewank & Walther 2008, chapter 3): one sweep over the records, from the target
     back to the sources.
 
-    A tape inside another one is a part of it: there is one list of records, and the outer tape also records how the
-    inner one's gradients are computed.
+    A nested tape shares the list of records of the outer tape, which also records the computation of the nested
+    tape's gradients.
 
     Args:
-        persistent: keep the records after :meth:`gradient`, so that it can be asked again.
-        verify: have :meth:`gradient` find operands that were overwritten in memory that a plain array shares. It takes
-            some 5% of a small step; without it, the caller must see to it that no operand changes.
-        keeps_graph: keep the tensors that ``gradient(create_graph=True)`` needs, also those that a gradient alone does
-            not. None: if the tape is persistent.
+        persistent: keep the records after :meth:`gradient`, so that it can be called again.
+        verify: let :meth:`gradient` detect operands that were overwritten through a plain array that shares their
+            memory. It costs about 5% of a small step; without it, the caller must ensure that no operand changes.
+        keeps_graph: keep the tensors that only ``gradient(create_graph=True)`` needs. None: if the tape is persistent.
     """
 
     __slots__ = ("_outer", "_spent", "_start", "_wanted", "persistent")
@@ -36,7 +35,7 @@ class GradientTape(Recorder):
         super().__init__(verify, persistent if keeps_graph is None else keeps_graph)
         self.persistent = persistent
         self._spent = False
-        self._outer: GradientTape | None = None  # the outermost tape, whose records all tapes inside it share
+        self._outer: GradientTape | None = None  # the outermost tape, whose records all nested tapes share
         self._start = 0  # the first record of this tape
         self._wanted = self.keeps_graph
 
@@ -44,10 +43,10 @@ class GradientTape(Recorder):
         outer = running.recorder
         if outer is None:
             if self._outer is not None:
-                raise GradientError("this tape was inside another one, whose records it shared; make another tape")
+                raise GradientError("this tape was nested in another one, whose records it shared; create a new tape")
             running.recorder = self
         elif outer is self:
-            raise GradientError("this tape is running already; make another one inside it")
+            raise GradientError("this tape is already running; create a new tape to nest inside it")
         else:
             self._outer = cast(GradientTape, outer)
             self.records, self.reference, self._start = outer.records, outer.reference, len(outer.records)
@@ -59,7 +58,7 @@ class GradientTape(Recorder):
     ) -> None:
         if self._outer is not None:
             self._outer.keeps_graph = self._wanted
-        # gradient() inside the block has already stopped a tape that is not persistent.
+        # gradient() inside the block already stopped a tape that is not persistent.
         elif running.recorder is self:
             running.recorder = None
 
@@ -72,24 +71,24 @@ class GradientTape(Recorder):
         unconnected: Literal["raise", "zero"] = "raise",
         create_graph: bool | None = None,
     ) -> list[Tensor]:
-        """The gradient of ``target`` with respect to each of ``sources``, in their order.
+        """The gradients of ``target`` with respect to ``sources``, in the same order.
 
-        A target of several elements counts as their sum, unless ``output_gradients`` weighs them. Each answer is an
-        array of its own, with its source's shape and dtype.
+        The gradient of a target with several elements is that of their sum, weighted by ``output_gradients`` if given.
+        Each result is a new array with the shape and dtype of its source.
 
         Args:
             target: computed inside this tape.
             sources: watched tensors, or values computed inside this tape.
-            output_gradients: gradient of some further value with respect to ``target``; same shape.
-            unconnected: what a source gets that the target does not depend on: an error, or zeros.
-            create_graph: record the computation of the gradients too, so that they have gradients: on this tape if it
-                is persistent and still running, or on the tape around it. None: if there is one around it.
+            output_gradients: gradient of a further value with respect to ``target``; same shape.
+            unconnected: for a source on which the target does not depend: ``raise`` an error, or return ``zero``.
+            create_graph: also record the computation of the gradients, so that they can be differentiated: on this tape
+                if it is persistent and still running, or on the outer tape. None: if there is an outer tape.
 
         Raises:
-            GradientError: the tape is spent, ``target`` or a source is unknown to it, the target does not depend on a
-                source, a source has another shape than when it was recorded, or an array that went into an operation
-                has been overwritten (of large arrays, a sample is compared). With ``create_graph``, also: no tape can
-                record, or a rule computes in a way that none can follow.
+            GradientError: the tape has no records any more; ``target`` or a source is unknown to it; the target does
+                not depend on a source; a source has another shape than when it was recorded; or an operand has been
+                overwritten (of large arrays, only a sample is compared). With ``create_graph`` also: no tape can
+                record, or a rule cannot be recorded.
             ShapeError: ``output_gradients`` does not have the target's shape.
         """
         if unconnected not in ("raise", "zero"):
@@ -98,7 +97,7 @@ class GradientTape(Recorder):
             raise GradientError("gradient: sources must be a list of tensors, as in tape.gradient(y, [x])")
         outermost = self._outer or self
         if self._spent or outermost._spent:
-            raise GradientError("this tape has given its gradient already; use GradientTape(persistent=True)")
+            raise GradientError("this tape has already computed its gradient; use GradientTape(persistent=True)")
         end = self._node_of(target, "the target")
         starts = [self._node_of(source, f"source {i}") for i, source in enumerate(sources)]
         graph = self._creates_graph(create_graph)
@@ -136,10 +135,10 @@ class GradientTape(Recorder):
         return _tracked(found, sources, seed) if graph else _own(found, sources, seed)
 
     def _creates_graph(self, asked: bool | None) -> bool:
-        """Whether the gradient is to be recorded.
+        """Whether to record the computation of the gradient.
 
         Raises:
-            GradientError: it is, but it cannot be.
+            GradientError: it was requested, but is not possible.
         """
         records = running.recorder is (self._outer or self) and (self.persistent or self._outer is not None)
         if not asked:
@@ -161,7 +160,7 @@ class GradientTape(Recorder):
         return node
 
     def _refuse_overwritten(self) -> None:
-        """Raise GradientError if an operand has changed since it was used: a plain array may share its memory."""
+        """Raise GradientError if an operand has changed since it was used, through a plain array on the same memory."""
         for reference, operation, numbers in self.operands:
             array = reference()
             if array is not None and sample(np.ndarray.view(array, np.ndarray)) != numbers:
@@ -175,7 +174,7 @@ class GradientTape(Recorder):
 
 
 def _depending_on(records: Sequence[Record], starts: Sequence[Node]) -> set[Node]:
-    """The nodes on some path that begins at ``starts``: only these need gradients."""
+    """The nodes that depend on ``starts``. Only these need gradients."""
     reached = set(starts)
     for record in records:
         for node, _ in record.edges:
@@ -202,7 +201,7 @@ def _seed(target: Tensor, output_gradients: Any) -> Array:
 
 
 def _tracked_seed(target: Tensor, output_gradients: Any) -> Tensor:
-    """As :func:`_seed`, known to the tape: so is then whatever a VJP, which is linear, makes of it."""
+    """Like :func:`_seed`, but tracked by the tape, and with it the result of every VJP, because VJPs are linear."""
     if is_tracked((output_gradients,)) and output_gradients.shape == target.shape:
         given: Tensor = output_gradients.astype(target.dtype)
         return given
@@ -210,7 +209,7 @@ def _tracked_seed(target: Tensor, output_gradients: Any) -> Tensor:
 
 
 def _recorded_share(record: Record, edge: int, gradient: Tensor) -> Any:
-    """What the gradient of a record's output gives to one of its inputs, computed by operations that are recorded."""
+    """The contribution of the gradient of a record's output to one of its inputs, computed by recorded operations."""
     if record.again is None:
         raise GradientError(
             f"gradient(create_graph=True): the tape kept no tensors of {record.name}; use GradientTape("
@@ -240,7 +239,7 @@ def _unconnected(number: int, source: Tensor) -> GradientError:
 
 
 def _is_view(array: Array) -> bool:
-    """Whether the memory belongs to another array, which may be in use; a traced array is a view of a plain one."""
+    """Whether the memory belongs to another array, which may be in use. A traced array is a view of a plain one."""
     return array.base is not None and (type(array) is np.ndarray or type(array.base) is not np.ndarray)
 
 
@@ -262,7 +261,7 @@ def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor], seed: Arr
 
 
 def _tracked(gradients: Sequence[Tensor | None], sources: Sequence[Tensor], seed: Tensor) -> list[Tensor]:
-    """Gradients as tensors that the tape follows; none is the seed, which is a source of its own."""
+    """Gradients as tracked tensors. None of them is the seed itself, which is a separate source."""
     answers: list[Tensor] = []
     for gradient, source in zip(gradients, sources, strict=True):
         if gradient is None:

@@ -1,8 +1,8 @@
 """Tensor: an ``np.ndarray`` whose operations a running tape can record.
 
 NumPy calls ``__array_ufunc__`` for ufuncs and operators, and ``__array_function__`` for its other functions. Outside a
-tape both do what NumPy does. Inside a tape, and only when an input depends on a watched tensor, they look up the
-primitive in the tables of :mod:`engine.autograd.numpy_dispatch`.
+tape, both behave like NumPy. Inside a tape, if an input depends on a watched tensor, they look up the primitive in the
+tables of :mod:`engine.autograd.numpy_dispatch`.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from engine.errors import GradientError
 
 
 class Tensor(np.ndarray[Any, Any]):
-    """An array that a :class:`~engine.autograd.tape.GradientTape` can follow.
+    """An array whose operations a :class:`~engine.autograd.tape.GradientTape` can record.
 
-    ``np.asarray(tensor)`` is the way off the tape: the same memory, without the tape's knowledge.
+    ``np.asarray(tensor)`` leaves the tape: it is a plain array on the same memory, which is not tracked.
 
     Args:
         data: anything array-like. An array shares its memory and keeps its dtype; Python floats become float32.
-        watch: record what is computed from this tensor inside a tape. Only float32 and float64: in float16 a mean over
-            70,000 elements has the gradient 0, and Adam divides by 0.
-        dtype: overrides the above.
+        watch: record what is computed from this tensor inside a tape. Only float32 and float64, because in float16, a
+            mean over 70,000 elements has the gradient 0, and Adam divides by 0.
+        dtype: overrides the dtype of ``data``.
 
     Raises:
         GradientError: ``watch`` with a dtype that has no gradients.
     """
 
-    # Class-level default: views and results are born without a node, at no cost.
+    # Class-level default, so that views and results are created without a node, at no cost.
     _node: Node | None = None
-    # Tapes that know this tensor, or a view of it, as a constant.
+    # Tapes that used this tensor, or a view of it, as a constant.
     _constant: Node | None = None
 
     def __new__(cls, data: ArrayLike, watch: bool = False, dtype: DTypeLike | None = None) -> Self:
-        """Make a tensor; the class describes the arguments."""
+        """Create a tensor; see the class for the arguments."""
         array = np.asarray(data, dtype)
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             array = array.astype(np.float32)
@@ -116,7 +116,7 @@ class Tensor(np.ndarray[Any, Any]):
 
     @property
     def T(self) -> Any:  # noqa: N802 - NumPy's name
-        """The transpose, recorded like any other view."""
+        """The transpose; recorded like any other view."""
         return self.transpose()
 
     @property
@@ -125,14 +125,14 @@ class Tensor(np.ndarray[Any, Any]):
         return self.swapaxes(-1, -2)
 
     def view(self, *args: Any, **kwargs: Any) -> Any:
-        """As in NumPy; on a tape only ``view(np.ndarray)``, which leaves it."""
+        """As in NumPy; on a tape, only ``view(np.ndarray)`` is allowed, which leaves the tape."""
         if args != (np.ndarray,) and is_tracked((self,)):
             raise no_gradient("ndarray.view")
         return super().view(*args, **kwargs)
 
     @property
     def flat(self) -> Any:
-        """As in NumPy, but not while a tape knows the tensor: the iterator reads and writes unseen."""
+        """As in NumPy, but an error while a tape tracks the tensor, because the iterator bypasses the tape."""
         if is_tracked((self,)):
             raise no_gradient("ndarray.flat")
         refuse_write(self, "flat")
@@ -159,11 +159,11 @@ class Tensor(np.ndarray[Any, Any]):
         return type(self)(np.array(self), watch=self.watched)
 
     def __copy__(self) -> Any:
-        """As for :func:`copy.deepcopy`; on a tape that follows this tensor, a recorded copy."""
+        """Like :func:`copy.deepcopy`; on a tape that tracks this tensor, a recorded copy."""
         return self.copy() if is_tracked((self,)) else self.__deepcopy__(None)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """What travels between processes: the numbers, and whether they are watched."""
+        """Support for pickling between processes: the elements, and whether the tensor is watched."""
         self._refuse_to_leave("pickle")
         return type(self), (np.array(self), self.watched)
 
@@ -173,7 +173,7 @@ class Tensor(np.ndarray[Any, Any]):
 
     def __repr__(self) -> str:
         body = np.array2string(np.asarray(self), separator=", ", prefix="Tensor(")
-        # float32 is what Tensor([...]) gives, so that is what need not be said.
+        # float32 is the default of Tensor([...]), so it is not shown.
         return f"Tensor({body})" if self.dtype == np.float32 else f"Tensor({body}, dtype={self.dtype})"
 
     def __str__(self) -> str:
@@ -189,7 +189,7 @@ def has_gradients(dtype: np.dtype[Any]) -> bool:
 
 
 def is_tracked(values: Iterable[Any]) -> bool:
-    """Whether a tape is running that must know about one of ``values`` (sequences are looked into)."""
+    """Whether a running tape tracks one of ``values`` (or an item of a sequence)."""
     recorder = running.recorder
     if recorder is None:
         return False
@@ -204,12 +204,12 @@ def is_tracked(values: Iterable[Any]) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """The array behind a tensor, without a copy; anything else as it is."""
+    """The plain array of a tensor, without a copy; other values unchanged."""
     return np.ndarray.view(value, running.array_class) if isinstance(value, Tensor) else value
 
 
 def plain_tree(value: Any) -> Any:
-    """As :func:`plain`, through lists, tuples and dicts."""
+    """Like :func:`plain`, through nested lists, tuples and dicts."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(plain_tree, value))
     if isinstance(value, dict):
@@ -218,9 +218,10 @@ def plain_tree(value: Any) -> Any:
 
 
 def snapshot(value: Any) -> Any:
-    """What a VJP may keep of an option or an index that a caller may change: arrays as copies, also in lists.
+    """A copy of an option or index for a VJP to keep, because the caller may change the original.
 
-    Traced arrays (:mod:`engine.replay`) stay: they are read-only. Outside a tape nothing is kept, or copied.
+    Copies arrays, also in lists, but not traced arrays (:mod:`engine.replay`), which are read-only. Outside a tape,
+    nothing is copied.
     """
     if running.recorder is None:
         return plain_tree(value)
@@ -235,14 +236,14 @@ def snapshot(value: Any) -> Any:
 
 
 def wrap(value: Any) -> Any:
-    """Arrays and NumPy scalars as tensors; None and Python objects as they are."""
+    """Arrays and NumPy scalars as tensors; other values unchanged."""
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asarray(value).view(Tensor)
     return value
 
 
 def refuse_write(target: Any, operation: str) -> None:
-    """Raise if writing into ``target`` would falsify a gradient that a tape may still be asked for.
+    """Raise if writing into ``target`` would falsify a gradient that a tape can still compute.
 
     Raises:
         GradientError: a tape holds a record of ``target``, or of what it is a view of.
@@ -261,10 +262,10 @@ def refuse_write(target: Any, operation: str) -> None:
 
 
 def refuse_update(parameters: Sequence[Tensor], operation: str) -> None:
-    """Raise if parameters cannot be updated in place now; quick where the tapes that recorded them are gone.
+    """Raise if parameters cannot be updated in place now. Fast if the tapes that recorded them are gone.
 
     Raises:
-        GradientError: a tape holds a record of one, or a replay is tracing the step that this is part of.
+        GradientError: a tape holds a record of a parameter, or a replay is tracing the current step.
     """
     if running.array_class is not np.ndarray:
         refuse_in_trace(operation)
@@ -281,21 +282,21 @@ def refuse_update(parameters: Sequence[Tensor], operation: str) -> None:
 
 
 def refuse_tracked(values: Iterable[Any], operation: str) -> None:
-    """Raise if values that a tape follows are about to be written into an array, where it would lose them.
+    """Raise before tracked values are written into an array, where the tape would lose track of them.
 
     Raises:
         GradientError: one of ``values`` is tracked.
     """
     if is_tracked(values):
         raise GradientError(
-            f"{operation}: a tape cannot follow values written into an array; join them by np.stack, np.concatenate "
+            f"{operation}: a tape cannot track values written into an array; join them with np.stack, np.concatenate "
             "or np.where, or write np.asarray(tensor) if no gradient should flow through it",
             operation=operation,
         )
 
 
 def keep_constant(tensor: Tensor, tape: ref[Recorder]) -> None:
-    """Note that ``tape`` needs this tensor as it is, and so all that shares its memory."""
+    """Remember that ``tape`` needs this tensor, and everything that shares its memory, unchanged."""
     while isinstance(tensor.base, Tensor):
         tensor = tensor.base
     if tensor._constant is None:
@@ -307,14 +308,14 @@ def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) ->
     try:
         return primitive(*args, **kwargs)
     except TypeError as error:
-        # Python's own words for a call that a signature does not allow: an option such as dtype= or where=.
+        # Python's message for a call with an unsupported option, such as dtype= or where=.
         if "unexpected keyword argument" in str(error) or "positional argument" in str(error):
             raise GradientError(f"{name} has no gradient when called like this: {error}", operation=name) from error
         raise
 
 
 def _guard_target(name: str) -> None:
-    """Make the method ``name``, whose result is constant almost everywhere, respect tapes in what it writes into."""
+    """Make the method ``name``, whose result is constant almost everywhere, check the target that it writes into."""
     original = getattr(np.ndarray, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -326,7 +327,7 @@ def _guard_target(name: str) -> None:
 
 
 def _guard_attribute(name: str) -> None:
-    """Make the attribute ``name``, which says how memory is read, constant while a tape holds the tensor."""
+    """Make the attribute ``name``, which describes the memory layout, read-only while a tape holds the tensor."""
     original = getattr(np.ndarray, name)
 
     def change(self: Tensor, value: Any) -> None:
@@ -337,7 +338,7 @@ def _guard_attribute(name: str) -> None:
 
 
 def _follow(name: str) -> None:
-    """Make the method ``name`` of ndarray visible to tapes: methods bypass NumPy's protocols."""
+    """Make tapes record the ndarray method ``name``, because methods bypass NumPy's protocols."""
     original = getattr(np.ndarray, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -355,7 +356,7 @@ def _follow(name: str) -> None:
 
 
 def _guard(name: str) -> None:
-    """Make the method ``name``, which writes into the array, refuse while a tape holds it."""
+    """Make the method ``name``, which writes into the array, raise an error while a tape holds it."""
     original = getattr(np.ndarray, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -366,8 +367,8 @@ def _guard(name: str) -> None:
     setattr(Tensor, name, functools.wraps(original)(method))
 
 
-# Every method of ndarray that gives back an array computed from the elements: either it has an entry in METHODS,
-# or a tape refuses it. Silence would be a wrong gradient.
+# Every method of ndarray that returns an array computed from the elements either has an entry in METHODS, or
+# raises an error on a tape. Otherwise gradients would be wrong without notice.
 for _name in (
     *("__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
     *("diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std"),

@@ -1,7 +1,7 @@
 """Diagnostics of a training: gradient norms, dead and saturated units, diversity of samples.
 
-Measuring draws no random number and writes nothing: the training has the same bits with and without. It is cheap
-because gradients are measured in a few steps of an epoch, and activations on a few images after it.
+Measuring draws no random numbers and changes nothing, so training has the same bits with and without it. It is cheap,
+because gradients are measured only in a few steps of an epoch, and activations on a few images after it.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
 
 PROBE_IMAGES = 64
-"""Images that activations are measured on: the same ones after every epoch."""
+"""Number of images on which activations are measured, the same ones after every epoch."""
 
 _MEASURED_STEPS = 8
-"""Steps of an epoch whose gradients are measured, evenly spaced."""
+"""Number of evenly spaced steps of an epoch in which gradients are measured."""
 _FLAT_SLOPE_SHARE = 0.05
-"""A sigmoid or tanh is saturated where its slope is below this share of its steepest."""
+"""A sigmoid or tanh output is saturated if the slope is below this share of the maximum slope."""
 
 
 class GradientNorms:
-    """Norms of a network's gradients in a few steps of one epoch, as means over these steps.
+    """Norms of a network's gradients, averaged over a few steps of one epoch.
 
-    Norms are those of the mean loss over a batch, whatever the loss's reduction, so that runs can be compared.
+    The gradients are those of the mean loss over a batch, for any reduction of the loss, so that runs are comparable.
 
     Args:
-        network: whose gradients are given, one for each of its parameters.
-        steps: of the epoch.
+        network: the network to which the gradients belong, one per parameter.
+        steps: number of steps of the epoch.
     """
 
     def __init__(self, network: Sequential, steps: int) -> None:
-        # Of a layer made of layers the whole is measured.
+        # A composite layer is measured as a whole.
         self._layers = [".".join(name.split(".")[:2]) for name in network.named_parameters()]
         self._due = [(2 * i + 1) * steps // (2 * _MEASURED_STEPS) for i in range(_MEASURED_STEPS)]
         self._sums = dict.fromkeys(self._layers, 0.0)
@@ -48,7 +48,8 @@ class GradientNorms:
         return self._count < _MEASURED_STEPS and step >= self._due[self._count]
 
     def add(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
-        """Measure, before an optimizer uses the gradients up; ``scale`` makes them those of the mean loss."""
+        """Measure gradients. Call it before the optimizer, which overwrites them. ``scale`` converts them to those of
+        the mean loss."""
         squares = dict.fromkeys(self._layers, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
             for layer, gradient in zip(self._layers, gradients, strict=True):
@@ -63,7 +64,7 @@ class GradientNorms:
         """``grad_norm`` of the whole network, and ``grad_norm/layers.0`` and so on; nothing if nothing was measured.
 
         Args:
-            who, where: stand before the names of the network and of its layers.
+            who, where: prefixes of the names of the network and of its layers.
         """
         if not self._count:
             return {}
@@ -80,13 +81,13 @@ def activations(network: Sequential, x: Array) -> list[Array]:
 def activation_metrics(
     network: Sequential, outputs: Sequence[Array], who: str = "", where: str = ""
 ) -> dict[str, float]:
-    """How many hidden units have gone silent, or cannot move any more, in these :func:`activations`.
+    """The shares of dead and saturated hidden units in these :func:`activations`.
 
     ``dead_units`` is the share of relu and leaky_relu units that are never above zero: such a relu learns nothing,
-    and a leaky one is linear. ``saturation`` is the share of a sigmoid's or tanh's outputs where its slope is
-    below 5% of the steepest (Glorot & Bengio 2010 watch the same). Each comes for the whole network and layer by
-    layer (``dead_units/layers.0``); a network without such units has none. The last layer is left out: to end at
-    0 or 1 is its task.
+    and a leaky one is linear. ``saturation`` is the share of sigmoid and tanh outputs with a slope below 5% of the
+    maximum (as in Glorot & Bengio 2010). Both are given for the whole network and for each layer
+    (``dead_units/layers.0``), if there are such units. The last layer is not included, because saturated outputs
+    are its purpose.
     """
     whole: dict[str, tuple[int, int]] = {}
     each: dict[str, tuple[int, int]] = {}
@@ -101,9 +102,9 @@ def activation_metrics(
 
 
 def _count(activation: Activation | None, y: Array) -> tuple[str, int, int] | None:
-    """What there is to count in the outputs (n, ..., units) of an activation, how many are so, and of how many.
+    """The metric that applies to the outputs (n, ..., units) of an activation, its count, and the total.
 
-    A filter of a convolution is one unit: it is dead where it is never above zero, wherever it looks.
+    A filter of a convolution is one unit; it is dead if it is never above zero at any position.
     """
     match activation:
         case Activation.RELU | Activation.LEAKY_RELU:
@@ -117,14 +118,14 @@ def _count(activation: Activation | None, y: Array) -> tuple[str, int, int] | No
 
 
 def probe(data: Examples) -> Array:
-    """Indices of the images that activations are measured on: spread over all, in case they lie sorted by class."""
+    """Indices of the images on which activations are measured, spread over all in case they are sorted by class."""
     return np.linspace(0, len(data) - 1, min(PROBE_IMAGES, len(data))).astype(np.int64)
 
 
 def sample_diversity(made: Array, real: Array) -> float:
-    """How much made images (n, pixels) differ from each other, beside how much real ones do.
+    """The variation of generated images (n, pixels), relative to that of real ones.
 
-    The deviation of the pixels around their mean image, over that of the real ones: near 0 where all images are the
-    same, near 1 where they vary as real ones do.
+    The standard deviation of the pixels around the mean image, divided by that of real images: near 0 if all images are
+    equal, near 1 if they vary as much as real ones.
     """
     return float(np.sqrt(made.var(axis=0).sum() / max(float(real.var(axis=0).sum()), 1e-12)))

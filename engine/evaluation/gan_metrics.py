@@ -1,7 +1,7 @@
 """Metrics of generated images: coverage of the classes, confidence, and distance to real images.
 
-Accuracy measures a classifier, but a generator has no such number of its own. A *reference classifier*, trained on the
-same kind of images, provides some: the class that it predicts for each image, and the outputs of its last hidden layer.
+A generator has no accuracy. Its images are therefore scored by a *reference classifier* that was trained on the same
+kind of images: by the class that it predicts for each image, and by the outputs of its last hidden layer.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from engine.errors import DataError, SettingError, ShapeError
 from engine.nn.containers import Sequential
 
 _BATCH_IMAGES = 500
-"""Images classified at a time."""
+"""Number of images that are classified at a time."""
 _COVERED_SHARE = 0.3
-"""A class counts as covered with this share of what would be its equal share: 3% of the images for ten classes."""
+"""A class is covered if it has at least this share of an equal share: 3% of the images for ten classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureStatistics:
-    """Mean and covariance of features, as a normal distribution has them.
+    """Mean and covariance of features, the parameters of a normal distribution.
 
     Attributes:
         mean: (features,) float64.
         covariance: (features, features) float64.
 
     Raises:
-        ShapeError: the shapes do not belong together.
-        DataError: a number is not finite: a distance to it would be none.
+        ShapeError: the shapes do not fit.
+        DataError: a value is not finite.
     """
 
     mean: Array
@@ -48,7 +48,7 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, features: Array) -> Self:
-        """Of rows (n, features), n at least 2; computed in float64.
+        """The statistics of rows (n, features), n at least 2, computed in float64.
 
         Raises:
             DataError: fewer than two rows, or features that are not finite.
@@ -66,12 +66,12 @@ class FeatureStatistics:
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """``|m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2))``: equation 6 of Heusel et al. 2017 (arXiv:1706.08500).
 
-    The squared Fréchet distance of two normal distributions (Dowson & Landau 1982); 0 where they are equal. Only
-    the trace of the root is needed: C1 C2 has the eigenvalues of the symmetric ``C1^(1/2) C2 C1^(1/2)``, so it is
-    the sum of their roots, and no root of a matrix that is not symmetric has to be found.
+    The squared Fréchet distance of two normal distributions (Dowson & Landau 1982); 0 if they are equal. Only the
+    trace of the root is needed. C1 C2 has the same eigenvalues as the symmetric ``C1^(1/2) C2 C1^(1/2)``, so the
+    trace is the sum of their square roots, and no root of a non-symmetric matrix is required.
 
     Raises:
-        ShapeError: not the same number of features.
+        ShapeError: the numbers of features differ.
     """
     if a.mean.shape != b.mean.shape:
         raise ShapeError(
@@ -80,14 +80,14 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     root = symmetric_root(a.covariance)
     eigenvalues = np.linalg.eigvalsh(root @ b.covariance @ root)
     trace = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(np.maximum(eigenvalues, 0)).sum()
-    # Rounding can take a distance of nothing a little below it.
+    # Rounding can make a zero distance slightly negative.
     return max(float(np.sum((a.mean - b.mean) ** 2) + trace), 0.0)
 
 
 def symmetric_root(matrix: Array) -> Array:
-    """The root of a symmetric matrix without negative eigenvalues: ``V sqrt(L) V^T`` for ``V L V^T``.
+    """The square root of a positive semidefinite matrix: ``V sqrt(L) V^T`` for ``V L V^T``.
 
-    Golub & Van Loan 2013, section 9.4.2. Eigenvalues that rounding took below 0 count as 0.
+    Golub & Van Loan 2013, section 9.4.2. Eigenvalues that are negative due to rounding count as 0.
     """
     eigenvalues, vectors = np.linalg.eigh(matrix)
     root: Array = (vectors * np.sqrt(np.maximum(eigenvalues, 0))) @ vectors.T
@@ -113,8 +113,8 @@ def classify(model: Sequential, images: Array, scale: tuple[float, float] = (0.0
     """Classify uint8 images (n, ...).
 
     Args:
-        model: ends with a softmax, after at least one hidden layer: the last one's outputs are the features.
-        scale: the values of the bytes 0 and 255 that it was trained with.
+        model: ends with a softmax and has at least one hidden layer; the outputs of the last one are the features.
+        scale: the values of the bytes 0 and 255 with which it was trained.
 
     Raises:
         ShapeError: the images do not have the model's number of pixels.
@@ -137,13 +137,13 @@ class ReferenceClassifier:
     """A classifier with the statistics of its features on real images.
 
     Args:
-        model, scale: as for :func:`classify`; of at least two classes.
-        real: of the features on real images.
+        model, scale: as for :func:`classify`; at least two classes.
+        real: statistics of the features on real images.
     """
 
     def __init__(self, model: Sequential, real: FeatureStatistics, scale: tuple[float, float] = (0.0, 1.0)) -> None:
         if model.units < 2:
-            raise SettingError("a reference classifier of one class tells nothing apart", setting="model")
+            raise SettingError("a reference classifier needs at least two classes", setting="model")
         self.model = model
         self.real = real
         self.scale = scale
@@ -153,15 +153,15 @@ class ReferenceClassifier:
         return classify(self.model, images, self.scale)
 
     def score(self, images: Array) -> dict[str, float]:
-        """Metrics of uint8 images (n, ...) together, n at least 2.
+        """Metrics of a set of uint8 images (n, ...), n at least 2.
 
-        - ``mode_coverage``: share of the classes with at least 0.3 of an equal share of the images, which is 3% of
-          them for ten classes.
+        - ``mode_coverage``: share of the classes that have at least 0.3 of an equal share of the images (3% for ten
+          classes).
         - ``min_class_share``: share of the images in the rarest class.
-        - ``class_entropy``: of the classes' shares, 1 where all are equal, 0 where there is only one. The
-          Kullback-Leibler divergence to equal shares is ``(1 - class_entropy) * ln(classes)``.
-        - ``confidence``: mean predicted probability of the predicted class.
-        - ``frechet_distance``: of the features to those of real images (:func:`frechet_distance`).
+        - ``class_entropy``: relative entropy of the class shares: 1 if all are equal, 0 if there is only one class. The
+          Kullback-Leibler divergence from equal shares is ``(1 - class_entropy) * ln(classes)``.
+        - ``confidence``: mean probability of the predicted class.
+        - ``frechet_distance``: distance of the features to those of real images (:func:`frechet_distance`).
         """
         found = self.evaluate(images)
         counts = np.bincount(found.labels, minlength=self.model.units)

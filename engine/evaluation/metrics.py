@@ -1,4 +1,4 @@
-"""Numbers that say how good predictions are."""
+"""Metrics of predictions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from engine.errors import DataError, ShapeError
 
 
 def accuracy(labels: Array, predictions: Array) -> float:
-    """Part of the predictions that equal their label; both (n,) integers, n at least 1."""
+    """Share of the predictions that equal their labels; both integers (n,), n at least 1."""
     _check(labels, predictions)
     return int(np.count_nonzero(np.equal(labels, predictions))) / len(labels)
 
 
 def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
-    """How often each class (row) was taken for each class (column): (classes, classes) int64.
+    """Counts of true classes (rows) and predicted classes (columns): int64 (classes, classes).
 
     Raises:
         DataError: a label or prediction is not in [0, classes).
@@ -40,11 +40,12 @@ def macro_f1(matrix: Array) -> float:
 
 
 def log_likelihoods(labels: Array, probabilities: Array) -> Array:
-    """The logarithm of the probability of each label, float64 (n,): the log loss is minus their mean.
+    """The logarithm of the probability of each label, float64 (n,). The log loss is minus their mean.
 
     Args:
         labels: integers (n,).
-        probabilities: (n, classes), not negative. Those of a row are divided by their sum, and are at least 1e-15.
+        probabilities: (n, classes), not negative. Each row is divided by its sum, and values are clipped to at least
+            1e-15.
     """
     _check(labels, np.asarray(probabilities)[:, 0])
     shares = np.asarray(probabilities, np.float64)
@@ -53,8 +54,8 @@ def log_likelihoods(labels: Array, probabilities: Array) -> Array:
 
 
 def roc_auc(labels: Array, scores: Array) -> float:
-    """Probability that an example of class 1 has a higher score than one of class 0, ties counted half (Mann-Whitney);
-    NaN where one of the classes is absent.
+    """Probability that an example of class 1 has a higher score than one of class 0, with ties counted half
+    (Mann-Whitney); NaN if one of the classes is absent.
 
     Args:
         labels: 0 or 1, (n,).
@@ -75,4 +76,4 @@ def _check(labels: Array, predictions: Array) -> None:
         shapes = (np.shape(labels), np.shape(predictions))
         raise ShapeError(f"labels {shapes[0]} and predictions {shapes[1]} must be rows of one length", shapes=shapes)
     if len(labels) == 0:
-        raise DataError("no predictions, no metric")
+        raise DataError("there are no predictions")

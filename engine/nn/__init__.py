@@ -1,1 +1,1 @@
-"""Neural networks: layers, the container that chains them, initial weights, losses."""
+"""Neural networks: layers, containers, initializers, losses."""

@@ -1,4 +1,4 @@
-"""The activations that a layer can end with, by name."""
+"""The activation functions of layers, by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.errors import SettingError
 
 
 class Activation(StrEnum):
-    """The activations a layer can end with."""
+    """The activation functions that a layer can apply to its output."""
 
     SIGMOID = "sigmoid"
     TANH = "tanh"
@@ -28,7 +28,7 @@ def as_activation(activation: Activation | str | None) -> Activation | None:
     """An activation by its name.
 
     Raises:
-        SettingError: there is none of that name.
+        SettingError: unknown name.
     """
     try:
         return None if activation is None else Activation(activation)
@@ -38,10 +38,10 @@ def as_activation(activation: Activation | str | None) -> Activation | None:
 
 
 def activation_function(activation: Activation | None, negative_slope: float = 0.2) -> Callable[[Any], Any]:
-    """The primitive of an activation, or what leaves all as it is.
+    """The function of an activation; the identity for None and ``linear``.
 
     Raises:
-        SettingError: ``negative_slope``, of leaky_relu, is not in [0, 1].
+        SettingError: the ``negative_slope`` of leaky_relu is not in [0, 1].
     """
     if not 0 <= negative_slope <= 1:
         raise SettingError(f"negative_slope {negative_slope} is not in [0, 1]", setting="negative_slope")

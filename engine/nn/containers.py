@@ -1,4 +1,4 @@
-"""Layers made of layers: Sequential, one after the other, and Residual, added to their input."""
+"""Containers of layers: Sequential applies them one after the other, Residual adds their output to its input."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from engine.nn.shape import Reshape, as_inputs
 class Sequential:
     """Layers applied one after the other; parameters are named ``layers.0.weight``, ``layers.0.bias``, ...
 
-    The number counts every layer, Dropout too. Outside, a network deals in rows of numbers: it takes (batch, inputs)
-    or (batch, *input_shape), and gives (batch, units), also where its last layer makes images.
+    The numbers count all layers, including Dropout. The interface of a network uses flat vectors: it takes
+    (batch, inputs) or (batch, *input_shape), and returns (batch, units), even if its last layer outputs images.
 
     Args:
         layers: the last one must be Dense, Conv2D or Conv2DTranspose.
-        input_shape: of one input; images are (height, width, channels). May be left out where the first layer with
-            parameters is Dense.
+        input_shape: of one example; images are (height, width, channels). Optional if the first layer with parameters
+            is Dense.
 
     Raises:
-        SettingError: no layers, another last one, two that share a parameter, or no input shape where it is needed.
-        ShapeError: a layer does not take what the one before it gives.
+        SettingError: no layers, an unsuitable last layer, two layers with a common parameter, or a missing input shape.
+        ShapeError: a layer does not accept the output of the previous one.
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int] | None = None) -> None:
@@ -48,7 +48,7 @@ class Sequential:
         self.units = math.prod(self.output_shape)
 
     def all_layers(self) -> list[Layer]:
-        """The layers, and those inside of layers."""
+        """All layers, including those inside other layers."""
         return [inner for layer in self.layers for inner in (layer, *getattr(layer, "layers", ()))]
 
     @property
@@ -77,15 +77,15 @@ class Sequential:
 
     @property
     def buffers(self) -> list[Array]:
-        """Running statistics in the order of the layers: what a pass with ``training=True`` changes in place."""
+        """Running statistics in the order of the layers. A pass with ``training=True`` updates them in place."""
         return list(self.named_buffers().values())
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
-        """Apply all layers to ``x`` (batch, inputs); gives (batch, units)."""
+        """Apply all layers to ``x`` (batch, inputs); returns (batch, units)."""
         return as_inputs(self.last.activate(self._last_logits(x, training, rng)), (self.units,))
 
     def logits(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
-        """Apply all layers but the last activation: what losses on logits take."""
+        """Apply all layers without the last activation. Losses on logits take this output."""
         return as_inputs(self._last_logits(x, training, rng), (self.units,))
 
     def layer_outputs(self, x: Any) -> list[Any]:
@@ -99,7 +99,7 @@ class Sequential:
     def _first_input(self, x: Any) -> Any:
         x = np.asanyarray(x)
         if x.ndim == 0 or x.shape[1:] not in (self.input_shape, (self.inputs,)):
-            # Dense would take more axes: the last one is all it looks at.
+            # Dense would accept more axes, because it checks only the last one.
             raise ShapeError(
                 f"Sequential takes (batch, {', '.join(map(str, self.input_shape))}), not {x.shape}",
                 operation="Sequential",
@@ -114,15 +114,15 @@ class Sequential:
         return self.last.logits(x, training=training)
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters and running statistics by name."""
+        """Copies of all parameters and running statistics, by name."""
         return {name: np.array(array) for name, array in self._named_arrays().items()}
 
     def load_state_dict(self, tensors: Mapping[str, Array], prefix: str = "") -> None:
         """Copy the tensors named ``prefix + name`` into parameters and running statistics; others are ignored.
 
         Raises:
-            CheckpointError: one is missing, is left over under ``prefix + "layers."``, has another shape or dtype, or
-                holds a number that is not finite. Nothing is changed then.
+            CheckpointError: a tensor is missing, is unknown under ``prefix + "layers."``, has another shape or dtype,
+                or has values that are not finite. The network is then unchanged.
         """
         for tensor in self.parameters:
             refuse_write(tensor, "load_state_dict")
@@ -133,12 +133,12 @@ class Sequential:
 
 
 class Residual:
-    """Layers beside which their input goes on: ``activation(x + layers(x))`` (He et al. 2016, equation 1).
+    """Layers with a skip connection: ``activation(x + layers(x))`` (He et al. 2016, equation 1).
 
-    Parameters are named ``layers.0.weight`` and so on, inside of the layer's own name.
+    Parameters are named ``layers.0.weight`` and so on, after the name of the layer itself.
 
     Args:
-        layers: they must give back the shape that they are given.
+        layers: their output must have the shape of their input.
         activation: an Activation or its name; None for none.
         negative_slope: of leaky_relu, in [0, 1].
 
@@ -159,19 +159,19 @@ class Residual:
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """Those of the layers."""
+        """Those of the inner layers."""
         return named(self.layers, "parameters")
 
     @property
     def buffers(self) -> dict[str, Array]:
-        """Those of the layers."""
+        """Those of the inner layers."""
         return named(self.layers, "buffers")
 
     def output_shape(self, shape: Shape) -> Shape:
         """The same."""
         made = _walk(self.layers, shape, "Residual")[-1]
         if made != shape:
-            raise misfit("Residual", f"layers that give back what they are given, {shape}", made)
+            raise misfit("Residual", f"layers whose output has the shape of their input, {shape}", made)
         return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -183,7 +183,7 @@ class Residual:
 
 
 def named(layers: Sequence[Layer], what: str) -> dict[str, Any]:
-    """The parameters, or buffers, of layers as ``layers.0.weight`` and so on, in their order."""
+    """The parameters or buffers of layers, named ``layers.0.weight`` and so on, in order."""
     return {
         f"layers.{number}.{name}": value
         for number, layer in enumerate(layers)
@@ -199,13 +199,13 @@ def _refuse_shared(layers: Sequence[Layer]) -> None:
             first = owners.setdefault(memory.address(np.asarray(array)), number)
             if first != number:
                 raise SettingError(
-                    f"Sequential: layers {first} and {number} share the {name}; make a layer for each place",
+                    f"Sequential: layers {first} and {number} share the {name}; create a layer for each position",
                     setting="layers",
                 )
 
 
 def _first_shape(layers: Sequence[Layer]) -> Shape:
-    """The input shape, as far as the layers tell it."""
+    """The input shape, as far as it follows from the layers."""
     for layer in layers:
         if isinstance(layer, Dense):
             return (layer.inputs,)
@@ -214,7 +214,7 @@ def _first_shape(layers: Sequence[Layer]) -> Shape:
         if not isinstance(layer, Dropout):
             break
     raise SettingError(
-        "Sequential: say what one input is: input_shape=(height, width, channels)", setting="input_shape"
+        "Sequential: the shape of one input is required: input_shape=(height, width, channels)", setting="input_shape"
     )
 
 
@@ -254,6 +254,6 @@ def copy_tensors(into: Mapping[str, Array], tensors: Mapping[str, Array], prefix
                 tensor=name,
             )
         if not np.isfinite(given).all():
-            raise CheckpointError(f"{name} holds numbers in the checkpoint that are not finite", tensor=name)
+            raise CheckpointError(f"{name} has values in the checkpoint that are not finite", tensor=name)
     for name, array in into.items():
         np.copyto(array, tensors[name])

@@ -20,7 +20,7 @@ from engine.ops.images.geometry import Padding, transposed_size, window
 
 
 class _Convolutional(ABC):
-    """What both have: filters of ``kernel`` x ``kernel`` pixels, a bias, an activation."""
+    """Base of both: filters of ``kernel`` x ``kernel`` pixels, a bias, an activation."""
 
     _convolve: ClassVar[Any]
 
@@ -73,14 +73,14 @@ class _Convolutional(ABC):
 
     @abstractmethod
     def _side(self, size: int) -> int:
-        """The pixels along a side of the output."""
+        """Number of output pixels along one side."""
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
-        """Apply to ``x`` (batch, height, width, channels); gives (batch, rows, columns, filters)."""
+        """Apply to ``x`` (batch, height, width, channels); returns (batch, rows, columns, filters)."""
         return self.activate(self.logits(x, training=training))
 
     def normalized_weight(self, *, training: bool = False) -> Any:
-        """The weight that inputs are multiplied by: divided by its largest singular value, if that is asked for."""
+        """The effective weight: with ``spectral_norm``, divided by its largest singular value."""
         return self.spectral(self.weight, training=training) if self.spectral else self.weight
 
     def logits(self, x: Any, *, training: bool = False) -> Any:
@@ -99,11 +99,11 @@ class Conv2D(_Convolutional):
     Args:
         channels, filters: sizes of the last axis before and after.
         kernel: rows and columns of each filter.
-        stride: pixels from one position of the filter to the next.
+        stride: distance between filter positions, in pixels.
         padding: ``same`` or ``valid``; see :func:`engine.ops.images.geometry.window`.
         activation: an Activation or its name; None for none.
         initializer: draws weight (kernel, kernel, channels, filters), then bias (filters,).
-        rng: where the initializer draws from.
+        rng: generator for the initializer.
         negative_slope: of leaky_relu, in [0, 1].
         spectral_norm: divide the weight by its largest singular value (:mod:`engine.nn.spectral`).
 
@@ -118,10 +118,12 @@ class Conv2D(_Convolutional):
 
 
 class Conv2DTranspose(_Convolutional):
-    """What a convolution does backwards: each pixel becomes a patch, ``stride`` pixels from the next (DCGAN, Radford et
-    al. 2016). ``same`` padding makes height and width ``stride`` times as large.
+    """A transposed convolution: each pixel becomes a patch, at distances of ``stride`` pixels (DCGAN, Radford et al.
+    2016). With ``same`` padding, height and width grow by the factor ``stride``.
 
-    A kernel that is not a multiple of the stride overlaps unevenly, which shows as a checkerboard (Odena et al. 2016).
+    If the kernel is not a multiple of the stride, patches overlap unevenly, which causes checkerboard patterns (Odena
+    et al. 2016).
+
     The arguments are those of :class:`Conv2D`.
     """
 

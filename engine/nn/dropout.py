@@ -17,8 +17,8 @@ from engine.ops.images.geometry import from_planes
 class Dropout(Parameterless):
     """Zeroes each element with probability ``rate`` while training, and scales the others by 1 / (1 - rate).
 
-    Srivastava et al. 2014, in the inverted form: at inference it does nothing. The rate is rounded to a multiple of
-    2**-16, because 16 random bits an element cost half of what a float does.
+    Srivastava et al. 2014, in the inverted form, which does nothing at inference. The rate is rounded to a multiple of
+    2**-16, because 16 random bits per element cost half as much as a float.
 
     Raises:
         SettingError: ``rate`` is not in [0, 1).
@@ -31,7 +31,7 @@ class Dropout(Parameterless):
         self._threshold = min(round(rate * 2**16), 2**16 - 1)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The same, whatever it is."""
+        """Any shape; it does not change."""
         return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -49,7 +49,7 @@ class Dropout(Parameterless):
 
 
 def _draw(rng: np.random.Generator, x: Array) -> Array:
-    """16 random bits for each number of ``x``, in memory as ``x`` is: products of two orders take ten times as long."""
+    """16 random bits per element of ``x``, in its memory order: a product of two orders takes ten times as long."""
     if x.ndim == 4:
         batch, height, width, channels = x.shape
         return from_planes(rng.integers(0, 2**16, (channels, height, width, batch), np.uint16))

@@ -1,7 +1,7 @@
-"""Initial weights: an initializer takes (shape, rng, dtype) and gives an array.
+"""Initial weights: an initializer takes (shape, rng, dtype) and returns an array.
 
-Weights have the shape (inputs, units), or (kernel, kernel, inputs, units) for convolutions; biases (units,). Everything
-random comes from ``rng``.
+Weights have the shape (inputs, units), or (kernel, kernel, inputs, units) for convolutions; biases have (units,). All
+random numbers come from ``rng``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def uniform(scale: float) -> Initializer:
 def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> Array:
     """U(-a, a) with a = sqrt(6 / (inputs + units)); zeros for biases. Glorot & Bengio 2010, equation 16.
 
-    A convolution's inputs and units both count once for each element of the kernel.
+    For a convolution, both inputs and units are multiplied by the number of kernel elements.
     """
     if len(shape) < 2:
         return np.zeros(shape, dtype)
@@ -46,7 +46,8 @@ def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTyp
 
 
 def he_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> Array:
-    """N(0, 2 / inputs); zeros for biases. He et al. 2015, equation 10, where a patch's pixels are the inputs."""
+    """N(0, 2 / inputs); zeros for biases. He et al. 2015, equation 10. The inputs of a convolution are those of a
+    patch."""
     if len(shape) < 2:
         return np.zeros(shape, dtype)
     weights: Array = rng.standard_normal(shape) * np.sqrt(2 / math.prod(shape[:-1]))

@@ -1,7 +1,7 @@
-"""What every layer is: the protocols that Sequential asks for, and what layers share.
+"""The interface of layers, and helpers that layers share.
 
 A layer is called with a batch, arrays or tensors of shape (batch, features) or (batch, height, width, channels), and
-returns a tensor. Shapes without the batch axis are those of one input.
+returns a tensor. A ``Shape`` is that of one example, without the batch axis.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from engine.errors import SettingError, ShapeError
 from engine.nn.activations import Activation
 
 IMAGES = "images (height, width, channels)"
-"""What errors call the inputs of layers for images."""
+"""How error messages describe the input of image layers."""
 
 Shape: TypeAlias = tuple[int, ...]
-"""The shape of one input, without the batch axis: (features,) or (height, width, channels)."""
+"""The shape of one example, without the batch axis: (features,) or (height, width, channels)."""
 
 
 class Layer(Protocol):
-    """What Sequential asks of its parts."""
+    """The interface of a layer in Sequential."""
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """Trainable tensors by name; empty for layers that learn nothing."""
+        """Trainable tensors by name; empty for layers without parameters."""
 
     @property
     def buffers(self) -> dict[str, Array]:
-        """What training changes in place, but not by gradients: running statistics, by name."""
+        """Arrays that training updates in place without gradients, such as running statistics, by name."""
 
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of ``shape``.
 
         Raises:
-            ShapeError: the layer cannot take such an input; the message says what it takes.
+            ShapeError: the layer does not accept such an input; the message says what it accepts.
         """
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -46,15 +46,15 @@ class Layer(Protocol):
 
 @runtime_checkable
 class OutputLayer(Layer, Protocol):
-    """What Sequential asks of its last part: losses on logits need it without its activation."""
+    """The interface of the last layer in Sequential: losses on logits need it without its activation."""
 
     @property
     def activation(self) -> Activation | None:
-        """What the layer ends with."""
+        """The activation that the layer applies."""
 
     @property
     def weight(self) -> Tensor:
-        """Its weights, whose dtype is the network's."""
+        """The weights of the layer. Their dtype is that of the network."""
 
     def logits(self, x: Any, *, training: bool = False) -> Any:
         """The layer without its activation."""
@@ -64,7 +64,7 @@ class OutputLayer(Layer, Protocol):
 
 
 class Parameterless:
-    """Base of layers that learn nothing."""
+    """Base of layers without parameters."""
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ class Parameterless:
 
 
 def misfit(layer: str, takes: str, shape: Shape, hint: str = "") -> ShapeError:
-    """The error of a layer that cannot take an input of ``shape``."""
+    """The error of a layer that does not accept an input of ``shape``."""
     return ShapeError(f"{layer} takes {takes}, not {shape}{hint}", operation=layer, shapes=(shape,))
 
 
@@ -90,5 +90,5 @@ def check_sizes(layer: str, **sizes: int) -> None:
 
 
 def reshape_hint(shape: Shape) -> str:
-    """What an error adds where rows of numbers came instead of images."""
+    """A hint for error messages if the input consists of flat vectors instead of images."""
     return "; put Reshape before it" if len(shape) == 1 else ""

@@ -23,7 +23,7 @@ class Dense:
         inputs, units: sizes of the last axis before and after.
         activation: an Activation or its name; None for none.
         initializer: draws weight (inputs, units), then bias (units,).
-        rng: where the initializer draws from.
+        rng: generator for the initializer.
         negative_slope: of leaky_relu, in [0, 1].
         spectral_norm: divide the weight by its largest singular value (:mod:`engine.nn.spectral`).
 
@@ -71,11 +71,11 @@ class Dense:
         return (self.units,)
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
-        """Apply to ``x`` (batch, inputs); gives (batch, units)."""
+        """Apply to ``x`` (batch, inputs); returns (batch, units)."""
         return self.activate(self.logits(x, training=training))
 
     def normalized_weight(self, *, training: bool = False) -> Any:
-        """The weight that inputs are multiplied by: divided by its largest singular value, if that is asked for."""
+        """The effective weight: with ``spectral_norm``, divided by its largest singular value."""
         return self.spectral(self.weight, training=training) if self.spectral else self.weight
 
     def logits(self, x: Any, *, training: bool = False) -> Any:

@@ -1,9 +1,9 @@
-"""Losses: called with a model's outputs or logits and the targets, they give one number as a tensor.
+"""Losses: they take a model's outputs or logits and the targets, and return a scalar tensor.
 
-``reduction`` is one convention for all: ``sum`` adds over batch and outputs; ``mean`` divides that sum by the batch
-size only, so that a learning rate does not depend on the batch size and an output more does not weaken the others.
+``reduction`` has the same meaning for all: ``sum`` adds over batch and outputs; ``mean`` divides that sum by the batch
+size only. So the learning rate does not depend on the batch size, and adding outputs does not weaken the others.
 
-``label_smoothing`` s in [0, 1) changes the targets that integer labels stand for (Szegedy et al. 2016, section 7): a
+``label_smoothing`` s in [0, 1) changes the targets that belong to integer labels (Szegedy et al. 2016, section 7): a
 share of s is spread evenly over the classes. Targets given as floats are not changed.
 """
 
@@ -25,7 +25,7 @@ Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 class Loss(Protocol):
-    """What a trainer asks of a loss.
+    """The interface of a loss.
 
     Attributes:
         reduction: ``mean`` or ``sum``.
@@ -39,7 +39,7 @@ class Loss(Protocol):
         """Raise SettingError if a model that ends with ``activation`` cannot be trained with this loss."""
 
     def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
-        """What :meth:`__call__` works on fastest for integer ``labels`` (n,): checked, and made once."""
+        """Convert integer ``labels`` (n,) once to checked targets in the form that is fastest for :meth:`__call__`."""
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """The loss as a tensor without axes."""
@@ -55,7 +55,7 @@ class _Reduced:
         self.label_smoothing = label_smoothing
 
     def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
-        """Rows for integer ``labels``, one-hot or smoothed: (n,) to (n, classes)."""
+        """One-hot or smoothed rows for integer ``labels``: (n,) to (n, classes)."""
         check_labels(labels, len(labels), classes)
         rows = one_hot(labels, classes, dtype)
         if self.label_smoothing:
@@ -64,11 +64,11 @@ class _Reduced:
         return rows
 
     def _even_share(self, classes: int) -> float:
-        """The target of an output when nothing is known of the label."""
+        """The target of each output for a label smoothing of 1."""
         return 1 / classes
 
     def _rows(self, outputs: Any, given: Any) -> Array:
-        """Targets as floats of the outputs' shape, from such or from labels."""
+        """Targets as floats with the shape of the outputs, from float targets or labels."""
         targets: Array = np.asarray(given)
         if targets.shape == outputs.shape:
             if targets.size == 0:
@@ -90,23 +90,23 @@ class _Reduced:
 
 
 def _kept(targets: Any) -> Array:
-    """Targets that stay as they are until the gradient is taken: tensors, which a tape watches, or a copy."""
+    """Targets that cannot change until the gradient is computed: tensors, which a tape protects, or a copy."""
     kept: Array = targets if isinstance(targets, Tensor) else snapshot(np.asanyarray(targets))
     return kept
 
 
 def per_image(loss: Array, reduction: Reduction, batch: int) -> float:
-    """A loss as the mean over its ``batch``, whatever its reduction, so that runs can be compared."""
+    """A loss as the mean over its ``batch``, for any reduction, so that runs are comparable."""
     return float(loss) / batch if reduction == "sum" else float(loss)
 
 
 def mean_gradient_scale(reduction: Reduction, batch: int) -> float:
-    """The factor that makes gradients of a loss those of its mean over the ``batch``."""
+    """The factor that converts gradients of a loss to those of its mean over the ``batch``."""
     return 1 / batch if reduction == "sum" else 1.0
 
 
 class SquaredError(_Reduced):
-    """``sum (output - target) ** 2``; integer labels stand for one-hot rows, ``(1 - s) one_hot + s / classes``."""
+    """``sum (output - target) ** 2``; integer labels become one-hot rows, ``(1 - s) one_hot + s / classes``."""
 
     on_logits = False
 
@@ -119,9 +119,10 @@ class SquaredError(_Reduced):
 
 
 class BinaryCrossEntropy(_Reduced):
-    """``-t log s(x) - (1 - t) log(1 - s(x))`` with s the sigmoid that the model ends with, from its logits.
+    """``-t log s(x) - (1 - t) log(1 - s(x))`` from the logits x of a model that ends with the sigmoid s.
 
-    Integer labels stand for one-hot rows, ``(1 - s) one_hot + s / 2``: each output answers a question of its own.
+    Integer labels become one-hot rows, smoothed to ``(1 - s) one_hot + s / 2``, because each output is a separate
+    binary classification.
     """
 
     on_logits = True
@@ -131,7 +132,7 @@ class BinaryCrossEntropy(_Reduced):
         _expect("binary cross-entropy", activation, Activation.SIGMOID)
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
-        """Logits (batch, units); targets in [0, 1]: a number for all, the same shape, or labels (batch,)."""
+        """Logits (batch, units); targets in [0, 1]: one number for all, the same shape, or labels (batch,)."""
         if not isinstance(targets, float):
             targets = self._rows(outputs, targets)
         elif len(outputs) == 0:
@@ -151,7 +152,7 @@ class SoftmaxCrossEntropy(_Reduced):
     With label smoothing the target is ``(1 - s) one_hot + s / classes``.
 
     Args:
-        class_weights: (classes,) positive factors of the losses of each class's examples, or None: 1.
+        class_weights: positive weights of the losses of each class's examples, (classes,); None: all 1.
     """
 
     on_logits = True
@@ -181,9 +182,9 @@ class SoftmaxCrossEntropy(_Reduced):
 
 
 def balanced_class_weights(labels: Array, classes: int) -> Array:
-    """Weights that make each class count the same: n / (classes present * examples of the class), float64 (classes,).
+    """Weights that give each class the same total: n / (classes present * examples of the class), float64 (classes,).
 
-    Their mean over the examples is 1, so that a learning rate suits as without. A class without examples has 1.
+    Their mean over the examples is 1, so that the learning rate need not change. A class without examples has 1.
     """
     counts = np.bincount(np.asarray(labels, np.int64), minlength=classes)
     weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))

@@ -1,4 +1,4 @@
-"""Normalizing layers: BatchNorm, over the batch, and LayerNorm, within each input."""
+"""Normalization layers: BatchNorm normalizes over the batch, LayerNorm within each example."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from engine.ops.normalization import update_running_average
 
 
 class BatchNorm:
-    """Batch normalization over all axes but the last (Ioffe & Szegedy 2015), and an activation after it.
+    """Batch normalization over all axes except the last (Ioffe & Szegedy 2015), followed by an activation.
 
-    While training it normalizes by the statistics of the batch and updates running averages of them, by which it
-    normalizes at inference: there the output for an image does not depend on the rest of the batch. The running
-    variance averages the unbiased one (Algorithm 2, line 10). The layer before should be linear, and its bias has no
-    effect.
+    Training normalizes by the statistics of the batch and updates running averages of them. Inference normalizes by
+    these averages, so that the output for an image does not depend on the rest of the batch. The running variance
+    averages the unbiased variance (Algorithm 2, line 10). The layer before it should have a linear activation; its bias
+    has no effect.
 
     Args:
         features: size of the last axis.
         activation: an Activation or its name; None for none.
-        momentum: how much of the running statistics stays at each step, in [0, 1). PyTorch says 1 minus this.
+        momentum: share of the running statistics that each step keeps, in [0, 1). PyTorch's momentum is 1 minus this.
         epsilon: added to the variance, positive.
         negative_slope: of leaky_relu, in [0, 1].
 
@@ -92,11 +92,11 @@ class BatchNorm:
 
 
 class LayerNorm:
-    """Layer normalization (Ba et al. 2016), and an activation after it: each input by its own mean and variance.
+    """Layer normalization (Ba et al. 2016), followed by an activation: each example by its own mean and variance.
 
-    They go over all numbers of an input, those of an image over all its pixels and channels; scale and shift are those
-    of the last axis. Of rows that is PyTorch's ``LayerNorm``, of images its ``GroupNorm`` with one group. Training and
-    inference do the same, and an output depends on no other input of the batch.
+    The statistics cover all values of an example, for an image all pixels and channels; scale and shift apply to the
+    last axis. For vectors, this is PyTorch's ``LayerNorm``; for images, its ``GroupNorm`` with one group. Training and
+    inference are the same, and an output does not depend on the rest of the batch.
 
     Args:
         features: size of the last axis.

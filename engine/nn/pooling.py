@@ -1,4 +1,4 @@
-"""Layers that shrink and enlarge images: MaxPool2D, AvgPool2D, GlobalAvgPool2D and Upsample2D."""
+"""Pooling and upsampling layers: MaxPool2D, AvgPool2D, GlobalAvgPool2D and Upsample2D."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.nn.layer import IMAGES, Parameterless, Shape, check_sizes, misfit, r
 
 
 class _WindowPool(Parameterless):
-    """One number of each window of ``size`` x ``size`` pixels; windows lie side by side and must divide the image.
+    """One value per window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
 
     Raises:
         SettingError: a size that is not positive.
@@ -30,7 +30,7 @@ class _WindowPool(Parameterless):
 
 
 class MaxPool2D(_WindowPool):
-    """The largest of each window of ``size`` x ``size`` pixels; windows lie side by side and must divide the image.
+    """The maximum of each window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
 
     The gradient goes to the first maximum of a window.
 
@@ -44,7 +44,7 @@ class MaxPool2D(_WindowPool):
 
 
 class AvgPool2D(_WindowPool):
-    """The mean of each window of ``size`` x ``size`` pixels; windows lie side by side and must divide the image.
+    """The mean of each window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
 
     Raises:
         SettingError: a size that is not positive.
@@ -56,7 +56,7 @@ class AvgPool2D(_WindowPool):
 
 
 class GlobalAvgPool2D(Parameterless):
-    """The mean of each channel over the whole image: images to rows (Lin et al. 2014, "Network in network")."""
+    """The mean of each channel over the whole image: images to vectors (Lin et al. 2014, "Network in network")."""
 
     def output_shape(self, shape: Shape) -> Shape:
         """(height, width, channels) becomes (channels,)."""
@@ -65,12 +65,12 @@ class GlobalAvgPool2D(Parameterless):
         return (shape[2],)
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
-        """Apply to ``x`` (batch, height, width, channels); gives (batch, channels)."""
+        """Apply to ``x`` (batch, height, width, channels); returns (batch, channels)."""
         return ops.mean(x, axis=(1, 2))
 
 
 class Upsample2D(Parameterless):
-    """Each pixel ``size`` x ``size`` times: with Conv2D after it, what a generator grows images with.
+    """Repeats each pixel ``size`` x ``size`` times. Generators enlarge images with it, followed by Conv2D.
 
     Raises:
         SettingError: a size that is not positive.

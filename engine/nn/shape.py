@@ -1,4 +1,4 @@
-"""Layers that change the shape of an input and nothing else: Flatten and Reshape."""
+"""Layers that only change the shape of an example: Flatten and Reshape."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from engine.nn.layer import Parameterless, Shape, misfit
 
 
 class Flatten(Parameterless):
-    """Images to vectors, as Dense takes them: (batch, height, width, channels) to (batch, features)."""
+    """Images to vectors, which Dense requires: (batch, height, width, channels) to (batch, features)."""
 
     def output_shape(self, shape: Shape) -> Shape:
         """(height, width, channels) becomes (height * width * channels,)."""
         return (math.prod(shape),)
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
-        """Apply to ``x`` (batch, ...); gives (batch, features)."""
+        """Apply to ``x`` (batch, ...); returns (batch, features)."""
         return as_inputs(x, (math.prod(x.shape[1:]),))
 
 
 class Reshape(Parameterless):
-    """Inputs of one shape to another of as many numbers: vectors to images.
+    """Examples to another shape of the same size, usually vectors to images.
 
     Raises:
         SettingError: a size that is not positive.
@@ -38,9 +38,9 @@ class Reshape(Parameterless):
         self.shape = tuple(shape)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The layer's own, if it has as many numbers."""
+        """The shape that the layer was given; raises ShapeError if the sizes differ."""
         if math.prod(shape) != math.prod(self.shape):
-            raise misfit("Reshape", f"{math.prod(self.shape)} numbers to make {self.shape} of them", shape)
+            raise misfit("Reshape", f"{math.prod(self.shape)} numbers for the shape {self.shape}", shape)
         return self.shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -49,7 +49,7 @@ class Reshape(Parameterless):
 
 
 def as_inputs(x: Any, shape: Shape) -> Any:
-    """A batch of inputs of ``shape``."""
+    """A batch reshaped to examples of ``shape``."""
     if x.shape[1:] == shape:
         return x
     return ops.flatten(x) if len(shape) == 1 else ops.reshape(x, shape=(len(x), *shape))

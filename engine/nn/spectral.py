@@ -1,5 +1,5 @@
-"""Spectral normalization (Miyato et al. 2018, "Spectral normalization for GANs"): weights with the largest singular
-value 1, so that a layer never lengthens a difference of its inputs."""
+"""Spectral normalization (Miyato et al. 2018, "Spectral normalization for GANs"): weights whose largest singular value
+is 1, so that a layer never increases the distance between two inputs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from engine.autograd.graph import Array, running
 from engine.autograd.tensor import plain
 
 _LEAST = 1e-12
-"""What a length is at least, so that nothing is divided by 0."""
+"""Lower bound of lengths, to avoid division by zero."""
 
 
 class SpectralNorm:
-    """Divides weights (..., units) by their largest singular value, as rows of inputs times columns of units.
+    """Divides weights (..., units), seen as a matrix (inputs, units), by their largest singular value.
 
-    The value is found by power iteration, one step in each pass with ``training=True``, from the vector of the pass
-    before: Algorithm 1. That vector is a buffer. Outside training it stays.
+    The value is estimated by power iteration (Algorithm 1), with one step in each pass with ``training=True`` that
+    starts from the vector of the previous pass. The vector is a buffer; inference does not change it.
 
     Args:
-        units: size of the weights' last axis.
-        rng: draws the first vector.
+        units: size of the last axis of the weights.
+        rng: generator for the initial vector.
     """
 
     def __init__(self, units: int, *, rng: np.random.Generator, dtype: DTypeLike) -> None:
@@ -32,7 +32,7 @@ class SpectralNorm:
         self.vector: Array = (vector / np.linalg.norm(vector)).astype(dtype)
 
     def __call__(self, weight: Any, *, training: bool) -> Any:
-        """The normalized weights; their gradient counts the singular value in, and its vectors as constants."""
+        """The normalized weights. Gradients flow through the singular value, but not through its vectors."""
         matrix = np.reshape(plain(weight), (-1, len(self.vector)))
         kept = self.vector.view(running.array_class)  # a traced view, so that a replay repeats the update
         left = _unit(np.matmul(matrix, kept))

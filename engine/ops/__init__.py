@@ -1,6 +1,6 @@
-"""Primitives: functions on arrays next to their VJPs, one module a topic. This is the public table.
+"""Primitives: functions on arrays next to their VJPs, one module per topic. This module lists the public ones.
 
-A NumPy function that :mod:`engine.ops.numpy_functions` does not list is refused on a tape, never ignored.
+On a tape, a NumPy function that :mod:`engine.ops.numpy_functions` does not list raises an error; it is never ignored.
 """
 
 from engine.ops import numpy_functions

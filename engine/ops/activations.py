@@ -1,7 +1,7 @@
-"""Activations: each takes its gradient from its output where it can, so that a tape need not keep the input.
+"""Activations. Where possible, the gradient is computed from the output, so that a tape need not keep the input.
 
-Exponentials are shifted by their maximum (Blanchard, Higham & Higham 2021, arXiv:1909.03469). Each is one record with
-fewer passes over memory than its parts would need.
+Exponentials are shifted by their maximum (Blanchard, Higham & Higham 2021, arXiv:1909.03469). Each activation is one
+record, which needs fewer passes over memory than a composition would.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from engine.errors import SettingError
 
 
 def _sigmoid(x: Any) -> Array:
-    y: Array = np.asanyarray(np.negative(x))  # NumPy gives a scalar for an array without axes
-    # exp overflows to infinity for large negative x, and 1 / infinity is the right answer.
+    y: Array = np.asanyarray(np.negative(x))  # NumPy returns a scalar for an array without axes
+    # exp overflows to infinity for large negative x, and 1 / infinity is the correct result.
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
     y += 1
@@ -74,7 +74,7 @@ def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
 
 
 def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
-    # The output has the input's sign. With a slope of 0 it is 0 there, which is not positive either.
+    # The output has the sign of the input. With slope 0, negative inputs give 0, which is not positive either.
     def vjp(g: Array) -> Array:
         slope: Array = (y > 0).astype(g.dtype)
         slope *= 1 - negative_slope
@@ -193,5 +193,5 @@ gelu = Primitive(
     "gelu",
     _gelu,
     _gelu_back,
-    doc="``x`` times the normal distribution below it, by its formula with tanh (Hendrycks & Gimpel 2016, equation 2).",
+    doc="``x`` times the normal CDF of ``x``, by the tanh approximation (Hendrycks & Gimpel 2016, equation 2).",
 )

@@ -1,4 +1,4 @@
-"""NumPy functions that are made of primitives: they need no rules of their own."""
+"""NumPy functions composed of primitives, which need no rules of their own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _listed(axes: Any) -> list[int]:
 
 
 def kron(a: Any, b: Any) -> Any:
-    """As ``np.kron``: each element of a times the whole of b (Van Loan 2000)."""
+    """As ``np.kron``: each element of a times all of b (Van Loan 2000)."""
     a, b = np.asanyarray(a), np.asanyarray(b)
     ndim = max(a.ndim, b.ndim)
     sizes = [(1,) * (ndim - x.ndim) + x.shape for x in (a, b)]
@@ -50,7 +50,7 @@ def kron(a: Any, b: Any) -> Any:
 
 
 def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
-    """As ``np.cross``, of vectors of three numbers."""
+    """As ``np.cross``, for vectors of three numbers."""
     if axis is not None:
         axisa = axisb = axisc = axis
     a, b = shape.moveaxis(np.asanyarray(a), axisa, -1), shape.moveaxis(np.asanyarray(b), axisb, -1)
@@ -86,7 +86,7 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
 
 
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
-    """As ``np.gradient``, which is linear along each axis: a product with the differences of unit vectors."""
+    """As ``np.gradient``. It is linear along each axis: a matrix product with the differences of unit vectors."""
     if is_tracked(varargs):
         raise GradientError("np.gradient has no gradient for distances", operation="np.gradient")
     axes = list(range(f.ndim)) if axis is None else [one % f.ndim for one in _listed(axis)]
@@ -125,7 +125,7 @@ def linspace(
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002 - NumPy's name
-    """As ``np.linalg.norm`` of vectors, for any order but 0, and of matrices for 1, 2, inf, ``fro`` and ``nuc``."""
+    """As ``np.linalg.norm``, for vectors with any order except 0, and for matrices with 1, 2, inf, ``fro``, ``nuc``."""
     if ord is None:
         return reductions.norm(x, axis=axis, keepdims=keepdims)
     axes = tuple(range(x.ndim)) if axis is None else tuple(_listed(axis))
@@ -162,7 +162,7 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> A
 
 
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
-    """As ``np.pad``, with constants or in a mode that repeats elements."""
+    """As ``np.pad``, with constants or with a mode that repeats elements."""
     if mode != "constant" or not np.any(np.not_equal(plain(constant_values), 0)):
         return moves.pad(x, pad_width, mode)
     if is_tracked((constant_values,)):

@@ -1,10 +1,10 @@
-"""Primitives on square matrices, and decompositions; all take stacks of matrices (..., rows, columns).
+"""Primitives on square matrices, and decompositions. All take stacks of matrices (..., rows, columns).
 
-The gradients of inverse, solution and determinant are those of Giles 2008 ("Collected matrix derivative results"),
-sections 2.2.3, 2.3.1 and 2.2.4; of eigenvalues and eigenvectors section 3.1; of the Cholesky factor those of Murray
-2016 (arXiv:1602.07527, equation 10); of the singular value decomposition those of Townsend 2016 ("Differentiating the
-singular value decomposition"). A symmetric matrix counts as one: both halves share the gradient. Eigenvectors of equal
-eigenvalues, and singular vectors of equal singular values, have no derivative: there the gradient is not finite.
+The gradients of inverse, solution and determinant follow Giles 2008 ("Collected matrix derivative results"), sections
+2.2.3, 2.3.1 and 2.2.4; those of eigenvalues and eigenvectors, section 3.1; those of the Cholesky factor, Murray 2016
+(arXiv:1602.07527, equation 10); those of the singular value decomposition, Townsend 2016 ("Differentiating the singular
+value decomposition"). For a symmetric matrix, both halves share the gradient. Eigenvectors of equal eigenvalues, and
+singular vectors of equal singular values, have no derivative; their gradients are not finite.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ det = Primitive(
     "det",
     lambda x: np.linalg.det(x),
     _det_back,
-    doc="Determinants; of a singular matrix the gradient is refused with NumPy's LinAlgError.",
+    doc="Determinants; the gradient at a singular matrix raises NumPy's LinAlgError.",
 )
 
 
 def _columns(b: Any) -> bool:
-    """Whether ``b`` of a solution is one vector, as NumPy takes it."""
+    """Whether NumPy treats ``b`` as a single vector."""
     return bool(b.ndim == 1)
 
 
 def _pulled(a: Any, b: Any, g: Any) -> Any:
-    """The gradient of a solution through the transposed matrices, also where several have one vector in common."""
+    """The gradient of a solution through the transposed matrices, also if several matrices share one vector."""
     if not _columns(b):
         return np.linalg.solve(_turned(a), g)
     return np.linalg.solve(_turned(a), g[..., None])[..., 0]
@@ -110,7 +110,7 @@ def _differences(values: Any) -> Any:
 
 
 def _given(x: Array, found: Array, **_: Any) -> Array:
-    """A part of a decomposition of x, which is computed once for all its parts."""
+    """A part of a decomposition of x. The decomposition is computed once for all of its parts."""
     return found.copy()
 
 
@@ -141,7 +141,7 @@ _eigenvectors = Primitive(
 
 
 def eigh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
-    """As ``np.linalg.eigh``: eigenvalues and eigenvectors of symmetric matrices, of which one half is read."""
+    """As ``np.linalg.eigh``: eigenvalues and eigenvectors of symmetric matrices. Only one half is read."""
     values, vectors = np.linalg.eigh(plain(a), UPLO)
     made = (_eigenvalues(a, found=values, vectors=vectors), _eigenvectors(a, found=vectors, values=values))
     return _EighResult(*made)
@@ -153,7 +153,7 @@ def eigvalsh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
 
 
 def _svd_part(part: int) -> Any:
-    """The rule of u, of the singular values, or of v transposed; ``parts`` are all three."""
+    """The rule for u, the singular values, or v transposed, by their position in ``parts``."""
 
     def rule(y: Any, x: Any, found: Array, parts: Any) -> Vjp:
         def vjp(g: Any) -> Any:
@@ -189,10 +189,10 @@ _right = _svd_primitive("svd_right", 2)
 
 
 def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
-    """As ``np.linalg.svd``; with ``full_matrices`` for square matrices only, and not ``hermitian``.
+    """As ``np.linalg.svd``; ``full_matrices`` only for square matrices, and without ``hermitian``.
 
     Raises:
-        GradientError: for the others there is no gradient here.
+        GradientError: other uses have no gradient.
     """
     if hermitian or (compute_uv and full_matrices and a.shape[-1] != a.shape[-2]):
         raise GradientError(

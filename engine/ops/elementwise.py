@@ -1,6 +1,6 @@
-"""Elementwise primitives: arithmetic, powers, exponentials, comparisons that choose.
+"""Elementwise primitives: arithmetic, powers, exponentials, and selections such as maximum and where.
 
-Derivatives not spelled out here are in any table, for instance Abramowitz & Stegun 3.3 and 4.2 to 4.5.
+Standard derivatives are in any table, for example Abramowitz & Stegun 3.3 and 4.2 to 4.5.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ remainder = Primitive(
     np.remainder,
     lambda y, a, b: unbroadcast(y, a, lambda g: g),
     lambda y, a, b: unbroadcast(y, b, lambda g: g * -np.floor(np.true_divide(a, b))),
-    doc="What is left of a by whole parts of b, with the sign of b.",
+    doc="The remainder of a divided by b, with the sign of b.",
 )
 fmod = Primitive(
     "fmod",
     np.fmod,
     lambda y, a, b: unbroadcast(y, a, lambda g: g),
     lambda y, a, b: unbroadcast(y, b, lambda g: g * -np.trunc(np.true_divide(a, b))),
-    doc="What is left of a by whole parts of b, with the sign of a.",
+    doc="The remainder of a divided by b, with the sign of a.",
 )
 
 
@@ -115,12 +115,12 @@ nan_to_num = Primitive(
     "nan_to_num",
     _nan_to_num,
     lambda y, x, **_: lambda g: np.where(np.isfinite(x), g, 0),
-    doc="Finite numbers for those that are not; there the slope is 0.",
+    doc="Replaces values that are not finite by finite ones; their slope is 0.",
 )
 
 
 def _sinc_slope(y: Any, x: Any) -> Any:
-    """The slope of sin(pi x) / (pi x): near 0 by its series, where the difference below loses its digits."""
+    """The slope of sin(pi x) / (pi x). Near 0, it uses the series, because the difference below loses precision."""
     near = np.less(np.abs(x), 0.01)
     square_ = math.pi**2 * x * x
     series = x * (-(math.pi**2) / 3) * (1 - square_ / 10 * (1 - square_ / 28 * (1 - square_ / 54)))
@@ -131,7 +131,7 @@ sinc = Primitive("sinc", np.sinc, lambda y, x: lambda g: g * _sinc_slope(y, x))
 
 
 def _power_base(g: Array, a: Any, b: Any) -> Any:
-    """``g * b * a ** (b - 1)``, and 0 where b is 0: there the power is constant, even at a = 0."""
+    """``g * b * a ** (b - 1)``, and 0 where b is 0, because the power is then constant, even at a = 0."""
     if np.ndim(b) == 0 and b != 0:
         return g * (b * np.power(a, b - 1))
     constant = np.equal(b, 0)
@@ -139,7 +139,7 @@ def _power_base(g: Array, a: Any, b: Any) -> Any:
 
 
 def _power_exponent(g: Array, y: Array, a: Any) -> Any:
-    """``g * y * log a``, and its limit 0 where a is 0 and the exponent is not negative."""
+    """``g * y * log a``, and its limit 0 where a is 0 and the exponent not negative."""
     zero = np.logical_and(np.equal(a, 0), np.isfinite(y))
     return np.where(zero, 0, g * y * np.log(np.where(zero, np.ones_like(a), a)))
 
@@ -153,7 +153,7 @@ power = Primitive(
 
 
 def _share(chosen: Any, other: Any, y: Array) -> Any:
-    """The weight of ``chosen`` in a maximum or minimum ``y``: 1 where it won, 1/2 each where both did."""
+    """The weight of ``chosen`` in a maximum or minimum ``y``: 1 where it was selected, 1/2 where both are equal."""
     return np.equal(chosen, y) / np.where(np.equal(chosen, other), 2, 1).astype(y.dtype)
 
 
@@ -176,14 +176,14 @@ fmax = Primitive(
     np.fmax,
     lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
     lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
-    doc="The larger one, or the one that is a number.",
+    doc="The larger of both; if one is NaN, the other one.",
 )
 fmin = Primitive(
     "fmin",
     np.fmin,
     lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
     lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
-    doc="The smaller one, or the one that is a number.",
+    doc="The smaller of both; if one is NaN, the other one.",
 )
 
 
@@ -227,7 +227,7 @@ clip = Primitive(
     lambda y, x, low=None, high=None: unbroadcast(
         y, high, lambda g: g * np.logical_or(_above(x, high), _above(low, high))
     ),
-    doc="``x`` limited to [low, high]; the gradient passes inside and on the bounds. ``high`` wins over ``low``.",
+    doc="``x`` limited to [low, high]; the gradient passes inside and on the bounds. ``high`` overrides ``low``.",
 )
 
 

@@ -1,6 +1,6 @@
-"""Products of matrices: matmul, einsum, and the affine map of a dense layer.
+"""Matrix products: matmul, einsum, and the affine map of a dense layer.
 
-The gradients of a product are those of Giles 2008 ("Collected matrix derivative results", section 2.2.2).
+The gradients of a product follow Giles 2008 ("Collected matrix derivative results", section 2.2.2).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _matmul_back_right(y: Array, a: Any, b: Array) -> Vjp:
 
 
 def _promote(g: Array, rows: bool, columns: bool) -> Array:
-    """Give the gradient of a product with vectors back the axes that the vectors lacked."""
+    """Insert the axes of vectors, which a product drops, into its gradient."""
     if columns:
         g = g[..., None]
     return g[..., None, :] if rows else g
@@ -63,8 +63,8 @@ def _einsum(*operands: Array, subscripts: str) -> Any:
 
 
 def _einsum_back(position: int, y: Array, *operands: Array, subscripts: str) -> Vjp:
-    # The sum is linear in each operand: its gradient is the sum of the result's gradient times the other operands,
-    # over all letters but its own. Letters of its own alone were summed up: there the gradient is repeated.
+    # The sum is linear in each operand. The gradient of an operand is the sum of the result's gradient times the other
+    # operands, over all letters that the operand lacks. Along letters that only the operand has, it is repeated.
     terms, result = _einsum_terms(subscripts)
     mine, shape = terms[position], operands[position].shape
     others = [(term, operand) for i, (term, operand) in enumerate(zip(terms, operands, strict=True)) if i != position]
@@ -89,7 +89,7 @@ def _einsum_terms(subscripts: str) -> tuple[list[str], str]:
         result = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
     if "." in subscripts or any(len(set(term)) < len(term) for term in terms):
         raise GradientError(
-            f"np.einsum({subscripts!r}) has no gradient: neither dots nor a letter twice in a term are known here",
+            f"np.einsum({subscripts!r}) has no gradient: dots, and a letter twice in a term, are not supported",
             operation="np.einsum",
         )
     return terms, result
@@ -142,9 +142,10 @@ def _affine_back_bias(y: Array, x: Array, w: Array, b: Array) -> Vjp:
 def sum_over_rows(matrix: Array) -> Array:
     """The sum of the rows of a matrix (rows, columns): (columns,).
 
-    As products with ones, of ``SUMMED_ROWS`` at a time, whose sums are summed alike. NumPy adds pairwise only along
-    memory; down the columns it adds one row after the other, which takes twice as long, and its error grows with their
-    number: with 100,000 float32 rows of 10,000 plus noise of deviation 1, the mean was wrong by 7 deviations.
+    Computed as products with ones, ``SUMMED_ROWS`` rows at a time; the partial sums are added in the same way. NumPy's
+    pairwise summation works only along contiguous memory. Down columns, NumPy adds one row after the other, which takes
+    twice as long, with an error that grows with the number of rows: for 100,000 float32 rows of 10,000 plus noise with
+    standard deviation 1, the mean was wrong by 7.
     """
     count, columns = matrix.shape
     blocks, rest = divmod(count, SUMMED_ROWS)

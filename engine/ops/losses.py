@@ -1,4 +1,4 @@
-"""Losses as sums over a batch; the cross-entropies take logits, where they neither overflow nor take the log of 0."""
+"""Losses as sums over a batch. Cross-entropies take logits, to avoid overflow and the logarithm of 0."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _softmax_cross_entropy(
             operation="softmax_cross_entropy",
             shapes=(x.shape, np.shape(labels)),
         )
-    check_labels(labels, *x.shape)  # -1 would count from the last class
+    check_labels(labels, *x.shape)  # -1 would select the last class
     log_likelihood = log_softmax.forward(x)
     if class_weights is not None:
         losses = _smooth_targets(x, labels, label_smoothing) * log_likelihood
@@ -91,7 +91,7 @@ def _softmax_cross_entropy(
 
 
 def _row_weights(x: Array, labels: Any, class_weights: Array) -> Array:
-    """The weight of each row's label, as a column: (batch, 1)."""
+    """The class weight of each row's label, as a column (batch, 1)."""
     if class_weights.shape != (x.shape[1],):
         raise ShapeError(
             f"softmax_cross_entropy: {class_weights.shape} class weights for {x.shape[1]} classes",

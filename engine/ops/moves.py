@@ -1,7 +1,7 @@
-"""NumPy functions that only move, repeat or drop elements: one VJP serves them all.
+"""NumPy functions that only move, repeat or drop elements. One VJP works for all of them.
 
-Such a function moves the positions of elements as it moves the elements. So the backward pass applies it to the
-positions 1, 2, 3, ... and finds for each element of the result where it came from; 0 stands for padding.
+The backward pass applies such a function to the positions 1, 2, 3, ... of the elements. The result shows the origin of
+each output element; 0 means padding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _move_back(y: Array, x: Array, move: Move) -> Vjp:
     def vjp(g: Array) -> Array:
         origins = move(np.arange(1, size + 1).reshape(shape))
         gradient = np.zeros(size + 1, g.dtype)
-        np.add.at(gradient, origins, g)  # adds for an element that was repeated, which = would not
+        np.add.at(gradient, origins, g)  # unlike =, adds up the gradients of a repeated element
         return gradient[1:].reshape(shape)
 
     return vjp
@@ -47,7 +47,7 @@ _moved = Primitive(
 
 
 def moving(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The differentiable form of a NumPy function whose first argument is the array, and whose result is an array."""
+    """The differentiable form of a NumPy function that takes an array as first argument and returns an array."""
 
     def on_tape(x: Any, *args: Any, **options: Any) -> Any:
         args, options = snapshot(args), snapshot(options)
@@ -57,7 +57,7 @@ def moving(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As :func:`moving`, for functions whose result is a list of arrays."""
+    """Like :func:`moving`, for functions that return a list of arrays."""
 
     def on_tape(x: Any, *args: Any, **options: Any) -> Any:
         args, options = snapshot(args), snapshot(options)
@@ -71,7 +71,7 @@ _PADS = ("edge", "reflect", "symmetric", "wrap")
 
 
 def pad(x: Any, pad_width: Any, mode: str = "constant") -> Any:
-    """As ``np.pad``, with zeros or in a mode that repeats elements."""
+    """As ``np.pad``, with zeros or with a mode that repeats elements."""
     if mode not in ("constant", *_PADS):
         modes = ", ".join(_PADS)
         raise GradientError(

@@ -1,6 +1,6 @@
-"""Normalization of batches (Ioffe & Szegedy 2015, arXiv:1502.03167; the last axis, by all others) and of their rows.
+"""Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167: each channel over all other axes), layer normalization.
 
-Inside, arrays are *rows*: (channels, all else), a view of matrices and of images that lie in memory as planes.
+Internally, arrays are *rows*, (channels, everything else): a view of matrices, and of images in the layout of planes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _normalize_back_input(
     shape, count = x.shape, centred.shape[1]
 
     def vjp(g: Array) -> Array:
-        # Page 4 of the paper, with the gradients of mean and variance put in: what is left is
+        # Page 4 of the paper, with the gradients of mean and variance substituted:
         # factor * (g - mean of g - centred * inverse^2 * mean of (g * centred)).
         rows = _as_rows(g)
         factor = np.multiply(inverse, _column(scale))
@@ -73,7 +73,7 @@ def _normalize_back_scale(
 
 
 def _standardize(x: Any, epsilon: float) -> tuple[Any, Any]:
-    """x with mean 0 and variance 1, and what its deviations were multiplied by."""
+    """x with mean 0 and variance 1, and the factor by which its deviations were multiplied."""
     axes = tuple(range(x.ndim - 1))
     centred = x - np.mean(x, axis=axes, keepdims=True)
     inverse = 1 / np.sqrt(np.mean(centred * centred, axis=axes, keepdims=True) + epsilon)
@@ -105,15 +105,15 @@ _normalized = Primitive(
 
 
 def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[Any, Array, Array]:
-    """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, by the statistics of the batch: Algorithm 1.
+    """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, with the statistics of the batch (Algorithm 1).
 
     Args:
         x: (batch, ..., channels).
         scale, shift: (channels,).
 
     Returns:
-        The result, and each channel's mean and variance (channels,), which carry no gradient: that through the
-        statistics is part of the result's. The variance divides by the count.
+        The result, and the mean and variance of each channel (channels,). These have no gradient of their own, because
+        the gradient through the statistics is part of that of the result. The variance is the biased one.
 
     Raises:
         ShapeError: the last axes differ.
@@ -139,10 +139,10 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
 
 
 def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> Any:
-    """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, by the statistics of each row of the batch.
+    """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, with the statistics of each example.
 
     Args:
-        x: (batch, ..., channels); the statistics go over all axes but the first.
+        x: (batch, ..., channels); the statistics cover all axes except the first.
         scale, shift: (channels,).
 
     Raises:

@@ -1,6 +1,6 @@
-"""Which primitive, or function made of primitives, stands for a NumPy function, ufunc or method on a tape.
+"""Maps NumPy functions, ufuncs and methods to primitives, or functions composed of them, for use on a tape.
 
-A function that is in none of these tables is refused on a tape, never ignored.
+On a tape, a function that is in none of these tables raises an error; it is never ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.ops import activations, composed, decompositions, elementwise, linal
 
 
 def register() -> None:
-    """Put the tables where tensors look them up."""
+    """Register the tables in :mod:`engine.autograd.numpy_dispatch`."""
     numpy_dispatch.UFUNCS.update(_ELEMENTWISE | _COMPOSED)
     numpy_dispatch.REDUCTIONS.update(_REDUCTIONS)
     numpy_dispatch.FUNCTIONS.update(_MOVED | _SPLIT | _FUNCTIONS)
@@ -39,12 +39,12 @@ def _float_power(a: Any, b: Any) -> Any:
 
 
 def _flatten(x: Any) -> Any:
-    return shape.ravel(_positive(x))  # a copy, which np.ravel need not give
+    return shape.ravel(_positive(x))  # always a copy, unlike np.ravel
 
 
 def _dot(a: Any, b: Any) -> Any:
     if np.ndim(a) == 0 or np.ndim(b) == 0:
-        return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot takes Python's numbers for float64
+        return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot treats Python numbers as float64
     if np.ndim(b) > 2:
         raise GradientError("np.dot has no gradient beyond two axes; use np.matmul", operation="np.dot")
     return linalg.matmul(a, b)
@@ -76,7 +76,7 @@ def _outer(a: Any, b: Any) -> Any:
 
 def _inner(a: Any, b: Any) -> Any:
     if np.ndim(a) == 0 or np.ndim(b) == 0:
-        return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot takes Python's numbers for float64
+        return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot treats Python numbers as float64
     if np.ndim(b) > 2:
         raise GradientError("np.inner has no gradient beyond two axes; use np.einsum", operation="np.inner")
     return linalg.matmul(a, shape.transpose(b))
@@ -232,7 +232,7 @@ _METHODS: dict[str, Any] = {
     "transpose": _transpose_method,
     "var": reductions.var,
 }
-# Comparisons, tests, positions and shapes: constant almost everywhere.
+# Comparisons, tests, positions and shapes are constant almost everywhere.
 _NO_GRADIENT: set[Any] = {
     *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
     *(np.isfinite, np.isinf, np.isnan, np.signbit, np.sign, np.floor, np.ceil, np.trunc, np.rint),

@@ -19,7 +19,7 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
 
 
 def _kept_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-    """The shape a reduction has with ``keepdims=True``."""
+    """The shape of the result with ``keepdims=True``."""
     reduced = _axes(axis, len(shape))
     return tuple(1 if i in reduced else size for i, size in enumerate(shape))
 
@@ -45,7 +45,7 @@ def _mean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 
 def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    # Nothing was averaged only if x is empty: then so is its gradient, whatever the count.
+    # The count is 0 only if x is empty. Then its gradient is empty too, whatever the count.
     shape, kept, count = x.shape, _kept_shape(x.shape, axis), _count(x.shape, axis) or 1
     return lambda g: np.broadcast_to(g.reshape(kept) / count, shape)
 
@@ -62,7 +62,7 @@ def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
     return lambda g: g.reshape(kept) * (2 / free) * _centred(x, axis)
 
 
-var = Primitive("var", _var, _var_back, doc="Variance over ``axis``; divides by the count less ``ddof``.")
+var = Primitive("var", _var, _var_back, doc="Variance over ``axis``; divides by the count minus ``ddof``.")
 
 
 def _std(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
@@ -74,7 +74,7 @@ def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
 
     def vjp(g: Array) -> Array:
         deviation = y.reshape(kept)
-        flat = np.equal(deviation, 0)  # all elements equal: there the slope is 0, as for abs
+        flat = np.equal(deviation, 0)  # all elements are equal: slope 0, as for abs
         share = np.where(flat, 0, g.reshape(kept) / np.where(flat, 1, deviation))
         slopes: Array = share * (1 / free) * _centred(x, axis)
         return slopes
@@ -86,7 +86,7 @@ std = Primitive("std", _std, _std_back, doc="Standard deviation over ``axis``: t
 
 
 def _free(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
-    """What a variance divides by; NaN where NumPy would divide by 0, so that the gradient is NaN too."""
+    """The divisor of a variance; NaN if NumPy would divide by 0, so that the gradient is NaN too."""
     free = _count(shape, axis) - ddof
     return free if free > 0 else np.nan
 
@@ -109,7 +109,7 @@ def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False
 
     def share(g: Array) -> Array:
         winners: Array = np.equal(x, y.reshape(kept))
-        # Equal winners share the gradient: any other choice would depend on their order.
+        # Equal extremes share the gradient; any other choice would depend on their order.
         shares: Array = winners * (g.reshape(kept) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
         return shares
 
@@ -130,7 +130,7 @@ def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) ->
     order = (*(i for i in range(x.ndim) if i not in axes), *axes)
 
     def vjp(g: Array) -> Array:
-        # For each element the product of those before and of those after it: y / x would divide by zeros.
+        # For each element, the product of those before and after it; y / x would divide by zero.
         moved = np.transpose(x, order)
         rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis))
         ones = np.ones((*rows.shape[:-1], 1), x.dtype)
@@ -144,7 +144,7 @@ def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) ->
 
 
 def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    """As above, with the products of the others one by one: more work, and each a product again."""
+    """Like the rule above, but with a separate, recordable product for each element, which is more work."""
     kept = _kept_shape(x.shape, axis)
     axes = _axes(axis, x.ndim)
     order = (*(i for i in range(x.ndim) if i not in axes), *axes)
@@ -171,7 +171,7 @@ def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
     return lambda g: np.flip(np.cumsum(np.flip(g, along), axis=along), along).reshape(shape)
 
 
-cumsum = Primitive("cumsum", _cumsum, _cumsum_back, doc="Sums of all elements up to each along ``axis``.")
+cumsum = Primitive("cumsum", _cumsum, _cumsum_back, doc="Cumulative sums along ``axis``.")
 
 
 def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:

@@ -62,13 +62,13 @@ def _take(x: Array, index: Any) -> Array:
 
 
 def _repeats(index: Any) -> bool:
-    """Whether an index can name an element twice: only arrays of integers can."""
+    """Whether an index can select an element twice; only integer arrays can."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(part, np.ndarray) and part.ndim > 0 and part.dtype != np.bool_ for part in parts)
 
 
 def _as_index(part: Any) -> Any:
-    """A part of an index as a VJP may keep it: an integer, a slice, None, Ellipsis, or an array of its own."""
+    """A part of an index for a VJP to keep: an integer, a slice, None, Ellipsis, or a copy of an array."""
     if part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer, np.bool_)):
         return part
     if not isinstance(part, np.ndarray) and hasattr(part, "__index__"):
@@ -81,11 +81,11 @@ def _take_back(y: Array, x: Array, index: Any) -> Vjp:
     shape = x.shape
 
     def scatter(g: Array) -> Array:
-        g = np.asanyarray(g)  # NumPy gives a scalar for an array without axes
+        g = np.asanyarray(g)  # NumPy returns a scalar for an array without axes
         gradient = np.empty_like(g, order="C", shape=shape)
         gradient[...] = 0
         if _repeats(index):
-            np.add.at(gradient, index, g)  # adds for an element that was taken twice, which = would not
+            np.add.at(gradient, index, g)  # unlike =, adds up the gradients of a repeated element
         else:
             gradient[index] = g
         return gradient
@@ -155,7 +155,7 @@ def _flatten(x: Array) -> Array:
     inner = (*range(1, x.ndim), 0)
     columns = np.empty_like(x, order="C", shape=[x.shape[axis] for axis in inner])
     columns[...] = x.transpose(inner)
-    return columns.reshape(math.prod(x.shape[1:]), len(x)).T  # -1 would be anything in an empty batch
+    return columns.reshape(math.prod(x.shape[1:]), len(x)).T  # -1 would be ambiguous for an empty batch
 
 
 def _flatten_back(y: Array, x: Array) -> Vjp:
@@ -163,26 +163,24 @@ def _flatten_back(y: Array, x: Array) -> Vjp:
     return lambda g: np.reshape(g, shape)
 
 
-flatten = Primitive(
-    "flatten", _flatten, _flatten_back, doc="Images, or whatever has a batch axis, as rows: (batch, features)."
-)
+flatten = Primitive("flatten", _flatten, _flatten_back, doc="Anything with a batch axis as vectors (batch, features).")
 
 
-# Composed of the above: they need no rules of their own.
+# Composed of the functions above, without rules of their own.
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
-    """Exchange two axes."""
+    """Swap two axes."""
     return transpose(x, axes=np.swapaxes(_axes_as_sizes(x), axis1, axis2).shape)
 
 
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
-    """Move axes to other places."""
+    """Move axes to other positions."""
     return transpose(x, axes=np.moveaxis(_axes_as_sizes(x), source, destination).shape)
 
 
 def _axes_as_sizes(x: Any) -> Array:
-    """An empty array of shape (0, 1, 2, ...): NumPy moves its axes, and the sizes say which went where."""
+    """An empty array of shape (0, 1, 2, ...). After NumPy has moved its axes, the sizes show the permutation."""
     return np.empty(tuple(range(np.ndim(x))), np.bool_)
 
 
@@ -197,5 +195,5 @@ def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
 
 
 def ravel(x: Any) -> Any:
-    """All elements in a row."""
+    """All elements as one vector."""
     return reshape(x, shape=-1)

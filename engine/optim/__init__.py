@@ -1,1 +1,1 @@
-"""Optimizers, gradient clipping, learning-rate schedules, averages of weights."""
+"""Optimizers, gradient clipping, gradient accumulation, learning rate schedules, weight averaging."""

@@ -1,4 +1,4 @@
-"""Gradient accumulation: the gradients of several batches as those of one, where one would not fit into memory."""
+"""Gradient accumulation: one update from the gradients of several batches, to save memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.nn.losses import Reduction
 
 
 class Accumulation:
-    """Sums of gradients, by the network that they belong to.
+    """Sums of gradients per network.
 
     Args:
-        batches: how many make one update. The last update of an epoch has what batches are left.
-        reduction: ``mean`` weighs each batch by its size, so that the sum is the gradient of the mean over all images.
+        batches: number of batches per update. The last update of an epoch uses the remaining batches.
+        reduction: ``mean`` weights each batch by its size, so that the sum is the gradient of the mean over all images.
 
     Raises:
         SettingError: ``batches`` is not positive.
@@ -30,17 +30,17 @@ class Accumulation:
         self._sums: dict[Hashable, tuple[list[Array], int]] = {}
 
     def update_of(self, step: int, steps_per_epoch: int) -> int:
-        """The number of the update that ``step`` is part of; both count from 0 over the whole run."""
+        """The number of the update to which ``step`` belongs; both count from 0 over the whole run."""
         epoch, position = divmod(step, steps_per_epoch)
         return epoch * -(-steps_per_epoch // self.batches) + position // self.batches
 
     def completes(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether the update comes after this step."""
+        """Whether this step completes an update."""
         position = step % steps_per_epoch + 1
         return position % self.batches == 0 or position == steps_per_epoch
 
     def clear(self) -> None:
-        """Forget what was added and not taken."""
+        """Discard gradients that were added and not taken."""
         self._sums.clear()
 
     def add(self, network: Hashable, gradients: Sequence[Array], count: int) -> None:
@@ -55,7 +55,7 @@ class Accumulation:
         self._sums[network] = (sums, before + count)
 
     def take(self, network: Hashable) -> list[Array]:
-        """The gradients of all that was added since the last time; none if there was nothing."""
+        """The sums of the gradients added since the last call; empty if there are none."""
         sums, count = self._sums.pop(network, ([], 0))
         if self.batches > 1 and self.reduction == "mean":
             for total in sums:

@@ -26,7 +26,7 @@ class Adam(Descent):
     """Adam, Algorithm 1 of Kingma & Ba 2015 (arXiv:1412.6980).
 
     Args:
-        clip_norm: gradients are clipped first, see :func:`clip_by_global_norm`; None: not at all.
+        clip_norm: clip gradients first, see :func:`clip_by_global_norm`; None: no clipping.
 
     Raises:
         SettingError: a learning rate, epsilon or clip norm that is not positive, a beta outside [0, 1).
@@ -53,13 +53,13 @@ class Adam(Descent):
         self._second: list[Array] = []
 
     def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step; destroys the gradients."""
+        """Take one step. Overwrites the gradients."""
         self._prepare(parameters, gradients)
         if not self._first:
             self._first = [memory.zeros(p.shape, p.dtype) for p in parameters]
             self._second = [memory.zeros(p.shape, p.dtype) for p in parameters]
-        # The order of section 2's last paragraph, where both bias corrections become scalars outside the arrays. The
-        # moments are kept as sums, so that their factors 1 - beta become scalars too: ten passes instead of twelve.
+        # The efficient order from the last paragraph of section 2, which turns both bias corrections into scalars. The
+        # moments are stored as sums, which turns the factors 1 - beta into scalars too: ten passes instead of twelve.
         root = ((1 - self.beta2**self._steps) / (1 - self.beta2)) ** 0.5
         rate = learning_rate * root * (1 - self.beta1) / (1 - self.beta1**self._steps)
         epsilon = self.epsilon * root
@@ -102,19 +102,19 @@ class Adam(Descent):
         steps = load_step_count(state)
         check_rest(state, len(first) + len(second) + ("steps" in state))
         if (steps > 0) != bool(first) or bool(first) != bool(second):
-            raise CheckpointError("the optimizer's step count and moments do not belong together", tensor="steps")
+            raise CheckpointError("the optimizer's step count and moments are inconsistent", tensor="steps")
         self._steps, self._first, self._second = steps, first, second
 
 
 class AdamW(Adam):
     """Adam with decoupled weight decay, Algorithm 2 of Loshchilov & Hutter 2019 (arXiv:1711.05101).
 
-    Before Adam's step, whose moments do not see the decay: ``p = p - learning_rate * weight_decay * p``, with the
-    scheduled learning rate, as PyTorch has it.
+    Before Adam's step, ``p = p - learning_rate * weight_decay * p`` with the scheduled learning rate, as in PyTorch.
+    The decay does not enter the moments.
 
     Args:
         weight_decay: not negative.
-        decay_biases: False spares what has one axis only: biases, and the scale and shift of a batch norm.
+        decay_biases: False excludes parameters with one axis: biases, and scale and shift of normalization layers.
         clip_norm: as for Adam.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Moving averages of a network's weights over the steps of a run: often better than the last weights, with less noise.
+"""Moving averages of a network's weights over the steps of a run, which are less noisy and often better than the last
+weights.
 
 Polyak & Juditsky 1992; with exponential weights for the generator of a GAN: Yazici et al. 2019 (arXiv:1806.04498).
 """
@@ -19,16 +20,16 @@ _PREFIX = "training."
 
 
 class AveragedWeights:
-    """An exponential moving average of a network's weights, beside the weights that training goes on with.
+    """An exponential moving average of a network's weights. Training continues with the weights themselves.
 
     After step t, counted from 0: ``average = d * average + (1 - d) * weights``, where ``d`` is the smaller of ``decay``
-    and ``(1 + t) / (10 + t)``: the initial weights are soon forgotten. The running statistics of a batch norm belong to
-    the weights that they were taken with, and are averaged alike.
+    and ``(1 + t) / (10 + t)``, so that the influence of the initial weights fades quickly. Running statistics of batch
+    norms belong to the weights, and are averaged in the same way.
 
     Args:
-        network: whose weights are averaged. It has the training's weights but within :meth:`in_use`.
-        decay: in [0, 1): an average looks back over some ``1 / (1 - decay)`` steps. None: no average is
-            kept, and :meth:`in_use` changes nothing.
+        network: the network whose weights are averaged. It has the training weights, except within :meth:`in_use`.
+        decay: in [0, 1); the average covers about ``1 / (1 - decay)`` steps. None: no average, and :meth:`in_use`
+            changes nothing.
 
     Raises:
         SettingError: the decay is out of range.
@@ -45,7 +46,7 @@ class AveragedWeights:
 
     @property
     def arrays(self) -> list[Array]:
-        """What :meth:`load_state_dict` changes: weights, running statistics, and the averages of both."""
+        """The arrays that :meth:`load_state_dict` changes: weights, running statistics, and the averages of both."""
         return [*self.network.parameters, *self.network.buffers, *self._averages]
 
     def update(self, step: int) -> None:
@@ -61,7 +62,7 @@ class AveragedWeights:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Inside, the network has the averages as its weights."""
+        """Inside the block, the network has the averages as its weights."""
         self._swap()
         try:
             yield
@@ -75,9 +76,9 @@ class AveragedWeights:
             np.copyto(average, kept)
 
     def state_dict(self) -> dict[str, Array]:
-        """The averages under the names of the network's weights, and the weights under ``training.`` and these names.
+        """The averages, named like the network's weights, and the training weights, with the prefix ``training.``.
 
-        So inference reads the same names with and without averages.
+        So inference reads the same names with and without averaging.
         """
         if self.decay is None:
             return self.network.state_dict()
@@ -86,7 +87,7 @@ class AveragedWeights:
             return self.network.state_dict() | training
 
     def load_state_dict(self, tensors: Mapping[str, Array], prefix: str = "") -> None:
-        """Continue from such a state, or from that of a network without averages; all names begin with ``prefix``.
+        """Load such a state, or that of a network without averages. All names begin with ``prefix``.
 
         Raises:
             CheckpointError: the tensors do not fit the network.

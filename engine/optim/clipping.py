@@ -1,4 +1,4 @@
-"""Gradient clipping by the norm of all gradients together."""
+"""Gradient clipping by global norm."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def global_norm(gradients: Sequence[Array]) -> float:
     """The Euclidean norm of all gradients together, as if they were one vector."""
     squares = 0.0
     for gradient in gradients:
-        # A dot product reads memory once and writes none. The order of memory is as good as any for a sum.
+        # A dot product reads memory once and writes none. For a sum, the memory order does not matter.
         row = np.asarray(gradient).ravel(order="K")
         with np.errstate(over="ignore"):
             square = float(np.dot(row, row))
-        if math.isinf(square):  # float32 ends at 3e38: the square of a number that is finite may not be
+        if math.isinf(square):  # float32 ends at 3e38, so the square of a finite number may overflow
             wide = row.astype(np.float64)
             square = float(np.dot(wide, wide))
         squares += square
@@ -28,10 +28,10 @@ def global_norm(gradients: Sequence[Array]) -> float:
 def clip_by_global_norm(gradients: Sequence[Array], bound: float) -> float:
     """Scale all gradients by one factor, in place, so that their global norm is at most ``bound``.
 
-    Algorithm 1 of Pascanu et al. 2013 (arXiv:1211.5063); the factor is ``bound / (norm + 1e-6)``, as PyTorch has it.
+    Algorithm 1 of Pascanu et al. 2013 (arXiv:1211.5063); the factor is ``bound / (norm + 1e-6)``, as in PyTorch.
 
     Returns:
-        The norm before.
+        The norm before clipping.
     """
     refuse_in_trace("clip_by_global_norm")
     norm = global_norm(gradients)

@@ -1,7 +1,7 @@
-"""What an optimizer is, and what all of them share: settings, clipping before each step, state of past steps.
+"""The interface of optimizers, and their common parts: settings, clipping before each step, and state.
 
-Optimizers change parameters in place, from gradients, with a learning rate given for each step. Their state is made at
-the first step and is part of a checkpoint: a resumed optimizer gives the same bits.
+Optimizers update parameters in place from gradients, with a learning rate that is given for each step. Their state is
+created at the first step and is part of a checkpoint, so that a resumed optimizer gives the same bits.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from engine.optim.clipping import clip_by_global_norm
 CACHE_BLOCK_ELEMENTS = 2**16
 """Elements updated at a time: the operands of one block stay in a core's second-level cache."""
 UNDERFLOW = 1e-30
-"""Magnitude below which an element of momentum's sums counts as 0. Below 1e-38 a float32 is denormal, and some
-processors need a hundred times as long for those; momentum 0.9 is there 830 steps after the last gradient."""
+"""Magnitude below which elements of momentum sums are set to 0. Below 1e-38, a float32 is denormal, which some
+processors handle a hundred times more slowly; with momentum 0.9, this happens 830 steps after the last gradient."""
 UNDERFLOW_INTERVAL_STEPS = 32
-"""Steps from one search for such elements to the next."""
+"""Number of steps between two searches for such elements."""
 
 
 class Optimizer(Protocol):
-    """What a trainer asks of an optimizer.
+    """The interface of an optimizer.
 
     Attributes:
-        learning_rate: the rate that a schedule's factor multiplies.
+        learning_rate: the base rate, which is multiplied by the factor of the schedule.
     """
 
     learning_rate: float
 
     def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step. The gradients are used as scratch memory and hold nothing useful afterwards."""
+        """Take one step. The gradients are used as scratch memory and are overwritten."""
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the state by name; empty before the first step."""
 
     def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
-        """Continue from ``state``, made by an optimizer of the same kind for parameters of the same shapes."""
+        """Load the ``state`` of an optimizer of the same kind for parameters with the same shapes."""
 
 
 class Descent:
-    """The settings that all optimizers here share, and what is done before each step."""
+    """Base of all optimizers: common settings, and the checks and clipping before each step."""
 
     def __init__(
         self, learning_rate: float, *, weight_decay: float, decay_biases: bool, clip_norm: float | None
@@ -81,7 +81,7 @@ class Descent:
         self._steps += 1
 
     def _flush_underflow(self, sums: Sequence[Array], scratch: Sequence[Array]) -> None:
-        """Every ``UNDERFLOW_INTERVAL_STEPS``, set elements of ``sums`` to 0 that are too small to move a parameter."""
+        """Every ``UNDERFLOW_INTERVAL_STEPS``, set elements of ``sums`` to 0 that are too small to have an effect."""
         if self._steps % UNDERFLOW_INTERVAL_STEPS:
             return
         for whole, other in in_step(sums, scratch):
@@ -94,13 +94,13 @@ class Descent:
 
 
 def in_step(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
-    """Walk through groups of arrays in step, as plain arrays."""
+    """Iterate over groups of arrays in parallel, as plain arrays."""
     for group in zip(*groups, strict=True):
         yield tuple(np.asarray(array) for array in group)
 
 
 def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """Arrays of one shape in pieces that fit the cache: an update of many passes is then bound by arithmetic."""
+    """Split arrays of one shape into blocks that fit the cache, so that memory does not limit updates."""
     size = arrays[0].size
     if size <= CACHE_BLOCK_ELEMENTS or not all(array.flags.c_contiguous for array in arrays):
         yield arrays
@@ -123,7 +123,7 @@ def check_fraction(name: str, value: float) -> None:
 
 
 def load_moments(state: Mapping[str, Array], kind: str, parameters: Sequence[Tensor]) -> list[Array]:
-    """Copies of the arrays ``kind.0``, ``kind.1``, ...: one a parameter, or none at all."""
+    """Copies of the arrays ``kind.0``, ``kind.1``, ...: one per parameter, or none."""
     names = [f"{kind}.{i}" for i in range(len(parameters))]
     if not any(name in state for name in names):
         return []
@@ -139,22 +139,20 @@ def load_moments(state: Mapping[str, Array], kind: str, parameters: Sequence[Ten
                 tensor=name,
             )
         if not np.isfinite(array).all():
-            raise CheckpointError(f"{name} holds numbers in the checkpoint that are not finite", tensor=name)
+            raise CheckpointError(f"{name} has values in the checkpoint that are not finite", tensor=name)
         moments.append(memory.copy(array))
     return moments
 
 
 def load_step_count(state: Mapping[str, Array]) -> int:
-    """The number of steps taken; 0 where the state does not say."""
+    """The number of steps taken; 0 if the state does not contain it."""
     steps = state.get("steps", np.array(0, np.int64))
     if steps.shape != () or steps.dtype != np.int64 or steps < 0:
-        raise CheckpointError("the optimizer's step count is no whole number from 0 on", tensor="steps")
+        raise CheckpointError("the optimizer's step count is not a non-negative integer", tensor="steps")
     return int(steps)
 
 
 def check_rest(state: Mapping[str, Array], used: int) -> None:
-    """Raise CheckpointError unless ``used`` entries of ``state`` are all it has."""
+    """Raise CheckpointError if ``state`` has more than ``used`` entries."""
     if len(state) != used:
-        raise CheckpointError(
-            f"the optimizer's state is of another kind of optimizer: it has {', '.join(sorted(state))}"
-        )
+        raise CheckpointError(f"the state belongs to another kind of optimizer: it has {', '.join(sorted(state))}")

@@ -1,6 +1,6 @@
-"""Learning-rate schedules: pure functions of the position in a run, so a resumed run needs no state.
+"""Learning rate schedules: pure functions of the position in a run, so that a resumed run needs no state.
 
-``schedule(step, steps_per_epoch, total_steps)`` gives the factor for the 0-based ``step``.
+``schedule(step, steps_per_epoch, total_steps)`` returns the factor for the 0-based ``step``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def step(at_epochs: Sequence[int], factor: float) -> Schedule:
 
 
 def one_cycle(warmup: float = 0.3, start: float = 1 / 25, end: float = 1 / 250_000) -> Schedule:
-    """Cosine from ``start`` up to 1 over the first ``warmup`` part of the steps, then down to ``end``.
+    """Half a cosine from ``start`` up to 1 over the first ``warmup`` share of the steps, then another down to ``end``.
 
     Smith & Topin 2017 (arXiv:1708.07120), with the cosines and defaults of PyTorch's ``OneCycleLR``.
 
@@ -57,10 +57,10 @@ def one_cycle(warmup: float = 0.3, start: float = 1 / 25, end: float = 1 / 250_0
 
 
 def cosine(warmup: float = 0.0, start: float = 1 / 25, end: float = 0.0) -> Schedule:
-    """Half a cosine from 1 down to ``end``, after a line from ``start`` up to 1 over the first ``warmup`` part.
+    """Half a cosine from 1 down to ``end``, after a linear rise from ``start`` to 1 over the first ``warmup`` share.
 
-    Equation 5 of Loshchilov & Hutter 2017 (arXiv:1608.03983), without restarts. ``end`` belongs to the step after the
-    last one, as in PyTorch's ``CosineAnnealingLR`` over the rest of the steps; the line is its ``LinearLR``.
+    Equation 5 of Loshchilov & Hutter 2017 (arXiv:1608.03983), without restarts. The factor is ``end`` at the step after
+    the last one, as in PyTorch's ``CosineAnnealingLR`` over the remaining steps; the rise is its ``LinearLR``.
 
     Raises:
         SettingError: ``warmup`` is not in [0, 1), ``start`` not in (0, 1], or ``end`` not in [0, 1].
@@ -82,5 +82,5 @@ def cosine(warmup: float = 0.0, start: float = 1 / 25, end: float = 0.0) -> Sche
 
 
 def _cosine(first: float, last: float, fraction: float) -> float:
-    """From ``first`` to ``last`` along half a cosine."""
+    """The value at ``fraction`` of half a cosine from ``first`` to ``last``."""
     return last + (first - last) / 2 * (1 + math.cos(math.pi * fraction))

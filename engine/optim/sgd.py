@@ -16,19 +16,19 @@ from engine.optim.optimizer import Descent, blocks, check_fraction, check_rest, 
 class SGD(Descent):
     """Stochastic gradient descent with momentum: heavy ball (Polyak 1964) or Nesterov (Sutskever et al. 2013).
 
-    ``g`` is the gradient, ``v`` begins as zero, and a step is, as PyTorch has it::
+    ``g`` is the gradient, ``v`` starts at zero, and a step is, as in PyTorch::
 
         g = g + weight_decay * p
         v = momentum * v + g
         p = p - learning_rate * (g + momentum * v  if nesterov else  v)
 
-    So the decay is the gradient of ``weight_decay / 2 * |p|**2`` (L2, coupled: momentum acts on it too). Nesterov
-    takes the gradient where momentum leads to; as in Bengio et al. 2012 (arXiv:1212.0901), ``p`` is that point.
+    So the decay is the gradient of ``weight_decay / 2 * |p|**2`` (coupled L2: momentum includes it). Nesterov takes the
+    gradient at the point to which momentum leads; as in Bengio et al. 2012 (arXiv:1212.0901), ``p`` is that point.
 
     Args:
         weight_decay: not negative.
-        decay_biases: False spares what has one axis only: biases, and the scale and shift of a batch norm.
-        clip_norm: gradients are clipped first, see :func:`clip_by_global_norm`; None: not at all.
+        decay_biases: False excludes parameters with one axis: biases, and scale and shift of normalization layers.
+        clip_norm: clip gradients first, see :func:`clip_by_global_norm`; None: no clipping.
 
     Raises:
         SettingError: a learning rate or clip norm that is not positive, a negative decay, a momentum outside [0, 1),
@@ -54,7 +54,7 @@ class SGD(Descent):
         self._velocities: list[Array] = []
 
     def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step; destroys the gradients."""
+        """Take one step. Overwrites the gradients."""
         self._prepare(parameters, gradients)
         if not self.momentum:
             for p, g in in_step(parameters, gradients):
@@ -94,7 +94,7 @@ class SGD(Descent):
         return state | {f"velocity.{i}": v.copy() for i, v in enumerate(self._velocities)}
 
     def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
-        """Continue from ``state``; one that was written before steps were counted is as good."""
+        """Load ``state``. A state without a step count is accepted."""
         velocities, steps = load_moments(state, "velocity", parameters), load_step_count(state)
         check_rest(state, len(velocities) + ("steps" in state))
         self._steps, self._velocities = steps, velocities

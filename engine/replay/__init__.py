@@ -1,4 +1,4 @@
-"""Replay of training steps: a step is traced once, planned, and played without the tape."""
+"""Replay of training steps: a step is traced once, planned, and replayed without the tape."""
 
 from engine.replay.replay import Replay
 

@@ -1,4 +1,4 @@
-"""What a trace is made of: calls, and places in memory instead of arrays."""
+"""The elements of a trace: calls, and places in memory instead of arrays."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from engine.errors import EngineError
 
 
 class NotReplayableError(EngineError):
-    """This computation cannot be written down as calls on fixed memory; the plain tape can still run it."""
+    """The computation cannot be expressed as calls on fixed memory; it can still run on the plain tape."""
 
 
 class ShapeChangedError(EngineError):
-    """A call gives another shape than in the trace: it depends on the data."""
+    """A call returned another shape than in the trace, because the shape depends on the data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an array lay: in which buffer, how far from its beginning, and how it was read."""
+    """The location of an array: its buffer, the offset, and the layout."""
 
     buffer: int
     offset: int
@@ -35,10 +35,10 @@ class Place:
 class Call:
     """``function(*args, **options)``, which writes into ``out``, one of the arguments or options.
 
-    Arguments are places for arrays that calls fill, and the arrays themselves for resident ones.
+    Arguments are places for arrays that calls compute, and the arrays themselves for resident ones.
 
     Attributes:
-        elementwise: each element of ``out`` depends on the same element of the arguments only, so that an argument
+        elementwise: each element of ``out`` depends only on the same element of the arguments, so that an argument
             that no later call reads may be overwritten.
         may_fail: the call may raise ShapeChangedError.
     """
@@ -66,7 +66,7 @@ def read_only(array: Array) -> Array:
 
 
 def writeable(view: Array) -> Array:
-    """The same view, no longer read-only if its memory is not and no element of it lies under two positions."""
+    """The same view, writeable if its memory is and no two of its positions share an element."""
     repeated = view.size > 0 and any(s == 0 and n > 1 for s, n in zip(view.strides, view.shape, strict=True))
     if owner(view).flags.writeable and not repeated:
         view.flags.writeable = True
@@ -74,7 +74,7 @@ def writeable(view: Array) -> Array:
 
 
 def plain(value: Any) -> Any:
-    """``value`` with plain arrays for traced ones, through tuples, lists and dicts."""
+    """``value`` with plain arrays instead of traced ones, through nested tuples, lists and dicts."""
     return map_kind(value, np.ndarray, lambda array: np.ndarray.view(array, np.ndarray))
 
 
@@ -90,7 +90,7 @@ def arrays_in(value: Any) -> Iterator[Array]:
 
 
 def map_kind(value: Any, kind: type | tuple[type, ...], function: Callable[[Any], Any]) -> Any:
-    """``value`` with ``function`` applied to all that is of this kind in nested tuples, lists and dicts."""
+    """``value`` with ``function`` applied to all instances of ``kind`` in nested tuples, lists and dicts."""
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, (tuple, list)):

@@ -1,8 +1,8 @@
-"""Plan: the calls of a trace, laid out in one block of memory and ready to be played.
+"""Plan: the calls of a trace, laid out in one block of memory and ready to be replayed.
 
-In a trace each result has memory of its own. A plan knows from which call to which each result is needed, and
-lets results that are never needed together share memory, as a compiler does with registers: the layout is "greedy by
-size" of Pisarchyk & Lee 2020 (arXiv:2001.03288).
+In a trace, each result has its own memory. A plan computes the lifetime of each result, and lets results that are never
+needed at the same time share memory, like a compiler's register allocation. The layout is "greedy by size" of Pisarchyk
+& Lee 2020 (arXiv:2001.03288).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine.replay.trace import Trace
 
 @dataclass(slots=True)
 class _Buffer:
-    """Memory that is needed from call ``first`` to call ``last``, both included."""
+    """Memory that is needed from call ``first`` to call ``last``, inclusive."""
 
     size: int
     first: int = sys.maxsize
@@ -31,14 +31,14 @@ class _Buffer:
 
 
 class Plan:
-    """What a traced function does, as calls on memory that :meth:`bind` provides.
+    """A traced function as calls on memory that :meth:`bind` provides.
 
     Args:
-        results: what the function gave back: arrays that calls have filled, or resident ones.
+        results: the results of the function: arrays computed by calls, or resident ones.
 
     Attributes:
         calls: with places instead of arrays.
-        size_bytes: how much memory :meth:`bind` needs.
+        size_bytes: size of the memory that :meth:`bind` needs.
         may_fail: whether :meth:`play` may raise ShapeChangedError.
     """
 
@@ -57,10 +57,10 @@ class Plan:
         self.may_fail = any(call.may_fail for call in self.calls)
 
     def bind(self, memory: Array) -> list[Array]:
-        """Put the plan onto ``memory``, at least ``size_bytes`` bytes; gives the arrays where results will lie."""
+        """Bind the plan to ``memory`` of at least ``size_bytes`` bytes; returns the arrays for its results."""
 
         def array_at(place: Place) -> Array:
-            if 0 in place.shape:  # a view of nothing may begin beyond its buffer's end
+            if 0 in place.shape:  # an empty view may begin beyond the end of its buffer
                 return np.empty(place.shape, place.dtype)
             start = self._offsets[place.buffer] + place.offset
             return np.ndarray(place.shape, place.dtype, memory, start, place.strides)
@@ -70,12 +70,12 @@ class Plan:
         return [map_kind(result, Place, array_at) for result in self._results]
 
     def release(self) -> list[Array]:
-        """Forget the memory that was bound, and give no results."""
+        """Drop the bound memory; returns no results."""
         self._bound = []
         return []
 
     def play(self) -> None:
-        """Make all calls, in order."""
+        """Run all calls, in order."""
         for call in self._bound:
             call()
 
@@ -91,10 +91,10 @@ def _find_lifetimes(calls: Sequence[Call], results: Sequence[Any], buffers: Sequ
 
 
 def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer]) -> list[int]:
-    """Let elementwise calls write over an argument that is not needed afterwards: less memory to touch.
+    """Let elementwise calls overwrite an argument that is not needed afterwards, to access less memory.
 
     Returns:
-        For each buffer the one that it has become: itself, or that of such an argument.
+        For each buffer, the buffer that replaces it: itself, or that of such an argument.
     """
     aliases = list(range(len(buffers)))
     for index, call in enumerate(calls):
@@ -119,7 +119,7 @@ def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
     for number in sorted(range(len(buffers)), key=lambda n: -buffers[n].size):
         buffer, offset = buffers[number], 0
         size = -(-buffer.size // LINE) * LINE
-        # The lowest gap between those already placed that live at the same time.
+        # The lowest gap between the placed buffers with overlapping lifetimes.
         for other in sorted(placed, key=lambda n: offsets[n]):
             if buffers[other].first <= buffer.last and buffer.first <= buffers[other].last:
                 if offset + size <= offsets[other]:

@@ -1,12 +1,12 @@
-"""Replay: a training step traced once and played again, without the tape and without allocating.
+"""Replay: a training step is traced once and then replayed, without the tape and without allocating memory.
 
-A step makes the same calls every time, as long as the shapes stay. So the first one runs on the plain tape, on arrays
-that append every NumPy call of the forward pass and of the VJPs to a trace (:mod:`engine.replay.trace`). Those calls,
-laid out in one block of memory (:mod:`engine.replay.plan`), are the following steps: the same functions on the same
-numbers, hence the same bits. tinygrad's TinyJit does the same with kernels.
+A step makes the same calls every time, as long as the shapes are the same. So the first step runs on the plain tape, on
+arrays that append every NumPy call of the forward pass and of the VJPs to a trace (:mod:`engine.replay.trace`). The
+following steps run only these calls, laid out in one block of memory (:mod:`engine.replay.plan`): the same functions on
+the same numbers, hence the same bits. tinygrad's TinyJit does the same with kernels.
 
-The second step runs both ways. Only a plan that gives every bit of the plain tape there is used from then on: a value
-that left the trace unseen (``float(np.asarray(x)[0])``) is a constant in the plan, and shows itself.
+The second step runs both ways, and the plan is used from then on only if all bits agree. This detects values that left
+the trace (``float(np.asarray(x)[0])``), which are constants in the plan.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from engine.replay.trace import Trace, is_tracing
 from engine.replay.traced_array import TracedGenerator, traced, tracing
 
 Step: TypeAlias = Callable[..., Sequence[Array]]
-"""``step(*inputs, rng=...) -> results``. It changes nothing, and depends on nothing else that changes but residents.
+"""``step(*inputs, rng=...) -> results``. It has no side effects, and depends only on its arguments and resident arrays.
 
-What it reads from Python objects (a rate, a switch) stays what it was when the step was traced.
+Values that it reads from Python objects (a rate, a switch) keep the value from the time of tracing.
 """
 
 MAX_PLANS = 64
-"""Steps of more shapes than these run on the tape. A function that is created for each call is a new step each time."""
+"""Maximum number of plans; further steps or shapes run on the tape. A function created for each call is a new step."""
 
 
 @dataclass(slots=True)
 class _Prepared:
-    """A plan with what goes in and comes out."""
+    """A plan with its inputs and results."""
 
     plan: Plan
-    inputs: list[Array | None]  # memory to copy an input to; None for resident ones
+    inputs: list[Array | None]  # memory into which an input is copied; None for resident ones
     generator: TracedGenerator
     results: list[Array]
     bound: bool = False  # to memory
-    checked: bool = False  # against the plain tape
+    checked: bool = False  # whether it was compared with the plain tape
 
 
 @contextmanager
 def _read_only(arrays: Sequence[Array]) -> Iterator[None]:
-    """No write to these arrays inside, not even by way of ``np.asarray``; views from before can still write."""
+    """Make these arrays read-only inside the block, also through ``np.asarray``; earlier views can still write."""
     writeable = [array for array in arrays if array.flags.writeable]
     for array in writeable:
         array.flags.writeable = False
@@ -67,14 +67,14 @@ def _read_only(arrays: Sequence[Array]) -> Iterator[None]:
 class Replay:
     """Runs steps: the first two times on the plain tape, then by replay.
 
-    Each combination of a step and its inputs' shapes becomes a plan; all use the same memory. A step that cannot
-    be replayed is run plainly every time. One thread at a time.
+    Each combination of a step and the shapes of its inputs becomes a plan; all plans share one block of memory. A step
+    that cannot be replayed always runs on the tape. Only one thread may use a Replay at a time.
 
     Args:
-        resident: arrays that stay where they are and change only in place, between steps: parameters, and inputs that
-            the caller refills. Other inputs are copied.
-        changing: more such arrays, which the steps themselves change: running statistics.
-        enabled: False runs every step plainly.
+        resident: arrays that keep their memory and change only in place, between steps: parameters, and inputs that the
+            caller refills. Other inputs are copied.
+        changing: further such arrays that the steps themselves change, such as running statistics.
+        enabled: False runs every step on the tape.
     """
 
     def __init__(self, resident: Iterable[Array], *, changing: Iterable[Array] = (), enabled: bool = True) -> None:
@@ -89,16 +89,16 @@ class Replay:
 
     @property
     def plans(self) -> list[Plan]:
-        """What has been traced so far."""
+        """The plans traced so far."""
         return [prepared.plan for prepared in self._prepared.values() if prepared is not None]
 
     @property
     def size_bytes(self) -> int:
-        """The memory that all plans share."""
+        """Size of the memory that all plans share."""
         return self._memory.nbytes
 
     def __call__(self, step: Step, *inputs: Array, rng: np.random.Generator | None = None) -> Sequence[Array]:
-        """The results of ``step(*inputs, rng=rng)``. The next call overwrites them; so may you.
+        """The results of ``step(*inputs, rng=rng)``. The next call overwrites them; the caller may overwrite them too.
 
         Raises:
             EngineError: another thread is inside this replay.
@@ -106,7 +106,7 @@ class Replay:
         if not self._enabled:
             return step(*inputs, rng=rng)
         if not self._in_use.acquire(blocking=False):
-            raise EngineError("a Replay is used by two threads at once; give each its own")
+            raise EngineError("a Replay is used by two threads at the same time; create one for each thread")
         try:
             key = (step, rng is None, *map(self._kind, inputs))
             prepared = self._prepared.get(key)
@@ -134,10 +134,10 @@ class Replay:
     def _kind(self, array: Array) -> Any:
         """What a plan depends on of an input: its place if it is resident, else its shape, order and dtype.
 
-        None for scattered memory: NumPy may sum it in another order than a copy, and then the bits differ.
+        None for non-contiguous memory, because NumPy may sum it in another order than a copy, so that bits differ.
         """
         if id(array) in self._whole:
-            return id(array)  # alive as long as this replay, so no other array can have it
+            return id(array)  # the array lives as long as this replay, so the id is unique
         if id(owner(array)) in self._owners:
             return array.shape, array.dtype, array.strides, memory.address(array)
         if array.flags.c_contiguous:
@@ -151,7 +151,7 @@ class Replay:
             if target is not None:
                 np.copyto(target, given)
         prepared.generator.generator = rng
-        with np.errstate(over="ignore"):  # as the sigmoid does, whose calls are among these
+        with np.errstate(over="ignore"):  # like the sigmoid, whose calls may be among these
             prepared.plan.play()
 
     def _trace(self, key: Any, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None) -> Sequence[Array]:
@@ -165,8 +165,8 @@ class Replay:
                 answers = step(*map(traced, own), rng=rng and generator)
                 results = [trace.result(np.asarray(array)) for array in answers]
                 plan = Plan(trace, results)
-        except Exception as error:  # not replayable, or a fault of the step: the plain run says which
-            if self._digests([*self._unchanging, *own], None) != kept:  # it would be changed a second time
+        except Exception as error:  # not replayable, or an error of the step: the plain run shows which
+            if self._digests([*self._unchanging, *own], None) != kept:  # running it again would change it twice
                 raise EngineError(
                     f"a step that is replayed changed a resident array, and then failed: {error}"
                 ) from error
@@ -176,7 +176,7 @@ class Replay:
             return plain_results
         results = [writeable(array) for array in results]
         if self._digests([*self._unchanging, *own], None) != kept:
-            self._prepared[key] = None  # what the step does to it unseen, a plan would not
+            self._prepared[key] = None  # a plan would not repeat an untraced change
             return results
         copies = [None if stays else array for array, stays in zip(own, resident, strict=True)]
         self._prepared[key] = _Prepared(plan, copies, generator, [])
@@ -185,9 +185,9 @@ class Replay:
     def _check(
         self, key: Any, prepared: _Prepared, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None
     ) -> Sequence[Array]:
-        """Play the plan, then run the step plainly; keep the plan if not a bit differs."""
+        """Replay the plan, then run the step on the tape; keep the plan if all bits agree."""
         before = self._state(rng)
-        # A result of another plan is overwritten as this one is played: both runs are to get what was given.
+        # Replaying overwrites results of other plans. If they are inputs, both runs must get the original values.
         inputs = [
             array if memory_of is None else array.copy("K")
             for array, memory_of in zip(inputs, prepared.inputs, strict=True)
@@ -198,7 +198,7 @@ class Replay:
             played = None
         else:
             played = self._digests([*prepared.results, *self._resident], rng)
-        self._release()  # while the tape runs, so that this step needs no more than a plain one
+        self._release()  # free memory, so that this step needs no more than a plain one
         self._restore(rng, before)
         results = step(*inputs, rng=rng)
         if played == self._digests([*results, *self._resident], rng):
@@ -208,7 +208,7 @@ class Replay:
         return results
 
     def _state(self, rng: np.random.Generator | None) -> tuple[Any, list[Array]]:
-        """What a step changes: the generator, and the arrays that it may."""
+        """A copy of what a step can change: the generator, and the arrays in ``changing``."""
         return None if rng is None else rng.bit_generator.state, [array.copy() for array in self._changing]
 
     def _restore(self, rng: np.random.Generator | None, state: tuple[Any, list[Array]]) -> None:
@@ -218,14 +218,14 @@ class Replay:
             np.copyto(array, value)
 
     def _digests(self, arrays: Sequence[Array], rng: np.random.Generator | None) -> list[Any]:
-        """Arrays, and the position of a generator, in few bytes."""
+        """Digests of arrays and of the state of a generator."""
         position = None if rng is None else json.dumps(rng.bit_generator.state, default=lambda array: array.tolist())
         buffers: list[Any] = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
         sums = [hashlib.blake2b(buffer).digest() for buffer in buffers]
         return [position, *((array.shape, array.dtype, sum_) for array, sum_ in zip(arrays, sums, strict=True))]
 
     def _bind(self, prepared: _Prepared) -> None:
-        """Give a plan memory: what the largest needs serves them all, one at a time."""
+        """Bind a plan to the shared memory, which has the size of the largest plan."""
         if prepared.plan.size_bytes > self._memory.nbytes:
             self._release()
             needed = max(plan.size_bytes for plan in self.plans)
@@ -234,7 +234,7 @@ class Replay:
         prepared.bound = True
 
     def _release(self) -> None:
-        """Take the memory from all plans: the next use binds them again."""
+        """Release the memory of all plans; the next use binds them again."""
         for prepared in self._prepared.values():
             if prepared is not None and prepared.bound:
                 prepared.results, prepared.bound = prepared.plan.release(), False

@@ -1,11 +1,10 @@
-"""Trace: the calls of one run of a training step, and which memory each of them reads and writes.
+"""Trace: the calls of one run of a training step, and the memory that each of them reads and writes.
 
-NumPy tells the arrays of :mod:`engine.replay.traced_array` of every ufunc and function, and they append it here as a
-:class:`~engine.replay.calls.Call` with ``out=``. Views compute nothing and need no call: the same calls on the same
-memory do the same work.
+NumPy notifies the arrays of :mod:`engine.replay.traced_array` of every ufunc and function, and they append it to the
+trace as a :class:`~engine.replay.calls.Call` with ``out=``. Views need no call, because they compute nothing.
 
-What cannot be expressed this way raises :class:`~engine.replay.calls.NotReplayableError`: memory that no call has
-filled, and writes to memory that outlives the trace.
+What cannot be expressed this way raises :class:`~engine.replay.calls.NotReplayableError`: reads of memory that no call
+has filled, and writes to memory that outlives the trace.
 """
 
 from __future__ import annotations
@@ -36,21 +35,21 @@ from engine.replay.calls import (
 class Trace:
     """The calls of one run of a function.
 
-    It keeps no array that a call fills: the run frees its memory as it would without being traced.
+    It keeps no array that a call fills, so the traced run frees memory like an untraced one.
 
     Args:
         resident: arrays whose memory outlives the trace: parameters and inputs.
         changing: those of them that may be written to.
 
     Attributes:
-        sizes: bytes of each buffer: memory that calls fill.
+        sizes: size in bytes of each buffer, which is memory that calls fill.
     """
 
     def __init__(self, resident: Iterable[Array], changing: Iterable[Array] = ()) -> None:
         self.calls: list[Call] = []
         self.sizes: list[int] = []
-        # Owners of all known memory by their ids: resident ones and constants, kept alive here, and the numbers of
-        # buffers, which are forgotten when their owners die. So ids are unique.
+        # Owners of all known memory by id: resident arrays and constants, which are kept alive here, and the numbers of
+        # buffers, which are removed when their owners are freed. So ids are unique.
         self._resident = {id(array): array for array in map(owner, resident)}
         self._changing = {id(array) for array in map(owner, changing)}
         self._constants: set[int] = set()
@@ -63,11 +62,11 @@ class Trace:
         return key in self._buffers or key in self._resident
 
     def place(self, array: Array | np.generic) -> Any:
-        """Where ``array`` lies, or the array itself if it is resident or a constant.
+        """The place of ``array``, or the array itself if it is resident or a constant.
 
         Raises:
-            NotReplayableError: its memory is neither resident nor filled by a call before; or a NumPy scalar, which a
-                value that left the trace would be.
+            NotReplayableError: its memory is neither resident nor filled by an earlier call; or it is a NumPy scalar,
+                which indicates a value that left the trace.
         """
         if isinstance(array, np.generic):
             raise NotReplayableError(f"a NumPy scalar of unknown origin, {array!r}")
@@ -80,7 +79,7 @@ class Trace:
         return array
 
     def keep(self, result: Any) -> Array:
-        """``result``, which a call has filled, as an array with memory of its own."""
+        """``result``, which a call has filled, as an array that owns its memory."""
         array: Array = np.asarray(result)
         if array.base is not None:
             array = array.copy("K")
@@ -94,14 +93,14 @@ class Trace:
         del self._buffers[key], self._watchers[key]
 
     def constant(self, array: Array) -> Array:
-        """``array``, which is the same in each run, such as the 1 that a backward pass starts from."""
+        """``array``, which is the same in every run, such as the 1 from which a backward pass starts."""
         whole = owner(array)
         self._resident[id(whole)] = whole
         self._constants.add(id(whole))
         return array
 
     def result(self, array: Array) -> Array:
-        """``array`` as a result, which a caller may write into: a constant as a copy of its own."""
+        """``array`` as a result into which a caller may write; a constant is copied."""
         if not self.is_constant(array):
             return array
         out = self.keep(array.copy())
@@ -109,21 +108,21 @@ class Trace:
         return out
 
     def is_constant(self, operands: Any) -> bool:
-        """Whether all arrays in ``operands`` are constants, and there are some."""
+        """Whether ``operands`` contains arrays, and all of them are constants."""
         arrays = list(arrays_in(operands))
         return bool(arrays) and all(id(owner(array)) in self._constants for array in arrays)
 
     def refuse_resident(self, target: Array) -> None:
-        """Raise NotReplayableError if ``target`` outlives the trace and is not one of those that may change."""
+        """Raise NotReplayableError if ``target`` outlives the trace and is not in ``changing``."""
         key = id(owner(target))
         if key in self._resident and key not in self._changing:
             raise NotReplayableError(f"a write to an input or a resident array {target.shape}")
 
     def accept_row_numbers(self, index: Any) -> None:
-        """Allow an index of known arrays and of 0, 1, 2, ...: the one constant that indexing rows needs.
+        """Check an index. Known arrays are allowed, and 0, 1, 2, ..., the only constant that indexing rows needs.
 
         Raises:
-            NotReplayableError: a mask, whose result has a shape that depends on the data, or an unknown array.
+            NotReplayableError: a mask, because the shape of the result depends on the data, or an unknown array.
         """
         for part in arrays_in(index):
             if part.dtype == np.bool_:
@@ -145,7 +144,7 @@ class Trace:
         """Append a call.
 
         Raises:
-            NotReplayableError: it reads memory that is neither resident nor filled by a call before.
+            NotReplayableError: it reads memory that is neither resident nor filled by an earlier call.
         """
         args, options, place = map_kind((args, options, out), (np.ndarray, np.generic), self.place)
         self.calls.append(Call(function, args, options, place, elementwise, may_fail))
@@ -161,11 +160,12 @@ class Trace:
         """Run a function that has no ``out=``, and append a call that stores its result.
 
         Args:
-            shape_is_given: by the arguments' shapes and by options. Elsewhere it may depend on the data.
+            shape_is_given: whether shapes and options determine the shape of the result; otherwise it may depend on
+                the data.
 
         Raises:
-            ValueError: the function writes into an argument. All of them are read-only here: NumPy's functions take
-                targets in many ways (``out`` by position, ``copy=False``), and a call can have one only.
+            ValueError: the function writes into an argument. All arguments are read-only here, because NumPy functions
+                accept targets in many ways (``out`` by position, ``copy=False``), and a call can have only one.
         """
         args, options = plain(tuple(args)), plain(options)
         read_args, read_options = map_kind((args, options), np.ndarray, read_only)
@@ -173,7 +173,7 @@ class Trace:
         if not isinstance(result, (np.ndarray, np.generic)):
             raise NotReplayableError(f"{_name(function)} gives {type(result).__name__}, not an array")
         if isinstance(result, np.ndarray) and self.knows(result):
-            if function not in _VIEWS:  # np.trim_zeros: which part it is depends on the data
+            if function not in _VIEWS:  # such as np.trim_zeros, whose view depends on the data
                 raise NotReplayableError(f"{_name(function)} gives a view that may depend on the data")
             return result  # a view: nothing was computed
         out = self.keep(result)
@@ -199,7 +199,7 @@ def running_trace() -> Trace:
     """The trace that is running in this thread.
 
     Raises:
-        NotReplayableError: there is none: a traced array was kept from a trace that has ended.
+        NotReplayableError: no trace is running; a traced array was kept from a trace that has ended.
     """
     if running.trace is None:
         raise NotReplayableError("a traced array was kept from a trace that has ended")
@@ -207,12 +207,12 @@ def running_trace() -> Trace:
 
 
 _VIEWS = {
-    operator.getitem,  # whose indices are looked at, see accept_row_numbers
+    operator.getitem,  # its indices are checked by accept_row_numbers
     *(np.reshape, np.ravel, np.squeeze, np.expand_dims, np.atleast_1d, np.atleast_2d, np.atleast_3d),
     *(np.transpose, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.rot90),
     *(np.flip, np.fliplr, np.flipud, np.diag, np.diagonal, np.real, np.broadcast_to),
 }
-"""Functions that may give views, of a part that depends on shapes and options only."""
+"""Functions that may return views of a part that depends only on shapes and options."""
 
 
 _SHAPED = {
@@ -232,7 +232,7 @@ _SHAPED = {
         np.where,
     ),
 }
-"""Functions without ``out=`` here, whose results have a shape that follows from shapes and options."""
+"""Functions without ``out=`` whose result has a shape that depends only on shapes and options."""
 
 
 def _store(function: Callable[..., Any], out: Array, *args: Any, **options: Any) -> None:

@@ -1,10 +1,10 @@
-"""Arrays that append what is computed from them to the running trace.
+"""Arrays that append all operations on them to the running trace.
 
-NumPy calls the same protocols as for tensors. Primitives compute on these arrays without knowing of it, so there is no
-second set of rules that could differ from the first.
+NumPy calls the same protocols as for tensors. Primitives compute on these arrays without being aware of it, so there is
+no second set of rules that could differ from the first.
 
-What could take a value out of the trace raises NotReplayableError: conversion to a Python number (``float(x)``),
-iteration, and methods that bypass the protocols.
+Operations by which a value could leave the trace raise NotReplayableError: conversion to a Python number
+(``float(x)``), iteration, and methods that bypass the protocols.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.replay.trace import Trace, running, running_trace
 
 @contextmanager
 def tracing(trace: Trace) -> Iterator[None]:
-    """Inside, what this thread computes from traced arrays is appended to ``trace``, and primitives compute on such."""
+    """Inside the block, primitives in this thread compute on traced arrays, and append their calls to ``trace``."""
     running.trace, graph.running.array_class = trace, TracedArray
     graph.running.constant = lambda array: traced(trace.constant(array))
     try:
@@ -39,7 +39,7 @@ def tracing(trace: Trace) -> Iterator[None]:
 class TracedArray(np.ndarray[Any, Any]):
     """An array on the memory of the trace that is running in this thread.
 
-    It is read-only, and so is ``np.asarray`` of it: only what is appended to the trace may write. See :func:`traced`.
+    It is read-only, also through ``np.asarray``, because only calls in the trace may write. See :func:`traced`.
     """
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -69,7 +69,7 @@ class TracedArray(np.ndarray[Any, Any]):
             return super().__array_function__(func, types, args, kwargs)
         if func in (np.shape, np.ndim, np.size):
             return func(*plain(args), **plain(kwargs))
-        if func is np.empty_like:  # how primitives get memory that later calls fill, in pieces
+        if func is np.empty_like:  # by which primitives get memory that later calls fill in pieces
             return traced(running_trace().keep(func(*plain(args), **plain(kwargs))))
         if func in WRITERS or "out" in kwargs:
             raise NotReplayableError(f"np.{func.__name__} with a target is not supported")
@@ -87,20 +87,20 @@ class TracedArray(np.ndarray[Any, Any]):
         running_trace().add(operator.setitem, (target, index, value), {}, target)
 
     def astype(self, dtype: Any) -> Any:  # type: ignore[override]  # other options are refused by Python
-        """A copy of another dtype, traced."""
+        """A traced copy with another dtype."""
         return self._copied(np.asarray(self).astype(dtype))
 
     def copy(self, order: Any = "C") -> Any:
-        """A copy, traced."""
+        """A traced copy."""
         return self._copied(np.asarray(self).copy(order))
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
-        """A view where the layout in memory allows it, else a copy, traced."""
+        """A view if the memory layout permits it, otherwise a traced copy."""
         sizes = shape[0] if len(shape) == 1 else shape
         return traced(running_trace().store(np.reshape, (self, sizes), options))
 
     def ravel(self, order: Any = "C") -> Any:
-        """As :meth:`reshape` to one axis."""
+        """Like :meth:`reshape` to one axis."""
         return traced(running_trace().store(np.ravel, (self, order), {}))
 
     def _copied(self, result: Array) -> Any:
@@ -110,11 +110,11 @@ class TracedArray(np.ndarray[Any, Any]):
 
     @property
     def flat(self) -> Any:
-        """Refused: the iterator reads and writes unseen."""
+        """An error, because the iterator bypasses the trace."""
         raise NotReplayableError("ndarray.flat leaves the trace")
 
     def __pow__(self, other: Any, modulo: None = None) -> Any:
-        # Where a traced array has no axes, the plain run may have a NumPy scalar, whose powers differ in the last bit.
+        # If a traced array has no axes, the plain run may have a NumPy scalar, whose powers differ in the last bit.
         if self.ndim == 0:
             raise NotReplayableError("a power of a number")
         return super().__pow__(other)
@@ -126,15 +126,15 @@ class TracedArray(np.ndarray[Any, Any]):
 
 
 def traced(array: Array) -> TracedArray:
-    """An array of the running trace as a read-only traced one."""
+    """An array of the running trace as a read-only traced array."""
     return read_only(array).view(TracedArray)
 
 
 class TracedGenerator:
-    """Replaces a random generator in a trace: each replay repeats the draws with a generator of its own."""
+    """Replaces a random generator in a trace: each replay repeats the draws with its own generator."""
 
     def __init__(self, generator: np.random.Generator | None) -> None:
-        self.generator = generator  # the one to draw from: each replay sets its own
+        self.generator = generator  # the generator to draw from; each replay sets its own
 
     def __getattr__(self, distribution: str) -> Callable[..., Any]:
         if distribution in ("shuffle", "bit_generator", "spawn"):
@@ -153,7 +153,7 @@ class TracedGenerator:
 
 
 _AS_UFUNCS = {np.sum, np.max, np.min, np.amax, np.amin}
-"""Functions that NumPy implements by a ufunc's ``reduce``, which takes ``out=``."""
+"""Functions that NumPy implements by the ``reduce`` of a ufunc, which takes ``out=``."""
 
 
 def _refuse(name: str) -> None:
@@ -163,7 +163,7 @@ def _refuse(name: str) -> None:
     setattr(TracedArray, name, method)
 
 
-# Methods that give a view, or come back as ufuncs, or give memory that no call fills; others could take a value away.
+# Methods that return views, call ufuncs, or return memory that no call fills; others could leave the trace.
 _FOLLOWED = {"astype", "copy", "max", "min", "ravel", "reshape", "squeeze", "sum", "swapaxes", "transpose", "view"}
 _LEAVING = ("__bool__", "__complex__", "__contains__", "__float__", "__index__", "__int__", "__iter__")
 for _method in (*_LEAVING, *(name for name in dir(np.ndarray) if not name.startswith("_"))):

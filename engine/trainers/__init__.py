@@ -1,1 +1,1 @@
-"""Training loops as generators of reports: the engine yields, the caller decides."""
+"""Training loops as generators of reports: the trainer yields, the caller decides whether to continue."""

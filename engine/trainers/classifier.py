@@ -46,9 +46,9 @@ from engine.trainers.progress import (
 from engine.trainers.reports import BatchDone, EpochDone
 
 _EVALUATION_BATCH = 500
-"""Images at a time: large enough for the matrix products, small enough for the cache."""
+"""Evaluation chunk size: large enough for efficient matrix products, small enough for the cache."""
 _EVALUATED_NUMBERS = 2**21
-"""No layer makes more numbers than these at a time: convolutions would leave the cache long before 500 images."""
+"""Maximum number of values that a layer may output per chunk: convolutions exceed the cache long before 500 images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +68,25 @@ class ClassifierSamples:
 
 
 class ClassifierTrainer:
-    """Trains a model to tell the classes of images apart.
+    """Trains a classifier.
 
     Args:
         model: (batch, pixels) to (batch, classes); its last activation must suit ``loss``.
-        schedule: multiplies the optimizer's learning rate, step by step.
+        schedule: its factor multiplies the optimizer's learning rate in each step.
         train, validation: images, or rows of a table, with labels.
-        seed: with the epoch, the source of all that is random.
-        max_shift, flip, cutout: what happens at random to a training image each time it is drawn, see
-            :class:`engine.augmentation.Augmentation`.
-        accumulate: batches whose gradients make one update. The last update of an epoch has what batches are left.
-        average_decay: validate and predict with an average of the weights (:mod:`engine.optim.averaging`); None: with
-            the last weights.
-        early_stopping: ends the run when a metric no longer becomes better; None: never.
-        dtype: of the inputs; the model's own dtype.
-        replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
+        seed: with the epoch, the source of all random numbers.
+        max_shift, flip, cutout: random augmentations, see :class:`engine.augmentation.Augmentation`.
+        accumulate: number of batches per update. The last update of an epoch uses the remaining batches.
+        average_decay: validate and predict with averaged weights (:mod:`engine.optim.averaging`); None: with the last
+            weights.
+        early_stopping: ends the run when a metric stops improving; None: never.
+        dtype: of the inputs; must be the dtype of the model.
+        replay: trace a step once and replay it (:mod:`engine.replay`), with the same bits; False always uses the tape.
 
     Raises:
         DataError: labels are missing or out of range.
         ShapeError: the images do not have the model's number of inputs.
-        SettingError: the loss does not suit the model's last activation, or a number is out of range.
+        SettingError: the loss does not suit the model's last activation, or a setting is out of range.
     """
 
     def __init__(
@@ -139,20 +138,20 @@ class ClassifierTrainer:
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
+        """Number of finished epochs."""
         return self._progress.epoch
 
     @property
     def stopped_early(self) -> StoppedEarly | None:
-        """Why the run is over before its last epoch, if it is."""
+        """Why the run ended before its last epoch; None if it did not."""
         return self._progress.stopped_early
 
     def run(self) -> Iterator[BatchDone | EpochDone]:
-        """Train from the first unfinished epoch to the last, or to an early stop. Leaving the loop cancels.
+        """Train from the first unfinished epoch to the last, or until early stopping. Leaving the loop cancels.
 
         Raises:
             DivergedError: the loss, or after an epoch a weight, is not finite.
-            EngineError: an earlier loop was left in the middle of an epoch.
+            EngineError: an earlier loop was left in the middle of an epoch, and no state was loaded since.
         """
         progress = self._progress
         progress.require_whole_epoch("run")
@@ -171,7 +170,7 @@ class ClassifierTrainer:
             ):
                 changes = self.augmentation.draw(augment, len(batch), self.train.sides)
                 inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], changes)
-                with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss says it better
+                with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss gives a better message
                     loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
                     value = per_image(loss, self.loss.reduction, len(batch))
                     progress.check_finite("train_loss", value, step)
@@ -182,7 +181,7 @@ class ClassifierTrainer:
                     if self._accumulation.completes(step, progress.steps_per_epoch):
                         self.optimizer.apply(parameters, self._accumulation.take("model"), rate)
                         self._average.update(self._accumulation.update_of(step, progress.steps_per_epoch))
-                del gradients  # before the next step makes others
+                del gradients  # free them before the next step
                 step += 1
                 total_loss += value * len(batch)
                 hits += int(np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch]))
@@ -209,7 +208,7 @@ class ClassifierTrainer:
             yield replace(progress.finish_epoch(metrics, confusion, is_best), scores=scores)
 
     def state_dict(self) -> State:
-        """Weights, optimizer, epoch, best so far: enough to continue with the same bits.
+        """Weights, optimizer state, epoch and best result: everything needed to continue with the same bits.
 
         Raises:
             EngineError: in the middle of an epoch.
@@ -220,10 +219,10 @@ class ClassifierTrainer:
         return State(tensors, self._progress.state_dict("classifier") | best | held_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from a state that a trainer with the same settings made.
+        """Load the state of a trainer with the same settings.
 
         Raises:
-            CheckpointError: it does not fit. The trainer is what it was.
+            CheckpointError: the state does not fit. The trainer is then unchanged.
         """
         check_parts(state, ["layers."], self._parts, ignored=["training.layers."])
         with unchanged_on_error(self._average.arrays, self.optimizer, *self._progress.parts):
@@ -233,26 +232,24 @@ class ClassifierTrainer:
         self._progress.load(state.state, "classifier")
         best_accuracy, best_epoch = state.state.get("best_accuracy"), state.state.get("best_epoch")
         if not _is_a_best(best_accuracy, best_epoch, self.epoch):
-            raise CheckpointError(
-                f"best accuracy {best_accuracy!r} in epoch {best_epoch!r} of {self.epoch} makes no sense"
-            )
+            raise CheckpointError(f"best accuracy {best_accuracy!r} in epoch {best_epoch!r} of {self.epoch} is invalid")
         self._average.load_state_dict(state.tensors)
         self.optimizer.load_state_dict(under_prefix("optimizer.", state), self.model.parameters)
         self.best_accuracy, self.best_epoch = best_accuracy, best_epoch
 
     @property
     def _parts(self) -> list[str]:
-        """What is in a state beside the weights, by the prefixes of its names."""
+        """The parts of a state besides the weights, by the prefixes of their names."""
         return ["optimizer."] if self._average.decay is None else ["optimizer.", "training.layers."]
 
     def samples(self, count: int) -> ClassifierSamples:
         """Predictions for the first ``count`` validation images (all, if there are fewer).
 
         Raises:
-            DataError: it is trained on a table.
+            DataError: the trainer uses a table.
         """
         if not isinstance(self.validation, ImageData):
-            raise DataError("there are no images of a table")
+            raise DataError("a table has no images")
         chosen = slice(0, count)
         with self._average.in_use():
             outputs = np.asarray(self.model(self.validation.inputs(chosen, self.dtype)))
@@ -264,7 +261,7 @@ class ClassifierTrainer:
         )
 
     def _losses(self, x: Array, targets: Array, *, rng: np.random.Generator | None) -> list[Array]:
-        """The loss, the outputs, and the gradient of each parameter: what a step does before the update."""
+        """The part of a step before the update: the loss, the outputs, and the gradient of each parameter."""
         with GradientTape(verify=False) as tape:
             outputs = self._outputs(x, training=True, rng=rng)
             loss = self.loss(outputs, targets)
@@ -276,10 +273,10 @@ class ClassifierTrainer:
         return outputs
 
     def test(self, data: Examples) -> dict[str, float]:
-        """``test_loss`` and ``test_accuracy`` on examples that the training never saw, with the weights as they are.
+        """``test_loss`` and ``test_accuracy`` of the current weights on examples that were not used for training.
 
         Raises:
-            DataError, ShapeError: the examples do not suit the model.
+            DataError, ShapeError: the examples do not fit the model.
         """
         labels = _labels(data, self.model, "test")
         targets = self.loss.targets(labels, self.model.units, self.dtype)
@@ -288,7 +285,7 @@ class ClassifierTrainer:
         return {"test_loss": loss, "test_accuracy": accuracy(labels, predictions)}
 
     def _evaluate(self, data: Examples, labels: Array, all_targets: Array) -> tuple[float, Array, dict[str, float]]:
-        """The loss per example, the predictions, and the scores of their probabilities."""
+        """The mean loss per example, the predictions, and the scores of the probabilities."""
         total, predictions, likelihood, positive = 0.0, [], 0.0, []
         largest = max(math.prod(shape) for shape in self.model.layer_shapes)
         count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
@@ -310,7 +307,7 @@ class ClassifierTrainer:
         return total / len(data), np.concatenate(predictions), scores
 
     def _probabilities(self, outputs: Array) -> Array:
-        """What the model's outputs, or its logits, say of each class: (n, classes) in [0, 1]."""
+        """Class probabilities from the model's outputs or logits: (n, classes) in [0, 1]."""
         with np.errstate(over="ignore", invalid="ignore"):
             if self.loss.on_logits:
                 last = ops.sigmoid if self.model.activation is Activation.SIGMOID else ops.softmax
@@ -318,7 +315,7 @@ class ClassifierTrainer:
             return np.asarray(np.clip(np.nan_to_num(outputs), 0, 1))
 
     def _diagnostics(self, norms: GradientNorms) -> dict[str, float]:
-        """What the epoch did to the inside of the model (:mod:`engine.evaluation.diagnostics`)."""
+        """The diagnostics of the epoch (:mod:`engine.evaluation.diagnostics`)."""
         outputs = activations(self.model, self.validation.inputs(probe(self.validation), self.dtype))
         return norms.metrics() | activation_metrics(self.model, outputs)
 

@@ -1,4 +1,4 @@
-"""Early stopping: a run ends when a metric has not become better for some epochs (Prechelt 1998)."""
+"""Early stopping: a run ends when a metric has not improved for some epochs (Prechelt 1998)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class StoppedEarly:
     """Why a run ended before its last epoch.
 
     Attributes:
-        metric: that did not become better.
-        best, best_epoch: its best value, and where that was.
-        patience: epochs that were waited since.
+        metric: the metric that stopped improving.
+        best, best_epoch: its best value, and the epoch of that value.
+        patience: number of epochs without improvement since then.
     """
 
     metric: str
@@ -27,19 +27,19 @@ class StoppedEarly:
 
 
 class EarlyStopping:
-    """Counts epochs without progress. It belongs to one trainer, and its count is part of the trainer's state.
+    """Counts epochs without improvement. It belongs to one trainer, and its count is part of the trainer's state.
 
-    Nothing is restored when it stops: weights are those of the last epoch. A NaN is no progress, and a metric that has
-    been NaN from the first epoch on stops nothing.
+    Stopping does not restore the best weights: they are those of the last epoch. NaN is not an improvement, and a
+    metric that has always been NaN does not stop a run.
 
     Args:
-        metric: one of those that the trainer reports after an epoch.
-        higher_is_better: what better means.
-        patience: epochs without progress that end the run, at least 1.
-        min_delta: progress is to be better than the best value by more than this.
+        metric: a metric that the trainer reports after each epoch.
+        higher_is_better: whether a higher value is an improvement.
+        patience: number of epochs without improvement after which the run ends, at least 1.
+        min_delta: an improvement must exceed the best value by more than this.
 
     Raises:
-        SettingError: a number out of range.
+        SettingError: a setting is out of range.
     """
 
     def __init__(self, metric: str, *, higher_is_better: bool, patience: int, min_delta: float = 0.0) -> None:
@@ -58,7 +58,7 @@ class EarlyStopping:
         self._epoch = 0
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Take note of an epoch.
+        """Update the count after an epoch.
 
         Raises:
             SettingError: the trainer does not report the metric.
@@ -69,7 +69,7 @@ class EarlyStopping:
             )
         value, self._epoch = metrics[self.metric], epoch
         if math.isnan(value):
-            return  # no progress, and nothing that could be surpassed
+            return  # neither an improvement nor a first value
         if self._best is None or self._gain(value, self._best) > self.min_delta:
             self._best, self._best_epoch = value, epoch
 
@@ -78,7 +78,7 @@ class EarlyStopping:
 
     @property
     def stopped(self) -> StoppedEarly | None:
-        """Why the run is over; None while it is not."""
+        """Why the run must end; None if it continues."""
         if self._best is None or self._epoch - self._best_epoch < self.patience:
             return None
         return StoppedEarly(self.metric, self._best, self._best_epoch, self.patience)
@@ -93,21 +93,21 @@ class EarlyStopping:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The count and the settings that it belongs to, as JSON knows it."""
+        """The count with its settings, as a JSON object."""
         return self._settings | {"best": self._best, "best_epoch": self._best_epoch}
 
     def load_state_dict(self, state: Any, epoch: int) -> None:
-        """Continue after ``epoch``; where ``state`` is None or belongs to other settings, begin to count there.
+        """Continue after ``epoch``. If ``state`` is None or belongs to other settings, start counting there.
 
         Raises:
-            CheckpointError: the state makes no sense.
+            CheckpointError: the state is invalid.
         """
-        if isinstance(state, dict) and "higher_is_better" not in state:  # from before it was saved
+        if isinstance(state, dict) and "higher_is_better" not in state:  # a state from before this field existed
             state = {"higher_is_better": self.higher_is_better} | state
         if not isinstance(state, dict) or state | self._settings != state:
             self._best, self._best_epoch, self._epoch = None, epoch, epoch
             return
         best, best_epoch = state.get("best"), state.get("best_epoch")
         if not isinstance(best, float | None) or not isinstance(best_epoch, int) or not 0 <= best_epoch <= epoch:
-            raise CheckpointError(f"early stopping: best {best!r} in epoch {best_epoch!r} makes no sense")
+            raise CheckpointError(f"early stopping: best {best!r} in epoch {best_epoch!r} is invalid")
         self._best, self._best_epoch, self._epoch = best, best_epoch, epoch

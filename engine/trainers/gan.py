@@ -45,42 +45,43 @@ from engine.trainers.progress import (
 from engine.trainers.reports import BatchDone, EpochDone
 
 _SKIPS, _REPEATS, _BOTH = "generator", "discriminator", "both"
-"""Which networks learn in a step."""
+"""Which networks a step updates."""
 
 
 class GanTrainer:
     """Trains a generator against a discriminator (Goodfellow et al. 2014).
 
-    Both losses of a step come from one pass of the discriminator over the fakes: both gradients are those of the
-    weights before the step, and the generator is updated first.
+    Both losses of a step come from one pass of the discriminator over the generated images ("fakes"). Both gradients
+    are those at the weights before the step; the generator is updated first.
 
     Args:
-        generator: (batch, latent.dim) to (batch, pixels), in the range of ``train.scale``; of a conditional GAN, from
+        generator: (batch, latent.dim) to (batch, pixels), in the range of ``train.scale``; for a conditional GAN, from
             (batch, latent.dim + classes).
-        discriminator: (batch, pixels) to (batch, 1): how real an image looks; for packs, or images with classes, from
-            what :class:`~engine.trainers.gan_inputs.JudgedImages` makes. Its last activation follows the loss.
-        g_schedule, d_schedule: multiply the learning rates of the two optimizers, step by step.
-        loss: what both minimize (:class:`~engine.trainers.gan_losses.GanLoss`).
-        reduction: ``sum`` takes the gradients of the sum over the batch; reported losses are means either way.
-        skip_every: do not update the discriminator in steps i with ``i % skip_every == 0``, i counting from 0 over
-            the whole run. None: update it always.
-        critic_steps: update the generator in every so-manieth step only.
+        discriminator: (batch, pixels) to (batch, 1), how real an image looks; for packs, or images with classes, from
+            the inputs that :class:`~engine.trainers.gan_inputs.JudgedImages` builds. Its last activation must suit the
+            loss.
+        g_schedule, d_schedule: their factors multiply the learning rates of the two optimizers in each step.
+        loss: the loss of both networks (:class:`~engine.trainers.gan_losses.GanLoss`).
+        reduction: with ``sum``, gradients are those of the sum over the batch; reported losses are always means.
+        skip_every: do not update the discriminator in steps i with ``i % skip_every == 0``, where i counts from 0 over
+            the whole run. None: always update it.
+        critic_steps: n: update the generator only in every n-th step.
         label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
         gradient_penalty, r1: weights of the penalties (:class:`~engine.trainers.gan_steps.Penalties`).
-        pack: images that the discriminator judges together.
-        conditional: both networks are told the class of each image.
-        accumulate: batches whose gradients make one update; a step is then so many batches. The last update of an
-            epoch has what batches are left.
-        seed: with the epoch, the source of all that is random.
-        average_decay: make samples with an average of the generator's weights (:mod:`engine.optim.averaging`);
-            None: with the last weights.
-        early_stopping: ends the run when a metric no longer becomes better; None: never.
-        replay: record a step once and replay it (:mod:`engine.replay`); False keeps to the plain tape. Same bits.
+        pack: number of images that the discriminator judges together.
+        conditional: both networks receive the class of each image.
+        accumulate: number of batches per update, which together are one step. The last update of an epoch uses the
+            remaining batches.
+        seed: with the epoch, the source of all random numbers.
+        average_decay: generate samples with averaged weights of the generator (:mod:`engine.optim.averaging`); None:
+            with the last weights.
+        early_stopping: ends the run when a metric stops improving; None: never.
+        replay: trace a step once and replay it (:mod:`engine.replay`), with the same bits; False always uses the tape.
 
     Raises:
         ShapeError: the networks, the latent space and the images do not fit.
-        SettingError: the discriminator does not end as its loss needs it, a number is out of range, or two settings
-            exclude each other.
+        SettingError: the discriminator's last activation does not suit the loss, a setting is out of range, or two
+            settings exclude each other.
     """
 
     def __init__(
@@ -156,23 +157,23 @@ class GanTrainer:
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
+        """Number of finished epochs."""
         return self._progress.epoch
 
     @property
     def stopped_early(self) -> StoppedEarly | None:
-        """Why the run is over before its last epoch, if it is."""
+        """Why the run ended before its last epoch; None if it did not."""
         return self._progress.stopped_early
 
     def run(self) -> Iterator[BatchDone | EpochDone]:
-        """Train from the first unfinished epoch to the last, or to an early stop. Leaving the loop cancels.
+        """Train from the first unfinished epoch to the last, or until early stopping. Leaving the loop cancels.
 
-        The metrics are means over the epoch's images; ``d_loss``, ``d_real`` and ``d_penalty`` over the steps that
-        update the discriminator, since the others do not show it real images.
+        The metrics are means over the epoch's images. ``d_loss``, ``d_real`` and ``d_penalty`` are means over the steps
+        that update the discriminator, because the others do not use real images.
 
         Raises:
             DivergedError: a loss, or after an epoch a weight, is not finite.
-            EngineError: an earlier loop was left in the middle of an epoch.
+            EngineError: an earlier loop was left in the middle of an epoch, and no state was loaded since.
         """
         progress = self._progress
         progress.require_whole_epoch("run")
@@ -202,7 +203,7 @@ class GanTrainer:
                 position = (step, progress.steps_per_epoch, progress.steps)
                 rate = self.g_optimizer.learning_rate * self.g_schedule(*position)
                 d_rate = self.d_optimizer.learning_rate * self.d_schedule(*position)
-                with np.errstate(over="ignore", invalid="ignore"):  # the check of the losses says it better
+                with np.errstate(over="ignore", invalid="ignore"):  # the check of the losses gives a better message
                     learning = self._learning(step)
                     if learning == _SKIPS:
                         losses = replay(self._steps.generator_step, noise, rng=dropout)
@@ -213,7 +214,7 @@ class GanTrainer:
                         of = self._steps.both_steps if both else self._steps.discriminator_step
                         losses = replay(of, noise, *inputs, rng=dropout)
                     self._update(learning, losses, step, means, norms, rate, d_rate)
-                del losses  # with the gradients, before the next step makes others
+                del losses  # free the gradients before the next step
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
@@ -222,14 +223,14 @@ class GanTrainer:
             yield progress.finish_epoch(means.result() | {"learning_rate": rate} | self._diagnostics(norms))
 
     def _learning(self, step: int) -> str:
-        """Which networks learn in a step."""
+        """Which networks a step updates."""
         update = self._accumulation.update_of(step, self._progress.steps_per_epoch)
         if self.skip_every is not None and update % self.skip_every == 0:
             return _SKIPS
         return _BOTH if (update + 1) % self.critic_steps == 0 else _REPEATS
 
     def _given_classes(self, batch: Array) -> list[Array]:
-        """The classes of real images, as a conditional discriminator is given them."""
+        """The classes of real images in the form that a conditional discriminator receives."""
         if not self.classes or self.train.labels is None:
             return []
         return [one_hot(self.train.labels[batch], self.classes, self.dtype)]
@@ -244,7 +245,7 @@ class GanTrainer:
         g_rate: float,
         d_rate: float,
     ) -> None:
-        """Report the losses of a step, add up its gradients, and update the networks: the generator first."""
+        """Record the losses of a step, add up its gradients, and update the networks, the generator first."""
         given, rows = list(losses), len(losses[0 if learning == _REPEATS else 1])
         parts = []
         if learning == _REPEATS:
@@ -272,7 +273,7 @@ class GanTrainer:
                 self._average.update(self._accumulation.update_of(step, steps_per_epoch) // self.critic_steps)
 
     def _diagnostics(self, norms: Sequence[GradientNorms]) -> dict[str, float]:
-        """What the epoch did to the inside of the networks (:mod:`engine.evaluation.diagnostics`)."""
+        """The diagnostics of the epoch (:mod:`engine.evaluation.diagnostics`)."""
         noise = self.draw_noise(generator_for(self.seed, "probe"), PROBE_IMAGES)
         looked_at = probe(self.train)
         reals = self.train.inputs(looked_at, self.dtype)
@@ -299,7 +300,7 @@ class GanTrainer:
         means.add(name, value, rows)
 
     def state_dict(self) -> State:
-        """Weights, optimizers, epoch: enough to continue with the same bits.
+        """Weights, optimizer states and epoch: everything needed to continue with the same bits.
 
         Raises:
             EngineError: in the middle of an epoch.
@@ -314,10 +315,10 @@ class GanTrainer:
         return State(tensors, self._progress.state_dict("gan") | held_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from a state that a trainer with the same settings made.
+        """Load the state of a trainer with the same settings.
 
         Raises:
-            CheckpointError: it does not fit. The trainer is what it was.
+            CheckpointError: the state does not fit. The trainer is then unchanged.
         """
         check_parts(
             state,
@@ -336,12 +337,12 @@ class GanTrainer:
 
     @property
     def _parts(self) -> list[str]:
-        """What is in a state beside the weights, by the prefixes of its names."""
+        """The parts of a state besides the weights, by the prefixes of their names."""
         parts = ["optimizer.generator.", "optimizer.discriminator."]
         return parts if self._average.decay is None else [*parts, "generator.training.layers."]
 
     def draw_noise(self, rng: np.random.Generator, count: int, labels: Any = None) -> Array:
-        """What the generator makes ``count`` images of: noise, and the classes in turn, or those of ``labels``."""
+        """The generator's input for ``count`` images: noise, with classes that alternate or are those of ``labels``."""
         noise = self.latent.draw(rng, count, self.dtype)
         return with_classes(noise, as_labels(labels, count, self.classes), self.classes) if self.classes else noise
 
@@ -353,12 +354,12 @@ class GanTrainer:
         """Images uint8 (count, *shape of an image) from ``latent`` (count, dim).
 
         Args:
-            latent: noise; of a conditional GAN, also what :meth:`draw_noise` gives.
-            labels: of a conditional GAN: the class of all images, or of each; None takes the classes in turn.
+            latent: noise; for a conditional GAN, alternatively the result of :meth:`draw_noise`.
+            labels: for a conditional GAN, the class of all images, or of each; None alternates between the classes.
 
         Raises:
-            ShapeError: it has another shape.
-            DataError: it is not of finite numbers, or labels are not classes.
+            ShapeError: ``latent`` has another shape.
+            DataError: ``latent`` has values that are not finite numbers, or labels are not classes.
         """
         try:
             noise = np.asarray(latent, self.dtype)

@@ -1,4 +1,4 @@
-"""What the two networks of a GAN are given: noise, and images as a discriminator sees them."""
+"""The inputs of the two networks of a GAN: noise, and images in the form that the discriminator receives."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from engine.errors import DataError, SettingError, ShapeError
 
 @dataclass(frozen=True, slots=True)
 class Latent:
-    """The noise that a generator starts from.
+    """The latent distribution of a generator.
 
     Attributes:
-        dim: numbers for one image.
+        dim: number of latent values per image.
         distribution: ``uniform`` in [-1, 1], or standard ``normal``.
     """
 
@@ -43,15 +43,15 @@ class Latent:
 
 
 def with_classes(noise: Array, labels: Array, classes: int) -> Array:
-    """Noise with the one-hot rows of labels behind it: the input of a conditional generator."""
+    """Noise followed by one-hot labels: the input of a conditional generator."""
     return np.concatenate([noise, one_hot(labels, classes, noise.dtype)], axis=1)
 
 
 def as_labels(given: Any, count: int, classes: int) -> Array:
-    """Labels for ``count`` images: one for all, or one for each; None takes the classes in turn.
+    """Labels for ``count`` images: one for all, or one for each; None alternates between the classes.
 
     Raises:
-        DataError: not integers in [0, classes), or not as many.
+        DataError: not integers in [0, classes), or a wrong number of labels.
     """
     if given is None:
         return np.arange(count) % classes
@@ -66,10 +66,10 @@ def as_labels(given: Any, count: int, classes: int) -> Array:
 
 
 def classes_of(data: ImageData) -> int:
-    """How many classes the images of a conditional GAN have.
+    """Number of classes of the images of a conditional GAN.
 
     Raises:
-        SettingError: they have no labels.
+        SettingError: the images have no labels.
     """
     if data.labels is None:
         raise SettingError("conditional: the images have no labels", setting="conditional")
@@ -77,16 +77,16 @@ def classes_of(data: ImageData) -> int:
 
 
 class JudgedImages:
-    """Images as a discriminator sees them: one by one, several side by side, or with their class.
+    """Builds the input of a discriminator: single images or packs of images, optionally with their classes.
 
-    Side by side are images as further channels, or as one longer row (Lin et al. 2018, "PacGAN", section 3). A class
-    is one-hot: as further channels that are 0 or 1 all over, or as further numbers of a row (Mirza & Osindero 2014).
+    The images of a pack are concatenated as channels, or as one longer vector (Lin et al. 2018, "PacGAN", section 3). A
+    class is one-hot: additional constant channels, or additional values of the vector (Mirza & Osindero 2014).
 
     Args:
         shape: of the discriminator's input, (numbers,) or (height, width, channels).
-        features: numbers of one image.
-        pack: images that are judged together.
-        classes: 0 where images come without a class.
+        features: number of values of one image.
+        pack: number of images that are judged together.
+        classes: number of classes; 0 for images without classes.
 
     Raises:
         SettingError: ``pack`` is not positive.
@@ -113,7 +113,7 @@ class JudgedImages:
             )
 
     def whole_packs(self, batch: Array) -> Array:
-        """A batch of indices, filled up from its beginning so that its images make whole packs."""
+        """A batch of indices, padded with indices from its beginning to a multiple of the pack size."""
         return batch if len(batch) % self.pack == 0 else np.resize(batch, -(-len(batch) // self.pack) * self.pack)
 
     def __call__(self, images: Any, one_hot_rows: Any = None) -> Any:

@@ -16,13 +16,13 @@ from engine.nn.losses import BinaryCrossEntropy, Reduction
 
 
 class GanLoss(StrEnum):
-    """What the two networks of a GAN minimize; D is the discriminator without its last activation.
+    """The losses of the two networks of a GAN; D is the discriminator without its last activation.
 
     - ``binary_cross_entropy``: Goodfellow et al. 2014, with the non-saturating loss of the generator.
     - ``least_squares``: squared distances of D to 1 for reals and 0 for fakes (Mao et al. 2017).
     - ``hinge``: ``max(0, 1 - D(real)) + max(0, 1 + D(fake))`` and ``-D(fake)`` (Lim & Ye 2017).
-    - ``wasserstein``: ``D(fake) - D(real)`` and ``-D(fake)`` (Arjovsky et al. 2017). D must have a bounded slope:
-      by ``gradient_penalty`` or spectral normalization.
+    - ``wasserstein``: ``D(fake) - D(real)`` and ``-D(fake)`` (Arjovsky et al. 2017). The slope of D must be bounded by
+      ``gradient_penalty`` or spectral normalization.
     """
 
     BINARY_CROSS_ENTROPY = "binary_cross_entropy"
@@ -32,14 +32,14 @@ class GanLoss(StrEnum):
 
 
 SMOOTHED: Final = (GanLoss.BINARY_CROSS_ENTROPY, GanLoss.LEAST_SQUARES)
-"""The losses that have a target, which label smoothing can change."""
+"""The losses with a target, to which label smoothing applies."""
 
 
 def as_loss(loss: GanLoss | str) -> GanLoss:
     """A loss by its name.
 
     Raises:
-        SettingError: there is none of that name.
+        SettingError: unknown name.
     """
     try:
         return GanLoss(loss)
@@ -48,7 +48,7 @@ def as_loss(loss: GanLoss | str) -> GanLoss:
 
 
 def last_activation(loss: GanLoss) -> Activation | None:
-    """What a discriminator ends with; its losses are computed without it."""
+    """The last activation of a discriminator for this loss. The loss is computed without it."""
     return Activation.SIGMOID if loss is GanLoss.BINARY_CROSS_ENTROPY else None
 
 
@@ -57,11 +57,11 @@ class AdversarialLosses:
     """The losses of both networks, from the discriminator's outputs (rows, 1) without its last activation.
 
     Attributes:
-        reduction: of the rows.
+        reduction: over the rows.
         label_smoothing: s; the target for real images is 1 - s (one-sided, Salimans et al. 2016, section 3.4).
 
     Raises:
-        SettingError: label smoothing out of range, or of a loss without targets.
+        SettingError: label smoothing is out of range, or the loss has no targets.
     """
 
     name: GanLoss = GanLoss.BINARY_CROSS_ENTROPY
@@ -95,7 +95,7 @@ class AdversarialLosses:
                 return self._reduce(ops.negative(ops.sum(fake)), fake)
 
     def discriminator(self, real: Any, fake: Any) -> Any:
-        """The discriminator's: of those with targets the mean of its two parts, as usual, else their sum."""
+        """The discriminator's loss: for losses with targets the mean of its two parts, as usual, otherwise the sum."""
         target = 1.0 - self.label_smoothing
         match self.name:
             case GanLoss.BINARY_CROSS_ENTROPY:
@@ -111,13 +111,13 @@ class AdversarialLosses:
                 return self._reduce(ops.subtract(ops.sum(fake), ops.sum(real)), real)
 
     def probability(self, outputs: Array) -> float:
-        """How real images look, in the mean, from 0 to 1: sigmoids of the outputs; of least squares, the outputs."""
+        """The mean output, mapped to [0, 1]: by the sigmoid, or for least squares by clipping."""
         if self.name is GanLoss.LEAST_SQUARES:
             return float(np.mean(np.clip(np.asarray(outputs), 0, 1)))
         return float(np.mean(ops.sigmoid(np.asarray(outputs))))
 
     def penalty(self, slopes: Any, target: float, weight: float) -> Any:
-        """``weight * (|slope| - target)**2`` in the mean, or sum, of the rows of ``slopes`` (rows, inputs)."""
+        """``weight * (|slope| - target)**2``, mean or sum over the rows of ``slopes`` (rows, inputs)."""
         if target == 0:
             return self._reduce(ops.multiply(ops.squared_error(slopes, 0.0), weight), slopes)
         lengths = np.linalg.norm(slopes, axis=1)

@@ -20,12 +20,12 @@ from engine.trainers.gan_losses import AdversarialLosses
 
 @dataclass(frozen=True, slots=True)
 class Penalties:
-    """What keeps the slope of a discriminator in bounds.
+    """Penalties that limit the slope of a discriminator.
 
     Attributes:
-        gradient_penalty: weight of ``(|slope| - 1)**2`` at random points between reals and fakes (Gulrajani et al.
-            2017, Algorithm 1). 0: none.
-        r1: weight of ``|slope|**2 / 2`` at the reals (Mescheder et al. 2018, equation 9). 0: none.
+        gradient_penalty: weight of ``(|slope| - 1)**2`` at random points between real and generated images (Gulrajani
+            et al. 2017, Algorithm 1). 0: no penalty.
+        r1: weight of ``|slope|**2 / 2`` at real images (Mescheder et al. 2018, equation 9). 0: no penalty.
     """
 
     gradient_penalty: float = 0.0
@@ -40,17 +40,20 @@ class Penalties:
         return self.gradient_penalty > 0 or self.r1 > 0
 
     def check(self, discriminator: Sequential) -> None:
-        """Raise SettingError if an image's slope would depend on the other images of the batch."""
+        """Raise SettingError if the slope at an image would depend on the other images of the batch."""
         if self and any(isinstance(layer, BatchNorm) for layer in discriminator.all_layers()):
             name = "gradient_penalty" if self.gradient_penalty else "r1"
-            raise SettingError(f"{name}: a discriminator with BatchNorm has no slope for each image", setting=name)
+            raise SettingError(
+                f"{name}: a discriminator with BatchNorm has no slope per image; use LayerNorm", setting=name
+            )
 
 
 class GanSteps:
-    """What one step of training computes before the updates.
+    """The computations of one training step before the updates.
 
-    Each method takes the noise (n, inputs of the generator), of a conditional GAN with one-hot classes at its end; the
-    others also real images (n, pixels) and, of a conditional GAN, their classes (n, classes).
+    Each method takes noise (n, inputs of the generator), with one-hot classes at the end for a conditional GAN. Methods
+    that involve the discriminator's loss also take real images (n, pixels) and, for a conditional GAN, their classes
+    (n, classes).
     """
 
     def __init__(
@@ -77,13 +80,13 @@ class GanSteps:
         return _arrays(loss, fake_logits, *tape.gradient(loss, self.generator.parameters))
 
     def both_steps(self, noise: Array, reals: Array, *classes: Array, rng: np.random.Generator | None) -> list[Array]:
-        """What :meth:`generator_step` gives, then what :meth:`discriminator_step` gives, from the same fakes."""
+        """The results of :meth:`generator_step`, then those of :meth:`discriminator_step`, from the same fakes."""
         with GradientTape(persistent=True, verify=False, keeps_graph=False) as tape:
             fakes = self.generator(noise, training=True, rng=rng)
             fake_logits = self._judge(fakes, *self._classes(noise), rng=rng)
             g_loss = self.losses.generator(fake_logits)
             d_parts, total = self._judgement(fakes, fake_logits, reals, *classes, rng=rng)
-        # Each gradient walks only the records between its loss and its own weights.
+        # Each gradient visits only the records between its loss and its own weights.
         g_gradients = tape.gradient(g_loss, self.generator.parameters)
         d_gradients = tape.gradient(total, self.discriminator.parameters)
         return _arrays(g_loss, fake_logits, *g_gradients, *d_parts, *d_gradients)
@@ -102,7 +105,7 @@ class GanSteps:
     def _judgement(
         self, fakes: Any, fake_logits: Any, reals: Array, *classes: Array, rng: np.random.Generator | None
     ) -> tuple[list[Any], Any]:
-        """The discriminator's loss, the logits of reals and the penalty, and what the gradient is taken of."""
+        """The discriminator's loss, the logits of reals and the penalty, and the target of the gradient."""
         real_logits = self._judge(reals, *classes, rng=rng)
         loss = self.losses.discriminator(real_logits, fake_logits)
         if not self.penalties:
@@ -111,7 +114,7 @@ class GanSteps:
         return [loss, real_logits, penalty], ops.add(loss, penalty)
 
     def _penalty(self, fakes: Array, reals: Array, *classes: Array, rng: np.random.Generator | None) -> Any:
-        """The weighed penalties, on the running tape."""
+        """The weighted penalties, on the running tape."""
         parts = []
         if self.penalties.gradient_penalty:
             share = _uniform(rng, len(reals), reals.dtype)
@@ -124,7 +127,7 @@ class GanSteps:
         return parts[0] if len(parts) == 1 else ops.add(*parts)
 
     def _slopes(self, points: Array, *classes: Array, rng: np.random.Generator | None) -> Any:
-        """The gradient of each output of the discriminator with respect to its images: a row for each pack."""
+        """The gradient of each output of the discriminator with respect to its images, one row per pack."""
         images = Tensor(points, watch=True)
         with GradientTape(verify=False) as tape:
             logits = self._judge(images, *classes, rng=rng)

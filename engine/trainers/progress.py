@@ -1,4 +1,4 @@
-"""Where a run stands, and the rule that only whole epochs are kept."""
+"""The position in a run, and the rule that only whole epochs have a state."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Progress:
     """Counts epochs and steps for a trainer.
 
     Args:
-        epochs: of the whole run, unless it is stopped early.
-        steps_per_epoch: batches in one.
-        early_stopping: may end the run before.
+        epochs: number of epochs of the whole run, unless it stops early.
+        steps_per_epoch: number of batches per epoch.
+        early_stopping: may end the run early.
 
     Attributes:
-        epoch: finished epochs.
-        underway: whether an epoch was begun and not finished: then the weights belong to no epoch.
+        epoch: number of finished epochs.
+        underway: whether an epoch was started and not finished, so that the weights belong to no epoch.
     """
 
     def __init__(self, epochs: int, steps_per_epoch: int, early_stopping: EarlyStopping | None = None) -> None:
@@ -57,20 +57,20 @@ class Progress:
 
     @property
     def stopped_early(self) -> StoppedEarly | None:
-        """Why the run is over before its last epoch, if it is."""
+        """Why the run ended before its last epoch; None if it did not."""
         if self.early_stopping is None or self.epoch >= self.epochs:
             return None
         return self.early_stopping.stopped
 
     @property
     def over(self) -> bool:
-        """Whether no epoch is left to do."""
+        """Whether no epoch is left."""
         return self.epoch >= self.epochs or self.stopped_early is not None
 
     def finish_epoch(
         self, metrics: dict[str, float], confusion: Array | None = None, is_best: bool = False
     ) -> EpochDone:
-        """Count the epoch that was underway; gives its report."""
+        """Count the epoch that was underway; returns its report."""
         self.epoch += 1
         self.underway = False
         if self.early_stopping:
@@ -78,7 +78,7 @@ class Progress:
         return EpochDone(self.epoch, self.epochs, self.step, metrics, confusion, is_best, self.over)
 
     def state_dict(self, kind: str) -> dict[str, Any]:
-        """The position of a trainer of this ``kind``, as JSON knows it."""
+        """The position of a trainer of this ``kind``, as a JSON object."""
         state: dict[str, Any] = {"trainer": kind, "epoch": self.epoch}
         if self.early_stopping:
             state["early_stopping"] = self.early_stopping.state_dict()
@@ -87,10 +87,10 @@ class Progress:
     def require_whole_epoch(self, what: str) -> None:
         """Raise EngineError in the middle of an epoch."""
         if self.underway:
-            raise EngineError(f"{what}: epoch {self.epoch + 1} was left half-way; load a state first")
+            raise EngineError(f"{what}: epoch {self.epoch + 1} was not finished; load a state first")
 
     def load(self, state: Mapping[str, Any], kind: str) -> None:
-        """Take over the position of a state that a trainer of this ``kind`` made.
+        """Load the position from the state of a trainer of this ``kind``.
 
         Raises:
             CheckpointError: another kind of trainer, or an epoch that this run does not have.
@@ -111,14 +111,14 @@ class Progress:
             raise DivergedError(epoch=self.epoch + 1, step=step, loss=loss, value=value)
 
     def check_weights(self, model: Sequential, step: int, prefix: str = "") -> None:
-        """Raise DivergedError unless all weights are finite: the last update of an epoch is followed by no loss."""
+        """Raise DivergedError unless all weights are finite, because no loss follows the last update of an epoch."""
         for name, array in (model.named_parameters() | model.named_buffers()).items():
-            for extreme in (np.min(array), np.max(array)):  # NaN comes through both, and nothing is allocated
+            for extreme in (np.min(array), np.max(array)):  # both propagate NaN, and allocate nothing
                 self.check_finite(prefix + name, float(extreme), step)
 
 
 def check_dtype(dtype: np.dtype[Any], *models: Sequential) -> None:
-    """Raise unless the models compute in the dtype of their inputs: another one would be converted at every step.
+    """Raise unless the models have the dtype of their inputs; otherwise every step would convert them.
 
     Raises:
         SettingError: a model's weights have another dtype.
@@ -129,40 +129,40 @@ def check_dtype(dtype: np.dtype[Any], *models: Sequential) -> None:
 
 
 def held_parts(tensors: Mapping[str, Array], parts: Sequence[str]) -> dict[str, list[str]]:
-    """Which ``parts`` of a state, given by the prefixes of their names, there are: for :func:`check_parts`."""
+    """The ``parts`` (prefixes of names) that a state contains, for :func:`check_parts`."""
     return {"parts": [part for part in parts if any(name.startswith(part) for name in tensors)]}
 
 
 def check_parts(state: State, weights: Sequence[str], parts: Sequence[str], ignored: Sequence[str] = ()) -> None:
-    """Raise unless a state has the parts that it had when it was made, and no others.
+    """Raise unless a state has exactly the parts that it lists.
 
-    A state that does not say which (a fork's, or one from before they were listed) may leave parts out.
+    A state that does not list its parts (for example, that of a fork) may lack some.
 
     Args:
         weights: prefixes of the names of weights.
-        parts: prefixes of all else that the trainer goes on with.
-        ignored: those that it has no use for, if the state does not list them.
+        parts: prefixes of all other parts that the trainer uses.
+        ignored: prefixes that it ignores if the state does not list its parts.
 
     Raises:
-        CheckpointError: a part is missing or unknown, or a tensor belongs to none.
+        CheckpointError: a part is missing or unknown, or a tensor belongs to no part.
     """
     listed = state.state.get("parts", [])
     if not isinstance(listed, list):
         raise CheckpointError(f"the state's parts are {listed!r}, not a list")
     for part in listed:
         if part not in parts:
-            raise CheckpointError(f"the state has a part {part!r}, which this trainer would not go on with")
+            raise CheckpointError(f"the state has a part {part!r}, which this trainer does not use")
         if not any(name.startswith(part) for name in state.tensors):
             raise CheckpointError(f"the state's part {part!r} is missing from the checkpoint")
     known = (*weights, *parts, *ignored)
     for name in state.tensors:
         if not name.startswith(known):
-            raise CheckpointError(f"{name} is in the checkpoint, but this trainer has no use for it", tensor=name)
+            raise CheckpointError(f"{name} is in the checkpoint, but this trainer does not use it", tensor=name)
 
 
 @contextmanager
 def unchanged_on_error(arrays: Sequence[Array], *objects: object) -> Iterator[None]:
-    """If an error leaves the block, arrays have their numbers and objects their attributes from before."""
+    """If an error leaves the block, restore the content of the arrays and the attributes of the objects."""
     numbers = [array.copy() for array in arrays]
     attributes = [dict(vars(one)) for one in objects]
     try:
@@ -177,27 +177,27 @@ def unchanged_on_error(arrays: Sequence[Array], *objects: object) -> Iterator[No
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """The same arrays under longer names."""
+    """The same arrays with ``prefix`` before their names."""
     return {prefix + name: array for name, array in tensors.items()}
 
 
 def under_prefix(prefix: str, state: State) -> dict[str, Array]:
-    """The tensors of ``state`` whose names begin with ``prefix``, under the rest of their names."""
+    """The tensors of ``state`` whose names begin with ``prefix``, without the prefix."""
     return {name.removeprefix(prefix): a for name, a in state.tensors.items() if name.startswith(prefix)}
 
 
 def _keep_freed_memory() -> None:
-    """Let the allocator keep what a step frees, for the next step.
+    """Let the allocator keep the memory that a step frees, for the next step.
 
-    By default glibc hands the top of its heap back to the kernel whenever a few megabytes are free, and each step
-    of a GAN then pays for fresh pages: a quarter of its time. Having seen one large block come and go, glibc raises
-    both of its thresholds by itself (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
+    By default, glibc returns the top of its heap to the kernel whenever a few megabytes are free. Each step of a GAN
+    then spends a quarter of its time on new pages. After one large block has been allocated and freed, glibc raises
+    both of its thresholds (mallopt(3), M_MMAP_THRESHOLD). With other allocators, this has no effect.
     """
-    np.empty(2**24, np.uint8)  # never touched, so it takes no memory
+    np.empty(2**24, np.uint8)  # never accessed, so it uses no memory
 
 
 class Means:
-    """Means of an epoch, each weighed by batch size."""
+    """Means over an epoch, weighted by batch size."""
 
     def __init__(self) -> None:
         self._totals: dict[str, float] = {}
@@ -209,5 +209,5 @@ class Means:
         self._counts[name] = self._counts.get(name, 0) + count
 
     def result(self) -> dict[str, float]:
-        """The mean of each."""
+        """The means by name."""
         return {name: total / self._counts[name] for name, total in self._totals.items()}

@@ -1,4 +1,4 @@
-"""What a trainer yields while it runs."""
+"""The reports that a running trainer yields."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from engine.autograd.graph import Array
 
 @dataclass(frozen=True, slots=True)
 class BatchDone:
-    """A batch is done; the epoch is not.
+    """A batch is done, and the epoch is not.
 
     Attributes:
-        epoch: 1-based number of the epoch under way.
+        epoch: 1-based number of the current epoch.
         step: finished steps of the whole run.
         steps: steps of the whole run.
     """
@@ -24,17 +24,17 @@ class BatchDone:
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """An epoch is done; now ``state_dict()`` may be taken.
+    """An epoch is done; ``state_dict()`` is available now.
 
     Attributes:
-        epoch: finished epochs.
-        epochs: epochs of the whole run, unless it is stopped early.
+        epoch: number of finished epochs.
+        epochs: number of epochs of the whole run, unless it stops early.
         step: finished steps of the whole run.
-        metrics: numbers by name.
-        confusion: (classes, classes) counts on the validation images, rows are labels; None for a GAN.
-        is_best: whether no earlier epoch was as good.
+        metrics: metrics by name.
+        confusion: counts on the validation data (classes, classes), with labels as rows; None for a GAN.
+        is_best: whether it is better than all earlier epochs.
         is_last: whether the run ends with it, also by early stopping.
-        scores: further numbers by name, which no digest of a run covers: they follow from its weights.
+        scores: further metrics by name that follow from the weights; result digests do not cover them.
     """
 
     epoch: int

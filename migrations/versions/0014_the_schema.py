@@ -277,7 +277,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert."""
     op.drop_index(op.f("ix_job_tags_job_id"), table_name="job_tags")
     op.drop_table("job_tags")
     op.drop_table("expected_epochs")

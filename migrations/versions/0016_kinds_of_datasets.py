@@ -21,6 +21,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert."""
     for column in ("report", "test_count", "columns", "image_channels", "kind"):
         op.drop_column("uploads", column)

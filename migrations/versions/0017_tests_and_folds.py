@@ -21,7 +21,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert."""
     op.drop_index("ix_jobs_fold_group", table_name="jobs")
     for column in ("test_scores", "fold_group"):
         op.drop_column("jobs", column)

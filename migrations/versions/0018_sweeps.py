@@ -73,7 +73,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert."""
     op.drop_index("ix_jobs_sweep", "jobs")
     for column in ("hold_epoch", "trial", "sweep_id"):
         op.drop_column("jobs", column)

@@ -1,1 +1,1 @@
-"""The steps from the empty database to the schema of today."""
+"""The migrations, from an empty database to the current schema."""

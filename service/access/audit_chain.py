@@ -162,15 +162,15 @@ class _Verifier:
         if seal.id != number:
             raise _Mismatch(f"seal {number} is missing: seal {seal.id} is in its place")
         if seal.removed_ms is not None:
-            self._removed(seal)
+            self._emptied(seal)
         else:
-            self._kept(seal)
+            self._intact(seal)
         if seal.digest == self._wanted:
             self._wanted = None
         self._last, self._range, self._since_ms = seal, Range(seal.digest), None
         self.result = replace(self.result, seals=self.result.seals + 1, head=seal.digest)
 
-    def _removed(self, seal: Seal) -> None:
+    def _emptied(self, seal: Seal) -> None:
         if self._range.count:
             raise _Mismatch(f"{_shown(seal)} is marked as removed, but entry {self._range.first_id} is there")
         if self._last is not None and self._last.removed_ms is None:
@@ -183,7 +183,7 @@ class _Verifier:
             removed_entries=self.result.removed_entries + seal.count,
         )
 
-    def _kept(self, seal: Seal) -> None:
+    def _intact(self, seal: Seal) -> None:
         count = self._range.count
         if count < seal.count:
             raise _Mismatch(f"{_shown(seal)}: entries are missing: there are {count} of {seal.count}")

@@ -1,1 +1,1 @@
-"""Use cases that the API, the page and the CLI share. No Flask."""
+"""Use cases shared by the API, the page and the CLI. They do not depend on Flask."""

@@ -16,14 +16,14 @@ from service.storage.tables import Job
 from service.sweeps import comparison, queries
 from service.sweeps.comparison import Comparison, Which
 
-_NOT_COMPARED: Final = {"seed", "name", "tags", "priority"}
+_NOT_COMPARED: Final = {"seed", "name", "tags", "priority", "reuse"}
 
 
 class NotComparable(ContractError, ValueError):
     """The groups cannot be compared.
 
     Attributes:
-        parameter: which of the parameters must change.
+        parameter: the name of the parameter to change.
     """
 
     def __init__(self, parameter: str, why: str) -> None:
@@ -37,8 +37,8 @@ def compare(
     """Compare two groups of jobs by a metric.
 
     Raises:
-        JobNotFound, SweepNotFound: an id is no job's, or no trial's.
-        NotComparable: with the reason.
+        JobNotFound, SweepNotFound: a job or trial does not exist.
+        NotComparable: the groups cannot be compared by this metric.
     """
     sides = {"a": _jobs(session, a, owner), "b": _jobs(session, b, owner)}
     kinds = {job.kind for jobs in sides.values() for job in jobs}
@@ -70,7 +70,7 @@ def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence
 
 
 def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:
-    """A job's id, or those of a trial: ``swp_…:3``, or the best of a sweep."""
+    """The job ids of a side: one job, a trial (``swp_…:3``), or the best trial of a sweep."""
     if not name.startswith("swp_"):
         return [name]
     sweep_id, _, trial = name.partition(":")
@@ -78,7 +78,7 @@ def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:
 
 
 def _label(name: str, jobs: Sequence[Job]) -> str:
-    """The name that the jobs share, or that of the side."""
+    """The name that all jobs share, or the name of the side."""
     titles = {listing.title(job.id, job.name, job.kind) for job in jobs}
     return titles.pop() if len(titles) == 1 else name
 
@@ -86,7 +86,7 @@ def _label(name: str, jobs: Sequence[Job]) -> str:
 def _unequal(name: str, jobs: Sequence[Job]) -> Iterator[str]:
     settings = [_settings(job.resolved) for job in jobs]
     if any(other != settings[0] for other in settings[1:]):
-        yield f"the jobs of {name} differ in more than the seed: the interval is about all of that"
+        yield f"the jobs of {name} differ in more than the seed, and the interval covers all of these differences"
     going_on = [job.id for job in jobs if job.finished_ms is None]
     if going_on:
         yield f"not finished yet: {', '.join(going_on)}"

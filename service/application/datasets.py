@@ -1,4 +1,4 @@
-"""Use cases of uploaded datasets: add and delete them."""
+"""Use cases of uploaded datasets: add and delete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.access.audit import Actor
 from service.application.ports import DatasetCatalogue, ImportFiles, owner_of
-from service.datasets.info import DatasetInfo, ImportedDataset, PhotoOptions, TableOptions
+from service.datasets.info import DatasetInfo, ImportedDataset, OnShare, PhotoOptions, TableOptions
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, StorageFull, UploadExists
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder
@@ -19,16 +19,16 @@ from service.storage.tables import Upload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedFiles:
-    """An upload whose files have arrived."""
+    """An upload that has been received completely."""
 
     name: str
     files: Mapping[str, Path]
     fraction: float | None
     """Share of each class to set aside for validation."""
     photos: PhotoOptions = field(default_factory=PhotoOptions)
-    """How an archive of image files is read."""
+    """Options for an archive of image files."""
     table: TableOptions | None = None
-    """What is said about a table."""
+    """Options for a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,8 @@ class DatasetUploads:
     """Operations on uploaded datasets.
 
     Attributes:
-        import_files: reads strangers' files, in a sandbox.
-        at_most: bytes that an owner's datasets may take; 0: no limit.
+        import_files: imports untrusted files, in a sandbox.
+        at_most: maximum size in bytes of all datasets of an owner; 0 means no limit.
     """
 
     database: Database
@@ -46,21 +46,28 @@ class DatasetUploads:
     import_files: ImportFiles
     at_most: int = 0
 
-    def add(self, receive: Callable[[Path], ReceivedFiles], *, by: Actor | None = None) -> DatasetInfo:
+    def add(
+        self,
+        receive: Callable[[Path], ReceivedFiles],
+        *,
+        by: Actor | None = None,
+        on_share: OnShare = lambda share: None,
+    ) -> DatasetInfo:
         """Receive, import and store an upload.
 
         Args:
-            receive: writes the files into a folder.
+            receive: writes the files into the folder that it is given.
+            on_share: called with the share of the import that is done, first with 0 when the files have arrived.
 
         Raises:
-            UploadRefused: the files are no dataset.
+            UploadRefused: the files are not a valid dataset.
             UploadExists, DatasetNameTaken, NoSpaceLeft, StorageFull
         """
         owner = owner_of(by)
         with self.database.read() as session:
             uploads.check_space(session, owner, at_most=self.at_most)
         upload_id = ids.new_id("ds")
-        received, imported = self._import(upload_id, receive, owner)
+        received, imported = self._import(upload_id, receive, owner, on_share)
         try:
             stored = self._store(upload_id, received.name, imported, by)
         except (UploadExists, NoSpaceLeft):
@@ -68,7 +75,7 @@ class DatasetUploads:
             raise
         if stored != upload_id:
             self.folder.discard(upload_id)
-        # After any other error nobody knows whether the row was stored; the scheduler removes what no row names.
+        # After any other error, it is unknown whether the row was stored; the scheduler removes files without a row.
         return self.datasets.describe(received.name, owner)
 
     def delete(self, name: str, *, by: Actor | None = None) -> None:
@@ -86,7 +93,7 @@ class DatasetUploads:
             self.folder.discard(upload_id)
 
     def _import(
-        self, upload_id: str, receive: Callable[[Path], ReceivedFiles], owner: str | None
+        self, upload_id: str, receive: Callable[[Path], ReceivedFiles], owner: str | None, on_share: OnShare
     ) -> tuple[ReceivedFiles, ImportedDataset]:
         try:
             folder = self.folder.begin(upload_id)
@@ -95,8 +102,14 @@ class DatasetUploads:
                 raise DatasetNameTaken(received.name)
             arrays = folder / "arrays"
             arrays.mkdir()
+            on_share(0.0)
             imported = self.import_files(
-                received.files, arrays, fraction=received.fraction, photos=received.photos, table=received.table
+                received.files,
+                arrays,
+                fraction=received.fraction,
+                photos=received.photos,
+                table=received.table,
+                on_share=on_share,
             )
             self.folder.finish(upload_id, arrays)
         except OSError as error:

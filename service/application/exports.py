@@ -1,4 +1,4 @@
-"""Use case of exports: a trained model in the format of another program, made once and kept with the job's files."""
+"""Use case of exports: trained models in the formats of other programs, created once and stored with the job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.access.audit import Actor, AuditAction
 from service.application.ports import owner_of
 from service.errors import ArtifactNotFound, JobNotFound, StorageFull
 from service.jobs.queries import lookup
-from service.models.exports.orders import ExportFormat
+from service.models.exports.facts import ExportFormat
 from service.spec.validation import canonical
 from service.storage import artifact_rows
 from service.storage.artifacts import SUFFIXES, ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -24,17 +24,17 @@ from service.storage.database import Database
 from service.storage.tables import Artifact, Epoch, Job
 
 _LAYOUT: Final = 1
-"""Of the exported files. Raise it when they change, so that they are made again."""
+"""Version of the exported files. Increase it when their content changes, so that they are created again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportOrder:
+class ExportRequest:
     """What to export.
 
     Attributes:
-        checkpoint: ``None`` where the format holds no weights.
-        epochs, samples: all that there are.
-        license: as the client gave it.
+        checkpoint: ``None`` for a format without weights.
+        epochs, samples: all of the job.
+        license: SPDX identifier that the client gave.
     """
 
     job: Job
@@ -46,19 +46,19 @@ class ExportOrder:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the export is of."""
+        """The epoch of the exported model."""
         return self.epochs[-1].epoch if self.checkpoint is None else self.checkpoint.epoch
 
     @property
     def name(self) -> str:
-        """The name of the file, which differs where its content would."""
+        """The name of the file. Exports with different content have different names."""
         kind = ArtifactKind(self.format.value)
         digest = hashlib.sha256(canonical(self._content).encode()).hexdigest()
         return f"{kind}-{self.epoch:04d}-{digest[:8]}.{SUFFIXES[kind]}"
 
     @property
     def _content(self) -> dict[str, Any]:
-        """Everything that the content depends on, besides what belongs to the job for good."""
+        """Everything that the content depends on, except immutable facts of the job."""
         told: dict[str, Any] = {"layout": _LAYOUT, "name": self.job.name}
         if self.checkpoint is not None:
             told["checkpoint"] = self.checkpoint.sha256
@@ -74,14 +74,14 @@ class Exports:
     """Exports of jobs.
 
     Attributes:
-        make: makes the bytes of an export.
+        make: creates the bytes of an export.
     """
 
     database: Database
     artifacts: ArtifactStore
-    make: Callable[[ExportOrder], bytes]
+    make: Callable[[ExportRequest], bytes]
     _making: threading.Lock = field(default_factory=threading.Lock)
-    """One at a time in this process: each takes a core, and a few times the memory of the model."""
+    """Held while an export is created: each takes a core and several times the memory of the model."""
 
     def export(
         self,
@@ -92,32 +92,32 @@ class Exports:
         license: str | None = None,  # noqa: A002 - what model cards call it
         by: Actor | None = None,
     ) -> Artifact:
-        """The file of an export, which is made unless it is there.
+        """The file of an export, created if it does not exist yet.
 
         Args:
-            which: the checkpoint: ``best``, ``latest`` or the number of an epoch. A format without weights ignores it.
+            which: the checkpoint: ``best``, ``latest`` or an epoch number. Ignored by formats without weights.
 
         Raises:
-            ArtifactNotFound: there is no such checkpoint, or no finished epoch.
-            StorageFull: it could not be stored.
+            ArtifactNotFound: the checkpoint does not exist, or no epoch is finished.
+            StorageFull: there is no space to store the export.
         """
         while True:
-            order, known = self._look_up(job_id, target, which, license, by)
+            request, known = self._look_up(job_id, target, which, license, by)
             if known is not None:
                 return known
             with self._making:
-                order, known = self._look_up(job_id, target, which, license, by)
+                request, known = self._look_up(job_id, target, which, license, by)
                 if known is not None:
                     return known
                 try:
-                    data = self.make(order)
+                    data = self.make(request)
                 except ArtifactDamaged:
-                    # A running job removes its older checkpoints: the same one again means that the file is lost.
+                    # A running job deletes older checkpoints. If the lookup gives the same one again, its file is lost.
                     again, _ = self._look_up(job_id, target, which, license, by)
-                    if order.checkpoint is None or again.checkpoint is None or again.epoch == order.epoch:
+                    if request.checkpoint is None or again.checkpoint is None or again.epoch == request.epoch:
                         raise
                     continue
-                return self._store(order, data, by)
+                return self._store(request, data, by)
 
     def _look_up(
         self,
@@ -126,8 +126,8 @@ class Exports:
         which: str,
         license: str | None,  # noqa: A002
         by: Actor | None,
-    ) -> tuple[ExportOrder, Artifact | None]:
-        """What to export, and the file where it was made before."""
+    ) -> tuple[ExportRequest, Artifact | None]:
+        """What to export, and the existing file, if it was exported before."""
         with self.database.read() as session:
             job = lookup.get(session, job_id, owner=owner_of(by))
             weights = target is not ExportFormat.TENSORBOARD
@@ -136,26 +136,26 @@ class Exports:
             if not weights and not epochs:
                 raise ArtifactNotFound(job_id, "finished epoch")
             samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
-            order = ExportOrder(
+            request = ExportRequest(
                 job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
             )
-            return order, _known(session, order)
+            return request, _known(session, request)
 
-    def _store(self, order: ExportOrder, data: bytes, by: Actor | None) -> Artifact:
-        job_id, kind = order.job.id, ArtifactKind(order.format.value)
+    def _store(self, request: ExportRequest, data: bytes, by: Actor | None) -> Artifact:
+        job_id, kind = request.job.id, ArtifactKind(request.format.value)
         try:
-            written = self.artifacts.write(job_id, kind, order.epoch, 0, data)
+            written = self.artifacts.write(job_id, kind, request.epoch, 0, data)
         except OSError as error:
             raise StorageFull(str(error.strerror or error)) from error
-        file = replace(written, name=order.name)
+        file = replace(written, name=request.name)
         with self.database.write() as session:
             job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
             if job is not None:
-                before = _of_epoch(session, order)
+                before = _of_epoch(session, request)
                 row = artifact_rows.replace(session, job_id, file)
-                detail = {"format": order.format.value, "epoch": order.epoch, "size_bytes": file.size_bytes}
+                detail = {"format": request.format.value, "epoch": request.epoch, "size_bytes": file.size_bytes}
                 audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
-        if job is None:  # deleted while this was made: leave nothing behind
+        if job is None:  # deleted in the meantime: leave no file behind
             self.artifacts.remove_job(job_id)
             raise JobNotFound(job_id)
         if before is not None and before.path != file.path:
@@ -163,11 +163,11 @@ class Exports:
         return row
 
 
-def _of_epoch(session: Session, order: ExportOrder) -> Artifact | None:
-    same = (Artifact.job_id == order.job.id, Artifact.kind == order.format.value, Artifact.epoch == order.epoch)
+def _of_epoch(session: Session, request: ExportRequest) -> Artifact | None:
+    same = (Artifact.job_id == request.job.id, Artifact.kind == request.format.value, Artifact.epoch == request.epoch)
     return session.scalar(select(Artifact).where(*same))
 
 
-def _known(session: Session, order: ExportOrder) -> Artifact | None:
-    found = _of_epoch(session, order)
-    return found if found is not None and found.name == order.name else None
+def _known(session: Session, request: ExportRequest) -> Artifact | None:
+    found = _of_epoch(session, request)
+    return found if found is not None and found.name == request.name else None

@@ -1,4 +1,4 @@
-"""A spec with ``dataset.folds`` is several jobs, one for each fold; they are stored together."""
+"""Cross-validation: a spec with ``dataset.folds`` becomes one job per fold, all stored together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MAX_NAME: Final = 200
 
 
 def expand(document: Any, spec: Spec) -> list[tuple[Any, Spec]]:
-    """The spec of each job, as sent and resolved: itself, unless it names folds and none of them."""
+    """The spec of each job, as sent and resolved. A spec without ``folds``, or with a ``fold``, is a single job."""
     folds = spec.dataset.folds
     if folds is None or spec.dataset.fold is not None:
         return [(document, spec)]

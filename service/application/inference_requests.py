@@ -11,23 +11,23 @@ from service.jobs.changes import Which
 from service.spec.schema import Part
 
 MAX_IMAGES: Final = 256
-"""The most images of one request, sent or made."""
+"""Maximum number of images of one request, sent or generated."""
 MAX_ROWS: Final = 1000
-"""The most rows of a table of one request."""
+"""Maximum number of table rows of one request."""
 MAX_SIDE: Final = 2048
-"""The most pixels along a side of a picture that is sent."""
+"""Maximum width and height of a sent image, in pixels."""
 
 MAX_PIXELS: Final = 2**24
-"""The most pixels of all pictures of one request together, sent or made."""
+"""Maximum number of pixels of all images of one request together, sent or generated."""
 MAX_PHOTO_PIXELS: Final = 2**26
-"""The same of JPEG, WebP, BMP and GIF files that are scaled down while they are decoded."""
+"""The same limit for JPEG, WebP, BMP and GIF files, which are scaled down while they are decoded."""
 MAX_NUMBERS: Final = 2**21
-"""The most pixels of a request that is answered in numbers."""
+"""Maximum number of pixels of a request whose response consists of numbers."""
 
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
-# One fault a point is enough: a body may hold half a million numbers.
+# One fault per point is enough: a body may contain half a million numbers.
 _Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(fail_fast=True)]
 
 
@@ -38,23 +38,23 @@ def _cell(value: Any) -> Any:
 
 
 Cell = Annotated[Any, AfterValidator(_cell), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
-"""A value of a row: one fault says what it may be, where a union would say one for each type."""
+"""A value of a row, validated with a single fault; a union would report one fault per type."""
 
 
 class PredictRequest(Part):
     """Images or rows of a table to classify."""
 
     images: Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
-    """Each is a PNG, JPEG, WebP, BMP or GIF file in base64 (or a data URL), or numbers in [0, 1], where 0 is black, as
-    rows (in colour, rows of triples) or as one flat list."""
+    """Each image is a PNG, JPEG, WebP, BMP or GIF file in base64 (or a data URL), or numbers in [0, 1], where 0 is
+    black, as rows (in colour, rows of triples) or as one flat list."""
     rows: Annotated[list[dict[str, Cell]], Field(min_length=1, max_length=MAX_ROWS)] | None = None
-    """For a job trained on a table: each is an object of values by column. Numbers may be sent as text, dates are in
-    the format of the data. A column that is left out, null, or as text `NA`, `NaN`, `null`, `?`, `-` or empty, has no
-    value."""
+    """For a job trained on a table: each row is an object with values by column name. Numbers may be sent as text;
+    dates have the format of the data. A value is missing if its column is left out, or if it is null, an empty text or
+    one of the texts `NA`, `NaN`, `null`, `?` and `-`."""
     checkpoint: Which = "best"
     fit: bool = False
-    """For datasets in colour: scale an image to cover the dataset's size, and crop it evenly, as an import does. For
-    others: crop a drawing, scale it and centre its centre of mass, like MNIST digits."""
+    """For colour datasets: scale each image to cover the dataset's size and centre-crop it, as an import does. For grey
+    datasets: crop the drawing, scale it, and centre its centre of mass, like MNIST digits."""
     invert: bool = False
     """Invert the images: use it for dark drawings on a light background."""
     explain: bool = False
@@ -62,10 +62,10 @@ class PredictRequest(Part):
 
 
 class GenerateRequest(Part):
-    """The latent points of generated images: of one seed, of several seeds, or given as numbers."""
+    """The latent points of the images to generate: from one seed, from several seeds, or given as numbers."""
 
     count: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
-    """Number of images of ``seed`` (default: 16)."""
+    """Number of images to generate from ``seed`` (default: 16)."""
     seed: Seed | None = None
     """Seed of the latent points (default: 0). The job's own seed gives the images of its sample grids."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
@@ -77,7 +77,7 @@ class GenerateRequest(Part):
     class_: Annotated[
         Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=200)] | None, Field(alias="class")
     ] = None
-    """For a conditional GAN: the class of all images, by its name or number. Without it, the classes take turns."""
+    """For a conditional GAN: the class of all images, by name or number. Without it, the classes alternate."""
     format: Literal["png", "array", "grid", "film"] = "png"
     """``png``: each image in base64; ``array``: numbers in [0, 1]; ``grid``: one PNG; ``film``: an animated GIF."""
     scale: Annotated[int, Field(ge=1, le=16)] = 1

@@ -1,13 +1,13 @@
-"""Use cases of jobs: submit, fork, reproduce, and control. Each takes the actor on whose behalf it acts."""
+"""Use cases of jobs: submit, fork, reproduce, and control. Each takes the actor that requests it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from service.access.audit import Actor
-from service.application import folds
+from service.application import folds, reuse
 from service.application.ports import AdmissionRefused, owner_of
 from service.application.specs import Forecast, SpecChecks
 from service.datasets.errors import DatasetError
@@ -17,11 +17,12 @@ from service.jobs import actions, names, submissions
 from service.jobs.changes import ForkRequest, JobPatch
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter, Page
+from service.jobs.reuse.sources import is_verified
 from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
-from service.spec.schema import Spec
+from service.spec.schema import Reuse, Spec
 from service.spec.splits import Split
 from service.states import Action, DatasetKind
 from service.storage import ids
@@ -32,10 +33,19 @@ from service.storage.tables import Artifact, Job
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The response to a submission; ``replayed``: it was stored by an earlier request with the same key."""
+    """The response to a submission. ``replayed`` means that an earlier request with the same key stored the job."""
 
     answer: dict[str, Any]
     replayed: bool
+
+    @classmethod
+    def earlier(cls, database: Database, idempotency: IdempotencyKey | None, owner: str | None) -> Self | None:
+        """The stored response of an earlier request with this key, if there is one; it precedes any check."""
+        if idempotency is None:
+            return None
+        with database.read() as session:
+            answer = submissions.replay(session, idempotency, owner=owner)
+        return cls(answer, replayed=True) if answer is not None else None
 
 
 def _only_id(job: Job) -> dict[str, Any]:
@@ -47,10 +57,11 @@ class Jobs:
     """Operations on jobs.
 
     Attributes:
-        admit: raises ``AdmissionRefused`` where an owner may not have so many further jobs; called before they are
+        admit: raises ``AdmissionRefused`` if the owner may not have this many further jobs; called before they are
             stored.
-        wake_up: tells the workers that a job is queued; they poll the database, too.
-        represent: makes the response to a submission, which is stored with its idempotency key.
+        wake_up: notifies the workers of a queued job; they also poll the database.
+        represent: builds the response to a submission, which is stored with its idempotency key.
+        verified_share: of the jobs that could take over a result, those that a worker checks first.
     """
 
     database: Database
@@ -59,29 +70,46 @@ class Jobs:
     admit: Callable[[str | None, int], None] = lambda owner, count: None
     wake_up: Callable[[str], None] = lambda job_id: None
     represent: Callable[[Job], dict[str, Any]] = _only_id
+    verified_share: float = 0.0
 
     def get(self, job_id: str, *, by: Actor | None = None) -> Job:
-        """One job."""
+        """One job; raises ``JobNotFound`` also for another owner's."""
         with self.database.read() as session:
             return lookup.get(session, job_id, owner=owner_of(by))
 
     def find(self, wanted: JobFilter, *, by: Actor | None = None, limit: int = 20, cursor: str | None = None) -> Page:
-        """A page of jobs, the newest first."""
+        """A page of jobs, newest first."""
         with self.database.read() as session:
             return listing.find(session, wanted, owner=owner_of(by), limit=limit, cursor=cursor)
 
+    def checkpoint(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
+        """A checkpoint: ``best``, ``latest`` or the number of an epoch."""
+        with self.database.read() as session:
+            return lookup.checkpoint(session, lookup.get(session, job_id, owner=owner_of(by)), which)
+
+    def sample(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
+        """A sample grid: ``latest`` or the number of an epoch."""
+        with self.database.read() as session:
+            return lookup.sample(session, lookup.get(session, job_id, owner=owner_of(by)), which)
+
+    def artifact(self, job_id: str, artifact_id: str, *, by: Actor | None = None) -> Artifact:
+        """Any file of a job, by its id."""
+        with self.database.read() as session:
+            lookup.get(session, job_id, owner=owner_of(by))
+            return lookup.artifact(session, job_id, artifact_id)
+
     def submit(self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None) -> Submitted:
-        """Store a new job, or one for each fold where the spec names folds.
+        """Store a new job, or one job per fold if the spec has folds.
 
         Args:
             document: the spec as sent.
 
         Returns:
-            Of several jobs the first, and the ids of all as ``fold_jobs``.
+            The job. For several folds, the first job, with the ids of all as ``fold_jobs``.
 
         Raises:
-            SpecError: names every fault.
-            AdmissionRefused: the owner may have no further job now.
+            SpecError: lists every fault.
+            AdmissionRefused: the owner may not have further jobs now.
             IdempotencyConflict: the key was used with another body.
         """
         owner = owner_of(by)
@@ -90,38 +118,61 @@ class Jobs:
             specs = folds.expand(document, spec)
             self.admit(owner, len(specs))
         except (SpecError, AdmissionRefused):
-            # A request that was accepted once gets the same response, whatever has changed since.
-            earlier = self._replayed(idempotency, owner)
+            # A repeated request gets the response of the first one, whatever has changed since.
+            earlier = Submitted.earlier(self.database, idempotency, owner)
             if earlier is None:
                 raise
             return earlier
         group = ids.new_id("folds") if len(specs) > 1 else None
-        new = [_submission(sent, one, owner, data, fold_group=group) for sent, one in specs]
-        answer, replayed = submissions.submit_all(
-            self.database, new, idempotency=idempotency, represent=self._represent_all, by=by
-        )
+        new = [self._with_copied(_submission(sent, one, owner, data, fold_group=group)) for sent, one in specs]
+        copied = [submission.id for submission in new if submission.copied is not None and submission.id is not None]
+        try:
+            answer, replayed = submissions.submit_all(
+                self.database, new, idempotency=idempotency, represent=self._represent_all, by=by
+            )
+        except (IdempotencyConflict, SpecError):
+            self._discard(copied)
+            raise
+        # After any other error nobody knows whether the jobs were stored; the scheduler removes what no row names.
         reach("submitted")
-        if not replayed:
+        if replayed:
+            self._discard(copied)
+        else:
             for job_id in answer.get("fold_jobs", [answer["id"]]):
-                self.wake_up(job_id)
+                if job_id not in copied:
+                    self.wake_up(job_id)
         return Submitted(answer, replayed)
+
+    def _with_copied(self, new: Submission) -> Submission:
+        """The submission with the result of an equal job, where there is one that it may take over."""
+        if new.resolved.reuse is Reuse.NEVER:
+            return new
+        new_id = ids.new_id("job")
+        if is_verified(new_id, self.verified_share):
+            return replace(new, id=new_id)  # the worker takes it over, after it has trained an epoch again
+        copied = reuse.whole_result(self.database, self.artifacts, new, new_id)
+        return replace(new, id=new_id, copied=copied)
+
+    def _discard(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            self.artifacts.remove_job(job_id)
 
     def _represent_all(self, jobs: Sequence[Job]) -> dict[str, Any]:
         several = {"fold_jobs": [job.id for job in jobs]} if len(jobs) > 1 else {}
         return self.represent(jobs[0]) | several
 
     def dry_run(self, document: Any, *, by: Actor | None = None) -> Forecast:
-        """Check a spec and estimate its cost; stores nothing.
+        """Check a spec and estimate its cost without storing anything.
 
         Raises:
-            SpecError: names every fault.
+            SpecError: lists every fault.
         """
         return self.specs.forecast(document, owner_of(by))
 
     def fork(
         self, job_id: str, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
     ) -> Submitted:
-        """Store a new job that continues from a checkpoint of another one.
+        """Store a new job that continues from a checkpoint of another job.
 
         Args:
             document: a ``ForkRequest`` as sent.
@@ -131,7 +182,7 @@ class Jobs:
             ArtifactDamaged: the checkpoint cannot be read.
         """
         owner = owner_of(by)
-        earlier = self._replayed(idempotency, owner)
+        earlier = Submitted.earlier(self.database, idempotency, owner)
         if earlier is not None:
             return earlier
         asked = validation.read_body(ForkRequest, document)
@@ -143,11 +194,12 @@ class Jobs:
                 name = names.of_fork(session, parent, owner=owner) if "name" not in asked.overrides else None
             about = {"name": name, "tags": parent.tags, "priority": parent.priority}
             spec, data = self._derived(parent, about, asked.overrides, owner=owner, epoch=checkpoint.epoch)
+            spec = spec.model_copy(update={"reuse": Reuse.NEVER})
             new = _submission(spec.model_dump(mode="json"), spec, owner, data)
             try:
                 return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
             except ArtifactDamaged:
-                # A running job removes its older checkpoints: the same one again means that the file is lost.
+                # A running job deletes older checkpoints. If the lookup gives the same one again, its file is lost.
                 with self.database.read() as session:
                     if lookup.checkpoint(session, parent, asked.checkpoint).id == checkpoint.id:
                         raise
@@ -155,13 +207,13 @@ class Jobs:
     def reproduce(
         self, job_id: str, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
     ) -> Submitted:
-        """Store a new job that trains a succeeded one again and compares every epoch.
+        """Store a new job that repeats the training of a succeeded one and compares every epoch.
 
         Raises:
-            ArtifactDamaged: the checkpoint that the original began with cannot be read.
+            ArtifactDamaged: the checkpoint that the original started from cannot be read.
         """
         owner = owner_of(by)
-        earlier = self._replayed(idempotency, owner)
+        earlier = Submitted.earlier(self.database, idempotency, owner)
         if earlier is not None:
             return earlier
         with self.database.read() as session:
@@ -169,7 +221,7 @@ class Jobs:
             actions.require(original, Action.REPRODUCE)
             start = lookup.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
             name = names.of_reproduction(session, original, owner=owner)
-        about = {"name": name, "tags": original.tags, "priority": original.priority}
+        about = {"name": name, "tags": original.tags, "priority": original.priority, "reuse": Reuse.NEVER}
         again = Submission(
             spec=original.spec,
             resolved=validation.read_resolved(original.resolved | about),
@@ -179,6 +231,30 @@ class Jobs:
             dataset_sha256=original.dataset_sha256,
         )
         return self._submit_copy(again, original, start, idempotency, by, reproduces=True)
+
+    def investigate(
+        self, a: Job, b: Job, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
+    ) -> Submitted:
+        """Store a new job that trains two others again side by side, to find where they part."""
+        owner = owner_of(by)
+        self.admit(owner, 1)
+        title = " and ".join(job.name or job.id[-6:].lower() for job in (a, b))[:180]
+        about = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
+        new = Submission(
+            spec=a.spec,
+            resolved=validation.read_resolved(a.resolved | about),
+            steps=a.steps,
+            owner=owner,
+            upload_id=a.upload_id,
+            dataset_sha256=a.dataset_sha256,
+            investigates=(a, b),
+        )
+        answer, replayed = submissions.submit(
+            self.database, new, idempotency=idempotency, represent=self.represent, by=by
+        )
+        if not replayed:
+            self.wake_up(answer["id"])
+        return Submitted(answer, replayed)
 
     def cancel(self, job_id: str, *, by: Actor | None = None) -> Job:
         """Cancel a job; a running one stops after the current batch."""
@@ -202,7 +278,7 @@ class Jobs:
         """Change a job's name, tags, priority, star or note.
 
         Args:
-            check: called with the unchanged job; raises where the client saw another version.
+            check: called with the unchanged job; raises if the client saw another version.
         """
         return actions.change(self.database, job_id, patch, owner=owner_of(by), by=by, check=check)
 
@@ -215,21 +291,13 @@ class Jobs:
         self.wake_up(job.id)
         return job
 
-    def _replayed(self, idempotency: IdempotencyKey | None, owner: str | None) -> Submitted | None:
-        """The stored response of an earlier request with this key, which comes before any check."""
-        if idempotency is None:
-            return None
-        with self.database.read() as session:
-            earlier = submissions.replay(session, idempotency, owner=owner)
-        return Submitted(earlier, replayed=True) if earlier is not None else None
-
     def _derived(
         self, parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int
     ) -> tuple[Spec, DatasetInfo]:
-        """The spec of a fork, and its data: those of the parent, or others of the same shape.
+        """The spec of a fork, and its dataset: the parent's, or another one of the same shape.
 
         Args:
-            about: the fork's name, tags and priority where the overrides do not say them.
+            about: the fork's name, tags and priority, unless the overrides give them.
 
         Raises:
             SpecError: with pointers into the request.
@@ -265,7 +333,7 @@ class Jobs:
         *,
         reproduces: bool,
     ) -> Submitted:
-        """Store a job that comes from another one, with a copy of the checkpoint that it begins with."""
+        """Store a job that is derived from another one, with a copy of the checkpoint that it starts from."""
         self.admit(new.owner, 1)
         start, new_id = None, ids.new_id("job")
         if checkpoint is not None:
@@ -280,7 +348,7 @@ class Jobs:
         except (IdempotencyConflict, JobNotFound, SpecError):
             self.artifacts.remove_job(new_id)
             raise
-        # After any other error nobody knows whether the job was stored; the scheduler removes what no row names.
+        # After any other error, it is unknown whether the job was stored; the scheduler removes files without a row.
         if replayed:
             self.artifacts.remove_job(new_id)
         else:
@@ -304,13 +372,13 @@ def _submission(
 
 
 def _other_shape(before: DatasetInfo, data: DatasetInfo) -> str | None:
-    """Why a checkpoint that was trained on ``before`` cannot go on with other data."""
+    """Why a checkpoint that was trained on ``before`` cannot continue with ``data``; ``None`` if it can."""
     if before.kind is not data.kind or before.image_shape != data.image_shape:
         return f"its examples are {_by(data)}; those of the checkpoint's dataset are {_by(before)}"
     columns, wanted = ([(one["name"], one["type"]) for one in info.columns] for info in (data, before))
     if columns != wanted:
         named = ", ".join(f"{name} ({kind})" for name, kind in wanted[:20])
-        return f"its columns are others; those of the checkpoint's dataset are {named}"
+        return f"its columns differ from those of the checkpoint's dataset: {named}"
     return None
 
 

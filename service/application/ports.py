@@ -1,4 +1,4 @@
-"""What the use cases need from above or beside them: whoever starts the product supplies it."""
+"""Interfaces that the use cases require; the program that starts the product supplies the implementations."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import Protocol
 
 from service.access.audit import Actor
-from service.datasets.info import DatasetInfo, ImportedDataset, PhotoOptions, TableOptions
+from service.datasets.info import DatasetInfo, ImportedDataset, OnShare, PhotoOptions, TableOptions
 from service.storage.tables import Job
 
 
 class DatasetCatalogue(Protocol):
-    """The datasets that an owner may name; ``DatasetRepository`` is one."""
+    """The datasets that are visible to an owner. ``DatasetRepository`` implements this."""
 
     def catalogue(self, owner: str | None) -> list[DatasetInfo]:
-        """All of them."""
+        """All datasets that the owner can use."""
 
     def describe(self, name: str, owner: str | None) -> DatasetInfo:
-        """One of them."""
+        """One dataset."""
 
     def look_up(self, name: str, owner: str | None) -> DatasetInfo:
-        """One of them, also one whose files are damaged."""
+        """One dataset, even if its files are damaged."""
 
     def of_job(self, job: Job) -> DatasetInfo:
-        """The data that a job is pinned to."""
+        """The dataset version that a job is pinned to."""
 
 
 class ImportFiles(Protocol):
-    """Reads an upload's files and writes its arrays into a folder."""
+    """Reads the files of an upload and writes their arrays into a folder."""
 
     def __call__(
         self,
@@ -38,14 +38,15 @@ class ImportFiles(Protocol):
         fraction: float | None,
         photos: PhotoOptions,
         table: TableOptions | None,
+        on_share: OnShare,
     ) -> ImportedDataset:
         """Import the files."""
 
 
 class AdmissionRefused(Exception):
-    """One more job of this owner is not admitted now."""
+    """The owner may not submit further jobs now."""
 
 
 def owner_of(by: Actor | None) -> str | None:
-    """Whose objects an actor may see; ``None``: all, where no keys are required."""
+    """The owner whose objects an actor may see; ``None`` means all, if no keys are required."""
     return by.owner if by is not None else None

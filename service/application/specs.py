@@ -1,4 +1,4 @@
-"""A spec against the available datasets: all of its faults, and what it would cost."""
+"""Checks specs against the available datasets: all faults, and an estimate of the cost."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from service.states import DatasetKind
 from service.storage.database import Database
 
 DIGIT_SIDE: Final = 28
-"""Rows and columns of the images that presets are written for."""
+"""Rows and columns of the images for which the presets are written."""
 
 
 class NetworkMismatch(SpecError):
     """The fields of a spec are valid, but its layers do not fit each other or the dataset.
 
     Attributes:
-        spec: with every value filled in.
-        networks: their layers, as far as they fit.
+        spec: the resolved spec.
+        networks: the layers with their shapes, as far as they fit.
     """
 
     def __init__(self, error: SpecError, spec: Spec, networks: Sequence[Network]) -> None:
@@ -42,13 +42,13 @@ class NetworkMismatch(SpecError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a spec would become and cost."""
+    """The result of a dry run: the resolved spec and its estimated cost."""
 
     spec: Spec
     networks: Sequence[Network]
     cost: TrainingCost
     notes: Sequence[str]
-    """What is worth knowing before the spec is submitted."""
+    """Hints to read before submitting the spec."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +59,23 @@ class SpecChecks:
     datasets: DatasetCatalogue
 
     def check(self, document: Any, owner: str | None, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
-        """Check everything that can be wrong with a spec; gives what is known of its data, too.
+        """Check everything that can be wrong with a spec; also returns its dataset.
 
         Args:
-            data: the dataset, where the spec's name does not tell: that which an earlier job is pinned to.
+            data: the dataset that an earlier job is pinned to; by default, the one that the spec names.
 
         Raises:
-            SpecError: names every fault.
+            SpecError: lists every fault.
         """
         spec, data = self.resolve(document, owner, data)
         _check_fit(document, spec, shape_of(data))
         return spec, data
 
     def resolve(self, document: Any, owner: str | None, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
-        """The spec with every value filled in, for its dataset; layers may still not fit each other.
+        """The resolved spec, adapted to its dataset. Does not check that layers fit each other.
 
         Raises:
-            SpecError: names every fault of a field, and of the dataset.
+            SpecError: lists every fault of fields and of the dataset.
         """
         faults: list[Fault] = []
         undescribed = 0
@@ -101,11 +101,11 @@ class SpecChecks:
         return validation.match_output_to_dataset(spec, document, shape_of(data)), data
 
     def forecast(self, document: Any, owner: str | None) -> Forecast:
-        """Check a spec and estimate its cost; stores nothing.
+        """Check a spec and estimate its cost without storing anything.
 
         Raises:
             NetworkMismatch: its layers do not fit.
-            SpecError: names every other fault.
+            SpecError: lists every other fault.
         """
         spec, data = self.resolve(document, owner)
         shape = shape_of(data)
@@ -124,7 +124,7 @@ class SpecChecks:
         return Forecast(spec=spec, networks=networks, cost=cost, notes=notes)
 
     def _looked_up(self, name: str, owner: str | None, faults: list[Fault]) -> DatasetInfo | None:
-        """The dataset; what is wrong with it goes to ``faults``."""
+        """The dataset; its faults are appended to ``faults``."""
         try:
             return self._described(name, owner)
         except DatasetNotFound as error:
@@ -135,12 +135,12 @@ class SpecChecks:
         return None
 
     def _described(self, name: str, owner: str | None) -> DatasetInfo:
-        """The dataset; the files of a built-in one need not be looked at."""
+        """The dataset, without reading the files of a built-in one."""
         known = BUILT_IN.get(name)
         return known.info if known is not None else self.datasets.describe(name, owner)
 
     def _notes_on_data(self, spec: Spec, owner: str | None) -> list[str]:
-        """What a job has to do before it can train."""
+        """Hints about downloads that are necessary before training."""
         name = spec.dataset.name
         info = self.datasets.describe(name, owner)
         size = f"{info.download_bytes / 1e6:.0f} MB"
@@ -158,7 +158,7 @@ class SpecChecks:
 
 
 def _with_default_preset(document: Any, data: DatasetInfo | None) -> Any:
-    """The document with the preset that it starts from, where its data decide that."""
+    """The document with the default preset for its kind of data."""
     is_table = data is not None and data.kind is DatasetKind.TABLE
     if is_table and isinstance(document, dict) and document.get("kind") == Kind.CLASSIFIER:
         return {"preset": TABLE_PRESET} | document
@@ -169,7 +169,7 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
     """Check that a spec's parts fit each other and its dataset.
 
     Raises:
-        SpecError: names every fault.
+        SpecError: lists every fault.
     """
     try:
         validation.check_fit(spec, shape)
@@ -178,14 +178,14 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
 
 
 def _notes_on_folds(spec: Spec) -> list[str]:
-    """That there will be several jobs."""
+    """A hint that several jobs will be submitted."""
     if spec.dataset.folds is None or spec.dataset.fold is not None:
         return []
     return [f"{spec.dataset.folds} jobs are submitted, one for each fold. The cost is that of one of them."]
 
 
 def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
-    """Where the preset was adapted to the data."""
+    """Hints about the adaptation of the preset to the dataset."""
     preset = validation.resolve(document)
     notes = []
     if shape.kind is DatasetKind.TABLE:
@@ -199,12 +199,12 @@ def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     if spec.batch_size != preset.batch_size:
         notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
     if spec.samples.count != preset.samples.count:
-        notes.append(f"samples.count is {spec.samples.count}: larger grids of images of this size are not allowed.")
+        notes.append(f"samples.count is {spec.samples.count}, the maximum for images of this size.")
     return notes
 
 
 def _parts(resolved: dict[str, Any]) -> list[dict[str, Any]]:
-    """What has layers: a classifier itself, or the networks of a GAN."""
+    """The objects that have layers: the classifier itself, or the networks of a GAN."""
     return [resolved] if "layers" in resolved else [resolved["generator"], resolved["discriminator"]]
 
 

@@ -1,4 +1,4 @@
-"""A sweep as sent: all of its faults at once, or everything that is known of it before the first trial."""
+"""Validates sweeps: reports all faults at once, or returns everything that is known before the first trial."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TRIALS, Range, Sea
 from service.sweeps.search import space
 
 OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
-"""What is optimized, unless the sweep says otherwise."""
+"""The default metric to optimize."""
 _GAN_ONLY: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
 _CLASSIFIER_ONLY: Final = {"learning_rate", "grad_norm", "dead_units", "saturation"}
 _NOT_SEARCHED: Final = {
-    "/kind": "all trials are of one kind",
-    "/preset": "all trials have one preset",
+    "/kind": "all trials have the same kind",
+    "/preset": "all trials have the same preset",
     "/seed": "list the seeds in `seeds`",
-    "/name": "it does not change what is trained",
-    "/tags": "it does not change what is trained",
-    "/priority": "it does not change what is trained",
+    "/name": "it does not affect training",
+    "/tags": "it does not affect training",
+    "/priority": "it does not affect training",
 }
 _CHECKED_VALUES: Final = 300
-"""Values of the space that are checked one by one."""
+"""Maximum number of values of the space that are checked individually."""
 _CHECKED_TRIALS: Final = 100
-"""Trials whose settings are checked together."""
+"""Maximum number of trials whose settings are checked in combination."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedSweep:
-    """A sweep without faults."""
+    """A valid sweep."""
 
     spec: SweepSpec
     kind: Kind
     resolved: dict[str, Any]
-    """With every default filled in."""
+    """The sweep with all defaults."""
     data: dict[str, Any]
     trials: int
     epochs: int
-    """The most epochs that all jobs together will train."""
+    """The maximum number of epochs of all jobs together."""
     epochs_without_halving: int
     first: list[dict[str, Any]]
-    """The settings of the first trials, where they are known beforehand."""
+    """The settings of the first trials, if they are known in advance."""
     notes: list[str]
 
 
@@ -63,7 +63,7 @@ def check(document: Any, owner: str | None, specs: SpecChecks) -> CheckedSweep:
     """Check everything that can be wrong with a sweep.
 
     Raises:
-        SpecError: names every fault.
+        SpecError: lists every fault.
     """
     sent = validation.read_body(SweepSpec, document)
     return _Check(sent, owner, specs).result()
@@ -109,6 +109,7 @@ class _Check:
             "halving": self.sent.halving.model_dump(mode="json") if self.sent.halving else None,
             "parallel": self.sent.parallel,
             "max_failed": self.sent.max_failed,
+            "reuse": self.sent.reuse.value,
             "budget": self.sent.budget.model_dump(mode="json") if self.sent.budget else None,
             "rungs": rungs,
         }
@@ -134,7 +135,7 @@ class _Check:
         try:
             spec, data = self.specs.check(self.sent.base, self.owner)
             if spec.dataset.folds is not None and spec.dataset.fold is None:
-                detail = "every setting is trained once for each seed: name one `fold`, or leave `folds` out"
+                detail = "every trial is one job per seed: set one `fold`, or leave `folds` out"
                 self._add("#/base/dataset/folds", detail, "unsuitable")
             return spec, data
         except SpecError as error:
@@ -142,8 +143,8 @@ class _Check:
             return None, None
 
     def _prepared(self, base: Spec, whole: dict[str, Any]) -> dict[str, Any]:
-        """The base as sent, but with an object or a list wherever a pointer of the space leads through one."""
-        # The preset by name: which one is the default depends on the dataset.
+        """The base as sent, with objects and lists of the preset added where a pointer of the space passes through."""
+        # Set the preset explicitly, because the default depends on the dataset.
         made: dict[str, Any] = without_shorthand(type(base), self.sent.base) | {"preset": base.preset}
         for pointer in self.sent.space:
             if not pointer.startswith("/"):
@@ -166,14 +167,12 @@ class _Check:
         except (LookupError, ValueError):
             known = list(space.pointers(whole))
             near = closest(pointer, known) or _same_end(pointer, known)
-            hint = (
-                f"; did you mean {near!r}?" if near else "; a setting that is null or left out must be in `base` first"
-            )
-            self._add(here, f"names nothing in the spec{hint}", "unknown_field", near)
+            hint = f"; did you mean {near!r}?" if near else "; set it in `base` first if it is null or left out"
+            self._add(here, f"does not exist in the spec{hint}", "unknown_field", near)
             return
         unfit = _NOT_SEARCHED.get(pointer)
         if pointer.startswith("/dataset") and not pointer.startswith("/dataset/scale"):
-            unfit = "all trials train on one dataset, divided in one way"
+            unfit = "all trials train on the same dataset with the same split"
         if unfit is not None:
             self._add(here, f"cannot be searched: {unfit}", "unsuitable")
             return
@@ -192,7 +191,7 @@ class _Check:
                     break
 
     def _faults_of(self, document: dict[str, Any]) -> tuple[Fault, ...]:
-        """What is wrong with the fields of a spec; whether layers fit each other is checked for whole trials."""
+        """The faults of the fields of a spec. Whether layers fit each other is checked later, for whole trials."""
         try:
             validation.resolve(document)
         except SpecError as error:
@@ -204,22 +203,20 @@ class _Check:
         return self.sent.search.name if self.sent.search is not None else SearchName.GRID
 
     def _check_shape_of_search(self) -> int:
-        """Checks that need no base; gives the number of trials."""
+        """The checks that do not need the base; returns the number of trials."""
         search, spans = self.sent.search, self.sent.space
         if self._search_name is not SearchName.GRID:
             if not spans:
                 self._add("#/space", f"{self._search_name} needs at least one setting to search", "missing")
             if search is None or search.trials is None:
-                self._add(
-                    "#/search/trials", f"is missing: {self._search_name} tries as many settings as it says", "missing"
-                )
+                self._add("#/search/trials", f"is missing: {self._search_name} needs the number of trials", "missing")
                 return 1
             return search.trials
         size = space.grid_size(spans)
         if size is None:
             for pointer, span in spans.items():
                 if space.values_of(span) is None:
-                    detail = "a grid needs values: use `choice`, or `float` with a `step`; or search by random or tpe"
+                    detail = "a grid needs values: use `choice` or a `step`, or search with random or tpe"
                     self._add(f"#/space/{_escaped(pointer)}", detail, "unsuitable")
             return 1
         if size > MAX_TRIALS:
@@ -237,14 +234,14 @@ class _Check:
         family = metric.partition("/")[0]
         known = _reported(kind)
         builtin = BUILT_IN.get(data.name)
-        judged = builtin is not None and builtin.judge is not None
-        if kind is Kind.GAN and not judged:
+        has_reference = builtin is not None and builtin.reference_classifier is not None
+        if kind is Kind.GAN and not has_reference:
             known = [name for name in known if name not in _GAN_ONLY]
         where = "#/objective/metric" if asked is not None else "#/objective"
         if family not in known:
             near = closest(metric, known)
             hint = f"; did you mean {near!r}?" if near else f"; it reports {', '.join(known)}"
-            why = "" if judged or family not in _GAN_ONLY else f": {data.name} has no reference classifier"
+            why = "" if has_reference or family not in _GAN_ONLY else f": {data.name} has no reference classifier"
             self._add(where, f"a {kind} on this dataset does not report {metric!r}{why}{hint}", "unknown_value", near)
             return {}
         info = METRICS[family]
@@ -285,13 +282,13 @@ class _Check:
             self._add("#/parallel", detail, "too_large")
         cost = rungs[0] * len(seeds)
         if self.sent.budget is not None and self.sent.budget.epochs < cost:
-            detail = f"does not buy one trial: that takes {cost} epochs with {len(seeds)} seeds"
+            detail = f"is too small for one trial, which takes {cost} epochs with {len(seeds)} seeds"
             self._add("#/budget/epochs", detail, "out_of_range")
         if self.sent.halving is not None and count < 2:
-            self._add("#/halving", "one trial cannot be halved: add settings to `space`", "unsuitable")
+            self._add("#/halving", "halving needs more than one trial: add settings to `space`", "unsuitable")
 
     def _check_trials(self, base: Mapping[str, Any], shape: Shape, count: int, seed: int) -> list[dict[str, Any]]:
-        """Check the settings of trials as a whole, as far as they are known."""
+        """Check the combined settings of trials, as far as they are known in advance."""
         known, invalid = [], []
         for settings in self._known(count):
             known.append(settings)
@@ -321,7 +318,7 @@ class _Check:
                 yield space.random_settings(self.sent.space, seed, trial)
 
     def _halved(self, count: int, rungs: list[int]) -> int:
-        """Epochs of one seed under synchronous halving; asynchronous halving may promote a few more."""
+        """Epochs per seed with synchronous halving; asynchronous halving may promote a few more trials."""
         factor = self.sent.halving.factor if self.sent.halving else 1
         total, left = count * rungs[0], count
         for before, after in itertools.pairwise(rungs):
@@ -334,8 +331,8 @@ class _Check:
 
 
 def _reported(kind: Kind) -> list[str]:
-    """The metrics that jobs of a kind report after epochs. Scores of the test part are no objective: they come once, at
-    the end, and choosing by them would spoil them."""
+    """The metrics that jobs of a kind report after epochs. Scores of the test part cannot be an objective: they are
+    measured once, at the end, and selecting by them would make them biased."""
     gan = _GAN_ONLY | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
     classifier = _CLASSIFIER_ONLY | {name for name in METRICS if name.startswith(("train_", "val_"))}
     others = gan if kind is Kind.CLASSIFIER else classifier

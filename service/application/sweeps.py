@@ -1,4 +1,4 @@
-"""Use cases of sweeps: submit, control, delete. Each takes the actor on whose behalf it acts."""
+"""Use cases of sweeps: submit, control, delete. Each takes the actor that requests it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from service.application.ports import AdmissionRefused, owner_of
 from service.application.specs import SpecChecks
 from service.application.sweep_checks import CheckedSweep
 from service.errors import SpecError
-from service.jobs import submissions
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.failpoints import reach
 from service.storage.artifacts import ArtifactStore
@@ -23,7 +22,7 @@ from service.sweeps import actions
 from service.sweeps.actions import NewSweep
 
 _MAX_WAKE_UPS: Final = 32
-"""More workers than this find the jobs by themselves, within seconds."""
+"""Maximum number of messages per request; further workers find the jobs by polling, within seconds."""
 
 
 def _only_id(sweep: Sweep) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def _only_id(sweep: Sweep) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeps:
-    """Operations on sweeps; the attributes are those of ``Jobs``."""
+    """Operations on sweeps. The attributes are those of ``Jobs``."""
 
     database: Database
     artifacts: ArtifactStore
@@ -45,8 +44,8 @@ class Sweeps:
         """Store a new sweep and its first trials.
 
         Raises:
-            SpecError: names every fault.
-            AdmissionRefused: the owner may not have so many further jobs now.
+            SpecError: lists every fault.
+            AdmissionRefused: the owner may not have this many further jobs now.
             IdempotencyConflict: the key was used with another body.
         """
         owner = owner_of(by)
@@ -55,7 +54,7 @@ class Sweeps:
             self.admit(owner, min(checked.trials, checked.spec.parallel) * len(checked.resolved["seeds"]))
         except (SpecError, AdmissionRefused):
             # A request that was accepted once gets the same response, whatever has changed since.
-            earlier = self._replayed(idempotency, owner)
+            earlier = Submitted.earlier(self.database, idempotency, owner)
             if earlier is None:
                 raise
             return earlier
@@ -76,10 +75,10 @@ class Sweeps:
         return Submitted(answer, replayed)
 
     def check(self, document: Any, *, by: Actor | None = None) -> CheckedSweep:
-        """Check a sweep; stores nothing.
+        """Check a sweep without storing anything.
 
         Raises:
-            SpecError: names every fault.
+            SpecError: lists every fault.
         """
         return sweep_checks.check(document, owner_of(by), self.specs)
 
@@ -105,10 +104,3 @@ class Sweeps:
     def _wake(self, queued: Sequence[str]) -> None:
         for job_id in queued[:_MAX_WAKE_UPS]:
             self.wake_up(job_id)
-
-    def _replayed(self, idempotency: IdempotencyKey | None, owner: str | None) -> Submitted | None:
-        if idempotency is None:
-            return None
-        with self.database.read() as session:
-            earlier = submissions.replay(session, idempotency, owner=owner)
-        return Submitted(earlier, replayed=True) if earlier is not None else None

@@ -45,6 +45,10 @@ for _module, _commands in {
         "sweep": "Start a sweep: many jobs as one experiment.",
         "sweeps": "List sweeps, or show, pause, resume, cancel or delete one.",
     },
+    "experiments.differing": {
+        "why": "Say why two jobs have different results, down to the batch and tensor.",
+        "bisect": "Find the epoch from which a metric is too low or too high.",
+    },
     "inference": {
         "predict": "Classify images with a trained classifier.",
         "generate": "Generate images with a trained GAN.",

@@ -1,4 +1,4 @@
-"""A dataset on one screen: what it is, its classes and columns."""
+"""A dataset on one screen: properties, classes and columns."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _kind(item: Mapping[str, Any]) -> str:
 
 
 def _class_lines(item: Mapping[str, Any]) -> list[str]:
-    """A line with a bar for each class; of many the first."""
+    """A line with a bar for each class; of many classes, only the first."""
     counts = item["class_counts"]
     if not counts:
         return []

@@ -33,7 +33,7 @@ def pack(
         What was left out, each with the reason.
 
     Raises:
-        Failure: some cannot be read; they are named.
+        Failure: some cannot be read; the message lists them.
     """
     faults: list[str] = []
     with tarfile.open(target, "w") as archive:

@@ -31,7 +31,7 @@ _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(slots=True, kw_only=True)
-class Watched:
+class FollowedJob:
     """The state of a job, tracked from its events."""
 
     id: str
@@ -49,7 +49,7 @@ class Watched:
     error: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, job: Mapping[str, Any], label: str | None = None) -> Watched:
+    def of(cls, job: Mapping[str, Any], label: str | None = None) -> FollowedJob:
         """Take the state from a job document of the API."""
         watched = cls(
             id=job["id"],
@@ -104,14 +104,14 @@ def sparkline(values: Sequence[float], width: int) -> str:
 class Display(Protocol):
     """Displays running jobs."""
 
-    def changed(self, job: Watched, event: Event) -> None:
+    def changed(self, job: FollowedJob, event: Event) -> None:
         """Called after an event was applied to the job."""
 
-    def note(self, job: Watched, text: str) -> None:
+    def note(self, job: FollowedJob, text: str) -> None:
         """Show a message."""
 
 
-def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Display) -> None:
+def follow(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: Display) -> None:
     """Display jobs until all of them have ended.
 
     Args:
@@ -120,9 +120,9 @@ def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Displ
     Raises:
         ClientError: a stream failed permanently.
     """
-    received: queue.SimpleQueue[tuple[Watched, Event | Exception | None]] = queue.SimpleQueue()
+    received: queue.SimpleQueue[tuple[FollowedJob, Event | Exception | None]] = queue.SimpleQueue()
 
-    def read(job: Watched) -> None:
+    def read(job: FollowedJob) -> None:
         try:
             with client() as own_client:
                 for event in own_client.stream(job.id):
@@ -145,7 +145,7 @@ def follow(client: Callable[[], Client], jobs: Sequence[Watched], display: Displ
                 _apply(job, item, display)
 
 
-def _apply(job: Watched, event: Event, display: Display) -> None:
+def _apply(job: FollowedJob, event: Event, display: Display) -> None:
     data = event.data
     match event.type:
         case "snapshot":
@@ -175,7 +175,7 @@ class PlainDisplay:
         self._labelled, self._to_stderr = labelled, to_stderr
         self._states: dict[str, str] = {}
 
-    def changed(self, job: Watched, event: Event) -> None:
+    def changed(self, job: FollowedJob, event: Event) -> None:
         """Print the change."""
         match event.type:
             case "metrics":
@@ -187,11 +187,11 @@ class PlainDisplay:
                 self._states[job.id] = job.state
                 self._print(job, job.state)
 
-    def note(self, job: Watched, text: str) -> None:
+    def note(self, job: FollowedJob, text: str) -> None:
         """Print the message."""
         self._print(job, text)
 
-    def _print(self, job: Watched, text: str) -> None:
+    def _print(self, job: FollowedJob, text: str) -> None:
         # click flushes
         click.echo(f"{job.label}  {text}" if self._labelled else text, err=self._to_stderr)
 
@@ -203,18 +203,18 @@ class BarDisplay:
         self._console, self._progress = console, progress
         self._tasks: dict[str, TaskID] = {}
 
-    def add(self, job: Watched) -> None:
+    def add(self, job: FollowedJob) -> None:
         """Add a job's bar."""
         self._tasks[job.id] = self._progress.add_task(job.label, total=1.0, job=job)
 
-    def changed(self, job: Watched, event: Event) -> None:
+    def changed(self, job: FollowedJob, event: Event) -> None:
         """Update the bar."""
         task = self._tasks[job.id]
         self._progress.update(task, completed=job.fraction)
         if event.type == "end":
             self._progress.stop_task(task)
 
-    def note(self, job: Watched, text: str) -> None:
+    def note(self, job: FollowedJob, text: str) -> None:
         """Print the message above the bars."""
         self._console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
 
@@ -226,7 +226,7 @@ class _Bars(Progress):
         """The bars and sparklines."""
         yield self.make_tasks_table(self.tasks)
         if len(self.tasks) == 1:
-            job: Watched = self.tasks[0].fields["job"]
+            job: FollowedJob = self.tasks[0].fields["job"]
             curves = {name: values for name, values in job.history.items() if len(values) > 1}
             wide = max((len(describe(name).label) for name in curves), default=0)
             for name, values in curves.items():
@@ -253,7 +253,7 @@ class _StateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """The column for one job."""
-        job: Watched = task.fields["job"]
+        job: FollowedJob = task.fields["job"]
         width = len(str(job.epochs))
         text = Text(f"epoch {job.epoch:>{width}}/{job.epochs}", no_wrap=True)
         end = Text()
@@ -271,7 +271,7 @@ class _StateColumn(ProgressColumn):
 
 
 @contextmanager
-def display_of(jobs: Sequence[Watched], console: Console) -> Iterator[Display]:
+def display_of(jobs: Sequence[FollowedJob], console: Console) -> Iterator[Display]:
     """The display for the console: bars in a terminal, plain lines elsewhere."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield PlainDisplay(labelled=len(jobs) > 1, to_stderr=console.stderr)

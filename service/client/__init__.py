@@ -13,6 +13,7 @@ from service.client.answers import (
     Prediction,
     Which,
 )
+from service.client.bisection import Bisection
 from service.client.client import Client
 from service.client.downloads import safe_name
 from service.client.errors import (
@@ -31,6 +32,7 @@ from service.client.lookup import Found
 __all__ = [
     "AmbiguousJob",
     "ApiError",
+    "Bisection",
     "Client",
     "ClientError",
     "DownloadDamaged",

@@ -126,7 +126,7 @@ def check(response: httpx.Response) -> None:
 
 
 class Document(Mapping[str, Any]):
-    """Something of the service as of the last request: a mapping over the document of the API."""
+    """A resource of the service as of the last request: a mapping over the document of the API."""
 
     def __init__(self, connection: Connection, document: Mapping[str, Any]) -> None:
         self._connection = connection

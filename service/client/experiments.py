@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Self
 from uuid import uuid4
 
-from service.client import streams
+from service.client import bisection, streams
 from service.client.answers import Event
+from service.client.bisection import Bisection
 from service.client.connection import Connection, Document, json_body
 from service.client.job import Job
 from service.states import SWEEP_ENDED
@@ -47,7 +48,7 @@ class Sweep(Document):
         return next(item for item in self.trials() if item["trial"] == self._document["best_trial"])
 
     def refresh(self) -> Self:
-        """Read the sweep again."""
+        """Fetch the document again."""
         self._document = self._connection.json("GET", f"/sweeps/{self.id}")
         return self
 
@@ -80,7 +81,7 @@ class Sweep(Document):
                 return made
 
     def importance(self) -> Sequence[dict[str, Any]]:
-        """How much each setting matters, the most important first."""
+        """The importance of each setting, most important first."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", f"/sweeps/{self.id}/importance")["data"]
         return found
 
@@ -134,7 +135,7 @@ class Sweep(Document):
 
 
 class Experiments:
-    """The part of ``Client`` that is about sweeps and comparisons."""
+    """The methods of ``Client`` for sweeps and comparisons."""
 
     _connection: Connection
 
@@ -149,7 +150,7 @@ class Experiments:
         return Sweep(self._connection, self._connection.json("POST", "/sweeps", repeatable=True, **options))
 
     def sweep_dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
-        """What a sweep would do; nothing is stored."""
+        """The resolved sweep and its cost; nothing is stored."""
         params = {"dry_run": "true"}
         return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
 
@@ -167,7 +168,7 @@ class Experiments:
             params["cursor"] = page["next_cursor"]
 
     def find_sweep(self, sweep_id: str) -> Sweep:
-        """The sweep with this id, or the newest whose id ends so, or that has this name."""
+        """The sweep with this id, or the newest one whose id ends with the text or whose name is the text."""
         if not sweep_id.startswith("swp_"):
             for found in self.sweeps():
                 if found["name"] == sweep_id or found.id.lower().endswith(sweep_id.lower()):
@@ -193,6 +194,44 @@ class Experiments:
         """
         params = {"a": _ids(a), "b": _ids(b), "of": of} | ({"metric": metric} if metric else {})
         return self._connection.json("GET", "/comparisons", params=params)
+
+    def why(self, a: Job | str, b: Job | str) -> dict[str, Any]:
+        """In what two jobs differ: ``spec``, ``provenance``, ``dataset``, the first differing ``epoch`` and
+        ``checkpoint``, and a ``sentence``. Nothing is trained."""
+        return self._connection.json("GET", "/differences", params={"a": _ids(a), "b": _ids(b)})
+
+    def investigate(self, a: Job | str, b: Job | str, *, idempotency_key: str | None = None) -> Job:
+        """Submit a job that trains two others again side by side, to find the batch and the tensor where they part.
+
+        When it has succeeded, ``job["investigation"]`` has ``found`` and a ``sentence``.
+        """
+        options = json_body({"a": _ids(a), "b": _ids(b)}, **{"Idempotency-Key": idempotency_key or uuid4().hex})
+        return Job(self._connection, self._connection.json("POST", "/differences", repeatable=True, **options))
+
+    def bisect(
+        self, job: Job | str, metric: str, *, below: float | None = None, above: float | None = None
+    ) -> Bisection:
+        """Find the epoch from which a metric is too low or too high, by halving: 64 epochs take at most 6 probes.
+
+        The last epoch must be bad. A probe reads the metric of one epoch, so the epochs in between may do what they
+        like; ``times`` says how often the metric turned bad in all.
+
+        Args:
+            below, above: exactly one of them: values beyond it are bad.
+
+        Raises:
+            ValueError: there is no such epoch.
+        """
+        if (below is None) == (above is None):
+            raise ValueError("name exactly one of below and above")
+        looked_at = job if isinstance(job, Job) else Job(self._connection, {"id": job})
+        history = looked_at.history()
+        series = history["series"].get(metric)
+        if series is None:
+            raise ValueError(f"the job has no metric {metric!r}; it has {', '.join(history['series']) or 'none yet'}")
+        measured = [(at, value) for at, value in zip(history["epochs"], series, strict=True) if value is not None]
+        kept = looked_at.checkpoints()
+        return bisection.find(measured, [item["epoch"] for item in kept], metric=metric, below=below, above=above)
 
 
 def _ids(jobs: Job | str | Sequence[Job | str]) -> str:

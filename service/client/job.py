@@ -97,6 +97,11 @@ class Job(Document):
         return cast("str | None", self._read("parent_id"))
 
     @property
+    def reused_from(self) -> str | None:
+        """The job whose first epochs (``reused_epochs``) this one took over."""
+        return cast("str | None", self._read("reused_from"))
+
+    @property
     def reproduction(self) -> dict[str, Any] | None:
         """Of a reproduction: ``of``, ``match`` and ``first_difference``."""
         return cast("dict[str, Any] | None", self._read("reproduction"))

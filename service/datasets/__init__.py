@@ -1,4 +1,4 @@
-"""Datasets: what there is, and their images and labels as memory-mapped arrays."""
+"""Datasets: the catalogue, imports, and the data as memory-mapped arrays."""
 
 from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.cache import Dataset, Examples, load

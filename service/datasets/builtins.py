@@ -1,5 +1,7 @@
-"""The datasets that this package knows: their checksums, and where their files may be found."""
+"""The built-in datasets: their checksums, and where to find their files."""
 
+import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from service.datasets.info import (
 from service.states import DatasetKind
 
 _DATA = Path(str(package_files("service.data")))
-_JUDGE_OF_DIGITS = _DATA / "judge" / "mnist.safetensors"
+_DIGIT_CLASSIFIER = _DATA / "judge" / "mnist.safetensors"
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -36,17 +38,17 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltIn:
-    """A dataset known by its checksums, and where to look for it besides the data folder."""
+    """A dataset identified by checksums, and the places besides the data folder where its files may be."""
 
     info: DatasetInfo
     digests: Mapping[str, str]  # SHA-256 (hex) of each unpacked IDX file
     shipped: Path | None = None  # folder inside this package
     table: Path | None = None  # a CSV file inside this package
-    made_from: str | None = None  # the dataset that it is made from, when it is first used
+    made_from: str | None = None  # the dataset from which it is generated on first use
     system: Path | None = None  # folder of a Debian package
     mirrors: tuple[str, ...] = ()  # base URLs of the gzipped files, tried in turn; the checksums decide
     packed_bytes: Mapping[str, int] = field(default_factory=dict)  # sizes of the gzipped files as published
-    judge: Path | None = None  # a classifier that was trained on such images, see workers/make_judge.py
+    reference_classifier: Path | None = None  # trained on such images, see workers/make_judge.py
 
 
 def _info(
@@ -64,12 +66,12 @@ def _info(
         source=source,
         licence=licence,
         sha256=content_sha256(digests),
-        available=False,  # decided where the data folder is known
+        available=False,  # determined later, with the data folder
     )
 
 
 def _table(name: str, title: str, source: str, licence: str) -> BuiltIn:
-    """A table that is shipped: its file, and what ``make_tables`` said of it."""
+    """A bundled table: its file, and the facts that ``make_tables`` recorded about it."""
     folder = _DATA / name
     described = json.loads((folder / "dataset.json").read_text("utf-8"))
     return BuiltIn(
@@ -86,7 +88,7 @@ def _table(name: str, title: str, source: str, licence: str) -> BuiltIn:
             source=source,
             licence=licence,
             sha256=described["sha256"],
-            available=False,  # as for all, it is decided later
+            available=False,  # determined later, with the data folder
             report={"target": described["target"]},
         ),
         digests={},
@@ -132,7 +134,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         ),
         digests=_MNIST_10K,
         shipped=_DATA / "mnist-10k",
-        judge=_JUDGE_OF_DIGITS,
+        reference_classifier=_DIGIT_CLASSIFIER,
     ),
     "mnist": BuiltIn(
         info=_info(
@@ -154,7 +156,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             VALIDATION_IMAGES: 1_648_877,
             VALIDATION_LABELS: 4_542,
         },
-        judge=_JUDGE_OF_DIGITS,
+        reference_classifier=_DIGIT_CLASSIFIER,
     ),
     "fashion-mnist": BuiltIn(
         info=_info(
@@ -168,7 +170,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         digests=_FASHION_MNIST,
         system=Path("/usr/share/datasets/fashion-mnist"),  # Debian: dataset-fashion-mnist
         mirrors=(
-            # Plain HTTP is all that this bucket's website speaks; the checksums make up for it.
+            # This bucket's website supports only plain HTTP; the checksums protect the content.
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
@@ -210,3 +212,12 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         made_from="mnist-10k",
     ),
 }
+
+
+@functools.cache
+def reference_classifier_sha256(name: str) -> str | None:
+    """The digest of the classifier that scores samples of a dataset, if there is one."""
+    known = BUILT_IN.get(name)
+    if known is None or known.reference_classifier is None:
+        return None
+    return f"sha256:{hashlib.sha256(known.reference_classifier.read_bytes()).hexdigest()}"

@@ -1,8 +1,8 @@
-"""Loads a dataset: finds its files, downloads them if need be, unpacks them once, maps them into memory.
+"""Loads a dataset: finds its files, downloads them if necessary, unpacks them once, and maps them into memory.
 
-The cache holds a folder for each state in which a source was met: its .npy files and ``meta.json``. It gets its name
-by one rename when it is whole, so that any number of processes may unpack at once and a killed one leaves only a
-hidden folder. Folders of sources since replaced stay: a training may still have them mapped.
+The cache has a folder with .npy files and ``meta.json`` for each version of a source. A complete folder gets its name
+by one rename, so that several processes may unpack at the same time, and a killed process leaves only a hidden folder.
+Folders of replaced sources are kept, because a training may still have them mapped.
 """
 
 import functools
@@ -41,16 +41,16 @@ from service.datasets.info import (
 from service.datasets.tables.importing import import_table
 from service.spec.splits import Split
 
-_SPLIT = int.from_bytes(b"split")  # keeps these random numbers apart from others of the same seed
-_FORMAT = 1  # part of every cache key: raise it when what is stored changes
+_SPLIT = int.from_bytes(b"split")  # separates these random numbers from others with the same seed
+_FORMAT = 1  # part of every cache key; increase it when the stored format changes
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs of a network with their labels: one part of a dataset.
+    """Examples with labels: one part of a dataset.
 
     Attributes:
-        inputs: images, uint8 (count, rows, columns); of a table float64 (count, columns), see ``datasets.tables``.
+        inputs: images, uint8 (count, rows, columns); for a table, float64 (count, columns), see ``datasets.tables``.
         labels: uint8 (count,).
     """
 
@@ -63,14 +63,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset's parts, mapped read-only: pages are shared by all processes that train on it."""
+    """The parts of a dataset, mapped read-only, so that all processes that train on it share the memory pages."""
 
     info: DatasetInfo
     train: Examples
     validation: Examples
     sha256: str  # of the unpacked content, as content_sha256 gives it
     test: Examples | None = None
-    """Never trained on and never validated on: scored once, when the training is over."""
+    """The test part: never used for training or validation, and scored once at the end."""
 
 
 def load(
@@ -81,18 +81,18 @@ def load(
     progress: Progress | None = None,
     builtins: Mapping[str, BuiltIn] = BUILT_IN,
 ) -> Dataset:
-    """The dataset ``name``: from the cache within milliseconds, the first time from its files or a mirror.
+    """Load the dataset ``name``: from the cache within milliseconds, the first time from its files or a mirror.
 
     Args:
-        data_root: the folder of datasets, one sub-folder each; a download goes there.
-        cache_root: where unpacked arrays are kept.
-        progress: hears of a download's bytes; what it raises ends the download and passes through.
-        builtins: the known datasets; tests bring their own, with mirrors of their own.
+        data_root: the folder of datasets, one subfolder each; downloads are stored there.
+        cache_root: the folder of unpacked arrays.
+        progress: called during a download; an exception that it raises aborts the download and is passed on.
+        builtins: the known datasets; tests pass their own.
 
     Raises:
         DatasetNotFound: no dataset has this name.
-        DatasetUnavailable: its files are not there and cannot be downloaded, or the cache cannot be written.
-        DatasetBroken: its files are not what they should be.
+        DatasetUnavailable: its files are missing and cannot be downloaded, or the cache cannot be written.
+        DatasetBroken: its files are damaged or have unexpected content.
     """
     info = describe(name, data_root, builtins=builtins)
     paths = locate(name, data_root, builtins)
@@ -100,7 +100,7 @@ def load(
     if builtin is not None and builtin.table is not None:
         csv, target = builtin.table, str((builtin.info.report or {})["target"])
         folder = cache_root / f"{name}-{str(builtin.info.sha256).removeprefix('sha256:')[:16]}"
-        return _kept(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
+        return _cached(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
     if builtin is not None and builtin.made_from is not None:
         source = builtin.made_from
         key = hashlib.sha256(json.dumps([_FORMAT, dict(builtin.digests)]).encode()).hexdigest()[:16]
@@ -108,17 +108,17 @@ def load(
         def make(folder: Path) -> None:
             _store(folder, _stacked(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins)))
 
-        return _kept(info, cache_root, cache_root / f"{name}-{key}", make)
+        return _cached(info, cache_root, cache_root / f"{name}-{key}", make)
     if builtin is not None and not is_complete(paths):
         download(builtin, data_root / name, present=paths, progress=progress)
         paths = find_files(data_root / name)
     folder = cache_root / f"{name}-{_cache_key(paths, builtin)}"
-    return _kept(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
+    return _cached(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
 
 
-def _kept(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
-    """The dataset in a folder of the cache, which is made if it is not there or damaged."""
-    if folder.exists():  # then it is whole, unless a full disk or a hand damaged it: it can be made again
+def _cached(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
+    """The dataset in a folder of the cache, which is created if it is missing or damaged."""
+    if folder.exists():  # then it is complete, unless something damaged it; in that case, create it again
         try:
             return open_arrays(folder, info)
         except (OSError, EOFError, ValueError, KeyError):
@@ -131,13 +131,13 @@ def _kept(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Pat
         raise DatasetUnavailable(
             info.name,
             f"its arrays cannot be cached in {cache_root} ({error.strerror or error})",
-            "Make room there, or make the folder writable",
+            "Free disk space there, or make the folder writable",
         ) from error
 
 
 def _cache_key(paths: Mapping[str, Path], builtin: BuiltIn | None) -> str:
     if builtin is not None and builtin.shipped is not None:
-        # What is shipped changes with the package only, while each installation gives it new times.
+        # Bundled files change only with the package, but each installation gives them new modification times.
         identity = [[name, builtin.digests[name]] for name in IDX_NAMES]
     else:
         stats = {name: path.stat() for name, path in paths.items()}
@@ -147,10 +147,10 @@ def _cache_key(paths: Mapping[str, Path], builtin: BuiltIn | None) -> str:
 
 
 def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
-    """Map the arrays of a folder that is whole.
+    """Map the arrays of a complete folder.
 
     Raises:
-        OSError, EOFError, ValueError, KeyError: it is not.
+        OSError, EOFError, ValueError, KeyError: the folder is incomplete or damaged.
     """
     sha256 = str(json.loads((folder / "meta.json").read_text())["sha256"])
     names = [*IDX_NAMES, *(TEST_NAMES if (folder / f"{TEST_IMAGES}.npy").exists() else ())]
@@ -165,7 +165,7 @@ def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
 
 
 def divide(dataset: Dataset, split: Split) -> Dataset:
-    """The same data, divided anew into training and validation examples."""
+    """The same data with another split into training and validation examples."""
     validated = validation_mask(split, np.concatenate([dataset.train.labels, dataset.validation.labels]))
     train, validation = (_Chosen(dataset, np.flatnonzero(mask)) for mask in (~validated, validated))
     info = replace(dataset.info, train_count=len(train), validation_count=len(validation), split=split)
@@ -173,11 +173,11 @@ def divide(dataset: Dataset, split: Split) -> Dataset:
 
 
 def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which examples of a pool are for validation.
+    """A mask of the validation examples of a pool.
 
-    Each class is shuffled by itself and the classes are put one after the other; taking examples from that order at
-    even distances is stratified, and how many are taken depends on the size of the pool alone. The shuffle is that of
-    raw 64-bit numbers, whose stream NumPy does not change.
+    The examples of each class are shuffled, and the classes concatenated. Taking examples at even distances from this
+    order is stratified, and their number depends only on the size of the pool. The shuffle uses raw 64-bit numbers,
+    whose stream NumPy guarantees not to change.
 
     Args:
         labels: of the whole pool.
@@ -197,18 +197,18 @@ def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 class _Chosen(Examples):
-    """Some examples of a dataset's pool. They are copied when somebody asks for them, which may be never."""
+    """A selection of examples from a pool, copied on first access."""
 
     def __init__(self, dataset: Dataset, places: NDArray[np.intp]) -> None:
         first, second = dataset.train, dataset.validation
         inside = int(np.searchsorted(places, len(first)))
         self._pieces = ((first, places[:inside]), (second, places[inside:] - len(first)))
         labels = np.concatenate([part.labels[chosen] for part, chosen in self._pieces])
-        object.__setattr__(self, "labels", labels)  # frozen, like all parts
+        object.__setattr__(self, "labels", labels)  # the dataclass is frozen
 
     @functools.cached_property
     def inputs(self) -> NDArray[np.uint8]:
-        """As ``Examples`` has them."""
+        """See ``Examples``."""
         like = self._pieces[0][0].inputs
         copied = np.empty((len(self.labels), *like.shape[1:]), like.dtype)
         done = 0
@@ -219,7 +219,7 @@ class _Chosen(Examples):
 
 
 def _stacked(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
-    """The arrays of stacked-mnist by their names, each with the digest of the IDX file that it would be."""
+    """The arrays of stacked-mnist by name, each with the digest of the equivalent IDX file."""
     for part, (examples, count, images_name, labels_name) in enumerate(
         (
             (digits.train, builtin.info.train_count, TRAIN_IMAGES, TRAIN_LABELS),
@@ -231,12 +231,12 @@ def _stacked(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[n
             digest = hashlib.sha256(idx_header(array.shape))
             digest.update(array.data)
             if digest.hexdigest() != builtin.digests[name]:
-                raise DatasetBroken(Path(name), f"is not that of {builtin.info.name}: {digits.info.name} was changed")
+                raise DatasetBroken(Path(name), f"differs from {builtin.info.name}: {digits.info.name} was changed")
             yield name, array, digest.hexdigest()
 
 
 def _store(folder: Path, arrays: Iterable[tuple[str, NDArray[np.uint8], str]]) -> None:
-    """Write arrays, each with its name and digest, into a folder that gets its name when it is whole."""
+    """Write arrays, each with its name and digest, into a folder that gets its name when it is complete."""
     temporary = _temporary(folder)
     try:
         digests = {}
@@ -250,7 +250,7 @@ def _store(folder: Path, arrays: Iterable[tuple[str, NDArray[np.uint8], str]]) -
 
 
 def _import_table(csv: Path, folder: Path, target: str) -> None:
-    """Import a table of this package, which nobody else wrote, into a folder that gets its name when it is whole."""
+    """Import a bundled (trusted) table into a folder that gets its name when it is complete."""
     temporary = _temporary(folder)
     try:
         import_table(csv, temporary, fraction=None, options=TableOptions(target=target))
@@ -303,5 +303,5 @@ def _rename_unless_there(temporary: Path, folder: Path) -> None:
     try:
         temporary.rename(folder)
     except OSError:
-        if not (folder / "meta.json").is_file():  # else another process was first, with the same arrays
+        if not (folder / "meta.json").is_file():  # otherwise another process was faster, with the same arrays
             raise

@@ -1,4 +1,4 @@
-"""Which datasets there are, and where their files lie. Nothing here unpacks an image."""
+"""The catalogue: which datasets exist, and where their files are. Reads only headers, no images."""
 
 import functools
 import os
@@ -26,24 +26,24 @@ from service.datasets.info import (
     DatasetInfo,
 )
 
-# What may be joined to a path. Hidden folders (the cache) and anything with a separator cannot be named.
+# Names that are safe to join to a path: no hidden folders (the cache), no separators.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def find_files(folder: Path) -> dict[str, Path]:
-    """The files of a dataset that ``folder`` holds, under any spelling that is in use, by canonical name."""
+    """The dataset files in ``folder`` by canonical name; several common spellings are recognized."""
     found = {}
     for name in (*IDX_NAMES, *TEST_NAMES):
-        dotted = name.replace("-idx", ".idx")  # how some archives spell it
+        dotted = name.replace("-idx", ".idx")  # the spelling of some archives
         for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-            if os.path.isfile(folder / candidate):  # unlike Path.is_file, False where we may not look
+            if os.path.isfile(folder / candidate):  # unlike Path.is_file, False without permission
                 found[name] = folder / candidate
                 break
     return found
 
 
 def locate(name: str, data_root: Path, builtins: Mapping[str, BuiltIn]) -> dict[str, Path]:
-    """The four files, from the first folder that has them all; else those that the data folder has."""
+    """The four files from the first folder that has them all; otherwise those in the data folder."""
     in_data_root = find_files(data_root / name)
     builtin = builtins.get(name)
     if builtin is None:
@@ -57,19 +57,19 @@ def locate(name: str, data_root: Path, builtins: Mapping[str, BuiltIn]) -> dict[
 
 
 def is_complete(found: Mapping[str, Path]) -> bool:
-    """Whether all four files were found; those of a test part may be missing."""
+    """Whether all four files were found; those of a test part are optional."""
     return all(name in found for name in IDX_NAMES)
 
 
 def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) -> list[DatasetInfo]:
     """All datasets: the built-in ones, then the folders of ``data_root`` with four IDX files, by name.
 
-    A folder whose files are broken is listed with its ``problem``, so that its owner sees why it cannot be used.
+    A folder with damaged files is listed with its ``problem``, so that users see why it cannot be used.
     """
     infos = [_describe_builtin(builtin, data_root, builtins) for builtin in builtins.values()]
     try:
         folders = sorted(data_root.iterdir())
-    except OSError:  # not there, or not ours to look into
+    except OSError:  # missing, or no permission
         folders = []
     for folder in folders:
         if folder.name in builtins or not may_be_named(folder.name) or not folder.is_dir():
@@ -88,7 +88,7 @@ def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BU
 
     Raises:
         DatasetNotFound: no dataset has this name.
-        DatasetBroken: it is a folder whose files do not fit together.
+        DatasetBroken: the files of the folder are inconsistent.
     """
     if name in builtins:
         return _describe_builtin(builtins[name], data_root, builtins)
@@ -101,22 +101,22 @@ def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BU
 
 
 def closest(name: str, known: Sequence[str]) -> str | None:
-    """What was probably meant."""
+    """The most similar known name, if any is similar enough."""
     found = process.extractOne(name.lower(), known, scorer=fuzz.ratio, score_cutoff=50)
     return found[0] if found else None
 
 
 def may_be_named(name: str) -> bool:
-    """Whether a dataset can have this name at all."""
+    """Whether a name is valid for a dataset."""
     return _NAME.fullmatch(name) is not None
 
 
 def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises DatasetBroken if the arrays cannot be one dataset: dimensions, counts, picture sizes."""
+    """Check dimensions, counts and image sizes; raises ``DatasetBroken`` if the arrays are inconsistent."""
     parts = {TRAIN_IMAGES: TRAIN_LABELS, VALIDATION_IMAGES: VALIDATION_LABELS, TEST_IMAGES: TEST_LABELS}
     if (TEST_IMAGES in shapes) != (TEST_LABELS in shapes):
         lonely, missing = (TEST_IMAGES, TEST_LABELS) if TEST_IMAGES in shapes else (TEST_LABELS, TEST_IMAGES)
-        raise DatasetBroken(paths[lonely], f"needs {missing} beside it")
+        raise DatasetBroken(paths[lonely], f"needs {missing} in the same folder")
     for images, labels in parts.items():
         if images not in shapes:
             continue
@@ -130,7 +130,7 @@ def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]
                 f"holds {shapes[labels][0]:,} labels for the {shapes[images][0]:,} images of {paths[images].name}",
             )
         if 0 in shapes[images]:
-            raise DatasetBroken(paths[images], f"has the shape {shapes[images]}: it holds no image")
+            raise DatasetBroken(paths[images], f"has the shape {shapes[images]}: it contains no images")
         if shapes[images][1:] != shapes[TRAIN_IMAGES][1:]:
             raise DatasetBroken(
                 paths[images],
@@ -179,7 +179,7 @@ def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:
 
 @functools.lru_cache(maxsize=256)
 def _count_classes(labels: Path, _size: int, _mtime_ns: int) -> int:
-    # Size and time are there for the cache: a list of datasets asks this for every folder, each time.
+    # Size and time are part of the cache key, because listing datasets calls this for every folder each time.
     return int(read_idx(labels).max()) + 1
 
 

@@ -1,7 +1,7 @@
-"""Fetches a built-in dataset's missing files, once, into the data folder.
+"""Downloads the missing files of a built-in dataset, once, into the data folder.
 
-A file is there under its name only after its unpacked content had the pinned checksum; until then it has a hidden
-temporary name. So a mirror may be anybody's, may lie, and may break off.
+A file gets its name only after its unpacked content matches the pinned checksum; until then, it has a hidden temporary
+name. So mirrors need not be trusted, and a broken transfer is harmless.
 """
 
 import os
@@ -21,7 +21,7 @@ from service.datasets.formats.idx import read_idx_content
 from service.datasets.info import IDX_NAMES
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes fetched so far and the bytes expected in all; may raise, to give up."""
+"""Called with the number of bytes received so far and the number expected in total; may raise to abort."""
 
 TIMEOUT_S = 10.0  # for the connection, and for each wait for more bytes
 _ABANDONED_AFTER_S = 3600.0
@@ -33,10 +33,10 @@ class _MirrorFailed(Exception):
 
 
 def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], progress: Progress | None = None) -> None:
-    """Bring those of the four files that are not ``present`` into ``folder``, from the first mirror that has them.
+    """Download those of the four files that are not ``present`` into ``folder``, from the first working mirror.
 
     Raises:
-        DatasetUnavailable: no mirror gave them, or ``folder`` cannot be written.
+        DatasetUnavailable: no mirror works, or ``folder`` cannot be written.
     """
     name = builtin.info.name
     advice = f"Put its four files ({', '.join(f'{idx}.gz' for idx in IDX_NAMES)}) into {folder}, or use 'mnist-10k'"
@@ -57,7 +57,7 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
             return
         except _MirrorFailed as error:
             faults.append(f"{mirror}: {error}")
-        except OSError as error:  # of the disk: those of the network were caught further in
+        except OSError as error:  # of the disk; network errors were handled before
             reason = f"{folder} cannot be written ({error.strerror or error})"
             raise DatasetUnavailable(name, reason, advice) from error
     reason = "; ".join(faults) or "it has no download mirror"
@@ -66,7 +66,7 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
 
 
 class _Meter:
-    """Adds up the bytes of several files into one progress."""
+    """Adds up the progress of several files."""
 
     def __init__(self, expected: dict[str, int], progress: Progress | None) -> None:
         self.expected = expected
@@ -95,7 +95,7 @@ def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, meter: _Meter)
 
 
 def _stream_to(path: Path, url: str, idx_name: str, meter: _Meter) -> None:
-    limit = 2 * meter.expected[idx_name] + _CHUNK  # a mirror may pack worse than the original, not endlessly
+    limit = 2 * meter.expected[idx_name] + _CHUNK  # a mirror may compress worse than the original, up to a limit
     try:
         response = build_opener().open(url, timeout=TIMEOUT_S)
     except HTTPError as error:
@@ -127,8 +127,8 @@ def _describe(error: Exception) -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed downloads left behind, long enough ago that nobody can still be writing it."""
+    """Remove temporary files of killed downloads that are too old to be still in use."""
     for part in folder.glob(".*.part"):
-        with suppress(FileNotFoundError):  # another process has just finished it
+        with suppress(FileNotFoundError):  # another process has just removed or renamed it
             if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
                 part.unlink()

@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset. Each error has a stable ``code`` that goes into a job's ``error`` as it is."""
+"""Errors of datasets. Each has a stable ``code``, which becomes the code of a job's ``error``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class DatasetError(Exception):
-    """Base of this package's errors; ``str()`` of one is a sentence for a person."""
+    """Base of this package's errors; ``str()`` gives a message for users."""
 
     code: ClassVar[str] = "dataset_error"
 
@@ -17,7 +17,7 @@ class DatasetNotFound(DatasetError, LookupError):
     code = "dataset_not_found"
 
     def __init__(self, name: str, known: Sequence[str], suggestion: str | None) -> None:
-        super().__init__(name, known, suggestion)  # the arguments themselves, so that pickling gives them back
+        super().__init__(name, known, suggestion)  # the original arguments, so that pickling restores them
         self.name = name
         self.known = tuple(known)
         self.suggestion = suggestion
@@ -28,7 +28,7 @@ class DatasetNotFound(DatasetError, LookupError):
 
 
 class DatasetUnavailable(DatasetError):
-    """The dataset is known, but its data are not available; ``advice`` says what to do about it."""
+    """The dataset is known, but its data is not available; ``advice`` names the remedy."""
 
     code = "dataset_unavailable"
 
@@ -43,7 +43,7 @@ class DatasetUnavailable(DatasetError):
 
 
 class DatasetChanged(DatasetError):
-    """The data are not those that the job began with."""
+    """The data differs from the data with which the job started."""
 
     code = "dataset_changed"
 
@@ -61,7 +61,7 @@ class DatasetChanged(DatasetError):
 
 
 class DatasetBroken(DatasetError, ValueError):
-    """A file is there, but it is not what it should be."""
+    """A file exists, but is damaged or has unexpected content."""
 
     code = "dataset_broken"
 

@@ -1,4 +1,4 @@
-"""What is known of a dataset's downloads that failed, so that the next person hears of it before a job does."""
+"""Records failed downloads of datasets, so that users are warned before they submit another job."""
 
 import json
 import os
@@ -13,7 +13,7 @@ _LONGEST: Final = 500
 
 
 def note(folder: Path, reason: str) -> None:
-    """Keep why the download into ``folder`` failed, where that can be written."""
+    """Record why the download into ``folder`` failed, if the folder is writable."""
     kept = _record(folder)
     temporary = kept.with_name(f"{kept.name}.{os.getpid()}")
     with suppress(OSError):
@@ -22,13 +22,13 @@ def note(folder: Path, reason: str) -> None:
 
 
 def forget(folder: Path) -> None:
-    """A download into ``folder`` succeeded."""
+    """Remove the record, after a successful download into ``folder``."""
     with suppress(OSError):
         _record(folder).unlink()
 
 
 def expected(folder: Path) -> str | None:
-    """Why a download into ``folder`` will probably fail: the last one did within a day, or nothing can be stored."""
+    """Why a download into ``folder`` will probably fail: one failed within a day, or the folder is not writable."""
     nearest = folder
     while not os.path.exists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent

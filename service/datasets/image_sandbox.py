@@ -1,8 +1,8 @@
-"""Decodes image files from strangers in a process of their own, which may use little memory and time.
+"""Decodes untrusted image files in a separate process with limited memory and time.
 
-``python -m service.datasets.image_sandbox`` is that process: an order comes as JSON over its standard input. Its answer
-is a line of JSON, which tells the shape of each image or what is wrong with it, and then the pixels of all of them.
-Pixels are those of an import with the same options.
+``python -m service.datasets.image_sandbox`` is that process. It reads a request as JSON from standard input. Its
+response is a line of JSON with the shape or the error of each image, followed by the pixels of all images. The pixels
+equal those of an import with the same options.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Decoded = NDArray[np.uint8] | UnreadableImage
 
 
 def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool, max_pixels: int) -> list[Decoded]:
-    """The pixels of image files, (rows, columns) or (rows, columns, 3), or why there are none.
+    """The pixels of image files, (rows, columns) or (rows, columns, 3), or the reason why there are none.
 
     Args:
-        cover: scale each to cover this size and cut off what juts out, evenly.
-        max_pixels: what all of them together may have.
+        cover: scale each image to cover this size, and centre-crop it.
+        max_pixels: maximum number of pixels of all images together.
     """
     order = {
         "files": [base64.b64encode(data).decode() for data in files],
@@ -79,7 +79,7 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
 
 
 def main() -> int:
-    """Read one order, obey, answer."""
+    """Read one request from standard input, decode the images, and write the response to standard output."""
     order = json.load(sys.stdin)
     apply_limits(CPU_S, PHOTO_MEMORY_BYTES)
     cover = tuple(order["cover"]) if order["cover"] else None
@@ -92,7 +92,7 @@ def main() -> int:
                 left -= image.width * image.height
                 if left < 0:
                     most = f"at most {order['max_pixels']:,} are read in one request"
-                    raise UnreadableImage(f"has too many pixels, with those before it; {most}")
+                    raise UnreadableImage(f"has too many pixels, together with the images before it; {most}")
                 pixels = np.asarray(pixels_of(image, cover, grey=order["grey"]))
         except UnreadableImage as error:
             said.append({"fault": str(error)})

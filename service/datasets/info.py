@@ -1,7 +1,7 @@
-"""What is known of a dataset, how it is imported, and the names and digests of its files."""
+"""The facts about a dataset, the options of imports, and the names and digests of dataset files."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -10,8 +10,10 @@ from service.spec.estimation.features import features_of
 from service.spec.splits import Split
 from service.states import DatasetKind
 
+OnShare = Callable[[float], None]
+"""Hears of the share of an import that is done, from 0 to 1, whenever some more is."""
 Size = tuple[int, int]
-"""Width and height in pixels, as image programs write them."""
+"""Width and height in pixels, in the order that image programs use."""
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
@@ -20,11 +22,31 @@ VALIDATION_LABELS = "t10k-labels-idx1-ubyte"
 TEST_IMAGES = "test-images-idx3-ubyte"
 TEST_LABELS = "test-labels-idx1-ubyte"
 IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
-"""MNIST's own names for the four files, in the order in which they are digested."""
+"""MNIST's names of the four files, in the order in which they are digested."""
 TEST_NAMES = (TEST_IMAGES, TEST_LABELS)
-"""Two more, of a dataset with a part that is scored once, at the end."""
+"""The two further files of a dataset with a test part."""
 COLUMNS_FILE = "columns.json"
-"""What the digest of a table also covers: its columns and class names, as canonical JSON."""
+"""The columns and class names of a table as canonical JSON, which are part of its digest."""
+
+
+class PartName(StrEnum):
+    """The parts of a dataset."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+PART_WORDS: Mapping[str, PartName] = {
+    "train": PartName.TRAIN,
+    "training": PartName.TRAIN,
+    "validation": PartName.VALIDATION,
+    "valid": PartName.VALIDATION,
+    "val": PartName.VALIDATION,
+    "test": PartName.TEST,
+    "testing": PartName.TEST,
+}
+"""What folders of an archive and cells of a split column are called, in lower case, and the part that each means."""
 
 
 class Channels(StrEnum):
@@ -33,23 +55,23 @@ class Channels(StrEnum):
     GREY = "1"
     COLOUR = "3"
     AUTO = "auto"
-    """In colour where any image has a saturated pixel."""
+    """In colour if any image has a coloured pixel."""
 
 
 class OnBad(StrEnum):
-    """What becomes of an archive with images that cannot be read."""
+    """How to handle unreadable images in an archive."""
 
     ERROR = "error"
     SKIP = "skip"
-    """They are left out, and the report names them."""
+    """Leave them out and list them in the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoOptions:
-    """How an archive of image files is read."""
+    """Options for an archive of image files."""
 
     size: Size | None = None
-    """Scale every image to cover this size and cut off what juts out, evenly. Without it all must have one size."""
+    """Scale every image to cover this size and centre-crop it. Without it, all images must have the same size."""
     channels: Channels = Channels.AUTO
     on_bad: OnBad = OnBad.ERROR
 
@@ -64,38 +86,38 @@ class DatasetState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What is known of a dataset without unpacking it."""
+    """The facts about a dataset that are known without unpacking it."""
 
     name: str
     title: str
     kind: DatasetKind = DatasetKind.IMAGES
-    image_shape: tuple[int, ...]  # (rows, columns), in colour (rows, columns, 3); empty: a table, or broken files
+    image_shape: tuple[int, ...]  # (rows, columns), in colour (rows, columns, 3); empty for a table or damaged files
     columns: tuple[Mapping[str, Any], ...] = field(
         default=(), hash=False
-    )  # of a table, in the file's order: name, type, ...
+    )  # of a table, in the order of the file: name, type, ...
     classes: int
     train_count: int
     validation_count: int
-    test_count: int = 0  # examples that are scored once, at the end; 0: there is no such part
+    test_count: int = 0  # number of examples of the test part; 0: no test part
     class_names: tuple[str, ...]
     source: str
     licence: str
-    sha256: str | None  # of the unpacked content, as content_sha256 gives it; None as long as it is not known
-    available: bool  # can be had without a download
-    problem: str | None = None  # what is wrong with its files, if something is
-    upload_id: str | None = None  # of a dataset that a person sent
+    sha256: str | None  # of the unpacked content, see content_sha256; None while unknown
+    available: bool  # whether it can be used without a download
+    problem: str | None = None  # the error of its files, if any
+    upload_id: str | None = None  # of an uploaded dataset
     report: Mapping[str, Any] | None = field(
         default=None, hash=False
-    )  # what the import of an upload left out or decided
-    versions: tuple[str, ...] = ()  # of an upload's name, as `name@digits`, the newest first
-    pinned_sha256: str | None = None  # what it must be for one job, which began with it
-    split: Split | None = None  # how one job divides training and validation anew
-    download_bytes: int = 0  # of the packed files that are not here
+    )  # decisions and omissions of the import of an upload
+    versions: tuple[str, ...] = ()  # of an upload, as `name@digits`, newest first
+    pinned_sha256: str | None = None  # the version with which a job started
+    split: Split | None = None  # the split of a job
+    download_bytes: int = 0  # compressed size of the missing files
     download_from: tuple[str, ...] = ()  # hosts, tried in turn
-    download_problem: str | None = None  # why a download would fail, as far as is known
+    download_problem: str | None = None  # why a download would fail, if known
 
     def divided(self, split: Split | None) -> Self:
-        """The same data as one job divides them; ``None``: as they are."""
+        """The same data with the split of a job; ``None`` keeps the dataset's own parts."""
         if split is None:
             return self
         pool = self.train_count + self.validation_count
@@ -104,17 +126,17 @@ class DatasetInfo:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """``image_shape``, or one row of the inputs that the columns of a table become."""
+        """``image_shape``; for a table, one row of network inputs."""
         return (1, features_of(self.columns)) if self.kind is DatasetKind.TABLE else self.image_shape
 
     @property
     def version(self) -> str | None:
-        """The name of just these data, where it is an upload: ``mine@1a2b3c4d5e6f``."""
+        """The name of this version of an upload: ``mine@1a2b3c4d5e6f``."""
         return None if self.upload_id is None or self.sha256 is None else version_name(self.name, self.sha256)
 
     @property
     def state(self) -> DatasetState:
-        """Whether a job can train on it at once, after a download, or as it looks not at all."""
+        """Whether a job can train on it immediately, after a download, or probably not at all."""
         if self.available:
             return DatasetState.READY
         if self.problem is not None or self.download_problem is not None or not self.download_from:
@@ -123,7 +145,7 @@ class DatasetInfo:
 
     @property
     def state_reason(self) -> str | None:
-        """Why it is not ready, as a sentence; ``None`` where it is."""
+        """Why it is not ready, as a sentence; ``None`` if it is ready."""
         if self.available:
             return None
         if self.problem is not None:
@@ -136,11 +158,11 @@ class DatasetInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedDataset:
-    """The arrays that an upload became."""
+    """The result of an import."""
 
     kind: DatasetKind = DatasetKind.IMAGES
     image_shape: Sequence[int]
-    """As ``DatasetInfo`` has it."""
+    """See ``DatasetInfo``."""
     columns: Sequence[Mapping[str, Any]] | None = None
     """Of a table."""
     classes: int
@@ -151,19 +173,21 @@ class ImportedDataset:
     size_bytes: int
     """Of the unpacked arrays."""
     class_names: Sequence[str] | None = None
-    """In the order of the labels; ``None``: the labels are all that is known."""
+    """In the order of the labels; ``None`` if only the numeric labels are known."""
     report: Mapping[str, Any] | None = None
-    """What was left out or decided, for the person who sent the files."""
+    """Decisions and omissions of the import, for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:
-    """What a person says about a table."""
+    """Options for a table."""
 
     target: str | None = None
-    """The label column; ``None``: the last one."""
+    """The target column; ``None`` means the last one."""
     types: Mapping[str, str] = field(default_factory=dict)
-    """By column: number, category, date or ignore; other columns are detected."""
+    """Column types by name: number, category, date or ignore. The types of other columns are detected."""
+    split: str | None = None
+    """The column that assigns each row to a part; ``None``: a share of each class is for validation."""
 
 
 def version_name(name: str, sha256: str) -> str:
@@ -172,11 +196,11 @@ def version_name(name: str, sha256: str) -> str:
 
 
 def content_sha256(digests: Mapping[str, str]) -> str:
-    """One digest for all files: that of the lines which ``sha256sum`` prints for them, unpacked, in order.
+    """One digest for all files: that of the lines that ``sha256sum`` prints for the unpacked files, in order.
 
     Args:
-        digests: SHA-256 (hex) of each unpacked IDX file, by its name; those of a test part may be missing. Those of a
-            table's rows are IDX files of doubles, and ``COLUMNS_FILE`` comes after them.
+        digests: SHA-256 (hex) of each unpacked IDX file, by name; those of a test part are optional. A table has IDX
+            files of doubles, followed by ``COLUMNS_FILE``.
     """
     names = [*IDX_NAMES, *(name for name in (*TEST_NAMES, COLUMNS_FILE) if name in digests)]
     lines = "".join(f"{digests[name]}  {name}\n" for name in names)

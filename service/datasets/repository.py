@@ -1,6 +1,6 @@
-"""What somebody may train on: the built-in datasets, the folders beside them, and the uploads of one owner.
+"""The datasets that an owner can use: the built-in ones, the folders in ``TAPELINE_DATA``, and the owner's uploads.
 
-An upload's arrays are mapped from where they lie; nothing of them is in the cache.
+The arrays of uploads are mapped directly, without the cache.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from service.storage.tables import Job, Upload
 
 
 class DatasetRepository:
-    """All datasets of a deployment. Whoever asks sees those of one owner."""
+    """All datasets of a deployment. Each query returns only those that the given owner can use."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self._database = settings, database
         self._files = UploadFolder(settings.artifacts)
 
     def catalogue(self, owner: str | None) -> list[DatasetInfo]:
-        """All that ``owner`` may name: the built-in ones, the folders, then the uploads."""
+        """All datasets that ``owner`` can use: the built-in ones, the folders, then the uploads."""
         with self._database.read() as session:
             rows = uploads.listed(session, owner=owner)
         by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
@@ -41,11 +41,11 @@ class DatasetRepository:
         return [*(info for info in catalogue(self._settings.data) if info.name not in taken), *sent]
 
     def describe(self, name: str, owner: str | None) -> DatasetInfo:
-        """One dataset; an upload comes before a folder of the same name.
+        """One dataset; an upload takes precedence over a folder with the same name.
 
         Raises:
-            DatasetNotFound: there is none of that name, or it is somebody else's.
-            DatasetBroken: it is a folder whose files do not fit together.
+            DatasetNotFound: it does not exist, or belongs to another owner.
+            DatasetBroken: the files of the folder are inconsistent.
         """
         found = self._find(name, owner)
         if found is not None:
@@ -57,11 +57,11 @@ class DatasetRepository:
             raise DatasetNotFound(name, known, closest(name, known)) from error
 
     def of_job(self, job: Job) -> DatasetInfo:
-        """The data that a job is pinned to, also where its owner has deleted them or sent newer ones.
+        """The dataset version that a job is pinned to, even if its owner has deleted it or uploaded a newer version.
 
         Raises:
-            DatasetNotFound, DatasetBroken: as ``describe`` has it.
-            DatasetChanged: the job began with other data.
+            DatasetNotFound, DatasetBroken: see ``describe``.
+            DatasetChanged: the job started with other data.
         """
         if job.upload_id is not None:
             with self._database.read() as session:
@@ -76,10 +76,10 @@ class DatasetRepository:
         return replace(info, pinned_sha256=job.dataset_sha256)
 
     def look_up(self, name: str, owner: str | None) -> DatasetInfo:
-        """One dataset, also one whose files do not fit together: ``problem`` then says why.
+        """One dataset, even if its files are inconsistent; ``problem`` then has the reason.
 
         Raises:
-            DatasetNotFound: as ``describe`` has it.
+            DatasetNotFound: see ``describe``.
         """
         try:
             return self.describe(name, owner)
@@ -90,11 +90,11 @@ class DatasetRepository:
             return listed[name]
 
     def load(self, info: DatasetInfo, *, progress: Progress | None = None) -> Dataset:
-        """The arrays of a dataset that was described here; ``progress`` hears of a download.
+        """Load the arrays of a dataset; ``progress`` is called during a download.
 
         Raises:
-            DatasetChanged: they are not those that the job, whose dataset it is, began with.
-            DatasetError: as ``cache.load`` has it.
+            DatasetChanged: the data differs from the data with which the job started.
+            DatasetError: see ``cache.load``.
         """
         dataset = self._load(info, progress)
         return dataset if info.split is None else cache.divide(dataset, info.split)

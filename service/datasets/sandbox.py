@@ -1,7 +1,8 @@
-"""Reads files from strangers in a process of their own, which may use little memory and time.
+"""Imports untrusted files in a separate process with limited memory and time.
 
-``python -m service.datasets.sandbox`` is that process: an order comes as JSON over its standard input, and an
-answer goes back over its standard output. It knows no database, no key and no address.
+``python -m service.datasets.sandbox`` is that process. It reads a request as JSON from standard input. It writes lines
+of JSON to standard output: the share that is done, a few times a second, and the response as the last one. It has no
+access to the database, to keys or to addresses of other services.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import structlog
 
@@ -27,23 +32,26 @@ from service.datasets.importer import (
     as_document,
     import_dataset,
 )
-from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
+from service.datasets.info import Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
 
 MEMORY_BYTES: Final = 48 * 2**20
-"""What the process may map beyond what it has once NumPy is loaded."""
+"""Memory that the process may map in addition to what it has after importing NumPy."""
 CPU_S: Final = 60
 PHOTO_MEMORY_BYTES: Final = 512 * 2**20
-"""The same for archives of images: one of 32 million pixels is unpacked, turned and scaled."""
+"""The same for archives of images: enough to decode, rotate and scale an image of 32 million pixels."""
 PHOTO_CPU_S: Final = 300
 TABLE_MEMORY_BYTES: Final = 192 * 2**20
-"""The same for tables: the labels of ten million rows, and blocks of two thousand columns."""
+"""The same for tables: enough for the labels of 10 million rows, and blocks of 2,000 columns."""
 TABLE_CPU_S: Final = 300
 _WALL_FACTOR: Final = 2
 _FILES: Final = 32
+_REPORT_INTERVAL_S: Final = 0.2
+_MAX_ANSWER_BYTES: Final = 64 * 2**20
+_MAX_LOG_BYTES: Final = 2000
 _STORAGE: Final = 3
-"""Exit code where the result could not be written."""
+"""Exit code if the result could not be written."""
 PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 _log = structlog.get_logger("tapeline.web")
@@ -56,15 +64,15 @@ def import_in_sandbox(
     fraction: float | None,
     photos: PhotoOptions = DEFAULT_PHOTOS,
     table: TableOptions | None = None,
+    on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
-    """As ``importer.import_dataset`` or, with a file ``table``, ``tables.importing.import_table``, in a process of its
-    own.
+    """Run ``importer.import_dataset`` or, for a file ``table``, ``tables.importing.import_table`` in the sandbox.
 
     Raises:
-        UploadRefused: the files are no dataset, or took more memory or time than a dataset does.
+        UploadRefused: the files are not a valid dataset, or exceeded the limits on memory or time.
         OSError: the result could not be written.
     """
-    # Its first bytes tell the kind of an archive, and the kind which limits apply.
+    # The first bytes of an archive show its kind, which determines the limits.
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE])
     cpu_s = TABLE_CPU_S if TABLE in files else PHOTO_CPU_S if is_photos else CPU_S
     memory_bytes = TABLE_MEMORY_BYTES if TABLE in files else PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES
@@ -78,31 +86,83 @@ def import_in_sandbox(
         "table": asdict(table or TableOptions()),
     }
     environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(
             [sys.executable, "-m", "service.datasets.sandbox"],
-            input=json.dumps(order).encode(),
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
             env=environ,
-            timeout=_WALL_FACTOR * cpu_s,
-            check=False,
             start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"}) from error
-    if done.returncode == 0:
-        answer = json.loads(done.stdout)
-        if "faults" in answer:
+        with child, _killed_after(child, _WALL_FACTOR * cpu_s) as is_late:
+            answer = _converse(child, order, on_share)
+        if is_late.is_set():
+            raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"})
+        if child.returncode == 0 and "taken" in answer:
+            return ImportedDataset(**answer["taken"])
+        if child.returncode == 0 and "faults" in answer:
             raise UploadRefused(answer["faults"])
-        return ImportedDataset(**answer["taken"])
-    if done.returncode == _STORAGE:
-        raise OSError(*json.loads(done.stdout))
-    _log.error("an upload could not be read", code=done.returncode, said=done.stderr.decode("utf-8", "replace")[-2000:])
+        if child.returncode == _STORAGE and "storage" in answer:
+            raise OSError(*answer["storage"])
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
+        said = log.read().decode("utf-8", "replace")
+    _log.error("an upload could not be read", code=child.returncode, said=said)
     raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
 
 
+@contextmanager
+def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
+    """Kill a process that takes longer; tells whether it did."""
+    is_late = threading.Event()
+
+    def kill() -> None:
+        is_late.set()
+        child.kill()
+
+    timer = threading.Timer(seconds, kill)
+    timer.start()
+    try:
+        yield is_late
+        child.wait()
+    except BaseException:
+        child.kill()
+        raise
+    finally:
+        timer.cancel()
+
+
+def _converse(child: subprocess.Popen[bytes], order: Mapping[str, Any], on_share: OnShare) -> dict[str, Any]:
+    """Give an order; gives the last line that comes back, and nothing where that is no answer."""
+    stdin, stdout = _pipe(child.stdin), _pipe(child.stdout)
+    try:
+        stdin.write(json.dumps(order).encode())
+        stdin.close()
+    except BrokenPipeError:  # it could not begin; its exit code tells
+        return {}
+    while line := stdout.readline(_MAX_ANSWER_BYTES):
+        try:
+            told = json.loads(line)
+        except ValueError:  # cut off, as by a signal
+            return {}
+        if not isinstance(told, dict):
+            return {}
+        match told.get("share"):
+            case None:
+                return told
+            case float() | int() as share if 0 <= share <= 1:
+                on_share(share)
+    return {}
+
+
+def _pipe(end: IO[bytes] | None) -> IO[bytes]:
+    if end is None:
+        raise ValueError("the process was started without pipes")
+    return end
+
+
 def main() -> int:
-    """Read one order, obey, answer."""
+    """Read one request from standard input, import the files, and write the response to standard output."""
     order = json.load(sys.stdin)
     apply_limits(order["cpu_s"], order["memory_bytes"])
     files = {field: Path(path) for field, path in order["files"].items()}
@@ -113,7 +173,7 @@ def main() -> int:
     except UploadRefused as error:
         answer = {"faults": error.faults}
     except OSError as error:
-        json.dump([error.errno, error.strerror], sys.stdout)
+        json.dump({"storage": [error.errno, error.strerror]}, sys.stdout)
         return _STORAGE
     json.dump(answer, sys.stdout)
     return 0
@@ -136,22 +196,36 @@ def _import(order: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -
             meant = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
             raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
         options = TableOptions(**order["table"])
-        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options)
+        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options, on_share=_Reporter())
     for name, value in order["table"].items():
         if value:
             raise UploadRefused({name: "is for tables"})
-    return import_dataset(files, folder, fraction=order["fraction"], photos=_photo_options(order["photos"]))
+    photos = _photo_options(order["photos"])
+    return import_dataset(files, folder, fraction=order["fraction"], photos=photos, on_share=_Reporter())
+
+
+class _Reporter:
+    """Tells the parent process how much is done, a few times a second."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + _REPORT_INTERVAL_S
+
+    def __call__(self, share: float) -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _REPORT_INTERVAL_S
+            sys.stdout.write(json.dumps({"share": round(share, 4)}) + "\n")
+            sys.stdout.flush()
 
 
 def apply_limits(cpu_s: int, memory_bytes: int) -> None:
-    """Bind this process, for good."""
+    """Apply the limits to this process; they cannot be lifted."""
     limits = {
         resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_FSIZE: MAX_UNPACKED_BYTES + 2**20,
         resource.RLIMIT_NOFILE: _FILES,
         resource.RLIMIT_CORE: 0,
     }
-    if sys.platform == "linux":  # elsewhere the limit of memory is not kept, or counts what the system maps
+    if sys.platform == "linux":  # elsewhere the memory limit is not enforced, or includes system mappings
         with open("/proc/self/statm") as file:
             mapped = int(file.read().split()[0]) * resource.getpagesize()
         limits[resource.RLIMIT_AS] = mapped + memory_bytes

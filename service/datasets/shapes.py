@@ -1,11 +1,11 @@
-"""What a spec has to fit: the shape of a dataset's examples."""
+"""The shape of a dataset's examples, which a spec must fit."""
 
 from service.datasets.info import DatasetInfo
 from service.spec.estimation.layer_shapes import Shape
 
 
 def shape_of(info: DatasetInfo) -> Shape:
-    """The shape of a dataset; a table is one row of the inputs that its columns become."""
+    """The shape of a dataset; that of a table is one row of network inputs."""
     rows, columns, channels = (*info.input_shape, 1)[:3]
     return Shape(
         rows=rows,

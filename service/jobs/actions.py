@@ -74,6 +74,8 @@ def let_go_on(session: Session, job: Job, *, hold_epoch: int | None, reason: str
     job.hold_epoch = hold_epoch
     if job.status != Status.PAUSED:
         return False
+    if hold_epoch is not None and job.epoch >= hold_epoch:
+        return False  # it took over so many epochs that it is held there, too
     _requeue(session, job, reason=reason)
     return True
 
@@ -197,6 +199,8 @@ def actions_of(job: Job) -> tuple[Action, ...]:
     requested = Request(job.requested) if job.requested else None
     code = job.error.get("code") if job.error else None
     allowed = allowed_actions(Status(job.status), requested=requested, error_code=code, epoch=job.epoch)
+    if job.investigation is not None:
+        return tuple(action for action in allowed if action not in (Action.FORK, Action.REPRODUCE))
     if job.sweep_id is None:
         return allowed
     # When a trial trains is up to its sweep, and what the sweep has taken notice of stays as it is.

@@ -39,6 +39,15 @@ class ForkRequest(Part):
     """Fields of a spec; objects merge with the parent's field by field, lists replace."""
 
 
+class Investigation(Part):
+    """Two jobs to train again side by side, to find where they part."""
+
+    a: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    """A job's id."""
+    b: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    """Another job's id."""
+
+
 class SignIn(Part):
     """A key, to be exchanged for a session cookie."""
 

@@ -255,9 +255,10 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
         return [(EventType.METRICS, data), *_record_health(job, record)]
     if _compared(stored.metrics) == _compared(metrics) and stored.samples_digest == record.samples_digest:
         return []
-    differing = _differing(stored.metrics, metrics) or ["samples"]
-    message = f"epoch {record.epoch}, trained again, gave another {', '.join(differing)}"
-    data = {"level": "error", "code": "determinism_violation", "message": message, "epoch": record.epoch}
+    job.reusable = False
+    names = _differing(stored.metrics, metrics) or ["samples"]
+    message = f"epoch {record.epoch}, trained again, gave another {', '.join(names)}"
+    data = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "epoch": record.epoch}
     return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
 
 
@@ -283,11 +284,17 @@ def _conclude(
         data = {"level": "info", "code": "reproduced", "message": f"every bit is that of {original}"}
     else:
         job.reproduction = {**reproduction, "match": False, "first_difference": dict(difference)}
+        job.reusable = False
         names = ", ".join(difference["differs"])
         message = f"epoch {difference['epoch']} gave another {names} than {original}"
         data = {"level": "error", "code": "not_reproduced", "message": message, **difference}
     session.flush()
     events.append(session, job.id, [(EventType.LOG, data)])
+
+
+def differing(before: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
+    """The names under which an epoch's metrics differ from the stored ones."""
+    return _differing(before, _storable(metrics))
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

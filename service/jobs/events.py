@@ -38,6 +38,8 @@ class Level(StrEnum):
 
 MAX_SEQ: Final = 2**62
 """Above every event's number."""
+DETERMINISM_VIOLATION: Final = "determinism_violation"
+"""Code of the log entry of an epoch that was trained again and had other bits."""
 WORKER_LOST: Final = "worker lost"
 """Prefix of a status event's reason after a worker loss, when the job is queued again."""
 
@@ -97,6 +99,23 @@ def select_from_log(
     if before is None:
         return session.scalars(query.order_by(Event.seq).limit(limit)).all()
     return session.scalars(query.where(Event.seq < before).order_by(Event.seq.desc()).limit(limit)).all()[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Some events of a log, in order."""
+
+    rows: Sequence[Event]
+    has_more: bool
+    """Whether there are more: later ones, or earlier ones where the page is the end of what precedes a number."""
+
+
+def page(
+    session: Session, job_id: str, wanted: Wanted, *, after: int = 0, before: int | None = None, limit: int
+) -> LogPage:
+    """What ``select_from_log`` selects, and whether that is all."""
+    rows = select_from_log(session, job_id, wanted, after=after, before=before, limit=limit + 1)
+    return LogPage(rows[:limit] if before is None else rows[-limit:], len(rows) > limit)
 
 
 def level_of(event: Event) -> Level:

@@ -120,6 +120,7 @@ def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job
             note = f"continued under another {', '.join(differing)}: the bits may differ from an undisturbed run"
             data = {"level": "warning", "code": "mixed_provenance", "message": note}
             events.append(session, job.id, [(EventType.LOG, data)])
+            job.reusable = False
         _compare_with_original(session, job, provenance)
         job.provenance = dict(provenance)
         if job.dataset_sha256 is None:  # of a folder: later leases must find the same data

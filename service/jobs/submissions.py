@@ -14,6 +14,9 @@ from service.access.audit import Actor, AuditAction
 from service.errors import IdempotencyConflict, JobNotFound
 from service.jobs import transitions, uploads
 from service.jobs.events import EventType
+from service.jobs.reuse.copies import Copied
+from service.runtime.failpoints import reach
+from service.spec.prefixes import prefix_hash
 from service.spec.schema import Spec
 from service.spec.validation import spec_hash
 from service.states import Status
@@ -47,6 +50,10 @@ class Submission:
     """Shared by the folds of one cross-validation."""
     part: Part | None = None
     """Set for a trial of a sweep."""
+    investigates: tuple[Job, Job] | None = None
+    """Two jobs to train again side by side, instead of training the spec, which is that of the first."""
+    copied: Copied | None = None
+    """The whole result of an equal job: the job has succeeded when it is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +127,8 @@ def submit_all(
         now = session.connection().scalar(_NOW) or 0
         for job in jobs:
             job.created_ms = job.queued_ms = now
+            if job.status == Status.SUCCEEDED:
+                job.started_ms = job.finished_ms = now
         answer = represent(jobs)
         if idempotency is not None:
             # The key is the first write: of two concurrent requests, the second waits here.
@@ -132,6 +141,8 @@ def submit_all(
             if job.upload_id is not None:
                 uploads.pin(session, job.upload_id, deleted=submission.origin is not None)
             _insert(session.connection(), job)
+            if submission.copied is not None:
+                _store_copied(session.connection(), job, submission.copied)
             if submission.origin is not None:
                 _take_over(session, job, submission.origin)
             _record_new(session, by, job, submission.origin)
@@ -164,7 +175,7 @@ def _new_job(submission: Submission) -> Job:
         before = origin.parent
         reproduction = {"of": before.id, "result_digest": before.result_digest, "match": None}
         reproduction["provenance"] = before.provenance
-    return Job(
+    job = Job(
         id=submission.id or new_id("job"),
         owner=submission.owner,
         kind=spec.kind,
@@ -174,6 +185,10 @@ def _new_job(submission: Submission) -> Job:
         spec=dict(submission.spec),
         resolved=spec.model_dump(mode="json"),
         spec_hash=spec_hash(spec),
+        prefix_hash=prefix_hash(spec) if submission.investigates is None else None,
+        investigation=_investigation(submission),
+        reused_epochs=0,
+        reusable=True,
         parent_id=origin.parent.id if origin is not None else None,
         start_epoch=start_epoch,
         reproduction=reproduction,
@@ -198,6 +213,18 @@ def _new_job(submission: Submission) -> Job:
         size_bytes=start.size_bytes if start is not None else 0,
         last_seq=1,
     )
+    if submission.copied is not None:
+        for name, value in submission.copied.values.items():
+            setattr(job, name, value)
+        job.last_seq += submission.copied.event_count + 2
+    return job
+
+
+def _investigation(submission: Submission) -> dict[str, Any] | None:
+    if submission.investigates is None:
+        return None
+    a, b = submission.investigates
+    return {"a": a.id, "b": b.id, "found": None, "sentence": None}
 
 
 def _insert(connection: Connection, job: Job) -> None:
@@ -206,13 +233,31 @@ def _insert(connection: Connection, job: Job) -> None:
     connection.execute(_INSERT_JOB, {name: value for name, value in values.items() if value is not None})
     if job.tags:
         connection.execute(_INSERT_TAG, [{"tag": tag, "job_id": job.id} for tag in set(job.tags)])
-    event = {"job_id": job.id, "seq": job.last_seq, "type": EventType.STATUS, "created_ms": job.created_ms}
-    connection.execute(_INSERT_EVENT, event | {"data": transitions.status_data(job, reason="submitted")})
+    event = {"job_id": job.id, "seq": 1, "type": EventType.STATUS, "created_ms": job.created_ms}
+    data = transitions.status_data(job, reason="submitted") | {"status": Status.QUEUED, "epoch": job.start_epoch}
+    connection.execute(_INSERT_EVENT, event | {"data": data})
+
+
+def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
+    """Store what a new job takes over, and its end."""
+    copied.store(connection, job.id, lease=0, after=1, now=job.created_ms)
+    told = [
+        (EventType.STATUS, transitions.status_data(job, reason="reused")),
+        (EventType.END, transitions.end_data(job)),
+    ]
+    rows = [
+        {"job_id": job.id, "seq": seq, "type": kind, "data": data, "created_ms": job.created_ms}
+        for seq, (kind, data) in enumerate(told, job.last_seq - 1)
+    ]
+    connection.execute(_INSERT_EVENT, rows)
+    reach("reusing")
 
 
 def _record_new(session: Session, by: Actor | None, job: Job, origin: Origin | None) -> None:
     if origin is None:
-        audit.record(session, by, AuditAction.SUBMIT, job.id)
+        more = {"reused_from": job.reused_from} if job.reused_from is not None else {}
+        more |= {name: job.investigation[name] for name in ("a", "b")} if job.investigation is not None else {}
+        audit.record(session, by, AuditAction.SUBMIT, job.id, **more)
     else:
         action = AuditAction.REPRODUCE if origin.reproduces else AuditAction.FORK
         audit.record(session, by, action, job.id, parent=origin.parent.id)

@@ -40,6 +40,10 @@ def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
         session, job.id
     )  # a worker of an older version, during an upgrade, does not keep the sum
     record_status(session, job, reason=reason)
-    end = {"status": job.status, "error": job.error, "result_digest": job.result_digest}
-    events.append(session, job.id, [(EventType.END, end)])
+    events.append(session, job.id, [(EventType.END, end_data(job))])
     session.refresh(job)
+
+
+def end_data(job: Job) -> dict[str, Any]:
+    """The data of a job's last event."""
+    return {"status": job.status, "error": job.error, "result_digest": job.result_digest}

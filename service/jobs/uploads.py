@@ -6,7 +6,6 @@ include it.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -23,6 +22,7 @@ from service.access.audit import Actor, AuditAction
 from service.errors import Fault, NoSpaceLeft, SpecError, UploadExists, UploadInUse
 from service.states import Status
 from service.storage.database import Database, now_ms
+from service.storage.fsync import fsync_folder
 from service.storage.tables import Job, Upload
 
 _DIGITS: Final = re.compile(r"[0-9a-f]{6,64}")
@@ -224,9 +224,9 @@ class UploadFolder:
 
     def finish(self, upload_id: str, arrays: Path) -> None:
         """Rename a folder of written and synced arrays, so that a row may refer to it."""
-        _sync(arrays)
+        fsync_folder(arrays)
         arrays.rename(self.arrays(upload_id))
-        _sync(self._root)
+        fsync_folder(self._root)
         shutil.rmtree(self._unfinished(upload_id), ignore_errors=True)
 
     def files(self, upload_id: str) -> dict[str, Path]:
@@ -254,11 +254,3 @@ class UploadFolder:
 
     def _unfinished(self, upload_id: str) -> Path:
         return self._root / f".{upload_id}"
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -23,6 +23,7 @@ def check_in(database: Database, worker: Worker) -> None:
         "slots": worker.slots,
         "running": worker.running,
         "draining": worker.draining,
+        "provenance": worker.provenance,
         "seen_ms": now_ms(),
     }
     insert = database.insert(Worker).values(id=worker.id, started_ms=now_ms(), **values)
@@ -40,6 +41,15 @@ def live_workers(session: Session) -> Sequence[Worker]:
     """The worker processes with a heartbeat within the last minute."""
     seen = Worker.seen_ms > now_ms() - WORKER_GONE_MS
     return session.scalars(select(Worker).where(seen).order_by(Worker.started_ms)).all()
+
+
+def provenances(session: Session) -> list[dict[str, Any]]:
+    """Under what jobs are trained now: each kind of live worker once."""
+    found: list[dict[str, Any]] = []
+    for worker in live_workers(session):
+        if worker.provenance is not None and not worker.draining and worker.provenance not in found:
+            found.append(worker.provenance)
+    return found
 
 
 def purge_expired(database: Database) -> None:

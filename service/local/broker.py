@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from service.local.child import Child
+from service.local.process import StackProcess
 
 _MAX_SOCKET_PATH: Final = 100
 """In bytes; the limit of sockaddr_un is 104 on macOS and 108 on Linux."""
@@ -36,7 +36,7 @@ class Broker:
     def __init__(self, home: Path, *, log: Path, environ: Mapping[str, str]) -> None:
         self.folder = home / "broker"
         self.socket = _socket_path(home)
-        self.child = Child(
+        self.child = StackProcess(
             "broker",
             [str(_binary()), "-"],
             environ=environ,

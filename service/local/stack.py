@@ -19,9 +19,9 @@ from typing import Any, Final, Self
 
 from service.local.addresses import is_healthy, url_of
 from service.local.broker import Broker, BrokerError
-from service.local.child import Child, describe_exit, rotate
 from service.local.errors import HomeInUse, PortTaken, StackError
-from service.local.guard import GRACE_S, OrphanGuard
+from service.local.orphans import GRACE_S, OrphanReaper
+from service.local.process import StackProcess, describe_exit, rotate
 from service.runtime.settings import Settings, is_loopback
 
 _READY_S: Final = 30.0
@@ -49,8 +49,8 @@ class LocalStack:
         self._release = ExitStack()  # the lock and the listening socket
         self._lock = self._listener = -1
         self._broker: Broker | None = None
-        self._children: list[Child] = []
-        self._guard: OrphanGuard | None = None
+        self._children: list[StackProcess] = []
+        self._guard: OrphanReaper | None = None
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
         self._wake_up = threading.Event()
@@ -84,7 +84,7 @@ class LocalStack:
             self._refuse_open_access()
             self._claim_folder()
             self._claim_port()
-            self._guard = OrphanGuard(self._lock)
+            self._guard = OrphanReaper(self._lock)
             self._start_broker()
             self._migrate()
             for child in self._create_children():
@@ -231,7 +231,7 @@ class LocalStack:
                 "unset TAPELINE_AUTH, and create a key:\n  tapeline keys create NAME"
             )
 
-    def _create_children(self) -> list[Child]:
+    def _create_children(self) -> list[StackProcess]:
         web = self._python(
             "web",
             *("-m", "gunicorn", "-c", "python:service.web.gunicorn_conf"),
@@ -240,9 +240,9 @@ class LocalStack:
         )
         return [web, self._python("worker", "-m", "workers"), self._python("scheduler", "-m", "workers.reconcile")]
 
-    def _python(self, name: str, *arguments: str, pass_fds: list[int] | None = None) -> Child:
+    def _python(self, name: str, *arguments: str, pass_fds: list[int] | None = None) -> StackProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
-        return Child(
+        return StackProcess(
             name,
             [sys.executable, *arguments],
             environ=inherited | self.settings.to_env(),
@@ -252,12 +252,12 @@ class LocalStack:
             pass_fds=pass_fds or [],
         )
 
-    def _start(self, child: Child) -> None:
+    def _start(self, child: StackProcess) -> None:
         self._children.append(child)
         child.start()
         self._tell_guard(child)
 
-    def _tell_guard(self, child: Child) -> None:
+    def _tell_guard(self, child: StackProcess) -> None:
         if self._guard is not None:
             self._guard.watch(child.pid)
 
@@ -266,7 +266,7 @@ class LocalStack:
         rotate(log)
         return log
 
-    def _is_broker(self, child: Child) -> bool:
+    def _is_broker(self, child: StackProcess) -> bool:
         return self._broker is not None and child is self._broker.child
 
     def _wait_until_healthy(self) -> None:
@@ -281,7 +281,7 @@ class LocalStack:
             time.sleep(0.05)
         raise self._failure(web, f"the web process did not respond within {_READY_S:g} s")
 
-    def _failure(self, child: Child, what: str) -> StackError:
+    def _failure(self, child: StackProcess, what: str) -> StackError:
         tail = child.tail()
         shown = f":\n{_indented(tail)}\n" if tail else "; "
         return StackError(f"{what}{shown}complete log: {child.log}")
@@ -293,7 +293,7 @@ class LocalStack:
         while not self._stopping.wait(_TICK_S):
             now = time.monotonic()
             if self._guard is not None and not self._guard.alive:
-                self._guard = OrphanGuard(self._lock)
+                self._guard = OrphanReaper(self._lock)
                 for child in self._children:
                     self._guard.watch(child.pid)
             for child in self._children:
@@ -318,7 +318,7 @@ class LocalStack:
                     f"the {child.name} process exited ({describe_exit(code)}); it restarts in {delay:g} s{shown}"
                 )
 
-    def _restart(self, child: Child) -> None:
+    def _restart(self, child: StackProcess) -> None:
         try:
             if self._is_broker(child) and self._broker is not None:
                 self._broker.prepare()

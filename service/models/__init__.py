@@ -1,1 +1,1 @@
-"""From a spec to a network of the engine."""
+"""Builds engine networks from specs, and exports trained models."""

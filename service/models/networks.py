@@ -1,7 +1,7 @@
-"""From the layers of a spec to a network of the engine, for those who train it and for those who only use it.
+"""Builds engine networks from the layers of a spec, for training and for inference.
 
-Two lists of names meet here, and the type checker holds them equal: ``assert_never`` fails where the spec gains a
-layer or an activation that the engine lacks.
+The type checker keeps the names of the spec and the engine in step: ``assert_never`` fails if the spec gains a layer or
+an activation that is not handled here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import engine
 from engine.nn.initializers import Initializer
 from engine.nn.layer import Layer
 from service.spec import schema
-from service.spec.estimation.layer_shapes import Size, generator_input, judged_size, picture_size
+from service.spec.estimation.layer_shapes import Size, discriminator_input_size, generator_input, picture_size
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 
 
 def classifier(whole: ClassifierSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
-    """The network of a classifier, with weights as the initializer draws them.
+    """The network of a classifier, with weights drawn by the initializer.
 
     Args:
         image_shape: (rows, columns), or (rows, columns, 3).
@@ -29,7 +29,7 @@ def classifier(whole: ClassifierSpec, image_shape: Sequence[int], initializer: I
 
 
 def generator(whole: GanSpec, initializer: Initializer, classes: int) -> engine.Sequential:
-    """The generator of a GAN: latent vectors to rows of pixels; of a conditional one, with a number for each class."""
+    """The generator of a GAN: latent vectors (with the one-hot class, if conditional) to flat images."""
     size = generator_input(whole, classes)
     return _network(whole.generator.layers, size, whole, initializer, purpose="generator")
 
@@ -38,14 +38,14 @@ def discriminator(
     whole: GanSpec, image_shape: Sequence[int], initializer: Initializer, classes: int
 ) -> engine.Sequential:
     """The discriminator of a GAN for images of (rows, columns) or (rows, columns, 3)."""
-    judge = whole.discriminator
-    size = judged_size(whole, image_shape, classes)
-    spectral = judge.spectral_norm
-    return _network(judge.layers, size, whole, initializer, purpose="discriminator", spectral_norm=spectral)
+    discriminator = whole.discriminator
+    size = discriminator_input_size(whole, image_shape, classes)
+    spectral = discriminator.spectral_norm
+    return _network(discriminator.layers, size, whole, initializer, purpose="discriminator", spectral_norm=spectral)
 
 
 def latent(whole: GanSpec) -> engine.Latent:
-    """The noise that the generator of a GAN starts from."""
+    """The latent distribution of a GAN."""
     return engine.Latent(whole.latent.dim, whole.latent.distribution.value)
 
 
@@ -65,7 +65,7 @@ def _network(
 
 
 def _built(layers: Sequence[schema.Layer], size: Size, weighted: dict[str, Any]) -> list[Layer]:
-    """Layers one after the other, the first for inputs of this size; ``weighted`` is for those with weights."""
+    """Build consecutive layers, the first for inputs of this size; ``weighted``: arguments of layers with weights."""
     built: list[Layer] = []
     for layer in layers:
         made = _layer(layer, size, weighted)

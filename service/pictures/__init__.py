@@ -1,4 +1,4 @@
-"""Pictures of a training: grids and films by pillow (``grids``), curves and confusion by matplotlib (``plots``).
+"""Pictures of a training: sample grids and films by Pillow (``grids``, ``films``), plots by matplotlib (``plots``).
 
-Import the module that you need: ``grids`` takes milliseconds, ``plots`` most of a second.
+Import only the module that you need: ``grids`` loads in milliseconds, ``plots`` takes most of a second.
 """

@@ -1,4 +1,4 @@
-"""Figures about the predictions of a classifier: calibration, and the importance of columns."""
+"""Plots about the predictions of a classifier: calibration and column importance."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MOST_BARS = 30
 def calibration(
     points: Sequence[tuple[float | None, float | None, int]], *, error: float, epoch: int, fmt: Format = "png"
 ) -> bytes:
-    """A reliability diagram: accuracy against confidence, below it how many predictions each bin has.
+    """A reliability diagram: accuracy over confidence, with the number of predictions per bin below.
 
     Args:
-        points: confidence, accuracy and count of bins of equal width; ``None`` where a bin is empty.
+        points: confidence, accuracy and count of bins of equal width; ``None`` for an empty bin.
     """
 
     def draw(figure: Figure) -> None:
@@ -43,11 +43,11 @@ def calibration(
 
 
 def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epoch: int, fmt: Format = "png") -> bytes:
-    """Permutation importance, the most important column on top.
+    """A bar chart of permutation importance, with the most important column on top.
 
     Args:
         bars: column, mean loss of accuracy, standard deviation.
-        accuracy: with all columns as they are.
+        accuracy: the accuracy without shuffling.
     """
     shown = sorted(bars, key=lambda bar: -bar[1])[:_MOST_BARS]
     left_out = len(bars) - len(shown)
@@ -63,7 +63,7 @@ def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epo
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color="#666666", linewidth=1)
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
-        more = f"; {left_out} columns of less importance are not shown" if left_out else ""
+        more = f"; {left_out} less important columns are not shown" if left_out else ""
         axes.set_xlabel(f"accuracy lost when the column is shuffled, in percentage points{more}")
 
     title = f"Importance of columns, epoch {epoch}: accuracy {accuracy:.1%}"

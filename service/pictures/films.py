@@ -1,4 +1,4 @@
-"""Films: a training's sample grids, and walks through a latent space. Pillow only."""
+"""Animations of a training's sample grids and of walks through a latent space. Uses only Pillow."""
 
 import io
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ def film(
     fmt: FilmFormat = "gif",
     is_colour: bool = False,
 ) -> bytes:
-    """A looping animation of grids in their order, each with its epoch under it.
+    """A looping animation of sample grids in order, each with its epoch below.
 
-    Both formats have the same pixels. WebP takes a tenth to two fifths of GIF's bytes; GIF opens everywhere.
+    Both formats have the same pixels. A WebP has 10% to 40% of the size of a GIF; GIFs open everywhere.
 
-    It lasts about ``seconds``, and holds its last frame for two more. Past 120 grids every n-th is left out, the first
-    and the last never; the files of those left out are not read.
+    The animation takes about ``seconds``, and shows the last frame for two more seconds. Of more than 120 grids, only
+    some are used, at even distances and always with the first and the last; the files of the others are not read.
 
     Args:
-        is_colour: the images are: then all frames share colours that are chosen for them, else greys and tints of the
-            mark for a wrong one.
+        is_colour: whether the images are in colour. Then all frames share a palette that is chosen for them; otherwise
+            the palette has greys, and tints of the colour that marks a wrong prediction.
 
     Raises:
-        ValueError: no grid, or not one epoch a grid.
+        ValueError: there is no grid, or the number of epochs differs from the number of grids.
     """
     if not pngs or len(pngs) != len(epochs):
         raise ValueError(f"{len(pngs)} grids with {len(epochs)} epochs")
@@ -48,10 +48,11 @@ def film(
         _film_frame(grid, size, epochs[index], palette, done=(position + 1) / len(chosen))
         for position, (index, grid) in enumerate(zip(chosen, grids, strict=True))
     ]
-    # GIF counts hundredths of a second, and browsers take less than two of them for ten.
+    # GIF measures in hundredths of a second, and browsers replace less than two of them by ten.
     each_ms = 10 * min(100, max(2, round(100 * seconds / len(frames))))
     durations = [each_ms] * (len(frames) - 1) + [max(each_ms, LAST_FRAME_MS)]
-    # Of a lossless WebP, quality is effort: at most a tenth larger than with the most, in a third of the time.
+    # For lossless WebP, quality means effort: the file is at most 10% larger than with the maximum, in a third of the
+    # time.
     options: dict[str, Any] = {"lossless": True, "method": 1, "quality": 20} if fmt == "webp" else {"optimize": False}
     buffer = io.BytesIO()
     frames[0].save(buffer, fmt.upper(), save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
@@ -68,11 +69,12 @@ def walk_gif(images: Images, *, scale: int = 1, frame_ms: int = 80) -> bytes:
 
 
 _CAPTION_HEIGHT = 26
-_PALETTE_GRIDS = 8  # whose colours are looked at for a film
+_PALETTE_GRIDS = 8  # number of grids from which the palette is chosen
 
 
 def _make_film_palette(greys: int = 24, tints: int = 7) -> Image.Image:
-    """The colours of a film: few, because fewer pack better. Greys for digits, tints of the mark for a wrong one."""
+    """The palette of grey films: greys, and tints of the colour that marks a wrong prediction. Few colours compress
+    better."""
     r, g, b = WRONG
     colours = [(level * 255 // (greys - 1),) * 3 for level in range(greys)]
     colours += [(r * tint // tints, g * tint // tints, b * tint // tints) for tint in range(1, tints + 1)]
@@ -85,7 +87,7 @@ _FILM_PALETTE = _make_film_palette()
 
 
 def _palette_for(grids: Sequence[Image.Image]) -> Image.Image:
-    """The colours that suit grids best, and those of what is written beneath them."""
+    """The palette that fits the grids best, with the colours of the captions."""
     chosen = [grids[round(place)] for place in np.linspace(0, len(grids) - 1, min(len(grids), _PALETTE_GRIDS))]
     pixels = np.concatenate([np.asarray(grid)[::2, ::2].reshape(-1, 3) for grid in chosen])
     written = (PAPER, INK, FAINT, WRONG)

@@ -1,5 +1,6 @@
-"""Grids of images, with or without predictions. Pillow only."""
+"""Grids of images, with or without predictions. Uses only Pillow."""
 
+import base64
 import io
 import json
 import math
@@ -14,28 +15,28 @@ from PIL.PngImagePlugin import PngInfo
 from service.datasets import Dataset
 
 _GUTTER = 2  # pixels, between the images and around them
-_GUTTER_GREY = 52  # dark, but not the black of the digits' background, so that each image keeps its frame
+_GUTTER_GREY = 52  # dark, but not as black as the background of digits, so that images have a visible frame
 PAPER = (22, 24, 28)
 INK = (235, 235, 235)
 FAINT = (150, 155, 165)
-WRONG = (230, 159, 0)  # Okabe and Ito's orange: bright on the dark ground for every kind of colour vision
+WRONG = (230, 159, 0)  # orange of Okabe and Ito: bright on a dark background for every kind of colour vision
 
-_BAR = (86, 180, 233)  # their sky blue
+_BAR = (86, 180, 233)  # sky blue of Okabe and Ito
 _GUTTER_GREYS = (_GUTTER_GREY,) * 3
-_MARGIN, _GAP = 4, 8  # pixels: the frame of an image with a caption, and the space around it
+_MARGIN, _GAP = 4, 8  # pixels: the frame of a captioned image, and the space around it
 _UNSURE = 0.5
 _PREVIEW_CLASSES, _PREVIEW_SIDE = 32, 64
-_KEPT = "tapeline.verdicts"  # the name of a text inside a PNG file
+_PNG_TEXT = "tapeline.verdicts"  # the key of a text chunk in the PNG file
 
 Images = NDArray[np.uint8]  # (count, rows, columns), in colour (count, rows, columns, 3)
 
 
-class NoVerdicts(LookupError):
+class NotClassified(LookupError):
     """A sample grid has no predicted classes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class SampleClasses:
     """Predictions of the reference classifier: the classes and their probabilities (0 to 1)."""
 
     labels: Sequence[int]
@@ -43,16 +44,16 @@ class Verdicts:
 
 
 def sample_grid(
-    images: Images, *, columns: int | None = None, scale: int = 2, verdicts: Verdicts | None = None
+    images: Images, *, columns: int | None = None, scale: int = 2, sample_classes: SampleClasses | None = None
 ) -> bytes:
-    """A PNG with all images, row by row, each pixel ``scale`` times as large; near-square unless told otherwise.
+    """A PNG with all images, row by row, enlarged by ``scale``; nearly square by default.
 
     Args:
-        verdicts: kept in the file, unseen, for :func:`verdict_grid`.
+        sample_classes: stored invisibly in the file, for :func:`classified_grid`.
 
     Raises:
-        ValueError: there is no image, the array has another shape than ``Images``, or there is not one verdict an
-            image.
+        ValueError: there is no image, the array does not have the shape of ``Images``, or the number of verdicts
+            differs from the number of images.
     """
     count, *_ = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
@@ -68,41 +69,48 @@ def sample_grid(
     sheet = framed.reshape(rows, columns, high, wide, *channels).swapaxes(1, 2)
     sheet = sheet.reshape(rows * high, columns * wide, *channels)
     sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER), *unpadded), constant_values=_GUTTER_GREY)
-    kept = None if verdicts is None else _to_text(verdicts, columns=columns, scale=scale, shape=images.shape)
+    kept = (
+        None if sample_classes is None else _to_text(sample_classes, columns=columns, scale=scale, shape=images.shape)
+    )
     return _png(Image.fromarray(sheet), kept)
 
 
+def image_base64(image: NDArray[np.uint8], *, scale: int = 1) -> str:
+    """``image_png`` as text, for JSON."""
+    return base64.b64encode(image_png(image, scale=scale)).decode()
+
+
 def image_png(image: Images, *, scale: int = 1) -> bytes:
-    """A PNG of one image, without a frame, each pixel ``scale`` times as large."""
+    """A PNG of one image without a frame, enlarged by ``scale``."""
     return _png(Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)))
 
 
-def verdict_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
+def classified_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
     """A PNG of the images of a :func:`sample_grid`, each with its predicted class below.
 
-    Predictions below 50% have a frame and a question mark. Beneath is the number of images per class; the line is an
-    equal share.
+    Predictions below 50% have a frame and a question mark. A histogram below the grid shows the number of images per
+    class; its dashed line is an equal share.
 
     Raises:
-        NoVerdicts: the grid was made without.
+        NotClassified: the grid was created without predicted classes.
     """
-    images, verdicts = _from_grid(png)
+    images, sample_classes = _from_grid(png)
     shown = [
         _Caption(
             text=f"{name}?" if confidence < _UNSURE else name,
             confidence=confidence,
             is_marked=confidence < _UNSURE,
         )
-        for label, confidence in zip(verdicts.labels, verdicts.confidences, strict=True)
+        for label, confidence in zip(sample_classes.labels, sample_classes.confidences, strict=True)
         for name in [_class_name(label, class_names)]
     ]
     grid = _captioned(images, shown, columns=None, scale=3, two_lines=False)
-    return _png(_with_histogram(grid, verdicts.labels, classes, class_names))
+    return _png(_with_histogram(grid, sample_classes.labels, classes, class_names))
 
 
 def preview_png(dataset: Dataset, *, per_class: int = 6, scale: int = 1) -> bytes:
-    """The first few training images of each class, one column a class: of many classes the first, of large images
-    every n-th pixel, so that the picture stays small."""
+    """A PNG of the first training images of each class, one column per class. To limit its size, only the first classes
+    are shown, and only every n-th pixel of large images."""
     thinning = math.ceil(max(dataset.info.image_shape[:2]) / _PREVIEW_SIDE)
     images, labels = dataset.train.inputs[:, ::thinning, ::thinning], dataset.train.labels
     classes = min(dataset.info.classes, _PREVIEW_CLASSES)
@@ -123,12 +131,13 @@ def prediction_grid(
     columns: int | None = None,
     scale: int = 3,
 ) -> bytes:
-    """A PNG of the images with the predicted class and its probability (0 to 1) under each.
+    """A PNG of the images, each with the predicted class and its probability (0 to 1) below.
 
-    A wrong one has a thick frame, a cross in its corner and the true class beside: its colour only helps.
+    A wrong prediction is marked by a thick frame, a cross in the corner and the true class, so that it is recognizable
+    without colour.
 
     Raises:
-        ValueError: no image, or not as many labels, predictions and confidences as images.
+        ValueError: there is no image, or the numbers of labels, predictions, confidences and images differ.
     """
     count, *_ = check_images(images)
     if not len(labels) == len(predictions) == len(confidences) == count:
@@ -149,12 +158,12 @@ def prediction_grid(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Caption:
-    """What stands under an image."""
+    """The caption below an image."""
 
     text: str
     confidence: float
     is_marked: bool
-    below: str = ""  # on a second line, where there is one
+    below: str = ""  # second line, if any
 
 
 def _captioned(
@@ -166,7 +175,7 @@ def _captioned(
     two_lines: bool,
     crossed: bool = False,
 ) -> Image.Image:
-    """Images with captions; a marked one has a thick frame, and a cross in its corner where that is asked for."""
+    """Images with captions. Marked images have a thick frame and, on request, a cross in the corner."""
     count, height, width = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -200,7 +209,7 @@ def _captioned(
 def _with_histogram(
     grid: Image.Image, labels: Sequence[int], classes: int, class_names: Sequence[str] | None
 ) -> Image.Image:
-    """The grid with a histogram of the predicted classes beneath it."""
+    """The grid with a histogram of the predicted classes below."""
     counts = np.bincount(labels, minlength=classes)
     tall, head, foot = 72, 30, 26
     sheet = Image.new("RGB", (grid.width, grid.height + head + tall + foot), PAPER)
@@ -216,32 +225,35 @@ def _with_histogram(
     tops = [base - round((tall - 16) * count / highest) for count in counts]
     for (left, right), top, count in zip(places, tops, counts, strict=True):
         draw.rectangle((left, top, right, base), fill=_BAR if count else _GUTTER_GREYS)
-    for left in range(_GAP, grid.width - _GAP, 8):  # dashes: no bar ends in one
+    for left in range(_GAP, grid.width - _GAP, 8):  # a dashed line, to distinguish it from the tops of bars
         draw.line((left, equal, left + 3, equal), fill=INK)
     for label, ((left, right), top, count) in enumerate(zip(places, tops, counts, strict=True)):
         middle, ink = (left + right) / 2, INK if count else WRONG
-        # With an edge of paper, so that the line does not strike it out.
+        # With a light outline, so that the line does not cross out the text.
         draw.text((middle, top - 3), str(count), font=small, fill=ink, anchor="mb", stroke_width=2, stroke_fill=PAPER)
         name = _shorten(_class_name(label, class_names), right - left, draw, small)
         draw.text((middle, base + 4), name, font=small, fill=FAINT, anchor="ma")
     return sheet
 
 
-def _to_text(verdicts: Verdicts, *, columns: int, scale: int, shape: tuple[int, ...]) -> str:
-    labels, confidences = list(map(int, verdicts.labels)), [round(float(value), 4) for value in verdicts.confidences]
+def _to_text(sample_classes: SampleClasses, *, columns: int, scale: int, shape: tuple[int, ...]) -> str:
+    labels, confidences = (
+        list(map(int, sample_classes.labels)),
+        [round(float(value), 4) for value in sample_classes.confidences],
+    )
     if not len(labels) == len(confidences) == shape[0]:
-        raise ValueError(f"{shape[0]} images with {len(labels)} verdicts and {len(confidences)} confidences")
+        raise ValueError(f"{shape[0]} images with {len(labels)} sample_classes and {len(confidences)} confidences")
     layout = {"columns": columns, "scale": scale, "size": list(shape[1:])}
     return json.dumps({"labels": labels, "confidences": confidences, **layout})
 
 
-def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
-    """The images of a grid, cut out, and the verdicts that it keeps."""
+def _from_grid(png: bytes) -> tuple[Images, SampleClasses]:
+    """The images of a grid, and the predicted classes that its file contains."""
     with Image.open(io.BytesIO(png)) as image:
-        kept = getattr(image, "text", {}).get(_KEPT)
+        kept = getattr(image, "text", {}).get(_PNG_TEXT)
         sheet = np.asarray(image)
     if kept is None:
-        raise NoVerdicts("the sample grid has no predicted classes")
+        raise NotClassified("the sample grid has no predicted classes")
     found = json.loads(kept)
     scale, (height, width, *channels) = found["scale"], found["size"]
     images = np.zeros((len(found["labels"]), height, width, *channels), np.uint8)
@@ -249,14 +261,14 @@ def _from_grid(png: bytes) -> tuple[Images, Verdicts]:
         row, column = divmod(index, found["columns"])
         top, left = _GUTTER + row * (height * scale + _GUTTER), _GUTTER + column * (width * scale + _GUTTER)
         images[index] = sheet[top : top + height * scale : scale, left : left + width * scale : scale]
-    return images, Verdicts(found["labels"], found["confidences"])
+    return images, SampleClasses(found["labels"], found["confidences"])
 
 
 def check_images(images: Images) -> tuple[int, int, int]:
     """Count, rows and columns.
 
     Raises:
-        ValueError: the array has another shape than ``Images``, or is empty.
+        ValueError: the array does not have the shape of ``Images``, or is empty.
     """
     if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)) or not images.size:
         shapes = "(count, rows, columns) or (count, rows, columns, 3)"
@@ -288,6 +300,6 @@ def _cross(draw: ImageDraw.ImageDraw, left: int, top: int, size: int) -> None:
 def _png(image: Image.Image, kept: str | None = None) -> bytes:
     buffer, info = io.BytesIO(), PngInfo()
     if kept is not None:
-        info.add_text(_KEPT, kept, zip=True)
-    image.save(buffer, "PNG", compress_level=4, pnginfo=info)  # as small as 6, and a little quicker
+        info.add_text(_PNG_TEXT, kept, zip=True)
+    image.save(buffer, "PNG", compress_level=4, pnginfo=info)  # as small as with level 6, and slightly faster
     return buffer.getvalue()

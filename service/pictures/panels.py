@@ -1,4 +1,4 @@
-"""Which metrics the plots of each kind of job show together, and how their lines look."""
+"""The panels of the plots of each kind of job: which metrics they show together, and in which style."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,33 +8,33 @@ from service.spec.metric_info import PALETTE, describe
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a panel, and the series that it shows."""
+    """A line of a panel and the series that it can show."""
 
-    names: tuple[str, ...]  # of the series, the first that there is; with a star at the end, any that begins so
+    names: tuple[str, ...]  # of series; the first that exists is shown, a star at the end matches any suffix
     label: str
     style: Any = "-"
 
     @property
     def colour(self) -> str:
-        """As on the page, where the lines of layers begin with the sixth."""
+        """The colour of the line, as on the page; lines of layers start with the sixth colour."""
         name = self.names[0]
         return PALETTE[5] if "/" in name else PALETTE[describe(name).series - 1]
 
     @property
     def sparse(self) -> bool:
-        """Whether the line goes from one value to the next, across epochs in which nothing was measured."""
+        """Whether the line connects values across epochs in which the metric was not measured."""
         return describe(self.names[0]).sparse
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One of the plots of a job's picture."""
+    """One of the plots in the figure of a job."""
 
     title: str
     lines: tuple[Line, ...]
     percent: bool = False
-    best: str = ""  # how the best epoch's value of the last line is written; empty: the epoch is a line only
-    least: float = 0.0  # what the vertical axis reaches at least, from nothing on; 0: what the values ask for
+    best: str = ""  # format of the best epoch's value of the last line; empty: only a line marks the epoch
+    least: float = 0.0  # minimum upper end of the vertical axis, which then starts at 0; 0: fit the axis to the values
 
 
 DASHED, DOTTED = (0, (5, 2)), (0, (1, 1.5))
@@ -75,7 +75,7 @@ MAIN_PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
     ),
 }
-HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # those of which there is something
+HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # shown if they have values
     "classifier": (
         Panel(
             "Gradient norm",

@@ -1,4 +1,5 @@
-"""Curves and the confusion matrix, by matplotlib's objects: no pyplot, no state but the settings under a lock."""
+"""Plots of curves and confusion matrices. Uses matplotlib's object interface, without pyplot; the only global state is
+matplotlib's settings, which a lock protects."""
 
 import io
 import math
@@ -23,12 +24,12 @@ from service.spec.metric_info import PALETTE
 
 Format = Literal["png", "svg"]
 
-_ERROR, _WARNING = "#D55E00", "#E69F00"  # of what was found
-_TEXT_COLOURS = {PALETTE[5]: "#1B76AE"}  # darker where thin letters would be pale
+_ERROR, _WARNING = "#D55E00", "#E69F00"  # colours of findings
+_TEXT_COLOURS = {PALETTE[5]: "#1B76AE"}  # a darker shade for thin letters
 _INK, _FAINT, _LINE = "#222222", "#666666", "#DDDDDD"
 _MAX_TITLE, _MAX_CLASS_NAME = 80, 20  # characters
 _SETTINGS: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.family": "DejaVu Sans",  # bundled with matplotlib, so that pictures are the same everywhere
     "font.size": 12,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -45,16 +46,16 @@ _SETTINGS: dict[Any, Any] = {
     "ytick.color": _FAINT,
     "xtick.labelcolor": _INK,
     "ytick.labelcolor": _INK,
-    "svg.hashsalt": "tapeline",  # the same ids each time
+    "svg.hashsalt": "tapeline",  # reproducible ids
     "savefig.dpi": 120,
 }
-_MOST = 1e30  # what is larger is a gap: matplotlib's axes overflow long before a float does
-_settings_lock = threading.Lock()  # matplotlib's settings belong to the process
+_MOST = 1e30  # larger values are drawn as gaps, because matplotlib's axes overflow long before floats do
+_settings_lock = threading.Lock()  # matplotlib's settings are global
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """Something to show along the epochs: what was wrong, from when on, and until when (None: to the end)."""
+    """A finding to show along the epochs: its label, its first epoch, and its last one (``None``: to the end)."""
 
     label: str
     since: int
@@ -76,17 +77,18 @@ def curves(
     best_epoch: int | None = None,
     marks: Sequence[Mark] = (),
 ) -> bytes:
-    """What a training measured after each epoch: loss and success, beneath them its health, and what was found.
+    """The curves of a training: loss and accuracy or scores, diagnostics below, and findings at the bottom.
 
     Args:
-        kind: ``classifier`` or ``gan``; decides which series are drawn. A series that is missing is left out, and so
-            is a panel of health without any.
-        series: as long as ``epochs``; None and what is not finite (or no share, where shares are drawn) are gaps.
-        best_epoch: a line through all panels, with its value where it was the best.
-        marks: bars along the epochs, below everything else.
+        kind: ``classifier`` or ``gan``; determines the series to draw. Missing series are left out, and so are panels
+            of diagnostics without any series.
+        series: each as long as ``epochs``. ``None`` and values that are not finite (or, for shares, not in [0, 1]) are
+            gaps.
+        best_epoch: drawn as a line through all panels, labelled with the value.
+        marks: findings, drawn as bars along the epochs.
 
     Raises:
-        ValueError: another kind, or a series of another length.
+        ValueError: unknown kind, or a series of another length than ``epochs``.
     """
     if kind not in MAIN_PANELS:
         raise ValueError(f"no curves for the kind {kind!r}; there are {', '.join(MAIN_PANELS)}")
@@ -123,13 +125,13 @@ def confusion(
     title: str,
     fmt: Format = "png",
 ) -> bytes:
-    """A confusion matrix: true classes down, predicted classes across, counts in the cells.
+    """A confusion matrix: true classes as rows, predicted classes as columns, counts in the cells.
 
-    The colour is the share of the row, on a scale that lifts small shares: a class taken for another one time in a
-    hundred is seen. Right of each row stands its recall.
+    The colour of a cell is its share of the row, on a non-linear scale on which even 1% is visible. The recall of each
+    class is on the right of its row.
 
     Raises:
-        ValueError: the matrix is not square, or has other than ``class_names`` rows.
+        ValueError: the matrix is not square, or its size differs from the number of ``class_names``.
     """
     counts = np.asarray(matrix, np.int64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
@@ -152,7 +154,7 @@ def confusion(
 
 
 def drawn(draw: Callable[[Figure], None], *, size: tuple[float, float], title: str, fmt: Format = "png") -> bytes:
-    """Another figure in the style of these, of ``size`` inches; ``draw`` fills it."""
+    """A figure in the same style, of ``size`` inches, with the content that ``draw`` adds."""
     with _settings_lock, mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
@@ -180,7 +182,7 @@ def _draw_panel(
         shown = there if line.sparse else np.ones_like(there)
         axes.plot(x[shown], y[shown], color=line.colour, linestyle=line.style, linewidth=2)
         dots = there if line.sparse or len(x) <= 12 else _alone(y)  # a line needs two points
-        # Whole at the edges too, which are the first and the last epoch; they must not move the panel for that.
+        # Markers at the first and the last epoch are not clipped, and must not change the limits of the panel.
         (points,) = axes.plot(x[dots], y[dots], "o", color=line.colour, markersize=5, clip_on=False)
         points.set_in_layout(False)
         drawn.append((line, y))
@@ -190,7 +192,7 @@ def _draw_panel(
         return
     _number_epochs(axes, epochs, 8)
     values = np.concatenate([y[np.isfinite(y)] for _, y in drawn])
-    # What hardly changes is to look so: not every rounding is a mountain.
+    # Nearly constant values should look constant: do not magnify rounding errors.
     middle, span = (values.max() + values.min()) / 2, 0.01 if panel.percent else 0.02 * np.abs(values).max()
     if np.ptp(values) < span:
         axes.set_ylim(middle - span / 2, middle + span / 2)
@@ -211,7 +213,7 @@ def _draw_panel(
 
 
 def _values(line: Line, panel: Panel, series: Mapping[str, Sequence[float | None]]) -> list[float]:
-    """The values of a line, with gaps where there is nothing to draw; nothing at all where there are gaps only."""
+    """The values of a line, with NaN for gaps; empty if there are only gaps."""
     for name in line.names:
         found = name if name in series else next((other for other in series if _begins(other, name)), None)
         if found is not None:
@@ -226,12 +228,12 @@ def _begins(name: str, pattern: str) -> bool:
 
 
 def _reach(epochs: Sequence[int]) -> tuple[float, float]:
-    """Where the horizontal axis begins and ends: at the first epoch and the last, in all panels."""
+    """The limits of the horizontal axis, the same in all panels: the first and the last epoch."""
     return (epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 0.5, epochs[0] + 0.5)
 
 
 def _number_epochs(axes: Axes, epochs: Sequence[int], most: int) -> None:
-    """From the first epoch, which is numbered, to the last."""
+    """Label the epochs on the horizontal axis, including the first one."""
     low, high = _reach(epochs)
     places = MaxNLocator(integer=True, nbins=most, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
     apart = 0.6 * (places[1] - places[0]) if len(places) > 1 else 1.0
@@ -240,24 +242,24 @@ def _number_epochs(axes: Axes, epochs: Sequence[int], most: int) -> None:
 
 
 def _label_ends(axes: Axes, ends: list[tuple[Line, float]]) -> None:
-    """Write each line's name right of its end, moved apart where two ends are close."""
-    placed = sorted(((_height(axes, value), line) for line, value in ends), key=lambda end: end[0])
-    heights = [height for height, _ in placed]
-    apart = 0.085  # of the panel's height: a line of text
-    for _ in placed:  # moving two apart may bring one of them too close to a third
+    """Write the name of each line next to its end, and move names apart if they would overlap."""
+    ordered = sorted(((_height(axes, value), line) for line, value in ends), key=lambda end: end[0])
+    heights = [height for height, _ in ordered]
+    apart = 0.085  # height of a line of text, relative to the panel
+    for _ in ordered:  # moving two names apart may bring one of them too close to a third
         for index in range(1, len(heights)):
             lack = apart - (heights[index] - heights[index - 1])
             if lack > 1e-9:
                 heights[index - 1] -= lack / 2
                 heights[index] += lack / 2
-    for height, (_, line) in zip(heights, placed, strict=True):
+    for height, (_, line) in zip(heights, ordered, strict=True):
         colour = _TEXT_COLOURS.get(line.colour, line.colour)
         axes.text(1.02, height, line.label, color=colour, transform=axes.transAxes, va="center")
 
 
 def _height(axes: Axes, value: float) -> float:
-    """Where ``value`` is on the vertical axis, 0 at the bottom and 1 at the top."""
-    axes.autoscale_view()  # matplotlib puts it off until it draws
+    """The position of ``value`` on the vertical axis, from 0 (bottom) to 1 (top)."""
+    axes.autoscale_view()  # matplotlib would defer it until drawing
     return float((axes.transScale + axes.transLimits).transform((1.0, value))[1])
 
 
@@ -283,7 +285,7 @@ def _mark_colour(mark: Mark) -> str:
 
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark], epochs: Sequence[int]) -> None:
-    """A bar for each mark, along the epochs, with its name on it or beside."""
+    """A bar along the epochs for each finding, with its name inside or next to it."""
     low, high = _reach(epochs)
     axes.set(ylim=(len(marks) - 0.5, -0.5), yticks=[])
     axes.set_title("Findings by epoch")
@@ -318,7 +320,7 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
     axes.spines[:].set_visible(False)
     size = len(counts)
     long_names = max(map(len, names)) > 3
-    shown = range(0, size, -(-size // 20))  # no more names than there is room for
+    shown = range(0, size, -(-size // 20))  # only as many names as fit
     names = [names[index] for index in shown]
     axes.set_xticks(shown, names, rotation=45 if long_names else 0, ha="right" if long_names else "center")
     axes.set_yticks(shown, names)
@@ -339,12 +341,12 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
 
 
 def _set_title(figure: Figure, title: str) -> None:
-    # A title comes from a person: it may hold dollar signs, which would be read as mathematics.
+    # The title is user input and may contain dollar signs, which matplotlib would parse as mathematics.
     figure.suptitle(drawable(title, _MAX_TITLE), x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
 
 
 def drawable(text: str, length: int) -> str:
-    """On one line, cut to ``length``, with a box for what the font lacks (matplotlib would warn)."""
+    """A text on one line, truncated to ``length``. Characters that the font lacks become boxes, to avoid warnings."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     known = [character if font.get_char_index(ord(character)) else "□" for character in " ".join(text.split())]
     return "".join(known if len(known) <= length else [*known[: length - 1], "…"])
@@ -355,13 +357,13 @@ def _within(value: float | None, low: float, high: float) -> float:
 
 
 def _alone(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which values have a gap on both sides."""
+    """A mask of the values that have gaps on both sides."""
     there = np.pad(np.isfinite(values), 1)
     return np.asarray(there[1:-1] & ~there[:-2] & ~there[2:])
 
 
 def _render(figure: Figure, fmt: Format) -> bytes:
     buffer = io.BytesIO()
-    # Without its date and its maker's version, the same values give the same file.
+    # Without date and version metadata, equal values give equal files.
     figure.savefig(buffer, format=fmt, metadata={"Date": None} if fmt == "svg" else {"Software": None})
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Pictures that people send, as the networks see them: of the dataset's size, in grey or in colour, light on dark."""
+"""Converts pictures sent by users into network inputs: the dataset's size, grey or colour, light on dark."""
 
 import io
 import struct
@@ -15,43 +15,56 @@ Levels = NDArray[np.floating]
 """(rows, columns), in colour (rows, columns, 3), from 0 (black) to 255."""
 
 MAX_DECODED_PIXELS: Final = 2**24
-"""The most pixels that Pillow unpacks in this process, whatever a file's header says."""
+"""Maximum number of pixels that Pillow decodes in this process, whatever the header of a file says."""
 Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 OTHER_FORMATS: Final = (b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8")
-"""What JPEG, WebP, BMP and GIF files begin with: they are not decoded in this process."""
+"""Magic bytes of JPEG, WebP, BMP and GIF files, which are not decoded in this process."""
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
 _KEPT_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-"""What the pixels need. Text, profiles, animations and the rest are dropped before Pillow sees them."""
+"""Chunks that the pixels need. All others (text, profiles, animations) are dropped before Pillow reads the file."""
+_ORIENTATION: Final = 0x0112
+_SHORT: Final = 3
+_MAX_TAGS: Final = 100
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation as EXIF has it."""
 _PILLOW_RAISES: Final = (
     OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error,
     zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
-"""On broken files, by what its readers of PNG were seen to do."""
+"""Errors that Pillow's PNG reader was observed to raise for damaged files."""
 
 _COLOUR_AXES: Final = 3
 _LUMA: Final = np.array([0.299, 0.587, 0.114])
-"""Shares of red, green and blue in a grey level (ITU-R BT.601), as Pillow has them."""
+"""Weights of red, green and blue in a grey level (ITU-R BT.601), as in Pillow."""
 _INK = 0.1
-"""What counts as drawn, as a share of the lightest pixel."""
+"""Threshold for pixels of a drawing, relative to the lightest pixel."""
 _BOX = 20 / 28
-"""Of a side of MNIST's pictures, what the digit may take (LeCun et al. 1998, appendix of yann.lecun.com/exdb/mnist)."""
+"""Maximum size of a digit relative to the side of an MNIST image (LeCun et al. 1998, yann.lecun.com/exdb/mnist)."""
 
 
 class UnreadablePicture(ValueError):
-    """The bytes are no PNG that is read here; the message says why."""
+    """The bytes are not a readable PNG; the message gives the reason."""
 
 
 def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool = False) -> Levels:
-    """The levels of a PNG, in grey or in colour, whatever it has itself.
+    """The levels of a PNG, converted to grey or colour, and turned upright as its EXIF data say.
 
-    What is transparent counts as background: black, or with ``invert`` white, which becomes black.
+    Transparent areas become background: black, or with ``invert`` white, which is then inverted to black.
 
     Raises:
-        UnreadablePicture: it is no PNG, broken, or larger than ``max_side`` along a side. The size is looked at before
-            anything is unpacked.
+        UnreadablePicture: not a PNG, damaged, or a side longer than ``max_side``. The size is checked before pixels are
+            decoded.
     """
     size = png_size(data, max_side=max_side)
     plain = _plain_png(data)
@@ -60,17 +73,19 @@ def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool =
             if image.size != size:
                 raise UnreadablePicture("is a damaged PNG")
             image.load()
-            levels = _levels(image, background=255 if invert else 0, colour=colour)
+            turned = _TURNS.get(_orientation(data))
+            upright = image if turned is None else image.transpose(turned)
+            levels = _levels(upright, background=255 if invert else 0, colour=colour)
     except _PILLOW_RAISES as error:
         raise UnreadablePicture("is a damaged PNG") from error
     return 255 - levels if invert else levels
 
 
 def png_size(data: bytes, *, max_side: int) -> tuple[int, int]:
-    """Width and height as the header of a PNG has them; nothing is unpacked.
+    """Width and height from the header of a PNG, without decoding pixels.
 
     Raises:
-        UnreadablePicture: it is no PNG, or larger than ``max_side`` along a side.
+        UnreadablePicture: not a PNG, or a side longer than ``max_side``.
     """
     if len(data) < 33 or not data.startswith(_SIGNATURE) or data[8:16] != b"\0\0\0\x0dIHDR":
         raise UnreadablePicture("is not a PNG, JPEG, WebP, BMP or GIF image")
@@ -81,17 +96,17 @@ def png_size(data: bytes, *, max_side: int) -> tuple[int, int]:
 
 
 def _plain_png(data: bytes) -> bytes:
-    """The same picture with nothing but its pixels, so that Pillow and we read the same header.
+    """The same picture with only the chunks for its pixels, so that Pillow reads exactly the header that was checked.
 
     Raises:
-        UnreadablePicture: its chunks are not those of a PNG: two headers, say, or a palette that is missing.
+        UnreadablePicture: the chunks are not those of a valid PNG, for example two headers or a missing palette.
     """
     kept, seen = [_SIGNATURE], []
     for name, chunk in _chunks(data):
         if name in _KEPT_CHUNKS:
             kept.append(chunk)
             seen.append(name)
-        elif not name[0] & 0x20:  # a capital: a reader that does not know the chunk cannot show the picture
+        elif not name[0] & 0x20:  # uppercase: a critical chunk, without which the picture cannot be decoded
             raise UnreadablePicture("is a damaged PNG")
     needed = {b"IHDR", b"IDAT", b"IEND"} | ({b"PLTE"} if data[25] == _PALETTE else set())
     once = [name for name in seen if name != b"IDAT"]
@@ -101,7 +116,7 @@ def _plain_png(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and whole bytes of each chunk, up to the end of the picture; what lies behind it is not looked at."""
+    """Name and bytes of each chunk, up to the end of the picture; trailing data is ignored."""
     place, name = len(_SIGNATURE), b""
     while name != b"IEND":
         length = int.from_bytes(data[place : place + 4])
@@ -113,8 +128,27 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place = end
 
 
+def _orientation(data: bytes) -> int:
+    """The orientation in a PNG's chunk of EXIF data; 1, which is upright, where there is none. Only this one number is
+    looked for, since Pillow's reader of EXIF takes in whatever there is."""
+    exif = next((chunk[8:-4] for name, chunk in _chunks(data) if name == b"eXIf"), b"")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4], "")
+    if not order:
+        return 1
+    try:
+        (place,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, place)
+        for number in range(min(count, _MAX_TAGS)):
+            tag, kind, values, found = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
+            if (tag, kind, values) == (_ORIENTATION, _SHORT, 1):
+                return int(found)
+    except struct.error:  # it ends too early
+        pass
+    return 1
+
+
 def _levels(image: Image.Image, *, background: int, colour: bool) -> Levels:
-    if image.mode.startswith("I"):  # sixteen bits, which convert() would cut off instead of scaling
+    if image.mode.startswith("I"):  # 16 bits: convert() would clip the values instead of scaling them
         return converted(np.asarray(image, np.float32) / 257, colour=colour)
     if image.has_transparency_data:
         below = Image.new("RGBA", image.size, (background, background, background, 255))
@@ -123,14 +157,14 @@ def _levels(image: Image.Image, *, background: int, colour: bool) -> Levels:
 
 
 def converted(levels: Levels, *, colour: bool) -> Levels:
-    """The picture in grey or in colour, whichever it is."""
+    """The picture, converted to grey or colour."""
     if colour == (levels.ndim == _COLOUR_AXES):
         return levels
     return np.repeat(levels[:, :, None], 3, axis=2) if colour else levels @ _LUMA
 
 
 def covering(levels: Levels, shape: tuple[int, int]) -> Levels:
-    """The picture in (rows, columns) as an import with a size makes it: scaled to cover them, and cropped evenly."""
+    """The picture scaled to cover (rows, columns) and centre-cropped, like an import with a size."""
     if levels.shape[:2] == shape:
         return levels
     image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
@@ -138,20 +172,20 @@ def covering(levels: Levels, shape: tuple[int, int]) -> Levels:
 
 
 def resized(levels: Levels, shape: tuple[int, int]) -> Levels:
-    """The picture in (rows, columns), its sides scaled each by itself; as it is where it has them already."""
+    """The picture stretched to (rows, columns); unchanged if it already has this size."""
     if levels.shape[:2] == shape:
         return levels
     if levels.ndim == _COLOUR_AXES:
         return np.stack([resized(levels[:, :, channel], shape) for channel in range(3)], axis=2)
     image = Image.fromarray(levels.astype(np.float32))
-    # Where it gets smaller, pillow takes the mean of all the pixels that one covers.
+    # When shrinking, Pillow takes the mean of all pixels that an output pixel covers.
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float64)
 
 
 def fitted(levels: Levels, shape: tuple[int, int]) -> Levels:
-    """The drawing cut out, scaled into MNIST's box, and moved so that its centre of mass is in the middle.
+    """The drawing, cropped, scaled to MNIST's box, and moved so that its centre of mass is in the middle.
 
-    The sides keep their proportion. A picture on which nothing is drawn stays empty.
+    The aspect ratio is kept. An empty picture stays empty.
     """
     result = np.zeros(shape)
     ink = levels > _INK * levels.max(initial=0)
@@ -162,11 +196,11 @@ def fitted(levels: Levels, shape: tuple[int, int]) -> Levels:
     factor = min(_BOX * side / size for side, size in zip(shape, cut.shape, strict=True))
     small = resized(cut, (max(round(cut.shape[0] * factor), 1), max(round(cut.shape[1] * factor), 1)))
     total = small.sum()
-    if not total > 0:  # fainter than single precision tells from nothing
+    if not total > 0:  # too faint for single precision
         return result
     for axis, side in enumerate(shape):
         centre = (np.arange(small.shape[axis]) + 0.5) @ small.sum(axis=1 - axis) / total
-        # It fits in any case: a box that lies off the middle is moved back inside.
+        # The drawing always fits: a box that would leave the picture is moved back inside.
         start = min(max(round(side / 2 - centre), 0), side - small.shape[axis])
         if axis == 0:
             top = start

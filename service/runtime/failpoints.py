@@ -22,6 +22,9 @@ VARIABLE: Final = "TESTING_FAILPOINTS"
 PLACES: Final = {
     "claimed": "the supervisor's claim is committed, and no child knows of it",
     "began": "the child has recorded the provenance of its run",
+    "reuse_stored": "the files that a job takes over are on disk, and have no rows",
+    "reusing": "inside the transaction in which a job takes over epochs, just before its commit",
+    "reused": "the epochs that a job takes over are committed",
     "restored": "the child has loaded the checkpoint from which it continues",
     "batch_done": "a batch is done (the detail is its epoch)",
     "epoch_trained": "an epoch is trained, and none of its files is written",
@@ -32,6 +35,7 @@ PLACES: Final = {
     "epoch_committed": "the epoch is committed, and obsolete files are not removed yet",
     "tested": "the training is over and scored on the test part, and none of it is written",
     "succeeding": "inside the transaction that ends a job, just before its commit",
+    "concluding": "inside the transaction that ends an investigation, just before its commit",
     "succeeded": "the job has ended, and the supervisor does not know it",
     "handing_back": "inside the transaction that hands a job back, just before its commit",
     "handed_back": "the job was handed back, and the supervisor does not know it",

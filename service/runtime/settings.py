@@ -49,6 +49,7 @@ VARIABLES: Final = {
     "TAPELINE_PROXIES": "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: 0)",
     "TAPELINE_LEASE_S": "lease duration: seconds until a lost worker's jobs are requeued (default: 30; embedded: 15)",
     "TAPELINE_PORTABLE_BITS": "1: use only the common instruction set, for workers with different CPUs (default: 0)",
+    "TAPELINE_VERIFY_REUSED": "share of reused results that are checked by training an epoch again (default: 0.01)",
     "TAPELINE_KEEP_JOBS_DAYS": "job retention: days from the end of a job to its deletion (default: 0, never)",
     "TAPELINE_KEEP_CHECKPOINTS_DAYS": (
         "checkpoint retention: days until only the best and the latest of an ended job are kept (default: 0, never)"
@@ -90,6 +91,7 @@ class Settings:
     proxies: int = 0
     lease_s: float
     portable_bits: bool = False
+    verify_reused: float = 0.01
     keep_jobs_days: float = 0.0
     keep_checkpoints_days: float = 0.0
     keep_audit_days: float = 0.0
@@ -203,6 +205,7 @@ class Settings:
             quotas=Quotas(**quotas),
             lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
             portable_bits=portable == "1",
+            verify_reused=number("TAPELINE_VERIFY_REUSED", 0.01, low=0, high=1),
             proxies=int(number("TAPELINE_PROXIES", 0, low=0, high=10)),
             keep_jobs_days=number("TAPELINE_KEEP_JOBS_DAYS", 0, low=0, high=36500),
             keep_checkpoints_days=number("TAPELINE_KEEP_CHECKPOINTS_DAYS", 0, low=0, high=36500),
@@ -227,6 +230,7 @@ class Settings:
             "TAPELINE_ALLOWED_HOSTS": ",".join(self.allowed_hosts),
             "TAPELINE_LEASE_S": str(self.lease_s),
             "TAPELINE_PORTABLE_BITS": "1" if self.portable_bits else "0",
+            "TAPELINE_VERIFY_REUSED": str(self.verify_reused),
             "TAPELINE_PROXIES": str(self.proxies),
             "TAPELINE_KEEP_JOBS_DAYS": str(self.keep_jobs_days),
             "TAPELINE_KEEP_CHECKPOINTS_DAYS": str(self.keep_checkpoints_days),

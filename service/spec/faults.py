@@ -1,4 +1,4 @@
-"""What is wrong with a document, in words: pydantic's errors as faults with pointers and suggestions."""
+"""Translates pydantic's errors into faults with JSON pointers and suggestions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.errors import Fault
 from service.spec.fields import Fields, Model, closest, models_of, tags_of
 
 MAX_FAULTS: Final = 100
-"""Faults that are described; the others are only counted."""
+"""Maximum number of faults that are described; further ones are only counted."""
 
 
 def not_one_of(pointer: str, value: Any, choices: Sequence[str], *, code: str = "unknown_value") -> Fault:
-    """The fault of a value that is none of its field's choices."""
+    """The fault for a value that is not one of the choices of its field."""
     suggestion = closest(value, choices)
     hint = f"; did you mean {suggestion!r}?" if suggestion else ""
     detail = f"must be one of {', '.join(choices)}, not {json.dumps(value)[:80]}{hint}"
@@ -25,12 +25,12 @@ def not_one_of(pointer: str, value: Any, choices: Sequence[str], *, code: str = 
 
 
 def describe(model: Model, error: ValidationError, document: Any, *, others: Sequence[Model] = ()) -> list[Fault]:
-    """The first ``MAX_FAULTS`` of the faults: describing one takes far longer than finding it.
+    """The first ``MAX_FAULTS`` faults of an error. Describing a fault takes far longer than finding it.
 
     Args:
-        model: that the document was read as.
-        document: what was read.
-        others: what it could be instead, by its ``kind``.
+        model: the model that the document was validated against.
+        document: parsed JSON.
+        others: models of the other values of ``kind``, for suggestions.
     """
     known = Fields(model, document, others)
     return [_fault(model, detail, known) for detail in error.errors(include_url=False)[:MAX_FAULTS]]
@@ -77,8 +77,8 @@ def _fault(model: Model, error: ErrorDetails, fields: Fields) -> Fault:
 
 
 def _locate(model: Model, location: Sequence[int | str]) -> tuple[list[int | str], list[Model]]:
-    """The path into the document, without the tags that pydantic adds for variants, and the models of the object
-    in which the path ends."""
+    """The path into the document, without the variant tags that pydantic adds, and the possible models of the object
+    that contains the faulty field."""
     path: list[int | str] = []
     here: list[Model] = [model]
     for position, name in enumerate(location):

@@ -1,4 +1,4 @@
-"""Where a spec has which fields: what a misplaced or misspelt name was probably meant to be."""
+"""Suggestions for unknown fields: the field of the spec that a misplaced or misspelt name probably means."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from service.spec.schema import Part
 Model = type[BaseModel]
 
 _SYNONYMS: Final = {"lr": "learning_rate", "wd": "weight_decay", "neurons": "units"}
-"""Short names from other libraries that no measure of similarity leads to their fields."""
+"""Names from other libraries that string similarity does not match with the right field."""
 _TAGS: Final = frozenset({"name", "type"})
-"""Fields that tell variants apart: every object has one, so they lead nowhere."""
+"""Discriminator fields. Nearly every object has one, so they are useless as suggestions."""
 _LONGEST: Final = 80
-"""Longer names resemble nothing."""
+"""Names longer than this get no suggestion."""
 _SIMILAR: Final = 70
-"""From 0 to 100: a name as similar as this to one that is known is taken for a misspelling of it."""
+"""Minimum similarity, from 0 to 100, of a misspelt name to a field of the same object."""
 _SIMILAR_ELSEWHERE: Final = 85
-"""The same, for a name that is known in another object only."""
+"""Minimum similarity to a field of another object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +33,10 @@ class Place:
     """A field of a spec.
 
     Attributes:
-        path: names from the spec down; ``layers[]`` stands for each item of a list.
-        tags: the variants (``adam``, ``dense``) of the object that have the field; empty where all have it.
-        is_given: whether one of these variants is in the document.
-        values: of a field that tells variants apart, what it may be: ``("sgd", "adam", "adamw")``.
+        path: field names from the root of the spec; ``layers[]`` means each item of a list.
+        tags: the variants (``adam``, ``dense``) of the object that have the field; empty if all have it.
+        is_given: whether the document contains one of these variants.
+        values: the values of a discriminator field, such as ``("sgd", "adam", "adamw")``.
     """
 
     path: tuple[str, ...]
@@ -46,20 +46,20 @@ class Place:
 
     @property
     def dotted(self) -> str:
-        """As it is shown: ``optimizer.learning_rate``, ``layers[].units``."""
+        """The path as text: ``optimizer.learning_rate``, ``layers[].units``."""
         return ".".join(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """What an unknown field was probably meant to be: its name, if it may stand there, and a sentence about it."""
+    """A suggestion for an unknown field: the field's name, if it is valid at that place, and a sentence."""
 
     name: str | None
     sentence: str
 
 
 def closest(value: Any, choices: Sequence[str]) -> str | None:
-    """The choice that a value is probably meant to be; upper and lower case do not matter."""
+    """The choice most similar to a value, ignoring case; ``None`` if none is similar enough."""
     if not isinstance(value, str) or len(value) > _LONGEST:
         return None
     found = process.extractOne(value, choices, processor=str.casefold, score_cutoff=_SIMILAR)
@@ -67,12 +67,12 @@ def closest(value: Any, choices: Sequence[str]) -> str | None:
 
 
 class Fields:
-    """The fields that a document may have, for suggestions; they are looked up once, and only if needed.
+    """The fields that a document may have, for suggestions. They are collected lazily, once.
 
     Args:
         root: the model of the whole document.
-        document: what was read.
-        others: what the whole document could be instead, by its ``kind``.
+        document: parsed JSON.
+        others: the models of the other values of ``kind``.
     """
 
     def __init__(self, root: Model, document: Any, others: Sequence[Model] = ()) -> None:
@@ -83,11 +83,11 @@ class Fields:
         return list(_places(self._root, self._document))
 
     def suggest(self, path: Sequence[int | str], here: Sequence[Model]) -> Suggestion | None:
-        """What the unknown field at the end of ``path`` was probably meant to be.
+        """A suggestion for an unknown field; ``None`` if nothing is similar.
 
         Args:
-            path: into the document; its last name is the unknown one.
-            here: the models that the object at ``path[:-1]`` may have.
+            path: path into the document; the last item is the unknown field.
+            here: the possible models of the object at ``path[:-1]``.
         """
         unknown = str(path[-1])
         if len(unknown) > _LONGEST:
@@ -100,11 +100,11 @@ class Fields:
         return self._exactly(name, inside) or self._nearly(unknown, inside, siblings)
 
     def _exactly(self, name: str, inside: tuple[str, ...]) -> Suggestion | None:
-        """Where there is a field, or a value of one that tells variants apart, of this very name."""
+        """A suggestion from an exact match: a field elsewhere, or a variant, with this name."""
         if name in _TAGS:
             return None
         found = [place for place in self._everywhere if place.path[-1] == name]
-        # Deeper in the same object first, then what the document has already, then what is near the top.
+        # Prefer fields inside the same object, then those of variants that the document has, then those near the root.
         found.sort(key=lambda place: (place.path[: len(inside)] != inside, not place.is_given, len(place.path)))
         if found and found[0].path[:-1] == inside:
             return Suggestion(None, f"only {_joined(found[0].tags)} has it")
@@ -119,7 +119,7 @@ class Fields:
         return None
 
     def _nearly(self, unknown: str, inside: tuple[str, ...], siblings: set[str]) -> Suggestion | None:
-        """What looks like it: another field of the same object, or one elsewhere that looks more like it."""
+        """A suggestion by similarity: a field of the same object, or a more similar one elsewhere."""
         similar = process.extractOne(unknown, sorted(siblings), processor=str.casefold, score_cutoff=_SIMILAR)
         score = similar[1] if similar else 0.0
         others = {
@@ -141,9 +141,9 @@ class Fields:
 
 
 def shorthand(model: Model, document: Any) -> Any:
-    """The document with ``{"name": text}`` wherever a text stands for an object that is told by its name.
+    """Expand shorthands: ``"adam"`` becomes ``{"name": "adam"}`` where an object is selected by its ``name``.
 
-    One rule: every variant of the object has a field ``name``. What is no text, or stands elsewhere, stays as it is.
+    This applies to fields all of whose variants have a field ``name``. Other values are not changed.
     """
     if not isinstance(document, dict):
         return document
@@ -161,20 +161,20 @@ def shorthand(model: Model, document: Any) -> Any:
 
 
 def told_by_name(annotation: Any) -> bool:
-    """Whether a field of this type holds an object that a text may stand for."""
+    """Whether a field of this type accepts a text as shorthand for an object."""
     below = models_of(annotation)
     return bool(below) and get_origin(annotation) is not list and all("name" in found.model_fields for found in below)
 
 
 def models_of(annotation: Any) -> list[Model]:
-    """The objects of a spec that a field of this type may hold, or its list."""
+    """The models of the objects that a field of this type, or its list, may contain."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
         return [annotation]
     return [found for argument in get_args(annotation) for found in models_of(argument)]
 
 
 def choices_of(annotation: Any) -> list[str]:
-    """The names that may stand for the object of a field; none where any text may be one."""
+    """The names that are valid as a shorthand for a field's object; empty if any text is valid."""
     found = []
     for model in models_of(annotation):
         name = model.model_fields["name"].annotation
@@ -186,7 +186,7 @@ def choices_of(annotation: Any) -> list[str]:
 
 
 def tags_of(model: Model) -> tuple[str, ...]:
-    """The names of a variant in its union: ``("adam",)``."""
+    """The discriminator values of a variant in its union, such as ``("adam",)``."""
     for name in ("name", "type"):
         field = model.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
@@ -195,7 +195,7 @@ def tags_of(model: Model) -> tuple[str, ...]:
 
 
 def _places(root: Model, document: Any) -> Iterator[Place]:
-    """All fields of a document's model, those near the top first."""
+    """All fields of a document's model, those near the root first."""
     waiting: deque[tuple[tuple[str, ...], list[Model], list[Any]]] = deque([((), [root], [document])])
     while waiting:
         path, variants, given = waiting.popleft()
@@ -223,7 +223,7 @@ def _tag(value: Any) -> Any:
 
 
 def _shown(path: Sequence[int | str]) -> Iterator[str]:
-    """A path into a document as one into its model: an index becomes the list's mark."""
+    """A path into a document as a path into its model: indices become ``[]``."""
     for position, step in enumerate(path):
         if isinstance(step, int):
             continue

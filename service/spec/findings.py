@@ -1,4 +1,4 @@
-"""Findings: what is wrong with a training, and which of it is looked for in each kind of training."""
+"""Findings: detected training failures, and the findings that each kind of training can have."""
 
 from __future__ import annotations
 
@@ -7,43 +7,31 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.spec.schema import Kind
+from service.spec.schema.specs import CLASSIFIER_FINDINGS, GAN_FINDINGS
 from service.states import FindingCode, Severity
 
 CODES: Final[dict[Kind, tuple[FindingCode, ...]]] = {
-    Kind.CLASSIFIER: (
-        FindingCode.DIVERGING,
-        FindingCode.VANISHING_GRADIENT,
-        FindingCode.OVERFITTING,
-        FindingCode.DEAD_UNITS,
-        FindingCode.SATURATION,
-    ),
-    Kind.GAN: (
-        FindingCode.MODE_COLLAPSE,
-        FindingCode.DISCRIMINATOR_WINS,
-        FindingCode.VANISHING_GRADIENT,
-        FindingCode.DIVERGING,
-        FindingCode.DEAD_UNITS,
-        FindingCode.SATURATION,
-    ),
+    Kind.CLASSIFIER: CLASSIFIER_FINDINGS,
+    Kind.GAN: GAN_FINDINGS,
 }
 """The findings that a training of a kind can have. ``diagnosis.rules`` has a rule for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something wrong with a training, as it was when it was found."""
+    """A training failure, as it was when it was detected."""
 
     code: FindingCode
     severity: Severity
     epoch: int
-    """The epoch after which it was found."""
+    """The epoch after which it was detected."""
     message: str
     numbers: Mapping[str, float]
     advice: Sequence[str]
-    """What to try, in the words of a spec."""
+    """Spec settings to try."""
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The finding as a JSON document."""
         return {
             "code": self.code.value,
             "severity": self.severity.value,

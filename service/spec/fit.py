@@ -1,4 +1,4 @@
-"""Whether a spec fits its data: layers, losses, and what one job may take."""
+"""Checks that a spec fits its dataset: layers, losses, and the limits of one job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from service.spec.schema import (
 
 
 def check_fit(spec: Spec, shape: Shape) -> None:
-    """Check that layers fit each other, end in the data's shape, and match the losses.
+    """Check that layers fit each other, the data's shape and the loss, and that the job stays within its limits.
 
     Raises:
         SpecError: names every fault.
@@ -58,12 +58,12 @@ def check_fit(spec: Spec, shape: Shape) -> None:
                     detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
                     faults.append(Fault(pointer=f"#/augmentation/{field}", detail=detail, code="out_of_range"))
         case GanSpec():
-            made, judged = found
+            generator, discriminator = found
             why = f"one for each {'pixel' if shape.channels == 1 else 'colour of each pixel'} of {spec.dataset.name}"
-            faults += _check_end(made, (shape.pixels,), shape.picture, why)
-            faults += _check_end(judged, (1,), (1, 1, 1), "the output of a discriminator")
+            faults += _check_end(generator, (shape.pixels,), shape.picture, why)
+            faults += _check_end(discriminator, (1,), (1, 1, 1), "the output of a discriminator")
             end = discriminator_end(spec.loss.name)
-            faults += _check_activation(judged, end, f"required by {spec.loss.name}")
+            faults += _check_activation(discriminator, end, f"required by {spec.loss.name}")
             faults += _discriminator(spec)
     for pointer, optimizer in optimizers(spec):
         if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
@@ -89,40 +89,44 @@ def check_fit(spec: Spec, shape: Shape) -> None:
 
 
 def discriminator_end(loss: GanLossName) -> Activation:
-    """The last activation of a discriminator, which follows the loss."""
+    """The last activation of a discriminator that the loss requires."""
     return Activation.SIGMOID if loss is GanLossName.BINARY_CROSS_ENTROPY else Activation.LINEAR
 
 
 UNSMOOTHED: Final = (GanLossName.HINGE, GanLossName.WASSERSTEIN)
-"""Losses without a target that could be smoothed."""
+"""Losses without a target, to which label smoothing does not apply."""
 
 
 def _discriminator(spec: GanSpec) -> list[Fault]:
-    """Settings of a discriminator that exclude each other, or need each other."""
-    judge, found = spec.discriminator, []
+    """Discriminator settings that exclude or require each other."""
+    discriminator, found = spec.discriminator, []
 
     def fault(name: str, detail: str, suggestion: str | None = None) -> None:
         pointer = f"#/discriminator/{name}"
         found.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=suggestion))
 
-    if judge.label_smoothing and spec.loss.name in UNSMOOTHED:
+    if discriminator.label_smoothing and spec.loss.name in UNSMOOTHED:
         fault("label_smoothing", f"must be 0: {spec.loss.name} has no target to smooth", "0")
-    if judge.critic_steps > 1 and judge.skip_every is not None:
-        fault("critic_steps", "cannot be combined with skip_every: one of the networks rests, or the other", "1")
-    bounded = judge.gradient_penalty or judge.spectral_norm
+    if discriminator.critic_steps > 1 and discriminator.skip_every is not None:
+        fault(
+            "critic_steps",
+            "cannot be combined with skip_every: they skip updates of different networks",
+            "1",
+        )
+    bounded = discriminator.gradient_penalty or discriminator.spectral_norm
     if spec.loss.name is GanLossName.WASSERSTEIN and not bounded:
         fault("gradient_penalty", "must be above 0 for wasserstein (10 is usual), or set spectral_norm", "10")
-    penalty = "gradient_penalty" if judge.gradient_penalty else "r1" if judge.r1 else None
-    for number, layer in enumerate(judge.layers):
+    penalty = "gradient_penalty" if discriminator.gradient_penalty else "r1" if discriminator.r1 else None
+    for number, layer in enumerate(discriminator.layers):
         inside = [layer, *layer.layers] if isinstance(layer, Residual) else [layer]
         if penalty and any(isinstance(one, BatchNorm) for one in inside):
-            detail = f"cannot be combined with {penalty}: an image's slope would depend on the others; use layer_norm"
+            detail = f"cannot be combined with {penalty}: slopes would depend on the whole batch; use layer_norm"
             fault(f"layers/{number}/type", detail, "layer_norm")
     return found
 
 
 def _split(spec: Spec, shape: Shape) -> list[Fault]:
-    """What is wrong with the division into training and validation examples."""
+    """Faults of the split into training and validation examples."""
     data, found = spec.dataset, []
 
     def fault(name: str, detail: str, code: str = "unsuitable") -> None:
@@ -139,7 +143,7 @@ def _split(spec: Spec, shape: Shape) -> list[Fault]:
         if data.fold is not None and data.fold >= data.folds:
             fault("fold", f"must be less than {data.folds}, the number of folds", "out_of_range")
     elif data.fold is not None:
-        fault("fold", "needs folds, their number")
+        fault("fold", "requires folds, the number of folds")
     if data.split_seed is not None and data.folds is None and data.validation_fraction is None:
         fault("split_seed", "has an effect only with validation_fraction or folds")
     return found
@@ -158,7 +162,7 @@ def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:
 
 
 def _too_costly(spec: Spec, shape: Shape) -> list[Fault]:
-    """What goes beyond what one job may take, each with the field that makes the most of it."""
+    """Faults of exceeded limits, each at the field that contributes most."""
     faults = []
     parameters = costs.parameters(spec, shape)
     if parameters > MAX_PARAMETERS:
@@ -184,7 +188,7 @@ def _too_costly(spec: Spec, shape: Shape) -> list[Fault]:
 
 
 def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault]:
-    """What is wrong with a network's last layer: dense must end in ``row``, conv2d in ``image``."""
+    """Faults of a network's last layer: dense must output ``row``, convolutions ``image``."""
     last = network.layers[-1]
     pointer = f"#/{network.where}/{len(network.layers) - 1}"
     match last:
@@ -194,7 +198,7 @@ def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault
             detail, suggestion = f"must be {row[0]}, {why}; it is {last.units}", str(row[0])
             return [Fault(pointer=f"{pointer}/units", detail=detail, code="wrong_shape", suggestion=suggestion)]
         case Conv2D() | Conv2DTranspose():
-            size = network.placed[-1].size if len(network.placed) == len(network.layers) else image
+            size = network.layer_shapes[-1].size if len(network.layer_shapes) == len(network.layers) else image
             if size == image:
                 return []
             detail = f"must end in {shown(image)}, {why}; it ends in {shown(size)}"

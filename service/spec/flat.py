@@ -1,4 +1,4 @@
-"""The settings of a spec as a flat list, as experiment trackers have them."""
+"""The settings of a spec as a flat list, for experiment trackers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def flat_settings(spec: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | bool | str]]:
-    """All settings by their dotted names (``optimizer.learning_rate``, ``layers.0.units``), but those that are null.
+    """All settings that are not null, with dotted names (``optimizer.learning_rate``, ``layers.0.units``).
 
-    A list of plain values is JSON.
+    A list of plain values becomes JSON text.
     """
     for name, value in spec.items():
         match value:

@@ -1,6 +1,6 @@
-"""What a person should read about a metric: its label, its unit, which way is better, and its colour.
+"""How metrics are presented: label, unit, whether higher or lower is better, and colour.
 
-The page, the terminal and the plots all take them from here, so that one metric looks the same everywhere.
+The page, the terminal and the plots share these definitions, so that a metric looks the same everywhere.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, Final, Literal
 
 
 class Goal(StrEnum):
-    """Which way a metric should go."""
+    """Whether a metric should be high or low."""
 
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
 
 
 class Unit(StrEnum):
-    """What a metric is measured in."""
+    """Units of metrics that are not plain numbers."""
 
     SECONDS = "seconds"
     BYTES = "bytes"
@@ -32,27 +32,27 @@ class MetricInfo:
     label: str
     description: str
     percent: bool = False
-    """Whether it is a share, in [0, 1], that is shown as a percentage."""
+    """Whether it is a share in [0, 1], shown as a percentage."""
     goal: Goal | None = None
-    """``None``: neither way is better by itself."""
+    """``None``: neither high nor low is better by itself."""
     series: int = 8
-    """Place of its colour in ``PALETTE``, from 1."""
+    """Number of its colour in ``PALETTE``, from 1."""
     sparse: bool = False
-    """Whether it is measured in some epochs only: then a line goes from one value to the next."""
+    """Whether it is measured only in some epochs; a chart then connects the values across the gaps."""
     unit: Unit | None = None
     """``None``: a plain number."""
 
     @property
     def better(self) -> Literal["min", "max"] | None:
-        """Which of several values is the best; ``None``: neither way is better by itself."""
+        """Which of several values is the best; ``None``: neither the highest nor the lowest by itself."""
         if self.goal is None:
             return None
         return "max" if self.goal is Goal.MAXIMIZE else "min"
 
 
 PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc4", "#6d5bb8", "#6b6b6b")
-"""``--series-1`` to ``--series-8`` of the page's light theme. Okabe and Ito's colours (2008), which people with any
-kind of colour blindness tell apart, darkened for white paper."""
+"""``--series-1`` to ``--series-8`` of the page's light theme: the palette of Okabe and Ito (2008), which remains
+distinguishable with any kind of colour blindness, darkened for a white background."""
 
 METRICS: Final[dict[str, MetricInfo]] = {
     "train_loss": MetricInfo("train loss", "Mean loss over the training batches.", goal=Goal.MINIMIZE, series=1),
@@ -115,7 +115,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
         series=4,
     ),
     "d_penalty": MetricInfo(
-        "discriminator penalty", "Weighed penalties on the slope of the discriminator.", goal=Goal.MINIMIZE, series=6
+        "discriminator penalty", "Weighted penalties on the slope of the discriminator.", goal=Goal.MINIMIZE, series=6
     ),
     "frechet_distance": MetricInfo(
         "Fréchet distance",
@@ -189,8 +189,8 @@ METRICS: Final[dict[str, MetricInfo]] = {
 }
 
 NOT_DIGESTED: Final = frozenset({"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc"})
-"""Metrics that came later. They follow from the weights, like those that were there before; results and reproductions
-are compared without them, so that digests of earlier jobs stay."""
+"""Metrics that are left out of result digests and reproductions. They were added later and follow from the weights;
+without them, the digests of earlier jobs stay valid."""
 
 RESOURCES: Final[dict[str, MetricInfo]] = {
     "seconds": MetricInfo("time", "Wall-clock time of the epoch.", series=3, unit=Unit.SECONDS),
@@ -201,11 +201,11 @@ RESOURCES: Final[dict[str, MetricInfo]] = {
         "memory", "Resident memory of the training process at the end of the epoch.", series=2, unit=Unit.BYTES
     ),
 }
-"""What an epoch took. It differs from run to run, and so is no metric of the training."""
+"""Time and memory of an epoch. They differ from run to run, so they are kept apart from the metrics of a training."""
 
 
 def describe(name: str) -> MetricInfo:
-    """How to show a metric; one of a single layer (``grad_norm/layers.0``) like that of the whole network."""
+    """How to present a metric. A metric of one layer (``grad_norm/layers.0``) is presented like that of the network."""
     base, _, layer = name.partition("/")
     known = (METRICS | RESOURCES).get(base, MetricInfo(base.replace("_", " "), ""))
     if not layer:
@@ -214,7 +214,7 @@ def describe(name: str) -> MetricInfo:
 
 
 def number(name: str, value: float | None) -> str:
-    """A metric's value as a person reads it."""
+    """A metric's value as text, with its unit; ``-`` if there is none."""
     if value is None:
         return "-"
     info = describe(name)
@@ -228,7 +228,7 @@ def number(name: str, value: float | None) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes as a person reads it, in powers of 1000."""
+    """A number of bytes as text, in powers of 1000: ``1.5 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000 or unit == "GB":
             break
@@ -237,7 +237,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as a person reads it: ``7 s``, ``2 min``, ``1.5 h``; the page's ``dom.js`` writes the same."""
+    """A duration as text: ``7 s``, ``2 min``, ``1.5 h``. The page's ``dom.js`` formats durations in the same way."""
     if 0 < seconds < 0.95:
         return "under a second"
     if seconds < 90:
@@ -248,10 +248,10 @@ def duration(seconds: float) -> str:
 
 
 def _rounded(value: float) -> int:
-    """Half a unit is rounded up, as JavaScript's ``Math.round`` does."""
+    """Round half up, like JavaScript's ``Math.round``."""
     return math.floor(value + 0.5)
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """All of them for a browser."""
+    """All metrics and resources as JSON documents, for the page."""
     return {name: asdict(info) for name, info in (METRICS | RESOURCES).items()}

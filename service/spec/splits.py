@@ -1,7 +1,7 @@
-"""How a job divides the examples of a dataset into training and validation, where its spec says so.
+"""The split of a dataset into training and validation examples that a spec asks for.
 
-The pool is the training and the validation part in this order; the test part belongs to no split. ``cache.divide``
-carries it out.
+The *pool* is the training part followed by the validation part; the test part is never split. ``cache.divide`` computes
+the split.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """How to divide a pool: a share for validation, or one of several folds."""
+    """A split of a pool: a share for validation, or one of several folds."""
 
     seed: int
     fraction: float | None = None
@@ -22,7 +22,7 @@ class Split:
 
     @classmethod
     def of(cls, resolved: Mapping[str, Any]) -> Split | None:
-        """The split of a resolved spec; ``None``: the parts stay as the dataset has them."""
+        """The split of a resolved spec; ``None`` to keep the dataset's own parts."""
         data = resolved["dataset"]
         fraction, folds, fold, seed = (
             data.get(name) for name in ("validation_fraction", "folds", "fold", "split_seed")
@@ -37,7 +37,7 @@ class Split:
         )
 
     def validation_count(self, pool: int) -> int:
-        """How many of ``pool`` examples are for validation."""
+        """Number of validation examples in a pool of this size."""
         if self.folds is not None:
             return len(range(min(self.fold, self.folds - 1), pool, self.folds))
         return max(1, min(round(pool * (self.fraction or 0.0)), pool - 1))

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it and no more, and the one text that equal documents have."""
+"""Strict JSON parsing (RFC 8259), and the canonical text of a document."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from service.errors import MalformedJson
 
 MAX_DEPTH: Final = 32
 MAX_NAMES: Final = 10_000
-"""Fields of all objects of a document together; the largest spec has some hundreds."""
+"""Maximum number of fields of all objects of a document together; the largest spec has a few hundred."""
 _SHOWN_NAME: Final = 80
 
 
 def parse_json(body: bytes) -> Any:
-    """Read JSON as RFC 8259 has it and no more: no NaN, no repeated keys, no number beyond a float.
+    """Parse JSON strictly as RFC 8259: no NaN, no repeated keys, no number beyond the range of a float.
 
     Raises:
-        MalformedJson: with the line and the column, counted from 1.
+        MalformedJson: has the line and the column, counted from 1.
     """
     try:
         text = body.decode("utf-8")
@@ -80,7 +80,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def canonical(document: Any) -> str:
-    """The one JSON text of a document: keys sorted, no blanks, so that equal documents have equal text."""
+    """The canonical JSON text of a document: sorted keys, no blanks. Equal documents have equal texts."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Whether a spec is for such data at all: what looks at images cannot look at a table."""
+"""Checks that a spec suits tables: settings for images do not apply to them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from service.errors import Fault
 from service.spec.schema import ClassifierSpec, Conv2D, GanSpec, MaxPool2D, Reshape, Spec, Upsample2D
 
 TABLE_PRESET: Final = "table"
-"""The preset of classifiers of tables, unless a spec names another one."""
+"""The default preset for tables."""
 
 
 def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
-    """Why a spec cannot be trained on a table.
+    """The settings of a spec that do not apply to a table.
 
     Args:
         spec: resolved.
@@ -41,6 +41,6 @@ def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
 
 
 def _has_shift(spec: ClassifierSpec, document: Mapping[str, Any]) -> bool:
-    """Whether it was asked for: a preset's is left out."""
+    """Whether the document itself asks for a shift; the preset's is ignored for tables."""
     sent = document.get("augmentation")
     return isinstance(sent, dict) and "max_shift" in sent and spec.augmentation.max_shift > 0

@@ -1,6 +1,6 @@
-"""From a document that a person sent to a spec with every value filled in, or to all faults at once.
+"""Validates documents sent by users: resolves a spec to a value in every field, or reports all faults at once.
 
-What else belongs to it is named here too, so that others need to know one module: JSON, data that a spec must fit.
+Re-exports JSON parsing and the checks against a dataset, so that callers need only this module.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from service.spec.strict_json import MAX_DEPTH, canonical, parse_json
 __all__ = [
     "MAX_DEPTH",
     "MAX_FAULTS",
+    "NOT_HASHED",
     "Shape",
     "as_sent",
     "canonical",
@@ -45,28 +46,28 @@ _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
     Kind.GAN: GanSpec,
 }
 _FIELDS: Final = frozenset(name for model in _MODELS.values() for name in model.model_fields)
-_NOT_HASHED: Final = {"name", "tags", "priority", "preset"}
-"""Fields that do not change what is computed."""
+NOT_HASHED: Final = frozenset({"name", "tags", "priority", "preset", "reuse"})
+"""Fields that do not affect the result."""
 _WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate", "momentum", "epsilon"}
-"""Fields of a layer that may change while its weights stay."""
+"""Fields of a layer on which its weights do not depend; a fork may change them."""
 
 B = TypeVar("B", bound=Part)
 
 
 def resolve(document: Any) -> Spec:
-    """Fill a spec's gaps from its preset and check every field.
+    """Complete a spec from its preset and check every field.
 
     Args:
         document: parsed JSON, as sent.
 
     Raises:
-        SpecError: names every fault, each with a pointer into the document.
+        SpecError: lists every fault, each with a pointer into the document.
     """
     if not isinstance(document, dict):
         raise SpecError([Fault(pointer="#", detail="must be a JSON object", code="wrong_type")])
     faults: list[Fault] = []
     if "kind" not in document:
-        detail = f"is missing; one of {', '.join(Kind)}"
+        detail = f"is missing; use one of {', '.join(Kind)}"
         meant = next((name for name in document if closest(name, ["kind"]) and name not in _FIELDS), None)
         detail += f"; did you mean 'kind' by {meant!r}?" if meant else ""
         raise SpecError([Fault(pointer="#/kind", detail=detail, code="missing")])
@@ -75,7 +76,7 @@ def resolve(document: Any) -> Spec:
         faults.append(not_one_of("#/kind", found, list(Kind), code="unknown_kind"))
         if faults[0].suggestion is None:
             raise SpecError(faults)
-        found = faults[0].suggestion  # so that the other faults can be found too
+        found = faults[0].suggestion  # continue, to find the other faults too
     kind = Kind(found)
     preset = document.get("preset", DEFAULT_PRESET[kind])
     if not isinstance(preset, str) or preset not in PRESETS[kind]:
@@ -84,7 +85,7 @@ def resolve(document: Any) -> Spec:
     model = _MODELS[kind]
     merged = _merge({**PRESETS[kind][preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
     try:
-        # By way of JSON, since strict mode takes lists and enumerations from JSON only.
+        # Through JSON, because strict mode accepts lists and enumerations only from JSON.
         spec = model.model_validate_json(json.dumps(merged))
     except ValidationError as error:
         others = [other for other in _MODELS.values() if other is not model]
@@ -97,7 +98,7 @@ def resolve(document: Any) -> Spec:
 
 
 def _with_split_seed(spec: Spec) -> Spec:
-    """With the seed of the division written down: a fork with another seed must not validate on what it trained on."""
+    """Record the seed of the split: a fork with another seed must not validate on examples it was trained on."""
     data = spec.dataset
     if data.split_seed is not None or (data.validation_fraction is None and data.folds is None):
         return spec
@@ -105,15 +106,15 @@ def _with_split_seed(spec: Spec) -> Spec:
 
 
 def read_resolved(document: dict[str, Any]) -> Spec:
-    """A resolved spec back from the database."""
+    """Read a resolved spec from the database."""
     return _MODELS[Kind(document["kind"])].model_validate_json(json.dumps(document))
 
 
 def read_body(model: type[B], document: Any) -> B:
-    """A request's body that is no spec.
+    """Validate a request body other than a spec.
 
     Raises:
-        SpecError: names every fault.
+        SpecError: lists every fault.
     """
     if not isinstance(document, dict):
         raise SpecError([Fault(pointer="#", detail="must be a JSON object", code="wrong_type")])
@@ -124,17 +125,17 @@ def read_body(model: type[B], document: Any) -> B:
 
 
 def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -> Spec:
-    """The spec of a fork: its parent's, with other values here and there.
+    """The spec of a fork: its parent's with ``overrides``.
 
-    The networks must stay as they are, since the checkpoint's weights go into them; what has no weights
-    (activations, rates of dropout, losses, optimizers, data of the same shape) may change.
+    The shapes of all weights must stay the same, because the fork loads them from the checkpoint. Everything else
+    (activations, dropout rates, losses, optimizers, datasets of the same shape) may change.
 
     Args:
         resolved: the parent's resolved spec.
-        epoch: the fork goes on after this one.
+        epoch: the epoch of the checkpoint that the fork continues from.
 
     Raises:
-        SpecError: names every fault, each with a pointer into ``overrides``.
+        SpecError: lists every fault, each with a pointer into ``overrides``.
     """
     faults = [
         Fault(pointer=f"#/{name}", detail="cannot be changed in a fork", code="unsuitable")
@@ -157,7 +158,7 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
 
 
 def as_sent(error: SpecError, document: Any) -> SpecError:
-    """The error with pointers into the document as it was sent: to the text that stands for an object."""
+    """The error with pointers into the document as it was sent, before shorthands were expanded."""
     found = [replace(fault, pointer=_existing(fault.pointer, document)) for fault in error.faults]
     return SpecError(found, total=error.total)
 
@@ -173,21 +174,24 @@ def _existing(pointer: str, document: Any) -> str:
 
 
 def spec_hash(spec: Spec) -> str:
-    """SHA-256 over everything in a spec that changes what is computed."""
-    document = spec.model_dump(mode="json", exclude=_NOT_HASHED)
+    """SHA-256 over all fields of a spec that affect the result."""
+    document = spec.model_dump(mode="json", exclude=set(NOT_HASHED))
     return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
 
 
 def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
-    """What of the networks differs, so that weights of one do not go into the other."""
+    """The differences between two networks that make their weights incompatible."""
 
     def flat(spec: Spec) -> dict[str, Any]:
         document = spec.model_dump(mode="json")
         found: dict[str, Any] = {"dtype": document["dtype"]}
         if isinstance(spec, GanSpec):
-            judge = spec.discriminator
+            discriminator = spec.discriminator
             found |= {"latent/dim": spec.latent.dim, "conditional": spec.conditional}
-            found |= {"discriminator/pack": judge.pack, "discriminator/spectral_norm": judge.spectral_norm}
+            found |= {
+                "discriminator/pack": discriminator.pack,
+                "discriminator/spectral_norm": discriminator.spectral_norm,
+            }
         for where in ("", "generator/", "discriminator/"):
             holder = document.get(where.rstrip("/"), {}) if where else document
             found |= _shaping(f"{where}layers", holder.get("layers", []))
@@ -208,7 +212,7 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
 
 
 def _shaping(where: str, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields of layers, and of layers inside of them, that their weights depend on."""
+    """The fields of layers, including inner ones, on which their weights depend."""
     found: dict[str, Any] = {}
     for place, layer in enumerate(layers):
         for name, value in layer.items():
@@ -221,8 +225,8 @@ def _shaping(where: str, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _merge(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Overlay ``given``, object by object. An object that names another variant replaces the preset's whole:
-    the options of Adam are no options of SGD."""
+    """Overlay ``given`` on the preset, object by object. An object that names another variant replaces the preset's
+    entirely, because Adam's options are not options of SGD."""
     merged = dict(preset)
     for name, value in given.items():
         below = preset.get(name)

@@ -22,6 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -47,7 +48,8 @@ _IN_A_SET = text("fold_group IS NOT NULL")
 _PINNED = text("upload_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
 _IN_SWEEP = text("sweep_id IS NOT NULL")
-_KEPT = text("removed_ms IS NULL")
+_NOT_REMOVED = text("removed_ms IS NULL")
+_ENDED = text("finished_ms IS NOT NULL")
 
 
 class Job(Base):
@@ -66,6 +68,7 @@ class Job(Base):
         Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
         Index("ix_jobs_fold_group", "fold_group", sqlite_where=_IN_A_SET, postgresql_where=_IN_A_SET),
         Index("ix_jobs_sweep", "sweep_id", "trial", sqlite_where=_IN_SWEEP, postgresql_where=_IN_SWEEP),
+        Index("ix_jobs_prefix", "prefix_hash", sqlite_where=_ENDED, postgresql_where=_ENDED),
         Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
 
@@ -86,6 +89,16 @@ class Job(Base):
     """The result of the comparison with the reproduced job."""
     fold_group: Mapped[str | None] = mapped_column(String(40))
     """The id that all folds of a cross-validation share."""
+
+    prefix_hash: Mapped[str | None] = mapped_column(String(80))
+    """Of the spec without its epochs: jobs that have it in common may have epochs in common."""
+    reused_from: Mapped[str | None] = mapped_column(String(40))
+    """The job whose first epochs this one took over, which may have been deleted."""
+    reused_epochs: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    investigation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """The job trains nothing of its own, but two others again, to find where they part: ``a``, ``b``, and ``found``."""
+    reusable: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    """Whether other jobs may take over its epochs: false once its bits are in doubt."""
 
     sweep_id: Mapped[str | None] = mapped_column(String(40))
     """The sweep that this job is a part of."""
@@ -289,6 +302,8 @@ class Worker(Base):
     slots: Mapped[int] = mapped_column(Integer)
     running: Mapped[int] = mapped_column(Integer)
     draining: Mapped[bool] = mapped_column(Boolean)
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What a job would get there; NULL until its first child is ready."""
     started_ms: Mapped[int] = mapped_column(BigInteger)
     seen_ms: Mapped[int] = mapped_column(BigInteger)
 
@@ -361,7 +376,7 @@ class AuditSeal(Base):
     of ``removed_ms``."""
 
     __tablename__ = "audit_seals"
-    __table_args__ = (Index("ix_audit_seals_kept", "id", sqlite_where=_KEPT, postgresql_where=_KEPT),)
+    __table_args__ = (Index("ix_audit_seals_kept", "id", sqlite_where=_NOT_REMOVED, postgresql_where=_NOT_REMOVED),)
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     """From 1, without gaps."""
@@ -377,5 +392,7 @@ class AuditSeal(Base):
     """Time when retention deleted the entries."""
 
 
-JOBS, JOB_TAGS, EVENTS, AUDIT = (Base.metadata.tables[name] for name in ("jobs", "job_tags", "events", "audit"))
+JOBS, JOB_TAGS, EPOCHS, ARTIFACTS, EVENTS, AUDIT = (
+    Base.metadata.tables[name] for name in ("jobs", "job_tags", "epochs", "artifacts", "events", "audit")
+)
 """The Core tables, for inserts where the overhead of ORM sessions is too high."""

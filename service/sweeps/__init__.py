@@ -1,1 +1,1 @@
-"""Many jobs as one experiment: sweeps over settings, seeds, and comparisons of what came out."""
+"""Sweeps: many jobs as one experiment over settings and seeds, and comparisons of results."""

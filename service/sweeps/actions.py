@@ -44,12 +44,14 @@ def submit(
     represent: Callable[[Sweep], dict[str, Any]],
     by: Actor | None = None,
 ) -> tuple[dict[str, Any], bool, list[str]]:
-    """Store a sweep with its first trials, once; gives the response, whether it was stored by an earlier request, and
-    the ids of queued jobs.
+    """Store a sweep with its first trials, once per idempotency key.
+
+    Returns:
+        The response, whether an earlier request with the same key stored it, and the ids of the queued jobs.
 
     Raises:
         IdempotencyConflict: the key was used with another body.
-        SpecError: the dataset was deleted meanwhile.
+        SpecError: the dataset was deleted in the meantime.
     """
     with database.write() as session:
         sweep = Sweep(
@@ -87,7 +89,7 @@ def submit(
 
 
 def pause(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> Sweep:
-    """Pause a sweep: nothing is decided, and its jobs pause."""
+    """Pause a sweep: its jobs pause, and no decisions are made."""
     with database.write() as session:
         sweep = _lock(session, sweep_id, SweepAction.PAUSE, owner)
         audit.record(session, by, AuditAction.PAUSE, sweep_id)
@@ -100,7 +102,7 @@ def pause(database: Database, sweep_id: str, *, owner: str | None, by: Actor | N
 
 
 def resume(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> tuple[Sweep, list[str]]:
-    """Resume a paused sweep; gives the ids of queued jobs, too."""
+    """Resume a paused sweep; also returns the ids of the queued jobs."""
     with database.write() as session:
         sweep = _lock(session, sweep_id, SweepAction.RESUME, owner)
         audit.record(session, by, AuditAction.RESUME, sweep_id)
@@ -111,7 +113,7 @@ def resume(database: Database, sweep_id: str, *, owner: str | None, by: Actor | 
 
 
 def let_stragglers_go_on(database: Database) -> list[str]:
-    """Queue jobs that paused for a sweep that was resumed before they had stopped; gives their ids."""
+    """Queue the jobs that paused only after their sweep had been resumed; returns their ids."""
     running = select(Sweep.id).where(Sweep.status == SweepStatus.RUNNING)
     with database.read() as session:
         if session.scalar(_paused(Job.sweep_id.in_(running)).limit(1)) is None:
@@ -123,18 +125,18 @@ def let_stragglers_go_on(database: Database) -> list[str]:
 def _let_go_on(session: Session, which: Any) -> list[str]:
     jobs = session.scalars(_paused(which).order_by(Job.id).with_for_update()).all()
     for job in jobs:
-        job_actions.let_go_on(session, job, hold_epoch=job.hold_epoch, reason="the sweep goes on")
+        job_actions.let_go_on(session, job, hold_epoch=job.hold_epoch, reason="the sweep was resumed")
     return [job.id for job in jobs]
 
 
 def _paused(which: Any) -> Any:
-    """Jobs that are paused, and not held at a rung."""
+    """Condition for jobs that are paused, but not held at a rung."""
     below = or_(Job.hold_epoch.is_(None), Job.epoch < Job.hold_epoch)
     return select(Job).where(and_(which, Job.status == Status.PAUSED, below))
 
 
 def cancel(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> Sweep:
-    """Cancel a sweep with all of its unfinished jobs."""
+    """Cancel a sweep and its unfinished jobs."""
     with database.write() as session:
         sweep = _lock(session, sweep_id, SweepAction.CANCEL, owner)
         audit.record(session, by, AuditAction.CANCEL, sweep_id)
@@ -143,7 +145,7 @@ def cancel(database: Database, sweep_id: str, *, owner: str | None, by: Actor | 
 
 
 def remove(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> list[str]:
-    """Delete an ended sweep and the rows of its jobs; gives their ids. The caller removes their files."""
+    """Delete an ended sweep and the rows of its jobs; returns the jobs' ids. The caller removes their files."""
     with database.write() as session:
         sweep = _lock(session, sweep_id, SweepAction.DELETE, owner)
         jobs = session.scalars(select(Job).where(Job.sweep_id == sweep_id).order_by(Job.id).with_for_update()).all()
@@ -163,7 +165,7 @@ def remove(database: Database, sweep_id: str, *, owner: str | None, by: Actor | 
 
 
 def allowed(sweep: Sweep) -> tuple[SweepAction, ...]:
-    """What may be asked of a sweep now."""
+    """The actions that the sweep's state permits."""
     return SWEEP_ACTIONS[SweepStatus(sweep.status)]
 
 

@@ -1,7 +1,7 @@
-"""Is one setting better than another? Two groups of jobs, one value for each seed, and a t interval for the difference.
+"""Compares two groups of jobs, with one value per seed, by a t interval for the difference of their means.
 
-Jobs are paired by seed where both groups have the same seeds: what a seed does to both then cancels out. A single seed
-says nothing about others, so it gets no interval.
+Jobs are paired by seed if both groups have the same seeds, so that effects of the seed on both sides cancel out. A
+single seed does not show how much results vary, so it gets no interval.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.sweeps.statistics import Test
 CONFIDENCE: Final = 0.95
 
 Which = Literal["last", "best"]
-"""Which value of a metric: of the last epoch, or the best of all epochs."""
+"""Which value of a metric to compare: that of the last epoch, or the best of all epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +30,12 @@ class Member:
     job_id: str
     seed: int
     value: float | None
-    """``None``: it has no finite value of the metric."""
+    """``None`` if the job has no finite value of the metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Jobs that differ in their seeds."""
+    """Jobs that differ only in their seeds."""
 
     label: str
     members: Sequence[Member]
@@ -48,15 +48,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Group ``b`` against group ``a``."""
+    """The comparison of group ``b`` with group ``a``."""
 
     metric: str
     a: Group
     b: Group
     seeds: Sequence[int]
-    """Of the pairs; empty where the groups are not paired."""
+    """Seeds of the pairs; empty if the groups are not paired."""
     difference: float | None
-    """The mean of ``b`` minus that of ``a``; of the pairs, where there are any."""
+    """Mean of ``b`` minus mean of ``a``, over the pairs if there are any."""
     test: Test | None
     why_no_interval: str | None
     notes: Sequence[str] = field(default=())
@@ -68,17 +68,17 @@ class Comparison:
 
     @property
     def count(self) -> int:
-        """Pairs, or values on both sides."""
+        """Number of pairs, or of values on both sides."""
         return len(self.seeds) if self.is_paired else len(self.a.values) + len(self.b.values)
 
     @property
     def sentence(self) -> str:
-        """The result for a person."""
+        """The result as a sentence."""
         return _sentence(self)
 
 
 def value_of(job: Job, metric: str, which: Which = "last") -> float | None:
-    """A job's value of a metric."""
+    """The value of a metric of a job; ``None`` if there is no finite one."""
     value = job.metrics.get(metric)
     goal = describe(metric).goal
     if which == "best" and goal is not None:
@@ -87,7 +87,7 @@ def value_of(job: Job, metric: str, which: Which = "last") -> float | None:
 
 
 def group(label: str, jobs: Sequence[Job], metric: str, which: Which = "last") -> Group:
-    """The values of some jobs.
+    """A group of jobs with their values of a metric.
 
     Raises:
         ValueError: two jobs have the same seed.
@@ -105,7 +105,7 @@ def group(label: str, jobs: Sequence[Job], metric: str, which: Which = "last") -
 
 
 def compare(metric: str, a: Group, b: Group, *, notes: Sequence[str] = ()) -> Comparison:
-    """Compare two groups: paired where at least two seeds are common to both, else by Welch's test."""
+    """Compare two groups: by the paired t test if they share at least two seeds, otherwise by Welch's test."""
     first, second = a.values, b.values
     common = sorted(first.keys() & second.keys())
     found = [*notes, *_without_value(metric, a, b)]
@@ -116,7 +116,7 @@ def compare(metric: str, a: Group, b: Group, *, notes: Sequence[str] = ()) -> Co
         seeds = common
         test = statistics.paired(_at(first, seeds), _at(second, seeds), confidence=CONFIDENCE)
         if left := sorted((first.keys() | second.keys()) - set(seeds)):
-            found.append(f"seeds that only one side has are left out: {', '.join(map(str, left))}")
+            found.append(f"seeds that only one side has are ignored: {', '.join(map(str, left))}")
     elif len(first) > 1 and len(second) > 1:
         test = statistics.welch(list(first.values()), list(second.values()), confidence=CONFIDENCE)
         found.append("the sides have different seeds, so the values are not paired")
@@ -126,7 +126,7 @@ def compare(metric: str, a: Group, b: Group, *, notes: Sequence[str] = ()) -> Co
     else:
         one = a.label if len(first) == 1 else b.label
         both = len(first) == 1 and len(second) == 1
-        why = f"{'both sides have' if both else f'{one} has'} one seed: how much results vary with the seed is unknown"
+        why = f"{'both sides have' if both else f'{one} has'} one seed: the variation between seeds is unknown"
         difference = statistics.mean(list(second.values())) - statistics.mean(list(first.values()))
     if test is not None:
         difference = test.difference
@@ -141,7 +141,7 @@ def _at(values: Mapping[int, float], seeds: Sequence[int]) -> list[float]:
 
 def _without_value(metric: str, *groups: Group) -> list[str]:
     lacking = [member.job_id for group in groups for member in group.members if member.value is None]
-    return [f"without a finite value of {metric}: {', '.join(lacking)}"] if lacking else []
+    return [f"no finite value of {metric}: {', '.join(lacking)}"] if lacking else []
 
 
 def _sentence(made: Comparison) -> str:
@@ -172,5 +172,5 @@ def _sentence(made: Comparison) -> str:
 
 
 def _as_text(value: float) -> str:
-    """Two decimals, or two digits where those would be zeros."""
+    """A number with two decimals, or two significant digits if the decimals would be zeros."""
     return f"{value:.2f}" if value == 0 or 0.005 <= abs(value) < 1e5 else f"{value:.1e}"

@@ -1,12 +1,12 @@
-"""The course of a sweep: which trial starts, goes on or stops, as a function of results alone.
+"""The course of a sweep: which trials start, continue or stop, as a function of results alone.
 
-What is decided must not depend on how many workers there are, or on which of them is killed. So results are
-taken in the order in which ``parallel`` equal workers would bring them, each of which needs one unit of time
-for an epoch: the *virtual time* of a result is known when its trial starts. A result that arrives early waits
-for its turn, and the course waits for one that is late. Ties go to the trial with the lower number.
+Decisions must not depend on the number of workers, or on which of them are killed. So results are processed in
+the order in which ``parallel`` equal workers would produce them, each taking one unit of time per epoch: the
+*virtual time* of a result is known when its trial starts. A result that arrives early waits for its turn, and
+the course waits for one that is late. Ties go to the trial with the lower number.
 
-Synchronous halving is that of Jamieson and Talwalkar 2016 (arXiv:1502.07943), in one bracket: a rung is
-decided when all of its trials have arrived. Asynchronous halving is ASHA, Algorithm 2 of Li et al. 2020
+Synchronous halving follows Jamieson and Talwalkar 2016 (arXiv:1502.07943), in one bracket: a rung is decided
+when all of its trials have arrived. Asynchronous halving is ASHA, Algorithm 2 of Li et al. 2020
 (arXiv:1810.05934), in virtual time.
 """
 
@@ -22,52 +22,52 @@ FAILURES: Final = "failures"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What of a sweep's spec decides its course."""
+class SweepPlan:
+    """The parts of a sweep's spec that determine its course."""
 
     trials: int
     seeds: int
     rungs: Sequence[int]
-    """The epoch of each rung; the last is the end of a job. One only: no halving."""
+    """The epoch of each rung; the last one is the end of a job. A single rung means no halving."""
     factor: int
     asynchronous: bool
     parallel: int
     maximize: bool
     max_failed: int | None
     budget: int | None
-    """Epochs of all jobs."""
+    """Maximum number of epochs of all jobs together."""
 
     def rank(self, results: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-        """Results, each a trial and its value, the best first. No value is the worst; ties go to the lower number."""
+        """Sort results (trial, value), best first. A missing value ranks last; ties go to the lower trial number."""
         sign = -1 if self.maximize else 1
         return sorted(results, key=lambda item: (item[1] is None, sign * (item[1] or 0.0), item[0]))
 
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """Where a course stands; kept as JSON between two decisions."""
+    """The state of a course, stored as JSON between two decisions."""
 
     clock: int = 0
     running: list[list[int]] = field(default_factory=list)
-    """Virtual time of the result, trial, rung."""
+    """Expected results: virtual time, trial, rung."""
     proposed: int = 0
     failed: int = 0
     spent: int = 0
-    """Epochs that were started."""
+    """Epochs that were started, of all jobs."""
     stage: int = 0
-    """Synchronous: the rung that is trained for."""
+    """Synchronous: the rung that trials are training towards."""
     waiting: list[int] = field(default_factory=list)
-    """Synchronous: promoted, and not started yet."""
+    """Synchronous: trials that are promoted, but not started yet."""
     results: list[list[list[Any]]] = field(default_factory=list)
-    """For each rung: trial and value, in the order of virtual time."""
+    """For each rung: trials and values, in order of virtual time."""
     promoted: list[list[int]] = field(default_factory=list)
-    """Asynchronous: for each rung, the trials that went on."""
+    """Asynchronous: for each rung, the promoted trials."""
     ended_by: str | None = None
-    """Why nothing more is started, although there would be something."""
+    """Why no more trials are started before all are done; ``None`` otherwise."""
 
     @classmethod
-    def of(cls, document: dict[str, Any] | None, plan: Plan) -> Self:
-        """The state from its JSON, or that of the beginning."""
+    def of(cls, document: dict[str, Any] | None, plan: SweepPlan) -> Self:
+        """Read a state from JSON; ``None`` gives the initial state."""
         if document:
             return cls(**copy.deepcopy(document))
         rungs = len(plan.rungs)
@@ -80,53 +80,53 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """A new trial. ``epochs``: of a whole job of it; ``None``: its settings are not valid."""
+    """A new trial. ``epochs`` is the number of epochs of its jobs, or ``None`` if its settings are invalid."""
 
     epochs: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a trial up to a rung."""
+    """The result of a trial at a rung."""
 
     value: float | None
-    """``None``: not finite, or there is none."""
+    """``None`` if there is no finite value."""
     failed: bool = False
 
 
 class World(Protocol):
-    """What a course acts on."""
+    """The interface through which a course acts."""
 
     def propose(self, trial: int) -> Proposed | None:
-        """Start a new trial; ``None``: its settings are not known yet."""
+        """Start a new trial; ``None`` if its settings are not known yet."""
 
     def promote(self, trial: int, rung: int) -> None:
-        """Let a trial go on to a rung."""
+        """Let a trial continue to a rung."""
 
     def outcome(self, trial: int, rung: int) -> Outcome | None:
-        """The result of a trial at a rung; ``None``: it has none yet."""
+        """The result of a trial at a rung; ``None`` if there is none yet."""
 
     def record(self, trial: int, rung: int, outcome: Outcome) -> None:
         """Record a result whose turn it is."""
 
     def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
-        """Record which trials of a rung go on, and stop others."""
+        """Record which trials of a rung are promoted, and stop the others."""
 
     def exhausted(self, why: str) -> None:
-        """Record that nothing more will be started."""
+        """Record that no more trials will be started."""
 
     def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
         """End the sweep."""
 
 
 class Course:
-    """Decides as far as the results that are there allow."""
+    """Makes all decisions that the available results permit."""
 
-    def __init__(self, plan: Plan, state: State, world: World) -> None:
+    def __init__(self, plan: SweepPlan, state: State, world: World) -> None:
         self.plan, self.state, self.world = plan, state, world
 
     def advance(self) -> bool:
-        """Take every decision that can be taken now; returns whether the sweep is over."""
+        """Make every decision that can be made now; returns whether the sweep has ended."""
         state = self.state
         while self._fill():
             if state.ended_by == FAILURES or not state.running:
@@ -146,7 +146,7 @@ class Course:
         return False
 
     def _fill(self) -> bool:
-        """Start what can be started; returns whether all of it was known."""
+        """Start as many trials as possible; returns whether the settings of all of them were known."""
         state, plan = self.state, self.plan
         while len(state.running) < plan.parallel and state.ended_by is None:
             promoted = self._next_promotion()
@@ -193,7 +193,7 @@ class Course:
         return (state.waiting.pop(0), state.stage) if state.waiting else None
 
     def _close_stage(self) -> None:
-        """All trials of a rung have arrived: the best go on, the others stop."""
+        """All trials of a rung have arrived: promote the best, stop the others."""
         state, plan = self.state, self.plan
         ranked = plan.rank(state.results[state.stage])
         count = max(1, len(ranked) // plan.factor)

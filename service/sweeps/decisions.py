@@ -1,9 +1,9 @@
-"""Decisions of a sweep, each made once: in the transaction of the result that it depends on, where a worker
-commits it, or in one of the scheduler's.
+"""Decisions of a sweep, each made once: in the transaction in which a worker commits the result that it depends
+on, or in a transaction of the scheduler.
 
-Whoever holds the lock of the sweep's row decides. A worker that finds it taken leaves the decision to the
-scheduler, which looks every second: a worker holds the lock of its job already, and would wait for others
-that wait for it.
+The process that holds the lock of the sweep's row decides. A worker that cannot get the lock at once leaves the
+decision to the scheduler, which checks every second: the worker already holds the lock of its job, and waiting
+could deadlock.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.storage.database import Database, now_ms
 from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
 from service.storage.tables import Job
 from service.sweeps import events, trials
-from service.sweeps.course import Course, Outcome, Plan, Proposed, State
+from service.sweeps.course import Course, Outcome, Proposed, State, SweepPlan
 from service.sweeps.events import DECISIONS, SweepEventType
 from service.sweeps.schema import Mode, SearchName
 from service.sweeps.search import proposals
@@ -36,11 +36,11 @@ from service.sweeps.search.proposals import Suggestions
 log = structlog.get_logger()
 
 
-def plan_of(resolved: Mapping[str, Any], count: int) -> Plan:
-    """What of a resolved sweep decides its course; ``count``: of its trials."""
+def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
+    """The plan of a resolved sweep with ``count`` trials."""
     halving = resolved["halving"]
     budget = resolved["budget"]
-    return Plan(
+    return SweepPlan(
         trials=count,
         seeds=len(resolved["seeds"]),
         rungs=resolved["rungs"],
@@ -54,7 +54,7 @@ def plan_of(resolved: Mapping[str, Any], count: int) -> Plan:
 
 
 def after_result(session: Session, job: Job) -> None:
-    """Decide what a job's pause or end allows, in its transaction. A failure is left to the scheduler."""
+    """Decide what the pause or end of a job permits, in the job's transaction. On failure, the scheduler decides."""
     if job.sweep_id is None:
         return
     session.flush()
@@ -66,13 +66,13 @@ def after_result(session: Session, job: Job) -> None:
                 advance(session, sweep)
                 reach("deciding", sweep.last_seq)
     except DBAPIError:
-        raise  # the transaction as a whole is in question
+        raise  # the whole transaction is affected
     except Exception as error:  # noqa: BLE001 - an epoch must not be lost for the sake of its sweep
         log.warning("the sweep is left to the scheduler", sweep=job.sweep_id, error=str(error))
 
 
 def advance_all(database: Database) -> list[str]:
-    """Decide all that can be decided now, for the scheduler; gives the ids of the jobs that wait to be trained."""
+    """Make all decisions that are due, for the scheduler; returns the ids of the queued jobs."""
     queued: list[str] = []
     with database.read() as session:
         running = session.scalars(select(Sweep.id).where(Sweep.status == SweepStatus.RUNNING).order_by(Sweep.id)).all()
@@ -92,7 +92,7 @@ def _advance_one(database: Database, sweep_id: str) -> list[str]:
         sweep = session.get(Sweep, sweep_id)
         if sweep is None or not _is_due(session, sweep):
             return []
-        seq, suggestions = sweep.last_seq, proposals.suggest(session, sweep)  # slow, so before the transaction
+        seq, suggestions = sweep.last_seq, proposals.suggest(session, sweep)  # slow, so do it before the transaction
     with database.write() as session:
         query = select(Sweep).where(Sweep.id == sweep_id, Sweep.status == SweepStatus.RUNNING)
         locked = session.scalar(query.with_for_update())
@@ -105,7 +105,7 @@ def _advance_one(database: Database, sweep_id: str) -> list[str]:
 
 
 def _is_due(session: Session, sweep: Sweep) -> bool:
-    """Whether something can be decided: the next result is there, or a trial waits for its settings."""
+    """Whether a decision can be made: the next result is available, or a trial waits for its settings."""
     state = State.of(sweep.state, plan_of(sweep.resolved, sweep.trials))
     if not state.running or (len(state.running) < sweep.resolved["parallel"] and state.proposed < sweep.trials):
         return True
@@ -114,7 +114,7 @@ def _is_due(session: Session, sweep: Sweep) -> bool:
 
 
 def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = None) -> list[str]:
-    """Take every decision that can be taken now; the sweep's row is locked. Gives the ids of queued jobs."""
+    """Make every decision that can be made now; returns the ids of the queued jobs. The sweep's row must be locked."""
     plan = plan_of(sweep.resolved, sweep.trials)
     state = State.of(sweep.state, plan)
     world = _Rows(session, sweep, plan, suggestions or {})
@@ -127,7 +127,7 @@ def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = No
 
 
 def fail(database: Database, sweep_id: str, error: Mapping[str, Any]) -> None:
-    """End a sweep that cannot go on."""
+    """Fail a sweep that cannot continue."""
     with database.write() as session:
         sweep = session.scalar(select(Sweep).where(Sweep.id == sweep_id).with_for_update())
         if sweep is not None and sweep.status == SweepStatus.RUNNING:
@@ -136,7 +136,7 @@ def fail(database: Database, sweep_id: str, error: Mapping[str, Any]) -> None:
 
 
 def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) -> None:
-    """End a sweep, and all of its jobs."""
+    """End a sweep and all of its jobs."""
     sweep.status = status
     sweep.finished_ms = session.scalar(select(now_ms()))
     left = select(Job).where(Job.sweep_id == sweep.id, Job.status.not_in(TERMINAL)).order_by(Job.id)
@@ -152,9 +152,9 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
 
 
 class _Rows:
-    """The world of a course: rows of the database."""
+    """The ``World`` of a course, on rows of the database."""
 
-    def __init__(self, session: Session, sweep: Sweep, plan: Plan, suggestions: Suggestions) -> None:
+    def __init__(self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
         self.queued: list[str] = []
 
@@ -202,8 +202,10 @@ class _Rows:
         _, row.values, row.error = found
         row.value, row.rung = outcome.value, rung
         jobs = self._jobs(row)
-        row.epoch = max((job.epoch for job in jobs), default=0)
         is_last = rung == len(self._plan.rungs) - 1
+        row.epoch = max((job.epoch for job in jobs), default=0)
+        if not is_last:  # a job that took over more epochs is further, but its value is that of the rung
+            row.epoch = min(row.epoch, self._plan.rungs[rung])
         row.status = TrialStatus.FAILED if outcome.failed else TrialStatus.SUCCEEDED if is_last else TrialStatus.WAITING
         sweep.finished_trials += is_last or outcome.failed
         if outcome.value is not None and self._is_better(rung, outcome.value, row):
@@ -253,7 +255,7 @@ class _Rows:
         finish(self._session, sweep, status, reason=sweep.error["code"] if sweep.error else ended_by or "done")
 
     def _is_better(self, rung: int, value: float, row: SweepTrial) -> bool:
-        """Whether a value is the best so far: of two rungs, the higher one counts."""
+        """Whether a value is the best so far. A result at a higher rung beats one at a lower rung."""
         best = self._sweep.best_trial
         if best is None or self._sweep.best_value is None:
             return True
@@ -285,9 +287,9 @@ class _Rows:
 
 
 def digest(session: Session, sweep: Sweep) -> str:
-    """SHA-256 of what the sweep was to do and of every decision, in order: equal for the same sweep, however often its
+    """SHA-256 over the sweep's spec and all of its decisions, in order: equal for the same sweep, however often its
     workers were killed."""
-    asked = {name: value for name, value in sweep.resolved.items() if name != "name"}
+    asked = {name: value for name, value in sweep.resolved.items() if name not in ("name", "reuse")}
     query = select(SweepEvent.type, SweepEvent.data).where(
         SweepEvent.sweep_id == sweep.id, SweepEvent.type.in_(DECISIONS)
     )

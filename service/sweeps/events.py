@@ -1,4 +1,5 @@
-"""A sweep's log: appended in the transaction of what it describes, under the lock of the sweep's row."""
+"""The event log of a sweep. Events are appended in the transaction of the change that they describe, under the lock
+of the sweep's row."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from service.storage.sweep_tables import Sweep, SweepEvent
 
 
 class SweepEventType(StrEnum):
-    """What an event of a sweep describes."""
+    """Types of a sweep's events."""
 
     STATUS = "status"
     PROPOSE = "propose"
@@ -34,11 +35,11 @@ DECISIONS: Final = (
     SweepEventType.EXHAUSTED,
     SweepEventType.WINNER,
 )
-"""Events that are the same whenever the same sweep is run."""
+"""Types of the events that are equal in every run of the same sweep."""
 
 
 def append(session: Session, sweep: Sweep, kind: SweepEventType, data: Mapping[str, Any]) -> None:
-    """Append an event; the sweep's row is locked."""
+    """Append an event. The sweep's row must be locked."""
     sweep.last_seq += 1
     session.add(
         SweepEvent(sweep_id=sweep.id, seq=sweep.last_seq, type=kind.value, data=dict(data), created_ms=now_ms())

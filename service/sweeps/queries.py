@@ -1,4 +1,4 @@
-"""Sweeps and their trials as lists show them."""
+"""Queries of sweeps and their trials."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from service.sweeps.search import proposals
 from service.sweeps.search.space import values_of
 
 _GROUPS: Final = 4
-"""So many groups of similar values a setting is split into, to see how much it matters."""
+"""Number of bins into which the values of a numeric setting are grouped to compute its importance."""
 _PLACES: Final = {"trial", "value", "epoch", "status"}
 
 
 @dataclass(frozen=True, slots=True)
 class TrialView:
-    """A trial and its jobs, of which only progress is loaded."""
+    """A trial and its jobs, of which only the progress is loaded."""
 
     row: SweepTrial
     jobs: Mapping[str, Job]
-    """By seed; a deleted one is missing."""
+    """By seed; deleted jobs are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """How much of the objective's variance the values of a setting account for."""
+    """The share of the objective's variance that a setting explains."""
 
     setting: str
     share: float | None
-    """The correlation ratio (eta squared), in [0, 1]; ``None``: too few results, or none that differ."""
+    """The correlation ratio (eta squared), in [0, 1]; ``None`` if there are too few results, or all are equal."""
     best: Any
     """The value, or the range of values, with the best mean."""
 
@@ -48,7 +48,7 @@ def get(session: Session, sweep_id: str, *, owner: str | None = None) -> Sweep:
     """One sweep.
 
     Raises:
-        SweepNotFound: there is none, or it is somebody else's.
+        SweepNotFound: it does not exist, or belongs to another owner.
     """
     query = select(Sweep).where(Sweep.id == sweep_id)
     sweep = session.scalar(query if owner is None else query.where(Sweep.owner == owner))
@@ -61,7 +61,7 @@ def jobs_of_trial(session: Session, sweep_id: str, trial: str, *, owner: str | N
     """The ids of a trial's jobs; ``trial`` is its number, or empty for the best one.
 
     Raises:
-        SweepNotFound: there is no such sweep, or it has no such trial.
+        SweepNotFound: the sweep or the trial does not exist.
     """
     sweep = get(session, sweep_id, owner=owner)
     number = sweep.best_trial if not trial else int(trial) if trial.isdecimal() and len(trial) < 6 else None
@@ -76,10 +76,10 @@ def jobs_of_trial(session: Session, sweep_id: str, trial: str, *, owner: str | N
 def find(
     session: Session, *, owner: str | None, status: Sequence[SweepStatus], limit: int, cursor: str | None
 ) -> tuple[list[Sweep], str | None]:
-    """A page of sweeps, the newest first, and the cursor of the next one.
+    """A page of sweeps, newest first, and the cursor of the next page.
 
     Raises:
-        InvalidCursor: it is not one of ours.
+        InvalidCursor: the cursor was not issued by this service.
     """
     query = select(Sweep)
     if owner is not None:
@@ -98,14 +98,14 @@ def find(
 
 
 def is_sortable(sweep: Sweep, sort: str) -> bool:
-    """Whether trials can be sorted by this: a property, or a setting's pointer."""
+    """Whether trials can be sorted by this property or setting."""
     return sort.removeprefix("-") in _PLACES or sort == "best" or sort.removeprefix("-") in sweep.resolved["space"]
 
 
 def trials_of(
     session: Session, sweep: Sweep, *, sort: str = "trial", limit: int = 100, after: int = 0
 ) -> list[TrialView]:
-    """Some trials, in an order: ``best``, ``trial``, ``value``, ``epoch``, ``status`` or a setting's pointer."""
+    """A page of trials, sorted by ``best``, ``trial``, ``value``, ``epoch``, ``status`` or a setting's pointer."""
     rows = list(session.scalars(select(SweepTrial).where(SweepTrial.sweep_id == sweep.id).order_by(SweepTrial.trial)))
     name = sort.removeprefix("-")
     if name == "best":
@@ -134,7 +134,7 @@ def with_jobs(session: Session, rows: Sequence[SweepTrial]) -> list[TrialView]:
     ids = [job_id for row in rows for job_id in row.jobs.values()]
     found: dict[str, Job] = {}
     shown = load_only(Job.id, Job.status, Job.requested, Job.epoch, Job.epochs, Job.metrics, Job.result_digest)
-    for first in range(0, len(ids), 500):  # SQLite's variables are limited
+    for first in range(0, len(ids), 500):  # SQLite limits the number of variables
         query = select(Job).where(Job.id.in_(ids[first : first + 500])).options(shown)
         found |= {job.id: job for job in session.scalars(query)}
     return [TrialView(row, {seed: found[i] for seed, i in row.jobs.items() if i in found}) for row in rows]
@@ -177,7 +177,7 @@ def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[C
 
 
 def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """For each sweep the number of its trials in each state."""
+    """For each sweep, the number of its trials by status."""
     query = (
         select(SweepTrial.sweep_id, SweepTrial.status, func.count())
         .where(SweepTrial.sweep_id.in_(sweep_ids))
@@ -190,9 +190,9 @@ def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, in
 
 
 def importance(session: Session, sweep: Sweep) -> list[Importance]:
-    """How much each setting matters, the most important first.
+    """The importance of each setting, highest first.
 
-    Compared are values of the same epoch: those of the first rung, which all trials have.
+    It is computed from the values at the first rung, because all trials have a value at that epoch.
     """
     first = {trial: value for trial, value in (sweep.state.get("results") or [[]])[0] if value is not None}
     rows = session.scalars(select(SweepTrial).where(SweepTrial.sweep_id == sweep.id).order_by(SweepTrial.trial))

@@ -1,4 +1,4 @@
-"""What a person sends to start a sweep."""
+"""The schema of sweeps: the body of ``POST /sweeps``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.metric_info import Goal
-from service.spec.schema import MAX_EPOCHS, Part, PlainText
+from service.spec.schema import MAX_EPOCHS, Part, PlainText, Reuse
 
 MAX_TRIALS: Final = 2000
 MAX_JOBS: Final = 10_000
-"""The most trials, times seeds."""
+"""Maximum number of trials times seeds."""
 MAX_SEEDS: Final = 100
 MAX_PARALLEL: Final = 1000
 MAX_DIMENSIONS: Final = 20
@@ -21,7 +21,7 @@ _KINDS: Final = ("choice", "int", "float", "log")
 
 
 class SearchName(StrEnum):
-    """How settings are chosen."""
+    """Search algorithms."""
 
     GRID = "grid"
     RANDOM = "random"
@@ -29,14 +29,14 @@ class SearchName(StrEnum):
 
 
 class Mode(StrEnum):
-    """When trials are promoted."""
+    """When halving decides about promotions."""
 
     SYNCHRONOUS = "synchronous"
     ASYNCHRONOUS = "asynchronous"
 
 
 class OverSeeds(StrEnum):
-    """How the values of several seeds become one."""
+    """How the values of several seeds are combined."""
 
     MEAN = "mean"
     MEDIAN = "median"
@@ -50,13 +50,13 @@ class Range(Part):
     model_config = ConfigDict(populate_by_name=True)
 
     choice: Annotated[list[Any], Field(min_length=1, max_length=1000)] | None = None
-    """These values, of any type that the field takes."""
+    """A list of values of the field's type."""
     integers: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(None, alias="int")
-    """Integers from the first to the second number, both included."""
+    """Integers from the first to the second number, inclusive."""
     floats: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(None, alias="float")
-    """Numbers between two numbers."""
+    """Numbers in an interval."""
     log: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
-    """Numbers between two positive numbers, drawn evenly on a logarithmic scale."""
+    """Numbers in an interval with positive bounds, drawn uniformly on a logarithmic scale."""
     step: Annotated[float, Field(gt=0)] | None = None
     """The distance between two values of `int` (default: 1) or `float` (default: any value)."""
 
@@ -83,41 +83,41 @@ class Objective(Part):
     """What the sweep optimizes."""
 
     metric: Annotated[str, Field(min_length=1, max_length=100)]
-    """A metric of the jobs; its value in the last epoch that has one counts."""
+    """A metric of the jobs. Its value in the last epoch that has one is used."""
     goal: Goal | None = None
-    """Default: the metric's own direction."""
+    """Whether to maximize or minimize the metric. Default: the direction in which the metric improves."""
     over_seeds: OverSeeds = OverSeeds.MEAN
-    """How the values of a trial's seeds become one."""
+    """How the values of a trial's seeds are combined."""
 
 
 class Search(Part):
     """How the settings of trials are chosen."""
 
     name: SearchName
-    """`grid`: all combinations. `random`: independent draws. `tpe`: draws that learn from finished trials."""
+    """`grid`: all combinations. `random`: independent draws. `tpe`: draws informed by finished trials."""
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)] | None = None
-    """Number of trials; a grid has as many as it has combinations."""
+    """Number of trials. Leave it out for a grid, which tries all combinations."""
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
-    """Start value of the draws: the same sweep has the same trials."""
+    """Seed of the draws: the same sweep has the same trials."""
 
 
 class Halving(Part):
-    """Successive halving: all trials train a few epochs, and only the best go on."""
+    """Successive halving: all trials train for a few epochs, and only the best continue."""
 
     min_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
-    """Epochs before the first decision."""
+    """Number of epochs before the first decision."""
     factor: Annotated[int, Field(ge=2, le=100)] = 3
-    """One in so many trials is promoted, and then trains so many times as long."""
+    """One in this many trials is promoted, and trains this many times as long."""
     mode: Mode = Mode.SYNCHRONOUS
-    """`synchronous`: decide when all trials have arrived. `asynchronous` (ASHA): promote as soon as a trial is among
-    the best of those that have arrived."""
+    """`synchronous`: decide when all trials have reached the rung. `asynchronous` (ASHA): promote a trial as soon as it
+    is among the best of those that have reached the rung."""
 
 
 class Budget(Part):
-    """What the sweep may spend."""
+    """Limits of what the sweep may use."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000_000)]
-    """Epochs of all jobs together. Nothing is started that would exceed them."""
+    """Number of epochs of all jobs together. No job is started that would exceed it."""
 
 
 class SweepSpec(Part):
@@ -130,19 +130,22 @@ class SweepSpec(Part):
     seeds: (
         Annotated[list[Annotated[int, Field(ge=0, le=2**53 - 1)]], Field(min_length=1, max_length=MAX_SEEDS)] | None
     ) = None
-    """Each setting is trained once with each of these seeds. Default: the seed of `base`."""
+    """Every combination of settings is trained once with each of these seeds. Default: the seed of `base`."""
     space: Annotated[dict[str, Range], Field(default_factory=dict, max_length=MAX_DIMENSIONS)]
-    """The settings to try: JSON pointers into the spec, and their values. Empty, with several seeds: a seed group."""
+    """The settings to try: JSON pointers into the spec, with their values. An empty space with several seeds is a seed
+    group."""
     objective: Objective | None = None
-    """What to optimize. Default: `val_accuracy` of classifiers, `frechet_distance` of GANs."""
+    """What to optimize. Default: `val_accuracy` for classifiers, `frechet_distance` for GANs."""
     search: Search | None = None
     """How settings are chosen. Default: `grid`."""
     halving: Halving | None = None
-    """Stop the worst trials early. Default: every trial is trained to its end."""
+    """Stop the worst trials early. Default: all trials are trained to the end."""
     parallel: Annotated[int, Field(ge=1, le=MAX_PARALLEL)] = 8
-    """Trials at a time. The number decides what is known when a trial is proposed, so it is part of the result; the
-    number of workers is not."""
+    """Number of trials that run at the same time. It determines which results are known when a trial is proposed, so it
+    affects the decisions; the number of workers does not."""
     max_failed: Annotated[int, Field(ge=0, le=MAX_TRIALS)] | None = None
-    """The sweep fails once more trials than this have failed. Default: no limit."""
+    """The sweep fails when more trials than this have failed. Default: no limit."""
     budget: Budget | None = None
-    """What the sweep may spend. Default: no limit."""
+    """Limits of what the sweep may use. Default: no limit."""
+    reuse: Reuse = Reuse.PREFIX
+    """What trials may take over from earlier jobs, as in a job's spec. It changes no decision and no bit."""

@@ -1,4 +1,4 @@
-"""Student's t: p-values and intervals for differences of means, by seed or between unequal groups."""
+"""Student's t tests: p values and confidence intervals for differences of means, paired or unpaired."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ _MAX_TERMS: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Test:
-    """A t test of the mean of a difference, against none."""
+    """A t test of the hypothesis that a mean difference is zero."""
 
     difference: float
     low: float
     high: float
-    """The bounds of the interval."""
+    """Bounds of the confidence interval."""
     t: float
-    """Infinite where the differences do not vary."""
+    """The t statistic; infinite if the differences do not vary."""
     degrees_of_freedom: float
     p: float
-    """Two-sided."""
+    """The two-sided p value."""
 
 
 def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean, of a sum that is rounded once."""
+    """The arithmetic mean, with a sum that is rounded only once."""
     return math.fsum(values) / len(values)
 
 
 def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test:
-    """The paired t test of ``b - a``; there are at least two pairs."""
+    """The paired t test of ``b - a``. Needs at least two pairs."""
     differences = [second - first for first, second in zip(a, b, strict=True)]
     count = len(differences)
     return _test(mean(differences), _variance(differences) / count, count - 1.0, confidence)
 
 
 def welch(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test:
-    """Welch's t test of ``mean(b) - mean(a)`` of groups whose variances may differ; each has at least two values.
+    """Welch's t test of ``mean(b) - mean(a)`` for groups with different variances. Each needs at least two values.
 
-    The degrees of freedom are those of Welch (1947) and Satterthwaite (1946).
+    The degrees of freedom follow Welch (1947) and Satterthwaite (1946).
     """
     first, second = _variance(a) / len(a), _variance(b) / len(b)
     total = first + second
@@ -72,21 +72,21 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def p_value(t: float, degrees: float) -> float:
-    """The probability of a value at least as far from zero as ``t``, on either side (DLMF 8.17.E1 with x = v/(v+t^2)).
+    """The two-sided probability of a value at least as far from zero as ``t`` (DLMF 8.17.E1 with x = v/(v+t^2)).
 
     Args:
         degrees: degrees of freedom, above 0.
     """
     square = t * t
-    if square < degrees:  # near zero, the complement keeps its digits
+    if square < degrees:  # near zero, use the complement to keep precision
         return 1.0 - incomplete_beta(0.5, degrees / 2, square / (degrees + square))
     return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + square))
 
 
 def quantile(confidence: float, degrees: float) -> float:
-    """The t that is exceeded, on either side, with a probability of 1 - ``confidence``.
+    """The t whose absolute value is exceeded with probability 1 - ``confidence``.
 
-    Newton's method, within a bracket that halves where a step leaves it.
+    Newton's method inside a bracket, with a bisection step whenever Newton's step leaves it.
     """
     outside = 1.0 - confidence
     low, high = 0.0, 1.0
@@ -109,8 +109,8 @@ def quantile(confidence: float, degrees: float) -> float:
 def incomplete_beta(a: float, b: float, x: float) -> float:
     """The regularized incomplete beta function I_x(a, b), for 0 <= x <= 1.
 
-    The continued fraction DLMF 8.17.E22, evaluated by the modified method of Lentz (Thompson and Barnett 1986); it
-    converges quickly for x < (a + 1) / (a + b + 2), and otherwise I_x(a, b) = 1 - I_{1-x}(b, a) (DLMF 8.17.E4) is used.
+    Uses the continued fraction DLMF 8.17.E22, evaluated by the modified method of Lentz (Thompson and Barnett 1986). It
+    converges quickly for x < (a + 1) / (a + b + 2); otherwise, I_x(a, b) = 1 - I_{1-x}(b, a) (DLMF 8.17.E4) is used.
     """
     if x <= 0 or x >= 1:
         return min(max(x, 0.0), 1.0)
@@ -120,7 +120,7 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
 
 
 def _fraction(a: float, b: float, x: float, rest: float) -> float:
-    """``I_x(a, b)`` where the fraction converges; ``rest`` is 1 - x."""
+    """``I_x(a, b)`` for x for which the continued fraction converges quickly; ``rest`` is 1 - x."""
     front = math.exp(a * math.log(x) + b * math.log(rest) - _log_beta(a, b)) / a
     c, d = 1.0, 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1))
     value = d
@@ -146,8 +146,8 @@ def _away_from_zero(value: float) -> float:
 def _log_beta(a: float, b: float) -> float:
     large, small = max(a, b), min(a, b)
     if small == 0.5 and large > 20:
-        # The logarithms of both gamma functions are large and nearly equal: the series of their quotient (DLMF 5.11.13)
-        # keeps the digits that their difference loses.
+        # The logarithms of both gamma functions are large and nearly equal. The series of their quotient (DLMF 5.11.13)
+        # keeps the precision that a difference would lose.
         square = 1.0 / (large * large)
         series = -1 / 8 + square * (1 / 192 + square * (-1 / 640 + square * (17 / 14336 - square * 31 / 18432)))
         return 0.5 * math.log(math.pi / large) - series / large

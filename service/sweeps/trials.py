@@ -1,4 +1,4 @@
-"""The jobs of a trial: their specs, and what came of them."""
+"""The jobs of a trial: their specs and results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.jobs import leases, submissions
 from service.jobs.submissions import Part, Submission
 from service.spec import validation
 from service.spec.estimation import costs
-from service.spec.schema import Spec
+from service.spec.schema import Reuse, Spec
 from service.spec.validation import Shape
 from service.states import TERMINAL, DatasetKind, Status
 from service.storage.sweep_tables import Sweep, SweepTrial
@@ -26,16 +26,18 @@ from service.sweeps.search.space import with_settings
 _NAME: int = 200
 
 
-def document(base: Mapping[str, Any], settings: Mapping[str, Any], *, seed: int, name: str | None) -> dict[str, Any]:
-    """The spec of a job, as a person would send it."""
-    return with_settings(base, settings) | {"seed": seed, "name": name}
+def document(
+    base: Mapping[str, Any], settings: Mapping[str, Any], *, seed: int, name: str | None, reuse: str = Reuse.NEVER
+) -> dict[str, Any]:
+    """The spec of a job, as a user would send it."""
+    return with_settings(base, settings) | {"seed": seed, "name": name, "reuse": reuse}
 
 
 def resolve(spec: Mapping[str, Any], shape: Shape) -> Spec:
-    """A job's spec with every value filled in, for its dataset.
+    """The resolved spec of a job, adapted to its dataset.
 
     Raises:
-        SpecError: names every fault.
+        SpecError: lists every fault.
     """
     resolved = validation.match_output_to_dataset(validation.resolve(spec), dict(spec), shape)
     validation.check_fit(resolved, shape)
@@ -43,7 +45,7 @@ def resolve(spec: Mapping[str, Any], shape: Shape) -> Spec:
 
 
 def name_of(sweep_name: str | None, trial: int, seed: int, *, several: bool) -> str:
-    """What a trial's job is called."""
+    """The name of a trial's job."""
     end = f" {trial}" + (f" (seed {seed})" if several else "")
     return (sweep_name or "sweep")[: _NAME - len(end)] + end
 
@@ -51,17 +53,17 @@ def name_of(sweep_name: str | None, trial: int, seed: int, *, several: bool) -> 
 def submit(
     session: Session, sweep: Sweep, trial: int, settings: Mapping[str, Any], *, rungs: Sequence[int]
 ) -> tuple[dict[str, str], int]:
-    """Store a trial's jobs, one for each seed; gives their ids by seed, and the epochs of each.
+    """Store a trial's jobs, one per seed; returns their ids by seed, and the number of epochs of each.
 
     Raises:
-        SpecError: the settings do not fit each other; nothing is stored.
+        SpecError: the settings are not valid together; nothing is stored.
     """
     base, seeds = sweep.resolved["base"], sweep.resolved["seeds"]
     shape = Shape(**sweep.data["shape"] | {"kind": DatasetKind(sweep.data["shape"]["kind"])})
     made = []
     for seed in seeds:
         name = name_of(sweep.name, trial, seed, several=len(seeds) > 1)
-        spec = document(base, settings, seed=seed, name=name)
+        spec = document(base, settings, seed=seed, name=name, reuse=sweep.resolved.get("reuse", Reuse.NEVER))
         made.append((spec, resolve(spec, shape)))
     ids, epochs = {}, 0
     for seed, (spec, resolved) in zip(seeds, made, strict=True):
@@ -83,20 +85,20 @@ def submit(
 
 
 def jobs_of(session: Session, row: SweepTrial) -> dict[str, Job | None]:
-    """The jobs of a trial by seed; ``None`` where one was deleted."""
+    """The jobs of a trial by seed; ``None`` for a deleted one."""
     found = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(row.jobs.values())))}
     return {seed: found.get(job_id) for seed, job_id in row.jobs.items()}
 
 
 def is_settled(job: Job | None) -> bool:
-    """Whether a job waits for its sweep, or has ended."""
+    """Whether a job has ended, or waits for its sweep."""
     return job is None or job.status in TERMINAL or leases.is_held(job)
 
 
 def outcome(
     session: Session, jobs: Mapping[str, Job | None], *, metric: str, over_seeds: str, epoch: int | None
 ) -> tuple[Outcome, dict[str, float | None], dict[str, Any] | None] | None:
-    """What came of a trial up to an epoch (``None``: to its end), its values by seed, and the error of a failure;
+    """The outcome of a trial at an epoch (``None``: at its end), its values by seed, and the error if it failed;
     ``None`` until all jobs are settled."""
     if not all(is_settled(job) for job in jobs.values()):
         return None
@@ -116,7 +118,7 @@ def outcome(
 
 
 def _value(session: Session, job_id: str, metric: str, epoch: int | None) -> float | None:
-    """The metric of the last epoch that measured it."""
+    """The metric's value in the last epoch that measured it."""
     query = select(Epoch.metrics).where(Epoch.job_id == job_id)
     if epoch is not None:
         query = query.where(Epoch.epoch <= epoch)

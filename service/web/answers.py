@@ -21,15 +21,23 @@ def as_json(
     return response
 
 
-def next_page(cursor: str) -> str:
-    """The URL of the next page: that of the current request, with another cursor."""
+def next_address(cursor: str | None) -> str | None:
+    """The URL of the next page, if there is one: that of the current request, with another cursor."""
+    if cursor is None:
+        return None
     same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
     return f"{request.path}?{urlencode([*same, ('cursor', cursor)])}"
 
 
+def own_address() -> str:
+    """The address of this service as the client knows it, for commands to copy."""
+    return request.host_url.rstrip("/")
+
+
 def next_link(cursor: str | None) -> dict[str, str]:
     """The ``Link`` header to the next page (RFC 8288), if there is one."""
-    return {"Link": f'<{next_page(cursor)}>; rel="next"'} if cursor is not None else {}
+    address = next_address(cursor)
+    return {"Link": f'<{address}>; rel="next"'} if address is not None else {}
 
 
 def as_page(template: str, status: int = 200, **values: object) -> Response:

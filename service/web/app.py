@@ -21,14 +21,15 @@ from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
 from service.web import assets, filters, metrics, requests
-from service.web.files import receiving
+from service.web.files import uploads
 from service.web.files.drawings import Drawings
+from service.web.files.upload_progress import ProgressBoard
 from service.web.inference import exporting
 from service.web.middleware import browsers, guard, headers, problems, request_log
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.resources.experiments import comparisons, sweep_pages
+from service.web.resources.experiments import comparisons, differences, sweep_pages
 from service.web.resources.experiments import sweeps as sweep_resources
 from service.web.resources.jobs import (
     artifacts,
@@ -48,10 +49,10 @@ from service.web.resources.service import (
     audit,
     dataset_content,
     datasets,
-    health,
     keys,
     limits,
     presets,
+    probes,
     sessions,
     usage,
     workers,
@@ -76,6 +77,7 @@ _BLUEPRINTS: Final = (
     artifacts.blueprint,
     sweep_resources.blueprint,
     comparisons.blueprint,
+    differences.blueprint,
     datasets.blueprint,
     dataset_content.blueprint,
     workers.blueprint,
@@ -84,7 +86,7 @@ _BLUEPRINTS: Final = (
     keys.blueprint,
     usage.blueprint,
     audit.blueprint,
-    health.blueprint,
+    probes.blueprint,
     sessions.blueprint,
     documents.blueprint,
     pages.blueprint,
@@ -109,6 +111,7 @@ def create_app(settings: Settings) -> Flask:
     quotas = Quotas(settings, database)
     specs = SpecChecks(database=database, datasets=repository)
     jobs = Jobs(
+        verified_share=settings.verify_reused,
         database=database,
         artifacts=folder,
         specs=specs,
@@ -128,7 +131,7 @@ def create_app(settings: Settings) -> Flask:
         database=database,
         folder=UploadFolder(settings.artifacts),
         datasets=repository,
-        import_files=receiving.import_files,
+        import_files=uploads.import_files,
         at_most=settings.quotas.datasets,
     )
     app.extensions[EXTENSION] = Services(
@@ -141,6 +144,7 @@ def create_app(settings: Settings) -> Flask:
         jobs=jobs,
         sweeps=sweeps,
         dataset_uploads=dataset_uploads,
+        progress=ProgressBoard(settings.artifacts),
         exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
         explorer=DatasetExplorer(repository),

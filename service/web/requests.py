@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from service.jobs import submissions
 from service.spec import validation
-from service.web.middleware.problems import Problem
+from service.web.middleware.problems import Problem, invalid_parameter, invalid_parameters
 from service.web.schemas.queries import Query, StreamQuery
 from service.web.server import arrivals
 
@@ -25,6 +25,7 @@ _LARGE_BODY_BYTES: Final = 64 * 1024
 _PARSING: Final = threading.Lock()
 """Held while a large body is parsed."""
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 Q = TypeVar("Q", bound=Query)
@@ -54,7 +55,7 @@ def read_query(model: type[Q]) -> Q:
             faults.append({"parameter": name[:100], "detail": message, "code": code})
             if suggestion := item.get("ctx", {}).get("suggestion"):
                 faults[-1]["suggestion"] = suggestion
-        raise _bad_parameters(faults) from error
+        raise invalid_parameters(faults) from error
 
 
 def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> Any:
@@ -92,10 +93,21 @@ def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
     if key is None:
         return None
     if not _KEY.fullmatch(key):
-        detail = "must have 1 to 255 printable ASCII characters"
-        raise _bad_parameters([{"parameter": "Idempotency-Key", "detail": detail, "code": "invalid_value"}])
+        raise invalid_parameter("Idempotency-Key", "must have 1 to 255 printable ASCII characters")
     content = "\n".join([request.method, request.path, validation.canonical(body)])
     return submissions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(content.encode()).hexdigest())
+
+
+def upload_id() -> str | None:
+    """The id that the client gave this upload, to ask for its progress.
+
+    Raises:
+        Problem: it is no id.
+    """
+    found = request.headers.get("Upload-Id")
+    if found is not None and not _UPLOAD_ID.fullmatch(found):
+        raise invalid_parameter("Upload-Id", "must have 8 to 64 letters, digits, dashes and underscores")
+    return found
 
 
 def last_event_id(query: StreamQuery) -> int | None:
@@ -108,8 +120,7 @@ def last_event_id(query: StreamQuery) -> int | None:
     if not text:
         return query.after
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        detail = "must be the id of an event of this job, a number"
-        raise _bad_parameters([{"parameter": "Last-Event-ID", "detail": detail, "code": "invalid_value"}])
+        raise invalid_parameter("Last-Event-ID", "must be the id of an event of this job, a number")
     return int(text)
 
 
@@ -117,8 +128,3 @@ def preferred_wait_s() -> int:
     """How long the client asks to delay the response (``Prefer: wait=30``), at most ``MAX_WAIT_S``; default 0."""
     preference = _WAIT.search(request.headers.get("Prefer", ""))
     return min(int(preference[1]), MAX_WAIT_S) if preference else 0
-
-
-def _bad_parameters(faults: list[dict[str, str]]) -> Problem:
-    detail = "; ".join(f"{fault['parameter']}: {fault['detail']}" for fault in faults)
-    return Problem("invalid_parameter", detail[:1000], errors=faults)

@@ -1,4 +1,4 @@
-"""What the documents name exists: files, headings, ``make`` targets and ``tapeline`` commands."""
+"""Everything that documents name exists: files, headings, ``make`` targets and ``tapeline`` commands."""
 
 from __future__ import annotations
 

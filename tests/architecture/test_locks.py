@@ -1,4 +1,4 @@
-"""The locks hold hashes for everything, and no trace of the machine that made them."""
+"""The lock files have hashes for all packages, and no trace of the machine on which they were made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of our packages: no cycle of imports, no module too long to read, no folder too wide to search."""
+"""The module structure: no import cycles, no module that is too long, no package with too many modules."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package.replace(".", "/")).rglob("*.py"))
 
 
-def imports(package: str) -> dict[str, set[str]]:
-    """For each module those of the package that it imports, anywhere: imports inside of functions count."""
-    graph = grimp.build_graph(package, cache_dir=None)
+def imports(*packages: str) -> dict[str, set[str]]:
+    """For each module those of the packages that it imports, anywhere: imports inside of functions count."""
+    graph = grimp.build_graph(*packages, cache_dir=None)
     return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
 
 
@@ -63,6 +63,10 @@ def test_no_modules_import_each_other(package: str) -> None:
     assert cycle(imports(package)) == []
 
 
+def test_no_modules_of_different_packages_import_each_other() -> None:
+    assert cycle(imports(*PACKAGES)) == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_folders_import_each_other(package: str) -> None:
     assert cycle(folders(imports(package), package)) == []
@@ -98,3 +102,13 @@ def test_a_cycle_is_found_also_when_a_function_imports(tmp_path: Path, monkeypat
     assert set(cycle(folders(imports("rounds"), "rounds"))) == {"rounds.a", "rounds.b"}
     (package / "a" / "three.py").write_text("from rounds.a import one\n")
     assert set(cycle(imports("rounds"))) == {"rounds.a.one", "rounds.a.three", "rounds.b.two"}
+
+
+def test_a_cycle_of_two_packages_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package, other in (("hither", "thither"), ("thither", "hither")):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / "one.py").write_text(f"def later():\n    from {other} import one\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cycle(imports("hither")) == []
+    assert set(cycle(imports("hither", "thither"))) == {"hither.one", "thither.one"}

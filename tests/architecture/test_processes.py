@@ -1,4 +1,4 @@
-"""What each process loads, seen from inside: the import rules hold for what really runs."""
+"""The modules that each process actually loads, checked from inside, so that import rules hold at run time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ import sys
 
 import pytest
 
+SANDBOX = {"flask", "celery", "sqlalchemy", "pydantic", "redis", "matplotlib", "engine", "workers", "service.storage"}
+CORE = {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"}
+
 CASES = {
-    "service.jobs.actions": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"},
+    "service.spec.validation": CORE | {"sqlalchemy"},
+    "service.storage.database": CORE,
+    "service.access.keys": CORE,
+    "service.jobs.actions": CORE,
+    "service.sweeps.decisions": CORE,
+    "service.datasets.sandbox": SANDBOX,
+    "service.datasets.image_sandbox": SANDBOX,
+    "service.local.stack": {"flask", "celery", "numpy", "sqlalchemy", "matplotlib", "engine", "workers"},
+    "service.maintenance.doctor": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "service.datasets"},
+    "tapeline": {"flask", "celery", "numpy", "sqlalchemy", "PIL", "engine", "workers", "migrations"},
     "workers.supervisor.supervisor": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
     "workers.supervisor.job_monitor": {
         "numpy",

@@ -1,4 +1,4 @@
-"""`make results`: rows are trained for real, kept at once, and trained anew only where something has changed."""
+"""`make results`: rows are really trained, stored at once, and trained again only after a change."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def test_words_choose_rows() -> None:
     assert {(row.dataset, row.seed) for row in planned(["conv", "mnist", "4"])} == {("mnist", 4)}
 
 
+@pytest.mark.slow
 def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +121,7 @@ def test_a_finished_row_is_kept_until_its_spec_or_the_reference_classifier_chang
     assert [row["accuracy"] for row in again.content["rows"] if row["preset"] == "fast"] == [0.99]
 
 
-def test_an_interrupted_table_goes_on_where_it_stopped(
+def test_an_interrupted_table_continues_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained: list[str] = []
@@ -149,7 +150,7 @@ def test_an_interrupted_table_goes_on_where_it_stopped(
     assert capsys.readouterr().out.count("98.41%") > 3
 
 
-def test_what_misses_its_goal_is_not_counted_as_reached() -> None:
+def test_missed_goals_do_not_count_as_reached() -> None:
     rows = [FAST.place | classified(0.9829), FAST.place | classified(0.99, seed=1)]
     rows += [Row("gan", "stable", "mnist-10k", 0).place | generated(0.029, findings={"mode_collapse": 4})]
     text = tables.whole({"rows": rows})

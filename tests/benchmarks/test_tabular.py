@@ -1,4 +1,4 @@
-"""The table of tables in docs/results.md is that of ``benchmarks/results/tabular.json``, and meets its goals."""
+"""The table in docs/results.md agrees with ``benchmarks/results/tabular.json``, and meets its goals."""
 
 from __future__ import annotations
 

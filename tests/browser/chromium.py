@@ -1,4 +1,4 @@
-"""Finds Chromium and starts it quietly: it must ask nobody for anything by itself."""
+"""Finds Chromium and starts it without any network access of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers on their way: a test holds them back, and lets them arrive in the order that it wants."""
+"""Holds back responses, so that a test can let them arrive in any order."""
 
 from __future__ import annotations
 

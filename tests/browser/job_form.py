@@ -1,4 +1,4 @@
-"""The form for a new job: a page that shows it, and what is on it."""
+"""The form for a new job: opens it, and locates its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a chart shows, read off its pixels. What a page holds in memory proves nothing about what was drawn."""
+"""Reads charts from their pixels, because the page's data does not prove what was drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A web process in a browser, and a worker that finishes epochs when a test says so."""
+"""A web process for the browser, and a simulated worker that finishes epochs when a test says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts, by the pixels that a person sees. The tests play the worker, so that epochs come when they say so."""
+"""Charts, checked by their pixels. The tests simulate the worker, to control when epochs arrive."""
 
 from __future__ import annotations
 

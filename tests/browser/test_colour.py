@@ -1,4 +1,4 @@
-"""Images in colour, from a dropped archive to the page where one tries the network."""
+"""Colour images, from dropping an archive to trying out the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many jobs beside each other: what is drawn of them, and what a person can do with it."""
+"""The page that compares jobs: what is drawn, and how a user interacts with it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_of_many_jobs_the_best_stands_out_and_the_one_that_is_pointed_at(
     expect(page.locator("#compared li.lit")).to_have_count(1)
 
 
-def test_a_chart_that_is_drawn_anew_keeps_what_is_pointed_at_in_the_list(
+def test_a_redrawn_chart_keeps_the_highlighted_job(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
     page = compare(service, open_window, ids)
@@ -156,7 +156,7 @@ def test_settings_are_plotted_against_metrics(
     page.wait_for_url(f"**/ui/jobs/{ids[2]}")
 
 
-def test_settings_that_are_no_numbers_are_plotted_too(service: Service, open_window: Callable[..., Visit]) -> None:
+def test_settings_that_are_not_numbers_are_plotted_too(service: Service, open_window: Callable[..., Visit]) -> None:
     names = ["adam", "sgd", "adam"]
     made = [service.trained(2, name=name, optimizer={"name": name}) for name in names]
     page = open_window(service.url).open(f"/ui/compare?jobs={','.join(made)}&x=optimizer.name")
@@ -307,3 +307,26 @@ def test_dots_are_reached_by_keyboard_in_their_order_and_keep_it(
     service.claim().epoch(1, metrics=metrics(1))
     expect(page.locator("#dots a")).to_have_count(MANY + 1)
     assert page.evaluate("document.activeElement.closest('.dot')?.dataset.job") == ids[3]
+
+
+def test_of_two_jobs_the_page_says_why_they_differ_and_a_worker_finds_the_batch(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    page = compare(service, open_window, ids[:2])
+    section = page.locator("#why")
+    expect(section).to_contain_text("Epoch 1 is the first that differs")
+    expect(section.get_by_role("row", name="optimizer.learning_rate")).to_contain_text("0.0015")
+    expect(section.get_by_role("row", name="seed")).to_contain_text("1")
+    assert serious(page) == []
+    section.get_by_role("button", name="Find the batch").click()
+    page.wait_for_url("**/ui/jobs/job_*")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("why run 0 and run 1 differ")
+    expect(page.locator("#notes")).to_contain_text("again side by side")
+
+
+def test_of_more_jobs_the_page_does_not_ask_why(
+    service: Service, open_window: Callable[..., Visit], ids: list[str]
+) -> None:
+    page = compare(service, open_window, ids[:3])
+    expect(page.locator("#settings")).to_contain_text("0.0015")
+    expect(page.locator("#why")).to_have_count(0)

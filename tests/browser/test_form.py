@@ -230,7 +230,7 @@ def test_a_job_like_another_gets_a_name_of_its_own(form: Visit, http_of: Callabl
     expect(page.locator("#field-epochs")).to_have_value("7")
 
 
-def test_nothing_moves_when_the_verdict_changes(form: Visit) -> None:
+def test_the_layout_does_not_move_when_the_verdict_changes(form: Visit) -> None:
     page = form.page
     form.watched.expected = ["422"]
     places = "['#start', '#cost', '#json', '#field-epochs'].map((id) => document.querySelector(id).offsetTop)"

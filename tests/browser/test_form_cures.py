@@ -1,4 +1,4 @@
-"""The settings of a GAN that cure mode collapse, and layers inside of a layer, in the form for a new job."""
+"""The form for a new job: the settings against mode collapse, and layers inside a layer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_residual_layer_holds_layers(form: Visit, tmp_path: Path) -> None:
 
 
 @only_with([Auth.LOCAL])
-def test_a_conditional_gan_is_asked_for_a_class(
+def test_a_conditional_gan_generates_a_chosen_class(
     visit: Visit, http_of: Callable[[Visit], httpx.Client], tmp_path: Path
 ) -> None:
     with http_of(visit) as http:

@@ -1,4 +1,4 @@
-"""What a job's page shows beside its curves: tiles, scores of the classes, mistakes, samples, lineage and the note."""
+"""The page of a job, except curves: tiles, scores of the classes, mistakes, samples, lineage and the note."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_a_picture_larger_than_the_window_is_shown_whole_and_in_its_actual_size(
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
-def test_what_opens_on_the_page_is_for_everybody(
+def test_popups_of_the_page_are_accessible(
     open_stack: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
 ) -> None:
     visit = open_stack(width=width, color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""What only a service with keys has: signing in and out, and other people's jobs."""
+"""Features of a service with keys: signing in and out, and the jobs of other owners."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_who_signs_in_trains_and_signs_out(open_window: Callable[..., Visit], st
     expect(page.locator("h1")).not_to_contain_text("first classifier")
 
 
-def test_somebody_elses_jobs_are_not_there(visit: Visit, bob: httpx.Client, http: httpx.Client) -> None:
+def test_jobs_of_other_owners_are_not_found(visit: Visit, bob: httpx.Client, http: httpx.Client) -> None:
     visit.watched.expected = ["404"]
     spec = {"kind": "classifier", "epochs": 2, "tags": ["shared-word"]}
     before = bob.post("/jobs", json=spec | {"name": "of bob"}).raise_for_status().json()

@@ -1,4 +1,4 @@
-"""The list of jobs while answers come late, in another order than they were asked for, or not at all."""
+"""The list of jobs with responses that arrive late, out of order, or not at all."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_ages_of_jobs_that_have_ended_move_on(
     expect(page.locator("td.c-progress")).not_to_contain_text("left")
 
 
-def test_a_list_that_one_comes_back_to_is_renewed(open_window: Callable[..., Visit], full: Bare) -> None:
+def test_a_list_is_reloaded_when_the_user_returns_to_it(open_window: Callable[..., Visit], full: Bare) -> None:
     page = open_window(full.url).open("/")
     page.wait_for_timeout(1500)
     page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
@@ -177,7 +177,7 @@ def test_escape_on_a_checkbox_clears_the_selection(open_window: Callable[..., Vi
     assert page.evaluate("document.activeElement.type") == "checkbox"
 
 
-def test_the_keyboard_goes_on_at_its_row_after_scrolling(open_window: Callable[..., Visit], full: Bare) -> None:
+def test_the_keyboard_focus_stays_in_its_row_after_scrolling(open_window: Callable[..., Visit], full: Bare) -> None:
     page = open_window(full.url, height=500).open("/")
     for _ in range(3):
         page.keyboard.press("j")

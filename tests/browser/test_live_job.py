@@ -1,4 +1,4 @@
-"""A job's page and its log while the job goes on: what the keyboard is on stays, and late answers change nothing."""
+"""The page and the log of a running job: focus is kept, and late responses change nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def focused(page: Page) -> str:
     return str(page.evaluate("document.activeElement.outerHTML"))
 
 
-def test_what_has_the_keyboard_keeps_it_while_epochs_pass(service: Service, page: Page) -> None:
+def test_the_keyboard_focus_stays_while_epochs_pass(service: Service, page: Page) -> None:
     job_id = service.submit()
     worker = service.claim()
     worker.epoch(1, metrics=metrics(1), confusion=MATRIX)
@@ -201,7 +201,7 @@ def test_an_image_that_comes_late_leaves_what_was_drawn_meanwhile(service: Servi
     assert page.evaluate(f"{light}.length") == before
 
 
-def test_mistakes_that_could_not_be_read_are_asked_for_again(service: Service, page: Page) -> None:
+def test_mistakes_that_could_not_be_read_are_requested_again(service: Service, page: Page) -> None:
     job_id = service.trained(2)
     asked: list[str] = []
     page.set_viewport_size({"width": 1280, "height": 360})

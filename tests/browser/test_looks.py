@@ -1,4 +1,4 @@
-"""Each page, light and dark, on a phone too: for everybody as far as axe can tell, and no wider than the screen."""
+"""Accessibility (axe) and width of every page, light and dark, also on a phone."""
 
 from __future__ import annotations
 

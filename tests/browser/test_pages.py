@@ -1,9 +1,10 @@
-"""Every link leads to a page that a person can read, and the pages of the service do what they say."""
+"""Every link leads to a readable page, and the pages of the service work."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -262,7 +263,7 @@ def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalSt
 
 
 @only_with([Auth.KEYS])
-def test_who_is_no_admin_is_told_so(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
+def test_non_admins_get_a_clear_error(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
     visit = open_stack()
     visit.watched.expected = ["403"]
     page = visit.open("/ui/keys")
@@ -353,3 +354,12 @@ def test_the_documentation_is_found_and_fits_a_phone(open_stack: Callable[..., V
         page = visit.open(path)
         assert page.evaluate("document.documentElement.scrollHeight") < 12_000, path
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+@only_with([Auth.LOCAL])
+@pytest.mark.parametrize("width", [390, 320])
+def test_the_navigation_fills_two_lines_on_a_phone(open_stack: Callable[..., Visit], width: int) -> None:
+    page = open_stack(width=width, height=844).open("/")
+    links = page.get_by_role("navigation", name="Main").get_by_role("link")
+    lines = Counter(links.evaluate_all("all => all.map((link) => link.getBoundingClientRect().top)"))
+    assert set(lines.values()) == {4}

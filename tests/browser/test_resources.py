@@ -1,4 +1,4 @@
-"""The processor time and memory of a job, by the pixels that a person sees."""
+"""CPU time and memory of a job, checked by pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form for a sweep and the page of one, on a service whose jobs wait."""
+"""The form for a sweep and the page of a sweep, on a service whose jobs stay queued."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_sweep_is_checked_started_and_shown(
     page.locator("#range-values").fill("0.5, 0.9")
     page.get_by_role("button", name="Add").click()
     page.get_by_role("button", name="Check").click()
-    expect(page.locator("#faults")).to_contain_text("names nothing in the spec")
+    expect(page.locator("#faults")).to_contain_text("does not exist in the spec")
     assert serious(page) == []
     page.get_by_role("button", name="Remove /optimiser/momentum").click()
     page.get_by_role("button", name="Start sweep").click()

@@ -1,4 +1,4 @@
-"""The table of jobs as a person reads it: the text of its cells, on a wide screen and on a phone."""
+"""The table of jobs: the text of its cells, on a wide screen and on a phone."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def test_at_most_two_hundred_jobs_are_compared(
     all_jobs(page, 201)
     page.evaluate("scrollTo(0, 0)")
     page.get_by_label("Select all loaded jobs").check()
-    expect(page.locator("#why")).to_contain_text("Compare takes at most 200 jobs.")
+    expect(page.locator("#why")).to_contain_text("At most 200 jobs can be compared.")
     page.locator("tr.job .c-choose input").first.uncheck()
     expect(page.locator("#selection strong")).to_have_text("200 selected")
     expect(page.locator("[data-do=compare]")).to_be_enabled()

@@ -58,7 +58,7 @@ def test_a_job_from_the_form_is_watched_and_cancelled(visit: Visit, http: httpx.
     assert (job["name"], job["status"], job["resolved"]["optimizer"]["name"]) == ("from the form", "cancelled", "adam")
 
 
-def test_a_paused_job_goes_on_where_it_was(visit: Visit, http: httpx.Client) -> None:
+def test_a_paused_job_resumes_where_it_stopped(visit: Visit, http: httpx.Client) -> None:
     job = http.post("/jobs", json={"kind": "classifier", "name": "interrupted", "epochs": 300}).json()
     page = visit.open(f"/ui/jobs/{job['id']}")
     wait_for_epochs(page, 2)
@@ -104,7 +104,7 @@ def test_confusions_show_the_pictures_behind_them(visit: Visit, jobs: dict[str, 
     expect(page.locator("#behind-images img")).to_have_count(count)
 
 
-def test_a_fork_goes_on_with_other_values(
+def test_a_fork_continues_with_other_settings(
     visit: Visit, http: httpx.Client, jobs: dict[str, Any], finish: Finish
 ) -> None:
     parent = jobs["other"]
@@ -123,9 +123,7 @@ def test_a_fork_goes_on_with_other_values(
 
 
 @only_with([Auth.LOCAL])
-def test_a_reproduction_tells_that_every_bit_is_the_same(
-    visit: Visit, http: httpx.Client, jobs: dict[str, Any]
-) -> None:
+def test_a_reproduction_reports_that_all_bits_are_equal(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/jobs/{jobs['other']['id']}")
     page.get_by_role("button", name="Reproduce").click()
     page.wait_for_url(lambda url: "/ui/jobs/job_" in url and jobs["other"]["id"] not in url)

@@ -1,4 +1,4 @@
-"""What a page weighs on its way to the browser."""
+"""The number of bytes that a page transfers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's templates and the page's scripts write the same value in the same way."""
+"""The server's templates and the page's scripts format values in the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole service in containers, on a port and under a name of its own, and gone with its volumes at the end."""
+"""The whole service in containers, with its own port and project name, removed with its volumes at the end."""
 
 from __future__ import annotations
 

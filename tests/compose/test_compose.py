@@ -1,4 +1,4 @@
-"""`docker compose up` for real: the service comes up, trains both kinds, and loses nothing whatever is restarted."""
+"""`docker compose up`: the service starts, trains both kinds of jobs, and loses nothing when parts restart."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_rolling_restart_of_everything_loses_none_of_twenty_jobs(service: Serv
         assert [event["epoch"] for event in service.log(job_id) if event["type"] == "metrics"] == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_went_down_comes_up_with_everything_still_there(service: Service, undisturbed: str) -> None:
+def test_a_restarted_stack_has_all_data(service: Service, undisturbed: str) -> None:
     job_id = service.submit(**LONG)
     service.until_epoch(job_id, 2)
     before = service.http.get("/jobs?limit=100&status=succeeded").json()["data"]

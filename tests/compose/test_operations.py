@@ -1,4 +1,4 @@
-"""What the one who runs it does: upgrade, back up, add workers of another machine, reload, scrape."""
+"""Tasks of an operator: upgrade, backup, workers on another machine, reload, metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""deploy/tls.yml: Caddy is all that is published, and the service behind it requires keys."""
+"""deploy/tls.yml: only Caddy is published, and the service behind it requires keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A zip of coloured shapes, sent over HTTP and trained on by a worker with the preset that has convolutions."""
+"""A zip of coloured shapes, uploaded over HTTP and trained on by a worker with the convolutional preset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `pip install .` gives: the package, built as a release is, in an environment that has no other copy of it."""
+"""The result of `pip install .`: the package, built like a release, in an environment without the source tree."""
 
 from __future__ import annotations
 

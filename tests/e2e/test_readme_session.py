@@ -1,4 +1,4 @@
-"""The sessions of README and guide, as a reader pastes them: twice, since a second time must work as the first did."""
+"""The commands of README and guide, run as a user would paste them, and twice, because repeating them must work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of gradients draw and check: arrays without kinks nearby, and one gradient in any memory and dtype."""
+"""Arrays and checks for gradient tests: arrays away from kinks, and one gradient in any memory layout and dtype."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Random changes to images, in grey and in colour."""
+"""Random augmentation of images, in grey and in colour."""
 
 from __future__ import annotations
 

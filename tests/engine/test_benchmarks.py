@@ -1,4 +1,4 @@
-"""What the benchmark compares does the same work: the same bits by hand, the same products in the floor."""
+"""All variants of a benchmark do the same work: the same bits by hand, the same products in the floor."""
 
 import time
 from pathlib import Path

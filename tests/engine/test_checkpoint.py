@@ -107,7 +107,7 @@ def test_a_changed_byte_is_refused_or_read_as_it_stands(position: int, value: in
     ("data", "message"),
     [
         (pickle.dumps(example().tensors), "truncated"),
-        ((2**62).to_bytes(8, "little") + b"{}", "header alone claims"),
+        ((2**62).to_bytes(8, "little") + b"{}", "header alone declares"),
         ((2**21).to_bytes(8, "little") + b" " * 2**21, "at most 1048576"),
         ((4).to_bytes(8, "little") + b"[[[[", "not JSON"),
         ((100_000).to_bytes(8, "little") + b"[" * 100_000, "not JSON"),
@@ -131,13 +131,13 @@ def test_a_hostile_or_foreign_file_is_refused_with_its_reason(data: bytes, messa
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (State({}, {}, {"note": "x" * 2**20}), "at most 1048576 are read and written"),
-        (State({"__metadata__": np.ones(1)}), "__metadata__ is no name"),
-        (State({"\ud800": np.ones(1)}), "no name for a tensor"),
+        (State({}, {}, {"note": "x" * 2**20}), "at most 1048576 are supported"),
+        (State({"__metadata__": np.ones(1)}), "__metadata__ is not a valid tensor name"),
+        (State({"\ud800": np.ones(1)}), "not a valid tensor name"),
         (State({}, {"deep": functools.reduce(lambda inner, _: [inner], range(100_000), [])}), "not JSON"),
     ],
 )
-def test_what_could_not_be_read_is_not_written(state: State, message: str) -> None:
+def test_states_that_could_not_be_read_are_not_written(state: State, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         checkpoint.dumps(state)
 
@@ -168,7 +168,7 @@ def twice(old: bytes, new: bytes) -> bytes:
         (rb'{\"kind\": \"classifier\"}', rb'{\"kind\": {\"a\": 1, \"a\": 1}}'),
     ],
 )  # fmt: skip
-def test_a_key_that_is_given_twice_is_refused(old: bytes, new: bytes) -> None:
+def test_a_duplicate_key_is_rejected(old: bytes, new: bytes) -> None:
     data = twice(old, new)
     assert data != checkpoint.dumps(example())
     with pytest.raises(CheckpointError, match="given twice"):
@@ -181,7 +181,7 @@ def test_a_file_is_not_read_beyond_a_header_that_is_out_of_order(tmp_path) -> No
         (twice(b'"F64"', b'"F8"'), "has dtype F8"),
         (twice(b"[0,48]", b"[0,9000000000]"), "not a whole safetensors file"),
         (twice(b'"1"', b'"9"'), "format '9'"),
-        ((2**30).to_bytes(8, "little"), "the header claims 1073741824 bytes"),
+        ((2**30).to_bytes(8, "little"), "the header has 1073741824 bytes"),
     ):
         with path.open("wb") as file:
             file.write(data)
@@ -200,7 +200,7 @@ def test_the_message_names_the_file(tmp_path) -> None:
         checkpoint.load(tmp_path / "broken")
 
 
-def test_what_a_file_cannot_hold_is_refused() -> None:
+def test_state_that_a_file_cannot_hold_is_rejected() -> None:
     with pytest.raises(CheckpointError, match="a has dtype complex128"):
         checkpoint.dumps(State({"a": np.ones(1, complex)}))
     with pytest.raises(CheckpointError, match="not JSON"):

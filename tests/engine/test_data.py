@@ -75,7 +75,7 @@ def test_all_shifts_are_drawn_alike() -> None:
     assert np.all(np.abs(counts - 1000) < 150)  # five standard deviations
 
 
-def test_batches_are_no_views_of_a_memory_map(tmp_path) -> None:
+def test_batches_are_not_views_of_a_memory_map(tmp_path) -> None:
     np.save(tmp_path / "images.npy", np.ones((4, 2, 2), np.uint8))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     data = ImageData(mapped, None)

@@ -1,4 +1,4 @@
-"""Memory that begins at a cache line."""
+"""Arrays that are aligned to cache lines."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Each loss and penalty of a GAN against PyTorch: ten steps in float64, in which only the weights' start is shared."""
+"""Each loss and penalty of a GAN, compared with PyTorch: ten steps in float64 from the same initial weights."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Jobs that are quick to train, and ways to disturb them."""
+"""Jobs that train quickly, and fixtures to disturb them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.runtime import failpoints
 from service.states import Request
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
-from tests.faults.harness import FEW, QUICK, FaultHarness, few_digits, open_yard
+from tests.faults.harness import FEW, QUICK, FaultHarness, few_digits, open_harness
 from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, open_worker_harness
 from workers.messages import ChildEndpoint
@@ -116,9 +116,8 @@ def _bench(home: Path, url: str) -> Iterator[InProcess]:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
 def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InProcess]:
     """On SQLite by default, on both databases in the whole suite."""
-    local = f"sqlite:///{tmp_path / 'tapeline.db'}"
     yield from _bench(
-        tmp_path / "home", local if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+        tmp_path / "home", request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
     )
 
 
@@ -137,9 +136,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 
 @pytest.fixture
-def harness(tmp_path: Path, database_url: str) -> Iterator[FaultHarness]:
+def harness(tmp_path: Path, own_url: str) -> Iterator[FaultHarness]:
     """Real processes, on each database."""
-    made = open_yard(tmp_path / "home", database_url)
+    made = open_harness(tmp_path / "home", own_url)
     yield made
     made.stop()
     made.database.close()
@@ -148,7 +147,7 @@ def harness(tmp_path: Path, database_url: str) -> Iterator[FaultHarness]:
 @pytest.fixture
 def light(tmp_path: Path) -> Iterator[FaultHarness]:
     """On SQLite alone, for what does not hang on the database."""
-    made = open_yard(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
+    made = open_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
     yield made
     made.stop()
     made.database.close()

@@ -1,4 +1,4 @@
-"""Real workers, schedulers and servers, and ways to strike at them."""
+"""Real workers, schedulers and servers, and methods to kill, freeze and cut them off."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _can(ask: Callable[[], object]) -> bool:
     return True
 
 
-def open_yard(home: Path, url: str) -> FaultHarness:
+def open_harness(home: Path, url: str) -> FaultHarness:
     made = open_worker_harness(home, url, data=few_digits())
     return FaultHarness(made.home, made.database, data=made.data, train_count=FEW)
 

@@ -1,4 +1,4 @@
-"""What must hold after every fault, whatever it was: the invariants I1 to I10, in one function."""
+"""The invariants I1 to I10 that must hold after every fault, in one function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks connections: refuse, drop, go silent, or cut the moment after a COMMIT."""
+"""A TCP proxy that breaks connections: refuses, drops or silences them, or cuts them right after a COMMIT."""
 
 from __future__ import annotations
 

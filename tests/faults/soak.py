@@ -23,7 +23,7 @@ from typing import Any
 
 from service.states import TERMINAL, Status
 from tests.conftest import create_database, serve_postgres
-from tests.faults.harness import FaultHarness, kill_group, open_yard
+from tests.faults.harness import FaultHarness, kill_group, open_harness
 from tests.faults.invariants import Reference
 from tests.workers.conftest import children_of, is_alive
 
@@ -144,7 +144,7 @@ def main() -> int:
 
 
 def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace) -> None:
-    harness = open_yard(home / "soak", url)
+    harness = open_harness(home / "soak", url)
     soak = Soak(harness, random.Random(seed), chosen.workers)
 
     def stop(*_: object) -> None:
@@ -174,7 +174,7 @@ def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace
 
 
 def _reference(home: Path) -> Reference:
-    harness = open_yard(home / "reference", f"sqlite:///{home / 'reference.db'}")
+    harness = open_harness(home / "reference", f"sqlite:///{home / 'reference.db'}")
     harness.submit(**SPEC)
     harness.start()
     harness.until_all_end(600)

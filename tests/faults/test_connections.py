@@ -1,4 +1,4 @@
-"""What workers reach by a connection is away: databases are cut, silent, locked; brokers are killed, emptied, mute."""
+"""Outages of the connections of workers: databases cut, silent or locked; brokers killed, emptied or silent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.local.broker import Broker
 from service.runtime import task_names
 from service.states import Status
 from service.storage.tables import Job, Worker
-from tests.faults.harness import FaultHarness, open_yard, wait_until
+from tests.faults.harness import FaultHarness, open_harness, wait_until
 from tests.faults.invariants import Reference
 from tests.faults.proxy import Proxy
 from workers.app import create_app, wake
@@ -49,7 +49,7 @@ def postgres_proxy(url: str) -> tuple[Proxy, str]:
 @pytest.fixture
 def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[FaultHarness, Proxy]]:
     """Workers that reach PostgreSQL by way of a proxy; the test itself goes straight there."""
-    made = open_yard(tmp_path / "home", postgres_url)
+    made = open_harness(tmp_path / "home", postgres_url)
     proxy, url = postgres_proxy(postgres_url)
     made.extra["TAPELINE_DATABASE_URL"] = url
     yield made, proxy
@@ -76,7 +76,7 @@ def test_a_connection_killed_inside_an_epochs_commit(proxied: tuple[FaultHarness
 
 
 @pytest.mark.parametrize("place", ["epoch_committing.2", "succeeding"])
-def test_a_commit_of_which_nobody_hears_counts_once(
+def test_a_commit_without_confirmation_counts_once(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, place: str
 ) -> None:
     """F15: the proxy passes COMMIT on and cuts the connection."""
@@ -94,7 +94,7 @@ def test_a_commit_of_which_nobody_hears_counts_once(
 
 
 @pytest.mark.parametrize("how", ["refused", "silent"])
-def test_an_outage_longer_than_the_lease_is_nobodys_death(
+def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, how: str
 ) -> None:
     """F14: no mass rescue afterwards, and each job is claimed at most once more."""
@@ -339,7 +339,7 @@ def test_messages_that_were_all_lost_delay_jobs_and_no_more(
     light.check(reference)
 
 
-def test_a_broker_that_says_nothing_holds_nobody_up(light: FaultHarness, broker: Broker, reference: Reference) -> None:
+def test_a_silent_broker_delays_no_request(light: FaultHarness, broker: Broker, reference: Reference) -> None:
     """F10: half-open. The connection stands, and nothing comes; then it does again."""
 
     def connect() -> socket.socket:

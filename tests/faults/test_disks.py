@@ -1,4 +1,4 @@
-"""Disks that are full, that lie, and that give an error once."""
+"""Disks that are full, lie about syncing, or fail once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.jobs import actions
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder
 from tests.faults.conftest import InProcess
-from tests.faults.harness import FaultHarness, open_yard
+from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
@@ -76,7 +76,7 @@ def test_files_that_cannot_be_removed_fail_no_job(process: InProcess, monkeypatc
 def crowded(small_disk: Path) -> Iterator[FaultHarness]:
     """With its database on the small disk."""
     resize(small_disk, "8m")
-    made = open_yard(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
+    made = open_harness(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
     yield made
     made.stop()
     made.database.close()

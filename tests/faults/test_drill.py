@@ -1,4 +1,4 @@
-"""The drill, on little data: everything is lost, and the backup brings back what was in it."""
+"""The disaster drill on little data: everything is lost, and the backup restores its content."""
 
 from __future__ import annotations
 

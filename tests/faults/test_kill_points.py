@@ -1,4 +1,4 @@
-"""A child dies at every named point, in every epoch; and at points that a power cut could choose."""
+"""A child process dies at every failpoint in every epoch, and at points that a power cut could hit."""
 
 from __future__ import annotations
 
@@ -126,10 +126,12 @@ def test_every_place_is_tried_somewhere() -> None:
     tried |= {"handing_back", "handed_back"}  # above
     tried |= {"claimed", "submitted"}  # test_processes
     tried |= {"deciding", "decided"}  # test_sweeps
+    tried |= {"reuse_stored", "reusing", "reused"}  # test_reuse
+    tried |= {"concluding"}  # test_differences
     assert tried == set(failpoints.PLACES)
 
 
-def test_a_full_disk_fails_the_job_and_a_retry_goes_on_once_there_is_room(
+def test_a_full_disk_fails_the_job_and_a_retry_continues_once_there_is_space(
     process: InProcess, reference: Reference
 ) -> None:
     job_id = process.submit()
@@ -215,7 +217,7 @@ def test_damaged_checkpoints_cost_time_and_no_bit(
     assert codes == ["checkpoint_damaged"] * min(how_many, 2)
 
 
-def test_a_cancel_wins_over_a_death(process: InProcess) -> None:
+def test_a_cancellation_takes_precedence_over_a_worker_loss(process: InProcess) -> None:
     job_id = process.submit()
     held = process.claim()
     process.arm("epoch_committing.2")
@@ -236,7 +238,7 @@ def test_three_deaths_without_an_epoch_between_them_are_the_jobs_own_fault(proce
     process.check(None)
 
 
-def test_memory_that_runs_out_fails_the_job_and_a_retry_goes_on(process: InProcess, reference: Reference) -> None:
+def test_running_out_of_memory_fails_the_job_and_a_retry_continues(process: InProcess, reference: Reference) -> None:
     """F21, where the allocation itself is refused: the same spec may fit once there is more."""
     job_id = process.submit()
     process.arm("epoch_trained.2", "memory")

@@ -280,7 +280,6 @@ def run(template: Path, *, examples: int, steps: int) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             database=None,
             report_multiple_bugs=False,
@@ -309,7 +308,7 @@ ZOMBIES: dict[str, Callable[[Protocol, Worker], None]] = {
 
 @pytest.mark.parametrize("write", ZOMBIES.values(), ids=ZOMBIES)
 @pytest.mark.parametrize("fenced", [True, False], ids=["fenced", "unfenced"])
-def test_a_zombie_is_heard_only_without_the_fence(
+def test_a_zombie_can_write_only_without_the_fence(
     template: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Protocol, Worker], None], fenced: bool
 ) -> None:
     """The expected failure: where a write asks only whether the job runs, the model sees a dead lease that is heard."""

@@ -1,4 +1,4 @@
-"""What a worker and the scheduler do while the database does not answer."""
+"""The behaviour of workers and the scheduler while the database does not respond."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_rescue_that_waited_for_its_turn_to_write_takes_nobody(process: InProc
     assert process.workers.job(job_id).deaths == 0
 
 
-def test_a_lease_that_ran_out_while_nothing_could_be_written_is_nobodys_silence(process: InProcess) -> None:
+def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(process: InProcess) -> None:
     """The database answers, but its disk is full: no round is missed, and the worker cannot renew."""
     job_id = process.submit()
     policy = LeaseExpiryPolicy(lease_s=2)
@@ -187,7 +187,7 @@ class Cut:
 
 
 @pytest.mark.parametrize(("module", "write"), [(leases, "begin"), (commits, "commit_epoch")])
-def test_a_commit_whose_answer_is_lost_is_asked_for_again_and_counts_once(
+def test_a_commit_whose_response_is_lost_is_retried_and_counts_once(
     process: InProcess,
     reference: Reference,
     monkeypatch: pytest.MonkeyPatch,
@@ -337,7 +337,7 @@ def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
     assert time.monotonic() - began < 5
 
 
-def test_a_worker_that_is_to_stop_asks_more_than_once(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopping_worker_retries_its_queries(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hiccup of the database while workers are replaced is nobody's death."""
     job_id = process.submit()
     held, draining = process.claim(), threading.Event()
@@ -356,7 +356,7 @@ def test_a_worker_that_is_to_stop_asks_more_than_once(process: InProcess, monkey
     assert (process.workers.job(job_id).status, process.workers.job(job_id).deaths) == (Status.QUEUED, 0)
 
 
-def test_a_claim_of_which_nobody_heard_is_handed_back_and_is_no_death(process: InProcess) -> None:
+def test_an_unacknowledged_claim_is_released_and_does_not_count_as_a_loss(process: InProcess) -> None:
     first, second = process.submit(), process.submit()
     unheard, known = process.claim(), process.claim()
     assert leases.release_unacknowledged_claims(process.database, "process", [known]) == [unheard.job_id]

@@ -1,4 +1,4 @@
-"""Workers are killed, frozen, drained, starved and copied while they train."""
+"""Workers are killed, frozen, drained, starved and duplicated while they train."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from service.jobs import actions
 from service.states import Status
-from tests.faults.harness import FaultHarness, all_gone, kill_group, open_yard, wait_until
+from tests.faults.harness import FaultHarness, all_gone, kill_group, open_harness, wait_until
 from tests.faults.invariants import Reference
 from tests.workers.conftest import children_of, parent_of
 
@@ -107,7 +107,7 @@ def test_frozen_processes_do_not_outlive_a_worker_that_was_killed(light: FaultHa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-def test_without_the_process_that_forks_a_job_goes_on_and_the_next_begins(
+def test_without_the_forking_process_a_job_continues_and_the_next_starts(
     harness: FaultHarness, reference: Reference
 ) -> None:
     """Whoever runs out of memory may kill it, too."""
@@ -239,7 +239,7 @@ def test_a_drain_that_is_cut_short_loses_nothing(harness: FaultHarness, referenc
     harness.check(reference)
 
 
-def test_a_child_that_has_just_ended_its_job_is_not_taken_for_one_that_lost_it(light: FaultHarness) -> None:
+def test_a_child_that_has_just_ended_its_job_does_not_count_as_lost(light: FaultHarness) -> None:
     """Its worker looks after the commit, and before it has told."""
     light.patch("from workers.supervisor import job_monitor\njob_monitor.FINAL_REPORT_S = 30.0\n")
     light.submit()
@@ -264,7 +264,9 @@ JobMonitor.run = fail
 """
 
 
-def test_a_job_whose_monitor_fails_is_handed_back_and_is_no_death(light: FaultHarness, reference: Reference) -> None:
+def test_a_job_whose_monitor_fails_is_released_and_does_not_count_as_a_loss(
+    light: FaultHarness, reference: Reference
+) -> None:
     light.patch(FAILING_MONITOR)
     job_id = light.submit()
     light.start()
@@ -298,7 +300,7 @@ def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
     light.until_all_end()
     light.check(reference)
     for copy in copies:
-        second = open_yard(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")
+        second = open_harness(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")
         second.accepted = list(light.accepted)
         second.start("workers.reconcile")
         second.start()

@@ -1,4 +1,4 @@
-"""People and workers at the same moment: the database settles it, and exactly one wins."""
+"""Users and workers act at the same moment: the database decides, and exactly one wins."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from service.storage.sweep_tables import Sweep
 from service.storage.tables import Epoch, Event, Job
 from service.sweeps import events
 from service.sweeps.events import DECISIONS
-from tests.faults.harness import QUICK, FaultHarness, kill_group, open_yard, wait_until
+from tests.faults.harness import QUICK, FaultHarness, kill_group, open_harness, wait_until
 
 SWEEP: dict[str, Any] = {
     "base": QUICK | {"epochs": 4},
@@ -45,24 +45,24 @@ class Ended:
     decisions: list[tuple[str, dict[str, Any]]]
 
 
-def submit(yard: FaultHarness, document: dict[str, Any]) -> str:
-    repository = DatasetRepository(yard.settings, yard.database)
+def submit(harness: FaultHarness, document: dict[str, Any]) -> str:
+    repository = DatasetRepository(harness.settings, harness.database)
     use_case = Sweeps(
-        database=yard.database,
-        artifacts=ArtifactFolder(yard.settings.artifacts),
-        specs=SpecChecks(database=yard.database, datasets=repository),
+        database=harness.database,
+        artifacts=ArtifactFolder(harness.settings.artifacts),
+        specs=SpecChecks(database=harness.database, datasets=repository),
     )
     return str(use_case.submit(document).answer["id"])
 
 
-def state(yard: FaultHarness, sweep_id: str) -> Sweep:
-    with yard.database.read() as session:
+def state(harness: FaultHarness, sweep_id: str) -> Sweep:
+    with harness.database.read() as session:
         return session.get_one(Sweep, sweep_id)
 
 
-def until_end(yard: FaultHarness, sweep_id: str, timeout_s: float = 90) -> Ended:
-    wait_until(lambda: state(yard, sweep_id).status in SWEEP_ENDED, "the end of the sweep", timeout_s)
-    with yard.database.read() as session:
+def until_end(harness: FaultHarness, sweep_id: str, timeout_s: float = 90) -> Ended:
+    wait_until(lambda: state(harness, sweep_id).status in SWEEP_ENDED, "the end of the sweep", timeout_s)
+    with harness.database.read() as session:
         sweep = session.get_one(Sweep, sweep_id)
         rows = events.read(session, sweep_id, limit=10_000)
         assert [row.seq for row in rows] == list(range(1, sweep.last_seq + 1))
@@ -82,13 +82,13 @@ def until_end(yard: FaultHarness, sweep_id: str, timeout_s: float = 90) -> Ended
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """The sweep with one worker, and nobody who disturbs it."""
     home = tmp_path_factory.mktemp("sweep")
-    yard = open_yard(home / "home", f"sqlite:///{home / 'tapeline.db'}")
-    sweep_id = submit(yard, SWEEP)
-    yard.start()
-    yard.start("workers.reconcile")
-    ended = until_end(yard, sweep_id)
-    yard.stop()
-    yard.database.close()
+    harness = open_harness(home / "home", f"sqlite:///{home / 'tapeline.db'}")
+    sweep_id = submit(harness, SWEEP)
+    harness.start()
+    harness.start("workers.reconcile")
+    ended = until_end(harness, sweep_id)
+    harness.stop()
+    harness.database.close()
     kinds = [kind for kind, _ in ended.decisions]
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "propose": 6, "result": 9, "promote": 2, "stop": 2, "winner": 1,
@@ -97,73 +97,92 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHarness]:
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHarness]:
     url = f"sqlite:///{tmp_path / 'tapeline.db'}"
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres_url")
-    made = open_yard(tmp_path / "home", url)
+    made = open_harness(tmp_path / "home", url)
     yield made
     made.stop()
     made.database.close()
 
 
 @pytest.mark.slow
-def test_two_workers_decide_as_one_does(yard: FaultHarness, undisturbed: Ended) -> None:
-    sweep_id = submit(yard, SWEEP)
-    yard.start(TAPELINE_WORKERS="2")
-    yard.start()
-    yard.start("workers.reconcile")
-    assert until_end(yard, sweep_id) == undisturbed
+def test_two_workers_decide_as_one_does(harness: FaultHarness, undisturbed: Ended) -> None:
+    sweep_id = submit(harness, SWEEP)
+    harness.start(TAPELINE_WORKERS="2")
+    harness.start()
+    harness.start("workers.reconcile")
+    assert until_end(harness, sweep_id) == undisturbed
 
 
 @pytest.mark.slow
-def test_without_a_scheduler_workers_decide_alone(yard: FaultHarness, undisturbed: Ended) -> None:
+def test_a_sweep_that_takes_over_all_its_epochs_decides_the_same(harness: FaultHarness, undisturbed: Ended) -> None:
+    harness.start(TAPELINE_VERIFY_REUSED="0")
+    harness.start("workers.reconcile")
+    first, second, third = (
+        until_end(harness, submit(harness, SWEEP | more))
+        for more in ({}, {}, {"reuse": "never", "name": "trained again"})
+    )
+    assert first == second == third
+    assert first.digest == undisturbed.digest
+    with harness.database.read() as session:
+        reused = dict(session.execute(select(Job.sweep_id, func.sum(Job.reused_epochs)).group_by(Job.sweep_id)).all())
+        trained = dict(session.execute(select(Job.sweep_id, func.sum(Job.epoch)).group_by(Job.sweep_id)).all())
+        names = [sweep.id for sweep in session.scalars(select(Sweep).order_by(Sweep.created_ms))]
+    assert [reused[name] for name in names] == [0, trained[names[0]], 0]
+
+
+@pytest.mark.slow
+def test_without_a_scheduler_workers_decide_alone(harness: FaultHarness, undisturbed: Ended) -> None:
     """With one worker, no decision meets a locked row."""
-    sweep_id = submit(yard, SWEEP)
-    yard.start()
-    assert until_end(yard, sweep_id) == undisturbed
+    sweep_id = submit(harness, SWEEP)
+    harness.start()
+    assert until_end(harness, sweep_id) == undisturbed
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
     "place", ["deciding", "epoch_committing", "epoch_committed", "succeeding", "succeeded", "began"]
 )
-def test_a_worker_killed_around_a_decision_changes_none(yard: FaultHarness, undisturbed: Ended, place: str) -> None:
-    sweep_id = submit(yard, SWEEP)
-    yard.arm(place)
-    yard.start()
-    yard.start("workers.reconcile")
-    assert until_end(yard, sweep_id) == undisturbed
-    assert not (yard.points / place).exists(), "nobody came by"
+def test_a_worker_killed_around_a_decision_changes_none(harness: FaultHarness, undisturbed: Ended, place: str) -> None:
+    sweep_id = submit(harness, SWEEP)
+    harness.arm(place)
+    harness.start()
+    harness.start("workers.reconcile")
+    assert until_end(harness, sweep_id) == undisturbed
+    assert not (harness.points / place).exists(), "nobody came by"
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("place", ["deciding", "decided"])
-def test_a_scheduler_killed_around_a_decision_changes_none(yard: FaultHarness, undisturbed: Ended, place: str) -> None:
+def test_a_scheduler_killed_around_a_decision_changes_none(
+    harness: FaultHarness, undisturbed: Ended, place: str
+) -> None:
     """Workers that find the sweep's row locked leave every decision to the scheduler."""
-    sweep_id = submit(yard, SWEEP)
-    yard.patch("from service.sweeps import decisions\ndecisions.after_result = lambda session, job: None")
-    yard.start()
-    yard.arm(place)
-    first = yard.start("workers.reconcile")
+    sweep_id = submit(harness, SWEEP)
+    harness.patch("from service.sweeps import decisions\ndecisions.after_result = lambda session, job: None")
+    harness.start()
+    harness.arm(place)
+    first = harness.start("workers.reconcile")
     first.wait(60)
-    yard.start("workers.reconcile")
-    assert until_end(yard, sweep_id) == undisturbed
+    harness.start("workers.reconcile")
+    assert until_end(harness, sweep_id) == undisturbed
 
 
 @pytest.mark.faults
-def test_workers_and_scheduler_killed_again_and_again_change_nothing(yard: FaultHarness, undisturbed: Ended) -> None:
-    sweep_id, chance = submit(yard, SWEEP), random.Random(3)
-    workers = [yard.start(), yard.start()]
-    scheduler = yard.start("workers.reconcile")
+def test_workers_and_scheduler_killed_again_and_again_change_nothing(harness: FaultHarness, undisturbed: Ended) -> None:
+    sweep_id, chance = submit(harness, SWEEP), random.Random(3)
+    workers = [harness.start(), harness.start()]
+    scheduler = harness.start("workers.reconcile")
     for _ in range(4):
         time.sleep(chance.uniform(0.8, 2.5))
-        if state(yard, sweep_id).status in SWEEP_ENDED:
+        if state(harness, sweep_id).status in SWEEP_ENDED:
             break
         place = chance.randrange(2)
         kill_group(workers[place])
-        workers[place] = yard.start()
+        workers[place] = harness.start()
         scheduler.kill()
         scheduler.wait()
-        scheduler = yard.start("workers.reconcile")
-    assert until_end(yard, sweep_id) == undisturbed
+        scheduler = harness.start("workers.reconcile")
+    assert until_end(harness, sweep_id) == undisturbed

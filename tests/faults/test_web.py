@@ -1,4 +1,4 @@
-"""The web process dies, has no broker, and loses its clients."""
+"""The web process dies, runs without a broker, and loses its clients."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_fifty_requests_with_one_key_at_once_make_one_job(
     harness.check(reference)
 
 
-def test_a_client_cut_a_hundred_times_hears_each_event_once(
+def test_a_client_disconnected_a_hundred_times_gets_each_event_once(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
     """F28: the connection breaks in the middle of an event, too."""

@@ -1,4 +1,4 @@
-"""Old code and a new schema live together while containers are replaced: so a migration only adds."""
+"""Old code and a new schema must work together while containers are replaced, so migrations only add."""
 
 from __future__ import annotations
 

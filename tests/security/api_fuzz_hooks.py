@@ -1,4 +1,4 @@
-"""Loaded by schemathesis: gives every second request the ids of things that exist, and jobs that end soon."""
+"""Loaded by schemathesis: gives every second request ids of existing objects, and jobs that end quickly."""
 
 from __future__ import annotations
 

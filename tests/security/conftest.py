@@ -1,4 +1,4 @@
-"""The stack as `tapeline up` starts it, with keys on, and what an attacker has: a socket."""
+"""The stack as `tapeline up` starts it, with keys required, and raw sockets for attackers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives of image files that mean harm, made and not kept: what is sent, and what the refusal must say."""
+"""Hostile archives of image files, generated on the fly: the upload, and the words that the error must contain."""
 
 from __future__ import annotations
 
@@ -143,7 +143,9 @@ def _links() -> Iterator[Hostile]:
         yield Hostile(title=f"tar with a {title}", data=data, says=("a/x.png is a link", "pack the file itself"))
     for title, kind in (("device", tarfile.CHRTYPE), ("pipe", tarfile.FIFOTYPE)):
         data = tarred(GOOD, entry("a/x.png", kind))
-        yield Hostile(title=f"tar with a {title}", data=data, says=("a/x.png is no regular file", "remove or replace"))
+        yield Hostile(
+            title=f"tar with a {title}", data=data, says=("a/x.png is not a regular file", "remove or replace")
+        )
 
     def link(info: zipfile.ZipInfo) -> None:
         info.external_attr = 0o120777 << 16

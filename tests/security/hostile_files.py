@@ -1,4 +1,4 @@
-"""Files that mean harm, made and not kept. Each is the fields of one upload, and what should become of it."""
+"""Hostile files, generated on the fly: the fields of one upload, and the expected result."""
 
 from __future__ import annotations
 

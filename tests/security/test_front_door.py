@@ -1,4 +1,4 @@
-"""Somebody without a key: a page of another site in a person's browser, or a program in the network."""
+"""Attackers without a key: a page of another site in a user's browser, or a program in the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies that mean harm, sent over HTTP to the running stack as specs and as other things."""
+"""Hostile request bodies, sent to the running stack as specs and to other endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every hostile file, sent over HTTP to the running stack: refused with a reason, at once, and for little memory."""
+"""Every hostile file, uploaded to the running stack: rejected with a reason, quickly, and with little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody with a key of their own, on every route, with the ids of somebody else."""
+"""Every route, requested with a valid key and the ids of another owner's objects."""
 
 from __future__ import annotations
 

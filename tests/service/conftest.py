@@ -1,4 +1,4 @@
-"""A running service, asked through the client and through the command."""
+"""A running service, used through the client and the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real worker processes on a real database. No broker: a worker polls at its start and every 5 s."""
+"""Real worker processes on a real database, without a broker: workers poll at start and every 5 s."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ class WorkerHarness:
             "TAPELINE_WORKERS": "1",
             "TAPELINE_LEASE_S": str(self.lease_s),
             "TAPELINE_DATA": str(self.data or ""),
+            "TAPELINE_VERIFY_REUSED": os.environ.get("TAPELINE_VERIFY_REUSED", "0"),
         }
         return Settings.from_env(environ, cores=1)
 
@@ -132,8 +133,7 @@ def open_worker_harness(home: Path, url: str, *, data: Path | None = None) -> Wo
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHarness]:
     """On SQLite by default, on both databases in the whole suite."""
-    local = f"sqlite:///{tmp_path / 'tapeline.db'}"
-    url = local if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
     made = open_worker_harness(tmp_path / "home", url)
     yield made
     made.stop()

@@ -1,4 +1,4 @@
-"""Small trainings of every preset, layer, loss and optimizer give the bits that they gave before."""
+"""Small trainings of every preset, layer, loss and optimizer give the committed bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a container looks healthy: asked of real processes, in the way in which compose asks."""
+"""The health check of containers, on real processes, with the command that compose runs."""
 
 from __future__ import annotations
 

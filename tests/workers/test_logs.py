@@ -1,4 +1,4 @@
-"""What stands in the logs of workers: JSON, a line each, and each says which job and which attempt it is about."""
+"""The logs of workers: lines of JSON, each with its job and attempt."""
 
 from __future__ import annotations
 

@@ -10,29 +10,29 @@ from service.states import Request
 from workers.messages import (
     Calibrate,
     Calibrated,
+    Command,
     Done,
     GaveUp,
-    Order,
     Preparing,
     Progress,
     Ready,
     Report,
     Stop,
     Train,
-    decode_order,
+    decode_command,
     decode_report,
     encode,
 )
 
 CLAIM = {"job_id": "job_1", "lease": 2, "lease_s": 15.0, "attempt": 3, "cpu_seconds": 0.5}
-ORDERS: list[tuple[Order, Any]] = [
+COMMANDS: list[tuple[Command, Any]] = [
     (Train(Claim(**CLAIM)), CLAIM),  # type: ignore[arg-type]
     (Calibrate(), {"calibrate": True}),
     (Stop(None), {"stop": None}),
     (Stop(Request.PAUSE), {"stop": "pause"}),
 ]
 REPORTS: list[tuple[Report, Any]] = [
-    (Ready(), {"ready": True}),
+    (Ready({"numpy": "2.3.0"}), {"ready": {"numpy": "2.3.0"}}),
     (Preparing(), {"preparing": True}),
     (Progress(1, 10), {"step": 1, "steps": 10}),
     (Done("succeeded"), {"done": "succeeded"}),
@@ -41,10 +41,10 @@ REPORTS: list[tuple[Report, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("order", "document"), ORDERS)
-def test_an_order_is_the_same_after_the_pipe(order: Order, document: Any) -> None:
-    assert json.loads(encode(order)) == document
-    assert decode_order(encode(order)) == order
+@pytest.mark.parametrize(("command", "document"), COMMANDS)
+def test_a_command_is_the_same_after_the_pipe(command: Command, document: Any) -> None:
+    assert json.loads(encode(command)) == document
+    assert decode_command(encode(command)) == command
 
 
 @pytest.mark.parametrize(("report", "document"), REPORTS)
@@ -54,6 +54,6 @@ def test_a_report_is_the_same_after_the_pipe(report: Report, document: Any) -> N
 
 
 @pytest.mark.parametrize("data", [b"[]", b"{}", b'{"step": "1", "steps": 2}', b'{"other": 1}', b"{"])
-def test_what_is_no_report_is_refused(data: bytes) -> None:
+def test_invalid_reports_are_rejected(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"not a report|Expecting"):
         decode_report(data)

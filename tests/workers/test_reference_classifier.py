@@ -1,4 +1,4 @@
-"""The reference classifier that the package ships: it knows digits, and tells real ones from made ones."""
+"""The bundled reference classifier recognizes digits, and distinguishes real from generated ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_noise_and_copies_get_bad_ones(digits: Dataset, reference: ReferenceClas
 
 
 def test_it_is_what_its_command_makes() -> None:
-    path = BUILT_IN["mnist"].judge
+    path = BUILT_IN["mnist"].reference_classifier
     assert path is not None
     assert path.stat().st_size < 1_500_000
     kept = checkpoint.load(path)
@@ -65,5 +65,5 @@ def test_it_is_what_its_command_makes() -> None:
 
 
 def test_other_data_sets_have_none() -> None:
-    assert BUILT_IN["fashion-mnist"].judge is None
-    assert BUILT_IN["mnist"].judge == BUILT_IN["mnist-10k"].judge
+    assert BUILT_IN["fashion-mnist"].reference_classifier is None
+    assert BUILT_IN["mnist"].reference_classifier == BUILT_IN["mnist-10k"].reference_classifier

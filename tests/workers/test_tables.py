@@ -1,4 +1,4 @@
-"""A table trained by real worker processes: with the same bits when its training process is killed."""
+"""A table trained by real workers gives the same bits when the training process is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processor time and memory of jobs, as real workers measure them."""
+"""CPU time and memory of jobs, measured by real workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers.usage import ChildMeter, OwnMeter
 HELD = Claim(job_id="job_1", lease=2, lease_s=15.0, cpu_seconds=100.0)
 
 
-def test_a_job_tells_what_it_used_as_a_whole_and_in_each_epoch(workers: WorkerHarness) -> None:
+def test_a_job_reports_resources_in_total_and_per_epoch(workers: WorkerHarness) -> None:
     job_id = workers.submit(epochs=3)
     workers.start()
     job = workers.until_end(job_id)
@@ -55,7 +55,7 @@ def test_a_job_that_needs_more_memory_shows_more(workers: WorkerHarness) -> None
     assert more > less + 60e6
 
 
-def test_a_job_goes_on_counting_after_its_child_was_killed(workers: WorkerHarness) -> None:
+def test_a_job_continues_to_count_resources_after_its_child_was_killed(workers: WorkerHarness) -> None:
     job_id = workers.submit(epochs=100)
     worker = workers.start()
     before = workers.until(job_id, lambda job: job.epoch >= 2 and (job.cpu_seconds or 0) > 0)

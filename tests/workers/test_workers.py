@@ -1,4 +1,4 @@
-"""What a person sees of a worker: jobs that end well, whatever happens to the processes."""
+"""Workers as seen by a user: jobs end correctly, whatever happens to the processes."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_killed_child_changes_nothing_not_one_bit(workers: WorkerHarness, undi
 
 
 @pytest.mark.slow
-def test_a_killed_worker_takes_its_child_along_and_another_goes_on(light: WorkerHarness, undisturbed: Job) -> None:
+def test_the_child_of_a_killed_worker_ends_and_another_worker_continues(light: WorkerHarness, undisturbed: Job) -> None:
     job_id = light.submit()
     worker = light.start()
     light.until(job_id, lambda job: job.epoch >= 1)
@@ -209,7 +209,7 @@ DIVERGING: dict[str, Any] = {
 }
 
 
-def test_a_loss_that_is_no_number_any_more_fails_the_job_with_advice(light: WorkerHarness) -> None:
+def test_a_loss_that_is_not_finite_fails_the_job_with_advice(light: WorkerHarness) -> None:
     job_id = light.submit(**DIVERGING)
     light.start()
     job = light.until_end(job_id)

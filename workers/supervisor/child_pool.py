@@ -37,7 +37,7 @@ class ChildPool:
         self._calibrating: ChildProcess | None = None
 
     def take(self) -> ChildProcess | None:
-        """The spare child or a new one, ready for an order; ``None`` if none can be started."""
+        """The spare child or a new one, ready for a command; ``None`` if none can be started."""
         with self._spare_lock:
             child, self._spare = self._spare, None
         if child is not None and not child.alive:
@@ -53,7 +53,7 @@ class ChildPool:
         return None
 
     def give_back(self, child: ChildProcess) -> None:
-        """Return a child that got no order."""
+        """Return a child that got no command."""
         with self._spare_lock:
             if self._spare is None and not self._draining.is_set():
                 self._spare = child

@@ -1,4 +1,4 @@
-"""The supervisor's end of a child process: starts it, sends orders, reads reports, kills it."""
+"""The supervisor's end of a child process: starts it, sends commands, reads reports, kills it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from workers.messages import ChildEndpoint, Order, Ready, Report, decode_report, encode
+from workers.messages import ChildEndpoint, Command, Ready, Report, decode_report, encode
 from workers.supervisor import forking
 
 log = structlog.get_logger()
@@ -58,35 +58,37 @@ def prepare(*, portable_bits: bool) -> None:
     forking.prepare()
 
 
-def _run_child(orders: Connection, reports: Connection) -> None:
+def _run_child(commands: Connection, reports: Connection) -> None:
     """The main function of a child process."""
     forking.begin_child()
     os.setsid()  # Ctrl-C at the terminal must reach the supervisor only, which stops its children
     from workers.training.run import main  # not at the top: the supervisor must not load NumPy
 
-    sys.exit(main(ChildEndpoint(orders, reports)))
+    sys.exit(main(ChildEndpoint(commands, reports)))
 
 
 class ChildProcess:
-    """A child process. It starts at once, and waits for its order.
+    """A child process. It starts at once, and waits for its command.
 
     Raises:
         OSError: no process can be started.
     """
 
     def __init__(self) -> None:
-        orders, self._orders = _PROCESSES.Pipe(duplex=False)
+        commands, self._commands = _PROCESSES.Pipe(duplex=False)
         self._orders_lock = threading.Lock()
         received, reports = _PROCESSES.Pipe(duplex=False)
         # A daemon: if the supervisor exits early, Python terminates the child instead of waiting for it.
-        self._process = _PROCESSES.Process(target=_run_child, args=(orders, reports), daemon=True)
-        with orders, reports, _PROCESS_TABLE:
+        self._process = _PROCESSES.Process(target=_run_child, args=(commands, reports), daemon=True)
+        with commands, reports, _PROCESS_TABLE:
             try:
                 forking.keep_reachable()
                 self._process.start()
             except EOFError as error:
                 raise OSError("the fork server has ended") from error
         self._is_ready = False
+        self.provenance: dict[str, Any] | None = None
+        """What a job gets there; known once the child is ready."""
         self._ended = threading.Event()
         self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(received,), name=f"child-{self.pid}", daemon=True).start()
@@ -102,14 +104,15 @@ class ChildProcess:
         return not self._ended.is_set()
 
     def wait_until_ready(self, timeout_s: float) -> bool:
-        """Wait until the child is ready for an order; false if it is not, and must not get a job."""
-        self._is_ready = self._is_ready or isinstance(self.report(timeout_s), Ready)
+        """Wait until the child is ready for a command; false if it is not, and must not get a job."""
+        if not self._is_ready and isinstance(report := self.report(timeout_s), Ready):
+            self._is_ready, self.provenance = True, dict(report.provenance)
         return self._is_ready
 
-    def send(self, order: Order) -> None:
-        """Send an order. If the child has ended, reading its reports will show it."""
+    def send(self, command: Command) -> None:
+        """Send a command. If the child has ended, reading its reports will show it."""
         with self._orders_lock, contextlib.suppress(OSError):
-            self._orders.send_bytes(encode(order))
+            self._commands.send_bytes(encode(command))
 
     def report(self, timeout_s: float) -> Report | Exited | None:
         """The next report; ``None`` if none arrives in time."""
@@ -127,7 +130,7 @@ class ChildProcess:
             self._ended.wait(EXIT_TIMEOUT_S)
         forking.reap(self.pid)
         with self._orders_lock:  # a second close of the descriptor could hit another file
-            self._orders.close()
+            self._commands.close()
 
     def _exit_code(self) -> int | None:
         if not _PROCESS_TABLE.acquire(timeout=EXIT_TIMEOUT_S):

@@ -45,7 +45,7 @@ class AbandonedOnExit(Exception):
 class JobMonitor:
     """Renews the lease, passes requests on to the child, and kills a child that exceeds its deadline.
 
-    Create it before the child gets its order.
+    Create it before the child gets its command.
 
     Args:
         since: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
@@ -62,7 +62,7 @@ class JobMonitor:
         self._over = threading.Event()
         self._is_fenced = False
         self.has_begun = False
-        """Whether the child has received its order; a death before that does not count against the job."""
+        """Whether the child has received its command; a death before that does not count against the job."""
         self._next_renewal = now + RENEWAL_INTERVAL_S
         self._next_poll = now
         self._stop_sent: float | None = None
@@ -170,7 +170,7 @@ class JobMonitor:
         if self._is_fenced:
             return self._hand_back("could not renew in time")
         if not self.has_begun:
-            return self._hand_back("the training process ended before it received its order")
+            return self._hand_back("the training process ended before it received its command")
         return self._report_death(f"the training process ended with code {exit_code}")
 
     def _hand_back_unresponsive(self) -> str:

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
@@ -52,6 +52,8 @@ class Supervisor:
         self._close_lock = threading.Lock()
         self._is_closed = False
         self._children = ChildPool(self._draining)
+        self._provenance: dict[str, Any] | None = None
+        """What jobs get here; known once a child is ready."""
         self._heartbeat = Heartbeat(settings.home, "worker")
         self._poller = threading.Thread(target=self._poll_repeatedly, name="poll", daemon=True)
 
@@ -118,6 +120,10 @@ class Supervisor:
             return False
         # Only with a child: a worker whose children die at once is not healthy, although its loop runs.
         self._heartbeat.beat()
+        if child.provenance != self._provenance:
+            self._provenance = child.provenance
+            with contextlib.suppress(SQLAlchemyError):  # the poll does it again
+                self._check_in()
         claim = None
         requested_at = time.monotonic()
         try:
@@ -138,7 +144,7 @@ class Supervisor:
                 self._held.discard(claim)
                 # If the monitor failed, this worker may still hold the claim.
                 self._may_hold_unknown_claims = self._may_hold_unknown_claims or not is_settled
-        return has_begun  # if children die before they get their order, leave the job to another worker
+        return has_begun  # if children die before they get their command, leave the job to another worker
 
     def _claim(self) -> Claim | None:
         with self._claim_lock:
@@ -164,7 +170,7 @@ class Supervisor:
             self._may_hold_unknown_claims = False
 
     def _train(self, claim: Claim, child: ChildProcess, *, since: float) -> bool:
-        """Monitor a job until its lease has ended; returns whether the child received its order."""
+        """Monitor a job until its lease has ended; returns whether the child received its command."""
         bound = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
         log.info("training", child=child.pid)
         try:
@@ -225,5 +231,6 @@ class Supervisor:
                 slots=self._settings.workers,
                 running=len(self._held),
                 draining=self._draining.is_set(),
+                provenance=self._provenance,
             ),
         )

@@ -59,7 +59,7 @@ def commit_epoch(
             files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
         has_samples = preprocessing is None  # rows of a table are no images
         if has_samples and (done.is_last or done.epoch % run.spec.samples.every_epochs == 0):
-            picture, samples_digest = _samples(trainer, diagnostics, run.spec.samples.count, class_names)
+            picture, samples_digest = samples_of(trainer, diagnostics, run.spec.samples.count, class_names)
             files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
     except OSError:
         run.discard(file.path for file in files)
@@ -96,7 +96,7 @@ def _write(run: TrainingRun, kind: ArtifactKind, epoch: int, data: bytes) -> Sto
     return run.artifacts.write(run.claim.job_id, kind, epoch, run.claim.lease, data)
 
 
-def _samples(
+def samples_of(
     trainer: Trainer, diagnostics: TrainingDiagnostics, count: int, class_names: Sequence[str]
 ) -> tuple[bytes, str]:
     """A sample grid of the current network, and the digest of the arrays that it shows."""
@@ -109,7 +109,7 @@ def _samples(
             return picture, _digest_arrays([shown.predictions, shown.confidences])
         case GanTrainer():
             images = trainer.samples(count)
-            return grids.sample_grid(images, verdicts=diagnostics.verdicts(images)), _digest_arrays([images])
+            return grids.sample_grid(images, sample_classes=diagnostics.classify(images)), _digest_arrays([images])
 
 
 def weights_digest(state: State) -> str:

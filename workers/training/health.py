@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine import EpochDone, GanTrainer, ReferenceClassifier, generator_for
 from service.diagnosis.rules import DiagnosticsTracker
-from service.pictures.grids import Verdicts
+from service.pictures.grids import SampleClasses
 from service.spec.findings import Finding
 from service.spec.schema import GanSpec, Spec
 from service.storage.tables import Epoch
@@ -47,12 +47,12 @@ class TrainingDiagnostics:
         """The finding that stops the job (``health.stop_on``), if there is one."""
         return next((finding for finding in self.findings if finding.code in self._spec.health.stop_on), None)
 
-    def verdicts(self, images: Images) -> Verdicts | None:
+    def classify(self, images: Images) -> SampleClasses | None:
         """The reference classifier's predictions for samples (count, rows, columns), if there is one."""
         if self._reference is None:
             return None
         seen = self._reference.evaluate(images)
-        return Verdicts(seen.labels.tolist(), seen.confidences.tolist())
+        return SampleClasses(seen.labels.tolist(), seen.confidences.tolist())
 
     def replay(self, epochs: Sequence[Epoch]) -> None:
         """Restore the findings from the stored epochs of a training that continues."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import platform
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from service.datasets import BUILT_IN, Dataset
+from service.datasets import Dataset
+from service.datasets.builtins import reference_classifier_sha256
 from workers.training import code
 
 
@@ -21,10 +21,13 @@ def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
     Args:
         evaluated: whether the metrics include scores of the dataset's reference classifier, if it has one.
     """
-    known = BUILT_IN.get(dataset.info.name)
-    judge = known.judge if evaluated and known is not None else None
-    scored = {"judge": f"sha256:{hashlib.sha256(judge.read_bytes()).hexdigest()}"} if judge is not None else {}
-    return {**machine(), "code": code.digest(), "dataset": dataset.sha256, **scored}
+    reference = reference_classifier_sha256(dataset.info.name) if evaluated else None
+    return {**of_any_job(), "dataset": dataset.sha256, **({"judge": reference} if reference else {})}
+
+
+def of_any_job() -> dict[str, Any]:
+    """The part that does not depend on the data."""
+    return {**machine(), "code": code.digest()}
 
 
 @functools.cache

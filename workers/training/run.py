@@ -18,8 +18,9 @@ from service.datasets import Dataset, DatasetError
 from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import LeaseLost
+from service.errors import JobNotFound, LeaseLost
 from service.jobs.leases import Claim
+from service.jobs.reuse.takeover import Outcome
 from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
@@ -36,11 +37,13 @@ from workers.messages import Calibrate, Calibrated, ChildEndpoint, Done, GaveUp,
 from workers.retry import OUTAGE_ERRORS
 from workers.training import build, calibrate, forks, limits
 from workers.training.build import Trainer
+from workers.training.earlier import reuse
+from workers.training.earlier.investigation import NothingToReplay, investigate
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
-from workers.training.provenance import machine, provenance
+from workers.training.provenance import machine, of_any_job, provenance
 from workers.training.testing import test_scores
-from workers.training.training_run import StopOrdered, TrainingRun, check_stop
+from workers.training.training_run import StopRequested, TrainingRun, check_stop
 from workers.usage import OwnMeter
 
 log = structlog.get_logger()
@@ -59,14 +62,14 @@ class _StopOnFinding(Exception):
 
 
 def main(endpoint: ChildEndpoint) -> int:
-    """Wait for an order, carry it out, and exit."""
+    """Wait for a command, carry it out, and exit."""
     logs.configure("child")
     limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
     database = Database(settings.database_url, application="tapeline-child")
-    endpoint.send(Ready())
+    endpoint.send(Ready(of_any_job()))
     _warm_up(database)
-    match endpoint.first_order():
+    match endpoint.first_command():
         case Calibrate():
             endpoint.send(Calibrated(calibrate.measure()))
         case Train(claim):
@@ -85,7 +88,7 @@ def main(endpoint: ChildEndpoint) -> int:
 
 def _warm_up(database: Database) -> None:
     """Run the first statements of a job for a job that does not exist: this opens the connection and compiles the
-    statements, which halves the time of the first order."""
+    statements, which halves the time of the first command."""
     session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
     begin = functools.partial(session.begin, machine())
     for statement in (session.read_job, begin, session.checkpoints, session.finished_epochs):
@@ -113,11 +116,16 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
             spec=spec,
             meter=meter,
         )
+        if job.investigation is not None:
+            run.lease.begin(of_any_job())
+            reach("began")
+            investigate(run, functools.partial(_load_data, run, settings))
+            return "succeeded"
         dataset = _load_data(run, settings, job)
         limits.limit_memory(costs.peak_bytes(spec, shape_of(dataset.info)))
         preprocessing = _preprocessing(run, dataset)
-        return _loop(run, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
-    except StopOrdered:
+        return _loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
+    except StopRequested:
         lease.hand_back(endpoint.request, used=meter.total())
         reach("handed_back")
         return "handed back"
@@ -129,6 +137,8 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
         return fail(_stopped_on(error.finding, _last_good_checkpoint(lease)))
     except DatasetError as error:
         return fail({"code": error.code, "message": str(error)})
+    except (NothingToReplay, JobNotFound) as error:
+        return fail({"code": ErrorCode.NOT_COMPARABLE, "message": str(error)})
     except _InitialCheckpointLost as error:
         hint = "fork the parent again, or restore the file and retry"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
@@ -178,12 +188,17 @@ def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
     return dataset
 
 
-def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None) -> str:
+def _loop(
+    run: TrainingRun, settings: Settings, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
+) -> str:
     origin = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
     if preprocessing is not None:
         origin["preprocessing"] = preprocessing.document()
     job = run.lease.begin(origin)
     reach("began")
+    outcome = reuse.take_over(run, job, origin, dataset, preprocessing, verified_share=settings.verify_reused)
+    if outcome is not Outcome.GOES_ON:
+        return outcome.value
     _restore(run, trainer, job.start_epoch)
     reach("restored")
     diagnostics = _diagnostics(run, trainer, dataset)
@@ -218,7 +233,7 @@ def _loop(run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: P
                 began = time.monotonic()
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
-    scores = test_scores(run, trainer, dataset)
+    scores = test_scores(run, trainer, dataset, preprocessing)
     reach("tested")
     orphans = run.lease.succeed(
         run.lease.digest(weights, scores),

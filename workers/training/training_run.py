@@ -17,7 +17,7 @@ from workers.usage import OwnMeter
 log = structlog.get_logger()
 
 
-class StopOrdered(Exception):
+class StopRequested(Exception):
     """The supervisor ordered the child to hand the job back."""
 
 
@@ -45,11 +45,11 @@ class TrainingRun:
             log.warning("files not removed", error=str(error))
 
     def check_stop(self) -> None:
-        """Raise ``StopOrdered`` if the supervisor has ordered a stop."""
+        """Raise ``StopRequested`` if the supervisor has ordered a stop."""
         check_stop(self.endpoint)
 
 
 def check_stop(endpoint: ChildEndpoint) -> None:
-    """Raise ``StopOrdered`` if the supervisor has ordered a stop."""
+    """Raise ``StopRequested`` if the supervisor has ordered a stop."""
     if endpoint.stopping:
-        raise StopOrdered
+        raise StopRequested

@@ -1,6 +1,6 @@
-"""The primitives ``conv2d`` and ``conv2d_transpose``, made of three products: gather, scatter and correlate.
+"""The primitives ``conv2d`` and ``conv2d_transpose``, composed of three products: gather, scatter and correlate.
 
-Each of the three is linear in both of its arguments, and the VJPs of each are the other two. So convolutions have
+Each product is linear in both of its arguments, and its VJPs are the other two products. So convolutions have
 derivatives of any order.
 """
 
@@ -18,9 +18,9 @@ from engine.ops.linalg import sum_along_rows
 
 
 def _prefer_adjoint(geometry: Convolution) -> bool:
-    """Whether to compute by the patches of the output, as the adjoint of the mirrored convolution; stride 1 only.
+    """Whether to compute with patches of the output, as the adjoint of the mirrored convolution. Only for stride 1.
 
-    Patches of the side with fewer channels are cheaper: a layer of 32 channels and one filter copies a 32nd that way.
+    Patches of the side with fewer channels are cheaper: a layer with 32 channels and one filter then copies only 1/32.
     """
     return geometry.filters < geometry.channels and geometry.rows.stride == 1
 
@@ -48,7 +48,7 @@ gather: Primitive = Primitive(
     _gather,
     lambda y, x, w, geometry: lambda g: scatter(g, w, geometry=geometry),
     lambda y, x, w, geometry: lambda g: correlate(x, g, geometry=geometry),
-    doc="Images y from images x, by the weights w: see :meth:`Convolution.gather`.",
+    doc="Images y from images x and weights w: see :meth:`Convolution.gather`.",
 )
 scatter: Primitive = Primitive(
     "scatter_patches",
@@ -62,7 +62,7 @@ correlate: Primitive = Primitive(
     _correlate,
     lambda w, x, y, geometry: lambda g: scatter(y, g, geometry=geometry),
     lambda w, x, y, geometry: lambda g: gather(x, g, geometry=geometry),
-    doc="Weights w from images x and y: the gradient of a product of :data:`gather` for w.",
+    doc="Weights w from images x and y: the gradient of :data:`gather` with respect to w.",
 )
 
 
@@ -107,16 +107,16 @@ conv2d = Primitive(
     _conv2d_back_weight,
     _back_bias,
     graph=[None, None, _back_bias_graph],
-    doc="""Images x (batch, height, width, channels) under the filters w (kernel, kernel, channels, filters).
+    doc="""Convolution of images x (batch, height, width, channels) with filters w (kernel, kernel, channels, filters).
 
-    Gives (batch, rows, columns, filters), with ``b`` (filters,) added. It is a correlation, as in all such libraries:
+    Returns (batch, rows, columns, filters), with ``b`` (filters,) added. As in other libraries, it is a correlation:
     the kernel is not flipped. See :func:`~engine.ops.images.geometry.window` for ``stride`` and ``padding``.
     """,
 )
 
 
 def _leading_back(x: Any, w: Any, stride: int, padding: Padding) -> Convolution:
-    """The geometry of the convolution whose adjoint leads from x to larger images."""
+    """The geometry of the convolution whose adjoint maps x to larger images."""
     if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
         raise ShapeError(
             f"conv2d_transpose: images {x.shape} and weight {w.shape}: they must be (batch, height, width, channels) "
@@ -130,7 +130,7 @@ def _leading_back(x: Any, w: Any, stride: int, padding: Padding) -> Convolution:
 
 
 def _exchanged(w: Any) -> Any:
-    """Weights with channels and filters exchanged."""
+    """Weights with channels and filters swapped."""
     return w.transpose(0, 1, 3, 2)
 
 

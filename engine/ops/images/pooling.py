@@ -1,6 +1,6 @@
-"""Primitives that shrink and enlarge images (batch, height, width, channels): max pooling and upsampling.
+"""Pooling and upsampling of images (batch, height, width, channels).
 
-In memory images lie as planes (:mod:`engine.ops.images.geometry`).
+The memory layout of images is planes (:mod:`engine.ops.images.geometry`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _max_pool2d(x: Array, size: int = 2) -> Array:
 
 
 def _parts(size: int) -> list[tuple[slice, slice, slice]]:
-    """The pixels of all windows, one of each at a time, as an index of planes."""
+    """Indices into planes: each selects one pixel of every window."""
     return [(slice(None), slice(i, None, size), slice(j, None, size)) for i in range(size) for j in range(size)]
 
 
@@ -54,7 +54,7 @@ def _max_pool2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
         for start in range(0, len(gradient), step):
             some = slice(start, start + step)
             planes, largest, outputs = (to_planes(array)[some] for array in (x, y, g))
-            free: Any = None  # where no part before was the largest of its window
+            free: Any = None  # mask of windows whose maximum was not found yet
             for part in parts[:-1]:
                 here = np.equal(planes[part], largest)
                 first = here if free is None else np.logical_and(here, free)
@@ -74,7 +74,7 @@ def _unpool(g: Array, x: Array, y: Array, size: int) -> Array:
 
 
 def _pick(h: Array, x: Array, y: Array, size: int) -> Array:
-    """Of each window of h the element at the place where x has its maximum y: the adjoint of :func:`_unpool`."""
+    """The element of each window of h at the position of the maximum y of x: the adjoint of :func:`_unpool`."""
     chosen = np.multiply(h, _max_pool2d_back(y, x, size)(np.ones_like(y)))
     return _sum_pool2d(chosen, size)
 
@@ -87,10 +87,10 @@ max_pool2d = Primitive(
     _max_pool2d,
     _max_pool2d_back,
     graph=[lambda y, x, size=2: lambda g: _unpooled(g, x=plain(x), y=plain(y), size=size)],
-    doc="""The largest of each window of size x size pixels: (batch, height / size, width / size, channels).
+    doc="""The maximum of each window of size x size pixels: (batch, height / size, width / size, channels).
 
-    The gradient goes to the first of several equal maxima, in the order of reading: sharing it, as ``max`` does,
-    would cost another pass.
+    The gradient goes to the first of several equal maxima, in reading order. Sharing it, as ``max`` does, would cost
+    another pass.
     """,
 )
 
@@ -132,9 +132,9 @@ upsample2d: Primitive = Primitive(
     "upsample2d",
     _upsample2d,
     lambda y, x, size=2: lambda g: sum_pool2d(g, size=size),
-    doc="""Each pixel size x size times: nearest-neighbour upsampling.
+    doc="""Nearest-neighbour upsampling: repeats each pixel size x size times.
 
-    With a convolution after it, it does a transposed convolution's work without that one's checkerboards (Odena et
-    al. 2016, "Deconvolution and checkerboard artifacts").
+    Followed by a convolution, it replaces a transposed convolution without checkerboard patterns (Odena et al. 2016,
+    "Deconvolution and checkerboard artifacts").
     """,
 )

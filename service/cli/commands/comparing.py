@@ -18,7 +18,7 @@ from service.cli.text import KEY_METRICS, differences, duration, short_ids, stat
 from service.client import Client, Job
 from service.spec.metric_info import describe, number
 
-_ABOUT: Final = ("name", "tags", "priority")
+_ABOUT: Final = ("name", "tags", "priority", "reuse")
 """Fields of a spec that do not affect training."""
 _MAX_COLUMN: Final = 24
 

@@ -16,6 +16,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TransferSpeedColumn,
 )
@@ -34,6 +35,8 @@ _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SHOWN_CLASSES: Final = 10
 _SHOWN_COLUMNS: Final = 12
 _NAMED_FILES: Final = 5
+_READING: Final = "reading"
+"""What the service does when all is sent."""
 
 
 @click.group("datasets", invoke_without_command=True)
@@ -93,7 +96,7 @@ def show_dataset(target: Target, name: str) -> None:
 @click.option(
     "--on-bad",
     type=click.Choice([*OnBad]),
-    help="skip leaves out image files that are truncated or no images, and names them (default: error).",
+    help="skip leaves out image files that are truncated or not images, and lists them (default: error).",
 )
 @click.option(
     "--validation-fraction",
@@ -102,11 +105,14 @@ def show_dataset(target: Target, name: str) -> None:
 )
 @click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one).")
 @click.option(
+    "--split", "split_column", help="Column of a table that says the part of each row: train, validation (val) or test."
+)
+@click.option(
     "--type",
     "types",
     multiple=True,
     metavar="COLUMN=TYPE",
-    help="Type of a column that is not to be detected: number, category, date or ignore. Repeatable.",
+    help="Type of a column, instead of the detected one: number, category, date or ignore. Repeatable.",
 )
 @service_options
 @click.pass_obj
@@ -119,6 +125,7 @@ def upload(
     on_bad: OnBad | None,
     validation_fraction: float | None,
     target_column: str | None,
+    split_column: str | None,
     types: tuple[str, ...],
 ) -> None:
     """Upload a dataset, or a new version of one.
@@ -141,13 +148,16 @@ def upload(
         else:
             by_field = _by_field(paths)
         client = stack.enter_context(target.client())
-        bar = stack.enter_context(_bar(DownloadColumn(), TransferSpeedColumn()))
+        bar = stack.enter_context(_bar(_DoneColumn(), _SpeedColumn()))
         task = bar.add_task("uploading", total=sum(path.stat().st_size for path in by_field.values()))
+
+        def on_reading(share: float) -> None:
+            bar.update(task, description=_READING, total=1.0, completed=share)
 
         def on_progress(count: int) -> None:
             bar.advance(task, count)
             if bar.tasks[task].finished:
-                bar.update(task, description="reading", total=None)  # the service does
+                on_reading(0.0)
 
         item = client.upload(
             name,
@@ -157,8 +167,10 @@ def upload(
             channels=channels.value if channels is not None else None,
             on_bad=on_bad.value if on_bad is not None else None,
             target=target_column,
+            split=split_column,
             types=_types(types),
             on_progress=on_progress,
+            on_reading=on_reading,
         )
     if target.as_json:
         click.echo(to_json(item))
@@ -188,7 +200,7 @@ def _types(given: Sequence[str]) -> dict[str, str]:
 
 
 def _tell_report(item: Mapping[str, Any]) -> None:
-    """What the import of a table decided and left out."""
+    """The report of a table's import: detected types, and omitted columns and rows."""
     report = item["report"] or {}
     kinds = ", ".join(f"{visible(column['name'])} ({column['type']})" for column in item["columns"][:_SHOWN_COLUMNS])
     more = len(item["columns"]) - _SHOWN_COLUMNS
@@ -210,7 +222,7 @@ def _shape(item: Mapping[str, Any]) -> str:
 
 
 def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
-    """The name and the files of what was given: ``mine photos/``, ``photos/ --name mine`` or ``photos/``."""
+    """Name and files from the arguments: ``mine photos/``, ``photos/ --name mine`` or ``photos/``."""
     if name is None and len(paths) > 1:
         name, paths = str(paths[0]), paths[1:]
     for path in paths:
@@ -220,7 +232,7 @@ def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, 
 
 
 def _say_left_out(count: int, files: Sequence[str]) -> None:
-    """Name what an import left out, on stderr."""
+    """Print to stderr what an import left out."""
     more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
     lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
     click.echo(f"left out {count:,} that cannot be read:\n  {lines}{more}", err=True)
@@ -257,8 +269,26 @@ def _by_field(paths: tuple[Path, ...]) -> dict[str, Path]:
     return by_field
 
 
+class _DoneColumn(DownloadColumn):
+    """The bytes that were sent; then the share of them that the service has read."""
+
+    def render(self, task: Task) -> Text:
+        """The column."""
+        if task.description != _READING:
+            return super().render(task)
+        return Text(f"{task.percentage:.0f}%", "progress.percentage")
+
+
+class _SpeedColumn(TransferSpeedColumn):
+    """How fast bytes are sent; nothing while the service reads them."""
+
+    def render(self, task: Task) -> Text:
+        """The column."""
+        return Text("") if task.description == _READING else super().render(task)
+
+
 def _bar(*columns: ProgressColumn) -> Progress:
-    """A bar on stderr, and nothing where that is no terminal."""
+    """A progress bar on stderr; nothing if that is not a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"), BarColumn(), *columns, console=console, transient=True,

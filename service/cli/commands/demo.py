@@ -17,7 +17,7 @@ from rich.console import Console
 
 from service.cli.commands.up import cores, interrupt, say
 from service.cli.errors import Failure
-from service.cli.progress import Watched, display_of, explain, follow
+from service.cli.progress import FollowedJob, display_of, explain, follow
 from service.cli.target import Target, service_options
 from service.cli.text import duration_s, key_metrics
 from service.client import ApiError, Client, ClientError
@@ -46,12 +46,12 @@ def demo(target: Target) -> None:
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
     _FOLDER.mkdir(exist_ok=True)  # fail before training, not after
-    jobs: list[Watched] = []
+    jobs: list[FollowedJob] = []
     with _service(target, console) as (client, later):
         console.print("10,000 handwritten digits: 8,500 for training, 1,500 for validation.")
         try:
             for spec in SPECS:
-                jobs.append(Watched.of(client.submit(spec)))  # noqa: PERF401 - one by one, for _cancel
+                jobs.append(FollowedJob.of(client.submit(spec)))  # noqa: PERF401 - one by one, for _cancel
             with display_of(jobs, console) as display:
                 follow(lambda: Client(client.server, client.key), jobs, display)
         except BaseException:  # also on Ctrl-C: the next start would resume these jobs
@@ -120,9 +120,9 @@ def _start(settings: Settings, console: Console) -> LocalStack:
     return stack
 
 
-def _cancel(client: Client, jobs: Sequence[Watched], console: Console) -> None:
+def _cancel(client: Client, jobs: Sequence[FollowedJob], console: Console) -> None:
     """Cancel unfinished jobs, and print the final state of each."""
-    ended: list[tuple[Watched, str]] = []
+    ended: list[tuple[FollowedJob, str]] = []
     with suppress(ClientError):
         for job in jobs:
             with suppress(ApiError):  # already ended

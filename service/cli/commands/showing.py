@@ -124,6 +124,8 @@ def _metrics(job: Job, results: Mapping[str, Any]) -> list[str]:
 
 
 def _lineage(client: Client, job: Job) -> list[str]:
+    if job.reused_from is not None:
+        return [f"{job['reused_epochs']} of {job.epochs} epochs taken over from {job.reused_from}"]
     if job.parent_id is None:
         return []
     try:

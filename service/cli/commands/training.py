@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from service.cli.errors import Failure
-from service.cli.progress import Watched, display_of, explain, follow
+from service.cli.progress import FollowedJob, display_of, explain, follow
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import about, changed_settings, fold_means, print_rows, to_json
 from service.client import Client, Job
@@ -134,7 +134,7 @@ def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
     if not watch or target.as_json:
         click.echo(to_json(jobs[0]) if target.as_json else "\n".join(job.id for job in jobs))
         return
-    watched = [Watched.of(job) for job in jobs]
+    watched = [FollowedJob.of(job) for job in jobs]
     with display_of(watched, Console(highlight=False)) as display:
         follow(target.client, watched, display)
     with target.client() as client:
@@ -165,7 +165,7 @@ def _watch(target: Target, job: Job) -> None:
                 if event.type in ("snapshot", "end"):
                     status, error = event.data["status"], event.data.get("error")
     else:
-        watched = Watched.of(job)
+        watched = FollowedJob.of(job)
         try:
             with display_of([watched], Console(highlight=False)) as display:
                 follow(target.client, [watched], display)

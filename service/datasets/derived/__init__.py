@@ -1,1 +1,1 @@
-"""Built-in datasets that are made from others, the same on every machine."""
+"""Built-in datasets that are generated from others, identically on every machine."""

@@ -1,7 +1,7 @@
-"""Stacked MNIST: three digits as the red, green and blue channel of one image, so that there are 1,000 modes.
+"""Stacked MNIST: three digits as the red, green and blue channels of one image, which makes 1,000 modes.
 
-Metz, Poole, Pfau and Sohl-Dickstein, "Unrolled generative adversarial networks" (2017), section 3.3.1, count the modes
-that a GAN finds by such data. Here every mode is as frequent as every other, to one image.
+Metz, Poole, Pfau and Sohl-Dickstein, "Unrolled generative adversarial networks" (2017), section 3.3.1, use such data to
+count the modes that a GAN covers. Here, the frequencies of all modes differ by at most one image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def stack(
     """``count`` images (count, rows, columns, 3) of digits from ``images``, and the digit in red of each.
 
     Args:
-        part: another one gives other images. All randomness is of raw 64-bit numbers, whose stream NumPy keeps.
+        part: each part gets different images. Uses raw 64-bit random numbers, whose stream NumPy guarantees.
     """
     raw = np.random.SFC64(np.random.SeedSequence([_SEED, part])).random_raw((4, count))
     modes = (np.arange(count) % MODES)[np.argsort(raw[3], kind="stable")]

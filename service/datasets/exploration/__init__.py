@@ -1,7 +1,7 @@
-"""What is in a dataset, for a person to look at: classes, examples, rows and columns.
+"""Exploration of datasets: classes, examples, rows, and statistics of columns.
 
-explorer.py   what the web process asks, kept for the next time
-choosing.py   which examples a page shows
+explorer.py   the interface for the web process, with a cache
+choosing.py   selects the examples of a page
 columns.py    statistics of a table's columns
-cells.py      values of a table as a person writes them
+cells.py      formats the values of a table
 """

@@ -1,4 +1,4 @@
-"""Values of a table as a person writes them: arrays have numbers for all of them."""
+"""Converts the stored numbers of a table back to the values that users see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def cell(value: float, column: Mapping[str, Any]) -> float | int | str | None:
-    """A number, a category's text or a date as text; ``None``: missing."""
+    """The value of a cell: a number, a category, or a date as text; ``None`` if missing."""
     if math.isnan(value):
         return None
     if "categories" in column:
@@ -23,7 +23,7 @@ def cell(value: float, column: Mapping[str, Any]) -> float | int | str | None:
 
 
 def date(days: float) -> str:
-    """Days since 1970 as an ISO date, with the time of day where there is one."""
+    """Days since 1970-01-01 as an ISO date, with the time of day if it is not midnight."""
     moment = _EPOCH + timedelta(days=days)
     moment = (moment + timedelta(microseconds=500)).replace(microsecond=0)
     return f"{moment:%Y-%m-%d}" if moment.hour == moment.minute == moment.second == 0 else f"{moment:%Y-%m-%d %H:%M:%S}"

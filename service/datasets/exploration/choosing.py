@@ -1,4 +1,4 @@
-"""Which examples of a part a page shows."""
+"""Selects the examples of a part to show."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 
 def class_counts(labels: NDArray[Any], classes: int) -> list[int]:
-    """How many examples there are of each class."""
+    """Number of examples of each class."""
     counted: list[int] = np.bincount(labels, minlength=classes).tolist()
     return counted
 
 
 def places(labels: NDArray[Any], label: int | None, *, start: int, limit: int) -> tuple[list[int], int | None]:
-    """The first places from ``start`` on with this label, and where the next page starts.
+    """The first indices from ``start`` on with this label, and the start of the next page.
 
     Args:
-        label: ``None``: any.
+        label: ``None`` for any label.
     """
     if label is None:
         found = np.arange(start, min(start + limit + 1, len(labels)))

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from service.datasets.exploration.cells import cell
 
 MAX_ROWS: Final = 200_000
-"""Of longer tables so many rows at even distances are looked at."""
+"""Maximum number of rows for statistics; of longer tables, rows at even distances are used."""
 BINS: Final = 20
 MAX_CATEGORIES: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnStatistics:
-    """What the values of one column are like; ``None`` where that makes no sense for its type, or it has no value.
+    """Statistics of one column; ``None`` for those that do not apply to its type, or if it has no values.
 
     Attributes:
-        missing: rows without a value, of those that were looked at.
-        low, high: the least and the greatest value.
-        histogram: rows in each of equal intervals from ``low`` to ``high``.
-        categories: the most frequent ones with their rows.
-        distinct: how many categories occur.
+        missing: number of rows without a value, of the rows used.
+        low, high: the smallest and the largest value.
+        histogram: number of rows in each of equal intervals from ``low`` to ``high``.
+        categories: the most frequent categories with their number of rows.
+        distinct: number of categories that occur.
     """
 
     name: str
@@ -43,14 +43,14 @@ class ColumnStatistics:
 
 @dataclass(frozen=True, slots=True)
 class TableStatistics:
-    """Of all columns, out of so many rows."""
+    """Statistics of all columns, and the number of rows used."""
 
     rows: int
     columns: Sequence[ColumnStatistics]
 
 
 def statistics(parts: Sequence[NDArray[Any]], columns: Sequence[Mapping[str, Any]]) -> TableStatistics:
-    """Statistics over all parts, a column at a time."""
+    """Statistics over all parts. Reads one column at a time."""
     step = max(1, -(-sum(map(len, parts)) // MAX_ROWS))
     seen = [part[::step] for part in parts]
     found = [_column(np.concatenate([part[:, place] for part in seen]), column) for place, column in enumerate(columns)]
@@ -71,7 +71,7 @@ def _column(values: NDArray[np.float64], column: Mapping[str, Any]) -> ColumnSta
         distinct = int(np.count_nonzero(counts))
         return ColumnStatistics(name=name, type=kind, missing=missing, categories=frequent, distinct=distinct)
     low, high = float(present.min()), float(present.max())
-    with np.errstate(over="ignore", invalid="ignore"):  # of numbers near the largest
+    with np.errstate(over="ignore", invalid="ignore"):  # for values near the largest float
         mean, deviation = float(present.mean()), float(present.std())
         spread = high - low
         bins = np.minimum((present - low) / spread * BINS, BINS - 1) if 0 < spread < np.inf else np.zeros(len(present))

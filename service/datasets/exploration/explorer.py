@@ -1,29 +1,20 @@
-"""What the web process asks of a dataset. Counts and statistics are kept: they cost a pass over the data."""
+"""Exploration of datasets for the web process. Counts and statistics are cached: they need a pass over the data."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from service.datasets.cache import Dataset, Examples
 from service.datasets.exploration import choosing
 from service.datasets.exploration.cells import cell
 from service.datasets.exploration.columns import TableStatistics, statistics
-from service.datasets.info import DatasetInfo
+from service.datasets.info import DatasetInfo, PartName
 from service.datasets.repository import DatasetRepository
 
-_KEPT: Final = 64
-
-
-class PartName(StrEnum):
-    """The parts of a dataset."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
+_MAX_CACHED: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +24,27 @@ class ShownExample:
     index: int
     label: int
     input: Any
-    """An image, or the row's values by column."""
+    """An image, or the values of a row by column name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExamplePage:
-    """Some examples, and where the next ones start."""
+    """A page of examples, and the start of the next page."""
 
     examples: Sequence[ShownExample]
     next_index: int | None
 
 
 class DatasetExplorer:
-    """Looks into datasets."""
+    """Reads examples, counts and statistics of datasets."""
 
     def __init__(self, repository: DatasetRepository) -> None:
         self._repository = repository
-        self._counts = functools.lru_cache(_KEPT)(self._count)
-        self._statistics = functools.lru_cache(_KEPT)(self._measure)
+        self._counts = functools.lru_cache(_MAX_CACHED)(self._count)
+        self._statistics = functools.lru_cache(_MAX_CACHED)(self._measure)
 
     def class_counts(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:
-        """Examples of each class, for each part that there is.
+        """Number of examples of each class, for each part of the dataset.
 
         Raises:
             DatasetError: its files cannot be read.
@@ -61,7 +52,7 @@ class DatasetExplorer:
         return self._counts(info)
 
     def column_statistics(self, info: DatasetInfo) -> TableStatistics:
-        """Of a table, over the training and validation rows.
+        """Column statistics of a table, over the training and validation rows.
 
         Raises:
             DatasetError: its files cannot be read.
@@ -77,7 +68,7 @@ class DatasetExplorer:
         return self._page(info, part, label, start, limit, lambda image: image)
 
     def rows(self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int) -> ExamplePage:
-        """Rows of a table, with their values as a person writes them.
+        """Rows of a table, with values for display.
 
         Raises:
             DatasetError: its files cannot be read.

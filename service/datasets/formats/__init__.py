@@ -1,1 +1,1 @@
-"""Readers of dataset files: IDX and NPZ. They trust no header."""
+"""Readers of dataset files: IDX, NPZ, archives of images, and CSV. They treat all files as untrusted."""

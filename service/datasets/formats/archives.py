@@ -1,7 +1,7 @@
-"""Zip and tar archives (also gzipped) from strangers, a member at a time. Nothing is unpacked to disk.
+"""Reads untrusted zip and tar archives (also gzipped) one member at a time. Nothing is unpacked to disk.
 
-What a directory or a header promises is limited before it is believed: how many members there are, how long their names
-are, and what they unpack to.
+The numbers in directories and headers (count of members, length of names, unpacked sizes) are checked against limits
+before they are used.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from service.datasets.errors import DatasetBroken, DatasetError
 from service.datasets.formats.streams import Gunzip
 
 SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
-"""Of archives, to recognise those inside an archive."""
+"""File name extensions of archives, to recognize archives inside an archive."""
 MAX_MEMBERS: Final = 400_000
 MAX_MEMBER_BYTES: Final = 64 * 2**20
 MAX_NAME: Final = 1000
-"""The most characters of a member's path."""
+"""Maximum length of a member's path, in characters."""
 MAX_UNPACKED_BYTES: Final = 2 * 2**30
-"""The most that all members together may unpack to."""
+"""Maximum unpacked size of all members together."""
 MAX_RATIO: Final = 100
-"""Times that an archive may unpack to its own size, past the first ``_FREE_BYTES``."""
+"""Maximum compression ratio of an archive, beyond the first ``_FREE_BYTES``."""
 _FREE_BYTES: Final = 64 * 2**20
 _MAX_HEADER_BYTES: Final = 2**16
-"""Of what a tar says about one member, such as its long name."""
+"""Maximum size of the extended headers of a tar member, such as its long name."""
 _DIRECTORY_ENTRY_BYTES: Final = 512
 _END: Final = struct.Struct("<4s4H2LH")
 _END_64: Final = struct.Struct("<4sQ2H2L4Q")
@@ -48,12 +48,12 @@ _ENCRYPTED: Final = 0x1
 _MEMBER_RAISES: Final = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
 )  # fmt: skip
-"""When the content of a zip's member is damaged; its other members may be sound."""
+"""Raised for damaged content of a zip member; other members may be intact."""
 _RAISES: Final = (*_MEMBER_RAISES, tarfile.TarError, struct.error)
 
 
 class UnreadableMember(ValueError):
-    """One file of an archive cannot be read; the message says why."""
+    """A file of an archive cannot be read; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class Member:
     """A file in an archive.
 
     Attributes:
-        name: its path, relative, with slashes.
-        read: gives its content, or raises UnreadableMember.
+        name: its relative path, with slashes.
+        read: returns its content, or raises UnreadableMember.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins like a zip, gzip or tar file."""
+    """Whether a file starts like a zip, gzip or tar file."""
     with path.open("rb") as file:
         head = file.read(512)
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")) or head[257:262] == b"ustar"
@@ -78,7 +78,7 @@ def is_archive(path: Path) -> bool:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what is raised on damaged archives into DatasetBroken."""
+    """Translate errors about damaged archives into DatasetBroken."""
     try:
         yield
     except DatasetError:
@@ -88,10 +88,10 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def members(path: Path) -> Iterator[Member]:
-    """The files of an archive, in its order; folders are left out.
+    """The files of an archive, in order, without folders.
 
     Raises:
-        DatasetBroken: it has too many files, a path that leads out of it, or unpacks to too much.
+        DatasetBroken: too many files, a path that leads outside the archive, or too large when unpacked.
     """
     with path.open("rb") as file:
         head = file.read(4)
@@ -103,7 +103,7 @@ def members(path: Path) -> Iterator[Member]:
         for count, (name, size, read) in enumerate(source, 1):
             total += max(0, size)
             if count > MAX_MEMBERS:
-                raise DatasetBroken(path, f"has more than {MAX_MEMBERS:,} files; leave out those that are no images")
+                raise DatasetBroken(path, f"has more than {MAX_MEMBERS:,} files; leave out those that are not images")
             if total > most:
                 detail = f"unpacks to more than {most:,} bytes by {name[:200]!r}; scale its images down"
                 raise DatasetBroken(path, detail)
@@ -115,7 +115,7 @@ def members(path: Path) -> Iterator[Member]:
 
 
 def check_name(path: Path, name: str) -> None:
-    """Check that a member's name can be shown.
+    """Check that the name of a member is short, UTF-8 and free of control characters.
 
     Raises:
         DatasetBroken
@@ -135,12 +135,12 @@ def _of_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[str, int, Callable[[]
     _check_directory(path, file)
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            if not member.filename.endswith(("/", "\\")):  # is_dir fails at an empty name
+            if not member.filename.endswith(("/", "\\")):  # is_dir fails for an empty name
                 yield _zip_name(member), member.file_size, partial(_of_member, archive, member)
 
 
 def _check_directory(path: Path, file: IO[bytes]) -> None:
-    """A zip's directory is read as a whole: it must be in proportion to what may be in it."""
+    """Check the size of a zip's directory, which is read as a whole."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END.size - 2**16))
     tail = file.read()
@@ -156,14 +156,14 @@ def _check_directory(path: Path, file: IO[bytes]) -> None:
         count, directory_bytes = _END_64.unpack(end)[7:9]
     if count > MAX_MEMBERS or directory_bytes > MAX_MEMBERS * _DIRECTORY_ENTRY_BYTES // 4:
         detail = f"has {count:,} files and a directory of {directory_bytes:,} bytes; at most {MAX_MEMBERS:,} files are"
-        raise DatasetBroken(path, f"{detail} read; leave out those that are no images")
+        raise DatasetBroken(path, f"{detail} read; leave out those that are not images")
     if directory_bytes > max(2**16, (count + 1) * _DIRECTORY_ENTRY_BYTES):
         raise zipfile.BadZipFile(f"its directory has {directory_bytes:,} bytes for {count:,} files")
     file.seek(0)
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
-    """The name, which many tools write in UTF-8 without saying so."""
+    """The name of a member. Many tools write UTF-8 without setting the flag."""
     if member.flag_bits & _UTF8_NAME:
         return member.filename
     try:
@@ -178,9 +178,9 @@ def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     if member.flag_bits & _ENCRYPTED:
         raise UnreadableMember("is encrypted: pack it without a password")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UnreadableMember("is packed in a way that is not read: use deflate, or none")
+        raise UnreadableMember("uses an unsupported compression: use deflate, or none")
     _check_size(member.file_size)
-    try:  # places outside of the file are an OSError
+    try:  # offsets outside the file are an OSError
         return _whole(archive.open(member), member.file_size)
     except _MEMBER_RAISES as error:
         raise UnreadableMember(f"is damaged in the archive ({_printable(error)})") from error
@@ -200,13 +200,13 @@ def _of_entry(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
         raise UnreadableMember("is a link: pack the file itself, as tar --dereference --hard-dereference does")
     content = archive.extractfile(member) if member.isreg() else None
     if content is None:
-        raise UnreadableMember("is no regular file")
+        raise UnreadableMember("is not a regular file")
     _check_size(member.size)
     return _whole(content, member.size)
 
 
 class _TarEntry(tarfile.TarInfo):
-    """A header that is refused where it is damaged: tarfile would take it for the archive's end."""
+    """A tar header that raises an error if it is damaged; tarfile would treat it as the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
@@ -219,7 +219,7 @@ class _TarEntry(tarfile.TarInfo):
 
     def _proc_member(self, tarfile: tarfile.TarFile) -> Self:
         if not (self.isreg() or self.size <= _MAX_HEADER_BYTES):
-            raise ValueError(f"a header says that {self.size:,} bytes about a file follow")
+            raise ValueError(f"a header declares {self.size:,} bytes of information about a file")
         return cast("Self", super()._proc_member(tarfile))  # type: ignore[misc]  # documented in its source only
 
 
@@ -229,7 +229,7 @@ def _check_size(size: int) -> None:
 
 
 def _whole(content: IO[bytes], size: int) -> IO[bytes]:
-    """A file that can be read back and forth, as Pillow wants it."""
+    """The content as a seekable file, which Pillow needs."""
     with content:
         data = content.read(size + 1)
     if len(data) > size:

@@ -1,4 +1,4 @@
-"""Decodes image files: upright, scaled, in grey or in colour. Pillow only."""
+"""Decodes image files with Pillow: upright, scaled, in grey or in colour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.datasets.info import Size
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif")
 MAX_IMAGE_PIXELS: Final = 2**25
-"""The most pixels of one image in the archive, before it is scaled."""
+"""Maximum number of pixels of an image before scaling."""
 _FORMATS: Final = tuple(
     plugin.format
     for plugin in (
@@ -29,29 +29,29 @@ _FORMATS: Final = tuple(
 )
 _ORIENTATION: Final = 0x0112
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
-"""Values of EXIF's orientation that exchange width and height."""
+"""EXIF orientations that swap width and height."""
 _GREY_MODES: Final = frozenset({"1", "L", "LA", "La"})
 _PILLOW_RAISES: Final = (
     OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error,
     zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
-"""On broken files, by what its readers were seen to do."""
+"""Errors that Pillow was observed to raise for damaged files."""
 
 
 class UnreadableImage(ValueError):
-    """A file is no image that is read here; the message says why."""
+    """The file is not a supported image; the message gives the reason."""
 
 
 @contextmanager
 def opened(file: IO[bytes]) -> Iterator[Image.Image]:
-    """An image whose header is read; its pixels are not.
+    """Open an image: reads the header, but no pixels.
 
     Raises:
-        UnreadableImage: it is none, damaged, or too large; also for what the block raises on damaged pixels.
+        UnreadableImage: not an image, damaged, or too large; also if the block fails on damaged pixels.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks about damaged metadata; pixels are limited here
+            warnings.simplefilter("ignore")  # about damaged metadata; the number of pixels is limited here
             with _identified(file) as image:
                 yield image
     except UnreadableImage:
@@ -63,27 +63,27 @@ def opened(file: IO[bytes]) -> Iterator[Image.Image]:
 
 
 def upright_size(image: Image.Image) -> Size:
-    """Width and height after it is turned as its EXIF data says."""
+    """Width and height after applying the EXIF orientation."""
     return (image.height, image.width) if _is_sideways(image) else image.size
 
 
 def pixels_of(image: Image.Image, size: Size | None, *, grey: bool) -> Image.Image:
-    """The pixels upright, in the mode ``L`` or, unless ``grey``, ``RGB`` for what may have colours.
+    """The upright pixels, in mode ``L`` or, unless ``grey``, in mode ``RGB`` if the image may have colours.
 
-    ``size`` is covered, and what juts out is cut off evenly. Transparent parts are black, as in ``/predict``. Of an
-    animation the first frame is taken.
+    The image is scaled to cover ``size`` and centre-cropped. Transparent areas become black, as in ``/predict``. Of an
+    animation, the first frame is used.
     """
-    if size is not None:  # a JPEG is unpacked at a half or less
+    if size is not None:  # lets Pillow decode a JPEG at half the size or less
         image.draft("RGB", size[::-1] if _is_sideways(image) else size)
     plain = _plain(ImageOps.exif_transpose(image), grey=grey)
     return plain if size is None or plain.size == size else ImageOps.fit(plain, size, Image.Resampling.BOX)
 
 
 def decode(file: IO[bytes], size: Size | None, *, grey: bool) -> Image.Image:
-    """A whole file by ``pixels_of``.
+    """Decode a file with ``pixels_of``.
 
     Raises:
-        UnreadableImage: it is none, damaged, or too large.
+        UnreadableImage: not an image, damaged, or too large.
     """
     with opened(file) as image:
         return pixels_of(image, size, grey=grey)
@@ -107,7 +107,7 @@ def _is_sideways(image: Image.Image) -> bool:
 
 
 def _plain(image: Image.Image, *, grey: bool) -> Image.Image:
-    if image.mode.startswith("I"):  # sixteen bits, which convert() would cut off instead of scaling
+    if image.mode.startswith("I"):  # 16 bits: convert() would clip the values instead of scaling them
         levels = np.asarray(image, np.float32) / 257
         return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
     mode = "L" if grey or image.mode in _GREY_MODES else "RGB"

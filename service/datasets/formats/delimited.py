@@ -1,29 +1,30 @@
-"""CSV and TSV files from strangers, plain or gzipped, row by row.
+"""Reads untrusted CSV and TSV files, plain or gzipped, row by row.
 
-The file is read more than once: its first part to learn encoding, delimiter and header, the whole to check the bytes
-(``check``), then its rows as often as needed (``rows``). Lines and rows have a greatest length, so memory does not
-grow with what a file contains. Parsing is that of the standard library's ``csv``, which reads a gigabyte in half a
-minute.
+A file is read several times: its beginning to detect encoding, delimiter and header, the whole file to check its bytes
+(``check``), then its rows as often as needed (``rows``). The length of lines and rows is limited, so memory does not
+depend on the file. Rows are parsed by the standard library's ``csv``, which reads a gigabyte in half a minute.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.streams import CHUNK, Gunzip, Readable
+from service.datasets.info import OnShare
 
 MAX_LINE_BYTES: Final = CHUNK
 MAX_FIELD: Final = 100_000
-"""Characters of one field."""
+"""Maximum length of a field, in characters."""
 MAX_ROW: Final = 2**21
-"""Characters of one row, which quoted fields may spread over several lines."""
+"""Maximum length of a row in characters; quoted fields may spread a row over several lines."""
 DELIMITERS: Final = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 _SAMPLED_LINES: Final = 100
 _HEAD_BYTES: Final = 2**16
@@ -34,19 +35,20 @@ _BOMS: Final = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""In this order: the mark of UTF-32 begins as that of UTF-16."""
+"""The order matters: the mark of UTF-32 starts like that of UTF-16."""
 _UNDEFINED: Final = bytes((0x81, 0x8D, 0x8F, 0x90, 0x9D))
-"""Bytes that Windows-1252 does not have."""
+"""Bytes that are undefined in Windows-1252."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelimitedFile:
-    """A CSV file, as far as its first lines tell.
+    """A CSV file with the properties detected from its first lines.
 
     Attributes:
-        encoding: Python's name; that of an 8-bit file without a byte order mark is settled by ``check``.
-        ends_in_cr: lines end as they did on early Macintosh computers.
+        encoding: Python's name; for an 8-bit file without a byte order mark, ``check`` determines it.
+        ends_in_cr: whether lines end with CR only, as on early Macintosh computers.
         header: the fields of the first row.
+        on_share: hears of the share of the file that is read, each time that it is read.
     """
 
     path: Path
@@ -56,14 +58,15 @@ class DelimitedFile:
     ends_in_cr: bool
     delimiter: str
     header: tuple[str, ...]
+    on_share: OnShare = field(default=lambda share: None, compare=False)
 
     def rows(self) -> Iterator[tuple[int, list[str] | str]]:
-        """The rows below the header: the number of the line that each begins in, and its fields, or what is wrong.
+        """The rows below the header: the number of their first line, and their fields or an error message.
 
-        Empty lines are left out.
+        Empty lines are skipped.
 
         Raises:
-            DatasetBroken: the rest cannot be told apart any more.
+            DatasetBroken: the rows after an error cannot be separated any more.
         """
         feed = _Lines(self)
         reader = csv.reader(feed, delimiter=self.delimiter, strict=True, skipinitialspace=True)
@@ -84,10 +87,10 @@ class DelimitedFile:
                 yield line, fields
 
     def check(self) -> DelimitedFile:
-        """Read all bytes: the file with its encoding settled.
+        """Read all bytes; returns the file with its final encoding.
 
         Raises:
-            DatasetBroken: NUL bytes, several encodings, a line that is too long, a damaged gzip file.
+            DatasetBroken: NUL bytes, mixed encodings, a line that is too long, or a damaged gzip file.
         """
         if not self.encoding.startswith("utf-8"):
             for _ in _Lines(self):
@@ -119,7 +122,7 @@ class DelimitedFile:
         return replace(self, encoding="latin-1" if has_undefined else "cp1252")
 
     def _reason(self, line: int, error: str) -> str:
-        """What is wrong with a row; where the parser lost its way it is the whole file."""
+        """The error message for a row; raises DatasetBroken if the parser cannot continue."""
         if "field limit" in error:
             detail = f"has a field of more than {MAX_FIELD:,} characters; is a quotation mark missing at its end?"
             raise self._broken(line, detail)
@@ -135,13 +138,13 @@ _NOT_UNDEFINED: Final = bytes(byte for byte in range(256) if byte not in _UNDEFI
 
 
 def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
-    """Learn encoding, delimiter and header from the first 64 KiB.
+    """Detect encoding, delimiter and header from the first 64 KiB.
 
     Args:
-        max_bytes: what the file may unpack to.
+        max_bytes: maximum unpacked size of the file.
 
     Raises:
-        DatasetBroken: it is no table, as far as these tell.
+        DatasetBroken: they show that the file is not a table.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -189,7 +192,7 @@ def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
 
 
 def _guessed(head: bytes) -> str:
-    """UTF-8, unless every other byte is zero, as in UTF-16 without a mark."""
+    """The encoding of a file without a mark: UTF-8, or UTF-16 if every other byte is zero."""
     for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         half = head[offset:1024:2]
         if len(half) > 3 and half.count(0) > 0.7 * len(half) and not head[1 - offset : 1024 : 2].count(0):
@@ -198,7 +201,7 @@ def _guessed(head: bytes) -> str:
 
 
 def _delimiter(sample: list[str]) -> str:
-    """The one that gives most rows the width of the header; among several, the widest."""
+    """The delimiter that gives most rows the width of the header; among equals, the one with the widest header."""
     best, most = ",", (0.0, 1)
     for delimiter in DELIMITERS:
         try:
@@ -213,10 +216,10 @@ def _delimiter(sample: list[str]) -> str:
 
 
 class _Lines:
-    """The lines of a file as text. ``pending`` counts characters since it was last set to 0.
+    """The lines of a file as text. ``pending`` counts the characters since it was last reset to 0.
 
     Raises:
-        DatasetBroken: while it is read: a line or a row that is too long, bytes of another encoding, NUL.
+        DatasetBroken: while reading: a line or a row that is too long, bytes of another encoding, or NUL.
     """
 
     def __init__(self, file: DelimitedFile) -> None:
@@ -266,7 +269,7 @@ class _Lines:
 
 
 def _whole_lines(file: DelimitedFile) -> Iterator[tuple[int, bytes]]:
-    """Bytes that end with a line, and the number of the first line in them."""
+    """Blocks of whole lines as bytes, each with the number of its first line."""
     number, rest = 1, b""
     for piece in _pieces(file):
         text = rest + (piece.replace(b"\r", b"\n") if file.ends_in_cr else piece)
@@ -288,16 +291,18 @@ def _too_long(file: DelimitedFile, number: int) -> DatasetBroken:
 
 
 def _pieces(file: DelimitedFile, size: int = CHUNK // 4) -> Iterator[bytes]:
-    """The unpacked bytes."""
+    """The unpacked bytes, in pieces."""
     total = 0
     try:
         with file.path.open("rb") as opened:
             stream: Readable = Gunzip(opened) if file.is_gzipped else opened
+            size_bytes = os.fstat(opened.fileno()).st_size
             while piece := stream.read(size):
                 total += len(piece)
                 if total > file.max_bytes:
                     raise DatasetBroken(file.path, f"has more than {file.max_bytes:,} bytes, unpacked")
+                file.on_share(opened.tell() / size_bytes)
                 yield piece
     except (zlib.error, EOFError) as error:
-        reason = str(error) or "it ends too early"
+        reason = str(error) or "it is truncated"
         raise DatasetBroken(file.path, f"is damaged: the gzip data cannot be unpacked ({reason})") from error

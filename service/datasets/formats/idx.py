@@ -1,9 +1,9 @@
-"""IDX, the format of MNIST's files, read as strictly as a file from a stranger has to be.
+"""IDX, the format of MNIST's files. The reader treats files as untrusted.
 
     offset 0   0x00 0x00   0x08 (unsigned byte)   number of dimensions
     offset 4   each dimension as a big-endian uint32, then the values in row-major order
 
-Plain or gzipped is told by the content, not by the name: IDX begins with two zero bytes, gzip with 1f 8b.
+Gzip is detected by content, not by name: IDX begins with two zero bytes, gzip with 1f 8b.
 """
 
 import gzip
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,26 +29,26 @@ _UBYTE = 0x08
 
 @dataclass(frozen=True)
 class IdxContent:
-    """A whole IDX file: its values, and the SHA-256 (hex) of the file as it is when unpacked."""
+    """The values of an IDX file, and the SHA-256 (hex) of the unpacked file."""
 
     array: NDArray[np.uint8]
     sha256: str
 
 
 def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
-    """The array in an IDX file of unsigned bytes, plain or gzipped.
+    """Read the array of an IDX file of unsigned bytes, plain or gzipped.
 
-    Memory grows with what the file really holds, never with what its header promises, and never past ``max_bytes``:
-    a small gzip file that unpacks to gigabytes is refused after the promised length and one byte.
+    Memory is proportional to the actual content, not to the size that the header declares, and never exceeds
+    ``max_bytes``: a small gzip file that unpacks to gigabytes is rejected one byte after the declared length.
 
     Raises:
-        DatasetBroken: not readable, not IDX, cut short, too long, too large, or the checksum inside does not fit.
+        DatasetBroken: not readable, not IDX, truncated, too long, too large, or with a wrong gzip checksum.
     """
     return read_idx_content(path, max_bytes=max_bytes).array
 
 
 def read_idx_content(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxContent:
-    """As :func:`read_idx`, with the digest of the unpacked bytes, taken on the way."""
+    """Like :func:`read_idx`, and also compute the digest of the unpacked bytes."""
     with open_idx(path, max_bytes=max_bytes) as stored:
         digest = hashlib.sha256(idx_header(stored.shape))
         data = bytearray()
@@ -58,10 +59,10 @@ def read_idx_content(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxContent:
 
 
 def read_idx_shape(path: Path) -> tuple[int, ...]:
-    """The shape that the header promises; reads a few bytes only.
+    """The shape that the header declares. Reads only the header.
 
     Raises:
-        DatasetBroken: as :func:`read_idx`, as far as the header shows it.
+        DatasetBroken: not readable, not IDX, or truncated inside the header.
     """
     with _opened(path) as stream:
         return _read_header(stream, path)
@@ -69,10 +70,10 @@ def read_idx_shape(path: Path) -> tuple[int, ...]:
 
 @contextmanager
 def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ArrayStream]:
-    """The array in an IDX file, for reading piece by piece; also what fails on the way is told as DatasetBroken.
+    """Open the array of an IDX file, to read it piece by piece.
 
     Raises:
-        DatasetBroken: as :func:`read_idx`.
+        DatasetBroken: like :func:`read_idx`; also for errors inside the block.
     """
     with _opened(path) as stream:
         shape = _read_header(stream, path)
@@ -82,31 +83,62 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ArrayStream]
 
 
 def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write ``array`` as IDX, gzipped if the name ends in ``.gz``: the same bytes for the same array."""
+    """Write ``array`` as IDX, gzipped if the name ends in ``.gz``. Equal arrays give equal bytes."""
     content = idx_header(array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(content, compresslevel=9, mtime=0) if path.suffix == ".gz" else content)
 
 
 def idx_header(shape: Sequence[int]) -> bytes:
-    """What an IDX file of unsigned bytes begins with."""
+    """The header of an IDX file of unsigned bytes."""
     return bytes([0, 0, _UBYTE, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Readable]:
-    """The unpacked content as a stream; whatever fails while it is read is told as DatasetBroken."""
+    """The unpacked content as a stream; errors while reading become DatasetBroken. Errors of the block, such as a full
+    disk, pass through."""
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        raise DatasetBroken(path, "is not a file")
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
-            raise DatasetBroken(path, "is not a file")
-        with path.open("rb") as file:
+        with _File(path) as file:
             packed = file.peek(2)[:2] == b"\x1f\x8b"
             yield Gunzip(file) if packed else file
     except EOFError as error:
         raise DatasetBroken(path, "truncated: the gzip stream has no end") from error
     except zlib.error as error:
         raise DatasetBroken(path, f"damaged gzip data ({error})") from error
-    except OSError as error:
-        raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
+
+
+class _File:
+    """A file whose errors are DatasetBroken."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        with self._told():
+            self._file = self._path.open("rb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, which stay."""
+        with self._told():
+            return self._file.peek(size)
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; none at the end."""
+        with self._told():
+            return self._file.read(size)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DatasetBroken(self._path, f"cannot be read ({error.strerror or error})") from error
 
 
 def _read_header(stream: Readable, path: Path) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """NPZ, NumPy's archive of arrays: a zip file whose members are .npy files.
 
-Nothing in it is believed. The directory's size is checked before it is read, each member against it before it is
-opened, and of the header of an array only three fields are looked for, by a fixed pattern: NumPy's own reader would
-evaluate it, and make room for what it promises.
+Files are untrusted. The size of the directory is checked before it is read, and each member before it is opened. The
+header of an array is parsed by a fixed pattern for its three fields; NumPy's own reader would evaluate it, and allocate
+the memory that it declares.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from service.datasets.formats.streams import ArrayStream, Readable, exceeds, rea
 MAX_MEMBERS: Final = 32
 MAX_DIMENSIONS: Final = 4
 MAX_RATIO: Final = 100
-"""Times that a member may be larger than it is packed, past its first MiB; deflate's own limit is 1,032."""
+"""Maximum compression ratio of a member beyond its first MiB; deflate itself is limited to 1,032."""
 _FREE_BYTES: Final = 2**20
 _MAX_HEADER: Final = 4096
 _END: Final = struct.Struct("<4s4H2LH")
-"""End of central directory: magic, disk, disk of the directory, members here, members, its size, its place, comment."""
+"""End of central directory: magic, disk, disk of the directory, members here, members, its size, offset, comment."""
 _MEMBER_BYTES: Final = 512
-"""The most that one member may take in the directory: 46 bytes, its name, and what tools add."""
+"""Maximum size of a directory entry: 46 bytes, the name, and extra fields."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}\.npy")
 _REFUSED_FLAGS: Final = 0x1 | 0x20 | 0x40 | 0x2000
-"""Encrypted, patched, strongly encrypted, or with a hidden directory."""
+"""Flags of members that are encrypted, patched, strongly encrypted, or have a masked directory."""
 _PAIR: Final = re.compile(
     r"""\s*'(?:(descr)'\s*:\s*'([<>|=]?[a-z][0-9]{1,2})'
           |(fortran_order)'\s*:\s*(True|False)
@@ -46,38 +46,44 @@ _KINDS: Final = "biuf"
 
 @contextmanager
 def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
-    """The arrays of an archive by their names (without ``.npy``), for reading piece by piece.
+    """Open the arrays of an archive by name (without ``.npy``), to read them piece by piece.
 
     Args:
-        max_bytes: what all of them together may unpack to.
+        max_bytes: maximum unpacked size of all arrays together.
 
     Raises:
         DatasetBroken: also while the arrays are read.
+        OSError: whatever the block raises; it is no fault of the archive.
     """
+    is_open = False
     try:
         with path.open("rb") as file, ExitStack() as opened:
             _check_directory(path, file)
             archive = opened.enter_context(zipfile.ZipFile(file))
             members = archive.infolist()
             _check_members(path, members, max_bytes)
-            yield {
+            arrays = {
                 member.filename.removesuffix(".npy"): _open_array(
                     path, member, opened.enter_context(archive.open(member)), max_bytes
                 )
                 for member in members
             }
+            is_open = True
+            yield arrays
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
         raise DatasetBroken(path, f"is damaged ({error})") from error
     except DatasetError:
         raise
-    except ValueError as error:  # of zipfile: names in no encoding, places before the file
+    except ValueError as error:  # from zipfile: names that cannot be decoded, negative offsets
         raise DatasetBroken(path, f"is damaged ({type(error).__name__})") from error
-    except OSError as error:
+    except OSError as error:  # of zipfile: places that no file has
+        if is_open:
+            raise
         raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
 
 
 def _check_directory(path: Path, file: IO[bytes]) -> None:
-    """The end of the file must be the end of a small directory: only then may all of it be read."""
+    """Check that the file ends with a small directory, so that it can be read as a whole."""
     size = file.seek(0, os.SEEK_END)
     if size < _END.size:
         raise DatasetBroken(path, "is not a zip file")
@@ -119,12 +125,12 @@ def _open_array(path: Path, member: zipfile.ZipInfo, stream: Readable, max_bytes
     stored = ArrayStream(path, stream, dtype, shape, within=name)
     if header_bytes + stored.size_bytes != member.file_size:
         held = member.file_size - header_bytes
-        raise DatasetBroken(path, f"{name} promises {stored.size_bytes:,} bytes of data, but holds {held:,}")
+        raise DatasetBroken(path, f"{name} declares {stored.size_bytes:,} bytes of data, but contains {held:,}")
     return stored
 
 
 def _read_header(path: Path, name: str, stream: Readable) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
-    """The length of an .npy file's header, and what it says."""
+    """The length of an .npy file's header, and the type and shape that it declares."""
     begin = read_fully(stream, 8)
     if len(begin) < 8 or begin[:6] != b"\x93NUMPY" or begin[6] not in (1, 2, 3) or begin[7]:
         raise DatasetBroken(path, f"{name} is not an array in NumPy's format")
@@ -143,7 +149,7 @@ def _read_header(path: Path, name: str, stream: Readable) -> tuple[int, np.dtype
 
 
 def _parse(text: str) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
-    """The type and the shape out of ``{'descr': '|u1', 'fortran_order': False, 'shape': (2, 28, 28), }``."""
+    """Parse type and shape from ``{'descr': '|u1', 'fortran_order': False, 'shape': (2, 28, 28), }``."""
     text = text.strip(" \n")
     if not (text.startswith("{") and text.endswith("}")):
         return None

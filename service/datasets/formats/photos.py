@@ -1,9 +1,9 @@
-"""Archives of image files: zip or tar (also gzipped), one folder for each class, perhaps under ``train/``,
+"""Imports archives of image files: zip or tar (also gzipped), one folder per class, optionally under ``train/``,
 ``validation/`` and ``test/``.
 
-Names come first: classes follow from them, and what is wrong with them is said before an image is decoded. Then each
-image is decoded once, at its final size, into one temporary file, from which the arrays are read: whether the data are
-in colour, and which images are damaged, is known only at the end.
+First, only the names are read: they give the classes, and errors in them are reported before any image is decoded. Then
+each image is decoded once, at its final size, into one temporary file, from which the arrays are read. This is
+necessary because only at the end it is known whether the data is in colour, and which images are damaged.
 """
 
 from __future__ import annotations
@@ -27,29 +27,19 @@ from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, opened, pixels_of, upright_size
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import Channels, OnBad, PhotoOptions, Size
+from service.datasets.info import PART_WORDS, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
 
 MAX_FILES: Final = 200_000
 MAX_CLASSES: Final = 256
 MAX_CLASS_NAME: Final = 100
 SATURATED: Final = 32
-"""Levels between the channels of one pixel from which on it has a colour; less is the tint of a scan or a JPEG."""
+"""Minimum difference between the channels of a coloured pixel; less is the tint of a scan, or JPEG noise."""
 MAX_FAULTS: Final = 1_000
-"""Files that cannot be read, after which the rest is not looked at."""
+"""Number of unreadable files after which the import stops."""
 _LISTED: Final = 50
-"""How many of the files that were left out the report names."""
+"""Maximum number of skipped files that the report names."""
 _NAMED: Final = 5
-"""How many files a message names."""
-_TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
-_PARTS: Final = {
-    "train": _TRAIN,
-    "training": _TRAIN,
-    "validation": _VALIDATION,
-    "valid": _VALIDATION,
-    "val": _VALIDATION,
-    "test": _TEST,
-    "testing": _TEST,
-}
+"""Maximum number of files that an error message names."""
 _SIZE: Final = re.compile(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?")
 
 Pixels = NDArray[np.uint8]
@@ -57,13 +47,13 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """An archive that was read.
+    """The content of an archive.
 
     Attributes:
-        arrays: ``images`` and ``labels``, and the same with ``validation_`` and ``test_`` before them if the archive
-            has such parts; images are bytes of the shape (count, rows, columns), in colour (count, rows, columns, 3).
+        arrays: ``images`` and ``labels``, and the same with the prefixes ``validation_`` and ``test_`` if the archive
+            has these parts. Images are bytes of the shape (count, rows, columns), in colour (count, rows, columns, 3).
         class_names: in the order of the labels.
-        report: what was decided, and what was left out.
+        report: the decisions of the import, and the skipped files.
     """
 
     arrays: Mapping[str, ArrayStream]
@@ -72,7 +62,7 @@ class Photos:
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file begins like an archive of NumPy's, by its first bytes alone."""
+    """Whether the first bytes of a file are those of an NPZ archive."""
     with path.open("rb") as file:
         head = file.read(30)
         if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
@@ -81,10 +71,10 @@ def is_npz(path: Path) -> bool:
 
 
 def parse_size(text: str) -> Size:
-    """``32`` or ``32x24`` (width x height).
+    """Parse ``32`` or ``32x24`` (width x height).
 
     Raises:
-        ValueError: it is neither.
+        ValueError: neither of these.
     """
     found = _SIZE.fullmatch(text.strip().lower())
     if found is None:
@@ -94,13 +84,22 @@ def parse_size(text: str) -> Size:
 
 
 @contextmanager
-def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: int, max_side: int) -> Iterator[Photos]:
-    """The images of an archive, decoded.
+def open_photos(
+    path: Path,
+    options: PhotoOptions,
+    *,
+    folder: Path,
+    max_bytes: int,
+    max_side: int,
+    on_share: OnShare = lambda share: None,
+) -> Iterator[Photos]:
+    """Decode the images of an archive.
 
     Args:
-        folder: for a temporary file, which has no name and is gone with this block.
-        max_bytes: what all pixels together may take.
-        max_side: images that are larger are decoded only if they are scaled.
+        folder: for an unnamed temporary file, which is deleted at the end of the block.
+        max_bytes: maximum size of all pixels together.
+        max_side: larger images are decoded only if they are scaled.
+        on_share: called with the share of the images that is decoded.
 
     Raises:
         DatasetBroken
@@ -108,13 +107,17 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
     """
     with archives.reading(path):
         names = _names(path)
-    _classes(path, names)
+    outside = _outside(path, names, options)
+    _classes(path, [name for name in names if name not in outside])
     with tempfile.TemporaryFile(dir=folder) as file:
-        spool = _Spool(path, file, options, len(names), max_bytes=max_bytes, max_side=max_side)
+        spool = _Spool(path, file, options, len(names) - len(outside), max_bytes=max_bytes, max_side=max_side)
+        spool.faults += [(name, "is outside of class folders") for name in names if name in outside]
         try:
             with archives.reading(path):
-                for member in _images(path):
-                    spool.add(member)
+                for number, member in enumerate(_images(path), 1):
+                    if member.name not in outside:
+                        spool.add(member)
+                    on_share(number / len(names))
         except _NotWritten as error:
             raise error.error from None
         if spool.faults and options.on_bad is OnBad.ERROR:
@@ -127,7 +130,7 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
         shape = (height, width, 3) if is_colour else (height, width)
         labels = _sorted({label for _, label in found.values()})
         arrays: dict[str, ArrayStream] = {}
-        for part, prefix in ((_TRAIN, ""), (_VALIDATION, "validation_"), (_TEST, "test_")):
+        for part, prefix in ((PartName.TRAIN, ""), (PartName.VALIDATION, "validation_"), (PartName.TEST, "test_")):
             chosen = [name for name, place in found.items() if place[0] == part]
             if not chosen:
                 continue
@@ -140,10 +143,10 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
 
 
 def _names(path: Path) -> list[str]:
-    """The images of an archive by their names alone.
+    """The names of the images of an archive.
 
     Raises:
-        DatasetBroken: there are none, too many, or two of one name.
+        DatasetBroken: no images, too many, or two with the same name.
     """
     seen: dict[str, None] = {}
     inner = ""
@@ -173,7 +176,7 @@ def _is_image(name: str) -> bool:
 
 
 class _NotWritten(Exception):
-    """The temporary file cannot be written: no fault of the archive."""
+    """The temporary file cannot be written, which is not an error of the archive."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(error)
@@ -181,8 +184,8 @@ class _NotWritten(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """Where the pixels of one image are in the temporary file, and how many bytes each has."""
+class _StoredPixels:
+    """The position of an image's pixels in the temporary file, and the number of bytes per pixel."""
 
     start: int
     channels: int
@@ -190,7 +193,7 @@ class _Record:
 
 @dataclass(slots=True)
 class _Spool:
-    """Decodes the images of an archive into a temporary file; those that are grey take a byte a pixel there."""
+    """Decodes the images of an archive into a temporary file, grey ones with one byte per pixel."""
 
     path: Path
     file: IO[bytes]
@@ -198,21 +201,21 @@ class _Spool:
     count: int
     max_bytes: int = field(kw_only=True)
     max_side: int = field(kw_only=True)
-    records: dict[str, _Record] = field(default_factory=dict)
+    records: dict[str, _StoredPixels] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
     coloured_by: str | None = None
-    """The first image with a saturated pixel, where that is looked for."""
+    """The name of the first image with a coloured pixel, if the import has to detect colour."""
     _sizes: Counter[Size] = field(default_factory=Counter)
     _done: int = 0
 
     def add(self, member: Member) -> None:
-        """Decode an image, or note why it cannot be; with several sizes and none to scale to, only sizes count."""
+        """Decode an image, or record why it cannot be decoded. If sizes differ and none is given, only count sizes."""
         try:
             with member.read() as content, opened(content) as image:
                 size = upright_size(image)
                 self._sizes[size] += 1
                 if self.options.size is None and (len(self._sizes) > 1 or max(size) > self.max_side):
-                    self.records[member.name] = _Record(0, 0)
+                    self.records[member.name] = _StoredPixels(0, 0)
                     return
                 self._check_room(self.options.size or size)
                 pixels = np.asarray(pixels_of(image, self.options.size, grey=self.options.channels is Channels.GREY))
@@ -224,10 +227,10 @@ class _Spool:
         self._write(member.name, pixels)
 
     def size(self) -> Size:
-        """The one size of the result.
+        """The size of all images.
 
         Raises:
-            DatasetBroken: the images have several.
+            DatasetBroken: the images have different sizes.
         """
         if self.options.size is not None:
             return self.options.size
@@ -254,7 +257,7 @@ class _Spool:
         if self._done + pixels.size > self.max_bytes:
             detail = f"the images take more than {self.max_bytes:,} bytes in colour"
             raise DatasetBroken(self.path, f"{detail}; give a smaller size, or channels=1")
-        self.records[name] = _Record(self._done, 3 if pixels.ndim == 3 else 1)
+        self.records[name] = _StoredPixels(self._done, 3 if pixels.ndim == 3 else 1)
         try:
             self._done += self.file.write(np.ascontiguousarray(pixels).data)
         except OSError as error:
@@ -262,9 +265,9 @@ class _Spool:
 
 
 class _Pixels:
-    """The pixels of some images out of the temporary file, as bytes to read."""
+    """A readable stream of the pixels of some images in the temporary file."""
 
-    def __init__(self, file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> None:
+    def __init__(self, file: IO[bytes], records: Sequence[_StoredPixels], shape: Sequence[int]) -> None:
         self._source = self._images(file, records, shape)
         self._left = memoryview(b"")
 
@@ -276,7 +279,7 @@ class _Pixels:
         return data
 
     @staticmethod
-    def _images(file: IO[bytes], records: Sequence[_Record], shape: Sequence[int]) -> Iterator[bytes]:
+    def _images(file: IO[bytes], records: Sequence[_StoredPixels], shape: Sequence[int]) -> Iterator[bytes]:
         rows, columns, *rest = shape
         for record in records:
             file.seek(record.start)
@@ -313,25 +316,54 @@ def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[st
     return report
 
 
-def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Part and class of each image, from its folders; folders that all have in common are not looked at."""
-    folders = {name: PurePosixPath(name).parts[:-1] for name in names}
-    while all(len(parts) > 1 for parts in folders.values()) and len({parts[0] for parts in folders.values()}) == 1:
+def _outside(path: Path, names: Sequence[str], options: PhotoOptions) -> frozenset[str]:
+    """The images that are outside of class folders, which are left out.
+
+    Raises:
+        DatasetBroken: they are not to be left out, or they are all that there is.
+    """
+    folders, _, outside = _folders(names)
+    if outside and (options.on_bad is OnBad.ERROR or not folders):
+        count = f"{len(outside):,} images" if len(outside) > 1 else "an image"
+        advice = "make a folder per class" + (", or leave them out with on_bad=skip" if folders else "")
+        raise DatasetBroken(path, f"has {count} outside of class folders, such as {outside[0][:200]}: {advice}")
+    return frozenset(outside)
+
+
+def _folders(names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], bool, list[str]]:
+    """The folders of each image; whether the first of them are parts of a dataset; the images outside of class folders.
+    Folders that all images share are ignored."""
+    folders, outside = {name: PurePosixPath(name).parts[:-1] for name in names}, []
+    while True:
+        outside += [name for name, parts in folders.items() if not parts]
+        folders = {name: parts for name, parts in folders.items() if parts}
+        if len({parts[0] for parts in folders.values()}) != 1 or all(len(parts) == 1 for parts in folders.values()):
+            break
         folders = {name: parts[1:] for name, parts in folders.items()}
-    has_parts = all(len(parts) > 1 and parts[0].lower() in _PARTS for parts in folders.values())
-    outside = [name for name, parts in folders.items() if not parts]
-    if outside:
-        raise DatasetBroken(path, f"has images outside of class folders, such as {outside[0]}: make a folder per class")
+    are_parts = all(parts[0].lower() in PART_WORDS for parts in folders.values())
+    has_parts = are_parts and any(len(parts) > 1 for parts in folders.values())
+    if has_parts:
+        outside += [name for name, parts in folders.items() if len(parts) == 1]
+        folders = {name: parts for name, parts in folders.items() if len(parts) > 1}
+    return folders, has_parts, outside
+
+
+def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[PartName, str]]:
+    """Part and class of each image, from its folders."""
+    folders, has_parts, _ = _folders(names)
     found = {
-        name: (_PARTS[parts[0].lower()], parts[1]) if has_parts else (_TRAIN, parts[0])
+        name: (PART_WORDS[parts[0].lower()], parts[1]) if has_parts else (PartName.TRAIN, parts[0])
         for name, parts in folders.items()
     }
-    if _VALIDATION not in {part for part, _ in found.values()}:  # then test images are what is validated on
-        found = {name: (_VALIDATION if part == _TEST else part, label) for name, (part, label) in found.items()}
-    trained = {label for part, label in found.values() if part == _TRAIN}
+    if PartName.VALIDATION not in {part for part, _ in found.values()}:  # validate on the test images
+        found = {
+            name: (PartName.VALIDATION if part is PartName.TEST else part, label)
+            for name, (part, label) in found.items()
+        }
+    trained = {label for part, label in found.values() if part is PartName.TRAIN}
     if not trained:
         raise DatasetBroken(path, "has no training images: only folders for validation; add a folder train")
-    for part in (_VALIDATION, _TEST):
+    for part in (PartName.VALIDATION, PartName.TEST):
         if unknown := sorted({label for where, label in found.values() if where == part} - trained):
             detail = f"has the class {unknown[0][:200]!r} for {part}, but no training images of it; add some"
             raise DatasetBroken(path, detail)
@@ -347,5 +379,5 @@ def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _sorted(names: set[str]) -> list[str]:
-    """Numbers by value, words by the alphabet."""
+    """Class names in order: numbers by value, words alphabetically."""
     return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name.casefold() + name))

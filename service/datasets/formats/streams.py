@@ -1,4 +1,4 @@
-"""An array in a file from a stranger: its header first, then its values piece by piece, never more than promised."""
+"""Streams arrays from untrusted files: the header first, then the values in pieces, never more than declared."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MAX_MEMBERS: Final = 10_000
 
 
 class Readable(Protocol):
-    """What bytes come from; gives fewer than asked for, or none at the end."""
+    """A source of bytes, which may return fewer than requested, and none at the end."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes, which is above 0."""
+        """Up to ``size`` bytes; ``size`` is above 0."""
 
 
 class Gunzip:
-    """The content of a gzip file, with memory and time in proportion to what is read of it.
+    """The content of a gzip file, with memory and time proportional to what is read.
 
-    The standard library's GzipFile reads names in the header byte by byte, and starts anew for each of the members
-    that a file may have: both can be made to take minutes.
+    The standard library's GzipFile reads names in the header byte by byte, and restarts for each member of a file; a
+    crafted file can make both take minutes.
     """
 
     def __init__(self, file: Readable) -> None:
@@ -42,7 +42,7 @@ class Gunzip:
 
         Raises:
             EOFError: the file ends inside a member.
-            zlib.error: it is damaged.
+            zlib.error: the file is damaged.
         """
         while True:
             packed = self._packed or self._file.read(_PACKED_CHUNK)
@@ -68,9 +68,9 @@ class ArrayStream:
     """An array that is not read yet.
 
     Attributes:
-        path: the file, for what is said of it.
-        stream: stands behind the header.
-        within: the archive's member, for what is said of it; empty where the file is the array.
+        path: the file, for error messages.
+        stream: positioned after the header.
+        within: the member of the archive, for error messages; empty if the file itself is the array.
     """
 
     path: Path
@@ -81,14 +81,14 @@ class ArrayStream:
 
     @property
     def size_bytes(self) -> int:
-        """What the header promises."""
+        """The size that the header declares."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
-        """All bytes, in chunks of ``size``; reading on to the end also makes gzip and zip check their checksums.
+        """All bytes, in chunks of ``size``. Reading to the end also verifies the checksums of gzip and zip.
 
         Raises:
-            DatasetBroken: there are fewer or more bytes than promised.
+            DatasetBroken: there are fewer or more bytes than declared.
         """
         done, promised = 0, self.size_bytes
         while done < promised:
@@ -101,10 +101,10 @@ class ArrayStream:
             raise self.broken(f"continues after its {promised:,} bytes of data")
 
     def rows(self) -> Iterator[NDArray[Any]]:
-        """All values, some rows (along the first axis) at a time.
+        """All values, in blocks along the first axis.
 
         Raises:
-            DatasetBroken: there are fewer or more bytes than promised.
+            DatasetBroken: there are fewer or more bytes than declared.
         """
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         for chunk in self.chunks(max(1, CHUNK // max(1, row_bytes)) * max(1, row_bytes)):
@@ -113,12 +113,12 @@ class ArrayStream:
             yield np.frombuffer(chunk, self.dtype).reshape(-1, *self.shape[1:])
 
     def broken(self, reason: str) -> DatasetBroken:
-        """The error that says what is wrong with this array."""
+        """The error for this array, with the given reason."""
         return DatasetBroken(self.path, f"{self.within}: {reason}" if self.within else reason)
 
 
 def read_fully(stream: Readable, size: int) -> bytes:
-    """As many bytes as asked for, unless the stream ends before."""
+    """Read ``size`` bytes, or fewer if the stream ends before."""
     data = b""
     while len(data) < size and (more := stream.read(size - len(data))):
         data += more
@@ -126,6 +126,6 @@ def read_fully(stream: Readable, size: int) -> bytes:
 
 
 def exceeds(shape: Sequence[int], limit: int) -> bool:
-    """Whether an array of this shape has more than ``limit`` values. Zeros are left out of the product: NumPy refuses
-    the shape (0, 2**32 - 1, 2**32 - 1) as too large, and so do we."""
+    """Whether an array of this shape has more than ``limit`` values. Zeros are ignored in the product, because NumPy
+    also rejects the shape (0, 2**32 - 1, 2**32 - 1) as too large."""
     return math.prod(size for size in shape if size) > limit

@@ -1,4 +1,4 @@
-"""What each column of a table is, from all of its values: a number, a date, a category, or nothing to learn from."""
+"""Detects the type of each column of a table from all of its values: number, date, category, or not usable."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from service.datasets.tables.values import DATES, MISSING, dates, numbers
 
 MAX_CATEGORIES: Final = 256
 MAX_TEXT: Final = 100
-"""Characters of a category."""
+"""Maximum length of a category, in characters."""
 _MANY: Final = 20
-"""More categories than these, in more than half as many rows, are names or sentences, not categories."""
+"""A text column with more distinct values than this, and more than half as many as rows, is not a category."""
 
 
 class ColumnType(StrEnum):
-    """What a person may say that a column is."""
+    """The column types that a user may set."""
 
     NUMBER = "number"
     CATEGORY = "category"
@@ -29,7 +29,7 @@ class ColumnType(StrEnum):
 
 
 class BadCell(ValueError):
-    """A cell is not of the type that a person says its column has; ``row`` is its place in the block."""
+    """A cell does not have the type that the user set for its column; ``row`` is its index in the block."""
 
     def __init__(self, row: int, text: str, wanted: str) -> None:
         super().__init__(row, text, wanted)
@@ -37,10 +37,10 @@ class BadCell(ValueError):
 
 
 class ColumnScan:
-    """Sees all values of a column, block by block.
+    """Scans all values of a column, block by block.
 
     Args:
-        wanted: the type that a person gives it; ``None``: detect it.
+        wanted: the type that the user set; ``None`` to detect it.
         decimal_comma: whether ``3,14`` is a number.
     """
 
@@ -62,16 +62,16 @@ class ColumnScan:
         self._counts_rows = True
 
     def probe(self, texts: Sequence[str]) -> None:
-        """Check values against the type that was asked for, before they are added.
+        """Check values against the requested type before they are added.
 
         Raises:
-            BadCell: names the first that is of another.
+            BadCell: the first value that does not have the type.
         """
         if not any(self._pass(texts, form) for form in self._forms):
             raise self._bad_cell(texts)
 
     def add(self, texts: Sequence[str]) -> None:
-        """See some more values."""
+        """Scan a block of values."""
         found: NDArray[np.float64] | None = None
         left = []
         for form in self._forms:
@@ -90,7 +90,7 @@ class ColumnScan:
         else:
             missing = int(np.isnan(found).sum())
             self._measure(found, missing)
-        self._forms = left if missing < len(texts) else self._forms  # nothing but missing values tells nothing
+        self._forms = left if missing < len(texts) else self._forms  # only missing values: keep the formats
         self._is_new = self._is_new and missing == len(texts)
         self.missing, self.rows = self.missing + missing, self.rows + len(texts)
         if len(self._categories) <= MAX_CATEGORIES and not self._is_text:
@@ -98,7 +98,7 @@ class ColumnScan:
             self._is_text = any(len(text) > MAX_TEXT for text in self._categories)
 
     def values(self, texts: Sequence[str], column: Mapping[str, Any]) -> NDArray[np.float64]:
-        """The values as they are stored, once ``describe`` has told what they are."""
+        """The values in their stored form. Call it after ``describe``."""
         match column["type"]:
             case ColumnType.NUMBER:
                 return numbers(texts, decimal_comma=self._decimal_comma)
@@ -108,10 +108,10 @@ class ColumnScan:
         return np.array([codes.get(text.strip(), math.nan) for text in texts], np.float64)
 
     def describe(self) -> dict[str, Any] | str:
-        """What the column is, or why it is left out.
+        """The description of the column, or the reason why it is ignored.
 
         Raises:
-            ValueError: it cannot be of the type that was asked for.
+            ValueError: the column cannot have the requested type.
         """
         present = self.rows - self.missing
         about: dict[str, Any] = {"name": self.name, "type": ColumnType.CATEGORY.value, "missing": self.missing}
@@ -146,7 +146,7 @@ class ColumnScan:
 
     @property
     def note(self) -> str | None:
-        """What a person should check."""
+        """A note about an ambiguous format that the user should check."""
         if len(self._forms) > 1 and "%m/%d/%Y" in self._forms:
             return f"column {self.name!r}: dates such as 03/04/2024 were read as month/day/year"
         if self._uses_commas and self._forms[:1] == ["number"]:
@@ -175,7 +175,7 @@ class ColumnScan:
             self._last = float(found[-1])
 
     def _bad_cell(self, texts: Sequence[str]) -> BadCell:
-        """The first cell that does not have the type that was asked for."""
+        """The first cell that does not have the requested type."""
         forms = self._forms
         for row, text in enumerate(texts):
             passing = [form for form in forms if self._pass([text], form)]

@@ -1,7 +1,8 @@
-"""Imports a table: a CSV or TSV file becomes four arrays, a description of its columns, and a report.
+"""Imports a table: converts a CSV or TSV file to arrays of rows and labels for each part, a description of its columns,
+and a report.
 
-The file is read three times, a block of rows at a time: for its bytes, to learn what the columns are, and to write the
-arrays. So memory does not grow with the file; only the labels are kept, a few bytes a row.
+The file is read three times, in blocks of rows: to check its bytes, to detect the columns, and to write the arrays. So
+memory does not grow with the file, except for the labels, which take a few bytes per row.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import struct
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -23,18 +24,19 @@ from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
-from service.datasets.importer import DEFAULT_FRACTION, MAX_LABEL, MAX_UNPACKED_BYTES, UploadRefused, choose
+from service.datasets.importer import MAX_LABEL, MAX_UNPACKED_BYTES, UploadRefused
 from service.datasets.info import (
     COLUMNS_FILE,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    VALIDATION_IMAGES,
-    VALIDATION_LABELS,
+    IDX_NAMES,
+    TEST_NAMES,
     ImportedDataset,
+    OnShare,
+    PartName,
     TableOptions,
     content_sha256,
 )
 from service.datasets.tables.detection import BadCell, ColumnType
+from service.datasets.tables.parts import PARTS, SplitColumn, drawn
 from service.datasets.tables.plan import MAX_NAME, TABLE, TablePlan
 from service.datasets.tables.values import MISSING, is_number, number
 from service.spec.estimation.features import features_of
@@ -43,41 +45,57 @@ from service.states import DatasetKind
 
 MAX_ROWS: Final = 10_000_000
 MAX_FEATURES: Final = 20_000
-"""Inputs of a network that the columns become."""
+"""Maximum number of network inputs."""
 MAX_NAMES: Final = 100_000
-"""Characters of all column names and categories together: checkpoints hold them in their header."""
+"""Maximum length of all column names and categories together, in characters; checkpoint headers contain them."""
 MAX_REPORTED: Final = 100
-"""Rejected rows that are listed; the others are counted."""
+"""Maximum number of rejected rows that are listed; the others are only counted."""
 _MAX_REJECTED: Final = 0.1
-"""The share of rows that may be rejected: beyond it, the file is not what it seems to be."""
+"""Maximum share of rejected rows; with more, the file is probably not the table that it seems to be."""
+_FILES: Final = (IDX_NAMES[:2], IDX_NAMES[2:], TEST_NAMES)
+"""The names of rows and labels of each part, in the order of ``PARTS``."""
+_CHECKED: Final = 0.02
+"""The share of the work that is done when the bytes are checked."""
+_LOOKED: Final = 0.65
+"""The same when the columns are known."""
 _BLOCK: Final = 2000
 _MAX_LABELS: Final = 100_000
-"""Different values of a target that are told apart, to say what is wrong with it."""
+"""Maximum number of distinct target values that are tracked, for error messages."""
 _FEW: Final = 30
-"""Numbers with fractions that are classes have no more different values than these."""
+"""A numeric target with fractions and more distinct values than this is a regression target."""
 
 
-def import_table(path: Path, folder: Path, *, fraction: float | None, options: TableOptions) -> ImportedDataset:
-    """Check a person's table and write the arrays into an empty ``folder``.
+def import_table(
+    path: Path,
+    folder: Path,
+    *,
+    fraction: float | None,
+    options: TableOptions,
+    on_share: OnShare = lambda share: None,
+) -> ImportedDataset:
+    """Check an uploaded table and write its arrays into an empty ``folder``.
 
     Args:
-        fraction: how much of each class is for validation; the choice is always the same.
+        fraction: share of each class for validation; the choice is deterministic.
+        on_share: called with the share that is done.
 
     Raises:
-        UploadRefused: it is no table to train on.
+        UploadRefused: the file is not a table that a classifier can be trained on.
         OSError: ``folder`` cannot be written.
     """
     try:
         file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
         plan = TablePlan.of(file, options)
-        return _Import(file.check(), plan, folder, fraction).run()
+        split = None if plan.split is None else SplitColumn(plan.header[plan.split])
+        checked = _reporting(file, on_share, 0, _CHECKED).check()
+        return _Import(checked, plan, folder, fraction, split, on_share).run()
     except DatasetBroken as error:
         raise UploadRefused({TABLE: error.reason}) from error
 
 
 @dataclass(slots=True)
 class _Rejected:
-    """The rows that are left out."""
+    """The rejected rows."""
 
     count: int = 0
     malformed: int = 0
@@ -92,27 +110,34 @@ class _Rejected:
 
 @dataclass(slots=True)
 class _Import:
-    """One import under way."""
+    """An import in progress."""
 
     file: DelimitedFile
     plan: TablePlan
     folder: Path
     fraction: float | None
+    split: SplitColumn | None
+    on_share: OnShare
     rejected: _Rejected = field(default_factory=_Rejected)
     kept: bytearray = field(default_factory=bytearray)
-    """1 for each row that is used, 0 for those that are rejected, in the order of the file."""
+    """1 for each accepted row and 0 for each rejected one, in the order of the file."""
     labels: array[int] = field(default_factory=lambda: array("I"))
-    """The target of each row that is used, as a number for its text."""
+    """The target of each accepted row, as a number that stands for its text."""
     targets: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> ImportedDataset:
-        """Read, decide, read again and write."""
+        """Scan the rows, determine columns and classes, then read again and write the arrays."""
         self._look()
         class_names, codes = self._classes()
         labels = codes[np.frombuffer(self.labels, np.uint32)]
         columns, ignored, notes = self._columns()
-        chosen = choose(labels, self.fraction or DEFAULT_FRACTION, what="row")
-        digests = self._write(columns, labels, chosen)
+        parts, said = (
+            self.split.assigned(labels, class_names, self.fraction)
+            if self.split is not None
+            else (drawn(labels, self.fraction), [])
+        )
+        counts = dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True))
+        digests = self._write(columns, labels, parts)
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), "classes": class_names}).encode()
         ).hexdigest()
@@ -127,26 +152,28 @@ class _Import:
             columns=list(columns.values()),
             classes=len(class_names),
             class_names=class_names,
-            train_count=int((~chosen).sum()),
-            validation_count=int(chosen.sum()),
+            train_count=counts[PartName.TRAIN],
+            validation_count=counts[PartName.VALIDATION],
+            test_count=counts[PartName.TEST],
             sha256=sha256,
             size_bytes=sum(path.stat().st_size for path in self.folder.iterdir()),
             report={
                 "encoding": self.file.encoding.removesuffix("-sig"),
                 "delimiter": self.file.delimiter,
                 "target": self.plan.header[self.plan.target],
+                **({} if self.split is None else {"split": self.split.name}),
                 "rows": len(labels),
                 "rejected_count": self.rejected.count,
                 "rejected": self.rejected.first,
                 "ignored": ignored,
-                "notes": notes,
+                "notes": [*said, *notes],
             },
         )
 
     def _look(self) -> None:
-        """Read all rows: which are used, what their columns are, their targets."""
+        """Scan all rows: accept or reject them, detect column types, and record targets."""
         target, texts, lines = self.plan.target, [], []
-        for line, fields in self.file.rows():
+        for line, fields in _reporting(self.file, self.on_share, _CHECKED, _LOOKED).rows():
             if len(self.kept) >= MAX_ROWS:
                 raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
             problem = self._problem(fields)
@@ -183,7 +210,7 @@ class _Import:
         return None
 
     def _scan(self, texts: list[list[str]], lines: list[tuple[int, int]]) -> None:
-        """See a block of rows. Rows with a cell that is not of the type that a person gave are rejected."""
+        """Scan a block of rows. Reject rows with a cell that does not have the type set by the user."""
         for index, scan in self.plan.scans.items():
             if scan.wanted not in (ColumnType.NUMBER, ColumnType.DATE):
                 continue
@@ -202,6 +229,8 @@ class _Import:
         columns = list(zip(*texts, strict=True))
         for index, scan in self.plan.scans.items():
             scan.add(columns[index])
+        if self.split is not None and self.plan.split is not None:
+            self.split.add(columns[self.plan.split])
         targets = self.targets
         for text in map(str.strip, columns[self.plan.target]):
             code = targets.setdefault(text, len(targets))
@@ -210,7 +239,7 @@ class _Import:
             raise self._too_many_classes(are_numbers=all(map(is_number, targets)))
 
     def _check_rejected(self, *, final: bool) -> None:
-        """Give up on a file of which too much is not as it should be; while it is read, only after a while."""
+        """Reject the file if too many rows are rejected. Before the end, this needs a minimum number of rows."""
         bad, seen = self.rejected.malformed, len(self.kept)
         if bad > _MAX_REJECTED * seen and (final or bad > 10 * MAX_REPORTED):
             named = "; ".join(f"line {row['line']:,} {row['reason']}" for row in self.rejected.first[:3])
@@ -228,7 +257,7 @@ class _Import:
         return UploadRefused({"target": f"{detail}. Name the column that holds the class as target"})
 
     def _classes(self) -> tuple[list[str], NDArray[np.uint8]]:
-        """The names of the classes in their order, and the label of each text of the target."""
+        """The class names in order, and the label of each target text."""
         texts = list(self.targets)
         has_numbers = self.plan.target_type is not ColumnType.CATEGORY and all(map(is_number, texts))
         if self.plan.target_type is ColumnType.NUMBER and not has_numbers:
@@ -258,7 +287,7 @@ class _Import:
         return names, np.array(place, np.uint8)
 
     def _columns(self) -> tuple[dict[int, dict[str, Any]], list[dict[str, str]], list[str]]:
-        """What the arrays hold, by the index in the file; what is left out; what a person should check."""
+        """The used columns by their index in the file, the ignored columns, and notes for the user."""
         columns: dict[int, dict[str, Any]] = {}
         ignored = [{"name": name, "reason": "as types says"} for name in self.plan.by_person]
         notes = []
@@ -286,17 +315,18 @@ class _Import:
         return columns, ignored, notes
 
     def _write(
-        self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], chosen: NDArray[np.bool_]
+        self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], parts: NDArray[np.uint8]
     ) -> dict[str, str]:
-        """Read the rows again and write the four arrays; gives their digests."""
-        parts = {True: (VALIDATION_IMAGES, VALIDATION_LABELS), False: (TRAIN_IMAGES, TRAIN_LABELS)}
+        """Read the rows again and write the arrays of each part that has rows; returns their digests."""
         with ExitStack() as opened:
             inputs, outputs = {}, []
-            for part, (rows_name, labels_name) in parts.items():
-                count = int((chosen == part).sum())
+            for part, (rows_name, labels_name) in enumerate(_FILES):
+                count = int((parts == part).sum())
+                if not count:
+                    continue
                 inputs[part] = opened.enter_context(_Output.new(self.folder, rows_name, (count, len(columns)), "<f8"))
                 written = opened.enter_context(_Output.new(self.folder, labels_name, (count,), "|u1"))
-                written.add(labels[chosen == part])
+                written.add(labels[parts == part])
                 outputs += [inputs[part], written]
             done = 0
             for texts in self._blocks():
@@ -304,15 +334,16 @@ class _Import:
                 values = np.empty((len(texts), len(columns)), np.float64)
                 for place, (index, column) in enumerate(columns.items()):
                     values[:, place] = self.plan.scans[index].values(cells[index], column)
-                mask = chosen[done : done + len(texts)]
+                block = parts[done : done + len(texts)]
                 for part, output in inputs.items():
-                    output.add(values[mask == part])
+                    output.add(values[block == part])
                 done += len(texts)
         return {output.name: output.digest.hexdigest() for output in outputs}
 
     def _blocks(self) -> Iterator[list[list[str]]]:
         texts: list[list[str]] = []
-        for is_kept, (_, fields) in zip(self.kept, self.file.rows(), strict=True):
+        rows = _reporting(self.file, self.on_share, _LOOKED, 1).rows()
+        for is_kept, (_, fields) in zip(self.kept, rows, strict=True):
             if is_kept and isinstance(fields, list):
                 texts.append(fields)
                 if len(texts) == _BLOCK:
@@ -322,8 +353,13 @@ class _Import:
             yield texts
 
 
+def _reporting(file: DelimitedFile, on_share: OnShare, start: float, stop: float) -> DelimitedFile:
+    """The same file, reading which is the part of the work from ``start`` to ``stop``."""
+    return replace(file, on_share=lambda share: on_share(start + share * (stop - start)))
+
+
 class _Output:
-    """An .npy file under way, and the digest of the IDX file that it would be: of bytes, or of big-endian doubles."""
+    """An .npy file that is being written, and the digest of the equivalent IDX file (bytes or big-endian doubles)."""
 
     def __init__(self, name: str, file: IO[bytes], shape: tuple[int, ...], descr: str) -> None:
         self.name, self._file, self._is_float = name, file, descr == "<f8"
@@ -334,7 +370,7 @@ class _Output:
     @classmethod
     @contextmanager
     def new(cls, folder: Path, name: str, shape: tuple[int, ...], descr: str) -> Iterator[_Output]:
-        """A file that is on disk for good when the block ends."""
+        """Create a file, which is synced to disk at the end of the block."""
         with (folder / f"{name}.npy").open("xb") as file:
             yield cls(name, file, shape, descr)
             file.flush()

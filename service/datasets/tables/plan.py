@@ -1,4 +1,4 @@
-"""Which column of a table is what, as far as its header and a person say."""
+"""Assigns the columns of a table their roles, from the header and the options of the upload."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from service.datasets.tables.detection import ColumnScan, ColumnType
 from service.datasets.tables.values import is_number
 
 TABLE: Final = "table"
-"""The field of the form that holds a table's file."""
+"""The form field with the file of a table."""
 MAX_COLUMNS: Final = 2000
 MAX_NAME: Final = 100
-"""Characters of the name of a column or class."""
+"""Maximum length of the name of a column or class, in characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TablePlan:
-    """Which column is what, as far as the header and the person say.
+    """The roles of the columns.
 
     Attributes:
-        target: the index of the label column.
-        scans: by index, the columns that are not ignored.
+        target: index of the target column.
+        split: index of the column that assigns rows to parts.
+        scans: the columns that are not ignored, by index.
     """
 
     header: Sequence[str]
     target: int
+    split: int | None
     scans: Mapping[int, ColumnScan]
     by_person: Sequence[str]
     target_type: ColumnType | None
@@ -41,18 +43,25 @@ class TablePlan:
         """The plan for a file.
 
         Raises:
-            UploadRefused: the header is none, or names no such columns.
+            UploadRefused: the header is invalid, or the options name columns that do not exist.
         """
         header = _checked_header(file)
-        target = len(header) - 1
         faults: dict[str, str] = {}
+        split = header.index(options.split) if options.split in header else None
+        if options.split is not None and split is None:
+            faults["split"] = f"{options.split!r} is no column{_meant(options.split, header)}"
+        target = len(header) - (2 if split == len(header) - 1 else 1)
         if options.target is not None:
             target = header.index(options.target) if options.target in header else -1
             if target < 0:
-                faults["target"] = f"{options.target!r} is no column{_meant(options.target, header)}"
+                faults["target"] = f"{options.target!r} is not a column{_meant(options.target, header)}"
         for name in options.types:
             if name not in header:
-                faults["types"] = f"{name!r} is no column{_meant(name, header)}"
+                faults["types"] = f"{name!r} is not a column{_meant(name, header)}"
+        if split is not None and options.split in options.types:
+            faults["types"] = f"{options.split!r} assigns rows to parts, and has no type"
+        if split == target:
+            faults["split"] = f"{options.split!r} is the target; the parts must be in another column"
         types = {name: ColumnType(value) for name, value in options.types.items()}
         wanted = types.get(header[target])
         if target >= 0 and wanted in (ColumnType.IGNORE, ColumnType.DATE):
@@ -63,10 +72,11 @@ class TablePlan:
         return cls(
             header=header,
             target=target,
+            split=split,
             scans={
                 index: ColumnScan(name, types.get(name), decimal_comma=comma)
                 for index, name in enumerate(header)
-                if index != target and types.get(name) is not ColumnType.IGNORE
+                if index not in (target, split) and types.get(name) is not ColumnType.IGNORE
             },
             by_person=[name for name in header if types.get(name) is ColumnType.IGNORE],
             target_type=wanted,
@@ -77,17 +87,17 @@ def _checked_header(file: DelimitedFile) -> list[str]:
     """The names of the columns.
 
     Raises:
-        UploadRefused: they are none, or not different.
+        UploadRefused: the first line has no column names, or names that are equal or too long.
     """
     header = list(file.header)
     if len(header) < 2:
         known = ", ".join(DELIMITERS.values())
-        detail = f"line 1 has one column only; columns are separated by {known.rpartition(', ')[0]} or vertical bar"
+        detail = f"line 1 has only one column; columns are separated by {known.rpartition(', ')[0]} or vertical bar"
         raise UploadRefused({TABLE: detail})
     if len(header) > MAX_COLUMNS:
         raise UploadRefused({TABLE: f"has {len(header):,} columns; at most {MAX_COLUMNS:,} are read"})
     if all(map(is_number, header)) and header != [str(index) for index in range(len(header))]:
-        raise UploadRefused({TABLE: "line 1 holds numbers; it must hold the names of the columns"})
+        raise UploadRefused({TABLE: "line 1 contains numbers; it must contain the column names"})
     seen: dict[str, int] = {}
     for index, name in enumerate(header):
         if not name:

@@ -1,22 +1,21 @@
-"""From the columns of a table to the inputs of a network, as plain data.
+"""Converts the columns of a table to the inputs of a network. A fitted preprocessing is plain data.
 
-A *preprocessing* is a JSON object: ``{"format": 1, "columns": [...]}`` with an entry for each column, in the order of
+A *preprocessing* is a JSON object, ``{"format": 1, "columns": [...]}``, with an entry for each column, in the order of
 the stored array:
 
     {"name": "age", "type": "number", "mean": 39.5, "scale": 12.25, "indicator": true}
     {"name": "since", "type": "date", "format": "iso", "mean": 19000.0, "scale": 365.2, "indicator": false}
     {"name": "city", "type": "category", "categories": ["Bergen", "Oslo"], "indicator": false}
 
-Each becomes inputs of the network, one after the other:
+Each column gives inputs of the network, in this order:
 
-- ``number`` and ``date`` (days since 1970-01-01): ``(value - mean) / scale``, at most a million away from 0; 0 where
-  the value is missing;
-- ``category``: one input for each of ``categories``, 1 for the one that it is, else 0; all 0 where it is missing or
-  another one;
-- then, with ``indicator``, one more: 1 where the value is missing, else 0.
+- ``number`` and ``date`` (days since 1970-01-01): ``(value - mean) / scale``, clipped to ±1,000,000; 0 if the value is
+  missing;
+- ``category``: one-hot: one input per item of ``categories``; all 0 if the value is missing or unknown;
+- with ``indicator``, a further input: 1 if the value is missing, else 0.
 
-``mean`` and ``scale`` (the standard deviation; 1 where that is 0) are those of the training part. Computed in float64,
-then rounded to the network's precision.
+``mean`` and ``scale`` (the standard deviation, or 1 if that is 0) are those of the training part. Inputs are computed
+in float64, then rounded to the network's precision.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from service.spec.estimation.features import features_of
 
 FORMAT: Final = 1
 FARTHEST: Final = 1e6
-"""Inputs are cut off there: single precision, and the products of a network, have an end."""
+"""Inputs are clipped to this absolute value, so that products in single precision do not overflow."""
 
 Array = NDArray[Any]
 
@@ -49,32 +48,32 @@ class Preprocessing:
 
     @classmethod
     def fit(cls, columns: Sequence[Mapping[str, Any]], inputs: Array) -> Preprocessing:
-        """Learn from the training part.
+        """Fit to the training part.
 
         Args:
-            columns: as ``DatasetInfo`` has them.
+            columns: see ``DatasetInfo.columns``.
             inputs: float64 (rows, columns), NaN for missing values.
         """
         return cls(tuple(_fitted(column, inputs[:, place]) for place, column in enumerate(columns)))
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Preprocessing:
-        """From its JSON.
+        """Read from its JSON document.
 
         Raises:
-            ValueError: it is not of this format.
+            ValueError: unknown format.
         """
         if document.get("format") != FORMAT or not isinstance(document.get("columns"), list):
             raise ValueError(f"a preprocessing of format {document.get('format')!r}; this version reads {FORMAT}")
         return cls(tuple(document["columns"]))
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """The JSON document."""
         return {"format": FORMAT, "columns": [dict(column) for column in self.columns]}
 
     @property
     def width(self) -> int:
-        """How many inputs it makes."""
+        """Number of network inputs."""
         return features_of(self.columns)
 
     def apply(self, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Array:
@@ -82,7 +81,8 @@ class Preprocessing:
 
         Args:
             inputs: float64 (rows, columns), NaN for missing values.
-            columns: what their columns are, where categories may be in another order; by default as when it was fitted.
+            columns: descriptions of the columns of ``inputs``, if the order of categories may differ; by default,
+                those to which the preprocessing was fitted.
         """
         made = np.zeros((len(inputs), self.width))
         at = 0

@@ -1,4 +1,4 @@
-"""Rows as a person names their values, to be predicted: from objects to the array that a preprocessing takes."""
+"""Converts rows with values by column name, as sent for prediction, to the array that a preprocessing takes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_FAULTS: Final = 100
 
 @dataclass(slots=True)
 class NamedRows:
-    """Rows that were read.
+    """The result of reading rows.
 
     Attributes:
-        inputs: float64 (rows, columns), NaN for missing values; categories by the places of the preprocessing.
-        unknown: values that are none of a column's categories, and so are missing: (row, column, value).
-        absent: columns that some rows leave out, with the number of these rows.
-        faults: what is wrong: (row, column or None, detail, suggestion).
+        inputs: float64 (rows, columns), NaN for missing values; categories as indices of the preprocessing.
+        unknown: unknown categories, which count as missing: (row, column, value).
+        absent: columns that are left out, with the number of rows without them.
+        faults: errors: (row, column or None, detail, suggestion).
     """
 
     inputs: NDArray[np.float64]
@@ -36,11 +36,11 @@ class NamedRows:
 def read_rows(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]], *, ignored: Collection[str]
 ) -> NamedRows:
-    """Values by column as an array.
+    """Convert rows of values by column name to an array.
 
     Args:
         columns: of the preprocessing.
-        ignored: columns that the data have, but nothing learns from.
+        ignored: columns of the dataset that are not used for training.
     """
     read = NamedRows(np.full((len(rows), len(columns)), math.nan))
     places = {column["name"]: place for place, column in enumerate(columns)}
@@ -49,7 +49,7 @@ def read_rows(
         if len(read.faults) >= MAX_FAULTS:
             break
         if not row.keys() & places.keys():
-            read.faults.append((index, None, f"has no column of the data; they are {_listed(places)}", None))
+            read.faults.append((index, None, f"has none of the columns: {_listed(places)}", None))
         for name, value in row.items():
             if name not in places:
                 if name not in ignored:
@@ -72,7 +72,7 @@ def read_rows(
 
 
 def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The other way: a stored row as values by column, ``None`` where one is missing."""
+    """The inverse: a stored row as values by column name, ``None`` for missing ones."""
     return {column["name"]: _shown(float(value), column) for value, column in zip(values, columns, strict=True)}
 
 
@@ -87,10 +87,10 @@ def _shown(value: float, column: Mapping[str, Any]) -> Any:
 
 
 def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> float | None:
-    """What is stored of a value; NaN where there is none, ``None`` for an unknown category.
+    """The stored number of a value: NaN if missing, ``None`` for an unknown category.
 
     Raises:
-        ValueError: it is not of the column's type.
+        ValueError: it does not have the column's type.
     """
     text = _text(value)
     if text in MISSING:
@@ -111,7 +111,7 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
 
 
 def _text(value: Any) -> str:
-    """A value as it stands in a file."""
+    """A value as it would appear in a file."""
     match value:
         case None:
             return ""
@@ -125,8 +125,8 @@ def _text(value: Any) -> str:
 def _unknown_column(name: str, names: Sequence[str]) -> tuple[str, str | None]:
     found = process.extractOne(name.lower(), names, scorer=fuzz.ratio, score_cutoff=50, processor=str.lower)
     if found is None:
-        return f"is no column; they are {_listed(names)}", None
-    return f"is no column; did you mean {found[0]!r}?", str(found[0])
+        return f"is not a column; the columns are {_listed(names)}", None
+    return f"is not a column; did you mean {found[0]!r}?", str(found[0])
 
 
 def _listed(names: Collection[str]) -> str:

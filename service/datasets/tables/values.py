@@ -1,4 +1,4 @@
-"""What the cells of a table say: numbers, dates, or nothing. Used by the import and by predictions alike."""
+"""Parses the cells of a table: numbers, dates and missing values. Used by imports and predictions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 MISSING: Final = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "?", "-"})
-"""Texts that stand for a missing value."""
+"""Texts that mean a missing value."""
 _EPOCH: Final = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - only the date counts
 
 
 def number(text: str, *, decimal_comma: bool = False) -> float:
-    """The number that a text says.
+    """Parse a number.
 
     Raises:
-        ValueError: it says none, or none that is finite.
+        ValueError: not a number, or not finite.
     """
     try:
         found = float(text)
@@ -27,13 +27,13 @@ def number(text: str, *, decimal_comma: bool = False) -> float:
         if not decimal_comma or "." in text or text.count(",") != 1:
             raise
         found = float(text.replace(",", "."))
-    if not math.isfinite(found) or "_" in text:  # 1_000 is a number of Python only
+    if not math.isfinite(found) or "_" in text:  # 1_000 is a number only in Python
         raise ValueError(f"{text!r} is not a finite number")
     return found
 
 
 def is_number(text: str) -> bool:
-    """Whether a text says a number."""
+    """Whether a text is a finite number."""
     try:
         number(text)
     except ValueError:
@@ -42,10 +42,10 @@ def is_number(text: str) -> bool:
 
 
 def numbers(texts: Sequence[str], *, decimal_comma: bool = False) -> NDArray[np.float64]:
-    """Numbers, NaN for missing values.
+    """Parse numbers; missing values become NaN.
 
     Raises:
-        ValueError: a text says neither.
+        ValueError: a text is neither a number nor a missing value.
     """
     try:
         found = np.array(list(map(float, texts)))
@@ -71,7 +71,7 @@ def _iso(text: str) -> float:
         raise ValueError(f"{text!r} is not a date")
     try:
         return _days(datetime.fromisoformat(text))
-    except OverflowError as error:  # of years around 1 and 9999
+    except OverflowError as error:  # for years close to 1 and 9999
         raise ValueError(f"{text!r} is out of range") from error
 
 
@@ -86,21 +86,21 @@ DATES: Final[Mapping[str, Callable[[str], float]]] = {
     "%m/%d/%Y": _formatted("%m/%d/%Y"),
     "%d/%m/%Y": _formatted("%d/%m/%Y"),
 }
-"""Formats of dates, by their names in a column's ``format``; days since 1970-01-01."""
+"""Parsers of date formats, by the name in a column's ``format``; they return days since 1970-01-01."""
 
 
 def dates(texts: Sequence[str], form: str) -> NDArray[np.float64]:
-    """Days since 1970-01-01, NaN for missing values.
+    """Parse dates to days since 1970-01-01; missing values become NaN.
 
     Raises:
-        ValueError: a text is no date of this format.
+        ValueError: a text is not a date in this format.
     """
     parse = DATES[form]
     return np.array([math.nan if text in MISSING else parse(text) for text in map(str.strip, texts)], np.float64)
 
 
 def written(days: float, form: str) -> str:
-    """A date as a text of this format."""
+    """Format a date."""
     moment = datetime.fromordinal(_EPOCH) + timedelta(seconds=round(days * 86_400))
     if form != "iso":
         return moment.strftime(form)

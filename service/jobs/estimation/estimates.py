@@ -132,6 +132,7 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner:
     recent = (
         select(Job.id)
         .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind, Job.start_epoch == 0, Job.attempt == 1)
+        .where(Job.reused_from.is_(None))
         .order_by(Job.created_ms.desc(), Job.id.desc())
         .limit(_MAX_CONSIDERED_JOBS)
     )

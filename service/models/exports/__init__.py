@@ -1,1 +1,1 @@
-"""Trained models in the formats of other programs. One module for each format; ``making`` selects it."""
+"""Exports of trained models to the formats of other programs: one module per format, selected by ``making``."""

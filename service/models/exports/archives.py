@@ -1,4 +1,4 @@
-"""Zip files whose bytes depend on their content alone."""
+"""Reproducible zip files: their bytes depend only on their content."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Final
 
 _STORED: Final = (".safetensors", ".onnx", ".png")
-"""What compression would cost time for, and save little."""
+"""File types that are stored without compression, which would take time and save little."""
 
 
 def packed(files: Mapping[str, bytes], folder: str) -> bytes:
-    """A zip of files by their paths below one folder, all dated 1980, the first day that the format knows."""
+    """A zip of files (path to content) in one folder, all dated 1980-01-01, the earliest date of the format."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for path, data in files.items():

@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 import safetensors.numpy
 
+from service.models.exports.facts import JobFacts, Pictures
 from service.models.exports.numpy_code import PREPROCESSING, numpy_code
 from service.models.exports.onnx_graph import metadata, to_onnx
-from service.models.exports.orders import JobFacts, Pictures
 from service.models.exports.torch_module import example_row, latent_example, to_torch
 from service.models.exports.trained import TrainedModel
 from service.spec.metric_info import describe, number
@@ -24,11 +24,11 @@ _LICENSES: Final = frozenset({
     "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "gpl", "gpl-2.0",
     "gpl-3.0", "isc", "lgpl-2.1", "lgpl-3.0", "mit", "mpl-2.0", "odbl", "pddl", "unknown", "unlicense", "wtfpl", "zlib",
 })  # fmt: skip
-"""Identifiers that the Hub knows; another licence is ``other``, with its name beside it."""
+"""Licence identifiers of the Hub. Any other licence is given as ``other``, with its name."""
 
 
 def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
-    """The files by their paths."""
+    """The files of the folder: path to content."""
     files = {
         "README.md": model_card(model, facts, samples=bool(pictures.samples)).encode(),
         "spec.json": _json(facts.spec),
@@ -46,8 +46,8 @@ def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> 
 
 def _weights(model: TrainedModel) -> dict[str, Any]:
     return {
-        f"layers.{placed.number}.{name}": np.asarray(array, order="C")
-        for placed in model.layers
+        f"{placed.name}.{name}": np.asarray(array, order="C")
+        for placed in model.all_layers
         for name, array in placed.tensors.items()
     }
 
@@ -77,7 +77,9 @@ def _introduction(model: TrainedModel, facts: JobFacts) -> str:
     data = _plain(facts.dataset_title)
     trained = f"Trained on {data} with Tapeline: {model.parameters:,} parameters, settings in [spec.json](spec.json)."
     if model.generates:
-        what = f"The generator of a GAN. It turns {model.input_size[0]} random numbers into an image of {sides} pixels."
+        chosen = f" and one of {model.classes} classes" if model.classes else ""
+        given = f"{model.latent_dim} random numbers{chosen}"
+        what = f"The generator of a GAN. It turns {given} into an image of {sides} pixels."
         return f"{what} {trained}"
     takes = f"rows of {len(model.columns)} columns" if model.is_table else f"images of {sides} pixels"
     names = ", ".join(_plain(name) for name in model.class_names[:_SHOWN_CLASSES])
@@ -99,14 +101,20 @@ def _other_uses(model: TrainedModel) -> str:
             "NaN where a value is missing), text for categories (empty where it is missing).\n\n"
             f"`torch/model.py` is a PyTorch module that needs only torch: `load().predict([{example_row(model)}])`."
         )
-    kind, shape = ("latent", model.input_size) if model.generates else ("images", model.image_shape)
+    kind, shape = ("latent", (model.latent_dim,)) if model.generates else ("images", model.image_shape)
     sides = ", ".join(map(str, shape))
     dtype = "float32" if model.generates else "uint8, levels 0 to 255"
     verb = f"generate({latent_example(model)})" if model.generates else "predict(images)"
+    given = f'"{kind}": {kind}'
+    takes = f"`{kind}` (N, {sides}), {dtype}"
+    if model.classes:
+        verb = f"generate({latent_example(model)}, torch.arange(16) % {model.classes})"
+        given += ', "class": classes'
+        takes += ", and `class` (N,), int64, numbers in the order of `class_names`"
     return (
-        f"`model.onnx` takes `{kind}` (N, {sides}), {dtype}:\n\n```python\n"
+        f"`model.onnx` takes {takes}:\n\n```python\n"
         f'import onnxruntime\n\nmodel = onnxruntime.InferenceSession("model.onnx")\n'
-        f'(outputs,) = model.run(None, {{"{kind}": {kind}}})\n```\n\n'
+        f"(outputs,) = model.run(None, {{{given}}})\n```\n\n"
         f"`torch/model.py` is a PyTorch module that needs only torch: `load().{verb}`."
     )
 
@@ -119,7 +127,7 @@ def _rows(facts: JobFacts) -> Iterator[str]:
 def _origin(facts: JobFacts) -> str:
     told = _provenance(facts)
     lines = [f"- {_plain(name.replace('_', ' '))}: `{value}`" for name, value in told.items() if isinstance(value, str)]
-    return "\n".join([*lines, "- everything else: [provenance.json](provenance.json)"])
+    return "\n".join([*lines, "- all details: [provenance.json](provenance.json)"])
 
 
 def _provenance(facts: JobFacts) -> Mapping[str, Any]:
@@ -136,7 +144,7 @@ def _provenance(facts: JobFacts) -> Mapping[str, Any]:
 
 
 def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
-    """YAML; values are JSON, which is YAML too."""
+    """The YAML front matter. Values are written as JSON, which is valid YAML."""
     yield from _license(facts.license)
     yield "library_name: tapeline"
     yield f"pipeline_tag: {_task(model)}"
@@ -157,7 +165,7 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
 
 
 def _measured(facts: JobFacts) -> Iterator[tuple[str, str, float]]:
-    """The metrics that say how good the model is: type, name and value."""
+    """The metrics of the model's quality: type, name and value."""
     for name, value in _results(facts):
         info = describe(name)
         if info.goal is not None and value is not None and not name.startswith("train_"):
@@ -165,7 +173,7 @@ def _measured(facts: JobFacts) -> Iterator[tuple[str, str, float]]:
 
 
 def _results(facts: JobFacts) -> Iterator[tuple[str, float | None]]:
-    """The metrics of the exported epoch, but those that tell of the course of the training."""
+    """The metrics of the exported epoch, except those that describe the training process."""
     for name, value in facts.metrics.items():
         if not ("/" in name or name.endswith(("learning_rate", "grad_norm", "dead_units"))):
             yield name, value
@@ -183,7 +191,7 @@ def _license(text: str | None) -> Iterator[str]:
 
 
 def _number(value: float) -> str:
-    """A number in YAML 1.1, which takes 1e-05 for a text."""
+    """A number in YAML 1.1, which would read 1e-05 as a text."""
     text = repr(float(value))
     return text if "." in text else text.replace("e", ".0e")
 
@@ -197,5 +205,5 @@ def _json(value: Any) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Text in Markdown that is text, whatever a person named something."""
+    """Escape a text for Markdown, so that names given by users cannot become markup."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Makes an export. The library of each format is imported when somebody asks for it."""
+"""Creates exports. The library of a format is imported when the format is first requested."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from service.models.exports.archives import packed
-from service.models.exports.orders import ExportFormat, ExtraMissing, JobFacts, NotExportable, Pictures
+from service.models.exports.facts import ExportFormat, ExtraMissing, JobFacts, Pictures
 from service.models.exports.torch_module import to_torch
 from service.models.exports.trained import TrainedModel
-from service.spec.schema import GanSpec
 
 
 def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: TrainedModel | None) -> bytes:
@@ -26,7 +25,7 @@ def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: Train
     match target:
         case ExportFormat.ONNX:
             with needed("onnx", "export"):
-                from service.models.exports.onnx_graph import to_onnx  # its library takes a third of a second to load
+                from service.models.exports.onnx_graph import to_onnx  # importing its library takes 0.3 s
             return to_onnx(_present(model), facts)
         case ExportFormat.TORCH:
             return packed(to_torch(_present(model), facts), folder(facts, target))
@@ -45,23 +44,21 @@ def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: Train
 def _present(model: TrainedModel | None) -> TrainedModel:
     if model is None:
         raise ValueError("this format needs the weights of a checkpoint")
-    if isinstance(model.spec, GanSpec) and model.spec.conditional:
-        raise NotExportable("a conditional generator")
     return model
 
 
 def folder(facts: JobFacts, target: ExportFormat) -> str:
-    """The folder in a zip: the job's name, as far as file systems take it, and the format."""
+    """The name of the folder in a zip: the format, after the characters of the job's name that file systems accept."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", facts.name or "").strip("-.")[:60]
     return f"{name or facts.id}-{target}"
 
 
 @contextmanager
 def needed(library: str, extra: str) -> Iterator[None]:
-    """Imports in this block may lack an optional library.
+    """Translate a failed import of an optional library in this block.
 
     Raises:
-        ExtraMissing: it is not installed.
+        ExtraMissing: the library is not installed.
     """
     try:
         yield

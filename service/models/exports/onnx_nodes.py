@@ -10,34 +10,37 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 INTERNAL: Final = "tapeline."
-"""What the names of values inside the graph begin with, so that a column of a table may have nearly any name."""
+"""Prefix of the names inside the graph, so that they do not collide with the columns of a table."""
 
 
 class Graph:
-    """Nodes in order, each with one output that is named after what made it."""
+    """Nodes in order, each with one output that is named after its operator."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[TensorProto] = []
 
     def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node; gives the name of its output."""
+        """Add a node; returns the name of its output."""
         output = name or f"{INTERNAL}{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
-        """Add numbers that the model carries; gives their name."""
+        """Add a constant array; returns its name."""
         name = INTERNAL + name
         self.weights.append(numpy_helper.from_array(np.asarray(values, dtype, order="C"), name))
         return name
 
+    def shared(self, name: str, values: Any, dtype: Any = np.float32) -> str:
+        """As ``constant``, for numbers that the model may need several times."""
+        known = INTERNAL + name
+        return known if any(tensor.name == known for tensor in self.weights) else self.constant(name, values, dtype)
+
     def shaped(self, x: str, size: Sequence[int]) -> str:
         """``x`` as (N, *size)."""
-        name = "shape_" + "x".join(map(str, size))
-        if not any(known.name == INTERNAL + name for known in self.weights):
-            self.constant(name, [-1, *size], np.int64)
-        return self.add("Reshape", x, INTERNAL + name)
+        shape = self.shared("shape_" + "x".join(map(str, size)), [-1, *size], np.int64)
+        return self.add("Reshape", x, shape)
 
     def transposed(self, x: str, order: Sequence[int]) -> str:
         """``x`` with its axes in another order."""

@@ -1,4 +1,4 @@
-"""The preprocessing of a table as ONNX nodes: one input for each column, named as the column is."""
+"""The preprocessing of a table as ONNX nodes, with one input per column."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def columns_as_inputs(model: TrainedModel) -> list[onnx.ValueInfoProto]:
 
 
 def input_name(column: Mapping[str, Any]) -> str:
-    """The column's name, with a line behind it where the graph needs that name itself."""
+    """The column's name, with an underscore appended if it is the name of an output."""
     name = str(column["name"])
     return name + "_" if name.rstrip("_") == _RESULT or name.startswith(INTERNAL) or not name else name
 
 
 def features(graph: Graph, model: TrainedModel) -> str:
-    """What the network takes, (N, features): computed in float64, then rounded, as ``Preprocessing.apply`` does."""
+    """The inputs of the network, (N, features), computed in float64 and then rounded, like ``Preprocessing.apply``."""
     parts: list[str] = []
     for place, column in enumerate(model.columns):
         value = graph.shaped(input_name(column), (1,))
@@ -54,7 +54,7 @@ def _number(graph: Graph, place: int, value: str, column: Mapping[str, Any]) -> 
 
 def _category(graph: Graph, place: int, value: str, column: Mapping[str, Any]) -> list[str]:
     categories = list(column["categories"])
-    if not categories:  # none was seen in the training part
+    if not categories:  # the training part contains none
         everything = graph.add("Equal", _codes(graph, value, [""]), _codes(graph, value, [""]))
         return _indicator(graph, everything, column)
     codes = _codes(graph, value, categories)
@@ -65,7 +65,7 @@ def _category(graph: Graph, place: int, value: str, column: Mapping[str, Any]) -
 
 
 def _codes(graph: Graph, value: str, categories: list[str]) -> str:
-    """The place of each category; -1 for an empty text, and for any other."""
+    """The index of each category; -1 for an empty text or an unknown category."""
     return graph.add(
         "LabelEncoder",
         value,

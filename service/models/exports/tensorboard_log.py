@@ -1,7 +1,7 @@
 """TensorBoard: one event file with all metrics, resources, some sample grids, and the settings as hyperparameters.
 
-TensorBoard draws float32 only, which rounds a metric. Each is therefore written once more as a float64 tensor, under a
-tag that begins with ``float64/``; TensorBoard's pages do not show those, and its reader gives them.
+TensorBoard's scalars are float32, which rounds metrics. Each metric is therefore also written as a float64 tensor, with
+a tag that begins with ``float64/``. TensorBoard's pages do not show these tensors, but its reader returns them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboardX.proto.types_pb2 import DT_DOUBLE
 from tensorboardX.record_writer import RecordWriter
 
-from service.models.exports.orders import JobFacts, Pictures
+from service.models.exports.facts import JobFacts, Pictures
 from service.spec.flat import flat_settings
 from service.spec.metric_info import describe
 
@@ -30,7 +30,7 @@ _EXACT: Final = "float64/"
 
 
 def to_tensorboard(facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
-    """The event file, by its name."""
+    """The event file: name to content."""
     with tempfile.TemporaryDirectory(prefix="tapeline-") as folder:
         path = Path(folder) / "events"
         writer = RecordWriter(str(path))
@@ -56,7 +56,7 @@ def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
 
 
 def _values(name: str, value: float | None) -> Iterator[Summary.Value]:
-    """A metric as a chart shows it, and with all of its digits."""
+    """A metric as a float32 scalar for charts, and as an exact float64 tensor."""
     number = float("nan") if value is None else float(value)
     metadata = SummaryMetadata(
         display_name=name,

@@ -1,4 +1,4 @@
-"""The texts of ``model.py``: for images, for rows of a table, and for generators."""
+"""Templates of ``model.py``: for image classifiers, plain and conditional generators, and classifiers of table rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load(path=None):
 
 
 def read_safetensors(path):
-    """The tensors of a safetensors file: 8 bytes for the length of the header, the header as JSON, the numbers."""
+    """The tensors of a safetensors file: 8 bytes with the length of the header, the header as JSON, the data."""
     dtypes = {"F16": torch.float16, "F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
     data = Path(path).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
@@ -33,7 +33,7 @@ def read_safetensors(path):
 '''
 
 CLASSIFIER: Final = string.Template('''\
-"""An image classifier that was trained by Tapeline. This file and weights.safetensors are all that it needs but torch.
+"""An image classifier that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
     import torch
     from model import CLASSES, load
@@ -59,7 +59,7 @@ CLASSES = [$classes]
 
 
 class Model(nn.Module):
-    """Images (N, $example) of levels from 0 to 255 to outputs (N, classes)."""
+    """Maps images (N, $example), levels from 0 to 255, to outputs (N, classes)."""
 
     def __init__(self):
         super().__init__()
@@ -82,7 +82,7 @@ $reader
 ''')
 
 GENERATOR: Final = string.Template('''\
-"""An image generator that was trained by Tapeline. This file and weights.safetensors are all that it needs but torch.
+"""An image generator that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
     import torch
     from model import load
@@ -106,7 +106,7 @@ SPEC_HASH = $spec_hash
 
 
 class Model(nn.Module):
-    """Points (N, $dim) of the latent space to images (N, pixels) in the range [$low, $high] of the training."""
+    """Maps latent points (N, $dim) to images (N, pixels) in the range [$low, $high], as in training."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def generate(self, latent):
-        """Images (N, $example) of levels from 0 to 255."""
+        """Images (N, $example), levels from 0 to 255."""
         levels = (self.eval()(latent) - $low) * (255 / ($high - $low))
         return levels.clamp(0, 255).reshape(-1, $example)
 
@@ -128,14 +128,64 @@ class Model(nn.Module):
 $reader
 ''')
 
+CONDITIONAL_GENERATOR: Final = string.Template('''\
+"""A generator of images by class that was trained by Tapeline. This file and weights.safetensors are all that it needs
+but torch.
+
+    import torch
+    from model import CLASSES, load
+
+    model = load()
+    classes = torch.arange(16) % len(CLASSES)
+    levels = model.generate($latent, classes)  # (16, $example), 0 is black, 255 is white
+    images = levels.round().to(torch.uint8)
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NAME = $name
+JOB, EPOCH = $job, $epoch
+SPEC_HASH = $spec_hash
+CLASSES = [$classes]
+
+
+class Model(nn.Module):
+    """Points (N, $dim) of the latent space and numbers (N,) of classes to images (N, pixels) in the range [$low, $high]
+    of the training."""
+
+    def __init__(self):
+        super().__init__()
+        $modules
+        self.to(torch.$dtype)
+
+    def forward(self, latent, classes):
+        x = torch.cat([latent, F.one_hot(classes, $class_count)], 1).to(torch.$dtype)
+        $steps
+        return x
+
+    @torch.no_grad()
+    def generate(self, latent, classes):
+        """Images (N, $example) of levels from 0 to 255."""
+        levels = (self.eval()(latent, classes) - $low) * (255 / ($high - $low))
+        return levels.clamp(0, 255).reshape(-1, $example)
+
+
+$reader
+''')
+
 TABLE: Final = string.Template('''\
-"""A classifier of table rows that was trained by Tapeline. This file and weights.safetensors are all that it needs but
-torch.
+"""A classifier of table rows that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
     from model import CLASSES, load
 
     model = load()
-    rows = [$example]  # None, or left out: no value. Dates: days since 1970-01-01
+    rows = [$example]  # missing values: None, or left out; dates: days since 1970-01-01
     probabilities = model.predict(rows)  # (N, $count)
     names = [CLASSES[number] for number in probabilities.argmax(1)]
 """
@@ -156,7 +206,7 @@ COLUMNS = [$columns]
 
 
 def features(rows):
-    """Rows, each a dict by column name, as inputs (N, $dim) of the model: standardised numbers, categories one-hot."""
+    """Rows (dicts by column name) as inputs (N, $dim) of the model: standardized numbers, one-hot categories."""
     return torch.tensor([_features(row) for row in rows], dtype=torch.float64).reshape(-1, $dim)
 
 
@@ -176,7 +226,7 @@ def _features(row):
 
 
 class Model(nn.Module):
-    """Features (N, $dim) of rows to outputs (N, classes)."""
+    """Maps the features (N, $dim) of rows to outputs (N, classes)."""
 
     def __init__(self):
         super().__init__()

@@ -11,23 +11,23 @@ from service.states import DatasetKind
 
 _EVALUATED: Final = 500
 _EVALUATED_NUMBERS: Final = 2**21
-"""The engine evaluates so many pictures at a time, or fewer, such that no layer makes more numbers."""
+"""The engine evaluates chunks of ``_EVALUATED`` images, or fewer, so that no layer outputs more numbers than this."""
 _PROBED: Final = 128
-"""Pictures that a network's health is measured on."""
+"""Number of images on which a network's diagnostics are measured."""
 
 
 def total_steps(spec: Spec, train_count: int) -> int:
-    """Batches of the whole run; the last of an epoch may be short."""
+    """Number of batches of the whole run, including the short last batch of each epoch."""
     return spec.epochs * math.ceil(train_count / spec.batch_size)
 
 
 def parameters(spec: Spec, shape: Shape) -> int:
-    """How many weights and biases the networks have together."""
-    return sum(placed.weights for network in _networks(spec, shape) for placed in network.placed)
+    """Number of weights and biases of all networks together."""
+    return sum(one.weights for network in _networks(spec, shape) for one in network.layer_shapes)
 
 
 def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
-    """The size of one checkpoint: weights, the optimizer's state, averages and running statistics."""
+    """Size of one checkpoint: weights, optimizer state, averaged weights and running statistics."""
     found = _networks(spec, shape)
     weights = parameters(spec, shape)
     match spec:
@@ -35,41 +35,41 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
             slots = weights * _slots(spec.optimizer)
             average_decay = spec.average_decay
         case GanSpec():
-            made = spec.generator.optimizer or spec.optimizer
-            judged = spec.discriminator.optimizer or spec.optimizer
-            slots = weights * max(_slots(made), _slots(judged))
+            generator = spec.generator.optimizer or spec.optimizer
+            discriminator = spec.discriminator.optimizer or spec.optimizer
+            slots = weights * max(_slots(generator), _slots(discriminator))
             average_decay = spec.generator.average_decay
-    statistics = sum(placed.statistics for network in found for placed in network.placed)
+    statistics = sum(one.statistics for network in found for one in network.layer_shapes)
     if average_decay is not None:  # of the classifier, or of the generator
-        slots += sum(placed.weights + placed.statistics for placed in found[0].placed)
+        slots += sum(one.weights + one.statistics for one in found[0].layer_shapes)
     return _item(spec) * (weights + slots + statistics)
 
 
 def data_bytes(shape: Shape) -> int:
-    """The training examples, and what else the training reads; the engine makes floats of a batch at a time."""
+    """Bytes of the dataset in memory. Images stay bytes: the engine converts one batch at a time to floats."""
     pool = shape.train_count + shape.validation_count
     copied = pool if shape.divided else 0
-    if shape.kind is DatasetKind.TABLE:  # doubles, and what preprocessing makes of them
+    if shape.kind is DatasetKind.TABLE:  # float64, and the preprocessed inputs
         return (2 * (pool + shape.test_count) + copied) * shape.pixels * 8
     return (shape.train_count + shape.test_count + copied) * shape.pixels
 
 
 def activation_bytes(spec: Spec, shape: Shape) -> int:
-    """What the networks make of a batch, forward and backward, or of the pictures of an evaluation."""
+    """Bytes of the activations and their gradients for a training batch, or of an evaluation chunk if that is more."""
     return sum(_activations(spec, network) for network in _networks(spec, shape))
 
 
 def peak_bytes(spec: Spec, shape: Shape) -> int:
-    """Peak memory: the dataset's bytes, which are mapped, weights, gradients, optimizer and activations."""
+    """Estimated peak memory: memory-mapped dataset, weights, gradients, optimizer state and activations."""
     sums = 2 if spec.accumulate > 1 else 1
     gradients = _item(spec) * sums * parameters(spec, shape)
     return data_bytes(shape) + gradients + checkpoint_bytes(spec, shape) + activation_bytes(spec, shape)
 
 
 def operations(spec: Spec, shape: Shape) -> float:
-    """Floating-point operations of the whole run: two for each product, and twice as much backwards as forwards."""
+    """Floating-point operations of the whole run: two per product; a backward pass costs twice the forward pass."""
     a_picture = sum(
-        6 * network.passes * placed.products for network in _networks(spec, shape) for placed in network.placed
+        6 * network.passes * one.products for network in _networks(spec, shape) for one in network.layer_shapes
     )
     return float(a_picture * shape.train_count * spec.epochs)
 
@@ -83,21 +83,21 @@ def _item(spec: Spec) -> int:
 
 
 def _activations(spec: Spec, network: Network) -> int:
-    if not network.placed:  # its first layer does not fit
+    if not network.layer_shapes:  # its first layer does not fit
         return 0
-    made = [placed.outputs * (2 if isinstance(placed.layer, BatchNorm) else 1) for placed in network.placed]
+    made = [one.outputs * (2 if isinstance(one.layer, BatchNorm) else 1) for one in network.layer_shapes]
     numbers = math.ceil(network.passes) * (math.prod(network.input_size) + sum(made))
-    row = max(placed.patches for placed in network.placed)
-    largest = max(placed.outputs for placed in network.placed)
+    row = max(one.patches for one in network.layer_shapes)
+    largest = max(one.outputs for one in network.layer_shapes)
     evaluated = min(_EVALUATED, max(1, _EVALUATED_NUMBERS // largest))
     training = spec.batch_size * (2 * numbers + row)
-    # Looking keeps what a layer gets and makes, and a copy or two between them.
+    # An evaluation holds a layer's input and output, and one or two copies in between.
     looking = max(evaluated, spec.samples.count) * (4 * largest + row)
     return _item(spec) * max(training, looking, _PROBED * numbers)
 
 
 def optimizer_slots(spec: Spec) -> list[int]:
-    """How many numbers each network's optimizer keeps for a weight."""
+    """Numbers that the optimizer of each network stores per weight."""
     match spec:
         case ClassifierSpec():
             return [_slots(spec.optimizer)]

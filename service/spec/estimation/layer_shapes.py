@@ -1,6 +1,6 @@
-"""What flows through a network: the size of each layer's output, what it costs, and where layers do not fit.
+"""Shape inference: the output size and cost of each layer of a network, and the layers that do not fit.
 
-A *size* is that of one input, (numbers,) or (rows, columns, channels).
+A *size* is the shape of one example, without the batch axis: (numbers,) or (rows, columns, channels).
 """
 
 from __future__ import annotations
@@ -37,54 +37,54 @@ from service.states import DatasetKind
 
 Size: TypeAlias = tuple[int, ...]
 _COLOUR: Final = 3
-"""Channels: red, green, blue."""
+"""Number of channels of a colour image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a spec must fit: the rows, columns and channels of a dataset's pictures, its classes, its pictures."""
+    """The facts of a dataset that a spec must fit: image size, channels, number of classes and of examples."""
 
     rows: int
     columns: int
     channels: int = 1
-    """3: in colour."""
+    """1 for grey, 3 for colour."""
     kind: DatasetKind = DatasetKind.IMAGES
-    """A table is one row of ``columns`` inputs."""
+    """Of a table, ``rows`` is 1 and ``columns`` the number of inputs."""
     classes: int
     train_count: int
     validation_count: int = 0
-    """0 where it is not known."""
+    """0 if unknown."""
     test_count: int = 0
     divided: bool = False
-    """Whether training and validation are divided anew: then both are copied into memory."""
+    """Whether the spec splits the examples anew; both parts are then copied into memory."""
 
     @property
     def picture(self) -> Size:
-        """Rows, columns and channels of one picture."""
+        """Rows, columns and channels of one image."""
         return self.rows, self.columns, self.channels
 
     @property
     def pixels(self) -> int:
-        """Numbers of one picture: a pixel in colour has three."""
+        """Number of values of one image; a colour pixel has three."""
         return math.prod(self.picture)
 
     @property
     def described(self) -> str:
-        """The size of a picture in words."""
+        """The image size as text, such as ``32 x 32 in colour``."""
         return f"{self.rows} x {self.columns}{' in colour' if self.channels == _COLOUR else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
-    """A layer in its place, for one input.
+    """Size and cost of one layer in its network, for one example.
 
     Attributes:
         size: of the output.
-        weights: trainable numbers.
-        statistics: further numbers that a checkpoint holds.
+        weights: number of trainable parameters.
+        statistics: number of non-trainable values in a checkpoint (running statistics).
         products: multiplications of the forward pass.
-        patches: numbers that a convolution copies side by side for one row of its output.
-        inside: numbers that layers inside of it make.
+        patches: values that a convolution copies (im2col) for one row of its output.
+        inside: values that inner layers of a residual layer output.
     """
 
     layer: Layer
@@ -97,48 +97,52 @@ class LayerShape:
 
     @property
     def outputs(self) -> int:
-        """How many numbers come out, those of inner layers included."""
+        """Number of output values, including those of inner layers."""
         return math.prod(self.size) + self.inside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """One network of a spec, walked through from its input.
+    """One network of a spec, with the shapes of its layers.
 
     Attributes:
-        where: pointer to its layers, without the leading ``#/``.
-        input_size: of what it is given.
-        placed: its layers, up to one behind which nothing can be told.
-        faults: where layers do not fit.
-        passes: how often it is passed forward and backward in a step, for each image of the batch.
+        where: JSON pointer to its layers, without the leading ``#/``.
+        input_size: size of one example of its input.
+        layer_shapes: its layers with their shapes, up to the first after which no shape can be inferred.
+        faults: the layers that do not fit.
+        passes: number of forward and backward passes per step, for each image of the batch.
     """
 
     where: str
     layers: Sequence[Layer]
     input_size: Size
-    placed: Sequence[LayerShape]
+    layer_shapes: Sequence[LayerShape]
     faults: Sequence[Fault]
     passes: float = 1.0
 
 
 _PENALTY_PASSES: Final = 2.0
-"""A penalty on a slope is a pass forward and backward, and one more backward through both: measured, twice as much."""
+"""Passes that a penalty on the slope adds: forward and backward, and backward through both. Measured: two."""
 
 
 def networks(spec: Spec, shape: Shape) -> list[Network]:
-    """The networks of a spec for such pictures: one, or generator and discriminator."""
+    """The networks of a spec for a dataset of this shape: one, or generator and discriminator."""
     match spec:
         case ClassifierSpec():
             return [_walk("layers", spec.layers, picture_size(spec.layers, shape.picture))]
         case GanSpec():
-            judge, made = spec.discriminator, generator_input(spec, shape.classes)
-            # It sees fakes and reals, each pack once.
-            penalties = _PENALTY_PASSES * ((judge.gradient_penalty > 0) + (judge.r1 > 0))
+            discriminator, made = spec.discriminator, generator_input(spec, shape.classes)
+            # The discriminator sees each pack of generated images and each pack of real ones once.
+            penalties = _PENALTY_PASSES * ((discriminator.gradient_penalty > 0) + (discriminator.r1 > 0))
             return [
                 _walk("generator/layers", spec.generator.layers, made),
                 replace(
-                    _walk("discriminator/layers", judge.layers, judged_size(spec, shape.picture, shape.classes)),
-                    passes=(2 + penalties) / judge.pack,
+                    _walk(
+                        "discriminator/layers",
+                        discriminator.layers,
+                        discriminator_input_size(spec, shape.picture, shape.classes),
+                    ),
+                    passes=(2 + penalties) / discriminator.pack,
                 ),
             ]
         case _:
@@ -146,20 +150,20 @@ def networks(spec: Spec, shape: Shape) -> list[Network]:
 
 
 def generator_input(spec: GanSpec, classes: int) -> Size:
-    """What a generator is given: noise, of a conditional GAN with a number for each class."""
+    """Input size of a generator: the latent dimension, plus the one-hot class of a conditional GAN."""
     return (spec.latent.dim + (classes if spec.conditional else 0),)
 
 
-def judged_size(spec: GanSpec, picture: Sequence[int], classes: int) -> Size:
-    """What a discriminator sees: a picture, or several as its channels; of a conditional GAN with their classes."""
-    judge = spec.discriminator
-    size = picture_size(judge.layers, picture)
+def discriminator_input_size(spec: GanSpec, picture: Sequence[int], classes: int) -> Size:
+    """Input size of a discriminator: the images of a pack as channels, plus the class channels of a conditional GAN."""
+    discriminator = spec.discriminator
+    size = picture_size(discriminator.layers, picture)
     more = classes if spec.conditional else 0
-    return (*size[:-1], judge.pack * (size[-1] + more))
+    return (*size[:-1], discriminator.pack * (size[-1] + more))
 
 
 def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
-    """What a network that is given pictures sees: images where its first layer asks for them, else rows of pixels.
+    """Input size of a network that receives images: an image if its first layer works on images, else a flat vector.
 
     Args:
         picture: (rows, columns), or (rows, columns, channels).
@@ -173,17 +177,17 @@ def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
 
 
 _FOR_IMAGES: Final = (Conv2D, Conv2DTranspose, MaxPool2D, AvgPool2D, GlobalAvgPool2D, Upsample2D)
-"""Layers that take nothing but images."""
+"""Layers that accept only images."""
 
 
 def shown(size: Size) -> str:
-    """A size in words."""
+    """A size as text."""
     return f"{size[0]:,} numbers" if len(size) == 1 else "images of " + " x ".join(f"{side:,}" for side in size)
 
 
 def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
-    """Follow the sizes; behind a layer that does not fit, go on with what was probably meant, to find more."""
-    placed: list[LayerShape] = []
+    """Infer all sizes. After a layer that does not fit, continue with the probable size, to find further faults."""
+    layer_shapes: list[LayerShape] = []
     faults: list[Fault] = []
     size = input_size
     for number, layer in enumerate(layers):
@@ -196,17 +200,17 @@ def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
         found = _place(layer, size)
         if math.prod(found.size) > MAX_OUTPUTS:
             detail = (
-                f"makes {shown(found.size)}, more than {MAX_OUTPUTS:,} numbers; use smaller images or a smaller layer"
+                f"outputs {shown(found.size)}, more than {MAX_OUTPUTS:,} numbers; use smaller images or a smaller layer"
             )
             faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
             break
-        placed.append(found)
+        layer_shapes.append(found)
         size = found.size
-    return Network(where=where, layers=layers, input_size=input_size, placed=placed, faults=faults)
+    return Network(where=where, layers=layers, input_size=input_size, layer_shapes=layer_shapes, faults=faults)
 
 
 def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
-    """Why a layer cannot take inputs of this size."""
+    """The faults of a layer for inputs of this size."""
     if isinstance(layer, Residual):
         return _residual_errors(layer, size, pointer)
     field, detail, suggestion = "", "", None
@@ -256,9 +260,9 @@ def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
 
 def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
     inner = _walk(f"{pointer.removeprefix('#/')}/layers", layer.layers, size)
-    if inner.faults or inner.placed[-1].size == size:
+    if inner.faults or inner.layer_shapes[-1].size == size:
         return list(inner.faults)
-    detail = f"must give back {shown(size)}, what the residual layer is given; they give {shown(inner.placed[-1].size)}"
+    detail = f"must output {shown(size)}, like the layer's input; they output {shown(inner.layer_shapes[-1].size)}"
     return [Fault(pointer=f"{pointer}/layers", detail=detail, code="wrong_shape")]
 
 
@@ -289,7 +293,7 @@ def _place(layer: Layer, size: Size) -> LayerShape:
                 patches=size[1] * patch,
             )
         case Residual():
-            inner = _walk("", layer.layers, size).placed
+            inner = _walk("", layer.layers, size).layer_shapes
             return LayerShape(
                 layer=layer,
                 size=size,
@@ -322,12 +326,12 @@ def _place(layer: Layer, size: Size) -> LayerShape:
 
 
 def _enlarged(side: int, layer: Conv2DTranspose) -> int:
-    """The pixels that a transposed convolution makes along a side."""
+    """Output pixels of a transposed convolution along one side."""
     return side * layer.stride if layer.padding is Padding.SAME else (side - 1) * layer.stride + layer.kernel
 
 
 def _positions(side: int, layer: Conv2D) -> int:
-    """Where a kernel can stand along a side."""
+    """Number of kernel positions along one side."""
     match layer.padding:
         case Padding.SAME:
             return -(-side // layer.stride)

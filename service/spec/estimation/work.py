@@ -1,8 +1,9 @@
-"""What a training has to do, counted from its spec, and how long machines take for it.
+"""The amount of work of a training, counted from its spec, and its duration on a machine.
 
-Seconds of a run are a sum: so many products of dense layers times what one takes, and so on. Within 15% that holds for
-networks from a few units to deep convolutions. What one takes is known of a reference machine, from a fit to steps of
-all presets and others; a calibration scales it to another machine, in the four groups of ``GROUPS``.
+The duration is a linear model: a sum of counts (such as products of dense layers), each times the time of one. It is
+accurate within 15% for networks from a few units to deep convolutions. The times are those of a reference machine,
+fitted to steps of all presets and other specs; a calibration scales them to another machine, by one factor for each of
+``GROUPS``.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.schema import ClassifierSpec, Conv2D, Conv2DTranspose, DType, GanSpec, Spec
 
 GROUPS: Final = ("dense", "convolution", "elementwise", "overhead")
-"""What a calibration tells machines apart by: each is a factor, 1 for the reference machine, 2 for half as fast."""
+"""The groups of a calibration: each has a factor, 1 for the reference machine, 2 for a machine half as fast."""
 CONTENTION: Final = "contention"
-"""Another factor of a calibration: the time on the clock as a multiple of processor time, beside others' work."""
+"""A further factor of a calibration: wall-clock time divided by CPU time, which grows with other load."""
 _FORWARD: Final = 0.3
-"""The share of a step's work that a look without training takes."""
+"""Cost of a forward pass alone, as a share of a training step."""
 _LOOKED_AT: Final = 628
-"""Images that are looked at once an epoch besides the validation images: health and samples."""
+"""Images evaluated per epoch besides the validation images, for diagnostics and samples."""
 _AUGMENTED: Final = 0.6
-"""The share of the conversion of an image to floats that mirroring it takes, or a cutout."""
+"""Cost of a flip or a cutout, as a share of the cost of converting an image to floats."""
 _VALIDATED: Final = 1 / 6
-"""Validation images for each training image, where the dataset's are not known."""
+"""Validation images per training image, if the dataset's are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +37,13 @@ class Work:
 
     Attributes:
         dense, convolution: multiplications of the forward pass, in training.
-        patches: numbers that convolutions copy side by side.
-        outputs: numbers that layers make.
-        weights: numbers that optimizers touch.
-        pixels: bytes of images turned into floating point.
-        calls: layers, once for each step.
-        epochs: each with files, a commit and a look at health.
-        starts: 1, for a run that begins: its data are read, its networks made.
+        patches: values that convolutions copy (im2col).
+        outputs: values that layers output.
+        weights: values that optimizers update.
+        pixels: image bytes converted to floats.
+        calls: layer calls: layers times steps.
+        epochs: epochs, each with files, a commit and diagnostics.
+        starts: 1 if the run starts from the beginning: reading data and building networks.
     """
 
     dense: float
@@ -67,7 +68,7 @@ _REFERENCE: Final = Work(
     epochs=0.06,
     starts=0.3,
 )
-"""Seconds for one of each, on an Intel Xeon of family 6, model 207, with one BLAS thread."""
+"""Seconds per unit of each count, on an Intel Xeon of family 6, model 207, with one BLAS thread."""
 _GROUP_OF: Final = {
     "dense": "dense",
     "convolution": "convolution",
@@ -82,7 +83,7 @@ _GROUP_OF: Final = {
 
 
 def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | None = None) -> Work:
-    """The work of a run, or of its first ``epochs``, or of some ``steps`` with so many epochs' ends."""
+    """The work of a run, of its first ``epochs``, or of ``steps`` batches with the ends of ``epochs`` epochs."""
     epochs = spec.epochs if epochs is None else epochs
     images = shape.train_count * epochs if steps is None else steps * spec.batch_size
     steps = total_steps(spec, shape.train_count) // spec.epochs * epochs if steps is None else steps
@@ -96,9 +97,9 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
             augmented = _AUGMENTED * (spec.augmentation.flip + (spec.augmentation.cutout > 0))
             pixels = (1 + augmented) * trained + validated * epochs
         case GanSpec():
-            judged = math.ceil(epochs / spec.health.every_epochs) * spec.health.samples
-            made, told = found
-            seen = [(made, trained + _FORWARD * (judged + _LOOKED_AT * epochs)), (told, trained)]
+            scored = math.ceil(epochs / spec.health.every_epochs) * spec.health.samples
+            generator, discriminator = found
+            seen = [(generator, trained + _FORWARD * (scored + _LOOKED_AT * epochs)), (discriminator, trained)]
             pixels = trained
     updates = sum(_weights(network) * (1 + slots) for network, slots in zip(found, optimizer_slots(spec), strict=True))
     twice = 2.0 if spec.dtype is DType.FLOAT64 else 1.0
@@ -109,14 +110,14 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
         outputs=twice * sum(images * network.passes * _outputs(network) for network, images in seen),
         weights=twice * updates * steps / spec.accumulate,
         pixels=twice * pixels * shape.pixels,
-        calls=steps * sum(network.passes * len(network.placed) for network in found),
+        calls=steps * sum(network.passes * len(network.layer_shapes) for network in found),
         epochs=float(epochs),
         starts=1.0 if epochs else 0.0,
     )
 
 
 def seconds(work: Work, factors: Mapping[str, float]) -> dict[str, float]:
-    """How long a machine with these factors takes, by group; missing factors are 1."""
+    """Seconds per group on a machine with these factors; missing factors are 1."""
     found = dict.fromkeys(GROUPS, 0.0)
     for field in fields(Work):
         group = _GROUP_OF[field.name]
@@ -125,7 +126,7 @@ def seconds(work: Work, factors: Mapping[str, float]) -> dict[str, float]:
 
 
 def overlap(a: Mapping[str, float], b: Mapping[str, float]) -> float:
-    """How alike two runs spend their time, from 0 to 1: the shares that they have in common."""
+    """Similarity of two runs' time profiles, from 0 to 1: the sum of the smaller shares."""
     all_a, all_b = sum(a.values()), sum(b.values())
     if not all_a or not all_b:
         return 0.0
@@ -133,17 +134,17 @@ def overlap(a: Mapping[str, float], b: Mapping[str, float]) -> float:
 
 
 def _weights(network: Network) -> int:
-    return sum(placed.weights for placed in network.placed)
+    return sum(one.weights for one in network.layer_shapes)
 
 
 def _products(network: Network, *, convolutions: bool) -> float:
-    chosen = (placed for placed in network.placed if isinstance(placed.layer, Conv2D | Conv2DTranspose) is convolutions)
-    return network.passes * sum(placed.products for placed in chosen)
+    chosen = (one for one in network.layer_shapes if isinstance(one.layer, Conv2D | Conv2DTranspose) is convolutions)
+    return network.passes * sum(one.products for one in chosen)
 
 
 def _patches(network: Network) -> float:
-    return network.passes * sum(placed.patches * placed.size[0] for placed in network.placed if placed.patches)
+    return network.passes * sum(one.patches * one.size[0] for one in network.layer_shapes if one.patches)
 
 
 def _outputs(network: Network) -> int:
-    return sum(placed.outputs for placed in network.placed)
+    return sum(one.outputs for one in network.layer_shapes)

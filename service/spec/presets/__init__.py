@@ -1,1 +1,1 @@
-"""Named starting points, and how they adapt to data of another shape."""
+"""Presets: named sets of defaults, and their adaptation to datasets of other shapes."""

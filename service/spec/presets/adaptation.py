@@ -1,8 +1,8 @@
-"""Presets for data of other shapes than the digits that they were made for.
+"""Adaptation of presets to datasets of other shapes than MNIST's.
 
-Presets are written for images of 28 x 28, and for those nothing changes here. For others, layers are added, left out or
-made smaller such that networks see about as much of an image as they do of a digit, and cost about as much where they
-can. Whatever a spec names itself stays as it is.
+Presets are written for images of 28 x 28, for which nothing changes here. For other sizes, layers are added, removed or
+made smaller, so that a network covers about the same part of an image as of a digit, at a similar cost if possible.
+Fields that the spec gives are never changed.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from service.spec.suitability import TABLE_PRESET
 from service.states import DatasetKind
 
 MAX_LAYER_WEIGHTS: Final = 2**23
-"""The most weights that a preset gives one layer."""
+"""Maximum number of weights of one layer of a preset."""
 MAX_LAYER_NUMBERS: Final = 2**17
-"""The most numbers that a preset's convolution makes of one image, if it can make fewer."""
+"""Limit of the values that a preset's convolution outputs for one image, where it can be met."""
 SMALLEST_HALVED: Final = 8
-"""Images are halved while their smaller side has at least so many pixels: 28, 14, 7."""
+"""Convolutions halve images as long as the smaller side has at least this many pixels: 28, 14, 7."""
 LARGEST_SEEN: Final = 15 * 15
-"""Convolutions go on halving until images are no larger than this."""
+"""Convolutions continue to halve images until the sides are at most this long."""
 LARGEST_BASE: Final = 8 * 8
-"""A generator begins with an image no larger than this, where the data's sides can be halved as often."""
+"""Largest side of the image that a generator starts from, if the image's sides can be halved often enough."""
 
 SMALLEST_BATCH: Final = 16
 LARGEST_BATCH: Final = 512
 FEWEST_EPOCHS: Final = 4
 VISITED_ROWS: Final = 2_000_000
-"""Rows of a table that are trained on, those of all epochs counted, if that leaves enough epochs."""
+"""Target for the number of training rows over all epochs, if it leaves enough epochs."""
 
 P = TypeVar("P", bound=Part)
 L = TypeVar("L", bound=Part)
 
 
 def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
-    """The spec for data of this shape.
+    """Adapt a spec to a dataset of this shape.
 
     Args:
         spec: resolved.
-        document: the spec as it was sent; what it names stays.
+        document: the spec as it was sent; the fields that it gives are not changed.
     """
     if spec.preset == TABLE_PRESET and shape.kind is DatasetKind.TABLE:
         spec = _for_rows(spec, document, shape)
@@ -83,7 +83,7 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
 
 
 def _for_rows(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
-    """Larger batches and fewer epochs for more rows: some thousand steps train a small network."""
+    """Larger batches and fewer epochs for more rows: a few thousand steps train a small network."""
     if "batch_size" not in document:
         wanted = max(SMALLEST_BATCH, min(shape.train_count // 40, LARGEST_BATCH))
         spec = _with(spec, batch_size=2 ** (wanted.bit_length() - 1))
@@ -93,7 +93,7 @@ def _for_rows(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
 
 
 def _fewer_at_a_time(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
-    """Batches no larger than the dataset, pictures of samples that can be looked at, shifts within an image."""
+    """Limit batches to the dataset, sample grids to a viewable size, and shifts to the image."""
     if "batch_size" not in document:
         spec = _with(spec, batch_size=max(1, min(spec.batch_size, shape.train_count)))
     if "count" not in _object(document, "samples"):
@@ -122,7 +122,7 @@ def _discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
 
 
 def _ending(layers: Sequence[Layer], activation: Activation) -> list[Layer]:
-    """The layers with this activation at their end."""
+    """The layers, with this activation in the last one."""
     return [*layers[:-1], _with(layers[-1], activation=activation)]
 
 
@@ -141,7 +141,7 @@ def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     laid_out = _with(laid_out, units=numbers * channels)
     made: list[Layer] = [*_interleaved(_narrowed([hidden, laid_out], 1), norm)]
     made.append(Reshape(type="reshape", shape=[rows, columns, channels]))
-    # A convolution after each doubling; the last one draws the image, and there is one before it in any case.
+    # A convolution follows each doubling. The last one outputs the image; at least one precedes it.
     for left in range(max(doublings, 2), 0, -1):
         if left <= doublings:
             made.append(grow)
@@ -155,9 +155,9 @@ def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
 def _looking(
     convolutions: Sequence[Conv2D], shape: Shape, *, pool: Layer | None = None, norm: Layer | None = None
 ) -> tuple[list[Layer], int]:
-    """Convolutions that halve an image until it is small, and the numbers that they make of it.
+    """Convolutions that halve an image until it is small, and the number of values that they output.
 
-    With ``pool``, it halves; where the sides are odd, so that its windows do not divide the image, the stride does.
+    With ``pool``, pooling halves the image; if the sides are odd and its windows do not divide them, the stride does.
     """
     rows, columns = shape.rows, shape.columns
     made: list[Layer] = []
@@ -177,14 +177,14 @@ def _looking(
             pools = pool is not None and rows % 2 == 0 and columns % 2 == 0
             stride *= 1 if pools else 2
             rows, columns = -(-rows // 2), -(-columns // 2)
-        kernel = min(max(conv.kernel, stride + 1), smaller_side)  # no pixel is left out
+        kernel = min(max(conv.kernel, stride + 1), smaller_side)  # the kernel covers every pixel
         made.append(_with(conv, kernel=kernel, stride=stride))
         made += [layer for layer in (pool if pools else None, norm) if layer is not None]
     raise AssertionError("unreachable")
 
 
 def _narrowed(layers: Sequence[Layer], numbers: int) -> list[Layer]:
-    """Dense layers but the last with fewer units where they or what follows would have too many weights."""
+    """Reduce the units of hidden dense layers that would have, or cause, too many weights."""
     ending = _last(Dense, layers).units
     made = []
     for layer in layers[:-1]:
@@ -196,7 +196,7 @@ def _narrowed(layers: Sequence[Layer], numbers: int) -> list[Layer]:
 
 
 def _at_most(count: int, *limits: int, each: int) -> int:
-    """As many as ``count``, or fewer, such that they and ``each`` stay within all limits; at least one."""
+    """The largest number up to ``count`` whose product with ``each`` is within all limits; at least 1."""
     return max(1, min(count, *(limit // max(1, each) for limit in limits)))
 
 
@@ -206,7 +206,7 @@ def _interleaved(layers: Sequence[Layer], norm: Layer) -> Iterator[Layer]:
 
 
 def _flattened(layers: Sequence[Layer]) -> int:
-    """Where images become rows of numbers."""
+    """Index of the flatten layer."""
     return next(number for number, layer in enumerate(layers) if isinstance(layer, Flatten))
 
 

@@ -1,4 +1,4 @@
-"""Named starting points. A field that a spec gives overrides its preset's."""
+"""The presets. A field that a spec gives overrides its preset's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STABLE_DROPOUT: Final = 0.3
 
 PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
     Kind.CLASSIFIER: {
-        # The seed's networks, whole: 98.3% on full MNIST after some 470 epochs.
+        # The historical baseline: 98.3% on full MNIST after about 470 epochs.
         "seed": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "layers": [{"units": 392, "activation": "sigmoid"}, {"units": 10, "activation": "sigmoid"}],
@@ -30,8 +30,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "shuffle": False,
             "seed": 0,
         },
-        # The same architecture, trained as one would today: 98.5% in four seconds. With shifts, three epochs do what
-        # four do without; an update costs the same whatever the batch, so large batches save time.
+        # The same architecture with current training methods: 98.5% on MNIST in four seconds. With shifts, three epochs
+        # replace four; an update costs the same for any batch size, so large batches save time.
         "fast": {
             "dataset": {"name": "mnist-10k", "scale": [0, 1]},
             "layers": [{"units": 392, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
@@ -44,8 +44,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "batch_size": 200,
             "seed": 0,
         },
-        # Dense layers only, and what they can reach with time. Batch normalization is what Fashion-MNIST gains from, a
-        # point at the same number of epochs; digits need the shifts.
+        # The highest accuracy with dense layers only. Batch normalization adds one point on Fashion-MNIST at the same
+        # number of epochs; shifts help on digits.
         "best": {
             "dataset": {"name": "mnist-10k", "scale": [0, 1]},
             "layers": [
@@ -66,8 +66,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "batch_size": 100,
             "seed": 0,
         },
-        # Convolutions: 99.43% on full MNIST (seed 0), and 92% on Fashion-MNIST, whose small details allow neither
-        # larger shifts nor more dropout. Pooling comes first, so that there is a quarter left to normalize.
+        # Convolutions: 99.43% on full MNIST (seed 0), and 92% on Fashion-MNIST, whose fine details suffer from larger
+        # shifts or more dropout. Pooling precedes normalization, which then costs a quarter.
         "conv": {
             "dataset": {"name": "mnist-10k", "scale": [0, 1]},
             "layers": [
@@ -92,8 +92,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "batch_size": 100,
             "seed": 0,
         },
-        # Rows of numbers. Batches and epochs are those for some hundred rows; they are adapted to more. The smaller
-        # weights of glorot are better than those of he on small tables: 96.0% instead of 93.5% on iris.
+        # For tables. Batch size and epochs suit a few hundred rows; they are adapted to larger tables. The smaller
+        # initial weights of glorot are better than those of he on small tables: 96.0% instead of 93.5% on iris.
         "table": {
             "dataset": {"name": "iris", "scale": [0, 1]},
             "layers": [
@@ -132,9 +132,9 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "shuffle": False,
             "seed": 0,
         },
-        # The seed's two networks, trained so that they do not collapse. The discriminator learns in every step: where
-        # it rests in every third, rare digits become rarer. Samples are made with averaged weights, so that the
-        # learning rate can stay high to the end.
+        # The networks of the baseline, trained so that they do not collapse. The discriminator is updated in every
+        # step: skipping every third makes rare digits rarer. Samples use averaged weights, so that the learning rate
+        # can stay high to the end.
         "stable": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "latent": {"dim": 100, "distribution": "normal"},
@@ -156,8 +156,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "batch_size": 100,
             "seed": 0,
         },
-        # Convolutions: in the generator behind two dense layers that lay out the digit, in the discriminator before one
-        # that sees the whole of it; without that one, samples are well drawn strokes that are no digits.
+        # Convolutions. The generator's follow two dense layers that lay out the digit. The discriminator's precede a
+        # dense layer that sees the whole digit; without it, samples are clear strokes that do not form digits.
         "best": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "latent": {"dim": 64, "distribution": "normal"},

@@ -1,9 +1,10 @@
-"""Summary and measured results of each preset, to select one by.
+"""Summary and measured results of each preset, to help users select one.
 
-All measured numbers that the page shows are here and nowhere else. Those on ``mnist``, ``fashion-mnist`` and of GANs
-are the medians of ``benchmarks/results/presets.json``, which a test compares; those of classifiers on ``mnist-10k``
-are of ``python -m benchmarks.presets.training``, the median of seeds 0 to 2 (``seed``: of seed 0). Those of ``table``
-are of ``benchmarks/results/tabular.json``. After new measurements, change them here.
+This is the only place for the measured numbers that the page shows. Update them after new measurements:
+
+- ``mnist``, ``fashion-mnist`` and GANs: medians of ``benchmarks/results/presets.json`` (a test compares them);
+- classifiers on ``mnist-10k``: ``python -m benchmarks.presets.training``, median of seeds 0 to 2 (``seed``: seed 0);
+- ``table``: ``benchmarks/results/tabular.json``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from service.spec.schema import Kind
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What a preset reaches at its last epoch."""
+    """A result of a preset: the value of a metric at its last epoch."""
 
     dataset: str
     metric: str

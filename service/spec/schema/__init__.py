@@ -1,7 +1,7 @@
-"""The training spec: every field that a user may send, with its range. A spec is data, never code.
+"""The schema of specs: every field that a user may send, with its range. A spec is data, never code.
 
-The models describe a spec whose values are all filled in (``resolved``); ``validation.resolve`` makes one from what was
-sent. Documents show fields in the order in which they are declared here.
+The models describe a *resolved* spec, which has a value in every field; ``validation.resolve`` makes one from the
+document that was sent. Documentation and forms show fields in the order of declaration.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ from service.spec.schema.specs import (
     Latent,
     LossName,
     Reduction,
+    Reuse,
     Sampling,
     Spec,
     StopMetric,
@@ -183,6 +184,7 @@ __all__ = [
     "Reduction",
     "Reshape",
     "Residual",
+    "Reuse",
     "Sampling",
     "Schedule",
     "Sgd",

@@ -23,7 +23,7 @@ from service.spec.schema.base import (
 
 
 class Activation(StrEnum):
-    """What a layer applies to its sums."""
+    """Activation functions."""
 
     LINEAR = "linear"
     SIGMOID = "sigmoid"
@@ -38,7 +38,7 @@ class Activation(StrEnum):
 
 
 class Padding(StrEnum):
-    """What a convolution does at the border: zeros around, such that stride 1 keeps the size, or nothing."""
+    """Padding of a convolution: ``same`` adds zeros, so that stride 1 keeps the size; ``valid`` adds nothing."""
 
     SAME = "same"
     VALID = "valid"
@@ -90,8 +90,8 @@ class Conv2D(Part):
 
 
 class Conv2DTranspose(Part):
-    """Transposed convolution: each pixel becomes a patch, which makes the image larger. Generators grow images with
-    it."""
+    """Transposed convolution: each pixel becomes a patch, which makes the image larger. Generators use it to enlarge
+    images."""
 
     type: Literal["conv2d_transpose"]
     filters: Annotated[int, Field(ge=1, le=MAX_FILTERS, examples=[16])]
@@ -99,9 +99,10 @@ class Conv2DTranspose(Part):
     kernel: Annotated[int, Field(ge=1, le=MAX_KERNEL)] = 4
     """Rows and columns of each filter. A multiple of the stride avoids checkerboard patterns."""
     stride: Annotated[int, Field(ge=1, le=MAX_SCALE)] = 2
-    """How many times as large the rows and columns of the output are."""
+    """The factor by which rows and columns grow."""
     padding: Padding = Padding.SAME
-    """How to treat the border. same makes the output stride times as large; valid keeps whole patches at the border."""
+    """How to treat the border. same enlarges the image exactly by the stride; valid keeps whole patches at the border,
+    so that the output is larger."""
     activation: Annotated[Activation, Field(examples=[Activation.RELU.value])]
     """The function applied to each output. Use relu, or linear before batch_norm; tanh at the end of a generator."""
     negative_slope: NegativeSlope = 0.2
@@ -125,7 +126,7 @@ class AvgPool2D(Part):
 
 
 class GlobalAvgPool2D(Part):
-    """The mean of each channel over the whole image: turns images into rows of numbers, whatever their size."""
+    """Replaces each channel by its mean over the whole image: turns images of any size into flat vectors."""
 
     type: Literal["global_avg_pool2d"]
 
@@ -154,8 +155,8 @@ class BatchNorm(Part):
 
 
 class LayerNorm(Part):
-    """Normalizes each input by its own mean and variance, then applies an activation. Unlike batch_norm, it suits a
-    discriminator with a gradient penalty, and training and inference are the same."""
+    """Normalizes each example by its own mean and variance, then applies an activation. Unlike batch_norm, it suits a
+    discriminator with a gradient penalty, and works the same in training and inference."""
 
     type: Literal["layer_norm"]
     activation: Activation = Activation.LINEAR
@@ -167,13 +168,13 @@ class LayerNorm(Part):
 
 
 class Flatten(Part):
-    """Turns images into rows of numbers, as dense layers need them."""
+    """Turns images into flat vectors, which dense layers require."""
 
     type: Literal["flatten"]
 
 
 class Reshape(Part):
-    """Turns rows of numbers into images, as convolutions need them."""
+    """Turns flat vectors into images, which convolutions require."""
 
     type: Literal["reshape"]
     shape: Annotated[
@@ -202,12 +203,11 @@ _Plain = (
     | Annotated[Reshape, Tag("reshape")]
 )
 InnerLayer = Annotated[_Plain, pydantic.Discriminator(_tag)]
-"""A layer inside of a residual one."""
+"""A layer inside a residual layer."""
 
 
 class Residual(Part):
-    """Adds its input to what its layers make of it, so that deep networks still learn: they need to learn only what to
-    change."""
+    """Adds its input to the output of its layers (a skip connection), which makes deep networks easier to train."""
 
     type: Literal["residual"]
     layers: Annotated[
@@ -218,7 +218,7 @@ class Residual(Part):
             examples=[[{"type": "layer_norm", "activation": "relu"}]],
         ),
     ]
-    """Layers that give back the shape that they are given, usually two of conv2d and batch_norm."""
+    """The inner layers. Their output must have the shape of their input. Usually conv2d and batch_norm, twice."""
     activation: Activation = Activation.LINEAR
     """The function applied to the sum, usually relu."""
     negative_slope: NegativeSlope = 0.2
@@ -226,9 +226,9 @@ class Residual(Part):
 
 
 Layer = Annotated[_Plain | Annotated[Residual, Tag("residual")], pydantic.Discriminator(_tag)]
-"""A layer by its ``type``; dense where none is given. The input of a network that begins with a layer for images
-(conv2d, conv2d_transpose, a pool, upsample2d, or a residual of such) is an image (rows, columns, channels), otherwise a
-flat vector of pixels."""
+"""A layer, selected by ``type``; dense if none is given. A network that begins with an image layer (conv2d,
+conv2d_transpose, a pool, upsample2d, or a residual of these) receives images (rows, columns, channels); other networks
+receive flat vectors."""
 Layers = Annotated[list[Layer], Field(min_length=1, max_length=MAX_LAYERS)]
 
 

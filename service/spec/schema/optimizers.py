@@ -15,7 +15,7 @@ _DECAYS: Final = applies_when(weight_decay={"exclusiveMinimum": 0})
 
 
 class Sgd(Part):
-    """Stochastic gradient descent, with momentum where it is not zero."""
+    """Stochastic gradient descent, optionally with momentum."""
 
     name: Literal["sgd"]
     learning_rate: Rate
@@ -99,7 +99,7 @@ class Step(Part):
 
 
 class OneCycle(Part):
-    """The learning rate rises by cosine, then falls to almost zero. Allows high rates and short trainings."""
+    """The learning rate rises along a cosine, then falls to almost zero. Allows high rates and short trainings."""
 
     name: Literal["one_cycle"]
     warmup_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
@@ -111,7 +111,7 @@ class OneCycle(Part):
 
 
 class Cosine(Part):
-    """The learning rate falls by cosine, after an optional linear warmup."""
+    """The learning rate falls along a cosine, after an optional linear warmup."""
 
     name: Literal["cosine"]
     warmup_fraction: Fraction = 0.0

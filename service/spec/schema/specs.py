@@ -1,4 +1,4 @@
-"""The specs themselves, and their parts that are not layers or optimizers."""
+"""The specs of classifiers and GANs, and their parts except layers and optimizers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from service.states import FindingCode
 
 
 class Kind(StrEnum):
-    """What is trained."""
+    """What to train."""
 
     CLASSIFIER = "classifier"
     GAN = "gan"
@@ -44,7 +44,7 @@ class DType(StrEnum):
 
 
 class Reduction(StrEnum):
-    """How a batch's losses become the number whose gradient is taken."""
+    """How the losses of a batch are combined."""
 
     MEAN = "mean"
     SUM = "sum"
@@ -59,7 +59,7 @@ class LossName(StrEnum):
 
 
 class ClassWeights(StrEnum):
-    """How much the examples of each class count in the loss."""
+    """How the classes are weighted in the loss."""
 
     BALANCED = "balanced"
 
@@ -74,7 +74,7 @@ class GanLossName(StrEnum):
 
 
 class StopMetric(StrEnum):
-    """What early stopping may look at: losses are to fall, accuracies to rise."""
+    """Metrics that early stopping can watch: losses should fall, accuracies rise."""
 
     VAL_LOSS = "val_loss"
     VAL_ACCURACY = "val_accuracy"
@@ -83,39 +83,46 @@ class StopMetric(StrEnum):
 
 
 class Distribution(StrEnum):
-    """What a GAN's latent noise is drawn from: uniform in [-1, 1], or standard normal."""
+    """Distribution of a GAN's latent noise: uniform in [-1, 1], or standard normal."""
 
     UNIFORM = "uniform"
     NORMAL = "normal"
+
+
+class Reuse(StrEnum):
+    """What of earlier jobs a job may take over instead of computing it again. The bits are the same."""
+
+    NEVER = "never"
+    EXACT = "exact"
+    PREFIX = "prefix"
 
 
 AverageDecay = Fraction | None
 
 
 class Data(Part):
-    """The images to train on."""
+    """The dataset to train on."""
 
     name: Annotated[str, Field(min_length=1, max_length=129)]
-    """The dataset to train on. Its validation images are never trained on; they only measure. Of an upload this is the
-    newest version; `mine@1a2b3c4d` is the version of `mine` whose SHA-256 starts with these digits."""
+    """The dataset to train on. Its validation examples are used only to measure. For an upload, a name means the newest
+    version; `mine@1a2b3c4d` is the version of `mine` whose SHA-256 starts with these digits."""
     scale: Annotated[
         list[Annotated[float, Field(ge=-1000, le=1000)]],
         Field(min_length=2, max_length=2, title="Pixel range"),
     ]
-    """The range that pixel values (0 to 255) are mapped to. Usually 0, 1 for classifiers; GANs whose generator ends in
+    """The range to which pixel values (0 to 255) are mapped. Usually 0, 1 for classifiers; GANs whose generator ends in
     tanh need -1, 1."""
 
     validation_fraction: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(title="Validation share")] = None
-    """Divide the dataset's training and validation examples anew: this share of each class is for validation. None:
-    as the dataset has them. The test part, if there is one, stays apart."""
+    """Split the training and validation examples again: use this share of each class for validation. None: keep the
+    dataset's own split. The test part, if there is one, is not affected."""
     folds: Annotated[int, Field(ge=2, le=MAX_FOLDS)] | None = None
-    """Cross-validation: divide the examples into this many folds, of each class as many as of every other. Without
-    `fold`, one job is submitted for each; it validates on its fold and trains on the others."""
+    """Cross-validation: split the examples into this many stratified folds. Without `fold`, a job is submitted for each
+    fold; it validates on that fold and trains on the others."""
     fold: Annotated[int, Field(ge=0, lt=MAX_FOLDS)] | None = None
-    """The fold that this job validates on, from 0. Without it, there is a job for each."""
+    """The fold that this job validates on, counted from 0. Without it, a job is submitted for each fold."""
     split_seed: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
-    """Seed of the division. None: the seed of the job. Set it to compare jobs of different seeds on the same
-    division."""
+    """Seed of the split. None: the seed of the job. Set it to compare jobs with different seeds on the same split."""
 
 
 class ClassifierLoss(Part):
@@ -128,18 +135,18 @@ class ClassifierLoss(Part):
     """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
     must be lower by about the batch size."""
     label_smoothing: Fraction = 0.0
-    """Share of the target that is spread evenly over all classes (binary_cross_entropy: over yes and no). Usually 0 to
+    """Share of the target that is spread evenly over all classes (binary_cross_entropy: over 0 and 1). Usually 0 to
     0.1. It keeps the network from being overconfident."""
     class_weights: Annotated[ClassWeights | None, Field(title="Class weights")] = None
-    """With balanced, each class counts the same in the loss, however rare it is in the training data: better recall of
-    rare classes for some accuracy. Only with softmax_cross_entropy."""
+    """With balanced, each class has the same weight in the loss, however rare it is in the training data: rare classes
+    get better recall, at the cost of some accuracy. Only with softmax_cross_entropy."""
 
 
 class GanLoss(Part):
     """The function that both networks of a GAN are trained with."""
 
     name: Annotated[GanLossName, Field(title="Function")]
-    """binary_cross_entropy needs a discriminator that ends with sigmoid, the others one that ends with linear.
+    """binary_cross_entropy needs a discriminator that ends with sigmoid; the others need one that ends with linear.
     wasserstein also needs gradient_penalty or spectral_norm. hinge is often used with spectral_norm."""
     reduction: Reduction = Reduction.MEAN
     """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
@@ -153,10 +160,10 @@ class Augmentation(Part):
     """Shift each image by up to this many pixels in each direction. 1 or 2 raises accuracy on digits; 0 turns it
     off."""
     flip: Annotated[bool, Field(title="Mirror images")] = False
-    """Mirror half of the images, left to right. For photos; not for digits or letters, which mean something else
-    then."""
+    """Mirror a random half of the images, left to right. For photos, but not for digits or letters, whose meaning it
+    changes."""
     cutout: Annotated[int, Field(ge=0, le=MAX_CUTOUT, title="Cutout in pixels")] = 0
-    """Blot out a square of this many pixels along a side, anywhere in each image. Usually a quarter to a half of the
+    """Erase a square with sides of this many pixels at a random place in each image. Usually a quarter to a half of the
     image's side, with many epochs; it keeps a network from relying on one detail. 0 turns it off."""
 
 
@@ -172,8 +179,8 @@ class EarlyStopping(Part):
 
 
 KEEP_LAST: Final = 3
-"""Checkpoints that a running job keeps unless its spec says otherwise: should the newest be damaged, it goes on from
-the one before."""
+"""Default number of checkpoints that a running job keeps. If the newest is damaged, the job continues from an older
+one."""
 
 
 class Checkpointing(Part):
@@ -182,8 +189,8 @@ class Checkpointing(Part):
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
     """Save a checkpoint after every n epochs. An interrupted job continues from the latest one."""
     keep_last: Annotated[Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None, Field(title="Keep the latest")] = None
-    """Number of recent checkpoints to keep. Set it to the number of epochs to be able to fork from any epoch. Without
-    a number: three until the job has succeeded, then only the best and the latest."""
+    """Number of recent checkpoints to keep. Set it to the number of epochs to be able to fork from any epoch. None:
+    three until the job has succeeded, then only the best and the latest."""
 
 
 class Sampling(Part):
@@ -196,18 +203,18 @@ class Sampling(Part):
 
 
 def _found_in(*codes: FindingCode) -> Any:
-    """Mark a list of findings with those that a kind of training can have; ``health.codes`` is what finds them."""
+    """Restrict a list of findings in the JSON Schema to those that a kind of training can have (``findings.CODES``)."""
     return Field(json_schema_extra={"x-choices": [code.value for code in codes]})
 
 
-_CLASSIFIER_FINDINGS: Final = (
+CLASSIFIER_FINDINGS: Final = (
     FindingCode.DIVERGING,
     FindingCode.VANISHING_GRADIENT,
     FindingCode.OVERFITTING,
     FindingCode.DEAD_UNITS,
     FindingCode.SATURATION,
 )
-_GAN_FINDINGS: Final = (
+GAN_FINDINGS: Final = (
     FindingCode.MODE_COLLAPSE,
     FindingCode.DISCRIMINATOR_WINS,
     FindingCode.VANISHING_GRADIENT,
@@ -220,7 +227,7 @@ _GAN_FINDINGS: Final = (
 class Health(Part):
     """How to react to problems that the metrics show."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_CLASSIFIER_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*CLASSIFIER_FINDINGS)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
 
@@ -228,7 +235,7 @@ class Health(Part):
 class GanHealth(Health):
     """How to react to problems that the metrics show, and how often samples are scored."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*_GAN_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*GAN_FINDINGS)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5
@@ -244,15 +251,19 @@ class Common(Part):
     kind: Kind
     """What to train."""
     preset: str
-    """The starting point: every field that is left out has the preset's value."""
+    """The set of defaults: every field that is left out has the preset's value."""
     name: PlainText | None = None
     """A name to find the job by. It need not be unique."""
     tags: Annotated[list[Label], Field(max_length=20)] = []
     """Labels to filter and group jobs by."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """Queued jobs with a higher priority start first. 0 to 9."""
+    reuse: Annotated[Reuse, Field(title="Reuse results")] = Reuse.NEVER
+    """exact: take over the whole result of an equal job. prefix: also go on from the checkpoint of a job that differs
+    only in `epochs`, if the schedule is constant or step. Code, NumPy, processor and data must be the same as well, so
+    the bits are those of a training from the start."""
     dataset: Data
-    """The images to train on, and the range of their values."""
+    """The dataset to train on, its split, and the range of pixel values."""
     initializer: Initializer
     """How the weights are drawn before training: he for relu, glorot for tanh and sigmoid."""
     optimizer: Optimizer
@@ -266,12 +277,13 @@ class Common(Part):
     """Number of images in each training step. Usually 32 to 256. Larger batches are faster per epoch, but take fewer
     steps; raise the learning rate with them."""
     accumulate: Annotated[int, Field(ge=1, le=MAX_ACCUMULATED, title="Batches per update")] = 1
-    """Add up the gradients of so many batches for one update: as a larger batch, in the memory of a small one."""
+    """Add up the gradients of this many batches before each update: the effect of a larger batch in the memory of a
+    small one."""
     shuffle: bool = True
     """Visit the training images in a new random order in every epoch."""
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
-    """Start value of the random numbers: the same spec and seed give the same weights. Change it to see how much
-    results vary."""
+    """Seed of all random numbers: the same spec and seed give the same weights. Change it to see how much results
+    vary."""
     dtype: Annotated[DType, Field(title="Precision")] = DType.FLOAT32
     """Precision of all computation. float64 takes about twice the time and memory."""
     checkpoint: Checkpointing = Checkpointing()
@@ -291,8 +303,8 @@ class ClassifierSpec(Common):
     augmentation: Augmentation = Augmentation()
     """Random changes to the training images."""
     average_decay: Annotated[AverageDecay, Field(title="Weight averaging (decay)")] = None
-    """Validate and keep a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
-    none. It evens out noise late in the run."""
+    """Validate and store a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
+    none. It smooths out noise late in the run."""
     early_stopping: EarlyStopping | None = None
     """End the run when a metric stops improving."""
     health: Health = Health()
@@ -305,7 +317,7 @@ class Latent(Part):
     dim: Annotated[int, Field(ge=1, le=MAX_LATENT)]
     """Number of random numbers for each image. Usually 32 to 128."""
     distribution: Distribution = Distribution.UNIFORM
-    """What they are drawn from: uniform in [-1, 1], or standard normal."""
+    """Distribution of the random numbers: uniform in [-1, 1], or standard normal."""
 
 
 class Generator(Part):
@@ -332,26 +344,24 @@ class Discriminator(Part):
     schedule: Schedule | None = None
     """A schedule of its own, instead of the one under Training."""
     skip_every: Annotated[Annotated[int, Field(ge=2, le=1000)] | None, Field(title="Skip every n-th update")] = None
-    """Skip the discriminator's update in every n-th step. Use it when the discriminator wins too easily; usually
-    none."""
+    """Skip the discriminator's update in every n-th step. Usually none; use it if the discriminator wins."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """The discriminator's target for real images is 1 minus this. Usually 0 to 0.2. It keeps the discriminator from
     being overconfident. hinge and wasserstein have no target."""
     critic_steps: Annotated[int, Field(ge=1, le=MAX_CRITIC_STEPS)] = 1
-    """Update the generator only in every so-manieth step, and the discriminator in each. 5 is usual with wasserstein,
-    otherwise 1."""
+    """Number of discriminator updates for each generator update. Usually 5 with wasserstein, otherwise 1."""
     gradient_penalty: Annotated[float, Field(ge=0, le=MAX_PENALTY)] = 0.0
-    """Weight of a penalty that keeps the slope of the discriminator near 1 between real and generated images. 10 is
-    usual with wasserstein; 0 is none. A step then takes half as long again, or twice as long."""
+    """Weight of a penalty that keeps the slope of the discriminator near 1 between real and generated images. Usually
+    10, with wasserstein; 0 means no penalty. Steps with a penalty take 1.5 to 2 times as long."""
     r1: Annotated[float, Field(ge=0, le=MAX_PENALTY, title="R1 penalty")] = 0.0
-    """Weight of a penalty on the slope of the discriminator at real images. Usually 0.1 to 10; 0 is none. It calms a
-    training that swings."""
+    """Weight of a penalty on the slope of the discriminator at real images. Usually 0.1 to 10; 0 means no penalty. It
+    stabilizes a training whose losses oscillate."""
     spectral_norm: bool = False
     """Divide the weights of each layer by their largest singular value, which bounds the slope of the discriminator at
     little cost."""
-    pack: Annotated[int, Field(ge=1, le=MAX_PACK, title="Images judged together")] = 1
-    """The discriminator judges so many images at once, so that it notices when generated ones are too much alike.
-    Usually 1 to 4."""
+    pack: Annotated[int, Field(ge=1, le=MAX_PACK, title="Images per discriminator input")] = 1
+    """Number of images that the discriminator judges together, so that it can detect when generated images are too
+    similar. Usually 1 to 4."""
 
 
 class GanSpec(Common):

@@ -1,1 +1,1 @@
-"""Which settings a trial gets."""
+"""Search algorithms: the settings of each trial."""

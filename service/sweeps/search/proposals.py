@@ -1,4 +1,4 @@
-"""The settings of a sweep's trials: known beforehand for a grid and random search, learned for TPE."""
+"""The settings of a sweep's trials: known in advance for grid and random search, computed from results for TPE."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from service.sweeps.schema import Range, SearchName
 from service.sweeps.search import space, tpe
 
 Suggestions = Mapping[int, dict[str, Any]]
-"""Settings of trials that were computed beforehand."""
+"""Settings of trials that were computed before the transaction."""
 
 STARTUP: Final = 10
-"""Trials of TPE that are drawn at random."""
+"""Number of the first TPE trials, which are drawn at random."""
 
 
 def ranges_of(resolved: Mapping[str, Any]) -> dict[str, Range]:
@@ -25,7 +25,7 @@ def ranges_of(resolved: Mapping[str, Any]) -> dict[str, Range]:
 
 
 def settings(sweep: Sweep, trial: int) -> dict[str, Any] | None:
-    """The settings of a trial; ``None``: they depend on results."""
+    """The settings of a trial; ``None`` if they depend on results."""
     search, spans = sweep.resolved["search"], ranges_of(sweep.resolved)
     match SearchName(search["name"]):
         case SearchName.GRID:
@@ -37,7 +37,7 @@ def settings(sweep: Sweep, trial: int) -> dict[str, Any] | None:
 
 
 def suggest(session: Session, sweep: Sweep) -> Suggestions:
-    """The settings of the next trial, where they depend on results."""
+    """The settings of the next trial, if they depend on results; otherwise nothing."""
     trial = sweep.state.get("proposed", 0)
     if trial >= sweep.trials or settings(sweep, trial) is not None:
         return {}

@@ -1,4 +1,4 @@
-"""The space of a sweep: pointers into a spec, their values, and drawing from them."""
+"""The search space of a sweep: pointers into a spec, their values, and random draws."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Final
 from service.sweeps.schema import Range
 
 _DIGITS: Final = 6
-"""Significant digits of a drawn number: what a person reads is what is trained, on every machine."""
+"""Significant digits of a drawn number, so that the displayed value is exactly the trained one, on every machine."""
 
 
 def steps_of(pointer: str) -> list[str]:
-    """The steps of a JSON pointer (RFC 6901).
+    """The reference tokens of a JSON pointer (RFC 6901).
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a JSON pointer.
     """
     if not pointer.startswith("/"):
         raise ValueError("must be a JSON pointer, such as /optimizer/learning_rate")
@@ -29,7 +29,7 @@ def look_up(document: Any, pointer: str) -> Any:
     """The value at a pointer.
 
     Raises:
-        LookupError, ValueError: there is none.
+        LookupError, ValueError: there is no value at the pointer, or it is invalid.
     """
     here = document
     for step in steps_of(pointer):
@@ -44,7 +44,7 @@ def _member(value: Any, name: str) -> Any:
 
 
 def with_settings(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a spec with other values at some pointers."""
+    """A copy of a spec with these values at their pointers."""
     made: dict[str, Any] = copy.deepcopy(dict(document))
     for pointer, value in settings.items():
         *path, last = steps_of(pointer)
@@ -59,7 +59,7 @@ def with_settings(document: Mapping[str, Any], settings: Mapping[str, Any]) -> d
 
 
 def pointers(document: Any, prefix: str = "") -> Iterator[str]:
-    """The pointers to all values of a document that are no objects or lists of objects."""
+    """The pointers to all values of a document, except objects and lists of objects."""
     items: Iterator[tuple[str, Any]] = iter(())
     if isinstance(document, dict):
         items = iter(document.items())
@@ -73,7 +73,7 @@ def pointers(document: Any, prefix: str = "") -> Iterator[str]:
 
 
 def values_of(span: Range) -> Sequence[Any] | None:
-    """All values of a range in order; ``None``: it has no end of them."""
+    """All values of a range in order; ``None`` if there are infinitely many."""
     if span.choice is not None:
         return span.choice
     if span.integers is not None:
@@ -87,19 +87,19 @@ def values_of(span: Range) -> Sequence[Any] | None:
 
 
 def bounds_of(span: Range) -> dict[str, Any]:
-    """The values that stand for a whole range in a check, by the end of the pointer to each in the sweep's spec."""
+    """The values that represent a range when it is checked, by their pointer relative to the range."""
     if span.choice is not None:
         return {f"choice/{place}": value for place, value in enumerate(span.choice)}
     kind = "int" if span.integers is not None else "float" if span.floats is not None else "log"
     low, high = span.integers or span.floats or span.log or (0, 0)
     found: dict[str, Any] = {f"{kind}/0": low, f"{kind}/1": high}
     if kind != "int" and low < high:
-        found[kind] = draw(span, 0.382)  # so that a field that takes integers only refuses a range of others
+        found[kind] = draw(span, 0.382)  # a fraction, so that a field that accepts only integers rejects the range
     return found
 
 
 def draw(span: Range, share: float) -> Any:
-    """The value at a share, in [0, 1), of a range."""
+    """The value of a range at a position in [0, 1)."""
     values = values_of(span)
     if values is not None:
         return values[int(share * len(values))]
@@ -111,12 +111,13 @@ def draw(span: Range, share: float) -> Any:
 
 
 def random_settings(space: Mapping[str, Range], seed: int, trial: int) -> dict[str, Any]:
-    """The settings of a trial in random search. Each setting has draws of its own: another one changes none of them."""
+    """The settings of a trial in random search. Each setting is drawn independently: adding one does not change the
+    others."""
     return {pointer: draw(span, Random(f"{seed}:{trial}:{pointer}").random()) for pointer, span in space.items()}  # noqa: S311
 
 
 def grid_size(space: Mapping[str, Range]) -> int | None:
-    """The number of combinations; ``None`` where a range has no end of values."""
+    """The number of combinations; ``None`` if a range has infinitely many values."""
     sizes = [None if (values := values_of(span)) is None else len(values) for span in space.values()]
     return None if None in sizes else math.prod(size for size in sizes if size is not None)
 

@@ -1,7 +1,7 @@
-"""The tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna, as a function of the trials so far.
+"""The tree-structured Parzen estimator (Bergstra et al. 2011) of Optuna, as a pure function of the previous trials.
 
-Optuna's study is built anew in memory for each proposal, and its random numbers begin with (the sweep's seed, the
-trial): so a proposal depends on rows alone, whoever asks for it and however often.
+An Optuna study is built in memory for each proposal, with a generator seeded by (sweep seed, trial). So a proposal
+depends only on database rows, no matter which process computes it or how often.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Past(NamedTuple):
 def suggest(
     space: Mapping[str, Range], history: Sequence[Past], *, goal: Literal["minimize", "maximize"], seed: int
 ) -> dict[str, Any]:
-    """The settings of the next trial. Trials without a result count as bad ones, so that several at a time differ."""
-    import optuna  # here: the scheduler alone needs it, and only for sweeps of this kind
+    """The settings of the next trial. Trials without a result count as bad, so that parallel trials differ."""
+    import optuna  # imported here, because only the scheduler needs it, and only for TPE
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions = {pointer: _distribution(span) for pointer, span in space.items()}
@@ -57,7 +57,7 @@ def suggest(
 def _distribution(span: Range) -> BaseDistribution:
     from optuna import distributions
 
-    if span.choice is not None:  # by place: Optuna compares choices, and 1 equals True
+    if span.choice is not None:  # by index, because Optuna compares choices, and 1 == True
         return distributions.CategoricalDistribution(list(range(len(span.choice))))
     values = values_of(span)
     if values is not None:

@@ -1,4 +1,4 @@
-"""Files over HTTP: whole, in part, or not at all where the client has them (RFC 9110, sections 13 and 14)."""
+"""File downloads with byte ranges and conditional requests (RFC 9110, sections 13 and 14)."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PROBLEMS: Final = (
     "range_not_satisfiable",
     "artifact_damaged",
 )
-"""What the documentation says of every download."""
+"""Problems that every download documents."""
 
 OCTETS: Final = "application/octet-stream"
 AS_OCTETS: Final = (OCTETS,)
-"""``other_media`` of an endpoint that answers with an image: a client may ask for it as plain bytes."""
+"""``other_media`` of an endpoint whose response is an image: clients may request it as plain bytes."""
 
 FOREVER: Final = "private, max-age=31536000, immutable"
 ASK: Final = "private, no-cache"
@@ -51,13 +51,13 @@ class _Part:
 def send_artifact(
     folder: ArtifactStore, find: Callable[[], Artifact], *, name: Callable[[Artifact], str] | None, cache: str
 ) -> Response:
-    """A stored file as the answer.
+    """The response with a stored file.
 
     Args:
-        find: gives the file's row. It is asked again where the file has just been removed, since a running job
-            removes its older checkpoints; the same row twice means that the file is lost.
-        name: makes the name under which a client saves it; ``None`` to show it instead.
-        cache: ``FOREVER`` where the address will always mean this file, else ``ASK``.
+        find: looks up the file's row. It is called again if the file was just removed, since a running job removes its
+            older checkpoints; the same row twice means that the file is lost.
+        name: returns the file name for the client; ``None``: the client shows the file instead of saving it.
+        cache: ``FOREVER`` if the URL always refers to this file, otherwise ``ASK``.
 
     Raises:
         ArtifactDamaged: the row is there, but not the file.
@@ -78,16 +78,28 @@ def send_artifact(
         raise
 
 
+def cache_of(which: str) -> str:
+    """How long a client may keep a file: one of a numbered epoch never changes, ``best`` and ``latest`` do."""
+    return FOREVER if which.isdigit() else ASK
+
+
 def send_picture(picture: Picture, media_type: str) -> Response:
-    """A picture that was drawn for this answer, or for one before."""
+    """The response with a drawn picture."""
     headers = {"ETag": f'"{picture.etag}"', "Cache-Control": ASK}
     if request.if_none_match.contains_weak(picture.etag):
         return not_modified(headers)
     return Response(picture.data, headers=headers, content_type=_accepted(media_type))
 
 
+def send_text(text: str | Iterator[str], *, name: str, media_type: str) -> Response:
+    """The response with a text file to save."""
+    response = Response(text, content_type=f"{media_type}; charset=utf-8")
+    response.headers["Content-Disposition"] = attachment(name)
+    return response
+
+
 def attachment(name: str) -> str:
-    """``Content-Disposition`` for a file to be saved: its name in ASCII and, where that is less, whole (RFC 6266)."""
+    """``Content-Disposition`` for a file to save, with an ASCII name and, if that differs, the full name (RFC 6266)."""
     name = re.sub(r"[\x00-\x1f\x7f/\\\\]", "_", name).lstrip(".") or "download"
     plain = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)
     whole = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
@@ -95,8 +107,8 @@ def attachment(name: str) -> str:
 
 
 def _accepted(media_type: str) -> str:
-    """The media type of a file, or ``OCTETS`` for a client that accepts only that. The bytes are the same, so that a
-    cache may give either for the other."""
+    """The media type of a file, or ``OCTETS`` for a client that accepts only that. The bytes are the same, so a cache
+    may serve one for the other."""
     return request.accept_mimetypes.best_match([media_type, OCTETS], default=media_type)
 
 
@@ -130,7 +142,7 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
     if wanted is not None:
         status = 206
         headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{size}"
-    if request.method == "HEAD":  # Werkzeug drops the content of such an answer without closing it
+    if request.method == "HEAD":  # Werkzeug drops the content of a HEAD response without closing it
         file.close()
         response = Response(status=status, headers=headers, content_type=_accepted(row.media_type))
     else:
@@ -142,7 +154,7 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
 
 
 def _wanted(size: int, etag: str, headers: dict[str, str]) -> _Part | None:
-    """The one part that is asked for, if any: what is not understood is ignored, as the RFC has it."""
+    """The requested range, if any; invalid and multiple ranges are ignored, as the RFC specifies."""
     condition = request.headers.get("If-Range", "").strip()
     found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
     if request.method != "GET" or found is None or (condition and condition != f'"{etag}"'):

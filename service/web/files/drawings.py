@@ -1,4 +1,4 @@
-"""Pictures made on request out of a job's rows and files, and kept beside the files for the next time."""
+"""Pictures drawn on request from a job's rows and files, and cached in the job's folder."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ Format = Literal["png", "svg"]
 Plot = Literal["curves", "confusion"]
 
 _MAX_PREVIEWS: Final = 32
-"""Pictures of datasets that are kept in memory."""
+"""Number of dataset previews cached in memory."""
 _drawing: Final = threading.Lock()
-"""One picture at a time: drawing takes a core, and requests for the same one wait for the first."""
+"""Held while a picture is drawn: drawing occupies a core, and concurrent requests for one picture draw it once."""
 
 _log = structlog.get_logger("tapeline.web")
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawn picture and the tag of its content."""
+    """A drawn picture and its ETag."""
 
     data: bytes
     etag: str
 
 
 class Drawings:
-    """Draws, and keeps what was drawn by the epoch that it shows, in the job's own folder."""
+    """Draws pictures, and caches those of jobs by epoch in the job's folder."""
 
     def __init__(self, repository: DatasetRepository, database: Database, artifacts: ArtifactStore) -> None:
         self._repository, self._database, self._artifacts = repository, database, artifacts
         self._preview = functools.lru_cache(_MAX_PREVIEWS)(self._draw_preview)
 
     def film(self, job: Job, fmt: films.FilmFormat) -> Picture:
-        """All samples of a job, one after the other."""
+        """The animation of all sample grids of a job."""
         with self._database.read() as session:
             rows = lookup.artifacts(session, job.id, ArtifactKind.SAMPLE)
         if not rows:
@@ -65,21 +65,22 @@ class Drawings:
 
         return self.kept(job.id, "samples", rows[-1].epoch, fmt, draw)
 
-    def verdicts(self, job: Job, sample: Artifact) -> Picture:
-        """A GAN's samples with what the judge takes them for: it said so when they were made, and they keep it."""
+    def classified_samples(self, job: Job, sample: Artifact) -> Picture:
+        """A GAN's sample grid, labelled with the classes that the reference classifier predicted; they are stored in
+        the file."""
         png = self._artifacts.read(sample.path, sample.sha256)
         info = self._repository.of_job(job)
         try:
             with _drawing:
-                data = grids.verdict_grid(png, classes=info.classes, class_names=info.class_names)
-        except grids.NoVerdicts as error:
+                data = grids.classified_grid(png, classes=info.classes, class_names=info.class_names)
+        except grids.NotClassified as error:
             raise Problem(
                 "no_verdicts", f"the samples of epoch {sample.epoch} were not scored by a reference classifier"
             ) from error
         return picture(data)
 
     def plot(self, job: Job, which: Plot, fmt: Format) -> Picture:
-        """What a job measured, drawn by matplotlib."""
+        """A plot of a job's curves or confusion matrix."""
         with self._database.read() as session:
             rows = lookup.epochs(session, job.id)
             news = events.of_type(session, job.id, EventType.HEALTH)
@@ -124,14 +125,14 @@ class Drawings:
         return self.kept(job.id, which, last.epoch, fmt, draw_confusion)
 
     def preview(self, info: datasets.DatasetInfo) -> Picture:
-        """A few pictures of each class of a dataset that is here."""
+        """Examples of each class of a dataset whose files are available."""
         require_images(info)
         require_here(info)
         with _drawing:
             return self._preview(info)
 
     def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
-        """One picture of the validation split, as it is."""
+        """One image of the validation split, unscaled."""
         require_images(info)
         require_here(info)
         dataset = self._repository.load(info)
@@ -143,17 +144,18 @@ class Drawings:
     def _is_colour(self, job: Job) -> bool:
         try:
             return len(self._repository.of_job(job).image_shape) > 2
-        except datasets.DatasetError:  # a folder that was removed since; those in colour are uploads, which stay
+        except datasets.DatasetError:  # its folder was removed; datasets in colour are uploads, which cannot be removed
+            # while jobs use them
             return False
 
     def _class_names(self, job: Job) -> tuple[str, ...] | None:
         try:
             return self._repository.of_job(job).class_names
-        except datasets.DatasetError:  # it may have been removed since; the numbers do
+        except datasets.DatasetError:  # it may have been removed; class numbers are shown then
             return None
 
     def kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
-        """What ``draw`` gives, kept for the next time under its name and epoch."""
+        """The cached picture of this name and epoch, which ``draw`` makes if there is none."""
         version = f"{epoch:06d}.{suffix}"
         with _drawing:
             data = self._artifacts.recall(job_id, name, version)
@@ -165,7 +167,7 @@ class Drawings:
     def _keep(self, job_id: str, name: str, version: str, data: bytes) -> None:
         try:
             self._artifacts.keep(job_id, name, version, data)
-        except OSError as error:  # the picture is here all the same; the next request draws it again
+        except OSError as error:  # not fatal: the next request draws it again
             _log.warning("picture not kept", job=job_id, error=str(error))
         try:
             with self._database.read() as session:
@@ -175,10 +177,10 @@ class Drawings:
 
 
 def require_here(info: datasets.DatasetInfo) -> None:
-    """Downloads are the workers' work.
+    """Require a dataset whose files are available; only workers download datasets.
 
     Raises:
-        Problem: the dataset would have to be downloaded first.
+        Problem: the dataset is not downloaded yet.
     """
     if not info.available:
         raise Problem(
@@ -187,7 +189,7 @@ def require_here(info: datasets.DatasetInfo) -> None:
 
 
 def require_images(info: datasets.DatasetInfo) -> None:
-    """Rows of a table have no picture.
+    """Require a dataset of images.
 
     Raises:
         Problem: the dataset is a table.
@@ -197,7 +199,7 @@ def require_images(info: datasets.DatasetInfo) -> None:
 
 
 class _Files(Sequence[bytes]):
-    """Files that are read when they are looked at."""
+    """Files that are read one at a time, on access."""
 
     def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:
         self._artifacts, self._rows = artifacts, rows
@@ -211,5 +213,5 @@ class _Files(Sequence[bytes]):
 
 
 def picture(data: bytes) -> Picture:
-    """What was drawn, with the tag of its content."""
+    """A picture with the ETag of its content."""
     return Picture(data, hashlib.sha256(data).hexdigest()[:32])

@@ -1,1 +1,1 @@
-"""Answers from checkpoints: the only package of the web process that loads the engine."""
+"""Inference from checkpoints: the only package of the web process that loads the engine."""

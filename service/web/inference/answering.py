@@ -1,7 +1,7 @@
-"""Answers from checkpoints: the one place of the web process that uses the engine, loaded when somebody first asks.
+"""Inference from checkpoints: the only module of the web process that uses the engine, imported on first use.
 
-Networks are kept ready: a checkpoint's file never changes, so its artifact's id says all. What they compute is what
-the trainers' own evaluation computes: averaged weights where the spec has them, dropout off, running statistics.
+Loaded networks are cached by artifact id, since a checkpoint's file never changes. Outputs equal those of the trainers'
+evaluation: averaged weights if the spec has them, no dropout, running statistics.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from service.web.inference.evaluating import Calibration, Importances
 
 Array = NDArray[Any]
 
-_KEPT_BYTES: Final = 256 * 2**20
-"""Of networks that are ready: hundreds of the presets', or three of the largest that a spec may ask for."""
-_KEPT_TABLES_BYTES: Final = 64 * 2**20
-_KEPT_IMPORTANCES: Final = 64
-"""Checkpoints whose columns were shuffled."""
+_MODEL_CACHE_BYTES: Final = 256 * 2**20
+"""Total size of cached networks: hundreds of those of the presets, or three of the largest that a spec allows."""
+_PREDICTION_CACHE_BYTES: Final = 64 * 2**20
+_MAX_CACHED_IMPORTANCES: Final = 64
+"""Number of checkpoints whose column importances are cached."""
 MAX_CONCURRENT_PREDICTIONS: Final = 4
-"""Requests that compute: more would only share the cores, and need memory each."""
+"""More would only share the cores, and each needs memory."""
 _BATCH: Final = 500
 _NUMBERS: Final = 2**21
-"""No layer makes more numbers than these at a time, as in the trainers' evaluation."""
+"""Maximum outputs of a layer per batch, as in the trainers' evaluation."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,25 +49,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network with the weights of a checkpoint, and the spec that it was trained by."""
+    """A network with the weights of a checkpoint, and its spec."""
 
     spec: Spec
     network: Sequential
     preprocessing: Preprocessing | None = None
-    """Of a network for tables."""
+    """``None`` for images."""
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in memory."""
+        """Its size in memory."""
         return sum(array.nbytes for array in (*self.network.parameters, *self.network.buffers))
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a classifier makes of images.
+    """The outputs of a classifier.
 
     Attributes:
-        probabilities: (n, classes) in [0, 1]; of a softmax they add up to 1, sigmoids speak each for itself.
+        probabilities: (n, classes) in [0, 1]; rows add up to 1 for softmax, and are independent for sigmoid.
         classes: int64 (n,).
     """
 
@@ -76,102 +76,107 @@ class Predictions:
 
 
 class Inference:
-    """Uses networks for any number of threads.
+    """Runs networks; thread-safe.
 
     Args:
-        artifacts: where the checkpoints lie.
+        artifacts: the store with the checkpoints.
     """
 
     def __init__(self, artifacts: ArtifactStore) -> None:
-        # For products this small BLAS's threads would wait for each other, and take the cores from the trainings.
+        # For products this small, more BLAS threads gain nothing, and would take cores from trainings.
         threadpool_limits(1, user_api="blas")
         self._artifacts = artifacts
-        self._ready = _kept(
+        self._models = _lru_cached(
             self._load,
             key=lambda row, image_shape, classes: row.id,
-            most_bytes=_KEPT_BYTES,
-            size_bytes=lambda ready: ready.size_bytes,
+            most_bytes=_MODEL_CACHE_BYTES,
+            size_bytes=lambda model: model.size_bytes,
         )
-        self._tables = _kept(
+        self._tables = _lru_cached(
             self._evaluate,
-            key=lambda row, ready, dataset: row.id,
-            most_bytes=_KEPT_TABLES_BYTES,
+            key=lambda row, model, dataset: row.id,
+            most_bytes=_PREDICTION_CACHE_BYTES,
             size_bytes=lambda table: table.probabilities.nbytes,
         )
-        self._importances = _kept(
-            self._shuffle, key=lambda row, ready, dataset: row.id, most_bytes=_KEPT_IMPORTANCES, size_bytes=lambda _: 1
+        self._importances = _lru_cached(
+            self._shuffle,
+            key=lambda row, model, dataset: row.id,
+            most_bytes=_MAX_CACHED_IMPORTANCES,
+            size_bytes=lambda _: 1,
         )
         self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
-    def ready(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
+    def load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         """The network of a checkpoint.
 
         Args:
-            image_shape: (rows, columns) of the dataset's pictures, in colour (rows, columns, 3).
-            classes: of the dataset: a conditional generator is given one.
+            image_shape: (rows, columns) of the dataset's images, in colour (rows, columns, 3).
+            classes: of the dataset; an input of conditional generators.
 
         Raises:
-            ArtifactDamaged: the file is missing, is not what was written, or does not fit such pictures.
+            ArtifactDamaged: the file is missing or corrupt, or does not fit such images.
         """
-        return self._ready(row, image_shape, classes)
+        return self._models(row, image_shape, classes)
 
     def predict(
-        self, ready: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
+        self, model: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
     ) -> Predictions:
-        """What a classifier takes pictures (n, *image_shape) of levels from 0 to 255 for, or rows of a table.
+        """Classify images (n, *image_shape) with levels from 0 to 255, or rows of a table.
 
         Args:
-            columns: what the columns of a table are, where not as in its preprocessing.
+            columns: the columns of the rows, if they differ from those of the preprocessing.
         """
         with self._computing, _overflowing():
-            outputs = [ready.network(part) for part in _parts(ready, inputs, columns)]
+            outputs = [model.network(part) for part in _parts(model, inputs, columns)]
         raw = np.nan_to_num(np.concatenate([np.asarray(part) for part in outputs]))
         # Squared error also trains networks without a last activation, towards 0 and 1.
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
-    def saliency(self, ready: LoadedModel, levels: Array, classes: Array) -> Array:
-        """How the logit of each picture's class changes with each number (n, *image_shape), black being 0 and white 1.
+    def saliency(self, model: LoadedModel, levels: Array, classes: Array) -> Array:
+        """The gradient of the logit of each image's class with respect to its pixels (n, *image_shape), from 0 (black)
+        to 1 (white).
 
         Simonyan et al. 2014 (arXiv:1312.6034), section 3: the gradient with respect to the input, here with its sign.
         """
-        low, high = ready.spec.dataset.scale
+        low, high = model.spec.dataset.scale
         gradients, start = [], 0
         with self._computing, _overflowing():
-            for inputs in _parts(ready, levels):
+            for inputs in _parts(model, levels):
                 x = Tensor(inputs, watch=True)
-                chosen = np.zeros((len(inputs), ready.network.units), inputs.dtype)
+                chosen = np.zeros((len(inputs), model.network.units), inputs.dtype)
                 chosen[np.arange(len(inputs)), classes[start : start + len(inputs)]] = 1
                 with GradientTape() as tape:
-                    total = np.sum(ops.multiply(ready.network.logits(x), chosen))
+                    total = np.sum(ops.multiply(model.network.logits(x), chosen))
                 (gradient,) = tape.gradient(total, [x])
                 gradients.append(np.asarray(gradient) * (high - low))
                 start += len(inputs)
         return np.nan_to_num(np.concatenate(gradients)).reshape(levels.shape)
 
-    def generate(self, ready: LoadedModel, latent: Array, labels: Array | None = None) -> Array:
-        """Levels from 0 to 255 (n, pixels) that a generator makes of points (n, dim) of the latent space.
+    def generate(self, model: LoadedModel, latent: Array, labels: Array | None = None) -> Array:
+        """Generate images from latent points (n, dim): levels from 0 to 255 (n, pixels).
 
         Args:
-            labels: of a conditional GAN, the class of each.
+            labels: the class of each image, for a conditional GAN.
         """
-        low, high = ready.spec.dataset.scale
-        noise = latent.astype(ready.network.dtype)
+        low, high = model.spec.dataset.scale
+        noise = latent.astype(model.network.dtype)
         if labels is not None:
-            classes = one_hot(labels, ready.network.inputs - noise.shape[1], noise.dtype)
+            classes = one_hot(labels, model.network.inputs - noise.shape[1], noise.dtype)
             noise = np.concatenate([noise, classes], axis=1)
         with self._computing, _overflowing():
-            made = [np.asarray(ready.network(noise[part])) for part in _slices(ready.network, len(noise))]
+            made = [np.asarray(model.network(noise[part])) for part in _slices(model.network, len(noise))]
         return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
 
     def draw(self, spec: GanSpec, seed: int, count: int) -> Array:
-        """The first points (count, dim) of a seed; the job's own seed gives those of its sample grids."""
+        """The first latent points (count, dim) of a seed; the job's own seed gives those of its sample grids."""
         return networks.latent(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
 
     def walk(self, spec: GanSpec, points: Array, steps: int) -> Array:
-        """From each point to the next in ``steps`` steps, both ends included: (1 + (n - 1) * steps, dim).
+        """Interpolate from each latent point to the next in ``steps`` steps, ends included: (1 + (n - 1) * steps, dim).
 
-        Where the noise is normal, along great circles (White 2016, arXiv:1609.04468): between two points lies the
-        middle of space, where no noise comes from and no generator has been trained. In a cube there is no such place.
+        For normal noise, along great circles (White 2016, arXiv:1609.04468): a straight line passes near the origin,
+        where normal noise has almost no samples, so the generator was not trained there. Uniform noise has no such
+        region.
         """
         shares = np.arange(1, steps + 1) / steps
         path = [points[:1]]
@@ -182,27 +187,27 @@ class Inference:
                 path.append((1 - shares[:, None]) * start + shares[:, None] * end)
         return np.concatenate(path)
 
-    def validation(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
-        """What a classifier takes the validation pictures for, kept for the next time."""
-        return self._tables(row, ready, dataset)
+    def validation(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Predictions:
+        """The predictions for the validation split, cached."""
+        return self._tables(row, model, dataset)
 
-    def calibration(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Calibration:
-        """How the confidence of validation predictions goes with their accuracy."""
-        found = self.validation(row, ready, dataset)
+    def calibration(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Calibration:
+        """The calibration of the validation predictions."""
+        found = self.validation(row, model, dataset)
         return evaluating.calibration(found.probabilities, found.classes, dataset.validation.labels)
 
-    def importances(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
-        """How important each column of a table is, kept for the next time."""
-        return self._importances(row, ready, dataset)
+    def importances(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
+        """The importance of each column of a table, cached."""
+        return self._importances(row, model, dataset)
 
-    def _shuffle(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Importances:
+    def _shuffle(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
         def predict(rows: Array) -> Array:
-            return self.predict(ready, rows, dataset.info.columns).classes
+            return self.predict(model, rows, dataset.info.columns).classes
 
-        return evaluating.importances(predict, dataset, ready.spec.seed)
+        return evaluating.importances(predict, dataset, model.spec.seed)
 
-    def _evaluate(self, row: Artifact, ready: LoadedModel, dataset: Dataset) -> Predictions:
-        return self.predict(ready, dataset.validation.inputs, dataset.info.columns or None)
+    def _evaluate(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Predictions:
+        return self.predict(model, dataset.validation.inputs, dataset.info.columns or None)
 
     def _load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
@@ -219,7 +224,7 @@ class Inference:
                         raise ArtifactDamaged(row.path, f"it makes {network.units} pixels, not {image_shape}")
                 case _:
                     assert_never(spec)
-            # Under these names lie the averages, where weights are averaged.
+            # These names hold the averages if the spec averages weights.
             network.load_state_dict(state.tensors, prefix)
         except EngineError as error:
             raise ArtifactDamaged(row.path, str(error)) from error
@@ -231,17 +236,17 @@ def _preprocessing(state: Mapping[str, Any]) -> Preprocessing | None:
 
 
 def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Array:
-    """For weights that a checkpoint is about to fill."""
+    """An initializer that only allocates: a checkpoint overwrites the weights."""
     return np.zeros(shape, dtype)
 
 
 def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
-    """The direction turns evenly, and the length, which need not be the same at both ends, changes evenly."""
+    """Spherical interpolation of the direction, linear interpolation of the length."""
     from_length, to_length = float(np.linalg.norm(start)), float(np.linalg.norm(end))
     cosine = float(start @ end) / max(from_length * to_length, 1e-12)
     angle = math.acos(min(max(cosine, -1), 1))
     weights = shares[:, None]
-    if min(from_length, to_length, math.sin(angle)) < 1e-6:  # no circle, or every one, leads from one to the other
+    if min(from_length, to_length, math.sin(angle)) < 1e-6:  # parallel or opposite: no unique great circle
         return np.asarray((1 - weights) * start + weights * end)
     directions = np.sin((1 - weights) * angle) * (start / from_length) + np.sin(weights * angle) * (end / to_length)
     lengths = (1 - weights) * from_length + weights * to_length
@@ -249,20 +254,20 @@ def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
 
 
 def _overflowing() -> np.errstate:
-    """The last checkpoint of a training that diverges may give numbers that are none: they become 0, and no error."""
+    """Suppress the overflow warnings of a diverged network; its outputs that are not finite become 0."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _parts(ready: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
-    """Pictures or rows as the network is given them, so many at a time, by the same operations as in training."""
-    if ready.preprocessing is not None:
-        for part in _slices(ready.network, len(levels)):
-            yield ready.preprocessing.apply(levels[part], columns).astype(ready.network.dtype)
+def _parts(model: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
+    """Batches of network inputs, preprocessed by the same operations as in training."""
+    if model.preprocessing is not None:
+        for part in _slices(model.network, len(levels)):
+            yield model.preprocessing.apply(levels[part], columns).astype(model.network.dtype)
         return
-    low, high = ready.spec.dataset.scale
+    low, high = model.spec.dataset.scale
     rows = levels.reshape(len(levels), -1)
-    for part in _slices(ready.network, len(rows)):
-        inputs = rows[part].astype(ready.network.dtype)
+    for part in _slices(model.network, len(rows)):
+        inputs = rows[part].astype(model.network.dtype)
         inputs *= (high - low) / 255
         if low:
             inputs += low
@@ -276,10 +281,10 @@ def _slices(network: Sequential, count: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _kept(
+def _lru_cached(
     make: Callable[P, T], *, key: Callable[P, str], most_bytes: int, size_bytes: Callable[[T], int]
 ) -> Callable[P, T]:
-    """A function whose latest results are kept, up to a size; each is made once, however many threads ask for it. A
-    result that is larger than all of the space is kept alone."""
+    """An LRU cache around a function, bounded by the size of its results. Concurrent calls with one key compute once. A
+    result larger than the cache replaces everything else."""
     cache: LRUCache[str, T] = LRUCache(most_bytes, getsizeof=lambda made: min(size_bytes(made), most_bytes))
     return cached(cache, key=key, condition=threading.Condition())(make)

@@ -1,4 +1,4 @@
-"""What a classifier's validation predictions say of it: how sure it may be believed to be, and which columns matter."""
+"""Evaluation of a classifier on validation data: calibration and column importance."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from service.datasets import Dataset
 
 BINS: Final = 10
 REPEATS: Final = 5
-"""Times that each column is shuffled."""
+"""Number of shuffles of each column."""
 _PREDICTED_ROWS: Final = 500_000
-"""The most rows that are predicted for the importance of all columns."""
+"""Maximum number of predicted rows over all columns and repeats."""
 _FEWEST_ROWS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Predictions of about the same confidence."""
+    """Predictions within an interval of confidence."""
 
     low: float
     high: float
@@ -33,16 +33,16 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How confidence and accuracy go together."""
+    """A reliability diagram: confidence against accuracy."""
 
     bins: tuple[Bin, ...]
     expected_error: float
-    """Mean distance of the two, each bin by its count (Naeini et al. 2015)."""
+    """Expected calibration error: mean distance of the two, weighted by count (Naeini et al. 2015)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """How much accuracy is lost without what a column says: mean and standard deviation over the repeats."""
+    """The loss of accuracy when a column is shuffled: mean and standard deviation over the repeats."""
 
     column: str
     mean: float
@@ -84,7 +84,7 @@ def calibration(probabilities: NDArray[Any], classes: NDArray[Any], labels: NDAr
 def importances(predict: Callable[[NDArray[np.float64]], NDArray[Any]], dataset: Dataset, seed: int) -> Importances:
     """Permutation importance (Breiman 2001): the accuracy on validation rows, less that with a column shuffled.
 
-    The seed decides how; of many rows, evenly spaced ones are used.
+    The shuffles depend on the seed; of many rows, evenly spaced ones are used.
 
     Args:
         predict: rows (n, columns) to classes (n,).

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, overload
 
-from service.application.exports import ExportOrder
+from service.application.exports import ExportRequest
 from service.datasets import DatasetInfo
 from service.jobs.queries import listing
-from service.models.exports.orders import EpochFacts, JobFacts, Pictures, Sample
+from service.models.exports.facts import EpochFacts, JobFacts, Pictures, Sample
 from service.storage.artifacts import ArtifactStore
 from service.storage.tables import Artifact, Epoch
 from service.web.inference.loading import dataset_of, inference
@@ -21,7 +21,7 @@ _MAX_SAMPLES: Final = 40
 """Sample grids of one export; TensorBoard shows ten of them."""
 
 
-def make(order: ExportOrder) -> bytes:
+def make(request: ExportRequest) -> bytes:
     """The bytes of an export.
 
     Raises:
@@ -31,27 +31,27 @@ def make(order: ExportOrder) -> bytes:
     """
     from service.models.exports import making  # loads the engine
 
-    if order.checkpoint is None:
-        return making.make(order.format, _facts(order, None), _pictures(order), None)
-    info = dataset_of(order.job)
-    return making.make(order.format, _facts(order, info), _pictures(order), _model(order.checkpoint, info))
+    if request.checkpoint is None:
+        return making.make(request.format, _facts(request, None), _pictures(request), None)
+    info = dataset_of(request.job)
+    return making.make(request.format, _facts(request, info), _pictures(request), _model(request.checkpoint, info))
 
 
 def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
     from service.models.exports.trained import TrainedModel  # loads the engine
 
-    ready = inference().ready(checkpoint, info.input_shape, info.classes)
-    columns = ready.preprocessing.columns if ready.preprocessing is not None else ()
-    return TrainedModel.of(ready.spec, ready.network, info.image_shape, info.class_names, columns)
+    model = inference().load(checkpoint, info.input_shape, info.classes)
+    columns = model.preprocessing.columns if model.preprocessing is not None else ()
+    return TrainedModel.of(model.spec, model.network, info.image_shape, info.class_names, columns)
 
 
-def _pictures(order: ExportOrder) -> Pictures:
-    here, rows = services(), order.samples
+def _pictures(request: ExportRequest) -> Pictures:
+    here, rows = services(), request.samples
     if len(rows) > _MAX_SAMPLES:
         rows = [rows[(number + 1) * len(rows) // _MAX_SAMPLES - 1] for number in range(_MAX_SAMPLES)]
     return Pictures(
         samples=_Samples(here.artifacts, rows),
-        curves=lambda: here.drawings.plot(order.job, "curves", "png").data,
+        curves=lambda: here.drawings.plot(request.job, "curves", "png").data,
     )
 
 
@@ -77,8 +77,8 @@ class _Samples(Sequence[Sample]):
         return Sample(row.epoch, self._artifacts.read(row.path, row.sha256), row.created_ms)
 
 
-def _facts(order: ExportOrder, info: DatasetInfo | None) -> JobFacts:
-    job = order.job
+def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
+    job = request.job
     return JobFacts(
         id=job.id,
         name=job.name,
@@ -87,7 +87,7 @@ def _facts(order: ExportOrder, info: DatasetInfo | None) -> JobFacts:
         tags=job.tags,
         spec=job.resolved,
         spec_hash=job.spec_hash,
-        checkpoint_epoch=order.checkpoint.epoch if order.checkpoint is not None else 0,
+        checkpoint_epoch=request.checkpoint.epoch if request.checkpoint is not None else 0,
         best_epoch=job.best_epoch,
         provenance=job.provenance or {},
         result_digest=job.result_digest,
@@ -95,8 +95,8 @@ def _facts(order: ExportOrder, info: DatasetInfo | None) -> JobFacts:
         dataset_title=info.title if info is not None else str(job.resolved["dataset"]["name"]),
         dataset_source=info.source if info is not None else "",
         dataset_sha256=job.dataset_sha256,
-        license=order.license or (info.licence if info is not None else None),
-        epochs=[_epoch(row) for row in order.epochs],
+        license=request.license or (info.licence if info is not None else None),
+        epochs=[_epoch(row) for row in request.epochs],
     )
 
 

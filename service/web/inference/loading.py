@@ -1,4 +1,4 @@
-"""From a job and what a person calls a checkpoint to its network, ready to answer."""
+"""Load the network of a job's checkpoint, named as in a request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROBLEMS: Final = (
     "artifact_damaged",
     "dataset_not_found",
 )
-"""What the documentation says of every endpoint that asks a checkpoint."""
+"""Problems that every endpoint with inference documents."""
 
 _EXTENSION: Final = "tapeline.inference"
 _loading = threading.Lock()
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def inference() -> Inference:
-    """The app's one ``Inference``. The engine is imported lazily: a process that is never asked does without."""
+    """The app's ``Inference``. The engine is imported on first use."""
     with _loading:
         if _EXTENSION not in current_app.extensions:
             from service.web.inference.answering import Inference  # loads the engine
@@ -49,10 +49,10 @@ def inference() -> Inference:
 
 
 def job_of(job_id: str, kind: Kind) -> Job:
-    """A job of this kind.
+    """A job, which must be of this kind.
 
     Raises:
-        Problem: it is of the other kind.
+        Problem: the job is of another kind.
     """
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
@@ -64,17 +64,17 @@ def job_of(job_id: str, kind: Kind) -> Job:
 
 
 def dataset_of(job: Job) -> DatasetInfo:
-    """What is known of the dataset that a job is trained on.
+    """The dataset that a job is trained on.
 
     Raises:
-        DatasetNotFound: it is there no more.
-        DatasetChanged: it is another one by now.
+        DatasetNotFound: it no longer exists.
+        DatasetChanged: its files have changed.
     """
     return services().repository.of_job(job)
 
 
 def is_table(job: Job) -> bool:
-    """Whether a job is trained on a table; also known of one whose dataset is gone, once it has begun."""
+    """Whether a job is trained on a table; if its dataset no longer exists, its provenance decides."""
     try:
         return dataset_of(job).kind is DatasetKind.TABLE
     except DatasetError:
@@ -82,10 +82,10 @@ def is_table(job: Job) -> bool:
 
 
 def class_names(job: Job, count: int | None) -> list[str]:
-    """The names of a job's classes; numbers where the dataset is gone or does not have ``count`` classes any more.
+    """The names of a job's classes; numbers if the dataset no longer exists, or no longer has ``count`` classes.
 
     Args:
-        count: ``None``: however many the dataset has.
+        count: ``None``: any number.
     """
     try:
         names = list(dataset_of(job).class_names)
@@ -95,19 +95,20 @@ def class_names(job: Job, count: int | None) -> list[str]:
 
 
 def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[LoadedModel, Artifact], T]) -> T:
-    """Answer from a checkpoint. A running job removes its older ones: what is gone may have a successor.
+    """Call ``answer`` with the network of a checkpoint. A running job removes its older checkpoints, so a missing one
+    is looked up again.
 
     Raises:
-        Problem: the job has none yet, or not this one.
+        Problem: the job has no checkpoint yet, or not this one.
         ArtifactDamaged: it cannot be read.
     """
     row = _checkpoint(job, which)
     while True:
         try:
-            ready = inference().ready(row, info.input_shape, info.classes)
-            if ready.spec.kind != job.kind:
-                raise ArtifactDamaged(row.path, f"it holds a {ready.spec.kind}")
-            return answer(ready, row)
+            model = inference().load(row, info.input_shape, info.classes)
+            if model.spec.kind != job.kind:
+                raise ArtifactDamaged(row.path, f"it holds a {model.spec.kind}")
+            return answer(model, row)
         except ArtifactDamaged:
             gone, row = row, _checkpoint(job, which)
             if row.id == gone.id:
@@ -123,7 +124,7 @@ def _checkpoint(job: Job, which: str) -> Artifact:
 
 
 def missing_checkpoint(session: Session, job: Job, which: str) -> Problem:
-    """Why a job does not have a checkpoint, and which ones it has."""
+    """The problem for a missing checkpoint, which lists the stored ones."""
     kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
     if not kept:
         detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"

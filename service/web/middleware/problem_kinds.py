@@ -7,7 +7,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemKind:
     """One kind of problem; ``meaning`` is the remedy."""
 
     status: int
@@ -15,151 +15,169 @@ class Kind:
     meaning: str
 
 
-KINDS: Final[dict[str, Kind]] = {
-    "bad_request": Kind(400, "The request could not be parsed.", "Send a valid HTTP request."),
-    "malformed_json": Kind(
+KINDS: Final[dict[str, ProblemKind]] = {
+    "bad_request": ProblemKind(400, "The request could not be parsed.", "Send a valid HTTP request."),
+    "malformed_json": ProblemKind(
         400,
         "The body is not valid JSON.",
         "`line` and `column` (from 1) locate the error. NaN, Infinity and repeated keys are not valid JSON.",
     ),
-    "malformed_form": Kind(
+    "malformed_form": ProblemKind(
         400, "The body is not a valid form.", "Send complete `multipart/form-data` with its boundary."
     ),
-    "invalid_parameter": Kind(
+    "invalid_parameter": ProblemKind(
         400, "A parameter is not valid.", "`errors` lists each URL parameter or header with its allowed values."
     ),
-    "invalid_cursor": Kind(400, "The cursor is not valid.", "Start the list again without a cursor."),
-    "key_required": Kind(401, "An API key is required.", "Send a key as `Authorization: Bearer <key>`, or sign in."),
-    "scope_missing": Kind(
+    "invalid_cursor": ProblemKind(400, "The cursor is not valid.", "Start the list again without a cursor."),
+    "key_required": ProblemKind(
+        401, "An API key is required.", "Send a key as `Authorization: Bearer <key>`, or sign in."
+    ),
+    "scope_missing": ProblemKind(
         403,
         "The key's scope does not allow this.",
         "Use a key with the scope in `needed`: `read`, `submit` or `admin`.",
     ),
-    "foreign_origin": Kind(
+    "foreign_origin": ProblemKind(
         403,
         "The request comes from another website.",
         "Browsers may send requests from this service's own pages only. Programs: omit `Origin`, or send a key.",
     ),
-    "not_found": Kind(
+    "not_found": ProblemKind(
         404, "Page not found.", "Check the URL. `detail` says what is missing; `/docs` lists every endpoint."
     ),
-    "job_not_found": Kind(
+    "job_not_found": ProblemKind(
         404, "There is no such job.", "Check the id. The job may have been deleted, or belong to another owner."
     ),
-    "sweep_not_found": Kind(404, "There is no such sweep.", "`GET /sweeps` lists all sweeps that this key may see."),
-    "artifact_not_found": Kind(
+    "sweep_not_found": ProblemKind(
+        404, "There is no such sweep.", "`GET /sweeps` lists all sweeps that this key may see."
+    ),
+    "artifact_not_found": ProblemKind(
         404,
         "There is no such file.",
         "Older checkpoints are deleted as a job continues. `GET /jobs/{job_id}/artifacts` lists the files.",
     ),
-    "dataset_not_found": Kind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
-    "folds_not_found": Kind(
+    "dataset_not_found": ProblemKind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
+    "upload_not_found": ProblemKind(
+        404,
+        "There is no such upload in progress.",
+        "It has ended, was not started with this `Upload-Id`, or belongs to another owner. `GET /datasets` lists the "
+        "stored datasets.",
+    ),
+    "folds_not_found": ProblemKind(
         404, "There is no such cross-validation.", "`fold_group` of a job names its cross-validation."
     ),
-    "key_not_found": Kind(404, "There is no such key.", "`GET /keys` lists all keys."),
-    "not_yet": Kind(
+    "key_not_found": ProblemKind(404, "There is no such key.", "`GET /keys` lists all keys."),
+    "not_yet": ProblemKind(
         404,
         "This does not exist yet.",
         "Try again later. A job's results appear when it has finished an epoch; a dataset's images when a worker has "
         "downloaded it for a job.",
     ),
-    "no_verdicts": Kind(
+    "no_verdicts": ProblemKind(
         404,
         "These samples have no predicted classes.",
         "Omit `verdicts`. Predicted classes need a dataset with a reference classifier (`mnist`, `mnist-10k`), and "
         "samples "
         "created by a version that has one.",
     ),
-    "method_not_allowed": Kind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
-    "too_slow": Kind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
-    "dataset_exists": Kind(409, "The name is already used.", "Use another name, or delete that dataset first."),
-    "dataset_changed": Kind(
+    "method_not_allowed": ProblemKind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
+    "too_slow": ProblemKind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
+    "dataset_exists": ProblemKind(409, "The name is already used.", "Use another name, or delete that dataset first."),
+    "dataset_changed": ProblemKind(
         409,
         "The dataset has changed since the job was trained.",
         "Restore the earlier files, or train a new job on the current ones.",
     ),
-    "dataset_space_exceeded": Kind(
+    "dataset_space_exceeded": ProblemKind(
         409,
         "The owner's datasets would take too much space.",
         "Delete datasets that are no longer needed (`GET /datasets` lists their sizes).",
     ),
-    "dataset_in_use": Kind(
+    "dataset_in_use": ProblemKind(
         409, "Unfinished jobs use this dataset.", "Cancel the jobs listed in `jobs`, or wait until they have ended."
     ),
-    "dataset_fixed": Kind(409, "This dataset cannot be deleted.", "Only uploaded datasets can be deleted."),
-    "illegal_transition": Kind(
+    "dataset_fixed": ProblemKind(409, "This dataset cannot be deleted.", "Only uploaded datasets can be deleted."),
+    "illegal_transition": ProblemKind(
         409, "The job's state does not allow this.", "`allowed_actions` lists the actions that are possible now."
     ),
-    "wrong_kind": Kind(
+    "not_comparable": ProblemKind(
+        409, "Training these jobs again would show nothing.", "`GET /differences` says in what they differ."
+    ),
+    "wrong_kind": ProblemKind(
         409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."
     ),
-    "wrong_dataset_kind": Kind(
+    "wrong_dataset_kind": ProblemKind(
         409, "Datasets of this kind do not have this.", "Images have `examples`, tables have `rows` and `columns`."
     ),
-    "keys_not_required": Kind(
+    "keys_not_required": ProblemKind(
         409,
         "This service does not require keys.",
         "Create the first key with `tapeline keys create NAME`, then start the service with `TAPELINE_AUTH=keys`.",
     ),
-    "key_not_rotatable": Kind(
+    "key_not_rotatable": ProblemKind(
         409,
         "The key cannot be rotated.",
         "Only a valid key can be rotated, and only once. `allowed_actions` lists the actions that are possible now; "
         "`replaced_by` names its successor, if it has one.",
     ),
-    "precondition_failed": Kind(
+    "precondition_failed": ProblemKind(
         412,
         "The resource has changed since you read it.",
         "Its current `ETag` does not match `If-Match`. Read it again, then repeat the change.",
     ),
-    "body_too_large": Kind(413, "The body is too large.", "`GET /limits` gives the maximum size."),
-    "unsupported_media_type": Kind(
+    "body_too_large": ProblemKind(413, "The body is too large.", "`GET /limits` gives the maximum size."),
+    "unsupported_media_type": ProblemKind(
         415,
         "The content type is not supported.",
         "Send `Content-Type: application/json`, or `multipart/form-data` for an upload.",
     ),
-    "range_not_satisfiable": Kind(416, "The range is outside the file.", "`Content-Range` gives the size of the file."),
-    "foreign_host": Kind(
+    "range_not_satisfiable": ProblemKind(
+        416, "The range is outside the file.", "`Content-Range` gives the size of the file."
+    ),
+    "foreign_host": ProblemKind(
         421,
         "This service does not accept that host name.",
         "Use a local name in the address, or add the name to `TAPELINE_ALLOWED_HOSTS`.",
     ),
-    "invalid_spec": Kind(
+    "invalid_spec": ProblemKind(
         422,
         "The spec is not valid.",
         "`errors` lists every fault: a JSON pointer, the reason, a code and often a suggestion.",
     ),
-    "invalid_input": Kind(
+    "invalid_input": ProblemKind(
         422, "The input cannot be used.", "`errors` lists every fault: a JSON pointer, the reason and a code."
     ),
-    "invalid_upload": Kind(
+    "invalid_upload": ProblemKind(
         422,
         "These files could not be read as a dataset.",
         "`errors` lists each form field that must change, and why.",
     ),
-    "idempotency_conflict": Kind(
+    "idempotency_conflict": ProblemKind(
         422, "The idempotency key was used with another body.", "Use a new `Idempotency-Key` for a new request."
     ),
-    "quota_exceeded": Kind(
+    "quota_exceeded": ProblemKind(
         429, "The owner's quota is exhausted.", "`GET /limits` shows the quotas; `Retry-After` says when to try again."
     ),
-    "rate_limited": Kind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
-    "internal": Kind(500, "Internal error.", "The service's log has the details under this `request_id`."),
-    "not_exportable": Kind(409, "The format's exporter does not know a layer.", "Download the checkpoint instead."),
-    "extra_missing": Kind(
-        501, "An optional library is not installed.", "Run `detail`'s command for the web process; restart it."
+    "rate_limited": ProblemKind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
+    "internal": ProblemKind(500, "Internal error.", "The service's log has the details under this `request_id`."),
+    "extra_missing": ProblemKind(
+        501,
+        "An optional library is not installed.",
+        "Install it for the web process with the command in `detail`, then restart the process.",
     ),
-    "artifact_damaged": Kind(500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."),
-    "database_unavailable": Kind(
+    "artifact_damaged": ProblemKind(
+        500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."
+    ),
+    "database_unavailable": ProblemKind(
         503,
         "The database is not responding.",
         "Try again. With the same `Idempotency-Key`, a repeated request creates one job.",
     ),
-    "dataset_unavailable": Kind(
+    "dataset_unavailable": ProblemKind(
         503, "The dataset is not available.", "`detail` gives the reason; try again after `Retry-After` seconds."
     ),
-    "too_many_uploads": Kind(503, "Too many simultaneous uploads.", "Try again in a few seconds."),
-    "storage_full": Kind(507, "There is not enough storage.", "The operator has to free disk space."),
-    "too_many_streams": Kind(503, "Too many streams are open.", "Close some streams, or try again later."),
+    "too_many_uploads": ProblemKind(503, "Too many simultaneous uploads.", "Try again in a few seconds."),
+    "storage_full": ProblemKind(507, "There is not enough storage.", "The operator has to free disk space."),
+    "too_many_streams": ProblemKind(503, "Too many streams are open.", "Close some streams, or try again later."),
 }
 """All problems by their ``code``."""

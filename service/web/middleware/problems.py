@@ -36,6 +36,7 @@ from service.errors import (
     UploadExists,
     UploadInUse,
 )
+from service.models.exports.facts import ExtraMissing
 from service.spec.validation import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged
 from service.web.middleware.problem_kinds import KINDS
@@ -108,6 +109,17 @@ def invalid_input(faults: Sequence[Fault], total: int | None = None) -> Problem:
     listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
     shown = [fault_document(fault) for fault in faults]
     return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
+
+
+def invalid_parameters(faults: Sequence[Mapping[str, str]]) -> Problem:
+    """The problem for faulty URL parameters or headers; each fault has ``parameter``, ``detail`` and ``code``."""
+    detail = "; ".join(f"{fault['parameter']}: {fault['detail']}" for fault in faults)
+    return Problem("invalid_parameter", detail[:1000], errors=list(faults))
+
+
+def invalid_parameter(name: str, detail: str) -> Problem:
+    """The same for one parameter whose value is not allowed."""
+    return invalid_parameters([{"parameter": name, "detail": detail, "code": "invalid_value"}])
 
 
 def fault_document(fault: Fault) -> dict[str, Any]:
@@ -205,6 +217,10 @@ def register(app: Flask) -> None:
     def _(error: ArtifactDamaged) -> Response:
         _log.error("artifact damaged", path=error.path, reason=error.reason)
         return answer("artifact_damaged", "the file is registered, but cannot be read")
+
+    @app.errorhandler(ExtraMissing)
+    def _(error: ExtraMissing) -> Response:
+        return answer("extra_missing", str(error))
 
     @app.errorhandler(DatasetChanged)
     def _(error: DatasetChanged) -> Response:

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made of the same models and routes that answer."""
+"""The OpenAPI 3.1 document, generated from routes and models."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from werkzeug.routing import Rule
 
 from service.access.keys import Scope
 from service.application.inference_requests import GenerateRequest, PredictRequest
-from service.jobs.changes import ForkRequest, JobPatch, KeyRequest, KeyRotation, SignIn
+from service.jobs.changes import ForkRequest, Investigation, JobPatch, KeyRequest, KeyRotation, SignIn
 from service.spec.fields import choices_of, told_by_name
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.sweeps.schema import SweepSpec
-from service.web.files.receiving import UploadForm
+from service.web.files.uploads import UploadForm
 from service.web.middleware import problem_kinds
 from service.web.middleware.guard import COOKIE
 from service.web.openapi import examples
@@ -37,10 +37,10 @@ _ANYWHERE: Final = ("invalid_parameter", "foreign_host", "internal", "database_u
 _WITH_A_KEY: Final = ("key_required", "scope_missing", "rate_limited")
 _ON_WRITES: Final = ("foreign_origin",)
 _COMPLETE: Final = frozenset({"Dense", "Dropout"})
-"""Parts of a spec that stand in lists: no preset can fill their gaps."""
+"""Parts of a spec that are list items: presets do not fill in their missing fields."""
 
 SHORTHAND: Final = "Shorthand"
-"""The title of a text that may stand for an object; the form leaves it out."""
+"""Title of the string variant of an object; the form omits this variant."""
 
 _HEADERS: Final = {
     "Idempotency-Key": "A name for this request, 1 to 255 printable characters. Repeating it creates no second job.",
@@ -49,6 +49,8 @@ _HEADERS: Final = {
     "If-Range": "Send the range only if the file still has this `ETag`; otherwise send the whole file.",
     "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
     "Prefer": "`wait=30` delays the response until it changes, for at most this many seconds (up to 60).",
+    "Upload-Id": "An id for this upload, 8 to 64 letters, digits, dashes and underscores, such as a random UUID: "
+    "`GET /uploads/{upload_id}` shows its progress.",
     "Last-Event-ID": "The `id` of the last event that the client has.",
 }
 _PATHS: Final = {
@@ -64,6 +66,7 @@ _PATHS: Final = {
     "sweep_id": "A sweep's id, such as `swp_01J00000000000000000000000`.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
     "name": "A dataset's name.",
+    "upload_id": "The `Upload-Id` of an upload in progress.",
     "index": "The image's index, from 0.",
 }
 _TAGS: Final = {
@@ -126,7 +129,7 @@ def document(app: Flask) -> dict[str, Any]:
 
 
 def _order(rule: Rule) -> tuple[int, str]:
-    """As a reader would want it: jobs first, the rest by name."""
+    """Paths of jobs first, the rest by name."""
     first = ["/jobs", "/datasets", "/"]
     place = next((index for index, start in enumerate(first) if rule.rule.startswith(start)), len(first))
     return place, rule.rule
@@ -247,6 +250,7 @@ def _schemas() -> dict[str, Any]:
     schemas: dict[str, Any] = made["$defs"]
     taken = (
         ForkRequest,
+        Investigation,
         JobPatch,
         KeyRequest,
         KeyRotation,
@@ -267,8 +271,8 @@ def _schemas() -> dict[str, Any]:
 
 
 def _portable(schema: Any) -> Any:
-    """A schema without what generators of clients refuse: defaults that are objects, null as the default of what
-    cannot be null, and several lists of choices with one title. None of it says anything about what may be sent."""
+    """A schema without what client generators reject: object defaults, null defaults of non-nullable fields, and
+    several enums with one title. None of these affects validation."""
     if isinstance(schema, list):
         return [_portable(item) for item in schema]
     if not isinstance(schema, dict):
@@ -285,14 +289,14 @@ def _portable(schema: Any) -> Any:
 
 
 def _answers(base: type[Answer]) -> Iterator[type[Answer]]:
-    """All models of answers, in whichever module they are."""
+    """All response models."""
     for model in base.__subclasses__():
         yield model
         yield from _answers(model)
 
 
 def spec_schema() -> dict[str, Any]:
-    """The JSON Schema of a spec as a person may send it."""
+    """The JSON Schema of a spec as sent: with optional fields."""
     either, parts = _specs("#/$defs/{model}")
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, "title": "Spec", **either, "$defs": dict(sorted(parts.items()))}
@@ -313,7 +317,7 @@ def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _with_gaps(schema: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of a spec as a person may send it: its gaps are filled from the preset."""
+    """A part of a spec as sent: the preset fills in missing fields."""
     opened = {key: value for key, value in schema.items() if key != "required"}
     if name in (ClassifierSpec.__name__, GanSpec.__name__):
         opened["required"] = ["kind"]
@@ -322,7 +326,7 @@ def _with_gaps(schema: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _add_shorthands(model: type[BaseModel], properties: dict[str, Any]) -> None:
-    """A text may stand for an object that is told by its name: ``"adam"`` for ``{"name": "adam"}``."""
+    """Allow a name in place of an object: ``"adam"`` for ``{"name": "adam"}``."""
     for name, field in model.model_fields.items():
         if told_by_name(field.annotation):
             choices = choices_of(field.annotation)
@@ -334,7 +338,7 @@ def _add_shorthands(model: type[BaseModel], properties: dict[str, Any]) -> None:
 
 
 def _any_of(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without its required name, an object may fit several variants: that is no contradiction."""
+    """Replace ``oneOf`` by ``anyOf``: without its name, an object may match several variants."""
     if "oneOf" not in schema:
         return schema
     rest = {key: value for key, value in schema.items() if key not in ("oneOf", "discriminator")}

@@ -8,7 +8,7 @@ _SEVEN: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAPklEQVR42mNgGBmAEZX7H0WMBSGGCZjwyGEB//+j6sQFSJP8"
     "T7ZOApKMOCX/M9DKTnySjOTp/E+BnYzE6gQANMgIJMx36KEAAAAASUVORK5CYII="
 )
-"""A seven out of MNIST, a PNG of 28 by 28 pixels in base64."""
+"""A seven from MNIST as a PNG of 28 x 28 pixels in base64."""
 
 BODIES: Final[dict[str, dict[str, Any]]] = {
     "SpecAsSent": {
@@ -27,6 +27,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "more_epochs": {"checkpoint": "latest", "overrides": {"epochs": 20}},
         "lower_rate": {"checkpoint": "best", "overrides": {"epochs": 20, "optimizer": {"learning_rate": 0.01}}},
     },
+    "Investigation": {"two": {"a": "job_01J00000000000000000000000", "b": "job_01J00000000000000000000001"}},
     "SweepSpec": {
         "rates": {
             "name": "rates",
@@ -51,7 +52,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "PredictRequest": {"digit": {"images": [_SEVEN]}, "explained": {"images": [_SEVEN], "explain": True}},
     "GenerateRequest": {"grid": {"count": 16, "seed": 7, "format": "grid", "scale": 4}, "images": {"count": 4}},
 }
-"""Bodies by the name of their schema; the first is what a form begins with."""
+"""Bodies by the name of their schema; a form starts with the first one."""
 
 PATHS: Final = {
     "job_id": "job_01J00000000000000000000000",
@@ -66,10 +67,11 @@ PATHS: Final = {
     "name": "mnist-10k",
     "index": "0",
     "section": "jobs",
+    "upload_id": "0b9f4a52-6c1e-4c6b-9d0c-3f1f8f2a7d10",
 }
 """Path parameters by name."""
 
 
 def which(path: str) -> str:
-    """What the parameter ``which`` means, which differs from path to path."""
+    """The meaning of the parameter ``which``, by path."""
     return "curves" if "/plots/" in path else "latest"

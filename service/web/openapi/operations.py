@@ -1,4 +1,4 @@
-"""What the documentation says of an endpoint. ``endpoints.endpoint`` attaches it to a view."""
+"""The documentation of an endpoint. ``endpoints.endpoint`` attaches it to a view."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.web.requests import MAX_BODY_BYTES
 from service.web.schemas.queries import NoQuery, Query
 
 PUBLIC: Final = "public"
-"""Instead of a scope: needs no key."""
+"""In place of a scope: no key is required."""
 _ATTRIBUTE: Final = "tapeline_operation"
 _JSON_PROBLEMS: Final = ("malformed_json", "body_too_large", "unsupported_media_type")
 
@@ -26,7 +26,7 @@ class Operation:
 
     tag: str
     answers: Any
-    """A model for JSON, the media type of something else, or ``None`` for no content."""
+    """A model for JSON, another media type, or ``None`` for no content."""
     status: int = 200
     scope: Scope | Literal["public"] | None = None
     """The scope that a key needs; ``None``: ``read`` for a GET, otherwise ``submit``."""
@@ -44,16 +44,16 @@ class Operation:
     invalid_body: Literal["invalid_spec", "invalid_input"] = "invalid_spec"
     """The code of the problem if a JSON body has faults: other than for a spec, the view raises it."""
     headers: Sequence[str] = ()
-    """Request headers that mean something here; ``builder`` explains them."""
+    """Request headers that this endpoint uses; ``builder`` describes them."""
     problems: Sequence[str] = ()
     """Codes out of ``problem_kinds.KINDS``, besides those of a JSON body and those that are possible everywhere."""
     other_media: Sequence[str] = ()
-    """Media types that the answer may have instead."""
+    """Alternative media types of the response."""
     also: Mapping[int, str | type[BaseModel]]
-    """Other answers by status: a description, or a model."""
+    """Other responses by status: a description, or a model."""
     page: str | Callable[..., Response] | None = None
-    """What ``browsers`` shows a person at this address: a view with the same parameters, or where to send them
-    (``/ui/jobs/{job_id}``). ``None``: JSON becomes a plain page by itself."""
+    """What ``browsers`` shows at this URL: a view with the same parameters, or a URL to redirect to
+    (``/ui/jobs/{job_id}``). ``None``: the JSON as a plain page."""
 
     @property
     def takes_json(self) -> bool:
@@ -67,7 +67,7 @@ class Operation:
 
     @property
     def has_page(self) -> bool:
-        """Whether a browser gets HTML in place of this operation's JSON."""
+        """Whether a browser gets HTML instead of JSON."""
         return callable(self.page) or (self.page is None and isinstance(self.answers, type))
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 from pydantic import Field
 
 from service.access import keys
 from service.access.audit import AuditAction
+from service.access.audit_chain import Seal
 from service.access.keys import Identity, Scope
 from service.access.usage import Usage
 from service.states import Status
-from service.storage.tables import ApiKey
+from service.storage.tables import ApiKey, AuditEntry
 from service.web.schemas.base import Answer, Timestamp
 
 
@@ -64,7 +66,7 @@ class SessionItem(Answer):
     )
     scope: Scope = Field(description="Permissions of the key: each scope includes those before it.")
     key: str | None = Field(validation_alias="key_name", description="The key's name.")
-    expires_at: Timestamp | None = Field(validation_alias="expires_ms", description="Null: it does not expire.")
+    expires_at: Timestamp | None = Field(validation_alias="expires_ms", description="Null: no expiry.")
 
 
 class UsageItem(Answer):
@@ -106,6 +108,16 @@ class AuditList(Answer):
     data: list[AuditItem]
     next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
 
+    @classmethod
+    def of(cls, rows: Sequence[AuditEntry], *, limit: int) -> Self:
+        """A page.
+
+        Args:
+            rows: up to ``limit`` entries, and one more if there is a next page.
+        """
+        data = [AuditItem.represent(row) for row in rows[:limit]]
+        return cls(data=data, next_before=data[-1].id if len(rows) > limit else None)
+
 
 class SealItem(Answer):
     """A seal of the audit log: one link of its hash chain."""
@@ -127,6 +139,12 @@ class SealList(Answer):
 
     data: list[SealItem]
     next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
+
+    @classmethod
+    def of(cls, seals: Sequence[Seal], *, limit: int) -> Self:
+        """A page; the arguments are those of ``AuditList.of``."""
+        data = [SealItem.represent(seal) for seal in seals[:limit]]
+        return cls(data=data, next_before=data[-1].id if len(seals) > limit else None)
 
 
 def key_item(row: ApiKey, *, now: int, last_ms: int | None = None) -> KeyItem:

@@ -1,4 +1,4 @@
-"""What all response models share."""
+"""The base of all response models, and their common types."""
 
 from __future__ import annotations
 

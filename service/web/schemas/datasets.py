@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
 from service.datasets import DatasetInfo, DatasetState
-from service.datasets.exploration.explorer import PartName
+from service.datasets.exploration.explorer import ExamplePage
+from service.datasets.info import PartName
+from service.pictures import grids
 from service.states import DatasetKind
+from service.web.files.upload_progress import UploadState
 from service.web.schemas.base import Answer
 
 
@@ -27,7 +30,9 @@ class DatasetItem(Answer):
     train_count: int
     validation_count: int
     test_count: int = Field(description="Examples that training never sees and that are scored once at its end.")
-    report: dict[str, Any] | None = Field(description="What the import of an upload left out or decided.")
+    report: dict[str, Any] | None = Field(
+        description="Report of an upload's import: what was detected, and what was left out."
+    )
     class_names: list[str]
     source: str
     licence: str
@@ -60,6 +65,16 @@ class DatasetDetail(DatasetItem):
     )
 
 
+class UploadItem(Answer):
+    """An upload that is being received or read."""
+
+    id: str
+    state: UploadState = Field(description="`receiving`, then `reading`: checked, converted and stored.")
+    received_bytes: int
+    total_bytes: int | None = Field(description="Of the whole request; null if its size was not sent.")
+    fraction: float | None = Field(description="The share of this state that is done, from 0 to 1; null: unknown.")
+
+
 class DatasetExample(Answer):
     """An image of a dataset."""
 
@@ -75,6 +90,17 @@ class ExampleList(Answer):
     data: list[DatasetExample]
     has_more: bool
     next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
+        """A page of images."""
+        data = [
+            DatasetExample(
+                index=one.index, label=one.label, class_name=class_names[one.label], image=grids.image_base64(one.input)
+            )
+            for one in page.examples
+        ]
+        return cls(data=data, **_cursor(page))
 
 
 class DatasetRow(Answer):
@@ -95,9 +121,18 @@ class RowList(Answer):
     has_more: bool
     next_cursor: str | None
 
+    @classmethod
+    def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
+        """A page of rows."""
+        data = [
+            DatasetRow(index=one.index, label=one.label, class_name=class_names[one.label], values=one.input)
+            for one in page.examples
+        ]
+        return cls(data=data, **_cursor(page))
+
 
 class TableColumnItem(Answer):
-    """Statistics of a column; null where they make no sense for its type."""
+    """Statistics of a column; null if they do not apply to its type."""
 
     name: str
     type: str
@@ -107,14 +142,18 @@ class TableColumnItem(Answer):
     mean: float | str | None
     standard_deviation: float | None
     histogram: list[int] | None = Field(description="Rows in each of 20 equal intervals from `low` to `high`.")
-    categories: list[list[str | int]] | None = Field(description="The most frequent categories with their rows.")
+    categories: list[list[str | int]] | None = Field(
+        description="The most frequent categories with their number of rows."
+    )
     distinct: int | None = Field(description="Number of categories that occur.")
 
 
 class TableColumns(Answer):
     """Statistics of a table's columns, over its training and validation rows."""
 
-    rows: int = Field(description="Rows that the statistics are of; of a table with more than 200,000, some of them.")
+    rows: int = Field(
+        description="Number of rows that the statistics include; a table with more than 200,000 rows is sampled."
+    )
     columns: list[TableColumnItem]
 
 
@@ -132,6 +171,11 @@ def dataset_item(info: DatasetInfo) -> DatasetItem:
 def dataset_detail(info: DatasetInfo, class_counts: Mapping[PartName, Sequence[int]] | None) -> DatasetDetail:
     """A dataset with its content in numbers."""
     return DatasetDetail.represent(info, class_counts=class_counts, **_derived(info))
+
+
+def _cursor(page: ExamplePage) -> dict[str, Any]:
+    following = page.next_index
+    return {"has_more": following is not None, "next_cursor": None if following is None else str(following)}
 
 
 def _derived(info: DatasetInfo) -> dict[str, Any]:

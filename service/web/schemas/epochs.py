@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from service.jobs.events import LogPage
 from service.states import FindingCode, Severity
 from service.storage.tables import Epoch, Event, Job
 from service.web.schemas.base import Answer, Seconds, at_time, finite
@@ -58,6 +59,16 @@ def event_document(event: Event, *, job_id: str) -> dict[str, Any]:
     elif event.type == "checkpoint":
         document["url"] = f"/jobs/{job_id}/checkpoints/{data['epoch']}"
     return document
+
+
+def event_list(job_id: str, page: LogPage, *, after: int) -> EventList:
+    """A page of a job's log.
+
+    Args:
+        after: where the next request starts if the page is empty.
+    """
+    data = [event_document(row, job_id=job_id) for row in page.rows]
+    return EventList(data=data, has_more=page.has_more, next_after=data[-1]["seq"] if data else after)
 
 
 def metric_table(job: Job, rows: Sequence[Epoch], news: Sequence[Event]) -> MetricTable:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
+from service.jobs.queries.files import FilePage
 from service.storage.tables import Artifact, Job
 from service.web.schemas.base import Answer, Timestamp
 
@@ -62,6 +64,35 @@ class SampleList(Answer):
     next_cursor: str | None
     film: str | None = Field(description="Animation of all sample grids, as a GIF.")
     films: Films | None
+
+
+def artifact_list(page: FilePage) -> ArtifactList:
+    """A page of a job's files."""
+    return ArtifactList(data=[artifact_item(row) for row in page.rows], **_cursor(page))
+
+
+def checkpoint_list(job: Job, page: FilePage, *, latest: int) -> CheckpointList:
+    """A page of a job's checkpoints.
+
+    Args:
+        latest: the epoch of the job's latest checkpoint.
+    """
+    return CheckpointList(data=[checkpoint_item(job, row, latest=latest) for row in page.rows], **_cursor(page))
+
+
+def sample_list(job_id: str, page: FilePage, *, exists: bool) -> SampleList:
+    """A page of a job's sample grids.
+
+    Args:
+        exists: whether the job has any.
+    """
+    films = film_urls(job_id, exists=exists)
+    data = [sample_item(row) for row in page.rows]
+    return SampleList(data=data, film=films.gif if films else None, films=films, **_cursor(page))
+
+
+def _cursor(page: FilePage) -> dict[str, Any]:
+    return {"has_more": page.next_cursor is not None, "next_cursor": page.next_cursor}
 
 
 def artifact_item(row: Artifact) -> ArtifactItem:

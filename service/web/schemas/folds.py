@@ -36,7 +36,7 @@ class FoldMean(Answer):
     percent: bool = Field(description="Whether it is a share, to be shown as a percentage.")
     count: int = Field(description="Number of folds with a value.")
     mean: float
-    standard_deviation: float | None = Field(description="Of the folds; null for one.")
+    standard_deviation: float | None = Field(description="Sample standard deviation over the folds; null for one fold.")
     low: float | None = Field(description="Lower end of the 95% interval (Student's t); null for one fold.")
     high: float | None
 
@@ -52,7 +52,7 @@ class FoldSet(Answer):
 
     @classmethod
     def of(cls, group: str, jobs: Sequence[Job]) -> Self:
-        """What the jobs of a set have given so far."""
+        """The response for the jobs of a cross-validation."""
         columns = folds.columns()
         means = {column.name: (column, folds.measured(column, jobs)) for column in columns}
         return cls(

@@ -12,7 +12,7 @@ from service.web.schemas.base import Answer
 
 
 class UnknownValue(Answer):
-    """A value of a row that is none of its column's categories, and was treated as missing."""
+    """A value that is not a category of its column and was treated as missing."""
 
     row: int = Field(description="Index of the row, from 0.")
     column: str
@@ -59,7 +59,7 @@ class GenerateAnswer(Answer):
 
 
 class ClassScoreItem(Answer):
-    """How well one class is recognised."""
+    """Precision, recall and F1 of a class."""
 
     class_name: str
     support: int = Field(description="Validation images of this class.")
@@ -69,7 +69,7 @@ class ClassScoreItem(Answer):
 
 
 class ConfusionMatrix(Answer):
-    """How often images of each class were predicted as each class, and what follows from it."""
+    """A confusion matrix with its scores."""
 
     epoch: int
     class_names: list[str]
@@ -83,7 +83,7 @@ class ConfusionMatrix(Answer):
 
     @classmethod
     def of(cls, epoch: int, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> ConfusionMatrix:
-        """The answer for one epoch's matrix."""
+        """The response for one epoch's matrix."""
         scores = class_scores(matrix)
         return cls(
             epoch=epoch,
@@ -106,8 +106,10 @@ class ConfusionCell(Answer):
     count: int = Field(description="Number of images in the cell; at most `limit` are returned.")
     indices: list[int] = Field(description="Indices in the validation split, from 0.")
     confidences: list[float] = Field(description="Probability of the predicted class.")
-    images: list[str] = Field(description="PNGs in base64; none of a table.")
-    rows: list[dict[str, Any]] | None = Field(None, description="Of a table: the rows, as values by column.")
+    images: list[str] = Field(description="PNGs in base64; empty for a table.")
+    rows: list[dict[str, Any]] | None = Field(
+        None, description="Rows of a table, as values by column; null for images."
+    )
 
 
 class Mistake(Answer):
@@ -119,11 +121,11 @@ class Mistake(Answer):
     confidence: float = Field(description="Probability of the predicted class, in [0, 1].")
     true_confidence: float = Field(description="Probability of the true class.")
     image: str | None = Field(description="A PNG in base64; null for a row of a table.")
-    row: dict[str, Any] | None = Field(None, description="Of a table: the row, as values by column.")
+    row: dict[str, Any] | None = Field(None, description="A row of a table, as values by column; null for an image.")
 
 
 class MistakeList(Answer):
-    """The mistakes of a checkpoint, the most confident first."""
+    """The mistakes of a checkpoint, most confident first."""
 
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
     count: int = Field(description="Number of misclassified images; at most `limit` are in `data`.")
@@ -133,7 +135,7 @@ class MistakeList(Answer):
 
 
 class CalibrationBin(Answer):
-    """Validation predictions of about the same confidence."""
+    """Validation predictions within an interval of confidence."""
 
     low: float
     high: float
@@ -143,7 +145,7 @@ class CalibrationBin(Answer):
 
 
 class CalibrationAnswer(Answer):
-    """How confidence and accuracy go together."""
+    """Confidence against accuracy on the validation data."""
 
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
     validation_count: int
@@ -154,17 +156,17 @@ class CalibrationAnswer(Answer):
 
 
 class ColumnImportance(Answer):
-    """How important one column is."""
+    """The importance of a column."""
 
     column: str
-    mean: float = Field(description="Accuracy that is lost when the column is shuffled; negative: gained.")
+    mean: float = Field(description="Loss of accuracy when the column is shuffled; negative: a gain.")
     deviation: float = Field(description="Standard deviation over the repeats.")
 
 
 class ImportanceAnswer(Answer):
-    """How important each column of a table is."""
+    """The importance of each column of a table."""
 
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
-    accuracy: float = Field(description="On the rows that were used, with all columns as they are.")
-    rows: int = Field(description="Validation rows that were used.")
+    accuracy: float = Field(description="Accuracy on the same rows without shuffling.")
+    rows: int = Field(description="Number of validation rows used.")
     columns: list[ColumnImportance] = Field(description="In the order of the dataset.")

@@ -1,4 +1,4 @@
-"""Jobs, and what a spec would cost."""
+"""Jobs, and the estimated cost of a spec."""
 
 from __future__ import annotations
 
@@ -95,6 +95,34 @@ class Reproduction(Answer):
     provenance_differs: list[str] = Field([], description="Names in `provenance` under which the two jobs differ.")
 
 
+class Parting(Answer):
+    """Where two trainings part, or where a stored result is not what its training gives."""
+
+    epoch: int
+    batch: int | None = Field(description="Batches of the epoch that were done; null: somewhere in the epoch.")
+    batches: int | None = Field(description="Batches of an epoch.")
+    tensor: str | None
+    element: list[int] = Field(description="The index of the first element that differs.")
+    a: float | None
+    b: float | None
+    metrics: list[str] = Field(description="Metrics of the epoch that are not as stored.")
+    not_repeated: str | None = Field(
+        description="The job whose stored result is not what its training gives: something else changed its bits."
+    )
+    from_epoch: int = Field(description="The epoch whose checkpoints both were trained from; 0: the start.")
+
+
+class InvestigationItem(Answer):
+    """Two jobs that are trained again side by side."""
+
+    a: str
+    b: str
+    found: Annotated[Parting | None, BeforeValidator(lambda found: finite(found) or None)] = Field(
+        description="Null until the job has succeeded, or if the jobs do not part."
+    )
+    sentence: str | None = Field(description="The result in words.")
+
+
 class StoppedEarly(Answer):
     """Why a job succeeded before its last epoch."""
 
@@ -147,8 +175,13 @@ class JobSummary(Answer):
     )
     reproduction: Reproduction | None
     fold_group: str | None = Field(description="Shared by the jobs of one cross-validation, one for each fold.")
+    investigation: InvestigationItem | None = Field(
+        description="Set for a job that trains two others again, to find where they part (`POST /differences`)."
+    )
+    reused_from: str | None = Field(description="The job whose first epochs this one took over (`reuse`).")
+    reused_epochs: int = Field(description="Epochs that were taken over, with their files, and not trained again.")
     sweep_id: str | None = Field(description="The sweep that this job is a part of.")
-    trial: int | None = Field(description="Which of the sweep's settings it has.")
+    trial: int | None = Field(description="Number of the sweep's trial that it belongs to.")
     error: Annotated[JobError | None, BeforeValidator(finite)]
     stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
     result_digest: str | None
@@ -181,7 +214,7 @@ class LayerItem(Answer):
 
     type: str
     output_shape: list[int] = Field(description="Without the batch: number of values, or rows, columns and channels.")
-    parameters: int = Field(description="Trainable weights and biases.")
+    parameters: int = Field(description="Number of trainable weights and biases.")
 
 
 class NetworkItem(Answer):
@@ -264,7 +297,7 @@ def network_item(network: Network) -> NetworkItem:
         pointer=f"#/{network.where}",
         input_shape=list(network.input_size),
         layers=[
-            LayerItem(type=placed.layer.type, output_shape=list(placed.size), parameters=placed.weights)
-            for placed in network.placed
+            LayerItem(type=one.layer.type, output_shape=list(one.size), parameters=one.weights)
+            for one in network.layer_shapes
         ],
     )

@@ -1,4 +1,4 @@
-"""What lists of jobs answer with, and how rows become that: JSON, and CSV for a spreadsheet."""
+"""Lists of jobs as JSON, and as CSV for spreadsheets."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ MAX_CSV_ROWS: Final = 50_000
 _SPOKEN: Final[dict[GroupBy, str]] = {GroupBy.TAG: "without a tag", GroupBy.NAME: "without a name"}
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001 - spreadsheets know these too
-"""What a spreadsheet takes for the beginning of a formula."""
+"""Prefixes that make a spreadsheet evaluate a cell as a formula."""
 
 
 class ListedJob(JobSummary):
-    """A job of a list, with the columns that were asked for."""
+    """A job in a list, with the requested columns."""
 
-    columns: dict[str, Any] = Field({}, description="By the names that were asked for; null where a job has no value.")
+    columns: dict[str, Any] = Field({}, description="By name; null if a job has no value.")
 
 
 class ColumnItem(Answer):
-    """What a column is, and how to show it."""
+    """A column and its display."""
 
     name: str
     label: str
     description: str
     type: Type
-    percent: bool = Field(description="Whether it is a share, in [0, 1], that is shown as a percentage.")
-    metric: str | None = Field(description="The metric's name, without `best:` and the like.")
-    goal: Goal | None = Field(description="Which values are better; null: neither.")
-    sort: str | None = Field(description="What to give as `sort`; null: a list cannot be sorted by it.")
-    values: int | None = Field(None, description="Of a setting: how many different ones there are among the jobs.")
+    percent: bool = Field(description="Whether it is a share in [0, 1], to be shown as a percentage.")
+    metric: str | None = Field(description="The metric's name, without prefixes such as `best:`.")
+    goal: Goal | None = Field(description="The better direction; null: neither.")
+    sort: str | None = Field(description="The value for `sort`; null: lists cannot be sorted by it.")
+    values: int | None = Field(None, description="Number of distinct values of a setting among the jobs.")
 
 
 class ColumnList(Answer):
-    """The columns that there are."""
+    """The available columns."""
 
     data: list[ColumnItem]
 
@@ -60,25 +60,29 @@ class JobList(Answer):
     data: list[ListedJob]
     has_more: bool
     next_cursor: str | None
-    counts: dict[Status, int] | None = Field(None, description="Jobs in each state, if `counts` was asked for.")
-    columns: list[ColumnItem] = Field([], description="The columns that were asked for, in that order.")
-    parents: dict[str, str] = Field({}, description="What the jobs' parents are called, those that are still there.")
+    counts: dict[Status, int] | None = Field(
+        None, description="Number of jobs in each state; null without `counts=true`."
+    )
+    columns: list[ColumnItem] = Field([], description="The requested columns, in order.")
+    parents: dict[str, str] = Field({}, description="Titles of the jobs' parents by id, without deleted ones.")
 
 
 class JobGroup(Answer):
-    """Jobs that have something in common."""
+    """Jobs with a common value."""
 
-    value: str | None = Field(description="What they have in common; null: that they have no tag, or no name.")
+    value: str | None = Field(description="The common value; null: no tag, or no name.")
     label: str
     count: int
-    newest_at: Timestamp = Field(validation_alias="newest_ms", description="When the newest of them was created.")
+    newest_at: Timestamp = Field(validation_alias="newest_ms", description="Creation time of the newest job.")
     example: str | None = Field(description="One of their names.")
-    best: Metrics = Field(description="The best value of each column that has one.")
-    query: dict[str, str] = Field(description="The parameters that select them, beside the others, in `GET /jobs`.")
+    best: Metrics = Field(description="The best value of each column with a direction.")
+    query: dict[str, str] = Field(
+        description="Parameters that select these jobs in `GET /jobs`, in addition to the others."
+    )
 
 
 class JobGroupList(Answer):
-    """Jobs in groups, the one with the newest job first."""
+    """Groups of jobs; the group with the newest job is first."""
 
     by: GroupBy
     data: list[JobGroup]
@@ -93,7 +97,7 @@ def listed_job(job: Job, columns: Sequence[Column]) -> ListedJob:
 
 
 def column_item(column: Column, values: int | None = None) -> ColumnItem:
-    """What a column is."""
+    """A column for a list."""
     return ColumnItem.represent(
         column,
         goal=metric_info.describe(column.metric).goal if column.metric and column.better else None,
@@ -114,7 +118,7 @@ def job_group(group: Group, by: GroupBy) -> JobGroup:
 
 
 def csv_lines(columns: Sequence[Column], jobs: Iterable[Job]) -> Iterator[str]:
-    """A line of names, then a line for each job."""
+    """The lines of a CSV file: names, then one per job."""
     yield csv_line([column.name for column in columns])
     for job in jobs:
         yield csv_line([csv_cell(_shown(column, column.value(job))) for column in columns])
@@ -125,14 +129,14 @@ def _shown(column: Column, value: Any) -> Any:
 
 
 def csv_cell(value: Any) -> str:
-    """A value as a cell that no spreadsheet takes for a formula."""
+    """A value as a cell that spreadsheets do not evaluate as a formula."""
     match value:
         case None:
             return ""
         case bool():
             return "true" if value else "false"
         case str():
-            # A name that begins like a formula would be one, in the spreadsheet of whoever opens the file.
+            # A spreadsheet would evaluate a job's name that starts like a formula.
             return f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
         case list() if all(isinstance(item, str) for item in value):
             return csv_cell(", ".join(value))
@@ -143,7 +147,7 @@ def csv_cell(value: Any) -> str:
 
 
 def csv_line(cells: Sequence[str]) -> str:
-    """Cells as a line."""
+    """Cells as a line of CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue()

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.access.audit import AuditAction
-from service.datasets.exploration.explorer import PartName
-from service.jobs.events import MAX_SEQ, EventType, Level
+from service.datasets.info import PartName
+from service.jobs.events import MAX_SEQ, EventType, Level, Wanted
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
 from service.jobs.queries.listing import GroupBy, JobFilter, Lacking
@@ -210,6 +210,11 @@ class EventQuery(Query):
         "json", description="`jsonl`: all selected events, one JSON document per line; `limit` does not apply."
     )
 
+    @property
+    def wanted(self) -> Wanted:
+        """The filter for the database."""
+        return Wanted(types=self.type, level=self.level, text=self.q)
+
 
 class StreamQuery(Query):
     """Where to start."""
@@ -253,7 +258,7 @@ class FilesQuery(Query):
 
     limit: int = Field(1000, ge=1, le=1000)
     cursor: Annotated[str, StringConstraints(max_length=files.MAX_CURSOR)] | None = Field(
-        None, description="`next_cursor` of the page before."
+        None, description="`next_cursor` of the previous page."
     )
 
 

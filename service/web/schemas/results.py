@@ -1,4 +1,4 @@
-"""The results of a job so far, as one document; its files in it come page by page."""
+"""The results of a job so far, with one page of its files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Results(Answer):
     )
     artifact_count: int = Field(description="Number of all files, not only of this page.")
     sizes: dict[ArtifactKind, int] = Field(
-        description="Total size of the files of each kind; of exports only where there are some."
+        description="Total size of the files by kind; kinds of exports only if there are any."
     )
     size_bytes: int = Field(description="Total size of all files.")
     result_digest: str | None
@@ -78,10 +78,10 @@ class Results(Answer):
 
 
 def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
-    """Everything that a job has given so far.
+    """The results of a job so far.
 
     Raises:
-        InvalidCursor: the query's cursor is not one of ours.
+        InvalidCursor: this service did not issue the cursor.
     """
     page = files.page(session, job.id, limit=query.limit, cursor=query.cursor)
     totals = files.totals(session, job.id)

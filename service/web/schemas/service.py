@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field
 
 from service.jobs.queries.queue import Queue, Waiting
+from service.runtime.settings import Quotas
+from service.spec import validation
+from service.spec.presets.definitions import DEFAULT_PRESET
+from service.spec.presets.info import PresetInfo
 from service.spec.schema import Kind
 from service.states import Action
 from service.storage.tables import Job, Worker
@@ -74,7 +78,7 @@ class QueueList(Answer):
 
 
 def worker_item(row: Worker, jobs: Sequence[Job]) -> WorkerItem:
-    """A worker for a list, with those of its jobs that may be seen."""
+    """A worker for a list, with its jobs that are visible to the caller."""
     return WorkerItem.represent(row, jobs=[_running(job) for job in jobs])
 
 
@@ -83,7 +87,7 @@ def _running(job: Job) -> RunningJob:
 
 
 def queue_list(queue: Queue, owners: Mapping[str | None, int] | None) -> QueueList:
-    """The queue; ``owners`` only for those who may see all."""
+    """The queue; ``owners`` is for the scope ``admin``."""
     return QueueList(
         data=[_queued(item) for item in queue.waiting],
         total=queue.total,
@@ -107,6 +111,18 @@ class OwnerLimits(Answer):
     upload_bytes_per_day: int | None
     dataset_bytes: int | None = Field(description="Total stored size of the owner's datasets.")
     streams: int | None = Field(description="Simultaneously open streams per web process.")
+
+    @classmethod
+    def of(cls, quotas: Quotas) -> Self:
+        """The quotas of the settings, where 0 means that there is no limit."""
+        return cls(
+            requests_per_minute=quotas.requests or None,
+            queued_jobs=quotas.queued or None,
+            running_jobs=quotas.running or None,
+            upload_bytes_per_day=quotas.uploads or None,
+            dataset_bytes=quotas.datasets or None,
+            streams=quotas.streams or None,
+        )
 
 
 class Limits(Answer):
@@ -164,6 +180,18 @@ class PresetItem(Answer):
     summary: str
     reaches: list[ReachedItem] = Field(description="Measured results by dataset; the preset's own dataset is first.")
     spec: dict[str, Any] = Field(description="Full spec (defaults included).")
+
+    @classmethod
+    def of(cls, kind: Kind, name: str, info: PresetInfo) -> Self:
+        """A preset with its resolved spec."""
+        return cls(
+            kind=kind,
+            name=name,
+            is_default=name == DEFAULT_PRESET[kind],
+            summary=info.summary,
+            reaches=[ReachedItem.represent(reached) for reached in info.reaches],
+            spec=validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json"),
+        )
 
 
 class PresetList(Answer):

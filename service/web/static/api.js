@@ -48,7 +48,7 @@ export async function pool(items, atOnce, work) {
 
 // One stream; what it says is handed to the listeners by type. A browser reconnects by itself where a connection breaks;
 // where the service refuses one (too many streams, a restart behind a proxy) it gives up, and we ask again, more rarely.
-// address(): asked at each new beginning, since what was heard need not come again.
+// address(): asked at each new beginning, since what was received need not come again.
 export function listen(address, listeners) {
   let source = null;
   let later = null;
@@ -62,7 +62,7 @@ export function listen(address, listeners) {
       later = setTimeout(open, wait_ms);
       wait_ms = Math.min(2 * wait_ms, 60_000);
     });
-    for (const [type, heard] of Object.entries(listeners)) source.addEventListener(type, (event) => heard(JSON.parse(event.data)));
+    for (const [type, receive] of Object.entries(listeners)) source.addEventListener(type, (event) => receive(JSON.parse(event.data)));
   };
   const pause = () => {
     clearTimeout(later);

@@ -9,6 +9,7 @@ import { isOver, shortId, titleOf } from "./job-facts.js";
 import { Metrics } from "./metrics.js";
 import { Samples } from "./samples.js";
 import { Scatter } from "./scatter.js";
+import { explain } from "./why.js";
 
 const DISTINCT = 10; // so many lines can be told apart; of more, one at a time is brought to the front
 const AT_A_TIME = 4; // requests for metrics
@@ -82,7 +83,7 @@ function drawHeads(best) {
 
 // The jobs of each setting: they differ in their seeds alone.
 function groups() {
-  const setting = ({ resolved: { seed, name, tags, priority, ...rest } }) => JSON.stringify(rest);
+  const setting = ({ resolved: { seed, name, tags, priority, reuse, ...rest } }) => JSON.stringify(rest);
   return [...Map.groupBy(jobs, setting).values()];
 }
 
@@ -261,4 +262,5 @@ if (jobs.length) {
   if (jobs.some((job) => !isOver(job))) follow(scrubber, redraw);
   await pool(jobs, AT_A_TIME, (job) => job.metrics.load().catch(() => {}));
   await drawVerdicts();
+  await explain(jobs);
 }

@@ -1,10 +1,9 @@
-// Calibration, and the importance of columns: computed by the service for the best checkpoint. So they are asked for when
-// they come into view, and again when there is a better checkpoint, but not often.
-import { $, h, percent, throttle } from "./dom.js";
+// Calibration, and the importance of columns, both of the best checkpoint.
+import { $, h, percent } from "./dom.js";
 import { call } from "./api.js";
-import { latest } from "./latest.js";
+import { lazy } from "./lazy.js";
 
-const AGAIN_MS = 20_000;
+const INTERVAL_MS = 20_000;
 const SIZE = 220;
 
 export function wireEvaluation(job) {
@@ -14,36 +13,15 @@ export function wireEvaluation(job) {
 
 function wire(root, address, show) {
   if (!root) return { renew: () => {} };
-  let inView = false;
-  let isStale = true;
   const state = $("[data-state]", root);
-  const load = latest(async () => {
-    isStale = false;
-    try {
-      const found = await call(`${address}?checkpoint=best`);
+  return lazy(root, INTERVAL_MS, {
+    request: () => call(`${address}?checkpoint=best`),
+    show: (found) => {
       $("[data-of]", root).textContent = `best checkpoint, epoch ${found.checkpoint}`;
       state.textContent = show(root, found);
-    } catch (error) {
-      isStale = true;
-      state.textContent = error.message;
-    }
-  });
-  const maybe = () => {
-    if (isStale && inView && !document.hidden) load();
-  };
-  const soon = throttle(AGAIN_MS, maybe);
-  new IntersectionObserver((entries) => {
-    inView = entries.at(-1).isIntersecting;
-    maybe();
-  }, { rootMargin: "200px" }).observe(root);
-  document.addEventListener("visibilitychange", maybe);
-  return {
-    renew() {
-      root.hidden = false;
-      isStale = true;
-      soon();
     },
-  };
+    fail: (error) => (state.textContent = error.message),
+  });
 }
 
 function showImportance(root, { columns, accuracy, rows }) {

@@ -235,7 +235,7 @@ function drawSelection() {
   const those = [...selected].map((id) => jobs.get(id));
   const can = (action) => those.some((job) => job.allowed_actions.includes(action));
   const reasons = {
-    compare: those.length < 2 ? "Select at least two jobs to compare." : those.length > COMPARED ? `Compare takes at most ${COMPARED} jobs.` : "",
+    compare: those.length < 2 ? "Select at least two jobs to compare." : those.length > COMPARED ? `At most ${COMPARED} jobs can be compared.` : "",
     cancel: can("cancel") ? "" : "Nothing to cancel: all have ended.",
     delete: can("delete") ? "" : "Nothing to delete: only jobs that have ended can be.",
   };
@@ -322,7 +322,7 @@ async function act(what) {
   if (what === "cancel" || what === "delete") renew();
 }
 
-function heard(news) {
+function receive(news) {
   const job = jobs.get(news.job);
   if (!job) return;
   const change = {};
@@ -426,8 +426,8 @@ listen(() => "/stream", {
   status: renewJob,
   end: renewJob,
   health: renewJob,
-  metrics: heard,
-  progress: heard,
+  metrics: receive,
+  progress: receive,
 });
 setInterval(() => {
   // Times that are told as "so long ago" move on.

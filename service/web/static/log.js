@@ -35,17 +35,17 @@ const renew = throttle(600, latest(async () => {
 }));
 
 if (facts.follows) {
-  const heard = (news) => {
+  const receive = (news) => {
     last = Math.max(last, news.seq ?? 0);
     renew();
   };
   const types = ["status", "metrics", "sample", "checkpoint", "health", "log"];
   const source = listen(() => `${facts.stream}?after=${last}`, {
-    ...Object.fromEntries(types.map((type) => [type, heard])),
+    ...Object.fromEntries(types.map((type) => [type, receive])),
     end: (news) => {
       over = true;
       source.close();
-      heard(news);
+      receive(news);
     },
   });
   if ($("#follow").checked) list.lastElementChild?.scrollIntoView({ block: "nearest" });

@@ -6,7 +6,7 @@ export class Metrics {
     this.address = address;
     this.onchange = onchange;
     this.table = null; // as the service gives it: { epochs, seconds, series, resources, best_epoch, findings }
-    this.heard = [];
+    this.pending = [];
   }
 
   // Epochs that end while the table is on its way are added to it.
@@ -23,13 +23,13 @@ export class Metrics {
   }
 
   add(news) {
-    this.heard.push(news);
+    this.pending.push(news);
     if (this.table && !this.loading) this.take();
     else this.load().catch(() => {});
   }
 
   take() {
-    for (const news of this.heard.splice(0)) {
+    for (const news of this.pending.splice(0)) {
       const last = this.last ?? news.epoch - 1;
       if (news.epoch <= last) continue;
       if (news.epoch > last + 1) return void this.load().catch(() => {}); // one was missed

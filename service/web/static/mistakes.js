@@ -1,39 +1,31 @@
-// The most confident mistakes of the best checkpoint. The service evaluates the validation split for them: so they are
-// asked for when they come into view, and again when there is a better checkpoint, but not often.
-import { $, h, percent, throttle } from "./dom.js";
+// The most confident mistakes of the best checkpoint, for which the service evaluates the validation split.
+import { $, h, percent } from "./dom.js";
 import { call } from "./api.js";
-import { latest } from "./latest.js";
+import { lazy } from "./lazy.js";
 import { rowsTable } from "./rows-table.js";
 import { view } from "./viewer.js";
 
 const FIRST = 24;
 const MOST = 192;
-const AGAIN_MS = 10_000;
+const INTERVAL_MS = 10_000;
 
 export function wireMistakes(job) {
   const root = $("#mistakes");
   if (!root) return { renew: () => {} };
   let limit = FIRST;
-  let inView = false;
-  let isStale = true;
   let found = null;
 
-  const load = latest(async () => {
-    isStale = false; // not after the answer: there may be a better checkpoint meanwhile
-    try {
-      found = await call(`${job.urls.self}/mistakes?checkpoint=best&limit=${limit}`);
-    } catch (error) {
-      isStale = true; // asked for again when the images come into view, or there is a better checkpoint
+  const mistakes = lazy(root, INTERVAL_MS, {
+    request: () => call(`${job.urls.self}/mistakes?checkpoint=best&limit=${limit}`),
+    show: (response) => {
+      found = response;
+      show();
+    },
+    fail: (error) => {
       $("#mistakes-state").hidden = false;
       $("#mistakes-state").textContent = error.message;
-      return;
-    }
-    show();
+    },
   });
-  const soon = throttle(AGAIN_MS, () => maybe());
-  const maybe = () => {
-    if (isStale && inView && !document.hidden) load();
-  };
 
   function show() {
     const { data, count, checkpoint, validation_count: all } = found;
@@ -82,20 +74,7 @@ export function wireMistakes(job) {
 
   $("#mistakes-more").addEventListener("click", () => {
     limit = Math.min(4 * limit, MOST);
-    load();
+    mistakes.load();
   });
-  new IntersectionObserver((entries) => {
-    inView = entries.at(-1).isIntersecting;
-    maybe();
-  }, { rootMargin: "200px" }).observe(root);
-  document.addEventListener("visibilitychange", maybe);
-
-  return {
-    // There is a better checkpoint.
-    renew() {
-      root.hidden = false;
-      isStale = true;
-      soon();
-    },
-  };
+  return mistakes;
 }

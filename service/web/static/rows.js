@@ -66,11 +66,11 @@ export class JobRow {
 function lineage(job, parent) {
   const of = parent ?? shortId(job.parent_id);
   const { reproduction } = job;
-  const outcome = reproduction?.match === true ? ": every bit is the same" : reproduction?.match === false ? ": not the same" : "";
+  const outcome = reproduction?.match === true ? ": bit-identical" : reproduction?.match === false ? ": differs" : "";
   const words = reproduction ? `≡ reproduces ${of}` : `↳ fork of ${of}`;
   const show = (on) => () => $$(`tr.job[data-id="${job.parent_id}"]`).forEach((row) => row.classList.toggle("kin", on));
   if (parent === undefined) return h("span", { class: "lineage", title: "The parent was deleted" }, words);
-  const title = reproduction ? `Trained once more as ${of} was${outcome}` : `Goes on after epoch ${job.start_epoch} of ${of}`;
+  const title = reproduction ? `Reproduces ${of}${outcome}` : `Continues from epoch ${job.start_epoch} of ${of}`;
   return h(
     "a",
     { class: "lineage", href: `/ui/jobs/${job.parent_id}`, title, onmouseenter: show(true), onmouseleave: show(false), onfocus: show(true), onblur: show(false) },

@@ -122,11 +122,11 @@ function sentenceOf({ type, data }) {
     case "result":
       return data.error ? `Trial ${data.trial} failed: ${data.error}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
     case "promote":
-      return `After epoch ${data.epoch}, these go on: ${list(data.trials)}.`;
+      return `Promoted after epoch ${data.epoch}: ${list(data.trials)}.`;
     case "stop":
-      return `After epoch ${data.epoch}, these stop: ${list(data.trials)}.`;
+      return `Stopped after epoch ${data.epoch}: ${list(data.trials)}.`;
     case "exhausted":
-      return `Nothing more is started: ${data.by}.`;
+      return `No more trials start: ${data.by}.`;
     case "winner":
       return `The winner is trial ${data.trial} with ${metric(name, data.value)}.`;
     case "status":
@@ -158,7 +158,7 @@ function drawAll() {
 }
 
 function follow() {
-  const heard = (event) => {
+  const receive = (event) => {
     $("#decisions").prepend(h("li", {}, sentenceOf(event)));
     if (event.type === "end" || event.type === "status") stream.last = event.seq;
     refresh();
@@ -166,9 +166,9 @@ function follow() {
   const types = ["status", "propose", "result", "promote", "stop", "exhausted", "winner", "end"];
   const stream = listen(() => `${address}/stream`, {
     snapshot: () => $("#decisions").replaceChildren(),
-    ...Object.fromEntries(types.map((type) => [type, heard])),
+    ...Object.fromEntries(types.map((type) => [type, receive])),
     end: (event) => {
-      heard(event);
+      receive(event);
       stream.close();
     },
   });

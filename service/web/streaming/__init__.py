@@ -1,1 +1,1 @@
-"""Server-sent events: of one job, and of all jobs."""
+"""Server-sent events of a job, of all jobs, and of a sweep."""

@@ -6,9 +6,7 @@ connects or reconnects gets a snapshot, then every event that is not in it.
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,21 +16,19 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service.errors import JobNotFound
 from service.jobs import events
-from service.states import Status
+from service.jobs.queries import listing, lookup
+from service.jobs.queries.listing import JobFilter
+from service.states import TERMINAL, Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Event, Job
 from service.web.schemas.epochs import event_document
+from service.web.schemas.jobs import job_summary
+from service.web.streaming.client import StreamClient
+from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message
 from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
-from service.web.streaming.stream import (
-    PING_S,
-    PROGRESS_COLUMNS,
-    RETRY_MS,
-    JobProgress,
-    Permission,
-    dump,
-    is_closed,
-)
+from service.web.streaming.stream import PROGRESS_COLUMNS, JobProgress
 
 _BUFFER_SIZE: Final = 2000
 """Number of buffered events; a client that falls further behind gets a new snapshot."""
@@ -44,6 +40,8 @@ _LONG_LOOKBACK_EVERY: Final = 10
 """Every how many reads the long lookback applies."""
 _SEEN_TTL_MS: Final = 60_000
 _WAIT_S: Final = 1.0
+_SNAPSHOT_SIZE: Final = 500
+_UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,37 +186,61 @@ def _events(session: Session, job_id: str, after: int, last: int) -> list[FeedEv
     return [FeedEvent(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
 
 
-def follow_all(
-    feed: AllJobsStream,
-    snapshot: Callable[[], tuple[dict[str, Any], dict[str, int]]],
-    *,
-    owner: str | None,
-    only: frozenset[str] | None,
-    connection: socket.socket | None,
-    may_continue: Callable[[], bool],
-) -> Iterator[str]:
-    """The text of one client's stream.
+@dataclass(frozen=True, slots=True)
+class JobSelection:
+    """The jobs that one client follows.
 
-    Args:
-        snapshot: returns the document with the current state of the jobs, and the number of each job's last event.
-        owner: of the jobs to send; ``None`` means all.
-        only: ids of the jobs to send; ``None`` means all.
-        may_continue: the stream ends some seconds after this returns false.
+    Attributes:
+        owner: only this owner's; ``None``: of all owners.
+        only: the ids of some jobs; empty: all jobs.
     """
-    allowed = Permission(may_continue)
+
+    database: Database
+    owner: str | None = None
+    only: frozenset[str] = frozenset()
+
+    def require_existing(self) -> None:
+        """Check the ids.
+
+        Raises:
+            JobNotFound: one of the jobs does not exist, or belongs to another owner.
+        """
+        with self.database.read() as session:
+            missing = self.only - lookup.existing(session, self.only, owner=self.owner)
+        if missing:
+            raise JobNotFound(min(missing))
+
+    def includes(self, event: FeedEvent) -> bool:
+        """Whether an event belongs to one of the jobs."""
+        return (not self.only or event.job_id in self.only) and (self.owner is None or event.owner == self.owner)
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """The current state of the jobs, and by job the number of its last event."""
+        with self.database.read() as session:
+            if self.only:
+                rows, more = lookup.several(session, self.only, owner=self.owner), False
+            else:
+                page = listing.find(session, JobFilter(status=_UNFINISHED), owner=self.owner, limit=_SNAPSHOT_SIZE)
+                rows, more = page.jobs, page.next_cursor is not None
+            shown = [job_summary(job).model_dump(mode="json") for job in rows]
+            return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}
+
+
+def follow_all(feed: AllJobsStream, selection: JobSelection, client: StreamClient) -> Iterator[str]:
+    """The text of one client's stream."""
     with feed.listen() as wake_up:
-        yield f"retry: {RETRY_MS}\n\n"
-        written = time.monotonic()
+        yield RETRY + "\n"
+        ping = PingTimer(feed.ping_s)
         position: int | None = None
         last: dict[str, int] = {}
-        while not feed.closing and allowed:
+        while not feed.closing and client.permission:
             buffered = feed.since(position) if position is not None else None
             try:
                 if buffered is None:
                     position = feed.end  # before the snapshot: events that it contains are skipped below
-                    document, last = snapshot()
-                    yield f"event: snapshot\ndata: {dump(document)}\n\n"
-                    written = time.monotonic()
+                    document, last = selection.snapshot()
+                    yield message("snapshot", document)
+                    ping.restart()
                     continue
             except SQLAlchemyError:  # logged by the reader thread
                 position = None
@@ -226,17 +248,15 @@ def follow_all(
                 continue
             new, position = buffered
             for item in new:
-                wanted = (only is None or item.job_id in only) and (owner is None or item.owner == owner)
-                if not wanted or (item.seq and item.seq <= last.get(item.job_id, 0)):
+                if not selection.includes(item) or (item.seq and item.seq <= last.get(item.job_id, 0)):
                     continue
                 if item.seq:
                     last[item.job_id] = item.seq
-                yield f"event: {item.type}\ndata: {dump(item.data)}\n\n"
-                written = time.monotonic()
-            if time.monotonic() - written >= feed.ping_s:
-                yield ": ping\n\n"
-                written = time.monotonic()
+                yield message(item.type, item.data)
+                ping.restart()
+            if ping.is_due():
+                yield PING
             wake_up.wait(_WAIT_S)
             wake_up.clear()
-            if is_closed(connection):
+            if client.has_left:
                 return

@@ -13,7 +13,7 @@ from service.web.answers import tagged_json
 from service.web.middleware.guard import refused, still_open
 from service.web.schemas.jobs import job_detail
 from service.web.services import owner, services
-from service.web.streaming.stream import Permission
+from service.web.streaming.client import Permission
 
 
 def wait_for_change(job_id: str, wait_s: float) -> Response:

@@ -1,4 +1,4 @@
-"""The thread that reads the database for both kinds of streams."""
+"""The background thread that polls the database for the streams of jobs."""
 
 from __future__ import annotations
 

@@ -6,12 +6,9 @@ it has, and misses nothing.
 
 from __future__ import annotations
 
-import json
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -26,17 +23,14 @@ from service.storage.database import Database
 from service.storage.tables import Job
 from service.web.schemas.epochs import event_document
 from service.web.schemas.jobs import JobDetail, Progress
+from service.web.streaming.client import StreamClient
+from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message
 from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 
-PING_S: Final = 15.0
 MAX_CLIENTS: Final = 600
 """Maximum number of streams and delayed responses per web process; each occupies a thread."""
-RETRY_MS: Final = 2000
-
 _RECENT: Final = 256
 _BATCH: Final = 200
-RECHECK_S: Final = 3.0
-"""How often an open stream checks whether its key is still valid."""
 _WAIT_S: Final = 1.0
 """How often an idle stream checks whether its connection is closed."""
 
@@ -65,7 +59,7 @@ class JobProgress:
 
     @property
     def progress(self) -> Progress:
-        """As a part of the API's documents."""
+        """As represented in responses."""
         return Progress.at(
             status=self.status,
             epoch=self.epoch,
@@ -80,7 +74,7 @@ PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclas
 
 
 @dataclass(slots=True)
-class _Watched:
+class _WatchedJob:
     """A job with at least one stream."""
 
     progress: JobProgress | None = None
@@ -93,7 +87,7 @@ class _Watched:
 class JobWatch:
     """One client's view of one job."""
 
-    def __init__(self, watched: _Watched, wake_up: threading.Event) -> None:
+    def __init__(self, watched: _WatchedJob, wake_up: threading.Event) -> None:
         self._watched, self._wake_up = watched, wake_up
 
     @property
@@ -127,7 +121,7 @@ class Hub:
     ) -> None:
         self.ping_s = ping_s
         self._database = database
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, _WatchedJob] = {}
         self._clients = 0
         self._poller = DatabasePoller(
             "stream-hub", lambda: self._poll, is_needed=lambda: bool(self._watched), interval_s=poll_interval_s
@@ -161,7 +155,7 @@ class Hub:
         """Watch a job for changes."""
         wake_up = threading.Event()
         with self._poller.lock:
-            watched = self._watched.setdefault(job_id, _Watched())
+            watched = self._watched.setdefault(job_id, _WatchedJob())
             watched.clients.add(wake_up)
             self._clients += 1
             self._poller.ensure_running()
@@ -198,7 +192,7 @@ class Hub:
                     wake_up.set()
 
     def _recent(
-        self, session: Session, job_id: str, item: _Watched, now: JobProgress | None
+        self, session: Session, job_id: str, item: _WatchedJob, now: JobProgress | None
     ) -> tuple[dict[str, Any], ...]:
         """The events to buffer: those buffered so far, and the new ones."""
         before = item.progress
@@ -214,26 +208,17 @@ class Hub:
 
 
 def follow(
-    hub: Hub,
-    database: Database,
-    job: Job,
-    snapshot: JobDetail,
-    *,
-    after: int,
-    connection: socket.socket | None,
-    may_continue: Callable[[], bool],
+    hub: Hub, database: Database, job: Job, snapshot: JobDetail, client: StreamClient, *, after: int
 ) -> Iterator[str]:
     """The text of one client's stream: a snapshot, the events after number ``after``, then new events.
 
-    It ends with the job, with the process, when ``connection`` is closed, or some seconds after ``may_continue``
-    returns false.
+    It ends with the job or the process, or when the client has disconnected or lost its permission.
     """
-    allowed = Permission(may_continue)
     with hub.watch(job.id) as watch:
-        yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {dump(snapshot.model_dump(mode='json'))}\n\n"
+        yield RETRY + message("snapshot", snapshot.model_dump(mode="json"))
         current, sent, step = JobProgress.of(job), min(after, job.last_seq), job.step
-        written = time.monotonic()
-        while not hub.closing and allowed:
+        ping = PingTimer(hub.ping_s)
+        while not hub.closing and client.permission:
             latest = watch.progress
             if latest is not None and (latest.last_seq, latest.step) >= (current.last_seq, current.step):
                 current = latest
@@ -242,51 +227,22 @@ def follow(
             except SQLAlchemyError:  # logged by the polling thread
                 batch = []
             for document in batch:
-                yield f"id: {document['seq']}\nevent: {document['type']}\ndata: {dump(document)}\n\n"
+                yield message(document["type"], document, number=document["seq"])
                 sent = document["seq"]
             if current.status in TERMINAL and sent >= current.last_seq:
                 return
             if current.step != step:
                 step = current.step
-                yield f"event: progress\ndata: {dump({'job': job.id, **current.progress.model_dump()})}\n\n"
-                written = time.monotonic()
+                yield message("progress", {"job": job.id, **current.progress.model_dump()})
+                ping.restart()
             if batch:
-                written = time.monotonic()
+                ping.restart()
                 continue
-            if time.monotonic() - written >= hub.ping_s:
-                yield ": ping\n\n"
-                written = time.monotonic()
+            if ping.is_due():
+                yield PING
             watch.wait(_WAIT_S)
-            if watch.deleted or is_closed(connection):
+            if watch.deleted or client.has_left:
                 return
-
-
-class Permission:
-    """Whether a stream may continue, rechecked every ``RECHECK_S``."""
-
-    def __init__(self, check: Callable[[], bool]) -> None:
-        self._check, self._checked_at, self._is_granted = check, time.monotonic(), True
-
-    def __bool__(self) -> bool:
-        now = time.monotonic()
-        if self._is_granted and now - self._checked_at >= RECHECK_S:
-            self._checked_at = now
-            # While the database does not respond, the stream has nothing to send either.
-            with suppress(SQLAlchemyError):
-                self._is_granted = self._check()
-        return self._is_granted
-
-
-def is_closed(connection: socket.socket | None) -> bool:
-    """Whether the client has closed the connection; without access to the socket, a failing write ends the stream."""
-    if connection is None:
-        return False
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def _unsent(
@@ -321,8 +277,3 @@ def _is_final(database: Database, current: JobProgress, document: Mapping[str, A
 def _superseded(document: dict[str, Any]) -> dict[str, Any]:
     """The end event of an attempt that was retried, converted to a status event."""
     return document | {"type": EventType.STATUS.value, "superseded": True}
-
-
-def dump(document: Any) -> str:
-    """JSON in one line, as server-sent events require."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

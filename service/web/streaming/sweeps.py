@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,46 +13,38 @@ from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.sweeps import events
 from service.web.schemas.experiments.sweeps import SweepDetail, event_item
-from service.web.streaming.stream import PING_S, RETRY_MS, Hub, Permission, dump, is_closed
+from service.web.streaming.client import StreamClient
+from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message
+from service.web.streaming.stream import Hub
 
 _POLL_INTERVAL_S: Final = 0.5
 _BATCH: Final = 200
 
 
 def follow_sweep(
-    hub: Hub,
-    database: Database,
-    sweep_id: str,
-    snapshot: SweepDetail,
-    *,
-    after: int,
-    connection: socket.socket | None,
-    may_continue: Callable[[], bool],
+    hub: Hub, database: Database, snapshot: SweepDetail, client: StreamClient, *, after: int
 ) -> Iterator[str]:
-    """The text of one client's stream: a snapshot, the log from ``after`` on, then what happens, until the sweep has
-    ended and all was sent."""
-    allowed = Permission(may_continue)
+    """The text of one client's stream: a snapshot, the events after number ``after``, then new events, until the sweep
+    has ended."""
     with hub.occupied():
-        yield f"retry: {RETRY_MS}\nevent: snapshot\ndata: {dump(snapshot.model_dump(mode='json'))}\n\n"
-        sent, written = min(after, snapshot.last_seq), time.monotonic()
-        while not hub.closing and allowed and not is_closed(connection):
+        yield RETRY + message("snapshot", snapshot.model_dump(mode="json"))
+        sent, ping = min(after, snapshot.last_seq), PingTimer(PING_S)
+        while not hub.closing and client.permission and not client.has_left:
             try:
                 with database.read() as session:
-                    sweep = session.get(Sweep, sweep_id)
-                    rows = events.read(session, sweep_id, after=sent, limit=_BATCH)
+                    sweep = session.get(Sweep, snapshot.id)
+                    rows = events.read(session, snapshot.id, after=sent, limit=_BATCH)
             except SQLAlchemyError:
                 time.sleep(_POLL_INTERVAL_S)
                 continue
             for row in rows:
-                item = event_item(row).model_dump(mode="json")
-                yield f"id: {row.seq}\nevent: {row.type}\ndata: {dump(item)}\n\n"
+                yield message(row.type, event_item(row).model_dump(mode="json"), number=row.seq)
                 sent = row.seq
             if sweep is None or (sweep.status in SWEEP_ENDED and sent >= sweep.last_seq):
                 return
             if rows:
-                written = time.monotonic()
+                ping.restart()
                 continue
-            if time.monotonic() - written >= PING_S:
-                yield ": ping\n\n"
-                written = time.monotonic()
+            if ping.is_due():
+                yield PING
             time.sleep(_POLL_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""Programs that would have a wrong gradient: each gets the right one or an error, never a wrong one in silence."""
+"""Programs that could silently get a wrong gradient: each gets the correct one or an error."""
 
 import array
 import copy
@@ -71,7 +71,7 @@ def test_a_tensor_that_a_tape_holds_is_written_to_in_no_way(write: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
-def test_what_no_tape_holds_is_written_to_in_every_way() -> None:
+def test_tensors_that_no_tape_holds_can_be_written_in_every_way() -> None:
     for name, write in HELD_WRITES.items():
         x = watched([1.0, 2.0, 3.0])
         if name not in ("the method any by keyword", "the method argmax by position"):  # NumPy wants other dtypes
@@ -323,7 +323,7 @@ def test_memory_that_a_plain_array_shares_is_not_overwritten_unseen(program: Any
         del tape
 
 
-def test_an_operand_that_nobody_holds_is_not_kept_for_comparison() -> None:
+def test_an_unreferenced_operand_is_not_kept_for_comparison() -> None:
     w = watched(np.ones(100_000))
     tracemalloc.start()
     try:

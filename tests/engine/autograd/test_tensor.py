@@ -139,7 +139,7 @@ def test_what_people_write_is_recorded(f: Any, expected: list[float]) -> None:
         (lambda x: ops.cast(x, dtype=int), "cast"),
     ],
 )
-def test_what_has_no_gradient_is_an_error_that_names_it(f: Any, name: str) -> None:
+def test_functions_without_a_gradient_raise_an_error_with_their_name(f: Any, name: str) -> None:
     x = Tensor([1.0, 2.0], watch=True)
     with GradientTape(), pytest.raises(GradientError) as caught:
         f(x)
@@ -277,7 +277,7 @@ def test_float_power_works_in_float64_as_in_numpy() -> None:
     np.testing.assert_allclose(gradient, [4 + 4 * np.log(2), 6 + 8 * np.log(2)], rtol=1e-6)
 
 
-def test_reading_something_recorded_is_no_write() -> None:
+def test_reading_a_recorded_tensor_is_not_a_write() -> None:
     x = Tensor([1.0, 2.0], watch=True)
     with GradientTape() as tape:
         y = np.exp(x)

@@ -181,7 +181,7 @@ def test_looking_changes_no_bit_of_the_training(make: Any, monkeypatch: pytest.M
     assert checkpoint.dumps(watched.state_dict()) == checkpoint.dumps(blind.state_dict())
 
 
-def test_gradients_that_are_no_numbers_give_no_warning() -> None:
+def test_gradients_that_are_not_finite_give_no_warning() -> None:
     norms = GradientNorms(network(2, 2), 1)
     norms.add([np.full((2, 2), 1e30, np.float32), np.zeros(2, np.float32)])
     assert norms.metrics()["grad_norm"] == np.inf

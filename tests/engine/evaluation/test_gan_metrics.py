@@ -72,7 +72,7 @@ def test_the_trace_is_that_of_the_root_of_the_product() -> None:
     assert frechet_distance(b, a) == pytest.approx(expected)
 
 
-def test_features_that_never_vary_are_no_trouble() -> None:
+def test_constant_features_are_supported() -> None:
     flat = FeatureStatistics.of(np.ones((10, 4)))
     assert frechet_distance(flat, flat) == 0
     assert frechet_distance(flat, FeatureStatistics(np.ones(4), np.eye(4))) == pytest.approx(4)
@@ -143,8 +143,8 @@ def test_statistics_of_what_is_not_finite_are_refused() -> None:
         broken.score(images([0, 1, 2]))
 
 
-def test_a_classifier_of_one_class_is_no_reference() -> None:
+def test_a_reference_classifier_needs_two_classes() -> None:
     rng = generator_for(0, "init")
     model = Sequential([Dense(4, 4, rng=rng), Dense(4, 1, "softmax", rng=rng)])
-    with pytest.raises(SettingError, match="of one class"):
+    with pytest.raises(SettingError, match="at least two classes"):
         ReferenceClassifier(model, FeatureStatistics.of(np.eye(4)))

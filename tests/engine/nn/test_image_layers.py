@@ -171,7 +171,7 @@ def test_what_does_not_fit_names_both_layers() -> None:
         Sequential([Conv2D(1, 4, 9, rng=rng())], (8, 8, 1))
     with pytest.raises(ShapeError, match=r"takes images .*put Reshape before it"):
         Sequential([Dense(3, 4, rng=rng()), conv])
-    with pytest.raises(ShapeError, match=r"Reshape takes 12 numbers to make \(2, 6\) of them, not \(3, 3\)"):
+    with pytest.raises(ShapeError, match=r"Reshape takes 12 numbers for the shape \(2, 6\), not \(3, 3\)"):
         Sequential([Reshape((2, 6)), conv], (3, 3))
     with pytest.raises(ShapeError, match=r"BatchNorm takes 5 features in the last axis, not \(8, 8, 1\)"):
         Sequential([BatchNorm(5), conv], (8, 8, 1))

@@ -1,4 +1,4 @@
-"""NumPy functions with arguments of random shapes: those that are primitives, and those made of such."""
+"""Cases of NumPy functions with arguments of random shapes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Convolution, pooling and upsampling against plain loops over the definition; their memory; their errors."""
+"""Convolution, pooling and upsampling, compared with plain loops; their memory; their errors."""
 
 import itertools
 from typing import Any
@@ -78,7 +78,7 @@ def test_patches_are_not_kept() -> None:
     assert replay.size_bytes < 4.5 * x.nbytes + 2 * geometry.CACHE_BLOCK_BYTES
 
 
-def test_a_pool_takes_the_largest_and_gives_its_gradient_to_the_first_of_them() -> None:
+def test_a_max_pool_gives_its_gradient_to_the_first_maximum() -> None:
     window = [[1.0, 5.0], [5.0, 2.0]]
     x = Tensor(np.array(window)[None, :, :, None], watch=True)
     with GradientTape() as tape:

@@ -1,4 +1,4 @@
-"""The primitives that have no public name of their own, as those that have: they stand for NumPy's functions."""
+"""Gradients of the primitives without a public name, which implement NumPy functions."""
 
 import importlib
 import pkgutil
@@ -165,20 +165,20 @@ def test_every_primitive_has_a_case() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gradients_agree_with_central_differences(name: str, data: st.DataObject) -> None:
     check_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", CASES)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_gradients_have_gradients(name: str, data: st.DataObject) -> None:
     check_second_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", CASES)
 @given(data=st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_narrow_floats_stay_what_they_are(name: str, data: st.DataObject) -> None:
     check_narrow_gradients(*data.draw(CASES[name]))

@@ -1,4 +1,4 @@
-"""NumPy functions made of primitives: their values are NumPy's, their first and second derivatives right."""
+"""NumPy functions composed of primitives: values equal NumPy's, first and second derivatives are correct."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.engine.ops.numpy_cases import COMPOSED, PRIMITIVES
 
 @pytest.mark.parametrize("name", [*COMPOSED, *PRIMITIVES])
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_values_on_a_tape_are_those_of_numpy(name: str, data: st.DataObject) -> None:
     f, inputs = data.draw((COMPOSED | PRIMITIVES)[name])
     with GradientTape():
@@ -26,7 +26,7 @@ def test_values_on_a_tape_are_those_of_numpy(name: str, data: st.DataObject) -> 
 
 @pytest.mark.parametrize("name", COMPOSED)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_first_and_second_derivatives(name: str, data: st.DataObject) -> None:
     f, inputs = data.draw(COMPOSED[name])
     check_gradients(f, inputs)
@@ -39,7 +39,7 @@ def test_sinc_is_smooth_at_zero() -> None:
         gradcheck(np.sinc, near, order=order, step=1e-4, relative_tolerance=1e-3, absolute_tolerance=1e-3)
 
 
-def test_what_is_not_finite_has_slope_zero() -> None:
+def test_values_that_are_not_finite_have_slope_zero() -> None:
     x = Tensor(np.array([1.0, np.nan, np.inf, -np.inf]), watch=True)
     with GradientTape() as tape:
         y = np.nan_to_num(x, nan=5.0, posinf=6.0)
@@ -68,7 +68,7 @@ REFUSED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_has_no_gradient_here_is_refused(name: str) -> None:
+def test_functions_without_a_gradient_are_rejected(name: str) -> None:
     x = Tensor(np.ones((2, 2)), watch=True)
     with GradientTape(), pytest.raises(GradientError, match=name):
         REFUSED[name](x)

@@ -1,4 +1,4 @@
-"""NumPy functions that stand for something else than one public primitive: each against central differences."""
+"""NumPy functions that map to more than one public primitive, compared with central differences."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a plan could not repeat, although the step after the trace happens to agree with it."""
+"""Steps that a plan could not repeat, although the step after the trace happens to agree with it."""
 
 from collections.abc import Callable
 from typing import Any

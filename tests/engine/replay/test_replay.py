@@ -1,4 +1,4 @@
-"""Replay gives the bits of the plain tape, in memory that does not grow."""
+"""Replay gives the same bits as the plain tape, and its memory does not grow."""
 
 import copy
 import threading
@@ -72,7 +72,7 @@ def shuffled(x: np.ndarray, rng: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("leak", LEAKS.values(), ids=LEAKS)
-def test_what_cannot_be_written_down_runs_plainly(leak: Any) -> None:
+def test_steps_that_cannot_be_replayed_run_on_the_tape(leak: Any) -> None:
     def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
         return leak(x, rng)
 
@@ -109,7 +109,7 @@ def add_shifted(y: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(3, 3), (7, 7)])
 @pytest.mark.parametrize("name", RECORDED)
-def test_what_can_be_written_down_gives_the_same_bits(name: str, shape: tuple[int, int]) -> None:
+def test_replayable_steps_give_the_same_bits(name: str, shape: tuple[int, int]) -> None:
     def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
         return RECORDED[name](x, rng)
 
@@ -144,7 +144,7 @@ def test_a_step_that_counts_its_calls_is_found_out_and_run_once_a_call() -> None
     assert [replay(step, np.ones(1))[0].tolist() for _ in range(4)] == [[1], [2], [3], [4]]
 
 
-def test_what_a_step_reads_elsewhere_stays_what_it_was() -> None:
+def test_values_that_a_step_reads_elsewhere_keep_the_traced_value() -> None:
     settings = {"rate": 2.0}
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
@@ -217,7 +217,7 @@ def test_a_write_to_a_resident_array_is_made_once_by_the_plain_tape() -> None:
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_what_a_step_may_change_is_compared_too(seen: bool) -> None:
+def test_arrays_that_a_step_changes_are_compared_too(seen: bool) -> None:
     mean, expected = np.ones(2), np.ones(2)
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
@@ -276,7 +276,7 @@ def test_dtypes_and_shapes_have_plans_of_their_own() -> None:
     assert len(replay.plans) == 4
 
 
-def test_functions_made_anew_for_each_call_do_not_pile_up() -> None:
+def test_functions_created_for_each_call_do_not_accumulate() -> None:
     replay = Replay([])
     for i in range(100):
         assert replay(lambda x, rng, i=i: [x * i], np.ones(1))[0].tolist() == [i]
@@ -310,7 +310,7 @@ def test_two_threads_do_not_share_a_replay() -> None:
         return [x * 2]
 
     shared(step, np.ones(1))
-    assert errors == ["a Replay is used by two threads at once; give each its own"]
+    assert errors == ["a Replay is used by two threads at the same time; create one for each thread"]
 
 
 def test_a_fault_in_the_middle_of_a_trace_leaves_no_trace() -> None:
@@ -349,7 +349,7 @@ def test_a_trace_keeps_no_array_that_the_step_has_dropped() -> None:
         tracemalloc.stop()
 
 
-def test_random_numbers_are_drawn_anew() -> None:
+def test_random_numbers_are_drawn_again() -> None:
     def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
         return [x * rng.standard_normal(3) + rng.integers(0, 9, 3)]
 

@@ -161,7 +161,7 @@ def test_the_discriminator_rests_in_every_third_step_of_the_run() -> None:
     assert rested == [step % 3 == 0 for step in range(12)]
 
 
-def test_no_gradient_is_computed_that_nobody_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_unused_gradient_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     products = []
     rules = ops.affine.rules
 
@@ -197,11 +197,11 @@ def test_a_run_resumed_after_any_epoch_gives_the_same_bits(settings: str, dtype)
         assert second.samples(4).tobytes() == whole.samples(4).tobytes()
 
 
-def test_an_epoch_left_half_way_must_be_loaded_anew() -> None:
+def test_after_an_unfinished_epoch_a_state_must_be_loaded() -> None:
     run = trainer()
     next(run.run())
     for action in (run.state_dict, lambda: next(run.run())):
-        with pytest.raises(EngineError, match="epoch 1 was left half-way"):
+        with pytest.raises(EngineError, match="epoch 1 was not finished"):
             action()
 
 

@@ -1,4 +1,4 @@
-"""Each cure for mode collapse in a trainer: the bits of replay, tape and resumed runs are equal; faults are named."""
+"""Each cure for mode collapse in a trainer: equal bits with replay, tape and resumed runs; invalid settings."""
 
 from typing import Any
 
@@ -130,7 +130,7 @@ def test_a_spectral_norm_divides_by_the_largest_singular_value() -> None:
         assert (layer.buffers["spectral"] == before).all()  # inference changes nothing
 
 
-def test_conditional_samples_have_the_class_that_is_asked_for() -> None:
+def test_conditional_samples_have_the_requested_class() -> None:
     """A GAN that is told the class, and images that show it in their brightness."""
     labels = np.arange(400) % CLASSES
     noise = generator_for(1, "noise").integers(0, 30, (400, SIDE, SIDE))

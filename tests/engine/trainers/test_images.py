@@ -1,4 +1,4 @@
-"""Networks of convolutions and batch normalization in both trainers: same bits by replay and after a resume."""
+"""Convolutional networks with batch normalization in both trainers: equal bits with replay and after a resume."""
 
 from typing import Any
 

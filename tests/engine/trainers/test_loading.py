@@ -1,4 +1,4 @@
-"""States that do not fit: each is refused, and the trainer is what it was."""
+"""States that do not fit are rejected, and leave the trainer unchanged."""
 
 from __future__ import annotations
 
@@ -106,25 +106,25 @@ def faults(weights: str, optimizer: str) -> dict[str, tuple[Callable[[State], St
     return {
         "moments that are not numbers": (
             lambda s: with_tensor(s, f"{optimizer}first_sum.0", filled(np.nan)),
-            "first_sum.0 holds numbers in the checkpoint that are not finite",
+            "first_sum.0 has values in the checkpoint that are not finite",
         ),
         "moments that are infinite": (
             lambda s: with_tensor(s, f"{optimizer}second_sum.1", filled(np.inf)),
-            "second_sum.1 holds numbers in the checkpoint that are not finite",
+            "second_sum.1 has values in the checkpoint that are not finite",
         ),
         "squares that are negative": (
             lambda s: with_tensor(s, f"{optimizer}second_sum.0", filled(-1e-9)),
             "second_sum.0 is a sum of squares, but negative",
         ),
         "no moments": (lambda s: without(s, optimizer), f"'{optimizer}' is missing"),
-        "no second moments": (lambda s: without(s, f"{optimizer}second_sum"), "do not belong together"),
-        "no step count": (lambda s: without(s, f"{optimizer}steps"), "do not belong together"),
+        "no second moments": (lambda s: without(s, f"{optimizer}second_sum"), "are inconsistent"),
+        "no step count": (lambda s: without(s, f"{optimizer}steps"), "are inconsistent"),
         "one moment less": (lambda s: without(s, f"{optimizer}second_sum.1"), "second_sum.1 is missing"),
         "no averages": (lambda s: without(s, f"{weights}training."), "'.*training.layers.' is missing"),
         "part of the averages": (lambda s: without(s, f"{weights}training.layers.0.bias"), "training.layers.0.bias is"),
         "a tensor of nothing": (
             lambda s: State(s.tensors | {"momentum": np.ones(1)}, s.state),
-            "momentum is in the checkpoint, but this trainer has no use for it",
+            "momentum is in the checkpoint, but this trainer does not use it",
         ),
         "a moment of nothing": (
             lambda s: State(s.tensors | {f"{optimizer}third": np.ones(1)}, s.state),
@@ -136,7 +136,7 @@ def faults(weights: str, optimizer: str) -> dict[str, tuple[Callable[[State], St
         ),
         "a part of nothing": (
             lambda s: State(s.tensors, s.state | {"parts": ["sun."]}),
-            "a part 'sun.', which this trainer would not go on with",
+            "a part 'sun.', which this trainer does not use",
         ),
         "parts that are no list": (lambda s: State(s.tensors, s.state | {"parts": 3}), "are 3, not a list"),
         "weights that are not finite": (
@@ -149,7 +149,7 @@ def faults(weights: str, optimizer: str) -> dict[str, tuple[Callable[[State], St
 
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("fault", faults("", ""))
-def test_a_state_that_does_not_fit_leaves_the_trainer_as_it_was(kind: str, fault: str) -> None:
+def test_a_state_that_does_not_fit_leaves_the_trainer_unchanged(kind: str, fault: str) -> None:
     make, weights, optimizer = MAKERS[kind]
     state = after(make(), 2)
     change, message = faults(weights, optimizer)[fault]
@@ -163,7 +163,7 @@ def test_a_state_that_does_not_fit_leaves_the_trainer_as_it_was(kind: str, fault
     assert checkpoint.dumps(trainer.state_dict()) == checkpoint.dumps(state)
 
 
-def test_a_discriminator_that_does_not_fit_leaves_the_generator_as_it_was() -> None:
+def test_a_discriminator_that_does_not_fit_leaves_the_generator_unchanged() -> None:
     state, trainer = after(gan(), 2), gan()
     kept = checkpoint.dumps(after(trainer, 1))
     for name in ("discriminator.layers.1.bias", "optimizer.discriminator.first_sum.0"):
@@ -177,15 +177,15 @@ def test_a_trainer_that_was_left_within_an_epoch_stays_so_if_it_cannot_load() ->
     next(iter(trainer.run()))
     with pytest.raises(CheckpointError):
         trainer.load_state_dict(without(state, "optimizer."))
-    with pytest.raises(Exception, match="half-way"):
+    with pytest.raises(Exception, match="was not finished"):
         trainer.state_dict()
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_averages_are_not_taken_for_the_weights_of_a_training_without_averages(kind: str) -> None:
+def test_a_trainer_without_averaging_rejects_a_state_with_averages(kind: str) -> None:
     make, *_ = MAKERS[kind]
     averaged, plain = after(make(), 1), make(average_decay=None)
-    with pytest.raises(CheckpointError, match=r"training\.layers\.', which this trainer would not go on with"):
+    with pytest.raises(CheckpointError, match=r"training\.layers\.', which this trainer does not use"):
         plain.load_state_dict(averaged)
     make().load_state_dict(after(make(average_decay=None), 1))  # averages may begin later
 

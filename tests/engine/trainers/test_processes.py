@@ -1,4 +1,4 @@
-"""A run gives the same bits in another process, also when that one only ends what this one began."""
+"""A run gives the same bits in another process, also if that process continues it."""
 
 import itertools
 import os

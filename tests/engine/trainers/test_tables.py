@@ -1,4 +1,4 @@
-"""Rows of a table: trained like images, without pictures and shifts."""
+"""Training on rows of a table, without images and shifts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_class_weights_raise_the_recall_of_a_rare_class_and_have_the_same_bits_r
 
 
 def test_a_table_has_no_pictures_and_no_shifts() -> None:
-    with pytest.raises(DataError, match="no images of a table"):
+    with pytest.raises(DataError, match="a table has no images"):
         trainer().samples(3)
     with pytest.raises(SettingError, match="max_shift"):
         trainer(max_shift=1)

@@ -269,7 +269,7 @@ def test_a_range_with_one_younger_entry_stays(database: Database) -> None:
         ("UPDATE audit_seals SET last_id = last_id - 1 WHERE id = 2", "seal 2 .* missing"),
     ],
 )
-def test_what_was_done_behind_the_triggers_is_found(database: Database, tampering: str, told: str) -> None:
+def test_changes_behind_the_triggers_are_detected(database: Database, tampering: str, told: str) -> None:
     add_ranges(database, 9, 8, 0)
     _, second, _ = seals(database)
     run_without_triggers(database, tampering.format(first=second.first_id, last=second.last_id))
@@ -284,7 +284,7 @@ def test_an_entry_whose_json_was_broken_is_found_too(database: Database) -> None
     assert "seal 1" in str(verified(database).fault)
 
 
-def test_a_chain_that_was_rebuilt_is_betrayed_by_a_head_that_was_kept(database: Database) -> None:
+def test_a_rebuilt_chain_is_detected_by_a_stored_head(database: Database) -> None:
     add_ranges(database, 3, 2, 1)
     head = verified(database).head
     run_without_triggers(database, "UPDATE audit SET owner = 'bob'", "DELETE FROM audit_seals")

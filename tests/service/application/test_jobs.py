@@ -1,4 +1,4 @@
-"""The use cases without a web process: on a real database and real files, and without Flask."""
+"""The use cases without a web process and without Flask, on a real database and real files."""
 
 from __future__ import annotations
 

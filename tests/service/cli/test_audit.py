@@ -1,4 +1,4 @@
-"""``tapeline audit verify`` and ``export``, as an operator types them, on both databases."""
+"""The commands ``tapeline audit verify`` and ``export``, on both databases."""
 
 from __future__ import annotations
 

@@ -408,7 +408,7 @@ def test_a_classifier_says_what_pictures_show(run: Run, trained: str, digits: li
     assert [row[1] for row in rows] == [str(label) for label in latest["classes"]]
 
 
-def test_a_file_that_is_no_picture_is_named(run: Run, trained: str, digits: list[str]) -> None:
+def test_a_file_that_is_not_a_picture_is_named(run: Run, trained: str, digits: list[str]) -> None:
     Path("notes.txt").write_text("no picture")
     result = run("predict", trained, digits[0], "notes.txt")
     what = "is not a supported image (PNG, JPEG, WebP, BMP or GIF)"

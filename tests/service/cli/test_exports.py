@@ -1,4 +1,4 @@
-"""Exports through the command, from a real job on the real stack."""
+"""The command ``tapeline export``, with a real job on the real stack."""
 
 from __future__ import annotations
 

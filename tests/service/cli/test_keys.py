@@ -1,4 +1,4 @@
-"""``tapeline keys``, as an operator types it, on both databases."""
+"""The command ``tapeline keys``, on both databases."""
 
 from __future__ import annotations
 

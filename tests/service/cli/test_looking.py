@@ -1,4 +1,4 @@
-"""The commands that show what jobs came to: show, open, metrics, compare, and what a shell completes."""
+"""The commands that show results of jobs: show, open, metrics and compare, and shell completion."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rows(result: Result) -> dict[str, list[str]]:
     return found
 
 
-def test_show_tells_all_about_a_job(run: Run, jobs: dict[str, str], client: Client) -> None:
+def test_show_prints_everything_about_a_job(run: Run, jobs: dict[str, str], client: Client) -> None:
     shown = rows(run("show", "adam"))
     assert shown["Job"] == [jobs["adam"]]
     assert shown["Spec"] == ["classifier, preset fast, dataset mnist-10k, seed 0"]
@@ -73,13 +73,13 @@ def test_show_tells_all_about_a_job(run: Run, jobs: dict[str, str], client: Clie
     assert (document["id"], document["results"]["final"]) == (jobs["adam"], True)
 
 
-def test_show_tells_where_a_job_comes_from(run: Run, jobs: dict[str, str]) -> None:
+def test_show_prints_the_origin_of_a_job(run: Run, jobs: dict[str, str]) -> None:
     assert rows(run("show", "plain-2"))["Lineage"] == [f"fork of plain ({jobs['plain']}) after epoch 2"]
     again = rows(run("show", "plain (reproduced)"))["Lineage"]
     assert again == [f"reproduction of plain ({jobs['plain']}): bit-identical"]
 
 
-def test_show_tells_why_a_job_failed(run: Run, client: Client) -> None:
+def test_show_prints_why_a_job_failed(run: Run, client: Client) -> None:
     diverging: dict[str, Any] = {
         "layers": [{"units": 10, "activation": "linear"}],
         "loss": {"name": "squared_error", "reduction": "sum"},

@@ -142,7 +142,7 @@ def test_verbs_send_what_they_are_given(script: Script, client: Client) -> None:
     assert script.requests[1][2]["Idempotency-Key"]
 
 
-def test_an_answer_that_is_no_problem_document_still_makes_a_clear_error(script: Script, client: Client) -> None:
+def test_a_response_without_a_problem_document_still_gives_a_clear_error(script: Script, client: Client) -> None:
     script.answers = [answer(b"<html>", 413)]
     with pytest.raises(ApiError, match="413"):
         client.submit({})
@@ -184,14 +184,14 @@ def test_a_key_travels_as_a_bearer(script: Script) -> None:
     assert script.requests[0][2]["Authorization"] == "Bearer secret"
 
 
-def test_a_proxy_is_not_asked_for_this_machine(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_requests_bypass_the_proxy(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     script.answers = [answer({"id": "job_1"})]
     with Client(script.url) as client:
         assert client.get("job_1") == {"id": "job_1"}
 
 
-def test_an_id_that_would_lead_elsewhere_is_refused_before_it_is_sent(client: Client) -> None:
+def test_an_id_with_path_characters_is_rejected_before_it_is_sent(client: Client) -> None:
     with pytest.raises(ApiError, match="not the id of a job"):
         client.get("../datasets")
 
@@ -208,7 +208,7 @@ def test_a_list_goes_through_all_pages(script: Script, client: Client) -> None:
     ]
 
 
-def test_a_broken_stream_goes_on_where_it_broke(script: Script, client: Client) -> None:
+def test_a_reconnected_stream_continues_where_it_broke(script: Script, client: Client) -> None:
     script.answers = [
         stream(SNAPSHOT, event("metrics", 1, epoch=1), event("metrics", 2, epoch=2), "id: 3\nevent: metr"),
         hang_up,
@@ -297,7 +297,7 @@ def test_a_name_from_a_service_cannot_leave_the_folder(tmp_path: Path, name: str
     assert not safe_name(name).startswith(".")
 
 
-def test_who_is_told_to_come_again_comes_again(script: Script, client: Client) -> None:
+def test_the_client_retries_when_it_is_told_to(script: Script, client: Client) -> None:
     busy = answer({"code": "too_many_requests"}, 429, Retry_After="1")
     script.answers = [busy, answer({"id": "j"})]
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Images that people have, on their way to the service."""
+"""Conversion of users' images by the client."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
     assert np.asarray(sent(data)).astype(int)[:, :100].min() == 255
 
 
-def test_what_is_transparent_stays_so() -> None:
+def test_transparent_areas_stay_transparent() -> None:
     clear = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
     assert sent(saved(clear, "WEBP", lossless=True)).getpixel((5, 5))[3] == 0  # type: ignore[index]
     palette = Image.new("P", (20, 20), 1)

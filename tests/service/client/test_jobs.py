@@ -1,4 +1,4 @@
-"""The client's ``Job`` against a running stack, and what a name leads to."""
+"""The client's ``Job`` against a running stack, and looking up jobs by name."""
 
 from __future__ import annotations
 

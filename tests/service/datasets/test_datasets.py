@@ -233,7 +233,7 @@ def test_the_dotted_spelling_is_known_too(root: Path, cache: Path) -> None:
     assert load("shapes", root, cache_root=cache).train.inputs.shape == (30, 8, 8)
 
 
-def test_a_replaced_source_is_unpacked_anew(root: Path, cache: Path) -> None:
+def test_a_replaced_source_is_unpacked_again(root: Path, cache: Path) -> None:
     make_files(root / "shapes", seed=1)
     before = load("shapes", root, cache_root=cache)
     kept = before.train.inputs.copy()
@@ -256,7 +256,7 @@ def test_a_cached_data_set_loads_in_milliseconds(root: Path, cache: Path) -> Non
 
 @pytest.mark.parametrize("damaged", ["meta.json", f"{TRAIN_IMAGES}.npy", f"{VALIDATION_LABELS}.npy"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x93NUMPY", None])
-def test_a_damaged_cache_is_made_anew(root: Path, cache: Path, damaged: str, content: bytes | None) -> None:
+def test_a_damaged_cache_is_rebuilt(root: Path, cache: Path, damaged: str, content: bytes | None) -> None:
     make_files(root / "shapes")
     first = load("shapes", root, cache_root=cache)
     expected = first.train.inputs.copy()
@@ -277,7 +277,7 @@ def test_a_damaged_cache_is_made_anew(root: Path, cache: Path, damaged: str, con
         ({VALIDATION_IMAGES: np.zeros((9, 8, 9))}, r"images of \(8, 9\)"),
         ({TRAIN_IMAGES: np.zeros((30, 64))}, r"shape \(30, 64\); images are"),
         ({TRAIN_LABELS: np.zeros((30, 1))}, r"shape \(30, 1\); labels are"),
-        ({TRAIN_IMAGES: np.zeros((0, 8, 8)), TRAIN_LABELS: np.zeros(0)}, "holds no image"),
+        ({TRAIN_IMAGES: np.zeros((0, 8, 8)), TRAIN_LABELS: np.zeros(0)}, "contains no images"),
     ],
 )
 def test_files_that_do_not_fit_together_say_so(
@@ -306,7 +306,7 @@ def test_other_data_under_a_known_name_are_refused(root: Path, cache: Path) -> N
         load("mnist", root, cache_root=cache)
 
 
-def test_a_cache_that_cannot_be_written_is_told(root: Path, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_reported(root: Path, tmp_path: Path) -> None:
     make_files(root / "shapes")
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetUnavailable, match="cannot be cached in"):
@@ -407,9 +407,7 @@ def test_the_error_names_each_mirror_and_what_to_do(root: Path, cache: Path, tmp
     assert caught.value.code == "dataset_unavailable"
 
 
-def test_a_data_set_that_is_not_here_says_what_a_job_would_do(
-    root: Path, cache: Path, tmp_path: Path, mirror: Mirror
-) -> None:
+def test_a_missing_dataset_says_what_a_job_would_do(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     total = sum(builtins["mnist"].packed_bytes.values())
     told = describe("mnist", root, builtins=builtins)
@@ -440,7 +438,7 @@ def test_a_failed_download_is_forgotten_after_a_day(root: Path, monkeypatch: pyt
     assert describe("mnist", root).state is DatasetState.DOWNLOAD
 
 
-def test_a_data_folder_that_cannot_be_written_is_told_before_a_download(tmp_path: Path) -> None:
+def test_an_unwritable_data_folder_is_reported_before_a_download(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     told = describe("fashion-mnist", tmp_path / "file")
     assert told.state is DatasetState.UNAVAILABLE
@@ -467,7 +465,7 @@ def test_progress_can_end_a_download(root: Path, cache: Path, tmp_path: Path, mi
     assert not list((root / "mnist").iterdir())
 
 
-def test_a_data_folder_that_cannot_be_written_is_told(cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_an_unwritable_data_folder_is_reported(cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetUnavailable, match="cannot be written"):

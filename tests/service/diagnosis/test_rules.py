@@ -102,7 +102,7 @@ def test_a_discriminator_that_is_never_wrong_wins() -> None:
     assert not any(history(GAN, playing(9, d_real=0.9, d_fake=0.1, g_loss=2.5)))
 
 
-def test_a_generator_that_gets_no_gradient_is_told_so() -> None:
+def test_a_generator_without_a_gradient_has_a_vanishing_gradient() -> None:
     finding = found(GAN, playing(3, g_grad_norm=1e-6, d_grad_norm=3e-4))
     assert (finding.code, finding.epoch) == (FindingCode.VANISHING_GRADIENT, 3)
 
@@ -169,7 +169,7 @@ def test_a_chart_that_is_filled_anew_finds_the_same() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
-def test_a_value_that_is_no_number_is_as_good_as_none(nothing: float | None) -> None:
+def test_a_value_that_is_not_a_number_counts_as_missing(nothing: float | None) -> None:
     assert not any(history(GAN, playing(4, sample_diversity=nothing, d_loss=nothing, g_grad_norm=nothing)))
     nowhere: Epochs = [dict.fromkeys(epoch, nothing) for epoch in learning(5)]
     assert not any(history(CLASSIFIER, nowhere))

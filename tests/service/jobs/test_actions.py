@@ -79,12 +79,12 @@ def test_every_action_is_legal_where_it_is_offered_and_nowhere_else(
         assert caught.value.allowed == offered
 
 
-def test_what_is_asked_of_a_waiting_job_happens_at_once(database: Database, submit: Submit) -> None:
+def test_actions_on_a_queued_job_take_effect_immediately(database: Database, submit: Submit) -> None:
     assert actions.cancel(database, submit()).status == Status.CANCELLED
     assert leases.claim(database, "w", 15) is None
 
 
-def test_a_resumed_job_waits_again(database: Database, submit: Submit) -> None:
+def test_a_resumed_job_is_queued_again(database: Database, submit: Submit) -> None:
     job_id = submit()
     bring_to(database, job_id, Status.PAUSED)
     assert actions.resume(database, job_id).status == Status.QUEUED
@@ -178,7 +178,7 @@ def test_a_checkpoint_that_is_not_there_is_not_found(database: Database, submit:
         lookup.checkpoint(session, lookup.get(session, job_id), which)
 
 
-def test_an_average_takes_as_much_as_the_network_that_it_is_of(database: Database) -> None:
+def test_an_average_takes_as_much_memory_as_its_network(database: Database) -> None:
     layers = [{"units": 20, "activation": "linear"}, {"type": "batch_norm"}, {"units": 784, "activation": "tanh"}]
     generator = 100 * 20 + 20 + 2 * 20 + 20 * 784 + 784
     statistics = 2 * 20

@@ -96,7 +96,7 @@ def test_a_metric_is_best_by_its_goal() -> None:
     assert {parse(name).metric for name in METRICS} == set(METRICS)
 
 
-def test_what_occurs_is_listed_with_the_number_of_its_values() -> None:
+def test_occurring_columns_are_listed_with_the_number_of_their_values() -> None:
     specs = [
         resolve({"kind": "classifier", "optimizer": {"learning_rate": rate}}).model_dump(mode="json")
         for rate in (0.1, 0.2)

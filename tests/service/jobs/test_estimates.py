@@ -1,4 +1,4 @@
-"""How long a training will take: from a calibration, and from similar jobs that were finished."""
+"""Estimates of training time: from a calibration, and from similar finished jobs."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ def test_a_rolled_back_epoch_leaves_no_hole_in_the_log(database: Database, submi
     assert [kind for kind, _ in log(database, job_id)] == ["status", "status", "metrics"]
 
 
-def test_a_request_is_heard_at_the_next_look(database: Database, submit: Submit) -> None:
+def test_a_request_is_noticed_at_the_next_poll(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     assert leases.requested(database, held) is None
@@ -422,7 +422,7 @@ def test_findings_stand_in_the_job_and_their_coming_and_going_in_its_log(databas
     assert metrics == [[], ["overfitting"], ["overfitting", "dead_units"], ["dead_units"]]
 
 
-def test_an_epoch_that_is_trained_again_tells_of_no_finding_twice(database: Database, submit: Submit) -> None:
+def test_an_epoch_that_is_trained_again_reports_no_finding_twice(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     commit(database, held, record(1))

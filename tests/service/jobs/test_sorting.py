@@ -106,7 +106,7 @@ def listed(database: Database, sort: str, limit: int) -> list[str]:
 
 
 @pytest.mark.parametrize("sort", ALL)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=rows, limit=st.integers(1, 4))
 def test_pages_have_every_job_once_and_in_order(
     database: Database, sort: str, made: list[dict[str, Any]], limit: int
@@ -147,7 +147,7 @@ def test_any_name_may_stand_at_the_end_of_a_page(database: Database, sort: str, 
         ("-val_loss", False),
     ],
 )
-def test_a_place_that_cannot_be_is_refused(sort: str, value: Any) -> None:
+def test_an_impossible_position_is_rejected(sort: str, value: Any) -> None:
     text = json.dumps([sort, value, "job_1"])
     cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     with pytest.raises(InvalidCursor):

@@ -47,7 +47,7 @@ def test_only_its_owner_can_open_the_socket(tmp_path: Path) -> None:
         assert stat.S_IMODE(broker.socket.stat().st_mode) == 0o700
 
 
-def test_a_stale_socket_file_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "broker.sock"))
     with running(tmp_path) as broker:

@@ -88,7 +88,7 @@ def url_from(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize(("auth", "hint"), [("local", "TAPELINE_AUTH"), ("auto", "tapeline keys create")])
-def test_nobody_is_let_in_from_the_network_without_a_key(tmp_path: Path, auth: str, hint: str) -> None:
+def test_network_access_requires_a_key(tmp_path: Path, auth: str, hint: str) -> None:
     environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_PORT": "0", "TAPELINE_HOST": "0.0.0.0", "TAPELINE_AUTH": auth}
     stack = LocalStack(Settings.from_env(environ, cores=1))
     with pytest.raises(StackError, match=hint):

@@ -1,4 +1,4 @@
-"""A service's database and files, with jobs that were trained through the contract as a worker would."""
+"""A service's database and files, with jobs trained as by a worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from migrations.upgrade import upgrade
 from service.jobs import commits, leases, submissions
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
@@ -89,15 +88,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name == "test_damaged_backup.py" and isinstance(item, pytest.Function):
             params = item.callspec.params if hasattr(item, "callspec") else {}
-            if params.get("empty", params.get("database_url")) != params.get("database_url"):
+            if params.get("empty", params.get("own_url")) != params.get("own_url"):
                 item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(own_url: str) -> Iterator[Database]:
     """A migrated database that nobody shares: some of these tests change its schema."""
-    with closing(Database(database_url)) as made:
-        upgrade(made)
+    with closing(Database(own_url)) as made:
         yield made
 
 

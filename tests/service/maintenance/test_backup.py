@@ -1,4 +1,4 @@
-"""A service that is gone, and comes back from its backup: from either database into either."""
+"""A service is lost and restored from its backup, from either database into either."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_file_that_was_pruned_meanwhile_is_left_out_with_its_row(house: House,
     assert empty.epochs_kept(job_id) == [2, 3, 4, 5]
 
 
-def test_a_damaged_file_is_told_of(house: House) -> None:
+def test_a_damaged_file_is_reported(house: House) -> None:
     job_id = house.train(1)
     with house.database.read() as session:
         first, _ = lookup.artifacts(session, job_id)
@@ -188,7 +188,7 @@ def test_nothing_is_restored_over_something(house: House, empty: House, tmp_path
         restore(empty.database, empty.store, empty.received, saved)
 
 
-def test_the_audit_goes_on_with_new_numbers(house: House, empty: House) -> None:
+def test_the_audit_log_continues_with_new_numbers(house: House, empty: House) -> None:
     for _ in range(3):
         with house.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms(), action="tried", detail={}))
@@ -215,7 +215,7 @@ def test_data_sets_that_people_sent_come_back(house: House, empty: House) -> Non
     assert rows(empty.database)["uploads"] == rows(house.database)["uploads"]
 
 
-def test_a_restored_audit_log_is_verified_and_goes_on(house: House, empty: House) -> None:
+def test_a_restored_audit_log_is_verified_and_continues(house: House, empty: House) -> None:
     """With the triggers in place, and with a range that retention has removed."""
     for days in (40, 20, 0):
         with house.database.write() as session:

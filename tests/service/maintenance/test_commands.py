@@ -1,4 +1,4 @@
-"""The operator's commands, as they are typed."""
+"""The operator's commands on the command line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments), env={"TAPELINE_HOME": str(folder)})
 
 
-def test_gc_shows_what_would_go_and_deletes_only_where_told_to(home: House, tmp_path: Path) -> None:
+def test_gc_lists_expired_data_and_deletes_only_on_request(home: House, tmp_path: Path) -> None:
     job_id = home.train(ended_days_ago=8)
     shown = run(tmp_path / "home", "gc", "--keep-checkpoints", "7")
     assert shown.exit_code == 0, shown.output
@@ -100,7 +100,7 @@ def test_where_no_service_is_the_commands_say_so_and_make_none(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_doctor_tells_what_uses_the_disk_and_which_command_frees_it(home: House, tmp_path: Path) -> None:
+def test_the_doctor_reports_disk_usage_and_the_command_that_frees_it(home: House, tmp_path: Path) -> None:
     small, large = home.train(2, ended_days_ago=8), home.train(9, ended_days_ago=8)
     home.store.keep(large, "samples", "000009.webp", b"a film" * 100)
     lost = home.store.write("job_gone", ArtifactKind.CHECKPOINT, 1, 1, bytes(5000)).path

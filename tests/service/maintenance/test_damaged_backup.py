@@ -179,7 +179,7 @@ def test_rows_that_the_database_refuses_leave_nothing(saved: bytes, empty: House
         (lambda name, data: (name.replace("rows/epochs/", "rows/workers/"), data), "no such table"),
     ],
 )
-def test_what_is_no_whole_backup_is_refused(
+def test_an_incomplete_backup_is_rejected(
     saved: bytes, empty: House, change: Callable[[str, bytes], tuple[str, bytes] | None], reason: str
 ) -> None:
     check_refused(empty, rewritten(saved, change), reason)
@@ -355,7 +355,7 @@ def test_a_dataset_that_was_deleted_meanwhile_is_left_out_with_its_row(house: Ho
     assert restore(empty.database, empty.store, empty.received, target).rows["uploads"] == 0
 
 
-def test_a_dataset_without_its_files_is_told_of(house: House) -> None:
+def test_a_dataset_without_its_files_is_reported(house: House) -> None:
     add_dataset(house)
     for path in house.received.files("ds_1").values():
         path.unlink()

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong, made wrong for real: the doctor names it and says what to do."""
+"""Every fault that the doctor detects, produced for real: the doctor names it and the remedy."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_schema_that_is_behind_or_ahead_is_named(settings: Settings, database:
         connection.execute(revision, {"revision": current_schema()})
 
 
-def test_jobs_that_nobody_takes_back_are_named(settings: Settings, database: Database) -> None:
+def test_running_jobs_with_expired_leases_are_listed(settings: Settings, database: Database) -> None:
     with database.write() as session:
         session.execute(
             text(
@@ -121,7 +121,7 @@ def test_artifacts_that_cannot_be_written_and_a_full_disk_are_named(
     assert "tapeline gc" in str(found["disk"].advice)
 
 
-def test_a_database_that_is_away_is_named_and_the_rest_is_still_looked_at(tmp_path: Path) -> None:
+def test_an_unavailable_database_is_reported_and_the_rest_is_still_checked(tmp_path: Path) -> None:
     url = "postgresql+psycopg://tapeline:secret@127.0.0.1:1/tapeline"
     found = examine(Settings.from_env({"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": url}, cores=1))
     assert {"database", "broker"} <= wrong(found)
@@ -130,7 +130,7 @@ def test_a_database_that_is_away_is_named_and_the_rest_is_still_looked_at(tmp_pa
     assert "schema" not in found
 
 
-def test_the_command_tells_people_and_machines_and_makes_no_database(tmp_path: Path) -> None:
+def test_the_command_prints_text_or_json_and_creates_no_database(tmp_path: Path) -> None:
     environ = {"TAPELINE_HOME": str(tmp_path)}
     told = CliRunner().invoke(main, ["doctor"], env=environ)
     assert told.exit_code == 1

@@ -14,7 +14,7 @@ from service.errors import JobNotFound
 from service.jobs.queries import lookup
 from service.maintenance import restoring, retention
 from service.maintenance.retention import Policy, RetentionPlan
-from service.models.exports.orders import ExportFormat
+from service.models.exports.facts import ExportFormat
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job

@@ -39,7 +39,7 @@ def make_grids(count: int) -> list[bytes]:
 @pytest.mark.parametrize(
     ("count", "columns", "shape"), [(1, None, (1, 1)), (64, None, (8, 8)), (10, None, (4, 3)), (10, 10, (10, 1))]
 )
-def test_a_grid_is_near_square_unless_told(count: int, columns: int | None, shape: tuple[int, int]) -> None:
+def test_a_grid_is_nearly_square_by_default(count: int, columns: int | None, shape: tuple[int, int]) -> None:
     image = open_picture(grids.sample_grid(DIGITS[:count], columns=columns))
     assert image.size == (shape[0] * CELL + 2, shape[1] * CELL + 2)
 
@@ -56,7 +56,7 @@ def test_the_same_images_give_the_same_grid() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 28, 28), (28, 28), (4, 784)])
-def test_what_is_no_stack_of_images_is_refused(shape: tuple[int, ...]) -> None:
+def test_arrays_that_are_not_images_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="count, rows, columns"):
         grids.sample_grid(np.zeros(shape, np.uint8))
 
@@ -84,19 +84,21 @@ def test_predictions_must_be_as_many_as_images() -> None:
 
 
 def test_verdicts_are_kept_unseen_in_the_grid_that_they_are_of() -> None:
-    verdicts = grids.Verdicts([index % 10 for index in range(64)], [0.9] * 64)
-    plain, judged = grids.sample_grid(DIGITS), grids.sample_grid(DIGITS, verdicts=verdicts)
-    assert open_picture(plain).tobytes() == open_picture(judged).tobytes()
-    assert len(judged) < len(plain) + 1000
-    images, kept = grids._from_grid(judged)
+    sample_classes = grids.SampleClasses([index % 10 for index in range(64)], [0.9] * 64)
+    plain, labelled = grids.sample_grid(DIGITS), grids.sample_grid(DIGITS, sample_classes=sample_classes)
+    assert open_picture(plain).tobytes() == open_picture(labelled).tobytes()
+    assert len(labelled) < len(plain) + 1000
+    images, kept = grids._from_grid(labelled)
     np.testing.assert_array_equal(images, DIGITS)
-    assert kept == verdicts
+    assert kept == sample_classes
 
 
 @pytest.mark.parametrize(("count", "classes"), [(1, 2), (7, 10), (64, 10)])
 def test_a_verdict_grid_has_a_bar_for_each_class(count: int, classes: int) -> None:
-    verdicts = grids.Verdicts([1] * count, [0.99] * count)
-    picture = open_picture(grids.verdict_grid(grids.sample_grid(DIGITS[:count], verdicts=verdicts), classes=classes))
+    sample_classes = grids.SampleClasses([1] * count, [0.99] * count)
+    picture = open_picture(
+        grids.classified_grid(grids.sample_grid(DIGITS[:count], sample_classes=sample_classes), classes=classes)
+    )
     bars = np.abs(np.asarray(picture, np.int16) - grids._BAR).max(axis=2) == 0
     columns = np.flatnonzero(bars.any(axis=0))
     wide = picture.width / classes
@@ -104,10 +106,10 @@ def test_a_verdict_grid_has_a_bar_for_each_class(count: int, classes: int) -> No
     assert np.ptp(columns) < wide
 
 
-def test_what_the_judge_is_unsure_of_is_framed() -> None:
+def test_uncertain_predictions_are_framed() -> None:
     def draw(confidence: float) -> NDArray[np.int16]:
-        grid = grids.sample_grid(DIGITS[:1], verdicts=grids.Verdicts([3], [confidence]))
-        return np.asarray(open_picture(grids.verdict_grid(grid, classes=10)), np.int16)
+        grid = grids.sample_grid(DIGITS[:1], sample_classes=grids.SampleClasses([3], [confidence]))
+        return np.asarray(open_picture(grids.classified_grid(grid, classes=10)), np.int16)
 
     def framed(picture: NDArray[np.int16]) -> int:
         return int((np.abs(picture - grids.WRONG).max(axis=2) == 0).sum())
@@ -116,10 +118,10 @@ def test_what_the_judge_is_unsure_of_is_framed() -> None:
 
 
 def test_a_grid_without_verdicts_cannot_show_any() -> None:
-    with pytest.raises(grids.NoVerdicts):
-        grids.verdict_grid(grids.sample_grid(DIGITS), classes=10)
-    with pytest.raises(ValueError, match="64 images with 3 verdicts"):
-        grids.sample_grid(DIGITS, verdicts=grids.Verdicts([1] * 3, [0.5] * 3))
+    with pytest.raises(grids.NotClassified):
+        grids.classified_grid(grids.sample_grid(DIGITS), classes=10)
+    with pytest.raises(ValueError, match="64 images with 3 sample_classes"):
+        grids.sample_grid(DIGITS, sample_classes=grids.SampleClasses([1] * 3, [0.5] * 3))
 
 
 def test_a_film_shows_every_grid_and_holds_the_last() -> None:
@@ -169,7 +171,7 @@ def test_a_film_of_one_grid_is_a_picture() -> None:
         assert getattr(film, "n_frames", 1) == 1
 
 
-def test_a_film_takes_files_and_grids_of_unlike_size(tmp_path: Path) -> None:
+def test_a_film_accepts_files_and_grids_of_different_sizes(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(grids.sample_grid(DIGITS[:4]))
     frames, _, _ = read_film(films.film([tmp_path / "a.png", grids.sample_grid(DIGITS[:9])], epochs=[1, 2]))
     assert frames[0].shape == frames[1].shape

@@ -51,7 +51,7 @@ def test_health_is_drawn_beneath(kind: str, series: dict[str, list[float | None]
     assert read_png(plots.curves(kind, EPOCHS, series, title="a title", best_epoch=20)).shape == shape
 
 
-def test_what_is_measured_now_and_then_is_a_line_all_the_same() -> None:
+def test_sparse_metrics_are_drawn_as_lines() -> None:
     lone = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": [*[None] * 29, 300.0]}, title="")
     often = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": JUDGED}, title="")
     assert count_ink(often, BLUE) > count_ink(lone, BLUE) + 300
@@ -68,7 +68,7 @@ def test_findings_are_bars_along_the_epochs(is_error: bool, colour: str) -> None
     assert ink() == 0 < ink(over) < ink(late) < ink(whole)
 
 
-def test_what_hardly_changes_looks_so() -> None:
+def test_nearly_constant_values_look_constant() -> None:
     steady: list[float | None] = [888.0 + 0.001 * epoch for epoch in EPOCHS]
     content = plots.curves("gan", EPOCHS, {"d_loss": steady}, title="")
     rows = np.flatnonzero((np.abs(read_png(content).astype(int) - [0, 0x67, 0xA5]).max(axis=2) < 12)[:, 100:400].any(1))
@@ -109,7 +109,7 @@ def test_gaps_are_left_out_and_a_lone_value_is_seen() -> None:
 @pytest.mark.parametrize(
     "series", [{}, {"train_loss": [None] * 30}, {"train_loss": [float("nan")] * 30}, {"another": FALLING}]
 )
-def test_nothing_to_draw_is_no_error(series: dict[str, list[float | None]]) -> None:
+def test_nothing_to_draw_is_not_an_error(series: dict[str, list[float | None]]) -> None:
     assert read_png(plots.curves("classifier", EPOCHS, series, title="")).shape[1] == 1200
     assert read_png(plots.curves("classifier", [], {}, title="", best_epoch=3)).shape[1] == 1200
 

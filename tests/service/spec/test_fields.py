@@ -1,4 +1,4 @@
-"""Misplaced and misspelt fields lead to what was meant; a name may stand for the object that it tells."""
+"""Suggestions for misplaced and misspelt fields, and names as shorthand for objects."""
 
 from __future__ import annotations
 
@@ -128,14 +128,14 @@ def test_a_name_stands_for_an_object_in_nested_objects_too() -> None:
     )
 
 
-def test_what_is_not_told_by_a_name_takes_no_text() -> None:
+def test_fields_without_a_name_accept_no_shorthand() -> None:
     found = faults(C | {"layers": ["dense"], "augmentation": "shift", "early_stopping": "val_loss"})
     assert {pointer: fault.code for pointer, fault in found.items()} == dict.fromkeys(
         ("#/layers/0", "#/augmentation", "#/early_stopping"), "wrong_type"
     )
 
 
-def test_what_a_named_variant_lacks_is_told() -> None:
+def test_missing_fields_of_a_named_variant_are_reported() -> None:
     found = faults(C | {"schedule": "step", "initializer": "uniform"})
     assert {pointer: fault.code for pointer, fault in found.items()} == dict.fromkeys(
         ("#/schedule/at_epochs", "#/schedule/factor", "#/initializer/scale"), "missing"

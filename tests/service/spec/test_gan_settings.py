@@ -1,4 +1,4 @@
-"""The settings of a GAN that cure mode collapse: what follows from the loss, what excludes what, and what it costs."""
+"""The settings against mode collapse: adaptation to the loss, settings that exclude each other, and costs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_end_of_a_presets_discriminator_follows_the_loss(
     assert spec.discriminator.label_smoothing == smoothing
 
 
-def test_what_excludes_or_needs_each_other_is_named_with_the_remedy() -> None:
+def test_settings_that_exclude_or_require_others_are_reported_with_the_remedy() -> None:
     found = faults(loss="wasserstein", discriminator={"label_smoothing": 0.1, "critic_steps": 5, "skip_every": 3})
     assert found["#/discriminator/label_smoothing"][2] == "0"
     assert found["#/discriminator/critic_steps"][1].startswith("cannot be combined with skip_every")
@@ -83,7 +83,7 @@ def test_packs_and_classes_widen_what_a_network_is_given(
 ) -> None:
     found = networks(fitted(**settings, discriminator=judge), DIGITS)
     assert [network.input_size for network in found] == [made, judged]
-    assert all(len(network.placed) == len(network.layers) for network in found)
+    assert all(len(network.layer_shapes) == len(network.layers) for network in found)
 
 
 def test_penalties_cost_time_and_memory_and_defaults_count_as_given() -> None:

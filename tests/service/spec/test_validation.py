@@ -50,7 +50,7 @@ def faults(document: Any) -> dict[str, Fault]:
 
 
 @given(json_values)
-def test_json_comes_back_as_it_was_sent(document: Any) -> None:
+def test_json_is_returned_as_it_was_sent(document: Any) -> None:
     assert parse_json(json.dumps(document).encode()) == document
 
 
@@ -78,7 +78,7 @@ def test_any_bytes_give_a_document_or_one_clear_error(body: bytes) -> None:
         (b"", 1, 1, "Expecting value"),
     ],
 )
-def test_what_is_not_json_is_refused_with_its_place(body: bytes, line: int, column: int, words: str) -> None:
+def test_invalid_json_is_rejected_with_its_position(body: bytes, line: int, column: int, words: str) -> None:
     with pytest.raises(MalformedJson, match=words) as caught:
         parse_json(body)
     assert (caught.value.line, caught.value.column) == (line, column)

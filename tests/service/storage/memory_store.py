@@ -1,4 +1,4 @@
-"""A store of artifacts that needs no disk: it shows what the protocol asks for, and nothing else."""
+"""An artifact store in memory, the minimal implementation of the protocol."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def age(store: ArtifactStore, *paths: str) -> None:
             store.files[path] = (store.files[path][0], 0.0)
 
 
-def test_what_was_written_is_read_back(store: ArtifactStore) -> None:
+def test_written_data_is_read_back(store: ArtifactStore) -> None:
     stored = store.write("job_1", ArtifactKind.CHECKPOINT, 7, 2, b"weights")
     assert store.read(stored.path, stored.sha256) == b"weights"
     assert stored.size_bytes == 7

@@ -161,7 +161,7 @@ def test_a_new_file_is_waited_for_that_another_process_turns_to_its_log(tmp_path
         release.join()
 
 
-def test_whoever_has_waited_long_for_a_turn_gives_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_waits_too_long_gives_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     if not database.is_sqlite:
         pytest.skip("PostgreSQL has no such turn")
     monkeypatch.setattr(module, "_BUSY_S", 0.1)

@@ -1,4 +1,4 @@
-"""The expected values are scipy's (1.17.1), to the last digit; the tests marked ``reference`` ask scipy itself."""
+"""Expected values are scipy's (1.17.1), to the last digit; tests marked ``reference`` compute them with scipy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app on a real database and real files; the tests play the worker through the contract."""
+"""The app on a real database and real files; the tests simulate the worker."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PlayedWorker:
         keep_last: int = 3,
         checkpoint: bytes | None = None,
         health: Sequence[Finding] = (),
-        verdicts: grids.Verdicts | None = None,
+        sample_classes: grids.SampleClasses | None = None,
         sample: bytes | None = None,
         used: Usage | None = None,
     ) -> None:
@@ -66,10 +66,15 @@ class PlayedWorker:
         job_id, lease = self.held.job_id, self.held.lease
         data = checkpoint if checkpoint is not None else bytes([epoch % 251]) * 10_000
         noise = np.random.default_rng(epoch).integers(0, 255, (4, 8, 8)).astype(np.uint8)
+        sample = sample or grids.sample_grid(noise, sample_classes=sample_classes)
         files = [
             self.artifacts.write(job_id, ArtifactKind.CHECKPOINT, epoch, lease, data),
             self.artifacts.write(
-                job_id, ArtifactKind.SAMPLE, epoch, lease, sample or grids.sample_grid(noise, verdicts=verdicts)
+                job_id,
+                ArtifactKind.SAMPLE,
+                epoch,
+                lease,
+                sample or grids.sample_grid(noise, sample_classes=sample_classes),
             ),
         ]
         record = EpochRecord(

@@ -1,4 +1,4 @@
-"""Workers, the queue, keys and usage: what they answer, and who may ask."""
+"""Workers, queue, keys and usage: responses and access control."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_key_is_created_shown_once_listed_and_revoked(keyed: Flask, bearer: Be
     assert actions["carol"] is None
 
 
-def test_a_rotated_key_ends_after_the_overlap_and_its_successor_goes_on(keyed: Flask, bearer: Bearer) -> None:
+def test_a_rotated_key_expires_after_the_overlap_and_its_successor_stays_valid(keyed: Flask, bearer: Bearer) -> None:
     here: Services = keyed.extensions[EXTENSION]
     client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
     asked = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
@@ -268,7 +268,7 @@ def test_unknown_keys_are_not_found(keyed: Flask, bearer: Bearer) -> None:
         assert (answer.status_code, answer.json["code"]) == (404, "key_not_found")
 
 
-def test_without_keys_nobody_can_plant_one(client: FlaskClient) -> None:
+def test_keys_cannot_be_managed_where_none_are_required(client: FlaskClient) -> None:
     for path, body in (
         ("/keys", {"name": "x", "owner": "ann"}),
         ("/keys/key_000000000000/revoke", {}),

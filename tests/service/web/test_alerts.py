@@ -1,4 +1,4 @@
-"""The alerting rules use metrics that there are, and fire when they should."""
+"""The alerting rules use existing metrics, and fire when they should."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_rows_are_added_and_never_changed(database: Database) -> None:
         session.execute(update(AuditEntry).values(owner="bob"))
 
 
-def test_what_was_rolled_back_was_not_done(database: Database) -> None:
+def test_rolled_back_changes_have_no_effect(database: Database) -> None:
     def fail(session: Session) -> None:
         audit.record(session, Actor(owner="ann"), AuditAction.DELETE, "job_1")
         raise RuntimeError
@@ -131,7 +131,7 @@ def test_what_was_rolled_back_was_not_done(database: Database) -> None:
         assert session.scalar(select(func.count()).select_from(AuditEntry)) == 0
 
 
-def test_where_nobody_is_asked_who_they_are_nothing_is_recorded(client: FlaskClient, app: Flask) -> None:
+def test_without_required_keys_nothing_is_recorded(client: FlaskClient, app: Flask) -> None:
     client.post("/jobs", json={"kind": "classifier"})
     here: Services = app.extensions[EXTENSION]
     with here.database.read() as session:

@@ -1,4 +1,4 @@
-"""Browsers get pages, and programs JSON, at the same addresses."""
+"""Browsers get pages and programs get JSON from the same URLs."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_other_seeds_are_compared_by_welchs_test(client: FlaskClient, train: Tra
     assert "not paired" in found["notes"][0]
 
 
-def test_one_seed_gets_no_interval_and_is_told_why(client: FlaskClient, train: Train) -> None:
+def test_one_seed_gets_no_interval_but_a_reason(client: FlaskClient, train: Train) -> None:
     a, b = train([0.5]), train([0.7])
     found = compared(client, a, b).json
     assert (found["interval"], found["p"]) == (None, None)
@@ -87,7 +87,7 @@ def test_a_group_that_is_not_one_setting_says_so(client: FlaskClient, train: Tra
     assert "differ in more than the seed" in compared(client, a, train([0.7, 0.8])).json["notes"][0]
 
 
-def test_what_cannot_be_compared_says_why(client: FlaskClient, train: Train) -> None:
+def test_an_impossible_comparison_says_why(client: FlaskClient, train: Train) -> None:
     a = train([0.5, 0.6])
     twice = compared(client, [a[0], *train([0.6])], a)
     assert (twice.status_code, twice.json["errors"][0]["parameter"]) == (400, "a")

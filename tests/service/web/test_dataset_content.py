@@ -1,4 +1,4 @@
-"""What is in a dataset: counts of classes, images page by page, and the pages that show them."""
+"""The content of datasets: class counts, pages of images, and the web pages that show them."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_what_is_not_there_is_said(client: FlaskClient, folder: Path, path: str,
     assert (answer.status_code, answer.json["code"]) == (status, code)
 
 
-def test_a_cursor_behind_the_end_finds_nothing(client: FlaskClient, folder: Path) -> None:
+def test_a_cursor_after_the_end_returns_nothing(client: FlaskClient, folder: Path) -> None:
     for query in ("cursor=200", "cursor=999999999", "cursor=999999999&class=1"):
         answer = client.get(f"/datasets/squares/examples?{query}").json
         assert (answer["data"], answer["next_cursor"]) == ([], None)

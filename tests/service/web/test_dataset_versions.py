@@ -1,4 +1,4 @@
-"""Jobs keep the data that they were submitted with, whatever becomes of the name; trained by what a child does."""
+"""Jobs keep the dataset version that they were submitted with; trained as in a child process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads over HTTP, with the real reading process."""
+"""Uploads over HTTP, with the real import sandbox."""
 
 import gzip
 import io
@@ -113,7 +113,7 @@ def test_the_split_keeps_pictures_with_their_labels_and_a_share_of_each_class(ap
         ({"archive": "text"}, "archive", "is no file"),
     ],
 )
-def test_what_is_no_data_set_is_refused_with_its_field(
+def test_invalid_datasets_are_rejected_with_the_field(
     app: Flask, fields: dict[str, bytes | str], parameter: str, reason: str
 ) -> None:
     answer = send(app.test_client(), **fields)

@@ -1,4 +1,4 @@
-"""The decorator of views, over every endpoint that there is."""
+"""The decorator of views, checked for every endpoint."""
 
 from __future__ import annotations
 

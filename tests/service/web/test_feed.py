@@ -19,11 +19,11 @@ from sqlalchemy.exc import OperationalError
 
 from service.jobs import commits, leases, transitions
 from service.jobs import events as log
-from service.jobs.queries import listing, lookup
-from service.jobs.queries.listing import JobFilter
+from service.jobs.queries import lookup
 from service.states import Status
 from service.web.services import EXTENSION
 from service.web.streaming import feed
+from service.web.streaming.client import Permission, StreamClient
 
 Submit = Callable[..., str]
 Serve = Callable[[Flask], str]
@@ -72,11 +72,11 @@ def test_every_event_of_every_job_comes_once(either_app: Flask, play: Any, submi
     assert ([job["id"] for job in snapshot["jobs"]], snapshot["has_more"]) == ([waiting], False)
     for job_id, seen in ((waiting, 1), (later, 0)):
         logged = client.get(f"/jobs/{job_id}/events").json["data"]
-        heard = [event for event in found if event["job"] == job_id and event["event"] != "progress"]
-        assert [event["seq"] for event in heard] == [event["seq"] for event in logged[seen:]]
+        received = [event for event in found if event["job"] == job_id and event["event"] != "progress"]
+        assert [event["seq"] for event in received] == [event["seq"] for event in logged[seen:]]
 
 
-def test_only_the_jobs_that_are_named_are_told_of(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+def test_only_events_of_the_selected_jobs_are_sent(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
     client, worker, base = either_app.test_client(), play(either_app), serve(either_app)
     first, second = submit(client), submit(client)
     with opened(base, second) as events:
@@ -99,7 +99,7 @@ def test_many_named_jobs_are_looked_for_at_once(either_app: Flask, submit: Submi
     assert len([sql for sql in asked if "FROM jobs" in sql]) == 1
 
 
-def test_progress_is_told_without_being_kept(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+def test_progress_is_sent_but_not_stored(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
     worker, base = play(either_app), serve(either_app)
     job_id = submit(either_app.test_client())
     worker.claim()
@@ -110,34 +110,31 @@ def test_progress_is_told_without_being_kept(either_app: Flask, play: Any, submi
     assert (json.loads(told.data)["job"], json.loads(told.data)["step"]) == (job_id, 40)
 
 
-def test_whoever_was_too_slow_gets_a_new_snapshot(app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_is_too_slow_gets_a_new_snapshot(
+    app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(feed, "_BUFFER_SIZE", 5)
     here = app.extensions[EXTENSION]
     client = app.test_client()
 
-    def snapshot() -> tuple[dict[str, Any], dict[str, int]]:
-        with here.database.read() as session:
-            rows = listing.find(session, JobFilter(), limit=100).jobs
-        return {"jobs": [row.id for row in rows]}, {row.id: row.last_seq for row in rows}
-
-    text = feed.follow_all(here.feed, snapshot, owner=None, only=None, connection=None, may_continue=lambda: True)
+    text = feed.follow_all(here.feed, feed.JobSelection(here.database), StreamClient(None, Permission(lambda: True)))
     assert next(text).startswith("retry:")
-    assert next(text) == 'event: snapshot\ndata: {"jobs":[]}\n\n'
-    with here.feed.listen() as bell:
+    assert next(text) == 'event: snapshot\ndata: {"jobs":[],"has_more":false}\n\n'
+    with here.feed.listen() as wake_up:
         made = []
         for _ in range(8):
             made.append(submit(client))
-            bell.wait(5)  # one look an event, or several at once: all is read by the time the client comes back
-            bell.clear()
+            wake_up.wait(5)  # one poll an event, or several at once: all is read by the time the client comes back
+            wake_up.clear()
         while here.feed.end < 8:
-            bell.wait(5)
-    heard = next(text)
-    assert heard.startswith("event: snapshot"), heard
-    assert json.loads(heard.split("data: ")[1])["jobs"] == made[::-1]
+            wake_up.wait(5)
+    received = next(text)
+    assert received.startswith("event: snapshot"), received
+    assert [job["id"] for job in json.loads(received.split("data: ")[1])["jobs"]] == made[::-1]
     text.close()
 
 
-def test_events_of_somebody_else_are_not_heard(make_app: Any, sqlite_url: str) -> None:
+def test_events_of_other_owners_are_not_sent(make_app: Any, sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth="keys", api_keys=("a" * 20, "b" * 20))
     client, here = app.test_client(), app.extensions[EXTENSION]
     mine, theirs = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
@@ -146,8 +143,8 @@ def test_events_of_somebody_else_are_not_heard(make_app: Any, sqlite_url: str) -
         next(text), next(text)
         client.post("/jobs", json={"kind": "classifier"}, headers=theirs)
         job_id = client.post("/jobs", json={"kind": "classifier"}, headers=mine).json["id"]
-        heard = next(text)
-    assert json.loads(heard.decode().split("data: ")[1])["job"] == job_id
+        received = next(text)
+    assert json.loads(received.decode().split("data: ")[1])["job"] == job_id
     assert client.get(f"/stream?jobs={job_id}", headers=theirs).json["code"] == "job_not_found"
     assert here.feed.clients == 0
 
@@ -184,10 +181,10 @@ def test_more_events_than_one_look_reads_are_all_heard(app: Flask, submit: Submi
     reader.read()
     with services.database.write() as session:
         last = log.append(session, job_id, [(log.EventType.LOG, {"line": line}) for line in range(1200)])
-    assert [heard.seq for heard in reader.read()] == list(range(2, last + 1))
+    assert [received.seq for received in reader.read()] == list(range(2, last + 1))
 
 
-def test_events_are_heard_after_a_read_that_failed_half_way(
+def test_events_arrive_after_a_read_that_failed(
     either_app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, services = either_app.test_client(), either_app.extensions[EXTENSION]
@@ -206,13 +203,13 @@ def test_events_are_heard_after_a_read_that_failed_half_way(
     monkeypatch.setattr(feed.events, "read", read_once)
     with pytest.raises(OperationalError):
         reader.read()
-    assert {heard.job_id for heard in reader.read()} == set(ids)
+    assert {received.job_id for received in reader.read()} == set(ids)
 
 
-def test_what_took_very_long_to_be_committed_is_heard(
+def test_events_of_slow_commits_are_sent(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event's time is taken first; then the disk holds the commit up for longer than most looks reach back."""
+    """The event's time is taken first; then the disk holds the commit up for longer than most reads look back."""
     monkeypatch.setattr(feed, "_LOOKBACK_MS", 100)
     client, base = app.test_client(), serve(app)
     job_id = submit(client)

@@ -21,7 +21,7 @@ from PIL import Image
 from sqlalchemy import insert, select
 
 from service.client import Client
-from service.pictures.grids import Verdicts
+from service.pictures.grids import SampleClasses
 from service.storage.tables import Artifact
 from service.web.files import drawings
 from service.web.services import EXTENSION
@@ -74,7 +74,7 @@ def test_best_latest_and_number_name_checkpoints(client: FlaskClient, address: s
     assert [item["epoch"] for item in listed.values() if item["latest"]] == [3]
 
 
-def test_head_tells_all_and_sends_nothing(client: FlaskClient, address: str) -> None:
+def test_head_returns_headers_without_a_body(client: FlaskClient, address: str) -> None:
     status, headers, data = fetch(client, f"{address}/checkpoints/latest", "HEAD")
     whole = fetch(client, f"{address}/checkpoints/latest")[1]
     assert (status, data) == (200, b"")
@@ -138,7 +138,7 @@ def test_part_of_a_changed_file_is_not_sent(client: FlaskClient, address: str) -
         assert (status, data) == (200, DATA)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, len(DATA) - 1), max_size=5, unique=True))
 def test_download_in_any_parts_is_the_file(client: FlaskClient, address: str, cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(DATA)]
@@ -205,7 +205,7 @@ def test_results_are_whole_whichever_files_they_list(client: FlaskClient, addres
 
 
 @pytest.mark.parametrize("place", [["film", 1], ["sample", "1"], ["sample", True], ["sample", 2**31], ["sample"], 5])
-def test_a_cursor_that_is_no_place_among_files_is_refused(client: FlaskClient, address: str, place: Any) -> None:
+def test_an_invalid_cursor_of_files_is_rejected(client: FlaskClient, address: str, place: Any) -> None:
     cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
     for name in ("artifacts", "results"):
         answer = client.get(f"{address}/{name}?cursor={cursor}")
@@ -345,16 +345,16 @@ def test_picture_is_shown_though_it_cannot_be_kept(client: FlaskClient, worker: 
     assert fetch(client, f"{address}/samples.gif")[0] == 200
 
 
-def test_samples_come_with_the_judges_verdicts_on_request(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_samples_come_with_their_predicted_classes_on_request(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client, kind="gan")
     worker.claim()
-    worker.epoch(1, verdicts=Verdicts([7, 1, 1, 3], [0.9, 0.8, 0.99, 0.3]))
+    worker.epoch(1, sample_classes=SampleClasses([7, 1, 1, 3], [0.9, 0.8, 0.99, 0.3]))
     worker.epoch(2)
     address = f"/jobs/{job_id}/samples"
     _, _, plain = fetch(client, f"{address}/1.png")
-    status, headers, judged = fetch(client, f"{address}/1.png?verdicts=true")
+    status, headers, labelled = fetch(client, f"{address}/1.png?verdicts=true")
     assert (status, headers["Content-Type"]) == (200, "image/png")
-    with Image.open(BytesIO(plain)) as before, Image.open(BytesIO(judged)) as after:
+    with Image.open(BytesIO(plain)) as before, Image.open(BytesIO(labelled)) as after:
         assert after.height > before.height
     assert fetch(client, f"{address}/1.png?verdicts=true", If_None_Match=headers["ETag"])[0] == 304
     assert fetch(client, f"{address}/1.png?verdicts=false")[2] == plain

@@ -1,4 +1,4 @@
-"""Cross-validation: a spec with folds is a set of jobs, which together validate on every example once."""
+"""Cross-validation: a spec with folds becomes a set of jobs that together validate on every example once."""
 
 from __future__ import annotations
 
@@ -186,9 +186,7 @@ def test_a_dry_run_says_that_there_will_be_several(client: FlaskClient) -> None:
         ({"validation_fraction": 0.99}, "#/batch_size", "must be at most 3"),
     ],
 )
-def test_a_division_that_makes_no_sense_is_refused(
-    client: FlaskClient, data: dict[str, Any], pointer: str, said: str
-) -> None:
+def test_an_invalid_split_is_rejected(client: FlaskClient, data: dict[str, Any], pointer: str, said: str) -> None:
     answer = client.post("/jobs", json=SPEC | {"dataset": {"name": "squares", **data}})
     assert answer.status_code == 422
     (fault,) = [fault for fault in answer.json["errors"] if fault["pointer"] == pointer]

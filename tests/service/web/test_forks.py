@@ -1,4 +1,4 @@
-"""New jobs out of earlier ones, and what may be changed of one."""
+"""Forks and reproductions, and the settings that a fork may change."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_overrides_may_name_an_object_by_its_text(client: FlaskClient, worker: A
     assert pointers(wrong) == ["#/overrides/dataset"]
 
 
-def test_a_fork_goes_on_from_a_checkpoint_of_its_own(either_app: Flask, play: Any, submit: Submit) -> None:
+def test_a_fork_continues_from_its_own_copy_of_the_checkpoint(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     parent = trained(client, worker, submit, name="first", tags=["a"])
     body = {"checkpoint": 2, "overrides": {"epochs": 5, "optimizer": {"learning_rate": 0.01}}}
@@ -129,7 +129,7 @@ def test_a_given_name_is_kept_and_unnamed_parents_stay_unnamed(
     assert (forked(client, unnamed)["name"], reproduced(client, unnamed)["name"]) == (None, None)
 
 
-def test_a_name_is_no_part_of_the_hash(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_the_name_is_not_part_of_the_hash(client: FlaskClient, worker: Any, submit: Submit) -> None:
     first = trained(client, worker, submit, name="first")
     assert reproduced(client, first)["spec_hash"] == client.get(f"/jobs/{first}").json["spec_hash"]
 
@@ -182,7 +182,7 @@ def test_best_and_latest_name_their_checkpoints(client: FlaskClient, worker: Any
         ({"dataset": {"name": "nowhere"}}, ["#/overrides/dataset/name"]),
     ],
 )  # fmt: skip
-def test_what_a_fork_cannot_be_is_said_with_its_place(
+def test_faults_of_a_fork_have_pointers(
     client: FlaskClient, worker: Any, submit: Submit, overrides: dict[str, Any], faults: list[str]
 ) -> None:
     parent = trained(client, worker, submit)
@@ -267,7 +267,7 @@ def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, play: Any,
     assert [event["code"] for event in log if event["type"] == "log"] == ["reproduced"]
 
 
-def test_what_is_deleted_before_it_is_copied_is_not_reproduced(
+def test_a_checkpoint_deleted_before_it_is_copied_is_not_reproduced(
     either_app: Flask, play: Any, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, worker = either_app.test_client(), play(either_app)
@@ -412,7 +412,7 @@ def test_a_patch_is_checked(client: FlaskClient, submit: Submit, patch: Any, poi
     assert pointers(client.patch(f"/jobs/{submit(client)}", json=patch)) == [pointer]
 
 
-def test_a_fork_of_somebody_elses_job_is_not_found(make_app: Any, sqlite_url: str, submit: Submit) -> None:
+def test_a_fork_of_another_owners_job_is_not_found(make_app: Any, sqlite_url: str, submit: Submit) -> None:
     app = make_app(sqlite_url, auth="keys", api_keys=("a" * 20, "b" * 20))
     mine, theirs = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
     client = app.test_client()

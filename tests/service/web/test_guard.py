@@ -136,7 +136,7 @@ def test_program_with_a_key_may_name_any_origin(keyed: Flask) -> None:
 @pytest.mark.parametrize(
     "headers", [{}, bearer("wrong"), bearer(""), {"Authorization": "Basic Zmlyc3Qta2V5"}, bearer("ü")]
 )
-def test_nothing_but_health_is_told_without_a_key(keyed: Flask, headers: dict[str, str]) -> None:
+def test_only_health_is_available_without_a_key(keyed: Flask, headers: dict[str, str]) -> None:
     client = keyed.test_client()
     for path in ("/jobs", "/", "/docs", "/nothing", "/session", "/workers"):
         answer = client.get(path, headers=headers)

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.access import keys
 from service.access.keys import Scope
 from service.storage.database import Database
-from service.web.files.receiving import PIECE_S
+from service.web.files.uploads import PIECE_S
 from service.web.server.arrivals import BODY_S, HEAD_S
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -105,7 +105,7 @@ def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Sta
     assert (posted["method"], posted["path"], posted["level"]) == ("POST", "/jobs", "info")
 
 
-def test_clients_that_do_not_hang_up_hold_up_nobody(start: Start, port: int) -> None:
+def test_clients_that_keep_connections_open_delay_no_other(start: Start, port: int) -> None:
     start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
         wait_for(http)
@@ -128,7 +128,7 @@ def test_unusable_settings_are_named_and_nothing_starts(start: Start, tmp_path: 
     assert "TAPELINE_AUTH" in text
 
 
-def test_nothing_listens_to_strangers_without_a_key(start: Start, sqlite_url: str, port: int, tmp_path: Path) -> None:
+def test_no_port_is_open_to_the_network_without_a_key(start: Start, sqlite_url: str, port: int, tmp_path: Path) -> None:
     process = start(TAPELINE_HOST="0.0.0.0")
     assert process.wait(20) != 0
     assert "tapeline keys create" in (tmp_path / "web.log").read_text()
@@ -146,7 +146,7 @@ def test_an_address_given_to_gunicorn_itself_is_looked_at_too(start: Start, tmp_
     assert "0.0.0.0" in (tmp_path / "web.log").read_text()
 
 
-def test_a_reload_ends_streams_cleanly_and_refuses_nobody(start: Start, port: int) -> None:
+def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port: int) -> None:
     process = start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
         wait_for(http)
@@ -241,7 +241,7 @@ def is_alive(port: int) -> bool:
         return http.get("/healthz").status_code == 200
 
 
-def test_more_idle_connections_than_descriptors_shut_nobody_out(start: Start, port: int, tmp_path: Path) -> None:
+def test_more_idle_connections_than_descriptors_lock_out_no_client(start: Start, port: int, tmp_path: Path) -> None:
     process = start(descriptors=256)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
         wait_for(http)
@@ -264,7 +264,7 @@ def test_more_idle_connections_than_descriptors_shut_nobody_out(start: Start, po
     ],
     ids=["header", "body"],
 )
-def test_requests_that_never_arrive_hold_up_nobody(start: Start, port: int, sent: bytes) -> None:
+def test_requests_that_never_arrive_delay_no_other(start: Start, port: int, sent: bytes) -> None:
     start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
         wait_for(http)
@@ -283,7 +283,7 @@ def test_requests_that_never_arrive_hold_up_nobody(start: Start, port: int, sent
 
 
 @pytest.mark.slow
-def test_slow_uploads_of_one_owner_hold_up_nobody_else(start: Start, port: int, sqlite_url: str) -> None:
+def test_slow_uploads_of_one_owner_delay_no_other_owner(start: Start, port: int, sqlite_url: str) -> None:
     start(TAPELINE_AUTH="keys", TAPELINE_API_KEYS="of-the-operator-0123456789")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
         wait_for(http)

@@ -69,7 +69,7 @@ def test_a_connection_closed_earlier_in_the_same_round_ends_no_loop(loop: Loop) 
         idle.recv(1)
 
 
-def test_where_no_thread_can_be_started_the_client_is_told_to_come_back(loop: Loop) -> None:
+def test_without_a_free_thread_the_client_gets_a_retry_time(loop: Loop) -> None:
     loop.worker.tpool.shutdown()  # from now on it raises what it raises where there is no thread
     client = loop.connect()
     loop.turn()

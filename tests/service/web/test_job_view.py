@@ -1,4 +1,4 @@
-"""The page of a job as the server writes it."""
+"""The page of a job as rendered by the server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def set_columns(app: Flask, job_id: str, **values: Any) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
 
-def test_the_best_value_is_told_with_its_epoch(client: FlaskClient, worker: PlayedWorker, submit: Submit) -> None:
+def test_the_best_value_is_shown_with_its_epoch(client: FlaskClient, worker: PlayedWorker, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     for epoch, loss in enumerate([0.5, 0.25, 0.25, float("nan"), 0.75], start=1):
@@ -50,7 +50,7 @@ def test_the_best_value_is_told_with_its_epoch(client: FlaskClient, worker: Play
     assert re.findall(r'class="number best">(.*?)<', table) == ["50.00%", "0.25"]
 
 
-def test_used_resources_are_told_where_they_were_measured(
+def test_resources_are_reported_if_they_were_measured(
     app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
@@ -88,7 +88,7 @@ def test_a_class_without_images_is_scored_with_a_dash(
     assert re.findall(r">([^<]+)<", row[1]) == ["0", *[NOTHING] * 3]
 
 
-def test_a_matrix_of_another_number_of_classes_is_labelled_with_numbers(
+def test_a_matrix_with_another_number_of_classes_is_labelled_with_numbers(
     client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)

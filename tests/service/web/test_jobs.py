@@ -250,7 +250,7 @@ def test_next_page_is_linked_with_the_same_filter(client: FlaskClient, submit: S
     assert seen == ids[::-1]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 4), min_size=1, max_size=5),
     limit=st.integers(1, 4),

@@ -179,7 +179,7 @@ def test_groups_have_counts_best_values_and_a_query_that_lists_them(either_app: 
     assert get(either_app, "/jobs/groups?by=tag&tag=night")["data"][-1]["query"]["tag"] in ("night", "small")
 
 
-def test_what_can_be_shown_is_listed_with_what_differs(either_app: Flask, jobs: dict[str, str]) -> None:
+def test_available_columns_are_listed_with_their_number_of_values(either_app: Flask, jobs: dict[str, str]) -> None:
     listed = {column["name"]: column for column in get(either_app, "/jobs/columns")["data"]}
     assert {"preset", "duration", "best:val_accuracy", "val_loss", "max:d_loss", "latent.dim"} <= set(listed)
     assert listed["dtype"]["values"] == 1
@@ -263,7 +263,7 @@ def test_the_size_of_files_is_a_column_that_a_list_can_be_sorted_by(either_app: 
     }
 
 
-def test_an_empty_name_is_no_name(either_app: Flask, submit: Submit) -> None:
+def test_an_empty_name_counts_as_missing(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     unnamed, named = submit(client, name=""), submit(client, name="first")
     client.patch(f"/jobs/{named}", json={"name": ""})

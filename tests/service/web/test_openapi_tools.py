@@ -1,4 +1,4 @@
-"""The OpenAPI document in the hands of other people's tools: a generator of clients, and two linters."""
+"""The OpenAPI document with third-party tools: a client generator and two linters."""
 
 from __future__ import annotations
 

@@ -339,7 +339,7 @@ def test_given_request_id_is_echoed_and_a_strange_one_is_not(client: FlaskClient
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/nothing", "/static/app.css", "/openapi.json"])
-def test_every_answer_tells_the_browser_what_it_may_do(client: FlaskClient, path: str) -> None:
+def test_every_response_has_security_headers(client: FlaskClient, path: str) -> None:
     with client.get(path) as answer:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
@@ -368,7 +368,7 @@ def test_a_document_has_a_bounded_number_of_fields(client: FlaskClient) -> None:
     assert "more than 10,000 fields" in check_problem(post(client, body), 400, "malformed_json")["detail"]
 
 
-def test_whoever_has_no_key_sends_four_kilobytes(client: FlaskClient) -> None:
+def test_without_a_key_a_request_is_limited_to_four_kilobytes(client: FlaskClient) -> None:
     body = json.dumps({"key": "k" * 5000})
     for sent in ({"data": body}, {"input_stream": io.BytesIO(body.encode()), "content_length": None}):
         response = client.post("/session", content_type="application/json", **sent)

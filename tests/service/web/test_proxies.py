@@ -1,4 +1,4 @@
-"""Behind a proxy: what it forwards counts where the settings say so, and nowhere else."""
+"""Forwarded headers of a proxy count only if the settings trust it."""
 
 from __future__ import annotations
 

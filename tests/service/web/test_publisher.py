@@ -81,7 +81,7 @@ def test_without_a_broker_nothing_is_sent(app: Flask) -> None:
     assert not publisher.has_broker
 
 
-def test_a_queue_that_nobody_empties_stays_small(
+def test_a_queue_without_a_reader_stays_small(
     make_app: Callable[..., Flask], sqlite_url: str, submit: Any, socket_path: Path
 ) -> None:
     with ValkeyServer(unix_socket_path=socket_path, port=0):

@@ -49,7 +49,7 @@ def refused(answer: Any, code: str) -> int:
     return wait_s
 
 
-def test_requests_of_one_owner_are_counted_and_told_when_to_come_back(make_app: MakeApp, sqlite_url: str) -> None:
+def test_requests_of_one_owner_are_limited_with_a_retry_time(make_app: MakeApp, sqlite_url: str) -> None:
     app = keyed(make_app, sqlite_url, requests=5)
     ann, again, bob = client_of(app), client_of(app), client_of(app, "bob")
     assert {client.get("/jobs").status_code for client in (ann, again, ann, again, ann)} == {200}
@@ -193,7 +193,7 @@ def test_the_datasets_of_one_owner_take_so_much_and_no_more(make_app: MakeApp, e
     assert send("second").status_code == 201
 
 
-def test_whoever_guesses_keys_is_slowed_down_and_nobody_else(make_app: MakeApp, sqlite_url: str) -> None:
+def test_guessing_keys_slows_down_only_the_guesser(make_app: MakeApp, sqlite_url: str) -> None:
     app = keyed(make_app, sqlite_url)
     ann, stranger = client_of(app), app.test_client()
     assert ann.get("/jobs").status_code == 200
@@ -210,7 +210,7 @@ def test_whoever_guesses_keys_is_slowed_down_and_nobody_else(make_app: MakeApp, 
     assert elsewhere.get("/jobs", headers={"Authorization": "Bearer guess"}).status_code == 401
 
 
-def test_a_program_that_repeats_a_wrong_key_locks_nobody_out(make_app: MakeApp, sqlite_url: str) -> None:
+def test_repeating_a_wrong_key_does_not_lock_out_others(make_app: MakeApp, sqlite_url: str) -> None:
     app = keyed(make_app, sqlite_url)
     looping = app.test_client()
     wrong = {"Authorization": "Bearer tpl_0123456789ab_" + "0" * 64}
@@ -251,7 +251,7 @@ def test_processes_count_together_in_redis_and_alone_while_it_is_away(
     assert [clients[0].get("/jobs", headers=bearer).status_code for _ in range(6)] == [200] * 5 + [429]
 
 
-def test_a_redis_that_hangs_holds_nobody_up(make_app: MakeApp, postgres_shared: str) -> None:
+def test_a_hanging_redis_delays_no_request(make_app: MakeApp, postgres_shared: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         client = client_of(keyed(make_app, postgres_shared, broker_url=url), f"owner-{time.monotonic_ns()}")

@@ -186,9 +186,7 @@ def test_csv_of_a_job_without_epochs_has_its_header(client: FlaskClient, submit:
     assert client.get(f"/jobs/{submit(client)}/metrics?format=csv").text == "epoch,seconds,cpu_seconds,memory_bytes\n"
 
 
-def test_processor_time_and_memory_are_told_beside_the_metrics_of_each_epoch(
-    either_app: Flask, play: Any, submit: Submit
-) -> None:
+def test_cpu_time_and_memory_accompany_the_metrics_of_each_epoch(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client)
     assert client.get(f"/jobs/{job_id}").json["cpu_seconds"] is None  # like a job from before this was measured
@@ -213,7 +211,7 @@ def test_processor_time_and_memory_are_told_beside_the_metrics_of_each_epoch(
     assert [(item["cpu_seconds"], item["memory_bytes"]) for item in news][1] == (0.4, 200_000_000)
 
 
-def test_what_a_job_has_used_never_becomes_less(either_app: Flask, play: Any, submit: Submit) -> None:
+def test_the_used_resources_of_a_job_never_decrease(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client)
     held = worker.claim()

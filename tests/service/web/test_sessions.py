@@ -99,7 +99,7 @@ def test_a_cookie_changes_nothing_for_a_foreign_page(
         assert client.get("/jobs").json["data"] == []
 
 
-def test_nobody_is_signed_in_by_a_foreign_page_or_a_wrong_key(keyed: Flask, make_key: Callable[..., str]) -> None:
+def test_a_foreign_page_or_a_wrong_key_signs_nobody_in(keyed: Flask, make_key: Callable[..., str]) -> None:
     client = keyed.test_client()
     assert sign_in(client, make_key(), Origin="http://evil.example").status_code == 403
     for key in ("tpl_0123456789ab_" + "0" * 64, "nonsense", " ", make_key() + "0"):
@@ -152,7 +152,7 @@ def test_a_revoked_key_opens_nothing_after_two_seconds(
     assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 401
 
 
-def test_a_scope_that_is_too_small_is_told_what_is_needed(keyed: Flask, make_key: Callable[..., str]) -> None:
+def test_an_insufficient_scope_is_told_which_is_needed(keyed: Flask, make_key: Callable[..., str]) -> None:
     client, key = keyed.test_client(), make_key(scope=Scope.READ)
     bearer = {"Authorization": f"Bearer {key}"}
     assert client.get("/jobs", headers=bearer).status_code == 200
@@ -179,7 +179,7 @@ def test_a_key_beside_a_cookie_is_the_one_that_counts(keyed: Flask, make_key: Ca
     assert client.get("/session", headers={"Authorization": "Bearer wrong"}).status_code == 401
 
 
-def test_where_no_keys_are_asked_for_nobody_has_to_sign_in(client: FlaskClient) -> None:
+def test_without_required_keys_no_sign_in_is_needed(client: FlaskClient) -> None:
     assert client.get("/session").json == {"owner": None, "scope": "admin", "key": None, "expires_at": None}
     assert "Sign out" not in client.get("/").text
 
@@ -214,7 +214,7 @@ def test_an_open_stream_ends_with_the_key_that_opened_it(
         assert http.get(f"/jobs/{job_id}").status_code == 401
 
 
-def test_a_token_is_no_key_and_a_key_is_no_cookie(keyed: Flask, make_key: Callable[..., str]) -> None:
+def test_a_token_is_not_a_key_and_a_key_is_not_a_cookie(keyed: Flask, make_key: Callable[..., str]) -> None:
     key, client = make_key(), keyed.test_client()
     sign_in(client, key)
     token = client.get_cookie(COOKIE).value

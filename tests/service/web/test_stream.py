@@ -40,7 +40,7 @@ def numbered(events: list[ServerSentEvent]) -> list[int]:
     return [json.loads(event.data)["seq"] for event in events if event.event not in ("snapshot", "progress")]
 
 
-def test_stream_tells_everything_until_the_end(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+def test_stream_sends_all_events_until_the_end(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
     worker, base = play(either_app), serve(either_app)
     job_id = submit(either_app.test_client(), epochs=2)
 
@@ -223,7 +223,7 @@ def test_streams_of_all_jobs_count_among_those_of_one(app: Flask, submit: Submit
         assert "Preference-Applied" not in held.headers
 
 
-def test_client_that_does_not_read_holds_nobody_and_loses_nothing(
+def test_client_that_does_not_read_delays_no_other_and_loses_nothing(
     app: Flask, play: Any, submit: Submit, serve: Serve
 ) -> None:
     worker, base = play(app), serve(app)
@@ -269,7 +269,7 @@ def test_burst_of_events_is_delivered_whole(app: Flask, submit: Submit, serve: S
     job_id = submit(app.test_client(), epochs=200)
     worker.claim()
     hub: Hub = app.extensions[EXTENSION].hub
-    hub._look_s = 1.5  # so that more comes between two looks than the reader keeps
+    hub._poller._interval_s = 1.5  # so that more comes between two polls than are buffered
     with opened(serve(app), job_id) as events:
         next(events)
         for epoch in range(1, 101):
@@ -278,7 +278,7 @@ def test_burst_of_events_is_delivered_whole(app: Flask, submit: Submit, serve: S
         assert numbered(list(events)) == list(range(1, 305))
 
 
-def test_stream_goes_on_after_the_database_was_away(
+def test_stream_continues_after_a_database_outage(
     app: Flask, submit: Submit, serve: Serve, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = submit(app.test_client())
@@ -301,7 +301,7 @@ def test_stream_goes_on_after_the_database_was_away(
         assert numbered(list(events)) == [1, 2, 3, 4]
 
 
-def test_look_that_fails_half_way_repeats_nothing(
+def test_poll_that_fails_repeats_no_event(
     app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, base = app.test_client(), serve(app)
@@ -317,7 +317,7 @@ def test_look_that_fails_half_way_repeats_nothing(
         return real(session, job_id, **options)
 
     monkeypatch.setattr(stream.events, "read", read)
-    app.extensions[EXTENSION].hub._poller._interval_s = 0.5  # so that one look sees the news of both
+    app.extensions[EXTENSION].hub._poller._interval_s = 0.5  # so that one poll sees the news of both
     with opened(base, ids[0]) as one, opened(base, ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
         wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "not both are watched")
@@ -325,7 +325,7 @@ def test_look_that_fails_half_way_repeats_nothing(
         workers = [play(app), play(app)]
         for worker in workers:
             worker.claim()
-        wait_until(failed.is_set, "the look did not fail")
+        wait_until(failed.is_set, "the poll did not fail")
         for worker in workers:
             worker.succeed()
         assert numbered(list(one)) == numbered(list(two)) == [2, 3, 4]

@@ -303,7 +303,7 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
         ({"space": {"batch_size": {"int": [2, 9]}}}, "#/space/batch_size", "did you mean '/batch_size'"),
         ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "does not report"),
         ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
-        ({"budget": {"epochs": 1}}, "#/budget/epochs", "does not buy one trial"),
+        ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
         ({"parallel": 600, "search": {"name": "random", "trials": 600}}, "#/parallel", "jobs at a time"),
         ({"paralel": 3}, "#/paralel", "did you mean 'parallel'"),
         ({"space": {"/layers/0/units": {"choice": [11, 12]}}}, "#/space", "no trial has valid settings"),

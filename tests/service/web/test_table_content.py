@@ -1,4 +1,4 @@
-"""Rows and columns of tables, and tables that are divided into folds."""
+"""Rows and columns of tables, and tables with folds."""
 
 from __future__ import annotations
 

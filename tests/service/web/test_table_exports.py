@@ -1,4 +1,4 @@
-"""Exports of a model that was trained on a table: its columns, categories and missing values go with it."""
+"""Exports of models trained on tables, with their columns, categories and missing values."""
 
 from __future__ import annotations
 

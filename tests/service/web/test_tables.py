@@ -1,4 +1,4 @@
-"""Tables over HTTP: upload, spec, training as a worker does it, and all that a person asks of the job."""
+"""Tables over HTTP: upload, spec, training as by a worker, and all requests about the job."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from service.jobs.queries import lookup
 from service.spec.validation import read_resolved
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
+from tests.service.web.test_dataset_versions import train
 from tests.service.web.test_datasets import send
 from workers.training import build
 
@@ -66,7 +67,7 @@ def job(client: FlaskClient, worker: PlayedWorker, app: Flask, sent: Any) -> str
     return str(made.json["id"])
 
 
-def test_the_answer_to_an_upload_tells_columns_and_report(client: FlaskClient, sent: Any) -> None:
+def test_the_response_to_an_upload_has_columns_and_report(client: FlaskClient, sent: Any) -> None:
     assert (sent["kind"], sent["image_shape"], sent["classes"]) == ("table", [], 2)
     assert [(column["name"], column["type"], column["missing"]) for column in sent["columns"]] == [
         ("age", "number", 18), ("city", "category", 0), ("since", "date", 0), ("noise", "number", 0)
@@ -80,21 +81,45 @@ def test_the_answer_to_an_upload_tells_columns_and_report(client: FlaskClient, s
     assert send(client, "people", table=TABLE).status_code == 409
 
 
+def test_a_split_column_divides_and_its_test_rows_are_scored_once(app: Flask, client: FlaskClient) -> None:
+    """The score is that of the page's own predictions for the test rows."""
+    lines = TABLE.decode().splitlines()
+    parts = ["part", *(("train", "train", "train", "val", "test")[n % 5] for n in range(len(lines) - 1))]
+    data = "".join(f"{part},{line}\n" for part, line in zip(parts, lines, strict=True)).encode()
+    made = send(client, "people", table=data, split="part")
+    assert made.status_code == 201, made.text
+    counts = [made.json[f"{part}_count"] for part in ("train", "validation", "test")]
+    assert counts == [120, 40, 40]
+    assert "part" not in [column["name"] for column in made.json["columns"]]
+    other = send(client, "other", table=data.replace(b"val,", b"test,"), split="part").json
+    assert "its test rows are used for validation" in other["report"]["notes"][0]
+    job_id = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 3}).json["id"]
+    ended = train(app, job_id)
+    assert ended.status == "succeeded", ended.error
+    rows = client.get("/datasets/people/rows?part=test&limit=100").json["data"]
+    assert len(rows) == 40
+    best = client.get(f"/jobs/{job_id}/results").json
+    body = {"rows": [row["values"] for row in rows], "checkpoint": best["test_epoch"]}
+    found = client.post(f"/jobs/{job_id}/predict", json=body).json["classes"]
+    right = np.mean([one == row["label"] for one, row in zip(found, rows, strict=True)])
+    assert best["test_accuracy"] == pytest.approx(right)
+
+
 @pytest.mark.parametrize(
     ("fields", "parameter", "word"),
     [
         ({"table": TABLE, "target": "lable"}, "target", "did you mean 'label'?"),
         ({"table": TABLE, "types": '{"age": "float"}'}, "types", "number, category, date, ignore"),
         ({"table": TABLE, "types": "age"}, "types", "JSON object"),
+        ({"table": TABLE, "split": "city"}, "split", "it says 'Bergen' in 100 rows, 'Oslo' in 100 rows"),
+        ({"archive": TABLE, "split": "part"}, "split", "for tables"),
         ({"table": TABLE, "size": "32"}, "size", "archives of image files"),
         ({"archive": TABLE, "target": "label"}, "target", "for tables"),
         ({"table": TABLE, "archive": TABLE}, "table", "only file"),
         ({"table": b"a,b\n1\n"}, "table", "line 2 has 1 field instead of 2"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_named(
-    client: FlaskClient, fields: dict[str, Any], parameter: str, word: str
-) -> None:
+def test_faults_of_a_table_are_named(client: FlaskClient, fields: dict[str, Any], parameter: str, word: str) -> None:
     answer = send(client, "bad", **fields)
     assert answer.status_code == 422, answer.text
     (error,) = answer.json["errors"]
@@ -139,7 +164,7 @@ def test_a_classifier_of_a_table_starts_from_its_preset(client: FlaskClient, sen
         ),
     ],
 )
-def test_what_looks_at_images_is_refused(
+def test_image_settings_are_rejected_for_tables(
     client: FlaskClient, sent: Any, spec: dict[str, Any], pointer: str, word: str
 ) -> None:
     answer = client.post("/jobs", json={"kind": "classifier", "dataset": "people", **spec})

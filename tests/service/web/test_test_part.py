@@ -1,4 +1,4 @@
-"""The test part: never trained on, scored once, with the weights that the job delivers."""
+"""The test part: never trained on, and scored once with the final weights."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def scores_of(app: Flask, job: Job, epoch: int) -> dict[str, float]:
     return trainer.test(engine.ImageData(images, labels, scale=(0, 1)))
 
 
-def test_the_best_weights_are_scored_once_and_told_everywhere(app: Flask, client: FlaskClient) -> None:
+def test_the_best_weights_are_scored_once_and_the_score_is_shown_everywhere(app: Flask, client: FlaskClient) -> None:
     assert client.get("/datasets/squares").json["test_count"] == 80
     job_id = submit(client)
     waiting = client.get(f"/jobs/{job_id}").json
@@ -182,7 +182,7 @@ def test_a_training_that_was_better_before_its_end_is_scored_at_its_best(app: Fl
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("test-labels-idx1-ubyte", None, "needs test-labels-idx1-ubyte beside it"),
+        ("test-labels-idx1-ubyte", None, "needs test-labels-idx1-ubyte in the same folder"),
         ("test-images-idx3-ubyte", squares(80, 3)[0][:, :5], "holds images of (5, 6)"),
         ("test-labels-idx1-ubyte", squares(79, 3)[1], "79 labels for the 80 images"),
     ],

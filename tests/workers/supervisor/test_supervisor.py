@@ -32,7 +32,9 @@ def listed(workers: WorkerHarness) -> Sequence[bool]:
         return [worker.draining for worker in worker_registry.live_workers(session)]
 
 
-def test_a_worker_that_stops_says_so_and_then_is_gone(workers: WorkerHarness, supervisor: Supervisor) -> None:
+def test_a_stopping_worker_is_listed_as_stopping_and_then_removed(
+    workers: WorkerHarness, supervisor: Supervisor
+) -> None:
     supervisor._poller.start()
     wait_until(lambda: listed(workers) == [False], "the worker's first word")
     supervisor.drain()
@@ -113,7 +115,7 @@ def test_an_idle_worker_polls_while_the_database_is_away(
     supervisor.close()
 
 
-def test_a_child_that_dies_before_it_has_its_order_is_no_death_of_the_job(
+def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, claim, child = workers.submit(), leases.claim, ChildProcess()

@@ -1,4 +1,4 @@
-"""Presets are trained on images of other sizes than the digits', by the engine itself."""
+"""Presets are trained by the engine on images of other sizes than MNIST's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def suited(kind: str, preset: str, dataset: Dataset, **more: Any) -> Spec:
     return spec
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(st.sampled_from(GANS), st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 3]))
 @hypothesis.example("best", 16, 16, 1)
 @hypothesis.example("best", 20, 30, 3)

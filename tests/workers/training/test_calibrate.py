@@ -1,4 +1,4 @@
-"""A machine is measured by real steps, once, by a child of its worker."""
+"""The calibration of a machine: real steps, measured once by a child process of the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forks and reproductions as workers train them."""
+"""Forks and reproductions, trained by real workers."""
 
 from __future__ import annotations
 

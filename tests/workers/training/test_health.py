@@ -1,4 +1,4 @@
-"""Findings of real trainings, by real workers: in the job, in its log, and as a reason to stop."""
+"""Findings of trainings by real workers: in the job, in its log, and as a reason to stop."""
 
 from __future__ import annotations
 

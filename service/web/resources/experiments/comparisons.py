@@ -8,7 +8,7 @@ from flask import Blueprint
 
 from service.application.comparisons import NotComparable, compare
 from service.web.endpoints import endpoint
-from service.web.middleware.problems import Problem
+from service.web.middleware.problems import invalid_parameter
 from service.web.schemas.experiments.comparisons import ComparisonAnswer, ComparisonQuery
 from service.web.services import owner, services
 
@@ -30,6 +30,5 @@ def show(query: ComparisonQuery) -> ComparisonAnswer:
         with services().database.read() as session:
             made = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
     except NotComparable as error:
-        faults = [{"parameter": error.parameter, "detail": str(error), "code": "invalid_value"}]
-        raise Problem("invalid_parameter", f"{error.parameter}: {error}"[:1000], errors=faults) from error
+        raise invalid_parameter(error.parameter, str(error)) from error
     return ComparisonAnswer.of(made)

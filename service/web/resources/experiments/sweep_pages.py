@@ -8,11 +8,11 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.sweeps import queries
-from service.web.answers import as_page, next_page
+from service.web.answers import as_page, next_address
 from service.web.endpoints import endpoint
 from service.web.openapi import examples
-from service.web.resources.experiments.sweeps import list_sweeps, read_sweep
-from service.web.schemas.experiments.sweeps import SweepListQuery, TrialList, trial_item
+from service.web.resources.experiments.sweeps import list_sweeps, read_sweep, read_trials
+from service.web.schemas.experiments.sweeps import SweepListQuery
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("sweep_pages", __name__)
@@ -28,8 +28,7 @@ def show_list(query: SweepListQuery) -> Response:
     page = list_sweeps(query)
     # As text: a page's JSON has sorted keys, and a person reads the name first.
     shown = [(name, json.dumps(body, indent=2)) for name, body in examples.BODIES["SweepSpec"].items()]
-    following = next_page(page.next_cursor) if page.next_cursor is not None else None
-    return as_page("sweeps.html", sweeps=page, next_address=following, examples=shown)
+    return as_page("sweeps.html", sweeps=page, next_address=next_address(page.next_cursor), examples=shown)
 
 
 @blueprint.get("/ui/sweeps/<sweep_id>")
@@ -39,7 +38,5 @@ def show(sweep_id: str) -> Response:
     sweep = read_sweep(sweep_id)
     with services().database.read() as session:
         row = queries.get(session, sweep_id, owner=owner())
-        found = queries.trials_of(session, row, sort="best", limit=_FIRST_TRIALS)
-        total = sum(queries.counts(session, [sweep_id])[sweep_id].values())
-    trials = TrialList(data=[trial_item(view) for view in found], total=total, has_more=total > len(found))
+        trials = read_trials(session, row, sort="best", limit=_FIRST_TRIALS)
     return as_page("sweep.html", sweep=sweep, trials=trials)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from flask import Blueprint, Response
+from sqlalchemy.orm import Session
 
 from service.application.jobs import Submitted
 from service.states import SWEEP_ENDED
@@ -16,9 +18,8 @@ from service.web import requests
 from service.web.answers import as_json, next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
-from service.web.middleware.guard import actor, still_open
-from service.web.middleware.problems import Problem
-from service.web.resources.jobs.events import as_stream, connection, refuse_if_full
+from service.web.middleware.guard import actor
+from service.web.middleware.problems import invalid_parameter
 from service.web.schemas.experiments.sweeps import (
     CurveQuery,
     ImportanceList,
@@ -42,6 +43,7 @@ from service.web.schemas.experiments.sweeps import (
 )
 from service.web.schemas.queries import StreamQuery, SubmitQuery
 from service.web.services import owner, services
+from service.web.streaming.responses import refuse_if_full, stream_response
 from service.web.streaming.sweeps import follow_sweep
 
 blueprint: Final = Blueprint("sweeps", __name__)
@@ -136,17 +138,11 @@ def trials(sweep_id: str, query: TrialQuery) -> Result:
         sweep = queries.get(session, sweep_id, owner=owner())
         if not queries.is_sortable(sweep, query.sort):
             known = ", ".join(["trial", "value", "epoch", "status", "best", *sweep.resolved["space"]])
-            faults = [{"parameter": "sort", "detail": f"must be one of {known}", "code": "invalid_value"}]
-            raise Problem("invalid_parameter", f"sort: must be one of {known}"[:1000], errors=faults)
+            raise invalid_parameter("sort", f"must be one of {known}")
         if query.format == "csv":
-            views = queries.trials_of(session, sweep, sort=query.sort, limit=MAX_TRIALS)
-            response = Response("".join(trial_lines(sweep, views)), content_type="text/csv; charset=utf-8")
-            response.headers["Content-Disposition"] = downloads.attachment(f"{sweep_id}-trials.csv")
-            return response
-        found = queries.trials_of(session, sweep, sort=query.sort, limit=query.limit, after=query.after)
-        total = sum(queries.counts(session, [sweep_id])[sweep_id].values())
-    has_more = query.after + len(found) < total
-    return TrialList(data=[trial_item(view) for view in found], total=total, has_more=has_more)
+            text = "".join(trial_lines(sweep, queries.trials_of(session, sweep, sort=query.sort, limit=MAX_TRIALS)))
+            return downloads.send_text(text, name=f"{sweep_id}-trials.csv", media_type="text/csv")
+        return read_trials(session, sweep, sort=query.sort, limit=query.limit, after=query.after)
 
 
 @blueprint.get("/sweeps/<sweep_id>/decisions")
@@ -207,22 +203,11 @@ def stream(sweep_id: str, query: StreamQuery) -> Response:
     first or after `Last-Event-ID`: `status` and the decisions. `end` is the last event.
     """
     after = requests.last_event_id(query)
-    here = services()
     refuse_if_full()
-    snapshot = read_sweep(sweep_id)
-    if snapshot.status in SWEEP_ENDED and after is not None and after >= snapshot.last_seq:
+    here, sweep = services(), read_sweep(sweep_id)
+    if sweep.status in SWEEP_ENDED and after is not None and after >= sweep.last_seq:
         return Response(status=204)
-    close = here.quotas.stream(owner())
-    text = follow_sweep(
-        here.hub,
-        here.database,
-        sweep_id,
-        snapshot,
-        after=after or 0,
-        connection=connection(),
-        may_continue=still_open(),
-    )
-    return as_stream(text, close)
+    return stream_response(partial(follow_sweep, here.hub, here.database, sweep, after=after or 0))
 
 
 def list_sweeps(query: SweepListQuery) -> SweepList:
@@ -245,6 +230,13 @@ def read_sweep(sweep_id: str) -> SweepDetail:
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         return sweep_detail(sweep, queries.counts(session, [sweep_id])[sweep_id])
+
+
+def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> TrialList:
+    """A page of a sweep's trials."""
+    found = queries.trials_of(session, sweep, sort=sort, limit=limit, after=after)
+    total = sum(queries.counts(session, [sweep.id])[sweep.id].values())
+    return TrialList(data=[trial_item(view) for view in found], total=total, has_more=after + len(found) < total)
 
 
 def _submitted(submitted: Submitted) -> Response:

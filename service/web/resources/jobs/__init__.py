@@ -1,1 +1,1 @@
-"""Routes of jobs and of what belongs to a job."""
+"""Endpoints of jobs and their parts."""

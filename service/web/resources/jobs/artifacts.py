@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from flask import Blueprint, Response
@@ -11,8 +12,9 @@ from service.storage.tables import Artifact
 from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
+from service.web.middleware.guard import actor
 from service.web.resources.pages import job_pages
-from service.web.schemas.files import ArtifactList, artifact_item
+from service.web.schemas.files import ArtifactList, artifact_list
 from service.web.schemas.queries import FilesQuery
 from service.web.services import owner, services
 
@@ -28,9 +30,7 @@ def artifacts(job_id: str, query: FilesQuery) -> Result:
     with services().database.read() as session:
         lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
-    data = [artifact_item(row) for row in page.rows]
-    found = ArtifactList(data=data, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
-    return found, next_link(page.next_cursor)
+    return artifact_list(page), next_link(page.next_cursor)
 
 
 @blueprint.get("/jobs/<job_id>/artifacts/<artifact_id>")
@@ -44,14 +44,9 @@ def artifacts(job_id: str, query: FilesQuery) -> Result:
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
     """Download a file by its id."""
-    database = services().database
+    find = partial(services().jobs.artifact, job_id, artifact_id, by=actor())
+    return downloads.send_artifact(services().artifacts, find, name=_saved_as, cache=downloads.FOREVER)
 
-    def find() -> Artifact:
-        with database.read() as session:
-            lookup.get(session, job_id, owner=owner())
-            return lookup.artifact(session, job_id, artifact_id)
 
-    def name(row: Artifact) -> str:
-        return f"{job_id}-{row.name}"
-
-    return downloads.send_artifact(services().artifacts, find, name=name, cache=downloads.FOREVER)
+def _saved_as(row: Artifact) -> str:
+    return f"{row.job_id}-{row.name}"

@@ -1,8 +1,7 @@
-"""The confusion matrix, the images or rows behind each of its numbers, and the most confident mistakes."""
+"""The confusion matrix, the examples in each of its cells, and the most confident mistakes."""
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +36,7 @@ TAG: Final = "Inference"
 class _Cell:
     """The images of one cell, by descending confidence; on the diagonal by ascending confidence."""
 
+    info: DatasetInfo
     epoch: int
     count: int
     indices: NDArray[np.int64]
@@ -66,16 +66,14 @@ def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionC
     checkpoint evaluates the whole validation split.
     """
     found = _find(job_id, true, predicted, query)
-    columns = dataset_of(job_of(job_id, Kind.CLASSIFIER)).columns
-    rows = [named_row(values, columns) for values in found.inputs] if columns else None
-    images = [] if columns else [_encoded(image) for image in found.inputs]
+    columns = found.info.columns
     return ConfusionCell(
         checkpoint=found.epoch,
         count=found.count,
         indices=found.indices.tolist(),
         confidences=found.confidences.tolist(),
-        images=images,
-        rows=rows,
+        images=[] if columns else [grids.image_base64(image) for image in found.inputs],
+        rows=[named_row(values, columns) for values in found.inputs] if columns else None,
     )
 
 
@@ -94,13 +92,10 @@ def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Re
     found = _find(job_id, true, predicted, query)
     if not found.count:
         raise Problem("not_found", f"no validation image of class {true} is predicted as class {predicted}")
-    shown = len(found.inputs)
-    info = dataset_of(job_of(job_id, Kind.CLASSIFIER))
-    require_images(info)
-    names = info.class_names
-    data = grids.prediction_grid(
-        found.inputs, [true] * shown, [predicted] * shown, found.confidences, class_names=names
-    )
+    require_images(found.info)
+    shown, names = len(found.inputs), found.info.class_names
+    classes = [true] * shown, [predicted] * shown
+    data = grids.prediction_grid(found.inputs, *classes, confidences=found.confidences, class_names=names)
     return downloads.send_picture(picture(data), "image/png")
 
 
@@ -115,15 +110,15 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
     info = dataset_of(job)
     require_here(info)
 
-    def answer(ready: LoadedModel, row: Artifact) -> MistakeList:
-        return _mistakes(ready, row, info, query.limit)
+    def answer(model: LoadedModel, row: Artifact) -> MistakeList:
+        return _mistakes(model, row, info, query.limit)
 
     return with_network(job, query.checkpoint, info, answer)
 
 
-def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
+def _mistakes(model: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) -> MistakeList:
     dataset = services().repository.load(info)
-    found = inference().validation(row, ready, dataset)
+    found = inference().validation(row, model, dataset)
     labels = dataset.validation.labels
     wrong = np.flatnonzero(found.classes != labels)
     confidences = found.probabilities[wrong, found.classes[wrong]]
@@ -140,7 +135,7 @@ def _mistakes(ready: LoadedModel, row: Artifact, info: DatasetInfo, limit: int) 
                 predicted_class=int(found.classes[index]),
                 confidence=float(found.probabilities[index, found.classes[index]]),
                 true_confidence=float(found.probabilities[index, labels[index]]),
-                image=None if info.columns else _encoded(dataset.validation.inputs[index]),
+                image=None if info.columns else grids.image_base64(dataset.validation.inputs[index]),
                 row=named_row(dataset.validation.inputs[index], info.columns) if info.columns else None,
             )
             for index in shown
@@ -155,27 +150,24 @@ def _find(job_id: str, true: int, predicted: int, query: CellQuery) -> _Cell:
     if max(true, predicted) >= info.classes:
         raise Problem("not_found", f"there is no such class: the dataset has the classes 0 to {info.classes - 1}")
 
-    def look(ready: LoadedModel, row: Artifact) -> _Cell:
-        return _look(ready, row, info, true, predicted, query.limit)
+    def select(model: LoadedModel, row: Artifact) -> _Cell:
+        return _select(model, row, info, true, predicted, query.limit)
 
-    return with_network(job, query.checkpoint, info, look)
+    return with_network(job, query.checkpoint, info, select)
 
 
-def _look(ready: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
+def _select(model: LoadedModel, row: Artifact, info: DatasetInfo, true: int, predicted: int, limit: int) -> _Cell:
     dataset = services().repository.load(info)
-    found = inference().validation(row, ready, dataset)
+    found = inference().validation(row, model, dataset)
     inside = np.flatnonzero((dataset.validation.labels == true) & (found.classes == predicted))
     sure = found.probabilities[inside, predicted]
     order = np.argsort(sure if true == predicted else -sure, kind="stable")[:limit]
     indices = inside[order]
     return _Cell(
+        info=info,
         epoch=row.epoch,
         count=len(inside),
         indices=indices,
         confidences=sure[order],
         inputs=dataset.validation.inputs[indices],
     )
-
-
-def _encoded(image: NDArray[np.uint8]) -> str:
-    return base64.b64encode(grids.image_png(image)).decode()

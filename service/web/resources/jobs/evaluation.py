@@ -1,4 +1,4 @@
-"""How good a classifier's probabilities are, and which columns of a table it uses."""
+"""Calibration of a classifier, and the importance of a table's columns."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     info = dataset_of(job)
     require_here(info)
 
-    def answer(ready: LoadedModel, row: Artifact) -> CalibrationAnswer:
-        return _calibration(ready, row, info)
+    def answer(model: LoadedModel, row: Artifact) -> CalibrationAnswer:
+        return _calibration(model, row, info)
 
     return with_network(job, query.checkpoint, info, answer)
 
@@ -52,15 +52,16 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
 def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     """Show how important each column of a table is: the accuracy that is lost when its values are shuffled.
 
-    Each column is shuffled five times, in an order that the job's seed decides, so the answer is always the same. With
-    columns that say the same, each seems less important than both are. `GET /jobs/{job_id}/plots/importance.png` draws
+    Each column is shuffled five times. The shuffles depend only on the
+    job's seed, so results are reproducible. Of columns with the same
+    information, each seems less important than both are together. `GET /jobs/{job_id}/plots/importance.png` draws
     it for the best checkpoint.
     """
     job = job_of(job_id, Kind.CLASSIFIER)
     info = _table_of(job)
 
-    def answer(ready: LoadedModel, row: Artifact) -> ImportanceAnswer:
-        return _importance(ready, row, info)
+    def answer(model: LoadedModel, row: Artifact) -> ImportanceAnswer:
+        return _importance(model, row, info)
 
     return with_network(job, query.checkpoint, info, answer)
 
@@ -76,15 +77,15 @@ def plot(job: Job, which: str, fmt: Format) -> Picture:
     info = _table_of(job) if which == "importance" else dataset_of(job)
     require_here(info)
 
-    def draw(ready: LoadedModel, row: Artifact) -> Picture:
+    def draw(model: LoadedModel, row: Artifact) -> Picture:
         def drawn() -> bytes:
             from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
 
             if which == "importance":
-                found = _importance(ready, row, info)
+                found = _importance(model, row, info)
                 bars = [(item.column, item.mean, item.deviation) for item in found.columns]
                 return evaluations.importance(bars, accuracy=found.accuracy, epoch=row.epoch, fmt=fmt)
-            measured = _calibration(ready, row, info)
+            measured = _calibration(model, row, info)
             points = [(item.confidence, item.accuracy, item.count) for item in measured.bins]
             return evaluations.calibration(points, error=measured.expected_error, epoch=row.epoch, fmt=fmt)
 
@@ -100,15 +101,15 @@ def _table_of(job: Job) -> DatasetInfo:
     return info
 
 
-def _calibration(ready: LoadedModel, row: Artifact, info: DatasetInfo) -> CalibrationAnswer:
+def _calibration(model: LoadedModel, row: Artifact, info: DatasetInfo) -> CalibrationAnswer:
     dataset = services().repository.load(info)
-    found = inference().calibration(row, ready, dataset)
+    found = inference().calibration(row, model, dataset)
     bins = [CalibrationBin.represent(item) for item in found.bins]
     count = len(dataset.validation)
     return CalibrationAnswer.represent(found, checkpoint=row.epoch, validation_count=count, bins=bins)
 
 
-def _importance(ready: LoadedModel, row: Artifact, info: DatasetInfo) -> ImportanceAnswer:
-    found = inference().importances(row, ready, services().repository.load(info))
+def _importance(model: LoadedModel, row: Artifact, info: DatasetInfo) -> ImportanceAnswer:
+    found = inference().importances(row, model, services().repository.load(info))
     columns = [ColumnImportance.represent(item) for item in found.columns]
     return ImportanceAnswer.represent(found, checkpoint=row.epoch, columns=columns)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from flask import Blueprint, Response
 
+from service.access.audit import Actor
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
-from service.models.exports.orders import ExportFormat, ExtraMissing, NotExportable
+from service.models.exports.facts import ExportFormat
 from service.storage.artifacts import SUFFIXES, ArtifactKind
 from service.storage.tables import Artifact
 from service.web.endpoints import endpoint
@@ -22,10 +24,6 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("exports", __name__)
 
 TAG: Final = "Files"
-
-
-_UNMADE = ("extra_missing", "not_exportable", "storage_full")
-"""Why a format cannot be made."""
 
 
 @blueprint.get("/jobs/<job_id>/export/<target>")
@@ -42,7 +40,6 @@ _UNMADE = ("extra_missing", "not_exportable", "storage_full")
         "dataset_not_found",
         "dataset_changed",
         "extra_missing",
-        "not_exportable",
         "storage_full",
     ),
 )
@@ -55,28 +52,26 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. An export is made once
     and kept with the job's files.
     """
-    with services().database.read() as session:
-        lookup.get(session, job_id, owner=owner())  # another owner's job is unknown, whatever is asked for
-    wanted = _format(target)
+    here = services()
+    here.jobs.get(job_id, by=actor())  # first: another owner's job is a 404 for any format
+    find = partial(_find, job_id, _format(target), query, actor())
+    return downloads.send_artifact(here.artifacts, find, name=_saved_as, cache=downloads.ASK)
 
-    def find() -> Artifact:
-        try:
-            return services().exports.export(job_id, wanted, which=query.checkpoint, license=query.license, by=actor())
-        except ArtifactNotFound as error:
-            with services().database.read() as session:
-                job = lookup.get(session, job_id, owner=owner())
-                raise loading.missing_checkpoint(session, job, query.checkpoint) from error
-        except ExtraMissing as error:
-            raise Problem("extra_missing", str(error)) from error
-        except NotExportable as error:
-            raise Problem("not_exportable", str(error)) from error
 
-    def name(row: Artifact) -> str:
-        kind = ArtifactKind(row.kind)
-        suffix = SUFFIXES[kind]
-        return f"{job_id}-epoch-{row.epoch:04d}{'' if suffix == kind else f'-{kind}'}.{suffix}"
+def _find(job_id: str, target: ExportFormat, query: ExportQuery, by: Actor | None) -> Artifact:
+    here = services()
+    try:
+        return here.exports.export(job_id, target, which=query.checkpoint, license=query.license, by=by)
+    except ArtifactNotFound as error:
+        with here.database.read() as session:
+            job = lookup.get(session, job_id, owner=owner())
+            raise loading.missing_checkpoint(session, job, query.checkpoint) from error
 
-    return downloads.send_artifact(services().artifacts, find, name=name, cache=downloads.ASK)
+
+def _saved_as(row: Artifact) -> str:
+    kind = ArtifactKind(row.kind)
+    suffix = SUFFIXES[kind]
+    return f"{row.job_id}-epoch-{row.epoch:04d}{'' if suffix == kind else f'-{kind}'}.{suffix}"
 
 
 def _format(target: str) -> ExportFormat:

@@ -51,10 +51,10 @@ blueprint: Final = Blueprint("inference", __name__)
 TAG: Final = "Inference"
 _DEFAULT_COUNT: Final = 16
 _LISTED: Final = 1000
-"""The most unknown values that an answer names."""
+"""Maximum number of unknown values in a response."""
 _DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
 _decoding: Final = threading.BoundedSemaphore(2)
-"""Requests whose pictures are unpacked at a time: one takes up to 70 MB for the largest picture."""
+"""Limits concurrent decoding: the largest image needs up to 70 MB."""
 
 Levels = NDArray[np.float64]
 B = TypeVar("B", bound=Part)
@@ -122,7 +122,7 @@ def generate(job_id: str, document: Any) -> Result:
 
 
 def _check_kind(body: PredictRequest, info: DatasetInfo) -> None:
-    """Refuse images where the data are a table, and rows where they are images."""
+    """Reject images for a table, and rows for a dataset of images."""
     is_table = info.kind is DatasetKind.TABLE
     if body.images is None and body.rows is None:
         what = "rows: the job is trained on a table" if is_table else "images"
@@ -145,13 +145,13 @@ def _check_kind(body: PredictRequest, info: DatasetInfo) -> None:
 
 
 def _predicted_rows(
-    ready: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
+    model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
 ) -> PredictAnswer:
-    if ready.preprocessing is None:
+    if model.preprocessing is None:
         raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
     report = info.report or {}
     ignored = {str(report.get("target", "")), *(str(one["name"]) for one in report.get("ignored", ()))}
-    read = read_rows(rows, ready.preprocessing.columns, ignored=ignored)
+    read = read_rows(rows, model.preprocessing.columns, ignored=ignored)
     if read.faults:
         raise problems.invalid_input(
             [
@@ -164,7 +164,7 @@ def _predicted_rows(
                 for index, column, detail, suggestion in read.faults
             ]
         )
-    found = inference().predict(ready, read.inputs)
+    found = inference().predict(model, read.inputs)
     return PredictAnswer(
         probabilities=found.probabilities.tolist(),
         classes=found.classes.tolist(),
@@ -178,13 +178,13 @@ def _predicted_rows(
 
 
 def _predictions(
-    ready: LoadedModel, row: Artifact, *, body: PredictRequest, info: DatasetInfo, levels: Levels
+    model: LoadedModel, row: Artifact, *, body: PredictRequest, info: DatasetInfo, levels: Levels
 ) -> PredictAnswer:
-    found = inference().predict(ready, levels)
+    found = inference().predict(model, levels)
     seen = saliency = None
     if body.explain:
         seen = _rounded(levels / 255, 3)
-        saliency = _rounded(inference().saliency(ready, levels, found.classes), 5)
+        saliency = _rounded(inference().saliency(model, levels, found.classes), 5)
     return PredictAnswer(
         probabilities=found.probabilities.tolist(),
         classes=found.classes.tolist(),
@@ -195,11 +195,11 @@ def _predictions(
     )
 
 
-def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: DatasetInfo) -> Result:
-    points = _points(body, cast(GanSpec, ready.spec))
+def _images(model: LoadedModel, row: Artifact, *, body: GenerateRequest, info: DatasetInfo) -> Result:
+    points = _points(body, cast(GanSpec, model.spec))
     _check_size(body, len(points), info)
-    labels = _labels(body, cast(GanSpec, ready.spec), len(points), info)
-    levels = inference().generate(ready, points, labels).reshape(-1, *info.image_shape)
+    labels = _labels(body, cast(GanSpec, model.spec), len(points), info)
+    levels = inference().generate(model, points, labels).reshape(-1, *info.image_shape)
     pictures = np.rint(levels).astype(np.uint8)
     headers = {"Tapeline-Checkpoint": str(row.epoch)}
     match body.format:
@@ -210,9 +210,7 @@ def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: D
             data = films.walk_gif(pictures, scale=body.scale)
             return Response(data, content_type="image/gif", headers=headers)
         case "png":
-            images: Any = [
-                base64.b64encode(grids.image_png(picture, scale=body.scale)).decode() for picture in pictures
-            ]
+            images: Any = [grids.image_base64(picture, scale=body.scale) for picture in pictures]
         case "array":
             images = _rounded(levels / 255, 5)
     latent = points.tolist() if body.with_latent else None
@@ -220,7 +218,7 @@ def _images(ready: LoadedModel, row: Artifact, *, body: GenerateRequest, info: D
 
 
 def _labels(asked: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo) -> NDArray[np.int64] | None:
-    """The classes of ``count`` images: the one that is asked for, else all in turn; None if the GAN knows none.
+    """The classes of ``count`` images: the requested one, otherwise all in turn; ``None`` for an unconditional GAN.
 
     Raises:
         Problem: the GAN is not conditional, or there is no such class.
@@ -242,7 +240,7 @@ def _labels(asked: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo
 
 
 def _validated(model: type[B], document: Any) -> B:
-    """The request's body, validated after the job was found: another owner's job is a 404 whatever the body is.
+    """The validated body. It is validated after the job was found, so that another owner's job is a 404 for any body.
 
     Raises:
         Problem: the body has faults.
@@ -260,7 +258,7 @@ def _too_much(pointer: str, what: str, most: int) -> Problem:
 
 
 def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
-    """Refuse what would take too much memory, before it is made."""
+    """Reject a request whose response would need too much memory."""
     pixels = count * math.prod(info.image_shape)
     if asked.format == "array":
         if pixels > MAX_NUMBERS:
@@ -271,10 +269,10 @@ def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
 
 
 def _levels(images: Sequence[Any], asked: PredictRequest, info: DatasetInfo) -> Levels:
-    """The images as levels from 0 to 255 (n, rows, columns) or (n, rows, columns, 3), as those of the dataset.
+    """The images as levels from 0 to 255 (n, rows, columns) or (n, rows, columns, 3), in the shape of the dataset.
 
     Raises:
-        Problem: some cannot be read; every one is named.
+        Problem: some cannot be read; the problem names each.
     """
     shape, colour = (info.image_shape[0], info.image_shape[1]), len(info.image_shape) > 2
     fit = (reading.covering if colour else reading.fitted) if asked.fit else reading.resized
@@ -289,7 +287,7 @@ def _levels(images: Sequence[Any], asked: PredictRequest, info: DatasetInfo) -> 
                 if isinstance(data, bytes) and data.startswith(reading.OTHER_FORMATS):
                     others[number] = data
                     continue
-                # Counted by the headers, before anything is unpacked.
+                # Pixels are counted from the headers, before decoding.
                 pixels += math.prod(reading.png_size(data, max_side=MAX_SIDE)) if isinstance(data, bytes) else 0
                 if pixels > MAX_PIXELS:
                     raise _too_much("#/images", f"the first {number + 1} have {pixels:,} pixels", MAX_PIXELS)
@@ -353,7 +351,7 @@ def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> L
 
 
 def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
-    """The points of the latent space that are asked for."""
+    """The requested latent points."""
     points: NDArray[Any]
     if asked.latent is not None:
         wrong = [

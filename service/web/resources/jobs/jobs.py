@@ -50,7 +50,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     if query.dry_run:
         return _dry_run(document)
     idempotency = requests.idempotency_key(document)
-    return _submitted(services().jobs.submit(document, by=actor(), idempotency=idempotency))
+    return submitted_job(services().jobs.submit(document, by=actor(), idempotency=idempotency))
 
 
 @blueprint.get("/jobs/<job_id>")
@@ -167,7 +167,7 @@ def fork(job_id: str, document: Any) -> Response:
     deleted. Without a `name` in the overrides, the fork of `first` is named `first-2`, or the next free number.
     """
     idempotency = requests.idempotency_key(document)
-    return _submitted(services().jobs.fork(job_id, document, by=actor(), idempotency=idempotency))
+    return submitted_job(services().jobs.fork(job_id, document, by=actor(), idempotency=idempotency))
 
 
 @blueprint.post("/jobs/<job_id>/reproduce")
@@ -185,11 +185,11 @@ def reproduce(job_id: str) -> Response:
     reproduction of `first` is named `first (reproduced)`.
     """
     idempotency = requests.idempotency_key(None)
-    return _submitted(services().jobs.reproduce(job_id, by=actor(), idempotency=idempotency))
+    return submitted_job(services().jobs.reproduce(job_id, by=actor(), idempotency=idempotency))
 
 
-def _submitted(submitted: Submitted) -> Response:
-    """The stored response, which a repetition of the request gets word for word."""
+def submitted_job(submitted: Submitted) -> Response:
+    """The stored response, which a repeated request gets unchanged."""
     headers = {"Location": f"/jobs/{submitted.answer['id']}"}
     if submitted.replayed:
         headers["Idempotency-Replayed"] = "true"

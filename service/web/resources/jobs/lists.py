@@ -1,4 +1,4 @@
-"""Lists of jobs: pages, groups, columns, and all of it as CSV."""
+"""Lists of jobs: pages, groups, columns and CSV."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from service.web.schemas.queries import FilterQuery, GroupQuery, ListQuery, Page
 from service.web.services import owner, services
 
 blueprint: Final = job_resources.blueprint
-"""The same: an operation's name in the API begins with its blueprint's."""
+"""The blueprint of ``jobs``, since operation ids start with the blueprint's name."""
 
 _FIRST_IN_CSV: Final = ("id", "name")
 _PLAIN_CSV: Final = (
@@ -41,7 +41,7 @@ _PLAIN_CSV: Final = (
     "frechet_distance", "created_at", "duration", "parent",
 )  # fmt: skip
 _AT_ONCE: Final = 500
-"""Jobs of a CSV file that are read in one transaction."""
+"""Jobs that a CSV download reads per transaction."""
 
 
 @blueprint.get("/jobs")
@@ -93,10 +93,10 @@ def show_groups(query: GroupQuery) -> JobGroupList:
 
 
 def list_jobs(query: PageQuery) -> JobList:
-    """A page of the jobs that a query asks for.
+    """A page of jobs.
 
     Raises:
-        InvalidCursor: it is not one of ours, or was made for another order.
+        InvalidCursor: this service did not issue the cursor, or issued it for another sort order.
     """
     shown = [columns.parse(name) for name in query.columns]
     with services().database.read() as session:
@@ -120,7 +120,7 @@ def list_jobs(query: PageQuery) -> JobList:
 
 
 def group_jobs(query: GroupQuery) -> JobGroupList:
-    """The groups that a query asks for."""
+    """Groups of jobs."""
     shown = [columns.parse(name) for name in query.columns]
     with services().database.read() as session:
         found, more = listing.groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
@@ -139,15 +139,14 @@ def _as_csv(query: ListQuery) -> Response:
         counts = listing.counts(session, query.wanted, owner=owner())
         job_ids = listing.ids(session, query.wanted, owner=owner(), sort=query.sort, limit=MAX_CSV_ROWS)
     rows = _rows(database, job_ids, shown)
-    response = Response(csv_lines(shown, rows), content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = downloads.attachment("tapeline-jobs.csv")
+    response = downloads.send_text(csv_lines(shown, rows), name="tapeline-jobs.csv", media_type="text/csv")
     total = sum(count for status, count in counts.items() if not query.status or status in query.status)
     response.headers["X-Total-Count"] = str(total)
     return response
 
 
 def _rows(database: Database, job_ids: Sequence[str], shown: Sequence[Column]) -> Iterator[Job]:
-    """Some at a time, so that neither memory nor one transaction holds them all."""
+    """Read jobs in batches, so that neither memory nor a transaction holds all of them."""
     for first in range(0, len(job_ids), _AT_ONCE):
         with database.read() as session:
             jobs = listing.load(session, job_ids[first : first + _AT_ONCE], specs=_need_specs(shown))

@@ -1,4 +1,4 @@
-"""Curves and confusion matrix, drawn when somebody asks."""
+"""Plots of a job, drawn on request."""
 
 from __future__ import annotations
 

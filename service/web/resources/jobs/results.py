@@ -1,4 +1,4 @@
-"""What a job has given so far: results and metrics."""
+"""Results and metrics of a job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Final
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
 from service.jobs import events
 from service.jobs.events import EventType
@@ -57,9 +57,7 @@ def metrics(job_id: str, query: MetricsQuery) -> Result:
         table = metric_table(job, lookup.epochs(session, job_id), news)
     if query.format == "json":
         return table
-    response = Response(_csv(table), content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = downloads.attachment(f"{job_id}-metrics.csv")
-    return response
+    return downloads.send_text(_csv(table), name=f"{job_id}-metrics.csv", media_type="text/csv")
 
 
 def _csv(table: MetricTable) -> str:

@@ -1,7 +1,8 @@
-"""Sample grids, and their animation."""
+"""Sample grids and their animation."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from flask import Blueprint, Response
@@ -10,12 +11,12 @@ from service.jobs.queries import files, lookup
 from service.pictures.films import FilmFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
-from service.storage.tables import Artifact
 from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
+from service.web.middleware.guard import actor
 from service.web.resources.pages import job_pages
-from service.web.schemas.files import SampleList, film_urls, sample_item
+from service.web.schemas.files import SampleList, sample_list
 from service.web.schemas.queries import FilesQuery, PictureQuery, SampleQuery
 from service.web.services import owner, services
 
@@ -32,15 +33,7 @@ def samples(job_id: str, query: FilesQuery) -> Result:
         lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
         exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
-    films = film_urls(job_id, exists=exists)
-    found = SampleList(
-        data=[sample_item(row) for row in page.rows],
-        film=films.gif if films else None,
-        films=films,
-        has_more=page.next_cursor is not None,
-        next_cursor=page.next_cursor,
-    )
-    return found, next_link(page.next_cursor)
+    return sample_list(job_id, page, exists=exists), next_link(page.next_cursor)
 
 
 @blueprint.get("/jobs/<job_id>/samples/<which>.png")
@@ -60,19 +53,12 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
     shows images with their predictions.
     """
-    database = services().database
-
-    def find() -> Artifact:
-        with database.read() as session:
-            return lookup.sample(session, lookup.get(session, job_id, owner=owner()), which)
-
+    here, find = services(), partial(services().jobs.sample, job_id, which, by=actor())
     if query.verdicts:
-        with database.read() as session:
-            job = lookup.get(session, job_id, owner=owner())
+        job = here.jobs.get(job_id, by=actor())
         if job.kind == Kind.GAN:
-            return downloads.send_picture(services().drawings.verdicts(job, find()), "image/png")
-    cache = downloads.FOREVER if which.isdigit() else downloads.ASK
-    return downloads.send_artifact(services().artifacts, find, name=None, cache=cache)
+            return downloads.send_picture(here.drawings.classified_samples(job, find()), "image/png")
+    return downloads.send_artifact(here.artifacts, find, name=None, cache=downloads.cache_of(which))
 
 
 @blueprint.get("/jobs/<job_id>/samples.gif")
@@ -112,6 +98,5 @@ def small_film(job_id: str) -> Response:
 
 
 def _film(job_id: str, fmt: FilmFormat) -> Response:
-    with services().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    job = services().jobs.get(job_id, by=actor())
     return downloads.send_picture(services().drawings.film(job, fmt), f"image/{fmt}")

@@ -1,22 +1,22 @@
-"""Pages about datasets: a table of all, and one with its content."""
+"""Pages about datasets: the list, and the content of one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
-from service.datasets import DatasetError
-from service.datasets.exploration.explorer import PartName
-from service.jobs.queries import listing
+from service.datasets import DatasetError, DatasetInfo
+from service.datasets.info import PartName
 from service.jobs.queries.listing import JobFilter
 from service.states import DatasetKind
-from service.web.answers import as_page
+from service.web.answers import as_page, own_address
 from service.web.endpoints import endpoint
+from service.web.middleware.guard import actor
 from service.web.resources.service import dataset_content
-from service.web.schemas.datasets import DatasetDetail, dataset_item
+from service.web.schemas.datasets import DatasetDetail, TableColumns, dataset_item
 from service.web.schemas.jobs import job_summary
 from service.web.services import owner, services
 
@@ -49,34 +49,39 @@ def show(name: str) -> Response:
     """Show the page of a dataset: classes, examples, origin, and the jobs that used it."""
     here = services()
     info = here.repository.look_up(name, owner())
-    with here.database.read() as session:
-        page = listing.find(session, JobFilter(dataset=name), owner=owner(), limit=_JOBS)
-        jobs = [job_summary(job) for job in page.jobs]
+    used_by = here.jobs.find(JobFilter(dataset=name), by=actor(), limit=_JOBS)
+    jobs = [job_summary(job) for job in used_by.jobs]
+    return as_page("dataset.html", **_content(info), jobs=jobs, address=own_address())
+
+
+def _content(info: DatasetInfo) -> dict[str, Any]:
+    """What the page shows of the data."""
     shown = dataset_content.detail(info)
-    try:
-        is_table = info.kind is DatasetKind.TABLE and info.available
-        columns = dataset_content.table_columns(info) if is_table else None
-    except DatasetError:
-        columns = None
-    facts = {
-        "name": info.name,
-        "kind": info.kind.value,
-        "urls": shown.urls,
-        "class_names": info.class_names,
-        "columns": [column["name"] for column in info.columns],
-        "numbers": [column["name"] for column in info.columns if column["type"] == "number"],
-        "target": (info.report or {}).get("target", "class"),
+    return {
+        "dataset": shown,
+        "parts_of": {part: (_PARTS[part], sum(counts)) for part, counts in (shown.class_counts or {}).items()},
+        "bars": _bars(shown),
+        "columns": _statistics(info),
+        "facts": {
+            "name": info.name,
+            "kind": info.kind.value,
+            "urls": shown.urls,
+            "class_names": info.class_names,
+            "columns": [column["name"] for column in info.columns],
+            "numbers": [column["name"] for column in info.columns if column["type"] == "number"],
+            "target": (info.report or {}).get("target", "class"),
+        },
     }
-    return as_page(
-        "dataset.html",
-        dataset=shown,
-        parts_of={part: (_PARTS[part], sum(counts)) for part, counts in (shown.class_counts or {}).items()},
-        bars=_bars(shown),
-        columns=columns,
-        jobs=jobs,
-        facts=facts,
-        address=request.host_url.rstrip("/"),
-    )
+
+
+def _statistics(info: DatasetInfo) -> TableColumns | None:
+    """The statistics of a table's columns, where its files can be read."""
+    if info.kind is not DatasetKind.TABLE or not info.available:
+        return None
+    try:
+        return dataset_content.table_columns(info)
+    except DatasetError:
+        return None
 
 
 def _bars(dataset: DatasetDetail) -> list[ClassBar]:

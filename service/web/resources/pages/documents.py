@@ -1,12 +1,13 @@
-"""The documentation: for programs, and for people."""
+"""The API documentation: OpenAPI and pages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app
 
-from service.web.answers import as_json, as_page
+from service.web.answers import as_json, as_page, own_address
 from service.web.endpoints import endpoint
 from service.web.middleware import problem_kinds
 from service.web.middleware.problems import Problem
@@ -18,7 +19,7 @@ blueprint: Final = Blueprint("documents", __name__)
 TAG: Final = "Service"
 _SCHEMAS: Final = "schemas"
 _DESTRUCTIVE: Final = ("/cancel", "/revoke")
-"""Ends of paths whose ``POST`` cannot be undone."""
+"""Suffixes of paths whose ``POST`` cannot be undone."""
 
 
 @blueprint.get("/openapi.json")
@@ -38,7 +39,7 @@ def human() -> Response:
         document=document,
         sections=_sections(document),
         problems=problem_kinds.KINDS,
-        address=request.host_url.rstrip("/"),
+        address=own_address(),
         keys_required=services().settings.keys_required,
     )
 
@@ -48,20 +49,18 @@ def human() -> Response:
 def part(section: str) -> Response:
     """Show one section of the documentation, with a form to try each operation."""
     document = builder.document(current_app)
-    sections = _sections(document)
+    shown: dict[str, Any] = {"document": document, "sections": _sections(document), "here": section}
     if section == _SCHEMAS:
-        return as_page("docs_schemas.html", document=document, sections=sections, here=section)
-    found = next((item for item in sections if item["slug"] == section), None)
+        return as_page("docs_schemas.html", **shown)
+    shown["section"] = _section(shown["sections"], section)
+    return as_page("docs_section.html", **shown, keys_required=services().settings.keys_required)
+
+
+def _section(sections: Sequence[dict[str, Any]], slug: str) -> dict[str, Any]:
+    found = next((item for item in sections if item["slug"] == slug), None)
     if found is None:
-        raise Problem("not_found", f"the documentation has no section {section[:60]!r}; /docs lists all sections")
-    return as_page(
-        "docs_section.html",
-        document=document,
-        sections=sections,
-        section=found,
-        here=section,
-        keys_required=services().settings.keys_required,
-    )
+        raise Problem("not_found", f"the documentation has no section {slug[:60]!r}; /docs lists all sections")
+    return found
 
 
 def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -85,7 +84,7 @@ def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _field(parameter: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """A parameter as a field of a form: with its options, where there are only so many."""
+    """A parameter as a form field, with its options if it is an enum."""
     return {
         "name": parameter["name"],
         "in": parameter["in"],
@@ -96,7 +95,7 @@ def _field(parameter: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]
 
 
 def _input(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """Which input a schema asks for."""
+    """The form input for a schema."""
     kind, options = "text", []
     for option in [schema, *schema.get("anyOf", [])]:
         if "$ref" in option:
@@ -115,7 +114,7 @@ def _input(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any] | None:
-    """The body that an operation takes: examples of JSON, or the fields of a form."""
+    """The request body: JSON examples, or form fields."""
     content = operation.get("requestBody", {}).get("content", {})
     for media, what in content.items():
         model = what["schema"]["$ref"].rpartition("/")[2]
@@ -130,7 +129,7 @@ def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any] 
 
 
 def _media(operation: dict[str, Any]) -> list[str]:
-    """The media types of an operation's good answers."""
+    """The media types of successful responses."""
     answers = [what for status, what in operation["responses"].items() if status.startswith("2")]
     found = dict.fromkeys(media for what in answers for media in what.get("content", {}))
     return [media for media in found if media != "application/problem+json"]

@@ -7,12 +7,12 @@ from typing import Any, Final
 from flask import Response
 
 from service.jobs import events, extremes
-from service.jobs.events import EventType, Level, Wanted
+from service.jobs.events import EventType, Level, LogPage, Wanted
 from service.jobs.queries import files, listing, lookup
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
-from service.web.answers import as_page, next_page
+from service.web.answers import as_page, next_address
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import artifact_item, checkpoint_item, film_urls, sample_item
 from service.web.schemas.jobs import job_detail
@@ -33,55 +33,55 @@ _VIEWS: Final[dict[str, Wanted]] = {
 """The filters of the log's page."""
 
 
-def wanted_events(query: EventQuery) -> Wanted:
-    """What a request selects from a log."""
-    return Wanted(types=query.type, level=query.level, text=query.q)
-
-
 def log(job_id: str, query: EventQuery) -> Response:
-    """The log of a job: by default its end."""
-    wanted = wanted_events(query)
+    """The log of a job, by default the newest events."""
     before = query.before or (None if query.after else events.MAX_SEQ)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
-        rows = events.select_from_log(session, job_id, wanted, after=query.after, before=before, limit=query.limit + 1)
-    is_cut = len(rows) > query.limit
-    kept = rows[: query.limit] if before is None else rows[-query.limit :]
-    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
+        page = events.page(session, job_id, query.wanted, after=query.after, before=before, limit=query.limit)
     return _page(
-        "log.html",
-        job,
-        "Log",
-        events=[_line(row, job_id) for row in kept],
-        views=[(name, _parameters(view, query.q), _same(view, wanted)) for name, view in _VIEWS.items()],
-        selected={name: value for name, value in selected.items() if value},
-        q=query.q or "",
-        older=kept[0].seq if is_cut and before is not None else None,
-        newer=kept[-1].seq if is_cut and before is None else None,
-        facts={
-            "stream": f"/jobs/{job_id}/stream",
-            "last_seq": max(job.last_seq, kept[-1].seq if kept else 0),
-            "follows": job.status not in TERMINAL and query.before is None and not (is_cut and query.after),
-        },
+        "log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
     )
 
 
+def _log_filters(query: EventQuery) -> dict[str, Any]:
+    """The selected filters, and those to choose from."""
+    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
+    return {
+        "views": [(name, _parameters(view, query.q), _same(view, query.wanted)) for name, view in _VIEWS.items()],
+        "selected": {name: value for name, value in selected.items() if value},
+        "q": query.q or "",
+    }
+
+
+def _log_part(job: Job, query: EventQuery, page: LogPage, *, is_end: bool) -> dict[str, Any]:
+    """The selected events, and the way to earlier or later ones.
+
+    Args:
+        is_end: whether they are the last ones before a number, instead of the first ones after one.
+    """
+    rows = page.rows
+    return {
+        "events": [_line(row, job.id) for row in rows],
+        "older": rows[0].seq if page.has_more and is_end else None,
+        "newer": rows[-1].seq if page.has_more and not is_end else None,
+        "facts": {
+            "stream": f"/jobs/{job.id}/stream",
+            "last_seq": max(job.last_seq, rows[-1].seq if rows else 0),
+            "follows": job.status not in TERMINAL and query.before is None and not (page.has_more and query.after),
+        },
+    }
+
+
 def metrics(job_id: str) -> Response:
-    """The metrics of every epoch as a table, the newest first."""
+    """The metrics of all epochs as a table, newest first."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
         total = lookup.count_epochs(session, job_id)
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    return _page(
-        "metrics.html",
-        job,
-        "Metrics",
-        rows=rows[::-1],
-        total=total,
-        names=names,
-        best={name: _best_epoch(job, name) for name in names},
-    )
+    best = {name: _best_epoch(job, name) for name in names}
+    return _page("metrics.html", job, "Metrics", rows=rows[::-1], total=total, names=names, best=best)
 
 
 def artifacts(job_id: str, query: FilesQuery) -> Response:
@@ -95,25 +95,19 @@ def checkpoints(job_id: str, query: FilesQuery) -> Response:
 
 
 def samples(job_id: str, query: FilesQuery) -> Response:
-    """The samples of a job, an image per epoch."""
+    """The sample grids of a job."""
     limit = min(query.limit, _SHOWN_SAMPLES)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
         total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
-    return _page(
-        "samples.html",
-        job,
-        "Samples",
-        samples=[sample_item(row) for row in page.rows],
-        total=total,
-        films=film_urls(job_id, exists=total > 0),
-        older=next_page(page.next_cursor) if page.next_cursor is not None else None,
-    )
+    shown, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
+    older = next_address(page.next_cursor)
+    return _page("samples.html", job, "Samples", samples=shown, total=total, films=films, older=older)
 
 
 def results(job_id: str, query: FilesQuery) -> Response:
-    """What a job has produced so far."""
+    """The results of a job so far."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         found = read_results(session, job, query)
@@ -121,7 +115,7 @@ def results(job_id: str, query: FilesQuery) -> Response:
 
 
 def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
-    """Files with the newest first, a page of them."""
+    """A page of files, newest first."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
@@ -140,7 +134,7 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
         marks=marks,
         total=totals.count(kind),
         size_bytes=totals.size_bytes(kind),
-        older=next_page(page.next_cursor) if page.next_cursor is not None else None,
+        older=next_address(page.next_cursor),
     )
 
 
@@ -173,6 +167,6 @@ def _same(view: Wanted, wanted: Wanted) -> bool:
 
 
 def _best_epoch(job: Job, name: str) -> int | None:
-    """The epoch in which a metric was best; ``None`` where neither way is better."""
+    """The epoch in which a metric was best; ``None`` if neither direction is better."""
     found = extremes.best(job.extremes, name)
     return found[1] if found is not None else None

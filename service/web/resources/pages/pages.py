@@ -1,17 +1,18 @@
-"""The pages a person opens: plain HTML made here, kept fresh by small scripts."""
+"""The main pages: server-rendered HTML that scripts update."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from service.jobs import worker_registry
 from service.jobs.queries import lookup
 from service.jobs.queries.listing import GroupBy
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
-from service.web.answers import as_page, next_page, see_other
+from service.web.answers import as_page, next_address, own_address, see_other
 from service.web.endpoints import endpoint
 from service.web.resources.jobs.lists import group_jobs, list_jobs
 from service.web.schemas.jobs import job_detail
@@ -22,8 +23,8 @@ blueprint: Final = Blueprint("pages", __name__)
 
 TAG: Final = "Pages"
 _FIRST: Final = 30
-"""Jobs that the list shows before its script asks for more."""
-_ORDERS: Final[dict[str, str]] = {
+"""Jobs in the HTML of the list; its script loads more."""
+_SORT_LABELS: Final[dict[str, str]] = {
     "-created_at": "Newest first",
     "created_at": "Oldest first",
     "name": "Name, A to Z",
@@ -48,39 +49,39 @@ _ORDERS: Final[dict[str, str]] = {
     "-frechet_distance": "Highest Fréchet distance",
 }
 _COLUMNS: Final = ["status", "progress", "metrics", "created_at"]
-"""What the list of jobs shows beside their names, until a person chooses."""
+"""Default columns of the job list, besides the name."""
+_CHOICES: Final[dict[str, Any]] = {
+    "default_columns": _COLUMNS,
+    "kinds": list(Kind),
+    "orders": _SORT_LABELS,
+    "group_by": list(GroupBy),
+}
+"""Options of the controls of the list."""
 _GROUPS: Final = 500
 _COMPARED: Final = {"id", "name", "kind", "status", "created_at", "tags", "start_epoch", "resolved", "urls"}
-"""What the page that compares jobs is told of each."""
+"""Fields of each job on the Compare page."""
 
 
 @blueprint.get("/")
 @endpoint(TAG, "text/html", query=IndexQuery)
 def index(query: IndexQuery) -> Response:
     """Show the jobs page."""
-    chosen = query.columns or _COLUMNS
-    limit = query.limit if "limit" in query.model_fields_set else _FIRST
-    if query.group is not None:
-        limit = 1  # the groups come instead; a group's jobs when it is opened
-    first = list_jobs(query.model_copy(update={"columns": chosen, "limit": limit, "counts": True}))
-    groups = None
-    if query.group is not None:
-        same = {name: getattr(query, name) for name in FilterQuery.model_fields}
-        groups = group_jobs(GroupQuery(by=query.group, columns=chosen, limit=_GROUPS, **same))
+    query = query.model_copy(update={"columns": query.columns or _COLUMNS})
     with services().database.read() as session:
         workers = worker_registry.live_workers(session)
-    return as_page(
-        "index.html",
-        first=first,
-        groups=groups,
-        default_columns=_COLUMNS,
-        next_address=next_page(first.next_cursor) if first.next_cursor is not None else None,
-        workers=workers,
-        kinds=list(Kind),
-        orders=_ORDERS,
-        group_by=list(GroupBy),
-        address=request.host_url.rstrip("/"),
-    )
+    return as_page("index.html", **_first_jobs(query), workers=workers, **_CHOICES, address=own_address())
+
+
+def _first_jobs(query: IndexQuery) -> dict[str, Any]:
+    """The first page of the list; of a grouped list the groups, whose jobs are loaded when they are opened."""
+    limit = query.limit if "limit" in query.model_fields_set else _FIRST
+    groups = None
+    if query.group is not None:
+        limit = 1
+        same = {name: getattr(query, name) for name in FilterQuery.model_fields}
+        groups = group_jobs(GroupQuery(by=query.group, columns=query.columns, limit=_GROUPS, **same))
+    first = list_jobs(query.model_copy(update={"limit": limit, "counts": True}))
+    return {"first": first, "groups": groups, "next_address": next_address(first.next_cursor)}
 
 
 @blueprint.get("/ui")
@@ -104,11 +105,16 @@ def compare(query: CompareQuery) -> Response:
     asked = list(dict.fromkeys(query.jobs))
     if len(asked) > MAX_COMPARED:
         return as_page("compare.html", status=400, facts=[], asked=asked, too_many=len(asked), most=MAX_COMPARED)
+    facts = _compared(asked)
+    return as_page("compare.html", facts=facts, asked=asked, missing=len(asked) - len(facts))
+
+
+def _compared(asked: Sequence[str]) -> list[dict[str, Any]]:
+    """The facts of each existing job, in the order of the ids."""
     with services().database.read() as session:
         rows = lookup.several(session, asked, owner=owner())
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
-    facts = [
+    return [
         job_detail(row).model_dump(mode="json", include=_COMPARED) | {"samples": samples.get(row.id, [])}
         for row in sorted(rows, key=lambda row: asked.index(row.id))
     ]
-    return as_page("compare.html", facts=facts, asked=asked, missing=len(asked) - len(facts))

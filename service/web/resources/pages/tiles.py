@@ -1,4 +1,4 @@
-"""The metrics and resources that a job's page shows at a glance."""
+"""The tiles of a job's page: metrics and resources."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ METRICS: Final = (
     "val_accuracy", "val_loss", "train_accuracy", "train_loss", "val_roc_auc", "frechet_distance", "mode_coverage",
     "sample_diversity", "g_loss", "d_loss", "d_real", "d_fake",
 )  # fmt: skip
-"""The metrics that say most of a job."""
+"""The most informative metrics."""
 TESTS: Final = ("test_accuracy", "test_loss")
-"""The scores on the test part of its data, once it has ended."""
+"""The scores on the test part, available when the job has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What a job has used."""
+    """A resource that a job has used."""
 
     name: str
     label: str

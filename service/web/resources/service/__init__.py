@@ -1,1 +1,1 @@
-"""Routes of the service itself: workers, usage, keys, datasets, limits."""
+"""Endpoints of the service itself: workers, usage, keys, datasets, limits."""

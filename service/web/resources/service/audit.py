@@ -9,7 +9,7 @@ from flask import Blueprint
 from service.access import audit, audit_seals
 from service.access.keys import Scope
 from service.web.endpoints import endpoint
-from service.web.schemas.access import AuditItem, AuditList, SealItem, SealList
+from service.web.schemas.access import AuditList, SealList
 from service.web.schemas.queries import AuditQuery, SealsQuery
 from service.web.services import services
 
@@ -21,16 +21,8 @@ blueprint: Final = Blueprint("audit", __name__)
 def show(query: AuditQuery) -> AuditList:
     """Show the audit log, newest first. Requires the scope `admin`."""
     with services().database.read() as session:
-        rows = audit.read(
-            session,
-            owner=query.owner,
-            action=query.action,
-            subject=query.subject,
-            before=query.before,
-            limit=query.limit + 1,
-        )
-    shown = [AuditItem.represent(row) for row in rows[: query.limit]]
-    return AuditList(data=shown, next_before=shown[-1].id if len(rows) > query.limit else None)
+        rows = audit.read(session, **query.model_dump(exclude={"limit"}), limit=query.limit + 1)
+    return AuditList.of(rows, limit=query.limit)
 
 
 @blueprint.get("/audit/seals")
@@ -38,10 +30,9 @@ def show(query: AuditQuery) -> AuditList:
 def show_seals(query: SealsQuery) -> SealList:
     """Show the seals of the audit log, newest first. Requires the scope `admin`.
 
-    The digest of the newest seal is the head of the chain: kept elsewhere, it reveals that the chain was computed anew
-    (`tapeline audit verify --head`).
+    The digest of the newest seal is the head of the chain. A copy of it that is stored elsewhere reveals a rebuilt
+    chain (`tapeline audit verify --head`).
     """
     with services().database.read() as session:
         seals = audit_seals.newest(session, before=query.before, limit=query.limit + 1)
-    shown = [SealItem.represent(seal) for seal in seals[: query.limit]]
-    return SealList(data=shown, next_before=shown[-1].id if len(seals) > query.limit else None)
+    return SealList.of(seals, limit=query.limit)

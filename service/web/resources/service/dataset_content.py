@@ -1,23 +1,19 @@
-"""What is in a dataset: images, rows, columns."""
+"""The content of a dataset: images, rows, columns."""
 
 from __future__ import annotations
 
-import base64
 import math
 from typing import Final
 
 from flask import Blueprint
 
 from service.datasets import DatasetError, DatasetInfo
-from service.pictures import grids
 from service.states import DatasetKind
 from service.web.endpoints import endpoint
 from service.web.files.drawings import require_here
 from service.web.middleware.problems import Problem
 from service.web.schemas.datasets import (
     DatasetDetail,
-    DatasetExample,
-    DatasetRow,
     ExampleList,
     RowList,
     TableColumnItem,
@@ -32,7 +28,7 @@ blueprint: Final = Blueprint("dataset_content", __name__)
 TAG: Final = "Datasets"
 _PROBLEMS: Final = ("dataset_not_found", "not_yet", "dataset_unavailable", "wrong_dataset_kind")
 _MAX_NUMBERS: Final = 2**22
-"""Pixels of all images in one response: of large images there are fewer."""
+"""Maximum number of values in all images of a response; pages of large images are shorter."""
 
 
 @blueprint.get("/datasets/<name>/examples")
@@ -40,24 +36,12 @@ _MAX_NUMBERS: Final = 2**22
 def examples(name: str, query: ExamplesQuery) -> ExampleList:
     """Show images of a dataset, in the order of the data.
 
-    A page has fewer than `limit` images where they are large.
+    A page of large images has fewer than `limit`.
     """
     info = _find(name, DatasetKind.IMAGES)
     limit = max(1, min(query.limit, _MAX_NUMBERS // math.prod(info.image_shape)))
     found = services().explorer.images(info, query.part, query.label, start=int(query.cursor or 0), limit=limit)
-    return ExampleList(
-        data=[
-            DatasetExample(
-                index=one.index,
-                label=one.label,
-                class_name=info.class_names[one.label],
-                image=base64.b64encode(grids.image_png(one.input)).decode(),
-            )
-            for one in found.examples
-        ],
-        has_more=found.next_index is not None,
-        next_cursor=None if found.next_index is None else str(found.next_index),
-    )
+    return ExampleList.of(found, info.class_names)
 
 
 @blueprint.get("/datasets/<name>/rows")
@@ -66,14 +50,7 @@ def rows(name: str, query: ExamplesQuery) -> RowList:
     """Show rows of a table, in the order of the data."""
     info = _find(name, DatasetKind.TABLE)
     found = services().explorer.rows(info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit)
-    return RowList(
-        data=[
-            DatasetRow(index=one.index, label=one.label, class_name=info.class_names[one.label], values=one.input)
-            for one in found.examples
-        ],
-        has_more=found.next_index is not None,
-        next_cursor=None if found.next_index is None else str(found.next_index),
-    )
+    return RowList.of(found, info.class_names)
 
 
 @blueprint.get("/datasets/<name>/columns")
@@ -84,13 +61,13 @@ def columns(name: str) -> TableColumns:
 
 
 def table_columns(info: DatasetInfo) -> TableColumns:
-    """The statistics of a table that is here."""
+    """The statistics of a table whose files are available."""
     found = services().explorer.column_statistics(info)
     return TableColumns(rows=found.rows, columns=[TableColumnItem.represent(column) for column in found.columns])
 
 
 def detail(info: DatasetInfo) -> DatasetDetail:
-    """A dataset with the counts of its classes, as far as its files can be read."""
+    """A dataset with its class counts, if its files can be read."""
     try:
         counts = services().explorer.class_counts(info) if info.available else None
     except DatasetError:

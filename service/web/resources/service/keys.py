@@ -1,4 +1,4 @@
-"""API keys: list, create, rotate and revoke them. Everything here needs the scope ``admin``."""
+"""API keys: list, create, rotate and revoke them. All endpoints require the scope ``admin``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ blueprint: Final = Blueprint("keys", __name__)
 
 TAG: Final = "Administration"
 _MAX_ID: Final = 40
-"""Characters; a longer one is unknown in any case, and need not be repeated whole."""
+"""Maximum length of an id in characters; longer ones are unknown and are truncated in errors."""
 _DAY_S: Final = 24 * 60 * 60
 
 
@@ -106,7 +106,7 @@ def revoke(key_id: str) -> KeyItem:
 
 
 def _require_keys() -> None:
-    """Raise a problem where anyone may call: a key that is created now could be used once keys are required."""
+    """Refuse changes while the service requires no keys: anyone could create a key for later use."""
     if not services().settings.keys_required:
         raise Problem("keys_not_required", "keys can be changed here once the service requires them")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 from flask import Blueprint
@@ -11,7 +12,7 @@ from service.spec import schema, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.web import requests
 from service.web.endpoints import endpoint
-from service.web.files import receiving
+from service.web.files import uploads
 from service.web.schemas.service import Limits, OwnerLimits
 from service.web.services import owner, services
 
@@ -24,10 +25,17 @@ TAG: Final = "Service"
 @endpoint(TAG, Limits)
 def limits() -> Limits:
     """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
+    here = services()
+    datasets = [info.name for info in here.repository.catalogue(owner()) if info.problem is None]
+    return _limits(OwnerLimits.of(here.settings.quotas) if here.settings.keys_required else None, datasets)
+
+
+def _limits(owner_limits: OwnerLimits | None, datasets: Sequence[str]) -> Limits:
+    """The limits, each from the constant or field that enforces it."""
     return Limits(
-        owner=_of_owner(),
+        owner=owner_limits,
         max_body_bytes=requests.MAX_BODY_BYTES,
-        max_upload_bytes=receiving.MAX_UPLOAD_BYTES,
+        max_upload_bytes=uploads.MAX_UPLOAD_BYTES,
         max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
         max_image_side=importer.MAX_SIDE,
         max_images=importer.MAX_PICTURES,
@@ -56,32 +64,17 @@ def limits() -> Limits:
         optimizers=_names(schema.Optimizer),
         schedules=_names(schema.Schedule),
         initializers=_names(schema.Initializer),
-        datasets=[info.name for info in services().repository.catalogue(owner()) if info.problem is None],
-    )
-
-
-def _of_owner() -> OwnerLimits | None:
-    here = services()
-    if not here.settings.keys_required:
-        return None
-    quotas = here.settings.quotas
-    return OwnerLimits(
-        requests_per_minute=quotas.requests or None,
-        queued_jobs=quotas.queued or None,
-        running_jobs=quotas.running or None,
-        upload_bytes_per_day=quotas.uploads or None,
-        dataset_bytes=quotas.datasets or None,
-        streams=quotas.streams or None,
+        datasets=list(datasets),
     )
 
 
 def _bound(model: type[schema.Part], field: str, name: str) -> int:
-    """A field's limit, from the model that checks it: one truth."""
+    """A field's limit, from the model that enforces it."""
     found = [getattr(item, name) for item in model.model_fields[field].metadata if hasattr(item, name)]
     return int(found[0])
 
 
 def _names(union: Any, field: str = "name") -> list[str]:
-    """The names of a union's variants, which ``field`` tells."""
+    """The names of a union's variants: the values of the discriminator ``field``."""
     members = [getattr(member, "__origin__", member) for member in get_args(get_args(union)[0])]  # without tags
     return [get_args(member.model_fields[field].annotation)[0] for member in members]

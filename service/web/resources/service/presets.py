@@ -1,4 +1,4 @@
-"""What a form for specs is made of: named starting points, and the schema of a spec."""
+"""Presets, and the JSON Schema of specs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.spec import validation
-from service.spec.presets.definitions import DEFAULT_PRESET
 from service.spec.presets.info import PRESET_INFO
 from service.web.answers import as_json
 from service.web.endpoints import endpoint
 from service.web.openapi import builder
-from service.web.schemas.service import PresetItem, PresetList, ReachedItem
+from service.web.schemas.service import PresetItem, PresetList
 
 blueprint: Final = Blueprint("presets", __name__)
 
@@ -23,23 +21,12 @@ TAG: Final = "Service"
 @endpoint(TAG, PresetList)
 def show_list() -> PresetList:
     """List the presets with a summary, measured results and the full spec."""
-    data = [
-        PresetItem(
-            kind=kind,
-            name=name,
-            is_default=name == DEFAULT_PRESET[kind],
-            summary=info.summary,
-            reaches=[ReachedItem.represent(reached) for reached in info.reaches],
-            spec=validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json"),
-        )
-        for kind, presets in PRESET_INFO.items()
-        for name, info in presets.items()
-    ]
+    data = [PresetItem.of(kind, name, info) for kind, presets in PRESET_INFO.items() for name, info in presets.items()]
     return PresetList(data=data)
 
 
 @blueprint.get("/schema.json")
 @endpoint(TAG, "application/schema+json")
 def schema() -> Response:
-    """Return the JSON Schema of specs. Fields that are left out have the preset's values."""
+    """Return the JSON Schema of specs. The preset fills in omitted fields."""
     return as_json(builder.spec_schema(), headers={"Content-Type": "application/schema+json"})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
 from service.access import keys
+from service.access.keys import Identity
 from service.jobs.changes import SignIn
 from service.web.answers import as_json, as_page
 from service.web.endpoints import endpoint
@@ -19,8 +20,9 @@ from service.web.services import services
 blueprint: Final = Blueprint("sessions", __name__)
 
 TAG: Final = "Service"
+_COOKIE_SCOPE: Final[dict[str, Any]] = {"path": "/", "httponly": True, "samesite": "Strict"}
 _MAX_SIGN_IN_BYTES: Final = 4096
-"""A key has less than a hundred characters, and anybody may send this body."""
+"""Keys have fewer than a hundred characters, and this endpoint is public."""
 
 
 @blueprint.post("/session")
@@ -38,20 +40,11 @@ def sign_in(body: SignIn) -> Response:
 
     The key is exchanged for a session cookie with the key's scope. It expires after twelve hours, or with the key.
     """
-    here, key = services(), body.key.strip()
-    is_new = not here.keyring.was_refused(key)
-    try:
-        found = checked_key(key)
-    except Problem as problem:
-        if problem.code == "key_required" and is_new:  # once: strangers must not fill the audit
-            keys.refuse(here.database, by=named_actor(None))
-        raise
-    here.quotas.sign_in(found.key_id)
-    signed_in, token = keys.sign_in(here.database, found, by=named_actor(found))
+    found = _identify(body.key.strip())
+    services().quotas.sign_in(found.key_id)
+    signed_in, token = keys.sign_in(services().database, found, by=named_actor(found))
     response = as_json(session_item(signed_in), 201)
-    response.set_cookie(
-        COOKIE, token, max_age=keys.SESSION_S, httponly=True, samesite="Strict", secure=_is_behind_tls(), path="/"
-    )
+    response.set_cookie(COOKIE, token, max_age=keys.SESSION_S, secure=_is_behind_tls(), **_COOKIE_SCOPE)
     return response
 
 
@@ -72,7 +65,7 @@ def sign_out() -> Response:
         keys.sign_out(here.database, found.session_id, by=named_actor(found))
         here.keyring.forget(token)
     response = Response(status=204)
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
+    response.delete_cookie(COOKIE, **_COOKIE_SCOPE)
     return response
 
 
@@ -83,6 +76,23 @@ def page() -> Response:
     return as_page("sign_in.html")
 
 
+def _identify(key: str) -> Identity:
+    """The identity behind a key. The first use of a wrong key is recorded in the audit log, repetitions are not:
+    strangers must not fill it.
+
+    Raises:
+        Problem: the key is not valid, or this address has sent too many invalid ones.
+    """
+    here = services()
+    is_new = not here.keyring.was_refused(key)
+    try:
+        return checked_key(key)
+    except Problem as problem:
+        if problem.code == "key_required" and is_new:
+            keys.refuse(here.database, by=named_actor(None))
+        raise
+
+
 def _is_behind_tls() -> bool:
-    # Where a proxy ends TLS, only the browser knows: its origin was compared with the host name already.
+    # If a proxy terminates TLS, only the Origin header shows it; the guard has compared it with the host name.
     return request.is_secure or request.headers.get("Origin", "").startswith("https://")

@@ -1,4 +1,4 @@
-"""What each owner uses."""
+"""Usage per owner."""
 
 from __future__ import annotations
 

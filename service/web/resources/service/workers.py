@@ -1,4 +1,4 @@
-"""Workers and the queue in front of them."""
+"""Workers and the queue."""
 
 from __future__ import annotations
 

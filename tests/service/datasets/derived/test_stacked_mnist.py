@@ -1,4 +1,4 @@
-"""Three digits in one image: every mode equally often, each digit a real one of the same part."""
+"""Stacked MNIST: all modes are equally frequent, and each digit is a real one of the same part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives of images in colour, with parts, and with images that cannot be read."""
+"""Archives of colour images, archives with parts, and archives with unreadable images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_colours_stay(tmp_path: Path, pack: object) -> None:
     assert found.report == {"channels": {"value": 3, "reason": "a/0.png has colours"}}
 
 
-def test_one_colourful_image_among_grey_ones_decides_unless_told_otherwise(tmp_path: Path) -> None:
+def test_one_colour_image_among_grey_ones_decides_by_default(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", files(GREY, GREY) | {"b/9.png": picture(colour=RED)})
     found, train = imported(path, tmp_path)
     assert (tuple(found.image_shape), found.report["channels"]["reason"]) == ((6, 8, 3), "b/9.png has colours")  # type: ignore[index]
@@ -54,7 +54,7 @@ def test_one_colourful_image_among_grey_ones_decides_unless_told_otherwise(tmp_p
     assert (tuple(grey.image_shape), {int(image[0, 0]) for image in levels}) == ((6, 8), {90, 67})
 
 
-def test_grey_images_stay_grey_unless_told_otherwise(tmp_path: Path) -> None:
+def test_grey_images_stay_grey_by_default(tmp_path: Path) -> None:
     """A tint, as scans have it, is no colour; its levels are those of channels=1."""
     path = zipped(tmp_path / "x.zip", files(GREY, (100, 100, 80)))
     found, train = imported(path, tmp_path)
@@ -223,7 +223,7 @@ def test_nothing_but_broken_images_is_refused_in_any_case(tmp_path: Path) -> Non
         imported(path, tmp_path, PhotoOptions(on_bad=OnBad.SKIP))
 
 
-def test_what_is_damaged_in_the_archive_itself_can_be_left_out(tmp_path: Path) -> None:
+def test_damaged_members_of_an_archive_can_be_skipped(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", files(RED, BLUE) | {"a/odd.png": picture(colour=(1, 2, 3), size=(8, 6))})
     data = bytearray(path.read_bytes())
     at = data.index(b"a/odd.png") + len("a/odd.png") + 20

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.datasets import DatasetBroken, read_idx, write_idx
 
 small_arrays = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6))
-same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write_header(path: Path, *sizes: int, kind: int = 8, data: bytes = b"") -> Path:
@@ -25,7 +25,7 @@ def write_header(path: Path, *sizes: int, kind: int = 8, data: bytes = b"") -> P
 
 @same_folder
 @given(small_arrays, st.sampled_from(["a", "a.gz"]))
-def test_what_was_written_is_read_back(tmp_path: Path, array: NDArray[np.uint8], name: str) -> None:
+def test_written_data_is_read_back(tmp_path: Path, array: NDArray[np.uint8], name: str) -> None:
     write_idx(tmp_path / name, array)
     read = read_idx(tmp_path / name)
     assert read.dtype == np.uint8
@@ -40,7 +40,7 @@ def test_the_same_array_gives_the_same_gzip_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "a.gz"])
-def test_a_file_cut_short_anywhere_is_broken(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_rejected_wherever_it_ends(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_idx(path, np.random.default_rng(0).integers(0, 256, (4, 5, 6)).astype(np.uint8))
     whole = path.read_bytes()
@@ -74,7 +74,7 @@ def test_any_bytes_are_read_or_broken(tmp_path: Path, content: bytes) -> None:
             read_idx(tmp_path / "a")
 
 
-def test_a_file_that_goes_on_is_broken(tmp_path: Path) -> None:
+def test_a_file_with_trailing_data_is_rejected(tmp_path: Path) -> None:
     path = write_header(tmp_path / "a", 3, data=b"\1\2\3\4")
     with pytest.raises(DatasetBroken, match="continues after its 3 bytes"):
         read_idx(path)
@@ -95,7 +95,7 @@ def test_a_header_that_cannot_be_read_says_why(tmp_path: Path, sizes: tuple[int,
         read_idx(write_header(tmp_path / "a", *sizes, kind=kind))
 
 
-def test_a_large_promise_takes_no_memory(tmp_path: Path) -> None:
+def test_a_large_declared_size_takes_no_memory(tmp_path: Path) -> None:
     path = write_header(tmp_path / "a", 500_000_000, data=b"\1")
     tracemalloc.start()
     try:

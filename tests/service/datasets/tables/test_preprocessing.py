@@ -1,4 +1,4 @@
-"""From columns to the inputs of a network: what the docstring of ``preprocessing`` promises."""
+"""From columns to network inputs, as specified in the docstring of ``preprocessing``."""
 
 from __future__ import annotations
 

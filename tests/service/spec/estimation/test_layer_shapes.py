@@ -1,4 +1,4 @@
-"""Layers in their places: sizes, counts, and every misfit with its pointer and what to do."""
+"""Shapes and costs of layers, and faults with pointer and remedy for layers that do not fit."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def classifier(*layers: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "classifier", "layers": list(layers)}
 
 
-def gan(made: list[dict[str, Any]], judged: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"kind": "gan", "generator": {"layers": made}, "discriminator": {"layers": judged}}
+def gan(made: list[dict[str, Any]], told: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"kind": "gan", "generator": {"layers": made}, "discriminator": {"layers": told}}
 
 
 def faults(document: Any) -> dict[str, tuple[str, str, str | None]]:
@@ -42,21 +42,21 @@ def test_sizes_are_followed_from_the_pixels_to_the_classes() -> None:
     check_fit(spec, DIGITS)
     (network,) = networks(spec, Shape(rows=28, columns=28, classes=10, train_count=1))
     assert network.input_size == (28, 28, 1)
-    assert [placed.size for placed in network.placed] == [
+    assert [one.size for one in network.layer_shapes] == [
         *((28, 28, 4), (28, 28, 4), (14, 14, 4), (5, 5, 4), (5, 5, 4), (100,), (10,)),
     ]
-    assert [placed.weights for placed in network.placed] == [40, 8, 0, 404, 0, 0, 1010]
+    assert [one.weights for one in network.layer_shapes] == [40, 8, 0, 404, 0, 0, 1010]
     assert costs.parameters(spec, DIGITS) == 1462
-    assert sum(placed.products for placed in network.placed) == 784 * 9 * 4 + 25 * 100 * 4 + 1000
+    assert sum(one.products for one in network.layer_shapes) == 784 * 9 * 4 + 25 * 100 * 4 + 1000
     assert read_resolved(spec.model_dump(mode="json")) == spec
 
 
 def test_a_gan_grows_images_and_judges_them() -> None:
     spec = resolve(gan([*GROWN, {**CONV, "filters": 1, "activation": "tanh"}], JUDGE))
     check_fit(spec, DIGITS)
-    made, judged = networks(spec, Shape(rows=28, columns=28, classes=10, train_count=1))
-    assert [placed.size for placed in made.placed] == [(98,), (98,), (7, 7, 2), (28, 28, 2), (28, 28, 1)]
-    assert [placed.size for placed in judged.placed] == [(14, 14, 4), (1, 1, 1)]
+    made, told = networks(spec, Shape(rows=28, columns=28, classes=10, train_count=1))
+    assert [one.size for one in made.layer_shapes] == [(98,), (98,), (7, 7, 2), (28, 28, 2), (28, 28, 1)]
+    assert [one.size for one in told.layer_shapes] == [(14, 14, 4), (1, 1, 1)]
 
 
 def test_pictures_are_images_where_the_first_layer_asks_for_them() -> None:
@@ -98,7 +98,7 @@ def test_pictures_are_images_where_the_first_layer_asks_for_them() -> None:
          "must be sigmoid", "sigmoid"),
     ],
 )  # fmt: skip
-def test_a_misfit_says_where_it_is_and_what_to_do(
+def test_a_layer_that_does_not_fit_is_reported_with_pointer_and_remedy(
     document: Any, pointer: str, code: str, words: str, suggestion: str | None
 ) -> None:
     found = faults(document)[pointer]

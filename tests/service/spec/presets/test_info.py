@@ -36,7 +36,7 @@ def test_every_preset_is_explained() -> None:
 
 
 @pytest.mark.parametrize("reached", PRESET_INFO[Kind.CLASSIFIER]["table"].reaches, ids=lambda one: one.dataset)
-def test_what_the_preset_of_tables_reaches_is_what_was_measured(reached: Reached) -> None:
+def test_the_stated_results_of_the_table_preset_are_the_measured_ones(reached: Reached) -> None:
     (row,) = (row for row in TABULAR if row["dataset"] == reached.dataset)
     assert reached.metric == "val_accuracy"
     assert reached.value == pytest.approx(row["tapeline"]["mean"], abs=0.001)
@@ -44,7 +44,7 @@ def test_what_the_preset_of_tables_reaches_is_what_was_measured(reached: Reached
 
 
 @pytest.mark.parametrize(("kind", "name", "reached"), REACHED)
-def test_what_a_preset_reaches_is_what_was_measured(kind: str, name: str, reached: Reached) -> None:
+def test_the_stated_results_of_presets_are_the_measured_ones(kind: str, name: str, reached: Reached) -> None:
     assert reached.metric in metric_info.METRICS
     assert reached.value > 0
     assert reached.seconds > 0

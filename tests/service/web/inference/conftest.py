@@ -1,4 +1,4 @@
-"""Checkpoints that the real trainers made."""
+"""Checkpoints made by the real trainers."""
 
 from __future__ import annotations
 

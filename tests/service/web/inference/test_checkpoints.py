@@ -1,4 +1,4 @@
-"""Which checkpoint answers, and who may ask."""
+"""The choice of the checkpoint for inference, and access control."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.datasets import Dataset
 from service.runtime.settings import Auth
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.web.inference import loading
-from service.web.inference.answering import _kept
+from service.web.inference.answering import _lru_cached
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, ask, png
@@ -53,7 +53,7 @@ def test_a_checkpoint_that_is_gone_names_those_that_are_there(client: FlaskClien
         assert ask(client, classifier, "predict", images=[image], checkpoint=which)["checkpoint"] == 1
 
 
-def test_a_damaged_checkpoint_is_no_answer(
+def test_a_damaged_checkpoint_is_reported(
     client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], train: Any
 ) -> None:
     job_id = submit(client)
@@ -81,7 +81,7 @@ def test_a_network_that_overflows_gives_no_invalid_json(
     assert np.isfinite(answer["saliency"]).all()
 
 
-def test_nobody_uses_somebody_elses_network(make_app: Any, sqlite_url: str, submit: Callable[..., str]) -> None:
+def test_another_owners_network_cannot_be_used(make_app: Any, sqlite_url: str, submit: Callable[..., str]) -> None:
     client = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("a" * 20, "b" * 20)).test_client()
     mine, other = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
     job_id = client.post("/jobs", json={"kind": "classifier"}, headers=mine).json["id"]
@@ -114,14 +114,14 @@ def test_networks_stay_ready_and_are_made_once(app: Flask, classifier: str, digi
     assert len(reads) == 1
 
 
-def test_what_was_asked_for_last_is_kept() -> None:
+def test_the_last_requested_models_stay_cached() -> None:
     made: list[int] = []
 
     def make(number: int) -> int:
         made.append(number)
         return number
 
-    get = _kept(make, key=str, most_bytes=10, size_bytes=lambda number: number)
+    get = _lru_cached(make, key=str, most_bytes=10, size_bytes=lambda number: number)
     assert [get(number) for number in (4, 5, 4, 3, 4, 5, 11, 11)] == [4, 5, 4, 3, 4, 5, 11, 11]
     assert made == [4, 5, 3, 5, 11]  # 3 drove out 5, which 4 was asked for after; 11 is more than fits, and stays alone
 

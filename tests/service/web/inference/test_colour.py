@@ -1,4 +1,4 @@
-"""From an archive of images in colour to predictions, samples and pictures."""
+"""Colour images, from an archive to predictions, samples and pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import ask, png, pointers, unpack
 from tests.service.web.test_datasets import send
 from workers.training import build
-from workers.training.epochs import _samples
+from workers.training.epochs import samples_of
 from workers.training.health import TrainingDiagnostics
 
 SIDE = 16
@@ -49,7 +49,7 @@ def trained(
         done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
         state = trainer.state_dict()
         state.spec = document
-        grid, _ = _samples(trainer, TrainingDiagnostics(resolved, None), 9, coloured_shapes.CLASSES)
+        grid, _ = samples_of(trainer, TrainingDiagnostics(resolved, None), 9, coloured_shapes.CLASSES)
         worker.claim()
         confusion = done.confusion.tolist() if done.confusion is not None else None
         worker.epoch(1, metrics=done.metrics, checkpoint=checkpoint.dumps(state), confusion=confusion, sample=grid)
@@ -146,7 +146,7 @@ def test_a_colour_image_becomes_grey_for_a_model_in_grey(client: FlaskClient, cl
         np.testing.assert_allclose(np.array(seen) * 255, expected, atol=0.8)
 
 
-def test_what_is_no_image_is_named(client: FlaskClient, trained: Any) -> None:
+def test_files_that_are_not_images_are_named(client: FlaskClient, trained: Any) -> None:
     job_id, trainer = trained(kind="classifier", preset="fast")
     whole = jpeg(trainer.samples(1).images[0], 40)
     bad = [whole[: len(whole) // 2], b"BM" + bytes(50), b"RIFF1234WEBPjunk", b"GIF89a" + bytes(9)]
@@ -200,10 +200,10 @@ def test_a_gan_draws_in_colour(client: FlaskClient, trained: Any, preset: str) -
     assert client.get(f"/jobs/{job_id}/samples.gif").status_code == 200
 
 
-def test_verdicts_keep_images_in_colour() -> None:
+def test_predicted_classes_keep_images_in_colour() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3)).astype(np.uint8)
-    grid = grids.sample_grid(images, verdicts=grids.Verdicts([0, 1, 2, 0, 1], [0.9, 0.3, 0.8, 0.7, 0.6]))
-    found, verdicts = grids._from_grid(grid)
+    grid = grids.sample_grid(images, sample_classes=grids.SampleClasses([0, 1, 2, 0, 1], [0.9, 0.3, 0.8, 0.7, 0.6]))
+    found, predicted = grids._from_grid(grid)
     np.testing.assert_array_equal(found, images)
-    assert verdicts.labels == [0, 1, 2, 0, 1]
-    assert saturation(grids.verdict_grid(grid, classes=3)) > 100
+    assert predicted.labels == [0, 1, 2, 0, 1]
+    assert saturation(grids.classified_grid(grid, classes=3)) > 100

@@ -1,4 +1,4 @@
-"""Images that a GAN makes."""
+"""Generation of images by GANs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_points_can_be_sent_back(client: FlaskClient, gan: str) -> None:
 
 
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
-def test_a_walk_goes_from_point_to_point(client: FlaskClient, train: Any, job: Any, distribution: str) -> None:
+def test_a_walk_interpolates_from_point_to_point(client: FlaskClient, train: Any, job: Any, distribution: str) -> None:
     job_id = job(train("gan", latent={"dim": 100, "distribution": distribution}))
     ends = np.array(ask(client, job_id, "generate", seeds=[1, 2, 3], with_latent=True)["latent"])
     walked = ask(client, job_id, "generate", seeds=[1, 2, 3], steps=4, with_latent=True)
@@ -89,7 +89,7 @@ def test_one_picture_of_all(client: FlaskClient, gan: str, form: str, kind: str)
         assert getattr(image, "n_frames", 1) == 8
 
 
-def test_a_conditional_gan_is_asked_for_a_class(client: FlaskClient, train: Any, job: Any, gan: str) -> None:
+def test_a_conditional_gan_generates_a_chosen_class(client: FlaskClient, train: Any, job: Any, gan: str) -> None:
     conditional = job(train("gan", conditional=True))
     asked = {"count": 3, "format": "array"}
     by_number, by_name = (

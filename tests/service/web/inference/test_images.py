@@ -1,4 +1,4 @@
-"""The images that a client sends."""
+"""Images sent for prediction."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_drawing_is_cut_out_and_centred(client: FlaskClient, train: Any, job: 
     assert hits() < 120
 
 
-def test_what_is_transparent_is_background(client: FlaskClient, classifier: str, digits: Dataset) -> None:
+def test_transparent_areas_are_background(client: FlaskClient, classifier: str, digits: Dataset) -> None:
     image = digits.validation.inputs[0]
     light = np.dstack([np.full((28, 28, 3), 255, np.uint8), image])  # white ink, as thick as the digit is light
     dark = np.dstack([np.zeros((28, 28, 3), np.uint8), image])

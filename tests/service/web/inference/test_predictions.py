@@ -1,4 +1,4 @@
-"""Predictions, saliency and confusion, against those of the trainer."""
+"""Predictions, saliency and confusion, compared with those of the trainer."""
 
 from __future__ import annotations
 

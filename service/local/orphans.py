@@ -21,7 +21,7 @@ GRACE_S: Final = 12.0
 """Grace period for the exit of a process: workers hand their jobs back, the web process ends its streams."""
 
 
-class OrphanGuard:
+class OrphanReaper:
     """The stack's end of the pipe."""
 
     def __init__(self, lock: int, *, grace_s: float = GRACE_S) -> None:

@@ -1,4 +1,4 @@
-"""What is exported, as plain data: this module loads neither NumPy nor a format's library."""
+"""The facts of an export as plain data. This module imports neither NumPy nor the library of a format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.errors import ContractError
 
 
 class ExportFormat(StrEnum):
-    """The formats that the service makes."""
+    """The formats that the service can create."""
 
     ONNX = "onnx"
     TORCH = "torch"
@@ -25,9 +25,9 @@ class EpochFacts:
 
     epoch: int
     metrics: Mapping[str, float | None]
-    """``None``: measured, but not finite."""
+    """``None`` for values that are not finite."""
     resources: Mapping[str, float | None]
-    """``seconds``, ``cpu_seconds``, ``memory_bytes``; ``None`` where they are not known."""
+    """``seconds``, ``cpu_seconds``, ``memory_bytes``; ``None`` if unknown."""
     finished_ms: int
 
 
@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """Pictures of a job, made or read when a format asks for them."""
+    """Pictures of a job, drawn or read on demand."""
 
     samples: Sequence[Sample]
     curves: Callable[[], bytes]
@@ -51,7 +51,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """What an export tells of its job."""
+    """The facts about a job that exports contain."""
 
     id: str
     name: str | None
@@ -62,7 +62,7 @@ class JobFacts:
     """The resolved spec."""
     spec_hash: str
     checkpoint_epoch: int
-    """0 where the export holds no weights."""
+    """0 if the export has no weights."""
     best_epoch: int | None
     provenance: Mapping[str, Any]
     result_digest: str | None
@@ -77,13 +77,6 @@ class JobFacts:
     def metrics(self) -> Mapping[str, float | None]:
         """The metrics of the exported epoch."""
         return next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
-
-
-class NotExportable(ContractError):
-    """A part of a model that a format here does not have yet."""
-
-    def __init__(self, part: str) -> None:
-        super().__init__(f"a model with {part} cannot be exported to this format yet; download its checkpoint instead")
 
 
 class ExtraMissing(ContractError):

@@ -1,4 +1,4 @@
-"""Forms with files, written to disk while they arrive: however large a file is, memory holds a piece of it."""
+"""Upload forms. Files are streamed to disk, so memory use does not depend on their size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from werkzeug.formparser import FormDataParser
 from service.datasets.formats.photos import SATURATED, parse_size
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.importer import FIELDS as IMAGE_FIELDS
-from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
+from service.datasets.info import Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
@@ -36,20 +36,20 @@ from service.web.middleware.problems import Problem
 from service.web.server import arrivals
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
-"""Of the whole body."""
+"""Maximum time for receiving the whole body."""
 MAX_RECEIVE_S: Final = 900.0
 PIECE_S: Final = 10.0
-"""How long each 64 KiB may take: whoever sends less than 6.5 KiB a second does not keep a slot."""
+"""Maximum time for 64 KiB: a client that sends less than 6.5 KiB/s loses its slot."""
 _MAX_PARTS: Final = 16
 _MAX_TEXT_BYTES: Final = 256 * 1024
-"""Of one field that is no file; also what the parser holds at a time, which is 64 KiB and more."""
+"""Maximum size of a field that is not a file; also the parser's buffer, which must be at least 64 KiB."""
 _OF_OWNER: Final = 4
 MAX_CONCURRENT_UPLOADS: Final = 32
 MAX_CONCURRENT_IMPORTS: Final = 4
-"""Each takes a core for as long."""
+"""Each import occupies a core."""
 _importing: Final = threading.BoundedSemaphore(MAX_CONCURRENT_IMPORTS)
 FIELDS: Final = (*IMAGE_FIELDS, TABLE)
-"""The fields of the form that hold files."""
+"""The file fields of the form."""
 
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -89,8 +89,9 @@ class UploadForm(BaseModel):
     )
     on_bad: OnBad = Field(
         OnBad.ERROR,
-        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged "
-        "or no images; `skip` leaves these out, and `report` in the answer counts and names them.",
+        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged, "
+        "not images, or outside of class folders; `skip` leaves these out, and `report` in the response counts and "
+        "names them.",
     )
     archive: _File = Field(
         None,
@@ -115,6 +116,12 @@ class UploadForm(BaseModel):
     target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
         None, description="The column of a table that holds the class (default: the last one)."
     )
+    split: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        None,
+        description="The column of a table that assigns each row to a part: `train`, `validation` (or `val`) or "
+        "`test`. It is not learned from. Without validation rows, test rows are used for validation; otherwise "
+        "training never sees them.",
+    )
     types: Annotated[dict[str, ColumnType], BeforeValidator(_types)] | None = Field(
         None,
         description="Types of columns of a table that are not to be detected, as JSON: "
@@ -124,14 +131,15 @@ class UploadForm(BaseModel):
 
     @property
     def table_options(self) -> TableOptions | None:
-        """What is said about a table."""
-        if self.target is None and not self.types:
+        """The options of a table."""
+        if self.target is None and self.split is None and not self.types:
             return None
-        return TableOptions(target=self.target, types={name: kind.value for name, kind in (self.types or {}).items()})
+        types = {name: kind.value for name, kind in (self.types or {}).items()}
+        return TableOptions(target=self.target, types=types, split=self.split)
 
     @property
     def photo_options(self) -> PhotoOptions:
-        """How an archive of image files is to be read."""
+        """The options of an archive of image files."""
         size = None if self.size is None else parse_size(self.size)
         return PhotoOptions(size=size, channels=self.channels, on_bad=self.on_bad)
 
@@ -148,14 +156,15 @@ def import_files(
     fraction: float | None,
     photos: PhotoOptions,
     table: TableOptions | None = None,
+    on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
-    """Import an upload in a sandbox; only so many at a time."""
+    """Import an upload in a sandbox, with limited concurrency."""
     with _importing:
-        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table)
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table, on_share=on_share)
 
 
 class UploadSlots:
-    """Lets few uploads in at a time, and fewer of one owner: each holds a thread for as long as its sender takes."""
+    """Limits concurrent uploads, in total and per owner: each occupies a thread until it has been received."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -163,10 +172,10 @@ class UploadSlots:
 
     @contextmanager
     def acquire(self, owner: str | None) -> Iterator[None]:
-        """Be let in, or not.
+        """Occupy a slot.
 
         Raises:
-            Problem: too many are.
+            Problem: no slot is free.
         """
         with self._lock:
             if self._taken[owner] >= _OF_OWNER:
@@ -187,22 +196,25 @@ def _too_many(detail: str) -> Problem:
     return Problem("too_many_uploads", detail, headers={"Retry-After": "5"})
 
 
-def receive(folder: Path, *, max_bytes: int, count: Callable[[int], None]) -> UploadForm:
-    """Read the request's form; its files go into ``folder``, under names of our own.
+def receive(
+    folder: Path, *, max_bytes: int, count: Callable[[int], None], on_received: Callable[[int], None]
+) -> UploadForm:
+    """Receive the request's form; its files are written to ``folder`` under generated names.
 
     Args:
-        count: is told how many bytes came, however it ends.
+        count: called with the number of received bytes, also after a failure.
+        on_received: called with the number of bytes of each piece.
 
     Raises:
-        Problem: it is no form, too large, or too slow.
-        UploadRefused: fields are missing, unknown, twice there or not valid.
+        Problem: the body is not a form, or it is too large or too slow.
+        UploadRefused: fields are missing, unknown, repeated or not valid.
         OSError: ``folder`` cannot be written.
     """
     if request.mimetype != "multipart/form-data":
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
     request.max_content_length = max_bytes
-    incoming = _Incoming()
+    incoming = _Incoming(on_received)
     opened: list[IO[bytes]] = []
 
     def new_file(
@@ -234,7 +246,7 @@ def receive(folder: Path, *, max_bytes: int, count: Callable[[int], None]) -> Up
         _put(given, faults, name, value)
     for name, file in files.items(multi=True):
         path = Path(file.stream.name)
-        if file.filename or path.stat().st_size:  # a browser sends fields that were left empty, too
+        if file.filename or path.stat().st_size:  # browsers also send empty file fields
             _put(given, faults, name, path)
     return _checked(given, faults)
 
@@ -266,7 +278,7 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                 case _ if name == "types":
                     allowed = ", ".join(ColumnType)
                     detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
-                case _ if name == "target":
+                case _ if name in ("target", "split"):
                     detail = "must be the name of a column"
                 case "enum":
                     detail = f"must be {item['ctx']['expected']}"
@@ -286,10 +298,11 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
 
 
 class _Incoming:
-    """The body: it is counted, and read for as long as it comes fast enough."""
+    """The request's body, with a byte count and a minimum rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_received: Callable[[int], None]) -> None:
         self._deadline = time.monotonic() + MAX_RECEIVE_S
+        self._on_received = on_received
         self.received = 0
 
     def read(self, size: int) -> bytes:
@@ -298,7 +311,8 @@ class _Incoming:
         arrivals.admit(PIECE_S)
         data = request.stream.read(size)
         self.received += len(data)
-        if len(data) < size and time.monotonic() - began >= PIECE_S:  # it was cut off
+        self._on_received(len(data))
+        if len(data) < size and time.monotonic() - began >= PIECE_S:  # the read timed out
             raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
         if time.monotonic() > self._deadline:
             raise Problem("too_slow", f"the body did not arrive within {MAX_RECEIVE_S:.0f} seconds")

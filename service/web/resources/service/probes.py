@@ -1,4 +1,4 @@
-"""Health checks and Prometheus metrics."""
+"""Liveness, readiness and Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def metrics() -> Response:
     return Response(services().metrics.page(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _check(otherwise: str, look: Callable[[], None]) -> Check:
+def _check(otherwise: str, probe: Callable[[], None]) -> Check:
     try:
-        look()
+        probe()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-        # Anyone may ask this: what exactly is wrong stands in the log.
+        # The endpoint is public: only the log has the details.
         _log.warning("not ready", error=str(error))
         return Check(status=otherwise, detail=type(error).__name__)
     return Check(status="ok")

@@ -15,7 +15,7 @@ _KEPT_LOGS: Final = 3
 _TAIL_BYTES: Final = 8192
 
 
-class Child:
+class StackProcess:
     """A command in its own process group: Ctrl-C reaches only the stack, and the whole group can be killed."""
 
     def __init__(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 HOLDER = """
 import os, subprocess, sys, time
-from service.local.guard import OrphanGuard
+from service.local.orphans import OrphanReaper
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
-guard = OrphanGuard(lock, grace_s=0.5)
+guard = OrphanReaper(lock, grace_s=0.5)
 for command in sys.argv[2:]:
     child = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, process_group=0)
     child.stdout.readline()  # it is ready
@@ -36,7 +36,7 @@ def ended(pid: int, within_s: float) -> bool:
     return False
 
 
-def test_what_a_killed_process_leaves_behind_is_ended_even_where_it_ignores_sigterm(tmp_path: Path) -> None:
+def test_children_of_a_killed_process_are_ended_even_if_they_ignore_sigterm(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path / "lock"), POLITE, STUBBORN], stdout=subprocess.PIPE, text=True
     )

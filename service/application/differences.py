@@ -1,0 +1,175 @@
+"""Use case: say why two jobs have different results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.access.audit import Actor
+from service.application.jobs import Jobs, Submitted
+from service.application.ports import owner_of
+from service.errors import ContractError
+from service.jobs.changes import Investigation
+from service.jobs.differences import results, tensors
+from service.jobs.differences.results import EpochDifference
+from service.jobs.differences.tensors import TensorDifference
+from service.jobs.queries import lookup
+from service.jobs.submissions import IdempotencyKey
+from service.spec import validation
+from service.spec.validation import NOT_HASHED
+from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
+from service.storage.database import Database
+from service.storage.tables import Artifact, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Something in which the jobs differ: its name, and what each has."""
+
+    name: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointDifference:
+    """The first kept checkpoints of one epoch that differ."""
+
+    epoch: int
+    last_equal: int | None
+    """The last epoch before it whose checkpoints are equal, as far as both are kept."""
+    difference: TensorDifference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differences:
+    """All that is stored in which two jobs differ."""
+
+    a: Job
+    b: Job
+    spec: Sequence[Pair]
+    """By JSON pointer."""
+    provenance: Sequence[Pair]
+    dataset: Pair | None
+    epoch: EpochDifference | None
+    checkpoint: CheckpointDifference | None
+    compared_epochs: int
+
+    @property
+    def sentence(self) -> str:
+        """The answer in words."""
+        causes = [f"{self.spec[0].name.removeprefix('/')}" + _more(self.spec)] if self.spec else []
+        causes += ["the data"] if self.dataset else []
+        causes += [f"{self.provenance[0].name} in the provenance" + _more(self.provenance)] if self.provenance else []
+        at, kept = self.epoch, self.checkpoint
+        if kept is not None and (at is None or kept.epoch < at.epoch):
+            what = f"The weights after epoch {kept.epoch} differ, first in {kept.difference.tensor}"
+        elif at is not None:
+            what = f"Epoch {at.epoch} is the first that differs, in {', '.join(at.differs[:3])}"
+        else:
+            what = (
+                f"No difference in {self.compared_epochs} epochs" if self.compared_epochs else "No epoch to compare yet"
+            )
+            return f"{what}. The jobs differ in {' and '.join(causes)}." if causes else f"{what}."
+        if not causes:
+            return f"{what}, although spec, data and provenance are equal."
+        return f"{what}. The jobs differ in {' and '.join(causes)}."
+
+
+def _more(pairs: Sequence[Pair]) -> str:
+    return f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+
+
+class Alike(ContractError, ValueError):
+    """The jobs do not differ in anything that a replay could explain."""
+
+
+def request(jobs: Jobs, document: Any, *, by: Actor | None, idempotency: IdempotencyKey | None) -> Submitted:
+    """Submit a job that trains two others again side by side, until they part.
+
+    Args:
+        document: an ``Investigation`` as sent.
+
+    Raises:
+        JobNotFound: one does not exist.
+        Alike: their results are equal, or there are none yet.
+    """
+    earlier = Submitted.earlier(jobs.database, idempotency, owner_of(by))
+    if earlier is not None:
+        return earlier
+    asked = validation.read_body(Investigation, document)
+    found = find(jobs.database, jobs.artifacts, asked.a, asked.b, owner=owner_of(by))
+    if found.a.kind != found.b.kind:
+        raise Alike("a classifier and a GAN have nothing in common")
+    if found.epoch is None and found.checkpoint is None:
+        raise Alike("their results are equal as far as both are trained")
+    return jobs.investigate(found.a, found.b, by=by, idempotency=idempotency)
+
+
+def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner: str | None) -> Differences:
+    """Compare two jobs.
+
+    Raises:
+        JobNotFound: one does not exist, or belongs to another owner.
+    """
+    with database.read() as session:
+        first, second = (lookup.get(session, job_id, owner=owner) for job_id in (a, b))
+        of_a, of_b = (lookup.epochs(session, job.id) for job in (first, second))
+        kept = [lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT) for job in (first, second)]
+    spec = [pair for pair in _pairs(_hashed(first.resolved), _hashed(second.resolved)) if pair.name]
+    before, now = first.provenance or {}, second.provenance or {}
+    names = sorted({*before, *now} - {"dataset"}) if before and now else []
+    epoch = results.first_difference(first, second, of_a, of_b)
+    data = Pair("dataset", first.dataset_sha256, second.dataset_sha256)
+    return Differences(
+        a=first,
+        b=second,
+        spec=spec,
+        provenance=[Pair(n, before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)],
+        dataset=data if data.a and data.b and data.a != data.b else None,
+        epoch=epoch,
+        checkpoint=_compare_checkpoints(artifacts, *kept),
+        compared_epochs=len({row.epoch for row in of_a} & {row.epoch for row in of_b}),
+    )
+
+
+def _hashed(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in resolved.items() if name not in NOT_HASHED}
+
+
+def _pairs(a: Any, b: Any, pointer: str = "") -> Iterator[Pair]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for name in dict.fromkeys([*a, *b]):
+            yield from _pairs(a.get(name), b.get(name), f"{pointer}/{name}")
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for place, (one, other) in enumerate(zip(a, b, strict=True)):
+            yield from _pairs(one, other, f"{pointer}/{place}")
+    elif a != b:
+        yield Pair(pointer, a, b)
+
+
+def _compare_checkpoints(
+    artifacts: ArtifactStore, of_a: Sequence[Artifact], of_b: Sequence[Artifact]
+) -> CheckpointDifference | None:
+    """Compare in order: a flipped bit may be rounded away again, so nothing can be said of epochs in between."""
+    others = {row.epoch: row for row in of_b}
+    last_equal = None
+    for row in of_a:
+        if row.epoch not in others:
+            continue
+        difference = _compare(artifacts, row, others[row.epoch])
+        if difference is not None:
+            return CheckpointDifference(epoch=row.epoch, last_equal=last_equal, difference=difference)
+        last_equal = row.epoch
+    return None
+
+
+def _compare(artifacts: ArtifactStore, a: Artifact, b: Artifact) -> TensorDifference | None:
+    if a.sha256 == b.sha256:
+        return None
+    try:
+        of_a, of_b = (tensors.read(artifacts.read(row.path, row.sha256)) for row in (a, b))
+    except (ArtifactDamaged, ValueError):
+        return None  # a running job removes its older ones
+    return tensors.first_difference(of_a, of_b)

@@ -1,0 +1,36 @@
+"""The result of an equal job for a new one, at its submission."""
+
+from __future__ import annotations
+
+from service.datasets.builtins import reference_classifier_sha256
+from service.jobs import worker_registry
+from service.jobs.reuse import copies, sources
+from service.jobs.reuse.copies import Copied
+from service.jobs.submissions import Submission
+from service.runtime.failpoints import reach
+from service.spec.schema import Kind
+from service.storage.artifacts import ArtifactDamaged, ArtifactStore
+from service.storage.database import Database
+
+
+def whole_result(database: Database, artifacts: ArtifactStore, new: Submission, new_id: str) -> Copied | None:
+    """What a new job takes over, its files being in its folder; ``None`` if it must be trained.
+
+    Compared is what a worker that is alive now would record as the job's provenance.
+    """
+    spec = new.resolved
+    judge = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None
+    with database.read() as session:
+        wanted = [
+            provenance | {"dataset": new.dataset_sha256} | ({"judge": judge} if judge else {})
+            for provenance in worker_registry.provenances(session)
+        ]
+        source = sources.find(session, spec, wanted, owner=new.owner, whole_only=True)
+        if source is None:
+            return None
+        try:
+            files = artifacts.copy_all(sources.files_of(session, source), job_id=new_id, lease=0)
+        except (ArtifactDamaged, OSError):
+            return None  # the worker looks for another, or trains
+        reach("reuse_stored")
+        return copies.read(session, source, files)

@@ -1,0 +1,47 @@
+"""Store what an investigation of two jobs has found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.jobs import events, leases, transitions
+from service.jobs.events import EventType
+from service.jobs.leases import Claim
+from service.jobs.queries import lookup
+from service.runtime.failpoints import reach
+from service.states import Status
+from service.storage.artifacts import ArtifactKind
+from service.storage.database import Database
+from service.storage.tables import Artifact, Epoch, Job
+
+
+def read_jobs(database: Database, held: Claim) -> list[tuple[Job, dict[int, Epoch], dict[int, Artifact]]]:
+    """The two jobs of an investigation, each with its epochs and its checkpoints by epoch.
+
+    Raises:
+        JobNotFound: one was deleted.
+    """
+    with database.read() as session:
+        asked = lookup.get(session, held.job_id).investigation or {}
+        return [_read_job(session, asked[side]) for side in ("a", "b")]
+
+
+def _read_job(session: Session, job_id: str) -> tuple[Job, dict[int, Epoch], dict[int, Artifact]]:
+    rows = {row.epoch: row for row in lookup.epochs(session, job_id)}
+    kept = {row.epoch: row for row in lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)}
+    return lookup.get(session, job_id), rows, kept
+
+
+def conclude(database: Database, held: Claim, found: Mapping[str, Any], sentence: str) -> None:
+    """End an investigation."""
+    with database.write() as session:
+        job = leases.guard(session, held)
+        job.investigation = {**(job.investigation or {}), "found": dict(found), "sentence": sentence}
+        job.step = job.steps
+        session.flush()
+        events.append(session, job.id, [(EventType.LOG, {"level": "info", "code": "found", "message": sentence})])
+        transitions.finish(session, job, Status.SUCCEEDED, reason="done")
+        reach("concluding")

@@ -1,0 +1,36 @@
+"""In which epoch two results begin to differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.jobs import commits
+from service.storage.tables import Epoch, Job
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDifference:
+    """The first epoch in which two jobs differ, and in what."""
+
+    epoch: int
+    differs: list[str]
+    """Metrics, ``samples``, ``weights``, or ``test scores``."""
+
+
+def first_difference(a: Job, b: Job, of_a: Sequence[Epoch], of_b: Sequence[Epoch]) -> EpochDifference | None:
+    """Compare the epochs that both jobs have; the rest of the result, if both have as many."""
+    found = {row.epoch: row for row in of_b}
+    for row in of_a:
+        other = found.get(row.epoch)
+        if other is None:
+            continue
+        differs = commits.differing(row.metrics, other.metrics)
+        if row.samples_digest and other.samples_digest and row.samples_digest != other.samples_digest:
+            differs.append("samples")
+        if differs:
+            return EpochDifference(row.epoch, differs)
+    is_comparable = a.epoch == b.epoch and a.result_digest and b.result_digest
+    if is_comparable and a.result_digest != b.result_digest:
+        return EpochDifference(a.epoch, ["weights" if a.test_scores == b.test_scores else "test scores"])
+    return None

@@ -1,0 +1,127 @@
+"""What a job takes over from another one, read before the transaction that stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+from sqlalchemy.orm import Session
+
+from service.jobs.events import EventType
+from service.jobs.extremes import extended
+from service.jobs.queries import lookup
+from service.jobs.reuse.sources import Source
+from service.states import Status
+from service.storage import artifact_rows
+from service.storage.artifacts import StoredFile
+from service.storage.tables import ARTIFACTS, EPOCHS, EVENTS, Artifact, Epoch, Event
+
+_OF_AN_EPOCH: Final = (EventType.METRICS, EventType.SAMPLE, EventType.CHECKPOINT, EventType.HEALTH)
+_OF_THE_END: Final = ("tested", "stopped_early")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """Epochs of another job, with their files and events, ready to be stored."""
+
+    source: Source
+    epochs: Sequence[Epoch]
+    events: Sequence[Event]
+    files: Sequence[StoredFile]
+    """In the new job's folder already."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The columns of the new job's row that change."""
+        source, job = self.source, self.source.job
+        extremes: dict[str, Any] = {}
+        for row in self.epochs:
+            extremes = extended(extremes, row.metrics, row.epoch)
+        values = {
+            "reused_from": job.id,
+            "reused_epochs": source.epochs,
+            "epoch": source.epochs,
+            "step": self.epochs[-1].step,
+            "metrics": self.epochs[-1].metrics,
+            "extremes": extremes,
+            "best_epoch": source.best_epoch,
+            "health": _health(self.events),
+            "size_bytes": sum(file.size_bytes for file in self.files),
+        }
+        if source.is_whole:
+            values |= {
+                "status": Status.SUCCEEDED,
+                "steps": job.steps,
+                "step": job.step,
+                "provenance": job.provenance,
+                "test_scores": job.test_scores,
+                "stopped_early": job.stopped_early,
+                "result_digest": job.result_digest,
+            }
+        return values
+
+    @property
+    def event_count(self) -> int:
+        """Number of events that ``store`` inserts."""
+        return 1 + len(self.events)
+
+    def store(self, connection: Connection, job_id: str, *, lease: int, after: int, now: int) -> None:
+        """Insert the epochs, the rows of files, and the events behind the one with number ``after``. The job's row
+        exists and is locked; the caller sets its ``values`` and ``last_seq``."""
+        own = {"job_id": job_id, "lease": lease}
+        connection.execute(EPOCHS.insert(), [_values(row) | own | {"finished_ms": now} for row in self.epochs])
+        rows = [artifact_rows.create(job_id, file, lease=lease) for file in self.files]
+        if rows:
+            connection.execute(ARTIFACTS.insert(), [_values(row) | {"created_ms": now} for row in rows])
+        ids = {(row.kind, row.epoch): row.id for row in rows}
+        told: list[tuple[str, dict[str, Any]]] = [(EventType.LOG, self._told())]
+        for event in self.events:
+            artifact = ids.get((event.type, event.data.get("epoch", 0)))
+            told.append((event.type, event.data | ({"artifact": artifact} if artifact else {})))
+        connection.execute(
+            EVENTS.insert(),
+            [
+                {"job_id": job_id, "seq": seq, "type": kind, "data": data, "created_ms": now}
+                for seq, (kind, data) in enumerate(told, after + 1)
+            ],
+        )
+
+    def _told(self) -> dict[str, Any]:
+        epochs, job_id = self.source.epochs, self.source.job.id
+        message = f"{epochs} epoch{'s' if epochs > 1 else ''} taken over from {job_id}"
+        return {"level": "info", "code": "reused", "message": message, "job": job_id, "epochs": epochs}
+
+
+def read(session: Session, source: Source, files: Sequence[StoredFile]) -> Copied:
+    """What is to be taken over.
+
+    Args:
+        files: copies of ``sources.files_of``, in the new job's folder.
+    """
+    rows = [row for row in lookup.epochs(session, source.job.id) if row.epoch <= source.epochs]
+    query = select(Event).where(Event.job_id == source.job.id, Event.type.in_([*_OF_AN_EPOCH, EventType.LOG]))
+    told = [event for event in session.scalars(query.order_by(Event.seq)) if _belongs(event, source)]
+    return Copied(source=source, epochs=rows, events=told, files=files)
+
+
+def _belongs(event: Event, source: Source) -> bool:
+    if event.type == EventType.LOG:
+        return source.is_whole and event.data.get("code") in _OF_THE_END
+    return bool(event.data["epoch"] <= source.epochs)
+
+
+def _values(row: Epoch | Artifact) -> dict[str, Any]:
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
+
+
+def _health(told: Sequence[Event]) -> list[dict[str, Any]]:
+    """The findings that are left after the events."""
+    found: list[dict[str, Any]] = []
+    for event in told:
+        if event.type == EventType.HEALTH:
+            one = {name: value for name, value in event.data.items() if name not in ("state", "since")}
+            one["epoch"] = event.data["since"]
+            found = [*found, one] if event.data["state"] == "found" else [other for other in found if other != one]
+    return found

@@ -1,0 +1,133 @@
+"""Find the job whose epochs a new job may take over: same spec, code, processor kind, NumPy and data, so same bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.jobs import events
+from service.jobs.events import EventType
+from service.jobs.queries import lookup
+from service.spec.prefixes import is_independent_of_length, is_the_same_anywhere, prefix_hash
+from service.spec.schema import Reuse, Spec
+from service.spec.validation import read_resolved, spec_hash
+from service.states import Status
+from service.storage.artifacts import ArtifactKind, StoredFile
+from service.storage.tables import Job
+
+_MAX_CANDIDATES: Final = 100
+_NOT_COMPARED: Final = {"preprocessing"}
+"""Follows from spec, data and code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A job, and how far it can be taken over."""
+
+    job: Job
+    epochs: int
+    best_epoch: int | None
+    """The best of these epochs."""
+    is_whole: bool
+    """Whether its result is taken over, too."""
+
+
+def find(
+    session: Session,
+    spec: Spec,
+    provenances: Sequence[Mapping[str, Any]],
+    *,
+    owner: str | None,
+    whole_only: bool = False,
+) -> Source | None:
+    """The job from which most epochs can be taken over; ``None`` if there is none.
+
+    Args:
+        spec: of the new job; its ``reuse`` says what may be taken over.
+        provenances: those under which the new job could be trained.
+        owner: of the new job; jobs of others are not looked at.
+        whole_only: look for whole results only.
+    """
+    if spec.reuse is Reuse.NEVER or not provenances:
+        return None
+    found = [
+        source
+        for job in _candidates(session, spec, owner)
+        if any(_equal(job.provenance, provenance) for provenance in provenances)
+        for source in _sources(session, spec, job, whole_only=whole_only or spec.reuse is Reuse.EXACT)
+    ]
+    return max(found, key=lambda source: (source.is_whole, source.epochs), default=None)
+
+
+def is_verified(job_id: str, share: float) -> bool:
+    """Whether a job is one of the share that retrains an epoch of what it takes over. Decided by the id, so that all
+    processes agree."""
+    return int(hashlib.sha256(job_id.encode()).hexdigest()[:13], 16) < share * 16**13
+
+
+def _candidates(session: Session, spec: Spec, owner: str | None) -> Sequence[Job]:
+    query = select(Job).where(
+        Job.prefix_hash == prefix_hash(spec),
+        Job.finished_ms.is_not(None),
+        Job.reusable,
+        Job.epoch > 0,
+        Job.start_epoch == 0,
+        Job.owner.is_(None) if owner is None else Job.owner == owner,
+    )
+    trained_first = (Job.reused_from.is_not(None), Job.finished_ms.desc(), Job.id)
+    return session.scalars(query.order_by(*trained_first).limit(_MAX_CANDIDATES)).all()
+
+
+def _equal(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    if before is None or "code" not in before or now.get("dataset") is None:
+        return False
+    names = {*before, *now} - _NOT_COMPARED
+    return all(name in before and name in now and before[name] == now[name] for name in names)
+
+
+def _sources(session: Session, spec: Spec, job: Job, *, whole_only: bool) -> Iterator[Source]:
+    """What can be taken over of a job with equal epochs."""
+    kept = {row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)}
+    same_spec = job.spec_hash == spec_hash(spec)
+    if same_spec and job.status == Status.SUCCEEDED and job.result_digest and job.epoch in kept:
+        yield Source(job, job.epoch, job.best_epoch, is_whole=True)
+        return
+    if whole_only or not (same_spec or is_independent_of_length(spec)):
+        return
+    before = read_resolved(job.resolved)
+    ends = {job.epoch, spec.epochs} if job.stopped_early is None else {spec.epochs}
+    for epoch in sorted(kept, reverse=True):
+        if epoch > spec.epochs or (epoch in ends and not is_the_same_anywhere(before, epoch)):
+            continue
+        best = _best_until(session, job, epoch)
+        if best is None or best in kept:
+            yield Source(job, epoch, best, is_whole=False)
+            return
+
+
+def _best_until(session: Session, job: Job, epoch: int) -> int | None:
+    """The best of the first epochs; each had a checkpoint when it was the best."""
+    told = events.of_type(session, job.id, EventType.CHECKPOINT)
+    return max((event.data["epoch"] for event in told if event.data.get("best") and event.data["epoch"] <= epoch),
+               default=None)  # fmt: skip
+
+
+def files_of(session: Session, source: Source) -> Sequence[StoredFile]:
+    """The files that belong to the epochs."""
+    return [
+        StoredFile(
+            kind=ArtifactKind(row.kind),
+            epoch=row.epoch,
+            path=row.path,
+            name=row.name,
+            size_bytes=row.size_bytes,
+            sha256=row.sha256,
+        )
+        for row in lookup.artifacts(session, source.job.id)
+        if row.kind in (ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE) and row.epoch <= source.epochs
+    ]

@@ -1,0 +1,96 @@
+"""A running job takes over epochs of an earlier one, under its lease."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from service.jobs import events, leases, transitions
+from service.jobs.events import EventType
+from service.jobs.leases import Claim
+from service.jobs.reuse import copies, sources
+from service.jobs.reuse.copies import Copied
+from service.jobs.reuse.sources import Source
+from service.runtime.failpoints import reach
+from service.spec.schema import Spec
+from service.states import Status
+from service.storage.artifacts import ArtifactStore
+from service.storage.database import Database, now_ms
+from service.storage.tables import Job
+
+
+class Outcome(StrEnum):
+    """What became of the job."""
+
+    GOES_ON = "goes on"
+    HELD = "held"
+    SUCCEEDED = "succeeded"
+
+
+def find(database: Database, held: Claim, spec: Spec, provenance: Mapping[str, Any]) -> Source | None:
+    """The job from which a running one can take over epochs."""
+    with database.read() as session:
+        owner = session.scalar(select(Job.owner).where(Job.id == held.job_id))
+        return sources.find(session, spec, [provenance], owner=owner)
+
+
+def copy(database: Database, held: Claim, source: Source, artifacts: ArtifactStore) -> Copied:
+    """Copy the files, and read all else.
+
+    Raises:
+        ArtifactDamaged: a file cannot be read.
+    """
+    with database.read() as session:
+        files = artifacts.copy_all(sources.files_of(session, source), job_id=held.job_id, lease=held.lease)
+        return copies.read(session, source, files)
+
+
+def store(database: Database, held: Claim, copied: Copied, *, then: Callable[[Session, Job], None]) -> Outcome:
+    """Store what is taken over; a whole result ends the job.
+
+    Args:
+        then: what else belongs to a transaction in which a job pauses or ends.
+    """
+    with database.write() as session:
+        job = leases.guard(session, held)
+        if job.reused_from is not None:  # done before, in a transaction whose response was lost
+            return Outcome.GOES_ON
+        for name, value in copied.values.items():
+            if name not in ("status", "provenance"):
+                setattr(job, name, value)
+        after = job.last_seq
+        job.last_seq += copied.event_count
+        session.flush()
+        now = session.scalar(select(now_ms())) or 0
+        copied.store(session.connection(), job.id, lease=held.lease, after=after, now=now)
+        outcome = Outcome.GOES_ON
+        if copied.source.is_whole:
+            transitions.finish(session, job, Status.SUCCEEDED, reason="reused")
+            outcome = Outcome.SUCCEEDED
+        elif job.hold_epoch is not None and job.epoch >= job.hold_epoch:
+            leases.hold(session, job)
+            outcome = Outcome.HELD
+        if outcome is not Outcome.GOES_ON:
+            session.flush()
+            then(session, job)
+        reach("reusing")
+        return outcome
+
+
+def disable(database: Database, held: Claim, source: Source, message: str) -> None:
+    """Record that a job's epochs could not be repeated: nothing takes them over any more."""
+    told = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message}
+    with database.write() as session:
+        leases.guard(session, held)
+        events.append(session, held.job_id, [(EventType.LOG, told | {"job": source.job.id})])
+        # What was taken over from it, or what it took over itself, has the same bits.
+        origins = {source.job.id, source.job.reused_from}
+        suspects = select(Job.id).where((Job.id.in_(origins)) | (Job.reused_from == source.job.id))
+        for job_id in session.scalars(suspects.order_by(Job.id)).all():
+            session.execute(update(Job).where(Job.id == job_id).values(reusable=False))
+            if job_id != held.job_id:
+                events.append(session, job_id, [(EventType.LOG, told | {"job": source.job.id})])

@@ -1,0 +1,34 @@
+"""Trainings of different length that have their first epochs in common."""
+
+from __future__ import annotations
+
+import hashlib
+
+from service.spec.schema import ClassifierSpec, Constant, GanSpec, Schedule, Spec, Step
+from service.spec.validation import NOT_HASHED, canonical
+
+
+def prefix_hash(spec: Spec) -> str:
+    """SHA-256 over everything that changes what is computed, except for the number of epochs."""
+    document = spec.model_dump(mode="json", exclude={*NOT_HASHED, "epochs"})
+    return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
+
+
+def is_independent_of_length(spec: Spec) -> bool:
+    """Whether an epoch has the same bits, however many follow: no schedule stretches over the whole run."""
+    return all(isinstance(schedule, Constant | Step) for schedule in _schedules(spec))
+
+
+def is_the_same_anywhere(spec: Spec, epoch: int) -> bool:
+    """Whether an epoch is recorded alike as the last one and as any other.
+
+    A last epoch always has samples and scores, another one only when they are due.
+    """
+    due = epoch % spec.samples.every_epochs == 0
+    return due and (isinstance(spec, ClassifierSpec) or epoch % spec.health.every_epochs == 0)
+
+
+def _schedules(spec: Spec) -> list[Schedule]:
+    if isinstance(spec, GanSpec):
+        return [network.schedule or spec.schedule for network in (spec.generator, spec.discriminator)]
+    return [spec.schedule]

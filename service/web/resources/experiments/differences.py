@@ -1,0 +1,58 @@
+"""Why two jobs have different results."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import Blueprint, Response
+
+from service.application import differences
+from service.jobs.changes import Investigation
+from service.web import requests
+from service.web.endpoints import endpoint
+from service.web.middleware.guard import actor
+from service.web.middleware.problems import Problem
+from service.web.resources.jobs.jobs import submitted_job
+from service.web.schemas.experiments.differences import DifferenceQuery, DifferencesAnswer
+from service.web.schemas.jobs import JobDetail
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("differences", __name__)
+
+TAG: Final = "Experiments"
+
+
+@blueprint.get("/differences")
+@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, problems=("job_not_found",))
+def show(query: DifferenceQuery) -> DifferencesAnswer:
+    """Show in what two jobs differ: spec, data, provenance, and the first epoch with other results.
+
+    `checkpoint` is the first epoch of which both kept a checkpoint with other tensors, with the first element that
+    differs. Nothing is trained.
+    """
+    found = differences.find(services().database, services().artifacts, query.a, query.b, owner=owner())
+    return DifferencesAnswer.of(found)
+
+
+@blueprint.post("/differences")
+@endpoint(
+    TAG,
+    JobDetail,
+    status=201,
+    headers=("Idempotency-Key",),
+    document=Investigation,
+    problems=("job_not_found", "not_comparable", "idempotency_conflict", "quota_exceeded"),
+)
+def investigate(document: Any) -> Response:
+    """Find the batch, tensor and element in which two jobs part: submit a job that trains both again.
+
+    Both are trained side by side by a worker, from the last checkpoints of one epoch that are equal, until their
+    weights differ or a stored result is not what its training gives. `investigation` of the new job has the answer.
+    """
+    try:
+        made = differences.request(
+            services().jobs, document, by=actor(), idempotency=requests.idempotency_key(document)
+        )
+    except differences.Alike as error:
+        raise Problem("not_comparable", str(error)) from error
+    return submitted_job(made)

@@ -1,0 +1,46 @@
+"""The confusion matrix on the page of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from service.storage.tables import Epoch, Job
+from service.web.inference.loading import class_names
+from service.web.schemas.inference import ConfusionMatrix
+
+_HEATS: Final = 5
+_FEW_CLASSES: Final = 12
+"""A matrix with at most this many classes fits on a phone."""
+
+
+def represent(job: Job, last: Epoch | None) -> dict[str, Any] | None:
+    """The matrix and scores of the last epoch, with a tint for each cell."""
+    if last is None or last.confusion is None:
+        return None
+    names = class_names(job, len(last.confusion))
+    rows = [
+        {"index": actual, "name": names[actual], "cells": _cells(actual, counts, names)}
+        for actual, counts in enumerate(last.confusion)
+    ]
+    scores = ConfusionMatrix.of(last.epoch, names, last.confusion)
+    return {
+        "epoch": last.epoch,
+        "names": names,
+        "rows": rows,
+        "is_small": len(names) <= _FEW_CLASSES,
+        "scores": scores,
+        "total": sum(map(sum, last.confusion)),
+    }
+
+
+def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    # Mistakes have a scale of their own: next to correct predictions, none would be visible.
+    most = max((count for predicted, count in enumerate(counts) if predicted != actual), default=0)
+    cells = []
+    for predicted, count in enumerate(counts):
+        right = predicted == actual
+        share = count / (sum(counts) if right else max(most, 5)) if count else 0.0
+        heat = 0 if not count else max(1, round(_HEATS * share))
+        cells.append({"count": count, "right": right, "heat": heat, "name": names[predicted]})
+    return cells

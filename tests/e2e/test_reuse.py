@@ -1,0 +1,89 @@
+"""Reuse on the whole service: what a person waits for, and what is not trained again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from service.cli import main
+from service.client import Client
+from service.local import LocalStack
+from service.runtime.settings import Settings
+
+SPEC: dict[str, Any] = {
+    "kind": "classifier",
+    "epochs": 2,
+    "schedule": "constant",
+    "layers": [{"units": 10, "activation": "softmax"}],
+    "samples": {"count": 9},
+}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    home = tmp_path_factory.mktemp("home")
+    environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_VERIFY_REUSED": "0"}
+    with LocalStack(Settings.from_env(environ, cores=1)) as running, Client(running.url) as made:
+        yield made
+
+
+def test_the_same_spec_is_answered_at_once_with_the_same_digest(client: Client, tmp_path: Path) -> None:
+    first = client.submit(SPEC).wait(timeout_s=60)
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        again = client.submit(SPEC | {"reuse": "exact"})
+        took.append(time.perf_counter() - began)
+        assert (again.status, again.result_digest, again.reused_from) == ("succeeded", first.result_digest, first.id)
+    assert min(took) < 0.2
+    assert again.history()["series"] == first.history()["series"]
+    first.delete()
+    assert again.download_checkpoint("best", tmp_path).stat().st_size > 0
+    assert [event.type for event in again.events()][-1] == "end"
+
+
+@pytest.mark.slow
+def test_epochs_5_to_50_train_50_epochs(client: Client) -> None:
+    lengths = range(5, 51, 5)
+    alone = [client.submit(SPEC | {"epochs": length, "seed": 3}) for length in lengths]
+    digests = [job.wait(timeout_s=300).result_digest for job in alone]
+    for job in alone:
+        job.delete()
+    together = [
+        client.submit(SPEC | {"epochs": length, "seed": 3, "reuse": "prefix"}).wait(timeout_s=300) for length in lengths
+    ]
+    assert [job.result_digest for job in together] == digests
+    assert sum(job.epochs - job["reused_epochs"] for job in together) == 50
+
+
+def test_why_and_bisect_on_the_command_line(client: Client) -> None:
+    rates = {"first": 0.05, "second": 0.1}
+    made = {
+        name: client.submit(SPEC | {"name": name, "optimizer": {"name": "sgd", "learning_rate": rate}})
+        for name, rate in rates.items()
+    }
+    for job in made.values():
+        job.wait(timeout_s=60)
+    run = CliRunner()
+    result = run.invoke(main, ["why", "first", "second", "--replay", "--server", client.server])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("Epoch 1 is the first that differs, in ")
+    assert "spec optimizer.learning_rate\t0.05 and 0.1" in lines
+    assert lines[-1].startswith("The jobs part in epoch 1, batch 1 of ")
+    told = json.loads(run.invoke(main, ["why", "first", "second", "--json", "--server", client.server]).stdout)
+    assert told["replay"] is None, "settings explain it"
+    options = ["bisect", "first", "--metric", "val_accuracy", "--below", "1", "--server", client.server]
+    result = run.invoke(main, options)
+    assert result.exit_code == 0, result.output
+    assert "epoch 1 is the first bad one" in result.stdout
+    options[5] = "0"
+    result = run.invoke(main, options)
+    assert result.exit_code == 1
+    assert "which is not below 0" in result.stderr

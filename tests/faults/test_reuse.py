@@ -1,0 +1,392 @@
+"""A job takes over what an earlier one has computed, with the same bits, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from service.access.audit import Actor
+from service.application.jobs import Jobs
+from service.application.specs import SpecChecks
+from service.datasets.repository import DatasetRepository
+from service.jobs import actions, events, worker_registry
+from service.jobs.queries import lookup
+from service.jobs.submissions import IdempotencyKey
+from service.runtime import failpoints
+from service.states import Status
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import AuditEntry, Epoch, Event, Job, Worker
+from tests.faults.conftest import InProcess
+from workers.training import code, provenance
+
+IRIS = {"kind": "classifier", "dataset": "iris", "epochs": 5, "schedule": {"name": "constant"}}
+
+
+@pytest.fixture(autouse=True)
+def _no_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default checks one in a hundred."""
+    monkeypatch.setenv("TAPELINE_VERIFY_REUSED", "0")
+
+
+def train(process: InProcess, **spec: Any) -> Job:
+    job_id = process.submit(**{"schedule": {"name": "constant"}} | spec)
+    assert process.train() == "succeeded"
+    return process.workers.job(job_id)
+
+
+def result(process: InProcess, job: Job) -> list[Any]:
+    """All that must be as if the job had been trained alone."""
+    with process.database.read() as session:
+        rows = lookup.epochs(session, job.id)
+        files = lookup.artifacts(session, job.id)
+        assert job.size_bytes == sum(row.size_bytes for row in files)
+        for file in files:
+            process.artifacts.read(file.path, file.sha256)
+        assert all(file.path.startswith(f"{job.id}/") for file in files)
+        told = [(event.type, event.data["epoch"]) for event in events.read(session, job.id) if "epoch" in event.data]
+    return [
+        job.status, job.result_digest, job.best_epoch, job.metrics, job.extremes, job.epoch, job.step, job.steps,
+        [(row.epoch, row.step, row.metrics, row.confusion, row.samples_digest) for row in rows],
+        {(file.kind, file.epoch) for file in files},
+        [(kind, epoch) for kind, epoch in told if kind in ("metrics", "sample", "checkpoint")],
+    ]  # fmt: skip
+
+
+def trained_epochs(process: InProcess, job: Job) -> int:
+    with process.database.read() as session:
+        query = select(func.count()).select_from(Epoch).where(Epoch.job_id == job.id, Epoch.epoch > job.reused_epochs)
+        return session.scalar(query) or 0
+
+
+@pytest.mark.parametrize("reuse", ["exact", "prefix"])
+def test_an_equal_job_takes_over_the_whole_result(process: InProcess, reuse: str) -> None:
+    first = train(process)
+    again = train(process, reuse=reuse, name="another name", tags=["a"])
+    assert (again.reused_from, again.reused_epochs) == (first.id, 3)
+    assert result(process, again) == result(process, first)
+    log = process.workers.log(again.id)
+    assert [event.type for event in log if event.type in ("status", "end")] == ["status"] * 3 + ["end"]
+    assert log[-1].data["result_digest"] == first.result_digest
+    process.check(None)
+
+
+def test_without_the_field_everything_is_trained(process: InProcess) -> None:
+    train(process)
+    assert train(process).reused_from is None
+
+
+def test_epochs_of_shorter_jobs_are_not_trained_again(process: InProcess) -> None:
+    lengths = [2, 4, 6]
+    alone = [train(process, epochs=epochs, seed=1) for epochs in lengths]
+    for job in alone:
+        forget(process, job)
+    together = [train(process, epochs=epochs, seed=1, reuse="prefix") for epochs in lengths]
+    assert [trained_epochs(process, job) for job in together] == [2, 2, 2]
+    assert [job.reused_from for job in together] == [None, together[0].id, together[1].id]
+    assert [result(process, job) for job in together] == [result(process, job) for job in alone]
+    process.check(None)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"schedule": {"name": "step", "at_epochs": [2], "factor": 0.5}},
+        {"early_stopping": {"metric": "train_loss", "patience": 1, "min_delta": 0.2}, "epochs": 2},
+        {"average_decay": 0.9, "optimizer": {"name": "adam", "learning_rate": 0.001}},
+        {"accumulate": 2, "checkpoint": {}},
+    ],
+)
+def test_what_goes_on_has_the_bits_of_a_training_alone(process: InProcess, more: dict[str, Any]) -> None:
+    longer = more | {"epochs": 5}
+    alone = train(process, **longer)
+    forget(process, alone)
+    short = train(process, **more)
+    job = train(process, **longer, reuse="prefix")
+    assert (job.reused_from, job.reused_epochs) == (short.id, short.epoch)
+    assert result(process, job)[:-2] == result(process, alone)[:-2]
+
+
+GAN: dict[str, Any] = {
+    "kind": "gan",
+    "dataset": {"name": "few", "scale": [-1, 1]},
+    "batch_size": 85,
+    "latent": {"dim": 8},
+    "generator": {"layers": [{"units": 16, "activation": "relu"}, {"units": 784, "activation": "tanh"}]},
+    "discriminator": {"layers": [{"units": 16, "activation": "relu"}, {"units": 1, "activation": "sigmoid"}]},
+    "schedule": {"name": "constant"},
+    "samples": {"count": 4},
+}
+
+
+@pytest.mark.parametrize(("every_epochs", "reused"), [(1, 2), (5, 0)])
+def test_a_gan_goes_on_where_scores_are_due(process: InProcess, every_epochs: int, reused: int) -> None:
+    spec = GAN | {"health": {"every_epochs": every_epochs}}
+    found = []
+    for more in ({"epochs": 4}, {"epochs": 2}, {"epochs": 4, "reuse": "prefix"}):
+        process.accepted.append(process.workers.store(spec | more))
+        assert process.train() == "succeeded"
+        found.append(process.workers.job(process.accepted[-1]))
+        if more == {"epochs": 4}:
+            forget(process, found[0])
+    alone, _, job = found
+    assert job.reused_epochs == reused
+    assert result(process, job)[:-2] == result(process, alone)[:-2]
+
+
+@pytest.mark.parametrize("name", ["cosine", "one_cycle"])
+def test_a_schedule_over_the_whole_run_is_trained_from_the_start(process: InProcess, name: str) -> None:
+    train(process, epochs=2, schedule={"name": name})
+    assert train(process, epochs=3, schedule={"name": name}, reuse="prefix").reused_from is None
+
+
+def test_an_epoch_with_more_than_its_due_is_not_gone_on_from(process: InProcess) -> None:
+    """The last epoch of the shorter job has samples; alone, the longer one would have none of that epoch."""
+    often = {"samples": {"count": 4, "every_epochs": 2}, "checkpoint": {"keep_last": 9}}
+    alone = train(process, epochs=5, **often)
+    forget(process, alone)
+    train(process, epochs=3, **often)
+    job = train(process, epochs=5, reuse="prefix", **often)
+    assert job.reused_epochs == 2
+    assert job.result_digest == alone.result_digest
+
+
+def test_a_cancelled_job_is_gone_on_from_whatever_its_schedule(process: InProcess) -> None:
+    cosine = {"schedule": {"name": "cosine"}}
+    alone = train(process, **cosine)
+    forget(process, alone)
+    stopped = process.submit(**cosine)
+    process.die("epoch_committed.2")
+    actions.cancel(process.database, stopped)
+    job = train(process, reuse="prefix", **cosine)
+    assert (job.reused_from, job.reused_epochs) == (stopped, 2)
+    assert result(process, job)[:-1] == result(process, alone)[:-1]
+
+
+def forget(process: InProcess, job: Job) -> None:
+    with process.database.write() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(reusable=False))
+
+
+def test_another_numpy_processor_or_code_misses(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(process)
+    machine = dict(provenance.machine())
+    for other in ({"numpy": "0.0.1"}, {"simd": []}, {"blas": ["none"]}, {"threads": 7}):
+        with monkeypatch.context() as patched:
+            patched.setattr(provenance, "machine", lambda changed=machine | other: changed)
+            assert train(process, reuse="prefix").reused_from is None
+    changed = code.digest_of(edited_tree(process.workers.home))
+    with monkeypatch.context() as patched:
+        patched.setattr(code, "digest", lambda: changed)
+        assert train(process, reuse="prefix").reused_from is None
+    assert train(process, reuse="prefix").reused_from is not None
+
+
+def edited_tree(home: Path) -> Path:
+    """The code with one line of the engine changed."""
+    root = Path(code.__file__).parents[2]
+    for name in code.DECIDES_BITS:
+        for path in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
+            target = home / "tree" / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    sgd = home / "tree" / "engine/optim/sgd.py"
+    sgd.write_text(sgd.read_text() + "\n\nEDITED = 1\n")
+    return home / "tree"
+
+
+def test_other_data_another_owner_and_a_fork_miss(process: InProcess) -> None:
+    first = train(process)
+    with process.database.write() as session:
+        row = session.get_one(Job, first.id)
+        row.provenance = {**(row.provenance or {}), "dataset": "sha256:other"}
+    assert train(process, reuse="exact").reused_from is None
+    second = train(process, seed=1)
+    with process.database.write() as session:
+        session.get_one(Job, second.id).owner = "somebody"
+    assert train(process, seed=1, reuse="exact").reused_from is None
+    third = train(process, seed=2)
+    with process.database.write() as session:
+        session.get_one(Job, third.id).start_epoch = 1
+    assert train(process, seed=2, reuse="exact").reused_from is None
+
+
+def test_a_job_whose_source_is_deleted_is_complete(process: InProcess) -> None:
+    first = train(process)
+    before = result(process, first)
+    again = train(process, reuse="exact")
+    actions.remove(process.database, first.id)
+    process.artifacts.remove_job(first.id)
+    process.accepted.remove(first.id)
+    assert result(process, process.workers.job(again.id)) == before
+    third = train(process, reuse="exact")
+    assert third.reused_from == again.id
+    process.check(None)
+
+
+def test_a_damaged_file_of_the_source_is_not_taken_over(process: InProcess) -> None:
+    first = train(process)
+    with process.database.read() as session:
+        file = lookup.artifacts(session, first.id, ArtifactKind.CHECKPOINT)[-1]
+    path = process.artifacts.root / file.path
+    path.write_bytes(path.read_bytes()[:-1])
+    again = train(process, reuse="exact")
+    assert (again.reused_from, again.result_digest) == (None, first.result_digest)
+
+
+@pytest.mark.parametrize("place", ["file_renamed.sample", "reuse_stored", "reusing", "reused"])
+@pytest.mark.parametrize("epochs", [3, 4])
+def test_a_child_that_dies_while_it_takes_over_changes_nothing(process: InProcess, place: str, epochs: int) -> None:
+    alone = train(process, epochs=epochs)
+    if epochs > 3:
+        forget(process, alone)
+        train(process)
+    job_id = process.submit(epochs=epochs, reuse="prefix", schedule={"name": "constant"})
+    process.die(place)
+    if process.workers.job(job_id).status == Status.QUEUED:
+        assert process.train() == "succeeded"
+    job = process.workers.job(job_id)
+    assert job.reused_epochs == 3
+    assert result(process, job) == result(process, alone)
+    process.check(None)
+
+
+def test_a_share_is_checked_by_training_an_epoch_again(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(process)
+    monkeypatch.setenv("TAPELINE_VERIFY_REUSED", "1")
+    again = train(process, reuse="exact")
+    assert again.reused_from == first.id
+    assert "verified" in codes(process, again.id)
+
+
+@pytest.mark.parametrize("what", ["metrics", "samples", "weights"])
+def test_an_epoch_that_cannot_be_repeated_disables_the_entry(
+    process: InProcess, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    first = train(process)
+    expected = first.result_digest
+    copied = train(process, reuse="exact")
+    with process.database.write() as session:
+        row = session.get_one(Epoch, (first.id, 3))
+        if what == "metrics":
+            row.metrics = {**row.metrics, "train_loss": row.metrics["train_loss"] + 1e-9}
+        if what == "samples":
+            row.samples_digest = "sha256:other"
+    if what == "weights":
+        flip_a_bit(process, first.id, 3)
+    forget(process, copied)
+    with process.database.write() as session:
+        session.execute(update(Job).where(Job.id == copied.id).values(reusable=True, prefix_hash="another"))
+    monkeypatch.setenv("TAPELINE_VERIFY_REUSED", "1")
+    again = train(process, reuse="exact")
+    assert (again.reused_from, again.result_digest) == (None, expected)
+    assert "determinism_violation" in codes(process, again.id)
+    assert "determinism_violation" in codes(process, first.id)
+    assert not process.workers.job(first.id).reusable
+    assert not process.workers.job(copied.id).reusable
+    assert process.workers.job(again.id).reusable
+    assert train(process, reuse="exact").reused_from == again.id
+
+
+def codes(process: InProcess, job_id: str) -> list[str]:
+    with process.database.read() as session:
+        query = select(Event.data["code"].as_string()).where(Event.job_id == job_id, Event.type == "log")
+        return list(session.scalars(query))
+
+
+def flip_a_bit(process: InProcess, job_id: str, epoch: int) -> None:
+    """Flip the lowest bit of a weight, in a checkpoint that is as it should be otherwise."""
+    with process.database.write() as session:
+        (row,) = [row for row in lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT) if row.epoch == epoch]
+        path = process.artifacts.root / row.path
+        data = bytearray(path.read_bytes())
+        data[-4] ^= 1
+        path.unlink()  # the file may be that of another job, too
+        path.write_bytes(data)
+        row.sha256 = hashlib.sha256(data).hexdigest()
+
+
+def use_case(process: InProcess) -> Jobs:
+    """As a web process has it, while a worker like this process is alive."""
+    here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=provenance.of_any_job())
+    worker_registry.check_in(process.database, here)
+    repository = DatasetRepository(process.workers.settings, process.database)
+    specs = SpecChecks(database=process.database, datasets=repository)
+    woken: list[str] = []
+    return Jobs(database=process.database, artifacts=process.artifacts, specs=specs, wake_up=woken.append)
+
+
+def submitted(process: InProcess, jobs: Jobs, by: Actor | None = None, **more: Any) -> Job:
+    answer = jobs.submit(IRIS | more, by=by).answer
+    process.accepted.append(answer["id"])
+    return process.workers.job(answer["id"])
+
+
+@pytest.fixture
+def trained(process: InProcess) -> tuple[Jobs, Job]:
+    jobs = use_case(process)
+    first = submitted(process, jobs, Actor(owner="ana"))
+    assert process.train() == "succeeded"
+    return jobs, process.workers.job(first.id)
+
+
+def test_an_equal_job_has_its_result_when_it_is_submitted(process: InProcess, trained: tuple[Jobs, Job]) -> None:
+    jobs, first = trained
+    took = []
+    for _ in range(5):  # other tests share the processors
+        began = time.perf_counter()
+        again = submitted(process, jobs, Actor(owner="ana"), reuse="exact")
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.2
+    assert (again.status, again.reused_from) == (Status.SUCCEEDED, first.id)
+    assert (again.provenance, again.test_scores) == (first.provenance, first.test_scores)
+    assert result(process, again) == result(process, first)
+    assert again.last_seq == len(process.workers.log(again.id))
+    with process.database.read() as session:
+        row = session.scalars(select(AuditEntry).where(AuditEntry.subject == again.id)).one()
+        assert row.detail == {"reused_from": first.id}
+    process.check(None)
+
+
+def test_a_job_of_another_owner_is_not_reused(process: InProcess, trained: tuple[Jobs, Job]) -> None:
+    jobs, _ = trained
+    for by in (Actor(owner="ben"), None):
+        assert submitted(process, jobs, by, reuse="exact").status == Status.QUEUED
+
+
+def test_workers_of_another_kind_or_none_miss(process: InProcess, trained: tuple[Jobs, Job]) -> None:
+    jobs, _ = trained
+    other = provenance.of_any_job() | {"numpy": "0.0.1"}
+    for known in (other, None):
+        here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=known)
+        worker_registry.check_in(process.database, here)
+        assert submitted(process, jobs, Actor(owner="ana"), reuse="exact").status == Status.QUEUED
+
+
+@pytest.mark.parametrize("place", ["reuse_stored", "reusing"])
+def test_a_web_process_that_dies_while_it_submits_leaves_nothing(
+    process: InProcess, trained: tuple[Jobs, Job], place: str
+) -> None:
+    jobs, first = trained
+    process.arm(place)
+    with pytest.raises(failpoints.Abandoned):
+        submitted(process, jobs, Actor(owner="ana"), reuse="exact")
+    with process.database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 1
+    process.check(None)  # the files are removed as orphaned
+    assert submitted(process, jobs, Actor(owner="ana"), reuse="exact").reused_from == first.id
+
+
+def test_a_repeated_submission_gets_the_same_answer(process: InProcess, trained: tuple[Jobs, Job]) -> None:
+    jobs, _ = trained
+    document = IRIS | {"reuse": "exact"}
+    key = IdempotencyKey(key="mine", fingerprint="1")
+    once, twice = (jobs.submit(document, by=Actor(owner="ana"), idempotency=key) for _ in range(2))
+    assert once.answer == twice.answer
+    process.accepted.append(once.answer["id"])
+    assert {path.name for path in process.artifacts.root.glob("job_*")} == set(process.accepted)
+    process.check(None)

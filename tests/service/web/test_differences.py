@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+Train = Callable[..., str]
+
+
+@pytest.fixture
+def train(client: FlaskClient, worker: Any, submit: Callable[..., str]) -> Train:
+    """A job that ends with these losses, one for each epoch."""
+
+    def train(*losses: float, **spec: Any) -> str:
+        job_id = submit(client, epochs=len(losses), **spec)
+        worker.claim()
+        for epoch, loss in enumerate(losses, 1):
+            worker.epoch(epoch, metrics={"train_loss": loss})
+        worker.succeed()
+        return job_id
+
+    return train
+
+
+def differences(client: FlaskClient, a: str, b: str) -> Any:
+    return client.get("/differences", query_string={"a": a, "b": b})
+
+
+def test_spec_data_and_the_first_differing_epoch_are_named(client: FlaskClient, train: Train) -> None:
+    a = train(0.3, 0.2, 0.1, name="a", seed=1)
+    b = train(0.3, 0.25, 0.15, name="b", seed=2, tags=["x"])
+    found = differences(client, a, b).json
+    assert (found["a"], found["b"], found["compared_epochs"]) == (a, b, 3)
+    assert found["spec"] == [{"name": "/seed", "a": 1, "b": 2}]
+    assert (found["provenance"], found["dataset"], found["checkpoint"]) == ([], None, None)
+    assert found["epoch"] == {"epoch": 2, "differs": ["train_loss"]}
+    assert found["sentence"] == "Epoch 2 is the first that differs, in train_loss. The jobs differ in seed."
+
+
+def test_another_provenance_is_named(client: FlaskClient, train: Train, worker: Any) -> None:
+    from service.storage.tables import Job
+
+    a, b = train(0.3, 0.2), train(0.3, 0.1)
+    with worker.database.write() as session:
+        session.get_one(Job, b).provenance = {"numpy": "2.5", "threads": 1}
+    found = differences(client, a, b).json
+    assert found["provenance"] == [{"name": "numpy", "a": "2.4", "b": "2.5"}]
+    assert found["sentence"].endswith("The jobs differ in numpy in the provenance.")
+
+
+def test_an_unknown_job_is_404(client: FlaskClient, train: Train) -> None:
+    a = train(0.3)
+    for query in ({"a": a, "b": "job_none"}, {"a": "job_none", "b": a}):
+        response = client.get("/differences", query_string=query)
+        assert (response.status_code, response.json["code"]) == (404, "job_not_found")
+        assert client.post("/differences", json=query).status_code == 404
+    assert client.get("/differences", query_string={"a": a}).status_code == 400
+
+
+def test_jobs_that_differ_are_investigated_by_a_job(client: FlaskClient, train: Train) -> None:
+    a, b = train(0.3, 0.2, name="first"), train(0.3, 0.1, name="second", seed=1)
+    key = {"Idempotency-Key": "once"}
+    response = client.post("/differences", json={"a": a, "b": b}, headers=key)
+    assert response.status_code == 201
+    job = response.json
+    assert response.headers["Location"] == f"/jobs/{job['id']}"
+    assert (job["name"], job["status"]) == ("why first and second differ", "queued")
+    assert job["investigation"] == {"a": a, "b": b, "found": None, "sentence": None}
+    assert client.post("/differences", json={"a": a, "b": b}, headers=key).json == job
+    assert client.get(f"/jobs/{a}").json["investigation"] is None
+    assert client.get(f"/ui/jobs/{job['id']}").status_code == 200
+
+
+def test_equal_jobs_are_refused(client: FlaskClient, train: Train) -> None:
+    a, b = train(0.3, 0.2), train(0.3, 0.2, name="again")
+    assert differences(client, a, b).json["sentence"] == "No difference in 2 epochs."
+    response = client.post("/differences", json={"a": a, "b": b})
+    assert (response.status_code, response.json["code"]) == (409, "not_comparable")
+
+
+def test_faults_of_the_body_are_named_together(client: FlaskClient) -> None:
+    response = client.post("/differences", json={"a": 1, "c": "x"})
+    assert response.status_code == 422
+    assert {fault["pointer"] for fault in response.json["errors"]} == {"#/a", "#/b", "#/c"}

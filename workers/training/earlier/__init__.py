@@ -1,0 +1,1 @@
+"""Earlier jobs: take over their epochs, or train them again to compare."""

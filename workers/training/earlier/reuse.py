@@ -1,0 +1,123 @@
+"""Take over epochs of an earlier job, if the spec allows it; a share of them is checked by training an epoch again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from engine import BatchDone, CheckpointError, EngineError, EpochDone, GanTrainer, checkpoint
+from service.datasets import Dataset
+from service.datasets.tables.preprocessing import Preprocessing
+from service.errors import LeaseLost
+from service.jobs import commits
+from service.jobs.reuse.sources import Source, is_verified
+from service.jobs.reuse.takeover import Outcome
+from service.runtime.failpoints import reach
+from service.spec.schema import Reuse
+from service.spec.validation import read_resolved
+from service.storage.artifacts import ArtifactDamaged
+from service.storage.tables import Artifact, Epoch, Job
+from workers.lease_session import OutcomeUnknown
+from workers.training import build
+from workers.training.epochs import samples_of, weights_digest
+from workers.training.health import TrainingDiagnostics
+from workers.training.training_run import TrainingRun, log
+
+_SIGN_OF_LIFE_S: Final = 5.0
+
+
+def take_over(
+    run: TrainingRun,
+    job: Job,
+    provenance: Mapping[str, Any],
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    *,
+    verified_share: float,
+) -> Outcome:
+    """Take over what can be: the job ends, is held, or goes on from there, or from the start."""
+    if run.spec.reuse is Reuse.NEVER or job.parent_id is not None or job.epoch > 0:
+        return Outcome.GOES_ON
+    source = run.lease.find_source(run.spec, provenance)
+    if source is None:
+        return Outcome.GOES_ON
+    if is_verified(job.id, verified_share) and not _is_repeatable(run, source, dataset, preprocessing):
+        return Outcome.GOES_ON
+    try:
+        copied = run.lease.copy(source, run.artifacts)
+    except (ArtifactDamaged, OSError) as error:
+        log.warning("not reused", source=source.job.id, error=str(error))
+        return Outcome.GOES_ON
+    reach("reuse_stored")
+    try:
+        outcome = run.lease.take_over(copied)
+    except OutcomeUnknown:
+        raise  # keep the files: an earlier attempt may have committed rows that name them
+    except LeaseLost:
+        run.discard(file.path for file in copied.files)
+        raise
+    reach("reused")
+    return outcome
+
+
+def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preprocessing: Preprocessing | None) -> bool:
+    """Train one of the epochs again, from the checkpoint before it, and compare all that is known of it."""
+    rows, kept = run.lease.result_of(source)
+    begin = max((row for row in kept if row.epoch < source.epochs), key=lambda row: row.epoch, default=None)
+    try:
+        differing = _differing(run, source, dataset, preprocessing, begin, rows, kept)
+    except (ArtifactDamaged, CheckpointError, EngineError) as error:
+        log.warning("not reused", source=source.job.id, error=str(error))
+        return False
+    epoch = (begin.epoch if begin is not None else 0) + 1
+    if differing:
+        message = f"epoch {epoch} of {source.job.id}, trained again, gave another {', '.join(differing)}"
+        log.error("not reused", source=source.job.id, error=message)
+        run.lease.disable(source, message)
+        return False
+    run.lease.log("info", "verified", f"epoch {epoch} of {source.job.id}, trained again, has the same bits")
+    return True
+
+
+def _differing(
+    run: TrainingRun,
+    source: Source,
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    begin: Artifact | None,
+    rows: Mapping[int, Epoch],
+    kept: list[Artifact],
+) -> list[str]:
+    """What of the epoch after a checkpoint differs from what is stored."""
+    spec = read_resolved(source.job.resolved)
+    trainer = build.trainer(spec, dataset, preprocessing)
+    if begin is not None:
+        trainer.load_state_dict(checkpoint.loads(run.artifacts.read(begin.path, begin.sha256)))
+    is_gan = isinstance(trainer, GanTrainer)
+    diagnostics = TrainingDiagnostics(spec, build.reference_classifier(dataset) if is_gan else None)
+    diagnostics.replay([row for row in rows.values() if row.epoch <= trainer.epoch])
+    told = time.monotonic()
+    for report in trainer.run():
+        match report:
+            case BatchDone():
+                run.check_stop()
+                if time.monotonic() - told > _SIGN_OF_LIFE_S:
+                    told = time.monotonic()
+                    run.endpoint.preparing()
+            case EpochDone():
+                break
+    else:
+        raise EngineError("no epoch is left")
+    done = diagnostics.evaluate(trainer, report)
+    stored = rows[done.epoch]
+    differing = commits.differing(stored.metrics, {**done.metrics, **done.scores})
+    if stored.samples_digest is not None:
+        names = dataset.info.class_names
+        _, digest = samples_of(trainer, diagnostics, spec.samples.count, names)
+        differing += ["samples"] if digest != stored.samples_digest else []
+    after = next((row for row in kept if row.epoch == done.epoch), None)
+    if after is not None:
+        before = checkpoint.loads(run.artifacts.read(after.path, after.sha256))
+        differing += ["weights"] if weights_digest(before) != weights_digest(trainer.state_dict()) else []
+    return differing
