@@ -140,7 +140,7 @@ def test_conditional_samples_have_the_requested_class() -> None:
     latent = trainer.latent.draw(generator_for(5, "z"), 50, np.float32)
     means = [trainer.generate(latent, label).mean() for label in range(CLASSES)]
     assert means == sorted(means)
-    assert means[-1] - means[0] > 80  # of 210 in the images
+    assert means[-1] - means[0] > 70  # the brightness of neighbouring classes is so far apart
     assert (trainer.generate(latent[:8]) == trainer.generate(latent[:8], np.arange(8) % CLASSES)).all()
     with pytest.raises(DataError, match="class must be in 0 to 3; it is 4"):
         trainer.generate(latent, 4)
