@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Another interpreter may measure, one with PyTorch: make bench BENCH_PYTHON=/path/to/its/python
+# Another interpreter may measure, one with PyTorch and JAX: make bench BENCH_PYTHON=/path/to/its/python
 BENCH_PYTHON ?= $(BIN)/python
 # Some parts of bench-service, and a folder of datasets with mnist for it: PARTS="post share" DATA=...
 PARTS ?=
@@ -77,7 +77,7 @@ screenshots: $(VENV)/installed-dev  ## update the screenshots in docs/page, ligh
 compose: $(VENV)/installed-dev  ## tests with docker compose; skipped without a Docker engine
 	$(BIN)/pytest -m compose
 
-bench: $(VENV)/installed  ## compare the engine with its floor, and with PyTorch if BENCH_PYTHON has it (8 minutes)
+bench: $(VENV)/installed  ## compare the engine with its floor, and with PyTorch and JAX if BENCH_PYTHON has them (10 minutes)
 	@$(BENCH_PYTHON) -m benchmarks
 
 bench-service: $(VENV)/installed-dev  ## measure the performance of the service on SQLite and PostgreSQL (15 minutes), or PARTS="post scale"

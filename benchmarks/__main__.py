@@ -22,7 +22,7 @@ TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 def main() -> None:
     """Measure in subprocesses, or, as one of them, measure and print JSON."""
     parser = argparse.ArgumentParser(
-        description="Measure the engine's speed against its floor, a hand-written loop, and PyTorch."
+        description="Measure the engine's speed against its floor, a hand-written loop, PyTorch and JAX."
     )
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="numbers of BLAS threads")
     parser.add_argument("--results", type=Path, default=tables.RESULTS, help="folder for JSON and pictures")
@@ -61,6 +61,8 @@ def main() -> None:
 def _in_process(threads: int, quick: bool) -> Any:
     environment = {name: value for name, value in os.environ.items() if name not in TUNING}
     environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    environment |= {"NPROC": str(threads), "JAX_PLATFORMS": "cpu"}  # the size of JAX's pool of threads
+    environment["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'false' if threads == 1 else 'true'}"
     command = [sys.executable, "-m", "benchmarks", "--measure", str(threads), *(["--quick"] if quick else [])]
     done = subprocess.run(
         command, env=environment, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, check=True

@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks import digits, floor, handwritten, scalars
+from benchmarks import conv_cases, digits, floor, handwritten, scalars
 from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes, network
+from benchmarks.peers import jax_jit, pytorch
+from benchmarks.rows import Row, Work, first, in_turn, stepper
 from engine import (
     SGD,
     Adam,
-    BatchDone,
     ClassifierTrainer,
     GanTrainer,
     GradientTape,
     ImageData,
     Latent,
+    Sequential,
     SquaredError,
     ops,
     schedules,
 )
 from engine.optim.optimizer import Optimizer
 
-try:
-    from benchmarks import pytorch
-except ImportError:
-    pytorch = None  # type: ignore[assignment]
-
-Work = Callable[[], object]
 RATE = 1e-4
 """Small, so that the values stay finite for thousands of steps; it does not affect the time."""
-
-
-@dataclass
-class Row:
-    """One line of the table.
-
-    Attributes:
-        contestants: ``engine`` and any of ``tape``, ``floor``, ``handwritten``, ``torch``, ``torch_floor``: each does
-            one piece of the same work.
-        unit: number of pieces in a cycle.
-    """
-
-    name: str
-    contestants: dict[str, Work]
-    unit: int = 1
 
 
 def classifier(
@@ -93,17 +73,6 @@ def gan(
     )
 
 
-def stepper(trainer: ClassifierTrainer | GanTrainer) -> Work:
-    """A function that runs one training step per call."""
-    reports = trainer.run()
-
-    def step() -> None:
-        while not isinstance(next(reports), BatchDone):
-            pass
-
-    return step
-
-
 def classifier_row(name: str, batch: int, *, sizes: Sizes = CLASSIFIER, data: ImageData | None = None) -> Row:
     """A step with SGD."""
     # Whole batches only, because the floor and the hand-written loop support only one shape.
@@ -116,8 +85,10 @@ def classifier_row(name: str, batch: int, *, sizes: Sizes = CLASSIFIER, data: Im
         "handwritten": handwritten.Classifier(model, sizes, data, batch, RATE).step,
     }
     if pytorch:
-        contestants["torch"] = pytorch.Classifier(pytorch.network(model, sizes), data, batch, pytorch.sgd(RATE)).step
+        contestants["torch"] = pytorch.Classifier(pytorch.network(model), data, batch, pytorch.sgd(RATE)).step
         contestants["torch_floor"] = pytorch.products(floor.classifier_step(sizes, batch))
+    if jax_jit:
+        contestants["jax"] = jax_jit.Classifier(model, data, batch, jax_jit.sgd(RATE), jax_jit.squared_error).step
     return Row(name, contestants)
 
 
@@ -136,47 +107,71 @@ def gan_row(name: str, batch: int, skip_every: int | None) -> Row:
         ).step,
     }
     if pytorch:
-        contestants["torch"] = pytorch.Gan(
-            pytorch.network(generator, GENERATOR),
-            pytorch.network(discriminator, DISCRIMINATOR, last=False),
-            data,
-            batch,
-            pytorch.sgd(RATE),
-            skip_every,
-            GENERATOR[0][0],
-        ).step
+        contestants["torch"] = torch_gan(data, batch, skip_every, pytorch.sgd(RATE))
         contestants["torch_floor"] = in_turn([pytorch.products(shapes) for shapes in products])
+    if jax_jit:
+        optimizers = (jax_jit.sgd(RATE), jax_jit.sgd(RATE))
+        contestants["jax"] = jax_jit.Gan(generator, discriminator, data, batch, optimizers, skip_every).step
     return Row(name, contestants, len(cycle))
 
 
+def torch_gan(data: ImageData, batch: int, skip_every: int | None, optimizer: Any) -> Work:
+    """A step in PyTorch of the seed's two networks."""
+    networks = (
+        pytorch.network(network(GENERATOR, "generator")),
+        pytorch.network(network(DISCRIMINATOR, "discriminator"), last=False),
+    )
+    step: Work = pytorch.Gan(*networks, data, batch, (optimizer, optimizer), skip_every, GENERATOR[0][0]).step
+    return step
+
+
 def adam_rows() -> Iterator[Row]:
-    """Steps with Adam, compared with PyTorch."""
+    """Steps with Adam, beside the peers."""
     data = first(digits.training(), 100)
     contestants: dict[str, Work] = {"engine": stepper(classifier(data, CLASSIFIER, 50, Adam(RATE)))}
     contestants["floor"] = floor.runner(floor.classifier_step(CLASSIFIER, 50))
     model = network(CLASSIFIER, "init")
     if pytorch:
-        contestants["torch"] = pytorch.Classifier(pytorch.network(model, CLASSIFIER), data, 50, pytorch.adam(RATE)).step
+        contestants["torch"] = pytorch.Classifier(pytorch.network(model), data, 50, pytorch.adam(RATE)).step
+    if jax_jit:
+        contestants["jax"] = jax_jit.Classifier(model, data, 50, jax_jit.adam(RATE), jax_jit.squared_error).step
     yield Row("classifier step, batch 50, Adam", contestants)
     contestants = {"engine": stepper(gan(data, 100, None, lambda: Adam(RATE)))}
     contestants["floor"] = floor.runner(floor.gan_step(GENERATOR, DISCRIMINATOR, 100, True))
     if pytorch:
-        contestants["torch"] = pytorch.Gan(
-            pytorch.network(network(GENERATOR, "generator"), GENERATOR),
-            pytorch.network(network(DISCRIMINATOR, "discriminator"), DISCRIMINATOR, last=False),
-            data,
-            100,
-            pytorch.adam(RATE),
-            None,
-            GENERATOR[0][0],
-        ).step
+        contestants["torch"] = torch_gan(data, 100, None, pytorch.adam(RATE))
+    if jax_jit:
+        networks = (network(GENERATOR, "generator"), network(DISCRIMINATOR, "discriminator"))
+        optimizers = (jax_jit.adam(RATE), jax_jit.adam(RATE))
+        contestants["jax"] = jax_jit.Gan(*networks, data, 100, optimizers).step
     yield Row("GAN step, batch 100, Adam", contestants)
 
 
 def whole_set_rows() -> Iterator[Row]:
     """Inference and evaluation of 10,000 digits, in parts of 500."""
-    data = digits.everything()
-    model = network(CLASSIFIER, "init")
+    data, model = digits.everything(), network(CLASSIFIER, "init")
+    products = floor.runner(floor.forward(CLASSIFIER, 500))
+
+    def bare() -> None:
+        for _ in range(len(data) // 500):
+            products()
+
+    for name, losses in (("inference of 10,000 digits", False), ("evaluation on 10,000 digits", True)):
+        contestants: dict[str, Work] = {"engine": whole_set(model, data, losses=losses), "floor": bare}
+        if pytorch:
+            contestants["torch"] = pytorch.whole_set(pytorch.network(model), data, 500, losses=losses)
+        if jax_jit:
+            contestants["jax"] = jax_jit.whole_set(model, data, 500, losses=losses)
+        yield Row(name, contestants)
+
+
+def whole_set(model: Sequential, data: ImageData, *, losses: bool) -> Work:
+    """Predictions for all images, and with ``losses`` the loss per image, as a trainer evaluates."""
+    if not losses:
+        parts = [slice(start, start + 500) for start in range(0, len(data), 500)]
+        return lambda: np.concatenate(
+            [np.argmax(np.asarray(model(data.inputs(part, np.float32))), axis=1) for part in parts]
+        )
     trainer = ClassifierTrainer(
         model,
         SquaredError("sum"),
@@ -189,24 +184,7 @@ def whole_set_rows() -> Iterator[Row]:
         shuffle=False,
         seed=0,
     )
-    products = floor.runner(floor.forward(CLASSIFIER, 500))
-
-    def bare() -> None:
-        for _ in range(len(data) // 500):
-            products()
-
-    def inference() -> Any:
-        parts = [slice(start, start + 500) for start in range(0, len(data), 500)]
-        return np.concatenate([np.argmax(np.asarray(model(data.inputs(part, np.float32))), axis=1) for part in parts])
-
-    contestants: dict[str, Work] = {"engine": inference, "floor": bare}
-    if pytorch:
-        contestants["torch"] = pytorch.inference(pytorch.network(model, CLASSIFIER), data)
-    yield Row("inference of 10,000 digits", contestants)
-    contestants = {"engine": trainer._evaluate, "floor": bare}
-    if pytorch:
-        contestants["torch"] = pytorch.evaluation(pytorch.network(model, CLASSIFIER), data)
-    yield Row("evaluation on 10,000 digits", contestants)
+    return lambda: trainer._evaluate(data, data.labels, trainer._validation_targets)  # type: ignore[arg-type]
 
 
 def scalar_row() -> Row:
@@ -234,25 +212,6 @@ def scalar_row() -> Row:
     )
 
 
-def first(data: ImageData, batch: int) -> ImageData:
-    """The largest number of images that gives whole batches."""
-    count = len(data) // batch * batch
-    labels = None if data.labels is None else data.labels[:count]
-    return ImageData(data.images[:count], labels, data.scale, classes=10)
-
-
-def in_turn(works: list[Work]) -> Work:
-    """A function that calls these in turn."""
-    position = -1
-
-    def run() -> None:
-        nonlocal position
-        position = (position + 1) % len(works)
-        works[position]()
-
-    return run
-
-
 def table() -> Iterator[Row]:
     """All rows, created lazily."""
     yield classifier_row("classifier step, batch 50", 50)
@@ -260,6 +219,7 @@ def table() -> Iterator[Row]:
     yield gan_row("GAN step, batch 100", 100, 3)
     yield gan_row("GAN step, batch 100, no rest", 100, None)
     yield from adam_rows()
+    yield from conv_cases.rows()
     yield from whole_set_rows()
     yield scalar_row()
 

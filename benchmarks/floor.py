@@ -33,15 +33,19 @@ def classifier_step(sizes: Sizes, batch: int) -> list[Shapes]:
     return forward(sizes, batch) + back_to_input(sizes[1:], batch) + back_to_parameters(sizes, batch)
 
 
+def in_columns(products: list[Shapes]) -> list[Shapes]:
+    """The same products of rows that lie in memory as columns: of both transposed factors, the other way round."""
+    return [(right[::-1], left[::-1]) for left, right in products]
+
+
 def gan_step(generator: Sizes, discriminator: Sizes, batch: int, updates_discriminator: bool) -> list[Shapes]:
-    """The products of a GAN's step. One pass over the fakes gives both losses; the discriminator's gradients are
-    computed only if it is updated."""
-    products = forward(generator, batch) + forward(discriminator, batch)
-    products += back_to_input(discriminator, batch)
-    products += back_to_input(generator[1:], batch) + back_to_parameters(generator, batch)
+    """One pass over the fakes serves both losses; the discriminator's own gradients only where it is updated."""
+    products = in_columns(forward(generator, batch) + forward(discriminator, batch))
+    products += in_columns(back_to_input(discriminator, batch) + back_to_input(generator[1:], batch))
+    products += back_to_parameters(generator, batch)
     if updates_discriminator:
-        products += forward(discriminator, batch)
-        products += 2 * (back_to_input(discriminator[1:], batch) + back_to_parameters(discriminator, batch))
+        products += forward(discriminator, batch) + back_to_input(discriminator[1:], batch)
+        products += in_columns(back_to_input(discriminator[1:], batch)) + 2 * back_to_parameters(discriminator, batch)
     return products
 
 
@@ -55,7 +59,9 @@ def operands(products: list[Shapes]) -> list[tuple[Array, Array, Array]]:
             return arrays[shape[::-1]].T
         return arrays.setdefault(shape, rng.standard_normal(shape).astype(np.float32))
 
-    # The product of x.T and g has the shape of a weight, that of g and w.T the shape of an x.
+    # The product of x.T and g has the shape of a weight, that of g and w.T the shape of an x. Results lie row by row.
+    for left, right in products:
+        array((left[0], right[1]))
     return [(array(left), array(right), np.empty((left[0], right[1]), np.float32)) for left, right in products]
 
 

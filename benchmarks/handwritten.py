@@ -37,14 +37,18 @@ class Images:
 
 
 class Layer:
-    """``activation(x @ w + b)``, with the arrays for one forward and backward pass."""
+    """``activation(x @ w + b)``, with the arrays that one pass forward and back needs.
 
-    def __init__(self, weight: Array, bias: Array, activation: str, batch: int) -> None:
-        self.w, self.b, self.activation = weight, bias, activation
-        self.y = np.empty((batch, weight.shape[1]), np.float32)
+    Args:
+        columns: whether rows lie in memory as columns, which makes the gradient of the input faster.
+    """
+
+    def __init__(self, weight: Array, bias: Array, activation: str, batch: int, columns: bool = False) -> None:
+        self.w, self.b, self.activation, order = weight, bias, activation, "F" if columns else "C"
+        self.y = np.empty((batch, weight.shape[1]), np.float32, order)
         self.slope = np.empty_like(self.y)
-        self.positive = np.empty(self.y.shape, np.bool_)
-        self.dx = np.empty((batch, weight.shape[0]), np.float32)
+        self.positive = np.empty(self.y.shape, np.bool_, order)
+        self.dx = np.empty((batch, weight.shape[0]), np.float32, order)
         self.dw, self.db = np.empty_like(weight), np.empty_like(bias)
         self.ones = np.ones(batch, np.float32)
 
@@ -101,10 +105,10 @@ def sgd(p: Array, g: Array, rate: float) -> None:
     np.subtract(p, g, out=p)
 
 
-def layers_of(model: Sequential, sizes: Sizes, batch: int) -> list[Layer]:
+def layers_of(model: Sequential, sizes: Sizes, batch: int, columns: bool = False) -> list[Layer]:
     """Layers on copies of a model's weights."""
     values = [np.array(tensor) for tensor in model.parameters]
-    return [Layer(values[2 * i], values[2 * i + 1], size[2], batch) for i, size in enumerate(sizes)]
+    return [Layer(values[2 * i], values[2 * i + 1], size[2], batch, columns) for i, size in enumerate(sizes)]
 
 
 class Classifier:
@@ -155,8 +159,8 @@ class Gan:
         rate: float,
         skip_every: int | None,
     ) -> None:
-        self.generator = layers_of(*generator, batch)
-        self.on_fakes = layers_of(*discriminator, batch)
+        self.generator = layers_of(*generator, batch, columns=True)
+        self.on_fakes = layers_of(*discriminator, batch, columns=True)
         # The same weights, with other arrays for the pass over the reals.
         self.on_reals = [Layer(layer.w, layer.b, layer.activation, batch) for layer in self.on_fakes]
         self.images = Images(data, batch)

@@ -12,12 +12,14 @@ import numpy as np
 import threadpoolctl
 
 from benchmarks import cases, memory, timing
+from benchmarks.peers import jax_jit, pytorch
+from benchmarks.rows import Row
 
 
 def measure(threads: int, *, growth: bool) -> dict[str, Any]:
     """All rows with this number of threads, the memory of a step, and where it was measured."""
-    if cases.pytorch:
-        cases.pytorch.torch.set_num_threads(threads)
+    if pytorch:
+        pytorch.torch.set_num_threads(threads)
     rows = [_timed(row, threads) for row in cases.table()]
     grown = []
     for what, value, row in cases.growth() if growth else ():
@@ -27,9 +29,10 @@ def measure(threads: int, *, growth: bool) -> dict[str, Any]:
     return {"rows": rows, "growth": grown, "memory": memory.report(), "machine": machine()}
 
 
-def _timed(row: cases.Row, threads: int) -> dict[str, Any]:
+def _timed(row: Row, threads: int) -> dict[str, Any]:
     print(f"threads {threads}: {row.name}", file=sys.stderr)
-    return {"name": row.name, "threads": threads} | _named(timing.medians(row.contestants, unit=row.unit))
+    times = timing.minima if threads == 1 else timing.medians
+    return {"name": row.name, "threads": threads} | _named(times(row.contestants, unit=row.unit))
 
 
 def _named(times: dict[str, float]) -> dict[str, float | None]:
@@ -39,6 +42,7 @@ def _named(times: dict[str, float]) -> dict[str, float | None]:
         "floor_ms": times.get("floor"),
         "handwritten_ms": times.get("handwritten"),
         "torch_ms": times.get("torch"),
+        "jax_ms": times.get("jax"),
     }
     named |= {f"{name}_ms": times[name] for name in ("tape", "scalars", "torch_floor") if name in times}
     return {name: None if value is None else round(value, 4) for name, value in named.items()}
@@ -46,14 +50,14 @@ def _named(times: dict[str, float]) -> dict[str, float | None]:
 
 def machine() -> dict[str, Any]:
     """The processor and the versions."""
-    torch = cases.pytorch.torch.__version__ if cases.pytorch else None
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": _blas(),
-        "torch": torch,
+        "torch": pytorch.torch.__version__ if pytorch else None,
+        "jax": jax_jit.jax.__version__ if jax_jit else None,
         "load": [round(load, 2) for load in os.getloadavg()],
     }
 

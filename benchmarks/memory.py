@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import cases, digits
 from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes
+from benchmarks.rows import first, stepper
 from engine import SGD, ClassifierTrainer, GanTrainer
 
 
@@ -30,7 +31,7 @@ def measure(make: Callable[[], ClassifierTrainer | GanTrainer], steps: int = 12)
     tracemalloc.start()
     try:
         trainer = make()
-        step = cases.stepper(trainer)
+        step = stepper(trainer)
         before = tracemalloc.get_traced_memory()[0]
         before -= sum(tensor.nbytes for tensor in _parameters(trainer))
         tracemalloc.reset_peak()
@@ -60,7 +61,7 @@ def report() -> list[dict[str, Any]]:
     data = digits.training()
     rows = []
     for batch in (50, 512):
-        kept = cases.first(data, batch)
+        kept = first(data, batch)
         rows.append(
             {"name": f"classifier step, batch {batch}"}
             | needed_bytes([(CLASSIFIER, batch)], [CLASSIFIER])

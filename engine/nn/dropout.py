@@ -9,6 +9,7 @@ import numpy as np
 from engine import ops
 from engine.autograd.graph import Array
 from engine.errors import SettingError
+from engine.memory import is_batch_innermost
 from engine.nn.layer import Parameterless, Shape
 from engine.ops.images.geometry import from_planes
 
@@ -41,15 +42,18 @@ class Dropout(Parameterless):
             raise SettingError(
                 "Dropout: training needs a random generator: layer(x, training=True, rng=...)", setting="rng"
             )
-        kept = _draw(rng, x.shape) >= self._threshold
+        kept = _draw(rng, x) >= self._threshold
         mask = kept.astype(x.dtype)
         mask *= 2**16 / (2**16 - self._threshold)
         return ops.multiply(x, mask)
 
 
-def _draw(rng: np.random.Generator, shape: Shape) -> Array:
-    """16 random bits per element; for images, in the memory layout of planes (:mod:`engine.ops.images.geometry`)."""
-    if len(shape) != 4:
-        return rng.integers(0, 2**16, shape, np.uint16)
-    batch, height, width, channels = shape
-    return from_planes(rng.integers(0, 2**16, (channels, height, width, batch), np.uint16))
+def _draw(rng: np.random.Generator, x: Array) -> Array:
+    """16 random bits per element of ``x``, in its memory order: a product of two orders takes ten times as long."""
+    if x.ndim == 4:
+        batch, height, width, channels = x.shape
+        return from_planes(rng.integers(0, 2**16, (channels, height, width, batch), np.uint16))
+    shape: Shape = x.shape
+    if is_batch_innermost(x):
+        return rng.integers(0, 2**16, shape[::-1], np.uint16).T
+    return rng.integers(0, 2**16, shape, np.uint16)

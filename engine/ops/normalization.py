@@ -15,7 +15,7 @@ from engine.autograd.tensor import plain
 from engine.errors import DataError, ShapeError
 from engine.ops.elementwise import add, divide, multiply, sqrt, square, subtract
 from engine.ops.images.geometry import as_matrix, from_planes
-from engine.ops.linalg import sum_over_rows
+from engine.ops.linalg import sum_along_rows, sum_over_rows
 from engine.ops.reductions import mean
 
 
@@ -32,10 +32,7 @@ def _from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
 
 def _sums(rows: Array) -> Array:
     """The sum of each row: (channels, 1)."""
-    if rows.strides[1] == rows.itemsize:  # images: NumPy's pairwise summation works along contiguous memory
-        sums: Array = np.sum(rows, axis=1, keepdims=True)
-        return sums
-    return _column(sum_over_rows(rows.T))
+    return _column(sum_along_rows(rows) if rows.strides[1] == rows.itemsize else sum_over_rows(rows.T))
 
 
 def _column(vector: Array) -> Array:

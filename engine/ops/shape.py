@@ -13,6 +13,7 @@ from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
 from engine.autograd.tensor import snapshot
 from engine.errors import ShapeError
+from engine.memory import is_batch_innermost
 
 
 def _reshape(x: Array, shape: Any) -> Array:
@@ -20,8 +21,9 @@ def _reshape(x: Array, shape: Any) -> Array:
 
 
 def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
-    original = x.shape
-    return lambda g: g.reshape(original)
+    original, flat = x.shape, is_batch_innermost(x)
+    # Images become rows that lie in memory as those did which they were made of.
+    return lambda g: _flatten(g) if flat and g.ndim > 2 and len(g) == original[0] else g.reshape(original)
 
 
 reshape = Primitive(

@@ -18,8 +18,8 @@ from engine.autograd.tensor import Tensor, refuse_update
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.optim.clipping import clip_by_global_norm
 
-CACHE_BLOCK_ELEMENTS = 2**15
-"""Number of elements that are updated at a time, so that all operands of a block stay in the L2 cache."""
+CACHE_BLOCK_ELEMENTS = 2**16
+"""Elements updated at a time: the operands of one block stay in a core's second-level cache."""
 UNDERFLOW = 1e-30
 """Magnitude below which elements of momentum sums are set to 0. Below 1e-38, a float32 is denormal, which some
 processors handle a hundred times more slowly; with momentum 0.9, this happens 830 steps after the last gradient."""

@@ -132,7 +132,7 @@ class Replay:
             self._in_use.release()
 
     def _kind(self, array: Array) -> Any:
-        """The properties of an input on which a plan depends: its address if it is resident, else shape and dtype.
+        """What a plan depends on of an input: its place if it is resident, else its shape, order and dtype.
 
         None for non-contiguous memory, because NumPy may sum it in another order than a copy, so that bits differ.
         """
@@ -140,7 +140,9 @@ class Replay:
             return id(array)  # the array lives as long as this replay, so the id is unique
         if id(owner(array)) in self._owners:
             return array.shape, array.dtype, array.strides, memory.address(array)
-        return (array.shape, array.dtype) if array.flags.c_contiguous else None
+        if array.flags.c_contiguous:
+            return array.shape, array.dtype
+        return (array.shape, array.dtype, "F") if array.flags.f_contiguous else None
 
     def _play(self, prepared: _Prepared, inputs: Sequence[Array], rng: np.random.Generator | None) -> None:
         if not prepared.bound:
@@ -187,7 +189,7 @@ class Replay:
         before = self._state(rng)
         # Replaying overwrites results of other plans. If they are inputs, both runs must get the original values.
         inputs = [
-            array if memory_of is None else array.copy()
+            array if memory_of is None else array.copy("K")
             for array, memory_of in zip(inputs, prepared.inputs, strict=True)
         ]
         try:

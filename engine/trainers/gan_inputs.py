@@ -36,10 +36,10 @@ class Latent:
             )
 
     def draw(self, rng: np.random.Generator, count: int, dtype: DTypeLike) -> Array:
-        """Noise for ``count`` images: (count, dim)."""
+        """Noise for ``count`` images: (count, dim), in memory as columns."""
         shape = (count, self.dim)
         noise = rng.uniform(-1, 1, shape) if self.distribution == "uniform" else rng.standard_normal(shape)
-        return noise.astype(dtype)
+        return noise.astype(dtype, order="F")  # for the sake of products, see is_batch_innermost
 
 
 def with_classes(noise: Array, labels: Array, classes: int) -> Array:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 from urllib.parse import quote
 
 from service.client.connection import Connection
+from service.client.errors import ClientError
 
 _UPLOAD_TIMEOUT_S: Final = 660.0
 """The service may process an archive of images for ten minutes after it has received it."""
 _PAGE: Final = 100
+_WATCH_INTERVAL_S: Final = 1.0
 
 
 class DatasetOperations:
@@ -69,7 +73,9 @@ class DatasetOperations:
         on_bad: Literal["error", "skip"] | None = None,
         target: str | None = None,
         types: Mapping[str, str] | None = None,
+        split: str | None = None,
         on_progress: Callable[[int], None] | None = None,
+        on_reading: Callable[[float], None] | None = None,
     ) -> dict[str, Any]:
         """Upload a dataset.
 
@@ -83,11 +89,14 @@ class DatasetOperations:
             target: the label column of a table (default: the last one).
             types: types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or
                 ``ignore``.
+            split: the column of a table whose cells say the part of each row: ``train``, ``validation`` or ``test``.
             on_progress: called with the number of bytes before each piece of a file is sent.
+            on_reading: called about once a second, from another thread, with the share of the files (0 to 1) that the
+                service has read.
         """
         fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
         fields |= {"channels": channels, "on_bad": on_bad}
-        fields |= {"target": target, "types": json.dumps(dict(types)) if types else None}
+        fields |= {"target": target, "split": split, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}
@@ -95,7 +104,41 @@ class DatasetOperations:
                 file = opened.enter_context(path.open("rb"))
                 parts[field] = file if on_progress is None else cast("IO[bytes]", _Counted(file, on_progress))
             options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
-            return self._connection.json("POST", "/datasets", **options)
+            if on_reading is None:
+                return self._connection.json("POST", "/datasets", **options)
+            upload_id = str(uuid.uuid4())
+            with self._watched(upload_id, on_reading):
+                return self._connection.json("POST", "/datasets", headers={"Upload-Id": upload_id}, **options)
+
+    def upload_progress(self, upload_id: str) -> dict[str, Any]:
+        """How far an upload is that was begun with this ``Upload-Id``.
+
+        Raises:
+            ApiError: 404: it has ended.
+        """
+        return self._connection.json("GET", f"/uploads/{quote(upload_id, safe='')}")
+
+    @contextmanager
+    def _watched(self, upload_id: str, on_reading: Callable[[float], None]) -> Iterator[None]:
+        """Ask how far an upload is, until the block ends."""
+        is_over = threading.Event()
+
+        def watch() -> None:
+            while not is_over.wait(_WATCH_INTERVAL_S):
+                try:
+                    told = self.upload_progress(upload_id)
+                except ClientError:  # it has not begun, or is over; the upload itself tells of other errors
+                    continue
+                if told["state"] == "reading" and not is_over.is_set():
+                    on_reading(told["fraction"])
+
+        watcher = threading.Thread(target=watch, name="upload-progress", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            watcher.join()
 
     def delete_dataset(self, name: str) -> None:
         """Delete an uploaded dataset that no unfinished job uses."""

@@ -26,28 +26,17 @@ from service.datasets.formats.idx import idx_header, open_idx
 from service.datasets.formats.npz import open_npz
 from service.datasets.formats.photos import Photos, is_npz, open_photos
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import (
-    TEST_NAMES,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    VALIDATION_IMAGES,
-    VALIDATION_LABELS,
-    ImportedDataset,
-    PhotoOptions,
-    content_sha256,
-)
+from service.datasets.info import IDX_NAMES, TEST_NAMES, ImportedDataset, OnShare, PhotoOptions, content_sha256
 
 ARCHIVE: Final = "archive"
 IMAGES, LABELS = "images", "labels"
-TEST_IMAGES, TEST_LABELS = "validation_images", "validation_labels"
-SCORED_IMAGES, SCORED_LABELS = "test_images", "test_labels"
+VALIDATION_IMAGES, VALIDATION_LABELS = "validation_images", "validation_labels"
+TEST_IMAGES, TEST_LABELS = "test_images", "test_labels"
 """Arrays of the test part. They have no form field, but archives may contain them."""
-_PAIRS: Final = ((IMAGES, LABELS), (TEST_IMAGES, TEST_LABELS), (SCORED_IMAGES, SCORED_LABELS))
-_FILES: Final = {
-    IMAGES: TRAIN_IMAGES, LABELS: TRAIN_LABELS, TEST_IMAGES: VALIDATION_IMAGES, TEST_LABELS: VALIDATION_LABELS,
-    SCORED_IMAGES: TEST_NAMES[0], SCORED_LABELS: TEST_NAMES[1],
-}  # fmt: skip
-FIELDS: Final = (ARCHIVE, IMAGES, LABELS, TEST_IMAGES, TEST_LABELS)
+_PAIRS: Final = ((IMAGES, LABELS), (VALIDATION_IMAGES, VALIDATION_LABELS), (TEST_IMAGES, TEST_LABELS))
+_FILES: Final = dict(zip((role for pair in _PAIRS for role in pair), (*IDX_NAMES, *TEST_NAMES), strict=True))
+"""File names by role."""
+FIELDS: Final = (ARCHIVE, IMAGES, LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 """The form fields that contain files."""
 
 MAX_UNPACKED_BYTES: Final = 2**30
@@ -55,15 +44,17 @@ MAX_SIDE: Final = 512
 MAX_PICTURES: Final = 2_000_000
 MAX_LABEL: Final = 255
 DEFAULT_FRACTION: Final = 0.15
+_DECODED: Final = 0.95
+"""The share of the work with an archive of image files that is done when all are decoded."""
 _OTHER_NAMES: Final = {
     IMAGES: ("x", "x_train", "train_x", "train_images"),
     LABELS: ("y", "y_train", "train_y", "train_labels"),
-    TEST_IMAGES: ("x_test", "test_x", "test_images", "x_val", "val_images"),
-    TEST_LABELS: ("y_test", "test_y", "test_labels", "y_val", "val_labels"),
+    VALIDATION_IMAGES: ("x_test", "test_x", "test_images", "x_val", "val_images"),
+    VALIDATION_LABELS: ("y_test", "test_y", "test_labels", "y_val", "val_labels"),
 }
 """Common names of the arrays in NPZ archives."""
 _ROLES: Final = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
-_VALIDATING: Final = frozenset({TEST_IMAGES, TEST_LABELS, "x_val", "val_images", "y_val", "val_labels"})
+_VALIDATING: Final = frozenset({VALIDATION_IMAGES, VALIDATION_LABELS, "x_val", "val_images", "y_val", "val_labels"})
 """If an archive has these arrays, arrays with ``test`` in their name are the test part."""
 
 
@@ -85,7 +76,12 @@ class UploadRefused(DatasetError, ValueError):
 
 
 def import_dataset(
-    files: Mapping[str, Path], folder: Path, *, fraction: float | None, photos: PhotoOptions = DEFAULT_PHOTOS
+    files: Mapping[str, Path],
+    folder: Path,
+    *,
+    fraction: float | None,
+    photos: PhotoOptions = DEFAULT_PHOTOS,
+    on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
     """Check uploaded files and write their arrays into an empty ``folder``.
 
@@ -94,23 +90,25 @@ def import_dataset(
             ``validation_labels``.
         fraction: share of each class for validation, if the files have no validation part; the choice is deterministic.
         photos: options for an archive of image files.
+        on_share: called with the share that is done.
 
     Raises:
         UploadRefused: the files are not a valid dataset.
         OSError: ``folder`` cannot be written.
     """
     try:
-        return _import_dataset(files, folder, fraction, photos)
+        return _import_dataset(files, folder, fraction, photos, on_share)
     except DatasetBroken as error:  # also from the checksum at the end of a file, when it is closed
         field = next((field for field, path in files.items() if path == error.path), ARCHIVE)
         raise UploadRefused({field: error.reason}) from error
 
 
 def _import_dataset(
-    files: Mapping[str, Path], folder: Path, fraction: float | None, options: PhotoOptions
+    files: Mapping[str, Path], folder: Path, fraction: float | None, options: PhotoOptions, on_share: OnShare
 ) -> ImportedDataset:
     with ExitStack() as opened:
-        stored, field_of, photos = _open(files, folder, opened, options)
+        stored, field_of, photos = _open(files, folder, opened, options, lambda share: on_share(share * _DECODED))
+        opening = 0.0 if photos is None else _DECODED
         _check_shapes(stored, field_of, fraction, is_photos=photos is not None)
         faults: dict[str, str] = {}
         labels: dict[str, NDArray[np.uint8]] = {}
@@ -120,10 +118,10 @@ def _import_dataset(
                     labels[role] = _read_labels(stored[role])
         if faults:
             raise UploadRefused(faults)
-        chosen = None if TEST_LABELS in labels else choose(labels[LABELS], fraction or DEFAULT_FRACTION)
+        chosen = None if VALIDATION_LABELS in labels else choose(labels[LABELS], fraction or DEFAULT_FRACTION)
         if chosen is not None:
             whole = labels[LABELS]
-            labels |= {LABELS: whole[~chosen], TEST_LABELS: whole[chosen]}
+            labels |= {LABELS: whole[~chosen], VALIDATION_LABELS: whole[chosen]}
         _check_labels(labels, field_of)
         shape = _sides(stored[IMAGES].shape)
         with ExitStack() as written:
@@ -132,10 +130,13 @@ def _import_dataset(
                 for images, role in _PAIRS
                 if role in labels
             }
+            total, done = sum(stored[role].shape[0] for role in outputs if role in stored), 0
             for role in list(outputs):
                 if role in stored:
                     with _faults_of(field_of[role], faults):
-                        _copy_images(stored[role], outputs, role, chosen if role == IMAGES else None)
+                        for count in _copy_images(stored[role], outputs, role, chosen if role == IMAGES else None):
+                            done += count
+                            on_share(opening + (1 - opening) * done / total)
             if faults:
                 raise UploadRefused(faults)
             for role, values in labels.items():
@@ -149,8 +150,8 @@ def _import_dataset(
         image_shape=shape,
         classes=int(max(values.max() for values in labels.values())) + 1,
         train_count=len(labels[LABELS]),
-        validation_count=len(labels[TEST_LABELS]),
-        test_count=len(labels.get(SCORED_LABELS, ())),
+        validation_count=len(labels[VALIDATION_LABELS]),
+        test_count=len(labels.get(TEST_LABELS, ())),
         sha256=sha256,
         size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
         class_names=photos.class_names if photos is not None else None,
@@ -168,7 +169,7 @@ def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
 
 
 def _open(
-    files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions
+    files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions, on_share: OnShare
 ) -> tuple[dict[str, ArrayStream], dict[str, str], Photos | None]:
     """The arrays by role, the form field of each, and the further content of an archive of image files."""
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
@@ -181,7 +182,14 @@ def _open(
         arrays: dict[str, ArrayStream] = {}
         if is_photos:
             photos = opened.enter_context(
-                open_photos(files[ARCHIVE], options, folder=folder, max_bytes=MAX_UNPACKED_BYTES, max_side=MAX_SIDE)
+                open_photos(
+                    files[ARCHIVE],
+                    options,
+                    folder=folder,
+                    max_bytes=MAX_UNPACKED_BYTES,
+                    max_side=MAX_SIDE,
+                    on_share=on_share,
+                )
             )
             return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos
         with _faults_of(ARCHIVE, faults):
@@ -199,9 +207,9 @@ def _open(
             faults[field] = (
                 f"is missing: send {IMAGES} and {LABELS} as IDX files, or an NPZ or image archive as {ARCHIVE}"
             )
-    if (TEST_IMAGES in files) != (TEST_LABELS in files):
-        missing = TEST_LABELS if TEST_IMAGES in files else TEST_IMAGES
-        faults[missing] = f"is missing: {TEST_IMAGES} and {TEST_LABELS} are required together"
+    if (VALIDATION_IMAGES in files) != (VALIDATION_LABELS in files):
+        missing = VALIDATION_LABELS if VALIDATION_IMAGES in files else VALIDATION_IMAGES
+        faults[missing] = f"is missing: {VALIDATION_IMAGES} and {VALIDATION_LABELS} are required together"
     if faults:
         raise UploadRefused(faults)
     return stored, {field: field for field in stored}, None
@@ -213,7 +221,7 @@ def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
     for name, array in arrays.items():
         role = _ROLES.get(name.lower())
         if validates and role is not None and name.lower() not in _VALIDATING:
-            role = {TEST_IMAGES: SCORED_IMAGES, TEST_LABELS: SCORED_LABELS}.get(role, role)
+            role = {VALIDATION_IMAGES: TEST_IMAGES, VALIDATION_LABELS: TEST_LABELS}.get(role, role)
         if role is None:
             known = ", ".join(f"{role} (or {', '.join(others)})" for role, others in _OTHER_NAMES.items())
             raise UploadRefused({ARCHIVE: f"has an unknown array {name!r}; allowed: {known}"})
@@ -263,7 +271,7 @@ def _check_shapes(
         for images, _ in _PAIRS:
             if images in stored and (sides := _sides(stored[images].shape)) != wanted:
                 fault(images, f"holds images of {sides}, the training images are {wanted}")
-        if TEST_IMAGES in stored and fraction is not None:
+        if VALIDATION_IMAGES in stored and fraction is not None:
             faults["validation_fraction"] = "is for uploads without validation images"
     if faults:
         raise UploadRefused(faults)
@@ -306,7 +314,7 @@ def choose(labels: NDArray[np.uint8], fraction: float, *, what: str = "image") -
 
 def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str, str]) -> None:
     trained = int(labels[LABELS].max())
-    for role, part in ((TEST_LABELS, "validation"), (SCORED_LABELS, "test")):
+    for role, part in ((VALIDATION_LABELS, "validation"), (TEST_LABELS, "test")):
         highest = int(labels[role].max()) if role in labels else 0
         if highest > trained:
             detail = f"has the {part} label {highest}, but the highest training label is {trained}"
@@ -315,7 +323,8 @@ def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str
 
 def _copy_images(
     stored: ArrayStream, outputs: Mapping[str, _Output], role: str, chosen: NDArray[np.bool_] | None
-) -> None:
+) -> Iterator[int]:
+    """Copy all images; gives how many, each time that some are copied."""
     done = 0
     for values in stored.rows():
         pixels = _as_pixels(stored, values).reshape(len(values), *_sides(stored.shape))
@@ -324,8 +333,9 @@ def _copy_images(
         else:
             mask = chosen[done : done + len(pixels)]
             outputs[IMAGES].add(pixels[~mask])
-            outputs[TEST_IMAGES].add(pixels[mask])
+            outputs[VALIDATION_IMAGES].add(pixels[mask])
         done += len(pixels)
+        yield len(pixels)
 
 
 def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """The facts about a dataset, the options of imports, and the names and digests of dataset files."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -10,6 +10,8 @@ from service.spec.estimation.features import features_of
 from service.spec.splits import Split
 from service.states import DatasetKind
 
+OnShare = Callable[[float], None]
+"""Hears of the share of an import that is done, from 0 to 1, whenever some more is."""
 Size = tuple[int, int]
 """Width and height in pixels, in the order that image programs use."""
 
@@ -25,6 +27,26 @@ TEST_NAMES = (TEST_IMAGES, TEST_LABELS)
 """The two further files of a dataset with a test part."""
 COLUMNS_FILE = "columns.json"
 """The columns and class names of a table as canonical JSON, which are part of its digest."""
+
+
+class PartName(StrEnum):
+    """The parts of a dataset."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+PART_WORDS: Mapping[str, PartName] = {
+    "train": PartName.TRAIN,
+    "training": PartName.TRAIN,
+    "validation": PartName.VALIDATION,
+    "valid": PartName.VALIDATION,
+    "val": PartName.VALIDATION,
+    "test": PartName.TEST,
+    "testing": PartName.TEST,
+}
+"""What folders of an archive and cells of a split column are called, in lower case, and the part that each means."""
 
 
 class Channels(StrEnum):
@@ -164,6 +186,8 @@ class TableOptions:
     """The target column; ``None`` means the last one."""
     types: Mapping[str, str] = field(default_factory=dict)
     """Column types by name: number, category, date or ignore. The types of other columns are detected."""
+    split: str | None = None
+    """The column that assigns each row to a part; ``None``: a share of each class is for validation."""
 
 
 def version_name(name: str, sha256: str) -> str:

@@ -1,7 +1,8 @@
 """Imports untrusted files in a separate process with limited memory and time.
 
-``python -m service.datasets.sandbox`` is that process. It reads a request as JSON from standard input and writes
-a response to standard output. It has no access to the database, to keys or to addresses of other services.
+``python -m service.datasets.sandbox`` is that process. It reads a request as JSON from standard input. It writes lines
+of JSON to standard output: the share that is done, a few times a second, and the response as the last one. It has no
+access to the database, to keys or to addresses of other services.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import structlog
 
@@ -27,7 +32,7 @@ from service.datasets.importer import (
     as_document,
     import_dataset,
 )
-from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
+from service.datasets.info import Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
 
@@ -42,6 +47,9 @@ TABLE_MEMORY_BYTES: Final = 192 * 2**20
 TABLE_CPU_S: Final = 300
 _WALL_FACTOR: Final = 2
 _FILES: Final = 32
+_REPORT_INTERVAL_S: Final = 0.2
+_MAX_ANSWER_BYTES: Final = 64 * 2**20
+_MAX_LOG_BYTES: Final = 2000
 _STORAGE: Final = 3
 """Exit code if the result could not be written."""
 PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
@@ -56,6 +64,7 @@ def import_in_sandbox(
     fraction: float | None,
     photos: PhotoOptions = DEFAULT_PHOTOS,
     table: TableOptions | None = None,
+    on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
     """Run ``importer.import_dataset`` or, for a file ``table``, ``tables.importing.import_table`` in the sandbox.
 
@@ -77,27 +86,79 @@ def import_in_sandbox(
         "table": asdict(table or TableOptions()),
     }
     environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(
             [sys.executable, "-m", "service.datasets.sandbox"],
-            input=json.dumps(order).encode(),
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
             env=environ,
-            timeout=_WALL_FACTOR * cpu_s,
-            check=False,
             start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"}) from error
-    if done.returncode == 0:
-        answer = json.loads(done.stdout)
-        if "faults" in answer:
+        with child, _killed_after(child, _WALL_FACTOR * cpu_s) as is_late:
+            answer = _converse(child, order, on_share)
+        if is_late.is_set():
+            raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"})
+        if child.returncode == 0 and "taken" in answer:
+            return ImportedDataset(**answer["taken"])
+        if child.returncode == 0 and "faults" in answer:
             raise UploadRefused(answer["faults"])
-        return ImportedDataset(**answer["taken"])
-    if done.returncode == _STORAGE:
-        raise OSError(*json.loads(done.stdout))
-    _log.error("an upload could not be read", code=done.returncode, said=done.stderr.decode("utf-8", "replace")[-2000:])
+        if child.returncode == _STORAGE and "storage" in answer:
+            raise OSError(*answer["storage"])
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
+        said = log.read().decode("utf-8", "replace")
+    _log.error("an upload could not be read", code=child.returncode, said=said)
     raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
+
+
+@contextmanager
+def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
+    """Kill a process that takes longer; tells whether it did."""
+    is_late = threading.Event()
+
+    def kill() -> None:
+        is_late.set()
+        child.kill()
+
+    timer = threading.Timer(seconds, kill)
+    timer.start()
+    try:
+        yield is_late
+        child.wait()
+    except BaseException:
+        child.kill()
+        raise
+    finally:
+        timer.cancel()
+
+
+def _converse(child: subprocess.Popen[bytes], order: Mapping[str, Any], on_share: OnShare) -> dict[str, Any]:
+    """Give an order; gives the last line that comes back, and nothing where that is no answer."""
+    stdin, stdout = _pipe(child.stdin), _pipe(child.stdout)
+    try:
+        stdin.write(json.dumps(order).encode())
+        stdin.close()
+    except BrokenPipeError:  # it could not begin; its exit code tells
+        return {}
+    while line := stdout.readline(_MAX_ANSWER_BYTES):
+        try:
+            told = json.loads(line)
+        except ValueError:  # cut off, as by a signal
+            return {}
+        if not isinstance(told, dict):
+            return {}
+        match told.get("share"):
+            case None:
+                return told
+            case float() | int() as share if 0 <= share <= 1:
+                on_share(share)
+    return {}
+
+
+def _pipe(end: IO[bytes] | None) -> IO[bytes]:
+    if end is None:
+        raise ValueError("the process was started without pipes")
+    return end
 
 
 def main() -> int:
@@ -112,7 +173,7 @@ def main() -> int:
     except UploadRefused as error:
         answer = {"faults": error.faults}
     except OSError as error:
-        json.dump([error.errno, error.strerror], sys.stdout)
+        json.dump({"storage": [error.errno, error.strerror]}, sys.stdout)
         return _STORAGE
     json.dump(answer, sys.stdout)
     return 0
@@ -135,11 +196,25 @@ def _import(order: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -
             meant = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
             raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
         options = TableOptions(**order["table"])
-        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options)
+        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options, on_share=_Reporter())
     for name, value in order["table"].items():
         if value:
             raise UploadRefused({name: "is for tables"})
-    return import_dataset(files, folder, fraction=order["fraction"], photos=_photo_options(order["photos"]))
+    photos = _photo_options(order["photos"])
+    return import_dataset(files, folder, fraction=order["fraction"], photos=photos, on_share=_Reporter())
+
+
+class _Reporter:
+    """Tells the parent process how much is done, a few times a second."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + _REPORT_INTERVAL_S
+
+    def __call__(self, share: float) -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _REPORT_INTERVAL_S
+            sys.stdout.write(json.dumps({"share": round(share, 4)}) + "\n")
+            sys.stdout.flush()
 
 
 def apply_limits(cpu_s: int, memory_bytes: int) -> None:

@@ -74,6 +74,8 @@ def let_go_on(session: Session, job: Job, *, hold_epoch: int | None, reason: str
     job.hold_epoch = hold_epoch
     if job.status != Status.PAUSED:
         return False
+    if hold_epoch is not None and job.epoch >= hold_epoch:
+        return False  # it took over so many epochs that it is held there, too
     _requeue(session, job, reason=reason)
     return True
 

@@ -262,7 +262,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
     job.reusable = False
     names = _differing(stored.metrics, metrics) or ["samples"]
     message = f"epoch {record.epoch}, trained again, gave another {', '.join(names)}"
-    data = {"level": "error", "code": "determinism_violation", "message": message, "epoch": record.epoch}
+    data = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "epoch": record.epoch}
     return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
 
 

@@ -25,6 +25,19 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
 _KEPT_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 """Chunks that the pixels need. All others (text, profiles, animations) are dropped before Pillow reads the file."""
+_ORIENTATION: Final = 0x0112
+_SHORT: Final = 3
+_MAX_TAGS: Final = 100
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation as EXIF has it."""
 _PILLOW_RAISES: Final = (
     OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error,
     zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -45,7 +58,7 @@ class UnreadablePicture(ValueError):
 
 
 def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool = False) -> Levels:
-    """The levels of a PNG, converted to grey or colour.
+    """The levels of a PNG, converted to grey or colour, and turned upright as its EXIF data say.
 
     Transparent areas become background: black, or with ``invert`` white, which is then inverted to black.
 
@@ -60,7 +73,9 @@ def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool =
             if image.size != size:
                 raise UnreadablePicture("is a damaged PNG")
             image.load()
-            levels = _levels(image, background=255 if invert else 0, colour=colour)
+            turned = _TURNS.get(_orientation(data))
+            upright = image if turned is None else image.transpose(turned)
+            levels = _levels(upright, background=255 if invert else 0, colour=colour)
     except _PILLOW_RAISES as error:
         raise UnreadablePicture("is a damaged PNG") from error
     return 255 - levels if invert else levels
@@ -111,6 +126,25 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise UnreadablePicture("is a damaged PNG")
         yield name, data[place:end]
         place = end
+
+
+def _orientation(data: bytes) -> int:
+    """The orientation in a PNG's chunk of EXIF data; 1, which is upright, where there is none. Only this one number is
+    looked for, since Pillow's reader of EXIF takes in whatever there is."""
+    exif = next((chunk[8:-4] for name, chunk in _chunks(data) if name == b"eXIf"), b"")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4], "")
+    if not order:
+        return 1
+    try:
+        (place,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, place)
+        for number in range(min(count, _MAX_TAGS)):
+            tag, kind, values, found = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
+            if (tag, kind, values) == (_ORIENTATION, _SHORT, 1):
+                return int(found)
+    except struct.error:  # it ends too early
+        pass
+    return 1
 
 
 def _levels(image: Image.Image, *, background: int, colour: bool) -> Levels:

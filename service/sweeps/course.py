@@ -22,7 +22,7 @@ FAILURES: Final = "failures"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SweepPlan:
     """The parts of a sweep's spec that determine its course."""
 
     trials: int
@@ -66,7 +66,7 @@ class State:
     """Why no more trials are started before all are done; ``None`` otherwise."""
 
     @classmethod
-    def of(cls, document: dict[str, Any] | None, plan: Plan) -> Self:
+    def of(cls, document: dict[str, Any] | None, plan: SweepPlan) -> Self:
         """Read a state from JSON; ``None`` gives the initial state."""
         if document:
             return cls(**copy.deepcopy(document))
@@ -122,7 +122,7 @@ class World(Protocol):
 class Course:
     """Makes all decisions that the available results permit."""
 
-    def __init__(self, plan: Plan, state: State, world: World) -> None:
+    def __init__(self, plan: SweepPlan, state: State, world: World) -> None:
         self.plan, self.state, self.world = plan, state, world
 
     def advance(self) -> bool:

@@ -27,7 +27,7 @@ from service.storage.database import Database, now_ms
 from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
 from service.storage.tables import Job
 from service.sweeps import events, trials
-from service.sweeps.course import Course, Outcome, Plan, Proposed, State
+from service.sweeps.course import Course, Outcome, Proposed, State, SweepPlan
 from service.sweeps.events import DECISIONS, SweepEventType
 from service.sweeps.schema import Mode, SearchName
 from service.sweeps.search import proposals
@@ -36,11 +36,11 @@ from service.sweeps.search.proposals import Suggestions
 log = structlog.get_logger()
 
 
-def plan_of(resolved: Mapping[str, Any], count: int) -> Plan:
+def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
     """The plan of a resolved sweep with ``count`` trials."""
     halving = resolved["halving"]
     budget = resolved["budget"]
-    return Plan(
+    return SweepPlan(
         trials=count,
         seeds=len(resolved["seeds"]),
         rungs=resolved["rungs"],
@@ -154,7 +154,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
 class _Rows:
     """The ``World`` of a course, on rows of the database."""
 
-    def __init__(self, session: Session, sweep: Sweep, plan: Plan, suggestions: Suggestions) -> None:
+    def __init__(self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
         self.queued: list[str] = []
 

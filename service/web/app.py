@@ -23,6 +23,7 @@ from service.storage.database import Database
 from service.web import assets, filters, metrics, requests
 from service.web.files import uploads
 from service.web.files.drawings import Drawings
+from service.web.files.upload_progress import ProgressBoard
 from service.web.inference import exporting
 from service.web.middleware import browsers, guard, headers, problems, request_log
 from service.web.middleware.keyring import Keyring
@@ -143,6 +144,7 @@ def create_app(settings: Settings) -> Flask:
         jobs=jobs,
         sweeps=sweeps,
         dataset_uploads=dataset_uploads,
+        progress=ProgressBoard(settings.artifacts),
         exports=Exports(database=database, artifacts=folder, make=exporting.make),
         drawings=Drawings(repository, database, folder),
         explorer=DatasetExplorer(repository),

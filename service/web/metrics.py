@@ -88,6 +88,12 @@ _LOST: Final = Counter(
     ["kind"],
     registry=_REGISTRY,
 )
+_VIOLATIONS: Final = Counter(
+    "tapeline_determinism_violations",
+    "Epochs that were trained again and had other bits.",
+    ["kind"],
+    registry=_REGISTRY,
+)
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -227,6 +233,8 @@ def _count(item: Happened) -> None:
         _RUNS.labels(item.kind, item.data["status"]).observe(max(0, item.at_ms - item.started_ms) / 1000)
         if item.peak_memory_bytes is not None:
             _MEMORY.labels(item.kind).observe(item.peak_memory_bytes)
+    elif item.type == EventType.LOG:
+        _VIOLATIONS.labels(item.kind).inc()
     elif item.type == EventType.STATUS:
         reason = str(item.data.get("reason"))
         if reason == "claimed" and item.data.get("lease") == 1:

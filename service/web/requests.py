@@ -25,6 +25,7 @@ _LARGE_BODY_BYTES: Final = 64 * 1024
 _PARSING: Final = threading.Lock()
 """Held while a large body is parsed."""
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 Q = TypeVar("Q", bound=Query)
@@ -95,6 +96,18 @@ def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
         raise invalid_parameter("Idempotency-Key", "must have 1 to 255 printable ASCII characters")
     content = "\n".join([request.method, request.path, validation.canonical(body)])
     return submissions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(content.encode()).hexdigest())
+
+
+def upload_id() -> str | None:
+    """The id that the client gave this upload, to ask for its progress.
+
+    Raises:
+        Problem: it is no id.
+    """
+    found = request.headers.get("Upload-Id")
+    if found is not None and not _UPLOAD_ID.fullmatch(found):
+        raise invalid_parameter("Upload-Id", "must have 8 to 64 letters, digits, dashes and underscores")
+    return found
 
 
 def last_event_id(query: StreamQuery) -> int | None:

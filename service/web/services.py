@@ -17,6 +17,7 @@ from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.web.files.drawings import Drawings
+from service.web.files.upload_progress import ProgressBoard
 from service.web.metrics import Metrics
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
@@ -40,6 +41,7 @@ class Services:
     jobs: Jobs
     sweeps: Sweeps
     dataset_uploads: DatasetUploads
+    progress: ProgressBoard
     exports: Exports
     drawings: Drawings
     explorer: DatasetExplorer

@@ -111,6 +111,33 @@ def test_what_goes_on_has_the_bits_of_a_training_alone(process: InProcess, more:
     assert result(process, job)[:-2] == result(process, alone)[:-2]
 
 
+GAN: dict[str, Any] = {
+    "kind": "gan",
+    "dataset": {"name": "few", "scale": [-1, 1]},
+    "batch_size": 85,
+    "latent": {"dim": 8},
+    "generator": {"layers": [{"units": 16, "activation": "relu"}, {"units": 784, "activation": "tanh"}]},
+    "discriminator": {"layers": [{"units": 16, "activation": "relu"}, {"units": 1, "activation": "sigmoid"}]},
+    "schedule": {"name": "constant"},
+    "samples": {"count": 4},
+}
+
+
+@pytest.mark.parametrize(("every_epochs", "reused"), [(1, 2), (5, 0)])
+def test_a_gan_goes_on_where_scores_are_due(process: InProcess, every_epochs: int, reused: int) -> None:
+    spec = GAN | {"health": {"every_epochs": every_epochs}}
+    found = []
+    for more in ({"epochs": 4}, {"epochs": 2}, {"epochs": 4, "reuse": "prefix"}):
+        process.accepted.append(process.workers.store(spec | more))
+        assert process.train() == "succeeded"
+        found.append(process.workers.job(process.accepted[-1]))
+        if more == {"epochs": 4}:
+            forget(process, found[0])
+    alone, _, job = found
+    assert job.reused_epochs == reused
+    assert result(process, job)[:-2] == result(process, alone)[:-2]
+
+
 @pytest.mark.parametrize("name", ["cosine", "one_cycle"])
 def test_a_schedule_over_the_whole_run_is_trained_from_the_start(process: InProcess, name: str) -> None:
     train(process, epochs=2, schedule={"name": name})
@@ -309,9 +336,12 @@ def trained(process: InProcess) -> tuple[Jobs, Job]:
 
 def test_an_equal_job_has_its_result_when_it_is_submitted(process: InProcess, trained: tuple[Jobs, Job]) -> None:
     jobs, first = trained
-    began = time.perf_counter()
-    again = submitted(process, jobs, Actor(owner="ana"), reuse="exact")
-    assert time.perf_counter() - began < 0.2
+    took = []
+    for _ in range(5):  # other tests share the processors
+        began = time.perf_counter()
+        again = submitted(process, jobs, Actor(owner="ana"), reuse="exact")
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.2
     assert (again.status, again.reused_from) == (Status.SUCCEEDED, first.id)
     assert (again.provenance, again.test_scores) == (first.provenance, first.test_scores)
     assert result(process, again) == result(process, first)

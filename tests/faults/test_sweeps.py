@@ -117,6 +117,23 @@ def test_two_workers_decide_as_one_does(harness: FaultHarness, undisturbed: Ende
 
 
 @pytest.mark.slow
+def test_a_sweep_that_takes_over_all_its_epochs_decides_the_same(harness: FaultHarness, undisturbed: Ended) -> None:
+    harness.start(TAPELINE_VERIFY_REUSED="0")
+    harness.start("workers.reconcile")
+    first, second, third = (
+        until_end(harness, submit(harness, SWEEP | more))
+        for more in ({}, {}, {"reuse": "never", "name": "trained again"})
+    )
+    assert first == second == third
+    assert first.digest == undisturbed.digest
+    with harness.database.read() as session:
+        reused = dict(session.execute(select(Job.sweep_id, func.sum(Job.reused_epochs)).group_by(Job.sweep_id)).all())
+        trained = dict(session.execute(select(Job.sweep_id, func.sum(Job.epoch)).group_by(Job.sweep_id)).all())
+        names = [sweep.id for sweep in session.scalars(select(Sweep).order_by(Sweep.created_ms))]
+    assert [reused[name] for name in names] == [0, trained[names[0]], 0]
+
+
+@pytest.mark.slow
 def test_without_a_scheduler_workers_decide_alone(harness: FaultHarness, undisturbed: Ended) -> None:
     """With one worker, no decision meets a locked row."""
     sweep_id = submit(harness, SWEEP)

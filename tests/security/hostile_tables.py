@@ -121,6 +121,17 @@ def hostile() -> Iterator[tuple[str, Fields, str]]:
         ("no column"),
     )
     yield "the target ignored", table(GOOD, types='{"label": "ignore"}'), "target"
+    # Parts.
+    divided = HEADER.replace(b"label", b"part,label")
+    words = b"".join(b"5,Oslo,1.5,%x,%s\n" % (n, b"ab"[n % 2 : n % 2 + 1]) for n in range(500_000))
+    yield "parts with half a million words", table(divided + words, split="part"), "different values that are no parts"
+    long = b"5,Oslo,1.5," + b"t" * 90_000 + b",a\n"
+    yield "parts of 90,000 letters", table(divided + long * 30, split="part"), "train, validation"
+    yield (
+        "no row to train on",
+        table(divided + b"5,Oslo,1.5,test,a\n6,Oslo,1.5,val,b\n" * 50, split="part"),
+        "no row to train",
+    )
     yield "numbers that are texts", table(GOOD, types='{"city": "number"}'), "not a number"
     yield "dates that are texts", table(GOOD, types='{"city": "date"}'), "not a date"
     many = HEADER + b"".join(b"%d,x%d,1.5,%s\n" % (n % 9, n, b"ab"[n % 2 : n % 2 + 1]) for n in range(2000))

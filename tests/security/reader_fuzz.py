@@ -82,7 +82,10 @@ def tables() -> list[tuple[str, bytes]]:
     european = text.replace(",", ";").replace("\n3;", "\n3,5;")
     made = [text.encode(), codecs.BOM_UTF8 + quoted.encode(), european.encode("cp1252"), text.encode("utf-16")]
     made += [text.replace(",", "\t").encode("latin-1"), text.replace("\n", "\r").encode()]
-    return [("table", data) for data in (*made, gzip.compress(text.encode()))]
+    lines = text.splitlines()
+    parts = ["part", *(("train", "val", "Test ")[n % 3] for n in range(len(lines)))]
+    divided = "".join(f"{part},{line}\n" for part, line in zip(parts, lines, strict=False))
+    return [("table", data) for data in (*made, divided.encode(), gzip.compress(text.encode()))]
 
 
 def _archives() -> Iterator[bytes]:
@@ -209,8 +212,9 @@ def read(folder: Path, field: str, data: bytes, good: dict[str, bytes], options:
 def read_table(folder: Path, path: Path) -> str:
     arrays = folder / "arrays"
     arrays.mkdir()
+    options = TableOptions(split="part") if b"part" in path.read_bytes()[:100] else TableOptions()
     try:
-        import_table(path, arrays, fraction=None, options=TableOptions())
+        import_table(path, arrays, fraction=None, options=options)
     except UploadRefused:
         return "refused"
     else:
@@ -243,8 +247,9 @@ def main() -> int:
             try:
                 came[read(folder, field, changed, good, rng.choice(options_of(field, changed)))] += 1
             except BaseException:
-                Path(f"fuzz-{field}.bin").write_bytes(changed)
-                print(f"found with {field}; the file is fuzz-{field}.bin", file=sys.stderr)
+                found = Path(tempfile.mkdtemp(prefix="tapeline-fuzz-")) / f"{field}.bin"
+                found.write_bytes(changed)
+                print(f"found with {field}; the file is {found}", file=sys.stderr)
                 raise
             slowest = max(slowest, time.process_time() - start)
             if came.total() % 500 == 0 and len(corpus) < 400:  # from changed files, too

@@ -60,17 +60,14 @@ def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
 def _classifier(
     resolved: ClassifierSpec, dataset: Dataset, preprocessing: Preprocessing | None
 ) -> engine.ClassifierTrainer:
-    def examples(part: Examples) -> engine.ImageData | engine.TableData:
-        return _rows(dataset, part, resolved, preprocessing) if preprocessing else _images(dataset, part, resolved)
-
     shape = (1, preprocessing.width) if preprocessing else dataset.info.image_shape
     return engine.ClassifierTrainer(
         networks.classifier(resolved, shape, _initializer(resolved.initializer)),
         _classifier_loss(resolved.loss, dataset),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
-        train=examples(dataset.train),
-        validation=examples(dataset.validation),
+        train=_examples(dataset, dataset.train, resolved, preprocessing),
+        validation=_examples(dataset, dataset.validation, resolved, preprocessing),
         epochs=resolved.epochs,
         batch_size=resolved.batch_size,
         shuffle=resolved.shuffle,
@@ -119,9 +116,17 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
     )
 
 
-def test_data(dataset: Dataset, resolved: Spec) -> engine.ImageData | None:
+def test_data(
+    dataset: Dataset, resolved: Spec, preprocessing: Preprocessing | None
+) -> engine.ImageData | engine.TableData | None:
     """The test part of a dataset, if it has one."""
-    return _images(dataset, dataset.test, resolved) if dataset.test is not None else None
+    return _examples(dataset, dataset.test, resolved, preprocessing) if dataset.test is not None else None
+
+
+def _examples(
+    dataset: Dataset, part: Examples, whole: Spec, preprocessing: Preprocessing | None
+) -> engine.ImageData | engine.TableData:
+    return _rows(dataset, part, whole, preprocessing) if preprocessing else _images(dataset, part, whole)
 
 
 def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:

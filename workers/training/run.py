@@ -209,7 +209,7 @@ def _loop(
                 began = time.monotonic()
                 run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
-    scores = test_scores(run, trainer, dataset)
+    scores = test_scores(run, trainer, dataset, preprocessing)
     reach("tested")
     orphans = run.lease.succeed(
         run.lease.digest(weights, scores),

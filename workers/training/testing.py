@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from engine import CheckpointError, ClassifierTrainer, checkpoint
 from service.datasets import Dataset
+from service.datasets.tables.preprocessing import Preprocessing
 from service.storage.artifacts import ArtifactDamaged
 from workers.training import build
 from workers.training.build import Trainer
 from workers.training.training_run import TrainingRun, log
 
 
-def test_scores(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> dict[str, float] | None:
+def test_scores(
+    run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
+) -> dict[str, float] | None:
     """``test_loss``, ``test_accuracy`` and ``test_epoch``, the epoch of the weights; ``None`` without a test part.
 
     The weights are those of the best checkpoint (averaged, if the spec says so) or, if it is lost, the last ones.
@@ -19,7 +22,7 @@ def test_scores(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> dict[st
     Raises:
         ArtifactUnreadable: the artifact folder cannot be read.
     """
-    data = build.test_data(dataset, run.spec)
+    data = build.test_data(dataset, run.spec, preprocessing)
     if data is None or not isinstance(trainer, ClassifierTrainer):
         return None
     best = trainer.best_epoch

@@ -14,6 +14,7 @@ from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, sum_to_shape
 from engine.errors import ShapeError
 from engine.ops.images.geometry import Convolution, Padding, as_matrix, mirror, transposed_size
+from engine.ops.linalg import sum_along_rows
 
 
 def _prefer_adjoint(geometry: Convolution) -> bool:
@@ -91,7 +92,7 @@ def _conv2d_back_weight(y: Array, x: Array, w: Array, b: Array, stride: int = 1,
 
 
 def _back_bias(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
-    return lambda g: as_matrix(g).sum(axis=1)
+    return lambda g: sum_along_rows(as_matrix(g))
 
 
 def _back_bias_graph(y: Any, x: Any, w: Any, b: Any, stride: int = 1, padding: Padding = "same") -> Vjp:

@@ -29,6 +29,11 @@ CACHE_BLOCK_BYTES = 2**20
 with 1/16 to twice this size: steps differ by 3%; with small batches, this size is 10% faster."""
 
 
+SMALL_PRODUCT, SMALL_WEIGHTS = 10**6, 1024
+"""Up to so many multiplications, OpenBLAS multiplies without copying its operands first. With fewer weights than the
+second number, long products that are cut to this size take half the time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """The positions of a kernel along one axis.
@@ -181,12 +186,17 @@ class Convolution:
     def correlate(self, x: Array, y: Array) -> Array:
         """The gradient of the weights: the sum of each patch of x times its pixel of y."""
         padded, outputs = self._padded(x), as_matrix(y)
+        width = self.rows.kernel * self.columns.kernel * self.channels * self.filters
+        length = SMALL_PRODUCT // width if 0 < width < SMALL_WEIGHTS else max(1, outputs.shape[1])
         total: Any = None
         for pixels, patches, parts in self._blocks(y):
             for part, index in parts:
                 part[...] = padded[index]
-            share = np.matmul(patches, outputs[:, pixels].T)
-            total = share if total is None else np.add(total, share, out=total)
+            seen = outputs[:, pixels]
+            for start in range(0, max(1, seen.shape[1]), length):
+                some = slice(start, start + length)
+                share = np.matmul(patches[:, some], seen[:, some].T)
+                total = share if total is None else np.add(total, share, out=total)
         gradient: Array = total.reshape(self.rows.kernel, self.columns.kernel, self.channels, self.filters)
         return gradient
 

@@ -16,6 +16,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TransferSpeedColumn,
 )
@@ -34,6 +35,8 @@ _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _SHOWN_CLASSES: Final = 10
 _SHOWN_COLUMNS: Final = 12
 _NAMED_FILES: Final = 5
+_READING: Final = "reading"
+"""What the service does when all is sent."""
 
 
 @click.group("datasets", invoke_without_command=True)
@@ -102,6 +105,9 @@ def show_dataset(target: Target, name: str) -> None:
 )
 @click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one).")
 @click.option(
+    "--split", "split_column", help="Column of a table that says the part of each row: train, validation (val) or test."
+)
+@click.option(
     "--type",
     "types",
     multiple=True,
@@ -119,6 +125,7 @@ def upload(
     on_bad: OnBad | None,
     validation_fraction: float | None,
     target_column: str | None,
+    split_column: str | None,
     types: tuple[str, ...],
 ) -> None:
     """Upload a dataset, or a new version of one.
@@ -141,13 +148,16 @@ def upload(
         else:
             by_field = _by_field(paths)
         client = stack.enter_context(target.client())
-        bar = stack.enter_context(_bar(DownloadColumn(), TransferSpeedColumn()))
+        bar = stack.enter_context(_bar(_DoneColumn(), _SpeedColumn()))
         task = bar.add_task("uploading", total=sum(path.stat().st_size for path in by_field.values()))
+
+        def on_reading(share: float) -> None:
+            bar.update(task, description=_READING, total=1.0, completed=share)
 
         def on_progress(count: int) -> None:
             bar.advance(task, count)
             if bar.tasks[task].finished:
-                bar.update(task, description="reading", total=None)  # the service does
+                on_reading(0.0)
 
         item = client.upload(
             name,
@@ -157,8 +167,10 @@ def upload(
             channels=channels.value if channels is not None else None,
             on_bad=on_bad.value if on_bad is not None else None,
             target=target_column,
+            split=split_column,
             types=_types(types),
             on_progress=on_progress,
+            on_reading=on_reading,
         )
     if target.as_json:
         click.echo(to_json(item))
@@ -255,6 +267,24 @@ def _by_field(paths: tuple[Path, ...]) -> dict[str, Path]:
             raise Failure(f"{by_field[field]} and {path} would both be used as {field}: rename one")
         by_field[field] = path
     return by_field
+
+
+class _DoneColumn(DownloadColumn):
+    """The bytes that were sent; then the share of them that the service has read."""
+
+    def render(self, task: Task) -> Text:
+        """The column."""
+        if task.description != _READING:
+            return super().render(task)
+        return Text(f"{task.percentage:.0f}%", "progress.percentage")
+
+
+class _SpeedColumn(TransferSpeedColumn):
+    """How fast bytes are sent; nothing while the service reads them."""
+
+    def render(self, task: Task) -> Text:
+        """The column."""
+        return Text("") if task.description == _READING else super().render(task)
 
 
 def _bar(*columns: ProgressColumn) -> Progress:

@@ -5,25 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from service.datasets.cache import Dataset, Examples
 from service.datasets.exploration import choosing
 from service.datasets.exploration.cells import cell
 from service.datasets.exploration.columns import TableStatistics, statistics
-from service.datasets.info import DatasetInfo
+from service.datasets.info import DatasetInfo, PartName
 from service.datasets.repository import DatasetRepository
 
 _MAX_CACHED: Final = 64
-
-
-class PartName(StrEnum):
-    """The parts of a dataset."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
 
 
 @dataclass(frozen=True, slots=True)

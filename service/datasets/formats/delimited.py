@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import codecs
 import csv
+import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.streams import CHUNK, Gunzip, Readable
+from service.datasets.info import OnShare
 
 MAX_LINE_BYTES: Final = CHUNK
 MAX_FIELD: Final = 100_000
@@ -46,6 +48,7 @@ class DelimitedFile:
         encoding: Python's name; for an 8-bit file without a byte order mark, ``check`` determines it.
         ends_in_cr: whether lines end with CR only, as on early Macintosh computers.
         header: the fields of the first row.
+        on_share: hears of the share of the file that is read, each time that it is read.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class DelimitedFile:
     ends_in_cr: bool
     delimiter: str
     header: tuple[str, ...]
+    on_share: OnShare = field(default=lambda share: None, compare=False)
 
     def rows(self) -> Iterator[tuple[int, list[str] | str]]:
         """The rows below the header: the number of their first line, and their fields or an error message.
@@ -292,10 +296,12 @@ def _pieces(file: DelimitedFile, size: int = CHUNK // 4) -> Iterator[bytes]:
     try:
         with file.path.open("rb") as opened:
             stream: Readable = Gunzip(opened) if file.is_gzipped else opened
+            size_bytes = os.fstat(opened.fileno()).st_size
             while piece := stream.read(size):
                 total += len(piece)
                 if total > file.max_bytes:
                     raise DatasetBroken(file.path, f"has more than {file.max_bytes:,} bytes, unpacked")
+                file.on_share(opened.tell() / size_bytes)
                 yield piece
     except (zlib.error, EOFError) as error:
         reason = str(error) or "it is truncated"

@@ -53,26 +53,32 @@ def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
 
     Raises:
         DatasetBroken: also while the arrays are read.
+        OSError: whatever the block raises; it is no fault of the archive.
     """
+    is_open = False
     try:
         with path.open("rb") as file, ExitStack() as opened:
             _check_directory(path, file)
             archive = opened.enter_context(zipfile.ZipFile(file))
             members = archive.infolist()
             _check_members(path, members, max_bytes)
-            yield {
+            arrays = {
                 member.filename.removesuffix(".npy"): _open_array(
                     path, member, opened.enter_context(archive.open(member)), max_bytes
                 )
                 for member in members
             }
+            is_open = True
+            yield arrays
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
         raise DatasetBroken(path, f"is damaged ({error})") from error
     except DatasetError:
         raise
     except ValueError as error:  # from zipfile: names that cannot be decoded, negative offsets
         raise DatasetBroken(path, f"is damaged ({type(error).__name__})") from error
-    except OSError as error:
+    except OSError as error:  # of zipfile: places that no file has
+        if is_open:
+            raise
         raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
 
 

@@ -27,7 +27,7 @@ from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, opened, pixels_of, upright_size
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import Channels, OnBad, PhotoOptions, Size
+from service.datasets.info import PART_WORDS, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
 
 MAX_FILES: Final = 200_000
 MAX_CLASSES: Final = 256
@@ -40,16 +40,6 @@ _LISTED: Final = 50
 """Maximum number of skipped files that the report names."""
 _NAMED: Final = 5
 """Maximum number of files that an error message names."""
-_TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
-_PARTS: Final = {
-    "train": _TRAIN,
-    "training": _TRAIN,
-    "validation": _VALIDATION,
-    "valid": _VALIDATION,
-    "val": _VALIDATION,
-    "test": _TEST,
-    "testing": _TEST,
-}
 _SIZE: Final = re.compile(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?")
 
 Pixels = NDArray[np.uint8]
@@ -94,13 +84,22 @@ def parse_size(text: str) -> Size:
 
 
 @contextmanager
-def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: int, max_side: int) -> Iterator[Photos]:
+def open_photos(
+    path: Path,
+    options: PhotoOptions,
+    *,
+    folder: Path,
+    max_bytes: int,
+    max_side: int,
+    on_share: OnShare = lambda share: None,
+) -> Iterator[Photos]:
     """Decode the images of an archive.
 
     Args:
         folder: for an unnamed temporary file, which is deleted at the end of the block.
         max_bytes: maximum size of all pixels together.
         max_side: larger images are decoded only if they are scaled.
+        on_share: called with the share of the images that is decoded.
 
     Raises:
         DatasetBroken
@@ -108,13 +107,17 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
     """
     with archives.reading(path):
         names = _names(path)
-    _classes(path, names)
+    outside = _outside(path, names, options)
+    _classes(path, [name for name in names if name not in outside])
     with tempfile.TemporaryFile(dir=folder) as file:
-        spool = _Spool(path, file, options, len(names), max_bytes=max_bytes, max_side=max_side)
+        spool = _Spool(path, file, options, len(names) - len(outside), max_bytes=max_bytes, max_side=max_side)
+        spool.faults += [(name, "is outside of class folders") for name in names if name in outside]
         try:
             with archives.reading(path):
-                for member in _images(path):
-                    spool.add(member)
+                for number, member in enumerate(_images(path), 1):
+                    if member.name not in outside:
+                        spool.add(member)
+                    on_share(number / len(names))
         except _NotWritten as error:
             raise error.error from None
         if spool.faults and options.on_bad is OnBad.ERROR:
@@ -127,7 +130,7 @@ def open_photos(path: Path, options: PhotoOptions, *, folder: Path, max_bytes: i
         shape = (height, width, 3) if is_colour else (height, width)
         labels = _sorted({label for _, label in found.values()})
         arrays: dict[str, ArrayStream] = {}
-        for part, prefix in ((_TRAIN, ""), (_VALIDATION, "validation_"), (_TEST, "test_")):
+        for part, prefix in ((PartName.TRAIN, ""), (PartName.VALIDATION, "validation_"), (PartName.TEST, "test_")):
             chosen = [name for name, place in found.items() if place[0] == part]
             if not chosen:
                 continue
@@ -313,25 +316,54 @@ def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[st
     return report
 
 
-def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Part and class of each image, from its folders. Folders that all images share are ignored."""
-    folders = {name: PurePosixPath(name).parts[:-1] for name in names}
-    while all(len(parts) > 1 for parts in folders.values()) and len({parts[0] for parts in folders.values()}) == 1:
+def _outside(path: Path, names: Sequence[str], options: PhotoOptions) -> frozenset[str]:
+    """The images that are outside of class folders, which are left out.
+
+    Raises:
+        DatasetBroken: they are not to be left out, or they are all that there is.
+    """
+    folders, _, outside = _folders(names)
+    if outside and (options.on_bad is OnBad.ERROR or not folders):
+        count = f"{len(outside):,} images" if len(outside) > 1 else "an image"
+        advice = "make a folder per class" + (", or leave them out with on_bad=skip" if folders else "")
+        raise DatasetBroken(path, f"has {count} outside of class folders, such as {outside[0][:200]}: {advice}")
+    return frozenset(outside)
+
+
+def _folders(names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], bool, list[str]]:
+    """The folders of each image; whether the first of them are parts of a dataset; the images outside of class folders.
+    Folders that all images share are ignored."""
+    folders, outside = {name: PurePosixPath(name).parts[:-1] for name in names}, []
+    while True:
+        outside += [name for name, parts in folders.items() if not parts]
+        folders = {name: parts for name, parts in folders.items() if parts}
+        if len({parts[0] for parts in folders.values()}) != 1 or all(len(parts) == 1 for parts in folders.values()):
+            break
         folders = {name: parts[1:] for name, parts in folders.items()}
-    has_parts = all(len(parts) > 1 and parts[0].lower() in _PARTS for parts in folders.values())
-    outside = [name for name, parts in folders.items() if not parts]
-    if outside:
-        raise DatasetBroken(path, f"has images outside of class folders, such as {outside[0]}: make a folder per class")
+    are_parts = all(parts[0].lower() in PART_WORDS for parts in folders.values())
+    has_parts = are_parts and any(len(parts) > 1 for parts in folders.values())
+    if has_parts:
+        outside += [name for name, parts in folders.items() if len(parts) == 1]
+        folders = {name: parts for name, parts in folders.items() if len(parts) > 1}
+    return folders, has_parts, outside
+
+
+def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[PartName, str]]:
+    """Part and class of each image, from its folders."""
+    folders, has_parts, _ = _folders(names)
     found = {
-        name: (_PARTS[parts[0].lower()], parts[1]) if has_parts else (_TRAIN, parts[0])
+        name: (PART_WORDS[parts[0].lower()], parts[1]) if has_parts else (PartName.TRAIN, parts[0])
         for name, parts in folders.items()
     }
-    if _VALIDATION not in {part for part, _ in found.values()}:  # validate on the test images
-        found = {name: (_VALIDATION if part == _TEST else part, label) for name, (part, label) in found.items()}
-    trained = {label for part, label in found.values() if part == _TRAIN}
+    if PartName.VALIDATION not in {part for part, _ in found.values()}:  # validate on the test images
+        found = {
+            name: (PartName.VALIDATION if part is PartName.TEST else part, label)
+            for name, (part, label) in found.items()
+        }
+    trained = {label for part, label in found.values() if part is PartName.TRAIN}
     if not trained:
         raise DatasetBroken(path, "has no training images: only folders for validation; add a folder train")
-    for part in (_VALIDATION, _TEST):
+    for part in (PartName.VALIDATION, PartName.TEST):
         if unknown := sorted({label for where, label in found.values() if where == part} - trained):
             detail = f"has the class {unknown[0][:200]!r} for {part}, but no training images of it; add some"
             raise DatasetBroken(path, detail)

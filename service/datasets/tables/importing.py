@@ -1,4 +1,5 @@
-"""Imports a table: converts a CSV or TSV file to four arrays, a description of its columns, and a report.
+"""Imports a table: converts a CSV or TSV file to arrays of rows and labels for each part, a description of its columns,
+and a report.
 
 The file is read three times, in blocks of rows: to check its bytes, to detect the columns, and to write the arrays. So
 memory does not grow with the file, except for the labels, which take a few bytes per row.
@@ -13,7 +14,7 @@ import struct
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -23,18 +24,19 @@ from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
-from service.datasets.importer import DEFAULT_FRACTION, MAX_LABEL, MAX_UNPACKED_BYTES, UploadRefused, choose
+from service.datasets.importer import MAX_LABEL, MAX_UNPACKED_BYTES, UploadRefused
 from service.datasets.info import (
     COLUMNS_FILE,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    VALIDATION_IMAGES,
-    VALIDATION_LABELS,
+    IDX_NAMES,
+    TEST_NAMES,
     ImportedDataset,
+    OnShare,
+    PartName,
     TableOptions,
     content_sha256,
 )
 from service.datasets.tables.detection import BadCell, ColumnType
+from service.datasets.tables.parts import PARTS, SplitColumn, drawn
 from service.datasets.tables.plan import MAX_NAME, TABLE, TablePlan
 from service.datasets.tables.values import MISSING, is_number, number
 from service.spec.estimation.features import features_of
@@ -50,6 +52,12 @@ MAX_REPORTED: Final = 100
 """Maximum number of rejected rows that are listed; the others are only counted."""
 _MAX_REJECTED: Final = 0.1
 """Maximum share of rejected rows; with more, the file is probably not the table that it seems to be."""
+_FILES: Final = (IDX_NAMES[:2], IDX_NAMES[2:], TEST_NAMES)
+"""The names of rows and labels of each part, in the order of ``PARTS``."""
+_CHECKED: Final = 0.02
+"""The share of the work that is done when the bytes are checked."""
+_LOOKED: Final = 0.65
+"""The same when the columns are known."""
 _BLOCK: Final = 2000
 _MAX_LABELS: Final = 100_000
 """Maximum number of distinct target values that are tracked, for error messages."""
@@ -57,11 +65,19 @@ _FEW: Final = 30
 """A numeric target with fractions and more distinct values than this is a regression target."""
 
 
-def import_table(path: Path, folder: Path, *, fraction: float | None, options: TableOptions) -> ImportedDataset:
+def import_table(
+    path: Path,
+    folder: Path,
+    *,
+    fraction: float | None,
+    options: TableOptions,
+    on_share: OnShare = lambda share: None,
+) -> ImportedDataset:
     """Check an uploaded table and write its arrays into an empty ``folder``.
 
     Args:
         fraction: share of each class for validation; the choice is deterministic.
+        on_share: called with the share that is done.
 
     Raises:
         UploadRefused: the file is not a table that a classifier can be trained on.
@@ -70,7 +86,9 @@ def import_table(path: Path, folder: Path, *, fraction: float | None, options: T
     try:
         file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
         plan = TablePlan.of(file, options)
-        return _Import(file.check(), plan, folder, fraction).run()
+        split = None if plan.split is None else SplitColumn(plan.header[plan.split])
+        checked = _reporting(file, on_share, 0, _CHECKED).check()
+        return _Import(checked, plan, folder, fraction, split, on_share).run()
     except DatasetBroken as error:
         raise UploadRefused({TABLE: error.reason}) from error
 
@@ -98,6 +116,8 @@ class _Import:
     plan: TablePlan
     folder: Path
     fraction: float | None
+    split: SplitColumn | None
+    on_share: OnShare
     rejected: _Rejected = field(default_factory=_Rejected)
     kept: bytearray = field(default_factory=bytearray)
     """1 for each accepted row and 0 for each rejected one, in the order of the file."""
@@ -111,8 +131,13 @@ class _Import:
         class_names, codes = self._classes()
         labels = codes[np.frombuffer(self.labels, np.uint32)]
         columns, ignored, notes = self._columns()
-        chosen = choose(labels, self.fraction or DEFAULT_FRACTION, what="row")
-        digests = self._write(columns, labels, chosen)
+        parts, said = (
+            self.split.assigned(labels, class_names, self.fraction)
+            if self.split is not None
+            else (drawn(labels, self.fraction), [])
+        )
+        counts = dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True))
+        digests = self._write(columns, labels, parts)
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), "classes": class_names}).encode()
         ).hexdigest()
@@ -127,26 +152,28 @@ class _Import:
             columns=list(columns.values()),
             classes=len(class_names),
             class_names=class_names,
-            train_count=int((~chosen).sum()),
-            validation_count=int(chosen.sum()),
+            train_count=counts[PartName.TRAIN],
+            validation_count=counts[PartName.VALIDATION],
+            test_count=counts[PartName.TEST],
             sha256=sha256,
             size_bytes=sum(path.stat().st_size for path in self.folder.iterdir()),
             report={
                 "encoding": self.file.encoding.removesuffix("-sig"),
                 "delimiter": self.file.delimiter,
                 "target": self.plan.header[self.plan.target],
+                **({} if self.split is None else {"split": self.split.name}),
                 "rows": len(labels),
                 "rejected_count": self.rejected.count,
                 "rejected": self.rejected.first,
                 "ignored": ignored,
-                "notes": notes,
+                "notes": [*said, *notes],
             },
         )
 
     def _look(self) -> None:
         """Scan all rows: accept or reject them, detect column types, and record targets."""
         target, texts, lines = self.plan.target, [], []
-        for line, fields in self.file.rows():
+        for line, fields in _reporting(self.file, self.on_share, _CHECKED, _LOOKED).rows():
             if len(self.kept) >= MAX_ROWS:
                 raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
             problem = self._problem(fields)
@@ -202,6 +229,8 @@ class _Import:
         columns = list(zip(*texts, strict=True))
         for index, scan in self.plan.scans.items():
             scan.add(columns[index])
+        if self.split is not None and self.plan.split is not None:
+            self.split.add(columns[self.plan.split])
         targets = self.targets
         for text in map(str.strip, columns[self.plan.target]):
             code = targets.setdefault(text, len(targets))
@@ -286,17 +315,18 @@ class _Import:
         return columns, ignored, notes
 
     def _write(
-        self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], chosen: NDArray[np.bool_]
+        self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], parts: NDArray[np.uint8]
     ) -> dict[str, str]:
-        """Read the rows again and write the four arrays; returns their digests."""
-        parts = {True: (VALIDATION_IMAGES, VALIDATION_LABELS), False: (TRAIN_IMAGES, TRAIN_LABELS)}
+        """Read the rows again and write the arrays of each part that has rows; returns their digests."""
         with ExitStack() as opened:
             inputs, outputs = {}, []
-            for part, (rows_name, labels_name) in parts.items():
-                count = int((chosen == part).sum())
+            for part, (rows_name, labels_name) in enumerate(_FILES):
+                count = int((parts == part).sum())
+                if not count:
+                    continue
                 inputs[part] = opened.enter_context(_Output.new(self.folder, rows_name, (count, len(columns)), "<f8"))
                 written = opened.enter_context(_Output.new(self.folder, labels_name, (count,), "|u1"))
-                written.add(labels[chosen == part])
+                written.add(labels[parts == part])
                 outputs += [inputs[part], written]
             done = 0
             for texts in self._blocks():
@@ -304,15 +334,16 @@ class _Import:
                 values = np.empty((len(texts), len(columns)), np.float64)
                 for place, (index, column) in enumerate(columns.items()):
                     values[:, place] = self.plan.scans[index].values(cells[index], column)
-                mask = chosen[done : done + len(texts)]
+                block = parts[done : done + len(texts)]
                 for part, output in inputs.items():
-                    output.add(values[mask == part])
+                    output.add(values[block == part])
                 done += len(texts)
         return {output.name: output.digest.hexdigest() for output in outputs}
 
     def _blocks(self) -> Iterator[list[list[str]]]:
         texts: list[list[str]] = []
-        for is_kept, (_, fields) in zip(self.kept, self.file.rows(), strict=True):
+        rows = _reporting(self.file, self.on_share, _LOOKED, 1).rows()
+        for is_kept, (_, fields) in zip(self.kept, rows, strict=True):
             if is_kept and isinstance(fields, list):
                 texts.append(fields)
                 if len(texts) == _BLOCK:
@@ -320,6 +351,11 @@ class _Import:
                     texts = []
         if texts:
             yield texts
+
+
+def _reporting(file: DelimitedFile, on_share: OnShare, start: float, stop: float) -> DelimitedFile:
+    """The same file, reading which is the part of the work from ``start`` to ``stop``."""
+    return replace(file, on_share=lambda share: on_share(start + share * (stop - start)))
 
 
 class _Output:

@@ -27,11 +27,13 @@ class TablePlan:
 
     Attributes:
         target: index of the target column.
+        split: index of the column that assigns rows to parts.
         scans: the columns that are not ignored, by index.
     """
 
     header: Sequence[str]
     target: int
+    split: int | None
     scans: Mapping[int, ColumnScan]
     by_person: Sequence[str]
     target_type: ColumnType | None
@@ -44,8 +46,11 @@ class TablePlan:
             UploadRefused: the header is invalid, or the options name columns that do not exist.
         """
         header = _checked_header(file)
-        target = len(header) - 1
         faults: dict[str, str] = {}
+        split = header.index(options.split) if options.split in header else None
+        if options.split is not None and split is None:
+            faults["split"] = f"{options.split!r} is no column{_meant(options.split, header)}"
+        target = len(header) - (2 if split == len(header) - 1 else 1)
         if options.target is not None:
             target = header.index(options.target) if options.target in header else -1
             if target < 0:
@@ -53,6 +58,10 @@ class TablePlan:
         for name in options.types:
             if name not in header:
                 faults["types"] = f"{name!r} is not a column{_meant(name, header)}"
+        if split is not None and options.split in options.types:
+            faults["types"] = f"{options.split!r} assigns rows to parts, and has no type"
+        if split == target:
+            faults["split"] = f"{options.split!r} is the target; the parts must be in another column"
         types = {name: ColumnType(value) for name, value in options.types.items()}
         wanted = types.get(header[target])
         if target >= 0 and wanted in (ColumnType.IGNORE, ColumnType.DATE):
@@ -63,10 +72,11 @@ class TablePlan:
         return cls(
             header=header,
             target=target,
+            split=split,
             scans={
                 index: ColumnScan(name, types.get(name), decimal_comma=comma)
                 for index, name in enumerate(header)
-                if index != target and types.get(name) is not ColumnType.IGNORE
+                if index not in (target, split) and types.get(name) is not ColumnType.IGNORE
             },
             by_person=[name for name in header if types.get(name) is ColumnType.IGNORE],
             target_type=wanted,

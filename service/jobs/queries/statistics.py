@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.jobs import worker_registry
-from service.jobs.events import EventType
+from service.jobs.events import DETERMINISM_VIOLATION, EventType
 from service.states import Status
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, Event, Job, Worker
@@ -67,7 +67,14 @@ def happened(session: Session, after_ms: int, until_ms: int) -> Sequence[Happene
         )
         .join(Job, Job.id == Event.job_id)
         .where(Event.created_ms > after_ms, Event.created_ms <= until_ms)
-        .where(Event.type.in_([EventType.STATUS, EventType.METRICS, EventType.END]))
+        .where(
+            or_(
+                Event.type.in_([EventType.STATUS, EventType.END]),
+                # Epochs that were taken over from another job were not trained.
+                and_(Event.type == EventType.METRICS, Event.data["epoch"].as_integer() > Job.reused_epochs),
+                and_(Event.type == EventType.LOG, Event.data["code"].as_string() == DETERMINISM_VIOLATION),
+            )
+        )
         .order_by(Event.created_ms)
     )
     return [

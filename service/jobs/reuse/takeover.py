@@ -83,7 +83,7 @@ def store(database: Database, held: Claim, copied: Copied, *, then: Callable[[Se
 
 def disable(database: Database, held: Claim, source: Source, message: str) -> None:
     """Record that a job's epochs could not be repeated: nothing takes them over any more."""
-    told = {"level": "error", "code": "determinism_violation", "message": message}
+    told = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message}
     with database.write() as session:
         leases.guard(session, held)
         events.append(session, held.job_id, [(EventType.LOG, told | {"job": source.job.id})])

@@ -79,13 +79,6 @@ class JobFacts:
         return next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
 
 
-class NotExportable(ContractError):
-    """The model has a part that the export format does not support yet."""
-
-    def __init__(self, part: str) -> None:
-        super().__init__(f"a model with {part} cannot be exported to this format yet; download its checkpoint instead")
-
-
 class ExtraMissing(ContractError):
     """An optional library is not installed."""
 

@@ -46,8 +46,8 @@ def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> 
 
 def _weights(model: TrainedModel) -> dict[str, Any]:
     return {
-        f"layers.{placed.number}.{name}": np.asarray(array, order="C")
-        for placed in model.layers
+        f"{placed.name}.{name}": np.asarray(array, order="C")
+        for placed in model.all_layers
         for name, array in placed.tensors.items()
     }
 
@@ -77,7 +77,9 @@ def _introduction(model: TrainedModel, facts: JobFacts) -> str:
     data = _plain(facts.dataset_title)
     trained = f"Trained on {data} with Tapeline: {model.parameters:,} parameters, settings in [spec.json](spec.json)."
     if model.generates:
-        what = f"The generator of a GAN. It turns {model.input_size[0]} random numbers into an image of {sides} pixels."
+        chosen = f" and one of {model.classes} classes" if model.classes else ""
+        given = f"{model.latent_dim} random numbers{chosen}"
+        what = f"The generator of a GAN. It turns {given} into an image of {sides} pixels."
         return f"{what} {trained}"
     takes = f"rows of {len(model.columns)} columns" if model.is_table else f"images of {sides} pixels"
     names = ", ".join(_plain(name) for name in model.class_names[:_SHOWN_CLASSES])
@@ -99,14 +101,20 @@ def _other_uses(model: TrainedModel) -> str:
             "NaN where a value is missing), text for categories (empty where it is missing).\n\n"
             f"`torch/model.py` is a PyTorch module that needs only torch: `load().predict([{example_row(model)}])`."
         )
-    kind, shape = ("latent", model.input_size) if model.generates else ("images", model.image_shape)
+    kind, shape = ("latent", (model.latent_dim,)) if model.generates else ("images", model.image_shape)
     sides = ", ".join(map(str, shape))
     dtype = "float32" if model.generates else "uint8, levels 0 to 255"
     verb = f"generate({latent_example(model)})" if model.generates else "predict(images)"
+    given = f'"{kind}": {kind}'
+    takes = f"`{kind}` (N, {sides}), {dtype}"
+    if model.classes:
+        verb = f"generate({latent_example(model)}, torch.arange(16) % {model.classes})"
+        given += ', "class": classes'
+        takes += ", and `class` (N,), int64, numbers in the order of `class_names`"
     return (
-        f"`model.onnx` takes `{kind}` (N, {sides}), {dtype}:\n\n```python\n"
+        f"`model.onnx` takes {takes}:\n\n```python\n"
         f'import onnxruntime\n\nmodel = onnxruntime.InferenceSession("model.onnx")\n'
-        f'(outputs,) = model.run(None, {{"{kind}": {kind}}})\n```\n\n'
+        f"(outputs,) = model.run(None, {{{given}}})\n```\n\n"
         f"`torch/model.py` is a PyTorch module that needs only torch: `load().{verb}`."
     )
 

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from service.models.exports.archives import packed
-from service.models.exports.facts import ExportFormat, ExtraMissing, JobFacts, NotExportable, Pictures
+from service.models.exports.facts import ExportFormat, ExtraMissing, JobFacts, Pictures
 from service.models.exports.torch_module import to_torch
 from service.models.exports.trained import TrainedModel
-from service.spec.schema import GanSpec
 
 
 def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: TrainedModel | None) -> bytes:
@@ -45,8 +44,6 @@ def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: Train
 def _present(model: TrainedModel | None) -> TrainedModel:
     if model is None:
         raise ValueError("this format needs the weights of a checkpoint")
-    if isinstance(model.spec, GanSpec) and model.spec.conditional:
-        raise NotExportable("a conditional generator")
     return model
 
 

@@ -5,21 +5,35 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
-from service.models.exports.facts import NotExportable
-from service.models.exports.trained import PlacedLayer, TrainedModel, zeros_around
+from service.models.exports.trained import GELU_CUBIC, GELU_SCALE, Activated, PlacedLayer, TrainedModel, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation
 
 _CONV: Final = """\
 def conv(x, n, stride, rows, columns):  # pad with zeros, then multiply patches by weights
-    k, x = w[f"layers.{n}.weight"], np.pad(x, ((0, 0), rows, columns, (0, 0)))
+    k, x = w[f"{n}.weight"], np.pad(x, ((0, 0), rows, columns, (0, 0)))
     patches = np.lib.stride_tricks.sliding_window_view(x, k.shape[:2], (1, 2))[:, ::stride, ::stride]
-    return np.einsum("nrcxij,ijxf->nrcf", patches, k, optimize=True) + w[f"layers.{n}.bias"]
+    return np.einsum("nrcxij,ijxf->nrcf", patches, k, optimize=True) + w[f"{n}.bias"]
+"""
+_CONV_TRANSPOSE: Final = """\
+def conv_transpose(x, n, stride, rows, columns):  # each pixel as a patch, added up; then these rows and columns
+    k, (count, height, width, _) = w[f"{n}.weight"], x.shape
+    size, patches = k.shape[0], np.einsum("nrcx,ijxf->ijnrcf", x, k, optimize=True)
+    y = np.zeros((count, height * stride + size, width * stride + size, k.shape[3]), x.dtype)
+    for i, j in np.ndindex(size, size):
+        y[:, i : i + height * stride : stride, j : j + width * stride : stride] += patches[i, j]
+    return y[:, slice(*rows), slice(*columns)] + w[f"{n}.bias"]
 """
 _NORM: Final = """\
 def norm(x, n, epsilon):
-    factor = w[f"layers.{n}.scale"] / np.sqrt(w[f"layers.{n}.running_variance"] + epsilon)
-    return (x - w[f"layers.{n}.running_mean"]) * factor + w[f"layers.{n}.shift"]
+    factor = w[f"{n}.scale"] / np.sqrt(w[f"{n}.running_variance"] + epsilon)
+    return (x - w[f"{n}.running_mean"]) * factor + w[f"{n}.shift"]
+"""
+_LAYER_NORM: Final = """\
+def layer_norm(x, n, epsilon):
+    axes = tuple(range(1, x.ndim))
+    x = x - x.mean(axes, keepdims=True)
+    return x / np.sqrt((x * x).mean(axes, keepdims=True) + epsilon) * w[f"{n}.scale"] + w[f"{n}.shift"]
 """
 _FEATURES: Final = """\
 def features(rows):  # dicts by column name; missing: None, or left out; dates: days since 1970-01-01
@@ -41,12 +55,13 @@ _BOUNDED: Final = (Activation.SIGMOID, Activation.SOFTMAX)
 
 
 def numpy_code(model: TrainedModel, weights: str) -> str:
-    """The text of a program that defines ``predict(images)``, or ``generate(latent)`` for a generator.
+    """The text of a program that defines ``predict(images)``, or ``generate(latent)`` for a generator, or
+    ``generate(latent, classes)`` for a conditional one.
 
     Args:
         weights: the name of the safetensors file.
     """
-    kinds = {type(placed.layer) for placed in model.layers}
+    kinds = {type(placed.layer) for placed in model.all_layers}
     lines = ["import json", "from pathlib import Path", ""] if model.is_table else []
     lines += ["import numpy as np", "from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
     lines += (
@@ -55,7 +70,9 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         else []
     )
     lines += _block(_CONV) if schema.Conv2D in kinds else []
+    lines += _block(_CONV_TRANSPOSE) if schema.Conv2DTranspose in kinds else []
     lines += _block(_NORM) if schema.BatchNorm in kinds else []
+    lines += _block(_LAYER_NORM) if schema.LayerNorm in kinds else []
     body = _Body()
     low, high = model.scale
     shape, sides = (", ".join(map(str, size)) for size in (model.image_shape, model.input_size))
@@ -63,6 +80,10 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
     if model.is_table:
         lines += ["", "", "def predict(rows):  # to probabilities"]
         body.set(f"features(rows).astype({dtype})")
+    elif model.classes:
+        takes = f"(N, {model.latent_dim}) and (N,) numbers of classes"
+        lines += ["", "", f"def generate(latent, classes):  # {takes}, to (N, {shape}), levels 0 to 255"]
+        body.set(f"np.hstack([latent, np.eye({model.classes})[classes]]).astype({dtype})")
     elif model.generates:
         lines += ["", "", f"def generate(latent):  # (N, {sides}) to (N, {shape}), levels 0 to 255"]
         body.set(f"latent.astype({dtype})")
@@ -101,7 +122,7 @@ class _Body:
 
     def wrap(self, before: str, after: str) -> None:
         """Set ``x`` to ``before x after``."""
-        if len(self._value) + len(before + after) > _WIDTH:
+        if not self._value or len(self._value) + len(before + after) > _WIDTH:
             self.set("x")
         self._value = f"{before}{self._value}{after}"
 
@@ -111,6 +132,15 @@ class _Body:
         if not simple or len(self._value) + len(call) > _WIDTH:
             self.set("x")
         self._value += call
+
+    def add(self, name: str) -> None:
+        """``x`` becomes ``name + x``."""
+        self.set(f"{name} + x")
+
+    def keep(self, name: str) -> None:
+        """``name`` becomes ``x``."""
+        self._flush()
+        self.lines.append(f"{name} = x")
 
     def finish(self, line: str) -> None:
         """End with a line that uses ``x``."""
@@ -126,21 +156,42 @@ class _Body:
 
 
 def _add(body: _Body, placed: PlacedLayer) -> None:
-    layer, number, before = placed.layer, placed.number, placed.before
+    layer, name, before = placed.layer, placed.name, placed.before
     match layer:
         case schema.Dense():
-            body.set(f'x @ w["layers.{number}.weight"] + w["layers.{number}.bias"]')
+            body.set(f'x @ w["{name}.weight"] + w["{name}.bias"]')
             _activate(body, layer)
         case schema.Conv2D():
             top, left, bottom, right = zeros_around(layer, before, placed.after)
-            body.set(f"conv(x, {number}, {layer.stride}, ({top}, {bottom}), ({left}, {right}))")
+            body.set(f'conv(x, "{name}", {layer.stride}, ({top}, {bottom}), ({left}, {right}))')
+            _activate(body, layer)
+        case schema.Conv2DTranspose():
+            top, left, _, _ = zeros_around(layer, before, placed.after)
+            rows, columns, _ = placed.after
+            cut = f"({top}, {top + rows}), ({left}, {left + columns})"
+            body.set(f'conv_transpose(x, "{name}", {layer.stride}, {cut})')
             _activate(body, layer)
         case schema.BatchNorm():
-            body.wrap("norm(", f", {number}, {layer.epsilon!r})")
+            body.wrap("norm(", f', "{name}", {layer.epsilon!r})')
+            _activate(body, layer)
+        case schema.LayerNorm():
+            body.wrap("layer_norm(", f', "{name}", {layer.epsilon!r})')
+            _activate(body, layer)
+        case schema.Residual():
+            kept = f"before_{placed.place[0]}"
+            body.keep(kept)
+            for inner in placed.inner:
+                _add(body, inner)
+            body.add(kept)
             _activate(body, layer)
         case schema.MaxPool2D():
             rows, columns, channels = placed.after
             body.chain(f".reshape(-1, {rows}, {layer.size}, {columns}, {layer.size}, {channels}).max((2, 4))")
+        case schema.AvgPool2D():
+            rows, columns, channels = placed.after
+            body.chain(f".reshape(-1, {rows}, {layer.size}, {columns}, {layer.size}, {channels}).mean((2, 4))")
+        case schema.GlobalAvgPool2D():
+            body.chain(".mean((1, 2))")
         case schema.Upsample2D():
             body.chain(f".repeat({layer.size}, 1).repeat({layer.size}, 2)")
         case schema.Flatten():
@@ -150,19 +201,11 @@ def _add(body: _Body, placed: PlacedLayer) -> None:
             body.chain(f".reshape(-1, {', '.join(map(str, layer.shape))})")
         case schema.Dropout():
             pass
-        case (
-            schema.Conv2DTranspose()
-            | schema.AvgPool2D()
-            | schema.GlobalAvgPool2D()
-            | schema.LayerNorm()
-            | schema.Residual()
-        ):
-            raise NotExportable(f"a layer {layer.type}")
         case _:
             assert_never(layer)
 
 
-def _activate(body: _Body, layer: schema.Dense | schema.Conv2D | schema.BatchNorm) -> None:
+def _activate(body: _Body, layer: Activated) -> None:
     match layer.activation:
         case Activation.LINEAR:
             pass
@@ -177,7 +220,13 @@ def _activate(body: _Body, layer: schema.Dense | schema.Conv2D | schema.BatchNor
         case Activation.SOFTMAX:
             body.set("np.exp(x - x.max(-1, keepdims=True))")
             body.set("x / x.sum(-1, keepdims=True)")
-        case Activation.GELU | Activation.SILU | Activation.ELU | Activation.SOFTPLUS:
-            raise NotExportable(f"the activation {layer.activation}")
+        case Activation.GELU:
+            body.set(f"0.5 * x * (1 + np.tanh({GELU_SCALE!r} * (x + {GELU_CUBIC!r} * x**3)))")
+        case Activation.SILU:
+            body.set("x / (1 + np.exp(-x))")
+        case Activation.ELU:
+            body.set("np.where(x > 0, x, np.expm1(np.minimum(x, 0)))")
+        case Activation.SOFTPLUS:
+            body.wrap("np.logaddexp(", ", 0)")
         case _:
             assert_never(layer.activation)

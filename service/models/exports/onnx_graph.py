@@ -16,10 +16,20 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from service.models.exports.facts import JobFacts, NotExportable
+from service.models.exports.facts import JobFacts
 from service.models.exports.onnx_nodes import Graph
 from service.models.exports.onnx_tables import ML_OPSET, columns_as_inputs, features
-from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
+from service.models.exports.trained import (
+    GELU_CUBIC,
+    GELU_SCALE,
+    Activated,
+    Array,
+    PlacedLayer,
+    Size,
+    TrainedModel,
+    rows_left,
+    zeros_around,
+)
 from service.spec import schema
 from service.spec.schema import Activation
 
@@ -39,8 +49,10 @@ def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
         result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
         opsets.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
     elif model.generates:
-        sources = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", *model.input_size])]
-        made = _levels(graph, _network(graph, "latent", model), model)
+        sources = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", model.latent_dim])]
+        if model.classes:
+            sources.append(helper.make_tensor_value_info("class", TensorProto.INT64, ["N"]))
+        made = _levels(graph, _network(graph, _with_class(graph, "latent", model), model), model)
         result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", *model.image_shape])
     else:
         sources = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *model.image_shape])]
@@ -61,7 +73,9 @@ def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
 
 def _documentation(model: TrainedModel) -> str:
     if model.generates:
-        return "latent: points of the latent space. levels: 0 to 255, 0 is black; round them to get uint8 images."
+        chosen = " class: the number of each image's class, in the order of class_names." if model.classes else ""
+        levels = "levels: 0 to 255, 0 is black; round them to get uint8 images."
+        return f"latent: points of the latent space.{chosen} {levels}"
     result = "probabilities: of each class, in the order of class_names."
     if model.is_table:
         return f"One input for each column; missing: NaN, or an empty text. Dates: days since 1970-01-01. {result}"
@@ -78,7 +92,7 @@ def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
         "dataset": str(facts.spec["dataset"]["name"]),
         "dataset_sha256": facts.dataset_sha256 or "",
     }
-    if not model.generates:
+    if not model.generates or model.classes:
         told["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
     if model.is_table:
         told["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
@@ -92,9 +106,17 @@ def _scaled(graph: Graph, images: str, model: TrainedModel) -> str:
     return graph.add("Add", x, graph.constant("level_offset", low)) if low else x
 
 
+def _with_class(graph: Graph, latent: str, model: TrainedModel) -> str:
+    """What the generator takes: of a conditional one, a number for each class behind the noise."""
+    if not model.classes:
+        return latent
+    depth, values = graph.constant("classes", model.classes, np.int64), graph.constant("off_on", [0, 1])
+    return graph.add("Concat", latent, graph.add("OneHot", "class", depth, values, axis=-1), axis=1)
+
+
 def _probabilities(graph: Graph, outputs: str, model: TrainedModel) -> str:
     # With squared error, a network may have no last activation; its outputs approximate 0 and 1.
-    return graph.add("Clip", outputs, graph.constant("zero", 0), graph.constant("one", 1), name="probabilities")
+    return graph.add("Clip", outputs, graph.shared("zero", 0), graph.shared("one", 1), name="probabilities")
 
 
 def _levels(graph: Graph, outputs: str, model: TrainedModel) -> str:
@@ -137,13 +159,37 @@ def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
                 pads=zeros_around(layer, placed.before, placed.after),
             )
             return _activated(graph, y, layer)
+        case schema.Conv2DTranspose():
+            weight, bias = placed.tensors["weight"].transpose(2, 3, 0, 1), placed.tensors["bias"]
+            names = _weights(graph, placed, ("weight", "bias"), {"weight": weight, "bias": bias})
+            y = graph.add(
+                "ConvTranspose",
+                x,
+                *names,
+                kernel_shape=[layer.kernel] * 2,
+                strides=[layer.stride] * 2,
+                pads=zeros_around(layer, placed.before, placed.after),
+                output_padding=[rows_left(layer)] * 2,
+            )
+            return _activated(graph, y, layer)
+        case schema.LayerNorm():
+            return _activated(graph, _layer_norm(graph, x, placed, layer), layer)
+        case schema.Residual():
+            y = x
+            for inner in placed.inner:
+                y = _layer(graph, y, inner)
+            return _activated(graph, graph.add("Add", x, y), layer)
         case schema.BatchNorm():
             names = _weights(graph, placed, ("scale", "shift", "running_mean", "running_variance"))
             return _activated(graph, graph.add("BatchNormalization", x, *names, epsilon=layer.epsilon), layer)
         case schema.MaxPool2D():
             return graph.add("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
+        case schema.AvgPool2D():
+            return graph.add("AveragePool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
+        case schema.GlobalAvgPool2D():
+            return graph.add("ReduceMean", x, axes=[2, 3], keepdims=0)
         case schema.Upsample2D():
-            scales = graph.constant(f"layers.{placed.number}.scales", [1, 1, layer.size, layer.size])
+            scales = graph.constant(f"{placed.name}.scales", [1, 1, layer.size, layer.size])
             nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
             return graph.add("Resize", x, "", scales, **nearest)
         case schema.Flatten():
@@ -153,14 +199,6 @@ def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
             return graph.transposed(graph.shaped(x, placed.after), _TO_ONNX)
         case schema.Dropout():
             return x
-        case (
-            schema.Conv2DTranspose()
-            | schema.AvgPool2D()
-            | schema.GlobalAvgPool2D()
-            | schema.LayerNorm()
-            | schema.Residual()
-        ):
-            raise NotExportable(f"a layer {layer.type}")
         case _:
             assert_never(layer)
 
@@ -169,10 +207,33 @@ def _weights(
     graph: Graph, placed: PlacedLayer, names: Sequence[str], tensors: Mapping[str, Array] | None = None
 ) -> list[str]:
     given = placed.tensors if tensors is None else tensors
-    return [graph.constant(f"layers.{placed.number}.{name}", given[name]) for name in names]
+    return [graph.constant(f"{placed.name}.{name}", given[name]) for name in names]
 
 
-def _activated(graph: Graph, x: str, layer: schema.Dense | schema.Conv2D | schema.BatchNorm) -> str:
+def _layer_norm(graph: Graph, x: str, placed: PlacedLayer, layer: schema.LayerNorm) -> str:
+    """By its parts: the operator of that name has no scale for each channel of an image."""
+    count = len(placed.before)
+    axes = list(range(1, count + 1))
+    channels = (-1,) if count == 1 else (-1, 1, 1)
+    shaped = {name: tensor.reshape(channels) for name, tensor in placed.tensors.items()}
+    scale, shift = _weights(graph, placed, ("scale", "shift"), shaped)
+    centred = graph.add("Sub", x, graph.add("ReduceMean", x, axes=axes))
+    variance = graph.add("ReduceMean", graph.add("Mul", centred, centred), axes=axes)
+    epsilon = graph.constant(f"{placed.name}.epsilon", layer.epsilon)
+    deviation = graph.add("Sqrt", graph.add("Add", variance, epsilon))
+    return graph.add("Add", graph.add("Mul", graph.add("Div", centred, deviation), scale), shift)
+
+
+def _gelu(graph: Graph, x: str) -> str:
+    """By its formula with tanh, which is an operator of its own from opset 20 on only."""
+    half, one = graph.shared("half", 0.5), graph.shared("one", 1)
+    cube = graph.add("Mul", graph.add("Mul", x, x), x)
+    inside = graph.add("Add", x, graph.add("Mul", cube, graph.shared("gelu_cubic", GELU_CUBIC)))
+    bend = graph.add("Tanh", graph.add("Mul", inside, graph.shared("gelu_scale", GELU_SCALE)))
+    return graph.add("Mul", x, graph.add("Mul", half, graph.add("Add", one, bend)))
+
+
+def _activated(graph: Graph, x: str, layer: Activated) -> str:
     match layer.activation:
         case Activation.LINEAR:
             return x
@@ -186,7 +247,13 @@ def _activated(graph: Graph, x: str, layer: schema.Dense | schema.Conv2D | schem
             return graph.add("LeakyRelu", x, alpha=layer.negative_slope)
         case Activation.SOFTMAX:
             return graph.add("Softmax", x, axis=1)
-        case Activation.GELU | Activation.SILU | Activation.ELU | Activation.SOFTPLUS:
-            raise NotExportable(f"the activation {layer.activation}")
+        case Activation.GELU:
+            return _gelu(graph, x)
+        case Activation.SILU:
+            return graph.add("Mul", x, graph.add("Sigmoid", x))
+        case Activation.ELU:
+            return graph.add("Elu", x, alpha=1.0)
+        case Activation.SOFTPLUS:
+            return graph.add("Softplus", x)
         case _:
             assert_never(layer.activation)

@@ -32,12 +32,15 @@ class Graph:
         self.weights.append(numpy_helper.from_array(np.asarray(values, dtype, order="C"), name))
         return name
 
+    def shared(self, name: str, values: Any, dtype: Any = np.float32) -> str:
+        """As ``constant``, for numbers that the model may need several times."""
+        known = INTERNAL + name
+        return known if any(tensor.name == known for tensor in self.weights) else self.constant(name, values, dtype)
+
     def shaped(self, x: str, size: Sequence[int]) -> str:
         """``x`` as (N, *size)."""
-        name = "shape_" + "x".join(map(str, size))
-        if not any(known.name == INTERNAL + name for known in self.weights):
-            self.constant(name, [-1, *size], np.int64)
-        return self.add("Reshape", x, INTERNAL + name)
+        shape = self.shared("shape_" + "x".join(map(str, size)), [-1, *size], np.int64)
+        return self.add("Reshape", x, shape)
 
     def transposed(self, x: str, order: Sequence[int]) -> str:
         """``x`` with its axes in another order."""

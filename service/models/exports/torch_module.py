@@ -12,11 +12,11 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.facts import JobFacts, NotExportable
-from service.models.exports.torch_templates import CLASSIFIER, GENERATOR, READER, TABLE
-from service.models.exports.trained import Array, PlacedLayer, Size, TrainedModel, zeros_around
+from service.models.exports.facts import JobFacts
+from service.models.exports.torch_templates import CLASSIFIER, CONDITIONAL_GENERATOR, GENERATOR, READER, TABLE
+from service.models.exports.trained import Activated, Array, PlacedLayer, Size, TrainedModel, rows_left, zeros_around
 from service.spec import schema
-from service.spec.schema import Activation
+from service.spec.schema import Activation, Padding
 
 WEIGHTS: Final = "weights.safetensors"
 _SHOWN_COLUMNS: Final = 3
@@ -39,13 +39,17 @@ def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
 def weights(model: TrainedModel) -> dict[str, Array]:
     """The weights with torch's names and memory layout."""
     found: dict[str, Array] = {}
-    for placed in model.layers:
-        prefix, tensors = f"layer{placed.number}.", placed.tensors
+    for placed in model.all_layers:
+        prefix, tensors = f"{_attribute(placed)}.", placed.tensors
         match placed.layer:
             case schema.Dense():
                 found |= {prefix + "weight": tensors["weight"].T, prefix + "bias": tensors["bias"]}
             case schema.Conv2D():
                 found |= {prefix + "weight": tensors["weight"].transpose(3, 2, 0, 1), prefix + "bias": tensors["bias"]}
+            case schema.Conv2DTranspose():
+                found |= {prefix + "weight": tensors["weight"].transpose(2, 3, 0, 1), prefix + "bias": tensors["bias"]}
+            case schema.LayerNorm():
+                found |= {prefix + "weight": tensors["scale"], prefix + "bias": tensors["shift"]}
             case schema.BatchNorm():
                 found |= {prefix + theirs: tensors[ours] for ours, theirs in _BATCH_NORM.items()}
                 found[prefix + "num_batches_tracked"] = np.zeros((), np.int64)
@@ -56,13 +60,13 @@ def weights(model: TrainedModel) -> dict[str, Array]:
 
 def module_code(model: TrainedModel, facts: JobFacts) -> str:
     """The text of ``model.py``. Names given by users appear in it only as string literals."""
-    modules, steps = [], []
+    modules: list[str] = []
+    steps: list[str] = []
     for placed in model.layers:
-        module, forward = _layer(placed)
-        if module is not None:
-            modules.append(f"self.layer{placed.number} = {module}")
-        steps += forward
-    template = TABLE if model.is_table else GENERATOR if model.generates else CLASSIFIER
+        steps += _forward(placed, modules)
+    template = TABLE if model.is_table else CLASSIFIER
+    if model.generates:
+        template = CONDITIONAL_GENERATOR if model.classes else GENERATOR
     low, high = model.scale
     if len(model.input_size) == 3:
         steps.insert(0, _to_torch("x"))
@@ -77,7 +81,8 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         shape=repr(model.image_shape),
         example=example_row(model) if model.is_table else ", ".join(map(str, model.image_shape)),
         input=", ".join(map(str, model.input_size)),
-        dim=model.input_size[0],
+        dim=model.latent_dim,
+        class_count=model.classes,
         latent=latent_example(model),
         count=math.prod(model.layers[-1].after),
         factor=repr((high - low) / 255),
@@ -104,7 +109,7 @@ def _example_value(column: Mapping[str, Any]) -> Any:
 
 def latent_example(model: TrainedModel) -> str:
     """An expression for sixteen latent points, drawn as in training; empty for a classifier."""
-    spec, dim = model.spec, model.input_size[0]
+    spec, dim = model.spec, model.latent_dim
     if not isinstance(spec, schema.GanSpec):
         return ""
     return (
@@ -126,9 +131,25 @@ def _flat(x: str, size: Size) -> list[str]:
     return [f"x = {x}.permute(0, 2, 3, 1).flatten(1)"] if len(size) == 3 else []
 
 
-def _layer(placed: PlacedLayer) -> tuple[str | None, list[str]]:
+def _attribute(placed: PlacedLayer) -> str:
+    return "layer" + "_".join(map(str, placed.place))
+
+
+def _forward(placed: PlacedLayer, modules: list[str]) -> list[str]:
+    """The lines of ``forward`` for a layer. Its modules are appended to ``modules``."""
+    if isinstance(placed.layer, schema.Residual):
+        kept = f"before{'_'.join(map(str, placed.place))}"
+        inner = [line for layer in placed.inner for line in _forward(layer, modules)]
+        return [f"{kept} = x", *inner, f"x = {_activated(placed.layer, f'{kept} + x')}"]
+    module, lines = _layer(placed, placed.layer)
+    if module is not None:
+        modules.append(f"self.{_attribute(placed)} = {module}")
+    return lines
+
+
+def _layer(placed: PlacedLayer, layer: schema.InnerLayer) -> tuple[str | None, list[str]]:
     """The module of a layer, if it has one, and its lines of ``forward``."""
-    layer, call = placed.layer, f"self.layer{placed.number}"
+    call = f"self.{_attribute(placed)}"
     match layer:
         case schema.Dense():
             module = f"nn.Linear({math.prod(placed.before)}, {layer.units})"
@@ -138,6 +159,17 @@ def _layer(placed: PlacedLayer) -> tuple[str | None, list[str]]:
             top, left, bottom, right = zeros_around(layer, placed.before, placed.after)
             around = f"F.pad(x, ({left}, {right}, {top}, {bottom}))" if top or left or bottom or right else "x"
             return module, [f"x = {_activated(layer, f'{call}({around})')}"]
+        case schema.Conv2DTranspose():
+            sides = f"stride={layer.stride}, output_padding={rows_left(layer)}"
+            module = f"nn.ConvTranspose2d({placed.before[2]}, {layer.filters}, {layer.kernel}, {sides})"
+            top, left, _, _ = zeros_around(layer, placed.before, placed.after)
+            rows, columns, _ = placed.after
+            cut = f"[:, :, {top}:{top + rows}, {left}:{left + columns}]" if layer.padding is Padding.SAME else ""
+            return module, [f"x = {_activated(layer, f'{call}(x){cut}')}"]
+        case schema.LayerNorm():
+            size = placed.before[-1]
+            kind = f"nn.GroupNorm(1, {size}" if len(placed.before) == 3 else f"nn.LayerNorm({size}"
+            return f"{kind}, eps={layer.epsilon!r})", [f"x = {_activated(layer, f'{call}(x)')}"]
         case schema.BatchNorm():
             images = len(placed.before) == 3
             kind = "BatchNorm2d" if images else "BatchNorm1d"
@@ -146,6 +178,10 @@ def _layer(placed: PlacedLayer) -> tuple[str | None, list[str]]:
             return module, [f"x = {_activated(layer, f'{call}(x)')}"]
         case schema.MaxPool2D():
             return None, [f"x = F.max_pool2d(x, {layer.size})"]
+        case schema.AvgPool2D():
+            return None, [f"x = F.avg_pool2d(x, {layer.size})"]
+        case schema.GlobalAvgPool2D():
+            return None, ["x = x.mean((2, 3))"]
         case schema.Upsample2D():
             return None, [f'x = F.interpolate(x, scale_factor={layer.size}, mode="nearest")']
         case schema.Flatten():
@@ -156,19 +192,11 @@ def _layer(placed: PlacedLayer) -> tuple[str | None, list[str]]:
             return None, [*_flat("x", placed.before), _to_torch(shaped)]
         case schema.Dropout():
             return f"nn.Dropout({layer.rate!r})", [f"x = {call}(x)"]
-        case (
-            schema.Conv2DTranspose()
-            | schema.AvgPool2D()
-            | schema.GlobalAvgPool2D()
-            | schema.LayerNorm()
-            | schema.Residual()
-        ):
-            raise NotExportable(f"a layer {layer.type}")
         case _:
             assert_never(layer)
 
 
-def _activated(layer: schema.Dense | schema.Conv2D | schema.BatchNorm, x: str) -> str:
+def _activated(layer: Activated, x: str) -> str:
     match layer.activation:
         case Activation.LINEAR:
             return x
@@ -182,7 +210,13 @@ def _activated(layer: schema.Dense | schema.Conv2D | schema.BatchNorm, x: str) -
             return f"F.leaky_relu({x}, {layer.negative_slope!r})"
         case Activation.SOFTMAX:
             return f"torch.softmax({x}, 1)"
-        case Activation.GELU | Activation.SILU | Activation.ELU | Activation.SOFTPLUS:
-            raise NotExportable(f"the activation {layer.activation}")
+        case Activation.GELU:
+            return f'F.gelu({x}, approximate="tanh")'
+        case Activation.SILU:
+            return f"F.silu({x})"
+        case Activation.ELU:
+            return f"F.elu({x})"
+        case Activation.SOFTPLUS:
+            return f"F.softplus({x})"
         case _:
             assert_never(layer.activation)

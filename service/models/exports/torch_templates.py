@@ -1,4 +1,4 @@
-"""Templates of ``model.py``: for image classifiers, generators, and classifiers of table rows."""
+"""Templates of ``model.py``: for image classifiers, plain and conditional generators, and classifiers of table rows."""
 
 from __future__ import annotations
 
@@ -122,6 +122,57 @@ class Model(nn.Module):
     def generate(self, latent):
         """Images (N, $example), levels from 0 to 255."""
         levels = (self.eval()(latent) - $low) * (255 / ($high - $low))
+        return levels.clamp(0, 255).reshape(-1, $example)
+
+
+$reader
+''')
+
+CONDITIONAL_GENERATOR: Final = string.Template('''\
+"""A generator of images by class that was trained by Tapeline. This file and weights.safetensors are all that it needs
+but torch.
+
+    import torch
+    from model import CLASSES, load
+
+    model = load()
+    classes = torch.arange(16) % len(CLASSES)
+    levels = model.generate($latent, classes)  # (16, $example), 0 is black, 255 is white
+    images = levels.round().to(torch.uint8)
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NAME = $name
+JOB, EPOCH = $job, $epoch
+SPEC_HASH = $spec_hash
+CLASSES = [$classes]
+
+
+class Model(nn.Module):
+    """Points (N, $dim) of the latent space and numbers (N,) of classes to images (N, pixels) in the range [$low, $high]
+    of the training."""
+
+    def __init__(self):
+        super().__init__()
+        $modules
+        self.to(torch.$dtype)
+
+    def forward(self, latent, classes):
+        x = torch.cat([latent, F.one_hot(classes, $class_count)], 1).to(torch.$dtype)
+        $steps
+        return x
+
+    @torch.no_grad()
+    def generate(self, latent, classes):
+        """Images (N, $example) of levels from 0 to 255."""
+        levels = (self.eval()(latent, classes) - $low) * (255 / ($high - $low))
         return levels.clamp(0, 255).reshape(-1, $example)
 
 

@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
+import engine
 from engine import Sequential
+from engine.nn.layer import Layer as NetworkLayer
 from service.spec.schema import (
+    BatchNorm,
     ClassifierSpec,
     Conv2D,
+    Conv2DTranspose,
+    Dense,
     GanSpec,
     Layer,
+    LayerNorm,
     Padding,
+    Residual,
     Spec,
 )
 
 Array = NDArray[Any]
 Size = tuple[int, ...]
 """The shape of one example, as in the engine: (numbers,), or (rows, columns, channels)."""
+Activated = Dense | Conv2D | Conv2DTranspose | BatchNorm | LayerNorm | Residual
+"""A layer with an activation."""
+GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
+"""Of ``engine.ops.gelu``."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedLayer:
-    """A layer of the spec, with the sizes of its input and output and its weights by name."""
+    """A layer of the spec, with the sizes of its input and output and its weights by name.
 
-    number: int
+    Attributes:
+        place: its number, behind that of the layer that it is inside of.
+        inner: the layers inside of it, which have the weights.
+    """
+
+    place: tuple[int, ...]
     layer: Layer
     before: Size
     after: Size
     tensors: Mapping[str, Array]
+    inner: Sequence[Self] = ()
+
+    @property
+    def name(self) -> str:
+        """As checkpoints name it: ``layers.3``, and ``layers.3.layers.0`` inside of that."""
+        return ".".join(f"layers.{number}" for number in self.place)
+
+    def all(self) -> Iterator[Self]:
+        """This layer, and those inside of it."""
+        yield self
+        for layer in self.inner:
+            yield from layer.all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +92,7 @@ class TrainedModel:
         columns: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """Build from a network that has the weights of a checkpoint."""
-        sizes = [network.input_shape, *network.layer_shapes]
-        placed = [
-            PlacedLayer(
-                number,
-                layer,
-                sizes[number],
-                sizes[number + 1],
-                {name: np.asarray(tensor) for name, tensor in (made.parameters | made.buffers).items()},
-            )
-            for number, (layer, made) in enumerate(zip(layers_of(spec), network.layers, strict=True))
-        ]
+        placed = _placed(layers_of(spec), network.layers, network.input_shape)
         return cls(spec, network.input_shape, placed, tuple(image_shape), tuple(class_names), columns)
 
     @property
@@ -95,7 +114,39 @@ class TrainedModel:
     @property
     def parameters(self) -> int:
         """Number of trained values, including running statistics."""
-        return sum(array.size for placed in self.layers for array in placed.tensors.values())
+        return sum(array.size for placed in self.all_layers for array in placed.tensors.values())
+
+    @property
+    def all_layers(self) -> Sequence[PlacedLayer]:
+        """The layers, and those inside of layers."""
+        return [layer for placed in self.layers for layer in placed.all()]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of a conditional generator; 0 for any other model."""
+        return len(self.class_names) if isinstance(self.spec, GanSpec) and self.spec.conditional else 0
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of a latent point."""
+        return self.input_size[0] - self.classes
+
+
+def _placed(
+    layers: Sequence[Layer], made: Sequence[NetworkLayer], size: Size, around: tuple[int, ...] = ()
+) -> list[PlacedLayer]:
+    """Layers one after the other, the first for inputs of this size."""
+    found = []
+    for number, (layer, network) in enumerate(zip(layers, made, strict=True)):
+        place, after = (*around, number), network.output_shape(size)
+        if isinstance(layer, Residual) and isinstance(network, engine.Residual):
+            placed = PlacedLayer(place, layer, size, after, {}, _placed(layer.layers, network.layers, size, place))
+        else:
+            tensors = {name: np.asarray(tensor) for name, tensor in (network.parameters | network.buffers).items()}
+            placed = PlacedLayer(place, layer, size, after, tensors)
+        found.append(placed)
+        size = after
+    return found
 
 
 def layers_of(spec: Spec) -> Sequence[Layer]:
@@ -109,13 +160,19 @@ def layers_of(spec: Spec) -> Sequence[Layer]:
             assert_never(spec)
 
 
-def zeros_around(layer: Conv2D, before: Size, after: Size) -> tuple[int, int, int, int]:
+def zeros_around(layer: Conv2D | Conv2DTranspose, before: Size, after: Size) -> tuple[int, int, int, int]:
     """The padding above, left of, below and right of the image. An odd zero is added at the end, as in
-    ``engine.ops.images.geometry``."""
+    ``engine.ops.images.geometry``. For a transposed convolution, the padding is cut off its output."""
     if layer.padding is Padding.VALID:
         return 0, 0, 0, 0
+    large, small = (before, after) if isinstance(layer, Conv2D) else (after, before)
     rows, columns = (
         max((count - 1) * layer.stride + layer.kernel - size, 0)
-        for size, count in zip(before[:2], after[:2], strict=True)
+        for size, count in zip(large[:2], small[:2], strict=True)
     )
     return rows // 2, columns // 2, rows - rows // 2, columns - columns // 2
+
+
+def rows_left(layer: Conv2DTranspose) -> int:
+    """Rows and columns after the last patch of a transposed convolution, which hold its bias alone."""
+    return max(layer.stride - layer.kernel, 0) if layer.padding is Padding.SAME else 0

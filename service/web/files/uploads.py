@@ -27,7 +27,7 @@ from werkzeug.formparser import FormDataParser
 from service.datasets.formats.photos import SATURATED, parse_size
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.importer import FIELDS as IMAGE_FIELDS
-from service.datasets.info import Channels, ImportedDataset, OnBad, PhotoOptions, TableOptions
+from service.datasets.info import Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
@@ -89,8 +89,9 @@ class UploadForm(BaseModel):
     )
     on_bad: OnBad = Field(
         OnBad.ERROR,
-        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged "
-        "or not images; `skip` leaves these out, and `report` in the response counts and names them.",
+        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged, "
+        "not images, or outside of class folders; `skip` leaves these out, and `report` in the response counts and "
+        "names them.",
     )
     archive: _File = Field(
         None,
@@ -115,6 +116,12 @@ class UploadForm(BaseModel):
     target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
         None, description="The column of a table that holds the class (default: the last one)."
     )
+    split: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        None,
+        description="The column of a table that assigns each row to a part: `train`, `validation` (or `val`) or "
+        "`test`. It is not learned from. Without validation rows, test rows are used for validation; otherwise "
+        "training never sees them.",
+    )
     types: Annotated[dict[str, ColumnType], BeforeValidator(_types)] | None = Field(
         None,
         description="Types of columns of a table that are not to be detected, as JSON: "
@@ -125,9 +132,10 @@ class UploadForm(BaseModel):
     @property
     def table_options(self) -> TableOptions | None:
         """The options of a table."""
-        if self.target is None and not self.types:
+        if self.target is None and self.split is None and not self.types:
             return None
-        return TableOptions(target=self.target, types={name: kind.value for name, kind in (self.types or {}).items()})
+        types = {name: kind.value for name, kind in (self.types or {}).items()}
+        return TableOptions(target=self.target, types=types, split=self.split)
 
     @property
     def photo_options(self) -> PhotoOptions:
@@ -148,10 +156,11 @@ def import_files(
     fraction: float | None,
     photos: PhotoOptions,
     table: TableOptions | None = None,
+    on_share: OnShare = lambda share: None,
 ) -> ImportedDataset:
     """Import an upload in a sandbox, with limited concurrency."""
     with _importing:
-        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table)
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table, on_share=on_share)
 
 
 class UploadSlots:
@@ -187,11 +196,14 @@ def _too_many(detail: str) -> Problem:
     return Problem("too_many_uploads", detail, headers={"Retry-After": "5"})
 
 
-def receive(folder: Path, *, max_bytes: int, count: Callable[[int], None]) -> UploadForm:
+def receive(
+    folder: Path, *, max_bytes: int, count: Callable[[int], None], on_received: Callable[[int], None]
+) -> UploadForm:
     """Receive the request's form; its files are written to ``folder`` under generated names.
 
     Args:
         count: called with the number of received bytes, also after a failure.
+        on_received: called with the number of bytes of each piece.
 
     Raises:
         Problem: the body is not a form, or it is too large or too slow.
@@ -202,7 +214,7 @@ def receive(folder: Path, *, max_bytes: int, count: Callable[[int], None]) -> Up
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
     request.max_content_length = max_bytes
-    incoming = _Incoming()
+    incoming = _Incoming(on_received)
     opened: list[IO[bytes]] = []
 
     def new_file(
@@ -266,7 +278,7 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                 case _ if name == "types":
                     allowed = ", ".join(ColumnType)
                     detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
-                case _ if name == "target":
+                case _ if name in ("target", "split"):
                     detail = "must be the name of a column"
                 case "enum":
                     detail = f"must be {item['ctx']['expected']}"
@@ -288,8 +300,9 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
 class _Incoming:
     """The request's body, with a byte count and a minimum rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_received: Callable[[int], None]) -> None:
         self._deadline = time.monotonic() + MAX_RECEIVE_S
+        self._on_received = on_received
         self.received = 0
 
     def read(self, size: int) -> bytes:
@@ -298,6 +311,7 @@ class _Incoming:
         arrivals.admit(PIECE_S)
         data = request.stream.read(size)
         self.received += len(data)
+        self._on_received(len(data))
         if len(data) < size and time.monotonic() - began >= PIECE_S:  # the read timed out
             raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
         if time.monotonic() > self._deadline:

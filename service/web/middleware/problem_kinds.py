@@ -57,6 +57,12 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "Older checkpoints are deleted as a job continues. `GET /jobs/{job_id}/artifacts` lists the files.",
     ),
     "dataset_not_found": ProblemKind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
+    "upload_not_found": ProblemKind(
+        404,
+        "There is no such upload in progress.",
+        "It has ended, was not started with this `Upload-Id`, or belongs to another owner. `GET /datasets` lists the "
+        "stored datasets.",
+    ),
     "folds_not_found": ProblemKind(
         404, "There is no such cross-validation.", "`fold_group` of a job names its cross-validation."
     ),
@@ -154,9 +160,6 @@ KINDS: Final[dict[str, ProblemKind]] = {
     ),
     "rate_limited": ProblemKind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
     "internal": ProblemKind(500, "Internal error.", "The service's log has the details under this `request_id`."),
-    "not_exportable": ProblemKind(
-        409, "The format does not support a layer of this model.", "Download the checkpoint instead."
-    ),
     "extra_missing": ProblemKind(
         501,
         "An optional library is not installed.",

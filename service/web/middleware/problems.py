@@ -36,7 +36,7 @@ from service.errors import (
     UploadExists,
     UploadInUse,
 )
-from service.models.exports.facts import ExtraMissing, NotExportable
+from service.models.exports.facts import ExtraMissing
 from service.spec.validation import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged
 from service.web.middleware.problem_kinds import KINDS
@@ -221,10 +221,6 @@ def register(app: Flask) -> None:
     @app.errorhandler(ExtraMissing)
     def _(error: ExtraMissing) -> Response:
         return answer("extra_missing", str(error))
-
-    @app.errorhandler(NotExportable)
-    def _(error: NotExportable) -> Response:
-        return answer("not_exportable", str(error))
 
     @app.errorhandler(DatasetChanged)
     def _(error: DatasetChanged) -> Response:

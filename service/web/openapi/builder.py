@@ -49,6 +49,8 @@ _HEADERS: Final = {
     "If-Range": "Send the range only if the file still has this `ETag`; otherwise send the whole file.",
     "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
     "Prefer": "`wait=30` delays the response until it changes, for at most this many seconds (up to 60).",
+    "Upload-Id": "An id for this upload, 8 to 64 letters, digits, dashes and underscores, such as a random UUID: "
+    "`GET /uploads/{upload_id}` shows its progress.",
     "Last-Event-ID": "The `id` of the last event that the client has.",
 }
 _PATHS: Final = {
@@ -64,6 +66,7 @@ _PATHS: Final = {
     "sweep_id": "A sweep's id, such as `swp_01J00000000000000000000000`.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
     "name": "A dataset's name.",
+    "upload_id": "The `Upload-Id` of an upload in progress.",
     "index": "The image's index, from 0.",
 }
 _TAGS: Final = {

@@ -67,6 +67,7 @@ PATHS: Final = {
     "name": "mnist-10k",
     "index": "0",
     "section": "jobs",
+    "upload_id": "0b9f4a52-6c1e-4c6b-9d0c-3f1f8f2a7d10",
 }
 """Path parameters by name."""
 

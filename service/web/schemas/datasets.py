@@ -8,9 +8,11 @@ from typing import Any, Self
 from pydantic import Field
 
 from service.datasets import DatasetInfo, DatasetState
-from service.datasets.exploration.explorer import ExamplePage, PartName
+from service.datasets.exploration.explorer import ExamplePage
+from service.datasets.info import PartName
 from service.pictures import grids
 from service.states import DatasetKind
+from service.web.files.upload_progress import UploadState
 from service.web.schemas.base import Answer
 
 
@@ -61,6 +63,16 @@ class DatasetDetail(DatasetItem):
     class_counts: dict[PartName, list[int]] | None = Field(
         description="Examples of each class in each part; null if its files are damaged or not downloaded."
     )
+
+
+class UploadItem(Answer):
+    """An upload that is being received or read."""
+
+    id: str
+    state: UploadState = Field(description="`receiving`, then `reading`: checked, converted and stored.")
+    received_bytes: int
+    total_bytes: int | None = Field(description="Of the whole request; null if its size was not sent.")
+    fraction: float | None = Field(description="The share of this state that is done, from 0 to 1; null: unknown.")
 
 
 class DatasetExample(Answer):

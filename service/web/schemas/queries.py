@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from service.access.audit import AuditAction
-from service.datasets.exploration.explorer import PartName
+from service.datasets.info import PartName
 from service.jobs.events import MAX_SEQ, EventType, Level, Wanted
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn

@@ -81,16 +81,27 @@ if (upload) {
     button.disabled = true;
     $("#upload-busy").hidden = false;
     $("#upload-error").hidden = true;
+    const id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    showProgress(null);
+    const watch = setInterval(() => call(`/uploads/${id}`).then(showProgress, () => {}), 700); // a 404 where it has not begun, or has ended
     try {
-      location.assign((await call("/datasets", { method: "POST", body: body() })).urls.page);
+      location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
     } catch (error) {
       $("#upload-error").textContent = error.problem ? [error.problem.title, faultsOf(error)].filter(Boolean).join(" ") : error.message;
       $("#upload-error").hidden = false;
     } finally {
+      clearInterval(watch);
       button.disabled = false;
       $("#upload-busy").hidden = true;
     }
   });
+
+  function showProgress(told) {
+    const doing = told?.state === "reading" ? "Reading" : "Uploading";
+    $("#upload-doing").textContent = told?.fraction ? `${doing}: ${Math.floor(100 * told.fraction)}%` : `${doing}…`;
+    if (told?.fraction) $("#upload-progress").value = told.fraction;
+    else $("#upload-progress").removeAttribute("value");
+  }
 
   function body() {
     const form = new FormData();

@@ -135,3 +135,11 @@ def test_inputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_lists_of_numbers_are_inputs_too() -> None:
     rows = [[0.5, 1, 2, 3]]
     np.testing.assert_array_equal(network()(rows), network()(np.array(rows)))
+
+
+def test_dropout_keeps_the_order_in_memory() -> None:
+    x = np.ones((30, 40), np.float32)
+    for order in ("C", "F"):
+        y = Dropout(0.5)(np.array(x, order=order), training=True, rng=np.random.default_rng(0))  # type: ignore[call-overload]
+        assert y.flags[f"{order}_CONTIGUOUS"]
+        assert 0.4 < np.count_nonzero(y) / y.size < 0.6

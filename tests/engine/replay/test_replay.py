@@ -158,6 +158,20 @@ def test_values_that_a_step_reads_elsewhere_keep_the_traced_value() -> None:
     assert Replay([])(step, np.ones(1))[0].tolist() == [3]
 
 
+def test_inputs_that_lie_as_columns_are_replayed_apart_from_those_that_lie_as_rows() -> None:
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        return [np.add(x, x), np.sum(np.multiply(x, 0.1), axis=0)]
+
+    replay, rng = Replay([]), np.random.default_rng(0)
+    for _ in range(3):
+        for order in ("C", "F"):
+            x = np.array(rng.random((30, 40), np.float32), order=order)  # type: ignore[call-overload]
+            results = replay(step, x)
+            assert results[0].flags[f"{order}_CONTIGUOUS"]
+            assert [array.tobytes() for array in results] == [array.tobytes() for array in step(x, rng=None)]
+    assert len(replay.plans) == 2
+
+
 def test_scattered_inputs_give_the_bits_of_their_own_layout() -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         return [x @ x, x.sum(axis=0), x.sum()]

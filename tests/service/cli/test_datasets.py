@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
+
+from service.client import Client
+from service.local import LocalStack
+from tests.terminals import in_terminal, plain
 
 Run = Callable[..., Result]
 SPEC = {"kind": "classifier", "dataset": {"name": "stripes"}, "epochs": 1, "batch_size": 10}
@@ -96,3 +101,48 @@ def test_a_folder_of_photos_is_packed_sent_and_trained_on(run: Run, tmp_path: Pa
     assert refused.exit_code != 0
     assert "broken.jpg" in refused.stderr
     assert "remove" in refused.stderr
+
+
+def test_a_split_column_is_named_on_the_command_line(run: Run, tmp_path: Path) -> None:
+    rows = "".join(
+        f"{n % 13},{'train' if n % 4 else 'test' if n % 8 else 'val'},{'ab'[n // 8 % 2]}\n" for n in range(160)
+    )
+    (tmp_path / "parts.csv").write_text("age,part,label\n" + rows)
+    sent = run("upload", "parts.csv", "--split", "part")
+    assert sent.exit_code == 0, sent.output
+    assert sent.stdout.startswith(
+        "parts: 120 training and 20 validation rows, 20 test rows, of 1 column, 2 classes: a, b"
+    )
+    refused = run("upload", "parts.csv", "--name", "other", "--split", "age")
+    assert refused.exit_code != 0
+    assert "must say train, validation (or val) or test in every row; it says '0' in 13 rows" in refused.stderr
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A table that takes the service seconds to read."""
+    rows = np.random.default_rng(0).random((100_000, 12)).round(6).tolist()
+    path = tmp_path / "large.csv"
+    with path.open("w") as file:
+        file.write(",".join([*(f"c{n}" for n in range(12)), "label"]) + "\n")
+        file.writelines(",".join(map(str, row)) + f",{'ab'[n % 2]}\n" for n, row in enumerate(rows))
+    return path
+
+
+def test_a_bar_tells_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
+    environ = {"COLUMNS": "100", "TERM": "xterm"}
+    code, shown = in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)
+    assert code == 0, plain(shown)
+    assert "uploading" in plain(shown)
+    shares = [int(found) for found in re.findall(r"reading[^\n%]* (\d+)%", plain(shown))]
+    assert shares == sorted(shares)
+    assert any(0 < share < 100 for share in shares), plain(shown)
+    assert "85,000 training and 15,000 validation rows" in plain(shown)
+
+
+def test_the_client_is_told_how_much_the_service_has_read(client: Client, large: Path) -> None:
+    told: list[float] = []
+    made = client.upload("told", {"table": large}, on_reading=told.append)
+    assert made["train_count"] == 85_000
+    assert told == sorted(told)
+    assert any(0 < share < 1 for share in told)

@@ -1,6 +1,8 @@
 """Imports of files, without HTTP and without the sandbox process."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +80,29 @@ def test_a_damaged_value_is_found_at_the_end_by_its_checksum(tmp_path: Path) -> 
     (tmp_path / "arrays").mkdir()
     with pytest.raises(UploadRefused, match="archive: is damaged"):
         import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"archive": npz(x=IMAGES, y=LABELS)}, {"images": idx(IMAGES), "labels": idx(LABELS)}]
+)
+def test_a_full_disk_is_no_fault_of_the_files(tmp_path: Path, fields: dict[str, bytes]) -> None:
+    """Files may have no more bytes here than a header takes: writing the arrays fails, as on a full disk."""
+    for field, content in fields.items():
+        (tmp_path / field).write_bytes(content)
+    (tmp_path / "arrays").mkdir()
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from service.datasets.importer import import_dataset\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))\n"
+        "folder = Path(sys.argv[1])\n"
+        "try:\n"
+        "    import_dataset({name: folder / name for name in sys.argv[2:]}, folder / 'arrays', fraction=None)\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path, *fields], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.returncode) == ("File too large", 0), done.stderr

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.sweeps.course import Course, Outcome, Plan, Proposed, State
+from service.sweeps.course import Course, Outcome, Proposed, State, SweepPlan
 
 
 class FakeWorkers:
     """Finishes started trials in any order, and writes down what is decided."""
 
-    def __init__(self, plan: Plan, seed: int, *, failing: float = 0.0) -> None:
+    def __init__(self, plan: SweepPlan, seed: int, *, failing: float = 0.0) -> None:
         self.plan, self.seed, self.failing = plan, seed, failing
         self.started: list[tuple[int, int]] = []
         self.done: set[tuple[int, int]] = set()
@@ -56,15 +56,15 @@ class FakeWorkers:
         self.log.append(["winner", list(winner or []), rung, ended_by])
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> SweepPlan:
     usual: dict[str, Any] = {
         "trials": 9, "seeds": 2, "rungs": [1, 3, 9], "factor": 3, "asynchronous": False, "parallel": 4,
         "maximize": True, "max_failed": None, "budget": None,
     }  # fmt: skip
-    return Plan(**usual | changes)
+    return SweepPlan(**usual | changes)
 
 
-def run(made: Plan, *, seed: int, order: int, failing: float = 0.0) -> FakeWorkers:
+def run(made: SweepPlan, *, seed: int, order: int, failing: float = 0.0) -> FakeWorkers:
     world, chance = FakeWorkers(made, seed, failing=failing), random.Random(order)
     document: dict[str, Any] | None = None
     for _ in range(10_000):
@@ -101,7 +101,7 @@ PLANS = st.builds(
     orders=st.tuples(st.integers(), st.integers()),
 )
 def test_the_order_of_arrival_changes_no_decision(
-    made: Plan, seed: int, failing: float, orders: tuple[int, int]
+    made: SweepPlan, seed: int, failing: float, orders: tuple[int, int]
 ) -> None:
     one, other = (run(made, seed=seed, order=order, failing=failing) for order in orders)
     assert one.log == other.log
@@ -109,7 +109,7 @@ def test_the_order_of_arrival_changes_no_decision(
         assert spent(made, one) <= made.budget
 
 
-def spent(made: Plan, world: FakeWorkers) -> int:
+def spent(made: SweepPlan, world: FakeWorkers) -> int:
     before = [0, *made.rungs]
     return sum(before[rung + 1] - before[rung] for _, rung in world.started) * made.seeds
 

@@ -107,9 +107,18 @@ def test_answers_have_the_documented_fields(
     worker.epoch(1, confusion=[[1] * 10] * 10)
     checked = 0
     for path, methods in document["paths"].items():
-        # Some need a real checkpoint, a table, or two jobs.
-        needs_more = ("{which}", "{form}", "{artifact_id}", "{true}", "{key_id}", "{group}", "{sweep_id}")
-        needs_more += ("/mistakes", "/calibration", "/importance", "/columns", "/rows", "/comparisons")
+        # Some need a real checkpoint, a table, two jobs, or an upload in progress.
+        needs_more = (
+            "{which}",
+            "{form}",
+            "{artifact_id}",
+            "{true}",
+            "{key_id}",
+            "{group}",
+            "{sweep_id}",
+            "{upload_id}",
+        )
+        needs_more += ("/mistakes", "/calibration", "/importance", "/columns", "/rows", "/comparisons", "/differences")
         if "get" not in methods or any(name in path for name in needs_more):
             continue
         content = methods["get"]["responses"].get("200", {}).get("content", {})

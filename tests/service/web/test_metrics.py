@@ -10,10 +10,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.jobs import leases, worker_registry
+from service.jobs import events, leases, worker_registry
+from service.jobs.events import EventType
 from service.jobs.leases import Usage
 from service.storage.database import Database
-from service.storage.tables import Worker
+from service.storage.tables import Job, Worker
 from service.web.metrics import Metrics
 from service.web.services import EXTENSION
 from tests.service.web.conftest import PlayedWorker
@@ -89,6 +90,25 @@ def test_lost_workers_and_the_longest_wait_show(app: Flask, worker: PlayedWorker
     assert value(after, "tapeline_workers") == 1
     assert value(after, "tapeline_worker_slots", worker="w1") == 4
     assert 0 <= value(after, "tapeline_worker_heartbeat_age_seconds", worker="w1") < 5
+
+
+def test_epochs_that_were_taken_over_are_not_counted_and_violations_are(
+    app: Flask, worker: PlayedWorker, submit: Callable[..., str]
+) -> None:
+    database = app.extensions[EXTENSION].database
+    metrics = Metrics(database, late_ms=0)
+    before = read(metrics.page().decode())
+    job_id = submit(app.test_client(), epochs=3)
+    worker.claim()
+    for epoch in (1, 2, 3):
+        worker.epoch(epoch)
+    with database.write() as session:
+        session.get_one(Job, job_id).reused_epochs = 2
+        violated = {"level": "error", "code": "determinism_violation", "message": "epoch 1 differs"}
+        events.append(session, job_id, [(EventType.LOG, violated), (EventType.LOG, violated | {"code": "other"})])
+    after = read(metrics.page().decode())
+    for name in ("tapeline_epoch_seconds_count", "tapeline_determinism_violations_total"):
+        assert value(after, name, kind="classifier") - value(before, name, kind="classifier") == 1
 
 
 def test_answers_are_timed_by_the_template_of_their_route(client: FlaskClient) -> None:

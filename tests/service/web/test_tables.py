@@ -18,6 +18,7 @@ from service.jobs.queries import lookup
 from service.spec.validation import read_resolved
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
+from tests.service.web.test_dataset_versions import train
 from tests.service.web.test_datasets import send
 from workers.training import build
 
@@ -80,12 +81,38 @@ def test_the_response_to_an_upload_has_columns_and_report(client: FlaskClient, s
     assert send(client, "people", table=TABLE).status_code == 409
 
 
+def test_a_split_column_divides_and_its_test_rows_are_scored_once(app: Flask, client: FlaskClient) -> None:
+    """The score is that of the page's own predictions for the test rows."""
+    lines = TABLE.decode().splitlines()
+    parts = ["part", *(("train", "train", "train", "val", "test")[n % 5] for n in range(len(lines) - 1))]
+    data = "".join(f"{part},{line}\n" for part, line in zip(parts, lines, strict=True)).encode()
+    made = send(client, "people", table=data, split="part")
+    assert made.status_code == 201, made.text
+    counts = [made.json[f"{part}_count"] for part in ("train", "validation", "test")]
+    assert counts == [120, 40, 40]
+    assert "part" not in [column["name"] for column in made.json["columns"]]
+    other = send(client, "other", table=data.replace(b"val,", b"test,"), split="part").json
+    assert "its test rows are used for validation" in other["report"]["notes"][0]
+    job_id = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 3}).json["id"]
+    ended = train(app, job_id)
+    assert ended.status == "succeeded", ended.error
+    rows = client.get("/datasets/people/rows?part=test&limit=100").json["data"]
+    assert len(rows) == 40
+    best = client.get(f"/jobs/{job_id}/results").json
+    body = {"rows": [row["values"] for row in rows], "checkpoint": best["test_epoch"]}
+    found = client.post(f"/jobs/{job_id}/predict", json=body).json["classes"]
+    right = np.mean([one == row["label"] for one, row in zip(found, rows, strict=True)])
+    assert best["test_accuracy"] == pytest.approx(right)
+
+
 @pytest.mark.parametrize(
     ("fields", "parameter", "word"),
     [
         ({"table": TABLE, "target": "lable"}, "target", "did you mean 'label'?"),
         ({"table": TABLE, "types": '{"age": "float"}'}, "types", "number, category, date, ignore"),
         ({"table": TABLE, "types": "age"}, "types", "JSON object"),
+        ({"table": TABLE, "split": "city"}, "split", "it says 'Bergen' in 100 rows, 'Oslo' in 100 rows"),
+        ({"archive": TABLE, "split": "part"}, "split", "for tables"),
         ({"table": TABLE, "size": "32"}, "size", "archives of image files"),
         ({"archive": TABLE, "target": "label"}, "target", "for tables"),
         ({"table": TABLE, "archive": TABLE}, "table", "only file"),

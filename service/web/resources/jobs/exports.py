@@ -40,7 +40,6 @@ TAG: Final = "Files"
         "dataset_not_found",
         "dataset_changed",
         "extra_missing",
-        "not_exportable",
         "storage_full",
     ),
 )

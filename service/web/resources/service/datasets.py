@@ -8,13 +8,15 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from service.application.datasets import ReceivedFiles
+from service.web import requests
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads, uploads
+from service.web.files.upload_progress import ProgressNotes
 from service.web.files.uploads import UploadForm
 from service.web.middleware.guard import actor
 from service.web.middleware.problems import Problem
 from service.web.resources.service import dataset_content
-from service.web.schemas.datasets import DatasetDetail, DatasetList, dataset_item
+from service.web.schemas.datasets import DatasetDetail, DatasetList, UploadItem, dataset_item
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("datasets", __name__)
@@ -36,7 +38,9 @@ def show_list() -> DatasetList:
     DatasetDetail,
     status=201,
     form=UploadForm,
+    headers=("Upload-Id",),
     problems=(
+        "invalid_parameter",
         "malformed_form",
         "too_slow",
         "dataset_exists",
@@ -60,19 +64,33 @@ def upload() -> Result:
     `target`, holds the class. `columns` of the answer has the type and the missing values of each column that is used;
     `report` says what was left out: columns, and the first 100 rejected rows by line.
 
-    The files are read in a sandbox. Other owners cannot see the dataset.
+    The files are read in a sandbox. Other owners cannot see the dataset. The response is sent when all is stored; with
+    an `Upload-Id`, `GET /uploads/{upload_id}` tells meanwhile how far it is.
     """
-    here = services()
-    with _slots.acquire(owner()):
+    here, upload_id = services(), requests.upload_id()
+    with _slots.acquire(owner()), here.progress.upload(owner(), upload_id, request.content_length) as notes:
         here.quotas.upload(owner(), request.content_length or 1)
-        info = here.dataset_uploads.add(_receive, by=actor())
+        info = here.dataset_uploads.add(lambda folder: _receive(folder, notes), by=actor(), on_share=notes.read)
     return dataset_content.detail(info), {"Location": f"/datasets/{info.name}"}
 
 
-def _receive(folder: Path) -> ReceivedFiles:
+@blueprint.get("/uploads/<upload_id>")
+@endpoint(TAG, UploadItem, problems=("upload_not_found",))
+def show_upload(upload_id: str) -> UploadItem:
+    """Show how far an upload is that is being received or read."""
+    found = services().progress.look_up(owner(), upload_id)
+    if found is None:
+        raise Problem("upload_not_found", f"no upload {upload_id[:64]!r} is in progress")
+    return UploadItem.represent(found, id=upload_id)
+
+
+def _receive(folder: Path, notes: ProgressNotes) -> ReceivedFiles:
     quotas, whose = services().quotas, owner()
     form = uploads.receive(
-        folder, max_bytes=uploads.MAX_UPLOAD_BYTES, count=lambda received: quotas.uploaded(whose, received)
+        folder,
+        max_bytes=uploads.MAX_UPLOAD_BYTES,
+        count=lambda received: quotas.uploaded(whose, received),
+        on_received=notes.received,
     )
     return ReceivedFiles(
         name=form.name,

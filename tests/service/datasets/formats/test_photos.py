@@ -15,7 +15,7 @@ from PIL import Image
 from service.datasets.cache import open_arrays
 from service.datasets.formats.photos import parse_size
 from service.datasets.importer import UploadRefused, import_dataset
-from service.datasets.info import DatasetInfo, PhotoOptions
+from service.datasets.info import DatasetInfo, OnBad, PhotoOptions
 from service.datasets.sandbox import import_in_sandbox
 
 
@@ -238,3 +238,35 @@ def test_a_member_of_a_zip_may_have_no_name(tmp_path: Path) -> None:
         assert "" in archive.namelist()
     info, _ = taken(path, tmp_path)
     assert info.class_names == ("dark", "light")
+
+
+@pytest.mark.parametrize(
+    ("place", "strays"),
+    [
+        ("{}", ["cover.png"]),
+        ("photos/{}", ["photos/cover.png", "title.png"]),
+        ("photos/train/{}", ["photos/train/cover.png", "photos/title.png"]),
+    ],
+)
+def test_images_outside_of_class_folders_can_be_left_out(tmp_path: Path, place: str, strays: list[str]) -> None:
+    files = {place.format(f"{label}/{index}.png"): picture() for label in "ab" for index in range(10)}
+    path = zipped(tmp_path / "x.zip", files | {name: picture((9, 9)) for name in strays})
+    said = refused(path, tmp_path)
+    assert "outside of class folders, such as" in said
+    assert "on_bad=skip" in said
+    (tmp_path / "kept").mkdir()
+    found = import_in_sandbox(
+        {"archive": path}, tmp_path / "kept", fraction=None, photos=PhotoOptions(on_bad=OnBad.SKIP)
+    )
+    assert (found.train_count, found.validation_count, list(found.class_names or ())) == (18, 2, ["a", "b"])
+    left_out = (found.report or {})["left_out"]
+    assert left_out["count"] == len(strays)
+    assert {one["file"]: one["reason"] for one in left_out["files"]} == dict.fromkeys(
+        strays, "is outside of class folders"
+    )
+
+
+def test_classes_that_are_called_like_parts_are_classes(tmp_path: Path) -> None:
+    files = {f"{label}/{index}.png": picture() for label in ("train", "test") for index in range(10)}
+    info, _ = taken(zipped(tmp_path / "x.zip", files), tmp_path)
+    assert info.class_names == ("test", "train")

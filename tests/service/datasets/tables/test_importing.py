@@ -36,6 +36,7 @@ class Imported:
     made: ImportedDataset
     train: Any
     validation: Any
+    test: Any
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def read(tmp_path: Path, data: bytes | str, *, sandbox: bool = False, **options:
     path, folder = tmp_path / "table", tmp_path / f"arrays-{len(list(tmp_path.iterdir()))}"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     folder.mkdir()
-    about = TableOptions(target=options.get("target"), types=options.get("types", {}))
+    about = TableOptions(target=options.get("target"), types=options.get("types", {}), split=options.get("split"))
     if sandbox:
         made = import_in_sandbox({"table": path}, folder, fraction=None, table=about)
     else:
@@ -66,7 +67,7 @@ def read(tmp_path: Path, data: bytes | str, *, sandbox: bool = False, **options:
     )  # fmt: skip
     arrays = open_arrays(folder, info)
     assert arrays.sha256 == made.sha256
-    return Imported(made, arrays.train, arrays.validation)
+    return Imported(made, arrays.train, arrays.validation, arrays.test)
 
 
 def refusal(tmp_path: Path, data: bytes | str, **options: Any) -> str:
@@ -236,3 +237,64 @@ def test_unsuitable_tables_are_rejected(tmp_path: Path, data: str, options: Any,
 def test_the_report_is_json(tmp_path: Path) -> None:
     made = read(tmp_path, PLAIN).made
     assert json.loads(json.dumps([made.columns, made.report])) == [made.columns, made.report]
+
+
+def divided(*words: str, head: str = "age,part,label\n") -> str:
+    """A table whose rows repeat these words in the column ``part``; classes alternate from one round to the next."""
+    rows = (f"{n % 37},{words[n % len(words)]},{'ab'[n // len(words) % 2]}\n" for n in range(20 * len(words)))
+    return head + "".join(rows)
+
+
+def test_a_column_assigns_rows_to_parts(tmp_path: Path) -> None:
+    data = divided("train", "Training", " val", "TEST", "train")
+    found = read(tmp_path, data, sandbox=True, split="part")
+    counts = (found.made.train_count, found.made.validation_count, found.made.test_count)
+    assert counts == (60, 20, 20)
+    assert list(found.columns) == ["age"]  # the parts are nothing to learn from
+    assert found.report["split"] == "part"
+    for rows, places in ((found.train, (0, 1, 4)), (found.validation, (2,)), (found.test, (3,))):
+        expected = [n % 37 for n in range(100) if n % 5 in places]
+        assert rows.inputs[:, 0].tolist() == expected
+        assert rows.labels.tolist() == [n // 5 % 2 for n in range(100) if n % 5 in places]
+
+
+def test_the_target_is_the_last_column_beside_the_split(tmp_path: Path) -> None:
+    data = divided("train", "val").replace("age,part,label", "age,label,x")
+    swapped = "\n".join(",".join((a, c, b)) for a, b, c in (row.split(",") for row in data.split() if row))
+    found = read(tmp_path, swapped, split="label")
+    assert found.report["target"] == "x"
+
+
+def test_test_rows_are_validated_on_where_no_others_are(tmp_path: Path) -> None:
+    found = read(tmp_path, divided("train", "test"), split="part")
+    assert (found.made.train_count, found.made.validation_count, found.made.test_count) == (20, 20, 0)
+    assert "its test rows are used for validation" in found.report["notes"][0]
+    only = read(tmp_path, divided("train"), split="part", fraction=0.5)
+    assert (only.made.train_count, only.made.validation_count) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "reason"),
+    [
+        (
+            divided("train", "val", "holdout", "train", "", "holdout"),
+            {},
+            (
+                "column 'part' must say train, validation (or val) or test in every row; "
+                "it says 'holdout' in 40 rows, nothing in 20 rows"
+            ),
+        ),
+        (divided(*(f"w{n}" for n in range(2000))), {}, "more than 1,000 different values that are no parts"),
+        (divided("val", "test"), {}, "column 'part' assigns no row to train"),
+        (divided("train", "val") + "1,val,c\n", {}, "rows of the class 'c' to validation, but none to train"),
+        (divided("train", "val") + "1,test,c\n", {}, "rows of the class 'c' to test, but none to train"),
+        (divided("train", "val"), {"fraction": 0.2}, "validation_fraction: is for tables without validation rows"),
+        (divided("train", "val"), {"split": "prat"}, "split: 'prat' is no column; did you mean 'part'?"),
+        (divided("train", "val"), {"split": "label", "target": "label"}, "'label' is the target"),
+        (divided("train", "val"), {"types": {"part": "category"}}, "'part' assigns rows to parts, and has no type"),
+    ],
+)
+def test_what_is_wrong_with_a_split_column_is_named(
+    tmp_path: Path, data: str, options: dict[str, Any], reason: str
+) -> None:
+    assert reason in refusal(tmp_path, data, **{"split": "part", **options})

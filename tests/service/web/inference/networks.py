@@ -36,6 +36,29 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
 }
 
 
+RESIDUAL = [
+    {"type": "conv2d", "filters": 4, "stride": 2, "activation": "silu"},
+    {
+        "type": "residual",
+        "layers": [
+            {"type": "conv2d", "filters": 4, "activation": "linear"},
+            {"type": "layer_norm", "activation": "gelu"},
+            {"type": "dropout", "rate": 0.2},
+            {"type": "conv2d", "filters": 4, "activation": "linear"},
+            {"type": "batch_norm"},
+        ],
+        "activation": "elu",
+    },
+    {"type": "avg_pool2d"},
+    {"type": "conv2d", "filters": 16, "activation": "softplus"},
+    {"type": "global_avg_pool2d"},
+    {"type": "layer_norm"},
+    {"type": "residual", "layers": [{"units": 16, "activation": "gelu"}, {"units": 16, "activation": "linear"}]},
+    {"units": 10, "activation": "softmax"},
+]
+
+CLASSIFIERS |= {"residual": {"layers": RESIDUAL}, "residual in double": {"layers": RESIDUAL, "dtype": "float64"}}
+
 GANS: dict[str, dict[str, Any]] = {
     "normal": {},
     "averaged": {"generator": {"average_decay": 0.9}, "latent": {"dim": 20, "distribution": "uniform"}},
@@ -50,6 +73,18 @@ GANS: dict[str, dict[str, Any]] = {
             ]
         }
     },
+    "transposed": {
+        "generator": {
+            "layers": [
+                {"units": 7 * 7 * 4, "activation": "linear"},
+                {"type": "layer_norm", "activation": "silu"},
+                {"type": "reshape", "shape": [7, 7, 4]},
+                {"type": "conv2d_transpose", "filters": 4, "activation": "elu"},
+                {"type": "conv2d_transpose", "filters": 1, "kernel": 3, "activation": "tanh"},
+            ]
+        }
+    },
+    "conditional": {"conditional": True},
 }
 
 

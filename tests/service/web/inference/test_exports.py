@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 import json
 import math
@@ -25,6 +27,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
 from service.datasets import Dataset
+from service.spec.presets.definitions import PRESETS
+from service.spec.schema import Kind
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, GANS, ask, png
@@ -112,7 +116,11 @@ def test_every_kind_of_generator_becomes_onnx(client: FlaskClient, job: Any, tra
     job_id = job(train("gan", **GANS[name]))
     made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
     model = session(export(client, job_id, "onnx").data)
-    (levels,) = model.run(None, {"latent": np.asarray(made["latent"], np.float32)})
+    given: dict[str, Any] = {"latent": np.asarray(made["latent"], np.float32)}
+    if name == "conditional":  # classes take turns in ``generate``
+        given["class"] = np.arange(64) % 10
+        assert json.loads(model.get_modelmeta().custom_metadata_map["class_names"]) == [str(n) for n in range(10)]
+    (levels,) = model.run(None, given)
     assert levels.shape == (64, 28, 28)
     assert levels.min() >= 0
     assert levels.max() <= 255
@@ -196,7 +204,8 @@ def test_the_model_card_generates_in_numpy(
     job_id = job(train("gan", **GANS[name]))
     made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
     folder = unpacked(export(client, job_id, "huggingface").data, tmp_path)
-    levels = run_card(folder)["generate"](np.asarray(made["latent"]))
+    classes = [np.arange(64) % 10] if name == "conditional" else []
+    levels = run_card(folder)["generate"](np.asarray(made["latent"]), *classes)
     assert np.abs(levels / 255 - np.asarray(made["images"])).max() < TOLERANCE
 
 
@@ -289,5 +298,43 @@ def test_the_torch_module_generates(client: FlaskClient, job: Any, train: Any, t
     job_id = job(train("gan", **GANS[name]))
     made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
     module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
-    levels = module["load"]().generate(torch.tensor(made["latent"])).numpy()
+    classes = [torch.arange(64) % 10] if name == "conditional" else []
+    levels = module["load"]().generate(torch.tensor(made["latent"]), *classes).numpy()
     assert np.abs(levels / 255 - np.asarray(made["images"])).max() < TOLERANCE
+
+
+CLASSIFIER_PRESETS = [name for name in PRESETS[Kind.CLASSIFIER] if name != "table"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", CLASSIFIER_PRESETS)
+def test_each_preset_gives_the_probabilities_of_predict_for_all_validation_images(
+    client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, preset: str
+) -> None:
+    job_id = job(train("classifier", preset=preset))
+    images = np.array(digits.validation.inputs)
+    expected = probabilities(client, job_id, images)
+    (found,) = session(export(client, job_id, "onnx").data).run(None, {"images": images})
+    assert np.abs(found - expected).max() < TOLERANCE
+    if importlib.util.find_spec("torch") is None:
+        return
+    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    by_torch = module["load"]().predict(importlib.import_module("torch").from_numpy(images)).numpy()
+    assert np.abs(by_torch - expected).max() < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS[Kind.GAN])
+def test_each_preset_of_gans_generates_the_same(
+    client: FlaskClient, job: Any, train: Any, tmp_path: Path, preset: str
+) -> None:
+    job_id = job(train("gan", preset=preset))
+    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
+    latent, expected = np.asarray(made["latent"]), np.asarray(made["images"])
+    (levels,) = session(export(client, job_id, "onnx").data).run(None, {"latent": latent.astype(np.float32)})
+    assert np.abs(levels / 255 - expected).max() < TOLERANCE
+    if importlib.util.find_spec("torch") is None:
+        return
+    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    by_torch = module["load"]().generate(importlib.import_module("torch").from_numpy(latent)).numpy()
+    assert np.abs(by_torch / 255 - expected).max() < TOLERANCE

@@ -1,0 +1,14 @@
+"""The same steps in other libraries, where these are installed: None where they are not."""
+
+from typing import Any
+
+pytorch: Any
+jax_jit: Any
+try:
+    from benchmarks.peers import pytorch
+except ImportError:
+    pytorch = None
+try:
+    from benchmarks.peers import jax_jit
+except ImportError:
+    jax_jit = None

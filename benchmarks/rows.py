@@ -1,0 +1,55 @@
+"""What a row of the table is, and how a trainer becomes one of its contestants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine import BatchDone, ClassifierTrainer, GanTrainer, ImageData
+
+Work = Callable[[], object]
+
+
+@dataclass
+class Row:
+    """One line of the table.
+
+    Attributes:
+        contestants: ``engine`` and any of ``tape``, ``floor``, ``handwritten``, ``torch``, ``torch_floor``, ``jax``:
+            each does one piece of the same work.
+        unit: pieces that belong together.
+    """
+
+    name: str
+    contestants: dict[str, Work]
+    unit: int = 1
+
+
+def stepper(trainer: ClassifierTrainer | GanTrainer) -> Work:
+    """One training step a call."""
+    reports = trainer.run()
+
+    def step() -> None:
+        while not isinstance(next(reports), BatchDone):
+            pass
+
+    return step
+
+
+def first(data: ImageData, batch: int) -> ImageData:
+    """As many images as make whole batches."""
+    count = len(data) // batch * batch
+    labels = None if data.labels is None else data.labels[:count]
+    return ImageData(data.images[:count], labels, data.scale, classes=10)
+
+
+def in_turn(works: list[Work]) -> Work:
+    """Each call does the next of these."""
+    position = -1
+
+    def run() -> None:
+        nonlocal position
+        position = (position + 1) % len(works)
+        works[position]()
+
+    return run

@@ -1,0 +1,94 @@
+"""Which part of a dataset each row of a table belongs to: as one of its columns says, or drawn from each class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.importer import DEFAULT_FRACTION, UploadRefused, choose
+from service.datasets.info import PART_WORDS, PartName
+
+PARTS: Final = tuple(PartName)
+"""A row's part is stored as its place here."""
+_TRAIN, _VALIDATION, _TEST = range(len(PARTS))
+_CODES: Final = {word: PARTS.index(part) for word, part in PART_WORDS.items()}
+_UNKNOWN: Final = 255
+_MAX_UNKNOWN: Final = 1000
+"""Different words that are no part and are counted, each; there is an error after these."""
+_NAMED: Final = 5
+_SHOWN: Final = 40
+"""Characters of a word that a message shows."""
+
+
+class SplitColumn:
+    """Reads the column that assigns rows to parts, block by block; keeps a byte for each row."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._parts = bytearray()
+        self._unknown: Counter[str] = Counter()
+
+    def add(self, texts: Sequence[str]) -> None:
+        """See some more rows.
+
+        Raises:
+            UploadRefused: the column holds something else altogether.
+        """
+        words = [text.strip().lower() for text in texts]
+        codes = bytes(_CODES.get(word, _UNKNOWN) for word in words)
+        self._parts += codes
+        if _UNKNOWN in codes:
+            self._unknown.update(text.strip() for text, code in zip(texts, codes, strict=True) if code == _UNKNOWN)
+            if len(self._unknown) > _MAX_UNKNOWN:
+                raise self._refused(f"has more than {_MAX_UNKNOWN:,} different values that are no parts")
+
+    def assigned(
+        self, labels: NDArray[np.uint8], class_names: Sequence[str], fraction: float | None
+    ) -> tuple[NDArray[np.uint8], list[str]]:
+        """The part of each row, and what a person should know of it. As for folders of an archive, test rows are
+        validated on where no others are, and without both a share of the training rows.
+
+        Raises:
+            UploadRefused: words that are no parts; parts that are empty, or lack classes.
+        """
+        if self._unknown:
+            raise self._refused(self._unknown_words())
+        parts, notes = np.frombuffer(self._parts, np.uint8).copy(), []
+        counts = np.bincount(parts, minlength=len(PARTS))
+        if not counts[_TRAIN]:
+            raise self._refused("assigns no row to train")
+        if not counts[_VALIDATION] and counts[_TEST]:
+            parts[parts == _TEST] = _VALIDATION
+            notes.append(f"column {self.name!r} has no validation rows: its test rows are used for validation")
+        elif not counts[_VALIDATION]:
+            notes.append(f"column {self.name!r} has training rows only: a share of them is for validation")
+            parts[choose(labels, fraction or DEFAULT_FRACTION, what="row")] = _VALIDATION
+        if fraction is not None and counts[_TRAIN] < len(parts):
+            raise UploadRefused({"validation_fraction": f"is for tables without validation rows in {self.name!r}"})
+        trained = np.unique(labels[parts == _TRAIN])
+        for code in (_VALIDATION, _TEST):
+            if len(unknown := np.setdiff1d(labels[parts == code], trained)):
+                shown = class_names[unknown[0]][:_SHOWN]
+                raise self._refused(f"assigns rows of the class {shown!r} to {PARTS[code]}, but none to train")
+        return parts, notes
+
+    def _unknown_words(self) -> str:
+        named = [
+            f"{repr(text[:_SHOWN]) if text else 'nothing'} in {count:,} {'row' if count == 1 else 'rows'}"
+            for text, count in self._unknown.most_common(_NAMED)
+        ]
+        more = len(self._unknown) - _NAMED
+        shown = ", ".join(named) + (f", and {more:,} more" if more > 0 else "")
+        return f"must say train, validation (or val) or test in every row; it says {shown}"
+
+    def _refused(self, detail: str) -> UploadRefused:
+        return UploadRefused({"split": f"column {self.name!r} {detail}"})
+
+
+def drawn(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.uint8]:
+    """The part of each row, where no column says it: a share of each class is for validation."""
+    return choose(labels, fraction or DEFAULT_FRACTION, what="row").astype(np.uint8)

@@ -1,0 +1,111 @@
+"""How far uploads are, for whoever sent them: short files in the folder that all web processes share.
+
+An upload is known by the id that its sender chose (the header ``Upload-Id``). A file is there while its request is
+answered; one that a killed process left behind goes with the scheduler's sweep of that folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+_WRITE_INTERVAL_S: Final = 0.25
+_MAX_BYTES: Final = 1000
+_FOLDER: Final = ".progress"
+
+
+class UploadState(StrEnum):
+    """What is done with an upload."""
+
+    RECEIVING = "receiving"
+    READING = "reading"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadProgress:
+    """How far an upload is.
+
+    Attributes:
+        fraction: of this state, 0 to 1; ``None`` where the size of the body is not known.
+    """
+
+    state: UploadState
+    received_bytes: int
+    total_bytes: int | None
+    fraction: float | None
+
+
+class ProgressBoard:
+    """The progress of all uploads; each can be seen by its owner only.
+
+    Args:
+        artifacts: the folder that all web processes share.
+    """
+
+    def __init__(self, artifacts: Path) -> None:
+        self._folder = artifacts / "datasets" / _FOLDER
+
+    @contextmanager
+    def upload(self, owner: str | None, upload_id: str | None, total_bytes: int | None) -> Iterator[ProgressNotes]:
+        """Where the progress of an upload is noted in this block; without an id it goes nowhere."""
+        path = None if upload_id is None else self._path(owner, upload_id)
+        try:
+            yield ProgressNotes(path, total_bytes)
+        finally:
+            if path is not None:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def look_up(self, owner: str | None, upload_id: str) -> UploadProgress | None:
+        """How far an upload is; ``None``: this owner has none under way with this id."""
+        try:
+            with self._path(owner, upload_id).open() as file:
+                told = json.loads(file.read(_MAX_BYTES))
+        except FileNotFoundError:
+            return None
+        return UploadProgress(**told | {"state": UploadState(told["state"])})
+
+    def _path(self, owner: str | None, upload_id: str) -> Path:
+        """Not to be guessed without the owner's name, and safe whatever the id is."""
+        digest = hashlib.sha256(json.dumps([owner, upload_id]).encode()).hexdigest()
+        return self._folder / f"{digest}.json"
+
+
+class ProgressNotes:
+    """Notes how far one upload is, a few times a second."""
+
+    def __init__(self, path: Path | None, total_bytes: int | None) -> None:
+        self._path, self._total = path, total_bytes
+        self._received = 0
+        self._due = 0.0
+        self._state: UploadState | None = None
+
+    def received(self, count: int) -> None:
+        """So many more bytes have arrived."""
+        self._received += count
+        share = self._received / self._total if self._total else None
+        self._note(UploadState.RECEIVING, None if share is None else min(share, 1.0))
+
+    def read(self, share: float) -> None:
+        """The sandbox has read this share of the files, 0 to 1."""
+        self._note(UploadState.READING, share)
+
+    def _note(self, state: UploadState, fraction: float | None) -> None:
+        now = time.monotonic()
+        if self._path is None or (now < self._due and state is self._state):
+            return
+        self._due, self._state = now + _WRITE_INTERVAL_S, state
+        told = UploadProgress(state=state, received_bytes=self._received, total_bytes=self._total, fraction=fraction)
+        temporary = self._path.with_suffix(".new")
+        with suppress(OSError):  # nothing depends on it; the import itself reports a full disk
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(asdict(told)))
+            os.replace(temporary, self._path)

@@ -1,0 +1,142 @@
+"""One network, asked from everywhere: page, command, client, and fifteen lines of NumPy with its checkpoint."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from safetensors import safe_open
+
+from service.cli import main
+from service.client import Client
+from service.local import LocalStack
+from service.runtime.settings import Auth
+from tests import coloured_shapes
+from tests.browser.conftest import Finish, Visit, only_with
+
+SIDE = 16
+ROWS: list[dict[str, Any]] = [
+    {"age": 41, "city": "Oslo", "since": "2024-01-05"},
+    {"age": None, "city": "Bergen", "since": "2024-01-28"},
+    {"age": 7.5, "city": None, "since": None},
+    {"age": -3, "city": "Bodø", "since": "2023-12-31"},
+]
+
+
+def by_numpy(checkpoint: Path, rows: list[dict[str, Any]] | None = None, levels: Any = None) -> Any:
+    """Probabilities of rows by column (dates in days since 1970-01-01), or of images as levels from 0 to 255."""
+    with safe_open(checkpoint, "np") as file:
+        w = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        spec, state = (json.loads(file.metadata()[name]) for name in ("spec", "state"))
+    low, high = spec["dataset"]["scale"]
+    x = [] if levels is None else levels.reshape(len(levels), -1) / 255 * (high - low) + low
+    for column in [] if rows is None else state["preprocessing"]["columns"]:
+        values = [row[column["name"]] for row in rows]
+        known = column.get("categories")
+        gap = np.array([value is None if known is None else value not in known for value in values])
+        if known is None:
+            x.append(np.array([0 if value is None else (value - column["mean"]) / column["scale"] for value in values]))
+        x += [] if known is None else [np.array([value == one for value in values]) for one in known]
+        x += [gap] if column["indicator"] else []
+    x = np.stack(x, 1) if rows is not None else x
+    for number, layer in enumerate(spec["layers"]):
+        if layer.get("type", "dense") == "dense":
+            x = x @ w[f"layers.{number}.weight"] + w[f"layers.{number}.bias"]
+            x = np.maximum(x, 0) if layer["activation"] == "relu" else np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    return x
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoint.safetensors"
+
+
+def trained(http: httpx.Client, finish: Finish, dataset: str, preset: str) -> dict[str, Any]:
+    spec = {"kind": "classifier", "dataset": dataset, "preset": preset, "epochs": 3, "name": f"same {dataset}"}
+    return finish(http.post("/jobs", json=spec).raise_for_status().json())
+
+
+def answers(page_answer: Any, cli_answer: Any, client_answer: Any) -> None:
+    """All three are the same to the last bit."""
+    assert page_answer["probabilities"] == cli_answer["probabilities"] == client_answer["probabilities"]
+    assert page_answer["classes"] == cli_answer["classes"] == client_answer["classes"]
+
+
+@only_with([Auth.LOCAL])
+def test_a_row_has_the_same_probabilities_from_everywhere(
+    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
+) -> None:
+    lines = [
+        f"{'' if n % 9 == 4 else n % 50},{('Oslo', 'Bergen')[n % 2]},2024-01-{n % 28 + 1:02},{'ab'[n % 50 > 24]}"
+        for n in range(300)
+    ]
+    table = "\n".join(["age,city,since,label", *lines])
+    http.post("/datasets", data={"name": "same-rows"}, files={"table": ("x.csv", table.encode())}).raise_for_status()
+    job = trained(http, finish, "same-rows", "table")
+    with Client(stack.url) as client:
+        by_client = client.job(job["id"]).predict(rows=ROWS)
+    texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in ROWS]
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["age", "city", "since"])
+        writer.writeheader()
+        writer.writerows(texts)
+    out = tmp_path / "out.csv"
+    asked = CliRunner().invoke(
+        main, ["--server", stack.url, "predict", job["id"], str(tmp_path / "rows.csv"), "-o", str(out)]
+    )
+    assert asked.exit_code == 0, asked.output
+    with out.open(encoding="utf-8", newline="") as file:
+        told = list(csv.DictReader(file))
+    assert [row["prediction"] for row in told] == [by_client["class_names"][number] for number in by_client["classes"]]
+    names = by_client["class_names"]
+    for row, shares in zip(told, by_client["probabilities"], strict=True):
+        assert [row[f"probability of {name}"] for name in names] == [f"{share:.6g}" for share in shares]
+    page = visit.open(f"/ui/play/{job['id']}")
+    for row, shares in zip(texts, by_client["probabilities"], strict=True):
+        for name, text in row.items():
+            field = page.locator(f'[data-column="{name}"]')
+            tag = field.evaluate("field => field.tagName")
+            if tag == "SELECT" and text == "Bodø":  # a category that no row has cannot be chosen
+                text = ""
+            field.select_option(text) if tag == "SELECT" else field.fill(text)
+        with page.expect_response("**/predict") as response:
+            page.locator('[data-column="age"]').dispatch_event("input")
+        assert response.value.json()["probabilities"][0] == shares
+    checkpoint.write_bytes(http.get(f"/jobs/{job['id']}/checkpoints/best").content)
+    days = [row["since"] and int(np.datetime64(row["since"]).astype(int)) for row in ROWS]
+    found = by_numpy(checkpoint, [row | {"since": since} for row, since in zip(ROWS, days, strict=True)])
+    np.testing.assert_allclose(found, by_client["probabilities"], atol=1e-6)
+
+
+@only_with([Auth.LOCAL])
+def test_a_jpeg_has_the_same_probabilities_from_everywhere(
+    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
+) -> None:
+    archive = coloured_shapes.archive(tmp_path / "shapes.zip", 240, side=SIDE)
+    with archive.open("rb") as file:
+        http.post("/datasets", data={"name": "same-shapes"}, files={"archive": file}).raise_for_status()
+    job = trained(http, finish, "same-shapes", "fast")
+    (_, image), *_ = coloured_shapes.images(1, SIDE, seed=8)
+    photo = tmp_path / "photo.jpg"
+    image.save(photo, quality=90)
+    with Client(stack.url) as client:
+        by_client = client.job(job["id"]).predict([photo], fit=True)
+    command = ["--server", stack.url, "predict", job["id"], str(photo), "--fit", "--json"]
+    by_command = json.loads(CliRunner().invoke(main, command).stdout)
+    page = visit.open(f"/ui/play/{job['id']}")
+    sent = base64.b64encode(photo.read_bytes()).decode()
+    with page.expect_response(lambda got: sent in (got.request.post_data or "")) as response:
+        page.set_input_files("#file", str(photo))
+    answers(response.value.json(), by_command, by_client)
+    checkpoint.write_bytes(http.get(f"/jobs/{job['id']}/checkpoints/best").content)
+    with Image.open(photo) as opened:
+        found = by_numpy(checkpoint, levels=np.asarray(opened)[None])
+    np.testing.assert_allclose(found, by_client["probabilities"], atol=1e-6)

@@ -1,0 +1,98 @@
+"""Exports of networks for images in colour agree with what the service answers."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.web.services import EXTENSION, Services
+from tests import coloured_shapes
+from tests.service.web.inference.networks import RESIDUAL, ask
+from tests.service.web.inference.test_colour import SIDE, trained
+from tests.service.web.inference.test_exports import TOLERANCE, export, probabilities, run_card, session, unpacked
+
+__all__ = ["trained"]
+
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "conv": {"preset": "conv"},
+    "fast": {"preset": "fast"},
+    "residual": {"layers": [*RESIDUAL[:-1], {"units": len(coloured_shapes.CLASSES), "activation": "softmax"}]},
+}
+GANS: dict[str, dict[str, Any]] = {
+    "stable": {"preset": "stable"},
+    "best": {"preset": "best"},
+    "conditional": {"preset": "stable", "conditional": True},
+}
+
+
+@pytest.fixture
+def images(app: Flask, trained: Any) -> Any:
+    here: Services = app.extensions[EXTENSION]
+    return np.array(here.repository.load(here.repository.describe("shapes", None)).validation.inputs)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_of_colours_computes_the_same_elsewhere(
+    client: FlaskClient, trained: Any, images: Any, tmp_path: Path, name: str
+) -> None:
+    job_id, _ = trained(kind="classifier", **CLASSIFIERS[name])
+    expected = probabilities(client, job_id, images)
+    model = session(export(client, job_id, "onnx").data)
+    assert model.get_inputs()[0].shape == ["N", SIDE, SIDE, 3]
+    assert np.abs(model.run(None, {"images": images})[0] - expected).max() < TOLERANCE
+    assert json.loads(model.get_modelmeta().custom_metadata_map["class_names"]) == sorted(coloured_shapes.CLASSES)
+    card = run_card(unpacked(export(client, job_id, "huggingface").data, tmp_path))
+    assert np.abs(card["predict"](images) - expected).max() < TOLERANCE
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_torch_module_of_colours_computes_the_same(
+    client: FlaskClient, trained: Any, images: Any, tmp_path: Path, name: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    job_id, _ = trained(kind="classifier", **CLASSIFIERS[name])
+    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    found = module["load"]().predict(torch.from_numpy(images)).numpy()
+    assert np.abs(found - probabilities(client, job_id, images)).max() < TOLERANCE
+
+
+def generated(client: FlaskClient, job_id: str, classes: int) -> tuple[Any, list[Any], Any]:
+    """Latent points, the classes of a conditional generator, and the images that the service makes of them."""
+    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
+    return np.asarray(made["latent"]), [np.arange(64) % classes] if classes else [], np.asarray(made["images"])
+
+
+@pytest.mark.parametrize("name", GANS)
+def test_a_generator_of_colours_makes_the_same_elsewhere(
+    client: FlaskClient, trained: Any, tmp_path: Path, name: str
+) -> None:
+    job_id, _ = trained(kind="gan", **GANS[name])
+    latent, classes, expected = generated(client, job_id, len(coloured_shapes.CLASSES) if name == "conditional" else 0)
+    model = session(export(client, job_id, "onnx").data)
+    given = {"latent": latent.astype(np.float32)} | ({"class": classes[0]} if classes else {})
+    (levels,) = model.run(None, given)
+    assert levels.shape == (64, SIDE, SIDE, 3)
+    assert np.abs(levels / 255 - expected).max() < TOLERANCE
+    card = run_card(unpacked(export(client, job_id, "huggingface").data, tmp_path))
+    assert np.abs(card["generate"](latent, *classes) / 255 - expected).max() < TOLERANCE
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", GANS)
+def test_a_torch_generator_of_colours_makes_the_same(
+    client: FlaskClient, trained: Any, tmp_path: Path, name: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    job_id, _ = trained(kind="gan", **GANS[name])
+    latent, classes, expected = generated(client, job_id, len(coloured_shapes.CLASSES) if name == "conditional" else 0)
+    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    given = (torch.from_numpy(array) for array in (latent, *classes))
+    assert np.abs(module["load"]().generate(*given).numpy() / 255 - expected).max() < TOLERANCE

@@ -1,0 +1,116 @@
+"""How far an upload is: seen by its owner while it is received and read, and by nobody afterwards."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import encode_multipart
+
+from service.datasets.sandbox import import_in_sandbox
+from service.web.services import EXTENSION, Services
+from tests.service.datasets.formats.test_photos import zipped
+from tests.service.web.conftest import MakeApp
+from tests.waiting import wait_until
+
+ID = "3f1f8f2a-7d10"
+
+
+def large_table(rows: int = 120_000) -> bytes:
+    rng = np.random.default_rng(0)
+    numbers = rng.random((rows, 12)).round(6)
+    lines = (",".join(map(str, row)) + f",{'ab'[n % 2]}" for n, row in enumerate(numbers.tolist()))
+    return ("\n".join([",".join([*(f"c{n}" for n in range(12)), "label"]), *lines]) + "\n").encode()
+
+
+class Slow(io.BytesIO):
+    """A body of which the second half arrives when the test says so."""
+
+    def __init__(self, data: bytes, release: threading.Event) -> None:
+        super().__init__(data)
+        self._half, self._release = len(data) // 2, release
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self.tell() >= self._half:
+            assert self._release.wait(30)
+        return super().readinto(buffer)
+
+
+def post(client: FlaskClient, data: bytes, release: threading.Event, **headers: str) -> Any:
+    boundary, body = encode_multipart({"name": "large", "table": FileStorage(io.BytesIO(data), "large.csv")})
+    return client.post(
+        "/datasets",
+        input_stream=Slow(body, release),
+        content_type=f"multipart/form-data; boundary={boundary}",
+        headers=headers,
+    )
+
+
+def test_an_upload_tells_its_owner_how_far_it_is(make_app: MakeApp, either_url: str) -> None:
+    app = make_app(either_url)
+    client, told, answers = app.test_client(), [], []
+    assert client.get(f"/uploads/{ID}").json["code"] == "upload_not_found"
+    release = threading.Event()
+    data = large_table()
+    sender = threading.Thread(
+        target=lambda: answers.append(post(app.test_client(), data, release, **{"Upload-Id": ID}))
+    )
+    sender.start()
+    wait_until(lambda: client.get(f"/uploads/{ID}").status_code == 200, "the upload")
+    time.sleep(0.5)  # progress is noted a few times a second
+    waiting = client.get(f"/uploads/{ID}").json
+    assert (waiting["id"], waiting["state"]) == (ID, "receiving")
+    assert 0 < waiting["received_bytes"] < waiting["total_bytes"]
+    assert waiting["fraction"] == pytest.approx(waiting["received_bytes"] / waiting["total_bytes"])
+    here: Services = app.extensions[EXTENSION]
+    assert here.progress.look_up("somebody else", ID) is None
+    release.set()
+    while sender.is_alive():
+        answer = client.get(f"/uploads/{ID}")
+        if answer.status_code == 200 and answer.json["state"] == "reading":
+            told.append(answer.json["fraction"])
+        time.sleep(0.02)
+    assert answers[0].status_code == 201, answers[0].text
+    assert told == sorted(told)
+    assert len(set(told)) >= 3
+    assert max(told) > 0.5
+    assert client.get(f"/uploads/{ID}").status_code == 404
+    assert list((here.settings.artifacts / "datasets" / ".progress").iterdir()) == []
+
+
+def test_a_refused_upload_leaves_no_progress_behind(client: FlaskClient) -> None:
+    release = threading.Event()
+    release.set()
+    assert post(client, b"a,b\n1\n", release, **{"Upload-Id": ID}).status_code == 422
+    assert client.get(f"/uploads/{ID}").status_code == 404
+
+
+@pytest.mark.parametrize("upload_id", ["short", "x" * 65, "../../../etc/passwd", "a b c d e f g"])
+def test_an_id_that_is_none_is_refused(client: FlaskClient, upload_id: str) -> None:
+    problem = post(client, b"", threading.Event(), **{"Upload-Id": upload_id})
+    assert problem.status_code == 400
+    assert problem.json["errors"][0]["parameter"] == "Upload-Id"
+
+
+def test_the_sandbox_tells_how_many_images_are_decoded(tmp_path: Path) -> None:
+    rng, files = np.random.default_rng(0), {}
+    for number in range(300):
+        data = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (300, 300, 3)).astype(np.uint8)).save(data, "PNG")
+        files[f"{'ab'[number % 2]}/{number}.png"] = data.getvalue()
+    (tmp_path / "arrays").mkdir()
+    told: list[float] = []
+    import_in_sandbox(
+        {"archive": zipped(tmp_path / "a.zip", files)}, tmp_path / "arrays", fraction=None, on_share=told.append
+    )
+    assert told == sorted(told)
+    assert len(told) >= 2
+    assert 0 < told[0] < told[-1] <= 1
