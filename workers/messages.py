@@ -61,9 +61,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Last report: the lease has ended."""
+    """Last report on a job: the lease has ended."""
 
     outcome: str
+    is_reusable: bool = False
+    """Whether the child waits for another command; otherwise it exits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ def _document(message: Command | Report) -> dict[str, Any]:
             return {"preparing": True}
         case Progress(step, steps):
             return {"step": step, "steps": steps}
-        case Done(outcome):
-            return {"done": outcome}
+        case Done(outcome, is_reusable):
+            return {"done": outcome, "reusable": is_reusable}
         case GaveUp(reason):
             return {"gave_up": reason}
         case Calibrated(factors):
@@ -140,8 +142,8 @@ def decode_report(data: bytes) -> Report:
             return Preparing()
         case {"step": int(step), "steps": int(steps)}:
             return Progress(step, steps)
-        case {"done": str(outcome)}:
-            return Done(outcome)
+        case {"done": str(outcome), "reusable": bool(is_reusable)}:
+            return Done(outcome, is_reusable)
         case {"gave_up": str(reason)}:
             return GaveUp(reason)
         case {"calibrated": dict(factors)}:
@@ -155,16 +157,16 @@ class ChildEndpoint:
     def __init__(self, commands: Connection, reports: Connection) -> None:
         self._reports = reports
         self._last_progress = 0.0
-        self._first: queue.SimpleQueue[Train | Calibrate] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Train | Calibrate] = queue.SimpleQueue()
         self.stopping = False
-        """Whether a stop was ordered; checked after each batch."""
+        """Whether a stop was ordered under the current command; checked after each batch."""
         self.request: Request | None = None
         """The user's request that caused the stop; ``None``: the worker stops."""
         threading.Thread(target=self._read, args=(commands,), name="commands", daemon=True).start()
 
-    def first_command(self) -> Train | Calibrate:
-        """Wait for the first command."""
-        return self._first.get()
+    def next_command(self) -> Train | Calibrate:
+        """Wait for the next command."""
+        return self._work.get()
 
     def send(self, report: Report) -> None:
         """Send a report."""
@@ -191,7 +193,10 @@ class ChildEndpoint:
                     case Stop(request):
                         self.request = request
                         self.stopping = True
-                    case Train() | Calibrate() as first:
-                        self._first.put(first)
+                    case Train() | Calibrate() as work:
+                        # A stop that crossed the report of the job's end was for that job: commands arrive in order.
+                        self.stopping, self.request = False, None
+                        self._last_progress = 0.0
+                        self._work.put(work)
         finally:
             os._exit(3)  # the supervisor is gone, or this thread failed and could not receive a stop

@@ -21,7 +21,7 @@ _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 
 
 class ChildMeter:
-    """Measures a child from its supervisor. Create it before the child gets its order."""
+    """Measures a child from its supervisor. Create it before the child gets its command."""
 
     def __init__(self, held: Claim, pid: int) -> None:
         self._before = held.cpu_seconds
@@ -48,18 +48,26 @@ class ChildMeter:
 
 
 class OwnMeter:
-    """Measures the current process. Create it when the process gets its order."""
+    """Measures the current process. Create it when the process gets its command.
 
-    def __init__(self, held: Claim) -> None:
+    Args:
+        is_first: whether the process has trained no other job, whose peak of memory would count.
+    """
+
+    def __init__(self, held: Claim, *, is_first: bool = True) -> None:
         self._before = held.cpu_seconds
         self._start_s = self._epoch_s = _own_processor_s()
         self._process = psutil.Process(os.getpid())
+        self._knows_peak = is_first or _forget_peak()
+        self._peak = 0
 
     def total(self) -> Usage:
         """The job's usage so far."""
         # The kernel updates the peak in steps: it may lag a few pages behind the resident memory.
-        peak = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT, self.memory_bytes())
-        return Usage(cpu_seconds=self._before + _own_processor_s() - self._start_s, peak_memory_bytes=peak)
+        self._peak = max(self._peak, self.memory_bytes())
+        if self._knows_peak:
+            self._peak = max(self._peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT)
+        return Usage(cpu_seconds=self._before + _own_processor_s() - self._start_s, peak_memory_bytes=self._peak)
 
     def begin_epoch(self) -> None:
         """Start to count the CPU time of an epoch."""
@@ -72,6 +80,16 @@ class OwnMeter:
     def memory_bytes(self) -> int:
         """Current resident memory."""
         return int(self._process.memory_info().rss)
+
+
+def _forget_peak() -> bool:
+    """Set the kernel's peak of this process to its current resident memory; false where that is not possible."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return False
+    return True
 
 
 def _processor_s(process: psutil.Process) -> float:

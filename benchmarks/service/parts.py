@@ -73,9 +73,10 @@ def _first_epoch(place: Place, job_id: str) -> float:
 
 
 def short(places: Places, rounds: int) -> list[Figures]:
-    """Throughput of tiny jobs: all are submitted, then two child processes at a time train them."""
-    count = 8
+    """Throughput of tiny jobs, trained by two child processes; bare: two forked loops with the same files and rows."""
+    count = 40
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    bare: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with both(places) as here:
         for place in here.values():
             place.serve()
@@ -86,9 +87,20 @@ def short(places: Places, rounds: int) -> list[Figures]:
                 sent = [place.submit(**TINY) for _ in range(count)]
                 for job_id in sent:
                     place.until_end(job_id)
+                rate = count / (time.monotonic() - began)
+                loops = count / _bare(place, TINY, jobs=count, children=2, warm=True)
                 if number:
-                    rates[kind].append(count / (time.monotonic() - began))
-    return [{"database": kind, "jobs_per_s": spread(rates[kind])} for kind in KINDS]
+                    rates[kind].append(rate)
+                    bare[kind].append(loops)
+    return [
+        {
+            "database": kind,
+            "jobs_per_s": spread(rates[kind]),
+            "bare": spread(bare[kind]),
+            "ratio": spread([rate / loops for rate, loops in zip(rates[kind], bare[kind], strict=True)]),
+        }
+        for kind in KINDS
+    ]
 
 
 def scale(places: Places, rounds: int) -> list[Figures]:
@@ -211,7 +223,7 @@ def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
 
 
 def share(places: Places, rounds: int) -> list[Figures]:
-    """Overhead of a job of 20 epochs over the engine's bare training loop, also in a process that has loaded NumPy."""
+    """Overhead of a job of 20 epochs over the engine's loop alone, and over that loop with the same files and rows."""
     spec = {"kind": "classifier", "epochs": 20, "dataset": {"name": _dataset(places)}}
     answer = []
     with both(places) as here:
@@ -219,10 +231,12 @@ def share(places: Places, rounds: int) -> list[Figures]:
             place.serve()
             place.work()
             place.until_end(place.submit(**spec | {"epochs": 1}))  # the dataset is unpacked
-        times: dict[str, list[float]] = {name: [] for name in ("bare", *KINDS)}
+        times: dict[str, list[float]] = {name: [] for name in ("loop", *KINDS)}
+        bare: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for _ in range(rounds):
-            times["bare"].append(_bare(here["sqlite"], spec))
+            times["loop"].append(_bare(here["sqlite"], spec))
             for kind, place in here.items():
+                bare[kind].append(_bare(place, spec, jobs=1))
                 time.sleep(1)
                 job = place.until_end(place.submit(**spec))
                 with place.database.read() as session:
@@ -230,13 +244,15 @@ def share(places: Places, rounds: int) -> list[Figures]:
                     assert row.finished_ms is not None
                     times[kind].append((row.finished_ms - row.created_ms) / 1000)
     for kind in KINDS:
-        pairs = zip(times["bare"], times[kind], strict=True)
+        pairs = zip(times["loop"], times[kind], strict=True)
         answer.append(
             {
                 "database": kind,
                 "dataset": spec["dataset"]["name"],
-                "bare_s": spread(times["bare"]),
+                "loop_s": spread(times["loop"]),
                 "job_s": spread(times[kind]),
+                "bare": spread(bare[kind]),
+                "ratio": spread([one / job for one, job in zip(bare[kind], times[kind], strict=True)]),
                 "share_percent": spread([100 * (whole - bare) / whole for bare, whole in pairs]),
             }
         )
@@ -247,19 +263,22 @@ def _dataset(places: Places) -> str:
     return "mnist" if places.has("mnist") else "mnist-10k"
 
 
-def _bare(place: Place, spec: dict[str, Any]) -> float:
-    command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(spec)]
+def _bare(place: Place, spec: dict[str, Any], *, jobs: int = 0, children: int = 1, warm: bool = False) -> float:
+    """Seconds of the engine's loop or, with ``jobs``, of children that write files and rows, too."""
+    command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(spec), "--jobs", str(jobs)]
+    command += ["--children", str(children), *(["--warm"] if warm else [])]
     environ = os.environ | place.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
     return float(done.stdout)
 
 
 def workers(places: Places, rounds: int) -> list[Figures]:
-    """Two equal jobs, in sequence on one worker, and in parallel on two workers."""
+    """Two equal jobs, in sequence on one worker, and in parallel on two workers; bare: by one and two forked loops."""
     spec = {"kind": "classifier", "epochs": 8}
     answer = []
     for kind in KINDS:
         times: dict[int, list[float]] = {1: [], 2: []}
+        loops: dict[int, list[float]] = {1: [], 2: []}
         with places.open(kind) as place:
             place.serve()
             place.work()
@@ -268,15 +287,19 @@ def workers(places: Places, rounds: int) -> list[Figures]:
                 for count, taken in times.items():
                     second.send_signal(signal.SIGSTOP if count == 1 else signal.SIGCONT)  # it holds nothing now
                     took = _two_jobs(place, spec)
+                    alone = _bare(place, spec, jobs=2, children=count)
                     if number:
                         taken.append(took)
-        pairs = zip(times[1], times[2], strict=True)
+                        loops[count].append(alone)
+        gains, bare = ([one / two for one, two in zip(both[1], both[2], strict=True)] for both in (times, loops))
         answer.append(
             {
                 "database": kind,
                 "one_s": spread(times[1]),
                 "two_s": spread(times[2]),
-                "times_as_fast": spread([one / two for one, two in pairs]),
+                "times_as_fast": spread(gains),
+                "bare": spread(bare),
+                "ratio": spread([gain / alone for gain, alone in zip(gains, bare, strict=True)]),
             }
         )
     return answer

@@ -85,14 +85,10 @@ def commit_epoch(
             job.best_epoch = record.epoch
         new_events = _record_metrics(session, job, record)
         orphans: list[str] = []
+        known = _stored_files(session, job, record)
         for file in record.files:
-            known = session.scalar(
-                select(Artifact).where(
-                    Artifact.job_id == job.id, Artifact.kind == file.kind, Artifact.epoch == file.epoch
-                )
-            )
-            if known is not None:
-                if known.path != file.path:
+            if file.kind in known:
+                if known[file.kind] != file.path:
                     orphans.append(file.path)
                 continue
             row = artifact_rows.create(job.id, file, lease=held.lease)
@@ -117,6 +113,14 @@ def commit_epoch(
             then(session, job)
         reach("epoch_committing", record.epoch)
         return orphans
+
+
+def _stored_files(session: Session, job: Job, record: EpochRecord) -> Mapping[str, str]:
+    """The paths of the epoch's files that were committed before, by kind."""
+    if not record.files:
+        return {}
+    query = select(Artifact.kind, Artifact.path).where(Artifact.job_id == job.id, Artifact.epoch == record.epoch)
+    return {row.kind: row.path for row in session.execute(query)}
 
 
 def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:

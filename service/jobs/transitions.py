@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.jobs import events
@@ -29,18 +28,18 @@ def status_data(job: Job, *, reason: str) -> dict[str, Any]:
 
 
 def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
-    """Move a job to a terminal state and append its last event."""
+    """Move a job to a terminal state and append its last events."""
     if status not in TERMINAL:
         raise ValueError(f"{status} does not end a job")
     job.status = status
     job.requested = None
     job.lease_owner = job.lease_expires_ms = None
-    job.finished_ms = session.scalar(select(now_ms()))
-    artifact_rows.update_job_size(
-        session, job.id
-    )  # a worker of an older version, during an upgrade, does not keep the sum
-    record_status(session, job, reason=reason)
-    events.append(session, job.id, [(EventType.END, end_data(job))])
+    ended, last = status_data(job, reason=reason), end_data(job)
+    job.finished_ms = now_ms()
+    # A worker of an older version, during an upgrade, does not keep the sum.
+    artifact_rows.update_job_size(session, job.id)
+    events.append(session, job.id, [(EventType.STATUS, ended), (EventType.END, last)])
+    session.flush()
     session.refresh(job)
 
 

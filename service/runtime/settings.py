@@ -48,6 +48,11 @@ VARIABLES: Final = {
     "TAPELINE_OWNER_STREAMS": "maximum open streams per owner and web process (default: 100; 0: no limit)",
     "TAPELINE_PROXIES": "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: 0)",
     "TAPELINE_LEASE_S": "lease duration: seconds until a lost worker's jobs are requeued (default: 30; embedded: 15)",
+    "TAPELINE_CHILD_JOBS": "jobs that one training process may train, one after the other (default: 100; 1: no reuse)",
+    "TAPELINE_CHILD_S": "age in seconds after which a training process gets no other job (default: 600)",
+    "TAPELINE_CHILD_MEMORY": (
+        "resident bytes after a job above which a training process gets no other job (default: 1073741824)"
+    ),
     "TAPELINE_PORTABLE_BITS": "1: use only the common instruction set, for workers with different CPUs (default: 0)",
     "TAPELINE_VERIFY_REUSED": "share of reused results that are checked by training an epoch again (default: 0.01)",
     "TAPELINE_KEEP_JOBS_DAYS": "job retention: days from the end of a job to its deletion (default: 0, never)",
@@ -72,6 +77,15 @@ class Quotas:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ChildLimits:
+    """Limits up to which a training process gets another job after one that ended well."""
+
+    jobs: int = 100
+    age_s: float = 600.0
+    memory_bytes: int = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings of a deployment. ``VARIABLES`` describes them."""
 
@@ -90,6 +104,7 @@ class Settings:
     quotas: Quotas = Quotas()
     proxies: int = 0
     lease_s: float
+    child_limits: ChildLimits = ChildLimits()
     portable_bits: bool = False
     verify_reused: float = 0.01
     keep_jobs_days: float = 0.0
@@ -204,6 +219,11 @@ class Settings:
             allowed_hosts=listed("TAPELINE_ALLOWED_HOSTS"),
             quotas=Quotas(**quotas),
             lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
+            child_limits=ChildLimits(
+                jobs=int(number("TAPELINE_CHILD_JOBS", ChildLimits().jobs, low=1, high=10**9)),
+                age_s=number("TAPELINE_CHILD_S", ChildLimits().age_s, low=0, high=10**9),
+                memory_bytes=int(number("TAPELINE_CHILD_MEMORY", ChildLimits().memory_bytes, low=0, high=2**53)),
+            ),
             portable_bits=portable == "1",
             verify_reused=number("TAPELINE_VERIFY_REUSED", 0.01, low=0, high=1),
             proxies=int(number("TAPELINE_PROXIES", 0, low=0, high=10)),
@@ -229,6 +249,9 @@ class Settings:
             "TAPELINE_API_KEYS": ",".join(self.api_keys),
             "TAPELINE_ALLOWED_HOSTS": ",".join(self.allowed_hosts),
             "TAPELINE_LEASE_S": str(self.lease_s),
+            "TAPELINE_CHILD_JOBS": str(self.child_limits.jobs),
+            "TAPELINE_CHILD_S": str(self.child_limits.age_s),
+            "TAPELINE_CHILD_MEMORY": str(self.child_limits.memory_bytes),
             "TAPELINE_PORTABLE_BITS": "1" if self.portable_bits else "0",
             "TAPELINE_VERIFY_REUSED": str(self.verify_reused),
             "TAPELINE_PROXIES": str(self.proxies),

@@ -9,15 +9,18 @@ from celery import Celery
 from service.runtime import task_names
 
 
-def send(app: Celery, job_ids: Sequence[str]) -> None:
-    """Send a hint for each job while the queue has room. A full queue already contains enough hints for every worker.
+def send(app: Celery, job_ids: Sequence[str]) -> int:
+    """Send a hint for each job while the queue has room; returns how many were sent.
+
+    A full queue already contains enough hints for every worker.
 
     Raises:
         Exception: an error of the transport, if the broker does not accept messages.
     """
     with app.producer_pool.acquire(block=True) as producer:
         room = task_names.MAX_QUEUED - producer.channel.client.llen(task_names.TRAIN_QUEUE)
-        for job_id in job_ids[: max(room, 0)]:
+        sent = job_ids[: max(room, 0)]
+        for job_id in sent:
             app.send_task(
                 task_names.TRAIN_TASK,
                 args=[job_id],
@@ -26,3 +29,4 @@ def send(app: Celery, job_ids: Sequence[str]) -> None:
                 retry=False,
                 ignore_result=True,
             )
+    return len(sent)

@@ -15,6 +15,8 @@ from service.runtime import broker, task_names, wake_ups
 
 _WAITING: Final = 1000
 """Maximum number of hints that wait for a slow broker; more of them add nothing."""
+_FULL_QUEUE_DELAY_S: Final = 0.1
+"""Delay after hints for which the queue had no room: it holds enough of them for every worker."""
 _RETRY_DELAY_S: Final = 1.0
 """Delay after a failure, so that not every job contacts an unavailable broker."""
 
@@ -70,7 +72,7 @@ class Publisher:
         while True:
             job_ids = self._waiting_hints()
             try:
-                wake_ups.send(app, job_ids)
+                sent = wake_ups.send(app, job_ids)
             except Exception as error:  # noqa: BLE001 - each transport has its own exceptions
                 if not self._failing:
                     _log.warning("the broker does not respond; workers find jobs by polling", error=str(error))
@@ -81,6 +83,8 @@ class Publisher:
                 if self._failing:
                     _log.info("the broker responds again")
                 self._failing = False
+                if sent < len(job_ids):
+                    time.sleep(_FULL_QUEUE_DELAY_S)
 
     def _waiting_hints(self) -> list[str]:
         """The queued hints; waits for the first one."""

@@ -32,7 +32,7 @@ CASES = {
     },
     "workers.__main__": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
     "workers.reconcile": {"numpy", "flask", "matplotlib", "engine"},
-    "workers.training.run": {"flask", "celery", "matplotlib"},
+    "workers.training.child": {"flask", "celery", "matplotlib"},
     "engine": {"flask", "celery", "sqlalchemy", "pydantic", "matplotlib", "PIL", "service", "workers"},
     "service.application.jobs": {"flask", "celery", "matplotlib", "engine", "workers", "migrations"},
     "service.application.datasets": {"flask", "celery", "matplotlib", "engine", "workers", "migrations"},

@@ -84,7 +84,7 @@ class InProcess:
     def train(self, held: Claim | None = None, orders: NoSupervisor | None = None) -> str:
         """What a child does with its order."""
         try:
-            return run._train(self.workers.settings, self.database, held or self.claim(), orders or NoSupervisor())
+            return run.train(self.workers.settings, self.database, held or self.claim(), orders or NoSupervisor())
         finally:
             limits.lift_memory_limit()  # this process has other things to do
 

@@ -43,6 +43,8 @@ QUICK: dict[str, Any] = {
 """Seventeen batches an epoch, less than a millisecond each."""
 
 
+_LOCKED_S = 3
+
 FEW = 850
 """Training images in the dataset of these jobs."""
 
@@ -137,18 +139,20 @@ class FaultHarness(WorkerHarness):
     def freeze(self, worker: subprocess.Popen[bytes]) -> None:
         """Stop a worker between two transactions: what it had locked, it would lock for as long as it stands still."""
         worker.send_signal(signal.SIGSTOP)
-        while self._is_locked():
+        while self._stays_locked():
             worker.send_signal(signal.SIGCONT)
             time.sleep(0.05)
             worker.send_signal(signal.SIGSTOP)
 
-    def _is_locked(self) -> bool:
+    def _stays_locked(self) -> bool:
+        """Whether a lock lasts for seconds, as a frozen worker's does; a child that warms up has one for a moment."""
         if self.database.is_sqlite:
             path = str(self.database.engine.url.database)
-            with contextlib.closing(sqlite3.connect(path, timeout=0.5, isolation_level=None)) as probe:
+            with contextlib.closing(sqlite3.connect(path, timeout=_LOCKED_S, isolation_level=None)) as probe:
                 return not _can(lambda: probe.execute("BEGIN IMMEDIATE"))
         with self.database.engine.connect() as connection:
-            return not _can(lambda: connection.execute(text("SELECT id FROM jobs FOR UPDATE NOWAIT")))
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCKED_S}s'"))
+            return not _can(lambda: connection.execute(text("SELECT id FROM jobs FOR UPDATE")))
 
     def until_all_end(self, timeout_s: float = 120) -> None:
         for job_id in self.accepted:

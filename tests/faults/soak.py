@@ -30,8 +30,10 @@ from tests.workers.conftest import children_of, is_alive
 PLACES = (
     *("began", "restored", "batch_done", "epoch_trained", "file_written.checkpoint", "file_written.sample"),
     *("file_renamed.checkpoint", "file_renamed.sample", "files_stored", "epoch_committing", "epoch_committed"),
-    *("succeeding", "succeeded", "claimed"),
+    *("succeeding", "succeeded", "cleaned", "reported", "commanded", "claimed"),
 )
+BETWEEN_JOBS = frozenset({"succeeded", "cleaned", "reported"})
+"""Here the killed process has no running job: that has ended, or the next one has not been claimed."""
 SUPERVISOR = "a worker with its children, at any moment"
 AT_RANDOM = "a child, at any moment"
 SPEC: dict[str, Any] = {"epochs": 12}
@@ -72,7 +74,7 @@ class Soak:
 
     @property
     def total(self) -> int:
-        return sum(count for place, count in self.kills.items() if place != "succeeded")
+        return sum(count for place, count in self.kills.items() if place not in BETWEEN_JOBS)
 
     def _fill(self) -> None:
         self.open_jobs = [job_id for job_id in self.open_jobs if self.harness.job(job_id).status not in TERMINAL]
@@ -163,7 +165,7 @@ def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace
         harness.stop()
         raise
     for place, count in sorted(soak.kills.items()):
-        print(f"  {count:5d}  {place}" + (", just before which its job had ended" if place == "succeeded" else ""))
+        print(f"  {count:5d}  {place}" + (", between two jobs" if place in BETWEEN_JOBS else ""))
     leases = sum(harness.job(job_id).lease for job_id in harness.accepted)
     print(
         f"{soak.total} kills in {minutes:.0f} minutes that struck a process with a running job, {harness.deaths()} "

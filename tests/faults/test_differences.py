@@ -46,7 +46,7 @@ def use_case(process: InProcess) -> Jobs:
 
 def replay(process: InProcess, a: Job, b: Job) -> dict[str, Any]:
     made = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
-    assert process.train() == "succeeded"
+    assert process.train() == "investigated"
     job = process.workers.job(made.answer["id"])
     assert (job.status, job.epoch, job.result_digest) == (Status.SUCCEEDED, 0, None)
     assert job.investigation is not None
@@ -157,7 +157,7 @@ def test_an_investigation_whose_child_dies_is_done_again(process: InProcess) -> 
     made = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
     process.die("began")
     process.die("concluding")
-    assert process.train() == "succeeded"
+    assert process.train() == "investigated"
     job = process.workers.job(made.answer["id"])
     assert job.investigation is not None
     assert (job.investigation["found"]["epoch"], job.investigation["found"]["batch"]) == (1, 1)

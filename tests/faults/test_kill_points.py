@@ -128,6 +128,7 @@ def test_every_place_is_tried_somewhere() -> None:
     tried |= {"deciding", "decided"}  # test_sweeps
     tried |= {"reuse_stored", "reusing", "reused"}  # test_reuse
     tried |= {"concluding"}  # test_differences
+    tried |= {"cleaned", "reported", "commanded"}  # test_reused_children
     assert tried == set(failpoints.PLACES)
 
 

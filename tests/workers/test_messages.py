@@ -35,7 +35,8 @@ REPORTS: list[tuple[Report, Any]] = [
     (Ready({"numpy": "2.3.0"}), {"ready": {"numpy": "2.3.0"}}),
     (Preparing(), {"preparing": True}),
     (Progress(1, 10), {"step": 1, "steps": 10}),
-    (Done("succeeded"), {"done": "succeeded"}),
+    (Done("failed"), {"done": "failed", "reusable": False}),
+    (Done("succeeded", is_reusable=True), {"done": "succeeded", "reusable": True}),
     (GaveUp("no answer"), {"gave_up": "no answer"}),
     (Calibrated({"dense": 1.5}), {"calibrated": {"dense": 1.5}}),
 ]

@@ -16,34 +16,40 @@ READY_TIMEOUT_S: Final = 60.0
 """Time for a child to load NumPy and the engine."""
 CALIBRATION_TIMEOUT_S: Final = 30.0
 """Time for a calibration; on an idle machine it takes a third of a second."""
+MAX_IDLE_S: Final = 10.0
+"""Time after which a waiting child is ended if there is another one."""
 _POLL_INTERVAL_S: Final = 0.25
 
 log = structlog.get_logger()
 
 
 class ChildPool:
-    """Starts children and keeps one spare.
+    """Starts children, and keeps those that wait for a command.
 
     Args:
-        draining: set when the worker stops: from then on, no spare child is started or kept.
+        draining: set when the worker stops: from then on, no child is started in the background or kept.
+        size: the maximum number of waiting children.
     """
 
-    def __init__(self, draining: threading.Event) -> None:
-        self._draining = draining
-        self._spare: ChildProcess | None = None
-        self._spare_lock = threading.Lock()
+    def __init__(self, draining: threading.Event, *, size: int = 1) -> None:
+        self._draining, self._size = draining, size
+        self._waiting: list[tuple[ChildProcess, float]] = []
+        """Each with the time since when it waits, the last one last."""
+        self._lock = threading.Lock()
         self._start_lock = threading.Lock()
         """Held while a child starts in the background; ``close`` acquires it and never releases it."""
         self._calibrating: ChildProcess | None = None
 
     def take(self) -> ChildProcess | None:
-        """The spare child or a new one, ready for a command; ``None`` if none can be started."""
-        with self._spare_lock:
-            child, self._spare = self._spare, None
-        if child is not None and not child.alive:
+        """A child that is ready for a command; ``None`` if there is none and none can be started.
+
+        The last one that came back is the first one to go: it has trained, so its next job begins soonest.
+        """
+        while (child := self._pop()) is not None:
+            if child.alive and child.wait_until_ready(READY_TIMEOUT_S):
+                return child
             child.close()
-            child = None
-        child = child or self._start_child()
+        child = self._start_child()
         if child is None:
             return None
         if child.wait_until_ready(READY_TIMEOUT_S):
@@ -53,23 +59,35 @@ class ChildPool:
         return None
 
     def give_back(self, child: ChildProcess) -> None:
-        """Return a child that got no command."""
-        with self._spare_lock:
-            if self._spare is None and not self._draining.is_set():
-                self._spare = child
+        """Return a child that waits for a command."""
+        with self._lock:
+            room = self._size if child.has_trained else 1  # one spare child is enough
+            if child.alive and len(self._waiting) < room and not self._draining.is_set():
+                self._waiting.append((child, time.monotonic()))
                 return
         child.close()
 
     def restock(self) -> None:
-        """Start a spare child if there is none."""
-        with self._start_lock:  # not ``_spare_lock``: ``take`` must not wait for a start
-            if self._spare is None and not self._draining.is_set():
+        """Start a spare child if none waits."""
+        with self._start_lock:  # not ``_lock``: ``take`` must not wait for a start
+            if not self._waiting and not self._draining.is_set():
                 child = self._start_child()
                 if child is not None:
                     self.give_back(child)
 
+    def trim(self) -> None:
+        """End the children that have waited for long, except for one."""
+        with self._lock:
+            long_ago = time.monotonic() - MAX_IDLE_S
+            idle = [child for child, since in self._waiting[1:] if since < long_ago]
+            self._waiting = [entry for entry in self._waiting if entry[0] not in idle]
+        for child in idle:
+            child.close()
+
     def restock_in_background(self) -> None:
-        """Start a spare child in a thread."""
+        """Start a spare child in a thread, if none waits."""
+        if self._waiting:
+            return
         with contextlib.suppress(RuntimeError):  # no thread available: the next job waits for its child
             threading.Thread(target=self.restock, name="restock", daemon=True).start()
 
@@ -101,10 +119,12 @@ class ChildPool:
         self._start_lock.acquire(timeout=timeout_s)
         if self._calibrating is not None:
             self._calibrating.close()
-        with self._spare_lock:
-            if self._spare is not None:
-                self._spare.close()
-                self._spare = None
+        while (child := self._pop()) is not None:
+            child.close()
+
+    def _pop(self) -> ChildProcess | None:
+        with self._lock:
+            return self._waiting.pop()[0] if self._waiting else None
 
     def _start_child(self) -> ChildProcess | None:
         try:

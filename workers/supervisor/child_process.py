@@ -62,13 +62,13 @@ def _run_child(commands: Connection, reports: Connection) -> None:
     """The main function of a child process."""
     forking.begin_child()
     os.setsid()  # Ctrl-C at the terminal must reach the supervisor only, which stops its children
-    from workers.training.run import main  # not at the top: the supervisor must not load NumPy
+    from workers.training.child import main  # not at the top: the supervisor must not load NumPy
 
     sys.exit(main(ChildEndpoint(commands, reports)))
 
 
 class ChildProcess:
-    """A child process. It starts at once, and waits for its command.
+    """A child process. It starts at once, and waits for its commands.
 
     Raises:
         OSError: no process can be started.
@@ -87,6 +87,8 @@ class ChildProcess:
             except EOFError as error:
                 raise OSError("the fork server has ended") from error
         self._is_ready = False
+        self.has_trained = False
+        """Whether it has trained a job."""
         self.provenance: dict[str, Any] | None = None
         """What a job gets there; known once the child is ready."""
         self._ended = threading.Event()

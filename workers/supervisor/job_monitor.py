@@ -32,6 +32,9 @@ FINAL_REPORT_S: Final = 2.0
 """How long to wait, after the lease is lost, for the child's report that it ended the lease itself."""
 DRAIN_RETRY_S: Final = 2.0
 """How long a stopping worker retries the last write of a lease."""
+MAX_EARLY_DEATHS: Final = 5
+"""When this many children in a row have died before they received their command, such deaths count against the job: no
+child of this worker may ever begin, and the job must not wait for one forever."""
 FENCE: Final = 0.7
 """Fraction of the lease after which the child is killed if there was no renewal, well before the lease expires."""
 
@@ -49,22 +52,35 @@ class JobMonitor:
 
     Args:
         since: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
+        early_deaths: how many children before this one died in a row before they received their command.
     """
 
     def __init__(
-        self, database: Database, claim: Claim, child: ChildProcess, draining: threading.Event, *, since: float
+        self,
+        database: Database,
+        claim: Claim,
+        child: ChildProcess,
+        draining: threading.Event,
+        *,
+        since: float,
+        early_deaths: int = 0,
     ) -> None:
-        self._child, self._draining = child, draining
+        self._child, self._draining, self.early_deaths = child, draining, early_deaths
         self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._give_up_on_exit)
         self._meter = ChildMeter(claim, child.pid)
         now = time.monotonic()
         self._renewed = since
         self._over = threading.Event()
+        self._end_lock = threading.Lock()
+        """Held to kill the child for an overdue lease, and to end the monitor: the child may get another job then."""
         self._is_fenced = False
         self.has_begun = False
-        """Whether the child has received its command; a death before that does not count against the job."""
+        """Whether the child has received its command. A death before that does not count against the job, unless
+        ``MAX_EARLY_DEATHS`` children in a row died so."""
+        self.is_child_reusable = False
+        """Whether the child has ended the job well and waits for another command."""
         self._next_renewal = now + RENEWAL_INTERVAL_S
-        self._next_poll = now
+        self._next_poll = now + REPORT_POLL_INTERVAL_S
         self._stop_sent: float | None = None
         self._give_up_at: float | None = None
         self._last_sign = now
@@ -83,13 +99,15 @@ class JobMonitor:
         try:
             return self._run()
         finally:
-            self._over.set()
+            with self._end_lock:
+                self._over.set()
 
     def _run(self) -> str:
         while True:
             report = self._child.report(REPORT_POLL_INTERVAL_S)
             match report:
-                case Done(outcome):
+                case Done(outcome, is_reusable):
+                    self.has_begun, self.is_child_reusable = True, is_reusable
                     return outcome
                 case GaveUp(reason):
                     return self._hand_back(reason)
@@ -118,10 +136,13 @@ class JobMonitor:
     def _fence(self) -> None:
         """Kill the child before its lease expires. Runs in its own thread, since a query may hang."""
         while not self._over.wait(REPORT_POLL_INTERVAL_S):
-            if self._is_overdue():
-                self._is_fenced = True
-                self._child.close()
-                return
+            with self._end_lock:
+                if self._over.is_set():
+                    return
+                if self._is_overdue():
+                    self._is_fenced = True
+                    self._child.close()
+                    return
 
     def _is_overdue(self) -> bool:
         return time.monotonic() - self._renewed > FENCE * self._lease.claim.lease_s
@@ -170,7 +191,11 @@ class JobMonitor:
         if self._is_fenced:
             return self._hand_back("could not renew in time")
         if not self.has_begun:
-            return self._hand_back("the training process ended before it received its command")
+            self.early_deaths += 1
+            message = "the training process ended before it received its command"
+            if self.early_deaths < MAX_EARLY_DEATHS:
+                return self._hand_back(message)
+            return self._report_death(f"{message}, like {self.early_deaths - 1} before it: see the worker's log")
         return self._report_death(f"the training process ended with code {exit_code}")
 
     def _hand_back_unresponsive(self) -> str:

@@ -1,9 +1,12 @@
 """The modules that children need; the fork server imports them before the first fork."""
 
-from workers.supervisor import child_process, forking
-from workers.training import code, run
+import gc
 
-__all__ = ["child_process", "run"]
+from workers.supervisor import child_process, forking
+from workers.training import child, code
+
+__all__ = ["child", "child_process"]
 
 forking.wake_at_parents_death()
 code.digest()  # once for all children
+gc.freeze()  # children share these pages: a collection in one of them would copy them

@@ -48,10 +48,13 @@ class Supervisor:
         self._claim_lock = threading.Lock()
         self._may_hold_unknown_claims = False
         """The response to a committed claim may have been lost, or a monitor failed."""
+        self._early_deaths = 0
+        """Children in a row that died before they received their command."""
         self._draining = threading.Event()
         self._close_lock = threading.Lock()
         self._is_closed = False
-        self._children = ChildPool(self._draining)
+        # Children that have trained come back while the spare child waits: at most one for each slot, and the spare.
+        self._children = ChildPool(self._draining, size=settings.workers + 1)
         self._provenance: dict[str, Any] | None = None
         """What jobs get here; known once a child is ready."""
         self._heartbeat = Heartbeat(settings.home, "worker")
@@ -173,10 +176,14 @@ class Supervisor:
         """Monitor a job until its lease has ended; returns whether the child received its command."""
         bound = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
         log.info("training", child=child.pid)
+        monitor = None
         try:
-            monitor = JobMonitor(self._database, claim, child, self._draining, since=since)
+            monitor = JobMonitor(
+                self._database, claim, child, self._draining, since=since, early_deaths=self._early_deaths
+            )
             child.send(Train(claim))
             outcome = monitor.run()
+            self._early_deaths = 0 if monitor.has_begun else monitor.early_deaths
             log.info("lease ended", outcome=outcome)
             return monitor.has_begun
         except LeaseLost:
@@ -184,7 +191,11 @@ class Supervisor:
         except AbandonedOnExit:
             log.warning("the database did not respond before exit; the job is requeued when its lease expires")
         finally:
-            child.close()
+            if monitor is not None and monitor.is_child_reusable:
+                child.has_trained = True
+                self._children.give_back(child)
+            else:
+                child.close()
             structlog.contextvars.reset_contextvars(**bound)
         return True
 
@@ -211,6 +222,7 @@ class Supervisor:
                 # Continue during an outage: the poll checks that a child is ready, and beats the heartbeat.
                 with contextlib.suppress(SQLAlchemyError):
                     self._check_in()
+                self._children.trim()
                 if len(self._held) < self._settings.workers:
                     threading.Thread(target=self.run_waiting_jobs, name="poll", daemon=True).start()
             except Exception as error:  # noqa: BLE001 - the loop must survive a failed round

@@ -1,4 +1,4 @@
-"""Limits that keep a training from starving the machine: lower priority, and a memory limit."""
+"""Limits that keep a training from starving the machine: lower priority, and a memory limit for each job."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from typing import Final
 
 import numpy as np
+import psutil
 
 NICENESS: Final = 5
 OOM_SCORE: Final = 500
@@ -38,15 +39,23 @@ def limit_memory(estimated_bytes: int) -> None:
     if sys.platform != "linux":
         return
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS maps its buffers now, before the limit
-    with open("/proc/self/statm") as file:
-        mapped = int(file.read().split()[0]) * resource.getpagesize()
-    _bound(resource.RLIMIT_AS, mapped + 2 * estimated_bytes + _SPARE_BYTES)
+    _bound(resource.RLIMIT_AS, _mapped_bytes() + 2 * estimated_bytes + _SPARE_BYTES)
 
 
 def lift_memory_limit() -> None:
-    """Lift the memory limit, so that the error can be reported."""
+    """Lift the memory limit, so that an error can be reported, or the next job gets a limit of its own."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def _mapped_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def _bound(which: int, value: int) -> None:

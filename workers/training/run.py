@@ -1,15 +1,14 @@
-"""The main function of a child process: it trains one job, then exits."""
+"""Trains one job under its lease: loads, trains, commits epochs, ends the lease."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 import time
 import traceback
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -21,7 +20,6 @@ from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import JobNotFound, LeaseLost
 from service.jobs.leases import Claim
 from service.jobs.reuse.takeover import Outcome
-from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.spec.estimation import costs
@@ -33,20 +31,23 @@ from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactU
 from service.storage.database import Database
 from service.storage.tables import Job
 from workers.lease_session import LeaseSession
-from workers.messages import Calibrate, Calibrated, ChildEndpoint, Done, GaveUp, Ready, Train
+from workers.messages import ChildEndpoint
 from workers.retry import OUTAGE_ERRORS
-from workers.training import build, calibrate, forks, limits
+from workers.training import build, forks, limits
 from workers.training.build import Trainer
 from workers.training.earlier import reuse
 from workers.training.earlier.investigation import NothingToReplay, investigate
 from workers.training.epochs import commit_epoch, weights_digest
 from workers.training.health import TrainingDiagnostics
-from workers.training.provenance import machine, of_any_job, provenance
+from workers.training.provenance import of_any_job, provenance
 from workers.training.testing import test_scores
 from workers.training.training_run import StopRequested, TrainingRun, check_stop
 from workers.usage import OwnMeter
 
 log = structlog.get_logger()
+
+SUCCEEDED: Final = "succeeded"
+HELD: Final = "held"
 
 
 class _InitialCheckpointLost(Exception):
@@ -61,44 +62,19 @@ class _StopOnFinding(Exception):
         self.finding = finding
 
 
-def main(endpoint: ChildEndpoint) -> int:
-    """Wait for a command, carry it out, and exit."""
-    logs.configure("child")
-    limits.lower_priority()
-    settings = Settings.from_env(os.environ, cores=1)
-    database = Database(settings.database_url, application="tapeline-child")
-    endpoint.send(Ready(of_any_job()))
-    _warm_up(database)
-    match endpoint.first_command():
-        case Calibrate():
-            endpoint.send(Calibrated(calibrate.measure()))
-        case Train(claim):
-            endpoint.preparing()  # from now on, the death of this process counts against the job
-            structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
-            try:
-                endpoint.send(Done(_train(settings, database, claim, endpoint)))
-            except LeaseLost as error:
-                log.warning("the lease is lost", error=str(error))
-                endpoint.send(Done("lease lost"))
-            except OUTAGE_ERRORS as error:
-                log.warning("gave up: the database does not respond", error=str(error))
-                endpoint.send(GaveUp("the database did not respond to the child"))
-    return 0
+def train(
+    settings: Settings, database: Database, claim: Claim, endpoint: ChildEndpoint, *, meter: OwnMeter | None = None
+) -> str:
+    """Train a job from its last checkpoint; an error in the training itself fails the job.
 
+    Args:
+        meter: measures this process from the command on; by default, from now on.
 
-def _warm_up(database: Database) -> None:
-    """Run the first statements of a job for a job that does not exist: this opens the connection and compiles the
-    statements, which halves the time of the first command."""
-    session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
-    begin = functools.partial(session.begin, machine())
-    for statement in (session.read_job, begin, session.checkpoints, session.finished_epochs):
-        with contextlib.suppress(Exception):  # errors are reported for the first real job
-            statement()
-
-
-def _train(settings: Settings, database: Database, claim: Claim, endpoint: ChildEndpoint) -> str:
-    """Train a job from its last checkpoint; an error in the training itself fails the job."""
-    meter = OwnMeter(claim)
+    Returns:
+        How the lease ended: ``SUCCEEDED``, ``HELD``, or something else, for the log (an investigation trains two jobs
+        without a memory limit, so its child gets no other one).
+    """
+    meter = meter or OwnMeter(claim)
     lease = LeaseSession(database, claim, timeout_s=claim.lease_s)
 
     def fail(error: dict[str, Any]) -> str:
@@ -120,7 +96,7 @@ def _train(settings: Settings, database: Database, claim: Claim, endpoint: Child
             run.lease.begin(of_any_job())
             reach("began")
             investigate(run, functools.partial(_load_data, run, settings))
-            return "succeeded"
+            return "investigated"
         dataset = _load_data(run, settings, job)
         limits.limit_memory(costs.peak_bytes(spec, shape_of(dataset.info)))
         preprocessing = _preprocessing(run, dataset)
@@ -228,7 +204,7 @@ def _loop(
                     hold_epoch=job.hold_epoch,
                 )
                 if is_held:
-                    return "held"
+                    return HELD
                 _stop_on_finding(diagnostics)
                 began = time.monotonic()
                 run.meter.begin_epoch()
@@ -245,7 +221,7 @@ def _loop(
     )
     reach("succeeded")
     run.discard(orphans)
-    return "succeeded"
+    return SUCCEEDED
 
 
 def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
@@ -283,7 +259,8 @@ def _diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> Traini
     diagnostics = TrainingDiagnostics(
         run.spec, build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None
     )
-    diagnostics.replay([row for row in run.lease.finished_epochs() if row.epoch <= trainer.epoch])
+    if trainer.epoch:
+        diagnostics.replay([row for row in run.lease.finished_epochs() if row.epoch <= trainer.epoch])
     _stop_on_finding(diagnostics)  # the previous child may have died between commit and stop
     return diagnostics
 

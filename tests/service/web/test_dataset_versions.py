@@ -60,7 +60,7 @@ def train(app: Flask, job_id: str) -> Any:
     assert held is not None
     assert held.job_id == job_id
     try:
-        run._train(here.settings, here.database, held, NoSupervisor())
+        run.train(here.settings, here.database, held, NoSupervisor())
     finally:
         limits.lift_memory_limit()
     with here.database.read() as session:

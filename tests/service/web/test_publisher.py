@@ -122,3 +122,23 @@ def test_asking_a_broker_that_hangs_leaves_no_descriptor_open(socket_path: Path)
             gc.enable()
             server._process.send_signal(signal.SIGCONT)
         publisher.check_broker(1)
+
+
+def test_while_the_queue_is_full_the_broker_is_hardly_asked(socket_path: Path) -> None:
+    """Under a load of submissions, each hint would be a question."""
+    with ValkeyServer(unix_socket_path=socket_path, port=0):
+        publisher = Publisher(f"redis+socket://{socket_path}")
+        for number in range(2 * task_names.MAX_QUEUED):
+            publisher.wake(f"job_{number}")
+        waiting(socket_path, task_names.MAX_QUEUED)
+        with redis.Redis(unix_socket_path=str(socket_path)) as client:
+            client.config_resetstat()
+            began = time.monotonic()
+            while time.monotonic() - began < 1:
+                publisher.wake("job_more")
+                time.sleep(0.001)
+            asked = client.info("commandstats").get("cmdstat_llen", {"calls": 0})["calls"]
+            assert asked <= 15
+            client.delete(task_names.TRAIN_QUEUE)
+            publisher.wake("job_found")
+            assert waiting(socket_path, 1)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from service.jobs import leases, worker_registry
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
+from workers.supervisor import job_monitor
 from workers.supervisor import supervisor as module
 from workers.supervisor.child_process import ChildProcess
 from workers.supervisor.supervisor import Supervisor
@@ -120,7 +121,7 @@ def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
 ) -> None:
     job_id, claim, child = workers.submit(), leases.claim, ChildProcess()
     assert child.wait_until_ready(60)
-    supervisor._children._spare = child
+    supervisor._children.give_back(child)
     monkeypatch.setattr(supervisor._children, "restock", lambda: None)
 
     def claim_late(*arguments: Any, **more: Any) -> Any:
@@ -133,3 +134,29 @@ def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
     job = workers.job(job_id)
     assert (job.status, job.deaths) == ("queued", 0)
     assert "worker lost" not in " ".join(str(event.data.get("reason")) for event in workers.log(job_id))
+
+
+def test_children_that_always_die_before_their_order_fail_the_job_in_the_end(
+    workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, send = workers.submit(), ChildProcess.send
+
+    def send_late(child: ChildProcess, order: Any) -> None:
+        os.kill(child.pid, signal.SIGKILL)
+        wait_until(lambda: not child.alive, "its end")
+        send(child, order)
+
+    monkeypatch.setattr(ChildProcess, "send", send_late)
+    monkeypatch.setattr(supervisor._children, "restock", lambda: None)
+    monkeypatch.setattr(job_monitor, "MAX_EARLY_DEATHS", 2)
+    assert not supervisor._run_next_job()
+    assert (workers.job(job_id).status, workers.job(job_id).deaths) == ("queued", 0)
+    for _ in range(3):
+        assert workers.job(job_id).status == "queued"
+        supervisor._run_next_job()
+    job = workers.job(job_id)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "worker_lost"
+    assert "ended before it received its command, like 3 before it: see the worker's log" in job.error["message"]
+    supervisor.close()

@@ -1,0 +1,135 @@
+"""The main function of a child process: it trains one job after the other, as long as each ends well."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+import random
+import threading
+import time
+from typing import Any, Final
+
+import numpy as np
+import structlog
+import threadpoolctl
+
+from service.errors import LeaseLost
+from service.jobs.leases import Claim
+from service.runtime import logs
+from service.runtime.failpoints import reach
+from service.runtime.settings import ChildLimits, Settings
+from service.storage.database import Database
+from workers.lease_session import LeaseSession
+from workers.messages import Calibrate, Calibrated, ChildEndpoint, Done, GaveUp, Ready, Train
+from workers.retry import OUTAGE_ERRORS
+from workers.training import calibrate, limits, run
+from workers.training.provenance import machine, of_any_job
+from workers.usage import OwnMeter
+
+ENDED_WELL: Final = frozenset({run.SUCCEEDED, run.HELD})
+"""Outcomes after which a child may train another job. After all others it exits."""
+
+log = structlog.get_logger()
+
+
+def main(endpoint: ChildEndpoint) -> int:
+    """Carry out commands until a job does not end well, or a limit of reuse is reached."""
+    logs.configure("child")
+    limits.lower_priority()
+    settings = Settings.from_env(os.environ, cores=1)
+    database = Database(settings.database_url, application="tapeline-child")
+    endpoint.send(Ready(of_any_job()))
+    _warm_up(database)
+    lifetime = Lifetime(settings.child_limits)
+    while True:
+        match endpoint.next_command():
+            case Calibrate():
+                endpoint.send(Calibrated(calibrate.measure()))
+                return 0
+            case Train(claim):
+                reach("commanded")
+                endpoint.preparing()  # from now on, the death of this process counts against the job
+                structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
+                report = _carry_out(settings, database, claim, endpoint, lifetime)
+                endpoint.send(report)
+                if not isinstance(report, Done) or not report.is_reusable:
+                    return 0
+                structlog.contextvars.clear_contextvars()
+                reach("reported")
+
+
+def _carry_out(
+    settings: Settings, database: Database, claim: Claim, endpoint: ChildEndpoint, lifetime: Lifetime
+) -> Done | GaveUp:
+    """Train a job, and clear up after it; returns the report of its end."""
+    meter = OwnMeter(claim, is_first=lifetime.jobs == 0)
+    try:
+        outcome = run.train(settings, database, claim, endpoint, meter=meter)
+    except LeaseLost as error:
+        log.warning("the lease is lost", error=str(error))
+        return Done("lease lost")
+    except OUTAGE_ERRORS as error:
+        log.warning("gave up: the database does not respond", error=str(error))
+        return GaveUp("the database did not respond to the child")
+    if outcome not in ENDED_WELL:
+        return Done(outcome)
+    is_reusable = lifetime.clear_up()
+    reach("cleaned")
+    return Done(outcome, is_reusable)
+
+
+class Lifetime:
+    """Decides whether this process may train another job, as if it had trained none before.
+
+    A job leaves nothing behind that could change the bits of the next one, or its limits: its objects are freed, its
+    memory limit is lifted, and what it could have changed of the process is compared with the state before the first
+    job. Create it before the first job.
+    """
+
+    def __init__(self, child_limits: ChildLimits) -> None:
+        self._limits = child_limits
+        self._began = time.monotonic()
+        self._threads = threadpoolctl.ThreadpoolController()
+        self._before = self._state()
+        self.jobs = 0
+        """Jobs that ended well."""
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collection after each job looks at the job's objects only
+
+    def clear_up(self) -> bool:
+        """Free what the last job has left; returns whether this process may train another one."""
+        self.jobs += 1
+        if self.jobs >= self._limits.jobs or time.monotonic() - self._began >= self._limits.age_s:
+            return False
+        gc.collect()
+        limits.lift_memory_limit()
+        now = self._state()
+        if changed := sorted(name for name, value in self._before.items() if now[name] != value):
+            log.warning("this process is not used again: a job has changed its state", changed=changed)
+            return False
+        return limits.resident_bytes() <= self._limits.memory_bytes
+
+    def _state(self) -> dict[str, Any]:
+        """The state of the process that a job could change and the next one could depend on."""
+        numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - the generator that no code here should use
+        return {
+            "floating-point errors": (np.geterr(), np.geterrcall()),
+            "random numbers of NumPy": (numpys["pos"], numpys["key"].tobytes()),
+            "random numbers of Python": random.getstate(),
+            "BLAS threads": [pool["num_threads"] for pool in self._threads.info()],
+            "threads": threading.active_count(),
+            "working folder": os.getcwd(),
+            "environment": dict(os.environ),
+        }
+
+
+def _warm_up(database: Database) -> None:
+    """Run the first statements of a job for a job that does not exist: this opens the connection and compiles the
+    statements, which halves the time of the first command."""
+    session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
+    begin = functools.partial(session.begin, machine())
+    for statement in (session.read_job, begin, session.checkpoints, session.finished_epochs):
+        with contextlib.suppress(Exception):  # errors are reported for the first real job
+            statement()
