@@ -1,1 +1,1 @@
-"""Worker processes: a supervisor that holds leases, and one child process per job that trains."""
+"""Worker processes: a supervisor that holds leases, and child processes that train one job at a time."""

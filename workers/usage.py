@@ -1,7 +1,7 @@
 """CPU time and memory of a training process, measured by its supervisor and by the process itself.
 
 The supervisor samples the child about once a second, so that the usage of a child that hangs or is killed is counted,
-too. The child measures itself exactly, at each epoch and at its end. Both count from the child's order on, and add the
+too. The child measures itself exactly, at each epoch and at its end. Both count from the child's command on, and add the
 job's usage under earlier leases; totals never decrease.
 """
 
