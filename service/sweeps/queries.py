@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm import Session, defer, load_only
 
 from service.errors import InvalidCursor, SweepNotFound
 from service.spec.metric_info import Goal
@@ -16,6 +16,7 @@ from service.states import SweepStatus
 from service.storage import cursors
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Epoch, Job
+from service.sweeps import statistics
 from service.sweeps.search import proposals
 from service.sweeps.search.space import values_of
 
@@ -31,6 +32,16 @@ class TrialView:
     row: SweepTrial
     jobs: Mapping[str, Job]
     """By seed; deleted jobs are missing."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The mean of each metric over the seeds, of the last epoch of each job; without metrics of single layers."""
+        found: dict[str, list[float]] = {}
+        for job in self.jobs.values():
+            for name, value in job.metrics.items():
+                if value is not None and "/" not in name:
+                    found.setdefault(name, []).append(value)
+        return {name: statistics.mean(values) for name, values in found.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +108,18 @@ def find(
     return page, cursors.write([page[-1].created_ms, page[-1].id]) if len(rows) > limit else None
 
 
+def listed(session: Session, sweep_ids: Collection[str], *, owner: str | None = None) -> list[tuple[Sweep, int]]:
+    """Sweeps with the numbers of their jobs, for lists of jobs."""
+    if not sweep_ids:
+        return []
+    jobs = select(Job.sweep_id, func.count().label("jobs")).where(Job.sweep_id.in_(sweep_ids)).group_by(Job.sweep_id)
+    counted = jobs.subquery()
+    query = select(Sweep, counted.c.jobs).join(counted, counted.c.sweep_id == Sweep.id)
+    if owner is not None:
+        query = query.where(Sweep.owner == owner)
+    return [(sweep, count) for sweep, count in session.execute(query.options(defer(Sweep.state), defer(Sweep.spec)))]
+
+
 def is_sortable(sweep: Sweep, sort: str) -> bool:
     """Whether trials can be sorted by this property or setting."""
     return sort.removeprefix("-") in _PLACES or sort == "best" or sort.removeprefix("-") in sweep.resolved["space"]
@@ -149,6 +172,9 @@ class Curve:
     mean: list[float | None]
     low: list[float | None]
     high: list[float | None]
+    interval_low: list[float | None]
+    interval_high: list[float | None]
+    """Student's 95% interval of the mean; ``None`` with fewer than two values."""
     n: list[int]
 
 
@@ -163,6 +189,7 @@ def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[C
                 found.setdefault(epoch, []).extend([] if metrics[metric] is None else [metrics[metric]])
         if found:
             values = list(found.values())
+            intervals = [statistics.interval(item) for item in values]
             made.append(
                 Curve(
                     trial=view.row.trial,
@@ -170,6 +197,8 @@ def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[C
                     mean=[math.fsum(item) / len(item) if item else None for item in values],
                     low=[min(item, default=None) for item in values],
                     high=[max(item, default=None) for item in values],
+                    interval_low=[low for low, _ in intervals],
+                    interval_high=[high for _, high in intervals],
                     n=[len(item) for item in values],
                 )
             )

@@ -32,6 +32,14 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
+def interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float] | tuple[None, None]:
+    """Student's confidence interval of the mean; ``None`` with fewer than two values."""
+    if len(values) < 2:
+        return None, None
+    found = _test(mean(values), _variance(values) / len(values), len(values) - 1.0, confidence)
+    return found.low, found.high
+
+
 def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test:
     """The paired t test of ``b - a``. Needs at least two pairs."""
     differences = [second - first for first, second in zip(a, b, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -45,3 +46,58 @@ def test_a_sweep_is_checked_started_and_shown(
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete").click()
     expect(page.locator("h1")).to_have_text("Sweeps")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_several_values_of_a_field_make_a_sweep_that_is_one_row_of_the_job_list(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
+) -> None:
+    visit = open_window(serve_bare().url, width=width, color_scheme=scheme)
+    visit.watched.expected = ["422"]  # a rate of zero
+    page = visit.open("/ui/new")
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    page.get_by_role("button", name="Try several values of Learning rate").click()
+    values = page.get_by_label("Values of Learning rate", exact=True)
+    expect(values).to_be_focused()
+    values.fill("0, 0.1")
+    expect(page.locator("#field-optimizer-learning_rate-fault")).to_contain_text("greater than 0")
+    values.fill("0.01, 0.1")
+    page.get_by_role("button", name="Try several values of Seed").click()
+    page.get_by_label("Values of Seed", exact=True).fill("3, 4")
+    expect(page.locator("#verdict")).to_have_text("Ready to start: 2 trials, 4 jobs")
+    sent = json.loads(page.locator("#json").input_value())
+    space = {"/optimizer/learning_rate": {"choice": [0.01, 0.1]}}
+    assert sent == {"base": {"kind": "classifier"}, "space": space, "seeds": [3, 4]}
+    page.get_by_label("How to try Learning rate").select_option("log range")
+    expect(page.locator("#sweep [name=search]")).to_have_value("random")
+    page.get_by_label("How to try Learning rate").select_option("values")
+    page.locator("#sweep [name=search]").select_option("grid")
+    assert serious(page) == []
+    page.get_by_role("button", name="curl").click()
+    expect(page.locator("#curl")).to_contain_text("/sweeps")
+    page.get_by_role("button", name="Use one value of Seed").click()
+    expect(page.locator("#verdict")).to_have_text("Ready to start: 2 trials, 2 jobs")
+    page.get_by_role("button", name="Start sweep").click()
+    expect(page.locator("#trials tbody tr")).to_have_count(2)
+
+    page.get_by_role("button", name="Columns").click()
+    page.get_by_label("Jobs by seed").uncheck()
+    page.get_by_role("button", name="Done").click()
+    expect(page.locator("#trials thead")).not_to_contain_text("Jobs by seed")
+    page.reload()
+    expect(page.locator("#trials tbody tr")).to_have_count(2)
+    expect(page.locator("#trials thead")).not_to_contain_text("Jobs by seed")
+
+    visit.open("/")
+    row = page.locator("tr.group")
+    expect(row).to_contain_text("sweep, 2 jobs")
+    expect(row).to_contain_text("0 / 2 trials")
+    expect(page.locator("tr.job")).to_have_count(0)
+    row.get_by_role("button").click()
+    expect(page.locator("tr.job")).to_have_count(2)
+    assert serious(page) == []
+    row.get_by_role("button").click()
+    expect(page.locator("tr.job")).to_have_count(0)
+    page.locator("#statuses button", has_text="Queued").click()  # who asks for jobs of a kind gets jobs
+    expect(page.locator("tr.job")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

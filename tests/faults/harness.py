@@ -11,6 +11,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -201,3 +202,20 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
             os.kill(pid, signal.SIGKILL)
     process.wait()
     wait_until(lambda: all_gone(pids), "their end")
+
+
+def kill_training_child(worker: int) -> bool:
+    """Kill the older of a worker's children; the younger one is the spare."""
+
+    def began(pid: int) -> int:
+        with contextlib.suppress(OSError):
+            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return sys.maxsize
+
+    children = [pid for pid in children_of(worker) if is_alive(pid)]
+    if len(children) < 2:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(min(children, key=began), signal.SIGKILL)
+        return True
+    return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import os
+import functools
 import random
 import shutil
 import signal
@@ -23,9 +23,9 @@ from typing import Any
 
 from service.states import TERMINAL, Status
 from tests.conftest import create_database, serve_postgres
-from tests.faults.harness import FaultHarness, kill_group, open_harness
+from tests.faults.harness import FaultHarness, kill_group, kill_training_child, open_harness
 from tests.faults.invariants import Reference
-from tests.workers.conftest import children_of, is_alive
+from tests.faults.sweeps import NOBODYS_FAULT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
 
 PLACES = (
     *("began", "restored", "batch_done", "epoch_trained", "file_written.checkpoint", "file_written.sample"),
@@ -38,8 +38,6 @@ SUPERVISOR = "a worker with its children, at any moment"
 AT_RANDOM = "a child, at any moment"
 SPEC: dict[str, Any] = {"epochs": 12}
 LEASE_S = 6.0
-NOBODYS_FAULT = "from service.jobs import leases\nleases.MAX_DEATHS = 10**9\n"
-"""Three deaths without a new epoch fail a job; here they are nobody's fault."""
 
 
 @dataclass
@@ -107,23 +105,6 @@ class Soak:
         return any(job.status == Status.RUNNING and f"-{pid}-" in (job.lease_owner or "") for job in jobs)
 
 
-def kill_training_child(worker: int) -> bool:
-    """Kill the older of a worker's children; the younger one is the spare."""
-
-    def began(pid: int) -> int:
-        with contextlib.suppress(OSError):
-            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-        return sys.maxsize
-
-    children = [pid for pid in children_of(worker) if is_alive(pid)]
-    if len(children) < 2:
-        return False
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(min(children, key=began), signal.SIGKILL)
-        return True
-    return False
-
-
 def main() -> int:
     """Run for so many minutes, then look at everything."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -131,6 +112,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10**9, help="or until so many counted")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--sweeps", action="store_true", help="kill while sweeps run, and compare their decisions")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     chosen = parser.parse_args()
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(2**32)
@@ -140,7 +122,7 @@ def main() -> int:
         url = f"sqlite:///{home / 'soak.db'}"
         if chosen.database == "postgresql":
             url = create_database(stack.enter_context(serve_postgres()))
-        _strike_and_look(home, url, seed, chosen)
+        (_strike_sweeps if chosen.sweeps else _strike_and_look)(home, url, seed, chosen)
     shutil.rmtree(home, ignore_errors=True)
     return 0
 
@@ -172,6 +154,43 @@ def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace
         f"lost workers in the jobs' logs; {len(harness.accepted)} jobs, {leases} leases: 0 lost, 0 doubled, 0 bits "
         f"different (seed {seed})"
     )
+    harness.database.close()
+
+
+def _strike_sweeps(home: Path, url: str, seed: int, chosen: argparse.Namespace) -> None:
+    """Run one sweep after the other under kills; each must decide as undisturbed, and train no epoch twice."""
+    undisturbed = {}
+    for name, document in SEARCHES.items():
+        (home / name).mkdir()
+        undisturbed[name] = run_undisturbed(home / name, document)
+    (home / "soak").mkdir()
+    harness = open_harness(home / "soak" / "home", url)
+    killer = Killer(harness, random.Random(seed), chosen.workers, (0.3, 1.5))
+    began, ended = time.monotonic(), 0
+
+    def is_over() -> bool:
+        return time.monotonic() - began > chosen.minutes * 60 or killer.total >= chosen.kills
+
+    try:
+        killer.start()
+        while not is_over():
+            name = list(SEARCHES)[ended % len(SEARCHES)]
+            # Without reuse: the results of an equal sweep would be taken over, and nothing trained.
+            sweep_id = submit(harness, SEARCHES[name] | {"reuse": "never"})
+            until = functools.partial(has_ended, harness, sweep_id)
+            killer.run(lambda until=until: is_over() or until(), most=chosen.kills)
+            assert until_end(harness, sweep_id, 600) == undisturbed[name], f"{name}: other decisions"
+            ended += 1
+            print(f"  sweep {ended} ({name}): the same decisions, {killer.total} kills so far", flush=True)
+        harness.stop()
+    except BaseException:
+        print(f"RED with seed {seed}; everything lies in {home}", flush=True)
+        harness.stop()
+        raise
+    minutes = (time.monotonic() - began) / 60
+    kinds = ", ".join(f"{count} {what}" for what, count in sorted(killer.kills.items()))
+    result = f"{ended} sweeps: 0 lost, 0 doubled, 0 different (seed {seed})"
+    print(f"{killer.total} kills ({kinds}) in {minutes:.0f} minutes; {result}")
     harness.database.close()
 
 

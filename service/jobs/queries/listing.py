@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from sqlalchemy.orm import Session, aliased, defer
 
 from service.jobs.queries.columns import Column, occurring
 from service.jobs.queries.sorting import SortOrder
@@ -28,9 +28,10 @@ class GroupBy(StrEnum):
     PRESET = "preset"
     DATASET = "dataset"
     SPEC = "spec"
+    SWEEP = "sweep"
 
 
-Lacking = Literal["tag", "name", "note", "parent"]
+Lacking = Literal["tag", "name", "note", "parent", "sweep"]
 """Fields that jobs may lack."""
 
 
@@ -68,10 +69,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Jobs with the same name, tag, preset, dataset or spec."""
+    """Jobs with the same name, tag, preset, dataset or spec, or of the same sweep."""
 
     value: str | None
-    """The common value; ``None``: no name or no tag."""
+    """The common value; ``None``: no name, no tag or no sweep."""
     count: int
     newest_ms: int
     example: str | None
@@ -89,12 +90,14 @@ def find(
     limit: int = 20,
     cursor: str | None = None,
     specs: bool = False,
+    one_per_sweep: bool = False,
 ) -> Page:
     """A page of jobs. The cursor is a position in the order, not an offset, so pages are stable while jobs are added.
 
     Args:
         sort: as for ``SortOrder``.
         specs: also load the resolved specs.
+        one_per_sweep: of each sweep, list only the first job.
 
     Raises:
         InvalidCursor: this service did not issue the cursor, or it belongs to another order.
@@ -102,6 +105,8 @@ def find(
     """
     order = SortOrder(sort)
     query = select(Job.id, order.value).where(*_conditions(wanted, owner))
+    if one_per_sweep:
+        query = query.where(_is_first_of_sweep())
     if cursor is not None:
         query = query.where(order.after(cursor))
     # Select only ids first: without an index for the order, the database would sort whole rows.
@@ -205,6 +210,7 @@ _GROUP_KEYS: Final[dict[GroupBy, ColumnElement[Any]]] = {
     GroupBy.PRESET: Job.resolved["preset"].as_string(),
     GroupBy.DATASET: Job.resolved[("dataset", "name")].as_string(),
     GroupBy.SPEC: Job.spec_hash.expression,
+    GroupBy.SWEEP: Job.sweep_id.expression,
 }
 
 
@@ -260,6 +266,15 @@ def _trained_on(dataset: str) -> Iterator[ColumnElement[bool]]:
         yield func.substr(Job.dataset_sha256, 1, len(version)) == version
 
 
+def _is_first_of_sweep() -> ColumnElement[bool]:
+    """The job belongs to no sweep, or no other job of its sweep has a lower trial, or the same one and a lower id."""
+    other = aliased(Job)
+    before = (other.trial < Job.trial) | (other.id < Job.id)
+    # The first bound of the trial is implied; with it, the index on sweep and trial gives the first job at once.
+    earlier = exists().where(other.sweep_id == Job.sweep_id, other.trial <= Job.trial, before)
+    return Job.sweep_id.is_(None) | ~earlier
+
+
 def _tagged() -> Select[tuple[str]]:
     return select(JobTag.job_id)
 
@@ -269,4 +284,5 @@ _LACKING: Final[dict[Lacking, ColumnElement[bool]]] = {
     "name": Job.name.is_(None),
     "note": Job.note.is_(None),
     "parent": Job.parent_id.is_(None),
+    "sweep": Job.sweep_id.is_(None),
 }

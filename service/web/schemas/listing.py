@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import Field
@@ -16,7 +16,8 @@ from service.jobs.queries.columns import Column, Type
 from service.jobs.queries.listing import Group, GroupBy
 from service.spec import metric_info
 from service.spec.metric_info import Goal
-from service.states import Status
+from service.states import Status, SweepStatus
+from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.web.schemas.base import Answer, Metrics, Timestamp, at_time, finite
 from service.web.schemas.jobs import JobSummary, derived_fields
@@ -54,6 +55,22 @@ class ColumnList(Answer):
     data: list[ColumnItem]
 
 
+class ListedSweep(Answer):
+    """A sweep that is one row in a list of jobs."""
+
+    id: str
+    title: str
+    status: SweepStatus
+    jobs: int = Field(description="Number of jobs so far.")
+    trials: int = Field(description="As many as there will be, unless the budget ends first.")
+    finished_trials: int
+    metric: str = Field(description="Of the objective.")
+    best_trial: int | None
+    best_value: float | None
+    created_at: Timestamp = Field(validation_alias="created_ms")
+    page: str = Field(description="Path of its page.")
+
+
 class JobList(Answer):
     """A page of jobs."""
 
@@ -65,12 +82,13 @@ class JobList(Answer):
     )
     columns: list[ColumnItem] = Field([], description="The requested columns, in order.")
     parents: dict[str, str] = Field({}, description="Titles of the jobs' parents by id, without deleted ones.")
+    sweeps: dict[str, ListedSweep] = Field({}, description="With `one_per_sweep=true`: the jobs' sweeps by id.")
 
 
 class JobGroup(Answer):
     """Jobs with a common value."""
 
-    value: str | None = Field(description="The common value; null: no tag, or no name.")
+    value: str | None = Field(description="The common value; null: no tag, no name or no sweep.")
     label: str
     count: int
     newest_at: Timestamp = Field(validation_alias="newest_ms", description="Creation time of the newest job.")
@@ -96,6 +114,19 @@ def listed_job(job: Job, columns: Sequence[Column]) -> ListedJob:
     return ListedJob.represent(job, **derived_fields(job), columns=shown)
 
 
+def listed_sweep(sweep: Sweep, jobs: int) -> ListedSweep:
+    """A sweep for a list of jobs."""
+    metric = sweep.resolved["objective"]["metric"]
+    return ListedSweep.represent(
+        sweep, title=sweep_title(sweep), jobs=jobs, metric=metric, page=f"/ui/sweeps/{sweep.id}"
+    )
+
+
+def sweep_title(sweep: Sweep) -> str:
+    """The display name of a sweep, which may have no name."""
+    return sweep.name or f"sweep {sweep.id[-6:].lower()}"
+
+
 def column_item(column: Column, values: int | None = None) -> ColumnItem:
     """A column for a list."""
     return ColumnItem.represent(
@@ -106,12 +137,12 @@ def column_item(column: Column, values: int | None = None) -> ColumnItem:
     )
 
 
-def job_group(group: Group, by: GroupBy) -> JobGroup:
-    """A group of jobs."""
+def job_group(group: Group, by: GroupBy, titles: Mapping[str, str]) -> JobGroup:
+    """A group of jobs; ``titles`` are those of sweeps."""
     if group.value is None:
         label, query = _SPOKEN.get(by, f"without a {by}"), {"without": by.value}
     else:
-        label, query = group.value, {by.value: group.value}
+        label, query = titles.get(group.value, group.value), {by.value: group.value}
         if by is GroupBy.SPEC:
             label = group.value.removeprefix("sha256:")[:10]
     return JobGroup.represent(group, label=label, query=query)

@@ -145,6 +145,9 @@ class PageQuery(FilterQuery):
     cursor: Annotated[str, StringConstraints(max_length=sorting.MAX_CURSOR)] | None = Field(
         None, description="`next_cursor` of the previous page."
     )
+    one_per_sweep: bool = Field(
+        False, description="Of each sweep, list only its first job; `sweeps` of the answer describes the sweep."
+    )
     counts: bool = Field(False, description="Also return the number of jobs in each state, regardless of `status`.")
 
 
@@ -153,7 +156,8 @@ class ListQuery(PageQuery):
 
     format: Literal["json", "csv"] = Field(
         "json",
-        description="`csv`: all jobs in one response, at most 50,000; `limit`, `cursor` and `counts` are not allowed.",
+        description="`csv`: all jobs in one response, at most 50,000; `limit`, `cursor`, `counts` and `one_per_sweep` "
+        "are not allowed.",
     )
 
 
@@ -161,6 +165,12 @@ class IndexQuery(PageQuery):
     """What the jobs page shows."""
 
     group: Annotated[GroupBy | None, BeforeValidator(_blank_is_none)] = Field(None, description="Group the jobs.")
+
+    @property
+    def folds_sweeps(self) -> bool:
+        """Whether a sweep is one row: in the order of time, and where no filter asks for some of its jobs."""
+        asked = {name for name in self.model_fields_set & FilterQuery.model_fields.keys() if getattr(self, name)}
+        return not asked and self.group is None and self.sort.removeprefix("-") == "created_at"
 
 
 class GroupQuery(FilterQuery):

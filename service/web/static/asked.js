@@ -1,9 +1,9 @@
 // What the page shows, as its address says it: search, filters, order, groups and columns. A view can be shared by link.
 
-const SINGLE = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "starred", "sort", "group"];
+const SINGLE = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "sort", "group"];
 const SEVERAL = ["tag", "without", "status", "columns"];
 const NEWEST = "-created_at";
-const FILTERS = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "starred", "tag", "without", "status"];
+const FILTERS = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "tag", "without", "status"];
 
 export class Asked {
   constructor(address, defaultColumns) {
@@ -17,6 +17,11 @@ export class Asked {
 
   get isFiltered() {
     return FILTERS.some((name) => this[name].length > 0);
+  }
+
+  // Whether a sweep is one row: in the order of time, and where no filter asks for some of its jobs.
+  get foldsSweeps() {
+    return !this.isFiltered && !this.group && this.sort.replace(/^-/, "") === "created_at";
   }
 
   get hasDefaultColumns() {
@@ -40,7 +45,8 @@ export class Asked {
   }
 
   list(extra = {}, group = {}) {
-    return `/jobs?${readable(this.parameters({ sort: this.sort, columns: this.columns.join(","), ...extra }, group))}`;
+    const folded = this.foldsSweeps && !group.sweep && extra.format !== "csv" ? { one_per_sweep: true } : {};
+    return `/jobs?${readable(this.parameters({ sort: this.sort, columns: this.columns.join(","), ...folded, ...extra }, group))}`;
   }
 
   groups(limit) {

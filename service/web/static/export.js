@@ -62,8 +62,10 @@ function drawLegend(ctx, { series, many, best }, look, top, sans) {
 
 export function saveCsv(title, { series, axis }) {
   const places = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
-  const cells = series.map((item) => new Map(item.x.map((x, index) => [x, item.y[index]])));
+  // A line that is a mean brings the ends of its band.
+  const all = series.flatMap((item) => [item, ...(item.low ? [{ ...item, label: `${item.label} (low)`, y: item.low }, { ...item, label: `${item.label} (high)`, y: item.high }] : [])]);
+  const cells = all.map((item) => new Map(item.x.map((x, index) => [x, item.y[index]])));
   const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const lines = [[axis, ...series.map((item) => cell(item.label))], ...places.map((x) => [x, ...cells.map((column) => column.get(x) ?? "")])];
+  const lines = [[axis, ...all.map((item) => cell(item.label))], ...places.map((x) => [x, ...cells.map((column) => column.get(x) ?? "")])];
   save(new Blob([lines.map((line) => `${line.join(",")}\n`).join("")], { type: "text/csv" }), `tapeline-${title}.csv`);
 }

@@ -18,7 +18,7 @@ const FIRST_ROWS = 30; // fill a screen; as many come with the page itself
 const SINGLY = 20; // of jobs that have changed behind the first page: more are renewed page by page
 const MOVED_MOST = 500; // so many rows are kept right where training moves jobs to other places
 const STAYS = /created_at|priority|name/; // orders in which it does not
-const TERMS = { tag: "Tag", name: "Name", preset: "Preset", dataset: "Dataset", spec: "Spec", parent: "Parent", without: "Without" };
+const TERMS = { tag: "Tag", name: "Name", preset: "Preset", dataset: "Dataset", spec: "Spec", parent: "Parent", sweep: "Sweep", without: "Without" };
 
 const first = JSON.parse($("#first").textContent);
 const asked = new Asked(location.search, first.columns);
@@ -32,6 +32,8 @@ let isNewest = () => true; // whether what the page shows answers the last quest
 let counts = {};
 let columns = [];
 let parents = {};
+let sweeps = {}; // by id, of those whose jobs are one row
+const folds = new Map(); // sweep id -> the section of its jobs, behind that row
 let moreGroups = false;
 let lastSelected = null;
 let edits = 0; // what was asked for before an edit may not know of it
@@ -52,12 +54,22 @@ const table = new JobTable($("#list table"), {
 
 // loading: what tells the request under way from those before it, whose answers are not taken any more
 const section = (group = null, by = "") => ({ key: group ? `${by}:${group.value ?? ""}:${group.value === null}` : "all", group, by, open: !group, ids: [], cursor: null, loading: null });
-const shownIds = () => [...new Set(sections.flatMap((one) => (one.open ? one.ids : [])))];
+const shownIds = () => [...new Set(listed()[0].flatMap((item) => (item.kind === "job" ? [item.id] : [])))];
+const allSections = () => [...sections, ...folds.values()];
+
+// The section of a sweep whose jobs are one row, for the job that stands for them; null for any other job.
+function foldOf(job) {
+  const sweep = asked.foldsSweeps && job.sweep_id ? sweeps[job.sweep_id] : null;
+  if (!sweep) return null;
+  if (!folds.has(sweep.id)) folds.set(sweep.id, section({ value: sweep.id, query: { sweep: sweep.id } }, "sweep"));
+  return Object.assign(folds.get(sweep.id), { sweep });
+}
 
 function take(page) {
   for (const job of page.data) jobs.set(job.id, { ...job, ...saving.get(job.id) });
   columns = page.columns;
   parents = { ...parents, ...page.parents };
+  sweeps = { ...sweeps, ...page.sweeps };
   if (page.counts) counts = page.counts;
   return page.data.map((job) => job.id);
 }
@@ -127,7 +139,7 @@ const renew = throttle(700, latest(async () => {
   const [isAsked, before, told] = [isNewest, edits, new Set(changed)];
   const isCurrent = () => isAsked() && edits === before;
   if (asked.group && !(await findGroups(isCurrent))) return;
-  for (const one of sections) {
+  for (const one of allSections()) {
     if (one.open && one.cursor !== "" && !(await reload(one, isCurrent))) return;
   }
   for (const id of told) changed.delete(id);
@@ -156,7 +168,7 @@ function takeGroups(found) {
 
 async function find() {
   const isCurrent = (isNewest = turn());
-  for (const one of sections) one.loading = null; // what is under way answers an earlier question
+  for (const one of allSections()) one.loading = null; // what is under way answers an earlier question
   if (asked.group) {
     if (!(await findGroups(isCurrent))) return;
     for (const one of sections) restart(one);
@@ -164,6 +176,7 @@ async function find() {
     const page = await call(asked.list({ limit: FIRST_ROWS, counts: true })).catch((error) => isCurrent() && announce(error.message, "error"));
     if (!page || !isCurrent()) return;
     sections = [{ ...section(), ids: take(page), cursor: page.next_cursor }];
+    for (const one of folds.values()) restart(one);
   }
   scrollTo(0, 0);
   draw();
@@ -194,39 +207,46 @@ function draw() {
   const ids = shownIds();
   const loaded = ids.map((id) => jobs.get(id));
   for (const id of selected) if (!ids.includes(id)) selected.delete(id);
-  const isEmpty = asked.group ? !sections.length : !ids.length;
+  const isEmpty = asked.group ? !sections.length : !sections[0]?.ids.length;
   $("#view").hidden = total === 0 && !asked.isFiltered;
   $("#list").hidden = isEmpty;
   $("#nothing").hidden = !isEmpty || (total === 0 && !asked.isFiltered);
   $("#welcome").hidden = total > 0 || asked.isFiltered;
-  $("#more").textContent = told(ids.length, wanted);
+  $("#more").textContent = told(wanted);
   for (const button of $$("#statuses button")) {
     const { status } = button.dataset;
     button.setAttribute("aria-pressed", status ? asked.status.includes(status) : !asked.status.length);
     $(".count", button).textContent = status ? (counts[status] ?? 0) : total;
     button.hidden = status !== "" && !counts[status] && !asked.status.includes(status);
   }
-  $("#csv").href = asked.list({ format: "csv", columns: csvColumns(asked.columns, loaded).join(",") });
+  $("#csv").href = asked.list({ format: "csv", columns: csvColumns(asked.columns, loaded.length ? loaded : [...jobs.values()]).join(",") });
   drawSelection();
   table.setColumns(columns, asked.sort);
   const [items, ends] = listed();
   table.show(items, ends, jobs, selected, bestOf(columns, loaded), parents);
 }
 
-function told(loaded, wanted) {
+function told(wanted) {
   const jobsOf = (count) => counted(count, "job");
   if (asked.group) return `${counted(sections.length, "group")}, ${jobsOf(wanted)}${moreGroups ? "; older groups are not shown: narrow the search" : ""}`;
+  const loaded = sections[0]?.ids.reduce((sum, id) => sum + (foldOf(jobs.get(id))?.sweep.jobs ?? 1), 0);
   return sections[0]?.cursor ? `${loaded} loaded of ${wanted}; more come as you scroll` : jobsOf(loaded);
 }
 
 // What the table shows, row by row, and after which rows there is more to load.
 function listed() {
   const [items, ends] = [[], []];
+  const list = (one) => {
+    for (const id of one.ids) {
+      const fold = one.group ? null : foldOf(jobs.get(id));
+      items.push(fold ? { key: `group ${fold.key}`, kind: "group", section: fold } : { key: `${one.key} ${id}`, kind: "job", id });
+      if (fold?.open) list(fold);
+    }
+    if (one.cursor !== null) ends.push({ index: items.length, section: one });
+  };
   for (const one of sections) {
     if (one.group) items.push({ key: `group ${one.key}`, kind: "group", section: one });
-    if (!one.open) continue;
-    for (const id of one.ids) items.push({ key: `${one.key} ${id}`, kind: "job", id });
-    if (one.cursor !== null) ends.push({ index: items.length, section: one });
+    if (one.open) list(one);
   }
   return [items, ends];
 }
@@ -301,7 +321,7 @@ function showFilter() {
   }
   $("#starred").setAttribute("aria-pressed", asked.starred === "true");
   const term = (name, value) => {
-    const shown = name === "parent" ? (parents[value] ?? shortId(value)) : name === "spec" ? value.replace("sha256:", "").slice(0, 10) : value;
+    const shown = name === "parent" ? (parents[value] ?? shortId(value)) : name === "sweep" ? (sweeps[value]?.title ?? shortId(value)) : name === "spec" ? value.replace("sha256:", "").slice(0, 10) : value;
     const clear = Array.isArray(asked[name]) ? () => asked[name].filter((other) => other !== value) : () => "";
     return h("button", { class: "slim", type: "button", "aria-label": `Remove the filter ${TERMS[name]}: ${shown}`, onclick: () => change({ [name]: clear() }) }, `${TERMS[name]}: ${shown} ✕`);
   };
@@ -314,7 +334,7 @@ async function act(what) {
   else if (what === "compare") return location.assign(`/ui/compare?jobs=${[...selected].join(",")}`);
   else if (what === "cancel") announce(`${await onEach(those, (job) => call(`${job.urls.self}/cancel`, { method: "POST" }))} cancelled`, "good");
   else if (what === "delete" && (await confirmedDeletion(those, selected.size - those.length))) {
-    const forget = (job) => sections.forEach((one) => (one.ids = one.ids.filter((id) => id !== job.id)));
+    const forget = (job) => allSections().forEach((one) => (one.ids = one.ids.filter((id) => id !== job.id)));
     announce(`${await onEach(those, (job) => call(job.urls.self, { method: "DELETE" }).then(() => forget(job)))} deleted`, "good");
     selected.clear();
   }
@@ -359,7 +379,7 @@ document.documentElement.dataset.ready = Math.round(performance.now());
 $("#filters").addEventListener("submit", (event) => event.preventDefault());
 $("#filters").addEventListener("input", ({ target }) => change({ [target.name]: target.value }));
 $("#starred").addEventListener("click", () => change({ starred: asked.starred ? "" : "true" }));
-$("#show-all").addEventListener("click", () => change({ q: "", kind: "", name: "", preset: "", dataset: "", spec: "", parent: "", starred: "", tag: [], without: [], status: [] }));
+$("#show-all").addEventListener("click", () => change({ q: "", kind: "", name: "", preset: "", dataset: "", spec: "", parent: "", sweep: "", starred: "", tag: [], without: [], status: [] }));
 $("#selection").addEventListener("click", (event) => {
   const what = event.target.closest("button")?.dataset.do;
   if (what) act(what);

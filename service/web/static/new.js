@@ -8,18 +8,22 @@ import { distinctName } from "./form/names.js";
 import { PresetCards } from "./form/presets.js";
 import { SchemaForm } from "./form/schema-form.js";
 import { drawSections, filterFields, markSections } from "./form/sections.js";
+import { apart, placed, together, Tries, wireSweepCard } from "./form/tries.js";
 
 const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
 const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // by a change of preset
 
 const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]).catch(giveUp);
+const tries = new Tries(() => take(together(form.sent, tries.sweep)));
 const form = new SchemaForm(parts, {
   controls: { "/dataset/name": datasetControl(datasets) },
   pinned: ["/dataset/name", "/optimizer/learning_rate"],
-  onchange: () => take(form.sent),
+  tries,
+  onchange: () => take(together(form.sent, tries.sweep)),
 });
 const cards = new PresetCards(presets, choose, new Set(datasets.filter(({ kind }) => kind === "table").map(({ name }) => name)));
 const editor = new Editor({ changed: take, broken });
+const showSweep = wireSweepCard($("#sweep"), tries, () => form.value(["epochs"]));
 const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once the service has told
 let turn = 0;
 let shown = null; // the kind whose fields are drawn
@@ -35,21 +39,27 @@ function giveUp({ message }) {
 
 // With another preset the rest begins anew, but for what it does not decide.
 function choose(kind, preset) {
-  const before = structuredClone(form.sent);
+  const whole = structuredClone(together(form.sent, tries.sweep));
+  const before = form.sent;
   const kept = Object.fromEntries(KEPT.filter((name) => name in before && (name !== "dataset" || before.kind === kind)).map((name) => [name, before[name]]));
   if (typeof kept.dataset === "object") kept.dataset = { name: kept.dataset.name ?? form.value(["dataset", "name"]) };
   const isDefault = cards.of({ kind, ...kept }).name === preset;
   take({ kind, ...(isDefault ? {} : { preset }), ...kept });
   const lost = Object.keys(before).filter((name) => !["kind", "preset", ...KEPT].includes(name));
-  $("#discarded").replaceChildren(...(lost.length ? [`Your changes to ${lost.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(before) }, "Undo")] : []));
+  if (whole.base) lost.push("the values to try");
+  $("#discarded").replaceChildren(...(lost.length ? [`Your changes to ${lost.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(whole) }, "Undo")] : []));
 }
 
 function take(document, options = {}) {
   $("#discarded").replaceChildren();
   turn += 1; // an answer that is still on its way is about an earlier document
   editor.show(document, options);
-  const preset = cards.of(document);
-  form.sent = document;
+  const { job, sweep } = apart(document);
+  const preset = cards.of(job);
+  form.sent = job;
+  tries.sweep = sweep;
+  showSweep();
+  $("#start").textContent = sweep ? "Start sweep" : "Start training";
   if (preset) draw(preset);
   $("#form").inert = !preset; // what there is a form for is not known
   $("#new").setAttribute("aria-busy", "true"); // until the service has checked it
@@ -94,19 +104,19 @@ const plan = (spec) => call("/jobs?dry_run=true", { method: "POST", body: spec }
 const check = debounce(180, async () => {
   if (!editor.isValid) return;
   const mine = turn;
-  let said;
-  try {
-    said = await plan(editor.text);
-  } catch (error) {
-    if (mine === turn) refuse(error);
-    return;
-  }
+  // Of a sweep the job alone is asked for, too: for the shapes of its layers, and its cost.
+  const isSweep = tries.sweep !== null;
+  const answers = isSweep ? [plan(form.sent), call("/sweeps?dry_run=true", { method: "POST", body: editor.text })] : [plan(editor.text)];
+  const [job, sweep = job] = await Promise.allSettled(answers);
   if (mine !== turn) return;
+  if (isSweep) hear(job.value ?? job.reason.problem ?? {});
+  const refused = sweep.reason ?? job.reason;
+  if (refused) return void refuse(refused);
   $("#new").removeAttribute("aria-busy");
-  hear(said);
+  hear(job.value);
   form.tell([], offer);
   $("#faults").hidden = true;
-  showPlan(said);
+  showPlan(job.value, isSweep ? sweep.value : null);
   $("#start").disabled = isSubmitting;
 });
 
@@ -122,9 +132,9 @@ function refuse({ message, problem }) {
     editor.refuse(`Line ${problem.line}, column ${problem.column}: ${problem.detail}`);
     return;
   }
-  const faults = problem?.errors ?? [];
+  const faults = tries.sweep ? placed(problem?.errors ?? []) : (problem?.errors ?? []);
   hear(problem ?? {});
-  if (!problem?.networks && faults.length) form.networks.clear();
+  if (!tries.sweep && !problem?.networks && faults.length) form.networks.clear();
   const rest = form.tell(faults, offer);
   showFault(faults.length ? `${counted(faults.length, "field")} ${faults.length === 1 ? "needs" : "need"} attention` : message);
   $("#faults").hidden = rest.length === 0;
@@ -156,7 +166,7 @@ $("#new").addEventListener("submit", async (event) => {
   const { text } = editor;
   if (!attempts.has(text)) attempts.set(text, crypto.getRandomValues(new Uint32Array(4)).join("-"));
   try {
-    const job = await call("/jobs", { method: "POST", body: text, headers: { "Idempotency-Key": attempts.get(text) } });
+    const job = await call(tries.sweep ? "/sweeps" : "/jobs", { method: "POST", body: text, headers: { "Idempotency-Key": attempts.get(text) } });
     attempts.delete(text); // who comes back and starts it again means another job
     location.assign(job.urls.page);
   } catch (error) {

@@ -1,6 +1,6 @@
 // The rows of the jobs table: one for a job, one for a group. `update` writes what has changed and leaves the rest
 // alone, so that nothing loses its focus.
-import { $$, counted, duration, h, metric, words } from "./dom.js";
+import { $$, ago, counted, describe, duration, h, metric, when, words } from "./dom.js";
 import { headingOf, summary, text, whole } from "./cells.js";
 import { isOver, kindName, shortId, titleOf } from "./job-facts.js";
 
@@ -153,6 +153,7 @@ export class GroupRow {
   update(section) {
     const { group, open } = section;
     this.section = section;
+    if (section.sweep) return void this.describe(section.sweep, open);
     this.toggle.setAttribute("aria-expanded", open);
     this.toggle.replaceChildren(
       h("span", { class: "caret", "aria-hidden": true }, open ? "▾" : "▸"),
@@ -165,6 +166,31 @@ export class GroupRow {
       const known = typeof value === "number";
       this.bests[at].replaceChildren(...(known ? [label(column), h("span", { class: "shown", title: `Best of the group: ${value}` }, `${metric(column.metric, value)}`)] : []));
       this.bests[at].classList.toggle("none", !known);
+    });
+  }
+
+  // A sweep: one row for all of its jobs.
+  describe(sweep, open) {
+    const look = JSON.stringify([sweep, open]);
+    if (look === this.look) return;
+    this.look = look;
+    this.toggle.setAttribute("aria-expanded", open);
+    this.toggle.title = open ? "Hide its jobs" : "Show its jobs";
+    this.toggle.replaceChildren(h("span", { class: "caret", "aria-hidden": true }, open ? "▾" : "▸"), h("strong", {}, sweep.title), h("span", { class: "muted" }, ` sweep, ${counted(sweep.jobs, "job")}`));
+    this.link ??= h("a", { class: "small" }, "Open sweep");
+    this.link.href = sweep.page;
+    this.link.setAttribute("aria-label", `Open the sweep ${sweep.title}`);
+    if (!this.link.isConnected) this.toggle.after(this.link);
+    const values = {
+      status: () => h("span", { class: `status ${sweep.status}` }, sweep.status),
+      progress: () => [h("progress", { max: Math.max(1, sweep.trials), value: sweep.finished_trials, class: sweep.status, "aria-label": `${sweep.title}: trials that have ended` }), h("div", { class: "under" }, `${sweep.finished_trials} / ${counted(sweep.trials, "trial")}`)],
+      metrics: () => (sweep.best_value === null ? [] : h("div", { class: "metrics" }, h("span", { class: "muted" }, `best ${describe(sweep.metric).label}`), h("span", {}, metric(sweep.metric, sweep.best_value)))),
+      created_at: () => h("time", { class: "shown", datetime: sweep.created_at, title: when(sweep.created_at) }, ago(sweep.created_at)),
+    };
+    this.columns.forEach((column, at) => {
+      const isBest = column.metric === sweep.metric && sweep.best_value !== null;
+      const made = values[column.name]?.() ?? (isBest ? [label(column), h("span", { class: "shown", title: "Of the best trial" }, metric(sweep.metric, sweep.best_value))] : []);
+      this.bests[at].replaceChildren(...[made].flat());
     });
   }
 }

@@ -1,24 +1,23 @@
 // One sweep: what it has decided, its trials, their curves, and how settings and results go together.
 import { $, announce, capital, describe, h, metric, throttle } from "./dom.js";
 import { call, listen } from "./api.js";
-import { Chart } from "./chart.js";
 import { drawCoordinates } from "./coordinates.js";
-import { formatOf } from "./format.js";
+import { SweepCurves } from "./sweep-curves.js";
+import { settingText, TrialTable } from "./trial-table.js";
 
 const PAGE = 100;
-const CURVES = 8; // so many lines can be told apart
 const REFRESH_MS = 3000;
 
 let sweep = JSON.parse($("#sweep").textContent);
 let trials = JSON.parse($("#first-trials").textContent);
 let shown = PAGE;
-let chart = null;
 let isGone = false;
 const address = sweep.urls.self;
 const name = sweep.objective.metric;
 const settings = Object.keys(sweep.resolved.space);
+const table = new TrialTable(sweep, { order, light });
+const curves = new SweepCurves(sweep);
 const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status);
-const value = (setting) => (typeof setting === "number" ? String(Number(setting.toPrecision(6))) : JSON.stringify(setting ?? null));
 
 function drawFacts() {
   $("#status").className = `status ${sweep.status}`;
@@ -61,29 +60,6 @@ async function act(verb) {
   }
 }
 
-// A trial's values over its seeds: mean, and from where to where.
-function valueCell(trial) {
-  const values = trial.jobs.map((job) => job.value).filter((item) => item !== null);
-  const range = values.length > 1 ? h("span", { class: "range" }, `${metric(name, Math.min(...values))} to ${metric(name, Math.max(...values))}`) : "";
-  return h("td", { class: "value number" }, metric(name, trial.value), range);
-}
-
-function drawTrials() {
-  const sort = $("#sort").value;
-  const heading = (title, key, more = {}) => h("th", { scope: "col", ...more, "aria-sort": sort === key ? "ascending" : sort === `-${key}` ? "descending" : undefined }, h("button", { type: "button", onclick: () => order(sort === key ? `-${key}` : key) }, title));
-  $("#trials thead").replaceChildren(h("tr", {}, heading("Trial", "trial"), heading("Status", "status"), heading(describe(name).label, "value", { class: "number" }), heading("Epoch", "epoch", { class: "number" }), settings.map((setting) => heading(setting, setting)), h("th", { scope: "col" }, "Jobs by seed")));
-  const rows = trials.data.map((trial) => {
-    const reached = Math.max(0, ...trial.jobs.map((job) => job.epoch ?? 0));
-    const seeds = trial.jobs.map((job) => h("a", { class: "tag", href: `/ui/jobs/${job.job}`, title: `${job.status ?? "deleted"}, epoch ${job.epoch ?? "–"}` }, `seed ${job.seed}`));
-    const status = trial.status === "running" && trial.jobs.every((job) => job.status === "queued") ? "queued" : trial.status;
-    return h("tr", { class: trial.trial === sweep.best_trial ? "best" : "", onpointerenter: () => light(trial.trial), onpointerleave: () => light(null) },
-      h("td", {}, String(trial.trial)), h("td", { title: trial.error?.message }, h("span", { class: `status ${status}` }, status)), valueCell(trial), h("td", { class: "number" }, String(reached)),
-      settings.map((setting) => h("td", { class: typeof trial.settings[setting] === "number" ? "number" : "" }, value(trial.settings[setting]))), h("td", {}, h("div", { class: "seeds" }, seeds)));
-  });
-  $("#trials tbody").replaceChildren(...rows);
-  $("#more").hidden = !trials.has_more;
-}
-
 function light(trial) {
   for (const path of document.querySelectorAll("#coordinates path")) path.classList.toggle("lit", path.dataset.trial === String(trial));
 }
@@ -93,17 +69,6 @@ function order(sort) {
   if (![...select.options].some((option) => option.value === sort)) select.append(h("option", { value: sort }, sort.startsWith("-") ? `${sort.slice(1)}, descending` : sort));
   select.value = sort;
   refresh();
-}
-
-async function drawCurves() {
-  const found = await call(`${address}/curves?limit=${CURVES}`);
-  if (!found.data.length) return;
-  chart ??= new Chart(`sweep.${name}`, describe(name).label);
-  if (!chart.element.isConnected) $("#curves .charts").append(chart.element);
-  const series = found.data.map((item, index) => ({ name: `trial ${item.trial}`, label: `trial ${item.trial}`, x: item.epochs, y: item.mean, low: item.low, high: item.high, index: index % 8, sparse: describe(name).sparse }));
-  const epochs = found.data.flatMap((item) => item.epochs);
-  const marks = sweep.resolved.rungs.slice(0, -1).map((x) => ({ x, text: "rung" }));
-  chart.show({ series, smoothing: 0, axis: "epoch", range: [Math.min(...epochs), Math.max(...epochs)], format: formatOf(name), marks });
 }
 
 async function drawImportance() {
@@ -118,7 +83,7 @@ function sentenceOf({ type, data }) {
   const list = (items) => items.map(([trial, at]) => `${trial} (${metric(name, at)})`).join(", ");
   switch (type) {
     case "propose":
-      return data.error ? `Trial ${data.trial} has invalid settings: ${data.error.message}` : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${value(data.settings[setting])}`).join(", ")}` : ""}.`;
+      return data.error ? `Trial ${data.trial} has invalid settings: ${data.error.message}` : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
     case "result":
       return data.error ? `Trial ${data.trial} failed: ${data.error}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
     case "promote":
@@ -149,11 +114,13 @@ const refresh = throttle(1000, async () => {
 
 function drawAll() {
   drawFacts();
-  drawTrials();
+  table.show(trials.data, $("#sort").value, sweep.best_trial);
+  $("#more").hidden = !trials.has_more;
   const usable = trials.data.filter((trial) => trial.value !== null);
   $("#parallel").hidden = !settings.length || usable.length < 2;
   if (!$("#parallel").hidden) drawCoordinates($("#coordinates"), { trials: usable, settings, name, best: sweep.best_trial, label: describe(name).label, format: (at) => metric(name, at), logs: settings.filter((setting) => sweep.resolved.space[setting].log) });
-  drawCurves().catch(() => {});
+  curves.offer(table.metrics);
+  curves.draw();
   drawImportance().catch(() => {});
 }
 

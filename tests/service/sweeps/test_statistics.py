@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from service.sweeps.statistics import incomplete_beta, p_value, paired, quantile, welch
+from service.sweeps.statistics import incomplete_beta, interval, p_value, paired, quantile, welch
 
 BEFORE = [0.912, 0.905, 0.9181, 0.9203, 0.9099]
 AFTER = [0.9161, 0.9093, 0.9239, 0.9201, 0.9152]
@@ -19,6 +19,13 @@ def test_a_paired_test_is_that_of_scipy() -> None:
     assert found.degrees_of_freedom == 4
     assert (found.t, found.p) == pytest.approx((3.633434049396901, 0.022092612605845597), rel=1e-12)
     assert (found.low, found.high) == pytest.approx((0.0009104272376039496, 0.006809572762396044), rel=1e-12)
+
+
+def test_the_interval_of_a_mean_is_that_of_the_differences() -> None:
+    found = paired(BEFORE, AFTER)
+    differences = [after - before for before, after in zip(BEFORE, AFTER, strict=True)]
+    assert interval(differences) == (found.low, found.high)
+    assert interval([0.5]) == (None, None)
 
 
 def test_welchs_test_is_that_of_scipy() -> None:

@@ -424,3 +424,52 @@ def test_the_pages_show_sweeps(client: FlaskClient, worker: Any) -> None:
     assert client.get("/ui/sweeps/swp_nothing").status_code == 404
     redirected = client.get(f"/sweeps/{sweep['id']}", headers={"Accept": "text/html"})
     assert redirected.headers["Location"] == f"/ui/sweeps/{sweep['id']}"
+
+
+def test_a_sweep_is_one_row_of_a_job_list(client: FlaskClient, worker: Any) -> None:
+    before = client.post("/jobs", json=BASE).json["id"]
+    sweep = start(client)
+    other = start(client, name=None, seeds=[4], halving=None, search={"name": "random", "trials": 2})
+    after = client.post("/jobs", json=BASE).json["id"]
+    found = client.get("/jobs?one_per_sweep=true&limit=100&counts=true").json
+    listed = [job["sweep_id"] or job["id"] for job in found["data"]]
+    assert listed == [after, other["id"], sweep["id"], before]
+    assert sum(found["counts"].values()) == 2 + 6 + 2  # of all jobs
+    told = found["sweeps"][sweep["id"]]
+    assert (told["title"], told["jobs"], told["trials"], told["status"]) == ("rates", 6, 6, "running")
+    assert found["sweeps"][other["id"]]["title"] == f"sweep {other['id'][-6:].lower()}"
+    paged = client.get(
+        f"/jobs?one_per_sweep=true&limit=2&cursor={client.get('/jobs?limit=1').json['next_cursor']}"
+    ).json
+    assert [job["sweep_id"] or job["id"] for job in paged["data"]] == [other["id"], sweep["id"]]
+    client.post(f"/sweeps/{sweep['id']}/cancel")
+    first = found["data"][2]["id"]
+    assert client.delete(f"/jobs/{first}").status_code == 204
+    again = client.get("/jobs?one_per_sweep=true").json
+    assert sweep["id"] in [job["sweep_id"] for job in again["data"]], "another job stands for it"
+    assert client.get("/jobs?one_per_sweep=true&format=csv").status_code == 400
+    [newest, *_] = client.get("/jobs/groups?by=sweep").json["data"]
+    assert (newest["label"], newest["query"]) == ("without a sweep", {"without": "sweep"})
+    groups = {group["value"]: group for group in client.get("/jobs/groups?by=sweep").json["data"]}
+    assert (groups[sweep["id"]]["label"], groups[sweep["id"]]["count"]) == ("rates", 5)
+    assert len(client.get("/jobs?without=sweep").json["data"]) == 2
+
+
+def test_curves_have_an_interval_and_are_a_file_too(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
+    finish(client, worker, sweep["id"])
+    [first, _] = client.get(f"/sweeps/{sweep['id']}/curves").json["data"]
+    half = 12.706204736432095 * 0.0025  # t of 97.5% with one degree of freedom; the standard error of two values
+    assert first["interval_high"][0] - first["mean"][0] == pytest.approx(half, rel=1e-6)
+    assert first["mean"][0] - first["interval_low"][0] == pytest.approx(half, rel=1e-6)
+    answer = client.get(f"/sweeps/{sweep['id']}/curves?format=csv&metric=train_loss")
+    lines = answer.text.splitlines()
+    assert (answer.mimetype, len(lines)) == ("text/csv", 1 + 2 * 4)
+    assert lines[0].startswith("trial,epoch,train_loss (mean),train_loss (low)")
+    assert lines[2] == "0,2,0.5,0.5,0.5,0.5,0.5,2"
+    alone = start(client, halving=None, search={"name": "random", "trials": 1}, seeds=[9], name="alone")
+    finish(client, worker, alone["id"])
+    [curve] = client.get(f"/sweeps/{alone['id']}/curves").json["data"]
+    assert curve["interval_low"] == [None] * 4
+    [trial] = client.get(f"/sweeps/{alone['id']}/trials").json["data"]
+    assert trial["metrics"]["train_loss"] == 0.25

@@ -33,6 +33,7 @@ from service.web.schemas.experiments.sweeps import (
     TrialCurves,
     TrialList,
     TrialQuery,
+    curve_lines,
     dry_run_answer,
     event_item,
     importance_item,
@@ -162,13 +163,27 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
 
 
 @blueprint.get("/sweeps/<sweep_id>/curves")
-@endpoint(TAG, TrialCurves, query=CurveQuery, problems=_ONE)
-def curves(sweep_id: str, query: CurveQuery) -> TrialCurves:
-    """Show a metric of the best trials by epoch: the mean, the lowest and the highest of their seeds."""
+@endpoint(
+    TAG,
+    TrialCurves,
+    query=CurveQuery,
+    other_media=("text/csv",),
+    also={200: "With `format=csv`: a line for each trial and epoch, with the mean and its bands."},
+    problems=_ONE,
+)
+def curves(sweep_id: str, query: CurveQuery) -> Result:
+    """Show a metric of the best trials by epoch: the mean of their seeds, with two bands.
+
+    `low` and `high` are the lowest and the highest seed, `interval_low` and `interval_high` the ends of Student's 95%
+    interval of the mean.
+    """
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         metric = query.metric or sweep.resolved["objective"]["metric"]
         found = queries.curves(session, sweep, metric, limit=query.limit)
+    if query.format == "csv":
+        text = "".join(curve_lines(metric, found))
+        return downloads.send_text(text, name=f"{sweep_id}-curves.csv", media_type="text/csv")
     return TrialCurves(metric=metric, data=[TrialCurve.represent(item) for item in found])
 
 

@@ -10,8 +10,10 @@ from flask import Response
 from service.errors import FoldsNotFound
 from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
+from service.jobs.queries.listing import GroupBy
 from service.storage.database import Database
 from service.storage.tables import Job
+from service.sweeps import queries as sweeps
 from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
@@ -28,6 +30,8 @@ from service.web.schemas.listing import (
     csv_lines,
     job_group,
     listed_job,
+    listed_sweep,
+    sweep_title,
 )
 from service.web.schemas.queries import FilterQuery, GroupQuery, ListQuery, PageQuery
 from service.web.services import owner, services
@@ -108,7 +112,9 @@ def list_jobs(query: PageQuery) -> JobList:
             limit=query.limit,
             cursor=query.cursor,
             specs=_need_specs(shown),
+            one_per_sweep=query.one_per_sweep,
         )
+        sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if query.one_per_sweep else set()
         return JobList(
             data=[listed_job(job, shown) for job in page.jobs],
             has_more=page.next_cursor is not None,
@@ -116,6 +122,9 @@ def list_jobs(query: PageQuery) -> JobList:
             counts=listing.counts(session, query.wanted, owner=owner()) if query.counts else None,
             columns=[column_item(column) for column in shown],
             parents=listing.titles(session, page.jobs, owner=owner()),
+            sweeps={
+                sweep.id: listed_sweep(sweep, jobs) for sweep, jobs in sweeps.listed(session, sweep_ids, owner=owner())
+            },
         )
 
 
@@ -124,12 +133,14 @@ def group_jobs(query: GroupQuery) -> JobGroupList:
     shown = [columns.parse(name) for name in query.columns]
     with services().database.read() as session:
         found, more = listing.groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
-    data = [job_group(group, query.by) for group in found]
+        in_sweeps = {group.value for group in found if group.value} if query.by is GroupBy.SWEEP else set()
+        titles = {sweep.id: sweep_title(sweep) for sweep, _ in sweeps.listed(session, in_sweeps, owner=owner())}
+    data = [job_group(group, query.by, titles) for group in found]
     return JobGroupList(by=query.by, data=data, has_more=more, columns=[column_item(column) for column in shown])
 
 
 def _as_csv(query: ListQuery) -> Response:
-    unfit = query.model_fields_set & {"limit", "cursor", "counts"}
+    unfit = query.model_fields_set & {"limit", "cursor", "counts", "one_per_sweep"}
     if unfit:
         names = ", ".join(sorted(unfit))
         raise Problem("invalid_parameter", f"{names}: not allowed with format=csv, which returns all jobs")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -15,9 +15,9 @@ from service.spec.schema import Kind
 from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
 from service.storage.sweep_tables import Sweep, SweepEvent
 from service.sweeps import actions
-from service.sweeps.queries import Importance, TrialView
+from service.sweeps.queries import Curve, Importance, TrialView
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
-from service.web.schemas.base import Answer, Document, Timestamp, at_time
+from service.web.schemas.base import Answer, Document, Metrics, Timestamp, at_time
 from service.web.schemas.listing import csv_cell, csv_line
 from service.web.schemas.queries import Query, Seq, split
 
@@ -54,6 +54,7 @@ class CurveQuery(Query):
         None, description="Default: the metric of the objective."
     )
     limit: int = Field(20, ge=1, le=100, description="The best trials so far.")
+    format: Literal["json", "csv"] = Field("json", description="`csv`: a line for each trial and epoch.")
 
 
 class SweepEventQuery(Query):
@@ -176,6 +177,7 @@ class TrialItem(Answer):
     rung: int = Field(description="The rung that it trains for, or has reached; from 0.")
     epoch: int = Field(description="The epoch of `value`.")
     value: float | None = Field(description="Of the objective, over all seeds.")
+    metrics: Metrics = Field(description="Means over the seeds, each of the last epoch of its job.")
     jobs: list[TrialJob]
     error: SweepError | None
 
@@ -213,6 +215,10 @@ class TrialCurve(Answer):
     mean: list[float | None]
     low: list[float | None] = Field(description="The lowest seed.")
     high: list[float | None] = Field(description="The highest seed.")
+    interval_low: list[float | None] = Field(
+        description="Lower end of Student's 95% interval of the mean; null with fewer than two seeds."
+    )
+    interval_high: list[float | None] = Field(description="Its upper end.")
     n: list[int] = Field(description="Seeds with a value.")
 
 
@@ -305,7 +311,19 @@ def trial_item(view: TrialView) -> TrialItem:
                 value=row.values.get(seed),
             )
         )
-    return TrialItem.represent(row, jobs=jobs)
+    return TrialItem.represent(row, jobs=jobs, metrics=view.metrics)
+
+
+_CURVE_COLUMNS: Final = ("mean", "low", "high", "interval_low", "interval_high", "n")
+
+
+def curve_lines(metric: str, curves: Sequence[Curve]) -> Iterator[str]:
+    """A line of names, then a line for each trial and epoch."""
+    yield csv_line(["trial", "epoch", *(name if name == "n" else f"{metric} ({name})" for name in _CURVE_COLUMNS)])
+    for curve in curves:
+        for place, epoch in enumerate(curve.epochs):
+            cells = [curve.trial, epoch, *(getattr(curve, name)[place] for name in _CURVE_COLUMNS)]
+            yield csv_line([csv_cell(cell) for cell in cells])
 
 
 def event_item(event: SweepEvent) -> SweepEventItem:

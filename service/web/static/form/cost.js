@@ -1,12 +1,13 @@
 // Whether a spec can start, and what it will cost.
-import { $, bytes, duration, h } from "../dom.js";
+import { $, bytes, counted, duration, h } from "../dom.js";
 
 const UNKNOWN = "–";
 
-export function showPlan(plan) {
-  verdict("Ready to start", "good");
-  facts(plan);
-  notes(plan.notes ?? []);
+// sweep: what a sweep of such jobs would do; null for a single job.
+export function showPlan(plan, sweep = null) {
+  verdict(sweep ? `Ready to start: ${counted(sweep.trials, "trial")}, ${counted(sweep.jobs, "job")}` : "Ready to start", "good");
+  facts(plan, sweep);
+  notes([...(sweep?.notes ?? []), ...(plan?.notes ?? [])]);
   $("#start").disabled = false;
 }
 
@@ -23,15 +24,16 @@ function verdict(text, kind) {
 }
 
 // The rows are always there, so that nothing below them moves.
-function facts(plan) {
+function facts(plan, sweep = null) {
   const rows = {
-    "Estimated time": plan ? timeOf(plan) : UNKNOWN,
+    ...(sweep && { "Epochs of all jobs": `at most ${sweep.epochs.toLocaleString("en")}` }),
+    [sweep ? "Time of a whole job" : "Estimated time"]: plan ? timeOf(plan) : UNKNOWN,
     Parameters: plan ? plan.parameters.toLocaleString("en") : UNKNOWN,
     "Training steps": plan ? plan.steps.toLocaleString("en") : UNKNOWN,
     "Peak memory": plan ? bytes(plan.estimated_bytes) : UNKNOWN,
     "Checkpoint size": plan ? bytes(plan.checkpoint_bytes) : UNKNOWN,
   };
-  $("#cost").replaceChildren(...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", name === "Estimated time" && plan?.estimate_basis ? { title: `Based on: ${plan.estimate_basis}` } : {}, value)]));
+  $("#cost").replaceChildren(...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", /time/i.test(name) && plan?.estimate_basis ? { title: `Based on: ${plan.estimate_basis}` } : {}, value)]));
 }
 
 function notes(texts) {

@@ -42,7 +42,7 @@ export class Editor {
     $("#stale").hidden = true;
     $("#form").inert = false;
     const options = { keys: Boolean(this.area.dataset.keys) };
-    $("#curl").textContent = curl(this.text, options);
+    $("#curl").textContent = curl(this.text, document, options);
     $("#python").textContent = python(document, options);
   }
 

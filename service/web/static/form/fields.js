@@ -42,9 +42,10 @@ export function leaf(form, schema, nullable, path, { label: given } = {}) {
   const back = h("button", { type: "button", class: "back", title: "Reset to the preset's value", "aria-label": `Reset ${name} to the preset's value`, hidden: true, onclick: () => form.unset(path) }, "↺");
   element.setAttribute("aria-describedby", [hint?.id, fault.id].filter(Boolean).join(" "));
   const isCheck = element.type === "checkbox";
+  const tries = form.controls[pointer] ? null : form.tries?.offer(schema, path, name, id, () => form.value(path));
   const label = h("label", { for: id, title: path.join(".") }, name);
   const box = h("div", { class: `field${isCheck ? " check" : ""}`, dataset: { name: path.join(".") } },
-    h("div", { class: "name" }, isCheck ? element : null, label, toggle, inRow ? null : back), isCheck ? null : element, hint, fault);
+    h("div", { class: "name" }, isCheck ? element : null, label, toggle, tries?.button, inRow ? null : back), isCheck ? null : element, tries?.row, hint, fault);
   form.fields.set(pointer, {
     element,
     fault,
@@ -55,6 +56,7 @@ export function leaf(form, schema, nullable, path, { label: given } = {}) {
       box.hidden = !form.applies(schema, path) && fault.hidden;
       const isTyped = element === document.activeElement && !isCheck && element.tagName !== "SELECT";
       if (!isTyped) sync(form.value(path));
+      tries?.sync(element);
     },
   });
   return box;

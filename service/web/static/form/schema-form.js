@@ -7,11 +7,13 @@ import { group, union } from "./objects.js";
 
 export class SchemaForm {
   // parts: schemas by name; controls: { pointer: (form, path, id) => { element, sync } } for fields drawn in a way of
-  // their own; pinned: pointers of fields that are drawn apart from the object they belong to.
-  constructor(parts, { controls = {}, pinned = [], onchange }) {
+  // their own; pinned: pointers of fields that are drawn apart from the object they belong to; tries: of which fields
+  // several values are tried, see tries.js.
+  constructor(parts, { controls = {}, pinned = [], tries = null, onchange }) {
     this.schemas = new Schemas(parts);
     this.controls = controls;
     this.pinned = new Set(pinned);
+    this.tries = tries;
     this.onchange = onchange;
     this.root = null; // the schema of the document's kind
     this.base = {}; // the preset's values

@@ -1,13 +1,15 @@
-// The same job as a command and as a program.
+// The same job, or sweep, as a command and as a program.
+import { isSweep } from "./tries.js";
 
-export function curl(text, { keys }) {
+export function curl(text, document, { keys }) {
   const key = keys ? " -H 'Authorization: Bearer KEY'" : "";
-  return `curl ${location.origin}/jobs${key} -H 'Content-Type: application/json' -d '${text.replaceAll("'", String.raw`'\''`)}'`;
+  return `curl ${location.origin}/${isSweep(document) ? "sweeps" : "jobs"}${key} -H 'Content-Type: application/json' -d '${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
 export function python(spec, { keys }) {
   const key = keys ? ', key="KEY"' : "";
-  return `from tapeline import Client\n\nwith Client("${location.origin}"${key}) as client:\n    job = client.submit(${literal(spec, "    ")}).wait()\n    print(job.status, job.metrics)`;
+  const [name, call, shown] = isSweep(spec) ? ["sweep", "sweep", "sweep.best"] : ["job", "submit", "job.status, job.metrics"];
+  return `from tapeline import Client\n\nwith Client("${location.origin}"${key}) as client:\n    ${name} = client.${call}(${literal(spec, "    ")}).wait()\n    print(${shown})`;
 }
 
 function literal(part, indent) {

@@ -1,0 +1,201 @@
+// Fields of which several values are tried. They make the job a sweep: its spec is the base, and each of these fields a
+// setting of the space.
+import { $$, h, words } from "../dom.js";
+import { isObject, pointerOf } from "./document.js";
+
+const FIXED = /^\/(kind|preset|name|tags|priority|dataset(?!\/scale)|checkpoint|samples|health|reuse)/; // the same in all trials
+const SEED = "/seed"; // several seeds are a list of the sweep, not a setting
+const DRAWN_TRIALS = 16; // where the values are too many to try all
+const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to"], log: ["log range", "from, to"] };
+
+export const isSweep = (document) => isObject(document.base);
+
+// A document as the spec of a job, and the rest of a sweep around it; null where it is no sweep.
+export function apart(document) {
+  if (!isSweep(document)) return { job: document, sweep: null };
+  const { base, name, ...sweep } = document;
+  const space = isObject(sweep.space) ? Object.fromEntries(Object.entries(sweep.space).filter(([, range]) => isObject(range))) : {};
+  const seeds = Array.isArray(sweep.seeds) ? { seeds: sweep.seeds } : {};
+  return { job: name === undefined ? base : { ...base, name }, sweep: { ...sweep, space, ...seeds } };
+}
+
+// The two as one document again.
+export function together({ name, ...base }, sweep) {
+  if (!sweep) return name === undefined ? base : { ...base, name };
+  return { ...(name === undefined ? {} : { name }), base, ...sweep };
+}
+
+export class Tries {
+  // changed(): the sweep is another one.
+  constructor(changed) {
+    this.changed = changed;
+    this.sweep = null; // without its base
+  }
+
+  get(pointer) {
+    if (pointer !== SEED) return this.sweep?.space[pointer];
+    return this.sweep?.seeds && { choice: this.sweep.seeds };
+  }
+
+  set(pointer, range) {
+    const sweep = structuredClone(this.sweep ?? { space: {} });
+    if (pointer === SEED) {
+      if (range) sweep.seeds = range.choice;
+      else delete sweep.seeds;
+    } else if (range) sweep.space[pointer] = range;
+    else delete sweep.space[pointer];
+    const isFinite = Object.values(sweep.space).every((one) => !one.log && (!one.float || one.step));
+    if (!isFinite && (sweep.search?.name ?? "grid") === "grid") sweep.search = { name: "random", trials: DRAWN_TRIALS };
+    if (!Object.keys(sweep.space).length) {
+      delete sweep.search; // there is one trial only
+      delete sweep.halving;
+    }
+    this.take(sweep);
+  }
+
+  // Other parts of the sweep; undefined takes one out.
+  change(parts) {
+    this.take(Object.fromEntries(Object.entries({ ...this.sweep, ...parts }).filter(([, value]) => value !== undefined)));
+  }
+
+  take(sweep) {
+    const isEmpty = !Object.keys(sweep.space).length && !sweep.seeds;
+    this.sweep = isEmpty ? null : sweep;
+    this.changed();
+  }
+
+  // The button that offers several values of a field, and the row in which they are written; null for other fields.
+  // value(): what the field has now.
+  offer(schema, path, name, id, value) {
+    const pointer = pointerOf(path);
+    const isNumber = schema.type === "integer" || schema.type === "number";
+    const choices = schema.enum ?? (schema.type === "boolean" ? [true, false] : null);
+    if (FIXED.test(pointer) || !(isNumber || choices)) return null;
+    const close = h("button", { type: "button", class: "back", title: "Use one value", "aria-label": `Use one value of ${name}`, onclick: () => this.set(pointer, null) }, "✕");
+    const values = choices ? boxes(choices, name) : numbers(schema, name, id, pointer === SEED);
+    values.listen(() => this.set(pointer, values.read()));
+    const row = h("div", { class: "tries", hidden: true }, values.elements, close);
+    const open = () => {
+      this.set(pointer, pointer === SEED ? { choice: [0, 1, 2] } : { choice: choices ?? around(schema, value()) });
+      (row.querySelector("input[type=text], input") ?? close).focus();
+    };
+    const button = h("button", { type: "button", class: "try", title: "Try several values: a sweep", "aria-label": `Try several values of ${name}`, onclick: open }, "several");
+    const sync = (element) => {
+      const range = this.get(pointer);
+      row.hidden = !range;
+      button.hidden = Boolean(range);
+      element.hidden = Boolean(range);
+      if (range && !row.contains(document.activeElement)) values.show(range);
+    };
+    return { button, row, sync };
+  }
+}
+
+// Words, of which some are chosen.
+function boxes(choices, name) {
+  const all = choices.map((value) => h("input", { type: "checkbox", value: JSON.stringify(value) }));
+  const labels = all.map((box, at) => h("label", { class: "inline small" }, box, typeof choices[at] === "string" ? words(choices[at]) : choices[at] ? "on" : "off"));
+  return {
+    elements: h("div", { class: "row", role: "group", "aria-label": `Values of ${name}` }, labels),
+    listen: (changed) => all.forEach((box) => box.addEventListener("change", changed)),
+    read: () => ({ choice: choices.filter((_, at) => all[at].checked) }),
+    show: (range) => all.forEach((box, at) => (box.checked = [range.choice].flat().includes(choices[at]))),
+  };
+}
+
+// Numbers: a list of them, or all between two.
+function numbers(schema, name, id, isList) {
+  const kind = h("select", { "aria-label": `How to try ${name}`, hidden: isList }, Object.entries(KINDS).map(([value, [label]]) => h("option", { value }, label)));
+  const text = h("input", { type: "text", autocomplete: "off", "aria-label": `Values of ${name}`, "aria-describedby": `${id}-fault` });
+  const span = schema.type === "integer" ? "int" : "float";
+  const parts = () => text.value.split(",").map((part) => part.trim()).filter(Boolean).map((part) => (Number.isNaN(Number(part)) ? part : Number(part)));
+  return {
+    elements: [kind, text],
+    listen(changed) {
+      text.addEventListener("input", changed);
+      kind.addEventListener("change", () => {
+        const found = parts().filter((part) => typeof part === "number");
+        if (kind.value !== "choice" && found.length > 1) text.value = `${Math.min(...found)}, ${Math.max(...found)}`;
+        changed();
+      });
+    },
+    read() {
+      text.placeholder = KINDS[kind.value][1];
+      if (kind.value === "choice") return { choice: parts() };
+      const [from, to, step] = parts();
+      const ends = [from, to].filter((end) => end !== undefined);
+      return kind.value === "log" ? { log: ends } : { [span]: ends, ...(step === undefined ? {} : { step }) };
+    },
+    show(range) {
+      kind.value = range.choice ? "choice" : range.log ? "log" : "span";
+      const ends = range.choice ?? range.log ?? [...(range.int ?? range.float ?? []), ...(range.step === undefined ? [] : [range.step])];
+      text.value = Array.isArray(ends) ? ends.join(", ") : "";
+      text.placeholder = KINDS[kind.value][1];
+    },
+  };
+}
+
+// Some values to begin with: the field's own, a smaller one and a larger one, where these may be.
+function around(schema, value) {
+  if (typeof value !== "number") return [];
+  const isWhole = schema.type === "integer";
+  const near = [value / (isWhole ? 2 : 3), value, value * (isWhole ? 2 : 3)].map((item) => (isWhole ? Math.round(item) : Number(item.toPrecision(2))));
+  near[1] = value;
+  const fits = (item) => item >= (schema.minimum ?? -Infinity) && item <= (schema.maximum ?? Infinity) && item > (schema.exclusiveMinimum ?? -Infinity) && item < (schema.exclusiveMaximum ?? Infinity);
+  return [...new Set(near)].filter(fits);
+}
+
+// Faults of a sweep at the places that the form has: those of its base, and of the fields of which values are tried.
+export function placed(faults) {
+  return faults.map((fault) => {
+    const pointer = fault.pointer ?? "";
+    if (pointer.startsWith("#/base/")) return { ...fault, pointer: `#${pointer.slice(6)}` };
+    const [, setting] = /^#\/space\/([^/]+)/.exec(pointer) ?? [];
+    if (setting) return { ...fault, pointer: `#${setting.replaceAll("~1", "/").replaceAll("~0", "~")}`, suggestion: null };
+    if (pointer.startsWith("#/seeds")) return { ...fault, pointer: `#${SEED}`, suggestion: null };
+    return { ...fault, suggestion: null };
+  });
+}
+
+// The card of what makes a sweep of the job: settings, search and halving.
+export function wireSweepCard(card, tries, epochs) {
+  const field = (name) => card.querySelector(`[name="${name}"]`);
+  const search = () => {
+    const name = field("search").value;
+    const trials = Number(field("trials").value) || DRAWN_TRIALS;
+    tries.change({ search: name === "grid" ? undefined : { name, trials } });
+  };
+  const halving = () => {
+    const first = Number(field("min_epochs").value) || Math.max(1, Math.floor(epochs() / 9));
+    tries.change({ halving: field("halving").checked ? { min_epochs: first, factor: tries.sweep.halving?.factor ?? 3 } : undefined });
+  };
+  field("search").addEventListener("change", search);
+  field("trials").addEventListener("input", search);
+  field("halving").addEventListener("change", halving);
+  field("min_epochs").addEventListener("input", halving);
+
+  return function show() {
+    const { sweep } = tries;
+    card.hidden = !sweep;
+    if (!sweep) return;
+    const isAlone = !Object.keys(sweep.space).length;
+    for (const part of $$("[data-needs-space]", card)) part.hidden = isAlone;
+    card.querySelector("[data-alone]").hidden = !isAlone;
+    field("search").value = sweep.search?.name ?? "grid";
+    const isGrid = field("search").value === "grid";
+    field("trials").closest("label").hidden = isGrid;
+    const active = document.activeElement;
+    if (field("trials") !== active) field("trials").value = sweep.search?.trials ?? DRAWN_TRIALS;
+    field("halving").checked = Boolean(sweep.halving);
+    field("min_epochs").closest("label").hidden = !sweep.halving;
+    if (field("min_epochs") !== active) field("min_epochs").value = sweep.halving?.min_epochs ?? "";
+    const chip = (pointer) => h("button", { type: "button", class: "tag", "aria-label": `Use one value of ${pointer}`, title: "Use one value", onclick: () => tries.set(pointer, null) }, `${pointer.slice(1)}: ${brief(tries.get(pointer))} ✕`);
+    card.querySelector("[data-space]").replaceChildren(...[...Object.keys(sweep.space), ...(sweep.seeds ? [SEED] : [])].map(chip));
+  };
+}
+
+function brief(range) {
+  if (Array.isArray(range.choice)) return range.choice.length > 6 ? `${range.choice.length} values` : range.choice.join(", ");
+  const [from, to] = range.log ?? range.int ?? range.float ?? [];
+  return `${from} to ${to}${range.log ? ", log" : ""}`;
+}

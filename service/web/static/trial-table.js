@@ -1,0 +1,104 @@
+// The trials of a sweep as a table, and the choice of its columns, which is kept for the next visit.
+import { $, describe, h, memory, metric } from "./dom.js";
+
+const KEPT = "sweep.columns"; // name -> whether it is shown, where a person chose so
+const ALWAYS = "trial";
+
+export const settingText = (setting) => (typeof setting === "number" ? String(Number(setting.toPrecision(6))) : JSON.stringify(setting ?? null));
+
+export class TrialTable {
+  // on: order(sort), light(trial or null)
+  constructor(sweep, on) {
+    this.name = sweep.objective.metric;
+    this.space = sweep.resolved.space;
+    this.settings = Object.keys(this.space);
+    this.on = on;
+    this.metrics = []; // that the trials have besides the objective's
+    $("#choose-columns").addEventListener("click", () => this.choose());
+    $("#columns-reset").addEventListener("click", () => this.keep({}));
+  }
+
+  // All columns there are; `usual` ones are shown where nobody chose.
+  columns() {
+    const heading = (text, more) => ({ heading: text, usual: true, ...more });
+    return [
+      heading("Trial", { name: ALWAYS, sort: "trial", cell: (trial) => h("td", {}, String(trial.trial)) }),
+      heading("Status", { name: "status", sort: "status", cell: statusCell }),
+      heading(describe(this.name).label, { name: "value", sort: "value", number: true, cell: (trial) => this.valueCell(trial) }),
+      heading("Epoch", { name: "epoch", sort: "epoch", number: true, cell: (trial) => h("td", { class: "number" }, String(Math.max(0, ...trial.jobs.map((job) => job.epoch ?? 0)))) }),
+      ...this.settings.map((setting) => heading(setting, { name: setting, sort: setting, number: this.isNumber(setting), cell: (trial) => h("td", { class: typeof trial.settings[setting] === "number" ? "number" : "" }, settingText(trial.settings[setting])) })),
+      ...this.metrics.map((one) => heading(describe(one).label, { name: one, usual: false, number: true, cell: (trial) => h("td", { class: "number" }, metric(one, trial.metrics[one])) })),
+      heading("Jobs by seed", { name: "jobs", cell: jobsCell }),
+    ];
+  }
+
+  isNumber(setting) {
+    const { choice } = this.space[setting];
+    return !choice || choice.every((value) => typeof value === "number");
+  }
+
+  get shown() {
+    const kept = memory.get(KEPT, {});
+    return this.columns().filter(({ name, usual }) => name === ALWAYS || (kept[name] ?? usual));
+  }
+
+  keep(choice) {
+    memory.set(KEPT, choice);
+    this.draw();
+    this.choices();
+  }
+
+  choose() {
+    this.choices();
+    $("#columns").showModal();
+  }
+
+  choices() {
+    const shown = new Set(this.shown.map(({ name }) => name));
+    const focused = document.activeElement?.name;
+    $("#columns-pick").replaceChildren(
+      ...this.columns().filter(({ name }) => name !== ALWAYS).map(({ name, heading }) =>
+        h("label", {}, h("input", { type: "checkbox", name, checked: shown.has(name), onchange: (event) => this.keep({ ...memory.get(KEPT, {}), [name]: event.target.checked }) }), heading)),
+    );
+    if (focused) $(`#columns-pick [name="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  show(trials, sort, best) {
+    Object.assign(this, { trials, sort, best });
+    const found = new Set(trials.flatMap((trial) => Object.keys(trial.metrics)));
+    found.delete(this.name);
+    this.metrics = [...found].sort((a, b) => describe(a).label.localeCompare(describe(b).label));
+    this.draw();
+  }
+
+  draw() {
+    const { sort, shown } = this;
+    const heading = (column) => {
+      const order = sort === column.sort ? "ascending" : sort === `-${column.sort}` ? "descending" : undefined;
+      const text = column.sort ? h("button", { type: "button", onclick: () => this.on.order(sort === column.sort ? `-${column.sort}` : column.sort) }, column.heading) : column.heading;
+      return h("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": column.sort && order }, text);
+    };
+    $("#trials thead").replaceChildren(h("tr", {}, shown.map(heading)));
+    $("#trials tbody").replaceChildren(
+      ...this.trials.map((trial) =>
+        h("tr", { class: trial.trial === this.best ? "best" : "", onpointerenter: () => this.on.light(trial.trial), onpointerleave: () => this.on.light(null) }, shown.map((column) => column.cell(trial)))),
+    );
+  }
+
+  // A trial's values over its seeds: mean, and from where to where.
+  valueCell(trial) {
+    const values = trial.jobs.map((job) => job.value).filter((item) => item !== null);
+    const range = values.length > 1 ? h("span", { class: "range" }, `${metric(this.name, Math.min(...values))} to ${metric(this.name, Math.max(...values))}`) : "";
+    return h("td", { class: "value number" }, metric(this.name, trial.value), range);
+  }
+}
+
+function statusCell(trial) {
+  const status = trial.status === "running" && trial.jobs.every((job) => job.status === "queued") ? "queued" : trial.status;
+  return h("td", { title: trial.error?.message }, h("span", { class: `status ${status}` }, status));
+}
+
+function jobsCell(trial) {
+  const link = (job) => h("a", { class: "tag", href: `/ui/jobs/${job.job}`, title: `${job.status ?? "deleted"}, epoch ${job.epoch ?? "–"}` }, `seed ${job.seed}`);
+  return h("td", {}, h("div", { class: "seeds" }, trial.jobs.map(link)));
+}

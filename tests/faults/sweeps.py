@@ -1,0 +1,156 @@
+"""Sweeps on real workers, what must not depend on how they were run, and kills at random while they run."""
+
+from __future__ import annotations
+
+import collections
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import func, select
+
+from service.application.specs import SpecChecks
+from service.application.sweeps import Sweeps
+from service.datasets.repository import DatasetRepository
+from service.states import SWEEP_ENDED, Status
+from service.storage.artifacts import ArtifactFolder
+from service.storage.sweep_tables import Sweep
+from service.storage.tables import Epoch, Event, Job
+from service.sweeps import events
+from service.sweeps.events import DECISIONS
+from tests.faults.harness import QUICK, FaultHarness, kill_group, kill_training_child, open_harness, wait_until
+
+RANDOM: Final[dict[str, Any]] = {
+    "base": QUICK | {"epochs": 4},
+    "seeds": [0, 1],
+    "space": {
+        "/optimizer/learning_rate": {"log": [0.003, 0.3]},
+        "/layers/0/units": {"int": [8, 32], "step": 8},
+    },
+    "search": {"name": "random", "trials": 6, "seed": 7},
+    "halving": {"min_epochs": 1, "factor": 3},
+    "parallel": 3,
+}
+TPE: Final = RANDOM | {"search": {"name": "tpe", "trials": 12, "seed": 7}}
+ASHA: Final = TPE | {"halving": {"min_epochs": 1, "factor": 3, "mode": "asynchronous"}}
+SEARCHES: Final = {"tpe": TPE, "asha": ASHA}
+
+NOBODYS_FAULT: Final = "from service.jobs import leases\nleases.MAX_DEATHS = 10**9\n"
+"""Three deaths without a new epoch fail a job; under constant kills, they are not the job's fault."""
+
+
+@dataclass
+class Ended:
+    """What must not depend on how the sweep was run."""
+
+    digest: str | None
+    winner: tuple[int | None, float | None]
+    decisions: list[tuple[str, dict[str, Any]]]
+
+
+def submit(harness: FaultHarness, document: dict[str, Any]) -> str:
+    repository = DatasetRepository(harness.settings, harness.database)
+    use_case = Sweeps(
+        database=harness.database,
+        artifacts=ArtifactFolder(harness.settings.artifacts),
+        specs=SpecChecks(database=harness.database, datasets=repository),
+    )
+    return str(use_case.submit(document).answer["id"])
+
+
+def state(harness: FaultHarness, sweep_id: str) -> Sweep:
+    with harness.database.read() as session:
+        return session.get_one(Sweep, sweep_id)
+
+
+def has_ended(harness: FaultHarness, sweep_id: str) -> bool:
+    return state(harness, sweep_id).status in SWEEP_ENDED
+
+
+def until_end(harness: FaultHarness, sweep_id: str, timeout_s: float = 90) -> Ended:
+    wait_until(lambda: has_ended(harness, sweep_id), "the end of the sweep", timeout_s)
+    with harness.database.read() as session:
+        sweep = session.get_one(Sweep, sweep_id)
+        rows = events.read(session, sweep_id, limit=10_000)
+        assert [row.seq for row in rows] == list(range(1, sweep.last_seq + 1))
+        # No committed epoch was trained twice, and none is missing.
+        trained = session.scalar(select(func.count()).select_from(Epoch).join(Job).where(Job.sweep_id == sweep_id))
+        jobs = session.scalars(select(Job).where(Job.sweep_id == sweep_id)).all()
+        assert trained == sum(job.epoch for job in jobs)
+        assert trained == sweep.epochs_started
+        ids = [job.id for job in jobs]
+        code = Event.data["code"].as_string()
+        again = select(func.count()).where(Event.job_id.in_(ids), code == "determinism_violation")
+        assert session.scalar(again) == 0
+        told = select(Event.job_id, Event.data["epoch"].as_integer()).where(Event.type == "metrics")
+        announced = session.execute(told.where(Event.job_id.in_(ids))).all()
+        assert len(set(announced)) == len(announced) == trained, "an epoch was announced twice, or not at all"
+        kinds = {kind.value for kind in DECISIONS}
+        decisions = [(row.type, row.data) for row in rows if row.type in kinds]
+    assert sweep.status == "succeeded", sweep.error
+    return Ended(sweep.sweep_digest, (sweep.best_trial, sweep.best_value), decisions)
+
+
+def run_undisturbed(home: Path, document: dict[str, Any]) -> Ended:
+    """The sweep with one worker and a scheduler, which nothing disturbs."""
+    harness = open_harness(home / "home", f"sqlite:///{home / 'tapeline.db'}")
+    sweep_id = submit(harness, document)
+    harness.start()
+    harness.start("workers.reconcile")
+    ended = until_end(harness, sweep_id)
+    harness.stop()
+    harness.database.close()
+    return ended
+
+
+@dataclass
+class Killer:
+    """Some workers and a scheduler, of which one after the other is killed."""
+
+    harness: FaultHarness
+    chance: random.Random
+    count: int
+    pause_s: tuple[float, float]
+    kills: collections.Counter[str] = field(default_factory=collections.Counter)
+    """Kills of workers and children that had a running job, and of schedulers."""
+
+    def start(self) -> None:
+        self.harness.patch(NOBODYS_FAULT)
+        self.workers = [self.harness.start() for _ in range(self.count)]
+        self.scheduler = self.harness.start("workers.reconcile")
+
+    @property
+    def total(self) -> int:
+        return self.kills.total()
+
+    def run(self, until: Callable[[], object], *, most: int) -> None:
+        """Kill until a condition holds, or so many kills counted."""
+        while not until() and self.total < most:
+            time.sleep(self.chance.uniform(*self.pause_s))
+            self._strike(self.chance.choice(["worker", "child", "child", "scheduler"]))
+
+    def _strike(self, what: str) -> None:
+        if what == "scheduler":
+            self.scheduler.kill()
+            self.scheduler.wait()
+            self.scheduler = self.harness.start("workers.reconcile")
+            self.kills[what] += 1
+            return
+        busy = [worker for worker in self.workers if self._holds_a_job(worker.pid)]
+        if not busy:
+            return
+        struck = self.chance.choice(busy)
+        if what == "child":
+            self.kills[what] += kill_training_child(struck.pid)
+            return
+        kill_group(struck)
+        self.workers[self.workers.index(struck)] = self.harness.start()
+        self.kills[what] += 1
+
+    def _holds_a_job(self, pid: int) -> bool:
+        with self.harness.database.read() as session:
+            running = session.scalars(select(Job.lease_owner).where(Job.status == Status.RUNNING)).all()
+        return any(f"-{pid}-" in (owner or "") for owner in running)
