@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -81,7 +82,8 @@ def _inject(fault: str, place: str) -> None:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # Sent to the process, the signal may reach another thread first, while this one leaves the failpoint.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         case "hang":
             while True:
                 time.sleep(3600)

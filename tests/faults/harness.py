@@ -137,13 +137,20 @@ class FaultHarness(WorkerHarness):
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: all_gone([pid]), "the kill")
 
-    def freeze(self, worker: subprocess.Popen[bytes]) -> None:
-        """Stop a worker between two transactions: what it had locked, it would lock for as long as it stands still."""
+    def freeze(self, worker: subprocess.Popen[bytes]) -> bool:
+        """Stop a worker between two transactions: what it had locked, it would lock for as long as it stands still.
+
+        Returns:
+            Whether it has stood still since the first signal. Otherwise it went on for a moment, also from a failpoint.
+        """
         worker.send_signal(signal.SIGSTOP)
+        stands_still = True
         while self._stays_locked():
+            stands_still = False
             worker.send_signal(signal.SIGCONT)
             time.sleep(0.05)
             worker.send_signal(signal.SIGSTOP)
+        return stands_still
 
     def _stays_locked(self) -> bool:
         """Whether a lock lasts for seconds, as a frozen worker's does; a child that warms up has one for a moment."""
