@@ -9,7 +9,8 @@ PARTS ?=
 VIEWS ?=
 # Some of the attacks: ATTACKS="broker_errors slow_bodies".
 ATTACKS ?=
-# Duration of the soak; SEED=n repeats an earlier run, DATABASE=postgresql selects the database.
+# Duration of the soak; SEED=n repeats an earlier run, DATABASE=postgresql selects the database, SWEEPS=1 runs sweeps,
+# and KILLS=n ends it after so many kills.
 MINUTES ?= 30
 REQUESTS ?= 5000
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
@@ -60,7 +61,7 @@ attack: $(VENV)/installed-dev  ## run known attacks on a web process; print its 
 	@PYTHONPATH=. $(BIN)/python -m tests.security.attacks $(ATTACKS)
 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and check that nothing is lost, duplicated or different
-	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
+	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SWEEPS),--sweeps) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 
 drill: $(VENV)/installed-dev  ## destroy database and files, restore a backup of JOBS=20, and measure the recovery
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))
@@ -86,8 +87,8 @@ bench-service: $(VENV)/installed-dev  ## measure the performance of the service 
 bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chromium (2 minutes)
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
 
-results: $(VENV)/installed  ## train all presets and write the table of results: DATA=folder-of-datasets ONLY="gan stable"
-	@$(if $(filter collapse,$(ONLY)),$(BIN)/python -m benchmarks.collapse,$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))
+results: $(VENV)/installed  ## train all presets and write the table of results: DATA=folder-of-datasets ONLY="gan stable", collapse or sweeps
+	@$(if $(filter collapse sweeps,$(ONLY)),$(BIN)/python -m benchmarks.$(ONLY),$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))
 
 judge: $(VENV)/installed  ## retrain the reference classifier on MNIST: DATA=folder-of-datasets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)

@@ -112,7 +112,7 @@ def test_output_shapes_follow_what_is_typed_and_faults_stand_at_their_layer(form
     ready(page)
     # A last layer that does not fit is known before anything is trained.
     last = page.locator("#field-layers > li").last
-    last.get_by_label("Units").fill("7")
+    last.get_by_label("Units", exact=True).fill("7")
     expect(last.locator(".fault:visible")).to_contain_text("Must be 10")
     expect(last.locator(".shape")).to_have_text("→ 7")
     last.get_by_role("button", name="Use 10").click()

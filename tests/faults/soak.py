@@ -182,7 +182,7 @@ def _strike_sweeps(home: Path, url: str, seed: int, chosen: argparse.Namespace) 
             assert until_end(harness, sweep_id, 600) == undisturbed[name], f"{name}: other decisions"
             ended += 1
             print(f"  sweep {ended} ({name}): the same decisions, {killer.total} kills so far", flush=True)
-        harness.stop()
+        killer.stop()
     except BaseException:
         print(f"RED with seed {seed}; everything lies in {home}", flush=True)
         harness.stop()

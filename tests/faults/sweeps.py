@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import random
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ RANDOM: Final[dict[str, Any]] = {
 TPE: Final = RANDOM | {"search": {"name": "tpe", "trials": 12, "seed": 7}}
 ASHA: Final = TPE | {"halving": {"min_epochs": 1, "factor": 3, "mode": "asynchronous"}}
 SEARCHES: Final = {"tpe": TPE, "asha": ASHA}
+
+BUSY_WITHIN_S: Final = 5.0
 
 NOBODYS_FAULT: Final = "from service.jobs import leases\nleases.MAX_DEATHS = 10**9\n"
 """Three deaths without a new epoch fail a job; under constant kills, they are not the job's fault."""
@@ -100,7 +103,7 @@ def run_undisturbed(home: Path, document: dict[str, Any]) -> Ended:
     sweep_id = submit(harness, document)
     harness.start()
     harness.start("workers.reconcile")
-    ended = until_end(harness, sweep_id)
+    ended = until_end(harness, sweep_id, 300)
     harness.stop()
     harness.database.close()
     return ended
@@ -132,6 +135,13 @@ class Killer:
             time.sleep(self.chance.uniform(*self.pause_s))
             self._strike(self.chance.choice(["worker", "child", "child", "scheduler"]))
 
+    def stop(self) -> None:
+        """Kill everything: a worker that has long been without a broker waits for its next attempt before it ends."""
+        for worker in self.workers:
+            kill_group(worker)
+        self.scheduler.kill()
+        self.scheduler.wait()
+
     def _strike(self, what: str) -> None:
         if what == "scheduler":
             self.scheduler.kill()
@@ -139,8 +149,12 @@ class Killer:
             self.scheduler = self.harness.start("workers.reconcile")
             self.kills[what] += 1
             return
-        busy = [worker for worker in self.workers if self._holds_a_job(worker.pid)]
-        if not busy:
+        busy: list[subprocess.Popen[bytes]] = []
+        deadline = time.monotonic() + BUSY_WITHIN_S
+        while not busy and time.monotonic() < deadline:
+            busy = [worker for worker in self.workers if self._holds_a_job(worker.pid)]
+            time.sleep(0.02)
+        if not busy:  # the sweep has ended, or the workers are still starting
             return
         struck = self.chance.choice(busy)
         if what == "child":

@@ -2,6 +2,7 @@
 import { $, announce, capital, describe, h, metric, throttle } from "./dom.js";
 import { call, listen } from "./api.js";
 import { drawCoordinates } from "./coordinates.js";
+import { latest } from "./latest.js";
 import { SweepCurves } from "./sweep-curves.js";
 import { settingText, TrialTable } from "./trial-table.js";
 
@@ -101,16 +102,17 @@ function sentenceOf({ type, data }) {
   }
 }
 
-const refresh = throttle(1000, async () => {
+// One renewal at a time, however slow the service is.
+const refresh = throttle(1000, latest(async () => {
   if (isGone) return;
   try {
     const sort = encodeURIComponent($("#sort").value);
     [sweep, trials] = await Promise.all([call(address), call(`${address}/trials?sort=${sort}&limit=${shown}`)]);
-    drawAll();
+    await drawAll();
   } catch (error) {
     if (error.status === 404) location.assign("/ui/sweeps");
   }
-});
+}));
 
 function drawAll() {
   drawFacts();
@@ -120,15 +122,14 @@ function drawAll() {
   $("#parallel").hidden = !settings.length || usable.length < 2;
   if (!$("#parallel").hidden) drawCoordinates($("#coordinates"), { trials: usable, settings, name, best: sweep.best_trial, label: describe(name).label, format: (at) => metric(name, at), logs: settings.filter((setting) => sweep.resolved.space[setting].log) });
   curves.offer(table.metrics);
-  curves.draw();
-  drawImportance().catch(() => {});
+  return Promise.all([curves.draw(), drawImportance().catch(() => {})]);
 }
 
 function follow() {
   const receive = (event) => {
     $("#decisions").prepend(h("li", {}, sentenceOf(event)));
     if (event.type === "end" || event.type === "status") stream.last = event.seq;
-    refresh();
+    if (event.seq > sweep.last_seq) refresh(); // what is replayed is known already
   };
   const types = ["status", "propose", "result", "promote", "stop", "exhausted", "winner", "end"];
   const stream = listen(() => `${address}/stream`, {

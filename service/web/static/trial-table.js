@@ -13,6 +13,7 @@ export class TrialTable {
     this.space = sweep.resolved.space;
     this.settings = Object.keys(this.space);
     this.on = on;
+    this.rows = new Map(); // trial -> { look, element }
     this.metrics = []; // that the trials have besides the objective's
     $("#choose-columns").addEventListener("click", () => this.choose());
     $("#columns-reset").addEventListener("click", () => this.keep({}));
@@ -79,10 +80,21 @@ export class TrialTable {
       return h("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": column.sort && order }, text);
     };
     $("#trials thead").replaceChildren(h("tr", {}, shown.map(heading)));
-    $("#trials tbody").replaceChildren(
-      ...this.trials.map((trial) =>
-        h("tr", { class: trial.trial === this.best ? "best" : "", onpointerenter: () => this.on.light(trial.trial), onpointerleave: () => this.on.light(null) }, shown.map((column) => column.cell(trial)))),
-    );
+    const names = shown.map(({ name }) => name).join();
+    const rows = this.trials.map((trial) => this.row(trial, shown, names));
+    const body = $("#trials tbody");
+    if (rows.length !== body.children.length || rows.some((row, at) => row !== body.children[at])) body.replaceChildren(...rows);
+  }
+
+  // The row of a trial; the one there is, where nothing of it has changed: a thousand rows are not made anew.
+  row(trial, shown, names) {
+    const isBest = trial.trial === this.best;
+    const look = JSON.stringify([trial, names, isBest]);
+    const known = this.rows.get(trial.trial);
+    if (known?.look === look) return known.element;
+    const element = h("tr", { class: isBest ? "best" : "", onpointerenter: () => this.on.light(trial.trial), onpointerleave: () => this.on.light(null) }, shown.map((column) => column.cell(trial)));
+    this.rows.set(trial.trial, { look, element });
+    return element;
   }
 
   // A trial's values over its seeds: mean, and from where to where.
