@@ -178,7 +178,7 @@ def test_a_dry_run_says_that_there_will_be_several(client: FlaskClient) -> None:
     ("data", "pointer", "said"),
     [
         ({"folds": 5, "fold": 5}, "#/dataset/fold", "must be less than 5"),
-        ({"fold": 1}, "#/dataset/fold", "needs folds"),
+        ({"fold": 1}, "#/dataset/fold", "requires folds"),
         ({"folds": 5, "validation_fraction": 0.2}, "#/dataset/validation_fraction", "cannot be combined"),
         ({"split_seed": 1}, "#/dataset/split_seed", "has an effect only with"),
         ({"folds": 1}, "#/dataset/folds", "2"),
