@@ -12,6 +12,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_what_was_backed_up_survives_the_loss_of_everything(postgres_server: str, tmp_path: Path) -> None:
-    outcome = drill(tmp_path, postgres_server, jobs=1, later=1, epochs=70)
+    outcome = drill(tmp_path, postgres_server, jobs=1, later=1, epochs=110)
     assert (outcome.jobs, outcome.lost_jobs, outcome.same_digests, outcome.resumed) == (4, 1, 2, 2)
     assert outcome.lost_epochs >= 10 + 2 * 3

@@ -29,14 +29,13 @@ def children(harness: FaultHarness) -> list[int]:
 def test_a_child_that_dies_between_two_jobs_costs_neither_of_them_a_thing(
     harness: FaultHarness, reference: Reference
 ) -> None:
-    """F31: each point in turn, always in a child that has trained already."""
+    """F31: each point in turn. Only a child that has trained comes by, except for ``commanded``."""
     harness.start()
     for place in BETWEEN:
         harness.until_end(harness.submit())
         harness.arm(place)
         first, second = harness.submit(), harness.submit()
         struck = harness.until_struck(place)
-        assert struck in children(harness)[:-1] or place != "commanded"
         for job_id in (first, second):
             assert harness.until_end(job_id).status == Status.SUCCEEDED
         assert all_gone([struck])
