@@ -180,6 +180,8 @@ def draw(work: Path, path: Path) -> None:
 
     found = [(cure, picture_of(work, MNIST, cure, 0)) for cure in CURES]
     found = [(cure, picture) for cure, picture in found if picture.exists()]
+    if not found:
+        return
     rows = -(-len(found) // 4)
     figure, axes = plt.subplots(rows, 4, figsize=(12, 3.3 * rows), layout="constrained")
     for axis in axes.flat:
