@@ -125,8 +125,10 @@ def hostile() -> Iterator[tuple[str, Fields, str]]:
     divided = HEADER.replace(b"label", b"part,label")
     words = b"".join(b"5,Oslo,1.5,%x,%s\n" % (n, b"ab"[n % 2 : n % 2 + 1]) for n in range(500_000))
     yield "parts with half a million words", table(divided + words, split="part"), "different values that are no parts"
-    long = b"5,Oslo,1.5," + b"t" * 90_000 + b",a\n"
-    yield "parts of 90,000 letters", table(divided + long * 30, split="part"), "train, validation"
+    long = b"".join(
+        b"%d,Oslo,1.%d,%s,%s\n" % (n % 9, n % 7, b"t" * 90_000, b"ab"[n % 2 : n % 2 + 1]) for n in range(30)
+    )
+    yield "parts of 90,000 letters", table(divided + long, split="part"), "train, validation"
     yield (
         "no row to train on",
         table(divided + b"5,Oslo,1.5,test,a\n6,Oslo,1.5,val,b\n" * 50, split="part"),
