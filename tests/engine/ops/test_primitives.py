@@ -11,7 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine import DataError, GradientError, GradientTape, SettingError, ShapeError, Tensor, ops
-from engine.ops.linalg import sum_along_rows
 from engine.replay import Replay
 from tests.engine.arrays import (
     Case,
@@ -362,30 +361,6 @@ def test_a_replay_gives_the_same_bits_on_other_numbers_or_refuses(name: str, dat
             assert got.tobytes() == expected.tobytes()
     if name in REPLAYED:
         assert len(replay.plans) == 1
-
-
-@pytest.mark.parametrize("columns", [0, 1, 64, 97, 4096, 4099, 100_000])
-def test_rows_are_summed_whatever_their_length(columns: int) -> None:
-    matrix = np.random.default_rng(0).standard_normal((3, columns)).astype(np.float32) + 1e4
-    sums = sum_along_rows(matrix.astype(np.float32))
-    assert sums.dtype == np.float32
-    np.testing.assert_allclose(sums, matrix.astype(np.float64).sum(axis=1), rtol=2e-6)
-
-
-def test_rows_that_lie_as_columns_pass_a_dense_layer_as_they_are() -> None:
-    rng = np.random.default_rng(0)
-    x, w, b = rng.standard_normal((6, 5)), rng.standard_normal((5, 4)), rng.standard_normal(4)
-    results = []
-    for order in ("C", "F"):
-        tensors = [Tensor(np.array(x, order=order), watch=True), Tensor(w, watch=True), Tensor(b, watch=True)]
-        with GradientTape() as tape:
-            y = ops.affine(*tensors)
-            loss = ops.squared_error(y, 0.5)
-        gradients = tape.gradient(loss, tensors)
-        assert y.flags[f"{order}_CONTIGUOUS"]
-        results.append([y, *gradients])
-    for by_rows, by_columns in zip(*results, strict=True):
-        np.testing.assert_allclose(by_rows, by_columns, rtol=1e-12)
 
 
 def test_sigmoid_is_exact_at_both_ends() -> None:
