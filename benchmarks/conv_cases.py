@@ -21,7 +21,7 @@ def classifier(data: ImageData, batch: int, dropout: float) -> ClassifierTrainer
         AdamW(RATE, weight_decay=DECAY),
         schedules.constant(),
         train=data,
-        validation=ImageData(data.images[:1], data.labels[:1], data.scale, classes=10),  # type: ignore[index]
+        validation=data,
         epochs=10**9,
         batch_size=batch,
         shuffle=False,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Reshape, Sequential, Upsample2D, generator_for
 from engine.nn.initializers import he_normal
@@ -63,7 +66,7 @@ def conv_discriminator(dropout: float = 0.4) -> Sequential:
     return Sequential(layers, input_shape=(28, 28, 1))
 
 
-def arrays(model: Sequential) -> tuple[list[np.ndarray], list[np.ndarray]]:  # type: ignore[type-arg]
+def arrays(model: Sequential) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """Copies of its parameters and of its running statistics."""
     return [np.array(array) for array in model.parameters], [np.array(array) for array in model.buffers]
 

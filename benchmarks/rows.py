@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from engine import BatchDone, ClassifierTrainer, GanTrainer, ImageData
 
-Work = Callable[[], object]
+Work = Callable[[], Any]
 
 
 @dataclass

@@ -16,7 +16,7 @@ def views(text: str) -> dict[str, int]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef) and any(name(item) == "endpoint" for item in node.decorator_list):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            found[node.name] = body[-1].end_lineno - body[0].lineno + 1 if body else 0  # type: ignore[operator]
+            found[node.name] = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
     return found
 
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from service.cli import main
 from service.client import Client
@@ -33,8 +34,8 @@ ROWS: list[dict[str, Any]] = [
 
 def by_numpy(checkpoint: Path, rows: list[dict[str, Any]] | None = None, levels: Any = None) -> Any:
     """Probabilities of rows by column (dates in days since 1970-01-01), or of images as levels from 0 to 255."""
+    w = load_file(checkpoint)
     with safe_open(checkpoint, "np") as file:
-        w = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         spec, state = (json.loads(file.metadata()[name]) for name in ("spec", "state"))
     low, high = spec["dataset"]["scale"]
     x = [] if levels is None else levels.reshape(len(levels), -1) / 255 * (high - low) + low

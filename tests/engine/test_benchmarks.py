@@ -100,7 +100,7 @@ def test_a_step_allocates_little_and_its_peak_is_near_what_it_needs(data: ImageD
 
 def test_a_graph_of_scalars_gives_the_same_numbers() -> None:
     row = cases.scalar_row()
-    losses = [[float(row.contestants[name]()) for _ in range(3)] for name in ("engine", "scalars")]  # type: ignore[arg-type]
+    losses = [[float(row.contestants[name]()) for _ in range(3)] for name in ("engine", "scalars")]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -132,7 +132,9 @@ def test_a_figure_that_misses_its_goal_is_marked() -> None:
 @pytest.mark.reference
 @pytest.mark.parametrize("peer", ["torch", "jax"])
 @pytest.mark.parametrize("kind", ["dense", "adam", "conv"])
-def test_a_peers_classifier_learns_the_same(data: ImageData, kind: str, peer: str) -> None:
+def test_a_peers_classifier_learns_the_same(
+    data: ImageData, kind: str, peer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip(peer)
     if kind == "conv":
         engine, row = conv_cases.classifier(data, 100, 0.0), conv_cases.classifier_row(100, 0.0)
@@ -142,14 +144,16 @@ def test_a_peers_classifier_learns_the_same(data: ImageData, kind: str, peer: st
         engine, row = cases.classifier(data, CLASSIFIER, 50), cases.classifier_row("", 50)
     losses = []
     original = engine._losses
-    engine._losses = lambda *args, **kwargs: losses.append(original(*args, **kwargs)) or losses[-1]  # type: ignore[method-assign]
+    monkeypatch.setattr(
+        engine, "_losses", lambda *given, **named: losses.append(original(*given, **named)) or losses[-1]
+    )
     engine.replay = False
     step, ours = stepper(engine), []
     for _ in range(5):
         step()
         ours.append(float(losses[-1][0]))
     scale = 100 if engine.loss.reduction == "sum" else 1
-    theirs = [float(row.contestants[peer]()) for _ in range(5)]  # type: ignore[arg-type]
+    theirs = [float(row.contestants[peer]()) for _ in range(5)]
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5 * scale)
     assert ours[0] != pytest.approx(ours[-1], rel=1e-4)  # it learns
 

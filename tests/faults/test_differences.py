@@ -120,7 +120,9 @@ def test_a_bit_that_flips_in_memory_is_found_in_its_epoch(process: InProcess, mo
     with monkeypatch.context() as patched:
         patched.setattr("workers.training.run.commit_epoch", commit_and_flip)
         b = train(process, **short)
-    assert find(process, a, b).epoch.epoch == 4  # type: ignore[union-attr]
+    difference = find(process, a, b).epoch
+    assert difference is not None
+    assert difference.epoch == 4
     found = replay(process, a, b)["found"]
     assert (found["epoch"], found["batch"], found["not_repeated"]) == (4, None, b.id)
     assert "train_loss" in found["metrics"]
