@@ -222,14 +222,7 @@ class Jobs:
             start = lookup.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
             name = names.of_reproduction(session, original, owner=owner)
         about = {"name": name, "tags": original.tags, "priority": original.priority, "reuse": Reuse.NEVER}
-        again = Submission(
-            spec=original.spec,
-            resolved=validation.read_resolved(original.resolved | about),
-            steps=original.steps,
-            owner=owner,
-            upload_id=original.upload_id,
-            dataset_sha256=original.dataset_sha256,
-        )
+        again = _submission_again(original, about, owner)
         return self._submit_copy(again, original, start, idempotency, by, reproduces=True)
 
     def investigate(
@@ -240,15 +233,7 @@ class Jobs:
         self.admit(owner, 1)
         title = " and ".join(job.name or job.id[-6:].lower() for job in (a, b))[:180]
         about = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
-        new = Submission(
-            spec=a.spec,
-            resolved=validation.read_resolved(a.resolved | about),
-            steps=a.steps,
-            owner=owner,
-            upload_id=a.upload_id,
-            dataset_sha256=a.dataset_sha256,
-            investigates=(a, b),
-        )
+        new = replace(_submission_again(a, about, owner), investigates=(a, b))
         answer, replayed = submissions.submit(
             self.database, new, idempotency=idempotency, represent=self.represent, by=by
         )
@@ -368,6 +353,18 @@ def _submission(
         upload_id=data.upload_id,
         dataset_sha256=data.pinned_sha256 or data.sha256,
         fold_group=fold_group,
+    )
+
+
+def _submission_again(job: Job, about: dict[str, Any], owner: str | None) -> Submission:
+    """A submission with the spec and the data of a job; ``about`` replaces fields that change no result."""
+    return Submission(
+        spec=job.spec,
+        resolved=validation.read_resolved(job.resolved | about),
+        steps=job.steps,
+        owner=owner,
+        upload_id=job.upload_id,
+        dataset_sha256=job.dataset_sha256,
     )
 
 
