@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import numpy as np
 import onnx
@@ -148,29 +148,11 @@ def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
             y = graph.add("Gemm", x, *_weights(graph, placed, ("weight", "bias")))
             return _activated(graph, y, layer)
         case schema.Conv2D():
-            weight, bias = placed.tensors["weight"].transpose(3, 2, 0, 1), placed.tensors["bias"]
-            names = _weights(graph, placed, ("weight", "bias"), {"weight": weight, "bias": bias})
-            y = graph.add(
-                "Conv",
-                x,
-                *names,
-                kernel_shape=[layer.kernel] * 2,
-                strides=[layer.stride] * 2,
-                pads=zeros_around(layer, placed.before, placed.after),
-            )
+            y = _convolution(graph, placed, layer, x, "Conv", (3, 2, 0, 1))
             return _activated(graph, y, layer)
         case schema.Conv2DTranspose():
-            weight, bias = placed.tensors["weight"].transpose(2, 3, 0, 1), placed.tensors["bias"]
-            names = _weights(graph, placed, ("weight", "bias"), {"weight": weight, "bias": bias})
-            y = graph.add(
-                "ConvTranspose",
-                x,
-                *names,
-                kernel_shape=[layer.kernel] * 2,
-                strides=[layer.stride] * 2,
-                pads=zeros_around(layer, placed.before, placed.after),
-                output_padding=[rows_left(layer)] * 2,
-            )
+            more = {"output_padding": [rows_left(layer)] * 2}
+            y = _convolution(graph, placed, layer, x, "ConvTranspose", (2, 3, 0, 1), **more)
             return _activated(graph, y, layer)
         case schema.LayerNorm():
             return _activated(graph, _layer_norm(graph, x, placed, layer), layer)
@@ -201,6 +183,28 @@ def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
             return x
         case _:
             assert_never(layer)
+
+
+def _convolution(
+    graph: Graph,
+    placed: PlacedLayer,
+    layer: schema.Conv2D | schema.Conv2DTranspose,
+    x: str,
+    operator: str,
+    axes: tuple[int, ...],
+    **more: Any,
+) -> str:
+    """A convolution whose kernel has its axes in ONNX's order."""
+    tensors = {"weight": placed.tensors["weight"].transpose(axes), "bias": placed.tensors["bias"]}
+    return graph.add(
+        operator,
+        x,
+        *_weights(graph, placed, ("weight", "bias"), tensors),
+        kernel_shape=[layer.kernel] * 2,
+        strides=[layer.stride] * 2,
+        pads=zeros_around(layer, placed.before, placed.after),
+        **more,
+    )
 
 
 def _weights(
