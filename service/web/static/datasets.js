@@ -2,6 +2,7 @@
 import { $, $$, announce, counted, h } from "./dom.js";
 import { call } from "./api.js";
 import { confirmed, faultsOf } from "./dialogs.js";
+import { latest } from "./latest.js";
 import { tar } from "./tar.js";
 
 const IMAGE = /\.(png|jpe?g|jpe|webp|bmp|gif)$/i;
@@ -81,9 +82,13 @@ if (upload) {
     button.disabled = true;
     $("#upload-busy").hidden = false;
     $("#upload-error").hidden = true;
-    const id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
     showProgress(null);
-    const watch = setInterval(() => call(`/uploads/${id}`).then(showProgress, () => {}), 700); // a 404 where it has not begun, or has ended
+    const ask = latest(async () => {
+      const progress = await call(`/uploads/${id}`).catch(() => null); // a 404 where it has not begun, or has ended
+      if (progress && button.disabled) showProgress(progress);
+    });
+    const watch = setInterval(ask, 700);
     try {
       location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
     } catch (error) {
@@ -96,10 +101,10 @@ if (upload) {
     }
   });
 
-  function showProgress(told) {
-    const doing = told?.state === "reading" ? "Reading" : "Uploading";
-    $("#upload-doing").textContent = told?.fraction ? `${doing}: ${Math.floor(100 * told.fraction)}%` : `${doing}…`;
-    if (told?.fraction) $("#upload-progress").value = told.fraction;
+  function showProgress(progress) {
+    const doing = progress?.state === "reading" ? "Reading" : "Uploading";
+    $("#upload-doing").textContent = progress?.fraction ? `${doing}: ${Math.floor(100 * progress.fraction)}%` : `${doing}…`;
+    if (progress?.fraction) $("#upload-progress").value = progress.fraction;
     else $("#upload-progress").removeAttribute("value");
   }
 

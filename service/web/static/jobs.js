@@ -61,7 +61,7 @@ const allSections = () => [...sections, ...folds.values()];
 function foldOf(job) {
   const sweep = asked.foldsSweeps && job.sweep_id ? sweeps[job.sweep_id] : null;
   if (!sweep) return null;
-  if (!folds.has(sweep.id)) folds.set(sweep.id, section({ value: sweep.id, query: { sweep: sweep.id } }, "sweep"));
+  if (!folds.has(sweep.id)) folds.set(sweep.id, section({ value: sweep.id, query: { sweep: sweep.id } }, "fold"));
   return Object.assign(folds.get(sweep.id), { sweep });
 }
 

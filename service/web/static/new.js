@@ -110,13 +110,12 @@ const check = debounce(180, async () => {
   const [job, sweep = job] = await Promise.allSettled(answers);
   if (mine !== turn) return;
   if (isSweep) hear(job.value ?? job.reason.problem ?? {});
-  const refused = sweep.reason ?? job.reason;
-  if (refused) return void refuse(refused);
+  if (sweep.reason) return void refuse(sweep.reason); // the base alone may be invalid where the space replaces a value
   $("#new").removeAttribute("aria-busy");
-  hear(job.value);
+  hear(job.value ?? {});
   form.tell([], offer);
   $("#faults").hidden = true;
-  showPlan(job.value, isSweep ? sweep.value : null);
+  showPlan(job.value ?? null, isSweep ? sweep.value : null);
   $("#start").disabled = isSubmitting;
 });
 

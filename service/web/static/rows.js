@@ -153,7 +153,7 @@ export class GroupRow {
   update(section) {
     const { group, open } = section;
     this.section = section;
-    if (section.sweep) return void this.describe(section.sweep, open);
+    if (section.sweep) return void this.updateSweep(section.sweep, open);
     this.toggle.setAttribute("aria-expanded", open);
     this.toggle.replaceChildren(
       h("span", { class: "caret", "aria-hidden": true }, open ? "▾" : "▸"),
@@ -170,7 +170,7 @@ export class GroupRow {
   }
 
   // A sweep: one row for all of its jobs.
-  describe(sweep, open) {
+  updateSweep(sweep, open) {
     const look = JSON.stringify([sweep, open]);
     if (look === this.look) return;
     this.look = look;

@@ -16,7 +16,10 @@ export class TrialTable {
     this.rows = new Map(); // trial -> { look, element }
     this.metrics = []; // that the trials have besides the objective's
     $("#choose-columns").addEventListener("click", () => this.choose());
-    $("#columns-reset").addEventListener("click", () => this.keep({}));
+    $("#columns-reset").addEventListener("click", () => {
+      this.keep({});
+      this.choices();
+    });
   }
 
   // All columns there are; `usual` ones are shown where nobody chose.
@@ -46,7 +49,6 @@ export class TrialTable {
   keep(choice) {
     memory.set(KEPT, choice);
     this.draw();
-    this.choices();
   }
 
   choose() {
@@ -56,12 +58,10 @@ export class TrialTable {
 
   choices() {
     const shown = new Set(this.shown.map(({ name }) => name));
-    const focused = document.activeElement?.name;
     $("#columns-pick").replaceChildren(
       ...this.columns().filter(({ name }) => name !== ALWAYS).map(({ name, heading }) =>
         h("label", {}, h("input", { type: "checkbox", name, checked: shown.has(name), onchange: (event) => this.keep({ ...memory.get(KEPT, {}), [name]: event.target.checked }) }), heading)),
     );
-    if (focused) $(`#columns-pick [name="${CSS.escape(focused)}"]`)?.focus();
   }
 
   show(trials, sort, best) {

@@ -4,7 +4,7 @@ import { call } from "./api.js";
 import { isOver } from "./job-facts.js";
 
 const SHOWN = 12; // rows
-const REPLAY = "A worker trains both again, side by side, until their weights part.";
+const REPLAY = "A worker trains both again, side by side, until their weights differ.";
 
 const show = (value) => (value === null || value === undefined ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
 const line = (name, a, b) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, show(a)), h("td", {}, show(b)));

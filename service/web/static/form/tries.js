@@ -13,10 +13,9 @@ export const isSweep = (document) => isObject(document.base);
 // A document as the spec of a job, and the rest of a sweep around it; null where it is no sweep.
 export function apart(document) {
   if (!isSweep(document)) return { job: document, sweep: null };
-  const { base, name, ...sweep } = document;
+  const { base, name, seeds, ...sweep } = document;
   const space = isObject(sweep.space) ? Object.fromEntries(Object.entries(sweep.space).filter(([, range]) => isObject(range))) : {};
-  const seeds = Array.isArray(sweep.seeds) ? { seeds: sweep.seeds } : {};
-  return { job: name === undefined ? base : { ...base, name }, sweep: { ...sweep, space, ...seeds } };
+  return { job: name === undefined ? base : { ...base, name }, sweep: { ...sweep, space, ...(Array.isArray(seeds) && { seeds }) } };
 }
 
 // The two as one document again.
@@ -163,11 +162,11 @@ export function wireSweepCard(card, tries, epochs) {
   const search = () => {
     const name = field("search").value;
     const trials = Number(field("trials").value) || DRAWN_TRIALS;
-    tries.change({ search: name === "grid" ? undefined : { name, trials } });
+    tries.change({ search: name === "grid" ? undefined : { ...tries.sweep.search, name, trials } });
   };
   const halving = () => {
     const first = Number(field("min_epochs").value) || Math.max(1, Math.floor(epochs() / 9));
-    tries.change({ halving: field("halving").checked ? { min_epochs: first, factor: tries.sweep.halving?.factor ?? 3 } : undefined });
+    tries.change({ halving: field("halving").checked ? { factor: 3, ...tries.sweep.halving, min_epochs: first } : undefined });
   };
   field("search").addEventListener("change", search);
   field("trials").addEventListener("input", search);
