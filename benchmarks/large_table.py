@@ -1,4 +1,4 @@
-"""Uploads a large CSV file to the whole service on this machine: time, memory, and what is told of the progress.
+"""Uploads a large CSV file to the whole service on this machine: time, memory, and the reported progress.
 
     python -m benchmarks.large_table                 # one million rows of 30 columns, as docs/results.md has it
 
@@ -91,7 +91,7 @@ def main() -> None:
         print(f"{path.stat().st_size / 1e6:.0f} MB, {options.rows:,} rows x {options.columns} columns: {counts}")
         load = f"load average {psutil.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores"
         print(f"{took_s:.1f} s ({memory['cpu_s']} s of processor time in the sandbox), {load}")
-        print(f"progress told {len(told)} times, in order: {told == sorted(told)}")
+        print(f"progress reported {len(told)} times, in order: {told == sorted(told)}")
         print(f"web: {memory['web'] / 2**20:.0f} MiB, sandbox: {memory['sandbox'] / 2**20:.0f} MiB")
 
 

@@ -58,7 +58,7 @@ class Differences:
 
     @property
     def sentence(self) -> str:
-        """The answer in words."""
+        """The result as a sentence."""
         causes = [f"{self.spec[0].name.removeprefix('/')}" + _more(self.spec)] if self.spec else []
         causes += ["the data"] if self.dataset else []
         causes += [f"{self.provenance[0].name} in the provenance" + _more(self.provenance)] if self.provenance else []
@@ -101,9 +101,9 @@ def request(jobs: Jobs, document: Any, *, by: Actor | None, idempotency: Idempot
     asked = validation.read_body(Investigation, document)
     found = find(jobs.database, jobs.artifacts, asked.a, asked.b, owner=owner_of(by))
     if found.a.kind != found.b.kind:
-        raise Alike("a classifier and a GAN have nothing in common")
+        raise Alike("a classifier and a GAN cannot be compared")
     if found.epoch is None and found.checkpoint is None:
-        raise Alike("their results are equal as far as both are trained")
+        raise Alike("their results are equal in every epoch that both have completed")
     return jobs.investigate(found.a, found.b, by=by, idempotency=idempotency)
 
 

@@ -201,7 +201,7 @@ class Experiments:
         return self._connection.json("GET", "/differences", params={"a": _ids(a), "b": _ids(b)})
 
     def investigate(self, a: Job | str, b: Job | str, *, idempotency_key: str | None = None) -> Job:
-        """Submit a job that trains two others again side by side, to find the batch and the tensor where they part.
+        """Submit a job that trains two others again, to find the first batch and tensor in which they differ.
 
         When it has succeeded, ``job["investigation"]`` has ``found`` and a ``sentence``.
         """
@@ -213,8 +213,8 @@ class Experiments:
     ) -> Bisection:
         """Find the epoch from which a metric is too low or too high, by halving: 64 epochs take at most 6 probes.
 
-        The last epoch must be bad. A probe reads the metric of one epoch, so the epochs in between may do what they
-        like; ``times`` says how often the metric turned bad in all.
+        The last epoch must be bad. A probe reads the metric of one epoch; the metric may turn bad more
+        than once: ``times`` is the number of times that it did.
 
         Args:
             below, above: exactly one of them: values beyond it are bad.

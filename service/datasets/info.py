@@ -11,7 +11,7 @@ from service.spec.splits import Split
 from service.states import DatasetKind
 
 OnShare = Callable[[float], None]
-"""Hears of the share of an import that is done, from 0 to 1, whenever some more is."""
+"""Called with the share of an import that is done, from 0 to 1, each time it grows."""
 Size = tuple[int, int]
 """Width and height in pixels, in the order that image programs use."""
 

@@ -113,7 +113,7 @@ def import_in_sandbox(
 
 @contextmanager
 def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """Kill a process that takes longer; tells whether it did."""
+    """Kill a process that takes longer; the event is set if it was killed for that."""
     is_late = threading.Event()
 
     def kill() -> None:
@@ -133,12 +133,12 @@ def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[th
 
 
 def _converse(child: subprocess.Popen[bytes], order: Mapping[str, Any], on_share: OnShare) -> dict[str, Any]:
-    """Give an order; gives the last line that comes back, and nothing where that is no answer."""
+    """Send a request to the process; returns its response, or an empty dict if there is none."""
     stdin, stdout = _pipe(child.stdin), _pipe(child.stdout)
     try:
         stdin.write(json.dumps(order).encode())
         stdin.close()
-    except BrokenPipeError:  # it could not begin; its exit code tells
+    except BrokenPipeError:  # it failed at start; its exit code is checked later
         return {}
     while line := stdout.readline(_MAX_ANSWER_BYTES):
         try:

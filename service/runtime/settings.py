@@ -48,7 +48,7 @@ VARIABLES: Final = {
     "TAPELINE_OWNER_STREAMS": "maximum open streams per owner and web process (default: 100; 0: no limit)",
     "TAPELINE_PROXIES": "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: 0)",
     "TAPELINE_LEASE_S": "lease duration: seconds until a lost worker's jobs are requeued (default: 30; embedded: 15)",
-    "TAPELINE_CHILD_JOBS": "jobs that one training process may train, one after the other (default: 100; 1: no reuse)",
+    "TAPELINE_CHILD_JOBS": "jobs that a training process may train in turn (default: 100; 1: a process for each job)",
     "TAPELINE_CHILD_S": "age in seconds after which a training process gets no other job (default: 600)",
     "TAPELINE_CHILD_MEMORY": (
         "resident bytes after a job above which a training process gets no other job (default: 1073741824)"

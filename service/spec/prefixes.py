@@ -20,7 +20,7 @@ def is_independent_of_length(spec: Spec) -> bool:
 
 
 def is_the_same_anywhere(spec: Spec, epoch: int) -> bool:
-    """Whether an epoch is recorded alike as the last one and as any other.
+    """Whether an epoch's record is the same whether or not it is the last epoch.
 
     A last epoch always has samples and scores, another one only when they are due.
     """

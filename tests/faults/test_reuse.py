@@ -101,7 +101,7 @@ def test_epochs_of_shorter_jobs_are_not_trained_again(process: InProcess) -> Non
         {"accumulate": 2, "checkpoint": {}},
     ],
 )
-def test_what_goes_on_has_the_bits_of_a_training_alone(process: InProcess, more: dict[str, Any]) -> None:
+def test_a_continued_job_has_the_bits_of_a_training_from_the_start(process: InProcess, more: dict[str, Any]) -> None:
     longer = more | {"epochs": 5}
     alone = train(process, **longer)
     forget(process, alone)
@@ -124,7 +124,7 @@ GAN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("every_epochs", "reused"), [(1, 2), (5, 0)])
-def test_a_gan_goes_on_where_scores_are_due(process: InProcess, every_epochs: int, reused: int) -> None:
+def test_a_gan_continues_from_an_epoch_with_due_scores(process: InProcess, every_epochs: int, reused: int) -> None:
     spec = GAN | {"health": {"every_epochs": every_epochs}}
     found = []
     for more in ({"epochs": 4}, {"epochs": 2}, {"epochs": 4, "reuse": "prefix"}):
@@ -144,7 +144,7 @@ def test_a_schedule_over_the_whole_run_is_trained_from_the_start(process: InProc
     assert train(process, epochs=3, schedule={"name": name}, reuse="prefix").reused_from is None
 
 
-def test_an_epoch_with_more_than_its_due_is_not_gone_on_from(process: InProcess) -> None:
+def test_a_last_epoch_with_extra_samples_or_scores_is_not_continued_from(process: InProcess) -> None:
     """The last epoch of the shorter job has samples; alone, the longer one would have none of that epoch."""
     often = {"samples": {"count": 4, "every_epochs": 2}, "checkpoint": {"keep_last": 9}}
     alone = train(process, epochs=5, **often)
@@ -155,7 +155,7 @@ def test_an_epoch_with_more_than_its_due_is_not_gone_on_from(process: InProcess)
     assert job.result_digest == alone.result_digest
 
 
-def test_a_cancelled_job_is_gone_on_from_whatever_its_schedule(process: InProcess) -> None:
+def test_a_cancelled_job_can_be_continued_with_any_schedule(process: InProcess) -> None:
     cosine = {"schedule": {"name": "cosine"}}
     alone = train(process, **cosine)
     forget(process, alone)

@@ -26,9 +26,7 @@ def children(harness: FaultHarness) -> list[int]:
     return [json.loads(line)["child"] for line in lines if '"child":' in line]
 
 
-def test_a_child_that_dies_between_two_jobs_costs_neither_of_them_a_thing(
-    harness: FaultHarness, reference: Reference
-) -> None:
+def test_a_child_that_dies_between_two_jobs_affects_neither(harness: FaultHarness, reference: Reference) -> None:
     """F31: each point in turn. Only a child that has trained comes by, except for ``commanded``."""
     harness.start()
     for place in BETWEEN:

@@ -105,7 +105,9 @@ def show_dataset(target: Target, name: str) -> None:
 )
 @click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one).")
 @click.option(
-    "--split", "split_column", help="Column of a table that says the part of each row: train, validation (val) or test."
+    "--split",
+    "split_column",
+    help="Column that assigns each row of a table to a part: train, validation (val) or test.",
 )
 @click.option(
     "--type",

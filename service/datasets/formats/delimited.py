@@ -48,7 +48,7 @@ class DelimitedFile:
         encoding: Python's name; for an 8-bit file without a byte order mark, ``check`` determines it.
         ends_in_cr: whether lines end with CR only, as on early Macintosh computers.
         header: the fields of the first row.
-        on_share: hears of the share of the file that is read, each time that it is read.
+        on_share: called during each pass over the file, with the share that has been read.
     """
 
     path: Path

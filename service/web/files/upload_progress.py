@@ -1,7 +1,7 @@
-"""How far uploads are, for whoever sent them: short files in the folder that all web processes share.
+"""Progress of uploads, visible to their owners: short files in the folder that all web processes share.
 
 An upload is known by the id that its sender chose (the header ``Upload-Id``). A file is there while its request is
-answered; one that a killed process left behind goes with the scheduler's sweep of that folder.
+in progress; the scheduler deletes files that a killed process left behind.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ProgressBoard:
 
     @contextmanager
     def upload(self, owner: str | None, upload_id: str | None, total_bytes: int | None) -> Iterator[ProgressNotes]:
-        """Where the progress of an upload is noted in this block; without an id it goes nowhere."""
+        """Record the progress of an upload in this block; without an id, nothing is recorded."""
         path = None if upload_id is None else self._path(owner, upload_id)
         try:
             yield ProgressNotes(path, total_bytes)
@@ -74,7 +74,7 @@ class ProgressBoard:
         return UploadProgress(**told | {"state": UploadState(told["state"])})
 
     def _path(self, owner: str | None, upload_id: str) -> Path:
-        """Not to be guessed without the owner's name, and safe whatever the id is."""
+        """The file's path: cannot be guessed without the owner's name, and is safe for any id."""
         digest = hashlib.sha256(json.dumps([owner, upload_id]).encode()).hexdigest()
         return self._folder / f"{digest}.json"
 
@@ -89,7 +89,7 @@ class ProgressNotes:
         self._state: UploadState | None = None
 
     def received(self, count: int) -> None:
-        """So many more bytes have arrived."""
+        """Add a number of received bytes."""
         self._received += count
         share = self._received / self._total if self._total else None
         self._note(UploadState.RECEIVING, None if share is None else min(share, 1.0))

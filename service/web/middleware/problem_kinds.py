@@ -101,7 +101,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
         409, "The job's state does not allow this.", "`allowed_actions` lists the actions that are possible now."
     ),
     "not_comparable": ProblemKind(
-        409, "Training these jobs again would show nothing.", "`GET /differences` says in what they differ."
+        409, "A replay cannot explain the difference of these jobs.", "`GET /differences` says in what they differ."
     ),
     "wrong_kind": ProblemKind(
         409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."

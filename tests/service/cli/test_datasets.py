@@ -129,7 +129,7 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_bar_tells_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
+def test_a_bar_shows_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
     environ = {"COLUMNS": "100", "TERM": "xterm"}
     code, shown = in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)
     assert code == 0, plain(shown)
@@ -140,7 +140,7 @@ def test_a_bar_tells_how_much_the_service_has_read(stack: LocalStack, large: Pat
     assert "85,000 training and 15,000 validation rows" in plain(shown)
 
 
-def test_the_client_is_told_how_much_the_service_has_read(client: Client, large: Path) -> None:
+def test_the_client_reports_how_much_the_service_has_read(client: Client, large: Path) -> None:
     told: list[float] = []
     made = client.upload("told", {"table": large}, on_reading=told.append)
     assert made["train_count"] == 85_000

@@ -124,7 +124,7 @@ def test_asking_a_broker_that_hangs_leaves_no_descriptor_open(socket_path: Path)
         publisher.check_broker(1)
 
 
-def test_while_the_queue_is_full_the_broker_is_hardly_asked(socket_path: Path) -> None:
+def test_a_full_queue_limits_the_queries_to_the_broker(socket_path: Path) -> None:
     """Under a load of submissions, each hint would be a question."""
     with ValkeyServer(unix_socket_path=socket_path, port=0):
         publisher = Publisher(f"redis+socket://{socket_path}")

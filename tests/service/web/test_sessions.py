@@ -152,7 +152,7 @@ def test_a_revoked_key_opens_nothing_after_two_seconds(
     assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 401
 
 
-def test_an_insufficient_scope_is_told_which_is_needed(keyed: Flask, make_key: Callable[..., str]) -> None:
+def test_an_insufficient_scope_is_rejected_with_the_required_one(keyed: Flask, make_key: Callable[..., str]) -> None:
     client, key = keyed.test_client(), make_key(scope=Scope.READ)
     bearer = {"Authorization": f"Bearer {key}"}
     assert client.get("/jobs", headers=bearer).status_code == 200

@@ -94,7 +94,7 @@ def test_a_refused_upload_leaves_no_progress_behind(client: FlaskClient) -> None
 
 
 @pytest.mark.parametrize("upload_id", ["short", "x" * 65, "../../../etc/passwd", "a b c d e f g"])
-def test_an_id_that_is_none_is_refused(client: FlaskClient, upload_id: str) -> None:
+def test_an_invalid_upload_id_is_rejected(client: FlaskClient, upload_id: str) -> None:
     problem = post(client, b"", threading.Event(), **{"Upload-Id": upload_id})
     assert problem.status_code == 400
     assert problem.json["errors"][0]["parameter"] == "Upload-Id"

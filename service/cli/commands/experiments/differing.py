@@ -1,4 +1,4 @@
-"""The commands that ask why: two jobs that differ, and a metric that turned bad."""
+"""The commands ``why`` (why two jobs differ) and ``bisect`` (the epoch from which a metric is bad)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN: Final = 10
 @click.option(
     "--replay/--no-replay",
     default=None,
-    help="Train both again until they part, by a worker. Default: if their specs and data are equal.",
+    help="Let a worker train both again until they differ. Default: if their specs and data are equal.",
 )
 @service_options
 @click.pass_obj
@@ -83,7 +83,7 @@ def bisect(target: Target, job_text: str, metric: str, below: float | None, abov
             f"note: it turned bad {found.times} times; see them all with: tapeline metrics {job.id[-6:]}", err=True
         )
     if found.checkpoint is not None:
-        click.echo(f"go on from before it with: tapeline fork {job.id[-6:]} --checkpoint {found.checkpoint}")
+        click.echo(f"to continue from before it: tapeline fork {job.id[-6:]} --checkpoint {found.checkpoint}")
 
 
 COMMANDS: Final = (why, bisect)

@@ -170,7 +170,7 @@ def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -
             return f"trial {data['trial']:>3}  {describe(metric).label} {value}{best}"
         case "promote" | "stop":
             names = ", ".join(str(trial) for trial, _ in data["trials"])
-            return f"epoch {data['epoch']:>3}  {'go on' if kind == 'promote' else 'stop'}: {names}"
+            return f"epoch {data['epoch']:>3}  {'promoted' if kind == 'promote' else 'stopped'}: {names}"
         case "exhausted":
             return f"nothing more is started: {data['by']}"
         case "winner":
