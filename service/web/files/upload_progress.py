@@ -19,6 +19,8 @@ from typing import Final
 
 _WRITE_INTERVAL_S: Final = 0.25
 _MAX_BYTES: Final = 1000
+_ABANDONED_S: Final = 15 * 60
+"""Age of a file whose upload is over: no upload stands still for so long."""
 _FOLDER: Final = ".progress"
 
 
@@ -63,15 +65,18 @@ class ProgressBoard:
             if path is not None:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
+                    path.parent.rmdir()  # unless there are others
 
     def look_up(self, owner: str | None, upload_id: str) -> UploadProgress | None:
         """How far an upload is; ``None``: this owner has none under way with this id."""
         try:
             with self._path(owner, upload_id).open() as file:
-                told = json.loads(file.read(_MAX_BYTES))
+                if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S:
+                    return None
+                document = json.loads(file.read(_MAX_BYTES))
         except FileNotFoundError:
             return None
-        return UploadProgress(**told | {"state": UploadState(told["state"])})
+        return UploadProgress(**document | {"state": UploadState(document["state"])})
 
     def _path(self, owner: str | None, upload_id: str) -> Path:
         """The file's path: cannot be guessed without the owner's name, and is safe for any id."""
@@ -103,9 +108,11 @@ class ProgressNotes:
         if self._path is None or (now < self._due and state is self._state):
             return
         self._due, self._state = now + _WRITE_INTERVAL_S, state
-        told = UploadProgress(state=state, received_bytes=self._received, total_bytes=self._total, fraction=fraction)
+        progress = UploadProgress(
+            state=state, received_bytes=self._received, total_bytes=self._total, fraction=fraction
+        )
         temporary = self._path.with_suffix(".new")
         with suppress(OSError):  # nothing depends on it; the import itself reports a full disk
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(asdict(told)))
+            temporary.write_text(json.dumps(asdict(progress)))
             os.replace(temporary, self._path)

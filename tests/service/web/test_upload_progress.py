@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.datastructures import FileStorage
@@ -83,7 +85,7 @@ def test_an_upload_tells_its_owner_how_far_it_is(make_app: MakeApp, either_url: 
     assert len(set(told)) >= 3
     assert max(told) > 0.5
     assert client.get(f"/uploads/{ID}").status_code == 404
-    assert list((here.settings.artifacts / "datasets" / ".progress").iterdir()) == []
+    assert not (here.settings.artifacts / "datasets" / ".progress").exists()
 
 
 def test_a_refused_upload_leaves_no_progress_behind(client: FlaskClient) -> None:
@@ -114,3 +116,16 @@ def test_the_sandbox_tells_how_many_images_are_decoded(tmp_path: Path) -> None:
     assert told == sorted(told)
     assert len(told) >= 2
     assert 0 < told[0] < told[-1] <= 1
+
+
+def test_what_a_killed_process_left_behind_is_no_upload(app: Flask, client: FlaskClient) -> None:
+    here: Services = app.extensions[EXTENSION]
+    board = here.progress
+    with board.upload(None, ID, 100) as notes:
+        notes.received(50)
+        assert client.get(f"/uploads/{ID}").status_code == 200
+        (file,) = (here.settings.artifacts / "datasets" / ".progress").glob("*.json")
+        long_ago = time.time() - 3600
+        os.utime(file, (long_ago, long_ago))
+        assert client.get(f"/uploads/{ID}").status_code == 404
+    assert not file.parent.exists()
