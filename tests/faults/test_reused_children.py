@@ -111,10 +111,10 @@ def test_a_worker_that_stops_ends_the_children_that_wait(light: FaultHarness, re
 
 
 def test_children_that_wait_for_long_are_ended_but_for_one(light: FaultHarness) -> None:
-    light.patch("from workers.supervisor import child_pool\nchild_pool.MAX_IDLE_S = 1.0\n")
+    light.patch("from workers.supervisor import child_pool\nchild_pool.MAX_IDLE_S = 6.0\n")
     for _ in range(4):
         light.submit()
     worker = light.start(TAPELINE_WORKERS="2")
     light.until_all_end()
-    wait_until(lambda: len(children_of(worker.pid)) == 1, "the end of all but one", 20)
+    wait_until(lambda: len(children_of(worker.pid)) == 1, "the end of all but one", 30)
     light.until_end(light.submit())

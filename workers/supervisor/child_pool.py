@@ -76,10 +76,13 @@ class ChildPool:
                     self.give_back(child)
 
     def trim(self) -> None:
-        """End the children that have waited for long, except for one."""
+        """End the children that have waited for long, except for the one that is taken next.
+
+        That one is taken and given back by each poll, so its time says nothing.
+        """
         with self._lock:
             long_ago = time.monotonic() - MAX_IDLE_S
-            idle = [child for child, since in self._waiting[1:] if since < long_ago]
+            idle = [child for child, since in self._waiting[:-1] if since < long_ago]
             self._waiting = [entry for entry in self._waiting if entry[0] not in idle]
         for child in idle:
             child.close()

@@ -181,7 +181,8 @@ class JobMonitor:
         deadline = time.monotonic() + FINAL_REPORT_S
         while time.monotonic() < deadline:
             match self._child.report(REPORT_POLL_INTERVAL_S):
-                case Done(outcome):
+                case Done(outcome, is_reusable):
+                    self.is_child_reusable = is_reusable
                     return outcome
                 case Exited():
                     break
