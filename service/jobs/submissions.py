@@ -139,7 +139,9 @@ def submit_all(
                 return earlier.answer, True
         for job, submission in zip(jobs, new, strict=True):
             if job.upload_id is not None:
-                uploads.pin(session, job.upload_id, deleted=submission.origin is not None)
+                # Data of a deleted dataset are kept for what repeats a training on them.
+                repeats = submission.origin is not None or submission.investigates is not None
+                uploads.pin(session, job.upload_id, deleted=repeats)
             _insert(session.connection(), job)
             if submission.copied is not None:
                 _store_copied(session.connection(), job, submission.copied)

@@ -97,9 +97,9 @@ def test_a_name_is_its_newest_version_and_each_version_has_a_name(app: Flask, cl
 
 def test_a_job_keeps_its_data_when_the_name_gets_others(app: Flask, client: FlaskClient) -> None:
     first = send(client, archive(seed=1))
-    job_id = submit(client)
+    job_id, other = submit(client), submit(client, seed=9)
     second = send(client, archive(rows=9, classes=3, seed=2))
-    job = train(app, job_id)
+    job, _ = train(app, job_id), train(app, other)
     assert (job.status, job.dataset_sha256) == ("succeeded", first["sha256"])
     before = client.get(f"/jobs/{job_id}/mistakes").json
     assert client.delete("/datasets/mine").status_code == 204
@@ -114,6 +114,11 @@ def test_a_job_keeps_its_data_when_the_name_gets_others(app: Flask, client: Flas
     assert train(app, again).reproduction["match"] is True
     fork = client.post(f"/jobs/{job_id}/fork", json={"overrides": {"epochs": 2}}).json["id"]
     assert train(app, fork).provenance["dataset"] == first["sha256"]
+    investigation = client.post("/differences", json={"a": job_id, "b": other})
+    assert investigation.status_code == 201, investigation.text
+    assert train(app, investigation.json["id"]).investigation["sentence"]
+    for done in (investigation.json["id"], other):
+        assert client.delete(f"/jobs/{done}").status_code == 204
     assert client.delete(f"/jobs/{again}").status_code == client.delete(f"/jobs/{job_id}").status_code == 204
     assert len(tidy(app)) == 1
     assert client.delete(f"/jobs/{fork}").status_code == 204
