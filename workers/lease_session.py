@@ -84,9 +84,9 @@ class LeaseSession:
         """Copy the files that belong to epochs of another job, and read all else."""
         return self._retry(takeover.copy, source, artifacts)
 
-    def take_over(self, copied: Copied) -> Outcome:
+    def take_over(self, copied: Copied, *, used: Usage) -> Outcome:
         """Store epochs of another job as this one's."""
-        return self._retry(takeover.store, copied, then=decisions.after_result)
+        return self._retry(takeover.store, copied, used=used, then=decisions.after_result)
 
     def disable(self, source: Source, message: str) -> None:
         """Record that another job's epochs could not be repeated."""
@@ -96,9 +96,9 @@ class LeaseSession:
         """The two jobs that this one investigates, with their epochs and checkpoints."""
         return self._retry(investigations.read_jobs)
 
-    def conclude(self, found: Mapping[str, Any], sentence: str) -> None:
+    def conclude(self, found: Mapping[str, Any], sentence: str, *, used: Usage) -> None:
         """End an investigation."""
-        self._retry(investigations.conclude, found, sentence)
+        self._retry(investigations.conclude, found, sentence, used=used)
 
     def checkpoints(self) -> Sequence[Artifact]:
         """The job's checkpoints, newest first."""

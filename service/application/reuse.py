@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from service.datasets.builtins import reference_classifier_sha256
 from service.jobs import worker_registry
 from service.jobs.reuse import copies, sources
@@ -29,8 +31,12 @@ def whole_result(database: Database, artifacts: ArtifactStore, new: Submission, 
         if source is None:
             return None
         try:
-            files = artifacts.copy_all(sources.files_of(session, source), job_id=new_id, lease=0)
-        except (ArtifactDamaged, OSError):
-            return None  # the worker looks for another, or trains
-        reach("reuse_stored")
-        return copies.read(session, source, files)
+            files, copied = sources.files_of(session, source), copies.read(session, source)
+        except ArtifactDamaged:
+            return None
+    try:
+        copied = replace(copied, files=artifacts.copy_all(files, job_id=new_id, lease=0))
+    except (ArtifactDamaged, OSError):
+        return None  # the worker looks for another, or trains
+    reach("reuse_stored")
+    return copied

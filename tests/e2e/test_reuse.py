@@ -76,7 +76,7 @@ def test_why_and_bisect_on_the_command_line(client: Client) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Epoch 1 is the first that differs, in ")
     assert "spec optimizer.learning_rate\t0.05 and 0.1" in lines
-    assert lines[-1].startswith("The jobs part in epoch 1, batch 1 of ")
+    assert lines[-1].startswith("The jobs first differ in epoch 1, batch 1 of ")
     told = json.loads(run.invoke(main, ["why", "first", "second", "--json", "--server", client.server]).stdout)
     assert told["replay"] is None, "settings explain it"
     options = ["bisect", "first", "--metric", "val_accuracy", "--below", "1", "--server", client.server]

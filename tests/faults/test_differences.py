@@ -23,6 +23,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
 from tests.faults.conftest import InProcess
 from workers.training import epochs as epochs_of_a_child
+from workers.training.earlier.investigation import _Side
 
 LONG: dict[str, Any] = {"epochs": 20, "checkpoint": {"keep_last": 20}}
 BATCHES = 17
@@ -128,7 +129,31 @@ def test_a_bit_that_flips_in_memory_is_found_in_its_epoch(process: InProcess, mo
     assert "train_loss" in found["metrics"]
 
 
-def test_other_settings_part_in_the_batch_where_they_begin_to_count(process: InProcess) -> None:
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_value_that_is_not_finite_is_in_the_sentence(
+    process: InProcess, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    a, b = train(process), train(process, seed=1)
+    weights = _Side.weights.fget
+    assert weights is not None
+
+    def with_value(side: _Side) -> Any:
+        changed = {name: array.copy() for name, array in weights(side).items()}
+        if side.job.id == b.id:
+            changed["layers.0.weight"].reshape(-1)[0] = value
+        return changed
+
+    same_start = {"seed": a.resolved["seed"]}
+    with process.database.write() as session:
+        session.get_one(Job, b.id).resolved = b.resolved | same_start
+    monkeypatch.setattr(_Side, "weights", property(with_value))
+    answer = replay(process, a, b)
+    assert answer["found"]["b"] is None
+    assert answer["found"]["element"] == [0, 0]
+    assert str(float(value)) in answer["sentence"]
+
+
+def test_other_settings_differ_in_the_batch_where_they_begin_to_count(process: InProcess) -> None:
     a = train(process, schedule={"name": "step", "at_epochs": [1], "factor": 0.5})
     b = train(process, schedule={"name": "step", "at_epochs": [1], "factor": 0.25})
     found = find(process, a, b)
@@ -141,7 +166,7 @@ def test_other_settings_part_in_the_batch_where_they_begin_to_count(process: InP
     assert told["a"] != told["b"]
 
 
-def test_other_seeds_part_at_the_start(process: InProcess) -> None:
+def test_other_seeds_differ_from_the_start(process: InProcess) -> None:
     told = replay(process, train(process), train(process, seed=1))
     assert (told["found"]["epoch"], told["found"]["batch"], told["found"]["tensor"]) == (0, 0, "layers.0.weight")
 

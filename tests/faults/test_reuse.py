@@ -16,6 +16,8 @@ from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
 from service.jobs import actions, events, worker_registry
 from service.jobs.queries import lookup
+from service.jobs.reuse import takeover
+from service.jobs.reuse.sources import Source
 from service.jobs.submissions import IdempotencyKey
 from service.runtime import failpoints
 from service.states import Status
@@ -228,6 +230,29 @@ def test_a_job_whose_source_is_deleted_is_complete(process: InProcess) -> None:
     process.check(None)
 
 
+@pytest.mark.parametrize("verified", [0, 1])
+def test_a_source_that_is_deleted_while_it_is_taken_over_is_not_missed(
+    process: InProcess, monkeypatch: pytest.MonkeyPatch, verified: int
+) -> None:
+    """Found, and gone before its epochs are read: the job is trained."""
+    first = train(process)
+    found = takeover.find
+
+    def find_and_delete(*given: Any) -> Source | None:
+        source = found(*given)
+        assert source is not None
+        actions.remove(process.database, first.id)
+        process.artifacts.remove_job(first.id)
+        process.accepted.remove(first.id)
+        return source
+
+    monkeypatch.setenv("TAPELINE_VERIFY_REUSED", str(verified))
+    monkeypatch.setattr(takeover, "find", find_and_delete)
+    again = train(process, reuse="exact")
+    assert (again.reused_from, again.result_digest) == (None, first.result_digest)
+    process.check(None)
+
+
 def test_a_damaged_file_of_the_source_is_not_taken_over(process: InProcess) -> None:
     first = train(process)
     with process.database.read() as session:
@@ -290,6 +315,21 @@ def test_an_epoch_that_cannot_be_repeated_disables_the_entry(
     assert not process.workers.job(copied.id).reusable
     assert process.workers.job(again.id).reusable
     assert train(process, reuse="exact").reused_from == again.id
+
+
+def test_what_took_over_a_disabled_job_in_several_steps_is_disabled_too(
+    process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [train(process, epochs=epochs, reuse="prefix") for epochs in (1, 2, 3)]
+    assert [job.reused_from for job in jobs] == [None, jobs[0].id, jobs[1].id]
+    with process.database.write() as session:
+        row = session.get_one(Epoch, (jobs[0].id, 1))
+        row.metrics = {**row.metrics, "train_loss": row.metrics["train_loss"] + 1e-9}
+        # Only the first one can be found.
+        session.execute(update(Job).where(Job.id != jobs[0].id).values(prefix_hash="another"))
+    monkeypatch.setenv("TAPELINE_VERIFY_REUSED", "1")
+    train(process, epochs=1, reuse="exact")
+    assert [process.workers.job(job.id).reusable for job in jobs] == [False] * 3
 
 
 def codes(process: InProcess, job_id: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs import events, leases, transitions
 from service.jobs.events import EventType
-from service.jobs.leases import Claim
+from service.jobs.leases import Claim, Usage
 from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
 from service.states import Status
@@ -35,13 +36,18 @@ def _read_job(session: Session, job_id: str) -> tuple[Job, dict[int, Epoch], dic
     return lookup.get(session, job_id), rows, kept
 
 
-def conclude(database: Database, held: Claim, found: Mapping[str, Any], sentence: str) -> None:
-    """End an investigation."""
+def conclude(database: Database, held: Claim, found: Mapping[str, Any], sentence: str, *, used: Usage) -> None:
+    """End an investigation. Values that are not finite are only in the sentence: JSON has none."""
+    finite = {name: None if _is_not_finite(value) else value for name, value in found.items()}
     with database.write() as session:
-        job = leases.guard(session, held)
-        job.investigation = {**(job.investigation or {}), "found": dict(found), "sentence": sentence}
+        job = leases.guard(session, held, **leases.usage_values(used))
+        job.investigation = {**(job.investigation or {}), "found": finite, "sentence": sentence}
         job.step = job.steps
         session.flush()
         events.append(session, job.id, [(EventType.LOG, {"level": "info", "code": "found", "message": sentence})])
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         reach("concluding")
+
+
+def _is_not_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -76,34 +76,30 @@ class Copied:
         if rows:
             connection.execute(ARTIFACTS.insert(), [_values(row) | {"created_ms": now} for row in rows])
         ids = {(row.kind, row.epoch): row.id for row in rows}
-        told: list[tuple[str, dict[str, Any]]] = [(EventType.LOG, self._told())]
+        new: list[tuple[str, dict[str, Any]]] = [(EventType.LOG, self._log_line())]
         for event in self.events:
             artifact = ids.get((event.type, event.data.get("epoch", 0)))
-            told.append((event.type, event.data | ({"artifact": artifact} if artifact else {})))
+            new.append((event.type, event.data | ({"artifact": artifact} if artifact else {})))
         connection.execute(
             EVENTS.insert(),
             [
                 {"job_id": job_id, "seq": seq, "type": kind, "data": data, "created_ms": now}
-                for seq, (kind, data) in enumerate(told, after + 1)
+                for seq, (kind, data) in enumerate(new, after + 1)
             ],
         )
 
-    def _told(self) -> dict[str, Any]:
+    def _log_line(self) -> dict[str, Any]:
         epochs, job_id = self.source.epochs, self.source.job.id
         message = f"{epochs} epoch{'s' if epochs > 1 else ''} taken over from {job_id}"
         return {"level": "info", "code": "reused", "message": message, "job": job_id, "epochs": epochs}
 
 
-def read(session: Session, source: Source, files: Sequence[StoredFile]) -> Copied:
-    """What is to be taken over.
-
-    Args:
-        files: copies of ``sources.files_of``, in the new job's folder.
-    """
+def read(session: Session, source: Source) -> Copied:
+    """What is to be taken over, without its files: they are copied after the session, which may take long."""
     rows = [row for row in lookup.epochs(session, source.job.id) if row.epoch <= source.epochs]
     query = select(Event).where(Event.job_id == source.job.id, Event.type.in_([*_OF_AN_EPOCH, EventType.LOG]))
-    told = [event for event in session.scalars(query.order_by(Event.seq)) if _belongs(event, source)]
-    return Copied(source=source, epochs=rows, events=told, files=files)
+    belonging = [event for event in session.scalars(query.order_by(Event.seq)) if _belongs(event, source)]
+    return Copied(source=source, epochs=rows, events=belonging, files=())
 
 
 def _belongs(event: Event, source: Source) -> bool:
@@ -116,10 +112,10 @@ def _values(row: Epoch | Artifact) -> dict[str, Any]:
     return {column.key: getattr(row, column.key) for column in row.__table__.columns}
 
 
-def _health(told: Sequence[Event]) -> list[dict[str, Any]]:
+def _health(events: Sequence[Event]) -> list[dict[str, Any]]:
     """The findings that are left after the events."""
     found: list[dict[str, Any]] = []
-    for event in told:
+    for event in events:
         if event.type == EventType.HEALTH:
             one = {name: value for name, value in event.data.items() if name not in ("state", "since")}
             one["epoch"] = event.data["since"]

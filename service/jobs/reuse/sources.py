@@ -17,7 +17,7 @@ from service.spec.prefixes import is_independent_of_length, is_the_same_anywhere
 from service.spec.schema import Reuse, Spec
 from service.spec.validation import read_resolved, spec_hash
 from service.states import Status
-from service.storage.artifacts import ArtifactKind, StoredFile
+from service.storage.artifacts import ArtifactDamaged, ArtifactKind, StoredFile
 from service.storage.tables import Job
 
 _MAX_CANDIDATES: Final = 100
@@ -55,11 +55,14 @@ def find(
     """
     if spec.reuse is Reuse.NEVER or not provenances:
         return None
+    whole_only = whole_only or spec.reuse is Reuse.EXACT
+    wanted = spec_hash(spec)
     found = [
         source
         for job in _candidates(session, spec, owner)
-        if any(_equal(job.provenance, provenance) for provenance in provenances)
-        for source in _sources(session, spec, job, whole_only=whole_only or spec.reuse is Reuse.EXACT)
+        if (job.spec_hash == wanted or not whole_only)
+        and any(_equal(job.provenance, provenance) for provenance in provenances)
+        for source in _sources(session, spec, job, same_spec=job.spec_hash == wanted, whole_only=whole_only)
     ]
     return max(found, key=lambda source: (source.is_whole, source.epochs), default=None)
 
@@ -90,10 +93,9 @@ def _equal(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
     return all(name in before and name in now and before[name] == now[name] for name in names)
 
 
-def _sources(session: Session, spec: Spec, job: Job, *, whole_only: bool) -> Iterator[Source]:
+def _sources(session: Session, spec: Spec, job: Job, *, same_spec: bool, whole_only: bool) -> Iterator[Source]:
     """What can be taken over of a job with equal epochs."""
     kept = {row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)}
-    same_spec = job.spec_hash == spec_hash(spec)
     if same_spec and job.status == Status.SUCCEEDED and job.result_digest and job.epoch in kept:
         yield Source(job, job.epoch, job.best_epoch, is_whole=True)
         return
@@ -112,14 +114,18 @@ def _sources(session: Session, spec: Spec, job: Job, *, whole_only: bool) -> Ite
 
 def _best_until(session: Session, job: Job, epoch: int) -> int | None:
     """The best of the first epochs; each had a checkpoint when it was the best."""
-    told = events.of_type(session, job.id, EventType.CHECKPOINT)
-    return max((event.data["epoch"] for event in told if event.data.get("best") and event.data["epoch"] <= epoch),
+    announced = events.of_type(session, job.id, EventType.CHECKPOINT)
+    return max((event.data["epoch"] for event in announced if event.data.get("best") and event.data["epoch"] <= epoch),
                default=None)  # fmt: skip
 
 
 def files_of(session: Session, source: Source) -> Sequence[StoredFile]:
-    """The files that belong to the epochs."""
-    return [
+    """The files that belong to the epochs.
+
+    Raises:
+        ArtifactDamaged: the job, or the checkpoint of the last of these epochs, was deleted.
+    """
+    found = [
         StoredFile(
             kind=ArtifactKind(row.kind),
             epoch=row.epoch,
@@ -131,3 +137,6 @@ def files_of(session: Session, source: Source) -> Sequence[StoredFile]:
         for row in lookup.artifacts(session, source.job.id)
         if row.kind in (ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE) and row.epoch <= source.epochs
     ]
+    if not any(file.kind is ArtifactKind.CHECKPOINT and file.epoch == source.epochs for file in found):
+        raise ArtifactDamaged(source.job.id, f"it was deleted, or its checkpoint of epoch {source.epochs} was")
+    return found

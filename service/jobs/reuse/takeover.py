@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs import events, leases, transitions
 from service.jobs.events import EventType
-from service.jobs.leases import Claim
+from service.jobs.leases import Claim, Usage
 from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import Source
@@ -45,18 +46,20 @@ def copy(database: Database, held: Claim, source: Source, artifacts: ArtifactSto
         ArtifactDamaged: a file cannot be read.
     """
     with database.read() as session:
-        files = artifacts.copy_all(sources.files_of(session, source), job_id=held.job_id, lease=held.lease)
-        return copies.read(session, source, files)
+        files, copied = sources.files_of(session, source), copies.read(session, source)
+    return replace(copied, files=artifacts.copy_all(files, job_id=held.job_id, lease=held.lease))
 
 
-def store(database: Database, held: Claim, copied: Copied, *, then: Callable[[Session, Job], None]) -> Outcome:
+def store(
+    database: Database, held: Claim, copied: Copied, *, used: Usage, then: Callable[[Session, Job], None]
+) -> Outcome:
     """Store what is taken over; a whole result ends the job.
 
     Args:
         then: what else belongs to a transaction in which a job pauses or ends.
     """
     with database.write() as session:
-        job = leases.guard(session, held)
+        job = leases.guard(session, held, **leases.usage_values(used))
         if job.reused_from is not None:  # done before, in a transaction whose response was lost
             return Outcome.GOES_ON
         for name, value in copied.values.items():
@@ -83,14 +86,23 @@ def store(database: Database, held: Claim, copied: Copied, *, then: Callable[[Se
 
 def disable(database: Database, held: Claim, source: Source, message: str) -> None:
     """Record that a job's epochs could not be repeated: nothing takes them over any more."""
-    told = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message}
+    line = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "job": source.job.id}
     with database.write() as session:
         leases.guard(session, held)
-        events.append(session, held.job_id, [(EventType.LOG, told | {"job": source.job.id})])
-        # What was taken over from it, or what it took over itself, has the same bits.
-        origins = {source.job.id, source.job.reused_from}
-        suspects = select(Job.id).where((Job.id.in_(origins)) | (Job.reused_from == source.job.id))
-        for job_id in session.scalars(suspects.order_by(Job.id)).all():
+        events.append(session, held.job_id, [(EventType.LOG, line)])
+        for job_id in _related(session, source.job.id):
             session.execute(update(Job).where(Job.id == job_id).values(reusable=False))
-            if job_id != held.job_id:
-                events.append(session, job_id, [(EventType.LOG, told | {"job": source.job.id})])
+            events.append(session, job_id, [(EventType.LOG, line)])
+
+
+def _related(session: Session, job_id: str) -> list[str]:
+    """The jobs that share bits with one: what they were taken over from, and what took them over, in any number of
+    steps. Sorted, so that two transactions lock them in the same order."""
+    found: set[str] = set()
+    new = {job_id}
+    while new:
+        found |= new
+        linked = select(Job.id, Job.reused_from).where(Job.id.in_(new) | Job.reused_from.in_(new))
+        new = {one for pair in session.execute(linked) for one in pair if one is not None} - found
+    existing = select(Job.id).where(Job.id.in_(found)).order_by(Job.id)
+    return list(session.scalars(existing))

@@ -118,7 +118,7 @@ class InvestigationItem(Answer):
     a: str
     b: str
     found: Annotated[Parting | None, BeforeValidator(lambda found: finite(found) or None)] = Field(
-        description="Null until the job has succeeded, or if the jobs do not part."
+        description="Null until the job has succeeded, or if the jobs do not differ."
     )
     sentence: str | None = Field(description="The result in words.")
 

@@ -1,4 +1,4 @@
-"""Train two jobs again side by side, to find the batch, the tensor and the element in which they part."""
+"""Train two jobs again side by side, to find the first batch, tensor and element in which they differ."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class NothingToReplay(ContractError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Where two trainings part."""
+    """Where two trainings first differ."""
 
     epoch: int
     batch: int | None
@@ -129,7 +129,7 @@ class _Side:
 
 
 def investigate(run: TrainingRun, load: Callable[[Job], Dataset]) -> None:
-    """Train the two jobs of an investigation until they part, and store what was found."""
+    """Train the two jobs of an investigation until they differ, and store what was found."""
     stored = run.lease.investigated()
     loaded: dict[str | None, Dataset] = {}
     sides = []
@@ -141,7 +141,7 @@ def investigate(run: TrainingRun, load: Callable[[Job], Dataset]) -> None:
     limits.limit_memory(sum(costs.peak_bytes(spec, shape_of(dataset.info)) for spec, dataset in specs))
     a, b = (_Side(run, dataset, one) for dataset, one in sides)
     found = _search(run, a, b)
-    run.lease.conclude({} if found is None else asdict(found), _sentence(found, a.job, b.job))
+    run.lease.conclude({} if found is None else asdict(found), _sentence(found, a.job, b.job), used=run.meter.total())
 
 
 def _search(run: TrainingRun, a: _Side, b: _Side) -> Found | None:
@@ -249,7 +249,7 @@ def _same(a: Array | None, b: Array | None) -> bool:
 
 def _sentence(found: Found | None, a: Job, b: Job) -> str:
     if found is None:
-        return "Both jobs were trained again and do not part."
+        return "Both jobs were trained again and do not differ."
     batch = f", batch {found.batch}" + (f" of {found.batches}" if found.batches else "") if found.batch else ""
     where = f"epoch {found.epoch}{batch}"
     what = ", ".join(found.metrics[:3])
@@ -262,4 +262,4 @@ def _sentence(found: Found | None, a: Job, b: Job) -> str:
             values = (found.a, found.b) if side == "a" else (found.b, found.a)
             what = f"{element} is {values[0]!r}, and its training gives {values[1]!r}"
         return f"Up to {where} both trainings are equal, but what {side} has stored is not what it computes: {what}."
-    return f"The jobs part in {where}: {what}."
+    return f"The jobs first differ in {where}: {what}."

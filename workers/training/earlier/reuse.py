@@ -51,7 +51,7 @@ def take_over(
         return Outcome.GOES_ON
     reach("reuse_stored")
     try:
-        outcome = run.lease.take_over(copied)
+        outcome = run.lease.take_over(copied, used=run.meter.total())
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them
     except LeaseLost:
@@ -64,6 +64,8 @@ def take_over(
 def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preprocessing: Preprocessing | None) -> bool:
     """Train one of the epochs again, from the checkpoint before it, and compare all that is known of it."""
     rows, kept = run.lease.result_of(source)
+    if source.epochs not in rows:  # it was deleted meanwhile
+        return False
     begin = max((row for row in kept if row.epoch < source.epochs), key=lambda row: row.epoch, default=None)
     try:
         differing = _differing(run, source, dataset, preprocessing, begin, rows, kept)
