@@ -72,7 +72,7 @@ def train(
 
     Returns:
         How the lease ended: ``SUCCEEDED``, ``HELD``, or something else, for the log (an investigation trains two jobs
-        without a memory limit, so its child gets no other one).
+        under one memory limit, so its child gets no other one).
     """
     meter = meter or OwnMeter(claim)
     lease = LeaseSession(database, claim, timeout_s=claim.lease_s)
@@ -155,7 +155,7 @@ def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
             logged_at = now
             run.endpoint.preparing()
             of = f" of {total / 1e6:.1f}" if total else ""
-            message = f"downloading {run.spec.dataset.name}: {received / 1e6:.1f}{of} MB"
+            message = f"downloading {job.resolved['dataset']['name']}: {received / 1e6:.1f}{of} MB"
             run.lease.log("info", "downloading", message)
 
     repository = DatasetRepository(settings, run.lease.database)
