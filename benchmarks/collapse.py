@@ -80,15 +80,15 @@ def train(data: str, cure: str, seed: int, epochs: int, work: Path) -> dict[str,
     import numpy as np
 
     from engine import DivergedError, EpochDone, GanTrainer
-    from service import datasets
+    from service.datasets import cache
     from service.pictures import grids
     from service.spec.validation import resolve
     from workers.training import build
     from workers.training.health import make_samples
 
     spec = resolve(document(data, cure, seed, epochs))
-    digits = datasets.load("mnist-10k", work, cache_root=work)
-    trainer = build.trainer(spec, datasets.load(data, work, cache_root=work))
+    digits = cache.load("mnist-10k", work, cache_root=work)
+    trainer = build.trainer(spec, cache.load(data, work, cache_root=work))
     reference = build.reference_classifier(digits)
     assert isinstance(trainer, GanTrainer)
     assert reference is not None

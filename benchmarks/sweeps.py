@@ -80,9 +80,9 @@ class Trainings:
 
     @functools.cached_property
     def _digits(self) -> Any:
-        from service import datasets
+        from service.datasets import cache
 
-        return datasets.load(DATA, self.work, cache_root=self.work)
+        return cache.load(DATA, self.work, cache_root=self.work)
 
     def _train(self, settings: Mapping[str, Any], seed: int, epochs: int) -> list[float | None]:
         from engine import DivergedError, EpochDone

@@ -29,9 +29,8 @@ from numpy.typing import NDArray
 
 from benchmarks.tables import RESULTS
 from engine import EpochDone
-from service.datasets import Dataset, DatasetInfo, Examples
-from service.datasets.cache import open_arrays
-from service.datasets.info import TableOptions
+from service.datasets.cache import Dataset, Examples, open_arrays
+from service.datasets.info import DatasetInfo, TableOptions
 from service.datasets.shapes import shape_of
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.preprocessing import Preprocessing

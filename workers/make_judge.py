@@ -15,8 +15,9 @@ from typing import Any, Final
 from engine import BatchDone, ClassifierTrainer, EpochDone, FeatureStatistics, checkpoint
 from engine.checkpoint import State
 from engine.evaluation.gan_metrics import classify
-from service import datasets
-from service.datasets import BUILT_IN, Dataset
+from service.datasets import cache
+from service.datasets.builtins import BUILT_IN
+from service.datasets.cache import Dataset
 from service.spec.validation import resolve
 from workers.training import build
 
@@ -56,7 +57,7 @@ def main() -> None:
     target = BUILT_IN["mnist"].reference_classifier
     if target is None:
         raise SystemExit("the dataset mnist has no reference classifier")
-    made = checkpoint.dumps(make(datasets.load("mnist", options.data, cache_root=options.cache)))
+    made = checkpoint.dumps(make(cache.load("mnist", options.data, cache_root=options.cache)))
     if not options.check:
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(made)

@@ -17,7 +17,7 @@ import numpy as np
 from engine import ClassifierTrainer, EpochDone, FeatureStatistics, ReferenceClassifier, checkpoint, initializers
 from engine.checkpoint import State
 from engine.evaluation.gan_metrics import classify
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from service.models import networks
 from service.spec.schema import ClassifierSpec
 from service.spec.validation import resolve, spec_hash

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.datasets import BUILT_IN
+from service.datasets.builtins import BUILT_IN
 from service.spec.schema import Spec
 from service.spec.validation import resolve, spec_hash
 

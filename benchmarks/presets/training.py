@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks.presets import independent
 from benchmarks.presets.rows import Row
 from engine import EpochDone, GanTrainer, checkpoint
-from service import datasets
-from service.datasets import Dataset
+from service.datasets import cache
+from service.datasets.cache import Dataset
 from service.pictures import grids
 from service.spec.schema import GanSpec
 from workers.training import build
@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     classifier = options.work / "independent.safetensors"
     if options.row is None:
-        digits = datasets.load("mnist", options.data, cache_root=options.work)
+        digits = cache.load("mnist", options.data, cache_root=options.work)
         checkpoint.save(classifier, independent.make(digits, _say))
         _say({"done": independent.calibrate(classifier, digits, JUDGED)})
         return
@@ -53,7 +53,7 @@ def main() -> None:
         images = np.load(row.samples(options.work), allow_pickle=False)
         _say({"done": {independent.METRIC: independent.score(independent.load(classifier), images)}})
         return
-    dataset = datasets.load(row.dataset, options.data, cache_root=options.work)
+    dataset = cache.load(row.dataset, options.data, cache_root=options.work)
     _say({"done": train(row, dataset, options.work)})
 
 

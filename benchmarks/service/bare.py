@@ -17,8 +17,8 @@ from ulid import ULID
 
 from benchmarks.service.bare_rows import Rows, job_values
 from engine import ClassifierTrainer, EpochDone, checkpoint
-from service import datasets
-from service.datasets import Dataset
+from service.datasets import cache
+from service.datasets.cache import Dataset
 from service.pictures import grids
 from service.runtime.settings import Settings
 from service.spec.schema import Spec
@@ -50,7 +50,7 @@ def _loop(spec: Spec) -> float:
 
 def _prepared(spec: Spec) -> tuple[Dataset, ClassifierTrainer]:
     root = Path(os.environ["TAPELINE_DATA"])
-    dataset = datasets.load(spec.dataset.name, root, cache_root=root / ".cache")
+    dataset = cache.load(spec.dataset.name, root, cache_root=root / ".cache")
     trainer = build.trainer(spec, dataset)
     assert isinstance(trainer, ClassifierTrainer)
     return dataset, trainer

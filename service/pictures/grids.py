@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 
 _GUTTER = 2  # pixels, between the images and around them
 _GUTTER_GREY = 52  # dark, but not as black as the background of digits, so that images have a visible frame

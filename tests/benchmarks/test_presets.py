@@ -14,7 +14,7 @@ from benchmarks.presets import independent, tables, training
 from benchmarks.presets.__main__ import Store
 from benchmarks.presets.rows import PLAN, Row, planned
 from engine import EpochDone, GanTrainer
-from service.datasets import Dataset, load
+from service.datasets.cache import Dataset, load
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from service.datasets import load
+from service.datasets.cache import load
 from service.local import LocalStack
 from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, only_with, until

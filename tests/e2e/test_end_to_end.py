@@ -18,7 +18,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from service.datasets import load
+from service.datasets.cache import load
 from service.local import LocalStack
 from service.local.broker import Broker
 from service.runtime.settings import Settings

@@ -190,7 +190,8 @@ def digests() -> dict[str, dict[str, str]]:
     import numpy as np  # here and below: only now are the kernels chosen
 
     from engine import EpochDone, GanTrainer, checkpoint
-    from service.datasets import Dataset, DatasetInfo, Examples
+    from service.datasets.cache import Dataset, Examples
+    from service.datasets.info import DatasetInfo
     from service.spec.validation import resolve
     from workers.training import build
     from workers.training.epochs import weights_digest

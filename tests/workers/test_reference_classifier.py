@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine import ReferenceClassifier, checkpoint
-from service.datasets import BUILT_IN, Dataset, load
+from service.datasets.builtins import BUILT_IN
+from service.datasets.cache import Dataset, load
 from service.spec.validation import read_resolved, resolve
 from workers import make_judge
 from workers.training import build

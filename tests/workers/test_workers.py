@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from service.access import audit_seals
 from service.access.audit_chain import verify
-from service.datasets import load
+from service.datasets.cache import load
 from service.jobs import actions, worker_registry
 from service.jobs.queries import lookup
 from service.states import Status

@@ -13,7 +13,8 @@ from engine.nn.initializers import Initializer
 from engine.nn.losses import Loss
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
-from service.datasets import BUILT_IN, Dataset, Examples
+from service.datasets.builtins import BUILT_IN
+from service.datasets.cache import Dataset, Examples
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec import schema

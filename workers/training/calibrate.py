@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import BatchDone
-from service.datasets import BUILT_IN, Dataset, Examples
+from service.datasets.builtins import BUILT_IN
+from service.datasets.cache import Dataset, Examples
 from service.spec.estimation import work
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.validation import resolve

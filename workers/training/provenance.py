@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from service.datasets import Dataset
 from service.datasets.builtins import reference_classifier_sha256
+from service.datasets.cache import Dataset
 from workers.training import code
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 import structlog
 
 from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrainer, checkpoint
-from service.datasets import Dataset, DatasetError
+from service.datasets.cache import Dataset
+from service.datasets.errors import DatasetError
 from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing

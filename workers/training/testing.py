@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import CheckpointError, ClassifierTrainer, checkpoint
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.storage.artifacts import ArtifactDamaged
 from workers.training import build

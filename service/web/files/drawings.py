@@ -11,7 +11,8 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from service import datasets
+from service.datasets.errors import DatasetError
+from service.datasets.info import DatasetInfo
 from service.datasets.repository import DatasetRepository
 from service.errors import JobNotFound
 from service.jobs import events
@@ -124,34 +125,34 @@ class Drawings:
 
         return self.kept(job.id, which, last.epoch, fmt, draw_confusion)
 
-    def preview(self, info: datasets.DatasetInfo) -> Picture:
+    def preview(self, info: DatasetInfo) -> Picture:
         """Examples of each class of a dataset whose files are available."""
         require_images(info)
         require_here(info)
         with _drawing:
             return self._preview(info)
 
-    def validation_picture(self, info: datasets.DatasetInfo, index: int) -> Picture:
+    def validation_picture(self, info: DatasetInfo, index: int) -> Picture:
         """One image of the validation split, unscaled."""
         require_images(info)
         require_here(info)
         dataset = self._repository.load(info)
         return picture(grids.image_png(dataset.validation.inputs[index]))
 
-    def _draw_preview(self, info: datasets.DatasetInfo) -> Picture:
+    def _draw_preview(self, info: DatasetInfo) -> Picture:
         return picture(grids.preview_png(self._repository.load(info), scale=2))
 
     def _is_colour(self, job: Job) -> bool:
         try:
             return len(self._repository.of_job(job).image_shape) > 2
-        except datasets.DatasetError:  # its folder was removed; datasets in colour are uploads, which cannot be removed
+        except DatasetError:  # its folder was removed; datasets in colour are uploads, which cannot be removed
             # while jobs use them
             return False
 
     def _class_names(self, job: Job) -> tuple[str, ...] | None:
         try:
             return self._repository.of_job(job).class_names
-        except datasets.DatasetError:  # it may have been removed; class numbers are shown then
+        except DatasetError:  # it may have been removed; class numbers are shown then
             return None
 
     def kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
@@ -176,7 +177,7 @@ class Drawings:
             self._artifacts.remove_job(job_id)
 
 
-def require_here(info: datasets.DatasetInfo) -> None:
+def require_here(info: DatasetInfo) -> None:
     """Require a dataset whose files are available; only workers download datasets.
 
     Raises:
@@ -188,7 +189,7 @@ def require_here(info: datasets.DatasetInfo) -> None:
         )
 
 
-def require_images(info: datasets.DatasetInfo) -> None:
+def require_images(info: DatasetInfo) -> None:
     """Require a dataset of images.
 
     Raises:

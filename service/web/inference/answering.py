@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from engine import EngineError, GradientTape, Sequential, Tensor, checkpoint, generator_for, ops
 from engine.data import one_hot
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec.schema import ClassifierSpec, Distribution, GanSpec, Spec

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import generator_for
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 
 BINS: Final = 10
 REPEATS: Final = 5

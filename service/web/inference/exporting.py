@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, overload
 
 from service.application.exports import ExportRequest
-from service.datasets import DatasetInfo
+from service.datasets.info import DatasetInfo
 from service.jobs.queries import listing
 from service.models.exports.facts import EpochFacts, JobFacts, Pictures, Sample
 from service.storage.artifacts import ArtifactStore

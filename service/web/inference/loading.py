@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from flask import current_app
 from sqlalchemy.orm import Session
 
-from service.datasets import DatasetError, DatasetInfo
+from service.datasets.errors import DatasetError
+from service.datasets.info import DatasetInfo
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
 from service.spec.schema import Kind

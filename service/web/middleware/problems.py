@@ -14,7 +14,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from service.datasets import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
+from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
 from service.datasets.importer import UploadRefused
 from service.errors import (
     ArtifactNotFound,

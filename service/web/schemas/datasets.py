@@ -7,9 +7,8 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from service.datasets import DatasetInfo, DatasetState
 from service.datasets.exploration.explorer import ExamplePage
-from service.datasets.info import PartName
+from service.datasets.info import DatasetInfo, DatasetState, PartName
 from service.pictures import grids
 from service.states import DatasetKind
 from service.web.files.upload_progress import UploadState

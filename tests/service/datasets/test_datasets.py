@@ -15,22 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.datasets import (
-    BUILT_IN,
-    IDX_NAMES,
-    BuiltIn,
-    DatasetBroken,
-    DatasetError,
-    DatasetNotFound,
-    DatasetState,
-    DatasetUnavailable,
-    catalogue,
-    content_sha256,
-    describe,
-    failures,
-    load,
-    write_idx,
-)
+from service.datasets import failures
+from service.datasets.builtins import BUILT_IN, BuiltIn
+from service.datasets.cache import load
+from service.datasets.catalogue import catalogue, describe
+from service.datasets.errors import DatasetBroken, DatasetError, DatasetNotFound, DatasetUnavailable
+from service.datasets.formats.idx import write_idx
+from service.datasets.info import IDX_NAMES, DatasetState, content_sha256
 
 TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS = IDX_NAMES
 

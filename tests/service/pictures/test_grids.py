@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.datasets import load
+from service.datasets.cache import load
 from service.pictures import films, grids
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (64, 28, 28)).astype(np.uint8)

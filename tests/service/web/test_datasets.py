@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
-from service.datasets import content_sha256
 from service.datasets.formats.idx import idx_header
+from service.datasets.info import content_sha256
 from service.jobs import uploads
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp, PlayedWorker

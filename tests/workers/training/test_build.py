@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 import engine
-from service.datasets import Dataset, load
+from service.datasets.cache import Dataset, load
 from service.datasets.shapes import shape_of
 from service.models import networks
 from service.spec.estimation import layer_shapes

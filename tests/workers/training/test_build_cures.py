@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import engine
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve
 from tests.workers.training.test_build import digits  # noqa: F401 - a fixture
 from workers.training import build

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 import engine
-from service.datasets import BUILT_IN, Dataset, Examples
+from service.datasets.builtins import BUILT_IN
+from service.datasets.cache import Dataset, Examples
 from service.models import networks
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import GanSpec, Kind, Spec

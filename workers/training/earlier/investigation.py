@@ -12,7 +12,7 @@ import numpy as np
 
 from engine import BatchDone, ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.autograd.graph import Array
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import ContractError

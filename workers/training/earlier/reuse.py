@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from engine import BatchDone, CheckpointError, EngineError, EpochDone, GanTrainer, checkpoint
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost
 from service.jobs import commits

@@ -9,7 +9,7 @@ import numpy as np
 from flask import Blueprint, Response
 from numpy.typing import NDArray
 
-from service.datasets import DatasetInfo
+from service.datasets.info import DatasetInfo
 from service.datasets.tables.rows import named_row
 from service.pictures import grids
 from service.spec.schema import Kind

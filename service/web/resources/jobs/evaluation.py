@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from flask import Blueprint
 
-from service.datasets import DatasetInfo
+from service.datasets.info import DatasetInfo
 from service.spec.schema import Kind
 from service.states import DatasetKind
 from service.storage.tables import Artifact, Job

@@ -25,9 +25,9 @@ from service.application.inference_requests import (
     GenerateRequest,
     PredictRequest,
 )
-from service.datasets import DatasetInfo
 from service.datasets.formats.decoding import UnreadableImage
 from service.datasets.image_sandbox import decode_in_sandbox
+from service.datasets.info import DatasetInfo
 from service.datasets.tables.rows import read_rows
 from service.errors import Fault, SpecError
 from service.pictures import films, grids, reading

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from flask import Blueprint, Response
 
-from service.datasets import DatasetError, DatasetInfo
-from service.datasets.info import PartName
+from service.datasets.errors import DatasetError
+from service.datasets.info import DatasetInfo, PartName
 from service.jobs.queries.listing import JobFilter
 from service.states import DatasetKind
 from service.web.answers import as_page, own_address

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from service.datasets import BUILT_IN
+from service.datasets.builtins import BUILT_IN
 from service.jobs import events
 from service.jobs.events import EventType, Wanted
 from service.jobs.queries import files, folds, lineage, lookup

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.datasets import DatasetError
+from service.datasets.errors import DatasetError
 from service.datasets.tables.values import written
 from service.storage.tables import Artifact, Job
 from service.web.inference.loading import class_names, dataset_of, is_table

@@ -7,7 +7,8 @@ from typing import Final
 
 from flask import Blueprint
 
-from service.datasets import DatasetError, DatasetInfo
+from service.datasets.errors import DatasetError
+from service.datasets.info import DatasetInfo
 from service.states import DatasetKind
 from service.web.endpoints import endpoint
 from service.web.files.drawings import require_here

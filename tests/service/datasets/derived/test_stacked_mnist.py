@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.datasets import BUILT_IN, Dataset, load
+from service.datasets.builtins import BUILT_IN
+from service.datasets.cache import Dataset, load
 
 
 @pytest.fixture(scope="module")

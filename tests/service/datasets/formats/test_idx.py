@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from service.datasets import DatasetBroken, read_idx, write_idx
+from service.datasets.errors import DatasetBroken
+from service.datasets.formats.idx import read_idx, write_idx
 
 small_arrays = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=6))
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from engine import checkpoint
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from service.runtime.settings import Auth
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.web.inference import loading

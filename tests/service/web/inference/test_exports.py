@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind
 from service.web.services import EXTENSION, Services

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flask.testing import FlaskClient
 
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from tests.service.web.inference.networks import CLASSIFIERS, ask, png, pointers
 
 

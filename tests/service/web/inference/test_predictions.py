@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from service.datasets import Dataset
+from service.datasets.cache import Dataset
 from tests.service.web.inference.networks import CLASSIFIERS, ask, png, unpack
 
 
