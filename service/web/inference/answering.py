@@ -210,8 +210,9 @@ class Inference:
         return self.predict(model, dataset.validation.inputs, dataset.info.columns or None)
 
     def _load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
-        state = checkpoint.loads(self._artifacts.read(row.path, row.sha256))
+        content = self._artifacts.read(row.path, row.sha256)
         try:
+            state = checkpoint.loads(content)
             spec = read_resolved(state.spec)
             preprocessing = _preprocessing(state.state)
             image_shape = (1, preprocessing.width) if preprocessing is not None else image_shape

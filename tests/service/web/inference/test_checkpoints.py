@@ -65,6 +65,8 @@ def test_a_damaged_checkpoint_is_reported(
     (path,) = (worker.artifacts.root / job_id / "checkpoint").glob("000002-*")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert ask(client, job_id, "predict", 500, images=[image], checkpoint=2)["code"] == "artifact_damaged"
+    worker.epoch(3, checkpoint=b"as it was written, but no safetensors file", best=False)
+    assert ask(client, job_id, "predict", 500, images=[image], checkpoint=3)["code"] == "artifact_damaged"
 
 
 def test_a_network_that_overflows_gives_no_invalid_json(
