@@ -12,7 +12,7 @@ const GROUPS = [
   ["GAN losses", /^[gd]_loss$/, true],
   ["discriminator outputs", /^d_(real|fake)$/, true],
   ["Fréchet distance", /^frechet_distance$/, true],
-  ["samples by the reference classifier", /^(mode_coverage|class_entropy|min_class_share|confidence|sample_diversity)$/, true],
+  ["quality of the samples", /^(mode_coverage|class_entropy|min_class_share|confidence|sample_diversity)$/, true],
   ["balanced accuracy, F1, ROC AUC", /^val_(balanced_accuracy|macro_f1|roc_auc)$/, false],
   ["log loss", /^val_log_loss$/, false],
   ["learning rate", /learning_rate$/, false],
