@@ -46,9 +46,9 @@ def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> 
 
 def _weights(model: TrainedModel) -> dict[str, Any]:
     return {
-        f"{placed.name}.{name}": np.asarray(array, order="C")
-        for placed in model.all_layers
-        for name, array in placed.tensors.items()
+        f"{trained.name}.{name}": np.asarray(array, order="C")
+        for trained in model.all_layers
+        for name, array in trained.tensors.items()
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
-from service.models.exports.trained import GELU_CUBIC, GELU_SCALE, Activated, PlacedLayer, TrainedModel, zeros_around
+from service.models.exports.trained import GELU_CUBIC, GELU_SCALE, Activated, TrainedLayer, TrainedModel, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation
 
@@ -61,7 +61,7 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
     Args:
         weights: the name of the safetensors file.
     """
-    kinds = {type(placed.layer) for placed in model.all_layers}
+    kinds = {type(trained.layer) for trained in model.all_layers}
     lines = ["import json", "from pathlib import Path", ""] if model.is_table else []
     lines += ["import numpy as np", "from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
     lines += (
@@ -92,8 +92,8 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         body.set(
             f"images.reshape(-1, {sides}) * {dtype}({high - low!r} / 255)" + (f" + {dtype}({low!r})" if low else "")
         )
-    for placed in model.layers:
-        _add(body, placed)
+    for trained in model.layers:
+        _add(body, trained)
     if model.generates:
         body.finish(f"return np.clip((x - {low!r}) * {255 / (high - low)!r}, 0, 255).reshape(-1, {shape})")
     else:
@@ -155,19 +155,19 @@ class _Body:
         self._value = ""
 
 
-def _add(body: _Body, placed: PlacedLayer) -> None:
-    layer, name, before = placed.layer, placed.name, placed.before
+def _add(body: _Body, trained: TrainedLayer) -> None:
+    layer, name, before = trained.layer, trained.name, trained.before
     match layer:
         case schema.Dense():
             body.set(f'x @ w["{name}.weight"] + w["{name}.bias"]')
             _activate(body, layer)
         case schema.Conv2D():
-            top, left, bottom, right = zeros_around(layer, before, placed.after)
+            top, left, bottom, right = zeros_around(layer, before, trained.after)
             body.set(f'conv(x, "{name}", {layer.stride}, ({top}, {bottom}), ({left}, {right}))')
             _activate(body, layer)
         case schema.Conv2DTranspose():
-            top, left, _, _ = zeros_around(layer, before, placed.after)
-            rows, columns, _ = placed.after
+            top, left, _, _ = zeros_around(layer, before, trained.after)
+            rows, columns, _ = trained.after
             cut = f"({top}, {top + rows}), ({left}, {left + columns})"
             body.set(f'conv_transpose(x, "{name}", {layer.stride}, {cut})')
             _activate(body, layer)
@@ -178,17 +178,17 @@ def _add(body: _Body, placed: PlacedLayer) -> None:
             body.wrap("layer_norm(", f', "{name}", {layer.epsilon!r})')
             _activate(body, layer)
         case schema.Residual():
-            kept = f"before_{placed.place[0]}"
+            kept = f"before_{trained.place[0]}"
             body.keep(kept)
-            for inner in placed.inner:
+            for inner in trained.inner:
                 _add(body, inner)
             body.add(kept)
             _activate(body, layer)
         case schema.MaxPool2D():
-            rows, columns, channels = placed.after
+            rows, columns, channels = trained.after
             body.chain(f".reshape(-1, {rows}, {layer.size}, {columns}, {layer.size}, {channels}).max((2, 4))")
         case schema.AvgPool2D():
-            rows, columns, channels = placed.after
+            rows, columns, channels = trained.after
             body.chain(f".reshape(-1, {rows}, {layer.size}, {columns}, {layer.size}, {channels}).mean((2, 4))")
         case schema.GlobalAvgPool2D():
             body.chain(".mean((1, 2))")

@@ -24,8 +24,8 @@ from service.models.exports.trained import (
     GELU_SCALE,
     Activated,
     Array,
-    PlacedLayer,
     Size,
+    TrainedLayer,
     TrainedModel,
     rows_left,
     zeros_around,
@@ -132,8 +132,8 @@ def _network(graph: Graph, x: str, model: TrainedModel) -> str:
     """Add all layers; returns the name of the output, (N, outputs)."""
     if len(model.input_size) == 3:
         x = graph.transposed(x, _TO_ONNX)
-    for placed in model.layers:
-        x = _layer(graph, x, placed)
+    for trained in model.layers:
+        x = _layer(graph, x, trained)
     return _flat(graph, x, model.layers[-1].after)
 
 
@@ -141,28 +141,28 @@ def _flat(graph: Graph, x: str, size: Size) -> str:
     return graph.shaped(graph.transposed(x, _TO_ENGINE), (math.prod(size),)) if len(size) == 3 else x
 
 
-def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
-    layer = placed.layer
+def _layer(graph: Graph, x: str, trained: TrainedLayer) -> str:
+    layer = trained.layer
     match layer:
         case schema.Dense():
-            y = graph.add("Gemm", x, *_weights(graph, placed, ("weight", "bias")))
+            y = graph.add("Gemm", x, *_weights(graph, trained, ("weight", "bias")))
             return _activated(graph, y, layer)
         case schema.Conv2D():
-            y = _convolution(graph, placed, layer, x, "Conv", (3, 2, 0, 1))
+            y = _convolution(graph, trained, layer, x, "Conv", (3, 2, 0, 1))
             return _activated(graph, y, layer)
         case schema.Conv2DTranspose():
             more = {"output_padding": [rows_left(layer)] * 2}
-            y = _convolution(graph, placed, layer, x, "ConvTranspose", (2, 3, 0, 1), **more)
+            y = _convolution(graph, trained, layer, x, "ConvTranspose", (2, 3, 0, 1), **more)
             return _activated(graph, y, layer)
         case schema.LayerNorm():
-            return _activated(graph, _layer_norm(graph, x, placed, layer), layer)
+            return _activated(graph, _layer_norm(graph, x, trained, layer), layer)
         case schema.Residual():
             y = x
-            for inner in placed.inner:
+            for inner in trained.inner:
                 y = _layer(graph, y, inner)
             return _activated(graph, graph.add("Add", x, y), layer)
         case schema.BatchNorm():
-            names = _weights(graph, placed, ("scale", "shift", "running_mean", "running_variance"))
+            names = _weights(graph, trained, ("scale", "shift", "running_mean", "running_variance"))
             return _activated(graph, graph.add("BatchNormalization", x, *names, epsilon=layer.epsilon), layer)
         case schema.MaxPool2D():
             return graph.add("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
@@ -171,14 +171,14 @@ def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
         case schema.GlobalAvgPool2D():
             return graph.add("ReduceMean", x, axes=[2, 3], keepdims=0)
         case schema.Upsample2D():
-            scales = graph.constant(f"{placed.name}.scales", [1, 1, layer.size, layer.size])
+            scales = graph.constant(f"{trained.name}.scales", [1, 1, layer.size, layer.size])
             nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
             return graph.add("Resize", x, "", scales, **nearest)
         case schema.Flatten():
-            return _flat(graph, x, placed.before)
+            return _flat(graph, x, trained.before)
         case schema.Reshape():
-            x = _flat(graph, x, placed.before)
-            return graph.transposed(graph.shaped(x, placed.after), _TO_ONNX)
+            x = _flat(graph, x, trained.before)
+            return graph.transposed(graph.shaped(x, trained.after), _TO_ONNX)
         case schema.Dropout():
             return x
         case _:
@@ -187,7 +187,7 @@ def _layer(graph: Graph, x: str, placed: PlacedLayer) -> str:
 
 def _convolution(
     graph: Graph,
-    placed: PlacedLayer,
+    trained: TrainedLayer,
     layer: schema.Conv2D | schema.Conv2DTranspose,
     x: str,
     operator: str,
@@ -195,35 +195,35 @@ def _convolution(
     **more: Any,
 ) -> str:
     """A convolution whose kernel has its axes in ONNX's order."""
-    tensors = {"weight": placed.tensors["weight"].transpose(axes), "bias": placed.tensors["bias"]}
+    tensors = {"weight": trained.tensors["weight"].transpose(axes), "bias": trained.tensors["bias"]}
     return graph.add(
         operator,
         x,
-        *_weights(graph, placed, ("weight", "bias"), tensors),
+        *_weights(graph, trained, ("weight", "bias"), tensors),
         kernel_shape=[layer.kernel] * 2,
         strides=[layer.stride] * 2,
-        pads=zeros_around(layer, placed.before, placed.after),
+        pads=zeros_around(layer, trained.before, trained.after),
         **more,
     )
 
 
 def _weights(
-    graph: Graph, placed: PlacedLayer, names: Sequence[str], tensors: Mapping[str, Array] | None = None
+    graph: Graph, trained: TrainedLayer, names: Sequence[str], tensors: Mapping[str, Array] | None = None
 ) -> list[str]:
-    given = placed.tensors if tensors is None else tensors
-    return [graph.constant(f"{placed.name}.{name}", given[name]) for name in names]
+    given = trained.tensors if tensors is None else tensors
+    return [graph.constant(f"{trained.name}.{name}", given[name]) for name in names]
 
 
-def _layer_norm(graph: Graph, x: str, placed: PlacedLayer, layer: schema.LayerNorm) -> str:
+def _layer_norm(graph: Graph, x: str, trained: TrainedLayer, layer: schema.LayerNorm) -> str:
     """By its parts: the operator of that name has no scale for each channel of an image."""
-    count = len(placed.before)
+    count = len(trained.before)
     axes = list(range(1, count + 1))
     channels = (-1,) if count == 1 else (-1, 1, 1)
-    shaped = {name: tensor.reshape(channels) for name, tensor in placed.tensors.items()}
-    scale, shift = _weights(graph, placed, ("scale", "shift"), shaped)
+    shaped = {name: tensor.reshape(channels) for name, tensor in trained.tensors.items()}
+    scale, shift = _weights(graph, trained, ("scale", "shift"), shaped)
     centred = graph.add("Sub", x, graph.add("ReduceMean", x, axes=axes))
     variance = graph.add("ReduceMean", graph.add("Mul", centred, centred), axes=axes)
-    epsilon = graph.constant(f"{placed.name}.epsilon", layer.epsilon)
+    epsilon = graph.constant(f"{trained.name}.epsilon", layer.epsilon)
     deviation = graph.add("Sqrt", graph.add("Add", variance, epsilon))
     return graph.add("Add", graph.add("Mul", graph.add("Div", centred, deviation), scale), shift)
 

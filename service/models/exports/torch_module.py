@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from service.models.exports.facts import JobFacts
 from service.models.exports.torch_templates import CLASSIFIER, CONDITIONAL_GENERATOR, GENERATOR, READER, TABLE
-from service.models.exports.trained import Activated, Array, PlacedLayer, Size, TrainedModel, rows_left, zeros_around
+from service.models.exports.trained import Activated, Array, Size, TrainedLayer, TrainedModel, rows_left, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation, Padding
 
@@ -39,9 +39,9 @@ def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
 def weights(model: TrainedModel) -> dict[str, Array]:
     """The weights with torch's names and memory layout."""
     found: dict[str, Array] = {}
-    for placed in model.all_layers:
-        prefix, tensors = f"{_attribute(placed)}.", placed.tensors
-        match placed.layer:
+    for trained in model.all_layers:
+        prefix, tensors = f"{_attribute(trained)}.", trained.tensors
+        match trained.layer:
             case schema.Dense():
                 found |= {prefix + "weight": tensors["weight"].T, prefix + "bias": tensors["bias"]}
             case schema.Conv2D():
@@ -62,8 +62,8 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
     """The text of ``model.py``. Names given by users appear in it only as string literals."""
     modules: list[str] = []
     steps: list[str] = []
-    for placed in model.layers:
-        steps += _forward(placed, modules)
+    for trained in model.layers:
+        steps += _forward(trained, modules)
     template = TABLE if model.is_table else CLASSIFIER
     if model.generates:
         template = CONDITIONAL_GENERATOR if model.classes else GENERATOR
@@ -131,50 +131,50 @@ def _flat(x: str, size: Size) -> list[str]:
     return [f"x = {x}.permute(0, 2, 3, 1).flatten(1)"] if len(size) == 3 else []
 
 
-def _attribute(placed: PlacedLayer) -> str:
-    return "layer" + "_".join(map(str, placed.place))
+def _attribute(trained: TrainedLayer) -> str:
+    return "layer" + "_".join(map(str, trained.place))
 
 
-def _forward(placed: PlacedLayer, modules: list[str]) -> list[str]:
+def _forward(trained: TrainedLayer, modules: list[str]) -> list[str]:
     """The lines of ``forward`` for a layer. Its modules are appended to ``modules``."""
-    if isinstance(placed.layer, schema.Residual):
-        kept = f"before{'_'.join(map(str, placed.place))}"
-        inner = [line for layer in placed.inner for line in _forward(layer, modules)]
-        return [f"{kept} = x", *inner, f"x = {_activated(placed.layer, f'{kept} + x')}"]
-    module, lines = _layer(placed, placed.layer)
+    if isinstance(trained.layer, schema.Residual):
+        kept = f"before{'_'.join(map(str, trained.place))}"
+        inner = [line for layer in trained.inner for line in _forward(layer, modules)]
+        return [f"{kept} = x", *inner, f"x = {_activated(trained.layer, f'{kept} + x')}"]
+    module, lines = _layer(trained, trained.layer)
     if module is not None:
-        modules.append(f"self.{_attribute(placed)} = {module}")
+        modules.append(f"self.{_attribute(trained)} = {module}")
     return lines
 
 
-def _layer(placed: PlacedLayer, layer: schema.InnerLayer) -> tuple[str | None, list[str]]:
+def _layer(trained: TrainedLayer, layer: schema.InnerLayer) -> tuple[str | None, list[str]]:
     """The module of a layer, if it has one, and its lines of ``forward``."""
-    call = f"self.{_attribute(placed)}"
+    call = f"self.{_attribute(trained)}"
     match layer:
         case schema.Dense():
-            module = f"nn.Linear({math.prod(placed.before)}, {layer.units})"
+            module = f"nn.Linear({math.prod(trained.before)}, {layer.units})"
             return module, [f"x = {_activated(layer, f'{call}(x)')}"]
         case schema.Conv2D():
-            module = f"nn.Conv2d({placed.before[2]}, {layer.filters}, {layer.kernel}, stride={layer.stride})"
-            top, left, bottom, right = zeros_around(layer, placed.before, placed.after)
+            module = f"nn.Conv2d({trained.before[2]}, {layer.filters}, {layer.kernel}, stride={layer.stride})"
+            top, left, bottom, right = zeros_around(layer, trained.before, trained.after)
             around = f"F.pad(x, ({left}, {right}, {top}, {bottom}))" if top or left or bottom or right else "x"
             return module, [f"x = {_activated(layer, f'{call}({around})')}"]
         case schema.Conv2DTranspose():
             sides = f"stride={layer.stride}, output_padding={rows_left(layer)}"
-            module = f"nn.ConvTranspose2d({placed.before[2]}, {layer.filters}, {layer.kernel}, {sides})"
-            top, left, _, _ = zeros_around(layer, placed.before, placed.after)
-            rows, columns, _ = placed.after
+            module = f"nn.ConvTranspose2d({trained.before[2]}, {layer.filters}, {layer.kernel}, {sides})"
+            top, left, _, _ = zeros_around(layer, trained.before, trained.after)
+            rows, columns, _ = trained.after
             cut = f"[:, :, {top}:{top + rows}, {left}:{left + columns}]" if layer.padding is Padding.SAME else ""
             return module, [f"x = {_activated(layer, f'{call}(x){cut}')}"]
         case schema.LayerNorm():
-            size = placed.before[-1]
-            kind = f"nn.GroupNorm(1, {size}" if len(placed.before) == 3 else f"nn.LayerNorm({size}"
+            size = trained.before[-1]
+            kind = f"nn.GroupNorm(1, {size}" if len(trained.before) == 3 else f"nn.LayerNorm({size}"
             return f"{kind}, eps={layer.epsilon!r})", [f"x = {_activated(layer, f'{call}(x)')}"]
         case schema.BatchNorm():
-            images = len(placed.before) == 3
+            images = len(trained.before) == 3
             kind = "BatchNorm2d" if images else "BatchNorm1d"
             momentum = round(1 - layer.momentum, 12)
-            module = f"nn.{kind}({placed.before[-1]}, eps={layer.epsilon!r}, momentum={momentum!r})"
+            module = f"nn.{kind}({trained.before[-1]}, eps={layer.epsilon!r}, momentum={momentum!r})"
             return module, [f"x = {_activated(layer, f'{call}(x)')}"]
         case schema.MaxPool2D():
             return None, [f"x = F.max_pool2d(x, {layer.size})"]
@@ -185,11 +185,11 @@ def _layer(placed: PlacedLayer, layer: schema.InnerLayer) -> tuple[str | None, l
         case schema.Upsample2D():
             return None, [f'x = F.interpolate(x, scale_factor={layer.size}, mode="nearest")']
         case schema.Flatten():
-            return None, _flat("x", placed.before)
+            return None, _flat("x", trained.before)
         case schema.Reshape():
             rows, columns, channels = layer.shape
             shaped = f"x.reshape(-1, {rows}, {columns}, {channels})"
-            return None, [*_flat("x", placed.before), _to_torch(shaped)]
+            return None, [*_flat("x", trained.before), _to_torch(shaped)]
         case schema.Dropout():
             return f"nn.Dropout({layer.rate!r})", [f"x = {call}(x)"]
         case _:

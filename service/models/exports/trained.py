@@ -37,7 +37,7 @@ GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedLayer:
+class TrainedLayer:
     """A layer of the spec, with the sizes of its input and output and its weights by name.
 
     Attributes:
@@ -76,7 +76,7 @@ class TrainedModel:
 
     spec: Spec
     input_size: Size
-    layers: Sequence[PlacedLayer]
+    layers: Sequence[TrainedLayer]
     image_shape: Size
     class_names: Sequence[str]
     columns: Sequence[Mapping[str, Any]] = ()
@@ -92,8 +92,8 @@ class TrainedModel:
         columns: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """Build from a network that has the weights of a checkpoint."""
-        placed = _placed(layers_of(spec), network.layers, network.input_shape)
-        return cls(spec, network.input_shape, placed, tuple(image_shape), tuple(class_names), columns)
+        trained = _placed(layers_of(spec), network.layers, network.input_shape)
+        return cls(spec, network.input_shape, trained, tuple(image_shape), tuple(class_names), columns)
 
     @property
     def generates(self) -> bool:
@@ -114,12 +114,12 @@ class TrainedModel:
     @property
     def parameters(self) -> int:
         """Number of trained values, including running statistics."""
-        return sum(array.size for placed in self.all_layers for array in placed.tensors.values())
+        return sum(array.size for trained in self.all_layers for array in trained.tensors.values())
 
     @property
-    def all_layers(self) -> Sequence[PlacedLayer]:
+    def all_layers(self) -> Sequence[TrainedLayer]:
         """The layers, and those inside of layers."""
-        return [layer for placed in self.layers for layer in placed.all()]
+        return [layer for trained in self.layers for layer in trained.all()]
 
     @property
     def classes(self) -> int:
@@ -134,17 +134,17 @@ class TrainedModel:
 
 def _placed(
     layers: Sequence[Layer], made: Sequence[NetworkLayer], size: Size, around: tuple[int, ...] = ()
-) -> list[PlacedLayer]:
+) -> list[TrainedLayer]:
     """Layers one after the other, the first for inputs of this size."""
     found = []
     for number, (layer, network) in enumerate(zip(layers, made, strict=True)):
         place, after = (*around, number), network.output_shape(size)
         if isinstance(layer, Residual) and isinstance(network, engine.Residual):
-            placed = PlacedLayer(place, layer, size, after, {}, _placed(layer.layers, network.layers, size, place))
+            trained = TrainedLayer(place, layer, size, after, {}, _placed(layer.layers, network.layers, size, place))
         else:
             tensors = {name: np.asarray(tensor) for name, tensor in (network.parameters | network.buffers).items()}
-            placed = PlacedLayer(place, layer, size, after, tensors)
-        found.append(placed)
+            trained = TrainedLayer(place, layer, size, after, tensors)
+        found.append(trained)
         size = after
     return found
 
