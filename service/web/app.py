@@ -25,7 +25,7 @@ from service.web.files import uploads
 from service.web.files.drawings import Drawings
 from service.web.files.upload_progress import ProgressBoard
 from service.web.inference import exporting
-from service.web.middleware import browsers, guard, headers, problems, request_log
+from service.web.middleware import access_checks, browsers, headers, problems, request_log
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
@@ -155,7 +155,7 @@ def create_app(settings: Settings) -> Flask:
     )
     request_log.register(app)  # first, so that refused requests have an id, too
     metrics.register(app)
-    guard.register(app, settings)
+    access_checks.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
     browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type

@@ -14,7 +14,7 @@ from flask import Flask, Response, current_app, render_template, request
 from service.web.answers import prefers_html, see_other
 from service.web.endpoints import query_for
 from service.web.middleware import problem_kinds
-from service.web.middleware.guard import SAFE
+from service.web.middleware.access_checks import SAFE
 from service.web.openapi.operations import Operation, operation_of
 
 _JSON: Final = "application/json"
@@ -23,7 +23,7 @@ _HTML: Final = "text/html"
 
 
 def register(app: Flask) -> None:
-    """Answer browsers with pages. Register this after the guard, which checks access first."""
+    """Answer browsers with pages. Register this after the access checks."""
 
     @app.before_request
     def show_page() -> Response | None:

@@ -22,7 +22,7 @@ from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generato
 from service.sweeps.schema import SweepSpec
 from service.web.files.uploads import UploadForm
 from service.web.middleware import problem_kinds
-from service.web.middleware.guard import COOKIE
+from service.web.middleware.access_checks import COOKIE
 from service.web.openapi import examples
 from service.web.openapi.operations import PUBLIC, Operation, operation_of
 from service.web.schemas import queries

@@ -10,7 +10,7 @@ from flask import Response
 
 from service.jobs.queries import lookup
 from service.web.answers import tagged_json
-from service.web.middleware.guard import refused, still_open
+from service.web.middleware.access_checks import refused, still_open
 from service.web.schemas.jobs import job_detail
 from service.web.services import owner, services
 from service.web.streaming.client import Permission

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from flask import Response, request
 
 from service.web.metrics import STREAMS
-from service.web.middleware.guard import still_open
+from service.web.middleware.access_checks import still_open
 from service.web.middleware.problems import Problem
 from service.web.services import owner, services
 from service.web.streaming.client import Permission, StreamClient

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from service.access.keys import of_settings
 from service.runtime.settings import Auth
-from service.web.middleware.guard import is_known_host
+from service.web.middleware.access_checks import is_known_host
 
 Submit = Callable[..., str]
 

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from service.access import keys
 from service.access.keys import Scope
 from service.runtime.settings import Auth
-from service.web.middleware.guard import COOKIE
+from service.web.middleware.access_checks import COOKIE
 from service.web.middleware.quotas import SIGN_INS
 from service.web.services import EXTENSION, Services
 

@@ -10,7 +10,7 @@ from service.application import differences
 from service.jobs.changes import Investigation
 from service.web import requests
 from service.web.endpoints import endpoint
-from service.web.middleware.guard import actor
+from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import Problem
 from service.web.resources.jobs.jobs import submitted_job
 from service.web.schemas.experiments.differences import DifferenceQuery, DifferencesAnswer

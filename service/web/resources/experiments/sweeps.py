@@ -18,7 +18,7 @@ from service.web import requests
 from service.web.answers import as_json, next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
-from service.web.middleware.guard import actor
+from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import invalid_parameter
 from service.web.schemas.experiments.sweeps import (
     CurveQuery,

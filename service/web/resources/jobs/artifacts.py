@@ -12,7 +12,7 @@ from service.storage.tables import Artifact
 from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
-from service.web.middleware.guard import actor
+from service.web.middleware.access_checks import actor
 from service.web.resources.pages import job_pages
 from service.web.schemas.files import ArtifactList, artifact_list
 from service.web.schemas.queries import FilesQuery

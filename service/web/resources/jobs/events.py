@@ -15,7 +15,7 @@ from service.states import TERMINAL
 from service.web import requests
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
-from service.web.middleware.guard import actor
+from service.web.middleware.access_checks import actor
 from service.web.resources.pages import job_pages
 from service.web.schemas.epochs import EventList, event_document, event_list
 from service.web.schemas.jobs import job_detail

@@ -16,7 +16,7 @@ from service.storage.tables import Artifact
 from service.web.endpoints import endpoint
 from service.web.files import downloads
 from service.web.inference import loading
-from service.web.middleware.guard import actor
+from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import Problem
 from service.web.schemas.queries import ExportQuery
 from service.web.services import owner, services

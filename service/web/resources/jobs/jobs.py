@@ -14,7 +14,7 @@ from service.web import requests
 from service.web.answers import as_json, tag_of, tagged_json
 from service.web.endpoints import Result, endpoint
 from service.web.middleware import problems
-from service.web.middleware.guard import actor
+from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import Problem
 from service.web.schemas.jobs import DryRun, JobDetail, SubmittedJob, job_detail, network_item
 from service.web.schemas.queries import SubmitQuery

@@ -13,7 +13,7 @@ from service.web.endpoints import Result, endpoint
 from service.web.files import downloads, uploads
 from service.web.files.upload_progress import ProgressNotes
 from service.web.files.uploads import UploadForm
-from service.web.middleware.guard import actor
+from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import Problem
 from service.web.resources.service import dataset_content
 from service.web.schemas.datasets import DatasetDetail, DatasetList, UploadItem, dataset_item

@@ -13,7 +13,7 @@ from service.jobs.changes import KeyRequest, KeyRotation
 from service.storage.database import now_ms
 from service.storage.tables import ApiKey
 from service.web.endpoints import Result, endpoint
-from service.web.middleware.guard import actor
+from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import Problem
 from service.web.schemas.access import KeyItem, KeyList, NewKey, RotatedKey, key_item
 from service.web.services import services

@@ -11,7 +11,7 @@ from service.access.keys import Identity
 from service.jobs.changes import SignIn
 from service.web.answers import as_json, as_page
 from service.web.endpoints import endpoint
-from service.web.middleware.guard import COOKIE, checked_key, identity, named_actor
+from service.web.middleware.access_checks import COOKIE, checked_key, identity, named_actor
 from service.web.middleware.problems import Problem
 from service.web.openapi.operations import PUBLIC
 from service.web.schemas.access import SessionItem, session_item
@@ -94,5 +94,5 @@ def _identify(key: str) -> Identity:
 
 
 def _is_behind_tls() -> bool:
-    # If a proxy terminates TLS, only the Origin header shows it; the guard has compared it with the host name.
+    # If a proxy terminates TLS, only the Origin header shows it; the access checks have compared it with the host name.
     return request.is_secure or request.headers.get("Origin", "").startswith("https://")

@@ -9,7 +9,7 @@ from flask import Blueprint
 from service.access import usage
 from service.access.usage import Usage
 from service.web.endpoints import endpoint
-from service.web.middleware.guard import sees_all
+from service.web.middleware.access_checks import sees_all
 from service.web.schemas.access import UsageItem, UsageList, usage_item
 from service.web.services import owner, services
 

@@ -9,7 +9,7 @@ from flask import Blueprint
 from service.jobs import worker_registry
 from service.jobs.queries import queue
 from service.web.endpoints import endpoint
-from service.web.middleware.guard import sees_all
+from service.web.middleware.access_checks import sees_all
 from service.web.schemas.queries import QueueQuery
 from service.web.schemas.service import QueueList, WorkerList, queue_list, worker_item
 from service.web.services import owner, services
