@@ -11,7 +11,7 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from service.errors import ContractError
 from service.runtime.failpoints import reach
+from service.storage.beneath import open_beneath
 from service.storage.fsync import fsync_folder
 
 
@@ -79,27 +80,6 @@ def _unreadable(path: str, error: OSError) -> ArtifactDamaged:
     return kind(path, error.strerror or str(error))
 
 
-def _open_beneath(root: Path, path: str) -> int:
-    """Open a regular file, folder by folder, without following symbolic links: none can lead out of ``root``."""
-    *folders, name = path.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in (*folders, name)):
-        raise OSError(errno.ENOENT, "not a path that this store assigned")
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for folder in folders:
-            child = os.open(folder, flags | os.O_DIRECTORY, dir_fd=parent)
-            os.close(parent)
-            parent = child
-        file = os.open(name, flags | os.O_NONBLOCK, dir_fd=parent)  # opening a pipe would wait for a writer
-    finally:
-        os.close(parent)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError(errno.EISDIR, "not a regular file")
-    return file
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
     """A file that is durably on disk, but has no row yet."""
@@ -131,6 +111,18 @@ class Stored:
         return self.path.split("/")[1:2] == [_DERIVED] and not self.path.endswith(_UNFINISHED)
 
 
+def _named(job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes) -> StoredFile:
+    digest, suffix = hashlib.sha256(data).hexdigest(), SUFFIXES[kind]
+    return StoredFile(
+        kind=kind,
+        epoch=epoch,
+        path=f"{job_id}/{kind}/{epoch:06d}-{lease}-{digest[:16]}.{suffix}",
+        name=f"{kind}-{epoch:04d}.{suffix}",
+        size_bytes=len(data),
+        sha256=digest,
+    )
+
+
 class ArtifactStore(ABC):
     """Interface of a store for the files of jobs. Subclasses implement the six abstract methods.
 
@@ -144,6 +136,15 @@ class ArtifactStore(ABC):
         Raises:
             OSError: it could not be stored; nothing is left behind.
         """
+
+    def put_all(self, contents: Mapping[str, bytes]) -> None:
+        """Store several files, each as ``put`` does; a store that can waits for the disk once for all of them.
+
+        Raises:
+            OSError: one could not be stored. No unfinished file is left behind, but finished ones may be.
+        """
+        for path, data in contents.items():
+            self.put(path, data)
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
@@ -175,17 +176,15 @@ class ArtifactStore(ABC):
         The name contains the lease and a hash of the content, so a worker that lost its lease cannot overwrite the
         files of its successor.
         """
-        digest, suffix = hashlib.sha256(data).hexdigest(), SUFFIXES[kind]
-        path = f"{job_id}/{kind}/{epoch:06d}-{lease}-{digest[:16]}.{suffix}"
-        self.put(path, data)
-        return StoredFile(
-            kind=kind,
-            epoch=epoch,
-            path=path,
-            name=f"{kind}-{epoch:04d}.{suffix}",
-            size_bytes=len(data),
-            sha256=digest,
-        )
+        return self.write_all(job_id, epoch, lease, {kind: data})[0]
+
+    def write_all(
+        self, job_id: str, epoch: int, lease: int, contents: Mapping[ArtifactKind, bytes]
+    ) -> list[StoredFile]:
+        """Store the files of an epoch, as ``write`` and ``put_all`` do."""
+        files = [_named(job_id, kind, epoch, lease, data) for kind, data in contents.items()]
+        self.put_all({file.path: data for file, data in zip(files, contents.values(), strict=True)})
+        return files
 
     def copy(self, path: str, sha256: str, *, job_id: str, kind: ArtifactKind, epoch: int) -> StoredFile:
         """Copy a file of one job into the folder of another, whose row need not exist yet; as durable as ``write``.
@@ -297,25 +296,39 @@ class ArtifactFolder(ArtifactStore):
 
     def put(self, path: str, data: bytes) -> None:
         """Write under a temporary name, fsync, rename, fsync the folder."""
-        target = self.root / path
-        folder, kind = target.parent, target.parent.name
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            fsync_folder(folder.parent)
-            fsync_folder(self.root)
-        temporary = folder / f".{uuid4().hex}{_UNFINISHED}"
-        try:
-            with temporary.open("xb") as file:
+        self.put_all({path: data})
+
+    def put_all(self, contents: Mapping[str, bytes]) -> None:
+        """Take each step of ``put`` for all files before the next one: the first sync also writes much of what the
+        others wait for."""
+        targets = [self.root / path for path in contents]
+        self._make_folders({target.parent for target in targets})
+        with ExitStack() as unfinished:
+            files: list[tuple[BinaryIO, Path, Path]] = []
+            for target, data in zip(targets, contents.values(), strict=True):
+                temporary = target.parent / f".{uuid4().hex}{_UNFINISHED}"
+                unfinished.callback(temporary.unlink, missing_ok=True)
+                file = unfinished.enter_context(temporary.open("xb"))
                 file.write(data)
                 file.flush()
+                files.append((file, temporary, target))
+            for file, _, target in files:
                 os.fsync(file.fileno())
-            reach("file_written", kind)
-            temporary.rename(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        reach("file_renamed", kind)
-        fsync_folder(folder)
+                reach("file_written", target.parent.name)
+            for _, temporary, target in files:
+                temporary.rename(target)
+                reach("file_renamed", target.parent.name)
+            for folder in dict.fromkeys(target.parent for target in targets):
+                fsync_folder(folder)
+
+    def _make_folders(self, folders: Iterable[Path]) -> None:
+        missing = [folder for folder in folders if not folder.is_dir()]
+        for folder in missing:
+            folder.mkdir(parents=True, exist_ok=True)
+        for parent in {folder.parent for folder in missing}:
+            fsync_folder(parent)
+        if missing:
+            fsync_folder(self.root)
 
     def copy_all(self, files: Iterable[StoredFile], *, job_id: str, lease: int) -> list[StoredFile]:
         """Link the files instead of copying them, where the file system can: no file is ever changed."""
@@ -345,7 +358,7 @@ class ArtifactFolder(ArtifactStore):
     def open(self, path: str) -> BinaryIO:
         """Open a file beneath the root."""
         try:
-            return os.fdopen(_open_beneath(self.root, path), "rb")
+            return os.fdopen(open_beneath(self.root, path), "rb")
         except OSError as error:
             raise _unreadable(path, error) from error
 

@@ -17,7 +17,7 @@ from service.jobs.leases import Position
 from service.pictures import grids
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
-from service.storage.artifacts import ArtifactKind, StoredFile
+from service.storage.artifacts import ArtifactKind
 from workers.lease_session import OutcomeUnknown
 from workers.training.build import Trainer
 from workers.training.health import TrainingDiagnostics
@@ -48,22 +48,20 @@ def commit_epoch(
     goes_on = not done.is_last and diagnostics.reason_to_stop is None
     is_held = goes_on and hold_epoch is not None and done.epoch >= hold_epoch
     cpu_seconds = run.meter.epoch_seconds()
-    files: list[StoredFile] = []
+    contents: dict[ArtifactKind, bytes] = {}
     samples_digest = None
-    try:
-        if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
-            state = trainer.state_dict()
-            state.spec = run.spec.model_dump(mode="json")
-            if preprocessing is not None:
-                state.state["preprocessing"] = preprocessing.document()
-            files.append(_write(run, ArtifactKind.CHECKPOINT, done.epoch, checkpoint.dumps(state)))
-        has_samples = preprocessing is None  # rows of a table are no images
-        if has_samples and (done.is_last or done.epoch % run.spec.samples.every_epochs == 0):
-            picture, samples_digest = samples_of(trainer, diagnostics, run.spec.samples.count, class_names)
-            files.append(_write(run, ArtifactKind.SAMPLE, done.epoch, picture))
-    except OSError:
-        run.discard(file.path for file in files)
-        raise
+    if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
+        state = trainer.state_dict()
+        state.spec = run.spec.model_dump(mode="json")
+        if preprocessing is not None:
+            state.state["preprocessing"] = preprocessing.document()
+        contents[ArtifactKind.CHECKPOINT] = checkpoint.dumps(state)
+    has_samples = preprocessing is None  # rows of a table are no images
+    if has_samples and (done.is_last or done.epoch % run.spec.samples.every_epochs == 0):
+        contents[ArtifactKind.SAMPLE], samples_digest = samples_of(
+            trainer, diagnostics, run.spec.samples.count, class_names
+        )
+    files = run.artifacts.write_all(run.claim.job_id, done.epoch, run.claim.lease, contents)
     record = EpochRecord(
         epoch=done.epoch,
         position=Position(step=done.step, steps=steps),
@@ -90,10 +88,6 @@ def commit_epoch(
     reach("epoch_committed", done.epoch)
     run.discard(orphans)
     return is_held
-
-
-def _write(run: TrainingRun, kind: ArtifactKind, epoch: int, data: bytes) -> StoredFile:
-    return run.artifacts.write(run.claim.job_id, kind, epoch, run.claim.lease, data)
 
 
 def samples_of(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +141,48 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="exists"):
         folder.write("job_1", ArtifactKind.CHECKPOINT, 1, 1, b"x")
     assert list(tmp_path.rglob("*.tmp")) == []
+
+
+def test_the_files_of_an_epoch_are_synced_before_any_is_named_and_each_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = ArtifactFolder(tmp_path), list[str]()
+    folder.write_all("job_1", 1, 1, {ArtifactKind.CHECKPOINT: b"weights", ArtifactKind.SAMPLE: b"picture"})
+    fsync, rename = os.fsync, Path.rename
+
+    def sync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        seen.append(f"sync {path.name if path.is_dir() else f'a file in {path.parent.name}'}")
+        fsync(descriptor)
+
+    def name(path: Path, target: Path) -> Path:
+        seen.append(f"name {target.parent.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", name)
+    files = folder.write_all("job_1", 2, 1, {ArtifactKind.CHECKPOINT: b"heavier", ArtifactKind.SAMPLE: b"clearer"})
+    assert seen == [
+        *("sync a file in checkpoint", "sync a file in sample"),
+        *("name checkpoint", "name sample"),
+        *("sync checkpoint", "sync sample"),
+    ]
+    assert [folder.read(file.path, file.sha256) for file in files] == [b"heavier", b"clearer"]
+
+
+def test_when_one_of_several_files_cannot_be_synced_none_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, synced = ArtifactFolder(tmp_path), list[int]()
+    folder.write_all("job_1", 1, 1, {ArtifactKind.CHECKPOINT: b"weights", ArtifactKind.SAMPLE: b"picture"})
+    before = {item.path for item in folder.stored()}
+
+    def fail(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="error"):
+        folder.write_all("job_1", 2, 1, {ArtifactKind.CHECKPOINT: b"heavier", ArtifactKind.SAMPLE: b"clearer"})
+    assert {item.path for item in folder.stored()} == before
