@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from typing import Final
 
 import psutil
@@ -56,7 +57,8 @@ class OwnMeter:
 
     def __init__(self, held: Claim, *, is_first: bool = True) -> None:
         self._before = held.cpu_seconds
-        self._start_s = self._epoch_s = _own_processor_s()
+        self._start_s = _own_processor_s()
+        self._epoch_s = time.thread_time()
         self._process = psutil.Process(os.getpid())
         self._knows_peak = is_first or _forget_peak()
         self._peak = 0
@@ -70,12 +72,13 @@ class OwnMeter:
         return Usage(cpu_seconds=self._before + _own_processor_s() - self._start_s, peak_memory_bytes=self._peak)
 
     def begin_epoch(self) -> None:
-        """Start to count the CPU time of an epoch."""
-        self._epoch_s = _own_processor_s()
+        """Start to count the CPU time of an epoch, which is that of this thread: another one may still commit the last
+        epoch."""
+        self._epoch_s = time.thread_time()
 
     def epoch_seconds(self) -> float:
-        """CPU time since the epoch began."""
-        return _own_processor_s() - self._epoch_s
+        """CPU time of this thread since the epoch began."""
+        return time.thread_time() - self._epoch_s
 
     def memory_bytes(self) -> int:
         """Current resident memory."""

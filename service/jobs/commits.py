@@ -236,7 +236,8 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
         job.deaths = 0  # not for a repeated epoch, or a job that kills its worker after it would never fail
         job.epoch, job.metrics = record.epoch, metrics
         job.extremes = extended(job.extremes, metrics, record.epoch)
-        job.step, job.steps = record.position.step, record.position.steps
+        # The supervisor may have reported a batch of the next epoch already.
+        job.step, job.steps = max(job.step, record.position.step), record.position.steps
         session.add(
             Epoch(
                 job_id=job.id,

@@ -4,8 +4,8 @@ nothing.
 A test arms a process with ``TESTING_FAILPOINTS``, a folder. A file in it, named after a place (``epoch_committed``, or
 ``epoch_committed.3`` for one detail), contains the fault for the first process that reaches the place: ``kill``,
 ``stop`` (SIGSTOP), ``hang``, ``error`` (the OSError of a full disk), ``memory`` (MemoryError), ``hoard`` (allocate up
-to 16 GiB), or ``note`` (nothing). The file is renamed first, to a name with process id and time, so each fault is
-injected once. Only the environment of a process can arm it; requests cannot.
+to 16 GiB), ``wait`` (one second), or ``note`` (nothing). The file is renamed first, to a name with process id and time,
+so each fault is injected once. Only the environment of a process can arm it; requests cannot.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ PLACES: Final = {
     "reused": "the epochs that a job takes over are committed",
     "restored": "the child has loaded the checkpoint from which it continues",
     "batch_done": "a batch is done (the detail is its epoch)",
-    "epoch_trained": "an epoch is trained, and none of its files is written",
+    "epoch_trained": "an epoch is trained, all before it are committed, and none of its files is written",
+    "handed_over": "the writer has the snapshot of an epoch, and the next epoch has not begun",
+    "overlapping": "a batch is done, and the epoch before is not committed",
     "file_written": "a file is written and synced under its temporary name",
     "file_renamed": "a file has its final name, but its folder is not synced",
     "files_stored": "all files of an epoch are on disk, and have no rows",
@@ -96,6 +98,8 @@ def _inject(fault: str, place: str) -> None:
             del held
         case "abandon":
             raise Abandoned(place)
+        case "wait":
+            time.sleep(1)
         case "note":
             pass
         case _:

@@ -308,7 +308,7 @@ class ArtifactFolder(ArtifactStore):
             for target, data in zip(targets, contents.values(), strict=True):
                 temporary = target.parent / f".{uuid4().hex}{_UNFINISHED}"
                 unfinished.callback(temporary.unlink, missing_ok=True)
-                file = unfinished.enter_context(temporary.open("xb"))
+                file: BinaryIO = unfinished.enter_context(temporary.open("xb"))
                 file.write(data)
                 file.flush()
                 files.append((file, temporary, target))

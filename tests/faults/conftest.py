@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import threadpoolctl
 from service.errors import LeaseLost
 from service.jobs import leases
 from service.jobs.leases import Claim
+from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.states import Request
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
+from service.storage.tables import Epoch
 from tests.faults.harness import FEW, QUICK, FaultHarness, few_digits, open_harness
 from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, open_worker_harness
@@ -97,6 +99,10 @@ class InProcess:
         assert not (self.points / place).exists()
         with contextlib.suppress(LeaseLost):  # its last word was heard
             leases.report_death(self.database, held, f"died at {place}")
+
+    def epochs(self, job_id: str) -> Sequence[Epoch]:
+        with self.database.read() as session:
+            return lookup.epochs(session, job_id)
 
     def check(self, reference: Reference | None) -> None:
         check(self.database, self.artifacts, self.accepted, reference)

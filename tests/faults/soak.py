@@ -30,7 +30,7 @@ from tests.faults.sweeps import NOBODYS_FAULT, SEARCHES, Killer, has_ended, run_
 PLACES = (
     *("began", "restored", "batch_done", "epoch_trained", "file_written.checkpoint", "file_written.sample"),
     *("file_renamed.checkpoint", "file_renamed.sample", "files_stored", "epoch_committing", "epoch_committed"),
-    *("succeeding", "succeeded", "cleaned", "reported", "commanded", "claimed"),
+    *("handed_over", "overlapping", "succeeding", "succeeded", "cleaned", "reported", "commanded", "claimed"),
 )
 BETWEEN_JOBS = frozenset({"succeeded", "cleaned", "reported"})
 """Here the killed process has no running job: that has ended, or the next one has not been claimed."""

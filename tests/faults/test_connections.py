@@ -101,10 +101,10 @@ def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     harness, proxy = proxied
     for _ in range(2):
         harness.submit()
-    harness.arm("batch_done.2", "stop")
+    harness.arm("epoch_trained.2", "stop")
     harness.start("workers.reconcile")
     workers = [harness.start() for _ in range(2)]
-    child = harness.until_struck("batch_done.2")
+    child = harness.until_struck("epoch_trained.2")
     setattr(proxy, "refusing" if how == "refused" else "silent", True)
     if how == "refused":
         proxy.drop()
@@ -122,10 +122,10 @@ def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
 def test_a_sqlite_file_locked_longer_than_the_lease(light: FaultHarness, reference: Reference) -> None:
     """F16."""
     job_id = light.submit()
-    light.arm("batch_done.2", "stop")
+    light.arm("epoch_trained.2", "stop")
     light.start("workers.reconcile")
     light.start()
-    child = light.until_struck("batch_done.2")
+    child = light.until_struck("epoch_trained.2")
     path = make_url(light.database.url).database
     assert path is not None
     with closing(sqlite3.connect(path, isolation_level=None)) as third:

@@ -22,8 +22,8 @@ from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
 from tests.faults.conftest import InProcess
-from workers.training import epochs as epochs_of_a_child
 from workers.training.earlier.investigation import _Side
+from workers.training.epochs import snapshot as snapshots
 
 LONG: dict[str, Any] = {"epochs": 20, "checkpoint": {"keep_last": 20}}
 BATCHES = 17
@@ -110,16 +110,16 @@ def test_a_bit_that_flips_after_epoch_7_of_20_is_named(process: InProcess, at: i
 def test_a_bit_that_flips_in_memory_is_found_in_its_epoch(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     short = {"epochs": 5, "checkpoint": {}}  # only the best and the latest checkpoint are kept
     a = train(process, **short)
-    whole = epochs_of_a_child.commit_epoch
+    whole = snapshots.take_snapshot
 
-    def commit_and_flip(run: Any, trainer: Any, done: Any, *others: Any, **named: Any) -> bool:
-        is_held = whole(run, trainer, done, *others, **named)
+    def copy_and_flip(run: Any, trainer: Any, done: Any, *others: Any, **named: Any) -> snapshots.EpochSnapshot:
+        snapshot = whole(run, trainer, done, *others, **named)
         if done.epoch == 3:
             np.asarray(trainer.model.parameters[0]).reshape(-1).view(np.uint32)[406 * 16 + 3] ^= 1 << 20
-        return is_held
+        return snapshot
 
     with monkeypatch.context() as patched:
-        patched.setattr("workers.training.run.commit_epoch", commit_and_flip)
+        patched.setattr("workers.training.run.take_snapshot", copy_and_flip)
         b = train(process, **short)
     difference = find(process, a, b).epoch
     assert difference is not None

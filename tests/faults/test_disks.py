@@ -87,10 +87,10 @@ def test_a_database_without_room_is_an_outage(crowded: FaultHarness, small_disk:
     harness = crowded
     harness.submit()
     harness.submit()
-    harness.arm("batch_done.2", "stop")
+    harness.arm("epoch_trained.2", "stop")
     harness.start("workers.reconcile")
     worker = harness.start()
-    child = harness.until_struck("batch_done.2")
+    child = harness.until_struck("epoch_trained.2")
     os.kill(worker.pid, signal.SIGSTOP)
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file:

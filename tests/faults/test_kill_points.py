@@ -20,7 +20,7 @@ from service.storage.tables import Job
 from tests.faults.conftest import InProcess, NoSupervisor
 from tests.faults.invariants import Reference
 
-EACH_EPOCH = ("batch_done", "epoch_trained", "files_stored", "epoch_committing", "epoch_committed")
+EACH_EPOCH = ("batch_done", "epoch_trained", "handed_over", "files_stored", "epoch_committing", "epoch_committed")
 EACH_FILE = ("file_written", "file_renamed")
 TRAINED_FILES = (ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE)
 SCHEDULES: dict[str, list[str]] = {
@@ -121,10 +121,73 @@ def test_a_job_handed_back_after_any_batch_ends_as_if_it_had_not_been(
     process.check(reference)
 
 
+def test_an_epoch_is_trained_while_the_one_before_is_committed(process: InProcess, reference: Reference) -> None:
+    """In order: nothing of the second is written before the first one's row."""
+    job_id = process.submit()
+    process.arm("files_stored.1", "wait")
+    process.arm("overlapping.2", "note")
+    assert process.train() == "succeeded"
+    assert list(process.points.glob("overlapping.2.taken-*"))
+    told = [event.data["epoch"] for event in process.workers.log(job_id) if event.type == "metrics"]
+    assert told == [1, 2, 3]
+    process.check(reference)
+
+
+@pytest.mark.parametrize("batches", [18, 33])
+def test_a_job_is_handed_back_after_the_commit_that_is_under_way(
+    process: InProcess, reference: Reference, batches: int
+) -> None:
+    job_id = process.submit()
+    process.arm("files_stored.1", "wait")
+    orders = NoSupervisor()
+    orders.after_batches = batches
+    assert process.train(orders=orders) == "handed back"
+    assert process.workers.job(job_id).epoch == 1
+    assert process.train() == "succeeded"
+    process.check(reference)
+    assert [row.lease for row in process.epochs(job_id)] == [1, 2, 2]
+
+
+def test_a_lease_that_is_lost_during_a_commit_ends_the_training_and_leaves_no_file(
+    process: InProcess, reference: Reference
+) -> None:
+    job_id = process.submit()
+    held = process.claim()
+    process.arm("files_stored.1", "wait")
+
+    class Rival(NoSupervisor):
+        batches = 0
+
+        def progress(self, step: int, steps: int) -> None:
+            self.batches += 1
+            if step == 18:  # the first of the second epoch
+                leases.report_death(process.database, held, "silent")
+
+    rival = Rival()
+    with pytest.raises(LeaseLost):
+        process.train(held, rival)
+    assert rival.batches <= 34, "it went on after the second epoch"
+    assert process.workers.job(job_id).epoch == 0
+    assert not list(process.artifacts.stored(job_id))
+    assert process.train() == "succeeded"
+    process.check(reference)
+
+
+def test_a_failure_of_an_epochs_commit_comes_before_one_of_the_next_epoch(process: InProcess) -> None:
+    job_id = process.submit()
+    process.arm("files_stored.1", "wait")
+    process.arm("epoch_committing.1", "memory")
+    process.arm("overlapping.2", "error")
+    assert process.train() == "failed"
+    job = process.workers.job(job_id)
+    assert job.error is not None
+    assert (job.error["code"], job.epoch) == ("out_of_memory", 0)
+
+
 def test_every_place_is_tried_somewhere() -> None:
     tried = {name.partition(".")[0] for schedule in SCHEDULES.values() for name in schedule}
     tried |= {"handing_back", "handed_back"}  # above
-    tried |= {"claimed", "submitted"}  # test_processes
+    tried |= {"claimed", "submitted", "overlapping"}  # test_processes
     tried |= {"deciding", "decided"}  # test_sweeps
     tried |= {"reuse_stored", "reusing", "reused"}  # test_reuse
     tried |= {"concluding"}  # test_differences

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.jobs import actions
+from service.jobs.queries import lookup
 from service.states import Status
 from tests.faults.harness import FaultHarness, all_gone, kill_group, open_harness, wait_until
 from tests.faults.invariants import Reference
@@ -42,6 +43,22 @@ def test_children_killed_at_every_point_of_every_epoch_cost_no_bit(harness: Faul
         harness.kill_at(point, then=following)
     harness.until_all_end()
     assert harness.deaths() == len(points) == 21
+    harness.check(reference)
+
+
+def test_a_child_killed_before_the_commit_of_the_epoch_before_trains_that_again(
+    harness: FaultHarness, reference: Reference
+) -> None:
+    """F01, where two epochs are under way."""
+    job_id = harness.submit()
+    harness.arm("files_stored.1", "wait")
+    harness.arm("overlapping.2")
+    harness.start()
+    harness.until_struck("overlapping.2")
+    harness.until_all_end()
+    with harness.database.read() as session:
+        assert [row.lease for row in lookup.epochs(session, job_id)] == [2, 2, 2]
+    assert harness.deaths() == 1
     harness.check(reference)
 
 
@@ -229,9 +246,9 @@ def test_without_the_fence_the_frozen_worker_is_found_out(light: FaultHarness, r
 def test_a_drain_that_is_cut_short_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
     """F06: SIGTERM, and the child dies while it hands back."""
     job_id = harness.submit(epochs=3)
-    harness.arm("batch_done.2", "stop")
+    harness.arm("epoch_trained.2", "stop")
     worker = harness.start()
-    child = harness.until_struck("batch_done.2")
+    child = harness.until_struck("epoch_trained.2")
     harness.arm(place)
     worker.send_signal(signal.SIGTERM)
     time.sleep(2)  # the order to stop is in the pipe by then
@@ -319,10 +336,10 @@ def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(
 ) -> None:
     """F21: as the kernel kills a process for its memory; the supervisor lives on."""
     poison = harness.submit()
-    harness.arm("batch_done.2", "stop")
+    harness.arm("epoch_trained.2", "stop")
     worker = harness.start()
-    for following in ("batch_done.2", "batch_done.2", None):
-        harness.kill_at("batch_done.2", then=following)
+    for following in ("epoch_trained.2", "epoch_trained.2", None):
+        harness.kill_at("epoch_trained.2", then=following)
     job = harness.until_end(poison)
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "worker_lost", 1)
@@ -389,9 +406,9 @@ def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarne
 def test_another_kind_of_processor_is_put_on_record(light: FaultHarness) -> None:
     """F27."""
     job_id = light.submit()
-    light.arm("batch_done.2", "stop")
+    light.arm("epoch_trained.2", "stop")
     worker = light.start()
-    light.until_struck("batch_done.2")
+    light.until_struck("epoch_trained.2")
     kill_group(worker)
     jobs_before = light.job(job_id)
     assert jobs_before.provenance is not None

@@ -194,7 +194,7 @@ def digests() -> dict[str, dict[str, str]]:
     from service.datasets.info import DatasetInfo
     from service.spec.validation import resolve
     from workers.training import build
-    from workers.training.epochs import weights_digest
+    from workers.training.epochs.snapshot import weights_digest
 
     def dataset(side: int, classes: int) -> Dataset:
         rng = np.random.default_rng(0)

@@ -323,7 +323,7 @@ def workers_of(database: Database) -> list[int]:
 def test_a_job_that_wants_too_much_memory_fails_and_nothing_else(light: WorkerHarness, tmp_path: Path) -> None:
     struck = tmp_path / "failpoints"
     struck.mkdir()
-    (struck / "batch_done.2").write_text("hoard")
+    (struck / "epoch_trained.2").write_text("hoard")
     job_id, next_id = light.submit(), light.submit(epochs=1)
     worker = light.start(TESTING_FAILPOINTS=str(struck))
     light.until(job_id, lambda job: job.epoch >= 1)

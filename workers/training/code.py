@@ -29,7 +29,7 @@ DECIDES_BITS: Final = (
     "service/datasets/tables/values.py",
     "service/models/networks.py",
     "workers/training/build.py",
-    "workers/training/epochs.py",
+    "workers/training/epochs/snapshot.py",
     "workers/training/forks.py",
     "workers/training/health.py",
     "workers/training/testing.py",

@@ -15,7 +15,8 @@ OOM_SCORE: Final = 500
 """When the machine runs out of memory, the kernel should kill a child, not the database or a supervisor."""
 _FILES: Final = 256
 _SPARE_BYTES: Final = 512 * 2**20
-"""Allowance beyond the estimated memory of a job: BLAS buffers, sample grids, the reference classifier."""
+"""Allowance beyond the estimated memory of a job: BLAS buffers, sample grids, the reference classifier, the thread that
+commits epochs (its stack, and what its allocator reserves)."""
 
 
 def lower_priority() -> None:

@@ -38,7 +38,8 @@ from workers.training import build, forks, limits
 from workers.training.build import Trainer
 from workers.training.earlier import reuse
 from workers.training.earlier.investigation import NothingToReplay, investigate
-from workers.training.epochs import commit_epoch, weights_digest
+from workers.training.epochs.snapshot import commit_epoch, take_snapshot, weights_digest
+from workers.training.epochs.writer import EpochWriter
 from workers.training.health import TrainingDiagnostics
 from workers.training.provenance import of_any_job, provenance
 from workers.training.testing import test_scores
@@ -181,34 +182,40 @@ def _loop(
     diagnostics = _diagnostics(run, trainer, dataset)
     steps, began = 0, time.monotonic()
     run.meter.begin_epoch()
-    for report in trainer.run():
-        match report:
-            case BatchDone():
-                steps = report.steps
-                run.check_stop()
-                run.endpoint.progress(report.step, report.steps)
-                reach("batch_done", report.epoch)
-            case EpochDone():
-                done = diagnostics.evaluate(trainer, report)
-                now = time.monotonic()
-                reach("epoch_trained", report.epoch)
-                names = dataset.info.class_names
-                is_held = commit_epoch(
-                    run,
-                    trainer,
-                    done,
-                    diagnostics,
-                    steps=steps,
-                    seconds=now - began,
-                    class_names=names,
-                    preprocessing=preprocessing,
-                    hold_epoch=job.hold_epoch,
-                )
-                if is_held:
-                    return HELD
-                _stop_on_finding(diagnostics)
-                began = time.monotonic()
-                run.meter.begin_epoch()
+    with EpochWriter() as writer:
+        for report in trainer.run():
+            match report:
+                case BatchDone():
+                    steps = report.steps
+                    writer.check()
+                    run.check_stop()
+                    run.endpoint.progress(report.step, report.steps)
+                    reach("batch_done", report.epoch)
+                    if writer.is_busy:
+                        reach("overlapping", report.epoch)
+                case EpochDone():
+                    done = diagnostics.evaluate(trainer, report)
+                    now = time.monotonic()
+                    writer.wait()  # epochs are committed in order, and only one snapshot is in memory
+                    reach("epoch_trained", report.epoch)
+                    epoch = take_snapshot(
+                        run,
+                        trainer,
+                        done,
+                        diagnostics,
+                        steps=steps,
+                        seconds=now - began,
+                        class_names=dataset.info.class_names,
+                        preprocessing=preprocessing,
+                        hold_epoch=job.hold_epoch,
+                    )
+                    writer.start(functools.partial(commit_epoch, run, epoch))
+                    reach("handed_over", report.epoch)
+                    if epoch.is_held:
+                        return HELD
+                    _stop_on_finding(diagnostics)
+                    began = time.monotonic()
+                    run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
     scores = test_scores(run, trainer, dataset, preprocessing)
     reach("tested")

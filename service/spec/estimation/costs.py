@@ -60,10 +60,11 @@ def activation_bytes(spec: Spec, shape: Shape) -> int:
 
 
 def peak_bytes(spec: Spec, shape: Shape) -> int:
-    """Estimated peak memory: memory-mapped dataset, weights, gradients, optimizer state and activations."""
+    """Estimated peak memory: memory-mapped dataset, weights, gradients, optimizer state, activations, and a checkpoint
+    that is written while the training goes on."""
     sums = 2 if spec.accumulate > 1 else 1
     gradients = _item(spec) * sums * parameters(spec, shape)
-    return data_bytes(shape) + gradients + checkpoint_bytes(spec, shape) + activation_bytes(spec, shape)
+    return data_bytes(shape) + gradients + 2 * checkpoint_bytes(spec, shape) + activation_bytes(spec, shape)
 
 
 def operations(spec: Spec, shape: Shape) -> float:

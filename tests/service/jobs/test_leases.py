@@ -76,6 +76,18 @@ def reasons(database: Database, job_id: str) -> list[str]:
     return [data["reason"] for kind, data in log(database, job_id) if kind == "status"]
 
 
+def test_an_epoch_that_is_committed_during_the_next_one_takes_no_reported_batch_back(
+    database: Database, submit: Submit
+) -> None:
+    job_id = submit()
+    held = claim(database)
+    leases.renew(database, held, Position(step=13, steps=40))
+    commit(database, held, record(1))
+    assert (look(database, job_id).epoch, look(database, job_id).step) == (1, 13)
+    commit(database, held, record(2))
+    assert look(database, job_id).step == 20
+
+
 def test_nothing_waits_nothing_is_claimed(database: Database) -> None:
     assert leases.claim(database, "w", 15) is None
 

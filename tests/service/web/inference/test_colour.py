@@ -24,7 +24,7 @@ from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import ask, png, pointers, unpack
 from tests.service.web.test_datasets import send
 from workers.training import build
-from workers.training.epochs import samples_of
+from workers.training.epochs.snapshot import samples_of
 from workers.training.health import TrainingDiagnostics
 
 SIDE = 16
@@ -49,10 +49,10 @@ def trained(
         done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
         state = trainer.state_dict()
         state.spec = document
-        grid, _ = samples_of(trainer, TrainingDiagnostics(resolved, None), 9, coloured_shapes.CLASSES)
+        draw, _ = samples_of(trainer, TrainingDiagnostics(resolved, None), 9, coloured_shapes.CLASSES)
         worker.claim()
         confusion = done.confusion.tolist() if done.confusion is not None else None
-        worker.epoch(1, metrics=done.metrics, checkpoint=checkpoint.dumps(state), confusion=confusion, sample=grid)
+        worker.epoch(1, metrics=done.metrics, checkpoint=checkpoint.dumps(state), confusion=confusion, sample=draw())
         worker.succeed()
         return job_id, trainer
 

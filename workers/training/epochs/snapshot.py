@@ -1,9 +1,17 @@
-"""The commit of an epoch: first its files, then one transaction."""
+"""The snapshot of a finished epoch, and its commit: first its files, then one transaction.
+
+The training thread takes the snapshot, which shares nothing with the trainer, and the thread of ``EpochWriter`` commits
+it while the next epoch is trained. The training thread does all that uses BLAS, the trainer or the diagnostics. The
+writer draws, stores the files and runs the transaction: it mostly waits for the disk, or has no need of the
+interpreter's lock.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +31,23 @@ from workers.training.build import Trainer
 from workers.training.health import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 
+Draw = Callable[[], bytes]
+"""Draws a picture from arrays of its own."""
 
-def commit_epoch(
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochSnapshot:
+    """A finished epoch that nothing changes any more."""
+
+    record: EpochRecord
+    """Without files, and without the resources of the whole job."""
+    checkpoint: bytes | None
+    draw_samples: Draw | None
+    is_held: bool
+    """Whether its commit holds the job, which ends the lease."""
+
+
+def take_snapshot(
     run: TrainingRun,
     trainer: Trainer,
     done: EpochDone,
@@ -35,33 +58,26 @@ def commit_epoch(
     class_names: Sequence[str],
     preprocessing: Preprocessing | None = None,
     hold_epoch: int | None = None,
-) -> bool:
-    """Write the epoch's files, then commit its row. If the lease is lost, the files are removed.
+) -> EpochSnapshot:
+    """Copy what the commit of an epoch needs.
 
     Args:
         preprocessing: of a table; every checkpoint contains it.
         hold_epoch: the job is held after this epoch, and then has a checkpoint of it.
-
-    Returns:
-        Whether the job is held: its lease has ended.
     """
     goes_on = not done.is_last and diagnostics.reason_to_stop is None
     is_held = goes_on and hold_epoch is not None and done.epoch >= hold_epoch
     cpu_seconds = run.meter.epoch_seconds()
-    contents: dict[ArtifactKind, bytes] = {}
-    samples_digest = None
+    kept = draw = samples_digest = None
     if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
         state = trainer.state_dict()
         state.spec = run.spec.model_dump(mode="json")
         if preprocessing is not None:
             state.state["preprocessing"] = preprocessing.document()
-        contents[ArtifactKind.CHECKPOINT] = checkpoint.dumps(state)
+        kept = checkpoint.dumps(state)
     has_samples = preprocessing is None  # rows of a table are no images
     if has_samples and (done.is_last or done.epoch % run.spec.samples.every_epochs == 0):
-        contents[ArtifactKind.SAMPLE], samples_digest = samples_of(
-            trainer, diagnostics, run.spec.samples.count, class_names
-        )
-    files = run.artifacts.write_all(run.claim.job_id, done.epoch, run.claim.lease, contents)
+        draw, samples_digest = samples_of(trainer, diagnostics, run.spec.samples.count, class_names)
     record = EpochRecord(
         epoch=done.epoch,
         position=Position(step=done.step, steps=steps),
@@ -70,14 +86,26 @@ def commit_epoch(
         samples_digest=samples_digest,
         seconds=seconds,
         is_best=done.is_best,
-        files=files,
-        health=diagnostics.findings,
+        files=(),
+        health=tuple(diagnostics.findings),
         cpu_seconds=round(cpu_seconds, 6),
         memory_bytes=run.meter.memory_bytes(),
-        used=run.meter.total(),
         goes_on=goes_on,
     )
-    reach("files_stored", done.epoch)
+    return EpochSnapshot(record=record, checkpoint=kept, draw_samples=draw, is_held=is_held)
+
+
+def commit_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
+    """Write the epoch's files, then commit its row. If the lease is lost, the files are removed."""
+    epoch = snapshot.record.epoch
+    contents: dict[ArtifactKind, bytes] = {}
+    if snapshot.checkpoint is not None:
+        contents[ArtifactKind.CHECKPOINT] = snapshot.checkpoint
+    if snapshot.draw_samples is not None:
+        contents[ArtifactKind.SAMPLE] = snapshot.draw_samples()
+    files = run.artifacts.write_all(run.claim.job_id, epoch, run.claim.lease, contents)
+    record = replace(snapshot.record, files=files, used=run.meter.total())
+    reach("files_stored", epoch)
     try:
         orphans = run.lease.commit_epoch(record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
     except OutcomeUnknown:
@@ -85,25 +113,30 @@ def commit_epoch(
     except LeaseLost:
         run.discard(file.path for file in files)
         raise
-    reach("epoch_committed", done.epoch)
+    reach("epoch_committed", epoch)
     run.discard(orphans)
-    return is_held
 
 
 def samples_of(
     trainer: Trainer, diagnostics: TrainingDiagnostics, count: int, class_names: Sequence[str]
-) -> tuple[bytes, str]:
-    """A sample grid of the current network, and the digest of the arrays that it shows."""
+) -> tuple[Draw, str]:
+    """What draws a sample grid of the current network, and the digest of the arrays that it shows."""
     match trainer:
         case ClassifierTrainer():
             shown = trainer.samples(count)
-            picture = grids.prediction_grid(
-                shown.images, shown.labels, shown.predictions, shown.confidences, class_names=class_names
+            draw = functools.partial(
+                grids.prediction_grid,
+                shown.images,
+                shown.labels,
+                shown.predictions,
+                shown.confidences,
+                class_names=class_names,
             )
-            return picture, _digest_arrays([shown.predictions, shown.confidences])
+            return draw, _digest_arrays([shown.predictions, shown.confidences])
         case GanTrainer():
             images = trainer.samples(count)
-            return grids.sample_grid(images, sample_classes=diagnostics.classify(images)), _digest_arrays([images])
+            classes = diagnostics.classify(images)
+            return functools.partial(grids.sample_grid, images, sample_classes=classes), _digest_arrays([images])
 
 
 def weights_digest(state: State) -> str:
