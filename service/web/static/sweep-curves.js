@@ -53,6 +53,7 @@ export class SweepCurves {
     this.found = found;
     $("#curves-csv").href = `${this.sweep.urls.self}/curves?metric=${encodeURIComponent(found.metric)}&limit=100&format=csv`;
     $("#no-curves").hidden = found.data.length > 0;
+    $("#curves .charts").hidden = !found.data.length;
     if (!found.data.length) return void $("#curves .charts").replaceChildren();
     const { label, sparse } = describe(found.metric);
     if (!this.charts.has(found.metric)) this.charts.set(found.metric, new Chart(`sweep.${found.metric}`, label));
