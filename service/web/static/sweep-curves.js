@@ -52,6 +52,7 @@ export class SweepCurves {
   show(found) {
     this.found = found;
     $("#curves-csv").href = `${this.sweep.urls.self}/curves?metric=${encodeURIComponent(found.metric)}&limit=100&format=csv`;
+    $("#curves-png").href = `${this.sweep.urls.self}/plots/curves.png?metric=${encodeURIComponent(found.metric)}&limit=${CURVES}&band=${this.band}`;
     $("#no-curves").hidden = found.data.length > 0;
     $("#curves .charts").hidden = !found.data.length;
     if (!found.data.length) return void $("#curves .charts").replaceChildren();

@@ -59,6 +59,19 @@ class CurveQuery(Query):
     format: Literal["json", "csv"] = Field("json", description="`csv`: a line for each trial and epoch.")
 
 
+class CurvePlotQuery(Query):
+    """Which curves to draw, and with which band."""
+
+    metric: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+        None, description="Default: the metric of the objective."
+    )
+    limit: int = Field(8, ge=1, le=8, description="The best trials so far.")
+    band: Literal["range", "interval", "none"] = Field(
+        "range",
+        description="`range`: from the lowest to the highest seed; `interval`: Student's 95% interval of the mean.",
+    )
+
+
 class SweepEventQuery(Query):
     """Which part of a sweep's log to return."""
 
