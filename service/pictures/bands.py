@@ -20,7 +20,7 @@ MAX_LINES = len(PALETTE)
 """As many as have a colour of their own."""
 _SIZE = (8.6, 4.6)  # inches
 _MANY_EPOCHS = 40  # from here on, points are not marked
-_APART = 0.12  # epochs between the marks of trials of one epoch
+_APART = 0.12  # epochs between trials of a single epoch; more if the axis is long
 _MOST = 1e30  # larger values are gaps, as in the plots of a job
 
 
@@ -55,14 +55,16 @@ def banded(
     def draw(figure: Figure) -> None:
         axes: Axes = figure.subplots()
         epochs = [epoch for line in lines for epoch in line.epochs]
-        is_one_epoch = min(epochs) == max(epochs)
+        reach = max(epochs) - min(epochs)
+        apart = _APART * max(1, reach / 8)
         for place, (line, colour) in enumerate(zip(lines, PALETTE, strict=False)):
-            shift = _APART * (place - (len(lines) - 1) / 2) if is_one_epoch else 0.0  # else they would hide each other
+            alone = len(line.epochs) == 1  # else bars at one place would hide each other
+            shift = apart * (place - (len(lines) - 1) / 2) if alone else 0.0
             _draw(axes, line, colour, shift=shift, is_sparse=describe(metric).sparse)
         for rung in rungs:
             axes.axvline(rung, color="#666666", linewidth=1, linestyle=":", zorder=0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if is_one_epoch:
+        if not reach:
             axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
         axes.set(xlabel=f"epoch\n{caption}", ylabel=plots.drawable(describe(metric).label, 40))
         if describe(metric).percent:
