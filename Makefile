@@ -87,8 +87,8 @@ bench-service: $(VENV)/installed-dev  ## measure the performance of the service 
 bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chromium (2 minutes)
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
 
-results: $(VENV)/installed  ## train all presets and write the table of results: DATA=folder-of-datasets ONLY="gan stable", collapse or sweeps
-	@$(if $(filter collapse sweeps,$(ONLY)),$(BIN)/python -m benchmarks.$(ONLY),$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))
+results: $(VENV)/installed  ## train all presets and write the table of results: DATA=folder-of-datasets ONLY="gan stable", collapse, sweeps or self_comparisons
+	@$(if $(filter collapse sweeps self_comparisons,$(ONLY)),$(BIN)/python -m benchmarks.$(ONLY),$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))
 
 judge: $(VENV)/installed  ## retrain the reference classifier on MNIST: DATA=folder-of-datasets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)

@@ -1,6 +1,7 @@
 """``python -m benchmarks.page``: measures latencies in a browser, prints a table, and writes ``results/page.json``.
 
-Chromium, the web process, the database and a worker share the machine. The list has 10,000 jobs.
+Chromium, the web process, the database and a worker share the machine. The list has 10,000 jobs, the
+sweep 1,000 trials.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from benchmarks.service.__main__ import machine, table
 from benchmarks.service.figures import KINDS, Figures, spread
 from benchmarks.service.place import ROOT, Place, Places
-from benchmarks.service.rows import fill
+from benchmarks.service.rows import end_sweep, fill
 from service.storage.database import Database
 from service.storage.tables import JOBS
 from tests.browser import chromium
@@ -27,6 +28,14 @@ _JOBS: Final = 10_000
 _TIMES: Final = 21
 _EIGHT: Final = "preset,dataset,seed,optimizer.learning_rate,best:val_accuracy,val_loss,duration,parent"
 _METRICS: Final = {"val_accuracy": 0.98, "val_loss": 0.07, "train_loss": 0.05, "train_accuracy": 0.99}
+_SWEEP: Final = {
+    "name": "a thousand",
+    "base": {"kind": "classifier", "dataset": "iris", "epochs": 1},
+    "space": {"/optimizer/learning_rate": {"log": [0.001, 0.3]}, "/batch_size": {"choice": [10, 20, 50]}},
+    "search": {"name": "random", "trials": 1000},
+    "parallel": 250,
+    "reuse": "never",
+}
 _SORT: Final = """sort => new Promise((resolve) => {
     const since = performance.now();
     const watch = new MutationObserver(() => { watch.disconnect(); resolve(performance.now() - since); });
@@ -51,6 +60,7 @@ def main() -> None:
                     _train(place.database)
                     place.serve()
                     rows += [{"database": kind, **row} for row in _listing(browser, place)]
+                    rows += [{"database": kind, **row} for row in _sweeping(browser, place)]
             with places.open("sqlite") as place:
                 place.serve()
                 place.work()
@@ -96,6 +106,27 @@ def _listing(browser: Browser, place: Place) -> Iterator[Figures]:
     ):
         times = [page.evaluate(_SORT, sort) for _ in range(_TIMES)]
         yield {"what": f"sorted by {name}, from click to rows", "ms": spread(times, 0)}
+    page.close()
+
+
+def _sweeping(browser: Browser, place: Place) -> Iterator[Figures]:
+    sweep = place.http.post("/sweeps", json=_SWEEP).raise_for_status().json()
+    end_sweep(place.database, sweep["id"], list(_METRICS))
+    address = f"{place.http.base_url}/ui/sweeps/{sweep['id']}"
+
+    def first_rows(page: Page) -> float:
+        page.goto(address)
+        page.locator("#trials tbody tr").first.wait_for()
+        return float(page.evaluate("document.documentElement.dataset.ready"))
+
+    def fresh() -> float:
+        with browser.new_context() as context:
+            return first_rows(context.new_page())
+
+    page = browser.new_page()
+    first_rows(page)
+    yield {"what": "first rows of a sweep, first visit", "ms": spread([fresh() for _ in range(_TIMES)], 0)}
+    yield {"what": "first rows of a sweep, later visits", "ms": spread([first_rows(page) for _ in range(_TIMES)], 0)}
     page.close()
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.tables import RESULTS
-from service.sweeps.course import Course, Outcome, Plan, Proposed, State
+from service.sweeps.course import Course, Outcome, Proposed, State, SweepPlan
 from service.sweeps.schema import Range
 from service.sweeps.search import space, tpe
 from service.sweeps.search.proposals import STARTUP
@@ -104,7 +104,7 @@ class Trainings:
 class Experiment:
     """A sweep in this process: the ``World`` of a course, whose trials are trained when they are looked at."""
 
-    def __init__(self, plan: Plan, search: str, seed: int, trainings: Trainings) -> None:
+    def __init__(self, plan: SweepPlan, search: str, seed: int, trainings: Trainings) -> None:
         self.plan, self.search, self.seed, self.trainings = plan, search, seed, trainings
         self.space = GRID if search == "grid" else DRAWN
         self.settings: list[dict[str, Any]] = []
@@ -150,9 +150,9 @@ class Experiment:
         self.winner = winner
 
 
-def plan_of(trials: int, rungs: Sequence[int], *, asynchronous: bool = False) -> Plan:
+def plan_of(trials: int, rungs: Sequence[int], *, asynchronous: bool = False) -> SweepPlan:
     """A plan with one training seed, and without limits."""
-    return Plan(
+    return SweepPlan(
         trials=trials, seeds=1, rungs=rungs, factor=FACTOR if len(rungs) > 1 else 1, asynchronous=asynchronous,
         parallel=PARALLEL, maximize=True, max_failed=None, budget=None,
     )  # fmt: skip

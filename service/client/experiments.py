@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Self
 from uuid import uuid4
 
-from service.client import bisection, streams
+from service.client import streams
 from service.client.answers import Event
 from service.client.bisection import Bisection
 from service.client.connection import Connection, Document, json_body
@@ -84,6 +84,20 @@ class Sweep(Document):
         """The importance of each setting, most important first."""
         found: Sequence[dict[str, Any]] = self._connection.json("GET", f"/sweeps/{self.id}/importance")["data"]
         return found
+
+    def plot(
+        self, *, metric: str | None = None, band: Literal["range", "interval", "none"] = "range", fmt: str = "png"
+    ) -> bytes:
+        """The curves of the best trials as a picture: means over the seeds, with a band.
+
+        Args:
+            metric: default: that of the objective.
+            band: from the lowest to the highest seed, or the 95% interval of the mean.
+            fmt: ``png`` or ``svg``.
+        """
+        params = {"band": band} | ({"metric": metric} if metric else {})
+        with self._connection.response("GET", f"/sweeps/{self.id}/plots/curves.{fmt}", params=params) as response:
+            return response.read()
 
     def events(self, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
         """Follow the sweep: a ``snapshot``, then every event of its log until it has ended."""
@@ -213,25 +227,20 @@ class Experiments:
     ) -> Bisection:
         """Find the epoch from which a metric is too low or too high, by halving: 64 epochs take at most 6 probes.
 
-        The last epoch must be bad. A probe reads the metric of one epoch; the metric may turn bad more
-        than once: ``times`` is the number of times that it did.
+        The metric's last value must be bad; values that are not finite are. The metric may turn bad more than once:
+        ``times`` is the number of times that it did.
 
         Args:
             below, above: exactly one of them: values beyond it are bad.
 
         Raises:
-            ValueError: there is no such epoch.
+            ApiError: the job has no such metric, or its last value is good.
         """
         if (below is None) == (above is None):
             raise ValueError("name exactly one of below and above")
-        looked_at = job if isinstance(job, Job) else Job(self._connection, {"id": job})
-        history = looked_at.history()
-        series = history["series"].get(metric)
-        if series is None:
-            raise ValueError(f"the job has no metric {metric!r}; it has {', '.join(history['series']) or 'none yet'}")
-        measured = [(at, value) for at, value in zip(history["epochs"], series, strict=True) if value is not None]
-        kept = looked_at.checkpoints()
-        return bisection.find(measured, [item["epoch"] for item in kept], metric=metric, below=below, above=above)
+        limit = {"below": str(below)} if below is not None else {"above": str(above)}
+        path = f"/jobs/{job.id if isinstance(job, Job) else job}/bisection"
+        return Bisection.read(self._connection.json("GET", path, params={"metric": metric} | limit))
 
 
 def _ids(jobs: Job | str | Sequence[Job | str]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, defer, load_only
 
 from service.errors import InvalidCursor, SweepNotFound
@@ -15,13 +14,13 @@ from service.spec.metric_info import Goal
 from service.states import SweepStatus
 from service.storage import cursors
 from service.storage.sweep_tables import Sweep, SweepTrial
-from service.storage.tables import Epoch, Job
+from service.storage.tables import Job
 from service.sweeps import statistics
-from service.sweeps.search import proposals
-from service.sweeps.search.space import values_of
 
-_GROUPS: Final = 4
-"""Number of bins into which the values of a numeric setting are grouped to compute its importance."""
+T = TypeVar("T")
+
+MAX_VARIABLES: Final = 500
+"""SQLite limits the number of variables of a statement."""
 _PLACES: Final = {"trial", "value", "epoch", "status"}
 
 
@@ -44,24 +43,13 @@ class TrialView:
         return {name: statistics.mean(values) for name, values in found.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Importance:
-    """The share of the objective's variance that a setting explains."""
-
-    setting: str
-    share: float | None
-    """The correlation ratio (eta squared), in [0, 1]; ``None`` if there are too few results, or all are equal."""
-    best: Any
-    """The value, or the range of values, with the best mean."""
-
-
 def get(session: Session, sweep_id: str, *, owner: str | None = None) -> Sweep:
     """One sweep.
 
     Raises:
         SweepNotFound: it does not exist, or belongs to another owner.
     """
-    query = select(Sweep).where(Sweep.id == sweep_id)
+    query = select(Sweep).where(Sweep.id == sweep_id).options(defer(Sweep.state))  # large, and seldom needed
     sweep = session.scalar(query if owner is None else query.where(Sweep.owner == owner))
     if sweep is None:
         raise SweepNotFound(sweep_id)
@@ -128,81 +116,57 @@ def is_sortable(sweep: Sweep, sort: str) -> bool:
 def trials_of(
     session: Session, sweep: Sweep, *, sort: str = "trial", limit: int = 100, after: int = 0
 ) -> list[TrialView]:
-    """A page of trials, sorted by ``best``, ``trial``, ``value``, ``epoch``, ``status`` or a setting's pointer."""
-    rows = list(session.scalars(select(SweepTrial).where(SweepTrial.sweep_id == sweep.id).order_by(SweepTrial.trial)))
-    name = sort.removeprefix("-")
-    if name == "best":
-        maximize = sweep.resolved["objective"]["goal"] == Goal.MAXIMIZE
-        rows.sort(key=lambda row: (row.value is None, -row.rung, (row.value or 0) * (-1 if maximize else 1)))
-    else:
-        key = _key_of(name)
-        known = [row for row in rows if key(row) is not None]
-        known.sort(key=key, reverse=sort.startswith("-"))
-        rows = known + [row for row in rows if key(row) is None]
-    return with_jobs(session, rows[after : after + limit])
-
-
-def _key_of(name: str) -> Callable[[SweepTrial], Any]:
-    def key(row: SweepTrial) -> Any:
-        value = row.settings.get(name) if name.startswith("/") else getattr(row, name)
-        if value is None:
-            return None
-        return (0, value, "") if isinstance(value, int | float) else (1, 0, str(value))
-
-    return key
-
-
-def with_jobs(session: Session, rows: Sequence[SweepTrial]) -> list[TrialView]:
-    """Trials with their jobs."""
-    ids = [job_id for row in rows for job_id in row.jobs.values()]
+    """A page of trials with their jobs, sorted as by ``rows_of``."""
+    rows = rows_of(session, sweep, sort=sort, limit=limit, after=after)
     found: dict[str, Job] = {}
-    shown = load_only(Job.id, Job.status, Job.requested, Job.epoch, Job.epochs, Job.metrics, Job.result_digest)
-    for first in range(0, len(ids), 500):  # SQLite limits the number of variables
-        query = select(Job).where(Job.id.in_(ids[first : first + 500])).options(shown)
-        found |= {job.id: job for job in session.scalars(query)}
+    shown = load_only(Job.id, Job.status, Job.requested, Job.epoch, Job.epochs, Job.metrics, raiseload=True)
+    for ids in portions([job_id for row in rows for job_id in row.jobs.values()]):
+        found |= {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)).options(shown))}
     return [TrialView(row, {seed: found[i] for seed, i in row.jobs.items() if i in found}) for row in rows]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """A metric of a trial over its seeds, by epoch."""
+def rows_of(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> list[SweepTrial]:
+    """A page of trials, sorted by ``best``, ``trial``, ``value``, ``epoch``, ``status`` or a setting's pointer.
 
-    trial: int
-    epochs: list[int]
-    mean: list[float | None]
-    low: list[float | None]
-    high: list[float | None]
-    interval_low: list[float | None]
-    interval_high: list[float | None]
-    """Student's 95% interval of the mean; ``None`` with fewer than two values."""
-    n: list[int]
+    Pages are counted by position. A cursor of values would not be steadier: results move trials while a sweep runs.
+    """
+    query = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id)
+    name = sort.removeprefix("-")
+    if not name.startswith("/"):
+        return list(session.scalars(query.order_by(*_order_of(sweep, sort)).offset(after).limit(limit)))
+    page = _by_setting(session, sweep, name, descending=sort.startswith("-"))[after : after + limit]
+    found: dict[int, SweepTrial] = {}
+    for numbers in portions(page):
+        found |= {row.trial: row for row in session.scalars(query.where(SweepTrial.trial.in_(numbers)))}
+    return [found[number] for number in page]
 
 
-def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[Curve]:
-    """The curves of the best trials, by trial."""
-    made = []
-    for view in sorted(trials_of(session, sweep, sort="best", limit=limit), key=lambda view: view.row.trial):
-        found: dict[int, list[float]] = {}
-        query = select(Epoch.epoch, Epoch.metrics).where(Epoch.job_id.in_(list(view.row.jobs.values())))
-        for epoch, metrics in session.execute(query.order_by(Epoch.epoch)):
-            if metric in metrics:
-                found.setdefault(epoch, []).extend([] if metrics[metric] is None else [metrics[metric]])
-        if found:
-            values = list(found.values())
-            intervals = [statistics.interval(item) for item in values]
-            made.append(
-                Curve(
-                    trial=view.row.trial,
-                    epochs=list(found),
-                    mean=[math.fsum(item) / len(item) if item else None for item in values],
-                    low=[min(item, default=None) for item in values],
-                    high=[max(item, default=None) for item in values],
-                    interval_low=[low for low, _ in intervals],
-                    interval_high=[high for _, high in intervals],
-                    n=[len(item) for item in values],
-                )
-            )
-    return made
+def portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """At most ``MAX_VARIABLES`` at a time."""
+    for first in range(0, len(items), MAX_VARIABLES):
+        yield items[first : first + MAX_VARIABLES]
+
+
+def _order_of(sweep: Sweep, sort: str) -> list[ColumnElement[Any]]:
+    value, trial = SweepTrial.value, SweepTrial.trial.asc()
+    if sort == "best":
+        maximize = sweep.resolved["objective"]["goal"] == Goal.MAXIMIZE
+        return [value.is_(None), SweepTrial.rung.desc(), value.desc() if maximize else value.asc(), trial]
+    column = getattr(SweepTrial, sort.removeprefix("-"))
+    return [column.is_(None), column.desc() if sort.startswith("-") else column.asc(), trial]
+
+
+def _by_setting(session: Session, sweep: Sweep, pointer: str, *, descending: bool) -> list[int]:
+    """All trials by the value of a setting. It is JSON, which the databases sort differently."""
+    query = select(SweepTrial.trial, SweepTrial.settings).where(SweepTrial.sweep_id == sweep.id)
+    pairs = [(trial, settings.get(pointer)) for trial, settings in session.execute(query.order_by(SweepTrial.trial))]
+    known = [pair for pair in pairs if pair[1] is not None]
+    known.sort(key=lambda pair: _place_of(pair[1]), reverse=descending)
+    return [trial for trial, _ in known] + [trial for trial, value in pairs if value is None]
+
+
+def _place_of(value: Any) -> tuple[int, float, str]:
+    return (0, value, "") if isinstance(value, int | float) else (1, 0, str(value))
 
 
 def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -216,55 +180,3 @@ def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, in
     for sweep_id, status, count in session.execute(query):
         made[sweep_id][status] = count
     return made
-
-
-def importance(session: Session, sweep: Sweep) -> list[Importance]:
-    """The importance of each setting, highest first.
-
-    It is computed from the values at the first rung, because all trials have a value at that epoch.
-    """
-    first = {trial: value for trial, value in (sweep.state.get("results") or [[]])[0] if value is not None}
-    rows = session.scalars(select(SweepTrial).where(SweepTrial.sweep_id == sweep.id).order_by(SweepTrial.trial))
-    known = [(row.settings, first[row.trial]) for row in rows if row.trial in first]
-    maximize = sweep.resolved["objective"]["goal"] == Goal.MAXIMIZE
-    made = []
-    for pointer, span in proposals.ranges_of(sweep.resolved).items():
-        values = values_of(span)
-        is_numeric = span.choice is None and (values is None or len(values) > _GROUPS)
-        groups = _grouped([(settings[pointer], value) for settings, value in known], is_numeric=is_numeric)
-        share = _correlation_ratio(list(groups.values()))
-        pick = max if maximize else min
-        best = pick(groups, key=lambda name: math.fsum(groups[name]) / len(groups[name])) if groups else None
-        made.append(Importance(setting=pointer, share=share, best=best))
-    return sorted(made, key=lambda item: (item.share is None, -(item.share or 0), item.setting))
-
-
-def _grouped(pairs: Sequence[tuple[Any, float]], *, is_numeric: bool) -> dict[str, list[float]]:
-    groups: dict[str, list[float]] = {}
-    if not is_numeric:
-        for setting, value in pairs:
-            groups.setdefault(_text(setting), []).append(value)
-        return groups
-    ordered = sorted(pairs, key=lambda pair: pair[0])
-    count = min(_GROUPS, max(1, len(ordered) // 2))
-    for place in range(count):
-        part = ordered[len(ordered) * place // count : len(ordered) * (place + 1) // count]
-        if part:
-            groups.setdefault(f"{_text(part[0][0])} to {_text(part[-1][0])}", []).extend(value for _, value in part)
-    return groups
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _correlation_ratio(groups: Sequence[Sequence[float]]) -> float | None:
-    values = [value for group in groups for value in group]
-    if len(values) < 4 or len(groups) < 2:
-        return None
-    centre = math.fsum(values) / len(values)
-    total = math.fsum((value - centre) ** 2 for value in values)
-    if total == 0:
-        return None
-    between = math.fsum(len(group) * (math.fsum(group) / len(group) - centre) ** 2 for group in groups)
-    return min(1.0, between / total)

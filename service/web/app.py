@@ -29,7 +29,7 @@ from service.web.middleware import access_checks, browsers, headers, problems, r
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.resources.experiments import comparisons, differences, sweep_pages
+from service.web.resources.experiments import bisection, comparisons, differences, sweep_pages, sweep_plots
 from service.web.resources.experiments import sweeps as sweep_resources
 from service.web.resources.jobs import (
     artifacts,
@@ -77,6 +77,7 @@ _BLUEPRINTS: Final = (
     artifacts.blueprint,
     sweep_resources.blueprint,
     comparisons.blueprint,
+    bisection.blueprint,
     differences.blueprint,
     datasets.blueprint,
     dataset_content.blueprint,
@@ -94,6 +95,7 @@ _BLUEPRINTS: Final = (
     service_pages.blueprint,
     dataset_pages.blueprint,
     sweep_pages.blueprint,
+    sweep_plots.blueprint,
 )
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 

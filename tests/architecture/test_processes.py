@@ -38,7 +38,7 @@ CASES = {
     "service.application.datasets": CORE,
     "service.application.sweeps": CORE,
     "service.application.reuse": CORE,
-    "service.application.differences": CORE,
+    "service.application.experiments.differences": CORE,
     "service.application.exports": CORE | {"onnx", "tensorboardX", "mlflow"},
     "service.web.app": {"workers", "engine", "matplotlib", "onnx", "tensorboardX", "google.protobuf", "mlflow"},
     "service.cli": {"numpy", "matplotlib", "celery", "flask", "sqlalchemy", "onnx", "mlflow"},

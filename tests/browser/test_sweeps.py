@@ -6,13 +6,21 @@ import json
 import re
 from collections.abc import Callable
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
+from benchmarks.service.rows import end_sweep
 from tests.browser.conftest import Bare, Visit
+from tests.browser.test_jobs import FAR_TOO_SLOW_MS
 from tests.browser.test_looks import serious
 
 pytestmark = pytest.mark.browser
+
+READY_AND_LATER = """[Number(document.documentElement.dataset.ready), ...performance.getEntriesByType("resource")
+    .filter(({ name }) => /sweep-parts|chart.js|[/](trials|curves|importance|stream)/.test(name))
+    .map(({ startTime }) => startTime)]"""
+"""When the first rows were drawn, and when the page began to load what is around them."""
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
@@ -101,3 +109,40 @@ def test_several_values_of_a_field_make_a_sweep_that_is_one_row_of_the_job_list(
     page.locator("#statuses button", has_text="Queued").click()  # who asks for jobs of a kind gets jobs
     expect(page.locator("tr.job")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_sweep_of_a_thousand_trials_is_quick(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    bare = serve_bare()
+    space = {"/optimizer/learning_rate": {"log": [0.001, 0.3]}, "/batch_size": {"choice": [10, 20]}}
+    search = {"name": "random", "trials": 1000}
+    document = {"base": {"kind": "classifier", "epochs": 1}, "space": space, "search": search, "parallel": 500}
+    sweep = httpx.post(f"{bare.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    end_sweep(bare.services.database, sweep["id"], ["val_accuracy", "val_loss"])
+    visit = open_window(bare.url)
+    times = []
+    for _ in range(8):
+        page = visit.open(sweep["urls"]["page"])
+        expect(page.locator("#curves .chart")).to_be_visible()
+        ready, *later = page.evaluate(READY_AND_LATER)
+        assert later
+        assert min(later) >= ready - 1, "the first rows wait for nothing that is around them"
+        times.append(ready)
+    print(f"first rows after {times} ms")
+    assert min(times) < FAR_TOO_SLOW_MS  # `make bench-page` measures
+    rows = page.locator("#trials tbody tr")
+    expect(rows).to_have_count(100)
+    expect(page.locator("#curves .chart")).to_be_visible()
+    expect(page.locator("#coordinates path")).to_have_count(100)
+    expect(page.locator("#importance tbody tr")).to_have_count(2)
+    expect(page.locator("#decisions li").first).to_have_text("The sweep has succeeded.")
+    expect(page.locator("#decisions li")).to_have_count(100)
+    page.get_by_role("button", name="Earlier decisions").click()
+    expect(page.locator("#decisions li")).to_have_count(600)
+    for count in (600, 1000):
+        page.get_by_role("button", name="More trials").click()
+        expect(rows).to_have_count(count)
+    expect(page.get_by_role("button", name="More trials")).to_be_hidden()
+    page.locator("#sort").select_option("trial")
+    expect(rows.first.locator("td").first).to_have_text("0")

@@ -82,8 +82,8 @@ def test_why_and_bisect_on_the_command_line(client: Client) -> None:
     options = ["bisect", "first", "--metric", "val_accuracy", "--below", "1", "--server", client.server]
     result = run.invoke(main, options)
     assert result.exit_code == 0, result.output
-    assert "epoch 1 is the first bad one" in result.stdout
+    assert "Epoch 1, the first that measured it, is already bad" in result.stdout
     options[5] = "0"
     result = run.invoke(main, options)
     assert result.exit_code == 1
-    assert "which is not below 0" in result.stderr
+    assert "not below 0.00%, nor in any other epoch" in result.stderr

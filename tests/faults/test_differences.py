@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from engine import checkpoint
-from service.application import differences
-from service.application.differences import Alike, Differences
+from service.application.experiments import differences
+from service.application.experiments.differences import Alike, Differences
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -19,11 +19,14 @@ from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import listing, lookup
 from service.pictures import films, grids
+from service.spec.metric_info import describe
 from service.spec.schema import Kind
 from service.states import DatasetKind, Severity
 from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database
+from service.storage.sweep_tables import Sweep
 from service.storage.tables import Artifact, Job
+from service.sweeps.curves import Curve
 from service.web.middleware.problems import Problem
 from service.web.schemas.epochs import metric_table
 
@@ -175,6 +178,35 @@ class Drawings:
                 lookup.get(session, job_id)
         except JobNotFound:  # deleted while this was drawn: leave nothing behind
             self._artifacts.remove_job(job_id)
+
+
+_BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "range": ("low", "high", "; band: lowest to highest seed"),
+    "interval": ("interval_low", "interval_high", "; band: 95% interval of the mean"),
+}
+
+
+def sweep_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: str, fmt: Format) -> Picture:
+    """A plot of the best trials of a sweep. It is not cached: a sweep has no folder."""
+    from service.pictures import bands  # loads Matplotlib, which takes most of a second
+
+    seeds = len(sweep.resolved["seeds"])
+    low, high, said = _BANDS.get(band, ("mean", "mean", "")) if seeds > 1 else ("mean", "mean", "")
+    lines = [
+        bands.BandedLine(
+            label=f"trial {curve.trial}",
+            epochs=curve.epochs,
+            mean=curve.mean,
+            low=getattr(curve, low),
+            high=getattr(curve, high),
+        )
+        for curve in curves
+    ]
+    title = f"{sweep.name or f'sweep {sweep.id[-6:].lower()}'}: {describe(metric).label}"
+    caption = f"mean of {seeds} seeds{said}" if seeds > 1 else "one seed"
+    rungs = sweep.resolved["rungs"][:-1]
+    with _drawing:
+        return picture(bands.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))
 
 
 def require_here(info: DatasetInfo) -> None:

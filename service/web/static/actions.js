@@ -38,7 +38,8 @@ export function wireActions(job, onedit, onchange) {
   wireStar(job, onedit);
 }
 
-async function openFork(job) {
+// from: the epoch of the checkpoint to choose; by default the newest.
+export async function openFork(job, from) {
   $("#fork-error").hidden = true;
   const [detail, checkpoints] = await Promise.all([call(job.urls.self), callAll(job.urls.checkpoints)]).catch((error) => {
     announce(error.message, "error");
@@ -50,6 +51,7 @@ async function openFork(job) {
     return new Option(`epoch ${item.epoch}${words ? ` (${words})` : ""}`, item.epoch);
   });
   $("#fork-from").replaceChildren(...options);
+  if (from !== undefined && checkpoints.some((item) => item.epoch === from)) $("#fork-from").value = from;
   $("#fork-epochs").value = Math.max(detail.progress.epochs, detail.progress.epoch + 1) + (detail.progress.epoch >= detail.progress.epochs ? detail.progress.epochs - 1 : 0);
   $("#fork-rate").placeholder = String(detail.resolved.optimizer.learning_rate);
   $("#fork-overrides").value = JSON.stringify({ epochs: Number($("#fork-epochs").value) }, null, 2);

@@ -71,8 +71,11 @@ export function ago(text) {
   return `${Math.round(seconds / 86400)} days ago`;
 }
 
-const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" }); // made once: it is slow
-export const when = (text) => moment.format(new Date(text));
+let moment = null; // made once, and not before it is needed: it is slow
+export function when(text) {
+  moment ??= new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  return moment.format(new Date(text));
+}
 
 // What a person set on a page, kept for the next visit.
 export const memory = {

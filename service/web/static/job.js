@@ -6,7 +6,8 @@ import { Samples } from "./samples.js";
 import { Split } from "./split.js";
 import { view, viewAgain } from "./viewer.js";
 import { wireMistakes } from "./mistakes.js";
-import { wireActions } from "./actions.js";
+import { openFork, wireActions } from "./actions.js";
+import { wireBisection } from "./bisect.js";
 import { wireConfusion } from "./confusion.js";
 import { wireEvaluation } from "./evaluation.js";
 import { refresh } from "./live.js";
@@ -112,6 +113,7 @@ function showProgress(now) {
 }
 
 // What has ended may be retried: then there is a stream again.
+wireBisection(job, curves, (epoch) => openFork(job, epoch));
 wireActions(job, renew, () => {
   if (source === null) follow();
   renew();

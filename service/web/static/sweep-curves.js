@@ -52,7 +52,9 @@ export class SweepCurves {
   show(found) {
     this.found = found;
     $("#curves-csv").href = `${this.sweep.urls.self}/curves?metric=${encodeURIComponent(found.metric)}&limit=100&format=csv`;
+    $("#curves-png").href = `${this.sweep.urls.self}/plots/curves.png?metric=${encodeURIComponent(found.metric)}&limit=${CURVES}&band=${this.band}`;
     $("#no-curves").hidden = found.data.length > 0;
+    $("#curves .charts").hidden = !found.data.length;
     if (!found.data.length) return void $("#curves .charts").replaceChildren();
     const { label, sparse } = describe(found.metric);
     if (!this.charts.has(found.metric)) this.charts.set(found.metric, new Chart(`sweep.${found.metric}`, label));

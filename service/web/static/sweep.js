@@ -1,13 +1,14 @@
-// One sweep: what it has decided, its trials, their curves, and how settings and results go together.
-import { $, announce, capital, describe, h, metric, throttle } from "./dom.js";
-import { call, listen } from "./api.js";
-import { drawCoordinates } from "./coordinates.js";
+// One sweep and its trials. The first rows are drawn before anything else is loaded: curves, decisions, and how settings
+// and results go together (sweep-parts.js) follow when they are on the screen.
+import { $, announce, capital, describe, h, metric } from "./dom.js";
+import { call } from "./api.js";
 import { latest } from "./latest.js";
-import { SweepCurves } from "./sweep-curves.js";
-import { settingText, TrialTable } from "./trial-table.js";
+import { TrialTable } from "./trial-table.js";
 
 const PAGE = 100;
 const REFRESH_MS = 3000;
+const PAUSE_MS = 1000; // before a renewal that nobody asked for,
+const SHARE = 4; // or so many times as long as the last one took: a large sweep leaves the browser time for other things
 
 let sweep = JSON.parse($("#sweep").textContent);
 let trials = JSON.parse($("#first-trials").textContent);
@@ -17,7 +18,9 @@ const address = sweep.urls.self;
 const name = sweep.objective.metric;
 const settings = Object.keys(sweep.resolved.space);
 const table = new TrialTable(sweep, { order, light });
-const curves = new SweepCurves(sweep);
+let parts = null; // what is drawn around the trials, once it is loaded
+let pause_ms = PAUSE_MS;
+let due = null;
 const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status);
 
 function drawFacts() {
@@ -55,7 +58,7 @@ async function act(verb) {
     }
     sweep = await call(`${address}/${verb}`, { method: "POST" });
     drawFacts();
-    refresh();
+    renew();
   } catch (error) {
     announce(error.message, "error");
   }
@@ -69,86 +72,53 @@ function order(sort) {
   const select = $("#sort");
   if (![...select.options].some((option) => option.value === sort)) select.append(h("option", { value: sort }, sort.startsWith("-") ? `${sort.slice(1)}, descending` : sort));
   select.value = sort;
-  refresh();
-}
-
-async function drawImportance() {
-  if (!settings.length) return;
-  const { data } = await call(`${address}/importance`);
-  const known = data.filter((item) => item.share !== null);
-  $("#importance").hidden = !known.length;
-  $("#importance tbody").replaceChildren(...known.map((item) => h("tr", {}, h("td", {}, h("code", {}, item.setting)), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.best ?? "–"))));
-}
-
-function sentenceOf({ type, data }) {
-  const list = (items) => items.map(([trial, at]) => `${trial} (${metric(name, at)})`).join(", ");
-  switch (type) {
-    case "propose":
-      return data.error ? `Trial ${data.trial} has invalid settings: ${data.error.message}` : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
-    case "result":
-      return data.error ? `Trial ${data.trial} failed: ${data.error}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
-    case "promote":
-      return `Promoted after epoch ${data.epoch}: ${list(data.trials)}.`;
-    case "stop":
-      return `Stopped after epoch ${data.epoch}: ${list(data.trials)}.`;
-    case "exhausted":
-      return `No more trials start: ${data.by}.`;
-    case "winner":
-      return `The winner is trial ${data.trial} with ${metric(name, data.value)}.`;
-    case "status":
-      return `${capital(data.reason)}.`;
-    default:
-      return `The sweep has ${data.status}.`;
-  }
+  renew();
 }
 
 // One renewal at a time, however slow the service is.
-const refresh = throttle(1000, latest(async () => {
+const renew = latest(async () => {
   if (isGone) return;
+  const began = performance.now();
   try {
     const sort = encodeURIComponent($("#sort").value);
     [sweep, trials] = await Promise.all([call(address), call(`${address}/trials?sort=${sort}&limit=${shown}`)]);
-    await drawAll();
+    drawFacts();
+    drawRows();
+    await parts?.show(sweep, trials.data, table.metrics);
   } catch (error) {
     if (error.status === 404) location.assign("/ui/sweeps");
   }
-}));
+  pause_ms = Math.max(PAUSE_MS, SHARE * (performance.now() - began));
+});
 
-function drawAll() {
-  drawFacts();
-  table.show(trials.data, $("#sort").value, sweep.best_trial);
-  $("#more").hidden = !trials.has_more;
-  const usable = trials.data.filter((trial) => trial.value !== null);
-  $("#parallel").hidden = !settings.length || usable.length < 2;
-  if (!$("#parallel").hidden) drawCoordinates($("#coordinates"), { trials: usable, settings, name, best: sweep.best_trial, label: describe(name).label, format: (at) => metric(name, at), logs: settings.filter((setting) => sweep.resolved.space[setting].log) });
-  curves.offer(table.metrics);
-  return Promise.all([curves.draw(), drawImportance().catch(() => {})]);
+function renewSoon() {
+  due ??= setTimeout(() => {
+    due = null;
+    renew();
+  }, pause_ms);
 }
 
-function follow() {
-  const receive = (event) => {
-    $("#decisions").prepend(h("li", {}, sentenceOf(event)));
-    if (event.type === "end" || event.type === "status") stream.last = event.seq;
-    if (event.seq > sweep.last_seq) refresh(); // what is replayed is known already
-  };
-  const types = ["status", "propose", "result", "promote", "stop", "exhausted", "winner", "end"];
-  const stream = listen(() => `${address}/stream`, {
-    snapshot: () => $("#decisions").replaceChildren(),
-    ...Object.fromEntries(types.map((type) => [type, receive])),
-    end: (event) => {
-      receive(event);
-      stream.close();
-    },
-  });
+function drawRows() {
+  table.show(trials.data, $("#sort").value, sweep.best_trial);
+  $("#more").hidden = !trials.has_more;
+}
+
+async function drawRest() {
+  if (trials.has_more) renew(); // the page brings as many as a screen shows
+  const { SweepParts } = await import("./sweep-parts.js");
+  parts = new SweepParts(sweep, (seq) => seq > sweep.last_seq && renewSoon()); // what is replayed is known already
+  await parts.show(sweep, trials.data, table.metrics);
 }
 
 const orders = [["best", "best first"], ["trial", "trial"], ["-value", "highest value"], ["value", "lowest value"], ["epoch", "fewest epochs"], ["-epoch", "most epochs"], ...settings.map((setting) => [setting, setting])];
 $("#sort").replaceChildren(...orders.map(([sort, label]) => h("option", { value: sort }, label)));
-$("#sort").addEventListener("change", () => refresh());
+$("#sort").addEventListener("change", renew);
 $("#more").addEventListener("click", () => {
   shown += 5 * PAGE;
-  refresh();
+  renew();
 });
-drawAll();
-follow();
-setInterval(() => !isOver() && document.visibilityState === "visible" && refresh(), REFRESH_MS);
+drawFacts();
+drawRows();
+document.documentElement.dataset.ready = Math.round(performance.now());
+requestAnimationFrame(() => setTimeout(drawRest)); // after the first frame
+setInterval(() => !isOver() && document.visibilityState === "visible" && renewSoon(), REFRESH_MS);

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.states import SWEEP_ENDED
@@ -32,7 +33,8 @@ def follow_sweep(
         while not hub.closing and client.permission and not client.has_left:
             try:
                 with database.read() as session:
-                    sweep = session.get(Sweep, snapshot.id)
+                    query = select(Sweep.status, Sweep.last_seq).where(Sweep.id == snapshot.id)
+                    sweep = session.execute(query).first()
                     rows = events.read(session, snapshot.id, after=sent, limit=_BATCH)
             except SQLAlchemyError:
                 time.sleep(_POLL_INTERVAL_S)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from service.client import ApiError, Client
 from service.local import LocalStack
@@ -59,6 +60,15 @@ def test_sweeps_are_listed_and_shown(watched: Result, run: Run) -> None:
     assert "/optimizer/learning_rate" in shown.stdout
     document = json.loads(run("sweeps", "rates", "--json").stdout)
     assert [row["status"] for row in document["trial_rows"]] == ["succeeded", "stopped"]
+
+
+def test_the_curves_of_a_sweep_are_saved_as_a_picture(watched: Result, run: Run, tmp_path: Path) -> None:
+    told = run("sweeps", "rates", "--plot", str(tmp_path / "rates.png"), "--band", "interval", "--metric", "val_loss")
+    assert told.exit_code == 0, told.output
+    with Image.open(tmp_path / "rates.png") as picture:
+        assert picture.width > picture.height > 300
+    refused = run("sweeps", "rates", "--plot", str(tmp_path / "rates.jpg"))
+    assert "ends with .png or .svg" in refused.stderr
 
 
 def test_trials_are_flat_rows_for_a_table(watched: Result, stack: LocalStack) -> None:

@@ -84,3 +84,47 @@ def test_faults_of_the_body_are_named_together(client: FlaskClient) -> None:
     response = client.post("/differences", json={"a": 1, "c": "x"})
     assert response.status_code == 422
     assert {fault["pointer"] for fault in response.json["errors"]} == {"#/a", "#/b", "#/c"}
+
+
+def test_the_epoch_from_which_a_metric_is_bad_is_found_in_six_probes(
+    client: FlaskClient, train: Train, worker: Any
+) -> None:
+    job = train(*[0.1] * 40, *[0.9] * 24)
+    answer = client.get(f"/jobs/{job}/bisection?metric=train_loss&above=0.5").json
+    assert (answer["epoch"], answer["value"], answer["before"]) == (41, 0.9, {"epoch": 40, "value": 0.1})
+    assert len(answer["probes"]) <= 6
+    assert answer["probes"][0] == {"epoch": 32, "value": 0.1}
+    assert (answer["times"], answer["checkpoint"]) == (1, None)
+    assert answer["sentence"] == (
+        "Epoch 41 is the first bad one: train loss 0.9, after 0.1 in epoch 40. No checkpoint before it is kept."
+    )
+    whole = client.get(f"/jobs/{job}/bisection?metric=train_loss&above=0.01").json
+    assert (whole["epoch"], whole["before"]) == (1, None)
+    assert whole["sentence"].startswith("Epoch 1, the first that measured it, is already bad")
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "part"),
+    [
+        ("metric=val_acuracy&below=0.9", "metric", "the job has no metric 'val_acuracy'; it has train_loss"),
+        ("metric=train_loss&above=1", "above", "not above 1, nor in any other epoch"),
+        ("metric=train_loss&above=0.25", "above", "it was last in epoch 1"),
+        ("metric=train_loss", "below", "exactly one of below and above"),
+        ("metric=train_loss&above=1&below=0", "below", "exactly one of below and above"),
+        ("metric=train_loss&above=nan", "above", "finite"),
+        ("above=1", "metric", ""),
+    ],
+)
+def test_a_bisection_that_cannot_be_says_why(
+    client: FlaskClient, train: Train, query: str, parameter: str, part: str
+) -> None:
+    response = client.get(f"/jobs/{train(0.3, 0.2)}/bisection?{query}")
+    assert (response.status_code, response.json["code"]) == (400, "invalid_parameter")
+    assert [error["parameter"] for error in response.json["errors"]] == [parameter]
+    assert part in response.json["detail"]
+
+
+def test_a_job_without_epochs_has_no_metric_to_bisect(client: FlaskClient, submit: Callable[..., str]) -> None:
+    response = client.get(f"/jobs/{submit(client)}/bisection?metric=train_loss&above=1")
+    assert response.json["detail"] == "metric: the job has no metric 'train_loss'; it has none yet"
+    assert client.get("/jobs/job_none/bisection?metric=train_loss&above=1").status_code == 404

@@ -118,7 +118,16 @@ def test_answers_have_the_documented_fields(
             "{sweep_id}",
             "{upload_id}",
         )
-        needs_more += ("/mistakes", "/calibration", "/importance", "/columns", "/rows", "/comparisons", "/differences")
+        needs_more += (
+            "/mistakes",
+            "/calibration",
+            "/importance",
+            "/columns",
+            "/rows",
+            "/comparisons",
+            "/differences",
+            "/bisection",
+        )
         if "get" not in methods or any(name in path for name in needs_more):
             continue
         content = methods["get"]["responses"].get("200", {}).get("content", {})

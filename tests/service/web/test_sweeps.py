@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from PIL import Image
 
 from service.runtime.settings import Auth
 from service.storage.database import Database
@@ -473,3 +475,28 @@ def test_curves_have_an_interval_and_are_a_file_too(client: FlaskClient, worker:
     assert curve["interval_low"] == [None] * 4
     [trial] = client.get(f"/sweeps/{alone['id']}/trials").json["data"]
     assert trial["metrics"]["train_loss"] == 0.25
+
+
+def test_curves_are_drawn_with_a_band(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
+    address = f"/sweeps/{sweep['id']}/plots/curves"
+    assert client.get(f"{address}.png").json["code"] == "not_yet"
+    finish(client, worker, sweep["id"])
+    pictures = {}
+    for band in ("range", "interval", "none"):
+        answer = client.get(f"{address}.png?band={band}")
+        assert (answer.status_code, answer.mimetype) == (200, "image/png")
+        Image.open(BytesIO(answer.data)).verify()
+        pictures[band] = answer.data
+        assert (
+            client.get(f"{address}.png?band={band}", headers={"If-None-Match": answer.headers["ETag"]}).status_code
+            == 304
+        )
+    assert len(set(pictures.values())) == 3
+    assert client.get(f"{address}.svg?metric=train_loss").mimetype == "image/svg+xml"
+    for wrong, code in (
+        ("curves.gif", "not_found"),
+        ("confusion.png", "not_found"),
+        ("curves.png?band=x", "invalid_parameter"),
+    ):
+        assert client.get(f"/sweeps/{sweep['id']}/plots/{wrong}").json["code"] == code

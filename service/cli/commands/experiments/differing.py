@@ -66,22 +66,16 @@ def bisect(target: Target, job_text: str, metric: str, below: float | None, abov
         raise click.UsageError("name exactly one of --below and --above")
     with target.client() as client:
         job = target.find(client, job_text)
-        try:
-            found = client.bisect(job, metric, below=below, above=above)
-        except ValueError as error:
-            raise Failure(str(error)) from error
+        found = client.bisect(job, metric, below=below, above=above)
     if target.as_json:
         click.echo(to_json(asdict(found)))
         return
     label = describe(metric).label
     for epoch, value in found.probes:
-        click.echo(f"probe  epoch {epoch:>4}  {label} {number(metric, value)}")
-    before = f"; epoch {found.before[0]} has {number(metric, found.before[1])}" if found.before else ""
-    click.echo(f"epoch {found.epoch} is the first bad one: {label} {number(metric, found.value)}{before}")
+        click.echo(f"probe  epoch {epoch:>4}  {label} {'not finite' if value is None else number(metric, value)}")
+    click.echo(visible(found.sentence))
     if found.times > 1:
-        click.echo(
-            f"note: it turned bad {found.times} times; see them all with: tapeline metrics {job.id[-6:]}", err=True
-        )
+        click.echo(f"all values: tapeline metrics {job.id[-6:]}", err=True)
     if found.checkpoint is not None:
         click.echo(f"to continue from before it: tapeline fork {job.id[-6:]} --checkpoint {found.checkpoint}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import IO, Any, Final
+from pathlib import Path
+from typing import IO, Any, Final, Literal
 
 import click
 from rich.console import Console
@@ -22,6 +23,7 @@ from service.states import SweepStatus
 
 _SHOWN_TRIALS: Final = 20
 _VERBS: Final = ("pause", "resume", "cancel", "delete")
+_BANDS: Final = ("range", "interval", "none")
 
 
 @click.command()
@@ -53,14 +55,32 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
 @click.option("--sort", default="best", show_default=True, help="Order of the trials: best, trial, value, /batch_size.")
 @click.option("--all", "everything", is_flag=True, help=f"Show all trials, not only {_SHOWN_TRIALS}.")
 @click.option("--watch", is_flag=True, help="Follow the sweep until it ends.")
+@click.option(
+    "--plot",
+    "to",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the curves of the best trials, .png or .svg.",
+)
+@click.option("--metric", metavar="NAME", help="Of the plot. Default: that of the objective.")
+@click.option("--band", type=click.Choice(_BANDS), default="range", show_default=True, help="Of the plot.")
 @click.option("--do", "verb", type=click.Choice(_VERBS), help="Pause, resume, cancel or delete the sweep.")
 @service_options
 @click.pass_obj
-def sweeps(target: Target, sweep_id: str | None, sort: str, everything: bool, watch: bool, verb: str | None) -> None:
+def sweeps(
+    target: Target,
+    sweep_id: str | None,
+    sort: str,
+    everything: bool,
+    watch: bool,
+    verb: str | None,
+    to: Path | None,
+    metric: str | None,
+    band: Literal["range", "interval", "none"],
+) -> None:
     """List sweeps, newest first, or show one with its trials. SWEEP is an id, or the end of one."""
     with target.client() as client:
         if sweep_id is None:
-            if watch or verb:
+            if watch or verb or to:
                 raise click.UsageError("name a sweep")
             _list(target, client)
             return
@@ -73,11 +93,21 @@ def sweeps(target: Target, sweep_id: str | None, sort: str, everything: bool, wa
             getattr(found, verb)()
         if watch:
             _watch(target, found)
-        else:
+        if to is not None:
+            _plot(found, to, metric=metric, band=band)
+        elif not watch:
             _show(target, found, sort=sort, limit=None if everything else _SHOWN_TRIALS)
 
 
 COMMANDS: Final = (sweep, sweeps)
+
+
+def _plot(found: Sweep, to: Path, *, metric: str | None, band: Literal["range", "interval", "none"]) -> None:
+    form = to.suffix.removeprefix(".").lower()
+    if form not in ("png", "svg"):
+        raise click.UsageError("the name of a plot ends with .png or .svg")
+    to.write_bytes(found.plot(metric=metric, band=band, fmt=form))
+    click.echo(str(to))
 
 
 def _list(target: Target, client: Client) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint
 
-from service.application.comparisons import NotComparable, compare
+from service.application.experiments.comparisons import NotComparable, compare
 from service.web.endpoints import endpoint
 from service.web.middleware.problems import invalid_parameter
 from service.web.schemas.experiments.comparisons import ComparisonAnswer, ComparisonQuery

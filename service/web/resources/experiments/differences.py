@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response
 
-from service.application import differences
+from service.application.experiments import differences
 from service.jobs.changes import Investigation
 from service.web import requests
 from service.web.endpoints import endpoint

@@ -11,14 +11,15 @@ from service.sweeps import queries
 from service.web.answers import as_page, next_address
 from service.web.endpoints import endpoint
 from service.web.openapi import examples
-from service.web.resources.experiments.sweeps import list_sweeps, read_sweep, read_trials
-from service.web.schemas.experiments.sweeps import SweepListQuery
+from service.web.resources.experiments.sweeps import list_sweeps, read_trials
+from service.web.schemas.experiments.sweeps import SweepListQuery, sweep_detail
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("sweep_pages", __name__)
 
 TAG: Final = "Pages"
-_FIRST_TRIALS: Final = 100
+_FIRST_TRIALS: Final = 20
+"""More than a screen shows; the script fetches the rest when they are drawn."""
 
 
 @blueprint.get("/ui/sweeps")
@@ -35,8 +36,8 @@ def show_list(query: SweepListQuery) -> Response:
 @endpoint(TAG, "text/html", problems=("sweep_not_found",))
 def show(sweep_id: str) -> Response:
     """Show the page of a sweep, updated live."""
-    sweep = read_sweep(sweep_id)
     with services().database.read() as session:
         row = queries.get(session, sweep_id, owner=owner())
+        sweep = sweep_detail(row, queries.counts(session, [sweep_id])[sweep_id])
         trials = read_trials(session, row, sort="best", limit=_FIRST_TRIALS)
     return as_page("sweep.html", sweep=sweep, trials=trials)

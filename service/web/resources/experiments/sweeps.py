@@ -12,7 +12,9 @@ from service.application.jobs import Submitted
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import events, queries
+from service.sweeps.curves import curves as curves_of
 from service.sweeps.events import DECISIONS
+from service.sweeps.importance import importance as importance_of
 from service.sweeps.schema import MAX_TRIALS, SweepSpec
 from service.web import requests
 from service.web.answers import as_json, next_link
@@ -180,7 +182,7 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         metric = query.metric or sweep.resolved["objective"]["metric"]
-        found = queries.curves(session, sweep, metric, limit=query.limit)
+        found = curves_of(session, sweep, metric, limit=query.limit)
     if query.format == "csv":
         text = "".join(curve_lines(metric, found))
         return downloads.send_text(text, name=f"{sweep_id}-curves.csv", media_type="text/csv")
@@ -197,7 +199,7 @@ def importance(sweep_id: str) -> ImportanceList:
     """
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
-        found = queries.importance(session, sweep)
+        found = importance_of(session, sweep)
     rungs = sweep.resolved["rungs"]
     return ImportanceList(data=[importance_item(item) for item in found], epoch=rungs[0] if len(rungs) > 1 else None)
 

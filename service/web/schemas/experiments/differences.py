@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from service.application.differences import Differences
+from service.application.experiments.differences import Differences
 from service.jobs.differences.tensors import TensorDifference
 from service.web.schemas.base import Answer
 from service.web.schemas.queries import JobId, Query

@@ -15,7 +15,9 @@ from service.spec.schema import Kind
 from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
 from service.storage.sweep_tables import Sweep, SweepEvent
 from service.sweeps import actions
-from service.sweeps.queries import Curve, Importance, TrialView
+from service.sweeps.curves import Curve
+from service.sweeps.importance import Importance
+from service.sweeps.queries import TrialView
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
 from service.web.schemas.base import Answer, Document, Metrics, Timestamp, at_time
 from service.web.schemas.listing import csv_cell, csv_line
@@ -55,6 +57,19 @@ class CurveQuery(Query):
     )
     limit: int = Field(20, ge=1, le=100, description="The best trials so far.")
     format: Literal["json", "csv"] = Field("json", description="`csv`: a line for each trial and epoch.")
+
+
+class CurvePlotQuery(Query):
+    """Which curves to draw, and with which band."""
+
+    metric: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+        None, description="Default: the metric of the objective."
+    )
+    limit: int = Field(8, ge=1, le=8, description="The best trials so far.")
+    band: Literal["range", "interval", "none"] = Field(
+        "range",
+        description="`range`: from the lowest to the highest seed; `interval`: Student's 95% interval of the mean.",
+    )
 
 
 class SweepEventQuery(Query):

@@ -1,0 +1,150 @@
+"""Use case: find the epoch from which a metric of a job is bad, by halving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from service.errors import ContractError
+from service.jobs.queries import lookup
+from service.spec.metric_info import describe, number
+from service.storage.artifacts import ArtifactKind
+
+Measured = tuple[int, float | None]
+"""An epoch, and the metric's value in it; ``None``: it was not finite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """Which values are bad: those below or above a value, and those that are not finite."""
+
+    below: float | None = None
+    above: float | None = None
+
+    @property
+    def parameter(self) -> str:
+        """The name of the side that is limited."""
+        return "above" if self.below is None else "below"
+
+    def text(self, metric: str) -> str:
+        """The limit in words."""
+        return f"{self.parameter} {number(metric, self.above if self.below is None else self.below)}"
+
+    def is_bad(self, value: float | None) -> bool:
+        """Whether a value is beyond the limit."""
+        if value is None:
+            return True
+        return value < self.below if self.below is not None else self.above is not None and value > self.above
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bisection:
+    """The first bad epoch after a good one, and how it was found."""
+
+    metric: str
+    limit: Limit
+    epoch: int
+    value: float | None
+    before: Measured | None
+    """The epoch before it that measured the metric, which is good; ``None``: there is none."""
+    probes: Sequence[Measured]
+    """Epochs that were looked at, in order."""
+    times: int
+    """How often the metric turned from good to bad."""
+    checkpoint: int | None
+    """The epoch of the last kept checkpoint before it, to fork from."""
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        label, value = describe(self.metric).label, _text(self.metric, self.value)
+        if self.before is None:
+            said = f"Epoch {self.epoch}, the first that measured it, is already bad: {label} {value}."
+        else:
+            epoch, good = self.before
+            said = f"Epoch {self.epoch} is the first bad one: {label} {value}, after {_text(self.metric, good)}"
+            said += f" in epoch {epoch}."
+        if self.times > 1:
+            said += f" It turned bad {self.times} times; this is one of them."
+        if self.checkpoint is None:
+            return f"{said} No checkpoint before it is kept."
+        return f"{said} The last checkpoint before it is that of epoch {self.checkpoint}."
+
+
+class NotBisectable(ContractError, ValueError):
+    """There is no such epoch.
+
+    Attributes:
+        parameter: the name of the parameter to change.
+    """
+
+    def __init__(self, parameter: str, why: str) -> None:
+        super().__init__(why)
+        self.parameter = parameter
+
+
+def bisect(session: Session, job_id: str, metric: str, limit: Limit, *, owner: str | None) -> Bisection:
+    """Find the epoch of a job from which a metric is bad.
+
+    Raises:
+        JobNotFound: the job does not exist.
+        NotBisectable: the job has no such metric, or its last value is good.
+    """
+    if (limit.below is None) == (limit.above is None):
+        raise NotBisectable("below", "give exactly one of below and above")
+    job = lookup.get(session, job_id, owner=owner)
+    epochs = lookup.epochs(session, job.id)
+    measured = [(row.epoch, row.metrics[metric]) for row in epochs if metric in row.metrics]
+    if not measured:
+        known = ", ".join(sorted({name for row in epochs for name in row.metrics})) or "none yet"
+        raise NotBisectable("metric", f"the job has no metric {metric!r}; it has {known}")
+    kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
+    return find(measured, kept, metric=metric, limit=limit)
+
+
+def find(measured: Sequence[Measured], kept: Sequence[int | None], *, metric: str, limit: Limit) -> Bisection:
+    """Halve the epochs between a good and a bad one; the last one must be bad.
+
+    Args:
+        measured: epochs and values, in order; at least one.
+        kept: epochs of the kept checkpoints.
+
+    Raises:
+        NotBisectable: the last epoch is good.
+    """
+    bad = [limit.is_bad(value) for _, value in measured]
+    if not bad[-1]:
+        raise NotBisectable(limit.parameter, _why_none(measured, bad, metric, limit))
+    low, high, probes = 0, len(measured) - 1, list[Measured]()
+    while low < high:
+        middle = (low + high) // 2
+        probes.append(measured[middle])
+        if bad[middle]:
+            high = middle
+        else:
+            low = middle + 1
+    epoch, value = measured[high]
+    return Bisection(
+        metric=metric,
+        limit=limit,
+        epoch=epoch,
+        value=value,
+        before=measured[high - 1] if high else None,
+        probes=probes,
+        times=sum(now and not before for before, now in zip([False, *bad], bad, strict=False)),
+        checkpoint=max((at for at in kept if at is not None and at < epoch), default=None),
+    )
+
+
+def _why_none(measured: Sequence[Measured], bad: Sequence[bool], metric: str, limit: Limit) -> str:
+    epoch, value = measured[-1]
+    label = describe(metric).label
+    said = f"{label} is {_text(metric, value)} in epoch {epoch}, the last that measured it: not {limit.text(metric)}"
+    worst = [at for (at, _), is_bad in zip(measured, bad, strict=True) if is_bad]
+    return f"{said}; it was last in epoch {worst[-1]}" if worst else f"{said}, nor in any other epoch"
+
+
+def _text(metric: str, value: float | None) -> str:
+    return "not finite" if value is None else number(metric, value)

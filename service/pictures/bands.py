@@ -1,0 +1,95 @@
+"""A plot of trials: the mean of a metric over their seeds by epoch, with a band around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from service.pictures import plots
+from service.pictures.plots import Format
+from service.spec.metric_info import PALETTE, describe
+
+MAX_LINES = len(PALETTE)
+"""As many as have a colour of their own."""
+_SIZE = (8.6, 4.6)  # inches
+_MANY_EPOCHS = 40  # from here on, points are not marked
+_APART = 0.12  # epochs between trials of a single epoch; more if the axis is long
+_MOST = 1e30  # larger values are gaps, as in the plots of a job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandedLine:
+    """The line of a trial. ``mean``, ``low`` and ``high`` are as long as ``epochs``; ``None`` is a gap."""
+
+    label: str
+    epochs: Sequence[int]
+    mean: Sequence[float | None]
+    low: Sequence[float | None]
+    high: Sequence[float | None]
+
+
+def banded(
+    lines: Sequence[BandedLine],
+    *,
+    metric: str,
+    title: str,
+    caption: str,
+    rungs: Sequence[int] = (),
+    fmt: Format = "png",
+) -> bytes:
+    """Draw a line with a band for each trial.
+
+    Args:
+        lines: at most ``MAX_LINES``.
+        caption: what lines and bands show, in words.
+        rungs: epochs after which trials were stopped, drawn as dotted lines.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes: Axes = figure.subplots()
+        epochs = [epoch for line in lines for epoch in line.epochs]
+        reach = max(epochs) - min(epochs)
+        apart = _APART * max(1, reach / 8)
+        for place, (line, colour) in enumerate(zip(lines, PALETTE, strict=False)):
+            alone = len(line.epochs) == 1  # else bars at one place would hide each other
+            shift = apart * (place - (len(lines) - 1) / 2) if alone else 0.0
+            _draw(axes, line, colour, shift=shift, is_sparse=describe(metric).sparse)
+        for rung in rungs:
+            axes.axvline(rung, color="#666666", linewidth=1, linestyle=":", zorder=0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if not reach:
+            axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
+        axes.set(xlabel=f"epoch\n{caption}", ylabel=plots.drawable(describe(metric).label, 40))
+        if describe(metric).percent:
+            axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        else:
+            axes.ticklabel_format(axis="y", useOffset=False)
+        if len(lines) > 1:
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+    return plots.drawn(draw, size=_SIZE, title=title, fmt=fmt)
+
+
+def _draw(axes: Axes, line: BandedLine, colour: str, *, shift: float, is_sparse: bool) -> None:
+    x = np.asarray(line.epochs, float) + shift
+    mean, low, high = (_numbers(values) for values in (line.mean, line.low, line.high))
+    shown = np.isfinite(mean) if is_sparse else np.ones(len(x), bool)
+    marker = "o" if len(x) <= _MANY_EPOCHS else ""
+    axes.plot(x[shown], mean[shown], color=colour, linewidth=2, marker=marker, markersize=4, label=line.label)
+    if not np.isfinite(low + high).any():
+        return
+    if len(x) == 1:  # a band of one epoch has no width
+        axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, capsize=4)
+        return
+    axes.fill_between(x[shown], low[shown], high[shown], color=colour, alpha=0.18, linewidth=0)
+
+
+def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([value if value is not None and abs(value) < _MOST else math.nan for value in values], float)

@@ -1,0 +1,58 @@
+"""Curves of a sweep's best trials: a metric by epoch, over their seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.storage.sweep_tables import Sweep
+from service.storage.tables import Epoch
+from service.sweeps import queries, statistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A metric of a trial over its seeds, by epoch."""
+
+    trial: int
+    epochs: list[int]
+    mean: list[float | None]
+    low: list[float | None]
+    high: list[float | None]
+    interval_low: list[float | None]
+    interval_high: list[float | None]
+    """Student's 95% interval of the mean; ``None`` with fewer than two values."""
+    n: list[int]
+
+
+def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[Curve]:
+    """The curves of the best trials, by trial."""
+    best = sorted(queries.rows_of(session, sweep, sort="best", limit=limit), key=lambda row: row.trial)
+    trial_of = {job_id: row.trial for row in best for job_id in row.jobs.values()}
+    found: dict[int, dict[int, list[float]]] = {row.trial: {} for row in best}
+    for ids in queries.portions(list(trial_of)):
+        query = select(Epoch.job_id, Epoch.epoch, Epoch.metrics).where(Epoch.job_id.in_(ids))
+        for job_id, epoch, metrics in session.execute(query.order_by(Epoch.epoch)):
+            if metric in metrics:
+                values = found[trial_of[job_id]].setdefault(epoch, [])
+                values += [] if metrics[metric] is None else [metrics[metric]]
+    return [_curve(trial, found[trial]) for trial in found if found[trial]]
+
+
+def _curve(trial: int, by_epoch: dict[int, list[float]]) -> Curve:
+    epochs = sorted(by_epoch)
+    values = [by_epoch[epoch] for epoch in epochs]
+    intervals = [statistics.interval(item) for item in values]
+    return Curve(
+        trial=trial,
+        epochs=epochs,
+        mean=[math.fsum(item) / len(item) if item else None for item in values],
+        low=[min(item, default=None) for item in values],
+        high=[max(item, default=None) for item in values],
+        interval_low=[low for low, _ in intervals],
+        interval_high=[high for _, high in intervals],
+        n=[len(item) for item in values],
+    )

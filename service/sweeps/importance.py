@@ -1,0 +1,99 @@
+"""The importance of a sweep's settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.spec.metric_info import Goal
+from service.storage.sweep_tables import Sweep, SweepTrial
+from service.sweeps.search import proposals
+from service.sweeps.search.space import values_of
+
+_GROUPS: Final = 4
+"""Number of bins into which the values of a numeric setting are grouped to compute its importance."""
+_MAX_COMPUTED: Final = 64
+"""Number of sweeps whose importance a process keeps."""
+_computed: Final[dict[str, tuple[int, Sequence[Importance]]]] = {}
+"""By sweep: the number of its last event, and the importance as of that event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importance:
+    """The share of the objective's variance that a setting explains."""
+
+    setting: str
+    share: float | None
+    """The correlation ratio (eta squared), in [0, 1]; ``None`` if there are too few results, or all are equal."""
+    best: Any
+    """The value, or the range of values, with the best mean."""
+
+
+def importance(session: Session, sweep: Sweep) -> Sequence[Importance]:
+    """The importance of each setting, highest first.
+
+    It is computed from the values at the first rung, because all trials have a value at that epoch. It is computed
+    once for each event of the sweep: every result is an event.
+    """
+    last_seq, made = _computed.get(sweep.id, (-1, ()))
+    if last_seq == sweep.last_seq:
+        return made
+    made = _compute(session, sweep)
+    while len(_computed) >= _MAX_COMPUTED:
+        _computed.pop(next(iter(_computed)), None)
+    _computed[sweep.id] = (sweep.last_seq, made)
+    return made
+
+
+def _compute(session: Session, sweep: Sweep) -> list[Importance]:
+    first = {trial: value for trial, value in (sweep.state.get("results") or [[]])[0] if value is not None}
+    query = select(SweepTrial.trial, SweepTrial.settings).where(SweepTrial.sweep_id == sweep.id)
+    rows = session.execute(query.order_by(SweepTrial.trial))
+    known = [(settings, first[trial]) for trial, settings in rows if trial in first]
+    maximize = sweep.resolved["objective"]["goal"] == Goal.MAXIMIZE
+    made = []
+    for pointer, span in proposals.ranges_of(sweep.resolved).items():
+        values = values_of(span)
+        is_numeric = span.choice is None and (values is None or len(values) > _GROUPS)
+        groups = _grouped([(settings[pointer], value) for settings, value in known], is_numeric=is_numeric)
+        share = _correlation_ratio(list(groups.values()))
+        pick = max if maximize else min
+        best = pick(groups, key=lambda name: math.fsum(groups[name]) / len(groups[name])) if groups else None
+        made.append(Importance(setting=pointer, share=share, best=best))
+    return sorted(made, key=lambda item: (item.share is None, -(item.share or 0), item.setting))
+
+
+def _grouped(pairs: Sequence[tuple[Any, float]], *, is_numeric: bool) -> dict[str, list[float]]:
+    groups: dict[str, list[float]] = {}
+    if not is_numeric:
+        for setting, value in pairs:
+            groups.setdefault(_text(setting), []).append(value)
+        return groups
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    count = min(_GROUPS, max(1, len(ordered) // 2))
+    for place in range(count):
+        part = ordered[len(ordered) * place // count : len(ordered) * (place + 1) // count]
+        if part:
+            groups.setdefault(f"{_text(part[0][0])} to {_text(part[-1][0])}", []).extend(value for _, value in part)
+    return groups
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _correlation_ratio(groups: Sequence[Sequence[float]]) -> float | None:
+    values = [value for group in groups for value in group]
+    if len(values) < 4 or len(groups) < 2:
+        return None
+    centre = math.fsum(values) / len(values)
+    total = math.fsum((value - centre) ** 2 for value in values)
+    if total == 0:
+        return None
+    between = math.fsum(len(group) * (math.fsum(group) / len(group) - centre) ** 2 for group in groups)
+    return min(1.0, between / total)

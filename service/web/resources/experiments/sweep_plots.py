@@ -1,0 +1,45 @@
+"""Plots of a sweep, drawn on request."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from flask import Blueprint, Response
+
+from service.sweeps import queries
+from service.sweeps.curves import curves
+from service.web.endpoints import endpoint
+from service.web.files import downloads, drawings
+from service.web.files.drawings import Format
+from service.web.middleware.problems import Problem
+from service.web.schemas.experiments.sweeps import CurvePlotQuery
+from service.web.services import owner, services
+
+blueprint: Final = Blueprint("sweep_plots", __name__)
+
+TAG: Final = "Experiments"
+_MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
+
+
+@blueprint.get("/sweeps/<sweep_id>/plots/<which>.<form>")
+@endpoint(
+    TAG,
+    "image/png",
+    other_media=downloads.AS_OCTETS,
+    query=CurvePlotQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=("sweep_not_found", "not_found", "not_yet"),
+)
+def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Response:
+    """Draw the curves of a sweep's best trials, `curves` as `.png` or `.svg`: means over the seeds, with a band."""
+    with services().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        metric = query.metric or sweep.resolved["objective"]["metric"]
+        found = curves(session, sweep, metric, limit=query.limit)
+    if which != "curves" or form not in _MEDIA:
+        raise Problem("not_found", "there is no such plot; available: curves, as .png or .svg")
+    if not found:
+        raise Problem("not_yet", f"no trial has a value of {metric} yet")
+    drawn = drawings.sweep_curves(sweep, metric, found, band=query.band, fmt=cast(Format, form))
+    return downloads.send_picture(drawn, _MEDIA[form])

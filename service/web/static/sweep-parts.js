@@ -1,0 +1,107 @@
+// What is drawn around the trials of a sweep: curves, settings with results, importance, and decisions as they are made.
+import { $, capital, describe, h, metric } from "./dom.js";
+import { call, listen } from "./api.js";
+import { drawCoordinates } from "./coordinates.js";
+import { SweepCurves } from "./sweep-curves.js";
+import { settingText } from "./trial-table.js";
+
+const NEWEST = 100; // so many decisions are shown at first,
+const EARLIER = 500; // and so many more at each click
+
+export class SweepParts {
+  // told(seq): an event of the sweep has arrived.
+  constructor(sweep, told) {
+    this.sweep = sweep;
+    this.name = sweep.objective.metric;
+    this.settings = Object.keys(sweep.resolved.space);
+    this.curves = new SweepCurves(sweep);
+    this.first = Math.max(0, sweep.last_seq - NEWEST); // the events after it are shown
+    this.last = this.first;
+    this.follow(told);
+    $("#earlier").hidden = !this.first;
+    $("#earlier").addEventListener("click", () => this.showEarlier());
+  }
+
+  show(sweep, trials, metrics) {
+    this.sweep = sweep;
+    this.drawCoordinates(trials.filter((trial) => trial.value !== null));
+    this.curves.offer(metrics);
+    const isDrawn = sweep.finished_at !== null && this.drawn === sweep.last_seq; // nothing follows
+    this.drawn = sweep.last_seq;
+    return Promise.all([isDrawn || this.curves.draw(), this.drawImportance().catch(() => {})]);
+  }
+
+  drawCoordinates(trials) {
+    const { settings, name, sweep } = this;
+    $("#parallel").hidden = !settings.length || trials.length < 2;
+    const look = JSON.stringify([sweep.best_trial, trials.map((trial) => [trial.trial, trial.value])]);
+    if ($("#parallel").hidden || look === this.look) return;
+    this.look = look;
+    const logs = settings.filter((setting) => sweep.resolved.space[setting].log);
+    drawCoordinates($("#coordinates"), { trials, settings, name, best: sweep.best_trial, label: describe(name).label, format: (at) => metric(name, at), logs });
+  }
+
+  async drawImportance() {
+    if (!this.settings.length || this.weighed === this.sweep.last_seq) return;
+    const { last_seq } = this.sweep;
+    const { data } = await call(this.sweep.urls.importance);
+    this.weighed = last_seq;
+    const known = data.filter((item) => item.share !== null);
+    $("#importance").hidden = !known.length;
+    $("#importance tbody").replaceChildren(...known.map((item) => h("tr", {}, h("td", {}, h("code", {}, item.setting)), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.best ?? "–"))));
+  }
+
+  follow(told) {
+    const receive = (event) => {
+      if (event.seq <= this.last) return; // replayed after a break
+      this.last = event.seq;
+      $("#decisions").prepend(this.item(event));
+      told(event.seq);
+    };
+    const types = ["status", "propose", "result", "promote", "stop", "exhausted", "winner"];
+    const stream = listen(() => `${this.sweep.urls.stream}?after=${this.last}`, {
+      ...Object.fromEntries(types.map((type) => [type, receive])),
+      end: (event) => {
+        receive(event);
+        stream.close();
+      },
+    });
+  }
+
+  async showEarlier() {
+    const end = this.first;
+    const after = Math.max(0, end - EARLIER);
+    const { data } = await call(`${this.sweep.urls.decisions}?after=${after}&limit=${EARLIER}`);
+    if (this.first !== end) return; // clicked twice
+    this.first = after;
+    $("#earlier").hidden = !after;
+    $("#decisions").append(...data.filter((event) => event.seq <= end).reverse().map((event) => this.item(event)));
+  }
+
+  item(event) {
+    return h("li", {}, this.sentenceOf(event));
+  }
+
+  sentenceOf({ type, data }) {
+    const { name, settings } = this;
+    const list = (items) => items.map(([trial, at]) => `${trial} (${metric(name, at)})`).join(", ");
+    switch (type) {
+      case "propose":
+        return data.error ? `Trial ${data.trial} has invalid settings: ${data.error.message}` : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
+      case "result":
+        return data.error ? `Trial ${data.trial} failed: ${data.error}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
+      case "promote":
+        return `Promoted after epoch ${data.epoch}: ${list(data.trials)}.`;
+      case "stop":
+        return `Stopped after epoch ${data.epoch}: ${list(data.trials)}.`;
+      case "exhausted":
+        return `No more trials start: ${data.by}.`;
+      case "winner":
+        return `The winner is trial ${data.trial} with ${metric(name, data.value)}.`;
+      case "status":
+        return `${capital(data.reason)}.`;
+      default:
+        return `The sweep has ${data.status}.`;
+    }
+  }
+}

@@ -1,0 +1,47 @@
+"""The dialog on a job's page that finds the epoch from which a metric is bad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from service.runtime.settings import Auth
+from tests.browser.conftest import Visit, only_with
+from tests.browser.test_looks import serious
+
+pytestmark = only_with([Auth.LOCAL])
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_bad_epoch_is_found_and_forked_from(
+    open_stack: Callable[..., Visit], jobs: dict[str, dict[str, Any]], http: Any, width: int, scheme: str
+) -> None:
+    visit = open_stack(width=width, color_scheme=scheme)
+    visit.watched.expected = ["400"]  # no value is below 0
+    page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
+    page.get_by_role("button", name="Find a bad epoch").click()
+    page.get_by_label("Metric", exact=True).select_option("val_accuracy")
+    expect(page.get_by_label("Bad values are")).to_have_value("below")
+    page.get_by_label("Limit in percent").fill("0")
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.locator("#bisect-error")).to_contain_text("not below 0.00%, nor in any other epoch")
+
+    history = http.get(jobs["reader"]["urls"]["metrics"]).json()
+    first, second = history["series"]["train_loss"][:2]
+    assert second < first, "the loss falls at first"
+    page.get_by_label("Metric", exact=True).select_option("train_loss")
+    page.get_by_label("Bad values are").select_option("below")
+    page.get_by_label("Limit", exact=True).fill(str((first + second) / 2))
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.locator("#bisect-sentence")).to_contain_text("Epoch 2 is the first bad one: train loss")
+    expect(page.locator("#bisect-probes")).to_contain_text("Looked at epoch 3 (")
+    assert serious(page) == []
+    box = page.locator("#bisect").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    page.get_by_role("button", name="Fork from epoch 1").click()
+    expect(page.locator("#fork-from")).to_have_value("1")

@@ -1,0 +1,47 @@
+"""Bisection: the first bad epoch, and how few probes it takes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.application.experiments import bisection
+from service.application.experiments.bisection import Limit, Measured, NotBisectable
+
+
+@pytest.mark.parametrize("first_bad", range(1, 65))
+def test_64_epochs_take_at_most_6_probes(first_bad: int) -> None:
+    measured: list[Measured] = [(epoch, 0.95 if epoch < first_bad else 0.5) for epoch in range(1, 65)]
+    found = bisection.find(measured, [10, 20, 64], metric="val_accuracy", limit=Limit(below=0.9))
+    assert len(found.probes) <= 6
+    assert (found.epoch, found.value, found.times) == (first_bad, 0.5, 1)
+    assert found.before == ((first_bad - 1, 0.95) if first_bad > 1 else None)
+    assert found.checkpoint == max((epoch for epoch in (10, 20, 64) if epoch < first_bad), default=None)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=70))
+def test_what_is_found_is_bad_and_the_one_before_is_good(values: list[float]) -> None:
+    measured: list[Measured] = list(enumerate(values, 1))
+    if values[-1] <= 0.5:
+        with pytest.raises(NotBisectable, match=r"not above 0\.5"):
+            bisection.find(measured, [], metric="train_loss", limit=Limit(above=0.5))
+        return
+    found = bisection.find(measured, [], metric="train_loss", limit=Limit(above=0.5))
+    assert found.value is not None
+    assert found.value > 0.5
+    assert found.before is None or (found.before[1] is not None and found.before[1] <= 0.5)
+    assert found.times >= 1
+
+
+def test_what_was_bad_and_recovered_says_when() -> None:
+    with pytest.raises(
+        NotBisectable, match=r"epoch 3, the last that measured it: not below 90\.00%; it was last in e.* 2"
+    ):
+        bisection.find([(1, 0.95), (2, 0.5), (3, 0.95)], [], metric="val_accuracy", limit=Limit(below=0.9))
+
+
+def test_a_value_that_is_not_finite_is_bad() -> None:
+    found = bisection.find([(1, 0.4), (2, None), (3, None)], [1, 2], metric="train_loss", limit=Limit(above=1))
+    assert (found.epoch, found.value, found.checkpoint) == (2, None, 1)
+    assert found.sentence.startswith("Epoch 2 is the first bad one: train loss not finite, after 0.4 in epoch 1.")

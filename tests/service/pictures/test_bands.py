@@ -1,0 +1,56 @@
+"""The plot of trials with bands."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from service.pictures import bands
+from service.pictures.bands import BandedLine
+from service.spec.metric_info import PALETTE
+from tests.service.pictures.test_plots import count_ink, read_png
+
+EPOCHS = list(range(1, 11))
+
+
+def line(middle: float, width: float | None, *, epochs: list[int] = EPOCHS, label: str = "trial 0") -> BandedLine:
+    mean = [middle + 0.01 * epoch for epoch in epochs]
+    edge = 0.0 if width is None else width
+    low: list[float | None] = [None if width is None else value - edge for value in mean]
+    high: list[float | None] = [None if width is None else value + edge for value in mean]
+    return BandedLine(label=label, epochs=epochs, mean=mean, low=low, high=high)
+
+
+def tinted(content: bytes) -> int:
+    """Pixels between white and the first colour: the band."""
+    rgb = read_png(content).astype(int)
+    colour = np.array([int(PALETTE[0][place : place + 2], 16) for place in (1, 3, 5)])
+    tint = 255 - 0.18 * (255 - colour)
+    return int((np.abs(rgb - tint).max(axis=2) < 6).sum())
+
+
+def draw(*lines: BandedLine, fmt: bands.Format = "png", metric: str = "val_accuracy") -> bytes:
+    return bands.banded(lines, metric=metric, title="a title", caption="mean of 3 seeds", fmt=fmt)
+
+
+def test_a_wider_band_covers_more() -> None:
+    wide, narrow, none = (tinted(draw(line(0.5, width))) for width in (0.04, 0.01, None))
+    assert wide > 2 * narrow > 0
+    assert none < narrow / 5
+
+
+def test_each_trial_has_its_colour_and_its_name() -> None:
+    lines = [line(0.1 * place, 0.01, label=f"trial {place}") for place in range(bands.MAX_LINES)]
+    content = draw(*lines)
+    assert all(count_ink(content, colour) > 100 for colour in PALETTE)
+    root = ET.fromstring(draw(*lines, fmt="svg"))
+    assert root.tag.endswith("svg")
+
+
+@pytest.mark.parametrize("metric", ["val_accuracy", "train_loss", "frechet_distance", "$x$_unknown"])
+def test_one_epoch_gaps_and_unknown_metrics_are_drawn(metric: str) -> None:
+    gaps = BandedLine(label="trial 3", epochs=[1, 2, 3], mean=[None, 1e300, 0.5], low=[None] * 3, high=[None] * 3)
+    for lines in ([line(0.5, 0.1, epochs=[4])], [gaps], [line(0.5, 0.1), gaps]):
+        assert count_ink(draw(*lines, metric=metric), PALETTE[0]) > 10
