@@ -392,7 +392,7 @@ class AuditSeal(Base):
     """Time when retention deleted the entries."""
 
 
-JOBS, JOB_TAGS, EPOCHS, ARTIFACTS, EVENTS, AUDIT = (
-    Base.metadata.tables[name] for name in ("jobs", "job_tags", "epochs", "artifacts", "events", "audit")
+JOBS, JOB_TAGS, EPOCHS, ARTIFACTS, EVENTS, IDEMPOTENCY, AUDIT = (
+    Base.metadata.tables[name] for name in ("jobs", "job_tags", "epochs", "artifacts", "events", "idempotency", "audit")
 )
 """The Core tables, for inserts where the overhead of ORM sessions is too high."""
