@@ -66,6 +66,8 @@ def table(name: str, about: str, rows: list[dict[str, Any]]) -> str:
     """A table with one line per row; figures with a spread are shown as median (minimum to maximum)."""
 
     def cell(value: Any) -> str:
+        if isinstance(value, dict) and "median" not in value:
+            return "  ".join(f"{name}: {figure['median']:g}" for name, figure in value.items())
         if isinstance(value, dict):
             return f"{value['median']:g} ({value['low']:g} to {value['high']:g})"
         return f"{value:g}" if isinstance(value, float) else str(value)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks.service.clients import _percentile
 from benchmarks.service.figures import KINDS, Figures, both, client, spread
+from benchmarks.service.growth import growth
 from benchmarks.service.place import ROOT, Place, Places
 from benchmarks.service.post import post
 from benchmarks.service.rows import fill
@@ -162,7 +163,7 @@ def _of(times: Sequence[float], percent: int) -> float:
 
 
 def streams(places: Places, rounds: int) -> list[Figures]:
-    """500 streams of one running job, and the slowdown of its training."""
+    """500 streams of one job, and the slowdown of its training; bare: by a server that only sends its events."""
     return _followed(places, rounds, clients=500)
 
 
@@ -179,15 +180,17 @@ def _followed(places: Places, rounds: int, *, clients: int) -> list[Figures]:
             place.work()
             job_id = place.submit(**LONG)
             _epoch_seconds(place, job_id, 5)
-            alone, followed, told = [], [], []
+            bare_port = place.stream_bare(job_id)
+            alone, followed, told, bare, bare_told = [], [], [], [], []
             for _ in range(rounds):
                 alone.append(_epoch_seconds(place, job_id, 3))
-                following = client("follow", place.port, clients=clients, seconds=4, job=job_id)
-                assert following.stdout is not None
-                assert following.stdout.readline() == "open\n"
-                followed.append(_epoch_seconds(place, job_id, 3))
-                told.append(json.loads(following.communicate()[0]))
-                time.sleep(1)
+                for port, taken, heard in ((place.port, followed, told), (bare_port, bare, bare_told)):
+                    following = client("follow", port, clients=clients, seconds=4, job=job_id)
+                    assert following.stdout is not None
+                    assert following.stdout.readline() == "open\n"
+                    taken.append(_epoch_seconds(place, job_id, 3))
+                    heard.append(json.loads(following.communicate()[0]))
+                    time.sleep(1)
             place.http.post(f"/jobs/{job_id}/cancel")
         answer.append(
             {
@@ -202,6 +205,9 @@ def _followed(places: Places, rounds: int, *, clients: int) -> list[Figures]:
                 "slower_percent": spread(
                     [100 * (after / before - 1) for before, after in zip(alone, followed, strict=True)], 1
                 ),
+                "bare": spread([100 * (after / before - 1) for before, after in zip(alone, bare, strict=True)], 1),
+                "ratio": spread([one / ours for one, ours in zip(bare, followed, strict=True)]),
+                "bare_lag_p50_ms": spread([item["p50_ms"] for item in bare_told], 0),
                 "epoch_s": spread(alone, 4),
             }
         )
@@ -219,6 +225,9 @@ def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
     first, began = commits()
     time.sleep(seconds)
     last, ended = commits()
+    while last == first:  # a busy machine
+        time.sleep(0.2)
+        last, ended = commits()
     return (ended - began) / 1000 / (last - first)
 
 
@@ -366,5 +375,6 @@ def _enlarged(png: bytes, times: int) -> bytes:
 
 
 PARTS: Final[dict[str, Callable[[Places, int], list[Figures]]]] = {
-    function.__name__: function for function in (post, pickup, short, scale, streams, page, predict, share, workers)
+    function.__name__: function
+    for function in (post, pickup, short, scale, growth, streams, page, predict, share, workers)
 }

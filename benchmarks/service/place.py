@@ -80,6 +80,19 @@ class Place:
         self._serve("benchmarks.service.bare_post:app", port, None)
         return port
 
+    def stream_bare(self, job_id: str) -> int:
+        """Start a server that streams one job's events, and nothing else; returns its port."""
+        port = _free_port()
+        self.start("-m", "benchmarks.service.bare_streams", str(port), job_id)
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                return True
+            return False
+
+        wait_until(answers, "the bare streams")
+        return port
+
     def _serve(self, application: str, port: int, descriptors: int | None) -> None:
         conf = "python:service.web.gunicorn_conf"
         self.start("-m", "gunicorn", "-c", conf, application, descriptors=descriptors, TAPELINE_PORT=str(port))

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.storage.database import now_ms
+from service.storage.insertions import NewRow
 from service.storage.tables import AUDIT, AuditEntry
 
 _ADD: Final = AUDIT.insert().values(at_ms=now_ms())
@@ -60,9 +61,23 @@ def record(session: Session, by: Actor | None, action: AuditAction, subject: str
     """
     if by is None:
         return
-    row = {"action": action.value, "subject": subject, "owner": by.owner, "key_id": by.key_id, "address": by.address}
-    session.execute(_ADD, row | {"request_id": by.request_id, "detail": detail})
+    session.execute(_ADD, _values(by, action, subject) | {"detail": detail})
     by.recorded.append({"action": action.value, "subject": subject, **detail})
+
+
+def new_row(by: Actor, action: AuditAction, subject: str) -> NewRow:
+    """The row of an entry, for an insertion. Call ``was_recorded`` after it."""
+    return NewRow(AUDIT, _values(by, action, subject) | {"detail": "{}"}, times=("at_ms",))
+
+
+def was_recorded(by: Actor, action: AuditAction, subject: str) -> None:
+    """The row of ``new_row`` was inserted."""
+    by.recorded.append({"action": action.value, "subject": subject})
+
+
+def _values(by: Actor, action: AuditAction, subject: str | None) -> dict[str, Any]:
+    by_whom = {"owner": by.owner, "key_id": by.key_id, "address": by.address, "request_id": by.request_id}
+    return {"action": action.value, "subject": subject, **by_whom}
 
 
 def read(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, insert, literal, select
+from sqlalchemy import JSON, Connection, delete, insert, literal, select
 from sqlalchemy.orm import Session
 
 from service.access import audit
@@ -16,18 +19,22 @@ from service.jobs import transitions, uploads
 from service.jobs.events import EventType
 from service.jobs.reuse.copies import Copied
 from service.runtime.failpoints import reach
-from service.spec.prefixes import prefix_hash
+from service.spec.prefixes import resolved_prefix_hash
 from service.spec.schema import Spec
-from service.spec.validation import spec_hash
+from service.spec.validation import resolved_hash
 from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
+from service.storage.insertions import Dated, Insertion, NewRow
 from service.storage.sweep_tables import Sweep
-from service.storage.tables import EVENTS, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job
+from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job
+from service.storage.times import at_time
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
+_FAR_FUTURE_MS: Final = 100_000_000_000_000
+"""In the year 5138."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +128,8 @@ def submit_all(
     """Store new jobs in one transaction, all or none. Otherwise like ``submit``."""
     # Do the slow work before the transaction opens: SQLite allows one writer.
     jobs = [_new_job(submission) for submission in new]
+    if len(new) == 1 and _is_plain(new[0]):
+        return _insert_alone(database, jobs[0], idempotency, represent, by)
 
     def store(session: Session) -> tuple[dict[str, Any], bool]:
         # The bare connection: the session's bookkeeping takes longer than the row.
@@ -153,6 +162,66 @@ def submit_all(
     return database.group_commit(store)
 
 
+def _is_plain(new: Submission) -> bool:
+    """Whether storing it reads and changes no other row."""
+    return all(other is None for other in (new.upload_id, new.origin, new.copied, new.investigates))
+
+
+def _insert_alone(
+    database: Database,
+    job: Job,
+    idempotency: IdempotencyKey | None,
+    represent: Callable[[Sequence[Job]], dict[str, Any]],
+    by: Actor | None,
+) -> tuple[dict[str, Any], bool]:
+    """Store a job and all that belongs to it by one insertion.
+
+    The response has the time that only the database knows: until then an instant stands for it that nobody can guess,
+    and that no text of the user contains therefore.
+    """
+    job.created_ms = job.queued_ms = _FAR_FUTURE_MS + secrets.randbits(46)
+    answer = Dated(json.dumps(represent([job])), placeholder=at_time(job.created_ms))
+    rows = [] if idempotency is None else [_key_row(idempotency, job, answer)]
+    rows += [NewRow(JOBS, _columns(job), times=("created_ms", "queued_ms")), _first_event_row(job)]
+    rows += [NewRow(JOB_TAGS, {"tag": tag, "job_id": job.id}) for tag in set(job.tags)]
+    if by is not None:
+        rows.append(audit.new_row(by, AuditAction.SUBMIT, job.id))
+    now = Insertion(rows, once=idempotency is not None).execute(database)
+    if now is not None:
+        if by is not None:
+            audit.was_recorded(by, AuditAction.SUBMIT, job.id)
+        return dict(json.loads(answer.at(now))), False
+    with database.read() as session:
+        earlier = replay(session, idempotency, owner=job.owner) if idempotency is not None else None
+    if earlier is None:  # it was stored a day ago, and deleted just now
+        return _insert_alone(database, job, idempotency, represent, by)
+    return earlier, True
+
+
+def _key_row(idempotency: IdempotencyKey, job: Job, answer: Dated) -> NewRow:
+    values = {"owner": job.owner or "", "key": idempotency.key, "fingerprint": idempotency.fingerprint}
+    return NewRow(IDEMPOTENCY, values | {"job_id": job.id, "answer": answer}, times=("created_ms",))
+
+
+def _columns(job: Job) -> dict[str, Any]:
+    """The columns of a new job that have a value, except its times."""
+    values = {name: (getattr(job, name), is_json) for name, is_json in _JOB_COLUMNS}
+    return {
+        name: json.dumps(value) if is_json else value.value if isinstance(value, Enum) else value
+        for name, (value, is_json) in values.items()
+        if value is not None
+    }
+
+
+def _first_event_row(job: Job) -> NewRow:
+    data = json.dumps(_first_event_data(job))
+    return NewRow(EVENTS, {"job_id": job.id, "seq": 1, "type": EventType.STATUS.value, "data": data}, ("created_ms",))
+
+
+def _first_event_data(job: Job) -> dict[str, Any]:
+    return transitions.status_data(job, reason="submitted") | {"status": Status.QUEUED, "epoch": job.start_epoch}
+
+
 def add(session: Session, submission: Submission) -> Job:
     """Store a new job in a transaction that is open already; it has no idempotency key, and no line in the audit log.
 
@@ -170,6 +239,7 @@ def add(session: Session, submission: Submission) -> Job:
 def _new_job(submission: Submission) -> Job:
     """A job outside any session, complete except for its times; its first event has number 1."""
     spec, origin = submission.resolved, submission.origin
+    resolved = spec.model_dump(mode="json")
     start = origin.start if origin is not None else None
     start_epoch = start.epoch if start is not None else 0
     reproduction: dict[str, Any] | None = None
@@ -185,9 +255,9 @@ def _new_job(submission: Submission) -> Job:
         tags=list(spec.tags),
         priority=spec.priority,
         spec=dict(submission.spec),
-        resolved=spec.model_dump(mode="json"),
-        spec_hash=spec_hash(spec),
-        prefix_hash=prefix_hash(spec) if submission.investigates is None else None,
+        resolved=resolved,
+        spec_hash=resolved_hash(resolved),
+        prefix_hash=resolved_prefix_hash(resolved) if submission.investigates is None else None,
         investigation=_investigation(submission),
         reused_epochs=0,
         reusable=True,
@@ -236,8 +306,7 @@ def _insert(connection: Connection, job: Job) -> None:
     if job.tags:
         connection.execute(_INSERT_TAG, [{"tag": tag, "job_id": job.id} for tag in set(job.tags)])
     event = {"job_id": job.id, "seq": 1, "type": EventType.STATUS, "created_ms": job.created_ms}
-    data = transitions.status_data(job, reason="submitted") | {"status": Status.QUEUED, "epoch": job.start_epoch}
-    connection.execute(_INSERT_EVENT, event | {"data": data})
+    connection.execute(_INSERT_EVENT, event | {"data": _first_event_data(job)})
 
 
 def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
@@ -316,6 +385,11 @@ def purge_expired(database: Database) -> None:
         session.execute(delete(Idempotency).where(Idempotency.created_ms < now_ms() - _IDEMPOTENCY_KEY_LIFETIME_MS))
 
 
+_JOB_COLUMNS: Final = [
+    (column.key, isinstance(column.type, JSON))
+    for column in JOBS.columns
+    if column.key not in ("created_ms", "queued_ms")
+]
 _NOW: Final = select(now_ms())
 _INSERT_JOB, _INSERT_TAG, _INSERT_EVENT = JOBS.insert(), JOB_TAGS.insert(), EVENTS.insert()
 """Built once: building a statement takes as long as executing it."""

@@ -144,7 +144,8 @@ def apply(database: Database, store: ArtifactStore, policy: Policy) -> Retention
 
 
 def _ended_before(moment_ms: int) -> ColumnElement[bool]:
-    return Job.status.in_(TERMINAL) & (Job.finished_ms < moment_ms)
+    # Only ended jobs have this time. A condition on the state, too, would make SQLite read all jobs in these states.
+    return Job.finished_ms < moment_ms
 
 
 def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removable]:

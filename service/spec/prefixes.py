@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
 
 from service.spec.schema import ClassifierSpec, Constant, GanSpec, Schedule, Spec, Step
-from service.spec.validation import NOT_HASHED, canonical
+from service.spec.validation import NOT_HASHED, resolved_hash
+
+_NOT_IN_PREFIX: Final = NOT_HASHED | {"epochs"}
 
 
 def prefix_hash(spec: Spec) -> str:
     """SHA-256 over everything that changes what is computed, except for the number of epochs."""
-    document = spec.model_dump(mode="json", exclude={*NOT_HASHED, "epochs"})
-    return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
+    return resolved_prefix_hash(spec.model_dump(mode="json"))
+
+
+def resolved_prefix_hash(resolved: Mapping[str, Any]) -> str:
+    """The same for a resolved spec as a document."""
+    return resolved_hash(resolved, without=_NOT_IN_PREFIX)
 
 
 def is_independent_of_length(spec: Spec) -> bool:

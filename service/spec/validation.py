@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -38,6 +38,7 @@ __all__ = [
     "read_body",
     "read_resolved",
     "resolve",
+    "resolved_hash",
     "spec_hash",
 ]
 
@@ -175,7 +176,12 @@ def _existing(pointer: str, document: Any) -> str:
 
 def spec_hash(spec: Spec) -> str:
     """SHA-256 over all fields of a spec that affect the result."""
-    document = spec.model_dump(mode="json", exclude=set(NOT_HASHED))
+    return resolved_hash(spec.model_dump(mode="json"))
+
+
+def resolved_hash(resolved: Mapping[str, Any], *, without: Collection[str] = NOT_HASHED) -> str:
+    """SHA-256 over a resolved spec as a document, without some of its fields."""
+    document = {name: value for name, value in resolved.items() if name not in without}
     return "sha256:" + hashlib.sha256(canonical(document).encode()).hexdigest()
 
 

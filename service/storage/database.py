@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sqlite3
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 from sqlalchemy import BigInteger, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -24,6 +25,8 @@ from service.storage import sweep_tables  # noqa: F401 - whoever opens a databas
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30
+_TRUSTED_S: Final = 2.0
+"""How long a pooled connection may be idle without being pinged before its next use."""
 
 T = TypeVar("T")
 
@@ -35,14 +38,18 @@ class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it
     inherit_cache = True
 
 
+NOW_SQLITE: Final = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+NOW_POSTGRESQL: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
 @compiles(now_ms, "sqlite")
 def _now_sqlite(element: now_ms, compiler: SQLCompiler, **options: Any) -> str:
-    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+    return NOW_SQLITE
 
 
 @compiles(now_ms, "postgresql")
 def _now_postgresql(element: now_ms, compiler: SQLCompiler, **options: Any) -> str:
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+    return NOW_POSTGRESQL
 
 
 class Database:
@@ -63,7 +70,6 @@ class Database:
         else:
             self.engine = create_engine(
                 url,
-                pool_pre_ping=True,
                 pool_size=20,
                 max_overflow=20,
                 connect_args={
@@ -74,11 +80,15 @@ class Database:
                     " -c idle_in_transaction_session_timeout=60000",
                 },
             )
+            event.listen(self.engine, "connect", _note_use)
+            event.listen(self.engine, "checkin", _note_use)
+            event.listen(self.engine, "checkout", _check_idle)
         # Snapshot reads: SQLite always has them, PostgreSQL from this isolation level on.
         self._reader = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
         self._writing = self.engine.execution_options(tapeline_write=True)
+        self._single = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._pending_lock = threading.Lock()
         self._pending: list[_Operation[Any]] = []
         self._writer = TimedLock() if self.is_sqlite else nullcontext()
@@ -110,6 +120,26 @@ class Database:
         if not self.is_sqlite:
             with self.write() as session:
                 return work(session)
+
+        def in_session(connection: Connection) -> T:
+            # With a savepoint of its own: a failed flush rolls back as far as the session reaches.
+            with (
+                Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session,
+                session.begin(),
+            ):
+                return work(session)
+
+        return self._grouped(in_session)
+
+    def commit_alone(self, work: Callable[[Connection], T]) -> T:
+        """Like ``group_commit``, for an operation that is one statement in PostgreSQL: a statement alone is a
+        transaction, without the round trips of BEGIN and COMMIT."""
+        if not self.is_sqlite:
+            with self._single.connect() as connection:
+                return work(connection)
+        return self._grouped(work)
+
+    def _grouped(self, work: Callable[[Connection], T]) -> T:
         own: _Operation[T] = _Operation(work)
         with self._pending_lock:
             self._pending.append(own)
@@ -129,16 +159,21 @@ class Database:
     def _run(self, batch: Sequence[_Operation[Any]]) -> None:
         """Run several operations and commit once."""
         try:
-            with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            with self._writing.connect() as connection, connection.begin():
                 for item in batch:
+                    if len(batch) == 1:
+                        item.answer = item.work(connection)
+                        continue
+                    connection.exec_driver_sql("SAVEPOINT operation")
                     try:
-                        with session.begin_nested() if len(batch) > 1 else nullcontext():
-                            item.answer = item.work(session)
+                        item.answer = item.work(connection)
                     except Exception as error:
                         # On a full disk, SQLite rolls the whole transaction back, with all savepoints.
-                        if len(batch) == 1 or not _keeps_transaction(error):
+                        if not _keeps_transaction(error):
                             raise
                         item.error = error
+                        connection.exec_driver_sql("ROLLBACK TO operation")
+                    connection.exec_driver_sql("RELEASE operation")
         except BaseException as error:  # noqa: BLE001 - waiting callers must get any error
             for item in batch:
                 item.error = item.error or error
@@ -153,7 +188,7 @@ class Database:
 class _Operation(Generic[T]):
     """An operation that waits for a group commit, and its result."""
 
-    def __init__(self, work: Callable[[Session], T]) -> None:
+    def __init__(self, work: Callable[[Connection], T]) -> None:
         self.work = work
         self.answer: T | None = None
         self.error: BaseException | None = None
@@ -210,6 +245,29 @@ def _enable_wal(cursor: Any) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
+
+
+def _note_use(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _check_idle(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+    """Replace a connection that was lost in the pool, without a round trip for each use.
+
+    A server that ends a connection says so: an idle connection with nothing to read is sound. Only one that was idle
+    for longer is pinged, because a firewall may have dropped it silently.
+    """
+    idle_s = time.monotonic() - record.info["used"]
+    if idle_s < _TRUSTED_S:
+        waiting = select.poll()  # not select.select, which takes no descriptor above 1,023
+        waiting.register(connection.fileno(), select.POLLIN)
+        if not waiting.poll(0):
+            return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Exception as error:  # the driver is imported with PostgreSQL only
+        raise DisconnectionError("the server has closed the connection") from error
 
 
 def _begin_sqlite(connection: Connection) -> None:

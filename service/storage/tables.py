@@ -68,6 +68,7 @@ class Job(Base):
         Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
         Index("ix_jobs_fold_group", "fold_group", sqlite_where=_IN_A_SET, postgresql_where=_IN_A_SET),
         Index("ix_jobs_sweep", "sweep_id", "trial", sqlite_where=_IN_SWEEP, postgresql_where=_IN_SWEEP),
+        Index("ix_jobs_finished", "finished_ms", "id", sqlite_where=_ENDED, postgresql_where=_ENDED),
         Index("ix_jobs_prefix", "prefix_hash", sqlite_where=_ENDED, postgresql_where=_ENDED),
         Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
     )
@@ -392,7 +393,7 @@ class AuditSeal(Base):
     """Time when retention deleted the entries."""
 
 
-JOBS, JOB_TAGS, EPOCHS, ARTIFACTS, EVENTS, AUDIT = (
-    Base.metadata.tables[name] for name in ("jobs", "job_tags", "epochs", "artifacts", "events", "audit")
+JOBS, JOB_TAGS, EPOCHS, ARTIFACTS, EVENTS, IDEMPOTENCY, AUDIT = (
+    Base.metadata.tables[name] for name in ("jobs", "job_tags", "epochs", "artifacts", "events", "idempotency", "audit")
 )
 """The Core tables, for inserts where the overhead of ORM sessions is too high."""

@@ -17,6 +17,7 @@ from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
 from service.storage.database import Database
 from service.web.server.arrivals import ARRIVALS, MAX_ARRIVALS
+from service.web.server.balance import CONNECTIONS
 from service.web.server.descriptors import raise_limit
 from service.web.streaming.stream import MAX_CLIENTS
 
@@ -82,7 +83,8 @@ def when_ready(server: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Drop the gauges of a process that exited; its counters stay."""
+    """Drop the connections of a process that exited, and its gauges; its counters stay."""
+    CONNECTIONS.remove(worker.age)
     if workers > 1:
         from prometheus_client import multiprocess  # not at the top: see PROMETHEUS_MULTIPROC_DIR
 

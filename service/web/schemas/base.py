@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from service.storage.times import at_time
 
 
 class Answer(BaseModel):
@@ -27,12 +28,6 @@ class Answer(BaseModel):
             if name not in others
         }
         return cls.model_validate(same | others)
-
-
-def at_time(milliseconds: int) -> str:
-    """RFC 3339 in UTC, with milliseconds."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
 
 
 def finite(value: Any) -> Any:

@@ -10,7 +10,8 @@ from pydantic import Field
 from service.jobs.events import LogPage
 from service.states import FindingCode, Severity
 from service.storage.tables import Epoch, Event, Job
-from service.web.schemas.base import Answer, Seconds, at_time, finite
+from service.storage.times import at_time
+from service.web.schemas.base import Answer, Seconds, finite
 
 
 class EventList(Answer):

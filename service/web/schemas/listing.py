@@ -19,7 +19,8 @@ from service.spec.metric_info import Goal
 from service.states import Status, SweepStatus
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
-from service.web.schemas.base import Answer, Metrics, Timestamp, at_time, finite
+from service.storage.times import at_time
+from service.web.schemas.base import Answer, Metrics, Timestamp, finite
 from service.web.schemas.jobs import JobSummary, derived_fields
 
 MAX_CSV_ROWS: Final = 50_000

@@ -18,6 +18,7 @@ from typing import Any, Final
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service.web.server.arrivals import ARRIVALS, BODY_S
+from service.web.server.balance import CONNECTIONS, LOOK_S, Turns
 from service.web.server.descriptors import max_connections
 from service.web.server.thread_pool import ThreadPool
 from service.web.services import EXTENSION
@@ -45,6 +46,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.worker_connections = sys.maxsize
         self._spare: int | None = None
         self._next_abort = 0.0
+        self._turns = Turns(self.age)
 
     def init_process(self) -> None:
         """Set socket timeouts on the listeners, from which accepted sockets inherit them."""
@@ -53,6 +55,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 listener.sock.setsockopt(socket.SOL_SOCKET, option, limit)
         self._spare = _spare_descriptor()
+        CONNECTIONS.set(self.age, 0)
         super().init_process()
 
     def get_thread_pool(self) -> ThreadPool:
@@ -73,7 +76,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         signal.signal(signal.SIGTERM, stop)
 
     def accept(self, listener: Any) -> None:
-        """Wait for the first byte of a connection in the event loop; gunicorn would use a thread."""
+        """Wait for the first byte of a connection in the event loop; gunicorn would use a thread. A process that has
+        more connections than another lets that one accept first."""
+        if self._turns.yields(self.nr_conns):
+            self.worker_connections = 0  # gunicorn's loop stops accepting, and serves its requests
+            return
         try:
             client, address = listener.accept()
         except OSError as error:
@@ -83,6 +90,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 raise
             return
         self.nr_conns += 1
+        CONNECTIONS.set(self.age, self.nr_conns)
         if self.nr_conns > self._max_connections and not self._close_idle_connection():
             self.nr_conns -= 1
             _refuse(client)
@@ -91,6 +99,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         connection.timeout = time.monotonic() + _FIRST_BYTE_S
         self.pending_conns.append(connection)
         self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, connection))
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Accept again when it is the turn of this process."""
+        if not self.worker_connections:
+            left_s = self._turns.left_s(self.nr_conns)
+            self.worker_connections = 0 if left_s else sys.maxsize
+            timeout = min(timeout, LOOK_S)
+        super().wait_for_and_dispatch_events(timeout=timeout)
 
     def on_pending_socket_readable(self, conn: Any, client: socket.socket) -> None:
         """Serve a connection whose first byte has arrived, unless it was closed in the same round of the event loop,
@@ -112,8 +128,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             _refuse(conn.sock)
 
     def murder_pending(self) -> None:
-        """Also abort overdue requests. The event loop calls this once per second, and more often under load."""
+        """Also abort overdue requests, and publish the number of connections. The event loop calls this once per
+        second, and more often under load."""
         super().murder_pending()
+        CONNECTIONS.set(self.age, self.nr_conns)
         now = time.monotonic()
         if now >= self._next_abort:
             self._next_abort = now + _ABORT_INTERVAL_S
@@ -122,6 +140,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _cap_keepalive(self, deadline: float) -> None:
         """At shutdown, limit the wait for a first byte like the wait for the next request."""
         super()._cap_keepalive(deadline)
+        CONNECTIONS.remove(self.age)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
 

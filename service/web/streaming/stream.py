@@ -73,13 +73,31 @@ class JobProgress:
 PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclass_fields__]
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An event, with its text as all clients get it."""
+
+    document: dict[str, Any]
+    text: str
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Self:
+        return cls(document, message(document["type"], document, number=document["seq"]))
+
+    @property
+    def seq(self) -> int:
+        return int(self.document["seq"])
+
+
 @dataclass(slots=True)
 class _WatchedJob:
     """A job with at least one stream."""
 
     progress: JobProgress | None = None
     deleted: bool = False
-    recent: tuple[dict[str, Any], ...] = ()
+    told: tuple[JobProgress | None, str] = (None, "")
+    """A progress, and the event that tells it: one attribute, so that no client reads the text of another."""
+    recent: tuple[_Told, ...] = ()
     """The latest events without gaps, so that all clients of a job share one query."""
     clients: set[threading.Event] = field(default_factory=set)
 
@@ -95,6 +113,11 @@ class JobWatch:
         """The latest progress that was polled; ``None`` before the first poll."""
         return self._watched.progress
 
+    def progress_text(self, job_id: str, current: JobProgress) -> str:
+        """The event that tells a progress, which is written once for all clients."""
+        polled, text = self._watched.told
+        return text if polled is current else _progress_text(job_id, current)
+
     @property
     def deleted(self) -> bool:
         """Whether the job was deleted."""
@@ -105,12 +128,12 @@ class JobWatch:
         self._wake_up.wait(timeout_s)
         self._wake_up.clear()
 
-    def recent(self, after: int) -> list[dict[str, Any]] | None:
+    def recent(self, after: int) -> list[_Told] | None:
         """The events with numbers above ``after``; ``None`` if some of them are only in the database."""
         buffered = self._watched.recent
-        if not buffered or buffered[0]["seq"] > after + 1:
+        if not buffered or buffered[0].seq > after + 1:
             return None
-        return [event for event in buffered if event["seq"] > after]
+        return [told for told in buffered if told.seq > after]
 
 
 class Hub:
@@ -185,15 +208,15 @@ class Hub:
             now = progresses.get(job_id)
             item.recent = recent[job_id]
             if now != item.progress or now is None:
+                if now is not None:
+                    item.told = (now, _progress_text(job_id, now))
                 item.progress, item.deleted = now, now is None
                 with self._poller.lock:
                     listeners = list(item.clients)
                 for wake_up in listeners:
                     wake_up.set()
 
-    def _recent(
-        self, session: Session, job_id: str, item: _WatchedJob, now: JobProgress | None
-    ) -> tuple[dict[str, Any], ...]:
+    def _recent(self, session: Session, job_id: str, item: _WatchedJob, now: JobProgress | None) -> tuple[_Told, ...]:
         """The events to buffer: those buffered so far, and the new ones."""
         before = item.progress
         if before is None or now is None or now.last_seq == before.last_seq:
@@ -204,7 +227,7 @@ class Hub:
         if count > _RECENT:
             return ()
         new = events.read(session, job_id, after=before.last_seq, limit=count)
-        return (*item.recent, *(event_document(event, job_id=job_id) for event in new))[-_RECENT:]
+        return (*item.recent, *(_Told.of(event_document(event, job_id=job_id)) for event in new))[-_RECENT:]
 
 
 def follow(
@@ -226,14 +249,14 @@ def follow(
                 batch = _unsent(watch, database, job.id, sent, current)
             except SQLAlchemyError:  # logged by the polling thread
                 batch = []
-            for document in batch:
-                yield message(document["type"], document, number=document["seq"])
-                sent = document["seq"]
+            for told in batch:
+                yield told.text
+                sent = told.seq
             if current.status in TERMINAL and sent >= current.last_seq:
                 return
             if current.step != step:
                 step = current.step
-                yield message("progress", {"job": job.id, **current.progress.model_dump()})
+                yield watch.progress_text(job.id, current)
                 ping.restart()
             if batch:
                 ping.restart()
@@ -245,23 +268,25 @@ def follow(
                 return
 
 
-def _unsent(
-    watch: JobWatch, database: Database, job_id: str, sent: int, current: JobProgress
-) -> Sequence[dict[str, Any]]:
+def _progress_text(job_id: str, current: JobProgress) -> str:
+    return message("progress", {"job": job_id, **current.progress.model_dump()})
+
+
+def _unsent(watch: JobWatch, database: Database, job_id: str, sent: int, current: JobProgress) -> Sequence[_Told]:
     if sent >= current.last_seq:
         return []
-    documents = watch.recent(sent)
-    if documents is None:
+    found = watch.recent(sent)
+    if found is None:
         with database.read() as session:
             rows = events.read(session, job_id, after=sent, limit=_BATCH)
-            documents = [event_document(row, job_id=job_id) for row in rows]
+            found = [_Told.of(event_document(row, job_id=job_id)) for row in rows]
     # Only up to the current progress, which says whether an end event is final.
     return [
-        _superseded(document)
-        if document["type"] == EventType.END and not _is_final(database, current, document)
-        else document
-        for document in documents
-        if document["seq"] <= current.last_seq
+        _superseded(told)
+        if told.document["type"] == EventType.END and not _is_final(database, current, told.document)
+        else told
+        for told in found
+        if told.seq <= current.last_seq
     ]
 
 
@@ -274,6 +299,6 @@ def _is_final(database: Database, current: JobProgress, document: Mapping[str, A
     return bool(ends) and ends[-1].seq == document["seq"]
 
 
-def _superseded(document: dict[str, Any]) -> dict[str, Any]:
+def _superseded(told: _Told) -> _Told:
     """The end event of an attempt that was retried, converted to a status event."""
-    return document | {"type": EventType.STATUS.value, "superseded": True}
+    return _Told.of(told.document | {"type": EventType.STATUS.value, "superseded": True})

@@ -14,12 +14,13 @@ from service.spec.metric_info import Goal
 from service.spec.schema import Kind
 from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
 from service.storage.sweep_tables import Sweep, SweepEvent
+from service.storage.times import at_time
 from service.sweeps import actions
 from service.sweeps.curves import Curve
 from service.sweeps.importance import Importance
 from service.sweeps.queries import TrialView
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
-from service.web.schemas.base import Answer, Document, Metrics, Timestamp, at_time
+from service.web.schemas.base import Answer, Document, Metrics, Timestamp
 from service.web.schemas.listing import csv_cell, csv_line
 from service.web.schemas.queries import Query, Seq, split
 

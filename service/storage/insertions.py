@@ -1,0 +1,140 @@
+"""Inserts rows of several tables together: in PostgreSQL by one statement, which is one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, String, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
+from service.storage.times import at_time
+
+_POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
+_AS_TEXT: Final = "to_char(to_timestamp({} / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A text in which the time of the insertion (RFC 3339 in UTC, with milliseconds) replaces a placeholder."""
+
+    text: str
+    placeholder: str
+
+    def at(self, now: int) -> str:
+        """The text of an insertion at ``now``."""
+        return self.text.replace(self.placeholder, at_time(now))
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """A row to insert."""
+
+    table: Table
+    values: Mapping[str, Any]
+    """By column; JSON as text."""
+    times: Sequence[str] = ()
+    """Columns that get the time of the insertion, by the database's clock."""
+
+
+_Shape = tuple[str, tuple[str, ...], tuple[bool, ...], tuple[str, ...]]
+"""Table, columns, which of them are dated, and columns of times."""
+
+_SQLITE_STATEMENTS: Final[dict[tuple[_Shape, bool], str]] = {}
+_POSTGRESQL_STATEMENTS: Final[dict[tuple[tuple[_Shape, ...], bool], str]] = {}
+"""Built once: their number is that of the combinations of columns and of tags that occur."""
+
+
+class Insertion:
+    """Rows to insert in one transaction.
+
+    Args:
+        rows: in the order of their foreign keys.
+        once: if the first row exists already, nothing is inserted. A concurrent insertion of the same row is waited
+            for.
+    """
+
+    def __init__(self, rows: Sequence[NewRow], *, once: bool = False) -> None:
+        self._rows, self._once = rows, once
+
+    def execute(self, database: Database) -> int | None:
+        """Insert and commit; returns the time that the rows have, or ``None`` if the first one existed already."""
+        return database.commit_alone(self._one_by_one if database.is_sqlite else self._at_once)
+
+    def _one_by_one(self, connection: Connection) -> int | None:
+        now = int(connection.exec_driver_sql(f"SELECT {NOW_SQLITE}").scalar_one())
+        for number, row in enumerate(self._rows):
+            values = [value.at(now) if isinstance(value, Dated) else value for value in row.values.values()]
+            once = self._once and number == 0
+            key = (_shape(row), once)
+            statement = _SQLITE_STATEMENTS.get(key)
+            if statement is None:
+                statement = _SQLITE_STATEMENTS[key] = _one_row(row, once=once)
+            inserted = connection.exec_driver_sql(statement, (*values, *[now] * len(row.times)))
+            if once and inserted.rowcount == 0:
+                return None
+        return now
+
+    def _at_once(self, connection: Connection) -> int | None:
+        key = (tuple(_shape(row) for row in self._rows), self._once)
+        statement = _POSTGRESQL_STATEMENTS.get(key)
+        if statement is None:
+            statement = _POSTGRESQL_STATEMENTS[key] = _all_rows(self._rows, once=self._once)
+        inserted = connection.exec_driver_sql(statement, tuple(_parameters(self._rows))).scalar()
+        return None if inserted is None else int(inserted)
+
+
+def _shape(row: NewRow) -> _Shape:
+    dated = tuple(isinstance(value, Dated) for value in row.values.values())
+    return row.table.name, tuple(row.values), dated, tuple(row.times)
+
+
+def _parameters(rows: Iterable[NewRow]) -> Iterable[Any]:
+    for row in rows:
+        for value in row.values.values():
+            if isinstance(value, Dated):
+                yield value.text
+                yield value.placeholder
+            else:
+                yield value
+
+
+def _one_row(row: NewRow, *, once: bool) -> str:
+    columns = [*row.values, *row.times]
+    conflict = " ON CONFLICT DO NOTHING" if once else ""
+    return f"INSERT INTO {_into(row)} VALUES ({', '.join('?' * len(columns))}){conflict}"  # noqa: S608 - our own names
+
+
+def _all_rows(rows: Sequence[NewRow], *, once: bool) -> str:
+    """All rows as one statement of PostgreSQL.
+
+    Foreign keys are checked at its end. What depends on the first row reads from it, so nothing is inserted without it.
+    """
+    parts = [f"clock AS MATERIALIZED (SELECT {NOW_POSTGRESQL} AS now)"]
+    source = "clock"
+    for number, row in enumerate(rows):
+        values = [_value(row.table.columns[name].type, value) for name, value in row.values.items()]
+        selected = ", ".join([*values, *["now"] * len(row.times)])
+        inserted = f"INSERT INTO {_into(row)} SELECT {selected} FROM {source}"  # noqa: S608 - our own names
+        if once and number == 0:
+            parts.append(f"first AS ({inserted} ON CONFLICT DO NOTHING RETURNING {row.times[0]} AS now)")
+            source = "first"
+        else:
+            parts.append(f"row_{number} AS ({inserted})")
+    return f"WITH {', '.join(parts)} SELECT now FROM {source}"  # noqa: S608 - our own names
+
+
+def _into(row: NewRow) -> str:
+    names = ", ".join(f'"{name}"' for name in [*row.values, *row.times])
+    return f"{row.table.name} ({names})"
+
+
+def _value(kind: TypeEngine[Any], value: Any) -> str:
+    # Without its length: a cast to VARCHAR(40) would cut what is too long, where an insertion refuses it.
+    name = "VARCHAR" if isinstance(kind, String) else kind.compile(_POSTGRESQL)
+    if isinstance(value, Dated):
+        return f"CAST(replace(%s, %s, {_AS_TEXT.format('now')}) AS {name})"
+    return f"CAST(%s AS {name})"

@@ -1,0 +1,11 @@
+"""The text of a stored time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def at_time(milliseconds: int) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"

@@ -1,0 +1,80 @@
+"""The web processes share the connections of a burst."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CONNECTIONS = 40
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def port_and_master(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """gunicorn with its own configuration, on a database that nobody needs here."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
+    chosen = {
+        "TAPELINE_HOME": str(tmp_path),
+        "TAPELINE_PORT": str(port),
+        "TAPELINE_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:1/nothing",
+        "TAPELINE_BROKER_URL": "redis://127.0.0.1:1/0",
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=outside | chosen, stdout=log, stderr=log)
+    try:
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def sockets(pid: int) -> int:
+    found = 0
+    for name in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += os.readlink(name).startswith("socket:")
+    return found
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        client.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        return client.recv(100).startswith(b"HTTP/1.1 200")
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="one web process per core, /proc")
+def test_a_burst_of_connections_is_shared_by_the_web_processes(port_and_master: tuple[int, int]) -> None:
+    port, master = port_and_master
+    deadline = time.monotonic() + 60
+    while not answers(port) or len(children(master)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2)  # all processes have loaded the app
+    before = {pid: sockets(pid) for pid in children(master)}
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(CONNECTIONS)]
+        for client in clients:
+            client.sendall(REQUEST)
+        for client in clients:
+            client.settimeout(10)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        shares = {pid: sockets(pid) - count for pid, count in before.items()}
+    fair = CONNECTIONS / len(shares)
+    assert all(0.5 * fair <= share <= 1.5 * fair for share in shares.values()), shares

@@ -1,0 +1,69 @@
+"""The plans of queries whose time must not grow with all jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from service.jobs import leases
+from service.jobs.queries import queue
+from service.maintenance import retention
+from service.maintenance.retention import Policy
+from service.storage.database import Database
+from tests.service.jobs.conftest import Submit
+
+
+def plans(database: Database, ask: Callable[[Session], object]) -> str:
+    """SQLite's plans of the queries."""
+    seen: list[tuple[str, Any]] = []
+
+    def see(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", see)
+    with database.read() as session:
+        ask(session)
+        event.remove(database.engine, "before_cursor_execute", see)
+        connection = session.connection()
+        return "\n".join(
+            str(row[-1])
+            for statement, parameters in seen
+            if statement.startswith(("SELECT", "WITH"))
+            for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)
+        )
+
+
+@pytest.fixture
+def sqlite(database: Database) -> Database:
+    if not database.is_sqlite:
+        pytest.skip("these are SQLite's plans")
+    return database
+
+
+def test_owners_are_counted_from_indexes_alone(sqlite: Database) -> None:
+    plan = plans(sqlite, queue.waiting_by_owner)
+    assert "ix_jobs_quota (owner=? AND status=?)" in plan
+    for line in plan.splitlines():
+        assert "jobs" not in line or "COVERING INDEX" in line, line
+
+
+def test_retention_finds_expired_jobs_by_their_end(sqlite: Database) -> None:
+    now = leases.clock(sqlite)
+    plan = plans(sqlite, lambda session: retention._expired_jobs(session, Policy(jobs_days=1), now))
+    assert plan == "SEARCH jobs USING INDEX ix_jobs_finished (finished_ms<?)"
+
+
+def test_queued_jobs_are_counted_by_owner_in_descending_order(database: Database, submit: Submit) -> None:
+    for owner in ("bob", "ann", None, "ann", "ann", None):
+        submit(owner=owner)
+    job_id = submit(owner="cleo")
+    assert leases.claim(database, "w", 60) is not None
+    with database.read() as session:
+        counts = queue.waiting_by_owner(session)
+    assert job_id
+    assert counts == {"ann": 3, None: 2, "cleo": 1}
+    assert list(counts) == ["ann", None, "cleo"]

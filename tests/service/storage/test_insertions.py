@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.exc import DBAPIError
+
+from service.jobs import leases
+from service.storage import database as module
+from service.storage.database import Database
+from service.storage.insertions import Dated, Insertion, NewRow
+from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag, Worker
+from service.storage.times import at_time
+
+PLACEHOLDER = at_time(123_456_789_012_345)
+
+
+def key_row(key: str, **other: Any) -> NewRow:
+    answer = Dated(json.dumps({"at": PLACEHOLDER, "said": ["1970-01-01T00:00:00.000Z", "ü%s'"]}), PLACEHOLDER)
+    values = {"owner": "", "key": key, "fingerprint": "0" * 64, "job_id": "job_1", "answer": answer}
+    return NewRow(IDEMPOTENCY, values | other, times=("created_ms",))
+
+
+def keys(database: Database) -> dict[str, Idempotency]:
+    with database.read() as session:
+        return {row.key: row for row in session.scalars(select(Idempotency))}
+
+
+def test_the_rows_of_an_insertion_have_one_time_by_the_database_clock(database: Database) -> None:
+    before = leases.clock(database)
+    now = Insertion([key_row("a"), key_row("b")]).execute(database)
+    assert now is not None
+    assert before <= now <= leases.clock(database)
+    found = keys(database)
+    assert {row.created_ms for row in found.values()} == {now}
+    assert found["a"].answer == {"at": at_time(now), "said": ["1970-01-01T00:00:00.000Z", "ü%s'"]}
+
+
+def test_the_database_writes_every_millisecond_as_python_does(database: Database) -> None:
+    for _ in range(25):
+        Insertion([key_row(f"{time.monotonic_ns()}")]).execute(database)
+        time.sleep(0.0013)
+    for row in keys(database).values():
+        assert row.answer["at"] == at_time(row.created_ms)
+
+
+def test_where_the_first_row_exists_nothing_is_inserted(database: Database) -> None:
+    assert Insertion([key_row("a")], once=True).execute(database) is not None
+    assert Insertion([key_row("a"), key_row("b")], once=True).execute(database) is None
+    assert set(keys(database)) == {"a"}
+
+
+def test_an_insertion_that_fails_leaves_nothing_behind(database: Database) -> None:
+    orphan = NewRow(JOB_TAGS, {"tag": "x", "job_id": "job_that_is_not_there"})
+    with pytest.raises(DBAPIError):
+        Insertion([key_row("a"), orphan], once=True).execute(database)
+    assert keys(database) == {}
+    with database.read() as session:
+        assert session.scalars(select(JobTag)).all() == []
+
+
+def test_postgresql_refuses_what_is_too_long_instead_of_cutting_it(database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite has no lengths")
+    with pytest.raises(DBAPIError, match="too long"):
+        Insertion([key_row("a", job_id="j" * 41)]).execute(database)
+
+
+def test_an_insertion_is_one_statement_of_postgresql(database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite has no round trips")
+    Insertion([key_row("first")]).execute(database)
+    sent: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
+    Insertion([key_row("a"), key_row("b")], once=True).execute(database)
+    assert [statement.split()[0] for statement in sent] == ["WITH"]
+
+
+def test_connections_that_the_server_ended_are_replaced(database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite has no server")
+    names = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    end = names.replace("count(*)", "pg_terminate_backend(pid)")
+    pooled = [database.engine.connect() for _ in range(3)]
+    for connection in pooled:
+        connection.execute(text("SELECT 1"))
+        connection.close()
+    other = Database(database.url)
+    try:
+        with other.read() as session:
+            assert session.scalars(text(end)).all() == [True] * 3
+            deadline = time.monotonic() + 5
+            while session.scalar(text(names)) and time.monotonic() < deadline:
+                time.sleep(0.01)
+    finally:
+        other.close()
+    for number in range(3):
+        with database.write() as session:
+            session.add(
+                Worker(id=f"{number}", host="h", pid=1, slots=1, running=0, draining=False, started_ms=0, seen_ms=0)
+            )
+
+
+def test_a_connection_that_was_idle_for_long_is_pinged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite has no server")
+    with database.read() as session:
+        first = session.scalar(text("SELECT pg_backend_pid()"))
+    monkeypatch.setattr(module, "_TRUSTED_S", 0.0)
+    monkeypatch.setattr(module.select, "poll", None)  # it must not be asked
+    with database.read() as session:
+        assert session.scalar(text("SELECT pg_backend_pid()")) == first
