@@ -18,7 +18,7 @@ from typing import Any, Final
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service.web.server.arrivals import ARRIVALS, BODY_S
-from service.web.server.balance import CONNECTIONS, LOOK_S, Turns
+from service.web.server.balance import CONNECTIONS, POLL_INTERVAL_S, Turns
 from service.web.server.descriptors import max_connections
 from service.web.server.thread_pool import ThreadPool
 from service.web.services import EXTENSION
@@ -105,7 +105,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if not self.worker_connections:
             left_s = self._turns.left_s(self.nr_conns)
             self.worker_connections = 0 if left_s else sys.maxsize
-            timeout = min(timeout, LOOK_S)
+            timeout = min(timeout, POLL_INTERVAL_S)
         super().wait_for_and_dispatch_events(timeout=timeout)
 
     def on_pending_socket_readable(self, conn: Any, client: socket.socket) -> None:
