@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -10,15 +11,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import hypothesis
 import psycopg
 import pytest
-from sqlalchemy import text
+import structlog
+from sqlalchemy import Dialect, Engine, create_engine, text
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from migrations.upgrade import upgrade
 from service.local import LocalStack
 from service.runtime.settings import Settings
+from service.storage import database as storage_database
 from service.storage.database import Database
 from service.storage.tables import Base
 
@@ -27,6 +33,59 @@ _NUMBERS = itertools.count()
 # A test that waits for the processor is no failure: speed is measured by benchmarks alone.
 hypothesis.settings.register_profile("tapeline", deadline=None)
 hypothesis.settings.load_profile("tapeline")
+
+_SUITES: Final = {
+    "browser": "browser",
+    "compose": "compose",
+    "test_hostile_files.py": "hostile",
+    "test_hostile_tables.py": "hostile",
+}
+"""What has a run of its own, and its marker."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no suite that the markers leave out: each worker would make its corpora and load its libraries."""
+    marker = _SUITES.get(collection_path.name)
+    return True if marker and f"not {marker}" in config.option.markexpr.split(" and ") else None
+
+
+def pytest_sessionstart() -> None:
+    """Collect no garbage while tests are collected: all of it stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor look again and again through what was collected, most of all at the end."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _format_tracebacks_plainly() -> None:
+    """An error that a test provokes is logged; in colours and with all variables, that takes half a second."""
+    *others, _ = structlog.get_config()["processors"]
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*others, renderer])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_statements_once() -> Iterator[None]:
+    """Each test opens a database of its own, and each engine compiles every statement: which takes longer than to
+    execute it. Engines of one make and configuration compile the same, and use one cache here."""
+    cache = dict[Any, Any]()
+
+    def create(url: str, **options: Any) -> Engine:
+        return create_engine(url, **options).execution_options(compiled_cache=cache)
+
+    def are_equal(one: Dialect, other: object) -> bool:
+        return type(one) is type(other)
+
+    with pytest.MonkeyPatch.context() as patched:
+        for dialect in (PGDialect_psycopg, SQLiteDialect_pysqlite):
+            patched.setattr(dialect, "__eq__", are_equal)
+            patched.setattr(dialect, "__hash__", lambda dialect: hash(type(dialect)))
+        patched.setattr(storage_database, "create_engine", create)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
