@@ -118,18 +118,24 @@ def put_away(app: Flask) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_routes_once() -> Iterator[None]:
-    """Each app compiles two functions for each of its hundred routes, which takes longer than most tests do; they are
-    the same ones in every app."""
-    compile_one, compiled = Rule._compile_builder, dict[Any, Any]()
+    """Each app parses its hundred routes and compiles two functions for each, which takes longer than most tests do;
+    they are the same ones in every app."""
+    compile_one, compiled = Rule.compile, dict[Any, dict[str, Any]]()
 
-    def remember(rule: Rule, append_unknown: bool = True) -> Any:
-        key = (rule.rule, repr(rule.defaults), repr(rule._trace), append_unknown)
+    def remember(rule: Rule) -> None:
+        assert rule.map is not None
+        kinds = frozenset(rule.map.converters.items())
+        key = (rule.rule, repr(rule.defaults), rule.subdomain, rule.host, rule.merge_slashes, kinds)
         if key not in compiled:
-            compiled[key] = compile_one(rule, append_unknown)
-        return compiled[key]
+            compile_one(rule)
+            made = {name: vars(rule)[name] for name in ("_parts", "_trace", "_converters", "arguments")}
+            compiled[key] = made | {name: vars(rule)[name].__func__ for name in ("_build", "_build_unknown")}
+        vars(rule).update(compiled[key])
+        for name in ("_build", "_build_unknown"):
+            setattr(rule, name, vars(rule)[name].__get__(rule))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Rule, "_compile_builder", remember)
+        patched.setattr(Rule, "compile", remember)
         yield
 
 
