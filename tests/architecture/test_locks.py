@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ["requirements.lock", "requirements-export.lock", "requirements-dev.lock"]
@@ -54,6 +52,9 @@ def test_the_licence_of_everything_that_is_installed_is_listed() -> None:
 
 @pytest.mark.slow
 def test_the_software_bill_of_materials_is_valid_and_lists_the_lock(tmp_path: Path) -> None:
+    from cyclonedx.schema import SchemaVersion  # only here: it makes forty parsers when it is imported
+    from cyclonedx.validation.json import JsonStrictValidator
+
     (line,) = re.findall(r"(?m)^SBOM := (.+)$", (ROOT / "Makefile").read_text())
     path = tmp_path / "tapeline.cdx.json"
     command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", *line.split(), "--output-file", str(path)]
