@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from service.datasets.formats.decoding import UnreadableImage, opened, pixels_of
@@ -29,8 +28,6 @@ CPU_S: Final = 20
 _WALL_FACTOR: Final = 2
 _MODULE: Final = "service.datasets.image_sandbox"
 _TOO_MUCH: Final = "cannot be decoded within the limits on memory and time: scale it down"
-
-_log = structlog.get_logger("tapeline.web")
 
 Decoded = NDArray[np.uint8] | UnreadableImage
 
@@ -63,7 +60,9 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
         return [UnreadableImage(_TOO_MUCH)] * len(files)
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace")[-2000:]
-        _log.error("images could not be decoded", code=done.returncode, said=said)
+        import structlog  # only here: it loads Rich, which takes a third of the start of the process
+
+        structlog.get_logger("tapeline.web").error("images could not be decoded", code=done.returncode, said=said)
         return [UnreadableImage(_TOO_MUCH)] * len(files)
     head, _, pixels = done.stdout.partition(b"\n")
     found: list[Decoded] = []

@@ -21,8 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final
 
-import structlog
-
 from service.datasets.formats.photos import is_npz
 from service.datasets.importer import (
     ARCHIVE,
@@ -53,8 +51,6 @@ _MAX_LOG_BYTES: Final = 2000
 _STORAGE: Final = 3
 """Exit code if the result could not be written."""
 PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
-
-_log = structlog.get_logger("tapeline.web")
 
 
 def import_in_sandbox(
@@ -107,7 +103,9 @@ def import_in_sandbox(
             raise OSError(*answer["storage"])
         log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
         said = log.read().decode("utf-8", "replace")
-    _log.error("an upload could not be read", code=child.returncode, said=said)
+    import structlog  # only here: it loads Rich, which takes a third of the start of the process
+
+    structlog.get_logger("tapeline.web").error("an upload could not be read", code=child.returncode, said=said)
     raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
 
 
