@@ -49,6 +49,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if marker and f"not {marker}" in config.option.markexpr.split(" and ") else None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever is ``sqlite_by_default`` runs on PostgreSQL in the slow suite."""
+    for item in items:
+        marked = isinstance(item, pytest.Function) and item.get_closest_marker("sqlite_by_default")
+        if marked and "[postgresql" in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_sessionstart() -> None:
     """Collect no garbage while tests are collected: all of it stays."""
     gc.disable()

@@ -97,6 +97,7 @@ def check_refused(house: House, damaged: bytes, *named: str) -> None:
     assert tables(house) == []
 
 
+@pytest.mark.sqlite_by_default
 def test_any_changed_byte_is_refused_and_leaves_nothing(saved: bytes, empty: House, house: House) -> None:
     chance = random.Random(16)
     ends = parts_by_offset(saved)
@@ -115,6 +116,7 @@ def test_any_changed_byte_is_refused_and_leaves_nothing(saved: bytes, empty: Hou
     assert not (empty.store.root / ".restoring").exists()
 
 
+@pytest.mark.sqlite_by_default
 def test_a_truncated_file_is_refused(saved: bytes, empty: House) -> None:
     chance = random.Random(17)
     lengths = [0, 1, 511, 512, 1536, len(saved) - 1, len(saved) - 512, len(saved) - 1024, len(saved) - 3072]
@@ -167,6 +169,7 @@ def test_rows_that_the_database_refuses_leave_nothing(saved: bytes, empty: House
     assert rows(empty.database) == rows(house.database)
 
 
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -185,6 +188,7 @@ def test_an_incomplete_backup_is_rejected(
     check_refused(empty, rewritten(saved, change), reason)
 
 
+@pytest.mark.sqlite_by_default
 def test_exchanged_missing_and_doubled_parts_are_refused(saved: bytes, empty: House) -> None:
     ends = [0, *(end for end, name in parts_by_offset(saved))]
     pieces = [saved[start:end] for start, end in itertools.pairwise(ends)]
@@ -196,6 +200,7 @@ def test_exchanged_missing_and_doubled_parts_are_refused(saved: bytes, empty: Ho
     check_refused(empty, b"".join(events) + tail, "end.json")
 
 
+@pytest.mark.sqlite_by_default
 def test_a_backup_of_the_earlier_format_is_refused_as_such(empty: House) -> None:
     older = io.BytesIO()
     with tarfile.open(fileobj=older, mode="w|", format=tarfile.PAX_FORMAT) as tar:
@@ -205,6 +210,7 @@ def test_a_backup_of_the_earlier_format_is_refused_as_such(empty: House) -> None
     check_refused(empty, older.getvalue(), "earlier version of Tapeline (format 1)")
 
 
+@pytest.mark.sqlite_by_default
 def test_other_programs_can_unpack_a_backup(saved: bytes, tmp_path: Path) -> None:
     (tmp_path / "saved.tar").write_bytes(saved)
     unpacked = tmp_path / "unpacked"
@@ -363,6 +369,7 @@ def test_a_dataset_without_its_files_is_reported(house: House) -> None:
     assert report.damaged == ["the dataset mine has no files"]
 
 
+@pytest.mark.sqlite_by_default
 def test_a_good_backup_is_verified(saved: bytes, empty: House, tmp_path: Path) -> None:
     path = tmp_path / "saved.tar"
     path.write_bytes(saved)

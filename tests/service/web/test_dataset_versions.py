@@ -95,6 +95,7 @@ def test_a_name_is_its_newest_version_and_each_version_has_a_name(app: Flask, cl
     assert train(app, newest).provenance["dataset"] == second["sha256"]
 
 
+@pytest.mark.sqlite_by_default
 def test_a_job_keeps_its_data_when_the_name_gets_others(app: Flask, client: FlaskClient) -> None:
     first = send(client, archive(seed=1))
     job_id, other = submit(client), submit(client, seed=9)
@@ -126,6 +127,7 @@ def test_a_job_keeps_its_data_when_the_name_gets_others(app: Flask, client: Flas
     assert second["sha256"] != first["sha256"]
 
 
+@pytest.mark.sqlite_by_default
 def test_the_same_data_sent_again_are_those_that_jobs_kept(app: Flask, client: FlaskClient) -> None:
     send(client, archive(seed=1))
     job_id = submit(client)
@@ -138,6 +140,7 @@ def test_the_same_data_sent_again_are_those_that_jobs_kept(app: Flask, client: F
     assert len(tidy(app)) == 1, "it has a name again"
 
 
+@pytest.mark.sqlite_by_default
 def test_one_version_is_deleted_by_its_name(app: Flask, client: FlaskClient) -> None:
     first, second = send(client, archive(seed=1)), send(client, archive(seed=2))
     job_id = submit(client)
@@ -179,6 +182,7 @@ def test_jobs_that_are_submitted_while_their_dataset_is_deleted_have_it_or_are_r
             assert here.dataset_uploads.folder.files(pinned)
 
 
+@pytest.mark.sqlite_by_default
 def test_a_folder_that_was_changed_is_named_as_the_reason(make_app: MakeApp, either_url: str, tmp_path: Path) -> None:
     app = make_app(either_url)
     here: Services = app.extensions[EXTENSION]

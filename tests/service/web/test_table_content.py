@@ -58,6 +58,7 @@ def rows(client: FlaskClient, name: str, query: str = "") -> list[dict[str, Any]
         cursor = f"&cursor={page['next_cursor']}"
 
 
+@pytest.mark.sqlite_by_default
 def test_rows_are_those_of_the_file(client: FlaskClient, people: str) -> None:
     """Every row of the file once, in training or validation, with its values as the file has them."""
     found = [row for part in ("train", "validation") for row in rows(client, people, f"&part={part}")]
@@ -79,6 +80,7 @@ def test_rows_are_those_of_the_file(client: FlaskClient, people: str) -> None:
     assert {row["class_name"] for row in rows(client, people, "&class=1")} == {"yes"}
 
 
+@pytest.mark.sqlite_by_default
 def test_columns_have_statistics(client: FlaskClient, people: str) -> None:
     answer = client.get("/datasets/people/columns").json
     ages = [*range(20, 50), *range(52, 80)]
@@ -94,6 +96,7 @@ def test_columns_have_statistics(client: FlaskClient, people: str) -> None:
     assert (joined["low"], joined["high"]) == ("2023-01-01", "2024-03-31")
 
 
+@pytest.mark.sqlite_by_default
 def test_the_page_draws_columns_and_the_report(client: FlaskClient, people: str) -> None:
     page = client.get("/ui/datasets/people").text
     (histogram,) = re.findall(r'<svg class="histogram".*?aria-label="Histogram from 20 to 79">.*?</svg>', page)
@@ -124,6 +127,7 @@ def test_built_in_tables_are_those_of_scikit_learn(
     assert sorted((*map(float, row["values"].values()), row["class_name"]) for row in found) == expected
 
 
+@pytest.mark.sqlite_by_default
 def test_a_table_is_divided_into_folds(app: Flask, client: FlaskClient) -> None:
     spec = {"kind": "classifier", "name": "flowers", "epochs": 30, "dataset": {"name": "iris", "folds": 5}}
     sent = client.post("/jobs", json=spec)

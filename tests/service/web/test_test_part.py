@@ -118,6 +118,7 @@ def test_the_best_weights_are_scored_once_and_the_score_is_shown_everywhere(app:
     assert listed[0]["columns"] == {"test_accuracy": results["test_accuracy"]}
 
 
+@pytest.mark.sqlite_by_default
 def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tmp_path: Path) -> None:
     """Another test part changes its scores, and no epoch; without one there are none, and another digest."""
     here: Services = app.extensions[EXTENSION]
@@ -156,6 +157,7 @@ def test_a_job_that_is_interrupted_has_the_scores_of_an_undisturbed_one(
     assert (again.test_scores, again.result_digest) == (undisturbed.test_scores, undisturbed.result_digest)
 
 
+@pytest.mark.sqlite_by_default
 def test_a_reproduction_compares_the_scores_too(app: Flask, client: FlaskClient) -> None:
     job = train(app, submit(client))
     again = train(app, client.post(f"/jobs/{job.id}/reproduce").json["id"])
@@ -164,6 +166,7 @@ def test_a_reproduction_compares_the_scores_too(app: Flask, client: FlaskClient)
     assert again.test_scores == job.test_scores
 
 
+@pytest.mark.sqlite_by_default
 def test_a_training_that_was_better_before_its_end_is_scored_at_its_best(app: Flask, client: FlaskClient) -> None:
     rates = itertools.chain([0.05, 1.0, 3.0], itertools.repeat(5.0))
     job = None
@@ -179,6 +182,7 @@ def test_a_training_that_was_better_before_its_end_is_scored_at_its_best(app: Fl
     }
 
 
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
