@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ import hypothesis
 import psycopg
 import pytest
 import structlog
-from sqlalchemy import Dialect, Engine, create_engine, text
+from sqlalchemy import Connection, Dialect, Engine, create_engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
@@ -89,10 +89,24 @@ def _compile_statements_once() -> Iterator[None]:
     def are_equal(one: Dialect, other: object) -> bool:
         return type(one) is type(other)
 
+    def ask_once(make: type[Dialect]) -> Callable[[Dialect, Connection], None]:
+        """What a dialect asks a server when it first connects is the same each time, too."""
+        ask, learnt = make.initialize, dict[str, Any]()
+
+        def initialize(dialect: Dialect, connection: Connection) -> None:
+            if not learnt:
+                before = dict(vars(dialect))
+                ask(dialect, connection)
+                learnt.update({name: value for name, value in vars(dialect).items() if before.get(name) is not value})
+            vars(dialect).update(learnt)
+
+        return initialize
+
     with pytest.MonkeyPatch.context() as patched:
         for dialect in (PGDialect_psycopg, SQLiteDialect_pysqlite):
             patched.setattr(dialect, "__eq__", are_equal)
             patched.setattr(dialect, "__hash__", lambda dialect: hash(type(dialect)))
+            patched.setattr(dialect, "initialize", ask_once(dialect))
         patched.setattr(storage_database, "create_engine", create)
         yield
 
@@ -218,13 +232,9 @@ def postgres_shared(postgres_server: str) -> str:
     return url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either_url(request: pytest.FixtureRequest) -> str:
-    """A migrated, empty database of each make: what runs with this runs twice."""
-    if request.param == "sqlite":
-        found: str = request.getfixturevalue("sqlite_url")
-        return found
-    url: str = request.getfixturevalue("postgres_shared")
+@pytest.fixture(scope="session")
+def empty_postgres(postgres_shared: str) -> Iterator[Callable[[], str]]:
+    """Empties the shared database, on a connection of its own that stays open; gives its URL."""
     others = "pid <> pg_backend_pid() AND datname = current_database()"
     statements = [
         # A connection that an earlier test left behind may hold a lock.
@@ -232,9 +242,24 @@ def either_url(request: pytest.FixtureRequest) -> str:
         "SET LOCAL session_replication_role = replica",  # triggers keep the audit log
         *(f"DELETE FROM {table.name}" for table in Base.metadata.sorted_tables),
     ]
-    with closing(Database(url)) as database, database.write() as session:
-        session.execute(text("; ".join(statements)))  # one round trip
-    return url
+    with psycopg.connect(postgres_shared.replace("+psycopg", ""), autocommit=True) as connection:
+
+        def empty() -> str:
+            with connection.transaction():
+                connection.execute("; ".join(statements))  # one round trip
+            return postgres_shared
+
+        yield empty
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty database of each make: what runs with this runs twice."""
+    if request.param == "sqlite":
+        found: str = request.getfixturevalue("sqlite_url")
+        return found
+    empty: Callable[[], str] = request.getfixturevalue("empty_postgres")
+    return empty()
 
 
 @pytest.fixture
