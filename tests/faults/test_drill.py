@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.drill import drill
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_what_was_backed_up_survives_the_loss_of_everything(postgres_server: str, tmp_path: Path) -> None:
