@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 from rich.console import Console
@@ -90,12 +90,12 @@ def show_dataset(target: Target, name: str) -> None:
 @click.option("--size", help="Scale and crop image files to this size in pixels: 32, or 32x24 for width x height.")
 @click.option(
     "--channels",
-    type=click.Choice([*Channels]),
+    type=click.Choice([one.value for one in Channels]),
     help="1 stores image files in grey, 3 in colour, auto in colour if any has colours (default: auto).",
 )
 @click.option(
     "--on-bad",
-    type=click.Choice([*OnBad]),
+    type=click.Choice([one.value for one in OnBad]),
     help="skip leaves out image files that are truncated or not images, and lists them (default: error).",
 )
 @click.option(
@@ -123,8 +123,8 @@ def upload(
     paths: tuple[Path, ...],
     name: str | None,
     size: str | None,
-    channels: Channels | None,
-    on_bad: OnBad | None,
+    channels: Literal["1", "3", "auto"] | None,
+    on_bad: Literal["error", "skip"] | None,
     validation_fraction: float | None,
     target_column: str | None,
     split_column: str | None,
@@ -166,8 +166,8 @@ def upload(
             by_field,
             validation_fraction=validation_fraction,
             size=size,
-            channels=channels.value if channels is not None else None,
-            on_bad=on_bad.value if on_bad is not None else None,
+            channels=channels,
+            on_bad=on_bad,
             target=target_column,
             split=split_column,
             types=_types(types),
@@ -240,7 +240,7 @@ def _say_left_out(count: int, files: Sequence[str]) -> None:
     click.echo(f"left out {count:,} that cannot be read:\n  {lines}{more}", err=True)
 
 
-def _packed(folder: Path, target: Path, size: str | None, channels: Channels | None, on_bad: OnBad | None) -> Path:
+def _packed(folder: Path, target: Path, size: str | None, channels: str | None, on_bad: str | None) -> Path:
     from service.cli import packing  # here: it loads Pillow
     from service.datasets.formats.decoding import SUFFIXES
     from service.datasets.formats.photos import parse_size
@@ -254,7 +254,9 @@ def _packed(folder: Path, target: Path, size: str | None, channels: Channels | N
         raise Failure(f"{folder} contains no images; files ending in {', '.join(SUFFIXES)} are read")
     with _bar(MofNCompleteColumn()) as bar:
         task = bar.add_task("packing", total=len(images))
-        options = PhotoOptions(size=width_and_height, channels=channels or Channels.AUTO, on_bad=on_bad or OnBad.ERROR)
+        options = PhotoOptions(
+            size=width_and_height, channels=Channels(channels or Channels.AUTO), on_bad=OnBad(on_bad or OnBad.ERROR)
+        )
         left_out = packing.pack(folder, images, target, options=options, on_image=lambda: bar.advance(task))
     if left_out:
         _say_left_out(len(left_out), left_out)

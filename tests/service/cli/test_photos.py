@@ -1,0 +1,81 @@
+"""Uploads of a folder of photos from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from service.cli import main
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve photos of each of two colours, of two sizes."""
+    folder = tmp_path / "photos"
+    for name, colour in (("limes", (40, 200, 60)), ("plums", (110, 40, 160))):
+        (folder / name).mkdir(parents=True)
+        for index in range(12):
+            image = Image.new("RGB", (40, 30) if index % 2 else (30, 40), colour)
+            image.paste((250, 250, index), (10, 10, 14 + index, 20))
+            image.save(folder / name / f"img_{index}.jpg")
+    return folder
+
+
+def uploaded(run: Run, *arguments: str) -> dict[str, Any]:
+    sent = run("upload", *arguments, "--json")
+    assert sent.exit_code == 0, sent.output
+    found: dict[str, Any] = json.loads(sent.stdout)
+    return found
+
+
+@pytest.mark.parametrize(("channels", "shape"), [("1", [16, 16]), ("3", [16, 16, 3]), ("auto", [16, 16, 3])])
+def test_channels_takes_its_documented_values(run: Run, photos: Path, channels: str, shape: list[int]) -> None:
+    made = uploaded(run, str(photos), "--name", f"channels-{channels}", "--size", "16", "--channels", channels)
+    assert made["image_shape"] == shape
+
+
+def test_on_bad_takes_its_documented_values(run: Run, photos: Path) -> None:
+    (photos / "limes" / "kaputt.jpg").write_bytes(b"no image")
+    refused = run("upload", str(photos), "--name", "bad", "--size", "16", "--on-bad", "error")
+    assert refused.exit_code == 1
+    assert "--on-bad skip" in refused.stderr
+    made = uploaded(run, str(photos), "--name", "bad", "--size", "16", "--on-bad", "skip")
+    assert made["train_count"] + made["validation_count"] == 24
+
+
+def test_size_and_validation_share_are_used(run: Run, photos: Path) -> None:
+    options = ("--size", "16x12", "--validation-fraction", "0.5")
+    made = uploaded(run, str(photos), "--name", "share", *options)
+    assert (made["image_shape"], made["train_count"], made["validation_count"]) == ([12, 16, 3], 12, 12)
+
+
+def choices(command: click.Command, path: str) -> list[tuple[str, click.Choice[Any]]]:
+    """Each option with a choice, of a command and those below it."""
+    found = [
+        (f"{path} {parameter.name}", parameter.type)
+        for parameter in command.params
+        if isinstance(parameter.type, click.Choice)
+    ]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            found += choices(below, f"{path} {name}")
+    return found
+
+
+def test_every_choice_is_offered_by_its_value() -> None:
+    """Of a member of an enumeration, click takes the name, such as SKIP, and not the documented value."""
+    found = choices(main, "tapeline")
+    assert len(found) > 5
+    assert {name for name, choice in found for one in choice.choices if type(one) is not str} == set()
