@@ -10,7 +10,7 @@ from service.application.ports import DatasetCatalogue
 from service.datasets.builtins import BUILT_IN
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
-from service.datasets.shapes import shape_of
+from service.datasets.shapes import default_preset, shape_of
 from service.errors import Fault, SpecError
 from service.jobs.estimation import estimates
 from service.jobs.estimation.estimates import TrainingCost
@@ -158,10 +158,9 @@ class SpecChecks:
 
 
 def _with_default_preset(document: Any, data: DatasetInfo | None) -> Any:
-    """The document with the default preset for its kind of data."""
-    is_table = data is not None and data.kind is DatasetKind.TABLE
-    if is_table and isinstance(document, dict) and document.get("kind") == Kind.CLASSIFIER:
-        return {"preset": TABLE_PRESET} | document
+    """The document with the default preset of a classifier for its dataset."""
+    if data is not None and isinstance(document, dict) and document.get("kind") == Kind.CLASSIFIER:
+        return {"preset": default_preset(data)} | document
     return document
 
 

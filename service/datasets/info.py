@@ -130,6 +130,11 @@ class DatasetInfo:
         return (1, features_of(self.columns)) if self.kind is DatasetKind.TABLE else self.image_shape
 
     @property
+    def is_photos(self) -> bool:
+        """Whether it was imported from image files, which the import decoded and perhaps scaled and cropped."""
+        return self.kind is DatasetKind.IMAGES and "channels" in (self.report or {})
+
+    @property
     def version(self) -> str | None:
         """The name of this version of an upload: ``mine@1a2b3c4d5e6f``."""
         return None if self.upload_id is None or self.sha256 is None else version_name(self.name, self.sha256)

@@ -1,7 +1,16 @@
-"""The shape of a dataset's examples, which a spec must fit."""
+"""The shape of a dataset's examples, which a spec must fit, and the preset that suits them."""
+
+from typing import Final
 
 from service.datasets.info import DatasetInfo
 from service.spec.estimation.layer_shapes import Shape
+from service.spec.presets.definitions import DEFAULT_PRESET
+from service.spec.schema import Kind
+from service.spec.suitability import PHOTO_PRESET, TABLE_PRESET
+from service.states import DatasetKind
+
+_GREY_AXES: Final = 2
+"""Axes of an image in grey; one in colour has three."""
 
 
 def shape_of(info: DatasetInfo) -> Shape:
@@ -18,3 +27,16 @@ def shape_of(info: DatasetInfo) -> Shape:
         test_count=info.test_count,
         divided=info.split is not None,
     )
+
+
+def default_preset(info: DatasetInfo) -> str:
+    """The preset of a classifier whose spec names none.
+
+    The learning rate of ``fast`` is tuned to its dense network and to digits, which are mostly black. On photos, which
+    are brighter, training diverges.
+    """
+    if info.kind is DatasetKind.TABLE:
+        return TABLE_PRESET
+    if info.is_photos or (info.upload_id is not None and len(info.image_shape) > _GREY_AXES):
+        return PHOTO_PRESET
+    return DEFAULT_PRESET[Kind.CLASSIFIER]

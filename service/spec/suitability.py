@@ -10,6 +10,8 @@ from service.spec.schema import ClassifierSpec, Conv2D, GanSpec, MaxPool2D, Resh
 
 TABLE_PRESET: Final = "table"
 """The default preset for tables."""
+PHOTO_PRESET: Final = "conv"
+"""The default preset for photos and other uploads in colour."""
 
 
 def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests import coloured_shapes
 from tests.browser.conftest import Bare, Visit, ready, until
 
 LONG = "a-name-of-sixty-four-characters-as-long-as-names-can-be-at-all.4"
@@ -105,6 +106,29 @@ def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., 
     page.wait_for_url("**/ui/datasets/mine")
     expect(page.locator("#jobs tbody tr")).to_have_count(1)
     expect(page.locator("#jobs")).to_contain_text("queued")
+
+
+def test_the_form_starts_from_the_preset_that_suits_the_dataset(
+    open_window: Callable[..., Visit], bare: Bare, tmp_path: Path
+) -> None:
+    upload(bare, "digits", np.arange(80) % 4)
+    with httpx.Client(base_url=bare.url, timeout=30) as http:
+        photos = coloured_shapes.archive(tmp_path / "photos.zip", 96, side=16).read_bytes()
+        http.post("/datasets", data={"name": "photos"}, files={"archive": ("a.zip", photos)}).raise_for_status()
+    page = open_window(bare.url, width=1440).open("/ui/datasets/photos")
+    page.get_by_role("link", name="Train on it").click()
+    ready(page)
+    for dataset, preset, epochs in (("photos", "conv", "12"), ("digits", "fast", "3"), ("photos", "conv", "12")):
+        page.select_option("#field-dataset-name", dataset)
+        chosen = page.get_by_role("button", name=f"Preset {preset}, default")
+        expect(chosen).to_have_attribute("aria-pressed", "true")
+        expect(page.locator("#presets .tag")).to_have_text(["default"])
+        expect(chosen).to_contain_text("default")
+        expect(page.locator("#field-epochs")).to_have_value(epochs)
+    ready(page)
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/ui/jobs/*")
+    expect(page.locator("main")).to_contain_text("conv")
 
 
 def test_nothing_uploaded_and_damaged_files_are_said(open_window: Callable[..., Visit], bare: Bare) -> None:

@@ -53,7 +53,8 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
             ),
         ),
         "conv": PresetInfo(
-            "A small convolutional network. The highest accuracy, with the fewest parameters.",
+            "A small convolutional network. The highest accuracy, with the fewest parameters. Photos use it unless a "
+            "spec names another.",
             (
                 Reached("mnist-10k", "val_accuracy", 0.989, 22),
                 Reached("mnist", "val_accuracy", 0.994, 150),

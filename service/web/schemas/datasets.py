@@ -9,6 +9,7 @@ from pydantic import Field
 
 from service.datasets.exploration.explorer import ExamplePage
 from service.datasets.info import DatasetInfo, DatasetState, PartName
+from service.datasets.shapes import default_preset
 from service.pictures import grids
 from service.states import DatasetKind
 from service.web.files.upload_progress import UploadState
@@ -53,6 +54,7 @@ class DatasetItem(Answer):
     uploaded: bool = Field(
         description="Whether it was uploaded with `POST /datasets`; only uploaded datasets can be deleted."
     )
+    default_preset: str = Field(description="Preset of a classifier whose spec names none.")
     urls: dict[str, str]
 
 
@@ -188,5 +190,6 @@ def _derived(info: DatasetInfo) -> dict[str, Any]:
     return {
         "download_bytes": info.download_bytes or None,
         "uploaded": info.upload_id is not None,
+        "default_preset": default_preset(info),
         "urls": urls,
     }

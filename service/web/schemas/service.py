@@ -176,7 +176,9 @@ class PresetItem(Answer):
 
     kind: Kind
     name: str
-    is_default: bool = Field(description="Whether specs of this kind use it by default.")
+    is_default: bool = Field(
+        description="Whether specs of this kind use it by default, unless the dataset has another `default_preset`."
+    )
     summary: str
     reaches: list[ReachedItem] = Field(description="Measured results by dataset; the preset's own dataset is first.")
     spec: dict[str, Any] = Field(description="Full spec (defaults included).")

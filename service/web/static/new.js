@@ -21,7 +21,7 @@ const form = new SchemaForm(parts, {
   tries,
   onchange: () => take(together(form.sent, tries.sweep)),
 });
-const cards = new PresetCards(presets, choose, new Set(datasets.filter(({ kind }) => kind === "table").map(({ name }) => name)));
+const cards = new PresetCards(presets, choose, new Map(datasets.map(({ name, default_preset }) => [name, default_preset])));
 const editor = new Editor({ changed: take, broken });
 const showSweep = wireSweepCard($("#sweep"), tries, () => form.value(["epochs"]));
 const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once the service has told
@@ -71,7 +71,7 @@ function draw(preset) {
   const base = baseOf(preset);
   if (base !== form.base) form.networks.clear();
   form.load(root, base, form.sent);
-  cards.show(preset);
+  cards.show(preset, form.sent);
   if (shown !== preset.kind) {
     shown = preset.kind;
     form.fields.clear();

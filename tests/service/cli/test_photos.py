@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import httpx
+import numpy as np
 import pytest
 from click.testing import Result
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from service.cli import main
+from service.client import Client
+from service.local import LocalStack
 
 Run = Callable[..., Result]
 
@@ -79,3 +85,40 @@ def test_every_choice_is_offered_by_its_value() -> None:
     found = choices(main, "tapeline")
     assert len(found) > 5
     assert {name for name, choice in found for one in choice.choices if type(one) is not str} == set()
+
+
+@pytest.fixture
+def fruits(tmp_path: Path) -> Path:
+    """Bright photos of four fruits, which differ in shape and colour."""
+    folder, rng = tmp_path / "fruits", np.random.default_rng(0)
+    kinds = {"banana": (230, 200, 60), "cherry": (200, 40, 40), "lime": (60, 160, 60), "plum": (90, 60, 160)}
+    for number, (name, colour) in enumerate(kinds.items()):
+        (folder / name).mkdir(parents=True)
+        for index in range(60):
+            photo = Image.new("RGB", (64, 48), (int(rng.integers(170, 240)),) * 3)
+            x, y, tall = rng.integers(20, 44), rng.integers(16, 32), 4 + 3 * number
+            ImageDraw.Draw(photo).ellipse((x - 14, y - tall, x + 14, y + tall), fill=colour)
+            photo.save(folder / name / f"{index}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("channels", ["1", "3"])
+def test_photos_are_learned_by_the_default_preset(
+    run: Run, stack: LocalStack, client: Client, fruits: Path, channels: str
+) -> None:
+    """The command on the dataset's page, and the guide's, without a preset."""
+    name = f"fruits-{channels}"
+    made = uploaded(run, str(fruits), "--name", name, "--size", "32", "--channels", channels)
+    assert made["default_preset"] == "conv"
+    page = httpx.get(f"{stack.url}/ui/datasets/{name}", headers={"Accept": "text/html"}).raise_for_status().text
+    sent = re.search(r"-d &#39;(.+?)&#39;</pre>|-d '(.+?)'</pre>", page)
+    assert sent is not None, page
+    spec = json.loads(html.unescape(sent[1] or sent[2]))
+    assert spec == {"kind": "classifier", "dataset": {"name": name}}
+    forecast = json.loads(run("train", "-", "--dry-run", "--json", spec=spec).stdout)
+    assert forecast["resolved"]["preset"] == "conv"
+    trained = run("train", "-", "--watch", spec=spec | {"name": name})
+    assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
+    metrics = client.job(name).metrics
+    assert metrics is not None
+    assert metrics["val_accuracy"] > 0.9

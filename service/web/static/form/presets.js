@@ -1,22 +1,24 @@
 // What to train and where to start: the kinds, and a card for each preset with what it is, reaches and takes.
 import { $, $$, capital, describe, duration, h, metric, percent, words } from "../dom.js";
 
-const TABLE_PRESET = "table";
 const KINDS = { classifier: "Classifier", gan: "GAN" };
 
 export class PresetCards {
   // presets: as GET /presets lists them; selected(kind, preset): somebody picked one.
-  // tables: names of datasets that are tables, whose classifiers start from another preset.
-  constructor(presets, selected, tables) {
-    this.tables = tables;
+  // defaults: the preset that a classifier starts from, by the name of its dataset.
+  constructor(presets, selected, defaults) {
+    this.defaults = defaults;
     this.presets = presets;
     this.selected = selected;
     const kinds = [...new Set(presets.map((preset) => preset.kind))];
-    $("#kinds").append(...kinds.map((kind) => h("button", { type: "button", value: kind, onclick: () => selected(kind, this.defaultOf(kind).name) }, KINDS[kind] ?? words(kind))));
+    $("#kinds").append(...kinds.map((kind) => h("button", { type: "button", value: kind, onclick: () => selected(kind, this.defaultOf({ kind }).name) }, KINDS[kind] ?? words(kind))));
   }
 
-  defaultOf(kind) {
-    return this.presets.find((preset) => preset.kind === kind && preset.is_default);
+  // The preset of a spec that names none, which for a classifier its dataset decides.
+  defaultOf({ kind, dataset }) {
+    const [name] = ((typeof dataset === "string" ? dataset : dataset?.name) ?? "").split("@"); // without its version
+    const suited = kind === "classifier" && this.find(kind, this.defaults.get(name));
+    return suited || this.presets.find((preset) => preset.kind === kind && preset.is_default);
   }
 
   find(kind, name) {
@@ -25,27 +27,32 @@ export class PresetCards {
 
   // The preset that a spec starts from; none where its kind or preset is unknown.
   of({ kind, preset, dataset }) {
-    if (preset !== undefined) return this.find(kind, preset);
-    const isTable = this.tables.has(typeof dataset === "string" ? dataset : dataset?.name);
-    return (isTable && this.find(kind, TABLE_PRESET)) || this.defaultOf(kind);
+    return preset === undefined ? this.defaultOf({ kind, dataset }) : this.find(kind, preset);
   }
 
-  show(preset) {
+  show(preset, sent) {
     for (const button of $$("#kinds button")) button.setAttribute("aria-pressed", String(button.value === preset.kind));
     if ($("#presets").dataset.kind !== preset.kind) {
       $("#presets").dataset.kind = preset.kind;
       const same = this.presets.filter(({ kind }) => kind === preset.kind);
       $("#presets").replaceChildren(...same.map((item) => this.card(item)));
     }
-    for (const button of $$("#presets button")) button.setAttribute("aria-pressed", String(button.value === preset.name));
+    const byDefault = this.defaultOf({ ...sent, kind: preset.kind });
+    for (const button of $$("#presets button")) {
+      const isDefault = button.value === byDefault.name;
+      button.setAttribute("aria-pressed", String(button.value === preset.name));
+      button.setAttribute("aria-label", `Preset ${button.value}${isDefault ? ", default" : ""}`);
+      const tag = $(".tag", button);
+      if (!isDefault) tag?.remove();
+      else if (!tag) button.append(h("span", { class: "tag" }, "default"));
+    }
   }
 
-  card({ kind, name, is_default, summary, reaches }) {
+  card({ kind, name, summary, reaches }) {
     const [first] = reaches;
     const info = first && describe(first.metric);
     return h("div", { class: "preset" },
-      h("button", { type: "button", value: name, "aria-label": `Preset ${name}${is_default ? ", default" : ""}`, "aria-describedby": `preset-${name}`, onclick: () => this.selected(kind, name) },
-        h("strong", {}, name), is_default ? h("span", { class: "tag" }, "default") : null),
+      h("button", { type: "button", value: name, "aria-describedby": `preset-${name}`, onclick: () => this.selected(kind, name) }, h("strong", {}, name)),
       h("div", { class: "about", id: `preset-${name}` },
         h("p", {}, summary),
         first && h("table", {},
