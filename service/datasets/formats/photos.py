@@ -125,7 +125,8 @@ def open_photos(
         if not spool.records and spool.faults:
             raise DatasetBroken(path, f"has no image that can be read: {_named(spool.faults)}")
         width, height = spool.size()
-        found = _classes(path, list(spool.records))
+        # Not in the order of the archive: the same photos are the same data, whatever packed them.
+        found = _classes(path, sorted(spool.records, key=lambda name: PurePosixPath(name).parts))
         is_colour = options.channels is Channels.COLOUR or spool.coloured_by is not None
         shape = (height, width, 3) if is_colour else (height, width)
         labels = _sorted({label for _, label in found.values()})

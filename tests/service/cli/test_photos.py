@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,22 @@ def test_photos_are_learned_by_the_default_preset(
     metrics = client.job(name).metrics
     assert metrics is not None
     assert metrics["val_accuracy"] > 0.9
+
+
+def test_the_same_photos_are_the_same_version_whatever_packed_them(
+    run: Run, client: Client, photos: Path, tmp_path: Path
+) -> None:
+    """A zip keeps the order of the folder on the disk, which is arbitrary; the command line sorts and scales."""
+    for path in photos.glob("plums/*"):  # names that begin alike
+        path.rename(path.with_name(path.name.replace("img_1", "img").replace("_", " ")))
+    files = sorted(path for path in photos.rglob("*") if path.is_file())
+    with zipfile.ZipFile(tmp_path / "reversed.zip", "w") as archive:
+        for path in reversed(files):
+            archive.write(path, path.relative_to(tmp_path))
+    with tarfile.open(tmp_path / "mixed.tar", "w") as tar:
+        for path in files[1::2] + files[::2]:
+            tar.add(path, path.relative_to(photos))
+    by_command = uploaded(run, str(photos), "--name", "by-command", "--size", "16")
+    by_zip = client.upload("by-zip", {"archive": tmp_path / "reversed.zip"}, size="16")
+    by_tar = client.upload("by-tar", {"archive": tmp_path / "mixed.tar"}, size="16")
+    assert by_command["sha256"] == by_zip["sha256"] == by_tar["sha256"]
