@@ -53,8 +53,9 @@ class PredictRequest(Part):
     one of the texts `NA`, `NaN`, `null`, `?` and `-`."""
     checkpoint: Which = "best"
     fit: bool = False
-    """For colour datasets: scale each image to cover the dataset's size and centre-crop it, as an import does. For grey
-    datasets: crop the drawing, scale it, and centre its centre of mass, like MNIST digits."""
+    """For arrays in grey, such as MNIST: crop the drawing, scale it, and centre its centre of mass, like MNIST digits.
+    For arrays in colour: scale each image to cover the dataset's size and centre-crop it. Without effect for a dataset
+    that was imported from image files: its images are always prepared as at the import."""
     invert: bool = False
     """Invert the images: use it for dark drawings on a light background."""
     explain: bool = False

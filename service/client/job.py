@@ -234,8 +234,8 @@ class Job(Document):
             images: files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being black.
             rows: up to 1,000 mappings of columns to values, for a job trained on a table. Missing columns count as
                 missing values.
-            fit: for a colour model, scale images to cover its size and crop them evenly; otherwise crop drawings, and
-                centre them like MNIST digits.
+            fit: crop drawings, and centre them like MNIST digits; for a model of arrays in colour, crop images evenly.
+                Without effect for a model of image files, for which images are always cropped as at the upload.
             invert: the images are dark on a light background.
             explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
 

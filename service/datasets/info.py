@@ -58,6 +58,10 @@ class Channels(StrEnum):
     """In colour if any image has a coloured pixel."""
 
 
+CHANNELS_GIVEN = "as given"
+"""The reason in the report of an import that did not have to detect whether there are colours."""
+
+
 class OnBad(StrEnum):
     """How to handle unreadable images in an archive."""
 
@@ -133,6 +137,12 @@ class DatasetInfo:
     def is_photos(self) -> bool:
         """Whether it was imported from image files, which the import decoded and perhaps scaled and cropped."""
         return self.kind is DatasetKind.IMAGES and "channels" in (self.report or {})
+
+    @property
+    def detects_colours(self) -> bool:
+        """Whether the import of image files detected if there are colours, and was not told."""
+        channels = (self.report or {}).get("channels", {})
+        return self.is_photos and channels.get("reason") != CHANNELS_GIVEN
 
     @property
     def version(self) -> str | None:

@@ -171,6 +171,15 @@ def covering(levels: Levels, shape: tuple[int, int]) -> Levels:
     return np.asarray(ImageOps.fit(image, shape[::-1], Image.Resampling.BOX), np.float64)
 
 
+def as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool) -> Levels:
+    """The picture, cropped and converted to grey or colour by the operations of an import from image files."""
+    cropped = covering(levels, shape)
+    if colour or cropped.ndim < _COLOUR_AXES:
+        return converted(cropped, colour=colour)
+    image = Image.fromarray(np.clip(np.rint(cropped), 0, 255).astype(np.uint8))
+    return np.asarray(image.convert("L"), np.float64)
+
+
 def resized(levels: Levels, shape: tuple[int, int]) -> Levels:
     """The picture stretched to (rows, columns); unchanged if it already has this size."""
     if levels.shape[:2] == shape:

@@ -53,7 +53,7 @@ _checkpoint: Final = click.option(
 @click.option(
     "--fit",
     is_flag=True,
-    help="For colour models, scale and crop images as at the import; otherwise centre a drawing like MNIST digits.",
+    help="Crop and centre a drawing like MNIST digits. Without effect for models trained on image files.",
 )
 @click.option("--invert", is_flag=True, help="Invert the images: use it for dark drawings on a light background.")
 @click.option(
@@ -78,8 +78,8 @@ def predict(
     FILE is a PNG, JPEG, WebP, BMP or GIF file, or one CSV or TSV file with the columns of the training data:
     `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities.
 
-    Images are converted to grey or colour, as the training images are, and scaled to their size. Photos are rotated as
-    in their EXIF data.
+    Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
+    as image files, images are cropped in the same way. Photos are rotated as in their EXIF data.
     """
     from service.cli import tables  # imported lazily, since it loads NumPy
 

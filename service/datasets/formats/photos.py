@@ -27,7 +27,7 @@ from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, opened, pixels_of, upright_size
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import PART_WORDS, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
+from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
 
 MAX_FILES: Final = 200_000
 MAX_CLASSES: Final = 256
@@ -309,7 +309,7 @@ def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[st
         case Channels.AUTO:
             reason = "no image has colours"
         case _:
-            reason = "as given"
+            reason = CHANNELS_GIVEN
     report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
     if spool.faults:
         files = [{"file": name[:200], "reason": reason} for name, reason in spool.faults[:_LISTED]]

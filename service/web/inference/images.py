@@ -32,11 +32,22 @@ Levels = NDArray[np.float64]
 def levels_of(images: Sequence[Any], asked: PredictRequest, info: DatasetInfo) -> Levels:
     """The images as levels from 0 to 255 (n, rows, columns) or (n, rows, columns, 3), in the shape of the dataset.
 
+    If the dataset was imported from image files, each is prepared as the import does it.
+
     Raises:
         Problem: some cannot be read; the problem names each.
     """
     shape, colour = (info.image_shape[0], info.image_shape[1]), len(info.image_shape) > 2
-    fit = (reading.covering if colour else reading.fitted) if asked.fit else reading.resized
+    # An import that detects whether there are colours scales before it converts to grey.
+    decodes_colour = colour or info.detects_colours
+    crops = info.is_photos or (asked.fit and colour)
+    fit = reading.fitted if asked.fit and not crops else reading.resized
+
+    def prepared(decoded: reading.Levels) -> reading.Levels:
+        if crops:
+            return reading.as_imported(decoded, shape, colour=colour)
+        return fit(reading.converted(decoded, colour=colour), shape)
+
     levels: dict[int, reading.Levels] = {}
     faults: dict[int, str] = {}
     others: dict[int, bytes] = {}
@@ -52,23 +63,23 @@ def levels_of(images: Sequence[Any], asked: PredictRequest, info: DatasetInfo) -
                 pixels += math.prod(reading.png_size(data, max_side=MAX_SIDE)) if isinstance(data, bytes) else 0
                 if pixels > MAX_PIXELS:
                     raise too_much("#/images", f"the first {number + 1} have {pixels:,} pixels", MAX_PIXELS)
-                levels[number] = fit(_sent(data, asked, shape, colour=colour), shape)
+                levels[number] = prepared(_sent(data, asked, shape, colour=decodes_colour))
             except reading.UnreadablePicture as error:
                 faults[number] = str(error)
         if others:
-            cover = (shape[1], shape[0]) if asked.fit and colour else None
+            cover = (shape[1], shape[0]) if crops else None
             found = decode_in_sandbox(
                 list(others.values()),
                 cover=cover,
-                grey=not colour,
+                grey=not decodes_colour,
                 max_pixels=MAX_PHOTO_PIXELS if cover else MAX_PIXELS,
             )
             for number, one in zip(others, found, strict=True):
                 if isinstance(one, UnreadableImage):
                     faults[number] = str(one)
                 else:
-                    seen = reading.converted(one.astype(np.float64), colour=colour)
-                    levels[number] = fit(255 - seen if asked.invert else seen, shape)
+                    seen = one.astype(np.float64)
+                    levels[number] = prepared(255 - seen if asked.invert else seen)
     if faults:
         raise problems.invalid_input(
             [
@@ -89,7 +100,7 @@ def _decoded(text: str) -> bytes:
 def _sent(image: Any, asked: PredictRequest, shape: tuple[int, int], *, colour: bool) -> reading.Levels:
     if isinstance(image, bytes):
         return reading.read_png(image, max_side=MAX_SIDE, invert=asked.invert, colour=colour)
-    return reading.converted(_from_numbers(image, asked, shape), colour=colour)
+    return _from_numbers(image, asked, shape)
 
 
 def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> Levels:

@@ -1,0 +1,87 @@
+"""Photos that are sent to a model of photos are prepared as at the import of its dataset."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image, ImageDraw
+
+from engine import EpochDone, checkpoint
+from service.spec.validation import read_resolved
+from service.web.services import EXTENSION, Services
+from tests.service.web.conftest import PlayedWorker
+from tests.service.web.inference.networks import ask
+from tests.service.web.test_datasets import send
+from workers.training import build
+
+FORMATS = ({"format": "JPEG", "quality": 92}, {"format": "PNG"}, {"format": "WEBP", "quality": 80}, {"format": "BMP"})
+
+
+def photo(number: int, *, tint: int) -> bytes:
+    """A wide or a high photo with an object on a bright ground; with ``tint``, in colour."""
+    rng = np.random.default_rng(number)
+    size = (90 + number, 60) if number % 2 else (50, 70 + number)
+    image = Image.new("RGB", size, (200, 200 - tint, 200))
+    x, y = size[0] // 2 + rng.integers(-8, 8), size[1] // 2 + rng.integers(-8, 8)
+    ImageDraw.Draw(image).ellipse((x - 16, y - 9, x + 20, y + 17), fill=(60 + tint, 60, 60 + number))
+    noise = rng.normal(0, 9, (size[1], size[0], 1))
+    image = Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+    file = io.BytesIO()
+    image.save(file, **FORMATS[number % len(FORMATS)])
+    return file.getvalue()
+
+
+@pytest.fixture
+def trained(
+    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str]
+) -> Callable[..., tuple[str, list[bytes]]]:
+    """Upload photos and train on them; the model, and the validation photos in the order of the dataset."""
+
+    def make(*, tint: int, **options: str) -> tuple[str, list[bytes]]:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for number in range(24):
+                data, place = photo(number, tint=tint), "val" if number % 3 == 0 else "train"
+                archive.writestr(f"{place}/{'ab'[number % 2]}/{number:02}.jpg", data)
+        with zipfile.ZipFile(packed) as archive:
+            shown = [archive.read(name) for name in sorted(archive.namelist()) if name.startswith("val/")]
+        answer = send(client, "photos", archive=packed.getvalue(), **options)
+        assert answer.status_code == 201, answer.text
+        job_id = submit(client, kind="classifier", dataset="photos", epochs=1)
+        document = client.get(f"/jobs/{job_id}").json["resolved"]
+        here: Services = app.extensions[EXTENSION]
+        data = here.repository.load(here.repository.describe("photos", None))
+        trainer = build.trainer(read_resolved(document), data)
+        done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
+        state = trainer.state_dict()
+        state.spec = document
+        worker.claim()
+        worker.epoch(1, metrics=done.metrics, checkpoint=checkpoint.dumps(state))
+        worker.succeed()
+        return job_id, shown
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("tint", "channels", "size"), [(20, "auto", "24x16"), (90, "1", "20"), (90, "auto", "20"), (0, "3", "24x16")]
+)
+def test_a_photo_is_seen_as_the_import_would_store_it(
+    client: FlaskClient, trained: Any, tint: int, channels: str, size: str
+) -> None:
+    job_id, photos = trained(tint=tint, channels=channels, size=size)
+    sent: dict[str, Any] = {"images": [base64.b64encode(data).decode() for data in photos], "explain": True}
+    plain = ask(client, job_id, "predict", **sent)
+    for number, seen in enumerate(plain["seen"]):
+        stored = client.get(f"/datasets/photos/validation/{number}.png").data
+        with Image.open(io.BytesIO(stored)) as image:
+            np.testing.assert_array_equal(np.round(np.array(seen) * 255), np.asarray(image))
+    assert ask(client, job_id, "predict", **sent, fit=True) == plain
