@@ -4,15 +4,17 @@ import base64
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from service.datasets.cache import Dataset
+from service.pictures.fonts import Font, font_for
 
 _GUTTER = 2  # pixels, between the images and around them
 _GUTTER_GREY = 52  # dark, but not as black as the background of digits, so that images have a visible frame
@@ -95,6 +97,7 @@ def classified_grid(png: bytes, *, classes: int, class_names: Sequence[str] | No
         NotClassified: the grid was created without predicted classes.
     """
     images, sample_classes = _from_grid(png)
+    class_names = _composed(class_names)
     shown = [
         _Caption(
             text=f"{name}?" if confidence < _UNSURE else name,
@@ -144,6 +147,7 @@ def prediction_grid(
         raise ValueError(
             f"{count} images with {len(labels)} labels, {len(predictions)} predictions, {len(confidences)} confidences"
         )
+    class_names = _composed(class_names)
     two_lines = class_names is not None and max(map(len, class_names), default=0) > 3
     captions = []
     for label, prediction, confidence in zip(labels, predictions, confidences, strict=True):
@@ -179,7 +183,8 @@ def _captioned(
     count, height, width = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    font = ImageFont.load_default(15 if all(len(caption.text) <= 3 for caption in captions) else 13)
+    texts = [text for caption in captions for text in (caption.text, caption.below)]
+    font = font_for(texts, 15 if all(len(caption.text) <= 3 for caption in captions) else 13)
     cell_width, cell_height = width * scale + 2 * _MARGIN, height * scale + 2 * _MARGIN + (36 if two_lines else 20)
     sheet = Image.new("RGB", (columns * (cell_width + _GAP) + _GAP, rows * (cell_height + _GAP) + _GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -215,7 +220,8 @@ def _with_histogram(
     sheet = Image.new("RGB", (grid.width, grid.height + head + tall + foot), PAPER)
     sheet.paste(grid)
     draw = ImageDraw.Draw(sheet)
-    font, small = ImageFont.load_default(15), ImageFont.load_default(13)
+    names = [_class_name(label, class_names) for label in range(len(counts))]
+    font, small = font_for((), 15), font_for(names, 13)
     seen = int(np.count_nonzero(counts))
     draw.text((_GAP, grid.height + 4), f"Predicted classes: {seen} of {len(counts)}", font=font, fill=INK)
     base, wide = grid.height + head + tall, (grid.width - _GAP) / len(counts)
@@ -231,7 +237,7 @@ def _with_histogram(
         middle, ink = (left + right) / 2, INK if count else WRONG
         # With a light outline, so that the line does not cross out the text.
         draw.text((middle, top - 3), str(count), font=small, fill=ink, anchor="mb", stroke_width=2, stroke_fill=PAPER)
-        name = _shorten(_class_name(label, class_names), right - left, draw, small)
+        name = _shorten(names[label], right - left, draw, small)
         draw.text((middle, base + 4), name, font=small, fill=FAINT, anchor="ma")
     return sheet
 
@@ -281,9 +287,12 @@ def _class_name(label: int, names: Sequence[str] | None) -> str:
     return names[label] if names is not None and 0 <= label < len(names) else str(label)
 
 
-def _shorten(
-    text: str, room: float, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> str:
+def _composed(names: Sequence[str] | None) -> Sequence[str] | None:
+    """The names with letters and accents as one: folders on a Mac have them apart."""
+    return None if names is None else [unicodedata.normalize("NFC", name) for name in names]
+
+
+def _shorten(text: str, room: float, draw: ImageDraw.ImageDraw, font: Font) -> str:
     if draw.textlength(text, font) <= room:
         return text
     while text and draw.textlength(text + "…", font) > room:

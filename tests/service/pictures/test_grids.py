@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,19 @@ def test_a_preview_has_a_column_for_each_class(tmp_path: Path) -> None:
 def test_grids_do_not_load_matplotlib() -> None:
     code = "import sys, service.pictures.grids; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("one", "other"), [("Äpfel", "Öpfel"), ("Żur", "Ćur"), ("Жук", "Лук"), ("αρνί", "ορνί")])
+def test_letters_beyond_ascii_are_drawn(one: str, other: str) -> None:
+    """Letters that a font lacks are all the same box."""
+
+    def predicted(name: str) -> bytes:
+        return open_picture(grids.prediction_grid(DIGITS[:1], [0], [0], [0.9], class_names=[name])).tobytes()
+
+    def classified(name: str) -> bytes:
+        png = grids.sample_grid(DIGITS[:1], sample_classes=grids.SampleClasses([0], [0.9]))
+        return open_picture(grids.classified_grid(png, classes=2, class_names=[name, "b"])).tobytes()
+
+    for draw in (predicted, classified):
+        assert draw(one) != draw(other)
+        assert draw(one) == draw(unicodedata.normalize("NFD", one))
