@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -87,3 +89,43 @@ def test_pages_show_colours(visit: Visit, http: httpx.Client, shapes: dict[str, 
     pixels = Image.open(io.BytesIO(http.get(source).content)).convert("HSV")
     assert pixels.getextrema()[1][1] > 150
     expect(visit.open("/ui/datasets").locator(".dataset", has_text="shapes")).to_contain_text("16 \u00d7 16, colour")
+
+
+@pytest.fixture(scope="session")
+def wide_greys(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A classifier of photos that the upload made grey, and twice as wide as high."""
+    path = coloured_shapes.archive(tmp_path_factory.mktemp("greys") / "greys.zip", 120, side=SIDE)
+    with path.open("rb") as file:
+        options = {"name": "greys", "size": "32x16", "channels": "1"}
+        http.post("/datasets", data=options, files={"archive": file}).raise_for_status()
+    spec = {"kind": "classifier", "dataset": "greys", "epochs": 1, "name": "greys"}
+    return finish(http.post("/jobs", json=spec).raise_for_status().json())
+
+
+@only_with([Auth.LOCAL])
+@pytest.mark.parametrize("size", [(240, 60), (90, 160)])
+def test_the_pad_shows_the_part_of_a_photo_that_is_seen(
+    visit: Visit, http: httpx.Client, wide_greys: dict[str, Any], tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """A bright photo, which is neither inverted like ink on paper nor framed in black, and the answer is the API's."""
+    image = Image.linear_gradient("L").resize(size).point(lambda level: 120 + level // 2).convert("RGB")
+    image.paste((200, 30, 40), (size[0] // 2 - 20, size[1] // 2 - 20, size[0] // 2 + 5, size[1] // 2 + 20))
+    image.save(tmp_path / "photo.jpg", quality=95)
+    sent = base64.b64encode((tmp_path / "photo.jpg").read_bytes()).decode()
+    answer = http.post(f"/jobs/{wide_greys['id']}/predict", json={"images": [sent], "explain": True}).json()
+    page = visit.open(f"/ui/play/{wide_greys['id']}")
+    drop(page, tmp_path / "photo.jpg")
+    winner, share = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
+    expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * share:.0f}%")
+    expect(page.locator("#latency")).to_have_text(re.compile(r"^\d+ ms from opened file to prediction$"))
+    for name in ("#pad", "#looked"):
+        box = page.locator(name).bounding_box()
+        assert box is not None
+        assert box["width"] / box["height"] == pytest.approx(2, abs=0.02)
+    shown = page.locator("#pad").evaluate(
+        "pad => { const small = new OffscreenCanvas(32, 16).getContext('2d'); small.imageSmoothingQuality = 'high';"
+        " small.drawImage(pad, 0, 0, 32, 16); return [...small.getImageData(0, 0, 32, 16).data]; }"
+    )
+    pixels = np.array(shown).reshape(16, 32, 4)[:, :, :3]
+    assert np.ptp(pixels, axis=2).max() <= 1  # in grey
+    assert np.abs(pixels[:, :, 0] / 255 - np.array(answer["seen"][0])).mean() < 0.03

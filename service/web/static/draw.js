@@ -1,5 +1,5 @@
-// A pad to draw on, and a classifier that answers while one draws. A classifier of images in colour is given an opened
-// file as it is, so that it sees what it would see from the command line.
+// A pad to draw on, and a classifier that answers while one draws. A classifier of photos or of images in colour is given
+// an opened file as it is, so that it sees what it would see from the command line; the pad shows the part that it sees.
 import { $, $$, announce, percent } from "./dom.js";
 import { call } from "./api.js";
 import { wireCheckpoints } from "./checkpoints.js";
@@ -19,7 +19,15 @@ if (pad) {
   const rows = $$("#bars li");
   let strokeAt = 0;
   let drawn = false;
+  let isOpened = false; // what is on the pad is a file, on which nobody has drawn
   let file = null; // in base64, until one draws on it
+  // Networks see all of a drawing, but the middle of a photo, in the shape of theirs.
+  const [rowsSeen, columnsSeen] = job.crops ? job.shape : [1, 1];
+  const [tall, wide] = [Math.min(1, rowsSeen / columnsSeen), Math.min(1, columnsSeen / rowsSeen)];
+  pad.width = Math.round(pad.width * wide);
+  pad.height = Math.round(pad.height * tall);
+  const looked = $("#looked");
+  [looked.width, looked.height] = [pad.width, pad.height];
   let last = null;
   const turn = turns(); // of drawings: each begins where the pad is cleared
   let isCurrent = turn();
@@ -28,7 +36,7 @@ if (pad) {
   const ask = latest(async () => {
     if (!drawn) return;
     const isSame = isCurrent;
-    const since = strokeAt;
+    const [since, what] = [strokeAt, isOpened ? "opened file" : "stroke"];
     const images = [file ?? pixels()];
     let answer;
     try {
@@ -41,18 +49,19 @@ if (pad) {
     show(answer);
     if (since) {
       const took = Math.round(performance.now() - since);
-      $("#latency").textContent = `${took} ms from stroke to prediction`;
+      $("#latency").textContent = `${took} ms from ${what} to prediction`;
       $("#latency").dataset.ms = took;
     }
   });
 
   function pixels() {
+    const [width, height] = [Math.round(SIDE * wide), Math.round(SIDE * tall)];
     small.imageSmoothingQuality = "high";
-    small.drawImage(pad, 0, 0, SIDE, SIDE);
-    const { data } = small.getImageData(0, 0, SIDE, SIDE);
+    small.drawImage(pad, 0, 0, width, height);
+    const { data } = small.getImageData(0, 0, width, height);
     const level = (at) => Math.round((data[at] / 255) * 100) / 100;
     const pixel = job.colour ? (at) => [level(at), level(at + 1), level(at + 2)] : level;
-    return Array.from({ length: SIDE }, (_, row) => Array.from({ length: SIDE }, (_, column) => pixel(4 * (row * SIDE + column))));
+    return Array.from({ length: height }, (_, row) => Array.from({ length: width }, (_, column) => pixel(4 * (row * width + column))));
   }
 
   function show({ probabilities: [shares], classes: [winner], class_names: names, seen, saliency }) {
@@ -70,7 +79,6 @@ if (pad) {
 
   // What the network saw; blue and orange where more light, of all colours, would speak for or against its answer.
   function overlay(seen, saliency) {
-    const canvas = $("#looked");
     const [height, width] = [seen.length, seen[0].length];
     const image = new ImageData(width, height);
     const pulls = saliency.map((row) => row.map((pixel) => (job.colour ? pixel[0] + pixel[1] + pixel[2] : pixel)));
@@ -86,9 +94,9 @@ if (pad) {
     }
     const frame = new OffscreenCanvas(width, height);
     frame.getContext("2d").putImageData(image, 0, 0);
-    const context = canvas.getContext("2d");
+    const context = looked.getContext("2d");
     context.imageSmoothingEnabled = false;
-    context.drawImage(frame, 0, 0, canvas.width, canvas.height);
+    context.drawImage(frame, 0, 0, looked.width, looked.height);
   }
 
   // Half of a colour, so that the tint shows on each.
@@ -105,10 +113,10 @@ if (pad) {
     last = null;
     pen.fillStyle = "#000";
     pen.fillRect(0, 0, pad.width, pad.height);
-    const looked = $("#looked").getContext("2d");
-    looked.fillStyle = "#000";
-    looked.fillRect(0, 0, 280, 280);
-    $("#verdict").textContent = job.colour ? "Open an image" : "Draw something";
+    const context = looked.getContext("2d");
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, looked.width, looked.height);
+    $("#verdict").textContent = job.crops ? "Open an image" : "Draw something";
     $("#latency").textContent = "";
     for (const row of rows) {
       row.classList.remove("winner");
@@ -136,6 +144,7 @@ if (pad) {
       from = to;
     }
     drawn = true;
+    isOpened = false;
     file = null;
     strokeAt = performance.now();
     ask();
@@ -157,7 +166,7 @@ if (pad) {
     const isNewest = opening();
     const [began, isSame] = [strokeAt, isCurrent];
     const image = await createImageBitmap(chosen).catch(() => null);
-    const sent = image && job.colour ? await encoded(chosen, image) : null;
+    const sent = image && job.crops ? await encoded(chosen, image) : null;
     if (!isNewest()) return;
     if (!image) {
       announce("This browser cannot read that file as an image.", "error");
@@ -168,13 +177,15 @@ if (pad) {
       return;
     }
     clear();
-    const scale = Math.min(pad.width / image.width, pad.height / image.height);
+    const scale = (job.crops ? Math.max : Math.min)(pad.width / image.width, pad.height / image.height);
     const [width, height] = [image.width * scale, image.height * scale];
     pen.drawImage(image, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
-    if (job.colour) file = sent;
-    else darken();
+    if (job.crops) file = sent;
+    if (!job.crops) darken();
+    else if (!job.colour) withoutColour();
     drawn = true;
     strokeAt = performance.now();
+    isOpened = true;
     ask();
   }
 
@@ -197,7 +208,15 @@ if (pad) {
     return btoa(text);
   }
 
-  // Networks know light on dark: ink on paper is turned around, which its border tells.
+  // As a network in grey sees a photo.
+  function withoutColour() {
+    const image = pen.getImageData(0, 0, pad.width, pad.height);
+    const { data } = image;
+    for (let at = 0; at < data.length; at += 4) data.fill(0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2], at, at + 3);
+    pen.putImageData(image, 0, 0);
+  }
+
+  // Networks of digits know light on dark: ink on paper is turned around, which its border tells.
   function darken() {
     const image = pen.getImageData(0, 0, pad.width, pad.height);
     const { data, width, height } = image;

@@ -64,7 +64,8 @@ def predict(job_id: str, document: Any) -> PredictAnswer:
     to grey or colour, as the dataset is. For a dataset that was imported from image files, they are scaled to cover its
     image size and cropped evenly, as at the import. For one of arrays, their sides are scaled to its image size; `fit`
     crops and centres a drawing like MNIST digits, and crops evenly in colour.
-    `invert` is for dark drawings on a light background. `checkpoint` is `best`, `latest` or an epoch number; `GET /jobs/{job_id}/checkpoints` lists the stored ones. To keep all checkpoints, set
+    `invert` is for dark drawings on a light background. `checkpoint` is `best`, `latest` or an epoch number;
+    `GET /jobs/{job_id}/checkpoints` lists the stored ones. To keep all checkpoints, set
     `"checkpoint": {"keep_last": 1000}` in the spec.
 
     `rows` are for jobs that are trained on a table: `{"rows": [{"age": 41, "city": "Oslo"}]}`. A column that is left

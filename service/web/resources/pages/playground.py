@@ -31,17 +31,20 @@ def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
         "conditional": job.resolved.get("conditional", False),
         "latent": job.resolved.get("latent"),
         "class_names": class_names(job, None),
-        "colour": _is_colour(job),
+        **_images(job),
         "fields": _fields(job),
     }
     return {"job": shown, "facts": facts}
 
 
-def _is_colour(job: Job) -> bool:
+def _images(job: Job) -> dict[str, Any]:
+    """What images the network expects, and whether it sees the middle of an opened file, as it is."""
     try:
-        return len(dataset_of(job).image_shape) > 2
+        info = dataset_of(job)
     except DatasetError:
-        return False
+        return {"colour": False, "crops": False, "shape": []}
+    is_colour = len(info.image_shape) > 2
+    return {"colour": is_colour, "crops": is_colour or info.is_photos, "shape": list(info.image_shape[:2])}
 
 
 def _fields(job: Job) -> list[dict[str, Any]] | None:
