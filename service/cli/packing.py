@@ -26,16 +26,19 @@ def pack(
     """Write a tar file with the images.
 
     Args:
-        options: with a size, images are scaled first, so that less is sent.
+        options: with a size, images are scaled first, so that less is sent; their names stay. One that cannot be
+            decoded is sent as it is if it is to be left out, so that the report of the import names it.
         on_image: called after each.
 
     Returns:
-        What was left out, each with the reason.
+        What was not sent, each with the reason.
 
     Raises:
         Failure: some cannot be read; the message lists them.
     """
     faults: list[str] = []
+    sent = 0
+    skips = options.on_bad is OnBad.SKIP
     with tarfile.open(target, "w") as archive:
         for path in images:
             name = path.relative_to(folder)
@@ -44,16 +47,23 @@ def pack(
                     archive.add(path, name.as_posix())
                 else:
                     data = _shrunk(path, options.size, grey=options.channels is Channels.GREY)
-                    entry = tarfile.TarInfo(name.with_name(f"{name.name}.png").as_posix())
+                    entry = tarfile.TarInfo(name.as_posix())
                     entry.size = len(data)
                     archive.addfile(entry, io.BytesIO(data))
-            except (UnreadableImage, OSError) as error:
-                faults.append(f"{path} {getattr(error, 'strerror', None) or error}")
+                sent += 1
+            except UnreadableImage as error:
+                if skips:
+                    archive.add(path, name.as_posix())
+                else:
+                    faults.append(f"{path} {error}")
+            except OSError as error:
+                faults.append(f"{path} {error.strerror or error}")
             on_image()
-    if faults and (options.on_bad is OnBad.ERROR or len(faults) == len(images)):
+    if faults and not (skips and sent):
         more = f"\n  and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
-        advice = "remove or replace them, or leave them out with --on-bad skip"
-        raise Failure(f"these files cannot be read; {advice}:\n  " + "\n  ".join(faults[:_NAMED]) + more)
+        these, them = ("this file", "it") if len(faults) == 1 else ("these files", "them")
+        advice = f"remove or replace {them}, or leave {them} out with --on-bad skip"
+        raise Failure(f"{these} cannot be read; {advice}:\n  " + "\n  ".join(faults[:_NAMED]) + more)
     return faults
 
 

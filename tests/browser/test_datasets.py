@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,24 @@ def test_the_form_starts_from_the_preset_that_suits_the_dataset(
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/ui/jobs/*")
     expect(page.locator("main")).to_contain_text("conv")
+
+
+def test_a_refused_upload_is_told_in_the_words_of_the_form(
+    open_window: Callable[..., Visit], bare: Bare, tmp_path: Path
+) -> None:
+    photos = coloured_shapes.archive(tmp_path / "photos.zip", 24, side=16)
+    with zipfile.ZipFile(photos, "a") as archive:
+        archive.writestr("shapes/red-circle/kaputt.jpg", b"no image")
+    visit = open_window(bare.url, width=1440)
+    visit.watched.expected.append("422")
+    page = visit.open("/ui/datasets")
+    page.select_option("#format", "archive")
+    page.set_input_files("[name=archive]", str(photos))
+    page.get_by_role("button", name="Upload").click()
+    advice = "remove or replace it, or leave it out: choose “leave them out” under “Unreadable images”"
+    expect(page.locator("#upload-error")).to_contain_text(advice)
+    expect(page.locator("#upload-error")).not_to_contain_text("on_bad")
+    page.get_by_label("Unreadable images").select_option("leave them out")
 
 
 def test_nothing_uploaded_and_damaged_files_are_said(open_window: Callable[..., Visit], bare: Bare) -> None:

@@ -27,6 +27,7 @@ from service.cli.dataset_rows import dataset_rows
 from service.cli.errors import Failure
 from service.cli.target import Target, service_options
 from service.cli.text import print_rows, to_json, visible
+from service.client import ApiError
 from service.datasets.info import Channels, OnBad, PhotoOptions
 from service.spec import metric_info
 
@@ -161,19 +162,23 @@ def upload(
             if bar.tasks[task].finished:
                 on_reading(0.0)
 
-        item = client.upload(
-            name,
-            by_field,
-            validation_fraction=validation_fraction,
-            size=size,
-            channels=channels,
-            on_bad=on_bad,
-            target=target_column,
-            split=split_column,
-            types=_types(types),
-            on_progress=on_progress,
-            on_reading=on_reading,
-        )
+        try:
+            item = client.upload(
+                name,
+                by_field,
+                validation_fraction=validation_fraction,
+                size=size,
+                channels=channels,
+                on_bad=on_bad,
+                target=target_column,
+                split=split_column,
+                types=_types(types),
+                on_progress=on_progress,
+                on_reading=on_reading,
+            )
+        except ApiError as error:
+            said = str(error).replace("on_bad=skip", "--on-bad skip").replace("channels=1", "--channels 1")
+            raise Failure(said, error.problem) from error
     if target.as_json:
         click.echo(to_json(item))
     else:

@@ -299,7 +299,9 @@ def _named(faults: Sequence[tuple[str, str]]) -> str:
     shown = "; ".join(f"{name[:200]} {reason}" for name, reason in faults[:_NAMED])
     more = f"; and {count - _NAMED:,} more" if count > _NAMED else ""
     files = "one file" if count == 1 else f"{count:,} files" if count < MAX_FAULTS else f"{count:,} files or more"
-    return f"has {files} that cannot be read: {shown}{more}; remove or replace them, or leave them out with on_bad=skip"
+    them = "it" if count == 1 else "them"
+    advice = f"remove or replace {them}, or leave {them} out with on_bad=skip"
+    return f"has {files} that cannot be read: {shown}{more}; {advice}"
 
 
 def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[str, Any]:

@@ -92,7 +92,7 @@ if (upload) {
     try {
       location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
     } catch (error) {
-      $("#upload-error").textContent = error.problem ? [error.problem.title, faultsOf(error)].filter(Boolean).join(" ") : error.message;
+      $("#upload-error").textContent = error.problem ? asFormSays([error.problem.title, faultsOf(error)].filter(Boolean).join(" ")) : error.message;
       $("#upload-error").hidden = false;
     } finally {
       clearInterval(watch);
@@ -100,6 +100,11 @@ if (upload) {
       $("#upload-busy").hidden = true;
     }
   });
+
+  // The advice of the API, in the words of the form.
+  function asFormSays(text) {
+    return text.replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”").replace("channels=1", "choose “grey” under “Channels”");
+  }
 
   function showProgress(progress) {
     const doing = progress?.state === "reading" ? "Reading" : "Uploading";

@@ -52,12 +52,33 @@ def test_channels_takes_its_documented_values(run: Run, photos: Path, channels: 
 
 
 def test_on_bad_takes_its_documented_values(run: Run, photos: Path) -> None:
-    (photos / "limes" / "kaputt.jpg").write_bytes(b"no image")
+    bad = photos / "limes" / "kaputt größe.jpg"
+    bad.write_bytes(b"no image")
+    advice = "remove or replace it, or leave it out with --on-bad skip"
     refused = run("upload", str(photos), "--name", "bad", "--size", "16", "--on-bad", "error")
     assert refused.exit_code == 1
-    assert "--on-bad skip" in refused.stderr
-    made = uploaded(run, str(photos), "--name", "bad", "--size", "16", "--on-bad", "skip")
-    assert made["train_count"] + made["validation_count"] == 24
+    assert f"this file cannot be read; {advice}:\n  {bad} is not a PNG" in refused.stderr
+    for path in photos.rglob("*.jpg"):  # of one size, so that none is needed
+        if path != bad:
+            with Image.open(path) as image:
+                image.resize((20, 20)).save(path)
+    refused = run("upload", str(photos), "--name", "bad", "--on-bad", "error")
+    assert refused.exit_code == 1
+    assert "has one file that cannot be read: limes/kaputt größe.jpg is not a PNG" in refused.stderr
+    assert advice in refused.stderr
+
+
+def test_what_was_left_out_is_on_the_page_under_its_own_name(run: Run, stack: LocalStack, photos: Path) -> None:
+    (photos / "limes" / "kaputt größe.jpg").write_bytes(b"no image")
+    sent = run("upload", str(photos), "--name", "left", "--size", "16", "--on-bad", "skip")
+    assert sent.exit_code == 0, sent.output
+    assert "left out 1 that cannot be read:\n  limes/kaputt größe.jpg is not a PNG" in sent.stderr
+    item = json.loads(run("datasets", "show", "left", "--json").stdout)
+    assert item["train_count"] + item["validation_count"] == 24
+    assert item["report"]["channels"] == {"value": 3, "reason": "limes/img_0.jpg has colours"}
+    page = httpx.get(f"{stack.url}/ui/datasets/left", headers={"Accept": "text/html"}).raise_for_status().text
+    assert "limes/kaputt größe.jpg" in page
+    assert ".jpg.png" not in page
 
 
 def test_size_and_validation_share_are_used(run: Run, photos: Path) -> None:
