@@ -66,6 +66,15 @@ class KeyNotFound(ContractError, LookupError):
         self.which = which
 
 
+class OwnerNotFound(ContractError, LookupError):
+    """No valid key has this owner."""
+
+    def __init__(self, owner: str, known: Sequence[str]) -> None:
+        others = f"owners with a valid key: {', '.join(known)}" if known else "there are no valid keys"
+        super().__init__(f"no valid key belongs to {owner!r}; {others}")
+        self.owner = owner
+
+
 class KeyNotRotatable(ContractError):
     """The key is not valid, or was already rotated."""
 
