@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from service.cli import main
 from service.client import ApiError, Client, ClientError, DownloadDamaged, Event, ServerUnreachable, safe_name
 
 Handler = Callable[[BaseHTTPRequestHandler, bytes], None]
@@ -304,6 +306,18 @@ def test_the_client_retries_when_it_is_told_to(script: Script, client: Client) -
     client.cancel("j")  # no repetition of a request that was not heard
     assert time.monotonic() - began >= 1
     assert [request[:2] for request in script.requests] == [("POST", "/jobs/j/cancel")] * 2
+
+
+def test_the_terminal_says_why_it_waits_and_how_that_ends(script: Script) -> None:
+    problem = {"code": "quota_exceeded", "detail": "ann has the maximum of 2 queued jobs", "title": "Exhausted."}
+    busy = answer(problem, 429, Retry_After="1")
+    script.answers = [busy] * 4
+    told = CliRunner().invoke(main, ["--server", script.url, "train", "-"], input='{"kind": "classifier"}')
+    assert told.exit_code == 1
+    wait = "ann has the maximum of 2 queued jobs; trying again in 1 s (Ctrl-C stops)"
+    assert told.stderr.splitlines()[:3] == [wait] * 3
+    assert "ann has the maximum of 2 queued jobs; gave up after 4 attempts" in " ".join(told.stderr.split())
+    assert told.stdout == ""
 
 
 def test_nobody_waits_for_an_hour(script: Script, client: Client) -> None:
