@@ -286,3 +286,17 @@ def test_charts_stand_in_one_order_however_late_their_metrics_come(
     page.reload()
     page.locator("figure.chart").nth(len(live) - 1).wait_for(state="attached")
     assert page.eval_on_selector_all("figure.chart h3", heads) == live
+
+
+def test_the_labels_of_huge_values_are_not_cut_off(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.submit(epochs=3)
+    worker = service.claim()
+    for epoch, loss in enumerate((0.7, 3.1e20, 6.8e21), 1):
+        worker.epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1})
+    worker.succeed()
+    page = open_window(service.url, width=700).open(f"/ui/jobs/{job_id}")
+    picture = shown(page, "loss")
+    ground = picture[2, 2]
+    written = np.abs(picture - ground).max(axis=2) > 60
+    assert written[:, 4:50].any(), "there are labels"
+    assert not written[:, :2].any(), "they begin inside of the chart"
