@@ -39,7 +39,7 @@ class Client(DatasetOperations, Experiments):
 
     Every method raises ``ServerUnreachable`` if the service does not respond, and ``ApiError`` if it refuses the
     request. Requests that are safe to repeat are retried a few times first. Methods with a ``job`` parameter accept a
-    ``Job`` or an id; ``job`` also finds jobs by name.
+    ``Job``, an id, or what ``job`` finds a job by.
     """
 
     def __init__(self, server: str, key: str | None = None, *, on_wait: OnWait | None = None) -> None:
@@ -152,10 +152,10 @@ class Client(DatasetOperations, Experiments):
         """An older name of ``jobs``."""
         return self.jobs(limit=limit, **filters)
 
-    # Methods of ``Job``, by id.
+    # Methods of ``Job``, by id or name.
 
     def get(self, job: Job | str) -> Job:
-        """Fetch a job by its id."""
+        """Fetch a job."""
         return self._handle(job).refresh()
 
     def cancel(self, job: Job | str) -> Job:
@@ -334,6 +334,8 @@ class Client(DatasetOperations, Experiments):
         return self._connection.json("POST", f"/keys/{key_id}/rotate", json={"overlap_s": overlap_s})
 
     def _handle(self, job: Job | str) -> Job:
+        if isinstance(job, str) and not lookup.is_id(job):
+            return self.job(job)
         return Job(self._connection, {"id": job.id if isinstance(job, Job) else job})
 
     def _create(self, method: str, path: str, **options: Any) -> Job:
