@@ -61,8 +61,10 @@ class KeyNotFound(ContractError, LookupError):
     """No valid key has this id or name, or several have the name."""
 
     def __init__(self, which: str, several: Sequence[str] = ()) -> None:
-        more = f"several match: use one of {', '.join(several)}" if several else "`tapeline keys list` shows all"
-        super().__init__(f"no unique valid key {which!r}; {more}")
+        if several:
+            super().__init__(f"{len(several)} valid keys are named {which!r}: use an id, one of {', '.join(several)}")
+        else:
+            super().__init__(f"no valid key has the id or name {which!r}; `tapeline keys list` shows all")
         self.which = which
 
 

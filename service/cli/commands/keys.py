@@ -209,6 +209,8 @@ def _state(row: ApiKey, now: int) -> str:
             return f"revoked {time_text(row.revoked_ms)}"
         case "expired":
             return f"expired {time_text(row.expires_ms)}"
+        case _ if row.replaced_by is not None:
+            return f"replaced, expires {time_text(row.expires_ms)}"
         case _:
             return f"expires {time_text(row.expires_ms)}" if row.expires_ms is not None else "valid"
 
