@@ -53,7 +53,8 @@ function image({ index, class_name: name, image: data }) {
 function row({ index, class_name: name, values }) {
   const cells = facts.columns.map((column) => {
     const value = values[column];
-    return h("td", { class: typeof value === "number" ? "number" : value === null ? "muted" : undefined }, value === null ? "–" : String(value));
+    const classes = [facts.numbers.includes(column) && "number", value === null && "muted"].filter(Boolean).join(" ");
+    return h("td", { class: classes || undefined }, value === null ? "–" : String(value));
   });
   return h("tr", {}, h("td", { class: "number muted" }, String(index)), h("th", { scope: "row" }, name), cells);
 }
