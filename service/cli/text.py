@@ -73,16 +73,21 @@ def age(job: Mapping[str, Any]) -> str:
 
 
 def duration_s(job: Mapping[str, Any]) -> float | None:
-    """Seconds from a job's first start to its end, or until now; ``None`` if it has not started."""
-    if job["started_at"] is None:
+    """Seconds from a job's first start to its end, or until now; ``None`` if it has not started, or waits."""
+    if job["started_at"] is None or job.get("status") in ("queued", "paused"):
         return None
+    return elapsed_s(job)
+
+
+def elapsed_s(job: Mapping[str, Any]) -> float:
+    """Seconds from the first start of a job, which has started, to its end or until now."""
     began = datetime.fromisoformat(job["started_at"])
     ended = datetime.fromisoformat(job["finished_at"]) if job["finished_at"] else datetime.now(UTC)
     return max((ended - began).total_seconds(), 0.0)
 
 
 def duration(job: Mapping[str, Any]) -> str:
-    """Training time as text, such as ``1:05``; ``-`` if the job has not started."""
+    """The time from start to end as text, such as ``1:05``; ``-`` if the job has not started, or waits."""
     seconds = duration_s(job)
     return "-" if seconds is None else clock(seconds)
 

@@ -106,6 +106,7 @@ const SPECIAL = {
         bar.value = at.fraction;
         bar.setAttribute("aria-label", `${title}: ${Math.round(100 * at.fraction)}%`);
         epoch.textContent = `${at.epoch} / ${at.epochs}`;
+        left.title = isOver(job) ? "From the first start to the end, pauses included" : "";
         left.textContent = at.eta_seconds !== null && !isOver(job) ? `${duration(at.eta_seconds)} left` : took(job);
       },
     };
