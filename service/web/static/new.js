@@ -61,6 +61,7 @@ function take(document, options = {}) {
   showSweep();
   $("#start").textContent = sweep ? "Start sweep" : "Start training";
   if (preset) draw(preset);
+  askDefault(job);
   $("#form").inert = !preset; // what there is a form for is not known
   $("#new").setAttribute("aria-busy", "true"); // until the service has checked it
   check();
@@ -71,7 +72,7 @@ function draw(preset) {
   const base = baseOf(preset);
   if (base !== form.base) form.networks.clear();
   form.load(root, base, form.sent);
-  cards.show(preset);
+  cards.show(preset, form.sent);
   if (shown !== preset.kind) {
     shown = preset.kind;
     form.fields.clear();
@@ -80,6 +81,20 @@ function draw(preset) {
   form.sync();
   markSections($("#sections"), form.sent);
   $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/ui/datasets" }, "All datasets"));
+}
+
+// Which preset a dataset starts from where none is named: the service tells.
+function askDefault({ kind, dataset }) {
+  const name = typeof dataset === "string" ? dataset : dataset?.name;
+  const key = `${kind} ${name}`;
+  if (!(kind in ROOTS) || cards.defaults.has(key) || !datasets.some((item) => item.name === name)) return;
+  cards.defaults.set(key, undefined); // once
+  const use = (resolved) => {
+    cards.defaults.set(key, resolved?.preset);
+    const preset = cards.of(form.sent);
+    if (resolved && preset) draw(preset);
+  };
+  plan({ kind, dataset: { name } }).then(({ resolved }) => use(resolved), ({ problem }) => use(problem?.resolved));
 }
 
 // A preset's last layers are made for the dataset: the service tells which they are.

@@ -9,6 +9,7 @@ export class PresetCards {
   // tables: names of datasets that are tables, whose classifiers start from another preset.
   constructor(presets, selected, tables) {
     this.tables = tables;
+    this.defaults = new Map(); // "kind dataset" -> name of the preset, as the service told
     this.presets = presets;
     this.selected = selected;
     const kinds = [...new Set(presets.map((preset) => preset.kind))];
@@ -26,26 +27,37 @@ export class PresetCards {
   // The preset that a spec starts from; none where its kind or preset is unknown.
   of({ kind, preset, dataset }) {
     if (preset !== undefined) return this.find(kind, preset);
-    const isTable = this.tables.has(typeof dataset === "string" ? dataset : dataset?.name);
+    const name = typeof dataset === "string" ? dataset : dataset?.name;
+    const told = this.find(kind, this.defaults.get(`${kind} ${name}`));
+    if (told) return told;
+    const isTable = this.tables.has(name); // a guess, until it is told
     return (isTable && this.find(kind, TABLE_PRESET)) || this.defaultOf(kind);
   }
 
-  show(preset) {
+  // spec: has the dataset, whose default preset has the badge.
+  show(preset, { dataset }) {
     for (const button of $$("#kinds button")) button.setAttribute("aria-pressed", String(button.value === preset.kind));
     if ($("#presets").dataset.kind !== preset.kind) {
       $("#presets").dataset.kind = preset.kind;
       const same = this.presets.filter(({ kind }) => kind === preset.kind);
       $("#presets").replaceChildren(...same.map((item) => this.card(item)));
     }
-    for (const button of $$("#presets button")) button.setAttribute("aria-pressed", String(button.value === preset.name));
+    const standard = this.of({ kind: preset.kind, dataset })?.name;
+    for (const button of $$("#presets button")) {
+      const isDefault = button.value === standard;
+      button.setAttribute("aria-pressed", String(button.value === preset.name));
+      button.setAttribute("aria-label", `Preset ${button.value}${isDefault ? ", default" : ""}`);
+      $(".tag", button)?.remove();
+      if (isDefault) button.append(h("span", { class: "tag" }, "default"));
+    }
   }
 
-  card({ kind, name, is_default, summary, reaches }) {
+  card({ kind, name, summary, reaches }) {
     const [first] = reaches;
     const info = first && describe(first.metric);
     return h("div", { class: "preset" },
-      h("button", { type: "button", value: name, "aria-label": `Preset ${name}${is_default ? ", default" : ""}`, "aria-describedby": `preset-${name}`, onclick: () => this.selected(kind, name) },
-        h("strong", {}, name), is_default ? h("span", { class: "tag" }, "default") : null),
+      h("button", { type: "button", value: name, "aria-describedby": `preset-${name}`, onclick: () => this.selected(kind, name) },
+        h("strong", {}, name)),
       h("div", { class: "about", id: `preset-${name}` },
         h("p", {}, summary),
         first && h("table", {},
