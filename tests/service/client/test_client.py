@@ -197,7 +197,7 @@ def test_local_requests_bypass_the_proxy(script: Script, monkeypatch: pytest.Mon
 
 def test_a_name_with_path_characters_is_no_path(script: Script, client: Client) -> None:
     script.answers = [answer({"data": [], "has_more": False})] * 2
-    with pytest.raises(ApiError, match="no job matches '../datasets'"):
+    with pytest.raises(ApiError, match=r"no job matches '\.\./datasets'"):
         client.get("../datasets")
     assert {path.partition("?")[0] for _, path, _, _ in script.requests} == {"/jobs"}
     with pytest.raises(ApiError, match="not the id of a job"):
