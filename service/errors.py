@@ -61,9 +61,20 @@ class KeyNotFound(ContractError, LookupError):
     """No valid key has this id or name, or several have the name."""
 
     def __init__(self, which: str, several: Sequence[str] = ()) -> None:
-        more = f"several match: use one of {', '.join(several)}" if several else "`tapeline keys list` shows all"
-        super().__init__(f"no unique valid key {which!r}; {more}")
+        if several:
+            super().__init__(f"{len(several)} valid keys are named {which!r}: use an id, one of {', '.join(several)}")
+        else:
+            super().__init__(f"no valid key has the id or name {which!r}; `tapeline keys list` shows all")
         self.which = which
+
+
+class OwnerNotFound(ContractError, LookupError):
+    """No valid key has this owner."""
+
+    def __init__(self, owner: str, known: Sequence[str]) -> None:
+        others = f"owners with a valid key: {', '.join(known)}" if known else "there are no valid keys"
+        super().__init__(f"no valid key belongs to {owner!r}; {others}")
+        self.owner = owner
 
 
 class KeyNotRotatable(ContractError):

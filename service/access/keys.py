@@ -153,6 +153,11 @@ def every(session: Session) -> Sequence[ApiKey]:
     return session.scalars(select(ApiKey).order_by(ApiKey.created_ms, ApiKey.id)).all()
 
 
+def owners(session: Session) -> set[str]:
+    """The owners of the valid keys in the database."""
+    return set(session.scalars(select(ApiKey.owner).where(*_is_valid()).distinct()))
+
+
 def find(session: Session, key_id: str) -> ApiKey:
     """One key, which may be revoked or expired.
 

@@ -35,7 +35,7 @@ class Target:
         from service.client import Client  # lazily: --help and completion of options need no HTTP
 
         try:
-            return Client(self.server or _local_server(), self.key)
+            return Client(self.server or _local_server(), self.key, on_wait=None if self.as_json else _tell_wait)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
@@ -54,6 +54,10 @@ class Target:
                 err=True,
             )
         return found.job
+
+
+def _tell_wait(reason: str, seconds: float) -> None:
+    click.echo(f"{reason}; trying again in {seconds:.0f} s (Ctrl-C stops)", err=True)
 
 
 def service_options(command: _Command) -> _Command:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.client import Client
+from service.client import ApiError, Client
 from service.client.lookup import age_s, age_text
 from service.spec import metric_info
 from service.spec.metric_info import describe, number
@@ -73,16 +73,21 @@ def age(job: Mapping[str, Any]) -> str:
 
 
 def duration_s(job: Mapping[str, Any]) -> float | None:
-    """Seconds from a job's first start to its end, or until now; ``None`` if it has not started."""
-    if job["started_at"] is None:
+    """Seconds from a job's first start to its end, or until now; ``None`` if it has not started, or waits."""
+    if job["started_at"] is None or job.get("status") in ("queued", "paused"):
         return None
+    return elapsed_s(job)
+
+
+def elapsed_s(job: Mapping[str, Any]) -> float:
+    """Seconds from the first start of a job, which has started, to its end or until now."""
     began = datetime.fromisoformat(job["started_at"])
     ended = datetime.fromisoformat(job["finished_at"]) if job["finished_at"] else datetime.now(UTC)
     return max((ended - began).total_seconds(), 0.0)
 
 
 def duration(job: Mapping[str, Any]) -> str:
-    """Training time as text, such as ``1:05``; ``-`` if the job has not started."""
+    """The time from start to end as text, such as ``1:05``; ``-`` if the job has not started, or waits."""
     seconds = duration_s(job)
     return "-" if seconds is None else clock(seconds)
 
@@ -148,17 +153,30 @@ def differences(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any
 
 
 def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
-    """Settings of a resolved spec that differ from its preset: ``epochs`` to ``9 (preset: 3)``."""
+    """Settings of a resolved spec that differ from its preset: ``epochs`` to ``9 (preset: 3)``.
+
+    The dataset, and the layers that a preset adapts to it, are no changes.
+    """
     unrelated = ("name", "tags", "priority")  # fields that do not affect training
-    for preset in client.presets():
-        if (preset["kind"], preset["name"]) == (spec["kind"], spec["preset"]):
-            changes = differences(preset["spec"], dict(spec))
-            return {
-                place: f"{value_text(now)} (preset: {value_text(before)})"
-                for place, (before, now) in changes.items()
-                if place not in unrelated
-            }
-    return {}
+    preset = _preset_for(client, spec)
+    changes = differences(preset, dict(spec)) if preset is not None else {}
+    return {
+        place: f"{value_text(now)} (preset: {value_text(before)})"
+        for place, (before, now) in changes.items()
+        if place not in unrelated
+    }
+
+
+def _preset_for(client: Client, spec: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The preset of a spec for its dataset; as it is listed where the dataset is gone, or the key only reads."""
+    try:
+        asked = {"kind": spec["kind"], "preset": spec["preset"], "dataset": {"name": spec["dataset"]["name"]}}
+        return dict(client.dry_run(asked)["resolved"])
+    except ApiError:
+        found = [
+            item["spec"] for item in client.presets() if (item["kind"], item["name"]) == (spec["kind"], spec["preset"])
+        ]
+        return dict(found[0]) if found else None
 
 
 def value_text(value: Any) -> str:

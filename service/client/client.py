@@ -19,7 +19,7 @@ from service.client.answers import (
     Prediction,
     Which,
 )
-from service.client.connection import Connection, json_body
+from service.client.connection import Connection, OnWait, json_body
 from service.client.dataset_operations import DatasetOperations
 from service.client.experiments import Experiments
 from service.client.job import Job
@@ -35,14 +35,15 @@ class Client(DatasetOperations, Experiments):
     Args:
         server: for example ``http://127.0.0.1:8000``.
         key: an API key, if the service requires one (default: the first one in TAPELINE_API_KEYS).
+        on_wait: called with the reason and the seconds whenever a request waits for a quota.
 
     Every method raises ``ServerUnreachable`` if the service does not respond, and ``ApiError`` if it refuses the
     request. Requests that are safe to repeat are retried a few times first. Methods with a ``job`` parameter accept a
-    ``Job`` or an id; ``job`` also finds jobs by name.
+    ``Job``, an id, or what ``job`` finds a job by.
     """
 
-    def __init__(self, server: str, key: str | None = None) -> None:
-        self._connection = Connection(server, key)
+    def __init__(self, server: str, key: str | None = None, *, on_wait: OnWait | None = None) -> None:
+        self._connection = Connection(server, key, on_wait=on_wait)
         self.server, self.key = self._connection.server, self._connection.key
 
     def __enter__(self) -> Self:
@@ -151,10 +152,10 @@ class Client(DatasetOperations, Experiments):
         """An older name of ``jobs``."""
         return self.jobs(limit=limit, **filters)
 
-    # Methods of ``Job``, by id.
+    # Methods of ``Job``, by id or name.
 
     def get(self, job: Job | str) -> Job:
-        """Fetch a job by its id."""
+        """Fetch a job."""
         return self._handle(job).refresh()
 
     def cancel(self, job: Job | str) -> Job:
@@ -333,6 +334,8 @@ class Client(DatasetOperations, Experiments):
         return self._connection.json("POST", f"/keys/{key_id}/rotate", json={"overlap_s": overlap_s})
 
     def _handle(self, job: Job | str) -> Job:
+        if isinstance(job, str) and not lookup.is_id(job):
+            return self.job(job)
         return Job(self._connection, {"id": job.id if isinstance(job, Job) else job})
 
     def _create(self, method: str, path: str, **options: Any) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -21,6 +21,9 @@ TOO_MANY: Final = 429
 _MAX_RETRY_AFTER_S: Final = 30.0
 """There is no retry if ``Retry-After`` is longer."""
 
+OnWait = Callable[[str, float], None]
+"""Is told why a request waits, and for how many seconds, before it is sent again."""
+
 
 class Connection:
     """Sends requests, and retries those that are safe to repeat.
@@ -28,13 +31,15 @@ class Connection:
     Args:
         server: for example ``http://127.0.0.1:8000``.
         key: an API key; by default the first of TAPELINE_API_KEYS of the environment.
+        on_wait: called before each wait for a quota, with the reason and the seconds; see ``OnWait``.
 
     Raises:
         ValueError: ``server`` is not an HTTP URL.
     """
 
-    def __init__(self, server: str, key: str | None = None) -> None:
+    def __init__(self, server: str, key: str | None = None, *, on_wait: OnWait | None = None) -> None:
         self.server = server.rstrip("/")
+        self._on_wait = on_wait or (lambda reason, seconds: None)
         self.key = key or os.environ.get("TAPELINE_API_KEYS", "").partition(",")[0].strip() or None
         url = httpx.URL(self.server)
         if url.scheme not in ("http", "https") or not url.host:
@@ -88,15 +93,20 @@ class Connection:
                     raise ServerUnreachable(self.server, reason_of(error)) from None
             else:
                 # A request beyond the rate limit had no effect either.
-                is_limited = response.status_code == TOO_MANY and _retry_after_s(response) <= _MAX_RETRY_AFTER_S
+                wait_s = _retry_after_s(response)
+                is_limited = response.status_code == TOO_MANY and wait_s <= _MAX_RETRY_AFTER_S
                 if last or not (is_limited or (repeatable and response.status_code in BUSY)):
                     break
+                if is_limited and wait_s:
+                    self._on_wait(_refusal(response).detail, wait_s)
                 response.close()
                 if is_limited:
-                    time.sleep(_retry_after_s(response))
+                    time.sleep(wait_s)
             time.sleep(delay_s)
             delay_s *= 2
         try:
+            if response.status_code == TOO_MANY and attempt > 1:
+                raise _refusal(response, f"; gave up after {attempt} attempts")
             check(response)
             yield response
         except httpx.TransportError as error:  # the connection broke within the body
@@ -113,8 +123,11 @@ def json_body(document: Mapping[str, Any] | bytes, **headers: str) -> dict[str, 
 
 def check(response: httpx.Response) -> None:
     """Raise ApiError unless the request succeeded."""
-    if response.is_success:
-        return
+    if not response.is_success:
+        raise _refusal(response)
+
+
+def _refusal(response: httpx.Response, note: str = "") -> ApiError:
     response.read()
     try:
         problem = response.json()
@@ -122,7 +135,7 @@ def check(response: httpx.Response) -> None:
         problem = None
     if not isinstance(problem, dict):
         problem = {"detail": f"{response.request.url} returned {response.status_code} {response.reason_phrase}"}
-    raise ApiError(response.status_code, problem)
+    return ApiError(response.status_code, problem, note)
 
 
 class Document(Mapping[str, Any]):

@@ -25,7 +25,7 @@ class ServerUnreachable(ClientError, ConnectionError):
 class ApiError(ClientError):
     """The service refused the request; ``problem`` is the problem document (RFC 9457)."""
 
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+    def __init__(self, status: int, problem: Mapping[str, Any], note: str = "") -> None:
         self.status = status
         self.problem = dict(problem)
         self.code = str(problem.get("code", ""))
@@ -34,7 +34,7 @@ class ApiError(ClientError):
         """The faults of a spec: each with ``pointer``, ``detail``, ``code`` and possibly ``suggestion``."""
         # With faults, the detail repeats them.
         headline = str(problem.get("title") or self.detail) if self.errors else self.detail
-        super().__init__("\n".join([headline, *(f"  {_fault(error)}" for error in self.errors)]))
+        super().__init__("\n".join([headline + note, *(f"  {_fault(error)}" for error in self.errors)]))
 
 
 class AmbiguousJob(ClientError, LookupError):

@@ -28,6 +28,11 @@ class Found:
     """Number of jobs with the same name; of several, ``job`` is the newest. Counted up to 100."""
 
 
+def is_id(text: str) -> bool:
+    """Whether the text is a full id of a job."""
+    return _ID.fullmatch(text) is not None
+
+
 def look_up(connection: Connection, text: str) -> Found:
     """Find the job that ``text`` identifies.
 
@@ -38,7 +43,7 @@ def look_up(connection: Connection, text: str) -> Found:
         AmbiguousJob: several jobs match.
         ApiError: there is no such job (404).
     """
-    if _ID.fullmatch(text):
+    if is_id(text):
         return Found(Job(connection, {"id": text}).refresh())
     if not text:
         raise _not_found(text)

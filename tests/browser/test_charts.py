@@ -240,3 +240,74 @@ def test_a_fork_begins_where_it_was_forked(service: Service, open_window: Callab
     assert places[0] < 70  # at the left edge
     point(page, "loss", places[0] + 1)
     expect(figure(page, "loss").locator(".readout")).to_contain_text("epoch 5")
+
+
+def shown(page: Page, title: str) -> Any:
+    figure(page, title).scroll_into_view_if_needed()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(600)
+    return read(canvas(page, title))
+
+
+APART = """
+const add = EventSource.prototype.addEventListener;
+EventSource.prototype.addEventListener = function (type, receive) {
+  add.call(this, type, type === "checkpoint" ? (event) => setTimeout(() => receive(event), 700) : receive);
+};
+"""
+"""The events of an epoch reach a page in one piece or in several: here its checkpoint comes later."""
+
+
+def test_the_mark_of_the_best_epoch_moves_on_an_open_page(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.submit(epochs=EPOCHS)
+    visit = open_window(service.url, width=700)
+    visit.page.add_init_script(APART)
+    page = visit.open(f"/ui/jobs/{job_id}")
+    worker = service.claim()
+    for epoch in range(1, EPOCHS + 1):
+        values = metrics(epoch) | {"val_accuracy": 0.9 if epoch == EPOCHS else 0.5}
+        worker.epoch(epoch, metrics=values, best=epoch in (2, EPOCHS))
+        wait_for_dots(page, canvas(page), 1, epoch)
+        page.wait_for_timeout(1000)  # each epoch is drawn before the next, as in a long training
+    worker.succeed()
+    expect(page.locator("#state .status")).to_have_text("succeeded")
+    expect(page.locator("[data-metric=val_accuracy] .best")).to_have_text(f"best 90.00% in epoch {EPOCHS}")
+    live = [shown(page, title) for title in ("loss", "accuracy")]
+    page.reload()
+    again = [shown(page, title) for title in ("loss", "accuracy")]
+    for before, after in zip(live, again, strict=True):
+        assert before.shape == after.shape
+        assert np.abs(before - after).max() < 24
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_charts_stand_in_one_order_however_late_their_metrics_come(
+    service: Service, open_window: Callable[..., Visit], compared: bool
+) -> None:
+    ids = [service.submit(), service.submit()]
+    page = open_window(service.url).open(f"/ui/compare?jobs={','.join(ids)}" if compared else f"/ui/jobs/{ids[0]}")
+    worker = service.claim()
+    late: dict[str, float] = {"mode_coverage": 0.5, "frechet_distance": 9.0, "d_loss": 1.0, "grad_norm": 2.0}
+    for epoch in range(1, len(late) + 1):
+        known = {key: late[key] for key in [*late][:epoch]}
+        worker.epoch(epoch, metrics={"val_accuracy": 0.5, "learning_rate": 0.1} | known)
+        page.locator("figure.chart").nth(1 + epoch).wait_for(state="attached")
+    heads = "all => all.map((head) => head.textContent)"
+    live = page.eval_on_selector_all("figure.chart h3", heads)
+    page.reload()
+    page.locator("figure.chart").nth(len(live) - 1).wait_for(state="attached")
+    assert page.eval_on_selector_all("figure.chart h3", heads) == live
+
+
+def test_the_labels_of_huge_values_are_not_cut_off(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.submit(epochs=3)
+    worker = service.claim()
+    for epoch, loss in enumerate((0.7, 3.1e20, 6.8e21), 1):
+        worker.epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1})
+    worker.succeed()
+    page = open_window(service.url, width=700).open(f"/ui/jobs/{job_id}")
+    picture = shown(page, "loss")
+    ground = picture[2, 2]
+    written = np.abs(picture - ground).max(axis=2) > 60
+    assert written[:, 6:54].any(), "there are labels"
+    assert not written[:, :6].any(), "they begin inside of the chart"

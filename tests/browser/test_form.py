@@ -360,3 +360,18 @@ def test_a_form_that_cannot_be_loaded_says_so(
     page.get_by_role("button", name="Reload the page").click()
     expect(page.locator("#toasts")).to_contain_text("The spec of the other job could not be loaded.")
     ready(page)
+
+
+def test_the_default_is_that_of_the_dataset(form: Visit) -> None:
+    page = form.page
+    cards = page.locator("#presets .preset")
+    expect(cards.filter(has_text="default")).to_contain_text("fast")
+    page.get_by_label("Dataset", exact=True).select_option("iris")
+    ready(page)
+    badge = page.locator("#presets button:has(.tag)")
+    expect(badge).to_have_count(1)
+    expect(badge).to_have_attribute("aria-label", "Preset table, default")
+    expect(badge).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("details[data-title^='Data range'] .count")).to_have_text("")
+    page.get_by_label("Dataset", exact=True).select_option("mnist-10k")
+    expect(page.locator("#presets button:has(.tag)")).to_have_attribute("value", "fast")

@@ -89,3 +89,21 @@ def test_who_only_reads_is_offered_nothing_else(
     expect(page.locator("#keys dd:visible").first).to_have_text("Search")
     for text in ("New job", "Star the job", "Edit the job's note"):
         expect(page.locator("#keys").get_by_text(text)).to_be_hidden()
+
+
+def test_the_page_says_who_is_signed_in_and_offers_nothing_to_others(
+    open_window: Callable[..., Visit], stack: LocalStack
+) -> None:
+    visit = open_window(stack.url)
+    visit.watched.expected = ["401"]
+    page = visit.open("/")
+    expect(page.get_by_label("Your key")).to_be_visible()
+    expect(page.get_by_role("link", name="Workers")).to_have_count(0)
+    page.get_by_label("Your key").fill("tpl_000000000000_" + 64 * "0")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert page.get_by_role("alert").inner_text()[0].isupper()
+    page.get_by_label("Your key").fill(make_key(stack.settings, "dora"))
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator(".top .who")).to_have_text("dora")
+    expect(page.get_by_role("link", name="Workers")).to_have_count(1)

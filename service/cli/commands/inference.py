@@ -233,7 +233,8 @@ def export(
     """Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.
 
     onnx is one file, the others are zip files. mlflow logs the job as a run, with all metrics and files. It needs
-    pip install 'tapeline[mlflow]' on this machine; the other formats need 'tapeline[export]' on the server.
+    pip install 'tapeline[mlflow]' on this machine. onnx, tensorboard and huggingface need 'tapeline[export]' on the
+    server; torch needs neither.
     """
     unsuitable = {"--uri": uri, "--license": licence} if program != "mlflow" else {"--output": output}
     unsuitable = {"--uri": uri} if program == "huggingface" else unsuitable
@@ -250,9 +251,10 @@ def export(
             run = client.export_to_mlflow(job, uri, experiment=experiment, checkpoint=checkpoint)
             click.echo(to_json({"run_id": run, "uri": uri}) if target.as_json else f"run {run} in {uri}")
             return
-        path = client.export(
-            job, cast("ExportTarget", program), output or Path(), checkpoint=checkpoint, license=licence
-        )
+        to = output or Path()
+        if not to.suffix and not to.is_dir():
+            to = to.with_name(f"{to.name}{'.onnx' if program == 'onnx' else '.zip'}")
+        path = client.export(job, cast("ExportTarget", program), to, checkpoint=checkpoint, license=licence)
     if target.as_json:
         click.echo(to_json({"path": str(path), "size_bytes": path.stat().st_size}))
     else:

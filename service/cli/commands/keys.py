@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from rich.table import Table
 from sqlalchemy import make_url, select
 
 from migrations.upgrade import is_current, upgrade
+from service.access import adoption
 from service.access import keys as contract
 from service.access.audit import Actor
 from service.access.keys import Scope
@@ -57,6 +59,8 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
         row, key = contract.create(
             database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator()
         )
+        with database.read() as session:
+            left = adoption.count(session)
     if as_json:
         click.echo(json.dumps(_document(row, row.created_ms) | {"key": key}))
         return
@@ -66,6 +70,12 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
         f"scope {row.scope}, expires {time_text(row.expires_ms) or 'never'}.",
         err=True,
     )
+    if left:
+        click.echo(
+            f"\nMade so far, without an owner: {left}. They are hidden while keys are required. "
+            f"`tapeline keys adopt {owner}` gives them to {owner}.",
+            err=True,
+        )
 
 
 @keys.command()
@@ -137,6 +147,27 @@ def revoke(which: str, as_json: bool) -> None:
         click.echo(f"revoked {row.id} ({row.name}, owner {row.owner})")
 
 
+@keys.command()
+@click.argument("owner")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def adopt(owner: str, as_json: bool) -> None:
+    """Give all jobs, datasets and sweeps without an owner to OWNER.
+
+    Those are what was created while keys were not required. They are hidden while keys are required. OWNER needs a
+    valid key. The service may be running.
+    """
+    settings = Settings.from_env(os.environ, cores=1)
+    of_settings = [contract.of_settings(key).owner for key in settings.api_keys]
+    with open_database() as database:
+        given = adoption.adopt(database, owner, also_known=of_settings, by=_operator())
+    if as_json:
+        click.echo(json.dumps({"owner": owner} | asdict(given)))
+    elif given:
+        click.echo(f"{owner} now owns {given} that had no owner")
+    else:
+        click.echo("nothing to do: every job, dataset and sweep has an owner")
+
+
 COMMANDS: Final = (keys,)
 
 
@@ -178,6 +209,8 @@ def _state(row: ApiKey, now: int) -> str:
             return f"revoked {time_text(row.revoked_ms)}"
         case "expired":
             return f"expired {time_text(row.expires_ms)}"
+        case _ if row.replaced_by is not None:
+            return f"replaced, expires {time_text(row.expires_ms)}"
         case _:
             return f"expires {time_text(row.expires_ms)}" if row.expires_ms is not None else "valid"
 

@@ -17,7 +17,7 @@ from service.cli.text import (
     age,
     changed_settings,
     clock,
-    duration,
+    elapsed_s,
     fold_means,
     print_rows,
     state,
@@ -63,7 +63,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{advice}", "yellow")))
     rows.append(("Submitted", Text(f"{age(job)} ago ({_local(job['created_at'])})")))
     if job["started_at"]:
-        rows.append(("Training time", Text(duration(job))))
+        rows.append(("Training time", Text(_times(job, results["trained_seconds"]))))
     rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
     if results["test_epoch"] is not None:
         scores = (f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss"))
@@ -84,6 +84,12 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     rows += [("Files", Text(line)) for line in _files(job, results)]
     rows.append(("Page", Text(job.page)))
     return rows
+
+
+def _times(job: Job, trained_s: float) -> str:
+    """The time of finished epochs, and all time: ``2:42 in finished epochs, 5:55 since the start``."""
+    since = "from start to end" if job["finished_at"] else "since the start"
+    return f"{clock(trained_s)} in finished epochs, {clock(elapsed_s(job))} {since}"
 
 
 def _state(job: Job) -> Text:

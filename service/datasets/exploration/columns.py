@@ -76,6 +76,8 @@ def _column(values: NDArray[np.float64], column: Mapping[str, Any]) -> ColumnSta
         spread = high - low
         bins = np.minimum((present - low) / spread * BINS, BINS - 1) if 0 < spread < np.inf else np.zeros(len(present))
     is_date = kind == "date"
+    if is_date and np.array_equal(present, np.floor(present)):
+        mean = float(np.round(mean))  # of days without a time of day
     return ColumnStatistics(
         name=name,
         type=kind,

@@ -52,6 +52,12 @@ def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequenc
     return session.scalars(query.order_by(Epoch.epoch.desc()).limit(last)).all()[::-1]
 
 
+def trained_s(session: Session, job: Job) -> float:
+    """Seconds that a job trained its finished epochs: no waiting, no pauses, and no epochs that it took over."""
+    own = select(func.sum(Epoch.seconds)).where(Epoch.job_id == job.id, Epoch.epoch > job.reused_epochs)
+    return session.scalar(own) or 0.0
+
+
 def count_epochs(session: Session, job_id: str) -> int:
     """The number of a job's finished epochs, without those of the job it was forked from."""
     return session.scalar(select(func.count()).select_from(Epoch).where(Epoch.job_id == job_id)) or 0

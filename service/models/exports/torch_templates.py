@@ -74,8 +74,8 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def predict(self, images):
-        """Probabilities (N, classes) in [0, 1]."""
-        return self.eval()(images).clamp(0, 1)
+        """Probabilities (N, classes) in [0, 1], of a tensor or a NumPy array."""
+        return self.eval()(torch.as_tensor(images)).clamp(0, 1)
 
 
 $reader

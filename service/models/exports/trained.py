@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, assert_never
 
@@ -43,6 +43,7 @@ class TrainedLayer:
     Attributes:
         place: its number, behind that of the layer that it is inside of.
         inner: the layers inside of it, which have the weights.
+        statistics: names of those tensors that are no parameters: the running statistics of batch normalization.
     """
 
     place: tuple[int, ...]
@@ -51,6 +52,7 @@ class TrainedLayer:
     after: Size
     tensors: Mapping[str, Array]
     inner: Sequence[Self] = ()
+    statistics: Collection[str] = ()
 
     @property
     def name(self) -> str:
@@ -113,8 +115,13 @@ class TrainedModel:
 
     @property
     def parameters(self) -> int:
-        """Number of trained values, including running statistics."""
-        return sum(array.size for trained in self.all_layers for array in trained.tensors.values())
+        """Number of trained weights and biases, as in a dry run."""
+        return sum(
+            array.size
+            for trained in self.all_layers
+            for name, array in trained.tensors.items()
+            if name not in trained.statistics
+        )
 
     @property
     def all_layers(self) -> Sequence[TrainedLayer]:
@@ -143,7 +150,7 @@ def _placed(
             trained = TrainedLayer(place, layer, size, after, {}, _placed(layer.layers, network.layers, size, place))
         else:
             tensors = {name: np.asarray(tensor) for name, tensor in (network.parameters | network.buffers).items()}
-            trained = TrainedLayer(place, layer, size, after, tensors)
+            trained = TrainedLayer(place, layer, size, after, tensors, statistics=tuple(network.buffers))
         found.append(trained)
         size = after
     return found

@@ -33,6 +33,7 @@ def register(app: Flask, settings: Settings) -> None:
         found = identity()
         return {
             "signed_in": found if found is not None and found.session_id is not None else None,
+            "signed_out": settings.keys_required and found is None,
             "is_admin": sees_all(),
             "only_reads": found is not None and not found.scope.covers(Scope.SUBMIT),
         }

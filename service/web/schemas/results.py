@@ -13,7 +13,7 @@ from service.spec.schema import Kind
 from service.states import TERMINAL, Status
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.tables import Artifact, Epoch, Job
-from service.web.schemas.base import Answer, Metrics, finite
+from service.web.schemas.base import Answer, Metrics, Seconds, finite
 from service.web.schemas.files import (
     ArtifactItem,
     Checkpoint,
@@ -73,6 +73,9 @@ class Results(Answer):
         description="Total size of the files by kind; kinds of exports only if there are any."
     )
     size_bytes: int = Field(description="Total size of all files.")
+    trained_seconds: Seconds = Field(
+        description="Time spent on finished epochs: without waiting, pauses, and epochs that were taken over (`reuse`)."
+    )
     result_digest: str | None
     error: Annotated[JobError | None, BeforeValidator(finite)]
 
@@ -107,6 +110,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         artifact_count=totals.count(),
         sizes={kind: size for kind, size in totals.sizes.items() if size or kind not in EXPORTS},
         size_bytes=totals.size_bytes(),
+        trained_seconds=lookup.trained_s(session, job),
     )
 
 

@@ -1,4 +1,5 @@
 // Calls to the service. An answer that is a problem (RFC 9457) becomes an error that carries it.
+import { doubt } from "./connection.js";
 
 class ProblemError extends Error {
   constructor(status, problem) {
@@ -20,6 +21,7 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
     answer = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    doubt();
     throw new ProblemError(0, { detail: "The service does not answer. Is it still running?" });
   }
   if (!answer.ok) throw new ProblemError(answer.status, await answer.json().catch(() => ({})));
@@ -58,6 +60,7 @@ export function listen(address, listeners) {
     source = new EventSource(address());
     source.addEventListener("open", () => (wait_ms = 2000));
     source.addEventListener("error", () => {
+      doubt();
       if (source.readyState !== EventSource.CLOSED) return;
       later = setTimeout(open, wait_ms);
       wait_ms = Math.min(2 * wait_ms, 60_000);
@@ -69,6 +72,11 @@ export function listen(address, listeners) {
     source.close();
   };
   open();
+  addEventListener("connectionback", () => {
+    if (isOver || source.readyState === EventSource.OPEN) return;
+    pause();
+    open();
+  });
   addEventListener("pagehide", pause);
   onRestored(() => isOver || open());
   return {

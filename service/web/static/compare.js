@@ -3,7 +3,7 @@ import { $, $$, describe, h, throttle } from "./dom.js";
 import { call, listen, pool } from "./api.js";
 import { Chart } from "./chart.js";
 import { Settings, drawSettings, renew } from "./compare-settings.js";
-import { Settings as ChartSettings, groupOf, places, rank, span } from "./curves.js";
+import { Settings as ChartSettings, byGroup, groupOf, insertMetric, places, span } from "./curves.js";
 import { formatOf } from "./format.js";
 import { isOver, shortId, titleOf } from "./job-facts.js";
 import { Metrics } from "./metrics.js";
@@ -108,12 +108,12 @@ function drawCurves() {
   for (const job of loaded) job.x = places(job.metrics.table, axis);
   const range = span(loaded.map((job) => job.x), axis);
   const names = new Set(loaded.flatMap((job) => Object.keys(job.metrics.table.series)));
-  for (const metric of [...names].sort((a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]))) {
+  for (const metric of [...names].sort(byGroup)) {
     const having = loaded.filter((job) => job.metrics.known(metric).length);
     if (!having.length) continue;
     if (!charts.has(metric)) {
       charts.set(metric, new Chart(metric, describe(metric).label, { onlight: light }));
-      $(groupOf(metric)[2] ? "#curves .main" : "#curves .others").append(charts.get(metric).element);
+      insertMetric(charts, metric, $(groupOf(metric)[2] ? "#curves .main" : "#curves .others"));
     }
     const { sparse } = describe(metric);
     const series = having.map((job) => ({ name: job.id, label: job.label, x: job.x, y: job.metrics.table.series[metric], index: job.index, sparse }));
@@ -150,7 +150,7 @@ function wireScatter() {
 
 function drawScatter() {
   const [x, y, of] = ["x", "y", "of"].map((part) => $(`#scatter-${part}`));
-  const metrics = [...new Set(jobs.flatMap((job) => Object.keys(job.metrics.table?.series ?? {})))].sort((a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]));
+  const metrics = [...new Set(jobs.flatMap((job) => Object.keys(job.metrics.table?.series ?? {})))].sort(byGroup);
   $("#scatter").hidden = metrics.length === 0 || jobs.length < 2;
   if ($("#scatter").hidden) return;
   if (metrics.join() !== [...y.options].map((option) => option.value).join()) y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));

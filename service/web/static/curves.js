@@ -26,10 +26,20 @@ const GROUPS = [
 
 export const groupOf = (name) => GROUPS.find(([, pattern]) => pattern.test(name)) ?? [describe(name).label, null, false];
 
-export const rank = (title) => {
+const rank = (title) => {
   const found = GROUPS.findIndex(([name]) => name === title);
   return found < 0 ? GROUPS.length : found;
 };
+
+const inOrder = (a, b) => rank(a) - rank(b) || a.localeCompare(b, "en");
+export const byGroup = (a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]) || a.localeCompare(b, "en");
+
+// Puts a chart where it stands on a page that is opened now, however late its metrics came.
+function insert(charts, key, parent, order) {
+  const later = [...charts].filter(([other, { element }]) => element.parentElement === parent && order(other, key) > 0);
+  parent.insertBefore(charts.get(key).element, later.sort(([a], [b]) => order(a, b))[0]?.[1].element ?? null);
+}
+export const insertMetric = (charts, metric, parent) => insert(charts, metric, parent, byGroup);
 
 export class Settings {
   constructor(element, onchange) {
@@ -93,6 +103,24 @@ export class Curves {
     this.metrics.add(news);
   }
 
+  best(epoch) {
+    this.metrics.amend((table) => (table.best_epoch = epoch));
+  }
+
+  resume(epoch) {
+    this.resumed.push(epoch);
+    this.metrics.onchange();
+  }
+
+  // A finding that begins or ends.
+  finding({ code, epoch, severity, state, since }) {
+    this.metrics.amend(({ findings }) => {
+      const same = findings.find((item) => item.code === code && item.since === (state === "found" ? epoch : since));
+      if (state !== "found") Object.assign(same ?? {}, { until: epoch });
+      else if (!same) findings.push({ code, severity, since: epoch, until: null });
+    });
+  }
+
   draw() {
     const table = this.table;
     if (!table) return;
@@ -106,12 +134,11 @@ export class Curves {
     const bands = table.findings.map((found) => ({ from: at(found.since), to: at(found.until) ?? x.at(-1), color: found.severity === "error" ? "bad-soft" : "wait-soft" }));
     const common = { axis, smoothing, marks, bands, range: span([x], axis) };
     const groups = Map.groupBy(names, (name) => groupOf(name)[0]);
-    for (const title of [...groups.keys()].sort((a, b) => rank(a) - rank(b))) {
+    for (const title of [...groups.keys()].sort(inOrder)) {
       const members = groups.get(title);
       if (!this.charts.has(title)) {
         this.charts.set(title, new Chart(title, title));
-        const isMain = groupOf(members[0])[2];
-        $(isMain ? ".main" : ".others", this.root).append(this.charts.get(title).element);
+        insert(this.charts, title, $(groupOf(members[0])[2] ? ".main" : ".others", this.root), inOrder);
       }
       const indexes = seriesIndexes(members);
       const series = members.map((name, place) => ({ name, label: describe(name).label, x, y: columns[name], index: indexes[place], sparse: describe(name).sparse }));

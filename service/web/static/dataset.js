@@ -1,5 +1,5 @@
 // The examples of a dataset: images, or rows of a table, page by page.
-import { $, counted, h } from "./dom.js";
+import { $, capital, counted, h } from "./dom.js";
 import { call } from "./api.js";
 
 const facts = JSON.parse($("#dataset").textContent);
@@ -31,7 +31,7 @@ async function load() {
   try {
     page = await call(`${isTable ? facts.urls.rows : facts.urls.examples}?${query}`);
   } catch (error) {
-    if (mine === turn) state.textContent = error.message;
+    if (mine === turn) state.textContent = capital(error.message);
     return;
   } finally {
     if (mine === turn) more.disabled = false;
@@ -53,7 +53,8 @@ function image({ index, class_name: name, image: data }) {
 function row({ index, class_name: name, values }) {
   const cells = facts.columns.map((column) => {
     const value = values[column];
-    return h("td", { class: typeof value === "number" ? "number" : value === null ? "muted" : undefined }, value === null ? "–" : String(value));
+    const classes = [facts.numbers.includes(column) && "number", value === null && "muted"].filter(Boolean).join(" ");
+    return h("td", { class: classes || undefined }, value === null ? "–" : String(value));
   });
   return h("tr", {}, h("td", { class: "number muted" }, String(index)), h("th", { scope: "row" }, name), cells);
 }

@@ -1,5 +1,5 @@
 // What pages ask a person, what they copy for one, and how they word what the service refused.
-import { announce } from "./dom.js";
+import { announce, capital } from "./dom.js";
 
 // Resolves to whether the dialog was closed by its button "yes"; Escape means no.
 export function confirmed(dialog) {
@@ -23,8 +23,8 @@ export async function copy(text, element) {
 // The faults that a problem lists, each with its field, or else what it says as a whole.
 export function faultsOf(error) {
   const place = (fault) => (fault.pointer ?? fault.parameter ?? "").replace(/^#\/?(overrides\/)?/, "");
-  const faults = (error.problem?.errors ?? []).map((fault) => [place(fault), fault.detail].filter(Boolean).join(": "));
-  return faults.join(" · ") || error.message;
+  const words = (fault) => (place(fault) ? `${place(fault)}: ${fault.detail}` : capital(fault.detail));
+  return (error.problem?.errors ?? []).map(words).join(" · ") || capital(error.message);
 }
 
 export function showFaults(element, error) {

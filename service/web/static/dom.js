@@ -117,7 +117,7 @@ export function debounce(milliseconds, call) {
 }
 
 export function announce(text, kind = "") {
-  const note = h("p", { class: `note ${kind}`, role: kind === "error" ? "alert" : "status" }, text);
+  const note = h("p", { class: `note ${kind}`, role: kind === "error" ? "alert" : "status" }, capital(text));
   $("#toasts").append(note);
   setTimeout(() => note.remove(), kind === "error" ? 9000 : 5000);
 }

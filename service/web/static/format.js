@@ -5,8 +5,8 @@ const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignif
 
 function short(value, step) {
   const size = Math.abs(value);
-  if (size >= 1e4) return compact.format(value);
-  if (size > 0 && size < 1e-3) return value.toExponential(Math.min(2, Math.max(0, Math.floor(Math.log10(size)) - Math.floor(Math.log10(step || size))))).replace("e-", "e−");
+  if (size >= 1e4 && size < 1e15) return compact.format(value);
+  if (size >= 1e15 || (size > 0 && size < 1e-3)) return value.toExponential(Math.min(2, Math.max(0, Math.floor(Math.log10(size)) - Math.floor(Math.log10(step || size))))).replace("e-", "e−").replace("e+", "e");
   return Number(value.toFixed(Math.max(0, Math.min(6, Math.ceil(-Math.log10(step || 1) + 1e-9))))).toString();
 }
 

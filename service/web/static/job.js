@@ -83,18 +83,16 @@ function follow() {
       if (!news.best) return;
       mistakes.renew();
       evaluation.renew();
-      if (curves.table) curves.table.best_epoch = news.epoch;
+      curves.best(news.epoch);
     },
     status: (news) => {
       if (news.status !== "running") $("#eta").textContent = ""; // nothing is left of what the last progress promised
-      if (news.reason === "claimed" && news.epoch > 0) curves.resumed.push(news.epoch);
+      if (news.reason === "claimed" && news.epoch > 0) curves.resume(news.epoch);
       change(news);
     },
     health: (news) => {
       change(news);
-      const known = curves.table?.findings;
-      if (news.state === "found") known?.push({ ...news, since: news.epoch, until: null });
-      else known?.filter((item) => item.code === news.code && item.since === news.since).forEach((item) => (item.until = news.epoch));
+      curves.finding(news);
     },
     log: change,
     end: (news) => {

@@ -1,6 +1,7 @@
 // Replaces each [data-live] part of the page by what the server shows now; the server makes the HTML, so there is one
 // set of templates. Parts that have not changed, opened details, what was scrolled and the keyboard's place stay.
 import { $$ } from "./dom.js";
+import { doubt } from "./connection.js";
 import { latest } from "./latest.js";
 import { localize } from "./times.js";
 
@@ -9,7 +10,11 @@ const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]
 
 // One question at a time: an older page never replaces a newer one.
 export const refresh = latest(async () => {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch((error) => {
+    doubt();
+    throw error;
+  });
+  if (answer.status >= 502) doubt(); // a proxy's
   if (!answer.ok) throw new Error(`HTTP status ${answer.status}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   document.title = page.title;

@@ -7,6 +7,15 @@ export class Metrics {
     this.onchange = onchange;
     this.table = null; // as the service gives it: { epochs, seconds, series, resources, best_epoch, findings }
     this.pending = [];
+    this.changes = []; // of other fields; a table that was asked for earlier may not have them
+  }
+
+  // Something else than an epoch has changed: change(table).
+  amend(change) {
+    if (this.loading) this.changes.push(change);
+    if (!this.table) return;
+    change(this.table);
+    this.onchange();
   }
 
   // Epochs that end while the table is on its way are added to it.
@@ -18,6 +27,7 @@ export class Metrics {
     } finally {
       this.loading = false;
     }
+    for (const change of this.changes.splice(0)) change(this.table);
     this.take();
     this.onchange();
   }

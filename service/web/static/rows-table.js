@@ -4,10 +4,11 @@ import { h } from "./dom.js";
 // heads: names of the first columns; items: { cells, row }, with a cell for each head.
 export function rowsTable(heads, items) {
   const names = Object.keys(items[0]?.row ?? {});
-  const head = (name) => h("th", { scope: "col" }, name);
+  const numbers = new Set(names.filter((name) => items.some(({ row }) => typeof row[name] === "number")));
+  const head = (name) => h("th", { scope: "col", class: numbers.has(name) ? "number" : undefined }, name);
   return h("table", { class: "rows" },
     h("thead", {}, h("tr", {}, [...heads, ...names].map(head))),
-    h("tbody", {}, items.map(({ cells, row }) => h("tr", {}, cells.map((cell) => h("td", { class: "small" }, cell)), names.map((name) => h("td", { class: typeof row[name] === "number" ? "number small" : "small" }, shown(row[name])))))));
+    h("tbody", {}, items.map(({ cells, row }) => h("tr", {}, cells.map((cell) => h("td", { class: "small" }, cell)), names.map((name) => h("td", { class: numbers.has(name) ? "number small" : "small" }, shown(row[name])))))));
 }
 
 const shown = (value) => (value === null ? h("span", { class: "muted" }, "missing") : typeof value === "number" ? String(Number(value.toPrecision(6))) : value);

@@ -11,7 +11,7 @@ export class JobRow {
     this.on = on;
     this.columns = columns;
     this.select = h("input", { type: "checkbox", onclick: (event) => on.select(id, event.shiftKey) });
-    this.star = h("button", { class: "star quiet icon", type: "button", onclick: () => on.star(id) }, "★");
+    this.star = h("button", { class: "star quiet icon", type: "button", onclick: () => on.star(id) });
     this.name = h("a", { class: "name" });
     this.note = h("button", { class: "noted quiet icon", type: "button", onclick: () => on.note(id) }, "✎");
     this.about = h("div", { class: "about" });
@@ -35,6 +35,7 @@ export class JobRow {
     this.select.checked = selected;
     this.select.setAttribute("aria-label", `Select ${title}`);
     this.star.setAttribute("aria-pressed", job.starred);
+    this.star.textContent = job.starred ? "★" : "☆";
     this.star.setAttribute("aria-label", `Star ${title}`);
     this.star.title = job.starred ? "Starred" : "Star";
     this.name.textContent = title;
@@ -105,6 +106,7 @@ const SPECIAL = {
         bar.value = at.fraction;
         bar.setAttribute("aria-label", `${title}: ${Math.round(100 * at.fraction)}%`);
         epoch.textContent = `${at.epoch} / ${at.epochs}`;
+        left.title = isOver(job) ? "From the first start to the end, pauses included" : "";
         left.textContent = at.eta_seconds !== null && !isOver(job) ? `${duration(at.eta_seconds)} left` : took(job);
       },
     };

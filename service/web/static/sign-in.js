@@ -1,3 +1,5 @@
+import { capital } from "./dom.js";
+
 const form = document.querySelector("#sign-in");
 const message = document.querySelector("#message");
 
@@ -15,7 +17,7 @@ form.addEventListener("submit", async (event) => {
     if (location.pathname === "/ui/sign-in") location.assign("/");
     else location.reload();
   } catch (error) {
-    message.textContent = error.message;
+    message.textContent = capital(error.message);
     message.hidden = false;
     form.elements.key.select();
   }

@@ -99,7 +99,7 @@ export class SweepParts {
       case "winner":
         return `The winner is trial ${data.trial} with ${metric(name, data.value)}.`;
       case "status":
-        return `${capital(data.reason)}.`;
+        return data.reason === "done" ? "All trials have ended." : `${capital(data.reason)}.`;
       default:
         return `The sweep has ${data.status}.`;
     }

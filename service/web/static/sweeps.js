@@ -1,5 +1,5 @@
 // The list of sweeps, and the form for a new one: JSON, and a builder that writes the space into it.
-import { $, announce, counted, h } from "./dom.js";
+import { $, announce, capital, counted, h } from "./dom.js";
 import { call } from "./api.js";
 
 const examples = JSON.parse($("#examples").textContent);
@@ -28,7 +28,7 @@ function tell(faults) {
   $("#faults").hidden = !faults.length;
   $("#faults").replaceChildren(
     h("strong", {}, `${counted(faults.length, "fault")}:`),
-    h("ul", {}, faults.map((fault) => h("li", {}, fault.pointer ? h("code", {}, fault.pointer) : "", ` ${fault.detail}`))),
+    h("ul", {}, faults.map((fault) => h("li", {}, fault.pointer ? h("code", {}, fault.pointer) : "", fault.pointer ? ` ${fault.detail}` : capital(fault.detail)))),
   );
 }
 

@@ -459,3 +459,11 @@ def test_a_line_of_blocks_shows_how_values_went() -> None:
     assert sparkline([5, 5, 5], 20) == "▁▁▁"
     assert sparkline([0, 0, 1, 1], 2) == "▁█"
     assert len(sparkline([float(value) for value in range(1000)], 37)) == 37
+
+
+def test_what_a_preset_adapts_to_a_dataset_is_no_changed_setting(run: Callable[..., Result]) -> None:
+    told = run("train", "-", "--dry-run", spec={"kind": "classifier", "dataset": "iris", "seed": 5})
+    assert told.exit_code == 0, told.output
+    assert [line for line in told.stdout.splitlines() if line.startswith("Settings")] == [
+        "Settings\tseed: 5 (preset: 0)"
+    ]

@@ -25,7 +25,7 @@ def job(client: Client) -> Job:
     return (found or client.submit(spec)).wait(timeout_s=60)
 
 
-def test_every_format_can_be_exported(run: Callable[..., Result], job: Job, tmp_path: Path) -> None:
+def test_every_format_can_be_exported(run: Callable[..., Result], client: Client, job: Job, tmp_path: Path) -> None:
     for target in ("onnx", "torch", "tensorboard", "huggingface"):
         told = run("export", "exported", "--to", target, "--json")
         assert told.exit_code == 0, told.output
@@ -34,6 +34,9 @@ def test_every_format_can_be_exported(run: Callable[..., Result], job: Job, tmp_
         assert zipfile.is_zipfile(path) == (target != "onnx")
     assert run("export", "exported", "--to", "onnx", "-o", "mine.onnx", "--checkpoint", "2").exit_code == 0
     assert (tmp_path / "mine.onnx").stat().st_size > 10_000
+    assert run("export", "exported", "--to", "torch", "-o", "mine-torch").stdout.startswith("mine-torch.zip ")
+    assert zipfile.is_zipfile(tmp_path / "mine-torch.zip")
+    assert client.export("exported", "torch", tmp_path / "named.zip").exists()
 
 
 def test_options_that_do_not_apply_are_refused(run: Callable[..., Result], job: Job) -> None:

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from service.client import ApiError, Client, ClientError, DownloadDamaged, Event, ServerUnreachable, safe_name
+from service.cli import main
+from service.client import ApiError, Client, ClientError, DownloadDamaged, Event, Job, ServerUnreachable, safe_name
 
 Handler = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+JOB = "job_" + 26 * "0"
 
 
 class Script:
@@ -129,14 +133,14 @@ def test_an_error_of_the_api_shows_every_fault_with_its_place(script: Script, cl
 
 def test_verbs_send_what_they_are_given(script: Script, client: Client) -> None:
     script.answers = [answer({"id": "job_2"}, 201), answer({"id": "job_3"}, 201), answer({"name": None})]
-    client.fork("job_1", {"epochs": 9}, checkpoint=3, idempotency_key="k")
-    client.reproduce("job_1")
-    client.change("job_1", name=None)
+    client.fork("job_00000000000000000000000001", {"epochs": 9}, checkpoint=3, idempotency_key="k")
+    client.reproduce("job_00000000000000000000000001")
+    client.change("job_00000000000000000000000001", name=None)
     asked = [(method, path, body) for method, path, _, body in script.requests]
     assert asked == [
-        ("POST", "/jobs/job_1/fork", b'{"checkpoint": 3, "overrides": {"epochs": 9}}'),
-        ("POST", "/jobs/job_1/reproduce", b""),
-        ("PATCH", "/jobs/job_1", b'{"name": null}'),
+        ("POST", "/jobs/job_00000000000000000000000001/fork", b'{"checkpoint": 3, "overrides": {"epochs": 9}}'),
+        ("POST", "/jobs/job_00000000000000000000000001/reproduce", b""),
+        ("PATCH", "/jobs/job_00000000000000000000000001", b'{"name": null}'),
     ]
     assert script.requests[0][2]["Idempotency-Key"] == "k"
     assert script.requests[1][2]["Idempotency-Key"]
@@ -151,20 +155,20 @@ def test_a_response_without_a_problem_document_still_gives_a_clear_error(script:
 def test_something_else_than_tapeline_is_recognised(script: Script, client: Client) -> None:
     script.answers = [answer(b"<html>hello</html>")]
     with pytest.raises(ClientError, match="is not Tapeline"):
-        client.get("job_1")
+        client.get("job_00000000000000000000000001")
 
 
 def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     with Client(url) as client, pytest.raises(ServerUnreachable, match=r"connection refused.*tapeline up") as caught:
-        client.get("job_1")
+        client.get("job_00000000000000000000000001")
     assert caught.value.server == url
 
 
 def test_a_submission_is_repeated_under_the_same_key(script: Script, client: Client) -> None:
-    script.answers = [hang_up, answer({"code": "busy"}, 503), answer({"id": "job_1"}, 201)]
-    assert client.submit({"kind": "gan"}) == {"id": "job_1"}
+    script.answers = [hang_up, answer({"code": "busy"}, 503), answer({"id": "job_00000000000000000000000001"}, 201)]
+    assert client.submit({"kind": "gan"}) == {"id": "job_00000000000000000000000001"}
     keys = [headers["Idempotency-Key"] for _, _, headers, _ in script.requests]
     assert len(keys) == 3
     assert len(set(keys)) == 1
@@ -173,27 +177,31 @@ def test_a_submission_is_repeated_under_the_same_key(script: Script, client: Cli
 def test_an_action_is_not_repeated_where_it_may_have_happened(script: Script, client: Client) -> None:
     script.answers = [hang_up, answer({})]
     with pytest.raises(ServerUnreachable):
-        client.retry("job_1")
+        client.retry("job_00000000000000000000000001")
     assert len(script.requests) == 1
 
 
 def test_a_key_travels_as_a_bearer(script: Script) -> None:
-    script.answers = [answer({"id": "job_1"})]
+    script.answers = [answer({"id": "job_00000000000000000000000001"})]
     with Client(script.url, "secret") as client:
-        client.get("job_1")
+        client.get("job_00000000000000000000000001")
     assert script.requests[0][2]["Authorization"] == "Bearer secret"
 
 
 def test_local_requests_bypass_the_proxy(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    script.answers = [answer({"id": "job_1"})]
+    script.answers = [answer({"id": "job_00000000000000000000000001"})]
     with Client(script.url) as client:
-        assert client.get("job_1") == {"id": "job_1"}
+        assert client.get("job_00000000000000000000000001") == {"id": "job_00000000000000000000000001"}
 
 
-def test_an_id_with_path_characters_is_rejected_before_it_is_sent(client: Client) -> None:
-    with pytest.raises(ApiError, match="not the id of a job"):
+def test_a_name_with_path_characters_is_no_path(script: Script, client: Client) -> None:
+    script.answers = [answer({"data": [], "has_more": False})] * 2
+    with pytest.raises(ApiError, match=r"no job matches '\.\./datasets'"):
         client.get("../datasets")
+    assert {path.partition("?")[0] for _, path, _, _ in script.requests} == {"/jobs"}
+    with pytest.raises(ApiError, match="not the id of a job"):
+        Job(client._connection, {"id": "../datasets"}).refresh()
 
 
 def test_a_list_goes_through_all_pages(script: Script, client: Client) -> None:
@@ -215,7 +223,7 @@ def test_a_reconnected_stream_continues_where_it_broke(script: Script, client: C
         stream(SNAPSHOT, event("metrics", 2, epoch=2), ": ping\n\n", event("progress", step=9)),
         stream(SNAPSHOT, event("metrics", 3, epoch=3), event("end", 4, status="succeeded")),
     ]
-    got = list(client.stream("job_1"))
+    got = list(client.stream("job_00000000000000000000000001"))
     assert [event.seq for event in got if event.seq is not None] == [1, 2, 3, 4]
     assert got[-1] == Event("end", {"status": "succeeded"}, 4)
     assert [headers.get("Last-Event-ID") for _, _, headers, _ in script.requests] == [None, "2", "2", "2"]
@@ -227,19 +235,19 @@ def test_a_stream_of_an_ended_job_of_which_everything_is_known_ends(script: Scri
         handler.end_headers()
 
     script.answers = [nothing_more]
-    assert list(client.stream("job_1", after=9)) == []
+    assert list(client.stream("job_00000000000000000000000001", after=9)) == []
 
 
 def test_a_stream_gives_up_when_the_service_stays_away(script: Script, client: Client) -> None:
     script.answers = [stream(SNAPSHOT), hang_up, hang_up, hang_up]
     with pytest.raises(ServerUnreachable):
-        list(client.stream("job_1", patience_s=0.3))
+        list(client.stream("job_00000000000000000000000001", patience_s=0.3))
 
 
 def test_a_stream_of_an_unknown_job_is_an_error_at_once(script: Script, client: Client) -> None:
     script.answers = [answer({"code": "job_not_found", "detail": "there is no such job"}, 404)]
     with pytest.raises(ApiError, match="no such job"):
-        list(client.stream("job_1"))
+        list(client.stream("job_00000000000000000000000001"))
 
 
 def digest_of(data: bytes) -> str:
@@ -251,7 +259,7 @@ def test_a_download_is_whole_and_has_the_name_that_the_service_gives(
 ) -> None:
     disposition = 'attachment; filename="checkpoint-0003.safetensors"'
     script.answers = [answer(b"weights", Repr_Digest=digest_of(b"weights"), Content_Disposition=disposition)]
-    path = client.download("/jobs/job_1/checkpoints/best", tmp_path)
+    path = client.download("/jobs/job_00000000000000000000000001/checkpoints/best", tmp_path)
     assert path == tmp_path / "checkpoint-0003.safetensors"
     assert path.read_bytes() == b"weights"
 
@@ -262,7 +270,7 @@ def test_a_damaged_download_leaves_the_old_file_and_nothing_else(
     (tmp_path / "best").write_bytes(b"old")
     script.answers = [answer(b"weighty", Repr_Digest=digest_of(b"weights"))]
     with pytest.raises(DownloadDamaged, match="SHA-256"):
-        client.download("/jobs/job_1/checkpoints/best", tmp_path / "best")
+        client.download("/jobs/job_00000000000000000000000001/checkpoints/best", tmp_path / "best")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"best": b"old"}
 
 
@@ -301,15 +309,37 @@ def test_the_client_retries_when_it_is_told_to(script: Script, client: Client) -
     busy = answer({"code": "too_many_requests"}, 429, Retry_After="1")
     script.answers = [busy, answer({"id": "j"})]
     began = time.monotonic()
-    client.cancel("j")  # no repetition of a request that was not heard
+    client.cancel(JOB)  # no repetition of a request that was not heard
     assert time.monotonic() - began >= 1
-    assert [request[:2] for request in script.requests] == [("POST", "/jobs/j/cancel")] * 2
+    assert [request[:2] for request in script.requests] == [("POST", f"/jobs/{JOB}/cancel")] * 2
+
+
+def test_a_job_is_named_wherever_a_job_is_taken(script: Script, client: Client) -> None:
+    named = {"id": JOB, "name": "first", "kind": "classifier", "status": "succeeded"}
+    for act in (client.cancel, client.results, client.checkpoints):
+        script.requests.clear()
+        script.answers = [answer({"data": [named], "has_more": False}), answer(named), answer({"id": JOB, "data": []})]
+        act("first")
+        assert script.requests[0][:2] == ("GET", "/jobs?limit=100&name=first")
+        assert script.requests[-1][1].startswith(f"/jobs/{JOB}/")
+
+
+def test_the_terminal_says_why_it_waits_and_how_that_ends(script: Script) -> None:
+    problem = {"code": "quota_exceeded", "detail": "ann has the maximum of 2 queued jobs", "title": "Exhausted."}
+    busy = answer(problem, 429, Retry_After="1")
+    script.answers = [busy] * 4
+    told = CliRunner().invoke(main, ["--server", script.url, "train", "-"], input='{"kind": "classifier"}')
+    assert told.exit_code == 1
+    wait = "ann has the maximum of 2 queued jobs; trying again in 1 s (Ctrl-C stops)"
+    assert told.stderr.splitlines()[:3] == [wait] * 3
+    assert "ann has the maximum of 2 queued jobs; gave up after 4 attempts" in " ".join(told.stderr.split())
+    assert told.stdout == ""
 
 
 def test_nobody_waits_for_an_hour(script: Script, client: Client) -> None:
     script.answers = [answer({"code": "too_many_requests", "detail": "later"}, 429, Retry_After="3600")]
     with pytest.raises(ApiError, match="later"):
-        client.get("j")
+        client.get(JOB)
     assert len(script.requests) == 1
 
 
@@ -318,7 +348,7 @@ def test_the_key_comes_from_the_environment(script: Script, monkeypatch: pytest.
     script.answers = [answer({"id": "j"}), answer({"id": "j"})]
     for key in (None, "given"):
         with Client(script.url, key) as client:
-            client.get("j")
+            client.get(JOB)
     assert [headers["Authorization"] for _, _, headers, _ in script.requests] == ["Bearer first", "Bearer given"]
 
 
@@ -327,7 +357,7 @@ def test_pictures_travel_in_base64_and_numbers_as_they_are(script: Script, clien
     Image.new("L", (28, 28), 7).save(picture, "PNG")
     (tmp_path / "a.png").write_bytes(picture.getvalue())
     script.answers = [hang_up, answer({"classes": [1, 2, 3]})]  # asking twice does no harm
-    client.predict("j", [tmp_path / "a.png", picture.getvalue(), [[0.5]]], checkpoint=3, fit=True)
+    client.predict(JOB, [tmp_path / "a.png", picture.getvalue(), [[0.5]]], checkpoint=3, fit=True)
     body = json.loads(script.requests[-1][3])
     assert body["images"] == [base64.b64encode(picture.getvalue()).decode()] * 2 + [[[0.5]]]
     assert (body["checkpoint"], body["fit"], body["invert"]) == (3, True, False)
@@ -335,6 +365,6 @@ def test_pictures_travel_in_base64_and_numbers_as_they_are(script: Script, clien
 
 def test_a_picture_comes_with_its_checkpoint(script: Script, client: Client) -> None:
     script.answers = [answer(b"GIF89a", Tapeline_Checkpoint="12")]
-    made = client.generate_picture("j", format="film", seeds=[1, 2], steps=5)
+    made = client.generate_picture(JOB, format="film", seeds=[1, 2], steps=5)
     assert (made.data, made.checkpoint) == (b"GIF89a", 12)
     assert json.loads(script.requests[0][3]) == {"format": "film", "seeds": [1, 2], "steps": 5}

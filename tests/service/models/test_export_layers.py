@@ -160,4 +160,5 @@ def test_weights_have_the_names_of_the_checkpoint(tmp_path: Path) -> None:
     assert isinstance(spec, ClassifierSpec)
     network = networks.classifier(spec, (4, 5), lambda size, rng, dtype: np.zeros(size, dtype))
     assert set(safetensors.numpy.load(files[WEIGHTS])) == {*network.named_parameters(), *network.named_buffers()}
-    assert model.parameters == sum(array.size for array in safetensors.numpy.load(files[WEIGHTS]).values())
+    assert model.parameters == sum(array.size for array in network.named_parameters().values())
+    assert f"{model.parameters:,} parameters" in files["README.md"].decode()

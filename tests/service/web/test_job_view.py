@@ -64,7 +64,13 @@ def test_resources_are_reported_if_they_were_measured(
     page = client.get(f"/ui/jobs/{job_id}").text
     assert tile(page, "cpu").endswith("2.0 h")
     assert tile(page, "memory").endswith("123 MB")
-    assert tile(page, "duration").endswith("5 s")
+    assert tile(page, "duration").endswith("under a second"), "an epoch of half a second"
+    set_columns(app, job_id, status="succeeded")
+    page = client.get(f"/ui/jobs/{job_id}").text
+    assert "trained under a second, 5 s from start to end" in page
+    assert client.get(f"/jobs/{job_id}/results").json["trained_seconds"] == 0.5
+    set_columns(app, job_id, reused_epochs=1)
+    assert client.get(f"/jobs/{job_id}/results").json["trained_seconds"] == 0
 
 
 def test_a_class_without_images_is_scored_with_a_dash(

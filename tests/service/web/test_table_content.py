@@ -94,6 +94,7 @@ def test_columns_have_statistics(client: FlaskClient, people: str) -> None:
     assert city["categories"] == [["Oslo", 30], ["Bergen", 15]]
     assert (joined["type"], joined["missing"]) == ("date", 15)
     assert (joined["low"], joined["high"]) == ("2023-01-01", "2024-03-31")
+    assert joined["mean"] == "2023-10-31"
 
 
 @pytest.mark.sqlite_by_default

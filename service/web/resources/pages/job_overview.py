@@ -46,6 +46,7 @@ class JobOverview:
     samples: Sequence[Artifact]
     file_count: int
     last_epoch: Epoch | None
+    trained_s: float
     history: Sequence[Event]
     resumed: Sequence[int]
     """The epochs after which the job resumed."""
@@ -70,6 +71,7 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
         samples=lookup.artifacts(session, job_id, ArtifactKind.SAMPLE),
         file_count=files.totals(session, job_id).count(),
         last_epoch=session.get(Epoch, (job_id, job.epoch)),
+        trained_s=lookup.trained_s(session, job),
         history=events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY),
         resumed=events.resumed(session, job_id),
         parent=lineage.parent(session, job, owner=owner),
@@ -88,8 +90,9 @@ def represent(found: JobOverview) -> dict[str, Any]:
         "note": job.note,
         "facts": _facts(found, shown),
         "took": (job.finished_ms - job.started_ms) / 1000 if job.started_ms and job.finished_ms else None,
+        "trained": found.trained_s,
         "tiles": tiles.metric_tiles(job),
-        "resources": tiles.resource_tiles(job, found.last_epoch),
+        "resources": tiles.resource_tiles(job, found.trained_s),
         "checkpoints": checkpoint_items(job, found.checkpoints)[::-1],
         "artifact_count": found.file_count,
         "confusion": confusion_table.represent(job, found.last_epoch),

@@ -6,6 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
+from service.access import adoption
 from service.access.keys import Scope
 from service.states import Status
 from service.web.answers import as_page
@@ -48,7 +49,16 @@ def workers(query: QueueQuery) -> Response:
 @endpoint(TAG, "text/html", scope=Scope.ADMIN)
 def keys() -> Response:
     """Manage API keys."""
-    return as_page("keys.html", keys=list_keys(), lifetimes=_LIFETIMES, scopes=_SCOPES, overlaps=_OVERLAPS)
+    with services().database.read() as session:
+        ownerless = adoption.count(session)
+    return as_page(
+        "keys.html",
+        keys=list_keys(),
+        ownerless=str(ownerless),
+        lifetimes=_LIFETIMES,
+        scopes=_SCOPES,
+        overlaps=_OVERLAPS,
+    )
 
 
 @blueprint.get("/ui/usage")

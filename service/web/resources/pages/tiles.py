@@ -7,7 +7,7 @@ from typing import Final
 
 from service.jobs import extremes
 from service.spec import metric_info
-from service.storage.tables import Epoch, Job
+from service.storage.tables import Job
 from service.web.schemas.base import finite
 
 METRICS: Final = (
@@ -66,13 +66,12 @@ def _tile(name: str, last: float | None, best: tuple[float, int] | None, epoch: 
     )
 
 
-def resource_tiles(job: Job, last: Epoch | None) -> list[Resource]:
-    """Duration, processor time and memory, as far as they were measured."""
+def resource_tiles(job: Job, trained_s: float) -> list[Resource]:
+    """Time trained, processor time and memory, as far as they were measured."""
     tiles = []
-    until_ms = job.finished_ms or (last.finished_ms if last is not None else None)
-    if job.started_ms is not None and until_ms is not None and until_ms > job.started_ms:
-        text = "From the start to the end, pauses included." if job.finished_ms else "From the start to the last epoch."
-        tiles.append(Resource("duration", "duration", text, metric_info.duration((until_ms - job.started_ms) / 1000)))
+    if trained_s:
+        text = "The time spent on finished epochs, without waiting and pauses."
+        tiles.append(Resource("duration", "time trained", text, metric_info.duration(trained_s)))
     if job.cpu_seconds is not None:
         text = "Processor time of the training process, all attempts together."
         tiles.append(Resource("cpu", "CPU time", text, metric_info.duration(job.cpu_seconds)))

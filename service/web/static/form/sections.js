@@ -53,10 +53,13 @@ function ownRates(form) {
   return note;
 }
 
+// Whether a dataset was only chosen, which the basics show.
+const isNamed = (dataset) => typeof dataset === "string" || Object.keys(dataset ?? {}).every((name) => name === "name");
+
 // How many fields of each section differ from the preset.
 export function markSections(holder, sent) {
   for (const section of $$("details.section", holder)) {
-    const changed = section.dataset.names.split(" ").filter((name) => name in sent);
+    const changed = section.dataset.names.split(" ").filter((name) => name in sent && !(name === "dataset" && isNamed(sent.dataset)));
     section.querySelector(".count").textContent = changed.length ? `${changed.length} changed` : "";
   }
 }

@@ -1,0 +1,107 @@
+"""Jobs, datasets and sweeps without an owner: they were created while keys were not required."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from service.access import audit, keys
+from service.access.audit import Actor, AuditAction
+from service.errors import OwnerNotFound
+from service.storage.database import Database, now_ms
+from service.storage.sweep_tables import Sweep
+from service.storage.tables import Idempotency, Job, Upload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ownerless:
+    """Numbers of jobs, datasets (by name) and sweeps that have no owner, or that were given to one."""
+
+    jobs: int
+    datasets: int
+    sweeps: int
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.datasets or self.sweeps)
+
+    def __str__(self) -> str:
+        named = ((self.jobs, "job"), (self.datasets, "dataset"), (self.sweeps, "sweep"))
+        parts = [f"{number:,} {noun}{'' if number == 1 else 's'}" for number, noun in named if number]
+        return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def count(session: Session) -> Ownerless:
+    """How many jobs, datasets and sweeps have no owner."""
+    kept = (Upload.owner == "", Upload.deleted_ms.is_(None))
+    return Ownerless(
+        jobs=session.scalar(select(func.count()).select_from(Job).where(Job.owner.is_(None))) or 0,
+        datasets=session.scalar(select(func.count(Upload.name.distinct())).where(*kept)) or 0,
+        sweeps=session.scalar(select(func.count()).select_from(Sweep).where(Sweep.owner.is_(None))) or 0,
+    )
+
+
+def adopt(database: Database, owner: str, *, also_known: Collection[str] = (), by: Actor | None = None) -> Ownerless:
+    """Give everything without an owner to one, in one transaction; what already has an owner is not changed.
+
+    The service may run meanwhile. A repetition finds nothing left to do and changes nothing.
+
+    Args:
+        also_known: owners whose keys are not in the database (``TAPELINE_API_KEYS``).
+
+    Returns:
+        What the owner was given.
+
+    Raises:
+        OwnerNotFound: no valid key has this owner, so that nobody could see the jobs.
+    """
+    with database.write() as session:
+        known = keys.owners(session) | set(also_known)
+        if owner not in known:
+            raise OwnerNotFound(owner, sorted(known))
+        # Sweeps and datasets first: whoever creates jobs of a sweep, or jobs that need a dataset, locks it until the
+        # jobs' commit, so that the later statements see those jobs.
+        sweeps = session.scalars(select(Sweep.id).where(Sweep.owner.is_(None)).order_by(Sweep.id).with_for_update())
+        sweep_ids = sweeps.all()
+        datasets = count(session).datasets
+        session.execute(update(Sweep).where(Sweep.owner.is_(None)).values(owner=owner))
+        _give_datasets(session, owner)
+        # In the order of ids, as everybody who locks several jobs.
+        session.execute(select(Job.id).where(Job.owner.is_(None)).order_by(Job.id).with_for_update()).all()
+        jobs = session.scalars(
+            update(Job).where(Job.owner.is_(None)).values(owner=owner).returning(Job.id),
+            execution_options={"synchronize_session": False},
+        ).all()
+        _give_answers(session, owner)
+        given = Ownerless(jobs=len(jobs), datasets=datasets, sweeps=len(sweep_ids))
+        if given:
+            audit.record(session, by, AuditAction.ADOPT, owner, **asdict(given))
+    return given
+
+
+def _give_datasets(session: Session, owner: str) -> None:
+    """Change the owner of datasets. Data that the owner has already under the same name are not kept twice."""
+    query = select(Upload).where(Upload.owner == "").order_by(Upload.id).with_for_update()
+    for upload in session.scalars(query).all():
+        same = (Upload.owner == owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
+        twin = session.scalar(select(Upload).where(*same).with_for_update())
+        if twin is None:
+            upload.owner = owner
+            continue
+        session.execute(update(Job).where(Job.upload_id == upload.id).values(upload_id=twin.id))
+        for sweep in session.scalars(select(Sweep).where(Sweep.owner == owner)):
+            if sweep.data.get("upload_id") == upload.id:
+                sweep.data = sweep.data | {"upload_id": twin.id}
+        if upload.deleted_ms is None:
+            twin.deleted_ms = None
+            upload.deleted_ms = session.scalar(select(now_ms()))  # the scheduler removes it, with its files
+    session.flush()
+
+
+def _give_answers(session: Session, owner: str) -> None:
+    """Let requests be repeated with a key; where the owner has used the same idempotency key, that answer stays."""
+    taken = select(Idempotency.key).where(Idempotency.owner == owner)
+    session.execute(delete(Idempotency).where(Idempotency.owner == "", Idempotency.key.in_(taken)))
+    session.execute(update(Idempotency).where(Idempotency.owner == "").values(owner=owner))

@@ -1,0 +1,88 @@
+"""A page that loses its service says so, and stops saying so when the service is back."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Bare, Visit
+from tests.browser.played import Service, metrics
+from tests.faults.proxy import Proxy
+
+SWEEP = {
+    "base": {"kind": "classifier", "epochs": 9},
+    "space": {"/batch_size": {"choice": [50, 100]}},
+    "search": {"name": "grid"},
+}
+
+
+@pytest.fixture
+def service(serve_bare: Callable[[], Bare]) -> Service:
+    return Service(serve_bare())
+
+
+@pytest.fixture
+def proxy(service: Service) -> Iterator[Proxy]:
+    """Between page and service: it does what the end of a process does to connections."""
+    port = httpx.URL(service.url).port
+    proxy = Proxy(lambda: socket.create_connection(("127.0.0.1", port)))
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("place", ["job", "log", "jobs", "sweep", "workers"])
+def test_a_lost_connection_is_shown_until_it_is_back(
+    service: Service, proxy: Proxy, open_window: Callable[..., Visit], place: str
+) -> None:
+    sweep = httpx.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
+    worker = service.claim()
+    worker.epoch(1, metrics=metrics(1))
+    assert worker.held is not None
+    job = f"/ui/jobs/{worker.held.job_id}"
+    path = {
+        "job": job,
+        "log": f"/jobs/{worker.held.job_id}/events",
+        "jobs": "/",
+        "sweep": f"/ui/sweeps/{sweep['id']}",
+        "workers": "/ui/workers",
+    }[place]
+    visit = open_window(f"http://127.0.0.1:{proxy.port}")
+    visit.watched.expected += ["net::ERR", "status of 500"]
+    page = visit.open(path)
+    lost = page.locator("#connection-lost")
+    page.wait_for_timeout(1500)
+    expect(lost).to_have_count(0)
+    proxy.refusing = True
+    proxy.drop()
+    expect(lost).to_have_text("Connection lost, reconnecting…", timeout=4000)
+    expect(lost).to_be_visible()
+    page.wait_for_timeout(2000)
+    expect(lost).to_be_visible()
+    worker.epoch(2, metrics=metrics(2))
+    proxy.refusing = False
+    expect(lost).to_have_count(0, timeout=4000)
+    if place == "job":  # what happened meanwhile is made up for at once
+        expect(page.locator("#epoch")).to_have_text("Epoch 2 of 9", timeout=4000)
+    if place == "log":
+        expect(page.locator("#log li", has_text="epoch 2:")).to_have_count(1, timeout=4000)
+
+
+def test_a_stream_that_ends_is_no_lost_connection(
+    service: Service, proxy: Proxy, open_window: Callable[..., Visit]
+) -> None:
+    job_id = service.submit()
+    visit = open_window(f"http://127.0.0.1:{proxy.port}")
+    visit.watched.expected += ["net::ERR"]
+    page = visit.open(f"/ui/jobs/{job_id}")
+    page.wait_for_timeout(1000)
+    page.evaluate(
+        """new MutationObserver(() => { window.seen ||= Boolean(document.querySelector("#connection-lost")); })
+        .observe(document.querySelector("#toasts"), { childList: true })"""
+    )
+    proxy.drop()
+    page.wait_for_timeout(2500)
+    assert not page.evaluate("window.seen")

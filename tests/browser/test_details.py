@@ -1,0 +1,66 @@
+"""What a person meets in passing: shadows of tables that scroll, labels, stars, and who is signed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.browser.conftest import Bare, Visit
+from tests.browser.pixels import read
+from tests.browser.played import Service, metrics
+
+
+@pytest.fixture
+def service(serve_bare: Callable[[], Bare]) -> Service:
+    return Service(serve_bare())
+
+
+def darker(part: Locator) -> float:
+    """How much darker than the ground the right edge is, over most of its height."""
+    picture = read(part).mean(axis=2)
+    return float(np.median(picture[:, -30]) - np.median(picture[:, -2]))
+
+
+def test_a_table_that_scrolls_has_a_shadow_at_the_edge(service: Service, open_window: Callable[..., Visit]) -> None:
+    ids = [service.trained(2, level, seed=seed, name=80 * "w") for seed, level in enumerate((0.0, 0.5))]
+    visit = open_window(service.url, width=390, height=844)
+    visit.watched.expected.append("status of 500")
+    page = visit.open(f"/ui/compare?jobs={','.join(ids)}")
+    part = page.locator("#settings .scroll")
+    expect(part.locator("tbody tr").first).to_be_visible()
+    assert part.evaluate("part => part.scrollWidth > part.clientWidth")
+    assert darker(part) > 15
+    part.evaluate("part => part.scrollTo(part.scrollWidth, 0)")
+    page.wait_for_timeout(100)
+    assert abs(darker(part)) < 4
+
+
+def test_chips_and_the_filter_of_stars_stay_together(service: Service, open_window: Callable[..., Visit]) -> None:
+    for _ in range(3):
+        service.trained(1)
+    for fails in (False, True):
+        service.submit()
+        worker = service.claim()
+        worker.epoch(1, metrics=metrics(1))
+        if fails:
+            worker.fail()
+    job_id = service.submit()
+    httpx.post(f"{service.url}/jobs/{job_id}/cancel").raise_for_status()
+    service.submit()
+    page = open_window(service.url, width=1440).open("/")
+    chips, star = page.locator("#statuses button:visible").last, page.locator("#starred")
+    expect(page.locator("#statuses [data-status=cancelled]")).to_be_visible()
+    assert chips.bounding_box()["y"] == pytest.approx(star.bounding_box()["y"], abs=4)  # type: ignore[index]
+
+
+def test_a_job_without_a_star_has_an_empty_one(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.submit()
+    page = open_window(service.url).open("/")
+    star = page.locator(f"tr[data-id={job_id}] .star")
+    expect(star).to_have_text("☆")
+    star.click()
+    expect(star).to_have_text("★")

@@ -1,0 +1,156 @@
+"""What was made before keys were required: it is hidden, and ``tapeline keys adopt`` gives it to an owner."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service.access import audit, keys
+from service.access.keys import Scope
+from service.cli import main
+from service.runtime.settings import Auth
+from service.storage.database import Database
+from service.sweeps import decisions
+
+TABLE = "size,kind\n" + "".join(f"{number * 7 % 11}.5,{'ab'[number % 2]}\n" for number in range(40))
+SWEEP = {
+    "base": {"kind": "classifier", "epochs": 2},
+    "space": {"/batch_size": {"choice": [50, 100]}},
+    "search": {"name": "grid"},
+    "parallel": 1,
+}
+
+
+@pytest.fixture
+def run(either_url: str, tmp_path: Path) -> Callable[..., Result]:
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url}
+    return lambda *arguments: CliRunner().invoke(main, ["keys", *arguments], env=environ)
+
+
+@pytest.fixture
+def keyed(make_app: Callable[..., Flask], either_url: str) -> FlaskClient:
+    return make_app(either_url, auth=Auth.KEYS).test_client()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def upload(client: FlaskClient, **options: Any) -> str:
+    data = {"name": "kunden", "table": (io.BytesIO(TABLE.encode()), "kunden.csv")}
+    answer = client.post("/datasets", data=data, **options)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json["name"])
+
+
+def seen(client: FlaskClient, headers: dict[str, str]) -> dict[str, set[str]]:
+    found = {
+        "jobs": {job["id"] for job in client.get("/jobs", headers=headers).json["data"]},
+        "datasets": {item["name"] for item in client.get("/datasets", headers=headers).json["data"]},
+        "sweeps": {item["id"] for item in client.get("/sweeps", headers=headers).json["data"]},
+    }
+    return found | {"datasets": found["datasets"] & {"kunden"}}
+
+
+def test_an_owner_is_given_what_has_none(
+    either_app: Flask, keyed: FlaskClient, play: Callable[[Flask], Any], run: Callable[..., Result]
+) -> None:
+    free, worker = either_app.test_client(), play(either_app)
+    upload(free)
+    once = {"Idempotency-Key": "the-first"}
+    spec = {"kind": "classifier", "dataset": "kunden", "epochs": 1}
+    job = free.post("/jobs", json=spec, headers=once).json
+    held = worker.claim()
+    sweep = free.post("/sweeps", json=SWEEP).json
+
+    told = run("create", "ann", "--scope", "admin")
+    ann = bearer(told.stdout.strip())
+    assert "without an owner: 2 jobs, 1 dataset and 1 sweep. They are hidden" in told.stderr
+    assert "`tapeline keys adopt ann`" in told.stderr
+    bob = bearer(run("create", "bob").stdout.strip())
+    assert seen(keyed, ann) == seen(keyed, bob) == {"jobs": set(), "datasets": set(), "sweeps": set()}
+    assert keyed.get("/ui/datasets/kunden", headers=ann).status_code == 404
+    page = keyed.get("/ui/keys", headers=ann | {"Accept": "text/html"}).text
+    assert "(2 jobs, 1 dataset and 1 sweep) has no owner and is hidden" in page
+    assert "tapeline keys adopt ann" in free.get("/ui/keys", headers={"Accept": "text/html"}).text
+
+    refused = run("adopt", "anna")
+    assert refused.exit_code == 1
+    assert "no valid key belongs to 'anna'; owners with a valid key: ann, bob" in " ".join(refused.output.split())
+    own = keyed.post("/jobs", json={"kind": "classifier", "epochs": 1}, headers=bob).json["id"]
+
+    given = run("adopt", "ann")
+    assert given.exit_code == 0, given.output
+    assert given.stdout == "ann now owns 2 jobs, 1 dataset and 1 sweep that had no owner\n"
+    trials = {item["id"] for item in free.get(f"/jobs?sweep={sweep['id']}").json["data"]}
+    assert seen(keyed, ann) == {"jobs": {job["id"], *trials}, "datasets": {"kunden"}, "sweeps": {sweep["id"]}}
+    assert seen(keyed, bob) == {"jobs": {own}, "datasets": set(), "sweeps": set()}
+    assert keyed.get(f"/jobs/{job['id']}", headers=bob).status_code == 404
+    assert keyed.post("/jobs", json=spec, headers=ann | once).json["id"] == job["id"], "a repeated request"
+
+    # The running job and the sweep go on; what they create has the owner, too.
+    assert held.job_id == job["id"]
+    worker.epoch(1)
+    worker.succeed()
+    while keyed.get("/queue", headers=ann).json["data"]:
+        worker.claim()
+        for epoch in (1, 2):
+            worker.epoch(epoch, metrics={"val_accuracy": 0.9, "train_loss": 1.0})
+        worker.succeed()
+        decisions.advance_all(worker.database)
+    assert len(keyed.get(f"/jobs?sweep={sweep['id']}", headers=ann).json["data"]) == 2
+    assert keyed.get(f"/sweeps/{sweep['id']}", headers=ann).json["status"] == "succeeded"
+
+    assert "nothing to do" in run("adopt", "ann").stdout
+    assert json.loads(run("adopt", "bob", "--json").stdout) == {"owner": "bob", "jobs": 0, "datasets": 0, "sweeps": 0}
+    assert "adopt" not in run("create", "carl").stderr
+    assert "no owner" not in keyed.get("/ui/keys", headers=ann | {"Accept": "text/html"}).text
+    with worker.database.read() as session:
+        entries = audit.read(session, action="adopt")
+    assert [(row.subject, row.detail) for row in entries] == [("ann", {"jobs": 2, "datasets": 1, "sweeps": 1})]
+
+
+def test_data_that_the_owner_has_already_are_not_kept_twice(
+    either_app: Flask, keyed: FlaskClient, run: Callable[..., Result]
+) -> None:
+    free = either_app.test_client()
+    ann = bearer(run("create", "ann").stdout.strip())
+    upload(free)
+    job = free.post("/jobs", json={"kind": "classifier", "dataset": "kunden", "epochs": 1}).json["id"]
+    upload(keyed, headers=ann)
+    assert run("adopt", "ann").exit_code == 0
+    assert seen(keyed, ann) == {"jobs": {job}, "datasets": {"kunden"}, "sweeps": set()}
+    refused = keyed.delete("/datasets/kunden", headers=ann)
+    assert refused.status_code == 409, "the job needs the data that are left"
+    assert job in refused.text
+    assert "nothing to do" in run("adopt", "ann").stdout
+
+
+def test_a_key_that_has_ended_makes_no_owner(database: Database, either_app: Flask, run: Callable[..., Result]) -> None:
+    either_app.test_client().post("/jobs", json={"kind": "classifier", "epochs": 1})
+    row, _ = keys.create(database, name="old", owner="ann", scope=Scope.SUBMIT)
+    keys.revoke(database, row.id)
+    refused = run("adopt", "ann")
+    assert refused.exit_code == 1
+    assert "there are no valid keys" in " ".join(refused.output.split())
+
+
+def test_a_key_of_the_settings_is_an_owner(
+    either_app: Flask, make_app: Callable[..., Flask], either_url: str, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    job = either_app.test_client().post("/jobs", json={"kind": "classifier", "epochs": 1}).json["id"]
+    key = "chosen-by-the-operator"
+    app = make_app(either_url, auth=Auth.KEYS, api_keys=(key,))
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url, "TAPELINE_API_KEYS": key}
+    owner = keys.of_settings(key).owner
+    given = CliRunner().invoke(main, ["keys", "adopt", owner], env=environ)
+    assert given.exit_code == 0, given.output
+    assert app.test_client().get(f"/jobs/{job}", headers=bearer(key)).status_code == 200
