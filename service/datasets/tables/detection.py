@@ -83,7 +83,7 @@ class ColumnScan:
         """Scan a block of values."""
         found: NDArray[np.float64] | None = None
         left: list[Form] = []
-        signs = SIGNS.intersection("".join(texts)) if self._may_be_number else set()
+        signs = SIGNS & set("".join(texts)) if self._may_be_number else frozenset()
         plain: NDArray[np.float64] | None = None
         for form in self._forms:
             try:
