@@ -67,7 +67,7 @@ def test_one_seed_gets_no_interval_but_a_reason(client: FlaskClient, train: Trai
     assert (found["interval"], found["p"]) == (None, None)
     assert found["difference"] == pytest.approx(0.2)
     assert "one seed" in found["why_no_interval"]
-    assert "without an interval" in found["sentence"]
+    assert "No interval: with one seed each, the variation between seeds is unknown." in found["sentence"]
 
 
 def test_the_best_value_of_all_epochs(client: FlaskClient, train: Train) -> None:
