@@ -97,3 +97,12 @@ def test_an_impossible_comparison_says_why(client: FlaskClient, train: Train) ->
     assert "train_loss, val_accuracy" in unknown.json["detail"]
     assert compared(client, a, ["job_00000000000000000000000000"]).json["code"] == "job_not_found"
     assert client.get("/comparisons?a=x").status_code == 400
+
+
+@pytest.mark.parametrize("query", ["a=&b=", "", "a=,&b="])
+def test_a_comparison_of_nothing_asks_for_jobs(client: FlaskClient, query: str) -> None:
+    errors = client.get(f"/comparisons?{query}").json["errors"]
+    assert [(one["parameter"], one["detail"]) for one in errors] == [
+        ("a", "name at least one job"),
+        ("b", "name at least one job"),
+    ]
