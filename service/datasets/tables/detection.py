@@ -85,6 +85,7 @@ class ColumnScan:
         left: list[Form] = []
         signs = SIGNS & set("".join(texts)) if self._may_be_number else frozenset()
         plain: NDArray[np.float64] | None = None
+        limits: tuple[float, float] | None = None
         for form in self._forms:
             try:
                 if isinstance(form, Numerals) and plain is not None and untouched(form, signs):
@@ -97,7 +98,10 @@ class ColumnScan:
                 continue
             plain = parsed if form == "number" else plain
             left.append(form)
-            self._measure(form, parsed)
+            limits = limits if parsed is found else _limits(parsed)
+            if limits is not None:
+                low, high = self._ranges.get(form, limits)
+                self._ranges[form] = min(low, limits[0]), max(high, limits[1])
             found = parsed if found is None else found
         if signs - {"."}:
             self._example = self._example or next((text.strip() for text in texts if signs.intersection(text)), "")
@@ -215,12 +219,6 @@ class ColumnScan:
         self._uses_commas = self._uses_commas or any("," in text for text in texts)
         return found
 
-    def _measure(self, form: Form, found: NDArray[np.float64]) -> None:
-        present = found[~np.isnan(found)]
-        if present.size:
-            low, high = self._ranges.get(form, (math.inf, -math.inf))
-            self._ranges[form] = min(low, float(present.min())), max(high, float(present.max()))
-
     def _count(self, found: NDArray[np.float64], missing: int) -> None:
         if missing == len(found):
             self._counts_rows = False
@@ -247,3 +245,9 @@ class ColumnScan:
         except ValueError:
             return False
         return True
+
+
+def _limits(found: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The smallest and the largest value; ``None`` if all are missing."""
+    present = found[~np.isnan(found)]
+    return (float(present.min()), float(present.max())) if present.size else None
