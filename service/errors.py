@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from service.states import Action, Status
@@ -104,6 +104,23 @@ class FoldsNotFound(ContractError, LookupError):
         self.group = group
 
 
+_PARTICIPLES: Final = {
+    "cancel": "cancelled",
+    "pause": "paused",
+    "resume": "resumed",
+    "retry": "retried",
+    "fork": "forked",
+    "reproduce": "reproduced",
+    "delete": "deleted",
+}
+_ENDINGS: Final = {"succeeded": "has succeeded", "failed": "has failed", "cancelled": "was cancelled"}
+
+
+def _refusal(status: str, action: str) -> str:
+    """Why an action is not possible, such as ``has succeeded and cannot be cancelled``."""
+    return f"{_ENDINGS.get(status, f'is {status}')} and cannot be {_PARTICIPLES[action]}"
+
+
 class JobNotFound(ContractError, LookupError):
     """No job has this id, or it belongs to another owner."""
 
@@ -125,7 +142,7 @@ class IllegalSweepAction(ContractError):
 
     def __init__(self, sweep_id: str, action: str, status: str, allowed: Sequence[str]) -> None:
         legal = ", ".join(allowed) or "none until its jobs have stopped"
-        super().__init__(f"sweep {sweep_id} is {status} and cannot {action}; possible actions: {legal}")
+        super().__init__(f"sweep {sweep_id} {_refusal(status, action)}; possible actions: {legal}")
         self.sweep_id, self.action, self.status, self.allowed = sweep_id, action, status, tuple(allowed)
 
 
@@ -142,7 +159,7 @@ class IllegalTransition(ContractError):
 
     def __init__(self, job_id: str, action: Action, status: Status, allowed: Sequence[Action]) -> None:
         legal = ", ".join(allowed) or "none"
-        super().__init__(f"job {job_id} is {status} and cannot {action}; possible actions: {legal}")
+        super().__init__(f"job {job_id} {_refusal(status, action)}; possible actions: {legal}")
         self.job_id, self.action, self.status, self.allowed = job_id, action, status, tuple(allowed)
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import KeyNotFound, KeyNotRotatable, SettingsError
-from service.runtime.settings import Settings
+from service.runtime.settings import Settings, is_loopback
 from service.storage.database import Database, now_ms
 from service.storage.tables import ApiKey, AuditEntry, BrowserSession
 
@@ -345,9 +345,10 @@ def require_some(settings: Settings, database: Database) -> None:
     with database.read() as session:
         if session.scalar(select(ApiKey.id).where(*_is_valid()).limit(1)) is not None:
             return
+    remedy = "unset TAPELINE_AUTH" if is_loopback(settings.host) else "bind to 127.0.0.1"
     raise SettingsError(
         f"API keys are required (TAPELINE_AUTH={settings.auth}, TAPELINE_HOST={settings.host}), and there are none: "
-        "create one with `tapeline keys create NAME`, set TAPELINE_API_KEYS, or bind to 127.0.0.1"
+        f"create one with `tapeline keys create NAME`, set TAPELINE_API_KEYS, or {remedy}"
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 from importlib import import_module
 from typing import IO, Any, Final
 
@@ -98,6 +101,10 @@ class Commands(click.Group):
             raise
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except BrokenPipeError:  # the reader, such as `head`, has enough
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            ctx.exit(1)
         except Exception as error:
             failure = _failure(error)
             if failure is None:

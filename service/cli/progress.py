@@ -163,7 +163,7 @@ def _apply(job: FollowedJob, event: Event, display: Display) -> None:
             name = data["code"].replace("_", " ")
             text = f"{name}: {data['message']}" if data["state"] == "found" else f"{name} resolved"
             display.note(job, f"epoch {data['epoch']}: {text}")
-        case "log" if data.get("message"):
+        case "log" if data.get("message") and data.get("code") != "reproduced":  # `reproduce` prints the verdict
             display.note(job, f"{data.get('level', 'warning')}: {data['message']}")
     display.changed(job, event)
 

@@ -23,8 +23,8 @@ class DatasetNotFound(DatasetError, LookupError):
         self.suggestion = suggestion
 
     def __str__(self) -> str:
-        hint = f"did you mean {self.suggestion!r}? " if self.suggestion else ""
-        return f"there is no dataset {self.name!r}: {hint}available: {', '.join(self.known)}"
+        hint = f" Did you mean {self.suggestion!r}?" if self.suggestion else ""
+        return f"there is no dataset {self.name!r}.{hint} Available: {', '.join(self.known)}"
 
 
 class DatasetUnavailable(DatasetError):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
+from service.diagnosis.advice import suggestions
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.findings import Finding
-from service.spec.schema import ClassifierSpec, Dropout, GanSpec, Kind, Spec, Uniform
+from service.spec.schema import Kind, Spec
 from service.states import FindingCode, Severity
 
 PATIENCE: Final = 3
@@ -56,10 +58,14 @@ class MetricHistory:
 
 
 class DiagnosticsTracker:
-    """Tracks the findings of a training, epoch by epoch."""
+    """Tracks the findings of a training, epoch by epoch.
 
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
+    Args:
+        shape: of the dataset: advice must suit it.
+    """
+
+    def __init__(self, spec: Spec, shape: Shape) -> None:
+        self._spec, self._shape = spec, shape
         self._history = MetricHistory()
         self._open: dict[FindingCode, Finding] = {}
         self._quiet: dict[FindingCode, int] = {}
@@ -88,7 +94,7 @@ class DiagnosticsTracker:
                     epoch=epoch,
                     message=message,
                     numbers=numbers,
-                    advice=rule.advice(self._spec),
+                    advice=[one.text for one in suggestions(rule.code, self._spec, self._shape)],
                 )
 
 
@@ -97,7 +103,6 @@ class _Rule:
     code: FindingCode
     severity: Severity
     evidence: Callable[[MetricHistory], Evidence | None]
-    advice: Callable[[Any], list[str]]
 
 
 def _mode_collapse(history: MetricHistory) -> Evidence | None:
@@ -196,114 +201,24 @@ def _share(metric: str, what: str) -> Callable[[MetricHistory], Evidence | None]
     return evidence
 
 
-def _collapse_advice(spec: GanSpec) -> list[str]:
-    rate = spec.discriminator.optimizer or spec.optimizer
-    return _or_else(
-        [
-            (_tiny(spec), 'initializer: {"name": "glorot"}; with such small weights, all noise gives the same image'),
-            (rate.name == "sgd", 'optimizer: {"name": "adam", "learning_rate": 0.001, "beta1": 0.5}'),
-            (
-                not _has_dropout(spec.discriminator.layers),
-                "discriminator.layers: dropout with rate 0.3 after each hidden layer",
-            ),
-            (not spec.discriminator.label_smoothing, "discriminator.label_smoothing: 0.1"),
-        ],
-        f"discriminator.optimizer.learning_rate: {rate.learning_rate / 3:.2g} (it is {rate.learning_rate:g})",
-        'preset: "stable"',
-    )
-
-
-def _strong_discriminator_advice(spec: GanSpec) -> list[str]:
-    rate = spec.discriminator.optimizer or spec.optimizer
-    return _or_else(
-        [
-            (
-                not _has_dropout(spec.discriminator.layers),
-                "discriminator.layers: dropout with rate 0.3 after each hidden layer",
-            ),
-            (not spec.discriminator.label_smoothing, "discriminator.label_smoothing: 0.1"),
-            (spec.discriminator.skip_every is None, "discriminator.skip_every: 3"),
-        ],
-        f"discriminator.optimizer.learning_rate: {rate.learning_rate / 3:.2g} (it is {rate.learning_rate:g})",
-    )
-
-
-def _vanishing_advice(spec: Spec) -> list[str]:
-    layers = spec.layers if isinstance(spec, ClassifierSpec) else spec.generator.layers
-    flat = any(getattr(layer, "activation", None) == "sigmoid" for layer in layers[:-1])
-    rate = (spec.generator.optimizer if isinstance(spec, GanSpec) else None) or spec.optimizer
-    return _or_else(
-        [
-            (_tiny(spec), 'initializer: {"name": "glorot"}; such small weights suppress the signal'),
-            (flat, 'activation: "relu" instead of "sigmoid" in the hidden layers, with initializer {"name": "he"}'),
-            (rate.name == "sgd", 'optimizer: {"name": "adam", ...}: its steps do not depend on the gradient\'s size'),
-            (len(layers) > 4, f"fewer layers than {len(layers)}"),
-        ],
-    ) or ['initializer: {"name": "he"} for relu, {"name": "glorot"} for tanh', "a larger learning rate"]
-
-
-def _overfitting_advice(spec: ClassifierSpec) -> list[str]:
-    return _or_else(
-        [
-            (not _has_dropout(spec.layers), "layers: dropout with rate 0.2 to 0.5 after each hidden layer"),
-            (not spec.augmentation.max_shift, 'augmentation: {"max_shift": 2}, for photos also {"flip": true}'),
-            (spec.dataset.name == "mnist-10k", 'dataset.name: "mnist" has seven times the images'),
-            (spec.early_stopping is None, 'early_stopping: {"metric": "val_loss", "patience": 5}'),
-        ],
-        "fewer units or layers",
-    )
-
-
-def _divergence_advice(spec: Spec) -> list[str]:
-    rate = spec.optimizer.learning_rate
-    return _or_else(
-        [
-            (spec.loss.reduction == "sum", 'loss.reduction: "mean"'),
-            (spec.schedule.name == "constant", 'schedule: {"name": "one_cycle"}'),
-        ],
-        f"optimizer.learning_rate: {rate / 10:.2g} (it is {rate:g})",
-    )
-
-
-def _unit_advice(spec: Spec) -> list[str]:
-    rate = spec.optimizer.learning_rate
-    return [
-        f"optimizer.learning_rate: {rate / 10:.2g} (it is {rate:g})",
-        'initializer: {"name": "he"} for relu, {"name": "glorot"} for tanh and sigmoid',
-        'activation: "leaky_relu"',
-    ]
-
-
-def _or_else(choices: Sequence[tuple[bool, str]], *always: str) -> list[str]:
-    return [*(text for fits, text in choices if fits), *always]
-
-
-def _tiny(spec: Spec) -> bool:
-    return isinstance(spec.initializer, Uniform) and spec.initializer.scale < 0.02
-
-
-def _has_dropout(layers: Sequence[Any]) -> bool:
-    return any(isinstance(layer, Dropout) for layer in layers)
-
-
 _dead = _share("dead_units", "are zero for every probe example")
 _saturated = _share("saturation", "is saturated: its outputs are near their limits, where the slope is nearly zero")
 
 _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
     Kind.CLASSIFIER: (
-        _Rule(FindingCode.DIVERGING, Severity.ERROR, _classifier_diverges, _divergence_advice),
-        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_gradient, _vanishing_advice),
-        _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting, _overfitting_advice),
-        _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead, _unit_advice),
-        _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated, _unit_advice),
+        _Rule(FindingCode.DIVERGING, Severity.ERROR, _classifier_diverges),
+        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_gradient),
+        _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting),
+        _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead),
+        _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated),
     ),
     Kind.GAN: (
-        _Rule(FindingCode.MODE_COLLAPSE, Severity.ERROR, _mode_collapse, _collapse_advice),
-        _Rule(FindingCode.DISCRIMINATOR_WINS, Severity.ERROR, _discriminator_wins, _strong_discriminator_advice),
-        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_generator_gradient, _vanishing_advice),
-        _Rule(FindingCode.DIVERGING, Severity.ERROR, _gan_diverges, _divergence_advice),
-        _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead, _unit_advice),
-        _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated, _unit_advice),
+        _Rule(FindingCode.MODE_COLLAPSE, Severity.ERROR, _mode_collapse),
+        _Rule(FindingCode.DISCRIMINATOR_WINS, Severity.ERROR, _discriminator_wins),
+        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_generator_gradient),
+        _Rule(FindingCode.DIVERGING, Severity.ERROR, _gan_diverges),
+        _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead),
+        _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated),
     ),
 }
 

@@ -12,6 +12,8 @@ TABLE_PRESET: Final = "table"
 """The default preset for tables."""
 PHOTO_PRESET: Final = "conv"
 """The default preset for photos and other uploads in colour."""
+_OFF: Final = {"max_shift": "0", "flip": "false", "cutout": "0"}
+"""The augmentations, with the value that turns each off."""
 
 
 def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
@@ -36,13 +38,15 @@ def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
             Fault(pointer=f"#/layers/{place}/type", detail=detail, code="unsuitable", suggestion="dense")
             for place in places
         ]
-    if _has_shift(spec, document):
-        detail = f"is for images, and {name} is a table"
-        faults.append(Fault(pointer="#/augmentation/max_shift", detail=detail, code="unsuitable", suggestion="0"))
+    detail = f"is for images, and {name} is a table"
+    for field, off in _OFF.items():
+        if _is_on(spec, document, field):
+            pointer = f"#/augmentation/{field}"
+            faults.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=off))
     return faults
 
 
-def _has_shift(spec: ClassifierSpec, document: Mapping[str, Any]) -> bool:
-    """Whether the document itself asks for a shift; the preset's is ignored for tables."""
+def _is_on(spec: ClassifierSpec, document: Mapping[str, Any], field: str) -> bool:
+    """Whether the document itself asks for this change of the examples; the preset's is ignored for tables."""
     sent = document.get("augmentation")
-    return isinstance(sent, dict) and "max_shift" in sent and spec.augmentation.max_shift > 0
+    return isinstance(sent, dict) and field in sent and bool(getattr(spec.augmentation, field))

@@ -34,6 +34,7 @@ __all__ = [
     "derive",
     "match_output_to_dataset",
     "optimizers",
+    "overlaid",
     "parse_json",
     "read_body",
     "read_resolved",
@@ -156,6 +157,15 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
     if faults:
         raise SpecError(faults)
     return spec
+
+
+def overlaid(spec: Spec, settings: Mapping[str, Any]) -> Spec:
+    """A resolved spec with other settings.
+
+    Raises:
+        SpecError: lists every fault of fields.
+    """
+    return resolve(_merge(spec.model_dump(mode="json"), dict(settings)))
 
 
 def as_sent(error: SpecError, document: Any) -> SpecError:

@@ -126,7 +126,7 @@ def compare(metric: str, a: Group, b: Group, *, notes: Sequence[str] = ()) -> Co
     else:
         one = a.label if len(first) == 1 else b.label
         both = len(first) == 1 and len(second) == 1
-        why = f"{'both sides have' if both else f'{one} has'} one seed: the variation between seeds is unknown"
+        why = f"{'with one seed each,' if both else f'{one} has one seed:'} the variation between seeds is unknown"
         difference = statistics.mean(list(second.values())) - statistics.mean(list(first.values()))
     if test is not None:
         difference = test.difference
@@ -156,8 +156,8 @@ def _sentence(made: Comparison) -> str:
     amount = f"{_as_text(abs(difference) * factor)}{unit}"
     if made.test is None:
         return (
-            f"{ahead.label} is {word} by {amount} than {behind.label} in {info.label}, without an interval: "
-            f"{made.why_no_interval}."
+            f"{ahead.label} is {word} by {amount} than {behind.label} in {info.label}. "
+            f"No interval: {made.why_no_interval}."
         )
     flip = sign if difference >= 0 else -sign
     low, high = sorted((flip * made.test.low * factor, flip * made.test.high * factor))

@@ -47,7 +47,7 @@ def resolve(spec: Mapping[str, Any], shape: Shape) -> Spec:
 def name_of(sweep_name: str | None, trial: int, seed: int, *, several: bool) -> str:
     """The name of a trial's job."""
     end = f" {trial}" + (f" (seed {seed})" if several else "")
-    return (sweep_name or "sweep")[: _NAME - len(end)] + end
+    return (sweep_name or "trial")[: _NAME - len(end)] + end
 
 
 def submit(

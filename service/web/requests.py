@@ -51,6 +51,9 @@ def read_query(model: type[Q]) -> Q:
             name = str(item["loc"][0]) if item["loc"] else ""
             unknown = item["type"] == "extra_forbidden"
             message = f"unknown parameter; allowed: {known}" if unknown else item["msg"].removeprefix("Input ")
+            if item["type"] == "missing" or item["type"] == "too_short":  # lists with a minimum are lists of jobs
+                listed = str(model.model_fields[name].annotation).startswith("list")
+                message = "name at least one job" if listed else message
             code = "unknown_parameter" if unknown else "invalid_value"
             faults.append({"parameter": name[:100], "detail": message, "code": code})
             if suggestion := item.get("ctx", {}).get("suggestion"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from playwright.sync_api import expect
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -142,3 +143,27 @@ def test_a_jpeg_has_the_same_probabilities_from_everywhere(
     with Image.open(photo) as opened:
         found = by_numpy(checkpoint, levels=np.asarray(opened)[None, :, 7:-7])
     np.testing.assert_allclose(found, by_client["probabilities"], atol=1e-6)
+
+
+@only_with([Auth.LOCAL])
+def test_a_row_starts_from_usual_values_and_a_wrong_one_has_no_bars(
+    visit: Visit, http: httpx.Client, finish: Finish
+) -> None:
+    lines = [f"{n % 50},{'Oslo' if n % 3 else 'Bergen'},2024-01-{n % 28 + 1:02},{'ab'[n % 2]}" for n in range(90)]
+    table = "\n".join(["age,city,since,label", *lines])
+    http.post("/datasets", data={"name": "usual-rows"}, files={"table": ("x.csv", table.encode())}).raise_for_status()
+    job = trained(http, finish, "usual-rows", "table")
+    page = visit.open(f"/ui/play/{job['id']}")
+    expect(page.locator("#bars .winner")).to_have_count(1)
+    city = page.locator('[data-column="city"]')
+    assert city.input_value() == "Oslo"  # the most frequent one, not the first one
+    visit.watched.expected.append("422")
+    city.select_option("")
+    page.locator('[data-column="since"]').fill("tomorrow")
+    expect(page.locator("#row-error")).to_have_text("since must be a date such as 2024-12-31, not 'tomorrow'")
+    assert page.locator("#bars .share").all_inner_texts() == ["\N{EN DASH}"] * 2  # of no row that is still there
+    expect(page.locator("#bars .winner")).to_have_count(0)
+    page.get_by_role("button", name="Reset to usual values").click()
+    expect(page.locator("#bars .winner")).to_have_count(1)
+    expect(page.locator("#row-error")).to_be_hidden()
+    assert city.input_value() == "Oslo"

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.states import TERMINAL, Action, ErrorCode, Request, Status, allowed_actions
+from service.errors import IllegalSweepAction, IllegalTransition
+from service.states import TERMINAL, Action, ErrorCode, Request, Status, SweepAction, SweepStatus, allowed_actions
 
 LEGAL = {
     Status.QUEUED: {Action.CANCEL},
@@ -42,3 +43,29 @@ def test_a_job_with_a_finished_epoch_can_be_forked_whatever_its_state(
 
 def test_a_job_that_diverged_is_not_offered_a_retry() -> None:
     assert allowed_actions(Status.FAILED, error_code=ErrorCode.DIVERGED) == (Action.DELETE,)
+
+
+@pytest.mark.parametrize(
+    ("status", "action", "sentence"),
+    [
+        (
+            Status.SUCCEEDED,
+            Action.CANCEL,
+            "job j has succeeded and cannot be cancelled; possible actions: fork, delete",
+        ),
+        (Status.FAILED, Action.PAUSE, "job j has failed and cannot be paused; possible actions: fork, delete"),
+        (Status.CANCELLED, Action.RESUME, "job j was cancelled and cannot be resumed; possible actions: fork, delete"),
+        (Status.QUEUED, Action.RETRY, "job j is queued and cannot be retried; possible actions: fork, delete"),
+    ],
+)
+def test_a_refused_action_is_explained_in_a_sentence(status: Status, action: Action, sentence: str) -> None:
+    assert str(IllegalTransition("j", action, status, [Action.FORK, Action.DELETE])) == sentence
+
+
+def test_every_action_can_be_refused() -> None:
+    for status in Status:
+        for action in Action:
+            assert " and cannot be " in str(IllegalTransition("j", action, status, []))
+    for sweep_status in SweepStatus:
+        for sweep_action in SweepAction:
+            assert " and cannot be " in str(IllegalSweepAction("s", sweep_action, sweep_status, []))

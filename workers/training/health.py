@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine import EpochDone, GanTrainer, ReferenceClassifier, generator_for
 from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import SampleClasses
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.findings import Finding
 from service.spec.schema import GanSpec, Spec
 from service.storage.tables import Epoch
@@ -27,13 +28,14 @@ class TrainingDiagnostics:
     """Diagnoses one training from its first epoch on.
 
     Args:
+        shape: of the dataset.
         reference: the reference classifier for the dataset's images, if there is one; evaluates the samples of a GAN.
     """
 
-    def __init__(self, spec: Spec, reference: ReferenceClassifier | None) -> None:
+    def __init__(self, spec: Spec, shape: Shape, reference: ReferenceClassifier | None) -> None:
         self._spec = spec
         self._reference = reference
-        self._tracker = DiagnosticsTracker(spec)
+        self._tracker = DiagnosticsTracker(spec, shape)
         self._closest = math.inf
         """The lowest Fréchet distance so far."""
 

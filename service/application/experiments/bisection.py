@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -12,6 +14,8 @@ from service.jobs.queries import lookup
 from service.spec.metric_info import describe, number
 from service.storage.artifacts import ArtifactKind
 
+_SPANS: Final = 5
+"""Other times that the metric was bad which are named."""
 Measured = tuple[int, float | None]
 """An epoch, and the metric's value in it; ``None``: it was not finite."""
 
@@ -51,10 +55,15 @@ class Bisection:
     """The epoch before it that measured the metric, which is good; ``None``: there is none."""
     probes: Sequence[Measured]
     """Epochs that were looked at, in order."""
-    times: int
-    """How often the metric turned from good to bad."""
+    spans: Sequence[tuple[int, int]]
+    """The first and the last epoch of each time that the metric was bad, in order."""
     checkpoint: int | None
     """The epoch of the last kept checkpoint before it, to fork from."""
+
+    @property
+    def times(self) -> int:
+        """How often the metric turned bad."""
+        return len(self.spans)
 
     @property
     def sentence(self) -> str:
@@ -64,13 +73,22 @@ class Bisection:
             said = f"Epoch {self.epoch}, the first that measured it, is already bad: {label} {value}."
         else:
             epoch, good = self.before
-            said = f"Epoch {self.epoch} is the first bad one: {label} {value}, after {_text(self.metric, good)}"
-            said += f" in epoch {epoch}."
-        if self.times > 1:
-            said += f" It turned bad {self.times} times; this is one of them."
+            end = next(last for first, last in self.spans if first == self.epoch)
+            until = "to the end" if (self.epoch, end) == self.spans[-1] else f"to {end}"
+            is_only = len(self.spans) == 1
+            found = f"Epoch {self.epoch} is the first bad one" if is_only else f"Bad from epoch {self.epoch} {until}"
+            said = f"{found}: {label} {value}, after {_text(self.metric, good)} in epoch {epoch}."
+        if others := [span for span in self.spans if span[0] != self.epoch]:
+            shown = [f"{first}\N{EN DASH}{last}" if last > first else str(first) for first, last in others[:_SPANS]]
+            more = f" and {len(others) - _SPANS:,} more times" if len(others) > _SPANS else ""
+            is_one = len(others) == 1 and others[0][0] == others[0][1]
+            said += f" It is also bad in {'epoch' if is_one else 'epochs'} {', '.join(shown)}{more}."
         if self.checkpoint is None:
             return f"{said} No checkpoint before it is kept."
-        return f"{said} The last checkpoint before it is that of epoch {self.checkpoint}."
+        kept = f"{said} The last checkpoint before it is that of epoch {self.checkpoint}"
+        if self.before is not None and self.before[0] > self.checkpoint:
+            return f"{kept}; that of epoch {self.before[0]} was not kept."
+        return f"{kept}."
 
 
 class NotBisectable(ContractError, ValueError):
@@ -133,9 +151,17 @@ def find(measured: Sequence[Measured], kept: Sequence[int | None], *, metric: st
         value=value,
         before=measured[high - 1] if high else None,
         probes=probes,
-        times=sum(now and not before for before, now in zip([False, *bad], bad, strict=False)),
+        spans=_spans([at for at, _ in measured], bad),
         checkpoint=max((at for at in kept if at is not None and at < epoch), default=None),
     )
+
+
+def _spans(epochs: Sequence[int], bad: Sequence[bool]) -> list[tuple[int, int]]:
+    found = []
+    for is_bad, group in itertools.groupby(zip(epochs, bad, strict=True), key=lambda one: one[1]):
+        at = [epoch for epoch, _ in group]
+        found += [(at[0], at[-1])] if is_bad else []
+    return found
 
 
 def _why_none(measured: Sequence[Measured], bad: Sequence[bool], metric: str, limit: Limit) -> str:

@@ -18,6 +18,7 @@ from service.jobs.queries import lookup
 from service.jobs.submissions import IdempotencyKey
 from service.spec import validation
 from service.spec.validation import NOT_HASHED
+from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
@@ -59,26 +60,53 @@ class Differences:
     @property
     def sentence(self) -> str:
         """The result as a sentence."""
-        causes = [f"{self.spec[0].name.removeprefix('/')}" + _more(self.spec)] if self.spec else []
-        causes += ["the data"] if self.dataset else []
-        causes += [f"{self.provenance[0].name} in the provenance" + _more(self.provenance)] if self.provenance else []
+        causes = _listed([self._settings, "the data" if self.dataset else "", *_origins(self.provenance)])
         at, kept = self.epoch, self.checkpoint
         if kept is not None and (at is None or kept.epoch < at.epoch):
             what = f"The weights after epoch {kept.epoch} differ, first in {kept.difference.tensor}"
         elif at is not None:
             what = f"Epoch {at.epoch} is the first that differs, in {', '.join(at.differs[:3])}"
         else:
-            what = (
-                f"No difference in {self.compared_epochs} epochs" if self.compared_epochs else "No epoch to compare yet"
-            )
-            return f"{what}. The jobs differ in {' and '.join(causes)}." if causes else f"{what}."
+            what = self._nothing
+            return f"{what}. The jobs differ in {causes}." if causes else f"{what}."
         if not causes:
             return f"{what}, although spec, data and provenance are equal."
-        return f"{what}. The jobs differ in {' and '.join(causes)}."
+        return f"{what}. The jobs differ in {causes}."
+
+    @property
+    def _settings(self) -> str:
+        if len(self.spec) > 1:
+            return f"{len(self.spec)} settings (below)"
+        return self.spec[0].name.removeprefix("/") if self.spec else ""
+
+    @property
+    def _nothing(self) -> str:
+        """That no epoch differs, as far as there are common ones."""
+        if self.compared_epochs:
+            return f"No difference in {self.compared_epochs} epoch{'s' if self.compared_epochs > 1 else ''}"
+        for fork, original in ((self.a, self.b), (self.b, self.a)):
+            if fork.parent_id == original.id and fork.start_epoch:
+                names = [job.name or job.id for job in (fork, original)]
+                return (
+                    f"{names[0]} continues {names[1]} after epoch {fork.start_epoch}, so they have no epoch in common"
+                )
+        both_ended = {Status(job.status) for job in (self.a, self.b)} <= TERMINAL
+        return "They have no epoch in common" if both_ended else "No epoch to compare yet"
 
 
-def _more(pairs: Sequence[Pair]) -> str:
-    return f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+def _origins(provenance: Sequence[Pair]) -> list[str]:
+    """What of the provenance differs: few things by name, many as their number."""
+    if len(provenance) > 2:
+        return [f"{len(provenance)} facts of the provenance (below)"]
+    return [
+        "the preprocessing" if pair.name == "preprocessing" else f"{pair.name} in the provenance" for pair in provenance
+    ]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``; empty parts are left out."""
+    *others, last = [part for part in parts if part] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 class Alike(ContractError, ValueError):

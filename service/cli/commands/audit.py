@@ -27,7 +27,12 @@ from service.storage.tables import AuditEntry
 
 @click.group(invoke_without_command=True)
 @click.option("--owner", help="Only actions of this owner's keys.")
-@click.option("--action", type=click.Choice([action.value for action in AuditAction]), help="Only this action.")
+@click.option(
+    "--action",
+    type=click.Choice([action.value for action in AuditAction]),
+    metavar="ACTION",
+    help=f"Only this action: {', '.join(AuditAction)}.",
+)
 @click.option("--subject", metavar="ID", help="Only actions on this job, key or dataset.")
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Maximum number of entries."
@@ -48,6 +53,9 @@ def audit(
     if as_json:
         for row in rows:
             click.echo(json.dumps(document(row)))
+        return
+    if not rows and not (owner or action or subject):
+        click.echo("no entries: requests are recorded only while API keys are required", err=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("AT", "ACTION", "SUBJECT", "WHO"):

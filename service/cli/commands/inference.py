@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,11 +16,13 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
-from service.cli.text import to_json
-from service.client import ApiError, ExportTarget, GenerateOptions, Which
+from service.cli.text import to_json, visible
+from service.client import ApiError, ExportTarget, GenerateOptions, Job, Which
 from service.spec.metric_info import size
 
 _SHOWN_CLASSES: Final = 5
+_NAMED: Final = 10
+"""Unknown categories of a column that are named."""
 _BAR_WIDTH: Final = 30
 _FILM_POINTS: Final = 4
 _FILM_STEPS: Final = 12
@@ -76,7 +79,8 @@ def predict(
     """Classify images, or the rows of a table, with a trained classifier.
 
     FILE is a PNG, JPEG, WebP, BMP or GIF file, or one CSV or TSV file with the columns of the training data:
-    `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities.
+    `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities. The output
+    has the delimiter, the encoding and the decimal sign of the input.
 
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
     as image files, images are cropped in the same way. Photos are rotated as in their EXIF data.
@@ -128,10 +132,13 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
 
         temporary = output.with_name(f".{output.name}.part") if output is not None else None
         try:
-            file: TextIO = sys.stdout
-            if temporary is not None:
-                file = opened.enter_context(temporary.open("w", encoding="utf-8", newline=""))
-            totals = tables.predict(path, file, ask)
+
+            def write(encoding: str) -> TextIO:
+                if temporary is None:
+                    return sys.stdout
+                return opened.enter_context(temporary.open("w", encoding=encoding, newline=""))
+
+            totals = tables.predict(path, write, ask, decimal=_usual_decimal(job))
         except BaseException:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
@@ -142,11 +149,30 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
         click.echo(to_json({"output": str(output), **totals}))
         return
     for name, count in totals["absent_columns"].items():
-        click.echo(f"column {name!r} is missing in {count:,} rows: treated as a missing value", err=True)
+        click.echo(f"column {name!r} is missing in {_rows(count)}, treated as a missing value", err=True)
     if totals["unknown_values"]:
-        click.echo(f"{totals['unknown_values']:,} values are unknown categories: treated as missing values", err=True)
+        click.echo(_unknown(totals["unknown_categories"], totals["unknown_values"]), err=True)
     if output is not None:
-        click.echo(f"{output}  {totals['rows']:,} rows  checkpoint of epoch {totals['checkpoint']}")
+        click.echo(f"{output}  {_rows(totals['rows'])}  checkpoint of epoch {totals['checkpoint']}")
+
+
+def _usual_decimal(job: Job) -> str:
+    """The decimal sign of the training data."""
+    columns = ((job.get("provenance") or {}).get("preprocessing") or {"columns": []})["columns"]
+    return "," if any(column.get("decimal") == "," for column in columns) else "."
+
+
+def _unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
+    """A sentence about the categories that the training data do not have."""
+    count = sum(map(len, categories.values()))
+    named = "; ".join(f"{visible(name)}: {visible(', '.join(values[:_NAMED]))}" for name, values in categories.items())
+    noun = "unknown category" if count == 1 else "unknown categories"
+    where = f" in {_rows(cells)}" if count == 1 and cells > 1 else ""
+    return f"{count:,} {noun} ({named}){where}, treated as missing"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _naming_rows(error: ApiError, before: int) -> Exception:
@@ -201,6 +227,9 @@ def generate(
         options |= {"seed": seed, "count": count or 16}
     with target.client() as client:
         job = target.find(client, job_text)
+        if job.kind == "classifier":
+            name = str(job.name or job.id[-6:])
+            raise Failure(f"{name} is a classifier; use: tapeline predict {shlex.quote(name)} FILE")
         if target.as_json:
             click.echo(to_json(job.generate(**options)))
             return

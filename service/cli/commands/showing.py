@@ -59,7 +59,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
     for finding in job.health:
-        advice = f" Try: {'; '.join(finding['advice'])}." if finding["advice"] else ""
+        advice = f". Try: {'; '.join(finding['advice'])}." if finding["advice"] else "."
         rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{advice}", "yellow")))
     rows.append(("Submitted", Text(f"{age(job)} ago ({_local(job['created_at'])})")))
     if job["started_at"]:

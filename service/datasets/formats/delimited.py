@@ -119,7 +119,8 @@ class DelimitedFile:
             return self
         if self.encoding == "utf-8-sig":
             raise self._broken(first_other, "is not UTF-8, though the file begins with the mark of UTF-8")
-        return replace(self, encoding="latin-1" if has_undefined else "cp1252")
+        found = replace(self, encoding="latin-1" if has_undefined else "cp1252")
+        return replace(found, header=_header(found))  # it was read as UTF-8
 
     def _reason(self, line: int, error: str) -> str:
         """The error message for a row; raises DatasetBroken if the parser cannot continue."""
@@ -181,14 +182,18 @@ def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
     complete = lines[:-1] if len(head) >= _HEAD_BYTES and len(lines) > 1 else lines
     delimiter = _delimiter([f"{line}\n" for line in complete[:_SAMPLED_LINES]])
     found = replace(plain, encoding=encoding, ends_in_cr=ends_in_cr, delimiter=delimiter)
-    feed = _Lines(found)
+    return replace(found, header=_header(found))
+
+
+def _header(file: DelimitedFile) -> tuple[str, ...]:
+    """The fields of the first row."""
     csv.field_size_limit(MAX_FIELD)
-    reader = csv.reader(feed, delimiter=delimiter, strict=True, skipinitialspace=True)
+    reader = csv.reader(_Lines(file), delimiter=file.delimiter, strict=True, skipinitialspace=True)
     try:
         header = next((row for row in reader if row), [])
     except csv.Error as error:
-        raise DatasetBroken(path, f"line {reader.line_num:,}: {found._reason(1, str(error))}") from error
-    return replace(found, header=tuple(name.strip() for name in header))
+        raise DatasetBroken(file.path, f"line {reader.line_num:,}: {file._reason(1, str(error))}") from error
+    return tuple(name.strip() for name in header)
 
 
 def _guessed(head: bytes) -> str:

@@ -2,6 +2,7 @@
 
     formats/delimited.py     bytes to rows: encoding, delimiter, quoting, line numbers; bounded memory
     tables/values.py         parses single cells: numbers, dates, missing values
+    tables/numerals.py       notations with thousands separators and percent signs
     tables/detection.py      detects the type of a column from all of its values
     tables/plan.py           selects the target and the ignored columns, from the header and the options
     tables/parts.py          the part of each row: from a column, or drawn from each class

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.tables.numerals import NOTATIONS, SIGNS, Numerals, chosen, looks_like_number, untouched
 from service.datasets.tables.values import DATES, MISSING, dates, numbers
 
 MAX_CATEGORIES: Final = 256
@@ -26,6 +27,10 @@ class ColumnType(StrEnum):
     CATEGORY = "category"
     DATE = "date"
     IGNORE = "ignore"
+
+
+Form = str | Numerals
+"""A format of numbers or dates: ``number`` for plain numbers, a notation, or a name of ``DATES``."""
 
 
 class BadCell(ValueError):
@@ -47,17 +52,21 @@ class ColumnScan:
     def __init__(self, name: str, wanted: ColumnType | None, *, decimal_comma: bool) -> None:
         self.name, self.wanted = name, wanted
         self._decimal_comma, self._uses_commas = decimal_comma, False
-        self._forms: list[str] = {
-            ColumnType.NUMBER: ["number"],
-            ColumnType.DATE: list(DATES),
+        forms: dict[ColumnType | None, list[Form]] = {
+            ColumnType.NUMBER: ["number", *NOTATIONS],
+            ColumnType.DATE: [*DATES],
             ColumnType.CATEGORY: [],
-            None: ["number", *DATES],
-        }[wanted]
+            None: ["number", *NOTATIONS, *DATES],
+        }
+        self._forms = forms[wanted]
+        """The formats that all values so far have."""
         self._is_new = True
         self._categories: dict[str, None] = {}
         self._is_text = False
         self.missing = self.rows = 0
-        self._low, self._high = math.inf, -math.inf
+        self._ranges: dict[Form, tuple[float, float]] = {}
+        self._signs: set[str] = set()
+        self._example = ""
         self._last: float | None = None
         self._counts_rows = True
 
@@ -73,23 +82,37 @@ class ColumnScan:
     def add(self, texts: Sequence[str]) -> None:
         """Scan a block of values."""
         found: NDArray[np.float64] | None = None
-        left = []
+        left: list[Form] = []
+        signs = SIGNS & set("".join(texts)) if self._may_be_number else frozenset()
+        plain: NDArray[np.float64] | None = None
+        limits: tuple[float, float] | None = None
         for form in self._forms:
             try:
-                parsed = self._parsed(texts, form)
+                if isinstance(form, Numerals) and plain is not None and untouched(form, signs):
+                    parsed = plain
+                elif plain is not None and not self._is_new and not isinstance(form, Numerals):
+                    continue  # a number is no date
+                else:
+                    parsed = self._parsed(texts, form)
             except ValueError:
                 continue
+            plain = parsed if form == "number" else plain
             left.append(form)
+            limits = limits if parsed is found else _limits(parsed)
+            if limits is not None:
+                low, high = self._ranges.get(form, limits)
+                self._ranges[form] = min(low, limits[0]), max(high, limits[1])
             found = parsed if found is None else found
-            if not self._is_new and form == "number":
-                break
+        if signs - {"."}:
+            self._example = self._example or next((text.strip() for text in texts if signs.intersection(text)), "")
+        self._signs |= signs
         if found is None:
             stripped = [text.strip() for text in texts]
             missing = sum(text in MISSING for text in stripped)
             self._counts_rows = False
         else:
             missing = int(np.isnan(found).sum())
-            self._measure(found, missing)
+            self._count(found, missing)
         self._forms = left if missing < len(texts) else self._forms  # only missing values: keep the formats
         self._is_new = self._is_new and missing == len(texts)
         self.missing, self.rows = self.missing + missing, self.rows + len(texts)
@@ -101,6 +124,8 @@ class ColumnScan:
         """The values in their stored form. Call it after ``describe``."""
         match column["type"]:
             case ColumnType.NUMBER:
+                if (notation := Numerals.of(column)) is not None:
+                    return notation.numbers(texts)
                 return numbers(texts, decimal_comma=self._decimal_comma)
             case ColumnType.DATE:
                 return dates(texts, column["format"])
@@ -123,23 +148,26 @@ class ColumnScan:
             return about | {"categories": sorted(self._categories)}
         if not present:
             return "has no values"
-        if self._forms:
-            form = self._forms[0]
-            about |= {"min": self._low, "max": self._high}
-            if self.wanted is None and self._low == self._high and not self.missing:
+        if (form := self._form()) is not None:
+            low, high = self._ranges[form]
+            about |= {"min": low, "max": high}
+            if self.wanted is None and low == high and not self.missing:
                 return "has the same value in every row"
-            if form != "number":
+            if isinstance(form, str) and form != "number":
                 return about | {"type": ColumnType.DATE.value, "format": form}
             if self.wanted is None and self._counts_rows and self.rows > _MANY:
                 return "counts the rows"
-            return about | {"type": ColumnType.NUMBER.value} | ({"decimal": ","} if self._uses_commas else {})
+            about |= {"type": ColumnType.NUMBER.value}
+            if isinstance(form, Numerals):
+                return about | form.document()
+            return about | ({"decimal": ","} if self._uses_commas else {})
         count = len(self._categories)
         if self._is_text:
             return f"has texts of more than {MAX_TEXT} characters"
         if count > MAX_CATEGORIES:
-            return f"has more than {MAX_CATEGORIES} different texts"
+            return f"has more than {MAX_CATEGORIES} different texts{self._almost_numbers()}"
         if count > _MANY and count > present / 2:
-            return f"has {count:,} different texts in {present:,} rows"
+            return f"has {count:,} different texts in {present:,} rows{self._almost_numbers()}"
         if count == 1 and not self.missing:
             return "has the same value in every row"
         return about | {"categories": sorted(self._categories)}
@@ -147,13 +175,42 @@ class ColumnScan:
     @property
     def note(self) -> str | None:
         """A note about an ambiguous format that the user should check."""
+        form = self._form()
+        if isinstance(form, Numerals) and self._example:
+            value = f"{form.number(self._example):.17g}"
+            return f"column {self.name!r}: {self._example} was read as the number {value}"
         if len(self._forms) > 1 and "%m/%d/%Y" in self._forms:
             return f"column {self.name!r}: dates such as 03/04/2024 were read as month/day/year"
-        if self._uses_commas and self._forms[:1] == ["number"]:
+        if self._uses_commas and form == "number":
             return f"column {self.name!r}: commas were read as decimal commas"
         return None
 
-    def _parsed(self, texts: Sequence[str], form: str) -> NDArray[np.float64]:
+    @property
+    def _may_be_number(self) -> bool:
+        return bool(self._forms) and (self._forms[0] == "number" or isinstance(self._forms[0], Numerals))
+
+    def _form(self) -> Form | None:
+        """The format of the column, if its values have one."""
+        notations = [form for form in self._forms if isinstance(form, Numerals)]
+        if not notations or self._forms[0] == "number":
+            return self._forms[0] if self._forms else None
+        is_stated = self.wanted is ColumnType.NUMBER
+        return chosen(notations, self._signs, decimal_comma=self._decimal_comma, is_stated=is_stated)
+
+    def _almost_numbers(self) -> str:
+        """A hint that most texts look like numbers."""
+        others = [text for text in self._categories if not looks_like_number(text)]
+        if len(others) >= len(self._categories) / 2:
+            return ""
+        if others:
+            return f"; most look like numbers, but {others[0][:40]!r} is none"
+        if any(isinstance(form, Numerals) for form in self._forms):
+            return f"; if {self._example} is a number, set the type number"
+        return "; all look like numbers, but they are not written in the same way"
+
+    def _parsed(self, texts: Sequence[str], form: Form) -> NDArray[np.float64]:
+        if isinstance(form, Numerals):
+            return form.numbers(texts)
         if form != "number":
             return dates(texts, form)
         if not self._decimal_comma:
@@ -162,12 +219,10 @@ class ColumnScan:
         self._uses_commas = self._uses_commas or any("," in text for text in texts)
         return found
 
-    def _measure(self, found: NDArray[np.float64], missing: int) -> None:
+    def _count(self, found: NDArray[np.float64], missing: int) -> None:
         if missing == len(found):
             self._counts_rows = False
             return
-        self._low = min(self._low, float(np.nanmin(found)))
-        self._high = max(self._high, float(np.nanmax(found)))
         if self._counts_rows:  # 0, 1, 2, ... or 1, 2, 3, ...
             before = self._last if self._last is not None else float(found[0]) - 1
             self._counts_rows = not missing and before in (-1.0, 0.0, self._last)
@@ -184,9 +239,15 @@ class ColumnScan:
             forms = passing
         raise AssertionError("all cells pass")
 
-    def _pass(self, texts: Sequence[str], form: str) -> bool:
+    def _pass(self, texts: Sequence[str], form: Form) -> bool:
         try:
             self._parsed(texts, form)
         except ValueError:
             return False
         return True
+
+
+def _limits(found: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The smallest and the largest value; ``None`` if all are missing."""
+    present = found[~np.isnan(found)]
+    return (float(present.min()), float(present.max())) if present.size else None

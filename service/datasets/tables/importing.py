@@ -85,9 +85,9 @@ def import_table(
     """
     try:
         file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
-        plan = TablePlan.of(file, options)
-        split = None if plan.split is None else SplitColumn(plan.header[plan.split])
         checked = _reporting(file, on_share, 0, _CHECKED).check()
+        plan = TablePlan.of(checked, options)
+        split = None if plan.split is None else SplitColumn(plan.header[plan.split])
         return _Import(checked, plan, folder, fraction, split, on_share).run()
     except DatasetBroken as error:
         raise UploadRefused({TABLE: error.reason}) from error

@@ -106,7 +106,8 @@ class Preprocessing:
 
 
 def _fitted(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
-    about = {name: column[name] for name in ("name", "type", "format", "decimal", "categories") if name in column}
+    kept = ("name", "type", "format", "decimal", "group", "percent", "categories")
+    about = {name: column[name] for name in kept if name in column}
     if "categories" not in column:
         present = np.asarray(values[~np.isnan(values)], np.float64)
         with np.errstate(over="ignore", invalid="ignore"):

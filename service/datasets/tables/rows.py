@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
+from service.datasets.tables.numerals import Numerals
 from service.datasets.tables.values import DATES, MISSING, number, written
 
 MAX_FAULTS: Final = 100
+_EXAMPLE: Final = 20_088
+"""31 December 2024: no other order of its parts is a date."""
 
 
 @dataclass(slots=True)
@@ -98,6 +102,10 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
     if "categories" in column:
         return codes.get(text)
     if column["type"] == "number":
+        notation = Numerals.of(column)
+        if notation is not None and isinstance(value, str):
+            with suppress(ValueError):
+                return notation.number(text)
         try:
             return number(text, decimal_comma=column.get("decimal") == ",")
         except ValueError:
@@ -106,8 +114,7 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
     try:
         return DATES[form](text)
     except ValueError:
-        shown = "such as 2024-03-31" if form == "iso" else f"as {form}"
-        raise ValueError(f"must be a date {shown}, not {text[:40]!r}") from None
+        raise ValueError(f"must be a date such as {written(_EXAMPLE, form)}, not {text[:40]!r}") from None
 
 
 def _text(value: Any) -> str:

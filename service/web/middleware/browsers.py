@@ -80,10 +80,12 @@ def _problem_page(document: dict[str, Any]) -> str:
     shown = {"type", "title", "status", "detail", "instance", "code", "request_id", "errors"}
     if document.get("error_count") == len(document.get("errors") or ()):
         shown.add("error_count")
+    kind = problem_kinds.KINDS[document["code"]]
     return render_template(
         "problem.html",
         problem=document,
-        remedy=problem_kinds.KINDS[document["code"]].meaning,
+        remedy=kind.for_people or kind.meaning,
+        way_on=kind.way_on,
         more={name: value for name, value in document.items() if name not in shown and value not in (None, [])},
         passes=document["status"] in (429, 503) and request.method in ("GET", "HEAD"),
         again="/" + request.path.lstrip("/"),

@@ -8,11 +8,19 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """One kind of problem; ``meaning`` is the remedy."""
+    """One kind of problem.
+
+    Attributes:
+        meaning: the remedy.
+        for_people: the remedy on a page, where that for programs names fields or endpoints.
+        way_on: label and address of the page that leads on.
+    """
 
     status: int
     title: str
     meaning: str
+    for_people: str | None = None
+    way_on: tuple[str, str] | None = None
 
 
 KINDS: Final[dict[str, ProblemKind]] = {
@@ -36,6 +44,8 @@ KINDS: Final[dict[str, ProblemKind]] = {
         403,
         "The key's scope does not allow this.",
         "Use a key with the scope in `needed`: `read`, `submit` or `admin`.",
+        "Sign in with another key that allows this, or ask the operator for one.",
+        ("Sign in with another key", "/ui/sign-in"),
     ),
     "foreign_origin": ProblemKind(
         403,
@@ -43,20 +53,39 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "Browsers may send requests from this service's own pages only. Programs: omit `Origin`, or send a key.",
     ),
     "not_found": ProblemKind(
-        404, "Page not found.", "Check the URL. `detail` says what is missing; `/docs` lists every endpoint."
+        404,
+        "Page not found.",
+        "Check the URL. `detail` says what is missing; `/docs` lists every endpoint.",
+        "Check the address, or start from the list of jobs.",
+        ("All jobs", "/"),
     ),
     "job_not_found": ProblemKind(
-        404, "There is no such job.", "Check the id. The job may have been deleted, or belong to another owner."
+        404,
+        "There is no such job.",
+        "Check the id. The job may have been deleted, or belong to another owner.",
+        way_on=("All jobs", "/"),
     ),
     "sweep_not_found": ProblemKind(
-        404, "There is no such sweep.", "`GET /sweeps` lists all sweeps that this key may see."
+        404,
+        "There is no such sweep.",
+        "`GET /sweeps` lists all sweeps that this key may see.",
+        "It may have been deleted, or belong to another owner.",
+        ("All sweeps", "/ui/sweeps"),
     ),
     "artifact_not_found": ProblemKind(
         404,
         "There is no such file.",
         "Older checkpoints are deleted as a job continues. `GET /jobs/{job_id}/artifacts` lists the files.",
+        "Older checkpoints are deleted as a job continues. The page of the job lists its files.",
+        ("All jobs", "/"),
     ),
-    "dataset_not_found": ProblemKind(404, "There is no such dataset.", "`GET /datasets` lists the available datasets."),
+    "dataset_not_found": ProblemKind(
+        404,
+        "There is no such dataset.",
+        "`GET /datasets` lists the available datasets.",
+        "Choose one from the list of datasets, or upload it there.",
+        ("All datasets", "/ui/datasets"),
+    ),
     "upload_not_found": ProblemKind(
         404,
         "There is no such upload in progress.",

@@ -39,6 +39,12 @@ if (form) {
     const columns = faults.map(({ pointer }) => (pointer ?? "").split("/")[3]?.replaceAll("~1", "/").replaceAll("~0", "~"));
     for (const name of columns) fields.get(name)?.setAttribute("aria-invalid", "true");
     $("#verdict").textContent = "–";
+    delete $("#verdict").dataset.answer;
+    for (const bar of bars) {
+      bar.classList.remove("winner");
+      $(".bar", bar).style.transform = "scaleX(0)";
+      $(".share", bar).textContent = "–";
+    }
     $("#row-error").textContent = faults.length ? faults.map(({ detail }, place) => `${columns[place] ?? "The row"} ${detail}`).join(" ") : message;
     $("#row-error").hidden = false;
   }

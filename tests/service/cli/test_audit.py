@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -140,3 +143,26 @@ def test_export_and_verification_take_constant_memory(
         tracemalloc.stop()
     assert (tmp_path / "audit.jsonl").stat().st_size > 5_000_000
     assert peak < 2_500_000
+
+
+def test_an_empty_log_says_why(run: Run) -> None:
+    shown = run("audit")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert shown.stderr == "no entries: requests are recorded only while API keys are required\n"
+    assert run("audit", "--json").output == ""
+
+
+def test_the_help_fits_80_columns(run: Run) -> None:
+    assert max(map(len, run("audit", "--help").stdout.splitlines())) <= 80
+
+
+def test_output_into_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    code = "from service.cli import main; main()"
+    read, write = os.pipe()
+    os.close(read)
+    environ = os.environ | {"TAPELINE_HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "doctor"], stdout=write, stderr=subprocess.PIPE, env=environ, check=False
+    )
+    os.close(write)
+    assert ended.stderr == b""

@@ -418,7 +418,7 @@ def test_a_file_that_is_not_a_picture_is_named(run: Run, trained: str, digits: l
         "is not best, latest or an epoch number" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
     )
     assert "available epochs: 1, 2" in run("predict", trained, digits[0], "--checkpoint", "9").stderr
-    assert f"/jobs/{trained}/predict" in run("generate", trained).stderr
+    assert " is a classifier; use: tapeline predict " in run("generate", trained).stderr
 
 
 def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:

@@ -75,6 +75,24 @@ def test_show_prints_everything_about_a_job(run: Run, jobs: dict[str, str], clie
     assert (document["id"], document["results"]["final"]) == (jobs["adam"], True)
 
 
+def test_the_advice_for_an_overfitting_table_can_be_submitted(run: Run, client: Client) -> None:
+    spec = {
+        "kind": "classifier",
+        "name": "memorizes",
+        "dataset": "breast-cancer",
+        "layers": [{"units": 100, "activation": "relu"}, {"units": 2, "activation": "softmax"}],
+        "optimizer": ADAM,
+        "epochs": 60,
+    }
+    assert client.submit(spec).wait(timeout_s=120).status == "succeeded"
+    (line,) = (line for line in rows(run("show", "memorizes"))["Health"] if "memorizes the training data" in line)
+    assert ": the network memorizes the training data. Try: layers: dropout" in line
+    assert "augmentation" not in line
+    assert line.endswith("fewer units or layers.")
+    advised = spec | {"early_stopping": json.loads(line.partition("early_stopping: ")[2].partition("}")[0] + "}")}
+    assert client.dry_run(advised)["resolved"]["early_stopping"]["patience"] == 5
+
+
 def test_show_prints_the_origin_of_a_job(run: Run, jobs: dict[str, str]) -> None:
     assert rows(run("show", "plain-2"))["Lineage"] == [f"fork of plain ({jobs['plain']}) after epoch 2"]
     again = rows(run("show", "plain (reproduced)"))["Lineage"]

@@ -150,22 +150,28 @@ def test_a_browser_sees_a_problem_as_a_page_with_everything_in_it(client: FlaskC
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "title"),
+    ("path", "status", "title", "way_on"),
     [
-        ("/nope", 404, "Page not found"),
-        ("/jobs/job_01J00000000000000000000000", 404, "There is no such job"),
-        ("/jobs/job_01J00000000000000000000000/events", 404, "There is no such job"),
-        ("/ui/jobs/job_01J00000000000000000000000", 404, "There is no such job"),
-        ("/ui/play/job_01J00000000000000000000000", 404, "There is no such job"),
-        ("/datasets/nope", 404, "There is no such dataset"),
+        ("/nope", 404, "Page not found", "/"),
+        ("/ui/sweeps/sweep_01J00000000000000000000000", 404, "There is no such sweep", "/ui/sweeps"),
+        ("/jobs/job_01J00000000000000000000000", 404, "There is no such job", "/"),
+        ("/jobs/job_01J00000000000000000000000/events", 404, "There is no such job", "/"),
+        ("/ui/jobs/job_01J00000000000000000000000", 404, "There is no such job", "/"),
+        ("/ui/play/job_01J00000000000000000000000", 404, "There is no such job", "/"),
+        ("/datasets/nope", 404, "There is no such dataset", "/ui/datasets"),
     ],
 )
-def test_a_page_that_is_not_there_leads_on(client: FlaskClient, path: str, status: int, title: str) -> None:
+def test_a_page_that_is_not_there_leads_on(
+    client: FlaskClient, path: str, status: int, title: str, way_on: str
+) -> None:
     page = client.get(path, headers=BROWSER, follow_redirects=True)
     assert (page.status_code, page.mimetype) == (status, "text/html")
     assert re.search(rf"<h1[^>]*>{title}</h1>", page.text)
     assert 'href="/"' in page.text
     assert 'href="//' not in page.text
+    (remedy,) = re.findall(r"What to do:</strong>(.*?)</p>", page.text)
+    assert not re.search(r"GET|key|detail|/docs|<code>", remedy), "a text for programs"
+    assert f'<a class="button primary" href="{way_on}">' in page.text
     assert client.get(path).mimetype == "application/problem+json"
 
 

@@ -67,7 +67,7 @@ def test_one_seed_gets_no_interval_but_a_reason(client: FlaskClient, train: Trai
     assert (found["interval"], found["p"]) == (None, None)
     assert found["difference"] == pytest.approx(0.2)
     assert "one seed" in found["why_no_interval"]
-    assert "without an interval" in found["sentence"]
+    assert "No interval: with one seed each, the variation between seeds is unknown." in found["sentence"]
 
 
 def test_the_best_value_of_all_epochs(client: FlaskClient, train: Train) -> None:
@@ -97,3 +97,12 @@ def test_an_impossible_comparison_says_why(client: FlaskClient, train: Train) ->
     assert "train_loss, val_accuracy" in unknown.json["detail"]
     assert compared(client, a, ["job_00000000000000000000000000"]).json["code"] == "job_not_found"
     assert client.get("/comparisons?a=x").status_code == 400
+
+
+@pytest.mark.parametrize("query", ["a=&b=", "", "a=,&b="])
+def test_a_comparison_of_nothing_asks_for_jobs(client: FlaskClient, query: str) -> None:
+    errors = client.get(f"/comparisons?{query}").json["errors"]
+    assert [(one["parameter"], one["detail"]) for one in errors] == [
+        ("a", "name at least one job"),
+        ("b", "name at least one job"),
+    ]

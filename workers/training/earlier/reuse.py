@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from engine import BatchDone, CheckpointError, EngineError, EpochDone, GanTrainer, checkpoint
 from service.datasets.cache import Dataset
+from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost
 from service.jobs import commits
@@ -97,7 +98,8 @@ def _differing(
     if begin is not None:
         trainer.load_state_dict(checkpoint.loads(run.artifacts.read(begin.path, begin.sha256)))
     is_gan = isinstance(trainer, GanTrainer)
-    diagnostics = TrainingDiagnostics(spec, build.reference_classifier(dataset) if is_gan else None)
+    judge = build.reference_classifier(dataset) if is_gan else None
+    diagnostics = TrainingDiagnostics(spec, shape_of(dataset.info), judge)
     diagnostics.replay([row for row in rows.values() if row.epoch <= trainer.epoch])
     told = time.monotonic()
     for report in trainer.run():

@@ -77,7 +77,7 @@ def sweeps(
     metric: str | None,
     band: Literal["range", "interval", "none"],
 ) -> None:
-    """List sweeps, newest first, or show one with its trials. SWEEP is an id, or the end of one."""
+    """List sweeps, newest first, or show one with its trials. SWEEP is an id, the end of one, or a name."""
     with target.client() as client:
         if sweep_id is None:
             if watch or verb or to:

@@ -11,6 +11,7 @@ from service.storage.tables import Artifact, Job
 from service.web.inference.loading import class_names, dataset_of, is_table
 from service.web.schemas.files import checkpoint_items
 from service.web.schemas.jobs import job_detail
+from service.web.services import services
 
 
 def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
@@ -56,13 +57,24 @@ def _fields(job: Job) -> list[dict[str, Any]] | None:
     except DatasetError:
         known = {}
     fitted = (job.provenance or {}).get("preprocessing", {"columns": []})["columns"]
-    return [_field(column, known.get(column["name"], {})) for column in fitted]
+    frequent = _most_frequent(job) if any("categories" in column for column in fitted) else {}
+    return [_field(column, known.get(column["name"], {}), frequent.get(column["name"])) for column in fitted]
 
 
-def _field(column: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def _most_frequent(job: Job) -> dict[str, str]:
+    """The most frequent category of each column, if the data can be read."""
+    try:
+        found = services().explorer.column_statistics(dataset_of(job))
+    except DatasetError:
+        return {}
+    return {column.name: column.categories[0][0] for column in found.columns if column.categories}
+
+
+def _field(column: Mapping[str, Any], known: Mapping[str, Any], frequent: str | None) -> dict[str, Any]:
     field = {"name": column["name"], "type": column["type"]}
     if "categories" in column:
-        return field | {"categories": column["categories"], "usual": column["categories"][0]}
+        usual = frequent if frequent in column["categories"] else column["categories"][0]
+        return field | {"categories": column["categories"], "usual": usual}
     ends = [known[name] for name in ("min", "max") if name in known]
     if column["type"] == "date":
         usual, shown = (
@@ -70,5 +82,11 @@ def _field(column: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any
             [written(end, column["format"]) for end in ends],
         )
     else:
-        usual, shown = f"{column['mean']:.4g}", [f"{end:.6g}" for end in ends]
+        usual = _numeral(f"{column['mean']:.4g}", column)
+        shown = [_numeral(f"{end:.6g}", column) for end in ends]
     return field | {"usual": usual, "range": " to ".join(shown)}
+
+
+def _numeral(text: str, column: Mapping[str, Any]) -> str:
+    """A number as it is read in a column: with its decimal sign, and its percent sign."""
+    return text.replace(".", column.get("decimal", ".")) + ("%" if column.get("percent") else "")

@@ -45,3 +45,23 @@ def test_a_value_that_is_not_finite_is_bad() -> None:
     found = bisection.find([(1, 0.4), (2, None), (3, None)], [1, 2], metric="train_loss", limit=Limit(above=1))
     assert (found.epoch, found.value, found.checkpoint) == (2, None, 1)
     assert found.sentence.startswith("Epoch 2 is the first bad one: train loss not finite, after 0.4 in epoch 1.")
+
+
+def test_bad_beginnings_and_checkpoints_that_were_not_kept_are_told() -> None:
+    values = {1: 1.086, 2: 1.059, 3: 1.016, 39: 1.003, 40: 1.1}
+    measured: list[Measured] = [(epoch, values.get(epoch, 0.9)) for epoch in range(1, 41)]
+    found = bisection.find(measured, [10], metric="val_loss", limit=Limit(above=1))
+    assert (found.times, found.spans) == (2, [(1, 3), (39, 40)])
+    assert found.sentence == (
+        "Bad from epoch 39 to the end: val loss 1.003, after 0.9 in epoch 38. It is also bad in epochs 1\N{EN DASH}3. "
+        "The last checkpoint before it is that of epoch 10; that of epoch 38 was not kept."
+    )
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_the_spans_are_the_bad_epochs(bad: list[bool]) -> None:
+    measured: list[Measured] = [(epoch, float(is_bad)) for epoch, is_bad in enumerate([*bad, True], 1)]
+    found = bisection.find(measured, [], metric="train_loss", limit=Limit(above=0.5))
+    inside = {epoch for first, last in found.spans for epoch in range(first, last + 1)}
+    assert inside == {epoch for epoch, value in measured if value}
+    assert found.sentence.count("\n") == 0

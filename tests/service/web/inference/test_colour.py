@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import EpochDone, checkpoint
+from service.datasets.shapes import shape_of
 from service.pictures import grids
 from service.spec.validation import read_resolved
 from service.web.services import EXTENSION, Services
@@ -45,11 +46,12 @@ def trained(
         job_id = submit(client, **({"dataset": "shapes", "epochs": 1, "samples": {"count": 9}} | spec))
         document = client.get(f"/jobs/{job_id}").json["resolved"]
         resolved = read_resolved(document)
-        trainer = build.trainer(resolved, here.repository.load(here.repository.describe("shapes", None)))
+        info = here.repository.describe("shapes", None)
+        shape, trainer = shape_of(info), build.trainer(resolved, here.repository.load(info))
         done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
         state = trainer.state_dict()
         state.spec = document
-        draw, _ = samples_of(trainer, TrainingDiagnostics(resolved, None), 9, coloured_shapes.CLASSES)
+        draw, _ = samples_of(trainer, TrainingDiagnostics(resolved, shape, None), 9, coloured_shapes.CLASSES)
         worker.claim()
         confusion = done.confusion.tolist() if done.confusion is not None else None
         worker.epoch(1, metrics=done.metrics, checkpoint=checkpoint.dumps(state), confusion=confusion, sample=draw())

@@ -1,0 +1,127 @@
+"""Notations of numbers with thousands separators or percent signs, such as ``5.537,45``, ``1'234.50`` and ``91,6%``.
+
+A column has one notation: all of its cells must fit it. Plain numbers are read by ``values`` first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.tables.values import MISSING, is_number
+
+_SPACES: Final = " \u00a0\u2009\u202f"
+_APOSTROPHES: Final = "'\u2019"
+_GROUPS: Final = {",": ",", ".": r"\.", " ": f"[{_SPACES}]", "'": f"[{_APOSTROPHES}]"}
+"""The thousands separators, each with a pattern of the characters that are written for it."""
+SIGNS: Final = frozenset(f".,%{_SPACES}{_APOSTROPHES}")
+"""Characters in which notations differ."""
+
+
+@dataclass(frozen=True)
+class Numerals:
+    """A notation of numbers.
+
+    Attributes:
+        decimal: the decimal sign.
+        group: the thousands separator, which stands before each group of three digits, or is left out.
+        percent: whether each number ends with a percent sign; the value is the number before it.
+    """
+
+    decimal: str
+    group: str
+    percent: bool = False
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        decimal, group = re.escape(self.decimal), _GROUPS[self.group]
+        whole = rf"(?:[1-9]\d{{0,2}}(?:{group}\d{{3}})+|\d+)"
+        end = f"[{_SPACES}]?%" if self.percent else ""
+        return re.compile(rf"([+-]?(?:{whole}(?:{decimal}\d*)?|{decimal}\d+)(?:[eE][+-]?\d+)?){end}", re.ASCII)
+
+    def number(self, text: str) -> float:
+        """Parse a number.
+
+        Raises:
+            ValueError: it is not written in this notation, or not finite.
+        """
+        found = self._pattern.fullmatch(text)
+        value = math.inf if found is None else float(self._plain(found[1]))
+        if not math.isfinite(value):
+            raise ValueError(f"{text!r} is not a number")
+        return value
+
+    def numbers(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Parse numbers; missing values become NaN.
+
+        Raises:
+            ValueError: a text is neither a number in this notation nor a missing value.
+        """
+        return np.array([math.nan if text in MISSING else self.number(text) for text in map(str.strip, texts)])
+
+    def document(self) -> dict[str, Any]:
+        """The fields by which the description of a column tells its notation."""
+        return {"decimal": self.decimal, "group": self.group} | ({"percent": True} if self.percent else {})
+
+    @classmethod
+    def of(cls, column: Mapping[str, Any]) -> Numerals | None:
+        """The notation of a column, if it is not that of plain numbers."""
+        if "group" not in column:
+            return None
+        return cls(column["decimal"], column["group"], column.get("percent", False))
+
+    def _plain(self, text: str) -> str:
+        for sign in {" ": _SPACES, "'": _APOSTROPHES}.get(self.group, self.group):
+            text = text.replace(sign, "")
+        return text.replace(self.decimal, ".")
+
+
+NOTATIONS: Final = tuple(
+    Numerals(decimal, group, percent)
+    for percent in (False, True)
+    for decimal, groups in ((".", ", '"), (",", ". '"))
+    for group in groups
+)
+
+
+def untouched(form: Numerals, signs: Collection[str]) -> bool:
+    """Whether plain numbers with only these signs are numbers in a notation, with the same values."""
+    return not form.percent and (not signs or (form.decimal == "." and set(signs) == {"."}))
+
+
+def chosen(
+    forms: Sequence[Numerals], signs: Collection[str], *, decimal_comma: bool, is_stated: bool = False
+) -> Numerals | None:
+    """The notation of a column whose cells fit all of ``forms``; ``None`` where it may be no number.
+
+    Args:
+        signs: those in the column.
+        decimal_comma: whether commas are decimal signs in this file where both readings are possible.
+        is_stated: whether a person said that the column has numbers.
+    """
+    decimals = {form.decimal for form in forms}
+    is_settled = is_stated or decimal_comma
+    if len(decimals) == 2 and "," in signs and not is_settled:
+        return None  # 1,234 alone may be either
+    if decimals == {","} and not forms[0].percent and not is_settled and not any(_groups(one, signs) for one in forms):
+        return None  # between commas, 1,5 is rather a list than a number
+    prefers_comma = len(decimals) == 2 and decimal_comma and "." not in signs
+    wanted = "," if decimals == {","} or prefers_comma else "."
+    fitting = [form for form in forms if form.decimal == wanted]
+    return next((form for form in fitting if _groups(form, signs)), fitting[0])
+
+
+def _groups(form: Numerals, signs: Collection[str]) -> bool:
+    return any(re.fullmatch(_GROUPS[form.group], sign) for sign in signs)
+
+
+def looks_like_number(text: str) -> bool:
+    """Whether a text is a number in some notation."""
+    return is_number(text) or any(form._pattern.fullmatch(text) for form in NOTATIONS)

@@ -1,0 +1,128 @@
+"""Numbers with thousands separators and percent signs: imported as they were meant, and read alike in predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.datasets.tables.detection import ColumnScan, ColumnType
+from service.datasets.tables.rows import read_rows
+from tests.service.datasets.tables.test_importing import read
+
+NOTATIONS = [(".", ","), (".", " "), (".", "'"), (".", "\u2019"), (",", "."), (",", " "), (",", "\u202f"), (",", "'")]
+
+
+def written(value: float, decimal: str, group: str) -> str:
+    """As a spreadsheet writes it."""
+    return f"{value:,.2f}".translate({ord(","): group, ord("."): decimal})
+
+
+def scanned(texts: list[str], *, decimal_comma: bool, wanted: ColumnType | None = None, block: int = 3) -> Any:
+    """The description of a column, or why it is left out, and its values."""
+    scan = ColumnScan("price", wanted, decimal_comma=decimal_comma)
+    blocks = [texts[start : start + block] for start in range(0, len(texts), block)]
+    for part in blocks:
+        scan.add(part)
+    about = scan.describe()
+    if isinstance(about, str):
+        return about, []
+    return about, np.concatenate([scan.values(part, about) for part in blocks]).tolist()
+
+
+@given(
+    cents=st.lists(st.integers(-(10**12), 10**12), min_size=2, max_size=12, unique=True),
+    notation=st.sampled_from(NOTATIONS),
+    percent=st.sampled_from(["", "%", " %"]),
+    decimal_comma=st.booleans(),
+    missing=st.integers(0, 12),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_numbers_come_back_in_every_notation(
+    cents: list[int], notation: tuple[str, str], percent: str, decimal_comma: bool, missing: int
+) -> None:
+    values = [123456.5, *(number / 100 for number in cents)]  # the first one has both signs
+    texts = [written(value, *notation) + percent for value in values]
+    texts.insert(missing, "n/a".upper())
+    about, found = scanned(texts, decimal_comma=decimal_comma)
+    assert about["type"] == "number"
+    assert [value for value in found if not np.isnan(value)] == values
+    assert (about["min"], about["max"]) == (min(values), max(values))
+    rows = read_rows([{"price": text} for text in texts], [about], ignored=())
+    assert not rows.faults
+    np.testing.assert_array_equal(rows.inputs[:, 0], found)
+    told = read_rows([{"price": value} for value in values], [about], ignored=())
+    assert told.inputs[:, 0].tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("texts", "decimal_comma", "expected"),
+    [
+        (["1.234", "5.678", "9.5"], True, [1.234, 5.678, 9.5]),
+        (["1.234", "5.678"], True, [1.234, 5.678]),
+        (["1,234", "5,678"], True, [1.234, 5.678]),
+        (["1.234", "2.345.678"], True, [1234, 2345678]),
+        (["1,234", "2,345,678"], False, [1234, 2345678]),
+        (["0,123", "1.234,5"], True, [0.123, 1234.5]),
+        (["91,6%", "7%", "100 %"], True, [91.6, 7, 100]),
+        (["91,600%", "7%"], True, [91.6, 7]),
+        (["91.600%", "7%"], True, [91.6, 7]),
+        (["1 000", "12 345"], False, [1000, 12345]),
+        (["1.234", "5.678", "7", "1.234,5"], True, [1234, 5678, 7, 1234.5]),
+    ],
+)
+def test_ambiguous_columns_keep_the_plain_reading(texts: list[str], decimal_comma: bool, expected: list[float]) -> None:
+    about, found = scanned(texts, decimal_comma=decimal_comma)
+    assert about["type"] == "number"
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "texts", [["1,234", "5,678"], ["1,5", "2,5"], ["50%", "60"], ["1.234,5", "1,234.5"], ["12,34,567", "1"]]
+)
+def test_texts_that_may_be_something_else_stay_categories(texts: list[str]) -> None:
+    about, _ = scanned(texts, decimal_comma=False)
+    assert about["categories"] == sorted(texts)
+
+
+def test_a_person_may_say_that_a_comma_separates_thousands() -> None:
+    about, found = scanned(["1,234", "5,678"], decimal_comma=False, wanted=ColumnType.NUMBER)
+    assert found == [1234, 5678]
+    assert about["group"] == ","
+
+
+def test_a_german_price_list_is_read_whole(tmp_path: Path) -> None:
+    prices = [round(1000 + 37.45 * n, 2) for n in range(120)]
+    lines = (
+        f"{written(price, ',', '.')};{n % 100},{n % 10}%;{'ja' if n % 2 else 'nein'}\n"
+        for n, price in enumerate(prices)
+    )
+    data = ("Preis;Anteil;Status\n" + "".join(lines)).encode("cp1252")
+    for types in ({}, {"Preis": "number"}):
+        found = read(tmp_path, data, types=types)
+        assert found.report["ignored"] == []
+        assert sorted(found.inputs[:, 0].tolist()) == prices
+        assert found.columns["Anteil"]["percent"] is True
+        assert "column 'Preis': 1.000,00 was read as the number 1000" in found.report["notes"]
+
+
+def test_a_column_that_is_nearly_numbers_says_which_text_is_none(tmp_path: Path) -> None:
+    rows = "".join(f"{written(1000 + n, ',', '.')};{n};{'ab'[n % 2]}\n" for n in range(50))
+    found = read(tmp_path, "Preis;x;label\n" + "auf Anfrage;7;a\n" + rows)
+    assert found.report["ignored"][0] == {
+        "name": "Preis",
+        "reason": "has 51 different texts in 51 rows; most look like numbers, but 'auf Anfrage' is none",
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "example"), [("iso", "2024-12-31"), ("%d.%m.%Y", "31.12.2024"), ("%m/%d/%Y", "12/31/2024")]
+)
+def test_a_wrong_date_is_explained_by_an_example(form: str, example: str) -> None:
+    column = {"name": "since", "type": "date", "format": form}
+    (fault,) = read_rows([{"since": "tomorrow"}], [column], ignored=()).faults
+    assert fault[2] == f"must be a date such as {example}, not 'tomorrow'"
