@@ -232,9 +232,13 @@ def postgres_shared(postgres_server: str) -> str:
     return url
 
 
-@pytest.fixture(scope="session")
-def empty_postgres(postgres_shared: str) -> Iterator[Callable[[], str]]:
-    """Empties the shared database, on a connection of its own that stays open; gives its URL."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty database of each make: what runs with this runs twice."""
+    if request.param == "sqlite":
+        found: str = request.getfixturevalue("sqlite_url")
+        return found
+    url: str = request.getfixturevalue("postgres_shared")
     others = "pid <> pg_backend_pid() AND datname = current_database()"
     statements = [
         # A connection that an earlier test left behind may hold a lock.
@@ -242,24 +246,10 @@ def empty_postgres(postgres_shared: str) -> Iterator[Callable[[], str]]:
         "SET LOCAL session_replication_role = replica",  # triggers keep the audit log
         *(f"DELETE FROM {table.name}" for table in Base.metadata.sorted_tables),
     ]
-    with psycopg.connect(postgres_shared.replace("+psycopg", ""), autocommit=True) as connection:
-
-        def empty() -> str:
-            with connection.transaction():
-                connection.execute("; ".join(statements))  # one round trip
-            return postgres_shared
-
-        yield empty
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either_url(request: pytest.FixtureRequest) -> str:
-    """A migrated, empty database of each make: what runs with this runs twice."""
-    if request.param == "sqlite":
-        found: str = request.getfixturevalue("sqlite_url")
-        return found
-    empty: Callable[[], str] = request.getfixturevalue("empty_postgres")
-    return empty()
+    # Not kept open: tests count, and end, the connections to their database.
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute("; ".join(statements))  # one round trip
+    return url
 
 
 @pytest.fixture
