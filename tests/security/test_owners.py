@@ -33,7 +33,8 @@ def address(path: str, job: dict[str, Any]) -> str:
     which = next((value for name, value in WHICH.items() if f"/{name}/" in path), "latest")
     values = {"job_id": job["id"], "artifact_id": job["artifact_id"], "which": which, "form": "png"}
     values["target"] = "onnx"
-    return re.sub(r"{(\w+)}", lambda found: values.get(found[1], "1"), path)
+    query = "?metric=train_loss&above=0" if path.endswith("/bisection") else ""
+    return re.sub(r"{(\w+)}", lambda found: values.get(found[1], "1"), path) + query
 
 
 def test_a_job_of_another_owner_is_nowhere(stack: Stack, job: dict[str, Any]) -> None:

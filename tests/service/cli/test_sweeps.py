@@ -44,7 +44,7 @@ def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
     lines = watched.stdout.splitlines()
     assert lines[0].startswith("swp_")
     assert [line.split()[1] for line in lines if "val accuracy" in line] == ["0", "1", "1"]
-    assert "epoch   1  go on: 1" in lines
+    assert "epoch   1  promoted: 1" in lines
     assert any(
         line.startswith("winner: trial 1 with ") and line.endswith("/optimizer/learning_rate 0.05") for line in lines
     )

@@ -180,7 +180,7 @@ def test_a_missing_data_folder_still_has_the_built_in_ones(root: Path) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(root: Path) -> None:
-    with pytest.raises(DatasetNotFound, match="did you mean 'mnist'") as caught:
+    with pytest.raises(DatasetNotFound, match="Did you mean 'mnist'") as caught:
         describe("minst", root)
     assert caught.value.suggestion == "mnist"
     assert caught.value.known == ("mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist")

@@ -26,6 +26,7 @@ WITHOUT_EFFECT = {
     "service.datasets.tables": "a list of names",
     "service.datasets.tables.detection": "what an import makes has a digest",
     "service.datasets.tables.importing": "what an import makes has a digest",
+    "service.datasets.tables.numerals": "what an import makes has a digest",
     "service.datasets.tables.parts": "what an import makes has a digest",
     "service.models": "a list of names",
 }
