@@ -315,6 +315,7 @@ def test_of_two_jobs_the_page_says_why_they_differ_and_a_worker_finds_the_batch(
     page = compare(service, open_window, ids[:2])
     section = page.locator("#why")
     expect(section).to_contain_text("Epoch 1 is the first that differs")
+    expect(section.locator("thead")).to_have_text("run 0run 1")
     expect(section.get_by_role("row", name="optimizer.learning_rate")).to_contain_text("0.0015")
     expect(section.get_by_role("row", name="seed")).to_contain_text("1")
     assert serious(page) == []

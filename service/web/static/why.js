@@ -29,6 +29,7 @@ export async function explain(jobs) {
   $("#why").hidden = false;
   $("#why-sentence").textContent = found.sentence;
   const rows = lines(found);
+  $("#why-table thead tr").replaceChildren(h("th"), ...jobs.map((job) => h("th", {}, job.label)));
   $("#why-table tbody").replaceChildren(...rows);
   $("#why-table").hidden = !rows.length;
   const button = $("#replay");

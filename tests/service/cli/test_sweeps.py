@@ -51,6 +51,17 @@ def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
     assert lines[-1].startswith("succeeded: 6 epochs, digest sha256:")
 
 
+def test_the_best_so_far_is_chosen_as_the_winner_is(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    # The loss falls from epoch to epoch, so the highest one is that of a trial that was stopped.
+    path.write_text(json.dumps(SWEEP | {"seeds": [0], "objective": {"metric": "train_loss", "goal": "maximize"}}))
+    lines = run("sweep", str(path), "--watch").stdout.splitlines()
+    words = [line.split() for line in lines if " best " in line or line.startswith("winner: ")]
+    best = [float(each[each.index("best") + 1]) for each in words if "best" in each]
+    (winner,) = (float(each[4]) for each in words if each[0] == "winner:")
+    assert best[-2] > best[-1] == winner
+
+
 def test_sweeps_are_listed_and_shown(watched: Result, run: Run) -> None:
     listed = run("sweeps")
     assert listed.exit_code == 0, listed.output

@@ -169,14 +169,17 @@ def _watch(target: Target, followed: Sweep) -> None:
     metric, budget = followed["objective"]["metric"], followed["budget_epochs"]
     maximize = followed["objective"]["goal"] == "maximize"
     bests: list[float] = []
+    best_rung = 0
     status, error = followed.status, followed["error"]
     for event in followed.events():
         if target.as_json:
             click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
         data: Mapping[str, Any] = event.data.get("data", {})
         if event.type == "result" and data["value"] is not None:
-            best = max if maximize else min
-            bests.append(best([*bests[-1:], data["value"]]))
+            if data["rung"] > best_rung:  # as the winner is chosen: a result of more epochs beats one of fewer
+                best_rung, bests = data["rung"], []
+            if data["rung"] == best_rung:
+                bests.append((max if maximize else min)([*bests[-1:], data["value"]]))
         if not target.as_json and (line := _line(event.type, data, metric, bests)):
             console.print(Text(line, "dim" if event.type in ("propose", "stop") else ""), soft_wrap=True)
         if event.type == "end":
