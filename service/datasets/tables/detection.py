@@ -103,8 +103,9 @@ class ColumnScan:
                 low, high = self._ranges.get(form, limits)
                 self._ranges[form] = min(low, limits[0]), max(high, limits[1])
             found = parsed if found is None else found
-        if signs - {"."}:
-            self._example = self._example or next((text.strip() for text in texts if signs.intersection(text)), "")
+        if signs and not self._example:
+            present = (text for text in map(str.strip, texts) if text not in MISSING)
+            self._example = next((text for text in present if signs.intersection(text)), "")
         self._signs |= signs
         if found is None:
             stripped = [text.strip() for text in texts]

@@ -126,3 +126,17 @@ def test_a_wrong_date_is_explained_by_an_example(form: str, example: str) -> Non
     column = {"name": "since", "type": "date", "format": form}
     (fault,) = read_rows([{"since": "tomorrow"}], [column], ignored=()).faults
     assert fault[2] == f"must be a date such as {example}, not 'tomorrow'"
+
+
+@pytest.mark.parametrize("missing", ["NA ", "- ", " N/A", "NA"])
+def test_a_blank_beside_a_missing_value_is_no_number_to_show(tmp_path: Path, missing: str) -> None:
+    rows = "".join(f"{written(1000 + 7.15 * n, '.', ',')};{'ab'[n % 2]}\n" for n in range(1, 21))
+    found = read(tmp_path, f"price;label\n{missing};a\n{rows}")
+    assert found.columns["price"]["missing"] == 1
+    assert "column 'price': 1,007.15 was read as the number 1007.15" in found.report["notes"]
+
+
+def test_numbers_with_points_only_are_shown_as_they_were_read(tmp_path: Path) -> None:
+    rows = "".join(f"192.168.{100 + n}.200;{'ab'[n % 2]}\n" for n in range(20))
+    found = read(tmp_path, f"host;label\n{rows}")
+    assert "column 'host': 192.168.100.200 was read as the number 192168100200" in found.report["notes"]
