@@ -85,8 +85,8 @@ def _draw(axes: Axes, line: BandedLine, colour: str, *, shift: float, is_sparse:
     axes.plot(x[shown], mean[shown], color=colour, linewidth=2, marker=marker, markersize=4, label=line.label)
     if not np.isfinite(low + high).any():
         return
-    if len(x) == 1:  # a band of one epoch has no width
-        axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, capsize=4)
+    if len(x) == 1:  # a band of one epoch has no width; rounding may put the mean of equal values beside them
+        axes.errorbar(x, mean, yerr=np.maximum([mean - low, high - mean], 0), color=colour, capsize=4)
         return
     axes.fill_between(x[shown], low[shown], high[shown], color=colour, alpha=0.18, linewidth=0)
 

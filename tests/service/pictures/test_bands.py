@@ -54,3 +54,11 @@ def test_one_epoch_gaps_and_unknown_metrics_are_drawn(metric: str) -> None:
     gaps = BandedLine(label="trial 3", epochs=[1, 2, 3], mean=[None, 1e300, 0.5], low=[None] * 3, high=[None] * 3)
     for lines in ([line(0.5, 0.1, epochs=[4])], [gaps], [line(0.5, 0.1), gaps]):
         assert count_ink(draw(*lines, metric=metric), PALETTE[0]) > 10
+
+
+def test_equal_values_of_one_epoch_are_drawn_though_their_mean_is_rounded() -> None:
+    equal = 28 / 30
+    mean = sum([equal] * 3) / 3
+    for low, high in ((equal, equal), (np.nextafter(mean, 1), mean), (mean, np.nextafter(mean, 0))):
+        one = BandedLine(label="trial 0", epochs=[1], mean=[mean], low=[float(low)], high=[float(high)])
+        assert count_ink(draw(one), PALETTE[0]) > 10
