@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service.access import audit, keys
 from service.access.audit import Actor, AuditAction
 from service.errors import OwnerNotFound
+from service.states import TERMINAL
 from service.storage.database import Database, now_ms
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Idempotency, Job, Upload
@@ -46,7 +47,8 @@ def count(session: Session) -> Ownerless:
 def adopt(database: Database, owner: str, *, also_known: Collection[str] = (), by: Actor | None = None) -> Ownerless:
     """Give everything without an owner to one, in one transaction; what already has an owner is not changed.
 
-    The service may run meanwhile. A repetition finds nothing left to do and changes nothing.
+    The service may run meanwhile. Data that the owner has, too, and that an unfinished job uses, are left for a
+    repetition; otherwise a repetition finds nothing left to do and changes nothing.
 
     Args:
         also_known: owners whose keys are not in the database (``TAPELINE_API_KEYS``).
@@ -75,7 +77,7 @@ def adopt(database: Database, owner: str, *, also_known: Collection[str] = (), b
             execution_options={"synchronize_session": False},
         ).all()
         _give_answers(session, owner)
-        given = Ownerless(jobs=len(jobs), datasets=datasets, sweeps=len(sweep_ids))
+        given = Ownerless(jobs=len(jobs), datasets=datasets - count(session).datasets, sweeps=len(sweep_ids))
         if given:
             audit.record(session, by, AuditAction.ADOPT, owner, **asdict(given))
     return given
@@ -90,12 +92,16 @@ def _give_datasets(session: Session, owner: str) -> None:
         if twin is None:
             upload.owner = owner
             continue
+        unfinished = (Job.upload_id == upload.id, Job.status.not_in(TERMINAL))
+        if session.scalar(select(Job.id).where(*unfinished).limit(1)) is not None:
+            continue  # its training may be about to open the files: a repetition finds it ended
         session.execute(update(Job).where(Job.upload_id == upload.id).values(upload_id=twin.id))
         for sweep in session.scalars(select(Sweep).where(Sweep.owner == owner)):
             if sweep.data.get("upload_id") == upload.id:
                 sweep.data = sweep.data | {"upload_id": twin.id}
         if upload.deleted_ms is None:
             twin.deleted_ms = None
+            twin.created_ms = max(twin.created_ms, upload.created_ms)  # the newest upload is what the name means
             upload.deleted_ms = session.scalar(select(now_ms()))  # the scheduler removes it, with its files
     session.flush()
 

@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
 from service.access import audit, keys
 from service.access.keys import Scope
 from service.cli import main
 from service.runtime.settings import Auth
 from service.storage.database import Database
+from service.storage.tables import Job, Upload
 from service.sweeps import decisions
 
 TABLE = "size,kind\n" + "".join(f"{number * 7 % 11}.5,{'ab'[number % 2]}\n" for number in range(40))
@@ -119,19 +121,39 @@ def test_an_owner_is_given_what_has_none(
 
 
 def test_data_that_the_owner_has_already_are_not_kept_twice(
-    either_app: Flask, keyed: FlaskClient, run: Callable[..., Result]
+    database: Database, either_app: Flask, keyed: FlaskClient, run: Callable[..., Result]
 ) -> None:
     free = either_app.test_client()
     ann = bearer(run("create", "ann").stdout.strip())
     upload(free)
     job = free.post("/jobs", json={"kind": "classifier", "dataset": "kunden", "epochs": 1}).json["id"]
     upload(keyed, headers=ann)
-    assert run("adopt", "ann").exit_code == 0
+    assert "owns 1 job that had" in run("adopt", "ann").stdout, "the job is queued: its data stay where they are"
+    free.post(f"/jobs/{job}/cancel")
+    assert "owns 1 dataset that had" in run("adopt", "ann").stdout
     assert seen(keyed, ann) == {"jobs": {job}, "datasets": {"kunden"}, "sweeps": set()}
-    refused = keyed.delete("/datasets/kunden", headers=ann)
-    assert refused.status_code == 409, "the job needs the data that are left"
-    assert job in refused.text
+    with database.read() as session:
+        (kept,) = session.scalars(select(Upload).where(Upload.deleted_ms.is_(None)))
+        assert (kept.owner, session.get_one(Job, job).upload_id) == ("ann", kept.id)
     assert "nothing to do" in run("adopt", "ann").stdout
+
+
+def test_data_that_are_restored_are_as_new_as_those_that_had_no_owner(
+    either_app: Flask, keyed: FlaskClient, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = either_app.test_client()
+    ann = bearer(run("create", "ann").stdout.strip())
+    upload(keyed, headers=ann)
+    version = keyed.get("/datasets/kunden", headers=ann).json["version"]
+    job = keyed.post("/jobs", json={"kind": "classifier", "dataset": "kunden"}, headers=ann).json["id"]
+    assert keyed.post(f"/jobs/{job}/cancel", headers=ann).status_code == 202  # it keeps the deleted data
+    assert keyed.delete("/datasets/kunden", headers=ann).status_code == 204
+    monkeypatch.setitem(globals(), "TABLE", TABLE.replace("a", "c"))
+    upload(keyed, headers=ann)
+    monkeypatch.undo()
+    upload(free)
+    assert run("adopt", "ann").exit_code == 0
+    assert keyed.get("/datasets/kunden", headers=ann).json["version"] == version
 
 
 def test_a_key_that_has_ended_makes_no_owner(database: Database, either_app: Flask, run: Callable[..., Result]) -> None:
