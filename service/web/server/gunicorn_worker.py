@@ -55,7 +55,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 listener.sock.setsockopt(socket.SOL_SOCKET, option, limit)
         self._spare = _spare_descriptor()
-        CONNECTIONS.set(self.age, 0)
         super().init_process()
 
     def get_thread_pool(self) -> ThreadPool:
@@ -131,7 +130,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Also abort overdue requests, and publish the number of connections. The event loop calls this once per
         second, and more often under load."""
         super().murder_pending()
-        CONNECTIONS.set(self.age, self.nr_conns)
+        if self.alive:  # a process that stops accepts none
+            CONNECTIONS.set(self.age, self.nr_conns)
         now = time.monotonic()
         if now >= self._next_abort:
             self._next_abort = now + _ABORT_INTERVAL_S
