@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import httpx
@@ -98,7 +98,8 @@ class Connection:
                 if last or not (is_limited or (repeatable and response.status_code in BUSY)):
                     break
                 if is_limited and wait_s:
-                    self._on_wait(_refusal(response).detail, wait_s)
+                    with suppress(httpx.TransportError):  # it breaks off, but what it asks for is known
+                        self._on_wait(_refusal(response).detail, wait_s)
                 response.close()
                 if is_limited:
                     time.sleep(wait_s)
