@@ -19,6 +19,7 @@ from service.client.answers import (
     Prediction,
     Which,
 )
+from service.client.bisection import Bisection
 from service.client.connection import Connection, OnWait, json_body
 from service.client.dataset_operations import DatasetOperations
 from service.client.experiments import Experiments
@@ -157,6 +158,26 @@ class Client(DatasetOperations, Experiments):
     def get(self, job: Job | str) -> Job:
         """Fetch a job."""
         return self._handle(job).refresh()
+
+    def bisect(
+        self, job: Job | str, metric: str, *, below: float | None = None, above: float | None = None
+    ) -> Bisection:
+        """Find the epoch from which a metric is too low or too high, by halving: 64 epochs take at most 6 probes.
+
+        The metric's last value must be bad; values that are not finite are. The metric may turn bad more than once:
+        ``times`` is the number of times that it did.
+
+        Args:
+            below, above: exactly one of them: values beyond it are bad.
+
+        Raises:
+            ApiError: the job has no such metric, or its last value is good.
+        """
+        if (below is None) == (above is None):
+            raise ValueError("name exactly one of below and above")
+        limit = {"below": str(below)} if below is not None else {"above": str(above)}
+        path = f"/jobs/{self._handle(job).id}/bisection"
+        return Bisection.read(self._connection.json("GET", path, params={"metric": metric} | limit))
 
     def cancel(self, job: Job | str) -> Job:
         """See ``Job.cancel``."""

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 from service.client import streams
 from service.client.answers import Event
-from service.client.bisection import Bisection
 from service.client.connection import Connection, Document, json_body
 from service.client.job import Job
 from service.states import SWEEP_ENDED
@@ -221,26 +220,6 @@ class Experiments:
         """
         options = json_body({"a": _ids(a), "b": _ids(b)}, **{"Idempotency-Key": idempotency_key or uuid4().hex})
         return Job(self._connection, self._connection.json("POST", "/differences", repeatable=True, **options))
-
-    def bisect(
-        self, job: Job | str, metric: str, *, below: float | None = None, above: float | None = None
-    ) -> Bisection:
-        """Find the epoch from which a metric is too low or too high, by halving: 64 epochs take at most 6 probes.
-
-        The metric's last value must be bad; values that are not finite are. The metric may turn bad more than once:
-        ``times`` is the number of times that it did.
-
-        Args:
-            below, above: exactly one of them: values beyond it are bad.
-
-        Raises:
-            ApiError: the job has no such metric, or its last value is good.
-        """
-        if (below is None) == (above is None):
-            raise ValueError("name exactly one of below and above")
-        limit = {"below": str(below)} if below is not None else {"above": str(above)}
-        path = f"/jobs/{job.id if isinstance(job, Job) else job}/bisection"
-        return Bisection.read(self._connection.json("GET", path, params={"metric": metric} | limit))
 
 
 def _ids(jobs: Job | str | Sequence[Job | str]) -> str:
