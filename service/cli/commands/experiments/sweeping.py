@@ -78,6 +78,12 @@ def sweeps(
     band: Literal["range", "interval", "none"],
 ) -> None:
     """List sweeps, newest first, or show one with its trials. SWEEP is an id, the end of one, or a name."""
+    if to is not None and _form(to) not in ("png", "svg"):
+        raise click.UsageError("the name of a plot ends with .png or .svg")
+    if to is not None and verb == "delete":
+        raise click.UsageError("a deleted sweep has no plot: leave out --plot, or --do delete")
+    if to is None and metric is not None:
+        raise click.UsageError("--metric is of the plot: add --plot FILE")
     with target.client() as client:
         if sweep_id is None:
             if watch or verb or to:
@@ -103,11 +109,12 @@ COMMANDS: Final = (sweep, sweeps)
 
 
 def _plot(found: Sweep, to: Path, *, metric: str | None, band: Literal["range", "interval", "none"]) -> None:
-    form = to.suffix.removeprefix(".").lower()
-    if form not in ("png", "svg"):
-        raise click.UsageError("the name of a plot ends with .png or .svg")
-    to.write_bytes(found.plot(metric=metric, band=band, fmt=form))
+    to.write_bytes(found.plot(metric=metric, band=band, fmt=_form(to)))
     click.echo(str(to))
+
+
+def _form(to: Path) -> str:
+    return to.suffix.removeprefix(".").lower()
 
 
 def _list(target: Target, client: Client) -> None:
