@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cachetools import LRUCache, cached
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -19,8 +21,6 @@ _GROUPS: Final = 4
 """Number of bins into which the values of a numeric setting are grouped to compute its importance."""
 _MAX_COMPUTED: Final = 64
 """Number of sweeps whose importance a process keeps."""
-_computed: Final[dict[str, tuple[int, Sequence[Importance]]]] = {}
-"""By sweep: the number of its last event, and the importance as of that event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +40,10 @@ def importance(session: Session, sweep: Sweep) -> Sequence[Importance]:
     It is computed from the values at the first rung, because all trials have a value at that epoch. It is computed
     once for each event of the sweep: every result is an event.
     """
-    last_seq, made = _computed.get(sweep.id, (-1, ()))
-    if last_seq == sweep.last_seq:
-        return made
-    made = _compute(session, sweep)
-    while len(_computed) >= _MAX_COMPUTED:
-        _computed.pop(next(iter(_computed)), None)
-    _computed[sweep.id] = (sweep.last_seq, made)
-    return made
+    return _compute(session, sweep)
 
 
+@cached(LRUCache(_MAX_COMPUTED), key=lambda session, sweep: (sweep.id, sweep.last_seq), lock=threading.Lock())
 def _compute(session: Session, sweep: Sweep) -> list[Importance]:
     first = {trial: value for trial, value in (sweep.state.get("results") or [[]])[0] if value is not None}
     query = select(SweepTrial.trial, SweepTrial.settings).where(SweepTrial.sweep_id == sweep.id)
