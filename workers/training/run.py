@@ -213,6 +213,7 @@ def _loop(
                     reach("handed_over", report.epoch)
                     if epoch.is_held:
                         return HELD
+                    del epoch  # the writer's snapshot is the only one
                     _stop_on_finding(diagnostics)
                     began = time.monotonic()
                     run.meter.begin_epoch()
