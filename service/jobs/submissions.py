@@ -103,7 +103,8 @@ def submit(
     """Store a new job, once.
 
     Args:
-        represent: creates the response; a repeated request with the same key gets the same response.
+        represent: creates the response; a repeated request with the same key gets the same response. It may show the
+            job's time only as ``times.at_time`` writes it: the time is known after the response was made.
         by: the actor, for the audit log.
 
     Returns:
