@@ -107,7 +107,7 @@ def test_a_browser_reads_what_went_wrong(visit: Visit) -> None:
     visit.watched.expected = ["404", "400"]
     page = visit.open("/nope")
     expect(page.locator("h1")).to_have_text("Page not found")
-    page.locator("main").get_by_role("link", name="Jobs", exact=True).click()
+    page.locator("main").get_by_role("link", name="All jobs", exact=True).click()
     expect(page.locator("h1")).to_have_text("Jobs")
     page = visit.open("/jobs?limit=many")
     expect(page.locator("main")).to_contain_text("limit")
@@ -257,7 +257,7 @@ def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalSt
         assert httpx.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "erin"
     page.get_by_role("button", name="Done").click()
     expect(row).to_have_count(2)
-    expect(row.last).to_contain_text("replaced by")
+    expect(row.last).to_contain_text("replaced, valid until it expires")
     expect(row.last.get_by_role("button", name="Rotate")).to_have_count(0)
     expect(row.first.get_by_role("button", name="Rotate")).to_have_count(1)
 
