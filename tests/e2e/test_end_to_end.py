@@ -139,6 +139,7 @@ def test_pictures_can_be_had_of_both_kinds(http: httpx.Client) -> None:
         assert confusion.status_code == (200 if spec is CLASSIFIER else 404)
 
 
+@pytest.mark.slow
 def test_the_same_spec_gives_the_same_digest(http: httpx.Client) -> None:
     digests = set()
     for _ in range(2):

@@ -103,6 +103,7 @@ def test_a_rescue_that_waited_for_its_turn_to_write_takes_nobody(process: InProc
     assert process.workers.job(job_id).deaths == 0
 
 
+@pytest.mark.faults
 def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(process: InProcess) -> None:
     """The database answers, but its disk is full: no round is missed, and the worker cannot renew."""
     job_id = process.submit()
@@ -152,6 +153,7 @@ def test_two_schedulers_that_call_the_same_worker_take_its_job_back(process: InP
     assert until_taken(process, LeaseExpiryPolicy(lease_s=1), LeaseExpiryPolicy(lease_s=1)) < 6
 
 
+@pytest.mark.faults
 def test_a_clock_that_was_set_back_does_not_prolong_a_dead_workers_lease(process: InProcess) -> None:
     """F25: the lease was given before, and its end is far away now."""
     job_id = process.submit()

@@ -55,6 +55,7 @@ def test_a_job_that_needs_more_memory_shows_more(workers: WorkerHarness) -> None
     assert more > less + 60e6
 
 
+@pytest.mark.slow
 def test_a_job_continues_to_count_resources_after_its_child_was_killed(workers: WorkerHarness) -> None:
     job_id = workers.submit(epochs=100)
     worker = workers.start()

@@ -161,6 +161,7 @@ def test_the_scheduler_seals_the_audit_log(light: WorkerHarness) -> None:
     assert (found.fault, found.entries, found.unsealed) == (None, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_hands_its_job_back_at_once(light: WorkerHarness, undisturbed: Job) -> None:
     job_id = light.submit()
     worker = light.start()
@@ -267,6 +268,7 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three(light: WorkerHarnes
     assert job.error["code"] == "worker_lost"
 
 
+@pytest.mark.slow
 def test_a_connection_that_the_database_drops_costs_no_bit(tmp_path: Path, postgres_url: str, undisturbed: Job) -> None:
     workers = open_worker_harness(tmp_path / "home", postgres_url)
     job_id = workers.submit()
@@ -293,6 +295,7 @@ def test_a_worker_that_cannot_start_a_child_claims_nothing(light: WorkerHarness,
     assert (light.job(job_id).status, light.job(job_id).lease) == (Status.QUEUED, 0)
 
 
+@pytest.mark.slow
 def test_no_process_is_left_after_a_stop(light: WorkerHarness) -> None:
     light.submit(epochs=500)
     worker = light.start()

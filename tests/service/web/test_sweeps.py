@@ -79,6 +79,7 @@ def told(client: FlaskClient, sweep_id: str) -> list[tuple[str, Any]]:
     return [(event["type"], event["data"]) for event in found["data"]]
 
 
+@pytest.mark.sqlite_by_default
 def test_a_sweep_trains_promotes_and_names_its_winner(either_app: Flask, play: Callable[[Flask], Any]) -> None:
     client, worker = either_app.test_client(), play(either_app)
     sweep = start(client)

@@ -136,6 +136,7 @@ def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
     assert "worker lost" not in " ".join(str(event.data.get("reason")) for event in workers.log(job_id))
 
 
+@pytest.mark.slow
 def test_children_that_always_die_before_their_command_fail_the_job_in_the_end(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_job_stops_where_its_spec_asks_and_can_be_forked(light: WorkerHarness)
     assert types[-2:] == ["status", "end"]
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_elsewhere_finds_what_it_had_found(light: WorkerHarness) -> None:
     undisturbed, job_id = (
         light.submit(**DYING),
