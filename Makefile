@@ -34,7 +34,7 @@ up: $(VENV)/installed  ## run the web page and API on http://127.0.0.1:8000 unti
 	@$(BIN)/tapeline up
 
 test: check  ## format check, lint, types, import rules, tests
-	$(BIN)/pytest -n 6 --dist worksteal  # many of them wait for processes
+	$(BIN)/pytest -n 4 --dist worksteal  # many of them wait for processes
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
