@@ -23,6 +23,7 @@ from benchmarks.presets.rows import Row
 from engine import EpochDone, GanTrainer, checkpoint
 from service.datasets import cache
 from service.datasets.cache import Dataset
+from service.datasets.shapes import shape_of
 from service.pictures import grids
 from service.spec.schema import GanSpec
 from workers.training import build
@@ -62,7 +63,8 @@ def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     spec = row.spec()
     wall, processor = time.perf_counter(), time.process_time()
     trainer = build.trainer(spec, dataset)
-    watch = TrainingDiagnostics(spec, build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None)
+    reference = build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None
+    watch = TrainingDiagnostics(spec, shape_of(dataset.info), reference)
     metrics: dict[str, float] = {}
     found: dict[str, int] = {}
     for report in trainer.run():

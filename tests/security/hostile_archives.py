@@ -358,7 +358,9 @@ def _containers() -> Iterator[Hostile]:
     )
     for title, method in (("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA)):
         data = zipped(with_file("a/x.png"), alter=lambda info, method=method: setattr(info, "compress_type", method))
-        yield Hostile(title=f"zip packed with {title}", data=data, says=("a/x.png uses an unsupported compression", "use deflate"))
+        yield Hostile(
+            title=f"zip packed with {title}", data=data, says=("a/x.png uses an unsupported compression", "use deflate")
+        )
     yield Hostile(
         title="zip with another checksum", data=central(good, 16, b"\1\2\3\4"), says=("a/x.png is damaged", "on_bad")
     )
