@@ -23,7 +23,6 @@ from benchmarks.presets.rows import Row
 from engine import EpochDone, GanTrainer, checkpoint
 from service.datasets import cache
 from service.datasets.cache import Dataset
-from service.datasets.shapes import shape_of
 from service.pictures import grids
 from service.spec.schema import GanSpec
 from workers.training import build
@@ -63,8 +62,7 @@ def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     spec = row.spec()
     wall, processor = time.perf_counter(), time.process_time()
     trainer = build.trainer(spec, dataset)
-    reference = build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None
-    watch = TrainingDiagnostics(spec, shape_of(dataset.info), reference)
+    watch = TrainingDiagnostics.of(spec, dataset)
     metrics: dict[str, float] = {}
     found: dict[str, int] = {}
     for report in trainer.run():

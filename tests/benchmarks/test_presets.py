@@ -15,7 +15,6 @@ from benchmarks.presets.__main__ import Store
 from benchmarks.presets.rows import PLAN, Row, planned
 from engine import EpochDone, GanTrainer
 from service.datasets.cache import Dataset, load
-from service.datasets.shapes import shape_of
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve
@@ -83,7 +82,7 @@ def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently
 
     trainer = build.trainer(row.spec(), digits)
     assert isinstance(trainer, GanTrainer)
-    watch = TrainingDiagnostics(row.spec(), shape_of(digits.info), build.reference_classifier(digits))
+    watch = TrainingDiagnostics.of(row.spec(), digits)
     metrics = [watch.evaluate(trainer, report).metrics for report in trainer.run() if isinstance(report, EpochDone)][-1]
     assert done["frechet_distance"] == round(metrics["frechet_distance"], 5)
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine import EpochDone, GanTrainer, ReferenceClassifier, generator_for
+from service.datasets.cache import Dataset
+from service.datasets.shapes import shape_of
 from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import SampleClasses
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.findings import Finding
 from service.spec.schema import GanSpec, Spec
 from service.storage.tables import Epoch
+from workers.training import build
 from workers.training.build import Trainer
 
 Images = NDArray[np.uint8]
@@ -38,6 +41,12 @@ class TrainingDiagnostics:
         self._tracker = DiagnosticsTracker(spec, shape)
         self._closest = math.inf
         """The lowest Fréchet distance so far."""
+
+    @classmethod
+    def of(cls, spec: Spec, dataset: Dataset) -> Self:
+        """The diagnostics of a training on a dataset, before its first epoch."""
+        reference = build.reference_classifier(dataset) if isinstance(spec, GanSpec) else None
+        return cls(spec, shape_of(dataset.info), reference)
 
     @property
     def findings(self) -> Sequence[Finding]:

@@ -265,11 +265,7 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
 
 def _diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
     """The diagnostics, restored to the epoch from which the training continues."""
-    diagnostics = TrainingDiagnostics(
-        run.spec,
-        shape_of(dataset.info),
-        build.reference_classifier(dataset) if isinstance(trainer, GanTrainer) else None,
-    )
+    diagnostics = TrainingDiagnostics.of(run.spec, dataset)
     if trainer.epoch:
         diagnostics.replay([row for row in run.lease.finished_epochs() if row.epoch <= trainer.epoch])
     _stop_on_finding(diagnostics)  # the previous child may have died between commit and stop

@@ -99,9 +99,7 @@ class _Side:
             if epoch == self.job.start_epoch:
                 state, _ = forks.adapt(state, self.spec)
             self.trainer.load_state_dict(state)
-        is_gan = isinstance(self.trainer, GanTrainer)
-        judge = build.reference_classifier(self._dataset) if is_gan else None
-        self.diagnostics = TrainingDiagnostics(self.spec, shape_of(self._dataset.info), judge)
+        self.diagnostics = TrainingDiagnostics.of(self.spec, self._dataset)
         self.diagnostics.replay([row for row in self.rows.values() if row.epoch <= epoch])
 
     @property

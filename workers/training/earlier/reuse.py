@@ -6,9 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from engine import BatchDone, CheckpointError, EngineError, EpochDone, GanTrainer, checkpoint
+from engine import BatchDone, CheckpointError, EngineError, EpochDone, checkpoint
 from service.datasets.cache import Dataset
-from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost
 from service.jobs import commits
@@ -97,9 +96,7 @@ def _differing(
     trainer = build.trainer(spec, dataset, preprocessing)
     if begin is not None:
         trainer.load_state_dict(checkpoint.loads(run.artifacts.read(begin.path, begin.sha256)))
-    is_gan = isinstance(trainer, GanTrainer)
-    judge = build.reference_classifier(dataset) if is_gan else None
-    diagnostics = TrainingDiagnostics(spec, shape_of(dataset.info), judge)
+    diagnostics = TrainingDiagnostics.of(spec, dataset)
     diagnostics.replay([row for row in rows.values() if row.epoch <= trainer.epoch])
     told = time.monotonic()
     for report in trainer.run():
