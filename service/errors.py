@@ -171,6 +171,18 @@ class IdempotencyConflict(ContractError):
         self.key = key
 
 
+class UnusableParameter(ContractError, ValueError):
+    """A parameter is valid by itself, but not for the jobs that it is about.
+
+    Attributes:
+        parameter: the name of the parameter to change.
+    """
+
+    def __init__(self, parameter: str, why: str) -> None:
+        super().__init__(why)
+        self.parameter = parameter
+
+
 class InvalidCursor(ContractError, ValueError):
     """The pagination cursor was not issued by this service, or belongs to another list."""
 

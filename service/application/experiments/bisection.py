@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from service.errors import ContractError
+from service.errors import UnusableParameter
 from service.jobs.queries import lookup
 from service.spec.metric_info import describe, number
 from service.storage.artifacts import ArtifactKind
@@ -91,33 +91,21 @@ class Bisection:
         return f"{kept}."
 
 
-class NotBisectable(ContractError, ValueError):
-    """There is no such epoch.
-
-    Attributes:
-        parameter: the name of the parameter to change.
-    """
-
-    def __init__(self, parameter: str, why: str) -> None:
-        super().__init__(why)
-        self.parameter = parameter
-
-
 def bisect(session: Session, job_id: str, metric: str, limit: Limit, *, owner: str | None) -> Bisection:
     """Find the epoch of a job from which a metric is bad.
 
     Raises:
         JobNotFound: the job does not exist.
-        NotBisectable: the job has no such metric, or its last value is good.
+        UnusableParameter: the job has no such metric, or its last value is good.
     """
     if (limit.below is None) == (limit.above is None):
-        raise NotBisectable("below", "give exactly one of below and above")
+        raise UnusableParameter("below", "give exactly one of below and above")
     job = lookup.get(session, job_id, owner=owner)
     epochs = lookup.epochs(session, job.id)
     measured = [(row.epoch, row.metrics[metric]) for row in epochs if metric in row.metrics]
     if not measured:
         known = ", ".join(sorted({name for row in epochs for name in row.metrics})) or "none yet"
-        raise NotBisectable("metric", f"the job has no metric {metric!r}; it has {known}")
+        raise UnusableParameter("metric", f"the job has no metric {metric!r}; it has {known}")
     kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
     return find(measured, kept, metric=metric, limit=limit)
 
@@ -130,11 +118,11 @@ def find(measured: Sequence[Measured], kept: Sequence[int | None], *, metric: st
         kept: epochs of the kept checkpoints.
 
     Raises:
-        NotBisectable: the last epoch is good.
+        UnusableParameter: the last epoch is good.
     """
     bad = [limit.is_bad(value) for _, value in measured]
     if not bad[-1]:
-        raise NotBisectable(limit.parameter, _why_none(measured, bad, metric, limit))
+        raise UnusableParameter(limit.parameter, _why_none(measured, bad, metric, limit))
     low, high, probes = 0, len(measured) - 1, list[Measured]()
     while low < high:
         middle = (low + high) // 2

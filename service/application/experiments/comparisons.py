@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from service.application.sweep_checks import OBJECTIVES
-from service.errors import ContractError, JobNotFound
+from service.errors import JobNotFound, UnusableParameter
 from service.jobs.queries import listing, lookup
 from service.spec.metric_info import METRICS
 from service.spec.schema import Kind
@@ -19,18 +19,6 @@ from service.sweeps.comparison import Comparison, Which
 _NOT_COMPARED: Final = {"seed", "name", "tags", "priority", "reuse"}
 
 
-class NotComparable(ContractError, ValueError):
-    """The groups cannot be compared.
-
-    Attributes:
-        parameter: the name of the parameter to change.
-    """
-
-    def __init__(self, parameter: str, why: str) -> None:
-        super().__init__(why)
-        self.parameter = parameter
-
-
 def compare(
     session: Session, a: Sequence[str], b: Sequence[str], *, metric: str | None, which: Which, owner: str | None
 ) -> Comparison:
@@ -38,23 +26,23 @@ def compare(
 
     Raises:
         JobNotFound, SweepNotFound: a job or trial does not exist.
-        NotComparable: the groups cannot be compared by this metric.
+        UnusableParameter: the groups cannot be compared by this metric.
     """
     sides = {"a": _jobs(session, a, owner), "b": _jobs(session, b, owner)}
     kinds = {job.kind for jobs in sides.values() for job in jobs}
     if len(kinds) > 1:
-        raise NotComparable("b", "a classifier and a GAN have no metric in common")
+        raise UnusableParameter("b", "a classifier and a GAN have no metric in common")
     metric = metric or OBJECTIVES[Kind(kinds.pop())]
     measured = {name for jobs in sides.values() for job in jobs for name in job.metrics}
     if metric not in measured and metric not in METRICS:
         known = ", ".join(sorted(measured)) or "none yet"
-        raise NotComparable("metric", f"the jobs have no metric {metric!r}; they have {known}")
+        raise UnusableParameter("metric", f"the jobs have no metric {metric!r}; they have {known}")
     groups, notes = [], list[str]()
     for name, jobs in sides.items():
         try:
             groups.append(comparison.group(_label(name, jobs), jobs, metric, which))
         except ValueError as error:
-            raise NotComparable(name, str(error)) from error
+            raise UnusableParameter(name, str(error)) from error
         notes += _unequal(name, jobs)
     if groups[0].label == groups[1].label:
         groups = [comparison.group(name, sides[name], metric, which) for name in sides]

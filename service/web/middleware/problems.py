@@ -33,6 +33,7 @@ from service.errors import (
     SpecError,
     StorageFull,
     SweepNotFound,
+    UnusableParameter,
     UploadExists,
     UploadInUse,
 )
@@ -208,6 +209,11 @@ def register(app: Flask) -> None:
     @app.errorhandler(IdempotencyConflict)
     def _(error: IdempotencyConflict) -> Response:
         return answer("idempotency_conflict", str(error))
+
+    @app.errorhandler(UnusableParameter)
+    def _(error: UnusableParameter) -> Response:
+        problem = invalid_parameter(error.parameter, str(error))
+        return answer(problem.code, problem.detail, **problem.members)
 
     @app.errorhandler(InvalidCursor)
     def _(error: InvalidCursor) -> Response:

@@ -6,9 +6,8 @@ from typing import Final
 
 from flask import Blueprint
 
-from service.application.experiments.bisection import Limit, NotBisectable, bisect
+from service.application.experiments.bisection import Limit, bisect
 from service.web.endpoints import endpoint
-from service.web.middleware.problems import invalid_parameter
 from service.web.schemas.experiments.bisection import BisectionAnswer, BisectionQuery
 from service.web.services import owner, services
 
@@ -26,8 +25,5 @@ def show(job_id: str, query: BisectionQuery) -> BisectionAnswer:
     are bad. A metric may turn bad more than once: `times` counts.
     """
     limit = Limit(below=query.below, above=query.above)
-    try:
-        with services().database.read() as session:
-            return BisectionAnswer.of(bisect(session, job_id, query.metric, limit, owner=owner()))
-    except NotBisectable as error:
-        raise invalid_parameter(error.parameter, str(error)) from error
+    with services().database.read() as session:
+        return BisectionAnswer.of(bisect(session, job_id, query.metric, limit, owner=owner()))

@@ -6,9 +6,8 @@ from typing import Final
 
 from flask import Blueprint
 
-from service.application.experiments.comparisons import NotComparable, compare
+from service.application.experiments.comparisons import compare
 from service.web.endpoints import endpoint
-from service.web.middleware.problems import invalid_parameter
 from service.web.schemas.experiments.comparisons import ComparisonAnswer, ComparisonQuery
 from service.web.services import owner, services
 
@@ -26,9 +25,6 @@ def show(query: ComparisonQuery) -> ComparisonAnswer:
     seeds are common, Welch's test is used. `interval` is the 95% confidence interval of the difference of the means.
     With one seed there is none, and `why_no_interval` says so.
     """
-    try:
-        with services().database.read() as session:
-            made = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
-    except NotComparable as error:
-        raise invalid_parameter(error.parameter, str(error)) from error
+    with services().database.read() as session:
+        made = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
     return ComparisonAnswer.of(made)

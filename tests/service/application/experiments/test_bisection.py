@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.application.experiments import bisection
-from service.application.experiments.bisection import Limit, Measured, NotBisectable
+from service.application.experiments.bisection import Limit, Measured
+from service.errors import UnusableParameter
 
 
 @pytest.mark.parametrize("first_bad", range(1, 65))
@@ -24,7 +25,7 @@ def test_64_epochs_take_at_most_6_probes(first_bad: int) -> None:
 def test_what_is_found_is_bad_and_the_one_before_is_good(values: list[float]) -> None:
     measured: list[Measured] = list(enumerate(values, 1))
     if values[-1] <= 0.5:
-        with pytest.raises(NotBisectable, match=r"not above 0\.5"):
+        with pytest.raises(UnusableParameter, match=r"not above 0\.5"):
             bisection.find(measured, [], metric="train_loss", limit=Limit(above=0.5))
         return
     found = bisection.find(measured, [], metric="train_loss", limit=Limit(above=0.5))
@@ -36,7 +37,7 @@ def test_what_is_found_is_bad_and_the_one_before_is_good(values: list[float]) ->
 
 def test_what_was_bad_and_recovered_says_when() -> None:
     with pytest.raises(
-        NotBisectable, match=r"epoch 3, the last that measured it: not below 90\.00%; it was last in e.* 2"
+        UnusableParameter, match=r"epoch 3, the last that measured it: not below 90\.00%; it was last in e.* 2"
     ):
         bisection.find([(1, 0.95), (2, 0.5), (3, 0.95)], [], metric="val_accuracy", limit=Limit(below=0.9))
 
