@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, String, Table
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Connection, Dialect, String, Table
 from sqlalchemy.types import TypeEngine
 
 from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
 from service.storage.times import at_time
 
-_POSTGRESQL: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 _AS_TEXT: Final = "to_char(to_timestamp({} / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 
 
@@ -82,7 +80,7 @@ class Insertion:
         key = (tuple(_shape(row) for row in self._rows), self._once)
         statement = _POSTGRESQL_STATEMENTS.get(key)
         if statement is None:
-            statement = _POSTGRESQL_STATEMENTS[key] = _all_rows(self._rows, once=self._once)
+            statement = _POSTGRESQL_STATEMENTS[key] = _all_rows(self._rows, connection.dialect, once=self._once)
         inserted = connection.exec_driver_sql(statement, tuple(_parameters(self._rows))).scalar()
         return None if inserted is None else int(inserted)
 
@@ -108,7 +106,7 @@ def _one_row(row: NewRow, *, once: bool) -> str:
     return f"INSERT INTO {_into(row)} VALUES ({', '.join('?' * len(columns))}){conflict}"  # noqa: S608 - our own names
 
 
-def _all_rows(rows: Sequence[NewRow], *, once: bool) -> str:
+def _all_rows(rows: Sequence[NewRow], dialect: Dialect, *, once: bool) -> str:
     """All rows as one statement of PostgreSQL.
 
     Foreign keys are checked at its end. What depends on the first row reads from it, so nothing is inserted without it.
@@ -116,7 +114,7 @@ def _all_rows(rows: Sequence[NewRow], *, once: bool) -> str:
     parts = [f"clock AS MATERIALIZED (SELECT {NOW_POSTGRESQL} AS now)"]
     source = "clock"
     for number, row in enumerate(rows):
-        values = [_value(row.table.columns[name].type, value) for name, value in row.values.items()]
+        values = [_value(row.table.columns[name].type, dialect, value) for name, value in row.values.items()]
         selected = ", ".join([*values, *["now"] * len(row.times)])
         inserted = f"INSERT INTO {_into(row)} SELECT {selected} FROM {source}"  # noqa: S608 - our own names
         if once and number == 0:
@@ -132,9 +130,9 @@ def _into(row: NewRow) -> str:
     return f"{row.table.name} ({names})"
 
 
-def _value(kind: TypeEngine[Any], value: Any) -> str:
+def _value(kind: TypeEngine[Any], dialect: Dialect, value: Any) -> str:
     # Without its length: a cast to VARCHAR(40) would cut what is too long, where an insertion refuses it.
-    name = "VARCHAR" if isinstance(kind, String) else kind.compile(_POSTGRESQL)
+    name = "VARCHAR" if isinstance(kind, String) else kind.compile(dialect)
     if isinstance(value, Dated):
         return f"CAST(replace(%s, %s, {_AS_TEXT.format('now')}) AS {name})"
     return f"CAST(%s AS {name})"
