@@ -252,6 +252,11 @@ def either_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+on_sqlite = pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("either_url", ["postgresql"], indirect=True)
+"""Mark a test of what only one of the databases has."""
+
+
 @pytest.fixture
 def database(either_url: str) -> Iterator[Database]:
     """A migrated database."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
@@ -14,6 +13,7 @@ from service.jobs.queries import queue
 from service.maintenance import retention
 from service.maintenance.retention import Policy
 from service.storage.database import Database
+from tests.conftest import on_sqlite
 from tests.service.jobs.conftest import Submit
 
 
@@ -37,23 +37,18 @@ def plans(database: Database, ask: Callable[[Session], object]) -> str:
         )
 
 
-@pytest.fixture
-def sqlite(database: Database) -> Database:
-    if not database.is_sqlite:
-        pytest.skip("these are SQLite's plans")
-    return database
-
-
-def test_owners_are_counted_from_indexes_alone(sqlite: Database) -> None:
-    plan = plans(sqlite, queue.waiting_by_owner)
+@on_sqlite
+def test_owners_are_counted_from_indexes_alone(database: Database) -> None:
+    plan = plans(database, queue.waiting_by_owner)
     assert "ix_jobs_quota (owner=? AND status=?)" in plan
     for line in plan.splitlines():
         assert "jobs" not in line or "COVERING INDEX" in line, line
 
 
-def test_retention_finds_expired_jobs_by_their_end(sqlite: Database) -> None:
-    now = leases.clock(sqlite)
-    plan = plans(sqlite, lambda session: retention._expired_jobs(session, Policy(jobs_days=1), now))
+@on_sqlite
+def test_retention_finds_expired_jobs_by_their_end(database: Database) -> None:
+    now = leases.clock(database)
+    plan = plans(database, lambda session: retention._expired_jobs(session, Policy(jobs_days=1), now))
     assert plan == "SEARCH jobs USING INDEX ix_jobs_finished (finished_ms<?)"
 
 

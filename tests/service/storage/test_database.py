@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from service.storage import database as module
 from service.storage.database import Database
 from service.storage.tables import Worker
+from tests.conftest import on_sqlite
 
 
 def add(name: str, fails: bool = False) -> Callable[[Session], str]:
@@ -75,9 +76,8 @@ def test_a_work_sees_what_the_one_before_it_did(database: Database) -> None:
     assert sum(isinstance(answer, IntegrityError) for answer in found) == 5
 
 
+@on_sqlite
 def test_few_commits_serve_many_works(tmp_path: Any, database: Database) -> None:
-    if not database.is_sqlite:
-        pytest.skip("PostgreSQL's commits wait for the disk together by themselves")
     commits: list[int] = []
     module.event.listen(database.engine, "commit", lambda _: commits.append(1))
     with database.write():
@@ -92,9 +92,8 @@ def test_few_commits_serve_many_works(tmp_path: Any, database: Database) -> None
     assert sum(commits) <= 3, "one for the lock's holder, one for all who waited"
 
 
+@on_sqlite
 def test_where_the_commit_fails_all_hear_of_it(database: Database) -> None:
-    if not database.is_sqlite:
-        pytest.skip("nothing is shared in PostgreSQL")
 
     def refuse(_: Any) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -113,9 +112,8 @@ def test_where_the_commit_fails_all_hear_of_it(database: Database) -> None:
     assert names(database) == set()
 
 
+@on_sqlite
 def test_where_sqlite_takes_everything_back_all_who_share_hear_of_it(database: Database) -> None:
-    if not database.is_sqlite:
-        pytest.skip("nothing is shared in PostgreSQL")
 
     def filling(session: Session) -> str:
         connection = session.connection()
@@ -161,9 +159,8 @@ def test_a_new_file_is_waited_for_that_another_process_turns_to_its_log(tmp_path
         release.join()
 
 
+@on_sqlite
 def test_a_writer_that_waits_too_long_gives_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not database.is_sqlite:
-        pytest.skip("PostgreSQL has no such turn")
     monkeypatch.setattr(module, "_BUSY_S", 0.1)
     with database.write():
         (found,) = at_once([lambda: database.group_commit(add("late"))])

@@ -14,6 +14,7 @@ from service.storage.database import Database
 from service.storage.insertions import Dated, Insertion, NewRow
 from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag, Worker
 from service.storage.times import at_time
+from tests.conftest import on_postgresql
 
 PLACEHOLDER = at_time(123_456_789_012_345)
 
@@ -62,16 +63,14 @@ def test_an_insertion_that_fails_leaves_nothing_behind(database: Database) -> No
         assert session.scalars(select(JobTag)).all() == []
 
 
+@on_postgresql
 def test_postgresql_refuses_what_is_too_long_instead_of_cutting_it(database: Database) -> None:
-    if database.is_sqlite:
-        pytest.skip("SQLite has no lengths")
     with pytest.raises(DBAPIError, match="too long"):
         Insertion([key_row("a", job_id="j" * 41)]).execute(database)
 
 
+@on_postgresql
 def test_an_insertion_is_one_statement_of_postgresql(database: Database) -> None:
-    if database.is_sqlite:
-        pytest.skip("SQLite has no round trips")
     Insertion([key_row("first")]).execute(database)
     sent: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
@@ -79,9 +78,8 @@ def test_an_insertion_is_one_statement_of_postgresql(database: Database) -> None
     assert [statement.split()[0] for statement in sent] == ["WITH"]
 
 
+@on_postgresql
 def test_connections_that_the_server_ended_are_replaced(database: Database) -> None:
-    if database.is_sqlite:
-        pytest.skip("SQLite has no server")
     names = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     end = names.replace("count(*)", "pg_terminate_backend(pid)")
     pooled = [database.engine.connect() for _ in range(3)]
@@ -104,9 +102,8 @@ def test_connections_that_the_server_ended_are_replaced(database: Database) -> N
             )
 
 
+@on_postgresql
 def test_a_connection_that_was_idle_for_long_is_pinged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    if database.is_sqlite:
-        pytest.skip("SQLite has no server")
     with database.read() as session:
         first = session.scalar(text("SELECT pg_backend_pid()"))
     monkeypatch.setattr(module, "_TRUSTED_S", 0.0)
