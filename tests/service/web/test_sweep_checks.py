@@ -1,0 +1,121 @@
+"""What a sweep may ask for, and its cost before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.service.web.played_sweeps import BASE, SWEEP
+
+
+def test_a_dry_run_stores_nothing(client: FlaskClient) -> None:
+    found = client.post("/sweeps?dry_run=true", json=SWEEP)
+    assert found.status_code == 200
+    assert (found.json["trials"], found.json["jobs"]) == (6, 12)
+    assert (found.json["epochs"], found.json["epochs_without_halving"]) == (2 * (6 + 2 * 2 + 1), 48)
+    assert len(found.json["first_settings"]) == 6
+    assert client.get("/sweeps").json["data"] == []
+
+
+def test_a_repeated_request_starts_no_second_sweep(client: FlaskClient) -> None:
+    made = [client.post("/sweeps", json=SWEEP, headers={"Idempotency-Key": "once"}) for _ in range(2)]
+    assert made[0].json == made[1].json
+    assert made[1].headers["Idempotency-Replayed"] == "true"
+    assert made[0].headers["Location"] == f"/sweeps/{made[0].json['id']}"
+    other = client.post("/sweeps", json=SWEEP | {"parallel": 2}, headers={"Idempotency-Key": "once"})
+    assert other.json["code"] == "idempotency_conflict"
+
+
+def faults(client: FlaskClient, **changes: Any) -> dict[str, str]:
+    document = {key: value for key, value in (SWEEP | changes).items() if value is not None}
+    response = client.post("/sweeps", json=document)
+    assert (response.status_code, response.json["code"]) == (422, "invalid_spec"), response.text
+    return {fault["pointer"]: fault["detail"] for fault in response.json["errors"]}
+
+
+def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
+    found = faults(
+        client,
+        base=BASE | {"batch_size": 20},
+        space={
+            "/optimiser/learning_rate": {"log": [0.001, 0.3]},
+            "/learning_rate": {"float": [0.1, 0.2]},
+            "/batch_size": {"int": [0, 50]},
+            "/layers/0/units": {"log": [8, 64]},
+            "/seed": {"int": [0, 3]},
+        },
+        objective={"metric": "val_acuracy"},
+        halving={"min_epochs": 4},
+        seeds=[1, 1],
+    )
+    assert "did you mean '/optimizer/learning_rate'" in found["#/space/~1optimiser~1learning_rate"]
+    assert "did you mean '/optimizer/learning_rate'" in found["#/space/~1learning_rate"]
+    assert "#/space/~1batch_size/int/0" in found
+    assert "#/space/~1layers~10~1units/log" in found
+    assert "`seeds`" in found["#/space/~1seed"]
+    assert "did you mean 'val_accuracy'" in found["#/objective/metric"]
+    assert "less than the epochs of a trial, 4" in found["#/halving/min_epochs"]
+    assert "listed twice" in found["#/seeds/1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "part"),
+    [
+        ({"base": {"kind": "classifier", "epochs": 0}}, "#/base/epochs", ""),
+        ({"base": {"kind": "classifier", "dataset": "minst"}}, "#/base/dataset", "unknown dataset"),
+        ({"search": {"name": "random"}}, "#/search/trials", "is missing"),
+        ({"search": {"name": "grid"}}, "#/space/~1optimizer~1learning_rate", "a grid needs values"),
+        ({"space": {}}, "#/space", "at least one setting"),
+        ({"space": {"/batch_size": {"int": [1, 3000]}}, "search": None}, "#/space", "3,000 combinations"),
+        ({"space": {"/batch_size": {"int": [1, 3], "choice": [4]}}}, "#/space/~1batch_size", "exactly one of"),
+        ({"space": {"/batch_size": {"int": [3, 1]}}}, "#/space/~1batch_size", "must not exceed"),
+        ({"space": {"/epochs": {"int": [2, 9]}}}, "#/space/~1epochs", "halving"),
+        ({"space": {"batch_size": {"int": [2, 9]}}}, "#/space/batch_size", "did you mean '/batch_size'"),
+        ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "does not report"),
+        ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
+        ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
+        ({"parallel": 600, "search": {"name": "random", "trials": 600}}, "#/parallel", "jobs at a time"),
+        ({"paralel": 3}, "#/paralel", "did you mean 'parallel'"),
+        ({"space": {"/layers/0/units": {"choice": [11, 12]}}}, "#/space", "no trial has valid settings"),
+    ],
+)  # fmt: skip
+def test_a_fault_says_where_and_what(client: FlaskClient, changes: dict[str, Any], pointer: str, part: str) -> None:
+    found = faults(client, **changes)
+    assert pointer in found
+    assert part in found[pointer]
+
+
+def test_a_gan_minimises_the_distance(client: FlaskClient) -> None:
+    found = client.post(
+        "/sweeps?dry_run=true",
+        json={"base": {"kind": "gan", "epochs": 10}, "space": {"/batch_size": {"choice": [50, 100]}}},
+    )
+    assert found.json["resolved"]["objective"] == {
+        "metric": "frechet_distance",
+        "goal": "minimize",
+        "over_seeds": "mean",
+    }
+    early = client.post(
+        "/sweeps",
+        json={
+            "base": {"kind": "gan", "epochs": 10},
+            "space": {"/batch_size": {"choice": [50, 100]}},
+            "halving": {"min_epochs": 1},
+        },
+    )
+    assert early.json["errors"][0]["pointer"] == "#/halving/min_epochs"
+    assert "every_epochs" in early.json["errors"][0]["detail"]
+
+
+def test_a_pointer_into_the_presets_layers_is_a_setting(client: FlaskClient) -> None:
+    found = client.post(
+        "/sweeps?dry_run=true",
+        json={
+            "base": {"kind": "classifier", "epochs": 2, "optimizer": "adam"},
+            "space": {"/layers/0/units": {"int": [32, 64], "step": 32}, "/optimizer/beta1": {"choice": [0.5, 0.9]}},
+        },
+    )
+    assert found.status_code == 200, found.text
+    assert found.json["trials"] == 4

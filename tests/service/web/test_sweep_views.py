@@ -1,0 +1,168 @@
+"""Sweeps in lists, streams, curves, plots and on pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+
+from service.runtime.settings import Auth
+from service.storage.database import Database
+from service.web.services import EXTENSION
+from tests.service.web.played_sweeps import BASE, SWEEP, finish, start
+
+
+def test_sweeps_are_listed_in_pages(client: FlaskClient) -> None:
+    made = [start(client, name=f"number {number}", seeds=[0], halving=None)["id"] for number in range(3)]
+    first = client.get("/sweeps?limit=2").json
+    assert [item["id"] for item in first["data"]] == made[:0:-1]
+    second = client.get(f"/sweeps?limit=2&cursor={first['next_cursor']}").json
+    assert ([item["id"] for item in second["data"]], second["has_more"]) == (made[:1], False)
+    assert client.get("/sweeps?cursor=nonsense").status_code == 400
+    assert client.get("/sweeps?status=succeeded").json["data"] == []
+
+
+def test_a_stream_replays_the_log(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, seeds=[0], halving=None, search={"name": "random", "trials": 2})
+    ended = finish(client, worker, sweep["id"])
+    text = client.get(f"/sweeps/{sweep['id']}/stream").text
+    ids = [int(line[4:]) for line in text.splitlines() if line.startswith("id: ")]
+    assert ids == list(range(1, ended["last_seq"] + 1))
+    assert text.rstrip().rpartition("event: ")[2].startswith("end")
+    rest = client.get(f"/sweeps/{sweep['id']}/stream", headers={"Last-Event-ID": str(ids[-2])}).text
+    assert rest.count("id: ") == 1
+    assert client.get(f"/sweeps/{sweep['id']}/stream?after={ids[-1]}").status_code == 204
+
+
+def test_another_owners_sweep_is_nowhere(make_app: Callable[..., Flask], either_url: str) -> None:
+    from service.access import keys
+
+    app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+    database: Database = app.extensions[EXTENSION].database
+    secrets = {
+        owner: keys.create(database, name=owner, owner=owner, scope=keys.Scope.SUBMIT)[1] for owner in ("ann", "bob")
+    }
+    client = app.test_client()
+    ann, bob = ({"Authorization": f"Bearer {secrets[owner]}"} for owner in ("ann", "bob"))
+    made = client.post("/sweeps", json=SWEEP, headers=ann)
+    assert made.status_code == 201
+    assert client.get("/jobs", headers=ann).json["data"][0]["owner"] == "ann"
+    for method, path in (
+        ("get", ""), ("get", "/trials"), ("get", "/decisions"), ("get", "/importance"), ("get", "/stream"),
+        ("post", "/pause"), ("post", "/resume"), ("post", "/cancel"), ("delete", ""),
+    ):  # fmt: skip
+        answer = client.open(f"/sweeps/{made.json['id']}{path}", method=method.upper(), headers=bob)
+        assert (answer.status_code, answer.json["code"]) == (404, "sweep_not_found"), (method, path)
+    assert client.get("/sweeps", headers=bob).json["data"] == []
+    audit = client.get("/audit", headers={"Authorization": "Bearer chosen-by-the-operator"}).json["data"]
+    assert (audit[0]["action"], audit[0]["subject"]) == ("submit", made.json["id"])
+
+
+def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) -> None:
+    space = {"/optimizer/learning_rate": {"choice": [0.01, 0.03]}}
+    sweep = start(client, space=space, search=None, halving=None, seeds=[0, 1, 2], base=BASE | {"epochs": 1})
+    finish(client, worker, sweep["id"])
+    found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
+    assert (found["paired"], found["n"], found["difference"]) == (True, 3, pytest.approx(0.02))
+    assert found["sentence"].startswith("b is better by 2.00 points")
+    for name in (f"{sweep['id']}:7", "swp_00000000000000000000000000", f"{sweep['id']}:x"):
+        assert client.get("/comparisons", query_string={"a": name, "b": name}).json["code"] == "sweep_not_found"
+
+
+def test_curves_have_a_band_over_the_seeds(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
+    finish(client, worker, sweep["id"])
+    [first, _] = client.get(f"/sweeps/{sweep['id']}/curves").json["data"]
+    assert (first["trial"], first["epochs"], first["n"]) == (0, [1, 2, 3, 4], [2, 2, 2, 2])
+    assert [high - low for low, high in zip(first["low"], first["high"], strict=True)] == pytest.approx([0.005] * 4)
+    assert first["mean"][3] - first["mean"][0] == pytest.approx(0.03)
+
+
+def test_the_pages_show_sweeps(client: FlaskClient, worker: Any) -> None:
+    assert "New sweep" in client.get("/ui/sweeps").text
+    sweep = start(client)
+    assert "rates" in client.get("/ui/sweeps").text
+    page = client.get(f"/ui/sweeps/{sweep['id']}")
+    assert (page.status_code, "maximize val accuracy" in page.text) == (200, True)
+    assert client.get("/ui/sweeps/swp_nothing").status_code == 404
+    redirected = client.get(f"/sweeps/{sweep['id']}", headers={"Accept": "text/html"})
+    assert redirected.headers["Location"] == f"/ui/sweeps/{sweep['id']}"
+
+
+def test_a_sweep_is_one_row_of_a_job_list(client: FlaskClient, worker: Any) -> None:
+    before = client.post("/jobs", json=BASE).json["id"]
+    sweep = start(client)
+    other = start(client, name=None, seeds=[4], halving=None, search={"name": "random", "trials": 2})
+    after = client.post("/jobs", json=BASE).json["id"]
+    found = client.get("/jobs?one_per_sweep=true&limit=100&counts=true").json
+    listed = [job["sweep_id"] or job["id"] for job in found["data"]]
+    assert listed == [after, other["id"], sweep["id"], before]
+    assert sum(found["counts"].values()) == 2 + 6 + 2  # of all jobs
+    told = found["sweeps"][sweep["id"]]
+    assert (told["title"], told["jobs"], told["trials"], told["status"]) == ("rates", 6, 6, "running")
+    assert found["sweeps"][other["id"]]["title"] == f"sweep {other['id'][-6:].lower()}"
+    paged = client.get(
+        f"/jobs?one_per_sweep=true&limit=2&cursor={client.get('/jobs?limit=1').json['next_cursor']}"
+    ).json
+    assert [job["sweep_id"] or job["id"] for job in paged["data"]] == [other["id"], sweep["id"]]
+    client.post(f"/sweeps/{sweep['id']}/cancel")
+    first = found["data"][2]["id"]
+    assert client.delete(f"/jobs/{first}").status_code == 204
+    again = client.get("/jobs?one_per_sweep=true").json
+    assert sweep["id"] in [job["sweep_id"] for job in again["data"]], "another job stands for it"
+    assert client.get("/jobs?one_per_sweep=true&format=csv").status_code == 400
+    [newest, *_] = client.get("/jobs/groups?by=sweep").json["data"]
+    assert (newest["label"], newest["query"]) == ("without a sweep", {"without": "sweep"})
+    groups = {group["value"]: group for group in client.get("/jobs/groups?by=sweep").json["data"]}
+    assert (groups[sweep["id"]]["label"], groups[sweep["id"]]["count"]) == ("rates", 5)
+    assert len(client.get("/jobs?without=sweep").json["data"]) == 2
+
+
+def test_curves_have_an_interval_and_are_a_file_too(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
+    finish(client, worker, sweep["id"])
+    [first, _] = client.get(f"/sweeps/{sweep['id']}/curves").json["data"]
+    half = 12.706204736432095 * 0.0025  # t of 97.5% with one degree of freedom; the standard error of two values
+    assert first["interval_high"][0] - first["mean"][0] == pytest.approx(half, rel=1e-6)
+    assert first["mean"][0] - first["interval_low"][0] == pytest.approx(half, rel=1e-6)
+    answer = client.get(f"/sweeps/{sweep['id']}/curves?format=csv&metric=train_loss")
+    lines = answer.text.splitlines()
+    assert (answer.mimetype, len(lines)) == ("text/csv", 1 + 2 * 4)
+    assert lines[0].startswith("trial,epoch,train_loss (mean),train_loss (low)")
+    assert lines[2] == "0,2,0.5,0.5,0.5,0.5,0.5,2"
+    alone = start(client, halving=None, search={"name": "random", "trials": 1}, seeds=[9], name="alone")
+    finish(client, worker, alone["id"])
+    [curve] = client.get(f"/sweeps/{alone['id']}/curves").json["data"]
+    assert curve["interval_low"] == [None] * 4
+    [trial] = client.get(f"/sweeps/{alone['id']}/trials").json["data"]
+    assert trial["metrics"]["train_loss"] == 0.25
+
+
+def test_curves_are_drawn_with_a_band(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
+    address = f"/sweeps/{sweep['id']}/plots/curves"
+    assert client.get(f"{address}.png").json["code"] == "not_yet"
+    finish(client, worker, sweep["id"])
+    pictures = {}
+    for band in ("range", "interval", "none"):
+        answer = client.get(f"{address}.png?band={band}")
+        assert (answer.status_code, answer.mimetype) == (200, "image/png")
+        Image.open(BytesIO(answer.data)).verify()
+        pictures[band] = answer.data
+        assert (
+            client.get(f"{address}.png?band={band}", headers={"If-None-Match": answer.headers["ETag"]}).status_code
+            == 304
+        )
+    assert len(set(pictures.values())) == 3
+    assert client.get(f"{address}.svg?metric=train_loss").mimetype == "image/svg+xml"
+    for wrong, code in (
+        ("curves.gif", "not_found"),
+        ("confusion.png", "not_found"),
+        ("curves.png?band=x", "invalid_parameter"),
+    ):
+        assert client.get(f"/sweeps/{sweep['id']}/plots/{wrong}").json["code"] == code
