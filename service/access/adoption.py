@@ -47,8 +47,8 @@ def count(session: Session) -> Ownerless:
 def adopt(database: Database, owner: str, *, also_known: Collection[str] = (), by: Actor | None = None) -> Ownerless:
     """Give everything without an owner to one, in one transaction; what already has an owner is not changed.
 
-    The service may run meanwhile. Data that the owner has, too, and that an unfinished job uses, are left for a
-    repetition; otherwise a repetition finds nothing left to do and changes nothing.
+    The service may be running. If the owner already has the same data under the same name, and an unfinished job uses
+    the copy without an owner, that copy stays: repeat the call when the job has ended. Adoption is idempotent.
 
     Args:
         also_known: owners whose keys are not in the database (``TAPELINE_API_KEYS``).

@@ -27,7 +27,7 @@ from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
-from service.storage.insertions import Dated, Insertion, NewRow
+from service.storage.insertions import Insertion, NewRow, TimeTemplate
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job
 from service.storage.times import at_time
@@ -177,11 +177,11 @@ def _insert_alone(
 ) -> tuple[dict[str, Any], bool]:
     """Store a job and all that belongs to it by one insertion.
 
-    The response has the time that only the database knows: until then an instant stands for it that nobody can guess,
-    and that no text of the user contains therefore.
+    The response contains the time of the insertion, which only the database knows. Until then, a random instant in the
+    far future is its placeholder: it cannot be guessed, so no text of a user contains it.
     """
     job.created_ms = job.queued_ms = _FAR_FUTURE_MS + secrets.randbits(46)
-    answer = Dated(json.dumps(represent([job])), placeholder=at_time(job.created_ms))
+    answer = TimeTemplate(json.dumps(represent([job])), placeholder=at_time(job.created_ms))
     rows = [] if idempotency is None else [_key_row(idempotency, job, answer)]
     rows += [NewRow(JOBS, _columns(job), times=("created_ms", "queued_ms")), _first_event_row(job)]
     rows += [NewRow(JOB_TAGS, {"tag": tag, "job_id": job.id}) for tag in set(job.tags)]
@@ -199,7 +199,7 @@ def _insert_alone(
     return earlier, True
 
 
-def _key_row(idempotency: IdempotencyKey, job: Job, answer: Dated) -> NewRow:
+def _key_row(idempotency: IdempotencyKey, job: Job, answer: TimeTemplate) -> NewRow:
     values = {"owner": job.owner or "", "key": idempotency.key, "fingerprint": idempotency.fingerprint}
     return NewRow(IDEMPOTENCY, values | {"job_id": job.id, "answer": answer}, times=("created_ms",))
 

@@ -16,7 +16,7 @@ _AS_TEXT: Final = "to_char(to_timestamp({} / 1000.0) AT TIME ZONE 'UTC', 'YYYY-M
 
 
 @dataclass(frozen=True, slots=True)
-class Dated:
+class TimeTemplate:
     """A text in which the time of the insertion (RFC 3339 in UTC, with milliseconds) replaces a placeholder."""
 
     text: str
@@ -65,7 +65,7 @@ class Insertion:
     def _one_by_one(self, connection: Connection) -> int | None:
         now = int(connection.exec_driver_sql(f"SELECT {NOW_SQLITE}").scalar_one())
         for number, row in enumerate(self._rows):
-            values = [value.at(now) if isinstance(value, Dated) else value for value in row.values.values()]
+            values = [value.at(now) if isinstance(value, TimeTemplate) else value for value in row.values.values()]
             once = self._once and number == 0
             key = (_shape(row), once)
             statement = _SQLITE_STATEMENTS.get(key)
@@ -86,14 +86,14 @@ class Insertion:
 
 
 def _shape(row: NewRow) -> _Shape:
-    dated = tuple(isinstance(value, Dated) for value in row.values.values())
+    dated = tuple(isinstance(value, TimeTemplate) for value in row.values.values())
     return row.table.name, tuple(row.values), dated, tuple(row.times)
 
 
 def _parameters(rows: Iterable[NewRow]) -> Iterable[Any]:
     for row in rows:
         for value in row.values.values():
-            if isinstance(value, Dated):
+            if isinstance(value, TimeTemplate):
                 yield value.text
                 yield value.placeholder
             else:
@@ -133,6 +133,6 @@ def _into(row: NewRow) -> str:
 def _value(kind: TypeEngine[Any], dialect: Dialect, value: Any) -> str:
     # Without its length: a cast to VARCHAR(40) would cut what is too long, where an insertion refuses it.
     name = "VARCHAR" if isinstance(kind, String) else kind.compile(dialect)
-    if isinstance(value, Dated):
+    if isinstance(value, TimeTemplate):
         return f"CAST(replace(%s, %s, {_AS_TEXT.format('now')}) AS {name})"
     return f"CAST(%s AS {name})"

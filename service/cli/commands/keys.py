@@ -165,7 +165,7 @@ def adopt(owner: str, as_json: bool) -> None:
     elif given:
         click.echo(f"{owner} now owns {given} that had no owner")
     else:
-        click.echo("nothing to do: every job, dataset and sweep has an owner")
+        click.echo("nothing to do: no job, dataset or sweep without an owner can be adopted now")
 
 
 COMMANDS: Final = (keys,)

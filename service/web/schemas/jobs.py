@@ -96,7 +96,7 @@ class Reproduction(Answer):
 
 
 class Parting(Answer):
-    """Where two trainings part, or where a stored result is not what its training gives."""
+    """Where two trainings first differ, or where a stored result differs from its replay."""
 
     epoch: int
     batch: int | None = Field(description="Batches of the epoch that were done; null: somewhere in the epoch.")

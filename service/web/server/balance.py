@@ -49,7 +49,7 @@ CONNECTIONS: Final = ConnectionCounts()
 """Of the processes of this service."""
 
 
-class Turns:
+class AcceptThrottle:
     """Decides when a process leaves new connections to another one.
 
     It does so for ``YIELD_S`` at a time. If the other process takes none meanwhile, it is busy or stops: no connection

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from service.jobs import leases
 from service.storage import database as module
 from service.storage.database import Database
-from service.storage.insertions import Dated, Insertion, NewRow
+from service.storage.insertions import Insertion, NewRow, TimeTemplate
 from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag, Worker
 from service.storage.times import at_time
 from tests.conftest import on_postgresql
@@ -20,7 +20,7 @@ PLACEHOLDER = at_time(123_456_789_012_345)
 
 
 def key_row(key: str, **other: Any) -> NewRow:
-    answer = Dated(json.dumps({"at": PLACEHOLDER, "said": ["1970-01-01T00:00:00.000Z", "ü%s'"]}), PLACEHOLDER)
+    answer = TimeTemplate(json.dumps({"at": PLACEHOLDER, "said": ["1970-01-01T00:00:00.000Z", "ü%s'"]}), PLACEHOLDER)
     values = {"owner": "", "key": key, "fingerprint": "0" * 64, "job_id": "job_1", "answer": answer}
     return NewRow(IDEMPOTENCY, values | other, times=("created_ms",))
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from service.web.server import balance
-from service.web.server.balance import YIELD_S, ConnectionCounts, Turns
+from service.web.server.balance import YIELD_S, AcceptThrottle, ConnectionCounts
 
 
 @pytest.fixture
@@ -15,13 +15,13 @@ def counts() -> ConnectionCounts:
 
 def test_a_process_alone_never_yields(counts: ConnectionCounts) -> None:
     counts.set(1, 500)
-    assert not Turns(1, counts).yields(500)
+    assert not AcceptThrottle(1, counts).yields(500)
 
 
 def test_a_process_with_more_connections_yields_until_the_other_has_as_many(counts: ConnectionCounts) -> None:
     counts.set(1, 9)
     counts.set(2, 3)
-    turns = Turns(1, counts)
+    turns = AcceptThrottle(1, counts)
     assert turns.yields(9)
     assert 0 < turns.left_s(9) <= YIELD_S
     counts.set(2, 9)
@@ -32,20 +32,20 @@ def test_a_process_with_more_connections_yields_until_the_other_has_as_many(coun
 def test_a_process_with_fewer_connections_does_not_yield(counts: ConnectionCounts) -> None:
     counts.set(1, 9)
     counts.set(2, 3)
-    assert not Turns(2, counts).yields(3)
+    assert not AcceptThrottle(2, counts).yields(3)
 
 
 def test_a_small_difference_is_no_reason_to_wait(counts: ConnectionCounts) -> None:
     counts.set(2, 100)
-    assert not Turns(1, counts).yields(113)
-    assert Turns(1, counts).yields(114)
+    assert not AcceptThrottle(1, counts).yields(113)
+    assert AcceptThrottle(1, counts).yields(114)
 
 
 def test_a_process_that_takes_nothing_is_waited_for_once(
     counts: ConnectionCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts.set(2, 0)
-    turns = Turns(1, counts)
+    turns = AcceptThrottle(1, counts)
     assert turns.yields(5)
     deadline = time.monotonic() + 10
     while turns.left_s(5) and time.monotonic() < deadline:
@@ -59,4 +59,4 @@ def test_a_process_that_takes_nothing_is_waited_for_once(
 def test_a_process_that_ended_is_not_waited_for(counts: ConnectionCounts) -> None:
     counts.set(2, 0)
     counts.remove(2)
-    assert not Turns(1, counts).yields(5)
+    assert not AcceptThrottle(1, counts).yields(5)

@@ -83,7 +83,7 @@ def sweeps(
     if to is not None and verb == "delete":
         raise click.UsageError("a deleted sweep has no plot: leave out --plot, or --do delete")
     if to is None and metric is not None:
-        raise click.UsageError("--metric is of the plot: add --plot FILE")
+        raise click.UsageError("--metric requires --plot FILE")
     with target.client() as client:
         if sweep_id is None:
             if watch or verb or to:

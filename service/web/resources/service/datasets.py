@@ -77,7 +77,7 @@ def upload() -> Result:
 @blueprint.get("/uploads/<upload_id>")
 @endpoint(TAG, UploadItem, problems=("upload_not_found",))
 def show_upload(upload_id: str) -> UploadItem:
-    """Show how far an upload is that is being received or read."""
+    """Show the progress of an upload that is being received or read."""
     found = services().progress.look_up(owner(), upload_id)
     if found is None:
         raise Problem("upload_not_found", f"no upload {upload_id[:64]!r} is in progress")
