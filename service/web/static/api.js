@@ -1,12 +1,34 @@
 // Calls to the service. An answer that is a problem (RFC 9457) becomes an error that carries it.
 import { doubt } from "./connection.js";
+import { capital } from "./dom.js";
 
 class ProblemError extends Error {
   constructor(status, problem) {
-    super(problem.detail ?? `The service answered with status ${status}.`);
+    super(capital(problem.detail ?? `The service answered with status ${status}.`));
     this.status = status;
     this.problem = problem;
   }
+}
+
+// An answer without a problem; where there is none, the page says that the connection is lost.
+export async function request(path, options) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    doubt();
+    throw new ProblemError(0, { detail: "The service does not answer. Is it still running?" });
+  }
+  if (answer.status >= 502) doubt(); // a proxy's
+  if (!answer.ok) throw new ProblemError(answer.status, await answer.json().catch(() => ({})));
+  return answer;
+}
+
+// A page of the service, as a document.
+export async function read(address) {
+  const answer = await request(address, { headers: { Accept: "text/html" } });
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
 export async function call(path, { method = "GET", body, signal, headers = {} } = {}) {
@@ -16,15 +38,7 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
     options.body = isForm || typeof body === "string" ? body : JSON.stringify(body);
     if (!isForm) options.headers["Content-Type"] = "application/json";
   }
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    doubt();
-    throw new ProblemError(0, { detail: "The service does not answer. Is it still running?" });
-  }
-  if (!answer.ok) throw new ProblemError(answer.status, await answer.json().catch(() => ({})));
+  const answer = await request(path, options);
   return answer.status === 204 ? null : answer.json();
 }
 

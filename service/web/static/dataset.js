@@ -1,5 +1,5 @@
 // The examples of a dataset: images, or rows of a table, page by page.
-import { $, capital, counted, h } from "./dom.js";
+import { $, counted, h } from "./dom.js";
 import { call } from "./api.js";
 
 const facts = JSON.parse($("#dataset").textContent);
@@ -31,7 +31,7 @@ async function load() {
   try {
     page = await call(`${isTable ? facts.urls.rows : facts.urls.examples}?${query}`);
   } catch (error) {
-    if (mine === turn) state.textContent = capital(error.message);
+    if (mine === turn) state.textContent = error.message;
     return;
   } finally {
     if (mine === turn) more.disabled = false;

@@ -1,5 +1,5 @@
 // Uploads a dataset, and deletes one.
-import { $, $$, announce, capital, counted, h } from "./dom.js";
+import { $, $$, announce, counted, h } from "./dom.js";
 import { call } from "./api.js";
 import { confirmed, faultsOf } from "./dialogs.js";
 import { latest } from "./latest.js";
@@ -92,7 +92,7 @@ if (upload) {
     try {
       location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
     } catch (error) {
-        $("#upload-error").textContent = error.problem ? asFormSays([error.problem.title, faultsOf(error)].filter(Boolean).join(" ")) : capital(error.message);
+      $("#upload-error").textContent = error.problem ? asFormSays([error.problem.title, faultsOf(error)].filter(Boolean).join(" ")) : error.message;
       $("#upload-error").hidden = false;
     } finally {
       clearInterval(watch);

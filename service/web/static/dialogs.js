@@ -24,7 +24,7 @@ export async function copy(text, element) {
 export function faultsOf(error) {
   const place = (fault) => (fault.pointer ?? fault.parameter ?? "").replace(/^#\/?(overrides\/)?/, "");
   const words = (fault) => (place(fault) ? `${place(fault)}: ${fault.detail}` : capital(fault.detail));
-  return (error.problem?.errors ?? []).map(words).join(" · ") || capital(error.message);
+  return (error.problem?.errors ?? []).map(words).join(" · ") || error.message;
 }
 
 export function showFaults(element, error) {

@@ -1,5 +1,5 @@
 // Calibration, and the importance of columns, both of the best checkpoint.
-import { $, capital, h, percent } from "./dom.js";
+import { $, h, percent } from "./dom.js";
 import { call } from "./api.js";
 import { lazy } from "./lazy.js";
 
@@ -20,7 +20,7 @@ function wire(root, address, show) {
       $("[data-of]", root).textContent = `best checkpoint, epoch ${found.checkpoint}`;
       state.textContent = show(root, found);
     },
-    fail: (error) => (state.textContent = capital(error.message)),
+    fail: (error) => (state.textContent = error.message),
   });
 }
 

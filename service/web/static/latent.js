@@ -1,6 +1,6 @@
 // A GAN's latent space: a point and some directions, a walk between two points, and many points at once.
 import { $, $$, announce, debounce, h } from "./dom.js";
-import { call } from "./api.js";
+import { call, request } from "./api.js";
 import { wireCheckpoints } from "./checkpoints.js";
 import { latest } from "./latest.js";
 
@@ -129,8 +129,7 @@ if ($("#picture")) {
 
   const film = quietly(async () => {
     const body = { checkpoint: epoch(), ...chosen(), latent: [state.start, state.end, state.start], steps: 24, format: "film", scale: 8 };
-    const answer = await fetch(`${job.urls.self}/generate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-    if (!answer.ok) throw new Error((await answer.json()).detail);
+    const answer = await request(`${job.urls.self}/generate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
     const address = URL.createObjectURL(await answer.blob());
     h("a", { href: address, download: "walk.gif" }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);

@@ -1,7 +1,7 @@
 // Replaces each [data-live] part of the page by what the server shows now; the server makes the HTML, so there is one
 // set of templates. Parts that have not changed, opened details, what was scrolled and the keyboard's place stay.
 import { $$ } from "./dom.js";
-import { doubt } from "./connection.js";
+import { read } from "./api.js";
 import { latest } from "./latest.js";
 import { localize } from "./times.js";
 
@@ -10,13 +10,7 @@ const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]
 
 // One question at a time: an older page never replaces a newer one.
 export const refresh = latest(async () => {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch((error) => {
-    doubt();
-    throw error;
-  });
-  if (answer.status >= 502) doubt(); // a proxy's
-  if (!answer.ok) throw new Error(`HTTP status ${answer.status}`);
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const page = await read(location.href);
   document.title = page.title;
   localize(page); // as the parts on the page already are: else each of them would differ
   for (const now of $$("[data-live]", page)) {

@@ -1,6 +1,6 @@
 // Appends new events to a job's log. The server selects and renders them, so filters are applied in one place.
 import { $, $$, throttle } from "./dom.js";
-import { listen } from "./api.js";
+import { listen, read } from "./api.js";
 import { latest } from "./latest.js";
 
 const MOST = 2000; // lines that a page keeps
@@ -15,12 +15,11 @@ const renew = throttle(600, latest(async () => {
   const address = new URL(location.href);
   address.searchParams.set("after", rendered);
   address.searchParams.set("limit", "1000");
-  const answer = await fetch(address, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok) {
+  const page = await read(address).catch(() => null);
+  if (!page) {
     setTimeout(renew, 3000);
     return;
   }
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const lines = $$("#log > li", page);
   const more = lines.length === 1000;
   rendered = more ? Number(lines.at(-1).dataset.seq) : Math.max(rendered, JSON.parse($("#facts", page).textContent).last_seq);

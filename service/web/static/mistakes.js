@@ -1,5 +1,5 @@
 // The most confident mistakes of the best checkpoint, for which the service evaluates the validation split.
-import { $, capital, h, percent } from "./dom.js";
+import { $, h, percent } from "./dom.js";
 import { call } from "./api.js";
 import { lazy } from "./lazy.js";
 import { rowsTable } from "./rows-table.js";
@@ -23,7 +23,7 @@ export function wireMistakes(job) {
     },
     fail: (error) => {
       $("#mistakes-state").hidden = false;
-      $("#mistakes-state").textContent = capital(error.message);
+      $("#mistakes-state").textContent = error.message;
     },
   });
 

@@ -1,5 +1,5 @@
 // Why two jobs have different results: what is stored, and a job that trains both again to find the batch.
-import { $, capital, h } from "./dom.js";
+import { $, h } from "./dom.js";
 import { call } from "./api.js";
 import { isOver } from "./job-facts.js";
 
@@ -43,7 +43,7 @@ export async function explain(jobs) {
       location.assign(job.urls.page);
     } catch (error) {
       button.disabled = false;
-      $("#replay-note").textContent = capital(error.message);
+      $("#replay-note").textContent = error.message;
     }
   });
 }
