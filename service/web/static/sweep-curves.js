@@ -42,11 +42,13 @@ export class SweepCurves {
     $("#curve-metric").replaceChildren(...names.map((name) => h("option", { value: name, selected: name === this.metric }, describe(name).label)));
   }
 
+  // Resolves to whether there was an answer.
   async draw() {
     const isNewest = this.turn();
     const address = `${this.sweep.urls.self}/curves?metric=${encodeURIComponent(this.metric)}&limit=${CURVES}`;
     const found = await call(address).catch(() => null); // the next renewal tries again
     if (found && isNewest()) this.show(found);
+    return found !== null;
   }
 
   show(found) {

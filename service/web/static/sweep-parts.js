@@ -1,5 +1,5 @@
 // What is drawn around the trials of a sweep: curves, settings with results, importance, and decisions as they are made.
-import { $, capital, describe, h, metric } from "./dom.js";
+import { $, announce, capital, describe, h, metric } from "./dom.js";
 import { call, listen } from "./api.js";
 import { drawCoordinates } from "./coordinates.js";
 import { SweepCurves } from "./sweep-curves.js";
@@ -19,7 +19,7 @@ export class SweepParts {
     this.last = this.first;
     this.follow(told);
     $("#earlier").hidden = !this.first;
-    $("#earlier").addEventListener("click", () => this.showEarlier());
+    $("#earlier").addEventListener("click", () => this.showEarlier().catch((error) => announce(error.message, "error")));
   }
 
   show(sweep, trials, metrics) {
@@ -27,8 +27,10 @@ export class SweepParts {
     this.drawCoordinates(trials.filter((trial) => trial.value !== null));
     this.curves.offer(metrics);
     const isDrawn = sweep.finished_at !== null && this.drawn === sweep.last_seq; // nothing follows
-    this.drawn = sweep.last_seq;
-    return Promise.all([isDrawn || this.curves.draw(), this.drawImportance().catch(() => {})]);
+    const draw = async () => {
+      if (await this.curves.draw()) this.drawn = sweep.last_seq;
+    };
+    return Promise.all([isDrawn || draw(), this.drawImportance().catch(() => {})]);
   }
 
   drawCoordinates(trials) {

@@ -104,10 +104,9 @@ function drawRows() {
 }
 
 async function drawRest() {
-  if (trials.has_more) renew(); // the page brings as many as a screen shows
   const { SweepParts } = await import("./sweep-parts.js");
   parts = new SweepParts(sweep, (seq) => seq > sweep.last_seq && renewSoon()); // what is replayed is known already
-  await parts.show(sweep, trials.data, table.metrics);
+  await (trials.has_more ? renew() : parts.show(sweep, trials.data, table.metrics)); // the page brings as many as a screen shows
 }
 
 const orders = [["best", "best first"], ["trial", "trial"], ["-value", "highest value"], ["value", "lowest value"], ["epoch", "fewest epochs"], ["-epoch", "most epochs"], ...settings.map((setting) => [setting, setting])];
