@@ -88,7 +88,11 @@ class ColumnScan:
         limits: tuple[float, float] | None = None
         for form in self._forms:
             try:
-                if isinstance(form, Numerals) and plain is not None and untouched(form, signs):
+                if (
+                    isinstance(form, Numerals)
+                    and plain is not None
+                    and untouched(form, signs, decimal_comma=self._decimal_comma)
+                ):
                     parsed = plain
                 elif plain is not None and not self._is_new and not isinstance(form, Numerals):
                     continue  # a number is no date

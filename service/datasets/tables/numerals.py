@@ -91,9 +91,14 @@ NOTATIONS: Final = tuple(
 )
 
 
-def untouched(form: Numerals, signs: Collection[str]) -> bool:
-    """Whether plain numbers with only these signs are numbers in a notation, with the same values."""
-    return not form.percent and (not signs or (form.decimal == "." and set(signs) == {"."}))
+def untouched(form: Numerals, signs: Collection[str], *, decimal_comma: bool) -> bool:
+    """Whether plain numbers with only these signs are numbers in a notation, with the same values.
+
+    Args:
+        decimal_comma: whether plain numbers may have a decimal comma, too.
+    """
+    is_plain = form.decimal == "." or decimal_comma
+    return not form.percent and (not signs or (is_plain and set(signs) == {form.decimal}))
 
 
 def chosen(
