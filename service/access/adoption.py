@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from service.access import audit, keys
 from service.access.audit import Actor, AuditAction
@@ -85,6 +85,7 @@ def adopt(database: Database, owner: str, *, also_known: Collection[str] = (), b
 
 def _give_datasets(session: Session, owner: str) -> None:
     """Change the owner of datasets. Data that the owner has already under the same name are not kept twice."""
+    sweeps = session.scalars(select(Sweep).where(Sweep.owner == owner).options(defer(Sweep.state))).all()
     query = select(Upload).where(Upload.owner == "").order_by(Upload.id).with_for_update()
     for upload in session.scalars(query).all():
         same = (Upload.owner == owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
@@ -96,7 +97,7 @@ def _give_datasets(session: Session, owner: str) -> None:
         if session.scalar(select(Job.id).where(*unfinished).limit(1)) is not None:
             continue  # its training may be about to open the files: a repetition finds it ended
         session.execute(update(Job).where(Job.upload_id == upload.id).values(upload_id=twin.id))
-        for sweep in session.scalars(select(Sweep).where(Sweep.owner == owner)):
+        for sweep in sweeps:
             if sweep.data.get("upload_id") == upload.id:
                 sweep.data = sweep.data | {"upload_id": twin.id}
         if upload.deleted_ms is None:

@@ -34,17 +34,13 @@ class Importance:
     """The value, or the range of values, with the best mean."""
 
 
+@cached(LRUCache(_MAX_COMPUTED), key=lambda session, sweep: (sweep.id, sweep.last_seq), lock=threading.Lock())
 def importance(session: Session, sweep: Sweep) -> Sequence[Importance]:
     """The importance of each setting, highest first.
 
     It is computed from the values at the first rung, because all trials have a value at that epoch. It is computed
     once for each event of the sweep: every result is an event.
     """
-    return _compute(session, sweep)
-
-
-@cached(LRUCache(_MAX_COMPUTED), key=lambda session, sweep: (sweep.id, sweep.last_seq), lock=threading.Lock())
-def _compute(session: Session, sweep: Sweep) -> list[Importance]:
     first = {trial: value for trial, value in (sweep.state.get("results") or [[]])[0] if value is not None}
     query = select(SweepTrial.trial, SweepTrial.settings).where(SweepTrial.sweep_id == sweep.id)
     rows = session.execute(query.order_by(SweepTrial.trial))

@@ -19,7 +19,7 @@ from service.sweeps import statistics
 
 T = TypeVar("T")
 
-MAX_VARIABLES: Final = 500
+_MAX_VARIABLES: Final = 500
 """SQLite limits the number of variables of a statement."""
 _PLACES: Final = {"trial", "value", "epoch", "status"}
 
@@ -142,9 +142,9 @@ def rows_of(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int
 
 
 def portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """At most ``MAX_VARIABLES`` at a time."""
-    for first in range(0, len(items), MAX_VARIABLES):
-        yield items[first : first + MAX_VARIABLES]
+    """At most ``_MAX_VARIABLES`` at a time."""
+    for first in range(0, len(items), _MAX_VARIABLES):
+        yield items[first : first + _MAX_VARIABLES]
 
 
 def _order_of(sweep: Sweep, sort: str) -> list[ColumnElement[Any]]:

@@ -18,7 +18,6 @@ _BUSY_S: Final = 0.2
 """How long it accepts all after the other took none."""
 _SLOTS: Final = 64
 """Maximum number of processes that are balanced; gunicorn numbers them, and a number is used again after so many."""
-_WIDTH: Final = 4
 _ABSENT: Final = 2**32 - 1
 
 
@@ -26,14 +25,13 @@ class ConnectionCounts:
     """The number of open connections of each process, in memory that they share. Create it before the first fork."""
 
     def __init__(self) -> None:
-        self._shared = mmap.mmap(-1, _SLOTS * _WIDTH)
+        self._counts = memoryview(mmap.mmap(-1, _SLOTS * 4)).cast("I")
         for number in range(_SLOTS):
             self.remove(number)
 
     def set(self, process: int, connections: int) -> None:
         """Publish the number of connections of a process."""
-        at = process % _SLOTS * _WIDTH
-        self._shared[at : at + _WIDTH] = connections.to_bytes(_WIDTH, "little")
+        self._counts[process % _SLOTS] = connections
 
     def remove(self, process: int) -> None:
         """A process accepts no connections any more."""
@@ -41,8 +39,7 @@ class ConnectionCounts:
 
     def fewest_of_others(self, process: int) -> int:
         """The lowest number of connections of another process; without another, a number above all."""
-        with memoryview(self._shared).cast("I") as counts:
-            return min(count for number, count in enumerate(counts) if number != process % _SLOTS)
+        return min(count for number, count in enumerate(self._counts) if number != process % _SLOTS)
 
 
 CONNECTIONS: Final = ConnectionCounts()
