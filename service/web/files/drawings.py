@@ -31,6 +31,7 @@ from service.web.middleware.problems import Problem
 from service.web.schemas.epochs import metric_table
 
 Format = Literal["png", "svg"]
+MEDIA_TYPES: Final[Mapping[str, str]] = {"png": "image/png", "svg": "image/svg+xml"}
 Plot = Literal["curves", "confusion"]
 
 _MAX_PREVIEWS: Final = 32

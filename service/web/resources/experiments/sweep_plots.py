@@ -10,7 +10,7 @@ from service.sweeps import queries
 from service.sweeps.curves import curves
 from service.web.endpoints import endpoint
 from service.web.files import downloads, drawings
-from service.web.files.drawings import Format
+from service.web.files.drawings import MEDIA_TYPES, Format
 from service.web.middleware.problems import Problem
 from service.web.schemas.experiments.sweeps import CurvePlotQuery
 from service.web.services import owner, services
@@ -18,7 +18,6 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("sweep_plots", __name__)
 
 TAG: Final = "Experiments"
-_MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 
 
 @blueprint.get("/sweeps/<sweep_id>/plots/<which>.<form>")
@@ -35,11 +34,11 @@ def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Respons
     """Draw the curves of a sweep's best trials, `curves` as `.png` or `.svg`: means over the seeds, with a band."""
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
+        if which != "curves" or form not in MEDIA_TYPES:
+            raise Problem("not_found", "there is no such plot; available: curves, as .png or .svg")
         metric = query.metric or sweep.resolved["objective"]["metric"]
         found = curves(session, sweep, metric, limit=query.limit)
-    if which != "curves" or form not in _MEDIA:
-        raise Problem("not_found", "there is no such plot; available: curves, as .png or .svg")
     if not found:
         raise Problem("not_yet", f"no trial has a value of {metric} yet")
     drawn = drawings.sweep_curves(sweep, metric, found, band=query.band, fmt=cast(Format, form))
-    return downloads.send_picture(drawn, _MEDIA[form])
+    return downloads.send_picture(drawn, MEDIA_TYPES[form])

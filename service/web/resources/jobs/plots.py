@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from service.jobs.queries import lookup
 from service.web.endpoints import endpoint
 from service.web.files import downloads
-from service.web.files.drawings import Format, Plot
+from service.web.files.drawings import MEDIA_TYPES, Format, Plot
 from service.web.inference import loading
 from service.web.middleware.problems import Problem
 from service.web.resources.jobs import evaluation
@@ -20,7 +20,6 @@ blueprint: Final = Blueprint("plots", __name__)
 
 TAG: Final = "Files"
 _PLOTS: Final = ("curves", "confusion", "calibration", "importance")
-_MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 
 
 @blueprint.get("/jobs/<job_id>/plots/<which>.<form>")
@@ -40,8 +39,10 @@ def plot(job_id: str, which: str, form: str) -> Response:
     """
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
-    if which not in _PLOTS or form not in _MEDIA:
+    if which not in _PLOTS or form not in MEDIA_TYPES:
         raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
     if which in ("calibration", "importance"):
-        return downloads.send_picture(evaluation.plot(job, which, cast(Format, form)), _MEDIA[form])
-    return downloads.send_picture(services().drawings.plot(job, cast(Plot, which), cast(Format, form)), _MEDIA[form])
+        return downloads.send_picture(evaluation.plot(job, which, cast(Format, form)), MEDIA_TYPES[form])
+    return downloads.send_picture(
+        services().drawings.plot(job, cast(Plot, which), cast(Format, form)), MEDIA_TYPES[form]
+    )
