@@ -25,6 +25,7 @@ SWEEP: dict[str, Any] = {
     "space": {"/optimizer/learning_rate": {"choice": [0.001, 0.05]}},
     "halving": {"min_epochs": 1, "factor": 2},
 }
+HIGHEST_LOSS = {"metric": "train_loss", "goal": "maximize"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
 def test_the_best_so_far_is_chosen_as_the_winner_is(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
     # The loss falls from epoch to epoch, so the highest one is that of a trial that was stopped.
-    path.write_text(json.dumps(SWEEP | {"seeds": [0], "objective": {"metric": "train_loss", "goal": "maximize"}}))
+    path.write_text(json.dumps(SWEEP | {"name": "highest", "seeds": [0], "objective": HIGHEST_LOSS}))
     lines = run("sweep", str(path), "--watch").stdout.splitlines()
     words = [line.split() for line in lines if " best " in line or line.startswith("winner: ")]
     best = [float(each[each.index("best") + 1]) for each in words if "best" in each]
