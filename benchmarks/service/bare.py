@@ -125,8 +125,8 @@ class _Runner:
             shown.images, shown.labels, shown.predictions, shown.confidences, class_names=names
         )
         digest = hashlib.sha256(np.ascontiguousarray(shown.confidences).tobytes()).hexdigest()
-        kinds = ((ArtifactKind.CHECKPOINT, checkpoint.dumps(state)), (ArtifactKind.SAMPLE, picture))
-        return [self._store.write(job_id, kind, report.epoch, 1, data) for kind, data in kinds], digest
+        contents = {ArtifactKind.CHECKPOINT: checkpoint.dumps(state), ArtifactKind.SAMPLE: picture}
+        return self._store.write_all(job_id, report.epoch, 1, contents), digest
 
     def _commit_epoch(
         self, job_id: str, seq: int, report: EpochDone, files: list[StoredFile], digest: str, seconds: float
