@@ -79,7 +79,8 @@ class DiagnosticsTracker:
         """Apply the rules to the next epoch. Epochs must be added in order."""
         self._history.add({name: _finite(value) for name, value in metrics.items()})
         for rule in _RULES[Kind(self._spec.kind)]:
-            evidence = rule.evidence(self._history)
+            look = rule.persists or rule.evidence if rule.code in self._open else rule.evidence
+            evidence = look(self._history)
             if evidence is None:
                 self._quiet[rule.code] = self._quiet.get(rule.code, 0) + 1
                 if self._quiet[rule.code] >= PATIENCE:
@@ -103,6 +104,8 @@ class _Rule:
     code: FindingCode
     severity: Severity
     evidence: Callable[[MetricHistory], Evidence | None]
+    persists: Callable[[MetricHistory], Evidence | None] | None = None
+    """What keeps an open finding open, where this takes less than raising it."""
 
 
 def _mode_collapse(history: MetricHistory) -> Evidence | None:
@@ -156,18 +159,23 @@ def _vanishing_gradient(history: MetricHistory) -> Evidence | None:
     return None
 
 
-def _overfitting(history: MetricHistory) -> Evidence | None:
+def _overfitting(history: MetricHistory, accuracy_of: Callable[[list[float]], float] = max) -> Evidence | None:
     """A validation loss well above its best while the training loss fell, without a gain in accuracy."""
     best, now = history.best, history.recent[-1]
     loss, hits = history.last("val_loss"), history.last("val_accuracy")
     lowest, began, ends = _value(best, "val_loss"), _value(best, "train_loss"), _value(now, "train_loss")
     if not loss or not hits or min(loss) < 1.2 * lowest or ends > 0.8 * began:
         return None
-    if max(hits) - _value(best, "val_accuracy") < 0.002:
+    if accuracy_of(hits) - _value(best, "val_accuracy") < 0.002:
         text = f"the validation loss has risen from {lowest:.3g} to {loss[-1]:.3g}, while the training loss fell from"
         numbers = {"val_loss": loss[-1], "lowest_val_loss": lowest, "train_loss": ends, "val_accuracy": hits[-1]}
         return f"{text} {began:.3g} to {ends:.3g}: the network memorizes the training data", numbers
     return None
+
+
+def _still_overfitting(history: MetricHistory) -> Evidence | None:
+    """The same, unless every recent epoch gained in accuracy: with few validation examples, single ones do by chance."""
+    return _overfitting(history, min)
 
 
 def _classifier_diverges(history: MetricHistory) -> Evidence | None:
@@ -208,7 +216,7 @@ _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
     Kind.CLASSIFIER: (
         _Rule(FindingCode.DIVERGING, Severity.ERROR, _classifier_diverges),
         _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_gradient),
-        _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting),
+        _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting, _still_overfitting),
         _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead),
         _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated),
     ),

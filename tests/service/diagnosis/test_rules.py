@@ -133,6 +133,16 @@ def test_a_validation_loss_that_rises_while_the_training_loss_falls_is_overfitti
     assert not any(history(CLASSIFIER, flat))
 
 
+def test_overfitting_outlasts_epochs_that_are_better_by_chance() -> None:
+    rising = [epoch | {"val_loss": 0.14 + 0.02 * abs(n - 3)} for n, epoch in enumerate(learning(20))]
+    by_chance = [epoch | {"val_accuracy": 0.97 if n % 3 == 2 else 0.95} for n, epoch in enumerate(rising)]
+    steady = [epoch | {"val_accuracy": 0.95} for epoch in rising]
+    assert not any(history(CLASSIFIER, by_chance)), "raised only if no epoch is better"
+    assert history(CLASSIFIER, steady[:8] + by_chance[8:])[7:] == 13 * [["overfitting"]]
+    better = [epoch | {"val_accuracy": 0.97} for epoch in rising]
+    assert history(CLASSIFIER, steady[:8] + better[8:])[-1] == []
+
+
 def test_a_training_loss_above_its_first_value_diverges() -> None:
     losses = [1.0, 0.3, 0.2, 2.5, 3.0]
     epochs = [epoch | {"train_loss": loss} for epoch, loss in zip(learning(5), losses, strict=True)]
