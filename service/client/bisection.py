@@ -12,7 +12,7 @@ Measured = tuple[int, float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bisection:
-    """The first bad epoch after a good one, and how it was found."""
+    """The epoch from which a metric is bad to the end, and how it was found."""
 
     metric: str
     epoch: int

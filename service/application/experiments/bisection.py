@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -45,7 +46,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bisection:
-    """The first bad epoch after a good one, and how it was found."""
+    """The epoch from which a metric is bad to the end, and how it was found."""
 
     metric: str
     limit: Limit
@@ -73,10 +74,8 @@ class Bisection:
             said = f"Epoch {self.epoch}, the first that measured it, is already bad: {label} {value}."
         else:
             epoch, good = self.before
-            end = next(last for first, last in self.spans if first == self.epoch)
-            until = "to the end" if (self.epoch, end) == self.spans[-1] else f"to {end}"
             is_only = len(self.spans) == 1
-            found = f"Epoch {self.epoch} is the first bad one" if is_only else f"Bad from epoch {self.epoch} {until}"
+            found = f"Epoch {self.epoch} is the first bad one" if is_only else f"Bad from epoch {self.epoch} to the end"
             said = f"{found}: {label} {value}, after {_text(self.metric, good)} in epoch {epoch}."
         if others := [span for span in self.spans if span[0] != self.epoch]:
             shown = [f"{first}\N{EN DASH}{last}" if last > first else str(first) for first, last in others[:_SPANS]]
@@ -111,7 +110,7 @@ def bisect(session: Session, job_id: str, metric: str, limit: Limit, *, owner: s
 
 
 def find(measured: Sequence[Measured], kept: Sequence[int | None], *, metric: str, limit: Limit) -> Bisection:
-    """Halve the epochs between a good and a bad one; the last one must be bad.
+    """Find by halving from which epoch all values are bad; the last one must be.
 
     Args:
         measured: epochs and values, in order; at least one.
@@ -123,11 +122,13 @@ def find(measured: Sequence[Measured], kept: Sequence[int | None], *, metric: st
     bad = [limit.is_bad(value) for _, value in measured]
     if not bad[-1]:
         raise UnusableParameter(limit.parameter, _why_none(measured, bad, metric, limit))
+    # A value may be bad for a while and recover; "bad from here to the end" turns true only once.
+    stays_bad = list(itertools.accumulate(reversed(bad), operator.and_))[::-1]
     low, high, probes = 0, len(measured) - 1, list[Measured]()
     while low < high:
         middle = (low + high) // 2
         probes.append(measured[middle])
-        if bad[middle]:
+        if stays_bad[middle]:
             high = middle
         else:
             low = middle + 1

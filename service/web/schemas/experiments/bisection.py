@@ -32,10 +32,10 @@ class MeasuredEpoch(Answer):
 
 
 class BisectionAnswer(Answer):
-    """The first bad epoch after a good one."""
+    """The epoch from which a metric is bad to the end."""
 
     metric: str
-    epoch: int = Field(description="The first bad epoch.")
+    epoch: int = Field(description="The epoch from which all values are bad.")
     value: float | None = Field(description="Its value; null: it was not finite.")
     before: MeasuredEpoch | None = Field(
         description="The epoch before it that measured the metric, which is good; null: it is the first."

@@ -22,7 +22,7 @@ def test_64_epochs_take_at_most_6_probes(first_bad: int) -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=70))
-def test_what_is_found_is_bad_and_the_one_before_is_good(values: list[float]) -> None:
+def test_what_is_found_is_bad_to_the_end_and_the_one_before_is_good(values: list[float]) -> None:
     measured: list[Measured] = list(enumerate(values, 1))
     if values[-1] <= 0.5:
         with pytest.raises(UnusableParameter, match=r"not above 0\.5"):
@@ -30,7 +30,8 @@ def test_what_is_found_is_bad_and_the_one_before_is_good(values: list[float]) ->
         return
     found = bisection.find(measured, [], metric="train_loss", limit=Limit(above=0.5))
     assert found.value is not None
-    assert found.value > 0.5
+    assert min(values[found.epoch - 1 :]) > 0.5
+    assert len(found.probes) <= 7
     assert found.before is None or (found.before[1] is not None and found.before[1] <= 0.5)
     assert found.times >= 1
 
