@@ -73,7 +73,19 @@ def test_fields_that_the_spec_gives_are_not_adapted() -> None:
     assert spec.discriminator != resolve({"kind": "gan", "preset": "best"}).discriminator
     assert (spec.batch_size, spec.samples.count) == (500, 9)
     kept = suited("classifier", "conv", small, augmentation={"max_shift": 3}, epochs=2)
-    assert (kept.augmentation.max_shift, kept.epochs, kept.batch_size) == (3, 2, 30)
+    assert (kept.augmentation.max_shift, kept.epochs, kept.batch_size) == (3, 2, 16)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "epochs"), [(1, 1, 60), (170, 16, 60), (500, 16, 40), (1700, 64, 12), (2560, 100, 12)]
+)
+def test_a_few_images_are_seen_more_often_in_smaller_batches(count: int, batch: int, epochs: int) -> None:
+    few = Shape(rows=32, columns=32, channels=3, classes=4, train_count=count)
+    spec = suited("classifier", "conv", few)
+    assert (spec.batch_size, spec.epochs) == (batch, epochs)
+    document = {"kind": "classifier", "preset": "conv", "batch_size": 90, "epochs": 7}
+    given = match_output_to_dataset(resolve(document), document, few)
+    assert (given.batch_size, given.epochs) == (90, 7)
 
 
 def test_what_draws_ends_in_three_channels_for_images_in_colour() -> None:
