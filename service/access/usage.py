@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.states import Status
+from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import ApiKey, Job, Upload
 
 
@@ -18,6 +19,8 @@ class Usage:
 
     owner: str | None
     jobs: dict[Status, int] = field(default_factory=dict)
+    stopped_by_sweep: int = 0
+    """Cancelled jobs that their sweeps stopped."""
     cpu_seconds: float = 0.0
     artifact_bytes: int = 0
     dataset_bytes: int = 0
@@ -34,16 +37,19 @@ def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
 
     jobs = select(Job.owner, Job.status, func.count(), func.sum(Job.cpu_seconds), func.sum(Job.size_bytes))
     jobs = jobs.group_by(Job.owner, Job.status)
+    stopped = select(Job.owner, func.count()).where(is_stopped_by_sweep()).group_by(Job.owner)
     uploads = select(Upload.owner, func.sum(Upload.size_bytes)).group_by(Upload.owner)
     keys = select(ApiKey.owner, func.count()).where(ApiKey.revoked_ms.is_(None)).group_by(ApiKey.owner)
     if owner is not None:
-        jobs = jobs.where(Job.owner == owner)
+        jobs, stopped = jobs.where(Job.owner == owner), stopped.where(Job.owner == owner)
         uploads, keys = uploads.where(Upload.owner == owner), keys.where(ApiKey.owner == owner)
         of(owner)
     for name, status, count, seconds, size in session.execute(jobs):
         of(name).jobs[Status(status)] = count
         of(name).cpu_seconds += seconds or 0.0
         of(name).artifact_bytes += int(size)
+    for name, count in session.execute(stopped):
+        of(name).stopped_by_sweep = count
     for name, size in session.execute(uploads):
         of(name or None).dataset_bytes = int(size)
     for name, count in session.execute(keys):

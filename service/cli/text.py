@@ -54,9 +54,21 @@ def fitting(pairs: Iterable[tuple[str, str]], width: int) -> str:
     return text
 
 
+STOPPED: Final = "stopped by sweep"
+
+
 def state(job: Mapping[str, Any]) -> str:
-    """A job's status in one word; for a running job with a pending request, the request."""
+    """A job's status in a word or a few; for a running job with a pending request, the request."""
+    if job.get("stopped_by_sweep"):
+        return STOPPED
     return _REQUESTED.get(job["requested"] or "", str(job["status"]))
+
+
+def state_style(job: Mapping[str, Any]) -> str:
+    """The style of ``state``."""
+    if job["requested"]:
+        return "yellow"
+    return "" if job.get("stopped_by_sweep") else STYLES.get(str(job["status"]), "")
 
 
 def short_ids(ids: Sequence[str]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String, text
+from sqlalchemy import JSON, BigInteger, ColumnElement, Float, ForeignKey, Index, Integer, String, exists, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.storage.tables import Base
+from service.states import Status, TrialStatus
+from service.storage.tables import Base, Job
 
 
 class Sweep(Base):
@@ -81,3 +82,10 @@ class SweepEvent(Base):
     type: Mapped[str] = mapped_column(String(20))
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+def is_stopped_by_sweep() -> ColumnElement[bool]:
+    """Of a job: no user cancelled it by itself, but its sweep stopped its trial."""
+    trial = (SweepTrial.sweep_id == Job.sweep_id) & (SweepTrial.trial == Job.trial)
+    stopped = exists().where(trial, SweepTrial.status == TrialStatus.STOPPED)
+    return (Job.status == Status.CANCELLED) & Job.sweep_id.is_not(None) & stopped

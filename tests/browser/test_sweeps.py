@@ -110,6 +110,13 @@ def test_several_values_of_a_field_make_a_sweep_that_is_one_row_of_the_job_list(
     expect(page.locator("tr.job")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
+    [sweep] = httpx.get(f"{visit.url}/sweeps").json()["data"]
+    httpx.post(f"{visit.url}/sweeps/{sweep['id']}/cancel").raise_for_status()
+    visit.open("/?status=cancelled")
+    expect(page.locator("tr.job .status")).to_have_text(["stopped by sweep", "stopped by sweep"])
+    expect(page.locator("#statuses button", has_text="Cancelled").locator(".count")).to_have_text("2, 2 by sweeps")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
 
 def test_a_sweep_of_a_thousand_trials_is_quick(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]

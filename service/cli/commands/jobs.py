@@ -17,7 +17,19 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
-from service.cli.text import STYLES, age, duration, duration_s, fitting, key_metrics, short_ids, state, to_json, visible
+from service.cli.text import (
+    STOPPED,
+    age,
+    duration,
+    duration_s,
+    fitting,
+    key_metrics,
+    short_ids,
+    state,
+    state_style,
+    to_json,
+    visible,
+)
 from service.spec.metric_info import size
 from service.states import TERMINAL
 
@@ -166,12 +178,11 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
             metrics = Text(str(job["error"]["code"]).replace("_", " "), "red")
         else:
             metrics = Text(fitting(key_metrics(job), room - name_width))
-        style = "yellow" if job["requested"] else STYLES.get(str(job["status"]), "")
         star = "* " if job.get("starred") else ""
         table.add_row(
             Text(fixed["ID"][place], "dim" if width < _WIDE else ""),
             Text(star + names[place], "" if job["name"] else "dim"),
-            Text(fixed["STATUS"][place], style),
+            Text(fixed["STATUS"][place], state_style(job)),
             fixed["EPOCH"][place],
             metrics,
             *(fixed[title][place] for title in ("AGE", "TIME") if title in fixed),
@@ -183,11 +194,13 @@ def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
     """A job as tab-separated columns."""
     values = "  ".join(f"{label} {value}" for label, value in key_metrics(job))
     seconds = duration_s(job)
-    requested = f", {job['requested']} requested" if job["requested"] else ""
+    more = f", {job['requested']} requested" if job["requested"] else ""
+    if job["stopped_by_sweep"]:
+        more = f", {STOPPED}"
     return (
         job["id"],
         job["kind"],
-        f"{job['status']}{requested}",
+        f"{job['status']}{more}",
         f"{job['progress']['epoch']}/{job['progress']['epochs']}",
         visible(job["name"] or ""),
         str(job["error"]["code"]) if job["error"] else values,

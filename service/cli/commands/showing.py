@@ -13,6 +13,7 @@ from service.cli.progress import explain
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import (
     KEY_METRICS,
+    STOPPED,
     STYLES,
     age,
     changed_settings,
@@ -55,7 +56,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     rows.append(
         ("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}, seed {spec['seed']}"))
     )
-    rows.append(("Status", _state(job)))
+    rows.append(("Status", _state(job, results["stopped_by_sweep"])))
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
     for finding in job.health:
@@ -92,9 +93,9 @@ def _times(job: Job, trained_s: float) -> str:
     return f"{clock(trained_s)} in finished epochs, {clock(elapsed_s(job))} {since}"
 
 
-def _state(job: Job) -> Text:
+def _state(job: Job, stopped_by_sweep: bool) -> Text:
     progress = job["progress"]
-    text = Text(state(job), STYLES.get(job.status, "yellow"))
+    text = Text(STOPPED) if stopped_by_sweep else Text(state(job), STYLES.get(job.status, "yellow"))
     text.append(f", epoch {progress['epoch']}/{progress['epochs']}", "default")
     if job.status == "running":
         text.append(f", {progress['fraction']:.0%}", "default")

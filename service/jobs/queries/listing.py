@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased, defer
 from service.jobs.queries.columns import Column, occurring
 from service.jobs.queries.sorting import SortOrder
 from service.states import Status
+from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import Job, JobTag
 
 LOOKED_AT: Final = 2000
@@ -141,6 +142,12 @@ def counts(session: Session, wanted: JobFilter, *, owner: str | None = None) -> 
     """The number of jobs in each state; the filter's own ``status`` is ignored."""
     query = select(Job.status, func.count()).where(*_conditions(wanted, owner, by_status=False)).group_by(Job.status)
     return {Status(status): count for status, count in session.execute(query)}
+
+
+def count_stopped(session: Session, wanted: JobFilter, *, owner: str | None = None) -> int:
+    """The number of cancelled jobs that their sweeps stopped; the filter's own ``status`` is ignored."""
+    query = select(func.count()).select_from(Job).where(*_conditions(wanted, owner, by_status=False))
+    return session.scalar(query.where(is_stopped_by_sweep())) or 0
 
 
 def titles(session: Session, jobs: Sequence[Job], *, owner: str | None = None) -> dict[str, str]:

@@ -8,7 +8,9 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from service.errors import ArtifactNotFound, JobNotFound
+from service.states import Status
 from service.storage.artifacts import ArtifactKind
+from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import Artifact, Epoch, Job
 
 
@@ -42,6 +44,14 @@ def existing(session: Session, job_ids: Collection[str], *, owner: str | None = 
     """Those of the ids that jobs have."""
     query = select(Job.id).where(Job.id.in_(job_ids))
     return set(session.scalars(query if owner is None else query.where(Job.owner == owner)))
+
+
+def stopped_by_sweep(session: Session, jobs: Sequence[Job]) -> set[str]:
+    """The ids of those jobs that their sweeps stopped; a user cancelled the others that are cancelled."""
+    candidates = [job.id for job in jobs if job.status == Status.CANCELLED and job.sweep_id is not None]
+    if not candidates:
+        return set()
+    return set(session.scalars(select(Job.id).where(Job.id.in_(candidates), is_stopped_by_sweep())))
 
 
 def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequence[Epoch]:

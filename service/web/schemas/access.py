@@ -74,6 +74,7 @@ class UsageItem(Answer):
 
     owner: str | None = Field(description="Null: jobs and files that were created without keys.")
     jobs: dict[Status, int] = Field(description="Jobs by status; a status without jobs is left out.")
+    stopped_by_sweep: int = Field(description="Cancelled jobs that their sweeps stopped.")
     cpu_seconds: float = Field(description="CPU time of all jobs, as far as measured.")
     artifact_bytes: int = Field(description="Checkpoints and samples.")
     dataset_bytes: int = Field(description="Uploaded datasets.")

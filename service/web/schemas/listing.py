@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import Field
@@ -21,7 +21,7 @@ from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.storage.times import at_time
 from service.web.schemas.base import Answer, Metrics, Timestamp, finite
-from service.web.schemas.jobs import JobSummary, derived_fields
+from service.web.schemas.jobs import STOPPED_BY_SWEEP, JobSummary, derived_fields
 
 MAX_CSV_ROWS: Final = 50_000
 _SPOKEN: Final[dict[GroupBy, str]] = {GroupBy.TAG: "without a tag", GroupBy.NAME: "without a name"}
@@ -35,6 +35,7 @@ class ListedJob(JobSummary):
 
     columns: dict[str, Any] = Field({}, description="By name; null if a job has no value.")
 
+    stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
 
 class ColumnItem(Answer):
     """A column and its display."""
@@ -82,6 +83,9 @@ class JobList(Answer):
         None, description="Number of jobs in each state; null without `counts=true`."
     )
     columns: list[ColumnItem] = Field([], description="The requested columns, in order.")
+    stopped_by_sweep: int | None = Field(
+        None, description="Number of cancelled jobs that their sweeps stopped; null without `counts=true`."
+    )
     parents: dict[str, str] = Field({}, description="Titles of the jobs' parents by id, without deleted ones.")
     sweeps: dict[str, ListedSweep] = Field({}, description="With `one_per_sweep=true`: the jobs' sweeps by id.")
 
@@ -109,10 +113,11 @@ class JobGroupList(Answer):
     columns: list[ColumnItem]
 
 
-def listed_job(job: Job, columns: Sequence[Column]) -> ListedJob:
-    """A job for a list."""
+def listed_job(job: Job, columns: Sequence[Column], *, stopped: Collection[str]) -> ListedJob:
+    """A job for a list; ``stopped`` are the jobs that their sweeps stopped."""
     shown = {column.name: finite(_shown(column, column.value(job))) for column in columns}
-    return ListedJob.represent(job, **derived_fields(job), columns=shown)
+    by_sweep = job.id in stopped
+    return ListedJob.represent(job, **derived_fields(job), columns=shown, stopped_by_sweep=by_sweep)
 
 
 def listed_sweep(sweep: Sweep, jobs: int) -> ListedSweep:

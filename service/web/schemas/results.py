@@ -23,7 +23,7 @@ from service.web.schemas.files import (
     film_urls,
     sample_item,
 )
-from service.web.schemas.jobs import TEST_SCORE, JobError, test_fields
+from service.web.schemas.jobs import STOPPED_BY_SWEEP, TEST_SCORE, JobError, test_fields
 from service.web.schemas.queries import FilesQuery
 
 
@@ -55,6 +55,7 @@ class Results(Answer):
     job: str
     final: bool
     status: Status
+    stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
     metrics: Metrics
     best: BestEpoch | None
     test_accuracy: float | None = Field(description=TEST_SCORE.format("Accuracy"))
@@ -95,6 +96,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         job,
         job=job.id,
         final=job.status in TERMINAL,
+        stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
         best=BestEpoch.represent(best) if best is not None else None,
         **test_fields(job),
         checkpoints=ResultCheckpoints(

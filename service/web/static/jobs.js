@@ -30,6 +30,7 @@ const selected = new Set();
 let sections = []; // one, or one for each group: { key, group, by, open, ids, cursor, loading }
 let isNewest = () => true; // whether what the page shows answers the last question
 let counts = {};
+let stopped = 0; // of those that are cancelled: by their sweeps
 let columns = [];
 let parents = {};
 let sweeps = {}; // by id, of those whose jobs are one row
@@ -65,12 +66,14 @@ function foldOf(job) {
   return Object.assign(folds.get(sweep.id), { sweep });
 }
 
+const takeCounts = (page) => ({ counts, stopped_by_sweep: stopped } = page);
+
 function take(page) {
   for (const job of page.data) jobs.set(job.id, { ...job, ...saving.get(job.id) });
   columns = page.columns;
   parents = { ...parents, ...page.parents };
   sweeps = { ...sweeps, ...page.sweeps };
-  if (page.counts) counts = page.counts;
+  if (page.counts) takeCounts(page);
   return page.data.map((job) => job.id);
 }
 
@@ -150,7 +153,7 @@ const renew = throttle(700, latest(async () => {
 async function findGroups(isCurrent) {
   const [found, page] = await Promise.all([call(asked.groups(GROUPS)), call(asked.list({ limit: 1, counts: true }))]).catch((error) => (isCurrent() && announce(error.message, "error"), []));
   if (!page || !isCurrent()) return false;
-  counts = page.counts;
+  takeCounts(page);
   takeGroups(found);
   return true;
 }
@@ -216,7 +219,7 @@ function draw() {
   for (const button of $$("#statuses button")) {
     const { status } = button.dataset;
     button.setAttribute("aria-pressed", status ? asked.status.includes(status) : !asked.status.length);
-    $(".count", button).textContent = status ? (counts[status] ?? 0) : total;
+    $(".count", button).textContent = `${status ? (counts[status] ?? 0) : total}${status === "cancelled" && stopped ? `, ${stopped} by ${stopped === 1 ? "a sweep" : "sweeps"}` : ""}`;
     button.hidden = status !== "" && !counts[status] && !asked.status.includes(status);
   }
   $("#csv").href = asked.list({ format: "csv", columns: csvColumns(asked.columns, loaded.length ? loaded : [...jobs.values()]).join(",") });

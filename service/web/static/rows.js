@@ -91,8 +91,8 @@ const SPECIAL = {
     return {
       element,
       update(job) {
-        shown.className = `status ${job.status}`;
-        shown.textContent = job.requested ? `${job.requested} requested` : job.status;
+        shown.className = `status ${job.stopped_by_sweep ? "stopped" : job.status}`;
+        shown.textContent = job.requested ? `${job.requested} requested` : job.stopped_by_sweep ? "stopped by sweep" : job.status;
       },
     };
   },

@@ -52,6 +52,13 @@ def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
     assert lines[-1].startswith("succeeded: 6 epochs, digest sha256:")
 
 
+def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) -> None:
+    lines = [line.split("\t") for line in run("jobs", "--status", "cancelled", "-q", "rates 0").stdout.splitlines()]
+    assert {line[2] for line in lines} == {"cancelled, stopped by sweep"}
+    shown = run("show", lines[0][0]).stdout
+    assert "Status\tstopped by sweep, epoch 1/2" in shown
+
+
 def test_the_best_so_far_is_chosen_as_the_winner_is(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
     # The loss falls from epoch to epoch, so the highest one is that of a trial that was stopped.

@@ -74,6 +74,38 @@ def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) 
         assert client.get("/comparisons", query_string={"a": name, "b": name}).json["code"] == "sweep_not_found"
 
 
+def test_a_job_that_its_sweep_stopped_is_not_told_as_cancelled(client: FlaskClient, worker: Any) -> None:
+    by_hand = client.post("/jobs", json=BASE).json["id"]
+    client.post(f"/jobs/{by_hand}/cancel")
+    space = {"/optimizer/learning_rate": {"choice": [0.001, 0.03]}}
+    halved = {"min_epochs": 1, "factor": 2}
+    sweep = start(client, space=space, search=None, halving=halved, seeds=[0], parallel=2)
+    finish(client, worker, sweep["id"])
+    found = client.get("/jobs?counts=true&status=cancelled").json
+    told = {job["trial"]: (job["status"], job["stopped_by_sweep"]) for job in found["data"]}
+    assert told == {0: ("cancelled", True), None: ("cancelled", False)}
+    assert (found["counts"]["cancelled"], found["stopped_by_sweep"]) == (2, 1)
+    [used] = client.get("/usage").json["data"]
+    assert (used["jobs"]["cancelled"], used["stopped_by_sweep"]) == (2, 1)
+    assert "1 of them stopped by its sweep" in client.get("/ui/usage").text
+    stopped = next(job for job in found["data"] if job["trial"] == 0)
+    page = client.get(f"/ui/jobs/{stopped['id']}").text
+    assert '<span class="status stopped">stopped by sweep</span>' in page
+    assert "sweep</a> stopped it (not promoted at epoch 1)." in page
+    assert client.get(stopped["urls"]["results"]).json["stopped_by_sweep"] is True
+    assert "stopped by sweep" not in client.get(f"/ui/jobs/{by_hand}").text
+
+
+def test_a_trial_that_somebody_cancelled_was_cancelled(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0], max_failed=1)
+    [first] = client.get("/jobs?sort=created_at&limit=1").json["data"]
+    client.post(f"/jobs/{first['id']}/cancel")
+    finish(client, worker, sweep["id"])
+    found = client.get("/jobs?counts=true&status=cancelled").json
+    assert [(job["id"], job["stopped_by_sweep"]) for job in found["data"]] == [(first["id"], False)]
+    assert found["stopped_by_sweep"] == 0
+
+
 def test_curves_have_a_band_over_the_seeds(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
     finish(client, worker, sweep["id"])

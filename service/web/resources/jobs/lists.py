@@ -8,7 +8,7 @@ from typing import Final
 from flask import Response
 
 from service.errors import FoldsNotFound
-from service.jobs.queries import columns, folds, listing
+from service.jobs.queries import columns, folds, listing, lookup
 from service.jobs.queries.columns import Column
 from service.jobs.queries.listing import GroupBy
 from service.storage.database import Database
@@ -114,11 +114,13 @@ def list_jobs(query: PageQuery) -> JobList:
             specs=_need_specs(shown),
             one_per_sweep=query.one_per_sweep,
         )
+        stopped = lookup.stopped_by_sweep(session, page.jobs)
         sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if query.one_per_sweep else set()
         return JobList(
-            data=[listed_job(job, shown) for job in page.jobs],
+            data=[listed_job(job, shown, stopped=stopped) for job in page.jobs],
             has_more=page.next_cursor is not None,
             next_cursor=page.next_cursor,
+            stopped_by_sweep=listing.count_stopped(session, query.wanted, owner=owner()) if query.counts else None,
             counts=listing.counts(session, query.wanted, owner=owner()) if query.counts else None,
             columns=[column_item(column) for column in shown],
             parents=listing.titles(session, page.jobs, owner=owner()),

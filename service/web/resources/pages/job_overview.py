@@ -13,7 +13,7 @@ from service.jobs import events
 from service.jobs.events import EventType, Wanted
 from service.jobs.queries import files, folds, lineage, lookup
 from service.spec.schema import Kind
-from service.states import TERMINAL
+from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Epoch, Event, Job
 from service.web.inference.loading import is_table
@@ -47,6 +47,7 @@ class JobOverview:
     file_count: int
     last_epoch: Epoch | None
     trained_s: float
+    stopped_by_sweep: bool
     history: Sequence[Event]
     resumed: Sequence[int]
     """The epochs after which the job resumed."""
@@ -72,6 +73,7 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
         file_count=files.totals(session, job_id).count(),
         last_epoch=session.get(Epoch, (job_id, job.epoch)),
         trained_s=lookup.trained_s(session, job),
+        stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
         history=events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY),
         resumed=events.resumed(session, job_id),
         parent=lineage.parent(session, job, owner=owner),
@@ -87,6 +89,8 @@ def represent(found: JobOverview) -> dict[str, Any]:
     return {
         "job": shown,
         "starred": job.starred,
+        "stopped_by_sweep": found.stopped_by_sweep,
+        "why_stopped": _why_stopped(found),
         "note": job.note,
         "facts": _facts(found, shown),
         "took": (job.finished_ms - job.started_ms) / 1000 if job.started_ms and job.finished_ms else None,
@@ -122,6 +126,13 @@ def _facts(found: JobOverview, shown: JobDetail) -> dict[str, Any]:
         "checkpoints": len(found.checkpoints),
         "is_table": is_table(job),
     }
+
+
+def _why_stopped(found: JobOverview) -> str | None:
+    """The sweep's reason; ``None`` for a job that was running, whose worker only knows that it is cancelled."""
+    ended = (event.data for event in found.history if event.data.get("status") == Status.CANCELLED)
+    reason = next(ended, {}).get("reason")
+    return None if reason == "cancelled" else reason
 
 
 def _has_reference_classifier(job: Job) -> bool:
