@@ -156,7 +156,7 @@ def _sentence(made: Comparison) -> str:
     amount = f"{_as_text(abs(difference) * factor)}{unit}"
     if made.test is None:
         return (
-            f"{ahead.label} is {word} by {amount} than {behind.label} in {info.label}. "
+            f"{ahead.label} is {word} than {behind.label} by {amount} in {info.label}. "
             f"No interval: {made.why_no_interval}."
         )
     flip = sign if difference >= 0 else -sign
@@ -168,7 +168,7 @@ def _sentence(made: Comparison) -> str:
             f"No difference is shown between {made.a.label} and {made.b.label} in {info.label}: "
             f"{ahead.label} is {word} by {amount}, {interval}."
         )
-    return f"{ahead.label} is {word} by {amount} in {info.label}, {interval}."
+    return f"{ahead.label} is {word} than {behind.label} by {amount} in {info.label}, {interval}."
 
 
 def _as_text(value: float) -> str:

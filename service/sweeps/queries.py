@@ -72,6 +72,16 @@ def jobs_of_trial(session: Session, sweep_id: str, trial: str, *, owner: str | N
     return list(row.jobs.values())
 
 
+def title(sweep: Sweep) -> str:
+    """The display name of a sweep, which may have no name."""
+    return sweep.name or f"sweep {sweep.id[-6:].lower()}"
+
+
+def trial_title(sweep: Sweep, trial: int) -> str:
+    """The display name of a trial; of a seed group, which has only one, that of the sweep."""
+    return title(sweep) if sweep.trials == 1 else f"{title(sweep)} trial {trial}"
+
+
 def find(
     session: Session, *, owner: str | None, status: Sequence[SweepStatus], limit: int, cursor: str | None
 ) -> tuple[list[Sweep], str | None]:

@@ -28,7 +28,8 @@ def compare(
         JobNotFound, SweepNotFound: a job or trial does not exist.
         UnusableParameter: the groups cannot be compared by this metric.
     """
-    sides = {"a": _jobs(session, a, owner), "b": _jobs(session, b, owner)}
+    names = {"a": a, "b": b}
+    sides = {side: _jobs(session, given, owner) for side, given in names.items()}
     kinds = {job.kind for jobs in sides.values() for job in jobs}
     if len(kinds) > 1:
         raise UnusableParameter("b", "a classifier and a GAN have no metric in common")
@@ -40,7 +41,8 @@ def compare(
     groups, notes = [], list[str]()
     for name, jobs in sides.items():
         try:
-            groups.append(comparison.group(_label(name, jobs), jobs, metric, which))
+            label = _label(session, name, names[name], jobs)
+            groups.append(comparison.group(label, jobs, metric, which))
         except ValueError as error:
             raise UnusableParameter(name, str(error)) from error
         notes += _unequal(name, jobs)
@@ -65,10 +67,15 @@ def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:
     return queries.jobs_of_trial(session, sweep_id, trial, owner=owner)
 
 
-def _label(name: str, jobs: Sequence[Job]) -> str:
-    """The name that all jobs share, or the name of the side."""
+def _label(session: Session, side: str, given: Sequence[str], jobs: Sequence[Job]) -> str:
+    """The name that all jobs share, or that of their trial, which a sweep in ``given`` asks for; or the side's."""
     titles = {listing.title(job.id, job.name, job.kind) for job in jobs}
-    return titles.pop() if len(titles) == 1 else name
+    if len(titles) == 1 and not given[0].startswith("swp_"):
+        return titles.pop()
+    [(sweep_id, trial), *others] = {(job.sweep_id, job.trial) for job in jobs}
+    if sweep_id is None or trial is None or others:
+        return titles.pop() if len(titles) == 1 else side
+    return queries.trial_title(queries.get(session, sweep_id), trial)
 
 
 def _unequal(name: str, jobs: Sequence[Job]) -> Iterator[str]:

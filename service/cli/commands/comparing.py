@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text, visible
-from service.client import Client, Job
+from service.client import AmbiguousJob, ApiError, Client, Job
 from service.spec.metric_info import describe, number
 
 _ABOUT: Final = ("name", "tags", "priority", "reuse")
@@ -86,7 +87,8 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
 def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: bool) -> None:
     """Show jobs side by side: the settings that differ, and the last metrics with the best values in bold.
 
-    With --metric, compare two settings: the difference of the means over their seeds, with its 95% interval.
+    With --metric, compare two settings: the difference of the means over their seeds, with its 95% interval. SWEEP:2 is
+    a trial of a sweep, and SWEEP its best one.
     """
     if len(job_texts) < 2:
         raise click.UsageError("name at least two jobs")
@@ -144,8 +146,20 @@ def _compare_groups(target: Target, sides: Sequence[str], metric: str, *, best: 
 
 
 def _named(target: Target, client: Client, text: str) -> Job | str:
-    """A job, or the id of a sweep or a trial, which the service knows."""
-    return text if text.startswith("swp_") else target.find(client, text)
+    """A job, or the id of a sweep or a trial: ``rates:1`` is a trial of the sweep ``rates``, and ``rates`` alone its
+    best one, unless a job has this name."""
+    sweep, colon, trial = text.rpartition(":")
+    if text.startswith("swp_"):
+        return text
+    if colon and (trial.isdecimal() or not trial):
+        with suppress(ApiError):
+            return f"{client.find_sweep(sweep).id}:{trial}"
+    try:
+        return target.find(client, text)
+    except (AmbiguousJob, ApiError):
+        with suppress(ApiError):
+            return client.find_sweep(text).id
+        raise
 
 
 def _settings(jobs: Sequence[Job]) -> dict[str, list[Any]]:

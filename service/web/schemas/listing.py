@@ -20,6 +20,7 @@ from service.states import Status, SweepStatus
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.storage.times import at_time
+from service.sweeps import queries as sweeps
 from service.web.schemas.base import Answer, Metrics, Timestamp, finite
 from service.web.schemas.jobs import STOPPED_BY_SWEEP, JobSummary, derived_fields
 
@@ -34,8 +35,8 @@ class ListedJob(JobSummary):
     """A job in a list, with the requested columns."""
 
     columns: dict[str, Any] = Field({}, description="By name; null if a job has no value.")
-
     stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
+
 
 class ColumnItem(Answer):
     """A column and its display."""
@@ -82,10 +83,10 @@ class JobList(Answer):
     counts: dict[Status, int] | None = Field(
         None, description="Number of jobs in each state; null without `counts=true`."
     )
-    columns: list[ColumnItem] = Field([], description="The requested columns, in order.")
     stopped_by_sweep: int | None = Field(
         None, description="Number of cancelled jobs that their sweeps stopped; null without `counts=true`."
     )
+    columns: list[ColumnItem] = Field([], description="The requested columns, in order.")
     parents: dict[str, str] = Field({}, description="Titles of the jobs' parents by id, without deleted ones.")
     sweeps: dict[str, ListedSweep] = Field({}, description="With `one_per_sweep=true`: the jobs' sweeps by id.")
 
@@ -124,13 +125,8 @@ def listed_sweep(sweep: Sweep, jobs: int) -> ListedSweep:
     """A sweep for a list of jobs."""
     metric = sweep.resolved["objective"]["metric"]
     return ListedSweep.represent(
-        sweep, title=sweep_title(sweep), jobs=jobs, metric=metric, page=f"/ui/sweeps/{sweep.id}"
+        sweep, title=sweeps.title(sweep), jobs=jobs, metric=metric, page=f"/ui/sweeps/{sweep.id}"
     )
-
-
-def sweep_title(sweep: Sweep) -> str:
-    """The display name of a sweep, which may have no name."""
-    return sweep.name or f"sweep {sweep.id[-6:].lower()}"
 
 
 def column_item(column: Column, values: int | None = None) -> ColumnItem:

@@ -59,6 +59,13 @@ def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) 
     assert "Status\tstopped by sweep, epoch 1/2" in shown
 
 
+def test_trials_are_compared_by_the_name_of_their_sweep(run: Run, watched: Result) -> None:
+    told = run("compare", "rates:0", "rates", "--metric", "val_accuracy", "--best").stdout
+    assert "rates trial 1 is better " in told
+    assert " rates trial 0 " in told
+    assert run("compare", "rates:0", "no such", "--metric", "val_accuracy").exit_code != 0
+
+
 def test_the_best_so_far_is_chosen_as_the_winner_is(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
     # The loss falls from epoch to epoch, so the highest one is that of a trial that was stopped.

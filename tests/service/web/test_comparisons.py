@@ -39,7 +39,9 @@ def test_pairs_by_seed_have_an_interval_and_a_sentence(client: FlaskClient, trai
     assert found["difference"] == pytest.approx(0.00386)
     assert [pair["seed"] for pair in found["pairs"]] == [0, 1, 2, 3, 4]
     assert found["interval"] == pytest.approx([0.000910, 0.006810], abs=1e-6)
-    assert found["sentence"] == "wide is better by 0.39 points in val accuracy, 95% CI 0.09 to 0.68, 5 pairs."
+    assert (
+        found["sentence"] == "wide is better than plain by 0.39 points in val accuracy, 95% CI 0.09 to 0.68, 5 pairs."
+    )
     turned = compared(client, b, a).json
     assert turned["difference"] == pytest.approx(-found["difference"])
     assert turned["sentence"] == found["sentence"], "which is better does not depend on the order"

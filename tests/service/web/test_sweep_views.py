@@ -69,7 +69,16 @@ def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) 
     finish(client, worker, sweep["id"])
     found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
     assert (found["paired"], found["n"], found["difference"]) == (True, 3, pytest.approx(0.02))
-    assert found["sentence"].startswith("b is better by 2.00 points")
+    assert found["sentence"].startswith(
+        "rates trial 1 is better than rates trial 0 by 2.00 points in val accuracy, 95%"
+    )
+    of_trial = {job["trial"]: [] for job in client.get("/jobs").json["data"]}
+    for job in client.get("/jobs").json["data"]:
+        of_trial[job["trial"]].append(job["id"])
+    by_jobs = client.get("/comparisons", query_string={side: ",".join(of_trial[n]) for side, n in (("a", 0), ("b", 1))})
+    assert by_jobs.json == found
+    one_job = client.get("/comparisons", query_string={"a": of_trial[0][0], "b": f"{sweep['id']}:1"}).json
+    assert one_job["a"]["label"].startswith("rates 0 (seed ")
     for name in (f"{sweep['id']}:7", "swp_00000000000000000000000000", f"{sweep['id']}:x"):
         assert client.get("/comparisons", query_string={"a": name, "b": name}).json["code"] == "sweep_not_found"
 

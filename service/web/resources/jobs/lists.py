@@ -31,7 +31,6 @@ from service.web.schemas.listing import (
     job_group,
     listed_job,
     listed_sweep,
-    sweep_title,
 )
 from service.web.schemas.queries import FilterQuery, GroupQuery, ListQuery, PageQuery
 from service.web.services import owner, services
@@ -114,14 +113,14 @@ def list_jobs(query: PageQuery) -> JobList:
             specs=_need_specs(shown),
             one_per_sweep=query.one_per_sweep,
         )
-        stopped = lookup.stopped_by_sweep(session, page.jobs)
         sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if query.one_per_sweep else set()
+        stopped = lookup.stopped_by_sweep(session, page.jobs)
         return JobList(
             data=[listed_job(job, shown, stopped=stopped) for job in page.jobs],
             has_more=page.next_cursor is not None,
             next_cursor=page.next_cursor,
-            stopped_by_sweep=listing.count_stopped(session, query.wanted, owner=owner()) if query.counts else None,
             counts=listing.counts(session, query.wanted, owner=owner()) if query.counts else None,
+            stopped_by_sweep=listing.count_stopped(session, query.wanted, owner=owner()) if query.counts else None,
             columns=[column_item(column) for column in shown],
             parents=listing.titles(session, page.jobs, owner=owner()),
             sweeps={
@@ -136,7 +135,7 @@ def group_jobs(query: GroupQuery) -> JobGroupList:
     with services().database.read() as session:
         found, more = listing.groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
         in_sweeps = {group.value for group in found if group.value} if query.by is GroupBy.SWEEP else set()
-        titles = {sweep.id: sweep_title(sweep) for sweep, _ in sweeps.listed(session, in_sweeps, owner=owner())}
+        titles = {sweep.id: sweeps.title(sweep) for sweep, _ in sweeps.listed(session, in_sweeps, owner=owner())}
     data = [job_group(group, query.by, titles) for group in found]
     return JobGroupList(by=query.by, data=data, has_more=more, columns=[column_item(column) for column in shown])
 
