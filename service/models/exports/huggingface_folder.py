@@ -19,6 +19,10 @@ from service.spec.metric_info import describe, number
 
 WEIGHTS: Final = "model.safetensors"
 _SHOWN_CLASSES: Final = 20
+_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters (C0 and C1), line separators, and direction marks."""
+_NOT_IN_YAML: Final = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""What JSON has unescaped, and YAML reads otherwise or not at all."""
 _LICENSES: Final = frozenset({
     "afl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc-by-2.0", "cc-by-3.0",
     "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "gpl", "gpl-2.0",
@@ -99,7 +103,8 @@ def _other_uses(model: TrainedModel) -> str:
         return (
             "`model.onnx` has an input for each column, (N,): float64 for numbers and dates (days since 1970-01-01; "
             "NaN where a value is missing), text for categories (empty where it is missing).\n\n"
-            f"`torch/model.py` is a PyTorch module that needs only torch: `load().predict([{example_row(model)}])`."
+            "`torch/model.py` is a PyTorch module that needs only torch: "
+            f"{_code(f'load().predict([{example_row(model)}])')}."
         )
     kind, shape = ("latent", (model.latent_dim,)) if model.generates else ("images", model.image_shape)
     sides = ", ".join(map(str, shape))
@@ -126,7 +131,9 @@ def _rows(facts: JobFacts) -> Iterator[str]:
 
 def _origin(facts: JobFacts) -> str:
     told = _provenance(facts)
-    lines = [f"- {_plain(name.replace('_', ' '))}: `{value}`" for name, value in told.items() if isinstance(value, str)]
+    lines = [
+        f"- {_plain(name.replace('_', ' '))}: {_code(value)}" for name, value in told.items() if isinstance(value, str)
+    ]
     return "\n".join([*lines, "- all details: [provenance.json](provenance.json)"])
 
 
@@ -197,7 +204,9 @@ def _number(value: float) -> str:
 
 
 def _inline(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    """A value as JSON that is also YAML, which knows further line breaks, and has no control characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _json(value: Any) -> bytes:
@@ -206,4 +215,17 @@ def _json(value: Any) -> bytes:
 
 def _plain(text: str) -> str:
     """Escape a text for Markdown, so that names given by users cannot become markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#&~$])", r"\\\1", _visible(text))
+
+
+def _code(text: str) -> str:
+    """A text as code in a line of Markdown, between more backticks than it has in a row."""
+    shown = _visible(text)
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    space = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{ticks}{space}{shown}{space}{ticks}"
+
+
+def _visible(text: str) -> str:
+    """A text in one line, with boxes for control characters."""
+    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))

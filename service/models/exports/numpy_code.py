@@ -65,7 +65,7 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
     lines = ["import json", "from pathlib import Path", ""] if model.is_table else []
     lines += ["import numpy as np", "from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
     lines += (
-        [f'columns = json.loads(Path("{PREPROCESSING}").read_text())["columns"]', *_block(_FEATURES)]
+        [f'columns = json.loads(Path("{PREPROCESSING}").read_text("utf-8"))["columns"]', *_block(_FEATURES)]
         if model.is_table
         else []
     )

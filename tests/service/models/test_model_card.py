@@ -1,0 +1,90 @@
+"""The card of a model whose classes, tags and job are called anything that a folder or a column can be called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from service.models import networks
+from service.models.exports.facts import EpochFacts, JobFacts, Pictures
+from service.models.exports.huggingface_folder import to_huggingface
+from service.models.exports.trained import TrainedModel
+from service.spec.schema import ClassifierSpec
+from service.spec.validation import resolve
+
+NAMES = ("Äpfel", "猫", 'a "quoted" b', "it's", "a | b", "one\ntwo", "*bold*", "<b>x</b>", "&lt;i&gt;", "~~no~~", "$x$",
+         "`code`", "# head", "[a](b)", "\\", "---", "a: b", "{x}")  # fmt: skip
+STRANGE = "a\u2028b\x85c\x7fd\x1be \U0001f40e"
+EPOCH = EpochFacts(epoch=1, metrics={"val_accuracy": 0.9, "val_loss": 1e-05}, resources={}, finished_ms=0)
+FACTS = JobFacts(
+    id="job_1", name="n", title=STRANGE, kind="classifier", tags=[*NAMES, STRANGE], spec={"dataset": {"name": "x"}},
+    spec_hash="h", checkpoint_epoch=1, best_epoch=1, provenance={}, result_digest=None, created_ms=0,
+    dataset_title=STRANGE, dataset_source="from `here` \n| x", dataset_sha256=None, license=f"my {STRANGE}",
+    epochs=[EPOCH],
+)  # fmt: skip
+
+
+def classifier(shape: tuple[int, int]) -> TrainedModel:
+    spec = resolve({"kind": "classifier", "preset": "fast", "layers": [{"units": len(NAMES), "activation": "softmax"}]})
+    assert isinstance(spec, ClassifierSpec)
+    network = networks.classifier(spec, shape, lambda size, rng, dtype: np.zeros(size, dtype))
+    return TrainedModel.of(spec, network, shape, NAMES)
+
+
+@pytest.fixture(scope="module")
+def model() -> TrainedModel:
+    return classifier((2, 2))
+
+
+def parts(files: dict[str, bytes]) -> tuple[str, str]:
+    """The front matter and the Markdown of the card."""
+    _, header, text = files["README.md"].decode().split("---\n", 2)
+    return header, text
+
+
+def test_any_name_is_read_back_from_the_front_matter(model: TrainedModel) -> None:
+    header, _ = parts(to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b"")))
+    told = yaml.safe_load(header)
+    assert told["tags"][-len(NAMES) - 1 :] == [*NAMES, STRANGE]
+    assert told["license_name"] == f"my {STRANGE}"
+    [index] = told["model-index"]
+    assert index["name"] == STRANGE
+    [result] = index["results"]
+    assert result["dataset"] == {"name": STRANGE, "type": "x"}
+    assert [metric["value"] for metric in result["metrics"]] == [0.9, 1e-05]
+
+
+def test_no_name_becomes_markup(model: TrainedModel) -> None:
+    _, text = parts(to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b"")))
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    lines = [token for token in tokens if token.type == "inline"]
+    [classes] = [line for line in lines if "into 18 classes" in line.content]
+    shown = "".join(child.content for child in classes.children or () if child.type in ("text", "text_special"))
+    assert f"{len(NAMES)} classes: {', '.join(' '.join(name.split()) for name in NAMES)}. " in shown
+    assert {child.type for child in classes.children or ()} <= {"text", "text_special", "link_open", "link_close"}
+    assert "\\$x\\$" in text, "the Hub renders formulas between dollars"
+    assert [token.tag for token in tokens if token.type == "heading_open"] == ["h1", "h2", "h2", "h2"]
+    cells = [line.content for line, before in zip(tokens[1:], tokens, strict=False) if before.type == "td_open"]
+    assert cells == ["val accuracy (`val_accuracy`)", "90.00%", "val loss (`val_loss`)", "1.00e-05"]
+    [source] = [line for line in lines if line.content.startswith("dataset source")]
+    assert [child.content for child in source.children or () if child.type == "code_inline"] == ["from `here` | x"]
+
+
+def test_a_column_with_backticks_stays_code() -> None:
+    column = {"name": "a`b``c", "type": "number", "mean": 1.0, "scale": 1.0, "indicator": False}
+    table = replace(classifier((1, 1)), columns=[column])
+    _, text = parts(to_huggingface(table, FACTS, Pictures(samples=[], curves=lambda: b"")))
+    inline = [token for token in MarkdownIt("commonmark").parse(text) if token.type == "inline"]
+    codes = [child.content for token in inline for child in token.children or () if child.type == "code_inline"]
+    assert "load().predict([{'a`b``c': 1.0}])" in codes
+
+
+def test_the_files_of_the_folder_are_json_in_utf_8(model: TrainedModel) -> None:
+    facts = replace(FACTS, spec={"dataset": {"name": "x"}, "name": STRANGE, "tags": list(NAMES)})
+    files = to_huggingface(model, facts, Pictures(samples=[], curves=lambda: b""))
+    assert json.loads(files["spec.json"])["tags"] == list(NAMES)
