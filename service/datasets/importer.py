@@ -7,26 +7,33 @@ the format of ``cache``: pixels and labels as bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken, DatasetError
 from service.datasets.formats.archives import is_archive
-from service.datasets.formats.idx import idx_header, open_idx
+from service.datasets.formats.array_files import ArrayFile
+from service.datasets.formats.idx import open_idx
 from service.datasets.formats.npz import open_npz
 from service.datasets.formats.photos import Photos, is_npz, open_photos
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import IDX_NAMES, TEST_NAMES, ImportedDataset, OnShare, PhotoOptions, content_sha256
+from service.datasets.info import (
+    IDX_NAMES,
+    TEST_NAMES,
+    ImportedDataset,
+    OnShare,
+    PhotoOptions,
+    brightness_report,
+    content_sha256,
+)
 
 ARCHIVE: Final = "archive"
 IMAGES, LABELS = "images", "labels"
@@ -126,7 +133,7 @@ def _import_dataset(
         shape = _sides(stored[IMAGES].shape)
         with ExitStack() as written:
             outputs = {
-                images: written.enter_context(_Output.new(folder, _FILES[images], (len(labels[role]), *shape)))
+                images: written.enter_context(ArrayFile.new(folder, _FILES[images], (len(labels[role]), *shape)))
                 for images, role in _PAIRS
                 if role in labels
             }
@@ -140,7 +147,7 @@ def _import_dataset(
             if faults:
                 raise UploadRefused(faults)
             for role, values in labels.items():
-                outputs[role] = written.enter_context(_Output.new(folder, _FILES[role], values.shape))
+                outputs[role] = written.enter_context(ArrayFile.new(folder, _FILES[role], values.shape))
             for role, values in labels.items():
                 outputs[role].add(values)
     digests = {output.name: output.digest.hexdigest() for output in outputs.values()}
@@ -155,7 +162,7 @@ def _import_dataset(
         sha256=sha256,
         size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
         class_names=photos.class_names if photos is not None else None,
-        report=photos.report if photos is not None else None,
+        report=photos.report if photos is not None else brightness_report(outputs[IMAGES].mean),
     )
 
 
@@ -322,7 +329,7 @@ def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str
 
 
 def _copy_images(
-    stored: ArrayStream, outputs: Mapping[str, _Output], role: str, chosen: NDArray[np.bool_] | None
+    stored: ArrayStream, outputs: Mapping[str, ArrayFile], role: str, chosen: NDArray[np.bool_] | None
 ) -> Iterator[int]:
     """Copy all images; gives how many, each time that some are copied."""
     done = 0
@@ -358,30 +365,6 @@ def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:
             if low < 0 or high > 255:
                 raise stored.broken(f"holds pixels from {low} to {high}; integers must be from 0 to 255")
             return values.astype(np.uint8)
-
-
-class _Output:
-    """An .npy file of bytes that is being written, and the digest of the equivalent IDX file."""
-
-    def __init__(self, name: str, file: IO[bytes], shape: tuple[int, ...]) -> None:
-        self.name, self._file = name, file
-        self.digest = hashlib.sha256(idx_header(shape))
-        npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-    @classmethod
-    @contextmanager
-    def new(cls, folder: Path, name: str, shape: tuple[int, ...]) -> Iterator[_Output]:
-        """Create a file, which is synced to disk at the end of the block."""
-        with (folder / f"{name}.npy").open("xb") as file:
-            yield cls(name, file, shape)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def add(self, values: NDArray[np.uint8]) -> None:
-        """Append values."""
-        data = np.ascontiguousarray(values).data
-        self.digest.update(data)
-        self._file.write(data)
 
 
 def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:

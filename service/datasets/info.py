@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from service.spec.estimation.features import features_of
 from service.spec.splits import Split
@@ -60,6 +60,10 @@ class Channels(StrEnum):
 
 CHANNELS_GIVEN = "as given"
 """The reason in the report of an import that did not have to detect whether there are colours."""
+
+
+BRIGHT_LEVEL: Final = 0.25
+"""The mean level of images, from 0 to 1, from which on they are bright. MNIST's is 0.13."""
 
 
 class OnBad(StrEnum):
@@ -145,6 +149,11 @@ class DatasetInfo:
         return self.is_photos and channels.get("reason") != CHANNELS_GIVEN
 
     @property
+    def is_bright(self) -> bool:
+        """Whether it was imported from arrays whose images are not mostly black."""
+        return bool((self.report or {}).get("mean_level", 0.0) > BRIGHT_LEVEL)
+
+    @property
     def version(self) -> str | None:
         """The name of this version of an upload: ``mine@1a2b3c4d5e6f``."""
         return None if self.upload_id is None or self.sha256 is None else version_name(self.name, self.sha256)
@@ -203,6 +212,16 @@ class TableOptions:
     """Column types by name: number, category, date or ignore. The types of other columns are detected."""
     split: str | None = None
     """The column that assigns each row to a part; ``None``: a share of each class is for validation."""
+
+
+def brightness_report(mean_level: float) -> dict[str, Any] | None:
+    """The report of an import of arrays: the mean of their pixels, from 0 (black) to 1, where it matters."""
+    if mean_level <= BRIGHT_LEVEL:
+        return None
+    advice = (
+        "a classifier starts from the preset conv unless its spec names another, since fast diverges on such images"
+    )
+    return {"mean_level": round(mean_level, 3), "notes": [f"the images are bright: {advice}"]}
 
 
 def version_name(name: str, sha256: str) -> str:

@@ -190,6 +190,9 @@ def upload(
         click.echo(f"{name}: {counts} of {shape}, {item['classes']} classes: {_classes(item['class_names'])}")
         if is_table:
             _tell_report(item)
+        elif notes := (item["report"] or {}).get("notes"):
+            for note in notes:
+                click.echo(f"note: {visible(note)}")
         if left_out := (item["report"] or {}).get("left_out"):
             _say_left_out(left_out["count"], [f"{one['file']} {one['reason']}" for one in left_out["files"]])
         if len(item["versions"]) > 1:

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from service.cli import main
 from service.client import Client
+from service.datasets import cache
 from service.local import LocalStack
 
 Run = Callable[..., Result]
@@ -145,6 +146,18 @@ def test_photos_are_learned_by_the_default_preset(
     metrics = client.job(name).metrics
     assert metrics is not None
     assert metrics["val_accuracy"] > 0.9
+
+
+def test_dark_ink_on_white_is_learned_by_the_default_preset(run: Run, client: Client, tmp_path: Path) -> None:
+    digits = cache.load("mnist-10k", tmp_path, cache_root=tmp_path / "cache").train
+    np.savez(tmp_path / "scans.npz", images=255 - digits.inputs[:1200], labels=digits.labels[:1200])
+    said = run("upload", "scans", str(tmp_path / "scans.npz"))
+    assert "note: the images are bright: a classifier starts from the preset conv" in said.stdout
+    trained = run("train", "-", "--watch", spec={"kind": "classifier", "dataset": "scans", "name": "scans"})
+    assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
+    metrics = client.job("scans").metrics
+    assert metrics is not None
+    assert metrics["val_accuracy"] > 0.85
 
 
 def test_the_same_photos_are_the_same_version_whatever_packed_them(

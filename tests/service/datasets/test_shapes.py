@@ -37,6 +37,8 @@ def test_a_built_in_dataset_has_a_preset_that_suits_it(name: str, preset: str) -
         ((16, 16, 3), None, "conv"),
         ((16, 16, 3), PHOTOS, "conv"),
         ((32, 32), None, "fast"),
+        ((28, 28), {"mean_level": 0.3}, "conv"),
+        ((28, 28), {"mean_level": 0.2}, "fast"),
         ((), None, "fast"),
     ],
 )

@@ -40,6 +40,20 @@ def send(client: FlaskClient, name: str = "mine", **fields: bytes | str) -> Any:
     return client.post("/datasets", data=body, content_type=f"multipart/form-data; boundary={boundary}")
 
 
+@pytest.mark.parametrize(("level", "preset"), [(0, "fast"), (60, "fast"), (70, "conv"), (255, "conv")])
+def test_bright_arrays_start_from_another_preset(client: FlaskClient, level: int, preset: str) -> None:
+    images, labels = np.full((40, 5, 4), level, np.uint8), np.arange(40) % 2
+    made = send(client, archive=npz(images=images, labels=labels)).json
+    assert made["default_preset"] == preset
+    if preset == "fast":
+        assert made["report"] is None
+    else:
+        assert made["report"]["mean_level"] == round(level / 255, 3)
+        assert made["report"]["notes"][0].startswith("the images are bright: a classifier starts from the preset conv")
+    sent = {"kind": "classifier", "dataset": "mine"}
+    assert client.post("/jobs?dry_run=true", json=sent).json["resolved"]["preset"] == preset
+
+
 def test_four_idx_files_are_a_data_set(client: FlaskClient) -> None:
     answer = send(
         client,
