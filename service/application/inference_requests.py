@@ -9,15 +9,13 @@ from pydantic_core import PydanticCustomError
 
 from service.jobs.changes import Which
 from service.spec.schema import Part
+from service.spec.sent_images import SENT_AS_IT_IS_PIXELS
 
 MAX_IMAGES: Final = 256
 """Maximum number of images of one request, sent or generated."""
 MAX_ROWS: Final = 1000
 """Maximum number of table rows of one request."""
-MAX_SIDE: Final = 2048
-"""Maximum width and height of a sent image, in pixels."""
-
-MAX_PIXELS: Final = 2**24
+MAX_PIXELS: Final = SENT_AS_IT_IS_PIXELS
 """Maximum number of pixels of all images of one request together, sent or generated."""
 MAX_PHOTO_PIXELS: Final = 2**26
 """The same limit for JPEG, WebP, BMP and GIF files, which are scaled down while they are decoded."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.client.errors import UnreadableImage
+from service.spec.sent_images import SENT_AS_IT_IS_PIXELS, SENT_SIDE, is_sent_as_it_is
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,19 +21,24 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """The supported formats; Pillow's other decoders would enlarge the attack surface."""
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_PIXELS: Final = 80_000_000
-SENT_SIDE: Final = 256
-"""Larger images are scaled down to this side length before they are sent: networks use a few dozen pixels a side."""
-_SENT_AS_IT_IS_BYTES: Final = 200_000
-_REQUEST_CHARACTERS: Final = 900_000
+_REQUEST_CHARACTERS: Final = 960_000
 """Maximum base64 characters per request, whose body is limited to 1 MiB."""
 _REQUEST_IMAGES: Final = 256
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
-def encoded(image: Path | bytes | Sequence[Any]) -> Any:
-    """An image in the form of a request: a file in base64, or unchanged rows of numbers.
+class Encoded(NamedTuple):
+    """An image in the form of a request: a file in base64, or rows of numbers."""
 
-    Files of up to 200 kB are sent unchanged, so that the service decodes them in the same way as those of a dataset.
+    content: Any
+    pixels: int = 0
+    """Of a file."""
+
+
+def encoded(image: Path | bytes | Sequence[Any]) -> Encoded:
+    """An image in the form of a request.
+
+    Files of up to 700 kB are sent unchanged, so that the service decodes them in the same way as those of a dataset.
 
     Raises:
         UnreadableImage: the bytes are not an image of ``FORMATS``, or broken, or too large.
@@ -42,37 +50,66 @@ def encoded(image: Path | bytes | Sequence[Any]) -> Any:
         return _of_bytes(image.read_bytes(), name=str(image))
     if isinstance(image, bytes):
         return _of_bytes(image)
-    return image
+    return Encoded(image)
 
 
-def _of_bytes(data: bytes, name: str = "the image") -> str:
-    png = as_png(data, name=name)  # also for a file that is sent unchanged, to detect a broken one
-    return base64.b64encode(data if len(data) <= _SENT_AS_IT_IS_BYTES else png).decode()
+def _of_bytes(data: bytes, name: str = "the image") -> Encoded:
+    sent, pixels = sent_form(data, name=name)
+    return Encoded(base64.b64encode(sent).decode(), pixels)
 
 
-def in_requests(images: Sequence[Any]) -> Iterator[list[Any]]:
+def in_requests(images: Sequence[Encoded]) -> Iterator[list[Any]]:
     """Split images into as few requests as possible, at least one."""
     part: list[Any] = []
-    size = 0
+    size = pixels = 0
     for image in images:
-        each = len(image) if isinstance(image, str) else 0
-        if part and (size + each > _REQUEST_CHARACTERS or len(part) == _REQUEST_IMAGES):
+        each = len(image.content) if isinstance(image.content, str) else 0
+        is_full = size + each > _REQUEST_CHARACTERS or pixels + image.pixels > SENT_AS_IT_IS_PIXELS
+        if part and (is_full or len(part) == _REQUEST_IMAGES):
             yield part
-            part, size = [], 0
-        part.append(image)
+            part, size, pixels = [], 0, 0
+        part.append(image.content)
         size += each
+        pixels += image.pixels
     yield part
+
+
+def sent_form(data: bytes, *, name: str = "the image") -> tuple[bytes, int]:
+    """An image of ``FORMATS`` as it is sent, and its number of pixels: as it is, or if it is large, as a small PNG."""
+    if (size := _png_size(data)) and is_sent_as_it_is(len(data), *size, is_png=True):
+        return data, math.prod(size)
+    with _opened(data, name) as image:
+        if is_sent_as_it_is(len(data), *image.size, is_png=image.format == "PNG"):
+            pixels = math.prod(image.size)
+            image.draft(None, (SENT_SIDE, SENT_SIDE))
+            image.load()  # to detect a broken file
+            return data, pixels
+    png = as_png(data, name=name)
+    return png, SENT_SIDE**2
 
 
 def as_png(data: bytes, *, name: str = "the image") -> bytes:
     """An image of ``FORMATS`` as a PNG of at most ``SENT_SIDE`` pixels along a side, upright as its EXIF data says.
 
-    A small PNG is unchanged. Of an animation, the first frame is used.
+    Of an animation, the first frame is used.
     """
-    if data.startswith(_PNG) and len(data) <= _SENT_AS_IT_IS_BYTES:
-        return data
+    from PIL import Image, ImageOps
+
+    with _opened(data, name) as opened:
+        opened.draft(None, (2 * SENT_SIDE, 2 * SENT_SIDE))  # a JPEG is scaled down while it is decoded
+        upright = ImageOps.exif_transpose(opened)
+        converted = _plain(upright)
+        converted.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.BOX, reducing_gap=None)
+        file = io.BytesIO()
+        converted.save(file, "PNG")
+        return file.getvalue()
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image]:
+    """An image of which only the header is read; errors of the block name it."""
     # Imported lazily: it takes a tenth of a second, and most commands do not need it.
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -82,13 +119,7 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
             if opened.width * opened.height > MAX_PIXELS:
                 pixels = f"{opened.width:,} x {opened.height:,} pixels"
                 raise UnreadableImage(f"{name} has {pixels}; at most {MAX_PIXELS:,} are read")
-            opened.draft(None, (2 * SENT_SIDE, 2 * SENT_SIDE))  # a JPEG is scaled down while it is decoded
-            upright = ImageOps.exif_transpose(opened)
-            converted = _plain(upright)
-            converted.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.BOX, reducing_gap=None)
-            file = io.BytesIO()
-            converted.save(file, "PNG")
-            return file.getvalue()
+            yield opened
     except UnreadableImage:
         raise
     except Image.DecompressionBombError:
@@ -98,6 +129,13 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
         raise UnreadableImage(f"{name} is not a supported image ({kinds})") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UnreadableImage(f"{name} is broken: {error}") from None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height from the header of a PNG; ``None`` for another file."""
+    if not data.startswith(_PNG) or len(data) < 24:
+        return None
+    return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
 
 
 def _plain(image: Image) -> Image:

@@ -21,6 +21,7 @@ from service.cli import main
 from service.client import Client
 from service.local import LocalStack
 from service.runtime.settings import Auth
+from service.spec.sent_images import SENT_AS_IT_IS_BYTES
 from tests import coloured_shapes
 from tests.browser.conftest import Finish, Visit, only_with
 
@@ -143,6 +144,30 @@ def test_a_jpeg_has_the_same_probabilities_from_everywhere(
     with Image.open(photo) as opened:
         found = by_numpy(checkpoint, levels=np.asarray(opened)[None, :, 7:-7])
     np.testing.assert_allclose(found, by_client["probabilities"], atol=1e-6)
+
+
+@only_with([Auth.LOCAL])
+def test_a_large_jpeg_has_the_same_probabilities_from_everywhere(
+    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
+) -> None:
+    archive = coloured_shapes.archive(tmp_path / "shapes.zip", 240, side=SIDE)
+    with archive.open("rb") as file:
+        http.post("/datasets", data={"name": "same-large"}, files={"archive": file}).raise_for_status()
+    job = trained(http, finish, "same-large", "fast")
+    (_, image), *_ = coloured_shapes.images(1, SIDE, seed=8)
+    grain = np.random.default_rng(0).integers(0, 60, (750, 1000, 3), np.uint8)
+    pixels = np.asarray(image.resize((1000, 750), Image.Resampling.NEAREST)) // 2 + grain
+    photo = tmp_path / "large.jpg"
+    Image.fromarray(pixels).resize((4000, 3000), Image.Resampling.BICUBIC).save(photo, quality=15)
+    assert 250_000 < photo.stat().st_size <= SENT_AS_IT_IS_BYTES
+    with Client(stack.url) as client:
+        by_client = client.job(job["id"]).predict([photo])
+    command = ["--server", stack.url, "predict", job["id"], str(photo), "--json"]
+    by_command = json.loads(CliRunner().invoke(main, command).stdout)
+    page = visit.open(f"/ui/play/{job['id']}")
+    with page.expect_response(lambda got: len(got.request.post_data or "") > 250_000) as response:
+        page.set_input_files("#file", str(photo))
+    answers(response.value.json(), by_command, by_client)
 
 
 @only_with([Auth.LOCAL])

@@ -6,9 +6,6 @@ import { wireCheckpoints } from "./checkpoints.js";
 import { latest, turns } from "./latest.js";
 
 const SIDE = 56; // sent are so many pixels along a side; the service fits the drawing into the dataset's frame
-const MOST_BYTES = 700_000; // of a file that is sent as it is
-const MOST_SIDE = 2048; // of a PNG; the same limit as the service's
-const SENT_SIDE = 384; // of an image that is scaled before it is sent
 const SENT_TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"];
 const job = JSON.parse($("#job").textContent);
 const pad = $("#pad");
@@ -192,10 +189,11 @@ if (pad) {
   // A file in base64: as it is, or as a smaller one.
   async function encoded(chosen, image) {
     const [width, height] = [image.width, image.height];
-    const fits = chosen.size <= MOST_BYTES && (chosen.type !== "image/png" || Math.max(width, height) <= MOST_SIDE);
+    const { sent } = job; // the client of the command line has the same limits
+    const fits = chosen.size <= sent.bytes && width * height <= sent.pixels && (chosen.type !== "image/png" || Math.max(width, height) <= sent.png_side);
     let blob = chosen;
     if (!fits || !SENT_TYPES.includes(chosen.type)) {
-      const scale = Math.min(1, SENT_SIDE / Math.max(width, height));
+      const scale = Math.min(1, sent.side / Math.max(width, height));
       const canvas = new OffscreenCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
       const context = canvas.getContext("2d");
       context.imageSmoothingQuality = "high";

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from service.datasets.errors import DatasetError
 from service.datasets.tables.values import written
+from service.spec import sent_images
 from service.storage.tables import Artifact, Job
 from service.web.inference.loading import class_names, dataset_of, is_table
 from service.web.schemas.files import checkpoint_items
@@ -33,6 +34,7 @@ def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
         "latent": job.resolved.get("latent"),
         "class_names": class_names(job, None),
         **_images(job),
+        "sent": _SENT,
         "fields": _fields(job),
     }
     return {"job": shown, "facts": facts}
@@ -46,6 +48,15 @@ def _images(job: Job) -> dict[str, Any]:
         return {"colour": False, "crops": False, "shape": []}
     is_colour = len(info.image_shape) > 2
     return {"colour": is_colour, "crops": is_colour or info.is_photos, "shape": list(info.image_shape[:2])}
+
+
+_SENT: Final = {
+    "bytes": sent_images.SENT_AS_IT_IS_BYTES,
+    "pixels": sent_images.SENT_AS_IT_IS_PIXELS,
+    "png_side": sent_images.MAX_SIDE,
+    "side": sent_images.SENT_SIDE,
+}
+"""Which files are sent as they are, and the side length of others."""
 
 
 def _fields(job: Job) -> list[dict[str, Any]] | None:

@@ -1,0 +1,23 @@
+"""Which image files are sent to the service as they are, by the client and by the page alike.
+
+Other files are scaled down before they are sent, by Pillow or by the browser, whose pixels differ in the last bits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SENT_AS_IT_IS_BYTES: Final = 700_000
+"""Maximum size of a file that is sent as it is: in base64, it fits into the body of a request."""
+SENT_AS_IT_IS_PIXELS: Final = 2**24
+"""Maximum number of pixels of such a file, and of all files of one request."""
+MAX_SIDE: Final = 2048
+"""Maximum width and height of a PNG, or of rows of numbers, in pixels."""
+SENT_SIDE: Final = 384
+"""Other images are scaled down to this side length: networks use a few dozen pixels a side."""
+
+
+def is_sent_as_it_is(size_bytes: int, width: int, height: int, *, is_png: bool) -> bool:
+    """Whether a file of this size is sent as it is. The page's ``draw.js`` decides in the same way."""
+    fits = size_bytes <= SENT_AS_IT_IS_BYTES and width * height <= SENT_AS_IT_IS_PIXELS
+    return fits and (not is_png or max(width, height) <= MAX_SIDE)
