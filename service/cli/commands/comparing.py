@@ -112,7 +112,7 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         ("id", short_ids([job.id for job in jobs]), None),
         ("status", [state(job) for job in jobs], None),
         ("epoch", [f"{job.epoch}/{job.epochs}" for job in jobs], None),
-        ("time", [duration(job) for job in jobs], None),
+        ("took", [duration(job) for job in jobs], None),
     ]
     rows += [(place, [value_text(value) for value in values], None) for place, values in settings.items()]
     rows += [

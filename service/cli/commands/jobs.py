@@ -38,7 +38,7 @@ _KINDS: Final = ("classifier", "gan")
 _WIDE: Final = 130
 """Minimum terminal width for full ids."""
 _WITH_TIMES: Final = 76
-"""Minimum terminal width for age and training time."""
+"""Minimum terminal width for age and the time from start to end."""
 _MIN_NAME: Final = 10
 _MAX_NAME: Final = 32
 _MIN_METRICS: Final = 22
@@ -71,8 +71,9 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first. A terminal shows the end of each id; every command accepts it.
 
-    If the output is not a terminal, it has one tab-separated line per job: id, kind, status, epoch, name, metrics, time
-    of submission, training time in seconds.
+    TOOK is the time from the first start to the end, or until now, pauses included; tapeline show also has the time in
+    finished epochs. If the output is not a terminal, it has one tab-separated line per job: id, kind, status, epoch,
+    name, metrics, time of submission, seconds from start to end.
     """
     with target.client() as client:
         more_filters = {"fold_group": fold_group} if fold_group else {}
@@ -158,18 +159,18 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
         "STATUS": [state(job) for job in jobs],
         "EPOCH": [f"{job['progress']['epoch']}/{job['progress']['epochs']}" for job in jobs],
         "AGE": [age(job) for job in jobs],
-        "TIME": [duration(job) for job in jobs],
+        "TOOK": [duration(job) for job in jobs],
     }
     if width < _WITH_TIMES:
-        del fixed["AGE"], fixed["TIME"]
+        del fixed["AGE"], fixed["TOOK"]
     names = [visible(str(job["name"] or job["kind"])) for job in jobs]
     taken = sum(max(cell_len(text) for text in (title, *column)) + 2 for title, column in fixed.items())
     room = width - taken - 2  # for the name, the metrics, and the gap between them
     name_width = max(min(max(map(cell_len, names)), _MAX_NAME, room - _MIN_METRICS), _MIN_NAME, 4)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("ID", "NAME", "STATUS", "EPOCH", "METRICS", *(name for name in ("AGE", "TIME") if name in fixed)):
+    for title in ("ID", "NAME", "STATUS", "EPOCH", "METRICS", *(name for name in ("AGE", "TOOK") if name in fixed)):
         column = fixed.get(title)
-        justify: Any = "right" if title in ("EPOCH", "AGE", "TIME") else "left"
+        justify: Any = "right" if title in ("EPOCH", "AGE", "TOOK") else "left"
         least = max(cell_len(text) for text in (title, *column)) if column else name_width if title == "NAME" else None
         most = name_width if title == "NAME" else None
         table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=least, max_width=most, justify=justify)
@@ -185,7 +186,7 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
             Text(fixed["STATUS"][place], state_style(job)),
             fixed["EPOCH"][place],
             metrics,
-            *(fixed[title][place] for title in ("AGE", "TIME") if title in fixed),
+            *(fixed[title][place] for title in ("AGE", "TOOK") if title in fixed),
         )
     return table
 

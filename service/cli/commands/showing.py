@@ -64,7 +64,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{advice}", "yellow")))
     rows.append(("Submitted", Text(f"{age(job)} ago ({_local(job['created_at'])})")))
     if job["started_at"]:
-        rows.append(("Training time", Text(_times(job, results["trained_seconds"]))))
+        rows.append(("Time", Text(_times(job, results["trained_seconds"]))))
     rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
     if results["test_epoch"] is not None:
         scores = (f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss"))

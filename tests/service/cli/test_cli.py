@@ -220,7 +220,7 @@ def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
     assert code == 0
     head, line, *_ = plain(shown).splitlines()
     assert max(map(len, plain(shown).splitlines())) <= columns
-    times = ["AGE", "TIME"] if columns >= 80 else []
+    times = ["AGE", "TOOK"] if columns >= 80 else []
     assert head.split() == ["ID", "NAME", "STATUS", "EPOCH", "METRICS", *times]
     short = line.split()[0]
     assert trained.endswith(short)
@@ -229,7 +229,7 @@ def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
     assert "2/2" in line
     if columns >= 80:
         assert re.search(r"val accuracy \d\d\.\d\d%", line)
-        assert re.search(r"\d+ (s|min)  +\d:\d\d$", line), "age and time of training"
+        assert re.search(r"\d+ (s|min)  +\d:\d\d$", line), "age and time from start to end"
     client.change(trained, name=None)
 
 

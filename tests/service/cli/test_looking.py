@@ -67,7 +67,7 @@ def test_show_prints_everything_about_a_job(run: Run, jobs: dict[str, str], clie
     assert shown["Settings"][0].startswith("optimizer: adam (learning_rate 0.005")
     assert "(preset: sgd" in shown["Settings"][0]
     assert "epochs: 2 (preset: 3)" in shown["Settings"]
-    assert re.fullmatch(r"\d+:\d\d in finished epochs, \d+:\d\d from start to end", shown["Training time"][0])
+    assert re.fullmatch(r"\d+:\d\d in finished epochs, \d+:\d\d from start to end", shown["Time"][0])
     assert shown["Page"] == [job.page]
     assert "checkpoints of epochs 1, 2; best: " in shown["Files"][1]
     assert "Lineage" not in shown
