@@ -16,12 +16,9 @@ from service.pictures import plots
 from service.pictures.plots import Format
 from service.spec.metric_info import PALETTE, describe
 
-MAX_LINES = len(PALETTE)
-"""As many as have a colour of their own."""
 _SIZE = (8.6, 4.6)  # inches
 _MANY_EPOCHS = 40  # from here on, points are not marked
 _APART = 0.12  # epochs between trials of a single epoch; more if the axis is long
-_MOST = 1e30  # larger values are gaps, as in the plots of a job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +44,7 @@ def banded(
     """Draw a line with a band for each trial.
 
     Args:
-        lines: at most ``MAX_LINES``.
+        lines: at most as many as ``PALETTE`` has colours.
         caption: what lines and bands show, in words.
         rungs: epochs after which trials were stopped, drawn as dotted lines.
     """
@@ -68,7 +65,7 @@ def banded(
             axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
         axes.set(xlabel=f"epoch\n{caption}", ylabel=plots.drawable(describe(metric).label, 40))
         if describe(metric).percent:
-            axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+            plots.label_percent(axes.yaxis)
         else:
             axes.ticklabel_format(axis="y", useOffset=False)
         if len(lines) > 1:
@@ -92,4 +89,4 @@ def _draw(axes: Axes, line: BandedLine, colour: str, *, shift: float, is_sparse:
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    return np.array([value if value is not None and abs(value) < _MOST else math.nan for value in values], float)
+    return np.array([value if value is not None and abs(value) < plots.MOST else math.nan for value in values], float)

@@ -36,8 +36,8 @@ def calibration(
         centres = [(place + 0.5) * width for place in range(len(points))]
         below.bar(centres, [count for _, _, count in points], width=0.9 * width, color=PALETTE[5])
         below.set(xlabel="confidence in the predicted class", ylabel="predictions")
-        for axis in (above.xaxis, above.yaxis):
-            axis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        plots.label_percent(above.xaxis)
+        plots.label_percent(above.yaxis)
 
     return plots.drawn(draw, size=(6.4, 6.4), title=f"Calibration, epoch {epoch}: mean error {error:.1%}", fmt=fmt)
 

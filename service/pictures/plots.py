@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "tapeline",  # reproducible ids
     "savefig.dpi": 120,
 }
-_MOST = 1e30  # larger values are drawn as gaps, because matplotlib's axes overflow long before floats do
+MOST = 1e30  # larger values are drawn as gaps, because matplotlib's axes overflow long before floats do
 _settings_lock = threading.Lock()  # matplotlib's settings are global
 
 
@@ -163,6 +164,11 @@ def drawn(draw: Callable[[Figure], None], *, size: tuple[float, float], title: s
         return _render(figure, fmt)
 
 
+def label_percent(axis: Axis) -> None:
+    """Label an axis of shares in percent."""
+    axis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+
+
 def _draw_panel(
     axes: Axes,
     panel: Panel,
@@ -197,11 +203,11 @@ def _draw_panel(
     if np.ptp(values) < span:
         axes.set_ylim(middle - span / 2, middle + span / 2)
     if panel.percent:
-        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        label_percent(axes.yaxis)
         low, high = axes.get_ylim()
         high = max(min(high, 1.03) if values.max() <= 1 else high, 1.03 * panel.least)
         axes.set_ylim(-0.03 * high if panel.least else max(low, -0.03), high)
-    elif values.min() > 1 / _MOST and values.max() > 50 * values.min():
+    elif values.min() > 1 / MOST and values.max() > 50 * values.min():
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
@@ -217,7 +223,7 @@ def _values(line: Line, panel: Panel, series: Mapping[str, Sequence[float | None
     for name in line.names:
         found = name if name in series else next((other for other in series if _begins(other, name)), None)
         if found is not None:
-            bounds = (0.0, 2.0) if panel.percent else (-_MOST, _MOST)
+            bounds = (0.0, 2.0) if panel.percent else (-MOST, MOST)
             values = [_within(value, *bounds) for value in series[found]]
             return values if any(map(math.isfinite, values)) else []
     return []

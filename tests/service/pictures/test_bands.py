@@ -42,7 +42,7 @@ def test_a_wider_band_covers_more() -> None:
 
 
 def test_each_trial_has_its_colour_and_its_name() -> None:
-    lines = [line(0.1 * place, 0.01, label=f"trial {place}") for place in range(bands.MAX_LINES)]
+    lines = [line(0.1 * place, 0.01, label=f"trial {place}") for place in range(len(PALETTE))]
     content = draw(*lines)
     assert all(count_ink(content, colour) > 100 for colour in PALETTE)
     root = ET.fromstring(draw(*lines, fmt="svg"))
