@@ -4,7 +4,6 @@ sign."""
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,16 +12,12 @@ from typing import Any, Final, TextIO
 from service.cli.errors import Failure
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
+from service.datasets.tables.numerals import decimal_sign
 
 SUFFIXES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 ROWS_AT_A_TIME: Final = 500
 _MAX_BYTES: Final = 2**40
 
-_DECIMALS: Final = {
-    ",": re.compile(r"[+-]?(?:\d+|\d{1,3}(?:[. '\u2019\u00a0\u202f]\d{3})+),\d+ ?%?"),
-    ".": re.compile(r"[+-]?(?:\d+|\d{1,3}(?:[, '\u2019\u00a0\u202f]\d{3})+)\.\d+ ?%?"),
-}
-"""Numbers with each decimal sign."""
 _MARKED_UTF8: Final = "utf-8-sig"
 
 Open = Callable[[str], TextIO]
@@ -91,9 +86,7 @@ def _decimal(delimiter: str, rows: Sequence[Sequence[str]], default: str) -> str
     """The decimal sign of the first rows. Between commas, numbers are written with points."""
     if delimiter == ",":
         return "."
-    cells = [cell.strip() for row in rows for cell in row]
-    counts = {sign: sum(pattern.fullmatch(cell) is not None for cell in cells) for sign, pattern in _DECIMALS.items()}
-    return default if counts[","] == counts["."] else max(counts, key=lambda sign: counts[sign])
+    return decimal_sign([cell.strip() for row in rows for cell in row], default=default)
 
 
 def _encoding(encoding: str, names: Sequence[str]) -> str:

@@ -91,6 +91,19 @@ NOTATIONS: Final = tuple(
 )
 
 
+def decimal_sign(texts: Sequence[str], *, default: str) -> str:
+    """The sign that most numbers with decimals have; ``default`` if there are none, or as many of both."""
+    counts = dict.fromkeys((form.decimal for form in NOTATIONS), 0)
+    for text in texts:
+        for sign in counts:
+            counts[sign] += sign in text and any(
+                one._pattern.fullmatch(text) for one in NOTATIONS if one.decimal == sign
+            )
+    most = max(counts.values())
+    leading = [sign for sign, count in counts.items() if count == most]
+    return leading[0] if len(leading) == 1 else default
+
+
 def untouched(form: Numerals, signs: Collection[str], *, decimal_comma: bool) -> bool:
     """Whether plain numbers with only these signs are numbers in a notation, with the same values.
 
