@@ -74,12 +74,17 @@ def dataset_of(job: Job) -> DatasetInfo:
     return services().repository.of_job(job)
 
 
-def is_table(job: Job) -> bool:
-    """Whether a job is trained on a table; if its dataset no longer exists, its provenance decides."""
+def dataset_or_none(job: Job) -> DatasetInfo | None:
+    """The dataset that a job is trained on; ``None`` if it no longer exists, or its files have changed."""
     try:
-        return dataset_of(job).kind is DatasetKind.TABLE
+        return dataset_of(job)
     except DatasetError:
-        return "preprocessing" in (job.provenance or {})
+        return None
+
+
+def is_table(job: Job, info: DatasetInfo | None) -> bool:
+    """Whether a job is trained on a table; if its dataset no longer exists, its provenance decides."""
+    return info.kind is DatasetKind.TABLE if info is not None else "preprocessing" in (job.provenance or {})
 
 
 def class_names(job: Job, count: int | None) -> list[str]:

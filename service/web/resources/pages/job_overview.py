@@ -16,7 +16,7 @@ from service.spec.schema import Kind
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Epoch, Event, Job
-from service.web.inference.loading import is_table
+from service.web.inference.loading import dataset_or_none, is_table
 from service.web.resources.pages import confusion_table, tiles
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import checkpoint_items
@@ -124,7 +124,7 @@ def _facts(found: JobOverview, shown: JobDetail) -> dict[str, Any]:
         "resumed": found.resumed,
         "has_reference_classifier": _has_reference_classifier(job),
         "checkpoints": len(found.checkpoints),
-        "is_table": is_table(job),
+        "is_table": is_table(job, dataset_or_none(job)),
     }
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from service.datasets.errors import DatasetError
+from service.datasets.info import DatasetInfo
 from service.datasets.tables.values import written
 from service.spec import sent_images
 from service.storage.tables import Artifact, Job
-from service.web.inference.loading import class_names, dataset_of, is_table
+from service.web.inference.loading import dataset_or_none, is_table
 from service.web.schemas.files import checkpoint_items
 from service.web.schemas.jobs import job_detail
 from service.web.services import services
@@ -21,7 +22,7 @@ def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
     Args:
         files: the job's checkpoints.
     """
-    shown = job_detail(job)
+    shown, info = job_detail(job), dataset_or_none(job)
     checkpoints = [
         {"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in checkpoint_items(job, files)
     ]
@@ -32,19 +33,17 @@ def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
         "seed": job.resolved["seed"],
         "conditional": job.resolved.get("conditional", False),
         "latent": job.resolved.get("latent"),
-        "class_names": class_names(job, None),
-        **_images(job),
+        "class_names": list(info.class_names) if info else [],
+        **_images(info),
         "sent": _SENT,
-        "fields": _fields(job),
+        "fields": _fields(job, info),
     }
     return {"job": shown, "facts": facts}
 
 
-def _images(job: Job) -> dict[str, Any]:
+def _images(info: DatasetInfo | None) -> dict[str, Any]:
     """What images the network expects, and whether it sees the middle of an opened file, as it is."""
-    try:
-        info = dataset_of(job)
-    except DatasetError:
+    if info is None:
         return {"colour": False, "crops": False, "shape": []}
     is_colour = len(info.image_shape) > 2
     return {"colour": is_colour, "crops": is_colour or info.is_photos, "shape": list(info.image_shape[:2])}
@@ -59,23 +58,20 @@ _SENT: Final = {
 """Which files are sent as they are, and the side length of others."""
 
 
-def _fields(job: Job) -> list[dict[str, Any]] | None:
+def _fields(job: Job, info: DatasetInfo | None) -> list[dict[str, Any]] | None:
     """The columns of a row with a typical value of each; ``None``: the job is trained on images."""
-    if not is_table(job):
+    if not is_table(job, info):
         return None
-    try:
-        known = {column["name"]: column for column in dataset_of(job).columns}
-    except DatasetError:
-        known = {}
+    known = {column["name"]: column for column in info.columns} if info else {}
     fitted = (job.provenance or {}).get("preprocessing", {"columns": []})["columns"]
-    frequent = _most_frequent(job) if any("categories" in column for column in fitted) else {}
+    frequent = _most_frequent(info) if info and any("categories" in column for column in fitted) else {}
     return [_field(column, known.get(column["name"], {}), frequent.get(column["name"])) for column in fitted]
 
 
-def _most_frequent(job: Job) -> dict[str, str]:
+def _most_frequent(info: DatasetInfo) -> dict[str, str]:
     """The most frequent category of each column, if the data can be read."""
     try:
-        found = services().explorer.column_statistics(dataset_of(job))
+        found = services().explorer.column_statistics(info)
     except DatasetError:
         return {}
     return {column.name: column.categories[0][0] for column in found.columns if column.categories}
