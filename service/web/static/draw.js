@@ -1,7 +1,8 @@
 // A pad to draw on, and a classifier that answers while one draws. A classifier of photos or of images in colour is given
 // an opened file as it is, so that it sees what it would see from the command line; the pad shows the part that it sees.
-import { $, $$, announce, percent } from "./dom.js";
+import { $, announce } from "./dom.js";
 import { call } from "./api.js";
+import { barsOf } from "./bars.js";
 import { wireCheckpoints } from "./checkpoints.js";
 import { latest, turns } from "./latest.js";
 
@@ -13,7 +14,7 @@ const pad = $("#pad");
 if (pad) {
   const pen = pad.getContext("2d", { willReadFrequently: true });
   const small = new OffscreenCanvas(SIDE, SIDE).getContext("2d", { willReadFrequently: true });
-  const rows = $$("#bars li");
+  const showBars = barsOf($("#bars"));
   let strokeAt = 0;
   let drawn = false;
   let isOpened = false; // what is on the pad is a file, on which nobody has drawn
@@ -62,11 +63,7 @@ if (pad) {
   }
 
   function show({ probabilities: [shares], classes: [winner], class_names: names, seen, saliency }) {
-    rows.forEach((row, index) => {
-      row.classList.toggle("winner", index === winner);
-      $(".bar", row).style.transform = `scaleX(${shares[index]})`;
-      $(".share", row).textContent = percent(shares[index]);
-    });
+    showBars(shares, winner);
     const text = `${names[winner]}, ${(100 * shares[winner]).toFixed(0)}%`;
     if (text !== last) $("#verdict").textContent = text;
     last = text;
@@ -115,11 +112,7 @@ if (pad) {
     context.fillRect(0, 0, looked.width, looked.height);
     $("#verdict").textContent = job.crops ? "Open an image" : "Draw something";
     $("#latency").textContent = "";
-    for (const row of rows) {
-      row.classList.remove("winner");
-      $(".bar", row).style.transform = "scaleX(0)";
-      $(".share", row).textContent = "–";
-    }
+    showBars();
   }
 
   let from = null;

@@ -1,6 +1,7 @@
 // A row of a table, and what a classifier takes it for while one types.
-import { $, $$, debounce, percent } from "./dom.js";
+import { $, $$, debounce } from "./dom.js";
 import { call } from "./api.js";
+import { barsOf } from "./bars.js";
 import { wireCheckpoints } from "./checkpoints.js";
 import { latest } from "./latest.js";
 
@@ -9,7 +10,7 @@ const form = $("#row");
 
 if (form) {
   const fields = new Map($$("[data-column]", form).map((field) => [field.dataset.column, field]));
-  const bars = $$("#bars li");
+  const showBars = barsOf($("#bars"));
   const epoch = wireCheckpoints(job, () => ask());
 
   const ask = latest(async () => {
@@ -25,11 +26,7 @@ if (form) {
   const soon = debounce(120, ask);
 
   function show({ probabilities: [shares], classes: [winner], class_names: names }) {
-    bars.forEach((bar, index) => {
-      bar.classList.toggle("winner", index === winner);
-      $(".bar", bar).style.transform = `scaleX(${shares[index]})`;
-      $(".share", bar).textContent = percent(shares[index]);
-    });
+    showBars(shares, winner);
     $("#verdict").textContent = `${names[winner]}, ${(100 * shares[winner]).toFixed(0)}%`;
     $("#verdict").dataset.answer = names[winner];
   }
@@ -40,11 +37,7 @@ if (form) {
     for (const name of columns) fields.get(name)?.setAttribute("aria-invalid", "true");
     $("#verdict").textContent = "–";
     delete $("#verdict").dataset.answer;
-    for (const bar of bars) {
-      bar.classList.remove("winner");
-      $(".bar", bar).style.transform = "scaleX(0)";
-      $(".share", bar).textContent = "–";
-    }
+    showBars();
     $("#row-error").textContent = faults.length ? faults.map(({ detail }, place) => `${columns[place] ?? "The row"} ${detail}`).join(" ") : message;
     $("#row-error").hidden = false;
   }
