@@ -15,6 +15,7 @@ from service.states import TERMINAL
 from service.storage.database import Database, now_ms
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Idempotency, Job, Upload
+from service.wording import counted, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +31,7 @@ class Ownerless:
 
     def __str__(self) -> str:
         named = ((self.jobs, "job"), (self.datasets, "dataset"), (self.sweeps, "sweep"))
-        parts = [f"{number:,} {noun}{'' if number == 1 else 's'}" for number, noun in named if number]
-        return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+        return listed(counted(number, noun) for number, noun in named if number)
 
 
 def count(session: Session) -> Ownerless:

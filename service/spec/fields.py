@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from rapidfuzz import fuzz, process
 
 from service.spec.schema import Part
+from service.wording import listed
 
 Model = type[BaseModel]
 
@@ -107,7 +108,7 @@ class Fields:
         # Prefer fields inside the same object, then those of variants that the document has, then those near the root.
         found.sort(key=lambda place: (place.path[: len(inside)] != inside, not place.is_given, len(place.path)))
         if found and found[0].path[:-1] == inside:
-            return Suggestion(None, f"only {_joined(found[0].tags)} has it")
+            return Suggestion(None, f"only {listed(found[0].tags)} has it")
         if found:
             return _told(found[0].dotted, () if found[0].is_given else found[0].tags)
         teller = next((place.dotted for place in self._everywhere if name in place.values), None)
@@ -232,9 +233,5 @@ def _shown(path: Sequence[int | str]) -> Iterator[str]:
 
 
 def _told(dotted: str, tags: Sequence[str] = ()) -> Suggestion:
-    which = f" ({_joined(tags)} only)" if tags else ""
+    which = f" ({listed(tags)} only)" if tags else ""
     return Suggestion(dotted, f"did you mean {dotted!r}{which}?")
-
-
-def _joined(tags: Sequence[str]) -> str:
-    return " and ".join([", ".join(tags[:-1]), tags[-1]] if len(tags) > 1 else tags)

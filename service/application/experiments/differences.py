@@ -22,6 +22,7 @@ from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
+from service.wording import counted, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Differences:
     @property
     def sentence(self) -> str:
         """The result as a sentence."""
-        causes = _listed([self._settings, "the data" if self.dataset else "", *_origins(self.provenance)])
+        causes = listed([self._settings, "the data" if self.dataset else "", *_origins(self.provenance)])
         at, kept = self.epoch, self.checkpoint
         if kept is not None and (at is None or kept.epoch < at.epoch):
             what = f"The weights after epoch {kept.epoch} differ, first in {kept.difference.tensor}"
@@ -83,7 +84,7 @@ class Differences:
     def _nothing(self) -> str:
         """That no epoch differs, as far as there are common ones."""
         if self.compared_epochs:
-            return f"No difference in {self.compared_epochs} epoch{'s' if self.compared_epochs > 1 else ''}"
+            return f"No difference in {counted(self.compared_epochs, 'epoch')}"
         for fork, original in ((self.a, self.b), (self.b, self.a)):
             if fork.parent_id == original.id and fork.start_epoch:
                 names = [job.name or job.id for job in (fork, original)]
@@ -101,12 +102,6 @@ def _origins(provenance: Sequence[Pair]) -> list[str]:
     return [
         "the preprocessing" if pair.name == "preprocessing" else f"{pair.name} in the provenance" for pair in provenance
     ]
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``; empty parts are left out."""
-    *others, last = [part for part in parts if part] or [""]
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 class Alike(ContractError, ValueError):

@@ -30,6 +30,7 @@ from service.cli.text import print_rows, to_json, visible
 from service.client import ApiError
 from service.datasets.info import Channels, OnBad, PhotoOptions
 from service.spec import metric_info
+from service.wording import counted
 
 _ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
 _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -226,8 +227,7 @@ def _tell_report(item: Mapping[str, Any]) -> None:
 
 def _shape(item: Mapping[str, Any]) -> str:
     if item.get("kind") == "table":
-        count = len(item["columns"])
-        return f"{count} column" if count == 1 else f"{count} columns"
+        return counted(len(item["columns"]), "column")
     return " x ".join(map(str, item["image_shape"]))
 
 

@@ -19,6 +19,7 @@ from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json, visible
 from service.client import ApiError, ExportTarget, GenerateOptions, Job, Which
 from service.spec.metric_info import size
+from service.wording import counted
 
 _SHOWN_CLASSES: Final = 5
 _NAMED: Final = 10
@@ -149,11 +150,11 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
         click.echo(to_json({"output": str(output), **totals}))
         return
     for name, count in totals["absent_columns"].items():
-        click.echo(f"column {name!r} is missing in {_rows(count)}, treated as a missing value", err=True)
+        click.echo(f"column {name!r} is missing in {counted(count, 'row')}, treated as a missing value", err=True)
     if totals["unknown_values"]:
         click.echo(_unknown(totals["unknown_categories"], totals["unknown_values"]), err=True)
     if output is not None:
-        click.echo(f"{output}  {_rows(totals['rows'])}  checkpoint of epoch {totals['checkpoint']}")
+        click.echo(f"{output}  {counted(totals['rows'], 'row')}  checkpoint of epoch {totals['checkpoint']}")
 
 
 def _usual_decimal(job: Job) -> str:
@@ -167,12 +168,8 @@ def _unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
     count = sum(map(len, categories.values()))
     named = "; ".join(f"{visible(name)}: {visible(', '.join(values[:_NAMED]))}" for name, values in categories.items())
     noun = "unknown category" if count == 1 else "unknown categories"
-    where = f" in {_rows(cells)}" if count == 1 and cells > 1 else ""
+    where = f" in {counted(cells, 'row')}" if count == 1 and cells > 1 else ""
     return f"{count:,} {noun} ({named}){where}, treated as missing"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _naming_rows(error: ApiError, before: int) -> Exception:

@@ -42,6 +42,7 @@ from service.datasets.tables.values import MISSING, is_number, number
 from service.spec.estimation.features import features_of
 from service.spec.strict_json import canonical
 from service.states import DatasetKind
+from service.wording import counted
 
 MAX_ROWS: Final = 10_000_000
 MAX_FEATURES: Final = 20_000
@@ -203,7 +204,7 @@ class _Import:
             return fields, True
         width = len(self.plan.header)
         if len(fields) != width:
-            count = "1 field" if len(fields) == 1 else f"{len(fields):,} fields"
+            count = counted(len(fields), "field")
             return f"has {count} instead of {width:,}", True
         if fields[self.plan.target].strip() in MISSING:
             return "has no target value", False
