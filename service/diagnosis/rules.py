@@ -174,7 +174,7 @@ def _overfitting(history: MetricHistory, accuracy_of: Callable[[list[float]], fl
 
 
 def _still_overfitting(history: MetricHistory) -> Evidence | None:
-    """The same, unless every recent epoch gained in accuracy: with few validation examples, single ones do by chance."""
+    """The same, unless every recent epoch gained in accuracy: of few examples, single epochs do by chance."""
     return _overfitting(history, min)
 
 
