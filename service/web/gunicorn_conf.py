@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -66,6 +67,17 @@ def on_starting(server: Any) -> None:
             sys.exit(f"tapeline: {error}")
         except SQLAlchemyError:
             pass  # without the database no key is valid; `/readyz` reports it
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Collect no garbage while the app is imported: all of it stays, and is a quarter of the time of a start."""
+    gc.disable()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Leave out of later collections what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def when_ready(server: Any) -> None:
