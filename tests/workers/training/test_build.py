@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from workers.training import build
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder: Path = tmp_path_factory.mktemp("data")
     return load("mnist-10k", folder, cache_root=folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def few_digits(digits: Dataset) -> Dataset:
+    """Enough for two batches of 500."""
+    train, validation = digits.train, digits.validation
+    return replace(
+        digits,
+        train=replace(train, inputs=train.inputs[:1000], labels=train.labels[:1000]),
+        validation=replace(validation, inputs=validation.inputs[:200], labels=validation.labels[:200]),
+    )
 
 
 @pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
@@ -69,14 +81,14 @@ PARTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("part", PARTS, ids=str)
-def test_every_part_of_a_spec_can_be_trained_with(digits: Dataset, part: dict[str, Any]) -> None:
+def test_every_part_of_a_spec_can_be_trained_with(few_digits: Dataset, part: dict[str, Any]) -> None:
     layers = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     spec = resolve({"kind": "classifier", "layers": layers, "epochs": 1, "batch_size": 500, **part})
-    reports = list(build.trainer(spec, digits).run())
+    reports = list(build.trainer(spec, few_digits).run())
     done = reports[-1]
     assert isinstance(done, engine.EpochDone)
     assert np.isfinite(list(done.metrics.values())).all()
-    assert len(reports) == 17 + 1
+    assert len(reports) == 2 + 1
 
 
 CONVOLUTIONS: dict[Kind, dict[str, Any]] = {
@@ -183,10 +195,10 @@ def test_the_settings_of_a_layer_arrive(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("metric", StopMetric)
-def test_a_spec_says_when_to_stop_early(digits: Dataset, metric: StopMetric) -> None:
+def test_a_spec_says_when_to_stop_early(few_digits: Dataset, metric: StopMetric) -> None:
     stopping = {"metric": metric, "patience": 1, "min_delta": 10}  # no accuracy rises so far, and no loss falls
-    spec = resolve({"kind": "classifier", "epochs": 4, "batch_size": 4096, "early_stopping": stopping})
-    trainer = build.trainer(spec, digits)
+    spec = resolve({"kind": "classifier", "epochs": 4, "batch_size": 500, "early_stopping": stopping})
+    trainer = build.trainer(spec, few_digits)
     epochs = [report for report in trainer.run() if isinstance(report, engine.EpochDone)]
     assert [report.is_last for report in epochs] == [False, True]
     assert trainer.stopped_early is not None
