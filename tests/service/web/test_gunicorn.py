@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -25,20 +26,43 @@ from service.web.server.arrivals import BODY_S, HEAD_S
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture
-def port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
 def start(sqlite_url: str, tmp_path: Path, port: int) -> Iterator[Start]:
+    with starting(sqlite_url, tmp_path, port) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def served(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server with the usual settings, for tests that leave it as it is."""
+    home, port = tmp_path_factory.mktemp("served"), free_port()
+    shutil.copy(migrated, home / "tapeline.db")
+    with starting(f"sqlite:///{home / 'tapeline.db'}", home, port) as run:
+        run()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
+            wait_for(http)
+        yield port
+
+
+@contextmanager
+def starting(sqlite_url: str, folder: Path, port: int) -> Iterator[Start]:
+    """Start servers, and end them at the end."""
     running: list[subprocess.Popen[str]] = []
 
     def run(*, descriptors: int | None = None, log: Path | None = None, **changes: str) -> subprocess.Popen[str]:
         environ = os.environ | {
-            "TAPELINE_HOME": str(tmp_path),
+            "TAPELINE_HOME": str(folder),
             "TAPELINE_DATABASE_URL": sqlite_url,
             "TAPELINE_PORT": str(port),
             **changes,
@@ -46,14 +70,16 @@ def start(sqlite_url: str, tmp_path: Path, port: int) -> Iterator[Start]:
         limit = f"ulimit -n {descriptors}; " if descriptors else ""
         serve = f"{limit}exec {sys.executable} -m gunicorn -c python:service.web.gunicorn_conf service.web.wsgi:app"
         command = ["/bin/sh", "-c", serve]
-        with (log or tmp_path / "web.log").open("w") as file:
+        with (log or folder / "web.log").open("w") as file:
             running.append(subprocess.Popen(command, env=environ, stderr=file, stdout=file, text=True))
         return running[-1]
 
-    yield run
-    for process in running:
-        process.kill()
-        process.wait()
+    try:
+        yield run
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def wait_for(http: httpx.Client) -> None:
@@ -105,11 +131,9 @@ def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Sta
     assert (posted["method"], posted["path"], posted["level"]) == ("POST", "/jobs", "info")
 
 
-def test_clients_that_keep_connections_open_delay_no_other(start: Start, port: int) -> None:
-    start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
-        lingering = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
+def test_clients_that_keep_connections_open_delay_no_other(served: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{served}", timeout=10, trust_env=False) as http:
+        lingering = [socket.create_connection(("127.0.0.1", served)) for _ in range(8)]
         for connection in lingering:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert connection.recv(64).startswith(b"HTTP/1.1 200")
@@ -312,14 +336,11 @@ def test_slow_uploads_of_one_owner_delay_no_other_owner(start: Start, port: int,
         assert send(ann).json()["code"] == "invalid_upload"
 
 
-def test_chunks_that_are_none_are_a_bad_request(start: Start, port: int) -> None:
-    start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+def test_chunks_that_are_none_are_a_bad_request(served: int) -> None:
     head = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += b"Transfer-Encoding: chunked\r\n\r\n"
     for chunks in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n"):
-        with connect(port, head + chunks) as connection:
+        with connect(served, head + chunks) as connection:
             assert connection.recv(65536).startswith(b"HTTP/1.1 400 "), chunks
 
 
@@ -334,10 +355,8 @@ def test_a_log_that_cannot_be_written_fails_no_request(start: Start, port: int) 
     assert process.poll() is None
 
 
-def test_the_ids_of_two_hundred_jobs_fit_into_an_address(start: Start, port: int) -> None:
-    start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+def test_the_ids_of_two_hundred_jobs_fit_into_an_address(served: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{served}", timeout=10, trust_env=False) as http:
         names = "%2C".join(f"job_01J{number:023}" for number in range(200))
         page = http.get(f"/ui/compare?jobs={names}&x=optimizer.learning_rate&y=frechet_distance&of=last")
         assert page.status_code == 200
