@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -29,6 +30,9 @@ from service.storage.database import Database
 from service.storage.tables import Base
 
 _NUMBERS = itertools.count()
+
+# Where the environment forbids bytecode, each process of each run would rewrite the assertions of all test modules.
+sys.dont_write_bytecode = False
 
 # A test that waits for the processor is no failure: speed is measured by benchmarks alone.
 hypothesis.settings.register_profile("tapeline", deadline=None)
