@@ -43,7 +43,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds each
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 3 --dist worksteal -m slow
 
 faults: $(VENV)/installed-dev  ## inject faults: kill, stop and disconnect real processes at every failpoint, on both databases
 	$(BIN)/pytest -n 4 --dist worksteal -m "faults or not faults" tests/faults
