@@ -11,6 +11,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from service.spec.findings import Finding
+from service.states import FindingCode, Severity
 from tests.browser.conftest import Bare, Visit, until
 from tests.browser.held import hold
 from tests.browser.played import Service, metrics
@@ -218,3 +220,25 @@ def test_mistakes_that_could_not_be_read_are_requested_again(service: Service, p
         assert len(asked) == times
         expect(page.locator("#mistakes-state")).not_to_have_text("Loading…")
         page.wait_for_timeout(500)
+
+
+def test_a_problem_that_is_over_is_told_as_resolved(service: Service, page: Page) -> None:
+    job_id = service.submit()
+    worker = service.claim()
+    problem = Finding(
+        code=FindingCode.OVERFITTING,
+        severity=Severity.WARNING,
+        epoch=2,
+        message="the validation loss has risen for 3 epochs",
+        numbers={},
+        advice=[],
+    )
+    worker.epoch(1, metrics=metrics(1))
+    worker.epoch(2, metrics=metrics(2), health=[problem])
+    worker.epoch(3, metrics=metrics(3))
+    page.goto(f"{service.url}/ui/jobs/{job_id}")
+    told = page.locator("#events li", has_text="overfitting")
+    expect(told).to_have_count(2)
+    expect(told.filter(has_text="has risen")).to_have_count(1)
+    expect(told.filter(has_text="overfitting resolved")).to_contain_text("after epoch 3")
+    expect(told.filter(has_text="overfitting resolved")).to_contain_text("since epoch 2")
