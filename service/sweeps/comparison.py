@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from service.spec.metric_info import Goal, describe
+from service.spec.metric_info import Goal, MetricInfo, describe
 from service.storage.tables import Job
 from service.sweeps import statistics
 from service.sweeps.statistics import Test
@@ -55,6 +55,7 @@ class Comparison:
     b: Group
     seeds: Sequence[int]
     """Seeds of the pairs; empty if the groups are not paired."""
+    which: Which
     difference: float | None
     """Mean of ``b`` minus mean of ``a``, over the pairs if there are any."""
     test: Test | None
@@ -104,7 +105,7 @@ def group(label: str, jobs: Sequence[Job], metric: str, which: Which = "last") -
     return Group(label=label, members=members)
 
 
-def compare(metric: str, a: Group, b: Group, *, notes: Sequence[str] = ()) -> Comparison:
+def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Sequence[str] = ()) -> Comparison:
     """Compare two groups: by the paired t test if they share at least two seeds, otherwise by Welch's test."""
     first, second = a.values, b.values
     common = sorted(first.keys() & second.keys())
@@ -131,7 +132,15 @@ def compare(metric: str, a: Group, b: Group, *, notes: Sequence[str] = ()) -> Co
     if test is not None:
         difference = test.difference
     return Comparison(
-        metric=metric, a=a, b=b, seeds=seeds, difference=difference, test=test, why_no_interval=why, notes=found
+        metric=metric,
+        a=a,
+        b=b,
+        seeds=seeds,
+        which=which,
+        difference=difference,
+        test=test,
+        why_no_interval=why,
+        notes=found,
     )
 
 
@@ -147,7 +156,7 @@ def _without_value(metric: str, *groups: Group) -> list[str]:
 def _sentence(made: Comparison) -> str:
     if made.difference is None:
         return f"There is nothing to compare: {made.why_no_interval}."
-    info = describe(made.metric)
+    info = _named(describe(made.metric), made.which)
     factor, unit = (100.0, " points") if info.percent else (1.0, "")
     sign = -1.0 if info.goal is Goal.MINIMIZE else 1.0
     difference = sign * made.difference
@@ -169,6 +178,12 @@ def _sentence(made: Comparison) -> str:
             f"{ahead.label} is {word} by {amount}, {interval}."
         )
     return f"{ahead.label} is {word} than {behind.label} by {amount} in {info.label}, {interval}."
+
+
+def _named(info: MetricInfo, which: Which) -> MetricInfo:
+    """The metric with a label that says which of its values are compared."""
+    is_best = which == "best" and info.goal is not None
+    return replace(info, label=f"best {info.label}" if is_best else f"{info.label} of the last epoch")
 
 
 def _as_text(value: float) -> str:

@@ -309,6 +309,38 @@ def test_dots_are_reached_by_keyboard_in_their_order_and_keep_it(
     assert page.evaluate("document.activeElement.closest('.dot')?.dataset.job") == ids[3]
 
 
+def test_the_difference_is_of_the_values_that_the_page_shows(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
+    made = []
+    for name, accuracies in {"high": [0.81, 0.95, 0.9], "low": [0.8, 0.81, 0.81]}.items():
+        made.append(service.submit(name=name, epochs=3))
+        worker = service.claim()
+        for epoch, accuracy in enumerate(accuracies, 1):
+            worker.epoch(epoch, metrics={"val_accuracy": accuracy})
+        worker.succeed()
+    page = compare(service, open_window, made)
+    sentence = page.locator("#verdicts li").first
+    expect(sentence).to_contain_text("by 14.00 points")
+    expect(sentence).to_contain_text("in best val accuracy")
+    expect(page.get_by_role("row", name="best val accuracy")).to_contain_text("95.00%")
+    page.locator("#scatter-of").select_option("last")
+    expect(sentence).to_contain_text("by 9.00 points")
+    expect(sentence).to_contain_text("in val accuracy of the last epoch")
+
+
+def test_jobs_without_an_epoch_say_so_instead_of_offering_tools(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
+    page = compare(service, open_window, [service.submit(name=name) for name in ("one", "other")])
+    expect(page.locator("#no-curves")).to_have_text("No epoch has finished yet. Curves appear after the first one.")
+    expect(page.get_by_label("Smoothing")).to_be_hidden()
+    service.claim().epoch(1, metrics=metrics(1))
+    expect(canvas(page, "train loss")).to_be_visible()
+    expect(page.get_by_label("Smoothing")).to_be_visible()
+    expect(page.locator("#no-curves")).to_be_hidden()
+
+
 def test_of_two_jobs_the_page_says_why_they_differ_and_a_worker_finds_the_batch(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:

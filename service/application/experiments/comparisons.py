@@ -48,7 +48,7 @@ def compare(
         notes += _unequal(name, jobs)
     if groups[0].label == groups[1].label:
         groups = [comparison.group(name, sides[name], metric, which) for name in sides]
-    return comparison.compare(metric, *groups, notes=notes)
+    return comparison.compare(metric, *groups, which=which, notes=notes)
 
 
 def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence[Job]:

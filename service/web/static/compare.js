@@ -6,6 +6,7 @@ import { Settings, drawSettings, renew } from "./compare-settings.js";
 import { Settings as ChartSettings, byGroup, groupOf, insertMetric, places, span } from "./curves.js";
 import { formatOf } from "./format.js";
 import { isOver, shortId, titleOf } from "./job-facts.js";
+import { latest } from "./latest.js";
 import { Metrics } from "./metrics.js";
 import { Samples } from "./samples.js";
 import { Scatter } from "./scatter.js";
@@ -87,20 +88,20 @@ function groups() {
   return [...Map.groupBy(jobs, setting).values()];
 }
 
-// Two settings: the difference of their means over the seeds, in words.
-async function drawVerdicts() {
+// Two settings: the difference of their means over the seeds, in words. Of the best or the last values, as among the dots.
+const drawVerdicts = latest(async () => {
   const sides = groups();
   const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // the same training twice
   if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
   const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
   const found = [];
   for (const name of OBJECTIVES.filter((metric) => jobs.some((job) => job.metrics.known(metric).length))) {
-    const answer = await call(`/comparisons?a=${a}&b=${b}&metric=${name}`).catch(() => null);
+    const answer = await call(`/comparisons?a=${a}&b=${b}&metric=${name}&of=${$("#scatter-of").value}`).catch(() => null);
     if (answer) found.push(answer.sentence);
   }
   $("#verdicts").hidden = !found.length;
   $("#verdicts ul").replaceChildren(...found.map((text) => h("li", {}, text)));
-}
+});
 
 function drawCurves() {
   const { axis, smoothing } = chartSettings.values;
@@ -120,6 +121,10 @@ function drawCurves() {
     charts.get(metric).show({ series, smoothing, axis, range, format: formatOf(metric), many, best: having.find((job) => job.top)?.id });
   }
   $("#more-curves").hidden = !$("#curves .others").children.length;
+  const isEmpty = !charts.size && loaded.length === jobs.length;
+  $("#no-curves").hidden = !isEmpty;
+  $("#no-curves").textContent = jobs.every(isOver) ? "None of these jobs has finished an epoch." : "No epoch has finished yet. Curves appear after the first one.";
+  for (const part of ["#chart-settings", "#chart-keys"]) $(part).hidden = isEmpty;
 }
 
 function drawTable(best) {
@@ -144,6 +149,7 @@ function wireScatter() {
       asked.set(select.id.replace("scatter-", ""), select.value); // only this: another may wait for what is still loaded
       history.replaceState(null, "", `?${asked}`.replaceAll("%2C", ","));
       drawScatter();
+      if (select === of) drawVerdicts();
     });
   }
 }

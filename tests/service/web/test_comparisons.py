@@ -40,7 +40,8 @@ def test_pairs_by_seed_have_an_interval_and_a_sentence(client: FlaskClient, trai
     assert [pair["seed"] for pair in found["pairs"]] == [0, 1, 2, 3, 4]
     assert found["interval"] == pytest.approx([0.000910, 0.006810], abs=1e-6)
     assert (
-        found["sentence"] == "wide is better than plain by 0.39 points in val accuracy, 95% CI 0.09 to 0.68, 5 pairs."
+        found["sentence"]
+        == "wide is better than plain by 0.39 points in val accuracy of the last epoch, 95% CI 0.09 to 0.68, 5 pairs."
     )
     turned = compared(client, b, a).json
     assert turned["difference"] == pytest.approx(-found["difference"])
@@ -51,7 +52,7 @@ def test_a_loss_is_better_where_it_is_lower(client: FlaskClient, train: Train) -
     a, b = train([0.9, 0.9]), train([0.9, 0.9])
     found = compared(client, a, b, metric="train_loss").json
     assert found["difference"] == 0
-    assert found["sentence"].startswith("No difference is shown between a and b in train loss: ")
+    assert found["sentence"].startswith("No difference is shown between a and b in train loss of the last epoch: ")
 
 
 def test_other_seeds_are_compared_by_welchs_test(client: FlaskClient, train: Train) -> None:
@@ -75,6 +76,7 @@ def test_one_seed_gets_no_interval_but_a_reason(client: FlaskClient, train: Trai
 def test_the_best_value_of_all_epochs(client: FlaskClient, train: Train) -> None:
     found = compared(client, train([0.5, 0.6]), train([0.7, 0.8]), of="best").json
     assert [found[side]["mean"] for side in "ab"] == [0.99, 0.99]
+    assert " in best val accuracy: " in found["sentence"]
 
 
 def test_jobs_without_a_value_are_left_out_and_named(client: FlaskClient, train: Train) -> None:
