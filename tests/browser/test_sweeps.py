@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from benchmarks.service.rows import end_sweep
 from tests.browser.conftest import Bare, Visit
+from tests.browser.played import Service
 from tests.browser.test_jobs import FAR_TOO_SLOW_MS
 from tests.browser.test_looks import serious
 
@@ -21,6 +22,14 @@ READY_AND_LATER = """[Number(document.documentElement.dataset.ready), ...perform
     .filter(({ name }) => /sweep-parts|chart.js|[/](trials|curves|importance|stream)/.test(name))
     .map(({ startTime }) => startTime)]"""
 """When the first rows were drawn, and when the page began to load what is around them."""
+
+COVERED = """[...document.querySelectorAll("#coordinates text:not(.axis-name)")].filter((text) => {
+    const box = text.getBBox();
+    const isIn = ({ x, y }) => x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height;
+    return [...document.querySelectorAll("#coordinates path")].some((path) =>
+        Array.from({ length: 2000 }, (_, at) => path.getPointAtLength((path.getTotalLength() * at) / 1999)).some(isIn));
+}).map((text) => text.textContent)"""
+"""The values at axes that a line goes through."""
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
@@ -116,6 +125,37 @@ def test_several_values_of_a_field_make_a_sweep_that_is_one_row_of_the_job_list(
     expect(page.locator("tr.job .status")).to_have_text(["stopped by sweep", "stopped by sweep"])
     expect(page.locator("#statuses button", has_text="Cancelled").locator(".count")).to_have_text("2, 2 by sweeps")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_sweep_shows_its_epochs_and_covers_no_line_with_a_value(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
+) -> None:
+    service = Service(serve_bare())
+    space = {"/batch_size": {"choice": [8, 16]}, "/optimizer/learning_rate": {"choice": [0.001, 0.0439443]}}
+    document = {"base": {"kind": "classifier", "epochs": 4}, "space": space, "seeds": [0, 1], "halving": None}
+    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    for accuracy in (0.84, 0.81, 0.79):
+        worker = service.claim()
+        for epoch in range(1, 5):
+            worker.epoch(epoch, metrics={"val_accuracy": accuracy, "val_loss": 1.0})
+        worker.succeed()
+    page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
+    tile = page.locator("#tiles .tile", has_text="Epochs")
+    expect(tile).to_contain_text("12 of at most 32")
+    assert tile.locator("progress").evaluate("bar => bar.value / bar.max") == 12 / 32
+    expect(page.locator("#tiles")).to_contain_text("0 of 4")
+    expect(page.get_by_role("link", name="mnist-10k")).to_be_visible()
+
+    end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
+    page.reload()
+    expect(page.locator("#coordinates path")).to_have_count(4)
+    assert page.locator("#coordinates").evaluate("box => box.scrollWidth <= box.clientWidth"), "all axes are in view"
+    values = page.locator("#coordinates text:not(.axis-name)")
+    assert {"8", "16", "0.001", "0.04394"} < set(values.all_text_contents())
+    expect(values).to_have_count(6)
+    assert page.evaluate(COVERED) == []
+    assert serious(page) == []
 
 
 def test_a_sweep_of_a_thousand_trials_is_quick(

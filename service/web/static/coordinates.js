@@ -1,5 +1,6 @@
 // Parallel coordinates: an axis for each setting and one for the result, a line for each trial.
-const [NARROWEST, HEIGHT, TOP, BOTTOM, SIDE] = [480, 300, 44, 22, 12];
+const [EACH, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // EACH: the least between two axes
+const LETTER = 6.6; // as wide as one at the most
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -26,18 +27,27 @@ function scaleOf(values, isLog) {
 // trials: those with a value. settings: pointers. logs: those on a logarithmic scale. best: the trial to highlight.
 export function drawCoordinates(element, { trials, settings, name, best, label, format, logs }) {
   const axes = [...settings.map((setting) => ({ title: setting.split("/").slice(-2).join("/").replace(/^\//, ""), of: (trial) => trial.settings[setting], isLog: logs.includes(setting), tick: text })), { title: label, of: (trial) => trial.value, isLog: false, tick: format }];
-  const width = Math.max(NARROWEST, element.clientWidth);
-  const place = (index) => SIDE + (index * (width - 2 * SIDE)) / Math.max(1, axes.length - 1);
-  const height = (share) => HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
   const scales = axes.map((axis) => scaleOf(trials.map(axis.of), axis.isLog));
+  // Values stand where no line is: those of the first and the last axis in the margins, others above and below theirs.
+  const room = (index) => SIDE + GAP + LETTER * Math.max(0, ...scales[index].ticks.map((value) => axes[index].tick(value).length));
+  const [left, right] = [room(0), room(axes.length - 1)];
+  const width = Math.max(left + right + EACH * (axes.length - 1), element.clientWidth);
+  const place = (index) => left + (index * (width - left - right)) / Math.max(1, axes.length - 1);
+  const height = (share) => HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
   const line = (trial) => svg("path", { d: axes.map((axis, index) => `${index ? "L" : "M"}${place(index).toFixed(1)} ${height(scales[index].at(axis.of(trial))).toFixed(1)}`).join(""), "data-trial": trial.trial, class: trial.trial === best ? "best" : "" });
   const last = trials.filter((trial) => trial.trial === best);
+  const isTight = width / axes.length < LETTER * Math.max(...axes.map(({ title }) => title.length)); // names in two lines
   const frame = axes.map((axis, index) => {
     const x = place(index);
-    const anchor = index === axes.length - 1 ? "end" : index ? "middle" : "start";
-    const side = index === axes.length - 1 ? -6 : 6;
-    const ticks = scales[index].ticks.map((value) => svg("text", { x: x + side, y: height(scales[index].at(value)) + 4, "text-anchor": side < 0 ? "end" : "start" }, axis.tick(value)));
-    return [svg("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }), svg("text", { x, y: index % 2 && axes.length > 4 ? 12 : 28, "text-anchor": anchor, class: "axis-name" }, axis.title), ...ticks];
+    const [isFirst, isLast] = [!index, index === axes.length - 1];
+    const tick = (value) => {
+      const share = scales[index].at(value);
+      const isOnEnd = !isFirst && !isLast && (share === 0 || share === 1);
+      const at = isOnEnd ? { x, y: share ? TOP - GAP : HEIGHT - BOTTOM + 2.5 * GAP, "text-anchor": "middle" } : { x: isFirst ? x - GAP : x + GAP, y: height(share) + 4, "text-anchor": isFirst ? "end" : "start" };
+      return svg("text", at, axis.tick(value));
+    };
+    const title = isFirst ? { x: SIDE, "text-anchor": "start" } : isLast ? { x: width - SIDE, "text-anchor": "end" } : { x, "text-anchor": "middle" };
+    return [svg("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }), svg("text", { ...title, y: index % 2 && isTight ? 12 : 28, class: "axis-name" }, axis.title), ...scales[index].ticks.map(tick)];
   });
   const summary = `Parallel coordinates of ${trials.length} trials: ${axes.map((axis) => axis.title).join(", ")}`;
   element.replaceChildren(svg("svg", { width, height: HEIGHT, role: "img", "aria-label": `${summary} by ${name}` }, [...trials.filter((trial) => trial.trial !== best).map(line), ...last.map(line)], frame));

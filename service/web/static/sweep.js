@@ -23,21 +23,39 @@ let pause_ms = PAUSE_MS;
 let due = null;
 const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status);
 
+// Of the jobs that are loaded; of a sweep with more trials, those that were started.
+function trainedEpochs() {
+  return trials.has_more ? sweep.epochs_started : trials.data.flatMap((trial) => trial.jobs).reduce((sum, job) => sum + (job.epoch ?? 0), 0);
+}
+
+// Where each trial has its own number of epochs, only a budget limits them.
+function mostEpochs() {
+  const { rungs, seeds, space, halving } = sweep.resolved;
+  let [left, each] = [sweep.trials.total, 0];
+  rungs.forEach((epoch, rung) => {
+    if (rung) left = Math.max(1, Math.floor(left / halving.factor));
+    each += left * (epoch - (rungs[rung - 1] ?? 0));
+  });
+  const most = Math.min(sweep.budget_epochs ?? Infinity, "/epochs" in space ? Infinity : each * seeds.length);
+  return Number.isFinite(most) ? most : null;
+}
+
 function drawFacts() {
   $("#status").className = `status ${sweep.status}`;
   $("#status").textContent = sweep.status;
   $("#error").hidden = !sweep.error;
   $("#error").textContent = sweep.error ? `${capital(sweep.error.message)}.` : "";
   const { total, succeeded, stopped, failed, running, waiting } = sweep.trials;
+  const [trained, most] = [trainedEpochs(), mostEpochs()];
   const done = succeeded + stopped + failed;
   const parts = Object.entries({ running, waiting, stopped, succeeded, failed }).filter(([, count]) => count).map(([what, count]) => `${count} ${what}`);
   const tile = (title, ...content) => h("div", { class: "tile" }, h("div", { class: "muted small" }, title), ...content);
   const bar = (at, end, label) => h("progress", { value: at, max: end, "aria-label": label, class: sweep.status });
   const best = sweep.best_trial === null ? "–" : metric(name, sweep.best_value);
   $("#tiles").replaceChildren(
-    tile("Trials", h("div", { class: "value" }, `${done} of ${total}`), h("div", { class: "small muted" }, parts.join(", ") || "none yet"), bar(done, total, "Trials that have ended")),
+    tile("Epochs", h("div", { class: "value" }, `${trained.toLocaleString("en")}${most ? ` of ${sweep.resolved.halving?.mode === "asynchronous" ? "about" : "at most"} ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, sweep.budget_epochs ? "limited by the budget" : "of all jobs together"), most ? bar(Math.min(trained, most), most, "Epochs that have been trained") : ""),
+    tile("Trials that have ended", h("div", { class: "value" }, `${done} of ${total}`), h("div", { class: "small muted" }, parts.join(", ") || "none yet")),
     tile(isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`, h("div", { class: "value" }, best), h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`)),
-    tile("Epochs", h("div", { class: "value" }, sweep.epochs_started.toLocaleString("en") + (sweep.budget_epochs ? ` of ${sweep.budget_epochs.toLocaleString("en")}` : "")), sweep.budget_epochs ? bar(sweep.epochs_started, sweep.budget_epochs, "Budget used") : ""),
     sweep.sweep_digest ? tile("Digest", h("code", { title: sweep.sweep_digest }, sweep.sweep_digest.slice(7, 19))) : "",
   );
   const labels = { pause: "Pause", resume: "Resume", cancel: "Cancel", delete: "Delete" };

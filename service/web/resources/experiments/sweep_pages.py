@@ -7,6 +7,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
+from service.spec.presets.definitions import PRESETS
 from service.sweeps import queries
 from service.web.answers import as_page, next_address
 from service.web.endpoints import endpoint
@@ -40,4 +41,6 @@ def show(sweep_id: str) -> Response:
         row = queries.get(session, sweep_id, owner=owner())
         sweep = sweep_detail(row, queries.counts(session, [sweep_id])[sweep_id])
         trials = read_trials(session, row, sort="best", limit=_FIRST_TRIALS)
-    return as_page("sweep.html", sweep=sweep, trials=trials)
+    base = sweep.resolved["base"]
+    dataset = {**PRESETS[sweep.kind][base["preset"]]["dataset"], **base.get("dataset", {})}
+    return as_page("sweep.html", sweep=sweep, trials=trials, dataset=dataset["name"])
