@@ -65,6 +65,7 @@ def test_examples_are_chosen_by_part_and_class_and_come_page_by_page(
     page = open_window(bare.url).open("/ui/datasets/many")
     images = page.locator("#shown img")
     expect(images).to_have_count(48)
+    assert page.locator("#shown figcaption").all_inner_texts() == ["0", "1"] * 24, "not class by class"
     page.get_by_role("button", name="Show more").click()
     expect(images).to_have_count(96)
     page.get_by_role("button", name="Show more").click()
@@ -222,3 +223,21 @@ def test_an_upload_shows_how_much_of_it_was_read(open_window: Callable[..., Visi
     assert 0 < float(page.locator("#upload-progress").evaluate("(bar) => bar.value")) <= 1
     page.wait_for_url("**/ui/datasets/large", timeout=30_000)
     expect(page.locator("main")).to_contain_text(re.compile(r"30,000\s*scored once, at the end of a job"))
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_the_report_of_an_import_is_sentences_with_equal_reasons_together(
+    open_window: Callable[..., Visit], bare: Bare, width: int, scheme: str
+) -> None:
+    lines = ["weight,sort", *(f"{1 + at / 10},{'ab'[at % 2]}" for at in range(600)), *["1.5,a,b"] * 25]
+    with httpx.Client(base_url=bare.url, timeout=30) as http:
+        table = {"table": ("fruit.csv", "\n".join(lines).encode())}
+        assert http.post("/datasets", data={"name": "fruit"}, files=table).status_code == 201
+    page = open_window(bare.url, width=width, color_scheme=scheme).open("/ui/datasets/fruit")
+    report = page.locator("#report")
+    expect(report).to_contain_text("25 lines were rejected")
+    expect(report.locator("li")).to_have_count(1)
+    expect(report.locator("li")).to_contain_text("has 3 fields instead of 2")
+    expect(report.locator("li")).to_contain_text("25 lines: 602, 603")
+    expect(report).to_contain_text("The class is the column sort. 600 rows were read")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -14,15 +14,30 @@ def class_counts(labels: NDArray[Any], classes: int) -> list[int]:
     return counted
 
 
-def places(labels: NDArray[Any], label: int | None, *, start: int, limit: int) -> tuple[list[int], int | None]:
+def places(
+    labels: NDArray[Any], label: int | None, *, start: int, limit: int, mixed: bool = False
+) -> tuple[list[int], int | None]:
     """The first indices from ``start`` on with this label, and the start of the next page.
 
     Args:
         label: ``None`` for any label.
+        mixed: one example of each class after the other, where any label is wanted; ``start`` is a place in this order.
     """
+    shown: list[int]
+    if label is None and mixed:
+        shown = _mixed(labels)[start : start + limit].tolist()
+        return shown, start + limit if start + limit < len(labels) else None
     if label is None:
         found = np.arange(start, min(start + limit + 1, len(labels)))
     else:
         found = start + np.flatnonzero(labels[start:] == label)[: limit + 1]
-    shown: list[int] = found[:limit].tolist()
+    shown = found[:limit].tolist()
     return shown, int(found[limit]) if len(found) > limit else None
+
+
+def _mixed(labels: NDArray[Any]) -> NDArray[np.intp]:
+    """All indices: the first example of each class, then the second ones, and so on."""
+    by_class = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    nth = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return by_class[np.argsort(nth, kind="stable")]

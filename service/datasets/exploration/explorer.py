@@ -59,13 +59,15 @@ class DatasetExplorer:
         """
         return self._statistics(info)
 
-    def images(self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int) -> ExamplePage:
-        """Images of one class, or of all, in the order of the data.
+    def images(
+        self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int, mixed: bool = False
+    ) -> ExamplePage:
+        """Images of one class, or of all, in the order of the data or with the classes mixed.
 
         Raises:
             DatasetError: its files cannot be read.
         """
-        return self._page(info, part, label, start, limit, lambda image: image)
+        return self._page(info, part, label, start, limit, lambda image: image, mixed=mixed)
 
     def rows(self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int) -> ExamplePage:
         """Rows of a table, with values for display.
@@ -82,12 +84,20 @@ class DatasetExplorer:
         return self._page(info, part, label, start, limit, values)
 
     def _page(
-        self, info: DatasetInfo, part: PartName, label: int | None, start: int, limit: int, show: Any
+        self,
+        info: DatasetInfo,
+        part: PartName,
+        label: int | None,
+        start: int,
+        limit: int,
+        show: Any,
+        *,
+        mixed: bool = False,
     ) -> ExamplePage:
         found = _parts(self._repository.load(info)).get(part)
         if found is None:
             return ExamplePage((), None)
-        places, following = choosing.places(found.labels, label, start=start, limit=limit)
+        places, following = choosing.places(found.labels, label, start=start, limit=limit, mixed=mixed)
         return ExamplePage(
             [ShownExample(place, int(found.labels[place]), show(found.inputs[place])) for place in places], following
         )

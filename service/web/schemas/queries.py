@@ -332,6 +332,15 @@ class ExamplesQuery(Query):
     )
 
 
+class ImagesQuery(ExamplesQuery):
+    """Which images of a dataset to return, and in which order."""
+
+    order: Literal["data", "mixed"] = Field(
+        "data",
+        description="`data`: that of the data. `mixed`: the first image of each class, then the second ones, and so on.",
+    )
+
+
 class CheckpointQuery(Query):
     """Which checkpoint to evaluate."""
 

@@ -26,6 +26,7 @@ async function load() {
   state.textContent = "Loading…";
   const query = new URLSearchParams({ part: part.value, limit: isTable ? "25" : "48" });
   if (label.value) query.set("class", label.value);
+  else if (!isTable) query.set("order", "mixed"); // many uploads come class by class
   if (cursor !== null) query.set("cursor", cursor);
   let page;
   try {

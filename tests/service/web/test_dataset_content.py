@@ -62,6 +62,23 @@ def test_examples_are_the_images_of_the_part_in_order(
     assert client.get(f"/datasets/squares/examples?part={part}&class=200").json["data"] == []
 
 
+def test_mixed_examples_alternate_between_the_classes(client: FlaskClient, folder: Path) -> None:
+    labels = squares(200, 1)[1]
+    counts = np.bincount(labels)
+    found = pages(client, "part=train&limit=37&order=mixed")
+    assert sorted(one["index"] for one in found) == list(range(200))
+    seen: dict[int, list[int]] = {}
+    for one in found:
+        seen.setdefault(one["label"], []).append(one["index"])
+    assert [seen[label] for label in sorted(seen)] == [
+        np.flatnonzero(labels == label).tolist() for label in range(len(counts))
+    ]
+    assert {one["label"] for one in found[: len(counts)]} == set(range(len(counts)))
+    few = min(counts) * len(counts)
+    assert np.bincount([one["label"] for one in found[:few]]).tolist() == [min(counts)] * len(counts)
+    assert client.get("/datasets/squares/examples?order=random").status_code == 400
+
+
 def test_classes_are_counted_in_each_part(client: FlaskClient, folder: Path) -> None:
     counts = client.get("/datasets/squares").json["class_counts"]
     expected = {

@@ -21,7 +21,7 @@ from service.web.schemas.datasets import (
     TableColumns,
     dataset_detail,
 )
-from service.web.schemas.queries import ExamplesQuery
+from service.web.schemas.queries import ExamplesQuery, ImagesQuery
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("dataset_content", __name__)
@@ -33,15 +33,17 @@ _MAX_NUMBERS: Final = 2**22
 
 
 @blueprint.get("/datasets/<name>/examples")
-@endpoint(TAG, ExampleList, query=ExamplesQuery, problems=_PROBLEMS)
-def examples(name: str, query: ExamplesQuery) -> ExampleList:
-    """Show images of a dataset, in the order of the data.
+@endpoint(TAG, ExampleList, query=ImagesQuery, problems=_PROBLEMS)
+def examples(name: str, query: ImagesQuery) -> ExampleList:
+    """Show images of a dataset, in the order of the data or with the classes mixed.
 
     A page of large images has fewer than `limit`.
     """
     info = _find(name, DatasetKind.IMAGES)
     limit = max(1, min(query.limit, _MAX_NUMBERS // math.prod(info.image_shape)))
-    found = services().explorer.images(info, query.part, query.label, start=int(query.cursor or 0), limit=limit)
+    found = services().explorer.images(
+        info, query.part, query.label, start=int(query.cursor or 0), limit=limit, mixed=query.order == "mixed"
+    )
     return ExampleList.of(found, info.class_names)
 
 
