@@ -143,6 +143,11 @@ class DatasetInfo:
         return self.kind is DatasetKind.IMAGES and "channels" in (self.report or {})
 
     @property
+    def has_photos(self) -> bool:
+        """Whether its images are photos rather than drawings such as digits: image files, or images in colour."""
+        return self.is_photos or (self.kind is DatasetKind.IMAGES and len(self.image_shape) > 2)
+
+    @property
     def detects_colours(self) -> bool:
         """Whether the import of image files detected if there are colours, and was not told."""
         channels = (self.report or {}).get("channels", {})

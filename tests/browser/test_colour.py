@@ -17,6 +17,8 @@ from playwright.sync_api import expect
 from service.runtime.settings import Auth
 from tests import coloured_shapes
 from tests.browser.conftest import Finish, Visit, only_with
+from tests.browser.held import hold
+from tests.browser.test_looks import serious
 from tests.browser.test_playing import drop
 
 SIDE = 16
@@ -37,7 +39,7 @@ def test_an_opened_image_is_predicted_as_by_the_api(
     visit: Visit, http: httpx.Client, shapes: dict[str, Any], tmp_path: Path
 ) -> None:
     page = visit.open(f"/ui/play/{shapes['id']}")
-    expect(page.locator("#verdict")).to_have_text("Open an image")
+    expect(page.locator("#verdict")).to_have_text("Open a photo")
     images = dict(coloured_shapes.images(24, 64, seed=5))
     for number, (name, image) in enumerate(list(images.items())[:4]):
         path = tmp_path / f"{name}.{('jpg', 'png', 'webp', 'bmp')[number]}"
@@ -70,15 +72,29 @@ def test_an_image_that_is_too_large_to_send_is_made_smaller(
 
 
 @only_with([Auth.LOCAL])
-def test_drawing_still_works(visit: Visit, shapes: dict[str, Any]) -> None:
-    page = visit.open(f"/ui/play/{shapes['id']}")
-    box = page.locator("#pad").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 80, box["y"] + 80)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 160, box["y"] + 120, steps=3)
-    page.mouse.up()
+def test_a_photo_is_opened_and_not_drawn(visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
+    page = visit.open(f"/ui/jobs/{shapes['id']}")
+    page.get_by_role("link", name="Classify a photo").click()
+    expect(page.locator("h1")).to_have_text("Classify a photo")
+    expect(page.get_by_text("Drop a photo here")).to_be_visible()
+    for absent in (page.locator("#pad"), page.locator("#looked"), page.get_by_label("Pen", exact=True)):
+        expect(absent).to_be_hidden()
+    assert serious(page) == []
+    predict = hold(page, "POST .*/predict")
+    (_, image), *_ = coloured_shapes.images(1, 64, seed=5)
+    image.save(tmp_path / "photo.png")
+    with page.expect_file_chooser() as chosen:
+        page.get_by_text("Drop a photo here").click()
+    chosen.value.set_files(tmp_path / "photo.png")
+    expect(page.locator("#verdict")).to_have_text("Computing…")
+    expect(page.locator("#pad")).to_be_visible()
+    predict.wait(1)
+    predict.stop()
     expect(page.locator("#verdict")).to_contain_text("%")
+    expect(page.locator("#looked")).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.get_by_text("Drop a photo here")).to_be_visible()
+    expect(page.locator("#verdict")).to_have_text("Open a photo")
 
 
 @only_with([Auth.LOCAL])

@@ -81,9 +81,9 @@ def png(digit: NDArray[np.uint8]) -> bytes:
 
 
 def drop(page: Page, file: Path) -> None:
-    """Drags a file from outside over the pad, and lets go."""
+    """Drags a file from outside over the card with the pad, and lets go."""
     browser = page.context.new_cdp_session(page)
-    box = page.locator("#pad").bounding_box()
+    box = page.locator("#drop").bounding_box()
     assert box is not None
     carried = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
     place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
@@ -159,6 +159,8 @@ def test_a_gan_is_walked(visit: Visit, jobs: dict[str, Any]) -> None:
         until(page, "([image, before]) => document.querySelector(image).src !== before", [image, before])
         return page.locator(image).get_attribute("src") or ""
 
+    expect(page.locator("#directions")).to_contain_text("Each slider moves the point along one random direction")
+    expect(page.locator("main")).not_to_contain_text("mode collapse")
     first = picture.get_attribute("src")
     moved = changes(lambda: page.get_by_label("Direction 1").fill("1"))
     assert changes(lambda: page.get_by_role("button", name="Reset to seed").click()) == first

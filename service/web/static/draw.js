@@ -1,5 +1,6 @@
 // A pad to draw on, and a classifier that answers while one draws. A classifier of photos or of images in colour is given
-// an opened file as it is, so that it sees what it would see from the command line; the pad shows the part that it sees.
+// an opened file as it is, so that it sees what it would see from the command line; the pad then only shows the part that
+// it sees.
 import { $, announce } from "./dom.js";
 import { call } from "./api.js";
 import { barsOf } from "./bars.js";
@@ -41,6 +42,7 @@ if (pad) {
       answer = await call(`${job.urls.self}/predict`, { method: "POST", body: { images, fit: true, explain: $("#explain").checked, checkpoint: epoch() } });
     } catch (error) {
       announce(error.message, "error");
+      if (isSame() && last === null) $("#verdict").textContent = "No prediction";
       return;
     }
     if (!isSame()) return; // cleared meanwhile
@@ -91,6 +93,7 @@ if (pad) {
     const context = looked.getContext("2d");
     context.imageSmoothingEnabled = false;
     context.drawImage(frame, 0, 0, looked.width, looked.height);
+    if (job.crops) reveal("looked", true);
   }
 
   // Half of a colour, so that the tint shows on each.
@@ -100,7 +103,14 @@ if (pad) {
     return pixel.map((light) => (light + grey) / 2);
   }
 
+  // Instead of an empty square, a sentence says what comes there.
+  function reveal(id, isThere) {
+    $(`#${id}`).hidden = !isThere;
+    $(id === "pad" ? "#no-photo" : "#no-looked").hidden = isThere;
+  }
+
   function clear() {
+    if (job.crops) for (const id of ["pad", "looked"]) reveal(id, false);
     isCurrent = turn();
     drawn = false;
     file = null;
@@ -110,7 +120,7 @@ if (pad) {
     const context = looked.getContext("2d");
     context.fillStyle = "#000";
     context.fillRect(0, 0, looked.width, looked.height);
-    $("#verdict").textContent = job.crops ? "Open an image" : "Draw something";
+    $("#verdict").textContent = job.crops ? "Open a photo" : "Draw something";
     $("#latency").textContent = "";
     showBars();
   }
@@ -140,7 +150,7 @@ if (pad) {
     ask();
   }
   pad.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || job.crops) return;
     pad.setPointerCapture(event.pointerId);
     from = place(event);
     line(event);
@@ -156,6 +166,10 @@ if (pad) {
     const isNewest = opening();
     const [began, isSame] = [strokeAt, isCurrent];
     const image = await createImageBitmap(chosen).catch(() => null);
+    if (image && job.crops) {
+      $("#verdict").textContent = "Computing…";
+      last = null;
+    }
     const sent = image && job.crops ? await encoded(chosen, image) : null;
     if (!isNewest()) return;
     if (!image) {
@@ -173,6 +187,8 @@ if (pad) {
     if (job.crops) file = sent;
     if (!job.crops) darken();
     else if (!job.colour) withoutColour();
+    if (job.crops) reveal("pad", true);
+    $("#verdict").textContent = "Computing…";
     drawn = true;
     strokeAt = performance.now();
     isOpened = true;

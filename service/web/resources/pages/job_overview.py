@@ -113,6 +113,7 @@ def represent(found: JobOverview) -> dict[str, Any]:
 def _facts(found: JobOverview, shown: JobDetail) -> dict[str, Any]:
     """What the scripts of the page know of the job."""
     job = found.job
+    info = dataset_or_none(job)
     return {
         "id": job.id,
         "kind": job.kind,
@@ -124,7 +125,8 @@ def _facts(found: JobOverview, shown: JobDetail) -> dict[str, Any]:
         "resumed": found.resumed,
         "has_reference_classifier": _has_reference_classifier(job),
         "checkpoints": len(found.checkpoints),
-        "is_table": is_table(job, dataset_or_none(job)),
+        "is_table": is_table(job, info),
+        "has_photos": info is not None and info.has_photos,
     }
 
 

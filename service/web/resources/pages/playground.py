@@ -46,7 +46,7 @@ def _images(info: DatasetInfo | None) -> dict[str, Any]:
     if info is None:
         return {"colour": False, "crops": False, "shape": []}
     is_colour = len(info.image_shape) > 2
-    return {"colour": is_colour, "crops": is_colour or info.is_photos, "shape": list(info.image_shape[:2])}
+    return {"colour": is_colour, "crops": info.has_photos, "shape": list(info.image_shape[:2])}
 
 
 _SENT: Final = {
