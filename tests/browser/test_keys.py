@@ -16,6 +16,13 @@ from tests.browser.conftest import Visit, bearer, make_key, only_with, until
 
 pytestmark = only_with([Auth.KEYS])
 
+CUT = """(select) => {
+    const pen = new OffscreenCanvas(1, 1).getContext("2d");
+    pen.font = getComputedStyle(select).font;
+    return [...select.options].some(({ text }) => pen.measureText(text).width > select.clientWidth - 40);
+}"""
+"""Whether a choice is longer than its field."""
+
 
 @pytest.fixture
 def bob(stack: LocalStack) -> Any:
@@ -89,6 +96,25 @@ def test_who_only_reads_is_offered_nothing_else(
     expect(page.locator("#keys dd:visible").first).to_have_text("Search")
     for text in ("New job", "Star the job", "Edit the job's note"):
         expect(page.locator("#keys").get_by_text(text)).to_be_hidden()
+
+
+@pytest.mark.parametrize(("width", "owner"), [(390, "lehrerin"), (360, "a-name-that-is-rather-long@example.org")])
+def test_on_a_phone_the_header_stays_in_one_line_and_scopes_are_legible(
+    open_stack: Callable[..., Visit], stack: LocalStack, width: int, owner: str
+) -> None:
+    visit = open_stack(key=make_key(stack.settings, owner, Scope.ADMIN), width=width)
+    page = visit.open("/ui/keys")
+    middles = [
+        box["y"] + box["height"] / 2
+        for box in (page.locator(one).bounding_box() for one in (".brand", ".top .who", "#sign-out", "#theme"))
+        if box is not None
+    ]
+    assert len(middles) == 4
+    assert max(middles) - min(middles) < 4
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    expect(page.get_by_label("Scope")).to_have_value("submit")
+    assert page.locator("select[name=scope]").evaluate(CUT) is False
+    expect(page.get_by_text("submit: also")).to_be_visible()
 
 
 def test_the_page_says_who_is_signed_in_and_offers_nothing_to_others(
