@@ -40,6 +40,7 @@ def log_run(connection: Connection, job: Job, uri: str, *, experiment: str, chec
         from mlflow.tracking import MlflowClient
     except ModuleNotFoundError as error:
         detail = f"{error.name} is not installed; install it with: pip install 'tapeline[mlflow]'"
+        detail += " (in a checkout: .venv/bin/pip install '.[mlflow]')"
         raise ExportFailed(detail) from error
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # both log each migration of a new store
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -84,4 +84,5 @@ class ExtraMissing(ContractError):
 
     def __init__(self, library: str, extra: str) -> None:
         self.library, self.extra = library, extra
-        super().__init__(f"{library} is not installed; install it with: pip install 'tapeline[{extra}]'")
+        remedy = f"pip install 'tapeline[{extra}]' (in a checkout: .venv/bin/pip install '.[{extra}]')"
+        super().__init__(f"{library} is not installed; install it with: {remedy}")

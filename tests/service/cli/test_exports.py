@@ -60,6 +60,7 @@ def test_without_mlflow_the_extra_is_named(run: Callable[..., Result], client: C
     told = run("export", "exported", "--to", "mlflow", "--uri", "sqlite:///x.db")
     assert told.exit_code == 1
     assert "pip install 'tapeline[mlflow]'" in told.output
+    assert ".venv/bin/pip install '.[mlflow]'" in told.output
     with pytest.raises(ExportFailed, match="mlflow is not installed"):
         client.export_to_mlflow(job, "sqlite:///x.db")
 

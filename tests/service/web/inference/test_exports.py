@@ -264,7 +264,8 @@ def test_a_missing_library_names_the_extra(
     monkeypatch.setitem(sys.modules, library, None)  # what Python does where it is not installed
     problem = export(client, classifier, target, 501).json
     assert problem["code"] == "extra_missing"
-    assert problem["detail"] == f"{library} is not installed; install it with: pip install 'tapeline[export]'"
+    remedy = "pip install 'tapeline[export]' (in a checkout: .venv/bin/pip install '.[export]')"
+    assert problem["detail"] == f"{library} is not installed; install it with: {remedy}"
     assert export(client, classifier, "torch").data  # which needs none
 
 
