@@ -7,11 +7,14 @@ import json
 import os
 import sys
 from importlib import import_module
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
 from service.cli.target import Target
+
+if TYPE_CHECKING:
+    from service.client import ApiError
 
 INTERRUPTED: Final = 130
 """The exit code of a command that was interrupted by Ctrl-C, as in shells."""
@@ -106,20 +109,23 @@ class Commands(click.Group):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
             ctx.exit(1)
         except Exception as error:
-            failure = _failure(error)
+            target = ctx.ensure_object(Target)
+            failure = _failure(error, target)
             if failure is None:
                 raise
-        failure.as_json = ctx.ensure_object(Target).as_json
+        failure.as_json = target.as_json
         raise failure
 
 
-def _failure(error: Exception) -> Failure | None:
+def _failure(error: Exception, target: Target) -> Failure | None:
     """The message for an expected error; ``None`` for a bug."""
     # Lazily: these modules are needed for errors only.
-    from service.client import ClientError
+    from service.client import ApiError, ClientError
     from service.errors import ContractError
     from service.local import StackError
 
+    if isinstance(error, ApiError):
+        return Failure(_reworded(error, target), error.problem)
     if isinstance(error, ClientError):
         return Failure(str(error), getattr(error, "problem", None))
     if isinstance(error, (StackError, ContractError)):
@@ -127,3 +133,16 @@ def _failure(error: Exception) -> Failure | None:
     if isinstance(error, OSError):
         return Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return None
+
+
+def _reworded(error: ApiError, target: Target) -> str:
+    """The message of an API error, with remedies in words of the command line."""
+    if error.code == "key_required":
+        has_key = target.key or os.environ.get("TAPELINE_API_KEYS")
+        return (
+            f"{error.detail if has_key else 'the service requires an API key'}: give one with --key KEY or "
+            "TAPELINE_API_KEYS=KEY; the operator creates keys with: tapeline keys create NAME"
+        )
+    if "TAPELINE_OWNER_QUEUED" in error.detail:
+        return f"{error}; cancel a job with: tapeline cancel JOB"
+    return str(error)

@@ -38,6 +38,7 @@ _COUNT_TTL_S: Final = 1.0
 """How long a count of queued jobs is cached: counting them for each submission would take longer than storing one."""
 
 _log = structlog.get_logger("tapeline.web.quotas")
+_ROOM: Final = "wait until jobs start, cancel some, or ask the operator for a higher limit"
 
 
 class QuotaExceeded(Problem):
@@ -149,9 +150,11 @@ class Quotas:
             with self._lock:
                 self._queued[owner] = queued
         if queued.count >= limit:
-            raise TooManyQueued("quota_exceeded", f"{owner} has the maximum of {limit} queued jobs", 10)
+            detail = f"{owner} has {queued.count} queued jobs, the limit of TAPELINE_OWNER_QUEUED; {_ROOM}"
+            raise TooManyQueued("quota_exceeded", detail, 10)
         if queued.count + count > limit:
-            detail = f"{owner} has {queued.count} of at most {limit} queued jobs; {count} more would exceed the quota"
+            detail = f"{owner} has {queued.count} queued jobs; {count} more would exceed the quota of {limit}"
+            detail += f" (TAPELINE_OWNER_QUEUED); {_ROOM}"
             raise TooManyQueued("quota_exceeded", detail, 10)
         queued.count += count
 

@@ -181,6 +181,17 @@ def test_an_action_is_not_repeated_where_it_may_have_happened(script: Script, cl
     assert len(script.requests) == 1
 
 
+def test_the_terminal_says_how_to_give_a_key(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = {"code": "key_required", "detail": "send a key as Authorization: Bearer <key>"}
+    script.answers = [answer(problem, 401), answer(problem | {"detail": "the key has expired"}, 401)]
+    monkeypatch.delenv("TAPELINE_API_KEYS", raising=False)
+    without = CliRunner().invoke(main, ["--server", script.url, "jobs"])
+    wrong = CliRunner().invoke(main, ["--server", script.url, "--key", "old", "jobs"])
+    remedy = "give one with --key KEY or TAPELINE_API_KEYS=KEY; the operator creates keys with: tapeline keys create"
+    assert f"tapeline: the service requires an API key: {remedy}" in without.stderr
+    assert f"tapeline: the key has expired: {remedy}" in wrong.stderr
+
+
 def test_a_key_travels_as_a_bearer(script: Script) -> None:
     script.answers = [answer({"id": "job_00000000000000000000000001"})]
     with Client(script.url, "secret") as client:
@@ -324,15 +335,18 @@ def test_a_job_is_named_wherever_a_job_is_taken(script: Script, client: Client) 
         assert script.requests[-1][1].startswith(f"/jobs/{JOB}/")
 
 
+QUEUED = "ann has 2 queued jobs, the limit of TAPELINE_OWNER_QUEUED; ask the operator for a higher limit"
+
+
 def test_the_terminal_says_why_it_waits_and_how_that_ends(script: Script) -> None:
-    problem = {"code": "quota_exceeded", "detail": "ann has the maximum of 2 queued jobs", "title": "Exhausted."}
+    problem = {"code": "quota_exceeded", "detail": QUEUED, "title": "Exhausted."}
     busy = answer(problem, 429, Retry_After="1")
     script.answers = [busy] * 4
     told = CliRunner().invoke(main, ["--server", script.url, "train", "-"], input='{"kind": "classifier"}')
     assert told.exit_code == 1
-    wait = "ann has the maximum of 2 queued jobs; trying again in 1 s (Ctrl-C stops)"
+    wait = f"{QUEUED}; trying again in 1 s (Ctrl-C stops)"
     assert told.stderr.splitlines()[:3] == [wait] * 3
-    assert "ann has the maximum of 2 queued jobs; gave up after 4 attempts" in " ".join(told.stderr.split())
+    assert f"{QUEUED}; gave up after 4 attempts; cancel a job with: tapeline cancel JOB" in " ".join(told.stderr.split())
     assert told.stdout == ""
 
 

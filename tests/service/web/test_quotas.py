@@ -64,7 +64,9 @@ def test_waiting_jobs_of_one_owner_are_counted_together(make_app: MakeApp, eithe
     ann, bob = client_of(app), client_of(app, "bob")
     first = ann.post("/jobs", json=SPEC, headers={"Idempotency-Key": "one"})
     assert [ann.post("/jobs", json=SPEC).status_code for _ in range(2)] == [201, 201]
-    refused(ann.post("/jobs", json=SPEC), "quota_exceeded")
+    full = ann.post("/jobs", json=SPEC)
+    refused(full, "quota_exceeded")
+    assert "ann has 3 queued jobs, the limit of TAPELINE_OWNER_QUEUED" in full.json["detail"]
     assert ann.post("/jobs?dry_run=true", json=SPEC).status_code == 200
     assert ann.post("/jobs", json=SPEC, headers={"Idempotency-Key": "one"}).json == first.json
     assert bob.post("/jobs", json=SPEC).status_code == 201
