@@ -208,7 +208,8 @@ class ColumnScan:
         if len(others) >= len(self._categories) / 2:
             return ""
         if others:
-            return f"; most look like numbers, but {others[0][:40]!r} is none"
+            remedy = "empty such cells, or set the type number, which rejects their rows"
+            return f"; most look like numbers, but {others[0][:40]!r} is none: {remedy}"
         if any(isinstance(form, Numerals) for form in self._forms):
             return f"; if {self._example} is a number, set the type number"
         return "; all look like numbers, but they are not written in the same way"
@@ -228,9 +229,9 @@ class ColumnScan:
         if missing == len(found):
             self._counts_rows = False
             return
-        if self._counts_rows:  # 0, 1, 2, ... or 1, 2, 3, ...
+        if self._counts_rows:  # 1, 2, 3, ..., or customer numbers 1000, 1001, 1002, ...
             before = self._last if self._last is not None else float(found[0]) - 1
-            self._counts_rows = not missing and before in (-1.0, 0.0, self._last)
+            self._counts_rows = not missing and before.is_integer()
             self._counts_rows = self._counts_rows and bool((np.diff(found, prepend=before) == 1).all())
             self._last = float(found[-1])
 

@@ -290,7 +290,7 @@ class _Import:
     def _columns(self) -> tuple[dict[int, dict[str, Any]], list[dict[str, str]], list[str]]:
         """The used columns by their index in the file, the ignored columns, and notes for the user."""
         columns: dict[int, dict[str, Any]] = {}
-        ignored = [{"name": name, "reason": "as types says"} for name in self.plan.by_person]
+        ignored = [{"name": name, "reason": "because of types"} for name in self.plan.by_person]
         notes = []
         for index, scan in self.plan.scans.items():
             try:

@@ -55,9 +55,8 @@ class TablePlan:
             target = header.index(options.target) if options.target in header else -1
             if target < 0:
                 faults["target"] = f"{options.target!r} is not a column{_meant(options.target, header)}"
-        for name in options.types:
-            if name not in header:
-                faults["types"] = f"{name!r} is not a column{_meant(name, header)}"
+        if unknown := [name for name in options.types if name not in header]:
+            faults["types"] = "; ".join(f"{name!r} is not a column{_meant(name, header)}" for name in unknown[:5])
         if split is not None and options.split in options.types:
             faults["types"] = f"{options.split!r} assigns rows to parts, and has no type"
         if split == target:

@@ -97,10 +97,12 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
         ValueError: it does not have the column's type.
     """
     text = _text(value)
+    if "categories" in column and text in codes:  # a stored dataset may have a category that is now a missing value
+        return codes[text]
     if text in MISSING:
         return math.nan
     if "categories" in column:
-        return codes.get(text)
+        return None
     if column["type"] == "number":
         notation = Numerals.of(column)
         if notation is not None and isinstance(value, str):

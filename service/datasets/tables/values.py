@@ -10,8 +10,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-MISSING: Final = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "?", "-"})
-"""Texts that mean a missing value."""
+MISSING: Final = frozenset(
+    {"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "?", "-", "--", ".", "k.A.", "k. A."}
+)
+"""Texts that mean a missing value. Words that are also names of categories, such as ``none``, are not among them."""
 _EPOCH: Final = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - only the date counts
 
 

@@ -110,8 +110,8 @@ class UploadForm(BaseModel):
     table: _File = Field(
         None,
         description="A CSV or TSV file, plain or gzipped, with the names of the columns in its first line. Delimiter, "
-        "encoding and the types of the columns are detected. Empty fields, `NA`, `NaN`, `null`, `?` and `-` are "
-        "missing values.",
+        "encoding and the types of the columns are detected. Empty fields, `NA`, `N/A`, `NaN`, `null`, `?`, `-`, `--`, "
+        "`.` and `k.A.` are missing values.",
     )
     target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
         None, description="The column of a table that holds the class (default: the last one)."

@@ -178,11 +178,31 @@ def test_columns_that_say_nothing_are_left_out_with_a_reason(tmp_path: Path) -> 
     }
 
 
+@pytest.mark.parametrize("start", [0, 1, 1000, -7])
+def test_a_row_counter_is_left_out_whatever_its_start(tmp_path: Path, start: int) -> None:
+    rows = [f"{start + n},{n * 37 % 11},{'ab'[n % 2]}\n" for n in range(5000)]
+    found = read(tmp_path, "Kunde-Nr,size,label\n" + "".join(rows))
+    assert found.report["ignored"] == [{"name": "Kunde-Nr", "reason": "counts the rows"}]
+    kept = read(tmp_path, "Kunde-Nr,size,label\n" + "".join(rows), types={"Kunde-Nr": "number"})
+    assert list(kept.columns) == ["Kunde-Nr", "size"]
+    rows[4321] = rows[4321].replace(str(start + 4321), str(start + 4320))
+    assert list(read(tmp_path, "Kunde-Nr,size,label\n" + "".join(rows)).columns) == ["Kunde-Nr", "size"]
+    halves = (f"{start + n}.5,{n * 37 % 11},{'ab'[n % 2]}\n" for n in range(100))
+    assert list(read(tmp_path, "time,size,label\n" + "".join(halves)).columns) == ["time", "size"]
+
+
+@pytest.mark.parametrize("missing", ["k.A.", "k. A.", "n/a", "#N/A", "--", "."])
+def test_usual_words_for_a_missing_value_are_missing(tmp_path: Path, missing: str) -> None:
+    rows = (f"{missing if n % 9 == 0 else n * 7 % 31 + 0.5},{'ab'[n % 2]}\n" for n in range(90))
+    column = read(tmp_path, "Gewicht,label\n" + "".join(rows)).columns["Gewicht"]
+    assert (column["type"], column["missing"]) == ("number", 10)
+
+
 def test_a_person_may_say_what_columns_are(tmp_path: Path) -> None:
     types = {"age": "category", "city": "ignore"}
     found = read(tmp_path, PLAIN, types=types)
     assert found.columns["age"]["categories"] == ["20", "21", "22", "23", "24"]
-    assert found.report["ignored"] == [{"name": "city", "reason": "as types says"}]
+    assert found.report["ignored"] == [{"name": "city", "reason": "because of types"}]
     odd = PLAIN.replace("23,", "old,", 1)
     assert read(tmp_path, odd).columns["age"]["type"] == "category"
     forced = read(tmp_path, odd, types={"age": "number"})

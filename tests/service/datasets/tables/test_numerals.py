@@ -115,7 +115,8 @@ def test_a_column_that_is_nearly_numbers_says_which_text_is_none(tmp_path: Path)
     found = read(tmp_path, "Preis;x;label\n" + "auf Anfrage;7;a\n" + rows)
     assert found.report["ignored"][0] == {
         "name": "Preis",
-        "reason": "has 51 different texts in 51 rows; most look like numbers, but 'auf Anfrage' is none",
+        "reason": "has 51 different texts in 51 rows; most look like numbers, but 'auf Anfrage' is none: "
+        "empty such cells, or set the type number, which rejects their rows",
     }
 
 
