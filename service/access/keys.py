@@ -94,7 +94,7 @@ def create(
     """
     if not OWNER.fullmatch(owner):
         raise ValueError(
-            f"an owner must be up to 64 letters, digits and ._@-, beginning with a letter or digit; not {owner!r}"
+            f"an owner must be up to 64 ASCII letters, digits and ._@-, beginning with a letter or digit; not {owner!r}"
         )
     with database.write() as session:
         now = session.scalar(select(now_ms())) or 0

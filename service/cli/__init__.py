@@ -39,7 +39,7 @@ for _module, _commands in {
     "showing": {"show": "Show a job: state, metrics, settings, lineage, files."},
     "comparing": {
         "metrics": "Show a job's metrics, epoch by epoch.",
-        "compare": "Show jobs side by side: settings that differ, and metrics.",
+        "compare": "Show jobs side by side: metrics, and settings that differ.",
     },
     "experiments.sweeping": {
         "sweep": "Start a sweep: many jobs as one experiment.",
@@ -64,7 +64,7 @@ for _module, _commands in {
         "delete": "Delete an ended job with all its files.",
     },
     "datasets": {
-        "datasets": "List the available datasets.",
+        "datasets": "List the available datasets, or show or delete one.",
         "upload": "Upload a dataset.",
     },
     "keys": {"keys": "Manage API keys."},

@@ -9,23 +9,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from service.cli.errors import Failure
-from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, decode
+from service.datasets.formats.decoding import SUFFIXES, UNSEEN, UnreadableImage, decode
 from service.datasets.info import Channels, OnBad, PhotoOptions, Size
 
 _NAMED = 5
 
 
-def images_of(folder: Path) -> list[Path]:
-    """The image files of a folder and of those in it, without hidden ones, in a fixed order."""
-    return sorted(_walk(folder))
+def files_of(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The image files in a folder and its subfolders, and the other files; both sorted, without hidden ones."""
+    files = sorted(_walk(folder))
+    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    others = [path for path in files if not path.name.lower().endswith(SUFFIXES)]
+    return images, others
 
 
 def pack(
-    folder: Path, images: list[Path], target: Path, *, options: PhotoOptions, on_image: Callable[[], None]
+    folder: Path,
+    images: list[Path],
+    others: list[Path],
+    target: Path,
+    *,
+    options: PhotoOptions,
+    on_image: Callable[[], None],
 ) -> list[str]:
     """Write a tar file with the images.
 
     Args:
+        others: files that are not images: only their names are sent, so that the report of the import has them.
         options: with a size, images are scaled first, so that less is sent; their names stay. One that cannot be
             decoded is sent as it is if it is to be left out, so that the report of the import names it.
         on_image: called after each.
@@ -59,6 +69,8 @@ def pack(
             except OSError as error:
                 faults.append(f"{path} {error.strerror or error}")
             on_image()
+        for path in others:
+            archive.addfile(tarfile.TarInfo(path.relative_to(folder).as_posix()))
     if faults and not (skips and sent):
         more = f"\n  and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
         these, them = ("this file", "it") if len(faults) == 1 else ("these files", "them")
@@ -71,7 +83,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if not name.startswith(".") and name.lower() not in UNSEEN:
                 yield Path(place, name)
 
 

@@ -142,7 +142,7 @@ class DatasetOperations:
 
     def delete_dataset(self, name: str) -> None:
         """Delete an uploaded dataset that no unfinished job uses."""
-        with self._connection.response("DELETE", f"/datasets/{name}"):
+        with self._connection.response("DELETE", f"/datasets/{quote(name, safe='@')}"):
             pass
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.formats.idx import read_idx, read_idx_shape
 from service.datasets.info import (
+    DATASET_NAME,
     IDX_NAMES,
     TEST_IMAGES,
     TEST_LABELS,
@@ -25,9 +25,6 @@ from service.datasets.info import (
     VALIDATION_LABELS,
     DatasetInfo,
 )
-
-# Names that are safe to join to a path: no hidden folders (the cache), no separators.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def find_files(folder: Path) -> dict[str, Path]:
@@ -108,7 +105,7 @@ def closest(name: str, known: Sequence[str]) -> str | None:
 
 def may_be_named(name: str) -> bool:
     """Whether a name is valid for a dataset."""
-    return _NAME.fullmatch(name) is not None
+    return DATASET_NAME.fullmatch(name) is not None
 
 
 def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]]) -> None:

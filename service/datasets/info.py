@@ -1,6 +1,7 @@
 """The facts about a dataset, the options of imports, and the names and digests of dataset files."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,6 +16,8 @@ OnShare = Callable[[float], None]
 Size = tuple[int, int]
 """Width and height in pixels, in the order that image programs use."""
 
+DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""The names of uploads, which are safe to join to a path: no hidden folders (the cache), no separators."""
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
 VALIDATION_IMAGES = "t10k-images-idx3-ubyte"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +31,7 @@ from service.cli.errors import Failure
 from service.cli.target import Target, service_options
 from service.cli.text import print_rows, to_json, visible
 from service.client import ApiError
-from service.datasets.info import Channels, OnBad, PhotoOptions
+from service.datasets.info import DATASET_NAME, Channels, OnBad, PhotoOptions
 from service.spec import metric_info
 from service.wording import counted
 
@@ -45,7 +48,7 @@ _READING: Final = "reading"
 @service_options
 @click.pass_context
 def list_datasets(context: click.Context) -> None:
-    """List the available datasets, or show one."""
+    """List the available datasets, or show or delete one."""
     if context.invoked_subcommand is not None:
         return
     target = context.ensure_object(Target)
@@ -84,6 +87,17 @@ def show_dataset(target: Target, name: str) -> None:
         click.echo(to_json(item | ({"statistics": columns} if columns else {})))
     else:
         print_rows(dataset_rows(item, columns))
+
+
+@list_datasets.command("delete")
+@click.argument("name")
+@service_options
+@click.pass_obj
+def delete_dataset(target: Target, name: str) -> None:
+    """Delete an uploaded dataset that no unfinished job uses."""
+    with target.client() as client:
+        client.delete_dataset(name)
+    click.echo(to_json({"name": name, "deleted": True}) if target.as_json else f"{name}  deleted")
 
 
 @click.command()
@@ -143,6 +157,11 @@ def upload(
     "t10k", "test" or "val" marks validation data.
     """
     name, paths = _named(name, paths)
+    if not DATASET_NAME.fullmatch(name):
+        raise Failure(
+            f"{visible(name)!r} cannot be the name of a dataset, which has 1 to 64 ASCII letters, digits, dots, dashes "
+            f"and underscores, a letter or digit first; try --name {_slug(name)}"
+        )
     with ExitStack() as stack:
         if any(path.is_dir() for path in paths):
             if len(paths) > 1:
@@ -178,7 +197,10 @@ def upload(
                 on_reading=on_reading,
             )
         except ApiError as error:
+            if not error.errors:
+                raise
             said = str(error).replace("on_bad=skip", "--on-bad skip").replace("channels=1", "--channels 1")
+            said = said.replace("  types: ", "  --type: ")
             raise Failure(said, error.problem) from error
     if target.as_json:
         click.echo(to_json(item))
@@ -190,7 +212,7 @@ def upload(
         shape = _shape(item) + ("" if is_table else " pixels")
         click.echo(f"{name}: {counts} of {shape}, {item['classes']} classes: {_classes(item['class_names'])}")
         if is_table:
-            _tell_report(item)
+            _tell_report(item, _types(types))
         elif notes := (item["report"] or {}).get("notes"):
             for note in notes:
                 click.echo(f"note: {visible(note)}")
@@ -210,7 +232,7 @@ def _types(given: Sequence[str]) -> dict[str, str]:
     return types
 
 
-def _tell_report(item: Mapping[str, Any]) -> None:
+def _tell_report(item: Mapping[str, Any], types: Mapping[str, str]) -> None:
     """The report of a table's import: detected types, and omitted columns and rows."""
     report = item["report"] or {}
     kinds = ", ".join(f"{visible(column['name'])} ({column['type']})" for column in item["columns"][:_SHOWN_COLUMNS])
@@ -219,7 +241,10 @@ def _tell_report(item: Mapping[str, Any]) -> None:
     for note in report.get("notes", ()):
         click.echo(f"note: {visible(note)}")
     for one in report.get("ignored", ()):
-        click.echo(f"left out: column {visible(one['name'])} {visible(one['reason'])}")
+        name = visible(one["name"])
+        by_option = f"because of --type {name}=ignore" if types.get(one["name"]) == "ignore" else None
+        reason = visible(one["reason"]).replace("set the type number", f"use --type {shlex.quote(name)}=number")
+        click.echo(f"left out: column {name} {by_option or reason}")
     if count := report.get("rejected_count"):
         shown = "; ".join(f"line {one['line']:,} {visible(one['reason'])}" for one in report["rejected"][:5])
         click.echo(f"rejected: {count:,} rows: {shown}" + ("; ..." if count > 5 else ""))
@@ -241,11 +266,20 @@ def _named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, 
     return name or paths[0].resolve().name.partition(".")[0], paths
 
 
+def _slug(text: str) -> str:
+    """A name for a dataset after one that cannot be it: ``meine-fotos`` for ``Meine Fotos``."""
+    text = unicodedata.normalize("NFC", text).lower()
+    for letter, ascii_ in {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "o"}.items():
+        text = text.replace(letter, ascii_)
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9._]+", "-", text).strip("-._")[:64] or "data"
+
+
 def _say_left_out(count: int, files: Sequence[str]) -> None:
     """Print to stderr what an import left out."""
     more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
     lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
-    click.echo(f"left out {count:,} that cannot be read:\n  {lines}{more}", err=True)
+    click.echo(f"left out {count:,} {'file' if count == 1 else 'files'}:\n  {lines}{more}", err=True)
 
 
 def _packed(folder: Path, target: Path, size: str | None, channels: str | None, on_bad: str | None) -> Path:
@@ -257,7 +291,7 @@ def _packed(folder: Path, target: Path, size: str | None, channels: str | None, 
         width_and_height = parse_size(size) if size is not None else None
     except ValueError as error:
         raise Failure(f"--size: {error}") from error
-    images = packing.images_of(folder)
+    images, others = packing.files_of(folder)
     if not images:
         raise Failure(f"{folder} contains no images; files ending in {', '.join(SUFFIXES)} are read")
     with _bar(MofNCompleteColumn()) as bar:
@@ -265,7 +299,7 @@ def _packed(folder: Path, target: Path, size: str | None, channels: str | None, 
         options = PhotoOptions(
             size=width_and_height, channels=Channels(channels or Channels.AUTO), on_bad=OnBad(on_bad or OnBad.ERROR)
         )
-        left_out = packing.pack(folder, images, target, options=options, on_image=lambda: bar.advance(task))
+        left_out = packing.pack(folder, images, others, target, options=options, on_image=lambda: bar.advance(task))
     if left_out:
         _say_left_out(len(left_out), left_out)
     return target

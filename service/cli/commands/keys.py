@@ -54,7 +54,7 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
     owner = owner or name
     if not contract.OWNER.fullmatch(owner):
         what = "--owner" if owner != name else "NAME (the default of --owner)"
-        raise click.UsageError(f"{what} must be up to 64 letters, digits and ._@-, beginning with a letter or digit")
+        raise click.UsageError(f"{what} must be up to 64 ASCII letters, digits and ._@-, with a letter or digit first")
     with open_database() as database:
         row, key = contract.create(
             database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator()

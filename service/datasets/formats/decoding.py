@@ -15,6 +15,8 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin
 from service.datasets.info import Size
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif")
+UNSEEN: Final = ("thumbs.db", "desktop.ini")
+"""Names in lower case of files that file managers leave in folders."""
 MAX_IMAGE_PIXELS: Final = 2**25
 """Maximum number of pixels of an image before scaling."""
 _FORMATS: Final = tuple(

@@ -25,7 +25,7 @@ from PIL import Image
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
-from service.datasets.formats.decoding import SUFFIXES, UnreadableImage, opened, pixels_of, upright_size
+from service.datasets.formats.decoding import SUFFIXES, UNSEEN, UnreadableImage, opened, pixels_of, upright_size
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
 
@@ -106,7 +106,7 @@ def open_photos(
         OSError: ``folder`` cannot be written.
     """
     with archives.reading(path):
-        names = _names(path)
+        names, others = _names(path)
     outside = _outside(path, names, options)
     _classes(path, [name for name in names if name not in outside])
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -140,20 +140,23 @@ def open_photos(
             byte = np.dtype(np.uint8)
             arrays[f"{prefix}images"] = ArrayStream(path, pixels, byte, (len(chosen), *shape))
             arrays[f"{prefix}labels"] = ArrayStream(path, io.BytesIO(values), byte, (len(chosen),))
-        yield Photos(arrays, tuple(labels), _report(options, spool, is_colour=is_colour))
+        yield Photos(arrays, tuple(labels), _report(options, spool, others, is_colour=is_colour))
 
 
-def _names(path: Path) -> list[str]:
-    """The names of the images of an archive.
+def _names(path: Path) -> tuple[list[str], list[str]]:
+    """The names of the images of an archive, and of the other files, without hidden ones.
 
     Raises:
         DatasetBroken: no images, too many, or two with the same name.
     """
     seen: dict[str, None] = {}
+    others: list[str] = []
     inner = ""
     for member in archives.members(path):
         if not _is_image(member.name):
             inner = inner or (member.name if member.name.lower().endswith(archives.SUFFIXES) else "")
+            if not _is_hidden(member.name):
+                others.append(member.name)
             continue
         archives.check_name(path, member.name)
         if member.name in seen:
@@ -164,7 +167,7 @@ def _names(path: Path) -> list[str]:
     if not seen:
         also = f"; it contains the archive {inner[:200]}: unpack that, and pack its folders" if inner else ""
         raise DatasetBroken(path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{also}")
-    return list(seen)
+    return list(seen), others
 
 
 def _images(path: Path) -> Iterator[Member]:
@@ -172,8 +175,13 @@ def _images(path: Path) -> Iterator[Member]:
 
 
 def _is_image(name: str) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
-    return name.lower().endswith(SUFFIXES) and not hidden
+    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file is hidden, or one that file managers leave in folders."""
+    parts = PurePosixPath(name).parts
+    return not parts or parts[-1].lower() in UNSEEN or any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 class _NotWritten(Exception):
@@ -304,7 +312,7 @@ def _named(faults: Sequence[tuple[str, str]]) -> str:
     return f"has {files} that cannot be read: {shown}{more}; {advice}"
 
 
-def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[str, Any]:
+def _report(options: PhotoOptions, spool: _Spool, others: Sequence[str], *, is_colour: bool) -> dict[str, Any]:
     match options.channels:
         case Channels.AUTO if spool.coloured_by is not None:
             reason = f"{spool.coloured_by} has colours"
@@ -313,10 +321,16 @@ def _report(options: PhotoOptions, spool: _Spool, *, is_colour: bool) -> dict[st
         case _:
             reason = CHANNELS_GIVEN
     report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
-    if spool.faults:
-        files = [{"file": name[:200], "reason": reason} for name, reason in spool.faults[:_LISTED]]
-        report["left_out"] = {"count": len(spool.faults), "files": files}
+    if count := len(spool.faults) + len(others):
+        listed = [*spool.faults[:_LISTED], *((_printable(name), "is not an image file") for name in others[:_LISTED])]
+        files = [{"file": name[:200], "reason": reason} for name, reason in listed[:_LISTED]]
+        report["left_out"] = {"count": count, "files": files}
     return report
+
+
+def _printable(name: str) -> str:
+    """A name that was not checked, as UTF-8."""
+    return name.encode(errors="replace").decode()
 
 
 def _outside(path: Path, names: Sequence[str], options: PhotoOptions) -> frozenset[str]:

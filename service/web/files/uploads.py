@@ -27,7 +27,7 @@ from werkzeug.formparser import FormDataParser
 from service.datasets.formats.photos import SATURATED, parse_size
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.importer import FIELDS as IMAGE_FIELDS
-from service.datasets.info import Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
+from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
@@ -68,8 +68,8 @@ class UploadForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
-        description="The dataset's name in specs: 1 to 64 letters, digits, dots, dashes and underscores."
+    name: Annotated[str, StringConstraints(pattern=f"^{DATASET_NAME.pattern}$")] = Field(
+        description="The dataset's name in specs: 1 to 64 ASCII letters, digits, dots, dashes and underscores."
     )
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
@@ -274,7 +274,13 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                 case "missing":
                     detail = "is missing"
                 case "string_pattern_mismatch":
-                    detail = "must be 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
+                    detail = (
+                        "must be 1 to 64 ASCII letters, digits, dots, dashes and underscores, a letter or digit first"
+                    )
+                case "enum" if name == "types":
+                    allowed = ", ".join(ColumnType)
+                    column, wrong = str(item["loc"][1])[:40], str(item["input"])[:40]
+                    detail = f"{column!r} cannot have the type {wrong!r}; types are {allowed}"
                 case _ if name == "types":
                     allowed = ", ".join(ColumnType)
                     detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'

@@ -118,6 +118,21 @@ def test_a_split_column_is_named_on_the_command_line(run: Run, tmp_path: Path) -
     assert "must say train, validation (or val) or test in every row; it says '0' in 13 rows" in refused.stderr
 
 
+def test_columns_that_are_left_out_are_told_in_options_of_the_command(run: Run, tmp_path: Path) -> None:
+    rows = [f"{n + 1000},{'k.W.' if n == 5 else n * 1.5 + n % 7},{n % 13},{'ab'[n % 2]}\n" for n in range(300)]
+    (tmp_path / "t.csv").write_text("Kunde-Nr,Gewicht,Alter,Art\n" + "".join(rows))
+    wrong = run("upload", "t.csv", "--name", "kunden", "--type", "Gewicht=zahl")
+    assert "--type: 'Gewicht' cannot have the type 'zahl'; types are number, category" in wrong.stderr
+    wrong = run("upload", "t.csv", "--name", "kunden", "--type", "Gewich=number", "--type", "Kunde=ignore")
+    assert "--type: 'Gewich' is not a column; did you mean 'Gewicht'?; 'Kunde' is not a column" in wrong.stderr
+    sent = run("upload", "t.csv", "--name", "kunden", "--type", "Kunde-Nr=ignore")
+    assert "left out: column Kunde-Nr because of --type Kunde-Nr=ignore\n" in sent.stdout
+    remedy = "'k.W.' is none: empty such cells, or use --type Gewicht=number, which rejects their rows\n"
+    assert remedy in sent.stdout
+    done = run("upload", "t.csv", "--name", "kunden", "--type", "Gewicht=number")
+    assert "rejected: 1 rows: line 7" in done.stdout
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """A table that takes the service seconds to read."""

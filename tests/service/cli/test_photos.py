@@ -73,7 +73,7 @@ def test_what_was_left_out_is_on_the_page_under_its_own_name(run: Run, stack: Lo
     (photos / "limes" / "kaputt größe.jpg").write_bytes(b"no image")
     sent = run("upload", str(photos), "--name", "left", "--size", "16", "--on-bad", "skip")
     assert sent.exit_code == 0, sent.output
-    assert "left out 1 that cannot be read:\n  limes/kaputt größe.jpg is not a PNG" in sent.stderr
+    assert "left out 1 file:\n  limes/kaputt größe.jpg is not a PNG" in sent.stderr
     item = json.loads(run("datasets", "show", "left", "--json").stdout)
     assert item["train_count"] + item["validation_count"] == 24
     assert item["report"]["channels"] == {"value": 3, "reason": "limes/img_0.jpg has colours"}
@@ -109,6 +109,37 @@ def test_every_choice_is_offered_by_its_value() -> None:
     found = choices(main, "tapeline")
     assert len(found) > 5
     assert {name for name, choice in found for one in choice.choices if type(one) is not str} == set()
+
+
+def test_files_that_are_no_images_are_counted_and_named(run: Run, client: Client, photos: Path) -> None:
+    for name in ("limes/Notizen.txt", "IMG_1.heic", "limes/.DS_Store", "plums/Thumbs.db", "plums/desktop.ini"):
+        (photos / name).write_text("not for the network")
+    sent = run("upload", str(photos), "--name", "with-notes", "--size", "16")
+    assert sent.exit_code == 0, sent.output
+    assert sent.stdout.startswith("with-notes: 22 training and 2 validation images")
+    lines = ["left out 2 files:", "  IMG_1.heic is not an image file", "  limes/Notizen.txt is not an image file"]
+    assert sent.stderr.splitlines() == lines
+    assert (client.dataset("with-notes")["report"] or {})["left_out"]["count"] == 2
+
+
+def test_a_folder_whose_name_cannot_be_a_datasets_gets_one_suggested(run: Run, photos: Path) -> None:
+    refused = run("upload", str(photos.rename(photos.with_name("Meine Äpfel"))), "--size", "16")
+    assert refused.exit_code == 1
+    told = " ".join(refused.stderr.split())
+    assert told.startswith("tapeline: 'Meine Äpfel' cannot be the name of a dataset")
+    assert told.endswith("; try --name meine-aepfel")
+
+
+def test_a_dataset_is_deleted_unless_a_job_needs_it(run: Run, client: Client, photos: Path) -> None:
+    uploaded(run, str(photos), "--name", "gone", "--size", "16")
+    job = client.submit({"kind": "classifier", "dataset": "gone", "epochs": 5000})
+    refused = run("datasets", "delete", "gone")
+    assert (refused.exit_code, job.id in refused.stderr) == (1, True), refused.output
+    job.cancel()
+    job.wait(timeout_s=60)
+    done = run("datasets", "delete", "gone")
+    assert (done.exit_code, done.stdout) == (0, "gone  deleted\n"), done.output
+    assert "gone" not in run("datasets").stdout
 
 
 @pytest.fixture

@@ -134,7 +134,11 @@ def test_a_split_column_divides_and_its_test_rows_are_scored_once(app: Flask, cl
     ("fields", "parameter", "word"),
     [
         ({"table": TABLE, "target": "lable"}, "target", "did you mean 'label'?"),
-        ({"table": TABLE, "types": '{"age": "float"}'}, "types", "number, category, date, ignore"),
+        (
+            {"table": TABLE, "types": '{"age": "zahl"}'},
+            "types",
+            "'age' cannot have the type 'zahl'; types are number, category, date, ignore",
+        ),
         ({"table": TABLE, "types": "age"}, "types", "JSON object"),
         ({"table": TABLE, "split": "city"}, "split", "it says 'Bergen' in 100 rows, 'Oslo' in 100 rows"),
         ({"archive": TABLE, "split": "part"}, "split", "for tables"),
