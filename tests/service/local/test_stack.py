@@ -57,6 +57,21 @@ def answers(url: str) -> bool:
         connection.close()
 
 
+def test_a_slow_start_is_waited_for_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.local.stack._SLOW_S", 0.0)
+    told: list[str] = []
+    with LocalStack(settings_for(tmp_path / "home"), notify=told.append) as stack:
+        assert answers(stack.url)
+    assert told == ["the web process is still starting; waiting up to 120 s (is the machine busy?)"]
+
+
+def test_an_empty_log_is_not_pointed_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.local.stack._READY_S", 0.0)
+    with pytest.raises(StackError, match=r"did not respond within 0 s; it logged nothing$"):
+        LocalStack(settings_for(tmp_path / "home")).start()
+    assert not processes_of(tmp_path / "home")
+
+
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Starts ``tapeline up`` as a process of its own, and gives it once it has said where it is."""
