@@ -69,6 +69,8 @@ def _is_valid(suggestion: Suggestion, spec: Spec, shape: Shape) -> bool:
 
 def _collapse(spec: GanSpec) -> Iterable[Suggestion]:
     where, optimizer = _judging(spec)
+    if spec.preset != _STABLE:
+        yield _set("preset", _STABLE)
     if _is_tiny(spec):
         yield _set("initializer", {"name": "glorot"}, "with such small weights, all noise gives the same image")
     if optimizer.name == "sgd":
@@ -76,8 +78,6 @@ def _collapse(spec: GanSpec) -> Iterable[Suggestion]:
     yield from _discriminator_dropout(spec)
     yield from _smoothing(spec)
     yield _slower(where, optimizer, 3)
-    if spec.preset != _STABLE:
-        yield _set("preset", _STABLE)
 
 
 def _strong_discriminator(spec: GanSpec) -> Iterable[Suggestion]:

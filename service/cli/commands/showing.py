@@ -60,8 +60,9 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
     for finding in job.health:
-        advice = f". Try: {'; '.join(finding['advice'])}." if finding["advice"] else "."
-        rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{advice}", "yellow")))
+        end = ". Try:" if finding["advice"] else "."
+        rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{end}", "yellow")))
+        rows += [("Health", Text(f"- {advice}", "yellow")) for advice in finding["advice"]]
     rows.append(("Submitted", Text(f"{age(job)} ago ({_local(job['created_at'])})")))
     if job["started_at"]:
         rows.append(("Time", Text(_times(job, results["trained_seconds"]))))
