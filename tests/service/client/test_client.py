@@ -346,7 +346,8 @@ def test_the_terminal_says_why_it_waits_and_how_that_ends(script: Script) -> Non
     assert told.exit_code == 1
     wait = f"{QUEUED}; trying again in 1 s (Ctrl-C stops)"
     assert told.stderr.splitlines()[:3] == [wait] * 3
-    assert f"{QUEUED}; gave up after 4 attempts; cancel a job with: tapeline cancel JOB" in " ".join(told.stderr.split())
+    end = f"{QUEUED}; gave up after 4 attempts; cancel a job with: tapeline cancel JOB"
+    assert end in " ".join(told.stderr.split())
     assert told.stdout == ""
 
 
