@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +25,8 @@ from service.wording import counted
 _SHOWN_CLASSES: Final = 5
 _NAMED: Final = 10
 """Unknown categories of a column that are named."""
-_BAR_WIDTH: Final = 30
+_BAR_WIDTH: Final = 12
+_NAME_WIDTH: Final = 32
 _FILM_POINTS: Final = 4
 _FILM_STEPS: Final = 12
 _PROGRAMS: Final = ("onnx", "torch", "tensorboard", "huggingface", "mlflow")
@@ -177,6 +179,8 @@ def _naming_rows(error: ApiError, before: int) -> Exception:
     lines = []
     for fault in error.errors or ():
         parts = str(fault.get("pointer", "")).split("/")
+        if parts == ["#", "rows"] and fault.get("code") == "unsuitable":
+            return Failure("the job is trained on images: give image files instead of a table", error.problem)
         if parts[:2] != ["#", "rows"] or len(parts) < 3:
             return error
         column = parts[3].replace("~1", "/").replace("~0", "~") if len(parts) > 3 else ""
@@ -292,6 +296,9 @@ COMMANDS: Final = (predict, generate, export)
 
 def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:
     """The error with file names instead of indices."""
+    if [(fault.get("pointer"), fault.get("code")) for fault in error.errors] == [("#/images", "unsuitable")]:
+        told = str(error.errors[0]["detail"]).replace("send rows", "give one CSV or TSV file")
+        return Failure(told, error.problem)
     names = {f"#/images/{number}": path for number, path in enumerate(pictures)}
     if not error.errors or any(fault.get("pointer") not in names for fault in error.errors):
         return error
@@ -302,17 +309,26 @@ def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:
 def _bars(path: Path, shares: Sequence[float], answer: Mapping[str, Any]) -> Table:
     """The most probable classes with bars."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=28)
     table.add_column(no_wrap=True)
-    table.add_column(justify="right")
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column(no_wrap=True, overflow="crop")
     order = sorted(range(len(shares)), key=lambda number: -shares[number])[:_SHOWN_CLASSES]
     for place, number in enumerate(order):
         style = "bold green" if place == 0 else "dim"
         table.add_row(
-            Text(str(path) if place == 0 else ""),
-            Text(answer["class_names"][number], style),
+            Text(_end_of(visible(str(path))) if place == 0 else ""),
             Text(f"{shares[number]:.1%}", style),
+            Text(visible(answer["class_names"][number]), style),
             Text("█" * round(shares[number] * _BAR_WIDTH), style),
         )
     return table
+
+
+def _end_of(name: str) -> str:
+    """A path that fits its column: its end, which tells files of a folder apart."""
+    if cell_len(name) <= _NAME_WIDTH:
+        return name
+    while cell_len(name) >= _NAME_WIDTH:
+        name = name[1:]
+    return f"…{name}"

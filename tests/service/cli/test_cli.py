@@ -421,6 +421,31 @@ def test_a_file_that_is_not_a_picture_is_named(run: Run, trained: str, digits: l
     assert " is a classifier; use: tapeline predict " in run("generate", trained).stderr
 
 
+def test_predictions_for_long_paths_can_be_told_apart_in_a_terminal(
+    stack: LocalStack, trained: str, digits: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "Meine Fotos" / "Grüne Birnen und sonstiges Obst"
+    folder.mkdir(parents=True)
+    paths = [folder / f"Foto {number}.png" for number in (1, 2)]
+    for path, digit in zip(paths, digits, strict=False):
+        path.write_bytes(Path(digit).read_bytes())
+    environ = {"COLUMNS": "80", "TERM": "xterm"}
+    code, shown = in_terminal("--server", stack.url, "predict", trained, *map(str, paths), environ=environ)
+    assert code == 0, shown
+    lines = plain(shown).splitlines()
+    assert max(map(len, lines)) <= 80
+    for number in (1, 2):
+        assert any(re.match(rf"….*Foto {number}\.png +\d+\.\d% +\d", line) for line in lines), shown
+
+
+def test_files_of_the_wrong_kind_are_refused_in_words_of_the_command(run: Run, trained: str, tmp_path: Path) -> None:
+    (tmp_path / "neu.csv").write_text("a,b\n1,2\n")
+    refused = run("predict", trained, "neu.csv")
+    assert refused.exit_code == 1
+    told = " ".join(refused.stderr.split())
+    assert told == "tapeline: the job is trained on images: give image files instead of a table"
+
+
 def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
     gan = client.submit(
         {
