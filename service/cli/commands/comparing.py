@@ -85,7 +85,7 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
 @service_options
 @click.pass_obj
 def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: bool) -> None:
-    """Show jobs side by side: the settings that differ, and the last metrics with the best values in bold.
+    """Show jobs side by side: the last metrics with the best values in bold, and the settings that differ.
 
     With --metric, compare two settings: the difference of the means over their seeds, with its 95% interval. SWEEP:2 is
     a trial of a sweep, and SWEEP its best one.
@@ -114,7 +114,6 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         ("epoch", [f"{job.epoch}/{job.epochs}" for job in jobs], None),
         ("took", [duration(job) for job in jobs], None),
     ]
-    rows += [(place, [value_text(value) for value in values], None) for place, values in settings.items()]
     rows += [
         (
             describe(name).label,
@@ -123,6 +122,8 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         )
         for name in measured
     ]
+    shared = {place: values for place, values in settings.items() if sum(_has(job, place) for job in jobs) > 1}
+    rows += [(place, [value_text(value) for value in values], None) for place, values in shared.items()]
     _print([visible(job.name or job.kind) for job in jobs], rows)
     if not settings:
         click.echo("all settings are identical", err=True)
@@ -137,11 +138,14 @@ def _compare_groups(target: Target, sides: Sequence[str], metric: str, *, best: 
     with target.client() as client:
         a, b = ([_named(target, client, text) for text in side.split(",") if text] for side in sides)
         found = client.compare(a, b, metric=metric, of="best" if best else "last")
+    names = {side.id: _short_name(side) for side in (*a, *b) if isinstance(side, Job)}
     if target.as_json:
         click.echo(to_json(found))
         return
     click.echo(found["sentence"])
     for note in found["notes"]:
+        for job_id, name in names.items():
+            note = note.replace(job_id, name)
         click.echo(f"note: {note}", err=True)
 
 
@@ -162,12 +166,24 @@ def _named(target: Target, client: Client, text: str) -> Job | str:
         raise
 
 
+def _short_name(job: Job) -> str:
+    """The name of a job and the end of its id, since several seeds may have one name."""
+    (end,) = short_ids([job.id])
+    return f"{visible(job.name)} ({end})" if job.name else end
+
+
 def _settings(jobs: Sequence[Job]) -> dict[str, list[Any]]:
     """The settings in which the jobs differ, by dotted path, with the value of each job."""
     places: dict[str, None] = {}
     for job in jobs[1:]:
         places |= dict.fromkeys(differences(jobs[0].resolved, job.resolved))
     return {place: [_at(job.resolved, place) for job in jobs] for place in places if place not in _ABOUT}
+
+
+def _has(job: Job, place: str) -> bool:
+    """Whether a spec has a setting, which another kind of job may not have."""
+    *path, last = place.split(".")
+    return last in (_at(job.resolved, ".".join(path)) or {} if path else job.resolved)
 
 
 def _at(spec: Mapping[str, Any], place: str) -> Any:
@@ -211,6 +227,8 @@ def _print(titles: Sequence[str], rows: Sequence[tuple[str, list[str], int | Non
         for title in titles[start:end]:
             table.add_column(Text(title), overflow="fold", max_width=_MAX_COLUMN)
         for label, cells, best in rows:
+            if all(cell == "-" for cell in cells[start:end]):  # a setting or metric of the jobs in another table
+                continue
             marked = [
                 Text(cell, "bold green" if place == best else "") for place, cell in enumerate(cells[start:end], start)
             ]

@@ -85,11 +85,12 @@ def test_the_advice_for_an_overfitting_table_can_be_submitted(run: Run, client: 
         "epochs": 60,
     }
     assert client.submit(spec).wait(timeout_s=120).status == "succeeded"
-    (line,) = (line for line in rows(run("show", "memorizes"))["Health"] if "memorizes the training data" in line)
-    assert ": the network memorizes the training data. Try: layers: dropout" in line
-    assert "augmentation" not in line
-    assert line.endswith("fewer units or layers.")
-    advised = spec | {"early_stopping": json.loads(line.partition("early_stopping: ")[2].partition("}")[0] + "}")}
+    health = rows(run("show", "memorizes"))["Health"]
+    (first,) = (place for place, line in enumerate(health) if line.endswith("memorizes the training data. Try:"))
+    dropout, stopping, fewer = health[first + 1 : first + 4]
+    assert dropout.startswith("- layers: dropout")
+    assert fewer == "- fewer units or layers"
+    advised = spec | {"early_stopping": json.loads(stopping.removeprefix("- early_stopping: "))}
     assert client.dry_run(advised)["resolved"]["early_stopping"]["patience"] == 5
 
 
@@ -138,11 +139,30 @@ def test_compare_shows_what_differs_and_nothing_else(run: Run, jobs: dict[str, s
     assert table["epochs"] == ["2", "2", "3"]
     assert table["optimizer"][1].startswith("adam (learning_rate 0.005")
     assert "batch_size" not in table
+    assert list(table).index("val accuracy") < list(table).index("epochs")
     assert all(cell.endswith("%") for cell in table["val accuracy"])
     document = json.loads(run("compare", "plain", "adam", "--json").stdout)
     assert [job["id"] for job in document["jobs"]] == [jobs["plain"], jobs["adam"]]
     assert list(document["settings"]) == ["optimizer"]
     assert run("compare", "plain").exit_code == 2
+
+
+def test_compare_of_two_kinds_leaves_out_settings_that_one_job_has(
+    run: Run, client: Client, jobs: dict[str, str]
+) -> None:
+    gan = client.submit({"kind": "gan", "name": "other-kind", "epochs": 1, "batch_size": 500})
+    gan.cancel()
+    table = [line.split("\t")[0] for line in run("compare", "plain", "adam", "other-kind").stdout.splitlines()]
+    assert {"layers", "batch_size"} <= set(table)
+    assert not [place for place in table if place.startswith(("generator", "discriminator"))]
+
+
+def test_notes_of_a_comparison_name_the_jobs(run: Run, client: Client, jobs: dict[str, str]) -> None:
+    waiting = client.submit(TINY | {"name": "waiting", "epochs": 5000, "seed": 5})
+    result = run("compare", "plain", "waiting", "--metric", "val_accuracy")
+    waiting.cancel()
+    assert f"waiting ({waiting.id[-6:]})" in result.stderr, result.output
+    assert waiting.id not in result.stderr
 
 
 def test_compare_of_many_jobs_fits_into_a_terminal(stack: LocalStack, jobs: dict[str, str]) -> None:
