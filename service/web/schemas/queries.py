@@ -337,7 +337,7 @@ class ImagesQuery(ExamplesQuery):
 
     order: Literal["data", "mixed"] = Field(
         "data",
-        description="`data`: that of the data. `mixed`: the first image of each class, then the second ones, and so on.",
+        description="`data`: that of the data. `mixed`: the first image of each class, then the second, and so on.",
     )
 
 
