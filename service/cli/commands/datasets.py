@@ -247,7 +247,7 @@ def _tell_report(item: Mapping[str, Any], types: Mapping[str, str]) -> None:
         click.echo(f"left out: column {name} {by_option or reason}")
     if count := report.get("rejected_count"):
         shown = "; ".join(f"line {one['line']:,} {visible(one['reason'])}" for one in report["rejected"][:5])
-        click.echo(f"rejected: {count:,} rows: {shown}" + ("; ..." if count > 5 else ""))
+        click.echo(f"rejected: {counted(count, 'row')}: {shown}" + ("; ..." if count > 5 else ""))
 
 
 def _shape(item: Mapping[str, Any]) -> str:
@@ -279,7 +279,7 @@ def _say_left_out(count: int, files: Sequence[str]) -> None:
     """Print to stderr what an import left out."""
     more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
     lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
-    click.echo(f"left out {count:,} {'file' if count == 1 else 'files'}:\n  {lines}{more}", err=True)
+    click.echo(f"left out {counted(count, 'file')}:\n  {lines}{more}", err=True)
 
 
 def _packed(folder: Path, target: Path, size: str | None, channels: str | None, on_bad: str | None) -> Path:

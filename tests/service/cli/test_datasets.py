@@ -130,7 +130,7 @@ def test_columns_that_are_left_out_are_told_in_options_of_the_command(run: Run, 
     remedy = "'k.W.' is none: empty such cells, or use --type Gewicht=number, which rejects their rows\n"
     assert remedy in sent.stdout
     done = run("upload", "t.csv", "--name", "kunden", "--type", "Gewicht=number")
-    assert "rejected: 1 rows: line 7" in done.stdout
+    assert "rejected: 1 row: line 7" in done.stdout
 
 
 @pytest.fixture
