@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,19 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Bare, Visit
+from service.jobs.leases import Usage
+from tests.browser.conftest import Bare, Visit, until
 from tests.browser.pixels import dots, read, wait_for_dots, where
 from tests.browser.played import Service, canvas, figure, metrics, point
 
 EPOCHS = 8
+LISTEN = """const fillText = CanvasRenderingContext2D.prototype.fillText;
+window.written = [];
+CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+  window.written.push(String(text));
+  return fillText.call(this, text, ...place);
+};"""
+"""Keeps what is written on canvases."""
 
 
 @pytest.fixture
@@ -311,3 +320,67 @@ def test_the_labels_of_huge_values_are_not_cut_off(service: Service, open_window
     written = np.abs(picture - ground).max(axis=2) > 60
     assert written[:, 6:54].any(), "there are labels"
     assert not written[:, :6].any(), "they begin inside of the chart"
+
+
+def test_the_horizontal_axis_is_named(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.trained(3)
+    visit = open_window(service.url)
+    visit.page.add_init_script(LISTEN)
+    page = visit.open(f"/ui/jobs/{job_id}")
+    expect(canvas(page)).to_be_visible()
+    until(page, "window.written.includes('epoch') && !window.written.includes('time')")
+    page.get_by_role("button", name="Time").click()
+    until(page, "window.written.includes('time')")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_lines_that_cover_each_other_are_told_apart_by_their_last_values(
+    service: Service, open_window: Callable[..., Visit], width: int, scheme: str
+) -> None:
+    job_id = service.submit(kind="gan")
+    worker = service.claim()
+    names = ("mode_coverage", "class_entropy", "min_class_share", "confidence", "sample_diversity")
+    worker.epoch(1, metrics=dict.fromkeys(names, 0.0) | {"confidence": 0.7, "g_loss": 1.0, "d_loss": 0.5})
+    page = open_window(service.url, width=width, color_scheme=scheme).open(f"/ui/jobs/{job_id}")
+    keys = figure(page, "quality of the samples").locator(".series button")
+    expect(keys).to_have_count(5)
+    expect(keys.filter(has_text=re.compile(r"\D0\.00%"))).to_have_count(4)
+    expect(keys.filter(has_text="confidence")).to_contain_text("70.00%")
+    worker.epoch(2, metrics={"confidence": 0.8, "g_loss": 1.0, "d_loss": 0.5})
+    expect(keys.filter(has_text="confidence")).to_contain_text("80.00%")
+    expect(figure(page, "GAN losses").locator(".series .last:visible")).to_have_count(0)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_resources_are_a_row_below_the_metrics(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.submit()
+    used = Usage(cpu_seconds=25.0, peak_memory_bytes=2**28)
+    service.claim().epoch(1, metrics=metrics(1), used=used)
+    page = open_window(service.url, width=1440).open(f"/ui/jobs/{job_id}")
+    expect(page.locator(".tile.resource")).to_have_count(3)
+    tops = page.locator(".tile").evaluate_all(
+        "all => all.map((tile) => [tile.className, tile.getBoundingClientRect().y])"
+    )
+    rows = {y: {name for name, other in tops if other == y} for _, y in tops}
+    assert list(rows.values()) == [{"tile"}, {"tile resource"}]
+    expect(page.get_by_text("time trained", exact=True)).to_have_attribute("title", re.compile("share the cores"))
+
+
+def test_files_are_a_line_each_on_a_phone(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.trained(3)
+    page = open_window(service.url, width=390).open(f"/jobs/{job_id}/artifacts")
+    rows = page.locator("table.files tbody tr")
+    expect(rows).to_have_count(6)
+    assert max(rows.evaluate_all("all => all.map((row) => row.getBoundingClientRect().height)")) < 70
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect(rows.first.locator("a")).to_be_visible()
+
+
+def test_the_command_for_mlflow_is_whole_and_copied(service: Service, open_window: Callable[..., Visit]) -> None:
+    job_id = service.trained(1)
+    visit = open_window(service.url, permissions=["clipboard-read", "clipboard-write"])
+    page = visit.open(f"/ui/jobs/{job_id}")
+    page.get_by_role("button", name="Copy the command for MLflow").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f"tapeline export {job_id} --to mlflow --uri http://127.0.0.1:5000"

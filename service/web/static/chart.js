@@ -75,8 +75,14 @@ export class Chart {
     if (many) return this.name(best, this.look.lit);
     for (const { name, label, index } of series) {
       if (this.keys.has(name)) continue;
-      const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.look.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label));
+      const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.look.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label), h("span", { class: "muted last", hidden: true }));
       this.keys.set(name, key);
+    }
+    // Of several lines, some may cover each other: what each is at last tells them apart.
+    for (const { name, y } of series) {
+      const last = this.keys.get(name).lastChild;
+      last.hidden = series.length < 3;
+      last.textContent = last.hidden ? "" : this.content.format.value(y.findLast((value) => value !== null));
     }
     const keys = series.map(({ name }) => this.keys.get(name)); // those that came later may stand before others
     if (keys.some((key, place) => key !== this.legend.children[place])) this.legend.replaceChildren(...keys);

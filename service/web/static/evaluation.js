@@ -43,7 +43,7 @@ const svg = (name, attributes, ...children) => {
 };
 
 function showCalibration(root, { bins, expected_error: error, validation_count: all }) {
-  const [left, bottom, side] = [38, 34, SIZE];
+  const [left, bottom, side] = [50, 34, SIZE];
   const x = (share) => left + share * side;
   const y = (share) => 8 + (1 - share) * side;
   const known = bins.filter(({ count }) => count);
@@ -53,6 +53,7 @@ function showCalibration(root, { bins, expected_error: error, validation_count: 
     ...ticks.map((tick) => svg("path", { class: "grid", d: `M${x(tick)} ${y(0)}V${y(1)}M${x(0)} ${y(tick)}H${x(1)}` })),
     ...ticks.map((tick) => text(`${100 * tick}%`, { x: x(tick), y: y(0) + 14, "text-anchor": "middle" })),
     ...ticks.map((tick) => text(`${100 * tick}%`, { x: left - 4, y: y(tick) + 3, "text-anchor": "end" })),
+    text("accuracy", { transform: `translate(11 ${y(0.5)}) rotate(-90)`, "text-anchor": "middle" }),
     text("confidence", { x: x(0.5), y: y(0) + 28, "text-anchor": "middle" }),
     svg("path", { class: "ideal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }),
     svg("path", { class: "line", d: known.map((bin, place) => `${place ? "L" : "M"}${x(bin.confidence)} ${y(bin.accuracy)}`).join("") }),

@@ -44,7 +44,11 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
     axes: [
       {
         ...line,
-        size: 28 * scale,
+        size: 24 * scale,
+        label: axis === "epoch" ? "epoch" : "time",
+        labelFont: font,
+        labelSize: 15 * scale,
+        labelGap: 0,
         space: 44 * scale,
         incrs: steps(axis),
         splits: (plot, index, first, last, step) => ticks(axis, first, last, step),
