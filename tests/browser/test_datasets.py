@@ -148,6 +148,10 @@ def test_a_refused_upload_is_told_in_the_words_of_the_form(
     advice = "remove or replace it, or leave it out: choose “leave them out” under “Unreadable images”"
     expect(page.locator("#upload-error")).to_contain_text(advice)
     expect(page.locator("#upload-error")).not_to_contain_text("on_bad")
+    boxes = [page.locator(one).bounding_box() for one in ("#upload", "#upload-error", "#folder-chosen")]
+    tops = [box["y"] for box in boxes if box is not None]
+    assert tops == sorted(tops)
+    assert len(tops) == 3, "the error is next to the form, above the help"
     page.get_by_label("Unreadable images").select_option("leave them out")
 
 
@@ -191,7 +195,7 @@ def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], b
     expect(rows).to_have_count(25)
     heads = page.locator("table.rows thead th").all_inner_texts()
     assert heads == ["Row", "species", "sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"]
-    assert rows.first.locator("th, td").all_inner_texts() == ["0", "setosa", "5.1", "3.5", "1.4", "0.2"]
+    assert rows.first.locator("th, td").all_inner_texts() == ["1", "setosa", "5.1", "3.5", "1.4", "0.2"]
     page.locator("#class").select_option("2")
     expect(rows.first.locator("th")).to_have_text("virginica")
     page.get_by_role("button", name="Show more").click()

@@ -47,7 +47,7 @@ async function load() {
 }
 
 function image({ index, class_name: name, image: data }) {
-  const text = `${name}, number ${index}`;
+  const text = `${name}, number ${index + 1}`;
   return h("figure", { title: text }, h("img", { class: "pixels", src: `data:image/png;base64,${data}`, alt: text }), h("figcaption", {}, name));
 }
 
@@ -57,7 +57,7 @@ function row({ index, class_name: name, values }) {
     const classes = [facts.numbers.includes(column) && "number", value === null && "muted"].filter(Boolean).join(" ");
     return h("td", { class: classes || undefined }, value === null ? "–" : String(value));
   });
-  return h("tr", {}, h("td", { class: "number muted" }, String(index)), h("th", { scope: "row" }, name), cells);
+  return h("tr", {}, h("td", { class: "number muted" }, String(index + 1)), h("th", { scope: "row" }, name), cells);
 }
 
 part.addEventListener("change", begin);

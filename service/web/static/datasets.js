@@ -94,6 +94,7 @@ if (upload) {
     } catch (error) {
       $("#upload-error").textContent = error.problem ? asFormSays([error.problem.title, faultsOf(error)].filter(Boolean).join(" ")) : error.message;
       $("#upload-error").hidden = false;
+      $("#upload-error").scrollIntoView({ block: "nearest" });
     } finally {
       clearInterval(watch);
       button.disabled = false;

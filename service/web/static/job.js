@@ -7,6 +7,7 @@ import { Split } from "./split.js";
 import { view, viewAgain } from "./viewer.js";
 import { wireMistakes } from "./mistakes.js";
 import { openFork, wireActions } from "./actions.js";
+import { copy } from "./dialogs.js";
 import { wireBisection } from "./bisect.js";
 import { wireConfusion } from "./confusion.js";
 import { wireEvaluation } from "./evaluation.js";
@@ -117,6 +118,10 @@ wireActions(job, renew, () => {
   renew();
 });
 wireConfusion(job);
+document.addEventListener("click", ({ target }) => {
+  // By where it is: the section is replaced with each change of the job.
+  if (target.closest("#mlflow-copy")) copy($("#mlflow").textContent, $("#mlflow"));
+});
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
 if (!job.over) follow();
 onRestored(renew);

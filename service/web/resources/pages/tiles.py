@@ -70,10 +70,16 @@ def resource_tiles(job: Job, trained_s: float) -> list[Resource]:
     """Time trained, processor time and memory, as far as they were measured."""
     tiles = []
     if trained_s:
-        text = "The time spent on finished epochs, without waiting and pauses."
+        text = (
+            "From the beginning to the end of each epoch, without waiting for a worker and pauses. Longer than the CPU "
+            "time where other programs share the cores."
+        )
         tiles.append(Resource("duration", "time trained", text, metric_info.duration(trained_s)))
     if job.cpu_seconds is not None:
-        text = "Processor time of the training process, all attempts together."
+        text = (
+            "The time for which the training process had a core, all attempts together. More than the time trained where "
+            "it uses several cores, less where it waits for one."
+        )
         tiles.append(Resource("cpu", "CPU time", text, metric_info.duration(job.cpu_seconds)))
     if job.peak_memory_bytes is not None:
         text = "The most resident memory that the training process had."
