@@ -77,7 +77,7 @@ def resource_tiles(job: Job, trained_s: float) -> list[Resource]:
         tiles.append(Resource("duration", "time trained", text, metric_info.duration(trained_s)))
     if job.cpu_seconds is not None:
         text = (
-            "The time for which the training process had a core, all attempts together. More than the time trained where "
+            "The time for which the training process had a core, in all attempts. More than the time trained where "
             "it uses several cores, less where it waits for one."
         )
         tiles.append(Resource("cpu", "CPU time", text, metric_info.duration(job.cpu_seconds)))
