@@ -120,7 +120,7 @@ def test_the_form_starts_from_the_preset_that_suits_the_dataset(
     page = open_window(bare.url, width=1440).open("/ui/datasets/photos")
     page.get_by_role("link", name="Train on it").click()
     ready(page)
-    for dataset, preset, epochs in (("photos", "conv", "12"), ("digits", "fast", "3"), ("photos", "conv", "12")):
+    for dataset, preset, epochs in (("photos", "conv", "60"), ("digits", "fast", "3"), ("photos", "conv", "60")):
         page.select_option("#field-dataset-name", dataset)
         chosen = page.get_by_role("button", name=f"Preset {preset}, default")
         expect(chosen).to_have_attribute("aria-pressed", "true")

@@ -70,7 +70,7 @@ def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) 
     found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
     assert (found["paired"], found["n"], found["difference"]) == (True, 3, pytest.approx(0.02))
     assert found["sentence"].startswith(
-        "rates trial 1 is better than rates trial 0 by 2.00 points in val accuracy, 95%"
+        "rates trial 1 is better than rates trial 0 by 2.00 points in val accuracy of the last epoch, 95%"
     )
     of_trial = {job["trial"]: [] for job in client.get("/jobs").json["data"]}
     for job in client.get("/jobs").json["data"]:

@@ -18,6 +18,7 @@ WITHOUT_EFFECT = {
     "service.datasets.failures": "errors",
     "service.datasets.formats": "a list of names",
     "service.datasets.formats.archives": "what an import makes has a digest",
+    "service.datasets.formats.array_files": "what an import makes has a digest",
     "service.datasets.formats.decoding": "what an import makes has a digest",
     "service.datasets.formats.delimited": "what an import makes has a digest",
     "service.datasets.formats.npz": "what an import makes has a digest",
