@@ -20,6 +20,10 @@ SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-form
 # The tests start hundreds of processes: where no bytecode may be written, each compiles all modules.
 export PYTHONDONTWRITEBYTECODE :=
 
+# Thousands of test folders with synced files and databases: in memory, none waits for the disk.
+IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}')" -gt 4000000 ] 2>/dev/null \
+	&& echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile attack soak drill browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean
@@ -34,7 +38,7 @@ up: $(VENV)/installed  ## run the web page and API on http://127.0.0.1:8000 unti
 	@$(BIN)/tapeline up
 
 test: check  ## format check, lint, types, import rules, tests
-	$(BIN)/pytest -n 4 --dist worksteal  # many of them wait for processes
+	$(IN_MEMORY) $(BIN)/pytest -n 4 --dist worksteal  # many of them wait for processes
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -43,7 +47,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds each
-	$(BIN)/pytest -n 3 --dist worksteal -m slow
+	$(IN_MEMORY) $(BIN)/pytest -n 3 --dist worksteal -m slow
 
 faults: $(VENV)/installed-dev  ## inject faults: kill, stop and disconnect real processes at every failpoint, on both databases
 	$(BIN)/pytest -n 4 --dist worksteal -m "faults or not faults" tests/faults
