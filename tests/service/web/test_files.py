@@ -218,7 +218,7 @@ def test_a_browser_turns_the_pages_of_many_files(client: FlaskClient, address: s
     while path:
         page = client.get(path, headers=browser)
         assert (page.status_code, "6 files" in page.text) == (200, True)
-        shown += re.findall(r'<td data-label="Epoch" class="number">(\d+)</td>', page.text)
+        shown += re.findall(r'<td class="number detail">(\d+)</td>', page.text)
         older = re.search(r'href="([^"]+)">Older files', page.text)
         path = html.unescape(older[1]) if older else ""
     assert shown == ["3", "2", "1", "3", "2", "1"]
