@@ -50,6 +50,7 @@ def test_the_classifier_by_hand_gives_the_same_bits(data: ImageData, products: l
     assert sorted(products[0]) == sorted(floor.classifier_step(CLASSIFIER, 50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip_every", [None, 3])
 def test_the_gan_by_hand_gives_the_same_bits(data: ImageData, products: list[Any], skip_every: int | None) -> None:
     trainer = cases.gan(data, 100, skip_every, lambda: SGD(cases.RATE))
@@ -82,6 +83,7 @@ def test_the_floor_makes_the_products_of_numpy() -> None:
     assert seen == shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classifier 50", "classifier 512", "gan"])
 def test_a_step_allocates_little_and_its_peak_is_near_what_it_needs(data: ImageData, kind: str) -> None:
     if kind == "gan":

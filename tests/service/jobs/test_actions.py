@@ -63,6 +63,7 @@ def bring_to(database: Database, job_id: str, status: Status) -> None:
             leases.hand_back(database, held, Request.CANCEL)
 
 
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(("status", "action"), list(itertools.product(Status, Action)))
 def test_every_action_is_legal_where_it_is_offered_and_nowhere_else(
     database: Database, submit: Submit, status: Status, action: Action

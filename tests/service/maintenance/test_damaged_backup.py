@@ -138,6 +138,7 @@ def with_value(key: str, value: Any) -> Callable[[str, bytes], bytes]:
     ).encode()
 
 
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -240,6 +241,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.sqlite_by_default
 def test_a_restore_that_was_killed_amid_the_files_can_be_repeated(saved: bytes, empty: House, house: House) -> None:
     ends = parts_by_offset(saved)
     half = next(end for end, name in reversed(ends) if name.startswith("files/")) - 300
@@ -253,6 +255,7 @@ def test_a_restore_that_was_killed_amid_the_files_can_be_repeated(saved: bytes, 
     check_repeated(saved, empty, house)
 
 
+@pytest.mark.sqlite_by_default
 def test_a_restore_that_was_killed_before_its_commit_can_be_repeated(saved: bytes, empty: House, house: House) -> None:
     upgrade(empty.database)
     with exclusively(empty.database):
