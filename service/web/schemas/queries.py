@@ -13,7 +13,7 @@ from service.jobs.events import MAX_SEQ, EventType, Level, Wanted
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
 from service.jobs.queries.listing import GroupBy, JobFilter, Lacking
-from service.spec.schema import Kind
+from service.spec.schema import MAX_EPOCHS, Kind
 from service.states import Status
 
 MAX_COMPARED: Final = 200
@@ -287,7 +287,7 @@ class PictureQuery(Query):
 class EpochQuery(Query):
     """Which epoch to show."""
 
-    epoch: Annotated[int, Field(ge=1)] | None = Field(None, description="Default: the last finished epoch.")
+    epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = Field(None, description="Default: the last finished epoch.")
 
 
 class CellQuery(Query):

@@ -95,6 +95,21 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
             yield from _walk(value)
 
 
+def test_every_whole_number_in_a_query_has_limits(document: dict[str, Any]) -> None:
+    """No database takes numbers of any size."""
+    queries = [
+        (path, parameter["name"], found)
+        for path, item in document["paths"].items()
+        for operation in item.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "query"
+        for found in _walk(parameter["schema"])
+        if found.get("type") == "integer"
+    ]
+    assert len(queries) > 20
+    assert [(path, name) for path, name, found in queries if not {"minimum", "maximum"} <= found.keys()] == []
+
+
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     references = {node["$ref"] for node in _walk(document) if isinstance(node.get("$ref"), str)}

@@ -290,6 +290,11 @@ def test_bad_part_of_the_log_is_refused(client: FlaskClient, submit: Submit, que
     check_problem(client.get(f"/jobs/{submit(client)}/events?{query}"), 400, "invalid_parameter")
 
 
+def test_an_epoch_that_no_job_can_have_is_refused(client: FlaskClient, submit: Submit) -> None:
+    answer = client.get(f"/jobs/{submit(client)}/confusion?epoch={10**30}")
+    check_problem(answer, 400, "invalid_parameter")
+
+
 def test_bad_last_event_id_is_refused(client: FlaskClient, submit: Submit) -> None:
     answer = client.get(f"/jobs/{submit(client)}/stream", headers={"Last-Event-ID": "x"})
     check_problem(answer, 400, "invalid_parameter")
