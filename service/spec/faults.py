@@ -99,4 +99,4 @@ def _locate(model: Model, location: Sequence[int | str]) -> tuple[list[int | str
 
 
 def _names(models: Sequence[Model]) -> list[str]:
-    return sorted({name for model in models for name in model.model_fields})
+    return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})

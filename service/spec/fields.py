@@ -94,7 +94,7 @@ class Fields:
         if len(unknown) > _LONGEST:
             return None
         name = _SYNONYMS.get(unknown, unknown)
-        siblings = {name for model in here for name in model.model_fields}
+        siblings = {field.alias or name for model in here for name, field in model.model_fields.items()}
         if name in siblings:
             return _told(name)
         inside = tuple(_shown(path[:-1]))

@@ -287,7 +287,9 @@ class PictureQuery(Query):
 class EpochQuery(Query):
     """Which epoch to show."""
 
-    epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = Field(None, description="Default: the last finished epoch.")
+    epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = Field(
+        None, description="Default: the last finished epoch."
+    )
 
 
 class CellQuery(Query):

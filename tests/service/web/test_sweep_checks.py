@@ -60,6 +60,9 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
     assert "listed twice" in found["#/seeds/1"]
 
 
+RATE, BATCH = "/optimizer/learning_rate", "/batch_size"
+
+
 @pytest.mark.parametrize(
     ("changes", "pointer", "part"),
     [
@@ -71,6 +74,11 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
         ({"space": {"/batch_size": {"int": [1, 3000]}}, "search": None}, "#/space", "3,000 combinations"),
         ({"space": {"/batch_size": {"int": [1, 3], "choice": [4]}}}, "#/space/~1batch_size", "exactly one of"),
         ({"space": {"/batch_size": {"int": [3, 1]}}}, "#/space/~1batch_size", "must not exceed"),
+        ({"space": {"/batch_size": {"int": [1, 10**19]}}}, "#/space/~1batch_size/int/1", "less than or equal"),
+        ({"space": {"/batch_size": {"ints": [1, 2]}}}, "#/space/~1batch_size/ints", "did you mean 'int'"),
+        ({"space": {BATCH: {"uniform": [1, 2]}}}, "#/space/~1batch_size/uniform", "choice, float, int, log, step"),
+        ({"space": {RATE: {"float": [0, 1], "step": 1e-12}}}, "#/space/~1optimizer~1learning_rate", "10,000"),
+        ({"space": {RATE: {"float": [0, 1e308], "step": 1e-300}}}, "#/space/~1optimizer~1learning_rate", "10,000"),
         ({"space": {"/epochs": {"int": [2, 9]}}}, "#/space/~1epochs", "halving"),
         ({"space": {"batch_size": {"int": [2, 9]}}}, "#/space/batch_size", "did you mean '/batch_size'"),
         ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "does not report"),
