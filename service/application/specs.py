@@ -195,8 +195,11 @@ def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
         before, after = ([part["layers"] for part in _parts(one.model_dump(mode="json"))] for one in (preset, spec))
         if before != after:
             notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.described}.")
-    if spec.batch_size != preset.batch_size:
+    if spec.batch_size == shape.train_count != preset.batch_size:
         notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
+    elif (spec.batch_size, spec.epochs) != (preset.batch_size, preset.epochs):
+        taken = f"batch_size {spec.batch_size} and {spec.epochs} epochs"
+        notes.append(f"Preset {spec.preset} takes {taken} for {shape.train_count:,} training images.")
     if spec.samples.count != preset.samples.count:
         notes.append(f"samples.count is {spec.samples.count}, the maximum for images of this size.")
     return notes

@@ -22,7 +22,7 @@ LONG = "a-name-of-sixty-four-characters-as-long-as-names-can-be-at-all.4"
 
 def upload(bare: Bare, name: str, labels: Any, side: int = 6) -> None:
     data, rng = io.BytesIO(), np.random.default_rng(0)
-    np.savez(data, images=rng.integers(0, 256, (len(labels), side, side)).astype(np.uint8), labels=labels)
+    np.savez(data, images=rng.integers(0, 100, (len(labels), side, side)).astype(np.uint8), labels=labels)
     with httpx.Client(base_url=bare.url, timeout=30) as http:
         sent = http.post("/datasets", data={"name": name}, files={"archive": ("a.npz", data.getvalue())})
         assert sent.status_code == 201, sent.text

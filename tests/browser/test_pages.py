@@ -244,17 +244,17 @@ def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], st
 
 @only_with([Auth.KEYS])
 def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
-    old = make_key(stack.settings, "erin")
+    old = make_key(stack.settings, "edwin")
     visit = open_stack(key=make_key(stack.settings, "root", Scope.ADMIN))
     page = visit.open("/ui/keys")
-    row = page.locator("#keys tr", has_text="erin")
+    row = page.locator("#keys tr", has_text="edwin")
     row.get_by_role("button", name="Rotate").click()
     page.locator("#rotate").get_by_label("The old key expires").select_option("in an hour")
     page.locator("#rotate").get_by_role("button", name="Rotate").click()
     expect(page.locator("#made")).to_be_visible()
     key = page.locator("#made-key").inner_text()
     for valid in (old, key):
-        assert httpx.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "erin"
+        assert httpx.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "edwin"
     page.get_by_role("button", name="Done").click()
     expect(row).to_have_count(2)
     expect(row.last).to_contain_text("replaced, valid until it expires")

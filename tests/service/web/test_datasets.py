@@ -224,6 +224,15 @@ def test_a_full_disk_is_said(app: Flask, client: FlaskClient, monkeypatch: pytes
     assert (answer.status_code, answer.json["code"]) == (507, "storage_full")
 
 
+def test_a_dry_run_says_what_a_preset_takes_for_a_few_images(app: Flask) -> None:
+    client = app.test_client()
+    images = np.random.default_rng(0).integers(0, 256, (400, 16, 16), np.uint8)
+    assert send(client, "few", archive=npz(x=images, y=np.arange(400, dtype=np.uint8) % 4)).status_code == 201
+    spec = {"kind": "classifier", "preset": "conv", "dataset": "few"}
+    notes = client.post("/jobs?dry_run=true", json=spec).json["notes"]
+    assert "Preset conv takes batch_size 16 and 58 epochs for 340 training images." in notes
+
+
 @pytest.mark.parametrize("preset", ["seed", "stable", "best"])
 def test_a_gan_preset_takes_an_upload_of_another_size(app: Flask, preset: str) -> None:
     client = app.test_client()
