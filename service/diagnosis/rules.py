@@ -79,8 +79,11 @@ class DiagnosticsTracker:
         """Apply the rules to the next epoch. Epochs must be added in order."""
         self._history.add({name: _finite(value) for name, value in metrics.items()})
         for rule in _RULES[Kind(self._spec.kind)]:
-            look = rule.persists or rule.evidence if rule.code in self._open else rule.evidence
-            evidence = look(self._history)
+            if rule.persists is not None and rule.code in self._open:
+                if not rule.persists(self._history):
+                    del self._open[rule.code]
+                continue
+            evidence = rule.evidence(self._history)
             if evidence is None:
                 self._quiet[rule.code] = self._quiet.get(rule.code, 0) + 1
                 if self._quiet[rule.code] >= PATIENCE:
@@ -104,8 +107,8 @@ class _Rule:
     code: FindingCode
     severity: Severity
     evidence: Callable[[MetricHistory], Evidence | None]
-    persists: Callable[[MetricHistory], Evidence | None] | None = None
-    """What keeps an open finding open, where this takes less than raising it."""
+    persists: Callable[[MetricHistory], bool] | None = None
+    """Whether an open finding stays open, where this is not decided by ``PATIENCE`` epochs without evidence."""
 
 
 def _mode_collapse(history: MetricHistory) -> Evidence | None:
@@ -159,23 +162,26 @@ def _vanishing_gradient(history: MetricHistory) -> Evidence | None:
     return None
 
 
-def _overfitting(history: MetricHistory, accuracy_of: Callable[[list[float]], float] = max) -> Evidence | None:
+def _overfitting(history: MetricHistory) -> Evidence | None:
     """A validation loss well above its best while the training loss fell, without a gain in accuracy."""
     best, now = history.best, history.recent[-1]
     loss, hits = history.last("val_loss"), history.last("val_accuracy")
     lowest, began, ends = _value(best, "val_loss"), _value(best, "train_loss"), _value(now, "train_loss")
     if not loss or not hits or min(loss) < 1.2 * lowest or ends > 0.8 * began:
         return None
-    if accuracy_of(hits) - _value(best, "val_accuracy") < 0.002:
+    if max(hits) - _value(best, "val_accuracy") < 0.002:
         text = f"the validation loss has risen from {lowest:.3g} to {loss[-1]:.3g}, while the training loss fell from"
         numbers = {"val_loss": loss[-1], "lowest_val_loss": lowest, "train_loss": ends, "val_accuracy": hits[-1]}
         return f"{text} {began:.3g} to {ends:.3g}: the network memorizes the training data", numbers
     return None
 
 
-def _still_overfitting(history: MetricHistory) -> Evidence | None:
-    """The same, unless every recent epoch gained in accuracy: of few examples, single epochs do by chance."""
-    return _overfitting(history, min)
+def _still_overfitting(history: MetricHistory) -> bool:
+    """Until all recent epochs have recovered, or are more accurate. Of few examples, single epochs are by chance."""
+    loss, hits = history.last("val_loss"), history.last("val_accuracy")
+    has_recovered = bool(loss) and max(loss) < 1.2 * _value(history.best, "val_loss")
+    has_gained = bool(hits) and min(hits) - _value(history.best, "val_accuracy") >= 0.002
+    return not has_recovered and not has_gained
 
 
 def _classifier_diverges(history: MetricHistory) -> Evidence | None:

@@ -139,8 +139,17 @@ def test_overfitting_outlasts_epochs_that_are_better_by_chance() -> None:
     steady = [epoch | {"val_accuracy": 0.95} for epoch in rising]
     assert not any(history(CLASSIFIER, by_chance)), "raised only if no epoch is better"
     assert history(CLASSIFIER, steady[:8] + by_chance[8:])[7:] == 13 * [["overfitting"]]
-    better = [epoch | {"val_accuracy": 0.97} for epoch in rising]
-    assert history(CLASSIFIER, steady[:8] + better[8:])[-1] == []
+    dip = [*steady[:14], steady[14] | {"val_loss": 0.15}, *steady[15:]]
+    assert history(CLASSIFIER, dip)[7:] == 13 * [["overfitting"]]
+
+
+@pytest.mark.parametrize("change", [{"val_accuracy": 0.97}, {"val_loss": 0.15}])
+def test_overfitting_is_over_after_three_better_epochs_in_a_row(change: dict[str, float]) -> None:
+    rising = [
+        epoch | {"val_loss": 0.14 + 0.02 * abs(n - 3), "val_accuracy": 0.95} for n, epoch in enumerate(learning(20))
+    ]
+    better = rising[:12] + [epoch | change for epoch in rising[12:]]
+    assert history(CLASSIFIER, better)[7:] == 7 * [["overfitting"]] + 6 * [[]]
 
 
 def test_a_training_loss_above_its_first_value_diverges() -> None:
