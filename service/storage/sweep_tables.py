@@ -85,7 +85,7 @@ class SweepEvent(Base):
 
 
 def is_stopped_by_sweep() -> ColumnElement[bool]:
-    """Of a job: no user cancelled it by itself, but its sweep stopped its trial."""
+    """Of a cancelled job: its sweep stopped its trial."""
     trial = (SweepTrial.sweep_id == Job.sweep_id) & (SweepTrial.trial == Job.trial)
     stopped = exists().where(trial, SweepTrial.status == TrialStatus.STOPPED)
     return (Job.status == Status.CANCELLED) & Job.sweep_id.is_not(None) & stopped

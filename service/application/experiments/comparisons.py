@@ -30,6 +30,9 @@ def compare(
     """
     names = {"a": a, "b": b}
     sides = {side: _jobs(session, given, owner) for side, given in names.items()}
+    for side, jobs in sides.items():
+        if not jobs:
+            raise UnusableParameter(side, "the trial has no jobs: its settings are not valid")
     kinds = {job.kind for jobs in sides.values() for job in jobs}
     if len(kinds) > 1:
         raise UnusableParameter("b", "a classifier and a GAN have no metric in common")

@@ -146,8 +146,8 @@ class FindingItem(Answer):
 TEST_SCORE: Final = "{} on the dataset's test part, scored once at the end; null before, or without such a part."
 
 STOPPED_BY_SWEEP: Final = (
-    "Whether its sweep stopped the job, and no user cancelled it by itself: its trial was not promoted, or the sweep "
-    "ended or was cancelled. Its `status` is `cancelled` all the same."
+    "Whether the job is cancelled because its sweep stopped its trial, which was not promoted or had not finished when "
+    "the sweep ended or was cancelled."
 )
 
 

@@ -83,6 +83,16 @@ def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) 
         assert client.get("/comparisons", query_string={"a": name, "b": name}).json["code"] == "sweep_not_found"
 
 
+def test_a_trial_without_jobs_is_not_compared(client: FlaskClient) -> None:
+    layers = [{"units": 4, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+    space = {"/layers/1/units": {"choice": [10, 11]}}  # there are ten classes
+    sweep = start(client, space=space, search=None, halving=None, seeds=[0], base=BASE | {"layers": layers})
+    for other in ("0", "1"):
+        found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:1", "b": f"{sweep['id']}:{other}"})
+        assert (found.status_code, found.json["code"]) == (400, "invalid_parameter")
+        assert "the trial has no jobs" in found.json["detail"]
+
+
 def test_a_job_that_its_sweep_stopped_is_not_told_as_cancelled(client: FlaskClient, worker: Any) -> None:
     by_hand = client.post("/jobs", json=BASE).json["id"]
     client.post(f"/jobs/{by_hand}/cancel")
