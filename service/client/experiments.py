@@ -15,6 +15,7 @@ from service.states import SWEEP_ENDED
 
 _PAGE: Final = 500
 _SWEEPS_PER_PAGE: Final = 100
+_SHORTEST_END: Final = 4
 _POLL_INTERVAL_S: Final = 1.0
 
 
@@ -181,10 +182,11 @@ class Experiments:
             params["cursor"] = page["next_cursor"]
 
     def find_sweep(self, sweep_id: str) -> Sweep:
-        """The sweep with this id, or the newest one whose id ends with the text or whose name is the text."""
+        """The sweep with this id, or the newest one with this name, or whose id ends with it (four letters or more)."""
         if not sweep_id.startswith("swp_"):
+            is_an_end = len(sweep_id) >= _SHORTEST_END
             for found in self.sweeps():
-                if found["name"] == sweep_id or found.id.lower().endswith(sweep_id.lower()):
+                if found["name"] == sweep_id or (is_an_end and found.id.lower().endswith(sweep_id.lower())):
                     return found.refresh()
         return Sweep(self._connection, {"id": sweep_id}).refresh()
 

@@ -112,6 +112,15 @@ def test_trials_are_flat_rows_for_a_table(watched: Result, stack: LocalStack) ->
         assert (found["n"], found["paired"]) == (2, True)
 
 
+def test_a_sweep_is_found_by_its_name_or_the_end_of_its_id(watched: Result, stack: LocalStack) -> None:
+    with Client(stack.url) as client:
+        sweep_id = client.find_sweep("rates").id
+        assert client.find_sweep(sweep_id[-6:].lower()).id == sweep_id
+        for text in ("", sweep_id[-1:], "rate"):
+            with pytest.raises(ApiError, match=r"no sweep|no page"):
+                client.find_sweep(text)
+
+
 def test_two_trials_are_compared_by_their_names(watched: Result, stack: LocalStack, run: Run) -> None:
     with Client(stack.url) as client:
         sweep_id = client.find_sweep("rates").id
