@@ -196,8 +196,8 @@ def jobs(http: httpx.Client, finish: Finish) -> dict[str, dict[str, Any]]:
     """A classifier that reads digits, a second one, and a GAN, all trained."""
     keep = {"checkpoint": {"keep_last": 100}}
     specs = {
-        "reader": {"kind": "classifier", "name": "reader", "epochs": 6, "tags": ["kept"], **keep},
-        "other": {"kind": "classifier", "name": "other", "epochs": 3, "seed": 7, **keep},
+        "reader": {"kind": "classifier", "name": "reader", "epochs": 6, "tags": ["kept", "pair"], **keep},
+        "other": {"kind": "classifier", "name": "other", "epochs": 3, "seed": 7, "tags": ["pair"], **keep},
         "painter": {"kind": "gan", "name": "painter", "epochs": 3, "samples": {"count": 16}, **keep},
     }
     made = {name: http.post("/jobs", json=spec).raise_for_status().json() for name, spec in specs.items()}
