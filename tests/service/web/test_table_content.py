@@ -48,6 +48,14 @@ def people(client: FlaskClient) -> str:
     return "people"
 
 
+@pytest.fixture
+def partly_used(client: FlaskClient) -> str:
+    table = {"name": "ages", "table": (io.BytesIO(MIXED.encode()), "ages.csv"), "types": '{"city": "ignore"}'}
+    sent = client.post("/datasets", data=table)
+    assert sent.status_code == 201, sent.text
+    return "ages"
+
+
 def rows(client: FlaskClient, name: str, query: str = "") -> list[dict[str, Any]]:
     found, cursor = [], ""
     while True:
@@ -111,6 +119,14 @@ def test_the_page_draws_columns_and_the_report(client: FlaskClient, people: str)
     listed = client.get("/ui/datasets").text
     assert "table, 3 columns" in listed
     assert client.get("/datasets/people/examples").json["code"] == "wrong_dataset_kind"
+
+
+@pytest.mark.sqlite_by_default
+def test_the_page_says_which_columns_the_upload_left_out(client: FlaskClient, app: Flask, partly_used: str) -> None:
+    assert "<strong>city</strong>: left out by the option types" in client.get(f"/ui/datasets/{partly_used}").text
+    macro = app.jinja_env.get_template("import_report.html").module.import_report  # type: ignore[attr-defined]
+    older = {"ignored": [{"name": "city", "reason": "as types says"}]}
+    assert "<strong>city</strong>: left out by the option types" in macro(older)
 
 
 @pytest.mark.parametrize(("name", "rows_", "columns", "classes"), [("iris", 150, 4, 3), ("breast-cancer", 569, 30, 2)])
