@@ -77,7 +77,7 @@ def test_fields_that_the_spec_gives_are_not_adapted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "batch", "epochs"), [(1, 1, 60), (170, 16, 60), (500, 16, 40), (1700, 64, 12), (2560, 100, 12)]
+    ("count", "batch", "epochs"), [(1, 1, 60), (170, 16, 60), (500, 16, 40), (1538, 64, 13), (1539, 100, 12)]
 )
 def test_a_few_images_are_seen_more_often_in_smaller_batches(count: int, batch: int, epochs: int) -> None:
     few = Shape(rows=32, columns=32, channels=3, classes=4, train_count=count)
@@ -86,6 +86,7 @@ def test_a_few_images_are_seen_more_often_in_smaller_batches(count: int, batch: 
     document = {"kind": "classifier", "preset": "conv", "batch_size": 90, "epochs": 7}
     given = match_output_to_dataset(resolve(document), document, few)
     assert (given.batch_size, given.epochs) == (90, 7)
+    assert suited("classifier", "conv", few, epochs=1).batch_size == batch
 
 
 def test_what_draws_ends_in_three_channels_for_images_in_colour() -> None:
