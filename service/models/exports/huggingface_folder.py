@@ -21,6 +21,8 @@ WEIGHTS: Final = "model.safetensors"
 _SHOWN_CLASSES: Final = 20
 _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters (C0 and C1), line separators, and direction marks."""
+_BREAK: Final = re.compile(r"\r\n|[\t\n\r]")
+"""Line breaks and tabs, which become spaces in code."""
 _NOT_IN_YAML: Final = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 """What JSON has unescaped, and YAML reads otherwise or not at all."""
 _LICENSES: Final = frozenset({
@@ -219,13 +221,17 @@ def _plain(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """A text as code in a line of Markdown, between more backticks than it has in a row."""
-    shown = _visible(text)
+    """A text as code in a line of Markdown, between more backticks than it has in a row; its spaces are kept."""
+    shown = _boxed(_BREAK.sub(" ", text))
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
-    space = " " if shown.startswith("`") or shown.endswith("`") else ""
+    space = " " if shown.startswith(("`", " ")) or shown.endswith(("`", " ")) else ""
     return f"{ticks}{space}{shown}{space}{ticks}"
 
 
 def _visible(text: str) -> str:
     """A text in one line, with boxes for control characters."""
-    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
+    return _boxed(" ".join(text.split()))
+
+
+def _boxed(text: str) -> str:
+    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -79,7 +79,7 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         columns=_literal_list([dict(column) for column in model.columns]),
         dtype=model.spec.dtype.value,
         shape=repr(model.image_shape),
-        example=example_row(model) if model.is_table else ", ".join(map(str, model.image_shape)),
+        example=_in_docstring(example_row(model)) if model.is_table else ", ".join(map(str, model.image_shape)),
         input=", ".join(map(str, model.input_size)),
         dim=model.latent_dim,
         class_count=model.classes,
@@ -97,8 +97,13 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
 def example_row(model: TrainedModel) -> str:
     """An example row with the first columns, as a Python literal."""
     shown = [(str(column["name"]), _example_value(column)) for column in model.columns[:_SHOWN_COLUMNS]]
-    row = repr(dict(shown)).replace("\\", "").replace('"""', "")  # it is put into a docstring
+    row = repr(dict(shown))
     return row if len(model.columns) <= _SHOWN_COLUMNS else row.removesuffix("}") + ", ...}"
+
+
+def _in_docstring(text: str) -> str:
+    """The text, escaped so that a docstring in triple quotes shows it as it is."""
+    return text.replace("\\", r"\\").replace('"', r"\"")
 
 
 def _example_value(column: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import replace
 
@@ -72,7 +73,7 @@ def test_no_name_becomes_markup(model: TrainedModel) -> None:
     cells = [line.content for line, before in zip(tokens[1:], tokens, strict=False) if before.type == "td_open"]
     assert cells == ["val accuracy (`val_accuracy`)", "90.00%", "val loss (`val_loss`)", "1.00e-05"]
     [source] = [line for line in lines if line.content.startswith("dataset source")]
-    assert [child.content for child in source.children or () if child.type == "code_inline"] == ["from `here` | x"]
+    assert [child.content for child in source.children or () if child.type == "code_inline"] == ["from `here`  | x"]
 
 
 def test_a_column_with_backticks_stays_code() -> None:
@@ -82,6 +83,28 @@ def test_a_column_with_backticks_stays_code() -> None:
     inline = [token for token in MarkdownIt("commonmark").parse(text) if token.type == "inline"]
     codes = [child.content for token in inline for child in token.children or () if child.type == "code_inline"]
     assert "load().predict([{'a`b``c': 1.0}])" in codes
+
+
+@pytest.mark.parametrize("name", ["two  spaces", "no\xa0break", 'it\'s "so"', "back\\slash", '"""', "two\nlines"])
+def test_the_example_names_the_columns_of_the_model(name: str) -> None:
+    column = {"name": name, "type": "number", "mean": 1.0, "scale": 1.0, "indicator": False}
+    files = to_huggingface(
+        replace(classifier((1, 1)), columns=[column]), FACTS, Pictures(samples=[], curves=lambda: b"")
+    )
+    inline = [token for token in MarkdownIt("commonmark").parse(parts(files)[1]) if token.type == "inline"]
+    [code] = [
+        child.content
+        for token in inline
+        for child in token.children or ()
+        if child.type == "code_inline" and child.content.startswith("load()")
+    ]
+    assert ast.literal_eval(code.removeprefix("load().predict(").removesuffix(")")) == [{name: 1.0}]
+    documented = [
+        ast.get_docstring(node) or ""
+        for node in ast.walk(ast.parse(files["torch/model.py"]))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    assert any(repr({name: 1.0}) in text for text in documented)
 
 
 def test_the_files_of_the_folder_are_json_in_utf_8(model: TrainedModel) -> None:
