@@ -77,6 +77,11 @@ class Jobs:
         with self.database.read() as session:
             return lookup.get(session, job_id, owner=owner_of(by))
 
+    def is_stopped_by_sweep(self, job: Job) -> bool:
+        """Whether its sweep stopped a job, and no user cancelled it."""
+        with self.database.read() as session:
+            return bool(lookup.stopped_by_sweep(session, [job]))
+
     def find(self, wanted: JobFilter, *, by: Actor | None = None, limit: int = 20, cursor: str | None = None) -> Page:
         """A page of jobs, newest first."""
         with self.database.read() as session:

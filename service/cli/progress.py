@@ -17,9 +17,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.text import STYLES, clock, key_metrics, visible
+from service.cli.text import STOPPED, STYLES, clock, key_metrics, visible
 from service.client import Client, Event
 from service.spec.metric_info import describe, number
+from service.states import Status
 
 _SHOWN: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "train_loss", "val_loss"),
@@ -47,6 +48,8 @@ class FollowedJob:
     history: dict[str, list[float]] = field(default_factory=dict)
     """Values of each metric, by epoch."""
     error: Mapping[str, Any] | None = None
+    sweep_id: str | None = None
+    stopped_by_sweep: bool = False
 
     @classmethod
     def of(cls, job: Mapping[str, Any], label: str | None = None) -> FollowedJob:
@@ -66,6 +69,7 @@ class FollowedJob:
         self.status, self.requested = job["status"], job["requested"]
         self.metrics = dict(job["metrics"])
         self.error = job["error"]
+        self.sweep_id, self.stopped_by_sweep = job.get("sweep_id"), bool(job.get("stopped_by_sweep"))
 
     def take_progress(self, progress: Mapping[str, Any]) -> None:
         """Update the progress."""
@@ -84,6 +88,8 @@ class FollowedJob:
     @property
     def state(self) -> str:
         """Status, and a pending request."""
+        if self.stopped_by_sweep and self.status == Status.CANCELLED:
+            return STOPPED
         return f"{self.status}, {self.requested} requested" if self.requested else self.status
 
     def values(self) -> list[tuple[str, str]]:
@@ -126,6 +132,8 @@ def follow(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: D
         try:
             with client() as own_client:
                 for event in own_client.stream(job.id):
+                    if job.sweep_id and event.type in ("status", "end") and event.data["status"] == Status.CANCELLED:
+                        job.stopped_by_sweep = bool(own_client.get(job.id).get("stopped_by_sweep"))
                     received.put((job, event))
             received.put((job, None))
         except Exception as error:  # noqa: BLE001 - raised again in the waiting thread

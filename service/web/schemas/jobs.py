@@ -206,6 +206,7 @@ class JobDetail(JobSummary):
     spec: Document = Field(description="The spec as sent.")
     resolved: Document = Field(description="Full spec (defaults included).")
     provenance: Document | None = Field(description="Environment: versions and hardware that the result depends on.")
+    stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
 
 
 class SubmittedJob(JobDetail):
@@ -276,9 +277,9 @@ def job_summary(job: Job) -> JobSummary:
     return JobSummary.represent(job, **derived_fields(job))
 
 
-def job_detail(job: Job) -> JobDetail:
+def job_detail(job: Job, *, stopped_by_sweep: bool = False) -> JobDetail:
     """A job with its spec."""
-    return JobDetail.represent(job, **derived_fields(job))
+    return JobDetail.represent(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep)
 
 
 def derived_fields(job: Job) -> dict[str, Any]:

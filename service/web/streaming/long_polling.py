@@ -26,7 +26,9 @@ def wait_for_change(job_id: str, wait_s: float) -> Response:
                 raise refused("the key was revoked, or has expired, while the response was delayed")
             # Read after the watch has begun, so that a change in between wakes this thread.
             with here.database.read() as session:
-                response = tagged_json(job_detail(lookup.get(session, job_id, owner=owner())))
+                job = lookup.get(session, job_id, owner=owner())
+                stopped = bool(lookup.stopped_by_sweep(session, [job]))
+                response = tagged_json(job_detail(job, stopped_by_sweep=stopped))
             left = deadline - time.monotonic()
             if response.status_code != 304 or left <= 0 or here.hub.closing:
                 return response

@@ -57,6 +57,10 @@ def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) 
     assert {line[2] for line in lines} == {"cancelled, stopped by sweep"}
     shown = run("show", lines[0][0]).stdout
     assert "Status\tstopped by sweep, epoch 1/2" in shown
+    assert run("watch", lines[0][0]).stdout.splitlines()[-1].endswith("stopped by sweep")
+    winner = run("jobs", "--status", "succeeded", "-q", "rates 1").stdout.split("\t")[0]
+    [status] = [line for line in run("compare", lines[0][0], winner).stdout.splitlines() if line.startswith("status")]
+    assert status.split("\t")[1:] == ["stopped by sweep", "succeeded"]
 
 
 def test_trials_are_compared_by_the_name_of_their_sweep(run: Run, watched: Result) -> None:

@@ -112,6 +112,11 @@ def test_a_job_that_its_sweep_stopped_is_not_told_as_cancelled(client: FlaskClie
     assert '<span class="status stopped">stopped by sweep</span>' in page
     assert "sweep</a> stopped it (not promoted at epoch 1)." in page
     assert client.get(stopped["urls"]["results"]).json["stopped_by_sweep"] is True
+    alone = client.get(stopped["urls"]["self"])
+    assert alone.json["stopped_by_sweep"] is True
+    assert client.get(f"/jobs/{by_hand}").json["stopped_by_sweep"] is False
+    same = {"If-Match": alone.headers["ETag"]}
+    assert client.patch(stopped["urls"]["self"], json={"starred": True}, headers=same).status_code == 200
     assert "stopped by sweep" not in client.get(f"/ui/jobs/{by_hand}").text
 
 

@@ -95,7 +95,8 @@ def stream(job_id: str, query: StreamQuery) -> Response:
     here, job = services(), services().jobs.get(job_id, by=actor())
     if job.status in TERMINAL and after is not None and after >= job.last_seq:
         return Response(status=204)
-    return stream_response(partial(follow, here.hub, here.database, job, job_detail(job), after=after or 0))
+    snapshot = job_detail(job, stopped_by_sweep=here.jobs.is_stopped_by_sweep(job))
+    return stream_response(partial(follow, here.hub, here.database, job, snapshot, after=after or 0))
 
 
 @blueprint.get("/stream")

@@ -67,7 +67,7 @@ def show(job_id: str) -> Response:
 
     Long polling: with `If-None-Match` and `Prefer: wait=30` the response is delayed until the job changes, or 30 s.
     """
-    response = tagged_json(job_detail(services().jobs.get(job_id, by=actor())))
+    response = tagged_json(_detail(services().jobs.get(job_id, by=actor())))
     wait_s = requests.preferred_wait_s()
     if response.status_code == 304 and wait_s and not services().is_full:
         response = wait_for_change(job_id, wait_s)
@@ -91,11 +91,11 @@ def change(job_id: str, body: JobPatch) -> Response:
     concurrent change.
     """
 
-    return tagged_json(job_detail(services().jobs.change(job_id, body, by=actor(), check=_check_if_match)))
+    return tagged_json(_detail(services().jobs.change(job_id, body, by=actor(), check=_check_if_match)))
 
 
 def _check_if_match(job: Job) -> None:
-    if request.if_match and not request.if_match.contains(tag_of(job_detail(job))):
+    if request.if_match and not request.if_match.contains(tag_of(_detail(job))):
         raise Problem(
             "precondition_failed", "the job has changed since you read it: read it again, then repeat the change"
         )
@@ -188,6 +188,10 @@ def reproduce(job_id: str) -> Response:
     return submitted_job(services().jobs.reproduce(job_id, by=actor(), idempotency=idempotency))
 
 
+def _detail(job: Job) -> JobDetail:
+    return job_detail(job, stopped_by_sweep=services().jobs.is_stopped_by_sweep(job))
+
+
 def submitted_job(submitted: Submitted) -> Response:
     """The stored response, which a repeated request gets unchanged."""
     headers = {"Location": f"/jobs/{submitted.answer['id']}"}
@@ -206,4 +210,4 @@ def _dry_run(document: Any) -> Response:
 
 
 def _accepted(job: Job) -> Result:
-    return job_detail(job), {"Location": f"/jobs/{job.id}"}
+    return _detail(job), {"Location": f"/jobs/{job.id}"}

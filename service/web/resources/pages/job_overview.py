@@ -85,7 +85,7 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
 
 def represent(found: JobOverview) -> dict[str, Any]:
     """The values of the template."""
-    job, shown = found.job, job_detail(found.job)
+    job, shown = found.job, job_detail(found.job, stopped_by_sweep=found.stopped_by_sweep)
     return {
         "job": shown,
         "starred": job.starred,
