@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tarfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 from service.cli.errors import Failure
 from service.datasets.formats.decoding import SUFFIXES, UNSEEN, UnreadableImage, decode
 from service.datasets.info import Channels, OnBad, PhotoOptions, Size
 
 _NAMED = 5
+_SENT_NAMES: Final = 50
+"""Files that are not images: so many are named to the service, which limits the files of an archive."""
 
 
 def files_of(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -23,10 +27,18 @@ def files_of(folder: Path) -> tuple[list[Path], list[Path]]:
     return images, others
 
 
+def names_to_send(folder: Path, others: Sequence[Path]) -> list[str]:
+    """The names of the first files that are not images, as members of an archive that the service accepts."""
+    names = (path.relative_to(folder).as_posix() for path in others)
+    safe = (name for name in names if ".." not in PurePosixPath(name.replace("\\", "/")).parts)
+    # The service drops the prefix. Without it, a name such as a:b.txt would be that of a drive.
+    return [f"./{name}" for name in itertools.islice(safe, _SENT_NAMES)]
+
+
 def pack(
     folder: Path,
     images: list[Path],
-    others: list[Path],
+    others: Sequence[str],
     target: Path,
     *,
     options: PhotoOptions,
@@ -35,7 +47,7 @@ def pack(
     """Write a tar file with the images.
 
     Args:
-        others: files that are not images: only their names are sent, so that the report of the import has them.
+        others: names of files that are not images: sent without content, so that the report of the import has them.
         options: with a size, images are scaled first, so that less is sent; their names stay. One that cannot be
             decoded is sent as it is if it is to be left out, so that the report of the import names it.
         on_image: called after each.
@@ -69,8 +81,8 @@ def pack(
             except OSError as error:
                 faults.append(f"{path} {error.strerror or error}")
             on_image()
-        for path in others:
-            archive.addfile(tarfile.TarInfo(path.relative_to(folder).as_posix()))
+        for sent_name in others:
+            archive.addfile(tarfile.TarInfo(sent_name))
     if faults and not (skips and sent):
         more = f"\n  and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
         these, them = ("this file", "it") if len(faults) == 1 else ("these files", "them")

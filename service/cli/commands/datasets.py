@@ -162,12 +162,14 @@ def upload(
             f"{visible(name)!r} cannot be the name of a dataset, which has 1 to 64 ASCII letters, digits, dots, dashes "
             f"and underscores, a letter or digit first; try --name {_slug(name)}"
         )
+    unnamed = 0
     with ExitStack() as stack:
         if any(path.is_dir() for path in paths):
             if len(paths) > 1:
                 raise Failure("upload one folder at a time: its folders are the classes")
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-            by_field = {"archive": _packed(paths[0], folder / "images.tar", size, channels, on_bad)}
+            packed, unnamed = _packed(paths[0], folder / "images.tar", size, channels, on_bad)
+            by_field = {"archive": packed}
         else:
             by_field = _by_field(paths)
         client = stack.enter_context(target.client())
@@ -217,7 +219,7 @@ def upload(
             for note in notes:
                 click.echo(f"note: {visible(note)}")
         if left_out := (item["report"] or {}).get("left_out"):
-            _say_left_out(left_out["count"], [f"{one['file']} {one['reason']}" for one in left_out["files"]])
+            _say_left_out(left_out["count"] + unnamed, [f"{one['file']} {one['reason']}" for one in left_out["files"]])
         if len(item["versions"]) > 1:
             click.echo(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
 
@@ -282,7 +284,8 @@ def _say_left_out(count: int, files: Sequence[str]) -> None:
     click.echo(f"left out {counted(count, 'file')}:\n  {lines}{more}", err=True)
 
 
-def _packed(folder: Path, target: Path, size: str | None, channels: str | None, on_bad: str | None) -> Path:
+def _packed(folder: Path, target: Path, size: str | None, channels: str | None, on_bad: str | None) -> tuple[Path, int]:
+    """The archive of a folder, and the number of left out files that it does not name."""
     from service.cli import packing  # here: it loads Pillow
     from service.datasets.formats.decoding import SUFFIXES
     from service.datasets.formats.photos import parse_size
@@ -299,10 +302,11 @@ def _packed(folder: Path, target: Path, size: str | None, channels: str | None, 
         options = PhotoOptions(
             size=width_and_height, channels=Channels(channels or Channels.AUTO), on_bad=OnBad(on_bad or OnBad.ERROR)
         )
-        left_out = packing.pack(folder, images, others, target, options=options, on_image=lambda: bar.advance(task))
+        names = packing.names_to_send(folder, others)
+        left_out = packing.pack(folder, images, names, target, options=options, on_image=lambda: bar.advance(task))
     if left_out:
         _say_left_out(len(left_out), left_out)
-    return target
+    return target, len(others) - len(names)
 
 
 def _by_field(paths: tuple[Path, ...]) -> dict[str, Path]:

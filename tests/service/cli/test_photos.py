@@ -122,6 +122,17 @@ def test_files_that_are_no_images_are_counted_and_named(run: Run, client: Client
     assert (client.dataset("with-notes")["report"] or {})["left_out"]["count"] == 2
 
 
+def test_no_name_of_a_file_that_is_no_image_refuses_an_upload(run: Run, client: Client, photos: Path) -> None:
+    strange = ["a:b.txt", "\\x.txt", "x\\..\\y.txt", "C:\\z.txt"]
+    for name in (*strange, *(f"limes/{number}.txt" for number in range(60))):
+        (photos / name).write_text("not for the network")
+    sent = run("upload", str(photos), "--name", "strange", "--size", "16")
+    assert sent.exit_code == 0, sent.output
+    assert "left out 64 files:" in sent.stderr
+    assert "  a:b.txt is not an image file" in sent.stderr
+    assert (client.dataset("strange")["report"] or {})["left_out"]["count"] == 50
+
+
 def test_a_folder_whose_name_cannot_be_a_datasets_gets_one_suggested(run: Run, photos: Path) -> None:
     refused = run("upload", str(photos.rename(photos.with_name("Meine Äpfel"))), "--size", "16")
     assert refused.exit_code == 1
