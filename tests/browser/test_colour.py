@@ -71,6 +71,34 @@ def test_an_image_that_is_too_large_to_send_is_made_smaller(
         expect(page.locator("#verdict")).to_contain_text("%")
 
 
+HOLD_FILES = """() => {
+    const read = Blob.prototype.arrayBuffer;
+    const goOn = new Promise((resolve) => (window.goOn = resolve));
+    Blob.prototype.arrayBuffer = async function () { await goOn; return read.call(this); };
+}"""
+
+
+@only_with([Auth.LOCAL])
+def test_a_file_that_is_no_image_leaves_the_verdict_of_before(
+    visit: Visit, shapes: dict[str, Any], tmp_path: Path
+) -> None:
+    page = visit.open(f"/ui/play/{shapes['id']}")
+    (_, image), *_ = coloured_shapes.images(1, 64, seed=5)
+    image.save(tmp_path / "photo.png")
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    verdict = page.locator("#verdict")
+    page.set_input_files("#file", str(tmp_path / "photo.png"))
+    expect(verdict).to_contain_text("%")
+    answer = verdict.text_content() or ""
+    page.evaluate(HOLD_FILES)
+    page.set_input_files("#file", str(tmp_path / "photo.png"))
+    expect(verdict).to_have_text("Computing…")
+    page.set_input_files("#file", str(tmp_path / "no.png"))
+    expect(page.get_by_text("This browser cannot read that file as an image.").first).to_be_attached()
+    page.evaluate("goOn()")
+    expect(verdict).to_have_text(answer)
+
+
 @only_with([Auth.LOCAL])
 def test_a_photo_is_opened_and_not_drawn(visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
     page = visit.open(f"/ui/jobs/{shapes['id']}")

@@ -28,6 +28,7 @@ if (pad) {
   const looked = $("#looked");
   [looked.width, looked.height] = [pad.width, pad.height];
   let last = null;
+  let before = null; // the verdict from before a file that is being read, in case another one stops it
   const turn = turns(); // of drawings: each begins where the pad is cleared
   let isCurrent = turn();
 
@@ -115,6 +116,7 @@ if (pad) {
     drawn = false;
     file = null;
     last = null;
+    before = null;
     pen.fillStyle = "#000";
     pen.fillRect(0, 0, pad.width, pad.height);
     const context = looked.getContext("2d");
@@ -166,7 +168,9 @@ if (pad) {
     const isNewest = opening();
     const [began, isSame] = [strokeAt, isCurrent];
     const image = await createImageBitmap(chosen).catch(() => null);
+    if (!isNewest()) return;
     if (image && job.crops) {
+      before ??= [$("#verdict").textContent, last];
       $("#verdict").textContent = "Computing…";
       last = null;
     }
@@ -174,6 +178,8 @@ if (pad) {
     if (!isNewest()) return;
     if (!image) {
       announce("This browser cannot read that file as an image.", "error");
+      if (before && $("#verdict").textContent === "Computing…") [$("#verdict").textContent, last] = before;
+      before = null;
       return;
     }
     if (strokeAt !== began || !isSame()) {
