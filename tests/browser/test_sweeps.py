@@ -158,6 +158,22 @@ def test_a_sweep_shows_its_epochs_and_covers_no_line_with_a_value(
     assert serious(page) == []
 
 
+def test_a_long_value_at_an_axis_is_shortened(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    service = Service(serve_bare())
+    optimizers = [{"name": "adamw", "learning_rate": rate, "weight_decay": 0.02} for rate in (0.01, 0.02)]
+    document = {"base": {"kind": "classifier", "epochs": 1}, "space": {"/optimizer": {"choice": optimizers}}}
+    document |= {"seeds": [0], "halving": None}
+    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
+    page = open_window(service.url, width=390).open(sent["urls"]["page"])
+    value = page.locator("#coordinates text:not(.axis-name)", has_text="0.01,")
+    expect(value.locator("title")).to_have_text('{"learning_rate":0.01,"name":"adamw","weight_decay":0.02}')
+    assert value.evaluate("text => text.firstChild.textContent") == '{"learning_rate…'
+    assert page.locator("#coordinates").evaluate("box => box.scrollWidth <= box.clientWidth"), "all axes are in view"
+
+
 def test_a_sweep_of_a_thousand_trials_is_quick(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
 ) -> None:

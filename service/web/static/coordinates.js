@@ -1,6 +1,7 @@
 // Parallel coordinates: an axis for each setting and one for the result, a line for each trial.
 const [EACH, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // EACH: the least between two axes
 const LETTER = 6.6; // as wide as one at the most
+const LONGEST = 16; // letters of a value at an axis; its title has all of them
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -10,6 +11,8 @@ function svg(tag, attributes = {}, ...children) {
 }
 
 const text = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : typeof value === "string" ? value : JSON.stringify(value));
+
+const short = (words) => (words.length > LONGEST ? `${words.slice(0, LONGEST - 1)}…` : words);
 
 // Where values lie on an axis, from 0 to 1, and what stands at it.
 function scaleOf(values, isLog) {
@@ -29,7 +32,7 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
   const axes = [...settings.map((setting) => ({ title: setting.split("/").slice(-2).join("/").replace(/^\//, ""), of: (trial) => trial.settings[setting], isLog: logs.includes(setting), tick: text })), { title: label, of: (trial) => trial.value, isLog: false, tick: format }];
   const scales = axes.map((axis) => scaleOf(trials.map(axis.of), axis.isLog));
   // Values stand where no line is: those of the first and the last axis in the margins, others above and below theirs.
-  const room = (index) => SIDE + GAP + LETTER * Math.max(0, ...scales[index].ticks.map((value) => axes[index].tick(value).length));
+  const room = (index) => SIDE + GAP + LETTER * Math.max(0, ...scales[index].ticks.map((value) => short(axes[index].tick(value)).length));
   const [left, right] = [room(0), room(axes.length - 1)];
   const width = Math.max(left + right + EACH * (axes.length - 1), element.clientWidth);
   const place = (index) => left + (index * (width - left - right)) / Math.max(1, axes.length - 1);
@@ -44,7 +47,8 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
       const share = scales[index].at(value);
       const isOnEnd = !isFirst && !isLast && (share === 0 || share === 1);
       const at = isOnEnd ? { x, y: share ? TOP - GAP : HEIGHT - BOTTOM + 2.5 * GAP, "text-anchor": "middle" } : { x: isFirst ? x - GAP : x + GAP, y: height(share) + 4, "text-anchor": isFirst ? "end" : "start" };
-      return svg("text", at, axis.tick(value));
+      const words = axis.tick(value);
+      return svg("text", at, short(words), words.length > LONGEST ? svg("title", {}, words) : []);
     };
     const title = isFirst ? { x: SIDE, "text-anchor": "start" } : isLast ? { x: width - SIDE, "text-anchor": "end" } : { x, "text-anchor": "middle" };
     return [svg("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }), svg("text", { ...title, y: index % 2 && isTight ? 12 : 28, class: "axis-name" }, axis.title), ...scales[index].ticks.map(tick)];
