@@ -6,12 +6,13 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from service.sweeps.schema import Range
 
 _DIGITS: Final = 6
 """Significant digits of a drawn number, so that the displayed value is exactly the trained one, on every machine."""
+
 
 
 def steps_of(pointer: str) -> list[str]:
@@ -72,6 +73,28 @@ def pointers(document: Any, prefix: str = "") -> Iterator[str]:
         yield from pointers(value, f"{prefix}/{step}")
 
 
+class _SteppedFloats(Sequence[float]):
+    """Floats at equal distances in ascending order, computed when they are read: there may be a billion."""
+
+    def __init__(self, low: float, step: float, count: int) -> None:
+        self._low, self._step, self._places = low, step, range(count)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> float: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[float]: ...
+    def __getitem__(self, place: int | slice) -> float | list[float]:
+        if isinstance(place, slice):
+            return [self._value(each) for each in self._places[place]]
+        return self._value(self._places[place])
+
+    def _value(self, place: int) -> float:
+        return _rounded(self._low + place * self._step)
+
+
 def values_of(span: Range) -> Sequence[Any] | None:
     """All values of a range in order; ``None`` if there are infinitely many."""
     if span.choice is not None:
@@ -82,7 +105,7 @@ def values_of(span: Range) -> Sequence[Any] | None:
     if span.floats is not None and span.step is not None:
         low_, high_ = span.floats
         count = math.floor((high_ - low_) / span.step + 1e-9) + 1
-        return [_rounded(low_ + place * span.step) for place in range(count)]
+        return _SteppedFloats(low_, span.step, count)
     return None
 
 

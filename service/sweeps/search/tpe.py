@@ -7,6 +7,7 @@ depends only on database rows, no matter which process computes it or how often.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -70,6 +71,10 @@ def _to_optuna(span: Range, value: Any) -> Any:
     values = values_of(span)
     if values is None:
         return value
+    if isinstance(values, range):
+        return values.index(value)
+    if span.floats is not None:  # in ascending order; the first of equal values, which rounding may produce
+        return bisect_left(values, value)
     return next(place for place, other in enumerate(values) if (type(other), other) == (type(value), value))
 
 

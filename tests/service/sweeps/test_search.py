@@ -5,6 +5,8 @@ import statistics
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from service.sweeps.schema import Range
 from service.sweeps.search import space, tpe
@@ -37,6 +39,49 @@ def test_another_setting_changes_no_draw() -> None:
 def test_logarithmic_draws_are_even_in_their_logarithms() -> None:
     drawn = [space.random_settings(SPACE, 1, trial)["/rate"] for trial in range(2000)]
     assert statistics.median(drawn) == pytest.approx(math.sqrt(0.001), rel=0.15)
+
+
+@given(
+    low=st.floats(-1e6, 1e6) | st.integers(-10, 10).map(float),
+    step=st.floats(1e-9, 1e3) | st.sampled_from([0.1, 0.01, 0.25, 1.0]),
+    steps=st.integers(0, 300),
+    rest=st.sampled_from([0.0, 0.5]),
+)
+@example(low=0.0, step=0.00009001, steps=9998, rest=0.0)
+@example(low=1000.0, step=1e-4, steps=200, rest=0.5)  # neighbours are equal after rounding
+def test_stepped_floats_are_those_of_the_whole_list(low: float, step: float, steps: int, rest: float) -> None:
+    span = Range.model_validate({"float": [low, low + (steps + rest) * step], "step": step})
+    high = low + (steps + rest) * step
+    count = math.floor((high - low) / step + 1e-9) + 1
+    listed = [float(f"{low + place * step:.6g}") for place in range(count)]
+    values = space.values_of(span)
+    assert values is not None
+    assert list(values) == listed
+    assert (values[-1], values[::-7]) == (listed[-1], listed[::-7])
+    with pytest.raises(IndexError):
+        values[count]
+    for share in (0.0, 0.382, 0.999999):
+        drawn = space.draw(span, share)
+        assert drawn == listed[int(share * count)]
+        assert tpe._to_optuna(span, drawn) == listed.index(drawn)
+
+
+@given(low=st.integers(-1000, 1000), size=st.integers(0, 1000), step=st.integers(1, 50), share=st.floats(0, 0.999))
+def test_an_integer_is_found_at_its_place(low: int, size: int, step: int, share: float) -> None:
+    span = Range.model_validate({"int": [low, low + size], "step": step})
+    drawn = space.draw(span, share)
+    assert tpe._to_optuna(span, drawn) == list(range(low, low + size + 1, step)).index(drawn)
+
+
+def test_a_proposal_costs_the_same_for_large_ranges() -> None:
+    large = {
+        "/units": Range.model_validate({"int": [1, 2**50]}),
+        "/rate": Range.model_validate({"float": [0.0, 0.9], "step": 0.0001}),
+    }
+    history = [Past(space.random_settings(large, 0, trial), float(trial), True) for trial in range(12)]
+    found = tpe.suggest(large, history, goal="maximize", seed=0)
+    assert found["/units"] in range(1, 2**50 + 1)
+    assert 0 <= found["/rate"] <= 0.9
 
 
 def test_pointers_reach_into_lists_and_escape_slashes() -> None:
