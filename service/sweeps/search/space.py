@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Final, overload
@@ -13,6 +14,8 @@ from service.sweeps.schema import Range
 _DIGITS: Final = 6
 """Significant digits of a drawn number, so that the displayed value is exactly the trained one, on every machine."""
 
+_INDEX: Final = re.compile("0|[1-9][0-9]*")
+"""An index of a JSON pointer has no leading zeros, so that each value has one pointer."""
 
 
 def steps_of(pointer: str) -> list[str]:
@@ -34,7 +37,7 @@ def look_up(document: Any, pointer: str) -> Any:
     """
     here = document
     for step in steps_of(pointer):
-        here = here[int(step)] if isinstance(here, list) and step.isdecimal() else _member(here, step)
+        here = here[int(step)] if isinstance(here, list) and _INDEX.fullmatch(step) else _member(here, step)
     return here
 
 

@@ -90,7 +90,7 @@ def test_pointers_reach_into_lists_and_escape_slashes() -> None:
     assert space.look_up(document, "/a~1b/c~0d") == 3
     assert space.with_settings(document, {"/layers/1/units": 9})["layers"] == [{"units": 1}, {"units": 9}]
     assert document["layers"][1]["units"] == 2
-    for missing in ("/layers/2/units", "/layers/x", "/nothing", "/a/b"):
+    for missing in ("/layers/2/units", "/layers/x", "/layers/01/units", "/layers/١/units", "/nothing", "/a/b"):
         with pytest.raises((LookupError, ValueError)):
             space.look_up(document, missing)
     assert set(space.pointers(document)) == {"/layers/0/units", "/layers/1/units", "/a~1b/c~0d"}

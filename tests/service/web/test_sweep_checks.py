@@ -81,6 +81,7 @@ RATE, BATCH = "/optimizer/learning_rate", "/batch_size"
         ({"space": {RATE: {"float": [0, 1e308], "step": 1e-300}}}, "#/space/~1optimizer~1learning_rate", "10,000"),
         ({"space": {"/epochs": {"int": [2, 9]}}}, "#/space/~1epochs", "halving"),
         ({"space": {"batch_size": {"int": [2, 9]}}}, "#/space/batch_size", "did you mean '/batch_size'"),
+        ({"space": {"/layers/00/units": {"choice": [10]}}}, "#/space/~1layers~100~1units", "did you mean '/layers/0/units'"),
         ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "does not report"),
         ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
         ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
