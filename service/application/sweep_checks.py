@@ -170,6 +170,12 @@ class _Check:
             hint = f"; did you mean {near!r}?" if near else "; set it in `base` first if it is null or left out"
             self._add(here, f"does not exist in the spec{hint}", "unknown_field", near)
             return
+        whole_of = next((other for other in self.sent.space if pointer.startswith(f"{other}/")), None)
+        if whole_of is not None:
+            self._add(
+                here, f"is part of {whole_of}, which is searched as a whole: leave out one of the two", "unsuitable"
+            )
+            return
         unfit = _NOT_SEARCHED.get(pointer)
         if pointer.startswith("/dataset") and not pointer.startswith("/dataset/scale"):
             unfit = "all trials train on the same dataset with the same split"

@@ -60,7 +60,9 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
     assert "listed twice" in found["#/seeds/1"]
 
 
-RATE, BATCH = "/optimizer/learning_rate", "/batch_size"
+RATE, BATCH, UNITS = "/optimizer/learning_rate", "/batch_size", "/layers/0/units"
+OPTIMIZERS, TEN = {"choice": ["adam", "sgd"]}, {"choice": [10]}
+AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1units"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,10 @@ RATE, BATCH = "/optimizer/learning_rate", "/batch_size"
         ({"space": {"/epochs": {"int": [2, 9]}}}, "#/space/~1epochs", "halving"),
         ({"space": {"batch_size": {"int": [2, 9]}}}, "#/space/batch_size", "did you mean '/batch_size'"),
         ({"space": {"/layers/00/units": {"choice": [10]}}}, "#/space/~1layers~100~1units", "did you mean '/layers/0/units'"),
+        ({"space": {"/optimizer": OPTIMIZERS, RATE: {"choice": [0.1]}}}, AT_RATE, "part of /optimizer,"),
+        ({"space": {RATE: {"choice": [0.1]}, "/optimizer": OPTIMIZERS}}, AT_RATE, "part of /optimizer,"),
+        ({"space": {"/layers": {"choice": [BASE["layers"]]}, UNITS: TEN}}, AT_UNITS, "part of /layers,"),
+        ({"space": {"/layers/0": {"choice": BASE["layers"]}, UNITS: TEN}}, AT_UNITS, "part of /layers/0,"),
         ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "does not report"),
         ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
         ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
