@@ -40,6 +40,10 @@ _CHECKED_VALUES: Final = 300
 _CHECKED_TRIALS: Final = 100
 """Maximum number of trials whose settings are checked in combination."""
 
+_MAX_STEPPED_VALUES: Final = 10**9
+"""Maximum number of values of a range of floats with a step."""
+_MAX_INTEGER: Final = 2**53 - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedSweep:
@@ -66,6 +70,9 @@ def check(document: Any, owner: str | None, specs: SpecChecks) -> CheckedSweep:
         SpecError: lists every fault.
     """
     sent = validation.read_body(SweepSpec, document)
+    faults = [fault for pointer, span in sent.space.items() for fault in _faults_of_size(pointer, span)]
+    if faults:
+        raise SpecError(faults)
     return _Check(sent, owner, specs).result()
 
 
@@ -334,6 +341,20 @@ class _Check:
 
     def _add(self, pointer: str, detail: str, code: str, suggestion: str | None = None) -> None:
         self.faults.append(Fault(pointer=pointer, detail=detail, code=code, suggestion=suggestion))
+
+
+def _faults_of_size(pointer: str, span: Range) -> Iterator[Fault]:
+    """The faults of a range that is too large to be counted."""
+    here = f"#/space/{_escaped(pointer)}"
+    for place, bound in enumerate(span.integers or ()):
+        if abs(bound) > _MAX_INTEGER:
+            side = f"less than or equal to {_MAX_INTEGER}" if bound > 0 else f"greater than or equal to {-_MAX_INTEGER}"
+            yield Fault(pointer=f"{here}/int/{place}", detail=f"must be {side}", code="out_of_range")
+    if span.floats is not None and span.step is not None:
+        low, high = span.floats
+        if (high - low) / span.step >= _MAX_STEPPED_VALUES:
+            detail = f"the range has more than {_MAX_STEPPED_VALUES:,} values; use a larger step, or none"
+            yield Fault(pointer=here, detail=detail, code="too_large")
 
 
 def _reported(kind: Kind) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.sweeps.schema import Range
-from service.sweeps.search import space, tpe
+from service.sweeps.search import proposals, space, tpe
 from service.sweeps.search.tpe import Past
 
 SPACE = {
@@ -73,6 +73,14 @@ def test_an_integer_is_found_at_its_place(low: int, size: int, step: int, share:
     assert tpe._to_optuna(span, drawn) == list(range(low, low + size + 1, step)).index(drawn)
 
 
+def test_a_stored_sweep_may_exceed_the_bounds_of_new_ones() -> None:
+    fine = {"float": [0.0, 1.0], "step": 1e-10}
+    found = proposals.ranges_of({"space": {"/rate": fine, "/size": {"int": [1, 2**60]}}})
+    drawn = space.random_settings(found, 0, 0)
+    assert 0 <= drawn["/rate"] <= 1
+    assert drawn["/size"] in range(1, 2**60 + 1)
+
+
 def test_a_proposal_costs_the_same_for_large_ranges() -> None:
     large = {
         "/units": Range.model_validate({"int": [1, 2**50]}),
@@ -90,7 +98,7 @@ def test_pointers_reach_into_lists_and_escape_slashes() -> None:
     assert space.look_up(document, "/a~1b/c~0d") == 3
     assert space.with_settings(document, {"/layers/1/units": 9})["layers"] == [{"units": 1}, {"units": 9}]
     assert document["layers"][1]["units"] == 2
-    for missing in ("/layers/2/units", "/layers/x", "/layers/01/units", "/layers/١/units", "/nothing", "/a/b"):
+    for missing in ("/layers/2/units", "/layers/x", "/layers/01/units", "/layers/\u0661/units", "/nothing", "/a/b"):
         with pytest.raises((LookupError, ValueError)):
             space.look_up(document, missing)
     assert set(space.pointers(document)) == {"/layers/0/units", "/layers/1/units", "/a~1b/c~0d"}

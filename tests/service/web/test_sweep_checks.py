@@ -61,7 +61,7 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
 
 
 RATE, BATCH, UNITS = "/optimizer/learning_rate", "/batch_size", "/layers/0/units"
-OPTIMIZERS, TEN = {"choice": ["adam", "sgd"]}, {"choice": [10]}
+OPTIMIZERS, ONE, TEN = {"choice": ["adam", "sgd"]}, {"choice": [1]}, {"choice": [10]}
 AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1units"
 
 
@@ -77,15 +77,16 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"space": {"/batch_size": {"int": [1, 3], "choice": [4]}}}, "#/space/~1batch_size", "exactly one of"),
         ({"space": {"/batch_size": {"int": [3, 1]}}}, "#/space/~1batch_size", "must not exceed"),
         ({"space": {"/batch_size": {"int": [1, 10**19]}}}, "#/space/~1batch_size/int/1", "less than or equal"),
+        ({"space": {"/batch_size": {"int": [-(10**18), 1]}}}, "#/space/~1batch_size/int/0", "greater than or equal"),
         ({"space": {"/batch_size": {"ints": [1, 2]}}}, "#/space/~1batch_size/ints", "did you mean 'int'"),
         ({"space": {BATCH: {"uniform": [1, 2]}}}, "#/space/~1batch_size/uniform", "choice, float, int, log, step"),
-        ({"space": {RATE: {"float": [0, 1], "step": 1e-12}}}, "#/space/~1optimizer~1learning_rate", "10,000"),
-        ({"space": {RATE: {"float": [0, 1e308], "step": 1e-300}}}, "#/space/~1optimizer~1learning_rate", "10,000"),
+        ({"space": {RATE: {"float": [0, 1], "step": 1e-12}}}, AT_RATE, "1,000,000,000"),
+        ({"space": {RATE: {"float": [0, 1e308], "step": 1e-300}}}, AT_RATE, "1,000,000,000"),
         ({"space": {"/epochs": {"int": [2, 9]}}}, "#/space/~1epochs", "halving"),
         ({"space": {"batch_size": {"int": [2, 9]}}}, "#/space/batch_size", "did you mean '/batch_size'"),
-        ({"space": {"/layers/00/units": {"choice": [10]}}}, "#/space/~1layers~100~1units", "did you mean '/layers/0/units'"),
-        ({"space": {"/optimizer": OPTIMIZERS, RATE: {"choice": [0.1]}}}, AT_RATE, "part of /optimizer,"),
-        ({"space": {RATE: {"choice": [0.1]}, "/optimizer": OPTIMIZERS}}, AT_RATE, "part of /optimizer,"),
+        ({"space": {"/layers/00/units": TEN}}, "#/space/~1layers~100~1units", "did you mean '/layers/0/units'"),
+        ({"space": {"/optimizer": OPTIMIZERS, RATE: ONE}}, AT_RATE, "part of /optimizer"),
+        ({"space": {RATE: ONE, "/optimizer": OPTIMIZERS}}, AT_RATE, "part of /optimizer"),
         ({"space": {"/layers": {"choice": [BASE["layers"]]}, UNITS: TEN}}, AT_UNITS, "part of /layers,"),
         ({"space": {"/layers/0": {"choice": BASE["layers"]}, UNITS: TEN}}, AT_UNITS, "part of /layers/0,"),
         ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "does not report"),
@@ -100,6 +101,14 @@ def test_a_fault_says_where_and_what(client: FlaskClient, changes: dict[str, Any
     found = faults(client, **changes)
     assert pointer in found
     assert part in found[pointer]
+
+
+def test_a_range_may_have_a_fine_step(client: FlaskClient) -> None:
+    space = {RATE: {"float": [0.001, 1], "step": 1e-8}}
+    body = SWEEP | {"space": space, "search": {"name": "random", "trials": 20}}
+    found = client.post("/sweeps?dry_run=true", json=body)
+    assert found.status_code == 200, found.text
+    assert all(0.001 <= settings[RATE] <= 1 for settings in found.json["first_settings"])
 
 
 def test_a_gan_minimises_the_distance(client: FlaskClient) -> None:
