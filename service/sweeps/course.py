@@ -98,7 +98,7 @@ class World(Protocol):
     """The interface through which a course acts."""
 
     def propose(self, trial: int) -> Proposed | None:
-        """Start a new trial; ``None`` if its settings are not known yet."""
+        """Start a new trial; ``None`` if its settings are not known yet, or its turn is in the next transaction."""
 
     def promote(self, trial: int, rung: int) -> None:
         """Let a trial continue to a rung."""
@@ -146,7 +146,7 @@ class Course:
         return False
 
     def _fill(self) -> bool:
-        """Start as many trials as possible; returns whether the settings of all of them were known."""
+        """Start as many trials as possible; returns whether all of them were started."""
         state, plan = self.state, self.plan
         while len(state.running) < plan.parallel and state.ended_by is None:
             promoted = self._next_promotion()

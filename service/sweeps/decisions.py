@@ -35,6 +35,10 @@ from service.sweeps.search.proposals import Suggestions
 
 log = structlog.get_logger()
 
+PROPOSALS_PER_TRANSACTION = 100
+"""New trials per transaction. Without it, a space with few valid settings could be drawn as a whole while no other
+request can write, because a trial with invalid settings takes no place. The next transaction proposes the others."""
+
 
 def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
     """The plan of a resolved sweep with ``count`` trials."""
@@ -157,8 +161,12 @@ class _Rows:
     def __init__(self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
         self.queued: list[str] = []
+        self._proposals_left = PROPOSALS_PER_TRANSACTION
 
     def propose(self, trial: int) -> Proposed | None:
+        if self._proposals_left == 0:
+            return None
+        self._proposals_left -= 1
         settings = proposals.settings(self._sweep, trial)
         if settings is None:
             settings = self._suggestions.get(trial)

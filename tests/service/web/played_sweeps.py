@@ -59,11 +59,14 @@ def train_one(client: FlaskClient, worker: Any, *, fails: Callable[[dict[str, An
 
 def finish(client: FlaskClient, worker: Any, sweep_id: str, **options: Any) -> dict[str, Any]:
     """Train until the sweep has ended, with the scheduler beside."""
+    before = None
     for _ in range(500):
         decisions.advance_all(worker.database)
-        if client.get(f"/sweeps/{sweep_id}").json["finished_at"]:
-            return dict(client.get(f"/sweeps/{sweep_id}").json)
-        assert train_one(client, worker, **options)
+        sweep = dict(client.get(f"/sweeps/{sweep_id}").json)
+        if sweep["finished_at"]:
+            return sweep
+        assert train_one(client, worker, **options) or sweep["trials"] != before
+        before = sweep["trials"]
     raise AssertionError("the sweep does not end")
 
 

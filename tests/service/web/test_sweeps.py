@@ -119,6 +119,39 @@ def test_settings_that_do_not_fit_fail_their_trial_alone(client: FlaskClient, wo
     assert failed["error"]["code"] == "invalid_spec"
 
 
+def sparse(client: FlaskClient, units: list[int], **changes: Any) -> dict[str, Any]:
+    """A sweep in which three trials are valid: those with 10 units in the last layer."""
+    layers = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+    space = {"/optimizer/learning_rate": {"choice": [0.01, 0.03, 0.1]}, "/layers/1/units": {"int": units}}
+    return start(client, base=BASE | {"layers": layers}, space=space, search=None, seeds=[0], **changes)
+
+
+def proposed(client: FlaskClient, sweep: dict[str, Any]) -> list[int]:
+    return [data["trial"] for kind, data in told(client, sweep["id"]) if kind == "propose"]
+
+
+def test_one_transaction_proposes_a_limited_number_of_trials(client: FlaskClient, worker: Any) -> None:
+    sweep = sparse(client, [1, 50], halving=None)
+    assert proposed(client, sweep) == list(range(100)), "only two of them take one of three places"
+    decisions.advance_all(worker.database)
+    assert proposed(client, sweep) == list(range(110))
+    ended = finish(client, worker, sweep["id"])
+    assert (ended["trials"]["succeeded"], ended["trials"]["failed"]) == (3, 147)
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_the_limit_of_proposals_changes_no_decision(
+    client: FlaskClient, worker: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    digests = []
+    for limit, at_once in ((1000, 14), (2, 2)):
+        monkeypatch.setattr(decisions, "PROPOSALS_PER_TRANSACTION", limit)
+        sweep = sparse(client, [7, 11], halving={"min_epochs": 1, "factor": 2, "mode": mode})
+        assert len(proposed(client, sweep)) == at_once
+        digests.append(finish(client, worker, sweep["id"])["sweep_digest"])
+    assert digests[0] == digests[1]
+
+
 def test_a_paused_sweep_decides_nothing_and_resumes(client: FlaskClient, worker: Any) -> None:
     sweep = start(client)
     address = f"/sweeps/{sweep['id']}"
