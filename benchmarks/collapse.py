@@ -253,7 +253,11 @@ def main() -> None:
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     write(rows, options.epochs)
     draw(options.work, DOCUMENT.with_suffix(".png"))
-    print(table(rows))
+    print(
+        table([row for row in rows if row["data"] == MNIST]),
+        stacked_table([row for row in rows if row["data"] == STACKED]),
+        sep="\n\n",
+    )
 
 
 if __name__ == "__main__":
