@@ -20,9 +20,9 @@ SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-form
 # The tests start hundreds of processes: where no bytecode may be written, each compiles all modules.
 export PYTHONDONTWRITEBYTECODE :=
 
-# Thousands of test folders with synced files and databases: in memory, none waits for the disk.
-IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}')" -gt 4000000 ] 2>/dev/null \
-	&& echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+# Thousands of test folders with synced files and databases: in memory, none waits for the disk. They are removed at once.
+IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}')" -gt 4000000 ] 2>/dev/null && echo \
+	PYTEST_DEBUG_TEMPROOT=/dev/shm "PYTEST_ADDOPTS='-o tmp_path_retention_policy=failed -o tmp_path_retention_count=1'")
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

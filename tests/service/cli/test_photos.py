@@ -168,6 +168,7 @@ def fruits(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", ["1", "3"])
 def test_photos_are_learned_by_the_default_preset(
     run: Run, stack: LocalStack, client: Client, fruits: Path, channels: str
@@ -190,6 +191,7 @@ def test_photos_are_learned_by_the_default_preset(
     assert metrics["val_accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_dark_ink_on_white_is_learned_by_the_default_preset(run: Run, client: Client, tmp_path: Path) -> None:
     digits = cache.load("mnist-10k", tmp_path, cache_root=tmp_path / "cache").train
     np.savez(tmp_path / "scans.npz", images=255 - digits.inputs[:1200], labels=digits.labels[:1200])

@@ -104,11 +104,9 @@ def test_an_invalid_upload_id_is_rejected(client: FlaskClient, upload_id: str) -
 
 
 def test_the_sandbox_tells_how_many_images_are_decoded(tmp_path: Path) -> None:
-    rng, files = np.random.default_rng(0), {}
-    for number in range(300):
-        data = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (300, 300, 3)).astype(np.uint8)).save(data, "PNG")
-        files[f"{'ab'[number % 2]}/{number}.png"] = data.getvalue()
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)).save(data, "PNG")
+    files = {f"{'ab'[number % 2]}/{number}.png": data.getvalue() for number in range(300)}
     (tmp_path / "arrays").mkdir()
     told: list[float] = []
     import_in_sandbox(
