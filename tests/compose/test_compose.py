@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.compose.conftest import IMAGE, ROOT, Service, docker
+from tests.compose.conftest import IMAGE, Service, docker
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
 
@@ -58,9 +58,8 @@ def test_neither_database_nor_broker_reaches_the_world(service: Service) -> None
 
 
 def test_the_image_is_small_and_brings_no_compiler(image: str) -> None:
-    (base,) = re.findall(r"ARG PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
-    size, base_size = (int(docker("image", "inspect", "--format={{.Size}}", name)) for name in (image, base))
-    assert size - base_size < 350_000_000
+    megabytes = docker("run", "--rm", image, "du", "-sm", "/opt/tapeline").split()[0]
+    assert int(megabytes) < 345  # all that we add to the base image, except for Fashion-MNIST
     found = docker("run", "--rm", image, "sh", "-c", "for t in gcc cc make ld; do command -v $t; done; true")
     assert found == ""
     assert docker("run", "--rm", image, "python", "-c", "import os; print(os.getuid())").strip() == "10001"
