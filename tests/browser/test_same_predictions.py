@@ -72,6 +72,13 @@ def trained(http: httpx.Client, finish: Finish, dataset: str, preset: str) -> di
     return finish(http.post("/jobs", json=spec).raise_for_status().json())
 
 
+def trained_on_shapes(http: httpx.Client, finish: Finish, name: str, folder: Path) -> dict[str, Any]:
+    archive = coloured_shapes.archive(folder / "shapes.zip", 240, side=SIDE)
+    with archive.open("rb") as file:
+        http.post("/datasets", data={"name": name}, files={"archive": file}).raise_for_status()
+    return trained(http, finish, name, "fast")
+
+
 def answers(page_answer: Any, cli_answer: Any, client_answer: Any) -> None:
     """All three are the same to the last bit."""
     assert page_answer["probabilities"] == cli_answer["probabilities"] == client_answer["probabilities"]
@@ -131,10 +138,7 @@ def test_a_row_has_the_same_probabilities_from_everywhere(
 def test_a_jpeg_has_the_same_probabilities_from_everywhere(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
 ) -> None:
-    archive = coloured_shapes.archive(tmp_path / "shapes.zip", 240, side=SIDE)
-    with archive.open("rb") as file:
-        http.post("/datasets", data={"name": "same-shapes"}, files={"archive": file}).raise_for_status()
-    job = trained(http, finish, "same-shapes", "fast")
+    job = trained_on_shapes(http, finish, "same-shapes", tmp_path)
     (_, image), *_ = coloured_shapes.images(1, SIDE, seed=8)
     photo, whole = tmp_path / "photo.jpg", Image.new("RGB", (SIDE + 14, SIDE), (200, 200, 200))
     whole.paste(image, (7, 0))
@@ -158,10 +162,7 @@ def test_a_jpeg_has_the_same_probabilities_from_everywhere(
 def test_a_large_jpeg_has_the_same_probabilities_from_everywhere(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
-    archive = coloured_shapes.archive(tmp_path / "shapes.zip", 240, side=SIDE)
-    with archive.open("rb") as file:
-        http.post("/datasets", data={"name": "same-large"}, files={"archive": file}).raise_for_status()
-    job = trained(http, finish, "same-large", "fast")
+    job = trained_on_shapes(http, finish, "same-large", tmp_path)
     (_, image), *_ = coloured_shapes.images(1, SIDE, seed=8)
     grain = np.random.default_rng(0).integers(0, 60, (750, 1000, 3), np.uint8)
     pixels = np.asarray(image.resize((1000, 750), Image.Resampling.NEAREST)) // 2 + grain
