@@ -78,7 +78,7 @@ class Jobs:
             return lookup.get(session, job_id, owner=owner_of(by))
 
     def is_stopped_by_sweep(self, job: Job) -> bool:
-        """Whether its sweep stopped a job, and no user cancelled it."""
+        """Whether a job is cancelled because its sweep stopped its trial."""
         with self.database.read() as session:
             return bool(lookup.stopped_by_sweep(session, [job]))
 

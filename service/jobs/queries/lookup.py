@@ -47,7 +47,7 @@ def existing(session: Session, job_ids: Collection[str], *, owner: str | None = 
 
 
 def stopped_by_sweep(session: Session, jobs: Sequence[Job]) -> set[str]:
-    """The ids of those jobs that their sweeps stopped; a user cancelled the others that are cancelled."""
+    """The ids of those jobs that are cancelled because their sweeps stopped their trials."""
     candidates = [job.id for job in jobs if job.status == Status.CANCELLED and job.sweep_id is not None]
     if not candidates:
         return set()
