@@ -17,7 +17,7 @@ from service.client.errors import ClientError
 _UPLOAD_TIMEOUT_S: Final = 660.0
 """The service may process an archive of images for ten minutes after it has received it."""
 _PAGE: Final = 100
-_WATCH_INTERVAL_S: Final = 1.0
+_WATCH_INTERVAL_S: Final = 0.25  # as often as the service notes it
 
 
 class DatasetOperations:
@@ -91,7 +91,7 @@ class DatasetOperations:
                 ``ignore``.
             split: the column of a table whose cells say the part of each row: ``train``, ``validation`` or ``test``.
             on_progress: called with the number of bytes before each piece of a file is sent.
-            on_reading: called about once a second, from another thread, with the share of the files (0 to 1) that the
+            on_reading: called a few times a second, from another thread, with the share of the files (0 to 1) that the
                 service has read.
         """
         fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}

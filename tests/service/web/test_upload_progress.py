@@ -26,11 +26,11 @@ from tests.waiting import wait_until
 ID = "3f1f8f2a-7d10"
 
 
-def large_table(rows: int = 120_000) -> bytes:
-    rng = np.random.default_rng(0)
-    numbers = rng.random((rows, 12)).round(6)
-    lines = (",".join(map(str, row)) + f",{'ab'[n % 2]}" for n, row in enumerate(numbers.tolist()))
-    return ("\n".join([",".join([*(f"c{n}" for n in range(12)), "label"]), *lines]) + "\n").encode()
+def large_table() -> bytes:
+    """A table that takes the service seconds to read: several intervals in which it reports."""
+    rows = np.random.default_rng(0).random((1_000, 12)).round(6).tolist()
+    lines = "".join(",".join(map(str, row)) + f",{'ab'[n % 2]}\n" for n, row in enumerate(rows))
+    return (",".join([*(f"c{n}" for n in range(12)), "label"]) + "\n" + 300 * lines).encode()
 
 
 class Slow(io.BytesIO):
