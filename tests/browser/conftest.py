@@ -28,6 +28,7 @@ from service.storage.database import Database
 from service.web.app import create_app
 from service.web.services import EXTENSION, Services
 from tests.browser import chromium
+from tests.browser.stored_jobs import COUNT, store
 from tests.service.web.conftest import put_away
 
 _PATIENCE_MS = 20_000
@@ -250,6 +251,13 @@ def serve_bare(tmp_path: Path) -> Iterator[Callable[..., Bare]]:
             return Bare(stack.enter_context(_serve(app)), app.extensions[EXTENSION])
 
         yield serve
+
+
+@pytest.fixture
+def full(serve_bare: Callable[..., Bare]) -> Bare:
+    bare = serve_bare()
+    store(bare, COUNT)
+    return bare
 
 
 def ready(page: Page) -> None:

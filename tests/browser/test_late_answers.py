@@ -7,21 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Bare, Visit
 from tests.browser.held import hold
-from tests.browser.test_table import all_jobs, store
+from tests.browser.stored_jobs import all_jobs, store
 
 RENEWED = r"GET /jobs\?.*counts=true"
-
-
-@pytest.fixture
-def full(serve_bare: Callable[..., Bare]) -> Bare:
-    bare = serve_bare()
-    store(bare, 40)
-    return bare
 
 
 def submit(bare: Bare, **spec: Any) -> dict[str, Any]:

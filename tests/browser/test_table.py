@@ -6,77 +6,15 @@ import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from service.spec.validation import resolve, spec_hash
-from service.states import Status
-from service.storage.tables import JOB_TAGS, JOBS
-from tests.browser.conftest import Bare, Visit, until
-from tests.browser.test_looks import serious
+from tests.browser.conftest import Bare, Visit
+from tests.browser.stored_jobs import COLUMNS, COUNT, all_jobs, store
 
-COLUMNS = "preset,optimizer.learning_rate,best:val_accuracy,val_loss,parent"
-PRESETS = ("fast", "best", "conv")
-COUNT = 40
 NOTHING = "\N{EN DASH}"
-
-
-def store(bare: Bare, count: int) -> None:
-    """Jobs that have ended: every third has the tag ``night``, each second ``even`` number a name of its own."""
-    rows, tags = [], []
-    for number in range(count):
-        rate = (0.1, 0.4)[number % 2]
-        document = {"kind": "classifier", "preset": PRESETS[number % 3], "optimizer": {"learning_rate": rate}}
-        spec = resolve(document)
-        job_id = f"job_01A{count - number:023d}"
-        named = ["night"] if number % 3 == 0 else []
-        accuracy = 0.9 + (number * 7 % count) / count / 10
-        created = 1_790_000_000_000 - 60_000 * number
-        rows.append(
-            {
-                "id": job_id,
-                "kind": "classifier",
-                "name": f"run {number}" if number % 4 else None,
-                "tags": named,
-                "priority": 5,
-                "spec": document,
-                "resolved": spec.model_dump(mode="json"),
-                "spec_hash": spec_hash(spec),
-                "parent_id": f"job_01A{count - 1:023d}" if number in (2, 3) else None,
-                "start_epoch": 1 if number == 2 else 0,
-                "reproduction": {"of": "x", "result_digest": "y", "match": True} if number == 3 else None,
-                "status": (Status.SUCCEEDED, Status.FAILED)[number % 10 == 9],
-                "attempt": 1,
-                "deaths": 0,
-                "lease": 1,
-                "epoch": 3,
-                "epochs": 3,
-                "step": 30,
-                "steps": 30,
-                "metrics": {"val_accuracy": accuracy - 0.01, "val_loss": 1 - accuracy, "train_loss": 0.5},
-                "extremes": {"val_accuracy": {"min": 0.1, "min_epoch": 1, "max": accuracy, "max_epoch": 2}},
-                "health": [],
-                "last_seq": 1,
-                "created_ms": created,
-                "queued_ms": created,
-                "started_ms": created,
-                "finished_ms": created + 40_000,
-            }
-        )
-        tags += [{"tag": tag, "job_id": job_id} for tag in named]
-    with bare.services.database.write() as session:
-        session.execute(JOBS.insert(), rows)
-        session.execute(JOB_TAGS.insert(), tags)
-
-
-@pytest.fixture
-def full(serve_bare: Callable[..., Bare]) -> Bare:
-    bare = serve_bare()
-    store(bare, COUNT)
-    return bare
 
 
 def headings(page: Page) -> list[str]:
@@ -85,16 +23,6 @@ def headings(page: Page) -> list[str]:
 
 def cells(row: Locator, *names: str) -> list[str]:
     return [row.locator(f"td[data-column='{name}'] .shown").inner_text() for name in names]
-
-
-def all_jobs(page: Page, count: int) -> None:
-    """Scroll until every row was loaded."""
-    for _ in range(40):
-        if page.locator("#more").inner_text() == f"{count} jobs":
-            return
-        page.mouse.wheel(0, 4000)
-        page.wait_for_timeout(50)
-    raise AssertionError(page.locator("#more").inner_text())
 
 
 @pytest.mark.parametrize("query", ["tag=night", "q=NIGHT", "q=run+1", "preset=conv", "tag=night&preset=fast"])
@@ -177,33 +105,6 @@ def test_the_best_value_of_each_metric_stands_out(open_window: Callable[..., Vis
     assert page.locator("td.best[data-column='optimizer.learning_rate']").count() == 0
 
 
-def test_a_star_and_a_note_stay(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open("/")
-    row = page.locator("tr.job").nth(1)
-    row.hover()
-    row.get_by_role("button", name="Star run 1").click()
-    expect(row.get_by_role("button", name="Star run 1")).to_have_attribute("aria-pressed", "true")
-    row.get_by_role("button", name="Add a note to run 1").click()
-    page.locator("#note textarea").fill("the one with the bug\nsee <b>seed 7</b>")
-    page.locator("#note").get_by_role("button", name="Save").click()
-    expect(row.locator(".noted.has")).to_have_attribute("title", "the one with the bug\nsee <b>seed 7</b>")
-    page.reload()
-    row = page.locator("tr.job").nth(1)
-    expect(row.locator(".star")).to_have_attribute("aria-pressed", "true")
-    expect(row.locator(".noted")).to_have_attribute("title", "the one with the bug\nsee <b>seed 7</b>")
-    page.get_by_role("button", name="★ Starred").click()
-    expect(page.locator("tr.job")).to_have_count(1)
-    expect(page.locator("#more")).to_have_text("1 job")
-    page.locator("#filters [name=q]").fill("THE BUG")
-    expect(page.locator("tr.job a.name")).to_have_text(["run 1"])
-    page.locator("#filters [name=q]").fill("")  # else the job goes from the list with its note
-    page.locator(".noted.has").click()
-    page.get_by_role("button", name="Delete note").click()
-    expect(page.locator("tr.job .noted")).to_have_attribute("title", "Add a note")
-    job = httpx.get(full.url + "/jobs?starred=true").json()["data"][0]
-    assert (job["name"], job["note"]) == ("run 1", None)
-
-
 def test_groups_tell_their_counts_and_best_and_show_their_jobs(open_window: Callable[..., Visit], full: Bare) -> None:
     page = open_window(full.url, height=3000).open("/?columns=preset,best:val_accuracy")
     page.get_by_label("Groups").select_option("By preset")
@@ -265,32 +166,6 @@ def test_forks_and_reproductions_show_where_they_come_from(open_window: Callable
     expect(page.locator("h1")).to_have_text("run 1")
 
 
-def test_views_are_saved_opened_renamed_and_deleted(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open(f"/?tag=night&columns={COLUMNS}&sort=-best:val_accuracy")
-    shown = page.locator("tr.job a.name").all_inner_texts()
-    expect(page.get_by_label("Order")).to_have_value("-best:val_accuracy")
-    page.get_by_role("button", name="Views").click()
-    page.get_by_label("Name of the current view").fill("<i>night</i>")
-    page.get_by_label("Name of the current view").press("Enter")
-    expect(page.locator("#views-list a")).to_have_text("<i>night</i>")
-    page.locator("#views").get_by_role("button", name="Done").click()
-    page.goto(full.url)
-    expect(page.locator("tr.job").first).to_be_visible()
-    page.get_by_role("button", name="Views").click()
-    page.get_by_role("button", name="Rename <i>night</i>").click()
-    page.get_by_label("New name of").fill("night runs")
-    page.get_by_label("New name of").press("Enter")
-    page.get_by_role("link", name="night runs").click()
-    expect(page.locator("#terms")).to_have_text("Tag: night ✕")
-    assert page.locator("tr.job a.name").all_inner_texts() == shown
-    page.get_by_role("button", name="Views").click()
-    page.get_by_role("button", name="Delete night runs").click()
-    expect(page.locator("#views-list")).to_have_text("No saved views yet.")
-    page.locator("#views").get_by_role("button", name="Done").click()
-    page.get_by_role("button", name="Remove the filter Tag: night").click()
-    all_jobs(page, COUNT)
-
-
 def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
     bare = serve_bare()
     store(bare, 150)
@@ -305,37 +180,6 @@ def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_ba
     expect(best.first).to_have_text("90.00%")
     page.get_by_role("button", name="Preset").click()
     expect(page.locator("td[data-column='preset'] .shown").first).to_have_text("best")
-
-
-def test_a_button_that_does_nothing_says_why(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open("/")
-    page.get_by_label("Select run 1", exact=True).check()
-    compare = page.locator("[data-do=compare]")
-    expect(compare).to_be_disabled()
-    expect(page.locator("#why")).to_contain_text("Select at least two jobs to compare.")
-    expect(page.locator("#why")).to_contain_text("Nothing to cancel: all have ended.")
-    expect(compare).to_have_attribute("aria-describedby", "why")
-    all_jobs(page, COUNT)
-    page.get_by_label("Select all loaded jobs").check()
-    expect(page.locator("#selection strong")).to_have_text(f"{COUNT} selected")
-    expect(compare).to_be_enabled()
-    page.get_by_role("button", name="Clear selection").click()
-    expect(page.locator("#selection")).to_be_hidden()
-
-
-def test_at_most_two_hundred_jobs_are_compared(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
-) -> None:
-    bare = serve_bare()
-    store(bare, 201)
-    page = open_window(bare.url).open("/")
-    all_jobs(page, 201)
-    page.evaluate("scrollTo(0, 0)")
-    page.get_by_label("Select all loaded jobs").check()
-    expect(page.locator("#why")).to_contain_text("At most 200 jobs can be compared.")
-    page.locator("tr.job .c-choose input").first.uncheck()
-    expect(page.locator("#selection strong")).to_have_text("200 selected")
-    expect(page.locator("[data-do=compare]")).to_be_enabled()
 
 
 @pytest.mark.parametrize("width", [390, 360])
@@ -381,44 +225,3 @@ def test_on_a_phone_values_are_rows_and_nothing_is_cut_off(
     expect(page.locator("#selection strong")).to_have_text("41 selected")
     for name in ("Compare", "Cancel", "Delete", "Clear selection"):
         expect(page.locator("#selection").get_by_role("button", name=name, exact=True)).to_be_in_viewport()
-
-
-def test_the_table_is_used_by_keyboard(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open("/?group=preset")
-    expect(page.locator("tr.group")).to_have_count(3)
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
-    expect(page.locator("tr.job").first).to_be_visible()
-    page.keyboard.press("j")
-    page.keyboard.press("s")
-    expect(page.locator("tr.job .star").first).to_have_attribute("aria-pressed", "true")
-    page.keyboard.press("e")
-    page.keyboard.type("by keyboard")
-    page.keyboard.press("Control+Enter")
-    expect(page.locator("tr.job .noted").first).to_have_attribute("title", "by keyboard")
-    page.keyboard.press("x")
-    expect(page.locator("#selection strong")).to_have_text("1 selected")
-    page.keyboard.press("Escape")
-    expect(page.locator("#selection")).to_be_hidden()
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")])
-def test_the_table_and_its_dialogs_are_for_everybody(
-    open_window: Callable[..., Visit], full: Bare, width: int, scheme: Any
-) -> None:
-    page = open_window(full.url, width=width, color_scheme=scheme).open(f"/?columns=status,{COLUMNS}&group=preset")
-    page.locator("tr.group button").first.click()
-    expect(page.locator("tr.job").first).to_be_visible()
-    page.locator("tr.job .c-choose input").first.check()
-    page.locator("tr.job .star").first.click()
-    expect(page.locator("tr.job .star").first).to_have_attribute("aria-pressed", "true")
-    assert serious(page) == []
-    page.locator("#choose-columns").click()
-    until(page, "document.querySelectorAll('#columns-pick label').length > 20")
-    assert serious(page) == []
-    page.locator("#columns").get_by_role("button", name="Done").click()
-    page.locator("#saved-views").click()
-    page.fill("#views-save input", "mine")
-    page.locator("#views-save button").click()
-    page.get_by_role("button", name="Rename mine").click()
-    assert serious(page) == []

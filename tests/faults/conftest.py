@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import threadpoolctl
+from sqlalchemy.exc import OperationalError
 
 from service.errors import LeaseLost
 from service.jobs import leases
@@ -17,7 +18,7 @@ from service.jobs.leases import Claim
 from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.states import Request
-from service.storage.artifacts import ArtifactFolder
+from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
 from service.storage.tables import Epoch
 from tests.faults.harness import FEW, QUICK, FaultHarness, few_digits, open_harness
@@ -106,6 +107,16 @@ class InProcess:
 
     def check(self, reference: Reference | None) -> None:
         check(self.database, self.artifacts, self.accepted, reference)
+
+
+def newest_checkpoints(process: InProcess, job_id: str) -> list[Path]:
+    with process.database.read() as session:
+        rows = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)[::-1]
+    return [process.artifacts.root / row.path for row in rows]
+
+
+def away() -> OperationalError:
+    return OperationalError("...", None, Exception("the database is away"))
 
 
 def _bench(home: Path, url: str) -> Iterator[InProcess]:

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
 
-from service.access.audit import Actor
-from service.application.jobs import Jobs
-from service.application.specs import SpecChecks
-from service.datasets.repository import DatasetRepository
-from service.jobs import actions, events, worker_registry
+from service.jobs import actions
 from service.jobs.queries import lookup
 from service.jobs.reuse import takeover
 from service.jobs.reuse.sources import Source
-from service.jobs.submissions import IdempotencyKey
-from service.runtime import failpoints
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
-from service.storage.tables import AuditEntry, Epoch, Event, Job, Worker
+from service.storage.tables import Epoch, Event, Job
 from tests.faults.conftest import InProcess
+from tests.faults.results import result
 from workers.training import code, provenance
-
-IRIS = {"kind": "classifier", "dataset": "iris", "epochs": 5, "schedule": {"name": "constant"}}
 
 
 @pytest.fixture(autouse=True)
@@ -39,24 +31,6 @@ def train(process: InProcess, **spec: Any) -> Job:
     job_id = process.submit(**{"schedule": {"name": "constant"}} | spec)
     assert process.train() == "succeeded"
     return process.workers.job(job_id)
-
-
-def result(process: InProcess, job: Job) -> list[Any]:
-    """All that must be as if the job had been trained alone."""
-    with process.database.read() as session:
-        rows = lookup.epochs(session, job.id)
-        files = lookup.artifacts(session, job.id)
-        assert job.size_bytes == sum(row.size_bytes for row in files)
-        for file in files:
-            process.artifacts.read(file.path, file.sha256)
-        assert all(file.path.startswith(f"{job.id}/") for file in files)
-        told = [(event.type, event.data["epoch"]) for event in events.read(session, job.id) if "epoch" in event.data]
-    return [
-        job.status, job.result_digest, job.best_epoch, job.metrics, job.extremes, job.epoch, job.step, job.steps,
-        [(row.epoch, row.step, row.metrics, row.confusion, row.samples_digest) for row in rows],
-        {(file.kind, file.epoch) for file in files},
-        [(kind, epoch) for kind, epoch in told if kind in ("metrics", "sample", "checkpoint")],
-    ]  # fmt: skip
 
 
 def trained_epochs(process: InProcess, job: Job) -> int:
@@ -348,85 +322,3 @@ def flip_a_bit(process: InProcess, job_id: str, epoch: int) -> None:
         path.unlink()  # the file may be that of another job, too
         path.write_bytes(data)
         row.sha256 = hashlib.sha256(data).hexdigest()
-
-
-def use_case(process: InProcess) -> Jobs:
-    """As a web process has it, while a worker like this process is alive."""
-    here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=provenance.of_any_job())
-    worker_registry.check_in(process.database, here)
-    repository = DatasetRepository(process.workers.settings, process.database)
-    specs = SpecChecks(database=process.database, datasets=repository)
-    woken: list[str] = []
-    return Jobs(database=process.database, artifacts=process.artifacts, specs=specs, wake_up=woken.append)
-
-
-def submitted(process: InProcess, jobs: Jobs, by: Actor | None = None, **more: Any) -> Job:
-    answer = jobs.submit(IRIS | more, by=by).answer
-    process.accepted.append(answer["id"])
-    return process.workers.job(answer["id"])
-
-
-@pytest.fixture
-def trained(process: InProcess) -> tuple[Jobs, Job]:
-    jobs = use_case(process)
-    first = submitted(process, jobs, Actor(owner="ana"))
-    assert process.train() == "succeeded"
-    return jobs, process.workers.job(first.id)
-
-
-def test_an_equal_job_has_its_result_when_it_is_submitted(process: InProcess, trained: tuple[Jobs, Job]) -> None:
-    jobs, first = trained
-    took = []
-    for _ in range(5):  # other tests share the processors
-        began = time.perf_counter()
-        again = submitted(process, jobs, Actor(owner="ana"), reuse="exact")
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.2
-    assert (again.status, again.reused_from) == (Status.SUCCEEDED, first.id)
-    assert (again.provenance, again.test_scores) == (first.provenance, first.test_scores)
-    assert result(process, again) == result(process, first)
-    assert again.last_seq == len(process.workers.log(again.id))
-    with process.database.read() as session:
-        row = session.scalars(select(AuditEntry).where(AuditEntry.subject == again.id)).one()
-        assert row.detail == {"reused_from": first.id}
-    process.check(None)
-
-
-def test_a_job_of_another_owner_is_not_reused(process: InProcess, trained: tuple[Jobs, Job]) -> None:
-    jobs, _ = trained
-    for by in (Actor(owner="ben"), None):
-        assert submitted(process, jobs, by, reuse="exact").status == Status.QUEUED
-
-
-def test_workers_of_another_kind_or_none_miss(process: InProcess, trained: tuple[Jobs, Job]) -> None:
-    jobs, _ = trained
-    other = provenance.of_any_job() | {"numpy": "0.0.1"}
-    for known in (other, None):
-        here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=known)
-        worker_registry.check_in(process.database, here)
-        assert submitted(process, jobs, Actor(owner="ana"), reuse="exact").status == Status.QUEUED
-
-
-@pytest.mark.parametrize("place", ["reuse_stored", "reusing"])
-def test_a_web_process_that_dies_while_it_submits_leaves_nothing(
-    process: InProcess, trained: tuple[Jobs, Job], place: str
-) -> None:
-    jobs, first = trained
-    process.arm(place)
-    with pytest.raises(failpoints.Abandoned):
-        submitted(process, jobs, Actor(owner="ana"), reuse="exact")
-    with process.database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Job)) == 1
-    process.check(None)  # the files are removed as orphaned
-    assert submitted(process, jobs, Actor(owner="ana"), reuse="exact").reused_from == first.id
-
-
-def test_a_repeated_submission_gets_the_same_answer(process: InProcess, trained: tuple[Jobs, Job]) -> None:
-    jobs, _ = trained
-    document = IRIS | {"reuse": "exact"}
-    key = IdempotencyKey(key="mine", fingerprint="1")
-    once, twice = (jobs.submit(document, by=Actor(owner="ana"), idempotency=key) for _ in range(2))
-    assert once.answer == twice.answer
-    process.accepted.append(once.answer["id"])
-    assert {path.name for path in process.artifacts.root.glob("job_*")} == set(process.accepted)
-    process.check(None)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.security import hostile_archives
+from tests.security import hostile_archives, image_archives
 from tests.security.conftest import Stack
-from tests.security.hostile_archives import Hostile
 from tests.security.hostile_files import GOOD_IMAGES, GOOD_LABELS, Upload, hostile
+from tests.security.image_archives import Hostile
 
 pytestmark = pytest.mark.hostile
 
@@ -100,13 +100,13 @@ def test_a_hostile_file_is_refused(stack: Stack, title: str, files: Upload) -> N
 
 
 def test_good_archives_pass(stack: Stack) -> None:
-    good = hostile_archives.GOOD
-    junk = good | {"b/junk.png": b"junk", "c/cut.png": hostile_archives.PNG[:60]}
+    good = image_archives.GOOD
+    junk = good | {"b/junk.png": b"junk", "c/cut.png": image_archives.PNG[:60]}
     with stack.client("ann") as http:
         for name, data, more in (
-            ("a.zip", hostile_archives.zipped(good), {}),
-            ("a.tar", hostile_archives.tarred(good), {"size": "8"}),
-            ("b.tar", hostile_archives.tarred(junk), {"on_bad": "skip"}),
+            ("a.zip", image_archives.zipped(good), {}),
+            ("a.tar", image_archives.tarred(good), {"size": "8"}),
+            ("b.tar", image_archives.tarred(junk), {"on_bad": "skip"}),
         ):
             answer = http.post("/datasets", data={"name": "good", **more}, files={"archive": (name, data)})
             assert answer.status_code == 201, answer.text

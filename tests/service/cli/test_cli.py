@@ -1,3 +1,5 @@
+"""The commands that submit and watch jobs, and the demo: in a pipe, in a terminal, and for machines."""
+
 from __future__ import annotations
 
 import json
@@ -21,31 +23,15 @@ from service.cli.commands import demo as demo_command
 from service.cli.progress import sparkline
 from service.client import Client
 from service.local import LocalStack
+from tests.service.cli.conftest import TINY, Run
 from tests.terminals import in_terminal, plain
 
-Run = Callable[..., Result]
-
-TINY = {
-    "kind": "classifier",
-    "epochs": 2,
-    "layers": [{"units": 10, "activation": "softmax"}],
-    "checkpoint": {"keep_last": 2},
-}
-LONG = {"kind": "gan", "epochs": 1000}
 DIVERGING = TINY | {
     "layers": [{"units": 10, "activation": "linear"}],
     "loss": {"name": "squared_error", "reduction": "sum"},
     "optimizer": {"name": "sgd", "learning_rate": 10},
     "schedule": {"name": "constant"},
 }
-
-
-@pytest.fixture
-def trained(run: Run) -> str:
-    result = run("train", "-", "--json", spec=TINY)
-    job_id: str = json.loads(result.stdout)["id"]
-    assert run("watch", job_id).exit_code == 0
-    return job_id
 
 
 def test_a_job_that_was_renamed_after_its_end_can_be_watched(run: Run, client: Client, trained: str) -> None:
@@ -170,121 +156,9 @@ def test_a_failed_job_ends_with_why_and_what_to_try(run: Run) -> None:
     assert re.fullmatch(r"tapeline: job job_\w+ failed: .*finite.*learning rate.*\n", result.stderr)
 
 
-def test_jobs_are_columns_in_a_pipe(run: Run, trained: str) -> None:
-    rows = [line.split("\t") for line in run("jobs", "--kind", "classifier").stdout.splitlines()]
-    row = next(row for row in rows if row[0] == trained)
-    assert row[1:4] == ["classifier", "succeeded", "2/2"]
-    assert json.loads(run("jobs", "--json", "-q", trained).stdout)[0]["id"] == trained
-    assert run("jobs", "-q", "nothing like it").stdout == ""
-    listed = [run("jobs", "--sort", sort).stdout.splitlines() for sort in ("created_at", "-created_at")]
-    assert listed[0] == listed[1][::-1]
-
-
-def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:
-    names = ("falcon", "kestrel one", "kestrel two")
-    ids = [run("train", "-", spec=TINY | {"name": name}).stdout.strip() for name in names]
-    assert run("watch", "falcon").exit_code == 0
-    assert run("watch", ids[1][-8:].lower()).exit_code == 0
-    ambiguous = run("watch", "kestrel")
-    assert ambiguous.exit_code == 1
-    head, *candidates = ambiguous.stderr.splitlines()
-    assert head.startswith("tapeline: several jobs match 'kestrel'")
-    for line, job_id, name in zip(candidates, ids[:0:-1], names[:0:-1], strict=True):
-        assert re.fullmatch(rf"  {job_id}  {name}  (queued|running|succeeded)  \d+ s old", line)
-    problem = json.loads(run("watch", "kestrel", "--json").stderr)["error"]
-    assert (problem["code"], [job["id"] for job in problem["candidates"]]) == ("ambiguous_job", ids[:0:-1])
-
-
-def test_a_name_that_several_jobs_have_means_the_newest_and_says_so(run: Run, client: Client) -> None:
-    ids = [run("train", "-", spec=TINY | {"name": "owl"}).stdout.strip() for _ in range(3)]
-    for job_id in ids:
-        client.wait(job_id, timeout_s=30)
-    result = run("show", "owl")
-    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, f"Job\t{ids[2]}")
-    assert result.stderr == f"3 jobs are named 'owl'; using the newest, {ids[2]}\n"
-    assert run("show", ids[0]).stderr == ""
-
-
 def test_states_are_shown_in_the_order_in_which_they_came(run: Run, trained: str) -> None:
     lines = run("watch", trained).stdout.splitlines()
     assert [line for line in lines if not line.startswith("epoch")] == ["queued", "running", "succeeded"]
-
-
-@pytest.mark.parametrize("columns", [60, 80, 100, 140])
-def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
-    stack: LocalStack, run: Run, client: Client, trained: str, columns: int
-) -> None:
-    client.change(trained, name="a name that is longer than any column has room for")
-    environ = {"COLUMNS": str(columns), "TERM": "xterm"}
-    code, shown = in_terminal("--server", stack.url, "jobs", "-q", "than any column", environ=environ)
-    assert code == 0
-    head, line, *_ = plain(shown).splitlines()
-    assert max(map(len, plain(shown).splitlines())) <= columns
-    times = ["AGE", "TOOK"] if columns >= 80 else []
-    assert head.split() == ["ID", "NAME", "STATUS", "EPOCH", "METRICS", *times]
-    short = line.split()[0]
-    assert trained.endswith(short)
-    assert run("show", short).stdout.startswith(f"Job\t{trained}\n")
-    assert "succeeded" in line
-    assert "2/2" in line
-    if columns >= 80:
-        assert re.search(r"val accuracy \d\d\.\d\d%", line)
-        assert re.search(r"\d+ (s|min)  +\d:\d\d$", line), "age and time from start to end"
-    client.change(trained, name=None)
-
-
-def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None:
-    job_id = run("train", "-", spec=LONG).stdout.strip()
-    while client.get(job_id)["status"] != "running":
-        pass
-    assert run("resume", job_id).exit_code == 1
-    assert "pause" in run("pause", job_id).stdout
-    while client.get(job_id)["status"] != "paused":
-        pass
-    assert run("resume", job_id).stdout.startswith(f"{job_id}  queued")
-    assert run("cancel", job_id).exit_code == 0
-    assert client.wait(job_id, timeout_s=20)["status"] == "cancelled"
-    assert run("watch", job_id).exit_code == 1
-    assert json.loads(run("delete", job_id, "--json").stdout) == {"id": job_id, "deleted": True}
-    assert run("watch", job_id).exit_code == 1
-
-
-def test_a_job_is_forked_with_other_values(run: Run, client: Client, trained: str) -> None:
-    forked = run("fork", trained, "--checkpoint", "1", "--set", "optimizer.learning_rate=0.01", "--set", "name=slower")
-    assert forked.exit_code == 0, forked.stderr
-    job = client.wait(forked.stdout.strip(), timeout_s=30)
-    assert (job["status"], job["parent_id"], job["start_epoch"], job["name"]) == ("succeeded", trained, 1, "slower")
-    assert job["resolved"]["optimizer"]["learning_rate"] == 0.01
-    refused = run("fork", trained)
-    assert refused.exit_code == 1
-    assert "#/overrides/epochs" in refused.stderr
-    assert run("fork", trained, "--set", "epochs").exit_code == 2
-
-
-def test_a_job_is_reproduced_bit_for_bit(run: Run, trained: str) -> None:
-    result = run("reproduce", trained, "--watch")
-    assert result.exit_code == 0
-    assert result.stdout.endswith(f"bit-identical to {trained}\n")
-
-
-def test_one_checkpoint_is_fetched_and_opens(run: Run, trained: str, tmp_path: Path) -> None:
-    result = run("download", trained, "--checkpoint", "best", "--to", "here", "--json")
-    (written,) = json.loads(result.stdout)
-    assert set(load_file(tmp_path / written["path"])) >= {"layers.0.weight", "layers.0.bias"}
-
-
-def test_everything_is_fetched_into_a_folder_of_the_jobs_name(run: Run, trained: str, tmp_path: Path) -> None:
-    result = run("download", trained)
-    assert result.exit_code == 0
-    names = {path.name for path in (tmp_path / trained).iterdir()}
-    assert names >= {"checkpoint-0002.safetensors", "curves.png", "confusion.png", "samples.gif"}
-    assert len(result.stdout.splitlines()) == len(names)
-
-
-def test_a_checkpoint_that_is_not_there_leaves_nothing(run: Run, trained: str, tmp_path: Path) -> None:
-    result = run("download", trained, "--checkpoint", "77", "--to", ".")
-    assert result.exit_code == 1
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_service_that_is_not_there_is_one_line_with_what_to_do() -> None:
@@ -384,99 +258,6 @@ def test_ctrl_c_in_the_middle_of_the_demo_cancels_its_jobs(stack: LocalStack, cl
     assert re.search(r"gan \(job_\w+\): cancelled after \d+ of 1000 epochs", told)
     assert [job["status"] for job in client.list(tag="demo", limit=2)] == ["cancelled", "cancelled"]
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def digits(stack: LocalStack, tmp_path: Path, client: Client) -> list[str]:
-    """Three real digits as files."""
-    names = []
-    for number in range(3):
-        path = client.download(f"/datasets/mnist-10k/validation/{number}.png", tmp_path / f"digit-{number}.png")
-        names.append(path.name)
-    return names
-
-
-def test_a_classifier_says_what_pictures_show(run: Run, trained: str, digits: list[str], client: Client) -> None:
-    result = run("predict", trained, *digits)
-    assert result.exit_code == 0, result.output
-    rows = [line.split("\t") for line in result.stdout.splitlines()]
-    assert [row[0] for row in rows] == digits
-    answer = json.loads(run("predict", trained, *digits, "--checkpoint", "1", "--json").stdout)
-    assert (answer["pictures"], answer["checkpoint"]) == (digits, 1)
-    latest = client.predict(trained, [Path(name) for name in digits], checkpoint="latest")
-    assert latest["checkpoint"] == 2
-    assert [row[1] for row in rows] == [str(label) for label in latest["classes"]]
-
-
-def test_a_file_that_is_not_a_picture_is_named(run: Run, trained: str, digits: list[str]) -> None:
-    Path("notes.txt").write_text("no picture")
-    result = run("predict", trained, digits[0], "notes.txt")
-    what = "is not a supported image (PNG, JPEG, WebP, BMP or GIF)"
-    assert (result.exit_code, result.stderr) == (1, f"tapeline: notes.txt {what}\n")
-    assert run("predict", trained, "missing.png").stderr == "tapeline: missing.png: No such file or directory\n"
-    assert (
-        "is not best, latest or an epoch number" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
-    )
-    assert "available epochs: 1, 2" in run("predict", trained, digits[0], "--checkpoint", "9").stderr
-    assert " is a classifier; use: tapeline predict " in run("generate", trained).stderr
-
-
-def test_predictions_for_long_paths_can_be_told_apart_in_a_terminal(
-    stack: LocalStack, trained: str, digits: list[str], tmp_path: Path
-) -> None:
-    folder = tmp_path / "Meine Fotos" / "Grüne Birnen und sonstiges Obst"
-    folder.mkdir(parents=True)
-    paths = [folder / f"Foto {number}.png" for number in (1, 2)]
-    for path, digit in zip(paths, digits, strict=False):
-        path.write_bytes(Path(digit).read_bytes())
-    environ = {"COLUMNS": "80", "TERM": "xterm"}
-    code, shown = in_terminal("--server", stack.url, "predict", trained, *map(str, paths), environ=environ)
-    assert code == 0, shown
-    lines = plain(shown).splitlines()
-    assert max(map(len, lines)) <= 80
-    for number in (1, 2):
-        assert any(re.match(rf"….*Foto {number}\.png +\d+\.\d% +\d", line) for line in lines), shown
-
-
-def test_files_of_the_wrong_kind_are_refused_in_words_of_the_command(run: Run, trained: str, tmp_path: Path) -> None:
-    (tmp_path / "neu.csv").write_text("a,b\n1,2\n")
-    refused = run("predict", trained, "neu.csv")
-    assert refused.exit_code == 1
-    told = " ".join(refused.stderr.split())
-    assert told == "tapeline: the job is trained on images: give image files instead of a table"
-
-
-def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
-    gan = client.submit(
-        {
-            "kind": "gan",
-            "epochs": 1,
-            "generator": {"layers": [{"units": 784, "activation": "tanh"}]},
-            "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
-        }
-    )
-    client.wait(gan["id"], timeout_s=60)
-    result = run("generate", gan["id"], "-o", "grid.png", "--count", "9", "--scale", "1")
-    assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("checkpoint of epoch 1\n")
-    with Image.open("grid.png") as grid:
-        assert grid.size == (92, 92)  # three by three, and frames between
-    assert run("generate", gan["id"], "--film", "--count", "2").exit_code == 0
-    with Image.open(f"{gan['id']}.gif") as film:
-        assert getattr(film, "n_frames", 1) > 12
-    made = json.loads(run("generate", gan["id"], "--count", "1", "--seed", "3", "--json").stdout)
-    again = client.generate(gan["id"], seeds=[3], with_latent=True)
-    assert made["images"] == again["images"]
-    assert client.generate(gan["id"], latent=again["latent"])["images"] == again["images"]
-
-
-def test_photos_in_other_formats_are_classified_as_the_png_is(run: Run, trained: str, digits: list[str]) -> None:
-    with Image.open(digits[0]) as digit:
-        for kind in ("jpg", "webp", "bmp", "gif"):
-            digit.resize((300, 300)).convert("RGB").save(f"photo.{kind}")
-    result = run("predict", trained, digits[0], "photo.jpg", "photo.webp", "photo.bmp", "photo.gif")
-    assert result.exit_code == 0, result.stderr
-    assert len({line.split("\t")[1] for line in result.stdout.splitlines()}) == 1
 
 
 def test_a_line_of_blocks_shows_how_values_went() -> None:

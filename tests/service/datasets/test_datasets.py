@@ -1,114 +1,21 @@
-import gzip
+"""Datasets that ship, the catalogue, and files of one's own."""
+
 import hashlib
 import multiprocessing
-import os
 import pickle
-import re
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.synchronize import Barrier as BarrierType
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from service.datasets import failures
-from service.datasets.builtins import BUILT_IN, BuiltIn
+from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import load
 from service.datasets.catalogue import catalogue, describe
 from service.datasets.errors import DatasetBroken, DatasetError, DatasetNotFound, DatasetUnavailable
-from service.datasets.formats.idx import write_idx
 from service.datasets.info import IDX_NAMES, DatasetState, content_sha256
-
-TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS = IDX_NAMES
-
-
-def make_files(
-    folder: Path, changed: Mapping[str, object] | None = None, *, seed: int = 0, suffix: str = ".gz"
-) -> dict[str, str]:
-    """Four small IDX files, some of them with ``changed`` arrays; the digests of their unpacked content."""
-    rng = np.random.default_rng(seed)
-    arrays: dict[str, object] = {
-        TRAIN_IMAGES: rng.integers(0, 256, (30, 8, 8)),
-        TRAIN_LABELS: np.arange(30) % 3,
-        VALIDATION_IMAGES: rng.integers(0, 256, (9, 8, 8)),
-        VALIDATION_LABELS: np.arange(9) % 3,
-    } | dict(changed or {})
-    folder.mkdir(parents=True, exist_ok=True)
-    digests = {}
-    for name, array in arrays.items():
-        path = folder / f"{name}{suffix}"
-        write_idx(path, np.asarray(array, np.uint8))
-        content = path.read_bytes()
-        digests[name] = hashlib.sha256(gzip.decompress(content) if suffix == ".gz" else content).hexdigest()
-    return digests
-
-
-class Mirror:
-    """A server of files by name: bytes, or the status of a refusal."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes | int] = {}
-        self.asked: list[str] = []
-        self.truncate = False
-        mirror = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.lstrip("/")
-                mirror.asked.append(name)
-                found = mirror.files.get(name, 404)
-                if isinstance(found, int):
-                    self.send_error(found)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(found)))
-                self.end_headers()
-                self.wfile.write(found[: len(found) // 2] if mirror.truncate else found)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[Mirror]:
-    mirror = Mirror()
-    make_files(tmp_path / "published")
-    mirror.files |= {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
-    yield mirror
-    mirror.close()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def tiny_builtin(published: Path, *mirrors: str) -> Mapping[str, BuiltIn]:
-    """A built-in ``mnist`` whose checksums are those of small files."""
-    digests = make_files(published)
-    sizes = {name: (published / f"{name}.gz").stat().st_size for name in IDX_NAMES}
-    mnist = replace(BUILT_IN["mnist"], digests=digests, packed_bytes=sizes, mirrors=mirrors)
-    return {"mnist": replace(mnist, info=replace(mnist.info, sha256=content_sha256(digests)))}
-
+from tests.service.datasets.conftest import TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS, make_files
 
 # --- what ships -------------------------------------------------------------------------------------------------
 
@@ -166,6 +73,12 @@ def test_a_broken_folder_is_listed_with_its_problem(root: Path) -> None:
     assert info.name == "shapes"
     assert not info.available
     assert "3 labels for the 30 images" in str(info.problem)
+
+
+def test_a_broken_folder_is_unavailable(root: Path) -> None:
+    make_files(root / "shapes", {TRAIN_LABELS: [0, 1, 2]})
+    told = catalogue(root)[-1]
+    assert (told.state, told.state_reason) == (DatasetState.UNAVAILABLE, told.problem)
 
 
 def test_a_missing_data_folder_still_has_the_built_in_ones(root: Path) -> None:
@@ -323,162 +236,3 @@ def test_processes_that_unpack_at_once_do_not_disturb_each_other(root: Path, cac
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(list(cache.iterdir())) == 1
-
-
-# --- downloads --------------------------------------------------------------------------------------------------
-
-
-def test_missing_files_are_downloaded_once(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    seen: list[tuple[int, int | None]] = []
-    dataset = load(
-        "mnist", root, cache_root=cache, builtins=builtins, progress=lambda done, total: seen.append((done, total))
-    )
-    assert dataset.sha256 == builtins["mnist"].info.sha256
-    assert sorted(path.name for path in (root / "mnist").iterdir()) == sorted(f"{name}.gz" for name in IDX_NAMES)
-    total = sum(builtins["mnist"].packed_bytes.values())
-    assert seen[-1] == (total, total)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert describe("mnist", root, builtins=builtins).available
-    load("mnist", root, cache_root=cache, builtins=builtins)
-    assert len(mirror.asked) == 4
-
-
-def test_only_what_is_missing_is_downloaded(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    make_files(root / "mnist")
-    (root / "mnist" / f"{TRAIN_LABELS}.gz").unlink()
-    load("mnist", root, cache_root=cache, builtins=builtins)
-    assert mirror.asked == [f"{TRAIN_LABELS}.gz"]
-
-
-def test_a_dead_mirror_is_passed_over(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    dead = Mirror()
-    dead.close()
-    builtins = tiny_builtin(tmp_path / "published", dead.url, mirror.url)
-    load("mnist", root, cache_root=cache, builtins=builtins)
-    assert len(mirror.asked) == 4
-
-
-def test_other_content_is_not_taken(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    mirror.files[f"{VALIDATION_IMAGES}.gz"] = mirror.files[f"{TRAIN_IMAGES}.gz"]
-    with pytest.raises(DatasetUnavailable, match="has other content: sha256"):
-        load("mnist", root, cache_root=cache, builtins=builtins)
-    assert sorted(path.name for path in (root / "mnist").iterdir()) == [f"{TRAIN_IMAGES}.gz", f"{TRAIN_LABELS}.gz"]
-
-
-def test_a_download_that_breaks_off_leaves_no_file(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    mirror.truncate = True
-    with pytest.raises(DatasetUnavailable, match="truncated"):
-        load("mnist", root, cache_root=cache, builtins=builtins)
-    assert not list((root / "mnist").iterdir())
-
-
-def test_an_endless_download_is_ended(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    mirror.files[f"{TRAIN_IMAGES}.gz"] = bytes(2**20)
-    with pytest.raises(DatasetUnavailable, match="is larger than"):
-        load("mnist", root, cache_root=cache, builtins=builtins)
-
-
-def test_the_error_names_each_mirror_and_what_to_do(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    dead = Mirror()
-    dead.close()
-    mirror.files.clear()
-    builtins = tiny_builtin(tmp_path / "published", dead.url, mirror.url)
-    start = time.perf_counter()
-    with pytest.raises(DatasetUnavailable) as caught:
-        load("mnist", root, cache_root=cache, builtins=builtins)
-    assert time.perf_counter() - start < 5
-    text = str(caught.value)
-    for part in (dead.url, "refused", mirror.url, "HTTP 404", str(root / "mnist"), f"{TRAIN_IMAGES}.gz", "mnist-10k"):
-        assert part in text
-    assert caught.value.code == "dataset_unavailable"
-
-
-def test_a_missing_dataset_says_what_a_job_would_do(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    total = sum(builtins["mnist"].packed_bytes.values())
-    told = describe("mnist", root, builtins=builtins)
-    assert (told.state, told.download_bytes, told.download_from) == (DatasetState.DOWNLOAD, total, ("127.0.0.1",))
-    assert "the first job downloads" in str(told.state_reason)
-
-    mirror.truncate = True
-    with pytest.raises(DatasetUnavailable):
-        load("mnist", root, cache_root=cache, builtins=builtins)
-    told = describe("mnist", root, builtins=builtins)
-    assert told.state is DatasetState.UNAVAILABLE
-    assert re.search(r"the last download failed \(\d{4}-\d\d-\d\d .* UTC\): .*truncated", str(told.state_reason))
-    assert [info.name for info in catalogue(root, builtins=builtins)] == ["mnist"]
-
-    mirror.truncate = False
-    load("mnist", root, cache_root=cache, builtins=builtins)
-    told = describe("mnist", root, builtins=builtins)
-    assert (told.state, told.state_reason, told.download_bytes) == (DatasetState.READY, None, 0)
-    assert [path.name for path in root.iterdir()] == ["mnist"]
-
-
-def test_a_failed_download_is_forgotten_after_a_day(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root.mkdir()
-    failures.note(root / "mnist", "no route to host")
-    assert describe("mnist", root).state is DatasetState.UNAVAILABLE
-    later = time.time() + failures.REMEMBERED_FOR_S
-    monkeypatch.setattr(failures.time, "time", lambda: later)
-    assert describe("mnist", root).state is DatasetState.DOWNLOAD
-
-
-def test_an_unwritable_data_folder_is_reported_before_a_download(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    told = describe("fashion-mnist", tmp_path / "file")
-    assert told.state is DatasetState.UNAVAILABLE
-    assert told.state_reason == "It is not downloaded yet, and its folder cannot be written."
-
-
-def test_a_broken_folder_is_unavailable(root: Path) -> None:
-    make_files(root / "shapes", {TRAIN_LABELS: [0, 1, 2]})
-    told = catalogue(root)[-1]
-    assert (told.state, told.state_reason) == (DatasetState.UNAVAILABLE, told.problem)
-
-
-class GivenUp(Exception):
-    pass
-
-
-def test_progress_can_end_a_download(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    def give_up(done: int, total: int | None) -> None:
-        raise GivenUp
-
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    with pytest.raises(GivenUp):
-        load("mnist", root, cache_root=cache, builtins=builtins, progress=give_up)
-    assert not list((root / "mnist").iterdir())
-
-
-def test_an_unwritable_data_folder_is_reported(cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DatasetUnavailable, match="cannot be written"):
-        load("mnist", tmp_path / "file", cache_root=cache, builtins=builtins)
-    assert not mirror.asked
-
-
-def test_a_system_folder_saves_the_download(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    builtins = {"mnist": replace(builtins["mnist"], system=tmp_path / "published")}
-    load("mnist", root, cache_root=cache, builtins=builtins)
-    assert not mirror.asked
-    assert not root.exists()
-
-
-def test_leftovers_of_killed_downloads_are_removed(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    (root / "mnist").mkdir(parents=True)
-    old, young = root / "mnist" / ".old.part", root / "mnist" / ".young.part"
-    old.write_bytes(b"1")
-    young.write_bytes(b"1")
-    os.utime(old, (time.time() - 7200,) * 2)
-    load("mnist", root, cache_root=cache, builtins=builtins)
-    assert not old.exists()
-    assert young.exists()

@@ -1,91 +1,25 @@
+"""Claims of jobs, and their leases: lost, handed back, and taken back from the dead."""
+
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from service.errors import LeaseLost
-from service.jobs import actions, commits, events, leases, worker_registry
-from service.jobs.commits import EpochRecord
+from service.jobs import actions, commits, leases, worker_registry
 from service.jobs.leases import Claim, Position
-from service.jobs.queries import lookup
 from service.jobs.rescue import rescue
-from service.spec.findings import Finding
-from service.states import FindingCode, Request, Severity, Status
-from service.storage.artifacts import ArtifactFolder, ArtifactKind, StoredFile
+from service.states import Request, Status
 from service.storage.database import Database
-from service.storage.tables import Artifact, Job, Worker
-
-Submit = Callable[..., str]
-
-
-def claim(database: Database, worker: str = "w", lease_s: float = 15) -> Claim:
-    held = leases.claim(database, worker, lease_s)
-    assert held is not None
-    return held
-
-
-def record(
-    epoch: int,
-    *,
-    files: tuple[StoredFile, ...] = (),
-    is_best: bool = False,
-    loss: float | None = None,
-    health: tuple[Finding, ...] = (),
-) -> EpochRecord:
-    return EpochRecord(
-        epoch=epoch,
-        position=Position(step=10 * epoch, steps=40, steps_per_second=5.0),
-        metrics={"train_loss": 1 / epoch if loss is None else loss},
-        confusion=[[1, 0], [0, 1]],
-        samples_digest=f"sha256:{epoch}",
-        seconds=0.5,
-        is_best=is_best,
-        files=files,
-        health=health,
-    )
-
-
-def finding(epoch: int, code: FindingCode = FindingCode.OVERFITTING) -> Finding:
-    numbers = {"val_loss": 0.1 + 0.2}
-    return Finding(code=code, severity=Severity.WARNING, epoch=epoch, message="m", numbers=numbers, advice=["a"])
-
-
-def commit(database: Database, held: Claim, done: EpochRecord, keep_last: int = 3) -> list[str]:
-    return commits.commit_epoch(database, held, done, keep_last=keep_last)
-
-
-def look(database: Database, job_id: str) -> Job:
-    with database.read() as session:
-        return lookup.get(session, job_id)
-
-
-def log(database: Database, job_id: str) -> list[tuple[str, dict[str, Any]]]:
-    with database.read() as session:
-        found = events.read(session, job_id)
-    assert [event.seq for event in found] == list(range(1, len(found) + 1))
-    return [(event.type, event.data) for event in found]
+from service.storage.tables import Job, Worker
+from tests.service.jobs.conftest import Submit, claim, commit, log, look, record
 
 
 def reasons(database: Database, job_id: str) -> list[str]:
     return [data["reason"] for kind, data in log(database, job_id) if kind == "status"]
-
-
-def test_an_epoch_that_is_committed_during_the_next_one_takes_no_reported_batch_back(
-    database: Database, submit: Submit
-) -> None:
-    job_id = submit()
-    held = claim(database)
-    leases.renew(database, held, Position(step=13, steps=40))
-    commit(database, held, record(1))
-    assert (look(database, job_id).epoch, look(database, job_id).step) == (1, 13)
-    commit(database, held, record(2))
-    assert look(database, job_id).step == 20
 
 
 def test_nothing_waits_nothing_is_claimed(database: Database) -> None:
@@ -166,120 +100,6 @@ def test_after_the_end_nothing_is_written(
         write(database, held)
     assert log(database, job_id) == before
     assert [kind for kind, _ in before].count("end") == 1
-
-
-def test_an_early_stop_is_a_success_with_its_reason(database: Database, submit: Submit) -> None:
-    job_id = submit()
-    held = claim(database)
-    for epoch in (1, 2):
-        commit(database, held, record(epoch))
-    why = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 1}
-    commits.succeed(database, held, "sha256:done", stopped_early=why)
-    job = look(database, job_id)
-    assert (job.status, job.epoch, job.epochs, job.stopped_early) == (Status.SUCCEEDED, 2, 4, why)
-    assert job.step == job.steps == 20  # nothing is left to do
-    last = log(database, job_id)[-3:]
-    assert [kind for kind, _ in last] == ["log", "status", "end"]
-    assert last[0][1]["code"] == "stopped_early"
-    assert last[0][1]["message"] == (
-        "stopped after epoch 2 of 4: val_loss was best in epoch 1 (0.25), and not better for 1 epoch"
-    )
-
-
-def test_an_epoch_commit_is_one_whole(database: Database, submit: Submit, tmp_path: Path) -> None:
-    job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
-    held = claim(database)
-    files = (
-        store.write(job_id, ArtifactKind.CHECKPOINT, 1, held.lease, b"weights"),
-        store.write(job_id, ArtifactKind.SAMPLE, 1, held.lease, b"picture"),
-    )
-    assert commit(database, held, record(1, files=files, is_best=True)) == []
-    job = look(database, job_id)
-    assert (job.epoch, job.step, job.best_epoch, job.metrics) == (1, 10, 1, {"train_loss": 1.0})
-    assert [kind for kind, _ in log(database, job_id)][-3:] == ["metrics", "checkpoint", "sample"]
-    with database.read() as session:
-        assert lookup.checkpoint(session, job, "best").sha256 == files[0].sha256
-        assert lookup.checkpoint(session, job, "1").path == files[0].path
-        assert lookup.sample(session, job, "latest").path == files[1].path
-
-
-def test_the_last_checkpoints_and_the_best_are_kept(database: Database, submit: Submit, tmp_path: Path) -> None:
-    job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
-    held = claim(database)
-    for epoch in range(1, 7):
-        file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
-        store.remove(commit(database, held, record(epoch, files=(file,), is_best=epoch <= 2), keep_last=2))
-    with database.read() as session:
-        kept = lookup.artifacts(session, job_id)
-    assert [row.epoch for row in kept] == [2, 5, 6]
-    on_disk = {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
-    assert on_disk == {row.path for row in kept}
-
-
-def test_the_checkpoints_that_are_kept_do_not_slow_an_epoch_down(
-    database: Database, submit: Submit, tmp_path: Path
-) -> None:
-    job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
-    held = claim(database)
-    rows: list[Artifact] = []
-
-    def collect(row: Artifact, _: object) -> None:
-        rows.append(row)
-
-    event.listen(Artifact, "load", collect)
-    for epoch in range(1, 41):
-        file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
-        commit(database, held, record(epoch, files=(file,)), keep_last=30)
-    event.remove(Artifact, "load", collect)
-    assert len(rows) == 10, "only those that go are read"
-    with database.read() as session:
-        assert [row.epoch for row in lookup.artifacts(session, job_id)] == list(range(11, 41))
-
-
-def test_an_epoch_trained_again_must_give_the_stored_metrics(database: Database, submit: Submit) -> None:
-    job_id = submit()
-    held = claim(database)
-    commit(database, held, record(1))
-    before = log(database, job_id)
-    commit(database, held, record(1))
-    assert log(database, job_id) == before
-    commit(database, held, record(1, loss=math.nextafter(1.0, 2.0)))
-    kind, data = log(database, job_id)[-1]
-    assert (kind, data["code"], data["level"]) == ("log", "determinism_violation", "error")
-
-
-def test_what_was_finished_once_stays_finished(database: Database, submit: Submit) -> None:
-    job_id = submit()
-    held = claim(database)
-    for epoch in (1, 2, 3):
-        commit(database, held, record(epoch))
-    leases.report_death(database, held, "killed")
-    commit(database, claim(database), record(2))  # the checkpoint was an older one
-    job = look(database, job_id)
-    assert (job.epoch, job.step, job.metrics) == (3, 30, {"train_loss": 1 / 3})
-
-
-def test_metrics_come_back_bit_for_bit(database: Database, submit: Submit) -> None:
-    job_id = submit()
-    held = claim(database)
-    value = math.nextafter(0.1, 1)
-    commit(database, held, record(1, loss=value))
-    commit(database, held, record(2, loss=5e-324))
-    with database.read() as session:
-        assert [row.metrics["train_loss"] for row in lookup.epochs(session, job_id)] == [value, 5e-324]
-
-
-def test_a_rolled_back_epoch_leaves_no_hole_in_the_log(database: Database, submit: Submit) -> None:
-    job_id = submit()
-    held = claim(database)
-    same = StoredFile(
-        kind=ArtifactKind.SAMPLE, epoch=1, path="x" * 10, name="n" * 10_000, size_bytes=1, sha256="s" * 99
-    )
-    if not database.is_sqlite:  # SQLite takes a text of any length
-        with pytest.raises(Exception, match="too long"):
-            commit(database, held, record(1, files=(same,)))
-    commit(database, held, record(1))
-    assert [kind for kind, _ in log(database, job_id)] == ["status", "status", "metrics"]
 
 
 def test_a_request_is_noticed_at_the_next_poll(database: Database, submit: Submit) -> None:
@@ -382,30 +202,6 @@ def test_another_machine_is_put_on_record(database: Database, submit: Submit) ->
     assert "numpy" in data["message"]
 
 
-def test_a_damaged_checkpoint_is_dropped_with_a_word(database: Database, submit: Submit, tmp_path: Path) -> None:
-    job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
-    held = claim(database)
-    for epoch in (1, 2):
-        file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
-        commit(database, held, record(epoch, files=(file,)))
-    newest = commits.checkpoints(database, held)[0]
-    assert newest.epoch == 2
-    commits.drop_checkpoint(database, held, newest, "bits flipped")
-    assert [row.epoch for row in commits.checkpoints(database, held)] == [1]
-    assert log(database, job_id)[-1][1]["code"] == "checkpoint_damaged"
-
-
-def test_the_digest_hangs_on_weights_metrics_and_samples(database: Database, submit: Submit) -> None:
-    submit()
-    held = claim(database)
-    commit(database, held, record(1))
-    one = commits.digest(database, held, "w")
-    assert commits.digest(database, held, "w") == one
-    assert commits.digest(database, held, "v") != one
-    commit(database, held, record(2))
-    assert commits.digest(database, held, "w") != one
-
-
 def test_a_worker_that_checks_in_is_alive(database: Database) -> None:
     def worker(running: int) -> Worker:
         return Worker(id="w", host="h", pid=1, slots=2, running=running, draining=False)
@@ -414,34 +210,3 @@ def test_a_worker_that_checks_in_is_alive(database: Database) -> None:
     worker_registry.check_in(database, worker(1))
     with database.read() as session:
         assert [found.running for found in worker_registry.live_workers(session)] == [1]
-
-
-def test_findings_stand_in_the_job_and_their_coming_and_going_in_its_log(database: Database, submit: Submit) -> None:
-    job_id = submit()
-    held = claim(database)
-    first, second = finding(2), finding(3, FindingCode.DEAD_UNITS)
-    for epoch, health in ((1, ()), (2, (first,)), (3, (first, second)), (4, (second,))):
-        commit(database, held, record(epoch, health=health))
-    assert look(database, job_id).health == [second.document()]
-    told = [data for kind, data in log(database, job_id) if kind == "health"]
-    assert [(data["state"], data["code"], data["epoch"], data["since"]) for data in told] == [
-        ("found", "overfitting", 2, 2),
-        ("found", "dead_units", 3, 3),
-        ("over", "overfitting", 4, 2),
-    ]
-    assert told[0]["numbers"] == {"val_loss": 0.1 + 0.2}
-    metrics = [data["health"] for kind, data in log(database, job_id) if kind == "metrics"]
-    assert metrics == [[], ["overfitting"], ["overfitting", "dead_units"], ["dead_units"]]
-
-
-def test_an_epoch_that_is_trained_again_reports_no_finding_twice(database: Database, submit: Submit) -> None:
-    job_id = submit()
-    held = claim(database)
-    commit(database, held, record(1))
-    commit(database, held, record(2, health=(finding(2),)))
-    leases.hand_back(database, held, None)
-    held = claim(database)
-    commit(database, held, record(1))
-    commit(database, held, record(2, health=(finding(2),)))
-    assert look(database, job_id).health == [finding(2).document()]
-    assert [kind for kind, _ in log(database, job_id)].count("health") == 1

@@ -104,6 +104,11 @@ class PlayedWorker:
         commits.fail(self.database, self.held, {"code": code, "message": "it went wrong"})
 
 
+def pointers(answer: Any) -> list[str]:
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_spec"), answer.text
+    return [error["pointer"] for error in answer.json["errors"]]
+
+
 def put_away(app: Flask) -> None:
     """End an app's threads and close its connections."""
     here: Services = app.extensions[EXTENSION]

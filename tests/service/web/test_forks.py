@@ -13,6 +13,7 @@ from service.jobs import actions, commits, leases
 from service.jobs.queries import lookup
 from service.storage.tables import Job
 from service.web.services import EXTENSION
+from tests.service.web.conftest import pointers
 
 Submit = Callable[..., str]
 
@@ -31,11 +32,6 @@ def content(client: FlaskClient, path: str) -> bytes:
     with client.get(path) as answer:
         assert answer.status_code == 200
         return answer.data
-
-
-def pointers(answer: Any) -> list[str]:
-    assert (answer.status_code, answer.json["code"]) == (422, "invalid_spec"), answer.text
-    return [error["pointer"] for error in answer.json["errors"]]
 
 
 def test_overrides_may_name_an_object_by_its_text(client: FlaskClient, worker: Any, submit: Submit) -> None:
@@ -338,78 +334,6 @@ def test_only_a_job_that_succeeded_can_be_reproduced(client: FlaskClient, worker
     worker.fail()
     answer = client.post(f"/jobs/{job_id}/reproduce")
     assert (answer.status_code, answer.json["allowed_actions"]) == (409, ["retry", "delete"])
-
-
-def test_a_patch_changes_what_it_names_and_nothing_else(either_app: Flask, submit: Submit) -> None:
-    client = either_app.test_client()
-    address = f"/jobs/{submit(client, name='old', tags=['a', 'b'], priority=3)}"
-    answer = client.patch(address, json={"tags": ["c"], "priority": 9})
-    assert (answer.status_code, answer.json["name"]) == (200, "old")
-    assert (answer.json["tags"], answer.json["priority"]) == (["c"], 9)
-    assert answer.headers["ETag"] == client.get(address).headers["ETag"]
-    assert [job["id"] for job in client.get("/jobs?tag=c").json["data"]] == [answer.json["id"]]
-    assert client.get("/jobs?tag=a").json["data"] == []
-    cleared = client.patch(
-        address, data='{"name": null, "tags": null, "priority": null}', content_type="application/merge-patch+json"
-    )
-    assert (cleared.json["name"], cleared.json["tags"], cleared.json["priority"]) == (None, [], 5)
-    reasons = [event.get("reason") for event in client.get(f"{address}/events").json["data"]]
-    assert reasons == ["submitted", "changed", "changed"]
-    assert client.patch(address, json={}).status_code == 200
-    assert len(client.get(f"{address}/events").json["data"]) == 3, "what changes nothing is no event"
-
-
-def test_a_star_and_a_note_are_kept_and_cleared(either_app: Flask, submit: Submit) -> None:
-    client = either_app.test_client()
-    address = f"/jobs/{submit(client)}"
-    assert (client.get(address).json["starred"], client.get(address).json["note"]) == (False, None)
-    note = "the one with the bug ✓\nsee seed 7"
-    changed = client.patch(address, json={"starred": True, "note": note}).json
-    assert (changed["starred"], changed["note"]) == (True, note)
-    listed = client.get("/jobs").json["data"][0]
-    assert (listed["starred"], listed["note"]) == (True, note)
-    cleared = client.patch(address, json={"starred": False, "note": None}).json
-    assert (cleared["starred"], cleared["note"]) == (False, None)
-    log = client.get(f"{address}/events").text
-    assert log.count('"changed"') == 2
-    assert "the one with the bug" not in log, "a note that was deleted is nowhere"
-    client.patch(address, json={"note": ""})
-    client.patch(address, json={"starred": False})
-    assert client.get(f"{address}/events").text == log, "what changes nothing is no event"
-
-
-@pytest.mark.parametrize("note", ["x" * 2001, "a\0", "a\x1b[31m", "a\tb", "a\r\nb", 5])
-def test_a_note_is_text_of_some_length(client: FlaskClient, submit: Submit, note: Any) -> None:
-    assert pointers(client.patch(f"/jobs/{submit(client)}", json={"note": note})) == ["#/note"]
-    assert pointers(client.patch(f"/jobs/{submit(client)}", json={"starred": "yes"})) == ["#/starred"]
-
-
-def test_a_priority_that_was_raised_is_claimed_first(either_app: Flask, submit: Submit) -> None:
-    client = either_app.test_client()
-    first, second = submit(client), submit(client)
-    client.patch(f"/jobs/{second}", json={"priority": 9})
-    claimed = [leases.claim(either_app.extensions[EXTENSION].database, "w", 15) for _ in range(2)]
-    assert [held.job_id for held in claimed if held] == [second, first]
-
-
-def test_a_patch_for_another_state_of_the_job_changes_nothing(client: FlaskClient, worker: Any, submit: Submit) -> None:
-    address = f"/jobs/{submit(client, name='old')}"
-    seen = client.get(address).headers["ETag"]
-    worker.claim()
-    answer = client.patch(address, json={"name": "new"}, headers={"If-Match": seen})
-    assert (answer.status_code, answer.json["code"]) == (412, "precondition_failed")
-    assert client.get(address).json["name"] == "old"
-    seen = client.get(address).headers["ETag"]
-    assert client.patch(address, json={"name": "new"}, headers={"If-Match": seen}).json["name"] == "new"
-    assert client.patch(address, json={"name": "newer"}, headers={"If-Match": "*"}).json["name"] == "newer"
-
-
-@pytest.mark.parametrize(
-    ("patch", "pointer"),
-    [({"priority": 10}, "#/priority"), ({"status": "done"}, "#/status"), ({"tags": ["a,b"]}, "#/tags/0"), ([], "#")],
-)
-def test_a_patch_is_checked(client: FlaskClient, submit: Submit, patch: Any, pointer: str) -> None:
-    assert pointers(client.patch(f"/jobs/{submit(client)}", json=patch)) == [pointer]
 
 
 def test_a_fork_of_another_owners_job_is_not_found(make_app: Any, sqlite_url: str, submit: Submit) -> None:
