@@ -119,10 +119,17 @@ def test_several_values_of_a_field_make_a_sweep_that_is_one_row_of_the_job_list(
     expect(page.locator("tr.job")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
+    ids = [job["id"] for job in httpx.get(f"{visit.url}/jobs").json()["data"]]
+    visit.open(f"/ui/compare?jobs={','.join(ids)}")
+    expect(page.locator("#compared .status")).to_have_text(["queued", "queued"])
     [sweep] = httpx.get(f"{visit.url}/sweeps").json()["data"]
     httpx.post(f"{visit.url}/sweeps/{sweep['id']}/cancel").raise_for_status()
+    stopped = ["stopped by sweep", "stopped by sweep"]
+    expect(page.locator("#compared .status")).to_have_text(stopped)
+    page.reload()
+    expect(page.locator("#compared .status")).to_have_text(stopped)
     visit.open("/?status=cancelled")
-    expect(page.locator("tr.job .status")).to_have_text(["stopped by sweep", "stopped by sweep"])
+    expect(page.locator("tr.job .status")).to_have_text(stopped)
     expect(page.locator("#statuses button", has_text="Cancelled").locator(".count")).to_have_text("2, 2 by sweeps")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 

@@ -5,7 +5,7 @@ import { Chart } from "./chart.js";
 import { Settings, drawSettings, renew } from "./compare-settings.js";
 import { Settings as ChartSettings, byGroup, groupOf, insertMetric, places, span } from "./curves.js";
 import { formatOf } from "./format.js";
-import { isOver, shortId, titleOf } from "./job-facts.js";
+import { isOver, shortId, statusClass, statusText, titleOf } from "./job-facts.js";
 import { latest } from "./latest.js";
 import { Metrics } from "./metrics.js";
 import { Samples } from "./samples.js";
@@ -74,7 +74,7 @@ function drawHeads(best) {
         { class: "card", "data-job": job.id },
         swatch(job),
         h("a", { href: job.urls.page }, job.label),
-        h("span", { class: `status ${job.status}` }, job.status),
+        h("span", { class: statusClass(job) }, statusText(job)),
         job.top && jobs.length > 1 ? h("span", { class: "tag", title: `Best ${describe(job.top).label}` }, "best") : null,
         others.length > 0 ? h("a", { class: "button slim quiet", href: `/ui/compare?jobs=${others.join(",")}`, "aria-label": `Remove ${job.label}`, title: "Remove from the comparison" }, "✕") : null,
       );
@@ -224,7 +224,14 @@ function follow(scrubber, redraw) {
   const find = (id) => followed.find((job) => job.id === id);
   const take = (job, status) => {
     job.status = status;
+    if (status === "cancelled") whoStopped(job);
     if (followed.every(isOver)) stream.close();
+    redraw();
+  };
+  // The stream does not tell whether its sweep stopped it.
+  const whoStopped = async (job) => {
+    const { stopped_by_sweep } = await call(job.urls.self).catch(() => job);
+    Object.assign(job, { stopped_by_sweep });
     redraw();
   };
   const status = (news) => take(find(news.job), news.status);

@@ -2,7 +2,7 @@
 // alone, so that nothing loses its focus.
 import { $$, ago, counted, describe, duration, h, metric, when, words } from "./dom.js";
 import { headingOf, summary, text, whole } from "./cells.js";
-import { isOver, kindName, shortId, titleOf } from "./job-facts.js";
+import { isOver, kindName, shortId, statusClass, statusText, titleOf } from "./job-facts.js";
 
 const label = (column) => h("span", { class: "label" }, headingOf(column));
 
@@ -91,8 +91,8 @@ const SPECIAL = {
     return {
       element,
       update(job) {
-        shown.className = `status ${job.stopped_by_sweep ? "stopped" : job.status}`;
-        shown.textContent = job.requested ? `${job.requested} requested` : job.stopped_by_sweep ? "stopped by sweep" : job.status;
+        shown.className = statusClass(job);
+        shown.textContent = job.requested ? `${job.requested} requested` : statusText(job);
       },
     };
   },

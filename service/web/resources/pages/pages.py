@@ -58,7 +58,18 @@ _CHOICES: Final[dict[str, Any]] = {
 }
 """Options of the controls of the list."""
 _GROUPS: Final = 500
-_COMPARED: Final = {"id", "name", "kind", "status", "created_at", "tags", "start_epoch", "resolved", "urls"}
+_COMPARED: Final = {
+    "id",
+    "name",
+    "kind",
+    "status",
+    "stopped_by_sweep",
+    "created_at",
+    "tags",
+    "start_epoch",
+    "resolved",
+    "urls",
+}
 """Fields of each job on the Compare page."""
 
 
@@ -115,7 +126,9 @@ def _compared(asked: Sequence[str]) -> list[dict[str, Any]]:
     with services().database.read() as session:
         rows = lookup.several(session, asked, owner=owner())
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
+        stopped = lookup.stopped_by_sweep(session, rows)
     return [
-        job_detail(row).model_dump(mode="json", include=_COMPARED) | {"samples": samples.get(row.id, [])}
+        job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED)
+        | {"samples": samples.get(row.id, [])}
         for row in sorted(rows, key=lambda row: asked.index(row.id))
     ]
