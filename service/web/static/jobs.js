@@ -1,24 +1,23 @@
 // The list of jobs: one stream keeps it fresh, pages come as one scrolls.
 import { $, $$, announce, capital, counted, debounce, h, throttle } from "./dom.js";
-import { confirmedDeletion, onEach } from "./acting.js";
 import { call, listen, onRestored, pool } from "./api.js";
 import { Asked } from "./asked.js";
 import { afterEpoch, bestOf, csvColumns } from "./cells.js";
 import { offerColumns } from "./column-chooser.js";
-import { isOver, shortId } from "./job-facts.js";
+import { showFilter } from "./filters.js";
+import { isOver } from "./job-facts.js";
 import { latest, turns } from "./latest.js";
 import { editNote, saveStar } from "./notes.js";
 import { offerViews } from "./saved-views.js";
+import { COMPARED, SelectedJobs } from "./selection.js";
 import { JobTable } from "./table.js";
 
 const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "cancelled"];
-const COMPARED = 200; // the most jobs that one comparison takes
 const GROUPS = 500;
 const FIRST_ROWS = 30; // fill a screen; as many come with the page itself
 const SINGLY = 20; // of jobs that have changed behind the first page: more are renewed page by page
 const MOVED_MOST = 500; // so many rows are kept right where training moves jobs to other places
 const STAYS = /created_at|priority|name/; // orders in which it does not
-const TERMS = { tag: "Tag", name: "Name", preset: "Preset", dataset: "Dataset", spec: "Spec", parent: "Parent", sweep: "Sweep", without: "Without" };
 
 const first = JSON.parse($("#first").textContent);
 const asked = new Asked(location.search, first.columns);
@@ -26,7 +25,6 @@ const jobs = new Map(); // by id
 const turn = turns(); // of questions: a change of the filter, the order, …
 const changed = new Set(); // ids of jobs that the stream told of since the last renewal
 const saving = new Map(); // id -> what is being saved of a job, and shown already
-const selected = new Set();
 let sections = []; // one, or one for each group: { key, group, by, open, ids, cursor, loading }
 let isNewest = () => true; // whether what the page shows answers the last question
 let counts = {};
@@ -36,20 +34,17 @@ let parents = {};
 let sweeps = {}; // by id, of those whose jobs are one row
 const folds = new Map(); // sweep id -> the section of its jobs, behind that row
 let moreGroups = false;
-let lastSelected = null;
 let edits = 0; // what was asked for before an edit may not know of it
 
+const selection = new SelectedJobs(jobs, { shown: () => shownIds(), draw, forget, renew: () => renew() });
 const table = new JobTable($("#list table"), {
-  select,
+  select: (id, isRange) => selection.toggle(id, isRange),
   star,
   note,
   tag: (tag) => change({ tag: [...new Set([...asked.tag, tag])] }),
   toggle,
   sort: sortBy,
-  all(on) {
-    for (const id of shownIds()) on ? selected.add(id) : selected.delete(id);
-    draw();
-  },
+  all: (on) => selection.toggleAll(on),
   near: (section) => load(section),
 });
 
@@ -189,8 +184,8 @@ const findSoon = debounce(120, find);
 function change(news) {
   Object.assign(asked, news);
   history.replaceState(null, "", asked.query ? `/?${asked.query}` : "/");
-  showFilter();
-  if (!("columns" in news)) selected.clear();
+  drawFilter();
+  if (!("columns" in news)) selection.ids.clear();
   isNewest = turn();
   if ("q" in news) findSoon(); // while one types
   else find();
@@ -209,7 +204,6 @@ function draw() {
   const wanted = asked.status.length ? asked.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0) : total;
   const ids = shownIds();
   const loaded = ids.map((id) => jobs.get(id));
-  for (const id of selected) if (!ids.includes(id)) selected.delete(id);
   const isEmpty = asked.group ? !sections.length : !sections[0]?.ids.length;
   $("#view").hidden = total === 0 && !asked.isFiltered;
   $("#list").hidden = isEmpty;
@@ -223,10 +217,10 @@ function draw() {
     button.hidden = status !== "" && !counts[status] && !asked.status.includes(status);
   }
   $("#csv").href = asked.list({ format: "csv", columns: csvColumns(asked.columns, loaded.length ? loaded : [...jobs.values()]).join(",") });
-  drawSelection();
+  selection.draw(ids, table.all);
   table.setColumns(columns, asked.sort);
   const [items, ends] = listed();
-  table.show(items, ends, jobs, selected, bestOf(columns, loaded), parents);
+  table.show(items, ends, jobs, selection.ids, bestOf(columns, loaded), parents);
 }
 
 function told(wanted) {
@@ -254,35 +248,6 @@ function listed() {
   return [items, ends];
 }
 
-function drawSelection() {
-  const those = [...selected].map((id) => jobs.get(id));
-  const can = (action) => those.some((job) => job.allowed_actions.includes(action));
-  const reasons = {
-    compare: those.length < 2 ? "Select at least two jobs to compare." : those.length > COMPARED ? `At most ${COMPARED} jobs can be compared.` : "",
-    cancel: can("cancel") ? "" : "Nothing to cancel: all have ended.",
-    delete: can("delete") ? "" : "Nothing to delete: only jobs that have ended can be.",
-  };
-  $("#selection").hidden = those.length === 0;
-  $("#selection strong").textContent = `${those.length} selected`;
-  for (const [what, reason] of Object.entries(reasons)) {
-    $(`[data-do="${what}"]`).disabled = reason !== "";
-    $(`[data-do="${what}"]`).title = reason;
-  }
-  $("#why").textContent = Object.values(reasons).filter(Boolean).join(" ");
-  const all = shownIds().length;
-  table.all.checked = those.length > 0 && those.length === all;
-  table.all.indeterminate = those.length > 0 && those.length < all;
-}
-
-function select(id, isRange) {
-  const ids = shownIds();
-  const wanted = !selected.has(id);
-  const [from, to] = [ids.indexOf(isRange && lastSelected ? lastSelected : id), ids.indexOf(id)].sort((a, b) => a - b);
-  for (const item of ids.slice(Math.max(from, 0), to + 1)) wanted ? selected.add(item) : selected.delete(item);
-  lastSelected = id;
-  draw();
-}
-
 function amend(id, news) {
   const job = jobs.get(id);
   if (job) jobs.set(id, { ...job, ...news });
@@ -306,43 +271,16 @@ async function star(id) {
   saved(id, { starred });
 }
 
-
 async function note(id) {
   const text = await editNote(jobs.get(id));
   if (text !== undefined) saved(id, { note: text });
 }
 
-function showFilter() {
-  const order = $("#filters [name=sort]");
-  if (![...order.options].some((option) => option.value === asked.sort)) {
-    const words = asked.sort.replace(/^-/, "").replace(":", " ").replaceAll("_", " ");
-    order.append(h("option", { value: asked.sort }, `${words} ${asked.sort.startsWith("-") ? "↓" : "↑"}`));
-  }
-  for (const name of ["q", "kind", "sort", "group"]) {
-    const field = $(`#filters [name=${name}]`);
-    if (field.value !== asked[name]) field.value = asked[name];
-  }
-  $("#starred").setAttribute("aria-pressed", asked.starred === "true");
-  const term = (name, value) => {
-    const shown = name === "parent" ? (parents[value] ?? shortId(value)) : name === "sweep" ? (sweeps[value]?.title ?? shortId(value)) : name === "spec" ? value.replace("sha256:", "").slice(0, 10) : value;
-    const clear = Array.isArray(asked[name]) ? () => asked[name].filter((other) => other !== value) : () => "";
-    return h("button", { class: "slim", type: "button", "aria-label": `Remove the filter ${TERMS[name]}: ${shown}`, onclick: () => change({ [name]: clear() }) }, `${TERMS[name]}: ${shown} ✕`);
-  };
-  $("#terms").replaceChildren(...Object.keys(TERMS).flatMap((name) => [asked[name]].flat().filter(Boolean).map((value) => term(name, value))));
-}
+const titles = { parent: (id) => parents[id], sweep: (id) => sweeps[id]?.title };
+const drawFilter = () => showFilter(asked, titles, change);
 
-async function act(what) {
-  const those = [...selected].map((id) => jobs.get(id)).filter((job) => what === "compare" || what === "none" || job.allowed_actions.includes(what));
-  if (what === "none") selected.clear();
-  else if (what === "compare") return location.assign(`/ui/compare?jobs=${[...selected].join(",")}`);
-  else if (what === "cancel") announce(`${await onEach(those, (job) => call(`${job.urls.self}/cancel`, { method: "POST" }))} cancelled`, "good");
-  else if (what === "delete" && (await confirmedDeletion(those, selected.size - those.length))) {
-    const forget = (job) => allSections().forEach((one) => (one.ids = one.ids.filter((id) => id !== job.id)));
-    announce(`${await onEach(those, (job) => call(job.urls.self, { method: "DELETE" }).then(() => forget(job)))} deleted`, "good");
-    selected.clear();
-  }
-  draw();
-  if (what === "cancel" || what === "delete") renew();
+function forget(id) {
+  for (const one of allSections()) one.ids = one.ids.filter((other) => other !== id);
 }
 
 function receive(news) {
@@ -375,7 +313,7 @@ $("#statuses").append(
     ),
   ),
 );
-showFilter();
+drawFilter();
 draw();
 document.documentElement.dataset.ready = Math.round(performance.now());
 
@@ -383,10 +321,6 @@ $("#filters").addEventListener("submit", (event) => event.preventDefault());
 $("#filters").addEventListener("input", ({ target }) => change({ [target.name]: target.value }));
 $("#starred").addEventListener("click", () => change({ starred: asked.starred ? "" : "true" }));
 $("#show-all").addEventListener("click", () => change({ q: "", kind: "", name: "", preset: "", dataset: "", spec: "", parent: "", sweep: "", starred: "", tag: [], without: [], status: [] }));
-$("#selection").addEventListener("click", (event) => {
-  const what = event.target.closest("button")?.dataset.do;
-  if (what) act(what);
-});
 $("#help").addEventListener("click", () => $("#keys").showModal());
 offerViews(() => asked.query);
 offerColumns({
@@ -416,7 +350,7 @@ document.addEventListener("keydown", (event) => {
   const isTyping = document.activeElement.matches("input:not([type=checkbox]), select, textarea");
   if (event.key === "Escape") {
     if (isTyping) document.activeElement.blur();
-    else act("none");
+    else selection.act("none");
   }
   if (isTyping) return;
   const here = table.current();
@@ -425,10 +359,10 @@ document.addEventListener("keydown", (event) => {
     n: () => onlyReads || location.assign("/ui/new"),
     j: () => table.move(1),
     k: () => table.move(-1),
-    x: () => here && select(here, false),
+    x: () => here && selection.toggle(here, false),
     s: () => here && !onlyReads && star(here),
     e: () => here && !onlyReads && note(here),
-    c: () => selected.size > 1 && selected.size <= COMPARED && act("compare"),
+    c: () => selection.ids.size > 1 && selection.ids.size <= COMPARED && selection.act("compare"),
     "?": () => $("#keys").showModal(),
   };
   if (!(event.key in keys)) return;
