@@ -26,7 +26,7 @@ from service.storage.tables import Event, Job
 from service.web.schemas.epochs import event_document
 from service.web.schemas.jobs import job_summary
 from service.web.streaming.client import StreamClient
-from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message
+from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message, pieces
 from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 from service.web.streaming.stream import PROGRESS_COLUMNS, JobProgress
 
@@ -50,10 +50,10 @@ class FeedEvent:
 
     job_id: str
     owner: str | None
-    type: str
     seq: int
     """0: progress, which is not in the log."""
-    data: dict[str, Any]
+    text: str
+    """As all clients get it."""
 
 
 class AllJobsStream:
@@ -169,7 +169,7 @@ class LogReader:
                     running[job_id] = progress
                     if before is not None and before.step != progress.step:
                         data = {"job": job_id, **progress.progress.model_dump()}
-                        new.append(FeedEvent(job_id, owner, "progress", 0, data))
+                        new.append(FeedEvent(job_id, owner, 0, message("progress", data)))
             for job_id, (first, last) in ranges.items():
                 last_seen = seen[job_id][0] if job_id in seen else first
                 if since is not None and last > last_seen:
@@ -183,7 +183,7 @@ class LogReader:
 def _events(session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
     owner = session.scalar(select(Job.owner).where(Job.id == job_id))
     rows = events.read(session, job_id, after=after, limit=last - after)
-    return [FeedEvent(job_id, owner, row.type, row.seq, event_document(row, job_id=job_id)) for row in rows]
+    return [FeedEvent(job_id, owner, row.seq, message(row.type, event_document(row, job_id=job_id))) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +247,15 @@ def follow_all(feed: AllJobsStream, selection: JobSelection, client: StreamClien
                 wake_up.wait(_WAIT_S)
                 continue
             new, position = buffered
+            texts = []
             for item in new:
                 if not selection.includes(item) or (item.seq and item.seq <= last.get(item.job_id, 0)):
                     continue
                 if item.seq:
                     last[item.job_id] = item.seq
-                yield message(item.type, item.data)
+                texts.append(item.text)
+            yield from pieces(texts)
+            if texts:
                 ping.restart()
             if ping.is_due():
                 yield PING

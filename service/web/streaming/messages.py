@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+PIECE: Final = 64 * 1024
 PING_S: Final = 15.0
 PING: Final = ": ping\n\n"
 RETRY: Final = "retry: 2000\n"
@@ -21,6 +23,20 @@ def message(event: str, document: Any, *, number: int | None = None) -> str:
     data = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # one line
     identified = "" if number is None else f"id: {number}\n"
     return f"{identified}event: {event}\ndata: {data}\n\n"
+
+
+def pieces(messages: Iterable[str]) -> Iterator[str]:
+    """Messages joined to texts of some ``PIECE`` characters. Each is one write, which takes longer than its text."""
+    piece: list[str] = []
+    length = 0
+    for text in messages:
+        piece.append(text)
+        length += len(text)
+        if length >= PIECE:
+            yield "".join(piece)
+            piece, length = [], 0
+    if piece:
+        yield "".join(piece)
 
 
 class PingTimer:

@@ -24,7 +24,7 @@ from service.storage.tables import Job
 from service.web.schemas.epochs import event_document
 from service.web.schemas.jobs import JobDetail, Progress
 from service.web.streaming.client import StreamClient
-from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message
+from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message, pieces
 from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 
 MAX_CLIENTS: Final = 600
@@ -249,17 +249,18 @@ def follow(
                 batch = _unsent(watch, database, job.id, sent, current)
             except SQLAlchemyError:  # logged by the polling thread
                 batch = []
-            for told in batch:
-                yield told.text
-                sent = told.seq
-            if current.status in TERMINAL and sent >= current.last_seq:
-                return
-            if current.step != step:
+            texts = [told.text for told in batch]
+            sent = batch[-1].seq if batch else sent
+            has_ended = current.status in TERMINAL and sent >= current.last_seq
+            if current.step != step and not has_ended:
                 step = current.step
-                yield watch.progress_text(job.id, current)
+                texts.append(watch.progress_text(job.id, current))
+            yield from pieces(texts)
+            if has_ended:
+                return
+            if texts:
                 ping.restart()
             if batch:
-                ping.restart()
                 continue
             if ping.is_due():
                 yield PING
