@@ -17,23 +17,30 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+SPEC = '{"kind": "classifier", "name": "load", "tags": ["bench"], "epochs": 3}'
 
-def post(port: int, clients: int, seconds: float, *, fresh: bool) -> dict[str, Any]:
+
+def post(
+    port: int, clients: int, seconds: float, *, fresh: bool, count: int | None = None, spec: str = SPEC
+) -> dict[str, Any]:
     """Each client sends a job, waits for the response, and sends the next.
 
     Args:
+        seconds: no request is begun later; with ``count``, that many are sent however long it takes.
         fresh: use a new connection for each request, like curl.
     """
-    body = json.dumps({"kind": "classifier", "name": "load", "tags": ["bench"], "epochs": 3}).encode()
+    body = spec.encode()
     head = (
         "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: {'close' if fresh else 'keep-alive'}\r\nIdempotency-Key: "
     ).encode()
     selector = selectors.DefaultSelector()
     times: list[float] = []
-    failures = 0
+    sent = failures = 0
 
     def send(connection: socket.socket | None) -> None:
+        nonlocal sent
+        sent += 1
         began = time.perf_counter()
         if connection is None:
             connection = socket.create_connection(("127.0.0.1", port))
@@ -59,7 +66,7 @@ def post(port: int, clients: int, seconds: float, *, fresh: bool) -> dict[str, A
             reuse = not fresh and bool(data)
             if not reuse:
                 connection.close()
-            if now - began < seconds:
+            if now - began < seconds if count is None else sent < count:
                 send(connection if reuse else None)
     took = time.perf_counter() - began
     times.sort()
@@ -145,10 +152,14 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--spec", default=SPEC)
     parser.add_argument("--job", default="")
     chosen = parser.parse_args()
     if chosen.what == "post":
-        found = post(chosen.port, chosen.clients, chosen.seconds, fresh=chosen.fresh)
+        found = post(
+            chosen.port, chosen.clients, chosen.seconds, fresh=chosen.fresh, count=chosen.count, spec=chosen.spec
+        )
     else:
         found = follow(chosen.port, chosen.clients, chosen.seconds, chosen.job)
     json.dump(found, sys.stdout)

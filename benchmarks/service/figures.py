@@ -15,6 +15,15 @@ KINDS: Final = ("sqlite", "postgresql")
 
 Figures = dict[str, Any]
 
+TINY: Final[dict[str, Any]] = {
+    "kind": "classifier",
+    "epochs": 1,
+    "batch_size": 500,
+    "layers": [{"units": 10, "activation": "softmax"}],
+    "samples": {"count": 4},
+}
+"""A job that trains for a few hundredths of a second, so that the service dominates."""
+
 
 def spread(values: Sequence[float], digits: int = 2) -> Figures:
     """The median, minimum and maximum of the rounds."""

@@ -70,9 +70,9 @@ class Place:
         self._processes.append(process)
         return process
 
-    def serve(self, *, descriptors: int | None = None) -> None:
+    def serve(self, *, descriptors: int | None = None) -> subprocess.Popen[bytes]:
         """Start the web process; ``descriptors`` limits its file descriptors (``ulimit -n``)."""
-        self._serve("service.web.wsgi:app", self.port, descriptors)
+        return self._serve("service.web.wsgi:app", self.port, descriptors)
 
     def serve_bare(self) -> int:
         """Start a second web process whose only view inserts a job's rows; returns its port."""
@@ -93,9 +93,11 @@ class Place:
         wait_until(answers, "the bare streams")
         return port
 
-    def _serve(self, application: str, port: int, descriptors: int | None) -> None:
+    def _serve(self, application: str, port: int, descriptors: int | None) -> subprocess.Popen[bytes]:
         conf = "python:service.web.gunicorn_conf"
-        self.start("-m", "gunicorn", "-c", conf, application, descriptors=descriptors, TAPELINE_PORT=str(port))
+        process = self.start(
+            "-m", "gunicorn", "-c", conf, application, descriptors=descriptors, TAPELINE_PORT=str(port)
+        )
 
         def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):
@@ -103,6 +105,7 @@ class Place:
             return False
 
         wait_until(answers, "the web process")
+        return process
 
     def work(self, slots: int = 1) -> subprocess.Popen[bytes]:
         """Start a worker, and wait until its spare child process is ready."""

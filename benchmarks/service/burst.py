@@ -1,0 +1,66 @@
+"""A crowd submits at once, and everything is trained."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from sqlalchemy import case, func, select
+
+from benchmarks.service.figures import KINDS, TINY, Figures, client
+from benchmarks.service.place import Place, Places
+from service.jobs.events import EventType
+from service.states import Status
+from service.storage.tables import Event, Job
+
+COUNT = 10_000
+CLIENTS = 30
+
+
+def burst(places: Places, rounds: int) -> list[Figures]:
+    """10,000 tiny jobs, posted by 30 clients at once and trained by two child processes; one round."""
+    return [_burst(places, kind) for kind in KINDS]
+
+
+def _burst(places: Places, kind: str) -> Figures:
+    with places.open(kind) as place:
+        place.serve()
+        place.work(2)
+        began = time.monotonic()
+        sender = client("post", place.port, clients=CLIENTS, count=COUNT, spec=json.dumps(TINY))
+        posted = json.loads(sender.communicate()[0])
+        while _unfinished(place):
+            time.sleep(1)
+        took = time.monotonic() - began
+        return {
+            "database": kind,
+            "posted_per_s": posted["per_s"],
+            "p50_ms": posted["p50_ms"],
+            "p99_ms": posted["p99_ms"],
+            "failures": posted["failures"],
+            "trained_per_s": round(COUNT / took, 1),
+            "seconds": round(took),
+            **_check(place),
+        }
+
+
+def _unfinished(place: Place) -> int:
+    counts = place.http.get("/jobs", params={"limit": 1, "counts": True}).raise_for_status().json()["counts"]
+    return sum(counts.get(status, 0) for status in (Status.QUEUED, Status.RUNNING))
+
+
+def _check(place: Place) -> Figures:
+    """How many jobs did not succeed at once, and how many have an epoch or an end twice, or a hole in their log."""
+
+    def times(kind: EventType) -> Any:
+        return func.sum(case((Event.type == kind, 1), else_=0))
+
+    log = select(Event.job_id).group_by(Event.job_id)
+    once = select(func.count()).select_from(Job).where(Job.status == Status.SUCCEEDED, Job.lease == 1)
+    doubled = log.having((times(EventType.METRICS) > 1) | (times(EventType.END) > 1))
+    holes = log.having(func.max(Event.seq) != func.count())
+    with place.database.read() as session:
+        succeeded = session.scalar(once) or 0
+        found = {name: len(session.scalars(query).all()) for name, query in (("doubled", doubled), ("holes", holes))}
+    return {"lost": COUNT - succeeded, **found}

@@ -1,0 +1,89 @@
+"""Memory of the service's processes, at rest and under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import psutil
+
+from benchmarks.service.figures import KINDS, Figures, client
+from benchmarks.service.place import ROOT, Place, Places
+
+CHILD = "child"
+TRAINED: dict[str, Any] = {"kind": "classifier", "epochs": 40}
+"""Preset ``fast`` on ``mnist-10k``."""
+
+
+def memory(places: Places, rounds: int) -> list[Figures]:
+    """Proportional memory of each kind of process (RSS, too); bare: RSS of a process that runs the engine alone."""
+    return [row for kind in KINDS for row in _of(places, kind)]
+
+
+def _of(places: Places, kind: str) -> list[Figures]:
+    with places.open(kind) as place:
+        web = psutil.Process(place.serve().pid)
+        worker = psutil.Process(place.work(2).pid)
+        scheduler = psutil.Process(place.start("-m", "workers.reconcile").pid)
+        place.until_end(place.submit(**TRAINED | {"epochs": 1}))  # the dataset is unpacked, and children have trained
+        time.sleep(5)
+
+        def roles() -> dict[str, list[psutil.Process]]:
+            below = worker.children()  # one of them forks the children, the other is Python's resource tracker
+            return {
+                "web, all processes": [web, *web.children(recursive=True)],
+                "worker, all but children": [worker, *below],
+                CHILD: [child for one in below for child in one.children()],
+                "scheduler": [scheduler, *scheduler.children(recursive=True)],
+            }
+
+        rest = {role: _of_each(role, processes) for role, processes in roles().items()}
+        following = place.submit(**TRAINED)
+        place.submit(**TRAINED)
+        streams = client("follow", place.port, clients=100, seconds=8, job=following)
+        assert streams.stdout is not None
+        assert streams.stdout.readline() == "open\n"
+        load = client("post", place.port, clients=16, seconds=6)
+        peak = rest
+        while load.poll() is None:
+            found = {role: _of_each(role, processes) for role, processes in roles().items()}
+            peak = {role: tuple(map(max, zip(peak[role], found[role], strict=True))) for role in peak}
+        streams.communicate()
+        alone = _alone(place)
+    return [
+        {
+            "database": kind,
+            "process": role,
+            "rest_mb": round(rest[role][0], 1),
+            "load_mb": round(peak[role][0], 1),
+            "load_rss_mb": round(peak[role][1], 1),
+            "bare": round(alone, 1) if role == CHILD else "",
+        }
+        for role in rest
+    ]
+
+
+def _of_each(role: str, processes: Sequence[psutil.Process]) -> tuple[float, ...]:
+    """The proportional and the resident memory of the processes, in megabytes; of children, that of one."""
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):  # it ends
+            used = process.memory_full_info()
+            found.append((used.pss / 2**20, used.rss / 2**20))
+    total = [sum(column) for column in zip(*found, strict=True)] or [0.0, 0.0]
+    return tuple(value / len(found) if role == CHILD and found else value for value in total)
+
+
+def _alone(place: Place) -> float:
+    """The peak of a process that runs the engine's loop on the same spec."""
+    command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(TRAINED)]
+    environ = os.environ | place.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL)
+    _, _, used = os.wait4(process.pid, 0)
+    return used.ru_maxrss / 1024
