@@ -70,7 +70,7 @@ class AllJobsStream:
         self._dropped = 0
         """Number of events before the first one in the buffer."""
         self._poller = DatabasePoller(
-            "feed", self._new_poll, is_needed=lambda: bool(self._listeners), interval_s=poll_interval_s
+            "feed", self._new_poll, is_needed=lambda: bool(self._listeners), interval_s=lambda: poll_interval_s
         )
 
     @property

@@ -21,6 +21,7 @@ class DatabasePoller:
         name: of the thread, for the log.
         new_poll: called when a thread starts; returns the function that it calls at each interval.
         is_needed: whether there are listeners; called with ``lock`` held.
+        interval_s: how long to wait until the next call.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class DatabasePoller:
         new_poll: Callable[[], Callable[[], None]],
         *,
         is_needed: Callable[[], bool],
-        interval_s: float,
+        interval_s: Callable[[], float],
     ) -> None:
         self.lock = threading.Lock()
         """Guards what ``is_needed`` reads: hold it to add a listener and start the thread atomically."""
@@ -75,5 +76,5 @@ class DatabasePoller:
                         "streams are stalled: the database does not respond", reader=self._name, error=str(error)
                     )
                 is_failing = True
-            self._wake_up.wait(self._interval_s)
+            self._wake_up.wait(self._interval_s())
             self._wake_up.clear()

@@ -7,6 +7,7 @@ it has, and misses nothing.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,11 @@ MAX_CLIENTS: Final = 600
 """Maximum number of streams and delayed responses per web process; each occupies a thread."""
 _RECENT: Final = 256
 _BATCH: Final = 200
+_LIVELY_S: Final = 1.0
+"""The database is polled more often until nothing has happened to the jobs for so long."""
+_LIVELY_INTERVAL_S: Final = 0.025
+_FEW: Final = 10
+"""For more clients, the shorter interval grows: each is woken after each poll that finds something."""
 _WAIT_S: Final = 1.0
 """How often an idle stream checks whether its connection is closed."""
 
@@ -146,8 +152,10 @@ class Hub:
         self._database = database
         self._watched: dict[str, _WatchedJob] = {}
         self._clients = 0
+        self._idle_interval_s = poll_interval_s
+        self._news_at = 0.0
         self._poller = DatabasePoller(
-            "stream-hub", lambda: self._poll, is_needed=lambda: bool(self._watched), interval_s=poll_interval_s
+            "stream-hub", lambda: self._poll, is_needed=lambda: bool(self._watched), interval_s=self._interval_s
         )
         self.closing = False
         """Set when the process stops: every stream ends, and its client reconnects to another process."""
@@ -181,6 +189,7 @@ class Hub:
             watched = self._watched.setdefault(job_id, _WatchedJob())
             watched.clients.add(wake_up)
             self._clients += 1
+            self._news_at = time.monotonic()
             self._poller.ensure_running()
         self._poller.wake_up()
         try:
@@ -191,6 +200,12 @@ class Hub:
                 watched.clients.discard(wake_up)
                 if not watched.clients:
                     self._watched.pop(job_id, None)
+
+    def _interval_s(self) -> float:
+        """Until the next poll: short while events come one after the other, and after a client has come."""
+        if time.monotonic() - self._news_at > _LIVELY_S:
+            return self._idle_interval_s
+        return min(self._idle_interval_s, _LIVELY_INTERVAL_S * max(1.0, self._clients / _FEW))
 
     def _poll(self) -> None:
         with self._poller.lock:
@@ -208,6 +223,8 @@ class Hub:
             now = progresses.get(job_id)
             item.recent = recent[job_id]
             if now != item.progress or now is None:
+                if now is None or item.progress is None or now.last_seq != item.progress.last_seq:
+                    self._news_at = time.monotonic()
                 if now is not None:
                     item.told = (now, _progress_text(job_id, now))
                 item.progress, item.deleted = now, now is None

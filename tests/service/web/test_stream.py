@@ -265,11 +265,26 @@ def test_many_clients_of_one_job_cost_few_queries(app: Flask, play: Any, submit:
     assert seen == [list(range(1, 14))] * 20
 
 
+def test_events_that_follow_each_other_wait_for_no_idle_poll(
+    app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_LIVELY_S", 60.0)
+    app.extensions[EXTENSION].hub._idle_interval_s = 3600.0
+    worker, base = play(app), serve(app)
+    job_id = submit(app.test_client(), epochs=1)
+    with opened(base, job_id) as events:
+        next(events)
+        worker.claim()
+        assert next(events).event == "status"
+        worker.epoch(1)
+        wait_until(lambda: next(events).event == "metrics", "the epoch")
+
+
 def test_burst_of_events_is_delivered_whole(app: Flask, submit: Submit, serve: Serve, worker: Any) -> None:
     job_id = submit(app.test_client(), epochs=200)
     worker.claim()
     hub: Hub = app.extensions[EXTENSION].hub
-    hub._poller._interval_s = 1.5  # so that more comes between two polls than are buffered
+    hub._poller._interval_s = lambda: 1.5  # so that more comes between two polls than are buffered
     with opened(serve(app), job_id) as events:
         next(events)
         for epoch in range(1, 101):
@@ -317,7 +332,7 @@ def test_poll_that_fails_repeats_no_event(
         return real(session, job_id, **options)
 
     monkeypatch.setattr(stream.events, "read", read)
-    app.extensions[EXTENSION].hub._poller._interval_s = 0.5  # so that one poll sees the news of both
+    app.extensions[EXTENSION].hub._poller._interval_s = lambda: 0.5  # so that one poll sees the news of both
     with opened(base, ids[0]) as one, opened(base, ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
         wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "not both are watched")
