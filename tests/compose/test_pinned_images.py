@@ -1,0 +1,110 @@
+"""`make pin-images`, with a registry on this machine: what is pinned stays when a tag moves."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.compose.conftest import ROOT, Service, docker, free_port
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
+
+PIN_IMAGES = Path(".ci") / "pin_images.py"
+TAGS: dict[str, str] = runpy.run_path(str(ROOT / PIN_IMAGES))["images"](ROOT)
+
+
+def answers(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(url, trust_env=False).status_code == 200
+    return False
+
+
+@pytest.fixture
+def registry(engine: None, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty registry; Docker speaks to this machine without TLS."""
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if program is None:
+        pytest.skip("no registry is installed (Debian's package docker-registry)")
+    address = f"localhost:{free_port()}"
+    config = {
+        "version": 0.1,
+        "http": {"addr": address},
+        "storage": {"filesystem": {"rootdirectory": str(tmp_path / "r")}},
+    }
+    (tmp_path / "registry.yml").write_text(json.dumps(config))
+    with (tmp_path / "registry.log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(tmp_path / "registry.yml")], stdout=log, stderr=log)
+    try:
+        wait_until(lambda: answers(f"http://{address}/v2/"), "the registry")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def tree(registry: str, tmp_path: Path) -> Path:
+    """This tree, with base images from the registry."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folder = tmp_path / "tree"
+    for name in filter(None, listed.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("Dockerfile", "docker-compose.yml", "deploy/tls.yml"):
+        text = (folder / name).read_text()
+        for tag in TAGS.values():
+            text = text.replace(tag, f"{registry}/{tag}")
+        (folder / name).write_text(text)
+    return folder
+
+
+def push(image: str, tag: str) -> None:
+    docker("tag", image, tag)
+    docker("push", "--quiet", tag)
+
+
+def test_pinned_base_images_are_used_after_their_tags_have_moved(registry: str, tree: Path) -> None:
+    for tag in TAGS.values():
+        try:
+            docker("image", "inspect", tag)
+            push(tag, f"{registry}/{tag}")
+        except AssertionError:  # an image that this test does not start, such as Caddy's
+            push(TAGS["REDIS_IMAGE"], f"{registry}/{tag}")
+    (tree / ".env").write_text("# ours\nWEB_MEMORY=1g\n")
+    pinned = subprocess.run([sys.executable, PIN_IMAGES], cwd=tree, capture_output=True, text=True, check=True).stdout
+    lines = (tree / ".env").read_text().splitlines()
+    assert lines[:2] == ["# ours", "WEB_MEMORY=1g"]
+    assert lines[2:] == pinned.splitlines()
+    images = dict(re.fullmatch(r"(\w+)=(\S+@sha256:[0-9a-f]{64})", line).groups() for line in lines[2:])  # type: ignore[union-attr,misc]
+    assert {variable: image.partition("@")[0] for variable, image in images.items()} == {
+        variable: f"{registry}/{tag}" for variable, tag in TAGS.items()
+    }
+
+    for tag in TAGS.values():  # each tag moves to another image, with which nothing would work
+        push("debian:trixie-slim" if tag == TAGS["REDIS_IMAGE"] else TAGS["REDIS_IMAGE"], f"{registry}/{tag}")
+        docker("rmi", f"{registry}/{tag}")
+    service = Service(folder=tree, settings={"TAPELINE_IMAGE": "tapeline:pinned", "TAPELINE_WORKERS": "1"})
+    try:
+        service.compose("up", "--build", "--detach", "--wait", timeout_s=400)
+        assert service.http.get("/readyz").status_code == 200
+        running = {name: json.loads(docker("inspect", *service.containers(name)))[0] for name in ("redis", "postgres")}
+        assert {name: shown["Config"]["Image"] for name, shown in running.items()} == {
+            "redis": images["REDIS_IMAGE"],
+            "postgres": images["POSTGRES_IMAGE"],
+        }
+    finally:
+        service.down()
+        for image in (*images.values(), "tapeline:pinned"):
+            with suppress(AssertionError):  # Caddy's was not pulled
+                docker("rmi", image)
