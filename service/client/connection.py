@@ -58,9 +58,11 @@ class Connection:
         """Close the connections."""
         self.http.close()
 
-    def json(self, method: str, path: str, *, repeatable: bool = False, **options: Any) -> dict[str, Any]:
+    def json(
+        self, method: str, path: str, *, repeatable: bool = False, attempts: int = MAX_ATTEMPTS, **options: Any
+    ) -> dict[str, Any]:
         """Send a request and return the JSON object of its response."""
-        with self.response(method, path, repeatable=repeatable, **options) as response:
+        with self.response(method, path, repeatable=repeatable, attempts=attempts, **options) as response:
             response.read()
             try:
                 answer = response.json()
@@ -71,7 +73,9 @@ class Connection:
             return answer
 
     @contextmanager
-    def response(self, method: str, path: str, *, repeatable: bool = False, **options: Any) -> Iterator[httpx.Response]:
+    def response(
+        self, method: str, path: str, *, repeatable: bool = False, attempts: int = MAX_ATTEMPTS, **options: Any
+    ) -> Iterator[httpx.Response]:
         """Send a request and return the response before its body is read.
 
         Args:
@@ -83,8 +87,8 @@ class Connection:
         repeatable = repeatable or method == "GET"
         request = self.http.build_request(method, path, **options)
         delay_s = MIN_RETRY_DELAY_S
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            last = attempt == MAX_ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            last = attempt == attempts
             try:
                 response = self.http.send(request, stream=True)
             except httpx.TransportError as error:

@@ -98,16 +98,23 @@ class DatasetOperations:
         fields |= {"channels": channels, "on_bad": on_bad}
         fields |= {"target": target, "split": split, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
+        left = sum(path.stat().st_size for path in files.values())
+
+        def count(size: int) -> None:
+            nonlocal left
+            left -= size
+            if on_progress is not None:
+                on_progress(size)
+
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}
             for field, path in files.items():
-                file = opened.enter_context(path.open("rb"))
-                parts[field] = file if on_progress is None else cast("IO[bytes]", _Counted(file, on_progress))
+                parts[field] = cast("IO[bytes]", _Counted(opened.enter_context(path.open("rb")), count))
             options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
             if on_reading is None:
                 return self._connection.json("POST", "/datasets", **options)
             upload_id = str(uuid.uuid4())
-            with self._watched(upload_id, on_reading):
+            with self._watched(upload_id, on_reading, is_sent=lambda: left <= 0):
                 return self._connection.json("POST", "/datasets", headers={"Upload-Id": upload_id}, **options)
 
     def upload_progress(self, upload_id: str) -> dict[str, Any]:
@@ -116,18 +123,22 @@ class DatasetOperations:
         Raises:
             ApiError: 404: it has ended.
         """
-        return self._connection.json("GET", f"/uploads/{quote(upload_id, safe='')}")
+        return self._progress(upload_id)
 
     @contextmanager
-    def _watched(self, upload_id: str, on_reading: Callable[[float], None]) -> Iterator[None]:
-        """Ask how far an upload is, until the block ends."""
+    def _watched(
+        self, upload_id: str, on_reading: Callable[[float], None], *, is_sent: Callable[[], bool]
+    ) -> Iterator[None]:
+        """Once an upload is sent, ask how much of it is read, until the block ends."""
         is_over = threading.Event()
 
         def watch() -> None:
             while not is_over.wait(_WATCH_INTERVAL_S):
+                if not is_sent():
+                    continue
                 try:
-                    told = self.upload_progress(upload_id)
-                except ClientError:  # it has not begun, or is over; the upload itself tells of other errors
+                    told = self._progress(upload_id, attempts=1)
+                except ClientError:  # it is over; the upload itself tells of other errors
                     continue
                 if told["state"] == "reading" and not is_over.is_set():
                     on_reading(told["fraction"])
@@ -139,6 +150,9 @@ class DatasetOperations:
         finally:
             is_over.set()
             watcher.join()
+
+    def _progress(self, upload_id: str, **options: Any) -> dict[str, Any]:
+        return self._connection.json("GET", f"/uploads/{quote(upload_id, safe='')}", **options)
 
     def delete_dataset(self, name: str) -> None:
         """Delete an uploaded dataset that no unfinished job uses."""
