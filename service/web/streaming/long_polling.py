@@ -20,7 +20,7 @@ def wait_for_change(job_id: str, wait_s: float) -> Response:
     """The job, as soon as it differs from the client's copy; 304 if it does not change within ``wait_s``."""
     here, deadline = services(), time.monotonic() + wait_s
     allowed = Permission(still_open())
-    with _held_open(), here.hub.watch(job_id) as watch:
+    with _held_open(), here.hub.watch(job_id, is_stream=False) as watch:
         while True:
             if not allowed:
                 raise refused("the key was revoked, or has expired, while the response was delayed")

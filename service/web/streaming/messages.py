@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-PIECE: Final = 64 * 1024
+PIECE: Final = 16 * 1024  # what a client that does not read holds
 PING_S: Final = 15.0
 PING: Final = ": ping\n\n"
 RETRY: Final = "retry: 2000\n"

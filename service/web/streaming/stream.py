@@ -33,7 +33,7 @@ MAX_CLIENTS: Final = 600
 _RECENT: Final = 256
 _BATCH: Final = 200
 _LIVELY_S: Final = 1.0
-"""The database is polled more often until nothing has happened to the jobs for so long."""
+"""The database is polled more often until no job has had an event, and no stream has begun, for so long."""
 _LIVELY_INTERVAL_S: Final = 0.025
 _FEW: Final = 10
 """For more clients, the shorter interval grows: each is woken after each poll that finds something."""
@@ -153,7 +153,7 @@ class Hub:
         self._watched: dict[str, _WatchedJob] = {}
         self._clients = 0
         self._idle_interval_s = poll_interval_s
-        self._news_at = 0.0
+        self._news_at = self._poll_s = 0.0
         self._poller = DatabasePoller(
             "stream-hub", lambda: self._poll, is_needed=lambda: bool(self._watched), interval_s=self._interval_s
         )
@@ -182,14 +182,16 @@ class Hub:
                 self._clients -= 1
 
     @contextmanager
-    def watch(self, job_id: str) -> Iterator[JobWatch]:
-        """Watch a job for changes."""
+    def watch(self, job_id: str, *, is_stream: bool = True) -> Iterator[JobWatch]:
+        """Watch a job for changes: for a stream, or for a delayed response, of which a client may want one after the
+        other."""
         wake_up = threading.Event()
         with self._poller.lock:
             watched = self._watched.setdefault(job_id, _WatchedJob())
             watched.clients.add(wake_up)
             self._clients += 1
-            self._news_at = time.monotonic()
+            if is_stream:
+                self._news_at = time.monotonic()
             self._poller.ensure_running()
         self._poller.wake_up()
         try:
@@ -202,12 +204,14 @@ class Hub:
                     self._watched.pop(job_id, None)
 
     def _interval_s(self) -> float:
-        """Until the next poll: short while events come one after the other, and after a client has come."""
+        """Until the next poll: short while events come one after the other, and after a stream has begun."""
         if time.monotonic() - self._news_at > _LIVELY_S:
             return self._idle_interval_s
-        return min(self._idle_interval_s, _LIVELY_INTERVAL_S * max(1.0, self._clients / _FEW))
+        lively_s = max(_LIVELY_INTERVAL_S * max(1.0, self._clients / _FEW), 2 * self._poll_s)
+        return min(self._idle_interval_s, lively_s)
 
     def _poll(self) -> None:
+        began = time.monotonic()
         with self._poller.lock:
             watched = dict(self._watched)
         with self._database.read() as session:
@@ -218,12 +222,13 @@ class Hub:
             recent = {
                 job_id: self._recent(session, job_id, item, progresses.get(job_id)) for job_id, item in watched.items()
             }
+        self._poll_s = time.monotonic() - began
         # Only after all reads: a poll that fails halfway must change nothing.
         for job_id, item in watched.items():
             now = progresses.get(job_id)
             item.recent = recent[job_id]
             if now != item.progress or now is None:
-                if now is None or item.progress is None or now.last_seq != item.progress.last_seq:
+                if now is not None and item.progress is not None and now.last_seq != item.progress.last_seq:
                     self._news_at = time.monotonic()
                 if now is not None:
                     item.told = (now, _progress_text(job_id, now))
