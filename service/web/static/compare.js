@@ -223,17 +223,23 @@ function follow(scrubber, redraw) {
   const followed = jobs.filter((job) => !isOver(job));
   const find = (id) => followed.find((job) => job.id === id);
   const take = (job, status) => {
+    if (status === "cancelled" && job.status !== status) cancelled.add(job);
     job.status = status;
-    if (status === "cancelled") whoStopped(job);
+    askWhoStopped();
     if (followed.every(isOver)) stream.close();
     redraw();
   };
-  // The stream does not tell whether its sweep stopped it.
-  const whoStopped = async (job) => {
-    const { stopped_by_sweep } = await call(job.urls.self).catch(() => job);
-    Object.assign(job, { stopped_by_sweep });
-    redraw();
-  };
+  // The stream does not tell whether their sweeps stopped them.
+  const cancelled = new Set();
+  const askWhoStopped = throttle(400, latest(async () => {
+    const those = [...cancelled];
+    cancelled.clear();
+    await pool(those, AT_A_TIME, async (job) => {
+      const { stopped_by_sweep } = await call(job.urls.self).catch(() => job);
+      Object.assign(job, { stopped_by_sweep });
+    });
+    if (those.length) redraw();
+  }));
   const status = (news) => take(find(news.job), news.status);
   const stream = listen(() => `/stream?jobs=${followed.map((job) => job.id).join(",")}`, {
     // After a break: what was missed is in the whole table.
