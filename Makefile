@@ -85,7 +85,7 @@ compose: $(VENV)/installed-dev  ## tests with docker compose; skipped without a 
 bench: $(VENV)/installed  ## compare the engine with its floor, and with PyTorch and JAX if BENCH_PYTHON has them (10 minutes)
 	@$(BENCH_PYTHON) -m benchmarks
 
-bench-service: $(VENV)/installed-dev  ## measure the performance of the service on SQLite and PostgreSQL (15 minutes), or PARTS="post scale"
+bench-service: $(VENV)/installed-dev  ## measure the performance of the service on SQLite and PostgreSQL (an hour), or PARTS="post scale"
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.service $(PARTS) $(if $(DATA),--data $(DATA))
 
 bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chromium (2 minutes)

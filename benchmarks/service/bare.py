@@ -29,14 +29,19 @@ from workers.training import build
 
 
 def main() -> None:
-    """Print how many seconds it takes, once everything is imported."""
+    """Print how many seconds it takes, once everything is imported, or the peak of its resident memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("spec")
     parser.add_argument("--jobs", type=int, default=0, help="with files and rows, in forked children; 0: the loop")
     parser.add_argument("--children", type=int, default=1)
     parser.add_argument("--warm", action="store_true", help="each child trains a job before the clock starts")
+    parser.add_argument("--memory", action="store_true", help="print the peak of the loop's memory in megabytes")
     chosen = parser.parse_args()
     sent = json.loads(chosen.spec)
+    if chosen.memory:
+        _loop(resolve(sent))
+        print(_peak_mb())
+        return
     print(_runner(sent, chosen.jobs, chosen.children, warm=chosen.warm) if chosen.jobs else _loop(resolve(sent)))
 
 
@@ -46,6 +51,12 @@ def _loop(spec: Spec) -> float:
     for _ in trainer.run():
         pass
     return time.perf_counter() - began
+
+
+def _peak_mb() -> float:
+    # Of this program: the maximum that getrusage gives would include that of the process that started it.
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def _prepared(spec: Spec) -> tuple[Dataset, ClassifierTrainer]:

@@ -22,7 +22,7 @@ TRAINED: dict[str, Any] = {"kind": "classifier", "epochs": 40}
 
 
 def memory(places: Places, rounds: int) -> list[Figures]:
-    """Proportional memory of each kind of process (RSS, too); bare: RSS of a process that runs the engine alone."""
+    """Proportional memory of each kind of process, and RSS; bare: RSS of a process with the engine alone; one round."""
     return [row for kind in KINDS for row in _of(places, kind)]
 
 
@@ -52,9 +52,11 @@ def _of(places: Places, kind: str) -> list[Figures]:
         load = client("post", place.port, clients=16, seconds=6)
         peak = rest
         while load.poll() is None:
+            time.sleep(0.2)  # reading the figures takes time, too
             found = {role: _of_each(role, processes) for role, processes in roles().items()}
             peak = {role: tuple(map(max, zip(peak[role], found[role], strict=True))) for role in peak}
-        streams.communicate()
+        assert json.loads(load.communicate()[0])["failures"] == 0
+        assert json.loads(streams.communicate()[0])["refused"] == 0
         alone = _alone(place)
     return [
         {
@@ -70,20 +72,18 @@ def _of(places: Places, kind: str) -> list[Figures]:
 
 
 def _of_each(role: str, processes: Sequence[psutil.Process]) -> tuple[float, ...]:
-    """The proportional and the resident memory of the processes, in megabytes; of children, that of one."""
-    found = []
+    """The proportional and the resident memory of the processes, in megabytes; of children, that of the largest."""
+    found = [(0.0, 0.0)]
     for process in processes:
         with suppress(psutil.Error):  # it ends
             used = process.memory_full_info()
             found.append((used.pss / 2**20, used.rss / 2**20))
-    total = [sum(column) for column in zip(*found, strict=True)] or [0.0, 0.0]
-    return tuple(value / len(found) if role == CHILD and found else value for value in total)
+    return tuple((max if role == CHILD else sum)(column) for column in zip(*found, strict=True))
 
 
 def _alone(place: Place) -> float:
-    """The peak of a process that runs the engine's loop on the same spec."""
-    command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(TRAINED)]
+    """The peak of a process that runs the engine's loop on the same spec, in megabytes."""
+    command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(TRAINED), "--memory"]
     environ = os.environ | place.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL)
-    _, _, used = os.wait4(process.pid, 0)
-    return used.ru_maxrss / 1024
+    done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
+    return float(done.stdout)

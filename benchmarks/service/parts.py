@@ -1,4 +1,7 @@
-"""The measurements, one function each. Variants alternate in seven rounds; figures are medians over the rounds."""
+"""The measurements, one function each. Variants alternate in seven rounds; figures are medians over the rounds.
+
+``memory`` and ``burst`` take one round.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ LONG: Final[dict[str, Any]] = {"kind": "classifier", "epochs": 10_000, "checkpoi
 
 
 def pickup(places: Places, rounds: int) -> list[Figures]:
-    """Time from the POST to the first batch, and to the first epoch on a stream, less its own time; an idle worker."""
+    """Time from the POST to the first batch and to the first epoch on a stream, and that without its training."""
     spec = {"kind": "classifier", "epochs": 1}
     batches: dict[str, list[float]] = {kind: [] for kind in KINDS}
     epochs: dict[str, list[float]] = {kind: [] for kind in KINDS}
