@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +11,7 @@ from typing import Any
 import psutil
 
 from benchmarks.service.figures import KINDS, Figures, client
-from benchmarks.service.place import ROOT, Place, Places
+from benchmarks.service.place import Places
 
 CHILD = "child"
 TRAINED: dict[str, Any] = {"kind": "classifier", "epochs": 40}
@@ -57,7 +54,7 @@ def _of(places: Places, kind: str) -> list[Figures]:
             peak = {role: tuple(map(max, zip(peak[role], found[role], strict=True))) for role in peak}
         assert json.loads(load.communicate()[0])["failures"] == 0
         assert json.loads(streams.communicate()[0])["refused"] == 0
-        alone = _alone(place)
+        alone = place.run_bare(TRAINED, "--memory")
     return [
         {
             "database": kind,
@@ -79,11 +76,3 @@ def _of_each(role: str, processes: Sequence[psutil.Process]) -> tuple[float, ...
             used = process.memory_full_info()
             found.append((used.pss / 2**20, used.rss / 2**20))
     return tuple((max if role == CHILD else sum)(column) for column in zip(*found, strict=True))
-
-
-def _alone(place: Place) -> float:
-    """The peak of a process that runs the engine's loop on the same spec, in megabytes."""
-    command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(TRAINED), "--memory"]
-    environ = os.environ | place.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
-    return float(done.stdout)

@@ -8,10 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -24,7 +21,7 @@ from benchmarks.service.clients import _percentile
 from benchmarks.service.figures import KINDS, TINY, Figures, both, client, spread
 from benchmarks.service.growth import growth
 from benchmarks.service.memory import memory
-from benchmarks.service.place import ROOT, Place, Places
+from benchmarks.service.place import Place, Places
 from benchmarks.service.post import post
 from benchmarks.service.rows import fill
 from service.jobs import leases
@@ -279,11 +276,7 @@ def _dataset(places: Places) -> str:
 
 def _bare(place: Place, spec: dict[str, Any], *, jobs: int = 0, children: int = 1, warm: bool = False) -> float:
     """Seconds of the engine's loop or, with ``jobs``, of children that write files and rows, too."""
-    command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(spec), "--jobs", str(jobs)]
-    command += ["--children", str(children), *(["--warm"] if warm else [])]
-    environ = os.environ | place.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
-    return float(done.stdout)
+    return place.run_bare(spec, f"--jobs={jobs}", f"--children={children}", *(["--warm"] if warm else []))
 
 
 def workers(places: Places, rounds: int) -> list[Figures]:

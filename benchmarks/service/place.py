@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -79,6 +80,13 @@ class Place:
         port = _free_port()
         self._serve("benchmarks.service.bare_post:app", port, None)
         return port
+
+    def run_bare(self, spec: dict[str, Any], *options: str) -> float:
+        """The figure of ``benchmarks.service.bare`` for a spec, with one BLAS thread like a child."""
+        command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(spec), *options]
+        environ = os.environ | self.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
+        return float(done.stdout)
 
     def stream_bare(self, job_id: str) -> int:
         """Start a server that streams one job's events, and nothing else; returns its port."""

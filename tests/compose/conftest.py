@@ -33,6 +33,18 @@ def docker(*arguments: str, stdin: Any = None, timeout_s: float = 300) -> str:
     return done.stdout
 
 
+def obtained(tag: str) -> str:
+    """The image, from its registry where it is not here already; skips on a machine that does not reach it."""
+    try:
+        docker("image", "inspect", tag)
+    except AssertionError:
+        try:
+            docker("pull", "--quiet", tag, timeout_s=120)
+        except AssertionError as error:
+            pytest.skip(f"the image {tag} is not to be had: {str(error)[-200:]}")
+    return tag
+
+
 def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))

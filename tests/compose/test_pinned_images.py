@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.compose.conftest import ROOT, Service, docker, free_port
+from tests.compose.conftest import ROOT, Service, docker, free_port, obtained
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
@@ -32,7 +32,8 @@ def answers(url: str) -> bool:
 
 @pytest.fixture
 def registry(engine: None, tmp_path: Path) -> Iterator[str]:
-    """The address of an empty registry; Docker speaks to this machine without TLS."""
+    """The address of an empty registry; Docker speaks to this machine without TLS. Skips where none is installed: it is
+    no Python package, and its image would come from another registry."""
     program = shutil.which("docker-registry") or shutil.which("registry")
     if program is None:
         pytest.skip("no registry is installed (Debian's package docker-registry)")
@@ -69,18 +70,6 @@ def tree(registry: str, tmp_path: Path) -> Path:
     return folder
 
 
-def obtained(tag: str) -> str:
-    """The image, from its registry where it is not here already; skips where that is not reached."""
-    try:
-        docker("image", "inspect", tag)
-    except AssertionError:
-        try:
-            docker("pull", "--quiet", tag, timeout_s=120)
-        except AssertionError as error:
-            pytest.skip(f"the image {tag} is not to be had: {str(error)[-200:]}")
-    return tag
-
-
 def push(image: str, tag: str) -> None:
     docker("tag", image, tag)
     docker("push", "--quiet", tag)
@@ -96,7 +85,7 @@ def test_pinned_base_images_are_used_after_their_tags_have_moved(registry: str, 
     lines = (tree / ".env").read_text().splitlines()
     assert lines[:2] == ["# ours", "WEB_MEMORY=1g"]
     assert lines[2:] == pinned.splitlines()
-    pins = dict(re.fullmatch(r"(\w+)=(\S+@sha256:[0-9a-f]{64})", line).groups() for line in lines[2:])  # type: ignore[union-attr,misc]
+    pins = dict(re.findall(r"(?m)^(\w+)=(\S+@sha256:[0-9a-f]{64})$", pinned))
     assert {variable: image.partition("@")[0] for variable, image in pins.items()} == {
         variable: f"{registry}/{tag}" for variable, tag in TAGS.items()
     }

@@ -10,20 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.compose.conftest import Service, docker, free_port
+from tests.compose.conftest import Service, docker, free_port, obtained
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
 
 
 @pytest.fixture(scope="module")
 def behind_caddy(image: str) -> Iterator[Service]:
-    try:
-        docker("image", "inspect", "caddy:2-alpine")
-    except AssertionError:
-        try:
-            docker("pull", "--quiet", "caddy:2-alpine", timeout_s=120)
-        except AssertionError as error:
-            pytest.skip(f"the image caddy:2-alpine is not to be had: {str(error)[-200:]}")
+    obtained("caddy:2-alpine")
     made = Service(
         files=("docker-compose.yml", "deploy/tls.yml"),
         settings={

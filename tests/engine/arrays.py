@@ -33,6 +33,16 @@ def pair(draw: Any) -> tuple[np.ndarray, np.ndarray]:
     return distinct(draw, both[0]), distinct(draw, both[1], 0.081)
 
 
+@st.composite
+def unary(draw: Any, function: Any) -> Case:
+    return function, [distinct(draw, draw(shapes))]
+
+
+@st.composite
+def binary(draw: Any, function: Any) -> Case:
+    return function, list(pair(draw))
+
+
 def axes_of(shape: Sequence[int]) -> Any:
     """All axes, one, or several."""
     ndim = len(shape)

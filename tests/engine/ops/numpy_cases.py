@@ -6,17 +6,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.engine.arrays import Case, distinct, full_shapes, pair, shapes
-
-
-@st.composite
-def _unary(draw: Any, function: Any) -> Case:
-    return function, [distinct(draw, draw(shapes))]
-
-
-@st.composite
-def _binary(draw: Any, function: Any) -> Case:
-    return function, list(pair(draw))
+from tests.engine.arrays import Case, binary, distinct, full_shapes, pair, unary
 
 
 @st.composite
@@ -66,8 +56,8 @@ def _svd(draw: Any, part: int) -> Case:
 
 
 PRIMITIVES: dict[str, st.SearchStrategy[Case]] = {
-    **{name: _unary(getattr(np, name)) for name in ("deg2rad", "nan_to_num", "rad2deg", "sinc")},
-    **{name: _binary(getattr(np, name)) for name in ("fmax", "fmin", "logaddexp2")},
+    **{name: unary(getattr(np, name)) for name in ("deg2rad", "nan_to_num", "rad2deg", "sinc")},
+    **{name: binary(getattr(np, name)) for name in ("fmax", "fmin", "logaddexp2")},
     **{name: _rest(getattr(np, name)) for name in ("fmod", "remainder")},
     **{name: _of_square(getattr(np.linalg, name)) for name in ("det", "inv")},
     "cholesky": _cholesky(),
@@ -177,7 +167,7 @@ COMPOSED: dict[str, st.SearchStrategy[Case]] = {
     "append": _append(),
     "column_stack": _column_stack(),
     "cross": _cross(),
-    "degrees": _unary(np.degrees),
+    "degrees": unary(np.degrees),
     "einsum of lists": _einsum(),
     "eigvalsh": _of_square(lambda x: np.linalg.eigvalsh(_symmetric(x))),
     "gradient": _gradient(),
@@ -185,7 +175,7 @@ COMPOSED: dict[str, st.SearchStrategy[Case]] = {
     "linspace": _linspace(),
     "norm": _norm(),
     "pad": _pad(),
-    "radians": _unary(np.radians),
+    "radians": unary(np.radians),
     "select": _select(),
     "tensordot": _tensordot(),
 }

@@ -9,24 +9,25 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from engine import ops
-from tests.engine.arrays import Case, axes_of, distinct, full_shapes, pair, positive, shapes, shapes_with_axes
+from tests.engine.arrays import (
+    Case,
+    axes_of,
+    binary,
+    distinct,
+    full_shapes,
+    pair,
+    positive,
+    shapes,
+    shapes_with_axes,
+    unary,
+)
 
 small = st.integers(1, 4)
 
 
 @st.composite
-def unary(draw: Any, op: Any) -> Case:
-    return op, [distinct(draw, draw(shapes))]
-
-
-@st.composite
 def unary_positive(draw: Any, op: Any) -> Case:
     return op, [positive(draw, draw(shapes))]
-
-
-@st.composite
-def binary(draw: Any, op: Any) -> Case:
-    return op, list(pair(draw))
 
 
 @st.composite

@@ -19,22 +19,18 @@ from engine.ops.images.geometry import Convolution
 from tests.engine.arrays import (
     Case,
     axes_of,
+    binary,
     check_gradients,
     check_narrow_gradients,
     check_second_gradients,
     distinct,
     full_shapes,
-    pair,
     positive,
     shapes,
     shapes_with_axes,
+    unary,
 )
 from tests.engine.ops.numpy_cases import PRIMITIVES
-
-
-@st.composite
-def unary(draw: Any, ufunc: np.ufunc) -> Case:
-    return ufunc, [distinct(draw, draw(shapes))]
 
 
 @st.composite
@@ -47,11 +43,6 @@ def inside(draw: Any, ufunc: np.ufunc) -> Case:
 def above(draw: Any, ufunc: np.ufunc) -> Case:
     """Arguments above 1."""
     return ufunc, [positive(draw, draw(shapes)) + 1]
-
-
-@st.composite
-def binary(draw: Any, ufunc: np.ufunc) -> Case:
-    return ufunc, list(pair(draw))
 
 
 @st.composite

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,9 @@ from click.testing import Result
 from service.cli import main
 from service.client import Client
 from service.local import LocalStack
+from tests.service.cli.conftest import TINY, Run
 from tests.terminals import in_terminal, plain
 
-Run = Callable[..., Result]
-
-TINY = {
-    "kind": "classifier",
-    "epochs": 2,
-    "layers": [{"units": 10, "activation": "softmax"}],
-    "checkpoint": {"keep_last": 2},
-}
 ADAM = {"name": "adam", "learning_rate": 0.005}
 
 
