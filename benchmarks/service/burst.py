@@ -1,4 +1,4 @@
-"""A crowd submits at once, and everything is trained."""
+"""A burst of submissions, until all of the jobs are trained."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def docker(*arguments: str, stdin: Any = None, timeout_s: float = 300) -> str:
     return done.stdout
 
 
-def obtained(tag: str) -> str:
-    """The image, from its registry where it is not here already; skips on a machine that does not reach it."""
+def require_image(tag: str) -> str:
+    """Pull an image unless it is there already; skips on a machine that does not reach its registry."""
     try:
         docker("image", "inspect", tag)
     except AssertionError:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.compose.conftest import ROOT, Service, docker, free_port, obtained
+from tests.compose.conftest import ROOT, Service, docker, free_port, require_image
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
@@ -76,7 +76,7 @@ def push(image: str, tag: str) -> None:
 
 
 def test_pinned_base_images_are_used_after_their_tags_have_moved(registry: str, tree: Path) -> None:
-    images = {variable: obtained(tag) for variable, tag in TAGS.items() if variable != "CADDY_IMAGE"}
+    images = {variable: require_image(tag) for variable, tag in TAGS.items() if variable != "CADDY_IMAGE"}
     images["CADDY_IMAGE"] = TAGS["REDIS_IMAGE"]  # this test does not start Caddy
     for variable, image in images.items():
         push(image, f"{registry}/{TAGS[variable]}")

@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.compose.conftest import Service, docker, free_port, obtained
+from tests.compose.conftest import Service, docker, free_port, require_image
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
 
 
 @pytest.fixture(scope="module")
 def behind_caddy(image: str) -> Iterator[Service]:
-    obtained("caddy:2-alpine")
+    require_image("caddy:2-alpine")
     made = Service(
         files=("docker-compose.yml", "deploy/tls.yml"),
         settings={

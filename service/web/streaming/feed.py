@@ -26,7 +26,7 @@ from service.storage.tables import Event, Job
 from service.web.schemas.epochs import event_document
 from service.web.schemas.jobs import job_summary
 from service.web.streaming.client import StreamClient
-from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message, pieces
+from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, chunks, message
 from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 from service.web.streaming.stream import PROGRESS_COLUMNS, JobProgress
 
@@ -254,7 +254,7 @@ def follow_all(feed: AllJobsStream, selection: JobSelection, client: StreamClien
                 if item.seq:
                     last[item.job_id] = item.seq
                 texts.append(item.text)
-            yield from pieces(texts)
+            yield from chunks(texts)
             if texts:
                 ping.restart()
             if ping.is_due():

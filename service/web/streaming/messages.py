@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-PIECE: Final = 16 * 1024  # what a client that does not read holds
+CHUNK_SIZE: Final = 16 * 1024
+"""In characters. It bounds the memory that a client that does not read occupies."""
 PING_S: Final = 15.0
 PING: Final = ": ping\n\n"
 RETRY: Final = "retry: 2000\n"
@@ -25,18 +26,18 @@ def message(event: str, document: Any, *, number: int | None = None) -> str:
     return f"{identified}event: {event}\ndata: {data}\n\n"
 
 
-def pieces(messages: Iterable[str]) -> Iterator[str]:
-    """Messages joined to texts of some ``PIECE`` characters. Each is one write, which takes longer than its text."""
-    piece: list[str] = []
-    length = 0
+def chunks(messages: Iterable[str]) -> Iterator[str]:
+    """Join messages to chunks of about ``CHUNK_SIZE``; each chunk is one write, which costs more than its text."""
+    chunk: list[str] = []
+    size = 0
     for text in messages:
-        piece.append(text)
-        length += len(text)
-        if length >= PIECE:
-            yield "".join(piece)
-            piece, length = [], 0
-    if piece:
-        yield "".join(piece)
+        chunk.append(text)
+        size += len(text)
+        if size >= CHUNK_SIZE:
+            yield "".join(chunk)
+            chunk, size = [], 0
+    if chunk:
+        yield "".join(chunk)
 
 
 class PingTimer:

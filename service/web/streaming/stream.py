@@ -25,18 +25,18 @@ from service.storage.tables import Job
 from service.web.schemas.epochs import event_document
 from service.web.schemas.jobs import JobDetail, Progress
 from service.web.streaming.client import StreamClient
-from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message, pieces
+from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, chunks, message
 from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
 
 MAX_CLIENTS: Final = 600
 """Maximum number of streams and delayed responses per web process; each occupies a thread."""
 _RECENT: Final = 256
 _BATCH: Final = 200
-_LIVELY_S: Final = 1.0
-"""The database is polled more often until no job has had an event, and no stream has begun, for so long."""
-_LIVELY_INTERVAL_S: Final = 0.025
-_FEW: Final = 10
-"""For more clients, the shorter interval grows: each is woken after each poll that finds something."""
+_ACTIVE_S: Final = 1.0
+"""How long after an event, or the start of a stream, the database is polled at the shorter interval."""
+_ACTIVE_INTERVAL_S: Final = 0.025
+_FEW_CLIENTS: Final = 10
+"""With more clients, the shorter interval grows in proportion: each poll that finds an event wakes all of them."""
 _WAIT_S: Final = 1.0
 """How often an idle stream checks whether its connection is closed."""
 
@@ -153,7 +153,7 @@ class Hub:
         self._watched: dict[str, _WatchedJob] = {}
         self._clients = 0
         self._idle_interval_s = poll_interval_s
-        self._news_at = self._poll_s = 0.0
+        self._active_at = self._last_poll_s = 0.0
         self._poller = DatabasePoller(
             "stream-hub", lambda: self._poll, is_needed=lambda: bool(self._watched), interval_s=self._interval_s
         )
@@ -183,15 +183,19 @@ class Hub:
 
     @contextmanager
     def watch(self, job_id: str, *, is_stream: bool = True) -> Iterator[JobWatch]:
-        """Watch a job for changes: for a stream, or for a delayed response, of which a client may want one after the
-        other."""
+        """Watch a job for changes.
+
+        Args:
+            is_stream: whether it starts the shorter polling interval. Long polling does not: its clients watch again
+                after each response, and would keep the interval short although nothing happens.
+        """
         wake_up = threading.Event()
         with self._poller.lock:
             watched = self._watched.setdefault(job_id, _WatchedJob())
             watched.clients.add(wake_up)
             self._clients += 1
             if is_stream:
-                self._news_at = time.monotonic()
+                self._active_at = time.monotonic()
             self._poller.ensure_running()
         self._poller.wake_up()
         try:
@@ -204,11 +208,11 @@ class Hub:
                     self._watched.pop(job_id, None)
 
     def _interval_s(self) -> float:
-        """Until the next poll: short while events come one after the other, and after a stream has begun."""
-        if time.monotonic() - self._news_at > _LIVELY_S:
+        """Time until the next poll, shorter while events follow each other and after the start of a stream."""
+        if time.monotonic() - self._active_at > _ACTIVE_S:
             return self._idle_interval_s
-        lively_s = max(_LIVELY_INTERVAL_S * max(1.0, self._clients / _FEW), 2 * self._poll_s)
-        return min(self._idle_interval_s, lively_s)
+        active_s = max(_ACTIVE_INTERVAL_S * max(1.0, self._clients / _FEW_CLIENTS), 2 * self._last_poll_s)
+        return min(self._idle_interval_s, active_s)
 
     def _poll(self) -> None:
         began = time.monotonic()
@@ -222,14 +226,14 @@ class Hub:
             recent = {
                 job_id: self._recent(session, job_id, item, progresses.get(job_id)) for job_id, item in watched.items()
             }
-        self._poll_s = time.monotonic() - began
+        self._last_poll_s = time.monotonic() - began
         # Only after all reads: a poll that fails halfway must change nothing.
         for job_id, item in watched.items():
             now = progresses.get(job_id)
             item.recent = recent[job_id]
             if now != item.progress or now is None:
                 if now is not None and item.progress is not None and now.last_seq != item.progress.last_seq:
-                    self._news_at = time.monotonic()
+                    self._active_at = time.monotonic()
                 if now is not None:
                     item.told = (now, _progress_text(job_id, now))
                 item.progress, item.deleted = now, now is None
@@ -277,7 +281,7 @@ def follow(
             if current.step != step and not has_ended:
                 step = current.step
                 texts.append(watch.progress_text(job.id, current))
-            yield from pieces(texts)
+            yield from chunks(texts)
             if has_ended:
                 return
             if texts:

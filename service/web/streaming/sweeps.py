@@ -15,7 +15,7 @@ from service.storage.sweep_tables import Sweep
 from service.sweeps import events
 from service.web.schemas.experiments.sweeps import SweepDetail, event_item
 from service.web.streaming.client import StreamClient
-from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, message, pieces
+from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, chunks, message
 from service.web.streaming.stream import Hub
 
 _POLL_INTERVAL_S: Final = 0.5
@@ -39,7 +39,7 @@ def follow_sweep(
             except SQLAlchemyError:
                 time.sleep(_POLL_INTERVAL_S)
                 continue
-            yield from pieces(
+            yield from chunks(
                 message(row.type, event_item(row).model_dump(mode="json"), number=row.seq) for row in rows
             )
             sent = rows[-1].seq if rows else sent

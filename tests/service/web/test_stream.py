@@ -268,7 +268,7 @@ def test_many_clients_of_one_job_cost_few_queries(app: Flask, play: Any, submit:
 def test_events_that_follow_each_other_wait_for_no_idle_poll(
     app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_LIVELY_S", 60.0)
+    monkeypatch.setattr(stream, "_ACTIVE_S", 60.0)
     app.extensions[EXTENSION].hub._idle_interval_s = 3600.0
     worker, base = play(app), serve(app)
     job_id = submit(app.test_client(), epochs=1)
