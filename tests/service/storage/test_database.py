@@ -3,8 +3,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,36 +36,26 @@ def names(database: Database) -> set[str]:
         return set(session.scalars(select(Worker.id)))
 
 
-def at_once(works: list[Callable[[], Any]]) -> list[Any]:
-    """Do all of them in threads of their own; gives what each gave or raised."""
-    found: list[Any] = [None] * len(works)
+def at_once(works: Sequence[Callable[[], Any]], during: AbstractContextManager[Any] | None = None) -> list[Any]:
+    """The results or exceptions of works that threads begin together, and cannot commit before ``during`` ends."""
+    begun = threading.Barrier(len(works) + 1)
 
-    def run(place: int) -> None:
-        try:
-            found[place] = works[place]()
-        except Exception as error:  # noqa: BLE001 - it is looked at below
-            found[place] = error
+    def begin(work: Callable[[], Any]) -> Any:
+        begun.wait()
+        return work()
 
-    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(works))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+    with ThreadPoolExecutor(len(works)) as pool:
+        with during or nullcontext():
+            futures = [pool.submit(begin, work) for work in works]
+            begun.wait()
+            time.sleep(0.3 if during else 0)  # all wait for the lock by then
+        return [future.exception() or future.result() for future in futures]
 
 
 def test_works_that_share_a_commit_fail_one_by_one(database: Database) -> None:
     works = [(f"w{number}", number % 3 == 0) for number in range(24)]
-    with database.write() if database.is_sqlite else closing(database):  # so that they pile up
-
-        def run() -> None:
-            found.extend(at_once([lambda w=work: database.group_commit(add(*w)) for work in works]))  # type: ignore[misc]
-
-        found: list[Any] = []
-        thread = threading.Thread(target=run)
-        thread.start()
-        time.sleep(0.3)
-    thread.join()
+    piling_up = database.write() if database.is_sqlite else None
+    found = at_once([lambda w=work: database.group_commit(add(*w)) for work in works], piling_up)  # type: ignore[misc]
     for (name, fails), answer in zip(works, found, strict=True):
         assert isinstance(answer, KeyError) if fails else answer == name
     assert names(database) == {name for name, fails in works if not fails}
@@ -77,17 +68,10 @@ def test_a_work_sees_what_the_one_before_it_did(database: Database) -> None:
 
 
 @on_sqlite
-def test_few_commits_serve_many_works(tmp_path: Any, database: Database) -> None:
+def test_few_commits_serve_many_works(database: Database) -> None:
     commits: list[int] = []
     module.event.listen(database.engine, "commit", lambda _: commits.append(1))
-    with database.write():
-        thread = threading.Thread(
-            target=at_once, args=([lambda n=n: database.group_commit(add(f"w{n}")) for n in range(16)],)
-        )  # type: ignore[misc]
-        thread.start()
-        time.sleep(0.3)
-        commits.clear()
-    thread.join()
+    at_once([lambda n=n: database.group_commit(add(f"w{n}")) for n in range(16)], database.write())  # type: ignore[misc]
     assert len(names(database)) == 16
     assert sum(commits) <= 3, "one for the lock's holder, one for all who waited"
 
@@ -100,13 +84,8 @@ def test_where_the_commit_fails_all_hear_of_it(database: Database) -> None:
             raise OperationalError("COMMIT", None, Exception("disk full"))
 
     module.event.listen(database.engine, "commit", refuse)
-    found: list[Any] = []
     works: list[Callable[[], Any]] = [lambda n=n: database.group_commit(add(f"w{n}")) for n in range(5)]  # type: ignore[misc]
-    with database.write():
-        thread = threading.Thread(target=lambda: found.extend(at_once(works)))
-        thread.start()
-        time.sleep(0.3)
-    thread.join()
+    found = at_once(works, database.write())
     module.event.remove(database.engine, "commit", refuse)
     assert [type(answer) for answer in found] == [OperationalError] * 5
     assert names(database) == set()
