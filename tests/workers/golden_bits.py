@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ JUDGE: dict[str, Any] = {
 }
 SPECS: dict[str, dict[str, Any]] = {
     **{f"classifier {name}": {"kind": "classifier", "preset": name} for name in ("seed", "fast", "best", "conv")},
+    "classifier table": {"kind": "classifier", "preset": "table", "dataset": {"name": "iris"}},
     **{f"gan {name}": {"kind": "gan", "preset": name} for name in ("seed", "stable", "best")},
     "squared error": SMALL
     | {
@@ -185,18 +187,29 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 
 
+FORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fork": ("adam", {"epochs": 4, "schedule": {"name": "constant"}}),
+    "fork, another optimizer": ("nesterov, decay, clipping", {"epochs": 4, "optimizer": {"name": "adam"}}),
+    "fork of a gan": ("small gan", {"epochs": 4, "batch_size": 11}),
+}
+"""Of each fork the parent in ``SPECS``, whose last checkpoint it continues, and what it changes."""
+
+
 def digests() -> dict[str, dict[str, str]]:
-    """For each spec those of its last checkpoint, and of its metrics, weights and samples."""
+    """For each spec and fork those of its last checkpoint, and of its metrics, weights and samples."""
     import numpy as np  # here and below: only now are the kernels chosen
 
-    from engine import EpochDone, GanTrainer, checkpoint
+    from engine import EpochDone, checkpoint
+    from engine.checkpoint import State
+    from service.datasets import cache
     from service.datasets.cache import Dataset, Examples
-    from service.datasets.info import DatasetInfo
+    from service.datasets.info import DatasetInfo, DatasetKind
+    from service.datasets.tables.preprocessing import Preprocessing
     from service.spec.validation import resolve
-    from workers.training import build
+    from workers.training import build, forks
     from workers.training.epochs.snapshot import weights_digest
 
-    def dataset(side: int, classes: int) -> Dataset:
+    def images(side: int, classes: int) -> Dataset:
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (60, side, side), np.uint8)
         labels = (np.arange(60) % classes).astype(np.uint8)
@@ -215,20 +228,34 @@ def digests() -> dict[str, dict[str, str]]:
         )
         return Dataset(info, Examples(images[:44], labels[:44]), Examples(images[44:], labels[44:]), "")
 
-    def digest(spec: dict[str, Any]) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        iris = cache.load("iris", Path(folder), cache_root=Path(folder))
+    datasets = {"small": images(8, 3), "iris": iris}
+    states: dict[str, State] = {}
+
+    def digest(name: str, spec: dict[str, Any], parent: str | None = None) -> dict[str, str]:
         resolved = resolve({"seed": 7, "epochs": 2, "batch_size": 8, **spec})
-        trainer = build.trainer(resolved, dataset(8, 3) if resolved.dataset.name == "small" else dataset(28, 10))
+        dataset = datasets.get(resolved.dataset.name) or images(28, 10)
+        is_table = dataset.info.kind is DatasetKind.TABLE
+        fitted = Preprocessing.fit(dataset.info.columns, dataset.train.inputs) if is_table else None
+        trainer = build.trainer(resolved, dataset, fitted)
+        if parent:
+            trainer.load_state_dict(forks.adapt(states[parent], resolved)[0])
         metrics = [report.metrics for report in trainer.run() if isinstance(report, EpochDone)]
-        samples = trainer.samples(9)
-        shown = samples if isinstance(trainer, GanTrainer) else samples.confidences  # type: ignore[union-attr]
+        samples = np.zeros(0) if is_table else trainer.samples(9)
+        shown = samples if isinstance(samples, np.ndarray) else samples.confidences
         state = trainer.state_dict()
-        results = json.dumps([metrics, weights_digest(state), hashlib.sha256(shown.tobytes()).hexdigest()])  # type: ignore[union-attr]
+        states[name] = State(state.tensors, state.state, resolved.model_dump(mode="json"))
+        results = json.dumps([metrics, weights_digest(state), hashlib.sha256(shown.tobytes()).hexdigest()])
         return {
             "checkpoint": hashlib.sha256(checkpoint.dumps(state)).hexdigest(),
             "results": hashlib.sha256(results.encode()).hexdigest(),
         }
 
-    return {name: digest(spec) for name, spec in SPECS.items()}
+    found = {name: digest(name, spec) for name, spec in SPECS.items()}
+    return found | {
+        name: digest(name, {**SPECS[parent], **changes}, parent) for name, (parent, changes) in FORKS.items()
+    }
 
 
 def main() -> None:
