@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import unquote, urlencode, urlsplit
 from uuid import uuid4
 
@@ -65,24 +68,43 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "download"
 
 
+@contextmanager
+def complete_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that never has half of its content: written beside ``path``, synced and renamed at the end of the
+    block, removed after an exception.
+
+    A symbolic link stays, and the file that it names is replaced. Devices and pipes (``/dev/null``) are written to
+    directly, since a rename would put a file in their place.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as device:
+            yield device
+        return
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _store(response: httpx.Response, to: Path) -> Path:
     target = to / _file_name(response) if to.is_dir() else to
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
     digest = hashlib.sha256()
-    try:
-        with temporary.open("xb") as file:
-            for chunk in response.iter_bytes(_CHUNK_BYTES):
-                digest.update(chunk)
-                file.write(chunk)
+    with complete_file(target) as file:
+        for chunk in response.iter_bytes(_CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
         expected = _stated_sha256(response)
         if expected is not None and expected != digest.digest():
             raise DownloadDamaged(
                 f"{target.name}: its SHA-256 is {digest.hexdigest()}; the service stated {expected.hex()}"
             )
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

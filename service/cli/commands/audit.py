@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -22,6 +22,7 @@ from service.access.audit_chain import Verification
 from service.access.audit_chain import verify as verify_chain
 from service.cli.commands.keys import open_database, time_text
 from service.cli.errors import Failure
+from service.client.downloads import complete_file
 from service.storage.tables import AuditEntry
 
 
@@ -107,19 +108,14 @@ COMMANDS: Final = (audit,)
 
 @contextmanager
 def _written(output: str) -> Iterator[IO[str]]:
-    """A file that is renamed into place once it is complete, or standard output."""
+    """A complete file, or standard output."""
     if output == "-":
         yield sys.stdout
         return
-    unfinished = Path(f"{output}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with complete_file(Path(output)) as file:
+        text = TextIOWrapper(file, encoding="utf-8")
+        yield text
+        text.detach()  # flushed, not closed
 
 
 def _show(found: Verification) -> None:

@@ -14,6 +14,7 @@ from typing import IO, Final
 import click
 
 from service.cli.errors import Failure
+from service.client.downloads import complete_file
 from service.jobs.uploads import UploadFolder
 from service.local.broker import running_url
 from service.maintenance import backup as copies
@@ -119,15 +120,8 @@ def backup(target: str, verify: bool, as_json: bool) -> None:
         if target == "-":
             report = copies.backup(database, store, received, sys.stdout.buffer)
         else:
-            unfinished = Path(f"{target}.unfinished")
-            try:
-                with unfinished.open("wb") as file:
-                    report = copies.backup(database, store, received, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                unfinished.rename(target)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            with complete_file(Path(target)) as file:
+                report = copies.backup(database, store, received, file)
     _print_summary("backed up", report, as_json=as_json)
     if report.damaged:
         lost = "\n  ".join(report.damaged)

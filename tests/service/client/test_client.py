@@ -4,10 +4,12 @@ import base64
 import hashlib
 import io
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -283,6 +285,23 @@ def test_a_damaged_download_leaves_the_old_file_and_nothing_else(
     with pytest.raises(DownloadDamaged, match="SHA-256"):
         client.download("/jobs/job_00000000000000000000000001/checkpoints/best", tmp_path / "best")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"best": b"old"}
+
+
+def test_a_download_to_a_pipe_or_a_link_leaves_it_in_its_place(script: Script, client: Client, tmp_path: Path) -> None:
+    pipe, link, real = tmp_path / "pipe", tmp_path / "link", tmp_path / "real"
+    os.mkfifo(pipe)
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    script.answers = [answer(b"weights"), answer(b"weights")]
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_bytes)
+        client.download("/jobs/job_00000000000000000000000001/checkpoints/best", pipe)
+        assert read.result(10) == b"weights"
+    assert pipe.is_fifo()
+    client.download("/jobs/job_00000000000000000000000001/checkpoints/best", link)
+    assert link.is_symlink()
+    assert real.read_bytes() == b"weights"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_download_that_breaks_off_is_made_again(script: Script, client: Client, tmp_path: Path) -> None:
