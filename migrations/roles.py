@@ -2,8 +2,8 @@
 
 The owner role may change the schema; migrations and restores connect as it. The application role reads and writes
 rows; web, worker and scheduler connect as it. Only this program connects as the superuser, over a socket that needs no
-password. It is idempotent: existing roles and passwords are kept, and a database that the superuser owns, as in earlier
-versions, is transferred to the owner role.
+password. It is idempotent: existing roles and passwords are kept, and what the superuser
+owns is transferred to the owner role.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EXCEPTIONS: Final = {
     "audit_seals": sql.SQL("SELECT, INSERT, UPDATE"),  # UPDATE marks ranges that retention removed
 }
 """Tables on which the application role has fewer privileges."""
-_REFUSED_PASSWORD: Final = "tapeline"  # noqa: S105 - the publicly known default of earlier versions
+_REFUSED_PASSWORD: Final = "tapeline"  # noqa: S105 - the name of the database, easily guessed
 
 
 def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, application: str) -> None:
@@ -118,7 +118,7 @@ def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """
     chosen = {name: environ.get(name, "") for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD")}
     faults = [
-        f"{name} must be printable, and not {_REFUSED_PASSWORD!r}, the default of earlier versions: "
+        f"{name} must be printable, and not {_REFUSED_PASSWORD!r}, the name of the database: "
         "choose another one, or omit it for a random one"
         for name, password in chosen.items()
         if password == _REFUSED_PASSWORD or not password.isprintable() or password != password.strip()

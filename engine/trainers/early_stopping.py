@@ -102,8 +102,6 @@ class EarlyStopping:
         Raises:
             CheckpointError: the state is invalid.
         """
-        if isinstance(state, dict) and "higher_is_better" not in state:  # a state from before this field existed
-            state = {"higher_is_better": self.higher_is_better} | state
         if not isinstance(state, dict) or state | self._settings != state:
             self._best, self._best_epoch, self._epoch = None, epoch, epoch
             return

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 from service.jobs import events
 from service.jobs.events import EventType
 from service.states import TERMINAL, Status
-from service.storage import artifact_rows
 from service.storage.database import now_ms
 from service.storage.tables import Job
 
@@ -36,8 +35,7 @@ def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
     job.lease_owner = job.lease_expires_ms = None
     ended, last = status_data(job, reason=reason), end_data(job)
     job.finished_ms = now_ms()
-    # A worker of an older version, during an upgrade, does not keep the sum.
-    artifact_rows.update_job_size(session, job.id)
+    session.flush()
     events.append(session, job.id, [(EventType.STATUS, ended), (EventType.END, last)])
     session.flush()
     session.refresh(job)

@@ -189,8 +189,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
 }
 
 NOT_DIGESTED: Final = frozenset({"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc"})
-"""Metrics that are left out of result digests and reproductions. They were added later and follow from the weights;
-without them, the digests of earlier jobs stay valid."""
+"""Metrics that are left out of result digests and reproductions, because they are derived from the weights."""
 
 RESOURCES: Final[dict[str, MetricInfo]] = {
     "seconds": MetricInfo("time", "Wall-clock time of the epoch.", series=3, unit=Unit.SECONDS),

@@ -110,7 +110,7 @@ def test_no_container_can_become_the_superuser_over_the_network(service: Service
         service.failure("exec", "-T", name, "sh", "-c", "echo mine > /var/lib/tapeline/secrets/app/database")
 
 
-def test_the_default_password_of_earlier_versions_is_refused(image: str) -> None:
+def test_the_name_of_the_database_is_refused_as_a_password(image: str) -> None:
     exposed = Service(settings={"POSTGRES_PASSWORD": "tapeline", "TAPELINE_AUTH": "keys"})
     try:
         exposed.failure("up", "--detach", "--wait")

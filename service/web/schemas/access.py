@@ -32,8 +32,7 @@ class KeyItem(Answer):
         description="The key's last action in the audit: a submission, a change, a sign-in. Reads are not recorded."
     )
     last_used_at: Timestamp | None = Field(
-        description="The key's last request of any kind, accurate to about half a minute; null: none since the upgrade "
-        "to a version that records it."
+        description="The key's last request of any kind, accurate to about half a minute; null: never used."
     )
     replaced_by: str | None = Field(description="Id of the key that a rotation created in its place.")
 

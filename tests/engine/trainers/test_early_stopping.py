@@ -96,8 +96,3 @@ def test_a_count_of_the_other_direction_is_another_count() -> None:
         stopping.load_state_dict(state, 3)
         stopping.update(4, {"metric": 2.4})
     assert (rising.stopped, again.stopped) == (None, StoppedEarly("metric", 2.0, 2, 2))
-    older = {name: value for name, value in state.items() if name != "higher_is_better"}
-    goes_on = EarlyStopping("metric", higher_is_better=False, patience=2)
-    goes_on.load_state_dict(older, 3)
-    goes_on.update(4, {"metric": 2.4})
-    assert goes_on.stopped == again.stopped

@@ -122,13 +122,8 @@ def test_the_page_draws_columns_and_the_report(client: FlaskClient, people: str)
 
 
 @pytest.mark.sqlite_by_default
-def test_the_page_says_which_columns_the_upload_left_out(client: FlaskClient, app: Flask, partly_used: str) -> None:
+def test_the_page_says_which_columns_the_upload_left_out(client: FlaskClient, partly_used: str) -> None:
     assert "<strong>city</strong>: left out by the option types" in client.get(f"/ui/datasets/{partly_used}").text
-    report = app.jinja_env.from_string(
-        '{% from "import_report.html" import import_report %}{{ import_report(report) }}'
-    )
-    older = {"ignored": [{"name": "city", "reason": "as types says"}]}
-    assert "<strong>city</strong>: left out by the option types" in report.render(report=older)
 
 
 @pytest.mark.parametrize(("name", "rows_", "columns", "classes"), [("iris", 150, 4, 3), ("breast-cancer", 569, 30, 2)])
