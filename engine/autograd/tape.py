@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 
 from engine.autograd.graph import Array, Node, Record, Recorder, running, sample
-from engine.autograd.tensor import Tensor, is_tracked, plain
+from engine.autograd.tensor import Tensor, is_tracked, untracked
 from engine.errors import GradientError, SettingError, ShapeError
 
 
@@ -188,7 +188,7 @@ def _seed(target: Tensor, output_gradients: Any) -> Array:
     if output_gradients is None:
         return running.constant(np.ones(target.shape, target.dtype))
     if isinstance(output_gradients, np.ndarray):
-        seed: Array = plain(output_gradients).astype(target.dtype)
+        seed: Array = untracked(output_gradients).astype(target.dtype)
     else:
         seed = np.array(output_gradients, target.dtype)
     if seed.shape != target.shape:

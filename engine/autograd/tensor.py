@@ -90,10 +90,10 @@ class Tensor(np.ndarray[Any, Any]):
                 kwargs.setdefault("axis", 0)  # a ufunc's reduce and np.sum disagree about the default
             return _record(primitive, name, inputs, kwargs)
         if out is not None:
-            kwargs["out"] = tuple(map(plain, out))
+            kwargs["out"] = tuple(map(untracked, out))
         if "where" in kwargs:
-            kwargs["where"] = plain(kwargs["where"])
-        result = getattr(ufunc, method)(*map(plain, inputs), **kwargs)
+            kwargs["where"] = untracked(kwargs["where"])
+        result = getattr(ufunc, method)(*map(untracked, inputs), **kwargs)
         if out is not None:
             return out[0] if len(out) == 1 else out
         return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
@@ -107,7 +107,7 @@ class Tensor(np.ndarray[Any, Any]):
             refuse_tracked((value for value in (*args, *kwargs.values()) if value is not targets[-1]), name)
         if is_tracked(args) or is_tracked(kwargs.values()):
             if func in WRITERS or func in NO_GRADIENT:
-                return func(*plain_tree(args), **plain_tree(kwargs))
+                return func(*untracked_tree(args), **untracked_tree(kwargs))
             primitive = FUNCTIONS.get(func)
             if primitive is None:
                 raise no_gradient(name)
@@ -203,18 +203,18 @@ def is_tracked(values: Iterable[Any]) -> bool:
     return False
 
 
-def plain(value: Any) -> Any:
+def untracked(value: Any) -> Any:
     """The plain array of a tensor, without a copy; other values unchanged."""
     return np.ndarray.view(value, running.array_class) if isinstance(value, Tensor) else value
 
 
-def plain_tree(value: Any) -> Any:
-    """Like :func:`plain`, through nested lists, tuples and dicts."""
+def untracked_tree(value: Any) -> Any:
+    """Like :func:`untracked`, through nested lists, tuples and dicts."""
     if isinstance(value, (list, tuple)):
-        return type(value)(map(plain_tree, value))
+        return type(value)(map(untracked_tree, value))
     if isinstance(value, dict):
-        return {key: plain_tree(item) for key, item in value.items()}
-    return plain(value)
+        return {key: untracked_tree(item) for key, item in value.items()}
+    return untracked(value)
 
 
 def snapshot(value: Any) -> Any:
@@ -224,13 +224,13 @@ def snapshot(value: Any) -> Any:
     nothing is copied.
     """
     if running.recorder is None:
-        return plain_tree(value)
+        return untracked_tree(value)
     if isinstance(value, (list, tuple)):
         return type(value)(map(snapshot, value))
     if isinstance(value, dict):
         return {key: snapshot(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        array = plain(value)
+        array = untracked(value)
         return array.copy() if type(array) is np.ndarray else array
     return copy.copy(value)
 

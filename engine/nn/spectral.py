@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from engine import ops
 from engine.autograd.graph import Array, running
-from engine.autograd.tensor import plain
+from engine.autograd.tensor import untracked
 
 _LEAST = 1e-12
 """Lower bound of lengths, to avoid division by zero."""
@@ -33,7 +33,7 @@ class SpectralNorm:
 
     def __call__(self, weight: Any, *, training: bool) -> Any:
         """The normalized weights. Gradients flow through the singular value, but not through its vectors."""
-        matrix = np.reshape(plain(weight), (-1, len(self.vector)))
+        matrix = np.reshape(untracked(weight), (-1, len(self.vector)))
         kept = self.vector.view(running.array_class)  # a traced view, so that a replay repeats the update
         left = _unit(np.matmul(matrix, kept))
         right = np.multiply(kept, 1)

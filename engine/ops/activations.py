@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
-from engine.autograd.tensor import plain
+from engine.autograd.tensor import untracked
 from engine.errors import SettingError
 
 
@@ -86,7 +86,9 @@ def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
 
 
 def _leaky_relu_graph(y: Any, x: Any, negative_slope: float = 0.2) -> Vjp:
-    slope = _leaky_relu_back(plain(y), x, negative_slope)(np.ones_like(plain(y)))  # a constant, almost everywhere
+    slope = _leaky_relu_back(untracked(y), x, negative_slope)(
+        np.ones_like(untracked(y))
+    )  # a constant, almost everywhere
     return lambda g: g * slope
 
 

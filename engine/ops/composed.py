@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.autograd.graph import Array
-from engine.autograd.tensor import is_tracked, plain, snapshot
+from engine.autograd.tensor import is_tracked, snapshot, untracked
 from engine.errors import GradientError
 from engine.ops import decompositions, elementwise, linalg, moves, reductions, shape
 
@@ -117,7 +117,7 @@ def linspace(
     """As ``np.linspace``, without the step."""
     if retstep or dtype is not None:
         raise GradientError("np.linspace has a gradient without retstep= and dtype=", operation="np.linspace")
-    kept = np.result_type(plain(start), plain(stop), np.float32)
+    kept = np.result_type(untracked(start), untracked(stop), np.float32)
     ndim = max(np.ndim(start), np.ndim(stop))
     share = np.linspace(0, 1, num, endpoint).astype(kept).reshape(-1, *(1,) * ndim)
     rows = elementwise.add(elementwise.multiply(start, 1 - share), elementwise.multiply(stop, share))
@@ -163,7 +163,7 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> A
 
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
     """As ``np.pad``, with constants or with a mode that repeats elements."""
-    if mode != "constant" or not np.any(np.not_equal(plain(constant_values), 0)):
+    if mode != "constant" or not np.any(np.not_equal(untracked(constant_values), 0)):
         return moves.pad(x, pad_width, mode)
     if is_tracked((constant_values,)):
         raise GradientError("np.pad has no gradient for constant_values", operation="np.pad")

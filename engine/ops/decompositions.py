@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, sum_to_shape
-from engine.autograd.tensor import plain
+from engine.autograd.tensor import untracked
 from engine.errors import GradientError
 
 
@@ -142,7 +142,7 @@ _eigenvectors = Primitive(
 
 def eigh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
     """As ``np.linalg.eigh``: eigenvalues and eigenvectors of symmetric matrices. Only one half is read."""
-    values, vectors = np.linalg.eigh(plain(a), UPLO)
+    values, vectors = np.linalg.eigh(untracked(a), UPLO)
     made = (_eigenvalues(a, found=values, vectors=vectors), _eigenvectors(a, found=vectors, values=values))
     return _EighResult(*made)
 
@@ -198,7 +198,7 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: 
         raise GradientError(
             "np.linalg.svd has a gradient with full_matrices=False, and without hermitian=", operation="np.linalg.svd"
         )
-    parts = tuple(np.linalg.svd(plain(a), full_matrices=False))
+    parts = tuple(np.linalg.svd(untracked(a), full_matrices=False))
     if not compute_uv:
         return _singular_values(a, found=parts[1], parts=parts)
     primitives = (_left, _singular_values, _right)

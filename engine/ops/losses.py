@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, sum_to_shape
-from engine.autograd.tensor import plain
+from engine.autograd.tensor import untracked
 from engine.data import check_labels
 from engine.errors import ShapeError
 from engine.ops.activations import log_softmax, sigmoid, softmax
@@ -118,7 +118,7 @@ def _softmax_cross_entropy_back(
 def _softmax_cross_entropy_graph(
     y: Any, x: Any, labels: Any, label_smoothing: float = 0.0, class_weights: Array | None = None
 ) -> Vjp:
-    logits, labels = plain(x), plain(labels)
+    logits, labels = untracked(x), untracked(labels)
     target = _smooth_targets(logits, labels, label_smoothing)
     if class_weights is None:
         return lambda g: (softmax(x) - target) * g

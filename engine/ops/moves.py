@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
-from engine.autograd.tensor import plain_tree, snapshot
+from engine.autograd.tensor import snapshot, untracked_tree
 from engine.errors import GradientError
 from engine.ops.shape import concatenate, ravel, reshape
 
@@ -84,7 +84,7 @@ def sort(x: Any, axis: int | None = -1) -> Any:
     """As ``np.sort``; the gradient is permuted back."""
     if axis is None:
         x, axis = ravel(x), -1
-    return moving(np.take_along_axis)(x, np.argsort(plain_tree(x), axis, kind="stable"), axis)
+    return moving(np.take_along_axis)(x, np.argsort(untracked_tree(x), axis, kind="stable"), axis)
 
 
 def at_least(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp, running
 from engine.autograd.primitive import Primitive, sum_to_shape
-from engine.autograd.tensor import plain
+from engine.autograd.tensor import untracked
 from engine.errors import DataError, ShapeError
 from engine.ops.elementwise import add, divide, multiply, sqrt, square, subtract
 from engine.ops.images.geometry import as_matrix, from_planes
@@ -119,7 +119,7 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
         ShapeError: the last axes differ.
         DataError: an empty batch, which has no mean.
     """
-    values = plain(x)
+    values = untracked(x)
     if values.ndim < 2 or values.shape[-1:] != scale.shape or scale.shape != shift.shape:
         raise ShapeError(
             f"batch_norm: {values.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal",

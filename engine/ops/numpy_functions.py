@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.autograd import numpy_dispatch
-from engine.autograd.tensor import is_tracked, plain, plain_tree
+from engine.autograd.tensor import is_tracked, untracked, untracked_tree
 from engine.errors import GradientError
 from engine.ops import activations, composed, decompositions, elementwise, linalg, moves, reductions, shape
 
@@ -58,8 +58,8 @@ def _where(condition: Any, *choices: Any) -> Any:
 
 def _full_like(x: Any, fill_value: Any, dtype: Any = None, **options: Any) -> Any:
     if not is_tracked((fill_value,)):
-        return np.full_like(plain(x), plain_tree(fill_value), dtype, **options)
-    return elementwise.multiply(np.ones_like(plain(x), dtype, **options), fill_value)
+        return np.full_like(untracked(x), untracked_tree(fill_value), dtype, **options)
+    return elementwise.multiply(np.ones_like(untracked(x), dtype, **options), fill_value)
 
 
 def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002

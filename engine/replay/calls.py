@@ -73,7 +73,7 @@ def writeable(view: Array) -> Array:
     return view
 
 
-def plain(value: Any) -> Any:
+def untraced(value: Any) -> Any:
     """``value`` with plain arrays instead of traced ones, through nested tuples, lists and dicts."""
     return map_kind(value, np.ndarray, lambda array: np.ndarray.view(array, np.ndarray))
 

@@ -27,8 +27,8 @@ from engine.replay.calls import (
     arrays_in,
     map_kind,
     owner,
-    plain,
     read_only,
+    untraced,
 )
 
 
@@ -167,7 +167,7 @@ class Trace:
             ValueError: the function writes into an argument. All arguments are read-only here, because NumPy functions
                 accept targets in many ways (``out`` by position, ``copy=False``), and a call can have only one.
         """
-        args, options = plain(tuple(args)), plain(options)
+        args, options = untraced(tuple(args)), untraced(options)
         read_args, read_options = map_kind((args, options), np.ndarray, read_only)
         result = function(*read_args, **read_options)
         if not isinstance(result, (np.ndarray, np.generic)):

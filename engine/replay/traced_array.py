@@ -20,7 +20,7 @@ from engine.autograd import graph
 from engine.autograd.graph import Array
 from engine.autograd.numpy_dispatch import WRITERS
 from engine.autograd.tensor import Tensor
-from engine.replay.calls import NotReplayableError, arrays_in, plain, read_only, writeable
+from engine.replay.calls import NotReplayableError, arrays_in, read_only, untraced, writeable
 from engine.replay.trace import Trace, running, running_trace
 
 
@@ -49,7 +49,7 @@ class TracedArray(np.ndarray[Any, Any]):
             raise NotReplayableError(f"np.{ufunc.__name__}.{method} is not supported")
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         (given,) = kwargs.pop("out", None) or (None,)
-        inputs, kwargs = plain(inputs), plain(kwargs)
+        inputs, kwargs = untraced(inputs), untraced(kwargs)
         if given is None:
             result = function(*inputs, **kwargs)
             if result.size == 1 and running_trace().is_constant((inputs, kwargs)):
@@ -58,8 +58,8 @@ class TracedArray(np.ndarray[Any, Any]):
         else:
             target = given
             running_trace().refuse_resident(given)
-            function(*inputs, out=writeable(plain(given)), **kwargs)
-        out = writeable(plain(target))
+            function(*inputs, out=writeable(untraced(given)), **kwargs)
+        out = writeable(untraced(target))
         elementwise = method == "__call__" and ufunc.signature is None and "where" not in kwargs
         running_trace().add(function, inputs, kwargs | {"out": out}, out, elementwise)
         return target
@@ -68,9 +68,9 @@ class TracedArray(np.ndarray[Any, Any]):
         if func in _AS_UFUNCS:
             return super().__array_function__(func, types, args, kwargs)
         if func in (np.shape, np.ndim, np.size):
-            return func(*plain(args), **plain(kwargs))
+            return func(*untraced(args), **untraced(kwargs))
         if func is np.empty_like:  # by which primitives get memory that later calls fill in pieces
-            return traced(running_trace().keep(func(*plain(args), **plain(kwargs))))
+            return traced(running_trace().keep(func(*untraced(args), **untraced(kwargs))))
         if func in WRITERS or "out" in kwargs:
             raise NotReplayableError(f"np.{func.__name__} with a target is not supported")
         return traced(running_trace().store(func, args, kwargs))
@@ -82,7 +82,7 @@ class TracedArray(np.ndarray[Any, Any]):
     def __setitem__(self, index: Any, value: Any) -> None:
         running_trace().refuse_resident(self)
         running_trace().accept_row_numbers(index)
-        target, index, value = plain((self, index, value))
+        target, index, value = untraced((self, index, value))
         writeable(target)[index] = value
         running_trace().add(operator.setitem, (target, index, value), {}, target)
 
@@ -105,7 +105,7 @@ class TracedArray(np.ndarray[Any, Any]):
 
     def _copied(self, result: Array) -> Any:
         out = running_trace().keep(result)
-        running_trace().add(np.copyto, (out, plain(self)), {"casting": "unsafe"}, out)
+        running_trace().add(np.copyto, (out, untraced(self)), {"casting": "unsafe"}, out)
         return traced(out)
 
     @property

@@ -29,7 +29,7 @@ from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from engine.replay import Replay
 from engine.trainers.early_stopping import EarlyStopping, StoppedEarly
-from engine.trainers.gan_inputs import JudgedImages, Latent, as_labels, classes_of, with_classes
+from engine.trainers.gan_inputs import DiscriminatorInputs, Latent, as_labels, classes_of, with_classes
 from engine.trainers.gan_losses import AdversarialLosses, GanLoss, as_loss
 from engine.trainers.gan_steps import GanSteps, Penalties
 from engine.trainers.progress import (
@@ -58,8 +58,8 @@ class GanTrainer:
         generator: (batch, latent.dim) to (batch, pixels), in the range of ``train.scale``; for a conditional GAN, from
             (batch, latent.dim + classes).
         discriminator: (batch, pixels) to (batch, 1), how real an image looks; for packs, or images with classes, from
-            the inputs that :class:`~engine.trainers.gan_inputs.JudgedImages` builds. Its last activation must suit the
-            loss.
+            the inputs that :class:`~engine.trainers.gan_inputs.DiscriminatorInputs` builds. Its last activation must
+            suit the loss.
         g_schedule, d_schedule: their factors multiply the learning rates of the two optimizers in each step.
         loss: the loss of both networks (:class:`~engine.trainers.gan_losses.GanLoss`).
         reduction: with ``sum``, gradients are those of the sum over the batch; reported losses are always means.
@@ -121,7 +121,7 @@ class GanTrainer:
                 f"generator {sizes[0]} -> {sizes[1]} and discriminator {discriminator.inputs} -> {sizes[2]} do not fit "
                 f"{latent.dim + self.classes} latent numbers, images of {train.features} pixels and one probability"
             )
-        self._judged = JudgedImages(discriminator.input_shape, train.features, pack, self.classes)
+        self._inputs = DiscriminatorInputs(discriminator.input_shape, train.features, pack, self.classes)
         if skip_every is not None and skip_every < 2:
             raise SettingError(
                 f"skip_every {skip_every} would never update the discriminator; it must be at least 2",
@@ -134,7 +134,7 @@ class GanTrainer:
         self._losses = AdversarialLosses(as_loss(loss), reduction, label_smoothing)
         self._losses.check_activation(discriminator.activation)
         penalties = Penalties(gradient_penalty, r1)
-        self._steps = GanSteps(generator, discriminator, self._losses, self._judged, penalties)
+        self._steps = GanSteps(generator, discriminator, self._losses, self._inputs, penalties)
         self._accumulation = Accumulation(accumulate, reduction)
         self.generator = generator
         self.discriminator = discriminator
@@ -177,7 +177,7 @@ class GanTrainer:
         """
         progress = self._progress
         progress.require_whole_epoch("run")
-        largest = len(self._judged.whole_packs(np.arange(min(self.batch_size, len(self.train)))))
+        largest = len(self._inputs.whole_packs(np.arange(min(self.batch_size, len(self.train)))))
         reals = memory.empty((largest, self.train.features), self.dtype)
         replay = Replay(
             [reals, *self.generator.parameters, *self.discriminator.parameters],
@@ -196,7 +196,7 @@ class GanTrainer:
             for batch in batches(
                 len(self.train), self.batch_size, seed=self.seed, epoch=progress.epoch, shuffle=self.shuffle
             ):
-                batch = self._judged.whole_packs(batch)
+                batch = self._inputs.whole_packs(batch)
                 noise = self.latent.draw(latent, len(batch), self.dtype)
                 if self.classes:
                     noise = with_classes(noise, latent.integers(0, self.classes, len(batch)), self.classes)
@@ -280,8 +280,8 @@ class GanTrainer:
         made = activations(self.generator, noise)
         given = self._given_classes(looked_at)
         noise_classes = [noise[:, -self.classes :]] if given else []
-        judged = [self._whole_packs(reals, *given), self._whole_packs(made[-1], *noise_classes)]
-        evaluated = activations(self.discriminator, np.concatenate(judged))
+        batches = [self._whole_packs(reals, *given), self._whole_packs(made[-1], *noise_classes)]
+        evaluated = activations(self.discriminator, np.concatenate(batches))
         return (
             norms[0].metrics("g_", "generator.")
             | norms[1].metrics("d_", "discriminator.")
@@ -291,8 +291,8 @@ class GanTrainer:
         )
 
     def _whole_packs(self, images: Array, *classes: Array) -> Array:
-        chosen = self._judged.whole_packs(np.arange(len(images)))
-        return np.asarray(self._judged(images[chosen], *(rows[chosen] for rows in classes)))
+        chosen = self._inputs.whole_packs(np.arange(len(images)))
+        return np.asarray(self._inputs(images[chosen], *(rows[chosen] for rows in classes)))
 
     def _report(self, means: Means, name: str, loss: Array, rows: int, step: int) -> None:
         value = per_image(loss, self._losses.reduction, rows)

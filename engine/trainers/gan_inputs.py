@@ -76,7 +76,7 @@ def classes_of(data: ImageData) -> int:
     return data.classes
 
 
-class JudgedImages:
+class DiscriminatorInputs:
     """Builds the input of a discriminator: single images or packs of images, optionally with their classes.
 
     The images of a pack are concatenated as channels, or as one longer vector (Lin et al. 2018, "PacGAN", section 3). A
@@ -85,7 +85,7 @@ class JudgedImages:
     Args:
         shape: of the discriminator's input, (numbers,) or (height, width, channels).
         features: number of values of one image.
-        pack: number of images that are judged together.
+        pack: number of images that the discriminator evaluates together.
         classes: number of classes; 0 for images without classes.
 
     Raises:

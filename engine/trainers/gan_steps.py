@@ -10,11 +10,11 @@ import numpy as np
 from engine import ops
 from engine.autograd.graph import Array
 from engine.autograd.tape import GradientTape
-from engine.autograd.tensor import Tensor, plain
+from engine.autograd.tensor import Tensor, untracked
 from engine.errors import SettingError
 from engine.nn.containers import Sequential
 from engine.nn.normalization import BatchNorm
-from engine.trainers.gan_inputs import JudgedImages
+from engine.trainers.gan_inputs import DiscriminatorInputs
 from engine.trainers.gan_losses import AdversarialLosses
 
 
@@ -61,21 +61,21 @@ class GanSteps:
         generator: Sequential,
         discriminator: Sequential,
         losses: AdversarialLosses,
-        judged: JudgedImages,
+        inputs: DiscriminatorInputs,
         penalties: Penalties,
     ) -> None:
         penalties.check(discriminator)
         self.generator = generator
         self.discriminator = discriminator
         self.losses = losses
-        self.judged = judged
+        self.inputs = inputs
         self.penalties = penalties
 
     def generator_step(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The generator's loss, the logits of the fakes, and the gradients of the generator."""
         with GradientTape(verify=False) as tape:
             fakes = self.generator(noise, training=True, rng=rng)
-            fake_logits = self._judge(fakes, *self._classes(noise), rng=rng)
+            fake_logits = self._logits(fakes, *self._classes(noise), rng=rng)
             loss = self.losses.generator(fake_logits)
         return _arrays(loss, fake_logits, *tape.gradient(loss, self.generator.parameters))
 
@@ -83,9 +83,9 @@ class GanSteps:
         """The results of :meth:`generator_step`, then those of :meth:`discriminator_step`, from the same fakes."""
         with GradientTape(persistent=True, verify=False, keeps_graph=False) as tape:
             fakes = self.generator(noise, training=True, rng=rng)
-            fake_logits = self._judge(fakes, *self._classes(noise), rng=rng)
+            fake_logits = self._logits(fakes, *self._classes(noise), rng=rng)
             g_loss = self.losses.generator(fake_logits)
-            d_parts, total = self._judgement(fakes, fake_logits, reals, *classes, rng=rng)
+            d_parts, total = self._discriminator_loss(fakes, fake_logits, reals, *classes, rng=rng)
         # Each gradient visits only the records between its loss and its own weights.
         g_gradients = tape.gradient(g_loss, self.generator.parameters)
         d_gradients = tape.gradient(total, self.discriminator.parameters)
@@ -96,21 +96,21 @@ class GanSteps:
     ) -> list[Array]:
         """The logits of the fakes, then the discriminator's loss, the logits of reals, the penalty if there is one, and
         the gradients of the discriminator."""
-        fakes = plain(self.generator(noise, training=True, rng=rng))
+        fakes = untracked(self.generator(noise, training=True, rng=rng))
         with GradientTape(verify=False) as tape:
-            fake_logits = self._judge(fakes, *self._classes(noise), rng=rng)
-            parts, total = self._judgement(fakes, fake_logits, reals, *classes, rng=rng)
+            fake_logits = self._logits(fakes, *self._classes(noise), rng=rng)
+            parts, total = self._discriminator_loss(fakes, fake_logits, reals, *classes, rng=rng)
         return _arrays(fake_logits, *parts, *tape.gradient(total, self.discriminator.parameters))
 
-    def _judgement(
+    def _discriminator_loss(
         self, fakes: Any, fake_logits: Any, reals: Array, *classes: Array, rng: np.random.Generator | None
     ) -> tuple[list[Any], Any]:
         """The discriminator's loss, the logits of reals and the penalty, and the target of the gradient."""
-        real_logits = self._judge(reals, *classes, rng=rng)
+        real_logits = self._logits(reals, *classes, rng=rng)
         loss = self.losses.discriminator(real_logits, fake_logits)
         if not self.penalties:
             return [loss, real_logits], loss
-        penalty = self._penalty(plain(fakes), reals, *classes, rng=rng)
+        penalty = self._penalty(untracked(fakes), reals, *classes, rng=rng)
         return [loss, real_logits, penalty], ops.add(loss, penalty)
 
     def _penalty(self, fakes: Array, reals: Array, *classes: Array, rng: np.random.Generator | None) -> Any:
@@ -130,16 +130,16 @@ class GanSteps:
         """The gradient of each output of the discriminator with respect to its images, one row per pack."""
         images = Tensor(points, watch=True)
         with GradientTape(verify=False) as tape:
-            logits = self._judge(images, *classes, rng=rng)
+            logits = self._logits(images, *classes, rng=rng)
         (slopes,) = tape.gradient(logits, [images], create_graph=True)
-        rows = len(images) // self.judged.pack
+        rows = len(images) // self.inputs.pack
         return ops.reshape(slopes, shape=(rows, images.size // rows))
 
     def _classes(self, noise: Array) -> list[Array]:
-        return [noise[:, -self.judged.classes :]] if self.judged.classes else []
+        return [noise[:, -self.inputs.classes :]] if self.inputs.classes else []
 
-    def _judge(self, images: Any, *classes: Array, rng: np.random.Generator | None) -> Any:
-        return self.discriminator.logits(self.judged(images, *classes), training=True, rng=rng)
+    def _logits(self, images: Any, *classes: Array, rng: np.random.Generator | None) -> Any:
+        return self.discriminator.logits(self.inputs(images, *classes), training=True, rng=rng)
 
 
 def _uniform(rng: np.random.Generator | None, count: int, dtype: Any) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
-from engine.autograd.tensor import plain
+from engine.autograd.tensor import untracked
 from engine.errors import SettingError, ShapeError
 from engine.ops.images import geometry
 from engine.ops.images.geometry import from_planes, to_planes
@@ -86,7 +86,7 @@ max_pool2d = Primitive(
     "max_pool2d",
     _max_pool2d,
     _max_pool2d_back,
-    graph=[lambda y, x, size=2: lambda g: _unpooled(g, x=plain(x), y=plain(y), size=size)],
+    graph=[lambda y, x, size=2: lambda g: _unpooled(g, x=untracked(x), y=untracked(y), size=size)],
     doc="""The maximum of each window of size x size pixels: (batch, height / size, width / size, channels).
 
     The gradient goes to the first of several equal maxima, in reading order. Sharing it, as ``max`` does, would cost
