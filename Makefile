@@ -26,7 +26,7 @@ IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile attack soak drill browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images judge clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile attack soak drill browser screenshots compose bench bench-service bench-page results audit licences sbom pin-images reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -94,8 +94,8 @@ bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chr
 results: $(VENV)/installed  ## train all presets and write the table of results: DATA=folder-of-datasets ONLY="gan stable", collapse, sweeps or self_comparisons
 	@$(if $(filter collapse sweeps self_comparisons,$(ONLY)),$(BIN)/python -m benchmarks.$(ONLY),$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))
 
-judge: $(VENV)/installed  ## retrain the reference classifier on MNIST: DATA=folder-of-datasets
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_judge $(DATA)
+reference-classifier: $(VENV)/installed  ## retrain the reference classifier on MNIST: DATA=folder-of-datasets
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_reference_classifier $(DATA)
 
 audit: $(VENV)/installed-dev  ## check requirements-export.lock against the advisory database; exit code 2: some could not be checked
 	@$(BIN)/python .ci/audit.py requirements-export.lock

@@ -21,10 +21,10 @@ def whole_result(database: Database, artifacts: ArtifactStore, new: Submission, 
     Compared is what a worker that is alive now would record as the job's provenance.
     """
     spec = new.resolved
-    judge = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None
+    classifier = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None
     with database.read() as session:
         wanted = [
-            provenance | {"dataset": new.dataset_sha256} | ({"judge": judge} if judge else {})
+            provenance | {"dataset": new.dataset_sha256} | ({"judge": classifier} if classifier else {})
             for provenance in worker_registry.provenances(session)
         ]
         source = sources.find(session, spec, wanted, owner=new.owner, whole_only=True)

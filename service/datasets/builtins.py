@@ -19,7 +19,7 @@ from service.datasets.info import (
 from service.states import DatasetKind
 
 _DATA = Path(str(package_files("service.data")))
-_DIGIT_CLASSIFIER = _DATA / "judge" / "mnist.safetensors"
+_DIGIT_CLASSIFIER = _DATA / "reference-classifier" / "mnist.safetensors"
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -48,7 +48,7 @@ class BuiltIn:
     system: Path | None = None  # folder of a Debian package
     mirrors: tuple[str, ...] = ()  # base URLs of the gzipped files, tried in turn; the checksums decide
     packed_bytes: Mapping[str, int] = field(default_factory=dict)  # sizes of the gzipped files as published
-    reference_classifier: Path | None = None  # trained on such images, see workers/make_judge.py
+    reference_classifier: Path | None = None  # trained on such images, see workers/make_reference_classifier.py
 
 
 def _info(

@@ -11,7 +11,7 @@ from engine import ReferenceClassifier, checkpoint
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, load
 from service.spec.validation import read_resolved, resolve
-from workers import make_judge
+from workers import make_reference_classifier
 from workers.training import build
 
 
@@ -61,7 +61,7 @@ def test_it_is_what_its_command_makes() -> None:
     kept = checkpoint.load(path)
     # How many checkpoints a job keeps changes nothing in them, and its default has changed since.
     kept_last = {"checkpoint": {"keep_last": 3}}
-    assert read_resolved(kept.spec | kept_last) == resolve(make_judge.SPEC | kept_last)
+    assert read_resolved(kept.spec | kept_last) == resolve(make_reference_classifier.SPEC | kept_last)
     assert kept.state["val_accuracy"] > 0.985
 
 
