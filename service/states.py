@@ -81,7 +81,7 @@ SWEEP_ACTIONS: Final[dict[SweepStatus, tuple[SweepAction, ...]]] = {
 
 
 class TrialStatus(StrEnum):
-    """Where a trial of a sweep stands, as far as the sweep has taken notice."""
+    """The state of a sweep's trial, as of the sweep's latest decision."""
 
     RUNNING = "running"
     WAITING = "waiting"

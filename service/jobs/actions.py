@@ -203,6 +203,6 @@ def actions_of(job: Job) -> tuple[Action, ...]:
         return tuple(action for action in allowed if action not in (Action.FORK, Action.REPRODUCE))
     if job.sweep_id is None:
         return allowed
-    # When a trial trains is up to its sweep, and what the sweep has taken notice of stays as it is.
+    # A sweep schedules its trials itself, and its decisions rest on results that must not change.
     unfit = {Action.RETRY, Action.PAUSE, Action.RESUME}
     return tuple(action for action in allowed if action not in unfit)

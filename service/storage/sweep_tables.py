@@ -50,7 +50,7 @@ class Sweep(Base):
 
 
 class SweepTrial(Base):
-    """One setting of a sweep, and what came of it as far as decisions have taken notice."""
+    """One setting of a sweep, with its result as of the latest decision."""
 
     __tablename__ = "sweep_trials"
 

@@ -41,9 +41,9 @@ class TrainedLayer:
     """A layer of the spec, with the sizes of its input and output and its weights by name.
 
     Attributes:
-        place: its number, behind that of the layer that it is inside of.
-        inner: the layers inside of it, which have the weights.
-        statistics: names of those tensors that are no parameters: the running statistics of batch normalization.
+        place: its number, preceded by the numbers of the layers that contain it.
+        inner: the layers that it contains, which have the weights.
+        statistics: names of the tensors that are not parameters: the running statistics of batch normalization.
     """
 
     place: tuple[int, ...]
@@ -56,7 +56,7 @@ class TrainedLayer:
 
     @property
     def name(self) -> str:
-        """As checkpoints name it: ``layers.3``, and ``layers.3.layers.0`` inside of that."""
+        """Its name in checkpoints: ``layers.3``; a layer inside of that one is ``layers.3.layers.0``."""
         return ".".join(f"layers.{number}" for number in self.place)
 
     def all(self) -> Iterator[Self]:

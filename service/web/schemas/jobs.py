@@ -99,21 +99,21 @@ class Parting(Answer):
     """Where two trainings first differ, or where a stored result differs from its replay."""
 
     epoch: int
-    batch: int | None = Field(description="Batches of the epoch that were done; null: somewhere in the epoch.")
+    batch: int | None = Field(description="Completed batches of the epoch; null: at an unknown batch of the epoch.")
     batches: int | None = Field(description="Batches of an epoch.")
     tensor: str | None
     element: list[int] = Field(description="The index of the first element that differs.")
     a: float | None
     b: float | None
-    metrics: list[str] = Field(description="Metrics of the epoch that are not as stored.")
+    metrics: list[str] = Field(description="Metrics of the epoch that differ from the stored ones.")
     not_repeated: str | None = Field(
-        description="The job whose stored result is not what its training gives: something else changed its bits."
+        description="The job whose stored result does not match its retraining: something else changed its bits."
     )
-    from_epoch: int = Field(description="The epoch whose checkpoints both were trained from; 0: the start.")
+    from_epoch: int = Field(description="The epoch from whose checkpoints both were retrained; 0: from the start.")
 
 
 class InvestigationItem(Answer):
-    """Two jobs that are trained again side by side."""
+    """Two jobs that are retrained side by side."""
 
     a: str
     b: str
@@ -181,10 +181,12 @@ class JobSummary(Answer):
     reproduction: Reproduction | None
     fold_group: str | None = Field(description="Shared by the jobs of one cross-validation, one for each fold.")
     investigation: InvestigationItem | None = Field(
-        description="Set for a job that trains two others again, to find where they part (`POST /differences`)."
+        description="Set for a job that retrains two others to find where they diverge (`POST /differences`)."
     )
     reused_from: str | None = Field(description="The job whose first epochs this one took over (`reuse`).")
-    reused_epochs: int = Field(description="Epochs that were taken over, with their files, and not trained again.")
+    reused_epochs: int = Field(
+        description="Number of epochs that were taken over, with their files, instead of being trained."
+    )
     sweep_id: str | None = Field(description="The sweep that this job is a part of.")
     trial: int | None = Field(description="Number of the sweep's trial that it belongs to.")
     error: Annotated[JobError | None, BeforeValidator(finite)]

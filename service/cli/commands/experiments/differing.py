@@ -24,7 +24,7 @@ _SHOWN: Final = 10
 @click.option(
     "--replay/--no-replay",
     default=None,
-    help="Let a worker train both again until they differ. Default: if their specs and data are equal.",
+    help="Retrain both side by side to find the first difference (default: only if specs and data are equal).",
 )
 @service_options
 @click.pass_obj

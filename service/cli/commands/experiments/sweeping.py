@@ -61,8 +61,14 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the curves of the best trials, .png or .svg.",
 )
-@click.option("--metric", metavar="NAME", help="Of the plot. Default: that of the objective.")
-@click.option("--band", type=click.Choice(_BANDS), default="range", show_default=True, help="Of the plot.")
+@click.option("--metric", metavar="NAME", help="Metric to plot (default: the objective's).")
+@click.option(
+    "--band",
+    type=click.Choice(_BANDS),
+    default="range",
+    show_default=True,
+    help="Band to draw around each mean.",
+)
 @click.option("--do", "verb", type=click.Choice(_VERBS), help="Pause, resume, cancel or delete the sweep.")
 @service_options
 @click.pass_obj

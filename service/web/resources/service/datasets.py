@@ -56,16 +56,16 @@ def show_list() -> DatasetList:
 def upload() -> Result:
     """Upload a dataset, or a new version of one.
 
-    A name stands for its newest version, `name@1a2b3c4d` for the version whose SHA-256 starts with these digits. A
+    A name refers to its newest version, `name@1a2b3c4d` to the version whose SHA-256 starts with these digits. A
     job keeps the version that it was submitted with.
 
     Images with their classes: a zip or tar archive with a folder of image files for each class, an NPZ archive, or
     IDX files, plain or gzipped; see the fields of the form. Or a table: a CSV or TSV file, of which one column,
-    `target`, holds the class. `columns` of the answer has the type and the missing values of each column that is used;
-    `report` says what was left out: columns, and the first 100 rejected rows by line.
+    `target`, holds the class. In the response, `columns` has the type and the missing values of each column that is
+    used; `report` lists what was left out: columns, and the first 100 rejected rows by line.
 
-    The files are read in a sandbox. Other owners cannot see the dataset. The response is sent when all is stored; with
-    an `Upload-Id`, `GET /uploads/{upload_id}` tells meanwhile how far it is.
+    The files are read in a sandbox. Other owners cannot see the dataset. The response is sent when everything is
+    stored. With an `Upload-Id`, `GET /uploads/{upload_id}` returns the progress.
     """
     here, upload_id = services(), requests.upload_id()
     with _slots.acquire(owner()), here.progress.upload(owner(), upload_id, request.content_length) as notes:
