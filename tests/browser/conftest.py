@@ -224,7 +224,7 @@ def _serve(app: Flask) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         here: Services = app.extensions[EXTENSION]
-        here.hub.closing = here.feed.closing = True
+        here.hub.closing = here.all_jobs_stream.closing = True
         server.shutdown()
         server.server_close()
         put_away(app)

@@ -1,4 +1,4 @@
-// What may be done with a job: only what the service allows has a button.
+// The actions on a job: only those that the service allows have a button.
 import { $, announce, sentence } from "./dom.js";
 import { call, callAll } from "./api.js";
 import { confirmed, showFaults } from "./dialogs.js";
@@ -13,7 +13,7 @@ export function wireActions(job, onedit, onchange) {
     const { action } = button.dataset;
     if (action === "fork") return openFork(job);
     if (action === "delete" && !(await confirmed($("#delete")))) return;
-    button.ariaDisabled = "true"; // until the page is renewed; to disable it would take the keyboard away from it
+    button.ariaDisabled = "true"; // until the page is refreshed; disabling it would drop its keyboard focus
     try {
       if (action === "delete") {
         await call(job.urls.self, { method: "DELETE" });
@@ -38,7 +38,7 @@ export function wireActions(job, onedit, onchange) {
   wireStar(job, onedit);
 }
 
-// from: the epoch of the checkpoint to choose; by default the newest.
+// from: the epoch of the preselected checkpoint (default: the newest).
 export async function openFork(job, from) {
   $("#fork-error").hidden = true;
   const [detail, checkpoints] = await Promise.all([call(job.urls.self), callAll(job.urls.checkpoints)]).catch((error) => {
@@ -60,7 +60,7 @@ export async function openFork(job, from) {
   $("#fork").showModal();
 }
 
-// The fields of the dialog that stand for an override: how each is read from the JSON, and written into it.
+// The dialog's fields for overrides: how each is read from the JSON and written to it.
 const OVERRIDES = {
   epochs: { read: (overrides) => overrides.epochs, write: (overrides, text) => put(overrides, "epochs", text && Number(text)) },
   name: { read: (overrides) => overrides.name, write: (overrides, text) => put(overrides, "name", text) },
@@ -80,7 +80,7 @@ function put(object, name, value) {
   else object[name] = value;
 }
 
-// The overrides as they are written; while the JSON is not valid, null and a note.
+// The overrides as typed; null and a note while the JSON is invalid.
 function parseOverrides() {
   const note = $("#fork-error");
   try {
@@ -94,10 +94,10 @@ function parseOverrides() {
   }
 }
 
-// The JSON is what is sent. A field changes its own part of it, and what is typed there shows in the fields.
+// The JSON is what is sent. Each field edits its part of it, and edits of the JSON update the fields.
 function writeOverride(field) {
   const overrides = parseOverrides();
-  if (overrides === null) return; // what a person has typed stays
+  if (overrides === null) return; // keep what was typed
   OVERRIDES[field].write(overrides, $(`#fork-${field}`).value);
   $("#fork-overrides").value = JSON.stringify(overrides, null, 2);
 }

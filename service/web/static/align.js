@@ -1,6 +1,6 @@
-// Series as a chart needs them: smoothed, on one axis, and how far the axes reach.
+// Prepares series for a chart: smoothing, a common x axis, and the ranges of the axes.
 
-// Exponential moving average that does not begin at zero; gaps stay gaps.
+// Exponential moving average with bias correction; gaps are preserved.
 export function smooth(values, weight) {
   if (!weight) return values;
   let sum = 0;
@@ -15,8 +15,8 @@ export function smooth(values, weight) {
 
 const CELLS = 1_000_000;
 
-// All series on the places of all. null is a gap, undefined a place that a series knows nothing of.
-// Many long series on axes of their own would make a huge table: then places closer than a screen shows become one.
+// All series on the union of their x values. null is a gap, undefined an x value that a series does not have.
+// Many long series with different x values would make a huge table: x values closer than a pixel are merged.
 export function align(series) {
   const [first] = series;
   if (series.every((item) => item.x === first.x)) return { x: [...first.x], columns: series.map((item) => [...item.y]) };
@@ -33,7 +33,7 @@ export function align(series) {
   return { x: places, columns };
 }
 
-// Where the vertical axis begins and ends. What hardly changes is to look so: not every rounding is a mountain.
+// The range of the vertical axis, with a minimum height, so that rounding noise is not magnified.
 export function heights(low, high, percent) {
   if (low === null || high === null) return [0, 1];
   const least = percent ? 0.01 : 0.02 * Math.max(Math.abs(low), Math.abs(high)) || 1;
@@ -47,7 +47,7 @@ const EPOCHS = [1, 2, 5].flatMap((step) => [0, 1, 2, 3, 4, 5, 6].map((power) => 
 const SECONDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 864_000];
 export const steps = (axis) => (axis === "seconds" ? SECONDS : EPOCHS);
 
-// The first epoch is named, and the multiples of a step that do not crowd it.
+// Ticks: the first epoch, and the multiples of a step that do not overlap with it.
 export function ticks(axis, first, last, step) {
   const places = [];
   for (let place = Math.ceil(first / step) * step; place <= last + step * 1e-6; place += step) places.push(Math.round(place * 1000) / 1000);

@@ -1,4 +1,4 @@
-// Calls to the service. An answer that is a problem (RFC 9457) becomes an error that carries it.
+// Calls to the service. A problem response (RFC 9457) becomes an error that carries it.
 import { doubt } from "./connection.js";
 import { capital } from "./dom.js";
 
@@ -10,7 +10,7 @@ class ProblemError extends Error {
   }
 }
 
-// An answer without a problem; where there is none, the page says that the connection is lost.
+// Returns a successful response; without any response, the page shows that the connection is lost.
 export async function request(path, options) {
   let answer;
   try {
@@ -25,7 +25,7 @@ export async function request(path, options) {
   return answer;
 }
 
-// A page of the service, as a document.
+// Loads a page of the service as a document.
 export async function read(address) {
   const answer = await request(address, { headers: { Accept: "text/html" } });
   return new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -42,7 +42,7 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
   return answer.status === 204 ? null : answer.json();
 }
 
-// All items of a list that comes in pages.
+// All items of a paginated list.
 export async function callAll(path) {
   const items = [];
   for (let next = path; next; ) {
@@ -53,7 +53,7 @@ export async function callAll(path) {
   return items;
 }
 
-// Does something for each item, a few at a time.
+// Calls a function for each item, with limited concurrency.
 export async function pool(items, atOnce, work) {
   const waiting = [...items];
   const one = async () => {
@@ -62,9 +62,9 @@ export async function pool(items, atOnce, work) {
   await Promise.all(Array.from({ length: atOnce }, one));
 }
 
-// One stream; what it says is handed to the listeners by type. A browser reconnects by itself where a connection breaks;
-// where the service refuses one (too many streams, a restart behind a proxy) it gives up, and we ask again, more rarely.
-// address(): asked at each new beginning, since what was received need not come again.
+// One event stream; its messages go to the listeners by type. A browser reconnects by itself after a broken connection;
+// if the service refuses one (too many streams, a restart behind a proxy), it gives up, so we retry with longer pauses.
+// address(): evaluated for each connection, so that events that were received are not requested again.
 export function listen(address, listeners) {
   let source = null;
   let later = null;
@@ -101,7 +101,7 @@ export function listen(address, listeners) {
   };
 }
 
-// A page to which one comes back may be as it was left: what it shows is old then, and it has no stream any more.
+// A page restored from the back-forward cache is outdated and has no stream: reload it.
 export function onRestored(renew) {
   addEventListener("pageshow", (event) => event.persisted && renew());
 }

@@ -1,9 +1,9 @@
-// The bars of a prediction: one for each class, with its share.
+// The bars of a prediction: one for each class, with its probability.
 import { $, $$, percent } from "./dom.js";
 
 export function barsOf(list) {
   const rows = $$("li", list);
-  // Without shares, the bars are empty.
+  // Without probabilities, the bars are empty.
   return function show(shares = null, winner = null) {
     rows.forEach((row, index) => {
       row.classList.toggle("winner", index === winner);

@@ -1,4 +1,4 @@
-// The epoch from which a metric is bad, found by halving, and a fork from the checkpoint before it.
+// Finds the epoch from which a metric is bad by binary search, and offers a fork from the checkpoint before it.
 import { $, describe, h, metric } from "./dom.js";
 import { call } from "./api.js";
 import { showFaults } from "./dialogs.js";

@@ -1,16 +1,16 @@
-// How the value of a column is written, by what kind of column it is.
+// Formats the value of a column by the column's type.
 import { ago, bytes, capital, describe, duration, h, metric, when } from "./dom.js";
 
 const SUMMARY = ["val_accuracy", "train_loss", "frechet_distance", "g_loss", "d_loss"];
 const WIDTHS = { status: 9, progress: 11, metrics: 15, created_at: 8, text: 6.5, number: 5, metric: 6, seconds: 5.5, bytes: 6, time: 7.5, flag: 5, job: 5.5, json: 11 };
 
-// In rem: as wide as its values are, and as the longest part of its heading.
+// Width in rem: that of the widest value or of the longest part of the heading.
 export function widthOf(column) {
   const part = Math.max(...headingOf(column).split(/[._/ ]/).map((word) => word.length));
   return WIDTHS[column.name] ?? Math.max(WIDTHS[column.type] ?? 8, 2.2 + 0.5 * part);
 }
 
-// Facts begin with a capital, as headings do; settings and metrics are written as they are called.
+// Facts are capitalized like headings; settings and metrics keep their names.
 export function headingOf(column) {
   const isName = column.metric !== null || column.name.includes(".") || column.name.startsWith("/") || column.label.includes("_");
   return isName ? column.label : capital(column.label);
@@ -18,7 +18,7 @@ export function headingOf(column) {
 
 const summaryOf = (metrics) => SUMMARY.filter((name) => name in metrics).slice(0, 2);
 
-// The columns of a file that has what the table shows: it has no bars, and one metric a column.
+// The columns of a CSV file with the table's content: no bars, and one column for each metric.
 export function csvColumns(columns, jobs) {
   const metrics = SUMMARY.filter((name) => jobs.some((job) => summaryOf(job.metrics).includes(name)));
   const instead = { progress: ["epoch", "epochs"], metrics };
@@ -48,7 +48,7 @@ export function text(column, value) {
   }
 }
 
-// The whole value, for a tooltip, where the cell shows less.
+// The full value for a tooltip, if the cell shortens it.
 export function whole(column, value) {
   if (value === null || value === undefined) return "";
   if (column.type === "time") return when(value);
@@ -60,7 +60,7 @@ export function summary(metrics) {
   return summaryOf(metrics).flatMap((name) => [h("span", { class: "muted" }, describe(name).label), h("span", {}, metric(name, metrics[name]))]);
 }
 
-// The best loaded value of each column that has a goal; null where all are equal.
+// The best loaded value of each column that has a goal; null if all are equal.
 export function bestOf(columns, jobs) {
   const best = {};
   for (const { name, goal } of columns) {
@@ -72,7 +72,7 @@ export function bestOf(columns, jobs) {
   return best;
 }
 
-// A job's columns after an epoch of which the stream has told.
+// A job's columns after an epoch event of the stream.
 export function afterEpoch(columns, before, metrics) {
   const after = { ...before };
   for (const { name, type, metric: base, goal } of columns) {

@@ -1,4 +1,4 @@
-// One chart of some series, drawn by uPlot. Zoom, hidden lines and settings outlive new data.
+// A chart of several series, drawn by uPlot. Zoom, hidden lines and settings survive new data.
 /* global uPlot */
 import { h, memory } from "./dom.js";
 import { align } from "./align.js";
@@ -10,7 +10,7 @@ import { Readout, rowOf } from "./readout.js";
 const HEIGHT = 250;
 
 export class Chart {
-  // id: what its settings are remembered by. onlight(name): the pointer is at one of many lines.
+  // id: the key of its stored settings. onlight(name): the pointer is at one of many lines.
   constructor(id, title, { onlight = () => {} } = {}) {
     this.id = id;
     this.title = title;
@@ -39,7 +39,7 @@ export class Chart {
     this.watch();
   }
 
-  // Only what is on the screen is drawn; the rest when it comes there.
+  // Charts outside of the viewport are drawn when they enter it.
   watch() {
     this.visible = false;
     new IntersectionObserver(
@@ -69,7 +69,7 @@ export class Chart {
     this.draw();
   }
 
-  // One button a line: it hides the line and shows it. Of many lines, only the best and the one under the pointer.
+  // One button for each line, which hides or shows it. Of many lines, only the best and the one under the pointer.
   list() {
     const { series, many, best } = this.content;
     if (many) return this.name(best, this.look.lit);
@@ -78,13 +78,13 @@ export class Chart {
       const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.look.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label), h("span", { class: "muted last", hidden: true }));
       this.keys.set(name, key);
     }
-    // Of several lines, some may cover each other: what each is at last tells them apart.
+    // Lines may cover each other, so the legend shows the last value of each.
     for (const { name, y } of series) {
       const last = this.keys.get(name).lastChild;
       last.hidden = series.length < 3;
       last.textContent = last.hidden ? "" : this.content.format.value(y.findLast((value) => value !== null));
     }
-    const keys = series.map(({ name }) => this.keys.get(name)); // those that came later may stand before others
+    const keys = series.map(({ name }) => this.keys.get(name)); // later ones may be inserted before others
     if (keys.some((key, place) => key !== this.legend.children[place])) this.legend.replaceChildren(...keys);
     return undefined;
   }
@@ -95,13 +95,13 @@ export class Chart {
     this.legend.replaceChildren(label(best) ? key(1, `best: ${label(best)}`) : "", label(lit) && lit !== best ? key(0, label(lit)) : "");
   }
 
-  // Brings one of many lines to the front.
+  // Highlights one of many lines.
   light(name) {
     if (name === this.look.lit) return;
     this.look.lit = name;
     if (!this.content?.many) return;
     this.name(this.content.best, name);
-    queueMicrotask(() => this.drawing?.redraw(false)); // uPlot forgets it where it is drawing, and tells of the pointer
+    queueMicrotask(() => this.drawing?.redraw(false)); // uPlot ignores a redraw while it draws or handles the pointer
   }
 
   draw() {
@@ -112,11 +112,11 @@ export class Chart {
 
   paint() {
     this.later = null;
-    this.painted = this.content; // what the drawing has columns for: until the next frame, the content may be ahead of it
+    this.painted = this.content; // what is on the canvas: until the next frame, the content may be newer
     const { series, smoothing, axis, many } = this.content;
     const aligned = align(series);
     const data = [aligned.x, ...columns(aligned, smoothing)];
-    // What the lines are decides whether the drawing can stay; what they show goes into the one there is.
+    // A changed set of lines needs a new plot; changed values update the existing one.
     const shape = JSON.stringify([series.map((item) => [item.name, item.index]), Boolean(smoothing), axis, Boolean(many), this.look.log]);
     if (shape !== this.shape) {
       this.drawing?.destroy();
@@ -149,7 +149,7 @@ export class Chart {
     return asked;
   }
 
-  // What was selected by dragging: a span of epochs, of values, or both.
+  // The selection made by dragging: a range of epochs, of values, or both.
   zoom(plot) {
     const { left, top, width, height } = plot.select;
     if (width < 3 || height < 3) return;
@@ -173,7 +173,7 @@ export class Chart {
     for (let line = first; line < first + lines; line++) this.drawing?.setSeries(line, { show: !hidden.has(name) });
   }
 
-  // What the pointer does by dragging.
+  // The effect of dragging.
   steer(event) {
     const zoom = { "+": 0.5, "=": 0.5, "-": 2 }[event.key];
     const step = { ArrowLeft: -0.25, ArrowRight: 0.25 }[event.key];

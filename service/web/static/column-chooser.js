@@ -1,10 +1,10 @@
-// The dialog in which a person selects the table's columns and their order. Each change shows at once.
+// The dialog for the table's columns and their order. Changes apply immediately.
 import { $, $$, announce, h } from "./dom.js";
 import { call } from "./api.js";
 import { headingOf } from "./cells.js";
 import { turns } from "./latest.js";
 
-const ALWAYS_SHOWN = new Set(["name", "tags", "starred", "note"]); // beside each job, whatever the columns are
+const ALWAYS_SHOWN = new Set(["name", "tags", "starred", "note"]); // shown with each job, whatever the columns are
 const MOST = 50;
 
 // columns(): names of the columns that are shown; change(names): show others.
@@ -86,7 +86,7 @@ export function offerColumns({ columns, defaults, known, address, change }) {
     );
   }
 
-  // Does something that draws anew, and puts the keyboard back on what it was on.
+  // Calls a function that redraws, then restores the keyboard focus.
   function kept(act, selector, root) {
     act();
     const again = $(selector, root);

@@ -1,7 +1,7 @@
-// The settings of compared jobs: what they are, and the table of them.
+// The table of the compared jobs' settings.
 import { $, describe, h, metric, when } from "./dom.js";
 
-// A document as lines: its pointer, and what stands there.
+// A document as rows: JSON pointer and value.
 function flat(document, pointer = "") {
   if (typeof document !== "object" || document === null) return [[pointer, document]];
   const entries = Object.entries(document);
@@ -26,7 +26,7 @@ export class Settings {
   }
 }
 
-// Only what has changed is put in place: what a person points at stays.
+// Replaces only what has changed, so that the element under the pointer stays.
 export function renew(element, children) {
   const next = element.cloneNode(false);
   next.append(...children);
@@ -34,7 +34,7 @@ export function renew(element, children) {
 }
 
 // jobs: in the order to show them. best: [{ name, values: Map of id to value, top: id }]
-// A few jobs are columns, which are read side by side; many are rows. `byRow` says which; the first column stays in view.
+// A few jobs are columns, side by side; many are rows (`byRow`). The first column stays in view.
 export function drawSettings(settings, jobs, best, { byRow, identical, heading }) {
   const names = identical ? settings.names : settings.differing;
   const facts = [

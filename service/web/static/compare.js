@@ -1,4 +1,4 @@
-// Jobs beside each other: curves on one chart, settings against metrics, the settings, samples of the same epoch.
+// Compares jobs: curves on one chart, settings against metrics, the settings, samples of the same epoch.
 import { $, $$, describe, h, throttle } from "./dom.js";
 import { call, listen, pool } from "./api.js";
 import { Chart } from "./chart.js";
@@ -12,9 +12,9 @@ import { Samples } from "./samples.js";
 import { Scatter } from "./scatter.js";
 import { explain } from "./why.js";
 
-const DISTINCT = 10; // so many lines can be told apart; of more, one at a time is brought to the front
-const AT_A_TIME = 4; // requests for metrics
-const OBJECTIVES = ["val_accuracy", "val_loss", "frechet_distance"]; // what decides which job is the best
+const DISTINCT = 10; // lines that can be distinguished by colour; of more, one at a time is highlighted
+const MAX_CONCURRENT_REQUESTS = 4; // for metrics
+const OBJECTIVES = ["val_accuracy", "val_loss", "frechet_distance"]; // metrics that decide which job is the best
 
 const jobs = JSON.parse($("#jobs").textContent);
 const many = jobs.length > DISTINCT;
@@ -24,7 +24,7 @@ const asked = new URLSearchParams(location.search);
 let chartSettings;
 let scatter;
 
-// A job's colour comes from its id: it stays when others come and go, unless two want the same one.
+// A job's colour is derived from its id, so it stays when other jobs are added or removed, unless two collide.
 function colours() {
   const taken = new Set();
   for (const job of jobs.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {
@@ -42,7 +42,7 @@ function name() {
 
 const swatch = (job) => (many ? null : h("span", { class: `swatch series-${(job.index % 8) + 1}` }));
 
-// The best value of a metric, or its last one, where neither way is better.
+// The best value of a metric, or its last one if the metric has no goal.
 function valueOf(job, metric, of) {
   const known = job.metrics.known(metric);
   if (!known.length) return undefined;
@@ -51,7 +51,7 @@ function valueOf(job, metric, of) {
   return known.reduce((a, b) => (goal === "maximize" ? Math.max(a, b) : Math.min(a, b)));
 }
 
-// The best values of each metric that decides, and which job has the best of all.
+// The best value of each objective, and the job that has the best of all.
 function bests() {
   return OBJECTIVES.flatMap((metric) => {
     const values = new Map(jobs.map((job) => [job.id, valueOf(job, metric, "best")]).filter(([, value]) => value !== undefined));
@@ -82,13 +82,13 @@ function drawHeads(best) {
   );
 }
 
-// The jobs of each setting: they differ in their seeds alone.
+// Groups the jobs by setting: those of a group differ only in their seeds.
 function groups() {
   const setting = ({ resolved: { seed, name, tags, priority, reuse, ...rest } }) => JSON.stringify(rest);
   return [...Map.groupBy(jobs, setting).values()];
 }
 
-// Two settings: the difference of their means over the seeds, in words. Of the best or the last values, as among the dots.
+// Two settings: a sentence with the difference of their means over the seeds, of best or last values as in the scatter plot.
 const drawVerdicts = latest(async () => {
   const sides = groups();
   const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // the same training twice
@@ -128,7 +128,7 @@ function drawCurves() {
 }
 
 function drawTable(best) {
-  // Many jobs are rows, the best first.
+  // Many jobs are shown as rows, the best first.
   const place = new Map(best.flatMap(({ order }) => order).map((id, at) => [id, at]).toReversed());
   const order = many ? jobs.toSorted((a, b) => (place.get(a.id) ?? Infinity) - (place.get(b.id) ?? Infinity)) : jobs;
   const heading = (job) => [swatch(job), " ", many ? h("a", { href: job.urls.page }, job.label) : job.label, many && job.top ? h("span", { class: "tag" }, "best") : null];
@@ -146,7 +146,7 @@ function wireScatter() {
   scatter = new Scatter($("#dots"), { onlight: light });
   for (const select of [x, y, of]) {
     select.addEventListener("change", () => {
-      asked.set(select.id.replace("scatter-", ""), select.value); // only this: another may wait for what is still loaded
+      asked.set(select.id.replace("scatter-", ""), select.value); // only this one: the other may still wait for metrics
       history.replaceState(null, "", `?${asked}`.replaceAll("%2C", ","));
       drawScatter();
       if (select === of) drawVerdicts();
@@ -160,7 +160,7 @@ function drawScatter() {
   $("#scatter").hidden = metrics.length === 0 || jobs.length < 2;
   if ($("#scatter").hidden) return;
   if (metrics.join() !== [...y.options].map((option) => option.value).join()) y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));
-  // What the address names may come with a job whose metrics are still loaded.
+  // A metric named in the URL may belong to a job whose metrics are still being loaded.
   y.value = [asked.get("y"), ...OBJECTIVES].find((metric) => metrics.includes(metric)) ?? metrics[0];
   const points = jobs
     .map((job) => ({ id: job.id, label: job.label, href: job.urls.page, x: settings.of(job, x.value), y: valueOf(job, y.value, of.value), index: many ? (job.top ? 1 : null) : job.index }))
@@ -171,7 +171,7 @@ function drawScatter() {
   $("#left-out").textContent = `Not shown: ${jobs.length - points.length} of ${jobs.length} jobs, which lack the setting or the metric.`;
 }
 
-// One of many: in the charts, the list, the table and among the dots.
+// Highlights one of many jobs: in the charts, the list, the table and the scatter plot.
 let lit = null;
 function light(id) {
   if (id === lit) return;
@@ -191,7 +191,7 @@ function wireSamples() {
   $("#samples").hidden = epochs.length === 0;
   const frames = jobs.map((job) => ({ job, image: h("img", { class: "pixels", alt: "", loading: "lazy" }), text: h("span", { class: "small muted" }) }));
   $("#beside").replaceChildren(h("img", { hidden: true, alt: "" }), ...frames.map(({ job, image, text }) => h("figure", { "data-job": job.id }, image, h("figcaption", { class: "small" }, swatch(job), ` ${job.label} `, text))));
-  // The slider goes through all epochs that any job has; each shows its last image up to there.
+  // The slider covers all epochs of all jobs; each job shows its latest image up to that epoch.
   const scrubber = new Samples($("#samples"), [], () => "data:,");
   scrubber.listeners.push((epoch) => {
     for (const { job, image, text } of frames) {
@@ -211,7 +211,7 @@ function wireSamples() {
 
 function drawAll() {
   const best = bests();
-  mark(null); // what has not changed is left alone, and a mark would be a change
+  mark(null); // unchanged elements are kept, and a mark would count as a change
   drawHeads(best);
   drawCurves();
   drawTable(best);
@@ -229,12 +229,12 @@ function follow(scrubber, redraw) {
     if (followed.every(isOver)) stream.close();
     redraw();
   };
-  // The stream does not tell whether their sweeps stopped them.
+  // The stream does not say whether their sweeps stopped them.
   const cancelled = new Set();
   const askWhoStopped = throttle(400, latest(async () => {
     const those = [...cancelled];
     cancelled.clear();
-    await pool(those, AT_A_TIME, async (job) => {
+    await pool(those, MAX_CONCURRENT_REQUESTS, async (job) => {
       const { stopped_by_sweep } = await call(job.urls.self).catch(() => job);
       Object.assign(job, { stopped_by_sweep });
     });
@@ -242,7 +242,7 @@ function follow(scrubber, redraw) {
   }));
   const status = (news) => take(find(news.job), news.status);
   const stream = listen(() => `/stream?jobs=${followed.map((job) => job.id).join(",")}`, {
-    // After a break: what was missed is in the whole table.
+    // After a reconnect, the full table contains what was missed.
     snapshot: (news) => {
       for (const shown of news.jobs) {
         const job = find(shown.id);
@@ -253,7 +253,7 @@ function follow(scrubber, redraw) {
     metrics: (news) => find(news.job).metrics.add(news),
     sample: (news) => {
       const job = find(news.job);
-      job.samples = [...new Set([...job.samples, news.epoch])].sort((a, b) => a - b); // some are told of twice
+      job.samples = [...new Set([...job.samples, news.epoch])].sort((a, b) => a - b); // some are reported twice
       $("#samples").hidden = false;
       scrubber.add(news.epoch);
     },
@@ -273,13 +273,13 @@ if (jobs.length) {
   drawAll();
   const scrubber = wireSamples();
   $("#identical").addEventListener("change", () => drawTable(bests()));
-  // Wherever a job is named; a chart says by itself which line is under the pointer. Not by mouseleave: it does not come
-  // from what was replaced under the pointer.
+  // Everywhere a job is named, except in charts, which report the line under the pointer themselves. mouseleave would not
+  // fire for an element that was replaced under the pointer.
   const jobAt = (event) => event.target.closest("[data-job]")?.dataset.job ?? null;
   document.addEventListener("mouseover", (event) => event.target.closest(".plot") || light(jobAt(event)));
   document.addEventListener("focusin", (event) => jobAt(event) && light(jobAt(event)));
   if (jobs.some((job) => !isOver(job))) follow(scrubber, redraw);
-  await pool(jobs, AT_A_TIME, (job) => job.metrics.load().catch(() => {}));
+  await pool(jobs, MAX_CONCURRENT_REQUESTS, (job) => job.metrics.load().catch(() => {}));
   await drawVerdicts();
   await explain(jobs);
 }

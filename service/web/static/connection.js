@@ -1,11 +1,11 @@
-// Says that the service does not answer, for as long as it does not: what the page shows is old then.
+// Shows a notice while the service is unreachable, because the page is outdated then.
 import { $, h } from "./dom.js";
 
 const AGAIN_MS = 1500;
 const PATIENCE_MS = 3000;
 
 let note = null;
-let asking = null;
+let checking = null;
 
 async function answers() {
   try {
@@ -15,10 +15,10 @@ async function answers() {
   }
 }
 
-// Called where a stream breaks or a request is not answered. A stream may also end for other reasons, so the service is
-// asked. When it answers again, `connectionback` tells those that wait.
+// Called when a stream breaks or a request gets no response. A stream may also end for other reasons, so this checks the
+// service. When it responds again, the event `connectionback` is dispatched.
 export function doubt() {
-  asking ??= check().finally(() => (asking = null));
+  checking ??= check().finally(() => (checking = null));
 }
 
 async function check() {

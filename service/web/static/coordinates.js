@@ -1,7 +1,7 @@
-// Parallel coordinates: an axis for each setting and one for the result, a line for each trial.
-const [EACH, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // EACH: the least between two axes
-const LETTER = 6.6; // as wide as one at the most
-const LONGEST = 16; // letters of a value at an axis; its title has all of them
+// A parallel coordinates plot: an axis for each setting and one for the result, a line for each trial.
+const [EACH, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // EACH: minimum distance of two axes
+const LETTER = 6.6; // maximum width of a character
+const LONGEST = 16; // maximum length of a value at an axis; its title has the full text
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -14,7 +14,7 @@ const text = (value) => (typeof value === "number" ? String(Number(value.toPreci
 
 const short = (words) => (words.length > LONGEST ? `${words.slice(0, LONGEST - 1)}…` : words);
 
-// Where values lie on an axis, from 0 to 1, and what stands at it.
+// Positions of values on an axis, from 0 to 1, and its labels.
 function scaleOf(values, isLog) {
   if (values.every((value) => typeof value === "number")) {
     const on = isLog ? Math.log10 : (value) => value;
@@ -31,7 +31,7 @@ function scaleOf(values, isLog) {
 export function drawCoordinates(element, { trials, settings, name, best, label, format, logs }) {
   const axes = [...settings.map((setting) => ({ title: setting.split("/").slice(-2).join("/").replace(/^\//, ""), of: (trial) => trial.settings[setting], isLog: logs.includes(setting), tick: text })), { title: label, of: (trial) => trial.value, isLog: false, tick: format }];
   const scales = axes.map((axis) => scaleOf(trials.map(axis.of), axis.isLog));
-  // Values stand where no line is: those of the first and the last axis in the margins, others above and below theirs.
+  // Labels avoid the lines: those of the first and last axis are in the margins, others above and below their axis.
   const room = (index) => SIDE + GAP + LETTER * Math.max(0, ...scales[index].ticks.map((value) => short(axes[index].tick(value)).length));
   const [left, right] = [room(0), room(axes.length - 1)];
   const width = Math.max(left + right + EACH * (axes.length - 1), element.clientWidth);
@@ -39,7 +39,7 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
   const height = (share) => HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
   const line = (trial) => svg("path", { d: axes.map((axis, index) => `${index ? "L" : "M"}${place(index).toFixed(1)} ${height(scales[index].at(axis.of(trial))).toFixed(1)}`).join(""), "data-trial": trial.trial, class: trial.trial === best ? "best" : "" });
   const last = trials.filter((trial) => trial.trial === best);
-  const isTight = width / axes.length < LETTER * Math.max(...axes.map(({ title }) => title.length)); // names in two lines
+  const isTight = width / axes.length < LETTER * Math.max(...axes.map(({ title }) => title.length)); // names need two lines
   const frame = axes.map((axis, index) => {
     const x = place(index);
     const [isFirst, isLast] = [!index, index === axes.length - 1];

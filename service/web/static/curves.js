@@ -1,11 +1,11 @@
-// The charts of one job: which metrics stand together, and the settings that all of them share.
+// The charts of one job: which metrics share a chart, and the settings of all charts.
 import { $, describe, h, memory, throttle } from "./dom.js";
 import { Chart } from "./chart.js";
 import { formatOf } from "./format.js";
 import { Metrics } from "./metrics.js";
 import { seriesIndexes } from "./palette.js";
 
-// In this order; what fits nowhere gets a chart of its own. The first ones are always open, the others on demand.
+// In this order; a metric that fits nowhere gets its own chart. The first charts are always open, others on demand.
 const GROUPS = [
   ["loss", /^(train|val)_loss$/, true],
   ["accuracy", /^(train|val)_accuracy$/, true],
@@ -34,7 +34,7 @@ const rank = (title) => {
 const inOrder = (a, b) => rank(a) - rank(b) || a.localeCompare(b, "en");
 export const byGroup = (a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]) || a.localeCompare(b, "en");
 
-// Puts a chart where it stands on a page that is opened now, however late its metrics came.
+// Inserts a chart at the position it has after a reload, however late its metrics arrived.
 function insert(charts, key, parent, order) {
   const later = [...charts].filter(([other, { element }]) => element.parentElement === parent && order(other, key) > 0);
   parent.insertBefore(charts.get(key).element, later.sort(([a], [b]) => order(a, b))[0]?.[1].element ?? null);
@@ -68,14 +68,14 @@ export class Settings {
   }
 }
 
-// Where on the axis each epoch lies.
+// The x value of each epoch.
 export function places(table, axis) {
   if (axis === "epoch") return table.epochs;
   let sum = 0;
   return table.seconds.map((seconds) => Math.round((sum += seconds) * 1000) / 1000);
 }
 
-// From where to where the axis of all charts of a page goes: from the first epoch, or the beginning of time.
+// The common x range of all charts of a page: from the first epoch, or from time zero.
 export function span(xs, axis) {
   const known = xs.filter((x) => x.length);
   if (!known.length) return [0, 1];
@@ -112,7 +112,7 @@ export class Curves {
     this.metrics.onchange();
   }
 
-  // A finding that begins or ends.
+  // A diagnosis finding that begins or ends.
   finding({ code, epoch, severity, state, since }) {
     this.metrics.amend(({ findings }) => {
       const same = findings.find((item) => item.code === code && item.since === (state === "found" ? epoch : since));

@@ -26,7 +26,7 @@ async function load() {
   state.textContent = "Loading…";
   const query = new URLSearchParams({ part: part.value, limit: isTable ? "25" : "48" });
   if (label.value) query.set("class", label.value);
-  else if (!isTable) query.set("order", "mixed"); // many uploads come class by class
+  else if (!isTable) query.set("order", "mixed"); // many uploads are sorted by class
   if (cursor !== null) query.set("cursor", cursor);
   let page;
   try {
@@ -37,7 +37,7 @@ async function load() {
   } finally {
     if (mine === turn) more.disabled = false;
   }
-  if (mine !== turn) return; // another part or class was chosen meanwhile
+  if (mine !== turn) return; // another part or class has been selected since
   for (const item of page.data) (isTable ? body : holder).append(isTable ? row(item) : image(item));
   cursor = page.next_cursor;
   more.hidden = !page.has_more;

@@ -24,7 +24,7 @@ if (upload) {
     $("#format").value = format;
     showFormat();
   };
-  // The name is a folder's, as far as a name may be so.
+  // Derives the name from the folder's, without characters that names must not have.
   const propose = (name) => {
     const field = $("[name=name]", upload);
     field.value ||= name.replace(/\.(tar\.gz|tgz|tar|zip|npz|(csv|tsv|txt)(\.gz)?)$/i, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64);
@@ -46,7 +46,7 @@ if (upload) {
     propose(target.files[0].name);
     readHeader(target.files[0]);
   });
-  // Offers the columns as targets, as far as the first line of a plain file tells.
+  // Offers the columns as targets, read from the first line of an uncompressed file.
   async function readHeader(file) {
     const [line] = (await file.slice(0, 65536).text()).split(/\r?\n/);
     const delimiter = ["\t", ";", "|", ","].find((one) => line.includes(one)) ?? ",";
@@ -85,7 +85,7 @@ if (upload) {
     const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
     showProgress(null);
     const ask = latest(async () => {
-      const progress = await call(`/uploads/${id}`).catch(() => null); // a 404 where it has not begun, or has ended
+      const progress = await call(`/uploads/${id}`).catch(() => null); // 404 before it has begun and after it has ended
       if (progress && button.disabled) showProgress(progress);
     });
     const watch = setInterval(ask, 700);
@@ -102,7 +102,7 @@ if (upload) {
     }
   });
 
-  // The advice of the API, in the words of the form.
+  // The API's advice, reworded for the form.
   function asFormSays(text) {
     return text.replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”").replace("channels=1", "choose “grey” under “Channels”");
   }
@@ -129,7 +129,7 @@ if (upload) {
   }
 }
 
-// All files under a dropped entry; a directory gives its entries in portions.
+// All files under a dropped entry; a directory returns its entries in batches.
 async function filesOf(entry) {
   if (entry.isFile) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));

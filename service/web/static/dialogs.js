@@ -1,14 +1,14 @@
-// What pages ask a person, what they copy for one, and how they word what the service refused.
+// Confirmation dialogs, copying to the clipboard, and texts of refusals.
 import { announce, capital } from "./dom.js";
 
-// Resolves to whether the dialog was closed by its button "yes"; Escape means no.
+// Resolves to true if the dialog was closed by its confirm button; Escape means no.
 export function confirmed(dialog) {
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
 
-// A browser forbids the clipboard to pages without TLS: then the text is selected where it stands.
+// Without TLS, browsers deny access to the clipboard; the text is then selected in place.
 export async function copy(text, element) {
   try {
     await navigator.clipboard.writeText(text);
@@ -20,7 +20,7 @@ export async function copy(text, element) {
   }
 }
 
-// The faults that a problem lists, each with its field, or else what it says as a whole.
+// The faults that a problem lists, each with its field, or else its detail.
 export function faultsOf(error) {
   const place = (fault) => (fault.pointer ?? fault.parameter ?? "").replace(/^#\/?(overrides\/)?/, "");
   const words = (fault) => (place(fault) ? `${place(fault)}: ${fault.detail}` : capital(fault.detail));

@@ -1,17 +1,17 @@
-// One operation's request: made of a form's fields, shown as a curl command, sent, and its answer shown.
+// The request of one operation: built from a form, shown as a curl command, sent, and its response shown.
 import { $, $$, bytes, h } from "./dom.js";
 
-// A form has its fields as properties: one that is called "dataset" hides the form's own.
+// A form's fields are its properties: one named "dataset" shadows the form's own.
 export const data = (form, name) => form.getAttribute(`data-${name}`);
 
-const SHOWN = 200_000; // characters of an answer that are shown; a stream keeps its end
+const SHOWN = 200_000; // displayed characters of a response; of a stream, the last ones
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 export class Exchange {
   constructor(form) {
     this.form = form;
     this.abort = null;
-    this.address = null; // of a image or file that is shown
+    this.address = null; // object URL of a displayed image or file
   }
 
   fields(where) {

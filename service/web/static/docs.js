@@ -1,4 +1,4 @@
-// The documentation: a filter, anchors that open what they lead to, and a form that sends each operation's request.
+// The API documentation: a filter, anchors that open their target, and a form that sends each operation's request.
 import { call } from "./api.js";
 import { confirmed, copy } from "./dialogs.js";
 import { $, $$, debounce, h } from "./dom.js";
@@ -42,10 +42,10 @@ document.addEventListener("click", (event) => {
   if (summary && !summary.parentElement.open) history.replaceState(null, "", `#${summary.parentElement.id}`);
 });
 
-// Ids that one would have to look up are offered: jobs and datasets of this service.
+// Suggests ids of this service's jobs and datasets.
 let asked = null;
 function known() {
-  // Where the service does not answer there is nothing to offer; the next form that is opened asks again.
+  // If the service does not respond, the next form that is opened tries again.
   const list = (field, address) => $(`[data-in=path][name=${field}]`) && call(address);
   asked ??= Promise.all([list("job_id", "/jobs?limit=30"), list("name", "/datasets")]).then(([jobs, datasets]) => {
     const found = jobs?.data ?? [];
@@ -55,7 +55,7 @@ function known() {
     const best = (jobs) => jobs.find((job) => job.status === "succeeded") ?? jobs.find((job) => job.progress.epoch > 0) ?? jobs[0];
     if (!found.length) return;
     for (const field of $$("[data-in=path][name=job_id]")) {
-      // What cannot be undone begins with no job in particular.
+      // Irreversible operations have no preselected job.
       if (field.dataset.touched || data(field.form, "destructive")) continue;
       const kind = { predict: "classifier", generate: "gan" }[data(field.form, "path").split("/").at(-1)];
       field.value = (best(found.filter((job) => job.kind === (kind ?? job.kind))) ?? best(found)).id;

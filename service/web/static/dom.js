@@ -1,4 +1,4 @@
-// How pages make elements and write values. Text is always textContent: nothing that a person named can become markup.
+// Creates elements and formats values. Text is always textContent, so user input cannot become markup.
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -71,13 +71,13 @@ export function ago(text) {
   return `${Math.round(seconds / 86400)} days ago`;
 }
 
-let moment = null; // made once, and not before it is needed: it is slow
+let moment = null; // created once, on first use: it is slow
 export function when(text) {
   moment ??= new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
   return moment.format(new Date(text));
 }
 
-// What a person set on a page, kept for the next visit.
+// Settings of a page, stored for the next visit.
 export const memory = {
   get(name, fallback) {
     try {
@@ -90,12 +90,12 @@ export const memory = {
     try {
       localStorage.setItem(`tapeline.${name}`, JSON.stringify(value));
     } catch {
-      // not remembered, then
+      // storage is unavailable
     }
   },
 };
 
-// At most one call in so many milliseconds; the last one is never lost.
+// At most one call per interval, in milliseconds; the last one is never dropped.
 export function throttle(milliseconds, call) {
   let due = null;
   let last = 0;

@@ -1,13 +1,13 @@
-// A pad to draw on, and a classifier that answers while one draws. A classifier of photos or of images in colour is given
-// an opened file as it is, so that it sees what it would see from the command line; the pad then only shows the part that
-// it sees.
+// A drawing pad with live predictions. A classifier of photos or colour images gets
+// an opened file unchanged, so that it predicts the same as from the command line; the pad then only shows the part that
+// the network sees.
 import { $, announce } from "./dom.js";
 import { call } from "./api.js";
 import { barsOf } from "./bars.js";
 import { wireCheckpoints } from "./checkpoints.js";
 import { latest, turns } from "./latest.js";
 
-const SIDE = 56; // sent are so many pixels along a side; the service fits the drawing into the dataset's frame
+const SIDE = 56; // side of the sent image in pixels; the service fits the drawing into the dataset's frame
 const SENT_TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"];
 const job = JSON.parse($("#job").textContent);
 const pad = $("#pad");
@@ -19,8 +19,8 @@ if (pad) {
   let strokeAt = 0;
   let drawn = false;
   let isOpened = false; // what is on the pad is a file, on which nobody has drawn
-  let file = null; // in base64, until one draws on it
-  // Networks see all of a drawing, but the middle of a photo, in the shape of theirs.
+  let file = null; // in base64; null once the user draws on it
+  // Networks see the whole of a drawing, but only the centre of a photo, cropped to their aspect ratio.
   const [rowsSeen, columnsSeen] = job.crops ? job.shape : [1, 1];
   const [tall, wide] = [Math.min(1, rowsSeen / columnsSeen), Math.min(1, columnsSeen / rowsSeen)];
   pad.width = Math.round(pad.width * wide);
@@ -28,8 +28,8 @@ if (pad) {
   const looked = $("#looked");
   [looked.width, looked.height] = [pad.width, pad.height];
   let last = null;
-  let before = null; // the verdict from before a file that is being read, in case another one stops it
-  const turn = turns(); // of drawings: each begins where the pad is cleared
+  let before = null; // the prediction before the file that is being read, to restore if reading is interrupted
+  const turn = turns(); // one for each drawing, which begins when the pad is cleared
   let isCurrent = turn();
 
   const epoch = wireCheckpoints(job, () => ask());
@@ -46,7 +46,7 @@ if (pad) {
       if (isSame() && last === null) $("#verdict").textContent = "No prediction";
       return;
     }
-    if (!isSame()) return; // cleared meanwhile
+    if (!isSame()) return; // the pad was cleared
     show(answer);
     if (since) {
       const took = Math.round(performance.now() - since);
@@ -74,7 +74,7 @@ if (pad) {
     if (seen) overlay(seen[0], saliency[0]);
   }
 
-  // What the network saw; blue and orange where more light, of all colours, would speak for or against its answer.
+  // The network's input; blue and orange mark where more brightness would speak for or against the prediction.
   function overlay(seen, saliency) {
     const [height, width] = [seen.length, seen[0].length];
     const image = new ImageData(width, height);
@@ -97,14 +97,14 @@ if (pad) {
     if (job.crops) reveal("looked", true);
   }
 
-  // Half of a colour, so that the tint shows on each.
+  // At half intensity, so that the tint is visible on any colour.
   function pale(pixel) {
     if (!job.colour) return [pixel, pixel, pixel];
     const grey = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
     return pixel.map((light) => (light + grey) / 2);
   }
 
-  // Instead of an empty square, a sentence says what comes there.
+  // A sentence in place of the empty square.
   function reveal(id, isThere) {
     $(`#${id}`).hidden = !isThere;
     $(id === "pad" ? "#no-photo" : "#no-looked").hidden = isThere;
@@ -133,7 +133,7 @@ if (pad) {
     return [((event.clientX - box.left) / box.width) * pad.width, ((event.clientY - box.top) / box.height) * pad.height];
   };
   function line(event) {
-    // A pen that moves fast has been in places between two events.
+    // A fast pen passes several points between two events.
     for (const part of event.getCoalescedEvents?.() ?? [event]) {
       const to = place(part);
       pen.strokeStyle = "#fff";
@@ -201,10 +201,10 @@ if (pad) {
     ask();
   }
 
-  // A file in base64: as it is, or as a smaller one.
+  // A file in base64, scaled down if it is large.
   async function encoded(chosen, image) {
     const [width, height] = [image.width, image.height];
-    const { sent } = job; // the client of the command line has the same limits
+    const { sent } = job; // the command-line client has the same limits
     const fits = chosen.size <= sent.bytes && width * height <= sent.pixels && (chosen.type !== "image/png" || Math.max(width, height) <= sent.png_side);
     let blob = chosen;
     if (!fits || !SENT_TYPES.includes(chosen.type)) {
@@ -221,7 +221,7 @@ if (pad) {
     return btoa(text);
   }
 
-  // As a network in grey sees a photo.
+  // The photo in grey, as the network sees it.
   function withoutColour() {
     const image = pen.getImageData(0, 0, pad.width, pad.height);
     const { data } = image;
@@ -229,7 +229,7 @@ if (pad) {
     pen.putImageData(image, 0, 0);
   }
 
-  // Networks of digits know light on dark: ink on paper is turned around, which its border tells.
+  // Digit classifiers expect light on dark: dark ink on paper, detected by a light border, is inverted.
   function darken() {
     const image = pen.getImageData(0, 0, pad.width, pad.height);
     const { data, width, height } = image;
@@ -244,7 +244,7 @@ if (pad) {
   $("#file").addEventListener("change", ({ target }) => {
     const [chosen] = target.files;
     if (chosen) open(chosen);
-    target.value = ""; // the same file once more is a change too
+    target.value = ""; // so that choosing the same file again fires a change event
   });
   addEventListener("paste", (event) => event.clipboardData.files[0] && open(event.clipboardData.files[0]));
   addEventListener("dragover", (event) => event.preventDefault());
@@ -253,6 +253,6 @@ if (pad) {
     if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
   });
   clear();
-  // The first answer loads the network: better before the pen comes down.
+  // The first prediction loads the network: request it before the user starts to draw.
   call(`${job.urls.self}/predict`, { method: "POST", body: { images: [pixels()], checkpoint: epoch(), explain: true } }).catch(() => {});
 }

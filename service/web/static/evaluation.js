@@ -1,4 +1,4 @@
-// Calibration, and the importance of columns, both of the best checkpoint.
+// Calibration and column importance of the best checkpoint.
 import { $, h, percent } from "./dom.js";
 import { call } from "./api.js";
 import { lazy } from "./lazy.js";

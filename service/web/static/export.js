@@ -1,4 +1,4 @@
-// A chart as a file: a image with its title and legend, or the numbers.
+// Exports a chart as a file: an image with title and legend, or the numbers as CSV.
 /* global uPlot */
 import { capital, h } from "./dom.js";
 import { align } from "./align.js";
@@ -36,7 +36,7 @@ export async function savePng(title, content, look) {
   save(await new Promise((resolve) => canvas.toBlob(resolve, "image/png")), `tapeline-${title}.png`);
 }
 
-// Returns where the drawing may begin.
+// Returns the y position below the header.
 function drawLegend(ctx, { series, many, best }, look, top, sans) {
   ctx.font = `${13 * SCALE}px ${sans}`;
   const named = many ? series.filter((item) => item.name === best) : series.filter((item) => !look.hidden.has(item.name));
@@ -62,7 +62,7 @@ function drawLegend(ctx, { series, many, best }, look, top, sans) {
 
 export function saveCsv(title, { series, axis }) {
   const places = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
-  // A line that is a mean brings the ends of its band.
+  // A line that is a mean gets columns for the limits of its band.
   const all = series.flatMap((item) => [item, ...(item.low ? [{ ...item, label: `${item.label} (low)`, y: item.low }, { ...item, label: `${item.label} (high)`, y: item.high }] : [])]);
   const cells = all.map((item) => new Map(item.x.map((x, index) => [x, item.y[index]])));
   const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);

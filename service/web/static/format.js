@@ -1,4 +1,4 @@
-// How a chart writes the values of a metric: on its axis, where there is little room, and in full.
+// Formats the values of a metric for a chart: short at the axis, and in full.
 import { bytes, describe, duration, metric } from "./dom.js";
 
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });

@@ -1,4 +1,4 @@
-// What every page says of a job in the same way.
+// Texts about a job that all pages share.
 
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
@@ -7,6 +7,6 @@ export const shortId = (id) => id.slice(-6).toLowerCase();
 export const kindName = (kind) => (kind === "gan" ? "GAN" : kind);
 export const titleOf = (job) => job.name || `${job.kind} ${shortId(job.id)}`;
 
-// A job that its sweep stopped is cancelled by nobody.
+// A job that its sweep stopped is not shown as cancelled.
 export const statusText = (job) => (job.stopped_by_sweep ? "stopped by sweep" : job.status);
 export const statusClass = (job) => `status ${job.stopped_by_sweep ? "stopped" : job.status}`;

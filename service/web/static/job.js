@@ -1,4 +1,4 @@
-// The page of one job. Words and tables are the server's; curves, samples and progress move by themselves.
+// The page of one job. Texts and tables are rendered by the server; curves, samples and progress update live.
 import { $, $$, duration, throttle } from "./dom.js";
 import { listen, onRestored } from "./api.js";
 import { Curves } from "./curves.js";
@@ -14,7 +14,7 @@ import { wireEvaluation } from "./evaluation.js";
 import { refresh } from "./live.js";
 
 const job = JSON.parse($("#job").textContent);
-const renew = throttle(1200, () => refresh().catch(() => {})); // the service may be away: the stream comes back by itself
+const renew = throttle(1200, () => refresh().catch(() => {})); // the service may be down: the stream reconnects by itself
 
 const curves = new Curves($("#curves"), job.urls.metrics);
 curves.resumed = job.resumed;
@@ -87,7 +87,7 @@ function follow() {
       curves.best(news.epoch);
     },
     status: (news) => {
-      if (news.status !== "running") $("#eta").textContent = ""; // nothing is left of what the last progress promised
+      if (news.status !== "running") $("#eta").textContent = ""; // the last estimate is obsolete
       if (news.reason === "claimed" && news.epoch > 0) curves.resume(news.epoch);
       change(news);
     },
@@ -111,7 +111,7 @@ function showProgress(now) {
   $("#eta").textContent = now.eta_seconds === null ? "" : `${duration(now.eta_seconds)} left`;
 }
 
-// What has ended may be retried: then there is a stream again.
+// An ended job may be retried, which opens a stream again.
 wireBisection(job, curves, (epoch) => openFork(job, epoch));
 wireActions(job, renew, () => {
   if (source === null) follow();
@@ -119,7 +119,7 @@ wireActions(job, renew, () => {
 });
 wireConfusion(job);
 document.addEventListener("click", ({ target }) => {
-  // By where it is: the section is replaced with each change of the job.
+  // Event delegation: the section is replaced with each change of the job.
   if (target.closest("#mlflow-copy")) copy($("#mlflow").textContent, $("#mlflow"));
 });
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());

@@ -1,7 +1,7 @@
-// The list of jobs: one stream keeps it fresh, pages come as one scrolls.
+// The list of jobs: a stream updates it, and further pages are loaded on scrolling.
 import { $, $$, announce, capital, counted, debounce, h, throttle } from "./dom.js";
 import { call, listen, onRestored, pool } from "./api.js";
-import { Asked } from "./asked.js";
+import { UrlState } from "./url-state.js";
 import { afterEpoch, bestOf, csvColumns } from "./cells.js";
 import { offerColumns } from "./column-chooser.js";
 import { showFilter } from "./filters.js";
@@ -14,48 +14,48 @@ import { JobTable } from "./table.js";
 
 const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "cancelled"];
 const GROUPS = 500;
-const FIRST_ROWS = 30; // fill a screen; as many come with the page itself
-const SINGLY = 20; // of jobs that have changed behind the first page: more are renewed page by page
-const MOVED_MOST = 500; // so many rows are kept right where training moves jobs to other places
-const STAYS = /created_at|priority|name/; // orders in which it does not
+const FIRST_ROWS = 30; // fill a screen; the page itself contains as many
+const SINGLY = 20; // maximum number of changed jobs beyond the first page that are reloaded individually; more are reloaded page by page
+const MOVED_MOST = 500; // maximum number of rows that are kept sorted while training changes the order
+const STAYS = /created_at|priority|name/; // sort orders that training does not change
 
 const first = JSON.parse($("#first").textContent);
-const asked = new Asked(location.search, first.columns);
+const urlState = new UrlState(location.search, first.columns);
 const jobs = new Map(); // by id
-const turn = turns(); // of questions: a change of the filter, the order, …
-const changed = new Set(); // ids of jobs that the stream told of since the last renewal
-const saving = new Map(); // id -> what is being saved of a job, and shown already
+const turn = turns(); // one for each query: a change of the filter, the order, …
+const changed = new Set(); // ids of jobs with events since the last refresh
+const saving = new Map(); // id -> changes of a job that are being saved and already shown
 let sections = []; // one, or one for each group: { key, group, by, open, ids, cursor, loading }
-let isNewest = () => true; // whether what the page shows answers the last question
+let isNewest = () => true; // whether the page shows the result of the latest query
 let counts = {};
-let stopped = 0; // of those that are cancelled: by their sweeps
+let stopped = 0; // number of cancelled jobs that their sweeps stopped
 let columns = [];
 let parents = {};
-let sweeps = {}; // by id, of those whose jobs are one row
-const folds = new Map(); // sweep id -> the section of its jobs, behind that row
+let sweeps = {}; // by id, those whose jobs are folded into one row
+const folds = new Map(); // sweep id -> the section of its jobs, below that row
 let moreGroups = false;
-let edits = 0; // what was asked for before an edit may not know of it
+let edits = 0; // a response to a request from before an edit may not contain it
 
 const selection = new SelectedJobs(jobs, { shown: () => shownIds(), draw, forget, renew: () => renew() });
 const table = new JobTable($("#list table"), {
   select: (id, isRange) => selection.toggle(id, isRange),
   star,
   note,
-  tag: (tag) => change({ tag: [...new Set([...asked.tag, tag])] }),
+  tag: (tag) => change({ tag: [...new Set([...urlState.tag, tag])] }),
   toggle,
   sort: sortBy,
   all: (on) => selection.toggleAll(on),
   near: (section) => load(section),
 });
 
-// loading: what tells the request under way from those before it, whose answers are not taken any more
+// loading: identifies the current request; responses to earlier ones are dropped
 const section = (group = null, by = "") => ({ key: group ? `${by}:${group.value ?? ""}:${group.value === null}` : "all", group, by, open: !group, ids: [], cursor: null, loading: null });
 const shownIds = () => [...new Set(listed()[0].flatMap((item) => (item.kind === "job" ? [item.id] : [])))];
 const allSections = () => [...sections, ...folds.values()];
 
-// The section of a sweep whose jobs are one row, for the job that stands for them; null for any other job.
+// The section of a folded sweep for the job that represents it; null for any other job.
 function foldOf(job) {
-  const sweep = asked.foldsSweeps && job.sweep_id ? sweeps[job.sweep_id] : null;
+  const sweep = urlState.foldsSweeps && job.sweep_id ? sweeps[job.sweep_id] : null;
   if (!sweep) return null;
   if (!folds.has(sweep.id)) folds.set(sweep.id, section({ value: sweep.id, query: { sweep: sweep.id } }, "fold"));
   return Object.assign(folds.get(sweep.id), { sweep });
@@ -72,12 +72,12 @@ function take(page) {
   return page.data.map((job) => job.id);
 }
 
-// One page more of a section; the answer to a question that was changed meanwhile is thrown away.
+// Loads one more page of a section; drops the response if the query has changed since.
 async function load(one) {
   if (one.loading || one.cursor === null) return;
   const mine = (one.loading = Symbol("request"));
   try {
-    const page = await call(asked.list({ limit: 100, ...(one.cursor && { cursor: one.cursor }) }, one.group?.query));
+    const page = await call(urlState.list({ limit: 100, ...(one.cursor && { cursor: one.cursor }) }, one.group?.query));
     if (one.loading !== mine) return;
     one.ids = [...new Set([...one.ids, ...take(page)])];
     one.cursor = page.next_cursor;
@@ -90,7 +90,7 @@ async function load(one) {
   draw();
 }
 
-// Empties a section, to be loaded from its beginning where it is open.
+// Empties a section; if it is open, it is loaded from its beginning.
 function restart(one) {
   Object.assign(one, { ids: [], cursor: one.open ? "" : null, loading: null });
   if (one.open) load(one);
@@ -98,26 +98,26 @@ function restart(one) {
 
 function toggle(one) {
   one.open = !one.open;
-  restart(one); // what was loaded before it was closed has not been kept up to date
+  restart(one); // jobs that were loaded before it was closed may be outdated
   draw();
 }
 
-// The first page of a section anew, for what has come and what is gone; what lies behind it stays loaded.
+// Reloads the first page of a section for new and deleted jobs; later pages stay loaded.
 async function reload(one, isCurrent) {
   const limit = Math.min(100, Math.max(50, one.ids.length));
   const isMany = one.ids.slice(limit).filter((id) => changed.has(id)).length > SINGLY;
-  const most = Math.max(STAYS.test(asked.sort) ? limit : Math.min(one.ids.length, MOVED_MOST), isMany ? one.ids.findLastIndex((id) => changed.has(id)) + 1 : 0);
+  const most = Math.max(STAYS.test(urlState.sort) ? limit : Math.min(one.ids.length, MOVED_MOST), isMany ? one.ids.findLastIndex((id) => changed.has(id)) + 1 : 0);
   const ids = [];
   let page = null;
   do {
     const more = one.group ? {} : { counts: true };
-    page = await call(asked.list({ limit, ...more, ...(page && { cursor: page.next_cursor }) }, one.group?.query)).catch(() => null);
+    page = await call(urlState.list({ limit, ...more, ...(page && { cursor: page.next_cursor }) }, one.group?.query)).catch(() => null);
     if (page === null || !isCurrent()) return false;
     ids.push(...take(page));
   } while (page.has_more && ids.length < most);
   const fresh = new Set(ids);
   const rest = page.has_more && one.ids.length > ids.length ? one.ids : [];
-  // A further page that is under way would not be the one after these.
+  // A further page that is being loaded would not follow these.
   if (!rest.length) Object.assign(one, { cursor: page.next_cursor, loading: null });
   const behind = rest.slice(rest.findLastIndex((id) => fresh.has(id)) + 1).filter((id) => !fresh.has(id));
   one.ids = [...ids, ...behind];
@@ -125,18 +125,18 @@ async function reload(one, isCurrent) {
   return isCurrent();
 }
 
-// A job whose row lies behind the first page of its section; one that does not fit the filter any more is taken out.
+// Reloads a job beyond the first page of its section, and removes it if it no longer matches the filter.
 async function reloadJob(one, id, isCurrent) {
-  const page = await call(asked.list({ q: id, limit: 10 }, one.group?.query)).catch(() => null);
+  const page = await call(urlState.list({ q: id, limit: 10 }, one.group?.query)).catch(() => null);
   if (page === null || !isCurrent()) return;
   if (!take(page).includes(id)) one.ids = one.ids.filter((other) => other !== id);
 }
 
-// The rows anew, one renewal at a time.
+// Reloads the rows, one refresh at a time.
 const renew = throttle(700, latest(async () => {
   const [isAsked, before, told] = [isNewest, edits, new Set(changed)];
   const isCurrent = () => isAsked() && edits === before;
-  if (asked.group && !(await findGroups(isCurrent))) return;
+  if (urlState.group && !(await findGroups(isCurrent))) return;
   for (const one of allSections()) {
     if (one.open && one.cursor !== "" && !(await reload(one, isCurrent))) return;
   }
@@ -144,9 +144,9 @@ const renew = throttle(700, latest(async () => {
   draw();
 }));
 
-// The groups anew; those that were open stay so.
+// Reloads the groups; open ones stay open.
 async function findGroups(isCurrent) {
-  const [found, page] = await Promise.all([call(asked.groups(GROUPS)), call(asked.list({ limit: 1, counts: true }))]).catch((error) => (isCurrent() && announce(error.message, "error"), []));
+  const [found, page] = await Promise.all([call(urlState.groups(GROUPS)), call(urlState.list({ limit: 1, counts: true }))]).catch((error) => (isCurrent() && announce(error.message, "error"), []));
   if (!page || !isCurrent()) return false;
   takeCounts(page);
   takeGroups(found);
@@ -166,12 +166,12 @@ function takeGroups(found) {
 
 async function find() {
   const isCurrent = (isNewest = turn());
-  for (const one of allSections()) one.loading = null; // what is under way answers an earlier question
-  if (asked.group) {
+  for (const one of allSections()) one.loading = null; // pending responses belong to an earlier query
+  if (urlState.group) {
     if (!(await findGroups(isCurrent))) return;
     for (const one of sections) restart(one);
   } else {
-    const page = await call(asked.list({ limit: FIRST_ROWS, counts: true })).catch((error) => isCurrent() && announce(error.message, "error"));
+    const page = await call(urlState.list({ limit: FIRST_ROWS, counts: true })).catch((error) => isCurrent() && announce(error.message, "error"));
     if (!page || !isCurrent()) return;
     sections = [{ ...section(), ids: take(page), cursor: page.next_cursor }];
     for (const one of folds.values()) restart(one);
@@ -182,8 +182,8 @@ async function find() {
 const findSoon = debounce(120, find);
 
 function change(news) {
-  Object.assign(asked, news);
-  history.replaceState(null, "", asked.query ? `/?${asked.query}` : "/");
+  Object.assign(urlState, news);
+  history.replaceState(null, "", urlState.query ? `/?${urlState.query}` : "/");
   drawFilter();
   if (!("columns" in news)) selection.ids.clear();
   isNewest = turn();
@@ -192,45 +192,45 @@ function change(news) {
 }
 
 function sortBy(sort, column) {
-  const falls = asked.sort.startsWith("-");
-  if (asked.sort.replace(/^-/, "") === sort) return change({ sort: falls ? sort : `-${sort}` });
-  // The best, the newest and the furthest come first; words begin with A.
+  const falls = urlState.sort.startsWith("-");
+  if (urlState.sort.replace(/^-/, "") === sort) return change({ sort: falls ? sort : `-${sort}` });
+  // Numbers and times start with the best, newest or largest; text starts with A.
   const rises = !column || column.goal === "minimize" || ["text", "job"].includes(column.type);
   return change({ sort: rises ? sort : `-${sort}` });
 }
 
 function draw() {
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
-  const wanted = asked.status.length ? asked.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0) : total;
+  const wanted = urlState.status.length ? urlState.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0) : total;
   const ids = shownIds();
   const loaded = ids.map((id) => jobs.get(id));
-  const isEmpty = asked.group ? !sections.length : !sections[0]?.ids.length;
-  $("#view").hidden = total === 0 && !asked.isFiltered;
+  const isEmpty = urlState.group ? !sections.length : !sections[0]?.ids.length;
+  $("#view").hidden = total === 0 && !urlState.isFiltered;
   $("#list").hidden = isEmpty;
-  $("#nothing").hidden = !isEmpty || (total === 0 && !asked.isFiltered);
-  $("#welcome").hidden = total > 0 || asked.isFiltered;
+  $("#nothing").hidden = !isEmpty || (total === 0 && !urlState.isFiltered);
+  $("#welcome").hidden = total > 0 || urlState.isFiltered;
   $("#more").textContent = told(wanted);
   for (const button of $$("#statuses button")) {
     const { status } = button.dataset;
-    button.setAttribute("aria-pressed", status ? asked.status.includes(status) : !asked.status.length);
+    button.setAttribute("aria-pressed", status ? urlState.status.includes(status) : !urlState.status.length);
     $(".count", button).textContent = `${status ? (counts[status] ?? 0) : total}${status === "cancelled" && stopped ? `, ${stopped} by ${stopped === 1 ? "a sweep" : "sweeps"}` : ""}`;
-    button.hidden = status !== "" && !counts[status] && !asked.status.includes(status);
+    button.hidden = status !== "" && !counts[status] && !urlState.status.includes(status);
   }
-  $("#csv").href = asked.list({ format: "csv", columns: csvColumns(asked.columns, loaded.length ? loaded : [...jobs.values()]).join(",") });
+  $("#csv").href = urlState.list({ format: "csv", columns: csvColumns(urlState.columns, loaded.length ? loaded : [...jobs.values()]).join(",") });
   selection.draw(ids, table.all);
-  table.setColumns(columns, asked.sort);
+  table.setColumns(columns, urlState.sort);
   const [items, ends] = listed();
   table.show(items, ends, jobs, selection.ids, bestOf(columns, loaded), parents);
 }
 
 function told(wanted) {
   const jobsOf = (count) => counted(count, "job");
-  if (asked.group) return `${counted(sections.length, "group")}, ${jobsOf(wanted)}${moreGroups ? "; older groups are not shown: narrow the search" : ""}`;
+  if (urlState.group) return `${counted(sections.length, "group")}, ${jobsOf(wanted)}${moreGroups ? "; older groups are not shown: narrow the search" : ""}`;
   const loaded = sections[0]?.ids.reduce((sum, id) => sum + (foldOf(jobs.get(id))?.sweep.jobs ?? 1), 0);
   return sections[0]?.cursor ? `${loaded} loaded of ${wanted}; more come as you scroll` : jobsOf(loaded);
 }
 
-// What the table shows, row by row, and after which rows there is more to load.
+// The rows of the table, and the rows after which more can be loaded.
 function listed() {
   const [items, ends] = [[], []];
   const list = (one) => {
@@ -254,7 +254,7 @@ function amend(id, news) {
   draw();
 }
 
-// What the service has saved. Answers that are older than that are dropped, and asked for again.
+// Handles a saved change. Responses to older requests are dropped and requested again.
 function saved(id, news) {
   edits += 1;
   amend(id, news);
@@ -265,7 +265,7 @@ async function star(id) {
   if (saving.has(id)) return;
   const job = jobs.get(id);
   saving.set(id, { starred: !job.starred });
-  amend(id, saving.get(id)); // at once; the service's answer decides
+  amend(id, saving.get(id)); // optimistically; the response decides
   const starred = await saveStar(job, !job.starred);
   saving.delete(id);
   saved(id, { starred });
@@ -277,7 +277,7 @@ async function note(id) {
 }
 
 const titles = { parent: (id) => parents[id], sweep: (id) => sweeps[id]?.title };
-const drawFilter = () => showFilter(asked, titles, change);
+const drawFilter = () => showFilter(urlState, titles, change);
 
 function forget(id) {
   for (const one of allSections()) one.ids = one.ids.filter((other) => other !== id);
@@ -290,7 +290,7 @@ function receive(news) {
   if (news.type === "metrics") {
     change.metrics = news.values;
     change.columns = afterEpoch(columns, job.columns, news.values);
-    if (!STAYS.test(asked.sort)) renew();
+    if (!STAYS.test(urlState.sort)) renew();
   }
   if ("fraction" in news && !isOver(job)) {
     const { epoch, epochs, step, steps, fraction, eta_seconds } = news;
@@ -307,7 +307,7 @@ $("#statuses").append(
   ...["", ...STATUSES].map((status) =>
     h(
       "button",
-      { type: "button", dataset: { status }, onclick: () => change({ status: status && !asked.status.includes(status) ? [status] : [] }) },
+      { type: "button", dataset: { status }, onclick: () => change({ status: status && !urlState.status.includes(status) ? [status] : [] }) },
       status ? capital(status) : "All",
       h("span", { class: "count" }),
     ),
@@ -319,15 +319,15 @@ document.documentElement.dataset.ready = Math.round(performance.now());
 
 $("#filters").addEventListener("submit", (event) => event.preventDefault());
 $("#filters").addEventListener("input", ({ target }) => change({ [target.name]: target.value }));
-$("#starred").addEventListener("click", () => change({ starred: asked.starred ? "" : "true" }));
+$("#starred").addEventListener("click", () => change({ starred: urlState.starred ? "" : "true" }));
 $("#show-all").addEventListener("click", () => change({ q: "", kind: "", name: "", preset: "", dataset: "", spec: "", parent: "", sweep: "", starred: "", tag: [], without: [], status: [] }));
 $("#help").addEventListener("click", () => $("#keys").showModal());
-offerViews(() => asked.query);
+offerViews(() => urlState.query);
 offerColumns({
-  columns: () => asked.columns,
+  columns: () => urlState.columns,
   defaults: first.columns,
   known: () => columns,
-  address: () => `/jobs/columns?${asked.parameters()}`,
+  address: () => `/jobs/columns?${urlState.parameters()}`,
   change: (names) => change({ columns: names }),
 });
 const onlyReads = document.body.classList.contains("only-reads");
@@ -375,7 +375,7 @@ const renewJob = (news) => {
   renew();
 };
 listen(() => "/stream", {
-  // After a break: what has happened to jobs that had not ended is not known.
+  // After a reconnect, the state of unfinished jobs is unknown.
   snapshot() {
     for (const [id, job] of jobs) if (!isOver(job)) changed.add(id);
     renew();
@@ -387,7 +387,7 @@ listen(() => "/stream", {
   progress: receive,
 });
 setInterval(() => {
-  // Times that are told as "so long ago" move on.
+  // Relative times ("5 min ago") are updated.
   for (const id of shownIds()) jobs.set(id, { ...jobs.get(id) });
   table.later();
 }, 20_000);

@@ -4,7 +4,7 @@ import { call, onRestored } from "./api.js";
 import { confirmed, copy, showFaults } from "./dialogs.js";
 import { refresh } from "./live.js";
 
-const renew = () => refresh().catch(() => {}); // what was done is done, whether it can be shown or not
+const renew = () => refresh().catch(() => {}); // the action has succeeded even if the refresh fails
 
 onRestored(renew);
 

@@ -1,4 +1,4 @@
-// A GAN's latent space: a point and some directions, a walk between two points, and many points at once.
+// A GAN's latent space: a point and some directions, a walk between two points, and a grid of points.
 import { $, $$, announce, debounce, h } from "./dom.js";
 import { call, request } from "./api.js";
 import { wireCheckpoints } from "./checkpoints.js";
@@ -38,7 +38,7 @@ if ($("#picture")) {
     return slider;
   });
 
-  // Directions are random, but the same in each visit: mulberry32, seeded by the direction's number.
+  // Directions are random but reproducible: mulberry32, seeded by the direction's number.
   function direction(number) {
     let seed = (number + 1) * 0x9e3779b9;
     const random = () => {

@@ -1,6 +1,6 @@
-// Answers that come late: of several requests for the same thing, only the newest one counts.
+// Late responses: of several requests for the same thing, only the newest counts.
 
-// Runs one at a time. Calls that come meanwhile share one more run after it, and each waits for the last.
+// Runs one call at a time. Calls during a run share one further run, and wait for it.
 export function latest(run) {
   let running = null;
   let again = false;
@@ -25,7 +25,7 @@ export function latest(run) {
   };
 }
 
-// For requests that overlap. Each call takes a turn, and gives a function that tells whether no later turn was taken.
+// For overlapping requests. Each call takes a turn, and returns a function that says whether it is still the latest.
 export function turns() {
   let last = 0;
   return () => {

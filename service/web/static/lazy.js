@@ -1,4 +1,4 @@
-// What is costly to compute is requested when it comes into view, and again when it is stale, but not often.
+// Requests expensive results when they come into view, and again when they are stale, at a limited rate.
 import { throttle } from "./dom.js";
 import { latest } from "./latest.js";
 

@@ -1,5 +1,5 @@
 // Replaces each [data-live] part of the page by what the server shows now; the server makes the HTML, so there is one
-// set of templates. Parts that have not changed, opened details, what was scrolled and the keyboard's place stay.
+// set of templates. Unchanged parts, opened details, scroll positions and the keyboard focus are kept.
 import { $$ } from "./dom.js";
 import { read } from "./api.js";
 import { latest } from "./latest.js";
@@ -8,11 +8,11 @@ import { localize } from "./times.js";
 const SCROLLED = ".scroll, [tabindex='0']";
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
 
-// One question at a time: an older page never replaces a newer one.
+// One request at a time: an older page never replaces a newer one.
 export const refresh = latest(async () => {
   const page = await read(location.href);
   document.title = page.title;
-  localize(page); // as the parts on the page already are: else each of them would differ
+  localize(page); // as was done on the page; otherwise every part would differ
   for (const now of $$("[data-live]", page)) {
     const before = document.getElementById(now.id);
     if (before) replace(before, now);
@@ -30,8 +30,8 @@ function replace(before, now) {
   again?.focus({ preventScroll: true });
 }
 
-// The element that stands in the new part for one of the old part: it looks the same, and is the first, second, … that
-// does. Where there is none any more, the first one that takes the keyboard, so that it stays in its place on the page.
+// The element of the new part that corresponds to one of the old part: the n-th of those that look the same.
+// If there is none, the first focusable element, so that the focus stays at this place of the page.
 function same(element, before, now) {
   if (element === before) return now;
   const twins = (root) => $$(FOCUSABLE, root).filter((other) => signature(other) === signature(element));

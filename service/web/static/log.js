@@ -10,7 +10,7 @@ let last = facts.last_seq;
 let rendered = last;
 let over = false;
 
-// One question at a time: two that overlap would both be answered with the same lines.
+// One request at a time: overlapping ones would return the same lines twice.
 const renew = throttle(600, latest(async () => {
   const address = new URL(location.href);
   address.searchParams.set("after", rendered);

@@ -1,16 +1,16 @@
-// The metrics of a job as columns, kept whole while epochs end.
+// The metrics of a job as columns, kept complete while epochs end.
 import { call } from "./api.js";
 
 export class Metrics {
   constructor(address, onchange) {
     this.address = address;
     this.onchange = onchange;
-    this.table = null; // as the service gives it: { epochs, seconds, series, resources, best_epoch, findings }
+    this.table = null; // as returned by the service: { epochs, seconds, series, resources, best_epoch, findings }
     this.pending = [];
-    this.changes = []; // of other fields; a table that was asked for earlier may not have them
+    this.changes = []; // of other fields; a table requested earlier may lack them
   }
 
-  // Something else than an epoch has changed: change(table).
+  // Applies a change that is not an epoch: change(table).
   amend(change) {
     if (this.loading) this.changes.push(change);
     if (!this.table) return;
@@ -18,7 +18,7 @@ export class Metrics {
     this.onchange();
   }
 
-  // Epochs that end while the table is on its way are added to it.
+  // Epochs that end while the table is being loaded are appended to it.
   async load() {
     if (this.loading) return;
     this.loading = true;
@@ -42,7 +42,7 @@ export class Metrics {
     for (const news of this.pending.splice(0)) {
       const last = this.last ?? news.epoch - 1;
       if (news.epoch <= last) continue;
-      if (news.epoch > last + 1) return void this.load().catch(() => {}); // one was missed
+      if (news.epoch > last + 1) return void this.load().catch(() => {}); // an epoch was missed
       this.extend(news);
     }
     return this.onchange();
@@ -61,7 +61,7 @@ export class Metrics {
     for (const [name, column] of Object.entries(resources)) column.push(news[name] ?? null);
   }
 
-  // The values of a metric that there are.
+  // The values of a metric without gaps.
   known(name) {
     return (this.table?.series[name] ?? []).filter((value) => value !== null);
   }

@@ -1,4 +1,4 @@
-// The most confident mistakes of the best checkpoint, for which the service evaluates the validation split.
+// The most confident mistakes of the best checkpoint on the validation data.
 import { $, h, percent } from "./dom.js";
 import { call } from "./api.js";
 import { lazy } from "./lazy.js";

@@ -1,4 +1,4 @@
-// A new job: the form, the JSON beside it, and what the service says of both while one types.
+// A new job: the form, the JSON beside it, and live validation by the service.
 import { $, announce, counted, debounce, h } from "./dom.js";
 import { call, onRestored } from "./api.js";
 import { showFault, showPlan } from "./form/cost.js";
@@ -8,10 +8,10 @@ import { distinctName } from "./form/names.js";
 import { PresetCards } from "./form/presets.js";
 import { SchemaForm } from "./form/schema-form.js";
 import { drawSections, filterFields, markSections } from "./form/sections.js";
-import { apart, placed, together, Tries, wireSweepCard } from "./form/tries.js";
+import { apart, placed, together, Tries, wireSweepCard } from "./form/sweep-fields.js";
 
 const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
-const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // by a change of preset
+const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // when the preset changes
 
 const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]).catch(giveUp);
 const tries = new Tries(() => take(together(form.sent, tries.sweep)));
@@ -24,12 +24,12 @@ const form = new SchemaForm(parts, {
 const cards = new PresetCards(presets, choose, new Map(datasets.map(({ name, default_preset }) => [name, default_preset])));
 const editor = new Editor({ changed: take, broken });
 const showSweep = wireSweepCard($("#sweep"), tries, () => form.value(["epochs"]));
-const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once the service has told
+const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once loaded
 let turn = 0;
-let shown = null; // the kind whose fields are drawn
+let shown = null; // the kind whose fields are shown
 let isSubmitting = false;
 
-// Without schema, presets and datasets there is no form: says why, and leaves the rest of this script waiting.
+// Without schema, presets and datasets there is no form: shows the reason, and never resolves.
 function giveUp({ message }) {
   showFault("The form could not be loaded");
   $("#faults").hidden = false;
@@ -37,7 +37,7 @@ function giveUp({ message }) {
   return new Promise(() => {});
 }
 
-// With another preset the rest begins anew, but for what it does not decide.
+// Selecting another preset resets all fields except those that presets do not set.
 function choose(kind, preset) {
   const whole = structuredClone(together(form.sent, tries.sweep));
   const before = form.sent;
@@ -52,7 +52,7 @@ function choose(kind, preset) {
 
 function take(document, options = {}) {
   $("#discarded").replaceChildren();
-  turn += 1; // an answer that is still on its way is about an earlier document
+  turn += 1; // a pending response is about an earlier document
   editor.show(document, options);
   const { job, sweep } = apart(document);
   const preset = cards.of(job);
@@ -61,8 +61,8 @@ function take(document, options = {}) {
   showSweep();
   $("#start").textContent = sweep ? "Start sweep" : "Start training";
   if (preset) draw(preset);
-  $("#form").inert = !preset; // what there is a form for is not known
-  $("#new").setAttribute("aria-busy", "true"); // until the service has checked it
+  $("#form").inert = !preset; // it is unknown which form to show
+  $("#new").setAttribute("aria-busy", "true"); // until the service has validated it
   check();
 }
 
@@ -82,7 +82,7 @@ function draw(preset) {
   $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/ui/datasets" }, "All datasets"));
 }
 
-// A preset's last layers are made for the dataset: the service tells which they are.
+// A preset's last layers depend on the dataset: the service returns them.
 function baseOf(preset) {
   const dataset = typeof form.sent.dataset === "string" ? form.sent.dataset : (form.sent.dataset?.name ?? preset.spec.dataset.name);
   if (dataset === preset.spec.dataset.name || !datasets.some(({ name }) => name === dataset)) return preset.spec;
@@ -104,13 +104,13 @@ const plan = (spec) => call("/jobs?dry_run=true", { method: "POST", body: spec }
 const check = debounce(180, async () => {
   if (!editor.isValid) return;
   const mine = turn;
-  // Of a sweep the job alone is asked for, too: for the shapes of its layers, and its cost.
+  // For a sweep, its base is also checked as a job: for the shapes of its layers and its cost.
   const isSweep = tries.sweep !== null;
   const answers = isSweep ? [plan(form.sent), call("/sweeps?dry_run=true", { method: "POST", body: editor.text })] : [plan(editor.text)];
   const [job, sweep = job] = await Promise.allSettled(answers);
   if (mine !== turn) return;
   if (isSweep) hear(job.value ?? job.reason.problem ?? {});
-  if (sweep.reason) return void refuse(sweep.reason); // the base alone may be invalid where the space replaces a value
+  if (sweep.reason) return void refuse(sweep.reason); // the base alone may be invalid if the space replaces a value
   $("#new").removeAttribute("aria-busy");
   hear(job.value ?? {});
   form.tell([], offer);
@@ -119,7 +119,7 @@ const check = debounce(180, async () => {
   $("#start").disabled = isSubmitting;
 });
 
-// What the service made of the spec: values, and the shapes of all layers.
+// Shows the resolved spec: values, and the shapes of all layers.
 function hear({ resolved, networks }) {
   if (resolved) form.filled = resolved;
   if (networks) form.networks = new Map(networks.map((network) => [network.pointer.slice(1), network]));
@@ -140,7 +140,7 @@ function refuse({ message, problem }) {
   $("#faults").replaceChildren(...rest.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
 }
 
-// A button for what the service suggests.
+// A button for the service's suggestion.
 function offer(fault) {
   if (!fault.suggestion || !fault.pointer?.startsWith("#/")) return [];
   const isLayer = fault.code === "wrong_shape" && /\/layers\/\d+$/.test(fault.pointer);
@@ -148,14 +148,14 @@ function offer(fault) {
 }
 
 function broken() {
-  turn += 1; // an answer that is still on its way is none to this text
+  turn += 1; // a pending response is about an earlier text
   $("#new").removeAttribute("aria-busy");
   form.tell([], offer);
   $("#faults").hidden = true;
   showFault("The JSON is not valid");
 }
 
-// One text is submitted once: where an answer got lost, to try again with the same key makes no second job.
+// Each text is submitted once: after a lost response, a retry with the same key creates no second job.
 const attempts = new Map(); // text -> idempotency key
 $("#new").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -166,7 +166,7 @@ $("#new").addEventListener("submit", async (event) => {
   if (!attempts.has(text)) attempts.set(text, crypto.getRandomValues(new Uint32Array(4)).join("-"));
   try {
     const job = await call(tries.sweep ? "/sweeps" : "/jobs", { method: "POST", body: text, headers: { "Idempotency-Key": attempts.get(text) } });
-    attempts.delete(text); // who comes back and starts it again means another job
+    attempts.delete(text); // submitting it again later is meant to create another job
     location.assign(job.urls.page);
   } catch (error) {
     isSubmitting = false;

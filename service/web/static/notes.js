@@ -1,11 +1,11 @@
-// A star and a note on a job: what a person marks one with.
+// The star and the note of a job.
 import { $, announce } from "./dom.js";
 import { call } from "./api.js";
 import { titleOf } from "./job-facts.js";
 
 const change = (job, body) => call(job.urls.self, { method: "PATCH", body });
 
-// Resolves to whether the job has a star then: as it had before where the service refuses the change.
+// Resolves to whether the job has a star: the previous state if the service refuses the change.
 export async function saveStar(job, starred) {
   try {
     return (await change(job, { starred })).starred;
@@ -15,7 +15,7 @@ export async function saveStar(job, starred) {
   }
 }
 
-// Resolves to the note as it is kept then, or to undefined where nothing was changed.
+// Resolves to the stored note, or to undefined if it was not changed.
 export function editNote(job) {
   const dialog = $("#note");
   const field = $("textarea", dialog);
@@ -34,7 +34,7 @@ export function editNote(job) {
   field.focus();
   return new Promise((resolve) => {
     dialog.addEventListener("close", async () => {
-      // A tab or a pasted escape would be refused: of control characters, a note has line feeds only.
+      // A tab or a pasted escape would be refused: line feeds are the only control characters in notes.
       const text = field.value.replace(/\r\n?/g, "\n").replace(/\t/g, " ").replace(/[\x00-\x09\x0b-\x1f\x7f]/g, "").trim();
       if (dialog.returnValue !== "save" || text === (job.note ?? "")) return resolve(undefined);
       try {

@@ -1,7 +1,7 @@
 // Colours and dashes of lines, from the tokens of app.css.
 import { describe } from "./dom.js";
 
-const known = new Map(); // to ask for a style is slow, and a chart asks often
+const known = new Map(); // computed styles are slow, and charts need them often
 addEventListener("themechange", () => known.clear());
 export function token(name) {
   if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
@@ -12,8 +12,8 @@ const DASHES = [[], [6, 4], [2, 3], [6, 3, 2, 3]];
 export const seriesColor = (index) => token(`series-${(index % 8) + 1}`);
 export const seriesDash = (index) => DASHES[Math.floor(index / 8) % DASHES.length];
 
-// Places in the palette for the lines of one chart. A metric has its own, the same as in the plots that are downloaded;
-// the second to claim one takes the next that is free. The layers of a network begin with that of the first layer there.
+// Palette indices for the lines of one chart. A metric has its own, as in downloaded plots;
+// if it is taken, the next free one is used. The layers of a network start with the index of the first layer.
 export function seriesIndexes(names) {
   const taken = new Set();
   return names.map((name, place) => {
@@ -24,7 +24,7 @@ export function seriesIndexes(names) {
   });
 }
 
-// The line of a series as a legend shows it.
+// The line of a series in a legend.
 export function lineSample(index) {
   const [image, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
   for (const [name, value] of Object.entries({ width: 20, height: 8, "aria-hidden": true })) image.setAttribute(name, value);

@@ -1,18 +1,18 @@
-// What uPlot is told to draw: lines, axes, marks and bands. The same on the page and, larger, in a image to download.
+// The options of uPlot: lines, axes, marks and bands. The same on the page and, larger, in a downloaded image.
 import { heights, place, smooth, steps, ticks } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 
-const GUTTER = 58; // of the vertical axis, in every chart: so that their epochs stand below each other
+const GUTTER = 58; // of the vertical axis, the same in every chart, so that their epochs are aligned
 const ROOM_FOR_A_POINT = 9;
 const MUTED_ALPHA = 0.45;
 
-// The columns that uPlot gets, in the order of the lines in options().
+// The data columns for uPlot, in the order of the lines in options().
 export function columns({ columns: given }, smoothing) {
   return given.flatMap((column) => (smoothing ? [column, smooth(column.map((value) => (value === undefined ? null : value)), smoothing)] : [column]));
 }
 
 // content: as given to Chart.show. look: { log, hidden, zoom, lit }. size: { width, height, scale }. now(): the content at
-// the time of drawing, whose marks and epochs may be later ones.
+// the time of drawing, whose marks and epochs may be newer.
 export function options(content, look, { width, height, scale = 1 }, now = () => content) {
   const { series, smoothing, axis, format, many } = content;
   const tall = (low, high) => (look.log ? decades(low, high) : heights(low, high, format.percent));
@@ -23,7 +23,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
   const drawn = (item, isRaw) => ({
     label: item.label,
     scale: "y",
-    show: Boolean(many) || !look.hidden.has(item.name), // of many lines there is no button that would show one again
+    show: Boolean(many) || !look.hidden.has(item.name), // many lines have no buttons, so none could be shown again
     stroke: stroke(item),
     width: (isRaw || many ? 1 : 2) * scale,
     alpha: isRaw ? 0.3 : many ? MUTED_ALPHA : 1,
@@ -66,7 +66,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
 
 export const reach = ({ range: [first, last] }) => (last > first ? [first, last] : [first, first + 1]);
 
-// From one round number to another, as a logarithmic scale needs it.
+// Rounds the range outwards to round numbers for a logarithmic scale.
 function decades(low, high) {
   if (!(low > 0 && high > 0)) return [1, 10];
   const size = (value) => 10 ** Math.floor(Math.log10(value));
@@ -74,7 +74,7 @@ function decades(low, high) {
   return from < to ? [from, to] : [from, 2 * to];
 }
 
-// Dots where there is room for them; elsewhere only where a value stands between two gaps and would not be seen.
+// Dots if there is room for them; otherwise only for values between two gaps, which no line would show.
 function dots(color, scale) {
   return {
     stroke: color,
@@ -106,14 +106,14 @@ function drawBands(plot, { bands = [] }) {
   ctx.restore();
 }
 
-// From the lowest to the highest value, also of what stands around lines.
+// The range of all values, including bands around lines.
 function spread({ series }, look, low, high) {
   const known = series.filter((item) => item.low && !look.hidden.has(item.name)).flatMap((item) => [...item.low, ...item.high]).filter((value) => value !== null && (!look.log || value > 0));
   if (!known.length) return [low, high];
   return [Math.min(low ?? Infinity, ...known), Math.max(high ?? -Infinity, ...known)];
 }
 
-// Around lines that are means, from the lowest to the highest.
+// Bands around lines that are means, from the lowest to the highest value.
 function drawSpreads(plot, { series }, look) {
   const { ctx, bbox } = plot;
   ctx.save();
@@ -135,7 +135,7 @@ function drawSpreads(plot, { series }, look) {
   ctx.restore();
 }
 
-// Dotted lines with a word at their top; words that would meet stand below each other.
+// Dotted lines with a label at the top; labels that would overlap are stacked.
 function drawMarks(plot, { marks = [] }, scale) {
   const { ctx, bbox } = plot;
   const ratio = devicePixelRatio * scale;
@@ -165,7 +165,7 @@ function drawMarks(plot, { marks = [] }, scale) {
   ctx.restore();
 }
 
-// Among many muted lines, those that are to be seen: above all others, strong.
+// The highlighted ones of many muted lines are drawn on top.
 function drawSpotlights(plot, { series, smoothing, many }, lights, scale) {
   if (!many) return;
   const { ctx, bbox } = plot;

@@ -1,12 +1,12 @@
-// What stands under the pointer: a box with the value of every line at an epoch. A finger gets it by a tap.
+// A box with the value of every line at the epoch under the pointer. On touch screens, a tap opens it.
 import { h } from "./dom.js";
 import { place } from "./align.js";
 import { lineSample } from "./palette.js";
 
-const NEAR = 24; // pixels: so far a value may be from the pointer to be told of where each line has places of its own
+const NEAR = 24; // maximum distance of a value from the pointer in pixels, if lines have different x values
 const MOST = 12;
 
-// The row of a line's value at the pointer, null where it has none there.
+// The row of a line's value at the pointer; null if it has none there.
 export function rowOf(plot, column, index, axis) {
   const values = plot.data[column];
   const isThere = (row) => values[row] !== undefined && values[row] !== null;
@@ -24,7 +24,7 @@ export function rowOf(plot, column, index, axis) {
 
 export class Readout {
   constructor(onnear) {
-    this.onnear = onnear; // among many lines: which one is under the pointer
+    this.onnear = onnear; // called with the one of many lines that is under the pointer
     this.near = null;
     this.element = h("div", { class: "readout", "aria-hidden": true, hidden: true });
   }
@@ -54,14 +54,14 @@ export class Readout {
     this.element.style.right = isRight ? `${Math.max(0, plot.over.clientWidth - line) + 12}px` : "auto";
   }
 
-  // Only what has changed: a chart that is drawn anew says nothing about a line that is pointed at elsewhere.
+  // Only changes are reported: a redrawn chart must not reset a line that is highlighted elsewhere.
   tell(near) {
     if (near === this.near) return;
     this.near = near;
     this.onnear(near);
   }
 
-  // The lines that have a value here: of many the nearest to the pointer first, else in the legend's order.
+  // The lines that have a value here: many by distance to the pointer, otherwise in the legend's order.
   found(plot, content, index, top) {
     const { series, smoothing, axis, many } = content;
     const rows = series.flatMap((item, at) => {

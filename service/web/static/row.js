@@ -1,4 +1,4 @@
-// A row of a table, and what a classifier takes it for while one types.
+// A form for one row of a table, with live predictions.
 import { $, $$, debounce } from "./dom.js";
 import { call } from "./api.js";
 import { barsOf } from "./bars.js";

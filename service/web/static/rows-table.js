@@ -1,7 +1,7 @@
-// Rows of a table, each with what was predicted.
+// Rows of a table with their predictions.
 import { h } from "./dom.js";
 
-// heads: names of the first columns; items: { cells, row }, with a cell for each head.
+// heads: names of the first columns; items: { cells, row }, with one cell for each head.
 export function rowsTable(heads, items) {
   const names = Object.keys(items[0]?.row ?? {});
   const numbers = new Set(names.filter((name) => items.some(({ row }) => typeof row[name] === "number")));

@@ -1,5 +1,5 @@
-// The rows of the jobs table: one for a job, one for a group. `update` writes what has changed and leaves the rest
-// alone, so that nothing loses its focus.
+// The rows of the jobs table: job rows and group rows. `update` writes only what has changed,
+// so that nothing loses the focus.
 import { $$, ago, counted, describe, duration, h, metric, when, words } from "./dom.js";
 import { headingOf, summary, text, whole } from "./cells.js";
 import { isOver, kindName, shortId, statusClass, statusText, titleOf } from "./job-facts.js";
@@ -63,7 +63,7 @@ export class JobRow {
   }
 }
 
-// Where a job comes from: a link to its parent, whose row stands out meanwhile.
+// The origin of a job: a link to its parent, whose row is highlighted on hover.
 function lineage(job, parent) {
   const of = parent ?? shortId(job.parent_id);
   const { reproduction } = job;
@@ -123,7 +123,7 @@ const SPECIAL = {
 function plain(column) {
   const isTime = column.type === "time";
   const shown = h(isTime ? "time" : "span", { class: "shown" });
-  const said = h("span", { class: "visually-hidden" }); // what is seen by its weight is said too
+  const said = h("span", { class: "visually-hidden" }); // text for screen readers of what the font weight shows
   const element = h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }, label(column), shown, said);
   return {
     element,
@@ -171,7 +171,7 @@ export class GroupRow {
     });
   }
 
-  // A sweep: one row for all of its jobs.
+  // A folded sweep: one row for all of its jobs.
   updateSweep(sweep, open) {
     const look = JSON.stringify([sweep, open]);
     if (look === this.look) return;

@@ -1,8 +1,8 @@
-// Images of samples through all epochs: a slider, play, and never a jump under a person's hand.
+// Sample images of all epochs: a slider and playback, which never jumps while the user holds the slider.
 import { $, memory } from "./dom.js";
 
 export class Samples {
-  // find: gives the address of the image of an epoch
+  // find: returns the URL of the image of an epoch
   constructor(root, epochs, find) {
     this.epochs = epochs;
     this.find = find;
@@ -31,7 +31,7 @@ export class Samples {
     return this.epochs[this.at];
   }
 
-  // Who looks at the last epoch sees the new one; who looks at another stays there.
+  // A slider at the last epoch advances to the new one; at any other epoch it stays.
   add(epoch) {
     if (this.epochs.includes(epoch)) return this.again();
     const wasLast = this.at === this.epochs.length - 1;
@@ -55,11 +55,11 @@ export class Samples {
     this.image.alt = `Samples of epoch ${this.epoch}`;
     const address = this.find(this.epoch);
     if (this.image.getAttribute("src") !== address) this.image.src = address;
-    if (this.at < last) new Image().src = this.find(this.epochs[this.at + 1]); // the next one is there before it is asked for
+    if (this.at < last) new Image().src = this.find(this.epochs[this.at + 1]); // preloads the next one
     for (const listener of this.listeners) listener(this.epoch);
   }
 
-  // The same epoch once more: its image may have become another.
+  // Reloads the current epoch: its image may have changed.
   again() {
     if (this.epochs.length) this.show(this.at);
   }
@@ -68,7 +68,7 @@ export class Samples {
     clearInterval(this.playing);
     if (this.at === this.epochs.length - 1) this.show(0);
     this.playing = setInterval(async () => {
-      if (!this.image.complete) return; // a slow connection plays slower, but shows each
+      if (!this.image.complete) return; // a slow connection plays slower, but skips no image
       if (this.at >= this.epochs.length - 1) this.stop();
       else this.show(this.at + 1);
     }, 1000 / Number(this.speed.value));

@@ -1,10 +1,10 @@
-// Views that a person named, kept in this browser. A view is the query of the page's address.
+// Named views, stored in this browser. A view is the query of the page's URL.
 import { $, h, memory } from "./dom.js";
 
 const KEPT = "views";
 const known = () => memory.get(KEPT, []).filter((view) => typeof view?.name === "string" && typeof view?.query === "string");
 
-// current(): the query of what the page shows now.
+// current(): the query of the current view.
 export function offerViews(current) {
   const dialog = $("#views");
   const form = $("#views-save");

@@ -1,4 +1,4 @@
-// A plot of any setting against any metric: one dot a job. Dots are links, so that a keyboard reaches them too.
+// A plot of any setting against any metric, with one dot per job. Dots are links, so that they can be focused.
 import { h, metric } from "./dom.js";
 import { formatOf } from "./format.js";
 
@@ -13,7 +13,7 @@ function svg(tag, attributes = {}, ...children) {
 
 const text = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : value === null ? "none" : String(value));
 
-// Round numbers between two; powers of ten where the scale is logarithmic.
+// Round numbers between two values; powers of ten for a logarithmic scale.
 function ticks(low, high, isLog, count) {
   if (isLog) {
     const powers = [];
@@ -29,7 +29,7 @@ function ticks(low, high, isLog, count) {
   return places;
 }
 
-// Where values lie on an axis, from 0 to 1, and what stands at it: numbers by their size, everything else side by side.
+// Positions of values on an axis, from 0 to 1, and its labels: numbers to scale, everything else evenly spaced.
 function axis(values, count) {
   const isNumber = values.every((value) => typeof value === "number");
   if (!isNumber) {
@@ -57,7 +57,7 @@ export class Scatter {
     new ResizeObserver(() => this.draw()).observe(element);
   }
 
-  // points: [{ id, label, href, x, y, index }]; index: place in the palette, null: muted. metric, setting: their names.
+  // points: [{ id, label, href, x, y, index }]; index: in the palette, null: muted. metric, setting: their names.
   show(content) {
     this.content = content;
     this.draw();
@@ -73,7 +73,7 @@ export class Scatter {
     const [wide, high] = [width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM];
     const place = (point) => [LEFT + x.at(point.x) * wide, TOP + (1 - y.at(point.y)) * high];
     const step = y.ticks.length > 1 ? Math.abs(y.ticks[1].value - y.ticks[0].value) : 1;
-    const wordsWide = Math.max(1, Math.floor(wide / x.ticks.length / 7)); // letters that fit below a tick
+    const wordsWide = Math.max(1, Math.floor(wide / x.ticks.length / 7)); // characters that fit below a tick
     const short = (value) => (String(value).length > wordsWide ? `${String(value).slice(0, Math.max(1, wordsWide - 1))}…` : String(value));
     const grid = [
       ...y.ticks.map((tick) => svg("line", { x1: LEFT, x2: width - RIGHT, y1: TOP + (1 - tick.at) * high, y2: TOP + (1 - tick.at) * high })),
@@ -119,7 +119,7 @@ export class Scatter {
   light(id) {
     this.lit = id;
     for (const [job, dot] of this.dots) dot.classList.toggle("lit", job === id);
-    // Above the others lies a copy: to move the dot itself would change the order in which the keyboard reaches them.
+    // A copy is drawn on top: moving the dot itself would change the tab order.
     this.top?.replaceChildren(...(this.dots.has(id) ? [svg("g", { class: "above" }, this.dots.get(id).firstChild.cloneNode())] : []));
   }
 }

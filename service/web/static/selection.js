@@ -1,9 +1,9 @@
-// The jobs selected in the list, and what can be done with all of them.
+// The jobs selected in the list, and the actions on them.
 import { $, announce } from "./dom.js";
-import { confirmedDeletion, onEach } from "./acting.js";
+import { confirmedDeletion, onEach } from "./bulk-actions.js";
 import { call } from "./api.js";
 
-export const COMPARED = 200; // the most jobs that one comparison takes
+export const COMPARED = 200; // maximum number of jobs in a comparison
 
 export class SelectedJobs {
   ids = new Set();
@@ -25,7 +25,7 @@ export class SelectedJobs {
     return [...this.ids].map((id) => this.#jobs.get(id));
   }
 
-  // Adds or removes a job, or all from the one before to this one.
+  // Toggles a job, or the range from the last toggled one to this one.
   toggle(id, isRange) {
     const ids = this.#on.shown();
     const wanted = !this.ids.has(id);
@@ -40,7 +40,7 @@ export class SelectedJobs {
     this.#on.draw();
   }
 
-  // The bar of actions, with a reason for each that cannot be taken, and the check box for all.
+  // The bar of actions, with a reason for each disabled one, and the check box for all.
   draw(shown, all) {
     for (const id of this.ids) if (!shown.includes(id)) this.ids.delete(id);
     const those = this.#chosen;

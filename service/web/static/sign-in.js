@@ -13,7 +13,7 @@ form.addEventListener("submit", async (event) => {
       body: JSON.stringify({ key: form.elements.key.value }),
     });
     if (!answer.ok) throw new Error((await answer.json()).detail);
-    // Shown in place of the page that was asked for, it makes way for that page.
+    // If shown in place of a requested page, reload to get that page.
     if (location.pathname === "/ui/sign-in") location.assign("/");
     else location.reload();
   } catch (error) {

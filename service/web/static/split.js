@@ -1,14 +1,14 @@
-// The samples of two epochs over each other: a divider shows the left one up to where it stands, and the right one beyond.
+// The samples of two epochs, overlaid: a divider shows one to its left and the other to its right.
 import { $ } from "./dom.js";
 
 export class Split {
-  // samples: whose epochs and addresses of images these are
+  // samples: provides the epochs and the URLs of images
   constructor(root, samples) {
     this.root = root;
     this.samples = samples;
     this.stack = $(".stack", root);
     this.divider = $(".split-at", root);
-    this.selected = { left: null, right: null }; // epochs, which stay when others come
+    this.selected = { left: null, right: null }; // epochs, which stay selected when new ones arrive
     this.divider.addEventListener("input", () => this.divide());
     for (const side of ["left", "right"]) {
       this.slider(side).addEventListener("input", ({ target }) => {

@@ -5,7 +5,7 @@ import { Chart } from "./chart.js";
 import { formatOf } from "./format.js";
 import { turns } from "./latest.js";
 
-const CURVES = 8; // so many lines can be told apart
+const CURVES = 8; // lines that can be distinguished by colour
 const BANDS = {
   range: ["Lowest to highest seed", "low", "high"],
   interval: ["95% interval of the mean", "interval_low", "interval_high"],
@@ -34,7 +34,7 @@ export class SweepCurves {
     this.offer([]);
   }
 
-  // Which metrics there are to draw.
+  // The available metrics.
   offer(metrics) {
     const names = [...new Set([this.sweep.objective.metric, this.metric, ...metrics])];
     if (names.join() === this.offered) return;
@@ -42,11 +42,11 @@ export class SweepCurves {
     $("#curve-metric").replaceChildren(...names.map((name) => h("option", { value: name, selected: name === this.metric }, describe(name).label)));
   }
 
-  // Resolves to whether there was an answer.
+  // Resolves to whether there was a response.
   async draw() {
     const isNewest = this.turn();
     const address = `${this.sweep.urls.self}/curves?metric=${encodeURIComponent(this.metric)}&limit=${CURVES}`;
-    const found = await call(address).catch(() => null); // the next renewal tries again
+    const found = await call(address).catch(() => null); // the next refresh tries again
     if (found && isNewest()) this.show(found);
     return found !== null;
   }

@@ -1,12 +1,12 @@
-// What is drawn around the trials of a sweep: curves, settings with results, importance, and decisions as they are made.
+// The parts around the trials of a sweep: curves, settings with results, importance, and decisions as they are made.
 import { $, announce, capital, describe, h, metric } from "./dom.js";
 import { call, listen } from "./api.js";
 import { drawCoordinates } from "./coordinates.js";
 import { SweepCurves } from "./sweep-curves.js";
 import { settingText } from "./trial-table.js";
 
-const NEWEST = 100; // so many decisions are shown at first,
-const EARLIER = 500; // and so many more at each click
+const NEWEST = 100; // number of decisions shown at first,
+const EARLIER = 500; // and added by each click
 
 export class SweepParts {
   // told(seq): an event of the sweep has arrived.
@@ -26,7 +26,7 @@ export class SweepParts {
     this.sweep = sweep;
     this.drawCoordinates(trials.filter((trial) => trial.value !== null));
     this.curves.offer(metrics);
-    const isDrawn = sweep.finished_at !== null && this.drawn === sweep.last_seq; // nothing follows
+    const isDrawn = sweep.finished_at !== null && this.drawn === sweep.last_seq; // nothing will change
     const draw = async () => {
       if (await this.curves.draw()) this.drawn = sweep.last_seq;
     };
@@ -55,7 +55,7 @@ export class SweepParts {
 
   follow(told) {
     const receive = (event) => {
-      if (event.seq <= this.last) return; // replayed after a break
+      if (event.seq <= this.last) return; // replayed after a reconnect
       this.last = event.seq;
       $("#decisions").prepend(this.item(event));
       told(event.seq);

@@ -1,5 +1,5 @@
-// One sweep and its trials. The first rows are drawn before anything else is loaded: curves, decisions, and how settings
-// and results go together (sweep-parts.js) follow when they are on the screen.
+// One sweep and its trials. The first rows are drawn before anything else is loaded: curves, decisions, and settings
+// with results (sweep-parts.js) follow when they come into view.
 import { $, announce, capital, describe, h, metric } from "./dom.js";
 import { call } from "./api.js";
 import { latest } from "./latest.js";
@@ -7,8 +7,8 @@ import { TrialTable } from "./trial-table.js";
 
 const PAGE = 100;
 const REFRESH_MS = 3000;
-const PAUSE_MS = 1000; // before a renewal that nobody asked for,
-const SHARE = 4; // or so many times as long as the last one took: a large sweep leaves the browser time for other things
+const PAUSE_MS = 1000; // before an automatic refresh,
+const SHARE = 4; // or this multiple of the last refresh's duration, so that a large sweep does not occupy the browser
 
 let sweep = JSON.parse($("#sweep").textContent);
 let trials = JSON.parse($("#first-trials").textContent);
@@ -18,17 +18,17 @@ const address = sweep.urls.self;
 const name = sweep.objective.metric;
 const settings = Object.keys(sweep.resolved.space);
 const table = new TrialTable(sweep, { order, light });
-let parts = null; // what is drawn around the trials, once it is loaded
+let parts = null; // the parts around the trials, once loaded
 let pause_ms = PAUSE_MS;
 let due = null;
 const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status);
 
-// Of the jobs that are loaded; of a sweep with more trials, those that were started.
+// Counts the loaded jobs; of a sweep with more trials, the started ones.
 function trainedEpochs() {
   return trials.has_more ? sweep.epochs_started : trials.data.flatMap((trial) => trial.jobs).reduce((sum, job) => sum + (job.epoch ?? 0), 0);
 }
 
-// Where each trial has its own number of epochs, only a budget limits them.
+// If each trial has its own number of epochs, only a budget limits the total.
 function mostEpochs() {
   const { rungs, seeds, space, halving } = sweep.resolved;
   let [left, each] = [sweep.trials.total, 0];
@@ -67,7 +67,7 @@ async function act(verb) {
   if (sure && !confirm(sure)) return;
   try {
     if (verb === "delete") {
-      isGone = true; // nothing more is asked for
+      isGone = true; // stop requesting
       await call(address, { method: "DELETE" }).catch((error) => {
         isGone = false;
         throw error;
@@ -93,7 +93,7 @@ function order(sort) {
   renew();
 }
 
-// One renewal at a time, however slow the service is.
+// One refresh at a time, however slow the service is.
 const renew = latest(async () => {
   if (isGone) return;
   const began = performance.now();
@@ -123,8 +123,8 @@ function drawRows() {
 
 async function drawRest() {
   const { SweepParts } = await import("./sweep-parts.js");
-  parts = new SweepParts(sweep, (seq) => seq > sweep.last_seq && renewSoon()); // what is replayed is known already
-  await (trials.has_more ? renew() : parts.show(sweep, trials.data, table.metrics)); // the page brings as many as a screen shows
+  parts = new SweepParts(sweep, (seq) => seq > sweep.last_seq && renewSoon()); // replayed events are already known
+  await (trials.has_more ? renew() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains as many as fit on a screen
 }
 
 const orders = [["best", "best first"], ["trial", "trial"], ["-value", "highest value"], ["value", "lowest value"], ["epoch", "fewest epochs"], ["-epoch", "most epochs"], ...settings.map((setting) => [setting, setting])];

@@ -1,4 +1,4 @@
-// The list of sweeps, and the form for a new one: JSON, and a builder that writes the space into it.
+// The list of sweeps, and the form for a new one: JSON, and a builder that adds settings to its space.
 import { $, announce, capital, counted, h } from "./dom.js";
 import { call } from "./api.js";
 
@@ -22,7 +22,7 @@ function read() {
   }
 }
 
-// What is wrong, each fault with its place.
+// Shows the faults with their pointers.
 function tell(faults) {
   $("#plan").hidden = true;
   $("#faults").hidden = !faults.length;
@@ -37,7 +37,7 @@ function drawSpace() {
   try {
     space = JSON.parse(text.value).space ?? {};
   } catch {
-    return; // the builder waits until the text is JSON again
+    return; // the builder waits until the JSON is valid
   }
   const chips = Object.entries(space).map(([pointer, range]) =>
     h("button", { type: "button", class: "tag", title: "Remove", "aria-label": `Remove ${pointer}`, onclick: () => change((document) => delete document.space[pointer]) }, `${pointer} ${JSON.stringify(range)} ✕`),
@@ -81,7 +81,7 @@ async function send(dryRun) {
   }
 }
 
-// The settings of the base's preset, to choose from.
+// The settings of the base's preset as choices.
 async function suggestPointers() {
   const { data } = await call("/presets");
   const found = new Set();

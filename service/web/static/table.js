@@ -1,19 +1,19 @@
-// The jobs table: only the rows near the screen exist; two spacers stand for the rest. Rows may have any height: each is
-// measured when it is first drawn, and until then taken for as high as the others of its kind.
+// The jobs table: only rows near the viewport exist; two spacers replace the others. Rows may have any height: each is
+// measured when it is first drawn; until then, the height of its kind is assumed.
 import { $, h } from "./dom.js";
 import { headingOf, widthOf } from "./cells.js";
 import { GroupRow, JobRow } from "./rows.js";
 
-const BEYOND_PX = 700; // what is kept ready above and below the screen
-const JOB_REM = 17; // at least so wide is the column with the names
-const WIDE = ["job", "status", "progress", "metrics"]; // columns with a look of their own
-const MANY = 6; // so many columns get more of a large screen
+const BEYOND_PX = 700; // overscan above and below the viewport
+const JOB_REM = 17; // minimum width of the column with the names
+const WIDE = ["job", "status", "progress", "metrics"]; // columns with their own layout
+const MANY = 6; // with this many columns, the table uses the full width of a large screen
 
-// A heading that may be broken after a dot or an underscore.
+// A heading that may wrap after a dot or an underscore.
 const breakable = (text) => text.split(/(?<=[._/])/).flatMap((part) => [part, h("wbr")]).slice(0, -1);
 
 export class JobTable {
-  // on: what happens to rows: select, star, note, tag, toggle, sort, all, near (called with a section whose end comes near)
+  // on: callbacks: select, star, note, tag, toggle, sort, all, near (called with a section whose end is near the viewport)
   constructor(table, on) {
     this.table = table;
     this.body = table.tBodies[0];
@@ -66,7 +66,7 @@ export class JobTable {
     for (const spacer of [this.above, this.below]) spacer.firstChild.colSpan = 3 + this.columns.length;
   }
 
-  // items: { key, kind: "job", id } or { key, kind: "group", section }; ends: { index, section } of what may have more.
+  // items: { key, kind: "job", id } or { key, kind: "group", section }; ends: { index, section } where more can be loaded.
   show(items, ends, jobs, selected, best, parents) {
     Object.assign(this, { items, ends, jobs, selected, parents });
     if (JSON.stringify(best) !== JSON.stringify(this.best)) this.best = best;
@@ -84,7 +84,7 @@ export class JobTable {
     return this.heights.get(item.key) ?? this.usual[item.kind];
   }
 
-  // Where each item begins, and where the last one ends.
+  // The offset of each item, and the end of the last one.
   places() {
     const places = new Float64Array(this.items.length + 1);
     this.items.forEach((item, at) => (places[at + 1] = places[at] + this.heightOf(item)));
@@ -94,7 +94,7 @@ export class JobTable {
   draw() {
     const { items } = this;
     const places = this.places();
-    // The first time, only the rows on the screen, and without a layout of the page that has none yet.
+    // The first time, only the visible rows, and without forcing a layout of the page.
     const isFirst = !this.rows.size && scrollY === 0;
     const [top, beyond] = isFirst ? [0, 0] : [-this.body.getBoundingClientRect().top, BEYOND_PX];
     const first = Math.max(0, places.findIndex((_, at) => (places[at + 1] ?? Infinity) > top - beyond));
@@ -125,7 +125,7 @@ export class JobTable {
     else row.update(item.section);
   }
 
-  // Takes note of how high the drawn rows are; says whether any is another height than was thought.
+  // Measures the drawn rows; returns whether any height differs from the assumed one.
   measure(visible) {
     let changed = false;
     for (const item of visible) {
@@ -138,9 +138,9 @@ export class JobTable {
     return changed;
   }
 
-  // Puts the keyboard on the row that lies so many rows further.
+  // Moves the focus by a number of rows.
   move(by) {
-    const key = this.focusedKey() ?? this.movedTo; // a row that was scrolled away does not exist, but its place does
+    const key = this.focusedKey() ?? this.movedTo; // a row that was scrolled out of view does not exist, but its position does
     const now = this.items.findIndex((item) => item.key === key);
     const next = Math.max(0, Math.min(this.items.length - 1, now < 0 ? 0 : now + by));
     if (!this.items[next]) return;
@@ -158,7 +158,7 @@ export class JobTable {
     return null;
   }
 
-  // The job whose row has the keyboard.
+  // The job whose row has the focus.
   current() {
     return document.activeElement?.closest?.("tr.job")?.dataset.id ?? null;
   }

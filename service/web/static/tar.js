@@ -1,14 +1,14 @@
-// Packs files into a tar (POSIX ustar), without reading them: the browser does that while it sends them.
+// Packs files into a tar (POSIX ustar) without reading them: the browser reads them while it sends.
 const BLOCK = 512;
 const encoder = new TextEncoder();
 
-// files: [{ path, file }]; gives a Blob.
+// files: [{ path, file }]; returns a Blob.
 export function tar(files) {
   const parts = files.flatMap(({ path, file }, number) => [header(fitting(path, number), file), file, new Uint8Array(-file.size & (BLOCK - 1))]);
   return new Blob([...parts, new Uint8Array(2 * BLOCK)], { type: "application/x-tar" });
 }
 
-// A header has room for 100 bytes of name and 155 of folders. Of a file only its folders and its ending matter.
+// A header holds 100 bytes of name and 155 of folders. Only a file's folders and suffix matter.
 function fitting(path, number) {
   const at = path.lastIndexOf("/");
   const [folder, name] = [path.slice(0, Math.max(at, 0)), path.slice(at + 1)];

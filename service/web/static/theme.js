@@ -1,11 +1,11 @@
-// Runs before the first paint (no module), so that a page never flashes in the wrong colours.
+// Runs before the first paint (not a module), so that a page never flashes in the wrong colours.
 (() => {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const read = () => {
     try {
       return localStorage.getItem("theme");
     } catch {
-      return null; // storage may be forbidden; then the system decides
+      return null; // storage may be disabled; then the system's theme applies
     }
   };
   const apply = () => {

@@ -1,5 +1,5 @@
-// Times in the reader's own zone, with UTC on hover. The server writes UTC, which stays where no script runs.
-const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" }); // made once: it is slow
+// Shows times in the user's time zone, with UTC on hover. The server renders UTC, which remains without scripts.
+const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" }); // created once: it is slow
 
 export function localize(root) {
   for (const element of root.querySelectorAll("time[datetime]")) write(element);
@@ -13,12 +13,12 @@ function write(element) {
     element.textContent = local.format(at);
     element.title = utc;
   } else if (element.title !== utc) {
-    element.title = `${local.format(at)} · ${utc}`; // another text, like "5 min ago", stays
+    element.title = `${local.format(at)} · ${utc}`; // keep other texts, like "5 min ago"
   }
 }
 
 localize(document);
-// What other scripts add or change later.
+// Elements that other scripts add or change later.
 new MutationObserver((changes) => {
   for (const { target, type, addedNodes } of changes) {
     if (type === "attributes") write(target);

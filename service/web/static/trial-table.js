@@ -1,7 +1,7 @@
-// The trials of a sweep as a table, and the choice of its columns, which is kept for the next visit.
+// The trials of a sweep as a table, and the choice of its columns, which is stored for the next visit.
 import { $, describe, h, memory, metric } from "./dom.js";
 
-const KEPT = "sweep.columns"; // name -> whether it is shown, where a person chose so
+const KEPT = "sweep.columns"; // name -> whether it is shown, if the user has chosen
 const ALWAYS = "trial";
 
 export const settingText = (setting) => (typeof setting === "number" ? String(Number(setting.toPrecision(6))) : JSON.stringify(setting ?? null));
@@ -14,7 +14,7 @@ export class TrialTable {
     this.settings = Object.keys(this.space);
     this.on = on;
     this.rows = new Map(); // trial -> { look, element }
-    this.metrics = []; // that the trials have besides the objective's
+    this.metrics = []; // of the trials, besides the objective
     $("#choose-columns").addEventListener("click", () => this.choose());
     $("#columns-reset").addEventListener("click", () => {
       this.keep({});
@@ -22,7 +22,7 @@ export class TrialTable {
     });
   }
 
-  // All columns there are; `usual` ones are shown where nobody chose.
+  // All columns; those with `usual` are shown by default.
   columns() {
     const heading = (text, more) => ({ heading: text, usual: true, ...more });
     return [
@@ -86,7 +86,7 @@ export class TrialTable {
     if (rows.length !== body.children.length || rows.some((row, at) => row !== body.children[at])) body.replaceChildren(...rows);
   }
 
-  // The row of a trial; the one there is, where nothing of it has changed: a thousand rows are not made anew.
+  // The row of a trial; an unchanged row is reused, so that a thousand rows are not recreated.
   row(trial, shown, names) {
     const isBest = trial.trial === this.best;
     const look = JSON.stringify([trial, names, isBest]);
@@ -97,7 +97,7 @@ export class TrialTable {
     return element;
   }
 
-  // A trial's values over its seeds: mean, and from where to where.
+  // A trial's values over its seeds: mean and range.
   valueCell(trial) {
     const values = trial.jobs.map((job) => job.value).filter((item) => item !== null);
     const range = values.length > 1 ? h("span", { class: "range" }, `${metric(this.name, Math.min(...values))} to ${metric(this.name, Math.max(...values))}`) : "";

@@ -1,4 +1,4 @@
-// One dialog for all images of a page, as large as the window allows, with the one before and after it.
+// One dialog for all images of a page, as large as the window allows, with buttons for the previous and the next one.
 import { $ } from "./dom.js";
 
 const dialog = $("#viewer");
@@ -12,7 +12,7 @@ export function view(images, index, onmove = () => {}) {
   if (!dialog.open) dialog.showModal();
 }
 
-// Something about the images has changed: there are more of them, or others.
+// Called when the images have changed.
 export function viewAgain(images, index) {
   if (!dialog.open || shown?.images !== images) return;
   shown.index = index;
@@ -40,8 +40,8 @@ function move(by) {
   shown.onmove(index);
 }
 
-// Whole multiples of the image's pixels stay sharp. One that is larger than the window is scaled down, unless its
-// actual size is asked for: then it is scrolled.
+// Integer scale factors keep pixels sharp. An image that is larger than the window is scaled down, unless its
+// actual size is selected: then it scrolls.
 function fit() {
   if (!image.naturalWidth || !dialog.open) return;
   const stage = image.parentElement;
@@ -69,4 +69,4 @@ dialog.addEventListener("keydown", (event) => {
   event.preventDefault();
   move(by);
 });
-dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // a click on the backdrop

@@ -1,4 +1,4 @@
-// Why two jobs have different results: what is stored, and a job that trains both again to find the batch.
+// Why two jobs have different results: compares what is stored, and submits a job that retrains both to find the batch.
 import { $, h } from "./dom.js";
 import { call } from "./api.js";
 import { isOver } from "./job-facts.js";

@@ -1,9 +1,9 @@
-// Whether a spec can start, and what it will cost.
+// Whether a spec is valid, and its estimated cost.
 import { $, bytes, counted, duration, h } from "../dom.js";
 
 const UNKNOWN = "–";
 
-// sweep: what a sweep of such jobs would do; null for a single job.
+// sweep: the estimate of a sweep of such jobs; null for a single job.
 export function showPlan(plan, sweep = null) {
   verdict(sweep ? `Ready to start: ${counted(sweep.trials, "trial")}, ${counted(sweep.jobs, "job")}` : "Ready to start", "good");
   facts(plan, sweep);
@@ -23,7 +23,7 @@ function verdict(text, kind) {
   $("#verdict").className = `note ${kind}`;
 }
 
-// The rows are always there, so that nothing below them moves.
+// The rows always exist, so that the layout below does not shift.
 function facts(plan, sweep = null) {
   const rows = {
     ...(sweep && { "Epochs of all jobs": `at most ${sweep.epochs.toLocaleString("en")}` }),

@@ -1,4 +1,4 @@
-// Which dataset: a choice of those that there are, with their size, and whether one has to be downloaded first.
+// The choice of a dataset: size, and whether it has to be downloaded first.
 import { bytes, h } from "../dom.js";
 
 export function datasetControl(datasets) {
@@ -19,7 +19,7 @@ export function datasetControl(datasets) {
   };
 }
 
-// What the selected one is, below its field.
+// The description of the selected dataset, below its field.
 export function aboutDataset(item) {
   if (!item) return [];
   const isTable = item.kind === "table";

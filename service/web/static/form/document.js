@@ -3,10 +3,10 @@
 export const pointerOf = (path) => path.map((part) => `/${part}`).join("");
 export const at = (document, path) => path.reduce((part, name) => (isHolder(part) ? part[name] : undefined), document);
 export const isObject = (value) => isHolder(value) && !Array.isArray(value);
-const SHORTHAND = "Shorthand"; // the title of a text that may stand for an object
+const SHORTHAND = "Shorthand"; // the title of a string that may replace an object
 const isHolder = (value) => typeof value === "object" && value !== null;
 
-// Writes a value. Where a holder on the way is missing, make(path) gives it.
+// Sets a value. make(path) creates missing containers on the way.
 export function put(document, path, value, make) {
   let here = document;
   for (let length = 1; length < path.length; length += 1) {
@@ -17,7 +17,7 @@ export function put(document, path, value, make) {
   here[path.at(-1)] = value;
 }
 
-// Takes a value out, and the objects that are empty without it.
+// Removes a value, and objects that become empty.
 export function drop(document, path) {
   const parent = at(document, path.slice(0, -1));
   if (!isHolder(parent)) return;
@@ -25,7 +25,7 @@ export function drop(document, path) {
   if (path.length > 1 && isObject(parent) && Object.keys(parent).length === 0) drop(document, path.slice(0, -1));
 }
 
-// A spec over its preset, as the service merges them: an object that names another variant replaces the preset's whole.
+// Merges a spec with its preset as the service does: an object that selects another variant replaces the preset's object.
 export function merge(base, over) {
   if (!isObject(base) || !isObject(over)) return structuredClone(over);
   const merged = { ...base };
@@ -37,7 +37,7 @@ export function merge(base, over) {
   return merged;
 }
 
-// Whether a field has an effect beside its neighbours: "x-applies-when" gives a small JSON schema for each of them.
+// Whether a field has an effect given its siblings: "x-applies-when" has a JSON schema for each of them.
 export function applies(schema, neighbours) {
   return Object.entries(schema["x-applies-when"] ?? {}).every(([name, wanted]) => {
     const value = neighbours?.[name];
@@ -46,13 +46,13 @@ export function applies(schema, neighbours) {
   });
 }
 
-// JSON schemas by name, and what a document is by them.
+// JSON schemas by name, and how they apply to a document.
 export class Schemas {
   constructor(parts) {
     this.parts = parts;
   }
 
-  // Follows references, and takes "or null" apart. What is said at the field goes before what is said of its type.
+  // Resolves references and unwraps "or null". Annotations of the field override those of its type.
   resolve(raw) {
     let schema = raw;
     while (schema.$ref) schema = { ...without(this.parts[schema.$ref.split("/").at(-1)], "title"), ...without(schema, "$ref") };
@@ -64,7 +64,7 @@ export class Schemas {
     return { schema: { ...inner.schema, ...without(schema, "anyOf") }, nullable: nullable || inner.nullable };
   }
 
-  // The kinds of object that may stand here, by the name that tells them apart: { key, byName }, or null.
+  // The variants of a discriminated union: { key, byName }; null for other schemas.
   variants(schema) {
     if (!schema.oneOf) return null;
     const all = schema.oneOf.map((option) => this.resolve(option).schema);
@@ -72,7 +72,7 @@ export class Schemas {
     return { key, byName: new Map(all.map((variant) => [variant.properties[key].const, variant])) };
   }
 
-  // The fields of an object: those of its variant where there are several; null where it is no object of the schema.
+  // The fields of an object, or of its variant in a union; null if it does not match the schema.
   shape(raw, value) {
     const { schema } = this.resolve(raw);
     if (!isObject(value)) return null;
@@ -81,7 +81,7 @@ export class Schemas {
     return variants.byName.get(value[variants.key] ?? variants.byName.keys().next().value) ?? null;
   }
 
-  // A document in which names that stand for an object ("adam") are that object ({ name: "adam" }).
+  // Expands shorthands: "adam" becomes { name: "adam" }.
   expand(raw, document) {
     if (typeof document === "string" && raw.anyOf?.some((option) => option.title === SHORTHAND)) return { name: document };
     const shape = this.shape(raw, document);
@@ -89,7 +89,7 @@ export class Schemas {
     return Object.fromEntries(Object.entries(document).map(([name, value]) => [name, name in shape.properties ? this.expand(shape.properties[name], value) : value]));
   }
 
-  // A document with the default of every field that is left out.
+  // Adds the defaults of omitted fields.
   complete(raw, value) {
     const items = this.resolve(raw).schema.items;
     if (Array.isArray(value)) return items ? value.map((item) => this.complete(items, item)) : value;
@@ -104,7 +104,7 @@ export class Schemas {
     return whole;
   }
 
-  // Takes fields without effect out of a document; where its preset has a value there, it gets the default instead.
+  // Removes fields without effect; if the preset has a value for one, the field is set to its default instead.
   prune(raw, document, { base, filled }) {
     const items = this.resolve(raw).schema.items;
     if (Array.isArray(document) && items) {
@@ -124,7 +124,7 @@ export class Schemas {
     }
   }
 
-  // A list's items without what is at its default: short to read and to send.
+  // A list's items without fields that have their default value.
   slim(raw, items) {
     const item = this.resolve(raw).schema.items;
     return items.map((value) => {
@@ -135,7 +135,7 @@ export class Schemas {
     });
   }
 
-  // Values for the fields that have no default: those from before, else the schema's example.
+  // Values for fields without a default: the previous ones, else the schema's example.
   blank(shape, before = {}) {
     const made = {};
     for (const [name, raw] of Object.entries(shape.properties)) {

@@ -1,13 +1,13 @@
-// Reordering the rows of a list with a pointer: mouse, pen or finger. Keys are the business of the list itself.
+// Reorders the rows of a list with a pointer: mouse, pen or finger. The list itself handles keys.
 
 const EDGE_PX = 60;
 const SCROLL_PX = 12;
 
-// handle: what is grabbed; row: what moves; list: the rows' parent; dropped(from, to): the new place.
+// handle: the element to grab; row: the element that moves; list: the rows' parent; dropped(from, to): indices.
 export function reorderable(handle, row, list, dropped) {
   handle.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
-    event.preventDefault(); // no text is selected
+    event.preventDefault(); // no text selection
     const rows = [...list.children];
     const from = rows.indexOf(row);
     const began = { y: event.clientY, scroll: scrollY };

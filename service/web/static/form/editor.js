@@ -1,15 +1,15 @@
-// The spec as JSON, beside the form. While its text is not valid, nothing of the page claims to be what it says.
+// The spec as JSON, beside the form. While the text is invalid, the rest of the page is marked as outdated.
 import { copy } from "../dialogs.js";
 import { $, $$, sentence } from "../dom.js";
 import { curl, python } from "./snippets.js";
 
 export class Editor {
-  // changed(document): somebody typed a valid one; broken(): one that is not.
+  // changed(document): valid JSON was typed; broken(): invalid JSON was typed.
   constructor({ changed, broken }) {
     this.area = $("#json");
     this.broken = broken;
     this.changed = changed;
-    this.text = ""; // what will be sent: exactly what is read here
+    this.text = ""; // exactly what will be sent
     this.valid = null; // the last valid document
     this.isValid = true;
     this.area.addEventListener("input", () => this.typed());
@@ -29,7 +29,7 @@ export class Editor {
     }
   }
 
-  // Shows a document; the text stays as it was typed where the document came from it.
+  // Shows a document; keeps the text as typed if the document came from it.
   show(document, { typed = false } = {}) {
     this.valid = structuredClone(document);
     this.isValid = true;
@@ -69,7 +69,7 @@ export class Editor {
   }
 }
 
-// A browser's message, with the line and the column in front. Each browser words them in its own way, or not at all.
+// A browser's parse error, prefixed with line and column, which browsers word differently or omit.
 function where(message, text) {
   const named = /line (\d+) column (\d+)/.exec(message);
   const position = /at position (\d+)/.exec(message);

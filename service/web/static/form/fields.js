@@ -1,16 +1,16 @@
-// Fields with one value: a label, an input, its help, what is wrong with it, and the way back to the preset's value.
+// Fields with one value: a label, an input, help, a fault, and a button that resets it to the preset's value.
 import { capital, h, words } from "../dom.js";
 import { pointerOf } from "./document.js";
 
 export const idOf = (path) => `field${pointerOf(path).replaceAll("/", "-")}`;
 
-// The schema's title where somebody wrote one; pydantic makes one of each name, which we only write in small letters.
+// The schema's title if it has its own; a title that pydantic derived from the name is written in lower case.
 export function labelOf(schema, name) {
   const plain = words(String(name));
   return schema.title && schema.title.toLowerCase() !== plain ? schema.title : capital(plain);
 }
 
-// The first sentence is always there; a "?" opens the rest. In the rows of a list, the row opens all.
+// The first sentence is always visible; a "?" opens the rest. In the rows of a list, the row opens all of it.
 export function helpFor(schema, name, id, { inRow = false } = {}) {
   const text = (schema.description ?? "").replaceAll("``", "").replace(/\s+/g, " ").trim();
   if (!text) return { hint: null, toggle: null };
@@ -109,7 +109,7 @@ function textList(form, path, id, item) {
   return { element, sync: (value) => (element.value = Array.isArray(value) ? value.join(", ") : (value ?? "")) };
 }
 
-// Any of a few words.
+// A choice of several words.
 export function several(form, schema, item, path) {
   const id = idOf(path);
   const selected = () => (Array.isArray(form.value(path)) ? form.value(path) : []);

@@ -1,4 +1,4 @@
-// The layers of a network as a list: in any order, each with the shape of its output and its parameters.
+// The layers of a network as a sortable list, each with its output shape and number of parameters.
 import { $, h, words } from "../dom.js";
 import { pointerOf } from "./document.js";
 import { reorderable } from "./drag.js";
@@ -19,7 +19,7 @@ export function layerList(form, schema, item, path) {
   const items = () => (Array.isArray(form.value(path)) ? form.value(path) : []);
   let drawn = []; // one { sync } for each row
 
-  // Draws all rows anew, and gives the focus to a tool or the type of one of them.
+  // Redraws all rows, and focuses a tool or the type of one of them.
   const change = (edit, { focus, say }) => {
     const changed = form.schemas.slim(schema, items());
     edit(changed);
@@ -103,7 +103,7 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
     const now = form.value(path)?.type ?? "dense";
     type.value = now;
     const told = network?.layers[index];
-    const layer = told?.type === now ? told : null; // else the service has not answered yet
+    const layer = told?.type === now ? told : null; // otherwise the response has not arrived yet
     shape.textContent = layer ? `→ ${shapeText(layer.output_shape)}` : isInside(path.slice(0, -1)) ? "" : "→ ?";
     parameters.textContent = layer ? ` ${layer.parameters.toLocaleString("en")} ${layer.parameters === 1 ? "parameter" : "parameters"}` : "";
     drawFields(now);
@@ -112,10 +112,10 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
   return { element, sync };
 }
 
-// Whether these are layers of a layer: the service says nothing of their shapes.
+// Whether these are layers inside of a layer, whose shapes the service does not return.
 const isInside = (path) => path.some((part) => typeof part === "number");
 
-// Asks for a type, with what each one does; null where the person changes their mind.
+// Asks for a layer type, with a description of each; null if cancelled.
 function chooseType(byName, title) {
   return new Promise((resolve) => {
     const choices = [...byName].map(([name, variant]) =>

@@ -1,7 +1,7 @@
-// Names for jobs that are made like another one.
+// Names for jobs that are created from another one.
 import { call } from "../api.js";
 
-// first, first-2, first-3: the next that no listed job has.
+// first, first-2, first-3: the next name that no listed job has.
 export async function distinctName(name) {
   const stem = name.replace(/-\d+$/, "");
   const { data } = await call(`/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`);

@@ -1,4 +1,4 @@
-// Fields that are objects: a group of fields, and a choice between several kinds of object.
+// Fields that are objects: a group of fields, and a choice between variants.
 import { h, words } from "../dom.js";
 import { pointerOf } from "./document.js";
 import { helpFor, idOf, labelOf } from "./fields.js";
@@ -29,8 +29,8 @@ export function group(form, schema, nullable, path) {
   return element;
 }
 
-// Draws the fields of one of several kinds of object, and says what that kind is. Gives a function to call with the kind
-// that holds now; it draws only where that is another one, and tells whether it did.
+// Draws the fields and the description of one variant. Returns a function to call with the current variant:
+// it redraws if the variant has changed, and returns whether it did.
 export function variantFields(form, byName, path, { about, inner }) {
   let shown;
   return (now) => {
@@ -44,7 +44,7 @@ export function variantFields(form, byName, path, { about, inner }) {
   };
 }
 
-// One of several kinds of object, told apart by a name.
+// One of several variants, selected by a name.
 export function union(form, schema, nullable, path) {
   const { key, byName } = form.schemas.variants(schema);
   const name = labelOf(schema, path.at(-1));
@@ -73,7 +73,7 @@ export function union(form, schema, nullable, path) {
     h("legend", { class: "visually-hidden" }, name), h("div", { class: "choice" }, h("label", { for: id }, name), select), hint, about, fault, inner);
 }
 
-// A field of an object that has several kinds, drawn apart from it: anew where another kind is selected.
+// A field of an object with variants, drawn elsewhere; redrawn when another variant is selected.
 export function pinned(form, path, draw) {
   const holder = h("div", { class: "pinned" });
   let shown;

@@ -1,11 +1,11 @@
-// What to train and where to start: the kinds, and a card for each preset with what it is, reaches and takes.
+// The choice of kind and preset: a card for each preset with description, typical result and duration.
 import { $, $$, capital, describe, duration, h, metric, percent, words } from "../dom.js";
 
 const KINDS = { classifier: "Classifier", gan: "GAN" };
 
 export class PresetCards {
-  // presets: as GET /presets lists them; selected(kind, preset): somebody picked one.
-  // defaults: the preset that a classifier starts from, by the name of its dataset.
+  // presets: as listed by GET /presets; selected(kind, preset): called when one is chosen.
+  // defaults: a classifier's default preset by the name of its dataset.
   constructor(presets, selected, defaults) {
     this.defaults = defaults;
     this.presets = presets;
@@ -14,7 +14,7 @@ export class PresetCards {
     $("#kinds").append(...kinds.map((kind) => h("button", { type: "button", value: kind, onclick: () => selected(kind, this.defaultOf({ kind }).name) }, KINDS[kind] ?? words(kind))));
   }
 
-  // The preset of a spec that names none, which for a classifier its dataset decides.
+  // The preset of a spec that names none; for a classifier it depends on the dataset.
   defaultOf({ kind, dataset }) {
     const [name] = ((typeof dataset === "string" ? dataset : dataset?.name) ?? "").split("@"); // without its version
     const suited = kind === "classifier" && this.find(kind, this.defaults.get(name));
@@ -25,7 +25,7 @@ export class PresetCards {
     return this.presets.find((preset) => preset.kind === kind && preset.name === name);
   }
 
-  // The preset that a spec starts from; none where its kind or preset is unknown.
+  // The preset of a spec; none if its kind or preset is unknown.
   of({ kind, preset, dataset }) {
     return preset === undefined ? this.defaultOf({ kind, dataset }) : this.find(kind, preset);
   }

@@ -1,4 +1,4 @@
-// A form out of a JSON schema. It edits the document that will be sent, and shows beside it what holds without a change.
+// A form generated from a JSON schema. It edits the document that will be sent; other fields show the preset's values.
 import { sentence } from "../dom.js";
 import { applies, at, drop, isObject, merge, pointerOf, put, Schemas } from "./document.js";
 import { several, leaf } from "./fields.js";
@@ -7,8 +7,8 @@ import { group, union } from "./objects.js";
 
 export class SchemaForm {
   // parts: schemas by name; controls: { pointer: (form, path, id) => { element, sync } } for fields drawn in a way of
-  // their own; pinned: pointers of fields that are drawn apart from the object they belong to; tries: of which fields
-  // several values are tried, see tries.js.
+  // their own; pinned: pointers of fields that are drawn outside of their object; tries: of which fields
+  // several values are tried, see sweep-fields.js.
   constructor(parts, { controls = {}, pinned = [], tries = null, onchange }) {
     this.schemas = new Schemas(parts);
     this.controls = controls;
@@ -17,9 +17,9 @@ export class SchemaForm {
     this.onchange = onchange;
     this.root = null; // the schema of the document's kind
     this.base = {}; // the preset's values
-    this.sent = {}; // what the person changed
+    this.sent = {}; // what the user changed
     this.filled = {}; // the two together
-    this.networks = new Map(); // pointer of layers -> what the service says of them
+    this.networks = new Map(); // pointer of layers -> the service's description of them
     this.fields = new Map(); // pointer -> { element, fault, sync }
   }
 
@@ -44,7 +44,7 @@ export class SchemaForm {
     return applies(schema, this.value(path.slice(0, -1)));
   }
 
-  // Lists replace as a whole: changing one item sends them all.
+  // Lists are replaced as a whole: changing one item sends all of them.
   set(path, value) {
     this.sent = this.schemas.expand(this.root, this.sent);
     put(this.sent, path, value, (start) => {
@@ -108,8 +108,8 @@ export class SchemaForm {
     for (const field of [...this.fields.values()]) field.sync();
   }
 
-  // Shows each fault at its field, or at the nearest one around it; gives those that have no place.
-  // offer(fault): buttons for what the service suggests.
+  // Shows each fault at its field or at the nearest enclosing one; returns those without a field.
+  // offer(fault): buttons for the service's suggestions.
   tell(faults, offer) {
     for (const field of this.fields.values()) {
       field.element.removeAttribute("aria-invalid");
@@ -127,11 +127,11 @@ export class SchemaForm {
       field.element.closest("details")?.setAttribute("open", "");
       return false;
     });
-    this.sync(); // a field without effect shows while it has a fault
+    this.sync(); // a field without effect is visible while it has a fault
     return rest;
   }
 
-  // Changes the document as a fault's suggestion says.
+  // Applies a fault's suggestion to the document.
   accept({ pointer, code, suggestion }) {
     const path = pointer.slice(2).split("/").map((part) => (/^\d+$/.test(part) ? Number(part) : part.replaceAll("~1", "/").replaceAll("~0", "~")));
     const before = at(this.sent, path) ?? this.value(path);
@@ -145,7 +145,7 @@ export class SchemaForm {
     } else this.set(path, typeof before === "number" || isNumber(this.schemas.resolve(this.schemaAt(path)).schema) ? Number(suggestion) : suggestion);
   }
 
-  // A layer before the one at path: what the service suggests where two do not fit each other.
+  // Inserts a layer before the one at path, as the service suggests if two layers do not fit.
   insertBefore(path, type) {
     const [list, index] = [path.slice(0, -1), path.at(-1)];
     const items = this.schemas.slim(this.schemaAt(list), this.value(list));
@@ -161,7 +161,7 @@ export class SchemaForm {
 
 const isNumber = (schema) => schema.type === "integer" || schema.type === "number";
 
-// Rows, columns and channels for so many numbers: the largest image that is square.
+// Height, width and channels for a number of values: the largest square image.
 function square(numbers) {
   let side = Math.floor(Math.sqrt(numbers));
   while (numbers % (side * side)) side -= 1;

@@ -1,4 +1,4 @@
-// How the fields of a spec are laid out: what people change most comes first.
+// The layout of a spec's fields: those that are changed most often come first.
 import { $$, counted, h } from "../dom.js";
 import { leaf } from "./fields.js";
 import { pinned } from "./objects.js";
@@ -38,7 +38,7 @@ function first(form, root, place) {
   });
 }
 
-// Networks with an optimizer of their own do not use the learning rate above.
+// Networks with their own optimizer do not use the learning rate above.
 function ownRates(form) {
   const note = h("p", { class: "hint", hidden: true });
   form.fields.set("/optimizer/learning_rate note", {
@@ -53,7 +53,7 @@ function ownRates(form) {
   return note;
 }
 
-// Whether a dataset was only chosen, which the basics show.
+// Whether only the dataset's name was set, which the basics show.
 const isNamed = (dataset) => typeof dataset === "string" || Object.keys(dataset ?? {}).every((name) => name === "name");
 
 // How many fields of each section differ from the preset.
@@ -64,7 +64,7 @@ export function markSections(holder, sent) {
   }
 }
 
-// Shows the fields whose name or help has the text, and those of an object that has it; all of them without one.
+// Shows the fields whose name or help contains the text, and all fields of a matching object; without a text, all fields.
 export function filterFields(holder, text, found) {
   const wanted = text.trim().toLowerCase().replaceAll("_", " ");
   const fields = $$(".field", holder);
@@ -80,7 +80,7 @@ export function filterFields(holder, text, found) {
   found.textContent = wanted ? counted(count, "setting") : "";
 }
 
-// What is to be read of a field itself; an object's fields speak for themselves.
+// The searchable text of a field itself; the fields of an object are searched separately.
 function saidOf(field) {
   const own = field.matches(".nested") ? [...field.children].filter((child) => child.matches("legend, .hint, .choice")) : [field];
   return `${field.dataset.name} ${own.map((part) => part.textContent).join(" ")}`.toLowerCase().replaceAll(/[._]/g, " ");

@@ -1,5 +1,5 @@
-// The same job, or sweep, as a command and as a program.
-import { isSweep } from "./tries.js";
+// The same job or sweep as a shell command and as Python code.
+import { isSweep } from "./sweep-fields.js";
 
 export function curl(text, document, { keys }) {
   const key = keys ? " -H 'Authorization: Bearer KEY'" : "";

@@ -1,11 +1,11 @@
-// What the page shows, as its address says it: search, filters, order, groups and columns. A view can be shared by link.
+// The state of the list in the URL: search, filters, order, groups and columns. A view can be shared by link.
 
 const SINGLE = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "sort", "group"];
 const SEVERAL = ["tag", "without", "status", "columns"];
 const NEWEST = "-created_at";
 const FILTERS = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "tag", "without", "status"];
 
-export class Asked {
+export class UrlState {
   constructor(address, defaultColumns) {
     const given = new URLSearchParams(address);
     for (const name of SINGLE) this[name] = given.get(name) ?? "";
@@ -19,7 +19,7 @@ export class Asked {
     return FILTERS.some((name) => this[name].length > 0);
   }
 
-  // Whether a sweep is one row: in the order of time, and where no filter asks for some of its jobs.
+  // Whether each sweep is one row: only when sorted by time, and without a filter that selects some of its jobs.
   get foldsSweeps() {
     return !this.isFiltered && !this.group && this.sort.replace(/^-/, "") === "created_at";
   }
@@ -28,7 +28,7 @@ export class Asked {
     return this.columns.join() === this.defaultColumns.join();
   }
 
-  // The parameters of a request; those of a group are added.
+  // The parameters of a request, with those of a group.
   parameters(extra = {}, group = {}) {
     const found = new URLSearchParams();
     for (const name of FILTERS) {
@@ -53,7 +53,7 @@ export class Asked {
     return `/jobs/groups?${readable(this.parameters({ by: this.group, columns: this.columns.join(","), limit }))}`;
   }
 
-  // What stands in the address bar.
+  // The query in the address bar.
   get query() {
     const extra = {};
     if (this.sort !== NEWEST) extra.sort = this.sort;
@@ -63,5 +63,5 @@ export class Asked {
   }
 }
 
-// Commas, colons and slashes mean nothing special in a query, and a person reads the address.
+// Commas, colons and slashes need no escaping in a query; unescaped, the URL is readable.
 const readable = (parameters) => parameters.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");

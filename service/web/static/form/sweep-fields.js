@@ -1,16 +1,16 @@
-// Fields of which several values are tried. They make the job a sweep: its spec is the base, and each of these fields a
+// Fields with several values to try. They turn the job into a sweep: its spec is the base, and each such field a
 // setting of the space.
 import { $$, h, words } from "../dom.js";
 import { isObject, pointerOf } from "./document.js";
 
 const FIXED = /^\/(kind|preset|name|tags|priority|dataset(?!\/scale)|checkpoint|samples|health|reuse)/; // the same in all trials
 const SEED = "/seed"; // several seeds are a list of the sweep, not a setting
-const DRAWN_TRIALS = 16; // where the values are too many to try all
+const DRAWN_TRIALS = 16; // used if there are too many combinations to try all
 const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to"], log: ["log range", "from, to"] };
 
 export const isSweep = (document) => isObject(document.base);
 
-// A document as the spec of a job, and the rest of a sweep around it; null where it is no sweep.
+// Splits a document into a job's spec and the rest of the sweep, which is null for a single job.
 export function apart(document) {
   if (!isSweep(document)) return { job: document, sweep: null };
   const { base, name, seeds, ...sweep } = document;
@@ -18,14 +18,14 @@ export function apart(document) {
   return { job: name === undefined ? base : { ...base, name }, sweep: { ...sweep, space, ...(Array.isArray(seeds) && { seeds }) } };
 }
 
-// The two as one document again.
+// Joins the two to one document.
 export function together({ name, ...base }, sweep) {
   if (!sweep) return name === undefined ? base : { ...base, name };
   return { ...(name === undefined ? {} : { name }), base, ...sweep };
 }
 
 export class Tries {
-  // changed(): the sweep is another one.
+  // changed(): called when the sweep changes.
   constructor(changed) {
     this.changed = changed;
     this.sweep = null; // without its base
@@ -46,13 +46,13 @@ export class Tries {
     const isFinite = Object.values(sweep.space).every((one) => !one.log && (!one.float || one.step));
     if (!isFinite && (sweep.search?.name ?? "grid") === "grid") sweep.search = { name: "random", trials: DRAWN_TRIALS };
     if (!Object.keys(sweep.space).length) {
-      delete sweep.search; // there is one trial only
+      delete sweep.search; // there is only one trial
       delete sweep.halving;
     }
     this.take(sweep);
   }
 
-  // Other parts of the sweep; undefined takes one out.
+  // Sets other parts of the sweep; undefined removes one.
   change(parts) {
     this.take(Object.fromEntries(Object.entries({ ...this.sweep, ...parts }).filter(([, value]) => value !== undefined)));
   }
@@ -63,8 +63,8 @@ export class Tries {
     this.changed();
   }
 
-  // The button that offers several values of a field, and the row in which they are written; null for other fields.
-  // value(): what the field has now.
+  // The button that offers several values for a field, and the row to enter them; null for fields that cannot vary.
+  // value(): the field's current value.
   offer(schema, path, name, id, value) {
     const pointer = pointerOf(path);
     const isNumber = schema.type === "integer" || schema.type === "number";
@@ -90,7 +90,7 @@ export class Tries {
   }
 }
 
-// Words, of which some are chosen.
+// A multiple choice of words.
 function boxes(choices, name) {
   const all = choices.map((value) => h("input", { type: "checkbox", value: JSON.stringify(value) }));
   const labels = all.map((box, at) => h("label", { class: "inline small" }, box, typeof choices[at] === "string" ? words(choices[at]) : choices[at] ? "on" : "off"));
@@ -102,7 +102,7 @@ function boxes(choices, name) {
   };
 }
 
-// Numbers: a list of them, or all between two.
+// Numbers: a list or a range.
 function numbers(schema, name, id, isList) {
   const kind = h("select", { "aria-label": `How to try ${name}`, hidden: isList }, Object.entries(KINDS).map(([value, [label]]) => h("option", { value }, label)));
   const text = h("input", { type: "text", autocomplete: "off", "aria-label": `Values of ${name}`, "aria-describedby": `${id}-fault` });
@@ -134,7 +134,7 @@ function numbers(schema, name, id, isList) {
   };
 }
 
-// Some values to begin with: the field's own, a smaller one and a larger one, where these may be.
+// Initial values: the field's own, a smaller and a larger one, within the allowed range.
 function around(schema, value) {
   if (typeof value !== "number") return [];
   const isWhole = schema.type === "integer";
@@ -144,7 +144,7 @@ function around(schema, value) {
   return [...new Set(near)].filter(fits);
 }
 
-// Faults of a sweep at the places that the form has: those of its base, and of the fields of which values are tried.
+// Maps faults of a sweep to fields of the form: those of the base, and those with several values.
 export function placed(faults) {
   return faults.map((fault) => {
     const pointer = fault.pointer ?? "";
@@ -156,7 +156,7 @@ export function placed(faults) {
   });
 }
 
-// The card of what makes a sweep of the job: settings, search and halving.
+// The card with the sweep's settings, search and halving.
 export function wireSweepCard(card, tries, epochs) {
   const field = (name) => card.querySelector(`[name="${name}"]`);
   const search = () => {
