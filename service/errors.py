@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from service.states import Action, Status
 
 
-class ContractError(Exception):
+class ServiceError(Exception):
     """Base class of the errors of ``service``."""
 
 
-class SettingsError(ContractError, ValueError):
+class SettingsError(ServiceError, ValueError):
     """The settings in the environment are not valid."""
 
 
@@ -29,7 +29,7 @@ class UnknownSchema(SettingsError):
         )
 
 
-class MalformedJson(ContractError, ValueError):
+class MalformedJson(ServiceError, ValueError):
     """The text is not valid JSON (RFC 8259), without NaN, Infinity and duplicate keys."""
 
     def __init__(self, detail: str, line: int, column: int) -> None:
@@ -48,7 +48,7 @@ class Fault:
     suggestion: str | None = None
 
 
-class SpecError(ContractError, ValueError):
+class SpecError(ServiceError, ValueError):
     """A spec is not valid; ``faults`` has all faults, or the first hundred of ``total``."""
 
     def __init__(self, faults: Sequence[Fault], *, total: int | None = None) -> None:
@@ -57,7 +57,7 @@ class SpecError(ContractError, ValueError):
         self.total = len(faults) if total is None else total
 
 
-class KeyNotFound(ContractError, LookupError):
+class KeyNotFound(ServiceError, LookupError):
     """No valid key has this id or name, or several have the name."""
 
     def __init__(self, which: str, several: Sequence[str] = ()) -> None:
@@ -68,7 +68,7 @@ class KeyNotFound(ContractError, LookupError):
         self.which = which
 
 
-class OwnerNotFound(ContractError, LookupError):
+class OwnerNotFound(ServiceError, LookupError):
     """No valid key has this owner."""
 
     def __init__(self, owner: str, known: Sequence[str]) -> None:
@@ -77,7 +77,7 @@ class OwnerNotFound(ContractError, LookupError):
         self.owner = owner
 
 
-class KeyNotRotatable(ContractError):
+class KeyNotRotatable(ServiceError):
     """The key is not valid, or was already rotated."""
 
     def __init__(self, key_id: str, state: str, replaced_by: str | None) -> None:
@@ -88,7 +88,7 @@ class KeyNotRotatable(ContractError):
         self.key_id, self.state, self.replaced_by = key_id, state, replaced_by
 
 
-class AuditFileDamaged(ContractError, ValueError):
+class AuditFileDamaged(ServiceError, ValueError):
     """The file is not an exported audit log, or is truncated."""
 
     def __init__(self, line: int, reason: str) -> None:
@@ -96,7 +96,7 @@ class AuditFileDamaged(ContractError, ValueError):
         self.line = line
 
 
-class FoldsNotFound(ContractError, LookupError):
+class FoldsNotFound(ServiceError, LookupError):
     """There is no such cross-validation, or none of the caller's."""
 
     def __init__(self, group: str) -> None:
@@ -121,7 +121,7 @@ def _refusal(status: str, action: str) -> str:
     return f"{_ENDINGS.get(status, f'is {status}')} and cannot be {_PARTICIPLES[action]}"
 
 
-class JobNotFound(ContractError, LookupError):
+class JobNotFound(ServiceError, LookupError):
     """No job has this id, or it belongs to another owner."""
 
     def __init__(self, job_id: str) -> None:
@@ -129,7 +129,7 @@ class JobNotFound(ContractError, LookupError):
         self.job_id = job_id
 
 
-class SweepNotFound(ContractError, LookupError):
+class SweepNotFound(ServiceError, LookupError):
     """No sweep has this id, or it belongs to somebody else."""
 
     def __init__(self, sweep_id: str) -> None:
@@ -137,7 +137,7 @@ class SweepNotFound(ContractError, LookupError):
         self.sweep_id = sweep_id
 
 
-class IllegalSweepAction(ContractError):
+class IllegalSweepAction(ServiceError):
     """The sweep is not in a state from which this action is possible."""
 
     def __init__(self, sweep_id: str, action: str, status: str, allowed: Sequence[str]) -> None:
@@ -146,7 +146,7 @@ class IllegalSweepAction(ContractError):
         self.sweep_id, self.action, self.status, self.allowed = sweep_id, action, status, tuple(allowed)
 
 
-class ArtifactNotFound(ContractError, LookupError):
+class ArtifactNotFound(ServiceError, LookupError):
     """The job has no such checkpoint, sample or artifact; it may have been removed."""
 
     def __init__(self, job_id: str, what: str) -> None:
@@ -154,7 +154,7 @@ class ArtifactNotFound(ContractError, LookupError):
         self.job_id, self.what = job_id, what
 
 
-class IllegalTransition(ContractError):
+class IllegalTransition(ServiceError):
     """The job's state does not permit the action."""
 
     def __init__(self, job_id: str, action: Action, status: Status, allowed: Sequence[Action]) -> None:
@@ -163,7 +163,7 @@ class IllegalTransition(ContractError):
         self.job_id, self.action, self.status, self.allowed = job_id, action, status, tuple(allowed)
 
 
-class IdempotencyConflict(ContractError):
+class IdempotencyConflict(ServiceError):
     """The idempotency key was already used with another body."""
 
     def __init__(self, key: str) -> None:
@@ -171,7 +171,7 @@ class IdempotencyConflict(ContractError):
         self.key = key
 
 
-class UnusableParameter(ContractError, ValueError):
+class UnusableParameter(ServiceError, ValueError):
     """A parameter is valid by itself, but not for the jobs that it is about.
 
     Attributes:
@@ -183,11 +183,11 @@ class UnusableParameter(ContractError, ValueError):
         self.parameter = parameter
 
 
-class InvalidCursor(ContractError, ValueError):
+class InvalidCursor(ServiceError, ValueError):
     """The pagination cursor was not issued by this service, or belongs to another list."""
 
 
-class UploadExists(ContractError):
+class UploadExists(ServiceError):
     """The owner already has the same data under this name."""
 
     def __init__(self, name: str) -> None:
@@ -195,7 +195,7 @@ class UploadExists(ContractError):
         self.name = name
 
 
-class DatasetNameTaken(ContractError):
+class DatasetNameTaken(ServiceError):
     """A built-in dataset or a folder of the operator has this name."""
 
     def __init__(self, name: str) -> None:
@@ -203,7 +203,7 @@ class DatasetNameTaken(ContractError):
         self.name = name
 
 
-class DatasetFixed(ContractError):
+class DatasetFixed(ServiceError):
     """The dataset was not uploaded, so it cannot be deleted."""
 
     def __init__(self, name: str) -> None:
@@ -211,7 +211,7 @@ class DatasetFixed(ContractError):
         self.name = name
 
 
-class StorageFull(ContractError):
+class StorageFull(ServiceError):
     """The files of an upload could not be written."""
 
     def __init__(self, reason: str) -> None:
@@ -219,7 +219,7 @@ class StorageFull(ContractError):
         self.reason = reason
 
 
-class NoSpaceLeft(ContractError):
+class NoSpaceLeft(ServiceError):
     """The owner's datasets would exceed their size limit."""
 
     def __init__(self, owner: str, used: int, more: int, limit: int) -> None:
@@ -228,7 +228,7 @@ class NoSpaceLeft(ContractError):
         self.used, self.limit = used, limit
 
 
-class UploadInUse(ContractError):
+class UploadInUse(ServiceError):
     """Unfinished jobs use the dataset."""
 
     def __init__(self, name: str, jobs: Sequence[str]) -> None:
@@ -237,7 +237,7 @@ class UploadInUse(ContractError):
         self.name, self.jobs = name, tuple(jobs)
 
 
-class LeaseLost(ContractError):
+class LeaseLost(ServiceError):
     """The job no longer runs under this lease; the worker must stop and leave nothing behind."""
 
     def __init__(self, job_id: str, lease: int) -> None:

@@ -26,7 +26,9 @@ _ANSWER: Final = canonical({"id": "", **_JOB})
 
 _rows = Rows(Settings.from_env(os.environ, cores=1), _JOB)
 app = Flask("bare")
-app.extensions[EXTENSION] = SimpleNamespace(hub=SimpleNamespace(), feed=SimpleNamespace())  # the worker ends them
+app.extensions[EXTENSION] = SimpleNamespace(
+    hub=SimpleNamespace(), all_jobs_stream=SimpleNamespace()
+)  # the worker ends them
 
 
 @app.get("/healthz")

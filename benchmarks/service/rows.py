@@ -15,7 +15,7 @@ from service.storage.database import Database
 from service.storage.tables import EVENTS, JOB_TAGS, JOBS, Epoch
 from service.sweeps import decisions
 
-_AT_ONCE = 5000
+_BATCH_SIZE = 5000
 _STATES = [Status.QUEUED] * 90 + [Status.SUCCEEDED] * 8 + [Status.CANCELLED] + [Status.FAILED]
 
 
@@ -42,9 +42,9 @@ def fill(database: Database, count: int) -> None:
         "last_seq": 1,
     }
     rng, now = random.Random(1), leases.clock(database)
-    for first in range(0, count, _AT_ONCE):
+    for first in range(0, count, _BATCH_SIZE):
         rows, tags, events = [], [], []
-        for number in range(first, min(first + _AT_ONCE, count)):
+        for number in range(first, min(first + _BATCH_SIZE, count)):
             status, created = rng.choice(_STATES), now - 60_000 - 50 * (count - number)
             job_id = f"job_01BENCH{number:019d}"
             times = {"created_ms": created, "queued_ms": created, "priority": rng.randrange(10)}

@@ -218,7 +218,7 @@ def last_used(row: ApiKey, recorded_ms: int | None) -> int | None:
     """When a key was last used, in milliseconds.
 
     Args:
-        recorded_ms: of its last audited action, from ``last_recorded``: a use is recorded some seconds later, an action at once.
+        recorded_ms: of its last audited action, from ``last_recorded``. Actions are recorded at once, uses later.
     """
     return max((at_ms for at_ms in (row.last_used_ms, recorded_ms) if at_ms is not None), default=None)
 

@@ -121,14 +121,14 @@ def _failure(error: Exception, target: Target) -> Failure | None:
     """The message for an expected error; ``None`` for a bug."""
     # Lazily: these modules are needed for errors only.
     from service.client import ApiError, ClientError
-    from service.errors import ContractError
+    from service.errors import ServiceError
     from service.local import StackError
 
     if isinstance(error, ApiError):
         return Failure(_reworded(error, target), error.problem)
     if isinstance(error, ClientError):
         return Failure(str(error), getattr(error, "problem", None))
-    if isinstance(error, (StackError, ContractError)):
+    if isinstance(error, (StackError, ServiceError)):
         return Failure(str(error))
     if isinstance(error, OSError):
         return Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -14,7 +14,7 @@ from service.cli.errors import Failure
 from service.datasets.formats.decoding import SUFFIXES, UNSEEN, UnreadableImage, decode
 from service.datasets.info import Channels, OnBad, PhotoOptions, Size
 
-_NAMED = 5
+_MAX_NAMED_FILES = 5
 _SENT_NAMES: Final = 50
 """Files that are not images: so many are named to the service, which limits the files of an archive."""
 
@@ -84,10 +84,10 @@ def pack(
         for sent_name in others:
             archive.addfile(tarfile.TarInfo(sent_name))
     if faults and not (skips and sent):
-        more = f"\n  and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
+        more = f"\n  and {len(faults) - _MAX_NAMED_FILES:,} more" if len(faults) > _MAX_NAMED_FILES else ""
         these, them = ("this file", "it") if len(faults) == 1 else ("these files", "them")
         advice = f"remove or replace {them}, or leave {them} out with --on-bad skip"
-        raise Failure(f"{these} cannot be read; {advice}:\n  " + "\n  ".join(faults[:_NAMED]) + more)
+        raise Failure(f"{these} cannot be read; {advice}:\n  " + "\n  ".join(faults[:_MAX_NAMED_FILES]) + more)
     return faults
 
 

@@ -15,7 +15,7 @@ from service.datasets.formats.delimited import DelimitedFile, open_delimited
 from service.datasets.tables.numerals import decimal_sign
 
 SUFFIXES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-ROWS_AT_A_TIME: Final = 500
+_BATCH_SIZE: Final = 500
 _MAX_BYTES: Final = 2**40
 
 _MARKED_UTF8: Final = "utf-8-sig"
@@ -58,7 +58,7 @@ def _predict(table: DelimitedFile, output: Open, ask: Predict, decimal: str) -> 
         "checkpoint": None,
     }
     read = _rows(table)
-    while rows := list(islice(read, ROWS_AT_A_TIME)):
+    while rows := list(islice(read, _BATCH_SIZE)):
         answer = ask([dict(zip(table.header, row, strict=True)) for row in rows])
         names = answer["class_names"]
         if not total["rows"]:

@@ -98,7 +98,7 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
     with _opened(data, name) as opened:
         opened.draft(None, (2 * SENT_SIDE, 2 * SENT_SIDE))  # a JPEG is scaled down while it is decoded
         upright = ImageOps.exif_transpose(opened)
-        converted = _plain(upright)
+        converted = _in_supported_mode(upright)
         converted.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.BOX, reducing_gap=None)
         file = io.BytesIO()
         converted.save(file, "PNG")
@@ -138,7 +138,7 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
     return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
 
 
-def _plain(image: Image) -> Image:
+def _in_supported_mode(image: Image) -> Image:
     """Convert to a mode that PNG and the service support, with transparency if the image has it."""
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image

@@ -14,7 +14,7 @@ from service.client.job import Job
 
 _ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
 _PAGE: Final = 100
-_LISTED: Final = 10
+_MAX_LISTED_JOBS: Final = 10
 _MAX_NAME: Final = 24
 """Length of a name in the list of candidates, to fit 80 columns."""
 
@@ -61,9 +61,9 @@ def look_up(connection: Connection, text: str) -> Found:
     if not found:
         raise _not_found(text)
     if len(found) > 1:
-        lines = [_line(job) for job in found[:_LISTED]]
-        if len(found) > _LISTED:
-            more = f"{len(found) - _LISTED}" if len(found) < _PAGE else "many"
+        lines = [_line(job) for job in found[:_MAX_LISTED_JOBS]]
+        if len(found) > _MAX_LISTED_JOBS:
+            more = f"{len(found) - _MAX_LISTED_JOBS}" if len(found) < _PAGE else "many"
             lines.append(f"and {more} more; see: tapeline jobs -q {text}")
         raise AmbiguousJob(text, found, lines)
     return Found(Job(connection, found[0]).refresh())

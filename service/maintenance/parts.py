@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from io import BufferedReader, BytesIO
 from typing import IO, Final
 
-from service.errors import ContractError
+from service.errors import ServiceError
 
 _BLOCK: Final = tarfile.BLOCKSIZE
 _HEADER: Final = 3 * _BLOCK
@@ -31,7 +31,7 @@ _END: Final = "end.json"
 _TRAILER: Final = bytes(2 * _BLOCK)
 
 
-class BackupError(ContractError):
+class BackupError(ServiceError):
     """A backup cannot be created or read; the message says what to do."""
 
 

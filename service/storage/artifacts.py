@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
 
-from service.errors import ContractError
+from service.errors import ServiceError
 from service.runtime.failpoints import reach
 from service.storage.beneath import open_beneath
 from service.storage.fsync import fsync_folder
@@ -59,7 +59,7 @@ _UNFINISHED: Final = ".tmp"
 _BATCH: Final = 1000
 
 
-class ArtifactDamaged(ContractError):
+class ArtifactDamaged(ServiceError):
     """A file is missing, or its content differs from what was written."""
 
     def __init__(self, path: str, reason: str) -> None:

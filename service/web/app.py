@@ -60,7 +60,7 @@ from service.web.resources.service import (
 from service.web.schemas.experiments.sweeps import new_sweep
 from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
-from service.web.streaming.feed import AllJobsStream
+from service.web.streaming.all_jobs import AllJobsStream
 from service.web.streaming.stream import Hub
 
 _BLUEPRINTS: Final = (
@@ -152,7 +152,7 @@ def create_app(settings: Settings) -> Flask:
         explorer=DatasetExplorer(repository),
         publisher=publisher,
         hub=Hub(database),
-        feed=AllJobsStream(database),
+        all_jobs_stream=AllJobsStream(database),
         metrics=metrics.Metrics(database, publisher=publisher, artifacts=settings.artifacts),
     )
     request_log.register(app)  # first, so that refused requests have an id, too

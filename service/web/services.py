@@ -22,7 +22,7 @@ from service.web.metrics import Metrics
 from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
-from service.web.streaming.feed import AllJobsStream
+from service.web.streaming.all_jobs import AllJobsStream
 from service.web.streaming.stream import MAX_CLIENTS, Hub
 
 EXTENSION: Final = "tapeline"
@@ -47,14 +47,14 @@ class Services:
     explorer: DatasetExplorer
     publisher: Publisher
     hub: Hub
-    feed: AllJobsStream
+    all_jobs_stream: AllJobsStream
     metrics: Metrics
     max_clients: int = MAX_CLIENTS
 
     @property
     def is_full(self) -> bool:
         """Whether another stream or delayed response would occupy a thread that is reserved for quick requests."""
-        return self.hub.clients + self.feed.clients >= self.max_clients
+        return self.hub.clients + self.all_jobs_stream.clients >= self.max_clients
 
 
 def services() -> Services:

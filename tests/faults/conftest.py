@@ -84,10 +84,10 @@ class InProcess:
         assert held is not None, "no job waits"
         return held
 
-    def train(self, held: Claim | None = None, orders: NoSupervisor | None = None) -> str:
-        """What a child does with its order."""
+    def train(self, held: Claim | None = None, endpoint: NoSupervisor | None = None) -> str:
+        """Train in this process what a child would train."""
         try:
-            return run.train(self.workers.settings, self.database, held or self.claim(), orders or NoSupervisor())
+            return run.train(self.workers.settings, self.database, held or self.claim(), endpoint or NoSupervisor())
         finally:
             limits.lift_memory_limit()  # this process has other things to do
 

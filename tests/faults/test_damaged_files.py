@@ -58,9 +58,9 @@ def test_a_file_that_could_not_be_synced_or_named_never_becomes_a_checkpoint(
 ) -> None:
     """F18: the pages may be lost although the next sync succeeds, so that file is given up."""
     job_id = process.submit()
-    orders, calls = NoSupervisor(), 0
-    orders.after_batches = 1
-    assert process.train(orders=orders) == "handed back"  # the dataset's own files are written by now
+    endpoint, calls = NoSupervisor(), 0
+    endpoint.after_batches = 1
+    assert process.train(endpoint=endpoint) == "handed back"  # the dataset's own files are written by now
 
     def fail(*arguments: Any) -> Any:
         nonlocal calls

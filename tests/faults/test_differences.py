@@ -11,7 +11,7 @@ import pytest
 
 from engine import checkpoint
 from service.application.experiments import differences
-from service.application.experiments.differences import Alike, Differences
+from service.application.experiments.differences import Differences, NotComparable
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
@@ -175,7 +175,7 @@ def test_equal_jobs_are_not_trained_again(process: InProcess) -> None:
     a, b = train(process), train(process)
     found = find(process, a, b)
     assert found.sentence == "No difference in 3 epochs."
-    with pytest.raises(Alike):
+    with pytest.raises(NotComparable):
         differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
 
 

@@ -73,10 +73,10 @@ def test_a_worker_that_dies_while_it_hands_back_loses_no_job(
 ) -> None:
     process.submit()
     process.arm(place)
-    held, orders = process.claim(), NoSupervisor()
-    orders.after_batches = 20
+    held, endpoint = process.claim(), NoSupervisor()
+    endpoint.after_batches = 20
     with pytest.raises(failpoints.Abandoned):
-        process.train(held, orders)
+        process.train(held, endpoint)
     if place == "handing_back":  # its transaction was rolled back
         leases.report_death(process.database, held, "died")
     assert process.train() == "succeeded"
@@ -90,9 +90,9 @@ def test_a_job_handed_back_after_any_batch_ends_as_if_it_had_not_been(
     process: InProcess, reference: Reference, batches: int
 ) -> None:
     process.submit()
-    orders = NoSupervisor()
-    orders.after_batches = batches
-    assert process.train(orders=orders) == "handed back"
+    endpoint = NoSupervisor()
+    endpoint.after_batches = batches
+    assert process.train(endpoint=endpoint) == "handed back"
     assert process.train() == "succeeded"
     process.check(reference)
 
@@ -115,9 +115,9 @@ def test_a_job_is_handed_back_after_the_commit_that_is_under_way(
 ) -> None:
     job_id = process.submit()
     process.arm("files_stored.1", "wait")
-    orders = NoSupervisor()
-    orders.after_batches = batches
-    assert process.train(orders=orders) == "handed back"
+    endpoint = NoSupervisor()
+    endpoint.after_batches = batches
+    assert process.train(endpoint=endpoint) == "handed back"
     assert process.workers.job(job_id).epoch == 1
     assert process.train() == "succeeded"
     process.check(reference)
@@ -227,9 +227,9 @@ def test_a_worker_without_the_fence_is_found_out(
         with pytest.raises(failpoints.Abandoned):
             process.train(stale)
         leases.report_death(process.database, stale, "silent")
-        orders = NoSupervisor()
-        orders.after_batches = 20
-        process.train(orders=orders)  # another one trains on, and hands back
+        endpoint = NoSupervisor()
+        endpoint.after_batches = 20
+        process.train(endpoint=endpoint)  # another one trains on, and hands back
         fresh = process.claim()
         with contextlib.suppress(LeaseLost):  # the zombie's last words
             leases.hand_back(process.database, stale, Request.PAUSE)

@@ -27,7 +27,7 @@ from workers.supervisor import supervisor
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def retry_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "RETRY_INTERVAL_S", 0.01)
 
 
@@ -261,14 +261,14 @@ def test_a_child_that_is_told_to_stop_while_it_asks_again_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    orders, commit = NoSupervisor(), commits.commit_epoch
+    endpoint, commit = NoSupervisor(), commits.commit_epoch
 
     def fail(*_: Any, **__: Any) -> Any:
-        orders.stop(None)
+        endpoint.stop(None)
         raise away()
 
     monkeypatch.setattr(commits, "commit_epoch", fail)
-    assert process.train(orders=orders) == "handed back"
+    assert process.train(endpoint=endpoint) == "handed back"
     monkeypatch.setattr(commits, "commit_epoch", commit)
     assert process.train() == "succeeded"
 

@@ -21,7 +21,7 @@ from service.spec import schema
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
-_ROWS_AT_A_TIME: Final = 10_000
+_BLOCK_SIZE: Final = 10_000
 """Rows of a table to preprocess at a time: in double precision, they take many times the memory."""
 
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
@@ -137,8 +137,8 @@ def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:
 
 def _rows(dataset: Dataset, part: Examples, whole: Spec, preprocessing: Preprocessing) -> engine.TableData:
     made = np.empty((len(part), preprocessing.width), whole.dtype.value)
-    for start in range(0, len(part), _ROWS_AT_A_TIME):
-        block = slice(start, start + _ROWS_AT_A_TIME)
+    for start in range(0, len(part), _BLOCK_SIZE):
+        block = slice(start, start + _BLOCK_SIZE)
         made[block] = preprocessing.apply(part.inputs[block], dataset.info.columns)
     return engine.TableData(made, part.labels, dataset.info.classes)
 

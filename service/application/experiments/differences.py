@@ -9,7 +9,7 @@ from typing import Any
 from service.access.audit import Actor
 from service.application.jobs import Jobs, Submitted
 from service.application.ports import owner_of
-from service.errors import ContractError
+from service.errors import ServiceError
 from service.jobs.changes import Investigation
 from service.jobs.differences import results, tensors
 from service.jobs.differences.results import EpochDifference
@@ -82,7 +82,7 @@ class Differences:
 
     @property
     def _nothing(self) -> str:
-        """That no epoch differs, as far as there are common ones."""
+        """A sentence for jobs without a differing epoch."""
         if self.compared_epochs:
             return f"No difference in {counted(self.compared_epochs, 'epoch')}"
         for fork, original in ((self.a, self.b), (self.b, self.a)):
@@ -96,7 +96,7 @@ class Differences:
 
 
 def _origins(provenance: Sequence[Pair]) -> list[str]:
-    """What of the provenance differs: few things by name, many as their number."""
+    """The differing entries of the provenance: up to two by name, more as a count."""
     if len(provenance) > 2:
         return [f"{len(provenance)} facts of the provenance (below)"]
     return [
@@ -104,19 +104,19 @@ def _origins(provenance: Sequence[Pair]) -> list[str]:
     ]
 
 
-class Alike(ContractError, ValueError):
-    """The jobs do not differ in anything that a replay could explain."""
+class NotComparable(ServiceError, ValueError):
+    """The jobs have no difference that retraining could explain."""
 
 
 def request(jobs: Jobs, document: Any, *, by: Actor | None, idempotency: IdempotencyKey | None) -> Submitted:
-    """Submit a job that trains two others again side by side, until they part.
+    """Submit a job that retrains two others side by side until they diverge.
 
     Args:
         document: an ``Investigation`` as sent.
 
     Raises:
         JobNotFound: one does not exist.
-        Alike: their results are equal, or there are none yet.
+        NotComparable: their results are equal, or there are none yet.
     """
     earlier = Submitted.earlier(jobs.database, idempotency, owner_of(by))
     if earlier is not None:
@@ -124,9 +124,9 @@ def request(jobs: Jobs, document: Any, *, by: Actor | None, idempotency: Idempot
     asked = validation.read_body(Investigation, document)
     found = find(jobs.database, jobs.artifacts, asked.a, asked.b, owner=owner_of(by))
     if found.a.kind != found.b.kind:
-        raise Alike("a classifier and a GAN cannot be compared")
+        raise NotComparable("a classifier and a GAN cannot be compared")
     if found.epoch is None and found.checkpoint is None:
-        raise Alike("their results are equal in every epoch that both have completed")
+        raise NotComparable("their results are equal in every epoch that both have completed")
     return jobs.investigate(found.a, found.b, by=by, idempotency=idempotency)
 
 

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from service.access import audit as contract
+from service.access import audit as audit_log
 from service.access import audit_file, audit_seals
 from service.access.audit import AuditAction
 from service.access.audit_chain import Verification
@@ -50,7 +50,7 @@ def audit(
     if context.invoked_subcommand is not None:
         return
     with open_database() as database, database.read() as session:
-        rows = contract.read(session, owner=owner, action=action, subject=subject, limit=limit)[::-1]
+        rows = audit_log.read(session, owner=owner, action=action, subject=subject, limit=limit)[::-1]
     if as_json:
         for row in rows:
             click.echo(json.dumps(document(row)))

@@ -23,8 +23,8 @@ from service.spec.metric_info import size
 from service.wording import counted
 
 _SHOWN_CLASSES: Final = 5
-_NAMED: Final = 10
-"""Unknown categories of a column that are named."""
+_MAX_NAMED_CATEGORIES: Final = 10
+"""Maximum number of unknown categories that are named for each column."""
 _BAR_WIDTH: Final = 12
 _NAME_WIDTH: Final = 32
 _FILM_POINTS: Final = 4
@@ -168,7 +168,9 @@ def _usual_decimal(job: Job) -> str:
 def _unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
     """A sentence about the categories that the training data do not have."""
     count = sum(map(len, categories.values()))
-    named = "; ".join(f"{visible(name)}: {visible(', '.join(values[:_NAMED]))}" for name, values in categories.items())
+    named = "; ".join(
+        f"{visible(name)}: {visible(', '.join(values[:_MAX_NAMED_CATEGORIES]))}" for name, values in categories.items()
+    )
     noun = "unknown category" if count == 1 else "unknown categories"
     where = f" in {counted(cells, 'row')}" if count == 1 and cells > 1 else ""
     return f"{count:,} {noun} ({named}){where}, treated as missing"

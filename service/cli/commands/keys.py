@@ -20,7 +20,7 @@ from sqlalchemy import make_url, select
 
 from migrations.upgrade import is_current, upgrade
 from service.access import adoption
-from service.access import keys as contract
+from service.access import keys as api_keys
 from service.access.audit import Actor
 from service.access.keys import Scope
 from service.cli.errors import Failure
@@ -52,11 +52,11 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
     """Create a key and print it. It is shown only once."""
     lifetime_s = None if expires is None else _seconds("--expires", expires)
     owner = owner or name
-    if not contract.OWNER.fullmatch(owner):
+    if not api_keys.OWNER.fullmatch(owner):
         what = "--owner" if owner != name else "NAME (the default of --owner)"
         raise click.UsageError(f"{what} must be up to 64 ASCII letters, digits and ._@-, with a letter or digit first")
     with open_database() as database:
-        row, key = contract.create(
+        row, key = api_keys.create(
             database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator()
         )
         with database.read() as session:
@@ -95,12 +95,12 @@ def rotate(which: str, overlap: str, as_json: bool) -> None:
     than before.
     """
     overlap_s = _seconds("--overlap", overlap, or_zero=True)
-    if overlap_s > contract.MAX_OVERLAP_S:
+    if overlap_s > api_keys.MAX_OVERLAP_S:
         raise click.UsageError("--overlap must be 30d at most")
     with open_database() as database:
         with database.read() as session:
-            key_id = contract.current_id(session, which)
-        row, old, key = contract.rotate(database, key_id, overlap_s=overlap_s, by=_operator())
+            key_id = api_keys.current_id(session, which)
+        row, old, key = api_keys.rotate(database, key_id, overlap_s=overlap_s, by=_operator())
     if as_json:
         replaces = _document(old, row.created_ms)
         click.echo(json.dumps(_document(row, row.created_ms) | {"key": key, "replaces": replaces}))
@@ -118,9 +118,9 @@ def rotate(which: str, overlap: str, as_json: bool) -> None:
 def show(as_json: bool) -> None:
     """List all keys, including revoked ones. Secrets are not shown."""
     with open_database() as database, database.read() as session:
-        rows, now = contract.every(session), session.scalar(select(now_ms())) or 0
-        recorded = contract.last_recorded(session)
-    used = {row.id: contract.last_used(row, recorded.get(row.id)) for row in rows}
+        rows, now = api_keys.every(session), session.scalar(select(now_ms())) or 0
+        recorded = api_keys.last_recorded(session)
+    used = {row.id: api_keys.last_used(row, recorded.get(row.id)) for row in rows}
     if as_json:
         times = [{"last_used_at": time_text(used[row.id])} for row in rows]
         click.echo(json.dumps([_document(row, now) | time for row, time in zip(rows, times, strict=True)]))
@@ -140,7 +140,7 @@ def show(as_json: bool) -> None:
 def revoke(which: str, as_json: bool) -> None:
     """Revoke a key. It takes effect within two seconds and ends browser sessions of the key."""
     with open_database() as database:
-        row = contract.revoke(database, which, by=_operator())
+        row = api_keys.revoke(database, which, by=_operator())
     if as_json:
         click.echo(json.dumps(_document(row, row.revoked_ms or row.created_ms)))
     else:
@@ -157,7 +157,7 @@ def adopt(owner: str, as_json: bool) -> None:
     valid key. The service may be running.
     """
     settings = Settings.from_env(os.environ, cores=1)
-    of_settings = [contract.of_settings(key).owner for key in settings.api_keys]
+    of_settings = [api_keys.of_settings(key).owner for key in settings.api_keys]
     with open_database() as database:
         given = adoption.adopt(database, owner, also_known=of_settings, by=_operator())
     if as_json:
@@ -204,7 +204,7 @@ def _seconds(option: str, text: str, *, or_zero: bool = False) -> float:
 
 
 def _state(row: ApiKey, now: int) -> str:
-    match contract.state_of(row, now=now):
+    match api_keys.state_of(row, now=now):
         case "revoked":
             return f"revoked {time_text(row.revoked_ms)}"
         case "expired":
@@ -224,7 +224,7 @@ def _document(row: ApiKey, now: int) -> dict[str, Any]:
         "created_at": time_text(row.created_ms),
         "expires_at": time_text(row.expires_ms),
         "revoked_at": time_text(row.revoked_ms),
-        "state": contract.state_of(row, now=now),
+        "state": api_keys.state_of(row, now=now),
         "replaced_by": row.replaced_by,
     }
 

@@ -77,8 +77,8 @@ def pixels_of(image: Image.Image, size: Size | None, *, grey: bool) -> Image.Ima
     """
     if size is not None:  # lets Pillow decode a JPEG at half the size or less
         image.draft("RGB", size[::-1] if _is_sideways(image) else size)
-    plain = _plain(ImageOps.exif_transpose(image), grey=grey)
-    return plain if size is None or plain.size == size else ImageOps.fit(plain, size, Image.Resampling.BOX)
+    converted = _as_grey_or_rgb(ImageOps.exif_transpose(image), grey=grey)
+    return converted if size is None or converted.size == size else ImageOps.fit(converted, size, Image.Resampling.BOX)
 
 
 def decode(file: IO[bytes], size: Size | None, *, grey: bool) -> Image.Image:
@@ -108,7 +108,7 @@ def _is_sideways(image: Image.Image) -> bool:
     return image.getexif().get(_ORIENTATION) in _SIDEWAYS
 
 
-def _plain(image: Image.Image, *, grey: bool) -> Image.Image:
+def _as_grey_or_rgb(image: Image.Image, *, grey: bool) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits: convert() would clip the values instead of scaling them
         levels = np.asarray(image, np.float32) / 257
         return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))

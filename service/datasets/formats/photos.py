@@ -36,9 +36,9 @@ SATURATED: Final = 32
 """Minimum difference between the channels of a coloured pixel; less is the tint of a scan, or JPEG noise."""
 MAX_FAULTS: Final = 1_000
 """Number of unreadable files after which the import stops."""
-_LISTED: Final = 50
+_MAX_LISTED: Final = 50
 """Maximum number of skipped files that the report names."""
-_NAMED: Final = 5
+_MAX_NAMED: Final = 5
 """Maximum number of files that an error message names."""
 _SIZE: Final = re.compile(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?")
 
@@ -245,8 +245,8 @@ class _Spool:
             return self.options.size
         counts = self._sizes
         if len(counts) > 1:
-            shown = ", ".join(f"{width}x{height} ({count:,})" for (width, height), count in counts.most_common(_NAMED))
-            more = ", …" if len(counts) > _NAMED else ""
+            shown = ", ".join(f"{w}x{h} ({count:,})" for (w, h), count in counts.most_common(_MAX_NAMED))
+            more = ", …" if len(counts) > _MAX_NAMED else ""
             detail = f"has images of {len(counts):,} sizes: {shown}{more}; give a size, such as 32"
             raise DatasetBroken(self.path, detail)
         return next(iter(counts))
@@ -304,8 +304,8 @@ class _Pixels:
 
 def _named(faults: Sequence[tuple[str, str]]) -> str:
     count = len(faults)
-    shown = "; ".join(f"{name[:200]} {reason}" for name, reason in faults[:_NAMED])
-    more = f"; and {count - _NAMED:,} more" if count > _NAMED else ""
+    shown = "; ".join(f"{name[:200]} {reason}" for name, reason in faults[:_MAX_NAMED])
+    more = f"; and {count - _MAX_NAMED:,} more" if count > _MAX_NAMED else ""
     files = "one file" if count == 1 else f"{count:,} files" if count < MAX_FAULTS else f"{count:,} files or more"
     them = "it" if count == 1 else "them"
     advice = f"remove or replace {them}, or leave {them} out with on_bad=skip"
@@ -322,8 +322,8 @@ def _report(options: PhotoOptions, spool: _Spool, others: Sequence[str], *, is_c
             reason = CHANNELS_GIVEN
     report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
     if count := len(spool.faults) + len(others):
-        listed = [*spool.faults[:_LISTED], *((_printable(name), "is not an image file") for name in others[:_LISTED])]
-        files = [{"file": name[:200], "reason": reason} for name, reason in listed[:_LISTED]]
+        more = ((_printable(name), "is not an image file") for name in others[:_MAX_LISTED])
+        files = [{"file": name[:200], "reason": reason} for name, reason in [*spool.faults, *more][:_MAX_LISTED]]
         report["left_out"] = {"count": count, "files": files}
     return report
 

@@ -55,10 +55,10 @@ _MAX_REJECTED: Final = 0.1
 """Maximum share of rejected rows; with more, the file is probably not the table that it seems to be."""
 _FILES: Final = (IDX_NAMES[:2], IDX_NAMES[2:], TEST_NAMES)
 """The names of rows and labels of each part, in the order of ``PARTS``."""
-_CHECKED: Final = 0.02
-"""The share of the work that is done when the bytes are checked."""
-_LOOKED: Final = 0.65
-"""The same when the columns are known."""
+_CHECKED_SHARE: Final = 0.02
+"""Progress of the import after the bytes are checked."""
+_SCANNED_SHARE: Final = 0.65
+"""Progress after the types of the columns are determined."""
 _BLOCK: Final = 2000
 _MAX_LABELS: Final = 100_000
 """Maximum number of distinct target values that are tracked, for error messages."""
@@ -86,7 +86,7 @@ def import_table(
     """
     try:
         file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
-        checked = _reporting(file, on_share, 0, _CHECKED).check()
+        checked = _reporting(file, on_share, 0, _CHECKED_SHARE).check()
         plan = TablePlan.of(checked, options)
         split = None if plan.split is None else SplitColumn(plan.header[plan.split])
         return _Import(checked, plan, folder, fraction, split, on_share).run()
@@ -174,7 +174,7 @@ class _Import:
     def _look(self) -> None:
         """Scan all rows: accept or reject them, detect column types, and record targets."""
         target, texts, lines = self.plan.target, [], []
-        for line, fields in _reporting(self.file, self.on_share, _CHECKED, _LOOKED).rows():
+        for line, fields in _reporting(self.file, self.on_share, _CHECKED_SHARE, _SCANNED_SHARE).rows():
             if len(self.kept) >= MAX_ROWS:
                 raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
             problem = self._problem(fields)
@@ -343,7 +343,7 @@ class _Import:
 
     def _blocks(self) -> Iterator[list[list[str]]]:
         texts: list[list[str]] = []
-        rows = _reporting(self.file, self.on_share, _LOOKED, 1).rows()
+        rows = _reporting(self.file, self.on_share, _SCANNED_SHARE, 1).rows()
         for is_kept, (_, fields) in zip(self.kept, rows, strict=True):
             if is_kept and isinstance(fields, list):
                 texts.append(fields)

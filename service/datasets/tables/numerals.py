@@ -53,7 +53,7 @@ class Numerals:
             ValueError: it is not written in this notation, or not finite.
         """
         found = self._pattern.fullmatch(text)
-        value = math.inf if found is None else float(self._plain(found[1]))
+        value = math.inf if found is None else float(self._python_notation(found[1]))
         if not math.isfinite(value):
             raise ValueError(f"{text!r} is not a number")
         return value
@@ -77,7 +77,7 @@ class Numerals:
             return None
         return cls(column["decimal"], column["group"], column.get("percent", False))
 
-    def _plain(self, text: str) -> str:
+    def _python_notation(self, text: str) -> str:
         for sign in {" ": _SPACES, "'": _APOSTROPHES}.get(self.group, self.group):
             text = text.replace(sign, "")
         return text.replace(self.decimal, ".")

@@ -19,7 +19,7 @@ _CODES: Final = {word: PARTS.index(part) for word, part in PART_WORDS.items()}
 _UNKNOWN: Final = 255
 _MAX_UNKNOWN: Final = 1000
 """Different words that are no part and are counted, each; there is an error after these."""
-_NAMED: Final = 5
+_MAX_NAMED_WORDS: Final = 5
 _SHOWN: Final = 40
 """Characters of a word that a message shows."""
 
@@ -79,9 +79,9 @@ class SplitColumn:
     def _unknown_words(self) -> str:
         named = [
             f"{repr(text[:_SHOWN]) if text else 'nothing'} in {count:,} {'row' if count == 1 else 'rows'}"
-            for text, count in self._unknown.most_common(_NAMED)
+            for text, count in self._unknown.most_common(_MAX_NAMED_WORDS)
         ]
-        more = len(self._unknown) - _NAMED
+        more = len(self._unknown) - _MAX_NAMED_WORDS
         shown = ", ".join(named) + (f", and {more:,} more" if more > 0 else "")
         return f"must say train, validation (or val) or test in every row; it says {shown}"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from service.errors import ContractError
+from service.errors import ServiceError
 
 
 class ExportFormat(StrEnum):
@@ -79,7 +79,7 @@ class JobFacts:
         return next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
 
 
-class ExtraMissing(ContractError):
+class ExtraMissing(ServiceError):
     """An optional library is not installed."""
 
     def __init__(self, library: str, extra: str) -> None:

@@ -23,8 +23,8 @@ CONTENTION: Final = "contention"
 """A further factor of a calibration: wall-clock time divided by CPU time, which grows with other load."""
 _FORWARD: Final = 0.3
 """Cost of a forward pass alone, as a share of a training step."""
-_LOOKED_AT: Final = 628
-"""Images evaluated per epoch besides the validation images, for diagnostics and samples."""
+_DIAGNOSED_IMAGES: Final = 628
+"""Images evaluated per epoch for diagnostics and samples, besides the validation images."""
 _AUGMENTED: Final = 0.6
 """Cost of a flip or a cutout, as a share of the cost of converting an image to floats."""
 _VALIDATED: Final = 1 / 6
@@ -92,14 +92,14 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
     match spec:
         case ClassifierSpec():
             validated = shape.validation_count or shape.train_count * _VALIDATED
-            looked_at = (validated + _LOOKED_AT) * epochs
+            looked_at = (validated + _DIAGNOSED_IMAGES) * epochs
             seen = [(found[0], trained + _FORWARD * looked_at)]
             augmented = _AUGMENTED * (spec.augmentation.flip + (spec.augmentation.cutout > 0))
             pixels = (1 + augmented) * trained + validated * epochs
         case GanSpec():
             scored = math.ceil(epochs / spec.health.every_epochs) * spec.health.samples
             generator, discriminator = found
-            seen = [(generator, trained + _FORWARD * (scored + _LOOKED_AT * epochs)), (discriminator, trained)]
+            seen = [(generator, trained + _FORWARD * (scored + _DIAGNOSED_IMAGES * epochs)), (discriminator, trained)]
             pixels = trained
     updates = sum(_weights(network) * (1 + slots) for network, slots in zip(found, optimizer_slots(spec), strict=True))
     twice = 2.0 if spec.dtype is DType.FLOAT64 else 1.0

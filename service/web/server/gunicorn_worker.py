@@ -69,7 +69,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             app = getattr(self, "wsgi", None)  # it may not be loaded yet
             if app is not None:
                 here = app.extensions[EXTENSION]
-                here.hub.closing = here.feed.closing = True
+                here.hub.closing = here.all_jobs_stream.closing = True
             self.handle_exit(number, frame)
 
         signal.signal(signal.SIGTERM, stop)

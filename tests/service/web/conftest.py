@@ -112,11 +112,11 @@ def pointers(answer: Any) -> list[str]:
 def put_away(app: Flask) -> None:
     """End an app's threads and close its connections."""
     here: Services = app.extensions[EXTENSION]
-    here.hub.closing = here.feed.closing = True
+    here.hub.closing = here.all_jobs_stream.closing = True
     here.keyring.close()
     deadline = time.monotonic() + 5
     # They may be using connections.
-    while (here.hub.is_reading or here.feed.is_reading) and time.monotonic() < deadline:
+    while (here.hub.is_reading or here.all_jobs_stream.is_reading) and time.monotonic() < deadline:
         time.sleep(0.02)
     here.database.close()
 

@@ -246,7 +246,7 @@ def test_csv_is_read_in_parts_and_has_a_limit(
 ) -> None:
     for number in range(7):
         submit(client, name=f"n{number}")
-    monkeypatch.setattr("service.web.resources.jobs.lists._AT_ONCE", 2)
+    monkeypatch.setattr("service.web.resources.jobs.lists._BATCH_SIZE", 2)
     assert [row[1] for row in rows_of(client.get("/jobs?format=csv&sort=name"))[1:]] == [f"n{at}" for at in range(7)]
     monkeypatch.setattr("service.web.resources.jobs.lists.MAX_CSV_ROWS", 3)
     answer = client.get("/jobs?format=csv")

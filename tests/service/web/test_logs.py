@@ -86,7 +86,7 @@ def test_a_log_is_read_backwards_without_gaps(client: FlaskClient, job_id: str) 
 
 
 def test_a_log_is_downloaded_as_json_lines(client: FlaskClient, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.web.resources.jobs.events._AT_ONCE", 3)
+    monkeypatch.setattr("service.web.resources.jobs.events._BATCH_SIZE", 3)
     answer = client.get(f"/jobs/{job_id}/events?format=jsonl", headers=BROWSER)
     assert answer.mimetype == "application/x-ndjson"
     assert answer.headers["Content-Disposition"].startswith("attachment")

@@ -143,19 +143,19 @@ from service.jobs.leases import Claim
 from service.states import Request
 from workers.messages import ChildEndpoint, Stop, Train, encode
 
-received, orders = multiprocessing.Pipe(duplex=False)
-endpoint = ChildEndpoint(received, multiprocessing.Pipe(duplex=False)[1])
+commands, sender = multiprocessing.Pipe(duplex=False)
+endpoint = ChildEndpoint(commands, multiprocessing.Pipe(duplex=False)[1])
 train = Train(Claim(job_id="job_1", lease=1, lease_s=15.0))
 
 def send_stop(request):
-    orders.send_bytes(encode(Stop(request)))
+    sender.send_bytes(encode(Stop(request)))
     while not endpoint.stopping:
         time.sleep(0.01)
 
-orders.send_bytes(encode(train))
+sender.send_bytes(encode(train))
 assert endpoint.next_command() == train
 send_stop(Request.CANCEL)
-orders.send_bytes(encode(train))
+sender.send_bytes(encode(train))
 assert endpoint.next_command() == train
 assert (endpoint.stopping, endpoint.request) == (False, None)
 send_stop(None)
@@ -164,7 +164,7 @@ os._exit(0)
 
 
 def test_a_stop_that_crosses_the_end_of_a_job_does_not_stop_the_next_one() -> None:
-    """In a process of its own: one whose orders end exits."""
+    """In a process of its own, since it exits at the end of its commands."""
     subprocess.run([sys.executable, "-c", CROSSING], check=True, timeout=60)
 
 

@@ -15,7 +15,7 @@ from engine.autograd.graph import Array
 from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import ContractError
+from service.errors import ServiceError
 from service.jobs import commits
 from service.jobs.differences import tensors
 from service.jobs.differences.results import first_difference
@@ -33,7 +33,7 @@ _SIGN_OF_LIFE_S: Final = 5.0
 Tensors = Mapping[str, Array]
 
 
-class NothingToReplay(ContractError):
+class NothingToReplay(ServiceError):
     """There is no epoch from which both jobs can be trained again."""
 
 

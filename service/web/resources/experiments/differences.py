@@ -25,10 +25,10 @@ TAG: Final = "Experiments"
 @blueprint.get("/differences")
 @endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, problems=("job_not_found",))
 def show(query: DifferenceQuery) -> DifferencesAnswer:
-    """Show in what two jobs differ: spec, data, provenance, and the first epoch with other results.
+    """Show how two jobs differ: spec, data, provenance, and the first epoch with different results.
 
-    `checkpoint` is the first epoch of which both kept a checkpoint with other tensors, with the first element that
-    differs. Nothing is trained.
+    `checkpoint` is the first epoch in which both have a checkpoint and the tensors differ, with the first differing
+    element. Nothing is trained.
     """
     found = differences.find(services().database, services().artifacts, query.a, query.b, owner=owner())
     return DifferencesAnswer.of(found)
@@ -44,15 +44,15 @@ def show(query: DifferenceQuery) -> DifferencesAnswer:
     problems=("job_not_found", "not_comparable", "idempotency_conflict", "quota_exceeded"),
 )
 def investigate(document: Any) -> Response:
-    """Find the batch, tensor and element in which two jobs part: submit a job that trains both again.
+    """Find the batch, tensor and element at which two jobs diverge: submit a job that retrains both.
 
-    Both are trained side by side by a worker, from the last checkpoints of one epoch that are equal, until their
-    weights differ or a stored result is not what its training gives. `investigation` of the new job has the answer.
+    A worker retrains them side by side, from the last epoch with equal checkpoints, until their weights differ or a
+    stored result does not match its retraining. The new job's `investigation` has the result.
     """
     try:
         made = differences.request(
             services().jobs, document, by=actor(), idempotency=requests.idempotency_key(document)
         )
-    except differences.Alike as error:
+    except differences.NotComparable as error:
         raise Problem("not_comparable", str(error)) from error
     return submitted_job(made)

@@ -21,14 +21,14 @@ from service.web.schemas.epochs import EventList, event_document, event_list
 from service.web.schemas.jobs import job_detail
 from service.web.schemas.queries import EventQuery, FeedQuery, StreamQuery
 from service.web.services import owner, services
-from service.web.streaming.feed import JobSelection, follow_all
+from service.web.streaming.all_jobs import JobSelection, follow_all
 from service.web.streaming.responses import refuse_if_full, stream_response
 from service.web.streaming.stream import follow
 
 blueprint: Final = Blueprint("events", __name__)
 
 TAG: Final = "Results"
-_AT_ONCE: Final = 1000
+_BATCH_SIZE: Final = 1000
 """Events that a download reads in one query."""
 
 
@@ -62,12 +62,12 @@ def _as_lines(job_id: str, query: EventQuery) -> Response:
         after = query.after
         while True:
             with database.read() as session:
-                rows = events.select_from_log(session, job_id, query.wanted, after=after, limit=_AT_ONCE)
+                rows = events.select_from_log(session, job_id, query.wanted, after=after, limit=_BATCH_SIZE)
             rows = [row for row in rows if query.before is None or row.seq < query.before]
             for row in rows:
                 document = event_document(row, job_id=job_id)
                 yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
-            if len(rows) < _AT_ONCE:
+            if len(rows) < _BATCH_SIZE:
                 return
             after = rows[-1].seq
 
@@ -111,4 +111,4 @@ def stream_all(query: FeedQuery) -> Response:
     refuse_if_full()
     selection = JobSelection(services().database, owner(), frozenset(query.jobs))
     selection.require_existing()
-    return stream_response(partial(follow_all, services().feed, selection))
+    return stream_response(partial(follow_all, services().all_jobs_stream, selection))

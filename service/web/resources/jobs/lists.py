@@ -43,7 +43,7 @@ _PLAIN_CSV: Final = (
     "kind", "status", "tags", "preset", "dataset", "epoch", "epochs", "train_loss", "val_loss", "val_accuracy",
     "frechet_distance", "created_at", "duration", "parent",
 )  # fmt: skip
-_AT_ONCE: Final = 500
+_BATCH_SIZE: Final = 500
 """Jobs that a CSV download reads per transaction."""
 
 
@@ -159,9 +159,9 @@ def _as_csv(query: ListQuery) -> Response:
 
 def _rows(database: Database, job_ids: Sequence[str], shown: Sequence[Column]) -> Iterator[Job]:
     """Read jobs in batches, so that neither memory nor a transaction holds all of them."""
-    for first in range(0, len(job_ids), _AT_ONCE):
+    for first in range(0, len(job_ids), _BATCH_SIZE):
         with database.read() as session:
-            jobs = listing.load(session, job_ids[first : first + _AT_ONCE], specs=_need_specs(shown))
+            jobs = listing.load(session, job_ids[first : first + _BATCH_SIZE], specs=_need_specs(shown))
         yield from jobs
 
 

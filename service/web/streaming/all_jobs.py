@@ -70,7 +70,10 @@ class AllJobsStream:
         self._dropped = 0
         """Number of events before the first one in the buffer."""
         self._poller = DatabasePoller(
-            "feed", self._new_poll, is_needed=lambda: bool(self._listeners), interval_s=lambda: poll_interval_s
+            "all-jobs-stream",
+            self._new_poll,
+            is_needed=lambda: bool(self._listeners),
+            interval_s=lambda: poll_interval_s,
         )
 
     @property
@@ -226,18 +229,18 @@ class JobSelection:
             return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}
 
 
-def follow_all(feed: AllJobsStream, selection: JobSelection, client: StreamClient) -> Iterator[str]:
+def follow_all(stream: AllJobsStream, selection: JobSelection, client: StreamClient) -> Iterator[str]:
     """The text of one client's stream."""
-    with feed.listen() as wake_up:
+    with stream.listen() as wake_up:
         yield RETRY + "\n"
-        ping = PingTimer(feed.ping_s)
+        ping = PingTimer(stream.ping_s)
         position: int | None = None
         last: dict[str, int] = {}
-        while not feed.closing and client.permission:
-            buffered = feed.since(position) if position is not None else None
+        while not stream.closing and client.permission:
+            buffered = stream.since(position) if position is not None else None
             try:
                 if buffered is None:
-                    position = feed.end  # before the snapshot: events that it contains are skipped below
+                    position = stream.end  # before the snapshot: events that it contains are skipped below
                     document, last = selection.snapshot()
                     yield message("snapshot", document)
                     ping.restart()

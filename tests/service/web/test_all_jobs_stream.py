@@ -22,7 +22,7 @@ from service.jobs import events as log
 from service.jobs.queries import lookup
 from service.states import Status
 from service.web.services import EXTENSION
-from service.web.streaming import feed
+from service.web.streaming import all_jobs
 from service.web.streaming.client import Permission, StreamClient
 
 Submit = Callable[..., str]
@@ -113,20 +113,22 @@ def test_progress_is_sent_but_not_stored(either_app: Flask, play: Any, submit: S
 def test_a_client_that_is_too_slow_gets_a_new_snapshot(
     app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "_BUFFER_SIZE", 5)
+    monkeypatch.setattr(all_jobs, "_BUFFER_SIZE", 5)
     here = app.extensions[EXTENSION]
     client = app.test_client()
 
-    text = feed.follow_all(here.feed, feed.JobSelection(here.database), StreamClient(None, Permission(lambda: True)))
+    text = all_jobs.follow_all(
+        here.all_jobs_stream, all_jobs.JobSelection(here.database), StreamClient(None, Permission(lambda: True))
+    )
     assert next(text).startswith("retry:")
     assert next(text) == 'event: snapshot\ndata: {"jobs":[],"has_more":false}\n\n'
-    with here.feed.listen() as wake_up:
+    with here.all_jobs_stream.listen() as wake_up:
         made = []
         for _ in range(8):
             made.append(submit(client))
             wake_up.wait(5)  # one poll an event, or several at once: all is read by the time the client comes back
             wake_up.clear()
-        while here.feed.end < 8:
+        while here.all_jobs_stream.end < 8:
             wake_up.wait(5)
     received = next(text)
     assert received.startswith("event: snapshot"), received
@@ -146,7 +148,7 @@ def test_events_of_other_owners_are_not_sent(make_app: Any, sqlite_url: str) -> 
         received = next(text)
     assert json.loads(received.decode().split("data: ")[1])["job"] == job_id
     assert client.get(f"/stream?jobs={job_id}", headers=theirs).json["code"] == "job_not_found"
-    assert here.feed.clients == 0
+    assert here.all_jobs_stream.clients == 0
 
 
 def test_many_jobs_at_once_lose_no_event(either_app: Flask, submit: Submit, serve: Serve) -> None:
@@ -177,7 +179,7 @@ def test_many_jobs_at_once_lose_no_event(either_app: Flask, submit: Submit, serv
 def test_more_events_than_one_look_reads_are_all_heard(app: Flask, submit: Submit) -> None:
     services = app.extensions[EXTENSION]
     job_id = submit(app.test_client())
-    reader = feed.LogReader(services.database)
+    reader = all_jobs.LogReader(services.database)
     reader.read()
     with services.database.write() as session:
         last = log.append(session, job_id, [(log.EventType.LOG, {"line": line}) for line in range(1200)])
@@ -189,7 +191,7 @@ def test_events_arrive_after_a_read_that_failed(
 ) -> None:
     client, services = either_app.test_client(), either_app.extensions[EXTENSION]
     ids = [submit(client) for _ in range(2)]
-    reader = feed.LogReader(services.database)
+    reader = all_jobs.LogReader(services.database)
     reader.read()
     for job_id in ids:
         assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
@@ -200,7 +202,7 @@ def test_events_arrive_after_a_read_that_failed(
             raise OperationalError("SELECT", {}, Exception("gone"))
         return real(*asked, **options)
 
-    monkeypatch.setattr(feed.events, "read", read_once)
+    monkeypatch.setattr(all_jobs.events, "read", read_once)
     with pytest.raises(OperationalError):
         reader.read()
     assert {received.job_id for received in reader.read()} == set(ids)
@@ -210,7 +212,7 @@ def test_events_of_slow_commits_are_sent(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event's time is taken first; then the disk holds the commit up for longer than most reads look back."""
-    monkeypatch.setattr(feed, "_LOOKBACK_MS", 100)
+    monkeypatch.setattr(all_jobs, "_LOOKBACK_MS", 100)
     client, base = app.test_client(), serve(app)
     job_id = submit(client)
     with opened(base) as events:
