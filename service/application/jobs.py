@@ -138,7 +138,7 @@ class Jobs:
         except (IdempotencyConflict, SpecError):
             self._discard(copied)
             raise
-        # After any other error nobody knows whether the jobs were stored; the scheduler removes what no row names.
+        # After any other error, the jobs may have been stored; the scheduler removes files without a row.
         reach("submitted")
         if replayed:
             self._discard(copied)

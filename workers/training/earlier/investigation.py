@@ -188,7 +188,7 @@ def _search(run: TrainingRun, a: _Side, b: _Side) -> Found | None:
 
 
 def _unrepeated(side: _Side, done: EpochDone, batches: int, begin: int, *, is_a: bool = False) -> Found | None:
-    """Where the stored result of one job is not what its training gives."""
+    """The first difference between a job's stored result and its retraining."""
     tensor, metrics = side.unlike_stored(done)
     if tensor is None and not metrics:
         return None

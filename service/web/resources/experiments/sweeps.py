@@ -153,8 +153,8 @@ def trials(sweep_id: str, query: TrialQuery) -> Result:
 def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     """List the decisions of a sweep, with the numbers they are based on.
 
-    `propose`: a trial gets its settings. `result`: the sweep takes notice of a value. `promote` and `stop`: who goes on
-    at a rung, with all values compared. `exhausted`: why nothing more is started. `winner`: the best trial.
+    `propose`: a trial gets its settings. `result`: the sweep records a value. `promote` and `stop`: which trials
+    continue at a rung, with all compared values. `exhausted`: why no more trials are started. `winner`: the best trial.
     """
     with services().database.read() as session:
         queries.get(session, sweep_id, owner=owner())
@@ -242,7 +242,7 @@ def read_sweep(sweep_id: str) -> SweepDetail:
     """One sweep.
 
     Raises:
-        SweepNotFound: there is none, or it is somebody else's.
+        SweepNotFound: it does not exist, or belongs to another owner.
     """
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
