@@ -15,7 +15,7 @@ export function wireConfusion(job) {
     const isNewest = turn();
     try {
       const cell = await call(`${job.urls.self}/confusion/${actual}/${predicted}?checkpoint=latest&limit=60`);
-      if (!isNewest()) return; // another cell was clicked meanwhile
+      if (!isNewest()) return; // another cell has been clicked since
       const images = {
         count: () => cell.images.length,
         at: (place) => ({

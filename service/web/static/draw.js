@@ -18,7 +18,7 @@ if (pad) {
   const showBars = barsOf($("#bars"));
   let strokeAt = 0;
   let drawn = false;
-  let isOpened = false; // what is on the pad is a file, on which nobody has drawn
+  let isOpened = false; // the pad shows a file without drawn strokes
   let file = null; // in base64; null once the user draws on it
   // Networks see the whole of a drawing, but only the centre of a photo, cropped to their aspect ratio.
   const [rowsSeen, columnsSeen] = job.crops ? job.shape : [1, 1];

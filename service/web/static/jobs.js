@@ -187,7 +187,7 @@ function change(news) {
   drawFilter();
   if (!("columns" in news)) selection.ids.clear();
   isNewest = turn();
-  if ("q" in news) findSoon(); // while one types
+  if ("q" in news) findSoon(); // on each keystroke
   else find();
 }
 

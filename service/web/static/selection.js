@@ -11,7 +11,7 @@ export class SelectedJobs {
   #on;
   #last = null;
 
-  // jobs: a map by id. on: shown() gives the ids of the rows in order; draw(), forget(id) and renew() show what has changed.
+  // jobs: a map by id. on: shown() returns the ids of the rows in order; draw(), forget(id) and renew() update the page.
   constructor(jobs, on) {
     this.#jobs = jobs;
     this.#on = on;

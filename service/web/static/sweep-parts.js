@@ -9,7 +9,7 @@ const NEWEST = 100; // number of decisions shown at first,
 const EARLIER = 500; // and added by each click
 
 export class SweepParts {
-  // told(seq): an event of the sweep has arrived.
+  // told(seq): called for each event of the sweep.
   constructor(sweep, told) {
     this.sweep = sweep;
     this.name = sweep.objective.metric;

@@ -41,7 +41,7 @@ def test_a_child_whose_reports_cannot_be_read_is_killed(monkeypatch: pytest.Monk
     monkeypatch.setattr(messages.json, "loads", refuse)
     child = ChildProcess()
     assert isinstance(child.report(60), Exited)
-    if is_alive(child.pid):  # it must not be: frozen, it would not end by itself once its orders do
+    if is_alive(child.pid):  # it must not be: frozen, it would not exit by itself when its commands end
         os.kill(child.pid, signal.SIGSTOP)
         wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED, "its stop")
     child.close()

@@ -6,9 +6,9 @@ import { layerList } from "./layers.js";
 import { group, union } from "./objects.js";
 
 export class SchemaForm {
-  // parts: schemas by name; controls: { pointer: (form, path, id) => { element, sync } } for fields drawn in a way of
-  // their own; pinned: pointers of fields that are drawn outside of their object; tries: of which fields
-  // several values are tried, see sweep-fields.js.
+  // parts: schemas by name; controls: { pointer: (form, path, id) => { element, sync } } for fields with a custom
+  // control; pinned: pointers of fields that are drawn outside of their object; tries: the fields with several
+  // values, see sweep-fields.js.
   constructor(parts, { controls = {}, pinned = [], tries = null, onchange }) {
     this.schemas = new Schemas(parts);
     this.controls = controls;
