@@ -18,6 +18,7 @@ from service.spec.fields import closest
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS
 from service.spec.schema import GanSpec, Kind, Spec
+from service.spec.strict_json import pointer_step
 from service.spec.validation import Shape
 from service.sweeps import trials
 from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TRIALS, Range, SearchName, SweepSpec
@@ -168,7 +169,7 @@ class _Check:
         return made
 
     def _check_setting(self, pointer: str, span: Range, whole: dict[str, Any], prepared: dict[str, Any]) -> None:
-        here = f"#/space/{_escaped(pointer)}"
+        here = f"#/space/{pointer_step(pointer)}"
         try:
             space.look_up(whole, pointer)
         except (LookupError, ValueError):
@@ -230,7 +231,7 @@ class _Check:
             for pointer, span in spans.items():
                 if space.values_of(span) is None:
                     detail = "a grid needs values: use `choice` or a `step`, or search with random or tpe"
-                    self._add(f"#/space/{_escaped(pointer)}", detail, "unsuitable")
+                    self._add(f"#/space/{pointer_step(pointer)}", detail, "unsuitable")
             return 1
         if size > MAX_TRIALS:
             detail = f"the grid has {size:,} combinations; at most {MAX_TRIALS:,} are allowed: use random or tpe"
@@ -345,7 +346,7 @@ class _Check:
 
 def _faults_of_size(pointer: str, span: Range) -> Iterator[Fault]:
     """The faults of a range that is too large to be counted."""
-    here = f"#/space/{_escaped(pointer)}"
+    here = f"#/space/{pointer_step(pointer)}"
     for place, bound in enumerate(span.integers or ()):
         if abs(bound) > _MAX_INTEGER:
             side = f"less than or equal to {_MAX_INTEGER}" if bound > 0 else f"greater than or equal to {-_MAX_INTEGER}"
@@ -369,10 +370,6 @@ def _reported(kind: Kind) -> list[str]:
 def _epochs_of(settings: Mapping[str, Any]) -> int | None:
     value = settings.get("/epochs")
     return value if isinstance(value, int) else None
-
-
-def _escaped(pointer: str) -> str:
-    return pointer.replace("~", "~0").replace("/", "~1")
 
 
 def _same_end(pointer: str, known: list[str]) -> str | None:

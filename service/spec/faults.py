@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from service.errors import Fault
 from service.spec.fields import Fields, Model, closest, models_of, tags_of
+from service.spec.strict_json import pointer_step
 
 MAX_FAULTS: Final = 100
 """Maximum number of faults that are described; further ones are only counted."""
@@ -38,7 +39,7 @@ def describe(model: Model, error: ValidationError, document: Any, *, others: Seq
 
 def _fault(model: Model, error: ErrorDetails, fields: Fields) -> Fault:
     names, here = _locate(model, error["loc"])
-    pointer = "#" + "".join("/" + str(name).replace("~", "~0").replace("/", "~1") for name in names)
+    pointer = "#" + "".join("/" + pointer_step(name) for name in names)
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":

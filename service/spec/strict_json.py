@@ -1,4 +1,4 @@
-"""Strict JSON parsing (RFC 8259), and the canonical text of a document."""
+"""Strict JSON parsing (RFC 8259), the canonical text of a document, and steps of JSON pointers (RFC 6901)."""
 
 from __future__ import annotations
 
@@ -98,3 +98,13 @@ def _depth(document: Any) -> int:
             below.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
         level = below
     return depth - 1
+
+
+def pointer_step(name: object) -> str:
+    """A name as a step of a JSON pointer."""
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
+def pointer_name(step: str) -> str:
+    """The name that a step of a JSON pointer means."""
+    return step.replace("~1", "/").replace("~0", "~")

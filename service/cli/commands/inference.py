@@ -20,6 +20,7 @@ from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json, visible
 from service.client import ApiError, ExportTarget, GenerateOptions, Job, Which
 from service.spec.metric_info import size
+from service.spec.strict_json import pointer_name
 from service.wording import counted
 
 _SHOWN_CLASSES: Final = 5
@@ -185,7 +186,7 @@ def _naming_rows(error: ApiError, before: int) -> Exception:
             return Failure("the job is trained on images: give image files instead of a table", error.problem)
         if parts[:2] != ["#", "rows"] or len(parts) < 3:
             return error
-        column = parts[3].replace("~1", "/").replace("~0", "~") if len(parts) > 3 else ""
+        column = pointer_name(parts[3]) if len(parts) > 3 else ""
         lines.append(f"row {before + int(parts[2]) + 1:,}: {f'{column!r} ' if column else ''}{fault['detail']}")
     return Failure("\n".join(lines[:20]), error.problem) if lines else error
 

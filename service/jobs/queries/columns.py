@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement
 from service.spec import metric_info
 from service.spec.metric_info import METRICS
 from service.spec.schema import ClassifierSpec, GanSpec
+from service.spec.strict_json import pointer_name
 from service.storage.tables import Job
 
 MAX_COLUMNS: Final = 50
@@ -196,10 +197,7 @@ def _metric_names() -> Iterator[str]:
 
 
 def _setting(name: str) -> Column | None:
-    if name.startswith("/"):
-        parts = [part.replace("~1", "/").replace("~0", "~") for part in name[1:].split("/")]
-    else:
-        parts = name.split(".")
+    parts = [pointer_name(part) for part in name[1:].split("/")] if name.startswith("/") else name.split(".")
     found = _schemas_at(tuple(parts))
     if not found:
         return None

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Final, overload
 
+from service.spec.strict_json import pointer_name, pointer_step
 from service.sweeps.schema import Range
 
 _DIGITS: Final = 6
@@ -26,7 +27,7 @@ def steps_of(pointer: str) -> list[str]:
     """
     if not pointer.startswith("/"):
         raise ValueError("must be a JSON pointer, such as /optimizer/learning_rate")
-    return [step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/")]
+    return [pointer_name(step) for step in pointer[1:].split("/")]
 
 
 def look_up(document: Any, pointer: str) -> Any:
@@ -72,8 +73,7 @@ def pointers(document: Any, prefix: str = "") -> Iterator[str]:
     elif prefix:
         yield prefix
     for name, value in items:
-        step = name.replace("~", "~0").replace("/", "~1")
-        yield from pointers(value, f"{prefix}/{step}")
+        yield from pointers(value, f"{prefix}/{pointer_step(name)}")
 
 
 class _SteppedFloats(Sequence[float]):
