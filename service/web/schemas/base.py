@@ -16,7 +16,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
     @classmethod
-    def represent(cls, row: object, **others: Any) -> Self:
+    def represent(cls, row: object, /, **others: Any) -> Self:
         """A model of an object's attributes: a field is read from the attribute with its name, or its alias.
 
         Args:

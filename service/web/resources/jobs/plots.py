@@ -10,9 +10,8 @@ from service.jobs.queries import lookup
 from service.web.endpoints import endpoint
 from service.web.files import downloads
 from service.web.files.drawings import MEDIA_TYPES, Format, Plot
-from service.web.inference import loading
+from service.web.inference import loading, validation_results
 from service.web.middleware.problems import Problem
-from service.web.resources.jobs import evaluation
 from service.web.schemas.queries import PictureQuery
 from service.web.services import owner, services
 
@@ -42,7 +41,7 @@ def plot(job_id: str, which: str, form: str) -> Response:
     if which not in _PLOTS or form not in MEDIA_TYPES:
         raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
     if which in ("calibration", "importance"):
-        return downloads.send_picture(evaluation.plot(job, which, cast(Format, form)), MEDIA_TYPES[form])
+        return downloads.send_picture(validation_results.plot(job, which, cast(Format, form)), MEDIA_TYPES[form])
     return downloads.send_picture(
         services().drawings.plot(job, cast(Plot, which), cast(Format, form)), MEDIA_TYPES[form]
     )

@@ -1,0 +1,122 @@
+"""Images of a generator, as a request asks for them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.application.inference_requests import MAX_IMAGES, MAX_NUMBERS, MAX_PIXELS, GenerateRequest
+from service.datasets.info import DatasetInfo
+from service.errors import Fault
+from service.spec.schema import GanSpec
+from service.storage.tables import Artifact, Job
+from service.web.inference.images import Levels, too_much
+from service.web.inference.loading import inference, with_network
+from service.web.middleware import problems
+
+if TYPE_CHECKING:
+    from service.web.inference.answering import LoadedModel
+
+_DEFAULT_COUNT: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """The images for a request."""
+
+    levels: Levels
+    """From 0 to 255 (n, rows, columns), in colour (n, rows, columns, 3)."""
+    points: NDArray[Any]
+    """The latent points (n, dim)."""
+    epoch: int
+    """Of the checkpoint that was used."""
+
+    @property
+    def pictures(self) -> NDArray[np.uint8]:
+        """The images, rounded to bytes."""
+        return np.rint(self.levels).astype(np.uint8)
+
+
+def generate(job: Job, asked: GenerateRequest, info: DatasetInfo) -> Generated:
+    """Generate the images of a request.
+
+    Raises:
+        Problem: the request does not fit the job, or asks for too much.
+    """
+    return with_network(job, asked.checkpoint, info, partial(_images, asked=asked, info=info))
+
+
+def _images(model: LoadedModel, row: Artifact, *, asked: GenerateRequest, info: DatasetInfo) -> Generated:
+    spec = cast(GanSpec, model.spec)
+    points = _points(asked, spec)
+    _check_size(asked, len(points), info)
+    labels = _labels(asked, spec, len(points), info)
+    levels = inference().generate(model, points, labels).reshape(-1, *info.image_shape)
+    return Generated(levels=levels, points=points, epoch=row.epoch)
+
+
+def _labels(asked: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo) -> NDArray[np.int64] | None:
+    """The classes of ``count`` images: the requested one, otherwise all in turn; ``None`` for an unconditional GAN.
+
+    Raises:
+        Problem: the GAN is not conditional, or there is no such class.
+    """
+    if not spec.conditional:
+        if asked.class_ is not None:
+            detail = 'the job is not conditional; a spec with "conditional": true trains a GAN with classes'
+            raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="unsuitable")])
+        return None
+    if asked.class_ is None:
+        return np.arange(count) % info.classes
+    names = list(info.class_names)
+    given = str(asked.class_)
+    number = names.index(given) if asked.class_ in names else int(given) if given.isdecimal() else -1
+    if not 0 <= number < info.classes:
+        detail = f"must be one of the classes {', '.join(names[:20])}, or a number from 0 to {info.classes - 1}"
+        raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="out_of_range")])
+    return np.full(count, number)
+
+
+def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
+    """Reject a request whose response would need too much memory."""
+    pixels = count * math.prod(info.image_shape)
+    if asked.format == "array":
+        if pixels > MAX_NUMBERS:
+            raise too_much("#/format", f"{count} images are {pixels} numbers", MAX_NUMBERS)
+    elif pixels * asked.scale**2 > MAX_PIXELS:
+        what = f"{count} images have {pixels * asked.scale**2} pixels at scale {asked.scale}"
+        raise too_much("#/scale", what, MAX_PIXELS)
+
+
+def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
+    """The requested latent points."""
+    points: NDArray[Any]
+    if asked.latent is not None:
+        wrong = [
+            Fault(
+                pointer=f"#/latent/{number}",
+                detail=f"must have {spec.latent.dim} numbers; it has {len(point)}",
+                code="wrong_shape",
+            )
+            for number, point in enumerate(asked.latent)
+            if len(point) != spec.latent.dim
+        ]
+        if wrong:
+            raise problems.invalid_input(wrong)
+        points = np.asarray(asked.latent, np.float64)
+    elif asked.seeds is not None:
+        points = np.concatenate([inference().draw(spec, seed, 1) for seed in asked.seeds])
+    else:
+        count = asked.count or _DEFAULT_COUNT
+        points = inference().draw(spec, asked.seed or 0, count)
+    if asked.steps is None:
+        return points
+    images = 1 + (len(points) - 1) * asked.steps
+    if images > MAX_IMAGES:
+        raise too_much("#/steps", f"{asked.steps} steps between {len(points)} points make {images} images", MAX_IMAGES)
+    return inference().walk(spec, points, asked.steps)

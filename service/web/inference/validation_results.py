@@ -1,0 +1,188 @@
+"""What a checkpoint predicts for the validation data: the cells of the confusion matrix, mistakes, calibration, and the
+importance of a table's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.info import DatasetInfo
+from service.spec.schema import Kind
+from service.states import DatasetKind
+from service.storage.tables import Artifact, Job
+from service.web.files.drawings import Format, Picture, require_here
+from service.web.inference.loading import dataset_of, inference, job_of, with_network
+from service.web.middleware.problems import Problem
+from service.web.services import services
+
+if TYPE_CHECKING:
+    from service.web.inference.answering import LoadedModel
+    from service.web.inference.evaluating import Calibration, Importances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The examples of one cell, by descending confidence; on the diagonal by ascending confidence."""
+
+    info: DatasetInfo
+    epoch: int
+    """Of the checkpoint."""
+    count: int
+    indices: NDArray[np.int64]
+    confidences: NDArray[Any]
+    inputs: NDArray[Any]
+    """Images, or rows of a table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misclassified:
+    """An example that is classified wrongly."""
+
+    index: int
+    true_class: int
+    predicted_class: int
+    confidence: float
+    true_confidence: float
+    input: NDArray[Any]
+    """An image, or a row of a table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistakes:
+    """The most confident mistakes of a checkpoint."""
+
+    info: DatasetInfo
+    epoch: int
+    """Of the checkpoint."""
+    count: int
+    validation_count: int
+    shown: Sequence[Misclassified]
+
+
+def cell(job_id: str, true: int, predicted: int, *, checkpoint: str, limit: int) -> Cell:
+    """The examples of class ``true`` that a checkpoint predicts as class ``predicted``.
+
+    Raises:
+        Problem: there is no such class, or no such checkpoint.
+    """
+    job, info = _readable(job_id)
+    if max(true, predicted) >= info.classes:
+        raise Problem("not_found", f"there is no such class: the dataset has the classes 0 to {info.classes - 1}")
+
+    def select(model: LoadedModel, row: Artifact) -> Cell:
+        dataset = services().repository.load(info)
+        found = inference().validation(row, model, dataset)
+        inside = np.flatnonzero((dataset.validation.labels == true) & (found.classes == predicted))
+        sure = found.probabilities[inside, predicted]
+        order = np.argsort(sure if true == predicted else -sure, kind="stable")[:limit]
+        indices = inside[order]
+        return Cell(
+            info=info,
+            epoch=row.epoch,
+            count=len(inside),
+            indices=indices,
+            confidences=sure[order],
+            inputs=dataset.validation.inputs[indices],
+        )
+
+    return with_network(job, checkpoint, info, select)
+
+
+def mistakes(job_id: str, *, checkpoint: str, limit: int) -> Mistakes:
+    """The examples that a checkpoint misclassifies, most confident first."""
+    job, info = _readable(job_id)
+
+    def select(model: LoadedModel, row: Artifact) -> Mistakes:
+        dataset = services().repository.load(info)
+        found = inference().validation(row, model, dataset)
+        labels = dataset.validation.labels
+        wrong = np.flatnonzero(found.classes != labels)
+        confidences = found.probabilities[wrong, found.classes[wrong]]
+        shown = [
+            Misclassified(
+                index=int(index),
+                true_class=int(labels[index]),
+                predicted_class=int(found.classes[index]),
+                confidence=float(found.probabilities[index, found.classes[index]]),
+                true_confidence=float(found.probabilities[index, labels[index]]),
+                input=dataset.validation.inputs[index],
+            )
+            for index in wrong[np.argsort(-confidences, kind="stable")[:limit]]
+        ]
+        return Mistakes(info=info, epoch=row.epoch, count=len(wrong), validation_count=len(labels), shown=shown)
+
+    return with_network(job, checkpoint, info, select)
+
+
+def calibration(job_id: str, checkpoint: str) -> tuple[Calibration, int, int]:
+    """The calibration of a checkpoint, its epoch, and the number of validation examples."""
+    job, info = _readable(job_id)
+
+    def measure(model: LoadedModel, row: Artifact) -> tuple[Calibration, int, int]:
+        dataset = services().repository.load(info)
+        return inference().calibration(row, model, dataset), row.epoch, len(dataset.validation)
+
+    return with_network(job, checkpoint, info, measure)
+
+
+def importances(job_id: str, checkpoint: str) -> tuple[Importances, int]:
+    """The importance of each column of a table for a checkpoint, and its epoch.
+
+    Raises:
+        Problem: the job is trained on images.
+    """
+    job = job_of(job_id, Kind.CLASSIFIER)
+    info = _table_of(job)
+
+    def measure(model: LoadedModel, row: Artifact) -> tuple[Importances, int]:
+        return inference().importances(row, model, services().repository.load(info)), row.epoch
+
+    return with_network(job, checkpoint, info, measure)
+
+
+def plot(job: Job, which: str, fmt: Format) -> Picture:
+    """``calibration`` or ``importance`` of the best checkpoint, drawn.
+
+    Raises:
+        Problem: there is no such plot of this job, or not yet.
+    """
+    if job.kind != Kind.CLASSIFIER:
+        raise Problem("not_found", f"a {job.kind} has no plot {which}")
+    info = _table_of(job) if which == "importance" else dataset_of(job)
+    require_here(info)
+
+    def draw(model: LoadedModel, row: Artifact) -> Picture:
+        def drawn() -> bytes:
+            from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
+
+            dataset = services().repository.load(info)
+            if which == "importance":
+                found = inference().importances(row, model, dataset)
+                bars = [(item.column, item.mean, item.deviation) for item in found.columns]
+                return evaluations.importance(bars, accuracy=found.accuracy, epoch=row.epoch, fmt=fmt)
+            measured = inference().calibration(row, model, dataset)
+            points = [(item.confidence, item.accuracy, item.count) for item in measured.bins]
+            return evaluations.calibration(points, error=measured.expected_error, epoch=row.epoch, fmt=fmt)
+
+        return services().drawings.kept(job.id, which, row.epoch, fmt, drawn)
+
+    return with_network(job, "best", info, draw)
+
+
+def _readable(job_id: str) -> tuple[Job, DatasetInfo]:
+    """A classifier and its dataset, whose files can be read."""
+    job = job_of(job_id, Kind.CLASSIFIER)
+    info = dataset_of(job)
+    require_here(info)
+    return job, info
+
+
+def _table_of(job: Job) -> DatasetInfo:
+    info = dataset_of(job)
+    if info.kind is not DatasetKind.TABLE:
+        raise Problem("not_found", "the job is trained on images: only columns of a table have an importance")
+    return info
