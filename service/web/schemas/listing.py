@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from service.application.job_lists import JobGroups, JobPage
 from service.jobs.queries import sorting
 from service.jobs.queries.columns import Column, Type
 from service.jobs.queries.listing import Group, GroupBy
@@ -90,6 +91,17 @@ class JobList(Answer):
     parents: dict[str, str] = Field({}, description="Titles of the jobs' parents by id, without deleted ones.")
     sweeps: dict[str, ListedSweep] = Field({}, description="With `one_per_sweep=true`: the jobs' sweeps by id.")
 
+    @classmethod
+    def of(cls, page: JobPage, columns: Sequence[Column]) -> JobList:
+        """The response for a page with these columns."""
+        return cls.represent(
+            page,
+            data=[listed_job(job, columns, stopped=page.stopped) for job in page.jobs],
+            has_more=page.next_cursor is not None,
+            columns=[column_item(column) for column in columns],
+            sweeps={sweep.id: listed_sweep(sweep, jobs) for sweep, jobs in page.sweeps},
+        )
+
 
 class JobGroup(Answer):
     """Jobs with a common value."""
@@ -112,6 +124,12 @@ class JobGroupList(Answer):
     data: list[JobGroup]
     has_more: bool = Field(description="Whether there are more groups than `limit`.")
     columns: list[ColumnItem]
+
+    @classmethod
+    def of(cls, found: JobGroups, by: GroupBy, columns: Sequence[Column]) -> JobGroupList:
+        """The response for groups with the best values of these columns."""
+        data = [job_group(group, by, found.titles) for group in found.groups]
+        return cls(by=by, data=data, has_more=found.has_more, columns=[column_item(column) for column in columns])
 
 
 def listed_job(job: Job, columns: Sequence[Column], *, stopped: Collection[str]) -> ListedJob:

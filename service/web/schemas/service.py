@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import ConfigDict, Field
 
+from service.datasets import importer
 from service.jobs.queries.queue import Queue, Waiting
 from service.runtime.settings import Quotas
-from service.spec import validation
-from service.spec.presets.definitions import DEFAULT_PRESET
+from service.spec import schema, validation
+from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PresetInfo
 from service.spec.schema import Kind
 from service.states import Action
@@ -161,6 +162,46 @@ class Limits(Answer):
     initializers: list[str]
     datasets: list[str]
 
+    @classmethod
+    def of(
+        cls, owner: OwnerLimits | None, datasets: Sequence[str], *, max_body_bytes: int, max_upload_bytes: int
+    ) -> Self:
+        """The limits, each from the constant or field that enforces it."""
+        return cls(
+            owner=owner,
+            max_body_bytes=max_body_bytes,
+            max_upload_bytes=max_upload_bytes,
+            max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
+            max_image_side=importer.MAX_SIDE,
+            max_images=importer.MAX_PICTURES,
+            max_label=importer.MAX_LABEL,
+            max_json_depth=validation.MAX_DEPTH,
+            max_layers=schema.MAX_LAYERS,
+            max_units=schema.MAX_UNITS,
+            max_filters=schema.MAX_FILTERS,
+            max_kernel=schema.MAX_KERNEL,
+            max_outputs=schema.MAX_OUTPUTS,
+            max_parameters=schema.MAX_PARAMETERS,
+            max_memory_bytes=schema.MAX_MEMORY_BYTES,
+            max_operations=schema.MAX_OPERATIONS,
+            max_shown_pixels=schema.MAX_SHOWN_PIXELS,
+            max_epochs=schema.MAX_EPOCHS,
+            max_batch_size=schema.MAX_BATCH,
+            max_samples=_bound(schema.Sampling, "count", "le"),
+            max_tags=_bound(schema.Common, "tags", "max_length"),
+            priorities=[_bound(schema.Common, "priority", "ge"), _bound(schema.Common, "priority", "le")],
+            kinds=list(Kind),
+            presets={kind: list(presets) for kind, presets in PRESETS.items()},
+            default_presets=dict(DEFAULT_PRESET.items()),
+            layers=_names(schema.Layer, "type"),
+            activations=list(schema.Activation),
+            losses=list(schema.LossName),
+            optimizers=_names(schema.Optimizer),
+            schedules=_names(schema.Schedule),
+            initializers=_names(schema.Initializer),
+            datasets=list(datasets),
+        )
+
 
 class ReachedItem(Answer):
     """What a preset reaches at its last epoch."""
@@ -254,3 +295,15 @@ class ProblemDocument(Answer):
         None, description="For a dry run whose fields are valid, but inconsistent or unsuitable for the dataset."
     )
     networks: list[NetworkItem] | None = Field(None, description="Included together with `resolved`.")
+
+
+def _bound(model: type[schema.Part], field: str, name: str) -> int:
+    """A field's limit, from the model that enforces it."""
+    found = [getattr(item, name) for item in model.model_fields[field].metadata if hasattr(item, name)]
+    return int(found[0])
+
+
+def _names(union: Any, field: str = "name") -> list[str]:
+    """The names of a union's variants: the values of the discriminator ``field``."""
+    members = [getattr(member, "__origin__", member) for member in get_args(get_args(union)[0])]  # without tags
+    return [get_args(member.model_fields[field].annotation)[0] for member in members]

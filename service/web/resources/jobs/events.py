@@ -12,6 +12,7 @@ from flask import Blueprint, Response
 from service.jobs import events
 from service.jobs.queries import lookup
 from service.states import TERMINAL
+from service.storage.database import Database
 from service.web import requests
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
@@ -56,22 +57,23 @@ def log(job_id: str, query: EventQuery) -> Result:
 
 def _as_lines(job_id: str, query: EventQuery) -> Response:
     """The selected events as a file, read while it is sent."""
-    database = services().database
+    lines = _lines(services().database, job_id, query)
+    return downloads.send_text(lines, name=f"{job_id}-events.jsonl", media_type="application/x-ndjson")
 
-    def lines() -> Iterator[str]:
-        after = query.after
-        while True:
-            with database.read() as session:
-                rows = events.select_from_log(session, job_id, query.wanted, after=after, limit=_BATCH_SIZE)
-            rows = [row for row in rows if query.before is None or row.seq < query.before]
-            for row in rows:
-                document = event_document(row, job_id=job_id)
-                yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
-            if len(rows) < _BATCH_SIZE:
-                return
-            after = rows[-1].seq
 
-    return downloads.send_text(lines(), name=f"{job_id}-events.jsonl", media_type="application/x-ndjson")
+def _lines(database: Database, job_id: str, query: EventQuery) -> Iterator[str]:
+    """The selected events as lines of JSON, read in batches: neither memory nor a transaction holds all of them."""
+    after = query.after
+    while True:
+        with database.read() as session:
+            rows = events.select_from_log(session, job_id, query.wanted, after=after, limit=_BATCH_SIZE)
+        rows = [row for row in rows if query.before is None or row.seq < query.before]
+        for row in rows:
+            document = event_document(row, job_id=job_id)
+            yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+        if len(rows) < _BATCH_SIZE:
+            return
+        after = rows[-1].seq
 
 
 @blueprint.get("/jobs/<job_id>/stream")

@@ -7,13 +7,12 @@ from typing import Final
 
 from flask import Response
 
+from service.application import job_lists
 from service.errors import FoldsNotFound
-from service.jobs.queries import columns, folds, listing, lookup
+from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
-from service.jobs.queries.listing import GroupBy
 from service.storage.database import Database
 from service.storage.tables import Job
-from service.sweeps import queries as sweeps
 from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
@@ -28,9 +27,6 @@ from service.web.schemas.listing import (
     JobList,
     column_item,
     csv_lines,
-    job_group,
-    listed_job,
-    listed_sweep,
 )
 from service.web.schemas.queries import FilterQuery, GroupQuery, ListQuery, PageQuery
 from service.web.services import owner, services
@@ -103,41 +99,26 @@ def list_jobs(query: PageQuery) -> JobList:
     """
     shown = [columns.parse(name) for name in query.columns]
     with services().database.read() as session:
-        page = listing.find(
+        page = job_lists.job_page(
             session,
             query.wanted,
+            shown,
             owner=owner(),
             sort=query.sort,
             limit=query.limit,
             cursor=query.cursor,
-            specs=_need_specs(shown),
             one_per_sweep=query.one_per_sweep,
+            counts=query.counts,
         )
-        sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if query.one_per_sweep else set()
-        stopped = lookup.stopped_by_sweep(session, page.jobs)
-        return JobList(
-            data=[listed_job(job, shown, stopped=stopped) for job in page.jobs],
-            has_more=page.next_cursor is not None,
-            next_cursor=page.next_cursor,
-            counts=listing.counts(session, query.wanted, owner=owner()) if query.counts else None,
-            stopped_by_sweep=listing.count_stopped(session, query.wanted, owner=owner()) if query.counts else None,
-            columns=[column_item(column) for column in shown],
-            parents=listing.titles(session, page.jobs, owner=owner()),
-            sweeps={
-                sweep.id: listed_sweep(sweep, jobs) for sweep, jobs in sweeps.listed(session, sweep_ids, owner=owner())
-            },
-        )
+        return JobList.of(page, shown)
 
 
 def group_jobs(query: GroupQuery) -> JobGroupList:
     """Groups of jobs."""
     shown = [columns.parse(name) for name in query.columns]
     with services().database.read() as session:
-        found, more = listing.groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
-        in_sweeps = {group.value for group in found if group.value} if query.by is GroupBy.SWEEP else set()
-        titles = {sweep.id: sweeps.title(sweep) for sweep, _ in sweeps.listed(session, in_sweeps, owner=owner())}
-    data = [job_group(group, query.by, titles) for group in found]
-    return JobGroupList(by=query.by, data=data, has_more=more, columns=[column_item(column) for column in shown])
+        found = job_lists.job_groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
+    return JobGroupList.of(found, query.by, shown)
 
 
 def _as_csv(query: ListQuery) -> Response:
@@ -161,12 +142,8 @@ def _rows(database: Database, job_ids: Sequence[str], shown: Sequence[Column]) -
     """Read jobs in batches, so that neither memory nor a transaction holds all of them."""
     for first in range(0, len(job_ids), _BATCH_SIZE):
         with database.read() as session:
-            jobs = listing.load(session, job_ids[first : first + _BATCH_SIZE], specs=_need_specs(shown))
+            jobs = listing.load(session, job_ids[first : first + _BATCH_SIZE], specs=job_lists.need_specs(shown))
         yield from jobs
-
-
-def _need_specs(shown: Sequence[Column]) -> bool:
-    return any(column.needs_spec for column in shown)
 
 
 @blueprint.get("/folds/<group>")

@@ -19,19 +19,18 @@ def represent(job: Job, last: Epoch | None) -> dict[str, Any] | None:
     if last is None or last.confusion is None:
         return None
     names = class_names(job, len(last.confusion))
-    rows = [
-        {"index": actual, "name": names[actual], "cells": _cells(actual, counts, names)}
-        for actual, counts in enumerate(last.confusion)
-    ]
-    scores = ConfusionMatrix.of(last.epoch, names, last.confusion)
     return {
         "epoch": last.epoch,
         "names": names,
-        "rows": rows,
+        "rows": [_row(actual, counts, names) for actual, counts in enumerate(last.confusion)],
         "is_small": len(names) <= _FEW_CLASSES,
-        "scores": scores,
+        "scores": ConfusionMatrix.of(last.epoch, names, last.confusion),
         "total": sum(map(sum, last.confusion)),
     }
+
+
+def _row(actual: int, counts: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
+    return {"index": actual, "name": names[actual], "cells": _cells(actual, counts, names)}
 
 
 def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -62,15 +62,20 @@ def _content(info: DatasetInfo) -> dict[str, Any]:
         "parts_of": {part: (_PARTS[part], sum(counts)) for part, counts in (shown.class_counts or {}).items()},
         "bars": _bars(shown),
         "columns": _statistics(info),
-        "facts": {
-            "name": info.name,
-            "kind": info.kind.value,
-            "urls": shown.urls,
-            "class_names": info.class_names,
-            "columns": [column["name"] for column in info.columns],
-            "numbers": [column["name"] for column in info.columns if column["type"] == "number"],
-            "target": (info.report or {}).get("target", "class"),
-        },
+        "facts": _facts(info, shown),
+    }
+
+
+def _facts(info: DatasetInfo, shown: DatasetDetail) -> dict[str, Any]:
+    """What the scripts of the page know of the dataset."""
+    return {
+        "name": info.name,
+        "kind": info.kind.value,
+        "urls": shown.urls,
+        "class_names": info.class_names,
+        "columns": [column["name"] for column in info.columns],
+        "numbers": [column["name"] for column in info.columns if column["type"] == "number"],
+        "target": (info.report or {}).get("target", "class"),
     }
 
 

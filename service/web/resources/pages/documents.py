@@ -71,16 +71,20 @@ def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:
     }
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            shown = operation | {
-                "path": path,
-                "method": method.upper(),
-                "fields": [_field(parameter, schemas) for parameter in operation["parameters"]],
-                "body": _body(operation, schemas),
-                "media": _media(operation),
-                "destructive": method == "delete" or path.endswith(_DESTRUCTIVE),
-            }
-            sections[operation["tags"][0]]["operations"].append(shown)
+            sections[operation["tags"][0]]["operations"].append(_operation(path, method, operation, schemas))
     return list(sections.values())
+
+
+def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """An operation with its form."""
+    return operation | {
+        "path": path,
+        "method": method.upper(),
+        "fields": [_field(parameter, schemas) for parameter in operation["parameters"]],
+        "body": _body(operation, schemas),
+        "media": _media(operation),
+        "destructive": method == "delete" or path.endswith(_DESTRUCTIVE),
+    }
 
 
 def _field(parameter: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class JobOverview:
     parent: Job | None
     folds: Sequence[Job]
     """All jobs of its cross-validation."""
-    children: Sequence[Job]
-    children_count: int
+    children: tuple[Sequence[Job], int]
+    """The first forks and reproductions, and the number of all."""
 
 
 def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
@@ -65,7 +65,6 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
         JobNotFound: the job does not exist, or belongs to another owner.
     """
     job = lookup.get(session, job_id, owner=owner)
-    children, children_count = lineage.children(session, job_id, owner=owner, limit=_CHILDREN)
     return JobOverview(
         job=job,
         checkpoints=lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT),
@@ -78,8 +77,7 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
         resumed=events.resumed(session, job_id),
         parent=lineage.parent(session, job, owner=owner),
         folds=folds.jobs(session, job.fold_group, owner=owner) if job.fold_group is not None else [],
-        children=children,
-        children_count=children_count,
+        children=lineage.children(session, job_id, owner=owner, limit=_CHILDREN),
     )
 
 
@@ -89,31 +87,50 @@ def represent(found: JobOverview) -> dict[str, Any]:
     return {
         "job": shown,
         "starred": job.starred,
-        "stopped_by_sweep": found.stopped_by_sweep,
-        "why_stopped": _why_stopped(found),
         "note": job.note,
         "facts": _facts(found, shown),
+        **_measured(found),
+        "checkpoints": checkpoint_items(job, found.checkpoints)[::-1],
+        "artifact_count": found.file_count,
+        "confusion": confusion_table.represent(job, found.last_epoch),
+        **_history(found),
+        **_relatives(found),
+    }
+
+
+def _measured(found: JobOverview) -> dict[str, Any]:
+    job = found.job
+    return {
         "took": (job.finished_ms - job.started_ms) / 1000 if job.started_ms and job.finished_ms else None,
         "trained": found.trained_s,
         "tiles": tiles.metric_tiles(job),
         "resources": tiles.resource_tiles(job, found.trained_s),
-        "checkpoints": checkpoint_items(job, found.checkpoints)[::-1],
-        "artifact_count": found.file_count,
-        "confusion": confusion_table.represent(job, found.last_epoch),
-        "history": [event_document(event, job_id=job.id) for event in reversed(found.history)],
+    }
+
+
+def _history(found: JobOverview) -> dict[str, Any]:
+    return {
+        "history": [event_document(event, job_id=found.job.id) for event in reversed(found.history)],
         "reasons": _REASONS,
         "resumed": found.resumed,
+        "stopped_by_sweep": found.stopped_by_sweep,
+        "why_stopped": _why_stopped(found),
+    }
+
+
+def _relatives(found: JobOverview) -> dict[str, Any]:
+    children, count = found.children
+    return {
         "parent": found.parent,
-        "folds": FoldSet.of(str(job.fold_group), found.folds) if found.folds else None,
-        "children": found.children,
-        "children_count": found.children_count,
+        "folds": FoldSet.of(str(found.job.fold_group), found.folds) if found.folds else None,
+        "children": children,
+        "children_count": count,
     }
 
 
 def _facts(found: JobOverview, shown: JobDetail) -> dict[str, Any]:
     """What the scripts of the page know of the job."""
-    job = found.job
-    info = dataset_or_none(job)
+    job, info = found.job, dataset_or_none(found.job)
     return {
         "id": job.id,
         "kind": job.kind,

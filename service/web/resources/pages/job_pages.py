@@ -11,7 +11,7 @@ from service.jobs.events import EventType, Level, LogPage, Wanted
 from service.jobs.queries import files, listing, lookup
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
-from service.storage.tables import Event, Job
+from service.storage.tables import Artifact, Event, Job
 from service.web.answers import as_page, next_address
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import artifact_item, checkpoint_item, film_urls, sample_item
@@ -121,21 +121,22 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
         page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
         totals = files.totals(session, job_id)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
-    marks = {}
-    for row in page.rows:
-        if row.kind == ArtifactKind.CHECKPOINT:
-            item = checkpoint_item(job, row, latest=latest)
-            marks[row.id] = [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
     return _page(
         "files.html",
         job,
         section,
         files=[artifact_item(row) for row in page.rows],
-        marks=marks,
+        marks={row.id: _marks(job, row, latest) for row in page.rows if row.kind == ArtifactKind.CHECKPOINT},
         total=totals.count(kind),
         size_bytes=totals.size_bytes(kind),
         older=next_address(page.next_cursor),
     )
+
+
+def _marks(job: Job, row: Artifact, latest: int) -> list[str]:
+    """What a checkpoint is, in words."""
+    item = checkpoint_item(job, row, latest=latest)
+    return [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
 
 
 def _page(template: str, job: Job, section: str, **values: Any) -> Response:

@@ -22,14 +22,16 @@ def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
     Args:
         files: the job's checkpoints.
     """
-    shown, info = job_detail(job), dataset_or_none(job)
-    checkpoints = [
-        {"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in checkpoint_items(job, files)
-    ]
-    facts = {
-        "urls": shown.urls.model_dump(),
-        "checkpoints": checkpoints,
-        "start": next((place for place, item in enumerate(checkpoints) if item["best"]), 0),
+    shown = job_detail(job)
+    return {"job": shown, "facts": _facts(job, files) | {"urls": shown.urls.model_dump()}}
+
+
+def _facts(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
+    """What the scripts of the page know of the network."""
+    info, items = dataset_or_none(job), checkpoint_items(job, files)
+    return {
+        "checkpoints": [{"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in items],
+        "start": next((place for place, item in enumerate(items) if item.best), 0),
         "seed": job.resolved["seed"],
         "conditional": job.resolved.get("conditional", False),
         "latent": job.resolved.get("latent"),
@@ -38,7 +40,6 @@ def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
         "sent": _SENT,
         "fields": _fields(job, info),
     }
-    return {"job": shown, "facts": facts}
 
 
 def _images(info: DatasetInfo | None) -> dict[str, Any]:

@@ -17,6 +17,15 @@ METRICS: Final = (
 """The most informative metrics."""
 TESTS: Final = ("test_accuracy", "test_loss")
 """The scores on the test part, available when the job has ended."""
+_TRAINED: Final = (
+    "From the beginning to the end of each epoch, without waiting for a worker and pauses. Longer than the CPU time "
+    "where other programs share the cores."
+)
+_CPU: Final = (
+    "The time for which the training process had a core, in all attempts. More than the time trained where it uses "
+    "several cores, less where it waits for one."
+)
+_MEMORY: Final = "The most resident memory that the training process had."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +79,9 @@ def resource_tiles(job: Job, trained_s: float) -> list[Resource]:
     """Time trained, processor time and memory, as far as they were measured."""
     tiles = []
     if trained_s:
-        text = (
-            "From the beginning to the end of each epoch, without waiting for a worker and pauses. Longer than the CPU "
-            "time where other programs share the cores."
-        )
-        tiles.append(Resource("duration", "time trained", text, metric_info.duration(trained_s)))
+        tiles.append(Resource("duration", "time trained", _TRAINED, metric_info.duration(trained_s)))
     if job.cpu_seconds is not None:
-        text = (
-            "The time for which the training process had a core, in all attempts. More than the time trained where "
-            "it uses several cores, less where it waits for one."
-        )
-        tiles.append(Resource("cpu", "CPU time", text, metric_info.duration(job.cpu_seconds)))
+        tiles.append(Resource("cpu", "CPU time", _CPU, metric_info.duration(job.cpu_seconds)))
     if job.peak_memory_bytes is not None:
-        text = "The most resident memory that the training process had."
-        tiles.append(Resource("memory", "peak memory", text, metric_info.size(job.peak_memory_bytes)))
+        tiles.append(Resource("memory", "peak memory", _MEMORY, metric_info.size(job.peak_memory_bytes)))
     return tiles

@@ -1,0 +1,103 @@
+"""Lists of jobs with everything that belongs to them: counts, titles of parents, and sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from service.jobs.queries import listing, lookup
+from service.jobs.queries.columns import Column
+from service.jobs.queries.listing import Group, GroupBy, JobFilter
+from service.states import Status
+from service.storage.sweep_tables import Sweep
+from service.storage.tables import Job
+from service.sweeps import queries as sweeps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """A page of jobs."""
+
+    jobs: Sequence[Job]
+    next_cursor: str | None
+    stopped: Collection[str]
+    """The jobs that their sweeps stopped."""
+    counts: Mapping[Status, int] | None
+    """Of all matching jobs, regardless of their state; ``None``: not asked for."""
+    stopped_by_sweep: int | None
+    """Number of matching jobs that their sweeps stopped; ``None``: not asked for."""
+    parents: Mapping[str, str]
+    """Titles of the jobs' parents by id."""
+    sweeps: Sequence[tuple[Sweep, int]]
+    """With one job per sweep: the jobs' sweeps, with the numbers of their jobs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobGroups:
+    """Groups of jobs."""
+
+    groups: Sequence[Group]
+    has_more: bool
+    titles: Mapping[str, str]
+    """When grouped by sweep: titles of the sweeps by id."""
+
+
+def job_page(
+    session: Session,
+    wanted: JobFilter,
+    shown: Sequence[Column],
+    *,
+    owner: str | None,
+    sort: str,
+    limit: int,
+    cursor: str | None,
+    one_per_sweep: bool,
+    counts: bool,
+) -> JobPage:
+    """A page of jobs.
+
+    Args:
+        shown: the columns that the jobs must be able to answer.
+        one_per_sweep: of each sweep, list only the first job.
+        counts: also count all matching jobs by state.
+
+    Raises:
+        InvalidCursor: this service did not issue the cursor, or issued it for another sort order.
+    """
+    page = listing.find(
+        session,
+        wanted,
+        owner=owner,
+        sort=sort,
+        limit=limit,
+        cursor=cursor,
+        specs=need_specs(shown),
+        one_per_sweep=one_per_sweep,
+    )
+    sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if one_per_sweep else set()
+    return JobPage(
+        jobs=page.jobs,
+        next_cursor=page.next_cursor,
+        stopped=lookup.stopped_by_sweep(session, page.jobs),
+        counts=listing.counts(session, wanted, owner=owner) if counts else None,
+        stopped_by_sweep=listing.count_stopped(session, wanted, owner=owner) if counts else None,
+        parents=listing.titles(session, page.jobs, owner=owner),
+        sweeps=sweeps.listed(session, sweep_ids, owner=owner),
+    )
+
+
+def job_groups(
+    session: Session, wanted: JobFilter, by: GroupBy, shown: Sequence[Column], *, owner: str | None, limit: int
+) -> JobGroups:
+    """Groups of jobs, with the best values of the columns."""
+    found, more = listing.groups(session, wanted, by, shown, owner=owner, limit=limit)
+    in_sweeps = {group.value for group in found if group.value} if by is GroupBy.SWEEP else set()
+    titles = {sweep.id: sweeps.title(sweep) for sweep, _ in sweeps.listed(session, in_sweeps, owner=owner)}
+    return JobGroups(groups=found, has_more=more, titles=titles)
+
+
+def need_specs(shown: Sequence[Column]) -> bool:
+    """Whether a column needs the jobs' resolved specs."""
+    return any(column.needs_spec for column in shown)
