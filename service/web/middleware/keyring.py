@@ -6,9 +6,10 @@ import hashlib
 import hmac
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
+
+from cachetools import LRUCache, TTLCache
 
 from service.access import keys
 from service.access.keys import Identity
@@ -36,8 +37,9 @@ class Keyring:
         self._database = database
         self._last_use = LastUse(database)
         self._of_settings = [(_digest(key), keys.of_settings(key)) for key in settings.api_keys]
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        # Not a cache with expiry: an identity that is too old still shows that its key is no guess.
+        self._known: LRUCache[bytes, _Known] = LRUCache(_CACHE_SIZE)
+        self._refused: TTLCache[bytes, None] = TTLCache(_CACHE_SIZE, REFUSED_S)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -53,15 +55,13 @@ class Keyring:
         found = found or self._cached(digest, is_session=False) or self._look_up(digest, text, is_session=False)
         if found is None:
             with self._lock:
-                self._refused[digest] = time.monotonic() + REFUSED_S
-                self._refused.move_to_end(digest)
-                if len(self._refused) > _CACHE_SIZE:
-                    self._refused.popitem(last=False)
+                self._refused[digest] = None
         return found
 
     def was_refused(self, text: str) -> bool:
         """Whether this key was found invalid within the last ``REFUSED_S``."""
-        return self._refused.get(_digest(text), 0.0) > time.monotonic()
+        with self._lock:
+            return _digest(text) in self._refused
 
     def by_cookie(self, text: str) -> Identity | None:
         """The identity of a session cookie, or ``None`` if the session has ended."""
@@ -71,7 +71,9 @@ class Keyring:
     def was_known(self, text: str) -> bool:
         """Whether this key was valid before, as far as the cache goes back."""
         digest = _digest(text)
-        return digest in self._known or any(hmac.compare_digest(digest, known) for known, _ in self._of_settings)
+        with self._lock:
+            is_cached = digest in self._known
+        return is_cached or any(hmac.compare_digest(digest, known) for known, _ in self._of_settings)
 
     def forget(self, text: str) -> None:
         """Remove a key or cookie from the cache."""
@@ -80,7 +82,8 @@ class Keyring:
 
     def _cached(self, digest: bytes, *, is_session: bool) -> Identity | None:
         """The cached identity of the same kind: a session token is not accepted as a key, nor a key as a token."""
-        known = self._known.get(digest)
+        with self._lock:
+            known = self._known.get(digest)
         if known is None or time.monotonic() >= known.until:
             return None
         return known.identity if (known.identity.session_id is not None) == is_session else None
@@ -99,9 +102,6 @@ class Keyring:
                 self._known.pop(digest, None)
             else:
                 self._known[digest] = _Known(found, began + FRESH_S)
-                self._known.move_to_end(digest)
-                if len(self._known) > _CACHE_SIZE:
-                    self._known.popitem(last=False)
         return found
 
 
