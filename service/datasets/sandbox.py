@@ -33,6 +33,7 @@ from service.datasets.importer import (
 from service.datasets.info import Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
+from service.runtime import process_limits
 
 MEMORY_BYTES: Final = 48 * 2**20
 """Memory that the process may map in addition to what it has after importing NumPy."""
@@ -45,6 +46,7 @@ TABLE_MEMORY_BYTES: Final = 192 * 2**20
 TABLE_CPU_S: Final = 300
 _WALL_FACTOR: Final = 2
 _FILES: Final = 32
+_OOM_SCORE: Final = 1000
 _REPORT_INTERVAL_S: Final = 0.2
 _MAX_ANSWER_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
@@ -217,21 +219,12 @@ class _Reporter:
 
 def apply_limits(cpu_s: int, memory_bytes: int) -> None:
     """Apply the limits to this process; they cannot be lifted."""
-    limits = {
-        resource.RLIMIT_CPU: cpu_s,
-        resource.RLIMIT_FSIZE: MAX_UNPACKED_BYTES + 2**20,
-        resource.RLIMIT_NOFILE: _FILES,
-        resource.RLIMIT_CORE: 0,
-    }
-    if sys.platform == "linux":  # elsewhere the memory limit is not enforced, or includes system mappings
-        with open("/proc/self/statm") as file:
-            mapped = int(file.read().split()[0]) * resource.getpagesize()
-        limits[resource.RLIMIT_AS] = mapped + memory_bytes
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-    for name, limit in limits.items():
-        _, hard = resource.getrlimit(name)
-        resource.setrlimit(name, (limit, limit) if hard in (resource.RLIM_INFINITY,) or hard > limit else (hard, hard))
+    process_limits.limit(resource.RLIMIT_CPU, cpu_s, is_final=True)
+    process_limits.limit(resource.RLIMIT_FSIZE, MAX_UNPACKED_BYTES + 2**20, is_final=True)
+    process_limits.limit(resource.RLIMIT_NOFILE, _FILES, is_final=True)
+    process_limits.limit(resource.RLIMIT_CORE, 0, is_final=True)
+    process_limits.limit_memory(memory_bytes, is_final=True)
+    process_limits.offer_to_oom_killer(_OOM_SCORE)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What every process needs at its start: settings, logs, failpoints, task names."""
+"""What every process needs at its start: settings, logs, resource limits, failpoints, task names."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from typing import Final
 
 import numpy as np
 import psutil
+
+from service.runtime import process_limits
 
 NICENESS: Final = 5
 OOM_SCORE: Final = 500
@@ -22,14 +23,9 @@ commits epochs (its stack, and what its allocator reserves)."""
 def lower_priority() -> None:
     """Lower the priority of this process. Irreversible; called before the job is known."""
     os.nice(NICENESS)
-    _bound(resource.RLIMIT_CORE, 0)
-    _bound(resource.RLIMIT_NOFILE, _FILES)
-    if sys.platform == "linux":
-        try:
-            with open("/proc/self/oom_score_adj", "w") as file:
-                file.write(str(OOM_SCORE))
-        except OSError:  # a container may forbid it
-            pass
+    process_limits.limit(resource.RLIMIT_CORE, 0)
+    process_limits.limit(resource.RLIMIT_NOFILE, _FILES)
+    process_limits.offer_to_oom_killer(OOM_SCORE)
 
 
 def limit_memory(estimated_bytes: int) -> None:
@@ -37,29 +33,15 @@ def limit_memory(estimated_bytes: int) -> None:
 
     Beyond the limit, allocations raise ``MemoryError``. Only Linux enforces it.
     """
-    if sys.platform != "linux":
-        return
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS maps its buffers now, before the limit
-    _bound(resource.RLIMIT_AS, _mapped_bytes() + 2 * estimated_bytes + _SPARE_BYTES)
+    process_limits.limit_memory(2 * estimated_bytes + _SPARE_BYTES)
 
 
 def lift_memory_limit() -> None:
     """Lift the memory limit, so that an error can be reported, or the next job gets a limit of its own."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    process_limits.lift(resource.RLIMIT_AS)
 
 
 def resident_bytes() -> int:
     """The resident memory of this process."""
     return int(psutil.Process().memory_info().rss)
-
-
-def _mapped_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
-
-
-def _bound(which: int, value: int) -> None:
-    """Set a soft limit, at most the hard one."""
-    _, hard = resource.getrlimit(which)
-    resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
