@@ -6,9 +6,9 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO, cast
 
 import structlog
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 _KEY: Final = re.compile(r"\b(tp[ls]_[0-9a-f]{12})_[0-9a-zA-Z]+")
 _PASSWORD: Final = re.compile(r"(://[^:/?#\s@\"]*:)[^@/\s\"]+@")
+_COMMON: Final[Sequence[Processor]] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+"""What every record has: the context, its level and its time."""
 
 
 def redactor(secrets: Collection[str] = ()) -> Callable[[object, str, Any], str]:
@@ -82,9 +88,7 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
 
     shared: list[Processor] = [
         name_process,
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *_COMMON,
         structlog.processors.StackInfoRenderer(),
     ]
     terminal = sys.stderr.isatty()
@@ -109,3 +113,18 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+def configure_web(secrets: Collection[str] = ()) -> None:
+    """Send the records of structlog to stderr as JSON, with secrets redacted. gunicorn logs its own ones."""
+    structlog.configure(
+        processors=[
+            *_COMMON,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+            redactor(secrets),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", FailsafeStream(sys.stderr))),
+        cache_logger_on_first_use=True,
+    )

@@ -6,14 +6,14 @@ import os
 import sys
 
 from service.errors import SettingsError
+from service.runtime import logs
 from service.runtime.settings import Settings
 from service.web.app import create_app
-from service.web.middleware import request_log
 
 try:
     _settings = Settings.from_env(os.environ, cores=os.cpu_count() or 1)
 except SettingsError as error:
     sys.exit(f"tapeline: {error}")
 
-request_log.configure(_settings.api_keys)
+logs.configure_web(_settings.api_keys)
 app = create_app(_settings)

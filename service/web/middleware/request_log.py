@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Collection
-from typing import Final, TextIO, cast
+from typing import Final
 
 import structlog
 from flask import Flask, Response, g, request
 from ulid import ULID
-
-from service.runtime.logs import FailsafeStream, redactor
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CREATED: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _log = structlog.get_logger("tapeline.web")
-
-
-def configure(secrets: Collection[str] = ()) -> None:
-    """Log to stderr as JSON, with secrets redacted."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-            redactor(secrets),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", FailsafeStream(sys.stderr))),
-        cache_logger_on_first_use=True,
-    )
 
 
 def register(app: Flask) -> None:
