@@ -2,16 +2,14 @@
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rapidfuzz import fuzz, process
-
 from service.datasets import failures
 from service.datasets.builtins import BUILT_IN, BuiltIn
-from service.datasets.errors import DatasetBroken, DatasetNotFound
+from service.datasets.errors import DatasetBroken, DatasetNotFound, closest
 from service.datasets.formats.idx import read_idx, read_idx_shape
 from service.datasets.info import (
     DATASET_NAME,
@@ -95,12 +93,6 @@ def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BU
             return _describe_folder(name, files)
     known = [info.name for info in catalogue(data_root, builtins=builtins)]
     raise DatasetNotFound(name, known, closest(name, known))
-
-
-def closest(name: str, known: Sequence[str]) -> str | None:
-    """The most similar known name, if any is similar enough."""
-    found = process.extractOne(name.lower(), known, scorer=fuzz.ratio, score_cutoff=50)
-    return found[0] if found else None
 
 
 def may_be_named(name: str) -> bool:

@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
+
+from rapidfuzz import fuzz, process
+
+from service.states import ErrorCode
+
+_SIMILAR: Final = 50
+"""Similarity of names in percent from which one is suggested for the other."""
 
 
 class DatasetError(Exception):
@@ -30,7 +37,7 @@ class DatasetNotFound(DatasetError, LookupError):
 class DatasetUnavailable(DatasetError):
     """The dataset is known, but its data is not available; ``advice`` names the remedy."""
 
-    code = "dataset_unavailable"
+    code = ErrorCode.DATASET_UNAVAILABLE
 
     def __init__(self, name: str, reason: str, advice: str) -> None:
         super().__init__(name, reason, advice)
@@ -72,3 +79,9 @@ class DatasetBroken(DatasetError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """The most similar known name, ignoring case, if any is similar enough."""
+    found = process.extractOne(name.lower(), known, scorer=fuzz.ratio, score_cutoff=_SIMILAR, processor=str.lower)
+    return found[0] if found else None

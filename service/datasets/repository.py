@@ -11,9 +11,9 @@ from itertools import groupby
 
 from service.datasets import cache
 from service.datasets.cache import Dataset
-from service.datasets.catalogue import catalogue, closest, describe, may_be_named
+from service.datasets.catalogue import catalogue, describe, may_be_named
 from service.datasets.download import Progress
-from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
+from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable, closest
 from service.datasets.info import DatasetInfo, version_name
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rapidfuzz import fuzz, process
-
+from service.datasets.errors import closest
 from service.datasets.formats.delimited import DELIMITERS, DelimitedFile
 from service.datasets.importer import UploadRefused
 from service.datasets.info import TableOptions
@@ -111,6 +110,6 @@ def _checked_header(file: DelimitedFile) -> list[str]:
 
 
 def _meant(name: str, header: Sequence[str]) -> str:
-    found = process.extractOne(name.lower(), header, scorer=fuzz.ratio, score_cutoff=50, processor=str.lower)
+    found = closest(name, header)
     shown = ", ".join(map(repr, header[:20])) + (f" and {len(header) - 20:,} more" if len(header) > 20 else "")
-    return f"; did you mean {found[0]!r}?" if found else f"; the columns are {shown}"
+    return f"; did you mean {found!r}?" if found else f"; the columns are {shown}"

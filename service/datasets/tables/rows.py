@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz import fuzz, process
 
+from service.datasets.errors import closest
 from service.datasets.tables.numerals import Numerals
 from service.datasets.tables.values import DATES, MISSING, number, written
 
@@ -132,10 +132,10 @@ def _text(value: Any) -> str:
 
 
 def _unknown_column(name: str, names: Sequence[str]) -> tuple[str, str | None]:
-    found = process.extractOne(name.lower(), names, scorer=fuzz.ratio, score_cutoff=50, processor=str.lower)
+    found = closest(name, names)
     if found is None:
         return f"is not a column; the columns are {_listed(names)}", None
-    return f"is not a column; did you mean {found[0]!r}?", str(found[0])
+    return f"is not a column; did you mean {found!r}?", found
 
 
 def _listed(names: Collection[str]) -> str:
