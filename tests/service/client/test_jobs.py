@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from service.client import AmbiguousJob, ApiError, Client, Job
@@ -103,6 +107,42 @@ def test_a_job_is_forked_reproduced_and_changed(client: Client, trained: str) ->
     assert again.reproduction["match"] is True
     assert fork.wait(timeout_s=60).change(name="renamed", tags=["a"]).name == "renamed"
     assert client.get(fork).tags == ["a"]
+
+
+def test_a_cross_validation_is_submitted_as_a_whole(client: Client, trained: str) -> None:
+    spec = TINY | {"epochs": 1, "dataset": "mnist-10k"}
+    jobs = client.submit_folds(spec, 3, idempotency_key="cross")
+    again = client.submit_folds(spec, 3, idempotency_key="cross")
+    assert [job.id for job in again] == [job.id for job in jobs]
+    assert [job.resolved["dataset"]["fold"] for job in jobs] == [0, 1, 2]
+    assert [job.wait(timeout_s=60).status for job in jobs] == ["succeeded"] * 3
+    found = client.folds(jobs[1])
+    assert [item["id"] for item in found["jobs"]] == [job.id for job in jobs]
+    mean = sum(job.metrics["val_accuracy"] or 0 for job in jobs) / 3
+    assert found["means"]["val_accuracy"]["mean"] == pytest.approx(mean)
+    assert client.folds(client.submit_folds({**spec, "dataset": {"name": "mnist-10k", "folds": 2}})[0])["folds"] == 2
+    with pytest.raises(LookupError, match="not a fold"):
+        client.folds(trained)
+
+
+def test_the_examples_of_a_dataset_are_read_over_all_pages(client: Client, tmp_path: Path) -> None:
+    sevens = client.dataset("mnist-10k")["class_counts"]["validation"][7]
+    found = list(client.dataset_examples("mnist-10k", part="validation", label=7))
+    assert (len(found), {item["label"] for item in found}) == (sevens, {7})
+    assert sevens > 100, "more than a page"
+    assert list(client.dataset_examples("mnist-10k", part="validation", label=7, limit=101)) == found[:101]
+    digit = client.download(f"/datasets/mnist-10k/validation/{found[100]['index']}.png", tmp_path / "digit.png")
+    assert np.array_equal(pixels(base64.b64decode(found[100]["image"])), pixels(digit.read_bytes()))
+    table = tmp_path / "table.csv"
+    table.write_text("width,class\n" + "".join(f"{row**2},{'small' if row < 50 else 'large'}\n" for row in range(100)))
+    client.upload("widths", {"table": table})
+    rows = [item["values"] for item in client.dataset_examples("widths")]
+    rows += [item["values"] for item in client.dataset_examples("widths", part="validation")]
+    assert sorted(row["width"] for row in rows) == [row**2 for row in range(100)]
+
+
+def pixels(png: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(png)))
 
 
 def test_a_gan_generates(client: Client) -> None:
