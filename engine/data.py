@@ -7,7 +7,7 @@ more than one epoch, so a run that resumes after any epoch draws the same number
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -94,6 +94,21 @@ def check_labels(labels: Array, count: int, classes: int) -> None:
         raise DataError(f"labels range from {low} to {high}, but there are {classes} classes: 0 to {classes - 1}")
 
 
+def scale_levels(levels: Array, scale: Sequence[float]) -> None:
+    """Map levels from 0 to 255, stored as floats, to ``scale``, in place."""
+    low, high = scale
+    levels *= (high - low) / 255
+    if low:
+        levels += low
+
+
+def unscale_levels(values: Array, scale: Sequence[float]) -> Array:
+    """The inverse of :func:`scale_levels`, not in place, neither clipped nor rounded."""
+    low, high = scale
+    levels: Array = (values - low) * (255 / (high - low))
+    return levels
+
+
 class ImageData:
     """Images as bytes, optionally with labels.
 
@@ -158,7 +173,6 @@ class ImageData:
         Args:
             changes: augmentations to apply, or None.
         """
-        low, high = self.scale
         chosen = np.arange(len(self))[indices] if isinstance(indices, slice) else indices
         floats: Array = np.empty((len(chosen), self.features), dtype) if out is None else out
         for start in range(
@@ -171,15 +185,12 @@ class ImageData:
             else:
                 changed = changes.apply(self.images[part], slice(start, start + _CONVERSION_BLOCK_IMAGES))
                 np.copyto(rows, changed.reshape(len(part), -1))
-            rows *= (high - low) / 255
-            if low:
-                rows += low
+            scale_levels(rows, self.scale)
         return floats
 
     def to_bytes(self, values: Any) -> Array:
         """The inverse of :meth:`inputs`: (n, features) back to uint8 images, clipped and rounded."""
-        low, high = self.scale
-        levels = (np.asarray(values) - low) * (255 / (high - low))
+        levels = unscale_levels(np.asarray(values), self.scale)
         return np.clip(np.rint(levels), 0, 255).astype(np.uint8).reshape(-1, *self.images.shape[1:])
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from engine import EngineError, GradientTape, Sequential, Tensor, checkpoint, generator_for, ops
-from engine.data import one_hot
+from engine.data import one_hot, scale_levels, unscale_levels
 from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
@@ -158,14 +158,14 @@ class Inference:
         Args:
             labels: the class of each image, for a conditional GAN.
         """
-        low, high = model.spec.dataset.scale
         noise = latent.astype(model.network.dtype)
         if labels is not None:
             classes = one_hot(labels, model.network.inputs - noise.shape[1], noise.dtype)
             noise = np.concatenate([noise, classes], axis=1)
         with self._computing, _overflowing():
             made = [np.asarray(model.network(noise[part])) for part in _slices(model.network, len(noise))]
-        return np.nan_to_num(np.clip((np.concatenate(made) - low) * (255 / (high - low)), 0, 255))
+        levels: Array = np.clip(unscale_levels(np.concatenate(made), model.spec.dataset.scale), 0, 255)
+        return np.nan_to_num(levels)
 
     def draw(self, spec: GanSpec, seed: int, count: int) -> Array:
         """The first latent points (count, dim) of a seed; the job's own seed gives those of its sample grids."""
@@ -265,13 +265,10 @@ def _parts(model: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any
         for part in _slices(model.network, len(levels)):
             yield model.preprocessing.apply(levels[part], columns).astype(model.network.dtype)
         return
-    low, high = model.spec.dataset.scale
     rows = levels.reshape(len(levels), -1)
     for part in _slices(model.network, len(rows)):
         inputs = rows[part].astype(model.network.dtype)
-        inputs *= (high - low) / 255
-        if low:
-            inputs += low
+        scale_levels(inputs, model.spec.dataset.scale)
         yield inputs
 
 
