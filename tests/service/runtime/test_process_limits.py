@@ -1,0 +1,63 @@
+"""Limits of a process, in processes of their own, since they cannot all be lifted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+MIB = 2**20
+START = "import resource\nfrom service.runtime import process_limits\n"
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", START + script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(("is_final", "lifted"), [(False, "100"), (True, "50")])
+def test_only_a_final_limit_cannot_be_lifted(is_final: bool, lifted: str) -> None:
+    script = f"""
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+process_limits.limit(resource.RLIMIT_NOFILE, 50, is_final={is_final})
+assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 50
+process_limits.lift(resource.RLIMIT_NOFILE)
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    assert run(script) == lifted
+
+
+def test_a_limit_beyond_the_hard_one_is_the_hard_one() -> None:
+    script = """
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+process_limits.limit(resource.RLIMIT_NOFILE, 5000)
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    assert run(script) == "100 100"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces a limit on the address space")
+@pytest.mark.parametrize("is_final", [False, True])
+def test_memory_beyond_the_limit_is_an_error(is_final: bool) -> None:
+    script = f"""
+process_limits.limit_memory({64 * MIB}, is_final={is_final})
+bytearray({32 * MIB})
+try:
+    bytearray({128 * MIB})
+except MemoryError:
+    print("limited")
+process_limits.lift(resource.RLIMIT_AS)
+try:
+    bytearray({128 * MIB})
+    print("lifted")
+except MemoryError:
+    print("final")
+"""
+    assert run(script).split() == ["limited", "final" if is_final else "lifted"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no OOM score")
+def test_a_process_offers_itself_to_the_oom_killer() -> None:
+    assert run("process_limits.offer_to_oom_killer(700)\nprint(open('/proc/self/oom_score_adj').read())") == "700"
