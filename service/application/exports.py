@@ -23,7 +23,7 @@ from service.storage.artifacts import SUFFIXES, ArtifactDamaged, ArtifactKind, A
 from service.storage.database import Database
 from service.storage.tables import Artifact, Epoch, Job
 
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 """Version of the exported files. Increase it when their content changes, so that they are created again."""
 
 

@@ -12,13 +12,18 @@ import safetensors.numpy
 
 from service.models.exports.facts import JobFacts, Pictures
 from service.models.exports.numpy_code import PREPROCESSING, numpy_code
-from service.models.exports.onnx_graph import metadata, to_onnx
+from service.models.exports.onnx.graph import metadata, to_onnx
 from service.models.exports.torch_module import example_row, latent_example, to_torch
 from service.models.exports.trained import TrainedModel
 from service.spec.metric_info import describe, number
 
 WEIGHTS: Final = "model.safetensors"
 _SHOWN_CLASSES: Final = 20
+_PHOTOS: Final = """
+
+Photos must be prepared as in training: turned upright by their EXIF data, laid over black where they are transparent,
+scaled by a box filter to cover the size, and cropped evenly. `prepare(path)` above and in `torch/model.py` does that;
+the metadata `photo_preparation` of `model.onnx` lists the steps."""
 _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters (C0 and C1), line separators, and direction marks."""
 _BREAK: Final = re.compile(r"\r\n|[\t\n\r]")
@@ -70,7 +75,7 @@ def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
         "![Curves of the training](curves.png)",
         *(["![Samples of the last epoch](samples.png)"] if samples else []),
         "## Use",
-        f"With NumPy and safetensors, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
+        f"{_needed(model)}, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
         _other_uses(model),
         "## Provenance",
         _origin(facts),
@@ -100,6 +105,12 @@ def _task(model: TrainedModel) -> str:
     return "unconditional-image-generation" if model.generates else "image-classification"
 
 
+def _needed(model: TrainedModel) -> str:
+    if model.photos is None:
+        return "With NumPy and safetensors"
+    return 'With NumPy, Pillow and safetensors, for example `predict(prepare("photo.jpg"))`'
+
+
 def _other_uses(model: TrainedModel) -> str:
     if model.is_table:
         return (
@@ -123,6 +134,7 @@ def _other_uses(model: TrainedModel) -> str:
         f'import onnxruntime\n\nmodel = onnxruntime.InferenceSession("model.onnx")\n'
         f"(outputs,) = model.run(None, {{{given}}})\n```\n\n"
         f"`torch/model.py` is a PyTorch module that needs only torch: `load().{verb}`."
+        + (_PHOTOS if model.photos is not None else "")
     )
 
 

@@ -25,7 +25,7 @@ def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: Train
     match target:
         case ExportFormat.ONNX:
             with needed("onnx", "export"):
-                from service.models.exports.onnx_graph import to_onnx  # importing its library takes 0.3 s
+                from service.models.exports.onnx.graph import to_onnx  # importing its library takes 0.3 s
             return to_onnx(_present(model), facts)
         case ExportFormat.TORCH:
             return packed(to_torch(_present(model), facts), folder(facts, target))

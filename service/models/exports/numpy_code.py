@@ -56,19 +56,21 @@ _BOUNDED: Final = (Activation.SIGMOID, Activation.SOFTMAX)
 
 def numpy_code(model: TrainedModel, weights: str) -> str:
     """The text of a program that defines ``predict(images)``, or ``generate(latent)`` for a generator, or
-    ``generate(latent, classes)`` for a conditional one.
+    ``generate(latent, classes)`` for a conditional one; for a network trained on image files also ``prepare(path)``.
 
     Args:
         weights: the name of the safetensors file.
     """
     kinds = {type(trained.layer) for trained in model.all_layers}
     lines = ["import json", "from pathlib import Path", ""] if model.is_table else []
-    lines += ["import numpy as np", "from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
+    lines += ["import numpy as np", *(["from PIL import Image, ImageOps"] if model.photos else [])]
+    lines += ["from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
     lines += (
         [f'columns = json.loads(Path("{PREPROCESSING}").read_text("utf-8"))["columns"]', *_block(_FEATURES)]
         if model.is_table
         else []
     )
+    lines += _block(model.photos.code(imports=False)) if model.photos is not None else []
     lines += _block(_CONV) if schema.Conv2D in kinds else []
     lines += _block(_CONV_TRANSPOSE) if schema.Conv2DTranspose in kinds else []
     lines += _block(_NORM) if schema.BatchNorm in kinds else []

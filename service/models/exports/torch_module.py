@@ -1,6 +1,6 @@
 """PyTorch: ``model.py``, a module that lists the layers and needs only torch, and its weights as safetensors.
 
-Images inside the module are (N, channels, rows, columns), as in torch; see ``onnx_graph``.
+Images inside the module are (N, channels, rows, columns), as in torch; see ``onnx.graph``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ import numpy as np
 import safetensors.numpy
 
 from service.models.exports.facts import JobFacts
-from service.models.exports.torch_templates import CLASSIFIER, CONDITIONAL_GENERATOR, GENERATOR, READER, TABLE
+from service.models.exports.torch_templates import (
+    CLASSIFIER,
+    CONDITIONAL_GENERATOR,
+    GENERATOR,
+    PHOTO_EXAMPLE,
+    READER,
+    TABLE,
+)
 from service.models.exports.trained import Activated, Array, Size, TrainedLayer, TrainedModel, rows_left, zeros_around
 from service.spec import schema
 from service.spec.schema import Activation, Padding
@@ -91,7 +98,13 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         modules="\n        ".join(modules),
         steps="\n        ".join([*steps, *_flat("x", model.layers[-1].after)]),
         reader=READER.strip(),
+        prepare=_prepare(model),
+        photo=PHOTO_EXAMPLE if model.photos else "",
     )
+
+
+def _prepare(model: TrainedModel) -> str:
+    return f"\n\n{model.photos.code(imports=True)}" if model.photos is not None else ""
 
 
 def example_row(model: TrainedModel) -> str:

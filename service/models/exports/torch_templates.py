@@ -32,6 +32,10 @@ def read_safetensors(path):
     return tensors
 '''
 
+PHOTO_EXAMPLE: Final = """
+
+Of photos: model.predict(prepare("photo.jpg")), or model.predict(np.stack([prepare(path) for path in paths]))."""
+
 CLASSIFIER: Final = string.Template('''\
 """An image classifier that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
@@ -41,7 +45,7 @@ CLASSIFIER: Final = string.Template('''\
     model = load()
     images = torch.zeros(1, $example, dtype=torch.uint8)  # levels 0 to 255, 0 is black
     probabilities = model.predict(images)  # (N, $count)
-    names = [CLASSES[number] for number in probabilities.argmax(1)]
+    names = [CLASSES[number] for number in probabilities.argmax(1)]$photo
 """
 
 import json
@@ -56,7 +60,7 @@ NAME = $name
 JOB, EPOCH = $job, $epoch
 SPEC_HASH = $spec_hash
 CLASSES = [$classes]
-
+$prepare
 
 class Model(nn.Module):
     """Maps images (N, $example), levels from 0 to 255, to outputs (N, classes)."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import engine
 from engine import Sequential
 from engine.nn.layer import Layer as NetworkLayer
+from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import (
     BatchNorm,
     ClassifierSpec,
@@ -74,6 +75,7 @@ class TrainedModel:
         input_size: size of one example of the input of the first layer.
         image_shape: (rows, columns), or (rows, columns, 3) in colour; empty for a table.
         class_names: of a classifier, in the order of its outputs.
+        photos: how a classifier that was trained on image files takes them.
     """
 
     spec: Spec
@@ -83,6 +85,7 @@ class TrainedModel:
     class_names: Sequence[str]
     columns: Sequence[Mapping[str, Any]] = ()
     """For a table, the entries of its preprocessing (see ``service.datasets.tables.preprocessing``)."""
+    photos: PhotoPreparation | None = None
 
     @classmethod
     def of(
@@ -92,10 +95,11 @@ class TrainedModel:
         image_shape: Sequence[int],
         class_names: Sequence[str],
         columns: Sequence[Mapping[str, Any]] = (),
+        photos: PhotoPreparation | None = None,
     ) -> Self:
         """Build from a network that has the weights of a checkpoint."""
         trained = _placed(layers_of(spec), network.layers, network.input_shape)
-        return cls(spec, network.input_shape, trained, tuple(image_shape), tuple(class_names), columns)
+        return cls(spec, network.input_shape, trained, tuple(image_shape), tuple(class_names), columns, photos)
 
     @property
     def generates(self) -> bool:

@@ -9,6 +9,8 @@ from service.application.exports import ExportRequest
 from service.datasets.info import DatasetInfo
 from service.jobs.queries import listing
 from service.models.exports.facts import EpochFacts, JobFacts, Pictures, Sample
+from service.models.exports.photos import PhotoPreparation
+from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactStore
 from service.storage.tables import Artifact, Epoch
 from service.web.inference.loading import dataset_of, inference
@@ -42,7 +44,13 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
 
     model = inference().load(checkpoint, info.input_shape, info.classes)
     columns = model.preprocessing.columns if model.preprocessing is not None else ()
-    return TrainedModel.of(model.spec, model.network, info.image_shape, info.class_names, columns)
+    photos = None
+    if info.is_photos and model.spec.kind == Kind.CLASSIFIER:
+        rows, width = info.image_shape[:2]
+        photos = PhotoPreparation(
+            rows=rows, columns=width, in_colour=len(info.image_shape) > 2, converts_first=not info.detects_colours
+        )
+    return TrainedModel.of(model.spec, model.network, info.image_shape, info.class_names, columns, photos)
 
 
 def _pictures(request: ExportRequest) -> Pictures:

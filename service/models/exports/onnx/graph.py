@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from service.models.exports import photos
 from service.models.exports.facts import JobFacts
-from service.models.exports.onnx_nodes import Graph
-from service.models.exports.onnx_tables import ML_OPSET, columns_as_inputs, features
+from service.models.exports.onnx.nodes import Graph
+from service.models.exports.onnx.tables import ML_OPSET, columns_as_inputs, features
 from service.models.exports.trained import (
     GELU_CUBIC,
     GELU_SCALE,
@@ -79,7 +80,8 @@ def _documentation(model: TrainedModel) -> str:
     result = "probabilities: of each class, in the order of class_names."
     if model.is_table:
         return f"One input for each column; missing: NaN, or an empty text. Dates: days since 1970-01-01. {result}"
-    return f"images: uint8 levels 0 to 255, 0 is black. {result}"
+    prepared = f" Photos are prepared as {photos.NAME} says." if model.photos is not None else ""
+    return f"images: uint8 levels 0 to 255, 0 is black.{prepared} {result}"
 
 
 def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
@@ -96,6 +98,8 @@ def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
         told["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
     if model.is_table:
         told["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
+    if model.photos is not None:
+        told[photos.NAME] = json.dumps(model.photos.facts)
     return told
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from service.models.exports.onnx_nodes import INTERNAL, Graph
+from service.models.exports.onnx.nodes import INTERNAL, Graph
 from service.models.exports.trained import TrainedModel
 
 ML_OPSET: Final = 3

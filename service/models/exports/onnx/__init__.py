@@ -1,0 +1,1 @@
+"""ONNX: a trained network as a graph of standard operators."""
