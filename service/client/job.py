@@ -82,6 +82,21 @@ class Job(Document):
         return cast("int | None", self._read("best_epoch"))
 
     @property
+    def test_accuracy(self) -> float | None:
+        """Accuracy on the test part of the data, scored once at the end; ``None``: not scored, or not finite."""
+        return cast("float | None", self._read("test_accuracy"))
+
+    @property
+    def test_loss(self) -> float | None:
+        """Loss on the test part of the data."""
+        return cast("float | None", self._read("test_loss"))
+
+    @property
+    def test_epoch(self) -> int | None:
+        """The epoch whose weights were scored on the test part: the best one."""
+        return cast("int | None", self._read("test_epoch"))
+
+    @property
     def error(self) -> dict[str, Any] | None:
         """Why the job failed: ``code``, ``message`` and possibly ``hint``."""
         return cast("dict[str, Any] | None", self._read("error"))

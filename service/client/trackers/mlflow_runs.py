@@ -110,6 +110,9 @@ def _log_metrics(mlflow: Any, run_id: str, job: Job, started_ms: int) -> None:
         for epoch, time, value in zip(table["epochs"], times, series, strict=True)
         if value is not None
     ]
+    if (tested := job.test_epoch) is not None:
+        scores = {"test_accuracy": job.test_accuracy, "test_loss": job.test_loss}
+        metrics += [Metric(name, score, times[-1], tested) for name, score in scores.items() if score is not None]
     for start in range(0, len(metrics), _MAX_METRICS):
         mlflow.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -72,11 +72,15 @@ class JobFacts:
     dataset_sha256: str | None
     license: str | None
     epochs: Sequence[EpochFacts]
+    test_epoch: int | None = None
+    """The epoch whose weights were scored on the test part; ``None``: they were not."""
+    test_scores: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def metrics(self) -> Mapping[str, float | None]:
-        """The metrics of the exported epoch."""
-        return next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
+        """The metrics of the exported epoch, with the test scores if its weights were scored."""
+        found = next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
+        return {**found, **self.test_scores} if self.checkpoint_epoch == self.test_epoch else found
 
 
 class ExtraMissing(ServiceError):

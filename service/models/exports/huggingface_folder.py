@@ -19,6 +19,10 @@ from service.spec.metric_info import describe, number
 
 WEIGHTS: Final = "model.safetensors"
 _SHOWN_CLASSES: Final = 20
+_SPLITS: Final = ("test", "validation", "")
+"""The splits of results, in their order on the card; the last one is for metrics of generated images."""
+_SPLIT_OF: Final = {"test": "test", "val": "validation", "validation": "validation"}
+"""The split of a metric, by the first word of its name."""
 _PHOTOS: Final = """
 
 Photos must be prepared as in training: turned upright by their EXIF data, laid over black where they are transparent,
@@ -173,24 +177,29 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
     yield f"tags: {_inline(list(dict.fromkeys(tags)))}"
     measured = [*_measured(facts)]
     if measured:
-        data = {"name": facts.dataset_title, "type": str(facts.spec["dataset"]["name"])}
-        yield f"metrics: {_inline(list(dict.fromkeys(kind for kind, _, _ in measured)))}"
+        yield f"metrics: {_inline(list(dict.fromkeys(kind for _, kind, _, _ in measured)))}"
         yield "model-index:"
         yield f"- name: {_inline(facts.title)}"
         yield "  results:"
-        yield f"  - task: {_inline({'type': _task(model)})}"
-        yield f"    dataset: {_inline(data)}"
-        yield "    metrics:"
-        for kind, label, value in measured:
-            yield f"    - {{type: {_inline(kind)}, name: {_inline(label)}, value: {_number(value)}}}"
+        data = {"name": facts.dataset_title, "type": str(facts.spec["dataset"]["name"])}
+        splits = {split for split, _, _, _ in measured}
+        for split in sorted(splits, key=_SPLITS.index):
+            yield f"  - task: {_inline({'type': _task(model)})}"
+            yield f"    dataset: {_inline(data | ({'split': split} if split else {}))}"
+            yield "    metrics:"
+            for its_split, kind, label, value in measured:
+                if its_split == split:
+                    yield f"    - {{type: {_inline(kind)}, name: {_inline(label)}, value: {_number(value)}}}"
 
 
-def _measured(facts: JobFacts) -> Iterator[tuple[str, str, float]]:
-    """The metrics of the model's quality: type, name and value."""
+def _measured(facts: JobFacts) -> Iterator[tuple[str, str, str, float]]:
+    """The metrics of the model's quality: split, type, name and value."""
     for name, value in _results(facts):
         info = describe(name)
         if info.goal is not None and value is not None and not name.startswith("train_"):
-            yield re.sub(r"^(val|validation)_", "", name), info.label, value
+            prefix, _, kind = name.partition("_")
+            split = _SPLIT_OF.get(prefix, "")
+            yield split, kind if split else name, info.label, value
 
 
 def _results(facts: JobFacts) -> Iterator[tuple[str, float | None]]:

@@ -87,6 +87,7 @@ class _Samples(Sequence[Sample]):
 
 def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
     job = request.job
+    tested = dict(job.test_scores or {})
     return JobFacts(
         id=job.id,
         name=job.name,
@@ -105,6 +106,8 @@ def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
         dataset_sha256=job.dataset_sha256,
         license=request.license or (info.licence if info is not None else None),
         epochs=[_epoch(row) for row in request.epochs],
+        test_epoch=tested.pop("test_epoch", None),
+        test_scores=tested,
     )
 
 

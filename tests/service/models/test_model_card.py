@@ -56,7 +56,7 @@ def test_any_name_is_read_back_from_the_front_matter(model: TrainedModel) -> Non
     [index] = told["model-index"]
     assert index["name"] == STRANGE
     [result] = index["results"]
-    assert result["dataset"] == {"name": STRANGE, "type": "x"}
+    assert result["dataset"] == {"name": STRANGE, "type": "x", "split": "validation"}
     assert [metric["value"] for metric in result["metrics"]] == [0.9, 1e-05]
 
 

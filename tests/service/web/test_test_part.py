@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from flask import Flask
 from flask.testing import FlaskClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import engine
+from service.client import Client
 from service.datasets.formats.idx import write_idx
 from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.storage.tables import Job
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp
+from tests.service.web.inference.test_exports import export, tensors, unpacked
 from tests.service.web.test_dataset_versions import train
 from workers.training import build
 
@@ -116,6 +120,51 @@ def test_the_best_weights_are_scored_once_and_the_score_is_shown_everywhere(app:
     assert told["test_accuracy"] == results["test_accuracy"]
     listed = client.get("/jobs?columns=test_accuracy&sort=-test_accuracy").json["data"]
     assert listed[0]["columns"] == {"test_accuracy": results["test_accuracy"]}
+
+
+@pytest.mark.sqlite_by_default
+def test_exports_and_the_client_have_the_test_score(
+    app: Flask, client: FlaskClient, serve: Callable[[Flask], str], tmp_path: Path
+) -> None:
+    job = train(app, submit(client))
+    scores = {name: value for name, value in job.test_scores.items() if name != "test_epoch"}
+    other = 1 if job.best_epoch != 1 else 2
+    folder = unpacked(export(client, job.id, "tensorboard").data, tmp_path / "tensorboard")
+    read = EventAccumulator(str(folder), {"tensors": 0}).Reload()
+    for name, value in scores.items():
+        assert tensors(read, f"float64/{name}") == {job.best_epoch: value}
+        assert [event.step for event in read.Scalars(name)] == [job.best_epoch]
+    card = unpacked(export(client, job.id, "huggingface").data, tmp_path / "best") / "README.md"
+    tested, validated = yaml.safe_load(card.read_text().split("---\n")[1])["model-index"][0]["results"]
+    assert (tested["dataset"]["split"], validated["dataset"]["split"]) == ("test", "validation")
+    found = {metric["type"]: metric["value"] for metric in tested["metrics"]}
+    assert found == {"accuracy": scores["test_accuracy"], "loss": scores["test_loss"]}
+    assert f"| test accuracy (`test_accuracy`) | {scores['test_accuracy']:.2%} |" in card.read_text()
+    unscored = unpacked(export(client, job.id, "huggingface", checkpoint=other).data, tmp_path / "other") / "README.md"
+    assert "test_accuracy" not in unscored.read_text(), "other weights were scored"
+    with Client(serve(app)) as python:
+        read_job = python.get(job.id)
+        assert {"test_accuracy": read_job.test_accuracy, "test_loss": read_job.test_loss} == scores
+        assert read_job.test_epoch == job.best_epoch
+        assert next(python.jobs()).test_accuracy == scores["test_accuracy"]
+
+
+@pytest.mark.reference
+@pytest.mark.sqlite_by_default
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_has_the_test_score(
+    app: Flask, client: FlaskClient, serve: Callable[[Flask], str], tmp_path: Path
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    job = train(app, submit(client))
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = mlflow.MlflowClient(tracking_uri=uri)
+    store.create_experiment("tapeline", artifact_location=str(tmp_path / "artifacts"))
+    with Client(serve(app)) as python:
+        run_id = python.export_to_mlflow(job.id, uri)
+    for name in ("test_accuracy", "test_loss"):
+        [logged] = store.get_metric_history(run_id, name)
+        assert (logged.step, logged.value) == (job.best_epoch, job.test_scores[name])
 
 
 @pytest.mark.sqlite_by_default
