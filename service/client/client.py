@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, Unpack
@@ -23,6 +23,7 @@ from service.client.bisection import Bisection
 from service.client.connection import Connection, OnWait, json_body
 from service.client.dataset_operations import DatasetOperations
 from service.client.experiments import Experiments
+from service.client.inputs.images import GivenImage
 from service.client.job import Job
 from service.client.lookup import Found
 from service.client.trackers import mlflow_runs
@@ -233,7 +234,7 @@ class Client(DatasetOperations, Experiments):
     def predict(
         self,
         job: Job | str,
-        images: Sequence[Path | bytes | Sequence[Any]] | None = None,
+        images: Iterable[GivenImage] | GivenImage | None = None,
         *,
         rows: Sequence[Mapping[str, Any]] | None = None,
         checkpoint: Which = "best",
@@ -275,6 +276,22 @@ class Client(DatasetOperations, Experiments):
         """See ``Job.events``."""
         return self._handle(job).events(after=after, patience_s=patience_s)
 
+    def calibration(self, job: Job | str, *, checkpoint: Which = "best") -> dict[str, Any]:
+        """See ``Job.calibration``."""
+        return self._handle(job).calibration(checkpoint=checkpoint)
+
+    def importance(self, job: Job | str, *, checkpoint: Which = "best") -> dict[str, Any]:
+        """See ``Job.importance``."""
+        return self._handle(job).importance(checkpoint=checkpoint)
+
+    def confusion(self, job: Job | str, *, epoch: int | None = None) -> dict[str, Any]:
+        """See ``Job.confusion``."""
+        return self._handle(job).confusion(epoch=epoch)
+
+    def mistakes(self, job: Job | str, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
+        """See ``Job.mistakes``."""
+        return self._handle(job).mistakes(checkpoint=checkpoint, limit=limit)
+
     def export(
         self,
         job: Job | str,
@@ -284,16 +301,8 @@ class Client(DatasetOperations, Experiments):
         checkpoint: Which = "best",
         license: str | None = None,  # noqa: A002 - the API's name for it
     ) -> Path:
-        """Download a trained model in the format of another program.
-
-        Args:
-            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
-            to: a folder or a file name.
-            license: of the model, for the model card of ``huggingface``; default: that of the dataset.
-        """
-        return downloads.export(
-            self._connection, self._handle(job).id, target, Path(to), checkpoint=checkpoint, license=license
-        )
+        """See ``Job.export``."""
+        return self._handle(job).export(target, to, checkpoint=checkpoint, license=license)
 
     def export_to_mlflow(
         self, job: Job | str, uri: str, *, experiment: str = "tapeline", checkpoint: Which = "best"

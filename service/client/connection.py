@@ -12,6 +12,7 @@ from typing import Any, Final
 import httpx
 
 from service.client.errors import ApiError, ClientError, ServerUnreachable
+from service.client.inputs.values import plain
 from service.runtime.settings import is_loopback
 
 MIN_RETRY_DELAY_S: Final = 0.1
@@ -122,7 +123,7 @@ class Connection:
 
 def json_body(document: Mapping[str, Any] | bytes, **headers: str) -> dict[str, Any]:
     """The options of a request that sends a JSON document, or JSON text as it is."""
-    content = document if isinstance(document, bytes) else json.dumps(document).encode()
+    content = document if isinstance(document, bytes) else json.dumps(document, default=plain).encode()
     return {"content": content, "headers": {"Content-Type": "application/json", **headers}}
 
 

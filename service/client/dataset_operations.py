@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, Final, Literal, cast
 from urllib.parse import quote
 
 from service.client.connection import Connection
 from service.client.errors import ClientError
+from service.client.inputs import packing
 
+StrPath = str | os.PathLike[str]
 _UPLOAD_TIMEOUT_S: Final = 660.0
 """The service may process an archive of images for ten minutes after it has received it."""
 _PAGE: Final = 100
@@ -49,6 +53,17 @@ class DatasetOperations:
             limit: maximum number of examples.
         """
         what = "rows" if self.dataset(name)["kind"] == "table" else "examples"
+        yield from self._content(name, what, part, label, limit)
+
+    def dataset_rows(
+        self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows of a table; see ``dataset_examples``."""
+        return self._content(name, "rows", part, label, limit)
+
+    def _content(
+        self, name: str, what: str, part: str, label: int | None, limit: int | None
+    ) -> Iterator[dict[str, Any]]:
         params = {"part": part} | ({} if label is None else {"class": str(label)})
         left = limit
         while left is None or left > 0:
@@ -65,7 +80,7 @@ class DatasetOperations:
     def upload(
         self,
         name: str,
-        files: Mapping[str, Path],
+        files: Mapping[str, StrPath] | StrPath,
         *,
         validation_fraction: float | None = None,
         size: str | None = None,
@@ -80,8 +95,10 @@ class DatasetOperations:
         """Upload a dataset.
 
         Args:
-            files: form fields and paths: ``table`` (CSV or TSV), ``archive``, or ``images`` and ``labels``, optionally
-                with ``validation_images`` and ``validation_labels``. Files are streamed.
+            files: a path: a folder with a folder of image files for each class, an archive, or a table (CSV or TSV); or
+                form fields and paths: ``table``, ``archive``, or ``images`` and ``labels``, optionally with
+                ``validation_images`` and ``validation_labels``. Files are streamed; those of a folder are sent as they
+                are.
             validation_fraction: share of each class that becomes validation data, if there are no files for it.
             size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
             channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
@@ -93,12 +110,16 @@ class DatasetOperations:
             on_progress: called with the number of bytes before each piece of a file is sent.
             on_reading: called a few times a second, from another thread, with the share of the files (0 to 1) that the
                 service has read.
+
+        Raises:
+            UnreadableImage: a folder has no images, or some that cannot be read, unless ``on_bad`` is ``skip``.
+            OSError: a file cannot be read.
         """
         fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
         fields |= {"channels": channels, "on_bad": on_bad}
         fields |= {"target": target, "split": split, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
-        left = sum(path.stat().st_size for path in files.values())
+        left = 0
 
         def count(size: int) -> None:
             nonlocal left
@@ -108,7 +129,9 @@ class DatasetOperations:
 
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}
-            for field, path in files.items():
+            paths = _as_files(_by_field(files), opened, skips=on_bad == "skip")
+            left = sum(path.stat().st_size for path in paths.values())
+            for field, path in paths.items():
                 parts[field] = cast("IO[bytes]", _Counted(opened.enter_context(path.open("rb")), count))
             options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
             if on_reading is None:
@@ -158,6 +181,22 @@ class DatasetOperations:
         """Delete an uploaded dataset that no unfinished job uses."""
         with self._connection.response("DELETE", f"/datasets/{quote(name, safe='@')}"):
             pass
+
+
+def _by_field(files: Mapping[str, StrPath] | StrPath) -> dict[str, Path]:
+    if isinstance(files, Mapping):
+        return {field: Path(path) for field, path in files.items()}
+    path = Path(files)
+    return {"archive" if path.is_dir() else packing.field_of(path.name): path}
+
+
+def _as_files(paths: Mapping[str, Path], opened: ExitStack, *, skips: bool) -> dict[str, Path]:
+    """The paths, with a folder of images packed into a temporary file."""
+    found = dict(paths)
+    if (folder := paths.get("archive")) is not None and folder.is_dir():
+        temporary = Path(opened.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
+        found["archive"] = packing.packed_folder(folder, temporary / "images.tar", skips=skips)
+    return found
 
 
 class _Counted:

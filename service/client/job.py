@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack, cast
+from typing import Any, Self, cast
 from uuid import uuid4
 
 from service.client import downloads, streams
-from service.client.answers import Event, Generated, GenerateOptions, History, Picture, Prediction, Which
+from service.client.answers import Event, History, Which
 from service.client.connection import Document, json_body
 from service.client.errors import ApiError, ServerUnreachable
-from service.client.images import encoded, in_requests
+from service.client.network_operations import NetworkOperations
 from service.states import TERMINAL
 
 
-class Job(Document):
+class Job(Document, NetworkOperations):
     """A job as of the last request; ``refresh`` and ``wait`` update it.
 
     It is also a mapping over the document of the API: ``job["progress"]["epoch"]``. Like those of ``Client``, all
@@ -230,78 +230,6 @@ class Job(Document):
             to: a folder or a file name.
         """
         return downloads.download(self._connection, f"{self._path}/checkpoints/{which}", Path(to))
-
-    # Using the network.
-
-    def predict(
-        self,
-        images: Sequence[Path | bytes | Sequence[Any]] | None = None,
-        *,
-        rows: Sequence[Mapping[str, Any]] | None = None,
-        checkpoint: Which = "best",
-        fit: bool = False,
-        invert: bool = False,
-        explain: bool = False,
-    ) -> Prediction:
-        """Classify images, or rows of a table, with a trained classifier.
-
-        Args:
-            images: files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being black.
-            rows: up to 1,000 mappings of columns to values, for a job trained on a table. Missing columns count as
-                missing values.
-            fit: crop drawings, and centre them like MNIST digits; for a model of arrays in colour, crop images evenly.
-                Without effect for a model of image files, for which images are always cropped as at the upload.
-            invert: the images are dark on a light background.
-            explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
-
-        Raises:
-            UnreadableImage: a file or bytes are not a supported image.
-        """
-        options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
-        if rows is not None:
-            body = json_body({"rows": [dict(row) for row in rows]} | options)
-            return cast("Prediction", self._connection.json("POST", f"{self._path}/predict", repeatable=True, **body))
-        answers: list[Any] = []
-        for part in in_requests([encoded(image) for image in images or ()]):
-            if answers:  # use the same checkpoint for all: "latest" may have changed
-                options["checkpoint"] = answers[0]["checkpoint"]
-            sent = json_body({"images": part} | options)
-            answers.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **sent))
-        if len(answers) == 1:
-            return cast("Prediction", answers[0])
-        joined = {
-            name: [one for answer in answers for one in answer[name]]
-            for name in ("probabilities", "classes", "seen", "saliency")
-            if answers[0].get(name) is not None
-        }
-        return cast("Prediction", answers[0] | joined)
-
-    def generate(
-        self,
-        *,
-        format: Literal["png", "array"] = "array",  # noqa: A002 - the API's name for it
-        with_latent: bool = False,
-        **options: Unpack[GenerateOptions],
-    ) -> Generated:
-        """Generate images with a GAN, as rows of numbers in [0, 1], or as PNGs in base64.
-
-        Args:
-            with_latent: also return the latent points, as ``latent``.
-        """
-        body = {"format": format, "with_latent": with_latent, **options}
-        answer = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
-        return cast("Generated", answer)
-
-    def generate_picture(
-        self,
-        *,
-        format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
-        **options: Unpack[GenerateOptions],
-    ) -> Picture:
-        """Generate images with a GAN, as a grid (PNG) or an animation (GIF)."""
-        body = json_body({"format": format, **options})
-        with self._connection.response("POST", f"{self._path}/generate", repeatable=True, **body) as response:
-            return Picture(response.read(), int(response.headers.get("Tapeline-Checkpoint", 0)))
 
     # New jobs from this one.
 

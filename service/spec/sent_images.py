@@ -1,4 +1,4 @@
-"""Which image files are sent to the service as they are, by the client and by the page alike.
+"""Which image files are sent to the service, and which of them as they are, by the client and by the page alike.
 
 Other files are scaled down before they are sent, by Pillow or by the browser, whose pixels differ in the last bits.
 """
@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif")
+"""The endings of image files in folders and archives, in lower case."""
+UNSEEN_FILES: Final = ("thumbs.db", "desktop.ini")
+"""Names in lower case of files that file managers leave in folders."""
 SENT_AS_IT_IS_BYTES: Final = 700_000
 """Maximum size of a file that is sent as it is: in base64, it fits into the body of a request."""
 SENT_AS_IT_IS_PIXELS: Final = 2**24

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from service.datasets.info import Size
+from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
-SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif")
-UNSEEN: Final = ("thumbs.db", "desktop.ini")
-"""Names in lower case of files that file managers leave in folders."""
+SUFFIXES: Final = IMAGE_SUFFIXES
+UNSEEN: Final = UNSEEN_FILES
 MAX_IMAGE_PIXELS: Final = 2**25
 """Maximum number of pixels of an image before scaling."""
 _FORMATS: Final = tuple(

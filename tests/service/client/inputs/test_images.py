@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.client import UnreadableImage
-from service.client.images import Encoded, as_png, encoded, in_requests
+from service.client.inputs.images import Encoded, as_png, encoded, in_requests
 from service.spec.sent_images import SENT_AS_IT_IS_BYTES, SENT_SIDE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ _REQUEST_IMAGES: Final = 256
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
+GivenImage = str | os.PathLike[str] | bytes | Sequence[Any]
+"""A path, an image in base64, the bytes of an image file, or rows of numbers."""
+
+
 class Encoded(NamedTuple):
     """An image in the form of a request: a file in base64, or rows of numbers."""
 
@@ -35,7 +40,7 @@ class Encoded(NamedTuple):
     """Of a file."""
 
 
-def encoded(image: Path | bytes | Sequence[Any]) -> Encoded:
+def encoded(image: GivenImage) -> Encoded:
     """An image in the form of a request.
 
     Files of up to 700 kB are sent unchanged, so that the service decodes them in the same way as those of a dataset.
@@ -44,13 +49,25 @@ def encoded(image: Path | bytes | Sequence[Any]) -> Encoded:
         UnreadableImage: the bytes are not an image of ``FORMATS``, or broken, or too large.
         OSError: the file cannot be read.
     """
-    if isinstance(image, Path):
-        if image.stat().st_size > MAX_FILE_BYTES:
-            raise UnreadableImage(f"{image} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        return _of_bytes(image.read_bytes(), name=str(image))
+    if isinstance(image, str) and not os.path.isfile(image):  # Path.is_file raises for a text of any length
+        if not _is_base64(image):
+            raise FileNotFoundError(f"{image[:80]!r} is neither a file nor an image in base64")
+        return Encoded(image)
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UnreadableImage(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        return _of_bytes(path.read_bytes(), name=str(path))
     if isinstance(image, bytes):
         return _of_bytes(image)
     return Encoded(image)
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        return text.startswith("data:") or bool(base64.b64decode(text, validate=True))
+    except ValueError:
+        return False
 
 
 def _of_bytes(data: bytes, name: str = "the image") -> Encoded:

@@ -1,0 +1,160 @@
+"""Operations of a job on its trained network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Unpack, cast
+
+from service.client import downloads
+from service.client.answers import ExportTarget, Generated, GenerateOptions, Picture, Prediction, Which
+from service.client.connection import Connection, json_body
+from service.client.inputs.images import GivenImage, encoded, in_requests
+from service.client.inputs.values import as_rows
+
+
+class NetworkOperations:
+    """The methods of ``Job`` for its trained network."""
+
+    _connection: Connection
+
+    @property
+    def id(self) -> str:
+        """The id of the job."""
+        raise NotImplementedError
+
+    @property
+    def _path(self) -> str:
+        raise NotImplementedError
+
+    def predict(
+        self,
+        images: Iterable[GivenImage] | GivenImage | None = None,
+        *,
+        rows: Sequence[Mapping[str, Any]] | None = None,
+        checkpoint: Which = "best",
+        fit: bool = False,
+        invert: bool = False,
+        explain: bool = False,
+    ) -> Prediction:
+        """Classify images, or rows of a table, with a trained classifier.
+
+        Args:
+            images: paths of files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being
+                black; also a single file, or arrays of NumPy.
+            rows: up to 1,000 mappings of columns to values, for a job trained on a table; of pandas,
+                ``frame.to_dict("records")``. Missing columns and NaN count as missing values.
+            fit: crop drawings, and centre them like MNIST digits; for a model of arrays in colour, crop images evenly.
+                Without effect for a model of image files, for which images are always cropped as at the upload.
+            invert: the images are dark on a light background.
+            explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
+
+        Raises:
+            UnreadableImage: a file or bytes are not a supported image.
+            FileNotFoundError: a text is neither the path of a file nor an image in base64.
+        """
+        options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
+        if rows is not None:
+            body = json_body({"rows": as_rows(rows)} | options)
+            return cast("Prediction", self._connection.json("POST", f"{self._path}/predict", repeatable=True, **body))
+        answers: list[Any] = []
+        given: Iterable[Any] = (
+            [images] if isinstance(images, str | bytes | os.PathLike) else () if images is None else images
+        )
+        for part in in_requests([encoded(image) for image in given]):
+            if answers:  # use the same checkpoint for all: "latest" may have changed
+                options["checkpoint"] = answers[0]["checkpoint"]
+            sent = json_body({"images": part} | options)
+            answers.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **sent))
+        if len(answers) == 1:
+            return cast("Prediction", answers[0])
+        joined = {
+            name: [one for answer in answers for one in answer[name]]
+            for name in ("probabilities", "classes", "seen", "saliency")
+            if answers[0].get(name) is not None
+        }
+        return cast("Prediction", answers[0] | joined)
+
+    def generate(
+        self,
+        *,
+        format: Literal["png", "array"] = "array",  # noqa: A002 - the API's name for it
+        with_latent: bool = False,
+        **options: Unpack[GenerateOptions],
+    ) -> Generated:
+        """Generate images with a GAN, as rows of numbers in [0, 1], or as PNGs in base64.
+
+        Args:
+            with_latent: also return the latent points, as ``latent``.
+        """
+        body = {"format": format, "with_latent": with_latent, **options}
+        answer = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
+        return cast("Generated", answer)
+
+    def generate_picture(
+        self,
+        *,
+        format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
+        **options: Unpack[GenerateOptions],
+    ) -> Picture:
+        """Generate images with a GAN, as a grid (PNG) or an animation (GIF)."""
+        body = json_body({"format": format, **options})
+        with self._connection.response("POST", f"{self._path}/generate", repeatable=True, **body) as response:
+            return Picture(response.read(), int(response.headers.get("Tapeline-Checkpoint", 0)))
+
+    # Evaluating it.
+
+    def calibration(self, *, checkpoint: Which = "best") -> dict[str, Any]:
+        """The confidence of a classifier's predictions against their accuracy on the validation data.
+
+        Returns:
+            ``bins``, each with ``confidence``, ``accuracy`` and ``count``, and the ``expected_error``.
+        """
+        return self._evaluated("calibration", checkpoint=checkpoint)
+
+    def importance(self, *, checkpoint: Which = "best") -> dict[str, Any]:
+        """The importance of each column of a table: the accuracy that is lost when its values are shuffled.
+
+        Returns:
+            ``columns``, each with ``column``, ``mean`` and ``deviation``.
+        """
+        return self._evaluated("importance", checkpoint=checkpoint)
+
+    def confusion(self, *, epoch: int | None = None) -> dict[str, Any]:
+        """The confusion matrix on the validation data, with precision, recall and F1 of each class.
+
+        Args:
+            epoch: default: the last one.
+        """
+        return self._evaluated("confusion", **({} if epoch is None else {"epoch": epoch}))
+
+    def mistakes(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
+        """The most confident mistakes on the validation data, as ``data``, and the ``count`` of all.
+
+        Args:
+            limit: how many mistakes to return.
+        """
+        return self._evaluated("mistakes", checkpoint=checkpoint, **({} if limit is None else {"limit": limit}))
+
+    # Exporting it.
+
+    def export(
+        self,
+        target: ExportTarget,
+        to: Path | str = ".",
+        *,
+        checkpoint: Which = "best",
+        license: str | None = None,  # noqa: A002 - the API's name for it
+    ) -> Path:
+        """Download the trained model in the format of another program.
+
+        Args:
+            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
+            to: a folder or a file name.
+            license: of the model, for the model card of ``huggingface``; default: that of the dataset.
+        """
+        return downloads.export(self._connection, self.id, target, Path(to), checkpoint=checkpoint, license=license)
+
+    def _evaluated(self, what: str, **params: Which) -> dict[str, Any]:
+        return self._connection.json("GET", f"{self._path}/{what}", params={n: str(v) for n, v in params.items()})
