@@ -268,9 +268,9 @@ def database(either_url: str) -> Iterator[Database]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The whole service on this machine, one for each module that asks."""
+    """The whole service on this machine, which all tests of a process share: each finds jobs of others."""
     home = tmp_path_factory.mktemp("home")
     settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
     with LocalStack(settings) as running:

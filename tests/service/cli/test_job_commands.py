@@ -15,17 +15,19 @@ from service.local import LocalStack
 from tests.service.cli.conftest import TINY, Run
 from tests.terminals import in_terminal, plain
 
+SORTS = ("created_at", "-created_at")
 LONG = {"kind": "gan", "epochs": 1000}
 
 
 def test_jobs_are_columns_in_a_pipe(run: Run, trained: str) -> None:
-    rows = [line.split("\t") for line in run("jobs", "--kind", "classifier").stdout.splitlines()]
+    newest = run("jobs", "--kind", "classifier", "--sort", "-created_at").stdout.splitlines()
+    rows = [line.split("\t") for line in newest]
     row = next(row for row in rows if row[0] == trained)
     assert row[1:4] == ["classifier", "succeeded", "2/2"]
     assert json.loads(run("jobs", "--json", "-q", trained).stdout)[0]["id"] == trained
     assert run("jobs", "-q", "nothing like it").stdout == ""
-    listed = [run("jobs", "--sort", sort).stdout.splitlines() for sort in ("created_at", "-created_at")]
-    assert listed[0] == listed[1][::-1]
+    begun = [[line.split("\t")[0] for line in run("jobs", "--sort", sort).stdout.splitlines()] for sort in SORTS]
+    assert begun == [sorted(begun[0]), sorted(begun[1], reverse=True)]  # ids ascend with time
 
 
 def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:

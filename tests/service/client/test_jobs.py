@@ -28,7 +28,7 @@ LONG = {"kind": "gan", "epochs": 1000}
 @pytest.fixture(scope="module")
 def trained(stack: LocalStack) -> str:
     with Client(stack.url) as client:
-        job = client.submit(TINY | {"name": "trained", "tags": ["kept"]}).wait(timeout_s=60)
+        job = client.submit(TINY | {"name": "trained", "tags": ["client"]}).wait(timeout_s=60)
         assert job.status == "succeeded"
         return job.id
 
@@ -40,11 +40,11 @@ def test_a_job_knows_its_document_by_attribute_and_by_key(client: Client, traine
         "trained",
         "classifier",
         "succeeded",
-        ["kept"],
+        ["client"],
     )
     assert (job.epoch, job.epochs, job.ended, job.error, job.parent_id) == (2, 2, True, None, None)
     assert job["metrics"]["val_accuracy"] == job.metrics["val_accuracy"]
-    assert job.spec == TINY | {"name": "trained", "tags": ["kept"]}
+    assert job.spec == TINY | {"name": "trained", "tags": ["client"]}
     assert job.resolved["batch_size"] == job["resolved"]["batch_size"]
     assert (job.best_epoch in (1, 2), job.result_digest) == (True, job["result_digest"])
     assert job.created_at.tzinfo is not None
@@ -58,7 +58,7 @@ def test_a_job_of_a_list_reads_what_the_list_leaves_out(client: Client, trained:
     (job,) = client.jobs(name="trained")
     assert "resolved" not in job
     assert job.resolved["epochs"] == 2
-    assert [found.id for found in client.list(tag="kept")] == [trained]
+    assert [found.id for found in client.list(tag="client")] == [trained]
 
 
 def test_a_job_is_followed_to_its_end(client: Client) -> None:
