@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from service.pictures import plots
+from service.pictures import fonts, plots
 from service.pictures.plots import Format
 from service.spec.metric_info import PALETTE
 
@@ -49,14 +49,15 @@ def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epo
         bars: column, mean loss of accuracy, standard deviation.
         accuracy: the accuracy without shuffling.
     """
-    shown = sorted(bars, key=lambda bar: -bar[1])[:_MOST_BARS]
+    legible = fonts.legible([name for name, _, _ in bars], "column")
+    shown = sorted(zip(legible, bars, strict=True), key=lambda named: -named[1][1])[:_MOST_BARS]
+    names = [plots.drawable(name, 28) for name, _ in shown]
     left_out = len(bars) - len(shown)
 
     def draw(figure: Figure) -> None:
         axes: Axes = figure.subplots()
-        names = [plots.drawable(name, 28) for name, _, _ in shown]
         places = range(len(shown))
-        means, deviations = [mean for _, mean, _ in shown], [deviation for _, _, deviation in shown]
+        means, deviations = [mean for _, (_, mean, _) in shown], [deviation for _, (_, _, deviation) in shown]
         axes.barh(places, means, xerr=deviations, color=PALETTE[0], height=0.7)
         axes.set_yticks(places, names, parse_math=False)
         axes.invert_yaxis()
@@ -67,4 +68,4 @@ def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epo
         axes.set_xlabel(f"accuracy lost when the column is shuffled, in percentage points{more}")
 
     title = f"Importance of columns, epoch {epoch}: accuracy {accuracy:.1%}"
-    return plots.drawn(draw, size=(7.6, 1.6 + 0.32 * len(shown)), title=title, fmt=fmt)
+    return plots.drawn(draw, size=(7.6, 1.6 + 0.32 * len(shown)), title=title, names=names, fmt=fmt)

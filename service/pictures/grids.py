@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from service.datasets.cache import Dataset
-from service.pictures.fonts import Font, font_for
+from service.pictures.fonts import Lettering, legible
 
 _GUTTER = 2  # pixels, between the images and around them
 _GUTTER_GREY = 52  # dark, but not as black as the background of digits, so that images have a visible frame
@@ -97,7 +96,7 @@ def classified_grid(png: bytes, *, classes: int, class_names: Sequence[str] | No
         NotClassified: the grid was created without predicted classes.
     """
     images, sample_classes = _from_grid(png)
-    class_names = _composed(class_names)
+    class_names = legible(class_names or ())
     shown = [
         _Caption(
             text=f"{name}?" if confidence < _UNSURE else name,
@@ -147,8 +146,8 @@ def prediction_grid(
         raise ValueError(
             f"{count} images with {len(labels)} labels, {len(predictions)} predictions, {len(confidences)} confidences"
         )
-    class_names = _composed(class_names)
-    two_lines = class_names is not None and max(map(len, class_names), default=0) > 3
+    class_names = legible(class_names or ())
+    two_lines = max(map(len, class_names), default=0) > 3
     captions = []
     for label, prediction, confidence in zip(labels, predictions, confidences, strict=True):
         is_right = int(prediction) == int(label)
@@ -184,10 +183,10 @@ def _captioned(
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     texts = [text for caption in captions for text in (caption.text, caption.below)]
-    font = font_for(texts, 15 if all(len(caption.text) <= 3 for caption in captions) else 13)
     cell_width, cell_height = width * scale + 2 * _MARGIN, height * scale + 2 * _MARGIN + (36 if two_lines else 20)
     sheet = Image.new("RGB", (columns * (cell_width + _GAP) + _GAP, rows * (cell_height + _GAP) + _GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
+    letters = Lettering(draw, texts, 15 if all(len(caption.text) <= 3 for caption in captions) else 13)
     for index, caption in enumerate(captions):
         left = _GAP + index % columns * (cell_width + _GAP)
         top = _GAP + index // columns * (cell_height + _GAP)
@@ -202,18 +201,16 @@ def _captioned(
         if caption.is_marked and crossed:
             _cross(draw, right - _MARGIN - 15, top + _MARGIN + 4, 11)
         percent = f"{100 * caption.confidence:.0f}%"
-        room = cell_width - draw.textlength(percent, font) - 6
+        room = cell_width - letters.width(percent) - 6
         ink = WRONG if caption.is_marked else INK
-        draw.text((left, bottom + 3), _shorten(caption.text, room, draw, font), font=font, fill=ink)
-        draw.text((right, bottom + 3), percent, font=font, fill=FAINT, anchor="ra")
+        letters.write((left, bottom + 3), letters.shorten(caption.text, room), fill=ink)
+        letters.write((right, bottom + 3), percent, fill=FAINT, align="r")
         if two_lines:
-            draw.text((left, bottom + 19), _shorten(caption.below, cell_width, draw, font), font=font, fill=ink)
+            letters.write((left, bottom + 19), letters.shorten(caption.below, cell_width), fill=ink)
     return sheet
 
 
-def _with_histogram(
-    grid: Image.Image, labels: Sequence[int], classes: int, class_names: Sequence[str] | None
-) -> Image.Image:
+def _with_histogram(grid: Image.Image, labels: Sequence[int], classes: int, class_names: Sequence[str]) -> Image.Image:
     """The grid with a histogram of the predicted classes below."""
     counts = np.bincount(labels, minlength=classes)
     tall, head, foot = 72, 30, 26
@@ -221,9 +218,9 @@ def _with_histogram(
     sheet.paste(grid)
     draw = ImageDraw.Draw(sheet)
     names = [_class_name(label, class_names) for label in range(len(counts))]
-    font, small = font_for((), 15), font_for(names, 13)
+    heading, small = Lettering(draw, (), 15), Lettering(draw, names, 13)
     seen = int(np.count_nonzero(counts))
-    draw.text((_GAP, grid.height + 4), f"Predicted classes: {seen} of {len(counts)}", font=font, fill=INK)
+    heading.write((_GAP, grid.height + 4), f"Predicted classes: {seen} of {len(counts)}", fill=INK)
     base, wide = grid.height + head + tall, (grid.width - _GAP) / len(counts)
     highest = max(int(counts.max()), 1)
     equal = base - round((tall - 16) * min(len(labels) / len(counts) / highest, 1))
@@ -236,9 +233,9 @@ def _with_histogram(
     for label, ((left, right), top, count) in enumerate(zip(places, tops, counts, strict=True)):
         middle, ink = (left + right) / 2, INK if count else WRONG
         # With a light outline, so that the line does not cross out the text.
-        draw.text((middle, top - 3), str(count), font=small, fill=ink, anchor="mb", stroke_width=2, stroke_fill=PAPER)
-        name = _shorten(names[label], right - left, draw, small)
-        draw.text((middle, base + 4), name, font=small, fill=FAINT, anchor="ma")
+        place, font = (middle, top - 3), small.font
+        draw.text(place, str(count), font=font, fill=ink, anchor="mb", stroke_width=2, stroke_fill=PAPER)
+        small.write((middle, base + 4), small.shorten(names[label], right - left), fill=FAINT, align="m")
     return sheet
 
 
@@ -283,21 +280,8 @@ def check_images(images: Images) -> tuple[int, int, int]:
     return count, height, width
 
 
-def _class_name(label: int, names: Sequence[str] | None) -> str:
-    return names[label] if names is not None and 0 <= label < len(names) else str(label)
-
-
-def _composed(names: Sequence[str] | None) -> Sequence[str] | None:
-    """The names with letters and accents as one: folders on a Mac have them apart."""
-    return None if names is None else [unicodedata.normalize("NFC", name) for name in names]
-
-
-def _shorten(text: str, room: float, draw: ImageDraw.ImageDraw, font: Font) -> str:
-    if draw.textlength(text, font) <= room:
-        return text
-    while text and draw.textlength(text + "…", font) > room:
-        text = text[:-1]
-    return text.rstrip() + "…"
+def _class_name(label: int, names: Sequence[str]) -> str:
+    return names[label] if 0 <= label < len(names) else str(label)
 
 
 def _cross(draw: ImageDraw.ImageDraw, left: int, top: int, size: int) -> None:

@@ -2,9 +2,10 @@
 matplotlib's settings, which a lock protects."""
 
 import io
+import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from service.pictures import fonts
 from service.pictures.panels import DOTTED, HEALTH_PANELS, MAIN_PANELS, Line, Panel
 from service.spec.metric_info import PALETTE
 
@@ -51,6 +53,7 @@ _SETTINGS: dict[Any, Any] = {
     "savefig.dpi": 120,
 }
 MOST = 1e30  # larger values are drawn as gaps, because matplotlib's axes overflow long before floats do
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # fonts of the system may have no bold letters
 _settings_lock = threading.Lock()  # matplotlib's settings are global
 
 
@@ -101,7 +104,7 @@ def curves(
     columns = 2 if len(panels) <= 4 else 3
     rows = -(-len(panels) // columns)
     heights = [_PANEL_SIZE[1]] * rows + ([_MARK_HEIGHT * len(marks) + 0.5] if marks else [])
-    with _settings_lock, mpl.rc_context(_SETTINGS):
+    with _settings_lock, mpl.rc_context(_settings_for([title])):
         figure = Figure(
             figsize=(columns * _PANEL_SIZE[0], sum(heights) + 0.5),
             layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
@@ -140,11 +143,11 @@ def confusion(
     names = (
         [str(label) for label in range(len(counts))]
         if class_names is None
-        else [drawable(name, _MAX_CLASS_NAME) for name in class_names]
+        else [drawable(name, _MAX_CLASS_NAME) for name in fonts.legible(class_names)]
     )
     if len(names) != len(counts):
         raise ValueError(f"{len(names)} class names for {len(counts)} classes")
-    with _settings_lock, mpl.rc_context(_SETTINGS):
+    with _settings_lock, mpl.rc_context(_settings_for([title, *names])):
         figure = Figure(figsize=(7.6, 7.2), layout="constrained")
         FigureCanvasAgg(figure)
         total, right = int(counts.sum()), int(np.trace(counts))
@@ -154,14 +157,31 @@ def confusion(
         return _render(figure, fmt)
 
 
-def drawn(draw: Callable[[Figure], None], *, size: tuple[float, float], title: str, fmt: Format = "png") -> bytes:
-    """A figure in the same style, of ``size`` inches, with the content that ``draw`` adds."""
-    with _settings_lock, mpl.rc_context(_SETTINGS):
+def drawn(
+    draw: Callable[[Figure], None],
+    *,
+    size: tuple[float, float],
+    title: str,
+    names: Sequence[str] = (),
+    fmt: Format = "png",
+) -> bytes:
+    """A figure in the same style, of ``size`` inches, with the content that ``draw`` adds; ``names`` are in it."""
+    with _settings_lock, mpl.rc_context(_settings_for([title, *names])):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         _set_title(figure, title)
         draw(figure)
         return _render(figure, fmt)
+
+
+def _settings_for(texts: Iterable[str]) -> dict[Any, Any]:
+    """The settings, with fonts of the system for letters of the texts that DejaVu Sans lacks."""
+    families = []
+    for path in map(str, fonts.system_fonts(texts)):
+        if all(entry.fname != path for entry in font_manager.fontManager.ttflist):
+            font_manager.fontManager.addfont(path)
+        families.append(font_manager.get_font(path).family_name)
+    return _SETTINGS | {"font.family": [_SETTINGS["font.family"], *families]} if families else _SETTINGS
 
 
 def label_percent(axis: Axis) -> None:
@@ -352,9 +372,12 @@ def _set_title(figure: Figure, title: str) -> None:
 
 
 def drawable(text: str, length: int) -> str:
-    """A text on one line, truncated to ``length``. Characters that the font lacks become boxes, to avoid warnings."""
+    """A text on one line, truncated to ``length``. Characters that no font has become boxes, to avoid warnings."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    known = [character if font.get_char_index(ord(character)) else "□" for character in " ".join(text.split())]
+    known = [
+        character if font.get_char_index(ord(character)) or fonts.is_drawable(character) else "□"
+        for character in " ".join(text.split())
+    ]
     return "".join(known if len(known) <= length else [*known[: length - 1], "…"])
 
 

@@ -1,0 +1,139 @@
+"""Names in scripts that the fonts of the libraries lack, with and without a font of the system that has them."""
+
+import io
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from PIL import Image, ImageDraw
+
+from service.pictures import evaluations, fonts, grids, plots
+
+CAT, DOG, BIRD = "猫", "犬", "鳥"
+DIGITS = np.random.default_rng(0).integers(0, 256, (3, 28, 28)).astype(np.uint8)
+
+
+def rectangle(width: int, height: int) -> object:
+    pen = TTGlyphPen(None)
+    for move, point in ((pen.moveTo, (50, 0)), *((pen.lineTo, (50 + x, y)) for x, y in ((0, height), (width, height)))):
+        move(point)
+    pen.lineTo((50 + width, 0))
+    pen.closePath()
+    return pen.glyph()
+
+
+def write_font(path: Path, letters: str) -> None:
+    """A font that has these letters only, as bars of different heights."""
+    builder = FontBuilder(1000, isTTF=True)
+    names = [".notdef", *(f"letter{n}" for n in range(len(letters)))]
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(letter): f"letter{n}" for n, letter in enumerate(letters)})
+    builder.setupGlyf({name: rectangle(800, 800 - 150 * n) for n, name in enumerate(names)})
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 50)))
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    builder.setupOS2(sTypoAscender=900, sTypoDescender=-100, usWinAscent=900, usWinDescent=100)
+    builder.setupPost()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    builder.save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The only folder in which fonts of the system are looked for."""
+    monkeypatch.setattr(fonts, "_FOLDERS", (tmp_path / "fonts",))
+    monkeypatch.setattr(fonts, "_found", {})
+    fonts._installed.cache_clear()
+    yield tmp_path / "fonts"
+    fonts._installed.cache_clear()
+
+
+def pixels(content: bytes) -> bytes:
+    with Image.open(io.BytesIO(content)) as image:
+        return image.tobytes()
+
+
+def predicted(*names: str) -> bytes:
+    return pixels(grids.prediction_grid(DIGITS, [0, 1, 2], [0, 1, 1], [0.9] * 3, class_names=names))
+
+
+def classified(*names: str) -> bytes:
+    png = grids.sample_grid(DIGITS, sample_classes=grids.SampleClasses([0, 1, 2], [0.9] * 3))
+    return pixels(grids.classified_grid(png, classes=3, class_names=names))
+
+
+def confusion(*names: str) -> bytes:
+    return pixels(plots.confusion(np.eye(3, dtype=int), class_names=names, title="t"))
+
+
+def importance(*names: str) -> bytes:
+    bars = [(name, 0.1 * place, 0.0) for place, name in enumerate(names)]
+    return pixels(evaluations.importance(bars, accuracy=0.9, epoch=1))
+
+
+PICTURES = pytest.mark.parametrize("draw", [predicted, classified, confusion, importance])
+
+
+@PICTURES
+def test_names_are_drawn_in_a_font_of_the_system_that_has_them(folder: Path, draw: Callable[..., bytes]) -> None:
+    write_font(folder / "deep" / "Mine-Bold.ttf", CAT)
+    write_font(folder / "Cjk Sans.ttf", CAT + DOG + BIRD)
+    (folder / "broken.ttf").write_bytes(b"no font")
+    shown = {draw(CAT, DOG, "bird"), draw(DOG, CAT, "bird"), draw(CAT, BIRD, "bird")}
+    assert len(shown) == 3, "each letter looks as it does in the font, not like the same box"
+    assert draw("class 0", "class 1", "bird") not in shown
+
+
+@PICTURES
+def test_a_name_that_no_font_has_is_the_number_of_its_class(folder: Path, draw: Callable[..., bytes]) -> None:
+    noun = "column" if draw is importance else "class"
+    assert draw(CAT, "dog", BIRD) == draw(f"{noun} 0", "dog", f"{noun} 2")
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["cat", "Hund", "Äpfel"], ["cat", "Hund", "Äpfel"]),
+        ([unicodedata.normalize("NFD", "Äpfel"), "Жук"], ["Äpfel", "Жук"]),
+        (["\U0001fabf goose", "hen\N{VARIATION SELECTOR-16}"], ["goose", "hen"]),
+        (["\U0001fabf", "goose"], ["class 0", "goose"]),
+        (["\U0001fabf goose", "goose"], ["class 0", "goose"]),
+        (["東京 tower", "tower"], ["class 0", "tower"]),
+        (["two\nlines", "a\u3000b"], ["two lines", "a b"]),
+    ],
+)
+def test_symbols_are_left_out_and_names_stay_different(folder: Path, names: list[str], shown: list[str]) -> None:
+    assert fonts.legible(names) == shown
+
+
+def test_a_text_of_several_fonts_is_as_wide_as_its_parts(folder: Path) -> None:
+    write_font(folder / "Cjk Sans.ttf", CAT)
+    sheet = Image.new("RGB", (200, 40))
+    letters = fonts.Lettering(ImageDraw.Draw(sheet), [CAT], 20)
+    assert letters.width(f"a{CAT}b") == pytest.approx(letters.width("a") + 20 + letters.width("b"))
+    assert letters.shorten(CAT * 5, 61) == f"{CAT * 2}…"
+    letters.write((190, 5), f"a{CAT}", fill=(255, 255, 255), align="r")
+    box = sheet.getbbox()
+    assert box is not None
+    assert box[0] == pytest.approx(190 - letters.width(f"a{CAT}"), abs=2)
+    assert box[2] <= 190
+
+
+def test_fonts_are_searched_once_and_those_of_the_system_for_letters_that_lack_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_font(folder / "Cjk Sans.ttf", CAT)
+    searched: list[str] = []
+    search = fonts._having
+    monkeypatch.setattr(fonts, "_having", lambda path, letters: searched.append(path.name) or search(path, letters))
+    predicted("cat", "dog", "bird")
+    assert searched == []
+    predicted("cat", "Äpfel", "Жук ορνί")
+    assert searched == ["DejaVuSans.ttf"]
+    for _ in range(3):
+        predicted("cat", CAT, DOG)
+    assert searched == ["DejaVuSans.ttf", "DejaVuSans.ttf", "Cjk Sans.ttf"]
