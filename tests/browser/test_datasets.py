@@ -245,3 +245,49 @@ def test_the_report_of_an_import_is_sentences_with_equal_reasons_together(
     expect(report.locator("li")).to_contain_text("25 lines: 602, 603")
     expect(report).to_contain_text("The class is the column sort. 600 rows were read")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_column_types_are_chosen_in_the_form(open_window: Callable[..., Visit], bare: Bare, tmp_path: Path) -> None:
+    rows = (f"{10 + n % 7},{n % 5},{n * 7 % 11}.5,{'ab'[n % 2]}" for n in range(200))
+    (tmp_path / "people.csv").write_text("\n".join(['zip,"age, in years",pay,label', *rows]) + "\n")
+    visit = open_window(bare.url)
+    visit.watched.expected += ["422", "404"]
+    page = visit.open("/ui/datasets")
+    field = page.get_by_label("Column types")
+    expect(field).to_be_hidden()
+    page.get_by_label("Format").select_option("table")
+    page.get_by_label("Table", exact=True).set_input_files(tmp_path / "people.csv")
+    button = page.get_by_role("button", name="Upload", exact=True)
+
+    field.fill("zip=category, pay")
+    button.click()
+    said = field.evaluate("(field) => field.validationMessage")
+    assert said == "pay: must be COLUMN=TYPE, such as age=number"
+    expect(field).to_be_focused()
+
+    field.fill("zip=text")
+    button.click()
+    error = page.locator("#upload-error")
+    expect(error).to_contain_text("types: 'zip' cannot have the type 'text'; types are number, category, date, ignore")
+    field.fill("zipp=category")
+    button.click()
+    expect(error).to_contain_text("'zipp' is not a column")
+
+    field.fill('zip=category, "age, in years"=category,pay = ignore')
+    button.click()
+    page.wait_for_url("**/ui/datasets/people")
+    columns = page.locator("#columns tbody tr")
+    assert [row.locator("td").all_inner_texts()[:2] for row in columns.all()] == [
+        ["zip", "category"],
+        ["age, in years", "category"],
+    ]
+    expect(page.locator("#report")).to_contain_text("pay: left out by the option types")
+
+    page.get_by_role("link", name="upload the table again").click()
+    expect(page.get_by_role("heading", name="Upload a dataset")).to_be_in_viewport()
+    page.get_by_label("Format").select_option("table")
+    page.get_by_label("Table", exact=True).set_input_files(tmp_path / "people.csv")
+    button.click()
+    page.wait_for_url("**/ui/datasets/people")
+    expect(columns).to_have_count(3)
+    assert columns.first.locator("td").all_inner_texts()[1] == "number"

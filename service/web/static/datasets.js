@@ -104,7 +104,7 @@ if (upload) {
 
   // The API's advice, reworded for the form.
   function asFormSays(text) {
-    return text.replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”").replace("channels=1", "choose “grey” under “Channels”");
+    return text.replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”").replace("channels=1", "choose “grey” under “Channels”").replace("Ignore columns with types", "Ignore columns under “Column types”");
   }
 
   function showProgress(progress) {
