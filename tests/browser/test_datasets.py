@@ -247,6 +247,25 @@ def test_the_report_of_an_import_is_sentences_with_equal_reasons_together(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_form_is_one_click_away_however_many_datasets_there_are(
+    open_window: Callable[..., Visit], bare: Bare, width: int
+) -> None:
+    for number in range(30):
+        upload(bare, f"set-{number}", np.arange(20) % 2)
+    page = open_window(bare.url, width=width).open("/ui/datasets")
+    expect(page.locator("#upload")).not_to_be_in_viewport()
+    page.get_by_role("link", name="Upload a dataset").click()
+    expect(page.get_by_label("Name")).to_be_in_viewport()
+    heading, header = page.locator("#upload-title").bounding_box(), page.locator("header").bounding_box()
+    assert heading is not None
+    assert header is not None
+    assert heading["y"] > header["y"] + header["height"], "not behind the header"
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Name")).to_be_focused()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_column_types_are_chosen_in_the_form(open_window: Callable[..., Visit], bare: Bare, tmp_path: Path) -> None:
     rows = (f"{10 + n % 7},{n % 5},{n * 7 % 11}.5,{'ab'[n % 2]}" for n in range(200))
     (tmp_path / "people.csv").write_text("\n".join(['zip,"age, in years",pay,label', *rows]) + "\n")
