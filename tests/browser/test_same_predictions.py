@@ -201,3 +201,50 @@ def test_a_row_starts_from_usual_values_and_a_wrong_one_has_no_bars(
     expect(page.locator("#bars .winner")).to_have_count(1)
     expect(page.locator("#row-error")).to_be_hidden()
     assert city.input_value() == "Oslo"
+
+
+@only_with([Auth.LOCAL])
+def test_a_file_of_rows_gets_the_predictions_of_the_command_line(
+    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
+) -> None:
+    lines = [f"{n % 50},5;{('Malmö', 'A; B')[n % 2]!r};{'ab'[n % 50 > 24]}".replace("'", '"') for n in range(300)]
+    table = "\n".join(["age;city;label", *lines]).encode("cp1252")
+    http.post("/datasets", data={"name": "filed-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
+    job = trained(http, finish, "filed-rows", "table")
+    some = [f'{n % 61},25;{("Malmö", "A; B", "Ulm")[n % 3]!r};"say ""{n}"""'.replace("'", '"') for n in range(1234)]
+    given, out = tmp_path / "given.csv", tmp_path / "out.csv"
+    given.write_bytes("\r\n".join(["age;city;label", *some, ""]).encode("cp1252"))
+    command = ["--server", stack.url, "predict", job["id"], str(given), "-o", str(out)]
+    asked = CliRunner().invoke(main, command)
+    assert asked.exit_code == 0, asked.output
+
+    page = visit.open(f"/ui/play/{job['id']}")
+    page.set_input_files("#rows-file", str(given))
+    state = page.locator("#rows-state")
+    expect(state).to_contain_text("1234 rows predicted with the checkpoint of epoch")
+    expect(state).to_contain_text("411 values of unknown categories treated as missing.")
+    with page.expect_download() as taken:
+        page.get_by_role("link", name="Download predictions").click()
+    assert taken.value.suggested_filename == "given-predicted.csv"
+    with (
+        taken.value.path().open(encoding="utf-8-sig", newline="") as by_page,
+        out.open(encoding="cp1252", newline="") as by_command,
+    ):
+        mine, theirs = (list(csv.reader(file, delimiter=";")) for file in (by_page, by_command))
+    assert mine[0] == theirs[0]
+    assert len(mine) == len(theirs) == 1235
+    for row, other in zip(mine[1:], theirs[1:], strict=True):
+        assert row[:4] == other[:4]
+        shares, others = ([float(cell.replace(",", ".")) for cell in one[4:]] for one in (row, other))
+        assert shares == others
+    assert any("," in row[4] for row in mine[1:]), "the decimal sign of the file"
+
+    visit.watched.expected.append("422")
+    given.write_text("age;city\n1;Ulm\nnone at all;Ulm\n")
+    page.set_input_files("#rows-file", str(given))
+    expect(state).to_contain_text("Row 2: age must be a number")
+    expect(page.locator("#rows-result")).to_be_hidden()
+    given.write_text("age;city\n1;Ulm\n2\n")
+    page.set_input_files("#rows-file", str(given))
+    expect(state).to_have_text("Row 2 has 1 field instead of 2.")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")

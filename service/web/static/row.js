@@ -4,6 +4,7 @@ import { call } from "./api.js";
 import { barsOf } from "./bars.js";
 import { wireCheckpoints } from "./checkpoints.js";
 import { latest } from "./latest.js";
+import { wireFile } from "./row-file.js";
 
 const job = JSON.parse($("#job").textContent);
 const form = $("#row");
@@ -50,5 +51,6 @@ if (form) {
   form.addEventListener("input", soon);
   form.addEventListener("submit", (event) => event.preventDefault());
   $("#usual").addEventListener("click", reset);
+  wireFile(job, epoch);
   reset();
 }
