@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont, features
 
 from service.pictures import evaluations, fonts, grids, plots
 
@@ -108,6 +108,19 @@ def test_a_name_that_no_font_has_is_the_number_of_its_class(folder: Path, draw: 
 )
 def test_symbols_are_left_out_and_names_stay_different(folder: Path, names: list[str], shown: list[str]) -> None:
     assert fonts.legible(names) == shown
+
+
+@pytest.mark.parametrize("has_fribidi", [True, False])
+def test_a_name_from_right_to_left_is_not_written_backwards(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, has_fribidi: bool
+) -> None:
+    if has_fribidi and not features.check("raqm"):
+        pytest.skip("Pillow finds no FriBiDi here")
+    layout = ImageFont.Layout.RAQM if has_fribidi else ImageFont.Layout.BASIC
+    monkeypatch.setattr(fonts, "_opened", lambda path, size: ImageFont.truetype(str(path), size, layout_engine=layout))
+    fonts._can_be_laid_out.cache_clear()
+    assert fonts.legible(["قطة", "كلب"]) == (["قطة", "كلب"] if has_fribidi else ["class 0", "class 1"])
+    fonts._can_be_laid_out.cache_clear()
 
 
 def test_a_text_of_several_fonts_is_as_wide_as_its_parts(folder: Path) -> None:
