@@ -59,6 +59,7 @@ def answers(port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="one web process per core, /proc")
 def test_a_burst_of_connections_is_shared_by_the_web_processes(port_and_master: tuple[int, int]) -> None:
     port, master = port_and_master

@@ -62,6 +62,7 @@ def test_epochs_5_to_50_train_50_epochs(client: Client) -> None:
     assert sum(job.epochs - job["reused_epochs"] for job in together) == 50
 
 
+@pytest.mark.slow
 def test_why_and_bisect_on_the_command_line(client: Client) -> None:
     rates = {"first": 0.05, "second": 0.1}
     made = {

@@ -173,6 +173,7 @@ def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_pat
     assert not (home / "broker.sock").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_with_everything_it_started(tmp_path: Path, up: Callable[[], subprocess.Popen[str]]) -> None:
     process = up()
     assert answers(url_from(process))

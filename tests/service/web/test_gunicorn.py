@@ -200,6 +200,7 @@ def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port
         again.close()
 
 
+@pytest.mark.slow
 def test_several_processes_give_one_sum(start: Start, port: int, postgres_shared: str) -> None:
     start(TAPELINE_DATABASE_URL=postgres_shared)
     url = f"http://127.0.0.1:{port}"
@@ -220,6 +221,7 @@ def test_several_processes_give_one_sum(start: Start, port: int, postgres_shared
             stream.close()
 
 
+@pytest.mark.slow
 def test_counters_of_a_killed_service_go_with_its_next_start(
     start: Start, port: int, postgres_shared: str, tmp_path: Path
 ) -> None:

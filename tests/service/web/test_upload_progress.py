@@ -103,6 +103,7 @@ def test_an_invalid_upload_id_is_rejected(client: FlaskClient, upload_id: str) -
     assert problem.json["errors"][0]["parameter"] == "Upload-Id"
 
 
+@pytest.mark.slow
 def test_the_sandbox_tells_how_many_images_are_decoded(tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)).save(data, "PNG")

@@ -119,6 +119,7 @@ def test_a_child_whose_job_failed_or_was_cancelled_gets_no_other(light: WorkerHa
     assert len(set(children(light))) == 3
 
 
+@pytest.mark.slow
 def test_limits_and_figures_are_those_of_the_job(light: WorkerHarness) -> None:
     """The memory limit is lifted after each job, and the peak of memory is not that of an earlier job."""
     wide = [{"units": 4000, "activation": "relu"}] * 2 + [TINY["layers"][-1]]

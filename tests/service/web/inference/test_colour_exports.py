@@ -70,6 +70,7 @@ def generated(client: FlaskClient, job_id: str, classes: int) -> tuple[Any, list
     return np.asarray(made["latent"]), [np.arange(64) % classes] if classes else [], np.asarray(made["images"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GANS)
 def test_a_generator_of_colours_makes_the_same_elsewhere(
     client: FlaskClient, trained: Any, tmp_path: Path, name: str
