@@ -6,6 +6,7 @@
     tables/detection.py      detects the type of a column from all of its values
     tables/plan.py           selects the target and the ignored columns, from the header and the options
     tables/parts.py          the part of each row: from a column, or drawn from each class
+    tables/classes.py        the classes, from the values of the target
     tables/importing.py      the import, inside the sandbox: rows to arrays and a description of the columns
     tables/rows.py           rows with values by column name, for predictions
     tables/preprocessing.py  raw columns to the inputs of a network: fitted on the training part, plain data

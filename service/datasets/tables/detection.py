@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
@@ -18,6 +19,10 @@ MAX_TEXT: Final = 100
 """Maximum length of a category, in characters."""
 _MANY: Final = 20
 """A text column with more distinct values than this, and more than half as many as rows, is not a category."""
+_PADDED: Final = re.compile(r"\n(0\d+)\s*\n", re.ASCII)
+_LARGE: Final = re.compile(r"\n([+-]?\d{16,})\s*\n", re.ASCII)
+_EXACT: Final = 2.0**53
+"""From here on, a float does not tell an integer from the next one."""
 
 
 class ColumnType(StrEnum):
@@ -67,6 +72,8 @@ class ColumnScan:
         self._ranges: dict[Form, tuple[float, float]] = {}
         self._signs: set[str] = set()
         self._example = ""
+        self._code: tuple[str, str] | None = None
+        """A number that is perhaps a code, and why: it has a leading zero, or more digits than a float."""
         self._last: float | None = None
         self._counts_rows = True
 
@@ -107,6 +114,8 @@ class ColumnScan:
                 low, high = self._ranges.get(form, limits)
                 self._ranges[form] = min(low, limits[0]), max(high, limits[1])
             found = parsed if found is None else found
+        if self._code is None and self.wanted is None and plain is not None:
+            self._code = _code(texts, self._ranges.get("number"))
         if signs and not self._example:
             present = (text for text in map(str.strip, texts) if text not in MISSING)
             self._example = next((text for text in present if signs.intersection(text)), "")
@@ -155,14 +164,17 @@ class ColumnScan:
             return "has no values"
         if (form := self._form()) is not None:
             low, high = self._ranges[form]
-            about |= {"min": low, "max": high}
-            if self.wanted is None and low == high and not self.missing:
+            is_code = self._is_code(form)
+            is_constant = len(self._categories) == 1 if is_code else low == high
+            if self.wanted is None and is_constant and not self.missing:
                 return "has the same value in every row"
             if isinstance(form, str) and form != "number":
-                return about | {"type": ColumnType.DATE.value, "format": form}
+                return about | {"min": low, "max": high, "type": ColumnType.DATE.value, "format": form}
             if self.wanted is None and self._counts_rows and self.rows > _MANY:
                 return "counts the rows"
-            about |= {"type": ColumnType.NUMBER.value}
+            if is_code:
+                return about | {"categories": sorted(self._categories)}
+            about |= {"min": low, "max": high, "type": ColumnType.NUMBER.value}
             if isinstance(form, Numerals):
                 return about | form.document()
             return about | ({"decimal": ","} if self._uses_commas else {})
@@ -181,6 +193,12 @@ class ColumnScan:
     def note(self) -> str | None:
         """A note about an ambiguous format that the user should check."""
         form = self._form()
+        if form == "number" and self._code is not None:
+            text, why = self._code
+            if self._is_code(form):
+                return f"column {self.name!r}: {text} {why}: its values are categories, unless you set the type number"
+            advice = "set the type ignore if it holds codes"
+            return f"column {self.name!r}: {text} {why}, but there are too many values for categories; {advice}"
         if isinstance(form, Numerals) and self._example:
             value = f"{form.number(self._example):.17g}"
             return f"column {self.name!r}: {self._example} was read as the number {value}"
@@ -201,6 +219,12 @@ class ColumnScan:
             return self._forms[0] if self._forms else None
         is_stated = self.wanted is ColumnType.NUMBER
         return chosen(notations, self._signs, decimal_comma=self._decimal_comma, is_stated=is_stated)
+
+    def _is_code(self, form: Form) -> bool:
+        """Whether its numbers are categories: codes such as 00501, of which there are few."""
+        count = len(self._categories)
+        is_few = count <= MAX_CATEGORIES and (count <= _MANY or count <= (self.rows - self.missing) / 2)
+        return form == "number" and self._code is not None and is_few and not self._is_text
 
     def _almost_numbers(self) -> str:
         """A hint that most texts look like numbers."""
@@ -257,3 +281,13 @@ def _limits(found: NDArray[np.float64]) -> tuple[float, float] | None:
     """The smallest and the largest value; ``None`` if all are missing."""
     present = found[~np.isnan(found)]
     return (float(present.min()), float(present.max())) if present.size else None
+
+
+def _code(texts: Sequence[str], limits: tuple[float, float] | None) -> tuple[str, str] | None:
+    """A number that is perhaps a code, and why."""
+    lines = "\n" + "\n\n".join(texts) + "\n"
+    if (found := _PADDED.search(lines)) is not None:
+        return found[1][:MAX_TEXT], "has a leading zero"
+    if limits is not None and max(-limits[0], limits[1]) >= _EXACT and (found := _LARGE.search(lines)) is not None:
+        return found[1][:MAX_TEXT], "has more digits than a number keeps"
+    return None

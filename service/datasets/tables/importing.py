@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
-from service.datasets.importer import MAX_LABEL, MAX_UNPACKED_BYTES, UploadRefused
+from service.datasets.importer import MAX_UNPACKED_BYTES, UploadRefused
 from service.datasets.info import (
     COLUMNS_FILE,
     IDX_NAMES,
@@ -35,10 +35,11 @@ from service.datasets.info import (
     TableOptions,
     content_sha256,
 )
+from service.datasets.tables.classes import MAX_TEXTS, classes_of, too_many_classes
 from service.datasets.tables.detection import BadCell, ColumnType
 from service.datasets.tables.parts import PARTS, SplitColumn, drawn
-from service.datasets.tables.plan import MAX_NAME, TABLE, TablePlan
-from service.datasets.tables.values import MISSING, is_number, number
+from service.datasets.tables.plan import TABLE, TablePlan
+from service.datasets.tables.values import MISSING, is_number
 from service.spec.estimation.features import features_of
 from service.spec.strict_json import canonical
 from service.states import DatasetKind
@@ -60,10 +61,6 @@ _CHECKED_SHARE: Final = 0.02
 _SCANNED_SHARE: Final = 0.65
 """Progress after the types of the columns are determined."""
 _BLOCK: Final = 2000
-_MAX_LABELS: Final = 100_000
-"""Maximum number of distinct target values that are tracked, for error messages."""
-_FEW: Final = 30
-"""A numeric target with fractions and more distinct values than this is a regression target."""
 
 
 def import_table(
@@ -129,8 +126,13 @@ class _Import:
     def run(self) -> ImportedDataset:
         """Scan the rows, determine columns and classes, then read again and write the arrays."""
         self._look()
-        class_names, codes = self._classes()
-        labels = codes[np.frombuffer(self.labels, np.uint32)]
+        classes = classes_of(
+            list(self.targets),
+            self.plan.target_type,
+            column=self.plan.header[self.plan.target],
+            rows=len(self.labels),
+        )
+        class_names, labels = classes.names, classes.labels[np.frombuffer(self.labels, np.uint32)]
         columns, ignored, notes = self._columns()
         parts, said = (
             self.split.assigned(labels, class_names, self.fraction)
@@ -167,7 +169,7 @@ class _Import:
                 "rejected_count": self.rejected.count,
                 "rejected": self.rejected.first,
                 "ignored": ignored,
-                "notes": [*said, *notes],
+                "notes": [*said, *classes.notes, *notes],
             },
         )
 
@@ -236,8 +238,9 @@ class _Import:
         for text in map(str.strip, columns[self.plan.target]):
             code = targets.setdefault(text, len(targets))
             self.labels.append(code)
-        if len(targets) > _MAX_LABELS:
-            raise self._too_many_classes(are_numbers=all(map(is_number, targets)))
+        if len(targets) > MAX_TEXTS:
+            column = self.plan.header[self.plan.target]
+            raise too_many_classes(column, len(targets), are_numbers=all(map(is_number, targets)))
 
     def _check_rejected(self, *, final: bool) -> None:
         """Reject the file if too many rows are rejected. Before the end, this needs a minimum number of rows."""
@@ -247,45 +250,6 @@ class _Import:
             raise DatasetBroken(
                 self.file.path, f"{bad:,} of the first {seen:,} rows cannot be used: {named}" + (", ..." * (bad > 3))
             )
-
-    def _too_many_classes(self, *, are_numbers: bool) -> UploadRefused:
-        name = self.plan.header[self.plan.target]
-        count = f"more than {_MAX_LABELS:,}" if len(self.targets) > _MAX_LABELS else f"{len(self.targets):,}"
-        if are_numbers:
-            detail = f"column {name!r} has {count} different numbers: this is regression, which is not supported"
-        else:
-            detail = f"column {name!r} has {count} different values; at most {MAX_LABEL + 1} classes are supported"
-        return UploadRefused({"target": f"{detail}. Name the column that holds the class as target"})
-
-    def _classes(self) -> tuple[list[str], NDArray[np.uint8]]:
-        """The class names in order, and the label of each target text."""
-        texts = list(self.targets)
-        has_numbers = self.plan.target_type is not ColumnType.CATEGORY and all(map(is_number, texts))
-        if self.plan.target_type is ColumnType.NUMBER and not has_numbers:
-            wrong = next(text for text in texts if not is_number(text))
-            raise UploadRefused({"types": f"the target's value {wrong[:40]!r} is not a number"})
-        if has_numbers:
-            values = [number(text) for text in texts]
-            distinct = sorted(set(values))
-            names = [f"{value:.0f}" if value.is_integer() else repr(value) for value in distinct]
-            place = [distinct.index(value) for value in values] if len(distinct) <= MAX_LABEL + 1 else []
-            has_fractions = not all(value.is_integer() for value in distinct)
-            is_regression = (has_fractions and len(distinct) > _FEW) or len(distinct) > max(2, len(self.labels) / 2)
-            if len(distinct) > MAX_LABEL + 1 or is_regression:
-                raise self._too_many_classes(are_numbers=True)
-        else:
-            names = sorted(texts)
-            place = []
-            if len(names) > MAX_LABEL + 1 or (len(names) > _FEW and len(names) > len(self.labels) / 2):
-                raise self._too_many_classes(are_numbers=False)
-            place = [names.index(text) for text in texts]
-        if long := next((name for name in names if len(name) > MAX_NAME), None):
-            detail = f"has the value {long[:20]!r}... of {len(long):,} characters; classes have at most {MAX_NAME}"
-            raise UploadRefused({"target": detail})
-        if len(names) < 2:
-            detail = f"column {self.plan.header[self.plan.target]!r} has the value {names[0]!r} in every row"
-            raise UploadRefused({"target": f"{detail}; there is nothing to tell apart"})
-        return names, np.array(place, np.uint8)
 
     def _columns(self) -> tuple[dict[int, dict[str, Any]], list[dict[str, str]], list[str]]:
         """The used columns by their index in the file, the ignored columns, and notes for the user."""

@@ -25,6 +25,7 @@ WITHOUT_EFFECT = {
     "service.datasets.formats.photos": "what an import makes has a digest",
     "service.datasets.importer": "what an import makes has a digest",
     "service.datasets.tables": "a list of names",
+    "service.datasets.tables.classes": "what an import makes has a digest",
     "service.datasets.tables.detection": "what an import makes has a digest",
     "service.datasets.tables.importing": "what an import makes has a digest",
     "service.datasets.tables.numerals": "what an import makes has a digest",

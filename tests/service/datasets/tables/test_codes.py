@@ -1,0 +1,86 @@
+"""Numbers that are codes, such as postal codes and long identifiers: classes and categories as they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.datasets.tables.rows import named_row, read_rows
+from tests.service.datasets.tables.test_importing import read, refusal
+
+
+def table(targets: list[str], rows: int = 60, head: str = "size,label\n") -> str:
+    return head + "".join(f"{n % 13},{targets[n % len(targets)]}\n" for n in range(rows))
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (["90210", "00501", "02134"], ["00501", "02134", "90210"]),
+        (["7", "007", "07"], ["007", "07", "7"]),
+        (["10", "9", "08"], ["08", "9", "10"]),
+        (
+            ["9007199254740993", "9007199254740992", "9007199254740995"],
+            ["9007199254740992", "9007199254740993", "9007199254740995"],
+        ),
+        (["-18446744073709551617", "18446744073709551616"], ["-18446744073709551617", "18446744073709551616"]),
+        (["0.1", "0.10000000000000000001", "2"], ["0.1", "0.10000000000000000001", "2"]),
+        (["-0", "1e3", "1E-99999999999999999999"], ["0", "1000"]),
+    ],
+)
+def test_classes_are_the_values_of_the_file(tmp_path: Path, targets: list[str], names: list[str]) -> None:
+    found = read(tmp_path, table(targets), sandbox=targets[0] == "90210")
+    assert found.made.class_names == names
+    counts = [0] * len(names)
+    for label in [*found.train.labels, *found.validation.labels]:
+        counts[label] += 1
+    assert sum(counts) == 60
+    if len(names) == len(targets):
+        assert counts == [60 // len(names)] * len(names)
+
+
+def test_the_report_says_how_targets_were_read(tmp_path: Path) -> None:
+    [note] = read(tmp_path, table(["00501", "90210"])).report["notes"]
+    assert note == "column 'label': values such as 00501 are classes as they are written, with leading zeros"
+    [note] = read(tmp_path, table(["1", "2", "1.0"])).report["notes"]
+    assert note == "column 'label': 1 and 1.0 are one class, 1; set the type category to keep them apart"
+    numbers = read(tmp_path, table(["007", "7", "8"]), types={"label": "number"})
+    assert numbers.made.class_names == ["7", "8"]
+    assert not read(tmp_path, table(["1", "2"])).report["notes"]
+    many = refusal(tmp_path, table([f"0{n}" for n in range(300)], rows=900))
+    assert "has 300 different values; at most 256 classes are supported" in many
+
+
+@pytest.mark.parametrize(
+    ("codes", "why"),
+    [
+        (["90210", "00501", "02134"], "00501 has a leading zero"),
+        (["9007199254740993", "9007199254740992"], "9007199254740993 has more digits than a number keeps"),
+    ],
+)
+def test_codes_are_categories_and_predictions_take_the_same_texts(tmp_path: Path, codes: list[str], why: str) -> None:
+    data = "code,size,label\n" + "".join(f"{codes[n % len(codes)]} ,{n % 13},{'ab'[n % 2]}\n" for n in range(2100))
+    found = read(tmp_path, data)
+    assert found.columns["code"]["categories"] == sorted(codes)
+    assert found.columns["size"]["type"] == "number"
+    assert found.report["notes"] == [f"column 'code': {why}: its values are categories, unless you set the type number"]
+    asked = read_rows([{"code": code, "size": 1} for code in codes], found.made.columns or (), ignored=())
+    assert not asked.unknown
+    assert not asked.faults
+    assert [named_row(row, found.made.columns or ())["code"] for row in asked.inputs] == codes
+    assert read(tmp_path, data, types={"code": "number"}).columns["code"]["type"] == "number"
+
+
+def test_codes_that_are_too_many_for_categories_stay_numbers_with_a_note(tmp_path: Path) -> None:
+    rows = (f"{n * 37 % 701:05},{n % 13},{'ab'[n % 2]}\n" for n in range(2000))
+    found = read(tmp_path, "code,size,label\n" + "".join(rows))
+    assert found.columns["code"]["type"] == "number"
+    [note] = found.report["notes"]
+    assert note == (
+        "column 'code': 00000 has a leading zero, but there are too many values for categories; "
+        "set the type ignore if it holds codes"
+    )
+    counter = (f"{n:05},{n % 13},{'ab'[n % 2]}\n" for n in range(2000))
+    ignored = read(tmp_path, "code,size,label\n" + "".join(counter)).report["ignored"]
+    assert ignored == [{"name": "code", "reason": "counts the rows"}]
