@@ -10,9 +10,11 @@ from __future__ import annotations
 import codecs
 import csv
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,10 @@ MAX_FIELD: Final = 100_000
 MAX_ROW: Final = 2**21
 """Maximum length of a row in characters; quoted fields may spread a row over several lines."""
 DELIMITERS: Final = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
+_STATED: Final = re.compile(rf'"?sep=([{"".join(DELIMITERS)}])"?\s*', re.IGNORECASE)
+"""A first line that states the delimiter, for Excel."""
+_MAX_NAMED: Final = 10_000
+"""Fields of the header beyond these get no name: a line of commas has a million of them."""
 _SAMPLED_LINES: Final = 100
 _HEAD_BYTES: Final = 2**16
 _GZIP: Final = b"\x1f\x8b"
@@ -47,7 +53,9 @@ class DelimitedFile:
     Attributes:
         encoding: Python's name; for an 8-bit file without a byte order mark, ``check`` determines it.
         ends_in_cr: whether lines end with CR only, as on early Macintosh computers.
-        header: the fields of the first row.
+        skipped_lines: 1 if the first line states the delimiter, as in ``sep=;``, else 0.
+        header: the fields of the first row; those without a name are called ``column_5``, after their position.
+        unnamed: the indices of the fields without a name.
         on_share: called during each pass over the file, with the share that has been read.
     """
 
@@ -57,7 +65,9 @@ class DelimitedFile:
     encoding: str
     ends_in_cr: bool
     delimiter: str
-    header: tuple[str, ...]
+    skipped_lines: int = 0
+    header: tuple[str, ...] = ()
+    unnamed: frozenset[int] = frozenset()
     on_share: OnShare = field(default=lambda share: None, compare=False)
 
     def rows(self) -> Iterator[tuple[int, list[str] | str]]:
@@ -73,7 +83,7 @@ class DelimitedFile:
         csv.field_size_limit(MAX_FIELD)
         is_header = True
         while True:
-            line = reader.line_num + 1
+            line = self.skipped_lines + reader.line_num + 1
             feed.pending = 0
             try:
                 fields: list[str] | str = next(reader)
@@ -120,7 +130,7 @@ class DelimitedFile:
         if self.encoding == "utf-8-sig":
             raise self._broken(first_other, "is not UTF-8, though the file begins with the mark of UTF-8")
         found = replace(self, encoding="latin-1" if has_undefined else "cp1252")
-        return replace(found, header=_header(found))  # it was read as UTF-8
+        return _with_header(found)  # it was read as UTF-8
 
     def _reason(self, line: int, error: str) -> str:
         """The error message for a row; raises DatasetBroken if the parser cannot continue."""
@@ -158,7 +168,6 @@ def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
         encoding="utf-8",
         ends_in_cr=False,
         delimiter=",",
-        header=(),
     )
     head = b""
     for piece in _pieces(plain, _HEAD_BYTES):
@@ -180,20 +189,27 @@ def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
         text = text.replace("\r", "\n")
     lines = text.split("\n")
     complete = lines[:-1] if len(head) >= _HEAD_BYTES and len(lines) > 1 else lines
-    delimiter = _delimiter([f"{line}\n" for line in complete[:_SAMPLED_LINES]])
-    found = replace(plain, encoding=encoding, ends_in_cr=ends_in_cr, delimiter=delimiter)
-    return replace(found, header=_header(found))
+    stated = _STATED.fullmatch(lines[0])
+    delimiter = stated[1] if stated else _delimiter([f"{line}\n" for line in complete[:_SAMPLED_LINES]])
+    skipped = 1 if stated else 0
+    found = replace(plain, encoding=encoding, ends_in_cr=ends_in_cr, delimiter=delimiter, skipped_lines=skipped)
+    return _with_header(found)
 
 
-def _header(file: DelimitedFile) -> tuple[str, ...]:
-    """The fields of the first row."""
+def _with_header(file: DelimitedFile) -> DelimitedFile:
+    """The same file with the fields of its first row."""
     csv.field_size_limit(MAX_FIELD)
     reader = csv.reader(_Lines(file), delimiter=file.delimiter, strict=True, skipinitialspace=True)
     try:
         header = next((row for row in reader if row), [])
     except csv.Error as error:
-        raise DatasetBroken(file.path, f"line {reader.line_num:,}: {file._reason(1, str(error))}") from error
-    return tuple(name.strip() for name in header)
+        line = file.skipped_lines + reader.line_num
+        raise DatasetBroken(file.path, f"line {line:,}: {file._reason(line, str(error))}") from error
+    names = [name.strip() for name in header]
+    unnamed = frozenset(index for index, name in enumerate(names[:_MAX_NAMED]) if not name)
+    for index in unnamed:
+        names[index] = f"column_{index + 1}"
+    return replace(file, header=tuple(names), unnamed=unnamed)
 
 
 def _guessed(head: bytes) -> str:
@@ -229,7 +245,7 @@ class _Lines:
 
     def __init__(self, file: DelimitedFile) -> None:
         self._file, self.pending = file, 0
-        self._lines = self._read()
+        self._lines = islice(self._read(), file.skipped_lines, None)
 
     def __iter__(self) -> Iterator[str]:
         return self

@@ -262,7 +262,9 @@ class _Import:
             except ValueError as error:
                 raise UploadRefused({"types": f"column {scan.name!r} {error}"}) from error
             if isinstance(found, str):
-                ignored.append({"name": scan.name, "reason": found})
+                is_padding = index in self.plan.padding and scan.missing == scan.rows
+                reason = "has no name and no values: the lines end with a delimiter" if is_padding else found
+                ignored.append({"name": scan.name, "reason": reason})
                 continue
             columns[index] = found
             if scan.note:
@@ -277,6 +279,11 @@ class _Import:
         if (features := features_of(list(columns.values()))) > MAX_FEATURES:
             detail = f"becomes {features:,} inputs of a network; at most {MAX_FEATURES:,} are allowed"
             raise UploadRefused({TABLE: f"{detail}. Ignore columns with types"})
+        if self.plan.looks_like_row(columns, self.targets):
+            shown = ", ".join(map(repr, self.plan.header[:3])) + (", ..." if len(self.plan.header) > 3 else "")
+            notes.insert(
+                0, f"line 1 ({shown}) is read as the column names, but looks like a row: is the header missing?"
+            )
         return columns, ignored, notes
 
     def _write(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
 
 from service.datasets.errors import closest
 from service.datasets.formats.delimited import DELIMITERS, DelimitedFile
@@ -19,6 +22,8 @@ MAX_COLUMNS: Final = 2000
 MAX_NAME: Final = 100
 """Maximum length of the name of a column or class, in characters."""
 
+_PEEKED_ROWS: Final = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TablePlan:
@@ -28,6 +33,8 @@ class TablePlan:
         target: index of the target column.
         split: index of the column that assigns rows to parts.
         scans: the columns that are not ignored, by index.
+        unnamed: the indices of the columns without a name in the file.
+        padding: those of them at the end that seem to be empty, as if each line ended with a delimiter.
     """
 
     header: Sequence[str]
@@ -36,6 +43,8 @@ class TablePlan:
     scans: Mapping[int, ColumnScan]
     by_person: Sequence[str]
     target_type: ColumnType | None
+    unnamed: frozenset[int]
+    padding: frozenset[int]
 
     @classmethod
     def of(cls, file: DelimitedFile, options: TableOptions) -> TablePlan:
@@ -49,7 +58,10 @@ class TablePlan:
         split = header.index(options.split) if options.split in header else None
         if options.split is not None and split is None:
             faults["split"] = f"{options.split!r} is no column{_meant(options.split, header)}"
-        target = len(header) - (2 if split == len(header) - 1 else 1)
+        padding = _padding(file)
+        target = max((index for index in range(len(header)) if index != split and index not in padding), default=-1)
+        if target < 0:
+            raise UploadRefused({TABLE: "has no column with values for a target"})
         if options.target is not None:
             target = header.index(options.target) if options.target in header else -1
             if target < 0:
@@ -78,7 +90,31 @@ class TablePlan:
             },
             by_person=[name for name in header if types.get(name) is ColumnType.IGNORE],
             target_type=wanted,
+            unnamed=file.unnamed,
+            padding=padding,
         )
+
+    def looks_like_row(self, columns: Mapping[int, Mapping[str, Any]], targets: Collection[str]) -> bool:
+        """Whether the header may be a row, which means that the file has none: each name has the type of its column.
+
+        Args:
+            columns: the descriptions of the used columns, by index.
+            targets: the values of the target.
+        """
+        names, target = self.header, self.header[self.target]
+        if target not in targets and not (is_number(target) and all(map(is_number, targets))):
+            return False
+        named = [index for index in columns if index not in self.unnamed]
+        if all(names[index] == str(index) for index in named if is_number(names[index])) and any(
+            is_number(names[index]) for index in named
+        ):
+            return False  # columns that are numbered
+        try:
+            return bool(named) and not any(
+                np.isnan(self.scans[index].values([names[index]], columns[index])).any() for index in named
+            )
+        except ValueError:
+            return False
 
 
 def _checked_header(file: DelimitedFile) -> list[str]:
@@ -98,15 +134,26 @@ def _checked_header(file: DelimitedFile) -> list[str]:
         raise UploadRefused({TABLE: "line 1 contains numbers; it must contain the column names"})
     seen: dict[str, int] = {}
     for index, name in enumerate(header):
-        if not name:
-            header[index] = name = f"column_{index + 1}"
         if len(name) > MAX_NAME:
             detail = f"column {index + 1} has a name of {len(name):,} characters; at most {MAX_NAME} are allowed"
             raise UploadRefused({TABLE: detail})
         if name in seen:
-            raise UploadRefused({TABLE: f"columns {seen[name]} and {index + 1} have the same name {name!r}"})
+            hint = "; is line 1 a row? It must contain the column names" if is_number(name) else ""
+            raise UploadRefused({TABLE: f"columns {seen[name]} and {index + 1} have the same name {name!r}{hint}"})
         seen[name] = index + 1
     return header
+
+
+def _padding(file: DelimitedFile) -> frozenset[int]:
+    """The columns at the end without a name and without a value in the first rows."""
+    width = first = len(file.header)
+    while first - 1 in file.unnamed:
+        first -= 1
+    if first < width:
+        for _, fields in islice(replace(file, on_share=lambda share: None).rows(), _PEEKED_ROWS):
+            if isinstance(fields, list) and len(fields) == width:
+                first = max([first, *(index + 1 for index, text in enumerate(fields) if text.strip())])
+    return frozenset(range(first, width))
 
 
 def _meant(name: str, header: Sequence[str]) -> str:

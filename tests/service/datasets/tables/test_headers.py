@@ -1,0 +1,96 @@
+"""The first lines of tables: a stated delimiter, names that are missing, a header that is missing."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.datasets.formats.delimited import open_delimited
+from service.datasets.tables.rows import read_rows
+from tests.service.datasets.tables.test_importing import read, refusal
+
+ROWS = [(f"{n % 7},{n % 5}", ("Oslo", "Bergen")[n % 2], "abc"[n % 3]) for n in range(60)]
+SEMICOLONS = "size;city;label\n" + "".join(f"{';'.join(row)}\n" for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        f"sep=;\n{SEMICOLONS}".encode(),
+        codecs.BOM_UTF8 + f"sep=;\n{SEMICOLONS}".replace("\n", "\r\n").encode(),
+        f'"sep=;"\n{SEMICOLONS}'.encode("utf-16"),
+        f"SEP=;\n{SEMICOLONS}".replace("Oslo", "Bodø").encode("cp1252"),
+        f"sep=;\n{SEMICOLONS}".replace("\n", "\r").encode(),
+        gzip.compress(f"sep=;\n\n{SEMICOLONS}".encode()),
+        f"sep=\t\n{SEMICOLONS}".replace(";", "\t").encode(),
+        f"sep=|\n{SEMICOLONS}".replace(";", "|").encode(),
+    ],
+)
+def test_a_first_line_may_state_the_delimiter(tmp_path: Path, data: bytes) -> None:
+    found = read(tmp_path, data)
+    assert list(found.columns) == ["size", "city"]
+    assert found.report["rejected_count"] == 0
+    np.testing.assert_array_equal(found.inputs[:, 0], read(tmp_path, SEMICOLONS).inputs[:, 0])
+
+
+def test_lines_are_counted_from_the_one_that_states_the_delimiter(tmp_path: Path) -> None:
+    found = read(tmp_path, f"sep=;\n{SEMICOLONS}1;2\n")
+    assert found.report["rejected"] == [{"line": 63, "reason": "has 2 fields instead of 3"}]
+    assert "line 64 opens a quotation mark" in refusal(tmp_path, f'sep=;\n{SEMICOLONS}1;2;a\n"1;2;a\n')
+    assert "has a header, but no rows" in refusal(tmp_path, "sep=;\nsize;label\n")
+    assert "only one column" in refusal(tmp_path, "sep=;\n")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_delimiters_at_the_end_of_each_line_make_no_target(tmp_path: Path, count: int) -> None:
+    found = read(tmp_path, SEMICOLONS.replace("\n", ";" * count + "\n"))
+    assert (found.report["target"], list(found.columns)) == ("label", ["size", "city"])
+    reason = "has no name and no values: the lines end with a delimiter"
+    assert found.report["ignored"] == [{"name": f"column_{n + 4}", "reason": reason} for n in range(count)]
+    filled = SEMICOLONS.replace("label\n", "label;\n").replace("a\n", "a;x\n").replace("b\n", "b;y\n")
+    assert read(tmp_path, filled.replace("c\n", "c;\n")).report["target"] == "column_4"
+    assert "no value in any row" in refusal(tmp_path, SEMICOLONS.replace("\n", ";\n"), target="column_4")
+    assert "no column with values" in refusal(tmp_path, ";;\n;;\n")
+    divided = read(tmp_path, SEMICOLONS.replace("label\n", "label;part;\n").replace("a\n", "a;train;\n")
+                   .replace("b\n", "b;train;\n").replace("c\n", "c;train;\n"), split="part")  # fmt: skip
+    assert divided.report["target"] == "label"
+
+
+def test_rows_for_predictions_have_the_names_of_the_import(tmp_path: Path) -> None:
+    """As pandas writes a table with its index, of which the header has no name."""
+    data = ",size,label,\n" + "".join(f"{n},{n % 7},{'ab'[n % 2]},\n" for n in range(60))
+    found = read(tmp_path, data)
+    path = tmp_path / "rows.csv"
+    path.write_text(",size,\n1,5,\n")
+    table = open_delimited(path, max_bytes=1000).check()
+    rows = [dict(zip(table.header, fields, strict=True)) for _, fields in table.rows()]
+    ignored = {one["name"] for one in found.report["ignored"]}
+    assert rows == [{"column_1": "1", "size": "5", "column_3": ""}]
+    asked = read_rows(rows, found.made.columns or (), ignored={*ignored, "column_3"})
+    assert not asked.faults
+    assert asked.inputs.tolist() == [[5.0]]
+
+
+def measured(head: str, cells: Callable[[int], str] = lambda n: f"{n % 7 / 2},{n % 5},{'ab'[n % 2]}") -> str:
+    return f"{head}\n" + "".join(f"{cells(n)}\n" for n in range(60))
+
+
+def test_a_first_line_that_looks_like_a_row_is_noted(tmp_path: Path) -> None:
+    [note] = read(tmp_path, measured("5.1,3,a")).report["notes"]
+    assert note == (
+        "line 1 ('5.1', '3', 'a') is read as the column names, but looks like a row: is the header missing?"
+    )
+    texts = measured("Oslo,2024-01-03,1,b", lambda n: f"{('Oslo', 'Bergen')[n % 2]},2024-02-{n % 9 + 1:02},{n % 3},a")
+    assert len(read(tmp_path, texts + texts.replace(",a\n", ",b\n").split("\n", 1)[1]).report["notes"]) == 1
+    same = refusal(tmp_path, measured("3,3,a"))
+    assert "columns 1 and 2 have the same name '3'; is line 1 a row?" in same
+
+
+@pytest.mark.parametrize("head", ["size,count,a", "5.1,count,a", "2023,2024,label", "0,1,a", "Oslo,3,b"])
+def test_a_header_is_not_noted(tmp_path: Path, head: str) -> None:
+    assert read(tmp_path, measured(head)).report["notes"] == []
