@@ -222,7 +222,8 @@ def _broken_images() -> Iterator[Hostile]:
         ("a video", "a/1x.webp", b"RIFF\x10\0\0\0AVI LIST" + bytes(90)),
         ("nothing", "a/1x.png", b""),
     ):
-        says = (f"{name} is not a PNG", "remove or replace", "on_bad=skip")
+        reason = "has the format TIFF" if title == "a TIFF" else "is not a PNG"
+        says = (f"{name} {reason}", "remove or replace", "on_bad=skip")
         yield Hostile(title=f"{title} that is called an image", data=zipped(with_file(name, data)), says=says)
     flipped = bytearray(PNG)
     flipped[-20] ^= 255

@@ -12,6 +12,7 @@ from typing import IO, Final
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from service.datasets.formats.unread import BEGINNING, why_unreadable
 from service.datasets.info import Size
 from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
@@ -97,7 +98,8 @@ def _identified(file: IO[bytes]) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(f"has too many pixels; at most {MAX_IMAGE_PIXELS:,} are read: scale it down") from error
     except _PILLOW_RAISES as error:
-        raise UnreadableImage("is not a PNG, JPEG, WebP, BMP or GIF image") from error
+        file.seek(0)
+        raise UnreadableImage(why_unreadable(file.read(BEGINNING))) from error
     if image.width * image.height > MAX_IMAGE_PIXELS:
         pixels = f"{image.width} x {image.height}; at most {MAX_IMAGE_PIXELS:,} are read: scale it down"
         raise UnreadableImage(f"has too many pixels, {pixels}")

@@ -25,13 +25,13 @@ from PIL import Image
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
+from service.datasets.formats.class_folders import classes_of, in_order, outside_of_folders
 from service.datasets.formats.decoding import SUFFIXES, UNSEEN, UnreadableImage, opened, pixels_of, upright_size
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
+from service.datasets.formats.unread import instead_of_images, printable, why_left_out
+from service.datasets.info import CHANNELS_GIVEN, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
 
 MAX_FILES: Final = 200_000
-MAX_CLASSES: Final = 256
-MAX_CLASS_NAME: Final = 100
 SATURATED: Final = 32
 """Minimum difference between the channels of a coloured pixel; less is the tint of a scan, or JPEG noise."""
 MAX_FAULTS: Final = 1_000
@@ -107,8 +107,8 @@ def open_photos(
     """
     with archives.reading(path):
         names, others = _names(path)
-    outside = _outside(path, names, options)
-    _classes(path, [name for name in names if name not in outside])
+    outside = outside_of_folders(path, names, options.on_bad)
+    classes_of(path, [name for name in names if name not in outside], others)
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(path, file, options, len(names) - len(outside), max_bytes=max_bytes, max_side=max_side)
         spool.faults += [(name, "is outside of class folders") for name in names if name in outside]
@@ -126,10 +126,10 @@ def open_photos(
             raise DatasetBroken(path, f"has no image that can be read: {_named(spool.faults)}")
         width, height = spool.size()
         # Not in the order of the archive: the same photos are the same data, whatever packed them.
-        found = _classes(path, sorted(spool.records, key=lambda name: PurePosixPath(name).parts))
+        found = classes_of(path, sorted(spool.records, key=lambda name: PurePosixPath(name).parts))
         is_colour = options.channels is Channels.COLOUR or spool.coloured_by is not None
         shape = (height, width, 3) if is_colour else (height, width)
-        labels = _sorted({label for _, label in found.values()})
+        labels = in_order({label for _, label in found.values()})
         arrays: dict[str, ArrayStream] = {}
         for part, prefix in ((PartName.TRAIN, ""), (PartName.VALIDATION, "validation_"), (PartName.TEST, "test_")):
             chosen = [name for name, place in found.items() if place[0] == part]
@@ -151,10 +151,8 @@ def _names(path: Path) -> tuple[list[str], list[str]]:
     """
     seen: dict[str, None] = {}
     others: list[str] = []
-    inner = ""
     for member in archives.members(path):
         if not _is_image(member.name):
-            inner = inner or (member.name if member.name.lower().endswith(archives.SUFFIXES) else "")
             if not _is_hidden(member.name):
                 others.append(member.name)
             continue
@@ -165,8 +163,9 @@ def _names(path: Path) -> tuple[list[str], list[str]]:
         if len(seen) > MAX_FILES:
             raise DatasetBroken(path, f"has more than {MAX_FILES:,} images; send fewer")
     if not seen:
-        also = f"; it contains the archive {inner[:200]}: unpack that, and pack its folders" if inner else ""
-        raise DatasetBroken(path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{also}")
+        raise DatasetBroken(
+            path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{instead_of_images(others)}"
+        )
     return list(seen), others
 
 
@@ -322,79 +321,7 @@ def _report(options: PhotoOptions, spool: _Spool, others: Sequence[str], *, is_c
             reason = CHANNELS_GIVEN
     report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
     if count := len(spool.faults) + len(others):
-        more = ((_printable(name), "is not an image file") for name in others[:_MAX_LISTED])
+        more = ((printable(name), why_left_out(name)) for name in others[:_MAX_LISTED])
         files = [{"file": name[:200], "reason": reason} for name, reason in [*spool.faults, *more][:_MAX_LISTED]]
         report["left_out"] = {"count": count, "files": files}
     return report
-
-
-def _printable(name: str) -> str:
-    """A name that was not checked, as UTF-8."""
-    return name.encode(errors="replace").decode()
-
-
-def _outside(path: Path, names: Sequence[str], options: PhotoOptions) -> frozenset[str]:
-    """The images that are outside of class folders, which are left out.
-
-    Raises:
-        DatasetBroken: they are not to be left out, or they are all that there is.
-    """
-    folders, _, outside = _folders(names)
-    if outside and (options.on_bad is OnBad.ERROR or not folders):
-        count = f"{len(outside):,} images" if len(outside) > 1 else "an image"
-        advice = "make a folder per class" + (", or leave them out with on_bad=skip" if folders else "")
-        raise DatasetBroken(path, f"has {count} outside of class folders, such as {outside[0][:200]}: {advice}")
-    return frozenset(outside)
-
-
-def _folders(names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], bool, list[str]]:
-    """The folders of each image; whether the first of them are parts of a dataset; the images outside of class folders.
-    Folders that all images share are ignored."""
-    folders, outside = {name: PurePosixPath(name).parts[:-1] for name in names}, []
-    while True:
-        outside += [name for name, parts in folders.items() if not parts]
-        folders = {name: parts for name, parts in folders.items() if parts}
-        if len({parts[0] for parts in folders.values()}) != 1 or all(len(parts) == 1 for parts in folders.values()):
-            break
-        folders = {name: parts[1:] for name, parts in folders.items()}
-    are_parts = all(parts[0].lower() in PART_WORDS for parts in folders.values())
-    has_parts = are_parts and any(len(parts) > 1 for parts in folders.values())
-    if has_parts:
-        outside += [name for name, parts in folders.items() if len(parts) == 1]
-        folders = {name: parts for name, parts in folders.items() if len(parts) > 1}
-    return folders, has_parts, outside
-
-
-def _classes(path: Path, names: Sequence[str]) -> dict[str, tuple[PartName, str]]:
-    """Part and class of each image, from its folders."""
-    folders, has_parts, _ = _folders(names)
-    found = {
-        name: (PART_WORDS[parts[0].lower()], parts[1]) if has_parts else (PartName.TRAIN, parts[0])
-        for name, parts in folders.items()
-    }
-    if PartName.VALIDATION not in {part for part, _ in found.values()}:  # validate on the test images
-        found = {
-            name: (PartName.VALIDATION if part is PartName.TEST else part, label)
-            for name, (part, label) in found.items()
-        }
-    trained = {label for part, label in found.values() if part is PartName.TRAIN}
-    if not trained:
-        raise DatasetBroken(path, "has no training images: only folders for validation; add a folder train")
-    for part in (PartName.VALIDATION, PartName.TEST):
-        if unknown := sorted({label for where, label in found.values() if where == part} - trained):
-            detail = f"has the class {unknown[0][:200]!r} for {part}, but no training images of it; add some"
-            raise DatasetBroken(path, detail)
-    if len(trained) < 2:
-        only = next(iter(trained))[:200]
-        raise DatasetBroken(path, f"has one class folder, {only!r}; a classifier needs at least two")
-    if len(trained) > MAX_CLASSES:
-        raise DatasetBroken(path, f"has {len(trained):,} class folders; at most {MAX_CLASSES} are allowed")
-    if long := next((label for label in trained if len(label) > MAX_CLASS_NAME), None):
-        detail = f"has a class folder with a name of {len(long):,} characters, {long[:40]!r}"
-        raise DatasetBroken(path, f"{detail}; at most {MAX_CLASS_NAME} are allowed: rename it")
-    return found
-
-
-def _sorted(names: set[str]) -> list[str]:
-    """Class names in order: numbers by value, words alphabetically."""
-    return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name.casefold() + name))

@@ -117,7 +117,8 @@ def test_files_that_are_no_images_are_counted_and_named(run: Run, client: Client
     sent = run("upload", str(photos), "--name", "with-notes", "--size", "16")
     assert sent.exit_code == 0, sent.output
     assert sent.stdout.startswith("with-notes: 22 training and 2 validation images")
-    lines = ["left out 2 files:", "  IMG_1.heic is not an image file", "  limes/Notizen.txt is not an image file"]
+    heic = "  IMG_1.heic has the format HEIC, which is not read: convert it to JPEG or PNG"
+    lines = ["left out 2 files:", heic, "  limes/Notizen.txt is not an image file"]
     assert sent.stderr.splitlines() == lines
     assert (client.dataset("with-notes")["report"] or {})["left_out"]["count"] == 2
 
