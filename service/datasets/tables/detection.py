@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.tables.numerals import NOTATIONS, SIGNS, Numerals, chosen, looks_like_number, untouched
-from service.datasets.tables.values import DATES, MISSING, dates, numbers
+from service.datasets.tables.values import DATES, MISSING, dates, is_infinite, numbers
+from service.wording import counted
 
 MAX_CATEGORIES: Final = 256
 MAX_TEXT: Final = 100
@@ -69,6 +70,8 @@ class ColumnScan:
         self._categories: dict[str, None] = {}
         self._is_text = False
         self.missing = self.rows = 0
+        self._infinite = 0
+        """Infinite numbers, which are missing unless the column has texts."""
         self._ranges: dict[Form, tuple[float, float]] = {}
         self._signs: set[str] = set()
         self._example = ""
@@ -90,7 +93,8 @@ class ColumnScan:
         """Scan a block of values."""
         found: NDArray[np.float64] | None = None
         left: list[Form] = []
-        signs = SIGNS & set("".join(texts)) if self._may_be_number else frozenset()
+        text = "".join(texts) if self._may_be_number else ""
+        signs = SIGNS.intersection(text)
         plain: NDArray[np.float64] | None = None
         limits: tuple[float, float] | None = None
         for form in self._forms:
@@ -127,6 +131,9 @@ class ColumnScan:
         else:
             missing = int(np.isnan(found).sum())
             self._count(found, missing)
+            if "inf" in text.lower():
+                infinite = sum(map(is_infinite, texts))
+                missing, self._infinite = missing - infinite, self._infinite + infinite
         self._forms = left if missing < len(texts) else self._forms  # only missing values: keep the formats
         self._is_new = self._is_new and missing == len(texts)
         self.missing, self.rows = self.missing + missing, self.rows + len(texts)
@@ -163,10 +170,13 @@ class ColumnScan:
         if not present:
             return "has no values"
         if (form := self._form()) is not None:
+            if form not in self._ranges:
+                return "has no values"
             low, high = self._ranges[form]
             is_code = self._is_code(form)
             is_constant = len(self._categories) == 1 if is_code else low == high
-            if self.wanted is None and is_constant and not self.missing:
+            missing = self.missing + (0 if is_code else self._infinite)
+            if self.wanted is None and is_constant and not missing:
                 return "has the same value in every row"
             if isinstance(form, str) and form != "number":
                 return about | {"min": low, "max": high, "type": ColumnType.DATE.value, "format": form}
@@ -174,9 +184,9 @@ class ColumnScan:
                 return "counts the rows"
             if is_code:
                 return about | {"categories": sorted(self._categories)}
-            about |= {"min": low, "max": high, "type": ColumnType.NUMBER.value}
+            about |= {"min": low, "max": high, "type": ColumnType.NUMBER.value, "missing": missing}
             if isinstance(form, Numerals):
-                return about | form.document()
+                return about | form.narrowed(self._signs).document()
             return about | ({"decimal": ","} if self._uses_commas else {})
         count = len(self._categories)
         if self._is_text:
@@ -190,23 +200,25 @@ class ColumnScan:
         return about | {"categories": sorted(self._categories)}
 
     @property
-    def note(self) -> str | None:
-        """A note about an ambiguous format that the user should check."""
-        form = self._form()
+    def notes(self) -> list[str]:
+        """What the user should check: ambiguous formats, and values that count as missing."""
+        form, notes = self._form(), []
         if form == "number" and self._code is not None:
             text, why = self._code
-            if self._is_code(form):
-                return f"column {self.name!r}: {text} {why}: its values are categories, unless you set the type number"
-            advice = "set the type ignore if it holds codes"
-            return f"column {self.name!r}: {text} {why}, but there are too many values for categories; {advice}"
-        if isinstance(form, Numerals) and self._example:
-            value = f"{form.number(self._example):.17g}"
-            return f"column {self.name!r}: {self._example} was read as the number {value}"
-        if len(self._forms) > 1 and "%m/%d/%Y" in self._forms:
-            return f"column {self.name!r}: dates such as 03/04/2024 were read as month/day/year"
-        if self._uses_commas and form == "number":
-            return f"column {self.name!r}: commas were read as decimal commas"
-        return None
+            categories = f"{text} {why}: its values are categories, unless you set the type number"
+            many = f"{text} {why}, but there are too many values for categories; set the type ignore if it holds codes"
+            notes.append(categories if self._is_code(form) else many)
+        elif isinstance(form, Numerals) and self._example:
+            notes.append(f"{self._example} was read as the number {form.number(self._example):.17g}")
+        elif len(self._forms) > 1 and "%m/%d/%Y" in self._forms:
+            notes.append("dates such as 03/04/2024 were read as month/day/year")
+        elif self._uses_commas and form == "number":
+            notes.append("commas were read as decimal commas")
+        elif form is None and self.wanted is None and (hint := self._almost_numbers()):
+            notes.append(f"its values are categories{hint}")
+        if form is not None and self._infinite and not self._is_code(form):
+            notes.append(f"infinite numbers count as missing, in {counted(self._infinite, 'row')}")
+        return [f"column {self.name!r}: {note}" for note in notes]
 
     @property
     def _may_be_number(self) -> bool:
@@ -228,7 +240,7 @@ class ColumnScan:
 
     def _almost_numbers(self) -> str:
         """A hint that most texts look like numbers."""
-        others = [text for text in self._categories if not looks_like_number(text)]
+        others = [text for text in self._categories if not (looks_like_number(text) or is_infinite(text))]
         if len(others) >= len(self._categories) / 2:
             return ""
         if others:

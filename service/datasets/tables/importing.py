@@ -267,8 +267,7 @@ class _Import:
                 ignored.append({"name": scan.name, "reason": reason})
                 continue
             columns[index] = found
-            if scan.note:
-                notes.append(scan.note)
+            notes += scan.notes
         if not columns:
             left_out = "; ".join(f"{one['name']!r} {one['reason']}" for one in ignored[:5])
             raise UploadRefused({TABLE: f"has no column to learn from: {left_out}"})

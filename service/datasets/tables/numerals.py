@@ -1,4 +1,5 @@
-"""Notations of numbers with thousands separators or percent signs, such as ``5.537,45``, ``1'234.50`` and ``91,6%``.
+"""Notations of numbers with thousands separators, percent signs or currency signs, such as ``5.537,45``, ``1'234.50``,
+``91,6%`` and ``$1,234.50``.
 
 A column has one notation: all of its cells must fit it. Plain numbers are read by ``values`` first.
 """
@@ -8,20 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.tables.values import MISSING, is_number
+from service.datasets.tables.values import MISSING, is_infinite, is_number
 
 _SPACES: Final = " \u00a0\u2009\u202f"
 _APOSTROPHES: Final = "'\u2019"
 _GROUPS: Final = {",": ",", ".": r"\.", " ": f"[{_SPACES}]", "'": f"[{_APOSTROPHES}]"}
 """The thousands separators, each with a pattern of the characters that are written for it."""
-SIGNS: Final = frozenset(f".,%{_SPACES}{_APOSTROPHES}")
+CURRENCIES: Final = "$\u20ac\u00a3\u00a5"
+_WITH_POINTS: Final = frozenset("$\u00a3\u00a5")
+"""Currencies of countries that write a decimal point."""
+SIGNS: Final = frozenset(f".,%{CURRENCIES}{_SPACES}{_APOSTROPHES}")
 """Characters in which notations differ."""
 
 
@@ -33,18 +37,25 @@ class Numerals:
         decimal: the decimal sign.
         group: the thousands separator, which stands before each group of three digits, or is left out.
         percent: whether each number ends with a percent sign; the value is the number before it.
+        currency: the signs, one of which stands before or behind each number; empty: none.
     """
 
     decimal: str
     group: str
     percent: bool = False
+    currency: str = ""
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         decimal, group = re.escape(self.decimal), _GROUPS[self.group]
         whole = rf"(?:[1-9]\d{{0,2}}(?:{group}\d{{3}})+|\d+)"
+        value = rf"(?:{whole}(?:{decimal}\d*)?|{decimal}\d+)(?:[eE][+-]?\d+)?"
+        if self.currency:
+            sign = f"[{re.escape(self.currency)}]"
+            before = rf"(?P<sign>[+-]?){sign}[{_SPACES}]?(?P<value>[+-]?{value})"
+            return re.compile(rf"{before}|(?P<first>[+-]?{value})[{_SPACES}]?{sign}", re.ASCII)
         end = f"[{_SPACES}]?%" if self.percent else ""
-        return re.compile(rf"([+-]?(?:{whole}(?:{decimal}\d*)?|{decimal}\d+)(?:[eE][+-]?\d+)?){end}", re.ASCII)
+        return re.compile(rf"(?P<first>[+-]?{value}){end}", re.ASCII)
 
     def number(self, text: str) -> float:
         """Parse a number.
@@ -53,29 +64,39 @@ class Numerals:
             ValueError: it is not written in this notation, or not finite.
         """
         found = self._pattern.fullmatch(text)
-        value = math.inf if found is None else float(self._python_notation(found[1]))
+        value = math.inf
+        if found is not None:
+            value = float(self._python_notation(found["first"] or found["sign"] + found["value"]))
         if not math.isfinite(value):
             raise ValueError(f"{text!r} is not a number")
         return value
 
     def numbers(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Parse numbers; missing values become NaN.
+        """Parse numbers; missing values and infinite ones become NaN.
 
         Raises:
             ValueError: a text is neither a number in this notation nor a missing value.
         """
-        return np.array([math.nan if text in MISSING else self.number(text) for text in map(str.strip, texts)])
+        stripped = map(str.strip, texts)
+        return np.array([math.nan if text in MISSING or is_infinite(text) else self.number(text) for text in stripped])
+
+    def narrowed(self, signs: Collection[str]) -> Numerals:
+        """The notation with only those currency signs that a column has."""
+        return replace(self, currency="".join(sign for sign in self.currency if sign in signs))
 
     def document(self) -> dict[str, Any]:
         """The fields by which the description of a column tells its notation."""
-        return {"decimal": self.decimal, "group": self.group} | ({"percent": True} if self.percent else {})
+        found: dict[str, Any] = {"decimal": self.decimal, "group": self.group}
+        if self.currency:
+            found["currency"] = self.currency
+        return found | ({"percent": True} if self.percent else {})
 
     @classmethod
     def of(cls, column: Mapping[str, Any]) -> Numerals | None:
         """The notation of a column, if it is not that of plain numbers."""
         if "group" not in column:
             return None
-        return cls(column["decimal"], column["group"], column.get("percent", False))
+        return cls(column["decimal"], column["group"], column.get("percent", False), column.get("currency", ""))
 
     def _python_notation(self, text: str) -> str:
         for sign in {" ": _SPACES, "'": _APOSTROPHES}.get(self.group, self.group):
@@ -84,8 +105,8 @@ class Numerals:
 
 
 NOTATIONS: Final = tuple(
-    Numerals(decimal, group, percent)
-    for percent in (False, True)
+    Numerals(decimal, group, percent, currency)
+    for percent, currency in ((False, ""), (True, ""), (False, CURRENCIES))
     for decimal, groups in ((".", ", '"), (",", ". '"))
     for group in groups
 )
@@ -111,13 +132,14 @@ def untouched(form: Numerals, signs: Collection[str], *, decimal_comma: bool) ->
         decimal_comma: whether plain numbers may have a decimal comma, too.
     """
     is_plain = form.decimal == "." or decimal_comma
-    return not form.percent and (not signs or (is_plain and set(signs) == {form.decimal}))
+    return not (form.percent or form.currency) and (not signs or (is_plain and set(signs) == {form.decimal}))
 
 
 def chosen(
     forms: Sequence[Numerals], signs: Collection[str], *, decimal_comma: bool, is_stated: bool = False
 ) -> Numerals | None:
-    """The notation of a column whose cells fit all of ``forms``; ``None`` where it may be no number.
+    """The notation of a column whose cells fit all of ``forms``; ``None`` where it may be no number, or where the cells
+    have several currencies.
 
     Args:
         signs: those in the column.
@@ -125,10 +147,14 @@ def chosen(
         is_stated: whether a person said that the column has numbers.
     """
     decimals = {form.decimal for form in forms}
-    is_settled = is_stated or decimal_comma
+    currencies = set(CURRENCIES).intersection(signs) if forms[0].currency else set()
+    if len(currencies) > 1:
+        return None
+    is_settled = is_stated or decimal_comma or bool(currencies & _WITH_POINTS)
+    is_marked = forms[0].percent or bool(currencies)
     if len(decimals) == 2 and "," in signs and not is_settled:
         return None  # 1,234 alone may be either
-    if decimals == {","} and not forms[0].percent and not is_settled and not any(_groups(one, signs) for one in forms):
+    if decimals == {","} and not is_marked and not is_settled and not any(_groups(one, signs) for one in forms):
         return None  # between commas, 1,5 is rather a list than a number
     prefers_comma = len(decimals) == 2 and decimal_comma and "." not in signs
     wanted = "," if decimals == {","} or prefers_comma else "."

@@ -106,7 +106,7 @@ class Preprocessing:
 
 
 def _fitted(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
-    kept = ("name", "type", "format", "decimal", "group", "percent", "categories")
+    kept = ("name", "type", "format", "decimal", "group", "percent", "currency", "categories")
     about = {name: column[name] for name in kept if name in column}
     if "categories" not in column:
         present = np.asarray(values[~np.isnan(values)], np.float64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.datasets.errors import closest
 from service.datasets.tables.numerals import Numerals
-from service.datasets.tables.values import DATES, MISSING, number, written
+from service.datasets.tables.values import DATES, MISSING, TIME, is_infinite, number, written
 
 MAX_FAULTS: Final = 100
 _EXAMPLE: Final = 20_088
@@ -99,7 +99,7 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
     text = _text(value)
     if "categories" in column and text in codes:  # a stored dataset may have a category that is now a missing value
         return codes[text]
-    if text in MISSING:
+    if text in MISSING or (column["type"] == "number" and is_infinite(text)):
         return math.nan
     if "categories" in column:
         return None
@@ -116,7 +116,8 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
     try:
         return DATES[form](text)
     except ValueError:
-        raise ValueError(f"must be a date such as {written(_EXAMPLE, form)}, not {text[:40]!r}") from None
+        wanted = "time of day such as 14:30" if form == TIME else f"date such as {written(_EXAMPLE, form)}"
+        raise ValueError(f"must be a {wanted}, not {text[:40]!r}") from None
 
 
 def _text(value: Any) -> str:

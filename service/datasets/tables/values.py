@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
@@ -15,6 +16,17 @@ MISSING: Final = frozenset(
 )
 """Texts that mean a missing value. Words that are also names of categories, such as ``none``, are not among them."""
 _EPOCH: Final = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - only the date counts
+
+TIME: Final = "time"
+"""The format of times of day."""
+_TIME: Final = re.compile(
+    r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d{1,9})?))?(?:\s?([aApP])\.?[mM]\.?)?", re.ASCII
+)
+
+
+def is_infinite(text: str) -> bool:
+    """Whether a text means infinity, as NumPy and pandas write it: in a column of numbers, it is a missing value."""
+    return text.strip().lstrip("+-").lower() in ("inf", "infinity")
 
 
 def number(text: str, *, decimal_comma: bool = False) -> float:
@@ -44,7 +56,7 @@ def is_number(text: str) -> bool:
 
 
 def numbers(texts: Sequence[str], *, decimal_comma: bool = False) -> NDArray[np.float64]:
-    """Parse numbers; missing values become NaN.
+    """Parse numbers; missing values and infinite ones become NaN.
 
     Raises:
         ValueError: a text is neither a number nor a missing value.
@@ -57,7 +69,11 @@ def numbers(texts: Sequence[str], *, decimal_comma: bool = False) -> NDArray[np.
         pass
     stripped = (text.strip() for text in texts)
     return np.array(
-        [math.nan if text in MISSING else number(text, decimal_comma=decimal_comma) for text in stripped], np.float64
+        [
+            math.nan if text in MISSING or is_infinite(text) else number(text, decimal_comma=decimal_comma)
+            for text in stripped
+        ],
+        np.float64,
     )
 
 
@@ -77,6 +93,16 @@ def _iso(text: str) -> float:
         raise ValueError(f"{text!r} is out of range") from error
 
 
+def _time_of_day(text: str) -> float:
+    found = _TIME.fullmatch(text)
+    hour = int(found[1]) if found else -1
+    if found is None or (found[4] and not 1 <= hour <= 12):
+        raise ValueError(f"{text!r} is not a time of day")
+    if found[4]:
+        hour = hour % 12 + (12 if found[4] in "pP" else 0)
+    return (3600 * hour + 60 * int(found[2]) + float(found[3] or 0)) / 86_400
+
+
 def _formatted(pattern: str) -> Callable[[str], float]:
     return lambda text: _days(datetime.strptime(text, pattern))  # noqa: DTZ007 - days are all that is kept
 
@@ -87,8 +113,10 @@ DATES: Final[Mapping[str, Callable[[str], float]]] = {
     "%d.%m.%Y": _formatted("%d.%m.%Y"),
     "%m/%d/%Y": _formatted("%m/%d/%Y"),
     "%d/%m/%Y": _formatted("%d/%m/%Y"),
+    TIME: _time_of_day,
 }
-"""Parsers of date formats, by the name in a column's ``format``; they return days since 1970-01-01."""
+"""Parsers of date formats, by the name in a column's ``format``; they return days since 1970-01-01. A time of day
+is one of this day."""
 
 
 def dates(texts: Sequence[str], form: str) -> NDArray[np.float64]:
@@ -102,8 +130,10 @@ def dates(texts: Sequence[str], form: str) -> NDArray[np.float64]:
 
 
 def written(days: float, form: str) -> str:
-    """Format a date."""
+    """Format a date, or a time of day."""
     moment = datetime.fromordinal(_EPOCH) + timedelta(seconds=round(days * 86_400))
+    if form == TIME:
+        return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
     if form != "iso":
         return moment.strftime(form)
     return moment.isoformat() if moment.time() != time() else moment.date().isoformat()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
-from service.datasets.tables.values import written
+from service.datasets.tables.values import TIME, written
 from service.spec import sent_images
 from service.storage.tables import Artifact, Job
 from service.web.inference.loading import dataset_or_none, is_table
@@ -86,7 +86,7 @@ def _field(column: Mapping[str, Any], known: Mapping[str, Any], frequent: str | 
     ends = [known[name] for name in ("min", "max") if name in known]
     if column["type"] == "date":
         usual, shown = (
-            written(round(column["mean"]), column["format"]),
+            written(column["mean"] if column["format"] == TIME else round(column["mean"]), column["format"]),
             [written(end, column["format"]) for end in ends],
         )
     else:

@@ -228,7 +228,7 @@ def test_a_type_that_shows_late_is_found(tmp_path: Path) -> None:
 
 
 def test_numbers_of_python_alone_are_none(tmp_path: Path) -> None:
-    odd = "x,y,label\n" + "".join(f"1_{n % 3},{'inf' if n % 3 else 2},{'ab'[n % 2]}\n" for n in range(60))
+    odd = "x,y,label\n" + "".join(f"1_{n % 3},{'1e999' if n % 3 else 2},{'ab'[n % 2]}\n" for n in range(60))
     found = read(tmp_path, odd)
     assert [column["type"] for column in found.made.columns or ()] == ["category", "category"]
 
