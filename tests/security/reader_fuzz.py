@@ -36,7 +36,26 @@ from service.datasets.info import Channels, OnBad, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 
 INTERESTING = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")
-CELLS = (b",", b'"', b"\n", b"\r", b";", b"\t", b"NA", b"1e999", b"nan", b"_", b"2024-02-30", b"\xc3\xa5", b"\xff\xfe")
+CELLS = (
+    b",",
+    b'"',
+    b"\n",
+    b"\r",
+    b";",
+    b"\t",
+    b"NA",
+    b"1e999",
+    b"nan",
+    b"_",
+    b"2024-02-30",
+    b"inf",
+    b"sep=;\n",
+    b"$",
+    b"00",
+    b"9:05 pm",
+    b"\xc3\xa5",
+    b"\xff\xfe",
+)
 TEXTS = (
     b"True",
     b"|O",
@@ -85,6 +104,8 @@ def tables() -> list[tuple[str, bytes]]:
     lines = text.splitlines()
     parts = ["part", *(("train", "val", "Test ")[n % 3] for n in range(len(lines)))]
     divided = "".join(f"{part},{line}\n" for part, line in zip(parts, lines, strict=False))
+    units = (f"{n:03};$1,{n:03}.50;{n % 24}:30;{90071992547409920 + n % 3};\n" for n in range(60))
+    made.append(("sep=;\ncode;price;at;label;\n" + "".join(units)).encode())
     return [("table", data) for data in (*made, divided.encode(), gzip.compress(text.encode()))]
 
 
