@@ -73,7 +73,7 @@ class DelimitedFile:
     def rows(self) -> Iterator[tuple[int, list[str] | str]]:
         """The rows below the header: the number of their first line, and their fields or an error message.
 
-        Empty lines are skipped.
+        Empty lines are skipped, and so are empty fields beyond the header, as of lines that end with a delimiter.
 
         Raises:
             DatasetBroken: the rows after an error cannot be separated any more.
@@ -81,7 +81,7 @@ class DelimitedFile:
         feed = _Lines(self)
         reader = csv.reader(feed, delimiter=self.delimiter, strict=True, skipinitialspace=True)
         csv.field_size_limit(MAX_FIELD)
-        is_header = True
+        is_header, width = True, len(self.header)
         while True:
             line = self.skipped_lines + reader.line_num + 1
             feed.pending = 0
@@ -94,6 +94,8 @@ class DelimitedFile:
             if is_header:
                 is_header = not fields  # empty lines before the header
             elif fields:
+                if len(fields) > width and isinstance(fields, list):
+                    _trim(fields, width)
                 yield line, fields
 
     def check(self) -> DelimitedFile:
@@ -210,6 +212,12 @@ def _with_header(file: DelimitedFile) -> DelimitedFile:
     for index in unnamed:
         names[index] = f"column_{index + 1}"
     return replace(file, header=tuple(names), unnamed=unnamed)
+
+
+def _trim(fields: list[str], width: int) -> None:
+    """Remove empty fields beyond the header, if all beyond it are empty."""
+    if not any(map(str.strip, fields[width:])):
+        del fields[width:]
 
 
 def _guessed(head: bytes) -> str:

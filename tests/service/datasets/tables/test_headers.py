@@ -61,6 +61,17 @@ def test_delimiters_at_the_end_of_each_line_make_no_target(tmp_path: Path, count
     assert divided.report["target"] == "label"
 
 
+@pytest.mark.parametrize("more", [";", ";; "])
+def test_delimiters_at_the_end_of_rows_alone_are_skipped(tmp_path: Path, more: str) -> None:
+    head, rows = SEMICOLONS.split("\n", 1)
+    found = read(tmp_path, f"{head}\n" + rows.replace("\n", f"{more}\n") + "1;2;a;;x\n1;2;;\n")
+    assert found.report["rejected"] == [
+        {"line": 62, "reason": "has 5 fields instead of 3"},
+        {"line": 63, "reason": "has no target value"},
+    ]
+    np.testing.assert_array_equal(found.inputs, read(tmp_path, SEMICOLONS).inputs)
+
+
 def test_rows_for_predictions_have_the_names_of_the_import(tmp_path: Path) -> None:
     """As pandas writes a table with its index, of which the header has no name."""
     data = ",size,label,\n" + "".join(f"{n},{n % 7},{'ab'[n % 2]},\n" for n in range(60))
