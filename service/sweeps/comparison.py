@@ -18,6 +18,8 @@ from service.sweeps import statistics
 from service.sweeps.statistics import Test
 
 CONFIDENCE: Final = 0.95
+_ROUNDING: Final = 1e-12
+"""Relative size of a difference that is due to the rounding of floats."""
 
 Which = Literal["last", "best"]
 """Which value of a metric to compare: that of the last epoch, or the best of all epochs."""
@@ -71,6 +73,11 @@ class Comparison:
     def count(self) -> int:
         """Number of pairs, or of values on both sides."""
         return len(self.seeds) if self.is_paired else len(self.a.values) + len(self.b.values)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the differences vary. If they do not, the interval has no width."""
+        return self.test is not None and not _is_zero(self.test.high - self.test.low, self)
 
     @property
     def sentence(self) -> str:
@@ -131,7 +138,7 @@ def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Se
         difference = statistics.mean(list(second.values())) - statistics.mean(list(first.values()))
     if test is not None:
         difference = test.difference
-    return Comparison(
+    made = Comparison(
         metric=metric,
         a=a,
         b=b,
@@ -142,6 +149,12 @@ def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Se
         why_no_interval=why,
         notes=found,
     )
+    if test is not None and not made.varies and not _is_zero(test.difference, made):
+        found.append(
+            "the differences do not vary, which can be chance where a metric has few distinct values and there are few "
+            "seeds: the interval and p say nothing here"
+        )
+    return made
 
 
 def _at(values: Mapping[int, float], seeds: Sequence[int]) -> list[float]:
@@ -157,27 +170,50 @@ def _sentence(made: Comparison) -> str:
     if made.difference is None:
         return f"There is nothing to compare: {made.why_no_interval}."
     info = _named(describe(made.metric), made.which)
-    factor, unit = (100.0, " points") if info.percent else (1.0, "")
     sign = -1.0 if info.goal is Goal.MINIMIZE else 1.0
-    difference = sign * made.difference
-    ahead, behind = (made.b, made.a) if difference >= 0 else (made.a, made.b)
-    word = "better" if info.goal is not None else "higher"
-    amount = f"{_as_text(abs(difference) * factor)}{unit}"
+    ahead, behind = (made.b, made.a) if sign * made.difference >= 0 else (made.a, made.b)
+    is_equal = _is_zero(made.difference, made)
+    amount = _amount(abs(made.difference), info)
+    # As a plain observation, where the data do not support a verdict.
+    observed = f"{ahead.label} was {amount} {'lower' if sign < 0 else 'higher'} than {behind.label} in {info.label}"
+    if is_equal:
+        observed = f"{made.a.label} and {made.b.label} were equal in {info.label}"
     if made.test is None:
-        return (
-            f"{ahead.label} is {word} than {behind.label} by {amount} in {info.label}. "
-            f"No interval: {made.why_no_interval}."
-        )
-    flip = sign if difference >= 0 else -sign
-    low, high = sorted((flip * made.test.low * factor, flip * made.test.high * factor))
-    size = f"{made.count} pairs" if made.is_paired else f"{len(made.a.values)} and {len(made.b.values)} seeds"
-    interval = f"95% CI {_as_text(low)} to {_as_text(high)}, {size}"
+        shown = "that they are equally good" if is_equal else "that it is better" if info.goal else "a difference"
+        seeds = _seeds(made)
+        return f"{observed}, {seeds}. This does not show {shown}: the variation between seeds is unknown."
+    pairs = f"{made.count} pairs" if made.is_paired else f"{len(made.a.values)} and {len(made.b.values)} seeds"
+    if not made.varies:
+        each = f"in each of {pairs}" if made.is_paired else f"with {pairs}, all equal on each side"
+        return f"{observed}, {each}." if is_equal else f"{observed}, {each}: the 95% CI has no width."
+    flip = math.copysign(1.0, made.difference)  # the interval of what is ahead
+    low, high = sorted((flip * made.test.low, flip * made.test.high))
+    interval = f"95% CI {_number(low, info)} to {_number(high, info)}, {pairs}"
+    word = "better" if info.goal is not None else "higher"
     if low <= 0 <= high:
-        return (
-            f"No difference is shown between {made.a.label} and {made.b.label} in {info.label}: "
-            f"{ahead.label} is {word} by {amount}, {interval}."
-        )
+        means = "the means are equal" if is_equal else f"{ahead.label} is {word} by {amount}"
+        return f"No difference is shown between {made.a.label} and {made.b.label} in {info.label}: {means}, {interval}."
     return f"{ahead.label} is {word} than {behind.label} by {amount} in {info.label}, {interval}."
+
+
+def _seeds(made: Comparison) -> str:
+    if len(made.a.values) == len(made.b.values) == 1:
+        return "with one seed each"
+    return f"with one seed of {made.a.label if len(made.a.values) == 1 else made.b.label}"
+
+
+def _is_zero(value: float, made: Comparison) -> bool:
+    """Whether a difference is zero, or no more than the rounding of the values that it comes from."""
+    scale = max(abs(item) for side in (made.a, made.b) for item in side.values.values())
+    return abs(value) <= _ROUNDING * scale
+
+
+def _amount(value: float, info: MetricInfo) -> str:
+    return f"{_number(value, info)}{' points' if info.percent else ''}"
+
+
+def _number(value: float, info: MetricInfo) -> str:
+    return _as_text(value * (100.0 if info.percent else 1.0))
 
 
 def _named(info: MetricInfo, which: Which) -> MetricInfo:

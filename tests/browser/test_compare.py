@@ -321,11 +321,11 @@ def test_the_difference_is_of_the_values_that_the_page_shows(
         worker.succeed()
     page = compare(service, open_window, made)
     sentence = page.locator("#verdicts li").first
-    expect(sentence).to_contain_text("by 14.00 points")
+    expect(sentence).to_contain_text("was 14.00 points higher")
     expect(sentence).to_contain_text("in best val accuracy")
     expect(page.get_by_role("row", name="best val accuracy")).to_contain_text("95.00%")
     page.locator("#scatter-of").select_option("last")
-    expect(sentence).to_contain_text("by 9.00 points")
+    expect(sentence).to_contain_text("was 9.00 points higher")
     expect(sentence).to_contain_text("in val accuracy of the last epoch")
 
 

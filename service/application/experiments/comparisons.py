@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -51,6 +51,7 @@ def compare(
         notes += _unequal(name, jobs)
     if groups[0].label == groups[1].label:
         groups = [comparison.group(name, sides[name], metric, which) for name in sides]
+    notes += _unequal_epochs({side.label: sides[name] for name, side in zip(sides, groups, strict=True)})
     return comparison.compare(metric, *groups, which=which, notes=notes)
 
 
@@ -88,6 +89,16 @@ def _unequal(name: str, jobs: Sequence[Job]) -> Iterator[str]:
     going_on = [job.id for job in jobs if job.finished_ms is None]
     if going_on:
         yield f"not finished yet: {', '.join(going_on)}"
+
+
+def _unequal_epochs(sides: Mapping[str, Sequence[Job]]) -> Iterator[str]:
+    trained = {label: sorted({job.epoch for job in jobs}) for label, jobs in sides.items()}
+    if len({epoch for epochs in trained.values() for epoch in epochs}) > 1:
+        told = [
+            f"{label} after epoch {epochs[0]}" + (f" to {epochs[-1]}" if len(epochs) > 1 else "")
+            for label, epochs in trained.items()
+        ]
+        yield f"the epochs differ, which can explain a difference: {', '.join(told)}"
 
 
 def _settings(resolved: dict[str, Any]) -> dict[str, Any]:

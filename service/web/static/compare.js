@@ -95,13 +95,18 @@ const drawVerdicts = latest(async () => {
   if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
   const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
   const found = [];
+  const notes = new Set();
   for (const name of OBJECTIVES.filter((metric) => jobs.some((job) => job.metrics.known(metric).length))) {
     const answer = await call(`/comparisons?a=${a}&b=${b}&metric=${name}&of=${$("#scatter-of").value}`).catch(() => null);
-    if (answer) found.push(answer.sentence);
+    if (answer) found.push([answer.sentence, ...answer.notes.filter((note) => !notes.has(note))]);
+    for (const note of answer?.notes ?? []) notes.add(note); // once: most hold for every metric
   }
   $("#verdicts").hidden = !found.length;
-  $("#verdicts ul").replaceChildren(...found.map((text) => h("li", {}, text)));
+  $("#verdicts ul").replaceChildren(...found.map(([text, ...more]) => h("li", {}, text, more.map((note) => h("div", { class: "small muted" }, `Note: ${named(note)}.`)))));
 });
+
+// A note with the names of the jobs instead of their ids.
+const named = (note) => jobs.reduce((text, job) => text.replaceAll(job.id, job.label), note);
 
 function drawCurves() {
   const { axis, smoothing } = chartSettings.values;

@@ -13,14 +13,18 @@ Train = Callable[..., list[str]]
 def train(client: FlaskClient, worker: Any, submit: Callable[..., str]) -> Train:
     """Jobs of one setting that end with these accuracies; gives their ids."""
 
-    def train(values: Sequence[float | None], *, seeds: Sequence[int] = range(100), **spec: Any) -> list[str]:
+    def train(
+        values: Sequence[float | None], *, seeds: Sequence[int] = range(100), last: int = 2, **spec: Any
+    ) -> list[str]:
         made = []
         for seed, value in zip(seeds, values, strict=False):
-            made.append(submit(client, seed=seed, epochs=2, **spec))
+            made.append(submit(client, seed=seed, epochs=last, **spec))
             worker.claim()
             measured = {"val_accuracy": value} if value is not None else {}
-            worker.epoch(1, metrics={"val_accuracy": 0.99, "train_loss": 0.2} if measured else {"train_loss": 0.2})
-            worker.epoch(2, metrics=measured | {"train_loss": 0.1})
+            for epoch in range(1, last):
+                early = {"val_accuracy": 0.99} if measured else {}
+                worker.epoch(epoch, metrics=early | {"train_loss": 0.2})
+            worker.epoch(last, metrics=measured | {"train_loss": 0.1})
             worker.succeed()
         return made
 
@@ -52,7 +56,8 @@ def test_a_loss_is_better_where_it_is_lower(client: FlaskClient, train: Train) -
     a, b = train([0.9, 0.9]), train([0.9, 0.9])
     found = compared(client, a, b, metric="train_loss").json
     assert found["difference"] == 0
-    assert found["sentence"].startswith("No difference is shown between a and b in train loss of the last epoch: ")
+    assert found["sentence"] == "a and b were equal in train loss of the last epoch, in each of 2 pairs."
+    assert found["notes"] == []
 
 
 def test_other_seeds_are_compared_by_welchs_test(client: FlaskClient, train: Train) -> None:
@@ -65,18 +70,52 @@ def test_other_seeds_are_compared_by_welchs_test(client: FlaskClient, train: Tra
 
 
 def test_one_seed_gets_no_interval_but_a_reason(client: FlaskClient, train: Train) -> None:
-    a, b = train([0.5]), train([0.7])
+    a, b = train([0.5], name="plain"), train([0.7], name="wide")
     found = compared(client, a, b).json
     assert (found["interval"], found["p"]) == (None, None)
     assert found["difference"] == pytest.approx(0.2)
     assert "one seed" in found["why_no_interval"]
-    assert "No interval: with one seed each, the variation between seeds is unknown." in found["sentence"]
+    assert found["sentence"] == (
+        "wide was 20.00 points higher than plain in val accuracy of the last epoch, with one seed each. "
+        "This does not show that it is better: the variation between seeds is unknown."
+    )
+
+
+def test_one_seed_against_several_gets_no_verdict_either(client: FlaskClient, train: Train) -> None:
+    a, b = train([0.5], name="plain"), train([0.7, 0.8], name="wide")
+    told = compared(client, a, b).json["sentence"]
+    assert " higher than plain in val accuracy of the last epoch, with one seed of plain. This does not show " in told
+    lower = compared(client, b[:1], a, metric="train_loss").json["sentence"]
+    assert lower.startswith("wide and plain were equal in train loss ")
+
+
+def test_differences_that_do_not_vary_give_no_verdict(client: FlaskClient, train: Train) -> None:
+    a, b = train([20 / 21, 19 / 21]), train([19 / 21, 18 / 21])  # as on few validation examples; not equal as floats
+    found = compared(client, a, b).json
+    assert found["sentence"] == (
+        "a was 4.76 points higher than b in val accuracy of the last epoch, in each of 2 pairs: "
+        "the 95% CI has no width."
+    )
+    assert "do not vary" in found["notes"][0]
+
+
+def test_equal_means_are_not_better_by_nothing(client: FlaskClient, train: Train) -> None:
+    told = compared(client, train([0.5, 0.75]), train([0.75, 0.5])).json["sentence"]
+    assert ": the means are equal, 95% CI -" in told
+
+
+def test_values_of_different_epochs_are_noted(client: FlaskClient, worker: Any, train: Train) -> None:
+    a = train([0.5, 0.6], name="short")
+    b = train([0.7, 0.9], name="long", last=4)
+    [note] = compared(client, a, b).json["notes"]
+    assert note == "the epochs differ, which can explain a difference: short after epoch 2, long after epoch 4"
+    assert compared(client, a, a).json["notes"] == []
 
 
 def test_the_best_value_of_all_epochs(client: FlaskClient, train: Train) -> None:
     found = compared(client, train([0.5, 0.6]), train([0.7, 0.8]), of="best").json
     assert [found[side]["mean"] for side in "ab"] == [0.99, 0.99]
-    assert " in best val accuracy: " in found["sentence"]
+    assert " equal in best val accuracy, " in found["sentence"]
 
 
 def test_jobs_without_a_value_are_left_out_and_named(client: FlaskClient, train: Train) -> None:
