@@ -137,6 +137,16 @@ class SweepNotFound(ServiceError, LookupError):
         self.sweep_id = sweep_id
 
 
+class TrialNotFound(ServiceError, LookupError):
+    """The sweep has no trial of this number, or no best one yet."""
+
+    def __init__(self, sweep_id: str, trial: str, *, count: int) -> None:
+        had = "none yet" if not count else "only trial 0" if count == 1 else f"trials 0 to {count - 1}"
+        what = f"has no trial {trial!r}; it has {had}" if trial else "has no best trial yet; name one"
+        super().__init__(f"sweep {sweep_id} {what}")
+        self.sweep_id, self.trial = sweep_id, trial
+
+
 class IllegalSweepAction(ServiceError):
     """The sweep is not in a state from which this action is possible."""
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -54,6 +55,10 @@ class Target:
                 err=True,
             )
         return found.job
+
+    def find_side(self, client: Client, text: str) -> Job | str:
+        """Like ``find``, or the id of a sweep or a trial, as ``Client.find_side``."""
+        return client.find_side(text, find_job=partial(self.find, client))
 
 
 def _tell_wait(reason: str, seconds: float) -> None:

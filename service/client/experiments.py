@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, Self
 from uuid import uuid4
 
 from service.client import streams
 from service.client.answers import Event
 from service.client.connection import Connection, Document, json_body
+from service.client.errors import AmbiguousJob, ApiError
 from service.client.job import Job
+from service.client.lookup import is_id, look_up
 from service.states import SWEEP_ENDED
 
 _PAGE: Final = 500
@@ -148,6 +151,10 @@ class Sweep(Document):
                 return
 
 
+Side = Job | Sweep | str
+"""A job, a sweep or a trial, in a comparison."""
+
+
 class Experiments:
     """The methods of ``Client`` for sweeps and comparisons."""
 
@@ -192,38 +199,73 @@ class Experiments:
 
     def compare(
         self,
-        a: Job | str | Sequence[Job | str],
-        b: Job | str | Sequence[Job | str],
+        a: Side | Sequence[Side],
+        b: Side | Sequence[Side],
         *,
         metric: str | None = None,
         of: Literal["last", "best"] = "last",
     ) -> dict[str, Any]:
-        """Compare two settings, each a job or jobs that differ in their seeds.
+        """Compare two settings.
 
         Args:
+            a, b: a job, or jobs that differ in their seeds; a sweep, for its best trial; or a name or id of one of
+                these, such as ``"rates:3"`` for a trial of the sweep ``rates``.
             metric: default: ``val_accuracy`` of classifiers, ``frechet_distance`` of GANs.
             of: the value of the last epoch, or the best of all epochs.
 
         Returns:
             ``difference`` (``b`` minus ``a``), ``interval``, ``p``, ``n``, and a ``sentence``.
         """
-        params = {"a": _ids(a), "b": _ids(b), "of": of} | ({"metric": metric} if metric else {})
+        params = {"a": self._ids(a), "b": self._ids(b), "of": of} | ({"metric": metric} if metric else {})
         return self._connection.json("GET", "/comparisons", params=params)
 
-    def why(self, a: Job | str, b: Job | str) -> dict[str, Any]:
+    def why(self, a: Side, b: Side) -> dict[str, Any]:
         """In what two jobs differ: ``spec``, ``provenance``, ``dataset``, the first differing ``epoch`` and
-        ``checkpoint``, and a ``sentence``. Nothing is trained."""
-        return self._connection.json("GET", "/differences", params={"a": _ids(a), "b": _ids(b)})
+        ``checkpoint``, and a ``sentence``. Nothing is trained.
 
-    def investigate(self, a: Job | str, b: Job | str, *, idempotency_key: str | None = None) -> Job:
+        Of a trial with several seeds, it is the job that has the other's seed, or that of its first seed.
+        """
+        return self._connection.json("GET", "/differences", params={"a": self._ids(a), "b": self._ids(b)})
+
+    def investigate(self, a: Side, b: Side, *, idempotency_key: str | None = None) -> Job:
         """Submit a job that trains two others again, to find the first batch and tensor in which they differ.
 
         When it has succeeded, ``job["investigation"]`` has ``found`` and a ``sentence``.
         """
-        options = json_body({"a": _ids(a), "b": _ids(b)}, **{"Idempotency-Key": idempotency_key or uuid4().hex})
+        options = json_body(
+            {"a": self._ids(a), "b": self._ids(b)}, **{"Idempotency-Key": idempotency_key or uuid4().hex}
+        )
         return Job(self._connection, self._connection.json("POST", "/differences", repeatable=True, **options))
 
+    def find_side(self, text: str, *, find_job: Callable[[str], Job] | None = None) -> Job | str:
+        """What a comparison takes by a name: a job, or the id of a sweep or a trial.
 
-def _ids(jobs: Job | str | Sequence[Job | str]) -> str:
-    several = [jobs] if isinstance(jobs, Job | str) else jobs
-    return ",".join(job.id if isinstance(job, Job) else job for job in several)
+        ``rates:1`` is a trial of the sweep ``rates``, and ``rates`` its best one, unless a job has this name.
+
+        Args:
+            find_job: finds a job by its name or id.
+
+        Raises:
+            AmbiguousJob, ApiError: several jobs match, or nothing does.
+        """
+        sweep, colon, trial = text.rpartition(":")
+        if text.startswith("swp_"):
+            return text
+        if colon and (trial.isdecimal() or not trial):
+            with suppress(ApiError):
+                return f"{self.find_sweep(sweep).id}:{trial}"
+        try:
+            return find_job(text) if find_job else look_up(self._connection, text).job
+        except (AmbiguousJob, ApiError):
+            with suppress(ApiError):
+                return self.find_sweep(text).id
+            raise
+
+    def _ids(self, side: Side | Sequence[Side]) -> str:
+        several = [side] if isinstance(side, Job | Sweep | str) else side
+        # Ids are sent as they are: that costs no request, and the service says if there is no such job.
+        found = [
+            self.find_side(one) if isinstance(one, str) and not all(map(is_id, one.split(","))) else one
+            for one in several
+        ]
+        return ",".join(one if isinstance(one, str) else one.id for one in found)

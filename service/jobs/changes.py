@@ -43,9 +43,9 @@ class Investigation(Part):
     """Two jobs to train again side by side, to find where they part."""
 
     a: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
-    """A job's id."""
+    """A job's id, a trial (`swp_…:3`), or a sweep, for its best trial."""
     b: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
-    """Another job's id."""
+    """Another one."""
 
 
 class SignIn(Part):

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, defer, load_only
 
-from service.errors import InvalidCursor, SweepNotFound
+from service.errors import InvalidCursor, SweepNotFound, TrialNotFound
 from service.spec.metric_info import Goal
 from service.states import SweepStatus
 from service.storage import cursors
@@ -56,20 +56,27 @@ def get(session: Session, sweep_id: str, *, owner: str | None = None) -> Sweep:
     return sweep
 
 
-def jobs_of_trial(session: Session, sweep_id: str, trial: str, *, owner: str | None) -> Sequence[str]:
-    """The ids of a trial's jobs; ``trial`` is its number, or empty for the best one.
+def names_trial(name: str) -> bool:
+    """Whether a name is that of a trial (``swp_…:3``) or a sweep (for its best trial), not of a job."""
+    return name.startswith("swp_")
+
+
+def jobs_of_trial(session: Session, name: str, *, owner: str | None) -> Mapping[str, str]:
+    """The ids of a trial's jobs by seed; ``name`` is as in ``names_trial``.
 
     Raises:
-        SweepNotFound: the sweep or the trial does not exist.
+        SweepNotFound, TrialNotFound: the sweep or the trial does not exist.
     """
+    sweep_id, _, trial = name.partition(":")
     sweep = get(session, sweep_id, owner=owner)
     number = sweep.best_trial if not trial else int(trial) if trial.isdecimal() and len(trial) < 6 else None
     if number is None and not trial and sweep.trials == 1:
         number = 0
     row = session.get(SweepTrial, (sweep_id, number)) if number is not None else None
     if row is None:
-        raise SweepNotFound(f"{sweep_id}:{trial}")
-    return list(row.jobs.values())
+        made = select(func.count()).where(SweepTrial.sweep_id == sweep_id)
+        raise TrialNotFound(sweep_id, trial, count=session.scalar(made) or 0)
+    return row.jobs
 
 
 def title(sweep: Sweep) -> str:

@@ -25,7 +25,7 @@ def compare(
     """Compare two groups of jobs by a metric.
 
     Raises:
-        JobNotFound, SweepNotFound: a job or trial does not exist.
+        JobNotFound, SweepNotFound, TrialNotFound: a job or trial does not exist.
         UnusableParameter: the groups cannot be compared by this metric.
     """
     names = {"a": a, "b": b}
@@ -65,16 +65,13 @@ def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence
 
 def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:
     """The job ids of a side: one job, a trial (``swp_…:3``), or the best trial of a sweep."""
-    if not name.startswith("swp_"):
-        return [name]
-    sweep_id, _, trial = name.partition(":")
-    return queries.jobs_of_trial(session, sweep_id, trial, owner=owner)
+    return list(queries.jobs_of_trial(session, name, owner=owner).values()) if queries.names_trial(name) else [name]
 
 
 def _label(session: Session, side: str, given: Sequence[str], jobs: Sequence[Job]) -> str:
     """The name that all jobs share, or that of their trial, which a sweep in ``given`` asks for; or the side's."""
     titles = {listing.title(job.id, job.name, job.kind) for job in jobs}
-    if len(titles) == 1 and not given[0].startswith("swp_"):
+    if len(titles) == 1 and not queries.names_trial(given[0]):
         return titles.pop()
     [(sweep_id, trial), *others] = {(job.sweep_id, job.trial) for job in jobs}
     if sweep_id is None or trial is None or others:
@@ -92,8 +89,8 @@ def _unequal(name: str, jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def _unequal_epochs(sides: Mapping[str, Sequence[Job]]) -> Iterator[str]:
-    trained = {label: sorted({job.epoch for job in jobs}) for label, jobs in sides.items()}
-    if len({epoch for epochs in trained.values() for epoch in epochs}) > 1:
+    trained = {label: sorted({job.epoch for job in jobs if job.epoch}) for label, jobs in sides.items()}
+    if all(trained.values()) and len({epoch for epochs in trained.values() for epoch in epochs}) > 1:
         told = [
             f"{label} after epoch {epochs[0]}" + (f" to {epochs[-1]}" if len(epochs) > 1 else "")
             for label, epochs in trained.items()

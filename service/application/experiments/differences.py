@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from service.access.audit import Actor
 from service.application.jobs import Jobs, Submitted
 from service.application.ports import owner_of
-from service.errors import ServiceError
+from service.errors import ServiceError, UnusableParameter
 from service.jobs.changes import Investigation
 from service.jobs.differences import results, tensors
 from service.jobs.differences.results import EpochDifference
@@ -22,6 +24,7 @@ from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
+from service.sweeps import queries
 from service.wording import counted, listed
 
 
@@ -131,13 +134,17 @@ def request(jobs: Jobs, document: Any, *, by: Actor | None, idempotency: Idempot
 
 
 def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner: str | None) -> Differences:
-    """Compare two jobs.
+    """Compare two jobs. Of a trial (``swp_…:3``, or a sweep's best one), it is the job with the seed of the other.
 
     Raises:
-        JobNotFound: one does not exist, or belongs to another owner.
+        JobNotFound, SweepNotFound, TrialNotFound: one does not exist, or belongs to another owner.
+        UnusableParameter: a trial has no jobs.
     """
     with database.read() as session:
-        first, second = (lookup.get(session, job_id, owner=owner) for job_id in (a, b))
+        of_seed = [_by_seed(session, side, name, owner) for side, name in (("a", a), ("b", b))]
+        common = next((seed for seed in of_seed[0] if seed in of_seed[1]), "")
+        chosen = [jobs.get(common) or next(iter(jobs.values())) for jobs in of_seed]
+        first, second = (lookup.get(session, job_id, owner=owner) for job_id in chosen)
         of_a, of_b = (lookup.epochs(session, job.id) for job in (first, second))
         kept = [lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT) for job in (first, second)]
     spec = [pair for pair in _pairs(_hashed(first.resolved), _hashed(second.resolved)) if pair.name]
@@ -155,6 +162,16 @@ def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner:
         checkpoint=_compare_checkpoints(artifacts, *kept),
         compared_epochs=len({row.epoch for row in of_a} & {row.epoch for row in of_b}),
     )
+
+
+def _by_seed(session: Session, side: str, name: str, owner: str | None) -> Mapping[str, str]:
+    if not queries.names_trial(name):
+        job = lookup.get(session, name, owner=owner)
+        return {str(job.resolved["seed"]): job.id}
+    jobs = queries.jobs_of_trial(session, name, owner=owner)
+    if not jobs:
+        raise UnusableParameter(side, "the trial has no jobs: its settings are not valid")
+    return jobs
 
 
 def _hashed(resolved: Mapping[str, Any]) -> dict[str, Any]:

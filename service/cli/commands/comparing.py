@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text, visible
-from service.client import AmbiguousJob, ApiError, Client, Job
+from service.client import Client, Job
 from service.spec.metric_info import describe, number
 
 _ABOUT: Final = ("name", "tags", "priority", "reuse")
@@ -88,15 +87,17 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
     """Show jobs side by side: the last metrics with the best values in bold, and the settings that differ.
 
     With --metric, compare two settings: the difference of the means over their seeds, with its 95% interval. SWEEP:2 is
-    a trial of a sweep, and SWEEP its best one.
+    a trial of a sweep, and SWEEP its best one; these have a default metric.
     """
     if len(job_texts) < 2:
         raise click.UsageError("name at least two jobs")
-    if metric is not None:
-        _compare_groups(target, job_texts, metric, best=best)
-        return
+    jobs: list[Job] = []
     with target.client() as client:
-        jobs = [target.find(client, text) for text in job_texts]
+        named = [target.find_side(client, text) for text in job_texts] if metric is None else []
+        jobs += [side for side in named if isinstance(side, Job)]
+        if len(jobs) < len(job_texts):  # a trial, which has several jobs
+            _compare_groups(target, client, job_texts, metric, best=best)
+            return
     settings = _settings(jobs)
     measured = [name for name in KEY_METRICS[jobs[0].kind] if any(name in job.metrics for job in jobs)]
     others = {name: None for job in jobs for name in KEY_METRICS[job.kind] if name in job.metrics}
@@ -132,13 +133,13 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
 COMMANDS: Final = (metrics, compare)
 
 
-def _compare_groups(target: Target, sides: Sequence[str], metric: str, *, best: bool) -> None:
+def _compare_groups(target: Target, client: Client, sides: Sequence[str], metric: str | None, *, best: bool) -> None:
     if len(sides) != 2:
-        raise click.UsageError("--metric compares two settings; join the seeds of one with commas: A1,A2 B1,B2")
-    with target.client() as client:
-        a, b = ([_named(target, client, text) for text in side.split(",") if text] for side in sides)
-        found = client.compare(a, b, metric=metric, of="best" if best else "last")
-    names = {side.id: _short_name(side) for side in (*a, *b) if isinstance(side, Job)}
+        raise click.UsageError("two settings are compared; join the seeds of one with commas: A1,A2 B1,B2")
+    a, b = ([target.find_side(client, text) for text in side.split(",") if text] for side in sides)
+    found = client.compare(a, b, metric=metric, of="best" if best else "last")
+    names = {job["job"]: short_ids([job["job"]])[0] for side in "ab" for job in found[side]["jobs"]}
+    names |= {side.id: _short_name(side) for side in (*a, *b) if isinstance(side, Job)}
     if target.as_json:
         click.echo(to_json(found))
         return
@@ -147,23 +148,6 @@ def _compare_groups(target: Target, sides: Sequence[str], metric: str, *, best: 
         for job_id, name in names.items():
             note = note.replace(job_id, name)
         click.echo(f"note: {note}", err=True)
-
-
-def _named(target: Target, client: Client, text: str) -> Job | str:
-    """A job, or the id of a sweep or a trial: ``rates:1`` is a trial of the sweep ``rates``, and ``rates`` alone its
-    best one, unless a job has this name."""
-    sweep, colon, trial = text.rpartition(":")
-    if text.startswith("swp_"):
-        return text
-    if colon and (trial.isdecimal() or not trial):
-        with suppress(ApiError):
-            return f"{client.find_sweep(sweep).id}:{trial}"
-    try:
-        return target.find(client, text)
-    except (AmbiguousJob, ApiError):
-        with suppress(ApiError):
-            return client.find_sweep(text).id
-        raise
 
 
 def _short_name(job: Job) -> str:

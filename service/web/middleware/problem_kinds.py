@@ -72,6 +72,12 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "It may have been deleted, or belong to another owner.",
         ("All sweeps", "/ui/sweeps"),
     ),
+    "trial_not_found": ProblemKind(
+        404,
+        "There is no such trial.",
+        "`GET /sweeps/{sweep_id}/trials` lists the trials of a sweep.",
+        way_on=("All sweeps", "/ui/sweeps"),
+    ),
     "artifact_not_found": ProblemKind(
         404,
         "There is no such file.",

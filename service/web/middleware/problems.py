@@ -33,6 +33,7 @@ from service.errors import (
     SpecError,
     StorageFull,
     SweepNotFound,
+    TrialNotFound,
     UnusableParameter,
     UploadExists,
     UploadInUse,
@@ -151,6 +152,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(SweepNotFound)
     def _(error: SweepNotFound) -> Response:
         return answer("sweep_not_found", str(error)[:200])
+
+    @app.errorhandler(TrialNotFound)
+    def _(error: TrialNotFound) -> Response:
+        return answer("trial_not_found", str(error)[:200])
 
     @app.errorhandler(ArtifactNotFound)
     def _(error: ArtifactNotFound) -> Response:

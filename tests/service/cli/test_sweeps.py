@@ -68,6 +68,14 @@ def test_trials_are_compared_by_the_name_of_their_sweep(run: Run, watched: Resul
     assert "rates trial 1 is better " in told
     assert " rates trial 0 " in told
     assert run("compare", "rates:0", "no such", "--metric", "val_accuracy").exit_code != 0
+    assert (
+        run("compare", "rates:0", "rates:1").stdout
+        == run("compare", "rates:0", "rates", "--metric", "val_accuracy").stdout
+    )
+    assert "has no trial '9'" in run("compare", "rates:9", "rates").stderr
+    why = run("why", "rates:0", "rates:1", "--no-replay")
+    assert "spec optimizer.learning_rate\t0.001 and 0.05" in why.stdout
+    assert "rates:0: the job rates 0 (seed 0)" in why.stderr
 
 
 def test_the_best_so_far_is_chosen_as_the_winner_is(run: Run, tmp_path: Path) -> None:
@@ -114,6 +122,9 @@ def test_trials_are_flat_rows_for_a_table(watched: Result, stack: LocalStack) ->
         assert [event.type for event in sweep.events()][-1] == "end"
         found = client.compare(f"{sweep.id}:0", f"{sweep.id}:1", metric="train_loss")
         assert (found["n"], found["paired"]) == (2, True)
+        assert client.compare("rates:0", sweep, metric="train_loss") == found
+        assert client.compare(sweep, sweep)["difference"] == 0
+        assert client.why("rates:0", sweep)["spec"] == [{"name": "/optimizer/learning_rate", "a": 0.001, "b": 0.05}]
 
 
 def test_a_sweep_is_found_by_its_name_or_the_end_of_its_id(watched: Result, stack: LocalStack) -> None:

@@ -70,7 +70,7 @@ def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) 
     found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
     assert (found["paired"], found["n"], found["difference"]) == (True, 3, pytest.approx(0.02))
     assert found["sentence"].startswith(
-        "rates trial 1 is better than rates trial 0 by 2.00 points in val accuracy of the last epoch, 95%"
+        "rates trial 1 was 2.00 points higher than rates trial 0 in val accuracy of the last epoch, in each of 3 pairs"
     )
     of_trial = {job["trial"]: [] for job in client.get("/jobs").json["data"]}
     for job in client.get("/jobs").json["data"]:
@@ -79,8 +79,31 @@ def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) 
     assert by_jobs.json == found
     one_job = client.get("/comparisons", query_string={"a": of_trial[0][0], "b": f"{sweep['id']}:1"}).json
     assert one_job["a"]["label"].startswith("rates 0 (seed ")
-    for name in (f"{sweep['id']}:7", "swp_00000000000000000000000000", f"{sweep['id']}:x"):
-        assert client.get("/comparisons", query_string={"a": name, "b": name}).json["code"] == "sweep_not_found"
+    for path in ("comparisons", "differences"):
+        for name, code, detail in (
+            (f"{sweep['id']}:7", "trial_not_found", f"sweep {sweep['id']} has no trial '7'; it has trials 0 to 1"),
+            (f"{sweep['id']}:x", "trial_not_found", "has no trial 'x'"),
+            ("swp_00000000000000000000000000", "sweep_not_found", "there is no sweep"),
+        ):
+            missing = client.get(f"/{path}", query_string={"a": name, "b": name}).json
+            assert (missing["status"], missing["code"]) == (404, code)
+            assert detail in missing["detail"]
+    parted = client.get("/differences", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
+    assert {client.get(f"/jobs/{parted[side]}").json["resolved"]["seed"] for side in "ab"} == {0}
+    with_job = client.get(
+        "/differences", query_string={"a": f"{sweep['id']}:0", "b": by_jobs.json["b"]["jobs"][2]["job"]}
+    )
+    assert client.get(f"/jobs/{with_job.json['a']}").json["resolved"]["seed"] == 2
+    assert [pair["name"] for pair in with_job.json["spec"]] == ["/optimizer/learning_rate"]
+
+
+def test_a_sweep_without_results_has_no_best_trial_to_compare(client: FlaskClient) -> None:
+    sweep = start(client, halving=None)
+    found = client.get("/comparisons", query_string={"a": sweep["id"], "b": f"{sweep['id']}:0"}).json
+    assert (found["code"], found["detail"]) == (
+        "trial_not_found",
+        f"sweep {sweep['id']} has no best trial yet; name one",
+    )
 
 
 def test_a_trial_without_jobs_is_not_compared(client: FlaskClient) -> None:

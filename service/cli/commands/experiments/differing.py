@@ -29,10 +29,19 @@ _SHOWN: Final = 10
 @service_options
 @click.pass_obj
 def why(target: Target, a: str, b: str, replay: bool | None) -> None:
-    """Say why two jobs have different results: spec, provenance, data, and the first epoch, batch and tensor."""
+    """Say why two jobs have different results: spec, provenance, data, and the first epoch, batch and tensor.
+
+    SWEEP:2 is a trial of a sweep, and SWEEP its best one: of several seeds, the job with the first seed of both.
+    """
     with target.client() as client:
-        first, second = target.find(client, a), target.find(client, b)
-        found = client.why(first, second)
+        one, other = (target.find_side(client, text) for text in (a, b))
+        found = client.why(one, other)
+        first, second = (
+            side if isinstance(side, Job) else client.job(found[key]) for side, key in ((one, "a"), (other, "b"))
+        )
+        for text, side, job in ((a, one, first), (b, other, second)):
+            if isinstance(side, str) and not target.as_json:
+                click.echo(f"{visible(text)}: the job {visible(job.name or job.id)}", err=True)
         parted = found["epoch"] is not None or found["checkpoint"] is not None
         explained = bool(found["spec"] or found["dataset"])
         told = None

@@ -17,7 +17,9 @@ TAG: Final = "Experiments"
 
 
 @blueprint.get("/comparisons")
-@endpoint(TAG, ComparisonAnswer, query=ComparisonQuery, problems=("job_not_found", "sweep_not_found"))
+@endpoint(
+    TAG, ComparisonAnswer, query=ComparisonQuery, problems=("job_not_found", "sweep_not_found", "trial_not_found")
+)
 def show(query: ComparisonQuery) -> ComparisonAnswer:
     """Compare two groups of jobs.
 

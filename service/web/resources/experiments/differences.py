@@ -20,15 +20,16 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("differences", __name__)
 
 TAG: Final = "Experiments"
+_NOT_FOUND: Final = ("job_not_found", "sweep_not_found", "trial_not_found")
 
 
 @blueprint.get("/differences")
-@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, problems=("job_not_found",))
+@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, problems=_NOT_FOUND)
 def show(query: DifferenceQuery) -> DifferencesAnswer:
     """Show how two jobs differ: spec, data, provenance, and the first epoch with different results.
 
     `checkpoint` is the first epoch in which both have a checkpoint and the tensors differ, with the first differing
-    element. Nothing is trained.
+    element. Nothing is trained. Of a trial, it is the job that has the other's seed, or that of its first seed.
     """
     found = differences.find(services().database, services().artifacts, query.a, query.b, owner=owner())
     return DifferencesAnswer.of(found)
@@ -41,7 +42,7 @@ def show(query: DifferenceQuery) -> DifferencesAnswer:
     status=201,
     headers=("Idempotency-Key",),
     document=Investigation,
-    problems=("job_not_found", "not_comparable", "idempotency_conflict", "quota_exceeded"),
+    problems=(*_NOT_FOUND, "not_comparable", "idempotency_conflict", "quota_exceeded"),
 )
 def investigate(document: Any) -> Response:
     """Find the batch, tensor and element at which two jobs diverge: submit a job that retrains both.

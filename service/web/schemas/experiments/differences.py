@@ -15,8 +15,8 @@ from service.web.schemas.queries import JobId, Query
 class DifferenceQuery(Query):
     """Which jobs to compare."""
 
-    a: JobId = Field(description="A job's id.")
-    b: JobId = Field(description="Another job's id.")
+    a: JobId = Field(description="A job's id, a trial (`swp_…:3`), or a sweep, for its best trial.")
+    b: JobId = Field(description="What to compare it with, likewise.")
 
 
 class DifferingValue(Answer):
