@@ -58,18 +58,28 @@ class Sweep(Document):
     def trials(self, *, sort: str = "trial") -> list[dict[str, Any]]:
         """All trials as flat dictionaries, for example for a DataFrame.
 
-        Each has ``trial``, ``status``, ``epoch``, the objective's metric, one field for each setting (its JSON
-        pointer), and the metric and the job of each seed.
+        Each has ``trial``, ``status``, ``epoch`` (of the value), ``last_epoch`` (that a job has completed), the
+        objective's metric with the ends of its 95% interval over the seeds, one field for each setting (its JSON
+        pointer), the metric and the job of each seed, and ``error``: why the trial failed.
         """
         metric, made = self._document["objective"]["metric"], []
         for item in self._pages("trials", sort):
-            row = {name: item[name] for name in ("trial", "status", "epoch")} | {metric: item["value"]}
+            row = {name: item[name] for name in ("trial", "status", "epoch", "last_epoch")}
+            low, high = item["interval"] or (None, None)
+            row |= {metric: item["value"], f"{metric} (interval_low)": low, f"{metric} (interval_high)": high}
             row |= item["settings"]
             for job in item["jobs"]:
                 row[f"{metric} (seed {job['seed']})"] = job["value"]
                 row[f"job (seed {job['seed']})"] = job["job"]
+            row["error"] = item["error"]["message"] if item["error"] else None
             made.append(row)
         return made
+
+    def trial(self, number: int) -> dict[str, Any]:
+        """One trial, as the API represents it."""
+        params = {"sort": "trial", "limit": "1", "after": str(number)}
+        found: dict[str, Any] = self._connection.json("GET", f"/sweeps/{self.id}/trials", params=params)["data"][0]
+        return found
 
     def decisions(self) -> list[dict[str, Any]]:
         """All decisions so far, in order."""

@@ -42,6 +42,17 @@ class TrialView:
                     found.setdefault(name, []).append(value)
         return {name: statistics.mean(values) for name, values in found.items()}
 
+    @property
+    def last_epoch(self) -> int:
+        """The last completed epoch of the job that is furthest."""
+        return max([self.row.epoch, *(job.epoch for job in self.jobs.values())])
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's 95% interval of the mean of the objective over the seeds; ``None`` with fewer than two values."""
+        low, high = statistics.interval([value for value in self.row.values.values() if value is not None])
+        return None if low is None or high is None else (low, high)
+
 
 def get(session: Session, sweep_id: str, *, owner: str | None = None) -> Sweep:
     """One sweep.

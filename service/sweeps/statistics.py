@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 _TINY: Final = 1e-300
@@ -91,6 +92,7 @@ def p_value(t: float, degrees: float) -> float:
     return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + square))
 
 
+@lru_cache(maxsize=512)  # a table of trials asks for the same few again and again
 def quantile(confidence: float, degrees: float) -> float:
     """The t whose absolute value is exceeded with probability 1 - ``confidence``.
 

@@ -8,6 +8,15 @@ import { settingText } from "./trial-table.js";
 const NEWEST = 100; // number of decisions shown at first,
 const EARLIER = 500; // and added by each click
 
+const EXHAUSTED = { budget: "the budget is used up", failures: "too many have failed" };
+const ENDED = {
+  done: "All trials have ended.",
+  budget: "All trials have ended for which the budget was enough.",
+  too_many_failed: "The sweep has ended: too many trials have failed.",
+  no_result: "The sweep has ended without a finite value of the objective.",
+};
+const words = (code) => code.replaceAll("_", " ");
+
 export class SweepParts {
   // told(seq): called for each event of the sweep.
   constructor(sweep, told) {
@@ -91,17 +100,17 @@ export class SweepParts {
       case "propose":
         return data.error ? `Trial ${data.trial} has invalid settings: ${data.error.message}` : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
       case "result":
-        return data.error ? `Trial ${data.trial} failed: ${data.error}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
+        return data.error ? `Trial ${data.trial} failed: ${words(data.error)}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
       case "promote":
         return `Promoted after epoch ${data.epoch}: ${list(data.trials)}.`;
       case "stop":
         return `Stopped after epoch ${data.epoch}: ${list(data.trials)}.`;
       case "exhausted":
-        return `No more trials start: ${data.by}.`;
+        return `No more trials start: ${EXHAUSTED[data.by] ?? words(data.by)}.`;
       case "winner":
         return `The winner is trial ${data.trial} with ${metric(name, data.value)}.`;
       case "status":
-        return data.reason === "done" ? "All trials have ended." : `${capital(data.reason)}.`;
+        return ENDED[data.reason] ?? `${capital(words(data.reason))}.`;
       default:
         return `The sweep has ${data.status}.`;
     }

@@ -48,7 +48,7 @@ function drawFacts() {
   const { total, succeeded, stopped, failed, running, waiting } = sweep.trials;
   const [trained, most] = [trainedEpochs(), mostEpochs()];
   const done = succeeded + stopped + failed;
-  const parts = Object.entries({ running, waiting, stopped, succeeded, failed }).filter(([, count]) => count).map(([what, count]) => `${count} ${what}`);
+  const parts = Object.entries({ running, waiting, stopped, succeeded, failed }).filter(([, count]) => count).map(([what, count]) => `${count} ${what === "running" && sweep.status === "paused" ? "paused" : what}`);
   const tile = (title, ...content) => h("div", { class: "tile" }, h("div", { class: "muted small" }, title), ...content);
   const bar = (at, end, label) => h("progress", { value: at, max: end, "aria-label": label, class: sweep.status });
   const best = sweep.best_trial === null ? "–" : metric(name, sweep.best_value);

@@ -29,7 +29,7 @@ export class TrialTable {
       heading("Trial", { name: ALWAYS, sort: "trial", cell: (trial) => h("td", {}, String(trial.trial)) }),
       heading("Status", { name: "status", sort: "status", cell: statusCell }),
       heading(describe(this.name).label, { name: "value", sort: "value", number: true, cell: (trial) => this.valueCell(trial) }),
-      heading("Epoch", { name: "epoch", sort: "epoch", number: true, cell: (trial) => h("td", { class: "number" }, String(Math.max(0, ...trial.jobs.map((job) => job.epoch ?? 0)))) }),
+      heading("Epoch", { name: "epoch", sort: "epoch", number: true, cell: (trial) => h("td", { class: "number" }, String(trial.last_epoch)) }),
       ...this.settings.map((setting) => heading(setting, { name: setting, sort: setting, number: this.isNumber(setting), cell: (trial) => h("td", { class: typeof trial.settings[setting] === "number" ? "number" : "" }, settingText(trial.settings[setting])) })),
       ...this.metrics.map((one) => heading(describe(one).label, { name: one, usual: false, number: true, cell: (trial) => h("td", { class: "number" }, metric(one, trial.metrics[one])) })),
       heading("Jobs by seed", { name: "jobs", cell: jobsCell }),
@@ -97,17 +97,20 @@ export class TrialTable {
     return element;
   }
 
-  // A trial's values over its seeds: mean and range.
+  // A trial's values over its seeds: mean, range, and the interval of the mean.
   valueCell(trial) {
     const values = trial.jobs.map((job) => job.value).filter((item) => item !== null);
-    const range = values.length > 1 ? h("span", { class: "range" }, `${metric(this.name, Math.min(...values))} to ${metric(this.name, Math.max(...values))}`) : "";
-    return h("td", { class: "value number" }, metric(this.name, trial.value), range);
+    const between = (title, label, low, high) => h("span", { class: "range", title }, `${label}${metric(this.name, low)} to ${metric(this.name, high)}`);
+    const range = values.length > 1 ? between("From the lowest to the highest seed", "", Math.min(...values), Math.max(...values)) : "";
+    const interval = trial.interval ? between("Student's 95% interval of the mean over the seeds", "95% CI ", ...trial.interval) : "";
+    return h("td", { class: "value number" }, metric(this.name, trial.value), range, interval);
   }
 }
 
 function statusCell(trial) {
-  const status = trial.status === "running" && trial.jobs.every((job) => job.status === "queued") ? "queued" : trial.status;
-  return h("td", { title: trial.error?.message }, h("span", { class: `status ${status}` }, status));
+  const isEach = (...statuses) => trial.status === "running" && trial.jobs.every((job) => statuses.includes(job.status));
+  const status = isEach("queued") ? "queued" : isEach("paused", "succeeded") ? "paused" : trial.status;
+  return h("td", {}, h("span", { class: `status ${status}` }, status), trial.error ? h("span", { class: "why" }, trial.error.message) : "");
 }
 
 function jobsCell(trial) {

@@ -96,6 +96,15 @@ def test_sweeps_are_listed_and_shown(watched: Result, run: Run) -> None:
     shown = run("sweeps", "rates")
     assert "1 stopped, 1 succeeded" in shown.stdout
     assert "/optimizer/learning_rate" in shown.stdout
+    lines = [line.split("\t") for line in shown.stdout.splitlines()]
+    assert lines[-3] == ["TRIAL", "STATUS", "EPOCH", "val accuracy", "95% CI", "/optimizer/learning_rate"]
+    assert [line[:3] + line[5:] for line in lines[-2:]] == [
+        ["1", "succeeded", "2", "0.05"],
+        ["0", "stopped", "1", "0.001"],
+    ]
+    assert " to " in lines[-1][4]
+    [line] = [line.split("\t") for line in listed.stdout.splitlines() if "\trates\t" in line]
+    assert line[1:4] == ["rates", "succeeded", "2/2"]
     document = json.loads(run("sweeps", "rates", "--json").stdout)
     assert [row["status"] for row in document["trial_rows"]] == ["succeeded", "stopped"]
 
@@ -118,6 +127,9 @@ def test_trials_are_flat_rows_for_a_table(watched: Result, stack: LocalStack) ->
             (second["val_accuracy (seed 0)"] + second["val_accuracy (seed 1)"]) / 2
         )
         assert sweep.best == second
+        assert (first["last_epoch"], second["last_epoch"], second["error"]) == (1, 2, None)
+        low, high = (second[f"val_accuracy ({end})"] for end in ("interval_low", "interval_high"))
+        assert (low + high) / 2 == pytest.approx(second["val_accuracy"])
         assert [item["type"] for item in sweep.decisions()][-1] == "winner"
         assert [event.type for event in sweep.events()][-1] == "end"
         found = client.compare(f"{sweep.id}:0", f"{sweep.id}:1", metric="train_loss")
@@ -153,6 +165,35 @@ def test_a_dry_run_and_faults_start_nothing(run: Run, tmp_path: Path) -> None:
     refused = run("sweep", str(path))
     assert refused.exit_code != 0
     assert "/optimizer/learning_rate" in refused.output
+
+
+def test_the_command_line_says_why_a_trial_failed(stack: LocalStack, run: Run, watched: Result) -> None:
+    layers = [{"units": 4, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+    space = {"/layers/1/units": {"choice": [11, 10]}}  # there are ten classes
+    base = {"kind": "classifier", "epochs": 500, "layers": layers}
+    with Client(stack.url) as client:
+        sweep = client.sweep({"name": "failing", "base": base, "space": space, "max_failed": 1})
+        sweep.pause()
+        assert "Trials\t2: 1 paused, 1 failed" in run("sweeps", "failing").stdout
+        sweep.resume()
+        client.job(sweep.trials()[1]["job (seed 0)"]).cancel()
+        followed = run("sweeps", "failing", "--watch")
+        [invalid, cancelled] = sweep.trials()
+    assert followed.exit_code == 1
+    lines = followed.stdout.splitlines()
+    assert lines[1].startswith("trial   0  failed: ")
+    assert lines[3:] == [
+        "paused",
+        "resumed",
+        "trial   1  failed: the job was cancelled",
+        "no more trials start: too many have failed",
+        lines[-1],
+    ]
+    assert "11" in invalid["error"]
+    assert cancelled["error"] == "the job was cancelled"
+    shown = [line.split("\t") for line in run("sweeps", "failing").stdout.splitlines()]
+    assert shown[-3][-1] == "ERROR"
+    assert "the job was cancelled" in {line[-1] for line in shown[-2:]}
 
 
 def test_a_sweep_is_paused_resumed_cancelled_and_deleted(watched: Result, stack: LocalStack, run: Run) -> None:

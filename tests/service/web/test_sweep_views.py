@@ -114,6 +114,8 @@ def test_a_trial_without_jobs_is_not_compared(client: FlaskClient) -> None:
         found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:1", "b": f"{sweep['id']}:{other}"})
         assert (found.status_code, found.json["code"]) == (400, "invalid_parameter")
         assert "the trial has no jobs" in found.json["detail"]
+    line = client.get(f"/sweeps/{sweep['id']}/trials?format=csv").text.splitlines()[2]
+    assert "11" in line.rpartition(",")[2], "why it failed"
 
 
 def test_a_job_that_its_sweep_stopped_is_not_told_as_cancelled(client: FlaskClient, worker: Any) -> None:
@@ -220,6 +222,27 @@ def test_curves_have_an_interval_and_are_a_file_too(client: FlaskClient, worker:
     assert curve["interval_low"] == [None] * 4
     [trial] = client.get(f"/sweeps/{alone['id']}/trials").json["data"]
     assert trial["metrics"]["train_loss"] == 0.25
+
+
+def test_trials_have_an_interval_and_the_epoch_of_their_jobs(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
+    worker.claim()
+    worker.epoch(1, metrics={"val_accuracy": 0.5})
+    worker.epoch(2, metrics={"val_accuracy": 0.6})
+    address = f"/sweeps/{sweep['id']}/trials"
+    [first, _] = client.get(address).json["data"]
+    assert (first["epoch"], first["last_epoch"], first["interval"]) == (0, 2, None)
+    for epoch in (3, 4):
+        worker.epoch(epoch, metrics={"val_accuracy": 0.6})
+    worker.succeed()
+    finish(client, worker, sweep["id"])
+    [_, second] = client.get(address).json["data"]
+    half = 12.706204736432095 * 0.0025  # t of 97.5% with one degree of freedom; the standard error of two values
+    assert second["interval"] == pytest.approx([second["value"] - half, second["value"] + half], rel=1e-6)
+    header, _, line = client.get(f"{address}?format=csv").text.splitlines()
+    row = dict(zip(header.split(","), line.split(","), strict=True))
+    assert [float(row[f"val_accuracy (interval_{end})"]) for end in ("low", "high")] == second["interval"]
+    assert (row["last_epoch"], row["error"]) == ("4", "")
 
 
 def test_curves_are_drawn_with_a_band(client: FlaskClient, worker: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -19,10 +19,12 @@ from service.cli.text import STYLES, print_rows, to_json, value_text, visible
 from service.client import Client
 from service.client.experiments import Sweep
 from service.spec.metric_info import describe, number
-from service.states import SweepStatus
+from service.states import SweepStatus, TrialStatus
 
 _SHOWN_TRIALS: Final = 20
 _VERBS: Final = ("pause", "resume", "cancel", "delete")
+_MAX_COLUMN: Final = 24
+_EXHAUSTED: Final = {"budget": "the budget is used up", "failures": "too many have failed"}
 _BANDS: Final = ("range", "interval", "none")
 
 
@@ -83,7 +85,12 @@ def sweeps(
     metric: str | None,
     band: Literal["range", "interval", "none"],
 ) -> None:
-    """List sweeps, newest first, or show one with its trials. SWEEP is an id, the end of one, or a name."""
+    """List sweeps, newest first, or show one with its trials. SWEEP is an id, the end of one, or a name.
+
+    EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of their mean. If the
+    output is not a terminal, the columns are separated by tabs; a list of sweeps has one line each: id, name, status,
+    trials, best.
+    """
     if to is not None and _form(to) not in ("png", "svg"):
         raise click.UsageError("the name of a plot ends with .png or .svg")
     if to is not None and verb == "delete":
@@ -128,6 +135,7 @@ def _list(target: Target, client: Client) -> None:
     if target.as_json:
         click.echo(to_json([item.document for item in found]))
         return
+    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("ID", "NAME", "STATUS", "TRIALS", "BEST"):
         table.add_column(title, no_wrap=title == "ID")
@@ -136,8 +144,13 @@ def _list(target: Target, client: Client) -> None:
         done = trials["total"] if item.status == SweepStatus.SUCCEEDED else trials["succeeded"] + trials["stopped"]
         best = "-" if item["best_trial"] is None else f"{number(metric, item['best_value'])} {describe(metric).label}"
         status = Text(item.status, STYLES.get(item.status, ""))
-        table.add_row(item.id, Text(visible(item["name"] or "-")), status, f"{done}/{trials['total']}", best)
-    Console(highlight=False).print(table)
+        name, progress = visible(item["name"] or "-"), f"{done}/{trials['total']}"
+        if console.is_terminal:
+            table.add_row(item.id, Text(name), status, progress, best)
+        else:
+            click.echo("\t".join([item.id, name, item.status, progress, best]))
+    if console.is_terminal:
+        console.print(table)
 
 
 def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None:
@@ -146,7 +159,8 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
         click.echo(to_json(found.document | {"trial_rows": trials}))
         return
     metric, settings = found["objective"]["metric"], list(found["resolved"]["space"])
-    counts = {name: count for name, count in found["trials"].items() if count and name != "total"}
+    is_paused = found.status == SweepStatus.PAUSED
+    counts = {_status(name, is_paused): count for name, count in found["trials"].items() if count and name != "total"}
     rows = [
         ("Sweep", found.id),
         ("Name", found["name"] or "-"),
@@ -161,18 +175,48 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
     if found["error"]:
         rows.append(("Error", f"{found['error']['code']}: {found['error']['message']}"))
     print_rows([(title, Text(visible(text))) for title, text in rows])
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("TRIAL", "STATUS", "EPOCH", describe(metric).label, *settings):
-        table.add_column(title, overflow="fold")
-    for row in trials[:limit]:
-        chosen = row["trial"] == found["best_trial"]
-        cells = [str(row["trial"]), row["status"], str(row["epoch"]), number(metric, row[metric])]
-        table.add_row(*cells, *(value_text(row.get(name)) for name in settings), style="bold green" if chosen else None)
     console = Console(highlight=False)
     console.print()
-    console.print(table)
+    with_interval, with_error = len(found["seeds"]) > 1, any(row["error"] for row in trials)
+    titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *(["95% CI"] if with_interval else []), *settings]
+    lines = []
+    for row in trials[:limit]:
+        low, high = (row[f"{metric} ({end})"] for end in ("interval_low", "interval_high"))
+        interval = "-" if low is None else f"{number(metric, low)} to {number(metric, high)}"
+        cells = [
+            str(row["trial"]),
+            _status(row["status"], is_paused),
+            str(row["last_epoch"]),
+            number(metric, row[metric]),
+        ]
+        cells += [interval] if with_interval else []
+        lines.append(
+            [*cells, *(value_text(row.get(name)) for name in settings), *([row["error"] or ""] if with_error else [])]
+        )
+    best = next((place for place, row in enumerate(trials[:limit]) if row["trial"] == found["best_trial"]), None)
+    _print_table(console, [*titles, *(["ERROR"] if with_error else [])], lines, best=best)
     if limit is not None and len(trials) > limit:
         click.echo(f"and {len(trials) - limit} more; show them with --all", err=True)
+
+
+def _print_table(console: Console, titles: Sequence[str], lines: Sequence[Sequence[str]], *, best: int | None) -> None:
+    """Print trials: in a terminal as a table that breaks no value, in a pipe as tab-separated lines."""
+    if not console.is_terminal:
+        for cells in (titles, *lines):
+            click.echo("\t".join(visible(cell) for cell in cells))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, title in enumerate(titles):
+        longest = max((len(cells[place]) for cells in lines), default=0)
+        table.add_column(title, overflow="fold", min_width=None if title == "ERROR" else min(longest, _MAX_COLUMN))
+    for place, cells in enumerate(lines):
+        table.add_row(*(Text(visible(cell)) for cell in cells), style="bold green" if place == best else None)
+    console.print(table)
+
+
+def _status(status: str, is_paused: bool) -> str:
+    """The state of a trial. Nothing runs while the sweep is paused."""
+    return "paused" if is_paused and status == TrialStatus.RUNNING else status
 
 
 def _watch(target: Target, followed: Sweep) -> None:
@@ -193,6 +237,8 @@ def _watch(target: Target, followed: Sweep) -> None:
                 best_rung, bests = data["rung"], []
             if data["rung"] == best_rung:
                 bests.append((max if maximize else min)([*bests[-1:], data["value"]]))
+        if event.type == "result" and data.get("error") and not target.as_json:
+            data = {**data, "why": (followed.trial(data["trial"])["error"] or {}).get("message", data["error"])}
         if not target.as_json and (line := _line(event.type, data, metric, bests)):
             console.print(Text(line, "dim" if event.type in ("propose", "stop") else ""), soft_wrap=True)
         if event.type == "end":
@@ -207,18 +253,24 @@ def _watch(target: Target, followed: Sweep) -> None:
 
 def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -> str | None:
     match kind:
+        case "status" if data["reason"] in ("paused", "resumed"):
+            return str(data["reason"])
+        case "propose" if data.get("error"):
+            return f"trial {data['trial']:>3}  failed: {data['error']['message']}"
         case "propose":
             settings = "  ".join(f"{name} {value_text(value)}" for name, value in data["settings"].items())
             return f"trial {data['trial']:>3}  starts  {settings}".rstrip()
         case "result":
-            value = "failed" if data.get("error") else number(metric, data["value"])
+            if data.get("error"):
+                return f"trial {data['trial']:>3}  failed: {data['why']}"
+            value = number(metric, data["value"])
             best = f"  best {number(metric, bests[-1])}  {sparkline(bests, 20)}" if bests else ""
             return f"trial {data['trial']:>3}  {describe(metric).label} {value}{best}"
         case "promote" | "stop":
             names = ", ".join(str(trial) for trial, _ in data["trials"])
             return f"epoch {data['epoch']:>3}  {'promoted' if kind == 'promote' else 'stopped'}: {names}"
         case "exhausted":
-            return f"nothing more is started: {data['by']}"
+            return f"no more trials start: {_EXHAUSTED.get(data['by'], data['by'])}"
         case "winner":
             settings = "  ".join(f"{name} {value_text(value)}" for name, value in data["settings"].items())
             return f"winner: trial {data['trial']} with {number(metric, data['value'])}  {settings}".rstrip()

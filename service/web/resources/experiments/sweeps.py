@@ -33,17 +33,14 @@ from service.web.schemas.experiments.sweeps import (
     SweepListQuery,
     TrialCurve,
     TrialCurves,
-    TrialList,
-    TrialQuery,
     curve_lines,
     dry_run_answer,
     event_item,
     importance_item,
     sweep_detail,
     sweep_summary,
-    trial_item,
-    trial_lines,
 )
+from service.web.schemas.experiments.trials import TrialList, TrialQuery, trial_item, trial_lines
 from service.web.schemas.queries import StreamQuery, SubmitQuery
 from service.web.services import owner, services
 from service.web.streaming.responses import refuse_if_full, stream_response

@@ -12,15 +12,14 @@ from service.application.sweep_checks import CheckedSweep
 from service.jobs.queries import sorting
 from service.spec.metric_info import Goal
 from service.spec.schema import Kind
-from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
+from service.states import SweepAction, SweepStatus, TrialStatus
 from service.storage.sweep_tables import Sweep, SweepEvent
 from service.storage.times import at_time
 from service.sweeps import actions
 from service.sweeps.curves import Curve
 from service.sweeps.importance import Importance
-from service.sweeps.queries import TrialView
-from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
-from service.web.schemas.base import Answer, Document, Metrics, Timestamp
+from service.sweeps.schema import OverSeeds, SearchName
+from service.web.schemas.base import Answer, Document, Timestamp
 from service.web.schemas.listing import csv_cell, csv_line
 from service.web.schemas.queries import Query, Seq, split
 
@@ -35,19 +34,6 @@ class SweepListQuery(Query):
     cursor: Annotated[str, StringConstraints(max_length=sorting.MAX_CURSOR)] | None = Field(
         None, description="`next_cursor` of the previous page."
     )
-
-
-class TrialQuery(Query):
-    """Which trials to list, and in which order."""
-
-    sort: Annotated[str, StringConstraints(max_length=200)] = Field(
-        "trial",
-        description="`trial`, `value`, `epoch`, `status` or a setting such as `/batch_size`, with `-` for descending "
-        "order; `best`: the best first. Trials without a value are last.",
-    )
-    limit: int = Field(100, ge=1, le=MAX_TRIALS)
-    after: int = Field(0, ge=0, le=MAX_TRIALS, description="Skip this many trials.")
-    format: Literal["json", "csv"] = Field("json", description="`csv`: all trials; `limit` and `after` do not apply.")
 
 
 class CurveQuery(Query):
@@ -172,40 +158,6 @@ class SweepDryRun(Answer):
     notes: list[str]
 
 
-class TrialJob(Answer):
-    """A job of a trial."""
-
-    seed: int
-    job: str
-    status: Status | None = Field(description="Null: the job was deleted.")
-    requested: Request | None
-    epoch: int | None
-    epochs: int | None
-    value: float | None = Field(description="Of the objective, when the sweep last took notice of the trial.")
-
-
-class TrialItem(Answer):
-    """A trial: one setting, with every seed."""
-
-    trial: int
-    settings: Document = Field(description="By JSON pointer.")
-    status: TrialStatus
-    rung: int = Field(description="The rung that it trains for, or has reached; from 0.")
-    epoch: int = Field(description="The epoch of `value`.")
-    value: float | None = Field(description="Of the objective, over all seeds.")
-    metrics: Metrics = Field(description="Means over the seeds, each of the last epoch of its job.")
-    jobs: list[TrialJob]
-    error: SweepError | None
-
-
-class TrialList(Answer):
-    """Trials of a sweep."""
-
-    data: list[TrialItem]
-    total: int
-    has_more: bool
-
-
 class SweepEventItem(Answer):
     """An event of a sweep."""
 
@@ -310,26 +262,6 @@ def dry_run_answer(checked: CheckedSweep) -> SweepDryRun:
     )
 
 
-def trial_item(view: TrialView) -> TrialItem:
-    """A trial with its jobs."""
-    row = view.row
-    jobs = []
-    for seed, job_id in row.jobs.items():
-        job = view.jobs.get(seed)
-        jobs.append(
-            TrialJob(
-                seed=int(seed),
-                job=job_id,
-                status=Status(job.status) if job is not None else None,
-                requested=Request(job.requested) if job is not None and job.requested else None,
-                epoch=job.epoch if job is not None else None,
-                epochs=job.epochs if job is not None else None,
-                value=row.values.get(seed),
-            )
-        )
-    return TrialItem.represent(row, jobs=jobs, metrics=view.metrics)
-
-
 _CURVE_COLUMNS: Final = ("mean", "low", "high", "interval_low", "interval_high", "n")
 
 
@@ -351,16 +283,3 @@ def importance_item(found: Importance) -> ImportanceItem:
     """How much a setting matters."""
     best = found.best if found.best is None or isinstance(found.best, str) else json.dumps(found.best)
     return ImportanceItem(setting=found.setting, share=found.share, best=best)
-
-
-def trial_lines(sweep: Sweep, views: list[TrialView]) -> Iterator[str]:
-    """A line of names, then a line for each trial."""
-    settings, seeds = list(sweep.resolved["space"]), [str(seed) for seed in sweep.resolved["seeds"]]
-    metric = sweep.resolved["objective"]["metric"]
-    names = [f"{metric} (seed {seed})" for seed in seeds]
-    yield csv_line(["trial", "status", "epoch", metric, *settings, *names, *(f"job (seed {seed})" for seed in seeds)])
-    for view in views:
-        row = view.row
-        cells: list[Any] = [row.trial, row.status, row.epoch, row.value, *(row.settings.get(name) for name in settings)]
-        cells += [row.values.get(seed) for seed in seeds] + [row.jobs.get(seed) for seed in seeds]
-        yield csv_line([csv_cell(cell) for cell in cells])
