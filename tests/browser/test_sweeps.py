@@ -165,6 +165,59 @@ def test_a_sweep_shows_its_epochs_and_covers_no_line_with_a_value(
     assert serious(page) == []
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_trials_are_picked_and_compared(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
+) -> None:
+    service = Service(serve_bare())
+    document = {"name": "sizes", "base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1], "halving": None}
+    document |= {"space": {"/batch_size": {"choice": [8, 16, 32]}}}
+    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
+    best = httpx.get(f"{service.url}/sweeps/{sent['id']}").json()["best_trial"]
+    other, third = (trial for trial in range(3) if trial != best)
+    page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
+    with_best = page.get_by_role("link", name="Compare with the best")
+    expect(page.locator("#picks-hint")).to_have_text("Tick trials to compare them with each other or with the best.")
+    expect(with_best).to_be_hidden()
+    page.get_by_label(f"Compare trial {other}").check()
+    assert serious(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    with_best.click()
+    expect(page.locator("#compared li")).to_have_count(4)
+    page.locator("#scatter-of").select_option("last")
+    expect(page.locator("#verdicts li").first).to_contain_text("2 pairs")
+    expect(page.locator("#verdicts-hint")).to_be_hidden()
+    page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
+    page.locator("#sort").select_option("trial")
+    for trial in (best, other, third):
+        page.get_by_label(f"Compare trial {trial}").check()
+    page.get_by_role("link", name="Compare 3 trials").click()
+    expect(page.locator("#verdicts-hint")).to_contain_text("shown for two settings. These are 3")
+    expect(page.locator("#verdicts")).to_be_hidden()
+
+
+def test_the_list_of_sweeps_follows_them_and_has_a_filter(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    service = Service(serve_bare())
+    page = open_window(service.url).open("/ui/sweeps")
+    document = {"name": "first", "base": {"kind": "classifier", "epochs": 1}, "space": {"/batch_size": {"choice": [8]}}}
+    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    row = page.locator("#sweeps tr", has_text="first")
+    expect(row).to_contain_text("running", timeout=20_000)
+    row.get_by_role("link").focus()
+    end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
+    expect(row).to_contain_text("succeeded", timeout=20_000)
+    expect(row).to_contain_text("1 / 1")
+    expect(row.get_by_role("link")).to_be_focused()
+    page.get_by_role("link", name="Paused").click()
+    expect(page.locator("#sweeps")).to_contain_text("No sweep has this status.")
+    assert serious(page) == []
+    page.get_by_role("link", name="Succeeded").click()
+    expect(page.locator("#sweeps tbody tr")).to_have_count(1)
+
+
 def test_a_long_value_at_an_axis_is_shortened(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
 ) -> None:

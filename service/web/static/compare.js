@@ -88,10 +88,18 @@ function groups() {
   return [...Map.groupBy(jobs, setting).values()];
 }
 
+function hint(text) {
+  $("#verdicts-hint").hidden = false;
+  $("#verdicts-hint").textContent = text;
+}
+
 // Two settings: a sentence with the difference of their means over the seeds, of best or last values as in the scatter plot.
 const drawVerdicts = latest(async () => {
   const sides = groups();
   const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // the same training twice
+  const count = jobs.length < 2 ? 2 : sides.length;
+  if (count > 2) hint(`The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove others until two are left.`);
+  if (count < 2) hint("These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.");
   if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
   const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
   const found = [];

@@ -1,5 +1,5 @@
 // The parts around the trials of a sweep: curves, settings with results, importance, and decisions as they are made.
-import { $, announce, capital, describe, h, metric } from "./dom.js";
+import { $, announce, capital, describe, h, metric, sentence } from "./dom.js";
 import { call, listen } from "./api.js";
 import { drawCoordinates } from "./coordinates.js";
 import { SweepCurves } from "./sweep-curves.js";
@@ -98,7 +98,7 @@ export class SweepParts {
     const list = (items) => items.map(([trial, at]) => `${trial} (${metric(name, at)})`).join(", ");
     switch (type) {
       case "propose":
-        return data.error ? `Trial ${data.trial} has invalid settings: ${data.error.message}` : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
+        return data.error ? sentence(`Trial ${data.trial} has invalid settings: ${data.error.message}`) : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
       case "result":
         return data.error ? `Trial ${data.trial} failed: ${words(data.error)}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
       case "promote":

@@ -1,6 +1,9 @@
 // The list of sweeps, and the form for a new one: JSON, and a builder that adds settings to its space.
 import { $, announce, capital, counted, h } from "./dom.js";
 import { call } from "./api.js";
+import { latest } from "./latest.js";
+
+const REFRESH_MS = 5000;
 
 const examples = JSON.parse($("#examples").textContent);
 const text = $("#document");
@@ -93,6 +96,26 @@ async function suggestPointers() {
   for (const preset of data) walk(preset.spec, "");
   $("#pointers").replaceChildren(...[...found].sort().map((value) => h("option", { value })));
 }
+
+// The list as the service shows it now. Rows that have not changed stay: a link keeps its focus.
+const rows = new Map(); // id -> { html, row }
+const renew = latest(async () => {
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!answer?.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#sweeps");
+  const [before, now] = [$("#sweeps tbody"), fresh?.querySelector("tbody")];
+  if (!before || !now) return void (fresh && $("#sweeps").replaceChildren(...fresh.childNodes));
+  const focused = document.activeElement?.closest("[data-sweep]")?.dataset.sweep;
+  const shown = [...now.children].map((row) => {
+    const html = row.outerHTML; // before times are written in the reader's zone
+    if (rows.get(row.dataset.sweep)?.html !== html) rows.set(row.dataset.sweep, { html, row });
+    return rows.get(row.dataset.sweep).row;
+  });
+  if (shown.length === before.children.length && shown.every((row, at) => row === before.children[at])) return;
+  before.replaceChildren(...shown);
+  if (focused) rows.get(focused)?.row.querySelector("a").focus();
+});
+setInterval(() => document.visibilityState === "visible" && renew(), REFRESH_MS);
 
 $("#open-form").addEventListener("click", () => {
   const form = $("#new-sweep");

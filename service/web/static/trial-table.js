@@ -3,6 +3,7 @@ import { $, describe, h, memory, metric } from "./dom.js";
 
 const KEPT = "sweep.columns"; // name -> whether it is shown, if the user has chosen
 const ALWAYS = "trial";
+const MOST_COMPARED = 200; // jobs; a limit of the service
 
 export const settingText = (setting) => (typeof setting === "number" ? String(Number(setting.toPrecision(6))) : JSON.stringify(setting ?? null));
 
@@ -10,11 +11,14 @@ export class TrialTable {
   // on: order(sort), light(trial or null)
   constructor(sweep, on) {
     this.name = sweep.objective.metric;
+    this.isComparable = sweep.trials.total > 1;
     this.space = sweep.resolved.space;
     this.settings = Object.keys(this.space);
     this.on = on;
     this.rows = new Map(); // trial -> { look, element }
     this.metrics = []; // of the trials, besides the objective
+    this.picked = new Set(); // numbers of trials to compare
+    this.jobs = new Map(); // trial -> ids, also of trials that another order does not show
     $("#choose-columns").addEventListener("click", () => this.choose());
     $("#columns-reset").addEventListener("click", () => {
       this.keep({});
@@ -26,7 +30,7 @@ export class TrialTable {
   columns() {
     const heading = (text, more) => ({ heading: text, usual: true, ...more });
     return [
-      heading("Trial", { name: ALWAYS, sort: "trial", cell: (trial) => h("td", {}, String(trial.trial)) }),
+      heading("Trial", { name: ALWAYS, sort: "trial", cell: (trial) => this.trialCell(trial) }),
       heading("Status", { name: "status", sort: "status", cell: statusCell }),
       heading(describe(this.name).label, { name: "value", sort: "value", number: true, cell: (trial) => this.valueCell(trial) }),
       heading("Epoch", { name: "epoch", sort: "epoch", number: true, cell: (trial) => h("td", { class: "number" }, String(trial.last_epoch)) }),
@@ -66,10 +70,37 @@ export class TrialTable {
 
   show(trials, sort, best) {
     Object.assign(this, { trials, sort, best });
+    for (const { trial, jobs } of trials) this.jobs.set(trial, jobs.filter((job) => job.status !== null).map(({ job }) => job));
     const found = new Set(trials.flatMap((trial) => Object.keys(trial.metrics)));
     found.delete(this.name);
     this.metrics = [...found].sort((a, b) => describe(a).label.localeCompare(describe(b).label));
     this.draw();
+    this.drawPicks();
+  }
+
+  trialCell({ trial, jobs }) {
+    if (!this.isComparable || !jobs.length) return h("td", {}, String(trial));
+    const onchange = (event) => {
+      this.picked[event.target.checked ? "add" : "delete"](trial);
+      this.drawPicks();
+    };
+    return h("td", {}, h("label", { class: "pick-trial" }, h("input", { type: "checkbox", autocomplete: "off", "aria-label": `Compare trial ${trial}`, checked: this.picked.has(trial), onchange }), String(trial)));
+  }
+
+  // What the trials that are ticked can be compared with: each other, or a single one with the best.
+  drawPicks() {
+    const picked = [...this.picked].sort((a, b) => a - b);
+    const offer = (link, trials) => {
+      const jobs = trials.flatMap((trial) => this.jobs.get(trial) ?? []);
+      link.hidden = trials.length < 2 || jobs.length > MOST_COMPARED || trials.some((trial) => !this.jobs.get(trial)?.length);
+      link.href = `/ui/compare?jobs=${jobs.join(",")}`;
+    };
+    offer($("#compare-picked"), picked);
+    offer($("#compare-best"), picked.length === 1 && this.best !== null && !this.picked.has(this.best) ? [...picked, this.best] : []);
+    $("#compare-picked").textContent = `Compare ${picked.length} trials`;
+    $("#picks").hidden = !this.isComparable;
+    $("#picks-hint").hidden = !$("#compare-picked").hidden || !$("#compare-best").hidden;
+    $("#picks-hint").textContent = picked.length > 1 ? `At most ${MOST_COMPARED} jobs can be compared, and a trial needs jobs.` : picked.length ? "Tick another trial to compare it with." : "Tick trials to compare them with each other or with the best.";
   }
 
   draw() {

@@ -8,6 +8,7 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.spec.presets.definitions import PRESETS
+from service.states import SweepStatus
 from service.sweeps import queries
 from service.web.answers import as_page, next_address
 from service.web.endpoints import endpoint
@@ -30,7 +31,9 @@ def show_list(query: SweepListQuery) -> Response:
     page = list_sweeps(query)
     # As text: a page's JSON has sorted keys, and a person reads the name first.
     shown = [(name, json.dumps(body, indent=2)) for name, body in examples.BODIES["SweepSpec"].items()]
-    return as_page("sweeps.html", sweeps=page, next_address=next_address(page.next_cursor), examples=shown)
+    views = [("All", "", not query.status)]
+    views += [(status.value.capitalize(), status.value, query.status == [status]) for status in SweepStatus]
+    return as_page("sweeps.html", sweeps=page, views=views, next_address=next_address(page.next_cursor), examples=shown)
 
 
 @blueprint.get("/ui/sweeps/<sweep_id>")
