@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from benchmarks.service.rows import end_sweep
-from tests.browser.conftest import Bare, Visit
+from tests.browser.conftest import Bare, Visit, until
 from tests.browser.played import Service
 from tests.browser.test_jobs import FAR_TOO_SLOW_MS
 from tests.browser.test_looks import serious
@@ -89,6 +89,15 @@ def test_several_values_of_a_field_make_a_sweep_that_is_one_row_of_the_job_list(
     expect(page.locator("#sweep [name=search]")).to_have_value("random")
     page.get_by_label("How to try Learning rate").select_option("values")
     page.locator("#sweep [name=search]").select_option("grid")
+    page.locator("#sweep summary").click()
+    page.get_by_label("Metric to optimize").fill("val_loss")
+    page.get_by_label("Trials at the same time").fill("2")
+    page.get_by_label("Epochs of all jobs, at most").fill("50")
+    page.keyboard.press("Tab")
+    more = {"objective": {"metric": "val_loss"}, "parallel": 2, "budget": {"epochs": 50}}
+    until(page, "JSON.parse(document.querySelector('#json').value).budget !== undefined")
+    document = json.loads(page.locator("#json").input_value())
+    assert {name: document.get(name) for name in more} == more
     assert serious(page) == []
     page.get_by_role("button", name="curl").click()
     expect(page.locator("#curl")).to_contain_text("/sweeps")

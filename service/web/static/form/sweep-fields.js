@@ -168,6 +168,13 @@ export function wireSweepCard(card, tries, epochs) {
     const first = Number(field("min_epochs").value) || Math.max(1, Math.floor(epochs() / 9));
     tries.change({ halving: field("halving").checked ? { factor: 3, ...tries.sweep.halving, min_epochs: first } : undefined });
   };
+  // name -> the part of the sweep that a text makes, and the text of a sweep.
+  const more = {
+    objective: [(text) => ({ objective: text ? { ...tries.sweep.objective, metric: text } : undefined }), ({ objective }) => objective?.metric],
+    parallel: [(text) => ({ parallel: text ? Number(text) : undefined }), ({ parallel }) => parallel],
+    budget: [(text) => ({ budget: text ? { epochs: Number(text) } : undefined }), ({ budget }) => budget?.epochs],
+  };
+  for (const [name, [partOf]] of Object.entries(more)) field(name).addEventListener("change", (event) => tries.change(partOf(event.target.value.trim())));
   field("search").addEventListener("change", search);
   field("trials").addEventListener("input", search);
   field("halving").addEventListener("change", halving);
@@ -187,6 +194,7 @@ export function wireSweepCard(card, tries, epochs) {
     if (field("trials") !== active) field("trials").value = sweep.search?.trials ?? DRAWN_TRIALS;
     field("halving").checked = Boolean(sweep.halving);
     field("min_epochs").closest("label").hidden = !sweep.halving;
+    for (const [name, [, textOf]] of Object.entries(more)) if (field(name) !== active) field(name).value = textOf(sweep) ?? "";
     if (field("min_epochs") !== active) field("min_epochs").value = sweep.halving?.min_epochs ?? "";
     const chip = (pointer) => h("button", { type: "button", class: "tag", "aria-label": `Use one value of ${pointer}`, title: "Use one value", onclick: () => tries.set(pointer, null) }, `${pointer.slice(1)}: ${brief(tries.get(pointer))} ✕`);
     card.querySelector("[data-space]").replaceChildren(...[...Object.keys(sweep.space), ...(sweep.seeds ? [SEED] : [])].map(chip));
