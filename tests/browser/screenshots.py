@@ -47,6 +47,14 @@ _SPECS: Final[dict[str, dict[str, Any]]] = {
     },
     "painter": {"kind": "gan", "name": "a GAN to watch", "epochs": 30, "checkpoint": {"keep_last": 100}},
 }
+_SWEEP: Final = {
+    "name": "rates and batches",
+    "base": {"kind": "classifier", "dataset": {"name": "iris"}, "epochs": 9},
+    "seeds": [0, 1, 2],
+    "space": {"/optimizer/learning_rate": {"log": [0.001, 0.1]}, "/batch_size": {"choice": [8, 16, 32]}},
+    "search": {"name": "random", "trials": 9, "seed": 2},
+    "halving": {"min_epochs": 3, "factor": 3},
+}
 _WIDE: Final = [{"units": 600, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
 
 
@@ -79,6 +87,12 @@ def _ready(page: Page, stack: LocalStack) -> None:
 
 def _charts(page: Page, stack: LocalStack) -> None:
     page.locator(".charts .plot canvas").first.wait_for()
+
+
+def _trials(page: Page, stack: LocalStack) -> None:
+    _charts(page, stack)
+    page.get_by_label("Compare trial 0").check()
+    expect(page.get_by_role("link", name="Compare with the best")).to_be_visible()
 
 
 def _behind(page: Page, stack: LocalStack) -> None:
@@ -120,6 +134,7 @@ VIEWS: Final = {
     "job-gan": View("/ui/jobs/{painter}", height=1500, prepare=_charts),
     "job-phone": View("/ui/jobs/{reader}", width=360, height=1200, prepare=_charts),
     "compare": View("/ui/compare?jobs={reader},{wide}", height=1900, prepare=_charts),
+    "sweep": View("/ui/sweeps/{sweep}", height=1700, prepare=_trials),
     "draw": View("/ui/play/{reader}", height=720, prepare=_draw),
     "draw-phone": View("/ui/play/{reader}", width=360, height=1400, prepare=_draw),
     "walk": View("/ui/play/{painter}", height=950, prepare=_walk),
@@ -184,6 +199,8 @@ def _train(url: str) -> dict[str, str]:
             made[name] = http.post("/jobs", json=sent).raise_for_status().json()
         for job in made.values():
             http.get(job["urls"]["stream"])
+        sweep = http.post("/sweeps", json=_SWEEP).raise_for_status().json()
+        http.get(sweep["urls"]["stream"])
         # And some that go on while the pictures are taken.
         for job in (
             {"name": "runs through the night", "epochs": 5000},
@@ -194,7 +211,7 @@ def _train(url: str) -> dict[str, str]:
         gone = http.post("/jobs", json={"kind": "classifier", "name": "not that one", "tags": ["night"]}).json()
         http.post(f"{gone['urls']['self']}/cancel").raise_for_status()
         assert waits["status"] == "queued"
-    return {name: job["id"] for name, job in made.items()}
+    return {name: job["id"] for name, job in made.items()} | {"sweep": sweep["id"]}
 
 
 def _keep(png: bytes, path: Path) -> None:
