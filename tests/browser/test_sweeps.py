@@ -57,6 +57,8 @@ def test_a_sweep_is_checked_started_and_shown(
     assert serious(page) == []
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#status")).to_have_text("paused")
+    expect(page.locator("#trials .status")).to_have_text(["paused"] * 8)
+    expect(page.locator("#tiles")).to_contain_text("8 paused")
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#status")).to_have_text("cancelled")

@@ -117,7 +117,7 @@ function renewSoon() {
 }
 
 function drawRows() {
-  table.show(trials.data, $("#sort").value, sweep.best_trial);
+  table.show(trials.data, $("#sort").value, sweep.best_trial, sweep.status === "paused");
   $("#more").hidden = !trials.has_more;
 }
 

@@ -31,7 +31,7 @@ export class TrialTable {
     const heading = (text, more) => ({ heading: text, usual: true, ...more });
     return [
       heading("Trial", { name: ALWAYS, sort: "trial", cell: (trial) => this.trialCell(trial) }),
-      heading("Status", { name: "status", sort: "status", cell: statusCell }),
+      heading("Status", { name: "status", sort: "status", cell: (trial) => this.statusCell(trial) }),
       heading(describe(this.name).label, { name: "value", sort: "value", number: true, cell: (trial) => this.valueCell(trial) }),
       heading("Epoch", { name: "epoch", sort: "epoch", number: true, cell: (trial) => h("td", { class: "number" }, String(trial.last_epoch)) }),
       ...this.settings.map((setting) => heading(setting, { name: setting, sort: setting, number: this.isNumber(setting), cell: (trial) => h("td", { class: typeof trial.settings[setting] === "number" ? "number" : "" }, settingText(trial.settings[setting])) })),
@@ -68,8 +68,8 @@ export class TrialTable {
     );
   }
 
-  show(trials, sort, best) {
-    Object.assign(this, { trials, sort, best });
+  show(trials, sort, best, isPaused) {
+    Object.assign(this, { trials, sort, best, isPaused });
     for (const { trial, jobs } of trials) this.jobs.set(trial, jobs.filter((job) => job.status !== null).map(({ job }) => job));
     const found = new Set(trials.flatMap((trial) => Object.keys(trial.metrics)));
     found.delete(this.name);
@@ -120,7 +120,7 @@ export class TrialTable {
   // The row of a trial; an unchanged row is reused, so that a thousand rows are not recreated.
   row(trial, shown, names) {
     const isBest = trial.trial === this.best;
-    const look = JSON.stringify([trial, names, isBest]);
+    const look = JSON.stringify([trial, names, isBest, this.isPaused]);
     const known = this.rows.get(trial.trial);
     if (known?.look === look) return known.element;
     const element = h("tr", { class: isBest ? "best" : "", onpointerenter: () => this.on.light(trial.trial), onpointerleave: () => this.on.light(null) }, shown.map((column) => column.cell(trial)));
@@ -136,12 +136,12 @@ export class TrialTable {
     const interval = trial.interval ? between("Student's 95% interval of the mean over the seeds", "95% CI ", ...trial.interval) : "";
     return h("td", { class: "value number" }, metric(this.name, trial.value), range, interval);
   }
-}
 
-function statusCell(trial) {
-  const isEach = (...statuses) => trial.status === "running" && trial.jobs.every((job) => statuses.includes(job.status));
-  const status = isEach("queued") ? "queued" : isEach("paused", "succeeded") ? "paused" : trial.status;
-  return h("td", {}, h("span", { class: `status ${status}` }, status), trial.error ? h("span", { class: "why" }, trial.error.message) : "");
+  statusCell(trial) {
+    const isQueued = trial.jobs.every((job) => job.status === "queued");
+    const status = trial.status === "running" && (this.isPaused || isQueued) ? (this.isPaused ? "paused" : "queued") : trial.status;
+    return h("td", {}, h("span", { class: `status ${status}` }, status), trial.error ? h("span", { class: "why" }, trial.error.message) : "");
+  }
 }
 
 function jobsCell(trial) {
