@@ -115,7 +115,7 @@ class Experiment:
         self.state = State.of(None, plan)
         assert Course(plan, self.state, self).advance(), "the sweep has not ended"
 
-    def propose(self, trial: int) -> Proposed:
+    def propose(self, trial: int, most: int | None = None) -> Proposed:
         if self.search == "grid":
             settings = space.grid_settings(self.space, trial)
         elif self.search == "random" or trial < STARTUP:

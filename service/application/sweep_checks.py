@@ -20,9 +20,13 @@ from service.spec.metric_info import METRICS
 from service.spec.schema import GanSpec, Kind, Spec
 from service.spec.strict_json import pointer_step
 from service.spec.validation import Shape
-from service.sweeps import trials
+from service.sweeps import decisions, trials
+from service.sweeps.course import SweepPlan
 from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TRIALS, Range, SearchName, SweepSpec
+from service.sweeps.search import epochs as epochs_of_trials
 from service.sweeps.search import space
+from service.sweeps.search.proposals import STARTUP
+from service.wording import counted
 
 OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
 """The default metric to optimize."""
@@ -97,7 +101,7 @@ class _Check:
         count = self._check_shape_of_search()
         rungs = self._rungs(base)
         seeds = self.sent.seeds or [base.seed]
-        self._check_numbers(seeds, count, rungs)
+        self._check_numbers(seeds, count, rungs, base.epochs)
         if self.faults:
             raise SpecError(self.faults)
         resolved = {
@@ -112,7 +116,7 @@ class _Check:
             "search": {
                 "name": self._search_name,
                 "trials": count,
-                "seed": self.sent.search.seed if self.sent.search else 0,
+                "seed": self._search_seed,
             },
             "halving": self.sent.halving.model_dump(mode="json") if self.sent.halving else None,
             "parallel": self.sent.parallel,
@@ -122,9 +126,11 @@ class _Check:
             "rungs": rungs,
         }
         first = self._check_trials(prepared, shape, count, seeds[0])
-        longest = max((item for item in (_epochs_of(settings) for settings in first) if item), default=base.epochs)
-        whole_epochs = count * longest * len(seeds)
-        epochs = self._halved(count, rungs) * len(seeds) if len(rungs) > 1 else whole_epochs
+        each = epochs_of_trials.most_of_all(
+            self.sent.space, self._search_name, self._search_seed, count, base=base.epochs
+        )
+        whole_epochs = each * len(seeds)
+        epochs = self._most_epochs(decisions.plan_of(resolved, count)) if len(rungs) > 1 else whole_epochs
         if self.sent.budget is not None:
             epochs = min(epochs, self.sent.budget.epochs)
         return CheckedSweep(
@@ -190,7 +196,7 @@ class _Check:
         if unfit is not None:
             self._add(here, f"cannot be searched: {unfit}", "unsuitable")
             return
-        if pointer == "/epochs" and self.sent.halving is not None:
+        if pointer == space.EPOCHS and self.sent.halving is not None:
             self._add(
                 here, "cannot be searched together with halving, which decides how long a trial trains", "unsuitable"
             )
@@ -215,6 +221,10 @@ class _Check:
     @property
     def _search_name(self) -> SearchName:
         return self.sent.search.name if self.sent.search is not None else SearchName.GRID
+
+    @property
+    def _search_seed(self) -> int:
+        return self.sent.search.seed if self.sent.search is not None else 0
 
     def _check_shape_of_search(self) -> int:
         """The checks that do not need the base; returns the number of trials."""
@@ -282,7 +292,7 @@ class _Check:
             rungs.append(rungs[-1] * halving.factor)
         return [*rungs, base.epochs]
 
-    def _check_numbers(self, seeds: list[int], count: int, rungs: list[int]) -> None:
+    def _check_numbers(self, seeds: list[int], count: int, rungs: list[int], base_epochs: int) -> None:
         for place, seed in enumerate(seeds):
             if seed in seeds[:place]:
                 self._add(f"#/seeds/{place}", f"seed {seed} is listed twice", "unsuitable")
@@ -295,8 +305,14 @@ class _Check:
             )
             self._add("#/parallel", detail, "too_large")
         cost = rungs[0] * len(seeds)
+        if space.EPOCHS in self.sent.space:
+            cost = len(seeds) * epochs_of_trials.of_first_trial(
+                self.sent.space, self._search_name, self._search_seed, base=base_epochs
+            )
         if self.sent.budget is not None and self.sent.budget.epochs < cost:
-            detail = f"is too small for one trial, which takes {cost} epochs with {len(seeds)} seeds"
+            which = "the first" if space.EPOCHS in self.sent.space else "one"
+            detail = f"is too small for {which} trial, which takes {counted(cost, 'epoch')}"
+            detail += f" with {len(seeds)} seeds" if len(seeds) > 1 else ""
             self._add("#/budget/epochs", detail, "out_of_range")
         if self.sent.halving is not None and count < 2:
             self._add("#/halving", "halving needs more than one trial: add settings to `space`", "unsuitable")
@@ -324,21 +340,22 @@ class _Check:
         return known
 
     def _known(self, count: int) -> Iterator[dict[str, Any]]:
-        seed = self.sent.search.seed if self.sent.search else 0
         for trial in range(min(count, _CHECKED_TRIALS)):
             if self._search_name is SearchName.GRID:
                 yield space.grid_settings(self.sent.space, trial)
-            elif self._search_name is SearchName.RANDOM or trial < 10:
-                yield space.random_settings(self.sent.space, seed, trial)
+            elif self._search_name is SearchName.RANDOM or trial < STARTUP:
+                yield space.random_settings(self.sent.space, self._search_seed, trial)
 
-    def _halved(self, count: int, rungs: list[int]) -> int:
-        """Epochs per seed with synchronous halving; asynchronous halving may promote a few more trials."""
-        factor = self.sent.halving.factor if self.sent.halving else 1
-        total, left = count * rungs[0], count
-        for before, after in itertools.pairwise(rungs):
-            left = max(1, left // factor)
-            total += left * (after - before)
-        return total
+    def _most_epochs(self, plan: SweepPlan) -> int:
+        """The maximum number of epochs with halving."""
+        most = plan.most_epochs()
+        if plan.asynchronous:
+            least = replace(plan, asynchronous=False).most_epochs()
+            self.notes.append(
+                f"asynchronous halving trains the most epochs, {most:,}, if every result is better than those before "
+                f"it; synchronous halving trains {least:,}"
+            )
+        return most
 
     def _add(self, pointer: str, detail: str, code: str, suggestion: str | None = None) -> None:
         self.faults.append(Fault(pointer=pointer, detail=detail, code=code, suggestion=suggestion))
@@ -365,11 +382,6 @@ def _reported(kind: Kind) -> list[str]:
     classifier = _CLASSIFIER_ONLY | {name for name in METRICS if name.startswith(("train_", "val_"))}
     others = gan if kind is Kind.CLASSIFIER else classifier
     return [name for name in METRICS if name not in others and not name.startswith("test_")]
-
-
-def _epochs_of(settings: Mapping[str, Any]) -> int | None:
-    value = settings.get("/epochs")
-    return value if isinstance(value, int) else None
 
 
 def _same_end(pointer: str, known: list[str]) -> str | None:

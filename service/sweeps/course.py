@@ -13,6 +13,7 @@ when all of its trials have arrived. Asynchronous halving is ASHA, Algorithm 2 o
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol, Self
@@ -36,6 +37,21 @@ class SweepPlan:
     max_failed: int | None
     budget: int | None
     """Maximum number of epochs of all jobs together."""
+    own_epochs: bool = False
+    """Whether each trial has its own number of epochs, because ``/epochs`` is searched. Then there is no halving."""
+
+    def most_epochs(self) -> int:
+        """Maximum number of epochs of all jobs together, without the budget.
+
+        Asynchronous halving promotes at most one trial more with each result, from result number ``factor`` on. It
+        promotes that many if every result is better than those before it.
+        """
+        total = self.trials * self.rungs[0]
+        left = self.trials
+        for before, after in itertools.pairwise(self.rungs):
+            left = max(0, left - self.factor + 1) if self.asynchronous else max(1, left // self.factor)
+            total += left * (after - before)
+        return total * self.seeds
 
     def rank(self, results: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
         """Sort results (trial, value), best first. A missing value ranks last; ties go to the lower trial number."""
@@ -83,6 +99,8 @@ class Proposed:
     """A new trial. ``epochs`` is the number of epochs of its jobs, or ``None`` if its settings are invalid."""
 
     epochs: int | None
+    is_started: bool = True
+    """False: it has more epochs than were allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +115,9 @@ class Outcome:
 class World(Protocol):
     """The interface through which a course acts."""
 
-    def propose(self, trial: int) -> Proposed | None:
-        """Start a new trial; ``None`` if its settings are not known yet, or its turn is in the next transaction."""
+    def propose(self, trial: int, most: int | None) -> Proposed | None:
+        """Start a new trial, unless its jobs have more than ``most`` epochs; ``None`` if its settings are not known
+        yet, or its turn is in the next transaction."""
 
     def promote(self, trial: int, rung: int) -> None:
         """Let a trial continue to a rung."""
@@ -159,12 +178,15 @@ class Course:
                 continue
             if state.proposed >= plan.trials:
                 break
-            if not self._affordable(plan.rungs[0]):
+            if not plan.own_epochs and not self._affordable(plan.rungs[0]):
                 self._exhaust(BUDGET)
                 break
-            made = self.world.propose(state.proposed)
+            made = self.world.propose(state.proposed, self._left() if plan.own_epochs else None)
             if made is None:
                 return False
+            if not made.is_started:
+                self._exhaust(BUDGET)
+                break
             trial = state.proposed
             state.proposed += 1
             if made.epochs is None:
@@ -212,8 +234,13 @@ class Course:
         return True
 
     def _affordable(self, cost: int) -> bool:
+        left = self._left()
+        return left is None or cost <= left
+
+    def _left(self) -> int | None:
+        """The number of epochs that the budget leaves to each job of a trial; ``None`` without a budget."""
         budget = self.plan.budget
-        return budget is None or self.state.spent + cost * self.plan.seeds <= budget
+        return None if budget is None else (budget - self.state.spent) // self.plan.seeds
 
     def _count_failure(self) -> None:
         self.state.failed += 1

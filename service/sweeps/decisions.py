@@ -32,6 +32,7 @@ from service.sweeps.events import DECISIONS, SweepEventType
 from service.sweeps.schema import Mode, SearchName
 from service.sweeps.search import proposals
 from service.sweeps.search.proposals import Suggestions
+from service.sweeps.search.space import EPOCHS
 
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
         maximize=resolved["objective"]["goal"] == Goal.MAXIMIZE,
         max_failed=resolved["max_failed"],
         budget=budget["epochs"] if budget else None,
+        own_epochs=EPOCHS in resolved["space"],
     )
 
 
@@ -163,7 +165,7 @@ class _Rows:
         self.queued: list[str] = []
         self._proposals_left = PROPOSALS_PER_TRANSACTION
 
-    def propose(self, trial: int) -> Proposed | None:
+    def propose(self, trial: int, most: int | None) -> Proposed | None:
         if self._proposals_left == 0:
             return None
         self._proposals_left -= 1
@@ -179,7 +181,11 @@ class _Rows:
         epochs: int | None = None
         told: dict[str, Any] = {"trial": trial, "settings": settings}
         try:
-            row.jobs, epochs = trials.submit(self._session, self._sweep, trial, settings, rungs=self._plan.rungs)
+            row.jobs, epochs = trials.submit(
+                self._session, self._sweep, trial, settings, rungs=self._plan.rungs, most=most
+            )
+            if not row.jobs:
+                return Proposed(epochs, is_started=False)
             self.queued += row.jobs.values()
         except SpecError as error:
             row.status = TrialStatus.FAILED

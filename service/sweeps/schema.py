@@ -119,7 +119,8 @@ class Budget(Part):
     """Limits of what the sweep may use."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000_000)]
-    """Number of epochs of all jobs together. No job is started that would exceed it."""
+    """Number of epochs of all jobs together. No job is started that would exceed it: the first trial or promotion that
+    would is the end of the budget."""
 
 
 class SweepSpec(Part):

@@ -51,9 +51,17 @@ def name_of(sweep_name: str | None, trial: int, seed: int, *, several: bool) -> 
 
 
 def submit(
-    session: Session, sweep: Sweep, trial: int, settings: Mapping[str, Any], *, rungs: Sequence[int]
+    session: Session,
+    sweep: Sweep,
+    trial: int,
+    settings: Mapping[str, Any],
+    *,
+    rungs: Sequence[int],
+    most: int | None = None,
 ) -> tuple[dict[str, str], int]:
     """Store a trial's jobs, one per seed; returns their ids by seed, and the number of epochs of each.
+
+    Nothing is stored if they have more than ``most`` epochs: there are no ids then.
 
     Raises:
         SpecError: the settings are not valid together; nothing is stored.
@@ -65,9 +73,11 @@ def submit(
         name = name_of(sweep.name, trial, seed, several=len(seeds) > 1)
         spec = document(base, settings, seed=seed, name=name, reuse=sweep.resolved.get("reuse", Reuse.NEVER))
         made.append((spec, resolve(spec, shape)))
-    ids, epochs = {}, 0
+    ids: dict[str, str] = {}
+    epochs = made[0][1].epochs
+    if most is not None and epochs > most:
+        return ids, epochs
     for seed, (spec, resolved) in zip(seeds, made, strict=True):
-        epochs = resolved.epochs
         job = submissions.add(
             session,
             Submission(

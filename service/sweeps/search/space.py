@@ -12,6 +12,9 @@ from typing import Any, Final, overload
 from service.spec.strict_json import pointer_name, pointer_step
 from service.sweeps.schema import Range
 
+EPOCHS: Final = "/epochs"
+"""The setting that determines what a trial costs."""
+
 _DIGITS: Final = 6
 """Significant digits of a drawn number, so that the displayed value is exactly the trained one, on every machine."""
 
@@ -164,6 +167,7 @@ def _rounded(value: float) -> float:
 
 
 __all__ = [
+    "EPOCHS",
     "bounds_of",
     "draw",
     "grid_settings",

@@ -18,8 +18,8 @@ from service.sweeps.course import Course, Outcome, Proposed, State, SweepPlan
 class FakeWorkers:
     """Finishes started trials in any order, and writes down what is decided."""
 
-    def __init__(self, plan: SweepPlan, seed: int, *, failing: float = 0.0) -> None:
-        self.plan, self.seed, self.failing = plan, seed, failing
+    def __init__(self, plan: SweepPlan, seed: int, *, failing: float = 0.0, epochs: Sequence[int] = ()) -> None:
+        self.plan, self.seed, self.failing, self.epochs = plan, seed, failing, epochs
         self.started: list[tuple[int, int]] = []
         self.done: set[tuple[int, int]] = set()
         self.log: list[Any] = []
@@ -30,10 +30,13 @@ class FakeWorkers:
         failed = share < self.failing
         return Outcome(None if failed else round(share, 2), failed)  # rounded: there are ties
 
-    def propose(self, trial: int) -> Proposed | None:
+    def propose(self, trial: int, most: int | None) -> Proposed | None:
+        epochs = self.epochs[trial] if self.epochs else self.plan.rungs[-1]
+        if most is not None and epochs > most:
+            return Proposed(epochs, is_started=False)
         self.log.append(["propose", trial])
         self.started.append((trial, 0))
-        return Proposed(self.plan.rungs[-1])
+        return Proposed(epochs)
 
     def promote(self, trial: int, rung: int) -> None:
         self.started.append((trial, rung))
@@ -64,8 +67,8 @@ def plan(**changes: Any) -> SweepPlan:
     return SweepPlan(**usual | changes)
 
 
-def run(made: SweepPlan, *, seed: int, order: int, failing: float = 0.0) -> FakeWorkers:
-    world, chance = FakeWorkers(made, seed, failing=failing), random.Random(order)
+def run(made: SweepPlan, *, seed: int, order: int, failing: float = 0.0, epochs: Sequence[int] = ()) -> FakeWorkers:
+    world, chance = FakeWorkers(made, seed, failing=failing, epochs=epochs), random.Random(order)
     document: dict[str, Any] | None = None
     for _ in range(10_000):
         state = State.of(json.loads(json.dumps(document)) if document else None, made)
@@ -107,6 +110,7 @@ def test_the_order_of_arrival_changes_no_decision(
     assert one.log == other.log
     if made.budget is not None:
         assert spent(made, one) <= made.budget
+    assert spent(made, one) <= made.most_epochs()
 
 
 def spent(made: SweepPlan, world: FakeWorkers) -> int:
@@ -150,3 +154,37 @@ def test_trials_start_in_order_as_others_end(parallel: int) -> None:
     world = run(plan(rungs=[4], trials=10, parallel=parallel), seed=0, order=7)
     assert [entry[1] for entry in world.log if entry[0] == "propose"] == list(range(10))
     assert [entry[1] for entry in world.log if entry[0] == "result"] == list(range(10))
+
+
+class EverBetter(FakeWorkers):
+    """Each trial is better than those before it."""
+
+    def value(self, trial: int, rung: int) -> Outcome:
+        return Outcome(float(trial))
+
+
+def test_asynchronous_halving_of_ever_better_trials_trains_the_most_epochs() -> None:
+    made = plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2, asynchronous=True, parallel=1)
+    world = EverBetter(made, 0)
+    state = None
+    while not world.over:
+        course = Course(made, State.of(state, made), world)
+        course.advance()
+        state = course.state.document()
+        world.done.update(world.started)
+    assert spent(made, world) == made.most_epochs() == 8 + 7 + 2 * 6
+    assert plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2).most_epochs() == 8 + 4 + 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "budget", "started"),
+    [([1, 10], 5, [0]), ([1, 2, 2], 10, [0, 1, 2]), ([1, 2, 2], 9, [0, 1]), ([2, 9, 1], 6, [0])],
+)
+def test_a_trial_with_its_own_epochs_starts_only_within_the_budget(
+    epochs: list[int], budget: int, started: list[int]
+) -> None:
+    made = plan(trials=len(epochs), rungs=[5], budget=budget, own_epochs=True)
+    world = run(made, seed=1, order=1, epochs=epochs)
+    assert [trial for trial, _ in world.started] == started
+    assert sum(epochs[trial] for trial in started) * made.seeds <= budget
+    assert (["exhausted", "budget"] in world.log) == (len(started) < len(epochs))

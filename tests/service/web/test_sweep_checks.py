@@ -19,6 +19,25 @@ def test_a_dry_run_stores_nothing(client: FlaskClient) -> None:
     assert client.get("/sweeps").json["data"] == []
 
 
+def test_a_dry_run_counts_the_epochs_of_each_trial(client: FlaskClient) -> None:
+    space = {"/epochs": {"int": [1, 3]}, "/batch_size": {"choice": [50, 100]}}
+    found = client.post("/sweeps?dry_run=true", json=SWEEP | GRID | {"space": space})
+    assert (found.json["trials"], found.json["epochs"]) == (6, 2 * 2 * (1 + 2 + 3))
+    drawn = client.post("/sweeps?dry_run=true", json=SWEEP | {"space": space, "halving": None})
+    assert drawn.json["epochs"] == 2 * sum(settings["/epochs"] for settings in drawn.json["first_settings"])
+    tpe = {"name": "tpe", "trials": 12}
+    unknown = client.post("/sweeps?dry_run=true", json=SWEEP | {"space": space, "halving": None, "search": tpe})
+    known = sum(settings["/epochs"] for settings in unknown.json["first_settings"])
+    assert unknown.json["epochs"] == 2 * (known + 2 * 3)
+
+
+def test_a_dry_run_bounds_asynchronous_halving(client: FlaskClient) -> None:
+    halving = {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}
+    found = client.post("/sweeps?dry_run=true", json=SWEEP | {"halving": halving, "seeds": [0]})
+    assert found.json["epochs"] == 6 + 5 + 2 * 4
+    assert "synchronous halving trains 11" in found.json["notes"][0]
+
+
 def test_a_repeated_request_starts_no_second_sweep(client: FlaskClient) -> None:
     made = [client.post("/sweeps", json=SWEEP, headers={"Idempotency-Key": "once"}) for _ in range(2)]
     assert made[0].json == made[1].json
@@ -61,6 +80,7 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
 
 
 RATE, BATCH, UNITS = "/optimizer/learning_rate", "/batch_size", "/layers/0/units"
+GRID: dict[str, Any] = {"search": None, "halving": None}
 OPTIMIZERS, ONE, TEN = {"choice": ["adam", "sgd"]}, {"choice": [1]}, {"choice": [10]}
 AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1units"
 
@@ -92,6 +112,7 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "does not report"),
         ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
         ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
+        ({"space": {"/epochs": {"choice": [3, 2]}}, **GRID, "budget": {"epochs": 5}}, "#/budget/epochs", "6 epochs"),
         ({"parallel": 600, "search": {"name": "random", "trials": 600}}, "#/parallel", "jobs at a time"),
         ({"paralel": 3}, "#/paralel", "did you mean 'parallel'"),
         ({"space": {"/layers/0/units": {"choice": [11, 12]}}}, "#/space", "no trial has valid settings"),

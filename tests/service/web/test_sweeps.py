@@ -107,6 +107,17 @@ def test_a_budget_ends_a_sweep(client: FlaskClient, worker: Any) -> None:
     assert ("exhausted", {"by": "budget"}) in told(client, sweep["id"])
 
 
+def test_a_budget_counts_the_epochs_of_each_trial(client: FlaskClient, worker: Any) -> None:
+    asked: dict[str, Any] = {"search": None, "halving": None, "seeds": [0], "budget": {"epochs": 5}}
+    short = start(client, base=BASE | {"epochs": 1}, space={"/epochs": {"choice": [1, 10]}}, **asked)
+    ended = finish(client, worker, short["id"])
+    assert (ended["status"], ended["epochs_started"], ended["trials"]["succeeded"]) == ("succeeded", 1, 1)
+    assert ("exhausted", {"by": "budget"}) in told(client, short["id"])
+    long = start(client, base=BASE | {"epochs": 10}, space={"/epochs": {"choice": [1, 2]}}, **asked)
+    ended = finish(client, worker, long["id"])
+    assert (ended["epochs_started"], ended["trials"]["succeeded"]) == (3, 2)
+
+
 def test_settings_that_do_not_fit_fail_their_trial_alone(client: FlaskClient, worker: Any) -> None:
     layers = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     space = {"/layers/1/units": {"choice": [10, 11]}}

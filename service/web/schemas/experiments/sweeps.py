@@ -152,7 +152,10 @@ class SweepDryRun(Answer):
     resolved: Document
     trials: int
     jobs: int
-    epochs: int = Field(description="The most epochs of all jobs together; asynchronous halving may add a few.")
+    epochs: int = Field(
+        description="Maximum number of epochs of all jobs together. Asynchronous halving usually trains fewer; `notes` "
+        "has the number of synchronous halving."
+    )
     epochs_without_halving: int
     first_settings: list[Document] = Field(description="Of the first trials, where they are known beforehand.")
     notes: list[str]
