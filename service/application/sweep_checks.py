@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from service.application.experiments import objectives
 from service.application.specs import SpecChecks
-from service.datasets.builtins import BUILT_IN
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
 from service.errors import Fault, SpecError
 from service.spec import validation
 from service.spec.fields import closest
 from service.spec.fields import shorthand as without_shorthand
-from service.spec.metric_info import METRICS
+from service.spec.metric_info import describe
 from service.spec.schema import GanSpec, Kind, Spec
 from service.spec.strict_json import pointer_step
 from service.spec.validation import Shape
@@ -28,10 +28,7 @@ from service.sweeps.search import space
 from service.sweeps.search.proposals import STARTUP
 from service.wording import counted
 
-OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
-"""The default metric to optimize."""
-_GAN_ONLY: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
-_CLASSIFIER_ONLY: Final = {"learning_rate", "grad_norm", "dead_units", "saturation"}
+_SPOKEN: Final = {Kind.CLASSIFIER: "classifier", Kind.GAN: "GAN"}
 _NOT_SEARCHED: Final = {
     "/kind": "all trials have the same kind",
     "/preset": "all trials have the same preset",
@@ -254,21 +251,15 @@ class _Check:
     def _objective(self, base: Spec, data: DatasetInfo) -> dict[str, Any]:
         asked = self.sent.objective
         kind = Kind(base.kind)
-        metric = asked.metric if asked is not None else OBJECTIVES[kind]
-        family = metric.partition("/")[0]
-        known = _reported(kind)
-        builtin = BUILT_IN.get(data.name)
-        has_reference = builtin is not None and builtin.reference_classifier is not None
-        if kind is Kind.GAN and not has_reference:
-            known = [name for name in known if name not in _GAN_ONLY]
+        metric = asked.metric if asked is not None else objectives.OBJECTIVES[kind]
         where = "#/objective/metric" if asked is not None else "#/objective"
-        if family not in known:
-            near = closest(metric, known)
-            hint = f"; did you mean {near!r}?" if near else f"; it reports {', '.join(known)}"
-            why = "" if has_reference or family not in _GAN_ONLY else f": {data.name} has no reference classifier"
-            self._add(where, f"a {kind} on this dataset does not report {metric!r}{why}{hint}", "unknown_value", near)
+        refused = objectives.why_not(metric, base, data, self.sent.space)
+        if refused is not None:
+            why, near = refused
+            detail = f"a {_SPOKEN[kind]} on {data.name} does not report {metric!r}" + (f": {why}" if why else "")
+            self._add(where, detail + (f"; did you mean {near!r}?" if near else ""), "unknown_value", near)
             return {}
-        info = METRICS[family]
+        info = describe(metric)
         goal = (asked.goal if asked is not None else None) or info.goal
         if goal is None:
             self._add("#/objective/goal", f"is missing: neither direction of {metric} is better by itself", "missing")
@@ -373,15 +364,6 @@ def _faults_of_size(pointer: str, span: Range) -> Iterator[Fault]:
         if (high - low) / span.step >= _MAX_STEPPED_VALUES:
             detail = f"the range has more than {_MAX_STEPPED_VALUES:,} values; use a larger step, or none"
             yield Fault(pointer=here, detail=detail, code="too_large")
-
-
-def _reported(kind: Kind) -> list[str]:
-    """The metrics that jobs of a kind report after epochs. Scores of the test part cannot be an objective: they are
-    measured once, at the end, and selecting by them would make them biased."""
-    gan = _GAN_ONLY | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
-    classifier = _CLASSIFIER_ONLY | {name for name in METRICS if name.startswith(("train_", "val_"))}
-    others = gan if kind is Kind.CLASSIFIER else classifier
-    return [name for name in METRICS if name not in others and not name.startswith("test_")]
 
 
 def _same_end(pointer: str, known: list[str]) -> str | None:

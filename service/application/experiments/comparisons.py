@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from service.application.sweep_checks import OBJECTIVES
+from service.application.experiments.objectives import OBJECTIVES
 from service.errors import JobNotFound, UnusableParameter
 from service.jobs.queries import listing, lookup
 from service.spec.metric_info import METRICS

@@ -80,7 +80,11 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
 
 
 RATE, BATCH, UNITS = "/optimizer/learning_rate", "/batch_size", "/layers/0/units"
+METRIC = "#/objective/metric"
+HIDDEN = BASE | {"layers": [{"units": 8, "activation": "relu"}, {"units": 10, "activation": "softmax"}]}
+GAN = {"kind": "gan", "epochs": 10}
 GRID: dict[str, Any] = {"search": None, "halving": None}
+SMALL_GAN = GRID | {"base": GAN, "space": {BATCH: {"choice": [10]}}}
 OPTIMIZERS, ONE, TEN = {"choice": ["adam", "sgd"]}, {"choice": [1]}, {"choice": [10]}
 AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1units"
 
@@ -109,7 +113,18 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"space": {RATE: ONE, "/optimizer": OPTIMIZERS}}, AT_RATE, "part of /optimizer"),
         ({"space": {"/layers": {"choice": [BASE["layers"]]}, UNITS: TEN}}, AT_UNITS, "part of /layers,"),
         ({"space": {"/layers/0": {"choice": BASE["layers"]}, UNITS: TEN}}, AT_UNITS, "part of /layers/0,"),
-        ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "does not report"),
+        ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "only GANs do"),
+        ({"objective": {"metric": "test_accuracy"}}, METRIC, "measured once, after the training"),
+        ({"objective": {"metric": "test_accuracy"}}, METRIC, "did you mean 'val_accuracy'"),
+        ({"objective": {"metric": "val_roc_auc"}}, METRIC, "it needs 2 classes, and mnist-10k has 10"),
+        ({"objective": {"metric": "grad_norm/layers.7", "goal": "minimize"}}, METRIC, "'grad_norm/layers.0'"),
+        ({"objective": {"metric": "dead_units"}}, METRIC, "no such layer"),
+        ({"base": HIDDEN, "objective": {"metric": "dead_units/layers.77"}}, METRIC, "'dead_units/layers.0'"),
+        ({"base": HIDDEN, "objective": {"metric": "val_accuracy/layers.0"}}, METRIC, "does not report"),
+        ({**SMALL_GAN, "objective": {"metric": "g_dead_units"}}, METRIC, "no such layer"),
+        ({**SMALL_GAN, "objective": {"metric": "val_loss"}}, METRIC, "only classifiers do"),
+        ({**SMALL_GAN, "objective": {"metric": "d_penalty"}}, METRIC, "r1"),
+        ({"base": HIDDEN, "objective": {"metric": "nonsense"}}, METRIC, "it reports train_loss, "),
         ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
         ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
         ({"space": {"/epochs": {"choice": [3, 2]}}, **GRID, "budget": {"epochs": 5}}, "#/budget/epochs", "6 epochs"),
@@ -122,6 +137,25 @@ def test_a_fault_says_where_and_what(client: FlaskClient, changes: dict[str, Any
     found = faults(client, **changes)
     assert pointer in found
     assert part in found[pointer]
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes"),
+    [
+        ("dead_units/layers.0", {"base": HIDDEN}),
+        ("dead_units", {"base": HIDDEN}),
+        ("dead_units", {"space": {"/layers": {"choice": [BASE["layers"], HIDDEN["layers"]]}}, "search": None}),
+        ("val_roc_auc", {"base": {"kind": "classifier", "epochs": 4, "dataset": "breast-cancer"}}),
+        ("d_penalty", {"base": GAN, "space": {"/discriminator/r1": {"choice": [0, 1]}}, **GRID}),
+        ("d_dead_units", {"base": GAN, "space": {"/batch_size": {"choice": [50, 100]}}, **GRID}),
+    ],
+)
+def test_a_metric_that_some_trial_reports_is_an_objective(
+    client: FlaskClient, metric: str, changes: dict[str, Any]
+) -> None:
+    document = {key: value for key, value in (SWEEP | changes).items() if value is not None}
+    found = client.post("/sweeps?dry_run=true", json=document | {"objective": {"metric": metric}})
+    assert found.status_code == 200, found.text
 
 
 def test_a_range_may_have_a_fine_step(client: FlaskClient) -> None:

@@ -1,0 +1,115 @@
+"""What a sweep can optimize: the metrics that its jobs report after epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+from service.datasets.builtins import BUILT_IN
+from service.datasets.info import DatasetInfo
+from service.spec.fields import closest
+from service.spec.metric_info import METRICS
+from service.spec.schema import Activation, GanSpec, Kind, Spec
+from service.wording import listed
+
+OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
+"""The default metric to optimize."""
+_OF_SAMPLES: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
+"""Metrics for which a reference classifier judges samples."""
+_GAN_ONLY: Final = _OF_SAMPLES | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
+_CLASSIFIER_ONLY: Final = {"grad_norm", "dead_units", "saturation"} | {
+    name for name in METRICS if name.startswith(("train_", "val_"))
+}
+_TESTED: Final = {name for name in METRICS if name.startswith("test_")}
+_UNREPORTED: Final = {"d_learning_rate", "g_learning_rate"}
+"""A GAN reports the learning rate of its generator, as ``learning_rate``."""
+_CLASSES_OF_A_CURVE: Final = 2
+_BY_ACTIVATION: Final = {
+    Activation.RELU: "dead_units",
+    Activation.LEAKY_RELU: "dead_units",
+    Activation.TANH: "saturation",
+    Activation.SIGMOID: "saturation",
+}
+_WEIGHTED: Final = {"dense", "conv2d", "conv2d_transpose", "batch_norm", "layer_norm", "residual"}
+_NETWORKS: Final = {"layers", "generator", "discriminator"}
+_PENALTIES: Final = {"gradient_penalty", "r1"}
+
+
+def why_not(metric: str, base: Spec, data: DatasetInfo, searched: Collection[str]) -> tuple[str, str | None] | None:
+    """Why the jobs of a sweep do not report a metric, as a clause, and a metric that they do report; ``None`` if they
+    report it.
+
+    Args:
+        searched: pointers to the settings that differ between trials.
+    """
+    kind, family = Kind(base.kind), metric.partition("/")[0]
+    known = list(_reported(base, data))
+    if metric in known:
+        return None
+    near = closest(metric, known)
+    if metric in _TESTED:
+        instead = metric.replace("test_", "val_")
+        return "it is measured once, after the training, and selecting by it would bias it", instead
+    if metric in (_CLASSIFIER_ONLY if kind is Kind.GAN else _GAN_ONLY):
+        return f"only {'classifiers' if kind is Kind.GAN else 'GANs'} do", None
+    if metric in _OF_SAMPLES:
+        return f"{data.name} has no reference classifier", None
+    if metric == "val_roc_auc":
+        return f"it needs {_CLASSES_OF_A_CURVE} classes, and {data.name} has {data.classes}", None
+    steps = [pointer.split("/")[1:] for pointer in searched]
+    if metric == "d_penalty":
+        if any(step[-1] in (*_PENALTIES, "discriminator") for step in steps):
+            return None
+        return f"the discriminator of `base` has no {' or '.join(sorted(_PENALTIES))}", None
+    if family in METRICS and (family != metric or family.endswith(("dead_units", "saturation"))):
+        if any(_changes_layers(step) for step in steps):
+            return None
+        return "`base` has no such layer", near if near and near.partition("/")[0] == family else None
+    return f"it reports {listed(name for name in known if '/' not in name)}" if near is None else "", near
+
+
+def _changes_layers(steps: Sequence[str]) -> bool:
+    """Whether a setting changes which layers a network has, or their activations."""
+    last = steps[-1]
+    return steps[0] in _NETWORKS and (last.isdecimal() or last in _NETWORKS or last in ("activation", "type"))
+
+
+def _reported(spec: Spec, data: DatasetInfo) -> Iterator[str]:
+    """The metrics that a job reports after epochs, those of layers included."""
+    builtin = BUILT_IN.get(data.name)
+    absent = _TESTED | _UNREPORTED | (_CLASSIFIER_ONLY if isinstance(spec, GanSpec) else _GAN_ONLY)
+    if builtin is None or builtin.reference_classifier is None:
+        absent |= _OF_SAMPLES
+    if data.classes != _CLASSES_OF_A_CURVE:
+        absent |= {"val_roc_auc"}
+    if isinstance(spec, GanSpec) and not (spec.discriminator.gradient_penalty or spec.discriminator.r1):
+        absent |= {"d_penalty"}
+    of_layers = list(_of_layers(spec))
+    of_networks = {f"{who}{what}" for who, what, _ in of_layers}
+    for name in METRICS:
+        if name.endswith(("dead_units", "saturation")):
+            if name in of_networks:
+                yield name
+        elif name not in absent:
+            yield name
+    for _, what, layer in of_layers:
+        yield f"{what}/{layer}"
+
+
+def _of_layers(spec: Spec) -> Iterator[tuple[str, str, str]]:
+    """The prefix of the network, the metric and the name of each layer that has metrics of its own."""
+    networks = (
+        [("g_", "generator.", spec.generator.layers), ("d_", "discriminator.", spec.discriminator.layers)]
+        if isinstance(spec, GanSpec)
+        else [("", "", spec.layers)]
+    )
+    for who, where, layers in networks:
+        for number, layer in enumerate(layers):
+            if layer.type in _WEIGHTED:
+                yield who, "grad_norm", f"{where}layers.{number}"
+            what = _BY_ACTIVATION.get(getattr(layer, "activation", None) or Activation.LINEAR)
+            if what is not None and number < len(layers) - 1:
+                yield who, what, f"{where}layers.{number}"
+
+
+__all__ = ["OBJECTIVES", "why_not"]
