@@ -11,9 +11,9 @@ from service.jobs.queries import listing, lookup
 from service.jobs.queries.columns import Column
 from service.jobs.queries.listing import Group, GroupBy, JobFilter
 from service.states import Status
-from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.sweeps import queries as sweeps
+from service.sweeps.queries import ListedSweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,8 @@ class JobPage:
     """Number of matching jobs that their sweeps stopped; ``None``: not asked for."""
     parents: Mapping[str, str]
     """Titles of the jobs' parents by id."""
-    sweeps: Sequence[tuple[Sweep, int]]
-    """With one job per sweep: the jobs' sweeps, with the numbers of their jobs."""
+    sweeps: Sequence[ListedSweep]
+    """With one job per sweep: the jobs' sweeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def job_groups(
     """Groups of jobs, with the best values of the columns."""
     found, more = listing.groups(session, wanted, by, shown, owner=owner, limit=limit)
     in_sweeps = {group.value for group in found if group.value} if by is GroupBy.SWEEP else set()
-    titles = {sweep.id: sweeps.title(sweep) for sweep, _ in sweeps.listed(session, in_sweeps, owner=owner)}
+    titles = {row.sweep.id: sweeps.title(row.sweep) for row in sweeps.listed(session, in_sweeps, owner=owner)}
     return JobGroups(groups=found, has_more=more, titles=titles)
 
 

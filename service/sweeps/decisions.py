@@ -152,6 +152,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
     rows = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id, SweepTrial.status.in_(unfinished))
     for row in session.scalars(rows):
         row.status = TrialStatus.STOPPED
+        sweep.finished_trials += 1
     events.record_status(session, sweep, reason=reason)
     end = {"status": sweep.status, "error": sweep.error, "best_trial": sweep.best_trial, "best_value": sweep.best_value}
     events.append(session, sweep, SweepEventType.END, end | {"sweep_digest": sweep.sweep_digest})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session, defer, load_only
 
 from service.errors import InvalidCursor, SweepNotFound, TrialNotFound
 from service.spec.metric_info import Goal
-from service.states import SweepStatus
+from service.states import SweepStatus, TrialStatus
 from service.storage import cursors
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Job
@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _MAX_VARIABLES: Final = 500
 """SQLite limits the number of variables of a statement."""
+_UNFINISHED: Final = (TrialStatus.RUNNING, TrialStatus.WAITING)
 _PLACES: Final = {"trial", "value", "epoch", "status"}
 
 
@@ -52,6 +53,15 @@ class TrialView:
         """Student's 95% interval of the mean of the objective over the seeds; ``None`` with fewer than two values."""
         low, high = statistics.interval([value for value in self.row.values.values() if value is not None])
         return None if low is None or high is None else (low, high)
+
+
+class ListedSweep(NamedTuple):
+    """A sweep in a list of jobs."""
+
+    sweep: Sweep
+    jobs: int
+    """The number of its jobs."""
+    finished_trials: int
 
 
 def get(session: Session, sweep_id: str, *, owner: str | None = None) -> Sweep:
@@ -124,16 +134,24 @@ def find(
     return page, cursors.write([page[-1].created_ms, page[-1].id]) if len(rows) > limit else None
 
 
-def listed(session: Session, sweep_ids: Collection[str], *, owner: str | None = None) -> list[tuple[Sweep, int]]:
-    """Sweeps with the numbers of their jobs, for lists of jobs."""
+def listed(session: Session, sweep_ids: Collection[str], *, owner: str | None = None) -> list[ListedSweep]:
+    """Sweeps for lists of jobs."""
     if not sweep_ids:
         return []
     jobs = select(Job.sweep_id, func.count().label("jobs")).where(Job.sweep_id.in_(sweep_ids)).group_by(Job.sweep_id)
     counted = jobs.subquery()
-    query = select(Sweep, counted.c.jobs).join(counted, counted.c.sweep_id == Sweep.id)
+    query = select(Sweep, counted.c.jobs, _finished_trials()).join(counted, counted.c.sweep_id == Sweep.id)
     if owner is not None:
         query = query.where(Sweep.owner == owner)
-    return [(sweep, count) for sweep, count in session.execute(query.options(defer(Sweep.state), defer(Sweep.spec)))]
+    rows = session.execute(query.options(defer(Sweep.state), defer(Sweep.spec)))
+    return [ListedSweep(sweep, jobs, finished) for sweep, jobs, finished in rows]
+
+
+def _finished_trials() -> ColumnElement[int]:
+    """The number of trials that have ended. Earlier versions did not add those that the end of the sweep stopped."""
+    ended = select(func.count()).where(SweepTrial.sweep_id == Sweep.id, SweepTrial.status.not_in(_UNFINISHED))
+    is_counted = Sweep.finished_ms.is_(None) | (Sweep.finished_trials >= Sweep.trials)
+    return case((is_counted, Sweep.finished_trials), else_=ended.scalar_subquery())
 
 
 def is_sortable(sweep: Sweep, sort: str) -> bool:

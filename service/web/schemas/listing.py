@@ -18,7 +18,6 @@ from service.jobs.queries.listing import Group, GroupBy
 from service.spec import metric_info
 from service.spec.metric_info import Goal
 from service.states import Status, SweepStatus
-from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.storage.times import at_time
 from service.sweeps import queries as sweeps
@@ -67,7 +66,7 @@ class ListedSweep(Answer):
     status: SweepStatus
     jobs: int = Field(description="Number of jobs so far.")
     trials: int = Field(description="As many as there will be, unless the budget ends first.")
-    finished_trials: int
+    finished_trials: int = Field(description="Trials that have succeeded, failed or been stopped.")
     metric: str = Field(description="Of the objective.")
     best_trial: int | None
     best_value: float | None
@@ -99,7 +98,7 @@ class JobList(Answer):
             data=[listed_job(job, columns, stopped=page.stopped) for job in page.jobs],
             has_more=page.next_cursor is not None,
             columns=[column_item(column) for column in columns],
-            sweeps={sweep.id: listed_sweep(sweep, jobs) for sweep, jobs in page.sweeps},
+            sweeps={row.sweep.id: listed_sweep(row) for row in page.sweeps},
         )
 
 
@@ -139,11 +138,16 @@ def listed_job(job: Job, columns: Sequence[Column], *, stopped: Collection[str])
     return ListedJob.represent(job, **derived_fields(job), columns=shown, stopped_by_sweep=by_sweep)
 
 
-def listed_sweep(sweep: Sweep, jobs: int) -> ListedSweep:
+def listed_sweep(row: sweeps.ListedSweep) -> ListedSweep:
     """A sweep for a list of jobs."""
-    metric = sweep.resolved["objective"]["metric"]
+    sweep = row.sweep
     return ListedSweep.represent(
-        sweep, title=sweeps.title(sweep), jobs=jobs, metric=metric, page=f"/ui/sweeps/{sweep.id}"
+        sweep,
+        title=sweeps.title(sweep),
+        jobs=row.jobs,
+        finished_trials=row.finished_trials,
+        metric=sweep.resolved["objective"]["metric"],
+        page=f"/ui/sweeps/{sweep.id}",
     )
 
 

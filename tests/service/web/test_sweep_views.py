@@ -13,6 +13,7 @@ from PIL import Image
 
 from service.runtime.settings import Auth
 from service.storage.database import Database
+from service.storage.sweep_tables import Sweep
 from service.web.services import EXTENSION
 from tests.service.web.played_sweeps import BASE, SWEEP, finish, start
 
@@ -268,3 +269,23 @@ def test_curves_are_drawn_with_a_band(client: FlaskClient, worker: Any) -> None:
         ("curves.png?band=x", "invalid_parameter"),
     ):
         assert client.get(f"/sweeps/{sweep['id']}/plots/{wrong}").json["code"] == code
+
+
+def listed_trials(client: FlaskClient, sweep_id: str) -> tuple[int, int]:
+    """The trials that have ended, as the list of jobs and as the sweep itself has them."""
+    row = client.get("/jobs?one_per_sweep=true").json["sweeps"][sweep_id]
+    counts = client.get(f"/sweeps/{sweep_id}").json["trials"]
+    return row["finished_trials"], counts["stopped"] + counts["succeeded"] + counts["failed"]
+
+
+def test_the_list_of_jobs_counts_the_trials_that_the_end_of_a_sweep_stopped(client: FlaskClient, worker: Any) -> None:
+    halving = {"min_epochs": 1, "factor": 3, "mode": "asynchronous"}
+    sweep = start(client, seeds=[0], halving=halving)
+    assert finish(client, worker, sweep["id"])["trials"]["stopped"] > 0
+    assert listed_trials(client, sweep["id"]) == (6, 6)
+    cancelled = start(client, seeds=[0])
+    client.post(f"/sweeps/{cancelled['id']}/cancel")
+    assert listed_trials(client, cancelled["id"]) == (3, 3)
+    with worker.database.write() as session:
+        session.get_one(Sweep, sweep["id"]).finished_trials = 3  # as earlier versions stored it
+    assert listed_trials(client, sweep["id"]) == (6, 6)
