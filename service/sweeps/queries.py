@@ -55,6 +55,14 @@ class TrialView:
         return None if low is None or high is None else (low, high)
 
 
+class Epochs(NamedTuple):
+    """Epochs of all jobs of a sweep together, without those of deleted jobs."""
+
+    trained: int = 0
+    reused: int = 0
+    """Taken over from earlier jobs."""
+
+
 class ListedSweep(NamedTuple):
     """A sweep in a list of jobs."""
 
@@ -226,3 +234,15 @@ def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, in
     for sweep_id, status, count in session.execute(query):
         made[sweep_id][status] = count
     return made
+
+
+def epochs(session: Session, sweep_ids: Sequence[str]) -> dict[str, Epochs]:
+    """For each sweep, what its jobs have trained and taken over."""
+    query = (
+        select(Job.sweep_id, func.sum(Job.epoch - Job.reused_epochs), func.sum(Job.reused_epochs))
+        .where(Job.sweep_id.in_(sweep_ids))
+        .group_by(Job.sweep_id)
+    )
+    # PostgreSQL adds up to decimals.
+    found = {sweep_id: Epochs(int(trained), int(reused)) for sweep_id, trained, reused in session.execute(query)}
+    return {sweep_id: found.get(sweep_id, Epochs()) for sweep_id in sweep_ids}

@@ -161,6 +161,7 @@ def test_a_sweep_shows_its_epochs_and_covers_no_line_with_a_value(
     page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
     tile = page.locator("#tiles .tile", has_text="Epochs")
     expect(tile).to_contain_text("12 of at most 32")
+    expect(tile).to_contain_text("12 trained")
     assert tile.locator("progress").evaluate("bar => bar.value / bar.max") == 12 / 32
     expect(page.locator("#tiles")).to_contain_text("0 of 4")
     expect(page.get_by_role("link", name="mnist-10k")).to_be_visible()

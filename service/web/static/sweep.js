@@ -23,11 +23,6 @@ let pause_ms = PAUSE_MS;
 let due = null;
 const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status);
 
-// Counts the loaded jobs; of a sweep with more trials, the started ones.
-function trainedEpochs() {
-  return trials.has_more ? sweep.epochs_started : trials.data.flatMap((trial) => trial.jobs).reduce((sum, job) => sum + (job.epoch ?? 0), 0);
-}
-
 // If each trial has its own number of epochs, only a budget limits the total.
 function mostEpochs() {
   const { rungs, seeds, space, halving } = sweep.resolved;
@@ -40,20 +35,27 @@ function mostEpochs() {
   return Number.isFinite(most) ? most : null;
 }
 
+// What was trained and taken over, and how much the budget has been charged.
+function epochsInWords() {
+  const { epochs_trained: trained, epochs_reused: reused, epochs_started: planned, budget_epochs: budget } = sweep;
+  const number = (count) => count.toLocaleString("en");
+  return [`${number(trained)} trained`, reused ? `${number(reused)} reused` : "", budget ? `${number(planned)} planned of a budget of ${number(budget)}` : ""].filter(Boolean).join(", ");
+}
+
 function drawFacts() {
   $("#status").className = `status ${sweep.status}`;
   $("#status").textContent = sweep.status;
   $("#error").hidden = !sweep.error;
   $("#error").textContent = sweep.error ? `${capital(sweep.error.message)}.` : "";
   const { total, succeeded, stopped, failed, running, waiting } = sweep.trials;
-  const [trained, most] = [trainedEpochs(), mostEpochs()];
+  const [trained, reused, most] = [sweep.epochs_trained, sweep.epochs_reused, mostEpochs()];
   const done = succeeded + stopped + failed;
   const parts = Object.entries({ running, waiting, stopped, succeeded, failed }).filter(([, count]) => count).map(([what, count]) => `${count} ${what === "running" && sweep.status === "paused" ? "paused" : what}`);
   const tile = (title, ...content) => h("div", { class: "tile" }, h("div", { class: "muted small" }, title), ...content);
   const bar = (at, end, label) => h("progress", { value: at, max: end, "aria-label": label, class: sweep.status });
   const best = sweep.best_trial === null ? "–" : metric(name, sweep.best_value);
   $("#tiles").replaceChildren(
-    tile("Epochs", h("div", { class: "value" }, `${trained.toLocaleString("en")}${most ? ` of ${sweep.resolved.halving?.mode === "asynchronous" ? "about" : "at most"} ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, sweep.budget_epochs ? "limited by the budget" : "of all jobs together"), most ? bar(Math.min(trained, most), most, "Epochs that have been trained") : ""),
+    tile("Epochs", h("div", { class: "value" }, `${(trained + reused).toLocaleString("en")}${most ? ` of ${sweep.resolved.halving?.mode === "asynchronous" ? "about" : "at most"} ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, epochsInWords()), most ? bar(Math.min(trained + reused, most), most, "Epochs of all jobs together") : ""),
     tile("Trials that have ended", h("div", { class: "value" }, `${done} of ${total}`), h("div", { class: "small muted" }, parts.join(", ") || "none yet")),
     tile(isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`, h("div", { class: "value" }, best), h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`)),
     sweep.sweep_digest ? tile("Digest", h("code", { title: sweep.sweep_digest }, sweep.sweep_digest.slice(7, 19))) : "",

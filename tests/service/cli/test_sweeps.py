@@ -49,7 +49,7 @@ def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
     assert any(
         line.startswith("winner: trial 1 with ") and line.endswith("/optimizer/learning_rate 0.05") for line in lines
     )
-    assert lines[-1].startswith("succeeded: 6 epochs, digest sha256:")
+    assert lines[-1].startswith("succeeded: 6 epochs trained, 6 planned, digest sha256:")
 
 
 def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) -> None:

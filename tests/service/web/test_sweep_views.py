@@ -14,6 +14,7 @@ from PIL import Image
 from service.runtime.settings import Auth
 from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
+from service.storage.tables import Job
 from service.web.services import EXTENSION
 from tests.service.web.played_sweeps import BASE, SWEEP, finish, start
 
@@ -289,3 +290,19 @@ def test_the_list_of_jobs_counts_the_trials_that_the_end_of_a_sweep_stopped(clie
     with worker.database.write() as session:
         session.get_one(Sweep, sweep["id"]).finished_trials = 3  # as earlier versions stored it
     assert listed_trials(client, sweep["id"]) == (6, 6)
+
+
+def test_epochs_are_those_trained_and_those_reused(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, seeds=[0], halving=None, parallel=2, search={"name": "random", "trials": 2})
+    assert (sweep["epochs_started"], sweep["epochs_trained"], sweep["epochs_reused"]) == (8, 0, 0)
+    first, second = worker.claim(), worker.claim()
+    with worker.database.write() as session:  # as a worker records what it takes over
+        session.get_one(Job, second.job_id).epoch = 4
+        session.get_one(Job, second.job_id).reused_epochs = 3
+        session.get_one(Job, first.job_id).epoch = 2
+    client.post(f"/sweeps/{sweep['id']}/cancel")
+    for found in (client.get(f"/sweeps/{sweep['id']}").json, client.get("/sweeps").json["data"][0]):
+        assert (found["epochs_started"], found["epochs_trained"], found["epochs_reused"]) == (8, 3, 3)
+    listed = client.get("/ui/sweeps").text
+    assert "3 trained, 3 reused, 8 planned" in listed
+    assert "+ 3 reused" in listed

@@ -168,7 +168,7 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
         ("Trials", f"{found['trials']['total']}: {', '.join(f'{count} {name}' for name, count in counts.items())}"),
         ("Objective", f"{found['objective']['goal']} {metric}, {found['objective']['over_seeds']} of the seeds "
          + ", ".join(map(str, found["seeds"]))),
-        ("Epochs", _epochs(found["epochs_started"], found["budget_epochs"])),
+        ("Epochs", _epochs(found)),
         ("Digest", found["sweep_digest"] or "-"),
         ("Page", found.page),
     ]  # fmt: skip
@@ -223,7 +223,7 @@ def _watch(target: Target, followed: Sweep) -> None:
     console = Console(highlight=False)
     if not target.as_json:
         click.echo(f"{followed.id}  {followed.page}")
-    metric, budget = followed["objective"]["metric"], followed["budget_epochs"]
+    metric = followed["objective"]["metric"]
     maximize = followed["objective"]["goal"] == "maximize"
     bests: list[float] = []
     best_rung = 0
@@ -244,8 +244,7 @@ def _watch(target: Target, followed: Sweep) -> None:
         if event.type == "end":
             status, error = data["status"], data["error"]
     if not target.as_json:
-        used = followed.refresh()["epochs_started"]
-        click.echo(f"{status}: {_epochs(used, budget)} epochs, digest {followed['sweep_digest'] or '-'}")
+        click.echo(f"{status}: {_epochs(followed.refresh(), noun=' epochs')}, digest {followed['sweep_digest'] or '-'}")
     if status != SweepStatus.SUCCEEDED:
         why = f": {error['message']}" if error else ""
         raise Failure(f"sweep {followed.id} {status}{why}", error)
@@ -277,8 +276,11 @@ def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -
     return None
 
 
-def _epochs(used: int, budget: int | None) -> str:
-    return f"{used:,} of {budget:,}" if budget else f"{used:,}"
+def _epochs(found: Sweep, *, noun: str = "") -> str:
+    trained, reused, planned = (found[f"epochs_{what}"] for what in ("trained", "reused", "started"))
+    done = f"{trained:,}{noun} trained" + (f", {reused:,} reused" if reused else "")
+    budget = f" of a budget of {found['budget_epochs']:,}" if found["budget_epochs"] else ""
+    return f"{done}, {planned:,} planned{budget}"
 
 
 def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:

@@ -13,8 +13,8 @@ from service.sweeps import queries
 from service.web.answers import as_page, next_address
 from service.web.endpoints import endpoint
 from service.web.openapi import examples
-from service.web.resources.experiments.sweeps import list_sweeps, read_trials
-from service.web.schemas.experiments.sweeps import SweepListQuery, sweep_detail
+from service.web.resources.experiments.sweeps import detail_of, list_sweeps, read_trials
+from service.web.schemas.experiments.sweeps import SweepListQuery
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("sweep_pages", __name__)
@@ -42,7 +42,7 @@ def show(sweep_id: str) -> Response:
     """Show the page of a sweep, updated live."""
     with services().database.read() as session:
         row = queries.get(session, sweep_id, owner=owner())
-        sweep = sweep_detail(row, queries.counts(session, [sweep_id])[sweep_id])
+        sweep = detail_of(session, row)
         trials = read_trials(session, row, sort="best", limit=_FIRST_TRIALS)
     base = sweep.resolved["base"]
     dataset = {**PRESETS[sweep.kind][base["preset"]]["dataset"], **base.get("dataset", {})}

@@ -230,8 +230,9 @@ def list_sweeps(query: SweepListQuery) -> SweepList:
         rows, following = queries.find(
             session, owner=owner(), status=query.status, limit=query.limit, cursor=query.cursor
         )
-        counts = queries.counts(session, [row.id for row in rows])
-    data = [sweep_summary(row, counts[row.id]) for row in rows]
+        ids = [row.id for row in rows]
+        counts, epochs = queries.counts(session, ids), queries.epochs(session, ids)
+    data = [sweep_summary(row, counts[row.id], epochs[row.id]) for row in rows]
     return SweepList(data=data, has_more=following is not None, next_cursor=following)
 
 
@@ -242,8 +243,13 @@ def read_sweep(sweep_id: str) -> SweepDetail:
         SweepNotFound: it does not exist, or belongs to another owner.
     """
     with services().database.read() as session:
-        sweep = queries.get(session, sweep_id, owner=owner())
-        return sweep_detail(sweep, queries.counts(session, [sweep_id])[sweep_id])
+        return detail_of(session, queries.get(session, sweep_id, owner=owner()))
+
+
+def detail_of(session: Session, sweep: Sweep) -> SweepDetail:
+    """A sweep with what its trials and jobs add up to."""
+    counts, epochs = queries.counts(session, [sweep.id]), queries.epochs(session, [sweep.id])
+    return sweep_detail(sweep, counts[sweep.id], epochs[sweep.id])
 
 
 def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> TrialList:
@@ -262,5 +268,4 @@ def _submitted(submitted: Submitted) -> Response:
 
 def _accepted(sweep: Sweep) -> Result:
     with services().database.read() as session:
-        counts = queries.counts(session, [sweep.id])[sweep.id]
-    return sweep_detail(sweep, counts), {"Location": f"/sweeps/{sweep.id}"}
+        return detail_of(session, sweep), {"Location": f"/sweeps/{sweep.id}"}

@@ -18,6 +18,7 @@ from service.storage.times import at_time
 from service.sweeps import actions
 from service.sweeps.curves import Curve
 from service.sweeps.importance import Importance
+from service.sweeps.queries import Epochs
 from service.sweeps.schema import OverSeeds, SearchName
 from service.web.schemas.base import Answer, Document, Timestamp
 from service.web.schemas.listing import csv_cell, csv_line
@@ -115,7 +116,12 @@ class SweepSummary(Answer):
     search: SearchName
     seeds: list[int]
     trials: TrialCounts
-    epochs_started: int = Field(description="Epochs of all jobs that were started.")
+    epochs_started: int = Field(
+        description="Epochs planned so far: those that the started trials were to train, which count against the "
+        "budget. Jobs that fail or are cancelled train fewer."
+    )
+    epochs_trained: int = Field(description="Epochs that all jobs together have trained; deleted jobs do not count.")
+    epochs_reused: int = Field(description="Epochs that all jobs together have taken over from earlier jobs.")
     budget_epochs: int | None
     best_trial: int | None = Field(description="So far; the winner of a sweep that has succeeded.")
     best_value: float | None
@@ -215,27 +221,29 @@ class ImportanceList(Answer):
     epoch: int | None = Field(description="The values compared are those of this epoch, which all trials reach.")
 
 
-def sweep_summary(sweep: Sweep, counts: Mapping[str, int]) -> SweepSummary:
+def sweep_summary(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> SweepSummary:
     """A sweep for a list."""
-    return SweepSummary.model_validate(_fields(sweep, counts))
+    return SweepSummary.model_validate(_fields(sweep, counts, epochs))
 
 
-def sweep_detail(sweep: Sweep, counts: Mapping[str, int]) -> SweepDetail:
+def sweep_detail(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> SweepDetail:
     """A sweep with its spec."""
     more = {"spec": sweep.spec, "resolved": sweep.resolved}
-    return SweepDetail.model_validate(_fields(sweep, counts) | more)
+    return SweepDetail.model_validate(_fields(sweep, counts, epochs) | more)
 
 
 def new_sweep(sweep: Sweep) -> SweepDetail:
     """A sweep whose first trials were just submitted."""
     running = len(sweep.state["running"])
-    return sweep_detail(sweep, {TrialStatus.RUNNING: running, TrialStatus.FAILED: sweep.failed_trials})
+    return sweep_detail(sweep, {TrialStatus.RUNNING: running, TrialStatus.FAILED: sweep.failed_trials}, Epochs())
 
 
-def _fields(sweep: Sweep, counts: Mapping[str, int]) -> dict[str, Any]:
+def _fields(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str, Any]:
     address, resolved = f"/sweeps/{sweep.id}", sweep.resolved
     same = ("id", "name", "owner", "kind", "status", "epochs_started", "best_trial", "best_value", "sweep_digest")
     return {name: getattr(sweep, name) for name in (*same, "error", "last_seq")} | {
+        "epochs_trained": epochs.trained,
+        "epochs_reused": epochs.reused,
         "objective": resolved["objective"],
         "search": resolved["search"]["name"],
         "seeds": resolved["seeds"],
