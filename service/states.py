@@ -39,6 +39,11 @@ class Request(StrEnum):
     PAUSE = "pause"
 
 
+CANCELLED: Final = "cancelled"
+"""Stored as the error code of a trial's job that a user cancelled, to tell it from one that its sweep stopped. It is
+not the error of a job that failed, and is not shown as one."""
+
+
 class ErrorCode(StrEnum):
     """Why a job failed."""
 

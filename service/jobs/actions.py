@@ -18,7 +18,7 @@ from service.errors import IllegalTransition, JobNotFound
 from service.jobs.changes import DEFAULT_PRIORITY, JobPatch
 from service.jobs.queries.lookup import owned
 from service.jobs.transitions import finish, record_status
-from service.states import Action, Request, Status, allowed_actions
+from service.states import CANCELLED, Action, Request, Status, allowed_actions
 from service.storage.database import Database, now_ms
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag
@@ -29,6 +29,8 @@ def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Act
     with database.write() as session:
         job = _claim_for(session, job_id, Action.CANCEL, owner)
         audit.record(session, by, AuditAction.CANCEL, job_id)
+        if job.sweep_id is not None:
+            job.error = {"code": CANCELLED, "message": "the job was cancelled"}
         if job.status == Status.RUNNING:
             job.requested = Request.CANCEL
             record_status(session, job, reason="cancel requested")

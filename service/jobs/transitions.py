@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import ColumnElement, func
 from sqlalchemy.orm import Session
 
 from service.jobs import events
 from service.jobs.events import EventType
-from service.states import TERMINAL, Status
+from service.states import CANCELLED, TERMINAL, Status
 from service.storage.database import now_ms
 from service.storage.tables import Job
 
@@ -31,6 +32,8 @@ def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
     if status not in TERMINAL:
         raise ValueError(f"{status} does not end a job")
     job.status = status
+    if status == Status.SUCCEEDED and is_cancelled_by_user(job):
+        job.error = None  # it ended before the request was noticed
     job.requested = None
     job.lease_owner = job.lease_expires_ms = None
     ended, last = status_data(job, reason=reason), end_data(job)
@@ -43,4 +46,19 @@ def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
 
 def end_data(job: Job) -> dict[str, Any]:
     """The data of a job's last event."""
-    return {"status": job.status, "error": job.error, "result_digest": job.result_digest}
+    return {"status": job.status, "error": shown_error(job), "result_digest": job.result_digest}
+
+
+def is_cancelled_by_user(job: Job) -> bool:
+    """Whether a user cancelled the job of a trial, or has requested it; its sweep did not."""
+    return job.error is not None and job.error.get("code") == CANCELLED
+
+
+def shown_error(job: Job) -> dict[str, Any] | None:
+    """Why a job failed."""
+    return None if is_cancelled_by_user(job) else job.error
+
+
+def shown_error_code() -> ColumnElement[str | None]:
+    """The code of ``shown_error`` in SQL."""
+    return func.nullif(Job.error["code"].as_string(), CANCELLED)

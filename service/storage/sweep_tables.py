@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, ColumnElement, Float, ForeignKey, Index, Integer, String, exists, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, aliased, mapped_column
 
-from service.states import Status, TrialStatus
+from service.states import CANCELLED, Status, TrialStatus
 from service.storage.tables import Base, Job
 
 
@@ -85,7 +85,24 @@ class SweepEvent(Base):
 
 
 def is_stopped_by_sweep() -> ColumnElement[bool]:
-    """Of a cancelled job: its sweep stopped its trial."""
-    trial = (SweepTrial.sweep_id == Job.sweep_id) & (SweepTrial.trial == Job.trial)
-    stopped = exists().where(trial, SweepTrial.status == TrialStatus.STOPPED)
-    return (Job.status == Status.CANCELLED) & Job.sweep_id.is_not(None) & stopped
+    """Of a job: it is cancelled, and its sweep did that, not a user.
+
+    A sweep stops a trial, or the other jobs of a trial of which one failed or was cancelled by a user. Earlier versions
+    did not mark the job that a user cancelled. If no job of a trial that failed as cancelled is marked, any of them may
+    be the one.
+    """
+    other = aliased(Job)
+    same = (SweepTrial.sweep_id == Job.sweep_id) & (SweepTrial.trial == Job.trial)
+    marked = exists().where(other.sweep_id == Job.sweep_id, other.trial == Job.trial, _code(other.error) == CANCELLED)
+    failed = (SweepTrial.status == TrialStatus.FAILED) & (
+        _code(SweepTrial.error).is_distinct_from(CANCELLED) | marked.correlate(Job)
+    )
+    stopped = exists().where(same, (SweepTrial.status == TrialStatus.STOPPED) | failed)
+    by_sweep = _code(Job.error).is_distinct_from(CANCELLED)
+    return (Job.status == Status.CANCELLED) & Job.sweep_id.is_not(None) & by_sweep & stopped
+
+
+def _code(error: InstrumentedAttribute[dict[str, Any] | None]) -> ColumnElement[str]:
+    """The code of an error; SQL's null if there is none, also where the column has JSON's null."""
+    code: ColumnElement[str] = error["code"].as_string()
+    return code

@@ -16,7 +16,7 @@ from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.schema import Reuse, Spec
 from service.spec.validation import Shape
-from service.states import TERMINAL, DatasetKind, Status
+from service.states import CANCELLED, TERMINAL, DatasetKind, Status
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Epoch, Job
 from service.sweeps.course import Outcome
@@ -118,7 +118,7 @@ def outcome(
         if job is None or job.status in (Status.FAILED, Status.CANCELLED):
             failed = True
             why = {"code": "deleted", "message": "the job was deleted"} if job is None else job.error
-            error = error or why or {"code": "cancelled", "message": "the job was cancelled"}
+            error = error or why or {"code": CANCELLED, "message": "the job was cancelled"}
             values[seed] = None
         else:
             values[seed] = _value(session, job.id, metric, epoch)

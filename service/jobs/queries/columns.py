@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 from rapidfuzz import process
 from sqlalchemy import ColumnElement
 
+from service.jobs.transitions import shown_error, shown_error_code
 from service.spec import metric_info
 from service.spec.metric_info import METRICS
 from service.spec.schema import ClassifierSpec, GanSpec
@@ -389,7 +390,7 @@ FACTS: Final[dict[str, Column]] = dict(
             description="Hash of the spec: equal for jobs that compute the same.",
         ),
         _fact("result_digest", Type.TEXT, lambda job: job.result_digest, Job.result_digest.expression),
-        _fact("error", Type.TEXT, lambda job: (job.error or {}).get("code"), Job.error["code"].as_string()),
+        _fact("error", Type.TEXT, lambda job: (shown_error(job) or {}).get("code"), shown_error_code()),
         _fact("owner", Type.TEXT, lambda job: job.owner),
     ]
 )  # fmt: skip

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from service.application.specs import Forecast
 from service.jobs import actions
+from service.jobs.transitions import shown_error
 from service.spec.estimation.layer_shapes import Network
 from service.spec.schema import Kind
 from service.states import Action, FindingCode, Request, Severity, Status
@@ -287,6 +288,7 @@ def job_detail(job: Job, *, stopped_by_sweep: bool = False) -> JobDetail:
 def derived_fields(job: Job) -> dict[str, Any]:
     """The fields of ``JobSummary`` that are no columns."""
     return {
+        "error": shown_error(job),
         "progress": Progress.of(job),
         "allowed_actions": actions.actions_of(job),
         "urls": JobUrls.of(job.id),

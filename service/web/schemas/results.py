@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import ArtifactNotFound
 from service.jobs.queries import files, lookup
+from service.jobs.transitions import shown_error
 from service.spec.schema import Kind
 from service.states import TERMINAL, Status
 from service.storage.artifacts import EXPORTS, ArtifactKind
@@ -96,6 +97,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         job,
         job=job.id,
         final=job.status in TERMINAL,
+        error=shown_error(job),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
         best=BestEpoch.represent(best) if best is not None else None,
         **test_fields(job),

@@ -11,12 +11,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
+from service.jobs import leases
 from service.runtime.settings import Auth
 from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.web.services import EXTENSION
-from tests.service.web.played_sweeps import BASE, SWEEP, finish, start
+from tests.service.web.played_sweeps import BASE, SWEEP, finish, start, train_one
 
 
 def test_sweeps_are_listed_in_pages(client: FlaskClient) -> None:
@@ -155,6 +156,54 @@ def test_a_trial_that_somebody_cancelled_was_cancelled(client: FlaskClient, work
     found = client.get("/jobs?counts=true&status=cancelled").json
     assert [(job["id"], job["stopped_by_sweep"]) for job in found["data"]] == [(first["id"], False)]
     assert found["stopped_by_sweep"] == 0
+
+
+@pytest.mark.sqlite_by_default
+def test_a_job_is_told_by_who_cancelled_it(either_app: Flask, play: Callable[[Flask], Any]) -> None:
+    client, worker = either_app.test_client(), play(either_app)
+    sweep = start(client, halving={"min_epochs": 1, "factor": 3}, parallel=2)  # two trials of two seeds
+    for _ in range(2):
+        train_one(client, worker)
+    held = [job["id"] for job in client.get("/jobs?status=paused&sort=created_at").json["data"]]
+    last = client.get("/jobs?status=queued&sort=-created_at&limit=1").json["data"][0]["id"]
+    client.post(f"/jobs/{held[0]}/cancel")  # before the sweep takes notice of the trial, it ends
+    running = worker.claim()
+    client.post(f"/jobs/{running.job_id}/cancel")
+    assert client.get(f"/jobs/{running.job_id}").json["error"] is None
+    client.post(f"/sweeps/{sweep['id']}/cancel")
+    leases.hand_back(worker.database, worker.held, None)
+    found = client.get("/jobs?counts=true&status=cancelled&columns=error&sort=error").json
+    told = {job["id"]: (job["stopped_by_sweep"], job["error"], job["columns"]["error"]) for job in found["data"]}
+    by_user = (False, None, None)
+    assert (told[held[0]], told[running.job_id]) == (by_user, by_user)
+    assert (told[held[1]], told[last]) == ((True, None, None),) * 2
+    assert (found["counts"]["cancelled"], found["stopped_by_sweep"]) == (4, 2)
+    assert "<strong>Cancelled</strong>" not in client.get(f"/ui/jobs/{held[0]}").text
+
+
+def test_the_other_seeds_of_a_cancelled_job_are_stopped_by_the_sweep(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, parallel=1, halving={"min_epochs": 1, "factor": 2}, search={"name": "random", "trials": 2})
+    train_one(client, worker)  # it is held, and the other seed is cancelled
+    [queued] = client.get("/jobs?status=queued").json["data"]
+    client.post(f"/jobs/{queued['id']}/cancel")
+    ended = finish(client, worker, sweep["id"])
+    assert ended["trials"]["failed"] == 1
+    found = client.get("/jobs?status=cancelled&sort=created_at").json["data"]
+    assert [job["stopped_by_sweep"] for job in found if job["trial"] == 0] == [True, False]
+    [failed] = [row for row in client.get(f"/sweeps/{sweep['id']}/trials").json["data"] if row["status"] == "failed"]
+    assert failed["error"] == {"code": "cancelled", "message": "the job was cancelled"}
+
+
+def test_a_job_that_succeeds_before_it_is_cancelled_was_not_cancelled(client: FlaskClient, worker: Any) -> None:
+    start(client, halving=None, search={"name": "random", "trials": 1}, seeds=[0])
+    job_id = worker.claim().job_id
+    for epoch in range(1, 5):
+        worker.epoch(epoch, metrics={"val_accuracy": 0.5})
+    client.post(f"/jobs/{job_id}/cancel")
+    worker.succeed()
+    with worker.database.read() as session:
+        job = session.get_one(Job, job_id)
+        assert (job.status, job.error) == ("succeeded", None)
 
 
 def test_curves_have_a_band_over_the_seeds(client: FlaskClient, worker: Any) -> None:
