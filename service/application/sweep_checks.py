@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from service.application.experiments import objectives
+from service.application.experiments import objectives, sweep_reading
+from service.application.experiments.sweep_reading import Reading
 from service.application.specs import SpecChecks
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
@@ -16,8 +17,8 @@ from service.errors import Fault, SpecError
 from service.spec import validation
 from service.spec.fields import closest
 from service.spec.fields import shorthand as without_shorthand
-from service.spec.metric_info import describe
-from service.spec.schema import GanSpec, Kind, Spec
+from service.spec.metric_info import METRICS, describe
+from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec
 from service.spec.strict_json import pointer_step
 from service.spec.validation import Shape
 from service.sweeps import decisions, trials
@@ -41,10 +42,6 @@ _CHECKED_VALUES: Final = 300
 """Maximum number of values of the space that are checked individually."""
 _CHECKED_TRIALS: Final = 100
 """Maximum number of trials whose settings are checked in combination."""
-
-_MAX_STEPPED_VALUES: Final = 10**9
-"""Maximum number of values of a range of floats with a step."""
-_MAX_INTEGER: Final = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,36 +68,38 @@ def check(document: Any, owner: str | None, specs: SpecChecks) -> CheckedSweep:
     Raises:
         SpecError: lists every fault.
     """
-    sent = validation.read_body(SweepSpec, document)
-    faults = [fault for pointer, span in sent.space.items() for fault in _faults_of_size(pointer, span)]
-    if faults:
-        raise SpecError(faults)
-    return _Check(sent, owner, specs).result()
+    reading = sweep_reading.read(document)
+    return _Check(reading, owner, specs).result()
 
 
 class _Check:
-    def __init__(self, sent: SweepSpec, owner: str | None, specs: SpecChecks) -> None:
-        self.sent, self.owner, self.specs = sent, owner, specs
+    def __init__(self, reading: Reading, owner: str | None, specs: SpecChecks) -> None:
+        self.reading, self.sent, self.owner, self.specs = reading, reading.sent, owner, specs
         self.faults: list[Fault] = []
         self.notes: list[str] = []
+        self.unknown: set[str] = set()
+        """Fields of the base that have faults; the preset's values stand in for them."""
+        self.supplied: dict[str, Any] = {}
+        """Values of settings that the base lacks and the space supplies."""
 
     def result(self) -> CheckedSweep:
         base, data = self._base()
         if base is None or data is None:
             self._check_shape_of_search()
-            raise SpecError(self.faults)
+            raise self._error()
         shape = shape_of(data)
         whole = base.model_dump(mode="json")
         prepared = self._prepared(base, whole)
         for pointer, span in self.sent.space.items():
-            self._check_setting(pointer, span, whole, prepared)
+            if pointer[1:].partition("/")[0] not in self.unknown:
+                self._check_setting(pointer, span, whole, space.with_settings(prepared, self.supplied))
         objective = self._objective(base, data)
         count = self._check_shape_of_search()
         rungs = self._rungs(base)
         seeds = self.sent.seeds or [base.seed]
         self._check_numbers(seeds, count, rungs, base.epochs)
-        if self.faults:
-            raise SpecError(self.faults)
+        if self.faults or self.reading.faults:
+            raise self._error()
         resolved = {
             "name": self.sent.name,
             "base": prepared,
@@ -142,16 +141,45 @@ class _Check:
             notes=self.notes,
         )
 
-    def _base(self) -> tuple[Spec, DatasetInfo] | tuple[None, None]:
-        try:
-            spec, data = self.specs.check(self.sent.base, self.owner)
-            if spec.dataset.folds is not None and spec.dataset.fold is None:
-                detail = "every trial is one job per seed: set one `fold`, or leave `folds` out"
-                self._add("#/base/dataset/folds", detail, "unsuitable")
+    def _error(self) -> SpecError:
+        """All faults, without those that follow from a part that was left out."""
+        left_out = self.reading.left_out
+        found = [fault for fault in self.faults if not sweep_reading.follows(fault, left_out, self.unknown)]
+        return SpecError([*self.reading.faults, *found], total=self.reading.total + len(found))
+
+    def _base(self) -> tuple[Spec | None, DatasetInfo | None]:
+        """The base, which may lack settings that the space supplies. Without its faulty fields, if that is a spec."""
+        sent = self.sent.base
+        spec, data, faults = self._tried(sent)
+        lacking = {fault.pointer[1:] for fault in faults if fault.code == "missing"} & set(self.sent.space)
+        if lacking:
+            self.supplied = {name: next(iter(space.bounds_of(self.sent.space[name]).values())) for name in lacking}
+            model = GanSpec if sent.get("kind") == Kind.GAN else ClassifierSpec
+            sent = space.with_settings(without_shorthand(model, sent), self.supplied)
+            spec, data, faults = self._tried(sent)
+        if not faults:
             return spec, data
+        for fault in faults:
+            place = fault.pointer[1:]
+            here, of_value = f"#/base{place}", ""
+            if place in self.supplied:
+                where = next(iter(space.bounds_of(self.sent.space[place])))
+                here, of_value = f"#/space/{pointer_step(place)}/{where}", f"{json.dumps(self.supplied[place])}: "
+            self.faults.append(replace(fault, pointer=here, detail=of_value + fault.detail))
+        rest = sweep_reading.without(sent, faults)
+        self.unknown = set(sent) - set(rest)
+        return (None, None) if self.unknown & {"kind", "preset"} else self._tried(rest)[:2]
+
+    def _tried(self, sent: dict[str, Any]) -> tuple[Spec | None, DatasetInfo | None, tuple[Fault, ...]]:
+        """The resolved base and its dataset, or its faults."""
+        try:
+            spec, data = self.specs.check(sent, self.owner)
         except SpecError as error:
-            self.faults += [replace(fault, pointer="#/base" + fault.pointer[1:]) for fault in error.faults]
-            return None, None
+            return None, None, error.faults
+        if spec.dataset.folds is not None and spec.dataset.fold is None:
+            detail = "every trial is one job per seed: set one `fold`, or leave `folds` out"
+            return spec, data, (Fault(pointer="#/dataset/folds", detail=detail, code="unsuitable"),)
+        return spec, data, ()
 
     def _prepared(self, base: Spec, whole: dict[str, Any]) -> dict[str, Any]:
         """The base as sent, with objects and lists of the preset added where a pointer of the space passes through."""
@@ -177,8 +205,10 @@ class _Check:
             space.look_up(whole, pointer)
         except (LookupError, ValueError):
             known = list(space.pointers(whole))
-            near = closest(pointer, known) or _same_end(pointer, known)
-            hint = f"; did you mean {near!r}?" if near else "; set it in `base` first if it is null or left out"
+            other = self._variant_of(pointer, span, prepared)
+            near = None if other else closest(pointer, known) or sweep_reading.same_end(pointer, known)
+            lacking = other or "; set it in `base` first if it is null or left out"
+            hint = f"; did you mean {near!r}?" if near else lacking
             self._add(here, f"does not exist in the spec{hint}", "unknown_field", near)
             return
         whole_of = next((other for other in self.sent.space if pointer.startswith(f"{other}/")), None)
@@ -198,6 +228,9 @@ class _Check:
                 here, "cannot be searched together with halving, which decides how long a trial trains", "unsuitable"
             )
             return
+        for place in sweep_reading.repeated(span.choice or ()):
+            detail = f"{json.dumps((span.choice or ())[place])} is listed twice"
+            self._add(f"{here}/choice/{place}", detail, "unsuitable")
         for where, value in itertools.islice(space.bounds_of(span).items(), _CHECKED_VALUES):
             for fault in self._faults_of(space.with_settings(prepared, {pointer: value})):
                 if fault.pointer.removeprefix("#").startswith(pointer):
@@ -206,6 +239,16 @@ class _Check:
                         replace(fault, pointer=f"{here}/{end}", detail=f"{json.dumps(value)}: {fault.detail}")
                     )
                     break
+
+    def _variant_of(self, pointer: str, span: Range, prepared: dict[str, Any]) -> str | None:
+        """That only another variant, such as another optimizer, has this field."""
+        try:
+            document = space.with_settings(prepared, {pointer: next(iter(space.bounds_of(span).values()))})
+        except (LookupError, ValueError, TypeError, AttributeError):
+            return None
+        of_others = "; only "
+        told = next((fault.detail for fault in self._faults_of(document) if fault.pointer == f"#{pointer}"), "")
+        return of_others + told.partition(of_others)[2] if of_others in told else None
 
     def _faults_of(self, document: dict[str, Any]) -> tuple[Fault, ...]:
         """The faults of the fields of a spec. Whether layers fit each other is checked later, for whole trials."""
@@ -225,6 +268,8 @@ class _Check:
 
     def _check_shape_of_search(self) -> int:
         """The checks that do not need the base; returns the number of trials."""
+        if "search" in self.reading.left_out:
+            return 1
         search, spans = self.sent.search, self.sent.space
         if self._search_name is not SearchName.GRID:
             if not spans:
@@ -253,7 +298,9 @@ class _Check:
         kind = Kind(base.kind)
         metric = asked.metric if asked is not None else objectives.OBJECTIVES[kind]
         where = "#/objective/metric" if asked is not None else "#/objective"
-        refused = objectives.why_not(metric, base, data, self.sent.space)
+        is_known = metric.partition("/")[0] in METRICS
+        is_guess = is_known and not self.unknown.isdisjoint({"dataset", "layers", "generator", "discriminator"})
+        refused = None if is_guess else objectives.why_not(metric, base, data, self.sent.space)
         if refused is not None:
             why, near = refused
             detail = f"a {_SPOKEN[kind]} on {data.name} does not report {metric!r}" + (f": {why}" if why else "")
@@ -288,11 +335,12 @@ class _Check:
             if seed in seeds[:place]:
                 self._add(f"#/seeds/{place}", f"seed {seed} is listed twice", "unsuitable")
         if count * len(seeds) > MAX_JOBS:
-            detail = f"{count:,} trials with {len(seeds)} seeds are more than {MAX_JOBS:,} jobs"
+            detail = f"{count:,} trials with {counted(len(seeds), 'seed')} are more than {MAX_JOBS:,} jobs"
             self._add("#/seeds", detail, "too_large")
         if min(self.sent.parallel, count) * len(seeds) > MAX_PARALLEL:
             detail = (
-                f"{self.sent.parallel} trials with {len(seeds)} seeds are more than {MAX_PARALLEL:,} jobs at a time"
+                f"{counted(self.sent.parallel, 'trial')} with {counted(len(seeds), 'seed')} are more than "
+                f"{MAX_PARALLEL:,} jobs at a time"
             )
             self._add("#/parallel", detail, "too_large")
         cost = rungs[0] * len(seeds)
@@ -350,23 +398,3 @@ class _Check:
 
     def _add(self, pointer: str, detail: str, code: str, suggestion: str | None = None) -> None:
         self.faults.append(Fault(pointer=pointer, detail=detail, code=code, suggestion=suggestion))
-
-
-def _faults_of_size(pointer: str, span: Range) -> Iterator[Fault]:
-    """The faults of a range that is too large to be counted."""
-    here = f"#/space/{pointer_step(pointer)}"
-    for place, bound in enumerate(span.integers or ()):
-        if abs(bound) > _MAX_INTEGER:
-            side = f"less than or equal to {_MAX_INTEGER}" if bound > 0 else f"greater than or equal to {-_MAX_INTEGER}"
-            yield Fault(pointer=f"{here}/int/{place}", detail=f"must be {side}", code="out_of_range")
-    if span.floats is not None and span.step is not None:
-        low, high = span.floats
-        if (high - low) / span.step >= _MAX_STEPPED_VALUES:
-            detail = f"the range has more than {_MAX_STEPPED_VALUES:,} values; use a larger step, or none"
-            yield Fault(pointer=here, detail=detail, code="too_large")
-
-
-def _same_end(pointer: str, known: list[str]) -> str | None:
-    """The pointer to a field of the same name elsewhere in the spec."""
-    end = pointer.rpartition("/")[2]
-    return next((name for name in known if end and name.rpartition("/")[2] == end), None)

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from service.errors import Fault
 from service.spec.fields import Fields, Model, closest, models_of, tags_of
 from service.spec.strict_json import pointer_step
+from service.wording import counted
 
 MAX_FAULTS: Final = 100
 """Maximum number of faults that are described; further ones are only counted."""
@@ -54,6 +55,12 @@ def _fault(model: Model, error: ErrorDetails, fields: Fields) -> Fault:
             return Fault(pointer=pointer, detail=f"must be an object; its fields are {known}", code="wrong_type")
         case "string_pattern_mismatch":
             detail = "has a character that is not allowed here: a control character, or a comma in a tag"
+            return Fault(pointer=pointer, detail=detail, code="out_of_range")
+        case "too_short" | "too_long":  # lists and objects
+            is_short = error["type"] == "too_short"
+            limit, found_count = context["min_length" if is_short else "max_length"], context["actual_length"]
+            detail = f"must have at {'least' if is_short else 'most'} {counted(limit, 'item')}"
+            detail += f"; it has {found_count or 'none'}" if isinstance(found_count, int) else ""
             return Fault(pointer=pointer, detail=detail, code="out_of_range")
         case "union_tag_not_found":
             field = str(context.get("discriminator", "name")).strip("'")

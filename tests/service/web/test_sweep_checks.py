@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
-from tests.service.web.played_sweeps import BASE, SWEEP
+from service.storage.tables import Job
+from tests.service.web.played_sweeps import BASE, SWEEP, finish, start
 
 
 def test_a_dry_run_stores_nothing(client: FlaskClient) -> None:
@@ -79,9 +81,55 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
     assert "listed twice" in found["#/seeds/1"]
 
 
+def test_malformed_parts_hide_no_other_faults(client: FlaskClient) -> None:
+    found = faults(
+        client,
+        base=BASE | {"dataset": "irsi", "epochs": -1},
+        space={
+            "/batch_size": {"chioce": [50, 100]},
+            "/optimizer/learning_rat": {"choice": [0.1]},
+            "/augmentation/max_shift": {"choice": []},
+            "/optimizer/learning_rate": {"float": [0, 1], "step": 1e-12},
+        },
+        objective={"metric": "nope"},
+        halving={"min_epochs": 0},
+        paralel=3,
+    )
+    assert set(found) == {
+        "#/base/dataset",
+        "#/base/epochs",
+        "#/space/~1batch_size/chioce",
+        "#/space/~1optimizer~1learning_rat",
+        "#/space/~1augmentation~1max_shift/choice",
+        "#/space/~1optimizer~1learning_rate",
+        "#/objective/metric",
+        "#/halving/min_epochs",
+        "#/paralel",
+    }
+    alone = faults(client, space={"/batch_size": {"chioce": [50, 100]}}, budget={"epochs": 40})
+    assert set(alone) == {"#/space/~1batch_size/chioce"}, "that nothing is left to search follows from it"
+
+
+def test_the_space_supplies_a_setting_that_the_base_lacks(client: FlaskClient, worker: Any) -> None:
+    [(place, _)] = faults(client, base=NO_RATE, space={BATCH: TEN}).items()
+    assert place == "#/base/optimizer/learning_rate"
+    space = {RATE: {"log": [0.01, 0.3]}, BATCH: {"choice": [10, 20]}}
+    ended = finish(client, worker, start(client, base=NO_RATE, space=space, seeds=[0])["id"])
+    assert ended["trials"]["failed"] == 0
+    with worker.database.read() as session:
+        assert {job.resolved["optimizer"]["name"] for job in session.scalars(select(Job))} == {"sgd"}
+
+
 RATE, BATCH, UNITS = "/optimizer/learning_rate", "/batch_size", "/layers/0/units"
 METRIC = "#/objective/metric"
 HIDDEN = BASE | {"layers": [{"units": 8, "activation": "relu"}, {"units": 10, "activation": "softmax"}]}
+ADAM = BASE | {"optimizer": "adam"}
+NO_RATE: dict[str, Any] = {
+    "kind": "classifier",
+    "dataset": "iris",
+    "epochs": 4,
+    "optimizer": "sgd",
+}  # its preset: adamw
 GAN = {"kind": "gan", "epochs": 10}
 GRID: dict[str, Any] = {"search": None, "halving": None}
 SMALL_GAN = GRID | {"base": GAN, "space": {BATCH: {"choice": [10]}}}
@@ -128,6 +176,10 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
         ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
         ({"space": {"/epochs": {"choice": [3, 2]}}, **GRID, "budget": {"epochs": 5}}, "#/budget/epochs", "6 epochs"),
+        ({"space": {BATCH: {"choice": []}}}, "#/space/~1batch_size/choice", "must have at least 1 item; it has none"),
+        ({"space": {RATE: {"choice": [1, 0.5, 1.0]}}}, f"{AT_RATE}/choice/2", "1.0 is listed twice"),
+        ({"space": {"/optimizer/momentum": ONE}, "base": ADAM}, "#/space/~1optimizer~1momentum", "; only sgd"),
+        ({"space": {RATE: {"choice": [-1]}}, "base": NO_RATE}, f"{AT_RATE}/choice/0", "greater than"),
         ({"parallel": 600, "search": {"name": "random", "trials": 600}}, "#/parallel", "jobs at a time"),
         ({"paralel": 3}, "#/paralel", "did you mean 'parallel'"),
         ({"space": {"/layers/0/units": {"choice": [11, 12]}}}, "#/space", "no trial has valid settings"),

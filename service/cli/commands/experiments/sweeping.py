@@ -20,6 +20,7 @@ from service.client import Client
 from service.client.experiments import Sweep
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
+from service.wording import counted
 
 _SHOWN_TRIALS: Final = 20
 _VERBS: Final = ("pause", "resume", "cancel", "delete")
@@ -289,7 +290,7 @@ def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
         return
     resolved = plan["resolved"]
     rows = [
-        ("Trials", f"{plan['trials']:,} ({resolved['search']['name']}), {plan['jobs']:,} jobs"),
+        ("Trials", f"{plan['trials']:,} ({resolved['search']['name']}), {counted(plan['jobs'], 'job')}"),
         ("Epochs", f"at most {plan['epochs']:,}; without halving and budget {plan['epochs_without_halving']:,}"),
         ("Rungs", ", ".join(map(str, resolved["rungs"]))),
         ("Objective", f"{resolved['objective']['goal']} {resolved['objective']['metric']}"),

@@ -1,0 +1,127 @@
+"""Reads the body of ``POST /sweeps`` as far as it is well-formed, so that its other parts are checked, too."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from service.errors import Fault, SpecError
+from service.spec import validation
+from service.spec.strict_json import pointer_step
+from service.sweeps.schema import Range, SweepSpec
+from service.sweeps.search import space
+
+_MAX_STEPPED_VALUES: Final = 10**9
+"""Maximum number of values of a range of floats with a step."""
+_MAX_INTEGER: Final = 2**53 - 1
+_ROUNDS: Final = 3
+"""An object is validated as a whole only after its fields."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """A sweep without its malformed parts."""
+
+    sent: SweepSpec
+    faults: list[Fault] = field(default_factory=list)
+    total: int = 0
+    """The number of faults, of which the first hundred are described."""
+    left_out: set[str] = field(default_factory=set)
+    """Names of the fields that are left out, or of which a part is."""
+
+
+def read(document: Any) -> Reading:
+    """Read a sweep.
+
+    Raises:
+        SpecError: it has faults, and nothing else of it can be checked.
+    """
+    rest, faults, total, left_out = document, list[Fault](), 0, set[str]()
+    for _ in range(_ROUNDS):
+        try:
+            sent = validation.read_body(SweepSpec, rest)
+            break
+        except SpecError as error:
+            faults += error.faults
+            total += error.total
+            steps = [space.steps_of(fault.pointer[1:] or "/") for fault in error.faults]
+            if not isinstance(rest, dict) or any(step[0] in ("", "base") for step in steps):
+                raise SpecError(faults, total=total) from error
+            rest = _without(rest, steps)
+            left_out |= {step[0] for step in steps}
+    else:
+        raise SpecError(faults, total=total)
+    for pointer, span in list(sent.space.items()):
+        too_large = list(_faults_of_size(pointer, span))
+        if too_large:
+            faults += too_large
+            total += len(too_large)
+            left_out.add("space")
+            del sent.space[pointer]
+    return Reading(sent, faults, total, left_out)
+
+
+def without(document: dict[str, Any], faults: Sequence[Fault]) -> dict[str, Any]:
+    """A copy of a document without those of its fields that have faults."""
+    names = {space.steps_of(fault.pointer[1:] or "/")[0] for fault in faults}
+    return {name: value for name, value in document.items() if name not in names}
+
+
+def repeated(values: Sequence[Any]) -> Iterator[int]:
+    """The places of values that are equal to an earlier one; ``1`` and ``1.0`` are."""
+    seen = set[str]()
+    for place, value in enumerate(values):
+        key = json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value, sort_keys=True)
+        if key in seen:
+            yield place
+        seen.add(key)
+
+
+def follows(fault: Fault, left_out: Collection[str], unknown: Collection[str]) -> bool:
+    """Whether a fault may only follow from fields of the sweep that were left out, or from ``unknown`` ones of its
+    base."""
+    whole = {"#/space", "#/halving", "#/search/trials", "#/budget/epochs", "#/parallel", "#/seeds"}
+    if fault.pointer in whole and {"space", "search"} & set(left_out):
+        return True
+    if "epochs" in unknown and fault.pointer in ("#/halving/min_epochs", "#/budget/epochs"):
+        return True
+    if "space" in left_out and fault.pointer.startswith("#/base/") and fault.code == "missing":
+        return True
+    return any(fault.pointer.startswith(f"#/{name}") for name in left_out if name != "space")
+
+
+def same_end(pointer: str, known: list[str]) -> str | None:
+    """The pointer to a field of the same name elsewhere in the spec."""
+    end = pointer.rpartition("/")[2]
+    return next((name for name in known if end and name.rpartition("/")[2] == end), None)
+
+
+def _without(document: dict[str, Any], pointers: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """A copy of a sweep without these parts: settings of the space one by one, other fields as a whole."""
+    rest = copy.deepcopy(document)
+    for name, *below in pointers:
+        if name == "space" and below and isinstance(rest.get(name), dict):
+            rest[name].pop(below[0], None)
+        else:
+            rest.pop(name, None)
+    return rest
+
+
+def _faults_of_size(pointer: str, span: Range) -> Iterator[Fault]:
+    """The faults of a range that is too large to be counted."""
+    here = f"#/space/{pointer_step(pointer)}"
+    for place, bound in enumerate(span.integers or ()):
+        if abs(bound) > _MAX_INTEGER:
+            side = f"less than or equal to {_MAX_INTEGER}" if bound > 0 else f"greater than or equal to {-_MAX_INTEGER}"
+            yield Fault(pointer=f"{here}/int/{place}", detail=f"must be {side}", code="out_of_range")
+    if span.floats is not None and span.step is not None:
+        low, high = span.floats
+        if (high - low) / span.step >= _MAX_STEPPED_VALUES:
+            detail = f"the range has more than {_MAX_STEPPED_VALUES:,} values; use a larger step, or none"
+            yield Fault(pointer=here, detail=detail, code="too_large")
+
+
+__all__ = ["Reading", "follows", "read", "repeated", "same_end", "without"]
