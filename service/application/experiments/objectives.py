@@ -43,7 +43,7 @@ def why_not(metric: str, base: Spec, data: DatasetInfo, searched: Collection[str
         searched: pointers to the settings that differ between trials.
     """
     kind, family = Kind(base.kind), metric.partition("/")[0]
-    known = list(_reported(base, data))
+    known = list(reported(base, data.name, data.classes))
     if metric in known:
         return None
     near = closest(metric, known)
@@ -74,13 +74,13 @@ def _changes_layers(steps: Sequence[str]) -> bool:
     return steps[0] in _NETWORKS and (last.isdecimal() or last in _NETWORKS or last in ("activation", "type"))
 
 
-def _reported(spec: Spec, data: DatasetInfo) -> Iterator[str]:
-    """The metrics that a job reports after epochs, those of layers included."""
-    builtin = BUILT_IN.get(data.name)
+def reported(spec: Spec, dataset: str, classes: int) -> Iterator[str]:
+    """The metrics that a job on this dataset reports after epochs, those of layers included."""
+    builtin = BUILT_IN.get(dataset)
     absent = _TESTED | _UNREPORTED | (_CLASSIFIER_ONLY if isinstance(spec, GanSpec) else _GAN_ONLY)
     if builtin is None or builtin.reference_classifier is None:
         absent |= _OF_SAMPLES
-    if data.classes != _CLASSES_OF_A_CURVE:
+    if classes != _CLASSES_OF_A_CURVE:
         absent |= {"val_roc_auc"}
     if isinstance(spec, GanSpec) and not (spec.discriminator.gradient_penalty or spec.discriminator.r1):
         absent |= {"d_penalty"}
@@ -112,4 +112,4 @@ def _of_layers(spec: Spec) -> Iterator[tuple[str, str, str]]:
                 yield who, what, f"{where}layers.{number}"
 
 
-__all__ = ["OBJECTIVES", "why_not"]
+__all__ = ["OBJECTIVES", "reported", "why_not"]
