@@ -29,7 +29,6 @@ from service.sweeps.search import space
 from service.sweeps.search.proposals import STARTUP
 from service.wording import counted
 
-_SPOKEN: Final = {Kind.CLASSIFIER: "classifier", Kind.GAN: "GAN"}
 _NOT_SEARCHED: Final = {
     "/kind": "all trials have the same kind",
     "/preset": "all trials have the same preset",
@@ -300,11 +299,10 @@ class _Check:
         where = "#/objective/metric" if asked is not None else "#/objective"
         is_known = metric.partition("/")[0] in METRICS
         is_guess = is_known and not self.unknown.isdisjoint({"dataset", "layers", "generator", "discriminator"})
-        refused = None if is_guess else objectives.why_not(metric, base, data, self.sent.space)
+        on = None if "dataset" in self.unknown else data.name
+        refused = None if is_guess else objectives.refusal(metric, base, data, self.sent.space, on=on)
         if refused is not None:
-            why, near = refused
-            detail = f"a {_SPOKEN[kind]} on {data.name} does not report {metric!r}" + (f": {why}" if why else "")
-            self._add(where, detail + (f"; did you mean {near!r}?" if near else ""), "unknown_value", near)
+            self._add(where, refused[0], "unknown_value", refused[1])
             return {}
         info = describe(metric)
         goal = (asked.goal if asked is not None else None) or info.goal

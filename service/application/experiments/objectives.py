@@ -14,6 +14,7 @@ from service.wording import listed
 
 OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
 """The default metric to optimize."""
+_SPOKEN: Final = {Kind.CLASSIFIER: "classifier", Kind.GAN: "GAN"}
 _OF_SAMPLES: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
 """Metrics for which a reference classifier judges samples."""
 _GAN_ONLY: Final = _OF_SAMPLES | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
@@ -35,13 +36,25 @@ _NETWORKS: Final = {"layers", "generator", "discriminator"}
 _PENALTIES: Final = {"gradient_penalty", "r1"}
 
 
-def why_not(metric: str, base: Spec, data: DatasetInfo, searched: Collection[str]) -> tuple[str, str | None] | None:
-    """Why the jobs of a sweep do not report a metric, as a clause, and a metric that they do report; ``None`` if they
+def refusal(
+    metric: str, base: Spec, data: DatasetInfo, searched: Collection[str], *, on: str | None
+) -> tuple[str, str | None] | None:
+    """A sentence on why the jobs of a sweep do not report a metric, and a metric that they do report; ``None`` if they
     report it.
 
     Args:
         searched: pointers to the settings that differ between trials.
+        on: the dataset that the sentence names, if any.
     """
+    refused = _why_not(metric, base, data, searched)
+    if refused is None:
+        return None
+    why, near = refused
+    detail = f"a {_SPOKEN[Kind(base.kind)]}{f' on {on}' if on else ''} does not report {metric!r}"
+    return detail + (f": {why}" if why else "") + (f"; did you mean {near!r}?" if near else ""), near
+
+
+def _why_not(metric: str, base: Spec, data: DatasetInfo, searched: Collection[str]) -> tuple[str, str | None] | None:
     kind, family = Kind(base.kind), metric.partition("/")[0]
     known = list(reported(base, data.name, data.classes))
     if metric in known:
@@ -112,4 +125,4 @@ def _of_layers(spec: Spec) -> Iterator[tuple[str, str, str]]:
                 yield who, what, f"{where}layers.{number}"
 
 
-__all__ = ["OBJECTIVES", "reported", "why_not"]
+__all__ = ["OBJECTIVES", "refusal", "reported"]
