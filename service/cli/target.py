@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from service.client import Client, Job
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def _tell_wait(reason: str, seconds: float) -> None:
     click.echo(f"{reason}; trying again in {seconds:.0f} s (Ctrl-C stops)", err=True)
 
 
-def service_options(command: _Command) -> _Command:
+def service_options(command: Command) -> Command:
     """Add the shared options to a command."""
 
     def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

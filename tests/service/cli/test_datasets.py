@@ -33,6 +33,7 @@ def test_an_uploaded_dataset_is_listed_and_can_be_trained_on(run: Run, archive: 
         "note: the images are bright: a classifier starts from the preset conv unless its spec names another, "
         "since fast diverges on such images"
     )
+    lines.append("next: tapeline train --dataset stripes --watch")
     assert (sent.exit_code, sent.stdout.splitlines()) == (0, lines), sent.output
     assert "stripes\t6 x 5\t3\t51\t9\tuploaded\n" in run("datasets").stdout
     (item,) = (one for one in json.loads(run("datasets", "--json").stdout) if one["name"] == "stripes")
@@ -91,7 +92,8 @@ def test_a_folder_of_photos_is_packed_sent_and_trained_on(run: Run, tmp_path: Pa
     sent = run("upload", f"{photos}/", "--name", "sky", "--size", "16x12")
     assert (sent.exit_code, sent.stdout) == (
         0,
-        "sky: 34 training and 6 validation images of 12 x 16 pixels, 2 classes: day, night\n",
+        "sky: 34 training and 6 validation images of 12 x 16 pixels, 2 classes: day, night\n"
+        "next: tapeline train --dataset sky --watch\n",
     ), sent.output
     spec = {"kind": "classifier", "name": "sky", "dataset": {"name": "sky"}, "epochs": 3, "batch_size": 4}
     trained = run("train", "-", "--watch", spec=json.dumps(spec))

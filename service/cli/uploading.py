@@ -1,0 +1,385 @@
+"""Uploads of datasets: the options, what is sent, and what the service made of it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, Literal
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+from service.cli.data_files import field_of, is_table
+from service.cli.errors import Failure
+from service.cli.target import Command, Target
+from service.cli.text import visible
+from service.client import ApiError
+from service.datasets.info import DATASET_NAME, Channels, OnBad, PhotoOptions
+from service.wording import counted
+
+_SHOWN_CLASSES: Final = 10
+_SHOWN_COLUMNS: Final = 12
+_NAMED_FILES: Final = 5
+_READING: Final = "reading"
+"""What the service does when all is sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadOptions:
+    """The options that ``upload_options`` adds; their names are those of the parameters."""
+
+    size: str | None
+    channels: Literal["1", "3", "auto"] | None
+    on_bad: Literal["error", "skip"] | None
+    validation_fraction: float | None
+    target_column: str | None
+    split_column: str | None
+    types: tuple[str, ...]
+
+    def of_images(self) -> list[str]:
+        """The given options that apply to image files only."""
+        options = {"--size": self.size, "--channels": self.channels, "--on-bad": self.on_bad}
+        return [option for option, value in options.items() if value]
+
+    def of_tables(self) -> list[str]:
+        """The given options that apply to tables only."""
+        options = {"--target": self.target_column, "--split": self.split_column, "--type": self.types}
+        return [option for option, value in options.items() if value]
+
+    def given(self) -> list[str]:
+        """All given options."""
+        share = ["--validation-fraction"] if self.validation_fraction is not None else []
+        return [*self.of_images(), *self.of_tables(), *share]
+
+
+_OPTIONS: Final = (
+    click.option("--size", help="Scale and crop image files to this size in pixels: 32, or 32x24 for width x height."),
+    click.option(
+        "--channels",
+        type=click.Choice([one.value for one in Channels]),
+        help="1 stores image files in grey, 3 in colour, auto in colour if any has colours (default: auto).",
+    ),
+    click.option(
+        "--on-bad",
+        type=click.Choice([one.value for one in OnBad]),
+        help="skip leaves out image files that are truncated or not images, and lists them (default: error).",
+    ),
+    click.option(
+        "--validation-fraction",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Share of each class to set aside for validation if there are no validation files (default: 0.15).",
+    ),
+    click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one)."),
+    click.option(
+        "--split",
+        "split_column",
+        help="Column that assigns each row of a table to a part: train, validation (val) or test.",
+    ),
+    click.option(
+        "--type",
+        "types",
+        multiple=True,
+        metavar="COLUMN=TYPE",
+        help="Type of a column, instead of the detected one: number, category, date or ignore. Repeatable.",
+    ),
+)
+
+
+def upload_options(command: Command) -> Command:
+    """Add the options of an upload to a command, which takes them as the fields of ``UploadOptions``."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploaded:
+    """A dataset as the service stored it.
+
+    Attributes:
+        unnamed: files of a folder that are no images, and whose names were not sent.
+    """
+
+    name: str
+    item: Mapping[str, Any]
+    unnamed: int = 0
+
+
+def named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
+    """Name and files from the arguments: ``mine photos/``, ``photos/ --name mine`` or ``photos/``.
+
+    Raises:
+        Failure: a file does not exist, or the name cannot be one.
+    """
+    if name is None and len(paths) > 1:
+        if _is_path(paths[0], paths[1:]):
+            _check_together(paths)
+            files = shlex.join(map(str, paths))
+            proposal = _slug(paths[0].resolve().name.partition(".")[0])
+            raise Failure(
+                f"{paths[0]} is a file, not a name; name the dataset with --name: "
+                f"tapeline upload {files} --name {proposal}"
+            )
+        name, paths = str(paths[0]), paths[1:]
+    for path in paths:
+        if not path.exists():
+            raise Failure(f"{path} does not exist")
+    _check_together(paths)
+    name = name or paths[0].resolve().name.partition(".")[0]
+    if not DATASET_NAME.fullmatch(name):
+        raise Failure(
+            f"{visible(name)!r} cannot be the name of a dataset, which has 1 to 64 ASCII letters, digits, dots, dashes "
+            f"and underscores, a letter or digit first; try --name {_slug(name)}"
+        )
+    return name, paths
+
+
+def send(target: Target, name: str, paths: tuple[Path, ...], options: UploadOptions) -> Uploaded:
+    """Upload files under a name, with a progress bar.
+
+    Raises:
+        Failure: the files cannot be sent, or the service refuses them; remedies are in words of the command line.
+    """
+    unnamed = 0
+    with ExitStack() as stack:
+        if paths[0].is_dir():
+            _check_options(options, paths[0], as_table=False)
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
+            packed, unnamed = _packed(paths[0], folder / "images.tar", options)
+            by_field = {"archive": packed}
+        else:
+            by_field = _by_field(paths)
+            _check_options(options, paths[0], as_table="table" in by_field)
+        client = stack.enter_context(target.client())
+        bar = stack.enter_context(_bar(_DoneColumn(), _SpeedColumn()))
+        task = bar.add_task("uploading", total=sum(path.stat().st_size for path in by_field.values()))
+
+        def on_reading(share: float) -> None:
+            bar.update(task, description=_READING, total=1.0, completed=share)
+
+        def on_progress(count: int) -> None:
+            bar.advance(task, count)
+            if bar.tasks[task].finished:
+                on_reading(0.0)
+
+        try:
+            item = client.upload(
+                name,
+                by_field,
+                validation_fraction=options.validation_fraction,
+                size=options.size,
+                channels=options.channels,
+                on_bad=options.on_bad,
+                target=options.target_column,
+                split=options.split_column,
+                types=_types(options.types),
+                on_progress=on_progress,
+                on_reading=on_reading,
+            )
+        except ApiError as error:
+            if not error.errors:
+                raise
+            said = str(error).replace("on_bad=skip", "--on-bad skip").replace("channels=1", "--channels 1")
+            said = said.replace("  types: ", "  --type: ")
+            raise Failure(said, error.problem) from error
+    return Uploaded(name=name, item=item, unnamed=unnamed)
+
+
+def tell(uploaded: Uploaded, options: UploadOptions, *, err: bool = False) -> None:
+    """Print what the service made of the files.
+
+    Args:
+        err: to standard error.
+    """
+    item, report = uploaded.item, uploaded.item["report"] or {}
+    item_is_table = item["kind"] == "table"
+    things = "rows" if item_is_table else "images"
+    counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {things}"
+    counts += f", {item['test_count']:,} test {things}," if item["test_count"] else ""
+    what = f"{shape(item)}{'' if item_is_table else ' pixels'}, {item['classes']} classes"
+    lines = [f"{uploaded.name}: {counts} of {what}: {_classes(item['class_names'])}"]
+    if item_is_table:
+        lines += _report_lines(item, _types(options.types))
+    else:
+        lines += [f"note: {visible(note)}" for note in report.get("notes") or ()]
+    if len(item["versions"]) > 1:
+        lines.append(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
+    for line in lines:
+        click.echo(line, err=err)
+    if left_out := report.get("left_out"):
+        named_ = [f"{one['file']} {one['reason']}" for one in left_out["files"]]
+        _say_left_out(left_out["count"] + uploaded.unnamed, named_)
+
+
+def shape(item: Mapping[str, Any]) -> str:
+    """The size of a dataset's images, or its number of columns."""
+    if item.get("kind") == "table":
+        return counted(len(item["columns"]), "column")
+    return " x ".join(map(str, item["image_shape"]))
+
+
+def _is_path(first: Path, others: Sequence[Path]) -> bool:
+    """Whether the first argument is a path, and not a name: it exists, and ``pets pets/`` does not name it again."""
+    if not first.exists():
+        return False
+    return not (len(others) == 1 and others[0].exists() and first.samefile(others[0]))
+
+
+def _check_together(paths: Sequence[Path]) -> None:
+    """Check that the files can be one dataset.
+
+    Raises:
+        Failure: they cannot.
+    """
+    if len(paths) < 2:
+        return
+    shown = " and ".join(map(str, paths[:2]))
+    if any(path.is_dir() for path in paths):
+        raise Failure(
+            "upload one folder at a time: its folders are the classes. If these are parts of one dataset, move them "
+            f"into one folder: {shown}"
+        )
+    if sum(map(is_table, paths)) > 1:
+        raise Failure(
+            f"{shown} are tables, and a dataset is one: join them into one file and use --split: it names the column "
+            "that says train, validation or test in each row"
+        )
+    _by_field([path for path in paths if path.exists()])
+
+
+def _check_options(options: UploadOptions, path: Path, *, as_table: bool) -> None:
+    unsuitable = options.of_images() if as_table else options.of_tables()
+    if unsuitable:
+        kinds = ("a table", "images") if as_table else ("not a table", "tables")
+        raise Failure(f"{path} is {kinds[0]}; {unsuitable[0]} applies to {kinds[1]}")
+
+
+def _by_field(paths: Sequence[Path]) -> dict[str, Path]:
+    by_field: dict[str, Path] = {}
+    for path in paths:
+        field = field_of(path)
+        if field in by_field:
+            remedy = "upload one archive at a time" if field == "archive" else "rename one"
+            raise Failure(f"{by_field[field]} and {path} would both be used as {field}: {remedy}")
+        by_field[field] = path
+    return by_field
+
+
+def _types(given: Sequence[str]) -> dict[str, str]:
+    types = {}
+    for one in given:
+        column, equals, kind = one.rpartition("=")
+        if not equals or not column:
+            raise Failure(f"--type {one}: must be COLUMN=TYPE, such as age=number")
+        types[column] = kind
+    return types
+
+
+def _report_lines(item: Mapping[str, Any], types: Mapping[str, str]) -> list[str]:
+    """The report of a table's import: detected types, and omitted columns and rows."""
+    report = item["report"] or {}
+    kinds = ", ".join(f"{visible(column['name'])} ({column['type']})" for column in item["columns"][:_SHOWN_COLUMNS])
+    more = len(item["columns"]) - _SHOWN_COLUMNS
+    lines = [f"columns: {kinds}" + (f", and {more} more" if more > 0 else "")]
+    lines += [f"note: {visible(note)}" for note in report.get("notes", ())]
+    for one in report.get("ignored", ()):
+        name = visible(one["name"])
+        by_option = f"because of --type {name}=ignore" if types.get(one["name"]) == "ignore" else None
+        reason = visible(one["reason"]).replace("set the type number", f"use --type {shlex.quote(name)}=number")
+        lines.append(f"left out: column {name} {by_option or reason}")
+    if count := report.get("rejected_count"):
+        shown = "; ".join(f"line {one['line']:,} {visible(one['reason'])}" for one in report["rejected"][:5])
+        lines.append(f"rejected: {counted(count, 'row')}: {shown}" + ("; ..." if count > 5 else ""))
+    return lines
+
+
+def _slug(text: str) -> str:
+    """A name for a dataset after one that cannot be it: ``meine-fotos`` for ``Meine Fotos``."""
+    text = unicodedata.normalize("NFC", text).lower()
+    for letter, ascii_ in {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "o"}.items():
+        text = text.replace(letter, ascii_)
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9._]+", "-", text).strip("-._")[:64] or "data"
+
+
+def _say_left_out(count: int, files: Sequence[str]) -> None:
+    """Print to stderr what an import left out."""
+    more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
+    lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
+    click.echo(f"left out {counted(count, 'file')}:\n  {lines}{more}", err=True)
+
+
+def _packed(folder: Path, target: Path, options: UploadOptions) -> tuple[Path, int]:
+    """The archive of a folder, and the number of left out files that it does not name."""
+    from service.cli import packing  # here: it loads Pillow
+    from service.datasets.formats.decoding import SUFFIXES
+    from service.datasets.formats.photos import parse_size
+
+    try:
+        width_and_height = parse_size(options.size) if options.size is not None else None
+    except ValueError as error:
+        raise Failure(f"--size: {error}") from error
+    images, others = packing.files_of(folder)
+    if not images:
+        raise Failure(f"{folder} contains no images; files ending in {', '.join(SUFFIXES)} are read")
+    with _bar(MofNCompleteColumn()) as bar:
+        task = bar.add_task("packing", total=len(images))
+        photos = PhotoOptions(
+            size=width_and_height,
+            channels=Channels(options.channels or Channels.AUTO),
+            on_bad=OnBad(options.on_bad or OnBad.ERROR),
+        )
+        names = packing.names_to_send(folder, others)
+        left_out = packing.pack(folder, images, names, target, options=photos, on_image=lambda: bar.advance(task))
+    if left_out:
+        _say_left_out(len(left_out), left_out)
+    return target, len(others) - len(names)
+
+
+class _DoneColumn(DownloadColumn):
+    """The bytes that were sent; then the share of them that the service has read."""
+
+    def render(self, task: Task) -> Text:
+        """The column."""
+        if task.description != _READING:
+            return super().render(task)
+        return Text(f"{task.percentage:.0f}%", "progress.percentage")
+
+
+class _SpeedColumn(TransferSpeedColumn):
+    """How fast bytes are sent; nothing while the service reads them."""
+
+    def render(self, task: Task) -> Text:
+        """The column."""
+        return Text("") if task.description == _READING else super().render(task)
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    """A progress bar on stderr; nothing if that is not a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns, console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(visible(name) for name in names[:_SHOWN_CLASSES])
+    return f"{shown}, and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else shown
