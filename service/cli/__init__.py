@@ -26,7 +26,7 @@ for _module, _commands in {
     "up": {"up": "Run the web page, API and workers on this machine until Ctrl-C."},
     "demo": {"demo": "Train a classifier and a GAN on handwritten digits; write the results to demo/."},
     "training": {
-        "train": "Submit a job from a spec.",
+        "train": "Submit a job: train on a folder, a table, a dataset or a spec.",
         "watch": "Follow a job until it ends.",
         "fork": "Submit a job that continues from a checkpoint of another job.",
         "reproduce": "Train a succeeded job again and compare the results bit for bit.",

@@ -131,11 +131,9 @@ def named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, .
     if name is None and len(paths) > 1:
         if _is_path(paths[0], paths[1:]):
             _check_together(paths)
-            files = shlex.join(map(str, paths))
             proposal = _slug(paths[0].resolve().name.partition(".")[0])
             raise Failure(
-                f"{paths[0]} is a file, not a name; name the dataset with --name: "
-                f"tapeline upload {files} --name {proposal}"
+                f"{paths[0]} is a file, not a name; name the dataset with --name, for example --name {proposal}"
             )
         name, paths = str(paths[0]), paths[1:]
     for path in paths:

@@ -93,7 +93,7 @@ def list_jobs(
         click.echo(
             "no jobs match"
             if status or kind or tag or text or fold_group
-            else "no jobs yet; submit one with: tapeline train SPEC"
+            else "no jobs yet; submit one with: tapeline train --dataset mnist-10k"
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -13,31 +14,87 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.progress import FollowedJob, display_of, explain, follow
+from service.cli.specs import is_spec, read, settings_of, with_folds, with_settings
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import about, changed_settings, fold_means, print_rows, to_json
-from service.client import Client, Job
+from service.cli.uploading import UploadOptions, named, send, tell, upload_options
+from service.client import ApiError, Client, Job
 from service.spec.metric_info import size
 from service.states import Status
 
+_set: Final = click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a setting, for example optimizer.learning_rate=0.01; repeatable.",
+)
+
 
 @click.command()
-@click.argument("spec", type=click.File("rb"))
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, allow_dash=True), metavar="[SPEC | PATH...]")
+@click.option("--dataset", metavar="NAME", help="Train on this dataset of the service.")
+@click.option("--kind", type=click.Choice(("classifier", "gan")), help="What to train (default: classifier).")
+@click.option("--preset", metavar="NAME", help="Start from this preset (default: the one that suits the dataset).")
+@click.option("--epochs", type=click.IntRange(1), help="Number of passes over the training data.")
+@_set
+@click.option("--name", help="Name of the job, and of the uploaded dataset (default: that of the dataset or file).")
 @click.option("--watch", is_flag=True, help="Follow the job until it ends.")
 @click.option("--dry-run", is_flag=True, help="Check the spec and estimate its cost; submit nothing.")
 @click.option(
     "--folds", type=click.IntRange(2), metavar="N", help="Cross-validate: submit N jobs, one for each fold of the data."
 )
 @click.option("--idempotency-key", metavar="KEY", help="A repeated submission with the same key creates no second job.")
+@upload_options
 @service_options
 @click.pass_obj
 def train(
-    target: Target, spec: IO[bytes], watch: bool, dry_run: bool, folds: int | None, idempotency_key: str | None
+    target: Target,
+    /,
+    paths: tuple[Path, ...],
+    dataset: str | None,
+    kind: str | None,
+    preset: str | None,
+    epochs: int | None,
+    values: tuple[str, ...],
+    name: str | None,
+    watch: bool,
+    dry_run: bool,
+    folds: int | None,
+    idempotency_key: str | None,
+    **upload: Any,
 ) -> None:
-    """Submit a job from SPEC, a JSON file (-: standard input), and print its id.
+    """Submit a job and print its id: from a folder, a table, a dataset or a spec.
+
+    PATH is uploaded first, as by tapeline upload, with the same options: `tapeline train photos/ --size 32 --watch`,
+    `tapeline train rows.csv --watch`. `tapeline train --dataset pets --preset conv --epochs 5` trains on a dataset of
+    the service. SPEC is a JSON file (-: standard input); the other options override its fields.
 
     A spec with dataset.folds, or --folds, submits a job for each fold and prints all of their ids.
     """
-    document = _with_folds(spec.read(), folds)
+    how = UploadOptions(**upload)
+    options: dict[str, tuple[str, Any]] = {
+        "--dataset": ("dataset.name", dataset),
+        "--kind": ("kind", kind),
+        "--preset": ("preset", preset),
+        "--epochs": ("epochs", epochs),
+        "--name": ("name", name),
+    }
+    settings = settings_of(values, options)
+    is_sent = bool(paths) and not (len(paths) == 1 and is_spec(paths[0]))
+    if (given := how.given()) and not is_sent:
+        raise click.UsageError(f"{given[0]} applies to data that is uploaded: give a folder or a file")
+    if is_sent:
+        settings = _with_uploaded(target, paths, how, settings, name=name, dry_run=dry_run)
+    elif not paths and "dataset" not in settings:
+        raise click.UsageError("what to train on? Give a folder, a file with a table, a spec, or --dataset NAME")
+    if is_sent or not paths:
+        data = settings["dataset"]
+        trained_on = str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0]
+        document = json.dumps({"kind": "classifier"} | ({"name": trained_on} if trained_on else {}) | settings).encode()
+    else:
+        document = with_settings(read(paths[0]), settings)
+    document = with_folds(document, folds)
     with target.client() as client:
         if dry_run:
             _show_cost(target, client, client.dry_run(document))
@@ -66,13 +123,7 @@ def watch(target: Target, job_text: str) -> None:
 @click.option(
     "--checkpoint", default="latest", show_default=True, metavar="best|latest|N", help="N is an epoch number."
 )
-@click.option(
-    "--set",
-    "values",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Change a setting, for example optimizer.learning_rate=0.01; repeatable.",
-)
+@_set
 @click.option("--watch", is_flag=True, help="Follow the new job until it ends.")
 @service_options
 @click.pass_obj
@@ -83,7 +134,7 @@ def fork(target: Target, job_text: str, checkpoint: str, values: tuple[str, ...]
     """
     which = int(checkpoint) if checkpoint.isdecimal() else checkpoint
     with target.client() as client:
-        job = target.find(client, job_text).fork(_overrides(values), checkpoint=which)
+        job = target.find(client, job_text).fork(settings_of(values), checkpoint=which)
     _show_new(target, job, watch=watch)
 
 
@@ -114,19 +165,38 @@ def reproduce(target: Target, job_text: str, watch: bool) -> None:
 COMMANDS: Final = (train, watch, fork, reproduce)
 
 
-def _with_folds(document: bytes, folds: int | None) -> bytes:
-    """The spec with ``dataset.folds``; an invalid document is returned unchanged, for the service to reject."""
-    if folds is None:
-        return document
+def _with_uploaded(
+    target: Target,
+    paths: tuple[Path, ...],
+    how: UploadOptions,
+    settings: Mapping[str, Any],
+    *,
+    name: str | None,
+    dry_run: bool,
+) -> dict[str, Any]:
+    """Upload the data of a job, with the report on standard error; returns the settings with the dataset."""
+    data = settings.get("dataset", {})
+    if not isinstance(data, dict) or "name" in data:
+        raise click.UsageError(f"give either data to upload ({paths[0]}) or a dataset of the service")
+    dataset, paths = named(name, paths)
+    if dry_run:
+        advice = f"upload the data first, then use: tapeline train --dataset {dataset} --dry-run"
+        raise click.UsageError(f"--dry-run stores nothing, and cannot upload {paths[0]}; {advice}")
     try:
-        spec = json.loads(document)
-    except ValueError:
-        return document
-    if not isinstance(spec, dict):
-        return document
-    data = spec.get("dataset", {})
-    data = {"name": data} if isinstance(data, str) else data
-    return json.dumps(spec | {"dataset": data | {"folds": folds}}).encode() if isinstance(data, dict) else document
+        uploaded = send(target, dataset, paths, how)
+        tell(uploaded, how, err=True)
+    except ApiError as error:
+        if error.code != "dataset_exists":
+            raise
+        with target.client() as client:
+            item = client.dataset(dataset)
+        if not item["uploaded"]:
+            raise
+        if len(item["versions"]) > 1:
+            versions = ", ".join(item["versions"])
+            raise Failure(f"{error}; train on it with --dataset and its version, one of {versions}") from error
+        click.echo(f"{dataset}: the service has exactly this data already", err=True)
+    return {**settings, "dataset": {**data, "name": dataset}}
 
 
 def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
@@ -177,26 +247,6 @@ def _watch(target: Target, job: Job) -> None:
     if status != Status.SUCCEEDED:
         why = f": {explain(error)}" if error else ""
         raise Failure(f"job {job.id} {status}{why}", error)
-
-
-def _overrides(values: Sequence[str]) -> dict[str, Any]:
-    """Parse ``a.b=1`` to ``{"a": {"b": 1}}``; a value that is not JSON is a string."""
-    overrides: dict[str, Any] = {}
-    for text in values:
-        field, equals, value = text.partition("=")
-        *path, last = field.split(".")
-        if not equals or not all([*path, last]):
-            raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
-        place = overrides
-        for name in path:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
-                raise click.UsageError(f"--set {text!r}: {name} already has a value")
-        try:
-            place[last] = json.loads(value)
-        except ValueError:
-            place[last] = value
-    return overrides
 
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:

@@ -92,8 +92,10 @@ def test_a_folder_of_photos_is_packed_sent_and_trained_on(run: Run, tmp_path: Pa
     sent = run("upload", f"{photos}/", "--name", "sky", "--size", "16x12")
     assert (sent.exit_code, sent.stdout) == (
         0,
-        "sky: 34 training and 6 validation images of 12 x 16 pixels, 2 classes: day, night\n"
-        "next: tapeline train --dataset sky --watch\n",
+        (
+            "sky: 34 training and 6 validation images of 12 x 16 pixels, 2 classes: day, night\n"
+            "next: tapeline train --dataset sky --watch\n"
+        ),
     ), sent.output
     spec = {"kind": "classifier", "name": "sky", "dataset": {"name": "sky"}, "epochs": 3, "batch_size": 4}
     trained = run("train", "-", "--watch", spec=json.dumps(spec))

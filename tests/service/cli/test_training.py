@@ -1,0 +1,93 @@
+"""`tapeline train` without a spec file: from data, from a dataset of the service, and with settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from service.cli.specs import settings_of, with_folds, with_settings
+from service.client import Client
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.csv"
+    path.write_text("x,kind\n" + "".join(f"{n % 7},{'ab'[n % 2]}\n" for n in range(40)))
+    return path
+
+
+def resolved(run: Run, *arguments: str, spec: Any = None) -> dict[str, Any]:
+    told = run("train", *arguments, "--dry-run", "--json", spec=spec)
+    assert told.exit_code == 0, told.output
+    found: dict[str, Any] = json.loads(told.stdout)["resolved"]
+    return found
+
+
+def test_a_table_trains_with_one_command_and_trains_again(run: Run, client: Client, rows: Path) -> None:
+    first = run("train", "rows.csv", "--name", "one-command", "--epochs", "1", "--watch")
+    assert (first.exit_code, first.stdout.splitlines()[-1]) == (0, "succeeded"), first.output
+    assert first.stderr.startswith("one-command: 34 training and 6 validation rows of 1 column, 2 classes: a, b\n")
+    again = run("train", "rows.csv", "--name", "one-command", "--set", "epochs=1", "--set", "seed=3")
+    assert (again.exit_code, again.stderr) == (0, "one-command: the service has exactly this data already\n")
+    job = client.get(again.stdout.strip())
+    assert (job.name, job.resolved["dataset"]["name"].partition("@")[0]) == ("one-command", "one-command")
+    assert (job.epochs, job.resolved["seed"]) == (1, 3)
+
+
+def test_a_dataset_of_the_service_and_options_make_a_spec(run: Run) -> None:
+    found = resolved(
+        run, "--dataset", "mnist-10k", "--preset", "conv", "--epochs", "5", "--set", "optimizer.epsilon=0.1"
+    )
+    assert (found["name"], found["kind"], found["preset"], found["epochs"]) == ("mnist-10k", "classifier", "conv", 5)
+    assert found["optimizer"]["epsilon"] == 0.1
+    assert resolved(run, "--dataset", "mnist-10k", "--kind", "gan", "--name", "art")["name"] == "art"
+    assert resolved(run, "--set", "dataset=iris")["dataset"]["name"] == "iris"
+
+
+def test_options_override_the_fields_of_a_spec(run: Run) -> None:
+    spec = {"kind": "classifier", "dataset": "iris", "optimizer": "sgd", "epochs": 3}
+    found = resolved(run, "-", "--set", "optimizer.learning_rate=0.5", "--epochs", "2", spec=spec)
+    assert (found["optimizer"]["name"], found["optimizer"]["learning_rate"], found["epochs"]) == ("sgd", 0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "what to train on? Give a folder, a file with a table, a spec, or --dataset NAME"),
+        (["rows.csv", "--dataset", "iris"], "either data to upload (rows.csv) or a dataset of the service"),
+        (["--dataset", "iris", "--size", "32"], "--size applies to data that is uploaded"),
+        (["spec.json", "--target", "x"], "--target applies to data that is uploaded"),
+        (["--dataset", "iris", "--epochs", "2", "--set", "epochs=3"], "--epochs and --set are both given for epochs"),
+        (["--dataset", "iris", "--set", "dataset=mnist"], "--dataset and --set are both given for dataset.name"),
+        (["rows.csv", "--dry-run"], "upload the data first, then use: tapeline train --dataset rows --dry-run"),
+        (["pets"], "pets does not exist; for a dataset of the service, use --dataset pets"),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(
+    run: Run, rows: Path, arguments: list[str], told: str
+) -> None:
+    Path("spec.json").write_text('{"kind": "classifier"}')
+    refused = run("train", *arguments)
+    assert refused.exit_code == 2, refused.output
+    assert told in " ".join(refused.stderr.split())
+    assert refused.stdout == ""
+
+
+def test_settings_are_merged_as_the_service_merges_a_preset() -> None:
+    document = b'{"optimizer": {"name": "adam", "beta1": 0.8}, "dataset": "mine"}'
+    for values, optimizer in (
+        (["optimizer.learning_rate=1"], {"name": "adam", "beta1": 0.8, "learning_rate": 1}),
+        (["optimizer.name=sgd"], {"name": "sgd"}),
+        (["optimizer=sgd"], "sgd"),
+    ):
+        assert json.loads(with_settings(document, settings_of(values)))["optimizer"] == optimizer
+    assert json.loads(with_folds(document, 3))["dataset"] == {"name": "mine", "folds": 3}
+    for unreadable in (b"{", b"[]", b'{"dataset": 3}'):
+        assert with_folds(unreadable, 3) == unreadable
