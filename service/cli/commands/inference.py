@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import click
 from rich.cells import cell_len
@@ -18,10 +18,13 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json, visible
-from service.client import ApiError, ExportTarget, GenerateOptions, Job, Which
+from service.client import ApiError, Client, ExportTarget, GenerateOptions, Job, Which
 from service.spec.metric_info import size
 from service.spec.strict_json import pointer_name
 from service.wording import counted
+
+if TYPE_CHECKING:
+    from service.cli import tables
 
 _SHOWN_CLASSES: Final = 5
 _MAX_NAMED_CATEGORIES: Final = 10
@@ -84,7 +87,8 @@ def predict(
 
     FILE is a PNG, JPEG, WebP, BMP or GIF file, or one CSV or TSV file with the columns of the training data:
     `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities. The output
-    has the delimiter, the encoding and the decimal sign of the input.
+    has the delimiter, the encoding and the decimal sign of the input. Columns that the model does not use are copied.
+    With --json and without -o, print the predictions as JSON.
 
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
     as image files, images are cropped in the same way. Photos are rotated as in their EXIF data.
@@ -142,16 +146,21 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
                     return sys.stdout
                 return opened.enter_context(temporary.open("w", encoding=encoding, newline=""))
 
-            totals = tables.predict(path, write, ask, decimal=_usual_decimal(job))
+            as_data = target.as_json and output is None
+            totals = tables.predict(path, None if as_data else write, ask, _columns(client, job))
         except BaseException:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
             raise
     if temporary is not None and output is not None:
         temporary.replace(output)
-    if target.as_json and output is not None:
-        click.echo(to_json({"output": str(output), **totals}))
+    if target.as_json:
+        place = {"table": str(path)} | ({} if output is None else {"output": str(output)})
+        click.echo(to_json({**place, **totals}))
         return
+    if unused := totals["unused_columns"]:
+        named = visible(", ".join(map(repr, unused[:_MAX_NAMED_CATEGORIES]))) + (", ..." if len(unused) > _MAX_NAMED_CATEGORIES else "")
+        click.echo(f"not used by the model, only copied: {named}", err=True)
     for name, count in totals["absent_columns"].items():
         click.echo(f"column {name!r} is missing in {counted(count, 'row')}, treated as a missing value", err=True)
     if totals["unknown_values"]:
@@ -160,10 +169,21 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
         click.echo(f"{output}  {counted(totals['rows'], 'row')}  checkpoint of epoch {totals['checkpoint']}")
 
 
-def _usual_decimal(job: Job) -> str:
-    """The decimal sign of the training data."""
-    columns = ((job.get("provenance") or {}).get("preprocessing") or {"columns": []})["columns"]
-    return "," if any(column.get("decimal") == "," for column in columns) else "."
+def _columns(client: Client, job: Job) -> tables.ModelColumns | None:
+    """The columns of a job's model; ``None`` if it has none yet, or is trained on images."""
+    from service.cli import tables
+
+    preprocessing = (job.get("provenance") or {}).get("preprocessing")
+    if not preprocessing:
+        return None
+    try:
+        report = client.dataset(job.resolved["dataset"]["name"])["report"] or {}
+    except ApiError as error:
+        if error.status != 404:  # the dataset is deleted
+            raise
+        report = {}
+    others = [report.get("target"), report.get("split"), *(one["name"] for one in report.get("ignored", ()))]
+    return tables.ModelColumns(inputs=preprocessing["columns"], others=set(map(str, others)))
 
 
 def _unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
@@ -178,8 +198,9 @@ def _unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
 
 
 def _naming_rows(error: ApiError, before: int) -> Exception:
-    """The error with row numbers of the file, from 1, instead of indices."""
-    lines = []
+    """The error with row numbers of the file, from 1, instead of indices; for each column, the first row."""
+    lines: dict[str, str] = {}
+    again: set[str] = set()
     for fault in error.errors or ():
         parts = str(fault.get("pointer", "")).split("/")
         if parts == ["#", "rows"] and fault.get("code") == "unsuitable":
@@ -187,8 +208,13 @@ def _naming_rows(error: ApiError, before: int) -> Exception:
         if parts[:2] != ["#", "rows"] or len(parts) < 3:
             return error
         column = pointer_name(parts[3]) if len(parts) > 3 else ""
-        lines.append(f"row {before + int(parts[2]) + 1:,}: {f'{column!r} ' if column else ''}{fault['detail']}")
-    return Failure("\n".join(lines[:20]), error.problem) if lines else error
+        if column in lines:
+            again.add(column)
+            continue
+        name = f"{visible(repr(column))} " if column else ""
+        lines[column] = f"row {before + int(parts[2]) + 1:,}: {name}{fault['detail']}"
+    shown = [line + (" (and further rows)" if column in again else "") for column, line in lines.items()]
+    return Failure("\n".join(shown[:20]), error.problem) if shown else error
 
 
 @click.command()

@@ -1,0 +1,111 @@
+"""Predictions of files whose columns or notation of numbers differ from those of the training data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from service.cli import tables
+from service.client import Client
+from service.local import LocalStack
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def model(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of two numbers, one of them with thousands separators, and a category."""
+    rng = random.Random(0)
+    path = tmp_path_factory.mktemp("points") / "points.csv"
+    rows = [f'{n % 9 + rng.random():.3f},"{1000 + 37 * n:,}.5",{"ABC"[n % 3]},{"ab"[n % 9 > 4]}\n' for n in range(120)]
+    path.write_text("x,price,city,kind\n" + "".join(rows))
+    with Client(stack.url) as client:
+        client.upload("notation", {"table": path})
+        spec = {"kind": "classifier", "name": "notation", "dataset": "notation", "epochs": 1}
+        assert client.submit(spec).wait(timeout_s=60).status == "succeeded"
+    return "notation"
+
+
+def predicted(run: Run, model: str, text: str) -> dict[str, Any]:
+    Path("rows.csv").write_text(text)
+    told = run("predict", model, "rows.csv", "--json")
+    assert told.exit_code == 0, told.output
+    found: dict[str, Any] = json.loads(told.stdout)
+    return found
+
+
+def test_json_has_the_predictions_of_a_table(run: Run, model: str) -> None:
+    found = predicted(run, model, "x,price,city\n1.5,1000,A\n8.5,1000,B\n")
+    assert (found["table"], found["rows"], found["class_names"], found["checkpoint"]) == ("rows.csv", 2, ["a", "b"], 1)
+    for place, shares in zip(found["classes"], found["probabilities"], strict=True):
+        assert shares[place] == max(shares)
+    assert [len(shares) for shares in found["probabilities"]] == [2, 2]
+    told = run("predict", model, "rows.csv", "--json", "-o", "out.csv")
+    assert json.loads(told.stdout)["output"] == "out.csv"
+    assert len(Path("out.csv").read_text().splitlines()) == 3
+
+
+def test_numbers_are_read_as_the_file_writes_them(run: Run, model: str) -> None:
+    """The second file is ambiguous in each cell of one column, which is read as the other column is."""
+    expected = predicted(run, model, 'x,price,city\n6.976,"1,234.5",A\n1.25,1250,B\n')
+    commas = predicted(run, model, "x;price;city\n6,976;1.234,5;A\n1,25;1250;B\n")
+    assert commas["probabilities"] == expected["probabilities"]
+    expected = predicted(run, model, "x,price,city\n6.5,1.234,A\n")
+    assert predicted(run, model, "x;price;city\n6,5;1,234;A\n")["probabilities"] == expected["probabilities"]
+    expected = predicted(run, model, "x,price,city\n6.976,1250,A\n")
+    assert predicted(run, model, "x;price;city\n6,976;1250;A\n")["probabilities"] == expected["probabilities"]
+
+
+def test_columns_are_checked_once_and_a_line_for_each(run: Run, model: str) -> None:
+    Path("rows.csv").write_text("p,q\n" + "1,2\n" * 3)
+    none = run("predict", model, "rows.csv")
+    assert none.stderr == (
+        "tapeline: rows.csv: has none of the columns of the model: 'x', 'price', 'city'; "
+        "line 1 must have the names of the columns, and has 'p', 'q'\n"
+    )
+    Path("rows.csv").write_text("x,pricee,City\n" + "1,2,A\n" * 3)
+    assert run("predict", model, "rows.csv").stderr == (
+        "tapeline: rows.csv: rename these columns, or remove them:\n"
+        "  column 'pricee' is unknown; did you mean 'price'?\n"
+        "  column 'City' is unknown; did you mean 'city'?\n"
+    )
+    Path("rows.csv").write_text("x,price,city\n" + "much,2,A\n" * 3)
+    refused = run("predict", model, "rows.csv")
+    assert refused.stderr == "tapeline: row 1: 'x' must be a number, not 'much' (and further rows)\n"
+
+
+def test_other_columns_are_copied_and_an_output_is_an_input(run: Run, model: str) -> None:
+    Path("rows.csv").write_text("x,price,city,kind,prediction,note\n1.5,1000,A,a,mine,hello\n")
+    for source, to in (("rows.csv", "one.csv"), ("one.csv", "two.csv")):
+        told = run("predict", model, source, "-o", to)
+        assert told.exit_code == 0, told.output
+        assert told.stderr.startswith("not used by the model, only copied: 'prediction', 'note'"), "the target is known"
+        assert len(told.stderr.splitlines()) == 1
+    (row,) = csv.DictReader(Path("two.csv").read_text().splitlines())
+    assert (row["prediction"], row["note"]) == ("mine", "hello")
+    assert row["prediction (2)"] == row["prediction (3)"]
+    header = Path("two.csv").read_text().splitlines()[0].split(",")
+    assert len(set(header)) == len(header) == 6 + 2 * 4
+
+
+def test_a_reading_that_only_the_training_data_have_stays(tmp_path: Path) -> None:
+    """With nothing in the file against it, 1.234 is the number that it was in training."""
+    german = {"name": "x", "type": "number", "decimal": ",", "group": "."}
+    sent: list[Any] = []
+
+    def ask(rows: Any) -> dict[str, Any]:
+        sent.extend(rows)
+        return {"class_names": ["a"], "classes": [0], "probabilities": [[1.0]], "checkpoint": 1}
+
+    for text, expected in (("x;y\n1.234;2\n", "1.234"), ("x;y\n1.234;2.5\n", 1.234), ("x;y\n1.234;2,5\n", "1.234")):
+        path = tmp_path / "rows.csv"
+        path.write_text(text)
+        tables.predict(path, None, ask, tables.ModelColumns(inputs=[german, {"name": "y", "type": "number"}]))
+        assert sent.pop()["x"] == expected
