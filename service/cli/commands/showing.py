@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import click
 from rich.text import Text
 
+from service.cli.errors import Failure
 from service.cli.progress import explain
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import (
@@ -25,8 +27,12 @@ from service.cli.text import (
     to_json,
     visible,
 )
-from service.client import ApiError, Client, Job
+from service.client import AmbiguousJob, ApiError, Client, Job
 from service.spec.metric_info import METRICS, describe, number, size
+
+_GROUP: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
+_FOLD: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
+"""What the service appends to the name of a cross-validation."""
 
 
 @click.command()
@@ -34,9 +40,26 @@ from service.spec.metric_info import METRICS, describe, number, size
 @service_options
 @click.pass_obj
 def show(target: Target, job_text: str) -> None:
-    """Show a job: state, error, metrics, settings that differ from the preset, lineage and files."""
+    """Show a job: state, error, metrics, settings that differ from the preset, lineage and files.
+
+    For the name of a cross-validation, without "(fold 1 of 5)", or its id: the means of its metrics, and its jobs.
+    """
     with target.client() as client:
-        job = target.find(client, job_text)
+        is_group = _GROUP.fullmatch(job_text) is not None
+        try:
+            job = _fold(client, job_text) if is_group else target.find(client, job_text)
+        except AmbiguousJob as error:
+            newest = _newest_fold(job_text, error.candidates)
+            if newest is None:
+                raise
+            job, is_group = client.get(newest["id"]), True
+        if is_group:
+            found = client.folds(job)
+            if target.as_json:
+                click.echo(to_json(found))
+            else:
+                print_rows(_fold_rows(found, job))
+            return
         results = job.results()
         if target.as_json:
             click.echo(to_json(job.document | {"results": results}))
@@ -46,6 +69,48 @@ def show(target: Target, job_text: str) -> None:
 
 
 COMMANDS: Final = (show,)
+
+
+def _fold(client: Client, group: str) -> Job:
+    """A job of a cross-validation."""
+    found = next(iter(client.jobs(limit=1, fold_group=group)), None)
+    if found is None:
+        raise Failure(f"there is no cross-validation {group}")
+    return found
+
+
+def _newest_fold(text: str, jobs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The newest fold whose name is the text; or the newest job, if all are folds of one cross-validation.
+
+    Args:
+        jobs: newest first.
+    """
+    folds = [job for job in jobs if job.get("fold_group") is not None]
+    named = [job for job in folds if _FOLD.sub("", job["name"] or "") == text]
+    if named:
+        return named[0]
+    is_one = len(folds) == len(jobs) and len({job["fold_group"] for job in folds}) == 1
+    return folds[0] if is_one else None
+
+
+def _fold_rows(found: Mapping[str, Any], job: Job) -> list[tuple[str, Text]]:
+    """A cross-validation: the means, and a line for each fold."""
+    spec = job.resolved
+    rows = [("Folds", Text(found["fold_group"]))]
+    if name := _FOLD.sub("", job.name or ""):
+        rows.append(("Name", Text(visible(name))))
+    rows.append(("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}")))
+    rows.append(("Status", Text(f"{found['finished']} of {found['folds']} folds finished")))
+    rows += [("Metrics", Text(line)) for line in fold_means(found)]
+    for one in found["jobs"]:
+        text = Text(f"{one['id']}  fold {one['fold'] + 1}  ")
+        text.append(one["status"], STYLES.get(one["status"], "yellow"))
+        values = ((name, one["metrics"].get(name)) for name in ("val_accuracy", "test_accuracy"))
+        for metric, value in values:
+            if value is not None:
+                text.append(f"  {describe(metric).label} {number(metric, value)}", "default")
+        rows.append(("Jobs", text))
+    return rows
 
 
 def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[str, Text]]:

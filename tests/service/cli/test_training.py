@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,27 @@ def test_settings_are_merged_as_the_service_merges_a_preset() -> None:
     assert json.loads(with_folds(document, 3))["dataset"] == {"name": "mine", "folds": 3}
     for unreadable in (b"{", b"[]", b'{"dataset": 3}'):
         assert with_folds(unreadable, 3) == unreadable
+
+
+def test_the_name_of_a_cross_validation_shows_the_newest_one(run: Run, client: Client) -> None:
+    """Its means, in one command. Another name that begins with it is another one."""
+    names = ("crossed", "crossed", "crossed-2")
+    started = [
+        run("train", "--dataset", "iris", "--name", name, "--folds", "2", "--epochs", "1").stdout.split()
+        for name in names
+    ]
+    for job_id in started[1]:
+        client.wait(job_id, timeout_s=60)
+    shown = run("show", "crossed")
+    assert shown.exit_code == 0, shown.output
+    lines = [line.split("\t") for line in shown.stdout.splitlines()]
+    assert ["Name", "crossed"] in lines
+    assert ["Status", "2 of 2 folds finished"] in lines
+    assert [text.split()[0] for title, text in lines if title == "Jobs"] == started[1]
+    mean = next(text for title, text in lines if title == "Metrics")
+    assert re.fullmatch(r"val accuracy \d+\.\d\d% ± \d+\.\d\d% \(mean of 2 folds, 95% interval\)", mean)
+    found = json.loads(run("show", "crossed", "--json").stdout)
+    assert run("show", found["fold_group"]).stdout == shown.stdout
+    fold = run("show", "crossed (fold 1 of 2)")
+    assert fold.stdout.startswith(f"Job\t{started[1][0]}\n")
+    assert run("watch", "crossed").exit_code == 1, "a command that follows or changes a job needs one"
