@@ -310,3 +310,52 @@ def test_column_types_are_chosen_in_the_form(open_window: Callable[..., Visit], 
     page.wait_for_url("**/ui/datasets/people")
     expect(columns).to_have_count(3)
     assert columns.first.locator("td").all_inner_texts()[1] == "number"
+
+
+def dropped(page: Page, *paths: Path) -> None:
+    """Drags files from outside over the form, and lets go."""
+    browser = page.context.new_cdp_session(page)
+    box = page.locator("#upload").bounding_box()
+    assert box is not None
+    carried = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    for what in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": what, "data": carried, **place})
+
+
+def test_a_dropped_file_that_is_no_dataset_is_named_with_the_remedy(
+    open_window: Callable[..., Visit], bare: Bare, tmp_path: Path
+) -> None:
+    """Nothing of it stays in the form: the next file gives its own name."""
+    told = {
+        "mine.xlsx": "mine.xlsx is a spreadsheet. Save the sheet as CSV.",
+        "mine.parquet": "mine.parquet is a Parquet file. Convert the table to CSV.",
+        "photo.jpg": "photo.jpg is a single image. Choose a folder that has a folder of images for each class.",
+        "train-images-idx3-ubyte.gz": "Choose the format “IDX files”",
+        "README": "README is not a file that can be uploaded",
+    }
+    tables = [tmp_path / name for name in ("one.csv", "two.csv")]
+    for path in (*tables, *(tmp_path / name for name in told)):
+        path.write_text("x,kind\n1,a\n2,b\n")
+    page = open_window(bare.url, width=1440).open("/ui/datasets")
+    error, name = page.locator("#upload-error"), page.get_by_label("Name", exact=True)
+    for file, text in told.items():
+        dropped(page, tmp_path / file)
+        expect(error).to_contain_text(text)
+        expect(name).to_have_value("")
+    dropped(page, *tables)
+    expect(error).to_contain_text("one.csv and two.csv are tables, and a dataset is one. Join them into one file")
+    for path in tables:
+        dropped(page, path)
+        expect(error).to_be_hidden()
+        expect(name).to_have_value(path.stem)
+    assert page.locator("[name=table]").evaluate("({ files }) => files[0].name") == "two.csv"
+    page.locator("[name=table]").set_input_files(tmp_path / "mine.xlsx")
+    expect(error).to_contain_text("Save the sheet as CSV.")
+    assert page.locator("[name=table]").evaluate("({ files }) => files.length") == 0
+    name.fill("kept")
+    page.select_option("#format", "archive")
+    page.locator("[name=archive]").set_input_files(tables[0])
+    expect(page.locator("#format")).to_have_value("table")
+    assert page.locator("[name=table]").evaluate("({ files }) => files[0].name") == "one.csv"
+    expect(name).to_have_value("kept")

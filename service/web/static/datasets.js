@@ -1,12 +1,12 @@
 // Uploads a dataset, and deletes one.
 import { $, $$, announce, counted, h } from "./dom.js";
 import { call } from "./api.js";
+import { fieldOfOne, nameFrom } from "./data-files.js";
 import { confirmed, faultsOf } from "./dialogs.js";
 import { latest } from "./latest.js";
 import { tar } from "./tar.js";
 
 const IMAGE = /\.(png|jpe?g|jpe|webp|bmp|gif)$/i;
-const TABLE = /\.(csv|tsv|txt)(\.gz)?$/i;
 const HIDDEN = /(^|\/)(\.|__MACOSX)/;
 
 const upload = $("#upload");
@@ -24,28 +24,50 @@ if (upload) {
     $("#format").value = format;
     showFormat();
   };
-  // Derives the name from the folder's, without characters that names must not have.
+  // Proposes a name, unless somebody has typed one.
+  let proposed = "";
   const propose = (name) => {
     const field = $("[name=name]", upload);
-    field.value ||= name.replace(/\.(tar\.gz|tgz|tar|zip|npz|(csv|tsv|txt)(\.gz)?)$/i, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64);
+    if (!field.value || field.value === proposed) field.value = proposed = nameFrom(name);
+  };
+  const showError = (text) => {
+    $("#upload-error").textContent = text;
+    $("#upload-error").hidden = !text;
+    if (text) $("#upload-error").scrollIntoView({ block: "nearest" });
   };
   const takeFolder = (files) => {
     chosen = files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((one, other) => (one.path < other.path ? -1 : 1));
     const folders = new Set(chosen.map(({ path }) => path.slice(0, path.lastIndexOf("/"))));
     $("#folder-chosen").textContent = chosen.length ? `${counted(chosen.length, "image")} in ${counted(folders.size, "folder")}` : "This folder contains no PNG, JPEG, WebP, BMP or GIF files.";
     if (chosen.length) propose(chosen[0].path.split("/")[0]);
+    showError("");
   };
 
   $("#format").addEventListener("change", showFormat);
   showFormat();
   $("#folder").addEventListener("change", ({ target }) => takeFolder([...target.files].map((file) => ({ path: file.webkitRelativePath, file }))));
-  $("[name=archive]", upload).addEventListener("change", ({ target }) => target.files[0] && propose(target.files[0].name));
-
-  $("[name=table]", upload).addEventListener("change", ({ target }) => {
-    if (!target.files[0]) return;
-    propose(target.files[0].name);
-    readHeader(target.files[0]);
-  });
+  // Gives a chosen or dropped file to the field that its name tells; where none takes it, says why.
+  const takeFiles = (files, from = null) => {
+    try {
+      const field = fieldOfOne(files.map(({ name }) => name));
+      choose(field);
+      const input = $(`[name=${field}]`, upload);
+      if (input !== from) {
+        const carried = new DataTransfer();
+        carried.items.add(files[0]);
+        input.files = carried.files;
+      }
+      if (field === "table") readHeader(files[0]);
+      propose(files[0].name);
+      showError("");
+    } catch (error) {
+      if (from) from.value = "";
+      showError(error.message);
+    }
+  };
+  for (const name of ["archive", "table"]) {
+    $(`[name=${name}]`, upload).addEventListener("change", ({ target }) => target.files.length && takeFiles([...target.files], target));
+  }
   // Offers the columns as targets, read from the first line of an uncompressed file.
   async function readHeader(file) {
     const [line] = (await file.slice(0, 65536).text()).split(/\r?\n/);
@@ -68,11 +90,7 @@ if (upload) {
       choose("folder");
       takeFolder((await Promise.all(entries.map(filesOf))).flat());
     } else if (event.dataTransfer.files.length) {
-      const format = TABLE.test(event.dataTransfer.files[0].name) ? "table" : "archive";
-      choose(format);
-      $(`[name=${format}]`, upload).files = event.dataTransfer.files;
-      if (format === "table") readHeader(event.dataTransfer.files[0]);
-      propose(event.dataTransfer.files[0].name);
+      takeFiles([...event.dataTransfer.files]);
     }
   });
 
@@ -81,7 +99,7 @@ if (upload) {
     const button = $("button", upload);
     button.disabled = true;
     $("#upload-busy").hidden = false;
-    $("#upload-error").hidden = true;
+    showError("");
     const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
     showProgress(null);
     const ask = latest(async () => {
@@ -92,9 +110,7 @@ if (upload) {
     try {
       location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
     } catch (error) {
-      $("#upload-error").textContent = error.problem ? asFormSays([error.problem.title, faultsOf(error)].filter(Boolean).join(" ")) : error.message;
-      $("#upload-error").hidden = false;
-      $("#upload-error").scrollIntoView({ block: "nearest" });
+      showError(error.problem ? asFormSays([error.problem.title, faultsOf(error)].filter(Boolean).join(" ")) : error.message);
     } finally {
       clearInterval(watch);
       button.disabled = false;
