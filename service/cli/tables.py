@@ -20,7 +20,6 @@ from service.datasets.formats.delimited import DelimitedFile, open_delimited
 from service.datasets.tables.numerals import NOTATIONS, SIGNS, Numerals, chosen, decimal_sign
 from service.datasets.tables.values import MISSING, number
 
-SUFFIXES: Final = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _BATCH_SIZE: Final = 500
 _MAX_BYTES: Final = 2**40
 _ALIKE: Final = 75
@@ -33,11 +32,6 @@ Open = Callable[[str], TextIO]
 """Opens the output for text in an encoding."""
 Predict = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 """Sends rows (column to value) to the service; returns its response."""
-
-
-def is_table(path: Path) -> bool:
-    """Whether a file name has the suffix of a table."""
-    return path.name.lower().endswith(SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

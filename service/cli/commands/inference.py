@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from service.cli.data_files import is_table
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json, visible
@@ -93,9 +94,7 @@ def predict(
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
     as image files, images are cropped in the same way. Photos are rotated as in their EXIF data.
     """
-    from service.cli import tables  # imported lazily, since it loads NumPy
-
-    if any(map(tables.is_table, pictures)):
+    if any(map(is_table, pictures)):
         if len(pictures) > 1 or fit or invert:
             raise Failure("for a table, name exactly one CSV or TSV file, without --fit and --invert")
         _predict_table(target, job_text, pictures[0], checkpoint, output)
@@ -121,7 +120,7 @@ def predict(
 
 
 def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which, output: Path | None) -> None:
-    from service.cli import tables
+    from service.cli import tables  # imported lazily, since it loads NumPy
 
     if not path.exists():
         raise Failure(f"{path} does not exist")
