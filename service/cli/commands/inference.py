@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
@@ -20,6 +21,7 @@ from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json, visible
 from service.client import ApiError, Client, ExportTarget, GenerateOptions, Job, Which
+from service.client.downloads import complete_file
 from service.spec.metric_info import size
 from service.spec.strict_json import pointer_name
 from service.wording import counted
@@ -137,22 +139,15 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
             done += len(rows)
             return answer
 
-        temporary = output.with_name(f".{output.name}.part") if output is not None else None
-        try:
+        def write(encoding: str) -> TextIO:
+            if output is None:
+                return sys.stdout
+            text = TextIOWrapper(opened.enter_context(complete_file(output)), encoding=encoding, newline="")
+            opened.callback(text.detach)  # before the file is renamed: writes what is buffered
+            return text
 
-            def write(encoding: str) -> TextIO:
-                if temporary is None:
-                    return sys.stdout
-                return opened.enter_context(temporary.open("w", encoding=encoding, newline=""))
-
-            as_data = target.as_json and output is None
-            totals = tables.predict(path, None if as_data else write, ask, _columns(client, job))
-        except BaseException:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
-            raise
-    if temporary is not None and output is not None:
-        temporary.replace(output)
+        as_data = target.as_json and output is None
+        totals = tables.predict(path, None if as_data else write, ask, _columns(client, job))
     if target.as_json:
         place = {"table": str(path)} | ({} if output is None else {"output": str(output)})
         click.echo(to_json({**place, **totals}))
@@ -161,7 +156,9 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
         named = visible(", ".join(map(repr, unused[:_MAX_NAMED_CATEGORIES]))) + (", ..." if len(unused) > _MAX_NAMED_CATEGORIES else "")
         click.echo(f"not used by the model, only copied: {named}", err=True)
     for name, count in totals["absent_columns"].items():
-        click.echo(f"column {name!r} is missing in {counted(count, 'row')}, treated as a missing value", err=True)
+        click.echo(
+            f"column {visible(repr(name))} is missing in {counted(count, 'row')}, treated as a missing value", err=True
+        )
     if totals["unknown_values"]:
         click.echo(_unknown(totals["unknown_categories"], totals["unknown_values"]), err=True)
     if output is not None:

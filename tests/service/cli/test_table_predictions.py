@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -109,3 +110,27 @@ def test_a_reading_that_only_the_training_data_have_stays(tmp_path: Path) -> Non
         path.write_text(text)
         tables.predict(path, None, ask, tables.ModelColumns(inputs=[german, {"name": "y", "type": "number"}]))
         assert sent.pop()["x"] == expected
+
+
+def test_an_output_is_written_whole_or_not_at_all(run: Run, model: str) -> None:
+    """A device stays one, a symbolic link stays one, and an error leaves what was there."""
+    Path("rows.csv").write_text("x,price,city\n" + "1,2,A\n" * 600)
+    Path("real.csv").write_text("old")
+    Path("link.csv").symlink_to("real.csv")
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("predict", model, "rows.csv", "-o", "pipe").exit_code == 0
+        assert os.read(reader, 12) == b"x,price,city"
+    finally:
+        os.close(reader)
+    assert Path("pipe").is_fifo()
+    assert run("predict", model, "rows.csv", "-o", "link.csv").exit_code == 0
+    assert Path("link.csv").is_symlink()
+    whole = Path("real.csv").read_text()
+    assert len(whole.splitlines()) == 601
+    with Path("rows.csv").open("a") as file:
+        file.write("much,2,A\n")
+    assert "row 601: 'x' must be a number" in run("predict", model, "rows.csv", "-o", "real.csv").stderr
+    assert Path("real.csv").read_text() == whole
+    assert sorted(path.name for path in Path().iterdir()) == ["link.csv", "pipe", "real.csv", "rows.csv"]
