@@ -198,11 +198,12 @@ class InvalidCursor(ServiceError, ValueError):
 
 
 class UploadExists(ServiceError):
-    """The owner already has the same data under this name."""
+    """The owner already has the same data under this name, as ``version``."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sha256: str) -> None:
         super().__init__(f"there is already a dataset {name!r} with exactly this data")
         self.name = name
+        self.version = f"{name}@{sha256.removeprefix('sha256:')[:12]}"
 
 
 class DatasetNameTaken(ServiceError):

@@ -113,7 +113,7 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
             known = session.scalar(select(Upload).where(*same).with_for_update())
             if known is not None:
                 if known.deleted_ms is None:
-                    raise UploadExists(upload.name)
+                    raise UploadExists(upload.name, upload.sha256)
                 known.deleted_ms, known.created_ms = None, session.scalars(select(now_ms())).one()
                 audit.record(
                     session, by, AuditAction.UPLOAD, known.name, size_bytes=known.size_bytes, sha256=known.sha256
@@ -127,7 +127,7 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
             )
             return upload.id
     except IntegrityError as error:
-        raise UploadExists(upload.name) from error
+        raise UploadExists(upload.name, upload.sha256) from error
 
 
 def remove(database: Database, name: str, *, owner: str | None, by: Actor | None = None) -> list[str] | None:

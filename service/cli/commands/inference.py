@@ -153,7 +153,9 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
         click.echo(to_json({**place, **totals}))
         return
     if unused := totals["unused_columns"]:
-        named = visible(", ".join(map(repr, unused[:_MAX_NAMED_CATEGORIES]))) + (", ..." if len(unused) > _MAX_NAMED_CATEGORIES else "")
+        named = visible(", ".join(map(repr, unused[:_MAX_NAMED_CATEGORIES]))) + (
+            ", ..." if len(unused) > _MAX_NAMED_CATEGORIES else ""
+        )
         click.echo(f"not used by the model, only copied: {named}", err=True)
     for name, count in totals["absent_columns"].items():
         click.echo(

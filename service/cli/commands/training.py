@@ -186,16 +186,15 @@ def _with_uploaded(
         uploaded = send(target, dataset, paths, how)
         tell(uploaded, how, err=True)
     except ApiError as error:
-        if error.code != "dataset_exists":
+        version = (error.problem or {}).get("version")
+        if error.code != "dataset_exists" or version is None:
             raise
         with target.client() as client:
-            item = client.dataset(dataset)
-        if not item["uploaded"]:
-            raise
-        if len(item["versions"]) > 1:
-            versions = ", ".join(item["versions"])
-            raise Failure(f"{error}; train on it with --dataset and its version, one of {versions}") from error
-        click.echo(f"{dataset}: the service has exactly this data already", err=True)
+            is_newest = client.dataset(dataset)["version"] == version
+        click.echo(
+            f"{dataset}: the service has exactly this data already{'' if is_newest else f', as {version}'}", err=True
+        )
+        dataset = dataset if is_newest else version
     return {**settings, "dataset": {**data, "name": dataset}}
 
 

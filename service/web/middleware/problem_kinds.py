@@ -117,7 +117,11 @@ KINDS: Final[dict[str, ProblemKind]] = {
     ),
     "method_not_allowed": ProblemKind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
     "too_slow": ProblemKind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),
-    "dataset_exists": ProblemKind(409, "The name is already used.", "Use another name, or delete that dataset first."),
+    "dataset_exists": ProblemKind(
+        409,
+        "The name is already used.",
+        "Use another name, or delete that dataset first. If it holds exactly these data, `version` names them.",
+    ),
     "dataset_changed": ProblemKind(
         409,
         "The dataset has changed since the job was trained.",

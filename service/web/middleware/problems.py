@@ -182,8 +182,11 @@ def register(app: Flask) -> None:
         return answer("invalid_upload", str(error)[:1000], errors=faults)
 
     @app.errorhandler(UploadExists)
+    def _(error: UploadExists) -> Response:
+        return answer("dataset_exists", str(error), version=error.version)
+
     @app.errorhandler(DatasetNameTaken)
-    def _(error: UploadExists | DatasetNameTaken) -> Response:
+    def _(error: DatasetNameTaken) -> Response:
         return answer("dataset_exists", str(error))
 
     @app.errorhandler(NoSpaceLeft)

@@ -40,6 +40,12 @@ def test_a_table_trains_with_one_command_and_trains_again(run: Run, client: Clie
     job = client.get(again.stdout.strip())
     assert (job.name, job.resolved["dataset"]["name"].partition("@")[0]) == ("one-command", "one-command")
     assert (job.epochs, job.resolved["seed"]) == (1, 3)
+    earlier, text = client.dataset("one-command")["version"], rows.read_text()
+    rows.write_text(f"{text}5,b\n")
+    assert run("upload", "rows.csv", "--name", "one-command").exit_code == 0
+    rows.write_text(text)
+    back = run("train", "rows.csv", "--name", "one-command", "--epochs", "1")
+    assert client.get(back.stdout.strip()).resolved["dataset"]["name"] == earlier, "not the newest version"
 
 
 def test_a_dataset_of_the_service_and_options_make_a_spec(run: Run) -> None:

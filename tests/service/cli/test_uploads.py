@@ -62,7 +62,10 @@ def test_a_file_is_not_taken_for_the_name_of_the_dataset(run: Run) -> None:
         assert refused.exit_code == 1
         assert "join them into one file and use --split" in refused.stderr
     refused = run("upload", "images-idx3-ubyte", "labels-idx1-ubyte")
-    assert "images-idx3-ubyte is a file, not a name; name the dataset with --name: tapeline upload" in refused.stderr
+    assert (
+        "images-idx3-ubyte is a file, not a name; name the dataset with --name, for example --name images"
+        in refused.stderr
+    )
     Path("cats").mkdir()
     Path("dogs").mkdir()
     assert "move them into one folder: cats and dogs" in run("upload", "cats", "dogs").stderr

@@ -146,10 +146,12 @@ def test_a_name_that_could_be_a_path_is_refused(client: FlaskClient, name: str) 
 
 def test_the_same_data_get_a_name_once_and_those_of_built_in_ones_never(client: FlaskClient) -> None:
     archive = npz(x=IMAGES, y=LABELS)
-    assert send(client, archive=archive).status_code == 201
+    stored = send(client, archive=archive)
+    assert stored.status_code == 201
     for name in ("mine", "mnist-10k", "mnist"):
         again = send(client, name, archive=archive)
         assert (again.status_code, again.json["code"]) == (409, "dataset_exists")
+        assert again.json.get("version") == (stored.json["version"] if name == "mine" else None)
 
 
 def test_a_data_set_is_deleted_when_no_job_needs_it(
