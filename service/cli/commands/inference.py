@@ -96,7 +96,8 @@ def predict(
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
     as image files, images are cropped in the same way. Photos are rotated as in their EXIF data.
     """
-    if any(map(is_table, pictures)):
+    # Among images, a .txt file is rather a note that a pattern matched, too.
+    if all(map(is_table, pictures)) or any(is_table(path) and path.suffix != ".txt" for path in pictures):
         if len(pictures) > 1 or fit or invert:
             raise Failure("for a table, name exactly one CSV or TSV file, without --fit and --invert")
         _predict_table(target, job_text, pictures[0], checkpoint, output)
