@@ -17,7 +17,7 @@ from service.cli.errors import Failure
 from service.cli.text import visible
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
-from service.datasets.tables.numerals import NOTATIONS, SIGNS, Numerals, chosen, decimal_sign
+from service.datasets.tables.numerals import CURRENCIES, NOTATIONS, SIGNS, Numerals, chosen, decimal_sign
 from service.datasets.tables.values import MISSING, number
 
 _BATCH_SIZE: Final = 500
@@ -200,8 +200,8 @@ def _notations(
         place = names.index(name)
         cells = [cell for row in rows if (cell := row[place].strip()) not in MISSING]
         signs[name] = SIGNS & set("".join(cells))
-        if not signs[name]:
-            continue  # whole numbers are written alike
+        if not signs[name] or (set(CURRENCIES) & set(signs[name])) - {column.get("currency", "")}:
+            continue  # whole numbers are written alike; another currency is for the service to refuse
         percent = bool(column.get("percent"))
         forms = [form for form in NOTATIONS if form.percent == percent and _fits(cells, form.number)]
         if not forms:
