@@ -17,7 +17,7 @@ from PIL import Image
 
 from service.client import ApiError, Client, UnreadableImage
 from tests.service.web.inference.test_photos import photo, trained
-from tests.service.web.test_tables import ROWS, TABLE, job, sent, trainings
+from tests.service.web.resources.service.test_tables import ROWS, TABLE, job, sent, trainings
 
 __all__ = ["job", "sent", "trained", "trainings"]
 

@@ -23,7 +23,7 @@ from service.web.services import EXTENSION, Services
 from tests import coloured_shapes
 from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import ask, png, pointers, unpack
-from tests.service.web.test_datasets import send
+from tests.service.web.resources.service.test_datasets import send
 from workers.training import build
 from workers.training.epochs.snapshot import samples_of
 from workers.training.health import TrainingDiagnostics

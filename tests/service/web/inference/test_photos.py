@@ -19,7 +19,7 @@ from service.spec.validation import read_resolved
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import ask
-from tests.service.web.test_datasets import send
+from tests.service.web.resources.service.test_datasets import send
 from workers.training import build
 
 FORMATS = ({"format": "JPEG", "quality": 92}, {"format": "PNG"}, {"format": "WEBP", "quality": 80}, {"format": "BMP"})

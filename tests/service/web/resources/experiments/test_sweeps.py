@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.sweeps import decisions
-from tests.service.web.played_sweeps import BASE, finish, start, told, train_one
+from tests.service.web.resources.experiments.played_sweeps import BASE, finish, start, told, train_one
 
 
 @pytest.mark.sqlite_by_default

@@ -22,8 +22,8 @@ from service.spec import validation
 from service.spec.splits import Split
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp
-from tests.service.web.test_dataset_versions import train
-from tests.service.web.test_test_part import SPEC, write_folder
+from tests.service.web.resources.jobs.test_test_part import SPEC, write_folder
+from tests.service.web.resources.service.test_dataset_versions import train
 
 FOLDS: dict[str, Any] = {**SPEC, "name": "cv", "epochs": 2, "dataset": {"name": "squares", "folds": 5}}
 

@@ -20,8 +20,8 @@ from service.spec.validation import read_resolved
 from service.storage.tables import Job
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
-from tests.service.web.test_dataset_versions import train
-from tests.service.web.test_datasets import send
+from tests.service.web.resources.service.test_dataset_versions import train
+from tests.service.web.resources.service.test_datasets import send
 from workers.training import build
 
 ROWS = "".join(

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from service.datasets.builtins import BUILT_IN
 from tests.service.web.conftest import MakeApp
-from tests.service.web.test_dataset_versions import train
+from tests.service.web.resources.service.test_dataset_versions import train
 
 MIXED = "age,city,joined,member\n" + "\n".join(
     f"{age},{city},{joined},{member}"

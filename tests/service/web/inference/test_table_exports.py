@@ -17,7 +17,7 @@ from service.datasets.tables.rows import named_row
 from service.jobs.queries import lookup
 from service.web.services import EXTENSION, Services
 from tests.service.web.inference.test_exports import TOLERANCE, export, run_card, session, unpacked
-from tests.service.web.test_tables import job, sent, trainings
+from tests.service.web.resources.service.test_tables import job, sent, trainings
 
 __all__ = ["job", "sent", "trainings"]
 

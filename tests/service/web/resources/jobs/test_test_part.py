@@ -23,7 +23,7 @@ from service.storage.tables import Job
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp
 from tests.service.web.inference.test_exports import export, tensors, unpacked
-from tests.service.web.test_dataset_versions import train
+from tests.service.web.resources.service.test_dataset_versions import train
 from workers.training import build
 
 SPEC: dict[str, Any] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flask.testing import FlaskClient
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "api.md"
+DOCUMENT = Path(__file__).parents[4] / "docs" / "api.md"
 
 
 def test_the_document_lists_each_operation_once(client: FlaskClient) -> None:

@@ -18,7 +18,7 @@ from service.runtime.settings import Auth
 from service.web.resources.service import dataset_content
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp
-from tests.service.web.test_test_part import squares, write_folder
+from tests.service.web.resources.jobs.test_test_part import squares, write_folder
 
 HTML = {"Accept": "text/html"}
 

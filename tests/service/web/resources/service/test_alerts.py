@@ -21,7 +21,7 @@ from service.web.publisher import Publisher
 from service.web.services import EXTENSION
 from tests.service.web.conftest import PlayedWorker
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[5]
 RULES = ROOT / "deploy" / "alerts.yml"
 NOT_METRICS = {"tapeline_app", "tapeline_owner", "tapeline_secrets"}  # roles of the database, and a volume
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",), "gauge": ("",)}

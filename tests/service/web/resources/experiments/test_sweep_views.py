@@ -17,7 +17,7 @@ from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.web.services import EXTENSION
-from tests.service.web.played_sweeps import BASE, SWEEP, finish, start, train_one
+from tests.service.web.resources.experiments.played_sweeps import BASE, SWEEP, finish, start, train_one
 
 
 def test_sweeps_are_listed_in_pages(client: FlaskClient) -> None:
