@@ -4,6 +4,7 @@ import io
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ def write_font(path: Path, letters: str) -> None:
     builder.setupGlyf({name: rectangle(800, 800 - 150 * n) for n, name in enumerate(names)})
     builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 50)))
     builder.setupHorizontalHeader(ascent=900, descent=-100)
-    builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    # matplotlib knows fonts by their family, and keeps those of earlier tests, whose files are gone.
+    builder.setupNameTable({"familyName": f"{path.stem} {uuid4().hex}", "styleName": "Regular"})
     builder.setupOS2(sTypoAscender=900, sTypoDescender=-100, usWinAscent=900, usWinDescent=100)
     builder.setupPost()
     path.parent.mkdir(parents=True, exist_ok=True)
