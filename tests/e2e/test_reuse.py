@@ -33,6 +33,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield made
 
 
+@pytest.mark.slow
 def test_the_same_spec_is_answered_at_once_with_the_same_digest(client: Client, tmp_path: Path) -> None:
     first = client.submit(SPEC).wait(timeout_s=60)
     took = []

@@ -57,6 +57,7 @@ def answers(url: str) -> bool:
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_slow_start_is_waited_for_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.local.stack._SLOW_S", 0.0)
     told: list[str] = []
@@ -102,6 +103,7 @@ def url_from(process: subprocess.Popen[str]) -> str:
     pytest.fail(f"it ended: {said}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("auth", "hint"), [("local", "TAPELINE_AUTH"), ("auto", "tapeline keys create")])
 def test_network_access_requires_a_key(tmp_path: Path, auth: str, hint: str) -> None:
     environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_PORT": "0", "TAPELINE_HOST": "0.0.0.0", "TAPELINE_AUTH": auth}
@@ -140,6 +142,7 @@ def test_a_database_that_does_not_answer_is_an_error_with_its_log(tmp_path: Path
     assert processes_of(tmp_path / "home") == set()
 
 
+@pytest.mark.slow
 def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_path: Path) -> None:
     home = tmp_path / "home"
     damaged = home / "broker" / "appendonlydir"  # of an earlier run, cut by a loss of power

@@ -107,6 +107,7 @@ def downgrade():
 """
 
 
+@pytest.mark.sqlite_by_default
 def test_everything_comes_back(house: House, empty: House) -> None:
     ended, running = house.train(), house.train(ended_days_ago=None)
     saved = copy(house)
