@@ -10,6 +10,10 @@ from typing import Any
 
 import click
 
+from service.client.inputs.data_files import is_table
+from service.errors import MalformedJson
+from service.spec.strict_json import parse_json
+
 STDIN = Path("-")
 
 
@@ -17,6 +21,8 @@ def is_spec(path: Path) -> bool:
     """Whether an argument is a spec, and not data: standard input, a pipe, or a file with a JSON object."""
     if path == STDIN or not (path.is_dir() or path.is_file()):
         return True
+    if is_table(path):
+        return False
     if path.is_dir() or path.suffix.lower() == ".json":
         return path.is_file()
     with path.open("rb") as file:
@@ -59,8 +65,8 @@ def settings_of(values: Sequence[str], options: Mapping[str, tuple[str, Any]] | 
             if not isinstance(place, dict):
                 raise click.UsageError(f"--set {text!r}: {name} already has a value")
         try:
-            place[last] = json.loads(value)
-        except ValueError:
+            place[last] = parse_json(value.encode())
+        except MalformedJson:
             place[last] = value
     for option, (field, value) in (options or {}).items():
         if value is None:
@@ -80,8 +86,8 @@ def with_settings(document: bytes, settings: Mapping[str, Any]) -> bytes:
     if not settings:
         return document
     try:
-        spec = json.loads(document)
-    except ValueError:
+        spec = parse_json(document)
+    except MalformedJson:
         return document
     return json.dumps(_merged(spec, settings)).encode() if isinstance(spec, dict) else document
 
@@ -91,8 +97,8 @@ def with_folds(document: bytes, folds: int | None) -> bytes:
     if folds is None:
         return document
     try:
-        spec = json.loads(document)
-    except ValueError:
+        spec = parse_json(document)
+    except MalformedJson:
         return document
     is_valid = isinstance(spec, dict) and isinstance(spec.get("dataset", ""), str | dict)
     return with_settings(document, {"dataset": {"folds": folds}}) if is_valid else document

@@ -26,11 +26,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from service.cli.data_files import field_of, is_table
 from service.cli.errors import Failure
 from service.cli.target import Command, Target
 from service.cli.text import visible
 from service.client import ApiError
+from service.client.inputs.data_files import field_of, is_table
 from service.datasets.info import DATASET_NAME, Channels, OnBad, PhotoOptions
 from service.wording import counted
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from service.client.connection import Connection
 from service.client.errors import ClientError
 from service.client.inputs import packing
+from service.client.inputs.data_files import field_of
 
 StrPath = str | os.PathLike[str]
 _UPLOAD_TIMEOUT_S: Final = 660.0
@@ -187,7 +188,7 @@ def _by_field(files: Mapping[str, StrPath] | StrPath) -> dict[str, Path]:
     if isinstance(files, Mapping):
         return {field: Path(path) for field, path in files.items()}
     path = Path(files)
-    return {"archive" if path.is_dir() else packing.field_of(path.name): path}
+    return {"archive" if path.is_dir() else field_of(path): path}
 
 
 def _as_files(paths: Mapping[str, Path], opened: ExitStack, *, skips: bool) -> dict[str, Path]:

@@ -22,6 +22,10 @@ class ServerUnreachable(ClientError, ConnectionError):
         self.server, self.reason = server, reason
 
 
+class NotUploadable(ClientError):
+    """A file is nothing that a dataset is made from; the message says what it is, and what to do."""
+
+
 class ApiError(ClientError):
     """The service refused the request; ``problem`` is the problem document (RFC 9457)."""
 

@@ -93,7 +93,8 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         raise click.UsageError("name at least two jobs")
     jobs: list[Job] = []
     with target.client() as client:
-        named = [target.find_side(client, text) for text in job_texts] if metric is None else []
+        are_groups = metric is not None or any("," in text for text in job_texts)
+        named = [] if are_groups else [target.find_side(client, text) for text in job_texts]
         jobs += [side for side in named if isinstance(side, Job)]
         if len(jobs) < len(job_texts):  # a trial, which has several jobs
             _compare_groups(target, client, job_texts, metric, best=best)

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.data_files import is_table
 from service.cli.errors import Failure
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import to_json, visible
 from service.client import ApiError, Client, ExportTarget, GenerateOptions, Job, Which
 from service.client.downloads import complete_file
+from service.client.inputs.data_files import is_table
 from service.spec.metric_info import size
 from service.spec.strict_json import pointer_name
 from service.wording import counted
@@ -97,7 +97,7 @@ def predict(
     as image files, images are cropped in the same way. Photos are rotated as in their EXIF data.
     """
     # Among images, a .txt file is rather a note that a pattern matched, too.
-    if all(map(is_table, pictures)) or any(is_table(path) and path.suffix != ".txt" for path in pictures):
+    if all(map(is_table, pictures)) or any(is_table(path) and path.suffix.lower() != ".txt" for path in pictures):
         if len(pictures) > 1 or fit or invert:
             raise Failure("for a table, name exactly one CSV or TSV file, without --fit and --invert")
         _predict_table(target, job_text, pictures[0], checkpoint, output)

@@ -49,12 +49,12 @@ def encoded(image: GivenImage) -> Encoded:
         UnreadableImage: the bytes are not an image of ``FORMATS``, or broken, or too large.
         OSError: the file cannot be read.
     """
-    if isinstance(image, str) and not os.path.isfile(image):  # Path.is_file raises for a text of any length
-        if not _is_base64(image):
-            raise FileNotFoundError(f"{image[:80]!r} is neither a file nor an image in base64")
+    if isinstance(image, str) and _is_base64(image):
         return Encoded(image)
     if isinstance(image, str | os.PathLike):
         path = Path(image)
+        if isinstance(image, str) and not os.path.isfile(image):  # Path.is_file raises for a text of any length
+            raise FileNotFoundError(f"{image[:80]!r} is neither a file nor an image in base64")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableImage(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
         return _of_bytes(path.read_bytes(), name=str(path))

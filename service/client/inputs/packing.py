@@ -1,4 +1,4 @@
-"""Files and folders of an upload: the form field of each, and a folder of image files as an archive."""
+"""A folder of image files as an archive."""
 
 from __future__ import annotations
 
@@ -13,22 +13,9 @@ from typing import Final
 from service.client.errors import UnreadableImage
 from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
-_ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
-_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _MAX_NAMED_FILES: Final = 5
 _SENT_NAMES: Final = 50
 """Files that are not images: so many are named to the service, which limits the files of an archive."""
-
-
-def field_of(name: str) -> str:
-    """The form field for a file, derived from its name."""
-    lower = name.lower()
-    if lower.endswith(_ARCHIVES):
-        return "archive"
-    if lower.endswith(_TABLES):
-        return "table"
-    role = "labels" if "label" in lower else "images"
-    return f"validation_{role}" if any(word in lower for word in ("t10k", "test", "val")) else role
 
 
 def files_of(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -91,7 +78,7 @@ def pack(
     """
     faults: list[str] = []
     sent = 0
-    with tarfile.open(target, "w") as archive:
+    with tarfile.open(target, "w", dereference=True) as archive:  # the service takes no links
         for path in images:
             name = path.relative_to(folder)
             try:

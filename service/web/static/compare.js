@@ -114,7 +114,7 @@ const drawVerdicts = latest(async () => {
 });
 
 // A note with the names of the jobs instead of their ids.
-const named = (note) => jobs.reduce((text, job) => text.replaceAll(job.id, job.label), note);
+const named = (note) => jobs.reduce((text, job) => text.replaceAll(job.id, () => job.label), note);
 
 function drawCurves() {
   const { axis, smoothing } = chartSettings.values;

@@ -72,6 +72,8 @@ def test_trials_are_compared_by_the_name_of_their_sweep(run: Run, watched: Resul
         run("compare", "rates:0", "rates:1").stdout
         == run("compare", "rates:0", "rates", "--metric", "val_accuracy").stdout
     )
+    joined = run("compare", "rates 0 (seed 0),", "rates 1 (seed 0)")
+    assert (joined.exit_code, "with one seed each" in joined.stdout) == (0, True), "jobs that are joined need no metric"
     assert "has no trial '9'" in run("compare", "rates:9", "rates").stderr
     why = run("why", "rates:0", "rates:1", "--no-replay")
     assert "spec optimizer.learning_rate\t0.001 and 0.05" in why.stdout

@@ -87,6 +87,16 @@ def test_arguments_that_contradict_each_other_are_refused(
     assert refused.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "spec",
+    ['{"dataset": "iris", "dataset": "mnist-10k"}', '{"seed": 1e999}', '{"a":' * 50_000 + "1" + "}" * 50_000],
+    ids=["twice", "infinite", "deep"],
+)
+def test_options_leave_a_malformed_spec_for_the_service_to_refuse(spec: str) -> None:
+    assert with_settings(spec.encode(), {"epochs": 1}) == spec.encode()
+    assert with_folds(spec.encode(), 5) == spec.encode()
+
+
 def test_settings_are_merged_as_the_service_merges_a_preset() -> None:
     document = b'{"optimizer": {"name": "adam", "beta1": 0.8}, "dataset": "mine"}'
     for values, optimizer in (

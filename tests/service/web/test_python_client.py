@@ -51,7 +51,12 @@ def test_a_folder_is_uploaded_like_its_archive(python: Client, folder: Path, tmp
         python.upload("three", tmp_path / "photos.zip", size="16"),
         python.upload("four", {"archive": str(tmp_path / "photos.zip")}, size="16"),
     ]
-    assert [item["class_names"] for item in made] == [["a", "b"]] * 4
+    linked = tmp_path / "linked"
+    for path in sorted(folder.rglob("*.*")):
+        (linked / path.parent.relative_to(folder)).mkdir(parents=True, exist_ok=True)
+        (linked / path.relative_to(folder)).symlink_to(path)
+    made.append(python.upload("five", linked, size="16"))
+    assert [item["class_names"] for item in made] == [["a", "b"]] * 5
     assert len({item["sha256"] for item in made}) == 1
     assert [note["file"] for note in made[0]["report"]["left_out"]["files"]] == ["notes.txt"]
 

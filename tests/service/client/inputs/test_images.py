@@ -132,3 +132,14 @@ def test_numbers_are_sent_as_they_are(tmp_path: Path) -> None:
     assert encoded([[0.5]]).content == [[0.5]]
     (tmp_path / "a.png").write_bytes(saved(picture(), "PNG"))
     assert base64.b64decode(encoded(tmp_path / "a.png").content) == (tmp_path / "a.png").read_bytes()
+
+
+def test_a_text_is_base64_wherever_it_can_be_and_else_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = base64.b64encode(b"pixels").decode()
+    for name in (text, "small.png"):
+        Image.new("L", (2, 2)).save(name, "PNG")
+    assert encoded(text).content == text, "a program may pass on what strangers sent"
+    assert base64.b64decode(encoded("small.png").content) == Path("small.png").read_bytes()
+    with pytest.raises(FileNotFoundError, match="neither a file nor an image in base64"):
+        encoded("no-such.png")

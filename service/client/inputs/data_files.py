@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from service.cli.errors import Failure
+from service.client.errors import NotUploadable
 
 ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
 TABLES: Final = tuple(f"{suffix}{packing}" for suffix in (".csv", ".tsv", ".txt") for packing in ("", ".gz"))
@@ -68,23 +68,23 @@ def field_of(path: Path) -> str:
     """The form field for a file: ``table``, ``archive``, or the role of an IDX file.
 
     Raises:
-        Failure: it is none of them; the message says what it is, and what to do.
+        NotUploadable: it is none of them; the message says what it is, and what to do.
     """
     name, start = path.name.lower(), _start(path)
     if start.startswith(_ZIP) and not name.endswith((".zip", ".npz")) and _is_spreadsheet(path):
-        raise Failure(f"{path} is {_SHEET}")
+        raise NotUploadable(f"{path} is {_SHEET}")
     for suffixes, told in _BY_SUFFIX.items():
         if name.endswith(suffixes):
-            raise Failure(f"{path} is {told}")
+            raise NotUploadable(f"{path} is {told}")
     for mark, told in _BY_START.items():
         if start.startswith(mark):
-            raise Failure(f"{path} is {told}")
+            raise NotUploadable(f"{path} is {told}")
     if name.endswith(TABLES):
         return "table"
     if name.endswith(ARCHIVES) or start.startswith(_ZIP) or start[_TAR] == b"ustar":
         return "archive"
     if not start.startswith(b"\0\0") and not any(word in name for word in _IDX_WORDS):
-        raise Failure(
+        raise NotUploadable(
             f"{path} is not a file that can be uploaded: these are CSV and TSV files (a text file with a table: rename "
             "it to .csv), zip, tar, tar.gz and NPZ archives, and IDX files"
         )
