@@ -183,7 +183,8 @@ class _Check:
     def _prepared(self, base: Spec, whole: dict[str, Any]) -> dict[str, Any]:
         """The base as sent, with objects and lists of the preset added where a pointer of the space passes through."""
         # Set the preset explicitly, because the default depends on the dataset.
-        made: dict[str, Any] = without_shorthand(type(base), self.sent.base) | {"preset": base.preset}
+        sent = {name: value for name, value in self.sent.base.items() if name not in self.unknown}
+        made: dict[str, Any] = without_shorthand(type(base), sent) | {"preset": base.preset}
         for pointer in self.sent.space:
             if not pointer.startswith("/"):
                 continue

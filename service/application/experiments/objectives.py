@@ -69,7 +69,7 @@ def _why_not(metric: str, base: Spec, data: DatasetInfo, searched: Collection[st
         return f"{data.name} has no reference classifier", None
     if metric == "val_roc_auc":
         return f"it needs {_CLASSES_OF_A_CURVE} classes, and {data.name} has {data.classes}", None
-    steps = [pointer.split("/")[1:] for pointer in searched]
+    steps = [pointer.split("/")[1:] for pointer in searched if pointer.startswith("/")]
     if metric == "d_penalty":
         if any(step[-1] in (*_PENALTIES, "discriminator") for step in steps):
             return None

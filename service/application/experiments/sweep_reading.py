@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from service.errors import Fault, SpecError
 from service.spec import validation
+from service.spec.faults import MAX_FAULTS
 from service.spec.strict_json import pointer_step
 from service.sweeps.schema import Range, SweepSpec
 from service.sweeps.search import space
@@ -48,12 +49,13 @@ def read(document: Any) -> Reading:
             faults += error.faults
             total += error.total
             steps = [space.steps_of(fault.pointer[1:] or "/") for fault in error.faults]
-            if not isinstance(rest, dict) or any(step[0] in ("", "base") for step in steps):
-                raise SpecError(faults, total=total) from error
+            is_whole = len(error.faults) == error.total  # otherwise some are not named, and cannot be left out
+            if not is_whole or not isinstance(rest, dict) or any(step[0] in ("", "base") for step in steps):
+                raise SpecError(faults[:MAX_FAULTS], total=total) from error
             rest = _without(rest, steps)
             left_out |= {step[0] for step in steps}
     else:
-        raise SpecError(faults, total=total)
+        raise SpecError(faults[:MAX_FAULTS], total=total)
     for pointer, span in list(sent.space.items()):
         too_large = list(_faults_of_size(pointer, span))
         if too_large:

@@ -101,6 +101,8 @@ def too_many_classes(column: str, count: int, *, are_numbers: bool) -> UploadRef
 
 
 def _exact(text: str) -> Decimal:
+    if number(text) == 0:  # also of a number that is zero as a float only
+        return Decimal(0)
     try:
         return Decimal(text)
     except ArithmeticError:  # an exponent beyond those of decimals: zero, as a float

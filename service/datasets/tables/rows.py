@@ -90,6 +90,14 @@ def _shown(value: float, column: Mapping[str, Any]) -> Any:
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
+def _code_of(value: Any, codes: Mapping[str, int]) -> int | None:
+    """The category that an integer means: programs read codes with leading zeros as numbers."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    same = [code for text, code in codes.items() if text.isdecimal() and int(text) == value]
+    return same[0] if len(same) == 1 else None
+
+
 def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> float | None:
     """The stored number of a value: NaN if missing, ``None`` for an unknown category.
 
@@ -102,7 +110,7 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
     if text in MISSING or (column["type"] == "number" and is_infinite(text)):
         return math.nan
     if "categories" in column:
-        return None
+        return _code_of(value, codes)
     if column["type"] == "number":
         notation = Numerals.of(column)
         if notation is not None and isinstance(value, str):

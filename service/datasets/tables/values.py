@@ -131,7 +131,8 @@ def dates(texts: Sequence[str], form: str) -> NDArray[np.float64]:
 
 def written(days: float, form: str) -> str:
     """Format a date, or a time of day."""
-    moment = datetime.fromordinal(_EPOCH) + timedelta(seconds=round(days * 86_400))
+    seconds = round(days * 86_400)
+    moment = datetime.fromordinal(_EPOCH) + timedelta(seconds=min(seconds, 86_399) if form == TIME else seconds)
     if form == TIME:
         return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
     if form != "iso":

@@ -69,6 +69,9 @@ def test_codes_are_categories_and_predictions_take_the_same_texts(tmp_path: Path
     assert not asked.unknown
     assert not asked.faults
     assert [named_row(row, found.made.columns or ())["code"] for row in asked.inputs] == codes
+    if all(code.isdecimal() for code in codes) and len({int(code) for code in codes}) == len(codes):
+        asked = read_rows([{"code": int(code), "size": 1} for code in codes], found.made.columns or (), ignored=())
+        assert [named_row(row, found.made.columns or ())["code"] for row in asked.inputs] == codes, "of other programs"
     assert read(tmp_path, data, types={"code": "number"}).columns["code"]["type"] == "number"
 
 

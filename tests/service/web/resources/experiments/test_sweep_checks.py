@@ -111,6 +111,41 @@ def test_malformed_parts_hide_no_other_faults(client: FlaskClient) -> None:
     assert set(alone) == {"#/space/~1batch_size/chioce"}, "that nothing is left to search follows from it"
 
 
+@pytest.mark.parametrize("metric", ["saturation", "dead_units", "grad_norm/layers.7"])
+@pytest.mark.parametrize("key", ["learning_rate", "", "/"])
+def test_a_setting_that_is_no_pointer_is_named_whatever_the_metric(client: FlaskClient, key: str, metric: str) -> None:
+    base = {"kind": "classifier", "epochs": 4}
+    found = faults(client, base=base, space={key: {"log": [0.001, 0.1]}}, objective={"metric": metric})
+    assert any(place.startswith("#/space") for place in found)
+    gan = {"kind": "gan", "dataset": "mnist-10k", "epochs": 4}
+    assert faults(client, base=gan, space={key: {"log": [0.001, 0.1]}}, objective={"metric": "d_penalty"})
+
+
+@pytest.mark.parametrize(
+    ("base", "pointer"),
+    [
+        ({"kind": "gan", "generator": "x"}, "/generator/layers/0/units"),
+        ({"kind": "gan", "generator": 2.5}, "/generator/layers/0/units"),
+        ({"kind": "gan", "generator": [{"units": 10}]}, "/generator/layers/0/units"),
+        ({"kind": "classifier", "dataset": 5}, "/dataset/scale/0"),
+        ({"kind": "classifier", "layers": "x"}, "/layers/0/units"),
+        ({"kind": "classifier", "layers": [5]}, "/layers/0/units"),
+    ],
+)
+def test_a_setting_within_a_faulty_field_of_the_base_is_no_error_of_ours(
+    client: FlaskClient, base: dict[str, Any], pointer: str
+) -> None:
+    found = faults(client, base=base, space={pointer: {"choice": [1, 2]}}, objective=None, halving=None)
+    assert any(place.startswith("#/base/") for place in found)
+
+
+def test_faults_beyond_the_first_hundred_are_counted_once(client: FlaskClient) -> None:
+    for count in (99, 150, 400):
+        response = client.post("/sweeps", json=SWEEP | {f"unknown_{number}": 1 for number in range(count)})
+        assert (response.status_code, len(response.json["errors"])) == (422, min(count, 100))
+        assert response.json["error_count"] == count
+
+
 def test_the_space_supplies_a_setting_that_the_base_lacks(client: FlaskClient, worker: Any) -> None:
     [(place, _)] = faults(client, base=NO_RATE, space={BATCH: TEN}).items()
     assert place == "#/base/optimizer/learning_rate"
