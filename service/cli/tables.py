@@ -14,11 +14,11 @@ from typing import Any, Final, TextIO
 from rapidfuzz import fuzz, process
 
 from service.cli.errors import Failure
+from service.cli.notations import FileNotations, find_notations
 from service.cli.text import visible
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
-from service.datasets.tables.numerals import CURRENCIES, NOTATIONS, SIGNS, Numerals, chosen, decimal_sign
-from service.datasets.tables.values import MISSING, number
+from service.datasets.tables.numerals import Numerals, decimal_sign
 
 _BATCH_SIZE: Final = 500
 _MAX_BYTES: Final = 2**40
@@ -55,8 +55,8 @@ class ModelColumns:
 def predict(path: Path, output: Open | None, ask: Predict, model: ModelColumns | None = None) -> Mapping[str, Any]:
     """Write the rows of a file with predictions and probabilities appended; returns the totals of the responses.
 
-    Columns that the model does not have are copied, not sent. Numbers are read as they are written in this file, whose
-    notation may differ from that of the training data.
+    Columns that the model does not have are copied, not sent. Numbers are read as the whole file writes them, whose
+    notation may differ from that of the training data. ``notes`` of the totals has what could be read in two ways.
 
     Args:
         output: ``None`` returns the predictions with the totals, instead of writing them.
@@ -89,11 +89,13 @@ def _predict(table: DelimitedFile, output: Open | None, ask: Predict, model: Mod
         used, total["unused_columns"] = _used(table.path, names, model)
     found: dict[str, list[Any]] = {"classes": [], "probabilities": []}
     decimal = model.decimal if model is not None else "."
-    notations: Mapping[str, Numerals] = {}
+    found_notations = FileNotations()
+    if model is not None:
+        comma_is_decimal = table.delimiter != ","
+        found_notations = find_notations(_rows(table), names, model.inputs, comma_is_decimal=comma_is_decimal)
+    notations, total["notes"] = found_notations.by_column, list(found_notations.notes)
     read = _rows(table)
     while rows := list(islice(read, _BATCH_SIZE)):
-        if not total["rows"] and model is not None:
-            notations = _notations(rows, names, model.inputs, comma_is_decimal=table.delimiter != ",")
         answer = ask(
             [
                 {name: _value(cell, notations.get(name)) for name, cell in zip(names, row, strict=True) if name in used}
@@ -173,68 +175,6 @@ def _new_names(header: Collection[str], classes: Sequence[str]) -> list[str]:
         count += 1
         names = [f"{name} ({count})" for name in plain]
     return names
-
-
-def _notations(
-    rows: Sequence[Sequence[str]],
-    names: Sequence[str],
-    columns: Sequence[Mapping[str, Any]],
-    *,
-    comma_is_decimal: bool,
-) -> dict[str, Numerals]:
-    """The notations of columns that are written in another way than in the training data, by the first rows.
-
-    A column that both notations fit is read like the others of the file, or else as in training.
-
-    Args:
-        comma_is_decimal: whether a comma may be a decimal sign where both readings are possible.
-    """
-    fitting: dict[str, list[Numerals]] = {}
-    signs: dict[str, Collection[str]] = {}
-    trained: dict[str, str | None] = {}
-    """The decimal signs by which the columns would be read as in training; ``None`` where no comma is in doubt."""
-    for column in columns:
-        name = column["name"]
-        if column["type"] != "number" or name not in names:
-            continue
-        place = names.index(name)
-        cells = [cell for row in rows if (cell := row[place].strip()) not in MISSING]
-        signs[name] = SIGNS & set("".join(cells))
-        if not signs[name] or (set(CURRENCIES) & set(signs[name])) - {column.get("currency", "")}:
-            continue  # whole numbers are written alike; another currency is for the service to refuse
-        percent = bool(column.get("percent"))
-        forms = [form for form in NOTATIONS if form.percent == percent and _fits(cells, form.number)]
-        if not forms:
-            continue
-        fitting[name] = forms
-        notation = Numerals.of(column)
-        if notation is not None and _fits(cells, notation.number):
-            trained[name] = notation.decimal
-        elif notation is None and _fits(cells, _plain_reader(column)):
-            trained[name] = "," if "," in signs[name] else None
-    clear = {forms[0].decimal for forms in fitting.values() if len({form.decimal for form in forms}) == 1}
-    notations = {}
-    for name, forms in fitting.items():
-        of_file = [form for form in forms if {form.decimal} == clear]
-        if name in trained and (trained[name] is None or not of_file or {trained[name]} == clear):
-            continue
-        form = chosen(of_file or forms, signs[name], decimal_comma=comma_is_decimal, is_stated=True)
-        if form is not None:
-            notations[name] = form
-    return notations
-
-
-def _plain_reader(column: Mapping[str, Any]) -> Callable[[str], float]:
-    return lambda text: number(text, decimal_comma=column.get("decimal") == ",")
-
-
-def _fits(cells: Sequence[str], parse: Callable[[str], float]) -> bool:
-    try:
-        for cell in cells:
-            parse(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _value(cell: str, notation: Numerals | None) -> str | float:

@@ -153,6 +153,8 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
         place = {"table": str(path)} | ({} if output is None else {"output": str(output)})
         click.echo(to_json({**place, **totals}))
         return
+    for note in totals["notes"]:
+        click.echo(visible(note), err=True)
     if unused := totals["unused_columns"]:
         named = visible(", ".join(map(repr, unused[:_MAX_NAMED_CATEGORIES]))) + (
             ", ..." if len(unused) > _MAX_NAMED_CATEGORIES else ""
