@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from playwright.sync_api import Response, expect
+from playwright.sync_api import Page, Response, expect
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -248,3 +248,89 @@ def test_a_file_of_rows_gets_the_predictions_of_the_command_line(
     page.set_input_files("#rows-file", str(given))
     expect(state).to_have_text("Row 2 has 1 field instead of 2.")
     assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
+
+
+def _by_page(page: Page, given: Path, *, rows: int, delimiter: str) -> list[list[str]]:
+    """The downloaded predictions."""
+    page.set_input_files("#rows-file", str(given))
+    expect(page.locator("#rows-state")).to_contain_text(f"{rows} rows predicted with the checkpoint of epoch")
+    with page.expect_download() as taken:
+        page.get_by_role("link", name="Download predictions").click()
+    with taken.value.path().open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.reader(file, delimiter=delimiter))
+
+
+@only_with([Auth.LOCAL])
+def test_page_and_command_line_open_the_same_files_of_rows(
+    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
+) -> None:
+    """Stated delimiters, nameless, other and taken columns, delimiters at the end and in quotation marks."""
+    lines = [f"{n % 50}.5;{n % 7};{('Oslo', 'Bergen')[n % 2]};{'ab'[n % 50 > 24]}" for n in range(300)]
+    table = "\n".join(["age;;city;label", *lines]).encode()
+    http.post("/datasets", data={"name": "odd-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
+    job = trained(http, finish, "odd-rows", "table")
+    given, out = tmp_path / "given.csv", tmp_path / "out.csv"
+    page = visit.open(f"/ui/play/{job['id']}")
+    state = page.locator("#rows-state")
+    for first, delimiter, end in (("", ";", ";;"), ("sep=;\r\n", ";", ";"), ("\r\n", ",", "")):
+        quoted = delimiter if end else "|"
+        rows = [f'{n}.25;{n % 5};Oslo;"p|q";mine{end if n % 2 else ""}' for n in range(60)]
+        lines = ['age;;city;"a|b";prediction', *rows, ""]
+        text = "\r\n".join(lines).replace(";", delimiter).replace("|", quoted)
+        given.write_text(first + text, newline="")
+        command = ["--server", stack.url, "predict", job["id"], str(given), "-o", str(out)]
+        asked = CliRunner().invoke(main, command)
+        assert asked.exit_code == 0, asked.output
+        mine = _by_page(page, given, rows=60, delimiter=delimiter)
+        with out.open(encoding="utf-8", newline="") as file:
+            theirs = list(csv.reader(file, delimiter=delimiter))
+        assert mine[0] == theirs[0]
+        assert mine[0][:6] == ["age", "column_2", "city", f"a{quoted}b", "prediction", "prediction (2)"]
+        assert [row[:6] for row in mine] == [row[:6] for row in theirs]
+        for row, other in zip(mine[1:], theirs[1:], strict=True):
+            assert list(map(float, row[6:])) == list(map(float, other[6:]))
+    again = _by_page(page, out, rows=60, delimiter=",")
+    assert [row[:9] for row in again] == theirs
+    assert again[0][9:] == [
+        f"{name} (3)" for name in ("prediction", "probability", *("probability of " + c for c in "ab"))
+    ]
+    assert [list(map(float, row[10:])) for row in again[1:]] == [list(map(float, row[6:])) for row in theirs[1:]]
+
+    for text, cell in (("12,5;1", "12,5"), ("1.234;1.500,25", "1.500,25"), ("1.500,25;1", "1.500,25")):
+        given.write_text(f"age;column_2;city\n{text};Oslo\n")
+        page.set_input_files("#rows-file", str(given))
+        expect(state).to_contain_text(f": {cell} is not written as in the training data")
+        expect(state).to_contain_text("Use tapeline predict.")
+        expect(page.locator("#rows-result")).to_be_hidden()
+    visit.watched.expected.append("422")
+    given.write_text("age;City\n1;Oslo\n")
+    page.set_input_files("#rows-file", str(given))
+    expect(state).to_have_text("Column City is unknown; did you mean city? Rename or remove it.")
+
+
+@only_with([Auth.LOCAL])
+def test_the_page_refuses_numbers_that_the_command_line_converts(
+    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
+) -> None:
+    """With a decimal point in the other column, 1.234 is not the 1234 that it was in training."""
+    lines = [f"{n % 9 + 1}.{n:03},25;{n % 7};{'ab'[n % 9 > 4]}" for n in range(90)]
+    table = "\n".join(["price;size;label", *lines]).encode()
+    http.post("/datasets", data={"name": "price-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
+    job = trained(http, finish, "price-rows", "table")
+    given, out = tmp_path / "given.csv", tmp_path / "out.csv"
+    page = visit.open(f"/ui/play/{job['id']}")
+    given.write_text("price;size\n1.234;7\n2.000;5\n")
+    command = ["--server", stack.url, "predict", job["id"], str(given), "-o", str(out)]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    with out.open(encoding="utf-8", newline="") as file:
+        theirs = [[cell.replace(",", ".") for cell in row] for row in csv.reader(file, delimiter=";")]
+    mine = _by_page(page, given, rows=2, delimiter=";")
+    assert [[cell.replace(",", ".") for cell in row] for row in mine] == theirs
+    given.write_text("price;size\n1.234;7\n2.000;0.5\n")
+    noted = CliRunner().invoke(main, command)
+    assert noted.stderr == "column 'price': 1.234 is read as 1.234, since column 'size' has 0.5\n"
+    page.set_input_files("#rows-file", str(given))
+    expect(page.locator("#rows-state")).to_have_text(
+        "Column price: 1.234 is not written as in the training data, and the page does not convert numbers. "
+        "Use tapeline predict."
+    )

@@ -1,6 +1,8 @@
 // The rows of a CSV file, and what a classifier takes them for: the file with the predictions, as `tapeline predict` writes it.
+// Unlike the command, it does not convert numbers: those that are not written as in the training data are refused.
 import { $, counted } from "./dom.js";
 import { call } from "./api.js";
+import { read, decimalOf } from "./delimited.js";
 
 const ROWS_AT_A_TIME = 500;
 const MAX_BYTES = 20e6;
@@ -36,7 +38,10 @@ export function wireFile(job, epoch) {
   });
 
   async function predict({ header, rows, delimiter, mark }, progress) {
-    const decimal = delimiter !== "," && rows.some((row) => row.some((cell) => /^-?\d+,\d+$/.test(cell))) ? "," : ".";
+    const places = job.fields.map((field) => ({ ...field, place: header.indexOf(field.name) })).filter(({ place }) => place >= 0);
+    checkNumbers(places, rows);
+    await checkNames(header, places);
+    const decimal = delimiter === "," ? "." : usualDecimal(rows.slice(0, ROWS_AT_A_TIME));
     const cell = (text) => (text.includes(delimiter) || /["\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const line = (cells) => `${cells.map(cell).join(delimiter)}\n`;
     const [lines, missing] = [[], new Set()];
@@ -44,12 +49,12 @@ export function wireFile(job, epoch) {
     let [unknown, answer] = [0, null];
     for (let from = 0; from < rows.length; from += ROWS_AT_A_TIME) {
       const some = rows.slice(from, from + ROWS_AT_A_TIME);
-      body.rows = some.map((row) => Object.fromEntries(header.map((name, place) => [name, row[place]])));
+      body.rows = some.map((row) => Object.fromEntries(places.map(({ name, place }) => [name, row[place]])));
       answer = await call(`${job.urls.self}/predict`, { method: "POST", body }).catch((error) => {
         throw faultIn(error, from);
       });
       const names = answer.class_names;
-      if (!from) lines.push(mark, line([...header, "prediction", "probability", ...names.map((name) => `probability of ${name}`)]));
+      if (!from) lines.push(mark, line([...header, ...newNames(header, names)]));
       some.forEach((row, place) => {
         const [winner, shares] = [answer.classes[place], answer.probabilities[place]];
         lines.push(line([...row, names[winner], ...[shares[winner], ...shares].map((share) => String(Number(share.toPrecision(6))).replace(".", decimal))]));
@@ -63,51 +68,65 @@ export function wireFile(job, epoch) {
     if (missing.size) told.push(`Columns that the file does not have, treated as missing: ${[...missing].join(", ")}.`);
     return { lines, told: told.join(" ") };
   }
+
+  // Other columns are only copied, unless the service takes one for a misspelt column of the model.
+  async function checkNames(header, places) {
+    const names = job.fields.map(({ name }) => name);
+    if (!places.length) throw new Error(`The file has none of the columns of the model: ${names.join(", ")}. Its first line must have the names of the columns.`);
+    const others = header.filter((name) => !names.includes(name));
+    if (!others.length || places.length === names.length) return;
+    const row = Object.fromEntries([places[0].name, ...others].map((name) => [name, ""]));
+    await call(`${job.urls.self}/predict`, { method: "POST", body: { rows: [row], checkpoint: epoch() } }).catch((error) => {
+      if (!error.problem?.errors) throw error;
+      for (const { pointer, suggestion } of error.problem.errors) {
+        if (names.includes(suggestion) && !header.includes(suggestion)) throw new Error(`Column ${columnIn(pointer)} is unknown; did you mean ${suggestion}? Rename or remove it.`);
+      }
+    });
+  }
+
+  // The service reads numbers as in training; the same rules as in service/cli/notations.py say where this is in doubt.
+  function checkNumbers(places, rows) {
+    const [clear, doubtful] = [new Set(), new Map()];
+    const refuse = (name, cell) => {
+      throw new Error(`Column ${name}: ${cell} is not written as in the training data, and the page does not convert numbers. Use tapeline predict.`);
+    };
+    for (const { name, place, decimal = ".", group } of places.filter(({ type }) => type === "number")) {
+      for (const row of rows) {
+        const { sign, isClear } = decimalOf(row[place]);
+        if (!sign) continue;
+        const read = group ? decimal : sign;
+        if (!isClear) doubtful.set(read, doubtful.get(read) ?? [name, row[place]]);
+        else if (sign !== decimal && (group || sign === ",")) refuse(name, row[place]);
+        else clear.add(sign);
+      }
+    }
+    const [sign] = clear;
+    if (clear.size !== 1 || job.fields.some(({ decimal }) => decimal === sign)) return;
+    for (const [read, [name, cell]] of doubtful) if (read !== sign) refuse(name, cell);
+  }
+
+  function usualDecimal(rows) {
+    const counts = { ".": 0, ",": 0 };
+    for (const { sign, isClear } of rows.flat().map(decimalOf)) if (isClear) counts[sign] += 1;
+    const isComma = counts["."] === counts[","] ? job.fields.some(({ decimal }) => decimal === ",") : counts[","] > counts["."];
+    return isComma ? "," : ".";
+  }
 }
+
+// The names of the added columns, all with the same number where one of them would be there twice.
+function newNames(header, classes) {
+  const plain = ["prediction", "probability", ...classes.map((name) => `probability of ${name}`)];
+  let names = plain;
+  for (let count = 2; names.some((name) => header.includes(name)); count += 1) names = plain.map((name) => `${name} (${count})`);
+  return names;
+}
+
+const columnIn = (pointer) => (pointer ?? "").split("/")[3]?.replaceAll("~1", "/").replaceAll("~0", "~") ?? "";
 
 // The error with the row and the column of the first fault.
 function faultIn(error, from) {
   const [fault] = error.problem?.errors ?? [];
-  const [, , index, column = ""] = (fault?.pointer ?? "").split("/");
+  const [, , index] = (fault?.pointer ?? "").split("/");
   if (index === undefined) return error;
-  return new Error(`Row ${from + Number(index) + 1}: ${column.replaceAll("~1", "/").replaceAll("~0", "~")} ${fault.detail}`);
-}
-
-async function read(file) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  const { text, mark } = decoded(bytes);
-  const delimiter = ["\t", ";", "|", ","].find((one) => text.split(/\r?\n/, 1)[0].includes(one)) ?? ",";
-  const [header = [], ...rows] = split(text, delimiter);
-  const names = header.map((name) => name.trim());
-  if (new Set(names).size < names.length) throw new Error("Two columns have the same name.");
-  const filled = rows.filter((row) => row.length > 1 || row[0] || names.length === 1);
-  if (!filled.length) throw new Error("The file has no rows below its first line, the names of the columns.");
-  const wrong = filled.findIndex((row) => row.length !== names.length);
-  if (wrong >= 0) throw new Error(`Row ${wrong + 1} has ${counted(filled[wrong].length, "field")} instead of ${names.length}.`);
-  return { header: names, rows: filled, delimiter, mark };
-}
-
-// Spreadsheets recognize UTF-8 by a mark only; it is written if the file was not UTF-8 without one.
-function decoded(bytes) {
-  const mark = "\ufeff";
-  if ((bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff)) return { text: new TextDecoder(bytes[0] === 0xff ? "utf-16le" : "utf-16be").decode(bytes), mark };
-  try {
-    return { text: new TextDecoder("utf-8", { fatal: true }).decode(bytes), mark: bytes[0] === 0xef && bytes[1] === 0xbb ? mark : "" };
-  } catch {
-    return { text: new TextDecoder("windows-1252").decode(bytes), mark };
-  }
-}
-
-function split(text, delimiter) {
-  const one = `\\${delimiter}`;
-  const cell = new RegExp(`(?:"([^"]*(?:""[^"]*)*)"|([^${one}\\r\\n]*))(${one}|\\r?\\n|\\r|$)`, "y");
-  const rows = [];
-  for (let row = []; cell.lastIndex < text.length || row.length; ) {
-    const [, quoted, plain, end] = cell.exec(text);
-    row.push(quoted?.replaceAll('""', '"') ?? plain);
-    if (end === delimiter) continue;
-    rows.push(row);
-    row = [];
-  }
-  return rows;
+  return new Error(`Row ${from + Number(index) + 1}: ${columnIn(fault.pointer)} ${fault.detail}`);
 }

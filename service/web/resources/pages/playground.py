@@ -60,7 +60,10 @@ _SENT: Final = {
 
 
 def _fields(job: Job, info: DatasetInfo | None) -> list[dict[str, Any]] | None:
-    """The columns of a row with a typical value of each; ``None``: the job is trained on images."""
+    """The columns of a row with a typical value of each, and the notation of its numbers if it is stated.
+
+    ``None``: the job is trained on images.
+    """
     if not is_table(job, info):
         return None
     known = {column["name"]: column for column in info.columns} if info else {}
@@ -92,7 +95,8 @@ def _field(column: Mapping[str, Any], known: Mapping[str, Any], frequent: str | 
     else:
         usual = _numeral(f"{column['mean']:.4g}", column)
         shown = [_numeral(f"{end:.6g}", column) for end in ends]
-    return field | {"usual": usual, "range": " to ".join(shown)}
+    notation = {name: column[name] for name in ("decimal", "group") if name in column}
+    return field | notation | {"usual": usual, "range": " to ".join(shown)}
 
 
 def _numeral(text: str, column: Mapping[str, Any]) -> str:

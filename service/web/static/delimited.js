@@ -1,0 +1,75 @@
+// Reads CSV files as service/datasets/formats/delimited.py does: delimiter, encoding, header and rows.
+import { counted } from "./dom.js";
+
+const SAMPLED_LINES = 100;
+const SAMPLED_CHARACTERS = 2 ** 16;
+
+export async function read(file) {
+  const { text, mark } = decoded(new Uint8Array(await file.arrayBuffer()));
+  const stated = /^"?sep=([,\t;|])"?[ \t]*(?:\r?\n|\r|$)/i.exec(text); // for Excel
+  const table = text.slice(stated?.[0].length ?? 0);
+  const delimiter = stated?.[1] ?? delimiterOf(table);
+  const [header = [], ...rows] = split(table, delimiter);
+  const names = header.map((name, place) => name.trim() || `column_${place + 1}`);
+  if (new Set(names).size < names.length) throw new Error("Two columns have the same name.");
+  if (!rows.length) throw new Error("The file has no rows below its first line, the names of the columns.");
+  for (const row of rows) if (!row.slice(names.length).some((cell) => cell.trim())) row.splice(names.length); // of delimiters at the end
+  const wrong = rows.findIndex((row) => row.length !== names.length);
+  if (wrong >= 0) throw new Error(`Row ${wrong + 1} has ${counted(rows[wrong].length, "field")} instead of ${names.length}.`);
+  return { header: names, rows, delimiter, mark };
+}
+
+// The decimal sign of a number, and whether it is clear: 1.234 has a decimal point, or a decimal comma and groups of three.
+export function decimalOf(text) {
+  if (!/^\s*[+-]?[$€£¥]?[\d.,'’\s]*\d[\d.,'’\s]*[%$€£¥]?\s*$/.test(text)) return {};
+  const [, head, sign, tail] = /^(.*)([.,])(.*)$/.exec(text.replace(/[^\d.,]/g, "")) ?? [];
+  if (!sign) return {};
+  if (head.includes(sign)) return /^\d{1,3}([.,]\d{3})+$/.test(head + sign + tail) ? { sign: sign === "." ? "," : ".", isClear: true } : {};
+  return { sign, isClear: tail.length !== 3 || !/^[1-9]\d{0,2}$/.test(head) };
+}
+
+// The delimiter that gives most rows the width of the header; among equals, the one with the widest header.
+function delimiterOf(text) {
+  const unquoted = text.slice(0, SAMPLED_CHARACTERS).replace(/(^|[,\t;|\r\n] *)"(?:[^"]|"")*(?:"|$)/g, "$1x");
+  const sample = unquoted.split(/\r?\n|\r/, SAMPLED_LINES).join("\n");
+  let [best, most, widest] = [",", 0, 1];
+  for (const one of [",", "\t", ";", "|"]) {
+    let widths = [];
+    try {
+      widths = split(sample, one).map((row) => row.length);
+    } catch {
+      continue;
+    }
+    const share = Math.round((100 * widths.filter((width) => width === widths[0]).length) / widths.length);
+    if (widths[0] > 1 && (share > most || (share === most && widths[0] > widest))) [best, most, widest] = [one, share, widths[0]];
+  }
+  return best;
+}
+
+// Spreadsheets recognize UTF-8 by a mark only; it is written if the file was not UTF-8 without one.
+function decoded(bytes) {
+  const mark = "\ufeff";
+  if ((bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff)) return { text: new TextDecoder(bytes[0] === 0xff ? "utf-16le" : "utf-16be").decode(bytes), mark };
+  try {
+    return { text: new TextDecoder("utf-8", { fatal: true }).decode(bytes), mark: bytes[0] === 0xef && bytes[1] === 0xbb ? mark : "" };
+  } catch {
+    return { text: new TextDecoder("windows-1252").decode(bytes), mark };
+  }
+}
+
+// Empty lines are left out.
+function split(text, delimiter) {
+  const one = `\\${delimiter}`;
+  const cell = new RegExp(`(?: *"([^"]*(?:""[^"]*)*)"| *((?:[^ "${one}\\r\\n][^${one}\\r\\n]*)?))(${one}|\\r?\\n|\\r|$)`, "y");
+  const rows = [];
+  for (let row = []; cell.lastIndex < text.length || row.length; ) {
+    const found = cell.exec(text);
+    if (!found) throw new Error(`${rows.length ? `Row ${rows.length}` : "The first line"} has characters after a quotation mark.`);
+    const [, quoted, plain, end] = found;
+    row.push(quoted?.replaceAll('""', '"') ?? plain);
+    if (end === delimiter) continue;
+    if (row.length > 1 || row[0]) rows.push(row);
+    row = [];
+  }
+  return rows;
+}
