@@ -26,6 +26,9 @@ def test_lines_about_a_job_name_it_its_lease_and_its_attempt(tmp_path: Path) -> 
     # Celery says this by itself, in a signal handler that no logger reaches.
     lines = [json.loads(line) for line in written if line not in ("", "worker: Warm shutdown (MainProcess)")]
     mine = [line for line in lines if line.get("job") == job_id]
-    assert {(line["lease"], line["attempt"]) for line in mine} == {(1, 1), (2, 2)}
+    attempts = sorted({(line["lease"], line["attempt"]) for line in mine})
+    # A claim for which no child could be started at once is given back: another lease, but the same attempt.
+    assert attempts == [(1, 1), *((lease, 2) for lease in range(2, len(attempts) + 1))]
+    assert len(attempts) > 1
     assert {line["process"] for line in mine} == {"worker", "child"}
     assert all(line["timestamp"] and line["level"] for line in lines)
