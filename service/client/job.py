@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -12,13 +11,13 @@ from uuid import uuid4
 
 from service.client import downloads, streams
 from service.client.answers import Event, History, Which
-from service.client.connection import Document, json_body
-from service.client.errors import ApiError, ServerUnreachable
+from service.client.connection import json_body
+from service.client.errors import ServerUnreachable
 from service.client.network_operations import NetworkOperations
 from service.states import TERMINAL
 
 
-class Job(Document, NetworkOperations):
+class Job(NetworkOperations):
     """A job as of the last request; ``refresh`` and ``wait`` update it.
 
     It is also a mapping over the document of the API: ``job["progress"]["epoch"]``. Like those of ``Client``, all
@@ -30,11 +29,6 @@ class Job(Document, NetworkOperations):
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self._document.get("name") else ""
         return f"<Job {self.id}{name} {self._document.get('status', 'not read yet')}>"
-
-    @property
-    def id(self) -> str:
-        """``job_`` and 26 letters and digits."""
-        return str(self._document["id"])
 
     @property
     def name(self) -> str | None:
@@ -284,12 +278,6 @@ class Job(Document, NetworkOperations):
         """Delete an ended job with all its files."""
         with self._connection.response("DELETE", self._path):
             pass
-
-    @property
-    def _path(self) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.id):
-            raise ApiError(404, {"code": "job_not_found", "detail": f"{self.id!r} is not the id of a job"})
-        return f"/jobs/{self.id}"
 
     def _read(self, field: str) -> Any:
         """A field of the document, which is fetched if the list item or handle lacks it."""

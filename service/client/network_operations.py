@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
 from service.client import downloads
 from service.client.answers import ExportTarget, Generated, GenerateOptions, Picture, Prediction, Which
-from service.client.connection import Connection, json_body
+from service.client.connection import Document, json_body
+from service.client.errors import ApiError
 from service.client.inputs.images import GivenImage, encoded, in_requests
 from service.client.inputs.values import as_rows
 
 
-class NetworkOperations:
-    """The methods of ``Job`` for its trained network."""
-
-    _connection: Connection
+class NetworkOperations(Document):
+    """A job's document, with the methods of ``Job`` for its trained network."""
 
     @property
     def id(self) -> str:
-        """The id of the job."""
-        raise NotImplementedError
+        """``job_`` and 26 letters and digits."""
+        return str(self._document["id"])
 
     @property
     def _path(self) -> str:
-        raise NotImplementedError
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.id):
+            raise ApiError(404, {"code": "job_not_found", "detail": f"{self.id!r} is not the id of a job"})
+        return f"/jobs/{self.id}"
 
     def predict(
         self,
