@@ -142,11 +142,7 @@ class DatasetOperations:
                 return self._connection.json("POST", "/datasets", headers={"Upload-Id": upload_id}, **options)
 
     def upload_progress(self, upload_id: str) -> dict[str, Any]:
-        """How far an upload is that was begun with this ``Upload-Id``.
-
-        Raises:
-            ApiError: 404: it has ended.
-        """
+        """How far an upload is that was begun with this ``Upload-Id``; ``absent`` if it has ended."""
         return self._progress(upload_id)
 
     @contextmanager
@@ -162,7 +158,7 @@ class DatasetOperations:
                     continue
                 try:
                     told = self._progress(upload_id, attempts=1)
-                except ClientError:  # it is over; the upload itself tells of other errors
+                except ClientError:  # the upload itself reports it
                     continue
                 if told["state"] == "reading" and not is_over.is_set():
                     on_reading(told["fraction"])

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from migrations.upgrade import upgrade
@@ -67,9 +67,13 @@ class Watched:
     """Parts of errors that a test provokes."""
 
     def follow(self, page: Page, origin: str) -> None:
-        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
         page.on("request", lambda request: self._ask(request.url, origin))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text}\n{message.location['url']}")  # Chromium's text names no address
 
     def _ask(self, url: str, origin: str) -> None:
         parts = urlsplit(url)
@@ -77,7 +81,7 @@ class Watched:
             self.errors.append(f"a request left its origin: {url[:200]}")
 
     def check(self) -> None:
-        left = [error for error in self.errors if not any(part in error for part in self.expected)]
+        left = [error for error in self.errors if not any(part in error.split("\n")[0] for part in self.expected)]
         assert left == []
 
 

@@ -27,6 +27,8 @@ _FOLDER: Final = ".progress"
 class UploadState(StrEnum):
     """What is done with an upload."""
 
+    ABSENT = "absent"
+    """It has not begun, or has ended."""
     RECEIVING = "receiving"
     READING = "reading"
 
@@ -43,6 +45,9 @@ class UploadProgress:
     received_bytes: int
     total_bytes: int | None
     fraction: float | None
+
+
+_ABSENT: Final = UploadProgress(state=UploadState.ABSENT, received_bytes=0, total_bytes=None, fraction=None)
 
 
 class ProgressBoard:
@@ -67,15 +72,15 @@ class ProgressBoard:
                     path.unlink(missing_ok=True)
                     path.parent.rmdir()  # unless there are others
 
-    def look_up(self, owner: str | None, upload_id: str) -> UploadProgress | None:
-        """How far an upload is; ``None``: this owner has none under way with this id."""
+    def look_up(self, owner: str | None, upload_id: str) -> UploadProgress:
+        """How far an upload of this owner is."""
         try:
             with self._path(owner, upload_id).open() as file:
                 if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S:
-                    return None
+                    return _ABSENT
                 document = json.loads(file.read(_MAX_BYTES))
         except FileNotFoundError:
-            return None
+            return _ABSENT
         return UploadProgress(**document | {"state": UploadState(document["state"])})
 
     def _path(self, owner: str | None, upload_id: str) -> Path:

@@ -92,12 +92,6 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "Choose one from the list of datasets, or upload it there.",
         ("All datasets", "/ui/datasets"),
     ),
-    "upload_not_found": ProblemKind(
-        404,
-        "There is no such upload in progress.",
-        "It has ended, was not started with this `Upload-Id`, or belongs to another owner. `GET /datasets` lists the "
-        "stored datasets.",
-    ),
     "folds_not_found": ProblemKind(
         404, "There is no such cross-validation.", "`fold_group` of a job names its cross-validation."
     ),

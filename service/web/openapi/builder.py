@@ -66,7 +66,7 @@ _PATHS: Final = {
     "sweep_id": "A sweep's id, such as `swp_01J00000000000000000000000`.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
     "name": "A dataset's name.",
-    "upload_id": "The `Upload-Id` of an upload in progress.",
+    "upload_id": "The `Upload-Id` of an upload.",
     "index": "The image's index, from 0.",
 }
 _TAGS: Final = {

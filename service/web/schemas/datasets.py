@@ -67,10 +67,12 @@ class DatasetDetail(DatasetItem):
 
 
 class UploadItem(Answer):
-    """An upload that is being received or read."""
+    """How far an upload is."""
 
     id: str
-    state: UploadState = Field(description="`receiving`, then `reading`: checked, converted and stored.")
+    state: UploadState = Field(
+        description="`receiving`, then `reading`: checked, converted and stored; before and afterwards `absent`."
+    )
     received_bytes: int
     total_bytes: int | None = Field(description="Of the whole request; null if its size was not sent.")
     fraction: float | None = Field(description="The share of this state that is done, from 0 to 1; null: unknown.")

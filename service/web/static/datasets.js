@@ -103,8 +103,8 @@ if (upload) {
     const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
     showProgress(null);
     const ask = latest(async () => {
-      const progress = await call(`/uploads/${id}`).catch(() => null); // 404 before it has begun and after it has ended
-      if (progress && button.disabled) showProgress(progress);
+      const progress = await call(`/uploads/${id}`).catch(() => null); // the upload itself reports errors
+      if (progress && progress.state !== "absent" && button.disabled) showProgress(progress);
     });
     const watch = setInterval(ask, 700);
     try {

@@ -75,13 +75,14 @@ def upload() -> Result:
 
 
 @blueprint.get("/uploads/<upload_id>")
-@endpoint(TAG, UploadItem, problems=("upload_not_found",))
+@endpoint(TAG, UploadItem)
 def show_upload(upload_id: str) -> UploadItem:
-    """Show the progress of an upload that is being received or read."""
-    found = services().progress.look_up(owner(), upload_id)
-    if found is None:
-        raise Problem("upload_not_found", f"no upload {upload_id[:64]!r} is in progress")
-    return UploadItem.represent(found, id=upload_id)
+    """Show the progress of an upload that is being received or read.
+
+    Its sender chooses the id and may ask before the first byte has arrived: an upload that has not begun, or has
+    ended, is `absent`.
+    """
+    return UploadItem.represent(services().progress.look_up(owner(), upload_id), id=upload_id)
 
 
 def _receive(folder: Path, notes: ProgressNotes) -> ReceivedFiles:

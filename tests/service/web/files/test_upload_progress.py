@@ -18,6 +18,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
 from service.datasets.sandbox import import_in_sandbox
+from service.web.files.upload_progress import UploadState
 from service.web.services import EXTENSION, Services
 from tests.service.datasets.formats.test_photos import zipped
 from tests.service.web.conftest import MakeApp
@@ -60,32 +61,33 @@ def post(client: FlaskClient, data: bytes, release: threading.Event, **headers: 
 def test_an_upload_tells_its_owner_how_far_it_is(make_app: MakeApp, either_url: str) -> None:
     app = make_app(either_url)
     client, told, answers = app.test_client(), [], []
-    assert client.get(f"/uploads/{ID}").json["code"] == "upload_not_found"
+    absent = {"id": ID, "state": "absent", "received_bytes": 0, "total_bytes": None, "fraction": None}
+    assert client.get(f"/uploads/{ID}").json == absent
     release = threading.Event()
     data = large_table()
     sender = threading.Thread(
         target=lambda: answers.append(post(app.test_client(), data, release, **{"Upload-Id": ID}))
     )
     sender.start()
-    wait_until(lambda: client.get(f"/uploads/{ID}").status_code == 200, "the upload")
+    wait_until(lambda: client.get(f"/uploads/{ID}").json != absent, "the upload")
     time.sleep(0.5)  # progress is noted a few times a second
     waiting = client.get(f"/uploads/{ID}").json
     assert (waiting["id"], waiting["state"]) == (ID, "receiving")
     assert 0 < waiting["received_bytes"] < waiting["total_bytes"]
     assert waiting["fraction"] == pytest.approx(waiting["received_bytes"] / waiting["total_bytes"])
     here: Services = app.extensions[EXTENSION]
-    assert here.progress.look_up("somebody else", ID) is None
+    assert here.progress.look_up("somebody else", ID).state is UploadState.ABSENT
     release.set()
     while sender.is_alive():
-        answer = client.get(f"/uploads/{ID}")
-        if answer.status_code == 200 and answer.json["state"] == "reading":
-            told.append(answer.json["fraction"])
+        progress = client.get(f"/uploads/{ID}").json
+        if progress["state"] == "reading":
+            told.append(progress["fraction"])
         time.sleep(0.02)
     assert answers[0].status_code == 201, answers[0].text
     assert told == sorted(told)
     assert len(set(told)) >= 3
     assert max(told) > 0.5
-    assert client.get(f"/uploads/{ID}").status_code == 404
+    assert client.get(f"/uploads/{ID}").json == absent
     assert not (here.settings.artifacts / "datasets" / ".progress").exists()
 
 
@@ -93,7 +95,7 @@ def test_a_refused_upload_leaves_no_progress_behind(client: FlaskClient) -> None
     release = threading.Event()
     release.set()
     assert post(client, b"a,b\n1\n", release, **{"Upload-Id": ID}).status_code == 422
-    assert client.get(f"/uploads/{ID}").status_code == 404
+    assert client.get(f"/uploads/{ID}").json["state"] == "absent"
 
 
 @pytest.mark.parametrize("upload_id", ["short", "x" * 65, "../../../etc/passwd", "a b c d e f g"])
@@ -123,9 +125,9 @@ def test_what_a_killed_process_left_behind_is_no_upload(app: Flask, client: Flas
     board = here.progress
     with board.upload(None, ID, 100) as notes:
         notes.received(50)
-        assert client.get(f"/uploads/{ID}").status_code == 200
+        assert client.get(f"/uploads/{ID}").json["state"] == "receiving"
         (file,) = (here.settings.artifacts / "datasets" / ".progress").glob("*.json")
         long_ago = time.time() - 3600
         os.utime(file, (long_ago, long_ago))
-        assert client.get(f"/uploads/{ID}").status_code == 404
+        assert client.get(f"/uploads/{ID}").json["state"] == "absent"
     assert not file.parent.exists()
