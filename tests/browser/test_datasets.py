@@ -210,23 +210,23 @@ def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], b
 
 
 def test_an_upload_shows_how_much_of_it_was_read(open_window: Callable[..., Visit], bare: Bare, tmp_path: Path) -> None:
-    """Parts come from a column that is chosen in the form."""
+    """Parts come from a column that is chosen in the form. Reading takes several of the page's intervals."""
     rng, parts = np.random.default_rng(0), ("train", "train", "val", "test")
-    rows = (
+    rows = [
         f"{','.join(map(str, row))},{parts[n % 4]},{'ab'[n // 4 % 2]}"
-        for n, row in enumerate(rng.random((120_000, 12)).round(6).tolist())
-    )
+        for n, row in enumerate(rng.random((40_000, 12)).round(6).tolist())
+    ]
     header = ",".join([*(f"c{n}" for n in range(12)), "part", "label"])
-    (tmp_path / "large.csv").write_text("\n".join([header, *rows]) + "\n")
+    (tmp_path / "large.csv").write_text("\n".join([header, *rows * 10]) + "\n")
     page = open_window(bare.url).open("/ui/datasets")
     page.locator("#format").select_option("table")
     page.locator("[name=table]").set_input_files(tmp_path / "large.csv")
     page.locator("[name=split]").fill("part")
     page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.locator("#upload-doing")).to_have_text(re.compile(r"^Reading: [1-9]\d?%$"), timeout=20_000)
+    expect(page.locator("#upload-doing")).to_have_text(re.compile(r"^Reading: [1-9]\d?%$"), timeout=60_000)
     assert 0 < float(page.locator("#upload-progress").evaluate("(bar) => bar.value")) <= 1
-    page.wait_for_url("**/ui/datasets/large", timeout=30_000)
-    expect(page.locator("main")).to_contain_text(re.compile(r"30,000\s*scored once, at the end of a job"))
+    page.wait_for_url("**/ui/datasets/large", timeout=120_000)
+    expect(page.locator("main")).to_contain_text(re.compile(r"100,000\s*scored once, at the end of a job"))
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
