@@ -1,4 +1,4 @@
-"""The server's templates and the page's scripts format values in the same way."""
+"""The server and the page's scripts format values in the same way, and find the same delimiters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from service.spec import metric_info
 from service.web import filters
 from tests.browser.conftest import Bare, Visit
+from tests.service.datasets.tables.test_headers import DELIMITED
 
 WRITTEN = """async ([name, values]) => {
   const dom = await import(document.querySelector('link[href$="/dom.js"]').href);
@@ -24,3 +25,18 @@ def test_sizes_spans_and_shares_are_written_in_one_way(
     assert page.evaluate(WRITTEN, ["duration", spans]) == [metric_info.duration(span) for span in spans]
     shares = [0, 0.1234, 0.5, 0.987654, 1]
     assert page.evaluate(WRITTEN, ["percent", shares]) == [filters.share(share) for share in shares]
+
+
+def test_page_and_service_find_the_same_delimiters(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    page = open_window(serve_bare().url).open("/")
+    found = page.evaluate(
+        """async (texts) => {
+          const dom = document.querySelector('link[href$="/dom.js"]').href;
+          const { delimiterOf } = await import(dom.replace("dom.js", "delimited.js"));
+          return texts.map(delimiterOf);
+        }""",
+        [text for text, _ in DELIMITED.values()],
+    )
+    assert dict(zip(DELIMITED, found, strict=True)) == {name: delimiter for name, (_, delimiter) in DELIMITED.items()}

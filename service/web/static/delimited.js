@@ -1,7 +1,7 @@
 // Reads CSV files as service/datasets/formats/delimited.py does: delimiter, encoding, header and rows.
 import { counted } from "./dom.js";
 
-const SAMPLED_LINES = 100;
+const SAMPLED_ROWS = 100;
 const SAMPLED_CHARACTERS = 2 ** 16;
 
 export async function read(file) {
@@ -28,20 +28,19 @@ export function decimalOf(text) {
   return { sign, isClear: tail.length !== 3 || !/^[1-9]\d{0,2}$/.test(head) };
 }
 
-// The delimiter that gives most rows the width of the header; among equals, the one with the widest header.
-function delimiterOf(text) {
-  const unquoted = text.slice(0, SAMPLED_CHARACTERS).replace(/(^|[,\t;|\r\n] *)"(?:[^"]|"")*(?:"|$)/g, "$1x");
-  const sample = unquoted.split(/\r?\n|\r/, SAMPLED_LINES).join("\n");
+// The delimiter that gives most rows the width of the header; among equals, the one with the widest header. Delimiters inside
+// quotation marks do not count.
+export function delimiterOf(text) {
+  const sample = text.slice(0, SAMPLED_CHARACTERS);
+  const unquoted = sample.replace(/((?:^|[,\t;|\r\n]) *)"[^"]*(?:""[^"]*)*(?:"(?= *(?:[,\t;|\r\n]|$))|$)/g, "$1x");
+  const lines = unquoted.split(/\r?\n|\r/);
+  if (text.length > SAMPLED_CHARACTERS && lines.length > 1) lines.pop(); // it is cut off
+  const rows = lines.filter((line) => /[^ ]/.test(line)).slice(0, SAMPLED_ROWS);
   let [best, most, widest] = [",", 0, 1];
   for (const one of [",", "\t", ";", "|"]) {
-    let widths = [];
-    try {
-      widths = split(sample, one).map((row) => row.length);
-    } catch {
-      continue;
-    }
-    const share = Math.round((100 * widths.filter((width) => width === widths[0]).length) / widths.length);
-    if (widths[0] > 1 && (share > most || (share === most && widths[0] > widest))) [best, most, widest] = [one, share, widths[0]];
+    const widths = rows.map((row) => row.split(one).length);
+    const count = widths.filter((width) => width === widths[0]).length;
+    if (widths[0] > 1 && (count > most || (count === most && widths[0] > widest))) [best, most, widest] = [one, count, widths[0]];
   }
   return best;
 }

@@ -18,6 +18,46 @@ ROWS = [(f"{n % 7},{n % 5}", ("Oslo", "Bergen")[n % 2], "abc"[n % 3]) for n in r
 SEMICOLONS = "size;city;label\n" + "".join(f"{';'.join(row)}\n" for row in ROWS)
 
 
+DELIMITED = {
+    "a bar in a quoted name": ('x;"a|b";y\n1;"c|d";2\n', ";"),
+    "more bars than columns in quotes": ('x;"a|b|c|d"\n1;"e|f|g|h"\n', ";"),
+    "commas in quotes in all rows but few": ('n;"city, state";y\n1;"Bergen, NO";2\n2;Oslo;3\n', ";"),
+    "doubled quotation marks": ('x;"say ""a|b"", c|d";y\n1;"e|""|f";2\n', ";"),
+    "a quoted line break": ('x,"a;b\nc;d;e"\n1,"f;g\n\n;h"\n', ","),
+    "spaces before a quotation mark": ('x, "a|b|c",y\n1,  "d|e|f",2\n', ","),
+    "CRLF": ('x;"a,b,c"\r\n\r\n1;"d,e,f"\r\n', ";"),
+    "CR": ('x;"a,b,c"\r1;"d,e,f"\r', ";"),
+    "quotation marks inside a text": ('name|say\nAnn|He said, "a|b" and left, again\nBo|no, never\nCy|ok, fine\n', "|"),
+    "inches": ('size;5" x\n7" ;8"\n1,5;2,5\n', ";"),
+    "a quotation mark that is never closed": ('x;y\n1;2\n3;4\n5;"6,7,8\n9,9,9\n', ";"),
+    "lines of spaces and tabs": ("x;y\n   \n1;2\n\t\n3;4\n", ";"),
+    "equal shares": ("a,b;c;d\n1,2;3;4\n5,6;7;8\n", ";"),
+    "two rows of ninety": ("a;b,c,d\n" + "1;2,3,4\n" * 88 + "1;2\n", ";"),
+    "the most common width": ("a,b;c\n1;2\n3;4\n5;6\n", ";"),
+    "one column": ('"a;b"\n"c;d"\n', ","),
+    "tabs": ('a\t"b,c,d"\n1\t"2,3,4"\n', "\t"),
+    "a cut last line": ("a,b;c\n" + f"1,2;{'x' * 2**16},\n", ","),
+    "long names of two bytes": (f"{'é' * 40_000};b\n1;2,5\n", ";"),
+    "more rows in quotes than lines are sampled": ('x;"' + "a,b,c\n" * 150 + '"\n' + "1;2\n" * 9, ";"),
+}
+"""Beginnings of tables, and the delimiter. Page and service find the same one."""
+
+
+@pytest.mark.parametrize(("text", "delimiter"), DELIMITED.values(), ids=DELIMITED)
+def test_delimiters_in_quotation_marks_do_not_count(tmp_path: Path, text: str, delimiter: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(text.encode())
+    assert open_delimited(path, max_bytes=2**20).delimiter == delimiter
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", [',"', ',"x', ',"x""', ',"""', '"', '""', ', "a" b', ',   "a"', "\n ", '"a",   x'])
+def test_finding_the_delimiter_takes_linear_time(tmp_path: Path, piece: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"a;b\n{piece * 70_000}", newline="")
+    assert open_delimited(path, max_bytes=2**20).header
+
+
 @pytest.mark.parametrize(
     "data",
     [
