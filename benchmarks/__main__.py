@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        from benchmarks import measuring
+        from benchmarks.engine import measuring
 
         json.dump(measuring.measure(options.measure, growth=not options.quick), sys.stdout)
         return
@@ -52,7 +52,7 @@ def main() -> None:
         text = json.dumps(content, indent=1) + "\n"
         (options.results / name).write_text(text, encoding="utf-8")
     if not options.quick:
-        from benchmarks import pictures
+        from benchmarks.engine import pictures
 
         pictures.draw(write["growth.json"], options.results / "growth.png")
     print(f"\nwritten to {options.results}: {', '.join(sorted(write))}")

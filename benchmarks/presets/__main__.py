@@ -119,7 +119,7 @@ def _in_process(label: str, options: argparse.Namespace, *more: str) -> dict[str
 
 
 def _machine() -> dict[str, Any]:
-    from benchmarks.measuring import machine
+    from benchmarks.engine.measuring import machine
 
     return {name: value for name, value in machine().items() if name not in ("load", "torch")}
 

@@ -78,12 +78,12 @@ class Place:
     def serve_bare(self) -> int:
         """Start a second web process whose only view inserts a job's rows; returns its port."""
         port = _free_port()
-        self._serve("benchmarks.service.bare_post:app", port, None)
+        self._serve("benchmarks.service.bare.post:app", port, None)
         return port
 
     def run_bare(self, spec: dict[str, Any], *options: str) -> float:
-        """The figure of ``benchmarks.service.bare`` for a spec, with one BLAS thread like a child."""
-        command = [sys.executable, "-m", "benchmarks.service.bare", json.dumps(spec), *options]
+        """The figure of ``benchmarks.service.bare.loop`` for a spec, with one BLAS thread like a child."""
+        command = [sys.executable, "-m", "benchmarks.service.bare.loop", json.dumps(spec), *options]
         environ = os.environ | self.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
         return float(done.stdout)
@@ -91,7 +91,7 @@ class Place:
     def stream_bare(self, job_id: str) -> int:
         """Start a server that streams one job's events, and nothing else; returns its port."""
         port = _free_port()
-        self.start("-m", "benchmarks.service.bare_streams", str(port), job_id)
+        self.start("-m", "benchmarks.service.bare.streams", str(port), job_id)
 
         def answers() -> bool:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):

@@ -1,4 +1,4 @@
-"""Everything that documents name exists: files, headings, ``make`` targets and ``tapeline`` commands."""
+"""Everything that documents name exists: files, headings, ``make`` targets, modules and ``tapeline`` commands."""
 
 from __future__ import annotations
 
@@ -50,6 +50,21 @@ def test_every_make_target_in_a_document_exists() -> None:
     named = {target for path in DOCUMENTS for target in re.findall(r"^make ([a-z][a-z-]*)", code(path), re.MULTILINE)}
     assert len(named) > 15
     assert named <= targets
+
+
+def test_every_test_and_benchmark_in_a_document_exists() -> None:
+    paths = {name for path in DOCUMENTS for name in re.findall(r"\b(?:tests|benchmarks)/[\w./]*\w", code(path))}
+    assert len(paths) > 15
+    assert {name for name in paths if not (ROOT / name).exists()} == set()
+
+
+def test_every_module_that_a_document_or_make_runs_exists() -> None:
+    texts = [*(code(path) for path in DOCUMENTS), (ROOT / "Makefile").read_text(encoding="utf-8")]
+    named = {name for text in texts for name in re.findall(r"-m ((?:tests|benchmarks)\b[\w.]*)\b", text)}
+    assert len(named) > 10
+    for name in named:
+        file = ROOT / name.replace(".", "/")
+        assert file.with_suffix(".py").exists() or (file / "__main__.py").exists(), name
 
 
 def test_every_command_in_a_document_exists() -> None:

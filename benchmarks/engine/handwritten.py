@@ -1,7 +1,7 @@
 """The steps written by hand with NumPy only: no tape, every array allocated once, ``out=`` everywhere.
 
 They do everything that the trainers do in a step (gather and convert images, loss, accuracy or ``d_real`` and
-``d_fake``, update) with the same bits, which ``tests/engine/test_benchmarks.py`` checks. The code is not general; the
+``d_fake``, update) with the same bits, which ``tests/benchmarks/test_engine.py`` checks. The code is not general; the
 engine is measured against it.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.digits import Sizes
+from benchmarks.engine.digits import Sizes
 from engine import ImageData, Latent, Sequential, generator_for
 
 Array = np.ndarray[Any, Any]

@@ -1,7 +1,7 @@
 """The lower bound for a POST: a Flask view that only inserts the rows of a job in one transaction.
 
 gunicorn serves it with the configuration of the service: ``gunicorn -c python:service.web.gunicorn_conf
-benchmarks.service.bare_post:app``.
+benchmarks.service.bare.post:app``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 from flask import Flask, Response, request
 from ulid import ULID
 
-from benchmarks.service.bare_rows import Rows, job_values
+from benchmarks.service.bare.rows import Rows, job_values
 from service.runtime.settings import Settings
 from service.spec.strict_json import canonical, parse_json
 from service.web.services import EXTENSION

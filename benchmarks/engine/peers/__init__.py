@@ -5,10 +5,10 @@ from typing import Any
 pytorch: Any
 jax_jit: Any
 try:
-    from benchmarks.peers import pytorch
+    from benchmarks.engine.peers import pytorch
 except ImportError:
     pytorch = None
 try:
-    from benchmarks.peers import jax_jit
+    from benchmarks.engine.peers import jax_jit
 except ImportError:
     jax_jit = None

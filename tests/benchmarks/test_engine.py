@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cases, conv_cases, digits, floor, handwritten, memory, tables, timing
-from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR
-from benchmarks.peers import jax_jit, pytorch
-from benchmarks.rows import first, stepper
+from benchmarks import tables
+from benchmarks.engine import cases, conv_cases, digits, floor, handwritten, memory, timing
+from benchmarks.engine.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR
+from benchmarks.engine.peers import jax_jit, pytorch
+from benchmarks.engine.rows import first, stepper
 from engine import SGD, Adam, ImageData, generator_for
 from engine.replay import Replay
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ulid import ULID
 
-from benchmarks.service.bare_rows import Rows, job_values
+from benchmarks.service.bare.rows import Rows, job_values
 from engine import ClassifierTrainer, EpochDone, checkpoint
 from service.datasets import cache
 from service.datasets.cache import Dataset

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks import digits, networks
-from benchmarks.peers import jax_jit, pytorch
-from benchmarks.rows import Row, Work, first, stepper
+from benchmarks.engine import digits, networks
+from benchmarks.engine.peers import jax_jit, pytorch
+from benchmarks.engine.rows import Row, Work, first, stepper
 from engine import Adam, AdamW, ClassifierTrainer, GanTrainer, ImageData, Latent, SoftmaxCrossEntropy, schedules
 
 RATE = 1e-4

@@ -1,6 +1,6 @@
 """The lower bound for streams: one loop that reads the new events of a job and writes their text to all clients.
 
-``python -m benchmarks.service.bare_streams PORT JOB``. It has no limits, deadlines, keys, replay or progress.
+``python -m benchmarks.service.bare.streams PORT JOB``. It has no limits, deadlines, keys, replay or progress.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.digits import Sizes
+from benchmarks.engine.digits import Sizes
 
 Array = np.ndarray[Any, Any]
 Shapes = tuple[tuple[int, int], tuple[int, int]]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import conv_cases, digits, floor, handwritten, scalars
-from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes, network
-from benchmarks.peers import jax_jit, pytorch
-from benchmarks.rows import Row, Work, first, in_turn, stepper
+from benchmarks.engine import conv_cases, digits, floor, handwritten, scalars
+from benchmarks.engine.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes, network
+from benchmarks.engine.peers import jax_jit, pytorch
+from benchmarks.engine.rows import Row, Work, first, in_turn, stepper
 from engine import (
     SGD,
     Adam,

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine import Dense, ImageData, Sequential, generator_for, initializers
 
-FOLDER = Path(__file__).parent.parent / "service" / "data" / "mnist-10k"
+FOLDER = Path(__file__).parents[2] / "service" / "data" / "mnist-10k"
 
 CLASSIFIER = ((784, 392, "sigmoid"), (392, 10, "sigmoid"))
 GENERATOR = ((100, 200, "tanh"), (200, 400, "tanh"), (400, 784, "tanh"))

@@ -6,9 +6,9 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import cases, digits
-from benchmarks.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes
-from benchmarks.rows import first, stepper
+from benchmarks.engine import cases, digits
+from benchmarks.engine.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes
+from benchmarks.engine.rows import first, stepper
 from engine import SGD, ClassifierTrainer, GanTrainer
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import floor
+from benchmarks.engine import floor
 from engine import BatchNorm, Conv2D, Dense, Dropout, Flatten, ImageData, MaxPool2D, Reshape, Sequential, Upsample2D
 from engine.nn.activations import Activation
 from engine.ops.images.geometry import window

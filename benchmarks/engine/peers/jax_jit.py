@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.networks import arrays
+from benchmarks.engine.networks import arrays
 from engine import BatchNorm, Conv2D, Dense, Dropout, Flatten, ImageData, MaxPool2D, Reshape, Sequential, Upsample2D
 from engine.nn.activations import Activation
 

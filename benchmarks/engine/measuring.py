@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from benchmarks import cases, memory, timing
-from benchmarks.peers import jax_jit, pytorch
-from benchmarks.rows import Row
+from benchmarks.engine import cases, memory, timing
+from benchmarks.engine.peers import jax_jit, pytorch
+from benchmarks.engine.rows import Row
 
 
 def measure(threads: int, *, growth: bool) -> dict[str, Any]:
