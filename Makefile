@@ -92,7 +92,7 @@ bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chr
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
 
 results: $(VENV)/installed  ## train all presets and write the table of results: DATA=folder-of-datasets ONLY="gan stable", collapse, sweeps or self_comparisons
-	@$(if $(filter collapse sweeps self_comparisons,$(ONLY)),$(BIN)/python -m benchmarks.$(ONLY),$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))
+	@$(if $(filter collapse sweeps self_comparisons,$(ONLY)),$(BIN)/python -m benchmarks.$(ONLY) $(if $(filter sweeps,$(ONLY)),$(if $(DATA),--data $(DATA))),$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))
 
 reference-classifier: $(VENV)/installed  ## retrain the reference classifier on MNIST: DATA=folder-of-datasets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_reference_classifier $(DATA)

@@ -11,6 +11,7 @@ import argparse
 import functools
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from service.sweeps.search.proposals import STARTUP
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENT: Final = ROOT / "docs" / "sweeps.md"
 BEGIN, END = (f"<!-- make results ONLY=sweeps: {end} -->" for end in ("begin", "end"))
-DATA: Final = "mnist-10k"
+DATA: Final = "mnist"
 BASE: Final[dict[str, Any]] = {
     "kind": "classifier",
     "dataset": {"name": DATA},
@@ -59,8 +60,8 @@ PARALLEL: Final = 4
 class Trainings:
     """Validation accuracies by epoch, of every training so far, in a file."""
 
-    def __init__(self, path: Path, work: Path) -> None:
-        self.path, self.work = path, work
+    def __init__(self, path: Path, data: Path, work: Path) -> None:
+        self.path, self.data, self.work = path, data, work
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.known: dict[str, list[float | None]] = {}
         for line in lines:
@@ -82,7 +83,7 @@ class Trainings:
     def _digits(self) -> Any:
         from service.datasets import cache
 
-        return cache.load(DATA, self.work, cache_root=self.work)
+        return cache.load(DATA, self.data, cache_root=self.work)
 
     def _train(self, settings: Mapping[str, Any], seed: int, epochs: int) -> list[float | None]:
         from engine import DivergedError, EpochDone
@@ -104,8 +105,13 @@ class Trainings:
 class Experiment:
     """A sweep in this process: the ``World`` of a course, whose trials are trained when they are looked at."""
 
-    def __init__(self, plan: SweepPlan, search: str, seed: int, trainings: Trainings) -> None:
+    def __init__(
+        self, plan: SweepPlan, search: str, seed: int, trainings: Trainings, *, is_shuffled: bool = False
+    ) -> None:
         self.plan, self.search, self.seed, self.trainings = plan, search, seed, trainings
+        self.order = list(range(plan.trials))
+        if is_shuffled:
+            random.Random(seed).shuffle(self.order)
         self.space = GRID if search == "grid" else DRAWN
         self.settings: list[dict[str, Any]] = []
         self.finished: dict[int, float | None] = {}
@@ -117,7 +123,7 @@ class Experiment:
 
     def propose(self, trial: int, most: int | None = None) -> Proposed:
         if self.search == "grid":
-            settings = space.grid_settings(self.space, trial)
+            settings = space.grid_settings(self.space, self.order[trial])
         elif self.search == "random" or trial < STARTUP:
             settings = space.random_settings(self.space, self.seed, trial)
         else:
@@ -163,17 +169,18 @@ def halving_rows(trainings: Trainings, seeds: int) -> list[dict[str, Any]]:
     trials = space.grid_size(GRID)
     assert trials is not None
     rows = []
+    modes = {"synchronous": (False, False), "asynchronous": (True, False), "asynchronous, shuffled": (True, True)}
     for seed in range(seeds):
         whole = Experiment(plan_of(trials, [GRID_EPOCHS]), "grid", seed, trainings)
-        assert whole.winner is not None
-        for mode in ("synchronous", "asynchronous"):
-            plan = plan_of(trials, [1, 3, GRID_EPOCHS], asynchronous=mode == "asynchronous")
-            halved = Experiment(plan, "grid", seed, trainings)
+        for mode, (is_asynchronous, is_shuffled) in modes.items():
+            plan = plan_of(trials, [1, 3, GRID_EPOCHS], asynchronous=is_asynchronous)
+            halved = Experiment(plan, "grid", seed, trainings, is_shuffled=is_shuffled)
+            assert whole.winner is not None
             assert halved.winner is not None
             rows.append(
                 {
                     "seed": seed, "mode": mode, "grid": whole.winner[1], "halving": halved.winner[1],
-                    "same": whole.winner[0] == halved.winner[0],
+                    "same": whole.settings[whole.winner[0]] == halved.settings[halved.winner[0]],
                     "share": halved.state.spent / whole.state.spent, "epochs": halved.state.spent,
                     "grid_epochs": whole.state.spent,
                 }
@@ -221,6 +228,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=GRID_SEEDS, help="sweep seeds of the grid")
     parser.add_argument("--search-seeds", type=int, default=DRAWN_SEEDS)
+    parser.add_argument(
+        "--data", type=Path, help="folder of datasets (default: MNIST is downloaded to the folder --work)"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "presets", help="unpacked data")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the trainings")
     options = parser.parse_args()
@@ -229,7 +239,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.sweeps", *sys.argv[1:]]
         raise SystemExit(subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode)
     options.work.mkdir(parents=True, exist_ok=True)
-    trainings = Trainings(options.results / "sweeps.jsonl", options.work)
+    trainings = Trainings(options.results / "sweeps.jsonl", options.data or options.work, options.work)
     body = tables(halving_rows(trainings, options.seeds), search_rows(trainings, options.search_seeds))
     text = DOCUMENT.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
