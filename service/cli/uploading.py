@@ -29,9 +29,11 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.target import Command, Target
 from service.cli.text import visible
-from service.client import ApiError
+from service.client import ApiError, UnreadableImage
+from service.client.inputs import packing
 from service.client.inputs.data_files import field_of, is_table
-from service.datasets.info import DATASET_NAME, Channels, OnBad, PhotoOptions
+from service.datasets.info import DATASET_NAME, Channels, OnBad
+from service.image_files.sizes import parse_size
 from service.wording import counted
 
 _SHOWN_CLASSES: Final = 10
@@ -326,29 +328,26 @@ def _say_left_out(count: int, files: Sequence[str]) -> None:
 
 def _packed(folder: Path, target: Path, options: UploadOptions) -> tuple[Path, int]:
     """The archive of a folder, and the number of left out files that it does not name."""
-    from service.cli import packing  # here: it loads Pillow
-    from service.datasets.formats.decoding import SUFFIXES
-    from service.datasets.formats.photos import parse_size
-
     try:
-        width_and_height = parse_size(options.size) if options.size is not None else None
+        size = parse_size(options.size) if options.size is not None else None
     except ValueError as error:
         raise Failure(f"--size: {error}") from error
-    images, others = packing.files_of(folder)
-    if not images:
-        raise Failure(f"{folder} contains no images; files ending in {', '.join(SUFFIXES)} are read")
-    with _bar(MofNCompleteColumn()) as bar:
-        task = bar.add_task("packing", total=len(images))
-        photos = PhotoOptions(
-            size=width_and_height,
-            channels=Channels(options.channels or Channels.AUTO),
-            on_bad=OnBad(options.on_bad or OnBad.ERROR),
-        )
-        names = packing.names_to_send(folder, others)
-        left_out = packing.pack(folder, images, names, target, options=photos, on_image=lambda: bar.advance(task))
+    try:
+        with _bar(MofNCompleteColumn()) as bar:
+            task = bar.add_task("packing", total=None)
+            left_out, unnamed = packing.pack(
+                folder,
+                target,
+                size=size,
+                grey=options.channels == "1",
+                skips=options.on_bad == "skip",
+                on_image=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except UnreadableImage as error:
+        raise Failure(str(error).replace("on_bad=skip", "--on-bad skip")) from error
     if left_out:
         _say_left_out(len(left_out), left_out)
-    return target, len(others) - len(names)
+    return target, unnamed
 
 
 class _DoneColumn(DownloadColumn):

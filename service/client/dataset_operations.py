@@ -17,6 +17,7 @@ from service.client.connection import Connection
 from service.client.errors import ClientError
 from service.client.inputs import packing
 from service.client.inputs.data_files import field_of
+from service.image_files.sizes import Size, parse_size
 
 StrPath = str | os.PathLike[str]
 _UPLOAD_TIMEOUT_S: Final = 660.0
@@ -98,10 +99,10 @@ class DatasetOperations:
         Args:
             files: a path: a folder with a folder of image files for each class, an archive, or a table (CSV or TSV); or
                 form fields and paths: ``table``, ``archive``, or ``images`` and ``labels``, optionally with
-                ``validation_images`` and ``validation_labels``. Files are streamed; those of a folder are sent as they
-                are.
+                ``validation_images`` and ``validation_labels``. Files are streamed.
             validation_fraction: share of each class that becomes validation data, if there are no files for it.
-            size: scale the images of an archive of image files, such as ``32`` or ``32x24`` (width x height).
+            size: scale image files, such as to ``32`` or ``32x24`` (width x height). Those of a folder are scaled
+                before they are sent, which gives the same dataset.
             channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
             on_bad: ``skip`` omits images that cannot be read; the response's ``report`` names them.
             target: the label column of a table (default: the last one).
@@ -130,7 +131,8 @@ class DatasetOperations:
 
         with ExitStack() as opened:
             parts: dict[str, IO[bytes]] = {}
-            paths = _as_files(_by_field(files), opened, skips=on_bad == "skip")
+            scaled = {"size": _size(size), "grey": channels == "1", "skips": on_bad == "skip"}
+            paths = _as_files(_by_field(files), opened, scaled)
             left = sum(path.stat().st_size for path in paths.values())
             for field, path in paths.items():
                 parts[field] = cast("IO[bytes]", _Counted(opened.enter_context(path.open("rb")), count))
@@ -187,12 +189,21 @@ def _by_field(files: Mapping[str, StrPath] | StrPath) -> dict[str, Path]:
     return {"archive" if path.is_dir() else field_of(path): path}
 
 
-def _as_files(paths: Mapping[str, Path], opened: ExitStack, *, skips: bool) -> dict[str, Path]:
-    """The paths, with a folder of images packed into a temporary file."""
+def _size(text: str | None) -> Size | None:
+    """The size that images of a folder are scaled to; ``None`` leaves it to the service, also to refuse it."""
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError:
+        return None
+
+
+def _as_files(paths: Mapping[str, Path], opened: ExitStack, options: Mapping[str, Any]) -> dict[str, Path]:
+    """The paths, with a folder of images packed into a temporary file with these options."""
     found = dict(paths)
     if (folder := paths.get("archive")) is not None and folder.is_dir():
         temporary = Path(opened.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-        found["archive"] = packing.packed_folder(folder, temporary / "images.tar", skips=skips)
+        found["archive"] = temporary / "images.tar"
+        packing.pack(folder, found["archive"], **options)
     return found
 
 

@@ -20,9 +20,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.formats.decoding import UnreadableImage, opened, pixels_of
-from service.datasets.info import Size
 from service.datasets.sandbox import PASSED_ON, PHOTO_MEMORY_BYTES, apply_limits
+from service.image_files.decoding import UnreadableImage, opened, pixels_of
+from service.image_files.sizes import Size
 
 CPU_S: Final = 20
 _WALL_FACTOR: Final = 2

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from service.image_files.sizes import Size
 from service.spec.estimation.features import features_of
 from service.spec.splits import Split
 from service.states import DatasetKind
 
 OnShare = Callable[[float], None]
 """Called with the share of an import that is done, from 0 to 1, each time it grows."""
-Size = tuple[int, int]
-"""Width and height in pixels, in the order that image programs use."""
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """The names of uploads, which are safe to join to a path: no hidden folders (the cache), no separators."""

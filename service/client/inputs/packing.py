@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from service.client.errors import UnreadableImage
+from service.image_files.sizes import Size
 from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
 _MAX_NAMED_FILES: Final = 5
@@ -34,79 +35,79 @@ def names_to_send(folder: Path, others: Sequence[Path]) -> list[str]:
     return [f"./{name}" for name in itertools.islice(safe, _SENT_NAMES)]
 
 
-def packed_folder(folder: Path, target: Path, *, skips: bool) -> Path:
-    """Write a tar file with the image files of a folder, as they are, and the names of its other files.
+def pack(
+    folder: Path,
+    target: Path,
+    *,
+    size: Size | None = None,
+    grey: bool = False,
+    skips: bool = False,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[str], int]:
+    """Write a tar file with the image files of a folder, and the names of its other files, which have no content.
 
     Args:
-        skips: leave out files that cannot be read.
+        size: scale images as the import does, so that less is sent for the same dataset; the names stay. Without it,
+            files are packed as they are.
+        grey: the import makes them grey.
+        skips: leave out images that cannot be read. One that cannot be decoded is packed as it is, so that the report
+            of the import names it.
+        on_image: called after each image with the number of those that are done, and of all.
+
+    Returns:
+        What was not packed, each with the reason, and the number of other files without a name in the archive.
 
     Raises:
-        UnreadableImage: the folder contains no images, or some cannot be read.
+        UnreadableImage: the folder contains no images, or some cannot be read; the message lists them.
     """
     images, others = files_of(folder)
     if not images:
         raise UnreadableImage(f"{folder} contains no images; files ending in {', '.join(IMAGE_SUFFIXES)} are read")
-    pack(folder, images, names_to_send(folder, others), target, skips=skips)
-    return target
-
-
-def pack(
-    folder: Path,
-    images: Sequence[Path],
-    others: Sequence[str],
-    target: Path,
-    *,
-    skips: bool,
-    shrunk: Callable[[Path], bytes] | None = None,
-    on_image: Callable[[], None] = lambda: None,
-) -> list[str]:
-    """Write a tar file with image files.
-
-    Args:
-        others: names of files that are not images: sent without content, so that the report of the import has them.
-        skips: leave out images that cannot be read. One that cannot be decoded is sent as it is, so that the report of
-            the import names it.
-        shrunk: gives a smaller form of a file that the import decodes to the same pixels, or raises
-            ``UnreadableImage``; the name stays. By default, files are sent as they are.
-        on_image: called after each.
-
-    Returns:
-        What was not sent, each with the reason.
-
-    Raises:
-        UnreadableImage: some cannot be read; the message lists them.
-    """
+    names = names_to_send(folder, others)
     faults: list[str] = []
     sent = 0
     with tarfile.open(target, "w", dereference=True) as archive:  # the service takes no links
-        for path in images:
-            name = path.relative_to(folder)
+        for done, path in enumerate(images, 1):
+            name = path.relative_to(folder).as_posix()
             try:
-                if shrunk is None:
-                    archive.add(path, name.as_posix())
+                if size is None:
+                    archive.add(path, name)
                 else:
-                    data = shrunk(path)
-                    entry = tarfile.TarInfo(name.as_posix())
+                    data = _scaled(path, size, grey=grey)
+                    entry = tarfile.TarInfo(name)
                     entry.size = len(data)
                     archive.addfile(entry, io.BytesIO(data))
                 sent += 1
             except UnreadableImage as error:
                 if skips:
-                    archive.add(path, name.as_posix())
+                    archive.add(path, name)
                 else:
                     faults.append(f"{path} {error}")
             except OSError as error:
                 faults.append(f"{path} {error.strerror or error}")
-            on_image()
-        for sent_name in others:
-            archive.addfile(tarfile.TarInfo(sent_name))
+            on_image(done, len(images))
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
     if faults and not (skips and sent):
         more = f"\n  and {len(faults) - _MAX_NAMED_FILES:,} more" if len(faults) > _MAX_NAMED_FILES else ""
         these, them = ("this file", "it") if len(faults) == 1 else ("these files", "them")
         advice = f"remove or replace {them}, or leave {them} out with on_bad=skip"
         listed = "\n  ".join(faults[:_MAX_NAMED_FILES])
         raise UnreadableImage(f"{these} cannot be read; {advice}:\n  {listed}{more}")
-    return faults
+    return faults, len(others) - len(names)
+
+
+def _scaled(path: Path, size: Size, *, grey: bool) -> bytes:
+    """An image as the import scales it, as a PNG."""
+    from service.image_files import decoding  # here: it loads Pillow
+
+    data = io.BytesIO()
+    try:
+        with path.open("rb") as file:
+            decoding.decode(file, size, grey=grey).save(data, "PNG")
+    except decoding.UnreadableImage as error:
+        raise UnreadableImage(str(error)) from error
+    return data.getvalue()
 
 
 def _walk(folder: Path) -> Iterator[Path]:

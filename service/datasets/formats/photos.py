@@ -9,7 +9,6 @@ necessary because only at the end it is known whether the data is in colour, and
 from __future__ import annotations
 
 import io
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +25,11 @@ from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.class_folders import classes_of, in_order, outside_of_folders
-from service.datasets.formats.decoding import SUFFIXES, UNSEEN, UnreadableImage, opened, pixels_of, upright_size
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.formats.unread import instead_of_images, printable, why_left_out
-from service.datasets.info import CHANNELS_GIVEN, Channels, OnBad, OnShare, PartName, PhotoOptions, Size
+from service.datasets.info import CHANNELS_GIVEN, Channels, OnBad, OnShare, PartName, PhotoOptions
+from service.image_files.decoding import SUFFIXES, UNSEEN, UnreadableImage, opened, pixels_of, upright_size
+from service.image_files.sizes import Size
 
 MAX_FILES: Final = 200_000
 SATURATED: Final = 32
@@ -40,7 +40,6 @@ _MAX_LISTED: Final = 50
 """Maximum number of skipped files that the report names."""
 _MAX_NAMED: Final = 5
 """Maximum number of files that an error message names."""
-_SIZE: Final = re.compile(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?")
 
 Pixels = NDArray[np.uint8]
 
@@ -68,19 +67,6 @@ def is_npz(path: Path) -> bool:
         if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
             return False
         return file.read(int.from_bytes(head[26:28], "little")).endswith(b".npy")
-
-
-def parse_size(text: str) -> Size:
-    """Parse ``32`` or ``32x24`` (width x height).
-
-    Raises:
-        ValueError: neither of these.
-    """
-    found = _SIZE.fullmatch(text.strip().lower())
-    if found is None:
-        raise ValueError(f"{text[:40]!r} is not a size: write 32, or 32x24 for width x height")
-    width = int(found[1])
-    return width, int(found[2] or width)
 
 
 @contextmanager

@@ -24,13 +24,14 @@ from pydantic import (
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from service.datasets.formats.photos import SATURATED, parse_size
+from service.datasets.formats.photos import SATURATED
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.importer import FIELDS as IMAGE_FIELDS
 from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
+from service.image_files.sizes import parse_size
 from service.spec.strict_json import parse_json
 from service.web.middleware.problems import Problem
 from service.web.server import arrivals

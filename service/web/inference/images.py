@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.application.inference_requests import MAX_PHOTO_PIXELS, MAX_PIXELS, PredictRequest
-from service.datasets.formats.decoding import UnreadableImage
 from service.datasets.image_sandbox import decode_in_sandbox
 from service.datasets.info import DatasetInfo
 from service.errors import Fault
+from service.image_files.decoding import UnreadableImage
 from service.pictures import reading
 from service.spec.sent_images import MAX_SIDE
 from service.web.middleware import problems

@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import httpx
@@ -19,7 +19,7 @@ from click.testing import Result
 from PIL import Image, ImageDraw
 
 from service.cli import main
-from service.client import Client
+from service.client import ApiError, Client, UnreadableImage
 from service.datasets import cache
 from service.local import LocalStack
 
@@ -222,3 +222,37 @@ def test_the_same_photos_are_the_same_version_whatever_packed_them(
     by_zip = client.upload("by-zip", {"archive": tmp_path / "reversed.zip"}, size="16")
     by_tar = client.upload("by-tar", {"archive": tmp_path / "mixed.tar"}, size="16")
     assert by_command["sha256"] == by_zip["sha256"] == by_tar["sha256"]
+
+
+@pytest.mark.parametrize("channels", [None, "1"])
+def test_the_client_scales_a_folder_as_the_command_line_does(
+    run: Run, client: Client, photos: Path, channels: Literal["1"] | None
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(noise).save(photos / "limes" / "turned.jpg", exif=turned)
+    Image.fromarray(noise[:, :, 0].astype(np.uint16) * 257).save(photos / "plums" / "deep.png")
+    options = ["--channels", channels] if channels else []
+    by_command = uploaded(run, str(photos), "--name", "by-command", "--size", "16x12", *options)
+    sent: list[int] = []
+    by_client = client.upload("by-client", photos, size="16x12", channels=channels, on_progress=sent.append)
+    assert by_client["sha256"] == by_command["sha256"]
+    assert sum(sent) < 100_000 < (photos / "limes" / "turned.jpg").stat().st_size
+    with tarfile.open(photos.parent / "as-they-are.tar", "w") as tar:
+        tar.add(photos, ".")
+    as_they_are = client.upload("as-they-are", photos.parent / "as-they-are.tar", size="16x12", channels=channels)
+    assert by_client["sha256"] == as_they_are["sha256"]
+
+
+def test_the_client_names_broken_images_of_a_folder_before_it_sends_them(client: Client, photos: Path) -> None:
+    (photos / "limes" / "img_3.jpg").write_bytes(b"not an image")
+    sent: list[int] = []
+    with pytest.raises(UnreadableImage, match=r"img_3\.jpg is not a PNG.*, JPEG"):
+        client.upload("broken", photos, size="16", on_progress=sent.append)
+    assert not sent
+    made = client.upload("broken", photos, size="16", on_bad="skip")
+    assert made["report"]["left_out"]["count"] == 1
+    assert "limes/img_3.jpg" in str(made["report"]["left_out"]["files"])
+    with pytest.raises(ApiError, match="size"):
+        client.upload("sizeless", photos, size="small")

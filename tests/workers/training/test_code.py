@@ -20,7 +20,6 @@ WITHOUT_EFFECT = {
     "service.datasets.formats.archives": "what an import makes has a digest",
     "service.datasets.formats.array_files": "what an import makes has a digest",
     "service.datasets.formats.class_folders": "what an import makes has a digest",
-    "service.datasets.formats.decoding": "what an import makes has a digest",
     "service.datasets.formats.delimited": "what an import makes has a digest",
     "service.datasets.formats.npz": "what an import makes has a digest",
     "service.datasets.formats.photos": "what an import makes has a digest",

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from service.datasets.cache import open_arrays
-from service.datasets.formats.photos import parse_size
 from service.datasets.importer import UploadRefused, import_dataset
 from service.datasets.info import DatasetInfo, OnBad, PhotoOptions
 from service.datasets.sandbox import import_in_sandbox
+from service.image_files.sizes import parse_size
 
 
 def picture(

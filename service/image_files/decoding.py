@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Final
 
-import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from service.datasets.formats.unread import BEGINNING, why_unreadable
-from service.datasets.info import Size
+from service.image_files.kinds import BEGINNING, why_unreadable
+from service.image_files.sizes import Size
 from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
 SUFFIXES: Final = IMAGE_SUFFIXES
@@ -112,8 +111,7 @@ def _is_sideways(image: Image.Image) -> bool:
 
 def _as_grey_or_rgb(image: Image.Image, *, grey: bool) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits: convert() would clip the values instead of scaling them
-        levels = np.asarray(image, np.float32) / 257
-        return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+        return image.convert("I").point(lambda level: level * (1 / 257) + 0.5).convert("L")  # rounded, as 257 is odd
     mode = "L" if grey or image.mode in _GREY_MODES else "RGB"
     if image.has_transparency_data:
         below = Image.new("RGBA", image.size, (0, 0, 0, 255))
