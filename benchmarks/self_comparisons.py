@@ -28,9 +28,9 @@ BASE: Final[dict[str, Any]] = {
     "epochs": 2,
     "layers": [{"units": 8, "activation": "relu"}, {"units": 3, "activation": "softmax"}],
 }
-SEEDS: Final = 200
+SEEDS: Final = 600
 SEEDS_PER_SWEEP: Final = 100
-COMPARISONS: Final = 200
+COMPARISONS: Final = 1000
 SIZES: Final = (3, 5, 10)
 METRICS: Final = ("val_loss", "val_accuracy")
 
