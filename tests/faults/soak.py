@@ -25,7 +25,7 @@ from service.states import TERMINAL, Status
 from tests.conftest import create_database, serve_postgres
 from tests.faults.harness import FaultHarness, kill_group, kill_training_child, open_harness
 from tests.faults.invariants import Reference
-from tests.faults.sweeps import NOBODYS_FAULT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
+from tests.faults.sweeps.runs import NOBODYS_FAULT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
 
 PLACES = (
     *("began", "restored", "batch_done", "epoch_trained", "file_written.checkpoint", "file_written.sample"),

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from tests.faults.harness import FaultHarness, open_harness
-from tests.faults.sweeps import (
+from tests.faults.sweeps.runs import (
     NOBODYS_FAULT,
     RANDOM,
     SEARCHES,

@@ -18,7 +18,7 @@ from service.runtime import failpoints
 from service.states import Status
 from service.storage.tables import AuditEntry, Job, Worker
 from tests.faults.conftest import InProcess
-from tests.faults.results import result
+from tests.faults.reproducibility.results import result
 from workers.training import provenance
 
 IRIS = {"kind": "classifier", "dataset": "iris", "epochs": 5, "schedule": {"name": "constant"}}

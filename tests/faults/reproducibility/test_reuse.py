@@ -17,7 +17,7 @@ from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Epoch, Event, Job
 from tests.faults.conftest import InProcess
-from tests.faults.results import result
+from tests.faults.reproducibility.results import result
 from workers.training import code, provenance
 
 
