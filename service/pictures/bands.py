@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.pictures import plots
 from service.pictures.plots import Format
-from service.spec.metric_info import PALETTE, describe
+from service.spec.metric_info import PALETTE, MetricInfo, describe
 
 _SIZE = (8.6, 4.6)  # inches
 _MANY_EPOCHS = 40  # from here on, points are not marked
@@ -45,9 +45,18 @@ def banded(
 
     Args:
         lines: at most as many as ``PALETTE`` has colours.
-        caption: what lines and bands show, in words.
+        caption: what lines and bands show, in words; it gets a note if a band is cut at the end of the metric's range.
         rungs: epochs after which trials were stopped, drawn as dotted lines.
     """
+
+    info = describe(metric)
+    bounds = [bound for line in lines for bound in (*line.low, *line.high) if bound is not None]
+    cut = " and ".join(
+        f"{end}%" for end, is_cut in ((0, min(bounds, default=0) < 0), (100, max(bounds, default=0) > 1)) if is_cut
+    )
+    if info.percent and cut:
+        caption += f", cut at {cut}"
+    lines = [replace(line, low=_within(line.low, info), high=_within(line.high, info)) for line in lines]
 
     def draw(figure: Figure) -> None:
         axes: Axes = figure.subplots()
@@ -57,14 +66,14 @@ def banded(
         for place, (line, colour) in enumerate(zip(lines, PALETTE, strict=False)):
             alone = len(line.epochs) == 1  # else bars at one place would hide each other
             shift = apart * (place - (len(lines) - 1) / 2) if alone else 0.0
-            _draw(axes, line, colour, shift=shift, is_sparse=describe(metric).sparse)
+            _draw(axes, line, colour, shift=shift, is_sparse=info.sparse)
         for rung in rungs:
             axes.axvline(rung, color="#666666", linewidth=1, linestyle=":", zorder=0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if not reach:
             axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
-        axes.set(xlabel=f"epoch\n{caption}", ylabel=plots.drawable(describe(metric).label, 40))
-        if describe(metric).percent:
+        axes.set(xlabel=f"epoch\n{caption}", ylabel=plots.drawable(info.label, 40))
+        if info.percent:
             plots.label_percent(axes.yaxis)
         else:
             axes.ticklabel_format(axis="y", useOffset=False)
@@ -86,6 +95,10 @@ def _draw(axes: Axes, line: BandedLine, colour: str, *, shift: float, is_sparse:
         axes.errorbar(x, mean, yerr=np.maximum([mean - low, high - mean], 0), color=colour, capsize=4)
         return
     axes.fill_between(x[shown], low[shown], high[shown], color=colour, alpha=0.18, linewidth=0)
+
+
+def _within(bounds: Sequence[float | None], info: MetricInfo) -> list[float | None]:
+    return [None if bound is None else info.within(bound) for bound in bounds]
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:

@@ -49,6 +49,11 @@ class MetricInfo:
             return None
         return "max" if self.goal is Goal.MAXIMIZE else "min"
 
+    def within(self, bound: float) -> float:
+        """A bound of an interval, cut at the ends of a share's range, which Student's interval does not know. The true
+        mean is in the range, so the cut interval covers it as often."""
+        return min(max(bound, 0.0), 1.0) if self.percent else bound
+
 
 PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc4", "#6d5bb8", "#6b6b6b")
 """``--series-1`` to ``--series-8`` of the page's light theme: the palette of Okabe and Ito (2008), which remains

@@ -8,9 +8,12 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from playwright.sync_api import expect
 
 from benchmarks.service.rows import end_sweep
+from service.cli import main
+from service.sweeps import decisions
 from tests.browser.conftest import Bare, Visit, until
 from tests.browser.played import Service
 from tests.browser.test_jobs import FAR_TOO_SLOW_MS
@@ -207,6 +210,31 @@ def test_trials_are_picked_and_compared(
     page.get_by_role("link", name="Compare 3 trials").click()
     expect(page.locator("#verdicts-hint")).to_contain_text("shown for two settings. These are 3")
     expect(page.locator("#verdicts")).to_be_hidden()
+
+
+def test_the_interval_of_a_share_ends_at_100_percent_where_it_is_read(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    """With two seeds it may go far beyond, in the API, too."""
+    service = Service(serve_bare())
+    document = {"name": "wide", "base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1], "halving": None}
+    document |= {"space": {"/batch_size": {"choice": [8]}}}
+    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    for accuracy in (0.9, 0.999):
+        worker = service.claim()
+        worker.epoch(1, metrics={"val_accuracy": accuracy})
+        worker.succeed()
+    decisions.advance_all(service.services.database)
+    [trial] = httpx.get(f"{service.url}/sweeps/{sent['id']}/trials").json()["data"]
+    low, high = trial["interval"]
+    assert 0 < low < 1 < 1.5 < high
+    page = open_window(service.url).open(sent["urls"]["page"])
+    interval = page.locator("#trials td.value .range").last
+    expect(interval).to_have_text(f"95% CI {100 * low:.2f}% to 100.00%")
+    expect(interval).to_have_attribute("title", re.compile("cut at the end of the metric's range"))
+    page.locator("#band").select_option("interval")
+    shown = CliRunner().invoke(main, ["--server", service.url, "sweeps", "wide"])
+    assert f"{100 * low:.2f}% to 100.00%" in shown.stdout, shown.output
 
 
 def test_the_list_of_sweeps_follows_them_and_has_a_filter(

@@ -42,6 +42,9 @@ export function metric(name, value) {
   return Number(value.toPrecision(4)).toString();
 }
 
+// A bound of an interval, cut at the ends of a share's range. The same as metric_info.within.
+export const within = (name, bound) => (describe(name).percent && bound !== null ? Math.min(Math.max(bound, 0), 1) : bound);
+
 // The same as metric_info.size.
 export function bytes(count) {
   const units = ["B", "kB", "MB", "GB"];

@@ -1,5 +1,5 @@
 // The curves of a sweep's best trials: means over the seeds, with a band around each.
-import { $, describe, h, memory } from "./dom.js";
+import { $, describe, h, memory, within } from "./dom.js";
 import { call } from "./api.js";
 import { Chart } from "./chart.js";
 import { formatOf } from "./format.js";
@@ -63,8 +63,9 @@ export class SweepCurves {
     const chart = this.charts.get(found.metric);
     if (!chart.element.isConnected) $("#curves .charts").replaceChildren(chart.element);
     const [, low, high] = BANDS[this.band];
+    const cut = (bound) => within(found.metric, bound);
     const isBanded = low && this.sweep.seeds.length > 1;
-    const series = found.data.map((item, index) => ({ name: `trial ${item.trial}`, label: `trial ${item.trial}`, x: item.epochs, y: item.mean, ...(isBanded && { low: item[low], high: item[high] }), index: index % 8, sparse }));
+    const series = found.data.map((item, index) => ({ name: `trial ${item.trial}`, label: `trial ${item.trial}`, x: item.epochs, y: item.mean, ...(isBanded && { low: item[low].map(cut), high: item[high].map(cut) }), index: index % 8, sparse }));
     const epochs = found.data.flatMap((item) => item.epochs);
     const marks = this.sweep.resolved.rungs.slice(0, -1).map((x) => ({ x, text: "rung" }));
     chart.show({ series, smoothing: 0, axis: "epoch", range: [Math.min(...epochs), Math.max(...epochs)], format: formatOf(found.metric), marks });

@@ -1,5 +1,5 @@
 // The trials of a sweep as a table, and the choice of its columns, which is stored for the next visit.
-import { $, describe, h, memory, metric } from "./dom.js";
+import { $, describe, h, memory, metric, within } from "./dom.js";
 
 const KEPT = "sweep.columns"; // name -> whether it is shown, if the user has chosen
 const ALWAYS = "trial";
@@ -133,7 +133,9 @@ export class TrialTable {
     const values = trial.jobs.map((job) => job.value).filter((item) => item !== null);
     const between = (title, label, low, high) => h("span", { class: "range", title }, `${label}${metric(this.name, low)} to ${metric(this.name, high)}`);
     const range = values.length > 1 ? between("From the lowest to the highest seed", "", Math.min(...values), Math.max(...values)) : "";
-    const interval = trial.interval ? between("Student's 95% interval of the mean over the seeds", "95% CI ", ...trial.interval) : "";
+    const ends = trial.interval?.map((end) => within(this.name, end));
+    const cut = ends?.some((end, at) => end !== trial.interval[at]) ? ", cut at the end of the metric's range" : "";
+    const interval = ends ? between(`Student's 95% interval of the mean over the seeds${cut}`, "95% CI ", ...ends) : "";
     return h("td", { class: "value number" }, metric(this.name, trial.value), range, interval);
   }
 

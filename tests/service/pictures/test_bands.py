@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,19 @@ def test_a_wider_band_covers_more() -> None:
     wide, narrow, none = (tinted(draw(line(0.5, width))) for width in (0.04, 0.01, None))
     assert wide > 2 * narrow > 0
     assert none < narrow / 5
+
+
+def test_a_band_is_cut_at_the_ends_of_shares_with_a_note() -> None:
+    """Two seeds may have an interval of Student that leaves the range."""
+    wide, inside = line(0.8, 0.6), line(0.6, 0.2)
+    cut = replace(wide, high=[1.0] * len(EPOCHS))
+    caption = "mean of 3 seeds, cut at 100%"
+    assert draw(wide) == bands.banded([cut], metric="val_accuracy", title="a title", caption=caption)
+    for lines, note in (([wide], "cut at 100%"), ([line(0.2, 0.9), inside], "cut at 0% and 100%"), ([inside], None)):
+        text = draw(*lines, fmt="svg").decode()  # which has texts as comments
+        assert "mean of 3 seeds" in text
+        assert [part for part in ("cut at 100%", "cut at 0% and 100%") if part in text] == ([note] if note else [])
+    assert "cut at" not in draw(wide, fmt="svg", metric="train_loss").decode()
 
 
 def test_each_trial_has_its_colour_and_its_name() -> None:

@@ -88,7 +88,8 @@ def sweeps(
 ) -> None:
     """List sweeps, newest first, or show one with its trials. SWEEP is an id, the end of one, or a name.
 
-    EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of their mean. If the
+    EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of their mean,
+    cut at 0% and 100%. If the
     output is not a terminal, the columns are separated by tabs; a list of sweeps has one line each: id, name, status,
     trials, best.
     """
@@ -183,7 +184,9 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
     lines = []
     for row in trials[:limit]:
         low, high = (row[f"{metric} ({end})"] for end in ("interval_low", "interval_high"))
-        interval = "-" if low is None else f"{number(metric, low)} to {number(metric, high)}"
+        interval = (
+            "-" if low is None else " to ".join(number(metric, describe(metric).within(end)) for end in (low, high))
+        )
         cells = [
             str(row["trial"]),
             _status(row["status"], is_paused),
