@@ -9,7 +9,6 @@ The set of names does not depend on the stored jobs, so a shared URL stays valid
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from typing import Any, Final, Literal
 from rapidfuzz import process
 from sqlalchemy import ColumnElement
 
+from service.jobs.queries.setting_schemas import is_index, schemas_at, setting_names, types_of
 from service.jobs.transitions import shown_error, shown_error_code
 from service.spec import metric_info
 from service.spec.metric_info import METRICS
-from service.spec.schema import ClassifierSpec, GanSpec
 from service.spec.strict_json import pointer_name
 from service.storage.tables import Job
 
@@ -92,7 +91,7 @@ def parse(name: str) -> Column:
     found = None if name.startswith("/") else _metric(name)
     found = found or _setting(name)
     if found is None:
-        close = process.extractOne(name, [*FACTS, *_metric_names(), *_setting_names()], score_cutoff=_LIKELY)
+        close = process.extractOne(name, [*FACTS, *_metric_names(), *setting_names()], score_cutoff=_LIKELY)
         why = "no column has this name: it is no fact of a job, no setting and no metric"
         raise UnknownColumn(name, why, close[0] if close else None)
     return found
@@ -199,11 +198,11 @@ def _metric_names() -> Iterator[str]:
 
 def _setting(name: str) -> Column | None:
     parts = [pointer_name(part) for part in name[1:].split("/")] if name.startswith("/") else name.split(".")
-    found = _schemas_at(tuple(parts))
+    found = schemas_at(tuple(parts))
     if not found:
         return None
-    path = tuple(int(part) if _is_index(part) else part for part in parts)
-    types = {type_ for schema in found for type_ in _types(schema)} - {"null"}
+    path = tuple(int(part) if is_index(part) else part for part in parts)
+    types = {type_ for schema in found for type_ in types_of(schema)} - {"null"}
     value = Job.resolved[path]
     description = next((schema["description"] for schema in found if schema.get("description")), "")
     if types and types <= {"number", "integer"}:
@@ -223,10 +222,6 @@ def _setting(name: str) -> Column | None:
     )
 
 
-def _is_index(part: str) -> bool:
-    return part.isascii() and part.isdigit() and len(part) < 5
-
-
 def _at(document: Json, path: Sequence[str | int]) -> Json:
     for part in path:
         if isinstance(document, list) and isinstance(part, int) and part < len(document):
@@ -236,78 +231,6 @@ def _at(document: Json, path: Sequence[str | int]) -> Json:
         else:
             return None
     return document
-
-
-@functools.lru_cache(maxsize=1)
-def _specs() -> tuple[dict[str, Any], ...]:
-    return tuple(model.model_json_schema() for model in (ClassifierSpec, GanSpec))
-
-
-@functools.lru_cache(maxsize=1000)
-def _schemas_at(parts: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
-    """The schemas of a setting: one for each variant; none if no spec can have it."""
-    found: list[dict[str, Any]] = []
-    for spec in _specs():
-        level = [spec]
-        for part in parts:
-            level = [step for schema in level for step in _step(schema, part, spec)]
-        found += level
-    return tuple(found)
-
-
-def _step(schema: dict[str, Any], part: str, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for variant in _variants(schema, root):
-        if part in variant.get("properties", {}):
-            yield from _variants(variant["properties"][part], root)
-        elif isinstance(variant.get("items"), dict) and _is_index(part):
-            yield from _variants(variant["items"], root)
-
-
-def _variants(schema: dict[str, Any], root: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The alternatives of a schema, with references resolved."""
-    if "$ref" in schema:
-        target = root["$defs"][schema["$ref"].rpartition("/")[2]]
-        about = {"description": schema["description"]} if "description" in schema else {}
-        yield from _variants(target | about, root)
-        return
-    options = schema.get("anyOf", schema.get("oneOf"))
-    if options is None:
-        yield schema
-        return
-    for option in options:
-        about = {"description": schema["description"]} if "description" in schema else {}
-        yield from _variants(about | option, root)
-
-
-def _types(schema: dict[str, Any]) -> set[str]:
-    if "const" in schema:
-        return {"string" if isinstance(schema["const"], str) else "number"}
-    found = schema.get("type", "string" if "enum" in schema else "object")
-    return {found} if isinstance(found, str) else set(found)
-
-
-@functools.lru_cache(maxsize=1)
-def _setting_names() -> tuple[str, ...]:
-    """The names of all settings; of lists, only those of the first item."""
-    names: dict[str, None] = {}
-    for spec in _specs():
-        for path in _paths(spec, spec):
-            names[path] = None
-    return tuple(names)
-
-
-def _paths(schema: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterator[str]:
-    if path:
-        yield path
-    for variant in _variants(schema, root):
-        for name, field in variant.get("properties", {}).items():
-            yield from _paths(field, root, f"{path}.{name}" if path else name)
-        if isinstance(variant.get("items"), dict) and variant["items"].get("type") not in (
-            "integer",
-            "number",
-            "string",
-        ):
-            yield from _paths(variant["items"], root, f"{path}.0")
 
 
 # Facts
