@@ -22,7 +22,7 @@ from service.local import LocalStack
 from service.runtime.settings import Settings
 from tests.browser import chromium
 from tests.browser.conftest import until
-from tests.browser.test_playing import digits, paint
+from tests.browser.models.test_playing import digits, paint
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "docs" / "page"
 _COLOURS: Final = 192

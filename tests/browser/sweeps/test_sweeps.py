@@ -14,10 +14,10 @@ from playwright.sync_api import expect
 from benchmarks.service.rows import end_sweep
 from service.cli import main
 from service.sweeps import decisions
+from tests.browser.accessibility import serious
 from tests.browser.conftest import Bare, Visit, until
+from tests.browser.job_list.test_jobs import FAR_TOO_SLOW_MS
 from tests.browser.played import Service
-from tests.browser.test_jobs import FAR_TOO_SLOW_MS
-from tests.browser.test_looks import serious
 
 pytestmark = pytest.mark.browser
 

@@ -15,8 +15,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from service.runtime.settings import Auth
 from service.spec import metric_info
+from tests.browser.accessibility import serious
 from tests.browser.conftest import Finish, Visit, only_with, until
-from tests.browser.test_looks import serious
 
 PHONE = {"width": 390, "height": 844}
 pytestmark = only_with([Auth.LOCAL])

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.accessibility import serious
 from tests.browser.conftest import Bare, Visit, until
 from tests.browser.stored_jobs import COLUMNS, COUNT, all_jobs, store
-from tests.browser.test_looks import serious
 
 
 def test_a_star_and_a_note_stay(open_window: Callable[..., Visit], full: Bare) -> None:

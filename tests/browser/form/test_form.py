@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Route, expect
 
+from tests.browser.accessibility import serious
 from tests.browser.conftest import Visit, checked, ready
 from tests.browser.held import hold
 from tests.browser.job_form import EVERY_PRESET, SHOWN, choose, open_all, sent
-from tests.browser.test_looks import serious
 
 
 def test_presets_say_what_they_are_reach_and_take(form: Visit) -> None:

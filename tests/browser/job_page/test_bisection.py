@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
+from tests.browser.accessibility import serious
 from tests.browser.conftest import Visit, only_with
-from tests.browser.test_looks import serious
 
 pytestmark = only_with([Auth.LOCAL])
 

@@ -16,10 +16,10 @@ from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
 from tests import coloured_shapes
+from tests.browser.accessibility import serious
 from tests.browser.conftest import Finish, Visit, only_with
 from tests.browser.held import hold
-from tests.browser.test_looks import serious
-from tests.browser.test_playing import drop
+from tests.browser.models.test_playing import drop
 
 SIDE = 16
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
+from tests.browser.accessibility import serious
 from tests.browser.conftest import Bare, Visit, only_with
 
 PATHS = (
@@ -40,15 +40,6 @@ PATHS = (
     "/limits",
     "/nope",
 )
-
-
-def serious(page: Any) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{item['id']}: {item['help']}: {[node['html'][:120] for node in item['nodes'][:3]]}"
-        for item in found
-        if item["impact"] in ("serious", "critical")
-    ]
 
 
 @pytest.mark.parametrize(
