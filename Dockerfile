@@ -19,6 +19,20 @@ RUN pip --python /opt/tapeline/bin/python install --quiet --require-hashes --onl
 FROM ${PYTHON_IMAGE} AS datasets
 RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends dataset-fashion-mnist >/dev/null
 
+# Letters of the scripts of today, 8 MB, for class names in pictures; FriBiDi joins and orders those of Arabic and Hebrew.
+# The scripts of Noto's other fonts, 40 MB, are historical, or DejaVu has them, which comes with Matplotlib.
+FROM ${PYTHON_IMAGE} AS letters
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends \
+      fonts-noto-core fonts-wqy-microhei libfribidi0 >/dev/null \
+ && install -d /letters/share/fonts /letters/share/doc /letters/lib \
+ && cd /usr/share/fonts/truetype \
+ && cp wqy/wqy-microhei.ttc noto/NotoSerifTibetan-Regular.ttf /letters/share/fonts \
+ && for script in Bengali Devanagari Ethiopic Gujarati Gurmukhi Kannada Khmer Malayalam Mongolian Myanmar Oriya Sinhala \
+      Tamil Telugu Thaana Thai; do cp noto/NotoSans$script-Regular.ttf /letters/share/fonts || exit 1; done \
+ && cp -L /usr/lib/*/libfribidi.so.0 /letters/lib \
+ && for package in fonts-noto-core fonts-wqy-microhei libfribidi0; do \
+      install -D -m 644 /usr/share/doc/$package/copyright /letters/share/doc/$package/copyright || exit 1; done
+
 # Our own code, which changes most often and weighs least.
 FROM dependencies AS code
 COPY pyproject.toml README.md /src/
@@ -38,6 +52,8 @@ RUN groupadd --gid 10001 tapeline \
       /var/lib/tapeline/secrets /var/lib/tapeline/secrets/app /var/lib/tapeline/secrets/owner
 COPY --from=datasets /usr/share/datasets/fashion-mnist/*.gz /usr/share/datasets/fashion-mnist/
 COPY --from=datasets /usr/share/doc/dataset-fashion-mnist/copyright /usr/share/datasets/fashion-mnist/
+COPY --from=letters /letters /usr/local
+RUN ldconfig
 COPY --from=dependencies /opt/tapeline /opt/tapeline
 COPY --from=code /install /opt/tapeline
 # The root file system may be read-only: what matplotlib keeps for itself goes where all that is passing goes.

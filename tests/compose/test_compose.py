@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -63,6 +64,47 @@ def test_the_image_is_small_and_brings_no_compiler(image: str) -> None:
     found = docker("run", "--rm", image, "sh", "-c", "for t in gcc cc make ld; do command -v $t; done; true")
     assert found == ""
     assert docker("run", "--rm", image, "python", "-c", "import os; print(os.getuid())").strip() == "10001"
+
+
+NAMES = [
+    "猫 貓",
+    "ねこ イヌ",
+    "고양이",
+    "แมว",
+    "قطة",
+    "حیوان",
+    "חתול",
+    "बिल्ली",
+    "বিড়াল",
+    "பூனை",
+    "పిల్లి",
+    "ಬೆಕ್ಕು",
+    "പൂച്ച",
+    "બિલાડી",
+    "ਬਿੱਲੀ",
+    "ବିଲେଇ",
+    "පූසා",
+    "ဆန့်",
+    "ឆ្មា",
+    "ແມວ",
+    "བྱི་ལ",
+    "ድመት",
+    "կատու",
+    "კატა",
+    "ބުޅާ",
+    "кіт",
+    "γάτα",
+    "mèo",
+]
+
+
+def test_pictures_of_the_image_have_the_letters_of_class_names(image: str) -> None:
+    code = f"from service.pictures.fonts import legible; print(ascii(legible({NAMES!r})))"
+    assert ast.literal_eval(docker("run", "--rm", image, "python", "-c", code)) == NAMES
+    found = docker("run", "--rm", image, "du", "-sm", "/usr/local/share/fonts").split()[0]
+    assert int(found) < 12
+    kept = docker("run", "--rm", image, "sh", "-c", "cd /usr/local/share/doc && ls */copyright").split()
+    assert kept == [f"{name}/copyright" for name in ("fonts-noto-core", "fonts-wqy-microhei", "libfribidi0")]
 
 
 def test_both_kinds_are_trained_and_downloaded(service: Service) -> None:
