@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from service.application.experiments import objectives, sweep_reading
+from service.application.experiments import objectives, setting_checks, sweep_reading
 from service.application.experiments.sweep_reading import Reading
 from service.application.specs import SpecChecks
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
 from service.errors import Fault, SpecError
-from service.spec import validation
-from service.spec.fields import closest
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
 from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec
@@ -23,22 +20,12 @@ from service.spec.strict_json import pointer_step
 from service.spec.validation import Shape
 from service.sweeps import decisions, trials
 from service.sweeps.course import SweepPlan
-from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TRIALS, Range, SearchName, SweepSpec
+from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TRIALS, SearchName, SweepSpec
 from service.sweeps.search import epochs as epochs_of_trials
 from service.sweeps.search import space
 from service.sweeps.search.proposals import STARTUP
 from service.wording import counted
 
-_NOT_SEARCHED: Final = {
-    "/kind": "all trials have the same kind",
-    "/preset": "all trials have the same preset",
-    "/seed": "list the seeds in `seeds`",
-    "/name": "it does not affect training",
-    "/tags": "it does not affect training",
-    "/priority": "it does not affect training",
-}
-_CHECKED_VALUES: Final = 300
-"""Maximum number of values of the space that are checked individually."""
 _CHECKED_TRIALS: Final = 100
 """Maximum number of trials whose settings are checked in combination."""
 
@@ -91,7 +78,9 @@ class _Check:
         prepared = self._prepared(base, whole)
         for pointer, span in self.sent.space.items():
             if pointer[1:].partition("/")[0] not in self.unknown:
-                self._check_setting(pointer, span, whole, space.with_settings(prepared, self.supplied))
+                self.faults += setting_checks.faults(
+                    self.sent, pointer, span, whole, space.with_settings(prepared, self.supplied)
+                )
         objective = self._objective(base, data)
         count = self._check_shape_of_search()
         rungs = self._rungs(base)
@@ -198,65 +187,6 @@ class _Check:
                     break
                 there, here = there[step], here.get(step, {}) if isinstance(here, dict) else {}
         return made
-
-    def _check_setting(self, pointer: str, span: Range, whole: dict[str, Any], prepared: dict[str, Any]) -> None:
-        here = f"#/space/{pointer_step(pointer)}"
-        try:
-            space.look_up(whole, pointer)
-        except (LookupError, ValueError):
-            known = list(space.pointers(whole))
-            other = self._variant_of(pointer, span, prepared)
-            near = None if other else closest(pointer, known) or sweep_reading.same_end(pointer, known)
-            lacking = other or "; set it in `base` first if it is null or left out"
-            hint = f"; did you mean {near!r}?" if near else lacking
-            self._add(here, f"does not exist in the spec{hint}", "unknown_field", near)
-            return
-        whole_of = next((other for other in self.sent.space if pointer.startswith(f"{other}/")), None)
-        if whole_of is not None:
-            self._add(
-                here, f"is part of {whole_of}, which is searched as a whole: leave out one of the two", "unsuitable"
-            )
-            return
-        unfit = _NOT_SEARCHED.get(pointer)
-        if pointer.startswith("/dataset") and not pointer.startswith("/dataset/scale"):
-            unfit = "all trials train on the same dataset with the same split"
-        if unfit is not None:
-            self._add(here, f"cannot be searched: {unfit}", "unsuitable")
-            return
-        if pointer == space.EPOCHS and self.sent.halving is not None:
-            self._add(
-                here, "cannot be searched together with halving, which decides how long a trial trains", "unsuitable"
-            )
-            return
-        for place in sweep_reading.repeated(span.choice or ()):
-            detail = f"{json.dumps((span.choice or ())[place])} is listed twice"
-            self._add(f"{here}/choice/{place}", detail, "unsuitable")
-        for where, value in itertools.islice(space.bounds_of(span).items(), _CHECKED_VALUES):
-            for fault in self._faults_of(space.with_settings(prepared, {pointer: value})):
-                if fault.pointer.removeprefix("#").startswith(pointer):
-                    end = where if where.rpartition("/")[2].isdecimal() else where.partition("/")[0]
-                    self.faults.append(
-                        replace(fault, pointer=f"{here}/{end}", detail=f"{json.dumps(value)}: {fault.detail}")
-                    )
-                    break
-
-    def _variant_of(self, pointer: str, span: Range, prepared: dict[str, Any]) -> str | None:
-        """That only another variant, such as another optimizer, has this field."""
-        try:
-            document = space.with_settings(prepared, {pointer: next(iter(space.bounds_of(span).values()))})
-        except (LookupError, ValueError, TypeError, AttributeError):
-            return None
-        of_others = "; only "
-        told = next((fault.detail for fault in self._faults_of(document) if fault.pointer == f"#{pointer}"), "")
-        return of_others + told.partition(of_others)[2] if of_others in told else None
-
-    def _faults_of(self, document: dict[str, Any]) -> tuple[Fault, ...]:
-        """The faults of the fields of a spec. Whether layers fit each other is checked later, for whole trials."""
-        try:
-            validation.resolve(document)
-        except SpecError as error:
-            return error.faults
-        return ()
 
     @property
     def _search_name(self) -> SearchName:
