@@ -131,6 +131,7 @@ class ClassifierTrainer:
         check_dtype(self.dtype, model)
         self.replay = replay
         self.best_accuracy: float | None = None
+        self.best_loss: float | None = None
         self.best_epoch: int | None = None
         self._accumulation = Accumulation(accumulate, loss.reduction)
         self._average = AveragedWeights(model, average_decay)
@@ -202,9 +203,10 @@ class ClassifierTrainer:
             } | self._diagnostics(norms)
             confusion = confusion_matrix(self._validation_labels, predictions, self.model.units)
             scores |= {"val_balanced_accuracy": balanced_accuracy(confusion), "val_macro_f1": macro_f1(confusion)}
-            is_best = self.best_accuracy is None or metrics["val_accuracy"] > self.best_accuracy
+            is_best = self._is_better(metrics["val_accuracy"], validation_loss)
             if is_best:
-                self.best_accuracy, self.best_epoch = metrics["val_accuracy"], progress.epoch + 1
+                self.best_accuracy, self.best_loss = metrics["val_accuracy"], validation_loss
+                self.best_epoch = progress.epoch + 1
             yield replace(progress.finish_epoch(metrics, confusion, is_best), scores=scores)
 
     def state_dict(self) -> State:
@@ -215,7 +217,7 @@ class ClassifierTrainer:
         """
         self._progress.require_whole_epoch("state_dict")
         tensors = self._average.state_dict() | with_prefix("optimizer.", self.optimizer.state_dict())
-        best = {"best_accuracy": self.best_accuracy, "best_epoch": self.best_epoch}
+        best = {"best_accuracy": self.best_accuracy, "best_loss": self.best_loss, "best_epoch": self.best_epoch}
         return State(tensors, self._progress.state_dict("classifier") | best | held_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
@@ -230,12 +232,22 @@ class ClassifierTrainer:
 
     def _load_state_dict(self, state: State) -> None:
         self._progress.load(state.state, "classifier")
-        best_accuracy, best_epoch = state.state.get("best_accuracy"), state.state.get("best_epoch")
-        if not _is_a_best(best_accuracy, best_epoch, self.epoch):
-            raise CheckpointError(f"best accuracy {best_accuracy!r} in epoch {best_epoch!r} of {self.epoch} is invalid")
+        best = {name: state.state.get(name) for name in ("best_accuracy", "best_loss", "best_epoch")}
+        if not _is_a_best(**best, epochs=self.epoch):
+            told = ", ".join(f"{name} {value!r}" for name, value in best.items())
+            raise CheckpointError(f"the best of {self.epoch} epochs is invalid: {told}")
         self._average.load_state_dict(state.tensors)
         self.optimizer.load_state_dict(under_prefix("optimizer.", state), self.model.parameters)
-        self.best_accuracy, self.best_epoch = best_accuracy, best_epoch
+        self.best_accuracy, self.best_loss, self.best_epoch = best.values()
+
+    def _is_better(self, accuracy: float, loss: float) -> bool:
+        """Whether an epoch is better than the best so far; of equally accurate ones, that with the lower loss is.
+
+        Few validation examples soon have the same accuracy in many epochs, of which the first are the least trained.
+        """
+        if self.best_accuracy is None or self.best_loss is None:
+            return True
+        return (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
 
     @property
     def _parts(self) -> list[str]:
@@ -320,10 +332,12 @@ class ClassifierTrainer:
         return norms.metrics() | activation_metrics(self.model, outputs)
 
 
-def _is_a_best(accuracy: object, epoch: object, epochs: int) -> bool:
-    if accuracy is None or epoch is None:
-        return accuracy is epoch
-    return isinstance(accuracy, float) and 0 <= accuracy <= 1 and type(epoch) is int and 1 <= epoch <= epochs
+def _is_a_best(*, best_accuracy: object, best_loss: object, best_epoch: object, epochs: int) -> bool:
+    if best_accuracy is None or best_loss is None or best_epoch is None:
+        return best_accuracy is best_loss is best_epoch
+    is_accuracy = isinstance(best_accuracy, float) and 0 <= best_accuracy <= 1
+    is_loss = isinstance(best_loss, float) and math.isfinite(best_loss)
+    return is_accuracy and is_loss and type(best_epoch) is int and 1 <= best_epoch <= epochs
 
 
 def _labels(data: Examples, model: Sequential, role: str) -> Array:
