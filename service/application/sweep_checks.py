@@ -316,13 +316,11 @@ class _Check:
 
     def _most_epochs(self, plan: SweepPlan) -> int:
         """The maximum number of epochs with halving."""
-        most = plan.most_epochs()
-        if plan.asynchronous:
-            least = replace(plan, asynchronous=False).most_epochs()
-            self.notes.append(
-                f"asynchronous halving trains the most epochs, {most:,}, if every result is better than those before "
-                f"it; synchronous halving trains {least:,}"
-            )
+        most, least = plan.most_epochs(), replace(plan, asynchronous=False).most_epochs()
+        if plan.asynchronous and (plan.budget is None or least < plan.budget):
+            worst = f"trains the most epochs, {most:,}, if every result is better than those before it"
+            worst = worst if plan.budget is None or most <= plan.budget else "may use the whole budget"
+            self.notes.append(f"asynchronous halving {worst}; synchronous halving trains {least:,} epochs")
         return most
 
     def _add(self, pointer: str, detail: str, code: str, suggestion: str | None = None) -> None:

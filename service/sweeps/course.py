@@ -53,6 +53,14 @@ class SweepPlan:
             total += left * (after - before)
         return total * self.seeds
 
+    def epochs_at_most(self) -> int | None:
+        """Maximum number of epochs of all jobs together within the budget; ``None`` if it depends on the settings of
+        the trials."""
+        limits = [] if self.own_epochs else [self.most_epochs()]
+        if self.budget is not None:
+            limits.append(self.budget)
+        return min(limits, default=None)
+
     def rank(self, results: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
         """Sort results (trial, value), best first. A missing value ranks last; ties go to the lower trial number."""
         sign = -1 if self.maximize else 1

@@ -23,23 +23,17 @@ let pause_ms = PAUSE_MS;
 let due = null;
 const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status);
 
-// If each trial has its own number of epochs, only a budget limits the total.
-function mostEpochs() {
-  const { rungs, seeds, space, halving } = sweep.resolved;
-  let [left, each] = [sweep.trials.total, 0];
-  rungs.forEach((epoch, rung) => {
-    if (rung) left = Math.max(1, Math.floor(left / halving.factor));
-    each += left * (epoch - (rungs[rung - 1] ?? 0));
-  });
-  const most = Math.min(sweep.budget_epochs ?? Infinity, "/epochs" in space ? Infinity : each * seeds.length);
-  return Number.isFinite(most) ? most : null;
-}
+const isAsynchronous = () => sweep.resolved.halving?.mode === "asynchronous";
+
+// How many promotions asynchronous halving makes depends on the results: at its end, the maximum means nothing.
+const mostEpochs = () => (isAsynchronous() && isOver() ? null : sweep.epochs_at_most);
 
 // What was trained and taken over, and how much the budget has been charged.
 function epochsInWords() {
   const { epochs_trained: trained, epochs_reused: reused, epochs_started: planned, budget_epochs: budget } = sweep;
   const number = (count) => count.toLocaleString("en");
-  return [`${number(trained)} trained`, reused ? `${number(reused)} reused` : "", budget ? `${number(planned)} planned of a budget of ${number(budget)}` : ""].filter(Boolean).join(", ");
+  const isLoose = isAsynchronous() && mostEpochs() !== null && mostEpochs() !== budget;
+  return [`${number(trained)} trained`, reused ? `${number(reused)} reused` : "", budget ? `${number(planned)} planned of a budget of ${number(budget)}` : "", isLoose ? "asynchronous halving usually trains fewer than the maximum" : ""].filter(Boolean).join(", ");
 }
 
 function drawFacts() {
@@ -55,7 +49,7 @@ function drawFacts() {
   const bar = (at, end, label) => h("progress", { value: at, max: end, "aria-label": label, class: sweep.status });
   const best = sweep.best_trial === null ? "–" : metric(name, sweep.best_value);
   $("#tiles").replaceChildren(
-    tile("Epochs", h("div", { class: "value" }, `${(trained + reused).toLocaleString("en")}${most ? ` of ${sweep.resolved.halving?.mode === "asynchronous" ? "about" : "at most"} ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, epochsInWords()), most ? bar(Math.min(trained + reused, most), most, "Epochs of all jobs together") : ""),
+    tile("Epochs", h("div", { class: "value" }, `${(trained + reused).toLocaleString("en")}${most ? ` of at most ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, epochsInWords()), most ? bar(Math.min(trained + reused, most), most, "Epochs of all jobs together") : ""),
     tile("Trials that have ended", h("div", { class: "value" }, `${done} of ${total}`), h("div", { class: "small muted" }, parts.join(", ") || "none yet")),
     tile(isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`, h("div", { class: "value" }, best), h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`)),
     sweep.sweep_digest ? tile("Digest", h("code", { title: sweep.sweep_digest }, sweep.sweep_digest.slice(7, 19))) : "",

@@ -180,6 +180,28 @@ def test_a_sweep_shows_its_epochs_and_covers_no_line_with_a_value(
     assert serious(page) == []
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_the_page_of_an_asynchronous_sweep_states_no_epochs_that_it_cannot_know(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
+) -> None:
+    service = Service(serve_bare())
+    document = {"base": {"kind": "classifier", "epochs": 4}, "space": {"/batch_size": {"choice": [8, 16, 32, 64]}}}
+    document |= {"halving": {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}}
+    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
+    tile = page.locator("#tiles .tile", has_text="Epochs")
+    expect(tile.locator(".value")).to_have_text(f"0 of at most {4 + 3 + 2 * 2}")
+    expect(tile).to_contain_text("asynchronous halving usually trains fewer than the maximum")
+    assert serious(page) == []
+
+    end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
+    page.reload()
+    expect(page.locator("#status")).to_have_text("succeeded")
+    expect(tile.locator(".value")).to_have_text(re.compile(r"^\d+$"))
+    expect(tile).not_to_contain_text("fewer")
+    expect(tile.locator("progress")).to_have_count(0)
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
 def test_trials_are_picked_and_compared(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str

@@ -17,6 +17,7 @@ from service.storage.sweep_tables import Sweep, SweepEvent
 from service.storage.times import at_time
 from service.sweeps import actions
 from service.sweeps.curves import Curve
+from service.sweeps.decisions import plan_of
 from service.sweeps.importance import Importance
 from service.sweeps.queries import Epochs
 from service.sweeps.schema import OverSeeds, SearchName
@@ -122,6 +123,10 @@ class SweepSummary(Answer):
     )
     epochs_trained: int = Field(description="Epochs that all jobs together have trained; deleted jobs do not count.")
     epochs_reused: int = Field(description="Epochs that all jobs together have taken over from earlier jobs.")
+    epochs_at_most: int | None = Field(
+        description="Maximum number of epochs of all jobs together, known from the start. Asynchronous halving usually "
+        "trains fewer. Null if each trial has its own number of epochs and there is no budget."
+    )
     budget_epochs: int | None
     best_trial: int | None = Field(description="So far; the winner of a sweep that has succeeded.")
     best_value: float | None
@@ -244,6 +249,7 @@ def _fields(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str
     return {name: getattr(sweep, name) for name in (*same, "error", "last_seq")} | {
         "epochs_trained": epochs.trained,
         "epochs_reused": epochs.reused,
+        "epochs_at_most": plan_of(resolved, sweep.trials).epochs_at_most(),
         "objective": resolved["objective"],
         "search": resolved["search"]["name"],
         "seeds": resolved["seeds"],

@@ -37,7 +37,36 @@ def test_a_dry_run_bounds_asynchronous_halving(client: FlaskClient) -> None:
     halving = {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}
     found = client.post("/sweeps?dry_run=true", json=SWEEP | {"halving": halving, "seeds": [0]})
     assert found.json["epochs"] == 6 + 5 + 2 * 4
-    assert "synchronous halving trains 11" in found.json["notes"][0]
+    assert "synchronous halving trains 11 epochs" in found.json["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (30, ["asynchronous halving trains the most epochs, 19, if every result is better than those before it"]),
+        (15, ["asynchronous halving may use the whole budget; synchronous halving trains 11 epochs"]),
+        (11, []),
+    ],
+)
+def test_a_dry_run_of_asynchronous_halving_names_no_epochs_beyond_the_budget(
+    client: FlaskClient, budget: int, said: list[str]
+) -> None:
+    halving = {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}
+    document = SWEEP | {"halving": halving, "seeds": [0], "budget": {"epochs": budget}}
+    found = client.post("/sweeps?dry_run=true", json=document).json
+    assert found["epochs"] == min(budget, 19)
+    assert [note.startswith(text) for note, text in zip(found["notes"], said, strict=True)] == [True] * len(said)
+
+
+def test_a_sweep_knows_its_maximum_of_epochs_from_the_start(client: FlaskClient) -> None:
+    halving = {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}
+    assert start(client, halving=halving, seeds=[0])["epochs_at_most"] == 6 + 5 + 2 * 4
+    assert start(client, halving=halving | {"mode": "synchronous"}, seeds=[0])["epochs_at_most"] == 6 + 3 + 2
+    assert start(client, halving=halving, seeds=[0], budget={"epochs": 15})["epochs_at_most"] == 15
+    searched = SWEEP["space"] | {"/epochs": {"int": [1, 3]}}
+    assert start(client, halving=None, space=searched)["epochs_at_most"] is None
+    listed = client.get("/sweeps").json["data"]
+    assert [sweep["epochs_at_most"] for sweep in listed] == [None, 15, 11, 19]
 
 
 def test_a_repeated_request_starts_no_second_sweep(client: FlaskClient) -> None:
