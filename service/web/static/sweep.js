@@ -32,8 +32,7 @@ const mostEpochs = () => (isAsynchronous() && isOver() ? null : sweep.epochs_at_
 function epochsInWords() {
   const { epochs_trained: trained, epochs_reused: reused, epochs_started: planned, budget_epochs: budget } = sweep;
   const number = (count) => count.toLocaleString("en");
-  const isLoose = isAsynchronous() && mostEpochs() !== null && mostEpochs() !== budget;
-  return [`${number(trained)} trained`, reused ? `${number(reused)} reused` : "", budget ? `${number(planned)} planned of a budget of ${number(budget)}` : "", isLoose ? "asynchronous halving usually trains fewer than the maximum" : ""].filter(Boolean).join(", ");
+  return [`${number(trained)} trained`, reused ? `${number(reused)} reused` : "", budget ? `${number(planned)} planned of a budget of ${number(budget)}` : ""].filter(Boolean).join(", ");
 }
 
 function drawFacts() {
@@ -49,7 +48,7 @@ function drawFacts() {
   const bar = (at, end, label) => h("progress", { value: at, max: end, "aria-label": label, class: sweep.status });
   const best = sweep.best_trial === null ? "–" : metric(name, sweep.best_value);
   $("#tiles").replaceChildren(
-    tile("Epochs", h("div", { class: "value" }, `${(trained + reused).toLocaleString("en")}${most ? ` of at most ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, epochsInWords()), most ? bar(Math.min(trained + reused, most), most, "Epochs of all jobs together") : ""),
+    tile("Epochs", h("div", { class: "value" }, `${(trained + reused).toLocaleString("en")}${most ? ` of at most ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, epochsInWords()), isAsynchronous() && most && most !== sweep.budget_epochs ? h("div", { class: "small muted" }, "Asynchronous halving usually takes fewer.") : "", most ? bar(Math.min(trained + reused, most), most, "Epochs of all jobs together") : ""),
     tile("Trials that have ended", h("div", { class: "value" }, `${done} of ${total}`), h("div", { class: "small muted" }, parts.join(", ") || "none yet")),
     tile(isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`, h("div", { class: "value" }, best), h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`)),
     sweep.sweep_digest ? tile("Digest", h("code", { title: sweep.sweep_digest }, sweep.sweep_digest.slice(7, 19))) : "",

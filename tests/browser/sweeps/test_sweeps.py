@@ -191,7 +191,7 @@ def test_the_page_of_an_asynchronous_sweep_states_no_epochs_that_it_cannot_know(
     page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
     tile = page.locator("#tiles .tile", has_text="Epochs")
     expect(tile.locator(".value")).to_have_text(f"0 of at most {4 + 3 + 2 * 2}")
-    expect(tile).to_contain_text("asynchronous halving usually trains fewer than the maximum")
+    expect(tile).to_contain_text("Asynchronous halving usually takes fewer.")
     assert serious(page) == []
 
     end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
