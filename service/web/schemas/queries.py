@@ -196,6 +196,7 @@ class NewQuery(Query):
     """The initial spec of a new job."""
 
     like: JobId | None = Field(None, description="Id of a job whose spec to copy.")
+    sweep: JobId | None = Field(None, description="Id of a sweep whose spec to copy.")
     dataset: Text | None = Field(None, description="Name of a dataset to train on.")
 
 

@@ -8,7 +8,8 @@ import { distinctName } from "./form/names.js";
 import { PresetCards } from "./form/presets.js";
 import { SchemaForm } from "./form/schema-form.js";
 import { drawSections, filterFields, markSections } from "./form/sections.js";
-import { apart, placed, together, Tries, wireSweepCard } from "./form/sweep-fields.js";
+import { SweepCard } from "./form/sweep-card.js";
+import { apart, placed, together, Tries } from "./form/sweep-fields.js";
 
 const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
 const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // when the preset changes
@@ -23,7 +24,7 @@ const form = new SchemaForm(parts, {
 });
 const cards = new PresetCards(presets, choose, new Map(datasets.map(({ name, default_preset }) => [name, default_preset])));
 const editor = new Editor({ changed: take, broken });
-const showSweep = wireSweepCard($("#sweep"), tries, () => form.value(["epochs"]));
+const sweepCard = new SweepCard($("#sweep"), tries, (path) => form.value(path));
 const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once loaded
 let turn = 0;
 let shown = null; // the kind whose fields are shown
@@ -58,9 +59,10 @@ function take(document, options = {}) {
   const preset = cards.of(job);
   form.sent = job;
   tries.sweep = sweep;
-  showSweep();
+  $("#new").classList.toggle("is-sweep", sweep !== null);
   $("#start").textContent = sweep ? "Start sweep" : "Start training";
   if (preset) draw(preset);
+  sweepCard.show(); // its defaults depend on the base
   $("#form").inert = !preset; // it is unknown which form to show
   $("#new").setAttribute("aria-busy", "true"); // until the service has validated it
   check();
@@ -113,7 +115,7 @@ const check = debounce(180, async () => {
   if (sweep.reason) return void refuse(sweep.reason); // the base alone may be invalid if the space replaces a value
   $("#new").removeAttribute("aria-busy");
   hear(job.value ?? {});
-  form.tell([], offer);
+  tell([]);
   $("#faults").hidden = true;
   showPlan(job.value ?? null, isSweep ? sweep.value : null);
   $("#start").disabled = isSubmitting;
@@ -131,13 +133,18 @@ function refuse({ message, problem }) {
     editor.refuse(`Line ${problem.line}, column ${problem.column}: ${problem.detail}`);
     return;
   }
-  const faults = tries.sweep ? placed(problem?.errors ?? []) : (problem?.errors ?? []);
+  const faults = problem?.errors ?? [];
   hear(problem ?? {});
   if (!tries.sweep && !problem?.networks && faults.length) form.networks.clear();
-  const rest = form.tell(faults, offer);
+  const rest = tell(faults);
   showFault(faults.length ? `${counted(faults.length, "field")} ${faults.length === 1 ? "needs" : "need"} attention` : message);
   $("#faults").hidden = rest.length === 0;
   $("#faults").replaceChildren(...rest.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
+}
+
+// Shows each fault at its field; returns those without one.
+function tell(faults) {
+  return tries.sweep ? form.tell(placed(sweepCard.tell(faults)), offer) : form.tell(faults, offer);
 }
 
 // A button for the service's suggestion.
@@ -150,7 +157,7 @@ function offer(fault) {
 function broken() {
   turn += 1; // a pending response is about an earlier text
   $("#new").removeAttribute("aria-busy");
-  form.tell([], offer);
+  tell([]);
   $("#faults").hidden = true;
   showFault("The JSON is not valid");
 }
@@ -184,7 +191,16 @@ $("#find").addEventListener("input", () => filterFields($("#sections"), $("#find
 
 const asked = new URLSearchParams(location.search);
 const like = asked.get("like");
-if (like) {
+const again = asked.get("sweep");
+if (again) {
+  try {
+    const { spec } = await call(`/sweeps/${encodeURIComponent(again)}`);
+    take(spec.name ? { ...spec, name: await distinctName(spec.name, "/sweeps?limit=100") } : spec);
+  } catch (error) {
+    announce(`The other sweep could not be loaded. ${error.message}`, "error");
+    take({ kind: "classifier" });
+  }
+} else if (like) {
   try {
     const { spec } = await call(`/jobs/${encodeURIComponent(like)}`);
     take(spec.name ? { ...spec, name: await distinctName(spec.name) } : spec);

@@ -91,13 +91,13 @@ def test_several_values_of_a_field_make_a_sweep_that_is_one_row_of_the_job_list(
     space = {"/optimizer/learning_rate": {"choice": [0.01, 0.1]}}
     assert sent == {"base": {"kind": "classifier"}, "space": space, "seeds": [3, 4]}
     page.get_by_label("How to try Learning rate").select_option("log range")
-    expect(page.locator("#sweep [name=search]")).to_have_value("random")
+    expect(page.locator("#sweep-search-name")).to_have_value("random")
     page.get_by_label("How to try Learning rate").select_option("values")
-    page.locator("#sweep [name=search]").select_option("grid")
+    page.locator("#sweep-search-name").select_option("grid")
     page.locator("#sweep summary").click()
     page.get_by_label("Metric to optimize").fill("val_loss")
-    page.get_by_label("Trials at the same time").fill("2")
-    page.get_by_label("Epochs of all jobs, at most").fill("50")
+    page.get_by_label("Parallel trials").fill("2")
+    page.get_by_label("Epoch budget").fill("50")
     page.keyboard.press("Tab")
     more = {"objective": {"metric": "val_loss"}, "parallel": 2, "budget": {"epochs": 50}}
     until(page, "JSON.parse(document.querySelector('#json').value).budget !== undefined")

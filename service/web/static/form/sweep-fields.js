@@ -1,12 +1,12 @@
 // Fields with several values to try. They turn the job into a sweep: its spec is the base, and each such field a
 // setting of the space.
-import { $$, h, words } from "../dom.js";
+import { h, words } from "../dom.js";
 import { isObject, pointerOf } from "./document.js";
 
 const FIXED = /^\/(kind|preset|name|tags|priority|dataset(?!\/scale)|checkpoint|samples|health|reuse)/; // the same in all trials
-const SEED = "/seed"; // several seeds are a list of the sweep, not a setting
-const DRAWN_TRIALS = 16; // used if there are too many combinations to try all
-const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to"], log: ["log range", "from, to"] };
+export const SEED = "/seed"; // several seeds are a list of the sweep, not a setting
+export const DRAWN_TRIALS = 16; // used if there are too many combinations to try all
+const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to (, step)"], log: ["log range", "from, to"] };
 
 export const isSweep = (document) => isObject(document.base);
 
@@ -52,9 +52,9 @@ export class Tries {
     this.take(sweep);
   }
 
-  // Sets other parts of the sweep; undefined removes one.
-  change(parts) {
-    this.take(Object.fromEntries(Object.entries({ ...this.sweep, ...parts }).filter(([, value]) => value !== undefined)));
+  // Replaces the sweep; parts that are undefined are removed.
+  change(sweep) {
+    this.take(Object.fromEntries(Object.entries(sweep).filter(([, value]) => value !== undefined)));
   }
 
   take(sweep) {
@@ -154,55 +154,4 @@ export function placed(faults) {
     if (pointer.startsWith("#/seeds")) return { ...fault, pointer: `#${SEED}`, suggestion: null };
     return { ...fault, suggestion: null };
   });
-}
-
-// The card with the sweep's settings, search and halving.
-export function wireSweepCard(card, tries, epochs) {
-  const field = (name) => card.querySelector(`[name="${name}"]`);
-  const search = () => {
-    const name = field("search").value;
-    const trials = Number(field("trials").value) || DRAWN_TRIALS;
-    tries.change({ search: name === "grid" ? undefined : { ...tries.sweep.search, name, trials } });
-  };
-  const halving = () => {
-    const first = Number(field("min_epochs").value) || Math.max(1, Math.floor(epochs() / 9));
-    tries.change({ halving: field("halving").checked ? { factor: 3, ...tries.sweep.halving, min_epochs: first } : undefined });
-  };
-  // name -> the part of the sweep that a text makes, and the text of a sweep.
-  const more = {
-    objective: [(text) => ({ objective: text ? { ...tries.sweep.objective, metric: text } : undefined }), ({ objective }) => objective?.metric],
-    parallel: [(text) => ({ parallel: text ? Number(text) : undefined }), ({ parallel }) => parallel],
-    budget: [(text) => ({ budget: text ? { epochs: Number(text) } : undefined }), ({ budget }) => budget?.epochs],
-  };
-  for (const [name, [partOf]] of Object.entries(more)) field(name).addEventListener("change", (event) => tries.change(partOf(event.target.value.trim())));
-  field("search").addEventListener("change", search);
-  field("trials").addEventListener("input", search);
-  field("halving").addEventListener("change", halving);
-  field("min_epochs").addEventListener("input", halving);
-
-  return function show() {
-    const { sweep } = tries;
-    card.hidden = !sweep;
-    if (!sweep) return;
-    const isAlone = !Object.keys(sweep.space).length;
-    for (const part of $$("[data-needs-space]", card)) part.hidden = isAlone;
-    card.querySelector("[data-alone]").hidden = !isAlone;
-    field("search").value = sweep.search?.name ?? "grid";
-    const isGrid = field("search").value === "grid";
-    field("trials").closest("label").hidden = isGrid;
-    const active = document.activeElement;
-    if (field("trials") !== active) field("trials").value = sweep.search?.trials ?? DRAWN_TRIALS;
-    field("halving").checked = Boolean(sweep.halving);
-    field("min_epochs").closest("label").hidden = !sweep.halving;
-    for (const [name, [, textOf]] of Object.entries(more)) if (field(name) !== active) field(name).value = textOf(sweep) ?? "";
-    if (field("min_epochs") !== active) field("min_epochs").value = sweep.halving?.min_epochs ?? "";
-    const chip = (pointer) => h("button", { type: "button", class: "tag", "aria-label": `Use one value of ${pointer}`, title: "Use one value", onclick: () => tries.set(pointer, null) }, `${pointer.slice(1)}: ${brief(tries.get(pointer))} ✕`);
-    card.querySelector("[data-space]").replaceChildren(...[...Object.keys(sweep.space), ...(sweep.seeds ? [SEED] : [])].map(chip));
-  };
-}
-
-function brief(range) {
-  if (Array.isArray(range.choice)) return range.choice.length > 6 ? `${range.choice.length} values` : range.choice.join(", ");
-  const [from, to] = range.log ?? range.int ?? range.float ?? [];
-  return `${from} to ${to}${range.log ? ", log" : ""}`;
 }
