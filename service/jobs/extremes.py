@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.spec import metric_info
+from service.storage.tables import Job
 
 Extremes = dict[str, dict[str, Any]]
 """``{"val_loss": {"min": 0.11, "min_epoch": 7, "max": 0.52, "max_epoch": 1}}``"""
@@ -34,9 +35,14 @@ def extended(extremes: Extremes, metrics: Mapping[str, float | None], epoch: int
     return after
 
 
-def best(extremes: Extremes, name: str) -> tuple[float, int] | None:
-    """A metric's best value and its epoch; ``None`` if the metric has no direction or no value."""
-    better, known = metric_info.describe(name).better, extremes.get(name)
+def best(job: Job, name: str) -> tuple[float, int] | None:
+    """A metric's best value and its epoch; ``None`` if the metric has no direction or no value.
+
+    Of equally accurate epochs, it is the one with the best checkpoint; otherwise the first.
+    """
+    better, known = metric_info.describe(name).better, job.extremes.get(name)
     if better is None or known is None:
         return None
+    if name == "val_accuracy" and job.best_epoch is not None:
+        return known[better], job.best_epoch
     return known[better], known[f"{better}_epoch"]

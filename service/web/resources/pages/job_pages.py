@@ -169,5 +169,5 @@ def _same(view: Wanted, wanted: Wanted) -> bool:
 
 def _best_epoch(job: Job, name: str) -> int | None:
     """The epoch in which a metric was best; ``None`` if neither direction is better."""
-    found = extremes.best(job.extremes, name)
+    found = extremes.best(job, name)
     return found[1] if found is not None else None

@@ -56,7 +56,7 @@ class Resource:
 def metric_tiles(job: Job) -> list[Tile]:
     """The tiles of a job, in a fixed order."""
     last = finite(job.metrics)
-    tiles = [_tile(name, last[name], extremes.best(job.extremes, name), job.epoch) for name in METRICS if name in last]
+    tiles = [_tile(name, last[name], extremes.best(job, name), job.epoch) for name in METRICS if name in last]
     scores = finite(job.test_scores or {})
     return [_tile(name, scores[name], None, 0) for name in TESTS if name in scores] + tiles
 

@@ -50,6 +50,18 @@ def test_the_best_value_is_shown_with_its_epoch(client: FlaskClient, worker: Pla
     assert re.findall(r'class="number best">(.*?)<', table) == ["50.00%", "0.25"]
 
 
+def test_of_equally_accurate_epochs_the_tile_names_the_one_of_the_best_checkpoint(
+    client: FlaskClient, worker: PlayedWorker, submit: Submit
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    for epoch, (accuracy, is_best) in enumerate([(0.5, True), (0.9, True), (0.9, True), (0.9, False)], start=1):
+        worker.epoch(epoch, metrics={"val_accuracy": accuracy}, best=is_best)
+    assert "best 90.00% in epoch 3" in tile(client.get(f"/ui/jobs/{job_id}").text, "val_accuracy")
+    table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
+    assert re.findall(r'class="number best">(.*?)<', table) == ["90.00%"]
+
+
 def test_resources_are_reported_if_they_were_measured(
     app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
