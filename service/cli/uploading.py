@@ -123,6 +123,12 @@ class Uploaded:
     item: Mapping[str, Any]
     unnamed: int = 0
 
+    @property
+    def reference(self) -> str:
+        """What a spec names to train on exactly this data: the name, or ``name@digits`` of an older version."""
+        version: str = self.item["version"]
+        return self.name if version == self.item["versions"][0] else version
+
 
 def named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
     """Name and files from the arguments: ``mine photos/``, ``photos/ --name mine`` or ``photos/``.
@@ -209,6 +215,10 @@ def tell(uploaded: Uploaded, options: UploadOptions, *, err: bool = False) -> No
         err: to standard error.
     """
     item, report = uploaded.item, uploaded.item["report"] or {}
+    if not item["created"]:
+        older = f", as {uploaded.reference}" if uploaded.reference != uploaded.name else ""
+        click.echo(f"{uploaded.name}: the service has exactly this data already{older}", err=err)
+        return
     item_is_table = item["kind"] == "table"
     things = "rows" if item_is_table else "images"
     counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {things}"

@@ -14,7 +14,7 @@ from typing import IO, Any, Final, Literal, cast
 from urllib.parse import quote
 
 from service.client.connection import Connection
-from service.client.errors import ClientError
+from service.client.errors import ApiError, ClientError
 from service.client.inputs import packing
 from service.client.inputs.data_files import field_of
 from service.image_files.sizes import Size, parse_size
@@ -94,7 +94,10 @@ class DatasetOperations:
         on_progress: Callable[[int], None] | None = None,
         on_reading: Callable[[float], None] | None = None,
     ) -> dict[str, Any]:
-        """Upload a dataset.
+        """Upload a dataset; returns its document, with ``created``.
+
+        If the service has exactly this data under this name already, nothing is stored: ``created`` is false and the
+        document is that of the existing version. That may be an older one; ``version`` names it in specs.
 
         Args:
             files: a path: a folder with a folder of image files for each class, an archive, or a table (CSV or TSV); or
@@ -138,10 +141,20 @@ class DatasetOperations:
                 parts[field] = cast("IO[bytes]", _Counted(opened.enter_context(path.open("rb")), count))
             options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
             if on_reading is None:
-                return self._connection.json("POST", "/datasets", **options)
+                return self._sent(options)
             upload_id = str(uuid.uuid4())
             with self._watched(upload_id, on_reading, is_sent=lambda: left <= 0):
-                return self._connection.json("POST", "/datasets", headers={"Upload-Id": upload_id}, **options)
+                return self._sent(options | {"headers": {"Upload-Id": upload_id}})
+
+    def _sent(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the request of an upload; returns the dataset that has the data, new or not."""
+        try:
+            return self._connection.json("POST", "/datasets", **options) | {"created": True}
+        except ApiError as error:
+            version = error.problem.get("version")
+            if error.code != "dataset_exists" or version is None:
+                raise
+        return self.dataset(version) | {"created": False}
 
     def upload_progress(self, upload_id: str) -> dict[str, Any]:
         """How far an upload is that was begun with this ``Upload-Id``; ``absent`` if it has ended."""

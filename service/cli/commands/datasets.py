@@ -83,6 +83,8 @@ def delete_dataset(target: Target, name: str) -> None:
 def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **options: Any) -> None:
     """Upload a dataset, or a new version of one.
 
+    If the service has exactly this data already, nothing is stored, and the command says so.
+
     PATH is a folder with a folder of image files for each class, a zip or tar archive of one, an NPZ archive, a CSV or
     TSV file, or IDX files (all plain or gzipped): `tapeline upload photos/ --name mine --size 32`, `tapeline upload
     data.csv --name mine --target species`.
@@ -98,7 +100,7 @@ def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **optio
         click.echo(to_json(uploaded.item))
     else:
         tell(uploaded, how)
-        click.echo(f"next: tapeline train --dataset {name} --watch")
+        click.echo(f"next: tapeline train --dataset {uploaded.reference} --watch")
 
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from service.cli.specs import is_spec, read, settings_of, with_folds, with_setti
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import about, changed_settings, fold_means, print_rows, to_json
 from service.cli.uploading import UploadOptions, named, send, tell, upload_options
-from service.client import ApiError, Client, Job
+from service.client import Client, Job
 from service.spec.metric_info import size
 from service.states import Status
 
@@ -182,20 +182,9 @@ def _with_uploaded(
     if dry_run:
         advice = f"upload the data first, then use: tapeline train --dataset {dataset} --dry-run"
         raise click.UsageError(f"--dry-run stores nothing, and cannot upload {paths[0]}; {advice}")
-    try:
-        uploaded = send(target, dataset, paths, how)
-        tell(uploaded, how, err=True)
-    except ApiError as error:
-        version = (error.problem or {}).get("version")
-        if error.code != "dataset_exists" or version is None:
-            raise
-        with target.client() as client:
-            is_newest = client.dataset(dataset)["version"] == version
-        click.echo(
-            f"{dataset}: the service has exactly this data already{'' if is_newest else f', as {version}'}", err=True
-        )
-        dataset = dataset if is_newest else version
-    return {**settings, "dataset": {**data, "name": dataset}}
+    uploaded = send(target, dataset, paths, how)
+    tell(uploaded, how, err=True)
+    return {**settings, "dataset": {**data, "name": uploaded.reference}}
 
 
 def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from service.client import Client
+from service.client import ApiError, Client
 from service.local import LocalStack
 from tests.terminals import in_terminal, plain
 
@@ -42,11 +42,39 @@ def test_an_uploaded_dataset_is_listed_and_can_be_trained_on(run: Run, archive: 
     assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
 
 
-def test_the_same_name_twice_is_refused(run: Run, archive: Path) -> None:
-    assert run("upload", "twice", str(archive)).exit_code == 0
+def test_the_same_data_twice_is_the_existing_version(run: Run, client: Client, archive: Path) -> None:
+    first = json.loads(run("upload", "twice", str(archive), "--json").stdout)
     again = run("upload", "twice", str(archive))
-    assert again.exit_code != 0
-    assert "twice" in again.stderr
+    lines = ["twice: the service has exactly this data already", "next: tapeline train --dataset twice --watch"]
+    assert (again.exit_code, again.stdout.splitlines(), again.stderr) == (0, lines, "")
+    told: list[float] = []
+    for options in ({}, {"on_reading": told.append}):
+        found = client.upload("twice", archive, **options)
+        assert found == client.dataset("twice") | {"created": False}
+    assert first == found | {"created": True}
+    assert found["versions"] == [first["version"]]
+
+
+def test_the_data_of_an_older_version_are_named_by_it(run: Run, client: Client, archive: Path) -> None:
+    older = client.upload("edited", archive)["version"]
+    newer = archive.with_name("newer.npz")
+    np.savez(newer, images=np.zeros((60, 6, 5), np.uint8), labels=np.arange(60) % 3)
+    assert client.upload("edited", newer)["created"]
+    again = run("upload", "edited", str(archive))
+    assert again.exit_code == 0, again.output
+    assert again.stdout.splitlines() == [
+        f"edited: the service has exactly this data already, as {older}",
+        f"next: tapeline train --dataset {older} --watch",
+    ]
+    assert client.upload("edited", archive)["version"] == older
+
+
+def test_a_name_of_a_built_in_dataset_stays_refused(run: Run, client: Client, archive: Path) -> None:
+    refused = run("upload", "iris", str(archive))
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "there is already a dataset 'iris'; use another name" in refused.stderr
+    with pytest.raises(ApiError, match="already a dataset 'iris'"):
+        client.upload("iris", archive)
 
 
 def test_files_that_are_not_pictures_are_rejected(run: Run, tmp_path: Path) -> None:
