@@ -293,8 +293,8 @@ def export(
     """Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.
 
     onnx is one file, the others are zip files. mlflow logs the job as a run, with all metrics and files. It needs
-    pip install 'tapeline[mlflow]' on this machine. onnx, tensorboard and huggingface need 'tapeline[export]' on the
-    server; torch needs neither.
+    the package mlflow-skinny on this machine. onnx and huggingface need onnx on the server, tensorboard needs
+    tensorboardX; torch needs neither.
     """
     unsuitable = {"--uri": uri, "--license": licence} if program != "mlflow" else {"--output": output}
     unsuitable = {"--uri": uri} if program == "huggingface" else unsuitable

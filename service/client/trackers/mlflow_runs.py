@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -39,8 +41,8 @@ def log_run(connection: Connection, job: Job, uri: str, *, experiment: str, chec
         from mlflow.exceptions import MlflowException  # optional, and takes seconds to load
         from mlflow.tracking import MlflowClient
     except ModuleNotFoundError as error:
-        detail = f"{error.name} is not installed; install it with: pip install 'tapeline[mlflow]'"
-        detail += " (in a checkout: .venv/bin/pip install '.[mlflow]')"
+        python = shlex.quote(sys.executable)  # the one that runs this, whether it is on the PATH or not
+        detail = f"{error.name} is not installed; install it with: {python} -m pip install mlflow-skinny"
         raise ExportFailed(detail) from error
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # both log each migration of a new store
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -86,7 +86,7 @@ class JobFacts:
 class ExtraMissing(ServiceError):
     """An optional library is not installed."""
 
-    def __init__(self, library: str, extra: str) -> None:
-        self.library, self.extra = library, extra
-        remedy = f"pip install 'tapeline[{extra}]' (in a checkout: .venv/bin/pip install '.[{extra}]')"
-        super().__init__(f"{library} is not installed; install it with: {remedy}")
+    def __init__(self, library: str) -> None:
+        self.library = library
+        remedy = f"pip install {library} (with make up: .venv/bin/pip install {library})"
+        super().__init__(f"{library} is not installed where the service runs; install it there with: {remedy}")

@@ -24,17 +24,17 @@ def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: Train
     """
     match target:
         case ExportFormat.ONNX:
-            with needed("onnx", "export"):
+            with needed("onnx"):
                 from service.models.exports.onnx.graph import to_onnx  # importing its library takes 0.3 s
             return to_onnx(_present(model), facts)
         case ExportFormat.TORCH:
             return packed(to_torch(_present(model), facts), folder(facts, target))
         case ExportFormat.TENSORBOARD:
-            with needed("tensorboardX", "export"):
+            with needed("tensorboardX"):
                 from service.models.exports.tensorboard_log import to_tensorboard
             return packed(to_tensorboard(facts, pictures), folder(facts, target))
         case ExportFormat.HUGGINGFACE:
-            with needed("onnx", "export"):
+            with needed("onnx"):
                 from service.models.exports.huggingface_folder import to_huggingface
             return packed(to_huggingface(_present(model), facts, pictures), folder(facts, target))
         case _:
@@ -54,7 +54,7 @@ def folder(facts: JobFacts, target: ExportFormat) -> str:
 
 
 @contextmanager
-def needed(library: str, extra: str) -> Iterator[None]:
+def needed(library: str) -> Iterator[None]:
     """Translate a failed import of an optional library in this block.
 
     Raises:
@@ -65,4 +65,4 @@ def needed(library: str, extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != library:
             raise
-        raise ExtraMissing(library, extra) from error
+        raise ExtraMissing(library) from error
