@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.security import hostile_archives, image_archives
 from tests.security.conftest import Stack
-from tests.security.hostile_files import GOOD_IMAGES, GOOD_LABELS, Upload, hostile
-from tests.security.image_archives import Hostile
+from tests.security.hostile import hostile_archives, image_archives
+from tests.security.hostile.hostile_files import GOOD_IMAGES, GOOD_LABELS, Upload, hostile
+from tests.security.hostile.image_archives import Hostile
 
 pytestmark = pytest.mark.hostile
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from tests.security.hostile_files import central
-from tests.security.image_archives import GOOD, PNG, Hostile, entry, image, tarred, with_file, zipped
+from tests.security.hostile.hostile_files import central
+from tests.security.hostile.image_archives import GOOD, PNG, Hostile, entry, image, tarred, with_file, zipped
 
 
 def hostile() -> Iterator[Hostile]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.security.conftest import Stack
-from tests.security.hostile_tables import GOOD, Fields, hostile
-from tests.security.test_hostile_files import MAX_BYTES, MAX_S, Meter
+from tests.security.hostile.hostile_tables import GOOD, Fields, hostile
+from tests.security.hostile.test_hostile_files import MAX_BYTES, MAX_S, Meter
 
 pytestmark = pytest.mark.hostile
 
