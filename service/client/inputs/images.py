@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.client.errors import UnreadableImage
+from service.image_files.kinds import BEGINNING, format_of_name, not_read, why_unreadable
 from service.spec.sent_images import SENT_AS_IT_IS_PIXELS, SENT_SIDE, is_sent_as_it_is
 
 if TYPE_CHECKING:
@@ -142,8 +143,9 @@ def _opened(data: bytes, name: str) -> Iterator[Image]:
     except Image.DecompressionBombError:
         raise UnreadableImage(f"{name} has too many pixels; at most {MAX_PIXELS:,} are read") from None
     except UnidentifiedImageError:
-        kinds = "PNG, JPEG, WebP, BMP or GIF"
-        raise UnreadableImage(f"{name} is not a supported image ({kinds})") from None
+        other = format_of_name(name)
+        why = not_read(other) if other else why_unreadable(data[:BEGINNING])
+        raise UnreadableImage(f"{name} {why}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UnreadableImage(f"{name} is broken: {error}") from None
 

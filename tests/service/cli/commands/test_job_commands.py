@@ -157,7 +157,7 @@ def test_a_classifier_says_what_pictures_show(run: Run, trained: str, digits: li
 def test_a_file_that_is_not_a_picture_is_named(run: Run, trained: str, digits: list[str]) -> None:
     Path("notes.txt").write_text("no picture")
     result = run("predict", trained, digits[0], "notes.txt")
-    what = "is not a supported image (PNG, JPEG, WebP, BMP or GIF)"
+    what = "is not a PNG, JPEG, WebP, BMP or GIF image"
     assert (result.exit_code, result.stderr) == (1, f"tapeline: notes.txt {what}\n")
     assert run("predict", trained, "missing.png").stderr == "tapeline: missing.png: No such file or directory\n"
     assert (

@@ -84,10 +84,26 @@ def test_an_animation_gives_its_first_picture() -> None:
     assert sent(data).convert("L").getpixel((4, 4)) == 10
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO"])
-def test_formats_that_are_not_listed_are_not_decoded(kind: str) -> None:
-    with pytest.raises(UnreadableImage, match=r"is not a supported image \(PNG, JPEG, WebP, BMP or GIF\)"):
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("TIFF", "has the format TIFF, which is not read: convert it to JPEG or PNG"),
+        ("PPM", "is not a PNG, JPEG, WebP, BMP or GIF image"),
+        ("ICO", "is not a PNG, JPEG, WebP, BMP or GIF image"),
+    ],
+)
+def test_formats_that_are_not_listed_are_not_decoded(kind: str, told: str) -> None:
+    with pytest.raises(UnreadableImage, match=told):
         as_png(saved(picture(), kind))
+
+
+def test_a_photo_of_a_phone_is_named_by_its_format_and_the_remedy(tmp_path: Path) -> None:
+    beginning = b"\0\0\0\x18ftypheic" + bytes(40)
+    for name, data in {"photo.HEIC": beginning, "cut.heic": b"x", "photo.jpg": beginning}.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(UnreadableImage, match=f"{name} has the format HEIC, which is not read: convert it to JPEG"):
+            encoded(path)
 
 
 def test_damaged_and_oversized_files_are_named(tmp_path: Path) -> None:
