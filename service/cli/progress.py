@@ -116,6 +116,9 @@ class Display(Protocol):
     def note(self, job: FollowedJob, text: str) -> None:
         """Show a message."""
 
+    def outage(self, is_away: bool) -> None:
+        """Called when the service does not respond, and when it does again."""
+
 
 def follow(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: Display) -> None:
     """Display jobs until all of them have ended.
@@ -126,12 +129,15 @@ def follow(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: D
     Raises:
         ClientError: a stream failed permanently.
     """
-    received: queue.SimpleQueue[tuple[FollowedJob, Event | Exception | None]] = queue.SimpleQueue()
+    received: queue.SimpleQueue[tuple[FollowedJob, Event | Exception | bool | None]] = queue.SimpleQueue()
 
     def read(job: FollowedJob) -> None:
+        def on_outage(is_away: bool) -> None:
+            received.put((job, is_away))
+
         try:
             with client() as own_client:
-                for event in own_client.stream(job.id):
+                for event in own_client.stream(job.id, on_outage=on_outage):
                     if job.sweep_id and event.type in ("status", "end") and event.data["status"] == Status.CANCELLED:
                         job.stopped_by_sweep = bool(own_client.get(job.id).get("stopped_by_sweep"))
                     received.put((job, event))
@@ -141,7 +147,7 @@ def follow(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: D
 
     for job in jobs:
         threading.Thread(target=read, args=(job,), name=f"stream-{job.label}", daemon=True).start()
-    open_streams = len(jobs)
+    open_streams, broken_streams = len(jobs), 0
     while open_streams:
         job, item = received.get()
         match item:
@@ -149,6 +155,10 @@ def follow(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: D
                 open_streams -= 1
             case Exception():
                 raise item
+            case bool():  # all streams break together: the first and the last one tell
+                if broken_streams == (0 if item else 1):
+                    display.outage(item)
+                broken_streams += 1 if item else -1
             case Event():
                 _apply(job, item, display)
 
@@ -176,6 +186,11 @@ def _apply(job: FollowedJob, event: Event, display: Display) -> None:
     display.changed(job, event)
 
 
+def tell_outage(is_away: bool) -> None:
+    """Print to standard error that the service does not respond, or does again."""
+    click.echo("connection lost, reconnecting ..." if is_away else "connection restored", err=True)
+
+
 class PlainDisplay:
     """One line per epoch and change of state, without control codes, for pipes and files."""
 
@@ -199,6 +214,10 @@ class PlainDisplay:
         """Print the message."""
         self._print(job, text)
 
+    def outage(self, is_away: bool) -> None:
+        """Print it."""
+        tell_outage(is_away)
+
     def _print(self, job: FollowedJob, text: str) -> None:
         # click flushes
         click.echo(f"{job.label}  {text}" if self._labelled else text, err=self._to_stderr)
@@ -207,7 +226,7 @@ class PlainDisplay:
 class BarDisplay:
     """A progress bar for each job, with messages above the bars."""
 
-    def __init__(self, console: Console, progress: Progress) -> None:
+    def __init__(self, console: Console, progress: _Bars) -> None:
         self._console, self._progress = console, progress
         self._tasks: dict[str, TaskID] = {}
 
@@ -226,9 +245,18 @@ class BarDisplay:
         """Print the message above the bars."""
         self._console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
 
+    def outage(self, is_away: bool) -> None:
+        """Show it below the bars as long as it lasts; its end stays above them."""
+        self._progress.is_away = is_away
+        self._progress.refresh()
+        if not is_away:
+            self._console.print("connection restored")
+
 
 class _Bars(Progress):
-    """Progress bars, and sparklines of the metrics if there is a single job."""
+    """Progress bars, sparklines of the metrics if there is a single job, and whether the service is away."""
+
+    is_away = False
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """The bars and sparklines."""
@@ -242,6 +270,8 @@ class _Bars(Progress):
                 first, last = number(name, values[0]), number(name, values[-1])
                 label = describe(name).label
                 yield Text.assemble((f"{label:>{wide}}  ", "dim"), (f"{first} ", "dim"), (line, "cyan"), f" {last}")
+        if self.is_away:
+            yield Text("connection lost, reconnecting ...", "yellow")
 
 
 class _NameColumn(ProgressColumn):

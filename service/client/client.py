@@ -26,6 +26,7 @@ from service.client.experiments import Experiments
 from service.client.inputs.images import GivenImage
 from service.client.job import Job
 from service.client.lookup import Found
+from service.client.streams import OnOutage
 from service.client.trackers import mlflow_runs
 
 _PAGE: Final = 100
@@ -272,9 +273,11 @@ class Client(DatasetOperations, Experiments):
         """See ``Job.wait``."""
         return self._handle(job).wait(timeout_s=timeout_s, patience_s=patience_s)
 
-    def stream(self, job: Job | str, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
+    def stream(
+        self, job: Job | str, *, after: int = 0, patience_s: float = 60.0, on_outage: OnOutage | None = None
+    ) -> Iterator[Event]:
         """See ``Job.events``."""
-        return self._handle(job).events(after=after, patience_s=patience_s)
+        return self._handle(job).events(after=after, patience_s=patience_s, on_outage=on_outage)
 
     def calibration(self, job: Job | str, *, checkpoint: Which = "best") -> dict[str, Any]:
         """See ``Job.calibration``."""

@@ -14,6 +14,7 @@ from service.client.connection import Connection, Document, json_body
 from service.client.errors import AmbiguousJob, ApiError
 from service.client.job import Job
 from service.client.lookup import is_id, look_up
+from service.client.streams import OnOutage
 from service.states import SWEEP_ENDED
 
 _PAGE: Final = 500
@@ -112,9 +113,16 @@ class Sweep(Document):
         with self._connection.response("GET", f"/sweeps/{self.id}/plots/curves.{fmt}", params=params) as response:
             return response.read()
 
-    def events(self, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
-        """Follow the sweep: a ``snapshot``, then every event of its log until it has ended."""
-        return streams.events(self._connection, f"/sweeps/{self.id}/stream", after=after, patience_s=patience_s)
+    def events(self, *, after: int = 0, patience_s: float = 60.0, on_outage: OnOutage | None = None) -> Iterator[Event]:
+        """Follow the sweep: a ``snapshot``, then every event of its log until it has ended.
+
+        Args:
+            patience_s: how long the service may be unavailable.
+            on_outage: called with true when the service has not responded for two seconds, with false when it responds
+                again.
+        """
+        path = f"/sweeps/{self.id}/stream"
+        return streams.events(self._connection, path, after=after, patience_s=patience_s, on_outage=on_outage)
 
     def wait(self, *, timeout_s: float | None = None) -> Self:
         """Wait until the sweep has ended.

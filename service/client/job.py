@@ -14,6 +14,7 @@ from service.client.answers import Event, History, Which
 from service.client.connection import json_body
 from service.client.errors import ServerUnreachable
 from service.client.network_operations import NetworkOperations
+from service.client.streams import OnOutage
 from service.states import TERMINAL
 
 
@@ -171,15 +172,18 @@ class Job(NetworkOperations):
                     raise TimeoutError(f"job {self.id} is still {self.status} after {timeout_s:g} s")
             time.sleep(0.5)
 
-    def events(self, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
+    def events(self, *, after: int = 0, patience_s: float = 60.0, on_outage: OnOutage | None = None) -> Iterator[Event]:
         """The events after number ``after``, as they happen, until the job has ended.
 
         A broken connection is re-established, without lost or repeated events.
 
         Args:
             patience_s: how long the service may be unavailable.
+            on_outage: called with true when the service has not responded for two seconds, with false when it responds
+                again.
         """
-        return streams.events(self._connection, f"{self._path}/stream", after=after, patience_s=patience_s)
+        path = f"{self._path}/stream"
+        return streams.events(self._connection, path, after=after, patience_s=patience_s, on_outage=on_outage)
 
     def history(self) -> History:
         """The metrics of every completed epoch: ``epochs``, and ``series`` by the metric's name."""

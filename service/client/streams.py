@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -18,9 +18,16 @@ from service.client.errors import ApiError, ServerUnreachable
 _MAX_SILENCE_S: Final = 45.0
 """The service sends a ping every 15 s; a stream that is silent for longer is considered dead."""
 _UNNUMBERED: Final = ("snapshot", "progress")
+_UNNOTICED_S: Final = 2.0
+"""Shorter outages are not reported."""
+
+OnOutage = Callable[[bool], None]
+"""Is told true when the service has not responded for two seconds, and false when it responds again."""
 
 
-def events(connection: Connection, path: str, *, after: int = 0, patience_s: float = 60.0) -> Iterator[Event]:
+def events(
+    connection: Connection, path: str, *, after: int = 0, patience_s: float = 60.0, on_outage: OnOutage | None = None
+) -> Iterator[Event]:
     """The events of a stream after number ``after``, until the job has ended.
 
     A broken connection is resumed: no event is lost or repeated, except ``snapshot`` and ``progress``, which have no
@@ -31,10 +38,14 @@ def events(connection: Connection, path: str, *, after: int = 0, patience_s: flo
     """
     last, delay_s = after, MIN_RETRY_DELAY_S
     failing_since: float | None = None
+    is_reported = False
     while True:
         reason = "the stream ended early"
         try:
             for event in _connected(connection, path, last):
+                if is_reported and on_outage is not None:
+                    on_outage(False)
+                is_reported = False
                 if event is None:  # the job has ended, and has no events after this number
                     return
                 failing_since = None
@@ -53,9 +64,14 @@ def events(connection: Connection, path: str, *, after: int = 0, patience_s: flo
             reason = error.detail
         now = time.monotonic()
         failing_since = failing_since or now
-        if now - failing_since > patience_s:
+        away_s = now - failing_since
+        if away_s > patience_s:
             raise ServerUnreachable(connection.server, reason)
-        time.sleep(delay_s)
+        if away_s >= _UNNOTICED_S and not is_reported:
+            is_reported = True
+            if on_outage is not None:
+                on_outage(True)
+        time.sleep(delay_s if is_reported else min(delay_s, _UNNOTICED_S - away_s))
         delay_s = min(2 * delay_s, 5.0)
 
 

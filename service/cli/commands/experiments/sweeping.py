@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.errors import Failure
-from service.cli.progress import sparkline
+from service.cli.progress import sparkline, tell_outage
 from service.cli.target import Target, service_options
 from service.cli.text import STYLES, print_rows, to_json, value_text, visible
 from service.client import Client
@@ -232,7 +232,7 @@ def _watch(target: Target, followed: Sweep) -> None:
     bests: list[float] = []
     best_rung = 0
     status, error = followed.status, followed["error"]
-    for event in followed.events():
+    for event in followed.events(on_outage=None if target.as_json else tell_outage):
         if target.as_json:
             click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
         data: Mapping[str, Any] = event.data.get("data", {})
