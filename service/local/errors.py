@@ -32,12 +32,14 @@ class PortTaken(StackError):
 class HomeInUse(StackError):
     """Another stack runs on the same state folder."""
 
-    def __init__(self, home: Path, pid: int | None, url: str | None) -> None:
+    def __init__(self, home: Path, pid: int | None, url: str | None, *, is_demo: bool = False) -> None:
         port = _next_port(int(url.rpartition(":")[2])) if url else 8001
         where = f" at {url}" if url else ""
         who = f" (process {pid})" if pid else ""
-        super().__init__(
-            f"Tapeline already runs on {home}{where}{who}; use it, stop it, or start a second one:\n"
-            f"  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_start_command()}"
-        )
+        second = f"start a second one:\n  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_start_command()}"
+        if is_demo:
+            said = f"a demo runs on {home}{where}{who}, and ends in a few minutes; wait for it, or {second}"
+        else:
+            said = f"Tapeline already runs on {home}{where}{who}; use it, stop it, or {second}"
+        super().__init__(said)
         self.home, self.pid, self.url = home, pid, url

@@ -44,10 +44,14 @@ class LocalStack:
 
     Args:
         notify: called with a line of text for the user whenever a process exited and is restarted.
+        is_demo: whether it ends by itself soon, which another one that starts meanwhile tells.
     """
 
-    def __init__(self, settings: Settings, *, notify: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, settings: Settings, *, notify: Callable[[str], None] = lambda text: None, is_demo: bool = False
+    ) -> None:
         self.settings = settings
+        self._owner = {"pid": os.getpid()} | ({"demo": True} if is_demo else {})
         self._notify = notify
         self._release = ExitStack()  # the lock and the listening socket
         self._lock = self._listener = -1
@@ -156,14 +160,14 @@ class LocalStack:
                 pid, url = owner.get("pid"), owner.get("url")
                 # After a kill, the stack's guard holds the lock until the remaining processes have exited.
                 if pid is None or _is_alive(pid) or time.monotonic() > deadline:
-                    raise HomeInUse(home, pid, url) from None
+                    raise HomeInUse(home, pid, url, is_demo=bool(owner.get("demo"))) from None
                 if not has_notified:
                     self._notify("waiting for processes of the previous run to exit ...")
                     has_notified = True
                 time.sleep(_TICK_S)
             else:
                 break
-        _write_owner(self._lock, {"pid": os.getpid()})
+        _write_owner(self._lock, self._owner)
 
     def _claim_port(self) -> None:
         """Listen on a socket that the web process inherits: the port is reserved before anything starts, and while the
@@ -185,7 +189,7 @@ class LocalStack:
             raise StackError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
         self.settings = replace(self.settings, port=listener.getsockname()[1])
         self._listener = listener.detach()
-        _write_owner(self._lock, {"pid": os.getpid(), "url": self.url})
+        _write_owner(self._lock, self._owner | {"url": self.url})
 
     def _start_broker(self) -> None:
         if self.settings.broker_url is not None:

@@ -111,11 +111,11 @@ COMMANDS: Final = (demo,)
 
 def _start(settings: Settings, console: Console) -> LocalStack:
     with console.status("starting ..."):
-        stack = LocalStack(settings, notify=say(console))
+        stack = LocalStack(settings, notify=say(console), is_demo=True)
         try:
             stack.start()
         except PortTaken:
-            stack = LocalStack(replace(settings, port=0), notify=say(console))
+            stack = LocalStack(replace(settings, port=0), notify=say(console), is_demo=True)
             stack.start()
     return stack
 

@@ -143,6 +143,17 @@ def test_a_database_that_does_not_answer_is_an_error_with_its_log(tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_second_one_is_told_that_a_demo_ends_by_itself(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with LocalStack(settings_for(home), is_demo=True) as demo:
+        told = f"a demo runs on {home} at {demo.url} .*, and ends in a few minutes; wait for it, or start a second one:"
+        with pytest.raises(HomeInUse, match=rf"{told}\n  TAPELINE_HOME=\S+ TAPELINE_PORT=\d+ tapeline up"):
+            LocalStack(settings_for(home)).start()
+    with LocalStack(settings_for(home)), pytest.raises(HomeInUse, match=f"Tapeline already runs on {home}"):
+        LocalStack(settings_for(home)).start()
+
+
+@pytest.mark.slow
 def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_path: Path) -> None:
     home = tmp_path / "home"
     damaged = home / "broker" / "appendonlydir"  # of an earlier run, cut by a loss of power
