@@ -135,6 +135,7 @@ def named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, .
 
     Raises:
         Failure: a file does not exist, or the name cannot be one.
+        NotUploadable: a file is nothing that a dataset is made from.
     """
     if name is None and len(paths) > 1:
         if _is_path(paths[0], paths[1:]):
@@ -148,6 +149,8 @@ def named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, .
         if not path.exists():
             raise Failure(f"{path} does not exist")
     _check_together(paths)
+    if len(paths) == 1 and paths[0].is_file():
+        field_of(paths[0])  # before its name: no other name helps a file that cannot be uploaded
     name = name or paths[0].resolve().name.partition(".")[0]
     if not DATASET_NAME.fullmatch(name):
         raise Failure(

@@ -44,6 +44,15 @@ def test_a_file_of_another_kind_is_named_with_the_remedy(run: Run, name: str, co
     assert refused.stderr.startswith(f"tapeline: {name} is {told}")
 
 
+@pytest.mark.parametrize("command", ["upload", "train"])
+def test_a_file_that_cannot_be_uploaded_is_refused_before_its_name(run: Run, command: str) -> None:
+    Path("neu apfel.jpg").write_bytes(b"\xff\xd8\xff")
+    refused = run(command, "neu apfel.jpg")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "neu apfel.jpg is a single image: upload a folder" in refused.stderr
+    assert "--name" not in refused.stderr
+
+
 @pytest.mark.parametrize("name", ["t.txt", "t.csv.gz"])
 def test_a_table_may_be_called_txt_and_be_gzipped(run: Run, name: str) -> None:
     Path(name).write_bytes(gzip.compress(TABLE.encode()) if name.endswith("gz") else TABLE.encode())
