@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Another interpreter may measure, one with PyTorch and JAX: make bench BENCH_PYTHON=/path/to/its/python
 BENCH_PYTHON ?= $(BIN)/python
-# Some parts of bench-service, and a folder of datasets with mnist for it: PARTS="post share" DATA=...
+# Some parts of bench-service or bench-page, and a folder of datasets with mnist for bench-service: PARTS="post share" DATA=...
 PARTS ?=
 VIEWS ?=
 # Some of the attacks: ATTACKS="broker_errors slow_bodies".
@@ -88,8 +88,8 @@ bench: $(VENV)/installed  ## compare the engine with its floor, and with PyTorch
 bench-service: $(VENV)/installed-dev  ## measure the performance of the service on SQLite and PostgreSQL (an hour), or PARTS="post scale"
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.service $(PARTS) $(if $(DATA),--data $(DATA))
 
-bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chromium (2 minutes)
-	@PYTHONPATH=. $(BIN)/python -m benchmarks.page
+bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chromium (2 minutes), or PARTS="sweep draw"
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.page $(PARTS)
 
 results: $(VENV)/installed  ## train all presets and write the table of results: DATA=folder-of-datasets ONLY="gan stable", collapse, sweeps or self_comparisons
 	@$(if $(filter collapse sweeps self_comparisons,$(ONLY)),$(BIN)/python -m benchmarks.$(ONLY) $(if $(filter sweeps,$(ONLY)),$(if $(DATA),--data $(DATA))),$(BIN)/python -m benchmarks.presets $(if $(DATA),--data $(DATA)) $(if $(INDEPENDENT),--independent) $(ONLY))

@@ -1,12 +1,14 @@
-"""``python -m benchmarks.page``: measures latencies in a browser, prints a table, and writes ``results/page.json``.
+"""``python -m benchmarks.page [PART ...]``: measures latencies in a browser, and prints a table.
 
 Chromium, the web process, the database and a worker share the machine. The list has 10,000 jobs, the
-sweep 1,000 trials.
+sweep 1,000 trials. Without parts, all are measured, and the figures written to ``results/page.json``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -43,9 +45,42 @@ _SORT: Final = """sort => new Promise((resolve) => {
     watch.observe(head, { attributes: true, attributeFilter: ["aria-sort"], subtree: true, childList: true });
     document.querySelector(`.sorter[data-sort="${sort}"]`).click();
 })"""
+_SCROLL: Final = """() => new Promise((resolve) => {
+    const frames = [];
+    const step = (before) => requestAnimationFrame((now) => {
+        frames.push(now - before);
+        const isAtEnd = scrollY + innerHeight >= document.body.scrollHeight - 1;
+        if (isAtEnd) resolve(frames.slice(1));
+        else { scrollBy(0, 200); step(now); }
+    });
+    scrollTo(0, 0);
+    step(performance.now());
+})"""
+_ORDER: Final = """sort => new Promise((resolve) => {
+    const since = performance.now();
+    const watch = new MutationObserver(() => { watch.disconnect(); resolve(performance.now() - since); });
+    watch.observe(document.querySelector("#trials tbody"), { childList: true });
+    const select = document.querySelector("#sort");
+    select.value = sort;
+    select.dispatchEvent(new Event("change"));
+})"""
+_LONGEST: Final = """() => new Promise((resolve) => {
+    let longest = 0;
+    const note = (list) => { for (const { duration } of list.getEntries()) longest = Math.max(longest, duration); };
+    new PerformanceObserver(note).observe({ type: "longtask", buffered: true });
+    setTimeout(() => resolve(longest), 100);
+})"""
+_PARTS: Final = ("list", "sweep", "draw")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the latency of the web page in Chromium.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of: {', '.join(_PARTS)}; none: all")
+    parts = parser.parse_args().parts
+    unknown = sorted(set(parts) - set(_PARTS))
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)}")
+    chosen = parts or list(_PARTS)
     path = chromium.find()
     if path is None:
         sys.exit("Chromium not found: apt-get install chromium, or set CHROMIUM to its path")
@@ -54,22 +89,27 @@ def main() -> None:
         places = Places(Path(folder), None)
         browser = chromium.launch(playwright, path)
         try:
-            for kind in KINDS:
+            for kind in KINDS if {"list", "sweep"} & set(chosen) else ():
                 with places.open(kind) as place:
                     fill(place.database, _JOBS)
                     _train(place.database)
                     place.serve()
-                    rows += [{"database": kind, **row} for row in _listing(browser, place)]
-                    rows += [{"database": kind, **row} for row in _sweeping(browser, place)]
-            with places.open("sqlite") as place:
-                place.serve()
-                place.work()
-                rows += [{"database": "sqlite", **row} for row in _drawing(browser, place)]
+                    if "list" in chosen:
+                        rows += [{"database": kind, **row} for row in _listing(browser, place)]
+                    if "sweep" in chosen:
+                        rows += [{"database": kind, **row} for row in _sweeping(browser, place)]
+            if "draw" in chosen:
+                with places.open("sqlite") as place:
+                    place.serve()
+                    place.work()
+                    rows += [{"database": "sqlite", **row} for row in _drawing(browser, place)]
         finally:
             browser.close()
             places.close()
     print(table("page", "milliseconds in Chromium, median and the lowest and the highest", rows))
-    RESULTS.write_text(json.dumps({"rows": rows, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
+    print("load", " ".join(f"{load:.1f}" for load in os.getloadavg()))
+    if not parts:
+        RESULTS.write_text(json.dumps({"rows": rows, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
 
 
 def _train(database: Database) -> None:
@@ -123,10 +163,23 @@ def _sweeping(browser: Browser, place: Place) -> Iterator[Figures]:
         with browser.new_context() as context:
             return first_rows(context.new_page())
 
+    def longest(page: Page) -> float:
+        first_rows(page)
+        page.locator("#coordinates path").nth(99).wait_for(state="attached")
+        page.locator("#curves .chart").wait_for()
+        return float(page.evaluate(_LONGEST))
+
     page = browser.new_page()
     first_rows(page)
     yield {"what": "first rows of a sweep, first visit", "ms": spread([fresh() for _ in range(_TIMES)], 0)}
     yield {"what": "first rows of a sweep, later visits", "ms": spread([first_rows(page) for _ in range(_TIMES)], 0)}
+    yield {"what": "longest task while a sweep's page loads", "ms": spread([longest(page) for _ in range(_TIMES)], 0)}
+    orders = [page.evaluate(_ORDER, order) for _ in range(_TIMES) for order in ("trial", "-value")]
+    yield {"what": "another order of a sweep's trials, to 100 rows", "ms": spread(orders, 0)}
+    for count in (600, 1000):
+        page.locator("#more").click()
+        page.locator("#trials tbody tr").nth(count - 1).wait_for()
+    yield {"what": "scrolling through 1,000 trials, a frame", "ms": spread(page.evaluate(_SCROLL), 0)}
     page.close()
 
 
