@@ -177,7 +177,8 @@ def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
 
     The examples of each class are shuffled, and the classes concatenated. Taking examples at even distances from this
     order is stratified, and their number depends only on the size of the pool. The shuffle uses raw 64-bit numbers,
-    whose stream NumPy guarantees not to change.
+    whose stream NumPy guarantees not to change. Without folds, each class has examples in both parts, if that number
+    allows it.
 
     Args:
         labels: of the whole pool.
@@ -191,9 +192,28 @@ def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
     else:
         wanted = split.validation_count(count)
         taken = (places + 1) * wanted // count > places * wanted // count
+        _share_with_rare(taken, np.unique(labels, return_counts=True)[1])
     chosen = np.zeros(count, np.bool_)
     chosen[order[taken]] = True
     return chosen
+
+
+def _share_with_rare(taken: NDArray[np.bool_], sizes: NDArray[np.intp]) -> None:
+    """Give rare classes an example in both parts, in place; the largest class in this part gives one in exchange.
+
+    Args:
+        taken: whether each example is for validation; sorted by class.
+        sizes: number of examples of each class.
+    """
+    classes = np.split(taken, np.cumsum(sizes)[:-1])  # views
+    for rare in classes:
+        for part in (True, False):
+            others = [np.count_nonzero(one == part) for one in classes]
+            if (part not in rare and len(rare) > 1) or (not part and rare.all()):
+                largest = int(np.argmax(others))
+                if others[largest] > 1:
+                    rare[np.argmax(rare != part)] = part
+                    classes[largest][np.argmax(classes[largest] == part)] = not part
 
 
 class _Chosen(Examples):

@@ -33,6 +33,7 @@ from service.datasets.info import (
     PhotoOptions,
     brightness_report,
     content_sha256,
+    unscored_note,
 )
 
 ARCHIVE: Final = "archive"
@@ -125,8 +126,9 @@ def _import_dataset(
                     labels[role] = _read_labels(stored[role])
         if faults:
             raise UploadRefused(faults)
-        chosen = None if VALIDATION_LABELS in labels else choose(labels[LABELS], fraction or DEFAULT_FRACTION)
-        if chosen is not None:
+        chosen = None
+        if VALIDATION_LABELS not in labels:
+            chosen = choose(labels[LABELS], fraction or DEFAULT_FRACTION, field=field_of[LABELS])
             whole = labels[LABELS]
             labels |= {LABELS: whole[~chosen], VALIDATION_LABELS: whole[chosen]}
         _check_labels(labels, field_of)
@@ -151,6 +153,11 @@ def _import_dataset(
             for role, values in labels.items():
                 outputs[role].add(values)
     digests = {output.name: output.digest.hexdigest() for output in outputs.values()}
+    report = dict(photos.report if photos is not None else brightness_report(outputs[IMAGES].mean) or {})
+    names = photos.class_names if photos is not None else None
+    trained, validated = (np.bincount(labels[role]).tolist() for role in (LABELS, VALIDATION_LABELS))
+    if note := unscored_note(trained, validated, names, what="image"):
+        report["notes"] = [note, *report.get("notes", ())]
     sha256 = content_sha256(digests)
     _write_meta(folder, {"sha256": sha256, "files": digests})
     return ImportedDataset(
@@ -161,8 +168,8 @@ def _import_dataset(
         test_count=len(labels.get(TEST_LABELS, ())),
         sha256=sha256,
         size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
-        class_names=photos.class_names if photos is not None else None,
-        report=photos.report if photos is not None else brightness_report(outputs[IMAGES].mean),
+        class_names=names,
+        report=report or None,
     )
 
 
@@ -299,23 +306,27 @@ def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
     return np.frombuffer(read, np.uint8)
 
 
-def choose(labels: NDArray[np.uint8], fraction: float, *, what: str = "image") -> NDArray[np.bool_]:
-    """A mask of the validation examples: this share of each class, drawn with a fixed seed, but never a whole class.
+def choose(
+    labels: NDArray[np.uint8], fraction: float, *, what: str = "image", field: str = LABELS
+) -> NDArray[np.bool_]:
+    """A mask of the validation examples: this share of each class, drawn with a fixed seed, but at least one example,
+    and never a whole class.
 
     Args:
         what: the word for one example in error messages.
+        field: the form field that an error is about.
 
     Raises:
-        UploadRefused: no class has enough examples.
+        UploadRefused: no class has two examples.
     """
     rng = np.random.default_rng(0)
     chosen = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
         places = rng.permutation(np.flatnonzero(labels == label))
-        chosen[places[: int(fraction * len(places))]] = True
+        chosen[places[: min(max(1, int(fraction * len(places))), len(places) - 1)]] = True
     if not chosen.any():
-        detail = f"leaves no {what} for validation, because no class has {1 / fraction:.0f} {what}s; use a larger share"
-        raise UploadRefused({"validation_fraction": detail})
+        needed = f"one is for training and one for validation, so a class needs at least two {what}s"
+        raise UploadRefused({field: f"has only one {what} of each class: {needed}"})
     return chosen
 
 

@@ -11,6 +11,7 @@ from service.image_files.sizes import Size
 from service.spec.estimation.features import features_of
 from service.spec.splits import Split
 from service.states import DatasetKind
+from service.wording import counted, listed
 
 OnShare = Callable[[float], None]
 """Called with the share of an import that is done, from 0 to 1, each time it grows."""
@@ -64,6 +65,8 @@ CHANNELS_GIVEN = "as given"
 """The reason in the report of an import that did not have to detect whether there are colours."""
 
 
+_MAX_NAMED: Final = 5
+"""Maximum number of classes that a note names."""
 BRIGHT_LEVEL: Final = 0.25
 """The mean level of images, from 0 to 1, from which on they are bright. MNIST's is 0.13."""
 
@@ -229,6 +232,29 @@ def brightness_report(mean_level: float) -> dict[str, Any] | None:
         "a classifier starts from the preset conv unless its spec names another, since fast diverges on such images"
     )
     return {"mean_level": round(mean_level, 3), "notes": [f"the images are bright: {advice}"]}
+
+
+def unscored_note(
+    trained: Sequence[int], validated: Sequence[int], class_names: Sequence[str] | None, *, what: str
+) -> str | None:
+    """The note of an import about classes that are trained on, but not validated; ``None`` if there are none.
+
+    Args:
+        trained, validated: number of examples of each class; those of the highest classes may be left out.
+        class_names: ``None`` if only the labels are known.
+        what: the word for one example.
+    """
+    missing = [label for label, count in enumerate(trained) if count and not any(validated[label : label + 1])]
+    if not missing:
+        return None
+    named = [
+        f"{str(label) if class_names is None else class_names[label]!r} ({counted(trained[label], what)})"
+        for label in missing[:_MAX_NAMED]
+    ]
+    if len(missing) == 1:
+        return f"the class {named[0]} has no validation {what}s: no score covers it"
+    more = [f"{len(missing) - _MAX_NAMED:,} more"] if len(missing) > _MAX_NAMED else []
+    return f"the classes {listed([*named, *more])} have no validation {what}s: no score covers them"
 
 
 def version_name(name: str, sha256: str) -> str:

@@ -29,6 +29,7 @@ from service.cli.text import (
 )
 from service.client import AmbiguousJob, ApiError, Client, Job
 from service.spec.metric_info import METRICS, describe, number, size
+from service.wording import listed
 
 _GROUP: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
 _FOLD: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
@@ -132,6 +133,8 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     if job["started_at"]:
         rows.append(("Time", Text(_times(job, results["trained_seconds"]))))
     rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
+    if unscored := _unscored(job):
+        rows.append(("Metrics", Text(unscored, "yellow")))
     if results["test_epoch"] is not None:
         scores = (f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss"))
         rows.append(("Test part", Text(f"{', '.join(scores)} (epoch {results['test_epoch']}, scored once)")))
@@ -194,6 +197,22 @@ def _metrics(job: Job, results: Mapping[str, Any]) -> list[str]:
         values = (number(name, metrics.get(name)) for _, _, metrics in columns)
         lines.append(" ".join([f"{label:<{width}}", *(f"{value:>18}" for value in values)]))
     return lines
+
+
+def _unscored(job: Job) -> str | None:
+    """The classes that the metrics say nothing about, as a sentence."""
+    if job.kind != "classifier" or not job.epoch:
+        return None
+    try:
+        names = [visible(name) for name in job.confusion().get("unscored_classes", ())]
+    except ApiError as error:
+        if error.code != "not_yet":  # an epoch without a confusion matrix
+            raise
+        return None
+    if not names:
+        return None
+    shown = listed([*names[:5], *([f"{len(names) - 5:,} more"] if len(names) > 5 else [])])
+    return f"no score covers {shown}: the validation data has none of {'it' if len(names) == 1 else 'them'}"
 
 
 def _lineage(client: Client, job: Job) -> list[str]:

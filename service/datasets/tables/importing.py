@@ -34,6 +34,7 @@ from service.datasets.info import (
     PartName,
     TableOptions,
     content_sha256,
+    unscored_note,
 )
 from service.datasets.tables.classes import MAX_TEXTS, classes_of, too_many_classes
 from service.datasets.tables.detection import BadCell, ColumnType
@@ -140,6 +141,9 @@ class _Import:
             else (drawn(labels, self.fraction), [])
         )
         counts = dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True))
+        trained, validated = (np.bincount(labels[parts == PARTS.index(part)]).tolist() for part in PARTS[:2])
+        if note := unscored_note(trained, validated, class_names, what="row"):
+            said = [note, *said]
         digests = self._write(columns, labels, parts)
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), "classes": class_names}).encode()

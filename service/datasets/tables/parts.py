@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused, choose
 from service.datasets.info import PART_WORDS, PartName
+from service.datasets.tables.plan import TABLE
 
 PARTS: Final = tuple(PartName)
 """A row's part is stored as its place here."""
@@ -66,7 +67,7 @@ class SplitColumn:
             notes.append(f"column {self.name!r} has no validation rows: its test rows are used for validation")
         elif not counts[_VALIDATION]:
             notes.append(f"column {self.name!r} has training rows only: a share of them is for validation")
-            parts[choose(labels, fraction or DEFAULT_FRACTION, what="row")] = _VALIDATION
+            parts[_chosen(labels, fraction)] = _VALIDATION
         if fraction is not None and counts[_TRAIN] < len(parts):
             raise UploadRefused({"validation_fraction": f"is for tables without validation rows in {self.name!r}"})
         trained = np.unique(labels[parts == _TRAIN])
@@ -91,4 +92,8 @@ class SplitColumn:
 
 def drawn(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.uint8]:
     """The part of each row, where no column says it: a share of each class is for validation."""
-    return choose(labels, fraction or DEFAULT_FRACTION, what="row").astype(np.uint8)
+    return _chosen(labels, fraction).astype(np.uint8)
+
+
+def _chosen(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.bool_]:
+    return choose(labels, fraction or DEFAULT_FRACTION, what="row", field=TABLE)

@@ -80,6 +80,9 @@ class ConfusionMatrix(Answer):
     )
     macro_f1: float | None = Field(description="Mean F1 of the classes that are present or predicted.")
     balanced_accuracy: float | None = Field(description="Mean recall of the classes that are present.")
+    unscored_classes: list[str] = Field(
+        description="Classes without validation images or rows: accuracy, loss and the means say nothing about them."
+    )
 
     @classmethod
     def of(cls, epoch: int, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> ConfusionMatrix:
@@ -96,6 +99,7 @@ class ConfusionMatrix(Answer):
             macro_precision=scores.macro_precision,
             macro_f1=scores.macro_f1,
             balanced_accuracy=scores.balanced_accuracy,
+            unscored_classes=[name for name, item in zip(class_names, scores.classes, strict=True) if not item.support],
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import Result
 
@@ -134,3 +135,16 @@ def test_an_output_is_written_whole_or_not_at_all(run: Run, model: str) -> None:
     assert "row 601: 'x' must be a number" in run("predict", model, "rows.csv", "-o", "real.csv").stderr
     assert Path("real.csv").read_text() == whole
     assert sorted(path.name for path in Path().iterdir()) == ["link.csv", "pipe", "real.csv", "rows.csv"]
+
+
+def test_classes_that_no_score_covers_are_named_beside_the_scores(run: Run, client: Client, stack: LocalStack) -> None:
+    rows = "".join(f"{number},{'ab'[number % 2]}\n" for number in range(40))
+    Path("rare.csv").write_text(f"n,label\n{rows}7,selten\n")
+    assert "note: the class 'selten' (1 row) has no validation rows" in run("upload", "rare", "rare.csv").output
+    assert run("train", "-", "--watch", spec='{"kind": "classifier", "dataset": "rare", "epochs": 1}').exit_code == 0
+    job = next(iter(client.jobs(limit=1)))
+    assert job.confusion()["unscored_classes"] == ["selten"]
+    assert "no score covers selten: the validation data has none of it" in run("show", job.id).output
+    with httpx.Client(base_url=stack.url) as http:
+        page = http.get(f"/ui/jobs/{job.id}").text
+    assert "No score covers selten: the validation data has no rows of this class." in page

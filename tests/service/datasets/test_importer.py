@@ -53,7 +53,7 @@ def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
         ),
         ({"archive": npz(x=np.zeros((2, 3, 513), np.uint8), y=LABELS[:2])}, "archive", "sides of 1 to 512"),
         ({"archive": npz(x=np.asfortranarray(IMAGES), y=LABELS)}, "archive", "C order"),
-        ({"archive": npz(x=IMAGES[:2], y=LABELS[:2])}, "validation_fraction", "leaves no image"),
+        ({"archive": npz(x=IMAGES[:2], y=LABELS[:2])}, "archive", "only one image of each class"),
         (
             {"archive": npz(x=IMAGES, y=LABELS, x_test=IMAGES[:9], y_test=LABELS[:9] + 9)},
             "archive",
@@ -106,3 +106,12 @@ def test_a_full_disk_is_no_fault_of_the_files(tmp_path: Path, fields: dict[str, 
         [sys.executable, "-c", program, tmp_path, *fields], capture_output=True, text=True, check=False
     )
     assert (done.stdout.strip(), done.returncode) == ("File too large", 0), done.stderr
+
+
+def test_arrays_are_validated_on_every_class_with_two_images(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(4, dtype=np.uint8), (20, 3, 2, 1))
+    (tmp_path / "archive").write_bytes(npz(x=np.zeros((26, 4, 4), np.uint8), y=labels))
+    (tmp_path / "arrays").mkdir()
+    found = import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
+    assert (found.train_count, found.validation_count) == (21, 5)
+    assert found.report == {"notes": ["the class '3' (1 image) has no validation images: no score covers it"]}

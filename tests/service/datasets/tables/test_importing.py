@@ -318,3 +318,30 @@ def test_what_is_wrong_with_a_split_column_is_named(
     tmp_path: Path, data: str, options: dict[str, Any], reason: str
 ) -> None:
     assert reason in refusal(tmp_path, data, **{"split": "part", **options})
+
+
+def test_every_class_with_two_rows_is_validated_on(tmp_path: Path) -> None:
+    counts = {"a": 40, "b": 6, "c": 2}
+    found = read(
+        tmp_path, "n,label\n" + "".join(f"{n},{name}\n" for name, count in counts.items() for n in range(count))
+    )
+    assert np.bincount(found.validation.labels).tolist() == [6, 1, 1]
+    assert np.bincount(found.train.labels).tolist() == [34, 5, 1]
+    assert found.report["notes"] == []
+    most = read(tmp_path, "n,label\n" + "1,a\n2,a\n3,b\n4,b\n", fraction=0.99)
+    assert np.bincount(most.train.labels).tolist() == [1, 1]
+
+
+def test_a_class_that_no_score_covers_is_noted(tmp_path: Path) -> None:
+    rows = "n,part,label\n" + "".join(
+        f"{n},{part},{name}\n" for n in range(4) for part in ("train", "val") for name in "ab"
+    )
+    own = read(tmp_path, rows + "8,train,rare\n9,train,rare\n", split="part")
+    assert own.report["notes"] == ["the class 'rare' (2 rows) has no validation rows: no score covers it"]
+    single = [f"{n},only {n}\n" for n in range(7)]
+    drawn = read(tmp_path, "n,label\n" + "".join(f"{n},a\n" for n in range(20)) + "".join(single))
+    (note,) = drawn.report["notes"]
+    assert note.startswith("the classes 'only 0' (1 row), 'only 1' (1 row), ")
+    assert note.endswith("and 2 more have no validation rows: no score covers them")
+    with pytest.raises(UploadRefused, match=r"table: has only one row of each class: .* at least two rows$"):
+        read(tmp_path, "n,label\n1,a\n2,b\n", fraction=0.9)

@@ -246,6 +246,20 @@ def test_a_division_is_pinned() -> None:
     assert np.flatnonzero(mask).tolist() == [0, 7, 11]
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.15, 0.5, 0.9])
+def test_rare_classes_have_examples_in_both_parts(fraction: float) -> None:
+    counts = [90, 2, 60, 3, 1]
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    for seed in range(20):
+        split = Split(seed=seed, fraction=fraction)
+        mask = validation_mask(split, labels)
+        assert np.count_nonzero(mask) == split.validation_count(len(labels))
+        per_class = np.bincount(labels[mask], minlength=len(counts))
+        assert (per_class[:4] >= 1).all()
+        assert (per_class[:4] < counts[:4]).all()
+        assert per_class[4] == 0  # one example is for training
+
+
 def test_the_quantile_is_that_of_the_tables() -> None:
     table = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 30: 2.042, 120: 1.980}
     assert {freedom: round(student_t(0.95, freedom), 3) for freedom in table} == table
