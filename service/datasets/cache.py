@@ -208,12 +208,13 @@ def _share_with_rare(taken: NDArray[np.bool_], sizes: NDArray[np.intp]) -> None:
     classes = np.split(taken, np.cumsum(sizes)[:-1])  # views
     for rare in classes:
         for part in (True, False):
-            others = [np.count_nonzero(one == part) for one in classes]
-            if (part not in rare and len(rare) > 1) or (not part and rare.all()):
-                largest = int(np.argmax(others))
-                if others[largest] > 1:
-                    rare[np.argmax(rare != part)] = part
-                    classes[largest][np.argmax(classes[largest] == part)] = not part
+            if not ((part not in rare and len(rare) > 1) or (not part and rare.all())):
+                continue
+            counts = [np.count_nonzero(one == part) for one in classes]
+            largest = int(np.argmax(counts))
+            if counts[largest] > 1:
+                rare[np.argmax(rare != part)] = part
+                classes[largest][np.argmax(classes[largest] == part)] = not part
 
 
 class _Chosen(Examples):
