@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -16,6 +16,8 @@ from service.cli.target import Target, service_options
 from service.cli.text import print_rows, to_json
 from service.cli.uploading import UploadOptions, named, send, shape, tell, upload_options
 from service.spec import metric_info
+
+_TITLES: Final = ("NAME", "SIZE", "CLASSES", "TRAINING", "VALIDATION", "NOTE")
 
 
 @click.group("datasets", invoke_without_command=True)
@@ -33,11 +35,11 @@ def list_datasets(context: click.Context) -> None:
         return
     console = Console(highlight=False)
     if not console.is_terminal:
-        for item in found:
-            click.echo("\t".join(_row(item)).rstrip())
+        for cells in (_TITLES, *map(_row, found)):
+            click.echo("\t".join(cells).rstrip())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("NAME", "SIZE", "CLASSES", "TRAINING", "VALIDATION", "NOTE"):
+    for title in _TITLES:
         wide = title in ("NAME", "NOTE")
         table.add_column(title, overflow="fold", no_wrap=not wide, justify="left" if wide else "right")
     for item in found:

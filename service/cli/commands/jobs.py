@@ -39,6 +39,8 @@ _WIDE: Final = 130
 """Minimum terminal width for full ids."""
 _WITH_TIMES: Final = 76
 """Minimum terminal width for age and the time from start to end."""
+_COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS", "SUBMITTED", "TOOK (S)")
+"""Titles of the columns in a pipe."""
 _MIN_NAME: Final = 10
 _MAX_NAME: Final = 32
 _MIN_METRICS: Final = 22
@@ -72,8 +74,8 @@ def list_jobs(
     """List jobs, newest first. A terminal shows the end of each id; every command accepts it.
 
     TOOK is the time from the first start to the end, or until now, pauses included; tapeline show also has the time in
-    finished epochs. If the output is not a terminal, it has one tab-separated line per job: id, kind, status, epoch,
-    name, metrics, time of submission, seconds from start to end.
+    finished epochs. If the output is not a terminal, it has a line of titles and one tab-separated line per job, with
+    the full id, the time of submission, and TOOK in seconds.
     """
     with target.client() as client:
         more_filters = {"fold_group": fold_group} if fold_group else {}
@@ -83,8 +85,8 @@ def list_jobs(
     if target.as_json:
         click.echo(to_json(found))
     elif not console.is_terminal:
-        for job in found:
-            click.echo("\t".join(_line(job)))
+        for cells in ([_COLUMNS, *map(_line, found)]) if found else ():
+            click.echo("\t".join(cells))
     elif found:
         console.print(_table(found, console.width))
         if more:

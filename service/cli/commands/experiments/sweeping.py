@@ -90,8 +90,7 @@ def sweeps(
 
     EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of their mean,
     cut at 0% and 100%. If the
-    output is not a terminal, the columns are separated by tabs; a list of sweeps has one line each: id, name, status,
-    trials, best.
+    output is not a terminal, the columns are separated by tabs.
     """
     if to is not None and _form(to) not in ("png", "svg"):
         raise click.UsageError("the name of a plot ends with .png or .svg")
@@ -138,9 +137,11 @@ def _list(target: Target, client: Client) -> None:
         click.echo(to_json([item.document for item in found]))
         return
     console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("ID", "NAME", "STATUS", "TRIALS", "BEST"):
+    table, titles = Table(box=None, pad_edge=False, header_style="bold"), ("ID", "NAME", "STATUS", "TRIALS", "BEST")
+    for title in titles:
         table.add_column(title, no_wrap=title == "ID")
+    if found and not console.is_terminal:
+        click.echo("\t".join(titles))
     for item in found:
         trials, metric = item["trials"], item["objective"]["metric"]
         done = trials["total"] if item.status == SweepStatus.SUCCEEDED else trials["succeeded"] + trials["stopped"]

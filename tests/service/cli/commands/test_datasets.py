@@ -35,7 +35,9 @@ def test_an_uploaded_dataset_is_listed_and_can_be_trained_on(run: Run, archive: 
     )
     lines.append("next: tapeline train --dataset stripes --watch")
     assert (sent.exit_code, sent.stdout.splitlines()) == (0, lines), sent.output
-    assert "stripes\t6 x 5\t3\t51\t9\tuploaded\n" in run("datasets").stdout
+    listed = run("datasets").stdout
+    assert listed.startswith("NAME\tSIZE\tCLASSES\tTRAINING\tVALIDATION\tNOTE\n")
+    assert "stripes\t6 x 5\t3\t51\t9\tuploaded\n" in listed
     (item,) = (one for one in json.loads(run("datasets", "--json").stdout) if one["name"] == "stripes")
     assert (item["image_shape"], item["uploaded"]) == ([6, 5], True)
     trained = run("train", "-", "--watch", spec=json.dumps(SPEC))

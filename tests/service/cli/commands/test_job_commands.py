@@ -20,13 +20,15 @@ LONG = {"kind": "gan", "epochs": 1000}
 
 
 def test_jobs_are_columns_in_a_pipe(run: Run, trained: str) -> None:
-    newest = run("jobs", "--kind", "classifier", "--sort", "-created_at").stdout.splitlines()
+    titles, *newest = run("jobs", "--kind", "classifier", "--sort", "-created_at").stdout.splitlines()
+    assert titles.split("\t") == ["ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS", "SUBMITTED", "TOOK (S)"]
     rows = [line.split("\t") for line in newest]
+    assert {len(row) for row in rows} == {8}
     row = next(row for row in rows if row[0] == trained)
     assert row[1:4] == ["classifier", "succeeded", "2/2"]
     assert json.loads(run("jobs", "--json", "-q", trained).stdout)[0]["id"] == trained
     assert run("jobs", "-q", "nothing like it").stdout == ""
-    begun = [[line.split("\t")[0] for line in run("jobs", "--sort", sort).stdout.splitlines()] for sort in SORTS]
+    begun = [[line.split("\t")[0] for line in run("jobs", "--sort", sort).stdout.splitlines()[1:]] for sort in SORTS]
     assert begun == [sorted(begun[0]), sorted(begun[1], reverse=True)]  # ids ascend with time
 
 

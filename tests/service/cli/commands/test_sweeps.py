@@ -53,12 +53,13 @@ def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
 
 
 def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) -> None:
-    lines = [line.split("\t") for line in run("jobs", "--status", "cancelled", "-q", "rates 0").stdout.splitlines()]
+    _, *told = run("jobs", "--status", "cancelled", "-q", "rates 0").stdout.splitlines()
+    lines = [line.split("\t") for line in told]
     assert {line[2] for line in lines} == {"cancelled, stopped by sweep"}
     shown = run("show", lines[0][0]).stdout
     assert "Status\tstopped by sweep, epoch 1/2" in shown
     assert run("watch", lines[0][0]).stdout.splitlines()[-1].endswith("stopped by sweep")
-    winner = run("jobs", "--status", "succeeded", "-q", "rates 1").stdout.split("\t")[0]
+    winner = run("jobs", "--status", "succeeded", "-q", "rates 1").stdout.splitlines()[1].split("\t")[0]
     [status] = [line for line in run("compare", lines[0][0], winner).stdout.splitlines() if line.startswith("status")]
     assert status.split("\t")[1:] == ["stopped by sweep", "succeeded"]
 
@@ -94,6 +95,7 @@ def test_the_best_so_far_is_chosen_as_the_winner_is(run: Run, tmp_path: Path) ->
 def test_sweeps_are_listed_and_shown(watched: Result, run: Run) -> None:
     listed = run("sweeps")
     assert listed.exit_code == 0, listed.output
+    assert listed.stdout.splitlines()[0] == "ID\tNAME\tSTATUS\tTRIALS\tBEST"
     assert "rates" in listed.stdout
     shown = run("sweeps", "rates")
     assert "1 stopped, 1 succeeded" in shown.stdout
