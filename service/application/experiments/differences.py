@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
@@ -19,6 +19,7 @@ from service.jobs.differences.tensors import TensorDifference
 from service.jobs.queries import lookup
 from service.jobs.submissions import IdempotencyKey
 from service.spec import validation
+from service.spec.metric_info import METRICS, describe
 from service.spec.validation import NOT_HASHED
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -26,6 +27,10 @@ from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from service.sweeps import queries
 from service.wording import counted, listed
+
+_SHOWN: Final = 3
+"""The metrics that a sentence names."""
+_FIRST: Final = ("val_accuracy", "val_loss", "train_loss", "frechet_distance", "g_loss", "d_loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,9 @@ class Differences:
         if kept is not None and (at is None or kept.epoch < at.epoch):
             what = f"The weights after epoch {kept.epoch} differ, first in {kept.difference.tensor}"
         elif at is not None:
-            what = f"Epoch {at.epoch} is the first that differs, in {', '.join(at.differs[:3])}"
+            labels = [describe(name).label for name in sorted(at.differs, key=_rank)]
+            more = f" and {counted(len(labels) - _SHOWN, 'more metric')}" if len(labels) > _SHOWN else ""
+            what = f"Epoch {at.epoch} is the first that differs, in {', '.join(labels[:_SHOWN])}{more}"
         else:
             what = self._nothing
             return f"{what}. The jobs differ in {causes}." if causes else f"{what}."
@@ -96,6 +103,12 @@ class Differences:
                 )
         both_ended = {Status(job.status) for job in (self.a, self.b)} <= TERMINAL
         return "They have no epoch in common" if both_ended else "No epoch to compare yet"
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """The order in which a sentence names metrics: those that tell most first, those of single layers last."""
+    names = [*_FIRST, *METRICS]
+    return names.index(name) if name in names else len(names), name
 
 
 def _origins(provenance: Sequence[Pair]) -> list[str]:

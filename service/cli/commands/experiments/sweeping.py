@@ -293,10 +293,13 @@ def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
         click.echo(to_json(plan))
         return
     resolved = plan["resolved"]
+    limits = " and ".join(name for name in ("halving", "budget") if resolved.get(name))
+    without = f"; without {limits} {plan['epochs_without_halving']:,}" if limits else ""
+    rungs = resolved["rungs"] if resolved.get("halving") else []
     rows = [
         ("Trials", f"{plan['trials']:,} ({resolved['search']['name']}), {counted(plan['jobs'], 'job')}"),
-        ("Epochs", f"at most {plan['epochs']:,}; without halving and budget {plan['epochs_without_halving']:,}"),
-        ("Rungs", ", ".join(map(str, resolved["rungs"]))),
+        ("Epochs", f"at most {plan['epochs']:,}{without}"),
+        *([("Rungs", ", ".join(map(str, rungs)))] if rungs else []),
         ("Objective", f"{resolved['objective']['goal']} {resolved['objective']['metric']}"),
         *(("Note", note) for note in plan["notes"]),
     ]

@@ -165,6 +165,14 @@ def test_a_dry_run_and_faults_start_nothing(run: Run, tmp_path: Path) -> None:
     path.write_text(json.dumps(SWEEP))
     plan = run("sweep", str(path), "--dry-run")
     assert "2 (grid), 4 jobs" in plan.stdout
+    assert "Epochs\tat most 6; without halving 8\n" in plan.stdout
+    assert "Rungs\t1, 2\n" in plan.stdout
+    plain = {name: value for name, value in SWEEP.items() if name != "halving"}
+    for budget, told in (({}, "at most 8"), ({"budget": {"epochs": 6}}, "at most 6; without budget 8")):
+        path.write_text(json.dumps(plain | budget))
+        plan = run("sweep", str(path), "--dry-run")
+        assert f"Epochs\t{told}\n" in plan.stdout, plan.output
+        assert "Rungs" not in plan.stdout
     path.write_text(json.dumps(SWEEP | {"space": {"/optimizer/learning_rte": {"choice": [1]}}}))
     refused = run("sweep", str(path))
     assert refused.exit_code != 0

@@ -36,7 +36,23 @@ def test_spec_data_and_the_first_differing_epoch_are_named(client: FlaskClient, 
     assert found["spec"] == [{"name": "/seed", "a": 1, "b": 2}]
     assert (found["provenance"], found["dataset"], found["checkpoint"]) == ([], None, None)
     assert found["epoch"] == {"epoch": 2, "differs": ["train_loss"]}
-    assert found["sentence"] == "Epoch 2 is the first that differs, in train_loss. The jobs differ in seed."
+    assert found["sentence"] == "Epoch 2 is the first that differs, in train loss. The jobs differ in seed."
+
+
+def test_the_metrics_that_tell_most_are_named_first(
+    client: FlaskClient, submit: Callable[..., str], worker: Any
+) -> None:
+    names = ["dead_units", "dead_units/layers.8", "grad_norm", "train_loss", "val_accuracy", "val_loss"]
+    jobs = []
+    for value in (0.25, 0.5):
+        jobs.append(submit(client, epochs=1))
+        worker.claim()
+        worker.epoch(1, metrics=dict.fromkeys(names, value))
+        worker.succeed()
+    found = differences(client, *jobs).json
+    assert found["epoch"]["differs"] == sorted(names)
+    told = "Epoch 1 is the first that differs, in val accuracy, val loss, train loss and 3 more metrics"
+    assert found["sentence"].startswith(f"{told}.") or found["sentence"].startswith(f"{told},")
 
 
 def test_another_provenance_is_named(client: FlaskClient, train: Train, worker: Any) -> None:
