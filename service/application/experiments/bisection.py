@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
+from service.application.experiments.objectives import instead
 from service.errors import UnusableParameter
 from service.jobs.queries import lookup
 from service.spec.metric_info import describe, number
@@ -103,8 +104,8 @@ def bisect(session: Session, job_id: str, metric: str, limit: Limit, *, owner: s
     epochs = lookup.epochs(session, job.id)
     measured = [(row.epoch, row.metrics[metric]) for row in epochs if metric in row.metrics]
     if not measured:
-        known = ", ".join(sorted({name for row in epochs for name in row.metrics})) or "none yet"
-        raise UnusableParameter("metric", f"the job has no metric {metric!r}; it has {known}")
+        known = sorted({name for row in epochs for name in row.metrics})
+        raise UnusableParameter("metric", f"the job has no metric {metric!r}; {instead(metric, known, 'it has')}")
     kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
     return find(measured, kept, metric=metric, limit=limit)
 

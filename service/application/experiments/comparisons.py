@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from service.application.experiments.objectives import OBJECTIVES
+from service.application.experiments.objectives import OBJECTIVES, instead
 from service.errors import JobNotFound, UnusableParameter
 from service.jobs.queries import listing, lookup
 from service.spec.metric_info import METRICS
@@ -39,8 +39,8 @@ def compare(
     metric = metric or OBJECTIVES[Kind(kinds.pop())]
     measured = {name for jobs in sides.values() for job in jobs for name in job.metrics}
     if metric not in measured and metric not in METRICS:
-        known = ", ".join(sorted(measured)) or "none yet"
-        raise UnusableParameter("metric", f"the jobs have no metric {metric!r}; they have {known}")
+        known = instead(metric, sorted(measured), "they have")
+        raise UnusableParameter("metric", f"the jobs have no metric {metric!r}; {known}")
     groups, notes = [], list[str]()
     for name, jobs in sides.items():
         try:

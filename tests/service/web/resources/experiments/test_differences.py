@@ -123,6 +123,7 @@ def test_the_epoch_from_which_a_metric_is_bad_is_found_in_six_probes(
     ("query", "parameter", "part"),
     [
         ("metric=val_acuracy&below=0.9", "metric", "the job has no metric 'val_acuracy'; it has train_loss"),
+        ("metric=trainloss&below=0.9", "metric", "the job has no metric 'trainloss'; did you mean 'train_loss'?"),
         ("metric=train_loss&above=1", "above", "not above 1, nor in any other epoch"),
         ("metric=train_loss&above=0.25", "above", "it was last in epoch 1"),
         ("metric=train_loss", "below", "exactly one of below and above"),
