@@ -20,7 +20,7 @@ from service.client import Client
 from service.client.experiments import Sweep
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
-from service.wording import counted
+from service.wording import counted, listed
 
 _SHOWN_TRIALS: Final = 20
 _VERBS: Final = ("pause", "resume", "cancel", "delete")
@@ -202,6 +202,18 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
     _print_table(console, [*titles, *(["ERROR"] if with_error else [])], lines, best=best)
     if limit is not None and len(trials) > limit:
         click.echo(f"and {len(trials) - limit} more; show them with --all", err=True)
+    if same := [str(row["trial"]) for row in trials[:limit] if _has_one_value(row, metric, found["seeds"])]:
+        click.echo(
+            f"note: all seeds of {'trial' if len(same) == 1 else 'trials'} {listed(same)} have the same value, which "
+            "can be chance where a metric has few distinct values and there are few seeds: their interval says nothing",
+            err=True,
+        )
+
+
+def _has_one_value(row: Mapping[str, Any], metric: str, seeds: Sequence[int]) -> bool:
+    """Whether the values of a trial do not vary, so that its interval has no width."""
+    values = [value for seed in seeds if (value := row.get(f"{metric} (seed {seed})")) is not None]
+    return len(values) > 1 and len(set(values)) == 1
 
 
 def _print_table(console: Console, titles: Sequence[str], lines: Sequence[Sequence[str]], *, best: int | None) -> None:

@@ -64,6 +64,21 @@ def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) 
     assert status.split("\t")[1:] == ["stopped by sweep", "succeeded"]
 
 
+def test_an_interval_without_width_has_a_note(run: Run, client: Client, watched: Result, tmp_path: Path) -> None:
+    table = tmp_path / "easy.csv"
+    table.write_text("x,kind\n" + "".join(f"{n % 2},{'ab'[n % 2]}\n" for n in range(200)))
+    client.upload("easy", table)
+    base = {"kind": "classifier", "dataset": "easy", "epochs": 20}
+    space = {"/batch_size": {"choice": [8, 10]}}
+    sweep = client.sweep({"name": "equal", "base": base, "seeds": [0, 1], "space": space}).wait(timeout_s=60)
+    shown = run("sweeps", sweep.id)
+    lines = [line.split("\t") for line in shown.stdout.splitlines()]
+    assert [len(set(line[4].split(" to "))) for line in lines[-2:]] == [1, 1]
+    assert shown.stderr.startswith("note: all seeds of trials 0 and 1 have the same value, which can be chance"), shown
+    wide = client.sweep(SWEEP | {"name": "wide", "objective": HIGHEST_LOSS}).wait(timeout_s=60)
+    assert run("sweeps", wide.id).stderr == "", "losses differ from seed to seed"
+
+
 def test_trials_are_compared_by_the_name_of_their_sweep(run: Run, watched: Result) -> None:
     told = run("compare", "rates:0", "rates", "--metric", "val_accuracy", "--best").stdout
     assert "rates trial 1 is better " in told
