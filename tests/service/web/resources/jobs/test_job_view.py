@@ -50,6 +50,20 @@ def test_the_best_value_is_shown_with_its_epoch(client: FlaskClient, worker: Pla
     assert re.findall(r'class="number best">(.*?)<', table) == ["50.00%", "0.25"]
 
 
+def test_the_calibration_of_a_network_says_that_its_labels_were_smoothed(
+    client: FlaskClient, worker: PlayedWorker, submit: Submit
+) -> None:
+    for smoothing in (0.1, 0.0):
+        job_id = submit(client, loss={"name": "softmax_cross_entropy", "label_smoothing": smoothing})
+        worker.claim()
+        worker.epoch(1)
+        page = client.get(f"/ui/jobs/{job_id}").text
+        assert 'id="calibration"' in page
+        assert ("The job trains with label smoothing of 0.1, which lowers" in page) is bool(smoothing)
+        assert ("label smoothing of" in page) is bool(smoothing)
+        worker.succeed()
+
+
 def test_of_equally_accurate_epochs_the_tile_names_the_one_of_the_best_checkpoint(
     client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
