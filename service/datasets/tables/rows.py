@@ -76,7 +76,7 @@ def read_rows(
 
 
 def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The inverse: a stored row as values by column name, ``None`` for missing ones."""
+    """The inverse: a stored row as values by column name, ``None`` for missing ones; dates in ISO 8601."""
     return {column["name"]: _shown(float(value), column) for value, column in zip(values, columns, strict=True)}
 
 
@@ -86,7 +86,7 @@ def _shown(value: float, column: Mapping[str, Any]) -> Any:
     if "categories" in column:
         return column["categories"][int(value)]
     if column["type"] == "date":
-        return written(value, column["format"])
+        return written(value, TIME if column["format"] == TIME else "iso")
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
@@ -121,11 +121,12 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
         except ValueError:
             raise ValueError(f"must be a number, not {text[:40]!r}") from None
     form = column["format"]
-    try:
-        return DATES[form](text)
-    except ValueError:
-        wanted = "time of day such as 14:30" if form == TIME else f"date such as {written(_EXAMPLE, form)}"
-        raise ValueError(f"must be a {wanted}, not {text[:40]!r}") from None
+    for parse in [DATES[form]] if form == TIME else [DATES[form], DATES["iso"]]:
+        with suppress(ValueError):
+            return parse(text)
+    examples = " or ".join(dict.fromkeys([written(_EXAMPLE, form), written(_EXAMPLE, "iso")]))
+    wanted = "time of day such as 14:30" if form == TIME else f"date such as {examples}"
+    raise ValueError(f"must be a {wanted}, not {text[:40]!r}")
 
 
 def _text(value: Any) -> str:

@@ -137,4 +137,4 @@ def written(days: float, form: str) -> str:
         return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
     if form != "iso":
         return moment.strftime(form)
-    return moment.isoformat() if moment.time() != time() else moment.date().isoformat()
+    return moment.isoformat(" ") if moment.time() != time() else moment.date().isoformat()

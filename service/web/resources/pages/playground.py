@@ -88,10 +88,9 @@ def _field(column: Mapping[str, Any], known: Mapping[str, Any], frequent: str | 
         return field | {"categories": column["categories"], "usual": usual}
     ends = [known[name] for name in ("min", "max") if name in known]
     if column["type"] == "date":
-        usual, shown = (
-            written(column["mean"] if column["format"] == TIME else round(column["mean"]), column["format"]),
-            [written(end, column["format"]) for end in ends],
-        )
+        form = TIME if column["format"] == TIME else "iso"
+        usual = written(column["mean"] if form == TIME else round(column["mean"]), form)
+        shown = [written(end, form) for end in ends]
     else:
         usual = _numeral(f"{column['mean']:.4g}", column)
         shown = [_numeral(f"{end:.6g}", column) for end in ends]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.client.inputs.values import as_rows
 from service.datasets.tables.detection import ColumnScan, ColumnType
-from service.datasets.tables.rows import read_rows
+from service.datasets.tables.rows import named_row, read_rows
 from tests.service.datasets.tables.test_importing import read
 
 NOTATIONS = [(".", ","), (".", " "), (".", "'"), (".", "\u2019"), (",", "."), (",", " "), (",", "\u202f"), (",", "'")]
@@ -121,12 +123,44 @@ def test_a_column_that_is_nearly_numbers_says_which_text_is_none(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("form", "example"), [("iso", "2024-12-31"), ("%d.%m.%Y", "31.12.2024"), ("%m/%d/%Y", "12/31/2024")]
+    ("form", "example"),
+    [("iso", "2024-12-31"), ("%d.%m.%Y", "31.12.2024 or 2024-12-31"), ("%m/%d/%Y", "12/31/2024 or 2024-12-31")],
 )
 def test_a_wrong_date_is_explained_by_an_example(form: str, example: str) -> None:
     column = {"name": "since", "type": "date", "format": form}
     (fault,) = read_rows([{"since": "tomorrow"}], [column], ignored=()).faults
     assert fault[2] == f"must be a date such as {example}, not 'tomorrow'"
+
+
+@pytest.mark.parametrize("form", ["iso", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        date(2024, 2, 3),
+        datetime(2024, 2, 3, tzinfo=UTC),
+        np.datetime64("2024-02-03"),
+        np.datetime64("2024-02-03", "ns"),
+    ],
+)
+def test_iso_dates_are_read_in_every_column_of_dates(form: str, moment: Any) -> None:
+    column = {"name": "since", "type": "date", "format": form}
+    (sent,) = as_rows([{"since": moment}])
+    asked = read_rows([sent], [column], ignored=())
+    assert asked.faults == []
+    assert asked.inputs.tolist() == [[19756]]
+    assert named_row(asked.inputs[0], [column]) == {"since": "2024-02-03"}  # and rows can be sent back
+
+
+@pytest.mark.parametrize("form", ["iso", "%Y/%m/%d", "%d.%m.%Y"])
+@pytest.mark.parametrize("text", ["03/04/2024", "3-4-2024", "2024-02", "20240203"])
+def test_dates_in_other_notations_are_not_guessed(form: str, text: str) -> None:
+    assert read_rows([{"since": text}], [{"name": "since", "type": "date", "format": form}], ignored=()).faults
+
+
+def test_times_of_day_are_no_dates() -> None:
+    column = {"name": "at", "type": "date", "format": "time"}
+    assert read_rows([{"at": "2024-02-03"}], [column], ignored=()).faults
+    assert named_row(np.array([0.5]), [column]) == {"at": "12:00"}
 
 
 @pytest.mark.parametrize("missing", ["NA ", "- ", " N/A", "NA"])
