@@ -143,6 +143,13 @@ class DatasetInfo:
         return (1, features_of(self.columns)) if self.kind is DatasetKind.TABLE else self.image_shape
 
     @property
+    def unused_columns(self) -> tuple[str, ...]:
+        """The columns of a table that no network sees, but rows for prediction may have, such as the target."""
+        report = self.report or {}
+        names = (report.get("target", ""), *(one["name"] for one in report.get("ignored", ())))
+        return tuple(str(name) for name in names)
+
+    @property
     def is_photos(self) -> bool:
         """Whether it was imported from image files, which the import decoded and perhaps scaled and cropped."""
         return self.kind is DatasetKind.IMAGES and "channels" in (self.report or {})

@@ -53,7 +53,9 @@ def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> 
         "curves.png": pictures.curves(),
     }
     if model.is_table:
-        files[PREPROCESSING] = _json({"columns": [dict(column) for column in model.columns]})
+        files[PREPROCESSING] = _json(
+            {"columns": [dict(column) for column in model.columns], "unused_columns": list(model.unused_columns)}
+        )
     if pictures.samples:
         files["samples.png"] = pictures.samples[-1].png
     return files | {f"torch/{path}": data for path, data in to_torch(model, facts).items()}

@@ -36,19 +36,44 @@ def layer_norm(x, n, epsilon):
     return x / np.sqrt((x * x).mean(axes, keepdims=True) + epsilon) * w[f"{n}.scale"] + w[f"{n}.shift"]
 """
 _FEATURES: Final = """\
-def features(rows):  # dicts by column name; missing: None, or left out; dates: days since 1970-01-01
-    made = []
+def features(rows):  # dicts by column name; missing: None, or left out; dates: in ISO, or days since 1970-01-01
+    names, made = [c["name"] for c in columns], []
+    for name in {str(name) for row in rows for name in row}.difference(names, unused):
+        raise ValueError(f"{name!r} is not a column; did you mean {get_close_matches(name, names, 1, 0)[0]!r}?")
     for c in columns:
         values = [row.get(c["name"]) for row in rows]
         if "categories" in c:
             made += [[value == category for value in values] for category in c["categories"]]
             missing = [value not in c["categories"] for value in values]
+            if unknown := {str(value) for value in values}.difference(c["categories"], MISSING):
+                warnings.warn(f"column {c['name']!r}: unknown categories count as missing: {unknown}")
         else:
-            values = np.array([np.nan if value is None else value for value in values], np.float64)
+            values = np.array([number(value, c) for value in values], np.float64)
             made, missing = [*made, np.nan_to_num((values - c["mean"]) / c["scale"])], np.isnan(values)
         made += [missing] if c["indicator"] else []
     return np.array(made, np.float64).T
 """
+NUMBER: Final = """\
+MISSING = ["", "None", "nan", "NaT"]
+
+
+def number(value, column):
+    try:
+        if column["type"] == "date" and re.match(r"\\d{4}-\\d\\d-\\d\\d", str(value)):
+            return (datetime.fromisoformat(str(value)) - datetime(1970, 1, 1)) / timedelta(days=1)
+        return float("nan" if str(value) in MISSING else value)
+    except (TypeError, ValueError):
+        raise ValueError(f"column {column['name']!r}: {value!r} is not a {column['type']}") from None
+"""
+"""A cell as a number; the modules of PyTorch have it, too."""
+_TABLE_IMPORTS: Final = (
+    "import json",
+    "import re",
+    "import warnings",
+    "from datetime import datetime, timedelta",
+    "from difflib import get_close_matches",
+    "from pathlib import Path",
+)
 _WIDTH: Final = 110
 PREPROCESSING: Final = "preprocessing.json"
 _BOUNDED: Final = (Activation.SIGMOID, Activation.SOFTMAX)
@@ -62,11 +87,16 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         weights: the name of the safetensors file.
     """
     kinds = {type(trained.layer) for trained in model.all_layers}
-    lines = ["import json", "from pathlib import Path", ""] if model.is_table else []
+    lines = [*_TABLE_IMPORTS, ""] if model.is_table else []
     lines += ["import numpy as np", *(["from PIL import Image, ImageOps"] if model.photos else [])]
     lines += ["from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
     lines += (
-        [f'columns = json.loads(Path("{PREPROCESSING}").read_text("utf-8"))["columns"]', *_block(_FEATURES)]
+        [
+            f'table = json.loads(Path("{PREPROCESSING}").read_text("utf-8"))',
+            'columns, unused = table["columns"], table["unused_columns"]',
+            *NUMBER.splitlines(),
+            *_block(_FEATURES),
+        ]
         if model.is_table
         else []
     )

@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from service.models.exports.facts import JobFacts
+from service.models.exports.numpy_code import NUMBER
 from service.models.exports.torch_templates import (
     CLASSIFIER,
     CONDITIONAL_GENERATOR,
@@ -84,6 +85,8 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         spec_hash=repr(facts.spec_hash),
         classes=_literal_list(model.class_names),
         columns=_literal_list([dict(column) for column in model.columns]),
+        unused=_literal_list(model.unused_columns),
+        number=NUMBER,
         dtype=model.spec.dtype.value,
         shape=repr(model.image_shape),
         example=_in_docstring(example_row(model)) if model.is_table else ", ".join(map(str, model.image_shape)),

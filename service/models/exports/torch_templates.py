@@ -189,13 +189,17 @@ TABLE: Final = string.Template('''\
     from model import CLASSES, load
 
     model = load()
-    rows = [$example]  # missing values: None, or left out; dates: days since 1970-01-01
+    rows = [$example]  # missing values: None, or left out; dates: in ISO, or days since 1970-01-01
     probabilities = model.predict(rows)  # (N, $count)
     names = [CLASSES[number] for number in probabilities.argmax(1)]
 """
 
 import json
+import re
 import struct
+import warnings
+from datetime import datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -207,22 +211,32 @@ JOB, EPOCH = $job, $epoch
 SPEC_HASH = $spec_hash
 CLASSES = [$classes]
 COLUMNS = [$columns]
-
+UNUSED_COLUMNS = [$unused]
+$number
 
 def features(rows):
-    """Rows (dicts by column name) as inputs (N, $dim) of the model: standardized numbers, one-hot categories."""
+    """Rows (dicts by column name) as inputs (N, $dim) of the model: standardized numbers, one-hot categories.
+
+    An unknown column, or a value that is not of its column's type, is a ValueError. An unknown category counts as
+    missing, with a warning.
+    """
     return torch.tensor([_features(row) for row in rows], dtype=torch.float64).reshape(-1, $dim)
 
 
 def _features(row):
-    made = []
+    names, made = [column["name"] for column in COLUMNS], []
+    for name in {str(name) for name in row}.difference(names, UNUSED_COLUMNS):
+        raise ValueError(f"{name!r} is not a column; did you mean {get_close_matches(name, names, 1, 0)[0]!r}?")
     for column in COLUMNS:
         value = row.get(column["name"])
         if "categories" in column:
             missing = value not in column["categories"]
+            if missing and str(value) not in MISSING:
+                warnings.warn(f"column {column['name']!r}: the category {value!r} is unknown, and counts as missing")
             made += [float(value == category) for category in column["categories"]]
         else:
-            missing = value is None or value != value
+            value = number(value, column)
+            missing = value != value
             made.append(0.0 if missing else (value - column["mean"]) / column["scale"])
         if column["indicator"]:
             made.append(float(missing))

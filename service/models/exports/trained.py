@@ -86,6 +86,8 @@ class TrainedModel:
     columns: Sequence[Mapping[str, Any]] = ()
     """For a table, the entries of its preprocessing (see ``service.datasets.tables.preprocessing``)."""
     photos: PhotoPreparation | None = None
+    unused_columns: Sequence[str] = ()
+    """For a table, columns that rows may have, but that the network does not see."""
 
     @classmethod
     def of(
@@ -96,10 +98,20 @@ class TrainedModel:
         class_names: Sequence[str],
         columns: Sequence[Mapping[str, Any]] = (),
         photos: PhotoPreparation | None = None,
+        unused_columns: Sequence[str] = (),
     ) -> Self:
         """Build from a network that has the weights of a checkpoint."""
         trained = _placed(layers_of(spec), network.layers, network.input_shape)
-        return cls(spec, network.input_shape, trained, tuple(image_shape), tuple(class_names), columns, photos)
+        return cls(
+            spec=spec,
+            input_size=network.input_shape,
+            layers=trained,
+            image_shape=tuple(image_shape),
+            class_names=tuple(class_names),
+            columns=columns,
+            photos=photos,
+            unused_columns=tuple(unused_columns),
+        )
 
     @property
     def generates(self) -> bool:

@@ -50,7 +50,9 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
         photos = PhotoPreparation(
             rows=rows, columns=width, in_colour=len(info.image_shape) > 2, converts_first=not info.detects_colours
         )
-    return TrainedModel.of(model.spec, model.network, info.image_shape, info.class_names, columns, photos)
+    return TrainedModel.of(
+        model.spec, model.network, info.image_shape, info.class_names, columns, photos, info.unused_columns
+    )
 
 
 def _pictures(request: ExportRequest) -> Pictures:

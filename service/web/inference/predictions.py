@@ -80,9 +80,7 @@ def _check_kind(asked: PredictRequest, info: DatasetInfo) -> None:
 def _of_rows(model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo) -> Predicted:
     if model.preprocessing is None:
         raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
-    report = info.report or {}
-    ignored = {str(report.get("target", "")), *(str(one["name"]) for one in report.get("ignored", ()))}
-    read = read_rows(rows, model.preprocessing.columns, ignored=ignored)
+    read = read_rows(rows, model.preprocessing.columns, ignored=info.unused_columns)
     if read.faults:
         raise problems.invalid_input(
             [

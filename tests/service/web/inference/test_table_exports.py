@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ def days(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"since": None if since is None else float(np.datetime64(since).astype(np.int64))}
 
 
+def check_messages(predict: Any, rows: list[dict[str, Any]], expected: Any) -> None:
+    """Rows are taken as by the service: dates in ISO, with its refusals; what it reports is a warning."""
+    with warnings.catch_warnings(action="error"):
+        found = np.asarray(predict(rows[:-1]))
+        labelled = np.asarray(predict([row | {"label": "high"} for row in rows[:-1]]))
+    assert np.abs(found - expected[:-1]).max() < TOLERANCE
+    assert np.array_equal(found, labelled)
+    dates = [row | {"since": row["since"] and np.datetime64(row["since"], "ns")} for row in rows[:-1]]
+    assert np.array_equal(np.asarray(predict(dates)), found)
+    with pytest.warns(UserWarning, match=r"column 'city': .*'Paris'"):
+        predict(rows[-1:])
+    with pytest.raises(ValueError, match=r"^'Ctiy' is not a column; did you mean 'city'\?$"):
+        predict([{"age": 3, "Ctiy": "Oslo"}])
+    with pytest.raises(ValueError, match=r"^column 'age': 'old' is not a number$"):
+        predict([{"age": "old"}])
+    with pytest.raises(ValueError, match=r"^column 'since': '1\.2\.2024' is not a date$"):
+        predict([{"since": "1.2.2024"}])
+
+
 def test_onnx_takes_named_columns(client: FlaskClient, job: str, rows: Any, expected: Any) -> None:
     model = session(export(client, job, "onnx").data)
     kinds = {source.name: source.type for source in model.get_inputs()}
@@ -69,8 +89,11 @@ def test_the_model_card_computes_the_probabilities_of_rows(
     client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
 ) -> None:
     folder = unpacked(export(client, job, "huggingface").data, tmp_path)
-    found = run_card(folder)["predict"]([days(row) for row in rows])
+    predict = run_card(folder)["predict"]
+    with pytest.warns(UserWarning, match="'Paris'"):
+        found = predict([days(row) for row in rows])
     assert np.abs(found - expected).max() < TOLERANCE
+    check_messages(predict, rows, expected)
     assert "pipeline_tag: tabular-classification" in (folder / "README.md").read_text()
 
 
@@ -80,5 +103,8 @@ def test_the_torch_module_takes_named_rows(
 ) -> None:
     pytest.importorskip("torch")
     module = runpy.run_path(str(unpacked(export(client, job, "torch").data, tmp_path) / "model.py"))
-    found = module["load"]().predict([days(row) for row in rows]).numpy()
+    predict = module["load"]().predict
+    with pytest.warns(UserWarning, match="'Paris'"):
+        found = predict([days(row) for row in rows]).numpy()
     assert np.abs(found - expected).max() < TOLERANCE
+    check_messages(predict, rows, expected)
