@@ -259,7 +259,7 @@ function follow(scrubber, redraw) {
     snapshot: (news) => {
       for (const shown of news.jobs) {
         const job = find(shown.id);
-        if (job.metrics.table && shown.progress.epoch > (job.metrics.last ?? shown.start_epoch)) job.metrics.load().catch(() => {});
+        if (shown.progress.epoch > shown.start_epoch) job.metrics.reach(shown.progress.epoch);
         take(job, shown.status);
       }
     },

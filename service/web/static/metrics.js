@@ -8,6 +8,7 @@ export class Metrics {
     this.table = null; // as returned by the service: { epochs, seconds, series, resources, best_epoch, findings }
     this.pending = [];
     this.changes = []; // of other fields; a table requested earlier may lack them
+    this.reached = 0; // an epoch that has ended; a table requested earlier may lack it
   }
 
   // Applies a change that is not an epoch: change(table).
@@ -23,13 +24,22 @@ export class Metrics {
     if (this.loading) return;
     this.loading = true;
     try {
-      this.table = await call(this.address);
+      do {
+        this.reached = 0;
+        this.table = await call(this.address);
+      } while (this.reached > (this.last ?? 0));
     } finally {
       this.loading = false;
     }
     for (const change of this.changes.splice(0)) change(this.table);
     this.take();
     this.onchange();
+  }
+
+  // Loads the table again, unless it has this epoch.
+  reach(epoch) {
+    this.reached = Math.max(this.reached, epoch);
+    if (this.table && epoch > (this.last ?? 0)) this.load().catch(() => {});
   }
 
   add(news) {

@@ -1,4 +1,4 @@
-"""The page and the log of a running job: focus is kept, and late responses change nothing."""
+"""The page, the log and the comparison of running jobs: focus is kept, and late responses change nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.spec.findings import Finding
 from service.states import FindingCode, Severity
 from tests.browser.conftest import Bare, Visit, until
 from tests.browser.held import hold
-from tests.browser.played import Service, metrics
+from tests.browser.played import Service, canvas, metrics
 
 MATRIX = [[3 if row == column else 1 for column in range(10)] for row in range(10)]
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -132,10 +132,10 @@ def test_the_cell_that_was_clicked_last_is_shown(service: Service, page: Page) -
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     for predicted in (2, 3):
         page.locator(f"[data-actual='1'][data-predicted='{predicted}']").click()
-    for _ in range(100):
+    for _ in range(400):
         if len(waiting) == 2:
             break
-        page.wait_for_timeout(20)
+        page.wait_for_timeout(50)
     cell = {"checkpoint": 1, "count": 1, "images": [DOT], "indices": [7], "confidences": [0.9]}
     for route in reversed(waiting):
         route.fulfill(content_type="application/json", body=json.dumps(cell))
@@ -203,6 +203,17 @@ def test_an_image_that_comes_late_leaves_what_was_drawn_meanwhile(service: Servi
     assert page.evaluate(f"{light}.length") == before
 
 
+OUT_OF_VIEW = """selector => new Promise((done) => {
+  const observer = new IntersectionObserver((seen) => {
+    if (seen.at(-1).isIntersecting) return;
+    observer.disconnect();
+    done();
+  }, { rootMargin: "200px" });
+  observer.observe(document.querySelector(selector));
+})"""
+"""Waits until the page knows, too: observers are told in the order in which they were made."""
+
+
 def test_mistakes_that_could_not_be_read_are_requested_again(service: Service, page: Page) -> None:
     job_id = service.trained(2)
     asked: list[str] = []
@@ -211,15 +222,30 @@ def test_mistakes_that_could_not_be_read_are_requested_again(service: Service, p
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     for times in (1, 2):
         page.evaluate("scrollTo(0, 0)")
-        page.wait_for_timeout(300)
+        page.evaluate(OUT_OF_VIEW, "#mistakes")
         page.locator("#mistakes").scroll_into_view_if_needed()
-        for _ in range(100):
+        for _ in range(400):
             if len(asked) >= times:
                 break
             page.wait_for_timeout(50)
         assert len(asked) == times
         expect(page.locator("#mistakes-state")).not_to_have_text("Loading…")
         page.wait_for_timeout(500)
+
+
+def test_a_comparison_has_an_epoch_that_ended_while_it_was_loaded(service: Service, page: Page) -> None:
+    """The metrics are those from before the epoch, and the stream begins after it."""
+    ids = [service.submit(name=name) for name in ("first", "second")]
+    metrics_of = hold(page, "GET /jobs/.*/metrics")
+    streams: list[Route] = []
+    page.route("**/stream?*", lambda route: streams.append(route))
+    page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
+    metrics_of.wait(2)
+    service.claim().epoch(1, metrics=metrics(1))
+    streams[0].continue_()
+    expect(page.locator("#compared .status.running")).to_have_count(1)
+    metrics_of.stop()
+    expect(canvas(page, "train loss")).to_be_visible()
 
 
 def test_a_problem_that_is_over_is_told_as_resolved(service: Service, page: Page) -> None:
