@@ -105,6 +105,10 @@ class Visit:
         self.page.goto(self.url + path)
         return self.page
 
+    def leave(self) -> None:
+        """Leave the page, before what it shows is deleted: it may still be asking for some of it."""
+        self.page.goto("about:blank")
+
 
 @pytest.fixture
 def open_window(browser: Browser, serve_bare: object) -> Iterator[Callable[..., Visit]]:

@@ -27,6 +27,19 @@ def read(locator: Locator) -> NDArray[np.int64]:
         return np.asarray(image.convert("RGB"), np.int64)
 
 
+def still(page: Page, locator: Locator, *, pause_ms: int = 50) -> NDArray[np.int64]:
+    """A screenshot of an element once two of them are alike: the first may be older than what was drawn last."""
+    before = read(locator)
+    for _ in range(100):
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        page.wait_for_timeout(pause_ms)
+        now = read(locator)
+        if now.shape == before.shape and (now == before).all():
+            return now
+        before = now
+    raise AssertionError("the picture does not come to rest")
+
+
 def where(picture: NDArray[np.int64], series: int) -> NDArray[np.bool_]:
     """Which pixels have the colour of a place in the light palette, from 1."""
     colour = PALETTE[series - 1]

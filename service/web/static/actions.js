@@ -16,6 +16,7 @@ export function wireActions(job, onedit, onchange) {
     button.ariaDisabled = "true"; // until the page is refreshed; disabling it would drop its keyboard focus
     try {
       if (action === "delete") {
+        job.isGone = true; // stop requesting
         await call(job.urls.self, { method: "DELETE" });
         location.assign("/");
         return;
@@ -28,6 +29,7 @@ export function wireActions(job, onedit, onchange) {
       announce(DONE[action], "good");
       onchange();
     } catch (error) {
+      job.isGone = false;
       announce(error.message, "error");
       button.ariaDisabled = null;
       onchange();

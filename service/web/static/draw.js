@@ -33,7 +33,7 @@ if (pad) {
   let isCurrent = turn();
 
   const epoch = wireCheckpoints(job, () => ask());
-  const ask = latest(async () => {
+  const predict = latest(async () => {
     if (!drawn) return;
     const isSame = isCurrent;
     const [since, what] = [strokeAt, isOpened ? "opened file" : "stroke"];
@@ -54,6 +54,16 @@ if (pad) {
       $("#latency").dataset.ms = took;
     }
   });
+
+  // The verdict is busy until it is the one on the last stroke.
+  async function ask() {
+    $("#verdict").setAttribute("aria-busy", "true");
+    try {
+      await predict();
+    } finally {
+      $("#verdict").removeAttribute("aria-busy");
+    }
+  }
 
   function pixels() {
     const [width, height] = [Math.round(SIDE * wide), Math.round(SIDE * tall)];

@@ -14,7 +14,7 @@ import { wireEvaluation } from "./evaluation.js";
 import { refresh } from "./live.js";
 
 const job = JSON.parse($("#job").textContent);
-const renew = throttle(1200, () => refresh().catch(() => {})); // the service may be down: the stream reconnects by itself
+const renew = throttle(1200, () => job.isGone || refresh().catch(() => {})); // the service may be down: the stream reconnects by itself
 
 const curves = new Curves($("#curves"), job.urls.metrics);
 curves.resumed = job.resumed;

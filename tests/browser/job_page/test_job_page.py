@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,27 +9,23 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from service.runtime.settings import Auth
 from service.spec import metric_info
 from tests.browser.accessibility import serious
 from tests.browser.conftest import Finish, Visit, only_with, until
+from tests.browser.pixels import still
 
 PHONE = {"width": 390, "height": 844}
 pytestmark = only_with([Auth.LOCAL])
 
 
-def pixels(locator: Locator) -> NDArray[np.uint8]:
-    """What is on the screen there."""
-    return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB"))
-
-
 def decoded(page: Page, selector: str) -> None:
-    until(
-        page, "selector => { const image = document.querySelector(selector); return image.naturalWidth > 0; }", selector
-    )
+    """Wait until an image can be drawn, and until the page has fitted it into its place."""
+    until(page, "selector => document.querySelector(selector).naturalWidth > 0", selector)
+    page.locator(selector).evaluate("image => image.decode()")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def inside(page: Page, locator: Locator, width: int) -> bool:
@@ -85,6 +80,7 @@ def test_tiles_and_scores_follow_a_running_job(visit: Visit, http: httpx.Client)
     last = http.get(job["urls"]["self"]).json()["progress"]["epoch"]
     expect(page.locator("#tiles-title")).to_have_text(f"Metrics (last epoch: {last})")
     expect(page.locator("#classes .head")).to_contain_text(f"epoch {last}")
+    visit.leave()
     http.delete(job["urls"]["self"])
 
 
@@ -139,12 +135,14 @@ def test_the_most_confident_mistakes_are_shown_and_enlarged(
     expect(page.locator("#viewer-title")).to_have_text(title)
     expect(page.locator("#viewer-about")).to_contain_text(f"Validation image {first['index']}.")
     decoded(page, "#viewer img")
-    shown = pixels(page.locator("#viewer img"))
+    image = page.locator("#viewer img")
+    shown, source = still(page, image), image.get_attribute("src") or ""
     page.keyboard.press("ArrowRight")
     second = found["data"][1]
     expect(page.locator("#viewer-about")).to_contain_text(f"Validation image {second['index']}.")
-    page.wait_for_timeout(200)
-    other = pixels(page.locator("#viewer img"))
+    expect(image).not_to_have_attribute("src", source)
+    decoded(page, "#viewer img")
+    other = still(page, image)
     assert other.shape != shown.shape or (other != shown).any()
 
 
@@ -183,10 +181,9 @@ def test_the_samples_of_two_epochs_are_split_by_a_slider(visit: Visit, jobs: dic
         decoded(page, f".stack img[data-side={side}]")
     page.evaluate("document.querySelector('.stack .divider').hidden = true")  # only pictures are to be compared
 
-    def at(share: str) -> NDArray[np.uint8]:
+    def at(share: str) -> NDArray[np.int64]:
         divider.fill(share)
-        page.wait_for_timeout(150)
-        return pixels(stack)
+        return still(page, stack)
 
     left, right, both = at("100"), at("0"), at("50")
     assert (left != right).any()
@@ -200,7 +197,6 @@ def test_the_samples_of_two_epochs_are_split_by_a_slider(visit: Visit, jobs: dic
     page.keyboard.press("ArrowRight")
     expect(page.locator(".stack img[data-side=left]")).to_have_attribute("src", f"/jobs/{job['id']}/samples/2.png")
     decoded(page, ".stack img[data-side=left]")
-    page.wait_for_timeout(150)
     assert (at("100") != left).any()
     # The divider is dragged on the picture.
     box = stack.bounding_box()
@@ -263,7 +259,7 @@ def test_parents_and_children_are_linked_by_name(
     expect(child).to_contain_text("fork after epoch 2 · succeeded")
     child.get_by_role("link").click()
     page.wait_for_url(f"**/ui/jobs/{fork['id']}")
-    visit.open("/")  # the fork's page may still be loading what is about to be deleted
+    visit.leave()
     http.delete(fork["urls"]["self"]).raise_for_status()
 
 

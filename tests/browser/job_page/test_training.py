@@ -70,6 +70,7 @@ def test_a_paused_job_resumes_where_it_stopped(visit: Visit, http: httpx.Client)
     wait_for_epochs(page, held + 2)
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#state .status")).to_have_text("cancelled")
+    visit.watched.expected = ["404"]  # what was asked for just before the job was deleted
     page.get_by_role("button", name="Delete").click()
     page.locator("#delete").get_by_role("button", name="Delete").click()
     page.wait_for_url(f"{visit.url}/")
@@ -129,7 +130,9 @@ def test_a_reproduction_reports_that_all_bits_are_equal(visit: Visit, http: http
     page.wait_for_url(lambda url: "/ui/jobs/job_" in url and jobs["other"]["id"] not in url)
     expect(page.locator("#notes")).to_contain_text("every epoch is bit-identical")
     expect(page.locator("#state .status")).to_have_text("succeeded")
-    http.delete(f"/jobs/{page.url.rpartition('/')[2]}").raise_for_status()  # it has the original's name and tags
+    made = page.url.rpartition("/")[2]
+    visit.leave()
+    http.delete(f"/jobs/{made}").raise_for_status()  # it has the original's name and tags
 
 
 @only_with([Auth.LOCAL])

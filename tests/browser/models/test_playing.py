@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -45,8 +46,9 @@ def paint(page: Page, digit: NDArray[np.uint8]) -> None:
 
 def settled(page: Page) -> str:
     """The answer to the last stroke."""
-    page.wait_for_timeout(250)
-    return page.locator("#verdict").get_attribute("data-answer") or ""
+    verdict = page.locator("#verdict")
+    expect(verdict).not_to_have_attribute("aria-busy", "true")
+    return verdict.get_attribute("data-answer") or ""
 
 
 @only_with([Auth.LOCAL])
@@ -151,7 +153,8 @@ def test_a_gan_is_walked(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/play/{jobs['painter']['id']}")
     expect(page.locator("#many img")).to_have_count(30)
     picture, way = page.locator("#picture"), page.locator("#step")
-    until(page, "document.querySelector('#step').src.startsWith('data:image/png')")
+    for image in ("#picture", "#step"):
+        expect(page.locator(image)).to_have_attribute("src", re.compile("^data:image/png"))
 
     def changes(act: Any, image: str = "#picture") -> str:
         before = page.locator(image).get_attribute("src")

@@ -48,7 +48,8 @@ def test_times_stay_local_when_a_part_of_the_page_is_renewed(
     open_stack: Callable[..., Visit], http: httpx.Client
 ) -> None:
     job = http.post("/jobs", json={"kind": "classifier", "name": "clock", "epochs": 500}).json()
-    page = open_stack(**TOKYO).open(f"/ui/jobs/{job['id']}")
+    visit = open_stack(**TOKYO)
+    page = visit.open(f"/ui/jobs/{job['id']}")
     expect(page.locator("#state .status")).to_have_text("running")
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#state .status")).to_have_text("cancelled")
@@ -56,6 +57,7 @@ def test_times_stay_local_when_a_part_of_the_page_is_renewed(
     expect(fact(page, "Finished")).to_have_text(in_tokyo(ended["finished_at"]))
     until(page, "[...document.querySelectorAll('time')].every((time) => !time.textContent.includes('UTC'))")
     assert page.locator(".events time").count() >= 2
+    visit.leave()
     http.delete(job["urls"]["self"])
 
 
