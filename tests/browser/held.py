@@ -22,7 +22,7 @@ class Held:
 
     def wait(self, count: int) -> None:
         """Wait until so many answers are held."""
-        for _ in range(200):
+        for _ in range(400):
             if len(self.answers) >= count:
                 return
             self.page.wait_for_timeout(50)
@@ -46,11 +46,13 @@ class Held:
             route.fallback()
             return
         self.seen.append(request)
-        if self.holding:
-            with suppress(Error):  # the window was closed meanwhile
-                self.answers.append((route, route.fetch()))
-        else:
+        if not self.holding:
             route.fallback()
+            return
+        with suppress(Error):  # the window was closed meanwhile
+            self.answers.append((route, route.fetch()))
+            if not self.holding:  # the test went on while the service answered
+                self.stop()
 
 
 def hold(page: Page, pattern: str) -> Held:

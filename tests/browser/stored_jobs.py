@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import Page
@@ -68,9 +69,13 @@ def store(bare: Bare, count: int) -> None:
 
 def all_jobs(page: Page, count: int) -> None:
     """Scroll until every row was loaded."""
-    for _ in range(40):
-        if page.locator("#more").inner_text() == f"{count} jobs":
-            return
+    scroll_until(page, f"document.querySelector('#more').textContent === '{count} jobs'")
+
+
+def scroll_until(page: Page, condition: str) -> None:
+    """Scroll down until something is true in the page: at its end it goes on only when further rows have come."""
+    ends = time.monotonic() + 30
+    while not page.evaluate(condition):
+        assert time.monotonic() < ends, page.locator("#more").inner_text()
         page.mouse.wheel(0, 4000)
         page.wait_for_timeout(50)
-    raise AssertionError(page.locator("#more").inner_text())

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from service.jobs.leases import Usage
 from tests.browser.conftest import Bare, Visit, until
-from tests.browser.pixels import dots, read, wait_for_dots, where
+from tests.browser.pixels import dots, read, still, wait_for_dots, where
 from tests.browser.played import Service, canvas, figure, metrics, point
 
 EPOCHS = 8
@@ -253,9 +253,9 @@ def test_a_fork_begins_where_it_was_forked(service: Service, open_window: Callab
 
 def shown(page: Page, title: str) -> Any:
     figure(page, title).scroll_into_view_if_needed()
+    wait_for_dots(page, canvas(page, title), 2, 2)
     page.mouse.move(0, 0)
-    page.wait_for_timeout(600)
-    return read(canvas(page, title))
+    return still(page, canvas(page, title), pause_ms=1000)
 
 
 APART = """

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Bare, Visit
 from tests.browser.held import hold
@@ -19,6 +19,12 @@ RENEWED = r"GET /jobs\?.*counts=true"
 def submit(bare: Bare, **spec: Any) -> dict[str, Any]:
     job: dict[str, Any] = httpx.post(bare.url + "/jobs", json={"kind": "classifier"} | spec).raise_for_status().json()
     return job
+
+
+def opened(visit: Visit, path: str = "/") -> Page:
+    """Open the list, and wait until it was renewed for the first message of its stream."""
+    with visit.page.expect_response(lambda response: "counts=true" in response.url):
+        return visit.open(path)
 
 
 def test_a_star_stays_while_it_is_saved(open_window: Callable[..., Visit], full: Bare) -> None:
@@ -54,8 +60,7 @@ def test_a_star_that_is_refused_is_taken_back(open_window: Callable[..., Visit],
 
 
 def test_an_answer_from_before_a_star_does_not_take_it_away(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open("/")
-    page.wait_for_timeout(1500)  # the stream's first snapshot is over
+    page = opened(open_window(full.url))
     renewed = hold(page, RENEWED)
     submit(full, name="newcomer")
     renewed.wait(1)
@@ -73,13 +78,11 @@ def test_an_answer_from_before_a_star_does_not_take_it_away(open_window: Callabl
 
 
 def test_the_answer_to_an_earlier_search_is_dropped(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open("/")
-    page.wait_for_timeout(1500)
+    page = opened(open_window(full.url))
     searched = hold(page, RENEWED)
-    for text in ("run 11", "", "run 11", "run 22", "run 11"):
+    for count, text in enumerate(("run 11", "", "run 11", "run 22", "run 11"), 1):
         page.fill("#filters [name=q]", text)
-        page.wait_for_timeout(300)
-    searched.wait(5)
+        searched.wait(count)
     for at in (4, 0, 1, 1, 0):
         searched.arrive(at)
         page.wait_for_timeout(60)
@@ -105,8 +108,7 @@ def test_a_row_far_below_shows_its_new_status(
 def test_a_group_that_loads_while_the_filter_changes_is_not_empty(
     open_window: Callable[..., Visit], full: Bare
 ) -> None:
-    page = open_window(full.url, height=2000).open("/?group=preset")
-    page.wait_for_timeout(1500)
+    page = opened(open_window(full.url, height=2000), "/?group=preset")
     loaded = hold(page, r"GET /jobs\?.*limit=100")
     page.locator("tr.group button").first.click()
     loaded.wait(1)
@@ -150,8 +152,7 @@ def test_ages_of_jobs_that_have_ended_move_on(
 
 
 def test_a_list_is_reloaded_when_the_user_returns_to_it(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open("/")
-    page.wait_for_timeout(1500)
+    page = opened(open_window(full.url))
     page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
     submit(full, name="newcomer")
     page.wait_for_timeout(1500)
@@ -200,8 +201,9 @@ def test_the_documentation_opens_its_forms_where_the_service_does_not_answer(
     page = visit.open("/docs/jobs")
     page.route("**/jobs?limit=30", lambda route: route.abort())
     operation = page.locator("details.operation:has(form.try [name=job_id])").first
-    operation.locator("summary").first.click()
-    page.wait_for_timeout(500)
+    with page.expect_event("requestfailed"):
+        operation.locator("summary").first.click()
+    page.wait_for_timeout(100)  # the script is told, too
     page.unroute("**/jobs?limit=30")
     operation = page.locator("details.operation:has(form.try [name=job_id])").nth(1)
     operation.locator("summary").first.click()

@@ -159,9 +159,9 @@ def test_forks_and_reproductions_show_where_they_come_from(open_window: Callable
     parent = page.locator("tr.job").nth(1)
     before = parent.evaluate("row => getComputedStyle(row).backgroundColor")
     marks.nth(1).hover()
-    assert parent.evaluate("row => getComputedStyle(row).backgroundColor") != before
+    expect(parent).not_to_have_css("background-color", before)
     page.mouse.move(0, 0)
-    assert parent.evaluate("row => getComputedStyle(row).backgroundColor") == before
+    expect(parent).to_have_css("background-color", before)
     marks.first.click()
     expect(page.locator("h1")).to_have_text("run 1")
 
@@ -200,8 +200,8 @@ def test_on_a_phone_values_are_rows_and_nothing_is_cut_off(
         text, value = cell.locator(".label"), cell.locator(".shown")
         expect(text).to_have_text(label)
         expect(value).to_be_visible()
-        boxes = (text.bounding_box(), value.bounding_box())
-        tops = [box["y"] for box in boxes if box]
+        # Both at once: rows above may be measured meanwhile.
+        tops = cell.locator(".label, .shown").evaluate_all("all => all.map((part) => part.getBoundingClientRect().top)")
         assert len(tops) == 2
         assert abs(tops[0] - tops[1]) < 6, "the label stands beside its value"
     assert "train loss" in row.locator(".metrics").inner_text()
@@ -218,8 +218,7 @@ def test_on_a_phone_values_are_rows_and_nothing_is_cut_off(
     row.locator(".noted").click()
     expect(page.locator("#note")).to_be_visible()
     page.keyboard.press("Escape")
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")  # the rest comes as one scrolls
-    expect(page.locator("#more")).to_have_text("41 jobs")
+    all_jobs(page, 41)
     page.evaluate("scrollTo(0, 0)")
     page.get_by_label("Select all loaded jobs").check()
     expect(page.locator("#selection strong")).to_have_text("41 selected")
