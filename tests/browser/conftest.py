@@ -31,7 +31,7 @@ from tests.browser import chromium
 from tests.browser.stored_jobs import COUNT, store
 from tests.service.web.conftest import put_away
 
-_PATIENCE_MS = 20_000
+_PATIENCE_MS = 60_000
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -99,7 +99,7 @@ class WorkerHarness:
         assert [event.type for event in found].count("end") <= 1
         return found
 
-    def until(self, job_id: str, holds: Callable[[Job], bool], timeout_s: float = 40) -> Job:
+    def until(self, job_id: str, holds: Callable[[Job], bool], timeout_s: float = 90) -> Job:
         deadline = time.monotonic() + timeout_s
         while not holds(job := self.job(job_id)):
             if time.monotonic() > deadline:
@@ -108,7 +108,7 @@ class WorkerHarness:
             time.sleep(0.02)
         return job
 
-    def until_end(self, job_id: str, timeout_s: float = 60) -> Job:
+    def until_end(self, job_id: str, timeout_s: float = 90) -> Job:
         return self.until(job_id, lambda job: job.status in TERMINAL, timeout_s)
 
     def stop(self) -> None:

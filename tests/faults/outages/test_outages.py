@@ -123,7 +123,7 @@ def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(process:
     leases.renew(process.database, held, None)
     while not rescue(process.database, policy):
         time.sleep(0.1)
-    assert 2 <= time.monotonic() - began < 4, "whoever is silent then is taken when the lease is over"
+    assert 2 <= time.monotonic() - began < 10, "whoever is silent then is taken when the lease is over"
     job = process.workers.job(job_id)
     assert (job.status, job.deaths) == (Status.QUEUED, 1)
 

@@ -70,7 +70,8 @@ def test_an_upload_tells_its_owner_how_far_it_is(make_app: MakeApp, either_url: 
     )
     sender.start()
     wait_until(lambda: client.get(f"/uploads/{ID}").json != absent, "the upload")
-    time.sleep(0.5)  # progress is noted a few times a second
+    # Progress is noted a few times a second.
+    wait_until(lambda: client.get(f"/uploads/{ID}").json["received_bytes"] > 0, "the first part")
     waiting = client.get(f"/uploads/{ID}").json
     assert (waiting["id"], waiting["state"]) == (ID, "receiving")
     assert 0 < waiting["received_bytes"] < waiting["total_bytes"]

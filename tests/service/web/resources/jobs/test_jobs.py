@@ -356,13 +356,13 @@ def test_held_answer_comes_when_the_job_changes(either_app: Flask, submit: Submi
     client = either_app.test_client()
     address = f"/jobs/{submit(client)}"
     etag = client.get(address).headers["ETag"]
-    timer = threading.Timer(0.4, lambda: either_app.test_client().post(f"{address}/cancel"))
-    timer.start()
+    timer = threading.Timer(0.8, lambda: either_app.test_client().post(f"{address}/cancel"))
     began = time.monotonic()
+    timer.start()
     answer = client.get(address, headers={"If-None-Match": etag, "Prefer": "wait=30"})
     timer.join()
     assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
-    assert 0.3 < time.monotonic() - began < 5
+    assert 0.7 < time.monotonic() - began < 20
     assert answer.headers["Preference-Applied"] == "wait=30"
 
 
@@ -371,7 +371,7 @@ def test_held_answer_ends_with_its_time(client: FlaskClient, submit: Submit) -> 
     etag = client.get(address).headers["ETag"]
     began = time.monotonic()
     assert client.get(address, headers={"If-None-Match": etag, "Prefer": "respond-async, wait=1"}).status_code == 304
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < 10
 
 
 def test_a_job_that_stopped_early_has_succeeded_and_says_why(client: FlaskClient, worker: Any, submit: Submit) -> None:

@@ -135,4 +135,4 @@ def test_posting_never_waits_for_the_broker(make_app: MakeApp, sqlite_url: str, 
         began = time.monotonic()
         for _ in range(5):
             submit(client)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
