@@ -55,9 +55,17 @@ export function ticks(axis, first, last, step) {
   return [first, ...places.filter((place) => place - first >= 0.6 * step)];
 }
 
-export function place(axis, value, span = value) {
+// The label of a tick, in the largest unit that divides the step.
+export function label(axis, value, step) {
+  if (axis !== "seconds") return String(value);
+  const [size, unit] = step < 60 ? [1, "s"] : step < 3600 ? [60, "min"] : [3600, "h"];
+  return `${Number((value / size).toFixed(2))} ${unit}`;
+}
+
+// A value at the pointer.
+export function place(axis, value) {
   if (axis !== "seconds") return String(value);
   const number = (part) => Number(part.toPrecision(4)).toString();
-  if (span < 120) return `${number(value)} s`;
-  return span < 7200 ? `${number(value / 60)} min` : `${number(value / 3600)} h`;
+  if (value < 120) return `${number(value)} s`;
+  return value < 7200 ? `${number(value / 60)} min` : `${number(value / 3600)} h`;
 }

@@ -1,8 +1,8 @@
 // The options of uPlot: lines, axes, marks and bands. The same on the page and, larger, in a downloaded image.
-import { heights, place, smooth, steps, ticks } from "./align.js";
+import { heights, label, smooth, steps, ticks } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 
-const GUTTER = 58; // of the vertical axis, the same in every chart, so that their epochs are aligned
+const GUTTER = 70; // of the vertical axis, the same in every chart, so that their epochs are aligned
 const ROOM_FOR_A_POINT = 9;
 const MUTED_ALPHA = 0.45;
 
@@ -52,9 +52,9 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
         space: 44 * scale,
         incrs: steps(axis),
         splits: (plot, index, first, last, step) => ticks(axis, first, last, step),
-        values: (plot, values) => values.map((value) => place(axis, value, plot.scales.x.max - plot.scales.x.min)),
+        values: (plot, values, index, space, step) => values.map((value) => label(axis, value, step)),
       },
-      { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, look.log ? value : step))) },
+      { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, look.log ? null : step))) },
     ],
     series: [{}, ...series.flatMap((item) => (smoothing ? [drawn(item, true), drawn(item, false)] : [drawn(item, false)]))],
     hooks: {

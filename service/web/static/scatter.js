@@ -80,7 +80,7 @@ export class Scatter {
       ...x.ticks.map((tick) => svg("line", { x1: LEFT + tick.at * wide, x2: LEFT + tick.at * wide, y1: TOP, y2: TOP + high })),
     ];
     const words = [
-      ...y.ticks.map((tick) => svg("text", { x: LEFT - 8, y: TOP + (1 - tick.at) * high + 4, "text-anchor": "end" }, format.tick(tick.value, y.isLog ? tick.value : step))),
+      ...y.ticks.map((tick) => svg("text", { x: LEFT - 8, y: TOP + (1 - tick.at) * high + 4, "text-anchor": "end" }, format.tick(tick.value, y.isLog ? null : step))),
       ...x.ticks.map((tick) => svg("text", { x: LEFT + tick.at * wide, y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, svg("title", {}, String(tick.value)), x.isNumber ? String(tick.value) : short(tick.value))),
       svg("text", { x: LEFT + wide / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, `${setting}${x.isLog ? " (log scale)" : ""}`),
     ];
