@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from service.cli.text import visible
+from service.wording import rounded
 
 _BAR: Final = 30
 _NAME: Final = 24
@@ -78,4 +79,4 @@ def _column_line(column: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return rounded(value) if isinstance(value, float) else str(value)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from service.wording import SCIENTIFIC_FROM, rounded
+
 
 class Goal(StrEnum):
     """Whether a metric should be high or low."""
@@ -228,7 +230,7 @@ def number(name: str, value: float | None) -> str:
         return size(value)
     if info.unit is Unit.SECONDS:
         return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
-    return f"{value:.2e}" if value and not 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+    return f"{value:.2e}" if value and not 1e-3 <= abs(value) < SCIENTIFIC_FROM else rounded(value)
 
 
 def size(count: float) -> str:

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from service.jobs.queries import columns
 from service.spec import metric_info
+from service.wording import rounded
 
 NOTHING: Final = "\N{EN DASH}"
 """Shown for a missing value."""
@@ -68,7 +69,7 @@ def plain(value: float | int | str | None) -> str:
     """A number of any size, to four digits; text as it is."""
     if value is None:
         return NOTHING
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+    return rounded(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
 def share(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.wording import counted, listed
+from service.wording import counted, listed, rounded
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs"), (12_000, "12,000 jobs")])
@@ -18,3 +18,23 @@ def test_only_one_thing_is_singular(number: int, text: str) -> None:
 )
 def test_the_last_of_a_list_follows_and(parts: list[str], text: str) -> None:
     assert listed(parts) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.12346, "0.1235"),
+        (-2.0, "-2"),
+        (2024.4, "2024"),
+        (9999.4, "9999"),
+        (9999.7, "10,000"),
+        (13_607.78, "13,608"),
+        (-30_424.5, "-30,424"),
+        (1_234_567.8, "1,234,568"),
+        (12_345_678.0, "1.235e+07"),
+        (0.00001234, "1.234e-05"),
+    ],
+)
+def test_ordinary_numbers_are_not_scientific(value: float, text: str) -> None:
+    assert rounded(value) == text

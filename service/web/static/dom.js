@@ -38,8 +38,9 @@ export function metric(name, value) {
   if (percent) return `${(100 * value).toFixed(2)}%`;
   if (unit === "bytes") return bytes(value);
   if (unit === "seconds") return `${value.toFixed(value < 100 ? 2 : 0)} s`;
-  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return value.toExponential(2);
-  return Number(value.toPrecision(4)).toString();
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e7)) return value.toExponential(2);
+  const short = Number(value.toPrecision(4));
+  return Math.abs(short) < 1e4 ? short.toString() : Math.round(value).toLocaleString("en"); // as service/wording.py
 }
 
 // A bound of an interval, cut at the ends of a share's range. The same as metric_info.within.

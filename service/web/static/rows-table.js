@@ -11,4 +11,6 @@ export function rowsTable(heads, items) {
     h("tbody", {}, items.map(({ cells, row }) => h("tr", {}, cells.map((cell) => h("td", { class: "small" }, cell)), names.map((name) => h("td", { class: numbers.has(name) ? "number small" : "small" }, shown(row[name])))))));
 }
 
-const shown = (value) => (value === null ? h("span", { class: "muted" }, "missing") : typeof value === "number" ? String(Number(value.toPrecision(6))) : value);
+// As in the file: without the noise of binary fractions, and without scientific notation for ordinary numbers.
+const exact = (value) => Number(value.toPrecision(15)).toString();
+const shown = (value) => (value === null ? h("span", { class: "muted" }, "missing") : typeof value === "number" ? exact(value) : value);

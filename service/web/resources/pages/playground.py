@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from service.datasets.errors import DatasetError
@@ -92,12 +93,13 @@ def _field(column: Mapping[str, Any], known: Mapping[str, Any], frequent: str | 
         usual = written(column["mean"] if form == TIME else round(column["mean"]), form)
         shown = [written(end, form) for end in ends]
     else:
-        usual = _numeral(f"{column['mean']:.4g}", column)
-        shown = [_numeral(f"{end:.6g}", column) for end in ends]
+        usual = _numeral(column["mean"], 4, column)
+        shown = [_numeral(end, 8, column) for end in ends]
     notation = {name: column[name] for name in ("decimal", "group") if name in column}
     return field | notation | {"usual": usual, "range": " to ".join(shown)}
 
 
-def _numeral(text: str, column: Mapping[str, Any]) -> str:
-    """A number as it is read in a column: with its decimal sign, and its percent sign."""
+def _numeral(value: float, digits: int, column: Mapping[str, Any]) -> str:
+    """A number as it is read in a column: with its decimal sign, and its percent sign; never in scientific notation."""
+    text = f"{Decimal(f'{value:.{digits}g}'):f}"
     return text.replace(".", column.get("decimal", ".")) + ("%" if column.get("percent") else "")

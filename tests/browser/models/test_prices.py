@@ -1,0 +1,52 @@
+"""Prices of a German table, as the pages show them and take them back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from service.runtime.settings import Auth
+from tests.browser.conftest import Finish, Visit, only_with
+
+PRICES = [13_607.78 + 117.31 * number for number in range(180)]
+BALANCES = [1_250_000.25 + 9_000 * (number % 40) for number in range(180)]
+
+
+def german(value: float, mark: str) -> str:
+    return f"{value:,.2f}".replace(",", " ").replace(".", ",").replace(" ", mark)
+
+
+@only_with([Auth.LOCAL])
+@pytest.mark.parametrize("mark", [".", ""], ids=["grouped", "plain"])
+def test_prices_are_ordinary_numbers_everywhere(
+    open_stack: Callable[..., Visit], http: httpx.Client, finish: Finish, mark: str
+) -> None:
+    rows = [
+        f"{german(price, mark)};{german(balance, mark)};{'ab'[number * 7 % 3 > 1]}"
+        for number, (price, balance) in enumerate(zip(PRICES, BALANCES, strict=True))
+    ]
+    table = "\n".join(["Preis;Saldo;Art", *rows])
+    name = f"prices-{len(mark)}"
+    http.post("/datasets", data={"name": name}, files={"table": ("x.csv", table.encode())}).raise_for_status()
+    spec = {"kind": "classifier", "dataset": name, "epochs": 2}
+    job: dict[str, Any] = finish(http.post("/jobs", json=spec).raise_for_status().json())
+    visit = open_stack(locale="de-DE")
+    page = visit.open(f"/ui/datasets/{name}")
+    cells = page.locator("tr", has_text="Preis").locator("td.number")
+    assert cells.filter(has_text=re.compile(r"\d,\d")).all_inner_texts()[:3] == ["13,608", "24,107", "34,606"]
+    assert "e+" not in page.locator("main").inner_text()
+    page = visit.open(f"/ui/play/{job['id']}")
+    expect(page.locator("#bars .winner")).to_have_count(1)  # the service reads what the page starts from
+    for column, digits in (("Preis", r"2[34]\d\d0"), ("Saldo", r"14\d\d000")):
+        assert re.fullmatch(digits, page.locator(f'[data-column="{column}"]').input_value())
+    assert page.locator('[data-column="Preis"]').get_attribute("title") == "13607,78 to 34606,27"
+    page = visit.open(f"/ui/jobs/{job['id']}")
+    page.locator("#confusion td.wrong button").first.click()
+    shown = page.locator("#behind table.rows tbody tr").first.locator("td.number").first
+    expect(shown).to_have_text(re.compile(r"\d"))
+    assert float(shown.inner_text()) in {round(price, 2) for price in PRICES}
