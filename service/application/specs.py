@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
@@ -183,14 +183,20 @@ def _notes_on_folds(spec: Spec) -> list[str]:
     return [f"{spec.dataset.folds} jobs are submitted, one for each fold. The cost is that of one of them."]
 
 
+def _notes_on_rows(document: Mapping[str, Any], spec: Spec, shape: Shape) -> list[str]:
+    """The settings that preset table takes from the number of rows, unless the spec gives them."""
+    taken = [f"{name} {getattr(spec, name)}" for name in ("batch_size", "epochs") if name not in document]
+    if spec.preset != TABLE_PRESET or not taken:
+        return []
+    return [f"Preset {spec.preset} takes {' and '.join(taken)} for {shape.train_count:,} training rows."]
+
+
 def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     """Hints about the adaptation of the preset to the dataset."""
     preset = validation.resolve(document)
     notes = []
     if shape.kind is DatasetKind.TABLE:
-        return (
-            [f"Preset {spec.preset} is adapted to {shape.train_count:,} rows."] if spec.preset == TABLE_PRESET else []
-        )
+        return _notes_on_rows(document, spec, shape)
     if shape.picture != (DIGIT_SIDE, DIGIT_SIDE, 1):
         before, after = ([part["layers"] for part in _parts(one.model_dump(mode="json"))] for one in (preset, spec))
         if before != after:

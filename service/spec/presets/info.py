@@ -65,7 +65,6 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
             "Two small hidden layers; tables use it unless a spec names another. Batches and epochs follow the rows.",
             (
                 Reached("iris", "val_accuracy", 0.951, 0.11),
-                Reached("wine", "val_accuracy", 0.976, 0.12),
                 Reached("breast-cancer", "val_accuracy", 0.97, 0.29),
             ),
         ),

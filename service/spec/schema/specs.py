@@ -271,16 +271,16 @@ class Common(Part):
     schedule: Schedule = Constant(name="constant")
     """How the learning rate changes during the run."""
     epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
-    """Number of passes over the training images. Training time is proportional to it; with too many epochs, a network
+    """Number of passes over the training data. Training time is proportional to it; with too many epochs, a network
     overfits."""
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)]
-    """Number of images in each training step. Usually 32 to 256. Larger batches are faster per epoch, but take fewer
+    """Number of examples in each training step. Usually 32 to 256. Larger batches are faster per epoch, but take fewer
     steps; raise the learning rate with them."""
     accumulate: Annotated[int, Field(ge=1, le=MAX_ACCUMULATED, title="Batches per update")] = 1
     """Add up the gradients of this many batches before each update: the effect of a larger batch in the memory of a
     small one."""
     shuffle: bool = True
-    """Visit the training images in a new random order in every epoch."""
+    """Visit the training examples in a new random order in every epoch."""
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
     """Seed of all random numbers: the same spec and seed give the same weights. Change it to see how much results
     vary."""

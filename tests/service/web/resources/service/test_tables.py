@@ -165,6 +165,16 @@ def test_types_and_target_of_a_person_count(client: FlaskClient) -> None:
     assert made["class_names"] == ["Bergen", "Oslo"]
 
 
+def test_a_dry_run_says_what_the_preset_of_tables_takes(client: FlaskClient, sent: Any) -> None:
+    def notes(**settings: Any) -> list[str]:
+        spec = {"kind": "classifier", "dataset": "people", **settings}
+        return [note for note in client.post("/jobs?dry_run=true", json=spec).json["notes"] if "Preset" in note]
+
+    assert notes() == ["Preset table takes batch_size 16 and epochs 60 for 170 training rows."]
+    assert notes(epochs=3) == ["Preset table takes batch_size 16 for 170 training rows."]
+    assert notes(epochs=3, batch_size=10) == []
+
+
 def test_a_classifier_of_a_table_starts_from_its_preset(client: FlaskClient, sent: Any) -> None:
     answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "dataset": "people"}).json
     resolved = answer["resolved"]
