@@ -18,12 +18,16 @@ _BEGINNINGS: Final = {
     re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "): "JPEG XL",
 }
 """The same by the first bytes, for files that are called like images that are read."""
+_READ: Final = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP", re.DOTALL)
+"""The first bytes of formats that are read, but for BMP, of which there are too few to tell."""
 BEGINNING: Final = 12
 """The number of first bytes that tell a format."""
 
 
 def why_unreadable(beginning: bytes) -> str:
-    """Why a file that is called like an image is none, by its first bytes."""
+    """Why a file that is called like an image cannot be opened as one, by its first bytes."""
+    if _READ.match(beginning):
+        return "is truncated or damaged"
     found = next((name for pattern, name in _BEGINNINGS.items() if pattern.match(beginning)), None)
     return not_read(found) if found else "is not a PNG, JPEG, WebP, BMP or GIF image"
 

@@ -97,6 +97,12 @@ def test_formats_that_are_not_listed_are_not_decoded(kind: str, told: str) -> No
         as_png(saved(picture(), kind))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "GIF"])
+def test_an_image_cut_inside_its_header_is_damaged(kind: str) -> None:
+    with pytest.raises(UnreadableImage, match=r"is truncated or damaged|is broken"):
+        as_png(saved(picture(), kind)[:16])
+
+
 def test_a_photo_of_a_phone_is_named_by_its_format_and_the_remedy(tmp_path: Path) -> None:
     beginning = b"\0\0\0\x18ftypheic" + bytes(40)
     for name, data in {"photo.HEIC": beginning, "cut.heic": b"x", "photo.jpg": beginning}.items():
