@@ -55,7 +55,7 @@ def _class_lines(item: Mapping[str, Any]) -> list[str]:
     counts = item["class_counts"]
     if not counts:
         return []
-    names = [visible(name) for name in item["class_names"]]
+    names = [_on_one_line(name) for name in item["class_names"]]
     totals = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
     width = min(max(map(cell_len, names)), _NAME)
     most = max(totals) or 1
@@ -68,14 +68,18 @@ def _class_lines(item: Mapping[str, Any]) -> list[str]:
 
 def _column_line(column: Mapping[str, Any]) -> str:
     missing = f", {column['missing']:,} missing" if column["missing"] else ""
-    name = f"{visible(column['name'])} ({column['type']}{missing})"
+    name = f"{_on_one_line(column['name'])} ({column['type']}{missing})"
     if column["categories"] is not None:
-        shown = ", ".join(f"{visible(text)} {count:,}" for text, count in column["categories"])
+        shown = ", ".join(f"{_on_one_line(text)} {count:,}" for text, count in column["categories"])
         more = column["distinct"] - len(column["categories"])
         return f"{name}: {shown}" + (f", and {more:,} more" if more > 0 else "")
     if column["low"] is None:
         return f"{name}: no values"
     return f"{name}: {_number(column['low'])} to {_number(column['high'])}, mean {_number(column['mean'])}"
+
+
+def _on_one_line(text: str) -> str:
+    return visible(text).replace("\n", "\N{RETURN SYMBOL}")
 
 
 def _number(value: Any) -> str:

@@ -196,3 +196,12 @@ def test_the_client_reports_how_much_the_service_has_read(client: Client, large:
     assert made["train_count"] == 255_000
     assert told == sorted(told)
     assert any(0 < share < 1 for share in told)
+
+
+def test_names_of_several_lines_stay_on_one(run: Run) -> None:
+    cities = ("two\nlines", "Bonn")
+    rows = "".join(f'{n % 7},"{cities[n % 2]}",{"ab"[n % 3 == 0]}\n' for n in range(60))
+    Path("lines.csv").write_text(f"n,city,label\n{rows}")
+    assert run("upload", "lines.csv", "--name", "lines").exit_code == 0
+    (line,) = (line for line in run("datasets", "show", "lines").output.splitlines() if "city" in line)
+    assert "two\N{RETURN SYMBOL}lines 30" in line
