@@ -201,6 +201,12 @@ def _encoding(encoding: str, names: Sequence[str]) -> str:
     return encoding
 
 
+def line_of(path: Path, index: int) -> int:
+    """The line of a row in its file: quoted cells may have several lines."""
+    table = open_delimited(path, max_bytes=_MAX_BYTES).check()
+    return next(line for line, _ in islice(table.rows(), index, None))
+
+
 def _rows(table: DelimitedFile) -> Iterator[list[str]]:
     for line, fields in table.rows():
         if isinstance(fields, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from io import TextIOWrapper
 from pathlib import Path
@@ -136,7 +136,7 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
             try:
                 answer = job.predict(rows=rows, checkpoint=checkpoint)
             except ApiError as error:
-                raise _naming_rows(error, done) from error
+                raise _naming_lines(error, lambda row: tables.line_of(path, done + row)) from error
             done += len(rows)
             return answer
 
@@ -198,8 +198,8 @@ def _unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
     return f"{count:,} {noun} ({named}){where}, treated as missing"
 
 
-def _naming_rows(error: ApiError, before: int) -> Exception:
-    """The error with row numbers of the file, from 1, instead of indices; for each column, the first row."""
+def _naming_lines(error: ApiError, line_of: Callable[[int], int]) -> Exception:
+    """The error with lines of the file instead of indices of rows; for each column, the first line."""
     lines: dict[str, str] = {}
     again: set[str] = set()
     for fault in error.errors or ():
@@ -213,8 +213,8 @@ def _naming_rows(error: ApiError, before: int) -> Exception:
             again.add(column)
             continue
         name = f"{visible(repr(column))} " if column else ""
-        lines[column] = f"row {before + int(parts[2]) + 1:,}: {name}{fault['detail']}"
-    shown = [line + (" (and further rows)" if column in again else "") for column, line in lines.items()]
+        lines[column] = f"line {line_of(int(parts[2])):,}: {name}{fault['detail']}"
+    shown = [line + (" (and further lines)" if column in again else "") for column, line in lines.items()]
     return Failure("\n".join(shown[:20]), error.problem) if shown else error
 
 

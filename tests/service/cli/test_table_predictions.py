@@ -80,7 +80,9 @@ def test_columns_are_checked_once_and_a_line_for_each(run: Run, model: str) -> N
     )
     Path("rows.csv").write_text("x,price,city\n" + "much,2,A\n" * 3)
     refused = run("predict", model, "rows.csv")
-    assert refused.stderr == "tapeline: row 1: 'x' must be a number, not 'much' (and further rows)\n"
+    Path("quoted.csv").write_text('x,price,city\n1,2,"A\nB"\nmuch,2,A\n')
+    assert run("predict", model, "quoted.csv").stderr == "tapeline: line 4: 'x' must be a number, not 'much'\n"
+    assert refused.stderr == "tapeline: line 2: 'x' must be a number, not 'much' (and further lines)\n"
 
 
 def test_other_columns_are_copied_and_an_output_is_an_input(run: Run, model: str) -> None:
@@ -132,7 +134,7 @@ def test_an_output_is_written_whole_or_not_at_all(run: Run, model: str) -> None:
     assert len(whole.splitlines()) == 601
     with Path("rows.csv").open("a") as file:
         file.write("much,2,A\n")
-    assert "row 601: 'x' must be a number" in run("predict", model, "rows.csv", "-o", "real.csv").stderr
+    assert "line 602: 'x' must be a number" in run("predict", model, "rows.csv", "-o", "real.csv").stderr
     assert Path("real.csv").read_text() == whole
     assert sorted(path.name for path in Path().iterdir()) == ["link.csv", "pipe", "real.csv", "rows.csv"]
 
