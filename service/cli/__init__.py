@@ -40,6 +40,9 @@ for _module, _commands in {
     "comparing": {
         "metrics": "Show a job's metrics, epoch by epoch.",
         "compare": "Show jobs side by side: metrics, and settings that differ.",
+        "mistakes": "Show what a classifier gets wrong, most confident first.",
+        "confusion": "Show the scores of each class, and what it is taken for.",
+        "importance": "Show which columns of a table a classifier uses.",
     },
     "experiments.sweeping": {
         "sweep": "Start a sweep: many jobs as one experiment.",

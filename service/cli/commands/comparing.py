@@ -1,4 +1,4 @@
-"""The commands that show metrics: epoch by epoch, and jobs side by side."""
+"""The commands that show metrics and what a classifier gets wrong, and jobs side by side."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from service.spec.metric_info import describe, number
 _ABOUT: Final = ("name", "tags", "priority", "reuse")
 """Fields of a spec that do not affect training."""
 _MAX_COLUMN: Final = 24
+_SHOWN_CELLS: Final = 3
 
 
 @click.command()
@@ -134,7 +135,109 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         click.echo("all settings are identical", err=True)
 
 
-COMMANDS: Final = (metrics, compare)
+_checkpoint: Final = click.option(
+    "--checkpoint", default="best", show_default=True, metavar="best|latest|N", help="N is an epoch number."
+)
+
+
+@click.command()
+@job_argument
+@_checkpoint
+@click.option("--limit", type=click.IntRange(1, 256), default=20, show_default=True, help="Maximum number of mistakes.")
+@service_options
+@click.pass_obj
+def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None:
+    """Show what a classifier gets wrong on its validation data, most confident first.
+
+    ROW is the index in the validation data, from 0; of a table, the cells follow.
+    """
+    with target.client() as client:
+        found = target.find(client, job_text).mistakes(checkpoint=_which(checkpoint), limit=limit)
+    if target.as_json:
+        click.echo(to_json(found))
+        return
+    names = found["class_names"]
+    titles = ["ROW", "CLASS", "PREDICTED", "CONFIDENCE"]
+    if any(item["row"] for item in found["data"]):
+        titles.append("CELLS")
+    lines = [
+        [
+            str(item["index"]),
+            names[item["true_class"]],
+            names[item["predicted_class"]],
+            f"{item['confidence']:.1%}",
+            ", ".join(f"{name} {value_text(value)}" for name, value in (item["row"] or {}).items()),
+        ][: len(titles)]
+        for item in found["data"]
+    ]
+    _print_lines(titles, lines)
+    click.echo(
+        f"{found['count']:,} of {found['validation_count']:,} are wrong, in epoch {found['checkpoint']}; "
+        f"shown: {len(lines)}",
+        err=True,
+    )
+
+
+@click.command()
+@job_argument
+@click.option("--epoch", type=click.IntRange(1), help="Default: the last one.")
+@service_options
+@click.pass_obj
+def confusion(target: Target, job_text: str, epoch: int | None) -> None:
+    """Show the scores of each class on the validation data, and what it is taken for; --json has the matrix."""
+    with target.client() as client:
+        found = target.find(client, job_text).confusion(epoch=epoch)
+    if target.as_json:
+        click.echo(to_json(found))
+        return
+    names, lines = found["class_names"], []
+    for place, (row, item) in enumerate(zip(found["matrix"], found["per_class"], strict=True)):
+        wrong = sorted(((count, names[to]) for to, count in enumerate(row) if to != place and count), reverse=True)
+        scores = ["-" if item[score] is None else f"{item[score]:.1%}" for score in ("precision", "recall", "f1")]
+        taken = ", ".join(f"{name} {count:,}" for count, name in wrong[:_SHOWN_CELLS])
+        lines.append([names[place], f"{item['support']:,}", *scores, taken + (", ..." * (len(wrong) > _SHOWN_CELLS))])
+    _print_lines(("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "TAKEN FOR"), lines)
+
+
+@click.command()
+@job_argument
+@_checkpoint
+@service_options
+@click.pass_obj
+def importance(target: Target, job_text: str, checkpoint: str) -> None:
+    """Show which columns of a table a classifier uses: the accuracy that is lost when a column is shuffled."""
+    with target.client() as client:
+        found = target.find(client, job_text).importance(checkpoint=_which(checkpoint))
+    if target.as_json:
+        click.echo(to_json(found))
+        return
+    columns = sorted(found["columns"], key=lambda item: -item["mean"])
+    lines = [[item["column"], f"{100 * item['mean']:.2f}", f"{100 * item['deviation']:.2f}"] for item in columns]
+    _print_lines(("COLUMN", "LOSS (POINTS)", "DEVIATION"), lines)
+    click.echo(f"accuracy {found['accuracy']:.2%} on {found['rows']:,} rows, in epoch {found['checkpoint']}", err=True)
+
+
+COMMANDS: Final = (metrics, compare, mistakes, confusion, importance)
+
+
+def _which(checkpoint: str) -> Any:
+    return int(checkpoint) if checkpoint.isdecimal() else checkpoint
+
+
+def _print_lines(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print rows: in a terminal as a table, in a pipe as tab-separated columns."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for cells in (titles, *lines):
+            click.echo("\t".join(visible(cell) for cell in cells).rstrip("\t"))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        is_text = title in ("CLASS", "PREDICTED", "CELLS", "TAKEN FOR", "COLUMN")
+        table.add_column(title, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    for cells in lines:
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    console.print(table)
 
 
 def _compare_groups(target: Target, client: Client, sides: Sequence[str], metric: str | None, *, best: bool) -> None:

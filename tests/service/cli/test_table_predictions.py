@@ -17,6 +17,7 @@ from click.testing import Result
 from service.cli import tables
 from service.client import Client
 from service.local import LocalStack
+from tests.terminals import in_terminal, plain
 
 Run = Callable[..., Result]
 
@@ -52,6 +53,29 @@ def test_json_has_the_predictions_of_a_table(run: Run, model: str) -> None:
     told = run("predict", model, "rows.csv", "--json", "-o", "out.csv")
     assert json.loads(told.stdout)["output"] == "out.csv"
     assert len(Path("out.csv").read_text().splitlines()) == 3
+
+
+def test_mistakes_confusion_and_importance_are_those_of_the_page(run: Run, model: str, stack: LocalStack) -> None:
+    with Client(stack.url) as client:
+        job = client.job(model)
+        wrong, matrix, columns = job.mistakes(limit=2), job.confusion(), job.importance()["columns"]
+    titles, *lines = (line.split("\t") for line in run("mistakes", model, "--limit", "2").stdout.splitlines())
+    assert titles == ["ROW", "CLASS", "PREDICTED", "CONFIDENCE", "CELLS"]
+    assert [line[0] for line in lines] == [str(item["index"]) for item in wrong["data"]]
+    assert all(line[1] != line[2] and "price " in line[4] for line in lines)
+    titles, *lines = (line.split("\t") for line in run("confusion", model).stdout.splitlines())
+    assert [line[:2] for line in lines] == [[row["class_name"], str(row["support"])] for row in matrix["per_class"]]
+    for place, line in enumerate(lines):
+        others = [count for to, count in enumerate(matrix["matrix"][place]) if to != place and count]
+        assert [int(text.split()[-1]) for text in (line[5:] and line[5].split(", "))] == others
+    titles, *lines = (line.split("\t") for line in run("importance", model).stdout.splitlines())
+    ranked = sorted(columns, key=lambda item: -item["mean"])
+    assert [line[:2] for line in lines] == [[item["column"], f"{100 * item['mean']:.2f}"] for item in ranked]
+    for command in ("mistakes", "confusion", "importance"):
+        code, shown = in_terminal("--server", stack.url, command, model, environ={"COLUMNS": "80", "TERM": "xterm"})
+        assert code == 0
+        assert max(map(len, plain(shown).splitlines())) <= 80
+        assert isinstance(json.loads(run(command, model, "--json").stdout), dict)
 
 
 def test_numbers_are_read_as_the_file_writes_them(run: Run, model: str) -> None:
