@@ -52,6 +52,12 @@ def sockets(pid: int) -> int:
     return found
 
 
+def ticks(master: int) -> dict[int, int]:
+    """The processor time of each web process, in hundredths of a second."""
+    stats = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children(master)}
+    return {pid: int(fields[11]) + int(fields[12]) for pid, fields in stats.items()}
+
+
 def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
@@ -67,7 +73,11 @@ def test_a_burst_of_connections_is_shared_by_the_web_processes(port_and_master: 
     while not answers(port) or len(children(master)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    time.sleep(2)  # all processes have loaded the app
+    while work := ticks(master):  # until all processes have loaded the app, and stand still
+        time.sleep(1)
+        if all(count - work.get(pid, 0) < 5 for pid, count in ticks(master).items()):
+            break
+        assert time.monotonic() < deadline
     before = {pid: sockets(pid) for pid in children(master)}
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(CONNECTIONS)]

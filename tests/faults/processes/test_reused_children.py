@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 
 import pytest
 
@@ -101,12 +100,11 @@ def test_a_worker_that_stops_ends_the_children_that_wait(light: FaultHarness, re
         light.submit()
     worker = light.start(TAPELINE_WORKERS="2")
     light.until_all_end()
-    time.sleep(0.5)
+    wait_until(lambda: len(children_of(worker.pid)) >= 2, "those that have trained, or the spare one")
     pids = children_of(worker.pid)
-    assert len(pids) >= 2
     worker.terminate()
     assert worker.wait(20) == 0
-    wait_until(lambda: all_gone(pids), "the end of all children", 5)
+    wait_until(lambda: all_gone(pids), "the end of all children", 30)
     light.check(reference)
 
 
