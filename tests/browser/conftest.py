@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.timeout(240))  # the first one trains three networks
+            item.add_marker(pytest.mark.timeout(600))  # the first one trains three networks
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 @pytest.mark.slow
 def test_the_same_spec_is_answered_at_once_with_the_same_digest(client: Client, tmp_path: Path) -> None:
-    first = client.submit(SPEC).wait(timeout_s=60)
+    first = client.submit(SPEC).wait(timeout_s=120)
     took = []
     for _ in range(3):
         began = time.perf_counter()
@@ -71,7 +71,7 @@ def test_why_and_bisect_on_the_command_line(client: Client) -> None:
         for name, rate in rates.items()
     }
     for job in made.values():
-        job.wait(timeout_s=60)
+        job.wait(timeout_s=120)
     run = CliRunner()
     result = run.invoke(main, ["why", "first", "second", "--replay", "--server", client.server])
     assert result.exit_code == 0, result.output

@@ -148,7 +148,7 @@ def test_a_dataset_is_deleted_unless_a_job_needs_it(run: Run, client: Client, ph
     refused = run("datasets", "delete", "gone")
     assert (refused.exit_code, job.id in refused.stderr) == (1, True), refused.output
     job.cancel()
-    job.wait(timeout_s=60)
+    job.wait(timeout_s=120)
     done = run("datasets", "delete", "gone")
     assert (done.exit_code, done.stdout) == (0, "gone  deleted\n"), done.output
     assert "gone" not in run("datasets").stdout

@@ -32,7 +32,7 @@ def model(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> str:
     with Client(stack.url) as client:
         client.upload("notation", {"table": path})
         spec = {"kind": "classifier", "name": "notation", "dataset": "notation", "epochs": 1}
-        assert client.submit(spec).wait(timeout_s=60).status == "succeeded"
+        assert client.submit(spec).wait(timeout_s=120).status == "succeeded"
     return "notation"
 
 

@@ -28,7 +28,7 @@ LONG = {"kind": "gan", "epochs": 1000}
 @pytest.fixture(scope="module")
 def trained(stack: LocalStack) -> str:
     with Client(stack.url) as client:
-        job = client.submit(TINY | {"name": "trained", "tags": ["client"]}).wait(timeout_s=60)
+        job = client.submit(TINY | {"name": "trained", "tags": ["client"]}).wait(timeout_s=120)
         assert job.status == "succeeded"
         return job.id
 
@@ -78,7 +78,7 @@ def test_waiting_ends_after_the_time_that_it_was_given(client: Client) -> None:
     with pytest.raises(TimeoutError, match=r"is still (queued|running) after 0\.1 s"):
         job.wait(timeout_s=0.1)
     job.cancel()
-    assert job.wait(timeout_s=30).status == "cancelled"
+    assert job.wait(timeout_s=120).status == "cancelled"
     job.delete()
     with pytest.raises(ApiError, match="no"):
         job.refresh()
@@ -102,10 +102,10 @@ def test_a_job_is_forked_reproduced_and_changed(client: Client, trained: str) ->
     job = client.job(trained)
     fork = job.fork({"epochs": 3, "optimizer": {"learning_rate": 0.01}}, checkpoint=1)
     assert (fork.name, fork.parent_id, fork["start_epoch"]) == ("trained-2", trained, 1)
-    again = job.reproduce().wait(timeout_s=60)
+    again = job.reproduce().wait(timeout_s=120)
     assert again.reproduction is not None
     assert again.reproduction["match"] is True
-    assert fork.wait(timeout_s=60).change(name="renamed", tags=["a"]).name == "renamed"
+    assert fork.wait(timeout_s=120).change(name="renamed", tags=["a"]).name == "renamed"
     assert client.get(fork).tags == ["a"]
 
 
@@ -115,7 +115,7 @@ def test_a_cross_validation_is_submitted_as_a_whole(client: Client, trained: str
     again = client.submit_folds(spec, 3, idempotency_key="cross")
     assert [job.id for job in again] == [job.id for job in jobs]
     assert [job.resolved["dataset"]["fold"] for job in jobs] == [0, 1, 2]
-    assert [job.wait(timeout_s=60).status for job in jobs] == ["succeeded"] * 3
+    assert [job.wait(timeout_s=120).status for job in jobs] == ["succeeded"] * 3
     found = client.folds(jobs[1])
     assert [item["id"] for item in found["jobs"]] == [job.id for job in jobs]
     mean = sum(job.metrics["val_accuracy"] or 0 for job in jobs) / 3
@@ -152,7 +152,7 @@ def test_a_gan_generates(client: Client) -> None:
         "generator": {"layers": [{"units": 784, "activation": "tanh"}]},
         "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
     }
-    job = client.submit(spec).wait(timeout_s=60)
+    job = client.submit(spec).wait(timeout_s=120)
     assert len(job.generate(seed=1, count=2)["images"]) == 2
     assert job.generate_picture(count=4).data.startswith(b"\x89PNG")
 

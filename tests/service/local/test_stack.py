@@ -181,7 +181,7 @@ def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_pat
 
         with Client(stack.url) as client:
             job = client.submit({"kind": "classifier", "epochs": 1})
-            assert client.wait(job["id"], timeout_s=60)["status"] == "succeeded"
+            assert client.wait(job["id"], timeout_s=120)["status"] == "succeeded"
     assert processes_of(home) == set()
     assert not answers(stack.url)
     assert not (home / "broker.sock").exists()

@@ -23,7 +23,7 @@ DENSE = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softm
 def job(client: Client) -> Job:
     found = next(client.jobs(name="exported", limit=1), None)
     spec = {"kind": "classifier", "name": "exported", "epochs": 2, "layers": DENSE, "tags": ["a tag"]}
-    return (found or client.submit(spec)).wait(timeout_s=60)
+    return (found or client.submit(spec)).wait(timeout_s=120)
 
 
 def test_every_format_can_be_exported(run: Callable[..., Result], client: Client, job: Job, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:
 def test_a_name_that_several_jobs_have_means_the_newest_and_says_so(run: Run, client: Client) -> None:
     ids = [run("train", "-", spec=TINY | {"name": "owl"}).stdout.strip() for _ in range(3)]
     for job_id in ids:
-        client.wait(job_id, timeout_s=30)
+        client.wait(job_id, timeout_s=120)
     result = run("show", "owl")
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, f"Job\t{ids[2]}")
     assert result.stderr == f"3 jobs are named 'owl'; using the newest, {ids[2]}\n"
@@ -90,7 +90,7 @@ def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None
         pass
     assert run("resume", job_id).stdout.startswith(f"{job_id}  queued")
     assert run("cancel", job_id).exit_code == 0
-    assert client.wait(job_id, timeout_s=20)["status"] == "cancelled"
+    assert client.wait(job_id, timeout_s=120)["status"] == "cancelled"
     assert run("watch", job_id).exit_code == 1
     assert json.loads(run("delete", job_id, "--json").stdout) == {"id": job_id, "deleted": True}
     assert run("watch", job_id).exit_code == 1
@@ -99,7 +99,7 @@ def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None
 def test_a_job_is_forked_with_other_values(run: Run, client: Client, trained: str) -> None:
     forked = run("fork", trained, "--checkpoint", "1", "--set", "optimizer.learning_rate=0.01", "--set", "name=slower")
     assert forked.exit_code == 0, forked.stderr
-    job = client.wait(forked.stdout.strip(), timeout_s=30)
+    job = client.wait(forked.stdout.strip(), timeout_s=120)
     assert (job["status"], job["parent_id"], job["start_epoch"], job["name"]) == ("succeeded", trained, 1, "slower")
     assert job["resolved"]["optimizer"]["learning_rate"] == 0.01
     refused = run("fork", trained)
@@ -203,7 +203,7 @@ def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
             "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
         }
     )
-    client.wait(gan["id"], timeout_s=60)
+    client.wait(gan["id"], timeout_s=120)
     result = run("generate", gan["id"], "-o", "grid.png", "--count", "9", "--scale", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout.endswith("checkpoint of epoch 1\n")

@@ -30,10 +30,10 @@ ADAM = {"name": "adam", "learning_rate": 0.005}
 def jobs(stack: LocalStack) -> dict[str, str]:
     """Ids by name: a job, its fork, its reproduction, and one with another optimizer."""
     with Client(stack.url) as client:
-        plain = client.submit(TINY | {"name": "plain", "tags": ["kept"]}).wait(timeout_s=60)
+        plain = client.submit(TINY | {"name": "plain", "tags": ["kept"]}).wait(timeout_s=120)
         made = [plain, plain.fork({"epochs": 3}), plain.reproduce()]
         made.append(client.submit(TINY | {"name": "adam", "optimizer": ADAM}))
-        assert {job.wait(timeout_s=60).status for job in made} == {"succeeded"}
+        assert {job.wait(timeout_s=120).status for job in made} == {"succeeded"}
         return {str(job.name): job.id for job in made}
 
 
@@ -99,7 +99,7 @@ def test_show_prints_why_a_job_failed(run: Run, client: Client) -> None:
         "optimizer": {"name": "sgd", "learning_rate": 10},
         "schedule": {"name": "constant"},
     }
-    client.submit(TINY | diverging | {"name": "lost"}).wait(timeout_s=60)
+    client.submit(TINY | diverging | {"name": "lost"}).wait(timeout_s=120)
     shown = rows(run("show", "lost"))
     assert shown["Status"][0].startswith("failed")
     assert "learning rate" in shown["Error"][0]
@@ -179,7 +179,7 @@ def test_download_says_what_to_do_before_the_first_epoch(run: Run, client: Clien
     assert early.exit_code == 0
     assert "tapeline watch" in early.stderr
     assert list(Path().iterdir()) == []
-    job.cancel().wait(timeout_s=30)
+    job.cancel().wait(timeout_s=120)
 
 
 def test_ctrl_c_leaves_a_watched_job_running_and_says_so(stack: LocalStack, client: Client) -> None:
@@ -192,7 +192,7 @@ def test_ctrl_c_leaves_a_watched_job_running_and_says_so(stack: LocalStack, clie
     _, told = process.communicate(timeout=30)
     assert (process.returncode, told) == (130, f"job {job.id} continues; stop it with: tapeline cancel {job.id}\n")
     assert job.refresh().status in ("queued", "running")
-    job.cancel().wait(timeout_s=30)
+    job.cancel().wait(timeout_s=120)
 
 
 def completions(stack: LocalStack, words: str, number: int) -> list[str]:

@@ -70,12 +70,12 @@ def test_an_interval_without_width_has_a_note(run: Run, client: Client, watched:
     client.upload("easy", table)
     base = {"kind": "classifier", "dataset": "easy", "epochs": 20}
     space = {"/batch_size": {"choice": [8, 10]}}
-    sweep = client.sweep({"name": "equal", "base": base, "seeds": [0, 1], "space": space}).wait(timeout_s=60)
+    sweep = client.sweep({"name": "equal", "base": base, "seeds": [0, 1], "space": space}).wait(timeout_s=120)
     shown = run("sweeps", sweep.id)
     lines = [line.split("\t") for line in shown.stdout.splitlines()]
     assert [len(set(line[4].split(" to "))) for line in lines[-2:]] == [1, 1]
     assert shown.stderr.startswith("note: all seeds of trials 0 and 1 have the same value, which can be chance"), shown
-    wide = client.sweep(SWEEP | {"name": "wide", "objective": HIGHEST_LOSS}).wait(timeout_s=60)
+    wide = client.sweep(SWEEP | {"name": "wide", "objective": HIGHEST_LOSS}).wait(timeout_s=120)
     assert run("sweeps", wide.id).stderr == "", "losses differ from seed to seed"
 
 
@@ -231,7 +231,7 @@ def test_a_sweep_is_paused_resumed_cancelled_and_deleted(watched: Result, stack:
         assert sweep.resume().status == "running"
         assert sweep.cancel().status == "cancelled"
         for job in client.jobs(q="other"):
-            job.wait(timeout_s=60)
+            job.wait(timeout_s=120)
         assert run("sweeps", sweep.id, "--do", "delete").exit_code == 0
         with pytest.raises(ApiError, match="no sweep"):
             sweep.refresh()

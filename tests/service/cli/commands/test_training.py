@@ -118,7 +118,7 @@ def test_the_name_of_a_cross_validation_shows_the_newest_one(run: Run, client: C
         for name in names
     ]
     for job_id in started[1]:
-        client.wait(job_id, timeout_s=60)
+        client.wait(job_id, timeout_s=120)
     shown = run("show", "crossed")
     assert shown.exit_code == 0, shown.output
     lines = [line.split("\t") for line in shown.stdout.splitlines()]
