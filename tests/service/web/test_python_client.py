@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_uploaded_says_why(python: Client, folder: Path,
     with pytest.raises(FileNotFoundError):
         python.upload("none", "no-such-folder/")
     shutil.copy(folder / "notes.txt", folder / "a" / "broken.png")
-    with pytest.raises(ApiError, match=r"broken\.png"):
+    with pytest.raises(UnreadableImage, match=r"broken\.png"):
         python.upload("some", folder, size="16")
     made = python.upload("some", folder, size="16", on_bad="skip")
     assert "a/broken.png" in [one["file"] for one in made["report"]["left_out"]["files"]]
