@@ -135,7 +135,9 @@ export class TrialTable {
     const range = values.length > 1 ? between("From the lowest to the highest seed", "", Math.min(...values), Math.max(...values)) : "";
     const ends = trial.interval?.map((end) => within(this.name, end));
     const cut = ends?.some((end, at) => end !== trial.interval[at]) ? ", cut at the end of the metric's range" : "";
-    const interval = ends ? between(`Student's 95% interval of the mean over the seeds${cut}`, "95% CI ", ...ends) : "";
+    const hasWidth = ends && trial.interval[1] - trial.interval[0] > 1e-9 * Math.abs(trial.interval[1]);
+    const equal = "All seeds have the same value, which can be chance where a metric has few distinct values and there are few seeds.";
+    const interval = ends && !hasWidth ? h("span", { class: "range", title: equal }, "95% CI: no width") : ends ? between(`Student's 95% interval of the mean over the seeds${cut}`, "95% CI ", ...ends) : "";
     return h("td", { class: "value number" }, metric(this.name, trial.value), range, interval);
   }
 

@@ -234,6 +234,24 @@ def test_trials_are_picked_and_compared(
     expect(page.locator("#verdicts")).to_be_hidden()
 
 
+def test_equal_seeds_have_an_interval_without_width(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+) -> None:
+    service = Service(serve_bare())
+    document = {"base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1, 2], "halving": None}
+    document |= {"space": {"/batch_size": {"choice": [8]}}}
+    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    for _ in range(3):
+        worker = service.claim()
+        worker.epoch(1, metrics={"val_accuracy": 17 / 21})
+        worker.succeed()
+    decisions.advance_all(service.services.database)
+    page = open_window(service.url).open(sent["urls"]["page"])
+    interval = page.locator("#trials td.value .range").last
+    expect(interval).to_have_text("95% CI: no width")
+    expect(interval).to_have_attribute("title", re.compile("can be chance"))
+
+
 def test_the_interval_of_a_share_ends_at_100_percent_where_it_is_read(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
 ) -> None:
