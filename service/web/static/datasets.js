@@ -1,17 +1,31 @@
 // Uploads a dataset, and deletes one.
-import { $, $$, announce, counted, h } from "./dom.js";
+import { $, $$, announce, capital, counted, h } from "./dom.js";
 import { call } from "./api.js";
 import { fieldOfOne, nameFrom } from "./data-files.js";
 import { confirmed, faultsOf } from "./dialogs.js";
 import { latest } from "./latest.js";
+import { USUAL_SIZE, classesOf, imagesOf, reasonToScale } from "./image-folder.js";
 import { tar } from "./tar.js";
 
-const IMAGE = /\.(png|jpe?g|jpe|webp|bmp|gif)$/i;
-const HIDDEN = /(^|\/)(\.|__MACOSX)/;
+const HELP = {
+  folder: "Choose a folder that has a folder of images for each class, or drop it, an archive or a CSV file here.",
+  archive: "Choose a zip or tar archive that has a folder of images for each class, or an NPZ archive of arrays, or drop it here.",
+  table: "Choose a CSV or TSV file with the names of the columns in its first line, or drop it here.",
+  idx: "Choose a file of images and a file of labels, as of MNIST.",
+};
+const NAMED = 5; // classes
+// What a parameter of the API is in the form.
+const SUBJECTS = {
+  archive: "The archive", table: "The table", images: "The file of images", labels: "The file of labels",
+  validation_images: "The file of validation images", validation_labels: "The file of validation labels",
+  name: "“Name”", target: "“Target column”", split: "“Split column”", types: "“Column types”", size: "“Size in pixels”",
+  channels: "“Channels”", on_bad: "“Unreadable images”", validation_fraction: "“Validation share”",
+};
 
 const upload = $("#upload");
 if (upload) {
   let chosen = []; // { path, file } of a folder
+  let folderText = ""; // what it has
 
   const showFormat = () => {
     for (const label of $$("[data-format]", upload)) {
@@ -19,6 +33,8 @@ if (upload) {
       label.hidden = !isSelected;
       $("input, select", label).disabled = !isSelected;
     }
+    const format = $("#format").value;
+    $("#folder-chosen").textContent = (format === "folder" && folderText) || HELP[format];
   };
   const choose = (format) => {
     $("#format").value = format;
@@ -35,12 +51,28 @@ if (upload) {
     $("#upload-error").hidden = !text;
     if (text) $("#upload-error").scrollIntoView({ block: "nearest" });
   };
-  const takeFolder = (files) => {
-    chosen = files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((one, other) => (one.path < other.path ? -1 : 1));
-    const folders = new Set(chosen.map(({ path }) => path.slice(0, path.lastIndexOf("/"))));
-    $("#folder-chosen").textContent = chosen.length ? `${counted(chosen.length, "image")} in ${counted(folders.size, "folder")}` : "This folder contains no PNG, JPEG, WebP, BMP or GIF files.";
-    if (chosen.length) propose(chosen[0].path.split("/")[0]);
+  const sized = $("[name=size]", upload);
+  let proposedSize = "";
+  let measured = Promise.resolve(); // once the sizes of the chosen images are known
+  const takeFolder = (files) => (measured = look(files));
+  const look = async (files) => {
+    const mine = (chosen = imagesOf(files));
+    const { names, outside } = classesOf(mine.map(({ path }) => path));
+    const listed = names.length <= NAMED ? `: ${names.join(", ")}` : "";
+    const tell = (...more) => {
+      folderText = [`${counted(mine.length, "image")} in ${names.length} class${names.length === 1 ? "" : "es"}${listed}.`, outside ? `${counted(outside, "image")} outside of class folders.` : "", ...more].filter(Boolean).join(" ");
+      showFormat();
+    };
+    if (mine.length) tell();
+    else folderText = "This folder contains no PNG, JPEG, WebP, BMP or GIF files.";
+    showFormat();
+    if (mine.length) propose(mine[0].path.split("/")[0]);
     showError("");
+    if (sized.value === proposedSize) sized.value = proposedSize = ""; // for the folder before
+    const reason = await reasonToScale(mine);
+    if (chosen !== mine || !reason) return;
+    if (!sized.value) sized.value = proposedSize = USUAL_SIZE;
+    tell(`${reason}: they are scaled and cropped to the size in pixels, ${sized.value}. 64 keeps more detail and takes about four times as long.`);
   };
 
   $("#format").addEventListener("change", showFormat);
@@ -108,9 +140,10 @@ if (upload) {
     });
     const watch = setInterval(ask, 700);
     try {
+      await measured;
       location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
     } catch (error) {
-      showError(error.problem ? asFormSays([error.problem.title, faultsOf(error)].filter(Boolean).join(" ")) : error.message);
+      showError(error.problem ? [error.problem.title, asFormSays(error)].filter(Boolean).join(" ") : error.message);
     } finally {
       clearInterval(watch);
       button.disabled = false;
@@ -118,9 +151,26 @@ if (upload) {
     }
   });
 
-  // The API's advice, reworded for the form.
-  function asFormSays(text) {
-    return text.replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”").replace("channels=1", "choose “grey” under “Channels”").replace("Ignore columns with types", "Ignore columns under “Column types”");
+  // The API's faults, about what was chosen and the fields of the form.
+  function asFormSays(error) {
+    const faults = error.problem.errors ?? [];
+    const subject = (name) => (name === "archive" && $("#format").value === "folder" ? "The folder" : SUBJECTS[name]);
+    const isPredicate = /^(has|is|holds|contains|leaves|must|cannot|was|are|should|does|needs)\b/;
+    const sentence = ({ parameter, detail }) => {
+      const about = subject(parameter);
+      if (!about) return null;
+      if (isPredicate.test(detail)) return `${about} ${detail}`;
+      return about.startsWith("“") ? `${about}: ${detail}` : capital(detail);
+    };
+    const sentences = faults.map(sentence);
+    const text = faults.length && sentences.every(Boolean) ? sentences.map((one) => (/[.!?]$/.test(one) ? one : `${one}.`)).join(" ") : faultsOf(error);
+    return text
+      .replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”")
+      .replace("channels=1", "choose “grey” under “Channels”")
+      .replace("Ignore columns with types", "Ignore columns under “Column types”")
+      .replace("give a size, such as 32", "set “Size in pixels”, such as to 32")
+      .replace("give a smaller size", "set a smaller “Size in pixels”")
+      .replace("in the archive", $("#format").value === "folder" ? "in the folder" : "in the archive");
   }
 
   function showProgress(progress) {

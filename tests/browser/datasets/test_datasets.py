@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests import coloured_shapes
@@ -155,6 +156,41 @@ def test_a_refused_upload_is_told_in_the_words_of_the_form(
     page.get_by_label("Unreadable images").select_option("leave them out")
 
 
+def test_a_folder_of_photos_is_uploaded_at_the_first_try(
+    open_window: Callable[..., Visit], bare: Bare, tmp_path: Path
+) -> None:
+    photos = tmp_path / "obst"
+    for fruit, colour in (("apfel", (200, 30, 40)), ("banane", (230, 210, 60)), ("kirsche", (120, 0, 30))):
+        for number in range(8):
+            folder = photos / fruit / ("neu" if number % 2 else "alt")  # folders below a class are no classes
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (60 + number, 50), colour).save(folder / f"{number}.jpg")
+    visit = open_window(bare.url, width=1440)
+    visit.watched.expected.append("422")
+    page = visit.open("/ui/datasets")
+    help_text = page.locator("#folder-chosen")
+    page.select_option("#format", "table")
+    expect(help_text).to_contain_text("Choose a CSV or TSV file")
+    page.select_option("#format", "folder")
+    expect(help_text).to_contain_text("Choose a folder")
+    page.set_input_files("#folder", str(photos))
+    expect(help_text).to_contain_text("24 images in 3 classes: apfel, banane, kirsche.")
+    expect(page.get_by_label("Size in pixels")).to_have_value("32")
+    expect(help_text).to_contain_text("different sizes")
+    (photos / "apfel" / "alt" / "kaputt.jpg").write_bytes(b"no image")
+    page.set_input_files("#folder", str(photos))
+    expect(help_text).to_contain_text("25 images in 3 classes")
+    page.get_by_role("button", name="Upload").click()
+    error = page.locator("#upload-error")
+    expect(error).to_contain_text("The folder has one file that cannot be read")
+    expect(error).to_contain_text("kaputt.jpg")
+    expect(error).not_to_contain_text("archive")
+    page.get_by_label("Unreadable images").select_option("leave them out")
+    page.get_by_role("button", name="Upload").click()
+    page.wait_for_url("**/ui/datasets/obst")
+    expect(page.locator("main")).to_contain_text("32 \u00d7 32")
+
+
 def test_nothing_uploaded_and_damaged_files_are_said(open_window: Callable[..., Visit], bare: Bare) -> None:
     visit = open_window(bare.url)
     page = visit.open("/ui/datasets")
@@ -287,7 +323,9 @@ def test_column_types_are_chosen_in_the_form(open_window: Callable[..., Visit], 
     field.fill("zip=text")
     button.click()
     error = page.locator("#upload-error")
-    expect(error).to_contain_text("types: 'zip' cannot have the type 'text'; types are number, category, date, ignore")
+    expect(error).to_contain_text(
+        "“Column types”: 'zip' cannot have the type 'text'; types are number, category, date, ignore"
+    )
     field.fill("zipp=category")
     button.click()
     expect(error).to_contain_text("'zipp' is not a column")

@@ -1,0 +1,45 @@
+// A folder of images, as the import reads it: its classes, and whether its images have one size.
+const IMAGE = /\.(png|jpe?g|jpe|webp|bmp|gif)$/i;
+const HIDDEN = /(^|\/)(\.|__MACOSX)/;
+const PARTS = /^(train(ing)?|val(id|idation)?|test(ing)?)$/i;
+
+const MEASURED = 40; // images are decoded to know their size: some, spread over the folder
+const MAX_SIDE = 512; // as in service/datasets/importer.py
+export const USUAL_SIZE = "32";
+
+// files: [{ path, file }]; gives the images in order.
+export const imagesOf = (files) => files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((one, other) => (one.path < other.path ? -1 : 1));
+
+// The names of the classes, and the number of images outside of class folders; the same as _folders in class_folders.py.
+export function classesOf(paths) {
+  let folders = paths.map((path) => path.split("/").slice(0, -1));
+  const inside = () => (folders = folders.filter((parts) => parts.length));
+  for (inside(); new Set(folders.map(([first]) => first)).size === 1 && folders.some((parts) => parts.length > 1); inside()) folders = folders.map((parts) => parts.slice(1));
+  if (folders.every(([first]) => PARTS.test(first)) && folders.some((parts) => parts.length > 1)) {
+    folders = folders.map((parts) => parts.slice(1));
+    inside();
+  }
+  return { names: [...new Set(folders.map(([first]) => first))].sort(), outside: paths.length - folders.length };
+}
+
+// Sizes of some of the images, as { width, height }. Those that the browser cannot read are left to the import.
+async function sizesOf(images) {
+  const step = Math.max(1, images.length / MEASURED);
+  const some = Array.from({ length: Math.min(MEASURED, images.length) }, (_, place) => images[Math.floor(place * step)]);
+  const found = [];
+  for (const { file } of some) {
+    const bitmap = await createImageBitmap(file).catch(() => null);
+    if (!bitmap) continue;
+    found.push({ width: bitmap.width, height: bitmap.height });
+    bitmap.close();
+  }
+  return found;
+}
+
+// Why the images must be scaled; nothing, if they need not be, as far as some of them tell.
+export async function reasonToScale(images) {
+  const sizes = await sizesOf(images);
+  const named = [...new Set(sizes.map(({ width, height }) => `${width} × ${height}`))];
+  if (named.length > 1) return `These images have different sizes, such as ${named[0]} and ${named[1]}`;
+  return sizes.some(({ width, height }) => Math.max(width, height) > MAX_SIDE) ? `These images have ${named[0]} pixels, more than ${MAX_SIDE} on a side` : "";
+}
