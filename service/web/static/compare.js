@@ -110,8 +110,17 @@ const drawVerdicts = latest(async () => {
     for (const note of answer?.notes ?? []) notes.add(note); // once: most hold for every metric
   }
   $("#verdicts").hidden = !found.length;
+  const isLast = $("#scatter-of").value === "last";
+  const other = h("button", { type: "button", class: "slim quiet", onclick: () => chooseValues(isLast ? "best" : "last") }, isLast ? "Compare the best epochs" : "Compare the last epochs");
+  $("#verdicts-of").replaceChildren(isLast ? "Compared are the values of the last epoch, as on the page of a sweep and in tapeline compare. " : "Compared are the best values of all epochs. The page of a sweep and tapeline compare take those of the last epoch. ", other);
+  $("#verdicts-of").hidden = false;
   $("#verdicts ul").replaceChildren(...found.map(([text, ...more]) => h("li", {}, text, more.map((note) => h("div", { class: "small muted" }, `Note: ${named(note)}.`)))));
 });
+
+function chooseValues(of) {
+  $("#scatter-of").value = of;
+  $("#scatter-of").dispatchEvent(new Event("change"));
+}
 
 // A note with the names of the jobs instead of their ids.
 const named = (note) => jobs.reduce((text, job) => text.replaceAll(job.id, () => job.label), note);

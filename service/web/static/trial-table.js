@@ -93,7 +93,7 @@ export class TrialTable {
     const offer = (link, trials) => {
       const jobs = trials.flatMap((trial) => this.jobs.get(trial) ?? []);
       link.hidden = trials.length < 2 || jobs.length > MOST_COMPARED || trials.some((trial) => !this.jobs.get(trial)?.length);
-      link.href = `/ui/compare?jobs=${jobs.join(",")}`;
+      link.href = `/ui/compare?jobs=${jobs.join(",")}&of=last`; // the values of this page
     };
     offer($("#compare-picked"), picked);
     offer($("#compare-best"), picked.length === 1 && this.best !== null && !this.picked.has(this.best) ? [...picked, this.best] : []);

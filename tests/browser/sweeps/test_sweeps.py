@@ -222,8 +222,9 @@ def test_trials_are_picked_and_compared(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     with_best.click()
     expect(page.locator("#compared li")).to_have_count(4)
-    page.locator("#scatter-of").select_option("last")
+    expect(page.locator("#scatter-of")).to_have_value("last")  # as in the table of trials
     expect(page.locator("#verdicts li").first).to_contain_text("2 pairs")
+    expect(page.locator("#verdicts li").first).to_contain_text("of the last epoch")
     expect(page.locator("#verdicts-hint")).to_be_hidden()
     page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
     page.locator("#sort").select_option("trial")
