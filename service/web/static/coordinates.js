@@ -1,5 +1,7 @@
 // A parallel coordinates plot: an axis for each setting and one for the result, a line for each trial.
 const [EACH, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // EACH: minimum distance of two axes
+const END = 0.05; // share of an axis below its lowest and above its highest value
+export const LOG_FROM = 30; // ratio of the highest to the lowest value from which an axis is logarithmic
 const LETTER = 6.6; // maximum width of a character
 const LONGEST = 16; // maximum length of a value at an axis; its title has the full text
 
@@ -14,16 +16,20 @@ const text = (value) => (typeof value === "number" ? String(Number(value.toPreci
 
 const short = (words) => (words.length > LONGEST ? `${words.slice(0, LONGEST - 1)}…` : words);
 
+// Lines keep away from the ends of the axes, so that the lowest one is not mistaken for a frame.
+const inside = (share) => END + (1 - 2 * END) * share;
+
 // Positions of values on an axis, from 0 to 1, and its labels.
-function scaleOf(values, isLog) {
+function scaleOf(values, wantsLog) {
   if (values.every((value) => typeof value === "number")) {
-    const on = isLog ? Math.log10 : (value) => value;
     const [low, high] = [Math.min(...values), Math.max(...values)];
+    const isLog = low > 0 && (wantsLog || high / low >= LOG_FROM);
+    const on = isLog ? Math.log10 : (value) => value;
     const width = on(high) - on(low);
-    return { at: (value) => (width ? (on(value) - on(low)) / width : 0.5), ticks: width ? [low, high] : [low] };
+    return { at: (value) => (width ? inside((on(value) - on(low)) / width) : 0.5), ticks: width ? [low, high] : [low], isLog };
   }
   const names = [...new Set(values.map(text))];
-  const at = (value) => (names.length > 1 ? names.indexOf(text(value)) / (names.length - 1) : 0.5);
+  const at = (value) => (names.length > 1 ? inside(names.indexOf(text(value)) / (names.length - 1)) : 0.5);
   return { at, ticks: names.length <= 8 ? [...new Map(values.map((value) => [text(value), value])).values()] : [] };
 }
 
@@ -31,6 +37,7 @@ function scaleOf(values, isLog) {
 export function drawCoordinates(element, { trials, settings, name, best, label, format, logs }) {
   const axes = [...settings.map((setting) => ({ title: setting.split("/").slice(-2).join("/").replace(/^\//, ""), of: (trial) => trial.settings[setting], isLog: logs.includes(setting), tick: text })), { title: label, of: (trial) => trial.value, isLog: false, tick: format }];
   const scales = axes.map((axis) => scaleOf(trials.map(axis.of), axis.isLog));
+  scales.forEach(({ isLog }, index) => (axes[index].title += isLog ? " (log)" : ""));
   // Labels avoid the lines: those of the first and last axis are in the margins, others above and below their axis.
   const room = (index) => SIDE + GAP + LETTER * Math.max(0, ...scales[index].ticks.map((value) => short(axes[index].tick(value)).length));
   const [left, right] = [room(0), room(axes.length - 1)];
@@ -45,8 +52,8 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
     const [isFirst, isLast] = [!index, index === axes.length - 1];
     const tick = (value) => {
       const share = scales[index].at(value);
-      const isOnEnd = !isFirst && !isLast && (share === 0 || share === 1);
-      const at = isOnEnd ? { x, y: share ? TOP - GAP : HEIGHT - BOTTOM + 2.5 * GAP, "text-anchor": "middle" } : { x: isFirst ? x - GAP : x + GAP, y: height(share) + 4, "text-anchor": isFirst ? "end" : "start" };
+      const isOnEnd = !isFirst && !isLast && (share === inside(0) || share === inside(1));
+      const at = isOnEnd ? { x, y: share > 0.5 ? TOP - GAP : HEIGHT - BOTTOM + 2.5 * GAP, "text-anchor": "middle" } : { x: isFirst ? x - GAP : x + GAP, y: height(share) + 4, "text-anchor": isFirst ? "end" : "start" };
       const words = axis.tick(value);
       return svg("text", at, short(words), words.length > LONGEST ? svg("title", {}, words) : []);
     };

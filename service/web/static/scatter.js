@@ -1,8 +1,11 @@
 // A plot of any setting against any metric, with one dot per job. Dots are links, so that they can be focused.
 import { h, metric } from "./dom.js";
+import { LOG_FROM } from "./coordinates.js";
 import { formatOf } from "./format.js";
 
 const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 64, 20, 14, 46];
+const DOT = 13; // width of a dot with a gap, in pixels
+const WIDEST = 80; // maximum width of dots at the same place
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -38,13 +41,25 @@ function axis(values, count) {
     return { at, ticks: names.map((name) => ({ at: at(name), value: name })), isNumber };
   }
   let [low, high] = [Math.min(...values), Math.max(...values)];
-  const isLog = low > 0 && high / low >= 30;
+  const isLog = low > 0 && high / low >= LOG_FROM;
   const scale = isLog ? Math.log10 : (value) => value;
   const room = (scale(high) - scale(low)) * 0.06 || Math.abs(scale(high)) * 0.1 || 1;
   const [from, to] = [scale(low) - room, scale(high) + room];
   [low, high] = isLog ? [10 ** from, 10 ** to] : [from, to];
   const at = (value) => (scale(value) - from) / (to - from);
   return { at, ticks: ticks(low, high, isLog, count).map((value) => ({ at: at(value), value })), isLog, isNumber };
+}
+
+// Dots at the same place are moved aside, so that each is seen.
+function apart(places, [left, right]) {
+  const same = Map.groupBy(places.keys(), (at) => places[at].map((one) => Math.round(one / 3)).join());
+  const moved = [...places];
+  for (const group of same.values()) {
+    const step = Math.min(DOT, WIDEST / group.length);
+    const first = Math.min(Math.max(places[group[0]][0] - (step * (group.length - 1)) / 2, left), right - step * (group.length - 1));
+    if (group.length > 1) group.forEach((at, turn) => (moved[at] = [first + turn * step, places[at][1]]));
+  }
+  return moved;
 }
 
 export class Scatter {
@@ -84,7 +99,8 @@ export class Scatter {
       ...x.ticks.map((tick) => svg("text", { x: LEFT + tick.at * wide, y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, svg("title", {}, String(tick.value)), x.isNumber ? String(tick.value) : short(tick.value))),
       svg("text", { x: LEFT + wide / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, `${setting}${x.isLog ? " (log scale)" : ""}`),
     ];
-    this.dots = new Map(points.map((point) => [point.id, this.dot(point, place(point), { setting, name, word })]));
+    const places = apart(points.map(place), [LEFT, width - RIGHT]);
+    this.dots = new Map(points.map((point, at) => [point.id, this.dot(point, places[at], { setting, name, word })]));
     this.top = svg("g", { "pointer-events": "none", "aria-hidden": true });
     const focused = document.activeElement?.closest?.(".dot")?.dataset.job;
     this.image = svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${word} against ${setting}, ${points.length} jobs` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, words), [...this.dots.values()], this.top);

@@ -31,8 +31,8 @@ export class TrialTable {
     const heading = (text, more) => ({ heading: text, usual: true, ...more });
     return [
       heading("Trial", { name: ALWAYS, sort: "trial", cell: (trial) => this.trialCell(trial) }),
-      heading("Status", { name: "status", sort: "status", cell: (trial) => this.statusCell(trial) }),
       heading(describe(this.name).label, { name: "value", sort: "value", number: true, cell: (trial) => this.valueCell(trial) }),
+      heading("Status", { name: "status", sort: "status", cell: (trial) => this.statusCell(trial) }),
       heading("Epoch", { name: "epoch", sort: "epoch", number: true, cell: (trial) => h("td", { class: "number" }, String(trial.last_epoch)) }),
       ...this.settings.map((setting) => heading(setting, { name: setting, sort: setting, number: this.isNumber(setting), cell: (trial) => h("td", { class: typeof trial.settings[setting] === "number" ? "number" : "" }, settingText(trial.settings[setting])) })),
       ...this.metrics.map((one) => heading(describe(one).label, { name: one, usual: false, number: true, cell: (trial) => h("td", { class: "number" }, metric(one, trial.metrics[one])) })),

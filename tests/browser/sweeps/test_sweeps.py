@@ -202,6 +202,33 @@ def test_the_page_of_an_asynchronous_sweep_states_no_epochs_that_it_cannot_know(
     expect(tile.locator("progress")).to_have_count(0)
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_every_trial_is_seen_between_its_learning_rate_and_its_result(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
+) -> None:
+    """Of rates that are ten times apart, the middle one is in the middle; no line is where a frame would be."""
+    service = Service(serve_bare())
+    document = {"base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1], "halving": None}
+    document |= {"space": {"/optimizer/learning_rate": {"choice": [0.0001, 0.001, 0.01]}}}
+    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
+    page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
+    expect(page.locator("#coordinates path")).to_have_count(3)
+    lines = page.locator("#coordinates path").evaluate_all("all => all.map((one) => one.getAttribute('d'))")
+    starts = sorted(float(line.split("L")[0].split(" ")[1]) for line in lines)
+    axis = page.locator("#coordinates line").first
+    top, bottom = (float(axis.get_attribute(end) or 0) for end in ("y1", "y2"))
+    assert starts[1] == pytest.approx((starts[0] + starts[2]) / 2, abs=1)
+    assert top + 5 < starts[0] < starts[2] < bottom - 5
+    expect(page.locator("#coordinates .axis-name").first).to_have_text("optimizer/learning_rate (log)")
+    page.locator("#trials").scroll_into_view_if_needed()
+    edge = page.locator(".scroll:has(#trials)").evaluate("one => one.getBoundingClientRect().right")
+    for cell in page.locator("#trials td.value").all():
+        box = cell.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= edge, "the result is in view without scrolling sideways"
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
 def test_trials_are_picked_and_compared(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
