@@ -347,6 +347,7 @@ def test_dots_at_the_same_place_are_all_seen(service: Service, open_window: Call
     expect(page.locator("#dots .axis")).to_have_text("batch_size")
     places = page.locator("#dots circle").evaluate_all("dots => dots.map((dot) => Number(dot.getAttribute('cx')))")
     assert np.diff(sorted(places)).min() >= 12
+    expect(page.locator("#samples")).to_contain_text("the latest of each job up to the chosen epoch")
 
 
 def test_jobs_without_an_epoch_say_so_instead_of_offering_tools(
