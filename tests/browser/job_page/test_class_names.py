@@ -1,0 +1,46 @@
+"""The names of classes, beside the numbers of each, on a phone and a large screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Bare, Visit
+from tests.browser.played import Service, metrics
+
+NAMES = ("bananen gelb", "kirschen", "pflaumen")
+BROKEN = """all => all.filter((name) => {
+  const node = document.createTreeWalker(name, NodeFilter.SHOW_TEXT).nextNode();
+  return [...node.data.matchAll(/\\S+/g)].some(({ index, 0: word }) => {
+    const range = document.createRange();
+    range.setStart(node, index);
+    range.setEnd(node, index + word.length);
+    return range.getClientRects().length > 1 || name.scrollWidth > name.clientWidth + 1;
+  });
+}).map((name) => name.textContent)"""
+"""The names with a word that continues in the next line, or that are cut off."""
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_no_word_of_a_class_name_is_broken(
+    serve_bare: Callable[..., Bare], open_window: Callable[..., Visit], width: int, scheme: str
+) -> None:
+    service = Service(serve_bare())
+    table = "x,label\n" + "".join(f"{row * 37 % 11},{NAMES[row % 3]}\n" for row in range(90))
+    files = {"table": ("fruit.csv", table.encode())}
+    httpx.post(f"{service.url}/datasets", data={"name": "fruit"}, files=files).raise_for_status()
+    job_id = service.submit(dataset="fruit")
+    worker = service.claim()
+    worker.epoch(1, metrics=metrics(1), confusion=[[3, 1, 0], [0, 4, 0], [1, 0, 3]])
+    worker.succeed()
+    visit = open_window(service.url, width=width, color_scheme=scheme)
+    visit.watched.expected.append("status of 500")  # a played worker's checkpoints hold no network
+    page = visit.open(f"/ui/jobs/{job_id}")
+    for names in (page.locator(".scores tbody th"), page.locator(".confusion tbody th")):
+        expect(names).to_have_text(list(NAMES))
+        assert names.evaluate_all(BROKEN) == []
+    scores = page.locator(".scroll:has(> .scores)")
+    assert scores.evaluate("one => one.scrollWidth <= one.clientWidth"), "all scores are in view"
