@@ -228,3 +228,15 @@ def test_an_empty_field_of_a_sweep_shows_the_default_of_the_service(
     assert field(page, "Mode").input_value() == resolved["halving"]["mode"]
     assert field(page, "Over the seeds").input_value() == resolved["objective"]["over_seeds"]
     assert field(page, "Reuse results").input_value() == resolved["reuse"]
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_proposed_values_are_all_seen(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int
+) -> None:
+    page = open_window(serve_bare().url, width=width).open("/ui/new")
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    page.get_by_role("button", name="Try several values of Learning rate").click()
+    field = page.locator(".tries:visible input").first
+    field.fill("0.00067, 0.002, 0.006")
+    assert field.evaluate("field => field.scrollWidth <= field.clientWidth")
