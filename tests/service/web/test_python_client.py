@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 from PIL import Image
 
-from service.client import ApiError, Client, UnreadableImage
+from service.client import Client, UnreadableImage
 from tests.service.web.inference.test_photos import photo, trained
 from tests.service.web.resources.service.test_tables import ROWS, TABLE, job, sent, trainings
 
