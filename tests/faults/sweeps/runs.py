@@ -73,7 +73,7 @@ def has_ended(harness: FaultHarness, sweep_id: str) -> bool:
     return state(harness, sweep_id).status in SWEEP_ENDED
 
 
-def until_end(harness: FaultHarness, sweep_id: str, timeout_s: float = 90) -> Ended:
+def until_end(harness: FaultHarness, sweep_id: str, timeout_s: float = 240) -> Ended:
     wait_until(lambda: has_ended(harness, sweep_id), "the end of the sweep", timeout_s)
     with harness.database.read() as session:
         sweep = session.get_one(Sweep, sweep_id)

@@ -25,6 +25,8 @@ from tests.faults.sweeps.runs import (
     until_end,
 )
 
+pytestmark = pytest.mark.timeout(900)  # whole sweeps, some of them three in a row
+
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ended:
@@ -86,7 +88,6 @@ def test_a_sweep_that_takes_over_all_its_epochs_decides_the_same(harness: FaultH
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_four_workers_decide_as_one_does(harness: FaultHarness, search: tuple[str, Ended]) -> None:
     name, undisturbed = search
     sweep_id = submit(harness, SEARCHES[name])
@@ -118,7 +119,6 @@ def test_a_worker_killed_around_a_decision_changes_none(harness: FaultHarness, u
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
 def test_a_worker_killed_inside_every_decision_changes_none(harness: FaultHarness, undisturbed: Ended) -> None:
     """Each transaction of a decision dies once just before its commit, whatever it decides."""
     harness.patch(NOBODYS_FAULT)
@@ -150,7 +150,6 @@ def test_a_scheduler_killed_around_a_decision_changes_none(
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(400)
 def test_workers_children_and_schedulers_killed_again_and_again_change_nothing(
     harness: FaultHarness, search: tuple[str, Ended]
 ) -> None:
