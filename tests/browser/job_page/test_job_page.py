@@ -62,7 +62,7 @@ def test_a_metric_is_explained_by_keyboard(visit: Visit, jobs: dict[str, Any]) -
 
 
 def test_tiles_and_scores_follow_a_running_job(visit: Visit, http: httpx.Client) -> None:
-    job = http.post("/jobs", json={"kind": "classifier", "name": "moving", "epochs": 400}).json()
+    job = http.post("/jobs", json={"kind": "classifier", "name": "moving", "epochs": 2000}).json()
     page = visit.open(f"/ui/jobs/{job['id']}")
     expect(page.locator("[data-metric=val_loss] .best")).to_contain_text("in epoch")
     page.locator("#explained-val_loss summary").click()
