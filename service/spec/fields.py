@@ -67,6 +67,12 @@ def closest(value: Any, choices: Sequence[str]) -> str | None:
     return str(found[0]) if found else None
 
 
+def metric_instead(metric: str, known: Sequence[str], lead: str) -> str:
+    """What to name instead of an unknown metric: the similar one, or all after ``lead``, such as ``it has``."""
+    near = closest(metric, sorted(known, key=lambda name: not name.startswith("val_")))  # accuracy: that of validation
+    return f"did you mean {near!r}?" if near else f"{lead} {', '.join(known) or 'none yet'}"
+
+
 class Fields:
     """The fields that a document may have, for suggestions. They are collected lazily, once.
 

@@ -10,9 +10,9 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from service.application.experiments.objectives import instead
 from service.errors import UnusableParameter
 from service.jobs.queries import lookup
+from service.spec.fields import metric_instead
 from service.spec.metric_info import describe, number
 from service.storage.artifacts import ArtifactKind
 
@@ -105,7 +105,9 @@ def bisect(session: Session, job_id: str, metric: str, limit: Limit, *, owner: s
     measured = [(row.epoch, row.metrics[metric]) for row in epochs if metric in row.metrics]
     if not measured:
         known = sorted({name for row in epochs for name in row.metrics})
-        raise UnusableParameter("metric", f"the job has no metric {metric!r}; {instead(metric, known, 'it has')}")
+        raise UnusableParameter(
+            "metric", f"the job has no metric {metric!r}; {metric_instead(metric, known, 'it has')}"
+        )
     kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
     return find(measured, kept, metric=metric, limit=limit)
 

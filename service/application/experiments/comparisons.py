@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from service.application.experiments.objectives import OBJECTIVES, instead
+from service.application.experiments.objectives import OBJECTIVES
 from service.errors import JobNotFound, UnusableParameter
 from service.jobs.queries import listing, lookup
+from service.spec.fields import metric_instead
 from service.spec.metric_info import METRICS
 from service.spec.schema import Kind
 from service.storage.tables import Job
@@ -39,7 +40,7 @@ def compare(
     metric = metric or OBJECTIVES[Kind(kinds.pop())]
     measured = {name for jobs in sides.values() for job in jobs for name in job.metrics}
     if metric not in measured and metric not in METRICS:
-        known = instead(metric, sorted(measured), "they have")
+        known = metric_instead(metric, sorted(measured), "they have")
         raise UnusableParameter("metric", f"the jobs have no metric {metric!r}; {known}")
     groups, notes = [], list[str]()
     for name, jobs in sides.items():

@@ -54,12 +54,6 @@ def refusal(
     return detail + (f": {why}" if why else "") + (f"; did you mean {near!r}?" if near else ""), near
 
 
-def instead(metric: str, known: Sequence[str], lead: str) -> str:
-    """What to name instead of an unknown metric: the similar one, or all after ``lead``, such as ``it has``."""
-    near = closest(metric, known)
-    return f"did you mean {near!r}?" if near else f"{lead} {', '.join(known) or 'none yet'}"
-
-
 def _why_not(metric: str, base: Spec, data: DatasetInfo, searched: Collection[str]) -> tuple[str, str | None] | None:
     kind, family = Kind(base.kind), metric.partition("/")[0]
     known = list(reported(base, data.name, data.classes))

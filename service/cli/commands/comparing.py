@@ -16,7 +16,7 @@ from rich.text import Text
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text, visible
 from service.client import Client, Job
-from service.spec.fields import closest
+from service.spec.fields import metric_instead
 from service.spec.metric_info import describe, number
 
 _ABOUT: Final = ("name", "tags", "priority", "reuse")
@@ -44,9 +44,8 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
     series = history["series"]
     unknown = [name for name in names if name not in series]
     if unknown:
-        near = closest(unknown[0], list(series))
-        known = f"did you mean {near!r}?" if near else f"it has {', '.join(series) or 'none yet'}"
-        raise click.UsageError(f"the job has no metric {unknown[0]!r}; {known}")
+        hint = metric_instead(unknown[0], list(series), "it has")
+        raise click.UsageError(f"the job has no metric {unknown[0]!r}; {hint}")
     chosen = list(names) or list(series)
     if target.as_json:
         click.echo(to_json(history | {"series": {name: series[name] for name in chosen}}))

@@ -54,7 +54,8 @@ def test_transparent_areas_are_background(client: FlaskClient, classifier: str, 
 
 UNREADABLE: list[tuple[Any, str]] = [
     ("@@", "base64"),
-    (base64.b64encode(b"GIF89a").decode(), "not a PNG"),
+    (base64.b64encode(b"a text").decode(), "not a PNG"),
+    (base64.b64encode(b"GIF89a").decode(), "damaged"),
     (png(np.zeros((28, 28), np.uint8))[:60], "damaged PNG"),
     (png(np.zeros((1, 2049), np.uint8)), "2048 per side"),
     ([[0.5] * 28] * 27 + [[0.5]], "equal length"),

@@ -135,9 +135,10 @@ def test_an_impossible_comparison_says_why(client: FlaskClient, train: Train) ->
     twice = compared(client, [a[0], *train([0.6])], a)
     assert (twice.status_code, twice.json["errors"][0]["parameter"]) == (400, "a")
     assert "both have seed 0" in twice.json["detail"]
-    unknown = compared(client, a, a, metric="val_acuracy")
-    assert (unknown.status_code, unknown.json["errors"][0]["parameter"]) == (400, "metric")
-    assert "train_loss, val_accuracy" in unknown.json["detail"]
+    for metric, remedy in (("val_acuracy", "did you mean 'val_accuracy'?"), ("zzz", "train_loss, val_accuracy")):
+        unknown = compared(client, a, a, metric=metric)
+        assert (unknown.status_code, unknown.json["errors"][0]["parameter"]) == (400, "metric")
+        assert remedy in unknown.json["detail"]
     assert compared(client, a, ["job_00000000000000000000000000"]).json["code"] == "job_not_found"
     assert client.get("/comparisons?a=x").status_code == 400
 

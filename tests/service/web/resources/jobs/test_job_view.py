@@ -115,7 +115,7 @@ def test_a_class_without_images_is_scored_with_a_dash(
         "f1": None,
     }
     page = client.get(f"/ui/jobs/{job_id}").text
-    row = re.search(r'<tr><th scope="row">3</th>(<td class="number">.*?)</tr>', page)
+    row = re.search(r'<tr><th scope="row"><span>3</span></th>(<td class="number">.*?)</tr>', page)
     assert row is not None
     assert re.findall(r">([^<]+)<", row[1]) == ["0", *[NOTHING] * 3]
 
