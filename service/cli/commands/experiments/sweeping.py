@@ -88,9 +88,8 @@ def sweeps(
 ) -> None:
     """List sweeps, newest first, or show one with its trials. SWEEP is an id, the end of one, or a name.
 
-    EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of their mean,
-    cut at 0% and 100%. If the
-    output is not a terminal, the columns are separated by tabs.
+    EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of their mean, cut at
+    0% and 100%. If the output is not a terminal, the columns are separated by tabs.
     """
     if to is not None and _form(to) not in ("png", "svg"):
         raise click.UsageError("the name of a plot ends with .png or .svg")
