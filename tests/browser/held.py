@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from playwright.sync_api import APIResponse, Error, Page, Request, Route
+
+
+def wait_for_count(page: Page, noted: Sized, count: int, *, of: str) -> None:
+    """Wait until the handlers of a test have noted so many requests."""
+    for _ in range(400):
+        if len(noted) >= count:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{len(noted)} of {count} requests came: {of}")
 
 
 @dataclass
@@ -22,11 +32,7 @@ class Held:
 
     def wait(self, count: int) -> None:
         """Wait until so many answers are held."""
-        for _ in range(400):
-            if len(self.answers) >= count:
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"{len(self.answers)} of {count} requests came: {self.pattern.pattern}")
+        wait_for_count(self.page, self.answers, count, of=self.pattern.pattern)
 
     def arrive(self, at: int = 0) -> None:
         """Let one answer arrive."""

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Route, expect
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
 from tests.browser.conftest import Bare, Visit, until
-from tests.browser.held import hold
+from tests.browser.held import hold, wait_for_count
 from tests.browser.played import Service, canvas, metrics
 
 MATRIX = [[3 if row == column else 1 for column in range(10)] for row in range(10)]
@@ -132,10 +132,7 @@ def test_the_cell_that_was_clicked_last_is_shown(service: Service, page: Page) -
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     for predicted in (2, 3):
         page.locator(f"[data-actual='1'][data-predicted='{predicted}']").click()
-    for _ in range(400):
-        if len(waiting) == 2:
-            break
-        page.wait_for_timeout(50)
+    wait_for_count(page, waiting, 2, of="cells")
     cell = {"checkpoint": 1, "count": 1, "images": [DOT], "indices": [7], "confidences": [0.9]}
     for route in reversed(waiting):
         route.fulfill(content_type="application/json", body=json.dumps(cell))
@@ -224,10 +221,7 @@ def test_mistakes_that_could_not_be_read_are_requested_again(service: Service, p
         page.evaluate("scrollTo(0, 0)")
         page.evaluate(OUT_OF_VIEW, "#mistakes")
         page.locator("#mistakes").scroll_into_view_if_needed()
-        for _ in range(400):
-            if len(asked) >= times:
-                break
-            page.wait_for_timeout(50)
+        wait_for_count(page, asked, times, of="mistakes")
         assert len(asked) == times
         expect(page.locator("#mistakes-state")).not_to_have_text("Loading…")
         page.wait_for_timeout(500)
@@ -241,6 +235,7 @@ def test_a_comparison_has_an_epoch_that_ended_while_it_was_loaded(service: Servi
     page.route("**/stream?*", lambda route: streams.append(route))
     page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
     metrics_of.wait(2)
+    wait_for_count(page, streams, 1, of="streams")
     service.claim().epoch(1, metrics=metrics(1))
     streams[0].continue_()
     expect(page.locator("#compared .status.running")).to_have_count(1)
