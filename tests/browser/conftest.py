@@ -85,6 +85,10 @@ class Watched:
         assert left == []
 
 
+# Without connections that are kept: a server that has ended is not asked for one of them.
+patient = httpx.Client(timeout=_PATIENCE_MS / 1000, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False)
+
+
 def until(page: Page, condition: str, arg: Any = None, *, timeout_s: float = _PATIENCE_MS / 1000) -> None:
     """Wait until something is true in the page. Playwright's own way needs eval, which the policy refuses."""
     ends = time.monotonic() + timeout_s
@@ -276,7 +280,7 @@ def ready(page: Page) -> None:
 
 def checked(page: Page) -> None:
     """Wait until the service has said something."""
-    until(page, "document.querySelector('#cost').children.length > 0 && !document.querySelector('[aria-busy]')")
+    until(page, "document.querySelector('#cost')?.children.length > 0 && !document.querySelector('[aria-busy]')")
 
 
 @pytest.fixture

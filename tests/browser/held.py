@@ -12,7 +12,7 @@ from playwright.sync_api import APIResponse, Error, Page, Request, Route
 
 def wait_for_count(page: Page, noted: Sized, count: int, *, of: str) -> None:
     """Wait until the handlers of a test have noted so many requests."""
-    for _ in range(400):
+    for _ in range(1200):
         if len(noted) >= count:
             return
         page.wait_for_timeout(50)

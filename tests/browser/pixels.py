@@ -17,12 +17,13 @@ _DOT = 4  # pixels: a dot's core is so wide, a line is not
 
 def read(locator: Locator) -> NDArray[np.int64]:
     """A screenshot of one element, (rows, columns, 3). The page must be as large on the screen as in CSS pixels."""
-    try:
-        picture = locator.screenshot()
-    except Error as error:  # a chart that gains a line is made anew
-        if "not attached" not in str(error) and "not visible" not in str(error):
-            raise
-        picture = locator.screenshot()
+    for attempts_left in reversed(range(5)):
+        try:
+            picture = locator.screenshot()
+            break
+        except Error as error:  # a chart that gains a line is made anew
+            if attempts_left == 0 or ("not attached" not in str(error) and "not visible" not in str(error)):
+                raise
     with Image.open(io.BytesIO(picture)) as image:
         return np.asarray(image.convert("RGB"), np.int64)
 
@@ -60,7 +61,7 @@ def dots(locator: Locator, series: int) -> list[float]:
     return [float(group.mean()) + _DOT / 2 for group in groups]
 
 
-def wait_for_dots(page: Page, locator: Locator, series: int, count: int, *, timeout_s: float = 30) -> list[float]:
+def wait_for_dots(page: Page, locator: Locator, series: int, count: int, *, timeout_s: float = 60) -> list[float]:
     """Wait until that many dots or more are drawn."""
     ends = time.monotonic() + timeout_s
     while len(found := dots(locator, series)) < count:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 from playwright.sync_api import Locator, Page
 
-from tests.browser.conftest import Bare
+from tests.browser.conftest import Bare, patient
 from tests.service.web.conftest import PlayedWorker
 
 
@@ -41,7 +40,7 @@ class Service:
 
     def submit(self, **spec: Any) -> str:
         sent = {"kind": "classifier", "epochs": 100} | spec
-        return str(httpx.post(f"{self.url}/jobs", json=sent).raise_for_status().json()["id"])
+        return str(patient.post(f"{self.url}/jobs", json=sent).raise_for_status().json()["id"])
 
     def claim(self) -> PlayedWorker:
         worker = PlayedWorker(self.services.database, self.services.artifacts)

@@ -74,7 +74,7 @@ def all_jobs(page: Page, count: int) -> None:
 
 def scroll_until(page: Page, condition: str) -> None:
     """Scroll down until something is true in the page: at its end it goes on only when further rows have come."""
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 120
     while not page.evaluate(condition):
         assert time.monotonic() < ends, page.locator("#more").inner_text()
         page.mouse.wheel(0, 4000)

@@ -92,7 +92,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             )
 
         try:
-            wait_until(answers, (store / "log").read_text()[-2000:], 20)
+            wait_until(answers, (store / "log").read_text()[-2000:], 60)
             with client() as http:
                 yield Proxy(http, http_port, https_port)
         finally:

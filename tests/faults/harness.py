@@ -198,7 +198,7 @@ def _can(ask: Callable[[], object]) -> bool:
 
 def open_harness(home: Path, url: str) -> FaultHarness:
     made = open_worker_harness(home, url, data=few_digits())
-    return FaultHarness(made.home, made.database, data=made.data, train_count=FEW)
+    return FaultHarness(made.home, made.database, lease_s=3, data=made.data, train_count=FEW)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

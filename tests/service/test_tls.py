@@ -133,7 +133,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             command += ["--tls-cert-file", f"{folder}/server.crt", "--tls-key-file", f"{folder}/server.key"]
             command += ["--tls-ca-cert-file", f"{folder}/ca.crt", "--tls-auth-clients", "no", "--requirepass", PASSWORD]
             processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder))
-        wait_until(lambda: answers(made), f"the servers, see {folder / 'log'}", 20)
+        wait_until(lambda: answers(made), f"the servers, see {folder / 'log'}", 60)
         yield made
     finally:
         for process in processes:

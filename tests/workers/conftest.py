@@ -47,7 +47,8 @@ class WorkerHarness:
 
     home: Path
     database: Database
-    lease_s: float = 3.0
+    lease_s: float = 15.0
+    """Where it is shorter, a worker that gets no processor for some seconds fences its own child."""
     data: Path | None = None
     """Folder of datasets."""
     train_count: int = 8500

@@ -34,15 +34,15 @@ def test_celerys_own_commands_find_a_worker_and_cannot_stop_it(workers: WorkerHa
     environ = workers.settings.to_env() | {"TAPELINE_BROKER_URL": broker.url}
     worker = workers.start(TAPELINE_BROKER_URL=broker.url)
     wait_until(lambda: "1 node online" in celery("status", **environ).stdout, "the worker's answer", 60)
-    ping = celery("inspect", "ping", **environ)
+    ping = celery("inspect", "ping", "--timeout=20", **environ)
     assert ping.returncode == 0
     assert "pong" in ping.stdout
-    assert "tapeline.train" in celery("inspect", "registered", **environ).stdout
+    assert "tapeline.train" in celery("inspect", "registered", "--timeout=20", **environ).stdout
     celery("control", "shutdown", **environ)
     time.sleep(1)
     assert worker.poll() is None
     assert "Celery has ended" not in (workers.home / "workers.log").read_text()
-    assert "1 node online" in celery("status", **environ).stdout
+    assert "1 node online" in celery("status", "--timeout=20", **environ).stdout
     workers.until_end(workers.submit(epochs=1))
 
 

@@ -6,14 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
 from service.jobs.leases import Usage
-from tests.browser.conftest import Bare, Visit, until
+from tests.browser.conftest import Bare, Visit, patient, until
 from tests.browser.pixels import dots, read, still, wait_for_dots, where
 from tests.browser.played import Service, canvas, figure, metrics, point
 
@@ -95,6 +94,7 @@ def test_a_zoom_outlives_new_epochs(service: Service, open_window: Callable[...,
     for epoch in range(1, 6):
         worker.epoch(epoch, metrics=metrics(epoch))
     wait_for_dots(page, canvas(page), 1, 5)
+    expect(page.locator("#tiles-title")).to_contain_text("epoch: 5")  # above the charts
     before = settled(page, canvas(page))
     drag(page, canvas(page), before[1] - 8, before[3] + 8)  # from before epoch 2 to after epoch 4
     zoomed = wait_until_there_are(page, canvas(page), 3)
@@ -118,7 +118,7 @@ def settled(page: Page, chart: Any) -> list[float]:
 
 
 def wait_until_there_are(page: Page, chart: Any, count: int) -> list[float]:
-    for _ in range(200):
+    for _ in range(600):
         if len(found := dots(chart, 1)) == count:
             return found
         page.wait_for_timeout(100)
@@ -239,7 +239,7 @@ def test_gaps_break_a_line_unless_the_metric_is_measured_now_and_then(
 def test_a_fork_begins_where_it_was_forked(service: Service, open_window: Callable[..., Visit]) -> None:
     parent = service.trained(4)
     answer = (
-        httpx.post(f"{service.url}/jobs/{parent}/fork", json={"overrides": {"epochs": 200}}).raise_for_status().json()
+        patient.post(f"{service.url}/jobs/{parent}/fork", json={"overrides": {"epochs": 200}}).raise_for_status().json()
     )
     worker = service.claim()
     for epoch in range(5, 10):
@@ -261,7 +261,11 @@ def shown(page: Page, title: str) -> Any:
 APART = """
 const add = EventSource.prototype.addEventListener;
 EventSource.prototype.addEventListener = function (type, receive) {
-  add.call(this, type, type === "checkpoint" ? (event) => setTimeout(() => receive(event), 700) : receive);
+  const late = (event) => setTimeout(() => {
+    receive(event);
+    window.checkpoint = JSON.parse(event.data).epoch;
+  }, 700);
+  add.call(this, type, type === "checkpoint" ? late : receive);
 };
 """
 """The events of an epoch reach a page in one piece or in several: here its checkpoint comes later."""
@@ -281,6 +285,7 @@ def test_the_mark_of_the_best_epoch_moves_on_an_open_page(service: Service, open
     worker.succeed()
     expect(page.locator("#state .status")).to_have_text("succeeded")
     expect(page.locator("[data-metric=val_accuracy] .best")).to_have_text(f"best 90.00% in epoch {EPOCHS}")
+    until(page, f"window.checkpoint === {EPOCHS}")
     live = [shown(page, title) for title in ("loss", "accuracy")]
     page.reload()
     again = [shown(page, title) for title in ("loss", "accuracy")]

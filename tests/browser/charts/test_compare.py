@@ -46,7 +46,7 @@ def ink(page: Page, title: str, series: int) -> int:
 
 
 def wait_for_ink(page: Page, title: str, series: int, *, there: bool) -> None:
-    for _ in range(150):
+    for _ in range(600):
         if (ink(page, title, series) > 150) is there:
             return
         page.wait_for_timeout(100)
@@ -267,6 +267,7 @@ def test_a_line_that_was_hidden_among_few_is_read_out_among_many(
     page = compare(service, open_window, [ids[4], ids[5]])
     figure(page, "val accuracy").get_by_role("button", name="run 4").click()
     page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
+    expect(page.locator("#dots a")).to_have_count(MANY)
     wait_for_ink(page, "val accuracy", BEST, there=True)
     told = set()
     for top in range(16, 80, 6):  # somewhere there is the line of the best
@@ -343,6 +344,7 @@ def test_the_difference_is_of_the_values_that_the_page_shows(
 
 def test_dots_at_the_same_place_are_all_seen(service: Service, open_window: Callable[..., Visit]) -> None:
     page = compare(service, open_window, [service.trained(2, name=f"same {seed}", seed=seed) for seed in range(4)])
+    expect(page.locator("#dots a")).to_have_count(4)
     page.select_option("#scatter-x", "batch_size")
     expect(page.locator("#dots .axis")).to_have_text("batch_size")
     places = page.locator("#dots circle").evaluate_all("dots => dots.map((dot) => Number(dot.getAttribute('cx')))")

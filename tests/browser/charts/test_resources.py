@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
 from playwright.sync_api import Page, expect
 
 from service.jobs.leases import Usage
-from tests.browser.conftest import Bare, Visit
+from tests.browser.conftest import Bare, Visit, patient
 from tests.browser.pixels import dots, wait_for_dots
 from tests.service.web.conftest import PlayedWorker
 
@@ -20,7 +19,7 @@ def test_processor_time_and_memory_of_each_epoch_are_drawn_while_a_job_trains(
 ) -> None:
     bare = serve_bare()
     sent = {"kind": "classifier", "epochs": 100}
-    job_id = httpx.post(f"{bare.url}/jobs", json=sent).raise_for_status().json()["id"]
+    job_id = patient.post(f"{bare.url}/jobs", json=sent).raise_for_status().json()["id"]
     visit = open_window(bare.url)
     visit.watched.expected.append("status of 500")  # a played worker's checkpoints hold no network that makes mistakes
     page: Page = visit.open(f"/ui/jobs/{job_id}")

@@ -103,6 +103,7 @@ def test_a_file_that_is_no_image_leaves_the_verdict_of_before(
 def test_a_photo_is_opened_and_not_drawn(visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
     page = visit.open(f"/ui/jobs/{shapes['id']}")
     page.get_by_role("link", name="Classify a photo").click()
+    page.wait_for_load_state()
     expect(page.locator("h1")).to_have_text("Classify a photo")
     expect(page.get_by_text("Drop a photo here")).to_be_visible()
     for absent in (page.locator("#pad"), page.locator("#looked"), page.get_by_label("Pen", exact=True)):

@@ -245,6 +245,12 @@ def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], b
     assert all(len(bars) > 10 and max(bars) == pytest.approx(1.6 * 16, abs=1) for bars in boxes)
 
 
+READING = r"""(() => {
+  const [text, bar] = ["doing", "progress"].map((part) => document.querySelector(`#upload-${part}`));
+  return /^Reading: [1-9]\d?%$/.test(text?.textContent) && 0 < bar.value && bar.value <= 1;
+})()"""
+
+
 def test_an_upload_shows_how_much_of_it_was_read(open_window: Callable[..., Visit], bare: Bare, tmp_path: Path) -> None:
     """Parts come from a column that is chosen in the form. Reading takes several of the page's intervals."""
     rng, parts = np.random.default_rng(0), ("train", "train", "val", "test")
@@ -259,8 +265,7 @@ def test_an_upload_shows_how_much_of_it_was_read(open_window: Callable[..., Visi
     page.locator("[name=table]").set_input_files(tmp_path / "large.csv")
     page.locator("[name=split]").fill("part")
     page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.locator("#upload-doing")).to_have_text(re.compile(r"^Reading: [1-9]\d?%$"), timeout=60_000)
-    assert 0 < float(page.locator("#upload-progress").evaluate("(bar) => bar.value")) <= 1
+    until(page, READING)
     page.wait_for_url("**/ui/datasets/large", timeout=120_000)
     expect(page.locator("main")).to_contain_text(re.compile(r"100,000\s*scored once, at the end of a job"))
 
@@ -342,6 +347,7 @@ def test_column_types_are_chosen_in_the_form(open_window: Callable[..., Visit], 
 
     page.get_by_role("link", name="upload the table again").click()
     expect(page.get_by_role("heading", name="Upload a dataset")).to_be_in_viewport()
+    page.wait_for_load_state()
     page.get_by_label("Format").select_option("table")
     page.get_by_label("Table", exact=True).set_input_files(tmp_path / "people.csv")
     button.click()

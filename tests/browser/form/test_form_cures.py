@@ -53,7 +53,7 @@ def test_a_conditional_gan_generates_a_chosen_class(
     with http_of(visit) as http:
         spec = {"kind": "gan", "conditional": True, "epochs": 1, "health": {"samples": 100}, "loss": "least_squares"}
         job = http.post("/jobs", json=spec).json()
-        wait_until(lambda: http.get(job["urls"]["self"]).json()["status"] == "succeeded", "the training", timeout_s=90)
+        wait_until(lambda: http.get(job["urls"]["self"]).json()["status"] == "succeeded", "the training", timeout_s=240)
         page = visit.open(f"/ui/play/{job['id']}")
         picture = page.locator("#picture")
         expect(picture).to_have_attribute("src", re.compile("^data:"))

@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Bare, Visit, until
+from tests.browser.conftest import Bare, Visit, patient, until
 from tests.browser.job_form import sent
 
 pytestmark = pytest.mark.browser
@@ -104,8 +103,8 @@ def test_every_part_of_a_sweep_is_filled_in_sent_and_read_back(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.get_by_role("button", name="Start sweep").click()
     expect(page.locator("#trials tbody tr")).to_have_count(3)
-    [sweep] = httpx.get(f"{visit.url}/sweeps").json()["data"]
-    stored = httpx.get(f"{visit.url}/sweeps/{sweep['id']}").json()
+    [sweep] = patient.get(f"{visit.url}/sweeps").json()["data"]
+    stored = patient.get(f"{visit.url}/sweeps/{sweep['id']}").json()
     assert stored["spec"] == WHOLE | {"space": start["space"]}
     assert {name: stored["resolved"][name] for name in PARTS} == PARTS
 
@@ -216,7 +215,7 @@ def test_an_empty_field_of_a_sweep_shows_the_default_of_the_service(
     starts(page, 16, 32)
     assert sent(page) == searched
     assert halving == {"min_epochs": 3 if kind == "classifier" else 5}  # frechet_distance is measured every 5 epochs
-    found = httpx.post(f"{bare.url}/sweeps?dry_run=true", json=searched, timeout=60).raise_for_status().json()
+    found = patient.post(f"{bare.url}/sweeps?dry_run=true", json=searched).raise_for_status().json()
     resolved = found["resolved"]
     hints = {label: field(page, label).get_attribute("placeholder") for label in FIELDS}
     assert hints["Metric to optimize"] == resolved["objective"]["metric"]

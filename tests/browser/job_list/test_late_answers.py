@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Bare, Visit
+from tests.browser.conftest import Bare, Visit, patient
 from tests.browser.held import hold
 from tests.browser.stored_jobs import all_jobs, store
 
@@ -17,7 +16,7 @@ RENEWED = r"GET /jobs\?.*counts=true"
 
 
 def submit(bare: Bare, **spec: Any) -> dict[str, Any]:
-    job: dict[str, Any] = httpx.post(bare.url + "/jobs", json={"kind": "classifier"} | spec).raise_for_status().json()
+    job: dict[str, Any] = patient.post(bare.url + "/jobs", json={"kind": "classifier"} | spec).raise_for_status().json()
     return job
 
 
@@ -100,7 +99,7 @@ def test_a_row_far_below_shows_its_new_status(
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     row = page.locator(f"tr[data-id={job['id']}]")
     expect(row.locator(".status")).to_have_text("queued")
-    httpx.post(f"{bare.url}{job['urls']['self']}/cancel").raise_for_status()
+    patient.post(f"{bare.url}{job['urls']['self']}/cancel").raise_for_status()
     expect(row.locator(".status")).to_have_text("cancelled")
     assert page.locator("#more").inner_text() == "150 jobs"
 
@@ -138,7 +137,7 @@ def test_ages_of_jobs_that_have_ended_move_on(
 ) -> None:
     bare = serve_bare()
     job = submit(bare)
-    httpx.post(f"{bare.url}{job['urls']['self']}/cancel").raise_for_status()
+    patient.post(f"{bare.url}{job['urls']['self']}/cancel").raise_for_status()
     visit = open_window(bare.url)
     visit.page.clock.install(time=time.time())
     page = visit.open("/?columns=created_at,progress")
@@ -183,7 +182,7 @@ def test_the_keyboard_focus_stays_in_its_row_after_scrolling(open_window: Callab
 
 
 def test_a_column_too_many_is_not_checked(open_window: Callable[..., Visit], full: Bare) -> None:
-    known = [column["name"] for column in httpx.get(full.url + "/jobs/columns").json()["data"]]
+    known = [column["name"] for column in patient.get(full.url + "/jobs/columns").json()["data"]]
     names = [name for name in known if name not in ("name", "tags", "starred", "note")]
     page = open_window(full.url).open(f"/?columns={','.join(names[:50])}")
     page.get_by_role("button", name="Columns").click()

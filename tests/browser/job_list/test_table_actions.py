@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Bare, Visit, until
+from tests.browser.conftest import Bare, Visit, patient, until
 from tests.browser.stored_jobs import COLUMNS, COUNT, all_jobs, store
 
 
@@ -18,7 +17,8 @@ def test_a_star_and_a_note_stay(open_window: Callable[..., Visit], full: Bare) -
     page = open_window(full.url).open("/")
     row = page.locator("tr.job").nth(1)
     row.hover()
-    row.get_by_role("button", name="Star run 1").click()
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        row.get_by_role("button", name="Star run 1").click()
     expect(row.get_by_role("button", name="Star run 1")).to_have_attribute("aria-pressed", "true")
     row.get_by_role("button", name="Add a note to run 1").click()
     page.locator("#note textarea").fill("the one with the bug\nsee <b>seed 7</b>")
@@ -37,7 +37,7 @@ def test_a_star_and_a_note_stay(open_window: Callable[..., Visit], full: Bare) -
     page.locator(".noted.has").click()
     page.get_by_role("button", name="Delete note").click()
     expect(page.locator("tr.job .noted")).to_have_attribute("title", "Add a note")
-    job = httpx.get(full.url + "/jobs?starred=true").json()["data"][0]
+    job = patient.get(full.url + "/jobs?starred=true").json()["data"][0]
     assert (job["name"], job["note"]) == ("run 1", None)
 
 

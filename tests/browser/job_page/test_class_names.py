@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Bare, Visit
+from tests.browser.conftest import Bare, Visit, patient
 from tests.browser.played import Service, metrics
 
 NAMES = ("bananen gelb", "kirschen", "pflaumen")
@@ -31,7 +30,7 @@ def test_no_word_of_a_class_name_is_broken(
     service = Service(serve_bare())
     table = "x,label\n" + "".join(f"{row * 37 % 11},{NAMES[row % 3]}\n" for row in range(90))
     files = {"table": ("fruit.csv", table.encode())}
-    httpx.post(f"{service.url}/datasets", data={"name": "fruit"}, files=files).raise_for_status()
+    patient.post(f"{service.url}/datasets", data={"name": "fruit"}, files=files).raise_for_status()
     job_id = service.submit(dataset="fruit")
     worker = service.claim()
     worker.epoch(1, metrics=metrics(1), confusion=[[3, 1, 0], [0, 4, 0], [1, 0, 3]])

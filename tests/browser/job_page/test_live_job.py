@@ -7,13 +7,12 @@ from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
-from tests.browser.conftest import Bare, Visit, until
+from tests.browser.conftest import Bare, Visit, patient, until
 from tests.browser.held import hold, wait_for_count
 from tests.browser.played import Service, canvas, metrics
 
@@ -102,7 +101,7 @@ def test_the_star_is_what_the_service_says(service: Service, page: Page) -> None
     hold(page, f"GET /ui/jobs/{job_id}")
     page.get_by_role("button", name="Star", exact=True).click()
     expect(page.locator("#star")).to_have_attribute("aria-pressed", "true")
-    assert httpx.get(f"{service.url}/jobs/{job_id}").json()["starred"] is True
+    assert patient.get(f"{service.url}/jobs/{job_id}").json()["starred"] is True
 
 
 def test_a_log_has_each_line_once_where_answers_are_late(service: Service, page: Page) -> None:
@@ -169,7 +168,7 @@ def test_the_fork_dialog_keeps_what_is_typed_and_drops_what_is_deleted(service: 
     assert overrides() == {"epochs": 7, "optimizer": {"name": "adam", "learning_rate": 0.01}, "seed": 3}
     page.locator("#fork-go").click()
     page.wait_for_url(lambda url: "/ui/jobs/job_" in url and job_id not in url)
-    fork = httpx.get(f"{service.url}/jobs/{page.url.rpartition('/')[2]}").json()
+    fork = patient.get(f"{service.url}/jobs/{page.url.rpartition('/')[2]}").json()
     assert (fork["resolved"]["seed"], fork["resolved"]["optimizer"]["learning_rate"]) == (3, 0.01)
 
 

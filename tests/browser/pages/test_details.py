@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import httpx
 import numpy as np
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.conftest import Bare, Visit
+from tests.browser.conftest import Bare, Visit, patient
 from tests.browser.pixels import read
 from tests.browser.played import Service, metrics
 from tests.waiting import wait_until
@@ -50,7 +49,7 @@ def test_chips_and_the_filter_of_stars_stay_together(service: Service, open_wind
         if fails:
             worker.fail()
     job_id = service.submit()
-    httpx.post(f"{service.url}/jobs/{job_id}/cancel").raise_for_status()
+    patient.post(f"{service.url}/jobs/{job_id}/cancel").raise_for_status()
     service.submit()
     page = open_window(service.url, width=1440).open("/")
     chips, star = page.locator("#statuses button:visible").last, page.locator("#starred")

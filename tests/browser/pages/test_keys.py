@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from service.access.keys import Scope
 from service.local import LocalStack
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, bearer, make_key, only_with, until
+from tests.browser.conftest import Visit, bearer, make_key, only_with, patient, until
 
 pytestmark = only_with([Auth.KEYS])
 
@@ -43,7 +43,7 @@ def test_who_signs_in_trains_and_signs_out(open_window: Callable[..., Visit], st
     page.get_by_role("button", name="Train a classifier").click()
     page.wait_for_url("**/ui/jobs/job_*")
     expect(page.locator("#state .status")).to_have_text("succeeded")
-    job = httpx.get(f"{stack.url}/jobs/{page.url.rpartition('/')[2]}", headers=bearer(key)).json()
+    job = patient.get(f"{stack.url}/jobs/{page.url.rpartition('/')[2]}", headers=bearer(key)).json()
     assert job["owner"] == "carol"
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Your key")).to_be_visible()
@@ -81,6 +81,7 @@ def test_who_only_reads_is_offered_nothing_else(
     for name in ("Fork…", "Reproduce", "Delete…", "Edit", "Star"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
     page.get_by_role("link", name="Draw and classify").click()
+    expect(page.locator("#checkpoint-name")).to_contain_text("epoch")
     page.locator("#pad").click()
     expect(page.locator("#bars .winner")).to_have_count(1)
     page = visit.open("/")

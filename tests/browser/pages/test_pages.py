@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect
 from service.access.keys import Scope
 from service.local import LocalStack
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, bearer, make_key, only_with, until
+from tests.browser.conftest import Visit, bearer, make_key, only_with, patient, until
 
 CHROME: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 DOCUMENTS: Final = {"/openapi.json", "/schema.json"}
@@ -228,12 +228,13 @@ def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], st
     visit = open_stack(key=make_key(stack.settings, "root", Scope.ADMIN))
     page = visit.open("/")
     page.get_by_role("link", name="Keys").click()
+    page.wait_for_load_state()
     page.get_by_label("Name", exact=True).fill("laptop of Dora")
     page.get_by_label("Owner", exact=True).fill("dora")
     page.get_by_role("button", name="Create key").click()
     expect(page.locator("#made")).to_be_visible()
     key = page.locator("#made-key").inner_text()
-    answer = httpx.get(f"{stack.url}/session", headers=bearer(key)).json()
+    answer = patient.get(f"{stack.url}/session", headers=bearer(key)).json()
     assert (answer["owner"], answer["scope"]) == ("dora", "submit")
     page.get_by_role("button", name="Done").click()
     expect(page.locator("body")).not_to_contain_text(key)
@@ -241,12 +242,12 @@ def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], st
     expect(row).to_contain_text("valid")
     row.get_by_role("button", name="Revoke").click()
     page.locator("#revoke").get_by_role("button", name="Cancel").click()
-    assert httpx.get(f"{stack.url}/session", headers=bearer(key)).status_code == 200
+    assert patient.get(f"{stack.url}/session", headers=bearer(key)).status_code == 200
     row.get_by_role("button", name="Revoke").click()
     page.locator("#revoke").get_by_role("button", name="Revoke").click()
     expect(row).to_contain_text("revoked")
     page.wait_for_timeout(2500)
-    assert httpx.get(f"{stack.url}/session", headers=bearer(key)).status_code == 401
+    assert patient.get(f"{stack.url}/session", headers=bearer(key)).status_code == 401
 
 
 @only_with([Auth.KEYS])
@@ -261,7 +262,7 @@ def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalSt
     expect(page.locator("#made")).to_be_visible()
     key = page.locator("#made-key").inner_text()
     for valid in (old, key):
-        assert httpx.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "edwin"
+        assert patient.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "edwin"
     page.get_by_role("button", name="Done").click()
     expect(row).to_have_count(2)
     expect(row.last).to_contain_text("replaced, valid until it expires")

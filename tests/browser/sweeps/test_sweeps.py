@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 
-import httpx
 import pytest
 from click.testing import CliRunner
 from playwright.sync_api import expect
@@ -15,7 +14,7 @@ from benchmarks.service.rows import end_sweep
 from service.cli import main
 from service.sweeps import decisions
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Bare, Visit, until
+from tests.browser.conftest import Bare, Visit, patient, until
 from tests.browser.job_list.test_jobs import FAR_TOO_SLOW_MS
 from tests.browser.played import Service
 
@@ -133,11 +132,11 @@ def test_several_values_of_a_field_make_a_sweep_that_is_one_row_of_the_job_list(
     expect(page.locator("tr.job")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
-    ids = [job["id"] for job in httpx.get(f"{visit.url}/jobs").json()["data"]]
+    ids = [job["id"] for job in patient.get(f"{visit.url}/jobs").json()["data"]]
     visit.open(f"/ui/compare?jobs={','.join(ids)}")
     expect(page.locator("#compared .status")).to_have_text(["queued", "queued"])
-    [sweep] = httpx.get(f"{visit.url}/sweeps").json()["data"]
-    httpx.post(f"{visit.url}/sweeps/{sweep['id']}/cancel").raise_for_status()
+    [sweep] = patient.get(f"{visit.url}/sweeps").json()["data"]
+    patient.post(f"{visit.url}/sweeps/{sweep['id']}/cancel").raise_for_status()
     stopped = ["stopped by sweep", "stopped by sweep"]
     expect(page.locator("#compared .status")).to_have_text(stopped)
     page.reload()
@@ -155,7 +154,7 @@ def test_a_sweep_shows_its_epochs_and_covers_no_line_with_a_value(
     service = Service(serve_bare())
     space = {"/batch_size": {"choice": [8, 16]}, "/optimizer/learning_rate": {"choice": [0.001, 0.0439443]}}
     document = {"base": {"kind": "classifier", "epochs": 4}, "space": space, "seeds": [0, 1], "halving": None}
-    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sent = patient.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     for accuracy in (0.84, 0.81, 0.79):
         worker = service.claim()
         for epoch in range(1, 5):
@@ -187,7 +186,7 @@ def test_the_page_of_an_asynchronous_sweep_states_no_epochs_that_it_cannot_know(
     service = Service(serve_bare())
     document = {"base": {"kind": "classifier", "epochs": 4}, "space": {"/batch_size": {"choice": [8, 16, 32, 64]}}}
     document |= {"halving": {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}}
-    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sent = patient.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
     tile = page.locator("#tiles .tile", has_text="Epochs")
     expect(tile.locator(".value")).to_have_text(f"0 of at most {4 + 3 + 2 * 2}")
@@ -210,7 +209,7 @@ def test_every_trial_is_seen_between_its_learning_rate_and_its_result(
     service = Service(serve_bare())
     document = {"base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1], "halving": None}
     document |= {"space": {"/optimizer/learning_rate": {"choice": [0.0001, 0.001, 0.01]}}}
-    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sent = patient.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
     page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
     expect(page.locator("#coordinates path")).to_have_count(3)
@@ -236,9 +235,9 @@ def test_trials_are_picked_and_compared(
     service = Service(serve_bare())
     document = {"name": "sizes", "base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1], "halving": None}
     document |= {"space": {"/batch_size": {"choice": [8, 16, 32]}}}
-    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sent = patient.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
-    best = httpx.get(f"{service.url}/sweeps/{sent['id']}").json()["best_trial"]
+    best = patient.get(f"{service.url}/sweeps/{sent['id']}").json()["best_trial"]
     other, third = (trial for trial in range(3) if trial != best)
     page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
     with_best = page.get_by_role("link", name="Compare with the best")
@@ -268,7 +267,7 @@ def test_equal_seeds_have_an_interval_without_width(
     service = Service(serve_bare())
     document = {"base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1, 2], "halving": None}
     document |= {"space": {"/batch_size": {"choice": [8]}}}
-    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sent = patient.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     for _ in range(3):
         worker = service.claim()
         worker.epoch(1, metrics={"val_accuracy": 17 / 21})
@@ -287,13 +286,13 @@ def test_the_interval_of_a_share_ends_at_100_percent_where_it_is_read(
     service = Service(serve_bare())
     document = {"name": "wide", "base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1], "halving": None}
     document |= {"space": {"/batch_size": {"choice": [8]}}}
-    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sent = patient.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     for accuracy in (0.9, 0.999):
         worker = service.claim()
         worker.epoch(1, metrics={"val_accuracy": accuracy})
         worker.succeed()
     decisions.advance_all(service.services.database)
-    [trial] = httpx.get(f"{service.url}/sweeps/{sent['id']}/trials").json()["data"]
+    [trial] = patient.get(f"{service.url}/sweeps/{sent['id']}/trials").json()["data"]
     low, high = trial["interval"]
     assert 0 < low < 1 < 1.5 < high
     page = open_window(service.url).open(sent["urls"]["page"])
@@ -311,12 +310,12 @@ def test_the_list_of_sweeps_follows_them_and_has_a_filter(
     service = Service(serve_bare())
     page = open_window(service.url).open("/ui/sweeps")
     document = {"name": "first", "base": {"kind": "classifier", "epochs": 1}, "space": {"/batch_size": {"choice": [8]}}}
-    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sent = patient.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     row = page.locator("#sweeps tr", has_text="first")
-    expect(row).to_contain_text("running", timeout=20_000)
+    expect(row).to_contain_text("running")
     row.get_by_role("link").focus()
     end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
-    expect(row).to_contain_text("succeeded", timeout=20_000)
+    expect(row).to_contain_text("succeeded")
     expect(row).to_contain_text("1 / 1")
     expect(row.get_by_role("link")).to_be_focused()
     page.get_by_role("link", name="Paused").click()
@@ -333,7 +332,7 @@ def test_a_long_value_at_an_axis_is_shortened(
     optimizers = [{"name": "adamw", "learning_rate": rate, "weight_decay": 0.02} for rate in (0.01, 0.02)]
     document = {"base": {"kind": "classifier", "epochs": 1}, "space": {"/optimizer": {"choice": optimizers}}}
     document |= {"seeds": [0], "halving": None}
-    sent = httpx.post(f"{service.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sent = patient.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
     page = open_window(service.url, width=390).open(sent["urls"]["page"])
     value = page.locator("#coordinates text:not(.axis-name)", has_text="0.01,")
@@ -349,7 +348,7 @@ def test_a_sweep_of_a_thousand_trials_is_quick(
     space = {"/optimizer/learning_rate": {"log": [0.001, 0.3]}, "/batch_size": {"choice": [10, 20]}}
     search = {"name": "random", "trials": 1000}
     document = {"base": {"kind": "classifier", "epochs": 1}, "space": space, "search": search, "parallel": 500}
-    sweep = httpx.post(f"{bare.url}/sweeps", json=document, timeout=60).raise_for_status().json()
+    sweep = patient.post(f"{bare.url}/sweeps", json=document).raise_for_status().json()
     end_sweep(bare.services.database, sweep["id"], ["val_accuracy", "val_loss"])
     visit = open_window(bare.url)
     times = []

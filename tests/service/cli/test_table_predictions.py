@@ -22,7 +22,7 @@ from tests.terminals import in_terminal, plain
 Run = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model of two numbers, one of them with thousands separators, and a category."""
     rng = random.Random(0)

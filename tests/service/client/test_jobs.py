@@ -25,7 +25,7 @@ TINY = {
 LONG = {"kind": "gan", "epochs": 1000}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(stack: LocalStack) -> str:
     with Client(stack.url) as client:
         job = client.submit(TINY | {"name": "trained", "tags": ["client"]}).wait(timeout_s=120)

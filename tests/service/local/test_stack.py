@@ -37,7 +37,7 @@ def processes_of(home: Path) -> set[int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], within_s: float = 20) -> bool:
+def wait_until(condition: Callable[[], bool], within_s: float = 60) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if condition():
@@ -174,7 +174,7 @@ def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_pat
             os.kill(pid, signal.SIGKILL)
         assert wait_until(lambda: all(stack.pids[name] != pid for name, pid in before.items()))
         assert wait_until(lambda: answers(stack.url))
-        assert sorted(note.split("\n")[0].rstrip(":") for note in notes) == [
+        assert sorted(note.split("\n")[0].rstrip(":") for note in notes if "exited" in note) == [
             f"the {name} process exited (SIGKILL); it restarts in 0.5 s"
             for name in ("broker", "scheduler", "web", "worker")
         ]

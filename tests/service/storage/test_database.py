@@ -48,7 +48,7 @@ def at_once(works: Sequence[Callable[[], Any]], during: AbstractContextManager[A
         with during or nullcontext():
             futures = [pool.submit(begin, work) for work in works]
             begun.wait()
-            time.sleep(0.3 if during else 0)  # all wait for the lock by then
+            time.sleep(1 if during else 0)  # all wait for the lock by then
         return [future.exception() or future.result() for future in futures]
 
 

@@ -26,7 +26,7 @@ from tests.terminals import in_terminal, plain
 ADAM = {"name": "adam", "learning_rate": 0.005}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def jobs(stack: LocalStack) -> dict[str, str]:
     """Ids by name: a job, its fork, its reproduction, and one with another optimizer."""
     with Client(stack.url) as client:

@@ -28,7 +28,7 @@ SWEEP: dict[str, Any] = {
 HIGHEST_LOSS = {"metric": "train_loss", "goal": "maximize"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def watched(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The output of a sweep that was followed to its end."""
     from click.testing import CliRunner

@@ -217,7 +217,8 @@ def test_streams_of_all_jobs_count_among_those_of_one(app: Flask, submit: Submit
         connect_sse(http, "GET", "/stream") as feed,
         opened(base, job_id) as one,
     ):
-        next(feed.iter_sse())
+        events = feed.iter_sse()  # kept: the connection is closed with it
+        next(events)
         next(one)
         for address in (f"/jobs/{job_id}/stream", "/stream"):
             assert http.get(address).json()["code"] == "too_many_streams"
