@@ -2,6 +2,7 @@
 // with results (sweep-parts.js) follow when they come into view.
 import { $, announce, capital, describe, h, metric } from "./dom.js";
 import { call } from "./api.js";
+import { doubt } from "./connection.js";
 import { latest } from "./latest.js";
 import { TrialTable } from "./trial-table.js";
 
@@ -117,8 +118,10 @@ function drawRows() {
 }
 
 async function drawRest() {
-  const { SweepParts } = await import("./sweep-parts.js");
-  parts = new SweepParts(sweep, (seq) => seq > sweep.last_seq && renewSoon()); // replayed events are already known
+  const loaded = await import("./sweep-parts.js").catch(doubt);
+  // A browser may remember that a module could not be loaded.
+  if (!loaded) return void addEventListener("connectionback", () => location.reload(), { once: true });
+  parts = new loaded.SweepParts(sweep, (seq) => seq > sweep.last_seq && renewSoon()); // replayed events are already known
   await (trials.has_more ? renew() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains as many as fit on a screen
 }
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
-from tests.browser.conftest import Bare, Visit
+from tests.browser.conftest import Bare, Visit, patient
 from tests.browser.played import Service, metrics
 from tests.faults.proxy import Proxy
 
@@ -38,7 +39,7 @@ def proxy(service: Service) -> Iterator[Proxy]:
 def test_a_lost_connection_is_shown_until_it_is_back(
     service: Service, proxy: Proxy, open_window: Callable[..., Visit], place: str
 ) -> None:
-    sweep = httpx.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
+    sweep = patient.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
     worker = service.claim()
     worker.epoch(1, metrics=metrics(1))
     assert worker.held is not None
@@ -54,6 +55,8 @@ def test_a_lost_connection_is_shown_until_it_is_back(
     visit.watched.expected += ["net::ERR", "status of 500"]
     page = visit.open(path)
     lost = page.locator("#connection-lost")
+    if place == "sweep":
+        expect(page.locator("#decisions li").first).to_be_visible()  # the last part that is loaded
     page.wait_for_timeout(1500)
     expect(lost).to_have_count(0)
     proxy.refusing = True
@@ -69,6 +72,30 @@ def test_a_lost_connection_is_shown_until_it_is_back(
         expect(page.locator("#epoch")).to_have_text("Epoch 2 of 9")
     if place == "log":
         expect(page.locator("#log li", has_text="epoch 2:")).to_have_count(1)
+
+
+def test_a_sweep_whose_parts_could_not_be_loaded_is_loaded_again(
+    service: Service, proxy: Proxy, open_window: Callable[..., Visit]
+) -> None:
+    sweep = patient.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
+    visit = open_window(f"http://127.0.0.1:{proxy.port}")
+    visit.watched.expected += ["net::ERR"]
+    requests: list[Route] = []
+
+    def lose_the_first(route: Route) -> None:
+        requests.append(route)
+        if len(requests) == 1:
+            proxy.refusing = True
+            proxy.drop()
+            route.abort()
+        else:
+            route.continue_()
+
+    visit.page.route(re.compile("sweep-parts"), lose_the_first)
+    page = visit.open(f"/ui/sweeps/{sweep['id']}")
+    expect(page.locator("#connection-lost")).to_be_visible()
+    proxy.refusing = False
+    expect(page.locator("#decisions li").first).to_be_visible()
 
 
 def test_a_stream_that_ends_is_no_lost_connection(
