@@ -72,12 +72,12 @@ def test_a_question_that_hangs_does_not_keep_the_child_beyond_its_lease(
     process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = process.submit()
-    held, child = process.claim(lease_s=2), PlayedChild()
+    held, child = process.claim(lease_s=6), PlayedChild()
     renew, ended = leases.renew, []
 
     def hang(*arguments: Any) -> Any:
         began = time.monotonic()
-        while not child.closed and time.monotonic() - began < 5:
+        while not child.closed and time.monotonic() - began < 10:
             time.sleep(0.02)
         ended.append(time.monotonic() - began)
         monkeypatch.setattr(leases, "renew", renew)
