@@ -144,7 +144,7 @@ def test_the_child_of_a_killed_worker_ends_and_another_worker_continues(light: W
     worker.wait()
     assert all_end(children, within_s=2)
     light.start("workers.reconcile")
-    light.until(job_id, lambda job: job.status == Status.QUEUED)
+    light.until(job_id, lambda job: job.status == Status.QUEUED, light.lease_s + 5)
     light.start()
     job = light.until_end(job_id)
     assert (job.attempt, job.lease) == (2, 2)
@@ -197,7 +197,7 @@ def test_a_cancelled_job_keeps_what_it_has(light: WorkerHarness) -> None:
     light.start()
     light.until(job_id, lambda job: job.epoch >= 1)
     actions.cancel(light.database, job_id)
-    job = light.until(job_id, lambda job: job.status == Status.CANCELLED)
+    job = light.until(job_id, lambda job: job.status == Status.CANCELLED, 5)
     with light.database.read() as session:
         assert lookup.checkpoint(session, job, "latest").epoch == job.epoch
 

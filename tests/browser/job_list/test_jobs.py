@@ -16,6 +16,7 @@ from service.storage.tables import JOBS
 from tests.browser.conftest import Bare, Visit, patient, until
 from tests.browser.stored_jobs import scroll_until
 
+FIRST_ROWS_MS = 300
 FAR_TOO_SLOW_MS = 1500
 """`make bench-page` measures; a test shares its machine, so its quickest load shows what the page itself costs."""
 
@@ -105,7 +106,8 @@ def test_ten_thousand_jobs_are_quick(open_window: Callable[..., Visit], ten_thou
             until(page, "document.documentElement.dataset.ready")
             times.append(int(page.evaluate("document.documentElement.dataset.ready")))
         print(f"{path}: first rows after {times} ms, median {statistics.median(times)}")
-        assert min(times) < FAR_TOO_SLOW_MS  # `make bench-page` measures
+        assert min(times) < FIRST_ROWS_MS
+        assert statistics.median(times) < FAR_TOO_SLOW_MS
     expect(page.locator("#statuses button").first).to_contain_text("10000")
     # Rows come as one scrolls, and only those near the screen exist.
     scroll_until(page, "parseInt(document.querySelector('#more').textContent) >= 500")
@@ -113,7 +115,7 @@ def test_ten_thousand_jobs_are_quick(open_window: Callable[..., Visit], ten_thou
     page.keyboard.press("/")
     page.keyboard.type("run 99")
     expect(page.locator("tr.job a.name").first).to_have_text("run 99")
-    expect(page.locator("#more")).to_have_text(re.compile(r"^\d+ loaded of 111; more come as you scroll$"))
+    expect(page.locator("#more")).to_have_text(re.compile(r"^(30|50) loaded of 111; more come as you scroll$"))
     page.fill("input[type=search]", "run 9999")
     expect(page.locator("tr.job")).to_have_count(1)
     page.fill("input[type=search]", "")
