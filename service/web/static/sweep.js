@@ -118,9 +118,13 @@ function drawRows() {
 }
 
 async function drawRest() {
-  const loaded = await import("./sweep-parts.js").catch(doubt);
-  // A browser may remember that a module could not be loaded.
-  if (!loaded) return void addEventListener("connectionback", () => location.reload(), { once: true });
+  const loaded = await import("./sweep-parts.js").catch(() => null);
+  if (!loaded) {
+    // A browser may remember that a module could not be loaded, so it is not imported again.
+    addEventListener("connectionback", () => location.reload(), { once: true });
+    announce("Curves and decisions could not be loaded. Reload the page.", "error");
+    return doubt();
+  }
   parts = new loaded.SweepParts(sweep, (seq) => seq > sweep.last_seq && renewSoon()); // replayed events are already known
   await (trials.has_more ? renew() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains as many as fit on a screen
 }

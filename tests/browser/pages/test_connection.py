@@ -93,6 +93,7 @@ def test_a_sweep_whose_parts_could_not_be_loaded_is_loaded_again(
 
     visit.page.route(re.compile("sweep-parts"), lose_the_first)
     page = visit.open(f"/ui/sweeps/{sweep['id']}")
+    expect(page.locator("#toasts")).to_contain_text("Curves and decisions could not be loaded. Reload the page.")
     expect(page.locator("#connection-lost")).to_be_visible()
     proxy.refusing = False
     expect(page.locator("#decisions li").first).to_be_visible()
