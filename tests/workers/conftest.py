@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from service.spec.validation import resolve
 from service.states import TERMINAL
 from service.storage.database import Database
 from service.storage.tables import Event, Job
+from tests.conftest import create_database
 
 STEADY = {
     "kind": "classifier",
@@ -131,6 +134,27 @@ def open_worker_harness(home: Path, url: str, *, data: Path | None = None) -> Wo
     return WorkerHarness(home, database, data=data)
 
 
+@contextmanager
+def on_copy(migrated: Path, folder: Path, *, data: Path | None = None) -> Iterator[WorkerHarness]:
+    """Workers on a copy of a migrated SQLite file."""
+    home = folder / "home"
+    home.mkdir()
+    url = f"sqlite:///{shutil.copy(migrated, folder / 'tapeline.db')}"
+    with closing(Database(url)) as database:
+        made = WorkerHarness(home, database, data=data)
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture
+def light(migrated: Path, tmp_path: Path) -> Iterator[WorkerHarness]:
+    """Workers on SQLite alone, for what does not depend on the database."""
+    with on_copy(migrated, tmp_path) as made:
+        yield made
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHarness]:
     """On SQLite by default, on both databases in the whole suite."""
@@ -142,16 +166,39 @@ def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHa
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The STEADY job as it ends when nobody disturbs it."""
-    home = tmp_path_factory.mktemp("undisturbed")
-    made = open_worker_harness(home, f"sqlite:///{home / 'tapeline.db'}")
-    job_id = made.submit()
+def running_light(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHarness]:
+    """A worker that runs already, on SQLite, for tests that leave it as it is: its start takes longer than they do."""
+    with on_copy(migrated, tmp_path_factory.mktemp("running")) as made:
+        made.start()
+        yield made
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def running(request: pytest.FixtureRequest) -> WorkerHarness:
+    """The same on SQLite by default, on both databases in the whole suite."""
+    found: WorkerHarness = request.getfixturevalue(
+        "running_light" if request.param == "sqlite" else "running_on_postgresql"
+    )
+    return found
+
+
+@pytest.fixture(scope="session")
+def running_on_postgresql(
+    postgres_server: str, postgres_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerHarness]:
+    url = create_database(postgres_server, postgres_template)
+    made = open_worker_harness(tmp_path_factory.mktemp("running") / "home", url)
     made.start()
-    job = made.until_end(job_id)
-    assert job.status == "succeeded"
+    yield made
     made.stop()
     made.database.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(running_light: WorkerHarness) -> Job:
+    """The STEADY job as it ends when nobody disturbs it."""
+    job = running_light.until_end(running_light.submit())
+    assert job.status == "succeeded"
     return job
 
 

@@ -7,22 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.workers.conftest import WorkerHarness, open_worker_harness
+from tests.workers.conftest import WorkerHarness
 from workers.heartbeat import SILENCE_S, Heartbeat, silence_s
-
-
-@pytest.fixture
-def light(tmp_path: Path) -> Iterator[WorkerHarness]:
-    home = tmp_path / "home"
-    made = open_worker_harness(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
-    yield made
-    made.stop()
-    made.database.close()
 
 
 def is_well(home: Path, name: str) -> bool:

@@ -7,21 +7,17 @@ import os
 import signal
 from pathlib import Path
 
-from tests.workers.conftest import children_of, open_worker_harness
+from tests.workers.conftest import children_of, on_copy
 
 
-def test_lines_about_a_job_name_it_its_lease_and_its_attempt(tmp_path: Path) -> None:
-    workers = open_worker_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
-    try:
+def test_lines_about_a_job_name_it_its_lease_and_its_attempt(migrated: Path, tmp_path: Path) -> None:
+    with on_copy(migrated, tmp_path) as workers:
         job_id = workers.submit(epochs=4)
         worker = workers.start()
         workers.until(job_id, lambda job: job.epoch >= 1)
         for child in children_of(worker.pid):
             os.kill(child, signal.SIGKILL)
         workers.until_end(job_id)
-    finally:
-        workers.stop()
-        workers.database.close()
     written = (workers.home / "workers.log").read_text().splitlines()
     # Celery says this by itself, in a signal handler that no logger reaches.
     lines = [json.loads(line) for line in written if line not in ("", "worker: Warm shutdown (MainProcess)")]

@@ -19,11 +19,10 @@ from workers.usage import ChildMeter, OwnMeter
 HELD = Claim(job_id="job_1", lease=2, lease_s=15.0, cpu_seconds=100.0)
 
 
-def test_a_job_reports_resources_in_total_and_per_epoch(workers: WorkerHarness) -> None:
-    job_id = workers.submit(epochs=3)
-    workers.start()
-    job = workers.until_end(job_id)
-    with workers.database.read() as session:
+def test_a_job_reports_resources_in_total_and_per_epoch(running: WorkerHarness) -> None:
+    job_id = running.submit(epochs=3)
+    job = running.until_end(job_id)
+    with running.database.read() as session:
         epochs = lookup.epochs(session, job_id)
     each = [row.cpu_seconds or 0.0 for row in epochs]
     assert all(0 < seconds <= row.seconds + 0.5 for seconds, row in zip(each, epochs, strict=True))
@@ -33,7 +32,7 @@ def test_a_job_reports_resources_in_total_and_per_epoch(workers: WorkerHarness) 
     assert all(20e6 < (row.memory_bytes or 0) < 1e9 for row in epochs)
     assert job.peak_memory_bytes is not None
     assert max(row.memory_bytes or 0 for row in epochs) <= job.peak_memory_bytes < 1e9
-    news = [event.data for event in workers.log(job_id) if event.type == "metrics"]
+    news = [event.data for event in running.log(job_id) if event.type == "metrics"]
     assert [item["cpu_seconds"] for item in news] == each
     assert [item["memory_bytes"] for item in news] == [row.memory_bytes for row in epochs]
     assert "cpu_seconds" not in job.metrics

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,8 @@ from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Job
+from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_worker_harness
-
-
-@pytest.fixture
-def light(tmp_path: Path) -> Iterator[WorkerHarness]:
-    """Workers on SQLite alone, for what does not hang on the database."""
-    home = tmp_path / "home"
-    made = open_worker_harness(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
-    yield made
-    made.stop()
-    made.database.close()
 
 
 def training_child(worker_pid: int) -> int:
@@ -62,43 +52,46 @@ def all_end(pids: list[int], within_s: float) -> bool:
     ],
 )
 def test_a_job_that_succeeded_keeps_as_many_checkpoints_as_its_spec_says_or_the_best_and_the_latest(
-    workers: WorkerHarness, spec: dict[str, int], kept: int
+    running: WorkerHarness, spec: dict[str, int], kept: int
 ) -> None:
-    job_id = workers.submit(epochs=4, checkpoint=spec)
-    workers.start()
-    job = workers.until_end(job_id)
-    with workers.database.read() as session:
+    job_id = running.submit(epochs=4, checkpoint=spec)
+    job = running.until_end(job_id)
+    with running.database.read() as session:
         files = lookup.artifacts(session, job_id)
     epochs = {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT}
     assert epochs == {4, 3, 2, 1} - set(range(1, 5 - kept)) | {job.best_epoch}
-    workers.stop()  # the files go after the rows
-    on_disk = [path for path in workers.settings.artifacts.glob("job_*/*/*") if path.is_file()]
-    assert {path.relative_to(workers.settings.artifacts).as_posix() for path in on_disk} == {row.path for row in files}
-    assert job.size_bytes == sum(path.stat().st_size for path in on_disk)
+    folder = running.settings.artifacts
+    kept_files = {row.path for row in files}
+
+    def on_disk() -> dict[str, int]:
+        found = [path for path in folder.glob(f"{job_id}/*/*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+
+    wait_until(lambda: on_disk().keys() == kept_files, "the removal of the files, which go after the rows")
+    assert job.size_bytes == sum(on_disk().values())
 
 
-def test_a_job_leaves_metrics_samples_and_checkpoints(workers: WorkerHarness) -> None:
-    job_id = workers.submit(epochs=3, checkpoint={"keep_last": 1})
-    workers.start()
-    job = workers.until_end(job_id)
+def test_a_job_leaves_metrics_samples_and_checkpoints(running: WorkerHarness) -> None:
+    job_id = running.submit(epochs=3, checkpoint={"keep_last": 1})
+    job = running.until_end(job_id)
     assert (job.status, job.epoch, job.error) == (Status.SUCCEEDED, 3, None)
     assert job.step == job.steps == 3 * 170
     assert job.result_digest is not None
     assert job.provenance is not None
     assert job.provenance["threads"] == 1
-    with workers.database.read() as session:
+    with running.database.read() as session:
         epochs = lookup.epochs(session, job_id)
         files = lookup.artifacts(session, job_id)
         latest = lookup.checkpoint(session, job, "latest")
     assert [row.epoch for row in epochs] == [1, 2, 3]
     assert {row.epoch for row in files if row.kind == ArtifactKind.SAMPLE} == {1, 2, 3}
     assert {row.epoch for row in files if row.kind == ArtifactKind.CHECKPOINT} == {3, job.best_epoch}
-    kinds = [event.type for event in workers.log(job_id)]
+    kinds = [event.type for event in running.log(job_id)]
     assert kinds == ["status", "status", *["metrics", "checkpoint", "sample"] * 3, "status", "end"]
 
     # The checkpoint opens with nothing but safetensors, and NumPy alone gives the reported accuracy.
-    weights = safetensors.numpy.load((workers.settings.artifacts / latest.path).read_bytes())
-    data = load("mnist-10k", workers.home, cache_root=workers.home / "cache")
+    weights = safetensors.numpy.load((running.settings.artifacts / latest.path).read_bytes())
+    data = load("mnist-10k", running.home, cache_root=running.home / "cache")
     x = data.validation.inputs.reshape(-1, 784).astype(np.float32) / 255
     hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
     logits = hidden @ weights["layers.2.weight"] + weights["layers.2.bias"]
@@ -106,31 +99,30 @@ def test_a_job_leaves_metrics_samples_and_checkpoints(workers: WorkerHarness) ->
     assert accuracy == pytest.approx(job.metrics["val_accuracy"], abs=1e-3)
 
 
-def test_a_job_that_stops_early_succeeds_with_its_last_epoch_kept(light: WorkerHarness) -> None:
+def test_a_job_that_stops_early_succeeds_with_its_last_epoch_kept(running_light: WorkerHarness) -> None:
     never = {"metric": "val_accuracy", "patience": 1, "min_delta": 1}
     rarely = {"checkpoint": {"every_epochs": 9}, "samples": {"every_epochs": 9, "count": 9}}
-    job_id = light.submit(early_stopping=never, **rarely)
-    light.start()
-    job = light.until_end(job_id)
+    job_id = running_light.submit(early_stopping=never, **rarely)
+    job = running_light.until_end(job_id)
     assert (job.status, job.epoch, job.epochs) == (Status.SUCCEEDED, 2, 6)
     assert job.step == job.steps == 2 * 170
     assert job.stopped_early is not None
     assert (job.stopped_early["metric"], job.stopped_early["best_epoch"]) == ("val_accuracy", 1)
-    with light.database.read() as session:
+    with running_light.database.read() as session:
         files = {(row.kind, row.epoch) for row in lookup.artifacts(session, job_id)}
     assert {(ArtifactKind.CHECKPOINT, 2), (ArtifactKind.SAMPLE, 2)} <= files
-    assert [event.data["code"] for event in light.log(job_id) if event.type == "log"] == ["stopped_early"]
+    assert [event.data["code"] for event in running_light.log(job_id) if event.type == "log"] == ["stopped_early"]
 
 
-def test_a_killed_child_changes_nothing_not_one_bit(workers: WorkerHarness, undisturbed: Job) -> None:
-    job_id = workers.submit()
-    worker = workers.start()
-    workers.until(job_id, lambda job: job.epoch >= 1)
+def test_a_killed_child_changes_nothing_not_one_bit(running: WorkerHarness, undisturbed: Job) -> None:
+    job_id = running.submit()
+    (worker,) = running.processes
+    running.until(job_id, lambda job: job.epoch >= 1)
     os.kill(training_child(worker.pid), signal.SIGKILL)
-    job = workers.until_end(job_id)
+    job = running.until_end(job_id)
     assert (job.status, job.attempt) == (Status.SUCCEEDED, 2)
     assert job.result_digest == undisturbed.result_digest
-    assert not [event for event in workers.log(job_id) if event.type == "log"]
+    assert not [event for event in running.log(job_id) if event.type == "log"]
 
 
 @pytest.mark.slow
@@ -179,26 +171,24 @@ def test_a_stopped_worker_hands_its_job_back_at_once(light: WorkerHarness, undis
     assert job.result_digest == undisturbed.result_digest
 
 
-def test_a_pause_is_obeyed_within_a_second_and_costs_no_bit(light: WorkerHarness, undisturbed: Job) -> None:
-    job_id = light.submit()
-    light.start()
-    light.until(job_id, lambda job: job.epoch >= 1)
-    actions.pause(light.database, job_id)
+def test_a_pause_is_obeyed_within_a_second_and_costs_no_bit(running_light: WorkerHarness, undisturbed: Job) -> None:
+    job_id = running_light.submit()
+    running_light.until(job_id, lambda job: job.epoch >= 1)
+    actions.pause(running_light.database, job_id)
     began = time.monotonic()
-    light.until(job_id, lambda job: job.status == Status.PAUSED)
+    running_light.until(job_id, lambda job: job.status == Status.PAUSED)
     assert time.monotonic() - began < 4  # a second, and some more for a busy machine
-    actions.resume(light.database, job_id)
-    job = light.until_end(job_id)
+    actions.resume(running_light.database, job_id)
+    job = running_light.until_end(job_id)
     assert job.result_digest == undisturbed.result_digest
 
 
-def test_a_cancelled_job_keeps_what_it_has(light: WorkerHarness) -> None:
-    job_id = light.submit(epochs=500)
-    light.start()
-    light.until(job_id, lambda job: job.epoch >= 1)
-    actions.cancel(light.database, job_id)
-    job = light.until(job_id, lambda job: job.status == Status.CANCELLED, 5)
-    with light.database.read() as session:
+def test_a_cancelled_job_keeps_what_it_has(running_light: WorkerHarness) -> None:
+    job_id = running_light.submit(epochs=500)
+    running_light.until(job_id, lambda job: job.epoch >= 1)
+    actions.cancel(running_light.database, job_id)
+    job = running_light.until(job_id, lambda job: job.status == Status.CANCELLED, 5)
+    with running_light.database.read() as session:
         assert lookup.checkpoint(session, job, "latest").epoch == job.epoch
 
 
@@ -211,10 +201,9 @@ DIVERGING: dict[str, Any] = {
 }
 
 
-def test_a_loss_that_is_not_finite_fails_the_job_with_advice(light: WorkerHarness) -> None:
-    job_id = light.submit(**DIVERGING)
-    light.start()
-    job = light.until_end(job_id)
+def test_a_loss_that_is_not_finite_fails_the_job_with_advice(running_light: WorkerHarness) -> None:
+    job_id = running_light.submit(**DIVERGING)
+    job = running_light.until_end(job_id)
     assert job.status == Status.FAILED
     assert job.error is not None
     assert job.error["code"] == "diverged"
@@ -223,14 +212,13 @@ def test_a_loss_that_is_not_finite_fails_the_job_with_advice(light: WorkerHarnes
     assert "learning rate" in job.error["hint"]
     assert "retry" not in actions.actions_of(job)
     if job.epoch:
-        with light.database.read() as session:
+        with running_light.database.read() as session:
             assert lookup.checkpoint(session, job, "latest").epoch == job.epoch
 
 
-def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(light: WorkerHarness) -> None:
-    job_id = light.submit(dataset={"name": "gone"})
-    light.start()
-    job = light.until_end(job_id)
+def test_data_that_cannot_be_had_fail_the_job_and_say_what_to_do(running_light: WorkerHarness) -> None:
+    job_id = running_light.submit(dataset={"name": "gone"})
+    job = running_light.until_end(job_id)
     assert job.error is not None
     assert job.error["code"] in ("dataset_not_found", "dataset_unavailable")
     assert job.error["message"]
@@ -309,13 +297,12 @@ def test_no_process_is_left_after_a_stop(light: WorkerHarness) -> None:
     assert not any(map(is_alive, children))
 
 
-def test_a_worker_checks_in(light: WorkerHarness) -> None:
-    light.start()
+def test_a_worker_checks_in(running_light: WorkerHarness) -> None:
     deadline = time.monotonic() + 60
-    while not workers_of(light.database):
+    while not workers_of(running_light.database):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert workers_of(light.database) == [1]
+    assert workers_of(running_light.database) == [1]
 
 
 def workers_of(database: Database) -> list[int]:

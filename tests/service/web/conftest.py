@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 from werkzeug.serving import make_server
 
@@ -141,6 +142,26 @@ def _compile_routes_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Rule, "compile", remember)
+        yield
+
+
+class _CompiledTemplates(BytecodeCache):
+    def __init__(self) -> None:
+        self._kept = dict[tuple[str, str], Any]()
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._kept.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._kept[bucket.key, bucket.checksum] = bucket.code
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_templates_once() -> Iterator[None]:
+    """Each app compiles the templates that it renders; they, too, are the same ones in every app."""
+    with pytest.MonkeyPatch.context() as patched:
+        options = Flask.jinja_options | {"bytecode_cache": _CompiledTemplates()}
+        patched.setattr(Flask, "jinja_options", options)
         yield
 
 

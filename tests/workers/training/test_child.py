@@ -21,7 +21,7 @@ from service.spec.presets.definitions import PRESETS
 from service.states import Status
 from tests.faults.harness import FEW, few_digits
 from tests.waiting import wait_until
-from tests.workers.conftest import WorkerHarness, children_of, open_worker_harness
+from tests.workers.conftest import WorkerHarness, children_of, on_copy, open_worker_harness
 from workers.training.child import Lifetime
 
 TINY: dict[str, Any] = {
@@ -40,11 +40,10 @@ FIRST: dict[str, Any] = TINY | {
 
 
 @pytest.fixture
-def light(tmp_path: Path) -> Iterator[WorkerHarness]:
-    made = opened(tmp_path / "home")
-    yield made
-    made.stop()
-    made.database.close()
+def light(migrated: Path, tmp_path: Path) -> Iterator[WorkerHarness]:
+    with on_copy(migrated, tmp_path, data=few_digits()) as made:
+        made.train_count = FEW
+        yield made
 
 
 def opened(home: Path) -> WorkerHarness:

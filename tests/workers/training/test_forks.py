@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,17 +19,8 @@ from service.states import Status
 from service.storage import ids
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.tables import ExpectedEpoch
-from tests.workers.conftest import WorkerHarness, open_worker_harness
+from tests.workers.conftest import WorkerHarness
 from workers.training.forks import adapt
-
-
-@pytest.fixture
-def light(tmp_path: Path) -> Iterator[WorkerHarness]:
-    home = tmp_path / "home"
-    made = open_worker_harness(home, f"sqlite:///{tmp_path / 'tapeline.db'}")
-    yield made
-    made.stop()
-    made.database.close()
 
 
 def state(spec: dict[str, Any], *tensors: str) -> State:
@@ -96,33 +85,34 @@ def codes(workers: WorkerHarness, job_id: str) -> list[str]:
     return [event.data["code"] for event in workers.log(job_id) if event.type == "log"]
 
 
-def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_matches(light: WorkerHarness) -> None:
-    parent = light.submit(epochs=3, checkpoint={"keep_last": 3})
-    light.start()
-    ended = light.until_end(parent)
-    fork = child_of(light, parent, which="1", seed=0)
-    again, other = child_of(light, parent), child_of(light, parent)
-    with light.database.write() as session:  # as if the original had given something else
+def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_matches(
+    running_light: WorkerHarness,
+) -> None:
+    parent = running_light.submit(epochs=3, checkpoint={"keep_last": 3})
+    ended = running_light.until_end(parent)
+    fork = child_of(running_light, parent, which="1", seed=0)
+    again, other = child_of(running_light, parent), child_of(running_light, parent)
+    with running_light.database.write() as session:  # as if the original had given something else
         wrong = update(ExpectedEpoch).where(ExpectedEpoch.job_id == other, ExpectedEpoch.epoch == 2)
         session.execute(wrong.values(samples_digest="sha256:other"))
-    with light.database.read() as session:
+    with running_light.database.read() as session:
         first = {row.epoch: row for row in lookup.epochs(session, parent)}
 
-    assert light.until_end(fork).status == Status.SUCCEEDED
-    with light.database.read() as session:
+    assert running_light.until_end(fork).status == Status.SUCCEEDED
+    with running_light.database.read() as session:
         rows = lookup.epochs(session, fork)
     assert [row.epoch for row in rows] == [2, 3]
     # The optimizer's state was taken over, or these would be other numbers.
     assert all(
         (row.metrics, row.samples_digest) == (first[row.epoch].metrics, first[row.epoch].samples_digest) for row in rows
     )
-    assert codes(light, fork) == ["forked"]
+    assert codes(running_light, fork) == ["forked"]
 
-    reproduced = light.until_end(again)
+    reproduced = running_light.until_end(again)
     assert reproduced.result_digest == ended.result_digest
     assert reproduced.reproduction is not None
     assert reproduced.reproduction["match"] is True
-    differing = light.until_end(other).reproduction
+    differing = running_light.until_end(other).reproduction
     assert differing is not None
     assert (differing["match"], differing["first_difference"]) == (False, {"epoch": 2, "differs": ["samples"]})
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from service.jobs.queries import lookup
 from service.pictures import grids
 from service.states import Action, Status
 from service.storage.artifacts import ArtifactFolder
-from tests.workers.conftest import WorkerHarness, open_worker_harness
+from tests.workers.conftest import WorkerHarness
 
 DYING: dict[str, Any] = {
     "layers": [{"units": 50, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
@@ -22,14 +20,6 @@ DYING: dict[str, Any] = {
     "epochs": 5,
 }
 """A learning rate that kills every unit in the first epoch, which is found after the third."""
-
-
-@pytest.fixture
-def light(tmp_path: Path) -> Iterator[WorkerHarness]:
-    made = open_worker_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
-    yield made
-    made.stop()
-    made.database.close()
 
 
 def codes(job: Any) -> list[str]:
@@ -63,10 +53,9 @@ def test_the_seeds_gan_is_caught_collapsing_in_its_first_epochs_and_stable_is_no
     assert len(grids._from_grid(grid)[1].labels) == 9
 
 
-def test_a_job_stops_where_its_spec_asks_and_can_be_forked(light: WorkerHarness) -> None:
-    job_id = light.submit(**DYING, health={"stop_on": ["dead_units"]}, checkpoint={"every_epochs": 100})
-    light.start()
-    job = light.until_end(job_id)
+def test_a_job_stops_where_its_spec_asks_and_can_be_forked(running_light: WorkerHarness) -> None:
+    job_id = running_light.submit(**DYING, health={"stop_on": ["dead_units"]}, checkpoint={"every_epochs": 100})
+    job = running_light.until_end(job_id)
     assert (job.status, job.epoch) == (Status.FAILED, 3)
     assert job.error is not None
     assert (job.error["code"], job.error["epoch"], job.error["last_good_checkpoint"]) == ("dead_units", 3, 3)
@@ -74,9 +63,9 @@ def test_a_job_stops_where_its_spec_asks_and_can_be_forked(light: WorkerHarness)
     assert codes(job) == ["dead_units"]
     assert Action.FORK in actions.actions_of(job)
     assert Action.RETRY not in actions.actions_of(job)
-    with light.database.read() as session:
+    with running_light.database.read() as session:
         assert lookup.sample(session, job, "latest").epoch == 3
-    types = [event.type for event in light.log(job_id)]
+    types = [event.type for event in running_light.log(job_id)]
     assert types.count("health") == 1
     assert types[-2:] == ["status", "end"]
 
