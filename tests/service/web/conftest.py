@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 from werkzeug.serving import make_server
 
+from service.datasets.info import ImportedDataset, OnShare
+from service.datasets.sandbox import import_in_sandbox
 from service.jobs import commits, leases
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
@@ -26,6 +30,7 @@ from service.spec.findings import Finding
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
 from service.web.app import create_app
+from service.web.files import uploads
 from service.web.services import EXTENSION, Services
 
 MakeApp = Callable[..., Flask]
@@ -162,6 +167,30 @@ def _compile_templates_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         options = Flask.jinja_options | {"bytecode_cache": _CompiledTemplates()}
         patched.setattr(Flask, "jinja_options", options)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _import_small_files_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Many tests upload the same few rows or images: the sandbox, which takes longer to start than most tests do, makes
+    a dataset of them once, and the others get a copy."""
+    results, known = tmp_path_factory.mktemp("imported"), dict[str, ImportedDataset]()
+
+    def imported(files: Mapping[str, Path], folder: Path, *, on_share: OnShare, **options: Any) -> ImportedDataset:
+        if sum(path.stat().st_size for path in files.values()) > 100_000:
+            return import_in_sandbox(files, folder, on_share=on_share, **options)
+        contents = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+        key = hashlib.sha256(repr((sorted(contents.items()), sorted(options.items()))).encode()).hexdigest()
+        if key not in known:
+            made = import_in_sandbox(files, folder, on_share=on_share, **options)
+            shutil.copytree(folder, results / key, dirs_exist_ok=True)
+            known[key] = made
+        else:
+            shutil.copytree(results / key, folder, dirs_exist_ok=True)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(uploads, "import_in_sandbox", imported)
         yield
 
 
