@@ -61,20 +61,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Whatever is ``sqlite_by_default`` runs on PostgreSQL in the slow suite.
 
     The tests of a whole service, and those of a running worker, follow each other, from the beginning and from the
-    middle: test processes get equal shares of tests that follow each other, so that as few as possible start one.
+    middle: test processes get equal shares of tests that follow each other, so that as few as possible start one. The
+    tests of streams, which mostly wait, come early, when there is other work to do meanwhile.
     """
     for item in items:
         marked = isinstance(item, pytest.Function) and item.get_closest_marker("sqlite_by_default")
         if marked and "[postgresql" in item.name:
             item.add_marker(pytest.mark.slow)
     yield
-    service, worker, others = list[pytest.Item](), list[pytest.Item](), list[pytest.Item]()
+    service, worker, streams, others = (list[pytest.Item]() for _ in range(4))
     for item in items:
         names = {*item.fixturenames} if isinstance(item, pytest.Function) else set()
-        group = service if "stack" in names else worker if names & {"running", "running_light"} else others
-        group.append(item)
+        if "stack" in names:
+            service.append(item)
+        elif names & {"running", "running_light"}:
+            worker.append(item)
+        elif item.path.parent.name == "streaming":
+            streams.append(item)
+        else:
+            others.append(item)
     middle = max(0, len(items) // 2 - len(service))
-    items[:] = [*service, *others[:middle], *worker, *others[middle:]]
+    items[:] = [*service, *others[:middle], *worker, *streams, *others[middle:]]
 
 
 def pytest_sessionstart() -> None:
