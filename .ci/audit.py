@@ -9,7 +9,7 @@ import sys
 
 
 def main(lock: str) -> int:
-    """Run pip-audit over a lock, and judge what it says."""
+    """Run pip-audit over a lock, and evaluate what it says."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", lock, "--require-hashes", "--disable-pip"]
     command += ["--format", "json", "--progress-spinner", "off", "--timeout", "15"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

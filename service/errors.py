@@ -234,8 +234,8 @@ class NoSpaceLeft(ServiceError):
     """The owner's datasets would exceed their size limit."""
 
     def __init__(self, owner: str, used: int, more: int, limit: int) -> None:
-        taken = f"the datasets of {owner} take {used:,} of {limit:,} bytes"
-        super().__init__(f"{taken}, and this one takes {more:,}" if more else taken)
+        used_up = f"the datasets of {owner} take {used:,} of {limit:,} bytes"
+        super().__init__(f"{used_up}, and this one takes {more:,}" if more else used_up)
         self.used, self.limit = used, limit
 
 

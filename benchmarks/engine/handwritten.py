@@ -177,7 +177,7 @@ class Gan:
         fakes = self.latent.draw(self.rng, self.batch, np.float32)
         for layer in self.generator:
             fakes = layer.forward(fakes)
-        logits = judge(self.on_fakes, fakes)
+        logits = discriminate(self.on_fakes, fakes)
         g_loss = cross_entropy(logits, 1.0)
         sigmoid(logits, self.fake)
         float(np.mean(self.fake))  # the verdict that is reported
@@ -191,7 +191,7 @@ class Gan:
             if layer is not self.generator[0]:
                 g = layer.back_to_input(g)
         if updates_discriminator:
-            real_logits = judge(self.on_reals, self.images.draw(self.order[start : start + self.batch]))
+            real_logits = discriminate(self.on_reals, self.images.draw(self.order[start : start + self.batch]))
             cross_entropy(real_logits, 1.0)
             cross_entropy(logits, 0.0)
             sigmoid(real_logits, self.real)
@@ -214,7 +214,7 @@ class Gan:
         return g_loss
 
 
-def judge(layers: list[Layer], images: Array) -> Array:
+def discriminate(layers: list[Layer], images: Array) -> Array:
     """The discriminator's logits."""
     for layer in layers[:-1]:
         images = layer.forward(images)

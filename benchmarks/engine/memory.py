@@ -57,7 +57,7 @@ def _parameters(trainer: ClassifierTrainer | GanTrainer) -> list[Any]:
 
 
 def report() -> list[dict[str, Any]]:
-    """The memory of the steps in the table: what is needed, and what is taken with and without replay."""
+    """The memory of the steps in the table: what is needed, and what is allocated with and without replay."""
     data = digits.training()
     rows = []
     for batch in (50, 512):

@@ -35,7 +35,7 @@ def medians(
     seconds: float = 0.05,
     unit: int = 1,
     needed: int = ROUNDS,
-    patience: float = 18,
+    max_seconds: float = 18,
 ) -> dict[str, float]:
     """Milliseconds per piece of work for each variant: the median of its rounds.
 
@@ -44,7 +44,7 @@ def medians(
         seconds: approximate duration of one turn.
         unit: number of pieces in a cycle of steps; a turn takes a multiple.
         needed: number of undisturbed rounds.
-        patience: time limit in seconds, after which there are no further rounds if there were ``LEAST``.
+        max_seconds: time limit in seconds, after which there are no further rounds if there were ``LEAST``.
     """
     counts = {}
     for name, work in contestants.items():
@@ -53,7 +53,7 @@ def medians(
         counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
     rounds: list[Round] = []
     names = list(contestants)
-    end = time.perf_counter() + patience
+    end = time.perf_counter() + max_seconds
     while sum(share < _DISTURBED for share, _ in rounds) < needed:
         if len(rounds) >= LEAST and time.perf_counter() > end:
             break
@@ -81,7 +81,7 @@ def undisturbed(rounds: Sequence[Round]) -> list[dict[str, float]]:
 
 
 def minima(
-    contestants: Mapping[str, Work], *, unit: int = 1, seconds: float = 0.01, patience: float = 14
+    contestants: Mapping[str, Work], *, unit: int = 1, seconds: float = 0.01, max_seconds: float = 14
 ) -> dict[str, float]:
     """Milliseconds of processor time of one piece of work for each contestant with one thread: the shortest turn.
 
@@ -92,7 +92,7 @@ def minima(
         for _ in range(2 * unit):
             work()
         counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
-    names, end, rounds = list(contestants), time.perf_counter() + patience, 0
+    names, end, rounds = list(contestants), time.perf_counter() + max_seconds, 0
     while time.perf_counter() < end or rounds < ROUNDS:
         first = rounds % len(names)  # each goes first in turn
         for name in names[first:] + names[:first]:

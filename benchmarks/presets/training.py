@@ -28,7 +28,7 @@ from service.spec.schema import GanSpec
 from workers.training import build
 from workers.training.health import TrainingDiagnostics, make_samples
 
-JUDGED = 5000
+EVALUATED = 5000
 """Number of samples for the independent reference classifier."""
 SHOWN = 100
 SCORES = ("frechet_distance", "min_class_share", "mode_coverage", "class_entropy", "confidence")
@@ -46,7 +46,7 @@ def main() -> None:
     if options.row is None:
         digits = cache.load("mnist", options.data, cache_root=options.work)
         checkpoint.save(classifier, independent.make(digits, _say))
-        _say({"done": independent.calibrate(classifier, digits, JUDGED)})
+        _say({"done": independent.calibrate(classifier, digits, EVALUATED)})
         return
     row = Row(**options.row)
     if options.score:
@@ -80,7 +80,7 @@ def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     }
     if not isinstance(trainer, GanTrainer) or not isinstance(spec, GanSpec):
         return done | {"accuracy": metrics["val_accuracy"]}
-    images = make_samples(trainer, row.seed, "outside judge", JUDGED)
+    images = make_samples(trainer, row.seed, "outside judge", EVALUATED)
     path = row.samples(work)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, images, allow_pickle=False)

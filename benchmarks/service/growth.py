@@ -47,11 +47,11 @@ def growth(places: Places, rounds: int) -> list[Figures]:
     def measure(kind: str, operations: dict[str, Callable[[], object]], count: int) -> None:
         for what, ask in operations.items():
             ask()
-            taken = found.setdefault((kind, what), {}).setdefault(count, [])
+            times_ms = found.setdefault((kind, what), {}).setdefault(count, [])
             for _ in range(RUNS):
                 began = time.perf_counter()
                 ask()
-                taken.append(1000 * (time.perf_counter() - began))
+                times_ms.append(1000 * (time.perf_counter() - began))
 
     with both(places) as here:
         for place in here.values():
@@ -83,7 +83,7 @@ def job_counts() -> list[int]:
 
 
 def _row(kind: str, what: str, times: dict[int, list[float]]) -> Figures:
-    by_count = {f"{count:,}": spread(taken) for count, taken in times.items()}
+    by_count = {f"{count:,}": spread(times_ms) for count, times_ms in times.items()}
     first, last = min(times), max(times)
     steps = math.log10(last / first)
     return {

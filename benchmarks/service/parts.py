@@ -186,12 +186,12 @@ def _followed(places: Places, rounds: int, *, clients: int) -> list[Figures]:
             alone, followed, told, bare, bare_told = [], [], [], [], []
             for _ in range(rounds):
                 alone.append(_epoch_seconds(place, job_id, 3))
-                for port, taken, heard in ((place.port, followed, told), (bare_port, bare, bare_told)):
+                for port, seconds, received in ((place.port, followed, told), (bare_port, bare, bare_told)):
                     following = client("follow", port, clients=clients, seconds=4, job=job_id)
                     assert following.stdout is not None
                     assert following.stdout.readline() == "open\n"
-                    taken.append(_epoch_seconds(place, job_id, 3))
-                    heard.append(json.loads(following.communicate()[0]))
+                    seconds.append(_epoch_seconds(place, job_id, 3))
+                    received.append(json.loads(following.communicate()[0]))
                     time.sleep(1)
             place.http.post(f"/jobs/{job_id}/cancel")
         answer.append(
@@ -291,12 +291,12 @@ def workers(places: Places, rounds: int) -> list[Figures]:
             place.work()
             second = place.work()
             for number in range(rounds + 1):
-                for count, taken in times.items():
+                for count, figures in times.items():
                     second.send_signal(signal.SIGSTOP if count == 1 else signal.SIGCONT)  # it holds nothing now
                     took = _two_jobs(place, spec)
                     alone = _bare(place, spec, jobs=2, children=count)
                     if number:
-                        taken.append(took)
+                        figures.append(took)
                         loops[count].append(alone)
         gains, bare = ([one / two for one, two in zip(both[1], both[2], strict=True)] for both in (times, loops))
         answer.append(

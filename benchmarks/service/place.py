@@ -149,7 +149,7 @@ class Place:
 
     def noted(self, place: str) -> float | None:
         """The recorded time (monotonic clock); ``None`` if no process has reached the failpoint yet."""
-        for path in self.points.glob(f"{place}.taken-*"):
+        for path in self.points.glob(f"{place}.reached-*"):
             path.unlink()
             return int(path.name.rpartition("-")[2]) / 1e9
         return None

@@ -23,10 +23,10 @@ def post(places: Places, rounds: int) -> list[Figures]:
             ports[kind] = {"bare": place.serve_bare(), "served": place.port}
         for number in range(rounds + 1):
             for (kind, clients, fresh), items in found.items():
-                for who, taken in items.items():
+                for who, answers in items.items():
                     answer = _load(ports[kind][who], clients, fresh=fresh)
                     if number:  # the first round warms up
-                        taken.append(answer)
+                        answers.append(answer)
     return [
         {
             "database": kind,

@@ -93,7 +93,7 @@ class GradientTape(Recorder):
         """
         if unconnected not in ("raise", "zero"):
             raise SettingError(f"unconnected {unconnected!r} is neither raise nor zero", setting="unconnected")
-        if isinstance(sources, np.ndarray):  # would be taken for the sequence of its rows
+        if isinstance(sources, np.ndarray):  # would be read as the sequence of its rows
             raise GradientError("gradient: sources must be a list of tensors, as in tape.gradient(y, [x])")
         outermost = self._outer or self
         if self._spent or outermost._spent:

@@ -75,7 +75,7 @@ class _Reduced:
                 raise DataError(f"an empty batch has no loss: outputs and targets {targets.shape}")
             if not np.isfinite(targets).all():
                 raise DataError(f"loss: targets {targets.shape} hold values that are not finite")
-            return _kept(given)
+            return _protected(given)
         if targets.ndim == 1 and targets.dtype.kind in "ui":
             check_labels(targets, len(outputs), outputs.shape[-1])
             return self.targets(targets, outputs.shape[-1], outputs.dtype)
@@ -89,7 +89,7 @@ class _Reduced:
         return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)
 
 
-def _kept(targets: Any) -> Array:
+def _protected(targets: Any) -> Array:
     """Targets that cannot change until the gradient is computed: tensors, which a tape protects, or a copy."""
     kept: Array = targets if isinstance(targets, Tensor) else snapshot(np.asanyarray(targets))
     return kept
@@ -177,7 +177,7 @@ class SoftmaxCrossEntropy(_Reduced):
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Logits (batch, classes); integer labels (batch,)."""
         weights = {} if self.class_weights is None else {"class_weights": self.class_weights}
-        total = ops.softmax_cross_entropy(outputs, _kept(targets), label_smoothing=self.label_smoothing, **weights)
+        total = ops.softmax_cross_entropy(outputs, _protected(targets), label_smoothing=self.label_smoothing, **weights)
         return self._reduce(total, len(outputs))
 
 

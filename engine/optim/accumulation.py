@@ -40,7 +40,7 @@ class Accumulation:
         return position % self.batches == 0 or position == steps_per_epoch
 
     def clear(self) -> None:
-        """Discard gradients that were added and not taken."""
+        """Discard gradients that were added and not yet returned."""
         self._sums.clear()
 
     def add(self, network: Hashable, gradients: Sequence[Array], count: int) -> None:
@@ -55,7 +55,7 @@ class Accumulation:
         self._sums[network] = (sums, before + count)
 
     def take(self, network: Hashable) -> list[Array]:
-        """The sums of the gradients added since the last call; empty if there are none."""
+        """The sums of the gradients added since the previous call; empty if there are none."""
         sums, count = self._sums.pop(network, ([], 0))
         if self.batches > 1 and self.reduction == "mean":
             for total in sums:

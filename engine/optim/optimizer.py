@@ -145,7 +145,7 @@ def load_moments(state: Mapping[str, Array], kind: str, parameters: Sequence[Ten
 
 
 def load_step_count(state: Mapping[str, Array]) -> int:
-    """The number of steps taken; 0 if the state does not contain it."""
+    """The number of completed steps; 0 if the state does not contain it."""
     steps = state.get("steps", np.array(0, np.int64))
     if steps.shape != () or steps.dtype != np.int64 or steps < 0:
         raise CheckpointError("the optimizer's step count is not a non-negative integer", tensor="steps")

@@ -114,20 +114,20 @@ def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer])
 def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
     """Offsets at which no two buffers with overlapping lifetimes overlap, and the size of the whole."""
     offsets = [0] * len(buffers)
-    placed: list[int] = []
+    assigned: list[int] = []
     total = 0
     for number in sorted(range(len(buffers)), key=lambda n: -buffers[n].size):
         buffer, offset = buffers[number], 0
         size = -(-buffer.size // LINE) * LINE
-        # The lowest gap between the placed buffers with overlapping lifetimes.
-        for other in sorted(placed, key=lambda n: offsets[n]):
+        # The lowest gap between the assigned buffers with overlapping lifetimes.
+        for other in sorted(assigned, key=lambda n: offsets[n]):
             if buffers[other].first <= buffer.last and buffer.first <= buffers[other].last:
                 if offset + size <= offsets[other]:
                     break
                 offset = max(offset, offsets[other] + -(-buffers[other].size // LINE) * LINE)
         offsets[number] = offset
         total = max(total, offset + size)
-        placed.append(number)
+        assigned.append(number)
     return offsets, total
 
 

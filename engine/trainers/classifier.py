@@ -71,7 +71,7 @@ class ClassifierTrainer:
     """Trains a classifier.
 
     Args:
-        model: (batch, pixels) to (batch, classes); its last activation must suit ``loss``.
+        model: (batch, pixels) to (batch, classes); its last activation must match ``loss``.
         schedule: its factor multiplies the optimizer's learning rate in each step.
         train, validation: images, or rows of a table, with labels.
         seed: with the epoch, the source of all random numbers.
@@ -86,7 +86,7 @@ class ClassifierTrainer:
     Raises:
         DataError: labels are missing or out of range.
         ShapeError: the images do not have the model's number of inputs.
-        SettingError: the loss does not suit the model's last activation, or a setting is out of range.
+        SettingError: the loss does not match the model's last activation, or a setting is out of range.
     """
 
     def __init__(

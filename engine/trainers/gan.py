@@ -59,7 +59,7 @@ class GanTrainer:
             (batch, latent.dim + classes).
         discriminator: (batch, pixels) to (batch, 1), how real an image looks; for packs, or images with classes, from
             the inputs that :class:`~engine.trainers.gan_inputs.DiscriminatorInputs` builds. Its last activation must
-            suit the loss.
+            match the loss.
         g_schedule, d_schedule: their factors multiply the learning rates of the two optimizers in each step.
         loss: the loss of both networks (:class:`~engine.trainers.gan_losses.GanLoss`).
         reduction: with ``sum``, gradients are those of the sum over the batch; reported losses are always means.
@@ -80,7 +80,7 @@ class GanTrainer:
 
     Raises:
         ShapeError: the networks, the latent space and the images do not fit.
-        SettingError: the discriminator's last activation does not suit the loss, a setting is out of range, or two
+        SettingError: the discriminator's last activation does not match the loss, a setting is out of range, or two
             settings exclude each other.
     """
 

@@ -76,7 +76,7 @@ class AdversarialLosses:
             raise SettingError(f"{self.name} has no targets to smooth", setting="label_smoothing")
 
     def check_activation(self, activation: Activation | None) -> None:
-        """Raise SettingError if a discriminator that ends with ``activation`` does not suit the loss."""
+        """Raise SettingError if a discriminator that ends with ``activation`` does not match the loss."""
         wanted = last_activation(self.name)
         if activation not in (None, wanted):
             end = wanted or "no activation"

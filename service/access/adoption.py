@@ -109,6 +109,6 @@ def _give_datasets(session: Session, owner: str) -> None:
 
 def _give_answers(session: Session, owner: str) -> None:
     """Let requests be repeated with a key; where the owner has used the same idempotency key, that answer stays."""
-    taken = select(Idempotency.key).where(Idempotency.owner == owner)
-    session.execute(delete(Idempotency).where(Idempotency.owner == "", Idempotency.key.in_(taken)))
+    owned = select(Idempotency.key).where(Idempotency.owner == owner)
+    session.execute(delete(Idempotency).where(Idempotency.owner == "", Idempotency.key.in_(owned)))
     session.execute(update(Idempotency).where(Idempotency.owner == "").values(owner=owner))

@@ -185,10 +185,10 @@ def _notes_on_folds(spec: Spec) -> list[str]:
 
 def _notes_on_rows(document: Mapping[str, Any], spec: Spec, shape: Shape) -> list[str]:
     """The settings that preset table takes from the number of rows, unless the spec gives them."""
-    taken = [f"{name} {getattr(spec, name)}" for name in ("batch_size", "epochs") if name not in document]
-    if spec.preset != TABLE_PRESET or not taken:
+    adapted = [f"{name} {getattr(spec, name)}" for name in ("batch_size", "epochs") if name not in document]
+    if spec.preset != TABLE_PRESET or not adapted:
         return []
-    return [f"Preset {spec.preset} takes {' and '.join(taken)} for {shape.train_count:,} training rows."]
+    return [f"Preset {spec.preset} takes {' and '.join(adapted)} for {shape.train_count:,} training rows."]
 
 
 def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
@@ -204,8 +204,8 @@ def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     if spec.batch_size == shape.train_count != preset.batch_size:
         notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
     elif (spec.batch_size, spec.epochs) != (preset.batch_size, preset.epochs):
-        taken = f"batch_size {spec.batch_size} and {spec.epochs} epochs"
-        notes.append(f"Preset {spec.preset} takes {taken} for {shape.train_count:,} training images.")
+        adapted = f"batch_size {spec.batch_size} and {spec.epochs} epochs"
+        notes.append(f"Preset {spec.preset} takes {adapted} for {shape.train_count:,} training images.")
     if spec.samples.count != preset.samples.count:
         notes.append(f"samples.count is {spec.samples.count}, the maximum for images of this size.")
     return notes

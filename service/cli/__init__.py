@@ -41,7 +41,7 @@ for _module, _commands in {
         "metrics": "Show a job's metrics, epoch by epoch.",
         "compare": "Show jobs side by side: metrics, and settings that differ.",
         "mistakes": "Show what a classifier gets wrong, most confident first.",
-        "confusion": "Show the scores of each class, and what it is taken for.",
+        "confusion": "Show the scores of each class, and what it is confused with.",
         "importance": "Show which columns of a table a classifier uses.",
     },
     "experiments.sweeping": {

@@ -23,7 +23,7 @@ from service.datasets.tables.numerals import Numerals, decimal_sign
 _BATCH_SIZE: Final = 500
 _MAX_BYTES: Final = 2**40
 _ALIKE: Final = 75
-"""Similarity, of 100, from which on an unknown column is taken for a misspelt one."""
+"""Similarity, of 100, from which on an unknown column counts as a misspelt one."""
 _SHOWN_NAMES: Final = 20
 
 _MARKED_UTF8: Final = "utf-8-sig"

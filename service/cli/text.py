@@ -27,7 +27,7 @@ SHORT_ID: Final = 6
 """Length of a shortened id: its last characters, since the first ones are a timestamp and similar for jobs of a day."""
 STYLES: Final = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "cyan"}
 _UNSEEN: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters except the line feed (C0 and C1), line separators, and direction marks."""
+"""Control characters except the newline (C0 and C1), line separators, and direction marks."""
 _REQUESTED: Final = {"cancel": "cancelling", "pause": "pausing"}
 
 

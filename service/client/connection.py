@@ -80,7 +80,7 @@ class Connection:
         """Send a request and return the response before its body is read.
 
         Args:
-            repeatable: whether the request may be sent again although it may have taken effect; true for a GET.
+            repeatable: whether the request may be sent again after one that may have had its effect; true for a GET.
 
         Raises:
             ServerUnreachable, ApiError: after the last attempt.

@@ -188,24 +188,24 @@ def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
     order = np.lexsort((keys, labels))
     places = np.arange(count, dtype=np.int64)
     if split.folds is not None:
-        taken = places % split.folds == split.fold
+        chosen_places = places % split.folds == split.fold
     else:
         wanted = split.validation_count(count)
-        taken = (places + 1) * wanted // count > places * wanted // count
-        _share_with_rare(taken, np.unique(labels, return_counts=True)[1])
+        chosen_places = (places + 1) * wanted // count > places * wanted // count
+        _share_with_rare(chosen_places, np.unique(labels, return_counts=True)[1])
     chosen = np.zeros(count, np.bool_)
-    chosen[order[taken]] = True
+    chosen[order[chosen_places]] = True
     return chosen
 
 
-def _share_with_rare(taken: NDArray[np.bool_], sizes: NDArray[np.intp]) -> None:
+def _share_with_rare(is_validation: NDArray[np.bool_], sizes: NDArray[np.intp]) -> None:
     """Give rare classes an example in both parts, in place; the largest class in this part gives one in exchange.
 
     Args:
-        taken: whether each example is for validation; sorted by class.
+        is_validation: whether each example is for validation; sorted by class.
         sizes: number of examples of each class.
     """
-    classes = np.split(taken, np.cumsum(sizes)[:-1])  # views
+    classes = np.split(is_validation, np.cumsum(sizes)[:-1])  # views
     for rare in classes:
         for part in (True, False):
             if not ((part not in rare and len(rare) > 1) or (not part and rare.all())):

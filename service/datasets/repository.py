@@ -37,8 +37,8 @@ class DatasetRepository:
             rows = uploads.listed(session, owner=owner)
         by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
         sent = [_info(versions[0], versions) for versions in by_name]
-        taken = {info.name for info in sent}
-        return [*(info for info in catalogue(self._settings.data) if info.name not in taken), *sent]
+        uploaded = {info.name for info in sent}
+        return [*(info for info in catalogue(self._settings.data) if info.name not in uploaded), *sent]
 
     def describe(self, name: str, owner: str | None) -> DatasetInfo:
         """One dataset; an upload takes precedence over a folder with the same name.

@@ -97,8 +97,8 @@ def import_in_sandbox(
             answer = _converse(child, order, on_share)
         if is_late.is_set():
             raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"})
-        if child.returncode == 0 and "taken" in answer:
-            return ImportedDataset(**answer["taken"])
+        if child.returncode == 0 and "imported" in answer:
+            return ImportedDataset(**answer["imported"])
         if child.returncode == 0 and "faults" in answer:
             raise UploadRefused(answer["faults"])
         if child.returncode == _STORAGE and "storage" in answer:
@@ -168,8 +168,8 @@ def main() -> int:
     files = {field: Path(path) for field, path in order["files"].items()}
     answer: Any
     try:
-        taken = _import(order, files, Path(order["folder"]))
-        answer = {"taken": as_document(taken)}
+        imported = _import(order, files, Path(order["folder"]))
+        answer = {"imported": as_document(imported)}
     except UploadRefused as error:
         answer = {"faults": error.faults}
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What to try against each finding: settings that the spec does not have yet and that suit its data.
+"""What to try against each finding: settings that the spec does not have yet and that fit its data.
 
 A suggestion carries its settings as data, so they are checked before anyone reads them: one that the service would
 reject (a shift of a table's rows, label smoothing of a loss without a target) is left out.
@@ -188,7 +188,7 @@ def _dropout(where: str, layers: Sequence[Layer], rate: float, text: str) -> Ite
 
 
 def _initializers(spec: Spec, flat: str) -> Iterable[Suggestion]:
-    """The initializers that suit activations, except the one that the spec has."""
+    """The initializers that fit activations, except the one that the spec has."""
     fitting = {"he": "relu", "glorot": flat}
     others = {name: suits for name, suits in fitting.items() if name != spec.initializer.name}
     for name, suits in others.items():

@@ -18,7 +18,7 @@ from service.spec.findings import Finding
 from service.spec.schema import Kind, Spec
 from service.states import FindingCode, Severity
 
-PATIENCE: Final = 3
+WINDOW_EPOCHS: Final = 3
 """Consecutive epochs for which a rule must hold to raise a finding (unless the rule says otherwise), and must not hold
 to clear it."""
 
@@ -31,8 +31,8 @@ Evidence = tuple[str, dict[str, float]]
 class MetricHistory:
     """The metrics that the rules need. Its size does not grow with the number of epochs."""
 
-    recent: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE + 1))
-    evaluated: deque[Metrics] = field(default_factory=lambda: deque(maxlen=PATIENCE))
+    recent: deque[Metrics] = field(default_factory=lambda: deque(maxlen=WINDOW_EPOCHS + 1))
+    evaluated: deque[Metrics] = field(default_factory=lambda: deque(maxlen=WINDOW_EPOCHS))
     """Epochs of a GAN that the reference classifier scored."""
     first: Metrics = field(default_factory=dict)
     best: Metrics = field(default_factory=dict)
@@ -51,7 +51,7 @@ class MetricHistory:
         if _value(epoch, "train_loss") < self.lowest_loss:
             self.lowest_loss = _value(epoch, "train_loss")
 
-    def last(self, name: str, count: int = PATIENCE) -> list[float]:
+    def last(self, name: str, count: int = WINDOW_EPOCHS) -> list[float]:
         """The values of the last ``count`` epochs; empty unless all have one."""
         values = [value for epoch in list(self.recent)[-count:] if (value := epoch.get(name)) is not None]
         return values if len(values) == count else []
@@ -61,7 +61,7 @@ class DiagnosticsTracker:
     """Tracks the findings of a training, epoch by epoch.
 
     Args:
-        shape: of the dataset: advice must suit it.
+        shape: of the dataset: advice must fit it.
     """
 
     def __init__(self, spec: Spec, shape: Shape) -> None:
@@ -86,7 +86,7 @@ class DiagnosticsTracker:
             evidence = rule.evidence(self._history)
             if evidence is None:
                 self._quiet[rule.code] = self._quiet.get(rule.code, 0) + 1
-                if self._quiet[rule.code] >= PATIENCE:
+                if self._quiet[rule.code] >= WINDOW_EPOCHS:
                     self._open.pop(rule.code, None)
                 continue
             self._quiet[rule.code] = 0
@@ -108,7 +108,7 @@ class _Rule:
     severity: Severity
     evidence: Callable[[MetricHistory], Evidence | None]
     persists: Callable[[MetricHistory], bool] | None = None
-    """Whether an open finding stays open, where this is not decided by ``PATIENCE`` epochs without evidence."""
+    """Whether an open finding stays open, where this is not decided by ``WINDOW_EPOCHS`` epochs without evidence."""
 
 
 def _mode_collapse(history: MetricHistory) -> Evidence | None:
@@ -123,7 +123,7 @@ def _mode_collapse(history: MetricHistory) -> Evidence | None:
     coverage = [_value(epoch, "mode_coverage") for epoch in history.evaluated]
     distance = [_value(epoch, "frechet_distance") for epoch in history.evaluated]
     # A generator in its first epochs also covers few classes, but its distance still decreases.
-    if len(coverage) == PATIENCE and max(coverage) <= 0.5 and distance[-1] > 0.95 * distance[0]:
+    if len(coverage) == WINDOW_EPOCHS and max(coverage) <= 0.5 and distance[-1] > 0.95 * distance[0]:
         text = f"the samples cover only {coverage[-1]:.0%} of the classes, and the Fréchet distance to real images"
         return f"{text} no longer decreases", numbers
     return None
@@ -149,7 +149,7 @@ def _vanishing_generator_gradient(history: MetricHistory) -> Evidence | None:
 
 def _vanishing_gradient(history: MetricHistory) -> Evidence | None:
     """Gradients that vanish towards the first layer, in a network whose loss does not decrease."""
-    loss, hits = history.last("train_loss", PATIENCE + 1), history.last("train_accuracy")
+    loss, hits = history.last("train_loss", WINDOW_EPOCHS + 1), history.last("train_accuracy")
     names = [name for name in history.recent[-1] if name.startswith("grad_norm/")]
     norms = [history.last(name) for name in names]
     if len(norms) < 2 or not all(norms) or not loss or not hits or loss[-1] < 0.99 * loss[0] or hits[-1] > 0.9:

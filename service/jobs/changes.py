@@ -28,7 +28,7 @@ Which = Annotated[
 
 
 Note = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f]*$")]
-"""Multi-line text, without control characters except the line feed."""
+"""Multi-line text, without control characters except the newline."""
 
 
 class ForkRequest(Part):

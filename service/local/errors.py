@@ -24,7 +24,7 @@ class PortTaken(StackError):
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(
-            f"port {port} on {host} is taken; use another one:\n  TAPELINE_PORT={_next_port(port)} {_start_command()}"
+            f"port {port} on {host} is in use; use another one:\n  TAPELINE_PORT={_next_port(port)} {_start_command()}"
         )
         self.host, self.port = host, port
 

@@ -109,7 +109,7 @@ def restore(database: Database, store: ArtifactStore, received: UploadFolder, so
     """
     rows_of.check_database_empty(database)
     with _attempt(store, received) as attempt:
-        attempt.undo()
+        attempt.roll_back()
         if next(store.stored(), None) is not None:
             raise BackupError("there are artifacts already: restore into an empty folder")
         if next((received.artifacts / "datasets").glob("*"), None) is not None:
@@ -122,7 +122,7 @@ def restore(database: Database, store: ArtifactStore, received: UploadFolder, so
             # If the response to the commit was lost, the rows may exist and need their files.
             with suppress(SQLAlchemyError, BackupError):
                 rows_of.check_database_empty(database)
-                attempt.undo()
+                attempt.roll_back()
             raise
         attempt.keep()
     return report
@@ -261,7 +261,7 @@ class _Attempt:
                 for part, table, size in self._parts:
                     yield part, table, [json.loads(line) for line in file.read(size).splitlines()]
 
-    def undo(self) -> None:
+    def roll_back(self) -> None:
         """Remove the files of this attempt, or of an earlier one that was killed."""
         if self._journal.exists():
             for noted in self._journal.read_text().splitlines():

@@ -69,7 +69,7 @@ def reach(place: str, detail: object = None) -> None:
     for name in (place, f"{place}.{detail}"):
         try:  # read before the rename: a test that waits for the rename may remove the file
             fault = (_folder / name).read_text().strip()
-            (_folder / name).rename(_folder / f"{name}.taken-{os.getpid()}-{time.monotonic_ns()}")
+            (_folder / name).rename(_folder / f"{name}.reached-{os.getpid()}-{time.monotonic_ns()}")
         except FileNotFoundError:
             continue
         _inject(fault, place)

@@ -1,4 +1,4 @@
-"""Opens files beneath a folder, whatever links strangers have placed in it."""
+"""Opens files beneath a folder, whatever links strangers have put in it."""
 
 from __future__ import annotations
 

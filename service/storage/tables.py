@@ -131,7 +131,7 @@ class Job(Base):
     provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     stopped_early: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    """Why the job ended before its last epoch; ``steps`` is then the number of steps taken."""
+    """Why the job ended before its last epoch; ``steps`` is then the number of completed steps."""
     test_scores: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """Loss and accuracy on the test part, and the epoch of the weights that were scored; set once, at the end."""
     result_digest: Mapped[str | None] = mapped_column(String(80))

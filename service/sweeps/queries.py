@@ -60,7 +60,7 @@ class Epochs(NamedTuple):
 
     trained: int = 0
     reused: int = 0
-    """Taken over from earlier jobs."""
+    """Reused from earlier jobs."""
 
 
 class ListedSweep(NamedTuple):
@@ -237,7 +237,7 @@ def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, in
 
 
 def epochs(session: Session, sweep_ids: Sequence[str]) -> dict[str, Epochs]:
-    """For each sweep, what its jobs have trained and taken over."""
+    """For each sweep, what its jobs have trained and reused."""
     query = (
         select(Job.sweep_id, func.sum(Job.epoch - Job.reused_epochs), func.sum(Job.reused_epochs))
         .where(Job.sweep_id.in_(sweep_ids))

@@ -91,14 +91,14 @@ def test_a_step_allocates_little_and_its_peak_is_near_what_it_needs(data: ImageD
         needed = memory.needed_bytes(
             [(GENERATOR, 100), (DISCRIMINATOR, 100), (DISCRIMINATOR, 100)], [GENERATOR, DISCRIMINATOR]
         )
-        taken = memory.measure(lambda: cases.gan(data, 100, 3, lambda: SGD(cases.RATE)))
+        used = memory.measure(lambda: cases.gan(data, 100, 3, lambda: SGD(cases.RATE)))
     else:
         batch = int(kind.split()[1])
         needed = memory.needed_bytes([(CLASSIFIER, batch)], [CLASSIFIER])
-        taken = memory.measure(lambda: cases.classifier(first(data, batch), CLASSIFIER, batch))
-    assert taken["first_peak"] <= 1.5 * sum(needed.values())
-    assert taken["peak"] <= 1.2 * sum(needed.values())
-    assert taken["allocated"] < 150_000  # bytes: the raw noise, 64 images as bytes; no activation, no gradient
+        used = memory.measure(lambda: cases.classifier(first(data, batch), CLASSIFIER, batch))
+    assert used["first_peak"] <= 1.5 * sum(needed.values())
+    assert used["peak"] <= 1.2 * sum(needed.values())
+    assert used["allocated"] < 150_000  # bytes: the raw noise, 64 images as bytes; no activation, no gradient
 
 
 def test_a_graph_of_scalars_gives_the_same_numbers() -> None:
@@ -209,5 +209,5 @@ def test_the_quietest_rounds_count() -> None:
 
 def test_with_one_thread_only_processor_time_counts() -> None:
     contestants = {"works": lambda: sum(range(50_000)), "waits": lambda: time.sleep(0.002)}
-    found = timing.minima(contestants, seconds=0.002, patience=0.1)
+    found = timing.minima(contestants, seconds=0.002, max_seconds=0.1)
     assert 0 < found["waits"] < found["works"]

@@ -67,7 +67,7 @@ def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently
         return resolve({"kind": row.kind, "preset": row.preset, "seed": row.seed, "epochs": 1, "batch_size": 500})
 
     monkeypatch.setattr(Row, "spec", spec)
-    monkeypatch.setattr(training, "JUDGED", 300)
+    monkeypatch.setattr(training, "EVALUATED", 300)
     row = Row("gan", "seed", "mnist-10k", 0)
     done = training.train(row, digits, tmp_path)
     assert done["min_class_share"] == 0

@@ -110,7 +110,7 @@ class Visit:
         return self.page
 
     def leave(self) -> None:
-        """Leave the page, before what it shows is deleted: it may still be asking for some of it."""
+        """Leave the page, before what it shows is deleted: it may still be loading some of it."""
         self.page.goto("about:blank")
 
 

@@ -201,7 +201,7 @@ def _train(url: str) -> dict[str, str]:
             http.get(job["urls"]["stream"])
         sweep = http.post("/sweeps", json=_SWEEP).raise_for_status().json()
         http.get(sweep["urls"]["stream"])
-        # And some that go on while the pictures are taken.
+        # And some that go on during the screenshots.
         for job in (
             {"name": "runs through the night", "epochs": 5000},
             {"kind": "gan", "epochs": 400, "tags": ["sweep"]},

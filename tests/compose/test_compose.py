@@ -189,8 +189,8 @@ def test_a_rolling_restart_of_everything_loses_none_of_twenty_jobs(service: Serv
         while not done.wait(0.5):
             seen.append(sum(service.job(job_id)["status"] == "running" for job_id in ids))
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    client = threading.Thread(target=ask)
+    client.start()
     try:
         service.until_epoch(ids[0], 1)
         for container in service.containers("worker"):
@@ -200,7 +200,7 @@ def test_a_rolling_restart_of_everything_loses_none_of_twenty_jobs(service: Serv
         jobs = [service.until_end(job_id, 180) for job_id in ids]
     finally:
         done.set()
-        asking.join()
+        client.join()
     assert max(seen) > 0
     assert len({job["result_digest"] for job in jobs}) == 2  # one for each seed
     for job_id in ids:

@@ -80,7 +80,7 @@ def test_a_newer_image_takes_over_from_an_older_one_and_its_database(older: Serv
     # Its database belonged to the superuser, which every container connected as with a known password.
     assert psql(service, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == "tapeline_owner"
     assert psql(service, "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'tapeline'") == "t"
-    # Handed back; or taken back after its lease, where PostgreSQL, whose container is replaced too, was away just then.
+    # Handed back; or reclaimed after its lease, where PostgreSQL, whose container is replaced too, was away just then.
     assert service.job(under_way)["attempt"] <= 2
 
 

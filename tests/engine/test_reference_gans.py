@@ -66,15 +66,16 @@ def test_ten_steps_of_a_gan(case: str) -> None:
     double: dict[str, Any] = {"rng": rng, "dtype": np.float64}
     generator = Sequential([Dense(LATENT, 9, "tanh", **double), Dense(9, PIXELS, "tanh", **double)])
     end = "sigmoid" if settings["loss"] == "binary_cross_entropy" else None
-    judge = Sequential([Dense(PIXELS * pack, 7, "tanh", **double), Dense(7, 1, end, **double)])
+    discriminator = Sequential([Dense(PIXELS * pack, 7, "tanh", **double), Dense(7, 1, end, **double)])
     data = ImageData(np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8), None, (-1, 1))
     twins = [
-        [torch.tensor(np.array(p), requires_grad=True) for p in network.parameters] for network in (generator, judge)
+        [torch.tensor(np.array(p), requires_grad=True) for p in network.parameters]
+        for network in (generator, discriminator)
     ]
     constant = schedules.constant()
     trainer = GanTrainer(
         generator,
-        judge,
+        discriminator,
         Adam(0.01, 0.5),
         Adam(0.01, 0.5),
         constant,
@@ -129,7 +130,7 @@ def test_ten_steps_of_a_gan(case: str) -> None:
                     parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
                 steppers[network].step()
             step += 1
-    for network, twin in ((generator, twins[0]), (judge, twins[1])):
+    for network, twin in ((generator, twins[0]), (discriminator, twins[1])):
         for mine, theirs in zip(network.parameters, twin, strict=True):
             np.testing.assert_allclose(mine, theirs.detach(), rtol=1e-7, atol=1e-8)
 

@@ -98,7 +98,7 @@ class InProcess:
         with pytest.raises(failpoints.Abandoned):
             self.train(held)
         assert not (self.points / place).exists()
-        with contextlib.suppress(LeaseLost):  # its last word was heard
+        with contextlib.suppress(LeaseLost):  # its last message arrived
             leases.report_death(self.database, held, f"died at {place}")
 
     def epochs(self, job_id: str) -> Sequence[Epoch]:

@@ -1,6 +1,6 @@
 """Lose everything and restore it: ``make drill``. Measures the recovery time and what is lost since the backup.
 
-Real processes on PostgreSQL: jobs are trained, a backup is taken while others run, more jobs are trained. Then all
+Real processes on PostgreSQL: jobs are trained, a backup is made while others run, more jobs are trained. Then all
 processes are killed, and the database and all files deleted. The backup is restored into an empty database and an
 empty folder, and the service started. The drill ends once every restored job has ended, and fails where one has other
 results than before, or than a job that nobody disturbed.

@@ -117,15 +117,15 @@ class FaultHarness(WorkerHarness):
     def until_struck(self, place: str, timeout_s: float = 60) -> int:
         """Wait until somebody came by; gives its process id."""
 
-        def taken() -> list[Path]:
-            return list(self.points.glob(f"{place}.taken-*"))
+        def reached() -> list[Path]:
+            return list(self.points.glob(f"{place}.reached-*"))
 
         try:
-            wait_until(taken, f"somebody at {place}", timeout_s)
+            wait_until(reached, f"somebody at {place}", timeout_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
-        (found,) = taken()
-        pid = int(found.name.partition(".taken-")[2].partition("-")[0])
+        (found,) = reached()
+        pid = int(found.name.partition(".reached-")[2].partition("-")[0])
         found.unlink()
         return pid
 

@@ -175,7 +175,7 @@ def _strike_sweeps(home: Path, url: str, seed: int, chosen: argparse.Namespace) 
         killer.start()
         while not is_over():
             name = list(SEARCHES)[ended % len(SEARCHES)]
-            # Without reuse: the results of an equal sweep would be taken over, and nothing trained.
+            # Without reuse: the results of an equal sweep would be reused, and nothing trained.
             sweep_id = submit(harness, SEARCHES[name] | {"reuse": "never"})
             until = functools.partial(has_ended, harness, sweep_id)
             killer.run(lambda until=until: is_over() or until(), most=chosen.kills)

@@ -217,13 +217,13 @@ def read(folder: Path, field: str, data: bytes, good: dict[str, bytes], options:
     arrays = folder / "arrays"
     arrays.mkdir()
     try:
-        taken = import_dataset(files, arrays, fraction=None, photos=options)
+        imported = import_dataset(files, arrays, fraction=None, photos=options)
     except UploadRefused as error:
         str(error).encode()  # as an answer has to
         return "refused"
     else:
-        json.dumps(as_document(taken), ensure_ascii=False).encode()
-        return "taken in"
+        json.dumps(as_document(imported), ensure_ascii=False).encode()
+        return "imported"
     finally:
         for file in arrays.iterdir():
             file.unlink()
@@ -239,7 +239,7 @@ def read_table(folder: Path, path: Path) -> str:
     except UploadRefused:
         return "refused"
     else:
-        return "taken in"
+        return "imported"
     finally:
         shutil.rmtree(arrays)
 
@@ -258,7 +258,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for field, data in corpus:
-            assert read(folder, field, data, good, options_of(field, data)[-2:][0]) == "taken in", field
+            assert read(folder, field, data, good, options_of(field, data)[-2:][0]) == "imported", field
         corpus = [seed for seed in corpus if options.only in (None, seed[0])]
         began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while time.monotonic() < deadline:

@@ -72,12 +72,12 @@ def test_lists_streams_and_idempotency_keys_show_nothing_of_another_owner(stack:
             with stack.client("ann") as ann:
                 hers = ann.post("/jobs", json=SPEC).json()["id"]
                 his = bob.post("/jobs", json=SPEC | {"name": "bobs"}).json()["id"]
-            heard = []
+            received = []
             for line in lines:
-                heard.append(line)
+                received.append(line)
                 if his in line:
                     break
-            assert not any(hers in line for line in heard)
+            assert not any(hers in line for line in received)
         mine = bob.post("/jobs", json=SPEC, headers={"Idempotency-Key": "anns"})
         assert mine.status_code == 201
         assert mine.json()["id"] != job["id"]

@@ -73,7 +73,7 @@ CONVOLUTIONAL_GAN: dict[str, Any] = {
     },
     "schedule": {"name": "cosine"},
 }
-JUDGE: dict[str, Any] = {
+DISCRIMINATOR: dict[str, Any] = {
     "layers": [{"units": 8, "activation": "leaky_relu"}, {"units": 1, "activation": "linear"}],
     "skip_every": None,
 }
@@ -163,11 +163,11 @@ SPECS: dict[str, dict[str, Any]] = {
         "accumulate": 2,
     },
     "wasserstein, gradient penalty, packs": SMALL_GAN
-    | {"loss": {"name": "wasserstein"}, "discriminator": JUDGE | {"gradient_penalty": 10.0, "pack": 2}},
+    | {"loss": {"name": "wasserstein"}, "discriminator": DISCRIMINATOR | {"gradient_penalty": 10.0, "pack": 2}},
     "hinge, spectral norm, classes, critic steps": SMALL_GAN
     | {
         "loss": {"name": "hinge"},
-        "discriminator": JUDGE | {"spectral_norm": True, "critic_steps": 2},
+        "discriminator": DISCRIMINATOR | {"spectral_norm": True, "critic_steps": 2},
         "conditional": True,
     },
     "least squares, r1, transposed": CONVOLUTIONAL_GAN
@@ -181,7 +181,7 @@ SPECS: dict[str, dict[str, Any]] = {
                 {"type": "conv2d_transpose", "filters": 1, "activation": "tanh"},
             ]
         },
-        "discriminator": JUDGE | {"r1": 1.0},
+        "discriminator": DISCRIMINATOR | {"r1": 1.0},
         "accumulate": 2,
     },
 }

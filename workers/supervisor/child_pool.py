@@ -76,9 +76,9 @@ class ChildPool:
                     self.give_back(child)
 
     def trim(self) -> None:
-        """End the children that have waited for long, except for the one that is taken next.
+        """End the children that have waited for long, except for the one that is used next.
 
-        That one is taken and given back by each poll, so its time says nothing.
+        That one is acquired and given back by each poll, so its time says nothing.
         """
         with self._lock:
             long_ago = time.monotonic() - MAX_IDLE_S

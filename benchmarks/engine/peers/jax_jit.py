@@ -1,7 +1,7 @@
 """The same steps in JAX, each compiled as a whole with its old weights donated. Imported only where JAX is installed.
 
 A step draws its batch from bytes that lie on the device, and noise and dropout by the fast generator ``rbg``. What a
-trainer reports (losses, hits, verdicts) is read after each step.
+trainer reports (losses, hits, classifications) is read after each step.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Gan:
                 return jax.random.uniform(key, (batch, generator.inputs), minval=-1, maxval=1)
             return jax.random.normal(key, (batch, generator.inputs))
 
-        def judge(d: Any, x: Any, key: Any) -> Any:
+        def discriminate(d: Any, x: Any, key: Any) -> Any:
             return forward(discriminator, d, [], x, key, last=False)[0]
 
         def verdict(logits: Any) -> Any:
@@ -206,10 +206,10 @@ class Gan:
             fakes, to_generator, after = jax.vjp(
                 lambda g: forward(generator, g, g_buffers, noise, keys[0]), g, has_aux=True
             )
-            logits, to_both = jax.vjp(lambda d, x: judge(d, x, keys[0]), d, fakes)
+            logits, to_both = jax.vjp(lambda d, x: discriminate(d, x, keys[0]), d, fakes)
             g_loss, slope = jax.value_and_grad(cost)(logits, 1.0)
             (g_gradients,) = to_generator(to_both(slope)[1])
-            real, to_discriminator = jax.vjp(lambda d: judge(d, images.draw(rows, start, batch), keys[1]), d)
+            real, to_discriminator = jax.vjp(lambda d: discriminate(d, images.draw(rows, start, batch), keys[1]), d)
             real_loss, real_slope = jax.value_and_grad(cost)(real, 1.0 - smoothing)
             fake_loss, fake_slope = jax.value_and_grad(cost)(logits, 0.0)
             d_gradients = jax.tree.map(jnp.add, to_discriminator(real_slope / 2)[0], to_both(fake_slope / 2)[0])
@@ -221,7 +221,7 @@ class Gan:
 
             def loss(g: Any) -> Any:
                 fakes, after = forward(generator, g, g_buffers, draw(noise_key), own)
-                logits = judge(d, fakes, own)
+                logits = discriminate(d, fakes, own)
                 return cost(logits, 1.0), (after, logits)
 
             (value, (after, logits)), gradients = jax.value_and_grad(loss, has_aux=True)(g)

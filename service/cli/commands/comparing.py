@@ -183,7 +183,7 @@ def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None
 @service_options
 @click.pass_obj
 def confusion(target: Target, job_text: str, epoch: int | None) -> None:
-    """Show the scores of each class on the validation data, and what it is taken for; --json has the matrix."""
+    """Show the scores of each class on the validation data, and what it is confused with; --json has the matrix."""
     with target.client() as client:
         found = target.find(client, job_text).confusion(epoch=epoch)
     if target.as_json:
@@ -193,9 +193,11 @@ def confusion(target: Target, job_text: str, epoch: int | None) -> None:
     for place, (row, item) in enumerate(zip(found["matrix"], found["per_class"], strict=True)):
         wrong = sorted(((count, names[to]) for to, count in enumerate(row) if to != place and count), reverse=True)
         scores = ["-" if item[score] is None else f"{item[score]:.1%}" for score in ("precision", "recall", "f1")]
-        taken = ", ".join(f"{name} {count:,}" for count, name in wrong[:_SHOWN_CELLS])
-        lines.append([names[place], f"{item['support']:,}", *scores, taken + (", ..." * (len(wrong) > _SHOWN_CELLS))])
-    _print_lines(("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "TAKEN FOR"), lines)
+        confusions = ", ".join(f"{name} {count:,}" for count, name in wrong[:_SHOWN_CELLS])
+        lines.append(
+            [names[place], f"{item['support']:,}", *scores, confusions + (", ..." * (len(wrong) > _SHOWN_CELLS))]
+        )
+    _print_lines(("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "CONFUSED WITH"), lines)
 
 
 @click.command()
@@ -232,7 +234,7 @@ def _print_lines(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
-        is_text = title in ("CLASS", "PREDICTED", "CELLS", "TAKEN FOR", "COLUMN")
+        is_text = title in ("CLASS", "PREDICTED", "CELLS", "CONFUSED WITH", "COLUMN")
         table.add_column(title, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for cells in lines:
         table.add_row(*(Text(visible(cell)) for cell in cells))

@@ -166,8 +166,8 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
     if width < _WITH_TIMES:
         del fixed["AGE"], fixed["TOOK"]
     names = [visible(str(job["name"] or job["kind"])) for job in jobs]
-    taken = sum(max(cell_len(text) for text in (title, *column)) + 2 for title, column in fixed.items())
-    room = width - taken - 2  # for the name, the metrics, and the gap between them
+    fixed_width = sum(max(cell_len(text) for text in (title, *column)) + 2 for title, column in fixed.items())
+    room = width - fixed_width - 2  # for the name, the metrics, and the gap between them
     name_width = max(min(max(map(cell_len, names)), _MAX_NAME, room - _MIN_METRICS), _MIN_NAME, 4)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("ID", "NAME", "STATUS", "EPOCH", "METRICS", *(name for name in ("AGE", "TOOK") if name in fixed)):

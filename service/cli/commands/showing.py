@@ -217,7 +217,7 @@ def _unscored(job: Job) -> str | None:
 
 def _lineage(client: Client, job: Job) -> list[str]:
     if job.reused_from is not None:
-        return [f"{job['reused_epochs']} of {job.epochs} epochs taken over from {job.reused_from}"]
+        return [f"{job['reused_epochs']} of {job.epochs} epochs reused from {job.reused_from}"]
     if job.parent_id is None:
         return []
     try:

@@ -84,13 +84,13 @@ class DelimitedFile:
         Raises:
             DatasetBroken: the rows after an error cannot be separated any more.
         """
-        feed = _Lines(self)
-        reader = csv.reader(feed, delimiter=self.delimiter, strict=True, skipinitialspace=True)
+        lines = _Lines(self)
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True, skipinitialspace=True)
         csv.field_size_limit(MAX_FIELD)
         is_header, width = True, len(self.header)
         while True:
             line = self.skipped_lines + reader.line_num + 1
-            feed.pending = 0
+            lines.pending = 0
             try:
                 fields: list[str] | str = next(reader)
             except StopIteration:

@@ -71,7 +71,7 @@ class TrainingCost:
 @dataclass(frozen=True, slots=True)
 class _Finished:
     """A succeeded job: the expected time by kind of work, the elapsed time, and the CPU time, which is what it would
-    have taken on an idle machine."""
+    have needed on an idle machine."""
 
     expected: Mapping[str, float]
     took_s: float

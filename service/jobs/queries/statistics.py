@@ -70,7 +70,7 @@ def happened(session: Session, after_ms: int, until_ms: int) -> Sequence[Happene
         .where(
             or_(
                 Event.type.in_([EventType.STATUS, EventType.END]),
-                # Epochs that were taken over from another job were not trained.
+                # Epochs that were reused from another job were not trained.
                 and_(Event.type == EventType.METRICS, Event.data["epoch"].as_integer() > Job.reused_epochs),
                 and_(Event.type == EventType.LOG, Event.data["code"].as_string() == DETERMINISM_VIOLATION),
             )

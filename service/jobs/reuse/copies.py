@@ -90,12 +90,12 @@ class Copied:
 
     def _log_line(self) -> dict[str, Any]:
         epochs, job_id = self.source.epochs, self.source.job.id
-        message = f"{epochs} epoch{'s' if epochs > 1 else ''} taken over from {job_id}"
+        message = f"{epochs} epoch{'s' if epochs > 1 else ''} reused from {job_id}"
         return {"level": "info", "code": "reused", "message": message, "job": job_id, "epochs": epochs}
 
 
 def read(session: Session, source: Source) -> Copied:
-    """What is to be taken over, without its files: they are copied after the session, which may take long."""
+    """What is to be copied, without its files: they are copied after the session, which may take long."""
     rows = [row for row in lookup.epochs(session, source.job.id) if row.epoch <= source.epochs]
     query = select(Event).where(Event.job_id == source.job.id, Event.type.in_([*_OF_AN_EPOCH, EventType.LOG]))
     belonging = [event for event in session.scalars(query.order_by(Event.seq)) if _belongs(event, source)]

@@ -27,14 +27,14 @@ _NOT_COMPARED: Final = {"preprocessing"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A job, and how far it can be taken over."""
+    """A job, and how much of it can be reused."""
 
     job: Job
     epochs: int
     best_epoch: int | None
     """The best of these epochs."""
     is_whole: bool
-    """Whether its result is taken over, too."""
+    """Whether its result is reused, too."""
 
 
 def find(
@@ -45,10 +45,10 @@ def find(
     owner: str | None,
     whole_only: bool = False,
 ) -> Source | None:
-    """The job from which most epochs can be taken over; ``None`` if there is none.
+    """The job from which most epochs can be reused; ``None`` if there is none.
 
     Args:
-        spec: of the new job; its ``reuse`` says what may be taken over.
+        spec: of the new job; its ``reuse`` says what may be reused.
         provenances: those under which the new job could be trained.
         owner: of the new job; jobs of others are not looked at.
         whole_only: look for whole results only.
@@ -94,7 +94,7 @@ def _equal(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
 
 
 def _sources(session: Session, spec: Spec, job: Job, *, same_spec: bool, whole_only: bool) -> Iterator[Source]:
-    """What can be taken over of a job with equal epochs."""
+    """What can be reused of a job with equal epochs."""
     kept = {row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)}
     if same_spec and job.status == Status.SUCCEEDED and job.result_digest and job.epoch in kept:
         yield Source(job, job.epoch, job.best_epoch, is_whole=True)

@@ -53,7 +53,7 @@ def copy(database: Database, held: Claim, source: Source, artifacts: ArtifactSto
 def store(
     database: Database, held: Claim, copied: Copied, *, used: Usage, then: Callable[[Session, Job], None]
 ) -> Outcome:
-    """Store what is taken over; a whole result ends the job.
+    """Store what is reused; a whole result ends the job.
 
     Args:
         then: what else belongs to a transaction in which a job pauses or ends.
@@ -96,7 +96,7 @@ def disable(database: Database, held: Claim, source: Source, message: str) -> No
 
 
 def _related(session: Session, job_id: str) -> list[str]:
-    """The jobs that share bits with one: what they were taken over from, and what took them over, in any number of
+    """The jobs that share bits with one: what they reuse, and what reuses them, in any number of
     steps. Sorted, so that two transactions lock them in the same order."""
     found: set[str] = set()
     new = {job_id}

@@ -92,7 +92,7 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "batch_size": 100,
             "seed": 0,
         },
-        # For tables. Batch size and epochs suit a few hundred rows; they are adapted to larger tables. The smaller
+        # For tables. Batch size and epochs fit a few hundred rows; they are adapted to larger tables. The smaller
         # initial weights of glorot are better than those of he on small tables: 96.0% instead of 93.5% on iris.
         "table": {
             "dataset": {"name": "iris", "scale": [0, 1]},

@@ -132,7 +132,7 @@ class ClassifierLoss(Part):
     """Use softmax_cross_entropy unless you compare losses. It needs softmax in the last layer; binary_cross_entropy
     needs sigmoid."""
     reduction: Reduction = Reduction.MEAN
-    """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
+    """Whether the gradient is that of the mean or of the sum of the losses of a batch. With sum, the learning rate
     must be lower by about the batch size."""
     label_smoothing: Fraction = 0.0
     """Share of the target that is spread evenly over all classes (binary_cross_entropy: over 0 and 1). Usually 0 to
@@ -149,7 +149,7 @@ class GanLoss(Part):
     """binary_cross_entropy needs a discriminator that ends with sigmoid; the others need one that ends with linear.
     wasserstein also needs gradient_penalty or spectral_norm. hinge is often used with spectral_norm."""
     reduction: Reduction = Reduction.MEAN
-    """Whether the gradient is taken of the mean or of the sum of the losses of a batch. With sum, the learning rate
+    """Whether the gradient is that of the mean or of the sum of the losses of a batch. With sum, the learning rate
     must be lower by about the batch size."""
 
 

@@ -248,7 +248,7 @@ def _schemas() -> dict[str, Any]:
     answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
     _, made = models_json_schema(answers, ref_template=_REFERENCE)
     schemas: dict[str, Any] = made["$defs"]
-    taken = (
+    models = (
         ForkRequest,
         Investigation,
         JobPatch,
@@ -260,7 +260,7 @@ def _schemas() -> dict[str, Any]:
         UploadForm,
         SweepSpec,
     )
-    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in taken]
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in models]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
     for query in vars(queries).values():
         if isinstance(query, type) and issubclass(query, queries.Query):

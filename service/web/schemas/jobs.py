@@ -186,7 +186,7 @@ class JobSummary(Answer):
     )
     reused_from: str | None = Field(description="The job whose first epochs this one took over (`reuse`).")
     reused_epochs: int = Field(
-        description="Number of epochs that were taken over, with their files, instead of being trained."
+        description="Number of epochs that were copied from another job, with their files, instead of being trained."
     )
     sweep_id: str | None = Field(description="The sweep that this job is a part of.")
     trial: int | None = Field(description="Number of the sweep's trial that it belongs to.")

@@ -76,7 +76,7 @@ class Results(Answer):
     )
     size_bytes: int = Field(description="Total size of all files.")
     trained_seconds: Seconds = Field(
-        description="Time spent on finished epochs: without waiting, pauses, and epochs that were taken over (`reuse`)."
+        description="Time spent on finished epochs: without waiting, pauses, and reused epochs (`reuse`)."
     )
     result_digest: str | None
     error: Annotated[JobError | None, BeforeValidator(finite)]

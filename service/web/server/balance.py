@@ -13,7 +13,7 @@ from typing import Final
 YIELD_S: Final = 0.02
 """How long a process with more connections than another leaves new ones to it."""
 POLL_INTERVAL_S: Final = 0.001
-"""How often it then checks whether the other has taken some."""
+"""How often it then checks whether the other has accepted some."""
 _BUSY_S: Final = 0.2
 """How long it accepts all after the other took none."""
 _SLOTS: Final = 64

@@ -26,11 +26,11 @@ let scatter;
 
 // A job's colour is derived from its id, so it stays when other jobs are added or removed, unless two collide.
 function colours() {
-  const taken = new Set();
+  const used = new Set();
   for (const job of jobs.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {
     let index = [...job.id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 8191, 7) % 8;
-    while (taken.has(index)) index = taken.size < 8 ? (index + 1) % 8 : index + 8;
-    taken.add(index);
+    while (used.has(index)) index = used.size < 8 ? (index + 1) % 8 : index + 8;
+    used.add(index);
     job.index = index;
   }
 }

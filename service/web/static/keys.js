@@ -1,4 +1,4 @@
-// Creates, rotates and revokes API keys. A new key is shown once, in a dialog, and forgotten when that closes.
+// Creates, rotates and revokes API keys. A new key is shown once, in a dialog, and discarded when that closes.
 import { $, announce } from "./dom.js";
 import { call, onRestored } from "./api.js";
 import { confirmed, copy, showFaults } from "./dialogs.js";

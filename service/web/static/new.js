@@ -9,7 +9,7 @@ import { PresetCards } from "./form/presets.js";
 import { SchemaForm } from "./form/schema-form.js";
 import { drawSections, filterFields, markSections } from "./form/sections.js";
 import { SweepCard } from "./form/sweep-card.js";
-import { apart, placed, together, Tries } from "./form/sweep-fields.js";
+import { apart, locate, together, Tries } from "./form/sweep-fields.js";
 
 const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
 const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // when the preset changes
@@ -144,7 +144,7 @@ function refuse({ message, problem }) {
 
 // Shows each fault at its field; returns those without one.
 function tell(faults) {
-  return tries.sweep ? form.tell(placed(sweepCard.tell(faults)), offer) : form.tell(faults, offer);
+  return tries.sweep ? form.tell(locate(sweepCard.tell(faults)), offer) : form.tell(faults, offer);
 }
 
 // A button for the service's suggestion.

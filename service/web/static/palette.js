@@ -13,13 +13,13 @@ export const seriesColor = (index) => token(`series-${(index % 8) + 1}`);
 export const seriesDash = (index) => DASHES[Math.floor(index / 8) % DASHES.length];
 
 // Palette indices for the lines of one chart. A metric has its own, as in downloaded plots;
-// if it is taken, the next free one is used. The layers of a network start with the index of the first layer.
+// if it is in use, the next free one is used. The layers of a network start with the index of the first layer.
 export function seriesIndexes(names) {
-  const taken = new Set();
+  const used = new Set();
   return names.map((name, place) => {
     const own = name.includes("/") ? (place + 5) % 8 : describe(name).series - 1;
-    const index = [own, ...Array(8 * DASHES.length).keys()].find((candidate) => !taken.has(candidate)) ?? own;
-    taken.add(index);
+    const index = [own, ...Array(8 * DASHES.length).keys()].find((candidate) => !used.has(candidate)) ?? own;
+    used.add(index);
     return index;
   });
 }

@@ -29,7 +29,7 @@ const isAsynchronous = () => sweep.resolved.halving?.mode === "asynchronous";
 // How many promotions asynchronous halving makes depends on the results: at its end, the maximum means nothing.
 const mostEpochs = () => (isAsynchronous() && isOver() ? null : sweep.epochs_at_most);
 
-// What was trained and taken over, and how much the budget has been charged.
+// What was trained and reused, and how much the budget has been charged.
 function epochsInWords() {
   const { epochs_trained: trained, epochs_reused: reused, epochs_started: planned, budget_epochs: budget } = sweep;
   const number = (count) => count.toLocaleString("en");

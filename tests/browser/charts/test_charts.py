@@ -203,17 +203,17 @@ def test_smoothing_logarithm_and_time_are_remembered(service: Service, open_wind
 def test_a_chart_is_downloaded_as_picture_and_numbers(service: Service, open_window: Callable[..., Visit]) -> None:
     page = open_window(service.url).open(f"/ui/jobs/{service.trained(EPOCHS)}")
     wait_for_dots(page, canvas(page), 1, EPOCHS)
-    with page.expect_download() as taken:
+    with page.expect_download() as downloaded:
         figure(page, "loss").get_by_role("button", name="PNG").click()
-    with Image.open(taken.value.path()) as image:
+    with Image.open(downloaded.value.path()) as image:
         picture = np.asarray(image.convert("RGB"), np.int64)
     assert picture.shape == (1400, 2400, 3)
     for series in (1, 2):
         lines = np.flatnonzero(where(picture, series)[200:].any(axis=0))
         assert np.ptp(lines) > 2000  # from one side to the other
-    with page.expect_download() as taken:
+    with page.expect_download() as downloaded:
         figure(page, "loss").get_by_role("button", name="CSV").click()
-    lines = taken.value.path().read_text().splitlines()
+    lines = downloaded.value.path().read_text().splitlines()
     assert (lines[0], lines[4][:13], len(lines)) == ("epoch,train loss,val loss", "4,0.25,0.4250", EPOCHS + 1)
 
 

@@ -163,9 +163,9 @@ def test_samples_are_shown_full_size_epoch_by_epoch(visit: Visit, jobs: dict[str
     expect(page.locator("#viewer-title")).to_have_text("Samples, epoch 2")
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#viewer img")).to_have_attribute("src", f"/jobs/{job['id']}/samples/1.png")
-    with page.expect_download() as taken:
+    with page.expect_download() as downloaded:
         page.locator("#viewer-file").click()
-    assert taken.value.suggested_filename == "samples-epoch-1.png"
+    assert downloaded.value.suggested_filename == "samples-epoch-1.png"
     page.locator("#viewer").get_by_role("button", name="Close").click()
     expect(page.locator("#one-epoch output")).to_have_text("epoch 1 of 3")
 
@@ -288,9 +288,9 @@ def test_a_phone_shows_metrics_in_rows_the_whole_matrix_and_the_downloads(
     link = page.locator("#files a.download").first
     link.scroll_into_view_if_needed()
     assert inside(page, link, PHONE["width"])
-    with page.expect_download() as taken:
+    with page.expect_download() as downloaded:
         link.tap()
-    assert taken.value.path().stat().st_size > 1000
+    assert downloaded.value.path().stat().st_size > 1000
 
 
 def test_a_picture_larger_than_the_window_is_shown_whole_and_in_its_actual_size(
@@ -343,8 +343,8 @@ def test_the_trained_model_is_exported_by_a_button(visit: Visit, jobs: dict[str,
     page = visit.open(f"/ui/jobs/{job['id']}")
     page.locator("#export-checkpoint").select_option("latest")
     for name, file in {"ONNX": f"{job['id']}-epoch-0006.onnx", "PyTorch": f"{job['id']}-epoch-0006-torch.zip"}.items():
-        with page.expect_download() as taken:
+        with page.expect_download() as downloaded:
             page.locator("#export").get_by_role("button", name=name).click()
-        assert taken.value.suggested_filename == file
-        assert taken.value.path().stat().st_size > 10_000
+        assert downloaded.value.suggested_filename == file
+        assert downloaded.value.path().stat().st_size > 10_000
     assert page.url.endswith(job["id"])

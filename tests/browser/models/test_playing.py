@@ -175,6 +175,6 @@ def test_a_gan_is_walked(visit: Visit, jobs: dict[str, Any]) -> None:
     assert way.evaluate("image => image.decode().then(() => image.naturalWidth)") == 28
     page.locator("#checkpoint").focus()
     changes(lambda: page.keyboard.press("Home"))  # the same point, two epochs earlier
-    with page.expect_download() as taken:
+    with page.expect_download() as downloaded:
         page.get_by_role("button", name="Animation (GIF)").click()
-    assert taken.value.path().read_bytes().startswith(b"GIF8")
+    assert downloaded.value.path().read_bytes().startswith(b"GIF8")

@@ -223,11 +223,11 @@ def test_a_file_of_rows_gets_the_predictions_of_the_command_line(
     state = page.locator("#rows-state")
     expect(state).to_contain_text("1234 rows predicted with the checkpoint of epoch")
     expect(state).to_contain_text("411 values of unknown categories treated as missing.")
-    with page.expect_download() as taken:
+    with page.expect_download() as downloaded:
         page.get_by_role("link", name="Download predictions").click()
-    assert taken.value.suggested_filename == "given-predicted.csv"
+    assert downloaded.value.suggested_filename == "given-predicted.csv"
     with (
-        taken.value.path().open(encoding="utf-8-sig", newline="") as by_page,
+        downloaded.value.path().open(encoding="utf-8-sig", newline="") as by_page,
         out.open(encoding="cp1252", newline="") as by_command,
     ):
         mine, theirs = (list(csv.reader(file, delimiter=";")) for file in (by_page, by_command))
@@ -254,9 +254,9 @@ def _by_page(page: Page, given: Path, *, rows: int, delimiter: str) -> list[list
     """The downloaded predictions."""
     page.set_input_files("#rows-file", str(given))
     expect(page.locator("#rows-state")).to_contain_text(f"{rows} rows predicted with the checkpoint of epoch")
-    with page.expect_download() as taken:
+    with page.expect_download() as downloaded:
         page.get_by_role("link", name="Download predictions").click()
-    with taken.value.path().open(encoding="utf-8-sig", newline="") as file:
+    with downloaded.value.path().open(encoding="utf-8-sig", newline="") as file:
         return list(csv.reader(file, delimiter=delimiter))
 
 
@@ -264,7 +264,7 @@ def _by_page(page: Page, given: Path, *, rows: int, delimiter: str) -> list[list
 def test_page_and_command_line_open_the_same_files_of_rows(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
-    """Stated delimiters, nameless, other and taken columns, delimiters at the end and in quotation marks."""
+    """Stated delimiters, nameless, other and used columns, delimiters at the end and in quotation marks."""
     lines = [f"{n % 50}.5;{n % 7};{('Oslo', 'Bergen')[n % 2]};{'ab'[n % 50 > 24]}" for n in range(300)]
     table = "\n".join(["age;;city;label", *lines]).encode()
     http.post("/datasets", data={"name": "odd-rows"}, files={"table": ("x.csv", table)}).raise_for_status()

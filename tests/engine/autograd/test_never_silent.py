@@ -314,7 +314,7 @@ def test_memory_that_a_plain_array_shares_is_not_overwritten_unseen(program: Any
             tape.gradient(y, [w])
         numbers[...] = kept
         expected = tape.gradient(y, [w])[0].tolist()
-        numbers[...] = 5  # the gradient is taken
+        numbers[...] = 5  # the gradient has been computed
         assert (
             expected
             == (kept if program in (SHARED["a matrix"], SHARED["the memory of a constant"]) else 2 * kept).tolist()

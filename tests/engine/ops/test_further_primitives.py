@@ -82,14 +82,14 @@ def einsum(draw: Any) -> Case:
 def move(draw: Any) -> Case:
     shape = draw(full_shapes)
     axis = draw(st.integers(-len(shape), len(shape) - 1))
-    taken = draw(st.lists(st.integers(-shape[axis], shape[axis] - 1), max_size=4))
+    indices = draw(st.lists(st.integers(-shape[axis], shape[axis] - 1), max_size=4))
     moves = {
         "flip": lambda x: np.flip(x, axis),
         "pad": lambda x: np.pad(x, 1),
         "repeat": lambda x: np.repeat(x, 2, axis),
         "roll": lambda x: np.roll(x, 2, axis),
         "sort": lambda x: np.sort(x, axis),
-        "take": lambda x: np.take(x, taken, axis),
+        "take": lambda x: np.take(x, indices, axis),
         "tile": lambda x: np.tile(x, 2),
         "tril": lambda x: np.tril(np.atleast_2d(x)),
     }

@@ -49,7 +49,9 @@ def make(kind: str = "dense", loss: str = "binary_cross_entropy", **settings: An
     )
     if kind == "dense":
         first = Dense(pack * (36 + classes), 7, "leaky_relu", **options)
-        judge = Sequential([first, settings.pop("norm", LayerNorm(7, dtype=dtype)), Dense(7, 1, end, **options)])
+        discriminator = Sequential(
+            [first, settings.pop("norm", LayerNorm(7, dtype=dtype)), Dense(7, 1, end, **options)]
+        )
     else:
         channels = pack * (1 + classes)
         layers = [
@@ -58,11 +60,11 @@ def make(kind: str = "dense", loss: str = "binary_cross_entropy", **settings: An
             Flatten(),
             Dense(4, 1, end, **options),
         ]
-        judge = Sequential(layers, (SIDE, SIDE, channels))
+        discriminator = Sequential(layers, (SIDE, SIDE, channels))
     arguments: dict[str, Any] = {"train": images(), "latent": Latent(5, "normal"), "epochs": 3, "batch_size": 8}
     arguments |= {"shuffle": True, "seed": 0, "loss": loss} | settings
     constant = schedules.constant()
-    return GanTrainer(generator, judge, Adam(0.01, 0.5), Adam(0.01, 0.5), constant, constant, **arguments)
+    return GanTrainer(generator, discriminator, Adam(0.01, 0.5), Adam(0.01, 0.5), constant, constant, **arguments)
 
 
 def whole_run(trainer: GanTrainer) -> tuple[bytes, list[dict[str, float]]]:

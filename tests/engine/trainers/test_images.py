@@ -70,7 +70,7 @@ def gan(**changes: Any) -> GanTrainer:
         Upsample2D(2),
         Conv2D(4, 1, activation="tanh", rng=rng, dtype=dtype),
     ]
-    judge = [
+    discriminator = [
         Conv2D(1, 4, 3, 2, activation="leaky_relu", rng=rng, dtype=dtype),
         Conv2D(4, 6, 3, 2, rng=rng, dtype=dtype),
         BatchNorm(6, "leaky_relu", dtype=dtype),
@@ -82,7 +82,7 @@ def gan(**changes: Any) -> GanTrainer:
     arguments |= {"skip_every": 3, "label_smoothing": 0.1} | changes
     return GanTrainer(
         Sequential(generator),
-        Sequential(judge, (8, 8, 1)),
+        Sequential(discriminator, (8, 8, 1)),
         Adam(0.01, 0.5),
         Adam(0.01, 0.5),
         schedules.constant(),

@@ -78,12 +78,16 @@ def classifier(replay: bool, loss: Any, end: str | None, optimizer: Any, hidden:
 def gan(replay: bool, optimizer: Any, hidden: Any, schedule: Any, reduction: Any, **changes: Any) -> GanTrainer:
     rng, dtype = generator_for(0, "init"), changes.get("dtype", np.float32)
     generator = [Dense(6, 9, hidden, rng=rng, dtype=dtype), Dropout(0.1), Dense(9, 25, "tanh", rng=rng, dtype=dtype)]
-    judge = [Dense(25, 8, hidden, rng=rng, dtype=dtype), Dropout(0.3), Dense(8, 1, "sigmoid", rng=rng, dtype=dtype)]
+    discriminator = [
+        Dense(25, 8, hidden, rng=rng, dtype=dtype),
+        Dropout(0.3),
+        Dense(8, 1, "sigmoid", rng=rng, dtype=dtype),
+    ]
     arguments = {"train": images(), "latent": Latent(6), "epochs": 3, "batch_size": 16, "shuffle": True, "seed": 1}
     arguments |= {"skip_every": 3, "label_smoothing": 0.1, "reduction": reduction} | changes
     return GanTrainer(
         Sequential(generator),
-        Sequential(judge),
+        Sequential(discriminator),
         optimizer(),
         optimizer(),
         schedule,

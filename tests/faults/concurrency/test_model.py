@@ -55,7 +55,7 @@ class Expected:
 
 
 class Protocol(RuleBasedStateMachine):
-    """Every rule is one transaction of the product; the model says whether it must be heard."""
+    """Every rule is one transaction of the product; the model says whether it must be accepted."""
 
     template: ClassVar[Path]
     workers = Bundle("workers")
@@ -79,8 +79,8 @@ class Protocol(RuleBasedStateMachine):
         with self.database.read() as session:
             return lookup.get(session, job_id)
 
-    def heard(self, worker: Worker, write: Callable[[], Any]) -> bool:
-        """Make a write of a worker: it must be heard if, and only if, the lease is live."""
+    def accepted(self, worker: Worker, write: Callable[[], Any]) -> bool:
+        """Make a write of a worker: it must be accepted if, and only if, the lease is live."""
         expected = self.jobs[worker.held.job_id]
         live = expected.live == worker.held.lease
         try:
@@ -88,7 +88,7 @@ class Protocol(RuleBasedStateMachine):
         except LeaseLost:
             assert not live, "a live lease was refused"
             return False
-        assert live, "a dead lease was heard"
+        assert live, "a dead lease was accepted"
         return True
 
     @rule(target=job_ids)
@@ -134,7 +134,7 @@ class Protocol(RuleBasedStateMachine):
             files=[file],
         )
         removed: list[str] = []
-        if self.heard(worker, lambda: removed.extend(self._commit(worker, record))):
+        if self.accepted(worker, lambda: removed.extend(self._commit(worker, record))):
             worker.epoch = epoch
             self.jobs[worker.held.job_id].committed.add(epoch)
             self.artifacts.remove(removed)
@@ -147,13 +147,13 @@ class Protocol(RuleBasedStateMachine):
     @rule(worker=workers)
     def renew(self, worker: Worker) -> None:
         if worker.held.job_id in self.jobs:
-            self.heard(worker, lambda: leases.renew(self.database, worker.held, None))
+            self.accepted(worker, lambda: leases.renew(self.database, worker.held, None))
 
     @rule(worker=consumes(workers))
     def succeed(self, worker: Worker) -> None:
         if worker.held.job_id not in self.jobs or worker.epoch < EPOCHS:
             return
-        if self.heard(worker, lambda: commits.succeed(self.database, worker.held, "sha256:x")):
+        if self.accepted(worker, lambda: commits.succeed(self.database, worker.held, "sha256:x")):
             self._let_go(worker)
 
     @rule(worker=workers)
@@ -161,14 +161,14 @@ class Protocol(RuleBasedStateMachine):
         if worker.held.job_id not in self.jobs:
             return
         error = {"code": "internal", "message": "m"}
-        if self.heard(worker, lambda: commits.fail(self.database, worker.held, error)):
+        if self.accepted(worker, lambda: commits.fail(self.database, worker.held, error)):
             self._let_go(worker)
 
     @rule(worker=workers, request=st.sampled_from([None, *Request]))
     def hand_back(self, worker: Worker, request: Request | None) -> None:
         if worker.held.job_id not in self.jobs:
             return
-        if self.heard(worker, lambda: leases.hand_back(self.database, worker.held, request)):
+        if self.accepted(worker, lambda: leases.hand_back(self.database, worker.held, request)):
             self._let_go(worker)
 
     @rule(worker=workers)
@@ -176,7 +176,7 @@ class Protocol(RuleBasedStateMachine):
         """The worker lives on as a zombie that will go on to write."""
         if worker.held.job_id not in self.jobs:
             return
-        if self.heard(worker, lambda: leases.report_death(self.database, worker.held, "died")):
+        if self.accepted(worker, lambda: leases.report_death(self.database, worker.held, "died")):
             self._let_go(worker)
 
     @rule(worker=workers)
@@ -197,8 +197,8 @@ class Protocol(RuleBasedStateMachine):
             session.execute(
                 update(Job).where(Job.id == job_id, Job.status == Status.RUNNING).values(lease_expires_ms=1)
             )
-        taken = rescue(self.database)
-        assert taken == ([job_id] if self.jobs[job_id].live else [])
+        rescued = rescue(self.database)
+        assert rescued == ([job_id] if self.jobs[job_id].live else [])
         self.jobs[job_id].live = 0
         self._count_end(job_id)
 
@@ -311,7 +311,7 @@ ZOMBIES: dict[str, Callable[[Protocol, Worker], None]] = {
 def test_a_zombie_can_write_only_without_the_fence(
     template: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Protocol, Worker], None], fenced: bool
 ) -> None:
-    """The expected failure: where a write asks only whether the job runs, the model sees a dead lease that is heard."""
+    """The expected failure: where a write asks only whether the job runs, the model sees an accepted dead lease."""
 
     def unfenced(session: Any, held: Claim, **values: Any) -> Job:
         job = session.get(Job, held.job_id)
@@ -331,7 +331,7 @@ def test_a_zombie_can_write_only_without_the_fence(
         zombie = machine.claim()
         machine.let_the_lease_run_out(job_id)
         machine.claim()
-        with nullcontext() if fenced else pytest.raises(AssertionError, match="a dead lease was heard"):
+        with nullcontext() if fenced else pytest.raises(AssertionError, match="a dead lease was accepted"):
             write(machine, zombie)
         if fenced:
             machine.all_is_well()

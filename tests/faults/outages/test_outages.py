@@ -123,7 +123,7 @@ def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(process:
     leases.renew(process.database, held, None)
     while not rescue(process.database, policy):
         time.sleep(0.1)
-    assert 2 <= time.monotonic() - began < 10, "whoever is silent then is taken when the lease is over"
+    assert 2 <= time.monotonic() - began < 10, "whoever is silent then is declared lost when the lease is over"
     job = process.workers.job(job_id)
     assert (job.status, job.deaths) == (Status.QUEUED, 1)
 
@@ -136,7 +136,7 @@ def until_taken(process: InProcess, *schedulers: LeaseExpiryPolicy) -> float:
             if rescue(process.database, policy):
                 return time.monotonic() - began
             time.sleep(0.2)
-    raise AssertionError("never taken")
+    raise AssertionError("never claimed")
 
 
 def test_two_schedulers_that_call_the_same_worker_take_its_job_back(process: InProcess) -> None:
@@ -167,7 +167,7 @@ def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
 
 
 class Cut:
-    """Calls a function of the contract, and loses its answer the first time: committed, but nobody heard."""
+    """Calls a function of the contract, and loses its answer the first time: committed, but nobody was told."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function, self._cut = function, True

@@ -103,7 +103,7 @@ def test_an_epoch_is_trained_while_the_one_before_is_committed(process: InProces
     process.arm("files_stored.1", "wait")
     process.arm("overlapping.2", "note")
     assert process.train() == "succeeded"
-    assert list(process.points.glob("overlapping.2.taken-*"))
+    assert list(process.points.glob("overlapping.2.reached-*"))
     told = [event.data["epoch"] for event in process.workers.log(job_id) if event.type == "metrics"]
     assert told == [1, 2, 3]
     process.check(reference)

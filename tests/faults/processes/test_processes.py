@@ -247,7 +247,7 @@ def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(
 def test_an_hour_on_the_clock_of_one_worker_and_the_scheduler_decides_nothing(
     harness: FaultHarness, reference: Reference, hours: int
 ) -> None:
-    """F25: no early rescue, no lease that stands for ever, no file taken for an old one."""
+    """F25: no early rescue, no lease that stands for ever, no file mistaken for an old one."""
     harness.lease_s = 15  # a worker that gets no processor for two seconds would fence its own child: no death
     for _ in range(3):
         harness.submit()

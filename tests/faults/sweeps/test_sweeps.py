@@ -127,7 +127,7 @@ def test_a_worker_killed_inside_every_decision_changes_none(harness: FaultHarnes
         harness.arm(f"deciding.{seq}")
     harness.start()
     assert until_end(harness, sweep_id, 240) == undisturbed
-    struck = {path.name.split(".taken-")[0] for path in harness.points.glob("deciding.*.taken-*")}
+    struck = {path.name.split(".reached-")[0] for path in harness.points.glob("deciding.*.reached-*")}
     results = [data for kind, data in undisturbed.decisions if kind == "result"]
     assert len(struck) >= len(results)
     assert f"deciding.{state(harness, sweep_id).last_seq}" in struck, "the last one ends the sweep"

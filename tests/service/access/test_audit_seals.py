@@ -296,10 +296,10 @@ def test_a_rebuilt_chain_is_detected_by_a_stored_head(database: Database) -> Non
 def test_verifying_reads_a_log_that_is_being_removed(database: Database) -> None:
     add_ranges(database, 40, 39, 1)
     found = audit_seals.items(database)
-    taken = [next(found) for _ in range(2)]
+    first = [next(found) for _ in range(2)]
     audit_seals.remove_expired(database, 30)
-    whole = verify([*taken, *found])
+    whole = verify([*first, *found])
     assert (whole.fault, whole.entries) == (None, 9)
-    assert all(isinstance(item, Entry) for item in taken)
+    assert all(isinstance(item, Entry) for item in first)
     since = replace(verified(database), entries=9, removed_seals=0, removed_entries=0, oldest_ms=whole.oldest_ms)
     assert since == whole

@@ -339,7 +339,7 @@ def test_the_client_retries_when_it_is_told_to(script: Script, client: Client) -
     busy = answer({"code": "too_many_requests"}, 429, Retry_After="1")
     script.answers = [busy, answer({"id": "j"})]
     began = time.monotonic()
-    client.cancel(JOB)  # no repetition of a request that was not heard
+    client.cancel(JOB)  # no repetition of a request that did not arrive
     assert time.monotonic() - began >= 1
     assert [request[:2] for request in script.requests] == [("POST", f"/jobs/{JOB}/cancel")] * 2
 
@@ -390,7 +390,7 @@ def test_pictures_travel_in_base64_and_numbers_as_they_are(script: Script, clien
     picture = io.BytesIO()
     Image.new("L", (28, 28), 7).save(picture, "PNG")
     (tmp_path / "a.png").write_bytes(picture.getvalue())
-    script.answers = [hang_up, answer({"classes": [1, 2, 3]})]  # asking twice does no harm
+    script.answers = [hang_up, answer({"classes": [1, 2, 3]})]  # a second request does no harm
     client.predict(JOB, [tmp_path / "a.png", picture.getvalue(), [[0.5]]], checkpoint=3, fit=True)
     body = json.loads(script.requests[-1][3])
     assert body["images"] == [base64.b64encode(picture.getvalue()).decode()] * 2 + [[[0.5]]]

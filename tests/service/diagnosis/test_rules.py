@@ -75,12 +75,12 @@ def test_samples_that_all_look_alike_are_a_collapse_from_the_second_epoch_on() -
     assert "its samples have 0.1% of the diversity of real images" in finding.message
 
 
-def judged(coverage: float, distance: float) -> Epochs:
+def evaluated(coverage: float, distance: float) -> Epochs:
     return [*playing(4), *playing(1, mode_coverage=coverage, frechet_distance=distance)]
 
 
 def test_a_generator_that_keeps_to_few_classes_and_does_not_improve_has_collapsed() -> None:
-    finding = found(GAN, judged(0.3, 500) + judged(0.2, 490) + judged(0.3, 495))
+    finding = found(GAN, evaluated(0.3, 500) + evaluated(0.2, 490) + evaluated(0.3, 495))
     assert (finding.code, finding.epoch) == (FindingCode.MODE_COLLAPSE, 15)
     assert finding.numbers == {"sample_diversity": 0.4, "mode_coverage": 0.3, "frechet_distance": 495}
 
@@ -94,7 +94,7 @@ def test_a_generator_that_keeps_to_few_classes_and_does_not_improve_has_collapse
     ],
 )
 def test_a_generator_on_its_way_has_not_collapsed(looks: list[tuple[float, float]]) -> None:
-    assert not any(history(GAN, [epoch for look in looks for epoch in judged(*look)]))
+    assert not any(history(GAN, [epoch for look in looks for epoch in evaluated(*look)]))
 
 
 def test_a_discriminator_that_is_never_wrong_wins() -> None:

@@ -1,4 +1,4 @@
-"""Claims of jobs, and their leases: lost, handed back, and taken back from the dead."""
+"""Claims of jobs, and their leases: lost, handed back, and reclaimed from lost workers."""
 
 from __future__ import annotations
 

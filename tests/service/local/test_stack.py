@@ -114,10 +114,10 @@ def test_network_access_requires_a_key(tmp_path: Path, auth: str, hint: str) -> 
 
 
 def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         stack = LocalStack(replace(settings_for(tmp_path / "home"), port=port))
-        with pytest.raises(PortTaken, match=f"port {port} .* is taken(?s:.*)TAPELINE_PORT={port + 1} tapeline up"):
+        with pytest.raises(PortTaken, match=f"port {port} .* is in use(?s:.*)TAPELINE_PORT={port + 1} tapeline up"):
             stack.start()
     assert stack.pids == {}
     assert list((tmp_path / "home" / "logs").iterdir()) == []

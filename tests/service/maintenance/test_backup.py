@@ -117,7 +117,7 @@ def test_everything_comes_back(house: House, empty: House) -> None:
     assert rows(empty.database) == rows(house.database)
     assert empty.paths() == house.paths()
     assert empty.epochs_kept(ended) == [1, 2, 3, 4, 5]
-    # And it goes on: what ran is taken back, and the log goes on without a hole.
+    # And it goes on: what ran is queued again, and the log goes on without a hole.
     with empty.database.write() as session:
         session.execute(text("UPDATE jobs SET lease_expires_ms = 1 WHERE status = 'running'"))
     assert rescue(empty.database) == [running]
@@ -134,7 +134,7 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(
     job_id = house.train()
     saved = copy(house)
     add_revision()
-    upgrade.upgrade(empty.database)  # an empty database of the newer schema is taken back first
+    upgrade.upgrade(empty.database)  # an empty database of the newer schema is downgraded first
     report = restore(empty.database, empty.store, empty.received, saved)
     assert report.rows["jobs"] == 1
     assert is_current(empty.database)

@@ -103,7 +103,7 @@ def test_a_verdict_grid_has_a_bar_for_each_class(count: int, classes: int) -> No
     bars = np.abs(np.asarray(picture, np.int16) - grids._BAR).max(axis=2) == 0
     columns = np.flatnonzero(bars.any(axis=0))
     wide = picture.width / classes
-    assert wide < columns.mean() < 2 * wide  # all were taken for the second class
+    assert wide < columns.mean() < 2 * wide  # all were classified as the second class
     assert np.ptp(columns) < wide
 
 

@@ -21,8 +21,12 @@ GAN = {"d_loss": FALLING, "g_loss": RISING, "d_real": RISING, "d_fake": FALLING}
 
 
 CLASSIFIER_HEALTH = CLASSIFIER | {"grad_norm/layers.0": FALLING, "grad_norm": FALLING, "dead_units": RISING}
-JUDGED: list[float | None] = [500 / epoch if epoch % 5 == 0 else None for epoch in EPOCHS]
-GAN_HEALTH = GAN | {"frechet_distance": JUDGED, "mode_coverage": [j and 0.9 for j in JUDGED], "g_grad_norm": FALLING}
+EVALUATED: list[float | None] = [500 / epoch if epoch % 5 == 0 else None for epoch in EPOCHS]
+GAN_HEALTH = GAN | {
+    "frechet_distance": EVALUATED,
+    "mode_coverage": [j and 0.9 for j in EVALUATED],
+    "g_grad_norm": FALLING,
+}
 
 
 def read_png(content: bytes) -> np.ndarray:
@@ -53,7 +57,7 @@ def test_health_is_drawn_beneath(kind: str, series: dict[str, list[float | None]
 
 def test_sparse_metrics_are_drawn_as_lines() -> None:
     lone = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": [*[None] * 29, 300.0]}, title="")
-    often = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": JUDGED}, title="")
+    often = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": EVALUATED}, title="")
     assert count_ink(often, BLUE) > count_ink(lone, BLUE) + 300
 
 

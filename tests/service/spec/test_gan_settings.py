@@ -14,7 +14,7 @@ from service.spec.validation import Shape, check_fit, derive, match_output_to_da
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 CONV = {"type": "conv2d", "filters": 4, "stride": 4, "activation": "leaky_relu"}
-JUDGE = [CONV, {"type": "flatten"}, {"units": 1, "activation": "linear"}]
+DISCRIMINATOR = [CONV, {"type": "flatten"}, {"units": 1, "activation": "linear"}]
 
 
 def fitted(**changes: Any) -> GanSpec:
@@ -69,20 +69,20 @@ def test_settings_that_exclude_or_require_others_are_reported_with_the_remedy() 
 
 
 @pytest.mark.parametrize(
-    ("settings", "judge", "made", "judged"),
+    ("settings", "discriminator", "made", "shown"),
     [
         ({}, {"pack": 3}, (100,), (3 * 784,)),
         ({"conditional": True}, {}, (110,), (794,)),
         ({"conditional": True}, {"pack": 2}, (110,), (2 * 794,)),
-        ({"loss": "hinge"}, {"pack": 3, "layers": JUDGE}, (100,), (28, 28, 3)),
-        ({"loss": "hinge", "conditional": True}, {"pack": 2, "layers": JUDGE}, (110,), (28, 28, 22)),
+        ({"loss": "hinge"}, {"pack": 3, "layers": DISCRIMINATOR}, (100,), (28, 28, 3)),
+        ({"loss": "hinge", "conditional": True}, {"pack": 2, "layers": DISCRIMINATOR}, (110,), (28, 28, 22)),
     ],
 )
 def test_packs_and_classes_widen_what_a_network_is_given(
-    settings: dict[str, Any], judge: dict[str, Any], made: tuple[int, ...], judged: tuple[int, ...]
+    settings: dict[str, Any], discriminator: dict[str, Any], made: tuple[int, ...], shown: tuple[int, ...]
 ) -> None:
-    found = networks(fitted(**settings, discriminator=judge), DIGITS)
-    assert [network.input_size for network in found] == [made, judged]
+    found = networks(fitted(**settings, discriminator=discriminator), DIGITS)
+    assert [network.input_size for network in found] == [made, shown]
     assert all(len(network.layer_shapes) == len(network.layers) for network in found)
 
 

@@ -152,13 +152,13 @@ def _compile_routes_once() -> Iterator[None]:
 
 class _CompiledTemplates(BytecodeCache):
     def __init__(self) -> None:
-        self._kept = dict[tuple[str, str], Any]()
+        self._codes = dict[tuple[str, str], Any]()
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        bucket.code = self._kept.get((bucket.key, bucket.checksum))
+        bucket.code = self._codes.get((bucket.key, bucket.checksum))
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        self._kept[bucket.key, bucket.checksum] = bucket.code
+        self._codes[bucket.key, bucket.checksum] = bucket.code
 
 
 @pytest.fixture(scope="session", autouse=True)

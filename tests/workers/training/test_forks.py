@@ -102,7 +102,7 @@ def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_match
     with running_light.database.read() as session:
         rows = lookup.epochs(session, fork)
     assert [row.epoch for row in rows] == [2, 3]
-    # The optimizer's state was taken over, or these would be other numbers.
+    # The optimizer's state was kept, or these would be other numbers.
     assert all(
         (row.metrics, row.samples_digest) == (first[row.epoch].metrics, first[row.epoch].samples_digest) for row in rows
     )

@@ -122,7 +122,7 @@ class SweepSummary(Answer):
         "budget. Jobs that fail or are cancelled train fewer."
     )
     epochs_trained: int = Field(description="Epochs that all jobs together have trained; deleted jobs do not count.")
-    epochs_reused: int = Field(description="Epochs that all jobs together have taken over from earlier jobs.")
+    epochs_reused: int = Field(description="Epochs that all jobs together have reused from earlier jobs.")
     epochs_at_most: int | None = Field(
         description="Maximum number of epochs of all jobs together, known from the start. Asynchronous halving usually "
         "trains fewer. Null if each trial has its own number of epochs and there is no budget."

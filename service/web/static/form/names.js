@@ -5,8 +5,8 @@ import { call } from "../api.js";
 export async function distinctName(name, list = null) {
   const stem = name.replace(/-\d+$/, "");
   const { data } = await call(list ?? `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`);
-  const taken = new Set(data.map((item) => item.name));
+  const used = new Set(data.map((item) => item.name));
   let number = 2;
-  while (taken.has(`${stem}-${number}`)) number += 1;
+  while (used.has(`${stem}-${number}`)) number += 1;
   return `${stem}-${number}`;
 }

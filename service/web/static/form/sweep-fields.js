@@ -145,7 +145,7 @@ function around(schema, value) {
 }
 
 // Maps faults of a sweep to fields of the form: those of the base, and those with several values.
-export function placed(faults) {
+export function locate(faults) {
   return faults.map((fault) => {
     const pointer = fault.pointer ?? "";
     if (pointer.startsWith("#/base/")) return { ...fault, pointer: `#${pointer.slice(6)}` };

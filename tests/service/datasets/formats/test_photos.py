@@ -48,7 +48,7 @@ def tarred(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
-def taken(path: Path, tmp_path: Path, **how: object) -> tuple[DatasetInfo, dict[str, np.ndarray]]:
+def imported(path: Path, tmp_path: Path, **how: object) -> tuple[DatasetInfo, dict[str, np.ndarray]]:
     """What came out, as a training finds it."""
     folder = tmp_path / "arrays"
     folder.mkdir()
@@ -85,7 +85,7 @@ TWO = {
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
 def test_folders_become_classes(tmp_path: Path, name: str) -> None:
     pack: Callable[[Path, Mapping[str, bytes]], Path] = zipped if name.endswith("zip") else tarred
-    info, arrays = taken(pack(tmp_path / name, TWO), tmp_path)
+    info, arrays = imported(pack(tmp_path / name, TWO), tmp_path)
     assert (info.image_shape, info.class_names) == ((6, 8), ("dark", "light"))
     assert (info.train_count, info.validation_count) == (18, 2)
     for part, labels in (("train", "labels"), ("validation", "validation_labels")):
@@ -100,7 +100,7 @@ def test_parts_are_kept(tmp_path: Path) -> None:
         for digit in ("2", "10", "1")
         for index in range(count)
     }
-    info, arrays = taken(tarred(tmp_path / "x.tar", files), tmp_path)
+    info, arrays = imported(tarred(tmp_path / "x.tar", files), tmp_path)
     assert info.class_names == ("1", "2", "10")
     assert (info.train_count, info.validation_count) == (12, 6)
     assert sorted(arrays["validation_labels"]) == [0, 0, 1, 1, 2, 2]
@@ -114,7 +114,7 @@ def test_formats_are_read_and_scaled(tmp_path: Path, fmt: str) -> None:
     file = io.BytesIO()
     image.convert("RGB").save(file, fmt)
     files = {f"{label}/{index}.{fmt.lower()}": file.getvalue() for label in "ab" for index in range(8)}
-    info, arrays = taken(zipped(tmp_path / "x.zip", files), tmp_path, photos=PhotoOptions(size=(16, 8)))
+    info, arrays = imported(zipped(tmp_path / "x.zip", files), tmp_path, photos=PhotoOptions(size=(16, 8)))
     assert info.image_shape == (8, 16)
     assert np.abs(arrays["train"][:, :, :7].astype(int) - 255).max() < 16
     assert arrays["train"][:, :, 9:].max() < 16
@@ -129,7 +129,7 @@ def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
     file = io.BytesIO()
     image.save(file, "JPEG", exif=exif, quality=95)
     files = {f"{label}/{index}.jpg": file.getvalue() for label in "ab" for index in range(8)}
-    info, arrays = taken(zipped(tmp_path / "x.zip", files), tmp_path)
+    info, arrays = imported(zipped(tmp_path / "x.zip", files), tmp_path)
     assert info.image_shape == (40, 20)
     assert arrays["train"][0, :18].min() > 240
     assert arrays["train"][0, 22:].max() < 15
@@ -154,7 +154,7 @@ def test_every_kind_of_pixel_becomes_grey(
     data = picture(colour=colour, mode=mode, **how)  # type: ignore[arg-type]
     suffix = how.get("fmt", "PNG").lower()
     files = {f"{label}/{index}.{suffix}": data for label in "ab" for index in range(8)}
-    _, arrays = taken(zipped(tmp_path / "x.zip", files), tmp_path)
+    _, arrays = imported(zipped(tmp_path / "x.zip", files), tmp_path)
     if level is not None:
         assert abs(int(arrays["train"][0, 0, 0]) - level) <= 1
 
@@ -236,7 +236,7 @@ def test_a_member_of_a_zip_may_have_no_name(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"z", b"\0"))  # zipfile reads the name up to the first zero byte
     with zipfile.ZipFile(path) as archive:
         assert "" in archive.namelist()
-    info, _ = taken(path, tmp_path)
+    info, _ = imported(path, tmp_path)
     assert info.class_names == ("dark", "light")
 
 
@@ -268,5 +268,5 @@ def test_images_outside_of_class_folders_can_be_left_out(tmp_path: Path, place: 
 
 def test_classes_that_are_called_like_parts_are_classes(tmp_path: Path) -> None:
     files = {f"{label}/{index}.png": picture() for label in ("train", "test") for index in range(10)}
-    info, _ = taken(zipped(tmp_path / "x.zip", files), tmp_path)
+    info, _ = imported(zipped(tmp_path / "x.zip", files), tmp_path)
     assert info.class_names == ("test", "train")

@@ -19,7 +19,10 @@ CONV = {"type": "conv2d", "filters": 4, "activation": "relu"}
 FLAT, POOL, NORM = {"type": "flatten"}, {"type": "max_pool2d"}, {"type": "batch_norm", "activation": "relu"}
 IMAGE = {"type": "reshape", "shape": [7, 7, 2]}
 GROWN = [{"units": 98, "activation": "linear"}, NORM, IMAGE, {"type": "upsample2d", "size": 4}]
-JUDGE = [{**CONV, "stride": 2}, {**CONV, "filters": 1, "kernel": 14, "padding": "valid", "activation": "sigmoid"}]
+DISCRIMINATOR = [
+    {**CONV, "stride": 2},
+    {**CONV, "filters": 1, "kernel": 14, "padding": "valid", "activation": "sigmoid"},
+]
 
 
 def classifier(*layers: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def test_sizes_are_followed_from_the_pixels_to_the_classes() -> None:
 
 
 def test_a_gan_grows_images_and_judges_them() -> None:
-    spec = resolve(gan([*GROWN, {**CONV, "filters": 1, "activation": "tanh"}], JUDGE))
+    spec = resolve(gan([*GROWN, {**CONV, "filters": 1, "activation": "tanh"}], DISCRIMINATOR))
     check_fit(spec, DIGITS)
     made, told = networks(spec, Shape(rows=28, columns=28, classes=10, train_count=1))
     assert [one.size for one in made.layer_shapes] == [(98,), (98,), (7, 7, 2), (28, 28, 2), (28, 28, 1)]
@@ -91,11 +94,11 @@ def test_pictures_are_images_where_the_first_layer_asks_for_them() -> None:
          r"448 x 448 x 64, more than 786,432 numbers", None),
         (classifier(CONV), "#/layers/0", "wrong_shape", "must end in images of 1 x 1 x 10, one for each class", None),
         (classifier(CONV, FLAT), "#/layers/1", "wrong_shape", "must be dense, conv2d or", None),
-        (gan(GROWN, JUDGE), "#/generator/layers/3", "wrong_shape", "must be dense, conv2d or", None),
-        (gan([*GROWN, {**CONV, "filters": 2}], JUDGE), "#/generator/layers/4", "wrong_shape",
+        (gan(GROWN, DISCRIMINATOR), "#/generator/layers/3", "wrong_shape", "must be dense, conv2d or", None),
+        (gan([*GROWN, {**CONV, "filters": 2}], DISCRIMINATOR), "#/generator/layers/4", "wrong_shape",
          "must end in images of 28 x 28 x 1, one for each pixel of mnist-10k; it ends in images of 28 x 28 x 2", None),
-        (gan([*GROWN, {**CONV, "filters": 1}], JUDGE[:1]), "#/discriminator/layers/0/activation", "wrong_activation",
-         "must be sigmoid", "sigmoid"),
+        (gan([*GROWN, {**CONV, "filters": 1}], DISCRIMINATOR[:1]), "#/discriminator/layers/0/activation",
+         "wrong_activation", "must be sigmoid", "sigmoid"),
     ],
 )  # fmt: skip
 def test_a_layer_that_does_not_fit_is_reported_with_pointer_and_remedy(

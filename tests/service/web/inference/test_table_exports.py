@@ -48,7 +48,7 @@ def days(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_messages(predict: Any, rows: list[dict[str, Any]], expected: Any) -> None:
-    """Rows are taken as by the service: dates in ISO, with its refusals; what it reports is a warning."""
+    """Rows are accepted as by the service: dates in ISO, with its refusals; what it reports is a warning."""
     with warnings.catch_warnings(action="error"):
         found = np.asarray(predict(rows[:-1]))
         labelled = np.asarray(predict([row | {"label": "high"} for row in rows[:-1]]))

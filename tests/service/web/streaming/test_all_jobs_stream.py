@@ -211,7 +211,7 @@ def test_events_arrive_after_a_read_that_failed(
 def test_events_of_slow_commits_are_sent(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event's time is taken first; then the disk holds the commit up for longer than most reads look back."""
+    """The event's time is read first; then the disk holds the commit up for longer than most reads look back."""
     monkeypatch.setattr(all_jobs, "_LOOKBACK_MS", 100)
     client, base = app.test_client(), serve(app)
     job_id = submit(client)

@@ -214,10 +214,10 @@ def test_streams_of_all_jobs_count_among_those_of_one(app: Flask, submit: Submit
     base, job_id = serve(app), submit(app.test_client())
     with (
         httpx.Client(base_url=base, timeout=20, trust_env=False) as http,
-        connect_sse(http, "GET", "/stream") as feed,
+        connect_sse(http, "GET", "/stream") as stream,
         opened(base, job_id) as one,
     ):
-        events = feed.iter_sse()  # kept: the connection is closed with it
+        events = stream.iter_sse()  # kept: the connection is closed with it
         next(events)
         next(one)
         for address in (f"/jobs/{job_id}/stream", "/stream"):

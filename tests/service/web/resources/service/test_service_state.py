@@ -78,8 +78,8 @@ def test_limits_are_those_that_are_enforced(client: FlaskClient) -> None:
     assert limits["datasets"] == ["mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist"]
     refused = client.post("/jobs", json={"kind": "classifier", "epochs": limits["max_epochs"] + 1})
     assert refused.status_code == 422
-    taken = client.post("/jobs?dry_run=1", json={"kind": "classifier", "epochs": limits["max_epochs"]})
-    assert taken.status_code == 200
+    accepted = client.post("/jobs?dry_run=1", json={"kind": "classifier", "epochs": limits["max_epochs"]})
+    assert accepted.status_code == 200
 
 
 def test_data_sets_are_listed_with_counts_and_digests(client: FlaskClient) -> None:
