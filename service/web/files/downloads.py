@@ -6,12 +6,12 @@ import base64
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from flask import Response, request
 from pydantic import BaseModel
+from werkzeug.datastructures import Range
 
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
@@ -20,8 +20,6 @@ from service.web.files.drawings import Picture
 from service.web.middleware.problems import Problem
 
 _CHUNK: Final = 256 * 1024
-_RANGE: Final = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
-_DIGITS: Final = 18
 
 HEADERS: Final = ("Range", "If-Range", "If-None-Match", "If-Match")
 ALSO: Final[dict[int, str | type[BaseModel]]] = {206: "The part that `Range` names.", 304: "The client has it."}
@@ -40,12 +38,6 @@ AS_OCTETS: Final = (OCTETS,)
 
 FOREVER: Final = "private, max-age=31536000, immutable"
 ASK: Final = "private, no-cache"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    start: int
-    length: int
 
 
 def send_artifact(
@@ -136,43 +128,41 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         return not_modified(headers)
     if name is not None:
         headers["Content-Disposition"] = attachment(name)
-    wanted = _wanted(size, etag, headers)
-    part = wanted or _Part(start=0, length=size)
+    start, stop = 0, size
     status = 200
-    if wanted is not None:
+    if (wanted := _requested_range(size, etag)) is not None:
+        part, content_range = wanted.range_for_length(size), wanted.to_content_range_header(size)
+        if part is None or content_range is None:
+            headers["Content-Range"] = f"bytes */{size}"
+            raise Problem("range_not_satisfiable", f"the file has {size} bytes", headers=headers)
+        start, stop = part
         status = 206
-        headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{size}"
+        headers["Content-Range"] = content_range
     if request.method == "HEAD":  # Werkzeug drops the content of a HEAD response without closing it
         file.close()
         response = Response(status=status, headers=headers, content_type=_accepted(row.media_type))
     else:
-        content = _read(file, part)
+        content = _read(file, start, stop - start)
         response = Response(content, status, headers=headers, content_type=_accepted(row.media_type))
         response.call_on_close(file.close)
-    response.content_length = part.length
+    response.content_length = stop - start
     return response
 
 
-def _wanted(size: int, etag: str, headers: dict[str, str]) -> _Part | None:
-    """The requested range, if any; invalid and multiple ranges are ignored, as the RFC specifies."""
-    condition = request.headers.get("If-Range", "").strip()
-    found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
-    if request.method != "GET" or found is None or (condition and condition != f'"{etag}"'):
+def _requested_range(size: int, etag: str) -> Range | None:
+    """The requested range of a file of ``size`` bytes, if any; invalid and multiple ranges are ignored, as the RFC
+    specifies."""
+    condition, wanted = request.headers.get("If-Range", "").strip(), request.range
+    if request.method != "GET" or wanted is None or (condition and condition != f'"{etag}"'):
         return None
-    first, last = found.groups()
-    if not (first or last) or max(len(first), len(last)) > _DIGITS or (first and last and int(last) < int(first)):
+    if wanted.units != "bytes" or len(wanted.ranges) != 1:
         return None
-    start = int(first) if first else max(size - int(last), 0)
-    stop = min(int(last) + 1, size) if first and last else size
-    if start >= size or (not first and int(last) == 0):
-        headers = headers | {"Content-Range": f"bytes */{size}"}
-        raise Problem("range_not_satisfiable", f"the file has {size} bytes", headers=headers)
-    return _Part(start=start, length=stop - start)
+    ((start, stop),) = wanted.ranges
+    return Range("bytes", [(max(start, -size), stop)])  # the last n bytes of a shorter file are all of it
 
 
-def _read(file: BinaryIO, part: _Part) -> Iterator[bytes]:
-    file.seek(part.start)
-    left = part.length
+def _read(file: BinaryIO, start: int, left: int) -> Iterator[bytes]:
+    file.seek(start)
     while left > 0 and (chunk := file.read(min(_CHUNK, left))):
         left -= len(chunk)
         yield chunk

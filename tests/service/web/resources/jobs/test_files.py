@@ -116,14 +116,14 @@ def test_part_of_a_file_can_be_had(client: FlaskClient, address: str, wanted: st
 
 @pytest.mark.parametrize(
     "wanted",
-    ["bytes=", "bytes=-", "bytes=5-2", "items=0-1", "bytes=0-1,5-6", "bytes=a-b", "x", f"bytes={'9' * 100}-"],
+    ["bytes=", "bytes=-", "bytes=5-2", "items=0-1", "bytes=0-1,5-6", "bytes=a-b", "x", "bytes=-0"],
 )
 def test_range_that_is_not_understood_is_ignored(client: FlaskClient, address: str, wanted: str) -> None:
     status, _, data = fetch(client, f"{address}/checkpoints/latest", Range=wanted)
     assert (status, data) == (200, DATA)
 
 
-@pytest.mark.parametrize("wanted", ["bytes=102400-", "bytes=999999-", "bytes=-0"])
+@pytest.mark.parametrize("wanted", ["bytes=102400-", "bytes=999999-", f"bytes={'9' * 100}-"])
 def test_range_beyond_the_end_is_a_problem(client: FlaskClient, address: str, wanted: str) -> None:
     status, headers, data = fetch(client, f"{address}/checkpoints/latest", Range=wanted)
     assert (status, headers["Content-Range"]) == (416, "bytes */102400")
