@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,15 @@ class Part:
 )
 def test_the_lines_of_functions_are_counted(of_views: bool, counted: dict[str, int]) -> None:
     assert lengths(TEXT, of_views=of_views) == counted
+
+
+def test_no_form_sends_its_fields_in_the_address_by_accident() -> None:
+    """Before its script has run, a form does what its ``method`` says; without one, what it has goes into the address:
+    a key, for example. ``dialog`` does nothing outside of a dialog."""
+    forms = {
+        (path.name, form)
+        for path in (WEB / "templates").glob("*.html")
+        for form in re.findall(r"<form\b[^>]*>?", path.read_text("utf-8"))
+    }
+    assert len(forms) > 20
+    assert [form for form in sorted(forms) if not re.search(r'\smethod="(dialog|get)"', form[1])] == []
