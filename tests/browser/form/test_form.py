@@ -51,6 +51,21 @@ def test_changing_the_preset_can_be_undone(form: Visit) -> None:
     expect(page.locator("#field-epochs")).to_have_value("9")
 
 
+def test_what_is_no_number_is_told_and_not_sent_as_zero(form: Visit) -> None:
+    page = form.page
+    form.watched.expected = ["422"]
+    field, fault = page.get_by_label("Learning rate", exact=True), page.locator("#field-optimizer-learning_rate-fault")
+    field.fill("")
+    field.press_sequentially("-")
+    expect(fault).to_contain_text("number")
+    assert sent(page)["optimizer"] == {"learning_rate": ""}
+    field.press_sequentially("1")
+    expect(fault).to_contain_text("greater than 0")
+    field.fill("0.25")
+    expect(fault).to_be_hidden()
+    assert sent(page)["optimizer"] == {"learning_rate": 0.25}
+
+
 def test_epochs_and_learning_rate_come_first(form: Visit) -> None:
     page = form.page
     fields = page.locator("#sections .field").evaluate_all(

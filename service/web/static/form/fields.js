@@ -93,7 +93,7 @@ function text(form, path, id, schema, nullable) {
     if (element.value === "" && element.validity.valid) {
       if (inRow || !nullable) form.unset(path);
       else form.set(path, null);
-    } else form.set(path, isNumber ? Number(element.value) : element.value);
+    } else form.set(path, isNumber && element.value !== "" ? Number(element.value) : element.value); // "": a lone "-" is no 0
   });
   return { element, sync: (value) => (element.value = value ?? "") };
 }
