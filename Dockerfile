@@ -19,7 +19,7 @@ RUN pip --python /opt/tapeline/bin/python install --quiet --require-hashes --onl
 FROM ${PYTHON_IMAGE} AS datasets
 RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends dataset-fashion-mnist >/dev/null
 
-# Letters of the scripts of today, 8 MB, for class names in pictures; FriBiDi joins and orders those of Arabic and Hebrew.
+# Letters of the scripts of today, 8 MB, for class names in pictures; FriBiDi joins and arranges those of Arabic and Hebrew.
 # The scripts of Noto's other fonts, 40 MB, are historical, or DejaVu has them, which comes with Matplotlib.
 FROM ${PYTHON_IMAGE} AS letters
 RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends \

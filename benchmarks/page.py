@@ -174,8 +174,8 @@ def _sweeping(browser: Browser, place: Place) -> Iterator[Figures]:
     yield {"what": "first rows of a sweep, first visit", "ms": spread([fresh() for _ in range(_TIMES)], 0)}
     yield {"what": "first rows of a sweep, later visits", "ms": spread([first_rows(page) for _ in range(_TIMES)], 0)}
     yield {"what": "longest task while a sweep's page loads", "ms": spread([longest(page) for _ in range(_TIMES)], 0)}
-    orders = [page.evaluate(_ORDER, order) for _ in range(_TIMES) for order in ("trial", "-value")]
-    yield {"what": "another order of a sweep's trials, to 100 rows", "ms": spread(orders, 0)}
+    sorts = [page.evaluate(_ORDER, order) for _ in range(_TIMES) for order in ("trial", "-value")]
+    yield {"what": "another order of a sweep's trials, to 100 rows", "ms": spread(sorts, 0)}
     for count in (600, 1000):
         page.locator("#more").click()
         page.locator("#trials tbody tr").nth(count - 1).wait_for()

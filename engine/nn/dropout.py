@@ -49,7 +49,7 @@ class Dropout(Parameterless):
 
 
 def _draw(rng: np.random.Generator, x: Array) -> Array:
-    """16 random bits per element of ``x``, in its memory order: a product of two orders takes ten times as long."""
+    """16 random bits per element of ``x``, in its memory order: a product of two layouts takes ten times as long."""
     if x.ndim == 4:
         batch, height, width, channels = x.shape
         return from_planes(rng.integers(0, 2**16, (channels, height, width, batch), np.uint16))

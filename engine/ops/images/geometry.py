@@ -3,7 +3,7 @@
 Images have the shape (batch, height, width, channels), but their memory layout is *planes*: (channels, height, width,
 batch), the order of Krizhevsky's cuda-convnet. One row of a plane, with all images of the batch side by side, is
 contiguous, and so is everything that a convolution copies, multiplies and adds up. NumPy's elementwise functions keep
-that order; arrays in other orders are accepted. The output has the dtype of the weights.
+that order; arrays in other layouts are accepted. The output has the dtype of the weights.
 
 A convolution multiplies the patches under its kernel by the weights (im2col, Chellapilla et al. 2006, section 3).
 Patches are built for a few rows at a time and never stored as a whole: otherwise nine times the image would have to be

@@ -1,1 +1,1 @@
-"""Queries: lists, their columns and sort orders, single jobs, the queue, files, statistics."""
+"""Queries: lists, their columns and sorting, single jobs, the queue, files, statistics."""

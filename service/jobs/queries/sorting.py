@@ -1,4 +1,4 @@
-"""Sort orders of job lists, and cursors, which encode a position in an order.
+"""The sorting of job lists, and cursors, which encode a position in an order.
 
 A position is the sort value of a job and its id, which makes it unique. Jobs without a sort value (no name, not
 started, no such metric) come last, in ascending and in descending order.
@@ -55,7 +55,7 @@ _KEYS: Final = {
     "epoch": _Key(Job.epoch.expression, may_lack=False),
 }
 SORTS: Final = tuple(sign + name for name in _KEYS for sign in ("", "-"))
-"""Orders besides those by column: by facts that are not columns, or that have an index."""
+"""Sort keys besides the columns: by facts that are not columns, or that have an index."""
 _OF_TYPE: Final[dict[Type, type[int] | type[float] | type[str]]] = {
     Type.TEXT: str, Type.JOB: str, Type.NUMBER: float, Type.METRIC: float, Type.SECONDS: float, Type.BYTES: int,
 }  # fmt: skip

@@ -17,7 +17,7 @@ const GROUPS = 500;
 const FIRST_ROWS = 30; // fill a screen; the page itself contains as many
 const SINGLY = 20; // maximum number of changed jobs beyond the first page that are reloaded individually; more are reloaded page by page
 const MOVED_MOST = 500; // maximum number of rows that are kept sorted while training changes the order
-const STAYS = /created_at|priority|name/; // sort orders that training does not change
+const STAYS = /created_at|priority|name/; // sorting that training does not change
 
 const first = JSON.parse($("#first").textContent);
 const urlState = new UrlState(location.search, first.columns);

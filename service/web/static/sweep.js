@@ -129,8 +129,8 @@ async function drawRest() {
   await (trials.has_more ? renew() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains as many as fit on a screen
 }
 
-const orders = [["best", "best first"], ["trial", "trial"], ["-value", "highest value"], ["value", "lowest value"], ["epoch", "fewest epochs"], ["-epoch", "most epochs"], ...settings.map((setting) => [setting, setting])];
-$("#sort").replaceChildren(...orders.map(([sort, label]) => h("option", { value: sort }, label)));
+const sorts = [["best", "best first"], ["trial", "trial"], ["-value", "highest value"], ["value", "lowest value"], ["epoch", "fewest epochs"], ["-epoch", "most epochs"], ...settings.map((setting) => [setting, setting])];
+$("#sort").replaceChildren(...sorts.map(([sort, label]) => h("option", { value: sort }, label)));
 $("#sort").addEventListener("change", renew);
 $("#more").addEventListener("click", () => {
   shown += 5 * PAGE;

@@ -101,12 +101,12 @@ PLANS = st.builds(
     made=PLANS,
     seed=st.integers(0, 99),
     failing=st.sampled_from([0.0, 0.2]),
-    orders=st.tuples(st.integers(), st.integers()),
+    arrivals=st.tuples(st.integers(), st.integers()),
 )
 def test_the_order_of_arrival_changes_no_decision(
-    made: SweepPlan, seed: int, failing: float, orders: tuple[int, int]
+    made: SweepPlan, seed: int, failing: float, arrivals: tuple[int, int]
 ) -> None:
-    one, other = (run(made, seed=seed, order=order, failing=failing) for order in orders)
+    one, other = (run(made, seed=seed, order=order, failing=failing) for order in arrivals)
     assert one.log == other.log
     if made.budget is not None:
         assert spent(made, one) <= made.budget

@@ -53,7 +53,7 @@ _COLUMNS: Final = ["status", "progress", "metrics", "created_at"]
 _CHOICES: Final[dict[str, Any]] = {
     "default_columns": _COLUMNS,
     "kinds": list(Kind),
-    "orders": _SORT_LABELS,
+    "sort_labels": _SORT_LABELS,
     "group_by": list(GroupBy),
 }
 """Options of the controls of the list."""
