@@ -128,7 +128,7 @@ def old_checkpoints(database: Database, policy: Policy) -> list[Removable]:
 
 def carry_out(database: Database, store: ArtifactStore, policy: Policy, planned: RetentionPlan) -> RetentionPlan:
     """Delete what a plan lists, if it may still be deleted; returns what was deleted."""
-    # Planning may have lasted long: a job may have been retried meanwhile, and have ended again.
+    # Planning can be slow: a job may have been retried meanwhile, and have ended again.
     now_ms = leases.clock(database)
     jobs = [item for item in planned.jobs if _remove_job(database, store, policy, now_ms, item.name)]
     checkpoints = _remove_checkpoints(database, store, policy, now_ms, planned.checkpoints)

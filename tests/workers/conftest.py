@@ -135,11 +135,9 @@ def open_worker_harness(home: Path, url: str, *, data: Path | None = None) -> Wo
 
 
 @contextmanager
-def on_copy(migrated: Path, folder: Path, *, data: Path | None = None) -> Iterator[WorkerHarness]:
-    """Workers on a copy of a migrated SQLite file."""
-    home = folder / "home"
-    home.mkdir()
-    url = f"sqlite:///{shutil.copy(migrated, folder / 'tapeline.db')}"
+def on_migrated(url: str, home: Path, *, data: Path | None = None) -> Iterator[WorkerHarness]:
+    """Workers on a database that was migrated."""
+    home.mkdir(exist_ok=True)
     with closing(Database(url)) as database:
         made = WorkerHarness(home, database, data=data)
         try:
@@ -149,9 +147,9 @@ def on_copy(migrated: Path, folder: Path, *, data: Path | None = None) -> Iterat
 
 
 @pytest.fixture
-def light(migrated: Path, tmp_path: Path) -> Iterator[WorkerHarness]:
+def light(sqlite_url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
     """Workers on SQLite alone, for what does not depend on the database."""
-    with on_copy(migrated, tmp_path) as made:
+    with on_migrated(sqlite_url, tmp_path / "home") as made:
         yield made
 
 
@@ -159,39 +157,35 @@ def light(migrated: Path, tmp_path: Path) -> Iterator[WorkerHarness]:
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHarness]:
     """On SQLite by default, on both databases in the whole suite."""
     url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
-    made = open_worker_harness(tmp_path / "home", url)
-    yield made
-    made.stop()
-    made.database.close()
+    with on_migrated(url, tmp_path / "home") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
 def running_light(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHarness]:
     """A worker that runs already, on SQLite, for tests that leave it as it is: its start takes longer than they do."""
-    with on_copy(migrated, tmp_path_factory.mktemp("running")) as made:
+    home = tmp_path_factory.mktemp("running")
+    with on_migrated(f"sqlite:///{shutil.copy(migrated, home)}", home) as made:
         made.start()
         yield made
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def running(request: pytest.FixtureRequest) -> WorkerHarness:
-    """The same on SQLite by default, on both databases in the whole suite."""
-    found: WorkerHarness = request.getfixturevalue(
-        "running_light" if request.param == "sqlite" else "running_on_postgresql"
-    )
-    return found
 
 
 @pytest.fixture(scope="session")
 def running_on_postgresql(
     postgres_server: str, postgres_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerHarness]:
-    url = create_database(postgres_server, postgres_template)
-    made = open_worker_harness(tmp_path_factory.mktemp("running") / "home", url)
-    made.start()
-    yield made
-    made.stop()
-    made.database.close()
+    with on_migrated(create_database(postgres_server, postgres_template), tmp_path_factory.mktemp("running")) as made:
+        made.start()
+        yield made
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def running(request: pytest.FixtureRequest) -> WorkerHarness:
+    """A worker that runs already, on SQLite by default, on both databases in the whole suite."""
+    found: WorkerHarness = request.getfixturevalue(
+        "running_light" if request.param == "sqlite" else "running_on_postgresql"
+    )
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import os
 import signal
 from pathlib import Path
 
-from tests.workers.conftest import children_of, on_copy
+from tests.workers.conftest import children_of, on_migrated
 
 
-def test_lines_about_a_job_name_it_its_lease_and_its_attempt(migrated: Path, tmp_path: Path) -> None:
-    with on_copy(migrated, tmp_path) as workers:
+def test_lines_about_a_job_name_it_its_lease_and_its_attempt(sqlite_url: str, tmp_path: Path) -> None:
+    with on_migrated(sqlite_url, tmp_path / "home") as workers:
         job_id = workers.submit(epochs=4)
         worker = workers.start()
         workers.until(job_id, lambda job: job.epoch >= 1)

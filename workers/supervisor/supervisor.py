@@ -130,7 +130,7 @@ class Supervisor:
         claim = None
         requested_at = time.monotonic()
         try:
-            if not self._draining.is_set():  # starting the child may have lasted long
+            if not self._draining.is_set():  # starting the child can be slow
                 claim = self._claim()
         finally:
             if claim is None:

@@ -21,7 +21,7 @@ from service.spec.presets.definitions import PRESETS
 from service.states import Status
 from tests.faults.harness import FEW, few_digits
 from tests.waiting import wait_until
-from tests.workers.conftest import WorkerHarness, children_of, on_copy, open_worker_harness
+from tests.workers.conftest import WorkerHarness, children_of, on_migrated, open_worker_harness
 from workers.training.child import Lifetime
 
 TINY: dict[str, Any] = {
@@ -40,8 +40,8 @@ FIRST: dict[str, Any] = TINY | {
 
 
 @pytest.fixture
-def light(migrated: Path, tmp_path: Path) -> Iterator[WorkerHarness]:
-    with on_copy(migrated, tmp_path, data=few_digits()) as made:
+def light(sqlite_url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
+    with on_migrated(sqlite_url, tmp_path / "home", data=few_digits()) as made:
         made.train_count = FEW
         yield made
 
