@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from service.client import ApiError, Client
@@ -130,6 +130,24 @@ def print_rows(rows: Sequence[tuple[str, Text]]) -> None:
     for title, text in rows:
         table.add_row("" if title == before else title, text)
         before = title
+    console.print(table)
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], *, best: int | None = None) -> None:
+    """Print rows below the headers of their columns: as a table in a terminal, tab-separated in a pipe.
+
+    Args:
+        best: index of the row to highlight in a terminal.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for cells in ([str(column.header) for column in columns], *rows):
+            click.echo("\t".join(visible(str(cell)).replace("\n", " ") for cell in cells))
+        return
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for place, cells in enumerate(rows):
+        shown = (cell if isinstance(cell, Text) else Text(visible(cell)) for cell in cells)
+        table.add_row(*shown, style="bold green" if place == best else None)
     console.print(table)
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 
 from service.access import audit as audit_log
 from service.access import audit_file, audit_seals
@@ -22,6 +21,7 @@ from service.access.audit_chain import Verification
 from service.access.audit_chain import verify as verify_chain
 from service.cli.commands.keys import open_database, time_text
 from service.cli.errors import Failure
+from service.cli.text import print_table
 from service.client.downloads import complete_file
 from service.storage.tables import AuditEntry
 
@@ -58,12 +58,12 @@ def audit(
     if not rows and not (owner or action or subject):
         click.echo("no entries: requests are recorded only while API keys are required", err=True)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("AT", "ACTION", "SUBJECT", "WHO"):
-        table.add_column(column, overflow="fold", no_wrap=column != "WHO")
-    for row in rows:  # fits 80 columns; --json has all fields
-        table.add_row(time_text(row.at_ms), row.action, row.subject or "", row.owner or row.address or "")
-    Console(highlight=False, markup=False).print(table)
+    columns = [Column(title, overflow="fold", no_wrap=title != "WHO") for title in ("AT", "ACTION", "SUBJECT", "WHO")]
+    # They fit 80 columns; --json has all fields.
+    print_table(
+        columns,
+        [(time_text(row.at_ms) or "", row.action, row.subject or "", row.owner or row.address or "") for row in rows],
+    )
 
 
 @audit.command()

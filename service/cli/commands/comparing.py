@@ -10,11 +10,21 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from service.cli.target import Target, complete_jobs, job_argument, service_options
-from service.cli.text import KEY_METRICS, differences, duration, short_ids, state, to_json, value_text, visible
+from service.cli.text import (
+    KEY_METRICS,
+    differences,
+    duration,
+    print_table,
+    short_ids,
+    state,
+    to_json,
+    value_text,
+    visible,
+)
 from service.client import Client, Job
 from service.spec.fields import metric_instead
 from service.spec.metric_info import describe, number
@@ -169,7 +179,7 @@ def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None
         ][: len(titles)]
         for item in found["data"]
     ]
-    _print_lines(titles, lines)
+    print_table(_columns(*titles), lines)
     click.echo(
         f"{found['count']:,} of {found['validation_count']:,} are wrong, in epoch {found['checkpoint']}; "
         f"shown: {len(lines)}",
@@ -197,7 +207,7 @@ def confusion(target: Target, job_text: str, epoch: int | None) -> None:
         lines.append(
             [names[place], f"{item['support']:,}", *scores, confusions + (", ..." * (len(wrong) > _SHOWN_CELLS))]
         )
-    _print_lines(("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "CONFUSED WITH"), lines)
+    print_table(_columns("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "CONFUSED WITH"), lines)
 
 
 @click.command()
@@ -214,7 +224,7 @@ def importance(target: Target, job_text: str, checkpoint: str) -> None:
         return
     columns = sorted(found["columns"], key=lambda item: -item["mean"])
     lines = [[item["column"], f"{100 * item['mean']:.2f}", f"{100 * item['deviation']:.2f}"] for item in columns]
-    _print_lines(("COLUMN", "LOSS (POINTS)", "DEVIATION"), lines)
+    print_table(_columns("COLUMN", "LOSS (POINTS)", "DEVIATION"), lines)
     click.echo(f"accuracy {found['accuracy']:.2%} on {found['rows']:,} rows, in epoch {found['checkpoint']}", err=True)
 
 
@@ -225,20 +235,13 @@ def _which(checkpoint: str) -> Any:
     return int(checkpoint) if checkpoint.isdecimal() else checkpoint
 
 
-def _print_lines(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print rows: in a terminal as a table, in a pipe as tab-separated columns."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        for cells in (titles, *lines):
-            click.echo("\t".join(visible(cell) for cell in cells).rstrip("\t"))
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        is_text = title in ("CLASS", "PREDICTED", "CELLS", "CONFUSED WITH", "COLUMN")
-        table.add_column(title, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
-    for cells in lines:
-        table.add_row(*(Text(visible(cell)) for cell in cells))
-    console.print(table)
+def _columns(*titles: str) -> list[Column]:
+    """Columns of text, and of numbers, which are not folded."""
+    text = ("CLASS", "PREDICTED", "CELLS", "CONFUSED WITH", "COLUMN")
+    return [
+        Column(title, overflow="fold") if title in text else Column(title, justify="right", no_wrap=True)
+        for title in titles
+    ]
 
 
 def _compare_groups(target: Target, client: Client, sides: Sequence[str], metric: str | None, *, best: bool) -> None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
 from service.cli.dataset_rows import dataset_rows
 from service.cli.target import Target, service_options
-from service.cli.text import print_rows, to_json
+from service.cli.text import print_rows, print_table, to_json
 from service.cli.uploading import UploadOptions, named, send, shape, tell, upload_options
 from service.spec import metric_info
-
-_TITLES: Final = ("NAME", "SIZE", "CLASSES", "TRAINING", "VALIDATION", "NOTE")
 
 
 @click.group("datasets", invoke_without_command=True)
@@ -33,20 +30,12 @@ def list_datasets(context: click.Context) -> None:
     if target.as_json:
         click.echo(to_json(found))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        for cells in (_TITLES, *map(_row, found)):
-            click.echo("\t".join(cells).rstrip())
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in _TITLES:
-        wide = title in ("NAME", "NOTE")
-        table.add_column(title, overflow="fold", no_wrap=not wide, justify="left" if wide else "right")
-    for item in found:
-        name, pixels, classes, train, validation, note = _row(item)
-        style = "red" if item["problem"] else "yellow" if not item["available"] else ""
-        table.add_row(Text(name), pixels, classes, train, validation, Text(note, style))
-    console.print(table)
+    columns = [
+        Column("NAME", overflow="fold"),
+        *(Column(title, justify="right", no_wrap=True) for title in ("SIZE", "CLASSES", "TRAINING", "VALIDATION")),
+        Column("NOTE", overflow="fold"),
+    ]
+    print_table(columns, map(_row, found))
 
 
 @list_datasets.command("show")
@@ -105,7 +94,7 @@ def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **optio
         click.echo(f"next: tapeline train --dataset {uploaded.reference} --watch")
 
 
-def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(item: Mapping[str, Any]) -> tuple[str | Text, ...]:
     """A dataset as columns."""
     download = (
         f"needs a download ({metric_info.size(item['download_bytes'])})"
@@ -121,7 +110,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
         str(item["classes"]),
         f"{item['train_count']:,}",
         f"{item['validation_count']:,}",
-        note,
+        Text(note, "red" if item["problem"] else "yellow" if not item["available"] else ""),
     )
 
 

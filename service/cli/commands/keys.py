@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 from sqlalchemy import make_url, select
 
 from migrations.upgrade import is_current, upgrade
@@ -24,6 +23,7 @@ from service.access import keys as api_keys
 from service.access.audit import Actor
 from service.access.keys import Scope
 from service.cli.errors import Failure
+from service.cli.text import print_table
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
 from service.storage.tables import ApiKey
@@ -125,13 +125,15 @@ def show(as_json: bool) -> None:
         times = [{"last_used_at": time_text(used[row.id])} for row in rows]
         click.echo(json.dumps([_document(row, now) | time for row, time in zip(rows, times, strict=True)]))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("ID", "NAME", "OWNER", "SCOPE", "USED", "STATE"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("ID", "SCOPE", "USED"))
-    for row in rows:  # day only, to fit 80 columns; --json has the time
-        day = (time_text(used[row.id]) or "never")[:10]
-        table.add_row(row.id, row.name, row.owner, row.scope, day, _state(row, now))
-    Console(highlight=False, markup=False).print(table)
+    columns = [
+        Column(title, overflow="fold", no_wrap=title in ("ID", "SCOPE", "USED"))
+        for title in ("ID", "NAME", "OWNER", "SCOPE", "USED", "STATE")
+    ]
+    days = [(time_text(used[row.id]) or "never")[:10] for row in rows]  # to fit 80 columns; --json has the time
+    print_table(
+        columns,
+        [(row.id, row.name, row.owner, row.scope, day, _state(row, now)) for row, day in zip(rows, days, strict=True)],
+    )
 
 
 @keys.command()

@@ -9,13 +9,13 @@ from typing import IO, Any, Final, Literal
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.progress import sparkline, tell_outage
 from service.cli.target import Target, service_options
-from service.cli.text import STYLES, print_rows, to_json, value_text, visible
+from service.cli.text import STYLES, print_rows, print_table, to_json, value_text, visible
 from service.client import Client
 from service.client.experiments import Sweep
 from service.spec.metric_info import describe, number
@@ -135,24 +135,19 @@ def _list(target: Target, client: Client) -> None:
     if target.as_json:
         click.echo(to_json([item.document for item in found]))
         return
-    console = Console(highlight=False)
-    table, titles = Table(box=None, pad_edge=False, header_style="bold"), ("ID", "NAME", "STATUS", "TRIALS", "BEST")
-    for title in titles:
-        table.add_column(title, no_wrap=title == "ID")
-    if found and not console.is_terminal:
-        click.echo("\t".join(titles))
+    rows = []
     for item in found:
         trials, metric = item["trials"], item["objective"]["metric"]
         done = trials["total"] if item.status == SweepStatus.SUCCEEDED else trials["succeeded"] + trials["stopped"]
         best = "-" if item["best_trial"] is None else f"{number(metric, item['best_value'])} {describe(metric).label}"
         status = Text(item.status, STYLES.get(item.status, ""))
-        name, progress = visible(item["name"] or "-"), f"{done}/{trials['total']}"
-        if console.is_terminal:
-            table.add_row(item.id, Text(name), status, progress, best)
-        else:
-            click.echo("\t".join([item.id, name, item.status, progress, best]))
-    if console.is_terminal:
-        console.print(table)
+        rows.append([item.id, item["name"] or "-", status, f"{done}/{trials['total']}", best])
+    if rows:
+        print_table(
+            [Column(title, no_wrap=title == "ID") for title in ("ID", "NAME", "STATUS", "TRIALS", "BEST")], rows
+        )
+    else:
+        click.echo("no sweeps yet; start one with: tapeline sweep SPEC.json")
 
 
 def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None:
@@ -177,8 +172,7 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
     if found["error"]:
         rows.append(("Error", f"{found['error']['code']}: {found['error']['message']}"))
     print_rows([(title, Text(visible(text))) for title, text in rows])
-    console = Console(highlight=False)
-    console.print()
+    click.echo()
     with_interval, with_error = len(found["seeds"]) > 1, any(row["error"] for row in trials)
     titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *(["95% CI"] if with_interval else []), *settings]
     lines = []
@@ -198,7 +192,11 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
             [*cells, *(value_text(row.get(name)) for name in settings), *([row["error"] or ""] if with_error else [])]
         )
     best = next((place for place, row in enumerate(trials[:limit]) if row["trial"] == found["best_trial"]), None)
-    _print_table(console, [*titles, *(["ERROR"] if with_error else [])], lines, best=best)
+    columns = [  # that break no value
+        Column(title, overflow="fold", min_width=min(max(map(len, values)), _MAX_COLUMN))
+        for title, values in zip(titles, zip(*lines, strict=True), strict=False)
+    ]
+    print_table([*columns, *([Column("ERROR", overflow="fold")] if with_error else [])], lines, best=best)
     if limit is not None and len(trials) > limit:
         click.echo(f"and {len(trials) - limit} more; show them with --all", err=True)
     if same := [str(row["trial"]) for row in trials[:limit] if _has_one_value(row, metric, found["seeds"])]:
@@ -213,21 +211,6 @@ def _has_one_value(row: Mapping[str, Any], metric: str, seeds: Sequence[int]) ->
     """Whether the values of a trial do not vary, so that its interval has no width."""
     values = [value for seed in seeds if (value := row.get(f"{metric} (seed {seed})")) is not None]
     return len(values) > 1 and len(set(values)) == 1
-
-
-def _print_table(console: Console, titles: Sequence[str], lines: Sequence[Sequence[str]], *, best: int | None) -> None:
-    """Print trials: in a terminal as a table that breaks no value, in a pipe as tab-separated lines."""
-    if not console.is_terminal:
-        for cells in (titles, *lines):
-            click.echo("\t".join(visible(cell) for cell in cells))
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, title in enumerate(titles):
-        longest = max((len(cells[place]) for cells in lines), default=0)
-        table.add_column(title, overflow="fold", min_width=None if title == "ERROR" else min(longest, _MAX_COLUMN))
-    for place, cells in enumerate(lines):
-        table.add_row(*(Text(visible(cell)) for cell in cells), style="bold green" if place == best else None)
-    console.print(table)
 
 
 def _status(status: str, is_paused: bool) -> str:

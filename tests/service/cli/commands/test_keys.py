@@ -13,6 +13,7 @@ from service.access import audit, keys
 from service.access.keys import Scope
 from service.cli import main
 from service.storage.database import Database
+from tests.terminals import in_terminal, plain
 
 Run = Callable[..., Result]
 
@@ -62,6 +63,23 @@ def test_the_list_shows_when_a_key_was_last_used(database: Database, run: Run) -
     keys.record_use(database, {used.id})
     first, second = sorted(json.loads(run("list", "--json").output), key=lambda item: item["name"], reverse=True)
     assert second["last_used_at"] is None
-    lines = {name: line for line in run("list").output.splitlines() for name in ("used", "idle") if f" {name} " in line}
+    lines = {
+        name: line for line in run("list").output.splitlines() for name in ("used", "idle") if name in line.split()
+    }
     assert first["last_used_at"][:10] in lines["used"]
     assert "never" in lines["idle"]
+
+
+def test_the_list_is_whole_in_a_pipe_and_folded_on_a_terminal(
+    database: Database, run: Run, either_url: str, tmp_path: Path
+) -> None:
+    long = "the cluster of the group for numerical analysis"
+    row, _ = keys.create(database, name=long, owner="ann", scope=Scope.READ)
+    assert f"{row.id}\t{long}\tann\tread\tnever\tvalid" in run("list").output.splitlines()
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url, "TERM": "xterm", "COLUMNS": "80"}
+    code, shown = in_terminal("keys", "list", environ=environ)
+    assert code == 0, shown
+    first, *others = [line for line in plain(shown).splitlines() if line and not line.startswith("ID")]
+    assert first.startswith(row.id)
+    assert len(first) <= 80
+    assert others, "the name is folded within its column"
