@@ -59,5 +59,5 @@ function showCalibration(root, { bins, expected_error: error, validation_count: 
     svg("path", { class: "line", d: known.map((bin, place) => `${place ? "L" : "M"}${x(bin.confidence)} ${y(bin.accuracy)}`).join("") }),
     ...known.map((bin) => svg("circle", { cx: x(bin.confidence), cy: y(bin.accuracy), r: 2.5 + 5 * Math.sqrt(bin.count / all) }, svg("title", {}, `${bin.count} predictions: confidence ${percent(bin.confidence)}, accuracy ${percent(bin.accuracy)}`))),
   ));
-  return `Confidence and accuracy differ by ${percent(error)} on average (expected calibration error).`;
+  return `Confidence and accuracy differ by ${(100 * error).toFixed(1)} percentage points on average (expected calibration error).`;
 }

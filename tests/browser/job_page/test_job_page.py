@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -144,6 +145,35 @@ def test_the_most_confident_mistakes_are_shown_and_enlarged(
     decoded(page, "#viewer img")
     other = still(page, image)
     assert other.shape != shown.shape or (other != shown).any()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_calibration_is_drawn_between_its_axes(
+    open_stack: Callable[..., Visit], http: httpx.Client, jobs: dict[str, Any], width: int, scheme: str
+) -> None:
+    job = jobs["reader"]
+    found = http.get(f"/jobs/{job['id']}/calibration?checkpoint=best").json()
+    page = open_stack(width=width, color_scheme=scheme).open(f"/ui/jobs/{job['id']}")
+    card = page.locator("#calibration")
+    card.scroll_into_view_if_needed()
+    gap = f"{100 * found['expected_error']:.1f} percentage points"
+    expect(card.locator("[data-state]")).to_contain_text(f"Confidence and accuracy differ by {gap} on average")
+    bins = [one for one in found["bins"] if one["count"]]
+    dots = card.locator("circle")
+    expect(dots).to_have_count(len(bins))
+
+    def center(item: Locator) -> tuple[float, float]:
+        box = item.bounding_box()
+        assert box is not None
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    low, high = card.locator("text", has_text=re.compile("^0%$")), card.locator("text", has_text=re.compile("^100%$"))
+    (left, _), (right, _) = center(low.nth(0)), center(high.nth(0))  # labels below the confidence axis
+    (_, bottom), (_, top) = center(low.nth(1)), center(high.nth(1))  # labels beside the accuracy axis
+    for number, one in enumerate(bins):
+        x, y = center(dots.nth(number))
+        assert (x - left) / (right - left) == pytest.approx(one["confidence"], abs=0.02)
+        assert (bottom - y) / (bottom - top) == pytest.approx(one["accuracy"], abs=0.02)
 
 
 def test_samples_are_shown_full_size_epoch_by_epoch(visit: Visit, jobs: dict[str, Any]) -> None:
