@@ -26,8 +26,11 @@ const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status)
 
 const isAsynchronous = () => sweep.resolved.halving?.mode === "asynchronous";
 
-// How many promotions asynchronous halving makes depends on the results: at its end, the maximum means nothing.
-const mostEpochs = () => (isAsynchronous() && isOver() ? null : sweep.epochs_at_most);
+const doneEpochs = () => sweep.epochs_trained + sweep.epochs_reused;
+
+// The maximum; null at the end of a sweep that reached it. How many promotions asynchronous halving makes depends on the
+// results: at its end, the maximum means nothing.
+const mostEpochs = () => (isOver() && (isAsynchronous() || doneEpochs() === sweep.epochs_at_most) ? null : sweep.epochs_at_most);
 
 // What was trained and reused, and how much the budget has been charged.
 function epochsInWords() {
@@ -42,14 +45,14 @@ function drawFacts() {
   $("#error").hidden = !sweep.error;
   $("#error").textContent = sweep.error ? `${capital(sweep.error.message)}.` : "";
   const { total, succeeded, stopped, failed, running, waiting } = sweep.trials;
-  const [trained, reused, most] = [sweep.epochs_trained, sweep.epochs_reused, mostEpochs()];
+  const [epochs, most] = [doneEpochs(), mostEpochs()];
   const done = succeeded + stopped + failed;
   const parts = Object.entries({ running, waiting, stopped, succeeded, failed }).filter(([, count]) => count).map(([what, count]) => `${count} ${what === "running" && sweep.status === "paused" ? "paused" : what}`);
   const tile = (title, ...content) => h("div", { class: "tile" }, h("div", { class: "muted small" }, title), ...content);
   const bar = (at, end, label) => h("progress", { value: at, max: end, "aria-label": label, class: sweep.status });
   const best = sweep.best_trial === null ? "–" : metric(name, sweep.best_value);
   $("#tiles").replaceChildren(
-    tile("Epochs", h("div", { class: "value" }, `${(trained + reused).toLocaleString("en")}${most ? ` of at most ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, epochsInWords()), isAsynchronous() && most && most !== sweep.budget_epochs ? h("div", { class: "small muted" }, "Asynchronous halving usually takes fewer.") : "", most ? bar(Math.min(trained + reused, most), most, "Epochs of all jobs together") : ""),
+    tile("Epochs", h("div", { class: "value" }, `${epochs.toLocaleString("en")}${most ? ` of at most ${most.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, epochsInWords()), isAsynchronous() && most && most !== sweep.budget_epochs ? h("div", { class: "small muted" }, "Asynchronous halving usually takes fewer.") : "", most ? bar(Math.min(epochs, most), most, "Epochs of all jobs together") : ""),
     tile("Trials that have ended", h("div", { class: "value" }, `${done} of ${total}`), h("div", { class: "small muted" }, parts.join(", ") || "none yet")),
     tile(isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`, h("div", { class: "value" }, best), h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`)),
     sweep.sweep_digest ? tile("Digest", h("code", { title: sweep.sweep_digest }, sweep.sweep_digest.slice(7, 19))) : "",

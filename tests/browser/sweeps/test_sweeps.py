@@ -170,6 +170,7 @@ def test_a_sweep_shows_its_epochs_and_covers_no_line_with_a_value(
 
     end_sweep(service.services.database, sent["id"], ["val_accuracy", "val_loss"])
     page.reload()
+    expect(tile.locator(".value")).to_have_text("32")
     expect(page.locator("#coordinates path")).to_have_count(4)
     assert page.locator("#coordinates").evaluate("box => box.scrollWidth <= box.clientWidth"), "all axes are in view"
     values = page.locator("#coordinates text:not(.axis-name)")
