@@ -53,6 +53,8 @@ def _fault(model: Model, error: ErrorDetails, fields: Fields) -> Fault:
         case "model_type" | "model_attributes_type":
             known = ", ".join(_names(_locate(model, (*error["loc"], ""))[1]))
             return Fault(pointer=pointer, detail=f"must be an object; its fields are {known}", code="wrong_type")
+        case "dict_type":
+            return Fault(pointer=pointer, detail="must be an object", code="wrong_type")
         case "string_pattern_mismatch":
             detail = "has a character that is not allowed here: a control character, or a comma in a tag"
             return Fault(pointer=pointer, detail=detail, code="out_of_range")

@@ -62,6 +62,13 @@ class Range(Part):
     step: Annotated[float, Field(gt=0)] | None = None
     """The distance between two values of `int` (default: 1) or `float` (default: any value)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_an_object(cls, value: Any) -> Any:
+        if isinstance(value, list | str | int | float):
+            raise PydanticCustomError("range_type", 'Input should be an object such as {"choice": [8, 16]}')
+        return value
+
     @model_validator(mode="after")
     def _is_one_range(self) -> Self:
         given = [name for name, value in zip(_KINDS, self._values(), strict=True) if value is not None]
