@@ -1,6 +1,6 @@
 // Compares jobs: curves on one chart, settings against metrics, the settings, samples of the same epoch.
 import { $, $$, describe, h, throttle } from "./dom.js";
-import { call, listen, pool } from "./api.js";
+import { call, callAll, listen, pool } from "./api.js";
 import { Chart } from "./chart.js";
 import { Settings, drawSettings, renew } from "./compare-settings.js";
 import { Settings as ChartSettings, byGroup, groupOf, insertMetric, places, span } from "./curves.js";
@@ -262,23 +262,28 @@ function follow(scrubber, redraw) {
     });
     if (those.length) redraw();
   }));
+  const addSample = (job, epoch) => {
+    job.samples = [...new Set([...job.samples, epoch])].sort((a, b) => a - b); // some are reported twice
+    $("#samples").hidden = false;
+    scrubber.add(epoch);
+  };
+  const loadSamples = async (job) => {
+    const missed = (await callAll(job.urls.samples).catch(() => [])).filter(({ epoch }) => !job.samples.includes(epoch));
+    for (const { epoch } of missed) addSample(job, epoch);
+  };
   const status = (news) => take(find(news.job), news.status);
   const stream = listen(() => `/stream?jobs=${followed.map((job) => job.id).join(",")}`, {
-    // After a reconnect, the full table contains what was missed.
+    // What was missed, before the stream was opened or while it was lost.
     snapshot: (news) => {
       for (const shown of news.jobs) {
         const job = find(shown.id);
         if (shown.progress.epoch > shown.start_epoch) job.metrics.reach(shown.progress.epoch);
+        if (shown.progress.epoch > (job.samples.at(-1) ?? shown.start_epoch)) loadSamples(job);
         take(job, shown.status);
       }
     },
     metrics: (news) => find(news.job).metrics.add(news),
-    sample: (news) => {
-      const job = find(news.job);
-      job.samples = [...new Set([...job.samples, news.epoch])].sort((a, b) => a - b); // some are reported twice
-      $("#samples").hidden = false;
-      scrubber.add(news.epoch);
-    },
+    sample: (news) => addSample(find(news.job), news.epoch),
     status,
     end: status,
   });

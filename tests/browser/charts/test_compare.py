@@ -233,14 +233,6 @@ def test_too_many_jobs_are_refused_with_a_page(service: Service, open_window: Ca
     until(page, "location.search.split(',').length === 200")
 
 
-KEEP_SOURCES = """
-  const Real = EventSource;
-  window.sources = [];
-  window.EventSource = class extends Real { constructor(...given) { super(...given); sources.push(this); } };
-  for (const name of ['CONNECTING', 'OPEN', 'CLOSED']) window.EventSource[name] = Real[name];
-"""
-
-
 def test_the_metric_in_the_address_is_shown_once_it_is_there(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:
@@ -274,33 +266,6 @@ def test_a_line_that_was_hidden_among_few_is_read_out_among_many(
         figure(page, "val accuracy").locator(".plot").hover(position={"x": 300, "y": top})
         told.add(figure(page, "val accuracy").locator(".readout strong + div .name").text_content())
     assert "run 4" in told
-
-
-def test_samples_that_are_told_of_late_stay_in_order_and_the_stream_ends_with_the_jobs(
-    service: Service, open_window: Callable[..., Visit]
-) -> None:
-    ids = [service.submit(name=name) for name in ("first", "second")]
-    workers = [service.claim() for _ in ids]
-    visit = open_window(service.url)
-    visit.watched.expected.append("404")  # the samples are not there
-    page = visit.page
-    page.add_init_script(KEEP_SOURCES)
-    page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
-    until(page, "sources.length === 1 && sources[0].readyState === 1")
-    for epoch in (1, 3, 2, 3):
-        news = {"job": ids[0], "epoch": epoch}
-        page.evaluate(
-            "news => sources[0].dispatchEvent(new MessageEvent('sample', { data: JSON.stringify(news) }))", news
-        )
-    slider = page.locator("#samples input[type=range]")
-    assert slider.get_attribute("max") == "2"
-    slider.fill("2")
-    expect(page.locator("#beside figure").first).to_contain_text("epoch 3")
-    workers[0].succeed()
-    expect(page.locator("#compared .status.succeeded")).to_have_count(1)
-    assert page.evaluate("sources[0].readyState") == 1
-    workers[1].succeed()
-    until(page, "sources.length === 1 && sources[0].readyState === 2")
 
 
 def test_dots_are_reached_by_keyboard_in_their_order_and_keep_it(

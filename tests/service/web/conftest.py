@@ -75,13 +75,7 @@ class PlayedWorker:
         sample = sample or grids.sample_grid(noise, sample_classes=sample_classes)
         files = [
             self.artifacts.write(job_id, ArtifactKind.CHECKPOINT, epoch, lease, data),
-            self.artifacts.write(
-                job_id,
-                ArtifactKind.SAMPLE,
-                epoch,
-                lease,
-                sample or grids.sample_grid(noise, sample_classes=sample_classes),
-            ),
+            self.artifacts.write(job_id, ArtifactKind.SAMPLE, epoch, lease, sample),
         ]
         record = EpochRecord(
             epoch=epoch,

@@ -1,0 +1,74 @@
+"""Samples on the page that compares jobs, while the jobs run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from tests.browser.conftest import Bare, Visit, until
+from tests.browser.played import Service, metrics
+
+
+@pytest.fixture
+def service(serve_bare: Callable[[], Bare]) -> Service:
+    return Service(serve_bare())
+
+
+KEEP_SOURCES = """
+  const Real = EventSource;
+  window.sources = [];
+  window.EventSource = class extends Real { constructor(...given) { super(...given); sources.push(this); } };
+  for (const name of ['CONNECTING', 'OPEN', 'CLOSED']) window.EventSource[name] = Real[name];
+"""
+
+
+def test_samples_that_are_told_of_late_stay_in_order_and_the_stream_ends_with_the_jobs(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
+    ids = [service.submit(name=name) for name in ("first", "second")]
+    workers = [service.claim() for _ in ids]
+    visit = open_window(service.url)
+    visit.watched.expected.append("404")  # the samples are not there
+    page = visit.page
+    page.add_init_script(KEEP_SOURCES)
+    page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
+    until(page, "sources.length === 1 && sources[0].readyState === 1")
+    for epoch in (1, 3, 2, 3):
+        news = {"job": ids[0], "epoch": epoch}
+        page.evaluate(
+            "news => sources[0].dispatchEvent(new MessageEvent('sample', { data: JSON.stringify(news) }))", news
+        )
+    slider = page.locator("#samples input[type=range]")
+    assert slider.get_attribute("max") == "2"
+    slider.fill("2")
+    expect(page.locator("#beside figure").first).to_contain_text("epoch 3")
+    workers[0].succeed()
+    expect(page.locator("#compared .status.succeeded")).to_have_count(1)
+    assert page.evaluate("sources[0].readyState") == 1
+    workers[1].succeed()
+    until(page, "sources.length === 1 && sources[0].readyState === 2")
+
+
+def test_samples_of_an_epoch_that_ends_while_the_page_is_loaded_are_shown(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
+    ids = [service.submit(name=name) for name in ("first", "second")]
+    workers = [service.claim() for _ in ids]
+    page = open_window(service.url).page
+
+    def end_two_epochs(route: Route) -> None:
+        rendered = route.fetch()
+        for epoch in (1, 2):
+            workers[0].epoch(epoch, metrics=metrics(epoch))
+        route.fulfill(response=rendered)
+
+    page.route("**/ui/compare**", end_two_epochs)
+    page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
+    expect(page.locator("#samples output")).to_have_text("epoch 2 of 2")
+    expect(page.locator("#beside figcaption")).to_have_text([re.compile("epoch 2$"), re.compile("none yet$")])
+    until(page, "document.querySelector('#beside figure img').naturalWidth > 0")
+    workers[1].epoch(1, metrics=metrics(1))
+    expect(page.locator("#beside figcaption").nth(1)).to_have_text(re.compile("epoch 1$"))
