@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -28,10 +27,10 @@ from service.storage.database import Database
 from service.web.app import create_app
 from service.web.services import EXTENSION, Services
 from tests.browser import chromium
+from tests.browser.played import Bare, Service
 from tests.browser.stored_jobs import COUNT, store
+from tests.browser.waiting import PATIENCE_MS, until
 from tests.service.web.conftest import put_away
-
-_PATIENCE_MS = 60_000
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -52,7 +51,7 @@ def browser() -> Iterator[Browser]:
     if found is None:
         pytest.skip("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
     with sync_playwright() as playwright:
-        expect.set_options(timeout=_PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         running = chromium.launch(playwright, found)
         yield running
         running.close()
@@ -85,18 +84,6 @@ class Watched:
         assert left == []
 
 
-# Without connections that are kept: a server that has ended is not asked for one of them.
-patient = httpx.Client(timeout=_PATIENCE_MS / 1000, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False)
-
-
-def until(page: Page, condition: str, arg: Any = None, *, timeout_s: float = _PATIENCE_MS / 1000) -> None:
-    """Wait until something is true in the page. Playwright's own way needs eval, which the policy refuses."""
-    ends = time.monotonic() + timeout_s
-    while not page.evaluate(condition, arg):
-        assert time.monotonic() < ends, f"never became true: {condition} with {arg}"
-        page.wait_for_timeout(50)
-
-
 @dataclass
 class Visit:
     """A browser window on one service."""
@@ -121,7 +108,7 @@ def open_window(browser: Browser, serve_bare: object) -> Iterator[Callable[..., 
 
     def open_one(url: str, *, width: int = 1280, height: int = 860, **options: Any) -> Visit:
         context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
-        context.set_default_timeout(_PATIENCE_MS)
+        context.set_default_timeout(PATIENCE_MS)
         page, watched = context.new_page(), Watched()
         watched.follow(page, url)
         opened.append((context, watched))
@@ -217,14 +204,6 @@ def jobs(http: httpx.Client, finish: Finish) -> dict[str, dict[str, Any]]:
     return {name: finish(job) for name, job in made.items()}
 
 
-@dataclass
-class Bare:
-    """A web process without workers: what is sent in waits."""
-
-    url: str
-    services: Services
-
-
 @contextmanager
 def _serve(app: Flask) -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -263,6 +242,11 @@ def serve_bare(tmp_path: Path) -> Iterator[Callable[..., Bare]]:
             return Bare(stack.enter_context(_serve(app)), app.extensions[EXTENSION])
 
         yield serve
+
+
+@pytest.fixture
+def service(serve_bare: Callable[[], Bare]) -> Service:
+    return Service(serve_bare())
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from playwright.sync_api import Locator, Page
 
-from tests.browser.conftest import Bare, patient
+from service.web.services import Services
+from tests.browser.waiting import patient
 from tests.service.web.conftest import PlayedWorker
 
 
@@ -29,6 +31,14 @@ def metrics(epoch: int, level: float = 0.0) -> dict[str, float]:
         "train_accuracy": 1 - 0.5 / epoch,
         "val_accuracy": 0.8 - 0.4 / epoch,
     }
+
+
+@dataclass
+class Bare:
+    """A web process without workers: what is sent in waits."""
+
+    url: str
+    services: Services
 
 
 class Service:

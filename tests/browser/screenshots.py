@@ -21,8 +21,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 from service.local import LocalStack
 from service.runtime.settings import Settings
 from tests.browser import chromium
-from tests.browser.conftest import until
 from tests.browser.models.test_playing import digits, paint
+from tests.browser.waiting import until
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "docs" / "page"
 _COLOURS: Final = 192

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from playwright.sync_api import Page
 
 from service.spec.validation import resolve, spec_hash
 from service.states import Status
 from service.storage.tables import JOB_TAGS, JOBS
-
-if TYPE_CHECKING:  # its fixtures use this module
-    from tests.browser.conftest import Bare
+from tests.browser.played import Bare
 
 COLUMNS = "preset,optimizer.learning_rate,best:val_accuracy,val_loss,parent"
 PRESETS = ("fast", "best", "conv")

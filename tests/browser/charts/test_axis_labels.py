@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Bare, Visit, until
+from tests.browser.conftest import Visit
 from tests.browser.pixels import read, where
 from tests.browser.played import Service, figure
+from tests.browser.waiting import until
 
 LISTEN = """const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
 CanvasRenderingContext2D.prototype.clearRect = function (...place) {
@@ -47,11 +48,6 @@ def number(label: str) -> float:
     found = re.fullmatch(r"(-?[\d,.]+(?:e[^\d]?\d+)?)( ?\D+)?", label)
     assert found is not None, label
     return float(found[1].replace(",", "").replace("\N{MINUS SIGN}", "-")) * UNITS[found[2] or ""]
-
-
-@pytest.fixture
-def service(serve_bare: Callable[[], Bare]) -> Service:
-    return Service(serve_bare())
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from service.jobs.leases import Usage
-from tests.browser.conftest import Bare, Visit, patient, until
+from tests.browser.conftest import Visit
 from tests.browser.pixels import dots, read, still, wait_for_dots, where
 from tests.browser.played import Service, canvas, figure, metrics, point
+from tests.browser.waiting import patient, until
 
 EPOCHS = 8
 LISTEN = """const fillText = CanvasRenderingContext2D.prototype.fillText;
@@ -24,11 +25,6 @@ CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
   return fillText.call(this, text, ...place);
 };"""
 """Keeps what is written on canvases."""
-
-
-@pytest.fixture
-def service(serve_bare: Callable[[], Bare]) -> Service:
-    return Service(serve_bare())
 
 
 @pytest.fixture

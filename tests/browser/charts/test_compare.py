@@ -10,18 +10,14 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Bare, Visit, until
+from tests.browser.conftest import Visit
 from tests.browser.held import hold
 from tests.browser.pixels import read, wait_for_dots, where
 from tests.browser.played import Service, canvas, figure, metrics
+from tests.browser.waiting import until
 
 MANY = 13
 BEST, POINTED_AT = 2, 1  # places in the palette
-
-
-@pytest.fixture
-def service(serve_bare: Callable[[], Bare]) -> Service:
-    return Service(serve_bare())
 
 
 @pytest.fixture

@@ -5,17 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import pytest
 from playwright.sync_api import Route, expect
 
-from tests.browser.conftest import Bare, Visit, until
+from tests.browser.conftest import Visit
 from tests.browser.played import Service, metrics
-
-
-@pytest.fixture
-def service(serve_bare: Callable[[], Bare]) -> Service:
-    return Service(serve_bare())
-
+from tests.browser.waiting import until
 
 KEEP_SOURCES = """
   const Real = EventSource;

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from service.jobs.leases import Usage
-from tests.browser.conftest import Bare, Visit, patient
+from tests.browser.conftest import Visit
 from tests.browser.pixels import dots, wait_for_dots
+from tests.browser.played import Bare
+from tests.browser.waiting import patient
 from tests.service.web.conftest import PlayedWorker
 
 MEMORY = Usage(cpu_seconds=1.0, peak_memory_bytes=150_000_000)

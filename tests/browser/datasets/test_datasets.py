@@ -16,7 +16,9 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests import coloured_shapes
-from tests.browser.conftest import Bare, Visit, ready, until
+from tests.browser.conftest import Visit, ready
+from tests.browser.played import Bare
+from tests.browser.waiting import until
 
 LONG = "a-name-of-sixty-four-characters-as-long-as-names-can-be-at-all.4"
 

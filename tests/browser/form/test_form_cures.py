@@ -10,8 +10,9 @@ import httpx
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, only_with, ready, until
+from tests.browser.conftest import Visit, only_with, ready
 from tests.browser.job_form import choose, open_all, sent, types
+from tests.browser.waiting import until
 from tests.waiting import wait_until
 
 

@@ -15,8 +15,9 @@ import engine
 from service.models import networks
 from service.runtime.settings import Auth
 from service.spec.validation import read_resolved
-from tests.browser.conftest import Visit, only_with, ready, until
+from tests.browser.conftest import Visit, only_with, ready
 from tests.browser.job_form import choose, handle, open_all, outputs, press, sent, types
+from tests.browser.waiting import until
 
 
 def test_layers_are_reordered_by_dragging(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:

@@ -10,8 +10,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Bare, Visit, patient, until
+from tests.browser.conftest import Visit
 from tests.browser.job_form import sent
+from tests.browser.played import Bare
+from tests.browser.waiting import patient, until
 
 pytestmark = pytest.mark.browser
 

@@ -13,8 +13,10 @@ from sqlalchemy import select
 
 from service.states import Status
 from service.storage.tables import JOBS
-from tests.browser.conftest import Bare, Visit, patient, until
+from tests.browser.conftest import Visit
+from tests.browser.played import Bare
 from tests.browser.stored_jobs import all_jobs, scroll_until
+from tests.browser.waiting import patient, until
 
 FIRST_ROWS_MS = 300
 FAR_TOO_SLOW_MS = 1500

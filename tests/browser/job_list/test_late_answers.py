@@ -8,9 +8,11 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Bare, Visit, patient
+from tests.browser.conftest import Visit
 from tests.browser.held import hold
+from tests.browser.played import Bare
 from tests.browser.stored_jobs import all_jobs, store
+from tests.browser.waiting import patient
 
 RENEWED = r"GET /jobs\?.*counts=true"
 

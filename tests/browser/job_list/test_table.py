@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Bare, Visit, patient
+from tests.browser.conftest import Visit
+from tests.browser.played import Bare
 from tests.browser.stored_jobs import COLUMNS, COUNT, all_jobs, store
+from tests.browser.waiting import patient
 
 NOTHING = "\N{EN DASH}"
 

@@ -9,8 +9,10 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Bare, Visit, patient, until
+from tests.browser.conftest import Visit
+from tests.browser.played import Bare
 from tests.browser.stored_jobs import COLUMNS, COUNT, all_jobs, store
+from tests.browser.waiting import patient, until
 
 
 def test_a_star_and_a_note_stay(open_window: Callable[..., Visit], full: Bare) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Bare, Visit, patient
-from tests.browser.played import Service, metrics
+from tests.browser.conftest import Visit
+from tests.browser.played import Bare, Service, metrics
+from tests.browser.waiting import patient
 
 NAMES = ("bananen gelb", "kirschen", "pflaumen")
 BROKEN = """all => all.filter((name) => {

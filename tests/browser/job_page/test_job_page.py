@@ -15,8 +15,9 @@ from playwright.sync_api import Locator, Page, expect
 from service.runtime.settings import Auth
 from service.spec import metric_info
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Finish, Visit, only_with, until
+from tests.browser.conftest import Finish, Visit, only_with
 from tests.browser.pixels import still
+from tests.browser.waiting import until
 
 PHONE = {"width": 390, "height": 844}
 pytestmark = only_with([Auth.LOCAL])

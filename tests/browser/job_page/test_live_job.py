@@ -12,17 +12,13 @@ from playwright.sync_api import Page, Route, expect
 
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
-from tests.browser.conftest import Bare, Visit, patient, until
+from tests.browser.conftest import Visit
 from tests.browser.held import hold, wait_for_count
 from tests.browser.played import Service, canvas, metrics
+from tests.browser.waiting import patient, until
 
 MATRIX = [[3 if row == column else 1 for column in range(10)] for row in range(10)]
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
-
-
-@pytest.fixture
-def service(serve_bare: Callable[[], Bare]) -> Service:
-    return Service(serve_bare())
 
 
 @pytest.fixture

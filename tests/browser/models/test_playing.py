@@ -15,7 +15,8 @@ from playwright.sync_api import Page, expect
 from service.datasets.cache import load
 from service.local import LocalStack
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, only_with, until
+from tests.browser.conftest import Visit, only_with
+from tests.browser.waiting import until
 
 PEN_TO_BARS_MS = 150
 FAR_TOO_SLOW_MS = 500

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.browser.conftest import Bare, Visit, patient
+from tests.browser.conftest import Visit
 from tests.browser.played import Service, metrics
+from tests.browser.waiting import patient
 from tests.faults.proxy import Proxy
 
 SWEEP = {
@@ -19,11 +20,6 @@ SWEEP = {
     "space": {"/batch_size": {"choice": [50, 100]}},
     "search": {"name": "grid"},
 }
-
-
-@pytest.fixture
-def service(serve_bare: Callable[[], Bare]) -> Service:
-    return Service(serve_bare())
 
 
 @pytest.fixture

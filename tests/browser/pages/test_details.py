@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.conftest import Bare, Visit, patient
+from tests.browser.conftest import Visit
 from tests.browser.pixels import read
 from tests.browser.played import Service, metrics
+from tests.browser.waiting import patient
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def service(serve_bare: Callable[[], Bare]) -> Service:
-    return Service(serve_bare())
 
 
 def darker(part: Locator) -> float:

@@ -12,7 +12,8 @@ from playwright.sync_api import expect
 from service.access.keys import Scope
 from service.local import LocalStack
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, bearer, make_key, only_with, patient, until
+from tests.browser.conftest import Visit, bearer, make_key, only_with
+from tests.browser.waiting import patient, until
 
 pytestmark = only_with([Auth.KEYS])
 

@@ -10,7 +10,8 @@ from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Bare, Visit, only_with
+from tests.browser.conftest import Visit, only_with
+from tests.browser.played import Bare
 
 PATHS = (
     "/",

@@ -19,7 +19,8 @@ from playwright.sync_api import Page, expect
 from service.access.keys import Scope
 from service.local import LocalStack
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, bearer, make_key, only_with, patient, until
+from tests.browser.conftest import Visit, bearer, make_key, only_with
+from tests.browser.waiting import patient, until
 
 CHROME: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 DOCUMENTS: Final = {"/openapi.json", "/schema.json"}

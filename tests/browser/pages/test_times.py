@@ -11,7 +11,8 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, only_with, until
+from tests.browser.conftest import Visit, only_with
+from tests.browser.waiting import until
 
 TOKYO = {"timezone_id": "Asia/Tokyo", "locale": "en-GB"}
 

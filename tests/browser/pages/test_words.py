@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from service.spec import metric_info
 from service.web import filters
-from tests.browser.conftest import Bare, Visit
+from tests.browser.conftest import Visit
+from tests.browser.played import Bare
 from tests.service.datasets.tables.test_headers import DELIMITED
 
 WRITTEN = """async ([name, values]) => {

@@ -14,9 +14,10 @@ from benchmarks.service.rows import end_sweep
 from service.cli import main
 from service.sweeps import decisions
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Bare, Visit, patient, until
+from tests.browser.conftest import Visit
 from tests.browser.job_list.test_jobs import FAR_TOO_SLOW_MS
-from tests.browser.played import Service
+from tests.browser.played import Bare, Service
+from tests.browser.waiting import patient, until
 
 pytestmark = pytest.mark.browser
 
