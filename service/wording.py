@@ -10,8 +10,9 @@ SCIENTIFIC_FROM: Final = 1e7
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 job``, ``2,000 jobs``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """``1 job``, ``2,000 jobs``, ``2 entries``."""
+    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("try") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def listed(parts: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ from service.storage import ids
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
+from service.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,5 +387,5 @@ def _other_shape(before: DatasetInfo, data: DatasetInfo) -> str | None:
 
 def _by(data: DatasetInfo) -> str:
     if data.kind is DatasetKind.TABLE:
-        return f"rows of {len(data.columns)} columns"
+        return f"rows of {counted(len(data.columns), 'column')}"
     return "images of " + " x ".join(map(str, data.image_shape))

@@ -22,6 +22,7 @@ from service.spec.splits import Split
 from service.spec.suitability import TABLE_PRESET, table_faults
 from service.states import DatasetKind
 from service.storage.database import Database
+from service.wording import counted
 
 DIGIT_SIDE: Final = 28
 """Rows and columns of the images for which the presets are written."""
@@ -204,7 +205,7 @@ def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     if spec.batch_size == shape.train_count != preset.batch_size:
         notes.append(f"batch_size is {spec.batch_size}, the number of training images of {spec.dataset.name}.")
     elif (spec.batch_size, spec.epochs) != (preset.batch_size, preset.epochs):
-        adapted = f"batch_size {spec.batch_size} and {spec.epochs} epochs"
+        adapted = f"batch_size {spec.batch_size} and {counted(spec.epochs, 'epoch')}"
         notes.append(f"Preset {spec.preset} takes {adapted} for {shape.train_count:,} training images.")
     if spec.samples.count != preset.samples.count:
         notes.append(f"samples.count is {spec.samples.count}, the maximum for images of this size.")

@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from service.cli.text import visible
-from service.wording import rounded
+from service.wording import counted, rounded
 
 _BAR: Final = 30
 _NAME: Final = 24
@@ -43,7 +43,7 @@ def dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) 
 
 def _kind(item: Mapping[str, Any]) -> str:
     if item["kind"] == "table":
-        return f"table of {len(item['columns'])} columns"
+        return f"table of {counted(len(item['columns']), 'column')}"
     shape = item["image_shape"]
     if not shape:
         return "unknown"

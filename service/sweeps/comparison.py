@@ -16,6 +16,7 @@ from service.spec.metric_info import Goal, MetricInfo, describe
 from service.storage.tables import Job
 from service.sweeps import statistics
 from service.sweeps.statistics import Test
+from service.wording import counted
 
 CONFIDENCE: Final = 0.95
 _ROUNDING: Final = 1e-12
@@ -182,7 +183,7 @@ def _sentence(made: Comparison) -> str:
         shown = "that they are equally good" if is_equal else "that it is better" if info.goal else "a difference"
         seeds = _seeds(made)
         return f"{observed}, {seeds}. This does not show {shown}: the variation between seeds is unknown."
-    pairs = f"{made.count} pairs" if made.is_paired else f"{len(made.a.values)} and {len(made.b.values)} seeds"
+    pairs = counted(made.count, "pair") if made.is_paired else f"{len(made.a.values)} and {len(made.b.values)} seeds"
     if not made.varies:
         each = f"in each of {pairs}" if made.is_paired else f"with {pairs}, all equal on each side"
         return f"{observed}, {each}." if is_equal else f"{observed}, {each}: the 95% CI has no width."

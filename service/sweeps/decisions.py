@@ -33,6 +33,7 @@ from service.sweeps.schema import Mode, SearchName
 from service.sweeps.search import proposals
 from service.sweeps.search.proposals import Suggestions
 from service.sweeps.search.space import EPOCHS
+from service.wording import counted
 
 log = structlog.get_logger()
 
@@ -262,7 +263,7 @@ class _Rows:
         self._session.flush()
         sweep.sweep_digest = digest(self._session, sweep)
         if ended_by == "failures":
-            message = f"more than {self._plan.max_failed} trials failed"
+            message = f"more than {counted(self._plan.max_failed or 0, 'trial')} failed"
             sweep.error = {"code": "too_many_failed", "message": message}
         elif winner is None:
             sweep.error = {"code": "no_result", "message": "no trial has a finite value of the objective"}

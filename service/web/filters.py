@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from service.jobs.queries import columns
 from service.spec import metric_info
-from service.wording import rounded
+from service.wording import counted, rounded
 
 NOTHING: Final = "\N{EN DASH}"
 """Shown for a missing value."""
@@ -26,7 +26,7 @@ def register(app: Flask) -> None:
         "constraints": constraints,
         "duration": metric_info.duration,
     }
-    app.jinja_env.filters |= {"size": metric_info.size}
+    app.jinja_env.filters |= {"counted": counted, "size": metric_info.size}
     app.jinja_env.filters |= {
         "column_label": column_label,
         "metric_label": metric_label,

@@ -7,9 +7,20 @@ import pytest
 from service.wording import counted, listed, rounded
 
 
-@pytest.mark.parametrize(("number", "text"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs"), (12_000, "12,000 jobs")])
-def test_only_one_thing_is_singular(number: int, text: str) -> None:
-    assert counted(number, "job") == text
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        *[(0, "job", "0 jobs"), (1, "job", "1 job"), (2, "job", "2 jobs"), (12_000, "job", "12,000 jobs")],
+        *[
+            (1, "entry", "1 entry"),
+            (2, "entry", "2 entries"),
+            (2, "key", "2 keys"),
+            (2, "running job", "2 running jobs"),
+        ],
+    ],
+)
+def test_only_one_thing_is_singular(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text
 
 
 @pytest.mark.parametrize(

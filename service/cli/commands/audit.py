@@ -24,6 +24,7 @@ from service.cli.errors import Failure
 from service.cli.text import print_table
 from service.client.downloads import complete_file
 from service.storage.tables import AuditEntry
+from service.wording import counted
 
 
 @click.group(invoke_without_command=True)
@@ -100,7 +101,7 @@ def export(output: str) -> None:
     """
     with open_database() as database, _written(output) as file:
         entries, seals = audit_file.write(audit_seals.items(database), file)
-    click.echo(f"exported {entries} entries and {seals} seals", err=True)
+    click.echo(f"exported {counted(entries, 'entry')} and {counted(seals, 'seal')}", err=True)
 
 
 COMMANDS: Final = (audit,)
@@ -121,15 +122,14 @@ def _written(output: str) -> Iterator[IO[str]]:
 def _show(found: Verification) -> None:
     if found.fault is not None:
         raise Failure(f"the audit log does not match its seals: {found.fault}")
-    click.echo(f"{found.entries} entries in {found.seals - found.removed_seals} sealed ranges match their seals")
+    ranges = counted(found.seals - found.removed_seals, "sealed range")
+    click.echo(f"{counted(found.entries, 'entry')} in {ranges} match their seals")
     if found.removed_seals:
-        click.echo(
-            f"{found.removed_entries} entries in {found.removed_seals} older ranges were removed by retention; "
-            f"the oldest kept entry is of {time_text(found.oldest_ms)}"
-        )
+        removed = f"{counted(found.removed_entries, 'entry')} in {counted(found.removed_seals, 'older range')}"
+        click.echo(f"removed by retention: {removed}; the oldest kept entry is of {time_text(found.oldest_ms)}")
     if found.unsealed:
         since = time_text(found.unsealed_since_ms)
-        click.echo(f"{found.unsealed} entries since {since} are not sealed yet: the scheduler seals them within 30 s")
+        click.echo(f"not sealed yet: {counted(found.unsealed, 'entry')} since {since}; the scheduler seals within 30 s")
     click.echo(f"head {found.head or 'none: nothing is sealed yet'}")
 
 

@@ -28,6 +28,7 @@ from service.cli.text import (
 from service.client import Client, Job
 from service.spec.fields import metric_instead
 from service.spec.metric_info import describe, number
+from service.wording import counted
 
 _ABOUT: Final = ("name", "tags", "priority", "reuse")
 """Fields of a spec that do not affect training."""
@@ -66,7 +67,7 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
             click.echo(text, nl=False)
         else:
             output.write_text(text, encoding="utf-8")
-            click.echo(f"{output}  {len(history['epochs'])} epochs, {len(chosen)} metrics")
+            click.echo(f"{output}  {counted(len(history['epochs']), 'epoch')}, {counted(len(chosen), 'metric')}")
         return
     if not history["epochs"]:
         click.echo(f"job {job.id} has no completed epoch yet ({job.status})", err=True)

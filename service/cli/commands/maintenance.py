@@ -26,6 +26,7 @@ from service.runtime.settings import Settings
 from service.spec.metric_info import size
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
+from service.wording import counted
 
 _SHOWN: Final = 10
 
@@ -125,7 +126,7 @@ def backup(target: str, verify: bool, as_json: bool) -> None:
     _print_summary("backed up", report, as_json=as_json)
     if report.damaged:
         lost = "\n  ".join(report.damaged)
-        raise Failure(f"{len(report.damaged)} files are damaged or missing, and not in the backup:\n  {lost}")
+        raise Failure(f"damaged or missing, and not in the backup: {counted(len(report.damaged), 'file')}\n  {lost}")
 
 
 @click.command()
@@ -202,8 +203,6 @@ def _print_summary(done: str, report: copies.Report, *, as_json: bool) -> None:
         # To stderr, since stdout may be the backup. asdict() would rebuild the Counter from pairs, and count these.
         click.echo(json.dumps(asdict(report) | {"rows": report.rows}), err=True)
         return
-    rows = sum(report.rows.values())
-    click.echo(
-        f"{done}: {report.rows.get('jobs', 0)} jobs, {rows} rows, {report.files} files ({size(report.size_bytes)})",
-        err=True,
-    )
+    counts = {"job": report.rows.get("jobs", 0), "row": sum(report.rows.values()), "file": report.files}
+    told = ", ".join(counted(count, noun) for noun, count in counts.items())
+    click.echo(f"{done}: {told} ({size(report.size_bytes)})", err=True)

@@ -29,7 +29,7 @@ from service.cli.text import (
 )
 from service.client import AmbiguousJob, ApiError, Client, Job
 from service.spec.metric_info import METRICS, describe, number, size
-from service.wording import listed
+from service.wording import counted, listed
 
 _GROUP: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
 _FOLD: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
@@ -248,7 +248,7 @@ def _files(job: Job, results: Mapping[str, Any]) -> list[str]:
     if not files:
         return ["none yet"] if not job.ended else ["none"]
     kept = [item["epoch"] for item in files if item["kind"] == "checkpoint"]
-    total = f"{results['artifact_count']} files, {size(results['size_bytes'])}"
+    total = f"{counted(results['artifact_count'], 'file')}, {size(results['size_bytes'])}"
     lines = [f"{total}; download them with: tapeline download {job.id[-6:]}"]
     if kept:
         last = results["checkpoints"]["latest"]["epoch"]

@@ -21,6 +21,7 @@ from service.cli.uploading import UploadOptions, named, send, tell, upload_optio
 from service.client import Client, Job
 from service.spec.metric_info import size
 from service.states import Status
+from service.wording import counted
 
 _set: Final = click.option(
     "--set",
@@ -246,7 +247,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
     rows = [
         ("Job", f"{spec['kind']}, preset {spec['preset']}, dataset {spec['dataset']['name']}"),
         ("Parameters", f"{cost['parameters']:,}"),
-        ("Steps", f"{cost['steps']:,} in {spec['epochs']} epochs, batches of {spec['batch_size']}"),
+        ("Steps", f"{cost['steps']:,} in {counted(spec['epochs'], 'epoch')}, batches of {spec['batch_size']}"),
         ("Memory", size(cost["estimated_bytes"])),
         ("Checkpoint size", size(cost["checkpoint_bytes"])),
         ("Estimated time", _estimate(cost)),

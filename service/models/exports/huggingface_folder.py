@@ -16,6 +16,7 @@ from service.models.exports.onnx.graph import metadata, to_onnx
 from service.models.exports.torch_module import example_row, latent_example, to_torch
 from service.models.exports.trained import TrainedModel
 from service.spec.metric_info import describe, number
+from service.wording import counted
 
 WEIGHTS: Final = "model.safetensors"
 _SHOWN_CLASSES: Final = 20
@@ -98,7 +99,7 @@ def _introduction(model: TrainedModel, facts: JobFacts) -> str:
         given = f"{model.latent_dim} random numbers{chosen}"
         what = f"The generator of a GAN. It turns {given} into an image of {sides} pixels."
         return f"{what} {trained}"
-    takes = f"rows of {len(model.columns)} columns" if model.is_table else f"images of {sides} pixels"
+    takes = f"rows of {counted(len(model.columns), 'column')}" if model.is_table else f"images of {sides} pixels"
     names = ", ".join(_plain(name) for name in model.class_names[:_SHOWN_CLASSES])
     more = f" and {len(model.class_names) - _SHOWN_CLASSES} more" if len(model.class_names) > _SHOWN_CLASSES else ""
     what = f"A classifier of {takes} into {len(model.class_names)} classes: {names}{more}."

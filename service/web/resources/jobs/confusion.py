@@ -21,6 +21,7 @@ from service.web.middleware.problems import Problem
 from service.web.schemas.inference import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
 from service.web.schemas.queries import CellQuery, EpochQuery, MistakesQuery
 from service.web.services import services
+from service.wording import counted
 
 blueprint: Final = Blueprint("confusion", __name__)
 
@@ -35,7 +36,8 @@ def matrix(job_id: str, query: EpochQuery) -> ConfusionMatrix:
     with services().database.read() as session:
         row = session.get(Epoch, (job_id, query.epoch or job.epoch))
     if row is None or row.confusion is None:
-        raise Problem("not_yet", f"there is no confusion matrix of this epoch: the job has finished {job.epoch} epochs")
+        finished = counted(job.epoch, "epoch")
+        raise Problem("not_yet", f"there is no confusion matrix of this epoch: the job has finished {finished}")
     return ConfusionMatrix.of(row.epoch, class_names(job, len(row.confusion)), row.confusion)
 
 

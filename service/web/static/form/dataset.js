@@ -1,5 +1,5 @@
 // The choice of a dataset: size, and whether it has to be downloaded first.
-import { bytes, h } from "../dom.js";
+import { bytes, counted, h } from "../dom.js";
 
 export function datasetControl(datasets) {
   const byName = new Map(datasets.map((item) => [item.name, item]));
@@ -23,7 +23,7 @@ export function datasetControl(datasets) {
 export function aboutDataset(item) {
   if (!item) return [];
   const isTable = item.kind === "table";
-  const size = isTable ? `a table of ${item.columns.length} columns` : pixels(item);
+  const size = isTable ? `a table of ${counted(item.columns.length, "column")}` : pixels(item);
   const facts = [`${item.title}: ${size}, ${item.classes} classes, ${number(item.train_count)} training and ${number(item.validation_count)} validation ${isTable ? "rows" : "images"}.`];
   if (needsDownload(item)) facts.push(` ${item.state_reason ?? `It is not on this machine: a job downloads it${sizeOfDownload(item)} when it starts.`}`);
   return facts;
@@ -31,7 +31,7 @@ export function aboutDataset(item) {
 
 function sizeOf(item) {
   if (item.problem) return "unusable files";
-  const size = item.kind === "table" ? `${item.columns.length} columns, ${number(item.train_count)} rows` : `${sides(item)}${isColour(item) ? " colour" : ""}, ${number(item.train_count)} images`;
+  const size = item.kind === "table" ? `${counted(item.columns.length, "column")}, ${number(item.train_count)} rows` : `${sides(item)}${isColour(item) ? " colour" : ""}, ${number(item.train_count)} images`;
   if (item.state === "unavailable") return `${size}, not available`;
   return needsDownload(item) ? `${size}, needs download${sizeOfDownload(item)}` : size;
 }
