@@ -192,7 +192,7 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
             [*cells, *(value_text(row.get(name)) for name in settings), *([row["error"] or ""] if with_error else [])]
         )
     best = next((place for place, row in enumerate(trials[:limit]) if row["trial"] == found["best_trial"]), None)
-    columns = [  # that break no value
+    columns = [  # which break no value of up to _MAX_COLUMN characters
         Column(title, overflow="fold", min_width=min(max(map(len, values)), _MAX_COLUMN))
         for title, values in zip(titles, zip(*lines, strict=True), strict=False)
     ]
