@@ -65,7 +65,7 @@ def test_a_backup_of_one_home_is_restored_into_another(home: House, tmp_path: Pa
     job_id = home.train()
     saved = run(tmp_path / "home", "backup", str(tmp_path / "saved.tar"))
     assert saved.exit_code == 0, saved.output
-    assert "1 jobs" in saved.output
+    assert "1 job," in saved.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "saved.tar"]
     restored = run(tmp_path / "new", "restore", str(tmp_path / "saved.tar"))
     assert restored.exit_code == 0, restored.output
