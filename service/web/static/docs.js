@@ -55,8 +55,8 @@ function known() {
     const best = (jobs) => jobs.find((job) => job.status === "succeeded") ?? jobs.find((job) => job.progress.epoch > 0) ?? jobs[0];
     if (!found.length) return;
     for (const field of $$("[data-in=path][name=job_id]")) {
-      // Irreversible operations have no preselected job.
-      if (field.dataset.touched || data(field.form, "destructive")) continue;
+      // Irreversible operations have no preselected job, and nothing is inserted where somebody is about to type.
+      if (field.dataset.touched || field === document.activeElement || data(field.form, "destructive")) continue;
       const kind = { predict: "classifier", generate: "gan" }[data(field.form, "path").split("/").at(-1)];
       field.value = (best(found.filter((job) => job.kind === (kind ?? job.kind))) ?? best(found)).id;
       field.form.dispatchEvent(new Event("input"));

@@ -20,6 +20,7 @@ from service.access.keys import Scope
 from service.local import LocalStack
 from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, bearer, make_key, only_with
+from tests.browser.held import hold
 from tests.browser.waiting import patient, until
 
 CHROME: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -288,6 +289,19 @@ def attempt(visit: Visit, section: str, operation: str) -> Any:
     form = page.locator(f"#{operation} form.try")
     expect(form).to_be_visible()
     return form
+
+
+@only_with([Auth.LOCAL])
+def test_a_suggestion_is_not_inserted_where_somebody_is_about_to_type(visit: Visit, jobs: dict[str, Any]) -> None:
+    late = hold(visit.page, "GET /jobs.limit=30")
+    form = attempt(visit, "files", "samples_sample")
+    field, other = form.get_by_label("job_id"), visit.page.locator("#samples_samples [data-in=path][name=job_id]")
+    field.select_text()  # to replace it
+    late.wait(1)
+    late.stop()
+    expect(other).not_to_have_value(re.compile("^job_01J0+$"))
+    visit.page.keyboard.type(jobs["reader"]["id"])
+    expect(field).to_have_value(jobs["reader"]["id"])
 
 
 @pytest.mark.parametrize("stack", [Auth.LOCAL, Auth.KEYS], indirect=True, scope="session", ids=str)
