@@ -71,7 +71,10 @@ if (upload) {
     if (sized.value === proposedSize) sized.value = proposedSize = ""; // for the folder before
     const reason = await reasonToScale(mine);
     if (chosen !== mine || !reason) return;
-    if (!sized.value) sized.value = proposedSize = USUAL_SIZE;
+    if (!sized.value) {
+      sized.value = proposedSize = USUAL_SIZE;
+      if (sized === document.activeElement) sized.select(); // so that typing replaces it
+    }
     tell(`${reason}: they are scaled and cropped to the size in pixels, ${sized.value}. 64 keeps more detail and takes about four times as long.`);
   };
 

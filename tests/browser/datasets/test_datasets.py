@@ -175,10 +175,13 @@ def test_a_folder_of_photos_is_uploaded_at_the_first_try(
     expect(help_text).to_contain_text("Choose a CSV or TSV file")
     page.select_option("#format", "folder")
     expect(help_text).to_contain_text("Choose a folder")
+    page.get_by_label("Size in pixels").focus()
     page.set_input_files("#folder", str(photos))
     expect(help_text).to_contain_text("24 images in 3 classes: apfel, banane, kirsche.")
     expect(page.get_by_label("Size in pixels")).to_have_value("32")
     expect(help_text).to_contain_text("different sizes")
+    page.keyboard.type("48")  # where the proposal came just before
+    expect(page.get_by_label("Size in pixels")).to_have_value("48")
     (photos / "apfel" / "alt" / "kaputt.jpg").write_bytes(b"no image")
     page.set_input_files("#folder", str(photos))
     expect(help_text).to_contain_text("25 images in 3 classes")
@@ -190,7 +193,7 @@ def test_a_folder_of_photos_is_uploaded_at_the_first_try(
     page.get_by_label("Unreadable images").select_option("leave them out")
     page.get_by_role("button", name="Upload").click()
     page.wait_for_url("**/ui/datasets/obst")
-    expect(page.locator("main")).to_contain_text("32 \u00d7 32")
+    expect(page.locator("main")).to_contain_text("48 \u00d7 48")
 
 
 def test_nothing_uploaded_and_damaged_files_are_said(open_window: Callable[..., Visit], bare: Bare) -> None:
