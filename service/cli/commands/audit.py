@@ -129,7 +129,8 @@ def _show(found: Verification) -> None:
         click.echo(f"removed by retention: {removed}; the oldest kept entry is of {time_text(found.oldest_ms)}")
     if found.unsealed:
         since = time_text(found.unsealed_since_ms)
-        click.echo(f"not sealed yet: {counted(found.unsealed, 'entry')} since {since}; the scheduler seals within 30 s")
+        unsealed = counted(found.unsealed, "entry")
+        click.echo(f"not sealed yet: {unsealed} since {since}; the scheduler seals new entries within 30 s")
     click.echo(f"head {found.head or 'none: nothing is sealed yet'}")
 
 
