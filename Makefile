@@ -37,6 +37,9 @@ demo: $(VENV)/installed  ## train a classifier and a GAN on real digits; write t
 up: $(VENV)/installed  ## run the web page and API on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/tapeline up
 
+# With a BLAS thread for each core, importing NumPy takes almost twice the CPU time, and tests start hundreds of processes.
+test slow: export OPENBLAS_NUM_THREADS := 1
+
 test: check  ## format check, lint, types, import rules, tests
 	$(IN_MEMORY) $(BIN)/pytest -n 4 --dist worksteal  # many of them wait for processes
 
