@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     service, worker, streams, others = (list[pytest.Item]() for _ in range(4))
     for item in items:
         names = {*item.fixturenames} if isinstance(item, pytest.Function) else set()
-        if "stack" in names:
+        if names & {"stack", "either_stack"}:
             service.append(item)
         elif names & {"running", "running_light"}:
             worker.append(item)

@@ -27,31 +27,38 @@ CLASSIFIER = {"kind": "classifier", "epochs": 4, "name": "digits", "tags": ["e2e
 GAN = {"kind": "gan", "epochs": 2, "samples": {"count": 16}}
 
 
-@pytest.fixture(scope="module", params=["embedded", pytest.param("outside", marks=pytest.mark.slow)])
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    home = tmp_path_factory.mktemp("home")
-    environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "2"}
-    broker = None
-    if request.param == "outside":
-        folder = tmp_path_factory.mktemp("outside")
-        broker = Broker(folder, log=folder / "broker.log", environ=os.environ)
-        broker.prepare()
-        broker.child.start()
-        broker.wait_until_ready()
-        server = request.getfixturevalue("postgres_server")
-        environ["TAPELINE_BROKER_URL"] = broker.url
-        environ["TAPELINE_DATABASE_URL"] = f"postgresql+psycopg://postgres:@/postgres?host={server}"
+@pytest.fixture(scope="module")
+def outside(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A stack with a database and a broker that it did not start."""
+    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("outside")
+    broker = Broker(folder, log=folder / "broker.log", environ=os.environ)
+    broker.prepare()
+    broker.child.start()
+    broker.wait_until_ready()
+    environ = {
+        "TAPELINE_HOME": str(home),
+        "TAPELINE_PORT": "0",
+        "TAPELINE_WORKERS": "2",
+        "TAPELINE_BROKER_URL": broker.url,
+        "TAPELINE_DATABASE_URL": f"postgresql+psycopg://postgres:@/postgres?host={postgres_server}",
+    }
     with LocalStack(Settings.from_env(environ, cores=2)) as running:
         yield running
-        assert (home / "tapeline.db").exists() == (broker is None)
-    if broker is not None:
-        broker.child.terminate()
-        broker.child.end(5)
+    broker.child.terminate()
+    broker.child.end(5)
+
+
+@pytest.fixture(params=["stack", pytest.param("outside", marks=pytest.mark.slow)])
+def either_stack(request: pytest.FixtureRequest) -> LocalStack:
+    """The stack that all tests share, with parts of its own, or one with parts from outside."""
+    found: LocalStack = request.getfixturevalue(request.param)
+    assert (found.settings.home / "tapeline.db").exists() == (request.param == "stack")
+    return found
 
 
 @pytest.fixture
-def http(stack: LocalStack) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=stack.url, timeout=60) as client:
+def http(either_stack: LocalStack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=either_stack.url, timeout=60) as client:
         yield client
 
 
@@ -126,6 +133,7 @@ def test_fifteen_lines_of_numpy_give_the_reported_accuracy(http: httpx.Client, t
     assert accuracy == pytest.approx(results["metrics"]["val_accuracy"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_pictures_can_be_had_of_both_kinds(http: httpx.Client) -> None:
     for spec in (CLASSIFIER, GAN):
         job = post(http, spec)
