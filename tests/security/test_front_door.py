@@ -143,6 +143,7 @@ def test_every_answer_has_strict_headers_and_only_pages_are_html(stack: Stack) -
         assert made.headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.slow
 def test_a_revoked_key_is_worth_nothing_within_seconds(stack: Stack) -> None:
     key = stack.tapeline("keys", "create", "short-lived")
     with stack.client(None) as http:

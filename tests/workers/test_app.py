@@ -46,6 +46,7 @@ def test_celerys_own_commands_find_a_worker_and_cannot_stop_it(workers: WorkerHa
     workers.until_end(workers.submit(epochs=1))
 
 
+@pytest.mark.slow
 def test_celerys_own_commands_need_a_broker() -> None:
     refused = celery("status", TAPELINE_BROKER_URL="")
     assert refused.returncode != 0

@@ -43,6 +43,7 @@ def test_a_worker_and_a_scheduler_that_stand_still_do_not_look_healthy(light: Wo
         until_well(light.home, name)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_children_end_at_once_never_looks_healthy(light: WorkerHarness, tmp_path: Path) -> None:
     broken = tmp_path / "broken" / "numpy.py"
     broken.parent.mkdir()

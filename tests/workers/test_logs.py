@@ -7,9 +7,12 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.workers.conftest import children_of, on_migrated
 
 
+@pytest.mark.slow
 def test_lines_about_a_job_name_it_its_lease_and_its_attempt(sqlite_url: str, tmp_path: Path) -> None:
     with on_migrated(sqlite_url, tmp_path / "home") as workers:
         job_id = workers.submit(epochs=4)

@@ -49,6 +49,7 @@ def test_a_child_whose_reports_cannot_be_read_is_killed(monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["folder", "socket"])
 def test_children_are_forked_though_the_socket_for_it_was_removed(lost: str) -> None:
     """As whoever tidies the system's temporary folder does."""

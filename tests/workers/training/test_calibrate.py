@@ -46,6 +46,7 @@ def test_factors_are_found_from_what_trainings_took(machine: list[float], whole:
     np.testing.assert_allclose(expected @ found, expected @ factors, rtol=0.5)  # ties to one factor pull each a little
 
 
+@pytest.mark.slow
 def test_a_worker_measures_its_machine_and_the_next_one_need_not(workers: WorkerHarness) -> None:
     def measured() -> dict[str, float] | None:
         with workers.database.read() as session:

@@ -85,12 +85,13 @@ def test_a_job_of_every_preset_has_the_digest_of_a_child_of_its_own_in_a_reused_
     assert digests["reused"] == digests["fresh"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "jobs_per_child"),
     [
         ({"TAPELINE_CHILD_JOBS": "2"}, [2, 2, 1]),
-        pytest.param({"TAPELINE_CHILD_S": "0"}, [1] * 5, marks=pytest.mark.slow),
-        pytest.param({"TAPELINE_CHILD_MEMORY": "1000000"}, [1] * 5, marks=pytest.mark.slow),
+        ({"TAPELINE_CHILD_S": "0"}, [1] * 5),
+        ({"TAPELINE_CHILD_MEMORY": "1000000"}, [1] * 5),
         ({}, [5]),
     ],
 )

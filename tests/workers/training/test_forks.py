@@ -85,6 +85,7 @@ def codes(workers: WorkerHarness, job_id: str) -> list[str]:
     return [event.data["code"] for event in workers.log(job_id) if event.type == "log"]
 
 
+@pytest.mark.slow
 def test_a_fork_that_changes_nothing_ends_as_its_parent_and_a_reproduction_matches(
     running_light: WorkerHarness,
 ) -> None:

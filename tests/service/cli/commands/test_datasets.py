@@ -179,6 +179,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_bar_shows_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
     environ = {"COLUMNS": "100", "TERM": "xterm"}
     code, shown = in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)

@@ -57,7 +57,7 @@ def post(client: FlaskClient, data: bytes, release: threading.Event, **headers: 
     )
 
 
-@pytest.mark.sqlite_by_default
+@pytest.mark.slow
 def test_an_upload_tells_its_owner_how_far_it_is(make_app: MakeApp, either_url: str) -> None:
     app = make_app(either_url)
     client, told, answers = app.test_client(), [], []

@@ -153,6 +153,7 @@ def test_unusable_settings_are_named_and_nothing_starts(start: Start, tmp_path: 
     assert "TAPELINE_AUTH" in text
 
 
+@pytest.mark.slow
 def test_no_port_is_open_to_the_network_without_a_key(start: Start, sqlite_url: str, port: int, tmp_path: Path) -> None:
     process = start(TAPELINE_HOST="0.0.0.0")
     assert process.wait(60) != 0
@@ -165,6 +166,7 @@ def test_no_port_is_open_to_the_network_without_a_key(start: Start, sqlite_url: 
         assert http.get("/jobs").status_code == 401
 
 
+@pytest.mark.slow
 def test_an_address_given_to_gunicorn_itself_is_looked_at_too(start: Start, tmp_path: Path, port: int) -> None:
     process = start(GUNICORN_CMD_ARGS=f"--bind 0.0.0.0:{port}")
     assert process.wait(60) != 0
@@ -269,6 +271,7 @@ def is_alive(port: int) -> bool:
         return http.get("/healthz").status_code == 200
 
 
+@pytest.mark.slow
 def test_more_idle_connections_than_descriptors_lock_out_no_client(start: Start, port: int, tmp_path: Path) -> None:
     process = start(descriptors=256)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:

@@ -141,7 +141,7 @@ def test_built_in_tables_are_those_of_scikit_learn(
     assert sorted((*map(float, row["values"].values()), row["class_name"]) for row in found) == expected
 
 
-@pytest.mark.sqlite_by_default
+@pytest.mark.slow
 def test_a_table_is_divided_into_folds(app: Flask, client: FlaskClient) -> None:
     spec = {"kind": "classifier", "name": "flowers", "epochs": 30, "dataset": {"name": "iris", "folds": 5}}
     sent = client.post("/jobs", json=spec)
