@@ -169,20 +169,20 @@ def test_a_resumed_optimizer_gives_the_same_bits(make, dtype) -> None:
 def test_a_sum_that_fades_away_is_dropped_before_it_is_denormal(make, monkeypatch) -> None:
     """And the parameters do not notice."""
 
-    def fade() -> tuple[Tensor, Optimizer]:
+    def decay() -> tuple[Tensor, Optimizer]:
         tensor, optimizer = Tensor(np.ones(2, np.float32), watch=True), make()
         for step in range(900):  # 0.9**900 is 6e-42
             optimizer.apply([tensor], [np.array([0.5, step == 0], np.float32)], 0.1)
         return tensor, optimizer
 
-    tensor, optimizer = fade()
-    (kept, faded), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
+    tensor, optimizer = decay()
+    (kept, decayed), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
     assert kept > 0.5
-    assert faded == 0
+    assert decayed == 0
     monkeypatch.setattr(optimizer_module, "UNDERFLOW", 0)
-    unaware, optimizer = fade()
-    (_, faded), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
-    assert 0 < faded < 1e-38
+    unaware, optimizer = decay()
+    (_, decayed), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
+    assert 0 < decayed < 1e-38
     assert tensor.tobytes() == unaware.tobytes()
 
 

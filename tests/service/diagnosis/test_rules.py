@@ -86,15 +86,15 @@ def test_a_generator_that_keeps_to_few_classes_and_does_not_improve_has_collapse
 
 
 @pytest.mark.parametrize(
-    "looks",
+    "scores",
     [
         [(0.2, 900), (0.2, 800), (0.4, 700)],  # at its beginning, and coming closer
         [(0.3, 500), (0.6, 500), (0.3, 500)],
         [(1.0, 300), (1.0, 300), (1.0, 320)],
     ],
 )
-def test_a_generator_on_its_way_has_not_collapsed(looks: list[tuple[float, float]]) -> None:
-    assert not any(history(GAN, [epoch for look in looks for epoch in evaluated(*look)]))
+def test_a_generator_on_its_way_has_not_collapsed(scores: list[tuple[float, float]]) -> None:
+    assert not any(history(GAN, [epoch for pair in scores for epoch in evaluated(*pair)]))
 
 
 def test_a_discriminator_that_is_never_wrong_wins() -> None:

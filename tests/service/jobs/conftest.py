@@ -63,7 +63,7 @@ def commit(database: Database, held: Claim, done: EpochRecord, keep_last: int = 
     return commits.commit_epoch(database, held, done, keep_last=keep_last)
 
 
-def look(database: Database, job_id: str) -> Job:
+def read_job(database: Database, job_id: str) -> Job:
     with database.read() as session:
         return lookup.get(session, job_id)
 

@@ -16,7 +16,7 @@ from service.states import FindingCode, Severity, Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind, StoredFile
 from service.storage.database import Database
 from service.storage.tables import Artifact
-from tests.service.jobs.conftest import Submit, claim, commit, log, look, record
+from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 
 
 def finding(epoch: int, code: FindingCode = FindingCode.OVERFITTING) -> Finding:
@@ -31,9 +31,9 @@ def test_an_epoch_that_is_committed_during_the_next_one_takes_no_reported_batch_
     held = claim(database)
     leases.renew(database, held, Position(step=13, steps=40))
     commit(database, held, record(1))
-    assert (look(database, job_id).epoch, look(database, job_id).step) == (1, 13)
+    assert (read_job(database, job_id).epoch, read_job(database, job_id).step) == (1, 13)
     commit(database, held, record(2))
-    assert look(database, job_id).step == 20
+    assert read_job(database, job_id).step == 20
 
 
 def test_an_early_stop_is_a_success_with_its_reason(database: Database, submit: Submit) -> None:
@@ -43,7 +43,7 @@ def test_an_early_stop_is_a_success_with_its_reason(database: Database, submit: 
         commit(database, held, record(epoch))
     why = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 1}
     commits.succeed(database, held, "sha256:done", stopped_early=why)
-    job = look(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.epoch, job.epochs, job.stopped_early) == (Status.SUCCEEDED, 2, 4, why)
     assert job.step == job.steps == 20  # nothing is left to do
     last = log(database, job_id)[-3:]
@@ -62,7 +62,7 @@ def test_an_epoch_commit_is_one_whole(database: Database, submit: Submit, tmp_pa
         store.write(job_id, ArtifactKind.SAMPLE, 1, held.lease, b"picture"),
     )
     assert commit(database, held, record(1, files=files, is_best=True)) == []
-    job = look(database, job_id)
+    job = read_job(database, job_id)
     assert (job.epoch, job.step, job.best_epoch, job.metrics) == (1, 10, 1, {"train_loss": 1.0})
     assert [kind for kind, _ in log(database, job_id)][-3:] == ["metrics", "checkpoint", "sample"]
     with database.read() as session:
@@ -123,7 +123,7 @@ def test_what_was_finished_once_stays_finished(database: Database, submit: Submi
         commit(database, held, record(epoch))
     leases.report_death(database, held, "killed")
     commit(database, claim(database), record(2))  # the checkpoint was an older one
-    job = look(database, job_id)
+    job = read_job(database, job_id)
     assert (job.epoch, job.step, job.metrics) == (3, 30, {"train_loss": 1 / 3})
 
 
@@ -180,7 +180,7 @@ def test_findings_stand_in_the_job_and_their_coming_and_going_in_its_log(databas
     first, second = finding(2), finding(3, FindingCode.DEAD_UNITS)
     for epoch, health in ((1, ()), (2, (first,)), (3, (first, second)), (4, (second,))):
         commit(database, held, record(epoch, health=health))
-    assert look(database, job_id).health == [second.document()]
+    assert read_job(database, job_id).health == [second.document()]
     told = [data for kind, data in log(database, job_id) if kind == "health"]
     assert [(data["state"], data["code"], data["epoch"], data["since"]) for data in told] == [
         ("found", "overfitting", 2, 2),
@@ -201,5 +201,5 @@ def test_an_epoch_that_is_trained_again_reports_no_finding_twice(database: Datab
     held = claim(database)
     commit(database, held, record(1))
     commit(database, held, record(2, health=(finding(2),)))
-    assert look(database, job_id).health == [finding(2).document()]
+    assert read_job(database, job_id).health == [finding(2).document()]
     assert [kind for kind, _ in log(database, job_id)].count("health") == 1

@@ -15,7 +15,7 @@ from service.jobs.rescue import rescue
 from service.states import Request, Status
 from service.storage.database import Database
 from service.storage.tables import Job, Worker
-from tests.service.jobs.conftest import Submit, claim, commit, log, look, record
+from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 
 
 def reasons(database: Database, job_id: str) -> list[str]:
@@ -124,7 +124,7 @@ def test_letting_go_throws_the_unfinished_epoch_away(
     commit(database, held, record(1))
     leases.renew(database, held, Position(step=17, steps=40))
     leases.hand_back(database, held, request_)
-    job = look(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.step, job.epoch, job.attempt, job.requested) == (status, 10, 1, 1, None)
     assert job.lease_owner is None
 
@@ -134,7 +134,7 @@ def test_a_lost_worker_costs_an_attempt_and_nothing_else(database: Database, sub
     held = claim(database)
     commit(database, held, record(1))
     leases.report_death(database, held, "killed")
-    job = look(database, job_id)
+    job = read_job(database, job_id)
     assert (job.status, job.attempt, job.epoch) == (Status.QUEUED, 2, 1)
 
 
@@ -148,7 +148,7 @@ def test_three_deaths_without_an_epoch_between_them_fail_the_job(database: Datab
         leases.report_death(database, held, "killed")
         held = claim(database)
     leases.report_death(database, held, "killed")
-    job = look(database, job_id)
+    job = read_job(database, job_id)
     assert job.status == Status.FAILED
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
@@ -166,8 +166,8 @@ def test_the_jobs_of_a_silent_worker_are_taken_back_when_their_lease_is_over(
     with database.write() as session:  # its time is over
         session.execute(update(Job).where(Job.id == silent).values(lease_expires_ms=1))
     assert rescue(database) == [silent]
-    assert look(database, silent).status == Status.QUEUED
-    assert look(database, alive).status == Status.RUNNING
+    assert read_job(database, silent).status == Status.QUEUED
+    assert read_job(database, alive).status == Status.RUNNING
     assert "silent" in reasons(database, silent)[-1]
 
 
@@ -176,7 +176,7 @@ def test_a_cancel_is_obeyed_even_when_the_worker_dies_first(database: Database, 
     held = claim(database)
     actions.cancel(database, job_id)
     leases.report_death(database, held, "killed")
-    assert look(database, job_id).status == Status.CANCELLED
+    assert read_job(database, job_id).status == Status.CANCELLED
 
 
 def test_a_cancel_is_obeyed_even_when_the_worker_stops_in_that_moment(database: Database, submit: Submit) -> None:
@@ -184,7 +184,7 @@ def test_a_cancel_is_obeyed_even_when_the_worker_stops_in_that_moment(database: 
     held = claim(database)
     actions.cancel(database, job_id)
     leases.hand_back(database, held, None)
-    assert look(database, job_id).status == Status.CANCELLED
+    assert read_job(database, job_id).status == Status.CANCELLED
 
 
 def test_another_machine_is_put_on_record(database: Database, submit: Submit) -> None:

@@ -66,9 +66,9 @@ def test_damage_is_found_out(store: ArtifactStore, change: Callable[[bytes], byt
 def test_what_is_missing_is_damaged(store: ArtifactStore) -> None:
     stored = store.write("job_1", ArtifactKind.CHECKPOINT, 1, 1, b"weights")
     store.remove([stored.path, "job_1/sample/never-there.png"])
-    for look in (store.open, lambda path: store.read(path, stored.sha256)):
+    for read in (store.open, lambda path: store.read(path, stored.sha256)):
         with pytest.raises(ArtifactDamaged):
-            look(stored.path)
+            read(stored.path)
 
 
 def test_a_copy_is_a_file_of_its_own(store: ArtifactStore) -> None:
