@@ -31,7 +31,7 @@ def register(app: Flask) -> None:
         "column_label": column_label,
         "metric_label": metric_label,
         "metric_value": metric_value,
-        "share": share,
+        "percentage": percentage,
     }
     app.jinja_env.filters["plain"] = plain
     app.jinja_env.globals["metric_documents"] = metric_info.documents
@@ -72,7 +72,7 @@ def plain(value: float | int | str | None) -> str:
     return rounded(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
-def share(value: float | None) -> str:
+def percentage(value: float | None) -> str:
     """A ratio as a percentage."""
     return NOTHING if value is None else f"{value:.1%}"
 

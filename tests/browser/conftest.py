@@ -65,7 +65,7 @@ class Watched:
     expected: list[str] = field(default_factory=list)
     """Parts of errors that a test provokes."""
 
-    def follow(self, page: Page, origin: str) -> None:
+    def listen_to(self, page: Page, origin: str) -> None:
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
         page.on("request", lambda request: self._ask(request.url, origin))
@@ -110,7 +110,7 @@ def open_window(browser: Browser, serve_bare: object) -> Iterator[Callable[..., 
         context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
         context.set_default_timeout(PATIENCE_MS)
         page, watched = context.new_page(), Watched()
-        watched.follow(page, url)
+        watched.listen_to(page, url)
         opened.append((context, watched))
         return Visit(page, url, watched)
 
@@ -256,7 +256,7 @@ def full(serve_bare: Callable[..., Bare]) -> Bare:
     return bare
 
 
-def ready(page: Page) -> None:
+def accepted(page: Page) -> None:
     """Wait until the service has checked what the form says."""
     checked(page)
     expect(page.locator("#verdict")).to_have_text("Ready to start")
@@ -272,7 +272,7 @@ def form(open_window: Callable[..., Visit], serve_bare: Callable[..., Any]) -> V
     """A form on a service without workers."""
     visit = open_window(serve_bare().url, width=1440)
     visit.open("/ui/new")
-    ready(visit.page)
+    accepted(visit.page)
     return visit
 
 

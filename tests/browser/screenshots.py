@@ -95,12 +95,12 @@ def _trials(page: Page, stack: LocalStack) -> None:
     expect(page.get_by_role("link", name="Compare with the best")).to_be_visible()
 
 
-def _behind(page: Page, stack: LocalStack) -> None:
+def _cell(page: Page, stack: LocalStack) -> None:
     _charts(page, stack)
     mistakes = page.locator("#confusion td.wrong button")
     counts = [int(text) for text in mistakes.all_inner_texts()]
     mistakes.nth(counts.index(max(counts))).click()
-    expect(page.locator("#behind")).to_be_visible()
+    expect(page.locator("#cell")).to_be_visible()
 
 
 def _draw(page: Page, stack: LocalStack) -> None:
@@ -129,7 +129,7 @@ VIEWS: Final = {
     "new": View("/ui/new", height=1000, prepare=_ready),
     "new-phone": View("/ui/new", width=360, height=1000, prepare=_fault),
     "job": View("/ui/jobs/{reader}", height=1500, prepare=_charts),
-    "job-behind": View("/ui/jobs/{reader}", height=1500, prepare=_behind),
+    "job-cell": View("/ui/jobs/{reader}", height=1500, prepare=_cell),
     "job-failed": View("/ui/jobs/{failed}", height=1000, prepare=_charts),
     "job-gan": View("/ui/jobs/{painter}", height=1500, prepare=_charts),
     "job-phone": View("/ui/jobs/{reader}", width=360, height=1200, prepare=_charts),

@@ -8,7 +8,7 @@ export function barsOf(list) {
     rows.forEach((row, index) => {
       row.classList.toggle("winner", index === winner);
       $(".bar", row).style.transform = `scaleX(${shares ? shares[index] : 0})`;
-      $(".share", row).textContent = shares ? percent(shares[index]) : "–";
+      $(".probability", row).textContent = shares ? percent(shares[index]) : "–";
     });
   };
 }

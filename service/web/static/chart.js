@@ -14,25 +14,25 @@ export class Chart {
   constructor(id, title, { onlight = () => {} } = {}) {
     this.id = id;
     this.title = title;
-    this.look = { log: memory.get(`log.${id}`, false), hidden: new Set(memory.get(`hidden.${id}`, [])), zoom: { x: null, y: null }, lit: null };
+    this.display = { log: memory.get(`log.${id}`, false), hidden: new Set(memory.get(`hidden.${id}`, [])), zoom: { x: null, y: null }, lit: null };
     this.plot = h("div", { class: "plot", role: "img", tabindex: 0, "aria-keyshortcuts": "+ - 0 ArrowLeft ArrowRight" });
     this.plot.addEventListener("keydown", (event) => this.steer(event));
     this.legend = h("div", { class: "row series", role: "group", "aria-label": `Lines: ${title}` });
     this.keys = new Map();
     this.readout = new Readout(onlight);
     const tool = (name, what, onclick, more = {}) => h("button", { type: "button", class: "slim quiet", title: what, "aria-label": `${name}: ${title}`, onclick, ...more }, name);
-    const log = tool("Log", "Logarithmic scale", null, { "aria-pressed": String(this.look.log) });
+    const log = tool("Log", "Logarithmic scale", null, { "aria-pressed": String(this.display.log) });
     log.addEventListener("click", () => {
-      this.look.log = !this.look.log;
-      this.look.zoom.y = null;
-      log.setAttribute("aria-pressed", String(this.look.log));
-      memory.set(`log.${id}`, this.look.log);
+      this.display.log = !this.display.log;
+      this.display.zoom.y = null;
+      log.setAttribute("aria-pressed", String(this.display.log));
+      memory.set(`log.${id}`, this.display.log);
       this.draw();
     });
     const tools = [
       log,
       tool("Reset", "Reset the zoom", () => this.reset()),
-      tool("PNG", "Download as PNG", () => savePng(title, this.content, this.look)),
+      tool("PNG", "Download as PNG", () => savePng(title, this.content, this.display)),
       tool("CSV", "Download as CSV", () => saveCsv(title, this.content)),
     ];
     this.element = h("figure", { class: "card chart" }, h("figcaption", { class: "head" }, h("h3", {}, title), h("div", { class: "row tools" }, tools)), this.legend, this.plot);
@@ -62,7 +62,7 @@ export class Chart {
   //   marks: [{ x, text }], bands: [{ from, to, color }]
   //   many: lines are muted, except for the one named `best` and the one under the pointer }
   show(content) {
-    if (this.content && this.content.axis !== content.axis) this.look.zoom = { x: null, y: null };
+    if (this.content && this.content.axis !== content.axis) this.display.zoom = { x: null, y: null };
     this.content = content;
     this.list();
     this.plot.setAttribute("aria-label", this.summary());
@@ -72,10 +72,10 @@ export class Chart {
   // One button for each line, which hides or shows it. Of many lines, only the best and the one under the pointer.
   list() {
     const { series, many, best } = this.content;
-    if (many) return this.name(best, this.look.lit);
+    if (many) return this.name(best, this.display.lit);
     for (const { name, label, index } of series) {
       if (this.keys.has(name)) continue;
-      const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.look.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label), h("span", { class: "muted last", hidden: true }));
+      const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.display.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label), h("span", { class: "muted last", hidden: true }));
       this.keys.set(name, key);
     }
     // Lines may cover each other, so the legend shows the last value of each.
@@ -97,8 +97,8 @@ export class Chart {
 
   // Highlights one of many lines.
   light(name) {
-    if (name === this.look.lit) return;
-    this.look.lit = name;
+    if (name === this.display.lit) return;
+    this.display.lit = name;
     if (!this.content?.many) return;
     this.name(this.content.best, name);
     queueMicrotask(() => this.drawing?.redraw(false)); // uPlot ignores a redraw while it draws or handles the pointer
@@ -117,7 +117,7 @@ export class Chart {
     const aligned = align(series);
     const data = [aligned.x, ...columns(aligned, smoothing)];
     // A changed set of lines needs a new plot; changed values update the existing one.
-    const shape = JSON.stringify([series.map((item) => [item.name, item.index]), Boolean(smoothing), axis, Boolean(many), this.look.log]);
+    const shape = JSON.stringify([series.map((item) => [item.name, item.index]), Boolean(smoothing), axis, Boolean(many), this.display.log]);
     if (shape !== this.shape) {
       this.drawing?.destroy();
       this.drawing = new uPlot(this.options(), data, this.plot);
@@ -129,7 +129,7 @@ export class Chart {
   }
 
   options() {
-    const asked = options(this.content, this.look, { width: this.plot.clientWidth, height: HEIGHT }, () => this.painted);
+    const asked = options(this.content, this.display, { width: this.plot.clientWidth, height: HEIGHT }, () => this.painted);
     const { smoothing, many } = this.content;
     const item = (column) => this.painted.series[Math.floor((column - 1) / (smoothing ? 2 : 1))];
     asked.hooks.setSelect = [(plot) => this.zoom(plot)];
@@ -154,14 +154,14 @@ export class Chart {
     const { left, top, width, height } = plot.select;
     if (width < 3 || height < 3) return;
     const span = { x: [left, left + width].map((place) => plot.posToVal(place, "x")), y: [top + height, top].map((place) => plot.posToVal(place, "y")) };
-    if (width < plot.over.clientWidth - 1) this.look.zoom.x = span.x;
-    if (height < plot.over.clientHeight - 1) this.look.zoom.y = span.y;
+    if (width < plot.over.clientWidth - 1) this.display.zoom.x = span.x;
+    if (height < plot.over.clientHeight - 1) this.display.zoom.y = span.y;
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     this.draw();
   }
 
   toggle(name) {
-    const { hidden } = this.look;
+    const { hidden } = this.display;
     if (!hidden.delete(name)) hidden.add(name);
     this.keys.get(name).setAttribute("aria-pressed", String(!hidden.has(name)));
     memory.set(`hidden.${this.id}`, [...hidden]);
@@ -181,17 +181,17 @@ export class Chart {
     event.preventDefault();
     if (event.key === "0") return this.reset();
     const [first, last] = reach(this.content);
-    const [from, to] = this.look.zoom.x ?? [first, last];
+    const [from, to] = this.display.zoom.x ?? [first, last];
     const width = Math.min((to - from) * (zoom ?? 1), last - first);
     const middle = (from + to) / 2 + (step ?? 0) * (to - from);
     const start = Math.min(Math.max(middle - width / 2, first), last - width);
-    this.look.zoom.x = width >= last - first ? null : [start, start + width];
+    this.display.zoom.x = width >= last - first ? null : [start, start + width];
     this.draw();
     return undefined;
   }
 
   reset() {
-    this.look.zoom = { x: null, y: null };
+    this.display.zoom = { x: null, y: null };
     this.draw();
   }
 

@@ -89,8 +89,8 @@ function groups() {
 }
 
 function hint(text) {
-  $("#verdicts-hint").hidden = false;
-  $("#verdicts-hint").textContent = text;
+  $("#sentences-hint").hidden = false;
+  $("#sentences-hint").textContent = text;
 }
 
 // Two settings: a sentence with the difference of their means over the seeds, of best or last values as in the scatter plot.
@@ -109,12 +109,12 @@ const drawVerdicts = latest(async () => {
     if (answer) found.push([answer.sentence, ...answer.notes.filter((note) => !notes.has(note))]);
     for (const note of answer?.notes ?? []) notes.add(note); // once: most hold for every metric
   }
-  $("#verdicts").hidden = !found.length;
+  $("#sentences").hidden = !found.length;
   const isLast = $("#scatter-of").value === "last";
   const other = h("button", { type: "button", class: "slim quiet", onclick: () => chooseValues(isLast ? "best" : "last") }, isLast ? "Compare the best epochs" : "Compare the last epochs");
-  $("#verdicts-of").replaceChildren(isLast ? "Compared are the values of the last epoch, as on the page of a sweep and in tapeline compare. " : "Compared are the best values of all epochs. The page of a sweep and tapeline compare take those of the last epoch. ", other);
-  $("#verdicts-of").hidden = false;
-  $("#verdicts ul").replaceChildren(...found.map(([text, ...more]) => h("li", {}, text, more.map((note) => h("div", { class: "small muted" }, `Note: ${named(note)}.`)))));
+  $("#sentences-of").replaceChildren(isLast ? "Compared are the values of the last epoch, as on the page of a sweep and in tapeline compare. " : "Compared are the best values of all epochs. The page of a sweep and tapeline compare take those of the last epoch. ", other);
+  $("#sentences-of").hidden = false;
+  $("#sentences ul").replaceChildren(...found.map(([text, ...more]) => h("li", {}, text, more.map((note) => h("div", { class: "small muted" }, `Note: ${named(note)}.`)))));
 });
 
 function chooseValues(of) {
@@ -241,7 +241,7 @@ function drawAll() {
   mark(lit);
 }
 
-function follow(scrubber, redraw) {
+function followJobs(scrubber, redraw) {
   const followed = jobs.filter((job) => !isOver(job));
   const find = (id) => followed.find((job) => job.id === id);
   const take = (job, status) => {
@@ -305,7 +305,7 @@ if (jobs.length) {
   const jobAt = (event) => event.target.closest("[data-job]")?.dataset.job ?? null;
   document.addEventListener("mouseover", (event) => event.target.closest(".plot") || light(jobAt(event)));
   document.addEventListener("focusin", (event) => jobAt(event) && light(jobAt(event)));
-  if (jobs.some((job) => !isOver(job))) follow(scrubber, redraw);
+  if (jobs.some((job) => !isOver(job))) followJobs(scrubber, redraw);
   await pool(jobs, MAX_CONCURRENT_REQUESTS, (job) => job.metrics.load().catch(() => {}));
   await drawVerdicts();
   await explain(jobs);

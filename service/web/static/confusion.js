@@ -25,13 +25,13 @@ export function wireConfusion(job) {
           file: `image-${cell.indices[place]}.png`,
         }),
       };
-      $("#behind-title").textContent = title;
+      $("#cell-title").textContent = title;
       const order = actual === predicted ? "least confident first" : "most confident first";
-      $("#behind-about").textContent = `Checkpoint of epoch ${cell.checkpoint}, ${order}${cell.indices.length < cell.count ? `: ${cell.indices.length} of ${cell.count}` : ""}.`;
+      $("#cell-about").textContent = `Checkpoint of epoch ${cell.checkpoint}, ${order}${cell.indices.length < cell.count ? `: ${cell.indices.length} of ${cell.count}` : ""}.`;
       const isRight = actual === predicted;
       const rows = cell.rows?.map((row, place) => ({ row, cells: [percent(cell.confidences[place])] }));
-      if (rows) $("#behind-images").replaceChildren(rowsTable([isRight ? "Probability" : "Probability of the predicted class"], rows));
-      else $("#behind-images").replaceChildren(
+      if (rows) $("#cell-images").replaceChildren(rowsTable([isRight ? "Probability" : "Probability of the predicted class"], rows));
+      else $("#cell-images").replaceChildren(
         ...cell.images.map((image, place) =>
           h(
             "button",
@@ -41,7 +41,7 @@ export function wireConfusion(job) {
           ),
         ),
       );
-      if (!$("#behind").open) $("#behind").showModal();
+      if (!$("#cell").open) $("#cell").showModal();
     } catch (error) {
       if (isNewest()) announce(error.message, "error");
     }

@@ -1,6 +1,6 @@
 // A parallel coordinates plot: an axis for each setting and one for the result, a line for each trial.
 const [EACH, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // EACH: minimum distance of two axes
-const END = 0.05; // share of an axis below its lowest and above its highest value
+const END = 0.05; // fraction of an axis below its lowest and above its highest value
 export const LOG_FROM = 30; // ratio of the highest to the lowest value from which an axis is logarithmic
 const LETTER = 6.6; // maximum width of a character
 const LONGEST = 16; // maximum length of a value at an axis; its title has the full text
@@ -17,7 +17,7 @@ const text = (value) => (typeof value === "number" ? String(Number(value.toPreci
 const short = (words) => (words.length > LONGEST ? `${words.slice(0, LONGEST - 1)}…` : words);
 
 // Lines keep away from the ends of the axes, so that the lowest one is not mistaken for a frame.
-const inside = (share) => END + (1 - 2 * END) * share;
+const inside = (ratio) => END + (1 - 2 * END) * ratio;
 
 // Positions of values on an axis, from 0 to 1, and its labels.
 function scaleOf(values, wantsLog) {
@@ -43,7 +43,7 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
   const [left, right] = [room(0), room(axes.length - 1)];
   const width = Math.max(left + right + EACH * (axes.length - 1), element.clientWidth);
   const place = (index) => left + (index * (width - left - right)) / Math.max(1, axes.length - 1);
-  const height = (share) => HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
+  const height = (ratio) => HEIGHT - BOTTOM - ratio * (HEIGHT - TOP - BOTTOM);
   const line = (trial) => svg("path", { d: axes.map((axis, index) => `${index ? "L" : "M"}${place(index).toFixed(1)} ${height(scales[index].at(axis.of(trial))).toFixed(1)}`).join(""), "data-trial": trial.trial, class: trial.trial === best ? "best" : "" });
   const last = trials.filter((trial) => trial.trial === best);
   const isTight = width / axes.length < LETTER * Math.max(...axes.map(({ title }) => title.length)); // names need two lines
@@ -51,9 +51,9 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
     const x = place(index);
     const [isFirst, isLast] = [!index, index === axes.length - 1];
     const tick = (value) => {
-      const share = scales[index].at(value);
-      const isOnEnd = !isFirst && !isLast && (share === inside(0) || share === inside(1));
-      const at = isOnEnd ? { x, y: share > 0.5 ? TOP - GAP : HEIGHT - BOTTOM + 2.5 * GAP, "text-anchor": "middle" } : { x: isFirst ? x - GAP : x + GAP, y: height(share) + 4, "text-anchor": isFirst ? "end" : "start" };
+      const ratio = scales[index].at(value);
+      const isOnEnd = !isFirst && !isLast && (ratio === inside(0) || ratio === inside(1));
+      const at = isOnEnd ? { x, y: ratio > 0.5 ? TOP - GAP : HEIGHT - BOTTOM + 2.5 * GAP, "text-anchor": "middle" } : { x: isFirst ? x - GAP : x + GAP, y: height(ratio) + 4, "text-anchor": isFirst ? "end" : "start" };
       const words = axis.tick(value);
       return svg("text", at, short(words), words.length > LONGEST ? svg("title", {}, words) : []);
     };

@@ -19,7 +19,7 @@ const SUBJECTS = {
   archive: "The archive", table: "The table", images: "The file of images", labels: "The file of labels",
   validation_images: "The file of validation images", validation_labels: "The file of validation labels",
   name: "“Name”", target: "“Target column”", split: "“Split column”", types: "“Column types”", size: "“Size in pixels”",
-  channels: "“Channels”", on_bad: "“Unreadable images”", validation_fraction: "“Validation share”",
+  channels: "“Channels”", on_bad: "“Unreadable images”", validation_fraction: "“Validation fraction”",
 };
 
 const upload = $("#upload");
@@ -54,8 +54,8 @@ if (upload) {
   const sized = $("[name=size]", upload);
   let proposedSize = "";
   let measured = Promise.resolve(); // once the sizes of the chosen images are known
-  const takeFolder = (files) => (measured = look(files));
-  const look = async (files) => {
+  const takeFolder = (files) => (measured = inspect(files));
+  const inspect = async (files) => {
     const mine = (chosen = imagesOf(files));
     const { names, outside } = classesOf(mine.map(({ path }) => path));
     const listed = names.length <= NAMED ? `: ${names.join(", ")}` : "";

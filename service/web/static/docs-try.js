@@ -101,7 +101,7 @@ export class Exchange {
     const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
     answer.replaceChildren(status, h("details", {}, h("summary", {}, "Headers"), h("pre", { tabindex: 0 }, headers)));
     if (type.startsWith("text/event-stream")) {
-      await this.follow(response, answer);
+      await this.showStream(response, answer);
       return;
     }
     const content = await response.blob();
@@ -121,7 +121,7 @@ export class Exchange {
     }
   }
 
-  async follow(response, answer) {
+  async showStream(response, answer) {
     const shown = h("pre", { tabindex: 0 });
     answer.append(shown);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -43,7 +43,7 @@ export function metric(name, value) {
   return Math.abs(short) < 1e4 ? short.toString() : Math.round(value).toLocaleString("en"); // as service/wording.py
 }
 
-// A bound of an interval, cut at the ends of a share's range. The same as metric_info.within.
+// A bound of an interval, cut at the ends of a fraction's range. The same as metric_info.within.
 export const within = (name, bound) => (describe(name).percent && bound !== null ? Math.min(Math.max(bound, 0), 1) : bound);
 
 // The same as metric_info.size.
@@ -55,7 +55,7 @@ export function bytes(count) {
   return `${left.toFixed(power && left < 100 ? 1 : 0)} ${units[power]}`;
 }
 
-export const percent = (share) => `${(100 * share).toFixed(1)}%`;
+export const percent = (ratio) => `${(100 * ratio).toFixed(1)}%`;
 
 // The same as metric_info.duration.
 export function duration(seconds) {

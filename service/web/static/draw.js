@@ -95,8 +95,8 @@ if (pad) {
         const lights = pale(seen[row][column]);
         const pull = pulls[row][column] / most;
         const tint = pull > 0 ? [60, 160, 255] : [255, 140, 40];
-        const share = Math.min(0.85, Math.abs(pull) ** 0.8);
-        image.data.set([...tint.map((value, channel) => 255 * lights[channel] * (1 - share) * 0.8 + value * share), 255], 4 * (row * width + column));
+        const weight = Math.min(0.85, Math.abs(pull) ** 0.8);
+        image.data.set([...tint.map((value, channel) => 255 * lights[channel] * (1 - weight) * 0.8 + value * weight), 255], 4 * (row * width + column));
       }
     }
     const frame = new OffscreenCanvas(width, height);

@@ -44,8 +44,8 @@ const svg = (name, attributes, ...children) => {
 
 function showCalibration(root, { bins, expected_error: error, validation_count: all }) {
   const [left, bottom, side] = [50, 34, SIZE];
-  const x = (share) => left + share * side;
-  const y = (share) => 8 + (1 - share) * side;
+  const x = (ratio) => left + ratio * side;
+  const y = (ratio) => 8 + (1 - ratio) * side;
   const known = bins.filter(({ count }) => count);
   const ticks = [0, 0.25, 0.5, 0.75, 1];
   const text = (content, attributes) => svg("text", attributes, content);

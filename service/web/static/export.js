@@ -13,7 +13,7 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
-export async function savePng(title, content, look) {
+export async function savePng(title, content, display) {
   const canvas = h("canvas", { width: WIDTH, height: HEIGHT });
   const ctx = canvas.getContext("2d");
   const sans = token("sans") || "sans-serif";
@@ -22,11 +22,11 @@ export async function savePng(title, content, look) {
   ctx.fillStyle = token("ink");
   ctx.font = `600 ${18 * SCALE}px ${sans}`;
   ctx.fillText(capital(title), MARGIN, MARGIN + 14 * SCALE);
-  const below = drawLegend(ctx, content, look, MARGIN + 38 * SCALE, sans);
+  const below = drawLegend(ctx, content, display, MARGIN + 38 * SCALE, sans);
   const ratio = devicePixelRatio;
   const size = { width: (WIDTH - MARGIN) / ratio, height: (HEIGHT - below - MARGIN) / ratio, scale: SCALE / ratio };
   const plot = await new Promise((resolve) => {
-    const asked = options(content, { ...look, lit: null }, size);
+    const asked = options(content, { ...display, lit: null }, size);
     asked.hooks.ready = [resolve];
     const aligned = align(content.series);
     new uPlot(asked, [aligned.x, ...columns(aligned, content.smoothing)], document.createElement("div"));
@@ -37,9 +37,9 @@ export async function savePng(title, content, look) {
 }
 
 // Returns the y position below the header.
-function drawLegend(ctx, { series, many, best }, look, top, sans) {
+function drawLegend(ctx, { series, many, best }, display, top, sans) {
   ctx.font = `${13 * SCALE}px ${sans}`;
-  const named = many ? series.filter((item) => item.name === best) : series.filter((item) => !look.hidden.has(item.name));
+  const named = many ? series.filter((item) => item.name === best) : series.filter((item) => !display.hidden.has(item.name));
   let [left, y] = [MARGIN, top];
   for (const item of named) {
     const label = many ? `best: ${item.label}` : item.label;

@@ -20,8 +20,8 @@ const curves = new Curves($("#curves"), job.urls.metrics);
 curves.resumed = job.resumed;
 if (job.epoch) curves.load().catch(() => {});
 
-const verdicts = $("#verdicts");
-const samples = new Samples($("#samples"), job.samples, (epoch) => `${job.urls.self}/samples/${epoch}.png${verdicts?.checked ? "?verdicts=true" : ""}`);
+const predicted = $("#predicted");
+const samples = new Samples($("#samples"), job.samples, (epoch) => `${job.urls.self}/samples/${epoch}.png${predicted?.checked ? "?verdicts=true" : ""}`);
 for (const image of $$("#samples img")) {
   image.addEventListener("load", () => image.classList.toggle("scaled-down", image.naturalWidth > image.clientWidth));
 }
@@ -37,7 +37,7 @@ samples.listeners.push(() => {
   viewAgain(largeSamples, samples.at);
   split.show();
 });
-verdicts?.addEventListener("change", () => samples.again());
+predicted?.addEventListener("change", () => samples.again());
 $("#sample-large").addEventListener("click", () => {
   samples.stop();
   view(largeSamples, samples.at, (index) => samples.show(index));
@@ -57,7 +57,7 @@ const evaluation = wireEvaluation(job);
 let source = null;
 let after = job.last_seq;
 
-function follow() {
+function listenToJob() {
   source?.close();
   const note = (news) => {
     if (news.seq) after = news.seq;
@@ -114,7 +114,7 @@ function showProgress(now) {
 // An ended job may be retried, which opens a stream again.
 wireBisection(job, curves, (epoch) => openFork(job, epoch));
 wireActions(job, renew, () => {
-  if (source === null) follow();
+  if (source === null) listenToJob();
   renew();
 });
 wireConfusion(job);
@@ -123,5 +123,5 @@ document.addEventListener("click", ({ target }) => {
   if (target.closest("#mlflow-copy")) copy($("#mlflow").textContent, $("#mlflow"));
 });
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
-if (!job.over) follow();
+if (!job.over) listenToJob();
 onRestored(renew);

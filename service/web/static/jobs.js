@@ -119,9 +119,9 @@ async function reload(one, isCurrent) {
   const rest = page.has_more && one.ids.length > ids.length ? one.ids : [];
   // A further page that is being loaded would not follow these.
   if (!rest.length) Object.assign(one, { cursor: page.next_cursor, loading: null });
-  const behind = rest.slice(rest.findLastIndex((id) => fresh.has(id)) + 1).filter((id) => !fresh.has(id));
-  one.ids = [...ids, ...behind];
-  await pool(behind.filter((id) => changed.has(id)), 4, (id) => reloadJob(one, id, isCurrent));
+  const further = rest.slice(rest.findLastIndex((id) => fresh.has(id)) + 1).filter((id) => !fresh.has(id));
+  one.ids = [...ids, ...further];
+  await pool(further.filter((id) => changed.has(id)), 4, (id) => reloadJob(one, id, isCurrent));
   return isCurrent();
 }
 

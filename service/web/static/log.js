@@ -28,7 +28,7 @@ const renew = throttle(600, latest(async () => {
   $("#none").hidden = list.children.length > 0;
   const status = $(".heading .lead", page);
   if (status) $(".heading .lead").replaceWith(status);
-  if (lines.length && $("#follow")?.checked) list.lastElementChild.scrollIntoView({ block: "nearest" });
+  if (lines.length && $("#scroll")?.checked) list.lastElementChild.scrollIntoView({ block: "nearest" });
   if (more || rendered < last) renew();
   else if (over) $("#live").textContent = "The job has ended: the log is complete.";
 }));
@@ -47,5 +47,5 @@ if (facts.follows) {
       receive(news);
     },
   });
-  if ($("#follow").checked) list.lastElementChild?.scrollIntoView({ block: "nearest" });
+  if ($("#scroll").checked) list.lastElementChild?.scrollIntoView({ block: "nearest" });
 }

@@ -11,11 +11,11 @@ export function columns({ columns: given }, smoothing) {
   return given.flatMap((column) => (smoothing ? [column, smooth(column.map((value) => (value === undefined ? null : value)), smoothing)] : [column]));
 }
 
-// content: as given to Chart.show. look: { log, hidden, zoom, lit }. size: { width, height, scale }. now(): the content at
+// content: as given to Chart.show. display: { log, hidden, zoom, lit }. size: { width, height, scale }. now(): the content at
 // the time of drawing, whose marks and epochs may be newer.
-export function options(content, look, { width, height, scale = 1 }, now = () => content) {
+export function options(content, display, { width, height, scale = 1 }, now = () => content) {
   const { series, smoothing, axis, format, many } = content;
-  const tall = (low, high) => (look.log ? decades(low, high) : heights(low, high, format.percent));
+  const tall = (low, high) => (display.log ? decades(low, high) : heights(low, high, format.percent));
   const font = `${12 * scale}px ${token("sans") || "sans-serif"}`;
   const grid = { stroke: () => token("line"), width: scale };
   const line = { stroke: () => token("muted"), font, grid, ticks: { ...grid, size: 4 * scale }, gap: 4 * scale };
@@ -23,7 +23,7 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
   const drawn = (item, isRaw) => ({
     label: item.label,
     scale: "y",
-    show: Boolean(many) || !look.hidden.has(item.name), // many lines have no buttons, so none could be shown again
+    show: Boolean(many) || !display.hidden.has(item.name), // many lines have no buttons, so none could be shown again
     stroke: stroke(item),
     width: (isRaw || many ? 1 : 2) * scale,
     alpha: isRaw ? 0.3 : many ? MUTED_ALPHA : 1,
@@ -38,8 +38,8 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
     padding: [16 * scale, 14 * scale, 0, 0],
     legend: { show: false },
     scales: {
-      x: { time: false, range: () => look.zoom.x ?? reach(now()) },
-      y: { distr: look.log ? 3 : 1, range: (plot, low, high) => look.zoom.y ?? tall(...spread(now(), look, low, high)) },
+      x: { time: false, range: () => display.zoom.x ?? reach(now()) },
+      y: { distr: display.log ? 3 : 1, range: (plot, low, high) => display.zoom.y ?? tall(...spread(now(), display, low, high)) },
     },
     axes: [
       {
@@ -54,12 +54,12 @@ export function options(content, look, { width, height, scale = 1 }, now = () =>
         splits: (plot, index, first, last, step) => ticks(axis, first, last, step),
         values: (plot, values, index, space, step) => values.map((value) => label(axis, value, step)),
       },
-      { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, look.log ? null : step))) },
+      { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, display.log ? null : step))) },
     ],
     series: [{}, ...series.flatMap((item) => (smoothing ? [drawn(item, true), drawn(item, false)] : [drawn(item, false)]))],
     hooks: {
-      drawAxes: [(plot) => drawBands(plot, now()), (plot) => drawSpreads(plot, now(), look), (plot) => drawMarks(plot, now(), scale)],
-      draw: [(plot) => drawSpotlights(plot, now(), [[now().best, token("series-2")], [look.lit, token("series-1")]], scale)],
+      drawAxes: [(plot) => drawBands(plot, now()), (plot) => drawSpreads(plot, now(), display), (plot) => drawMarks(plot, now(), scale)],
+      draw: [(plot) => drawSpotlights(plot, now(), [[now().best, token("series-2")], [display.lit, token("series-1")]], scale)],
     },
   };
 }
@@ -107,14 +107,14 @@ function drawBands(plot, { bands = [] }) {
 }
 
 // The range of all values, including bands around lines.
-function spread({ series }, look, low, high) {
-  const known = series.filter((item) => item.low && !look.hidden.has(item.name)).flatMap((item) => [...item.low, ...item.high]).filter((value) => value !== null && (!look.log || value > 0));
+function spread({ series }, display, low, high) {
+  const known = series.filter((item) => item.low && !display.hidden.has(item.name)).flatMap((item) => [...item.low, ...item.high]).filter((value) => value !== null && (!display.log || value > 0));
   if (!known.length) return [low, high];
   return [Math.min(low ?? Infinity, ...known), Math.max(high ?? -Infinity, ...known)];
 }
 
 // Bands around lines that are means, from the lowest to the highest value.
-function drawSpreads(plot, { series }, look) {
+function drawSpreads(plot, { series }, display) {
   const { ctx, bbox } = plot;
   ctx.save();
   ctx.beginPath();
@@ -122,8 +122,8 @@ function drawSpreads(plot, { series }, look) {
   ctx.clip();
   ctx.globalAlpha = 0.16;
   for (const { name, x, low, high, index } of series) {
-    if (!low || look.hidden.has(name)) continue;
-    const there = x.map((value, at) => at).filter((at) => low[at] !== null && high[at] !== null && (!look.log || low[at] > 0));
+    if (!low || display.hidden.has(name)) continue;
+    const there = x.map((value, at) => at).filter((at) => low[at] !== null && high[at] !== null && (!display.log || low[at] > 0));
     const point = (values, at) => [plot.valToPos(x[at], "x", true), plot.valToPos(values[at], "y", true)];
     ctx.fillStyle = seriesColor(index);
     ctx.beginPath();

@@ -57,7 +57,7 @@ export function wireFile(job, epoch) {
       if (!from) lines.push(mark, line([...header, ...newNames(header, names)]));
       some.forEach((row, place) => {
         const [winner, shares] = [answer.classes[place], answer.probabilities[place]];
-        lines.push(line([...row, names[winner], ...[shares[winner], ...shares].map((share) => String(Number(share.toPrecision(6))).replace(".", decimal))]));
+        lines.push(line([...row, names[winner], ...[shares[winner], ...shares].map((probability) => String(Number(probability.toPrecision(6))).replace(".", decimal))]));
       });
       unknown += answer.unknown_values?.length ?? 0;
       for (const name of Object.keys(answer.absent_columns ?? {})) missing.add(name);

@@ -49,9 +49,9 @@ export class JobRow {
   }
 
   describe(job, parent) {
-    const look = JSON.stringify([job.tags, job.health.map((item) => item.code), job.error?.code, job.kind, job.parent_id, parent, job.reproduction]);
-    if (look === this.look) return;
-    this.look = look;
+    const rendered = JSON.stringify([job.tags, job.health.map((item) => item.code), job.error?.code, job.kind, job.parent_id, parent, job.reproduction]);
+    if (rendered === this.rendered) return;
+    this.rendered = rendered;
     this.about.replaceChildren(
       h("span", {}, kindName(job.kind)),
       h("code", {}, shortId(job.id)),
@@ -173,9 +173,9 @@ export class GroupRow {
 
   // A folded sweep: one row for all of its jobs.
   updateSweep(sweep, open) {
-    const look = JSON.stringify([sweep, open]);
-    if (look === this.look) return;
-    this.look = look;
+    const rendered = JSON.stringify([sweep, open]);
+    if (rendered === this.rendered) return;
+    this.rendered = rendered;
     this.toggle.setAttribute("aria-expanded", open);
     this.toggle.title = open ? "Hide its jobs" : "Show its jobs";
     this.toggle.replaceChildren(h("span", { class: "caret", "aria-hidden": true }, open ? "▾" : "▸"), h("strong", {}, sweep.title), h("span", { class: "muted" }, ` sweep, ${counted(sweep.jobs, "job")}`));

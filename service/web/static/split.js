@@ -57,9 +57,9 @@ export class Split {
   }
 
   divide() {
-    const share = Number(this.divider.value);
-    this.stack.style.setProperty("--split", `${share}%`);
-    this.divider.setAttribute("aria-valuetext", `${Math.round(share)}% epoch ${this.selected.left}, the rest epoch ${this.selected.right}`);
+    const percentage = Number(this.divider.value);
+    this.stack.style.setProperty("--split", `${percentage}%`);
+    this.divider.setAttribute("aria-valuetext", `${Math.round(percentage)}% epoch ${this.selected.left}, the rest epoch ${this.selected.right}`);
   }
 
   drag(event) {

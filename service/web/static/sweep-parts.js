@@ -26,7 +26,7 @@ export class SweepParts {
     this.curves = new SweepCurves(sweep);
     this.first = Math.max(0, sweep.last_seq - NEWEST); // the events after it are shown
     this.last = this.first;
-    this.follow(told);
+    this.listenToSweep(told);
     $("#earlier").hidden = !this.first;
     $("#earlier").addEventListener("click", () => this.showEarlier().catch((error) => announce(error.message, "error")));
   }
@@ -45,9 +45,9 @@ export class SweepParts {
   drawCoordinates(trials) {
     const { settings, name, sweep } = this;
     $("#parallel").hidden = !settings.length || trials.length < 2;
-    const look = JSON.stringify([sweep.best_trial, trials.map((trial) => [trial.trial, trial.value])]);
-    if ($("#parallel").hidden || look === this.look) return;
-    this.look = look;
+    const rendered = JSON.stringify([sweep.best_trial, trials.map((trial) => [trial.trial, trial.value])]);
+    if ($("#parallel").hidden || rendered === this.rendered) return;
+    this.rendered = rendered;
     const logs = settings.filter((setting) => sweep.resolved.space[setting].log);
     drawCoordinates($("#coordinates"), { trials, settings, name, best: sweep.best_trial, label: describe(name).label, format: (at) => metric(name, at), logs });
   }
@@ -62,7 +62,7 @@ export class SweepParts {
     $("#importance tbody").replaceChildren(...known.map((item) => h("tr", {}, h("td", {}, h("code", {}, item.setting)), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.best ?? "–"))));
   }
 
-  follow(told) {
+  listenToSweep(told) {
     const receive = (event) => {
       if (event.seq <= this.last) return; // replayed after a reconnect
       this.last = event.seq;

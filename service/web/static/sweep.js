@@ -9,7 +9,7 @@ import { TrialTable } from "./trial-table.js";
 const PAGE = 100;
 const REFRESH_MS = 3000;
 const PAUSE_MS = 1000; // before an automatic refresh,
-const SHARE = 4; // or this multiple of the last refresh's duration, so that a large sweep does not occupy the browser
+const MULTIPLE = 4; // or this multiple of the last refresh's duration, so that a large sweep does not occupy the browser
 
 let sweep = JSON.parse($("#sweep").textContent);
 let trials = JSON.parse($("#first-trials").textContent);
@@ -105,7 +105,7 @@ const renew = latest(async () => {
   } catch (error) {
     if (error.status === 404) location.assign("/ui/sweeps");
   }
-  pause_ms = Math.max(PAUSE_MS, SHARE * (performance.now() - began));
+  pause_ms = Math.max(PAUSE_MS, MULTIPLE * (performance.now() - began));
 });
 
 function renewSoon() {

@@ -15,7 +15,7 @@ export class TrialTable {
     this.space = sweep.resolved.space;
     this.settings = Object.keys(this.space);
     this.on = on;
-    this.rows = new Map(); // trial -> { look, element }
+    this.rows = new Map(); // trial -> { rendered, element }
     this.metrics = []; // of the trials, besides the objective
     this.picked = new Set(); // numbers of trials to compare
     this.jobs = new Map(); // trial -> ids, also of trials that another order does not show
@@ -120,11 +120,11 @@ export class TrialTable {
   // The row of a trial; an unchanged row is reused, so that a thousand rows are not recreated.
   row(trial, shown, names) {
     const isBest = trial.trial === this.best;
-    const look = JSON.stringify([trial, names, isBest, this.isPaused]);
+    const rendered = JSON.stringify([trial, names, isBest, this.isPaused]);
     const known = this.rows.get(trial.trial);
-    if (known?.look === look) return known.element;
+    if (known?.rendered === rendered) return known.element;
     const element = h("tr", { class: isBest ? "best" : "", onpointerenter: () => this.on.light(trial.trial), onpointerleave: () => this.on.light(null) }, shown.map((column) => column.cell(trial)));
-    this.rows.set(trial.trial, { look, element });
+    this.rows.set(trial.trial, { rendered, element });
     return element;
   }
 

@@ -101,11 +101,11 @@ def test_a_zoom_outlives_new_epochs(service: Service, open_window: Callable[...,
     wait_until_there_are(page, canvas(page), 6)
 
 
-def settled(page: Page, chart: Any) -> list[float]:
+def settled(page: Page, drawing: Any) -> list[float]:
     """Where the dots are once they stay there: parts of the page that come later move what is below them."""
     before: list[float] = []
     for _ in range(40):
-        found = dots(chart, 1)
+        found = dots(drawing, 1)
         if found and found == before:
             return found
         before = found
@@ -113,16 +113,16 @@ def settled(page: Page, chart: Any) -> list[float]:
     raise AssertionError("the chart does not come to rest")
 
 
-def wait_until_there_are(page: Page, chart: Any, count: int) -> list[float]:
+def wait_until_there_are(page: Page, drawing: Any, count: int) -> list[float]:
     for _ in range(600):
-        if len(found := dots(chart, 1)) == count:
+        if len(found := dots(drawing, 1)) == count:
             return found
         page.wait_for_timeout(100)
     raise AssertionError(f"{len(found)} dots, not {count}")
 
 
-def drag(page: Page, chart: Any, start: float, end: float) -> None:
-    box = chart.bounding_box()
+def drag(page: Page, drawing: Any, start: float, end: float) -> None:
+    box = drawing.bounding_box()
     page.mouse.move(box["x"] + start, box["y"] + 100)
     page.mouse.down()
     page.mouse.move(box["x"] + end, box["y"] + 102, steps=6)

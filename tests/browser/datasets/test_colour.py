@@ -47,8 +47,8 @@ def test_an_opened_image_is_predicted_as_by_the_api(
         drop(page, path)
         sent = base64.b64encode(path.read_bytes()).decode()
         answer = http.post(f"/jobs/{shapes['id']}/predict", json={"images": [sent], "fit": True}).json()
-        winner, share = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
-        expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * share:.0f}%")
+        winner, probability = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
+        expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * probability:.0f}%")
     coloured = page.locator("#looked").evaluate(
         "canvas => { const { data } = canvas.getContext('2d').getImageData(0, 0, 280, 280);"
         " return data.filter((value, at) => at % 4 === 0 && Math.abs(value - data[at + 1]) > 40).length; }"
@@ -160,8 +160,8 @@ def test_the_pad_shows_the_part_of_a_photo_that_is_seen(
     answer = http.post(f"/jobs/{wide_greys['id']}/predict", json={"images": [sent], "explain": True}).json()
     page = visit.open(f"/ui/play/{wide_greys['id']}")
     drop(page, tmp_path / "photo.jpg")
-    winner, share = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
-    expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * share:.0f}%")
+    winner, probability = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
+    expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * probability:.0f}%")
     expect(page.locator("#latency")).to_have_text(re.compile(r"^\d+ ms from opened file to prediction$"))
     for name in ("#pad", "#looked"):
         box = page.locator(name).bounding_box()

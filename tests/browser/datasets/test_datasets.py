@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests import coloured_shapes
-from tests.browser.conftest import Visit, ready
+from tests.browser.conftest import Visit, accepted
 from tests.browser.played import Bare
 from tests.browser.waiting import until
 
@@ -103,7 +103,7 @@ def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., 
     expect(page.locator("tr.dataset")).to_have_count(7)
     page.get_by_role("link", name="mine", exact=True).click()
     page.get_by_role("link", name="Train on it").click()
-    ready(page)
+    accepted(page)
     expect(page.locator("#field-dataset-name")).to_have_value("mine")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/ui/jobs/*")
@@ -122,7 +122,7 @@ def test_the_form_starts_from_the_preset_that_suits_the_dataset(
         http.post("/datasets", data={"name": "photos"}, files={"archive": ("a.zip", photos)}).raise_for_status()
     page = open_window(bare.url, width=1440).open("/ui/datasets/photos")
     page.get_by_role("link", name="Train on it").click()
-    ready(page)
+    accepted(page)
     for dataset, preset, epochs in (("photos", "conv", "60"), ("digits", "fast", "3"), ("photos", "conv", "60")):
         page.select_option("#field-dataset-name", dataset)
         chosen = page.get_by_role("button", name=f"Preset {preset}, default")
@@ -130,7 +130,7 @@ def test_the_form_starts_from_the_preset_that_suits_the_dataset(
         expect(page.locator("#presets .tag")).to_have_text(["default"])
         expect(chosen).to_contain_text("default")
         expect(page.locator("#field-epochs")).to_have_value(epochs)
-    ready(page)
+    accepted(page)
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/ui/jobs/*")
     expect(page.locator("main")).to_contain_text("conv")

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.accessibility import serious
-from tests.browser.conftest import Visit, checked, ready
+from tests.browser.conftest import Visit, accepted, checked
 from tests.browser.held import hold
 from tests.browser.job_form import EVERY_PRESET, SHOWN, choose, open_all, sent
 
@@ -35,7 +35,7 @@ def test_presets_say_what_they_are_reach_and_take(form: Visit) -> None:
     expect(page.locator("#presets .preset", has_text="conv")).to_contain_text("98.9%")
     page.get_by_role("button", name="Preset conv").click()
     assert sent(page) == {"kind": "classifier", "preset": "conv"}
-    ready(page)
+    accepted(page)
     expect(page.locator("#field-epochs")).to_have_value("12")
 
 
@@ -73,11 +73,11 @@ def test_epochs_and_learning_rate_come_first(form: Visit) -> None:
     )
     assert fields == ["epochs", "optimizer.learning_rate", "seed", "dataset.name", "name"]
     page.get_by_label("Learning rate", exact=True).fill("0.25")
-    ready(page)
+    accepted(page)
     assert sent(page)["optimizer"] == {"learning_rate": 0.25}
     open_all(page)
     page.select_option("#field-optimizer", "adam")
-    ready(page)
+    accepted(page)
     expect(page.get_by_label("Learning rate", exact=True)).to_have_value("0.001")
     expect(page.locator("#field-optimizer-learning_rate")).to_have_count(1)
 
@@ -86,7 +86,7 @@ def test_epochs_and_learning_rate_come_first(form: Visit) -> None:
 def test_every_field_has_help_that_can_be_read(form: Visit, kind: str, preset: str) -> None:
     page = form.page
     choose(page, kind, preset)
-    ready(page)
+    accepted(page)
     open_all(page)
     for row in page.locator(".layer .tools .help").all():
         row.click()
@@ -114,7 +114,7 @@ def test_fields_without_effect_are_hidden_and_not_sent(form: Visit) -> None:
     expect(slope).to_be_hidden()
     page.select_option("#field-layers-0-activation", "leaky_relu")
     slope.fill("0.1")
-    ready(page)
+    accepted(page)
     assert sent(page)["layers"][0]["negative_slope"] == 0.1
     page.select_option("#field-layers-0-activation", "tanh")
     expect(slope).to_be_hidden()
@@ -123,7 +123,7 @@ def test_fields_without_effect_are_hidden_and_not_sent(form: Visit) -> None:
     expect(page.locator("#field-optimizer-nesterov")).to_be_checked()
     page.fill("#field-optimizer-momentum", "0")
     expect(page.locator("#field-optimizer-nesterov")).to_be_hidden()
-    ready(page)  # the preset has nesterov, which needs a momentum
+    accepted(page)  # the preset has nesterov, which needs a momentum
     assert sent(page)["optimizer"] == {"momentum": 0, "nesterov": False}
     page.fill("#field-optimizer-momentum", "0.5")
     expect(page.locator("#field-optimizer-nesterov")).to_be_visible()
@@ -139,7 +139,7 @@ def test_nothing_is_claimed_while_the_json_is_not_valid(form: Visit) -> None:
     page = form.page
     form.watched.expected = ["400"]
     page.fill("#field-epochs", "8")
-    ready(page)
+    accepted(page)
     page.fill("#json", '{\n  "kind": "classifier",\n  "epochs": 5,,\n}')
     banner = page.locator("#stale")
     expect(banner).to_be_visible()
@@ -155,7 +155,7 @@ def test_nothing_is_claimed_while_the_json_is_not_valid(form: Visit) -> None:
     page.get_by_role("button", name="curl").click()
     expect(page.locator("#curl")).to_have_text("The JSON is not valid.")
     banner.get_by_role("button", name="Restore the last valid version").click()
-    ready(page)
+    accepted(page)
     expect(banner).to_be_hidden()
     assert not page.locator("#form").evaluate("form => form.inert")
     page.get_by_role("button", name="JSON", exact=True).click()
@@ -165,13 +165,13 @@ def test_nothing_is_claimed_while_the_json_is_not_valid(form: Visit) -> None:
     page.fill("#json", '{"kind": "classifier",\n "epochs": 5, "epochs": 6}')
     expect(banner).to_contain_text("Line 2, column 2")
     page.fill("#json", '{"kind": "classifier",\n "epochs": 6}')
-    ready(page)
+    accepted(page)
     expect(page.locator("#field-epochs")).to_have_value("6")
     page.fill("#json", '{"kind": "classifyer"}')
     expect(page.locator("#verdict")).to_have_text("1 field needs attention")
     form.watched.expected = ["400", "422"]
     page.locator("#faults").get_by_role("button", name="Use classifier").click()
-    ready(page)
+    accepted(page)
 
 
 @pytest.mark.parametrize(("kind", "preset"), EVERY_PRESET)
@@ -179,7 +179,7 @@ def test_form_and_json_say_the_same_both_ways(form: Visit, kind: str, preset: st
     page = form.page
     choose(page, kind, preset)
     open_all(page)
-    ready(page)
+    accepted(page)
     rng = np.random.default_rng(sum(map(ord, kind + preset)))
     numbers = page.locator("#sections input[type=number]:visible")
     for place in rng.choice(numbers.count(), size=min(8, numbers.count()), replace=False):
@@ -192,7 +192,7 @@ def test_form_and_json_say_the_same_both_ways(form: Visit, kind: str, preset: st
     checked(page)
     text, shown = page.input_value("#json"), page.evaluate(SHOWN)
     page.reload()
-    ready(page)
+    accepted(page)
     open_all(page)
     page.fill("#json", text)
     checked(page)
@@ -207,7 +207,7 @@ def test_a_whole_spec_is_shown_field_by_field(form: Visit, http_of: Callable[[Vi
     page = form.page
     for preset in http_of(form).get("/presets").json()["data"]:
         page.fill("#json", json.dumps(preset["spec"]))
-        ready(page)
+        accepted(page)
         open_all(page)
         shown = page.evaluate(SHOWN)
         assert len(shown) > 25
@@ -231,7 +231,7 @@ def test_suggestions_are_taken_with_one_click(form: Visit) -> None:
     page.fill("#json", json.dumps({"kind": "classifier", "epoch": 5, "optimizer": {"name": "addam"}}))
     page.locator("#faults").get_by_role("button", name="Use epochs").click()
     page.locator("#sections").get_by_role("button", name="Use adam", exact=True).click()
-    ready(page)
+    accepted(page)
     assert sent(page) == {"kind": "classifier", "optimizer": {"name": "adam"}, "epochs": 5}
 
 
@@ -240,7 +240,7 @@ def test_a_job_like_another_gets_a_name_of_its_own(form: Visit, http_of: Callabl
     first = http.post("/jobs", json={"kind": "classifier", "name": "first", "epochs": 7}).json()
     http.post("/jobs", json={"kind": "classifier", "name": "first-2"}).raise_for_status()
     page = form.open(f"/ui/new?like={first['id']}")
-    ready(page)
+    accepted(page)
     expect(page.locator("#field-name")).to_have_value("first-3")
     expect(page.locator("#field-epochs")).to_have_value("7")
 
@@ -254,7 +254,7 @@ def test_the_layout_does_not_move_when_the_verdict_changes(form: Visit) -> None:
     expect(page.locator("#verdict")).to_have_text("1 field needs attention")
     assert page.evaluate(places) == before
     page.fill("#field-epochs", "4")
-    ready(page)
+    accepted(page)
     assert page.evaluate(places) == before
 
 
@@ -305,9 +305,9 @@ def test_form_is_for_everybody(
     visit = open_window(serve_bare().url, width=width, height=844, color_scheme=scheme)
     visit.watched.expected = ["422"]
     page = visit.open("/ui/new")
-    ready(page)
+    accepted(page)
     choose(page, "gan", "best")
-    ready(page)
+    accepted(page)
     open_all(page)
     page.fill("#field-discriminator-layers-0-kernel", "31")
     expect(page.locator("#field-discriminator-layers-0-kernel-fault")).to_be_visible()
@@ -351,7 +351,7 @@ def test_a_text_that_is_submitted_again_has_the_same_key(form: Visit) -> None:
     for epochs in ("5", "5", "6"):
         page.locator("#field-epochs").fill(epochs)
         page.wait_for_timeout(400)
-        ready(page)
+        accepted(page)
         page.get_by_role("button", name="Start training").click()
         expect(page.locator("#toasts .error").last).to_contain_text("does not answer")
         expect(page.locator("#start")).to_be_enabled()
@@ -374,7 +374,7 @@ def test_a_form_that_cannot_be_loaded_says_so(
     visit.watched.expected.append("status of 404")
     page.get_by_role("button", name="Reload the page").click()
     expect(page.locator("#toasts")).to_contain_text("The spec of the other job could not be loaded.")
-    ready(page)
+    accepted(page)
 
 
 def test_the_default_is_that_of_the_dataset(form: Visit) -> None:
@@ -382,7 +382,7 @@ def test_the_default_is_that_of_the_dataset(form: Visit) -> None:
     cards = page.locator("#presets .preset")
     expect(cards.filter(has_text="default")).to_contain_text("fast")
     page.get_by_label("Dataset", exact=True).select_option("iris")
-    ready(page)
+    accepted(page)
     badge = page.locator("#presets button:has(.tag)")
     expect(badge).to_have_count(1)
     expect(badge).to_have_attribute("aria-label", "Preset table, default")

@@ -10,7 +10,7 @@ import httpx
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, only_with, ready
+from tests.browser.conftest import Visit, accepted, only_with
 from tests.browser.job_form import choose, open_all, sent, types
 from tests.browser.waiting import until
 from tests.waiting import wait_until
@@ -26,7 +26,7 @@ def test_a_loss_with_its_penalty_is_chosen(form: Visit, tmp_path: Path) -> None:
     page.fill("#field-discriminator-gradient_penalty", "10")
     page.fill("#field-discriminator-pack", "2")
     page.locator("#field-conditional").check()
-    ready(page)
+    accepted(page)
     document = sent(page)
     assert document["loss"] == {"name": "wasserstein"}
     assert document["discriminator"] == {"gradient_penalty": 10, "pack": 2}

@@ -15,7 +15,7 @@ import engine
 from service.models import networks
 from service.runtime.settings import Auth
 from service.spec.validation import read_resolved
-from tests.browser.conftest import Visit, only_with, ready
+from tests.browser.conftest import Visit, accepted, only_with
 from tests.browser.job_form import choose, handle, open_all, outputs, press, sent, types
 from tests.browser.waiting import until
 
@@ -23,7 +23,7 @@ from tests.browser.waiting import until
 def test_layers_are_reordered_by_dragging(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
     page = form.page
     choose(page, "classifier", "conv")
-    ready(page)
+    accepted(page)
     open_all(page)
     before = types(page)
     assert before[:3] == ["conv2d", "max_pool2d", "batch_norm"]
@@ -39,7 +39,7 @@ def test_layers_are_reordered_by_dragging(form: Visit, http_of: Callable[[Visit]
     page.mouse.up()
     assert types(page) == ["conv2d", "batch_norm", "max_pool2d", *before[3:]]
     assert [layer["type"] for layer in sent(page)["layers"]] == types(page)
-    ready(page)
+    accepted(page)
     page.get_by_role("button", name="Start training").click()
     page.wait_for_url("**/ui/jobs/job_*")
     job = http_of(form).get(f"/jobs/{page.url.rpartition('/')[2]}").json()
@@ -82,7 +82,7 @@ def test_layers_are_edited_by_keyboard_alone(form: Visit) -> None:
     press(page.get_by_role("button", name="Move layer 2 down"), "Space")
     expect(page.get_by_role("button", name="Move layer 3 down")).to_be_focused()
     page.get_by_role("button", name="Remove layer 1").press("Enter")
-    ready(page)
+    accepted(page)
     assert types(page) == ["dropout", "dense", "dense"]
     expect(page.locator("#field-layers-1-units")).to_have_value("392")
     assert sent(page)["layers"] == [
@@ -97,7 +97,7 @@ def test_output_shapes_follow_what_is_typed_and_faults_stand_at_their_layer(form
     form.watched.expected = ["422"]
     choose(page, "classifier", "conv")
     open_all(page)
-    ready(page)
+    accepted(page)
     assert outputs(page)[:3] == [
         ("→ 28 × 28 × 16", "160 parameters"),
         ("→ 14 × 14 × 16", "0 parameters"),
@@ -110,19 +110,19 @@ def test_output_shapes_follow_what_is_typed_and_faults_stand_at_their_layer(form
     expect(row.locator(".fault:visible")).to_contain_text("Must divide the rows and columns")
     assert outputs(page)[0][0] == "→ 28 × 28 × 8"
     row.get_by_role("button", name="Use 2").click()
-    ready(page)
+    accepted(page)
     # A last layer that does not fit is known before anything is trained.
     last = page.locator("#field-layers > li").last
     last.get_by_label("Units", exact=True).fill("7")
     expect(last.locator(".fault:visible")).to_contain_text("Must be 10")
     expect(last.locator(".shape")).to_have_text("→ 7")
     last.get_by_role("button", name="Use 10").click()
-    ready(page)
+    accepted(page)
     # One that cannot take its input gets what it lacks.
     page.get_by_role("button", name="Remove layer 7").click()
     dense = page.locator("#field-layers > li", has_text="flatten").filter(has=page.locator(".fault:visible"))
     dense.get_by_role("button", name="Insert flatten before it").click()
-    ready(page)
+    accepted(page)
     assert "flatten" in types(page)
 
 
@@ -132,11 +132,11 @@ def test_output_shapes_are_those_of_the_trained_networks(
     visit: Visit, http: httpx.Client, kind: str, preset: str
 ) -> None:
     page = visit.open("/ui/new")
-    ready(page)
+    accepted(page)
     choose(page, kind, preset)
     page.fill("#field-epochs", "1")
     open_all(page)
-    ready(page)
+    accepted(page)
     places = ["#field-layers"] if kind == "classifier" else ["#field-generator-layers", "#field-discriminator-layers"]
     shown = [outputs(page, place) for place in places]
     page.get_by_role("button", name="Start training").click()
@@ -169,7 +169,7 @@ def test_layers_of_a_preset_adapt_to_the_dataset(form: Visit, http_of: Callable[
     )
     http.post("/datasets", data={"name": "mine"}, files={"archive": ("a.npz", buffer.getvalue())}).raise_for_status()
     page.reload()
-    ready(page)
+    accepted(page)
     open_all(page)
     options = page.locator("#field-dataset-name option").all_inner_texts()
     assert any(text.startswith("mine · 28 × 28, ") for text in options)
@@ -179,11 +179,11 @@ def test_layers_of_a_preset_adapt_to_the_dataset(form: Visit, http_of: Callable[
             assert ("needs download" in text) == (not listed[name]["available"])
     page.select_option("#field-dataset-name", "mine")
     expect(page.locator("#field-layers-1-units")).to_have_value("4")
-    ready(page)
+    accepted(page)
     expect(page.locator("#dataset-about")).to_contain_text("4 classes")
     assert sent(page) == {"kind": "classifier", "dataset": {"name": "mine"}}
     form.watched.expected = ["422"]
     page.fill("#field-layers-0-units", "50")  # now all layers are the person's, and stay as they are
     page.select_option("#field-dataset-name", "mnist-10k")
     page.locator("#field-layers > li:nth-child(2)").get_by_role("button", name="Use 10").click()
-    ready(page)
+    accepted(page)

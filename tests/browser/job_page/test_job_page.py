@@ -107,8 +107,8 @@ def test_a_cell_of_the_matrix_is_named_in_words(visit: Visit, jobs: dict[str, An
     true, predicted = cell.get_attribute("data-actual"), cell.get_attribute("data-predicted")
     title = f"True {true}, predicted {predicted}: {count} image{'' if count == 1 else 's'}"
     page.get_by_role("button", name=title, exact=True).click()
-    expect(page.locator("#behind-title")).to_have_text(title)
-    page.locator("#behind-images button").first.click()
+    expect(page.locator("#cell-title")).to_have_text(title)
+    page.locator("#cell-images button").first.click()
     expect(page.locator("#viewer")).to_be_visible()
     decoded(page, "#viewer img")
     box = page.locator("#viewer img").bounding_box()
@@ -116,7 +116,7 @@ def test_a_cell_of_the_matrix_is_named_in_words(visit: Visit, jobs: dict[str, An
     assert box["width"] >= 280
     page.keyboard.press("Escape")
     expect(page.locator("#viewer")).to_be_hidden()
-    expect(page.locator("#behind")).to_be_visible()
+    expect(page.locator("#cell")).to_be_visible()
 
 
 def test_the_most_confident_mistakes_are_shown_and_enlarged(
@@ -212,8 +212,8 @@ def test_the_samples_of_two_epochs_are_split_by_a_slider(visit: Visit, jobs: dic
         decoded(page, f".stack img[data-side={side}]")
     page.evaluate("document.querySelector('.stack .divider').hidden = true")  # only pictures are to be compared
 
-    def at(share: str) -> NDArray[np.int64]:
-        divider.fill(share)
+    def at(position: str) -> NDArray[np.int64]:
+        divider.fill(position)
         return still(page, stack)
 
     left, right, both = at("100"), at("0"), at("50")
@@ -360,8 +360,8 @@ def test_popups_of_the_page_are_accessible(
     faults["viewer"] = serious(page)
     page.keyboard.press("Escape")
     page.locator("#confusion td.right button").first.click()
-    expect(page.locator("#behind")).to_be_visible()
-    faults["behind"] = serious(page)
+    expect(page.locator("#cell")).to_be_visible()
+    faults["cell"] = serious(page)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Edit").click()
     expect(page.locator("#edit")).to_be_visible()

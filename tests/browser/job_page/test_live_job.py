@@ -132,8 +132,8 @@ def test_the_cell_that_was_clicked_last_is_shown(service: Service, page: Page) -
     for route in reversed(waiting):
         route.fulfill(content_type="application/json", body=json.dumps(cell))
         page.wait_for_timeout(200)
-    expect(page.locator("#behind")).to_be_visible()
-    expect(page.locator("#behind-title")).to_contain_text("predicted 3")
+    expect(page.locator("#cell")).to_be_visible()
+    expect(page.locator("#cell-title")).to_contain_text("predicted 3")
 
 
 def test_the_fork_dialog_keeps_what_is_typed_and_drops_what_is_deleted(service: Service, page: Page) -> None:

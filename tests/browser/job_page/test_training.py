@@ -101,8 +101,8 @@ def test_confusions_show_the_pictures_behind_them(visit: Visit, jobs: dict[str, 
     cell = page.locator("#confusion td.wrong button").first
     count = int(cell.text_content() or 0)
     cell.click()
-    expect(page.locator("#behind")).to_be_visible()
-    expect(page.locator("#behind-images img")).to_have_count(count)
+    expect(page.locator("#cell")).to_be_visible()
+    expect(page.locator("#cell-images img")).to_have_count(count)
 
 
 def test_a_fork_continues_with_other_settings(

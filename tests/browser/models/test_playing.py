@@ -73,7 +73,7 @@ def test_drawn_digits_are_read(visit: Visit, stack: LocalStack, jobs: dict[str, 
         " return data.filter((value, at) => at % 4 === 0 && value !== data[at + 2]).length; }"
     )
     assert tinted > 1000
-    expect(page.locator(".bars .winner .share")).to_contain_text("%")
+    expect(page.locator(".bars .winner .probability")).to_contain_text("%")
 
 
 def png(digit: NDArray[np.uint8]) -> bytes:
@@ -141,8 +141,8 @@ def test_a_finger_draws_without_scrolling(open_stack: Callable[..., Visit], jobs
     assert box is not None
     browser = page.context.new_cdp_session(page)
     x = box["x"] + box["width"] / 2
-    for what, share in (("touchStart", 0.2), ("touchMove", 0.4), ("touchMove", 0.6), ("touchMove", 0.8)):
-        point = {"x": x, "y": box["y"] + share * box["height"]}
+    for what, position in (("touchStart", 0.2), ("touchMove", 0.4), ("touchMove", 0.6), ("touchMove", 0.8)):
+        point = {"x": x, "y": box["y"] + position * box["height"]}
         browser.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": [point]})
     browser.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     expect(page.locator("#bars .winner")).to_have_count(1)

@@ -47,6 +47,6 @@ def test_prices_are_ordinary_numbers_everywhere(
     assert page.locator('[data-column="Preis"]').get_attribute("title") == "13607,78 to 34606,27"
     page = visit.open(f"/ui/jobs/{job['id']}")
     page.locator("#confusion td.wrong button").first.click()
-    shown = page.locator("#behind table.rows tbody tr").first.locator("td.number").first
+    shown = page.locator("#cell table.rows tbody tr").first.locator("td.number").first
     expect(shown).to_have_text(re.compile(r"\d"))
     assert float(shown.inner_text()) in {round(price, 2) for price in PRICES}

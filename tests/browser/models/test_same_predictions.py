@@ -113,7 +113,7 @@ def test_a_row_has_the_same_probabilities_from_everywhere(
     assert [row["prediction"] for row in told] == [by_client["class_names"][number] for number in by_client["classes"]]
     names = by_client["class_names"]
     for row, shares in zip(told, by_client["probabilities"], strict=True):
-        assert [row[f"probability of {name}"] for name in names] == [f"{share:.6g}" for share in shares]
+        assert [row[f"probability of {name}"] for name in names] == [f"{probability:.6g}" for probability in shares]
     page = visit.open(f"/ui/play/{job['id']}")
     for row, shares in zip(texts, by_client["probabilities"], strict=True):
         asked: dict[str, str | None] = {}
@@ -195,7 +195,7 @@ def test_a_row_starts_from_usual_values_and_a_wrong_one_has_no_bars(
     city.select_option("")
     page.locator('[data-column="since"]').fill("tomorrow")
     expect(page.locator("#row-error")).to_have_text("since must be a date such as 2024-12-31, not 'tomorrow'")
-    assert page.locator("#bars .share").all_inner_texts() == ["\N{EN DASH}"] * 2  # of no row that is still there
+    assert page.locator("#bars .probability").all_inner_texts() == ["\N{EN DASH}"] * 2  # of no row that is still there
     expect(page.locator("#bars .winner")).to_have_count(0)
     page.get_by_role("button", name="Reset to usual values").click()
     expect(page.locator("#bars .winner")).to_have_count(1)

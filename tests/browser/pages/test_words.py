@@ -25,7 +25,7 @@ def test_sizes_spans_and_shares_are_written_in_one_way(
     spans = [0, 0.4, 0.949, 0.95, 2.5, 89.4, 90, 150, 5399, 5400, 12_345, 172_799, 172_800, 216_000, 1e6]
     assert page.evaluate(WRITTEN, ["duration", spans]) == [metric_info.duration(span) for span in spans]
     shares = [0, 0.1234, 0.5, 0.987654, 1]
-    assert page.evaluate(WRITTEN, ["percent", shares]) == [filters.share(share) for share in shares]
+    assert page.evaluate(WRITTEN, ["percent", shares]) == [filters.percentage(ratio) for ratio in shares]
 
 
 def test_page_and_service_find_the_same_delimiters(

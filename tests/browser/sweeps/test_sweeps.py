@@ -251,16 +251,16 @@ def test_trials_are_picked_and_compared(
     with_best.click()
     expect(page.locator("#compared li")).to_have_count(4)
     expect(page.locator("#scatter-of")).to_have_value("last")  # as in the table of trials
-    expect(page.locator("#verdicts li").first).to_contain_text("2 pairs")
-    expect(page.locator("#verdicts li").first).to_contain_text("of the last epoch")
-    expect(page.locator("#verdicts-hint")).to_be_hidden()
+    expect(page.locator("#sentences li").first).to_contain_text("2 pairs")
+    expect(page.locator("#sentences li").first).to_contain_text("of the last epoch")
+    expect(page.locator("#sentences-hint")).to_be_hidden()
     page = open_window(service.url, width=width, color_scheme=scheme).open(sent["urls"]["page"])
     page.locator("#sort").select_option("trial")
     for trial in (best, other, third):
         page.get_by_label(f"Compare trial {trial}").check()
     page.get_by_role("link", name="Compare 3 trials").click()
-    expect(page.locator("#verdicts-hint")).to_contain_text("shown for two settings. These are 3")
-    expect(page.locator("#verdicts")).to_be_hidden()
+    expect(page.locator("#sentences-hint")).to_contain_text("shown for two settings. These are 3")
+    expect(page.locator("#sentences")).to_be_hidden()
 
 
 def test_equal_seeds_have_an_interval_without_width(
@@ -357,10 +357,10 @@ def test_a_sweep_of_a_thousand_trials_is_quick(
     for _ in range(8):
         page = visit.open(sweep["urls"]["page"])
         expect(page.locator("#curves .chart")).to_be_visible()
-        ready, *later = page.evaluate(READY_AND_LATER)
+        first_rows, *later = page.evaluate(READY_AND_LATER)
         assert later
-        assert min(later) >= ready - 1, "the first rows wait for nothing that is around them"
-        times.append(ready)
+        assert min(later) >= first_rows - 1, "the first rows wait for nothing that is around them"
+        times.append(first_rows)
     print(f"first rows after {times} ms")
     assert min(times) < FAR_TOO_SLOW_MS  # `make bench-page` measures
     rows = page.locator("#trials tbody tr")
