@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Another interpreter may measure, one with PyTorch and JAX: make bench BENCH_PYTHON=/path/to/its/python
 BENCH_PYTHON ?= $(BIN)/python
-# Some parts of bench-service or bench-page, and a folder of datasets with mnist for bench-service: PARTS="post share" DATA=...
+# Some parts of bench-service or bench-page, and a folder of datasets with mnist for bench-service: PARTS="post overhead" DATA=...
 PARTS ?=
 VIEWS ?=
 # Some of the attacks: ATTACKS="broker_errors slow_bodies".

@@ -72,10 +72,12 @@ def _compare(url: str, jobs: list[str], metric: str, size: int) -> dict[str, Any
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| metric | seeds a side | comparisons | called different | share |", "|---|--:|--:|--:|--:|"]
+    lines = ["| metric | seeds a side | comparisons | called different | fraction |", "|---|--:|--:|--:|--:|"]
     for row in rows:
-        share = f"{row['different'] / row['comparisons']:.1%}"
-        lines.append(f"| `{row['metric']}` | {row['seeds']} | {row['comparisons']} | {row['different']} | {share} |")
+        percentage = f"{row['different'] / row['comparisons']:.1%}"
+        lines.append(
+            f"| `{row['metric']}` | {row['seeds']} | {row['comparisons']} | {row['different']} | {percentage} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -181,7 +181,7 @@ def halving_rows(trainings: Trainings, seeds: int) -> list[dict[str, Any]]:
                 {
                     "seed": seed, "mode": mode, "grid": whole.winner[1], "halving": halved.winner[1],
                     "same": whole.settings[whole.winner[0]] == halved.settings[halved.winner[0]],
-                    "share": halved.state.spent / whole.state.spent, "epochs": halved.state.spent,
+                    "fraction": halved.state.spent / whole.state.spent, "epochs": halved.state.spent,
                     "grid_epochs": whole.state.spent,
                 }
             )  # fmt: skip
@@ -207,7 +207,7 @@ def tables(halving: Sequence[Mapping[str, Any]], searches: Sequence[Mapping[str,
     ]
     for row in halving:
         same = "the same" if row["same"] else f"{100 * row['halving']:.2f}%"
-        cells = f"{row['epochs']} | {100 * row['share']:.0f}% | {100 * row['grid']:.2f}% | {same}"
+        cells = f"{row['epochs']} | {100 * row['fraction']:.0f}% | {100 * row['grid']:.2f}% | {same}"
         lines.append(f"| {row['seed']} | {row['mode']} | {cells} | {100 * (row['halving'] - row['grid']):.2f} |")
     lines += ["", "| search seed | random | TPE | TPE better by, points |", "|--:|--:|--:|--:|"]
     for row in searches:

@@ -67,7 +67,7 @@ def memory_text(rows: list[Row]) -> str:
 
 
 def markdown(rows: list[Row], memory: list[Row], machine: dict[str, Any]) -> str:
-    """The section as Markdown: where it was measured, the rows, the share of products, the memory of a step."""
+    """The section as Markdown: where it was measured, the rows, the fraction of products, the memory of a step."""
     versions = f"NumPy {machine['numpy']} with {machine['blas']}, PyTorch {machine['torch']}, JAX {machine.get('jax')}"
     where = f"Measured on {machine['cpu']}, {machine['cores']} cores, {versions}. A figure in **bold** misses its goal."
     scalars = next(row for row in rows if row.get("scalars_ms"))

@@ -39,7 +39,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ChildReady:
     """Report: everything is loaded."""
 
     provenance: Mapping[str, Any]
@@ -83,7 +83,7 @@ class Calibrated:
 
 
 Command = Train | Calibrate | Stop
-Report = Ready | Preparing | Progress | Done | GaveUp | Calibrated
+Report = ChildReady | Preparing | Progress | Done | GaveUp | Calibrated
 
 
 def encode(message: Command | Report) -> bytes:
@@ -99,7 +99,7 @@ def _document(message: Command | Report) -> dict[str, Any]:
             return {"calibrate": True}
         case Stop(request):
             return {"stop": request}
-        case Ready(provenance):
+        case ChildReady(provenance):
             return {"ready": dict(provenance)}
         case Preparing():
             return {"preparing": True}
@@ -137,7 +137,7 @@ def decode_report(data: bytes) -> Report:
     """
     match json.loads(data):
         case {"ready": dict(provenance)}:
-            return Ready(provenance)
+            return ChildReady(provenance)
         case {"preparing": True}:
             return Preparing()
         case {"step": int(step), "steps": int(steps)}:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 Work = Callable[[], object]
 Round = tuple[float, dict[str, float]]
-"""The share of CPU time that other processes used, and the time of each variant."""
+"""The fraction of CPU time that other processes used, and the time of each variant."""
 
 ROUNDS = 25
 """Number of undisturbed rounds for medians. Many short rounds, because disturbances come in bursts."""
@@ -23,7 +23,7 @@ LEAST = 7
 """If fewer rounds than this are undisturbed at the time limit, this many of the least disturbed ones are used."""
 
 _DISTURBED = 0.08
-"""Maximum share of CPU time of other processes in an undisturbed round."""
+"""Maximum fraction of CPU time of other processes in an undisturbed round."""
 
 _PAUSE = 0.04
 """Seconds between turns, because idle BLAS threads spin for a while, which would slow down the next variant."""
@@ -54,7 +54,7 @@ def medians(
     rounds: list[Round] = []
     names = list(contestants)
     end = time.perf_counter() + max_seconds
-    while sum(share < _DISTURBED for share, _ in rounds) < needed:
+    while sum(used < _DISTURBED for used, _ in rounds) < needed:
         if len(rounds) >= LEAST and time.perf_counter() > end:
             break
         first = len(rounds) % len(names)  # alternate which variant goes first
@@ -76,7 +76,7 @@ def medians(
 def undisturbed(rounds: Sequence[Round]) -> list[dict[str, float]]:
     """The times of the undisturbed rounds or, if there are too few, of the least disturbed ones."""
     in_order = sorted(rounds, key=lambda one: one[0])
-    count = max(LEAST, sum(share < _DISTURBED for share, _ in rounds))
+    count = max(LEAST, sum(used < _DISTURBED for used, _ in rounds))
     return [times for _, times in in_order[:count]]
 
 

@@ -18,7 +18,7 @@ GOALS = {  # (preset, dataset) -> the accuracy that every seed should reach at i
     ("conv", "fashion-mnist"): 0.915,
 }
 LEAST_SHARE = 0.03
-"""The minimum share of the rarest digit in a GAN's samples."""
+"""The minimum fraction of the rarest digit in a GAN's samples."""
 DOCUMENT = "docs/results.md"
 """The document with the short table between two marks."""
 BEGIN, END = "<!-- make results: begin -->\n", "<!-- make results: end -->\n"

@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the performance of the service on SQLite and on PostgreSQL.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of: {', '.join(PARTS)}; none: all")
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds; fewer for a quick check")
-    parser.add_argument("--data", type=Path, help="folder of datasets; with mnist in it, the share is that of MNIST")
+    parser.add_argument("--data", type=Path, help="folder of datasets; with mnist in it, the overhead is that of MNIST")
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     unknown = sorted(set(chosen.parts) - set(PARTS))

@@ -82,7 +82,7 @@ def _is_whole(answer: bytes) -> bool:
     return len(body) >= int(length or 0)
 
 
-def follow(port: int, clients: int, seconds: float, job_id: str) -> dict[str, Any]:
+def follow_job(port: int, clients: int, seconds: float, job_id: str) -> dict[str, Any]:
     """Open ``clients`` streams of one job and measure the delay of its events. Prints ``open`` when it is ready."""
     # Request only new events: no log has this many.
     request = f"GET /jobs/{job_id}/stream?after={10**12} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -147,7 +147,7 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["post", "follow"])
+    parser.add_argument("what", choices=["post", "stream"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3)
@@ -161,7 +161,7 @@ def main() -> None:
             chosen.port, chosen.clients, chosen.seconds, fresh=chosen.fresh, count=chosen.count, spec=chosen.spec
         )
     else:
-        found = follow(chosen.port, chosen.clients, chosen.seconds, chosen.job)
+        found = follow_job(chosen.port, chosen.clients, chosen.seconds, chosen.job)
     json.dump(found, sys.stdout)
 
 

@@ -43,7 +43,7 @@ def _of(places: Places, kind: str) -> list[Figures]:
         rest = {role: _of_each(role, processes) for role, processes in roles().items()}
         following = place.submit(**TRAINED)
         place.submit(**TRAINED)
-        streams = client("follow", place.port, clients=100, seconds=8, job=following)
+        streams = client("stream", place.port, clients=100, seconds=8, job=following)
         assert streams.stdout is not None
         assert streams.stdout.readline() == "open\n"
         load = client("post", place.port, clients=16, seconds=6)

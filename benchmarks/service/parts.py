@@ -187,7 +187,7 @@ def _followed(places: Places, rounds: int, *, clients: int) -> list[Figures]:
             for _ in range(rounds):
                 alone.append(_epoch_seconds(place, job_id, 3))
                 for port, seconds, received in ((place.port, followed, told), (bare_port, bare, bare_told)):
-                    following = client("follow", port, clients=clients, seconds=4, job=job_id)
+                    following = client("stream", port, clients=clients, seconds=4, job=job_id)
                     assert following.stdout is not None
                     assert following.stdout.readline() == "open\n"
                     seconds.append(_epoch_seconds(place, job_id, 3))
@@ -233,7 +233,7 @@ def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
     return (ended - began) / 1000 / (last - first)
 
 
-def share(places: Places, rounds: int) -> list[Figures]:
+def overhead(places: Places, rounds: int) -> list[Figures]:
     """Overhead of a job of 20 epochs over the engine's loop alone, and over that loop with the same files and rows."""
     spec = {"kind": "classifier", "epochs": 20, "dataset": {"name": _dataset(places)}}
     answer = []
@@ -264,7 +264,7 @@ def share(places: Places, rounds: int) -> list[Figures]:
                 "job_s": spread(times[kind]),
                 "bare": spread(bare[kind]),
                 "ratio": spread([one / job for one, job in zip(bare[kind], times[kind], strict=True)]),
-                "share_percent": spread([100 * (whole - bare) / whole for bare, whole in pairs]),
+                "overhead_percent": spread([100 * (whole - bare) / whole for bare, whole in pairs]),
             }
         )
     return answer
@@ -374,5 +374,5 @@ def _enlarged(png: bytes, times: int) -> bytes:
 
 PARTS: Final[dict[str, Callable[[Places, int], list[Figures]]]] = {
     function.__name__: function
-    for function in (post, pickup, short, scale, growth, streams, page, predict, share, workers, memory, burst)
+    for function in (post, pickup, short, scale, growth, streams, page, predict, overhead, workers, memory, burst)
 }

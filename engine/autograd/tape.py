@@ -123,10 +123,10 @@ class GradientTape(Recorder):
                 del gradients[record.output]
             for edge, (node, vjp) in enumerate(record.edges):
                 if node in wanted:
-                    share = _recorded_share(record, edge, gradient) if graph else vjp(gradient)
+                    contribution = _recorded_contribution(record, edge, gradient) if graph else vjp(gradient)
                     before = gradients.get(node)
                     # Add, never assign: x * x gives x two gradients.
-                    gradients[node] = share if before is None else before + share
+                    gradients[node] = contribution if before is None else before + contribution
         found = [gradients.get(node) for node in starts]
         if unconnected == "raise":
             for number, gradient in enumerate(found):
@@ -208,7 +208,7 @@ def _tracked_seed(target: Tensor, output_gradients: Any) -> Tensor:
     return Tensor(_seed(target, output_gradients), watch=True)
 
 
-def _recorded_share(record: Record, edge: int, gradient: Tensor) -> Any:
+def _recorded_contribution(record: Record, edge: int, gradient: Tensor) -> Any:
     """The contribution of the gradient of a record's output to one of its inputs, computed by recorded operations."""
     if record.again is None:
         raise GradientError(
@@ -217,16 +217,16 @@ def _recorded_share(record: Record, edge: int, gradient: Tensor) -> Any:
             operation=record.name,
         )
     try:
-        share = record.again(edge)(gradient)
+        contribution = record.again(edge)(gradient)
     except GradientError as error:
         raise GradientError(f"the gradient of {record.name} has no gradient: {error}", operation=record.name) from error
-    if not is_tracked((share,)):
+    if not is_tracked((contribution,)):
         raise GradientError(
             f"the gradient of {record.name} has no gradient: its rule leaves the tape, as by np.asarray(g) or "
             "array[...] = g; give the primitive a form of it that does not (graph=)",
             operation=record.name,
         )
-    return share
+    return contribution
 
 
 def _unconnected(number: int, source: Tensor) -> GradientError:

@@ -22,7 +22,7 @@ PROBE_IMAGES = 64
 _MEASURED_STEPS = 8
 """Number of evenly spaced steps of an epoch in which gradients are measured."""
 _FLAT_SLOPE_SHARE = 0.05
-"""A sigmoid or tanh output is saturated if the slope is below this share of the maximum slope."""
+"""A sigmoid or tanh output is saturated if the slope is below this fraction of the maximum slope."""
 
 
 class GradientNorms:
@@ -83,8 +83,8 @@ def activation_metrics(
 ) -> dict[str, float]:
     """The shares of dead and saturated hidden units in these :func:`activations`.
 
-    ``dead_units`` is the share of relu and leaky_relu units that are never above zero: such a relu learns nothing,
-    and a leaky one is linear. ``saturation`` is the share of sigmoid and tanh outputs with a slope below 5% of the
+    ``dead_units`` is the fraction of relu and leaky_relu units that are never above zero: such a relu learns nothing,
+    and a leaky one is linear. ``saturation`` is the fraction of sigmoid and tanh outputs with a slope below 5% of the
     maximum (as in Glorot & Bengio 2010). Both are given for the whole network and for each layer
     (``dead_units/layers.0``), if there are such units. The last layer is not included, because saturated outputs
     are its purpose.

@@ -20,7 +20,7 @@ from engine.nn.containers import Sequential
 _BATCH_IMAGES = 500
 """Number of images that are classified at a time."""
 _COVERED_SHARE = 0.3
-"""A class is covered if it has at least this share of an equal share: 3% of the images for ten classes."""
+"""A class is covered if it has at least this fraction of an equal part: 3% of the images for ten classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,9 @@ class ReferenceClassifier:
     def score(self, images: Array) -> dict[str, float]:
         """Metrics of a set of uint8 images (n, ...), n at least 2.
 
-        - ``mode_coverage``: share of the classes that have at least 0.3 of an equal share of the images (3% for ten
+        - ``mode_coverage``: fraction of the classes that have at least 0.3 of an equal part of the images (3% for ten
           classes).
-        - ``min_class_share``: share of the images in the rarest class.
+        - ``min_class_share``: fraction of the images in the rarest class.
         - ``class_entropy``: relative entropy of the class shares: 1 if all are equal, 0 if there is only one class. The
           Kullback-Leibler divergence from equal shares is ``(1 - class_entropy) * ln(classes)``.
         - ``confidence``: mean probability of the predicted class.

@@ -9,7 +9,7 @@ from engine.errors import DataError, ShapeError
 
 
 def accuracy(labels: Array, predictions: Array) -> float:
-    """Share of the predictions that equal their labels; both integers (n,), n at least 1."""
+    """Fraction of the predictions that equal their labels; both integers (n,), n at least 1."""
     _check(labels, predictions)
     return int(np.count_nonzero(np.equal(labels, predictions))) / len(labels)
 

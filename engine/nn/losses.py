@@ -4,7 +4,7 @@
 size only. So the learning rate does not depend on the batch size, and adding outputs does not weaken the others.
 
 ``label_smoothing`` s in [0, 1) changes the targets that belong to integer labels (Szegedy et al. 2016, section 7): a
-share of s is spread evenly over the classes. Targets given as floats are not changed.
+fraction of s is spread evenly over the classes. Targets given as floats are not changed.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class BatchNorm:
     Args:
         features: size of the last axis.
         activation: an Activation or its name; None for none.
-        momentum: share of the running statistics that each step keeps, in [0, 1). PyTorch's momentum is 1 minus this.
+        momentum: fraction of the running statistics that each step keeps, in [0, 1). PyTorch's is 1 minus this.
         epsilon: added to the variance, positive.
         negative_slope: of leaky_relu, in [0, 1].
 

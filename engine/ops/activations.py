@@ -161,8 +161,8 @@ def _silu(x: Any) -> Any:
 
 def _silu_back(y: Any, x: Any) -> Vjp:
     def vjp(g: Any) -> Any:
-        share = sigmoid(x)
-        return g * (share * (1 + x * (1 - share)))
+        squashed = sigmoid(x)
+        return g * (squashed * (1 + x * (1 - squashed)))
 
     return vjp
 

@@ -119,8 +119,8 @@ def linspace(
         raise GradientError("np.linspace has a gradient without retstep= and dtype=", operation="np.linspace")
     kept = np.result_type(untracked(start), untracked(stop), np.float32)
     ndim = max(np.ndim(start), np.ndim(stop))
-    share = np.linspace(0, 1, num, endpoint).astype(kept).reshape(-1, *(1,) * ndim)
-    rows = elementwise.add(elementwise.multiply(start, 1 - share), elementwise.multiply(stop, share))
+    weights = np.linspace(0, 1, num, endpoint).astype(kept).reshape(-1, *(1,) * ndim)
+    rows = elementwise.add(elementwise.multiply(start, 1 - weights), elementwise.multiply(stop, weights))
     return shape.moveaxis(rows, 0, axis) if axis else rows
 
 

@@ -129,10 +129,10 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
     if values.size == 0:
         raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
     rows = _as_rows(values)
-    share = 1 / rows.shape[1]
-    means = np.multiply(_sums(rows), share)
+    weight = 1 / rows.shape[1]
+    means = np.multiply(_sums(rows), weight)
     centred = np.subtract(rows, means)
-    variance = np.multiply(np.vecdot(centred, centred), share)
+    variance = np.multiply(np.vecdot(centred, centred), weight)
     inverse = np.divide(1, np.sqrt(np.add(_column(variance), epsilon)))
     y = _normalized(x, scale, shift, centred=centred, inverse=inverse, epsilon=epsilon)
     return y, np.reshape(means, -1), variance

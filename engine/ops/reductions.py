@@ -75,8 +75,8 @@ def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
     def vjp(g: Array) -> Array:
         deviation = y.reshape(kept)
         flat = np.equal(deviation, 0)  # all elements are equal: slope 0, as for abs
-        share = np.where(flat, 0, g.reshape(kept) / np.where(flat, 1, deviation))
-        slopes: Array = share * (1 / free) * _centred(x, axis)
+        scaled = np.where(flat, 0, g.reshape(kept) / np.where(flat, 1, deviation))
+        slopes: Array = scaled * (1 / free) * _centred(x, axis)
         return slopes
 
     return vjp
@@ -107,13 +107,13 @@ def _min(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
     kept = _kept_shape(x.shape, axis)
 
-    def share(g: Array) -> Array:
+    def vjp(g: Array) -> Array:
         winners: Array = np.equal(x, y.reshape(kept))
         # Equal extremes share the gradient; any other choice would depend on their order.
         shares: Array = winners * (g.reshape(kept) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
         return shares
 
-    return share
+    return vjp
 
 
 max = Primitive("max", _max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name

@@ -53,11 +53,11 @@ class AveragedWeights:
         """Update the averages after ``step``, counted from 0 over the whole run."""
         if self.decay is None:
             return
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
         for pair in zip(self._averages, self._weights, strict=True):
             for average, weights in blocks(*pair):
                 difference = np.subtract(weights, average)
-                difference *= share
+                difference *= weight
                 average += difference
 
     @contextmanager

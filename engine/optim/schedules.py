@@ -37,7 +37,7 @@ def step(at_epochs: Sequence[int], factor: float) -> Schedule:
 
 
 def one_cycle(warmup: float = 0.3, start: float = 1 / 25, end: float = 1 / 250_000) -> Schedule:
-    """Half a cosine from ``start`` up to 1 over the first ``warmup`` share of the steps, then another down to ``end``.
+    """Half a cosine from ``start`` up to 1 over the first ``warmup`` fraction of the steps, then one down to ``end``.
 
     Smith & Topin 2017 (arXiv:1708.07120), with the cosines and defaults of PyTorch's ``OneCycleLR``.
 
@@ -57,7 +57,7 @@ def one_cycle(warmup: float = 0.3, start: float = 1 / 25, end: float = 1 / 250_0
 
 
 def cosine(warmup: float = 0.0, start: float = 1 / 25, end: float = 0.0) -> Schedule:
-    """Half a cosine from 1 down to ``end``, after a linear rise from ``start`` to 1 over the first ``warmup`` share.
+    """Half a cosine from 1 down to ``end``, after a linear rise from ``start`` to 1 over the first ``warmup`` fraction.
 
     Equation 5 of Loshchilov & Hutter 2017 (arXiv:1608.03983), without restarts. The factor is ``end`` at the step after
     the last one, as in PyTorch's ``CosineAnnealingLR`` over the remaining steps; the rise is its ``LinearLR``.

@@ -117,8 +117,8 @@ class GanSteps:
         """The weighted penalties, on the running tape."""
         parts = []
         if self.penalties.gradient_penalty:
-            share = _uniform(rng, len(reals), reals.dtype)
-            between = np.add(np.multiply(reals, share), np.multiply(fakes, np.subtract(1, share)))
+            weights = _uniform(rng, len(reals), reals.dtype)
+            between = np.add(np.multiply(reals, weights), np.multiply(fakes, np.subtract(1, weights)))
             slopes = self._slopes(between, *classes, rng=rng)
             parts.append(self.losses.penalty(slopes, 1.0, self.penalties.gradient_penalty))
         if self.penalties.r1:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.access.audit import Actor
 from service.application.ports import DatasetCatalogue, ImportFiles, owner_of
-from service.datasets.info import DatasetInfo, ImportedDataset, OnShare, PhotoOptions, TableOptions
+from service.datasets.info import DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, StorageFull, UploadExists
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder
@@ -24,7 +24,7 @@ class ReceivedFiles:
     name: str
     files: Mapping[str, Path]
     fraction: float | None
-    """Share of each class to set aside for validation."""
+    """Fraction of each class to set aside for validation."""
     photos: PhotoOptions = field(default_factory=PhotoOptions)
     """Options for an archive of image files."""
     table: TableOptions | None = None
@@ -51,13 +51,13 @@ class DatasetUploads:
         receive: Callable[[Path], ReceivedFiles],
         *,
         by: Actor | None = None,
-        on_share: OnShare = lambda share: None,
+        on_progress: OnProgress = lambda done: None,
     ) -> DatasetInfo:
         """Receive, import and store an upload.
 
         Args:
             receive: writes the files into the folder that it is given.
-            on_share: called with the share of the import that is done, first with 0 when the files have arrived.
+            on_progress: called with the fraction of the import that is done, first with 0 when the files have arrived.
 
         Raises:
             UploadRefused: the files are not a valid dataset.
@@ -67,7 +67,7 @@ class DatasetUploads:
         with self.database.read() as session:
             uploads.check_space(session, owner, at_most=self.at_most)
         upload_id = ids.new_id("ds")
-        received, imported = self._import(upload_id, receive, owner, on_share)
+        received, imported = self._import(upload_id, receive, owner, on_progress)
         try:
             stored = self._store(upload_id, received.name, imported, by)
         except (UploadExists, NoSpaceLeft):
@@ -93,7 +93,7 @@ class DatasetUploads:
             self.folder.discard(upload_id)
 
     def _import(
-        self, upload_id: str, receive: Callable[[Path], ReceivedFiles], owner: str | None, on_share: OnShare
+        self, upload_id: str, receive: Callable[[Path], ReceivedFiles], owner: str | None, on_progress: OnProgress
     ) -> tuple[ReceivedFiles, ImportedDataset]:
         try:
             folder = self.folder.begin(upload_id)
@@ -102,14 +102,14 @@ class DatasetUploads:
                 raise DatasetNameTaken(received.name)
             arrays = folder / "arrays"
             arrays.mkdir()
-            on_share(0.0)
+            on_progress(0.0)
             imported = self.import_files(
                 received.files,
                 arrays,
                 fraction=received.fraction,
                 photos=received.photos,
                 table=received.table,
-                on_share=on_share,
+                on_progress=on_progress,
             )
             self.folder.finish(upload_id, arrays)
         except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from service.access.audit import Actor
-from service.datasets.info import DatasetInfo, ImportedDataset, OnShare, PhotoOptions, TableOptions
+from service.datasets.info import DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
 from service.storage.tables import Job
 
 
@@ -38,7 +38,7 @@ class ImportFiles(Protocol):
         fraction: float | None,
         photos: PhotoOptions,
         table: TableOptions | None,
-        on_share: OnShare,
+        on_progress: OnProgress,
     ) -> ImportedDataset:
         """Import the files."""
 

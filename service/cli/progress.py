@@ -120,7 +120,7 @@ class Display(Protocol):
         """Called when the service does not respond, and when it does again."""
 
 
-def follow(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: Display) -> None:
+def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: Display) -> None:
     """Display jobs until all of them have ended.
 
     Args:

@@ -113,7 +113,7 @@ def _predict(table: DelimitedFile, output: Open | None, ask: Predict, model: Mod
                 writer = csv.writer(file, delimiter=table.delimiter, lineterminator="\n")
                 writer.writerow([*table.header, *_new_names(table.header, classes)])
             for row, place, shares in zip(rows, answer["classes"], answer["probabilities"], strict=True):
-                numbers = (f"{share:.6g}".replace(".", decimal) for share in (shares[place], *shares))
+                numbers = (f"{probability:.6g}".replace(".", decimal) for probability in (shares[place], *shares))
                 writer.writerow([*row, classes[place], *numbers])
         total["rows"] += len(rows)
         total["unknown_values"] += len(answer.get("unknown_values") or ())

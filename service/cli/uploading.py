@@ -67,8 +67,8 @@ class UploadOptions:
 
     def given(self) -> list[str]:
         """All given options."""
-        share = ["--validation-fraction"] if self.validation_fraction is not None else []
-        return [*self.of_images(), *self.of_tables(), *share]
+        split = ["--validation-fraction"] if self.validation_fraction is not None else []
+        return [*self.of_images(), *self.of_tables(), *split]
 
 
 _OPTIONS: Final = (
@@ -86,7 +86,7 @@ _OPTIONS: Final = (
     click.option(
         "--validation-fraction",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        help="Share of each class to set aside for validation if there are no validation files (default: 0.15).",
+        help="Fraction of each class to set aside for validation if there are no validation files (default: 0.15).",
     ),
     click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one)."),
     click.option(
@@ -180,8 +180,8 @@ def send(target: Target, name: str, paths: tuple[Path, ...], options: UploadOpti
         bar = stack.enter_context(_bar(_DoneColumn(), _SpeedColumn()))
         task = bar.add_task("uploading", total=sum(path.stat().st_size for path in by_field.values()))
 
-        def on_reading(share: float) -> None:
-            bar.update(task, description=_READING, total=1.0, completed=share)
+        def on_reading(fraction: float) -> None:
+            bar.update(task, description=_READING, total=1.0, completed=fraction)
 
         def on_progress(count: int) -> None:
             bar.advance(task, count)
@@ -364,7 +364,7 @@ def _packed(folder: Path, target: Path, options: UploadOptions) -> tuple[Path, i
 
 
 class _DoneColumn(DownloadColumn):
-    """The bytes that were sent; then the share of them that the service has read."""
+    """The bytes that were sent; then the fraction of them that the service has read."""
 
     def render(self, task: Task) -> Text:
         """The column."""

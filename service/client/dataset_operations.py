@@ -103,7 +103,7 @@ class DatasetOperations:
             files: a path: a folder with a folder of image files for each class, an archive, or a table (CSV or TSV); or
                 form fields and paths: ``table``, ``archive``, or ``images`` and ``labels``, optionally with
                 ``validation_images`` and ``validation_labels``. Files are streamed.
-            validation_fraction: share of each class that becomes validation data, if there are no files for it.
+            validation_fraction: fraction of each class that becomes validation data, if there are no files for it.
             size: scale image files, such as to ``32`` or ``32x24`` (width x height). Those of a folder are scaled
                 before they are sent, which gives the same dataset.
             channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
@@ -113,8 +113,8 @@ class DatasetOperations:
                 ``ignore``.
             split: the column of a table whose cells say the part of each row: ``train``, ``validation`` or ``test``.
             on_progress: called with the number of bytes before each piece of a file is sent.
-            on_reading: called a few times a second, from another thread, with the share of the files (0 to 1) that the
-                service has read.
+            on_reading: called a few times a second, from another thread, with the fraction of the files (0 to 1) that
+                the service has read.
 
         Raises:
             UnreadableImage: a folder has no images, or some that cannot be read, unless ``on_bad`` is ``skip``.

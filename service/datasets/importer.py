@@ -29,7 +29,7 @@ from service.datasets.info import (
     IDX_NAMES,
     TEST_NAMES,
     ImportedDataset,
-    OnShare,
+    OnProgress,
     PhotoOptions,
     brightness_report,
     content_sha256,
@@ -53,7 +53,7 @@ MAX_PICTURES: Final = 2_000_000
 MAX_LABEL: Final = 255
 DEFAULT_FRACTION: Final = 0.15
 _DECODED: Final = 0.95
-"""The share of the work with an archive of image files that is done when all are decoded."""
+"""The fraction of the work with an archive of image files that is done when all are decoded."""
 _OTHER_NAMES: Final = {
     IMAGES: ("x", "x_train", "train_x", "train_images"),
     LABELS: ("y", "y_train", "train_y", "train_labels"),
@@ -89,33 +89,33 @@ def import_dataset(
     *,
     fraction: float | None,
     photos: PhotoOptions = DEFAULT_PHOTOS,
-    on_share: OnShare = lambda share: None,
+    on_progress: OnProgress = lambda done: None,
 ) -> ImportedDataset:
     """Check uploaded files and write their arrays into an empty ``folder``.
 
     Args:
         files: by form field: ``archive``, or ``images`` and ``labels``, optionally with ``validation_images`` and
             ``validation_labels``.
-        fraction: share of each class for validation, if the files have no validation part; the choice is deterministic.
+        fraction: of each class for validation, if the files have no validation part; the choice is deterministic.
         photos: options for an archive of image files.
-        on_share: called with the share that is done.
+        on_progress: called with the fraction that is done.
 
     Raises:
         UploadRefused: the files are not a valid dataset.
         OSError: ``folder`` cannot be written.
     """
     try:
-        return _import_dataset(files, folder, fraction, photos, on_share)
+        return _import_dataset(files, folder, fraction, photos, on_progress)
     except DatasetBroken as error:  # also from the checksum at the end of a file, when it is closed
         field = next((field for field, path in files.items() if path == error.path), ARCHIVE)
         raise UploadRefused({field: error.reason}) from error
 
 
 def _import_dataset(
-    files: Mapping[str, Path], folder: Path, fraction: float | None, options: PhotoOptions, on_share: OnShare
+    files: Mapping[str, Path], folder: Path, fraction: float | None, options: PhotoOptions, on_progress: OnProgress
 ) -> ImportedDataset:
     with ExitStack() as opened:
-        stored, field_of, photos = _open(files, folder, opened, options, lambda share: on_share(share * _DECODED))
+        stored, field_of, photos = _open(files, folder, opened, options, lambda done: on_progress(done * _DECODED))
         opening = 0.0 if photos is None else _DECODED
         _check_shapes(stored, field_of, fraction, is_photos=photos is not None)
         faults: dict[str, str] = {}
@@ -145,7 +145,7 @@ def _import_dataset(
                     with _faults_of(field_of[role], faults):
                         for count in _copy_images(stored[role], outputs, role, chosen if role == IMAGES else None):
                             done += count
-                            on_share(opening + (1 - opening) * done / total)
+                            on_progress(opening + (1 - opening) * done / total)
             if faults:
                 raise UploadRefused(faults)
             for role, values in labels.items():
@@ -183,7 +183,7 @@ def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
 
 
 def _open(
-    files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions, on_share: OnShare
+    files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions, on_progress: OnProgress
 ) -> tuple[dict[str, ArrayStream], dict[str, str], Photos | None]:
     """The arrays by role, the form field of each, and the further content of an archive of image files."""
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
@@ -202,7 +202,7 @@ def _open(
                     folder=folder,
                     max_bytes=MAX_UNPACKED_BYTES,
                     max_side=MAX_SIDE,
-                    on_share=on_share,
+                    on_progress=on_progress,
                 )
             )
             return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos
@@ -309,8 +309,8 @@ def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
 def choose(
     labels: NDArray[np.uint8], fraction: float, *, what: str = "image", field: str = LABELS
 ) -> NDArray[np.bool_]:
-    """A mask of the validation examples: this share of each class, drawn with a fixed seed, but at least one example,
-    and never a whole class.
+    """A mask of the validation examples: this fraction of each class, drawn with a fixed seed, but at least one
+    example, and never a whole class.
 
     Args:
         what: the word for one example in error messages.

@@ -13,8 +13,8 @@ from service.spec.splits import Split
 from service.states import DatasetKind
 from service.wording import counted, listed
 
-OnShare = Callable[[float], None]
-"""Called with the share of an import that is done, from 0 to 1, each time it grows."""
+OnProgress = Callable[[float], None]
+"""Called with the fraction of an import that is done, from 0 to 1, each time it grows."""
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """The names of uploads, which are safe to join to a path: no hidden folders (the cache), no separators."""
@@ -228,7 +228,7 @@ class TableOptions:
     types: Mapping[str, str] = field(default_factory=dict)
     """Column types by name: number, category, date or ignore. The types of other columns are detected."""
     split: str | None = None
-    """The column that assigns each row to a part; ``None``: a share of each class is for validation."""
+    """The column that assigns each row to a part; ``None``: a fraction of each class is for validation."""
 
 
 def brightness_report(mean_level: float) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Imports untrusted files in a separate process with limited memory and time.
 
 ``python -m service.datasets.sandbox`` is that process. It reads a request as JSON from standard input. It writes lines
-of JSON to standard output: the share that is done, a few times a second, and the response as the last one. It has no
+of JSON to standard output: the fraction that is done, a few times a second, and the response as the last one. It has no
 access to the database, to keys or to addresses of other services.
 """
 
@@ -30,7 +30,7 @@ from service.datasets.importer import (
     as_document,
     import_dataset,
 )
-from service.datasets.info import Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
+from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
 from service.runtime import process_limits
@@ -62,7 +62,7 @@ def import_in_sandbox(
     fraction: float | None,
     photos: PhotoOptions = DEFAULT_PHOTOS,
     table: TableOptions | None = None,
-    on_share: OnShare = lambda share: None,
+    on_progress: OnProgress = lambda done: None,
 ) -> ImportedDataset:
     """Run ``importer.import_dataset`` or, for a file ``table``, ``tables.importing.import_table`` in the sandbox.
 
@@ -94,7 +94,7 @@ def import_in_sandbox(
             start_new_session=True,
         )
         with child, _killed_after(child, _WALL_FACTOR * cpu_s) as is_late:
-            answer = _converse(child, order, on_share)
+            answer = _converse(child, order, on_progress)
         if is_late.is_set():
             raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"})
         if child.returncode == 0 and "imported" in answer:
@@ -132,7 +132,7 @@ def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[th
         timer.cancel()
 
 
-def _converse(child: subprocess.Popen[bytes], order: Mapping[str, Any], on_share: OnShare) -> dict[str, Any]:
+def _converse(child: subprocess.Popen[bytes], order: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     """Send a request to the process; returns its response, or an empty dict if there is none."""
     stdin, stdout = _pipe(child.stdin), _pipe(child.stdout)
     try:
@@ -147,11 +147,11 @@ def _converse(child: subprocess.Popen[bytes], order: Mapping[str, Any], on_share
             return {}
         if not isinstance(told, dict):
             return {}
-        match told.get("share"):
+        match told.get("done"):
             case None:
                 return told
-            case float() | int() as share if 0 <= share <= 1:
-                on_share(share)
+            case float() | int() as done if 0 <= done <= 1:
+                on_progress(done)
     return {}
 
 
@@ -196,12 +196,12 @@ def _import(order: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -
             meant = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
             raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
         options = TableOptions(**order["table"])
-        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options, on_share=_Reporter())
+        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options, on_progress=_Reporter())
     for name, value in order["table"].items():
         if value:
             raise UploadRefused({name: "is for tables"})
     photos = _photo_options(order["photos"])
-    return import_dataset(files, folder, fraction=order["fraction"], photos=photos, on_share=_Reporter())
+    return import_dataset(files, folder, fraction=order["fraction"], photos=photos, on_progress=_Reporter())
 
 
 class _Reporter:
@@ -210,10 +210,10 @@ class _Reporter:
     def __init__(self) -> None:
         self._due = time.monotonic() + _REPORT_INTERVAL_S
 
-    def __call__(self, share: float) -> None:
+    def __call__(self, done: float) -> None:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _REPORT_INTERVAL_S
-            sys.stdout.write(json.dumps({"share": round(share, 4)}) + "\n")
+            sys.stdout.write(json.dumps({"done": round(done, 4)}) + "\n")
             sys.stdout.flush()
 
 

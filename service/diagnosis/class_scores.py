@@ -14,9 +14,9 @@ class ClassScore:
     support: int
     """Images of this class."""
     precision: float | None
-    """Of the images predicted as this class, the share that belong to it; ``None``: never predicted."""
+    """Of the images predicted as this class, the fraction that belong to it; ``None``: never predicted."""
     recall: float | None
-    """Of the images of this class, the share that were predicted as it; ``None``: no such image."""
+    """Of the images of this class, the fraction that were predicted as it; ``None``: no such image."""
     f1: float | None
     """Harmonic mean of precision and recall; ``None``: neither present nor predicted."""
 

@@ -25,7 +25,7 @@ def calibration(
 
     def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
-        known = [(sure, share) for sure, share, count in points if sure is not None and share is not None and count]
+        known = [(sure, ratio) for sure, ratio, count in points if sure is not None and ratio is not None and count]
         above.plot([0, 1], [0, 1], color="#666666", linewidth=1, linestyle="--", label="perfectly calibrated")
         above.plot(
             *zip(*known, strict=True), "o-", color=PALETTE[0], linewidth=2, markersize=6, label="validation data"
@@ -63,7 +63,7 @@ def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epo
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color="#666666", linewidth=1)
-        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
+        axes.xaxis.set_major_formatter(lambda ratio, _: f"{100 * ratio:g}")
         more = f"; {left_out} less important columns are not shown" if left_out else ""
         axes.set_xlabel(f"accuracy lost when the column is shuffled, in percentage points{more}")
 

@@ -90,7 +90,7 @@ def classified_grid(png: bytes, *, classes: int, class_names: Sequence[str] | No
     """A PNG of the images of a :func:`sample_grid`, each with its predicted class below.
 
     Predictions below 50% have a frame and a question mark. A histogram below the grid shows the number of images per
-    class; its dashed line is an equal share.
+    class; its dashed line is an equal part.
 
     Raises:
         NotClassified: the grid was created without predicted classes.

@@ -131,8 +131,8 @@ def confusion(
 ) -> bytes:
     """A confusion matrix: true classes as rows, predicted classes as columns, counts in the cells.
 
-    The colour of a cell is its share of the row, on a non-linear scale on which even 1% is visible. The recall of each
-    class is on the right of its row.
+    The colour of a cell is its fraction of the row, on a non-linear scale on which even 1% is visible. The recall of
+    each class is on the right of its row.
 
     Raises:
         ValueError: the matrix is not square, or its size differs from the number of ``class_names``.
@@ -186,7 +186,7 @@ def _settings_for(texts: Iterable[str]) -> dict[Any, Any]:
 
 def label_percent(axis: Axis) -> None:
     """Label an axis of shares in percent."""
-    axis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    axis.set_major_formatter(lambda ratio, _: f"{100 * ratio:g}%")
 
 
 def _draw_panel(

@@ -54,7 +54,7 @@ VARIABLES: Final = {
         "resident bytes after a job above which a training process gets no other job (default: 1073741824)"
     ),
     "TAPELINE_PORTABLE_BITS": "1: use only the common instruction set, for workers with different CPUs (default: 0)",
-    "TAPELINE_VERIFY_REUSED": "share of reused results that are checked by training an epoch again (default: 0.01)",
+    "TAPELINE_VERIFY_REUSED": "fraction of reused results that are checked by training an epoch again (default: 0.01)",
     "TAPELINE_KEEP_JOBS_DAYS": "job retention: days from the end of a job to its deletion (default: 0, never)",
     "TAPELINE_KEEP_CHECKPOINTS_DAYS": (
         "checkpoint retention: days until only the best and the latest of an ended job are kept (default: 0, never)"

@@ -34,7 +34,7 @@ class MetricInfo:
     label: str
     description: str
     percent: bool = False
-    """Whether it is a share in [0, 1], shown as a percentage."""
+    """Whether it is a fraction in [0, 1], shown as a percentage."""
     goal: Goal | None = None
     """``None``: neither high nor low is better by itself."""
     series: int = 8
@@ -52,8 +52,8 @@ class MetricInfo:
         return "max" if self.goal is Goal.MAXIMIZE else "min"
 
     def within(self, bound: float) -> float:
-        """A bound of an interval, cut at the ends of a share's range, which Student's interval does not know. The true
-        mean is in the range, so the cut interval covers it as often."""
+        """A bound of an interval, cut at the ends of a fraction's range, which Student's interval does not know. The
+        true mean is in the range, so the cut interval covers it as often."""
         return min(max(bound, 0.0), 1.0) if self.percent else bound
 
 
@@ -65,10 +65,18 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "train_loss": MetricInfo("train loss", "Mean loss over the training batches.", goal=Goal.MINIMIZE, series=1),
     "val_loss": MetricInfo("val loss", "Mean loss on the validation data.", goal=Goal.MINIMIZE, series=2),
     "train_accuracy": MetricInfo(
-        "train accuracy", "Share of training examples classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=1
+        "train accuracy",
+        "Fraction of training examples classified correctly.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=1,
     ),
     "val_accuracy": MetricInfo(
-        "val accuracy", "Share of validation examples classified correctly.", percent=True, goal=Goal.MAXIMIZE, series=2
+        "val accuracy",
+        "Fraction of validation examples classified correctly.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=2,
     ),
     "val_balanced_accuracy": MetricInfo(
         "val balanced accuracy",
@@ -102,7 +110,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
     ),
     "test_accuracy": MetricInfo(
         "test accuracy",
-        "Share of the test part classified correctly, scored once after the training.",
+        "Fraction of the test part classified correctly, scored once after the training.",
         percent=True,
         goal=Goal.MAXIMIZE,
         series=3,
@@ -133,7 +141,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
     ),
     "mode_coverage": MetricInfo(
         "mode coverage",
-        "Share of the classes that the samples cover.",
+        "Fraction of the classes that the samples cover.",
         percent=True,
         goal=Goal.MAXIMIZE,
         series=3,
@@ -141,7 +149,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
     ),
     "min_class_share": MetricInfo(
         "rarest class",
-        "Share of the samples that belong to the rarest class.",
+        "Fraction of the samples that belong to the rarest class.",
         percent=True,
         goal=Goal.MAXIMIZE,
         series=2,
@@ -175,7 +183,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "g_grad_norm": MetricInfo("generator gradient norm", "Mean norm of the generator's gradient.", series=2),
     "dead_units": MetricInfo(
         "dead units",
-        "Share of hidden units that are zero for every probe example.",
+        "Fraction of hidden units that are zero for every probe example.",
         percent=True,
         goal=Goal.MINIMIZE,
         series=3,
@@ -187,7 +195,7 @@ METRICS: Final[dict[str, MetricInfo]] = {
         "generator dead units", "Dead units of the generator.", percent=True, goal=Goal.MINIMIZE, series=4
     ),
     "saturation": MetricInfo(
-        "saturation", "Share of sigmoid and tanh outputs where the slope is nearly zero.", percent=True, series=5
+        "saturation", "Fraction of sigmoid and tanh outputs where the slope is nearly zero.", percent=True, series=5
     ),
     "d_saturation": MetricInfo(
         "discriminator saturation", "Saturated outputs in the discriminator.", percent=True, series=6

@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """A split of a pool: a share for validation, or one of several folds."""
+    """A split of a pool: a fraction for validation, or one of several folds."""
 
     seed: int
     fraction: float | None = None

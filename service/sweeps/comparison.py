@@ -172,11 +172,11 @@ def _sentence(made: Comparison) -> str:
         return f"There is nothing to compare: {made.why_no_interval}."
     info = _named(describe(made.metric), made.which)
     sign = -1.0 if info.goal is Goal.MINIMIZE else 1.0
-    ahead, behind = (made.b, made.a) if sign * made.difference >= 0 else (made.a, made.b)
+    leading, trailing = (made.b, made.a) if sign * made.difference >= 0 else (made.a, made.b)
     is_equal = _is_zero(made.difference, made)
     amount = _amount(abs(made.difference), info)
     # As a plain observation, where the data do not support a verdict.
-    observed = f"{ahead.label} was {amount} {'lower' if sign < 0 else 'higher'} than {behind.label} in {info.label}"
+    observed = f"{leading.label} was {amount} {'lower' if sign < 0 else 'higher'} than {trailing.label} in {info.label}"
     if is_equal:
         observed = f"{made.a.label} and {made.b.label} were equal in {info.label}"
     if made.test is None:
@@ -187,14 +187,14 @@ def _sentence(made: Comparison) -> str:
     if not made.varies:
         each = f"in each of {pairs}" if made.is_paired else f"with {pairs}, all equal on each side"
         return f"{observed}, {each}." if is_equal else f"{observed}, {each}: the 95% CI has no width."
-    flip = math.copysign(1.0, made.difference)  # the interval of what is ahead
+    flip = math.copysign(1.0, made.difference)  # the interval of what leads
     low, high = sorted((flip * made.test.low, flip * made.test.high))
     interval = f"95% CI {_number(low, info)} to {_number(high, info)}, {pairs}"
     word = "better" if info.goal is not None else "higher"
     if low <= 0 <= high:
-        means = "the means are equal" if is_equal else f"{ahead.label} is {word} by {amount}"
+        means = "the means are equal" if is_equal else f"{leading.label} is {word} by {amount}"
         return f"No difference is shown between {made.a.label} and {made.b.label} in {info.label}: {means}, {interval}."
-    return f"{ahead.label} is {word} than {behind.label} by {amount} in {info.label}, {interval}."
+    return f"{leading.label} is {word} than {trailing.label} by {amount} in {info.label}, {interval}."
 
 
 def _seeds(made: Comparison) -> str:

@@ -25,7 +25,7 @@ _MAX_COMPUTED: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """The share of the objective's variance that a setting explains."""
+    """The fraction of the objective's variance that a setting explains."""
 
     setting: str
     share: float | None
@@ -51,10 +51,10 @@ def importance(session: Session, sweep: Sweep) -> Sequence[Importance]:
         values = values_of(span)
         is_numeric = span.choice is None and (values is None or len(values) > _GROUPS)
         groups = _grouped([(settings[pointer], value) for settings, value in known], is_numeric=is_numeric)
-        share = _correlation_ratio(list(groups.values()))
+        ratio = _correlation_ratio(list(groups.values()))
         pick = max if maximize else min
         best = pick(groups, key=lambda name: math.fsum(groups[name]) / len(groups[name])) if groups else None
-        made.append(Importance(setting=pointer, share=share, best=best))
+        made.append(Importance(setting=pointer, share=ratio, best=best))
     return sorted(made, key=lambda item: (item.share is None, -(item.share or 0), item.setting))
 
 

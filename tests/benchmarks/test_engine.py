@@ -201,7 +201,7 @@ def test_peers_of_the_gan_learn_the_same(data: ImageData, kind: str) -> None:
 
 
 def test_the_quietest_rounds_count() -> None:
-    rounds = [(share / 100, {"engine": float(share)}) for share in range(20)]
+    rounds = [(percent / 100, {"engine": float(percent)}) for percent in range(20)]
     assert [times["engine"] for times in timing.undisturbed(rounds[::-1])] == list(range(8))  # below 8%
     assert [times["engine"] for times in timing.undisturbed(rounds[:4:-1])] == list(range(5, 12))  # too few are
     assert len(timing.undisturbed([(0.0, {})] * 30)) == 30

@@ -35,8 +35,8 @@ def classified(accuracy: float = 0.9841, **more: Any) -> dict[str, Any]:
     return took | {"accuracy": accuracy} | more
 
 
-def generated(share: float = 0.05, **more: Any) -> dict[str, Any]:
-    scores = {"frechet_distance": 20.4, "kl_to_uniform": 0.012, "min_class_share": share, "mode_coverage": 1.0}
+def generated(rarest: float = 0.05, **more: Any) -> dict[str, Any]:
+    scores = {"frechet_distance": 20.4, "kl_to_uniform": 0.012, "min_class_share": rarest, "mode_coverage": 1.0}
     took = {"seconds": 90.0, "cpu_seconds": 80.0, "load": 2.0, "epochs": 80, "parameters": 750_000, "findings": {}}
     return took | scores | more
 

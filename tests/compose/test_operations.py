@@ -137,12 +137,12 @@ def test_a_reload_ends_streams_cleanly_and_new_processes_answer(service: Service
     job_id = service.submit(**LONG)
     ended = threading.Event()
 
-    def follow() -> None:
+    def read_stream() -> None:
         with service.http.stream("GET", f"/jobs/{job_id}/stream") as stream:
             list(stream.iter_lines())  # raises where it was cut
         ended.set()
 
-    following = threading.Thread(target=follow)
+    following = threading.Thread(target=read_stream)
     following.start()
     service.until_epoch(job_id, 1)
     service.compose("kill", "--signal=HUP", "web")

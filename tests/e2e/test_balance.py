@@ -88,4 +88,4 @@ def test_a_burst_of_connections_is_shared_by_the_web_processes(port_and_master: 
             assert client.recv(100).startswith(b"HTTP/1.1 200")
         shares = {pid: sockets(pid) - count for pid, count in before.items()}
     fair = CONNECTIONS / len(shares)
-    assert all(0.5 * fair <= share <= 1.5 * fair for share in shares.values()), shares
+    assert all(0.5 * fair <= opened <= 1.5 * fair for opened in shares.values()), shares

@@ -70,7 +70,7 @@ def post(http: httpx.Client, spec: dict[str, Any]) -> dict[str, Any]:
     return job
 
 
-def follow(http: httpx.Client, job: dict[str, Any], after: int | None = None) -> list[tuple[int | None, str, Any]]:
+def read_stream(http: httpx.Client, job: dict[str, Any], after: int | None = None) -> list[tuple[int | None, str, Any]]:
     """All events of a job's stream, to its end."""
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     seen: list[tuple[int | None, str, Any]] = []
@@ -91,7 +91,7 @@ def follow(http: httpx.Client, job: dict[str, Any], after: int | None = None) ->
 def test_a_classifier_and_a_gan_learn_side_by_side(http: httpx.Client) -> None:
     classifier, gan = post(http, CLASSIFIER), post(http, GAN)
     for job, kinds in ((classifier, 4), (gan, 2)):
-        seen = follow(http, job)
+        seen = read_stream(http, job)
         assert seen[0][1] == "snapshot"
         numbers = [number for number, _, _ in seen if number is not None]
         assert numbers == list(range(1, numbers[-1] + 1))
@@ -101,7 +101,7 @@ def test_a_classifier_and_a_gan_learn_side_by_side(http: httpx.Client) -> None:
         assert seen[-1][1] == "end"
         assert seen[-1][2]["status"] == "succeeded"
         middle = numbers[len(numbers) // 2]
-        again = [number for number, _, _ in follow(http, job, after=middle) if number is not None]
+        again = [number for number, _, _ in read_stream(http, job, after=middle) if number is not None]
         assert again == list(range(middle + 1, numbers[-1] + 1))
 
     job = http.get(classifier["urls"]["self"]).json()
@@ -113,7 +113,7 @@ def test_a_classifier_and_a_gan_learn_side_by_side(http: httpx.Client) -> None:
 
 def test_fifteen_lines_of_numpy_give_the_reported_accuracy(http: httpx.Client, tmp_path: Path) -> None:
     job = post(http, CLASSIFIER)
-    follow(http, job)
+    read_stream(http, job)
     results = http.get(job["urls"]["results"]).json()
     latest = results["checkpoints"]["latest"]
     answer = http.get(latest["url"])
@@ -137,7 +137,7 @@ def test_fifteen_lines_of_numpy_give_the_reported_accuracy(http: httpx.Client, t
 def test_pictures_can_be_had_of_both_kinds(http: httpx.Client) -> None:
     for spec in (CLASSIFIER, GAN):
         job = post(http, spec)
-        follow(http, job)
+        read_stream(http, job)
         for path in ("samples/1.png", "plots/curves.png"):
             with Image.open(io.BytesIO(http.get(f"/jobs/{job['id']}/{path}").content)) as picture:
                 assert picture.format == "PNG"
@@ -152,7 +152,7 @@ def test_the_same_spec_gives_the_same_digest(http: httpx.Client) -> None:
     digests = set()
     for _ in range(2):
         job = post(http, GAN)
-        digests.add(follow(http, job)[-1][2]["result_digest"])
+        digests.add(read_stream(http, job)[-1][2]["result_digest"])
     assert len(digests) == 1
 
 
@@ -168,7 +168,7 @@ def test_a_network_learns_what_a_person_sent(http: httpx.Client) -> None:
     jobs = [post(http, {"kind": kind, "dataset": {"name": "rows"}, "epochs": 2}) for kind in ("classifier", "gan")]
     assert http.delete("/datasets/rows").json()["code"] == "dataset_in_use"
     for job in jobs:
-        assert follow(http, job)[-1][2]["status"] == "succeeded"
+        assert read_stream(http, job)[-1][2]["status"] == "succeeded"
     done = http.get(jobs[0]["urls"]["self"]).json()
     assert done["metrics"]["val_accuracy"] == 1.0
     assert done["provenance"]["dataset"] == sent.json()["sha256"]
@@ -183,7 +183,7 @@ def test_a_cancel_is_obeyed_within_a_second(http: httpx.Client) -> None:
         time.sleep(0.05)
     began = time.monotonic()
     assert http.post(f"/jobs/{job['id']}/cancel").status_code == 202
-    ended = follow(http, job)[-1]
+    ended = read_stream(http, job)[-1]
     assert ended[2]["status"] == "cancelled"
     assert time.monotonic() - began < 3  # a second, and some more for a busy machine
     assert http.post(f"/jobs/{job['id']}/cancel").status_code == 409
@@ -192,7 +192,7 @@ def test_a_cancel_is_obeyed_within_a_second(http: httpx.Client) -> None:
 
 
 def test_everything_is_ready(http: httpx.Client) -> None:
-    ready = http.get("/readyz").json()
-    assert {name: check["status"] for name, check in ready["checks"].items()} == {
+    readiness = http.get("/readyz").json()
+    assert {name: check["status"] for name, check in readiness["checks"].items()} == {
         "database": "ok", "storage": "ok", "broker": "ok", "workers": "ok",
     }  # fmt: skip

@@ -61,11 +61,11 @@ def test_each_pixel_is_cut_out_as_often_as_another_in_the_middle() -> None:
     shape, side, count = (16, 16), 4, 20_000
     changes = Augmentation(cutout=side).draw(generator_for(0, "augment"), count, shape)
     assert changes is not None
-    share = (changes.apply(np.ones((count, *shape), np.uint8), slice(0, count)) == 0).mean(axis=0)
-    inner = share[4:-4, 4:-4]
+    erased = (changes.apply(np.ones((count, *shape), np.uint8), slice(0, count)) == 0).mean(axis=0)
+    inner = erased[4:-4, 4:-4]
     expected = (side / 16) ** 2
     np.testing.assert_allclose(inner, expected, atol=5 * (expected / count) ** 0.5)
-    assert share[0, 0] < expected
+    assert erased[0, 0] < expected
 
 
 def test_half_of_the_images_are_mirrored() -> None:

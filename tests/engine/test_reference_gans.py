@@ -115,8 +115,8 @@ def test_ten_steps_of_a_gan(case: str) -> None:
             reals = torch.from_numpy(data.inputs(batch, np.float64))
             d_loss = d_cost(d(reals), d(fakes))
             if settings["gradient_penalty"]:
-                share = torch.from_numpy(shares.random((BATCH, 1), np.float64))
-                lengths = slopes(share * reals + (1 - share) * fakes).norm(dim=1)
+                weights = torch.from_numpy(shares.random((BATCH, 1), np.float64))
+                lengths = slopes(weights * reals + (1 - weights) * fakes).norm(dim=1)
                 d_loss = d_loss + settings["gradient_penalty"] * ((lengths - 1) ** 2).mean()
             if settings["r1"]:
                 d_loss = d_loss + settings["r1"] / 2 * (slopes(reals) ** 2).sum(1).mean()

@@ -217,7 +217,7 @@ def drill(folder: Path, server: str, *, jobs: int, later: int, epochs: int) -> O
         restored = time.monotonic()
         after = new.states()
         new.start()
-        ready = time.monotonic()
+        ready_at = time.monotonic()
         until(lambda: any(new.job(each)["progress"]["epoch"] > after[each][1] for each in long), "an epoch", 120)
         continued = time.monotonic()
         new.until_end(*long)
@@ -238,8 +238,8 @@ def drill(folder: Path, server: str, *, jobs: int, later: int, epochs: int) -> O
             lost_jobs=len(before) - len(after),
             lost_epochs=sum(epoch - after.get(each, (0, 0, 0))[1] for each, (_, epoch, _) in before.items()),
             restore_s=restored - began,
-            ready_s=ready - restored,
-            continued_s=continued - ready,
+            ready_s=ready_at - restored,
+            continued_s=continued - ready_at,
             same_digests=len(ended),
             resumed=len(resumed),
         )

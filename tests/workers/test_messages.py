@@ -10,12 +10,12 @@ from service.states import Request
 from workers.messages import (
     Calibrate,
     Calibrated,
+    ChildReady,
     Command,
     Done,
     GaveUp,
     Preparing,
     Progress,
-    Ready,
     Report,
     Stop,
     Train,
@@ -32,7 +32,7 @@ COMMANDS: list[tuple[Command, Any]] = [
     (Stop(Request.PAUSE), {"stop": "pause"}),
 ]
 REPORTS: list[tuple[Report, Any]] = [
-    (Ready({"numpy": "2.3.0"}), {"ready": {"numpy": "2.3.0"}}),
+    (ChildReady({"numpy": "2.3.0"}), {"ready": {"numpy": "2.3.0"}}),
     (Preparing(), {"preparing": True}),
     (Progress(1, 10), {"step": 1, "steps": 10}),
     (Done("failed"), {"done": "failed", "reusable": False}),

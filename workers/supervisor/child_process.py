@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from workers.messages import ChildEndpoint, Command, Ready, Report, decode_report, encode
+from workers.messages import ChildEndpoint, ChildReady, Command, Report, decode_report, encode
 from workers.supervisor import forking
 
 log = structlog.get_logger()
@@ -107,7 +107,7 @@ class ChildProcess:
 
     def wait_until_ready(self, timeout_s: float) -> bool:
         """Wait until the child is ready for a command; false if it is not, and must not get a job."""
-        if not self._is_ready and isinstance(report := self.report(timeout_s), Ready):
+        if not self._is_ready and isinstance(report := self.report(timeout_s), ChildReady):
             self._is_ready, self.provenance = True, dict(report.provenance)
         return self._is_ready
 

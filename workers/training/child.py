@@ -22,7 +22,7 @@ from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.database import Database
 from workers.lease_session import LeaseSession
-from workers.messages import Calibrate, Calibrated, ChildEndpoint, Done, GaveUp, Ready, Train
+from workers.messages import Calibrate, Calibrated, ChildEndpoint, ChildReady, Done, GaveUp, Train
 from workers.retry import OUTAGE_ERRORS
 from workers.training import calibrate, limits, run
 from workers.training.provenance import machine, of_any_job
@@ -40,7 +40,7 @@ def main(endpoint: ChildEndpoint) -> int:
     limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
     database = Database(settings.database_url, application="tapeline-child")
-    endpoint.send(Ready(of_any_job()))
+    endpoint.send(ChildReady(of_any_job()))
     _warm_up(database)
     lifetime = Lifetime(settings.child_limits)
     while True:

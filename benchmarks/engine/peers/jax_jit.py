@@ -180,10 +180,10 @@ class Gan:
         self.g_state, self.d_state = g_begin(self.g), d_begin(self.d)
         self.key, self.rows = jax.random.key(0, impl="rbg"), images.rows
         self.index, self.batch, self.count, self.skip_every = 0, batch, len(data) // batch * batch, skip_every
-        share = 1 if reduction == "sum" else 1 / batch
+        weight = 1 if reduction == "sum" else 1 / batch
 
         def cost(logits: Any, target: float) -> Any:
-            return share * jnp.sum(jnp.maximum(logits, 0) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits))))
+            return weight * jnp.sum(jnp.maximum(logits, 0) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits))))
 
         def draw(key: Any) -> Any:
             if distribution == "uniform":

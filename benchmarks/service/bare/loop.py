@@ -70,7 +70,7 @@ def _prepared(spec: Spec) -> tuple[Dataset, ClassifierTrainer]:
 def _runner(sent: dict[str, Any], jobs: int, children: int, *, warm: bool) -> float:
     """Children take one byte for each job from a pipe, until it is empty."""
     take, give = os.pipe()
-    ready, tell = os.pipe()
+    started, tell = os.pipe()
     pids = []
     for _ in range(children):
         pid = os.fork()
@@ -85,7 +85,7 @@ def _runner(sent: dict[str, Any], jobs: int, children: int, *, warm: bool) -> fl
             os._exit(0)
         pids.append(pid)
     for _ in pids:
-        assert os.read(ready, 1) == b"."
+        assert os.read(started, 1) == b"."
     began = time.perf_counter()
     os.write(give, b"." * jobs)
     os.close(give)

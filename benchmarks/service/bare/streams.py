@@ -31,7 +31,7 @@ def main() -> None:
 async def _serve(port: int, job_id: str, settings: Settings) -> None:
     clients: set[asyncio.StreamWriter] = set()
 
-    async def follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(_HEAD)
         clients.add(writer)
@@ -41,7 +41,7 @@ async def _serve(port: int, job_id: str, settings: Settings) -> None:
 
     read = _reader(settings, job_id)
     last = max((seq for seq, *_ in read(0)), default=0)
-    async with await asyncio.start_server(follow, "127.0.0.1", port, backlog=1000):
+    async with await asyncio.start_server(serve, "127.0.0.1", port, backlog=1000):
         while True:
             await asyncio.sleep(DATABASE_POLL_INTERVAL_S)
             for seq, kind, data, created_ms in read(last):

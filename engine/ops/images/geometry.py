@@ -195,8 +195,8 @@ class Convolution:
             seen = outputs[:, pixels]
             for start in range(0, max(1, seen.shape[1]), length):
                 some = slice(start, start + length)
-                share = np.matmul(patches[:, some], seen[:, some].T)
-                total = share if total is None else np.add(total, share, out=total)
+                product = np.matmul(patches[:, some], seen[:, some].T)
+                total = product if total is None else np.add(total, product, out=total)
         gradient: Array = total.reshape(self.rows.kernel, self.columns.kernel, self.channels, self.filters)
         return gradient
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from service.cli.commands.up import cores, interrupt, say
 from service.cli.errors import Failure
-from service.cli.progress import FollowedJob, display_of, explain, follow
+from service.cli.progress import FollowedJob, display_of, explain, follow_jobs
 from service.cli.target import Target, service_options
 from service.cli.text import duration_s, key_metrics
 from service.client import ApiError, Client, ClientError
@@ -53,7 +53,7 @@ def demo(target: Target) -> None:
             for spec in SPECS:
                 jobs.append(FollowedJob.of(client.submit(spec)))  # noqa: PERF401 - one by one, for _cancel
             with display_of(jobs, console) as display:
-                follow(lambda: Client(client.server, client.key), jobs, display)
+                follow_jobs(lambda: Client(client.server, client.key), jobs, display)
         except BaseException:  # also on Ctrl-C: the next start would resume these jobs
             _cancel(client, jobs, console)
             with suppress(OSError):  # keep files of an earlier demo

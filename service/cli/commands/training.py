@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from service.cli.errors import Failure
-from service.cli.progress import FollowedJob, display_of, explain, follow
+from service.cli.progress import FollowedJob, display_of, explain, follow_jobs
 from service.cli.specs import is_spec, read, settings_of, with_folds, with_settings
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import about, changed_settings, fold_means, print_rows, to_json
@@ -195,7 +195,7 @@ def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
         return
     watched = [FollowedJob.of(job) for job in jobs]
     with display_of(watched, Console(highlight=False)) as display:
-        follow(target.client, watched, display)
+        follow_jobs(target.client, watched, display)
     with target.client() as client:
         found = client.folds(jobs[0])
     for line in fold_means(found):
@@ -227,7 +227,7 @@ def _watch(target: Target, job: Job) -> None:
         watched = FollowedJob.of(job)
         try:
             with display_of([watched], Console(highlight=False)) as display:
-                follow(target.client, [watched], display)
+                follow_jobs(target.client, [watched], display)
         except KeyboardInterrupt:
             if watched.status not in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
                 click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)

@@ -20,7 +20,7 @@ from typing import Final
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.streams import CHUNK, Gunzip, Readable
-from service.datasets.info import OnShare
+from service.datasets.info import OnProgress
 
 MAX_LINE_BYTES: Final = CHUNK
 MAX_FIELD: Final = 100_000
@@ -62,7 +62,7 @@ class DelimitedFile:
         skipped_lines: 1 if the first line states the delimiter, as in ``sep=;``, else 0.
         header: the fields of the first row; those without a name are called ``column_5``, after their position.
         unnamed: the indices of the fields without a name.
-        on_share: called during each pass over the file, with the share that has been read.
+        on_progress: called during each pass over the file, with the fraction that has been read.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class DelimitedFile:
     skipped_lines: int = 0
     header: tuple[str, ...] = ()
     unnamed: frozenset[int] = frozenset()
-    on_share: OnShare = field(default=lambda share: None, compare=False)
+    on_progress: OnProgress = field(default=lambda done: None, compare=False)
 
     def rows(self) -> Iterator[tuple[int, list[str] | str]]:
         """The rows below the header: the number of their first line, and their fields or an error message.
@@ -338,7 +338,7 @@ def _pieces(file: DelimitedFile, size: int = CHUNK // 4) -> Iterator[bytes]:
                 total += len(piece)
                 if total > file.max_bytes:
                     raise DatasetBroken(file.path, f"has more than {file.max_bytes:,} bytes, unpacked")
-                file.on_share(opened.tell() / size_bytes)
+                file.on_progress(opened.tell() / size_bytes)
                 yield piece
     except (zlib.error, EOFError) as error:
         reason = str(error) or "it is truncated"

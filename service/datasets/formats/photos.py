@@ -27,7 +27,7 @@ from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.class_folders import classes_of, in_order, outside_of_folders
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.formats.unread import instead_of_images, printable, why_left_out
-from service.datasets.info import CHANNELS_GIVEN, Channels, OnBad, OnShare, PartName, PhotoOptions
+from service.datasets.info import CHANNELS_GIVEN, Channels, OnBad, OnProgress, PartName, PhotoOptions
 from service.image_files.decoding import SUFFIXES, UNSEEN, UnreadableImage, opened, pixels_of, upright_size
 from service.image_files.sizes import Size
 
@@ -77,7 +77,7 @@ def open_photos(
     folder: Path,
     max_bytes: int,
     max_side: int,
-    on_share: OnShare = lambda share: None,
+    on_progress: OnProgress = lambda done: None,
 ) -> Iterator[Photos]:
     """Decode the images of an archive.
 
@@ -85,7 +85,7 @@ def open_photos(
         folder: for an unnamed temporary file, which is deleted at the end of the block.
         max_bytes: maximum size of all pixels together.
         max_side: larger images are decoded only if they are scaled.
-        on_share: called with the share of the images that is decoded.
+        on_progress: called with the fraction of the images that is decoded.
 
     Raises:
         DatasetBroken
@@ -103,7 +103,7 @@ def open_photos(
                 for number, member in enumerate(_images(path), 1):
                     if member.name not in outside:
                         spool.add(member)
-                    on_share(number / len(names))
+                    on_progress(number / len(names))
         except _NotWritten as error:
             raise error.error from None
         if spool.faults and options.on_bad is OnBad.ERROR:

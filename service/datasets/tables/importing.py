@@ -30,7 +30,7 @@ from service.datasets.info import (
     IDX_NAMES,
     TEST_NAMES,
     ImportedDataset,
-    OnShare,
+    OnProgress,
     PartName,
     TableOptions,
     content_sha256,
@@ -54,7 +54,7 @@ MAX_NAMES: Final = 100_000
 MAX_REPORTED: Final = 100
 """Maximum number of rejected rows that are listed; the others are only counted."""
 _MAX_REJECTED: Final = 0.1
-"""Maximum share of rejected rows; with more, the file is probably not the table that it seems to be."""
+"""Maximum fraction of rejected rows; with more, the file is probably not the table that it seems to be."""
 _FILES: Final = (IDX_NAMES[:2], IDX_NAMES[2:], TEST_NAMES)
 """The names of rows and labels of each part, in the order of ``PARTS``."""
 _CHECKED_SHARE: Final = 0.02
@@ -70,13 +70,13 @@ def import_table(
     *,
     fraction: float | None,
     options: TableOptions,
-    on_share: OnShare = lambda share: None,
+    on_progress: OnProgress = lambda done: None,
 ) -> ImportedDataset:
     """Check an uploaded table and write its arrays into an empty ``folder``.
 
     Args:
-        fraction: share of each class for validation; the choice is deterministic.
-        on_share: called with the share that is done.
+        fraction: of each class for validation; the choice is deterministic.
+        on_progress: called with the fraction that is done.
 
     Raises:
         UploadRefused: the file is not a table that a classifier can be trained on.
@@ -84,10 +84,10 @@ def import_table(
     """
     try:
         file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
-        checked = _reporting(file, on_share, 0, _CHECKED_SHARE).check()
+        checked = _reporting(file, on_progress, 0, _CHECKED_SHARE).check()
         plan = TablePlan.of(checked, options)
         split = None if plan.split is None else SplitColumn(plan.header[plan.split])
-        return _Import(checked, plan, folder, fraction, split, on_share).run()
+        return _Import(checked, plan, folder, fraction, split, on_progress).run()
     except DatasetBroken as error:
         raise UploadRefused({TABLE: error.reason}) from error
 
@@ -116,7 +116,7 @@ class _Import:
     folder: Path
     fraction: float | None
     split: SplitColumn | None
-    on_share: OnShare
+    on_progress: OnProgress
     rejected: _Rejected = field(default_factory=_Rejected)
     kept: bytearray = field(default_factory=bytearray)
     """1 for each accepted row and 0 for each rejected one, in the order of the file."""
@@ -180,7 +180,7 @@ class _Import:
     def _look(self) -> None:
         """Scan all rows: accept or reject them, detect column types, and record targets."""
         target, texts, lines = self.plan.target, [], []
-        for line, fields in _reporting(self.file, self.on_share, _CHECKED_SHARE, _SCANNED_SHARE).rows():
+        for line, fields in _reporting(self.file, self.on_progress, _CHECKED_SHARE, _SCANNED_SHARE).rows():
             if len(self.kept) >= MAX_ROWS:
                 raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
             problem = self._problem(fields)
@@ -317,7 +317,7 @@ class _Import:
 
     def _blocks(self) -> Iterator[list[list[str]]]:
         texts: list[list[str]] = []
-        rows = _reporting(self.file, self.on_share, _SCANNED_SHARE, 1).rows()
+        rows = _reporting(self.file, self.on_progress, _SCANNED_SHARE, 1).rows()
         for is_kept, (_, fields) in zip(self.kept, rows, strict=True):
             if is_kept and isinstance(fields, list):
                 texts.append(fields)
@@ -328,9 +328,9 @@ class _Import:
             yield texts
 
 
-def _reporting(file: DelimitedFile, on_share: OnShare, start: float, stop: float) -> DelimitedFile:
+def _reporting(file: DelimitedFile, on_progress: OnProgress, start: float, stop: float) -> DelimitedFile:
     """The same file, reading which is the part of the work from ``start`` to ``stop``."""
-    return replace(file, on_share=lambda share: on_share(start + share * (stop - start)))
+    return replace(file, on_progress=lambda done: on_progress(start + done * (stop - start)))
 
 
 class _Output:

@@ -37,7 +37,7 @@ class Numerals:
         decimal: the decimal sign.
         group: the thousands separator, which stands before each group of three digits, or is left out.
         percent: whether each number ends with a percent sign; the value is the number before it.
-        currency: the signs, one of which stands before or behind each number; empty: none.
+        currency: the signs, one of which stands before or after each number; empty: none.
     """
 
     decimal: str

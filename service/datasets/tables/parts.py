@@ -51,7 +51,7 @@ class SplitColumn:
         self, labels: NDArray[np.uint8], class_names: Sequence[str], fraction: float | None
     ) -> tuple[NDArray[np.uint8], list[str]]:
         """The part of each row, and what a person should know of it. As for folders of an archive, test rows are
-        validated on where no others are, and without both a share of the training rows.
+        validated on where no others are, and without both a fraction of the training rows.
 
         Raises:
             UploadRefused: words that are no parts; parts that are empty, or lack classes.
@@ -66,7 +66,7 @@ class SplitColumn:
             parts[parts == _TEST] = _VALIDATION
             notes.append(f"column {self.name!r} has no validation rows: its test rows are used for validation")
         elif not counts[_VALIDATION]:
-            notes.append(f"column {self.name!r} has training rows only: a share of them is for validation")
+            notes.append(f"column {self.name!r} has training rows only: a fraction of them is for validation")
             parts[_chosen(labels, fraction)] = _VALIDATION
         if fraction is not None and counts[_TRAIN] < len(parts):
             raise UploadRefused({"validation_fraction": f"is for tables without validation rows in {self.name!r}"})
@@ -91,7 +91,7 @@ class SplitColumn:
 
 
 def drawn(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.uint8]:
-    """The part of each row, where no column says it: a share of each class is for validation."""
+    """The part of each row, where no column says it: a fraction of each class is for validation."""
     return _chosen(labels, fraction).astype(np.uint8)
 
 

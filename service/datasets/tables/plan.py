@@ -150,7 +150,7 @@ def _padding(file: DelimitedFile) -> frozenset[int]:
     while first - 1 in file.unnamed:
         first -= 1
     if first < width:
-        for _, fields in islice(replace(file, on_share=lambda share: None).rows(), _PEEKED_ROWS):
+        for _, fields in islice(replace(file, on_progress=lambda done: None).rows(), _PEEKED_ROWS):
             if isinstance(fields, list) and len(fields) == width:
                 first = max([first, *(index + 1 for index, text in enumerate(fields) if text.strip())])
     return frozenset(range(first, width))

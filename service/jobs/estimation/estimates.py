@@ -28,7 +28,7 @@ _MAX_CONSIDERED_JOBS: Final = 30
 _MAX_SIMILAR_JOBS: Final = 10
 """Maximum number of similar jobs in an estimate."""
 _MIN_OVERLAP: Final = 0.85
-"""Two trainings are similar if at least this share of their time goes into the same kinds of work."""
+"""Two trainings are similar if at least this fraction of their time goes into the same kinds of work."""
 _DEFAULT_SIDE: Final = 28
 """Rows and columns of the images of a finished job whose dataset is not an upload."""
 _CALIBRATION_RANGE: Final = (0.65, 1.6)

@@ -253,7 +253,7 @@ FACTS: Final[dict[str, Column]] = dict(
         _fact("status", Type.TEXT, lambda job: job.status),
         _fact(
             "progress", Type.NUMBER, lambda job: round(min(job.step / job.steps, 1.0), 6) if job.steps else 0.0,
-            percent=True, description="Finished share of all batches.",
+            percent=True, description="Finished fraction of all batches.",
         ),
         _fact(
             "metrics", Type.JSON, lambda job: job.metrics, label="metrics (last epoch)",

@@ -67,10 +67,10 @@ def find(
     return max(found, key=lambda source: (source.is_whole, source.epochs), default=None)
 
 
-def is_verified(job_id: str, share: float) -> bool:
-    """Whether a job is one of the share that retrains an epoch of what it takes over. Decided by the id, so that all
+def is_verified(job_id: str, fraction: float) -> bool:
+    """Whether a job is in the fraction that retrains an epoch of what it takes over. Decided by the id, so that all
     processes agree."""
-    return int(hashlib.sha256(job_id.encode()).hexdigest()[:13], 16) < share * 16**13
+    return int(hashlib.sha256(job_id.encode()).hexdigest()[:13], 16) < fraction * 16**13
 
 
 def _candidates(session: Session, spec: Spec, owner: str | None) -> Sequence[Job]:

@@ -22,11 +22,11 @@ GROUPS: Final = ("dense", "convolution", "elementwise", "overhead")
 CONTENTION: Final = "contention"
 """A further factor of a calibration: wall-clock time divided by CPU time, which grows with other load."""
 _FORWARD: Final = 0.3
-"""Cost of a forward pass alone, as a share of a training step."""
+"""Cost of a forward pass alone, as a fraction of a training step."""
 _DIAGNOSED_IMAGES: Final = 628
 """Images evaluated per epoch for diagnostics and samples, besides the validation images."""
 _AUGMENTED: Final = 0.6
-"""Cost of a flip or a cutout, as a share of the cost of converting an image to floats."""
+"""Cost of a flip or a cutout, as a fraction of the cost of converting an image to floats."""
 _VALIDATED: Final = 1 / 6
 """Validation images per training image, if the dataset's are unknown."""
 

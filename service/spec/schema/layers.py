@@ -66,7 +66,7 @@ class Dropout(Part):
 
     type: Literal["dropout"]
     rate: Annotated[Fraction, Field(examples=[0.2])]
-    """Share of the inputs set to zero in each training step. Usually 0.1 to 0.5. Increase it when train accuracy is
+    """Fraction of the inputs set to zero in each training step. Usually 0.1 to 0.5. Increase it when train accuracy is
     far above val accuracy."""
 
 
@@ -146,7 +146,7 @@ class BatchNorm(Part):
     activation: Activation = Activation.LINEAR
     """The function applied after normalization, usually relu."""
     momentum: Fraction = 0.9
-    """Share of the running mean and variance that each step keeps; inference uses these. Usually 0.9 to 0.99: higher
+    """Fraction of the running mean and variance that each step keeps; inference uses these. Usually 0.9 to 0.99: higher
     for small batches."""
     epsilon: Epsilon = 1e-5
     """Added to the variance to avoid division by zero. There is rarely a reason to change it."""

@@ -22,7 +22,7 @@ class Sgd(Part):
     """Step size of the optimizer. For SGD usually 0.01 to 0.5. Lower it when the loss jumps or diverges; raise it when
     the loss falls slowly."""
     momentum: Fraction = 0.0
-    """Share of the previous step that is added to the next one. Usually 0.9; 0 is plain gradient descent."""
+    """Fraction of the previous step that is added to the next one. Usually 0.9; 0 is plain gradient descent."""
     nesterov: Annotated[bool, applies_when(momentum={"exclusiveMinimum": 0})] = False
     """Use Nesterov's momentum, which takes the gradient after the momentum step. It often converges a little
     faster."""
@@ -103,11 +103,11 @@ class OneCycle(Part):
 
     name: Literal["one_cycle"]
     warmup_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of the run in which the learning rate rises. Usually 0.1 to 0.4."""
+    """Fraction of the run in which the learning rate rises. Usually 0.1 to 0.4."""
     start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
-    """The first learning rate, as a share of the highest one."""
+    """The first learning rate, as a fraction of the highest one."""
     end_factor: Annotated[float, Field(gt=0, le=1)] = 0.000004
-    """The last learning rate, as a share of the highest one."""
+    """The last learning rate, as a fraction of the highest one."""
 
 
 class Cosine(Part):
@@ -115,11 +115,11 @@ class Cosine(Part):
 
     name: Literal["cosine"]
     warmup_fraction: Fraction = 0.0
-    """Share of the run in which the learning rate rises linearly. 0 means no warmup; usually up to 0.1."""
+    """Fraction of the run in which the learning rate rises linearly. 0 means no warmup; usually up to 0.1."""
     start_factor: Annotated[float, Field(gt=0, le=1), applies_when(warmup_fraction={"exclusiveMinimum": 0})] = 0.04
-    """The learning rate at the start of the warmup, as a share of the highest one."""
+    """The learning rate at the start of the warmup, as a fraction of the highest one."""
     end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The last learning rate, as a share of the highest one."""
+    """The last learning rate, as a fraction of the highest one."""
 
 
 Schedule = Annotated[Constant | Step | OneCycle | Cosine, Field(discriminator="name")]

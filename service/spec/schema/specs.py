@@ -113,8 +113,10 @@ class Data(Part):
     """The range to which pixel values (0 to 255) are mapped. Usually 0, 1 for classifiers; GANs whose generator ends in
     tanh need -1, 1."""
 
-    validation_fraction: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(title="Validation share")] = None
-    """Split the training and validation examples again: use this share of each class for validation. None: keep the
+    validation_fraction: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(title="Validation fraction")] = (
+        None
+    )
+    """Split the training and validation examples again: use this fraction of each class for validation. None: keep the
     dataset's own split. The test part, if there is one, is not affected."""
     folds: Annotated[int, Field(ge=2, le=MAX_FOLDS)] | None = None
     """Cross-validation: split the examples into this many stratified folds. Without `fold`, a job is submitted for each
@@ -135,7 +137,7 @@ class ClassifierLoss(Part):
     """Whether the gradient is that of the mean or of the sum of the losses of a batch. With sum, the learning rate
     must be lower by about the batch size."""
     label_smoothing: Fraction = 0.0
-    """Share of the target that is spread evenly over all classes (binary_cross_entropy: over 0 and 1). Usually 0 to
+    """Fraction of the target that is spread evenly over all classes (binary_cross_entropy: over 0 and 1). Usually 0 to
     0.1. It keeps the network from being overconfident."""
     class_weights: Annotated[ClassWeights | None, Field(title="Class weights")] = None
     """With balanced, each class has the same weight in the loss, however rare it is in the training data: rare classes

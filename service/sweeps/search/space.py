@@ -127,16 +127,16 @@ def bounds_of(span: Range) -> dict[str, Any]:
     return found
 
 
-def draw(span: Range, share: float) -> Any:
+def draw(span: Range, position: float) -> Any:
     """The value of a range at a position in [0, 1)."""
     values = values_of(span)
     if values is not None:
-        return values[int(share * len(values))]
+        return values[int(position * len(values))]
     if span.floats is not None:
         low, high = span.floats
-        return _rounded(low + share * (high - low))
+        return _rounded(low + position * (high - low))
     low, high = span.log or (1.0, 1.0)
-    return min(max(_rounded(math.exp(math.log(low) + share * (math.log(high) - math.log(low)))), low), high)
+    return min(max(_rounded(math.exp(math.log(low) + position * (math.log(high) - math.log(low)))), low), high)
 
 
 def random_settings(space: Mapping[str, Range], seed: int, trial: int) -> dict[str, Any]:

@@ -101,12 +101,12 @@ class ProgressNotes:
     def received(self, count: int) -> None:
         """Add a number of received bytes."""
         self._received += count
-        share = self._received / self._total if self._total else None
-        self._note(UploadState.RECEIVING, None if share is None else min(share, 1.0))
+        fraction = self._received / self._total if self._total else None
+        self._note(UploadState.RECEIVING, None if fraction is None else min(fraction, 1.0))
 
-    def read(self, share: float) -> None:
-        """The sandbox has read this share of the files, 0 to 1."""
-        self._note(UploadState.READING, share)
+    def read(self, fraction: float) -> None:
+        """The sandbox has read this fraction of the files, 0 to 1."""
+        self._note(UploadState.READING, fraction)
 
     def _note(self, state: UploadState, fraction: float | None) -> None:
         now = time.monotonic()

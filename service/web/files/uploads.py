@@ -27,7 +27,7 @@ from werkzeug.formparser import FormDataParser
 from service.datasets.formats.photos import SATURATED
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.importer import FIELDS as IMAGE_FIELDS
-from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnShare, PhotoOptions, TableOptions
+from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
@@ -74,7 +74,7 @@ class UploadForm(BaseModel):
     )
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
-        description="Share of each class to set aside for validation, if there are no validation images "
+        description="Fraction of each class to set aside for validation, if there are no validation images "
         f"(default: {DEFAULT_FRACTION}).",
     )
     size: Annotated[str, StringConstraints(max_length=20), AfterValidator(_sized)] | None = Field(
@@ -157,11 +157,11 @@ def import_files(
     fraction: float | None,
     photos: PhotoOptions,
     table: TableOptions | None = None,
-    on_share: OnShare = lambda share: None,
+    on_progress: OnProgress = lambda done: None,
 ) -> ImportedDataset:
     """Import an upload in a sandbox, with limited concurrency."""
     with _importing:
-        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table, on_share=on_share)
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table, on_progress=on_progress)
 
 
 class UploadSlots:

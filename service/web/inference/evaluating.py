@@ -74,10 +74,10 @@ def calibration(probabilities: NDArray[Any], classes: NDArray[Any], labels: NDAr
         inside = places == number
         count = int(inside.sum())
         sure = float(confidences[inside].mean()) if count else None
-        share = float(right[inside].mean()) if count else None
-        bins.append(Bin(number / BINS, (number + 1) / BINS, count, sure, share))
-        if sure is not None and share is not None:
-            error += count / len(labels) * abs(sure - share)
+        accuracy = float(right[inside].mean()) if count else None
+        bins.append(Bin(number / BINS, (number + 1) / BINS, count, sure, accuracy))
+        if sure is not None and accuracy is not None:
+            error += count / len(labels) * abs(sure - accuracy)
     return Calibration(tuple(bins), error)
 
 

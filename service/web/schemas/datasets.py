@@ -75,7 +75,7 @@ class UploadItem(Answer):
     )
     received_bytes: int
     total_bytes: int | None = Field(description="Of the whole request; null if its size was not sent.")
-    fraction: float | None = Field(description="The share of this state that is done, from 0 to 1; null: unknown.")
+    fraction: float | None = Field(description="The fraction of this state that is done, from 0 to 1; null: unknown.")
 
 
 class DatasetExample(Answer):

@@ -33,7 +33,7 @@ class FoldMean(Answer):
     """The mean of a metric over the folds that have succeeded."""
 
     label: str
-    percent: bool = Field(description="Whether it is a share, to be shown as a percentage.")
+    percent: bool = Field(description="Whether it is a fraction, to be shown as a percentage.")
     count: int = Field(description="Number of folds with a value.")
     mean: float
     standard_deviation: float | None = Field(description="Sample standard deviation over the folds; null for one fold.")

@@ -145,7 +145,7 @@ class CalibrationBin(Answer):
     high: float
     count: int
     confidence: float | None = Field(description="Mean probability of the predicted class; null: the bin is empty.")
-    accuracy: float | None = Field(description="Share of correct predictions; null: the bin is empty.")
+    accuracy: float | None = Field(description="Fraction of correct predictions; null: the bin is empty.")
 
 
 class CalibrationAnswer(Answer):

@@ -45,7 +45,7 @@ class ColumnItem(Answer):
     label: str
     description: str
     type: Type
-    percent: bool = Field(description="Whether it is a share in [0, 1], to be shown as a percentage.")
+    percent: bool = Field(description="Whether it is a fraction in [0, 1], to be shown as a percentage.")
     metric: str | None = Field(description="The metric's name, without prefixes such as `best:`.")
     goal: Goal | None = Field(description="The better direction; null: neither.")
     sort: str | None = Field(description="The value for `sort`; null: lists cannot be sorted by it.")

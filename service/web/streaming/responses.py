@@ -26,18 +26,18 @@ def refuse_if_full() -> None:
         )
 
 
-def stream_response(follow: Callable[[StreamClient], Iterator[str]]) -> Response:
+def stream_response(open_stream: Callable[[StreamClient], Iterator[str]]) -> Response:
     """The response to a request for a stream.
 
     Args:
-        follow: called with the client; yields the text of the stream.
+        open_stream: called with the client; yields the text of the stream.
 
     Raises:
         QuotaExceeded: the owner has too many open streams.
     """
     client = StreamClient(_connection(), Permission(still_open()))
     close = services().quotas.stream(owner())
-    response = Response(_counted(follow(client)), content_type="text/event-stream; charset=utf-8")
+    response = Response(_counted(open_stream(client)), content_type="text/event-stream; charset=utf-8")
     response.call_on_close(close)
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"

@@ -256,7 +256,7 @@ class Hub:
         return (*item.recent, *(_Told.of(event_document(event, job_id=job_id)) for event in new))[-_RECENT:]
 
 
-def follow(
+def follow_job(
     hub: Hub, database: Database, job: Job, snapshot: JobDetail, client: StreamClient, *, after: int
 ) -> Iterator[str]:
     """The text of one client's stream: a snapshot, the events after number ``after``, then new events.

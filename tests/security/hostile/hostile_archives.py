@@ -200,9 +200,9 @@ def _large_images() -> Iterator[Hostile]:
 def _broken_images() -> Iterator[Hostile]:
     for fmt, how in (("PNG", {}), ("JPEG", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("GIF", {})):
         data, name = image(fmt, 40, **how), f"a/cut.{fmt.lower()}"
-        for share in (0.02, 0.6):
-            cut = data[: max(4, int(share * len(data)))]
-            title = f"{fmt} of which {share:.0%} is there"
+        for ratio in (0.02, 0.6):
+            cut = data[: max(4, int(ratio * len(data)))]
+            title = f"{fmt} of which {ratio:.0%} is there"
             yield Hostile(
                 title=title,
                 data=tarred(with_file(name, cut)),

@@ -22,20 +22,20 @@ CLASSIFIER, GAN = resolve({"kind": "classifier"}), resolve({"kind": "gan"})
 
 def history(spec: Spec, epochs: Epochs) -> list[list[str]]:
     """The codes of what was wrong after each epoch."""
-    chart = DiagnosticsTracker(spec, DIGITS)
+    tracker = DiagnosticsTracker(spec, DIGITS)
     after = []
     for number, metrics in enumerate(epochs, 1):
-        chart.add(number, metrics)
-        after.append([finding.code.value for finding in chart.findings])
+        tracker.add(number, metrics)
+        after.append([finding.code.value for finding in tracker.findings])
     return after
 
 
 def found(spec: Spec, epochs: Epochs) -> Finding:
     """The one thing that is wrong at the end."""
-    chart = DiagnosticsTracker(spec, DIGITS)
+    tracker = DiagnosticsTracker(spec, DIGITS)
     for number, metrics in enumerate(epochs, 1):
-        chart.add(number, metrics)
-    (finding,) = chart.findings
+        tracker.add(number, metrics)
+    (finding,) = tracker.findings
     return finding
 
 

@@ -26,9 +26,9 @@ class FakeWorkers:
         self.over = False
 
     def value(self, trial: int, rung: int) -> Outcome:
-        share = int.from_bytes(hashlib.sha256(f"{self.seed}:{trial}:{rung}".encode()).digest()[:4], "big") / 2**32
-        failed = share < self.failing
-        return Outcome(None if failed else round(share, 2), failed)  # rounded: there are ties
+        drawn = int.from_bytes(hashlib.sha256(f"{self.seed}:{trial}:{rung}".encode()).digest()[:4], "big") / 2**32
+        failed = drawn < self.failing
+        return Outcome(None if failed else round(drawn, 2), failed)  # rounded: there are ties
 
     def propose(self, trial: int, most: int | None) -> Proposed | None:
         epochs = self.epochs[trial] if self.epochs else self.plan.rungs[-1]

@@ -60,16 +60,16 @@ def test_stepped_floats_are_those_of_the_whole_list(low: float, step: float, ste
     assert (values[-1], values[::-7]) == (listed[-1], listed[::-7])
     with pytest.raises(IndexError):
         values[count]
-    for share in (0.0, 0.382, 0.999999):
-        drawn = space.draw(span, share)
-        assert drawn == listed[int(share * count)]
+    for position in (0.0, 0.382, 0.999999):
+        drawn = space.draw(span, position)
+        assert drawn == listed[int(position * count)]
         assert tpe._to_optuna(span, drawn) == listed.index(drawn)
 
 
-@given(low=st.integers(-1000, 1000), size=st.integers(0, 1000), step=st.integers(1, 50), share=st.floats(0, 0.999))
-def test_an_integer_is_found_at_its_place(low: int, size: int, step: int, share: float) -> None:
+@given(low=st.integers(-1000, 1000), size=st.integers(0, 1000), step=st.integers(1, 50), position=st.floats(0, 0.999))
+def test_an_integer_is_found_at_its_place(low: int, size: int, step: int, position: float) -> None:
     span = Range.model_validate({"int": [low, low + size], "step": step})
-    drawn = space.draw(span, share)
+    drawn = space.draw(span, position)
     assert tpe._to_optuna(span, drawn) == list(range(low, low + size + 1, step)).index(drawn)
 
 

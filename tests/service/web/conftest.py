@@ -19,7 +19,7 @@ from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 from werkzeug.serving import make_server
 
-from service.datasets.info import ImportedDataset, OnShare
+from service.datasets.info import ImportedDataset, OnProgress
 from service.datasets.sandbox import import_in_sandbox
 from service.jobs import commits, leases
 from service.jobs.commits import EpochRecord
@@ -170,13 +170,15 @@ def _import_small_files_once(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     a dataset of them once, and the others get a copy."""
     results, known = tmp_path_factory.mktemp("imported"), dict[str, ImportedDataset]()
 
-    def imported(files: Mapping[str, Path], folder: Path, *, on_share: OnShare, **options: Any) -> ImportedDataset:
+    def imported(
+        files: Mapping[str, Path], folder: Path, *, on_progress: OnProgress, **options: Any
+    ) -> ImportedDataset:
         if sum(path.stat().st_size for path in files.values()) > 100_000:
-            return import_in_sandbox(files, folder, on_share=on_share, **options)
+            return import_in_sandbox(files, folder, on_progress=on_progress, **options)
         contents = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
         key = hashlib.sha256(repr((sorted(contents.items()), sorted(options.items()))).encode()).hexdigest()
         if key not in known:
-            made = import_in_sandbox(files, folder, on_share=on_share, **options)
+            made = import_in_sandbox(files, folder, on_progress=on_progress, **options)
             shutil.copytree(folder, results / key, dirs_exist_ok=True)
             known[key] = made
         else:

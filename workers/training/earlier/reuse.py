@@ -1,4 +1,4 @@
-"""Take over epochs of an earlier job, if the spec allows it; a share of them is checked by training an epoch again."""
+"""Take over epochs of an earlier job, if the spec allows it; a fraction of them is checked by training one again."""
 
 from __future__ import annotations
 

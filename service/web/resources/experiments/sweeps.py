@@ -191,7 +191,7 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
 def importance(sweep_id: str) -> ImportanceList:
     """Show how much each setting matters.
 
-    `share` is the correlation ratio (eta squared): the share of the objective's variance that lies between groups of
+    `share` is the correlation ratio (eta squared): the fraction of the objective's variance that lies between groups of
     similar values, at most four. Settings interact, so shares need not add up to 1.
     """
     with services().database.read() as session:

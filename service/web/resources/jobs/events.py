@@ -24,7 +24,7 @@ from service.web.schemas.queries import EventQuery, FeedQuery, StreamQuery
 from service.web.services import owner, services
 from service.web.streaming.all_jobs import JobSelection, follow_all
 from service.web.streaming.responses import refuse_if_full, stream_response
-from service.web.streaming.stream import follow
+from service.web.streaming.stream import follow_job
 
 blueprint: Final = Blueprint("events", __name__)
 
@@ -98,7 +98,7 @@ def stream(job_id: str, query: StreamQuery) -> Response:
     if job.status in TERMINAL and after is not None and after >= job.last_seq:
         return Response(status=204)
     snapshot = job_detail(job, stopped_by_sweep=here.jobs.is_stopped_by_sweep(job))
-    return stream_response(partial(follow, here.hub, here.database, job, snapshot, after=after or 0))
+    return stream_response(partial(follow_job, here.hub, here.database, job, snapshot, after=after or 0))
 
 
 @blueprint.get("/stream")

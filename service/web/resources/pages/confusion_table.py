@@ -39,7 +39,7 @@ def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dic
     cells = []
     for predicted, count in enumerate(counts):
         right = predicted == actual
-        share = count / (sum(counts) if right else max(most, 5)) if count else 0.0
-        heat = 0 if not count else max(1, round(_HEATS * share))
+        ratio = count / (sum(counts) if right else max(most, 5)) if count else 0.0
+        heat = 0 if not count else max(1, round(_HEATS * ratio))
         cells.append({"count": count, "right": right, "heat": heat, "name": names[predicted]})
     return cells

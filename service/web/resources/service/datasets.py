@@ -70,7 +70,7 @@ def upload() -> Result:
     here, upload_id = services(), requests.upload_id()
     with _slots.acquire(owner()), here.progress.upload(owner(), upload_id, request.content_length) as notes:
         here.quotas.upload(owner(), request.content_length or 1)
-        info = here.dataset_uploads.add(lambda folder: _receive(folder, notes), by=actor(), on_share=notes.read)
+        info = here.dataset_uploads.add(lambda folder: _receive(folder, notes), by=actor(), on_progress=notes.read)
     return dataset_content.detail(info), {"Location": f"/datasets/{info.name}"}
 
 

@@ -215,7 +215,7 @@ class ImportanceItem(Answer):
     """How much a setting matters."""
 
     setting: str
-    share: float | None = Field(description="Share of the objective's variance between groups of similar values.")
+    share: float | None = Field(description="Fraction of the objective's variance between groups of similar values.")
     best: str | None = Field(description="The value, or the range of values, with the best mean.")
 
 

@@ -187,7 +187,7 @@ def test_a_bar_shows_how_much_the_service_has_read(stack: LocalStack, large: Pat
     assert "uploading" in plain(shown)
     shares = [int(found) for found in re.findall(r"reading[^\n%]* (\d+)%", plain(shown))]
     assert shares == sorted(shares)
-    assert any(0 < share < 100 for share in shares), plain(shown)
+    assert any(0 < done < 100 for done in shares), plain(shown)
     assert "255,000 training and 45,000 validation rows" in plain(shown)
 
 
@@ -196,7 +196,7 @@ def test_the_client_reports_how_much_the_service_has_read(client: Client, large:
     made = client.upload("told", {"table": large}, on_reading=told.append)
     assert made["train_count"] == 255_000
     assert told == sorted(told)
-    assert any(0 < share < 1 for share in told)
+    assert any(0 < done < 1 for done in told)
 
 
 def test_names_of_several_lines_stay_on_one(run: Run) -> None:

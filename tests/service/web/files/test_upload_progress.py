@@ -114,7 +114,7 @@ def test_the_sandbox_tells_how_many_images_are_decoded(tmp_path: Path) -> None:
     (tmp_path / "arrays").mkdir()
     told: list[float] = []
     import_in_sandbox(
-        {"archive": zipped(tmp_path / "a.zip", files)}, tmp_path / "arrays", fraction=None, on_share=told.append
+        {"archive": zipped(tmp_path / "a.zip", files)}, tmp_path / "arrays", fraction=None, on_progress=told.append
     )
     assert told == sorted(told)
     assert len(told) >= 2

@@ -308,9 +308,9 @@ def test_database_that_does_not_answer_is_a_passing_problem(make_app: Callable[.
         assert answer.headers["Retry-After"] == "5"
         assert "secret" not in answer.text
     assert client.get("/healthz").status_code == 200
-    ready = client.get("/readyz")
-    assert (ready.status_code, ready.json["status"]) == (503, "down")
-    assert "secret" not in ready.text
+    readiness = client.get("/readyz")
+    assert (readiness.status_code, readiness.json["status"]) == (503, "down")
+    assert "secret" not in readiness.text
 
 
 def test_unexpected_error_shows_no_trace(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_a_forwarded_host_is_the_host_where_it_is_trusted(make_app: MakeApp, sql
     forwarded = {"X-Forwarded-Host": "tapeline.example"}
     alone = make_app(sqlite_url, allowed_hosts=("tapeline.example",))
     assert alone.test_client().get("/healthz", headers={"Host": "inside:8000", **forwarded}).status_code == 421
-    behind = make_app(sqlite_url, allowed_hosts=("tapeline.example",), proxies=1)
-    assert behind.test_client().get("/healthz", headers={"Host": "inside:8000", **forwarded}).status_code == 200
+    proxied = make_app(sqlite_url, allowed_hosts=("tapeline.example",), proxies=1)
+    assert proxied.test_client().get("/healthz", headers={"Host": "inside:8000", **forwarded}).status_code == 200
     spoofed = {"X-Forwarded-Host": "tapeline.example, evil.example"}  # the last one is what the proxy saw
-    assert behind.test_client().get("/healthz", headers={"Host": "inside:8000", **spoofed}).status_code == 421
+    assert proxied.test_client().get("/healthz", headers={"Host": "inside:8000", **spoofed}).status_code == 421

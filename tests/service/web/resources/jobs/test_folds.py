@@ -87,8 +87,8 @@ def test_folds_are_disjoint_and_together_are_everything(app: Flask, client: Flas
         assert (part.info.train_count, part.info.validation_count) == (len(part.train), len(part.validation))
         assert len(part.validation) == 52
         for label in range(4):
-            share = np.count_nonzero(labels == label) / 5
-            assert abs(np.count_nonzero(part.validation.labels == label) - share) < 1
+            expected = np.count_nonzero(labels == label) / 5
+            assert abs(np.count_nonzero(part.validation.labels == label) - expected) < 1
         assert rows(part.test) == rows(whole.test)
         seen |= validated
     assert seen == pool
@@ -212,7 +212,7 @@ def test_a_share_is_stratified_seeded_and_never_the_test_part(app: Flask, client
 
 
 def send_and_drop(client: FlaskClient) -> str:
-    """Cancel what waits, then send one job with a share."""
+    """Cancel what waits, then send one job with a fraction."""
     for job in client.get("/jobs").json["data"]:
         client.post(f"/jobs/{job['id']}/cancel")
     return str(send(client, SPEC | {"dataset": {"name": "squares", "validation_fraction": 0.3}})["id"])
