@@ -45,9 +45,9 @@ def address(array: Array) -> int:
 
 
 def is_batch_innermost(x: Array) -> bool:
-    """Whether rows (batch, features) lie in memory as columns: as images made flat do, and the noise of a GAN.
+    """Whether (batch, features) is stored column-major, as flattened images and GAN noise are.
 
-    What a dense layer makes of them lies so too. Of the three products of a layer, the one for the gradient of its
+    A dense layer's output keeps this layout. Of the three products of a layer, the one for the gradient of its
     input is then the fastest instead of the slowest: 100 x 784 x 400 take 0.28 ms instead of 0.35; the other two take
     0.02 more.
     """

@@ -62,19 +62,23 @@ class Record:
     """One operation: the node of its output, and an edge (node, VJP) for each tracked input.
 
     Args:
-        again: creates the VJP of an edge again, on tensors instead of arrays, so that its computation is recorded (for
-            gradients of gradients). None on a tape that keeps no graph.
+        make_recorded_vjp: creates the VJP of an edge again, on tensors instead of arrays, so that its computation is
+            recorded (for gradients of gradients). None on a tape that keeps no graph.
     """
 
-    __slots__ = ("again", "edges", "name", "output")
+    __slots__ = ("edges", "make_recorded_vjp", "name", "output")
 
     def __init__(
-        self, name: str, output: Node, edges: list[tuple[Node, Vjp]], again: Callable[[int], Vjp] | None = None
+        self,
+        name: str,
+        output: Node,
+        edges: list[tuple[Node, Vjp]],
+        make_recorded_vjp: Callable[[int], Vjp] | None = None,
     ) -> None:
         self.name = name
         self.output = output
         self.edges = edges
-        self.again = again
+        self.make_recorded_vjp = make_recorded_vjp
 
 
 SAMPLED_ELEMENTS = 64

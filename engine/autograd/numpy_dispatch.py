@@ -41,7 +41,7 @@ WRITERS: dict[Callable[..., Any], str] = {
 """NumPy functions that write into their first argument, and the name of that argument."""
 
 
-def written(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+def write_targets(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The arguments of a call that a NumPy function, or a method of ndarray, writes into."""
     # Only writers have their target as first argument; avoid the slow signature for all others.
     positions = _positions(function) if len(args) > 1 else {}

@@ -104,7 +104,7 @@ class Primitive:
         try:
             output = self.forward(*arrays, **options)
         except ValueError as error:
-            raise self._misfit(arrays, error) from error
+            raise self._shape_error(arrays, error) from error
         if not saw_tensor:
             return output
         output = np.asanyarray(output)  # NumPy returns scalars instead of arrays without axes
@@ -125,16 +125,16 @@ class Primitive:
         if recorder.verify and running.array_class is np.ndarray:
             recorder.operands.extend([(ref(a), self.name, sample(_view(a, np.ndarray))) for a in exposed])
         tensor._node = node = Node(False, reference)
-        again = None
+        make_recorded_vjp = None
         if recorder.keeps_graph:
 
-            def again(edge: int) -> Vjp:
+            def make_recorded_vjp(edge: int) -> Vjp:
                 return self.graph_rule(tracked[edge][0])(tensor, *args, **options)
 
-        recorder.records.append(Record(self.name, node, edges, again))
+        recorder.records.append(Record(self.name, node, edges, make_recorded_vjp))
         return tensor
 
-    def _misfit(self, arrays: Sequence[Any], error: ValueError) -> Exception:
+    def _shape_error(self, arrays: Sequence[Any], error: ValueError) -> Exception:
         if isinstance(error, (EngineError, np.linalg.LinAlgError)):
             return error
         shapes = tuple(np.shape(array) for array in arrays)
@@ -150,13 +150,13 @@ class VariadicPrimitive(Primitive):
 
     def rule(self, argument: int) -> Rule:
         """The rule for the argument at this position."""
-        return self._told(self.rules[0], argument)
+        return self._rule_for(self.rules[0], argument)
 
     def graph_rule(self, argument: int) -> Rule:
         """Like :meth:`rule`, in the form that can be recorded."""
-        return self._told(self.graph[0] if self.graph else self.rules[0], argument)
+        return self._rule_for(self.graph[0] if self.graph else self.rules[0], argument)
 
-    def _told(self, shared: Rule | None, argument: int) -> Rule:
+    def _rule_for(self, shared: Rule | None, argument: int) -> Rule:
         assert shared is not None  # noqa: S101 - a promise of the constructor's caller, not input
         return lambda output, *arrays, **options: shared(argument, output, *arrays, **options)
 

@@ -210,14 +210,14 @@ def _tracked_seed(target: Tensor, output_gradients: Any) -> Tensor:
 
 def _recorded_contribution(record: Record, edge: int, gradient: Tensor) -> Any:
     """The contribution of the gradient of a record's output to one of its inputs, computed by recorded operations."""
-    if record.again is None:
+    if record.make_recorded_vjp is None:
         raise GradientError(
             f"gradient(create_graph=True): the tape kept no tensors of {record.name}; use GradientTape("
             "persistent=True), or two tapes, one inside the other",
             operation=record.name,
         )
     try:
-        contribution = record.again(edge)(gradient)
+        contribution = record.make_recorded_vjp(edge)(gradient)
     except GradientError as error:
         raise GradientError(f"the gradient of {record.name} has no gradient: {error}", operation=record.name) from error
     if not is_tracked((contribution,)):

@@ -25,7 +25,7 @@ from engine.autograd.numpy_dispatch import (
     UFUNCS,
     WRITERS,
     no_gradient,
-    written,
+    write_targets,
 )
 from engine.errors import GradientError
 
@@ -100,7 +100,7 @@ class Tensor(np.ndarray[Any, Any]):
 
     def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
         name = f"np.{func.__name__}"
-        targets = written(func, args, kwargs)
+        targets = write_targets(func, args, kwargs)
         for target in targets:
             refuse_write(target, func.__name__)
         if func in WRITERS:
@@ -319,7 +319,7 @@ def _guard_target(name: str) -> None:
     original = getattr(np.ndarray, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        for target in written(original, (self, *args), kwargs):
+        for target in write_targets(original, (self, *args), kwargs):
             refuse_write(target, name)
         return original(self, *args, **kwargs)
 
@@ -343,7 +343,7 @@ def _follow(name: str) -> None:
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if args or kwargs:
-            for target in written(original, (self, *args), kwargs):
+            for target in write_targets(original, (self, *args), kwargs):
                 refuse_write(target, name)
         if not (is_tracked((self, *args)) or is_tracked(kwargs.values())):
             return original(self, *args, **kwargs)

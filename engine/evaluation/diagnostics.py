@@ -21,7 +21,7 @@ PROBE_IMAGES = 64
 
 _MEASURED_STEPS = 8
 """Number of evenly spaced steps of an epoch in which gradients are measured."""
-_FLAT_SLOPE_SHARE = 0.05
+_SATURATION_THRESHOLD = 0.05
 """A sigmoid or tanh output is saturated if the slope is below this fraction of the maximum slope."""
 
 
@@ -110,9 +110,9 @@ def _count(activation: Activation | None, y: Array) -> tuple[str, int, int] | No
         case Activation.RELU | Activation.LEAKY_RELU:
             return "dead_units", int(np.count_nonzero(~(y > 0).any(axis=tuple(range(y.ndim - 1))))), y.shape[-1]
         case Activation.TANH:
-            return "saturation", int(np.count_nonzero(1 - y * y < _FLAT_SLOPE_SHARE)), y.size
+            return "saturation", int(np.count_nonzero(1 - y * y < _SATURATION_THRESHOLD)), y.size
         case Activation.SIGMOID:
-            return "saturation", int(np.count_nonzero(4 * y * (1 - y) < _FLAT_SLOPE_SHARE)), y.size
+            return "saturation", int(np.count_nonzero(4 * y * (1 - y) < _SATURATION_THRESHOLD)), y.size
         case _:
             return None
 

@@ -19,7 +19,7 @@ from engine.nn.containers import Sequential
 
 _BATCH_IMAGES = 500
 """Number of images that are classified at a time."""
-_COVERED_SHARE = 0.3
+_COVERAGE_THRESHOLD = 0.3
 """A class is covered if it has at least this fraction of an equal part: 3% of the images for ten classes."""
 
 
@@ -168,7 +168,7 @@ class ReferenceClassifier:
         shares = counts / len(images)
         some = shares[shares > 0]
         return {
-            "mode_coverage": float(np.mean(counts * len(counts) >= _COVERED_SHARE * len(images))),
+            "mode_coverage": float(np.mean(counts * len(counts) >= _COVERAGE_THRESHOLD * len(images))),
             "min_class_share": float(shares.min()),
             "class_entropy": abs(float((some * np.log(some)).sum())) / math.log(len(shares)),
             "confidence": float(np.mean(found.confidences, dtype=np.float64)),

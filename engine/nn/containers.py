@@ -14,7 +14,7 @@ from engine.autograd.tensor import Tensor, refuse_write
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.nn.activations import Activation, activation_function, as_activation
 from engine.nn.dropout import Dropout
-from engine.nn.layer import Layer, OutputLayer, Shape, misfit
+from engine.nn.layer import Layer, OutputLayer, Shape, shape_error
 from engine.nn.linear import Dense
 from engine.nn.shape import Reshape, as_inputs
 
@@ -41,7 +41,7 @@ class Sequential:
         self.layers = list(layers)
         self.last: OutputLayer = layers[-1]
         self.input_shape = _first_shape(layers) if input_shape is None else tuple(input_shape)
-        self.layer_shapes = _walk(layers, self.input_shape)
+        self.layer_shapes = _infer_shapes(layers, self.input_shape)
         self.output_shape = self.layer_shapes[-1]
         _refuse_shared(layers)
         self.inputs = math.prod(self.input_shape)
@@ -169,9 +169,9 @@ class Residual:
 
     def output_shape(self, shape: Shape) -> Shape:
         """The same."""
-        made = _walk(self.layers, shape, "Residual")[-1]
+        made = _infer_shapes(self.layers, shape, "Residual")[-1]
         if made != shape:
-            raise misfit("Residual", f"layers whose output has the shape of their input, {shape}", made)
+            raise shape_error("Residual", f"layers whose output has the shape of their input, {shape}", made)
         return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -218,7 +218,7 @@ def _first_shape(layers: Sequence[Layer]) -> Shape:
     )
 
 
-def _walk(layers: Sequence[Layer], shape: Shape, name: str = "Sequential") -> list[Shape]:
+def _infer_shapes(layers: Sequence[Layer], shape: Shape, name: str = "Sequential") -> list[Shape]:
     """The shape after each layer."""
     if not shape or min(shape) < 1:
         raise SettingError(f"Sequential: the sizes of input_shape {shape} must be positive", setting="input_shape")

@@ -14,7 +14,7 @@ from engine.autograd.tensor import Tensor
 from engine.errors import SettingError
 from engine.nn.activations import Activation, activation_function, as_activation
 from engine.nn.initializers import Initializer, glorot_uniform
-from engine.nn.layer import IMAGES, Shape, check_sizes, misfit, reshape_hint
+from engine.nn.layer import IMAGES, Shape, check_sizes, reshape_hint, shape_error
 from engine.nn.spectral import SpectralNorm
 from engine.ops.images.geometry import Padding, transposed_size, window
 
@@ -68,7 +68,7 @@ class _Convolutional(ABC):
     def output_shape(self, shape: Shape) -> Shape:
         """(height, width, channels) becomes (rows, columns, filters)."""
         if len(shape) != 3 or shape[2] != self.channels:
-            raise misfit(type(self).__name__, f"{IMAGES} of {self.channels} channels", shape, reshape_hint(shape))
+            raise shape_error(type(self).__name__, f"{IMAGES} of {self.channels} channels", shape, reshape_hint(shape))
         return (self._side(shape[0]), self._side(shape[1]), self.filters)
 
     @abstractmethod

@@ -77,7 +77,7 @@ class Parameterless:
         return {}
 
 
-def misfit(layer: str, takes: str, shape: Shape, hint: str = "") -> ShapeError:
+def shape_error(layer: str, takes: str, shape: Shape, hint: str = "") -> ShapeError:
     """The error of a layer that does not accept an input of ``shape``."""
     return ShapeError(f"{layer} takes {takes}, not {shape}{hint}", operation=layer, shapes=(shape,))
 

@@ -12,7 +12,7 @@ from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.nn.activations import Activation, activation_function, as_activation
 from engine.nn.initializers import Initializer, glorot_uniform
-from engine.nn.layer import Shape, check_sizes, misfit
+from engine.nn.layer import Shape, check_sizes, shape_error
 from engine.nn.spectral import SpectralNorm
 
 
@@ -67,7 +67,7 @@ class Dense:
         """(inputs,) becomes (units,)."""
         if shape != (self.inputs,):
             hint = "; put Flatten before it" if len(shape) > 1 else ""
-            raise misfit("Dense", f"({self.inputs},)", shape, hint)
+            raise shape_error("Dense", f"({self.inputs},)", shape, hint)
         return (self.units,)
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:

@@ -12,7 +12,7 @@ from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError
 from engine.nn.activations import Activation, activation_function, as_activation
-from engine.nn.layer import Shape, check_sizes, misfit
+from engine.nn.layer import Shape, check_sizes, shape_error
 from engine.ops.normalization import update_running_average
 
 
@@ -74,7 +74,7 @@ class BatchNorm:
     def output_shape(self, shape: Shape) -> Shape:
         """The same."""
         if shape[-1:] != (self.features,):
-            raise misfit("BatchNorm", f"{self.features} features in the last axis", shape)
+            raise shape_error("BatchNorm", f"{self.features} features in the last axis", shape)
         return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -141,7 +141,7 @@ class LayerNorm:
     def output_shape(self, shape: Shape) -> Shape:
         """The same."""
         if shape[-1:] != (self.features,):
-            raise misfit("LayerNorm", f"{self.features} features in the last axis", shape)
+            raise shape_error("LayerNorm", f"{self.features} features in the last axis", shape)
         return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:

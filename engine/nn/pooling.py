@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine import ops
-from engine.nn.layer import IMAGES, Parameterless, Shape, check_sizes, misfit, reshape_hint
+from engine.nn.layer import IMAGES, Parameterless, Shape, check_sizes, reshape_hint, shape_error
 
 
 class _WindowPool(Parameterless):
@@ -25,7 +25,7 @@ class _WindowPool(Parameterless):
         """(height, width, channels) becomes (height / size, width / size, channels)."""
         if len(shape) != 3 or shape[0] % self.size or shape[1] % self.size:
             takes = f"{IMAGES} whose height and width are multiples of {self.size}"
-            raise misfit(type(self).__name__, takes, shape, reshape_hint(shape))
+            raise shape_error(type(self).__name__, takes, shape, reshape_hint(shape))
         return (shape[0] // self.size, shape[1] // self.size, shape[2])
 
 
@@ -61,7 +61,7 @@ class GlobalAvgPool2D(Parameterless):
     def output_shape(self, shape: Shape) -> Shape:
         """(height, width, channels) becomes (channels,)."""
         if len(shape) != 3:
-            raise misfit("GlobalAvgPool2D", IMAGES, shape, reshape_hint(shape))
+            raise shape_error("GlobalAvgPool2D", IMAGES, shape, reshape_hint(shape))
         return (shape[2],)
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -83,7 +83,7 @@ class Upsample2D(Parameterless):
     def output_shape(self, shape: Shape) -> Shape:
         """(height, width, channels) becomes (height * size, width * size, channels)."""
         if len(shape) != 3:
-            raise misfit("Upsample2D", IMAGES, shape, reshape_hint(shape))
+            raise shape_error("Upsample2D", IMAGES, shape, reshape_hint(shape))
         return (shape[0] * self.size, shape[1] * self.size, shape[2])
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine import ops
 from engine.errors import SettingError
-from engine.nn.layer import Parameterless, Shape, misfit
+from engine.nn.layer import Parameterless, Shape, shape_error
 
 
 class Flatten(Parameterless):
@@ -40,7 +40,7 @@ class Reshape(Parameterless):
     def output_shape(self, shape: Shape) -> Shape:
         """The shape that the layer was given; raises ShapeError if the sizes differ."""
         if math.prod(shape) != math.prod(self.shape):
-            raise misfit("Reshape", f"{math.prod(self.shape)} numbers for the shape {self.shape}", shape)
+            raise shape_error("Reshape", f"{math.prod(self.shape)} numbers for the shape {self.shape}", shape)
         return self.shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:

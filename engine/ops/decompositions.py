@@ -19,23 +19,23 @@ from engine.autograd.tensor import untracked
 from engine.errors import GradientError
 
 
-def _turned(x: Any) -> Any:
+def _matrix_transpose(x: Any) -> Any:
     return x.swapaxes(-1, -2)
 
 
 def _symmetric(x: Any) -> Any:
-    return (x + _turned(x)) / 2
+    return (x + _matrix_transpose(x)) / 2
 
 
 def _inv_back(y: Any, x: Any) -> Vjp:
-    return lambda g: -np.matmul(np.matmul(_turned(y), g), _turned(y))
+    return lambda g: -np.matmul(np.matmul(_matrix_transpose(y), g), _matrix_transpose(y))
 
 
 inv = Primitive("inv", lambda x: np.linalg.inv(x), _inv_back, doc="Inverse matrices.")
 
 
 def _det_back(y: Any, x: Any) -> Vjp:
-    return lambda g: (g * y)[..., None, None] * _turned(np.linalg.inv(x))
+    return lambda g: (g * y)[..., None, None] * _matrix_transpose(np.linalg.inv(x))
 
 
 det = Primitive(
@@ -46,29 +46,29 @@ det = Primitive(
 )
 
 
-def _columns(b: Any) -> bool:
+def _is_vector(b: Any) -> bool:
     """Whether NumPy treats ``b`` as a single vector."""
     return bool(b.ndim == 1)
 
 
-def _pulled(a: Any, b: Any, g: Any) -> Any:
+def _solve_transposed(a: Any, b: Any, g: Any) -> Any:
     """The gradient of a solution through the transposed matrices, also if several matrices share one vector."""
-    if not _columns(b):
-        return np.linalg.solve(_turned(a), g)
-    return np.linalg.solve(_turned(a), g[..., None])[..., 0]
+    if not _is_vector(b):
+        return np.linalg.solve(_matrix_transpose(a), g)
+    return np.linalg.solve(_matrix_transpose(a), g[..., None])[..., 0]
 
 
 def _solve_back_matrix(y: Any, a: Any, b: Any) -> Vjp:
     def vjp(g: Any) -> Any:
-        pull = _pulled(a, b, g)
-        product = pull[..., None] * y[..., None, :] if _columns(b) else np.matmul(pull, _turned(y))
+        pull = _solve_transposed(a, b, g)
+        product = pull[..., None] * y[..., None, :] if _is_vector(b) else np.matmul(pull, _matrix_transpose(y))
         return sum_to_shape(-product, a.shape)
 
     return vjp
 
 
 def _solve_back_right(y: Any, a: Any, b: Any) -> Vjp:
-    return lambda g: sum_to_shape(_pulled(a, b, g), b.shape)
+    return lambda g: sum_to_shape(_solve_transposed(a, b, g), b.shape)
 
 
 solve = Primitive(
@@ -82,10 +82,10 @@ solve = Primitive(
 
 def _cholesky_back(y: Any, x: Any) -> Vjp:
     def vjp(g: Any) -> Any:
-        inner = np.tril(np.matmul(_turned(y), g))
+        inner = np.tril(np.matmul(_matrix_transpose(y), g))
         inner = inner - inner * (np.eye(y.shape[-1], dtype=y.dtype) / 2)
         inverse = np.linalg.inv(y)
-        return _symmetric(np.matmul(np.matmul(_turned(inverse), inner), inverse))
+        return _symmetric(np.matmul(np.matmul(_matrix_transpose(inverse), inner), inverse))
 
     return vjp
 
@@ -95,46 +95,46 @@ _cholesky = Primitive("cholesky", lambda x: np.linalg.cholesky(x), _cholesky_bac
 
 def cholesky(x: Any, /, *, upper: bool = False) -> Any:
     """As ``np.linalg.cholesky``."""
-    return _turned(_cholesky(x)) if upper else _cholesky(x)
+    return _matrix_transpose(_cholesky(x)) if upper else _cholesky(x)
 
 
 _EighResult: Any = type(np.linalg.eigh(np.eye(1)))
 _SvdResult: Any = type(np.linalg.svd(np.eye(1)))
 
 
-def _differences(values: Any) -> Any:
+def _reciprocal_gaps(values: Any) -> Any:
     """1 / (value j - value i), and 0 where i = j."""
     equal = np.eye(values.shape[-1], dtype=np.bool_)
     apart = np.where(equal, 1, values[..., None, :] - values[..., :, None])
     return np.where(equal, 0, 1 / apart)
 
 
-def _given(x: Array, found: Array, **_: Any) -> Array:
+def _precomputed(x: Array, found: Array, **_: Any) -> Array:
     """A part of a decomposition of x. The decomposition is computed once for all of its parts."""
     return found.copy()
 
 
 def _values_back(y: Any, x: Any, found: Array, vectors: Any) -> Vjp:
-    return lambda g: np.matmul(vectors * g[..., None, :], _turned(vectors))
+    return lambda g: np.matmul(vectors * g[..., None, :], _matrix_transpose(vectors))
 
 
 def _vectors_back(y: Any, x: Any, found: Array, values: Any) -> Vjp:
     def vjp(g: Any) -> Any:
-        inner = _differences(values) * np.matmul(_turned(y), g)
-        return _symmetric(np.matmul(np.matmul(y, inner), _turned(y)))
+        inner = _reciprocal_gaps(values) * np.matmul(_matrix_transpose(y), g)
+        return _symmetric(np.matmul(np.matmul(y, inner), _matrix_transpose(y)))
 
     return vjp
 
 
 _eigenvalues = Primitive(
     "eigenvalues",
-    _given,
+    _precomputed,
     _values_back,
     graph=[lambda y, x, found, vectors: _values_back(y, x, found, eigh(x)[1])],
 )
 _eigenvectors = Primitive(
     "eigenvectors",
-    _given,
+    _precomputed,
     _vectors_back,
     graph=[lambda y, x, found, values: _vectors_back(y, x, found, eigh(x)[0])],
 )
@@ -160,14 +160,14 @@ def _svd_part(part: int) -> Any:
             u, s, vh = parts
             if part == 1:
                 return np.matmul(u * g[..., None, :], vh)
-            apart, side = _differences(s * s), u if part == 0 else _turned(vh)
-            change = g if part == 0 else _turned(g)
-            inner = np.matmul(_turned(side), change)
-            turn = apart * (inner - _turned(inner))
+            apart, side = _reciprocal_gaps(s * s), u if part == 0 else _matrix_transpose(vh)
+            change = g if part == 0 else _matrix_transpose(g)
+            inner = np.matmul(_matrix_transpose(side), change)
+            turn = apart * (inner - _matrix_transpose(inner))
             rest = (change - np.matmul(side, inner)) / s[..., None, :]
             if part == 0:
                 return np.matmul(np.matmul(u, turn * s[..., None, :]) + rest, vh)
-            return np.matmul(u, np.matmul(s[..., :, None] * turn, vh) + _turned(rest))
+            return np.matmul(u, np.matmul(s[..., :, None] * turn, vh) + _matrix_transpose(rest))
 
         return vjp
 
@@ -180,7 +180,7 @@ def _svd_primitive(name: str, part: int) -> Primitive:
     def again(y: Any, x: Any, found: Any, parts: Any) -> Any:
         return rule(y, x, found, svd(x, full_matrices=False))
 
-    return Primitive(name, _given, rule, graph=[again])
+    return Primitive(name, _precomputed, rule, graph=[again])
 
 
 _left = _svd_primitive("svd_left", 0)

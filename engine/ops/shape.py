@@ -22,7 +22,7 @@ def _reshape(x: Array, shape: Any) -> Array:
 
 def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
     original, flat = x.shape, is_batch_innermost(x)
-    # Images become rows that lie in memory as those did which they were made of.
+    # Flatten image gradients into the memory layout of the original rows.
     return lambda g: _flatten(g) if flat and g.ndim > 2 and len(g) == original[0] else g.reshape(original)
 
 

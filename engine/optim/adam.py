@@ -16,9 +16,9 @@ from engine.optim.optimizer import (
     check_decay,
     check_fraction,
     check_rest,
-    in_step,
     load_moments,
     load_step_count,
+    zip_arrays,
 )
 
 
@@ -63,7 +63,7 @@ class Adam(Descent):
         root = ((1 - self.beta2**self._steps) / (1 - self.beta2)) ** 0.5
         rate = learning_rate * root * (1 - self.beta1) / (1 - self.beta1**self._steps)
         epsilon = self.epsilon * root
-        for parameter, *others in in_step(parameters, gradients, self._first, self._second):
+        for parameter, *others in zip_arrays(parameters, gradients, self._first, self._second):
             kept = 1 - learning_rate * self._decay_of(parameter)
             for p, g, m, v in blocks(parameter, *others):
                 np.multiply(m, self.beta1, out=m)

@@ -84,7 +84,7 @@ class Descent:
         """Every ``UNDERFLOW_INTERVAL_STEPS``, set elements of ``sums`` to 0 that are too small to have an effect."""
         if self._steps % UNDERFLOW_INTERVAL_STEPS:
             return
-        for whole, other in in_step(sums, scratch):
+        for whole, other in zip_arrays(sums, scratch):
             for part, size in blocks(whole, other):
                 np.abs(part, out=size)
                 np.copyto(part, 0, where=size < UNDERFLOW)
@@ -93,7 +93,7 @@ class Descent:
         return self.weight_decay if self.decay_biases or parameter.ndim > 1 else 0.0
 
 
-def in_step(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
+def zip_arrays(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
     """Iterate over groups of arrays in parallel, as plain arrays."""
     for group in zip(*groups, strict=True):
         yield tuple(np.asarray(array) for array in group)

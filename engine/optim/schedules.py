@@ -27,11 +27,11 @@ def step(at_epochs: Sequence[int], factor: float) -> Schedule:
     """
     if not factor > 0:
         raise SettingError(f"step schedule: factor {factor} must be positive", setting="factor")
-    moments = tuple(at_epochs)
+    milestones = tuple(at_epochs)
 
     def schedule(step: int, steps_per_epoch: int, total_steps: int) -> float:
         finished = step // steps_per_epoch
-        return float(factor ** sum(moment <= finished for moment in moments))
+        return float(factor ** sum(milestone <= finished for milestone in milestones))
 
     return schedule
 

@@ -10,7 +10,15 @@ from engine import memory
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError
-from engine.optim.optimizer import Descent, blocks, check_fraction, check_rest, in_step, load_moments, load_step_count
+from engine.optim.optimizer import (
+    Descent,
+    blocks,
+    check_fraction,
+    check_rest,
+    load_moments,
+    load_step_count,
+    zip_arrays,
+)
 
 
 class SGD(Descent):
@@ -57,7 +65,7 @@ class SGD(Descent):
         """Take one step. Overwrites the gradients."""
         self._prepare(parameters, gradients)
         if not self.momentum:
-            for p, g in in_step(parameters, gradients):
+            for p, g in zip_arrays(parameters, gradients):
                 if decay := self._decay_of(p):
                     np.multiply(
                         p, 1 - learning_rate * decay, out=p
@@ -67,7 +75,7 @@ class SGD(Descent):
             return
         if not self._velocities:
             self._velocities = [memory.zeros(p.shape, p.dtype) for p in parameters]
-        for p, g, v in in_step(parameters, gradients, self._velocities):
+        for p, g, v in zip_arrays(parameters, gradients, self._velocities):
             self._step_with_momentum(p, g, v, learning_rate)
         self._flush_underflow(self._velocities, gradients)
 

@@ -75,7 +75,7 @@ def writeable(view: Array) -> Array:
 
 def untraced(value: Any) -> Any:
     """``value`` with plain arrays instead of traced ones, through nested tuples, lists and dicts."""
-    return map_kind(value, np.ndarray, lambda array: np.ndarray.view(array, np.ndarray))
+    return tree_map(value, np.ndarray, lambda array: np.ndarray.view(array, np.ndarray))
 
 
 def arrays_in(value: Any) -> Iterator[Array]:
@@ -89,10 +89,10 @@ def arrays_in(value: Any) -> Iterator[Array]:
         yield from arrays_in(list(value.values()))
 
 
-def map_kind(value: Any, kind: type | tuple[type, ...], function: Callable[[Any], Any]) -> Any:
+def tree_map(value: Any, kind: type | tuple[type, ...], function: Callable[[Any], Any]) -> Any:
     """``value`` with ``function`` applied to all instances of ``kind`` in nested tuples, lists and dicts."""
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, (tuple, list)):
-        return type(value)(map_kind(item, kind, function) for item in value)
-    return {key: map_kind(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value
+        return type(value)(tree_map(item, kind, function) for item in value)
+    return {key: tree_map(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value

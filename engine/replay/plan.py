@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.memory import LINE
-from engine.replay.calls import Call, NotReplayableError, Place, map_kind
+from engine.replay.calls import Call, NotReplayableError, Place, tree_map
 from engine.replay.trace import Trace
 
 
@@ -67,7 +67,7 @@ class Plan:
 
         calls = [_map_call(call, Place, array_at) for call in self.calls]
         self._bound = [partial(call.function, *call.args, **call.options) for call in calls]
-        return [map_kind(result, Place, array_at) for result in self._results]
+        return [tree_map(result, Place, array_at) for result in self._results]
 
     def release(self) -> list[Array]:
         """Drop the bound memory; returns no results."""
@@ -132,11 +132,11 @@ def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
 
 
 def _map_call(call: Call, kind: type, function: Callable[[Any], Any]) -> Call:
-    args, options, out = map_kind((call.args, call.options, call.out), kind, function)
+    args, options, out = tree_map((call.args, call.options, call.out), kind, function)
     return replace(call, args=args, options=options, out=out)
 
 
 def _places(value: Any) -> list[Place]:
     found: list[Place] = []
-    map_kind(value, Place, found.append)
+    tree_map(value, Place, found.append)
     return found

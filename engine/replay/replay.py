@@ -80,7 +80,7 @@ class Replay:
     def __init__(self, resident: Iterable[Array], *, changing: Iterable[Array] = (), enabled: bool = True) -> None:
         self._changing, self._unchanging = list(changing), list(resident)
         self._resident = [*self._unchanging, *self._changing]
-        self._whole = {id(array) for array in self._resident}
+        self._resident_ids = {id(array) for array in self._resident}
         self._owners = {id(owner(array)) for array in self._resident}
         self._enabled = enabled
         self._prepared: dict[Any, _Prepared | None] = {}
@@ -136,7 +136,7 @@ class Replay:
 
         None for non-contiguous memory, because NumPy may sum it in another order than a copy, so that bits differ.
         """
-        if id(array) in self._whole:
+        if id(array) in self._resident_ids:
             return id(array)  # the array lives as long as this replay, so the id is unique
         if id(owner(array)) in self._owners:
             return array.shape, array.dtype, array.strides, memory.address(array)

@@ -25,9 +25,9 @@ from engine.replay.calls import (
     Place,
     ShapeChangedError,
     arrays_in,
-    map_kind,
     owner,
     read_only,
+    tree_map,
     untraced,
 )
 
@@ -118,7 +118,7 @@ class Trace:
         if key in self._resident and key not in self._changing:
             raise NotReplayableError(f"a write to an input or a resident array {target.shape}")
 
-    def accept_row_numbers(self, index: Any) -> None:
+    def check_index(self, index: Any) -> None:
         """Check an index. Known arrays are allowed, and 0, 1, 2, ..., the only constant that indexing rows needs.
 
         Raises:
@@ -146,7 +146,7 @@ class Trace:
         Raises:
             NotReplayableError: it reads memory that is neither resident nor filled by an earlier call.
         """
-        args, options, place = map_kind((args, options, out), (np.ndarray, np.generic), self.place)
+        args, options, place = tree_map((args, options, out), (np.ndarray, np.generic), self.place)
         self.calls.append(Call(function, args, options, place, elementwise, may_fail))
 
     def store(
@@ -168,7 +168,7 @@ class Trace:
                 accept targets in many ways (``out`` by position, ``copy=False``), and a call can have only one.
         """
         args, options = untraced(tuple(args)), untraced(options)
-        read_args, read_options = map_kind((args, options), np.ndarray, read_only)
+        read_args, read_options = tree_map((args, options), np.ndarray, read_only)
         result = function(*read_args, **read_options)
         if not isinstance(result, (np.ndarray, np.generic)):
             raise NotReplayableError(f"{_name(function)} gives {type(result).__name__}, not an array")
@@ -207,7 +207,7 @@ def running_trace() -> Trace:
 
 
 _VIEWS = {
-    operator.getitem,  # its indices are checked by accept_row_numbers
+    operator.getitem,  # its indices are checked by check_index
     *(np.reshape, np.ravel, np.squeeze, np.expand_dims, np.atleast_1d, np.atleast_2d, np.atleast_3d),
     *(np.transpose, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.rot90),
     *(np.flip, np.fliplr, np.flipud, np.diag, np.diagonal, np.real, np.broadcast_to),

@@ -76,12 +76,12 @@ class TracedArray(np.ndarray[Any, Any]):
         return traced(running_trace().store(func, args, kwargs))
 
     def __getitem__(self, index: Any) -> Any:
-        running_trace().accept_row_numbers(index)
+        running_trace().check_index(index)
         return traced(running_trace().store(operator.getitem, (self, index), {}))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         running_trace().refuse_resident(self)
-        running_trace().accept_row_numbers(index)
+        running_trace().check_index(index)
         target, index, value = untraced((self, index, value))
         writeable(target)[index] = value
         running_trace().add(operator.setitem, (target, index, value), {}, target)

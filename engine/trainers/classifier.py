@@ -172,7 +172,9 @@ class ClassifierTrainer:
                 changes = self.augmentation.draw(augment, len(batch), self.train.sides)
                 inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], changes)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss gives a better message
-                    loss, outputs, *gradients = replay(self._losses, inputs, self._train_targets[batch], rng=dropout)
+                    loss, outputs, *gradients = replay(
+                        self._loss_and_gradients, inputs, self._train_targets[batch], rng=dropout
+                    )
                     value = per_image(loss, self.loss.reduction, len(batch))
                     progress.check_finite("train_loss", value, step)
                     if norms.is_due(step - progress.step):
@@ -234,8 +236,8 @@ class ClassifierTrainer:
         self._progress.load(state.state, "classifier")
         best = {name: state.state.get(name) for name in ("best_accuracy", "best_loss", "best_epoch")}
         if not _is_a_best(**best, epochs=self.epoch):
-            told = ", ".join(f"{name} {value!r}" for name, value in best.items())
-            raise CheckpointError(f"the best of {self.epoch} epochs is invalid: {told}")
+            listed = ", ".join(f"{name} {value!r}" for name, value in best.items())
+            raise CheckpointError(f"the best of {self.epoch} epochs is invalid: {listed}")
         self._average.load_state_dict(state.tensors)
         self.optimizer.load_state_dict(under_prefix("optimizer.", state), self.model.parameters)
         self.best_accuracy, self.best_loss, self.best_epoch = best.values()
@@ -272,7 +274,7 @@ class ClassifierTrainer:
             confidences=np.max(outputs, axis=1),
         )
 
-    def _losses(self, x: Array, targets: Array, *, rng: np.random.Generator | None) -> list[Array]:
+    def _loss_and_gradients(self, x: Array, targets: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The part of a step before the update: the loss, the outputs, and the gradient of each parameter."""
         with GradientTape(verify=False) as tape:
             outputs = self._outputs(x, training=True, rng=rng)

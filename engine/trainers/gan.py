@@ -44,7 +44,7 @@ from engine.trainers.progress import (
 )
 from engine.trainers.reports import BatchDone, EpochDone
 
-_SKIPS, _REPEATS, _BOTH = "generator", "discriminator", "both"
+_GENERATOR_ONLY, _DISCRIMINATOR_ONLY, _BOTH = "generator", "discriminator", "both"
 """Which networks a step updates."""
 
 
@@ -204,16 +204,16 @@ class GanTrainer:
                 rate = self.g_optimizer.learning_rate * self.g_schedule(*position)
                 d_rate = self.d_optimizer.learning_rate * self.d_schedule(*position)
                 with np.errstate(over="ignore", invalid="ignore"):  # the check of the losses gives a better message
-                    learning = self._learning(step)
-                    if learning == _SKIPS:
+                    updated = self._updated_networks(step)
+                    if updated == _GENERATOR_ONLY:
                         losses = replay(self._steps.generator_step, noise, rng=dropout)
                     else:
                         part = reals if len(batch) == len(reals) else reals[: len(batch)]
                         inputs = [self.train.inputs(batch, self.dtype, out=part), *self._given_classes(batch)]
-                        both = learning == _BOTH
+                        both = updated == _BOTH
                         of = self._steps.both_steps if both else self._steps.discriminator_step
                         losses = replay(of, noise, *inputs, rng=dropout)
-                    self._update(learning, losses, step, means, norms, rate, d_rate)
+                    self._update(updated, losses, step, means, norms, rate, d_rate)
                 del losses  # free the gradients before the next step
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
@@ -222,12 +222,12 @@ class GanTrainer:
             progress.check_weights(self.discriminator, step, "discriminator.")
             yield progress.finish_epoch(means.result() | {"learning_rate": rate} | self._diagnostics(norms))
 
-    def _learning(self, step: int) -> str:
+    def _updated_networks(self, step: int) -> str:
         """Which networks a step updates."""
         update = self._accumulation.update_of(step, self._progress.steps_per_epoch)
         if self.skip_every is not None and update % self.skip_every == 0:
-            return _SKIPS
-        return _BOTH if (update + 1) % self.critic_steps == 0 else _REPEATS
+            return _GENERATOR_ONLY
+        return _BOTH if (update + 1) % self.critic_steps == 0 else _DISCRIMINATOR_ONLY
 
     def _given_classes(self, batch: Array) -> list[Array]:
         """The classes of real images in the form that a conditional discriminator receives."""
@@ -237,7 +237,7 @@ class GanTrainer:
 
     def _update(
         self,
-        learning: str,
+        updated: str,
         losses: Sequence[Array],
         step: int,
         means: Means,
@@ -246,20 +246,20 @@ class GanTrainer:
         d_rate: float,
     ) -> None:
         """Record the losses of a step, add up its gradients, and update the networks, the generator first."""
-        given, rows = list(losses), len(losses[0 if learning == _REPEATS else 1])
+        given, rows = list(losses), len(losses[0 if updated == _DISCRIMINATOR_ONLY else 1])
         parts = []
-        if learning == _REPEATS:
+        if updated == _DISCRIMINATOR_ONLY:
             means.add("d_fake", self._losses.probability(given.pop(0)), rows)
         else:
             parts.append((self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake", norms[0]))
-        if learning != _SKIPS:
+        if updated != _GENERATOR_ONLY:
             parts.append((self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real", norms[1]))
         for network, _, _, loss_name, probability_name, measured in parts:
             loss, logits = given.pop(0), given.pop(0)
-            self._report(means, loss_name, loss, rows, step)
+            self._record_loss(means, loss_name, loss, rows, step)
             means.add(probability_name, self._losses.probability(logits), rows)
             if network is self.discriminator and self._steps.penalties:
-                self._report(means, "d_penalty", given.pop(0), rows, step)
+                self._record_loss(means, "d_penalty", given.pop(0), rows, step)
             count = len(network.parameters)
             gradients, given = given[:count], given[count:]
             if measured.is_due(step - self._progress.step):
@@ -269,7 +269,7 @@ class GanTrainer:
         if self._accumulation.completes(step, steps_per_epoch):
             for network, optimizer, rate, *_ in parts:
                 optimizer.apply(network.parameters, self._accumulation.take(network), rate)
-            if learning != _REPEATS:
+            if updated != _DISCRIMINATOR_ONLY:
                 self._average.update(self._accumulation.update_of(step, steps_per_epoch) // self.critic_steps)
 
     def _diagnostics(self, norms: Sequence[GradientNorms]) -> dict[str, float]:
@@ -294,7 +294,7 @@ class GanTrainer:
         chosen = self._inputs.whole_packs(np.arange(len(images)))
         return np.asarray(self._inputs(images[chosen], *(rows[chosen] for rows in classes)))
 
-    def _report(self, means: Means, name: str, loss: Array, rows: int, step: int) -> None:
+    def _record_loss(self, means: Means, name: str, loss: Array, rows: int, step: int) -> None:
         value = per_image(loss, self._losses.reduction, rows)
         self._progress.check_finite(name, value, step)
         means.add(name, value, rows)

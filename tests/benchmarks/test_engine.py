@@ -146,7 +146,7 @@ def test_a_peers_classifier_learns_the_same(
     else:
         engine, row = cases.classifier(data, CLASSIFIER, 50), cases.classifier_row("", 50)
     losses = []
-    original = engine._losses
+    original = engine._loss_and_gradients
     monkeypatch.setattr(
         engine, "_losses", lambda *given, **named: losses.append(original(*given, **named)) or losses[-1]
     )

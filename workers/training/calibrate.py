@@ -26,12 +26,12 @@ _SIDE: Final = 28
 _IMAGES: Final = 1000
 _WARM_UP: Final = 3
 """Steps before the measurement: the first ones allocate memory and record the tape."""
-_FOR_S: Final = 0.06
+_MEASUREMENT_S: Final = 0.06
 """Duration of the measurement of each training."""
-_FEWEST: Final = 3
-_TIE: Final = 0.02
+_MIN_STEPS: Final = 3
+_REGULARIZATION: Final = 0.02
 """Strength of the regularization towards a common factor, which limits the effect of a disturbed measurement."""
-_SLOWEST: Final = 100.0
+_MAX_FACTOR: Final = 100.0
 
 _SOFTMAX: Final = {"units": 10, "activation": "softmax"}
 _CONV: Final = {"type": "conv2d", "filters": 16, "activation": "relu"}
@@ -86,7 +86,7 @@ def _steps(trainer: build.Trainer) -> tuple[float, float]:
                 clock, began = time.perf_counter(), now
             elif report.step > _WARM_UP:
                 steps.append(now - at)
-                if len(steps) >= _FEWEST and now - began > _FOR_S:
+                if len(steps) >= _MIN_STEPS and now - began > _MEASUREMENT_S:
                     break
         at = time.process_time()
     return median(steps), (time.perf_counter() - clock) / (now - began)
@@ -102,7 +102,7 @@ def _factors(expected: NDArray[np.float64], took: NDArray[np.float64]) -> list[f
     whole = float(np.median(took / expected.sum(axis=1)))  # a common factor for all groups
     shares = whole * expected / took[:, None]
     groups = len(work.GROUPS)
-    rows = np.concatenate([shares, np.sqrt(_TIE) * np.eye(groups)])
-    wanted = np.concatenate([np.ones(len(took)), np.full(groups, np.sqrt(_TIE))])
+    rows = np.concatenate([shares, np.sqrt(_REGULARIZATION) * np.eye(groups)])
+    wanted = np.concatenate([np.ones(len(took)), np.full(groups, np.sqrt(_REGULARIZATION))])
     found = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-    return [round(float(np.clip(whole * one, whole / 5, min(whole * 5, _SLOWEST))), 4) for one in found]
+    return [round(float(np.clip(whole * one, whole / 5, min(whole * 5, _MAX_FACTOR))), 4) for one in found]

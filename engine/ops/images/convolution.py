@@ -115,7 +115,7 @@ conv2d = Primitive(
 )
 
 
-def _leading_back(x: Any, w: Any, stride: int, padding: Padding) -> Convolution:
+def _adjoint_geometry(x: Any, w: Any, stride: int, padding: Padding) -> Convolution:
     """The geometry of the convolution whose adjoint maps x to larger images."""
     if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
         raise ShapeError(
@@ -125,29 +125,29 @@ def _leading_back(x: Any, w: Any, stride: int, padding: Padding) -> Convolution:
             shapes=(x.shape, w.shape),
         )
     sides = [transposed_size(x.shape[axis], w.shape[axis - 1], stride, padding) for axis in (1, 2)]
-    large, weight = (np.empty(shape, np.bool_) for shape in ((len(x), *sides, w.shape[3]), _exchanged(w).shape))
+    large, weight = (np.empty(shape, np.bool_) for shape in ((len(x), *sides, w.shape[3]), _swap_channels(w).shape))
     return Convolution.of(large, weight, stride, padding)
 
 
-def _exchanged(w: Any) -> Any:
+def _swap_channels(w: Any) -> Any:
     """Weights with channels and filters swapped."""
     return w.transpose(0, 1, 3, 2)
 
 
 def _conv2d_transpose(x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Array:
-    geometry = _leading_back(x, w, stride, padding)
+    geometry = _adjoint_geometry(x, w, stride, padding)
     _check_bias("conv2d_transpose", w, b, geometry.channels)
-    return _scatter(x, _exchanged(w), b, geometry=geometry)
+    return _scatter(x, _swap_channels(w), b, geometry=geometry)
 
 
 def _transpose_back_input(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
-    geometry = _leading_back(x, w, stride, padding)
-    return lambda g: gather(g, _exchanged(w), geometry=geometry)
+    geometry = _adjoint_geometry(x, w, stride, padding)
+    return lambda g: gather(g, _swap_channels(w), geometry=geometry)
 
 
 def _transpose_back_weight(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
-    geometry = _leading_back(x, w, stride, padding)
-    return lambda g: _exchanged(correlate(g, x, geometry=geometry))
+    geometry = _adjoint_geometry(x, w, stride, padding)
+    return lambda g: _swap_channels(correlate(g, x, geometry=geometry))
 
 
 conv2d_transpose = Primitive(

@@ -30,7 +30,7 @@ with 1/16 to twice this size: steps differ by 3%; with small batches, this size 
 
 
 SMALL_PRODUCT, SMALL_WEIGHTS = 10**6, 1024
-"""Up to so many multiplications, OpenBLAS multiplies without copying its operands first. With fewer weights than the
+"""Up to this many multiplications, OpenBLAS does not copy its operands first. With fewer weights than the
 second number, long products that are cut to this size take half the time."""
 
 

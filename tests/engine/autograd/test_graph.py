@@ -183,10 +183,10 @@ def test_a_tape_that_keeps_no_graph_frees_what_no_rule_needs() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as tape:
         x * 2
-    assert all(record.again is None for record in tape.records)
+    assert all(record.make_recorded_vjp is None for record in tape.records)
     with GradientTape() as outer:
         x * 2
         with GradientTape():
             x * 2
         x * 2
-    assert [record.again is None for record in outer.records] == [True, False, True]
+    assert [record.make_recorded_vjp is None for record in outer.records] == [True, False, True]

@@ -121,7 +121,7 @@ def test_any_layout_in_memory_gives_the_same_images() -> None:
         np.testing.assert_array_equal(ops.upsample2d(view), ops.upsample2d(x))
 
 
-def test_misfits_say_what_was_expected() -> None:
+def test_wrong_shapes_say_what_was_expected() -> None:
     x, b = np.ones((2, 5, 6, 3)), np.ones(4)
     with pytest.raises(ShapeError, match=r"\(2, 5, 6, 3\) and weight \(3, 3, 2, 4\): they must be \(batch, height"):
         ops.conv2d(x, np.ones((3, 3, 2, 4)), b)

@@ -139,7 +139,7 @@ def test_a_negative_power_of_zero_falls_without_end() -> None:
     assert gradient.tolist() == [-np.inf, 0, 0]
 
 
-def test_misfits_name_both_shapes() -> None:
+def test_wrong_shapes_name_both_shapes() -> None:
     with pytest.raises(ShapeError, match=r"affine: \(2, 3\) @ \(4, 5\)") as caught:
         ops.affine(np.ones((2, 3)), np.ones((4, 5)), np.ones(5))
     assert caught.value.shapes == ((2, 3), (4, 5))

@@ -235,7 +235,7 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
         Adam().load_state_dict(state, tensors)
 
 
-def test_misfits_are_refused() -> None:
+def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"\(3, 4\) and gradient \(2,\)"):
         SGD(0.1).apply(parameters(), parameters()[::-1], 0.1)
     with pytest.raises(ShapeError, match="2 parameters but 1"):

@@ -109,7 +109,7 @@ def test_a_layer_that_does_not_fit_is_reported_with_pointer_and_remedy(
     assert re.search(words, found[1])
 
 
-def test_all_misfits_of_all_networks_come_at_once() -> None:
+def test_all_wrong_shapes_of_all_networks_come_at_once() -> None:
     made = [{"units": 98, "activation": "relu"}, {**IMAGE, "shape": [7, 7, 3]}, {"units": 5, "activation": "tanh"}]
     found = faults(gan(made, [{**CONV, "kernel": 30}, {"units": 2, "activation": "relu"}]))
     assert set(found) == {
