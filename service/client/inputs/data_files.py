@@ -32,8 +32,8 @@ _BY_SUFFIX: Final = {
     (".json", ".jsonl", ".ndjson"): f"a JSON file: {_CONVERT}",
     (".sqlite", ".sqlite3", ".db"): f"a database: {_CONVERT}",
     (".pkl", ".pickle"): "a pickle, which may run code when it is read: save the data as CSV or NPZ",
-    (".7z", ".rar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst"): f"an archive that is not read: {_PACK}",
-    (".xz", ".bz2", ".zst"): f"compressed in a way that is not read: {_UNPACK}",
+    (".7z", ".rar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst"): f"an unsupported archive: {_PACK}",
+    (".xz", ".bz2", ".zst"): f"compressed in an unsupported way: {_UNPACK}",
     (".npy",): f"a single array: save {_ARRAY}",
     (".h5", ".hdf5"): f"an HDF5 file: save {_ARRAY}",
     (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".heic", ".avif", ".tif", ".tiff"): _IMAGE,
@@ -44,11 +44,11 @@ _BY_START: Final = {
     b"ARROW1": f"an Arrow file: {_CONVERT}",
     b"SQLite format 3": f"a database: {_CONVERT}",
     b"\xd0\xcf\x11\xe0": _SHEET,
-    b"7z\xbc\xaf": f"an archive that is not read: {_PACK}",
-    b"Rar!": f"an archive that is not read: {_PACK}",
-    b"\xfd7zXZ\0": f"compressed in a way that is not read: {_UNPACK}",
-    b"BZh": f"compressed in a way that is not read: {_UNPACK}",
-    b"\x28\xb5\x2f\xfd": f"compressed in a way that is not read: {_UNPACK}",
+    b"7z\xbc\xaf": f"an unsupported archive: {_PACK}",
+    b"Rar!": f"an unsupported archive: {_PACK}",
+    b"\xfd7zXZ\0": f"compressed in an unsupported way: {_UNPACK}",
+    b"BZh": f"compressed in an unsupported way: {_UNPACK}",
+    b"\x28\xb5\x2f\xfd": f"compressed in an unsupported way: {_UNPACK}",
     b"\x93NUMPY": f"a single array: save {_ARRAY}",
     b"\x89HDF": f"an HDF5 file: save {_ARRAY}",
     b"\x89PNG": _IMAGE,
@@ -73,12 +73,12 @@ def field_of(path: Path) -> str:
     name, start = path.name.lower(), _start(path)
     if start.startswith(_ZIP) and not name.endswith((".zip", ".npz")) and _is_spreadsheet(path):
         raise NotUploadable(f"{path} is {_SHEET}")
-    for suffixes, told in _BY_SUFFIX.items():
+    for suffixes, problem in _BY_SUFFIX.items():
         if name.endswith(suffixes):
-            raise NotUploadable(f"{path} is {told}")
-    for mark, told in _BY_START.items():
+            raise NotUploadable(f"{path} is {problem}")
+    for mark, problem in _BY_START.items():
         if start.startswith(mark):
-            raise NotUploadable(f"{path} is {told}")
+            raise NotUploadable(f"{path} is {problem}")
     if name.endswith(TABLES):
         return "table"
     if name.endswith(ARCHIVES) or start.startswith(_ZIP) or start[_TAR] == b"ustar":

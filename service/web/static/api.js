@@ -4,7 +4,7 @@ import { capital } from "./dom.js";
 
 class ProblemError extends Error {
   constructor(status, problem) {
-    super(capital(problem.detail ?? `The service answered with status ${status}.`));
+    super(capital(problem.detail ?? `The service returned status ${status}.`));
     this.status = status;
     this.problem = problem;
   }
@@ -18,7 +18,7 @@ export async function request(path, options) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     doubt();
-    throw new ProblemError(0, { detail: "The service does not answer. Is it still running?" });
+    throw new ProblemError(0, { detail: "The service does not respond. Is it still running?" });
   }
   if (answer.status >= 502) doubt(); // a proxy's
   if (!answer.ok) throw new ProblemError(answer.status, await answer.json().catch(() => ({})));

@@ -98,7 +98,7 @@ const drawVerdicts = latest(async () => {
   const sides = groups();
   const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // the same training twice
   const count = jobs.length < 2 ? 2 : sides.length;
-  if (count > 2) hint(`The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove others until two are left.`);
+  if (count > 2) hint(`The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove jobs until two are left.`);
   if (count < 2) hint("These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.");
   if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
   const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
@@ -112,7 +112,7 @@ const drawVerdicts = latest(async () => {
   $("#sentences").hidden = !found.length;
   const isLast = $("#scatter-of").value === "last";
   const other = h("button", { type: "button", class: "slim quiet", onclick: () => chooseValues(isLast ? "best" : "last") }, isLast ? "Compare the best epochs" : "Compare the last epochs");
-  $("#sentences-of").replaceChildren(isLast ? "Compared are the values of the last epoch, as on the page of a sweep and in tapeline compare. " : "Compared are the best values of all epochs. The page of a sweep and tapeline compare take those of the last epoch. ", other);
+  $("#sentences-of").replaceChildren(isLast ? "These are differences in the last epoch, as on the page of a sweep and in tapeline compare. " : "These are differences between the best values of all epochs. The page of a sweep and tapeline compare use those of the last epoch. ", other);
   $("#sentences-of").hidden = false;
   $("#sentences ul").replaceChildren(...found.map(([text, ...more]) => h("li", {}, text, more.map((note) => h("div", { class: "small muted" }, `Note: ${named(note)}.`)))));
 });

@@ -84,7 +84,7 @@ export class Exchange {
       const response = await fetch(this.path(), { method: data(this.form, "method"), headers: this.headers(), body: this.body(), signal: abort.signal });
       await this.show(response, answer, began);
     } catch (error) {
-      const text = error.name === "AbortError" ? "Stopped." : "The service does not answer. Is it still running?";
+      const text = error.name === "AbortError" ? "Stopped." : "The service does not respond. Is it still running?";
       if (error.name === "AbortError" && answer.children.length > 1) answer.append(h("p", { class: "muted" }, text));
       else answer.replaceChildren(h("p", { class: "note" }, text));
     } finally {

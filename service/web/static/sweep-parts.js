@@ -11,7 +11,7 @@ const EARLIER = 500; // and added by each click
 const EXHAUSTED = { budget: "the budget is used up", failures: "too many have failed" };
 const ENDED = {
   done: "All trials have ended.",
-  budget: "All trials have ended for which the budget was enough.",
+  budget: "All trials that fit the budget have ended.",
   too_many_failed: "The sweep has ended: too many trials have failed.",
   no_result: "The sweep has ended without a finite value of the objective.",
 };

@@ -20,7 +20,7 @@
 
   addEventListener("DOMContentLoaded", () => {
     const button = document.querySelector("#theme");
-    const names = { system: "as the system has it", light: "light", dark: "dark" };
+    const names = { system: "system setting", light: "light", dark: "dark" };
     const show = () => {
       const chosen = document.documentElement.dataset.chosen;
       button.setAttribute("aria-label", `Colours: ${names[chosen]}`);

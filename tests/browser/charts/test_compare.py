@@ -297,7 +297,7 @@ def test_the_difference_is_of_the_values_that_the_page_shows(
     expect(sentence).to_contain_text("was 14.00 points higher")
     expect(sentence).to_contain_text("in best val accuracy")
     expect(page.get_by_role("row", name="best val accuracy")).to_contain_text("95.00%")
-    expect(page.locator("#sentences-of")).to_contain_text("tapeline compare take those of the last epoch")
+    expect(page.locator("#sentences-of")).to_contain_text("tapeline compare use those of the last epoch")
     page.get_by_role("button", name="Compare the last epochs").click()
     expect(sentence).to_contain_text("was 9.00 points higher")
     expect(sentence).to_contain_text("in val accuracy of the last epoch")

@@ -353,7 +353,7 @@ def test_a_text_that_is_submitted_again_has_the_same_key(form: Visit) -> None:
         page.wait_for_timeout(400)
         accepted(page)
         page.get_by_role("button", name="Start training").click()
-        expect(page.locator("#toasts .error").last).to_contain_text("does not answer")
+        expect(page.locator("#toasts .error").last).to_contain_text("does not respond")
         expect(page.locator("#start")).to_be_enabled()
     assert len(used) == 3
     assert used[0] == used[1] != used[2]
@@ -367,7 +367,7 @@ def test_a_form_that_cannot_be_loaded_says_so(
     visit.page.route("**/presets", lambda route: route.abort())
     page = visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("The form could not be loaded")
-    expect(page.locator("#faults")).to_contain_text("The service does not answer.")
+    expect(page.locator("#faults")).to_contain_text("The service does not respond.")
     page = visit.open("/ui/new?like=job_01J00000000000000000000000")
     expect(page.locator("#verdict")).to_have_text("The form could not be loaded")
     page.unroute("**/presets")

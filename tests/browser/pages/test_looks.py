@@ -83,7 +83,7 @@ def test_open_parts_are_for_everybody(visit: Visit, jobs: dict[str, Any]) -> Non
 def test_colours_are_chosen_and_remembered(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
     page = open_window(serve_bare().url, color_scheme="light").open("/")
     button = page.locator("#theme")
-    expect(button).to_have_attribute("aria-label", "Colours: as the system has it")
+    expect(button).to_have_attribute("aria-label", "Colours: system setting")
     button.click()
     button.click()
     expect(button).to_have_attribute("aria-label", "Colours: dark")

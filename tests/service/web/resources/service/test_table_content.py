@@ -113,7 +113,7 @@ def test_the_page_draws_columns_and_the_report(client: FlaskClient, people: str)
     (dates,) = re.findall(r'aria-label="Histogram from 2023-01-01 to 2024-03-31">(.*?)</svg>', page)
     assert re.findall(r'x="(\d+)"', dates) == ["0", "19"]
     assert re.search(r'title="Oslo: 30">Oslo', page)
-    assert "Report of the import" in page
+    assert "Import report" in page
     (classes,) = re.findall(r'<h2 id="classes-title">.*?</section>', page, re.DOTALL)
     assert re.findall(r'<td class="number">(\d+)</td>', classes) == ["26", "4"] * 2
     listed = client.get("/ui/datasets").text
