@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.tables import RESULTS
-from service.sweeps.course import Course, Outcome, Proposed, State, SweepPlan
 from service.sweeps.schema import Range
 from service.sweeps.search import space, tpe
 from service.sweeps.search.proposals import STARTUP
+from service.sweeps.trial_scheduler import Outcome, Proposed, State, SweepPlan, TrialScheduler
 
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENT: Final = ROOT / "docs" / "sweeps.md"
@@ -103,7 +103,7 @@ class Trainings:
 
 
 class Experiment:
-    """A sweep in this process: the ``World`` of a course, whose trials are trained when they are looked at."""
+    """A sweep in this process: the ``SweepBackend`` of a scheduler, whose trials are trained on demand."""
 
     def __init__(
         self, plan: SweepPlan, search: str, seed: int, trainings: Trainings, *, is_shuffled: bool = False
@@ -119,7 +119,7 @@ class Experiment:
         """The best value so far, after each result."""
         self.winner: Sequence[Any] | None = None
         self.state = State.of(None, plan)
-        assert Course(plan, self.state, self).advance(), "the sweep has not ended"
+        assert TrialScheduler(plan, self.state, self).advance(), "the sweep has not ended"
 
     def propose(self, trial: int, most: int | None = None) -> Proposed:
         if self.search == "grid":

@@ -144,13 +144,13 @@ class LeaseSession:
         """End the job as failed."""
         self._retry(commits.fail, error, used=used, then=decisions.after_result)
 
-    def hand_back(self, request: Request | None, *, used: Usage) -> None:
+    def release_lease(self, request: Request | None, *, used: Usage) -> None:
         """End the lease of an unfinished job."""
-        self._retry(leases.hand_back, request, used=used)
+        self._retry(leases.release_lease, request, used=used)
 
-    def report_death(self, message: str, *, used: Usage) -> None:
+    def record_silent_exit(self, message: str, *, used: Usage) -> None:
         """End the lease of a job whose child died."""
-        self._retry(leases.report_death, message, used=used)
+        self._retry(leases.record_silent_exit, message, used=used)
 
     def _retry(self, operation: Callable[Concatenate[Database, Claim, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         attempts = 0

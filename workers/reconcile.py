@@ -38,21 +38,21 @@ ROUND_INTERVAL_S: Final = 1.0
 STALE_QUEUED_S: Final = 10.0
 """After this waiting time, the hint for a job may be lost, and is sent again."""
 SEAL_S: Final = 10.0
-SWEEP_S: Final = 600.0
+CLEANUP_INTERVAL_S: Final = 600.0
 _MAX_WAKE_UPS: Final = 32
 
 log = structlog.get_logger()
 
 
-def take_back(database: Database, policy: LeaseExpiryPolicy) -> None:
+def requeue_lost_jobs(database: Database, policy: LeaseExpiryPolicy) -> None:
     """Requeue the jobs of lost workers."""
     for job_id in rescue(database, policy):
         log.warning("requeued from a lost worker", job=job_id)
 
 
-def decide(database: Database, sender: Celery | None) -> None:
+def advance_sweeps(database: Database, sender: Celery | None) -> None:
     """Decide what sweeps wait for, and send messages for the jobs that start."""
-    queued = sweep_actions.let_stragglers_go_on(database) + decisions.advance_all(database)
+    queued = sweep_actions.requeue_stragglers(database) + decisions.advance_all(database)
     for job_id in queued[:_MAX_WAKE_UPS] if sender is not None else ():
         try:
             wake(sender, job_id)
@@ -61,7 +61,7 @@ def decide(database: Database, sender: Celery | None) -> None:
             return
 
 
-def remind(database: Database, sender: Celery | None) -> None:
+def resend_hints(database: Database, sender: Celery | None) -> None:
     """Send hints again for jobs that have waited long."""
     if sender is None:
         return
@@ -78,7 +78,7 @@ def remind(database: Database, sender: Celery | None) -> None:
             return
 
 
-def sweep(database: Database, artifacts: ArtifactStore, received: UploadFolder, policy: Policy) -> None:
+def delete_expired_data(database: Database, artifacts: ArtifactStore, received: UploadFolder, policy: Policy) -> None:
     """Delete orphaned files and expired data, except during a restore, whose files have no rows yet."""
     if restoring.is_running(received.artifacts):
         return
@@ -170,16 +170,18 @@ def main() -> int:
         if stopping:
             break
         try:
-            take_back(database, policy)
-            decide(database, sender)
+            requeue_lost_jobs(database, policy)
+            advance_sweeps(database, sender)
         except SQLAlchemyError as error:
             log.warning("the database does not respond", error=str(error))
         if rounds % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
-            background.start("remind", lambda: remind(database, sender))
+            background.start("resend_hints", lambda: resend_hints(database, sender))
         if rounds % round(SEAL_S / ROUND_INTERVAL_S) == 0:
             background.start("seal the audit log", lambda: seal(database))
-        if rounds % round(SWEEP_S / ROUND_INTERVAL_S) == 0:
-            background.start("sweep", lambda: sweep(database, artifacts, received, Policy.of(settings)))
+        if rounds % round(CLEANUP_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+            background.start(
+                "delete expired data", lambda: delete_expired_data(database, artifacts, received, Policy.of(settings))
+            )
         heartbeat.beat()
         time.sleep(ROUND_INTERVAL_S)
     return 0

@@ -25,7 +25,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert."""
     op.drop_index("ix_jobs_prefix", "jobs")
     op.drop_column("workers", "provenance")
     for column in ("investigation", "reusable", "reused_epochs", "reused_from", "prefix_hash"):

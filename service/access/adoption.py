@@ -19,7 +19,7 @@ from service.wording import counted, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ownerless:
+class AdoptionCounts:
     """Numbers of jobs, datasets (by name) and sweeps that have no owner, or that were given to one."""
 
     jobs: int
@@ -34,17 +34,19 @@ class Ownerless:
         return listed(counted(number, noun) for number, noun in named if number)
 
 
-def count(session: Session) -> Ownerless:
+def count(session: Session) -> AdoptionCounts:
     """How many jobs, datasets and sweeps have no owner."""
     kept = (Upload.owner == "", Upload.deleted_ms.is_(None))
-    return Ownerless(
+    return AdoptionCounts(
         jobs=session.scalar(select(func.count()).select_from(Job).where(Job.owner.is_(None))) or 0,
         datasets=session.scalar(select(func.count(Upload.name.distinct())).where(*kept)) or 0,
         sweeps=session.scalar(select(func.count()).select_from(Sweep).where(Sweep.owner.is_(None))) or 0,
     )
 
 
-def adopt(database: Database, owner: str, *, also_known: Collection[str] = (), by: Actor | None = None) -> Ownerless:
+def adopt(
+    database: Database, owner: str, *, also_known: Collection[str] = (), by: Actor | None = None
+) -> AdoptionCounts:
     """Give everything without an owner to one, in one transaction; what already has an owner is not changed.
 
     The service may be running. If the owner already has the same data under the same name, and an unfinished job uses
@@ -69,21 +71,21 @@ def adopt(database: Database, owner: str, *, also_known: Collection[str] = (), b
         sweep_ids = sweeps.all()
         datasets = count(session).datasets
         session.execute(update(Sweep).where(Sweep.owner.is_(None)).values(owner=owner))
-        _give_datasets(session, owner)
+        _transfer_datasets(session, owner)
         # In the order of ids, as everybody who locks several jobs.
         session.execute(select(Job.id).where(Job.owner.is_(None)).order_by(Job.id).with_for_update()).all()
         jobs = session.scalars(
             update(Job).where(Job.owner.is_(None)).values(owner=owner).returning(Job.id),
             execution_options={"synchronize_session": False},
         ).all()
-        _give_answers(session, owner)
-        given = Ownerless(jobs=len(jobs), datasets=datasets - count(session).datasets, sweeps=len(sweep_ids))
+        _transfer_idempotency_keys(session, owner)
+        given = AdoptionCounts(jobs=len(jobs), datasets=datasets - count(session).datasets, sweeps=len(sweep_ids))
         if given:
             audit.record(session, by, AuditAction.ADOPT, owner, **asdict(given))
     return given
 
 
-def _give_datasets(session: Session, owner: str) -> None:
+def _transfer_datasets(session: Session, owner: str) -> None:
     """Change the owner of datasets. Data that the owner has already under the same name are not kept twice."""
     sweeps = session.scalars(select(Sweep).where(Sweep.owner == owner).options(defer(Sweep.state))).all()
     query = select(Upload).where(Upload.owner == "").order_by(Upload.id).with_for_update()
@@ -107,7 +109,7 @@ def _give_datasets(session: Session, owner: str) -> None:
     session.flush()
 
 
-def _give_answers(session: Session, owner: str) -> None:
+def _transfer_idempotency_keys(session: Session, owner: str) -> None:
     """Let requests be repeated with a key; where the owner has used the same idempotency key, that answer stays."""
     owned = select(Idempotency.key).where(Idempotency.owner == owner)
     session.execute(delete(Idempotency).where(Idempotency.owner == "", Idempotency.key.in_(owned)))

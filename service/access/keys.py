@@ -1,8 +1,8 @@
 """API keys: their owners and scopes.
 
 A key is ``tpl_<id>_<secret>``: the id finds its row, and the row holds nothing but the SHA-256 of the whole. The
-secret has 256 random bits, so there is nothing to guess and no need for a slow hash. What a browser gets for a key
-(``tps_...``) is made and kept in the same way, and is worth nothing once its key is.
+secret has 256 random bits, so there is nothing to guess and no need for a slow hash. Session tokens of
+browsers (``tps_...``) are created and stored in the same way, and are invalid once their key is.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _add(session: Session, **values: object) -> tuple[ApiKey, str]:
     return row, key
 
 
-def every(session: Session) -> Sequence[ApiKey]:
+def all_keys(session: Session) -> Sequence[ApiKey]:
     """All keys, oldest first."""
     return session.scalars(select(ApiKey).order_by(ApiKey.created_ms, ApiKey.id)).all()
 
@@ -322,7 +322,7 @@ def sign_out(database: Database, session_id: str, *, by: Actor | None = None) ->
         audit.record(session, by, AuditAction.SIGN_OUT, session_id)
 
 
-def refuse(database: Database, *, by: Actor) -> None:
+def record_failed_sign_in(database: Database, *, by: Actor) -> None:
     """Record a failed sign-in."""
     with database.write() as session:
         audit.record(session, by, AuditAction.SIGN_IN_REFUSED, None)
@@ -334,7 +334,7 @@ def purge_expired(database: Database) -> None:
         session.execute(delete(BrowserSession).where(BrowserSession.expires_ms < now_ms()))
 
 
-def require_some(settings: Settings, database: Database) -> None:
+def require_any_key(settings: Settings, database: Database) -> None:
     """Check that a service that requires keys has at least one valid key.
 
     Raises:

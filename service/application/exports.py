@@ -59,14 +59,14 @@ class ExportRequest:
     @property
     def _content(self) -> dict[str, Any]:
         """Everything that the content depends on, except immutable facts of the job."""
-        told: dict[str, Any] = {"layout": _LAYOUT, "name": self.job.name}
+        facts: dict[str, Any] = {"layout": _LAYOUT, "name": self.job.name}
         if self.checkpoint is not None:
-            told["checkpoint"] = self.checkpoint.sha256
+            facts["checkpoint"] = self.checkpoint.sha256
         if self.format in (ExportFormat.TENSORBOARD, ExportFormat.HUGGINGFACE):
-            told |= {"tags": self.job.tags, "epochs": len(self.epochs), "status": self.job.status}
+            facts |= {"tags": self.job.tags, "epochs": len(self.epochs), "status": self.job.status}
         if self.format is ExportFormat.HUGGINGFACE:
-            told |= {"license": self.license, "best": self.job.best_epoch}
-        return told
+            facts |= {"license": self.license, "best": self.job.best_epoch}
+        return facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

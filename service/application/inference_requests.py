@@ -8,14 +8,14 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.jobs.changes import Which
-from service.spec.schema import Part
-from service.spec.sent_images import SENT_AS_IT_IS_PIXELS
+from service.spec.schema import StrictModel
+from service.spec.sent_images import SENT_UNCHANGED_PIXELS
 
 MAX_IMAGES: Final = 256
 """Maximum number of images of one request, sent or generated."""
 MAX_ROWS: Final = 1000
 """Maximum number of table rows of one request."""
-MAX_PIXELS: Final = SENT_AS_IT_IS_PIXELS
+MAX_PIXELS: Final = SENT_UNCHANGED_PIXELS
 """Maximum number of pixels of all images of one request together, sent or generated."""
 MAX_PHOTO_PIXELS: Final = 2**26
 """The same limit for JPEG, WebP, BMP and GIF files, which are scaled down while they are decoded."""
@@ -39,7 +39,7 @@ Cell = Annotated[Any, AfterValidator(_cell), WithJsonSchema({"type": ["string", 
 """A value of a row, validated with a single fault; a union would report one fault per type."""
 
 
-class PredictRequest(Part):
+class PredictRequest(StrictModel):
     """Images or rows of a table to classify."""
 
     images: Annotated[list[Any], Field(min_length=1, max_length=MAX_IMAGES)] | None = None
@@ -60,7 +60,7 @@ class PredictRequest(Part):
     """Also return a saliency map: the gradient of the predicted class's logit with respect to each pixel."""
 
 
-class GenerateRequest(Part):
+class GenerateRequest(StrictModel):
     """The latent points of the images to generate: from one seed, from several seeds, or given as numbers."""
 
     count: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None

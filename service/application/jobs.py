@@ -234,7 +234,7 @@ class Jobs:
     def investigate(
         self, a: Job, b: Job, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
     ) -> Submitted:
-        """Store a new job that trains two others again side by side, to find where they part."""
+        """Store a new job that retrains two others side by side, to find where they diverge."""
         owner = owner_of(by)
         self.admit(owner, 1)
         title = " and ".join(job.name or job.id[-6:].lower() for job in (a, b))[:180]

@@ -18,7 +18,7 @@ from service.storage.database import Database
 def whole_result(database: Database, artifacts: ArtifactStore, new: Submission, new_id: str) -> Copied | None:
     """What a new job takes over, its files being in its folder; ``None`` if it must be trained.
 
-    Compared is what a worker that is alive now would record as the job's provenance.
+    Compares the provenance that a live worker would record for the job now.
     """
     spec = new.resolved
     classifier = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None

@@ -19,11 +19,11 @@ from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec
 from service.spec.strict_json import pointer_step
 from service.spec.validation import Shape
 from service.sweeps import decisions, trials
-from service.sweeps.course import SweepPlan
 from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TRIALS, SearchName, SweepSpec
 from service.sweeps.search import epochs as epochs_of_trials
 from service.sweeps.search import space
 from service.sweeps.search.proposals import STARTUP
+from service.sweeps.trial_scheduler import SweepPlan
 from service.wording import counted
 
 _CHECKED_TRIALS: Final = 100
@@ -110,7 +110,7 @@ class _Check:
             "rungs": rungs,
         }
         first = self._check_trials(prepared, shape, count, seeds[0])
-        each = epochs_of_trials.most_of_all(
+        each = epochs_of_trials.max_total_epochs(
             self.sent.space, self._search_name, self._search_seed, count, base=base.epochs
         )
         whole_epochs = each * len(seeds)

@@ -23,7 +23,7 @@ _MAX_RETRY_AFTER_S: Final = 30.0
 """There is no retry if ``Retry-After`` is longer."""
 
 OnWait = Callable[[str, float], None]
-"""Is told why a request waits, and for how many seconds, before it is sent again."""
+"""Called with the reason and the delay in seconds before a request is sent again."""
 
 
 class Connection:

@@ -172,11 +172,11 @@ class DatasetOperations:
                 if not is_sent():
                     continue
                 try:
-                    told = self._progress(upload_id, attempts=1)
+                    progress = self._progress(upload_id, attempts=1)
                 except ClientError:  # the upload itself reports it
                     continue
-                if told["state"] == "reading" and not is_over.is_set():
-                    on_reading(told["fraction"])
+                if progress["state"] == "reading" and not is_over.is_set():
+                    on_reading(progress["fraction"])
 
         watcher = threading.Thread(target=watch, name="upload-progress", daemon=True)
         watcher.start()

@@ -22,7 +22,7 @@ _UNNOTICED_S: Final = 2.0
 """Shorter outages are not reported."""
 
 OnOutage = Callable[[bool], None]
-"""Is told true when the service has not responded for two seconds, and false when it responds again."""
+"""Called with true after two seconds without a response, and with false when the service responds again."""
 
 
 def events(

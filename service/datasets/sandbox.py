@@ -142,14 +142,14 @@ def _converse(child: subprocess.Popen[bytes], order: Mapping[str, Any], on_progr
         return {}
     while line := stdout.readline(_MAX_ANSWER_BYTES):
         try:
-            told = json.loads(line)
+            message = json.loads(line)
         except ValueError:  # cut off, as by a signal
             return {}
-        if not isinstance(told, dict):
+        if not isinstance(message, dict):
             return {}
-        match told.get("done"):
+        match message.get("done"):
             case None:
-                return told
+                return message
             case float() | int() as done if 0 <= done <= 1:
                 on_progress(done)
     return {}

@@ -68,7 +68,7 @@ def _is_valid(suggestion: Suggestion, spec: Spec, shape: Shape) -> bool:
 
 
 def _collapse(spec: GanSpec) -> Iterable[Suggestion]:
-    where, optimizer = _judging(spec)
+    where, optimizer = _discriminator_optimizer(spec)
     if spec.preset != _STABLE:
         yield _set("preset", _STABLE)
     if _is_tiny(spec):
@@ -85,12 +85,12 @@ def _strong_discriminator(spec: GanSpec) -> Iterable[Suggestion]:
     yield from _smoothing(spec)
     if spec.discriminator.skip_every is None:
         yield _set("discriminator.skip_every", 3)
-    yield _slower(*_judging(spec), 3)
+    yield _slower(*_discriminator_optimizer(spec), 3)
 
 
 def _vanishing(spec: Spec) -> Iterable[Suggestion]:
     where, layers = ("layers", spec.layers) if isinstance(spec, ClassifierSpec) else _generating(spec)
-    place, optimizer = _learning(spec)
+    place, optimizer = _main_optimizer(spec)
     is_empty = True
     if _is_tiny(spec):
         is_empty = False
@@ -205,13 +205,13 @@ def _with_rate(where: str, optimizer: Optimizer, rate: float) -> Suggestion:
     return Suggestion(f"{where}.learning_rate: {value:g} (it is {optimizer.learning_rate:g})", settings)
 
 
-def _judging(spec: GanSpec) -> tuple[str, Optimizer]:
+def _discriminator_optimizer(spec: GanSpec) -> tuple[str, Optimizer]:
     """The optimizer of the discriminator, and where the spec has it."""
     own = spec.discriminator.optimizer
     return ("optimizer", spec.optimizer) if own is None else ("discriminator.optimizer", own)
 
 
-def _learning(spec: Spec) -> tuple[str, Optimizer]:
+def _main_optimizer(spec: Spec) -> tuple[str, Optimizer]:
     """The optimizer of the classifier or of the generator, and where the spec has it."""
     own = spec.generator.optimizer if isinstance(spec, GanSpec) else None
     return ("optimizer", spec.optimizer) if own is None else ("generator.optimizer", own)
@@ -222,7 +222,11 @@ def _generating(spec: GanSpec) -> tuple[str, Sequence[Layer]]:
 
 
 def _in_use(spec: Spec) -> dict[str, Optimizer]:
-    return dict([_learning(spec), _judging(spec)] if isinstance(spec, GanSpec) else [_learning(spec)])
+    return dict(
+        [_main_optimizer(spec), _discriminator_optimizer(spec)]
+        if isinstance(spec, GanSpec)
+        else [_main_optimizer(spec)]
+    )
 
 
 def _set(where: str, value: Any, reason: str = "", *, joined: str = "; ") -> Suggestion:

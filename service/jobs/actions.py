@@ -71,7 +71,7 @@ def retry(database: Database, job_id: str, *, owner: str | None = None, by: Acto
         return job
 
 
-def let_go_on(session: Session, job: Job, *, hold_epoch: int | None, reason: str) -> bool:
+def release_hold(session: Session, job: Job, *, hold_epoch: int | None, reason: str) -> bool:
     """Set the epoch after which a job is held next, and queue it if it is paused; returns whether it was queued."""
     job.hold_epoch = hold_epoch
     if job.status != Status.PAUSED:
@@ -139,8 +139,8 @@ def change(
         if _changeable(job) != before:
             audit.record(session, by, AuditAction.CHANGE, job_id, fields=sorted(given))
             # Without the note: events are never deleted, and a deleted note should be gone.
-            told = {"name": job.name, "tags": job.tags, "priority": job.priority, "starred": job.starred}
-            record_status(session, job, reason="changed", **told)
+            changed = {"name": job.name, "tags": job.tags, "priority": job.priority, "starred": job.starred}
+            record_status(session, job, reason="changed", **changed)
         return job
 
 

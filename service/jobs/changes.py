@@ -8,7 +8,7 @@ from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.access.keys import MAX_OVERLAP_S, OVERLAP_S, OWNER, Scope
-from service.spec.schema import Label, Part, PlainText
+from service.spec.schema import Label, PlainText, StrictModel
 
 DEFAULT_PRIORITY: Final = 5
 
@@ -31,7 +31,7 @@ Note = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x09\
 """Multi-line text, without control characters except the newline."""
 
 
-class ForkRequest(Part):
+class ForkRequest(StrictModel):
     """A fork: the checkpoint to continue from, and the settings to change."""
 
     checkpoint: Which = "latest"
@@ -39,8 +39,8 @@ class ForkRequest(Part):
     """Fields of a spec; objects merge with the parent's field by field, lists replace."""
 
 
-class Investigation(Part):
-    """Two jobs to train again side by side, to find where they part."""
+class Investigation(StrictModel):
+    """Two jobs to retrain side by side, to find where they diverge."""
 
     a: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
     """A job's id, a trial (`swp_…:3`), or a sweep, for its best trial."""
@@ -48,13 +48,13 @@ class Investigation(Part):
     """Another one."""
 
 
-class SignIn(Part):
+class SignIn(StrictModel):
     """A key, to be exchanged for a session cookie."""
 
     key: Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class KeyRequest(Part):
+class KeyRequest(StrictModel):
     """A key to create."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -66,14 +66,14 @@ class KeyRequest(Part):
     """Days until the key expires; null: never."""
 
 
-class KeyRotation(Part):
+class KeyRotation(StrictModel):
     """How to rotate a key."""
 
     overlap_s: Annotated[float, Field(ge=0, le=MAX_OVERLAP_S)] = OVERLAP_S
     """How long the old key stays valid, in seconds, but not beyond its own expiry; 0: it expires at once."""
 
 
-class JobPatch(Part):
+class JobPatch(StrictModel):
     """Changes of a job that are possible in any state, as a merge patch (RFC 7396): null clears a field."""
 
     name: PlainText | None = None

@@ -262,7 +262,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
         return []
     job.reusable = False
     names = _differing(stored.metrics, metrics) or ["samples"]
-    message = f"epoch {record.epoch}, trained again, gave another {', '.join(names)}"
+    message = f"epoch {record.epoch}, trained again, differs in {', '.join(names)}"
     data = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "epoch": record.epoch}
     return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
 
@@ -286,12 +286,12 @@ def _conclude(
     original = reproduction["of"]
     if difference is None:
         job.reproduction = {**reproduction, "match": True}
-        data = {"level": "info", "code": "reproduced", "message": f"every bit is that of {original}"}
+        data = {"level": "info", "code": "reproduced", "message": f"bit-identical to {original}"}
     else:
         job.reproduction = {**reproduction, "match": False, "first_difference": dict(difference)}
         job.reusable = False
         names = ", ".join(difference["differs"])
-        message = f"epoch {difference['epoch']} gave another {names} than {original}"
+        message = f"epoch {difference['epoch']} differs from {original} in {names}"
         data = {"level": "error", "code": "not_reproduced", "message": message, **difference}
     session.flush()
     events.append(session, job.id, [(EventType.LOG, data)])

@@ -72,7 +72,7 @@ def read(session: Session, job_id: str, *, after: int = 0, limit: int = 500) -> 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class EventFilter:
     """Which events of a log to read; ``None`` and empty mean any."""
 
     types: Sequence[EventType] = ()
@@ -83,7 +83,7 @@ class Wanted:
 
 
 def select_from_log(
-    session: Session, job_id: str, wanted: Wanted, *, after: int = 0, before: int | None = None, limit: int = 500
+    session: Session, job_id: str, wanted: EventFilter, *, after: int = 0, before: int | None = None, limit: int = 500
 ) -> Sequence[Event]:
     """Some events of a job's log, in order: the first ``limit`` after a number, or the last ``limit`` before one."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after)
@@ -94,8 +94,8 @@ def select_from_log(
     if wanted.text:
         # In stored JSON, non-ASCII letters are escaped.
         part = json.dumps(wanted.text.lower())[1:-1]
-        told = func.lower(cast(Event.data, Text))
-        query = query.where(or_(told.contains(part, autoescape=True), Event.type.contains(part, autoescape=True)))
+        text = func.lower(cast(Event.data, Text))
+        query = query.where(or_(text.contains(part, autoescape=True), Event.type.contains(part, autoescape=True)))
     if before is None:
         return session.scalars(query.order_by(Event.seq).limit(limit)).all()
     return session.scalars(query.where(Event.seq < before).order_by(Event.seq.desc()).limit(limit)).all()[::-1]
@@ -111,7 +111,7 @@ class LogPage:
 
 
 def page(
-    session: Session, job_id: str, wanted: Wanted, *, after: int = 0, before: int | None = None, limit: int
+    session: Session, job_id: str, wanted: EventFilter, *, after: int = 0, before: int | None = None, limit: int
 ) -> LogPage:
     """What ``select_from_log`` selects, and whether that is all."""
     rows = select_from_log(session, job_id, wanted, after=after, before=before, limit=limit + 1)
@@ -141,18 +141,18 @@ def is_worker_lost(reason: str) -> bool:
 def _is_at_least(level: Level) -> ColumnElement[bool]:
     """``level_of`` in SQL, for warnings and errors."""
 
-    def told(name: str) -> ColumnElement[str]:
+    def member(name: str) -> ColumnElement[str]:
         value: ColumnElement[str] = Event.data[name].as_string()
         return value
 
-    failed = and_(Event.type.in_([EventType.STATUS, EventType.END]), told("status") == Status.FAILED)
-    logged = and_(Event.type == EventType.LOG, told("level") == Level.ERROR)
-    found = and_(Event.type == EventType.HEALTH, told("state") == "found")
-    errors = or_(failed, logged, and_(found, told("severity") == Level.ERROR))
+    failed = and_(Event.type.in_([EventType.STATUS, EventType.END]), member("status") == Status.FAILED)
+    logged = and_(Event.type == EventType.LOG, member("level") == Level.ERROR)
+    found = and_(Event.type == EventType.HEALTH, member("state") == "found")
+    errors = or_(failed, logged, and_(found, member("severity") == Level.ERROR))
     if level is Level.ERROR:
         return errors
-    lost = or_(told("reason").startswith(WORKER_LOST), told("reason") == ErrorCode.WORKER_LOST)
-    warned = and_(Event.type == EventType.LOG, told("level") == Level.WARNING)
+    lost = or_(member("reason").startswith(WORKER_LOST), member("reason") == ErrorCode.WORKER_LOST)
+    warned = and_(Event.type == EventType.LOG, member("level") == Level.WARNING)
     return or_(errors, found, warned, and_(Event.type == EventType.STATUS, lost))
 
 

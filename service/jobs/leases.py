@@ -117,7 +117,8 @@ def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job
     with database.write() as session:
         job = guard(session, held)
         if differing := differences(job.provenance, provenance):
-            note = f"continued under another {', '.join(differing)}: the bits may differ from an undisturbed run"
+            changed = ", ".join(differing)
+            note = f"continued with another provenance ({changed}): the bits may differ from an undisturbed run"
             data = {"level": "warning", "code": "mixed_provenance", "message": note}
             events.append(session, job.id, [(EventType.LOG, data)])
             job.reusable = False
@@ -136,13 +137,13 @@ def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> lis
 
 
 def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, Any]) -> None:
-    """Name what a reproduction runs under that is not as it was for the original."""
+    """Log a warning if the provenance of a reproduction differs from that of the original."""
     if job.reproduction is None:
         return
     differing = differences(job.reproduction.get("provenance"), provenance)
     if differing and differing != job.reproduction.get("provenance_differs"):
         job.reproduction = {**job.reproduction, "provenance_differs": differing}
-        note = f"runs under another {', '.join(differing)} than {job.reproduction['of']}: the bits may differ"
+        note = f"provenance differs from {job.reproduction['of']} in {', '.join(differing)}: the bits may differ"
         data = {"level": "warning", "code": "other_provenance", "message": note}
         session.flush()
         events.append(session, job.id, [(EventType.LOG, data)])
@@ -169,7 +170,7 @@ def requested(database: Database, held: Claim) -> Request | None:
     return Request(found.requested) if found.requested else None
 
 
-def hand_back(database: Database, held: Claim, request: Request | None, *, used: Usage | None = None) -> None:
+def release_lease(database: Database, held: Claim, request: Request | None, *, used: Usage | None = None) -> None:
     """End the lease after a batch, because of a request or because this worker stops.
 
     The unfinished epoch is discarded; the next worker continues from the last checkpoint.
@@ -183,7 +184,7 @@ def hand_back(database: Database, held: Claim, request: Request | None, *, used:
         reach("handing_back")
 
 
-def report_death(database: Database, held: Claim, message: str, *, used: Usage | None = None) -> None:
+def record_silent_exit(database: Database, held: Claim, message: str, *, used: Usage | None = None) -> None:
     """Record that the training process ended without a report."""
     with database.write() as session:
         record_worker_loss(session, guard(session, held, **usage_values(used)), message)
@@ -212,7 +213,7 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
     """Count a lost worker of a job whose row is locked; the job is queued again, or fails."""
     job.deaths += 1
     if job.requested is None and job.deaths >= MAX_DEATHS:
-        text = f"{message}; {job.deaths} workers were lost without a new epoch between them"
+        text = f"{message}; {job.deaths} workers were lost without a completed epoch between them"
         job.error = {"code": ErrorCode.WORKER_LOST, "message": text, "epoch": job.epoch}
         transitions.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
         return

@@ -85,7 +85,7 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
             if since is None:
                 job.lease_expires_ms = _expiry_ms(job) + 1
             if since is not None and _expiry_ms(job) < now and now - since >= _PROBE_TIMEOUT_MS:
-                leases.record_worker_loss(session, job, f"worker {job.lease_owner} fell silent")
+                leases.record_worker_loss(session, job, f"worker {job.lease_owner} timed out")
                 lost.append(job.id)
             else:
                 probed.append(job)

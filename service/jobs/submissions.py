@@ -55,7 +55,7 @@ class Submission:
     """Of the data, if known."""
     fold_group: str | None = None
     """Shared by the folds of one cross-validation."""
-    part: Part | None = None
+    placement: TrialPlacement | None = None
     """Set for a trial of a sweep."""
     investigates: tuple[Job, Job] | None = None
     """Two jobs to train again side by side, instead of training the spec, which is that of the first."""
@@ -75,8 +75,8 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Which part of a sweep a job is."""
+class TrialPlacement:
+    """Which trial of a sweep a job is."""
 
     sweep_id: str
     trial: int
@@ -266,9 +266,9 @@ def _new_job(submission: Submission) -> Job:
         start_epoch=start_epoch,
         reproduction=reproduction,
         fold_group=submission.fold_group,
-        sweep_id=submission.part.sweep_id if submission.part is not None else None,
-        trial=submission.part.trial if submission.part is not None else None,
-        hold_epoch=submission.part.hold_epoch if submission.part is not None else None,
+        sweep_id=submission.placement.sweep_id if submission.placement is not None else None,
+        trial=submission.placement.trial if submission.placement is not None else None,
+        hold_epoch=submission.placement.hold_epoch if submission.placement is not None else None,
         status=Status.QUEUED,
         attempt=1,
         deaths=0,
@@ -313,13 +313,13 @@ def _insert(connection: Connection, job: Job) -> None:
 def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
     """Store what a new job takes over, and its end."""
     copied.store(connection, job.id, lease=0, after=1, now=job.created_ms)
-    told = [
+    entries = [
         (EventType.STATUS, transitions.status_data(job, reason="reused")),
         (EventType.END, transitions.end_data(job)),
     ]
     rows = [
         {"job_id": job.id, "seq": seq, "type": kind, "data": data, "created_ms": job.created_ms}
-        for seq, (kind, data) in enumerate(told, job.last_seq - 1)
+        for seq, (kind, data) in enumerate(entries, job.last_seq - 1)
     ]
     connection.execute(_INSERT_EVENT, rows)
     reach("reusing")

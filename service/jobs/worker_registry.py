@@ -15,7 +15,7 @@ WORKER_GONE_MS: Final = 60_000
 _KEEP_GONE_MS: Final = 24 * 60 * 60 * 1000
 
 
-def check_in(database: Database, worker: Worker) -> None:
+def record_heartbeat(database: Database, worker: Worker) -> None:
     """Record a heartbeat of a worker process."""
     values = {
         "host": worker.host,
@@ -31,7 +31,7 @@ def check_in(database: Database, worker: Worker) -> None:
         session.execute(insert.on_conflict_do_update(index_elements=[Worker.id], set_=values))
 
 
-def sign_off(database: Database, worker_id: str) -> None:
+def deregister(database: Database, worker_id: str) -> None:
     """Delete the row of a worker process that ends."""
     with database.write() as session:
         session.execute(delete(Worker).where(Worker.id == worker_id))
@@ -44,7 +44,7 @@ def live_workers(session: Session) -> Sequence[Worker]:
 
 
 def provenances(session: Session) -> list[dict[str, Any]]:
-    """Under what jobs are trained now: each kind of live worker once."""
+    """The distinct provenances of the live workers that are not draining."""
     found: list[dict[str, Any]] = []
     for worker in live_workers(session):
         if worker.provenance is not None and not worker.draining and worker.provenance not in found:

@@ -44,7 +44,7 @@ class LocalStack:
 
     Args:
         notify: called with a line of text for the user whenever a process exited and is restarted.
-        is_demo: whether it ends by itself soon, which another one that starts meanwhile tells.
+        is_demo: whether it is a demo that ends by itself; the error of a second stack says so.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def backup(database: Database, store: ArtifactStore, received: UploadFolder, tar
         BackupError: the database has the schema of another version.
     """
     if not migrations.is_current(database):
-        raise BackupError("the database is of another version; upgrade it with: python -m migrations.upgrade")
+        raise BackupError("the database has another version; upgrade it with: python -m migrations.upgrade")
     report, numbers = Report(), Counter[str]()
     received.artifacts.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=received.artifacts) as buffer:

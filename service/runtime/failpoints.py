@@ -75,7 +75,7 @@ def reach(place: str, detail: object = None) -> None:
         _inject(fault, place)
 
 
-class Abandoned(BaseException):
+class SimulatedKill(BaseException):
     """Simulates a kill in tests whose process must survive."""
 
 
@@ -97,7 +97,7 @@ def _inject(fault: str, place: str) -> None:
             held = [bytearray(2**26) for _ in range(256)]
             del held
         case "abandon":
-            raise Abandoned(place)
+            raise SimulatedKill(place)
         case "wait":
             time.sleep(1)
         case "note":

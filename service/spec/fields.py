@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel
 from rapidfuzz import fuzz, process
 
-from service.spec.schema import Part
+from service.spec.schema import StrictModel
 from service.wording import listed
 
 Model = type[BaseModel]
@@ -102,7 +102,7 @@ class Fields:
         name = _SYNONYMS.get(unknown, unknown)
         siblings = {field.alias or name for model in here for name, field in model.model_fields.items()}
         if name in siblings:
-            return _told(name)
+            return _to_suggestion(name)
         inside = tuple(_shown(path[:-1]))
         return self._exactly(name, inside) or self._nearly(unknown, inside, siblings)
 
@@ -116,7 +116,7 @@ class Fields:
         if found and found[0].path[:-1] == inside:
             return Suggestion(None, f"only {listed(found[0].tags)} has it")
         if found:
-            return _told(found[0].dotted, () if found[0].is_given else found[0].tags)
+            return _to_suggestion(found[0].dotted, () if found[0].is_given else found[0].tags)
         teller = next((place.dotted for place in self._everywhere if name in place.values), None)
         if teller:
             return Suggestion(None, f"{name!r} is a value of {teller!r}")
@@ -143,8 +143,8 @@ class Fields:
         )
         if elsewhere and elsewhere[1] > score:
             place = elsewhere[2]
-            return _told(place.dotted, () if place.is_given else place.tags)
-        return _told(str(similar[0])) if similar else None
+            return _to_suggestion(place.dotted, () if place.is_given else place.tags)
+        return _to_suggestion(str(similar[0])) if similar else None
 
 
 def shorthand(model: Model, document: Any) -> Any:
@@ -160,14 +160,14 @@ def shorthand(model: Model, document: Any) -> Any:
         if field is None:
             continue
         below = models_of(field.annotation)
-        if isinstance(value, str) and told_by_name(field.annotation):
+        if isinstance(value, str) and accepts_shorthand(field.annotation):
             written[name] = {"name": value}
         elif isinstance(value, dict) and len(below) == 1:
             written[name] = shorthand(below[0], value)
     return written
 
 
-def told_by_name(annotation: Any) -> bool:
+def accepts_shorthand(annotation: Any) -> bool:
     """Whether a field of this type accepts a text as shorthand for an object."""
     below = models_of(annotation)
     return bool(below) and get_origin(annotation) is not list and all("name" in found.model_fields for found in below)
@@ -175,7 +175,7 @@ def told_by_name(annotation: Any) -> bool:
 
 def models_of(annotation: Any) -> list[Model]:
     """The models of the objects that a field of this type, or its list, may contain."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in models_of(argument)]
 
@@ -238,6 +238,6 @@ def _shown(path: Sequence[int | str]) -> Iterator[str]:
         yield f"{step}[]" if isinstance(follows, int) else step
 
 
-def _told(dotted: str, tags: Sequence[str] = ()) -> Suggestion:
+def _to_suggestion(dotted: str, tags: Sequence[str] = ()) -> Suggestion:
     which = f" ({listed(tags)} only)" if tags else ""
     return Suggestion(dotted, f"did you mean {dotted!r}{which}?")

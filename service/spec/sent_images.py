@@ -11,9 +11,9 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif
 """The endings of image files in folders and archives, in lower case."""
 UNSEEN_FILES: Final = ("thumbs.db", "desktop.ini")
 """Names in lower case of files that file managers leave in folders."""
-SENT_AS_IT_IS_BYTES: Final = 700_000
+SENT_UNCHANGED_BYTES: Final = 700_000
 """Maximum size of a file that is sent as it is: in base64, it fits into the body of a request."""
-SENT_AS_IT_IS_PIXELS: Final = 2**24
+SENT_UNCHANGED_PIXELS: Final = 2**24
 """Maximum number of pixels of such a file, and of all files of one request."""
 MAX_SIDE: Final = 2048
 """Maximum width and height of a PNG, or of rows of numbers, in pixels."""
@@ -21,7 +21,7 @@ SENT_SIDE: Final = 384
 """Other images are scaled down to this side length: networks use a few dozen pixels a side."""
 
 
-def is_sent_as_it_is(size_bytes: int, width: int, height: int, *, is_png: bool) -> bool:
+def is_sent_unchanged(size_bytes: int, width: int, height: int, *, is_png: bool) -> bool:
     """Whether a file of this size is sent as it is. The page's ``draw.js`` decides in the same way."""
-    fits = size_bytes <= SENT_AS_IT_IS_BYTES and width * height <= SENT_AS_IT_IS_PIXELS
+    fits = size_bytes <= SENT_UNCHANGED_BYTES and width * height <= SENT_UNCHANGED_PIXELS
     return fits and (not is_png or max(width, height) <= MAX_SIDE)

@@ -20,7 +20,7 @@ from service.spec.fields import closest, shorthand
 from service.spec.fit import check_fit, optimizers
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
-from service.spec.schema import ClassifierSpec, GanSpec, Kind, Part, Spec
+from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec, StrictModel
 from service.spec.strict_json import MAX_DEPTH, canonical, parse_json
 
 __all__ = [
@@ -53,7 +53,7 @@ NOT_HASHED: Final = frozenset({"name", "tags", "priority", "preset", "reuse"})
 _WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate", "momentum", "epsilon"}
 """Fields of a layer on which its weights do not depend; a fork may change them."""
 
-B = TypeVar("B", bound=Part)
+B = TypeVar("B", bound=StrictModel)
 
 
 def resolve(document: Any) -> Spec:

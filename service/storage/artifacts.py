@@ -138,7 +138,7 @@ class ArtifactStore(ABC):
         """
 
     def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Store several files, each as ``put`` does; a store that can waits for the disk once for all of them.
+        """Store several files, each as ``put`` does; subclasses may sync them all at once.
 
         Raises:
             OSError: one could not be stored. No unfinished file is left behind, but finished ones may be.
@@ -226,7 +226,7 @@ class ArtifactStore(ABC):
             raise ArtifactDamaged(path, "its SHA-256 differs from the stored one")
         return data
 
-    def keep(self, job_id: str, stem: str, version: str, data: bytes) -> None:
+    def cache_image(self, job_id: str, stem: str, version: str, data: bytes) -> None:
         """Cache an image that can be rendered again; replaces its earlier versions.
 
         Raises:
@@ -239,7 +239,7 @@ class ArtifactStore(ABC):
         known = [item.path for item in self.stored(job_id) if item.path.startswith(older)]
         self.remove(name for name in known if name != path and Path(name).suffix == suffix)
 
-    def recall(self, job_id: str, stem: str, version: str) -> bytes | None:
+    def cached_image(self, job_id: str, stem: str, version: str) -> bytes | None:
         """The cached image, or ``None`` if it must be rendered again."""
         try:
             with self.open(f"{job_id}/{_DERIVED}/{stem}-{version}") as file:

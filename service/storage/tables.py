@@ -97,7 +97,7 @@ class Job(Base):
     """The job whose first epochs this one took over, which may have been deleted."""
     reused_epochs: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     investigation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """The job trains nothing of its own, but two others again, to find where they part: ``a``, ``b``, and ``found``."""
+    """The job retrains two others, to find where they diverge: ``a``, ``b``, and ``found``."""
     reusable: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
     """Whether other jobs may take over its epochs: false once its bits are in doubt."""
 
@@ -304,7 +304,7 @@ class Worker(Base):
     running: Mapped[int] = mapped_column(Integer)
     draining: Mapped[bool] = mapped_column(Boolean)
     provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """What a job would get there; NULL until its first child is ready."""
+    """The provenance of its jobs; NULL until its first child is ready."""
     started_ms: Mapped[int] = mapped_column(BigInteger)
     seen_ms: Mapped[int] = mapped_column(BigInteger)
 

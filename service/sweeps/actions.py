@@ -108,24 +108,24 @@ def resume(database: Database, sweep_id: str, *, owner: str | None, by: Actor | 
         audit.record(session, by, AuditAction.RESUME, sweep_id)
         sweep.status = SweepStatus.RUNNING
         events.record_status(session, sweep, reason="resumed")
-        queued = _let_go_on(session, Job.sweep_id == sweep_id)
+        queued = _requeue(session, Job.sweep_id == sweep_id)
         return sweep, queued + decisions.advance(session, sweep)
 
 
-def let_stragglers_go_on(database: Database) -> list[str]:
+def requeue_stragglers(database: Database) -> list[str]:
     """Queue the jobs that paused only after their sweep had been resumed; returns their ids."""
     running = select(Sweep.id).where(Sweep.status == SweepStatus.RUNNING)
     with database.read() as session:
         if session.scalar(_paused(Job.sweep_id.in_(running)).limit(1)) is None:
             return []
     with database.write() as session:
-        return _let_go_on(session, Job.sweep_id.in_(running))
+        return _requeue(session, Job.sweep_id.in_(running))
 
 
-def _let_go_on(session: Session, which: Any) -> list[str]:
+def _requeue(session: Session, which: Any) -> list[str]:
     jobs = session.scalars(_paused(which).order_by(Job.id).with_for_update()).all()
     for job in jobs:
-        job_actions.let_go_on(session, job, hold_epoch=job.hold_epoch, reason="the sweep was resumed")
+        job_actions.release_hold(session, job, hold_epoch=job.hold_epoch, reason="the sweep was resumed")
     return [job.id for job in jobs]
 
 

@@ -27,12 +27,12 @@ from service.storage.database import Database, now_ms
 from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
 from service.storage.tables import Job
 from service.sweeps import events, trials
-from service.sweeps.course import Course, Outcome, Proposed, State, SweepPlan
 from service.sweeps.events import DECISIONS, SweepEventType
 from service.sweeps.schema import Mode, SearchName
 from service.sweeps.search import proposals
 from service.sweeps.search.proposals import Suggestions
 from service.sweeps.search.space import EPOCHS
+from service.sweeps.trial_scheduler import Outcome, Proposed, State, SweepPlan, TrialScheduler
 from service.wording import counted
 
 log = structlog.get_logger()
@@ -124,13 +124,13 @@ def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = No
     """Make every decision that can be made now; returns the ids of the queued jobs. The sweep's row must be locked."""
     plan = plan_of(sweep.resolved, sweep.trials)
     state = State.of(sweep.state, plan)
-    world = _Rows(session, sweep, plan, suggestions or {})
-    Course(plan, state, world).advance()
+    backend = _Rows(session, sweep, plan, suggestions or {})
+    TrialScheduler(plan, state, backend).advance()
     sweep.state = state.document()
     sweep.epochs_started = state.spent
     sweep.failed_trials = state.failed
     session.flush()
-    return world.queued
+    return backend.queued
 
 
 def fail(database: Database, sweep_id: str, error: Mapping[str, Any]) -> None:
@@ -160,7 +160,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
 
 
 class _Rows:
-    """The ``World`` of a course, on rows of the database."""
+    """The ``SweepBackend`` of a scheduler, on rows of the database."""
 
     def __init__(self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
@@ -181,7 +181,7 @@ class _Rows:
             status=TrialStatus.RUNNING,
         )  # fmt: skip
         epochs: int | None = None
-        told: dict[str, Any] = {"trial": trial, "settings": settings}
+        data: dict[str, Any] = {"trial": trial, "settings": settings}
         try:
             row.jobs, epochs = trials.submit(
                 self._session, self._sweep, trial, settings, rungs=self._plan.rungs, most=most
@@ -192,10 +192,10 @@ class _Rows:
         except SpecError as error:
             row.status = TrialStatus.FAILED
             row.error = {"code": "invalid_spec", "message": str(error)[:1000]}
-            told["error"] = row.error
+            data["error"] = row.error
             self._sweep.finished_trials += 1
         self._session.add(row)
-        self._append(SweepEventType.PROPOSE, told)
+        self._append(SweepEventType.PROPOSE, data)
         return Proposed(epochs)
 
     def promote(self, trial: int, rung: int) -> None:
@@ -203,7 +203,7 @@ class _Rows:
         row.status, row.rung = TrialStatus.RUNNING, rung
         hold = self._plan.rungs[rung] if rung < len(self._plan.rungs) - 1 else None
         for job in self._jobs(row):
-            if actions.let_go_on(self._session, job, hold_epoch=hold, reason="promoted"):
+            if actions.release_hold(self._session, job, hold_epoch=hold, reason="promoted"):
                 self.queued.append(job.id)
 
     def outcome(self, trial: int, rung: int) -> Outcome | None:
@@ -226,14 +226,14 @@ class _Rows:
         sweep.finished_trials += is_last or outcome.failed
         if outcome.value is not None and self._is_better(rung, outcome.value, row):
             sweep.best_trial, sweep.best_value = trial, outcome.value
-        told: dict[str, Any] = {"trial": trial, "rung": rung, "value": outcome.value, "values": row.values}
+        data: dict[str, Any] = {"trial": trial, "rung": rung, "value": outcome.value, "values": row.values}
         if is_last:
-            told["digests"] = {
+            data["digests"] = {
                 seed: job.result_digest for seed, job in trials.jobs_of(self._session, row).items() if job is not None
             }
         if outcome.failed:
-            told["error"] = (row.error or {}).get("code")
-        self._append(SweepEventType.RESULT, told)
+            data["error"] = (row.error or {}).get("code")
+        self._append(SweepEventType.RESULT, data)
 
     def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
         about = {"rung": rung, "epoch": self._plan.rungs[rung]}
@@ -258,8 +258,8 @@ class _Rows:
         if winner is not None:
             sweep.best_trial, sweep.best_value = winner
             row = self._row(winner[0])
-            told = {"trial": winner[0], "value": winner[1], "rung": rung, "settings": row.settings}
-            self._append(SweepEventType.WINNER, told)
+            data = {"trial": winner[0], "value": winner[1], "rung": rung, "settings": row.settings}
+            self._append(SweepEventType.WINNER, data)
         self._session.flush()
         sweep.sweep_digest = digest(self._session, sweep)
         if ended_by == "failures":
@@ -309,8 +309,8 @@ def digest(session: Session, sweep: Sweep) -> str:
     query = select(SweepEvent.type, SweepEvent.data).where(
         SweepEvent.sweep_id == sweep.id, SweepEvent.type.in_(DECISIONS)
     )
-    told = [[kind, data] for kind, data in session.execute(query.order_by(SweepEvent.seq))]
-    text = canonical({"sweep": asked, "data": sweep.data["sha256"], "decisions": told})
+    decisions = [[kind, data] for kind, data in session.execute(query.order_by(SweepEvent.seq))]
+    text = canonical({"sweep": asked, "data": sweep.data["sha256"], "decisions": decisions})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 

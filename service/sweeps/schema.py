@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.metric_info import Goal
-from service.spec.schema import MAX_EPOCHS, Part, PlainText, Reuse
+from service.spec.schema import MAX_EPOCHS, PlainText, Reuse, StrictModel
 
 MAX_TRIALS: Final = 2000
 MAX_JOBS: Final = 10_000
@@ -44,7 +44,7 @@ class OverSeeds(StrEnum):
     MAX = "max"
 
 
-class Range(Part):
+class Range(StrictModel):
     """The values of one setting: exactly one of `choice`, `int`, `float` and `log`."""
 
     # Stored sweeps are read with this schema. Bounds that may become stricter belong to the checks of a new sweep.
@@ -88,7 +88,7 @@ class Range(Part):
         return self.choice, self.integers, self.floats, self.log
 
 
-class Objective(Part):
+class Objective(StrictModel):
     """What the sweep optimizes."""
 
     metric: Annotated[str, Field(min_length=1, max_length=100)]
@@ -99,7 +99,7 @@ class Objective(Part):
     """How the values of a trial's seeds are combined."""
 
 
-class Search(Part):
+class Search(StrictModel):
     """How the settings of trials are chosen."""
 
     name: SearchName
@@ -110,7 +110,7 @@ class Search(Part):
     """Seed of the draws: the same sweep has the same trials."""
 
 
-class Halving(Part):
+class Halving(StrictModel):
     """Successive halving: all trials train for a few epochs, and only the best continue."""
 
     min_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
@@ -122,7 +122,7 @@ class Halving(Part):
     is among the best of those that have reached the rung."""
 
 
-class Budget(Part):
+class Budget(StrictModel):
     """Limits of what the sweep may use."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000_000)]
@@ -130,7 +130,7 @@ class Budget(Part):
     would is the end of the budget."""
 
 
-class SweepSpec(Part):
+class SweepSpec(StrictModel):
     """Many jobs as one experiment: settings to try, seeds, and what to optimize."""
 
     name: PlainText | None = None

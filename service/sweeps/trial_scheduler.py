@@ -1,9 +1,9 @@
-"""The course of a sweep: which trials start, continue or stop, as a function of results alone.
+"""Schedules the trials of a sweep: which trials start, continue or stop, as a function of results alone.
 
 Decisions must not depend on the number of workers, or on which of them are killed. So results are processed in
 the order in which ``parallel`` equal workers would produce them, each taking one unit of time per epoch: the
 *virtual time* of a result is known when its trial starts. A result that arrives early waits for its turn, and
-the course waits for one that is late. Ties go to the trial with the lower number.
+the scheduler waits for one that is late. Ties go to the trial with the lower number.
 
 Synchronous halving follows Jamieson and Talwalkar 2016 (arXiv:1502.07943), in one bracket: a rung is decided
 when all of its trials have arrived. Asynchronous halving is ASHA, Algorithm 2 of Li et al. 2020
@@ -24,7 +24,7 @@ FAILURES: Final = "failures"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
-    """The parts of a sweep's spec that determine its course."""
+    """The parts of a sweep's spec that determine its decisions."""
 
     trials: int
     seeds: int
@@ -69,7 +69,7 @@ class SweepPlan:
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """The state of a course, stored as JSON between two decisions."""
+    """The state of a scheduler, stored as JSON between two decisions."""
 
     clock: int = 0
     running: list[list[int]] = field(default_factory=list)
@@ -120,8 +120,8 @@ class Outcome:
     failed: bool = False
 
 
-class World(Protocol):
-    """The interface through which a course acts."""
+class SweepBackend(Protocol):
+    """The interface through which a scheduler acts."""
 
     def propose(self, trial: int, most: int | None) -> Proposed | None:
         """Start a new trial, unless its jobs have more than ``most`` epochs; ``None`` if its settings are not known
@@ -146,11 +146,11 @@ class World(Protocol):
         """End the sweep."""
 
 
-class Course:
+class TrialScheduler:
     """Makes all decisions that the available results permit."""
 
-    def __init__(self, plan: SweepPlan, state: State, world: World) -> None:
-        self.plan, self.state, self.world = plan, state, world
+    def __init__(self, plan: SweepPlan, state: State, backend: SweepBackend) -> None:
+        self.plan, self.state, self.backend = plan, state, backend
 
     def advance(self) -> bool:
         """Make every decision that can be made now; returns whether the sweep has ended."""
@@ -161,13 +161,13 @@ class Course:
                 return True
             following = min(state.running)
             _, trial, rung = following
-            outcome = self.world.outcome(trial, rung)
+            outcome = self.backend.outcome(trial, rung)
             if outcome is None:
                 return False
             state.running.remove(following)
             state.clock = following[0]
             state.results[rung].append([trial, outcome.value])
-            self.world.record(trial, rung, outcome)
+            self.backend.record(trial, rung, outcome)
             if outcome.failed:
                 self._count_failure()
         return False
@@ -181,7 +181,7 @@ class Course:
                 trial, rung = promoted
                 cost = plan.rungs[rung] - plan.rungs[rung - 1]
                 if self._afford(cost):
-                    self.world.promote(trial, rung)
+                    self.backend.promote(trial, rung)
                     state.running.append([state.clock + cost, trial, rung])
                 continue
             if state.proposed >= plan.trials:
@@ -189,7 +189,7 @@ class Course:
             if not plan.own_epochs and not self._affordable(plan.rungs[0]):
                 self._exhaust(BUDGET)
                 break
-            made = self.world.propose(state.proposed, self._left() if plan.own_epochs else None)
+            made = self.backend.propose(state.proposed, self._left() if plan.own_epochs else None)
             if made is None:
                 return False
             if not made.is_started:
@@ -215,7 +215,7 @@ class Course:
                 for trial, value in ranked[: len(ranked) // plan.factor]:
                     if value is not None and trial not in state.promoted[rung]:
                         state.promoted[rung].append(trial)
-                        self.world.decide(rung, [[trial, value]], [])
+                        self.backend.decide(rung, [[trial, value]], [])
                         return trial, rung + 1
             return None
         if not state.waiting and not state.running and state.proposed >= plan.trials and state.stage < last:
@@ -228,7 +228,7 @@ class Course:
         ranked = plan.rank(state.results[state.stage])
         count = max(1, len(ranked) // plan.factor)
         chosen = [item for item in ranked[:count] if item[1] is not None]
-        self.world.decide(state.stage, chosen, [item for item in ranked if item not in chosen])
+        self.backend.decide(state.stage, chosen, [item for item in ranked if item not in chosen])
         state.stage += 1
         state.waiting = [trial for trial, _ in chosen]
         if not chosen:
@@ -258,12 +258,12 @@ class Course:
     def _exhaust(self, why: str) -> None:
         if self.state.ended_by is None:
             self.state.ended_by = why
-            self.world.exhausted(why)
+            self.backend.exhausted(why)
 
     def _conclude(self) -> None:
         for rung in reversed(range(len(self.plan.rungs))):
             ranked = self.plan.rank(self.state.results[rung])
             if ranked and ranked[0][1] is not None:
-                self.world.conclude(ranked[0], rung, self.state.ended_by)
+                self.backend.conclude(ranked[0], rung, self.state.ended_by)
                 return
-        self.world.conclude(None, 0, self.state.ended_by)
+        self.backend.conclude(None, 0, self.state.ended_by)

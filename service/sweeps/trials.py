@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.jobs import leases, submissions
-from service.jobs.submissions import Part, Submission
+from service.jobs.submissions import Submission, TrialPlacement
 from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.schema import Reuse, Spec
@@ -19,9 +19,9 @@ from service.spec.validation import Shape
 from service.states import CANCELLED, TERMINAL, DatasetKind, Status
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Epoch, Job
-from service.sweeps.course import Outcome
 from service.sweeps.schema import OverSeeds
 from service.sweeps.search.space import with_settings
+from service.sweeps.trial_scheduler import Outcome
 
 _NAME: int = 200
 
@@ -87,7 +87,9 @@ def submit(
                 owner=sweep.owner,
                 upload_id=sweep.data["upload_id"],
                 dataset_sha256=sweep.data["sha256"],
-                part=Part(sweep_id=sweep.id, trial=trial, hold_epoch=rungs[0] if len(rungs) > 1 else None),
+                placement=TrialPlacement(
+                    sweep_id=sweep.id, trial=trial, hold_epoch=rungs[0] if len(rungs) > 1 else None
+                ),
             ),
         )
         ids[str(seed)] = job.id

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from service.access.keys import Scope
 from service.spec import validation
-from service.spec.schema import Part
+from service.spec.schema import StrictModel
 from service.web import requests
 from service.web.answers import as_json
 from service.web.openapi.operations import Operation, describe
@@ -30,8 +30,8 @@ def endpoint(
     status: int = 200,
     scope: Scope | Literal["public"] | None = None,
     query: type[Query] | None = NoQuery,
-    body: type[Part] | None = None,
-    document: type[Part] | Literal["spec"] | None = None,
+    body: type[StrictModel] | None = None,
+    document: type[StrictModel] | Literal["spec"] | None = None,
     form: type[BaseModel] | None = None,
     body_media: str | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,

@@ -62,7 +62,7 @@ def on_starting(server: Any) -> None:
         handler.addFilter(Redacting(_settings.api_keys))
     with closing(Database(_settings.database_url, application="tapeline-web")) as database:
         try:
-            keys.require_some(_settings, database)
+            keys.require_any_key(_settings, database)
         except SettingsError as error:
             sys.exit(f"tapeline: {error}")
         except SQLAlchemyError:

@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.jobs import leases
 from service.jobs.events import EventType, is_worker_lost
 from service.jobs.queries import statistics
-from service.jobs.queries.statistics import Happened, Now
+from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
 from service.storage.database import Database
 from service.web.publisher import Publisher
 
@@ -129,7 +129,7 @@ class Metrics:
     ) -> None:
         self._database, self._publisher, self._artifacts = database, publisher, artifacts
         self._late_ms = late_ms
-        self._mark = _Mark()
+        self._watermark = _Watermark()
         self._mark_lock = threading.Lock()
         self._sizes: tuple[float, list[tuple[str, int]]] | None = None
 
@@ -151,10 +151,10 @@ class Metrics:
         return generate_latest(registry)
 
     def _count_new_events(self) -> None:
-        with self._locked_mark() as mark, self._database.read() as session:
+        with self._locked_watermark() as mark, self._database.read() as session:
             until = leases.clock(self._database) - self._late_ms
             after = max(mark.value if mark.value is not None else until, until - _LOOKBACK_MS)
-            for item in statistics.happened(session, after, until):
+            for item in statistics.events_between(session, after, until):
                 _count(item)
             mark.value = max(after, until)
 
@@ -190,25 +190,25 @@ class Metrics:
             yield GaugeMetricFamily(f"tapeline_disk_{name}_bytes", f"{what} bytes of the artifacts' disk.", value=value)
 
     @contextmanager
-    def _locked_mark(self) -> Iterator[_Mark]:
+    def _locked_watermark(self) -> Iterator[_Watermark]:
         """The mark, locked for one scrape. gunicorn's processes share it through a file."""
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         with self._mark_lock:
             if folder is None:
-                yield self._mark
+                yield self._watermark
                 return
             with (Path(folder) / "counted").open("a+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 file.seek(0)
                 text = file.read()
-                self._mark.value = int(text) if text else None
-                yield self._mark
+                self._watermark.value = int(text) if text else None
+                yield self._watermark
                 file.truncate(0)
-                file.write(str(self._mark.value))
+                file.write(str(self._watermark.value))
 
 
 @dataclass(slots=True)
-class _Mark:
+class _Watermark:
     """The time up to which events have been counted, by the database's clock in ms."""
 
     value: int | None = None
@@ -225,7 +225,7 @@ class _FunctionCollector(Collector):
         return self._collect()
 
 
-def _count(item: Happened) -> None:
+def _count(item: EventRecord) -> None:
     if item.type == EventType.METRICS:
         _EPOCHS.labels(item.kind).observe(item.data["seconds"])
         _CPU.labels(item.kind).inc(item.data.get("cpu_seconds") or 0)
@@ -247,7 +247,7 @@ def _up(value: int) -> Metric:
     return GaugeMetricFamily("tapeline_database_up", "Whether the database responded during this scrape.", value=value)
 
 
-def _families(now: Now, sizes: list[tuple[str, int]]) -> list[Metric]:
+def _families(now: ServiceSnapshot, sizes: list[tuple[str, int]]) -> list[Metric]:
     jobs = GaugeMetricFamily("tapeline_jobs", "Jobs by state and kind.", labels=["status", "kind"])
     for status, kind, count in now.jobs:
         jobs.add_metric([status, kind], count)

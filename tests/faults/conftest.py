@@ -95,11 +95,11 @@ class InProcess:
         """Train until the failpoint strikes; then the supervisor finds the child dead."""
         self.arm(place, how)
         held = self.claim()
-        with pytest.raises(failpoints.Abandoned):
+        with pytest.raises(failpoints.SimulatedKill):
             self.train(held)
         assert not (self.points / place).exists()
         with contextlib.suppress(LeaseLost):  # its last message arrived
-            leases.report_death(self.database, held, f"died at {place}")
+            leases.record_silent_exit(self.database, held, f"died at {place}")
 
     def epochs(self, job_id: str) -> Sequence[Epoch]:
         with self.database.read() as session:

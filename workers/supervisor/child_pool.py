@@ -58,7 +58,7 @@ class ChildPool:
         log.error("a training process ended or hung before it was ready; see its output")
         return None
 
-    def give_back(self, child: ChildProcess) -> None:
+    def return_child(self, child: ChildProcess) -> None:
         """Return a child that waits for a command."""
         with self._lock:
             room = self._size if child.has_trained else 1  # one spare child is enough
@@ -73,7 +73,7 @@ class ChildPool:
             if not self._waiting and not self._draining.is_set():
                 child = self._start_child()
                 if child is not None:
-                    self.give_back(child)
+                    self.return_child(child)
 
     def trim(self) -> None:
         """End the children that have waited for long, except for the one that is used next.

@@ -110,7 +110,7 @@ class JobMonitor:
                     self.has_begun, self.is_child_reusable = True, is_reusable
                     return outcome
                 case GaveUp(reason):
-                    return self._hand_back(reason)
+                    return self._release_lease(reason)
                 case Exited(exit_code):
                     return self._settle_exit(exit_code)
                 case Preparing():
@@ -120,11 +120,11 @@ class JobMonitor:
             self.has_begun = self.has_begun or report is not None
             now = time.monotonic()
             if self._is_overdue():  # the fence thread may not have noticed yet
-                return self._hand_back("could not renew in time")
+                return self._release_lease("could not renew in time")
             if now - self._last_sign > self._deadline_s:
-                return self._report_death(f"no batch was finished for {self._deadline_s:.0f} seconds")
+                return self._record_silent_exit(f"no batch was finished for {self._deadline_s:.0f} seconds")
             if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
-                return self._hand_back_unresponsive()
+                return self._release_unresponsive()
             if now >= self._next_poll:
                 try:
                     self._poll_database(now)
@@ -190,28 +190,28 @@ class JobMonitor:
 
     def _settle_exit(self, exit_code: int | None) -> str:
         if self._is_fenced:
-            return self._hand_back("could not renew in time")
+            return self._release_lease("could not renew in time")
         if not self.has_begun:
             self.early_deaths += 1
             message = "the training process ended before it received its command"
             if self.early_deaths < MAX_EARLY_DEATHS:
-                return self._hand_back(message)
-            return self._report_death(f"{message}, like {self.early_deaths - 1} before it: see the worker's log")
-        return self._report_death(f"the training process ended with code {exit_code}")
+                return self._release_lease(message)
+            return self._record_silent_exit(f"{message}, like {self.early_deaths - 1} before it: see the worker's log")
+        return self._record_silent_exit(f"the training process ended with code {exit_code}")
 
-    def _hand_back_unresponsive(self) -> str:
+    def _release_unresponsive(self) -> str:
         """Kill a child that does not stop in time. It is not a worker loss, since this worker ordered the stop."""
-        if not self._end_lease(self._lease.hand_back, None):
+        if not self._end_lease(self._lease.release_lease, None):
             return "the child had ended the lease before it was killed"
         return f"did not stop within {STOP_GRACE_S:.0f} seconds and was killed"
 
-    def _hand_back(self, reason: str) -> str:
+    def _release_lease(self, reason: str) -> str:
         """Kill the child and hand the job back, which is not a worker loss: it is queued once the database responds."""
-        handed_back = self._end_lease(self._lease.hand_back, None)
+        handed_back = self._end_lease(self._lease.release_lease, None)
         return f"{reason}; {'handed back' if handed_back else 'the lease had ended'}"
 
-    def _report_death(self, message: str) -> str:
-        if not self._end_lease(self._lease.report_death, message):
+    def _record_silent_exit(self, message: str) -> str:
+        if not self._end_lease(self._lease.record_silent_exit, message):
             return "the child had ended the lease before it died"
         return message
 

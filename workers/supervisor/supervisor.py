@@ -30,7 +30,7 @@ from workers.supervisor.job_monitor import AbandonedOnExit, JobMonitor
 
 DATABASE_POLL_INTERVAL_S: Final = 5.0
 """How often a worker polls the database for jobs, besides messages."""
-SIGN_OFF_TIMEOUT_S: Final = 3.0
+DEREGISTER_TIMEOUT_S: Final = 3.0
 """How long a stopping worker tries to delete its row."""
 
 log = structlog.get_logger()
@@ -101,17 +101,17 @@ class Supervisor:
         for _ in range(self._settings.workers):
             self._slots.acquire(timeout=max(0.0, deadline - time.monotonic()))
         self._children.close(timeout_s=max(0.0, deadline - time.monotonic()))
-        sign_off = threading.Thread(target=self._sign_off, name="sign-off", daemon=True)  # the database may hang
-        sign_off.start()
-        sign_off.join(SIGN_OFF_TIMEOUT_S)
+        deregister = threading.Thread(target=self._deregister, name="deregister", daemon=True)  # the database may hang
+        deregister.start()
+        deregister.join(DEREGISTER_TIMEOUT_S)
 
-    def _sign_off(self) -> None:
+    def _deregister(self) -> None:
         try:
             with self._claim_lock:
                 self._release_unknown_claims()
             if self._poller.is_alive():
                 self._poller.join()  # so that it does not check in afterwards
-            worker_registry.sign_off(self._database, self._id)
+            worker_registry.deregister(self._database, self._id)
         except SQLAlchemyError as error:
             log.warning("could not sign off", error=str(error))
 
@@ -126,7 +126,7 @@ class Supervisor:
         if child.provenance != self._provenance:
             self._provenance = child.provenance
             with contextlib.suppress(SQLAlchemyError):  # the poll does it again
-                self._check_in()
+                self._record_heartbeat()
         claim = None
         requested_at = time.monotonic()
         try:
@@ -134,7 +134,7 @@ class Supervisor:
                 claim = self._claim()
         finally:
             if claim is None:
-                self._children.give_back(child)
+                self._children.return_child(child)
         if claim is None:
             return False
         is_settled = False
@@ -193,7 +193,7 @@ class Supervisor:
         finally:
             if monitor is not None and monitor.is_child_reusable:
                 child.has_trained = True
-                self._children.give_back(child)
+                self._children.return_child(child)
             else:
                 child.close()
             structlog.contextvars.reset_contextvars(**bound)
@@ -221,7 +221,7 @@ class Supervisor:
             try:
                 # Continue during an outage: the poll checks that a child is ready, and beats the heartbeat.
                 with contextlib.suppress(SQLAlchemyError):
-                    self._check_in()
+                    self._record_heartbeat()
                 self._children.trim()
                 if len(self._held) < self._settings.workers:
                     threading.Thread(target=self.run_waiting_jobs, name="poll", daemon=True).start()
@@ -231,10 +231,10 @@ class Supervisor:
                 self._heartbeat.beat()
             self._draining.wait(DATABASE_POLL_INTERVAL_S)
         with contextlib.suppress(SQLAlchemyError):
-            self._check_in()  # as draining
+            self._record_heartbeat()  # as draining
 
-    def _check_in(self) -> None:
-        worker_registry.check_in(
+    def _record_heartbeat(self) -> None:
+        worker_registry.record_heartbeat(
             self._database,
             Worker(
                 id=self._id,

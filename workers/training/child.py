@@ -25,7 +25,7 @@ from workers.lease_session import LeaseSession
 from workers.messages import Calibrate, Calibrated, ChildEndpoint, ChildReady, Done, GaveUp, Train
 from workers.retry import OUTAGE_ERRORS
 from workers.training import calibrate, limits, run
-from workers.training.provenance import machine, of_any_job
+from workers.training.provenance import base_provenance, machine
 from workers.usage import OwnMeter
 
 ENDED_WELL: Final = frozenset({run.SUCCEEDED, run.HELD})
@@ -40,7 +40,7 @@ def main(endpoint: ChildEndpoint) -> int:
     limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
     database = Database(settings.database_url, application="tapeline-child")
-    endpoint.send(ChildReady(of_any_job()))
+    endpoint.send(ChildReady(base_provenance()))
     _warm_up(database)
     lifetime = Lifetime(settings.child_limits)
     while True:

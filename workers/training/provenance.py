@@ -22,10 +22,10 @@ def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
         evaluated: whether the metrics include scores of the dataset's reference classifier, if it has one.
     """
     reference = reference_classifier_sha256(dataset.info.name) if evaluated else None
-    return {**of_any_job(), "dataset": dataset.sha256, **({"judge": reference} if reference else {})}
+    return {**base_provenance(), "dataset": dataset.sha256, **({"judge": reference} if reference else {})}
 
 
-def of_any_job() -> dict[str, Any]:
+def base_provenance() -> dict[str, Any]:
     """The part that does not depend on the data."""
     return {**machine(), "code": code.digest()}
 

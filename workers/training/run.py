@@ -41,7 +41,7 @@ from workers.training.earlier.investigation import NothingToReplay, investigate
 from workers.training.epochs.snapshot import commit_epoch, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
 from workers.training.health import TrainingDiagnostics
-from workers.training.provenance import of_any_job, provenance
+from workers.training.provenance import base_provenance, provenance
 from workers.training.testing import test_scores
 from workers.training.training_run import StopRequested, TrainingRun, check_stop
 from workers.usage import OwnMeter
@@ -95,7 +95,7 @@ def train(
             meter=meter,
         )
         if job.investigation is not None:
-            run.lease.begin(of_any_job())
+            run.lease.begin(base_provenance())
             reach("began")
             investigate(run, functools.partial(_load_data, run, settings))
             return "investigated"
@@ -104,7 +104,7 @@ def train(
         preprocessing = _preprocessing(run, dataset)
         return _loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
     except StopRequested:
-        lease.hand_back(endpoint.request, used=meter.total())
+        lease.release_lease(endpoint.request, used=meter.total())
         reach("handed_back")
         return "handed back"
     except (LeaseLost, *OUTAGE_ERRORS):

@@ -92,11 +92,11 @@ def _unequal(name: str, jobs: Sequence[Job]) -> Iterator[str]:
 def _unequal_epochs(sides: Mapping[str, Sequence[Job]]) -> Iterator[str]:
     trained = {label: sorted({job.epoch for job in jobs if job.epoch}) for label, jobs in sides.items()}
     if all(trained.values()) and len({epoch for epochs in trained.values() for epoch in epochs}) > 1:
-        told = [
+        counts = [
             f"{label} after epoch {epochs[0]}" + (f" to {epochs[-1]}" if len(epochs) > 1 else "")
             for label, epochs in trained.items()
         ]
-        yield f"the epochs differ, which can explain a difference: {', '.join(told)}"
+        yield f"the epochs differ, which can explain a difference: {', '.join(counts)}"
 
 
 def _settings(resolved: dict[str, Any]) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def _variant_of(pointer: str, span: Range, prepared: dict[str, Any]) -> str | No
     except (LookupError, ValueError, TypeError, AttributeError):
         return None
     of_others = "; only "
-    told = next((fault.detail for fault in _faults_of(document) if fault.pointer == f"#{pointer}"), "")
-    return of_others + told.partition(of_others)[2] if of_others in told else None
+    detail = next((fault.detail for fault in _faults_of(document) if fault.pointer == f"#{pointer}"), "")
+    return of_others + detail.partition(of_others)[2] if of_others in detail else None
 
 
 def _faults_of(document: dict[str, Any]) -> tuple[Fault, ...]:

@@ -126,7 +126,7 @@ def _show(found: Verification) -> None:
     click.echo(f"{counted(found.entries, 'entry')} in {ranges} match their seals")
     if found.removed_seals:
         removed = f"{counted(found.removed_entries, 'entry')} in {counted(found.removed_seals, 'older range')}"
-        click.echo(f"removed by retention: {removed}; the oldest kept entry is of {time_text(found.oldest_ms)}")
+        click.echo(f"removed by retention: {removed}; the oldest kept entry is from {time_text(found.oldest_ms)}")
     if found.unsealed:
         since = time_text(found.unsealed_since_ms)
         unsealed = counted(found.unsealed, "entry")

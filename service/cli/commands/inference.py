@@ -327,8 +327,8 @@ COMMANDS: Final = (predict, generate, export)
 def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:
     """The error with file names instead of indices."""
     if [(fault.get("pointer"), fault.get("code")) for fault in error.errors] == [("#/images", "unsuitable")]:
-        told = str(error.errors[0]["detail"]).replace("send rows", "give one CSV or TSV file")
-        return Failure(told, error.problem)
+        detail = str(error.errors[0]["detail"]).replace("send rows", "give one CSV or TSV file")
+        return Failure(detail, error.problem)
     names = {f"#/images/{number}": path for number, path in enumerate(pictures)}
     if not error.errors or any(fault.get("pointer") not in names for fault in error.errors):
         return error

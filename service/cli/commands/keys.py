@@ -72,7 +72,7 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
     )
     if left:
         click.echo(
-            f"\nMade so far, without an owner: {left}. They are hidden while keys are required. "
+            f"\nStill without an owner: {left}. They are hidden while keys are required. "
             f"`tapeline keys adopt {owner}` gives them to {owner}.",
             err=True,
         )
@@ -118,7 +118,7 @@ def rotate(which: str, overlap: str, as_json: bool) -> None:
 def show(as_json: bool) -> None:
     """List all keys, including revoked ones. Secrets are not shown."""
     with open_database() as database, database.read() as session:
-        rows, now = api_keys.every(session), session.scalar(select(now_ms())) or 0
+        rows, now = api_keys.all_keys(session), session.scalar(select(now_ms())) or 0
         recorded = api_keys.last_recorded(session)
     used = {row.id: api_keys.last_used(row, recorded.get(row.id)) for row in rows}
     if as_json:
@@ -183,7 +183,7 @@ def open_database() -> Iterator[Database]:
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             upgrade(database)
         if not is_current(database):
-            raise Failure("the database schema is of another version; upgrade it with: python -m migrations.upgrade")
+            raise Failure("the database schema has another version; upgrade it with: python -m migrations.upgrade")
         yield database
 
 

@@ -204,5 +204,5 @@ def _print_summary(done: str, report: copies.Report, *, as_json: bool) -> None:
         click.echo(json.dumps(asdict(report) | {"rows": report.rows}), err=True)
         return
     counts = {"job": report.rows.get("jobs", 0), "row": sum(report.rows.values()), "file": report.files}
-    told = ", ".join(counted(count, noun) for noun, count in counts.items())
-    click.echo(f"{done}: {told} ({size(report.size_bytes)})", err=True)
+    summary = ", ".join(counted(count, noun) for noun, count in counts.items())
+    click.echo(f"{done}: {summary} ({size(report.size_bytes)})", err=True)

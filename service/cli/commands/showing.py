@@ -239,7 +239,7 @@ def _lineage(client: Client, job: Job) -> list[str]:
             found = reproduction["first_difference"]
             verdict = f"first difference in epoch {found['epoch']}: {', '.join(found['differs'])}"
     if others := reproduction.get("provenance_differs"):
-        verdict += f"; trained under another {', '.join(others)}"
+        verdict += f"; provenance differs in {', '.join(others)}"
     return [f"reproduction of {origin}: {verdict}"]
 
 

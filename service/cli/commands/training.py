@@ -88,7 +88,7 @@ def train(
     if is_sent:
         settings = _with_uploaded(target, paths, how, settings, name=name, dry_run=dry_run)
     elif not paths and "dataset" not in settings:
-        raise click.UsageError("what to train on? Give a folder, a file with a table, a spec, or --dataset NAME")
+        raise click.UsageError("nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME")
     if is_sent or not paths:
         data = settings["dataset"]
         trained_on = str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.client.errors import UnreadableImage
 from service.image_files.kinds import BEGINNING, format_of_name, not_read, why_unreadable
-from service.spec.sent_images import SENT_AS_IT_IS_PIXELS, SENT_SIDE, is_sent_as_it_is
+from service.spec.sent_images import SENT_SIDE, SENT_UNCHANGED_PIXELS, is_sent_unchanged
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,7 +82,7 @@ def in_requests(images: Sequence[Encoded]) -> Iterator[list[Any]]:
     size = pixels = 0
     for image in images:
         each = len(image.content) if isinstance(image.content, str) else 0
-        is_full = size + each > _REQUEST_CHARACTERS or pixels + image.pixels > SENT_AS_IT_IS_PIXELS
+        is_full = size + each > _REQUEST_CHARACTERS or pixels + image.pixels > SENT_UNCHANGED_PIXELS
         if part and (is_full or len(part) == _REQUEST_IMAGES):
             yield part
             part, size, pixels = [], 0, 0
@@ -94,10 +94,10 @@ def in_requests(images: Sequence[Encoded]) -> Iterator[list[Any]]:
 
 def sent_form(data: bytes, *, name: str = "the image") -> tuple[bytes, int]:
     """An image of ``FORMATS`` as it is sent, and its number of pixels: as it is, or if it is large, as a small PNG."""
-    if (size := _png_size(data)) and is_sent_as_it_is(len(data), *size, is_png=True):
+    if (size := _png_size(data)) and is_sent_unchanged(len(data), *size, is_png=True):
         return data, math.prod(size)
     with _opened(data, name) as image:
-        if is_sent_as_it_is(len(data), *image.size, is_png=image.format == "PNG"):
+        if is_sent_unchanged(len(data), *image.size, is_png=image.format == "PNG"):
             pixels = math.prod(image.size)
             image.draft(None, (SENT_SIDE, SENT_SIDE))
             image.load()  # to detect a broken file

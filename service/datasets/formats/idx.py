@@ -116,7 +116,7 @@ class _File:
         self._path = path
 
     def __enter__(self) -> Self:
-        with self._told():
+        with self._translated_errors():
             self._file = self._path.open("rb")
         return self
 
@@ -125,16 +125,16 @@ class _File:
 
     def peek(self, size: int) -> bytes:
         """The next bytes, which stay."""
-        with self._told():
+        with self._translated_errors():
             return self._file.peek(size)
 
     def read(self, size: int, /) -> bytes:
         """Up to ``size`` bytes; none at the end."""
-        with self._told():
+        with self._translated_errors():
             return self._file.read(size)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -17,7 +17,7 @@ from service.storage.tables import Artifact, Event, Job, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Now:
+class ServiceSnapshot:
     """The current state of the service."""
 
     jobs: Sequence[tuple[str, str, int]]
@@ -31,7 +31,7 @@ class Now:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Happened:
+class EventRecord:
     """An event, with the attributes of its job that metrics need."""
 
     type: str
@@ -43,14 +43,14 @@ class Happened:
     peak_memory_bytes: int | None = None
 
 
-def now(session: Session) -> Now:
+def now(session: Session) -> ServiceSnapshot:
     """Count the jobs, by a covering index, and list the workers."""
     counts = select(Job.status, Job.kind, func.count()).group_by(Job.status, Job.kind)
     oldest = select(func.min(Job.queued_ms)).where(Job.status == Status.QUEUED)
     first_expiry = select(func.min(Job.lease_expires_ms)).where(Job.status == Status.RUNNING)
     clock_ms = session.scalar(select(now_ms())) or 0
     since_ms = session.scalar(oldest)
-    return Now(
+    return ServiceSnapshot(
         jobs=[(status, kind, count) for status, kind, count in session.execute(counts)],
         longest_wait_s=max(0, clock_ms - since_ms) / 1000 if since_ms is not None else 0.0,
         expired_lease_s=max(0, clock_ms - (session.scalar(first_expiry) or clock_ms)) / 1000,
@@ -59,7 +59,7 @@ def now(session: Session) -> Now:
     )
 
 
-def happened(session: Session, after_ms: int, until_ms: int) -> Sequence[Happened]:
+def events_between(session: Session, after_ms: int, until_ms: int) -> Sequence[EventRecord]:
     """The events of an interval, found by the index on time; keep it short."""
     query = (
         select(
@@ -78,7 +78,7 @@ def happened(session: Session, after_ms: int, until_ms: int) -> Sequence[Happene
         .order_by(Event.created_ms)
     )
     return [
-        Happened(
+        EventRecord(
             type=type_,
             data=data,
             kind=kind,

@@ -151,9 +151,11 @@ def _rows(facts: JobFacts) -> Iterator[str]:
 
 
 def _origin(facts: JobFacts) -> str:
-    told = _provenance(facts)
+    provenance = _provenance(facts)
     lines = [
-        f"- {_plain(name.replace('_', ' '))}: {_code(value)}" for name, value in told.items() if isinstance(value, str)
+        f"- {_plain(name.replace('_', ' '))}: {_code(value)}"
+        for name, value in provenance.items()
+        if isinstance(value, str)
     ]
     return "\n".join([*lines, "- all details: [provenance.json](provenance.json)"])
 

@@ -25,9 +25,9 @@ from service.spec.schema import (
     GanSpec,
     Layer,
     MaxPool2D,
-    Part,
     Reshape,
     Spec,
+    StrictModel,
     Upsample2D,
 )
 from service.spec.suitability import PHOTO_PRESET, TABLE_PRESET
@@ -53,8 +53,8 @@ MOST_EPOCHS: Final = 60
 VISITED_PHOTOS: Final = 20_000
 """Target for the number of training images over all epochs of a small set, within ``MOST_EPOCHS``."""
 
-P = TypeVar("P", bound=Part)
-L = TypeVar("L", bound=Part)
+P = TypeVar("P", bound=StrictModel)
+L = TypeVar("L", bound=StrictModel)
 
 
 def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:

@@ -37,8 +37,8 @@ MAX_JUDGED: Final = 10_000
 MAX_FOLDS: Final = 20
 
 
-class Part(BaseModel):
-    """Base of all objects in a spec: unknown fields are faults, numbers are finite, values are not coerced."""
+class StrictModel(BaseModel):
+    """Base of all objects in specs and requests: no unknown fields, finite numbers, no coercion of values."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True

@@ -17,7 +17,7 @@ from service.spec.schema.base import (
     MAX_UNITS,
     Epsilon,
     Fraction,
-    Part,
+    StrictModel,
     applies_when,
 )
 
@@ -47,7 +47,7 @@ class Padding(StrEnum):
 NegativeSlope = Annotated[float, Field(ge=0, le=1), applies_when(activation={"enum": [Activation.LEAKY_RELU.value]})]
 
 
-class Dense(Part):
+class Dense(StrictModel):
     """Fully connected layer: every output depends on every input."""
 
     type: Literal["dense"] = "dense"
@@ -61,7 +61,7 @@ class Dense(Part):
     """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
-class Dropout(Part):
+class Dropout(StrictModel):
     """Sets random inputs to zero during training, which reduces overfitting."""
 
     type: Literal["dropout"]
@@ -70,7 +70,7 @@ class Dropout(Part):
     far above val accuracy."""
 
 
-class Conv2D(Part):
+class Conv2D(StrictModel):
     """Convolution: the same small filters slide over the whole image."""
 
     type: Literal["conv2d"]
@@ -89,7 +89,7 @@ class Conv2D(Part):
     """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
-class Conv2DTranspose(Part):
+class Conv2DTranspose(StrictModel):
     """Transposed convolution: each pixel becomes a patch, which makes the image larger. Generators use it to enlarge
     images."""
 
@@ -109,7 +109,7 @@ class Conv2DTranspose(Part):
     """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
-class MaxPool2D(Part):
+class MaxPool2D(StrictModel):
     """Keeps the largest value of each window, which makes the image smaller."""
 
     type: Literal["max_pool2d"]
@@ -117,7 +117,7 @@ class MaxPool2D(Part):
     """Rows and columns of each window. The image's rows and columns must be multiples of it."""
 
 
-class AvgPool2D(Part):
+class AvgPool2D(StrictModel):
     """Replaces each window by its mean, which makes the image smaller."""
 
     type: Literal["avg_pool2d"]
@@ -125,13 +125,13 @@ class AvgPool2D(Part):
     """Rows and columns of each window. The image's rows and columns must be multiples of it."""
 
 
-class GlobalAvgPool2D(Part):
+class GlobalAvgPool2D(StrictModel):
     """Replaces each channel by its mean over the whole image: turns images of any size into flat vectors."""
 
     type: Literal["global_avg_pool2d"]
 
 
-class Upsample2D(Part):
+class Upsample2D(StrictModel):
     """Repeats each pixel, which makes the image larger. Generators use it before conv2d."""
 
     type: Literal["upsample2d"]
@@ -139,7 +139,7 @@ class Upsample2D(Part):
     """How often each row and each column is repeated."""
 
 
-class BatchNorm(Part):
+class BatchNorm(StrictModel):
     """Normalizes each channel over the batch, then applies an activation. The layer before it should be linear."""
 
     type: Literal["batch_norm"]
@@ -154,7 +154,7 @@ class BatchNorm(Part):
     """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
-class LayerNorm(Part):
+class LayerNorm(StrictModel):
     """Normalizes each example by its own mean and variance, then applies an activation. Unlike batch_norm, it suits a
     discriminator with a gradient penalty, and works the same in training and inference."""
 
@@ -167,13 +167,13 @@ class LayerNorm(Part):
     """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
-class Flatten(Part):
+class Flatten(StrictModel):
     """Turns images into flat vectors, which dense layers require."""
 
     type: Literal["flatten"]
 
 
-class Reshape(Part):
+class Reshape(StrictModel):
     """Turns flat vectors into images, which convolutions require."""
 
     type: Literal["reshape"]
@@ -206,7 +206,7 @@ InnerLayer = Annotated[_Plain, pydantic.Discriminator(_tag)]
 """A layer inside a residual layer."""
 
 
-class Residual(Part):
+class Residual(StrictModel):
     """Adds its input to the output of its layers (a skip connection), which makes deep networks easier to train."""
 
     type: Literal["residual"]
@@ -232,7 +232,7 @@ receive flat vectors."""
 Layers = Annotated[list[Layer], Field(min_length=1, max_length=MAX_LAYERS)]
 
 
-class Uniform(Part):
+class Uniform(StrictModel):
     """Weights and biases are uniform in [-scale, scale]."""
 
     name: Literal["uniform"]
@@ -240,13 +240,13 @@ class Uniform(Part):
     """Largest absolute value. Usually 0.001 to 0.1."""
 
 
-class Glorot(Part):
+class Glorot(StrictModel):
     """Weights are uniform in ±sqrt(6 / (inputs + units)), biases zero. Suits tanh and sigmoid."""
 
     name: Literal["glorot"]
 
 
-class He(Part):
+class He(StrictModel):
     """Weights are normal with standard deviation sqrt(2 / inputs), biases zero. Suits relu."""
 
     name: Literal["he"]

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from service.spec.schema.base import MAX_EPOCHS, Epsilon, Fraction, Part, Rate, applies_when
+from service.spec.schema.base import MAX_EPOCHS, Epsilon, Fraction, Rate, StrictModel, applies_when
 
 Decay = Annotated[float, Field(ge=0, le=10)]
 ClipNorm = Annotated[float, Field(gt=0, le=1e9)] | None
@@ -14,7 +14,7 @@ _CLIPPING: Final = Field(title="Gradient clipping (norm)")
 _DECAYS: Final = applies_when(weight_decay={"exclusiveMinimum": 0})
 
 
-class Sgd(Part):
+class Sgd(StrictModel):
     """Stochastic gradient descent, optionally with momentum."""
 
     name: Literal["sgd"]
@@ -36,7 +36,7 @@ class Sgd(Part):
     against sudden jumps of the loss."""
 
 
-class Adam(Part):
+class Adam(StrictModel):
     """Adam (Kingma and Ba 2015): a step size for each weight. Needs less tuning than SGD."""
 
     name: Literal["adam"]
@@ -54,7 +54,7 @@ class Adam(Part):
     against sudden jumps of the loss."""
 
 
-class AdamW(Part):
+class AdamW(StrictModel):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), which generalizes better."""
 
     name: Literal["adamw"]
@@ -80,13 +80,13 @@ class AdamW(Part):
 Optimizer = Annotated[Sgd | Adam | AdamW, Field(discriminator="name")]
 
 
-class Constant(Part):
+class Constant(StrictModel):
     """The learning rate stays the same."""
 
     name: Literal["constant"]
 
 
-class Step(Part):
+class Step(StrictModel):
     """The learning rate drops at given epochs."""
 
     name: Literal["step"]
@@ -98,7 +98,7 @@ class Step(Part):
     """The learning rate is multiplied by this at each drop. Usually 0.1 to 0.7."""
 
 
-class OneCycle(Part):
+class OneCycle(StrictModel):
     """The learning rate rises along a cosine, then falls to almost zero. Allows high rates and short trainings."""
 
     name: Literal["one_cycle"]
@@ -110,7 +110,7 @@ class OneCycle(Part):
     """The last learning rate, as a fraction of the highest one."""
 
 
-class Cosine(Part):
+class Cosine(StrictModel):
     """The learning rate falls along a cosine, after an optional linear warmup."""
 
     name: Literal["cosine"]

@@ -21,8 +21,8 @@ from service.spec.schema.base import (
     MAX_SHIFT,
     Fraction,
     Label,
-    Part,
     PlainText,
+    StrictModel,
 )
 from service.spec.schema.layers import Initializer, Layers
 from service.spec.schema.optimizers import Constant, Optimizer, Schedule
@@ -100,7 +100,7 @@ class Reuse(StrEnum):
 AverageDecay = Fraction | None
 
 
-class Data(Part):
+class Data(StrictModel):
     """The dataset to train on."""
 
     name: Annotated[str, Field(min_length=1, max_length=129)]
@@ -127,7 +127,7 @@ class Data(Part):
     """Seed of the split. None: the seed of the job. Set it to compare jobs with different seeds on the same split."""
 
 
-class ClassifierLoss(Part):
+class ClassifierLoss(StrictModel):
     """The function that a classifier minimizes."""
 
     name: Annotated[LossName, Field(title="Function")]
@@ -144,7 +144,7 @@ class ClassifierLoss(Part):
     get better recall, at the cost of some accuracy. Only with softmax_cross_entropy."""
 
 
-class GanLoss(Part):
+class GanLoss(StrictModel):
     """The function that both networks of a GAN are trained with."""
 
     name: Annotated[GanLossName, Field(title="Function")]
@@ -155,7 +155,7 @@ class GanLoss(Part):
     must be lower by about the batch size."""
 
 
-class Augmentation(Part):
+class Augmentation(StrictModel):
     """Random changes to the training images, new in every epoch."""
 
     max_shift: Annotated[int, Field(ge=0, le=MAX_SHIFT, title="Maximum shift in pixels")] = 0
@@ -169,7 +169,7 @@ class Augmentation(Part):
     image's side, with many epochs; it keeps a network from relying on one detail. 0 turns it off."""
 
 
-class EarlyStopping(Part):
+class EarlyStopping(StrictModel):
     """Ends the run before the last epoch when a metric stops improving. The job succeeds."""
 
     metric: StopMetric = StopMetric.VAL_LOSS
@@ -185,7 +185,7 @@ KEEP_LAST: Final = 3
 one."""
 
 
-class Checkpointing(Part):
+class Checkpointing(StrictModel):
     """Checkpoint retention. The best and the latest checkpoint are always kept."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
@@ -195,7 +195,7 @@ class Checkpointing(Part):
     three until the job has succeeded, then only the best and the latest."""
 
 
-class Sampling(Part):
+class Sampling(StrictModel):
     """Sample grids: generated images of a GAN, or classified images of a classifier."""
 
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 1
@@ -226,7 +226,7 @@ GAN_FINDINGS: Final = (
 )
 
 
-class Health(Part):
+class Health(StrictModel):
     """How to react to problems that the metrics show."""
 
     stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*CLASSIFIER_FINDINGS)] = []
@@ -247,7 +247,7 @@ class GanHealth(Health):
     """Number of samples to score. More give a more precise Fréchet distance and take longer."""
 
 
-class Common(Part):
+class BaseSpec(StrictModel):
     """Fields of all specs."""
 
     kind: Kind
@@ -294,7 +294,7 @@ class Common(Part):
     """When sample grids are made."""
 
 
-class ClassifierSpec(Common):
+class ClassifierSpec(BaseSpec):
     """Train a network that classifies images."""
 
     kind: Literal[Kind.CLASSIFIER]
@@ -313,7 +313,7 @@ class ClassifierSpec(Common):
     """How to react to problems that the metrics show."""
 
 
-class Latent(Part):
+class Latent(StrictModel):
     """The noise that a generator turns into images."""
 
     dim: Annotated[int, Field(ge=1, le=MAX_LATENT)]
@@ -322,7 +322,7 @@ class Latent(Part):
     """Distribution of the random numbers: uniform in [-1, 1], or standard normal."""
 
 
-class Generator(Part):
+class Generator(StrictModel):
     """The network that turns noise into images."""
 
     layers: Layers
@@ -336,7 +336,7 @@ class Generator(Part):
     none. It makes GAN samples much steadier."""
 
 
-class Discriminator(Part):
+class Discriminator(StrictModel):
     """The network that distinguishes real images from generated ones."""
 
     layers: Layers
@@ -366,7 +366,7 @@ class Discriminator(Part):
     similar. Usually 1 to 4."""
 
 
-class GanSpec(Common):
+class GanSpec(BaseSpec):
     """Train a generator and a discriminator against each other."""
 
     kind: Literal[Kind.GAN]

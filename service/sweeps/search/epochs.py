@@ -16,7 +16,7 @@ def of_first_trial(spans: Mapping[str, Range], search: SearchName, seed: int, *,
     return next(iter(_known(spans, search, seed, 1)), base)
 
 
-def most_of_all(spans: Mapping[str, Range], search: SearchName, seed: int, count: int, *, base: int) -> int:
+def max_total_epochs(spans: Mapping[str, Range], search: SearchName, seed: int, count: int, *, base: int) -> int:
     """Maximum number of epochs of ``count`` trials with one seed; ``base`` are the epochs of the shared spec."""
     if EPOCHS not in spans:
         return count * base
@@ -44,4 +44,4 @@ def _whole(values: Sequence[Any]) -> list[int]:
     return [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
 
 
-__all__ = ["most_of_all", "of_first_trial"]
+__all__ = ["max_total_epochs", "of_first_trial"]

@@ -163,7 +163,7 @@ class Drawings:
         """The cached picture of this name and epoch, which ``draw`` makes if there is none."""
         version = f"{epoch:06d}.{suffix}"
         with _drawing:
-            data = self._artifacts.recall(job_id, name, version)
+            data = self._artifacts.cached_image(job_id, name, version)
             if data is None:
                 data = draw()
                 self._keep(job_id, name, version, data)
@@ -171,7 +171,7 @@ class Drawings:
 
     def _keep(self, job_id: str, name: str, version: str, data: bytes) -> None:
         try:
-            self._artifacts.keep(job_id, name, version, data)
+            self._artifacts.cache_image(job_id, name, version, data)
         except OSError as error:  # not fatal: the next request draws it again
             _log.warning("picture not kept", job=job_id, error=str(error))
         try:

@@ -44,7 +44,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
         403,
         "The key's scope does not allow this.",
         "Use a key with the scope in `needed`: `read`, `submit` or `admin`.",
-        "Sign in with another key that allows this, or ask the operator for one.",
+        "Sign in with a key that allows this, or ask the operator for one.",
         ("Sign in with another key", "/ui/sign-in"),
     ),
     "foreign_origin": ProblemKind(
@@ -114,7 +114,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "dataset_exists": ProblemKind(
         409,
         "The name is already used.",
-        "Use another name, or delete that dataset first. If it holds exactly these data, `version` names them.",
+        "Use another name, or delete that dataset first. If it holds exactly this data, `version` names it.",
     ),
     "dataset_changed": ProblemKind(
         409,
@@ -134,7 +134,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
         409, "The job's state does not allow this.", "`allowed_actions` lists the actions that are possible now."
     ),
     "not_comparable": ProblemKind(
-        409, "A replay cannot explain the difference of these jobs.", "`GET /differences` says in what they differ."
+        409, "A replay cannot explain how these jobs differ.", "`GET /differences` shows how they differ."
     ),
     "wrong_kind": ProblemKind(
         409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."

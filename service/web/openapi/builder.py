@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 from service.access.keys import Scope
 from service.application.inference_requests import GenerateRequest, PredictRequest
 from service.jobs.changes import ForkRequest, Investigation, JobPatch, KeyRequest, KeyRotation, SignIn
-from service.spec.fields import choices_of, told_by_name
+from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.sweeps.schema import SweepSpec
 from service.web.files.uploads import UploadForm
@@ -328,7 +328,7 @@ def _with_gaps(schema: dict[str, Any], name: str) -> dict[str, Any]:
 def _add_shorthands(model: type[BaseModel], properties: dict[str, Any]) -> None:
     """Allow a name in place of an object: ``"adam"`` for ``{"name": "adam"}``."""
     for name, field in model.model_fields.items():
-        if told_by_name(field.annotation):
+        if accepts_shorthand(field.annotation):
             choices = choices_of(field.annotation)
             text = {"type": "string", "title": SHORTHAND, "description": 'Short for `{"name": …}`.'}
             schema = properties[name]

@@ -10,7 +10,7 @@ from flask import Response
 from pydantic import BaseModel
 
 from service.access.keys import Scope
-from service.spec.schema import Part
+from service.spec.schema import StrictModel
 from service.web.requests import MAX_BODY_BYTES
 from service.web.schemas.queries import NoQuery, Query
 
@@ -32,9 +32,9 @@ class Operation:
     """The scope that a key needs; ``None``: ``read`` for a GET, otherwise ``submit``."""
     query: type[Query] | None = NoQuery
     """The model of the URL parameters; ``None``: any are accepted, and ignored."""
-    body: type[Part] | None = None
+    body: type[StrictModel] | None = None
     """The model of a JSON body."""
-    document: type[Part] | Literal["spec"] | None = None
+    document: type[StrictModel] | Literal["spec"] | None = None
     """The model of a JSON body that the view validates itself."""
     form: type[BaseModel] | None = None
     """The model of a multipart form that the view receives itself."""

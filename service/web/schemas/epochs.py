@@ -97,8 +97,8 @@ def _found(news: Sequence[Event]) -> list[FoundItem]:
     for event in news:
         data = event.data
         if data["state"] == "found":
-            told = {name: data[name] for name in ("code", "severity", "message")}
-            found.append({**told, "since": data["epoch"], "until": None})
+            finding = {name: data[name] for name in ("code", "severity", "message")}
+            found.append({**finding, "since": data["epoch"], "until": None})
             continue
         for item in found:
             if (item["code"], item["since"]) == (data["code"], data["since"]):

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from service.access.audit import AuditAction
 from service.datasets.info import PartName
-from service.jobs.events import MAX_SEQ, EventType, Level, Wanted
+from service.jobs.events import MAX_SEQ, EventFilter, EventType, Level
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
 from service.jobs.queries.listing import GroupBy, JobFilter, Lacking
@@ -222,9 +222,9 @@ class EventQuery(Query):
     )
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> EventFilter:
         """The filter for the database."""
-        return Wanted(types=self.type, level=self.level, text=self.q)
+        return EventFilter(types=self.type, level=self.level, text=self.q)
 
 
 class StreamQuery(Query):

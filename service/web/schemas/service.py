@@ -188,8 +188,8 @@ class Limits(Answer):
             max_epochs=schema.MAX_EPOCHS,
             max_batch_size=schema.MAX_BATCH,
             max_samples=_bound(schema.Sampling, "count", "le"),
-            max_tags=_bound(schema.Common, "tags", "max_length"),
-            priorities=[_bound(schema.Common, "priority", "ge"), _bound(schema.Common, "priority", "le")],
+            max_tags=_bound(schema.BaseSpec, "tags", "max_length"),
+            priorities=[_bound(schema.BaseSpec, "priority", "ge"), _bound(schema.BaseSpec, "priority", "le")],
             kinds=list(Kind),
             presets={kind: list(presets) for kind, presets in PRESETS.items()},
             default_presets=dict(DEFAULT_PRESET.items()),
@@ -297,7 +297,7 @@ class ProblemDocument(Answer):
     networks: list[NetworkItem] | None = Field(None, description="Included together with `resolved`.")
 
 
-def _bound(model: type[schema.Part], field: str, name: str) -> int:
+def _bound(model: type[schema.StrictModel], field: str, name: str) -> int:
     """A field's limit, from the model that enforces it."""
     found = [getattr(item, name) for item in model.model_fields[field].metadata if hasattr(item, name)]
     return int(found[0])

@@ -80,7 +80,7 @@ PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclas
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _EncodedEvent:
     """An event, with its text as all clients get it."""
 
     document: dict[str, Any]
@@ -101,9 +101,9 @@ class _WatchedJob:
 
     progress: JobProgress | None = None
     deleted: bool = False
-    told: tuple[JobProgress | None, str] = (None, "")
+    polled_text: tuple[JobProgress | None, str] = (None, "")
     """A progress, and the event that tells it: one attribute, so that no client reads the text of another."""
-    recent: tuple[_Told, ...] = ()
+    recent: tuple[_EncodedEvent, ...] = ()
     """The latest events without gaps, so that all clients of a job share one query."""
     clients: set[threading.Event] = field(default_factory=set)
 
@@ -121,7 +121,7 @@ class JobWatch:
 
     def progress_text(self, job_id: str, current: JobProgress) -> str:
         """The event that tells a progress, which is written once for all clients."""
-        polled, text = self._watched.told
+        polled, text = self._watched.polled_text
         return text if polled is current else _progress_text(job_id, current)
 
     @property
@@ -134,12 +134,12 @@ class JobWatch:
         self._wake_up.wait(timeout_s)
         self._wake_up.clear()
 
-    def recent(self, after: int) -> list[_Told] | None:
+    def recent(self, after: int) -> list[_EncodedEvent] | None:
         """The events with numbers above ``after``; ``None`` if some of them are only in the database."""
         buffered = self._watched.recent
         if not buffered or buffered[0].seq > after + 1:
             return None
-        return [told for told in buffered if told.seq > after]
+        return [event for event in buffered if event.seq > after]
 
 
 class Hub:
@@ -235,14 +235,16 @@ class Hub:
                 if now is not None and item.progress is not None and now.last_seq != item.progress.last_seq:
                     self._active_at = time.monotonic()
                 if now is not None:
-                    item.told = (now, _progress_text(job_id, now))
+                    item.polled_text = (now, _progress_text(job_id, now))
                 item.progress, item.deleted = now, now is None
                 with self._poller.lock:
                     listeners = list(item.clients)
                 for wake_up in listeners:
                     wake_up.set()
 
-    def _recent(self, session: Session, job_id: str, item: _WatchedJob, now: JobProgress | None) -> tuple[_Told, ...]:
+    def _recent(
+        self, session: Session, job_id: str, item: _WatchedJob, now: JobProgress | None
+    ) -> tuple[_EncodedEvent, ...]:
         """The events to buffer: those buffered so far, and the new ones."""
         before = item.progress
         if before is None or now is None or now.last_seq == before.last_seq:
@@ -253,7 +255,7 @@ class Hub:
         if count > _RECENT:
             return ()
         new = events.read(session, job_id, after=before.last_seq, limit=count)
-        return (*item.recent, *(_Told.of(event_document(event, job_id=job_id)) for event in new))[-_RECENT:]
+        return (*item.recent, *(_EncodedEvent.of(event_document(event, job_id=job_id)) for event in new))[-_RECENT:]
 
 
 def follow_job(
@@ -275,7 +277,7 @@ def follow_job(
                 batch = _unsent(watch, database, job.id, sent, current)
             except SQLAlchemyError:  # logged by the polling thread
                 batch = []
-            texts = [told.text for told in batch]
+            texts = [event.text for event in batch]
             sent = batch[-1].seq if batch else sent
             has_ended = current.status in TERMINAL and sent >= current.last_seq
             if current.step != step and not has_ended:
@@ -299,21 +301,23 @@ def _progress_text(job_id: str, current: JobProgress) -> str:
     return message("progress", {"job": job_id, **current.progress.model_dump()})
 
 
-def _unsent(watch: JobWatch, database: Database, job_id: str, sent: int, current: JobProgress) -> Sequence[_Told]:
+def _unsent(
+    watch: JobWatch, database: Database, job_id: str, sent: int, current: JobProgress
+) -> Sequence[_EncodedEvent]:
     if sent >= current.last_seq:
         return []
     found = watch.recent(sent)
     if found is None:
         with database.read() as session:
             rows = events.read(session, job_id, after=sent, limit=_BATCH)
-            found = [_Told.of(event_document(row, job_id=job_id)) for row in rows]
+            found = [_EncodedEvent.of(event_document(row, job_id=job_id)) for row in rows]
     # Only up to the current progress, which says whether an end event is final.
     return [
-        _superseded(told)
-        if told.document["type"] == EventType.END and not _is_final(database, current, told.document)
-        else told
-        for told in found
-        if told.seq <= current.last_seq
+        _superseded(event)
+        if event.document["type"] == EventType.END and not _is_final(database, current, event.document)
+        else event
+        for event in found
+        if event.seq <= current.last_seq
     ]
 
 
@@ -326,6 +330,6 @@ def _is_final(database: Database, current: JobProgress, document: Mapping[str, A
     return bool(ends) and ends[-1].seq == document["seq"]
 
 
-def _superseded(told: _Told) -> _Told:
+def _superseded(event: _EncodedEvent) -> _EncodedEvent:
     """The end event of an attempt that was retried, converted to a status event."""
-    return _Told.of(told.document | {"type": EventType.STATUS.value, "superseded": True})
+    return _EncodedEvent.of(event.document | {"type": EventType.STATUS.value, "superseded": True})

@@ -154,7 +154,7 @@ class Protocol(RuleBasedStateMachine):
         if worker.held.job_id not in self.jobs or worker.epoch < EPOCHS:
             return
         if self.accepted(worker, lambda: commits.succeed(self.database, worker.held, "sha256:x")):
-            self._let_go(worker)
+            self._end_lease(worker)
 
     @rule(worker=workers)
     def fail(self, worker: Worker) -> None:
@@ -162,22 +162,22 @@ class Protocol(RuleBasedStateMachine):
             return
         error = {"code": "internal", "message": "m"}
         if self.accepted(worker, lambda: commits.fail(self.database, worker.held, error)):
-            self._let_go(worker)
+            self._end_lease(worker)
 
     @rule(worker=workers, request=st.sampled_from([None, *Request]))
-    def hand_back(self, worker: Worker, request: Request | None) -> None:
+    def release_lease(self, worker: Worker, request: Request | None) -> None:
         if worker.held.job_id not in self.jobs:
             return
-        if self.accepted(worker, lambda: leases.hand_back(self.database, worker.held, request)):
-            self._let_go(worker)
+        if self.accepted(worker, lambda: leases.release_lease(self.database, worker.held, request)):
+            self._end_lease(worker)
 
     @rule(worker=workers)
     def die(self, worker: Worker) -> None:
         """The worker lives on as a zombie that will go on to write."""
         if worker.held.job_id not in self.jobs:
             return
-        if self.accepted(worker, lambda: leases.report_death(self.database, worker.held, "died")):
-            self._let_go(worker)
+        if self.accepted(worker, lambda: leases.record_silent_exit(self.database, worker.held, "died")):
+            self._end_lease(worker)
 
     @rule(worker=workers)
     def lose_the_newest_checkpoint(self, worker: Worker) -> None:
@@ -230,7 +230,7 @@ class Protocol(RuleBasedStateMachine):
         self.artifacts.remove_job(job_id)
         del self.jobs[job_id]
 
-    def _let_go(self, worker: Worker) -> None:
+    def _end_lease(self, worker: Worker) -> None:
         self.jobs[worker.held.job_id].live = 0
         self._count_end(worker.held.job_id)
 
@@ -301,7 +301,7 @@ ZOMBIES: dict[str, Callable[[Protocol, Worker], None]] = {
     "renews": Protocol.renew,
     "commits an epoch": Protocol.commit_epoch,
     "fails": Protocol.fail,
-    "hands back": lambda machine, worker: machine.hand_back(worker, None),
+    "hands back": lambda machine, worker: machine.release_lease(worker, None),
     "dies": Protocol.die,
 }
 

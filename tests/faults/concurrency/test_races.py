@@ -61,8 +61,8 @@ def race(process: InProcess, seed: int, rounds: int) -> None:
             [
                 lambda held=held: commits.succeed(process.database, held, "sha256:x"),
                 lambda held=held: commits.fail(process.database, held, {"code": "internal", "message": "m"}),
-                lambda held=held: leases.hand_back(process.database, held, rng.choice([None, Request.PAUSE])),
-                lambda held=held: leases.report_death(process.database, held, "died"),
+                lambda held=held: leases.release_lease(process.database, held, rng.choice([None, Request.PAUSE])),
+                lambda held=held: leases.record_silent_exit(process.database, held, "died"),
                 lambda job_id=job_id: actions.pause(process.database, job_id),
                 lambda job_id=job_id: run_out(process, job_id),
             ]
@@ -72,7 +72,7 @@ def race(process: InProcess, seed: int, rounds: int) -> None:
         job = process.workers.job(job_id)
         if job.status == Status.RUNNING:  # the worker hears of it at its next look
             assert leases.requested(process.database, held) == Request.CANCEL
-            leases.hand_back(process.database, held, None)
+            leases.release_lease(process.database, held, None)
             job = process.workers.job(job_id)
         if job.status not in TERMINAL:  # the cancel came first, to a job that was then handed back: it must count
             actions.cancel(process.database, job_id)

@@ -374,12 +374,12 @@ def test_a_silent_broker_keeps_no_dead_workers_job(light: FaultHarness, referenc
         light.submit()
         assert leases.claim(light.database, "dead", light.lease_s) is not None
         free = Worker(id="free", host="h", pid=1, slots=4, running=0, draining=False)
-        worker_registry.check_in(light.database, free)
+        worker_registry.record_heartbeat(light.database, free)
         with light.database.write() as session:
             session.execute(update(Job).where(Job.id != held).values(queued_ms=Job.queued_ms - 60_000))
         light.start("workers.reconcile", TAPELINE_BROKER_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         light.until(held, lambda job: job.status == Status.QUEUED, 2 * light.lease_s + 10)
-        worker_registry.sign_off(light.database, free.id)
+        worker_registry.deregister(light.database, free.id)
         light.start()
         light.until_all_end()
     light.check(reference)

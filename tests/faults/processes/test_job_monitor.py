@@ -61,7 +61,7 @@ def test_a_worker_that_could_not_renew_stops_in_time_and_hands_back_once_it_can(
 
         return call
 
-    for name in ("renew", "requested", "hand_back"):
+    for name in ("renew", "requested", "release_lease"):
         monkeypatch.setattr(leases, name, unless_away(getattr(leases, name)))
     assert watch(process.database, held, child, threading.Event()) == "could not renew in time; handed back"
     job = process.workers.job(job_id)
@@ -112,7 +112,7 @@ def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(
     def call(*_: Any, **__: Any) -> Any:
         raise away()
 
-    for name in ("renew", "requested", "hand_back"):
+    for name in ("renew", "requested", "release_lease"):
         monkeypatch.setattr(leases, name, call)
     began = time.monotonic()
     with pytest.raises(job_monitor.AbandonedOnExit):
@@ -125,14 +125,14 @@ def test_a_stopping_worker_retries_its_queries(process: InProcess, monkeypatch: 
     job_id = process.submit()
     held, draining = process.claim(), threading.Event()
     draining.set()
-    hand_back, failures = leases.hand_back, [away()] * 3
+    release_lease, failures = leases.release_lease, [away()] * 3
 
     def call(*arguments: Any, **named: Any) -> None:
         if failures:
             raise failures.pop()
-        hand_back(*arguments, **named)
+        release_lease(*arguments, **named)
 
-    monkeypatch.setattr(leases, "hand_back", call)
+    monkeypatch.setattr(leases, "release_lease", call)
     monkeypatch.setattr(job_monitor, "STOP_GRACE_S", 0.1)
     assert "did not stop" in watch(process.database, held, PlayedChild(), draining)
     assert not failures

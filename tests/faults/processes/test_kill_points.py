@@ -75,10 +75,10 @@ def test_a_worker_that_dies_while_it_hands_back_loses_no_job(
     process.arm(place)
     held, endpoint = process.claim(), NoSupervisor()
     endpoint.after_batches = 20
-    with pytest.raises(failpoints.Abandoned):
+    with pytest.raises(failpoints.SimulatedKill):
         process.train(held, endpoint)
     if place == "handing_back":  # its transaction was rolled back
-        leases.report_death(process.database, held, "died")
+        leases.record_silent_exit(process.database, held, "died")
     assert process.train() == "succeeded"
     process.check(reference)
 
@@ -137,7 +137,7 @@ def test_a_lease_that_is_lost_during_a_commit_ends_the_training_and_leaves_no_fi
         def progress(self, step: int, steps: int) -> None:
             self.batches += 1
             if step == 18:  # the first of the second epoch
-                leases.report_death(process.database, held, "silent")
+                leases.record_silent_exit(process.database, held, "silent")
 
     rival = Rival()
     with pytest.raises(LeaseLost):
@@ -175,10 +175,10 @@ def test_a_cancellation_takes_precedence_over_a_worker_loss(process: InProcess) 
     job_id = process.submit()
     held = process.claim()
     process.arm("epoch_committing.2")
-    with pytest.raises(failpoints.Abandoned):
+    with pytest.raises(failpoints.SimulatedKill):
         process.train(held)
     actions.cancel(process.database, job_id)
-    leases.report_death(process.database, held, "died")
+    leases.record_silent_exit(process.database, held, "died")
     assert process.workers.job(job_id).status == Status.CANCELLED
     process.check(None)
 
@@ -224,15 +224,15 @@ def test_a_worker_without_the_fence_is_found_out(
         process.submit()
         stale = process.claim()
         process.arm("files_stored.2")
-        with pytest.raises(failpoints.Abandoned):
+        with pytest.raises(failpoints.SimulatedKill):
             process.train(stale)
-        leases.report_death(process.database, stale, "silent")
+        leases.record_silent_exit(process.database, stale, "silent")
         endpoint = NoSupervisor()
         endpoint.after_batches = 20
         process.train(endpoint=endpoint)  # another one trains on, and hands back
         fresh = process.claim()
         with contextlib.suppress(LeaseLost):  # the zombie's last words
-            leases.hand_back(process.database, stale, Request.PAUSE)
+            leases.release_lease(process.database, stale, Request.PAUSE)
         assert process.train(fresh) == "succeeded"
         with contextlib.suppress(LeaseLost):
             commits.succeed(process.database, stale, "sha256:stale")

@@ -26,8 +26,8 @@ IRIS = {"kind": "classifier", "dataset": "iris", "epochs": 5, "schedule": {"name
 
 def use_case(process: InProcess) -> Jobs:
     """As a web process has it, while a worker like this process is alive."""
-    here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=provenance.of_any_job())
-    worker_registry.check_in(process.database, here)
+    here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=provenance.base_provenance())
+    worker_registry.record_heartbeat(process.database, here)
     repository = DatasetRepository(process.workers.settings, process.database)
     specs = SpecChecks(database=process.database, datasets=repository)
     woken: list[str] = []
@@ -74,10 +74,10 @@ def test_a_job_of_another_owner_is_not_reused(process: InProcess, trained: tuple
 
 def test_workers_of_another_kind_or_none_miss(process: InProcess, trained: tuple[Jobs, Job]) -> None:
     jobs, _ = trained
-    other = provenance.of_any_job() | {"numpy": "0.0.1"}
+    other = provenance.base_provenance() | {"numpy": "0.0.1"}
     for known in (other, None):
         here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=known)
-        worker_registry.check_in(process.database, here)
+        worker_registry.record_heartbeat(process.database, here)
         assert submitted(process, jobs, Actor(owner="ana"), reuse="exact").status == Status.QUEUED
 
 
@@ -87,7 +87,7 @@ def test_a_web_process_that_dies_while_it_submits_leaves_nothing(
 ) -> None:
     jobs, first = trained
     process.arm(place)
-    with pytest.raises(failpoints.Abandoned):
+    with pytest.raises(failpoints.SimulatedKill):
         submitted(process, jobs, Actor(owner="ana"), reuse="exact")
     with process.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 1

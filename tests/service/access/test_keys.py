@@ -59,7 +59,7 @@ def test_a_key_ends_with_its_time_and_with_its_revocation(database: Database) ->
         keys.revoke(database, "other")
     with database.read() as session:
         # By name: two keys of the same millisecond have no order.
-        assert [found.name for found in keys.every(session) if found.revoked_ms is not None] == ["other"]
+        assert [found.name for found in keys.all_keys(session) if found.revoked_ms is not None] == ["other"]
 
 
 def test_a_name_that_two_keys_have_revokes_neither(database: Database) -> None:

@@ -54,13 +54,13 @@ def bring_to(database: Database, job_id: str, status: Status) -> None:
         case Status.RUNNING:
             pass
         case Status.PAUSED:
-            leases.hand_back(database, held, Request.PAUSE)
+            leases.release_lease(database, held, Request.PAUSE)
         case Status.SUCCEEDED:
             commits.succeed(database, held, "sha256:x")
         case Status.FAILED:
             commits.fail(database, held, {"code": "internal", "message": "m"})
         case Status.CANCELLED:
-            leases.hand_back(database, held, Request.CANCEL)
+            leases.release_lease(database, held, Request.CANCEL)
 
 
 @pytest.mark.sqlite_by_default

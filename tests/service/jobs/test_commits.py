@@ -121,7 +121,7 @@ def test_what_was_finished_once_stays_finished(database: Database, submit: Submi
     held = claim(database)
     for epoch in (1, 2, 3):
         commit(database, held, record(epoch))
-    leases.report_death(database, held, "killed")
+    leases.record_silent_exit(database, held, "killed")
     commit(database, claim(database), record(2))  # the checkpoint was an older one
     job = read_job(database, job_id)
     assert (job.epoch, job.step, job.metrics) == (3, 30, {"train_loss": 1 / 3})
@@ -197,7 +197,7 @@ def test_an_epoch_that_is_trained_again_reports_no_finding_twice(database: Datab
     held = claim(database)
     commit(database, held, record(1))
     commit(database, held, record(2, health=(finding(2),)))
-    leases.hand_back(database, held, None)
+    leases.release_lease(database, held, None)
     held = claim(database)
     commit(database, held, record(1))
     commit(database, held, record(2, health=(finding(2),)))

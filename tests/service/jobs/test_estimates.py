@@ -136,7 +136,7 @@ def test_the_machine_that_has_a_worker_counts(database: Database) -> None:
     calibrate(database, 1.0, host="alive")
     calibrate(database, 9.0, host="gone")
     worker = Worker(id="w", host="alive", pid=1, slots=1, running=0, draining=False)
-    worker_registry.check_in(database, worker)
+    worker_registry.record_heartbeat(database, worker)
     with database.read() as session:
         assert calibrations.factors(session) == dict.fromkeys((*work.GROUPS, work.CONTENTION), 1.0)
 

@@ -57,7 +57,7 @@ def test_an_epoch_that_is_trained_again_changes_no_extreme(database: Database, s
     held = claim(database)
     commit(database, held, 1, val_loss=0.5)
     before = stored(database, job_id)
-    leases.hand_back(database, held, None)
+    leases.release_lease(database, held, None)
     again = claim(database)
     commit(database, again, 1, val_loss=0.1)  # a violation of determinism: the stored epoch stays, and so do these
     assert stored(database, job_id) == before

@@ -38,7 +38,7 @@ def test_a_claim_takes_the_next_lease_number_and_never_the_same_twice(database: 
     for _ in range(3):
         held = claim(database)
         numbers.append(held.lease)
-        leases.hand_back(database, held, None)
+        leases.release_lease(database, held, None)
     assert numbers == [1, 2, 3]
 
 
@@ -68,8 +68,8 @@ WRITES: dict[str, Callable[[Database, Claim], object]] = {
     "log": lambda database, held: commits.log(database, held, "info", "c", "m"),
     "succeed": lambda database, held: commits.succeed(database, held, "sha256:x"),
     "fail": lambda database, held: commits.fail(database, held, {"code": "internal", "message": "m"}),
-    "hand_back": lambda database, held: leases.hand_back(database, held, None),
-    "report_death": lambda database, held: leases.report_death(database, held, "m"),
+    "release_lease": lambda database, held: leases.release_lease(database, held, None),
+    "record_silent_exit": lambda database, held: leases.record_silent_exit(database, held, "m"),
 }
 
 
@@ -79,7 +79,7 @@ def test_a_worker_whose_job_went_to_another_writes_nothing(
 ) -> None:
     job_id = submit()
     stale = claim(database, "slow")
-    leases.report_death(database, stale, "gone")
+    leases.record_silent_exit(database, stale, "gone")
     current = claim(database, "quick")
     before = log(database, job_id)
     with pytest.raises(LeaseLost):
@@ -123,7 +123,7 @@ def test_letting_go_throws_the_unfinished_epoch_away(
     held = claim(database)
     commit(database, held, record(1))
     leases.renew(database, held, Position(step=17, steps=40))
-    leases.hand_back(database, held, request_)
+    leases.release_lease(database, held, request_)
     job = read_job(database, job_id)
     assert (job.status, job.step, job.epoch, job.attempt, job.requested) == (status, 10, 1, 1, None)
     assert job.lease_owner is None
@@ -133,7 +133,7 @@ def test_a_lost_worker_costs_an_attempt_and_nothing_else(database: Database, sub
     job_id = submit()
     held = claim(database)
     commit(database, held, record(1))
-    leases.report_death(database, held, "killed")
+    leases.record_silent_exit(database, held, "killed")
     job = read_job(database, job_id)
     assert (job.status, job.attempt, job.epoch) == (Status.QUEUED, 2, 1)
 
@@ -141,13 +141,13 @@ def test_a_lost_worker_costs_an_attempt_and_nothing_else(database: Database, sub
 def test_three_deaths_without_an_epoch_between_them_fail_the_job(database: Database, submit: Submit) -> None:
     job_id = submit()
     for _ in range(2):
-        leases.report_death(database, claim(database), "killed")
+        leases.record_silent_exit(database, claim(database), "killed")
     held = claim(database)
     commit(database, held, record(1))  # it lives: the count begins anew
     for _ in range(2):
-        leases.report_death(database, held, "killed")
+        leases.record_silent_exit(database, held, "killed")
         held = claim(database)
-    leases.report_death(database, held, "killed")
+    leases.record_silent_exit(database, held, "killed")
     job = read_job(database, job_id)
     assert job.status == Status.FAILED
     assert job.error is not None
@@ -175,7 +175,7 @@ def test_a_cancel_is_obeyed_even_when_the_worker_dies_first(database: Database, 
     job_id = submit()
     held = claim(database)
     actions.cancel(database, job_id)
-    leases.report_death(database, held, "killed")
+    leases.record_silent_exit(database, held, "killed")
     assert read_job(database, job_id).status == Status.CANCELLED
 
 
@@ -183,7 +183,7 @@ def test_a_cancel_is_obeyed_even_when_the_worker_stops_in_that_moment(database: 
     job_id = submit()
     held = claim(database)
     actions.cancel(database, job_id)
-    leases.hand_back(database, held, None)
+    leases.release_lease(database, held, None)
     assert read_job(database, job_id).status == Status.CANCELLED
 
 
@@ -191,11 +191,11 @@ def test_another_machine_is_put_on_record(database: Database, submit: Submit) ->
     job_id = submit()
     held = claim(database)
     leases.begin(database, held, {"numpy": "1", "threads": 1})
-    leases.hand_back(database, held, None)
+    leases.release_lease(database, held, None)
     held = claim(database)
     leases.begin(database, held, {"numpy": "1", "threads": 1})
     assert [kind for kind, _ in log(database, job_id)].count("log") == 0
-    leases.hand_back(database, held, None)
+    leases.release_lease(database, held, None)
     leases.begin(database, claim(database), {"numpy": "2", "threads": 1})
     kind, data = log(database, job_id)[-1]
     assert (kind, data["code"]) == ("log", "mixed_provenance")
@@ -206,7 +206,7 @@ def test_a_worker_that_checks_in_is_alive(database: Database) -> None:
     def worker(running: int) -> Worker:
         return Worker(id="w", host="h", pid=1, slots=2, running=running, draining=False)
 
-    worker_registry.check_in(database, worker(0))
-    worker_registry.check_in(database, worker(1))
+    worker_registry.record_heartbeat(database, worker(0))
+    worker_registry.record_heartbeat(database, worker(1))
     with database.read() as session:
         assert [found.running for found in worker_registry.live_workers(session)] == [1]

@@ -102,7 +102,7 @@ def test_where_no_service_is_the_commands_say_so_and_make_none(tmp_path: Path) -
 
 def test_the_doctor_reports_disk_usage_and_the_command_that_frees_it(home: House, tmp_path: Path) -> None:
     small, large = home.train(2, ended_days_ago=8), home.train(9, ended_days_ago=8)
-    home.store.keep(large, "samples", "000009.webp", b"a film" * 100)
+    home.store.cache_image(large, "samples", "000009.webp", b"a film" * 100)
     lost = home.store.write("job_gone", ArtifactKind.CHECKPOINT, 1, 1, bytes(5000)).path
     os.utime(home.store.root / lost, (time.time() - 86400,) * 2)
     told = run(tmp_path / "home", "doctor").output

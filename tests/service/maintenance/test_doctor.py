@@ -58,7 +58,7 @@ def wrong(found: dict[str, Diagnosis]) -> set[str]:
 
 
 def test_a_service_that_is_well_is_said_to_be_well(settings: Settings, database: Database, broker: Broker) -> None:
-    worker_registry.check_in(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
+    worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
     found = examine(settings, broker.url)
     assert wrong(found) == set()
     assert set(found) == {

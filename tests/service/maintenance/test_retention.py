@@ -19,7 +19,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
 from tests.service.maintenance.conftest import DAY_MS, House
-from workers.reconcile import sweep
+from workers.reconcile import delete_expired_data
 
 
 def names(plan: RetentionPlan) -> tuple[set[str], set[str], set[str]]:
@@ -151,9 +151,9 @@ def test_nothing_is_swept_while_a_restore_runs(house: House, age: Callable[..., 
     work = restoring.folder(house.received.artifacts)
     work.mkdir()
     with restoring.lock(work):
-        sweep(house.database, house.store, house.received, Policy())
+        delete_expired_data(house.database, house.store, house.received, Policy())
         assert restored.path in house.paths()
-    sweep(house.database, house.store, house.received, Policy())  # one that was killed holds up nothing
+    delete_expired_data(house.database, house.store, house.received, Policy())  # one that was killed holds up nothing
     assert restored.path not in house.paths()
 
 
@@ -162,21 +162,21 @@ def test_cached_pictures_go_after_a_week_and_a_job_keeps_everything_else(
 ) -> None:
     job_id, expired = house.train(), house.train(ended_days_ago=31)
     for each in (job_id, expired):
-        house.store.keep(each, "samples", "000005.gif", b"an old film")
+        house.store.cache_image(each, "samples", "000005.gif", b"an old film")
     old = f"{job_id}/derived/samples-000005.gif"
     age(*house.paths())
     assert retention.plan(house.database, house.store, Policy()).pictures == []  # a day old
     eight_days_ago = time.time() - 8 * 86400
     for path in house.paths():
         os.utime(house.store.root / path, (eight_days_ago,) * 2)
-    house.store.keep(job_id, "curves", "000005.png", b"a new plot")
+    house.store.cache_image(job_id, "curves", "000005.png", b"a new plot")
     before = house.paths()
     plan = retention.plan(house.database, house.store, Policy(jobs_days=30))
     assert [item.name for item in plan.pictures] == [old]
     assert names(plan) == ({expired}, set(), set())  # its film goes with it
     retention.carry_out(house.database, house.store, Policy(), RetentionPlan(pictures=plan.pictures))
     assert before - house.paths() == {old}
-    assert house.store.recall(job_id, "samples", "000005.gif") is None
+    assert house.store.cached_image(job_id, "samples", "000005.gif") is None
 
 
 def test_the_sweep_removes_expired_audit_entries_and_ended_sessions(house: House) -> None:
@@ -194,10 +194,10 @@ def test_the_sweep_removes_expired_audit_entries_and_ended_sessions(house: House
         with house.database.read() as session:
             return session.scalar(select(func.count()).select_from(AuditEntry))
 
-    sweep(house.database, house.store, house.received, Policy())
+    delete_expired_data(house.database, house.store, house.received, Policy())
     assert entries() == 2
     with house.database.read() as session:
         assert session.scalars(select(BrowserSession.id)).all() == [going_on.session_id]
     assert retention.plan(house.database, house.store, Policy(audit_days=30)).audit_entries == 1
-    sweep(house.database, house.store, house.received, Policy(audit_days=30))
+    delete_expired_data(house.database, house.store, house.received, Policy(audit_days=30))
     assert entries() == 1

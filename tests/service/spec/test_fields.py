@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import Fault, SpecError
-from service.spec.fields import Model, choices_of, models_of, shorthand, tags_of, told_by_name
+from service.spec.fields import Model, accepts_shorthand, choices_of, models_of, shorthand, tags_of
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
 from service.spec.validation import derive, resolve, spec_hash
@@ -156,6 +156,6 @@ def test_overrides_of_a_fork_take_names_too() -> None:
 def test_every_variant_that_is_told_by_its_name_is_a_choice() -> None:
     for model in MODELS.values():
         for field in model.model_fields.values():
-            if told_by_name(field.annotation) and choices_of(field.annotation):
+            if accepts_shorthand(field.annotation) and choices_of(field.annotation):
                 tags = {tag for below in models_of(field.annotation) for tag in tags_of(below)}
                 assert tags <= set(choices_of(field.annotation))

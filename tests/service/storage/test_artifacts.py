@@ -91,13 +91,13 @@ def test_what_is_stored_is_listed_with_its_size(store: ArtifactStore) -> None:
 
 
 def test_what_can_be_made_again_is_kept_in_its_newest_version(store: ArtifactStore) -> None:
-    assert store.recall("job_1", "curves", "000001.png") is None
-    store.keep("job_1", "curves", "000001.png", b"one")
-    store.keep("job_1", "curves", "000001.svg", b"drawn")
-    store.keep("job_1", "curves", "000002.png", b"two")
-    assert store.recall("job_1", "curves", "000001.png") is None
-    assert store.recall("job_1", "curves", "000002.png") == b"two"
-    assert store.recall("job_1", "curves", "000001.svg") == b"drawn"
+    assert store.cached_image("job_1", "curves", "000001.png") is None
+    store.cache_image("job_1", "curves", "000001.png", b"one")
+    store.cache_image("job_1", "curves", "000001.svg", b"drawn")
+    store.cache_image("job_1", "curves", "000002.png", b"two")
+    assert store.cached_image("job_1", "curves", "000001.png") is None
+    assert store.cached_image("job_1", "curves", "000002.png") == b"two"
+    assert store.cached_image("job_1", "curves", "000001.svg") == b"drawn"
 
 
 def test_old_files_that_no_row_names_are_swept_away(store: ArtifactStore) -> None:
@@ -105,8 +105,8 @@ def test_old_files_that_no_row_names_are_swept_away(store: ArtifactStore) -> Non
     lost = store.write("job_1", ArtifactKind.CHECKPOINT, 2, 1, b"lost").path
     gone = store.write("job_2", ArtifactKind.SAMPLE, 1, 1, b"of a job that was deleted").path
     store.put("job_1/checkpoint/.x.tmp", b"unfinished")
-    store.keep("job_1", "curves", "000001.png", b"drawn")
-    store.keep("job_2", "curves", "000001.png", b"drawn of a job that was deleted")
+    store.cache_image("job_1", "curves", "000001.png", b"drawn")
+    store.cache_image("job_2", "curves", "000001.png", b"drawn of a job that was deleted")
     age(store, *[item.path for item in store.stored()])
     fresh = store.write("job_1", ArtifactKind.SAMPLE, 2, 1, b"about to be named").path
 
@@ -121,7 +121,7 @@ def test_old_files_that_no_row_names_are_swept_away(store: ArtifactStore) -> Non
 
 def test_a_deleted_job_leaves_nothing(store: ArtifactStore) -> None:
     store.write("job_1", ArtifactKind.CHECKPOINT, 1, 1, b"x")
-    store.keep("job_1", "curves", "000001.png", b"drawn")
+    store.cache_image("job_1", "curves", "000001.png", b"drawn")
     store.remove_job("job_1")
     assert list(store.stored()) == []
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.sweeps.course import Course, Outcome, Proposed, State, SweepPlan
+from service.sweeps.trial_scheduler import Outcome, Proposed, State, SweepPlan, TrialScheduler
 
 
 class FakeWorkers:
@@ -68,18 +68,18 @@ def plan(**changes: Any) -> SweepPlan:
 
 
 def run(made: SweepPlan, *, seed: int, order: int, failing: float = 0.0, epochs: Sequence[int] = ()) -> FakeWorkers:
-    world, chance = FakeWorkers(made, seed, failing=failing, epochs=epochs), random.Random(order)
+    backend, chance = FakeWorkers(made, seed, failing=failing, epochs=epochs), random.Random(order)
     document: dict[str, Any] | None = None
     for _ in range(10_000):
         state = State.of(json.loads(json.dumps(document)) if document else None, made)
-        over = Course(made, state, world).advance()
+        over = TrialScheduler(made, state, backend).advance()
         document = state.document()
         if over:
-            return world
-        open_ones = [item for item in world.started if item not in world.done]
-        assert open_ones, "the course waits for nothing"
+            return backend
+        open_ones = [item for item in backend.started if item not in backend.done]
+        assert open_ones, "the scheduler waits for nothing"
         assert len(open_ones) <= made.parallel
-        world.done.add(chance.choice(open_ones))
+        backend.done.add(chance.choice(open_ones))
     raise AssertionError("it does not end")
 
 
@@ -113,19 +113,19 @@ def test_the_order_of_arrival_changes_no_decision(
     assert spent(made, one) <= made.most_epochs()
 
 
-def spent(made: SweepPlan, world: FakeWorkers) -> int:
+def spent(made: SweepPlan, backend: FakeWorkers) -> int:
     before = [0, *made.rungs]
-    return sum(before[rung + 1] - before[rung] for _, rung in world.started) * made.seeds
+    return sum(before[rung + 1] - before[rung] for _, rung in backend.started) * made.seeds
 
 
 def test_synchronous_halving_keeps_the_best_third_and_its_epochs() -> None:
-    world = run(plan(), seed=1, order=1)
-    decided = [entry for entry in world.log if entry[0] == "decide"]
+    backend = run(plan(), seed=1, order=1)
+    decided = [entry for entry in backend.log if entry[0] == "decide"]
     assert [(rung, len(up), len(down)) for _, rung, up, down in decided] == [(0, 3, 6), (1, 1, 2)]
     for _, _, up, down in decided:
         assert min(value for _, value in up) >= max(value for _, value in down)
-    assert spent(plan(), world) == 2 * (9 * 1 + 3 * 2 + 1 * 6)
-    winner = world.log[-1]
+    assert spent(plan(), backend) == 2 * (9 * 1 + 3 * 2 + 1 * 6)
+    winner = backend.log[-1]
     assert winner[1][0] == decided[1][2][0][0]
 
 
@@ -136,24 +136,24 @@ def test_no_value_is_the_worst_and_ties_go_to_the_lower_number() -> None:
 
 
 def test_asynchronous_halving_promotes_before_all_have_arrived() -> None:
-    world = run(plan(asynchronous=True, trials=12), seed=3, order=2)
-    kinds = [entry[0] for entry in world.log]
+    backend = run(plan(asynchronous=True, trials=12), seed=3, order=2)
+    kinds = [entry[0] for entry in backend.log]
     first, last = kinds.index("decide"), len(kinds) - 1 - kinds[::-1].index("propose")
     assert first < last
-    assert world.log[-1][2] == 2, "somebody reaches the last rung"
+    assert backend.log[-1][2] == 2, "somebody reaches the last rung"
 
 
-def test_too_many_failures_end_the_course() -> None:
-    world = run(plan(rungs=[5], max_failed=0, trials=20, parallel=2), seed=4, order=1, failing=0.4)
-    assert world.log[-2] == ["exhausted", "failures"]
-    assert world.log[-1][3] == "failures"
+def test_too_many_failures_end_the_sweep() -> None:
+    backend = run(plan(rungs=[5], max_failed=0, trials=20, parallel=2), seed=4, order=1, failing=0.4)
+    assert backend.log[-2] == ["exhausted", "failures"]
+    assert backend.log[-1][3] == "failures"
 
 
 @pytest.mark.parametrize("parallel", [1, 5])
 def test_trials_start_in_order_as_others_end(parallel: int) -> None:
-    world = run(plan(rungs=[4], trials=10, parallel=parallel), seed=0, order=7)
-    assert [entry[1] for entry in world.log if entry[0] == "propose"] == list(range(10))
-    assert [entry[1] for entry in world.log if entry[0] == "result"] == list(range(10))
+    backend = run(plan(rungs=[4], trials=10, parallel=parallel), seed=0, order=7)
+    assert [entry[1] for entry in backend.log if entry[0] == "propose"] == list(range(10))
+    assert [entry[1] for entry in backend.log if entry[0] == "result"] == list(range(10))
 
 
 class EverBetter(FakeWorkers):
@@ -165,14 +165,14 @@ class EverBetter(FakeWorkers):
 
 def test_asynchronous_halving_of_ever_better_trials_trains_the_most_epochs() -> None:
     made = plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2, asynchronous=True, parallel=1)
-    world = EverBetter(made, 0)
+    backend = EverBetter(made, 0)
     state = None
-    while not world.over:
-        course = Course(made, State.of(state, made), world)
-        course.advance()
-        state = course.state.document()
-        world.done.update(world.started)
-    assert spent(made, world) == made.most_epochs() == 8 + 7 + 2 * 6
+    while not backend.over:
+        scheduler = TrialScheduler(made, State.of(state, made), backend)
+        scheduler.advance()
+        state = scheduler.state.document()
+        backend.done.update(backend.started)
+    assert spent(made, backend) == made.most_epochs() == 8 + 7 + 2 * 6
     assert plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2).most_epochs() == 8 + 4 + 2 * 2
 
 
@@ -184,7 +184,7 @@ def test_a_trial_with_its_own_epochs_starts_only_within_the_budget(
     epochs: list[int], budget: int, started: list[int]
 ) -> None:
     made = plan(trials=len(epochs), rungs=[5], budget=budget, own_epochs=True)
-    world = run(made, seed=1, order=1, epochs=epochs)
-    assert [trial for trial, _ in world.started] == started
+    backend = run(made, seed=1, order=1, epochs=epochs)
+    assert [trial for trial, _ in backend.started] == started
     assert sum(epochs[trial] for trial in started) * made.seeds <= budget
-    assert (["exhausted", "budget"] in world.log) == (len(started) < len(epochs))
+    assert (["exhausted", "budget"] in backend.log) == (len(started) < len(epochs))

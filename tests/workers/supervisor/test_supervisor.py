@@ -47,19 +47,19 @@ def test_a_stopping_worker_is_listed_as_stopping_and_then_removed(
 def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_in, begun, go_on = worker_registry.check_in, threading.Event(), threading.Event()
+    record_heartbeat, begun, go_on = worker_registry.record_heartbeat, threading.Event(), threading.Event()
 
     def slowly(*arguments: Any) -> None:
         begun.set()
         go_on.wait()
-        check_in(*arguments)
+        record_heartbeat(*arguments)
 
-    monkeypatch.setattr(worker_registry, "check_in", slowly)
+    monkeypatch.setattr(worker_registry, "record_heartbeat", slowly)
     supervisor._poller.start()
     begun.wait()
     closing = threading.Thread(target=supervisor.close)
     closing.start()
-    wait_until(lambda: any(thread.name == "sign-off" for thread in threading.enumerate()), "its goodbye")
+    wait_until(lambda: any(thread.name == "deregister" for thread in threading.enumerate()), "its deregistration")
     go_on.set()
     closing.join()
     assert listed(workers) == []
@@ -69,8 +69,8 @@ def test_a_silent_database_does_not_keep_a_worker_from_leaving(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
-    monkeypatch.setattr(worker_registry, "sign_off", lambda *_: answers.wait())
-    monkeypatch.setattr(module, "SIGN_OFF_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(worker_registry, "deregister", lambda *_: answers.wait())
+    monkeypatch.setattr(module, "DEREGISTER_TIMEOUT_S", 0.1)
     began = time.monotonic()
     supervisor.close()
     assert time.monotonic() - began < 5
@@ -108,7 +108,7 @@ def test_an_idle_worker_polls_while_the_database_is_away(
     def away(*_: Any) -> None:
         raise OperationalError("", {}, ConnectionError("refused"))
 
-    monkeypatch.setattr(worker_registry, "check_in", away)
+    monkeypatch.setattr(worker_registry, "record_heartbeat", away)
     monkeypatch.setattr(module, "DATABASE_POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(supervisor, "run_waiting_jobs", lambda: polls.append(None))
     supervisor._poller.start()
@@ -121,7 +121,7 @@ def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
 ) -> None:
     job_id, claim, child = workers.submit(), leases.claim, ChildProcess()
     assert child.wait_until_ready(60)
-    supervisor._children.give_back(child)
+    supervisor._children.return_child(child)
     monkeypatch.setattr(supervisor._children, "restock", lambda: None)
 
     def claim_late(*arguments: Any, **more: Any) -> Any:

@@ -29,7 +29,7 @@ from workers.training.build import Trainer
 from workers.training.health import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 
-_SIGN_OF_LIFE_S: Final = 5.0
+_KEEPALIVE_INTERVAL_S: Final = 5.0
 Tensors = Mapping[str, Array]
 
 
@@ -159,10 +159,10 @@ def _search(run: TrainingRun, a: _Side, b: _Side) -> Found | None:
     begin = begin or 0
     a.begin(begin)
     b.begin(begin)
-    batch, told = 0, time.monotonic()
+    batch, reported_at = 0, time.monotonic()
     for one, other in itertools.zip_longest(a.trainer.run(), b.trainer.run()):
-        if time.monotonic() - told > _SIGN_OF_LIFE_S:
-            told = time.monotonic()
+        if time.monotonic() - reported_at > _KEEPALIVE_INTERVAL_S:
+            reported_at = time.monotonic()
             run.endpoint.preparing()
         run.check_stop()
         match one, other:

@@ -24,7 +24,7 @@ from workers.training.epochs.snapshot import samples_of, weights_digest
 from workers.training.health import TrainingDiagnostics
 from workers.training.training_run import TrainingRun, log
 
-_SIGN_OF_LIFE_S: Final = 5.0
+_KEEPALIVE_INTERVAL_S: Final = 5.0
 
 
 def take_over(
@@ -74,7 +74,7 @@ def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preproces
         return False
     epoch = (begin.epoch if begin is not None else 0) + 1
     if differing:
-        message = f"epoch {epoch} of {source.job.id}, trained again, gave another {', '.join(differing)}"
+        message = f"epoch {epoch} of {source.job.id}, trained again, differs in {', '.join(differing)}"
         log.error("not reused", source=source.job.id, error=message)
         run.lease.disable(source, message)
         return False
@@ -98,13 +98,13 @@ def _differing(
         trainer.load_state_dict(checkpoint.loads(run.artifacts.read(begin.path, begin.sha256)))
     diagnostics = TrainingDiagnostics.of(spec, dataset)
     diagnostics.replay([row for row in rows.values() if row.epoch <= trainer.epoch])
-    told = time.monotonic()
+    reported_at = time.monotonic()
     for report in trainer.run():
         match report:
             case BatchDone():
                 run.check_stop()
-                if time.monotonic() - told > _SIGN_OF_LIFE_S:
-                    told = time.monotonic()
+                if time.monotonic() - reported_at > _KEEPALIVE_INTERVAL_S:
+                    reported_at = time.monotonic()
                     run.endpoint.preparing()
             case EpochDone():
                 break

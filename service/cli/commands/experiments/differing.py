@@ -44,11 +44,11 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
                 click.echo(f"{visible(text)}: the job {visible(job.name or job.id)}", err=True)
         parted = found["epoch"] is not None or found["checkpoint"] is not None
         explained = bool(found["spec"] or found["dataset"])
-        told = None
+        replayed = None
         if parted and first.ended and second.ended and (replay if replay is not None else not explained):
-            told = _replay(target, client, first, second)
+            replayed = _replay(target, client, first, second)
     if target.as_json:
-        click.echo(to_json(found | {"replay": told}))
+        click.echo(to_json(found | {"replay": replayed}))
         return
     click.echo(visible(found["sentence"]))
     rows = [(f"spec {_name(item)}", _values(item)) for item in found["spec"]]
@@ -58,8 +58,8 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
         kept = found["checkpoint"]
         rows.append((f"checkpoint of epoch {kept['epoch']}", _element(kept["first"])))
     print_rows([(title, Text(visible(text))) for title, text in _limited(rows)])
-    if told is not None:
-        click.echo(visible(told["sentence"]))
+    if replayed is not None:
+        click.echo(visible(replayed["sentence"]))
 
 
 @click.command()
@@ -100,8 +100,8 @@ def _replay(target: Target, client: Client, a: Job, b: Job) -> dict[str, Any]:
     if job.status != "succeeded":
         why_not = f": {job.error['message']}" if job.error else ""
         raise Failure(f"job {job.id} {job.status}{why_not}", job.error)
-    told: dict[str, Any] = job["investigation"]
-    return told
+    replayed: dict[str, Any] = job["investigation"]
+    return replayed
 
 
 def _name(item: Mapping[str, Any]) -> str:

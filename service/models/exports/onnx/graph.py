@@ -86,7 +86,7 @@ def _documentation(model: TrainedModel) -> str:
 
 def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
     """The metadata of the file about its origin."""
-    told = {
+    metadata = {
         "job_id": facts.id,
         "job_name": facts.name or "",
         "spec_hash": facts.spec_hash,
@@ -95,12 +95,12 @@ def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
         "dataset_sha256": facts.dataset_sha256 or "",
     }
     if not model.generates or model.classes:
-        told["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
+        metadata["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
     if model.is_table:
-        told["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
+        metadata["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
     if model.photos is not None:
-        told[photos.NAME] = json.dumps(model.photos.facts)
-    return told
+        metadata[photos.NAME] = json.dumps(model.photos.facts)
+    return metadata
 
 
 def _scaled(graph: Graph, images: str, model: TrainedModel) -> str:

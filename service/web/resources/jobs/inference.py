@@ -14,7 +14,7 @@ from service.datasets.info import DatasetInfo
 from service.errors import SpecError
 from service.pictures import films, grids
 from service.spec import validation
-from service.spec.schema import Kind, Part
+from service.spec.schema import Kind, StrictModel
 from service.web.endpoints import Result, endpoint
 from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
@@ -29,7 +29,7 @@ TAG: Final = "Inference"
 _LISTED: Final = 1000
 """Maximum number of unknown values in a response."""
 
-B = TypeVar("B", bound=Part)
+B = TypeVar("B", bound=StrictModel)
 
 
 @blueprint.post("/jobs/<job_id>/predict")

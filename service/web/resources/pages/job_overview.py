@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.datasets.builtins import BUILT_IN
 from service.jobs import events
-from service.jobs.events import EventType, Wanted
+from service.jobs.events import EventFilter, EventType
 from service.jobs.queries import files, folds, lineage, lookup
 from service.spec.schema import Kind
 from service.states import TERMINAL, Status
@@ -34,7 +34,7 @@ _REASONS: Final = {
     "handed back": "released by its worker",
 }
 """Display texts of machine-readable event reasons."""
-_TOLD: Final = (EventType.STATUS, EventType.LOG, EventType.HEALTH)
+_SHOWN: Final = EventFilter(types=(EventType.STATUS, EventType.LOG, EventType.HEALTH))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
         last_epoch=session.get(Epoch, (job_id, job.epoch)),
         trained_s=lookup.trained_s(session, job),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
-        history=events.select_from_log(session, job_id, Wanted(types=_TOLD), before=events.MAX_SEQ, limit=_HISTORY),
+        history=events.select_from_log(session, job_id, _SHOWN, before=events.MAX_SEQ, limit=_HISTORY),
         resumed=events.resumed(session, job_id),
         parent=lineage.parent(session, job, owner=owner),
         folds=folds.jobs(session, job.fold_group, owner=owner) if job.fold_group is not None else [],

@@ -7,7 +7,7 @@ from typing import Any, Final
 from flask import Response
 
 from service.jobs import events, extremes
-from service.jobs.events import EventType, Level, LogPage, Wanted
+from service.jobs.events import EventFilter, EventType, Level, LogPage
 from service.jobs.queries import files, listing, lookup
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
@@ -22,13 +22,13 @@ from service.web.services import owner, services
 
 _SHOWN_EPOCHS: Final = 1000
 _SHOWN_SAMPLES: Final = 240
-_VIEWS: Final[dict[str, Wanted]] = {
-    "All": Wanted(),
-    "Status": Wanted(types=(EventType.STATUS, EventType.END)),
-    "Metrics": Wanted(types=(EventType.METRICS,)),
-    "Files": Wanted(types=(EventType.SAMPLE, EventType.CHECKPOINT)),
-    "Warnings and errors": Wanted(level=Level.WARNING),
-    "Errors": Wanted(level=Level.ERROR),
+_VIEWS: Final[dict[str, EventFilter]] = {
+    "All": EventFilter(),
+    "Status": EventFilter(types=(EventType.STATUS, EventType.END)),
+    "Metrics": EventFilter(types=(EventType.METRICS,)),
+    "Files": EventFilter(types=(EventType.SAMPLE, EventType.CHECKPOINT)),
+    "Warnings and errors": EventFilter(level=Level.WARNING),
+    "Errors": EventFilter(level=Level.ERROR),
 }
 """The filters of the log's page."""
 
@@ -158,12 +158,12 @@ def _line(row: Event, job_id: str) -> dict[str, Any]:
     return event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
 
 
-def _parameters(view: Wanted, q: str | None) -> dict[str, str]:
+def _parameters(view: EventFilter, q: str | None) -> dict[str, str]:
     given = {"type": ",".join(view.types), "level": view.level.value if view.level is not None else "", "q": q or ""}
     return {name: value for name, value in given.items() if value}
 
 
-def _same(view: Wanted, wanted: Wanted) -> bool:
+def _same(view: EventFilter, wanted: EventFilter) -> bool:
     return set(view.types) == set(wanted.types) and view.level == wanted.level
 
 

@@ -52,8 +52,8 @@ def _images(info: DatasetInfo | None) -> dict[str, Any]:
 
 
 _SENT: Final = {
-    "bytes": sent_images.SENT_AS_IT_IS_BYTES,
-    "pixels": sent_images.SENT_AS_IT_IS_PIXELS,
+    "bytes": sent_images.SENT_UNCHANGED_BYTES,
+    "pixels": sent_images.SENT_UNCHANGED_PIXELS,
     "png_side": sent_images.MAX_SIDE,
     "side": sent_images.SENT_SIDE,
 }

@@ -39,7 +39,7 @@ def list_keys() -> KeyList:
     with here.database.read() as session:
         now = session.scalar(select(now_ms())) or 0
         last = keys.last_recorded(session)
-        data = [key_item(row, now=now, last_ms=last.get(row.id)) for row in keys.every(session)]
+        data = [key_item(row, now=now, last_ms=last.get(row.id)) for row in keys.all_keys(session)]
     settings = here.settings
     return KeyList(data=data, of_settings=len(settings.api_keys), required=settings.keys_required)
 

@@ -89,7 +89,7 @@ def _identify(key: str) -> Identity:
         return checked_key(key)
     except Problem as problem:
         if problem.code == "key_required" and is_new:
-            keys.refuse(here.database, by=named_actor(None))
+            keys.record_failed_sign_in(here.database, by=named_actor(None))
         raise
 
 

@@ -65,7 +65,7 @@ def test_the_log_is_verified_and_its_head_printed(database: Database, run: Run) 
     assert "4 entries in 2 sealed ranges match" in shown.output
     words = " ".join(shown.output.split())
     oldest = datetime.fromtimestamp(time.time() - 86400, UTC).strftime("%Y-%m-%dT")
-    assert f"removed by retention: 2 entries in 1 older range; the oldest kept entry is of {oldest}" in words
+    assert f"removed by retention: 2 entries in 1 older range; the oldest kept entry is from {oldest}" in words
     assert f"head {audit_seals_head(database)}" in shown.output
     missed = run("audit", "verify", "--head", "f" * 64)
     assert missed.exit_code == 1

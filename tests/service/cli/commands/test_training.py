@@ -67,7 +67,7 @@ def test_options_override_the_fields_of_a_spec(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "what to train on? Give a folder, a file with a table, a spec, or --dataset NAME"),
+        ([], "nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME"),
         (["rows.csv", "--dataset", "iris"], "either data to upload (rows.csv) or a dataset of the service"),
         (["--dataset", "iris", "--size", "32"], "--size applies to data that is uploaded"),
         (["spec.json", "--target", "x"], "--target applies to data that is uploaded"),

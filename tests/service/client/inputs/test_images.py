@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.client import UnreadableImage
 from service.client.inputs.images import Encoded, as_png, encoded, in_requests
-from service.spec.sent_images import SENT_AS_IT_IS_BYTES, SENT_SIDE
+from service.spec.sent_images import SENT_SIDE, SENT_UNCHANGED_BYTES
 
 
 def picture(width: int = 40, height: int = 20, mode: str = "L") -> Image.Image:
@@ -135,7 +135,7 @@ def test_a_small_file_is_sent_bit_for_bit_and_a_large_one_as_a_png() -> None:
     assert base64.b64decode(encoded(large).content) == large
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1400, 1400, 3)).astype(np.uint8))
     heavy = saved(noise, "JPEG")
-    assert len(heavy) > SENT_AS_IT_IS_BYTES
+    assert len(heavy) > SENT_UNCHANGED_BYTES
     for scaled in (heavy, saved(picture(5000, 4000), "JPEG"), saved(picture(3000, 10), "PNG")):
         assert base64.b64decode(encoded(scaled).content).startswith(b"\x89PNG")
         assert max(Image.open(io.BytesIO(base64.b64decode(encoded(scaled).content))).size) == SENT_SIDE

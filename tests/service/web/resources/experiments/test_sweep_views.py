@@ -171,7 +171,7 @@ def test_a_job_is_told_by_who_cancelled_it(either_app: Flask, play: Callable[[Fl
     client.post(f"/jobs/{running.job_id}/cancel")
     assert client.get(f"/jobs/{running.job_id}").json["error"] is None
     client.post(f"/sweeps/{sweep['id']}/cancel")
-    leases.hand_back(worker.database, worker.held, None)
+    leases.release_lease(worker.database, worker.held, None)
     found = client.get("/jobs?counts=true&status=cancelled&columns=error&sort=error").json
     told = {job["id"]: (job["stopped_by_sweep"], job["error"], job["columns"]["error"]) for job in found["data"]}
     by_user = (False, None, None)

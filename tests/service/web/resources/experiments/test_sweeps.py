@@ -1,4 +1,4 @@
-"""Sweeps over HTTP: their course, from the first proposal to the winner."""
+"""Sweeps over HTTP, from the first proposal to the winner."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_cancelled_sweep_takes_its_jobs_along_and_can_be_deleted(client: Flask
     assert (ending.status_code, ending.json["code"]) == (409, "illegal_transition")
     from service.jobs import leases
 
-    leases.hand_back(worker.database, worker.held, None)
+    leases.release_lease(worker.database, worker.held, None)
     jobs = client.get("/jobs?limit=100").json["data"]
     assert {job["status"] for job in jobs} == {"cancelled"}
     assert client.delete(address).status_code == 204

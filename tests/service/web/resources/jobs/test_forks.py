@@ -302,7 +302,7 @@ def test_a_reproduction_under_other_code_names_it(client: FlaskClient, worker: A
     assert client.get(f"/jobs/{job['id']}").json["reproduction"]["provenance_differs"] == ["code"]
     said = [event for event in client.get(f"/jobs/{job['id']}/events").json["data"] if event["type"] == "log"]
     assert [event["code"] for event in said] == ["other_provenance"]
-    assert f"another code than {original}" in said[0]["message"]
+    assert f"provenance differs from {original} in code" in said[0]["message"]
 
 
 def test_other_weights_alone_are_a_difference_too(client: FlaskClient, worker: Any, submit: Submit) -> None:

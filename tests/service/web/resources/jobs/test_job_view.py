@@ -187,7 +187,7 @@ def test_of_a_long_job_only_what_is_shown_is_read(
         for number in range(30):
             commits.log(worker.database, held, "info", "note", f"line {epoch}-{number:02d}")
         worker.epoch(epoch, metrics={"val_loss": 1 / epoch})
-        leases.hand_back(worker.database, held, None)
+        leases.release_lease(worker.database, held, None)
     with loaded(Event) as read:
         page = client.get(f"/ui/jobs/{job_id}").text
     lines = re.findall(r"line (\d-\d\d)", page)

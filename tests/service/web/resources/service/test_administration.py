@@ -45,10 +45,10 @@ def bearer(keyed: Flask) -> Bearer:
     return make
 
 
-def check_in(app: Flask, worker_id: str, **values: Any) -> None:
+def record_heartbeat(app: Flask, worker_id: str, **values: Any) -> None:
     here: Services = app.extensions[EXTENSION]
     row = {"host": "box", "pid": 7, "slots": 2, "running": 0, "draining": False} | values
-    worker_registry.check_in(here.database, Worker(id=worker_id, **row))
+    worker_registry.record_heartbeat(here.database, Worker(id=worker_id, **row))
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_a_worker_shows_the_jobs_that_one_may_see(keyed: Flask, bearer: Bearer, 
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     job = client.post("/jobs", json={"kind": "classifier", "name": "of ann"}, headers=ann).json
     play(keyed).claim()
-    check_in(keyed, "played", running=1)
-    check_in(keyed, "leaving", draining=True)
+    record_heartbeat(keyed, "played", running=1)
+    record_heartbeat(keyed, "leaving", draining=True)
     shown = {worker["id"]: worker for worker in client.get("/workers", headers=ann).json["data"]}
     assert [item["id"] for item in shown["played"]["jobs"]] == [job["id"]]
     assert shown["leaving"]["draining"] is True
@@ -224,7 +224,7 @@ def test_an_overlap_gives_no_key_more_time_and_a_key_that_is_over_is_not_rotated
         answer = client.post(f"/keys/{new['id']}/rotate", json={"overlap_s": overlap_s}, headers=admin)
         assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, "#/overlap_s")
     with here.database.read() as session:
-        assert len(keys.every(session)) == 5  # of the refused requests none created a key
+        assert len(keys.all_keys(session)) == 5  # of the refused requests none created a key
 
 
 def test_every_use_of_a_key_is_recorded_reads_too(

@@ -21,7 +21,7 @@ from service.storage.tables import Upload
 from service.web.services import EXTENSION, Services
 from tests.faults.conftest import NoSupervisor
 from tests.service.web.conftest import MakeApp
-from workers.reconcile import sweep
+from workers.reconcile import delete_expired_data
 from workers.training import limits, run
 
 SMALL: dict[str, Any] = {
@@ -70,7 +70,7 @@ def train(app: Flask, job_id: str) -> Any:
 def tidy(app: Flask) -> list[str]:
     """Sweep, and tell which uploads' files are left."""
     here: Services = app.extensions[EXTENSION]
-    sweep(here.database, here.artifacts, here.dataset_uploads.folder, Policy())
+    delete_expired_data(here.database, here.artifacts, here.dataset_uploads.folder, Policy())
     return sorted(path.name for path in (here.settings.artifacts / "datasets").iterdir())
 
 

@@ -78,9 +78,9 @@ def test_lost_workers_and_the_longest_wait_show(app: Flask, worker: PlayedWorker
     before = read(metrics.page().decode())
     job_id = submit(client)
     for _ in range(leases.MAX_DEATHS):
-        leases.report_death(database, worker.claim(), "it is gone")
+        leases.record_silent_exit(database, worker.claim(), "it is gone")
     submit(client)
-    worker_registry.check_in(database, Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False))
+    worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False))
     after = read(metrics.page().decode())
     lost = "tapeline_workers_lost_total"
     assert value(after, lost, kind="classifier") - value(before, lost, kind="classifier") == leases.MAX_DEATHS

@@ -34,7 +34,7 @@ def test_service_without_workers_and_broker_is_degraded_but_answers(client: Flas
 def test_workers_that_checked_in_are_listed(either_app: Flask) -> None:
     client = either_app.test_client()
     seen = Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False)
-    worker_registry.check_in(either_app.extensions[EXTENSION].database, seen)
+    worker_registry.record_heartbeat(either_app.extensions[EXTENSION].database, seen)
     (listed,) = client.get("/workers").json["data"]
     assert {name: listed[name] for name in ("id", "host", "pid", "slots", "running", "draining")} == {
         "id": "w1",
