@@ -81,7 +81,7 @@ def activations(network: Sequential, x: Array) -> list[Array]:
 def activation_metrics(
     network: Sequential, outputs: Sequence[Array], who: str = "", where: str = ""
 ) -> dict[str, float]:
-    """The shares of dead and saturated hidden units in these :func:`activations`.
+    """The fractions of dead and saturated hidden units in these :func:`activations`.
 
     ``dead_units`` is the fraction of relu and leaky_relu units that are never above zero: such a relu learns nothing,
     and a leaky one is linear. ``saturation`` is the fraction of sigmoid and tanh outputs with a slope below 5% of the

@@ -26,14 +26,14 @@ KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
 SHORT_ID: Final = 6
 """Length of a shortened id: its last characters, since the first ones are a timestamp and similar for jobs of a day."""
 STYLES: Final = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "cyan"}
-_UNSEEN: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_INVISIBLE: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters except the newline (C0 and C1), line separators, and direction marks."""
 _REQUESTED: Final = {"cancel": "cancelling", "pause": "pausing"}
 
 
 def visible(text: str) -> str:
     """User-written text for a terminal: control characters and direction marks become boxes."""
-    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def key_metrics(job: Mapping[str, Any], names: Sequence[str] | None = None) -> list[tuple[str, str]]:

@@ -52,7 +52,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "tapeline",  # reproducible ids
     "savefig.dpi": 120,
 }
-MOST = 1e30  # larger values are drawn as gaps, because matplotlib's axes overflow long before floats do
+MAX_DRAWN = 1e30  # larger values are drawn as gaps, because matplotlib's axes overflow long before floats do
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # fonts of the system may have no bold letters
 _settings_lock = threading.Lock()  # matplotlib's settings are global
 
@@ -86,8 +86,8 @@ def curves(
     Args:
         kind: ``classifier`` or ``gan``; determines the series to draw. Missing series are left out, and so are panels
             of diagnostics without any series.
-        series: each as long as ``epochs``. ``None`` and values that are not finite (or, for shares, not in [0, 1]) are
-            gaps.
+        series: each as long as ``epochs``. ``None`` and values that are not finite (or, for fractions, not in [0, 1])
+            are gaps.
         best_epoch: drawn as a line through all panels, labelled with the value.
         marks: findings, drawn as bars along the epochs.
 
@@ -185,7 +185,7 @@ def _settings_for(texts: Iterable[str]) -> dict[Any, Any]:
 
 
 def label_percent(axis: Axis) -> None:
-    """Label an axis of shares in percent."""
+    """Label an axis of fractions in percent."""
     axis.set_major_formatter(lambda ratio, _: f"{100 * ratio:g}%")
 
 
@@ -227,7 +227,7 @@ def _draw_panel(
         low, high = axes.get_ylim()
         high = max(min(high, 1.03) if values.max() <= 1 else high, 1.03 * panel.least)
         axes.set_ylim(-0.03 * high if panel.least else max(low, -0.03), high)
-    elif values.min() > 1 / MOST and values.max() > 50 * values.min():
+    elif values.min() > 1 / MAX_DRAWN and values.max() > 50 * values.min():
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
@@ -243,7 +243,7 @@ def _values(line: Line, panel: Panel, series: Mapping[str, Sequence[float | None
     for name in line.names:
         found = name if name in series else next((other for other in series if _begins(other, name)), None)
         if found is not None:
-            bounds = (0.0, 2.0) if panel.percent else (-MOST, MOST)
+            bounds = (0.0, 2.0) if panel.percent else (-MAX_DRAWN, MAX_DRAWN)
             values = [_within(value, *bounds) for value in series[found]]
             return values if any(map(math.isfinite, values)) else []
     return []

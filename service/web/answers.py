@@ -55,14 +55,14 @@ def prefers_html() -> bool:
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
-def tag_of(body: BaseModel) -> str:
+def etag_of(body: BaseModel) -> str:
     """The ``ETag`` of a response: a digest of its content, without quotes."""
     return hashlib.sha256(_text(body).encode()).hexdigest()[:32]
 
 
 def tagged_json(body: BaseModel) -> Response:
     """A JSON response with an ``ETag``; 304 if the client has the content already."""
-    etag = tag_of(body)
+    etag = etag_of(body)
     headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
     return not_modified(headers) if request.if_none_match.contains_weak(etag) else as_json(body, headers=headers)
 

@@ -90,7 +90,7 @@ _LOST: Final = Counter(
 )
 _VIOLATIONS: Final = Counter(
     "tapeline_determinism_violations",
-    "Epochs that were trained again and had other bits.",
+    "Epochs that were trained again and were not bit-identical.",
     ["kind"],
     registry=_REGISTRY,
 )
@@ -130,7 +130,7 @@ class Metrics:
         self._database, self._publisher, self._artifacts = database, publisher, artifacts
         self._late_ms = late_ms
         self._watermark = _Watermark()
-        self._mark_lock = threading.Lock()
+        self._watermark_lock = threading.Lock()
         self._sizes: tuple[float, list[tuple[str, int]]] | None = None
 
     def page(self) -> bytes:
@@ -151,12 +151,12 @@ class Metrics:
         return generate_latest(registry)
 
     def _count_new_events(self) -> None:
-        with self._locked_watermark() as mark, self._database.read() as session:
+        with self._locked_watermark() as watermark, self._database.read() as session:
             until = leases.clock(self._database) - self._late_ms
-            after = max(mark.value if mark.value is not None else until, until - _LOOKBACK_MS)
+            after = max(watermark.value if watermark.value is not None else until, until - _LOOKBACK_MS)
             for item in statistics.events_between(session, after, until):
                 _count(item)
-            mark.value = max(after, until)
+            watermark.value = max(after, until)
 
     def _gauges(self) -> list[Metric]:
         with self._database.read() as session:
@@ -191,9 +191,9 @@ class Metrics:
 
     @contextmanager
     def _locked_watermark(self) -> Iterator[_Watermark]:
-        """The mark, locked for one scrape. gunicorn's processes share it through a file."""
+        """The watermark, locked for one scrape. gunicorn's processes share it through a file."""
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        with self._mark_lock:
+        with self._watermark_lock:
             if folder is None:
                 yield self._watermark
                 return

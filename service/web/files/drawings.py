@@ -68,7 +68,7 @@ class Drawings:
             pngs, epochs = _Files(self._artifacts, rows), [row.epoch for row in rows]
             return films.film(pngs, epochs=epochs, fmt=fmt, is_colour=self._is_colour(job))
 
-        return self.kept(job.id, "samples", rows[-1].epoch, fmt, draw)
+        return self.cached_picture(job.id, "samples", rows[-1].epoch, fmt, draw)
 
     def classified_samples(self, job: Job, sample: Artifact) -> Picture:
         """A GAN's sample grid, labelled with the classes that the reference classifier predicted; they are stored in
@@ -88,14 +88,14 @@ class Drawings:
         """A plot of a job's curves or confusion matrix."""
         with self._database.read() as session:
             rows = lookup.epochs(session, job.id)
-            news = events.of_type(session, job.id, EventType.HEALTH)
+            health_events = events.of_type(session, job.id, EventType.HEALTH)
         if which == "confusion" and job.kind != Kind.CLASSIFIER:
             raise Problem("not_found", f"a {job.kind} has no confusion matrix")
         if not rows:
             raise Problem("not_yet", "the job has not finished its first epoch")
         title = listing.title(job.id, job.name, job.kind)
         if which == "curves":
-            table = metric_table(job, rows, news)
+            table = metric_table(job, rows, health_events)
 
             def draw() -> bytes:
                 from service.pictures import plots  # loads Matplotlib, which takes most of a second
@@ -113,7 +113,7 @@ class Drawings:
                     job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch, marks=marks
                 )
 
-            return self.kept(job.id, which, rows[-1].epoch, fmt, draw)
+            return self.cached_picture(job.id, which, rows[-1].epoch, fmt, draw)
         measured = [row for row in rows if row.confusion is not None]
         if not measured:
             raise Problem("not_yet", "the job has no confusion matrix yet: it is computed at the end of an epoch")
@@ -127,19 +127,19 @@ class Drawings:
             fitting = names if names is not None and len(names) == len(matrix) else None
             return plots.confusion(matrix, class_names=fitting, title=f"{title}, epoch {last.epoch}", fmt=fmt)
 
-        return self.kept(job.id, which, last.epoch, fmt, draw_confusion)
+        return self.cached_picture(job.id, which, last.epoch, fmt, draw_confusion)
 
     def preview(self, info: DatasetInfo) -> Picture:
         """Examples of each class of a dataset whose files are available."""
         require_images(info)
-        require_here(info)
+        require_available(info)
         with _drawing:
             return self._preview(info)
 
     def validation_picture(self, info: DatasetInfo, index: int) -> Picture:
         """One image of the validation split, unscaled."""
         require_images(info)
-        require_here(info)
+        require_available(info)
         dataset = self._repository.load(info)
         return picture(grids.image_png(dataset.validation.inputs[index]))
 
@@ -159,17 +159,17 @@ class Drawings:
         except DatasetError:  # it may have been removed; class numbers are shown then
             return None
 
-    def kept(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
+    def cached_picture(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
         """The cached picture of this name and epoch, which ``draw`` makes if there is none."""
         version = f"{epoch:06d}.{suffix}"
         with _drawing:
             data = self._artifacts.cached_image(job_id, name, version)
             if data is None:
                 data = draw()
-                self._keep(job_id, name, version, data)
+                self._cache(job_id, name, version, data)
         return picture(data)
 
-    def _keep(self, job_id: str, name: str, version: str, data: bytes) -> None:
+    def _cache(self, job_id: str, name: str, version: str, data: bytes) -> None:
         try:
             self._artifacts.cache_image(job_id, name, version, data)
         except OSError as error:  # not fatal: the next request draws it again
@@ -210,7 +210,7 @@ def sweep_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: st
         return picture(bands.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))
 
 
-def require_here(info: DatasetInfo) -> None:
+def require_available(info: DatasetInfo) -> None:
     """Require a dataset whose files are available; only workers download datasets.
 
     Raises:

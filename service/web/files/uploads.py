@@ -37,14 +37,14 @@ from service.web.middleware.problems import Problem
 from service.web.server import arrivals
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
-"""Maximum time for receiving the whole body."""
 MAX_RECEIVE_S: Final = 900.0
+"""Maximum time for receiving the whole body."""
 PIECE_S: Final = 10.0
 """Maximum time for 64 KiB: a client that sends less than 6.5 KiB/s loses its slot."""
 _MAX_PARTS: Final = 16
 _MAX_TEXT_BYTES: Final = 256 * 1024
 """Maximum size of a field that is not a file; also the parser's buffer, which must be at least 64 KiB."""
-_OF_OWNER: Final = 4
+_MAX_UPLOADS_PER_OWNER: Final = 4
 MAX_CONCURRENT_UPLOADS: Final = 32
 MAX_CONCURRENT_IMPORTS: Final = 4
 """Each import occupies a core."""
@@ -179,8 +179,8 @@ class UploadSlots:
             Problem: no slot is free.
         """
         with self._lock:
-            if self._taken[owner] >= _OF_OWNER:
-                raise _too_many(f"{_OF_OWNER} of your uploads are in progress")
+            if self._taken[owner] >= _MAX_UPLOADS_PER_OWNER:
+                raise _too_many(f"{_MAX_UPLOADS_PER_OWNER} of your uploads are in progress")
             if self._taken.total() >= MAX_CONCURRENT_UPLOADS:
                 raise _too_many(f"{MAX_CONCURRENT_UPLOADS} uploads are in progress")
             self._taken[owner] += 1

@@ -20,7 +20,7 @@ from service.web.inference.loading import inference, with_network
 from service.web.middleware import problems
 
 if TYPE_CHECKING:
-    from service.web.inference.answering import LoadedModel
+    from service.web.inference.model_runner import LoadedModel
 
 _DEFAULT_COUNT: Final = 16
 
@@ -110,13 +110,13 @@ def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
             raise problems.invalid_input(wrong)
         points = np.asarray(asked.latent, np.float64)
     elif asked.seeds is not None:
-        points = np.concatenate([inference().draw(spec, seed, 1) for seed in asked.seeds])
+        points = np.concatenate([inference().sample_latent(spec, seed, 1) for seed in asked.seeds])
     else:
         count = asked.count or _DEFAULT_COUNT
-        points = inference().draw(spec, asked.seed or 0, count)
+        points = inference().sample_latent(spec, asked.seed or 0, count)
     if asked.steps is None:
         return points
     images = 1 + (len(points) - 1) * asked.steps
     if images > MAX_IMAGES:
         raise too_much("#/steps", f"{asked.steps} steps between {len(points)} points make {images} images", MAX_IMAGES)
-    return inference().walk(spec, points, asked.steps)
+    return inference().interpolate_latent(spec, points, asked.steps)

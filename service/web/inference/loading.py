@@ -21,7 +21,7 @@ from service.web.middleware.problems import Problem
 from service.web.services import owner, services
 
 if TYPE_CHECKING:
-    from service.web.inference.answering import Inference, LoadedModel
+    from service.web.inference.model_runner import Inference, LoadedModel
 
 PROBLEMS: Final = (
     "job_not_found",
@@ -43,7 +43,7 @@ def inference() -> Inference:
     """The app's ``Inference``. The engine is imported on first use."""
     with _loading:
         if _EXTENSION not in current_app.extensions:
-            from service.web.inference.answering import Inference  # loads the engine
+            from service.web.inference.model_runner import Inference  # loads the engine
 
             current_app.extensions[_EXTENSION] = Inference(services().artifacts)
         return cast("Inference", current_app.extensions[_EXTENSION])

@@ -20,7 +20,7 @@ from service.web.inference.loading import inference, with_network
 from service.web.middleware import problems
 
 if TYPE_CHECKING:
-    from service.web.inference.answering import LoadedModel, Predictions
+    from service.web.inference.model_runner import LoadedModel, Predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Predicted:
     epoch: int
     """Of the checkpoint that was used."""
     unknown_values: Sequence[tuple[int, str, str]] | None = None
-    """Row, column and value of what is no category of its column; ``None`` for images."""
+    """Row, column and value of each unknown category; ``None`` for images."""
     absent_columns: Mapping[str, int] | None = None
     """Columns that rows leave out, with the number of these rows; ``None`` for images."""
     seen: Levels | None = None

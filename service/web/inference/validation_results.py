@@ -14,14 +14,14 @@ from service.datasets.info import DatasetInfo
 from service.spec.schema import Kind
 from service.states import DatasetKind
 from service.storage.tables import Artifact, Job
-from service.web.files.drawings import Format, Picture, require_here
+from service.web.files.drawings import Format, Picture, require_available
 from service.web.inference.loading import dataset_of, inference, job_of, with_network
 from service.web.middleware.problems import Problem
 from service.web.services import services
 
 if TYPE_CHECKING:
-    from service.web.inference.answering import LoadedModel
     from service.web.inference.evaluating import Calibration, Importances
+    from service.web.inference.model_runner import LoadedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ def plot(job: Job, which: str, fmt: Format) -> Picture:
     if job.kind != Kind.CLASSIFIER:
         raise Problem("not_found", f"a {job.kind} has no plot {which}")
     info = _table_of(job) if which == "importance" else dataset_of(job)
-    require_here(info)
+    require_available(info)
 
     def draw(model: LoadedModel, row: Artifact) -> Picture:
         def drawn() -> bytes:
@@ -168,7 +168,7 @@ def plot(job: Job, which: str, fmt: Format) -> Picture:
             points = [(item.confidence, item.accuracy, item.count) for item in measured.bins]
             return evaluations.calibration(points, error=measured.expected_error, epoch=row.epoch, fmt=fmt)
 
-        return services().drawings.kept(job.id, which, row.epoch, fmt, drawn)
+        return services().drawings.cached_picture(job.id, which, row.epoch, fmt, drawn)
 
     return with_network(job, "best", info, draw)
 
@@ -177,7 +177,7 @@ def _readable(job_id: str) -> tuple[Job, DatasetInfo]:
     """A classifier and its dataset, whose files can be read."""
     job = job_of(job_id, Kind.CLASSIFIER)
     info = dataset_of(job)
-    require_here(info)
+    require_available(info)
     return job, info
 
 

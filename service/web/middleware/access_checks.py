@@ -101,7 +101,7 @@ def named_actor(found: Identity | None) -> Actor:
     return by
 
 
-def still_open(scope: Scope = Scope.READ) -> Callable[[], bool]:
+def permission_check(scope: Scope = Scope.READ) -> Callable[[], bool]:
     """A check for streams, whether the key or session of the current request is still valid: it may expire or be
     revoked while the stream is open. The check works outside the request context."""
     here, requires_key = services(), identity() is not None
@@ -116,7 +116,7 @@ def still_open(scope: Scope = Scope.READ) -> Callable[[], bool]:
     return is_valid
 
 
-def refused(detail: str, *, error: str | None = None) -> Problem:
+def key_required_problem(detail: str, *, error: str | None = None) -> Problem:
     """The response to a missing or invalid key."""
     challenge = 'Bearer realm="tapeline"' + (f', error="{error}"' if error else "")
     return Problem("key_required", detail, headers={"WWW-Authenticate": challenge})
@@ -129,14 +129,14 @@ def checked_key(text: str) -> Identity:
         Problem: the key is not valid, or this address has sent too many invalid ones.
     """
     here, address = services(), request.remote_addr or ""
-    wrong = refused("the key is not one of this service's, or it has expired", error="invalid_token")
+    wrong = key_required_problem("the key is not one of this service's, or it has expired", error="invalid_token")
     if here.keyring.was_refused(text):  # repeating one wrong key must not lock out other clients of this address
         raise wrong
     if not here.keyring.was_known(text):  # guesses from this address must not lock out valid keys
-        here.quotas.guess(address)
+        here.quotas.check_wrong_keys(address)
     found = here.keyring.by_key(text)
     if found is None:
-        here.quotas.wrong_guess(address)
+        here.quotas.count_wrong_key(address)
         raise wrong
     return found
 
@@ -161,10 +161,10 @@ def _identify(bearer: str | None, cookie: str | None) -> Identity:
     if bearer is not None:
         return checked_key(bearer)
     if cookie is None:
-        raise refused("send a key as Authorization: Bearer <key>")
+        raise key_required_problem("send a key as Authorization: Bearer <key>")
     found = services().keyring.by_cookie(cookie)
     if found is None:
-        raise refused("the session has ended: sign in again")
+        raise key_required_problem("the session has ended: sign in again")
     return found
 
 

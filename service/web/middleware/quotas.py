@@ -91,30 +91,30 @@ class Quotas:
         """Remaining upload bytes of an owner today; ``None``: no limit."""
         return self._meter.left(self._uploads, "upload", owner) if self._uploads is not None else None
 
-    def upload(self, owner: str | None, size_bytes: int) -> None:
-        """Check an upload of this size against the daily quota; ``uploaded`` counts the bytes.
+    def check_upload(self, owner: str | None, size_bytes: int) -> None:
+        """Check an upload of this size against the daily quota; ``count_upload`` counts the bytes.
 
         Raises:
             QuotaExceeded: the upload would exceed it.
         """
         if owner is None or self._uploads is None:
             return
-        if wait_s := self._meter.wait(self._uploads, "upload", owner, cost=size_bytes):
+        if wait_s := self._meter.seconds_until_available(self._uploads, "upload", owner, cost=size_bytes):
             detail = f"this upload exceeds the daily limit of {owner}: {self.limits.uploads} bytes"
             raise QuotaExceeded("quota_exceeded", detail, wait_s)
 
-    def uploaded(self, owner: str | None, size_bytes: int) -> None:
+    def count_upload(self, owner: str | None, size_bytes: int) -> None:
         """Count received bytes, whether the upload succeeded or not."""
         if owner is not None and self._uploads is not None and size_bytes:
             self._meter.spend(self._uploads, "upload", owner, cost=size_bytes)
 
-    def guess(self, address: str) -> None:
+    def check_wrong_keys(self, address: str) -> None:
         """Check that this address has not sent too many wrong keys.
 
         Raises:
             QuotaExceeded: it has.
         """
-        if wait_s := self._meter.wait(self._guesses, "guess", address):
+        if wait_s := self._meter.seconds_until_available(self._guesses, "guess", address):
             raise QuotaExceeded("rate_limited", "too many wrong keys came from this address", wait_s)
 
     def sign_in(self, key_id: str) -> None:
@@ -128,7 +128,7 @@ class Quotas:
                 "rate_limited", f"more than {SIGN_INS} browsers signed in with this key in a minute", wait_s
             )
 
-    def wrong_guess(self, address: str) -> None:
+    def count_wrong_key(self, address: str) -> None:
         """Count a wrong key."""
         self._meter.spend(self._guesses, "guess", address)
 
@@ -200,7 +200,7 @@ class _Meter:
             lambda limiter: 0 if limiter.hit(item, *names, cost=cost) else _until_reset(limiter, item, names)
         )
 
-    def wait(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
+    def seconds_until_available(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
         """Seconds until ``cost`` fits into the limit; 0 if it fits now. Counts nothing."""
         return self._run(
             lambda limiter: 0 if limiter.test(item, *names, cost=cost) else _until_reset(limiter, item, names)

@@ -72,11 +72,11 @@ def event_list(job_id: str, page: LogPage, *, after: int) -> EventList:
     return EventList(data=data, has_more=page.has_more, next_after=data[-1]["seq"] if data else after)
 
 
-def metric_table(job: Job, rows: Sequence[Epoch], news: Sequence[Event]) -> MetricTable:
+def metric_table(job: Job, rows: Sequence[Epoch], health_events: Sequence[Event]) -> MetricTable:
     """Rows as columns, with null for missing values.
 
     Args:
-        news: the job's events of type ``health``.
+        health_events: the job's events of type ``health``.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     return MetricTable(
@@ -88,13 +88,13 @@ def metric_table(job: Job, rows: Sequence[Epoch], news: Sequence[Event]) -> Metr
             cpu_seconds=[row.cpu_seconds for row in rows], memory_bytes=[row.memory_bytes for row in rows]
         ),
         best_epoch=job.best_epoch,
-        findings=_found(news),
+        findings=_found(health_events),
     )
 
 
-def _found(news: Sequence[Event]) -> list[FoundItem]:
+def _found(health_events: Sequence[Event]) -> list[FoundItem]:
     found: list[dict[str, Any]] = []
-    for event in news:
+    for event in health_events:
         data = event.data
         if data["state"] == "found":
             finding = {name: data[name] for name in ("code", "severity", "message")}

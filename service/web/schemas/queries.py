@@ -122,7 +122,7 @@ class FilterQuery(Query):
     )
 
     @property
-    def wanted(self) -> JobFilter:
+    def job_filter(self) -> JobFilter:
         """The filter for the database."""
         same = self.model_dump(
             include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "sweep", "starred", "without"}
@@ -167,7 +167,7 @@ class IndexQuery(PageQuery):
     group: Annotated[GroupBy | None, BeforeValidator(_blank_is_none)] = Field(None, description="Group the jobs.")
 
     @property
-    def folds_sweeps(self) -> bool:
+    def collapses_sweeps(self) -> bool:
         """Whether a sweep is one row: in the order of time, and where no filter asks for some of its jobs."""
         asked = {name for name in self.model_fields_set & FilterQuery.model_fields.keys() if getattr(self, name)}
         return not asked and self.group is None and self.sort.removeprefix("-") == "created_at"
@@ -222,7 +222,7 @@ class EventQuery(Query):
     )
 
     @property
-    def wanted(self) -> EventFilter:
+    def event_filter(self) -> EventFilter:
         """The filter for the database."""
         return EventFilter(types=self.type, level=self.level, text=self.q)
 

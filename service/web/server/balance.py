@@ -38,7 +38,7 @@ class ConnectionCounts:
         self.set(process, _ABSENT)
 
     def fewest_of_others(self, process: int) -> int:
-        """The lowest number of connections of another process; without another, a number above all."""
+        """The lowest connection count of any other process; ``_ABSENT`` if there is none."""
         return min(count for number, count in enumerate(self._counts) if number != process % _SLOTS)
 
 
@@ -58,8 +58,8 @@ class AcceptThrottle:
         self._until = self._free_until = 0.0
         self._seen = 0
 
-    def yields(self, connections: int) -> bool:
-        """Whether this process, which has so many connections, should not accept the next one now."""
+    def should_yield(self, connections: int) -> bool:
+        """Whether this process, with this many connections, should leave the next one to another process."""
         fewest = self._counts.fewest_of_others(self._process)
         now = time.monotonic()
         if not _has_more(connections, fewest) or now < self._free_until:
@@ -67,7 +67,7 @@ class AcceptThrottle:
         self._seen, self._until = fewest, now + YIELD_S
         return True
 
-    def left_s(self, connections: int) -> float:
+    def remaining_s(self, connections: int) -> float:
         """For how long it should still not accept; 0 if it is its turn again."""
         if not self._until:
             return 0.0

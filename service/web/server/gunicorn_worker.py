@@ -77,7 +77,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def accept(self, listener: Any) -> None:
         """Wait for the first byte of a connection in the event loop; gunicorn would use a thread. A process that has
         more connections than another lets that one accept first."""
-        if self._throttle.yields(self.nr_conns):
+        if self._throttle.should_yield(self.nr_conns):
             self.worker_connections = 0  # gunicorn's loop stops accepting, and serves its requests
             return
         try:
@@ -102,7 +102,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Accept again when it is the turn of this process."""
         if not self.worker_connections:
-            left_s = self._throttle.left_s(self.nr_conns)
+            left_s = self._throttle.remaining_s(self.nr_conns)
             self.worker_connections = 0 if left_s else sys.maxsize
             timeout = min(timeout, POLL_INTERVAL_S)
         super().wait_for_and_dispatch_events(timeout=timeout)

@@ -34,7 +34,7 @@ export function align(series) {
 }
 
 // The range of the vertical axis, with a minimum height, so that rounding noise is not magnified.
-export function heights(low, high, percent) {
+export function yRange(low, high, percent) {
   if (low === null || high === null) return [0, 1];
   const least = percent ? 0.01 : 0.02 * Math.max(Math.abs(low), Math.abs(high)) || 1;
   if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2];

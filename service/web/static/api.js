@@ -1,5 +1,5 @@
 // Calls to the service. A problem response (RFC 9457) becomes an error that carries it.
-import { doubt } from "./connection.js";
+import { checkConnection } from "./connection.js";
 import { capital } from "./dom.js";
 
 class ProblemError extends Error {
@@ -17,10 +17,10 @@ export async function request(path, options) {
     answer = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    doubt();
+    checkConnection();
     throw new ProblemError(0, { detail: "The service does not respond. Is it still running?" });
   }
-  if (answer.status >= 502) doubt(); // a proxy's
+  if (answer.status >= 502) checkConnection(); // a proxy's
   if (!answer.ok) throw new ProblemError(answer.status, await answer.json().catch(() => ({})));
   return answer;
 }
@@ -74,7 +74,7 @@ export function listen(address, listeners) {
     source = new EventSource(address());
     source.addEventListener("open", () => (wait_ms = 2000));
     source.addEventListener("error", () => {
-      doubt();
+      checkConnection();
       if (source.readyState !== EventSource.CLOSED) return;
       later = setTimeout(open, wait_ms);
       wait_ms = Math.min(2 * wait_ms, 60_000);

@@ -4,7 +4,7 @@ import { h, memory } from "./dom.js";
 import { align } from "./align.js";
 import { saveCsv, savePng } from "./export.js";
 import { lineSample, seriesColor } from "./palette.js";
-import { columns, options, reach } from "./plot.js";
+import { columns, options, xRange } from "./plot.js";
 import { Readout, rowOf } from "./readout.js";
 
 const HEIGHT = 250;
@@ -180,7 +180,7 @@ export class Chart {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.content || !(zoom || step || event.key === "0")) return;
     event.preventDefault();
     if (event.key === "0") return this.reset();
-    const [first, last] = reach(this.content);
+    const [first, last] = xRange(this.content);
     const [from, to] = this.display.zoom.x ?? [first, last];
     const width = Math.min((to - from) * (zoom ?? 1), last - first);
     const middle = (from + to) / 2 + (step ?? 0) * (to - from);

@@ -3,7 +3,7 @@ import { $, $$, describe, h, throttle } from "./dom.js";
 import { call, callAll, listen, pool } from "./api.js";
 import { Chart } from "./chart.js";
 import { Settings, drawSettings, renew } from "./compare-settings.js";
-import { Settings as ChartSettings, byGroup, groupOf, insertMetric, places, span } from "./curves.js";
+import { Settings as ChartSettings, byGroup, commonXRange, groupOf, insertMetric, xValues } from "./curves.js";
 import { formatOf } from "./format.js";
 import { isOver, shortId, statusClass, statusText, titleOf } from "./job-facts.js";
 import { latest } from "./latest.js";
@@ -98,7 +98,7 @@ const drawVerdicts = latest(async () => {
   const sides = groups();
   const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // the same training twice
   const count = jobs.length < 2 ? 2 : sides.length;
-  if (count > 2) hint(`The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove jobs until two are left.`);
+  if (count > 2) hint(`The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove jobs until two settings are left.`);
   if (count < 2) hint("These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.");
   if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
   const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
@@ -128,8 +128,8 @@ const named = (note) => jobs.reduce((text, job) => text.replaceAll(job.id, () =>
 function drawCurves() {
   const { axis, smoothing } = chartSettings.values;
   const loaded = jobs.filter((job) => job.metrics.table);
-  for (const job of loaded) job.x = places(job.metrics.table, axis);
-  const range = span(loaded.map((job) => job.x), axis);
+  for (const job of loaded) job.x = xValues(job.metrics.table, axis);
+  const range = commonXRange(loaded.map((job) => job.x), axis);
   const names = new Set(loaded.flatMap((job) => Object.keys(job.metrics.table.series)));
   for (const metric of [...names].sort(byGroup)) {
     const having = loaded.filter((job) => job.metrics.known(metric).length);

@@ -69,14 +69,14 @@ export class Settings {
 }
 
 // The x value of each epoch.
-export function places(table, axis) {
+export function xValues(table, axis) {
   if (axis === "epoch") return table.epochs;
   let sum = 0;
   return table.seconds.map((seconds) => Math.round((sum += seconds) * 1000) / 1000);
 }
 
 // The common x range of all charts of a page: from the first epoch, or from time zero.
-export function span(xs, axis) {
+export function commonXRange(xs, axis) {
   const known = xs.filter((x) => x.length);
   if (!known.length) return [0, 1];
   return [axis === "seconds" ? 0 : Math.min(...known.map((x) => x[0])), Math.max(...known.map((x) => x.at(-1)))];
@@ -127,12 +127,12 @@ export class Curves {
     const columns = { ...table.series, ...table.resources };
     const names = Object.keys(columns).filter((name) => columns[name].some((value) => value !== null));
     const { axis, smoothing } = this.settings.values;
-    const x = places(table, axis);
+    const x = xValues(table, axis);
     const at = (epoch) => x[table.epochs.indexOf(epoch)];
     const marks = this.resumed.filter((epoch) => at(epoch) !== undefined).map((epoch) => ({ x: at(epoch), text: "resumed" }));
     if (table.best_epoch && at(table.best_epoch) !== undefined) marks.push({ x: at(table.best_epoch), text: "best" });
     const bands = table.findings.map((found) => ({ from: at(found.since), to: at(found.until) ?? x.at(-1), color: found.severity === "error" ? "bad-soft" : "wait-soft" }));
-    const common = { axis, smoothing, marks, bands, range: span([x], axis) };
+    const common = { axis, smoothing, marks, bands, range: commonXRange([x], axis) };
     const groups = Map.groupBy(names, (name) => groupOf(name)[0]);
     for (const title of [...groups.keys()].sort(inOrder)) {
       const members = groups.get(title);

@@ -81,7 +81,7 @@ if (upload) {
   $("#format").addEventListener("change", showFormat);
   showFormat();
   $("#folder").addEventListener("change", ({ target }) => takeFolder([...target.files].map((file) => ({ path: file.webkitRelativePath, file }))));
-  // Gives a chosen or dropped file to the field that its name tells; where none takes it, says why.
+  // Assigns a chosen or dropped file to the field that matches its name, or shows why none does.
   const takeFiles = (files, from = null) => {
     try {
       const field = fieldOfOne(files.map(({ name }) => name));

@@ -36,7 +36,7 @@ async function sizesOf(images) {
   return found;
 }
 
-// Why the images must be scaled; nothing, if they need not be, as far as some of them tell.
+// Why the images must be scaled, judging by a sample of them; empty if they need not be.
 export async function reasonToScale(images) {
   const sizes = await sizesOf(images);
   const named = [...new Set(sizes.map(({ width, height }) => `${width} × ${height}`))];

@@ -54,7 +54,7 @@ const shownIds = () => [...new Set(listed()[0].flatMap((item) => (item.kind === 
 const allSections = () => [...sections, ...folds.values()];
 
 // The section of a folded sweep for the job that represents it; null for any other job.
-function foldOf(job) {
+function collapsedSection(job) {
   const sweep = urlState.foldsSweeps && job.sweep_id ? sweeps[job.sweep_id] : null;
   if (!sweep) return null;
   if (!folds.has(sweep.id)) folds.set(sweep.id, section({ value: sweep.id, query: { sweep: sweep.id } }, "fold"));
@@ -201,7 +201,7 @@ function sortBy(sort, column) {
 
 function draw() {
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
-  const wanted = urlState.status.length ? urlState.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0) : total;
+  const matching = urlState.status.length ? urlState.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0) : total;
   const ids = shownIds();
   const loaded = ids.map((id) => jobs.get(id));
   const isEmpty = urlState.group ? !sections.length : !sections[0]?.ids.length;
@@ -209,7 +209,7 @@ function draw() {
   $("#list").hidden = isEmpty;
   $("#nothing").hidden = !isEmpty || (total === 0 && !urlState.isFiltered);
   $("#welcome").hidden = total > 0 || urlState.isFiltered;
-  $("#more").textContent = told(wanted);
+  $("#more").textContent = listStatus(matching);
   for (const button of $$("#statuses button")) {
     const { status } = button.dataset;
     button.setAttribute("aria-pressed", status ? urlState.status.includes(status) : !urlState.status.length);
@@ -223,11 +223,11 @@ function draw() {
   table.show(items, ends, jobs, selection.ids, bestOf(columns, loaded), parents);
 }
 
-function told(wanted) {
+function listStatus(matching) {
   const jobsOf = (count) => counted(count, "job");
-  if (urlState.group) return `${counted(sections.length, "group")}, ${jobsOf(wanted)}${moreGroups ? "; older groups are not shown: narrow the search" : ""}`;
-  const loaded = sections[0]?.ids.reduce((sum, id) => sum + (foldOf(jobs.get(id))?.sweep.jobs ?? 1), 0);
-  return sections[0]?.cursor ? `${loaded} loaded of ${wanted}; more come as you scroll` : jobsOf(loaded);
+  if (urlState.group) return `${counted(sections.length, "group")}, ${jobsOf(matching)}${moreGroups ? "; older groups are not shown: narrow the search" : ""}`;
+  const loaded = sections[0]?.ids.reduce((sum, id) => sum + (collapsedSection(jobs.get(id))?.sweep.jobs ?? 1), 0);
+  return sections[0]?.cursor ? `${loaded} loaded of ${matching}; more come as you scroll` : jobsOf(loaded);
 }
 
 // The rows of the table, and the rows after which more can be loaded.
@@ -235,7 +235,7 @@ function listed() {
   const [items, ends] = [[], []];
   const list = (one) => {
     for (const id of one.ids) {
-      const fold = one.group ? null : foldOf(jobs.get(id));
+      const fold = one.group ? null : collapsedSection(jobs.get(id));
       items.push(fold ? { key: `group ${fold.key}`, kind: "group", section: fold } : { key: `${one.key} ${id}`, kind: "job", id });
       if (fold?.open) list(fold);
     }

@@ -9,18 +9,18 @@ import { PresetCards } from "./form/presets.js";
 import { SchemaForm } from "./form/schema-form.js";
 import { drawSections, filterFields, markSections } from "./form/sections.js";
 import { SweepCard } from "./form/sweep-card.js";
-import { apart, locate, together, Tries } from "./form/sweep-fields.js";
+import { splitSweep, locate, joinSweep, Tries } from "./form/sweep-fields.js";
 
 const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
 const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // when the preset changes
 
 const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]).catch(giveUp);
-const tries = new Tries(() => take(together(form.sent, tries.sweep)));
+const tries = new Tries(() => take(joinSweep(form.sent, tries.sweep)));
 const form = new SchemaForm(parts, {
   controls: { "/dataset/name": datasetControl(datasets) },
   pinned: ["/dataset/name", "/optimizer/learning_rate"],
   tries,
-  onchange: () => take(together(form.sent, tries.sweep)),
+  onchange: () => take(joinSweep(form.sent, tries.sweep)),
 });
 const cards = new PresetCards(presets, choose, new Map(datasets.map(({ name, default_preset }) => [name, default_preset])));
 const editor = new Editor({ changed: take, broken });
@@ -40,7 +40,7 @@ function giveUp({ message }) {
 
 // Selecting another preset resets all fields except those that presets do not set.
 function choose(kind, preset) {
-  const whole = structuredClone(together(form.sent, tries.sweep));
+  const whole = structuredClone(joinSweep(form.sent, tries.sweep));
   const before = form.sent;
   const kept = Object.fromEntries(KEPT.filter((name) => name in before && (name !== "dataset" || before.kind === kind)).map((name) => [name, before[name]]));
   if (typeof kept.dataset === "object") kept.dataset = { name: kept.dataset.name ?? form.value(["dataset", "name"]) };
@@ -55,7 +55,7 @@ function take(document, options = {}) {
   $("#discarded").replaceChildren();
   turn += 1; // a pending response is about an earlier document
   editor.show(document, options);
-  const { job, sweep } = apart(document);
+  const { job, sweep } = splitSweep(document);
   const preset = cards.of(job);
   form.sent = job;
   tries.sweep = sweep;
@@ -111,18 +111,18 @@ const check = debounce(180, async () => {
   const answers = isSweep ? [plan(form.sent), call("/sweeps?dry_run=true", { method: "POST", body: editor.text })] : [plan(editor.text)];
   const [job, sweep = job] = await Promise.allSettled(answers);
   if (mine !== turn) return;
-  if (isSweep) hear(job.value ?? job.reason.problem ?? {});
+  if (isSweep) applyDryRun(job.value ?? job.reason.problem ?? {});
   if (sweep.reason) return void refuse(sweep.reason); // the base alone may be invalid if the space replaces a value
   $("#new").removeAttribute("aria-busy");
-  hear(job.value ?? {});
-  tell([]);
+  applyDryRun(job.value ?? {});
+  showFaults([]);
   $("#faults").hidden = true;
   showPlan(job.value ?? null, isSweep ? sweep.value : null);
   $("#start").disabled = isSubmitting;
 });
 
 // Shows the resolved spec: values, and the shapes of all layers.
-function hear({ resolved, networks }) {
+function applyDryRun({ resolved, networks }) {
   if (resolved) form.filled = resolved;
   if (networks) form.networks = new Map(networks.map((network) => [network.pointer.slice(1), network]));
 }
@@ -134,17 +134,17 @@ function refuse({ message, problem }) {
     return;
   }
   const faults = problem?.errors ?? [];
-  hear(problem ?? {});
+  applyDryRun(problem ?? {});
   if (!tries.sweep && !problem?.networks && faults.length) form.networks.clear();
-  const rest = tell(faults);
+  const rest = showFaults(faults);
   showFault(faults.length ? `${counted(faults.length, "field")} ${faults.length === 1 ? "needs" : "need"} attention` : message);
   $("#faults").hidden = rest.length === 0;
   $("#faults").replaceChildren(...rest.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
 }
 
 // Shows each fault at its field; returns those without one.
-function tell(faults) {
-  return tries.sweep ? form.tell(locate(sweepCard.tell(faults)), offer) : form.tell(faults, offer);
+function showFaults(faults) {
+  return tries.sweep ? form.showFaults(locate(sweepCard.showFaults(faults)), offer) : form.showFaults(faults, offer);
 }
 
 // A button for the service's suggestion.
@@ -157,7 +157,7 @@ function offer(fault) {
 function broken() {
   turn += 1; // a pending response is about an earlier text
   $("#new").removeAttribute("aria-busy");
-  tell([]);
+  showFaults([]);
   $("#faults").hidden = true;
   showFault("The JSON is not valid");
 }

@@ -1,5 +1,5 @@
 // The options of uPlot: lines, axes, marks and bands. The same on the page and, larger, in a downloaded image.
-import { heights, label, smooth, steps, ticks } from "./align.js";
+import { label, smooth, steps, ticks, yRange } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 
 const GUTTER = 70; // of the vertical axis, the same in every chart, so that their epochs are aligned
@@ -15,7 +15,7 @@ export function columns({ columns: given }, smoothing) {
 // the time of drawing, whose marks and epochs may be newer.
 export function options(content, display, { width, height, scale = 1 }, now = () => content) {
   const { series, smoothing, axis, format, many } = content;
-  const tall = (low, high) => (display.log ? decades(low, high) : heights(low, high, format.percent));
+  const tall = (low, high) => (display.log ? decades(low, high) : yRange(low, high, format.percent));
   const font = `${12 * scale}px ${token("sans") || "sans-serif"}`;
   const grid = { stroke: () => token("line"), width: scale };
   const line = { stroke: () => token("muted"), font, grid, ticks: { ...grid, size: 4 * scale }, gap: 4 * scale };
@@ -38,7 +38,7 @@ export function options(content, display, { width, height, scale = 1 }, now = ()
     padding: [16 * scale, 14 * scale, 0, 0],
     legend: { show: false },
     scales: {
-      x: { time: false, range: () => display.zoom.x ?? reach(now()) },
+      x: { time: false, range: () => display.zoom.x ?? xRange(now()) },
       y: { distr: display.log ? 3 : 1, range: (plot, low, high) => display.zoom.y ?? tall(...spread(now(), display, low, high)) },
     },
     axes: [
@@ -64,7 +64,7 @@ export function options(content, display, { width, height, scale = 1 }, now = ()
   };
 }
 
-export const reach = ({ range: [first, last] }) => (last > first ? [first, last] : [first, first + 1]);
+export const xRange = ({ range: [first, last] }) => (last > first ? [first, last] : [first, first + 1]);
 
 // Rounds the range outwards to round numbers for a logarithmic scale.
 function decades(low, high) {

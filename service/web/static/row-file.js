@@ -1,4 +1,4 @@
-// The rows of a CSV file, and what a classifier takes them for: the file with the predictions, as `tapeline predict` writes it.
+// Classifies the rows of a CSV file and adds the predictions, in the format of `tapeline predict`.
 // Unlike the command, it does not convert numbers: those that are not written as in the training data are refused.
 import { $, counted } from "./dom.js";
 import { call } from "./api.js";

@@ -2,7 +2,7 @@
 // with results (sweep-parts.js) follow when they come into view.
 import { $, announce, capital, describe, h, metric } from "./dom.js";
 import { call } from "./api.js";
-import { doubt } from "./connection.js";
+import { checkConnection } from "./connection.js";
 import { latest } from "./latest.js";
 import { TrialTable } from "./trial-table.js";
 
@@ -126,7 +126,7 @@ async function drawRest() {
     // A browser may remember that a module could not be loaded, so it is not imported again.
     addEventListener("connectionback", () => location.reload(), { once: true });
     announce("Curves and decisions could not be loaded. Reload the page.", "error");
-    return doubt();
+    return checkConnection();
   }
   parts = new loaded.SweepParts(sweep, (seq) => seq > sweep.last_seq && renewSoon()); // replayed events are already known
   await (trials.has_more ? renew() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains as many as fit on a screen

@@ -10,7 +10,7 @@ from flask import Response
 
 from service.jobs.queries import lookup
 from service.web.answers import tagged_json
-from service.web.middleware.access_checks import refused, still_open
+from service.web.middleware.access_checks import key_required_problem, permission_check
 from service.web.schemas.jobs import job_detail
 from service.web.services import owner, services
 from service.web.streaming.client import Permission
@@ -19,11 +19,11 @@ from service.web.streaming.client import Permission
 def wait_for_change(job_id: str, wait_s: float) -> Response:
     """The job, as soon as it differs from the client's copy; 304 if it does not change within ``wait_s``."""
     here, deadline = services(), time.monotonic() + wait_s
-    allowed = Permission(still_open())
+    allowed = Permission(permission_check())
     with _held_open(), here.hub.watch(job_id, is_stream=False) as watch:
         while True:
             if not allowed:
-                raise refused("the key was revoked, or has expired, while the response was delayed")
+                raise key_required_problem("the key was revoked, or has expired, while the response was delayed")
             # Read after the watch has begun, so that a change in between wakes this thread.
             with here.database.read() as session:
                 job = lookup.get(session, job_id, owner=owner())

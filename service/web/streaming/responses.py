@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from flask import Response, request
 
 from service.web.metrics import STREAMS
-from service.web.middleware.access_checks import still_open
+from service.web.middleware.access_checks import permission_check
 from service.web.middleware.problems import Problem
 from service.web.services import owner, services
 from service.web.streaming.client import Permission, StreamClient
@@ -35,7 +35,7 @@ def stream_response(open_stream: Callable[[StreamClient], Iterator[str]]) -> Res
     Raises:
         QuotaExceeded: the owner has too many open streams.
     """
-    client = StreamClient(_connection(), Permission(still_open()))
+    client = StreamClient(_connection(), Permission(permission_check()))
     close = services().quotas.stream(owner())
     response = Response(_counted(open_stream(client)), content_type="text/event-stream; charset=utf-8")
     response.call_on_close(close)

@@ -102,7 +102,7 @@ class _WatchedJob:
     progress: JobProgress | None = None
     deleted: bool = False
     polled_text: tuple[JobProgress | None, str] = (None, "")
-    """A progress, and the event that tells it: one attribute, so that no client reads the text of another."""
+    """A progress and its encoded event: one attribute, so that the two always match."""
     recent: tuple[_EncodedEvent, ...] = ()
     """The latest events without gaps, so that all clients of a job share one query."""
     clients: set[threading.Event] = field(default_factory=set)
@@ -120,7 +120,7 @@ class JobWatch:
         return self._watched.progress
 
     def progress_text(self, job_id: str, current: JobProgress) -> str:
-        """The event that tells a progress, which is written once for all clients."""
+        """The encoded event of a progress, shared by all clients."""
         polled, text = self._watched.polled_text
         return text if polled is current else _progress_text(job_id, current)
 

@@ -49,7 +49,7 @@ from service.web.streaming.sweeps import follow_sweep
 blueprint: Final = Blueprint("sweeps", __name__)
 
 TAG: Final = "Experiments"
-_ONE: Final = ("sweep_not_found",)
+_NOT_FOUND: Final = ("sweep_not_found",)
 
 
 @blueprint.post("/sweeps")
@@ -86,35 +86,35 @@ def show_list(query: SweepListQuery) -> Result:
 
 
 @blueprint.get("/sweeps/<sweep_id>")
-@endpoint(TAG, SweepDetail, problems=_ONE, page="/ui/sweeps/{sweep_id}")
+@endpoint(TAG, SweepDetail, problems=_NOT_FOUND, page="/ui/sweeps/{sweep_id}")
 def show(sweep_id: str) -> SweepDetail:
     """Show a sweep."""
     return read_sweep(sweep_id)
 
 
 @blueprint.delete("/sweeps/<sweep_id>")
-@endpoint(TAG, None, status=204, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, None, status=204, problems=(*_NOT_FOUND, "illegal_transition"))
 def delete(sweep_id: str) -> None:
     """Delete an ended sweep with all its jobs and files."""
     services().sweeps.delete(sweep_id, by=actor())
 
 
 @blueprint.post("/sweeps/<sweep_id>/pause")
-@endpoint(TAG, SweepDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def pause(sweep_id: str) -> Result:
     """Pause a sweep: its jobs pause after the current batch, and nothing is decided."""
     return _accepted(services().sweeps.pause(sweep_id, by=actor()))
 
 
 @blueprint.post("/sweeps/<sweep_id>/resume")
-@endpoint(TAG, SweepDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def resume(sweep_id: str) -> Result:
     """Resume a paused sweep: its jobs continue from their last checkpoints."""
     return _accepted(services().sweeps.resume(sweep_id, by=actor()))
 
 
 @blueprint.post("/sweeps/<sweep_id>/cancel")
-@endpoint(TAG, SweepDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def cancel(sweep_id: str) -> Result:
     """Cancel a sweep with its unfinished jobs. Their results so far are kept."""
     return _accepted(services().sweeps.cancel(sweep_id, by=actor()))
@@ -127,7 +127,7 @@ def cancel(sweep_id: str) -> Result:
     query=TrialQuery,
     other_media=("text/csv",),
     also={200: "With `format=csv`: a line for each trial, with its settings and its values by seed."},
-    problems=_ONE,
+    problems=_NOT_FOUND,
 )
 def trials(sweep_id: str, query: TrialQuery) -> Result:
     """List the trials of a sweep.
@@ -146,7 +146,7 @@ def trials(sweep_id: str, query: TrialQuery) -> Result:
 
 
 @blueprint.get("/sweeps/<sweep_id>/decisions")
-@endpoint(TAG, SweepEventList, query=SweepEventQuery, problems=_ONE)
+@endpoint(TAG, SweepEventList, query=SweepEventQuery, problems=_NOT_FOUND)
 def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     """List the decisions of a sweep, with the numbers they are based on.
 
@@ -168,7 +168,7 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     query=CurveQuery,
     other_media=("text/csv",),
     also={200: "With `format=csv`: a line for each trial and epoch, with the mean and its bands."},
-    problems=_ONE,
+    problems=_NOT_FOUND,
 )
 def curves(sweep_id: str, query: CurveQuery) -> Result:
     """Show a metric of the best trials by epoch: the mean of their seeds, with two bands.
@@ -187,12 +187,12 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
 
 
 @blueprint.get("/sweeps/<sweep_id>/importance")
-@endpoint(TAG, ImportanceList, problems=_ONE)
+@endpoint(TAG, ImportanceList, problems=_NOT_FOUND)
 def importance(sweep_id: str) -> ImportanceList:
     """Show how much each setting matters.
 
     `share` is the correlation ratio (eta squared): the fraction of the objective's variance that lies between groups of
-    similar values, at most four. Settings interact, so shares need not add up to 1.
+    similar values, at most four. Settings interact, so fractions need not add up to 1.
     """
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
@@ -208,7 +208,7 @@ def importance(sweep_id: str) -> ImportanceList:
     query=StreamQuery,
     headers=("Last-Event-ID",),
     also={204: "The sweep has ended, and the client has all its events."},
-    problems=(*_ONE, "too_many_streams", "quota_exceeded"),
+    problems=(*_NOT_FOUND, "too_many_streams", "quota_exceeded"),
 )
 def stream(sweep_id: str, query: StreamQuery) -> Response:
     """Follow a sweep by server-sent events.

@@ -51,7 +51,9 @@ def log(job_id: str, query: EventQuery) -> Result:
         lookup.get(session, job_id, owner=owner())
         if query.format == "jsonl":
             return _as_lines(job_id, query)
-        page = events.page(session, job_id, query.wanted, after=query.after, before=query.before, limit=query.limit)
+        page = events.page(
+            session, job_id, query.event_filter, after=query.after, before=query.before, limit=query.limit
+        )
     return event_list(job_id, page, after=query.after)
 
 
@@ -66,7 +68,7 @@ def _lines(database: Database, job_id: str, query: EventQuery) -> Iterator[str]:
     after = query.after
     while True:
         with database.read() as session:
-            rows = events.select_from_log(session, job_id, query.wanted, after=after, limit=_BATCH_SIZE)
+            rows = events.select_from_log(session, job_id, query.event_filter, after=after, limit=_BATCH_SIZE)
         rows = [row for row in rows if query.before is None or row.seq < query.before]
         for row in rows:
             document = event_document(row, job_id=job_id)

@@ -11,7 +11,7 @@ from service.application.specs import NetworkMismatch
 from service.jobs.changes import ForkRequest, JobPatch
 from service.storage.tables import Job
 from service.web import requests
-from service.web.answers import as_json, tag_of, tagged_json
+from service.web.answers import as_json, etag_of, tagged_json
 from service.web.endpoints import Result, endpoint
 from service.web.middleware import problems
 from service.web.middleware.access_checks import actor
@@ -24,7 +24,7 @@ from service.web.streaming.long_polling import wait_for_change
 blueprint: Final = Blueprint("jobs", __name__)
 
 TAG: Final = "Jobs"
-_ONE: Final = ("job_not_found",)
+_NOT_FOUND: Final = ("job_not_found",)
 
 
 @blueprint.post("/jobs")
@@ -59,7 +59,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     JobDetail,
     headers=("If-None-Match", "Prefer"),
     also={304: "The job has not changed."},
-    problems=(*_ONE, "quota_exceeded"),
+    problems=(*_NOT_FOUND, "quota_exceeded"),
     page="/ui/jobs/{job_id}",
 )
 def show(job_id: str) -> Response:
@@ -82,7 +82,7 @@ def show(job_id: str) -> Response:
     headers=("If-Match",),
     body=JobPatch,
     body_media="application/merge-patch+json",
-    problems=(*_ONE, "precondition_failed"),
+    problems=(*_NOT_FOUND, "precondition_failed"),
 )
 def change(job_id: str, body: JobPatch) -> Response:
     """Change a job's name, tags, priority, star or note.
@@ -95,21 +95,21 @@ def change(job_id: str, body: JobPatch) -> Response:
 
 
 def _check_if_match(job: Job) -> None:
-    if request.if_match and not request.if_match.contains(tag_of(_detail(job))):
+    if request.if_match and not request.if_match.contains(etag_of(_detail(job))):
         raise Problem(
             "precondition_failed", "the job has changed since you read it: read it again, then repeat the change"
         )
 
 
 @blueprint.delete("/jobs/<job_id>")
-@endpoint(TAG, None, status=204, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, None, status=204, problems=(*_NOT_FOUND, "illegal_transition"))
 def delete(job_id: str) -> None:
     """Delete an ended job with all its files."""
     services().jobs.delete(job_id, by=actor())
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
-@endpoint(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def cancel(job_id: str) -> Result:
     """Cancel a job.
 
@@ -119,7 +119,7 @@ def cancel(job_id: str) -> Result:
 
 
 @blueprint.post("/jobs/<job_id>/pause")
-@endpoint(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def pause(job_id: str) -> Result:
     """Pause a running job.
 
@@ -129,14 +129,14 @@ def pause(job_id: str) -> Result:
 
 
 @blueprint.post("/jobs/<job_id>/resume")
-@endpoint(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def resume(job_id: str) -> Result:
     """Continue a paused job from its last checkpoint."""
     return _accepted(services().jobs.resume(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/retry")
-@endpoint(TAG, JobDetail, status=202, problems=(*_ONE, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def retry(job_id: str) -> Result:
     """Continue a failed job from its last checkpoint."""
     return _accepted(services().jobs.retry(job_id, by=actor()))
@@ -150,7 +150,7 @@ def retry(job_id: str) -> Result:
     headers=("Idempotency-Key",),
     document=ForkRequest,
     problems=(
-        *_ONE,
+        *_NOT_FOUND,
         "artifact_not_found",
         "artifact_damaged",
         "idempotency_conflict",
@@ -176,7 +176,7 @@ def fork(job_id: str, document: Any) -> Response:
     JobDetail,
     status=201,
     headers=("Idempotency-Key",),
-    problems=(*_ONE, "artifact_damaged", "idempotency_conflict", "illegal_transition", "quota_exceeded"),
+    problems=(*_NOT_FOUND, "artifact_damaged", "idempotency_conflict", "illegal_transition", "quota_exceeded"),
 )
 def reproduce(job_id: str) -> Response:
     """Reproduce a succeeded job: train it again and compare every epoch.

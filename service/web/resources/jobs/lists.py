@@ -76,7 +76,7 @@ def show_columns(query: FilterQuery) -> ColumnList:
     values in which these jobs differ.
     """
     with services().database.read() as session:
-        found = listing.columns_of(session, query.wanted, owner=owner())
+        found = listing.columns_of(session, query.job_filter, owner=owner())
     return ColumnList(data=[column_item(column, values) for column, values in found])
 
 
@@ -101,7 +101,7 @@ def list_jobs(query: PageQuery) -> JobList:
     with services().database.read() as session:
         page = job_lists.job_page(
             session,
-            query.wanted,
+            query.job_filter,
             shown,
             owner=owner(),
             sort=query.sort,
@@ -117,7 +117,7 @@ def group_jobs(query: GroupQuery) -> JobGroupList:
     """Groups of jobs."""
     shown = [columns.parse(name) for name in query.columns]
     with services().database.read() as session:
-        found = job_lists.job_groups(session, query.wanted, query.by, shown, owner=owner(), limit=query.limit)
+        found = job_lists.job_groups(session, query.job_filter, query.by, shown, owner=owner(), limit=query.limit)
     return JobGroupList.of(found, query.by, shown)
 
 
@@ -129,8 +129,8 @@ def _as_csv(query: ListQuery) -> Response:
     shown = [columns.parse(name) for name in dict.fromkeys([*_FIRST_IN_CSV, *(query.columns or _PLAIN_CSV)])]
     database = services().database
     with database.read() as session:
-        counts = listing.counts(session, query.wanted, owner=owner())
-        job_ids = listing.ids(session, query.wanted, owner=owner(), sort=query.sort, limit=MAX_CSV_ROWS)
+        counts = listing.counts(session, query.job_filter, owner=owner())
+        job_ids = listing.ids(session, query.job_filter, owner=owner(), sort=query.sort, limit=MAX_CSV_ROWS)
     rows = _rows(database, job_ids, shown)
     response = downloads.send_text(csv_lines(shown, rows), name="tapeline-jobs.csv", media_type="text/csv")
     total = sum(count for status, count in counts.items() if not query.status or status in query.status)

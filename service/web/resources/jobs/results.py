@@ -53,8 +53,8 @@ def metrics(job_id: str, query: MetricsQuery) -> Result:
     """Show the metrics of all finished epochs."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
-        news = events.of_type(session, job_id, EventType.HEALTH)
-        table = metric_table(job, lookup.epochs(session, job_id), news)
+        health_events = events.of_type(session, job_id, EventType.HEALTH)
+        table = metric_table(job, lookup.epochs(session, job_id), health_events)
     if query.format == "json":
         return table
     return downloads.send_text(_csv(table), name=f"{job_id}-metrics.csv", media_type="text/csv")

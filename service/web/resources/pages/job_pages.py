@@ -38,7 +38,7 @@ def log(job_id: str, query: EventQuery) -> Response:
     before = query.before or (None if query.after else events.MAX_SEQ)
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
-        page = events.page(session, job_id, query.wanted, after=query.after, before=before, limit=query.limit)
+        page = events.page(session, job_id, query.event_filter, after=query.after, before=before, limit=query.limit)
     return _page(
         "log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
     )
@@ -48,7 +48,7 @@ def _log_filters(query: EventQuery) -> dict[str, Any]:
     """The selected filters, and those to choose from."""
     selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
     return {
-        "views": [(name, _parameters(view, query.q), _same(view, query.wanted)) for name, view in _VIEWS.items()],
+        "views": [(name, _parameters(view, query.q), _same(view, query.event_filter)) for name, view in _VIEWS.items()],
         "selected": {name: value for name, value in selected.items() if value},
         "q": query.q or "",
     }

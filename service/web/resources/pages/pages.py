@@ -91,7 +91,7 @@ def _first_jobs(query: IndexQuery) -> dict[str, Any]:
         limit = 1
         same = {name: getattr(query, name) for name in FilterQuery.model_fields}
         groups = group_jobs(GroupQuery(by=query.group, columns=query.columns, limit=_GROUPS, **same))
-    asked = {"limit": limit, "counts": True, "one_per_sweep": query.folds_sweeps}
+    asked = {"limit": limit, "counts": True, "one_per_sweep": query.collapses_sweeps}
     first = list_jobs(query.model_copy(update=asked))
     return {"first": first, "groups": groups, "next_address": next_address(first.next_cursor)}
 

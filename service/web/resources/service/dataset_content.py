@@ -11,7 +11,7 @@ from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
 from service.states import DatasetKind
 from service.web.endpoints import endpoint
-from service.web.files.drawings import require_here
+from service.web.files.drawings import require_available
 from service.web.middleware.problems import Problem
 from service.web.schemas.datasets import (
     DatasetDetail,
@@ -80,7 +80,7 @@ def detail(info: DatasetInfo) -> DatasetDetail:
 
 def _find(name: str, kind: DatasetKind) -> DatasetInfo:
     info = services().repository.look_up(name, owner())
-    require_here(info)
+    require_available(info)
     if info.kind is not kind:
         has = {"images": "has images: see GET /datasets/{name}/examples", "table": "is a table: see its rows"}
         raise Problem("wrong_dataset_kind", f"{info.name} {has[info.kind.value].format(name=info.name)}")

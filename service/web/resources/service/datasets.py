@@ -69,7 +69,7 @@ def upload() -> Result:
     """
     here, upload_id = services(), requests.upload_id()
     with _slots.acquire(owner()), here.progress.upload(owner(), upload_id, request.content_length) as notes:
-        here.quotas.upload(owner(), request.content_length or 1)
+        here.quotas.check_upload(owner(), request.content_length or 1)
         info = here.dataset_uploads.add(lambda folder: _receive(folder, notes), by=actor(), on_progress=notes.read)
     return dataset_content.detail(info), {"Location": f"/datasets/{info.name}"}
 
@@ -90,7 +90,7 @@ def _receive(folder: Path, notes: ProgressNotes) -> ReceivedFiles:
     form = uploads.receive(
         folder,
         max_bytes=uploads.MAX_UPLOAD_BYTES,
-        count=lambda received: quotas.uploaded(whose, received),
+        count=lambda received: quotas.count_upload(whose, received),
         on_received=notes.received,
     )
     return ReceivedFiles(

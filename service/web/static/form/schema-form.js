@@ -110,7 +110,7 @@ export class SchemaForm {
 
   // Shows each fault at its field or at the nearest enclosing one; returns those without a field.
   // offer(fault): buttons for the service's suggestions.
-  tell(faults, offer) {
+  showFaults(faults, offer) {
     for (const field of this.fields.values()) {
       field.element.removeAttribute("aria-invalid");
       field.fault.hidden = true;

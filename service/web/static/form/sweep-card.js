@@ -103,7 +103,7 @@ export class SweepCard {
   }
 
   // Shows each fault of a sweep at its field; returns those without a field here.
-  tell(faults) {
+  showFaults(faults) {
     this.spaceFault.hidden = true;
     for (const { element, fault } of this.fields.values()) {
       element.removeAttribute("aria-invalid");

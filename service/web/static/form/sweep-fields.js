@@ -11,7 +11,7 @@ const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to
 export const isSweep = (document) => isObject(document.base);
 
 // Splits a document into a job's spec and the rest of the sweep, which is null for a single job.
-export function apart(document) {
+export function splitSweep(document) {
   if (!isSweep(document)) return { job: document, sweep: null };
   const { base, name, seeds, ...sweep } = document;
   const space = isObject(sweep.space) ? Object.fromEntries(Object.entries(sweep.space).filter(([, range]) => isObject(range))) : {};
@@ -19,7 +19,7 @@ export function apart(document) {
 }
 
 // Joins the two to one document.
-export function together({ name, ...base }, sweep) {
+export function joinSweep({ name, ...base }, sweep) {
   if (!sweep) return name === undefined ? base : { ...base, name };
   return { ...(name === undefined ? {} : { name }), base, ...sweep };
 }

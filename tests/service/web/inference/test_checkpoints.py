@@ -18,7 +18,7 @@ from service.datasets.cache import Dataset
 from service.runtime.settings import Auth
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.web.inference import loading
-from service.web.inference.answering import _lru_cached
+from service.web.inference.model_runner import _lru_cached
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, ask, png

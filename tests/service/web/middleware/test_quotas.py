@@ -147,13 +147,13 @@ def test_upload_bytes_are_counted_by_the_day_and_a_refused_one_costs_nothing(
 ) -> None:
     app = keyed(make_app, sqlite_url, uploads=100)
     here: Services = app.extensions[EXTENSION]
-    here.quotas.upload("ann", 60)
-    here.quotas.uploaded("ann", 60)
+    here.quotas.check_upload("ann", 60)
+    here.quotas.count_upload("ann", 60)
     with pytest.raises(Exception, match="daily limit of ann: 100 bytes"):
-        here.quotas.upload("ann", 41)
-    here.quotas.upload("ann", 40)
-    here.quotas.upload("bob", 100)
-    here.quotas.upload(None, 10**9)
+        here.quotas.check_upload("ann", 41)
+    here.quotas.check_upload("ann", 40)
+    here.quotas.check_upload("bob", 100)
+    here.quotas.check_upload(None, 10**9)
 
 
 def test_an_upload_costs_what_arrived(make_app: MakeApp, sqlite_url: str) -> None:

@@ -15,30 +15,30 @@ def counts() -> ConnectionCounts:
 
 def test_a_process_alone_never_yields(counts: ConnectionCounts) -> None:
     counts.set(1, 500)
-    assert not AcceptThrottle(1, counts).yields(500)
+    assert not AcceptThrottle(1, counts).should_yield(500)
 
 
 def test_a_process_with_more_connections_yields_until_the_other_has_as_many(counts: ConnectionCounts) -> None:
     counts.set(1, 9)
     counts.set(2, 3)
     turns = AcceptThrottle(1, counts)
-    assert turns.yields(9)
-    assert 0 < turns.left_s(9) <= YIELD_S
+    assert turns.should_yield(9)
+    assert 0 < turns.remaining_s(9) <= YIELD_S
     counts.set(2, 9)
-    assert turns.left_s(9) == 0
-    assert not turns.yields(9)
+    assert turns.remaining_s(9) == 0
+    assert not turns.should_yield(9)
 
 
 def test_a_process_with_fewer_connections_does_not_yield(counts: ConnectionCounts) -> None:
     counts.set(1, 9)
     counts.set(2, 3)
-    assert not AcceptThrottle(2, counts).yields(3)
+    assert not AcceptThrottle(2, counts).should_yield(3)
 
 
 def test_a_small_difference_is_no_reason_to_wait(counts: ConnectionCounts) -> None:
     counts.set(2, 100)
-    assert not AcceptThrottle(1, counts).yields(113)
-    assert AcceptThrottle(1, counts).yields(114)
+    assert not AcceptThrottle(1, counts).should_yield(113)
+    assert AcceptThrottle(1, counts).should_yield(114)
 
 
 def test_a_process_that_takes_nothing_is_waited_for_once(
@@ -46,17 +46,17 @@ def test_a_process_that_takes_nothing_is_waited_for_once(
 ) -> None:
     counts.set(2, 0)
     turns = AcceptThrottle(1, counts)
-    assert turns.yields(5)
+    assert turns.should_yield(5)
     deadline = time.monotonic() + 10
-    while turns.left_s(5) and time.monotonic() < deadline:
+    while turns.remaining_s(5) and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert not turns.yields(5), "the other one is busy: take the next at once"
-    assert not turns.yields(50)
+    assert not turns.should_yield(5), "the other one is busy: take the next at once"
+    assert not turns.should_yield(50)
     monkeypatch.setattr(balance.time, "monotonic", lambda: deadline + 1)
-    assert turns.yields(50), "later, it gets another chance"
+    assert turns.should_yield(50), "later, it gets another chance"
 
 
 def test_a_process_that_ended_is_not_waited_for(counts: ConnectionCounts) -> None:
     counts.set(2, 0)
     counts.remove(2)
-    assert not AcceptThrottle(1, counts).yields(5)
+    assert not AcceptThrottle(1, counts).should_yield(5)

@@ -132,7 +132,7 @@ def test_dry_run_notes_that_a_data_set_has_to_be_downloaded(client: FlaskClient,
     assert listed["download_from"][0] == source
 
     (tmp_path / "data").mkdir(exist_ok=True)
-    failures.note(tmp_path / "data" / "fashion-mnist", "no route to host")
+    failures.record_failure(tmp_path / "data" / "fashion-mnist", "no route to host")
     (note,) = client.post("/jobs?dry_run=true", json=spec).json["notes"]
     assert "and the last download failed" in note
     assert "no route to host. The job tries to download 31 MB when it starts." in note

@@ -227,7 +227,7 @@ def test_the_used_resources_of_a_job_never_decrease(either_app: Flask, play: Any
     for cpu_seconds, peak in ((2.0, 300), (1.5, 400), (3.0, 100)):  # a supervisor's look may be older than an epoch
         leases.renew(worker.database, held, None, Usage(cpu_seconds=cpu_seconds, peak_memory_bytes=peak))
     assert used() == (3.0, 400)
-    leases.record_silent_exit(worker.database, held, "killed", used=Usage(cpu_seconds=3.5, peak_memory_bytes=100))
+    leases.record_child_loss(worker.database, held, "killed", used=Usage(cpu_seconds=3.5, peak_memory_bytes=100))
     assert used() == (3.5, 400)
     assert worker.claim().cpu_seconds == 3.5
 

@@ -78,7 +78,7 @@ def test_lost_workers_and_the_longest_wait_show(app: Flask, worker: PlayedWorker
     before = read(metrics.page().decode())
     job_id = submit(client)
     for _ in range(leases.MAX_DEATHS):
-        leases.record_silent_exit(database, worker.claim(), "it is gone")
+        leases.record_child_loss(database, worker.claim(), "it is gone")
     submit(client)
     worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False))
     after = read(metrics.page().decode())

@@ -99,7 +99,7 @@ class Inference:
             size_bytes=lambda table: table.probabilities.nbytes,
         )
         self._importances = _lru_cached(
-            self._shuffle,
+            self._permutation_importance,
             key=lambda row, model, dataset: row.id,
             most_bytes=_MAX_CACHED_IMPORTANCES,
             size_bytes=lambda _: 1,
@@ -167,11 +167,11 @@ class Inference:
         levels: Array = np.clip(unscale_levels(np.concatenate(made), model.spec.dataset.scale), 0, 255)
         return np.nan_to_num(levels)
 
-    def draw(self, spec: GanSpec, seed: int, count: int) -> Array:
+    def sample_latent(self, spec: GanSpec, seed: int, count: int) -> Array:
         """The first latent points (count, dim) of a seed; the job's own seed gives those of its sample grids."""
         return networks.latent(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
 
-    def walk(self, spec: GanSpec, points: Array, steps: int) -> Array:
+    def interpolate_latent(self, spec: GanSpec, points: Array, steps: int) -> Array:
         """Interpolate from each latent point to the next in ``steps`` steps, ends included: (1 + (n - 1) * steps, dim).
 
         For normal noise, along great circles (White 2016, arXiv:1609.04468): a straight line passes near the origin,
@@ -182,7 +182,7 @@ class Inference:
         path = [points[:1]]
         for start, end in pairwise(points):
             if spec.latent.distribution is Distribution.NORMAL:
-                path.append(_on_a_circle(start, end, shares))
+                path.append(_slerp(start, end, shares))
             else:
                 path.append((1 - shares[:, None]) * start + shares[:, None] * end)
         return np.concatenate(path)
@@ -200,7 +200,7 @@ class Inference:
         """The importance of each column of a table, cached."""
         return self._importances(row, model, dataset)
 
-    def _shuffle(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
+    def _permutation_importance(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
         def predict(rows: Array) -> Array:
             return self.predict(model, rows, dataset.info.columns).classes
 
@@ -241,7 +241,7 @@ def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Arra
     return np.zeros(shape, dtype)
 
 
-def _on_a_circle(start: Array, end: Array, shares: Array) -> Array:
+def _slerp(start: Array, end: Array, shares: Array) -> Array:
     """Spherical interpolation of the direction, linear interpolation of the length."""
     from_length, to_length = float(np.linalg.norm(start)), float(np.linalg.norm(end))
     cosine = float(start @ end) / max(from_length * to_length, 1e-12)
