@@ -55,7 +55,7 @@ CURES: Final[dict[str, dict[str, Any]]] = {
     "R1 penalty 1": {"discriminator": {"r1": 1.0}},
 }
 LONG: Final = "gradient penalty, averaged weights 0.9995, cosine schedule"
-"""Not one cure, but what can be had: several, trained for longer, on stacked MNIST."""
+"""Several cures combined and trained for longer, on stacked MNIST."""
 LONG_EPOCHS: Final = 75
 COMBINED: Final[dict[str, Any]] = CURES["Wasserstein with gradient penalty 10"] | {
     "generator": {"average_decay": 0.9995},

@@ -148,9 +148,9 @@ class LeaseSession:
         """End the lease of an unfinished job."""
         self._retry(leases.release_lease, request, used=used)
 
-    def record_silent_exit(self, message: str, *, used: Usage) -> None:
+    def record_child_loss(self, message: str, *, used: Usage) -> None:
         """End the lease of a job whose child died."""
-        self._retry(leases.record_silent_exit, message, used=used)
+        self._retry(leases.record_child_loss, message, used=used)
 
     def _retry(self, operation: Callable[Concatenate[Database, Claim, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         attempts = 0

@@ -37,7 +37,7 @@ from workers.heartbeat import Heartbeat
 ROUND_INTERVAL_S: Final = 1.0
 STALE_QUEUED_S: Final = 10.0
 """After this waiting time, the hint for a job may be lost, and is sent again."""
-SEAL_S: Final = 10.0
+SEAL_INTERVAL_S: Final = 10.0
 CLEANUP_INTERVAL_S: Final = 600.0
 _MAX_WAKE_UPS: Final = 32
 
@@ -175,8 +175,8 @@ def main() -> int:
         except SQLAlchemyError as error:
             log.warning("the database does not respond", error=str(error))
         if rounds % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
-            background.start("resend_hints", lambda: resend_hints(database, sender))
-        if rounds % round(SEAL_S / ROUND_INTERVAL_S) == 0:
+            background.start("resend hints", lambda: resend_hints(database, sender))
+        if rounds % round(SEAL_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start("seal the audit log", lambda: seal(database))
         if rounds % round(CLEANUP_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start(

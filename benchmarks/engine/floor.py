@@ -34,7 +34,7 @@ def classifier_step(sizes: Sizes, batch: int) -> list[Shapes]:
 
 
 def in_columns(products: list[Shapes]) -> list[Shapes]:
-    """The same products of rows that lie in memory as columns: of both transposed factors, the other way round."""
+    """The same products for column-major operands: the factors are transposed and swapped."""
     return [(right[::-1], left[::-1]) for left, right in products]
 
 

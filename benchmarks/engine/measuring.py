@@ -24,7 +24,7 @@ def measure(threads: int, *, growth: bool) -> dict[str, Any]:
     grown = []
     for what, value, row in cases.growth() if growth else ():
         print(f"threads {threads}: {row.name}", file=sys.stderr)
-        times = timing.medians(row.contestants, seconds=0.03, needed=timing.LEAST, max_seconds=5)
+        times = timing.medians(row.contestants, seconds=0.03, needed=timing.MIN_ROUNDS, max_seconds=5)
         grown.append({"growing": what, "value": value, "threads": threads} | _named(times))
     return {"rows": rows, "growth": grown, "memory": memory.report(), "machine": machine()}
 

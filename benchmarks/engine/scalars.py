@@ -50,7 +50,7 @@ class Value:
         return out
 
 
-def play_back(target: Value) -> None:
+def backpropagate(target: Value) -> None:
     """Compute the gradients of ``target`` with respect to all values from which it was computed."""
     order: list[Value] = []
     seen = {id(target)}
@@ -94,7 +94,7 @@ class Network:
             for output, wanted in zip(values, target, strict=True):
                 difference = output + minus * Value(wanted)
                 loss = loss + difference * difference
-        play_back(loss)
+        backpropagate(loss)
         for layer in self.layers:
             for unit in layer:
                 for value in unit:

@@ -19,7 +19,7 @@ Round = tuple[float, dict[str, float]]
 ROUNDS = 25
 """Number of undisturbed rounds for medians. Many short rounds, because disturbances come in bursts."""
 
-LEAST = 7
+MIN_ROUNDS = 7
 """If fewer rounds than this are undisturbed at the time limit, this many of the least disturbed ones are used."""
 
 _DISTURBED = 0.08
@@ -44,7 +44,7 @@ def medians(
         seconds: approximate duration of one turn.
         unit: number of pieces in a cycle of steps; a turn takes a multiple.
         needed: number of undisturbed rounds.
-        max_seconds: time limit in seconds, after which there are no further rounds if there were ``LEAST``.
+        max_seconds: time limit in seconds, after which there are no further rounds if there were ``MIN_ROUNDS``.
     """
     counts = {}
     for name, work in contestants.items():
@@ -55,7 +55,7 @@ def medians(
     names = list(contestants)
     end = time.perf_counter() + max_seconds
     while sum(used < _DISTURBED for used, _ in rounds) < needed:
-        if len(rounds) >= LEAST and time.perf_counter() > end:
+        if len(rounds) >= MIN_ROUNDS and time.perf_counter() > end:
             break
         first = len(rounds) % len(names)  # alternate which variant goes first
         times, others, total = {}, 0.0, 0.0
@@ -76,7 +76,7 @@ def medians(
 def undisturbed(rounds: Sequence[Round]) -> list[dict[str, float]]:
     """The times of the undisturbed rounds or, if there are too few, of the least disturbed ones."""
     in_order = sorted(rounds, key=lambda one: one[0])
-    count = max(LEAST, sum(used < _DISTURBED for used, _ in rounds))
+    count = max(MIN_ROUNDS, sum(used < _DISTURBED for used, _ in rounds))
     return [times for _, times in in_order[:count]]
 
 

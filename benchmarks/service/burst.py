@@ -16,7 +16,7 @@ from service.storage.tables import Event, Job
 
 COUNT = 10_000
 CLIENTS = 30
-MOST_S = 1800
+TIMEOUT_S = 1800
 
 
 def burst(places: Places, rounds: int) -> list[Figures]:
@@ -32,7 +32,7 @@ def _burst(places: Places, kind: str) -> Figures:
         sender = client("post", place.port, clients=CLIENTS, count=COUNT, spec=json.dumps(TINY))
         posted = json.loads(sender.communicate()[0])
         while _unfinished(place):
-            if time.monotonic() - began > MOST_S:
+            if time.monotonic() - began > TIMEOUT_S:
                 raise TimeoutError(f"{_unfinished(place)} of {COUNT:,} jobs have not ended")
             time.sleep(1)
         took = time.monotonic() - began

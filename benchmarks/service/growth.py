@@ -35,7 +35,7 @@ EVENT_COUNTS: Final = (100, 1_000, 10_000)
 RUNS: Final = 5
 """Runs of each operation in a round."""
 SPEC: Final = {"kind": "classifier", "name": "one of many", "tags": ["bench"], "epochs": 3}
-MOST: Final = "TAPELINE_BENCH_JOBS"
+MAX_JOBS_VARIABLE: Final = "TAPELINE_BENCH_JOBS"
 """A variable that ends the growth at fewer jobs."""
 _PICTURE: Final = ROOT / "benchmarks" / "results" / "service_growth.png"
 
@@ -79,7 +79,7 @@ def growth(places: Places, rounds: int) -> list[Figures]:
 
 
 def job_counts() -> list[int]:
-    return [count for count in JOB_COUNTS if count <= int(os.environ.get(MOST, JOB_COUNTS[-1]))]
+    return [count for count in JOB_COUNTS if count <= int(os.environ.get(MAX_JOBS_VARIABLE, JOB_COUNTS[-1]))]
 
 
 def _row(kind: str, what: str, times: dict[int, list[float]]) -> Figures:

@@ -141,7 +141,7 @@ def _describe_builtin(builtin: BuiltIn, data_root: Path, builtins: Mapping[str, 
         available=False,
         download_bytes=sum(size for name, size in builtin.packed_bytes.items() if name not in found),
         download_from=tuple(urlsplit(mirror).hostname or mirror for mirror in builtin.mirrors),
-        download_problem=failures.expected(data_root / builtin.info.name),
+        download_problem=failures.expected_failure(data_root / builtin.info.name),
     )
 
 

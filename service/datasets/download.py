@@ -61,7 +61,7 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
             reason = f"{folder} cannot be written ({error.strerror or error})"
             raise DatasetUnavailable(name, reason, advice) from error
     reason = "; ".join(faults) or "it has no download mirror"
-    failures.note(folder, reason)
+    failures.record_failure(folder, reason)
     raise DatasetUnavailable(name, f"it could not be downloaded ({reason})", advice)
 
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-REMEMBERED_FOR_S: Final = 24 * 3600.0
+RETENTION_S: Final = 24 * 3600.0
 _LONGEST: Final = 500
 
 
-def note(folder: Path, reason: str) -> None:
+def record_failure(folder: Path, reason: str) -> None:
     """Record why the download into ``folder`` failed, if the folder is writable."""
     kept = _record(folder)
     temporary = kept.with_name(f"{kept.name}.{os.getpid()}")
@@ -27,7 +27,7 @@ def forget(folder: Path) -> None:
         _record(folder).unlink()
 
 
-def expected(folder: Path) -> str | None:
+def expected_failure(folder: Path) -> str | None:
     """Why a download into ``folder`` will probably fail: one failed within a day, or the folder is not writable."""
     nearest = folder
     while not os.path.exists(nearest) and nearest != nearest.parent:
@@ -39,7 +39,7 @@ def expected(folder: Path) -> str | None:
         at, reason = float(kept["at"]), str(kept["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not 0 <= time.time() - at < REMEMBERED_FOR_S:
+    if not 0 <= time.time() - at < RETENTION_S:
         return None
     return f"the last download failed ({datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC): {reason}"
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.sandbox import PASSED_ON, PHOTO_MEMORY_BYTES, apply_limits
+from service.datasets.sandbox import INHERITED_VARIABLES, PHOTO_MEMORY_BYTES, apply_limits
 from service.image_files.decoding import UnreadableImage, opened, pixels_of
 from service.image_files.sizes import Size
 
@@ -39,17 +39,19 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
         cover: scale each image to cover this size, and centre-crop it.
         max_pixels: maximum number of pixels of all images together.
     """
-    order = {
+    request = {
         "files": [base64.b64encode(data).decode() for data in files],
         "cover": cover,
         "grey": grey,
         "max_pixels": max_pixels,
     }
-    environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+    environ = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | {
+        "OPENBLAS_NUM_THREADS": "1"
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-m", _MODULE],
-            input=json.dumps(order).encode(),
+            input=json.dumps(request).encode(),
             capture_output=True,
             env=environ,
             timeout=_WALL_FACTOR * CPU_S,
@@ -79,20 +81,20 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
 
 def main() -> int:
     """Read one request from standard input, decode the images, and write the response to standard output."""
-    order = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     apply_limits(CPU_S, PHOTO_MEMORY_BYTES)
-    cover = tuple(order["cover"]) if order["cover"] else None
+    cover = tuple(request["cover"]) if request["cover"] else None
     said: list[dict[str, Any]] = []
     made: list[bytes] = []
-    left = order["max_pixels"]
-    for text in order["files"]:
+    left = request["max_pixels"]
+    for text in request["files"]:
         try:
             with opened(io.BytesIO(base64.b64decode(text))) as image:
                 left -= image.width * image.height
                 if left < 0:
-                    most = f"at most {order['max_pixels']:,} are read in one request"
+                    most = f"at most {request['max_pixels']:,} are read in one request"
                     raise UnreadableImage(f"has too many pixels, together with the images before it; {most}")
-                pixels = np.asarray(pixels_of(image, cover, grey=order["grey"]))
+                pixels = np.asarray(pixels_of(image, cover, grey=request["grey"]))
         except UnreadableImage as error:
             said.append({"fault": str(error)})
         else:

@@ -128,7 +128,7 @@ def _import_dataset(
             raise UploadRefused(faults)
         chosen = None
         if VALIDATION_LABELS not in labels:
-            chosen = choose(labels[LABELS], fraction or DEFAULT_FRACTION, field=field_of[LABELS])
+            chosen = draw_validation_mask(labels[LABELS], fraction or DEFAULT_FRACTION, field=field_of[LABELS])
             whole = labels[LABELS]
             labels |= {LABELS: whole[~chosen], VALIDATION_LABELS: whole[chosen]}
         _check_labels(labels, field_of)
@@ -306,7 +306,7 @@ def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
     return np.frombuffer(read, np.uint8)
 
 
-def choose(
+def draw_validation_mask(
     labels: NDArray[np.uint8], fraction: float, *, what: str = "image", field: str = LABELS
 ) -> NDArray[np.bool_]:
     """A mask of the validation examples: this fraction of each class, drawn with a fixed seed, but at least one

@@ -50,9 +50,9 @@ _OOM_SCORE: Final = 1000
 _REPORT_INTERVAL_S: Final = 0.2
 _MAX_ANSWER_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
-_STORAGE: Final = 3
+_EXIT_WRITE_FAILED: Final = 3
 """Exit code if the result could not be written."""
-PASSED_ON: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+INHERITED_VARIABLES: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 
 def import_in_sandbox(
@@ -74,7 +74,7 @@ def import_in_sandbox(
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE])
     cpu_s = TABLE_CPU_S if TABLE in files else PHOTO_CPU_S if is_photos else CPU_S
     memory_bytes = TABLE_MEMORY_BYTES if TABLE in files else PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES
-    order = {
+    request = {
         "files": {field: str(path) for field, path in files.items()},
         "folder": str(folder),
         "fraction": fraction,
@@ -83,7 +83,9 @@ def import_in_sandbox(
         "memory_bytes": memory_bytes,
         "table": asdict(table or TableOptions()),
     }
-    environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+    environ = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | {
+        "OPENBLAS_NUM_THREADS": "1"
+    }
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "service.datasets.sandbox"],
@@ -94,14 +96,14 @@ def import_in_sandbox(
             start_new_session=True,
         )
         with child, _killed_after(child, _WALL_FACTOR * cpu_s) as is_late:
-            answer = _converse(child, order, on_progress)
+            answer = _exchange(child, request, on_progress)
         if is_late.is_set():
             raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"})
         if child.returncode == 0 and "imported" in answer:
             return ImportedDataset(**answer["imported"])
         if child.returncode == 0 and "faults" in answer:
             raise UploadRefused(answer["faults"])
-        if child.returncode == _STORAGE and "storage" in answer:
+        if child.returncode == _EXIT_WRITE_FAILED and "storage" in answer:
             raise OSError(*answer["storage"])
         log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
         said = log.read().decode("utf-8", "replace")
@@ -132,11 +134,11 @@ def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[th
         timer.cancel()
 
 
-def _converse(child: subprocess.Popen[bytes], order: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+def _exchange(child: subprocess.Popen[bytes], request: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     """Send a request to the process; returns its response, or an empty dict if there is none."""
     stdin, stdout = _pipe(child.stdin), _pipe(child.stdout)
     try:
-        stdin.write(json.dumps(order).encode())
+        stdin.write(json.dumps(request).encode())
         stdin.close()
     except BrokenPipeError:  # it failed at start; its exit code is checked later
         return {}
@@ -163,45 +165,47 @@ def _pipe(end: IO[bytes] | None) -> IO[bytes]:
 
 def main() -> int:
     """Read one request from standard input, import the files, and write the response to standard output."""
-    order = json.load(sys.stdin)
-    apply_limits(order["cpu_s"], order["memory_bytes"])
-    files = {field: Path(path) for field, path in order["files"].items()}
+    request = json.load(sys.stdin)
+    apply_limits(request["cpu_s"], request["memory_bytes"])
+    files = {field: Path(path) for field, path in request["files"].items()}
     answer: Any
     try:
-        imported = _import(order, files, Path(order["folder"]))
+        imported = _import(request, files, Path(request["folder"]))
         answer = {"imported": as_document(imported)}
     except UploadRefused as error:
         answer = {"faults": error.faults}
     except OSError as error:
         json.dump({"storage": [error.errno, error.strerror]}, sys.stdout)
-        return _STORAGE
+        return _EXIT_WRITE_FAILED
     json.dump(answer, sys.stdout)
     return 0
 
 
-def _photo_options(said: Mapping[str, Any]) -> PhotoOptions:
+def _photo_options(options: Mapping[str, Any]) -> PhotoOptions:
     return PhotoOptions(
-        size=tuple(said["size"]) if said["size"] else None,
-        channels=Channels(said["channels"]),
-        on_bad=OnBad(said["on_bad"]),
+        size=tuple(options["size"]) if options["size"] else None,
+        channels=Channels(options["channels"]),
+        on_bad=OnBad(options["on_bad"]),
     )
 
 
-def _import(order: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> ImportedDataset:
+def _import(request: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> ImportedDataset:
     if TABLE in files:
         if len(files) > 1:
             raise UploadRefused({TABLE: "must be the only file"})
-        photos = _photo_options(order["photos"])
+        photos = _photo_options(request["photos"])
         if photos != DEFAULT_PHOTOS:
             meant = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
             raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
-        options = TableOptions(**order["table"])
-        return import_table(files[TABLE], folder, fraction=order["fraction"], options=options, on_progress=_Reporter())
-    for name, value in order["table"].items():
+        options = TableOptions(**request["table"])
+        return import_table(
+            files[TABLE], folder, fraction=request["fraction"], options=options, on_progress=_Reporter()
+        )
+    for name, value in request["table"].items():
         if value:
             raise UploadRefused({name: "is for tables"})
-    photos = _photo_options(order["photos"])
-    return import_dataset(files, folder, fraction=order["fraction"], photos=photos, on_progress=_Reporter())
+    photos = _photo_options(request["photos"])
+    return import_dataset(files, folder, fraction=request["fraction"], photos=photos, on_progress=_Reporter())
 
 
 class _Reporter:

@@ -177,7 +177,7 @@ def _overfitting(history: MetricHistory) -> Evidence | None:
 
 
 def _still_overfitting(history: MetricHistory) -> bool:
-    """Until all recent epochs have recovered, or are more accurate. Of few examples, single epochs are by chance."""
+    """Until all recent epochs recover or gain accuracy. With few examples, one good epoch may be chance."""
     loss, hits = history.last("val_loss"), history.last("val_accuracy")
     has_recovered = bool(loss) and max(loss) < 1.2 * _value(history.best, "val_loss")
     has_gained = bool(hits) and min(hits) - _value(history.best, "val_accuracy") >= 0.002

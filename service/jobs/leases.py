@@ -184,8 +184,8 @@ def release_lease(database: Database, held: Claim, request: Request | None, *, u
         reach("handing_back")
 
 
-def record_silent_exit(database: Database, held: Claim, message: str, *, used: Usage | None = None) -> None:
-    """Record that the training process ended without a report."""
+def record_child_loss(database: Database, held: Claim, message: str, *, used: Usage | None = None) -> None:
+    """Record that the training process died, or was killed because it made no progress."""
     with database.write() as session:
         record_worker_loss(session, guard(session, held, **usage_values(used)), message)
 
@@ -213,7 +213,7 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
     """Count a lost worker of a job whose row is locked; the job is queued again, or fails."""
     job.deaths += 1
     if job.requested is None and job.deaths >= MAX_DEATHS:
-        text = f"{message}; {job.deaths} workers were lost without a completed epoch between them"
+        text = f"{message}; {job.deaths} workers were lost without a new epoch between them"
         job.error = {"code": ErrorCode.WORKER_LOST, "message": text, "epoch": job.epoch}
         transitions.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
         return

@@ -24,11 +24,11 @@ from service.local.orphans import GRACE_S, OrphanReaper
 from service.local.process import StackProcess, describe_exit, rotate
 from service.runtime.settings import Settings, is_loopback
 
-_READY_S: Final = 120.0
+_READY_TIMEOUT_S: Final = 120.0
 """How long the web process may take to respond: on a busy machine, minutes."""
 _SLOW_S: Final = 15.0
 """After this time without a response, the user is told."""
-_MIGRATE_S: Final = 120.0
+_MIGRATION_TIMEOUT_S: Final = 120.0
 _TICK_S: Final = 0.1
 _MIN_RESTART_DELAY_S: Final = 0.5
 _MAX_RESTART_DELAY_S: Final = 30.0
@@ -221,7 +221,7 @@ class LocalStack:
         child = self._python("migrate", "-m", "migrations.upgrade")
         child.start()
         try:
-            code = child.wait(_MIGRATE_S)
+            code = child.wait(_MIGRATION_TIMEOUT_S)
         except TimeoutError:
             code = None
         finally:
@@ -280,17 +280,19 @@ class LocalStack:
         web = next(child for child in self._children if child.name == "web")
         start = time.monotonic()
         has_notified = False
-        while time.monotonic() - start < _READY_S:
+        while time.monotonic() - start < _READY_TIMEOUT_S:
             code = web.exit_code()
             if code is not None:
                 raise self._failure(web, f"the web process exited right after its start ({describe_exit(code)})")
             if is_healthy(self.settings.host, self.settings.port, timeout_s=0.5):
                 return
             if not has_notified and time.monotonic() - start > _SLOW_S:
-                self._notify(f"the web process is still starting; waiting up to {_READY_S:g} s (is the machine busy?)")
+                self._notify(
+                    f"the web process is still starting; waiting up to {_READY_TIMEOUT_S:g} s (is the machine busy?)"
+                )
                 has_notified = True
             time.sleep(0.05)
-        raise self._failure(web, f"the web process did not respond within {_READY_S:g} s")
+        raise self._failure(web, f"the web process did not respond within {_READY_TIMEOUT_S:g} s")
 
     def _failure(self, child: StackProcess, what: str) -> StackError:
         tail = child.tail()

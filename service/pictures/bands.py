@@ -102,4 +102,6 @@ def _within(bounds: Sequence[float | None], info: MetricInfo) -> list[float | No
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    return np.array([value if value is not None and abs(value) < plots.MOST else math.nan for value in values], float)
+    return np.array(
+        [value if value is not None and abs(value) < plots.MAX_DRAWN else math.nan for value in values], float
+    )

@@ -129,8 +129,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _orientation(data: bytes) -> int:
-    """The orientation in a PNG's chunk of EXIF data; 1, which is upright, where there is none. Only this one number is
-    looked for, since Pillow's reader of EXIF takes in whatever there is."""
+    """The orientation in a PNG's EXIF chunk; 1 (upright) if there is none. Parses only this tag, because Pillow's EXIF
+    reader would parse all of them."""
     exif = next((chunk[8:-4] for name, chunk in _chunks(data) if name == b"eXIf"), b"")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4], "")
     if not order:

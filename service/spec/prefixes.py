@@ -26,7 +26,7 @@ def is_independent_of_length(spec: Spec) -> bool:
     return all(isinstance(schedule, Constant | Step) for schedule in _schedules(spec))
 
 
-def is_the_same_anywhere(spec: Spec, epoch: int) -> bool:
+def is_independent_of_position(spec: Spec, epoch: int) -> bool:
     """Whether an epoch's record is the same whether or not it is the last epoch.
 
     A last epoch always has samples and scores, another one only when they are due.

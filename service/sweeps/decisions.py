@@ -38,8 +38,8 @@ from service.wording import counted
 log = structlog.get_logger()
 
 PROPOSALS_PER_TRANSACTION = 100
-"""New trials per transaction. Without it, a space with few valid settings could be drawn as a whole while no other
-request can write, because a trial with invalid settings takes no place. The next transaction proposes the others."""
+"""New trials per transaction. Without it, one transaction could exhaust a space with few valid settings and block
+other writers, because trials with invalid settings do not count. The next transaction proposes the others."""
 
 
 def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
@@ -124,7 +124,7 @@ def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = No
     """Make every decision that can be made now; returns the ids of the queued jobs. The sweep's row must be locked."""
     plan = plan_of(sweep.resolved, sweep.trials)
     state = State.of(sweep.state, plan)
-    backend = _Rows(session, sweep, plan, suggestions or {})
+    backend = _DatabaseBackend(session, sweep, plan, suggestions or {})
     TrialScheduler(plan, state, backend).advance()
     sweep.state = state.document()
     sweep.epochs_started = state.spent
@@ -159,7 +159,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
     events.append(session, sweep, SweepEventType.END, end | {"sweep_digest": sweep.sweep_digest})
 
 
-class _Rows:
+class _DatabaseBackend:
     """The ``SweepBackend`` of a scheduler, on rows of the database."""
 
     def __init__(self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions) -> None:

@@ -1,9 +1,9 @@
-"""Schedules the trials of a sweep: which trials start, continue or stop, as a function of results alone.
+"""Decides which trials of a sweep start, continue or stop, as a function of results alone.
 
 Decisions must not depend on the number of workers, or on which of them are killed. So results are processed in
 the order in which ``parallel`` equal workers would produce them, each taking one unit of time per epoch: the
 *virtual time* of a result is known when its trial starts. A result that arrives early waits for its turn, and
-the scheduler waits for one that is late. Ties go to the trial with the lower number.
+the trial scheduler waits for one that is late. Ties go to the trial with the lower number.
 
 Synchronous halving follows Jamieson and Talwalkar 2016 (arXiv:1502.07943), in one bracket: a rung is decided
 when all of its trials have arrived. Asynchronous halving is ASHA, Algorithm 2 of Li et al. 2020

@@ -99,7 +99,7 @@ class InProcess:
             self.train(held)
         assert not (self.points / place).exists()
         with contextlib.suppress(LeaseLost):  # its last message arrived
-            leases.record_silent_exit(self.database, held, f"died at {place}")
+            leases.record_child_loss(self.database, held, f"died at {place}")
 
     def epochs(self, job_id: str) -> Sequence[Epoch]:
         with self.database.read() as session:

@@ -122,7 +122,7 @@ class JobMonitor:
             if self._is_overdue():  # the fence thread may not have noticed yet
                 return self._release_lease("could not renew in time")
             if now - self._last_sign > self._deadline_s:
-                return self._record_silent_exit(f"no batch was finished for {self._deadline_s:.0f} seconds")
+                return self._record_child_loss(f"no batch was finished for {self._deadline_s:.0f} seconds")
             if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
                 return self._release_unresponsive()
             if now >= self._next_poll:
@@ -196,8 +196,8 @@ class JobMonitor:
             message = "the training process ended before it received its command"
             if self.early_deaths < MAX_EARLY_DEATHS:
                 return self._release_lease(message)
-            return self._record_silent_exit(f"{message}, like {self.early_deaths - 1} before it: see the worker's log")
-        return self._record_silent_exit(f"the training process ended with code {exit_code}")
+            return self._record_child_loss(f"{message}, like {self.early_deaths - 1} before it: see the worker's log")
+        return self._record_child_loss(f"the training process ended with code {exit_code}")
 
     def _release_unresponsive(self) -> str:
         """Kill a child that does not stop in time. It is not a worker loss, since this worker ordered the stop."""
@@ -210,8 +210,8 @@ class JobMonitor:
         handed_back = self._end_lease(self._lease.release_lease, None)
         return f"{reason}; {'handed back' if handed_back else 'the lease had ended'}"
 
-    def _record_silent_exit(self, message: str) -> str:
-        if not self._end_lease(self._lease.record_silent_exit, message):
+    def _record_child_loss(self, message: str) -> str:
+        if not self._end_lease(self._lease.record_child_loss, message):
             return "the child had ended the lease before it died"
         return message
 

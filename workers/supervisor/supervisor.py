@@ -110,10 +110,10 @@ class Supervisor:
             with self._claim_lock:
                 self._release_unknown_claims()
             if self._poller.is_alive():
-                self._poller.join()  # so that it does not check in afterwards
+                self._poller.join()  # no heartbeat may follow the deregistration
             worker_registry.deregister(self._database, self._id)
         except SQLAlchemyError as error:
-            log.warning("could not sign off", error=str(error))
+            log.warning("could not deregister", error=str(error))
 
     def _run_next_job(self) -> bool:
         """Claim a job and train it; returns whether to try another one."""

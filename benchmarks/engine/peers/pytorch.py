@@ -189,7 +189,7 @@ class Gan:
 
 
 def products(shapes: list[floor.Shapes]) -> Any:
-    """The matrix products of a step, by PyTorch: what is its own floor."""
+    """The matrix products of a step in PyTorch: its own floor."""
     calls = [[torch.from_numpy(array) for array in arrays] for arrays in floor.operands(shapes)]
 
     def run() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.datasets.cache import Dataset, Examples
-from service.datasets.exploration import choosing
+from service.datasets.exploration import selection
 from service.datasets.exploration.cells import cell
 from service.datasets.exploration.columns import TableStatistics, statistics
 from service.datasets.info import DatasetInfo, PartName
@@ -97,14 +97,14 @@ class DatasetExplorer:
         found = _parts(self._repository.load(info)).get(part)
         if found is None:
             return ExamplePage((), None)
-        places, following = choosing.places(found.labels, label, start=start, limit=limit, mixed=mixed)
+        indices, following = selection.page_indices(found.labels, label, start=start, limit=limit, mixed=mixed)
         return ExamplePage(
-            [ShownExample(place, int(found.labels[place]), show(found.inputs[place])) for place in places], following
+            [ShownExample(index, int(found.labels[index]), show(found.inputs[index])) for index in indices], following
         )
 
     def _count(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:
         parts = _parts(self._repository.load(info))
-        return {name: choosing.class_counts(part.labels, info.classes) for name, part in parts.items()}
+        return {name: selection.class_counts(part.labels, info.classes) for name, part in parts.items()}
 
     def _measure(self, info: DatasetInfo) -> TableStatistics:
         dataset = self._repository.load(info)

@@ -14,7 +14,7 @@ def class_counts(labels: NDArray[Any], classes: int) -> list[int]:
     return counted
 
 
-def places(
+def page_indices(
     labels: NDArray[Any], label: int | None, *, start: int, limit: int, mixed: bool = False
 ) -> tuple[list[int], int | None]:
     """The first indices from ``start`` on with this label, and the start of the next page.

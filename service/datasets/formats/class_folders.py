@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from service.datasets.errors import DatasetBroken
-from service.datasets.formats.unread import first_table
+from service.datasets.formats.skipped_files import first_table
 from service.datasets.info import PART_WORDS, OnBad, PartName
 
 MAX_CLASSES: Final = 256

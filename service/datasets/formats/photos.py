@@ -25,8 +25,8 @@ from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.class_folders import classes_of, in_order, outside_of_folders
+from service.datasets.formats.skipped_files import no_images_hint, printable, skip_reason
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.formats.unread import instead_of_images, printable, why_left_out
 from service.datasets.info import CHANNELS_GIVEN, Channels, OnBad, OnProgress, PartName, PhotoOptions
 from service.image_files.decoding import SUFFIXES, UNSEEN, UnreadableImage, opened, pixels_of, upright_size
 from service.image_files.sizes import Size
@@ -150,7 +150,7 @@ def _names(path: Path) -> tuple[list[str], list[str]]:
             raise DatasetBroken(path, f"has more than {MAX_FILES:,} images; send fewer")
     if not seen:
         raise DatasetBroken(
-            path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{instead_of_images(others)}"
+            path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{no_images_hint(others)}"
         )
     return list(seen), others
 
@@ -307,7 +307,7 @@ def _report(options: PhotoOptions, spool: _Spool, others: Sequence[str], *, is_c
             reason = CHANNELS_GIVEN
     report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
     if count := len(spool.faults) + len(others):
-        more = ((printable(name), why_left_out(name)) for name in others[:_MAX_LISTED])
+        more = ((printable(name), skip_reason(name)) for name in others[:_MAX_LISTED])
         files = [{"file": name[:200], "reason": reason} for name, reason in [*spool.faults, *more][:_MAX_LISTED]]
         report["left_out"] = {"count": count, "files": files}
     return report

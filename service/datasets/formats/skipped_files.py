@@ -10,18 +10,18 @@ from service.datasets.formats import archives
 from service.image_files.kinds import format_of_name, not_read
 
 _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_INVISIBLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _SHOWN: Final = 200
 """Characters of a name that a message shows."""
 
 
-def why_left_out(name: str) -> str:
+def skip_reason(name: str) -> str:
     """Why a file is left out, by its name, which does not end like those of images that are read."""
     found = format_of_name(name)
     return not_read(found) if found else "is not an image file"
 
 
-def instead_of_images(names: Sequence[str]) -> str:
+def no_images_hint(names: Sequence[str]) -> str:
     """What an archive without images contains that is perhaps meant, and what to do about it."""
     if pictures := [name for name in names if format_of_name(name)]:
         formats = " and ".join(dict.fromkeys(map(format_of_name, pictures)))
@@ -43,4 +43,4 @@ def first_table(names: Sequence[str]) -> str | None:
 
 def printable(name: str) -> str:
     """A name that was not checked: the beginning, as UTF-8, without control characters."""
-    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", name[:_SHOWN]).encode(errors="replace").decode()
+    return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", name[:_SHOWN]).encode(errors="replace").decode()

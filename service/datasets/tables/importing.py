@@ -38,7 +38,7 @@ from service.datasets.info import (
 )
 from service.datasets.tables.classes import MAX_TEXTS, classes_of, too_many_classes
 from service.datasets.tables.detection import BadCell, ColumnType
-from service.datasets.tables.parts import PARTS, SplitColumn, drawn
+from service.datasets.tables.parts import PARTS, SplitColumn, draw_parts
 from service.datasets.tables.plan import TABLE, TablePlan
 from service.datasets.tables.values import MISSING, is_number
 from service.spec.estimation.features import features_of
@@ -138,7 +138,7 @@ class _Import:
         parts, said = (
             self.split.assigned(labels, class_names, self.fraction)
             if self.split is not None
-            else (drawn(labels, self.fraction), [])
+            else (draw_parts(labels, self.fraction), [])
         )
         counts = dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True))
         trained, validated = (np.bincount(labels[parts == PARTS.index(part)]).tolist() for part in PARTS[:2])

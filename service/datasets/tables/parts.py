@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.importer import DEFAULT_FRACTION, UploadRefused, choose
+from service.datasets.importer import DEFAULT_FRACTION, UploadRefused, draw_validation_mask
 from service.datasets.info import PART_WORDS, PartName
 from service.datasets.tables.plan import TABLE
 
@@ -19,7 +19,7 @@ _TRAIN, _VALIDATION, _TEST = range(len(PARTS))
 _CODES: Final = {word: PARTS.index(part) for word, part in PART_WORDS.items()}
 _UNKNOWN: Final = 255
 _MAX_UNKNOWN: Final = 1000
-"""Different words that are no part and are counted, each; there is an error after these."""
+"""Maximum number of distinct unknown words; with more, there is an error."""
 _MAX_NAMED_WORDS: Final = 5
 _SHOWN: Final = 40
 """Characters of a word that a message shows."""
@@ -34,10 +34,10 @@ class SplitColumn:
         self._unknown: Counter[str] = Counter()
 
     def add(self, texts: Sequence[str]) -> None:
-        """See some more rows.
+        """Add more rows.
 
         Raises:
-            UploadRefused: the column holds something else altogether.
+            UploadRefused: too many values are not names of parts.
         """
         words = [text.strip().lower() for text in texts]
         codes = bytes(_CODES.get(word, _UNKNOWN) for word in words)
@@ -90,10 +90,10 @@ class SplitColumn:
         return UploadRefused({"split": f"column {self.name!r} {detail}"})
 
 
-def drawn(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.uint8]:
+def draw_parts(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.uint8]:
     """The part of each row, where no column says it: a fraction of each class is for validation."""
     return _chosen(labels, fraction).astype(np.uint8)
 
 
 def _chosen(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.bool_]:
-    return choose(labels, fraction or DEFAULT_FRACTION, what="row", field=TABLE)
+    return draw_validation_mask(labels, fraction or DEFAULT_FRACTION, what="row", field=TABLE)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from service.spec.estimation.features import features_of
 
 FORMAT: Final = 1
-FARTHEST: Final = 1e6
+CLIP_LIMIT: Final = 1e6
 """Inputs are clipped to this absolute value, so that products in single precision do not overflow."""
 
 Array = NDArray[Any]
@@ -97,7 +97,7 @@ class Preprocessing:
             else:
                 with np.errstate(over="ignore"):
                     scaled = (values - column["mean"]) / column["scale"]
-                made[:, at] = np.clip(np.nan_to_num(scaled, nan=0.0), -FARTHEST, FARTHEST)
+                made[:, at] = np.clip(np.nan_to_num(scaled, nan=0.0), -CLIP_LIMIT, CLIP_LIMIT)
                 at += 1
             if column["indicator"]:
                 made[:, at] = np.isnan(values)

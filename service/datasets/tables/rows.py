@@ -17,7 +17,7 @@ from service.datasets.tables.values import DATES, MISSING, TIME, is_infinite, nu
 
 MAX_FAULTS: Final = 100
 _EXAMPLE: Final = 20_088
-"""31 December 2024: no other order of its parts is a date."""
+"""31 December 2024: day and month cannot be confused."""
 
 
 @dataclass(slots=True)

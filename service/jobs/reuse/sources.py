@@ -1,4 +1,4 @@
-"""Find the job whose epochs a new job may take over: same spec, code, processor kind, NumPy and data, so same bits."""
+"""Find the job whose epochs a new job may take over: same spec, code, CPU type, NumPy and data, so same bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
-from service.spec.prefixes import is_independent_of_length, is_the_same_anywhere, prefix_hash
+from service.spec.prefixes import is_independent_of_length, is_independent_of_position, prefix_hash
 from service.spec.schema import Reuse, Spec
 from service.spec.validation import read_resolved, spec_hash
 from service.states import Status
@@ -104,7 +104,7 @@ def _sources(session: Session, spec: Spec, job: Job, *, same_spec: bool, whole_o
     before = read_resolved(job.resolved)
     ends = {job.epoch, spec.epochs} if job.stopped_early is None else {spec.epochs}
     for epoch in sorted(kept, reverse=True):
-        if epoch > spec.epochs or (epoch in ends and not is_the_same_anywhere(before, epoch)):
+        if epoch > spec.epochs or (epoch in ends and not is_independent_of_position(before, epoch)):
             continue
         best = _best_until(session, job, epoch)
         if best is None or best in kept:

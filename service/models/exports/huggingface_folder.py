@@ -29,7 +29,7 @@ _PHOTOS: Final = """
 Photos must be prepared as in training: turned upright by their EXIF data, laid over black where they are transparent,
 scaled by a box filter to cover the size, and cropped evenly. `prepare(path)` above and in `torch/model.py` does that;
 the metadata `photo_preparation` of `model.onnx` lists the steps."""
-_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_INVISIBLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters (C0 and C1), line separators, and direction marks."""
 _BREAK: Final = re.compile(r"\r\n|[\t\n\r]")
 """Line breaks and tabs, which become spaces in code."""
@@ -260,4 +260,4 @@ def _visible(text: str) -> str:
 
 
 def _boxed(text: str) -> str:
-    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text)

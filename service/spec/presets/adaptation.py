@@ -47,10 +47,10 @@ LARGEST_BASE: Final = 8 * 8
 SMALLEST_BATCH: Final = 16
 LARGEST_BATCH: Final = 512
 FEWEST_EPOCHS: Final = 4
-VISITED_ROWS: Final = 2_000_000
+TARGET_TRAINING_ROWS: Final = 2_000_000
 """Target for the number of training rows over all epochs, if it leaves enough epochs."""
 MOST_EPOCHS: Final = 60
-VISITED_PHOTOS: Final = 20_000
+TARGET_TRAINING_IMAGES: Final = 20_000
 """Target for the number of training images over all epochs of a small set, within ``MOST_EPOCHS``."""
 
 P = TypeVar("P", bound=StrictModel)
@@ -94,7 +94,9 @@ def _for_rows(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
         wanted = max(SMALLEST_BATCH, min(shape.train_count // 40, LARGEST_BATCH))
         spec = _with(spec, batch_size=2 ** (wanted.bit_length() - 1))
     if "epochs" not in document:
-        spec = _with(spec, epochs=max(FEWEST_EPOCHS, min(spec.epochs, VISITED_ROWS // max(1, shape.train_count))))
+        spec = _with(
+            spec, epochs=max(FEWEST_EPOCHS, min(spec.epochs, TARGET_TRAINING_ROWS // max(1, shape.train_count)))
+        )
     return spec
 
 
@@ -104,7 +106,7 @@ def _for_few_images(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Sp
     With 500 images of twelve kinds of shapes, 0.95 of others are recognised instead of 0.69; with 170, 0.64 instead
     of 0.42.
     """
-    epochs = min(MOST_EPOCHS, VISITED_PHOTOS // max(1, shape.train_count))
+    epochs = min(MOST_EPOCHS, TARGET_TRAINING_IMAGES // max(1, shape.train_count))
     if epochs <= PRESETS[spec.kind][PHOTO_PRESET]["epochs"]:
         return spec
     if "batch_size" not in document:
@@ -131,14 +133,14 @@ def _classifier(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     if not isinstance(layers[0], Conv2D):
         return _narrowed(ended, shape.pixels)
     pool, norm = next(_all(MaxPool2D, layers)), next(_all(BatchNorm, layers))
-    seen, numbers = _looking(list(_all(Conv2D, layers)), shape, pool=pool, norm=norm)
+    seen, numbers = _downsampling_convolutions(list(_all(Conv2D, layers)), shape, pool=pool, norm=norm)
     return [*seen, *_narrowed(ended[_flattened(layers) :], numbers)]
 
 
 def _discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     if not isinstance(layers[0], Conv2D):
         return _narrowed(layers, shape.pixels)
-    seen, numbers = _looking(list(_all(Conv2D, layers)), shape)
+    seen, numbers = _downsampling_convolutions(list(_all(Conv2D, layers)), shape)
     return [*seen, *_narrowed(layers[_flattened(layers) :], numbers)]
 
 
@@ -173,7 +175,7 @@ def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     return [*made, _with(drawn, filters=shape.channels, kernel=min(drawn.kernel, rows, columns))]
 
 
-def _looking(
+def _downsampling_convolutions(
     convolutions: Sequence[Conv2D], shape: Shape, *, pool: Layer | None = None, norm: Layer | None = None
 ) -> tuple[list[Layer], int]:
     """Convolutions that halve an image until it is small, and the number of values that they output.

@@ -33,7 +33,7 @@ MAX_SHOWN_PIXELS: Final = 2**21
 """Maximum number of pixels in one sample grid; a colour pixel counts three times."""
 MAX_SHIFT: Final = 16
 MAX_CUTOUT: Final = 256
-MAX_JUDGED: Final = 10_000
+MAX_SCORED_SAMPLES: Final = 10_000
 MAX_FOLDS: Final = 20
 
 

@@ -14,10 +14,10 @@ from service.spec.schema.base import (
     MAX_CUTOUT,
     MAX_EPOCHS,
     MAX_FOLDS,
-    MAX_JUDGED,
     MAX_LATENT,
     MAX_PACK,
     MAX_PENALTY,
+    MAX_SCORED_SAMPLES,
     MAX_SHIFT,
     Fraction,
     Label,
@@ -243,7 +243,7 @@ class GanHealth(Health):
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5
     """Score samples with the reference classifier after every n epochs, and after the last one. Only datasets with a
     reference classifier (mnist and mnist-10k) have scores."""
-    samples: Annotated[int, Field(ge=100, le=MAX_JUDGED, title="Samples to score")] = 1000
+    samples: Annotated[int, Field(ge=100, le=MAX_SCORED_SAMPLES, title="Samples to score")] = 1000
     """Number of samples to score. More give a more precise Fréchet distance and take longer."""
 
 

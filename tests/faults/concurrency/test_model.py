@@ -176,7 +176,7 @@ class Protocol(RuleBasedStateMachine):
         """The worker lives on as a zombie that will go on to write."""
         if worker.held.job_id not in self.jobs:
             return
-        if self.accepted(worker, lambda: leases.record_silent_exit(self.database, worker.held, "died")):
+        if self.accepted(worker, lambda: leases.record_child_loss(self.database, worker.held, "died")):
             self._end_lease(worker)
 
     @rule(worker=workers)

@@ -62,7 +62,7 @@ def race(process: InProcess, seed: int, rounds: int) -> None:
                 lambda held=held: commits.succeed(process.database, held, "sha256:x"),
                 lambda held=held: commits.fail(process.database, held, {"code": "internal", "message": "m"}),
                 lambda held=held: leases.release_lease(process.database, held, rng.choice([None, Request.PAUSE])),
-                lambda held=held: leases.record_silent_exit(process.database, held, "died"),
+                lambda held=held: leases.record_child_loss(process.database, held, "died"),
                 lambda job_id=job_id: actions.pause(process.database, job_id),
                 lambda job_id=job_id: run_out(process, job_id),
             ]

@@ -218,7 +218,7 @@ def test_files_of_a_commit_that_may_have_landed_are_not_removed(
 
     def commit_and_lose(*arguments: Any, **named: Any) -> Any:
         commit(*arguments, **named)
-        leases.record_silent_exit(process.database, held, "silent")
+        leases.record_child_loss(process.database, held, "silent")
         monkeypatch.setattr(commits, "commit_epoch", commit)
         raise away()
 

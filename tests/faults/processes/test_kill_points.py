@@ -78,7 +78,7 @@ def test_a_worker_that_dies_while_it_hands_back_loses_no_job(
     with pytest.raises(failpoints.SimulatedKill):
         process.train(held, endpoint)
     if place == "handing_back":  # its transaction was rolled back
-        leases.record_silent_exit(process.database, held, "died")
+        leases.record_child_loss(process.database, held, "died")
     assert process.train() == "succeeded"
     process.check(reference)
 
@@ -137,7 +137,7 @@ def test_a_lease_that_is_lost_during_a_commit_ends_the_training_and_leaves_no_fi
         def progress(self, step: int, steps: int) -> None:
             self.batches += 1
             if step == 18:  # the first of the second epoch
-                leases.record_silent_exit(process.database, held, "silent")
+                leases.record_child_loss(process.database, held, "silent")
 
     rival = Rival()
     with pytest.raises(LeaseLost):
@@ -178,7 +178,7 @@ def test_a_cancellation_takes_precedence_over_a_worker_loss(process: InProcess) 
     with pytest.raises(failpoints.SimulatedKill):
         process.train(held)
     actions.cancel(process.database, job_id)
-    leases.record_silent_exit(process.database, held, "died")
+    leases.record_child_loss(process.database, held, "died")
     assert process.workers.job(job_id).status == Status.CANCELLED
     process.check(None)
 
@@ -226,7 +226,7 @@ def test_a_worker_without_the_fence_is_found_out(
         process.arm("files_stored.2")
         with pytest.raises(failpoints.SimulatedKill):
             process.train(stale)
-        leases.record_silent_exit(process.database, stale, "silent")
+        leases.record_child_loss(process.database, stale, "silent")
         endpoint = NoSupervisor()
         endpoint.after_batches = 20
         process.train(endpoint=endpoint)  # another one trains on, and hands back

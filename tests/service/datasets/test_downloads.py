@@ -167,9 +167,9 @@ def test_a_missing_dataset_says_what_a_job_would_do(root: Path, cache: Path, tmp
 
 def test_a_failed_download_is_forgotten_after_a_day(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root.mkdir()
-    failures.note(root / "mnist", "no route to host")
+    failures.record_failure(root / "mnist", "no route to host")
     assert describe("mnist", root).state is DatasetState.UNAVAILABLE
-    later = time.time() + failures.REMEMBERED_FOR_S
+    later = time.time() + failures.RETENTION_S
     monkeypatch.setattr(failures.time, "time", lambda: later)
     assert describe("mnist", root).state is DatasetState.DOWNLOAD
 

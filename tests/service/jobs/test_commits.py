@@ -121,7 +121,7 @@ def test_what_was_finished_once_stays_finished(database: Database, submit: Submi
     held = claim(database)
     for epoch in (1, 2, 3):
         commit(database, held, record(epoch))
-    leases.record_silent_exit(database, held, "killed")
+    leases.record_child_loss(database, held, "killed")
     commit(database, claim(database), record(2))  # the checkpoint was an older one
     job = read_job(database, job_id)
     assert (job.epoch, job.step, job.metrics) == (3, 30, {"train_loss": 1 / 3})

@@ -69,7 +69,7 @@ WRITES: dict[str, Callable[[Database, Claim], object]] = {
     "succeed": lambda database, held: commits.succeed(database, held, "sha256:x"),
     "fail": lambda database, held: commits.fail(database, held, {"code": "internal", "message": "m"}),
     "release_lease": lambda database, held: leases.release_lease(database, held, None),
-    "record_silent_exit": lambda database, held: leases.record_silent_exit(database, held, "m"),
+    "record_child_loss": lambda database, held: leases.record_child_loss(database, held, "m"),
 }
 
 
@@ -79,7 +79,7 @@ def test_a_worker_whose_job_went_to_another_writes_nothing(
 ) -> None:
     job_id = submit()
     stale = claim(database, "slow")
-    leases.record_silent_exit(database, stale, "gone")
+    leases.record_child_loss(database, stale, "gone")
     current = claim(database, "quick")
     before = log(database, job_id)
     with pytest.raises(LeaseLost):
@@ -133,7 +133,7 @@ def test_a_lost_worker_costs_an_attempt_and_nothing_else(database: Database, sub
     job_id = submit()
     held = claim(database)
     commit(database, held, record(1))
-    leases.record_silent_exit(database, held, "killed")
+    leases.record_child_loss(database, held, "killed")
     job = read_job(database, job_id)
     assert (job.status, job.attempt, job.epoch) == (Status.QUEUED, 2, 1)
 
@@ -141,13 +141,13 @@ def test_a_lost_worker_costs_an_attempt_and_nothing_else(database: Database, sub
 def test_three_deaths_without_an_epoch_between_them_fail_the_job(database: Database, submit: Submit) -> None:
     job_id = submit()
     for _ in range(2):
-        leases.record_silent_exit(database, claim(database), "killed")
+        leases.record_child_loss(database, claim(database), "killed")
     held = claim(database)
     commit(database, held, record(1))  # it lives: the count begins anew
     for _ in range(2):
-        leases.record_silent_exit(database, held, "killed")
+        leases.record_child_loss(database, held, "killed")
         held = claim(database)
-    leases.record_silent_exit(database, held, "killed")
+    leases.record_child_loss(database, held, "killed")
     job = read_job(database, job_id)
     assert job.status == Status.FAILED
     assert job.error is not None
@@ -175,7 +175,7 @@ def test_a_cancel_is_obeyed_even_when_the_worker_dies_first(database: Database, 
     job_id = submit()
     held = claim(database)
     actions.cancel(database, job_id)
-    leases.record_silent_exit(database, held, "killed")
+    leases.record_child_loss(database, held, "killed")
     assert read_job(database, job_id).status == Status.CANCELLED
 
 

@@ -67,7 +67,7 @@ def test_a_slow_start_is_waited_for_and_told(tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_empty_log_is_not_pointed_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.local.stack._READY_S", 0.0)
+    monkeypatch.setattr("service.local.stack._READY_TIMEOUT_S", 0.0)
     with pytest.raises(StackError, match=r"did not respond within 0 s; it logged nothing$"):
         LocalStack(settings_for(tmp_path / "home")).start()
     assert not processes_of(tmp_path / "home")

@@ -24,7 +24,7 @@ WITHOUT_EFFECT = {
     "service.datasets.formats.delimited": "what an import makes has a digest",
     "service.datasets.formats.npz": "what an import makes has a digest",
     "service.datasets.formats.photos": "what an import makes has a digest",
-    "service.datasets.formats.unread": "names and errors",
+    "service.datasets.formats.skipped_files": "names and errors",
     "service.datasets.importer": "what an import makes has a digest",
     "service.datasets.tables": "a list of names",
     "service.datasets.tables.classes": "what an import makes has a digest",

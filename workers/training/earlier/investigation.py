@@ -65,7 +65,7 @@ class _Side:
         self.job, self.rows, self.kept = stored
         self.spec = read_resolved(self.job.resolved)
         self._preprocessing = self._fitted() if dataset.info.kind is DatasetKind.TABLE else None
-        self.trainer = self._anew()
+        self.trainer = self._new_trainer()
 
     def _fitted(self) -> Preprocessing:
         """Of a table: as in the job's own training, where a fork has that of its parent."""
@@ -75,7 +75,7 @@ class _Side:
             return Preprocessing.read(state["preprocessing"])
         return Preprocessing.fit(self._dataset.info.columns, self._dataset.train.inputs)
 
-    def _anew(self) -> Trainer:
+    def _new_trainer(self) -> Trainer:
         return build.trainer(self.spec, self._dataset, self._preprocessing)
 
     @property
@@ -86,13 +86,13 @@ class _Side:
     def stored_tensors(self, epoch: int) -> Tensors:
         """What is stored after an epoch; 0: what a new training begins with."""
         if epoch == 0:
-            return self._anew().state_dict().tensors
+            return self._new_trainer().state_dict().tensors
         row = self.kept[epoch]
         return checkpoint.loads(self._run.artifacts.read(row.path, row.sha256)).tensors
 
     def begin(self, epoch: int) -> None:
         """Go to the end of an epoch, and make ready to diagnose what comes after it."""
-        self.trainer = self._anew()
+        self.trainer = self._new_trainer()
         if epoch:
             row = self.kept[epoch]
             state = checkpoint.loads(self._run.artifacts.read(row.path, row.sha256))
@@ -173,7 +173,7 @@ def _search(run: TrainingRun, a: _Side, b: _Side) -> Found | None:
                     steps = one.steps // a.spec.epochs
                     return _found(parted, epoch=one.epoch, batch=batch, batches=steps, from_epoch=begin)
             case EpochDone(), EpochDone():
-                found = _unrepeated(a, one, batch, begin, is_a=True) or _unrepeated(b, other, batch, begin)
+                found = _replay_mismatch(a, one, batch, begin, is_a=True) or _replay_mismatch(b, other, batch, begin)
                 if found is not None:
                     return found
                 batch = 0
@@ -187,7 +187,7 @@ def _search(run: TrainingRun, a: _Side, b: _Side) -> Found | None:
     return None
 
 
-def _unrepeated(side: _Side, done: EpochDone, batches: int, begin: int, *, is_a: bool = False) -> Found | None:
+def _replay_mismatch(side: _Side, done: EpochDone, batches: int, begin: int, *, is_a: bool = False) -> Found | None:
     """The first difference between a job's stored result and its retraining."""
     tensor, metrics = side.unlike_stored(done)
     if tensor is None and not metrics:

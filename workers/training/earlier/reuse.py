@@ -1,4 +1,4 @@
-"""Take over epochs of an earlier job, if the spec allows it; a fraction of them is checked by training one again."""
+"""Take over epochs of an earlier job, if the spec allows it; some jobs check them by training one again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def take_over(
     *,
     verified_share: float,
 ) -> Outcome:
-    """Take over what can be: the job ends, is held, or goes on from there, or from the start."""
+    """Take over reusable epochs: the job ends, is held, or continues from there or the start."""
     if run.spec.reuse is Reuse.NEVER or job.parent_id is not None or job.epoch > 0:
         return Outcome.GOES_ON
     source = run.lease.find_source(run.spec, provenance)

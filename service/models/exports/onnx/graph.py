@@ -85,8 +85,8 @@ def _documentation(model: TrainedModel) -> str:
 
 
 def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
-    """The metadata of the file about its origin."""
-    metadata = {
+    """The entries of the file about its origin."""
+    entries = {
         "job_id": facts.id,
         "job_name": facts.name or "",
         "spec_hash": facts.spec_hash,
@@ -95,12 +95,12 @@ def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
         "dataset_sha256": facts.dataset_sha256 or "",
     }
     if not model.generates or model.classes:
-        metadata["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
+        entries["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
     if model.is_table:
-        metadata["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
+        entries["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
     if model.photos is not None:
-        metadata[photos.NAME] = json.dumps(model.photos.facts)
-    return metadata
+        entries[photos.NAME] = json.dumps(model.photos.facts)
+    return entries
 
 
 def _scaled(graph: Graph, images: str, model: TrainedModel) -> str:
