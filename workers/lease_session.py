@@ -149,7 +149,7 @@ class LeaseSession:
         self._retry(leases.release_lease, request, used=used)
 
     def record_child_loss(self, message: str, *, used: Usage) -> None:
-        """End the lease of a job whose child died."""
+        """End the lease of a job whose child died, or made no progress."""
         self._retry(leases.record_child_loss, message, used=used)
 
     def _retry(self, operation: Callable[Concatenate[Database, Claim, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

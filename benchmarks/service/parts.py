@@ -234,7 +234,7 @@ def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
 
 
 def overhead(places: Places, rounds: int) -> list[Figures]:
-    """Overhead of a job of 20 epochs, in percent of its time: over the loop alone, and with the same files and rows."""
+    """Overhead of a job of 20 epochs over the loop alone, in percent of the job; a ratio to the same files and rows."""
     spec = {"kind": "classifier", "epochs": 20, "dataset": {"name": _dataset(places)}}
     answer = []
     with both(places) as here:

@@ -39,7 +39,7 @@ class Level(StrEnum):
 MAX_SEQ: Final = 2**62
 """Above every event's number."""
 DETERMINISM_VIOLATION: Final = "determinism_violation"
-"""Code of the log entry of an epoch that was trained again and had other bits."""
+"""Code of the log entry of an epoch that was trained again and was not bit-identical."""
 WORKER_LOST: Final = "worker lost"
 """Prefix of a status event's reason after a worker loss, when the job is queued again."""
 

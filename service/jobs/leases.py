@@ -23,7 +23,7 @@ from service.storage.database import Database, now_ms
 from service.storage.tables import Epoch, Job
 
 MAX_DEATHS: Final = 3
-"""A job fails after this many consecutive worker losses without a completed epoch: it probably kills its workers."""
+"""A job fails after this many consecutive worker losses without a new epoch: it probably kills its workers."""
 _CLAIM_LOCK_ID: Final = 7_267_002
 """An arbitrary id for claims among PostgreSQL's advisory locks."""
 

@@ -86,7 +86,7 @@ def curves(
     Args:
         kind: ``classifier`` or ``gan``; determines the series to draw. Missing series are left out, and so are panels
             of diagnostics without any series.
-        series: each as long as ``epochs``. ``None`` and values that are not finite (or, for fractions, not in [0, 1])
+        series: each as long as ``epochs``. ``None`` and values that are not finite (or, for fractions, not in [0, 2])
             are gaps.
         best_epoch: drawn as a line through all panels, labelled with the value.
         marks: findings, drawn as bars along the epochs.

@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 PROPOSALS_PER_TRANSACTION = 100
 """New trials per transaction. Without it, one transaction could exhaust a space with few valid settings and block
-other writers, because trials with invalid settings do not count. The next transaction proposes the others."""
+other writers, because invalid trials occupy none of the `parallel` places. The next transaction proposes others."""
 
 
 def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:

@@ -96,4 +96,4 @@ def check(
 
     artifacts.sweep(paths, older_than_s=-1)
     left = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}
-    assert left == named, "I9: a file that no row names outlived the sweep"
+    assert left == named, "I9: a file that no row names outlived the cleanup"

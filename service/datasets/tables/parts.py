@@ -19,7 +19,7 @@ _TRAIN, _VALIDATION, _TEST = range(len(PARTS))
 _CODES: Final = {word: PARTS.index(part) for word, part in PART_WORDS.items()}
 _UNKNOWN: Final = 255
 _MAX_UNKNOWN: Final = 1000
-"""Maximum number of distinct unknown words; with more, there is an error."""
+"""Maximum number of distinct unknown words collected for the error; with more, reading stops at once."""
 _MAX_NAMED_WORDS: Final = 5
 _SHOWN: Final = 40
 """Characters of a word that a message shows."""
@@ -37,7 +37,7 @@ class SplitColumn:
         """Add more rows.
 
         Raises:
-            UploadRefused: too many values are not names of parts.
+            UploadRefused: too many different values are not names of parts.
         """
         words = [text.strip().lower() for text in texts]
         codes = bytes(_CODES.get(word, _UNKNOWN) for word in words)

@@ -193,7 +193,7 @@ if (pad) {
       return;
     }
     if (strokeAt !== began || !isSame()) {
-      announce("The image was not opened, because you drew while it was loading. Open it again to replace the drawing.");
+      announce("The image was not opened, because you changed the drawing while it was loading. Open it again to replace the drawing.");
       return;
     }
     clear();

@@ -31,8 +31,8 @@ let counts = {};
 let stopped = 0; // number of cancelled jobs that their sweeps stopped
 let columns = [];
 let parents = {};
-let sweeps = {}; // by id, those whose jobs are folded into one row
-const folds = new Map(); // sweep id -> the section of its jobs, below that row
+let sweeps = {}; // by id, those whose jobs are collapsed into one row
+const collapsedSections = new Map(); // sweep id -> the section of its jobs, below that row
 let moreGroups = false;
 let edits = 0; // a response to a request from before an edit may not contain it
 
@@ -51,14 +51,14 @@ const table = new JobTable($("#list table"), {
 // loading: identifies the current request; responses to earlier ones are dropped
 const section = (group = null, by = "") => ({ key: group ? `${by}:${group.value ?? ""}:${group.value === null}` : "all", group, by, open: !group, ids: [], cursor: null, loading: null });
 const shownIds = () => [...new Set(listed()[0].flatMap((item) => (item.kind === "job" ? [item.id] : [])))];
-const allSections = () => [...sections, ...folds.values()];
+const allSections = () => [...sections, ...collapsedSections.values()];
 
-// The section of a folded sweep for the job that represents it; null for any other job.
+// The section of a collapsed sweep for the job that represents it; null for any other job.
 function collapsedSection(job) {
-  const sweep = urlState.foldsSweeps && job.sweep_id ? sweeps[job.sweep_id] : null;
+  const sweep = urlState.collapsesSweeps && job.sweep_id ? sweeps[job.sweep_id] : null;
   if (!sweep) return null;
-  if (!folds.has(sweep.id)) folds.set(sweep.id, section({ value: sweep.id, query: { sweep: sweep.id } }, "fold"));
-  return Object.assign(folds.get(sweep.id), { sweep });
+  if (!collapsedSections.has(sweep.id)) collapsedSections.set(sweep.id, section({ value: sweep.id, query: { sweep: sweep.id } }, "fold"));
+  return Object.assign(collapsedSections.get(sweep.id), { sweep });
 }
 
 const takeCounts = (page) => ({ counts, stopped_by_sweep: stopped } = page);
@@ -174,7 +174,7 @@ async function find() {
     const page = await call(urlState.list({ limit: FIRST_ROWS, counts: true })).catch((error) => isCurrent() && announce(error.message, "error"));
     if (!page || !isCurrent()) return;
     sections = [{ ...section(), ids: take(page), cursor: page.next_cursor }];
-    for (const one of folds.values()) restart(one);
+    for (const one of collapsedSections.values()) restart(one);
   }
   scrollTo(0, 0);
   draw();
@@ -235,9 +235,9 @@ function listed() {
   const [items, ends] = [[], []];
   const list = (one) => {
     for (const id of one.ids) {
-      const fold = one.group ? null : collapsedSection(jobs.get(id));
-      items.push(fold ? { key: `group ${fold.key}`, kind: "group", section: fold } : { key: `${one.key} ${id}`, kind: "job", id });
-      if (fold?.open) list(fold);
+      const collapsed = one.group ? null : collapsedSection(jobs.get(id));
+      items.push(collapsed ? { key: `group ${collapsed.key}`, kind: "group", section: collapsed } : { key: `${one.key} ${id}`, kind: "job", id });
+      if (collapsed?.open) list(collapsed);
     }
     if (one.cursor !== null) ends.push({ index: items.length, section: one });
   };

@@ -9,7 +9,7 @@ import { PresetCards } from "./form/presets.js";
 import { SchemaForm } from "./form/schema-form.js";
 import { drawSections, filterFields, markSections } from "./form/sections.js";
 import { SweepCard } from "./form/sweep-card.js";
-import { splitSweep, locate, joinSweep, Tries } from "./form/sweep-fields.js";
+import { joinSweep, locate, splitSweep, Tries } from "./form/sweep-fields.js";
 
 const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
 const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // when the preset changes
@@ -115,7 +115,7 @@ const check = debounce(180, async () => {
   if (sweep.reason) return void refuse(sweep.reason); // the base alone may be invalid if the space replaces a value
   $("#new").removeAttribute("aria-busy");
   applyDryRun(job.value ?? {});
-  showFaults([]);
+  showFieldFaults([]);
   $("#faults").hidden = true;
   showPlan(job.value ?? null, isSweep ? sweep.value : null);
   $("#start").disabled = isSubmitting;
@@ -136,14 +136,14 @@ function refuse({ message, problem }) {
   const faults = problem?.errors ?? [];
   applyDryRun(problem ?? {});
   if (!tries.sweep && !problem?.networks && faults.length) form.networks.clear();
-  const rest = showFaults(faults);
+  const rest = showFieldFaults(faults);
   showFault(faults.length ? `${counted(faults.length, "field")} ${faults.length === 1 ? "needs" : "need"} attention` : message);
   $("#faults").hidden = rest.length === 0;
   $("#faults").replaceChildren(...rest.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
 }
 
 // Shows each fault at its field; returns those without one.
-function showFaults(faults) {
+function showFieldFaults(faults) {
   return tries.sweep ? form.showFaults(locate(sweepCard.showFaults(faults)), offer) : form.showFaults(faults, offer);
 }
 
@@ -157,7 +157,7 @@ function offer(fault) {
 function broken() {
   turn += 1; // a pending response is about an earlier text
   $("#new").removeAttribute("aria-busy");
-  showFaults([]);
+  showFieldFaults([]);
   $("#faults").hidden = true;
   showFault("The JSON is not valid");
 }

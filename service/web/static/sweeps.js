@@ -20,13 +20,13 @@ function read() {
   try {
     return JSON.parse(text.value);
   } catch (error) {
-    showFaults([{ pointer: "", detail: error.message }]);
+    listFaults([{ pointer: "", detail: error.message }]);
     return null;
   }
 }
 
 // Shows the faults with their pointers.
-function showFaults(faults) {
+function listFaults(faults) {
   $("#plan").hidden = true;
   $("#faults").hidden = !faults.length;
   $("#faults").replaceChildren(
@@ -75,12 +75,12 @@ async function send(dryRun) {
   if (!document) return;
   try {
     const answer = await call(`/sweeps${dryRun ? "?dry_run=true" : ""}`, { method: "POST", body: document, headers: dryRun ? {} : { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) } });
-    showFaults([]);
+    listFaults([]);
     if (!dryRun) return void location.assign(answer.urls.page);
     $("#plan").hidden = false;
     $("#plan").textContent = [`${counted(answer.trials, "trial")}, ${counted(answer.jobs, "job")}, at most ${answer.epochs.toLocaleString("en")} epochs (${answer.epochs_without_halving.toLocaleString("en")} without halving).`, ...answer.notes].join(" ");
   } catch (error) {
-    showFaults(error.problem?.errors ?? [{ pointer: "", detail: error.message }]);
+    listFaults(error.problem?.errors ?? [{ pointer: "", detail: error.message }]);
   }
 }
 

@@ -20,7 +20,7 @@ export class UrlState {
   }
 
   // Whether each sweep is one row: only when sorted by time, and without a filter that selects some of its jobs.
-  get foldsSweeps() {
+  get collapsesSweeps() {
     return !this.isFiltered && !this.group && this.sort.replace(/^-/, "") === "created_at";
   }
 
@@ -45,8 +45,8 @@ export class UrlState {
   }
 
   list(extra = {}, group = {}) {
-    const folded = this.foldsSweeps && !group.sweep && extra.format !== "csv" ? { one_per_sweep: true } : {};
-    return `/jobs?${readable(this.parameters({ sort: this.sort, columns: this.columns.join(","), ...folded, ...extra }, group))}`;
+    const collapsed = this.collapsesSweeps && !group.sweep && extra.format !== "csv" ? { one_per_sweep: true } : {};
+    return `/jobs?${readable(this.parameters({ sort: this.sort, columns: this.columns.join(","), ...collapsed, ...extra }, group))}`;
   }
 
   groups(limit) {

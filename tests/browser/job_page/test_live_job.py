@@ -191,7 +191,7 @@ def test_an_image_that_comes_late_leaves_what_was_drawn_meanwhile(service: Servi
     light = "document.querySelector('#pad').getContext('2d').getImageData(0, 0, 280, 280).data.filter((v) => v > 250)"
     before = page.evaluate(f"{light}.length")
     page.evaluate("decoded()")
-    expect(page.locator("#toasts")).to_contain_text("you drew while it was loading")
+    expect(page.locator("#toasts")).to_contain_text("you changed the drawing while it was loading")
     assert page.evaluate(f"{light}.length") == before
 
 

@@ -85,7 +85,7 @@ def _documentation(model: TrainedModel) -> str:
 
 
 def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
-    """The entries of the file about its origin."""
+    """The metadata entries of the file, about its origin."""
     entries = {
         "job_id": facts.id,
         "job_name": facts.name or "",

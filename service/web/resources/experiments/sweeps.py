@@ -192,7 +192,7 @@ def importance(sweep_id: str) -> ImportanceList:
     """Show how much each setting matters.
 
     `share` is the correlation ratio (eta squared): the fraction of the objective's variance that lies between groups of
-    similar values, at most four. Settings interact, so fractions need not add up to 1.
+    similar values, at most four. Settings interact, so the values of `share` need not add up to 1.
     """
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
