@@ -19,8 +19,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.service.__main__ import machine, table
 from benchmarks.service.figures import KINDS, Figures, spread
-from benchmarks.service.place import ROOT, Place, Places
 from benchmarks.service.rows import end_sweep, fill
+from benchmarks.service.service_under_test import ROOT, ServiceLauncher, ServiceUnderTest
 from service.storage.database import Database
 from service.storage.tables import JOBS
 from tests.browser import chromium
@@ -86,26 +86,26 @@ def main() -> None:
         sys.exit("Chromium not found: apt-get install chromium, or set CHROMIUM to its path")
     rows = []
     with tempfile.TemporaryDirectory(prefix="tapeline-bench-") as folder, sync_playwright() as playwright:
-        places = Places(Path(folder), None)
+        launcher = ServiceLauncher(Path(folder), None)
         browser = chromium.launch(playwright, path)
         try:
             for kind in KINDS if {"list", "sweep"} & set(chosen) else ():
-                with places.open(kind) as place:
-                    fill(place.database, _JOBS)
-                    _train(place.database)
-                    place.serve()
+                with launcher.open(kind) as service:
+                    fill(service.database, _JOBS)
+                    _train(service.database)
+                    service.serve()
                     if "list" in chosen:
-                        rows += [{"database": kind, **row} for row in _listing(browser, place)]
+                        rows += [{"database": kind, **row} for row in _listing(browser, service)]
                     if "sweep" in chosen:
-                        rows += [{"database": kind, **row} for row in _sweeping(browser, place)]
+                        rows += [{"database": kind, **row} for row in _sweeping(browser, service)]
             if "draw" in chosen:
-                with places.open("sqlite") as place:
-                    place.serve()
-                    place.work()
-                    rows += [{"database": "sqlite", **row} for row in _drawing(browser, place)]
+                with launcher.open("sqlite") as service:
+                    service.serve()
+                    service.work()
+                    rows += [{"database": "sqlite", **row} for row in _drawing(browser, service)]
         finally:
             browser.close()
-            places.close()
+            launcher.close()
     print(table("page", "milliseconds in Chromium, median and the lowest and the highest", rows))
     print("load", " ".join(f"{load:.1f}" for load in os.getloadavg()))
     if not parts:
@@ -119,8 +119,8 @@ def _train(database: Database) -> None:
         session.execute(JOBS.update().values(metrics=_METRICS, extremes=extremes))
 
 
-def _listing(browser: Browser, place: Place) -> Iterator[Figures]:
-    address = str(place.http.base_url)
+def _listing(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
+    address = str(service.http.base_url)
 
     def first_rows(page: Page, query: str = "") -> float:
         page.goto(address + query)
@@ -149,10 +149,10 @@ def _listing(browser: Browser, place: Place) -> Iterator[Figures]:
     page.close()
 
 
-def _sweeping(browser: Browser, place: Place) -> Iterator[Figures]:
-    sweep = place.http.post("/sweeps", json=_SWEEP).raise_for_status().json()
-    end_sweep(place.database, sweep["id"], list(_METRICS))
-    address = f"{place.http.base_url}/ui/sweeps/{sweep['id']}"
+def _sweeping(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
+    sweep = service.http.post("/sweeps", json=_SWEEP).raise_for_status().json()
+    end_sweep(service.database, sweep["id"], list(_METRICS))
+    address = f"{service.http.base_url}/ui/sweeps/{sweep['id']}"
 
     def first_rows(page: Page) -> float:
         page.goto(address)
@@ -183,11 +183,11 @@ def _sweeping(browser: Browser, place: Place) -> Iterator[Figures]:
     page.close()
 
 
-def _drawing(browser: Browser, place: Place) -> Iterator[Figures]:
-    job_id = place.submit(kind="classifier")
-    place.until_end(job_id)
+def _drawing(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
+    job_id = service.submit(kind="classifier")
+    service.until_end(job_id)
     page = browser.new_page()
-    page.goto(f"{place.http.base_url}/ui/play/{job_id}")
+    page.goto(f"{service.http.base_url}/ui/play/{job_id}")
     box = page.locator("#pad").bounding_box()
     assert box is not None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.service.parts import PARTS
-from benchmarks.service.place import ROOT, Places
+from benchmarks.service.service_under_test import ROOT, ServiceLauncher
 
 RESULTS = ROOT / "benchmarks" / "results" / "service.json"
 ONCE = ("memory", "burst")
@@ -37,11 +37,11 @@ def main() -> None:
         os.environ.pop(name, None)
     found: dict[str, Any] = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
     with tempfile.TemporaryDirectory(prefix="tapeline-bench-") as folder:
-        places = Places(Path(folder), chosen.data)
+        launcher = ServiceLauncher(Path(folder), chosen.data)
         try:
             for name in chosen.parts or PARTS:
                 began = time.monotonic()
-                rows = PARTS[name](places, chosen.rounds)
+                rows = PARTS[name](launcher, chosen.rounds)
                 took = time.monotonic() - began
                 found[name] = {
                     "rows": rows,
@@ -53,7 +53,7 @@ def main() -> None:
                 chosen.results.parent.mkdir(parents=True, exist_ok=True)
                 chosen.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         finally:
-            places.close()
+            launcher.close()
 
 
 def machine() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 
 from benchmarks.service.figures import KINDS, TINY, Figures, client
-from benchmarks.service.place import Place, Places
+from benchmarks.service.service_under_test import ServiceLauncher, ServiceUnderTest
 from service.jobs.events import EventType
 from service.states import Status
 from service.storage.tables import Event, Job
@@ -19,24 +19,24 @@ CLIENTS = 30
 TIMEOUT_S = 1800
 
 
-def burst(places: Places, rounds: int) -> list[Figures]:
+def burst(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """10,000 tiny jobs, posted by 30 clients at once and trained by two child processes; one round."""
-    return [_burst(places, kind) for kind in KINDS]
+    return [_burst(launcher, kind) for kind in KINDS]
 
 
-def _burst(places: Places, kind: str) -> Figures:
-    with places.open(kind) as place:
-        place.serve()
-        place.work(2)
+def _burst(launcher: ServiceLauncher, kind: str) -> Figures:
+    with launcher.open(kind) as service:
+        service.serve()
+        service.work(2)
         began = time.monotonic()
-        sender = client("post", place.port, clients=CLIENTS, count=COUNT, spec=json.dumps(TINY))
+        sender = client("post", service.port, clients=CLIENTS, count=COUNT, spec=json.dumps(TINY))
         posted = json.loads(sender.communicate()[0])
-        while _unfinished(place):
+        while _unfinished(service):
             if time.monotonic() - began > TIMEOUT_S:
-                raise TimeoutError(f"{_unfinished(place)} of {COUNT:,} jobs have not ended")
+                raise TimeoutError(f"{_unfinished(service)} of {COUNT:,} jobs have not ended")
             time.sleep(1)
         took = time.monotonic() - began
-        found = _check(place)
+        found = _check(service)
         return {
             "database": kind,
             "posted_per_s": posted["per_s"],
@@ -49,12 +49,12 @@ def _burst(places: Places, kind: str) -> Figures:
         }
 
 
-def _unfinished(place: Place) -> int:
-    counts = place.http.get("/jobs", params={"limit": 1, "counts": True}).raise_for_status().json()["counts"]
+def _unfinished(service: ServiceUnderTest) -> int:
+    counts = service.http.get("/jobs", params={"limit": 1, "counts": True}).raise_for_status().json()["counts"]
     return sum(counts.get(status, 0) for status in (Status.QUEUED, Status.RUNNING))
 
 
-def _check(place: Place) -> Figures:
+def _check(service: ServiceUnderTest) -> Figures:
     """How many jobs are missing or did not succeed at once, how many have their epoch or their end more or less than
     once, and how many do not have each event that they count."""
 
@@ -70,7 +70,7 @@ def _check(place: Place) -> Figures:
         .outerjoin(counted, counted.c.job_id == Job.id)
         .where(func.coalesce(counted.c.count, 0) != Job.last_seq)
     )
-    with place.database.read() as session:
+    with service.database.read() as session:
         succeeded = session.scalar(once) or 0
         found = {name: len(session.scalars(query).all()) for name, query in (("doubled", doubled), ("holes", holes))}
     return {"lost": COUNT - succeeded, **found}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from benchmarks.service.place import ROOT, Place, Places
+from benchmarks.service.service_under_test import ROOT, ServiceLauncher, ServiceUnderTest
 
 KINDS: Final = ("sqlite", "postgresql")
 
@@ -32,9 +32,9 @@ def spread(values: Sequence[float], digits: int = 2) -> Figures:
 
 
 @contextmanager
-def both(places: Places, **environ: str) -> Iterator[dict[str, Place]]:
+def both(launcher: ServiceLauncher, **environ: str) -> Iterator[dict[str, ServiceUnderTest]]:
     """The service on both databases at the same time; only one is used at a time."""
-    with places.open("sqlite", **environ) as one, places.open("postgresql", **environ) as two:
+    with launcher.open("sqlite", **environ) as one, launcher.open("postgresql", **environ) as two:
         yield {"sqlite": one, "postgresql": two}
 
 

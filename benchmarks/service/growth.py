@@ -19,8 +19,8 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from benchmarks.service.figures import KINDS, Figures, both, spread
-from benchmarks.service.place import ROOT, Place, Places
 from benchmarks.service.rows import fill
+from benchmarks.service.service_under_test import ROOT, ServiceLauncher, ServiceUnderTest
 from service.jobs import leases
 from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
@@ -40,7 +40,7 @@ MAX_JOBS_VARIABLE: Final = "TAPELINE_BENCH_JOBS"
 _PICTURE: Final = ROOT / "benchmarks" / "results" / "service_growth.png"
 
 
-def growth(places: Places, rounds: int) -> list[Figures]:
+def growth(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Operations with 1,000 to 1,000,000 jobs and 100 to 10,000 events of a job; grows_by: per tenfold number."""
     found: dict[tuple[str, str], dict[int, list[float]]] = {}
 
@@ -53,28 +53,28 @@ def growth(places: Places, rounds: int) -> list[Figures]:
                 ask()
                 times_ms.append(1000 * (time.perf_counter() - began))
 
-    with both(places) as here:
-        for place in here.values():
-            place.serve()
-            fill(place.database, 1)
+    with both(launcher) as services:
+        for service in services.values():
+            service.serve()
+            fill(service.database, 1)
         stored = 1
         for count in job_counts():
-            for place in here.values():
-                multiply(place.database, stored, count)
+            for service in services.values():
+                multiply(service.database, stored, count)
             stored = count
-            middle = {kind: _middle(place, count) for kind, place in here.items()}
+            middle = {kind: _middle(service, count) for kind, service in services.items()}
             for _ in range(rounds):
-                for kind, place in here.items():
-                    measure(kind, _of_jobs(place, middle[kind]), count)
-        job_ids = {kind: place.submit(**SPEC) for kind, place in here.items()}
+                for kind, service in services.items():
+                    measure(kind, _of_jobs(service, middle[kind]), count)
+        job_ids = {kind: service.submit(**SPEC) for kind, service in services.items()}
         stored = 1
         for count in EVENT_COUNTS:
-            for kind, place in here.items():
-                add_events(place.database, job_ids[kind], stored, count)
+            for kind, service in services.items():
+                add_events(service.database, job_ids[kind], stored, count)
             stored = count
             for _ in range(rounds):
-                for kind, place in here.items():
-                    measure(kind, _of_events(place, job_ids[kind], count), count)
+                for kind, service in services.items():
+                    measure(kind, _of_events(service, job_ids[kind], count), count)
     return [_row(kind, what, times) for (kind, what), times in sorted(found.items(), key=lambda item: item[0][1])]
 
 
@@ -99,14 +99,14 @@ def _median(values: Sequence[float]) -> float:
     return float(spread(values, 4)["median"])
 
 
-def _of_jobs(place: Place, middle: str) -> dict[str, Callable[[], object]]:
-    database, store = place.database, ArtifactFolder(place.settings.artifacts)
+def _of_jobs(service: ServiceUnderTest, middle: str) -> dict[str, Callable[[], object]]:
+    database, store = service.database, ArtifactFolder(service.settings.artifacts)
 
     def ask(**query: str) -> Callable[[], object]:
-        return lambda: place.http.get("/jobs", params=query).raise_for_status()
+        return lambda: service.http.get("/jobs", params=query).raise_for_status()
 
     def post() -> None:
-        place.http.post("/jobs", json=SPEC, headers={"Idempotency-Key": uuid4().hex}).raise_for_status()
+        service.http.post("/jobs", json=SPEC, headers={"Idempotency-Key": uuid4().hex}).raise_for_status()
 
     return {
         "POST": post,
@@ -117,22 +117,22 @@ def _of_jobs(place: Place, middle: str) -> dict[str, Callable[[], object]]:
         "list, by name": ask(sort="name"),
         "list, in the middle": ask(cursor=middle),
         "list with counts": ask(counts="true"),
-        "queue": lambda: place.http.get("/queue").raise_for_status(),
+        "queue": lambda: service.http.get("/queue").raise_for_status(),
         "retention, nothing due": lambda: retention.plan(database, store, Policy(jobs_days=30, checkpoints_days=30)),
     }
 
 
-def _of_events(place: Place, job_id: str, count: int) -> dict[str, Callable[[], object]]:
+def _of_events(service: ServiceUnderTest, job_id: str, count: int) -> dict[str, Callable[[], object]]:
     return {
-        "stream, first event": lambda: _events(place, job_id, after=0, count=1),
-        "stream, last ten events": lambda: _events(place, job_id, after=count - 10, count=10),
-        "stream, replay of 100 events": lambda: _events(place, job_id, after=0, count=100),
-        "log, last page": lambda: place.http.get(f"/jobs/{job_id}/events", params={"after": count - 10}),
+        "stream, first event": lambda: _events(service, job_id, after=0, count=1),
+        "stream, last ten events": lambda: _events(service, job_id, after=count - 10, count=10),
+        "stream, replay of 100 events": lambda: _events(service, job_id, after=0, count=100),
+        "log, last page": lambda: service.http.get(f"/jobs/{job_id}/events", params={"after": count - 10}),
     }
 
 
-def _events(place: Place, job_id: str, *, after: int, count: int) -> None:
-    with place.http.stream("GET", f"/jobs/{job_id}/stream", headers={"Last-Event-ID": str(after)}) as stream:
+def _events(service: ServiceUnderTest, job_id: str, *, after: int, count: int) -> None:
+    with service.http.stream("GET", f"/jobs/{job_id}/stream", headers={"Last-Event-ID": str(after)}) as stream:
         for line in stream.iter_lines():
             count -= line.startswith("id: ")
             if count == 0:
@@ -140,9 +140,9 @@ def _events(place: Place, job_id: str, *, after: int, count: int) -> None:
     raise RuntimeError("the stream ended")
 
 
-def _middle(place: Place, count: int) -> str:
+def _middle(service: ServiceUnderTest, count: int) -> str:
     cursor = None
-    with place.database.read() as session:
+    with service.database.read() as session:
         for _ in range(3):
             cursor = listing.find(session, JobFilter(), limit=min(count // 6, 500), cursor=cursor).next_cursor
     assert cursor is not None

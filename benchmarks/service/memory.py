@@ -11,24 +11,25 @@ from typing import Any
 import psutil
 
 from benchmarks.service.figures import KINDS, Figures, client
-from benchmarks.service.place import Places
+from benchmarks.service.service_under_test import ServiceLauncher
 
 CHILD = "child"
 TRAINED: dict[str, Any] = {"kind": "classifier", "epochs": 40}
 """Preset ``fast`` on ``mnist-10k``."""
 
 
-def memory(places: Places, rounds: int) -> list[Figures]:
+def memory(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Proportional memory of each kind of process, and RSS; bare: RSS of a process with the engine alone; one round."""
-    return [row for kind in KINDS for row in _of(places, kind)]
+    return [row for kind in KINDS for row in _of(launcher, kind)]
 
 
-def _of(places: Places, kind: str) -> list[Figures]:
-    with places.open(kind) as place:
-        web = psutil.Process(place.serve().pid)
-        worker = psutil.Process(place.work(2).pid)
-        scheduler = psutil.Process(place.start("-m", "workers.reconcile").pid)
-        place.until_end(place.submit(**TRAINED | {"epochs": 1}))  # the dataset is unpacked, and children have trained
+def _of(launcher: ServiceLauncher, kind: str) -> list[Figures]:
+    with launcher.open(kind) as service:
+        web = psutil.Process(service.serve().pid)
+        worker = psutil.Process(service.work(2).pid)
+        scheduler = psutil.Process(service.start("-m", "workers.reconcile").pid)
+        # Unpacks the dataset, and lets the children train once.
+        service.until_end(service.submit(**TRAINED | {"epochs": 1}))
         time.sleep(5)
 
         def roles() -> dict[str, list[psutil.Process]]:
@@ -41,12 +42,12 @@ def _of(places: Places, kind: str) -> list[Figures]:
             }
 
         rest = {role: _of_each(role, processes) for role, processes in roles().items()}
-        following = place.submit(**TRAINED)
-        place.submit(**TRAINED)
-        streams = client("stream", place.port, clients=100, seconds=8, job=following)
+        following = service.submit(**TRAINED)
+        service.submit(**TRAINED)
+        streams = client("stream", service.port, clients=100, seconds=8, job=following)
         assert streams.stdout is not None
         assert streams.stdout.readline() == "open\n"
-        load = client("post", place.port, clients=16, seconds=6)
+        load = client("post", service.port, clients=16, seconds=6)
         peak = rest
         while load.poll() is None:
             time.sleep(0.2)  # reading the figures takes time, too
@@ -54,7 +55,7 @@ def _of(places: Places, kind: str) -> list[Figures]:
             peak = {role: tuple(map(max, zip(peak[role], found[role], strict=True))) for role in peak}
         assert json.loads(load.communicate()[0])["failures"] == 0
         assert json.loads(streams.communicate()[0])["refused"] == 0
-        alone = place.run_bare(TRAINED, "--memory")
+        alone = service.run_bare(TRAINED, "--memory")
     return [
         {
             "database": kind,

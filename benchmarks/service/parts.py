@@ -21,9 +21,9 @@ from benchmarks.service.clients import _percentile
 from benchmarks.service.figures import KINDS, TINY, Figures, both, client, spread
 from benchmarks.service.growth import growth
 from benchmarks.service.memory import memory
-from benchmarks.service.place import Place, Places
 from benchmarks.service.post import post
 from benchmarks.service.rows import fill
+from benchmarks.service.service_under_test import ServiceLauncher, ServiceUnderTest
 from service.jobs import leases
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
@@ -31,26 +31,26 @@ from service.jobs.queries.listing import JobFilter
 LONG: Final[dict[str, Any]] = {"kind": "classifier", "epochs": 10_000, "checkpoint": {"every_epochs": 5}}
 
 
-def pickup(places: Places, rounds: int) -> list[Figures]:
+def pickup(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Time from the POST to the first batch and to the first epoch on a stream, and that without its training."""
     spec = {"kind": "classifier", "epochs": 1}
     batches: dict[str, list[float]] = {kind: [] for kind in KINDS}
     epochs: dict[str, list[float]] = {kind: [] for kind in KINDS}
     around: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    with both(places) as here:
-        for place in here.values():
-            place.serve()
-            place.work()
+    with both(launcher) as services:
+        for service in services.values():
+            service.serve()
+            service.work()
         for number in range(3 * rounds + 1):
-            for kind, place in here.items():
-                place.note("batch_done")
+            for kind, service in services.items():
+                service.note("batch_done")
                 began = time.monotonic()
-                job_id = place.submit(**spec)
-                seen = _first_epoch(place, job_id)
-                batch = place.noted("batch_done")
+                job_id = service.submit(**spec)
+                seen = _first_epoch(service, job_id)
+                batch = service.noted("batch_done")
                 assert batch is not None
-                place.until_end(job_id)
-                (epoch_s,) = place.http.get(f"/jobs/{job_id}/metrics").json()["seconds"]
+                service.until_end(job_id)
+                (epoch_s,) = service.http.get(f"/jobs/{job_id}/metrics").json()["seconds"]
                 time.sleep(2)  # the next spare child loads
                 if number:
                     around[kind].append(1000 * (seen - began - epoch_s))
@@ -67,31 +67,31 @@ def pickup(places: Places, rounds: int) -> list[Figures]:
     ]
 
 
-def _first_epoch(place: Place, job_id: str) -> float:
-    with place.http.stream("GET", f"/jobs/{job_id}/stream") as stream:
+def _first_epoch(service: ServiceUnderTest, job_id: str) -> float:
+    with service.http.stream("GET", f"/jobs/{job_id}/stream") as stream:
         for line in stream.iter_lines():
             if line == "event: metrics":
                 return time.monotonic()
     raise RuntimeError("the stream ended without an epoch")
 
 
-def short(places: Places, rounds: int) -> list[Figures]:
+def short(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Throughput of tiny jobs, trained by two child processes; bare: two forked loops with the same files and rows."""
     count = 40
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     bare: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    with both(places) as here:
-        for place in here.values():
-            place.serve()
-            place.work(2)
+    with both(launcher) as services:
+        for service in services.values():
+            service.serve()
+            service.work(2)
         for number in range(rounds + 1):
-            for kind, place in here.items():
+            for kind, service in services.items():
                 began = time.monotonic()
-                sent = [place.submit(**TINY) for _ in range(count)]
+                sent = [service.submit(**TINY) for _ in range(count)]
                 for job_id in sent:
-                    place.until_end(job_id)
+                    service.until_end(job_id)
                 rate = count / (time.monotonic() - began)
-                loops = count / _bare(place, TINY, jobs=count, children=2, warm=True)
+                loops = count / _bare(service, TINY, jobs=count, children=2, warm=True)
                 if number:
                     rates[kind].append(rate)
                     bare[kind].append(loops)
@@ -106,24 +106,24 @@ def short(places: Places, rounds: int) -> list[Figures]:
     ]
 
 
-def scale(places: Places, rounds: int) -> list[Figures]:
+def scale(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Claims and lists with 100,000 jobs, most of which are queued."""
     count, claims = 100_000, 25
     found: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS}
-    with both(places) as here:
-        for place in here.values():
-            fill(place.database, count)
-            place.serve()
+    with both(launcher) as services:
+        for service in services.values():
+            fill(service.database, count)
+            service.serve()
         for _ in range(rounds):
-            for kind, place in here.items():
+            for kind, service in services.items():
                 asked: dict[str, Callable[[], object]] = {
-                    "claim": lambda place=place: leases.claim(place.database, "bench", 600),
-                    "list, newest first": lambda place=place: _list(place),
-                    "list, running": lambda place=place: _list(place, status="running"),
-                    "list, failed": lambda place=place: _list(place, status="failed"),
-                    "list, a tag": lambda place=place: _list(place, tag="rare"),
-                    "list, best priority": lambda place=place: _list(place, sort="-priority"),
-                    "list, in the middle": lambda place=place: _list(place, cursor=_middle(place, count)),
+                    "claim": lambda service=service: leases.claim(service.database, "bench", 600),
+                    "list, newest first": lambda service=service: _list(service),
+                    "list, running": lambda service=service: _list(service, status="running"),
+                    "list, failed": lambda service=service: _list(service, status="failed"),
+                    "list, a tag": lambda service=service: _list(service, tag="rare"),
+                    "list, best priority": lambda service=service: _list(service, sort="-priority"),
+                    "list, in the middle": lambda service=service: _list(service, cursor=_middle(service, count)),
                 }
                 for what, ask in asked.items():
                     ask()
@@ -138,20 +138,20 @@ def scale(places: Places, rounds: int) -> list[Figures]:
 _CURSORS: dict[int, str] = {}
 
 
-def _middle(place: Place, count: int) -> str:
-    if place.port not in _CURSORS:
+def _middle(service: ServiceUnderTest, count: int) -> str:
+    if service.port not in _CURSORS:
         cursor = None
-        with place.database.read() as session:
+        with service.database.read() as session:
             for _ in range(3):
                 page = listing.find(session, JobFilter(), limit=count // 6, cursor=cursor)
                 cursor = page.next_cursor
         assert cursor is not None
-        _CURSORS[place.port] = cursor
-    return _CURSORS[place.port]
+        _CURSORS[service.port] = cursor
+    return _CURSORS[service.port]
 
 
-def _list(place: Place, **query: str) -> httpx.Response:
-    return place.http.get("/jobs", params=query).raise_for_status()
+def _list(service: ServiceUnderTest, **query: str) -> httpx.Response:
+    return service.http.get("/jobs", params=query).raise_for_status()
 
 
 def _timed(ask: Callable[[], object]) -> float:
@@ -164,65 +164,70 @@ def _of(times: Sequence[float], percent: int) -> float:
     return round(_percentile(sorted(times), percent), 2)
 
 
-def streams(places: Places, rounds: int) -> list[Figures]:
+def streams(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """500 streams of one job, and the slowdown of its training; bare: by a server that only sends its events."""
-    return _followed(places, rounds, clients=500)
+    return _with_subscribers(launcher, rounds, clients=500)
 
 
-def page(places: Places, rounds: int) -> list[Figures]:
+def page(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """100 streams of one running job, as in a classroom, and the slowdown of its training."""
-    return _followed(places, rounds, clients=100)
+    return _with_subscribers(launcher, rounds, clients=100)
 
 
-def _followed(places: Places, rounds: int, *, clients: int) -> list[Figures]:
+def _with_subscribers(launcher: ServiceLauncher, rounds: int, *, clients: int) -> list[Figures]:
     answer = []
     for kind in KINDS:
-        with places.open(kind) as place:
-            place.serve()
-            place.work()
-            job_id = place.submit(**LONG)
-            _epoch_seconds(place, job_id, 5)
-            bare_port = place.stream_bare(job_id)
-            alone, followed, told, bare, bare_told = [], [], [], [], []
+        with launcher.open(kind) as service:
+            service.serve()
+            service.work()
+            job_id = service.submit(**LONG)
+            _epoch_seconds(service, job_id, 5)
+            bare_port = service.stream_bare(job_id)
+            alone, with_streams, own_streams, with_bare_streams, bare_streams = [], [], [], [], []
             for _ in range(rounds):
-                alone.append(_epoch_seconds(place, job_id, 3))
-                for port, seconds, received in ((place.port, followed, told), (bare_port, bare, bare_told)):
-                    following = client("stream", port, clients=clients, seconds=4, job=job_id)
-                    assert following.stdout is not None
-                    assert following.stdout.readline() == "open\n"
-                    seconds.append(_epoch_seconds(place, job_id, 3))
-                    received.append(json.loads(following.communicate()[0]))
+                alone.append(_epoch_seconds(service, job_id, 3))
+                for port, seconds, reports in (
+                    (service.port, with_streams, own_streams),
+                    (bare_port, with_bare_streams, bare_streams),
+                ):
+                    subscribers = client("stream", port, clients=clients, seconds=4, job=job_id)
+                    assert subscribers.stdout is not None
+                    assert subscribers.stdout.readline() == "open\n"
+                    seconds.append(_epoch_seconds(service, job_id, 3))
+                    reports.append(json.loads(subscribers.communicate()[0]))
                     time.sleep(1)
-            place.http.post(f"/jobs/{job_id}/cancel")
+            service.http.post(f"/jobs/{job_id}/cancel")
         answer.append(
             {
                 "database": kind,
                 "streams": clients,
-                "refused": max(item["refused"] for item in told),
-                "holes": sum(item["holes"] for item in told),
-                "events": sum(item["events"] for item in told),
-                "lag_p50_ms": spread([item["p50_ms"] for item in told], 0),
-                "lag_p99_ms": spread([item["p99_ms"] for item in told], 0),
-                "lag_max_ms": spread([item["p100_ms"] for item in told], 0),
+                "refused": max(item["refused"] for item in own_streams),
+                "holes": sum(item["holes"] for item in own_streams),
+                "events": sum(item["events"] for item in own_streams),
+                "lag_p50_ms": spread([item["p50_ms"] for item in own_streams], 0),
+                "lag_p99_ms": spread([item["p99_ms"] for item in own_streams], 0),
+                "lag_max_ms": spread([item["p100_ms"] for item in own_streams], 0),
                 "slower_percent": spread(
-                    [100 * (after / before - 1) for before, after in zip(alone, followed, strict=True)], 1
+                    [100 * (after / before - 1) for before, after in zip(alone, with_streams, strict=True)], 1
                 ),
-                "bare": spread([100 * (after / before - 1) for before, after in zip(alone, bare, strict=True)], 1),
-                "ratio": spread([one / ours for one, ours in zip(bare, followed, strict=True)]),
-                "bare_lag_p50_ms": spread([item["p50_ms"] for item in bare_told], 0),
+                "bare": spread(
+                    [100 * (after / before - 1) for before, after in zip(alone, with_bare_streams, strict=True)], 1
+                ),
+                "ratio": spread([one / ours for one, ours in zip(with_bare_streams, with_streams, strict=True)]),
+                "bare_lag_p50_ms": spread([item["p50_ms"] for item in bare_streams], 0),
                 "epoch_s": spread(alone, 4),
             }
         )
     return answer
 
 
-def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
+def _epoch_seconds(service: ServiceUnderTest, job_id: str, seconds: float) -> float:
     """The current duration of an epoch, measured over ``seconds``."""
 
     def commits() -> tuple[int, int]:
-        with place.database.read() as session:
+        with service.database.read() as session:
             rows = lookup.epochs(session, job_id)
-            return (rows[-1].epoch, rows[-1].finished_ms) if rows else (0, leases.clock(place.database))
+            return (rows[-1].epoch, rows[-1].finished_ms) if rows else (0, leases.clock(service.database))
 
     first, began = commits()
     time.sleep(seconds)
@@ -233,24 +238,24 @@ def _epoch_seconds(place: Place, job_id: str, seconds: float) -> float:
     return (ended - began) / 1000 / (last - first)
 
 
-def overhead(places: Places, rounds: int) -> list[Figures]:
+def overhead(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Overhead of a job of 20 epochs over the loop alone, in percent of the job; a ratio to the same files and rows."""
-    spec = {"kind": "classifier", "epochs": 20, "dataset": {"name": _dataset(places)}}
+    spec = {"kind": "classifier", "epochs": 20, "dataset": {"name": _dataset(launcher)}}
     answer = []
-    with both(places) as here:
-        for place in here.values():
-            place.serve()
-            place.work()
-            place.until_end(place.submit(**spec | {"epochs": 1}))  # the dataset is unpacked
+    with both(launcher) as services:
+        for service in services.values():
+            service.serve()
+            service.work()
+            service.until_end(service.submit(**spec | {"epochs": 1}))  # the dataset is unpacked
         times: dict[str, list[float]] = {name: [] for name in ("loop", *KINDS)}
         bare: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for _ in range(rounds):
-            times["loop"].append(_bare(here["sqlite"], spec))
-            for kind, place in here.items():
-                bare[kind].append(_bare(place, spec, jobs=1))
+            times["loop"].append(_bare(services["sqlite"], spec))
+            for kind, service in services.items():
+                bare[kind].append(_bare(service, spec, jobs=1))
                 time.sleep(1)
-                job = place.until_end(place.submit(**spec))
-                with place.database.read() as session:
+                job = service.until_end(service.submit(**spec))
+                with service.database.read() as session:
                     row = lookup.get(session, job["id"])
                     assert row.finished_ms is not None
                     times[kind].append((row.finished_ms - row.created_ms) / 1000)
@@ -270,31 +275,33 @@ def overhead(places: Places, rounds: int) -> list[Figures]:
     return answer
 
 
-def _dataset(places: Places) -> str:
-    return "mnist" if places.has("mnist") else "mnist-10k"
+def _dataset(launcher: ServiceLauncher) -> str:
+    return "mnist" if launcher.has("mnist") else "mnist-10k"
 
 
-def _bare(place: Place, spec: dict[str, Any], *, jobs: int = 0, children: int = 1, warm: bool = False) -> float:
+def _bare(
+    service: ServiceUnderTest, spec: dict[str, Any], *, jobs: int = 0, children: int = 1, warm: bool = False
+) -> float:
     """Seconds of the engine's loop or, with ``jobs``, of children that write files and rows, too."""
-    return place.run_bare(spec, f"--jobs={jobs}", f"--children={children}", *(["--warm"] if warm else []))
+    return service.run_bare(spec, f"--jobs={jobs}", f"--children={children}", *(["--warm"] if warm else []))
 
 
-def workers(places: Places, rounds: int) -> list[Figures]:
+def workers(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Two equal jobs, in sequence on one worker, and in parallel on two workers; bare: by one and two forked loops."""
     spec = {"kind": "classifier", "epochs": 8}
     answer = []
     for kind in KINDS:
         times: dict[int, list[float]] = {1: [], 2: []}
         loops: dict[int, list[float]] = {1: [], 2: []}
-        with places.open(kind) as place:
-            place.serve()
-            place.work()
-            second = place.work()
+        with launcher.open(kind) as service:
+            service.serve()
+            service.work()
+            second = service.work()
             for number in range(rounds + 1):
                 for count, figures in times.items():
                     second.send_signal(signal.SIGSTOP if count == 1 else signal.SIGCONT)  # it holds nothing now
-                    took = _two_jobs(place, spec)
-                    alone = _bare(place, spec, jobs=2, children=count)
+                    took = _two_jobs(service, spec)
+                    alone = _bare(service, spec, jobs=2, children=count)
                     if number:
                         figures.append(took)
                         loops[count].append(alone)
@@ -312,36 +319,36 @@ def workers(places: Places, rounds: int) -> list[Figures]:
     return answer
 
 
-def _two_jobs(place: Place, spec: dict[str, Any]) -> float:
+def _two_jobs(service: ServiceUnderTest, spec: dict[str, Any]) -> float:
     """Time from the first POST to the end of the last job, with spare child processes ready."""
     time.sleep(2)
-    rows = [place.until_end(job_id) for job_id in [place.submit(**spec), place.submit(**spec)]]
-    with place.database.read() as session:
+    rows = [service.until_end(job_id) for job_id in [service.submit(**spec), service.submit(**spec)]]
+    with service.database.read() as session:
         ended = [lookup.get(session, row["id"]) for row in rows]
     return (max(job.finished_ms or 0 for job in ended) - min(job.created_ms for job in ended)) / 1000
 
 
-def predict(places: Places, rounds: int) -> list[Figures]:
+def predict(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Time to classify a digit over a persistent connection, with a cached checkpoint and with one to be loaded."""
     answer = []
     for kind in KINDS:
         for preset in ("fast", "conv"):
-            with places.open(kind) as place:
-                place.serve()
-                place.work()
+            with launcher.open(kind) as service:
+                service.serve()
+                service.work()
                 epochs = 8
                 spec = {"kind": "classifier", "preset": preset, "epochs": epochs, "checkpoint": {"keep_last": epochs}}
-                job_id = place.submit(**spec)
-                place.until_end(job_id)
-                digit = place.http.get("/datasets/mnist-10k/validation/0.png").read()
+                job_id = service.submit(**spec)
+                service.until_end(job_id)
+                digit = service.http.get("/datasets/mnist-10k/validation/0.png").read()
                 sheet = _enlarged(digit, 10)
-                _predict_ms(place, job_id, digit)  # the engine itself is loaded by the first
-                cold = [_predict_ms(place, job_id, digit, checkpoint=epoch) for epoch in range(1, epochs)]
+                _predict_ms(service, job_id, digit)  # the engine itself is loaded by the first
+                cold = [_predict_ms(service, job_id, digit, checkpoint=epoch) for epoch in range(1, epochs)]
                 plain: list[float] = []
                 drawn: list[float] = []
                 for _ in range(rounds * 30):
-                    plain.append(_predict_ms(place, job_id, digit))
-                    drawn.append(_predict_ms(place, job_id, sheet, fit=True, explain=True))
+                    plain.append(_predict_ms(service, job_id, digit))
+                    drawn.append(_predict_ms(service, job_id, sheet, fit=True, explain=True))
             answer.append(
                 {
                     "database": kind,
@@ -354,10 +361,10 @@ def predict(places: Places, rounds: int) -> list[Figures]:
     return answer
 
 
-def _predict_ms(place: Place, job_id: str, png: bytes, **options: Any) -> float:
+def _predict_ms(service: ServiceUnderTest, job_id: str, png: bytes, **options: Any) -> float:
     body = {"images": [base64.b64encode(png).decode()], **options}
     began = time.perf_counter()
-    answer = place.http.post(f"/jobs/{job_id}/predict", json=body)
+    answer = service.http.post(f"/jobs/{job_id}/predict", json=body)
     took = 1000 * (time.perf_counter() - began)
     answer.raise_for_status()
     return took
@@ -372,7 +379,7 @@ def _enlarged(png: bytes, times: int) -> bytes:
     return buffer.getvalue()
 
 
-PARTS: Final[dict[str, Callable[[Places, int], list[Figures]]]] = {
+PARTS: Final[dict[str, Callable[[ServiceLauncher, int], list[Figures]]]] = {
     function.__name__: function
     for function in (post, pickup, short, scale, growth, streams, page, predict, overhead, workers, memory, burst)
 }

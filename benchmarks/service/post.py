@@ -8,19 +8,19 @@ import subprocess
 from uuid import uuid4
 
 from benchmarks.service.figures import KINDS, Figures, both, client, spread
-from benchmarks.service.place import ROOT, Places
+from benchmarks.service.service_under_test import ROOT, ServiceLauncher
 
 
-def post(places: Places, rounds: int) -> list[Figures]:
+def post(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """POST /jobs with a new idempotency key each time, compared with a view that only inserts the rows; no worker."""
     loads = [(1, False), (8, False), (16, False), (8, True)]
     cases = [(kind, *load) for kind in KINDS for load in loads]
     found: dict[tuple[str, int, bool], dict[str, list[Figures]]] = {case: {"bare": [], "served": []} for case in cases}
-    with both(places) as here:
+    with both(launcher) as services:
         ports = {}
-        for kind, place in here.items():
-            place.serve()
-            ports[kind] = {"bare": place.serve_bare(), "served": place.port}
+        for kind, service in services.items():
+            service.serve()
+            ports[kind] = {"bare": service.serve_bare(), "served": service.port}
         for number in range(rounds + 1):
             for (kind, clients, fresh), items in found.items():
                 for who, answers in items.items():

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 _NUMBERS = itertools.count()
 
 
-class Place:
+class ServiceUnderTest:
     """A migrated database, a broker, and processes that use them.
 
     Args:
@@ -143,13 +143,13 @@ class Place:
                 if job["status"] in ("failed", "cancelled"):
                     raise RuntimeError(f"a job of the benchmark {job['status']}: {job['error']}")
 
-    def note(self, place: str) -> None:
+    def note(self, point: str) -> None:
         """Let the next process that reaches a failpoint record the time."""
-        (self.points / place).write_text("note")
+        (self.points / point).write_text("note")
 
-    def noted(self, place: str) -> float | None:
+    def noted(self, point: str) -> float | None:
         """The recorded time (monotonic clock); ``None`` if no process has reached the failpoint yet."""
-        for path in self.points.glob(f"{place}.reached-*"):
+        for path in self.points.glob(f"{point}.reached-*"):
             path.unlink()
             return int(path.name.rpartition("-")[2]) / 1e9
         return None
@@ -174,8 +174,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Places:
-    """Creates places on SQLite and on a separate PostgreSQL server with default sync settings."""
+class ServiceLauncher:
+    """Starts services on SQLite and on a separate PostgreSQL server with default sync settings."""
 
     def __init__(self, folder: Path, data: Path | None) -> None:
         self._folder, self._data = folder, data
@@ -183,16 +183,16 @@ class Places:
         self._socket: str | None = None
 
     @contextlib.contextmanager
-    def open(self, kind: str, **environ: str) -> Iterator[Place]:
+    def open(self, kind: str, **environ: str) -> Iterator[ServiceUnderTest]:
         name = f"{kind}_{next(_NUMBERS)}"
         home = self._folder / name
         home.mkdir()
         url = f"sqlite:///{home / 'tapeline.db'}" if kind == "sqlite" else self._postgresql(name)
-        place = Place(home, url, data=self._data, environ=environ)
+        service = ServiceUnderTest(home, url, data=self._data, environ=environ)
         try:
-            yield place
+            yield service
         finally:
-            place.close()
+            service.close()
 
     def has(self, dataset: str) -> bool:
         return self._data is not None and (self._data / dataset).is_dir()
