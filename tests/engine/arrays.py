@@ -1,4 +1,4 @@
-"""Arrays and checks for gradient tests: arrays away from kinks, and one gradient in any memory layout and dtype."""
+"""Inputs and checks for gradient tests: arrays away from kinks, any memory layout, both dtypes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from engine.autograd.gradcheck import gradient_of
 Case = tuple[Callable[..., Any], list[np.ndarray]]
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 shapes_with_axes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=3)
-full_shapes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3)
+nonempty_shapes = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3)
 
 
 def distinct(draw: Any, shape: Sequence[int], offset: float = 0.037) -> np.ndarray:
-    """Values a tenth apart in random order, none at 0: no kink within reach of a difference quotient."""
+    """Values 0.1 apart in random order, none at 0, so that no difference quotient crosses a kink."""
     size = int(np.prod(shape))
     order = np.random.default_rng(draw(st.integers(0, 99))).permutation(size)
     return ((order - size // 2) * 0.1 + offset).reshape(shape)
@@ -29,8 +29,10 @@ def positive(draw: Any, shape: Sequence[int]) -> np.ndarray:
 
 def pair(draw: Any) -> tuple[np.ndarray, np.ndarray]:
     """Two arrays that broadcast together."""
-    both = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=3)).input_shapes
-    return distinct(draw, both[0]), distinct(draw, both[1], 0.081)
+    input_shapes = draw(
+        hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=3)
+    ).input_shapes
+    return distinct(draw, input_shapes[0]), distinct(draw, input_shapes[1], 0.081)
 
 
 @st.composite
@@ -44,13 +46,13 @@ def binary(draw: Any, function: Any) -> Case:
 
 
 def axes_of(shape: Sequence[int]) -> Any:
-    """All axes, one, or several."""
+    """An ``axis`` argument: all axes, one, or several."""
     ndim = len(shape)
     return st.none() | st.integers(-ndim, ndim - 1) | hnp.valid_tuple_axes(ndim, min_size=1)
 
 
 def strided(array: np.ndarray) -> np.ndarray:
-    """The same values in memory that is neither contiguous nor in order."""
+    """The same values in memory that is neither contiguous nor in row-major order."""
     padded = np.zeros(tuple(2 * size for size in array.shape[::-1]))
     view = padded.transpose()[(..., *(slice(None, None, -2),) * array.ndim)]
     view[...] = array
@@ -58,7 +60,7 @@ def strided(array: np.ndarray) -> np.ndarray:
 
 
 def value_and_gradients(f: Callable[..., Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """``f``'s value, and the gradient of each of its arguments."""
+    """The value of ``f``, and its gradient with respect to each argument."""
     tensors = [Tensor(array, watch=True) for array in arrays]
     with GradientTape() as tape:
         y = f(*tensors)
@@ -69,15 +71,15 @@ def value_and_gradients(f: Callable[..., Any], arrays: Sequence[np.ndarray]) -> 
 
 
 def check_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:
-    """Against central differences; then the same wherever the arguments lie in memory."""
+    """Compare with central differences, then check that the inputs' memory layout makes no difference."""
     gradcheck(f, *inputs)
-    answers = [value_and_gradients(f, arrays) for arrays in (inputs, [strided(array) for array in inputs])]
-    for contiguous, scattered in zip(*answers, strict=True):
+    results = [value_and_gradients(f, arrays) for arrays in (inputs, [strided(array) for array in inputs])]
+    for contiguous, scattered in zip(*results, strict=True):
         np.testing.assert_allclose(scattered, contiguous, rtol=1e-12, atol=1e-12)
 
 
-def check_second_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:
-    """The gradient of the gradient against central differences; recorded, a gradient is what it is plainly."""
+def check_second_derivatives(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:
+    """Compare second derivatives with central differences; recording a gradient must not change its value."""
     gradcheck(f, *inputs, order=2, relative_tolerance=1e-4, absolute_tolerance=1e-6)
     tensors = [Tensor(array, watch=True) for array in inputs]
     plain = gradient_of(f)(*tensors)
@@ -86,8 +88,8 @@ def check_second_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) 
     np.testing.assert_allclose(recorded, plain, rtol=1e-10, atol=1e-10)
 
 
-def check_narrow_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:
-    """In float32 the dtype stays, and the numbers are those of float64 as far as it goes."""
+def check_float32_gradients(f: Callable[..., Any], inputs: Sequence[np.ndarray]) -> None:
+    """Check that float32 gradients are float32 and, like the value, agree with float64 up to round-off."""
     exact = value_and_gradients(f, inputs)
     rounded = value_and_gradients(f, [array.astype(np.float32) for array in inputs])
     for narrow, wide in zip(rounded, exact, strict=True):

@@ -1,4 +1,4 @@
-"""Random augmentation of images, in grey and in colour."""
+"""Random augmentation of greyscale and colour images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from engine.errors import SettingError
 SHAPES = [(7, 5), (7, 5, 3), (6, 6)]
 
 
-def some(shape: tuple[int, ...], count: int = 12) -> np.ndarray:
+def random_images(shape: tuple[int, ...], count: int = 12) -> np.ndarray:
     return np.random.default_rng(3).integers(1, 256, (count, *shape)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shift_moves_all_channels_alike(shape: tuple[int, ...]) -> None:
-    images, shifts = some(shape), np.random.default_rng(0).integers(-2, 3, (12, 2))
+def test_a_shift_moves_all_channels_together(shape: tuple[int, ...]) -> None:
+    images, shifts = random_images(shape), np.random.default_rng(0).integers(-2, 3, (12, 2))
     expected = np.zeros_like(images)
     for image, target, (down, right) in zip(images, expected, shifts, strict=True):
         height, width = shape[:2]
@@ -31,18 +31,18 @@ def test_a_shift_moves_all_channels_alike(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_flipping_twice_changes_nothing_and_once_reverses_columns(shape: tuple[int, ...]) -> None:
-    images, flips = some(shape), np.arange(12) % 3 == 0
+def test_flipping_reverses_columns_and_flipping_twice_restores_the_images(shape: tuple[int, ...]) -> None:
+    images, flips = random_images(shape), np.arange(12) % 3 == 0
     changes = Changes(flips=flips)
-    once = changes.apply(images.copy(), slice(0, 12))
-    np.testing.assert_array_equal(once[flips], images[flips][:, :, ::-1])
-    np.testing.assert_array_equal(once[~flips], images[~flips])
-    np.testing.assert_array_equal(changes.apply(once, slice(0, 12)), images)
+    flipped = changes.apply(images.copy(), slice(0, 12))
+    np.testing.assert_array_equal(flipped[flips], images[flips][:, :, ::-1])
+    np.testing.assert_array_equal(flipped[~flips], images[~flips])
+    np.testing.assert_array_equal(changes.apply(flipped, slice(0, 12)), images)
 
 
 @given(st.sampled_from(SHAPES), st.integers(1, 4), st.integers(0, 2**32))
 def test_a_cutout_is_one_square_around_its_centre(shape: tuple[int, ...], side: int, seed: int) -> None:
-    images = some(shape)
+    images = random_images(shape)
     changes = Augmentation(cutout=side).draw(np.random.default_rng(seed), 12, shape)
     assert changes is not None
     assert changes.centres is not None
@@ -57,7 +57,7 @@ def test_a_cutout_is_one_square_around_its_centre(shape: tuple[int, ...], side: 
     np.testing.assert_array_equal(again, cut)
 
 
-def test_each_pixel_is_cut_out_as_often_as_another_in_the_middle() -> None:
+def test_interior_pixels_are_cut_out_equally_often() -> None:
     shape, side, count = (16, 16), 4, 20_000
     changes = Augmentation(cutout=side).draw(generator_for(0, "augment"), count, shape)
     assert changes is not None
@@ -75,7 +75,7 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert abs(changes.flips.mean() - 0.5) < 0.02
 
 
-def test_a_further_change_leaves_the_shifts_as_they_were() -> None:
+def test_enabling_other_augmentations_does_not_change_the_shifts() -> None:
     alone = Augmentation(max_shift=2).draw(generator_for(0, "augment"), 50, (9, 9))
     both = Augmentation(2, flip=True, cutout=3).draw(generator_for(0, "augment"), 50, (9, 9))
     assert alone is not None
@@ -85,26 +85,28 @@ def test_a_further_change_leaves_the_shifts_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_batches_are_changed_piece_by_piece_and_the_data_stay(shape: tuple[int, ...]) -> None:
-    images = some(shape, 200)
-    data, before = ImageData(images, None), images.copy()
-    chosen = np.random.default_rng(1).permutation(200)[:150]  # more than one block of conversion
+def test_batches_are_augmented_block_by_block_and_the_dataset_is_unchanged(shape: tuple[int, ...]) -> None:
+    images = random_images(shape, 200)
+    data, original = ImageData(images, None), images.copy()
+    indices = np.random.default_rng(1).permutation(200)[:150]  # more than one conversion block
     changes = Augmentation(1, flip=True, cutout=2).draw(generator_for(0, "augment"), 150, shape)
     assert changes is not None
-    inputs = data.inputs(chosen, np.float64, changes=changes)
-    expected = changes.apply(images[chosen], slice(0, 150)).reshape(150, -1) / 255
+    inputs = data.inputs(indices, np.float64, changes=changes)
+    expected = changes.apply(images[indices], slice(0, 150)).reshape(150, -1) / 255
     np.testing.assert_allclose(inputs, expected, rtol=1e-12)
-    np.testing.assert_array_equal(images, before)
+    np.testing.assert_array_equal(images, original)
 
 
-@pytest.mark.parametrize("wrong", [{"cutout": -1}, {"cutout": 5}, {"max_shift": 5}, {"max_shift": -1}])
+@pytest.mark.parametrize("settings", [{"cutout": -1}, {"cutout": 5}, {"max_shift": 5}, {"max_shift": -1}])
 @pytest.mark.parametrize("shape", [(7, 5), (5, 7, 3)])
-def test_nothing_may_leave_no_image(wrong: dict[str, int], shape: tuple[int, ...]) -> None:
+def test_settings_that_are_negative_or_span_the_image_are_rejected(
+    settings: dict[str, int], shape: tuple[int, ...]
+) -> None:
     with pytest.raises(SettingError) as error:
-        Augmentation(**wrong).check(shape)  # type: ignore[arg-type]
-    assert error.value.setting == next(iter(wrong))
+        Augmentation(**settings).check(shape)  # type: ignore[arg-type]
+    assert error.value.setting == next(iter(settings))
 
 
-def test_rows_of_numbers_cannot_be_mirrored() -> None:
+def test_rows_of_numbers_cannot_be_flipped() -> None:
     with pytest.raises(SettingError, match="rows and columns"):
         Augmentation(flip=True).check((5,))

@@ -38,27 +38,27 @@ def example() -> State:
 def edit(change) -> bytes:
     """The example's bytes with its header changed."""
     data = checkpoint.dumps(example())
-    size = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:size])
+    header_end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:header_end])
     change(header)
     text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data[size:]
+    return len(text).to_bytes(8, "little") + text + data[header_end:]
 
 
 @given(tensors=st.dictionaries(names, arrays, max_size=4), state=json_objects, spec=json_objects)
-def test_states_go_round_bit_for_bit(tensors, state, spec) -> None:
+def test_states_round_trip_bit_for_bit(tensors, state, spec) -> None:
     data = checkpoint.dumps(State(tensors, state, spec))
-    back = checkpoint.loads(data)
-    assert (back.state, back.spec, sorted(back.tensors)) == (state, spec, sorted(tensors))
+    loaded = checkpoint.loads(data)
+    assert (loaded.state, loaded.spec, sorted(loaded.tensors)) == (state, spec, sorted(tensors))
     for name, array in tensors.items():
-        assert back.tensors[name].dtype == array.dtype
-        assert back.tensors[name].shape == array.shape
-        assert back.tensors[name].tobytes() == array.tobytes()
-        assert back.tensors[name].flags.writeable
-    assert checkpoint.dumps(back) == data
+        assert loaded.tensors[name].dtype == array.dtype
+        assert loaded.tensors[name].shape == array.shape
+        assert loaded.tensors[name].tobytes() == array.tobytes()
+        assert loaded.tensors[name].flags.writeable
+    assert checkpoint.dumps(loaded) == data
 
 
-def test_others_can_read_the_file(tmp_path) -> None:
+def test_the_safetensors_library_can_read_the_file(tmp_path) -> None:
     checkpoint.save(tmp_path / "a.safetensors", example())
     with safetensors.safe_open(tmp_path / "a.safetensors", framework="numpy") as file:
         assert file.metadata() == {
@@ -77,26 +77,26 @@ def test_paths_and_buffers_get_the_same_bytes(tmp_path) -> None:
     assert checkpoint.load(tmp_path / "a").state == {"epoch": 3}
 
 
-def test_scattered_memory_is_written_in_order() -> None:
+def test_a_non_contiguous_array_is_written_in_row_major_order() -> None:
     array = np.arange(12.0).reshape(3, 4)[::2, ::-1].T
-    back = checkpoint.loads(checkpoint.dumps(State({"a": array})))
-    np.testing.assert_array_equal(back.tensors["a"], array)
+    loaded = checkpoint.loads(checkpoint.dumps(State({"a": array})))
+    np.testing.assert_array_equal(loaded.tensors["a"], array)
 
 
 @given(cut=st.integers(0, len(checkpoint.dumps(example())) - 1))
-def test_a_truncated_file_is_refused(cut: int) -> None:
+def test_a_truncated_file_is_rejected(cut: int) -> None:
     with pytest.raises(CheckpointError):
         checkpoint.loads(checkpoint.dumps(example())[:cut])
 
 
 @given(data=st.binary(max_size=200))
-def test_noise_is_refused(data: bytes) -> None:
+def test_random_bytes_are_rejected(data: bytes) -> None:
     with pytest.raises(CheckpointError):
         checkpoint.loads(data)
 
 
 @given(position=st.integers(0, len(checkpoint.dumps(example())) - 1), value=st.integers(0, 255))
-def test_a_changed_byte_is_refused_or_read_as_it_stands(position: int, value: int) -> None:
+def test_a_changed_byte_raises_no_error_except_checkpoint_error(position: int, value: int) -> None:
     data = bytearray(checkpoint.dumps(example()))
     data[position] = value
     with contextlib.suppress(CheckpointError):
@@ -123,7 +123,7 @@ def test_a_changed_byte_is_refused_or_read_as_it_stands(position: int, value: in
         (edit(lambda header: header["layers.0.weight"].update(dtype="BF16", shape=[24])), "dtype|safetensors"),
     ],
 )
-def test_a_hostile_or_foreign_file_is_refused_with_its_reason(data: bytes, message: str) -> None:
+def test_a_hostile_or_foreign_file_is_rejected_with_a_reason(data: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         checkpoint.loads(data)
 
@@ -142,20 +142,20 @@ def test_states_that_could_not_be_read_are_not_written(state: State, message: st
         checkpoint.dumps(state)
 
 
-def test_lone_surrogates_in_specs_go_round() -> None:
+def test_lone_surrogates_in_specs_round_trip() -> None:
     assert checkpoint.loads(checkpoint.dumps(State({}, {}, {"name": "\ud800"}))).spec == {"name": "\ud800"}
 
 
-def test_the_order_of_bytes_in_memory_does_not_matter() -> None:
+def test_byte_order_in_memory_does_not_matter() -> None:
     array = np.arange(3.0)
     assert checkpoint.dumps(State({"a": array.astype(">f8")})) == checkpoint.dumps(State({"a": array}))
 
 
-def twice(old: bytes, new: bytes) -> bytes:
+def replace_in_header(old: bytes, new: bytes) -> bytes:
     data = checkpoint.dumps(example())
-    size = 8 + int.from_bytes(data[:8], "little")
-    text = data[8:size].replace(old, new)
-    return len(text).to_bytes(8, "little") + text + data[size:]
+    header_end = 8 + int.from_bytes(data[:8], "little")
+    text = data[8:header_end].replace(old, new)
+    return len(text).to_bytes(8, "little") + text + data[header_end:]
 
 
 @pytest.mark.parametrize(
@@ -169,23 +169,23 @@ def twice(old: bytes, new: bytes) -> bytes:
     ],
 )  # fmt: skip
 def test_a_duplicate_key_is_rejected(old: bytes, new: bytes) -> None:
-    data = twice(old, new)
+    data = replace_in_header(old, new)
     assert data != checkpoint.dumps(example())
     with pytest.raises(CheckpointError, match="given twice"):
         checkpoint.loads(data)
 
 
-def test_a_file_is_not_read_beyond_a_header_that_is_out_of_order(tmp_path) -> None:
+def test_a_file_is_not_read_beyond_an_invalid_header(tmp_path) -> None:
     path = tmp_path / "large"
     for data, message in (
-        (twice(b'"F64"', b'"F8"'), "has dtype F8"),
-        (twice(b"[0,48]", b"[0,9000000000]"), "not a whole safetensors file"),
-        (twice(b'"1"', b'"9"'), "format '9'"),
+        (replace_in_header(b'"F64"', b'"F8"'), "has dtype F8"),
+        (replace_in_header(b"[0,48]", b"[0,9000000000]"), "not a whole safetensors file"),
+        (replace_in_header(b'"1"', b'"9"'), "format '9'"),
         ((2**30).to_bytes(8, "little"), "the header has 1073741824 bytes"),
     ):
         with path.open("wb") as file:
             file.write(data)
-            file.truncate(2**32)  # a hole: to read it would take seconds, and gigabytes
+            file.truncate(2**32)  # a sparse file: reading it would take seconds and gigabytes
         tracemalloc.start()
         with pytest.raises(CheckpointError, match=f"large: .*{message}"):
             checkpoint.load(path)
@@ -194,13 +194,13 @@ def test_a_file_is_not_read_beyond_a_header_that_is_out_of_order(tmp_path) -> No
         assert peak < 2**23
 
 
-def test_the_message_names_the_file(tmp_path) -> None:
+def test_the_error_message_names_the_file(tmp_path) -> None:
     (tmp_path / "broken").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"broken: truncated: 1 bytes"):
         checkpoint.load(tmp_path / "broken")
 
 
-def test_state_that_a_file_cannot_hold_is_rejected() -> None:
+def test_state_that_a_file_cannot_represent_is_rejected() -> None:
     with pytest.raises(CheckpointError, match="a has dtype complex128"):
         checkpoint.dumps(State({"a": np.ones(1, complex)}))
     with pytest.raises(CheckpointError, match="not JSON"):
@@ -209,7 +209,7 @@ def test_state_that_a_file_cannot_hold_is_rejected() -> None:
         checkpoint.dumps(State({}, {"loss": object()}))
 
 
-def test_diverged_errors_travel_between_processes() -> None:
+def test_diverged_errors_survive_pickling() -> None:
     error = pickle.loads(pickle.dumps(DivergedError(epoch=2, step=7, loss="d_loss", value=float("inf"))))
     assert (error.epoch, error.step, error.loss, error.value) == (2, 7, "d_loss", float("inf"))
     assert str(error) == "d_loss is infinite in epoch 2 after 7 steps: the training diverged"

@@ -12,31 +12,31 @@ seeds = st.integers(0, 2**64)
 
 
 @given(n=sizes, batch_size=sizes, seed=seeds, epoch=st.integers(0, 999), shuffle=st.booleans())
-def test_every_index_comes_once_and_only_the_last_batch_is_short(n, batch_size, seed, epoch, shuffle) -> None:
-    parts = list(batches(n, batch_size, seed=seed, epoch=epoch, shuffle=shuffle))
-    assert sorted(np.concatenate(parts)) == list(range(n))
-    assert all(len(part) == batch_size for part in parts[:-1])
-    assert 0 < len(parts[-1]) <= batch_size
-    assert len(parts) == batch_count(n, batch_size)
-    again = list(batches(n, batch_size, seed=seed, epoch=epoch, shuffle=shuffle))
-    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+def test_every_index_occurs_once_and_only_the_last_batch_can_be_short(n, batch_size, seed, epoch, shuffle) -> None:
+    index_batches = list(batches(n, batch_size, seed=seed, epoch=epoch, shuffle=shuffle))
+    assert sorted(np.concatenate(index_batches)) == list(range(n))
+    assert all(len(part) == batch_size for part in index_batches[:-1])
+    assert 0 < len(index_batches[-1]) <= batch_size
+    assert len(index_batches) == batch_count(n, batch_size)
+    repeated = list(batches(n, batch_size, seed=seed, epoch=epoch, shuffle=shuffle))
+    assert all(np.array_equal(a, b) for a, b in zip(index_batches, repeated, strict=True))
 
 
-def test_order_is_kept_without_shuffling_and_differs_by_epoch_and_seed_with_it() -> None:
+def test_order_is_kept_without_shuffling_and_varies_by_epoch_and_seed_with_it() -> None:
     (order,) = batches(20, 20, seed=0, epoch=3, shuffle=False)
     assert order.tolist() == list(range(20))
-    drawn = {tuple(next(batches(20, 20, seed=s, epoch=e, shuffle=True))) for s in (0, 1) for e in (0, 1)}
-    assert len(drawn) == 4
+    orders = {tuple(next(batches(20, 20, seed=s, epoch=e, shuffle=True))) for s in (0, 1) for e in (0, 1)}
+    assert len(orders) == 4
 
 
 @given(seed=seeds, epoch=st.integers(0, 9))
-def test_generators_with_the_same_key_and_only_those_agree(seed: int, epoch: int) -> None:
+def test_generators_agree_if_and_only_if_their_keys_are_equal(seed: int, epoch: int) -> None:
     def draw(*key) -> int:
         return int(generator_for(*key).integers(2**62))
 
     assert draw(seed, "latent", epoch) == draw(seed, "latent", epoch)
-    others = {draw(seed, "dropout", epoch), draw(seed + 1, "latent", epoch), draw(seed, "latent", epoch + 1)}
-    assert draw(seed, "latent", epoch) not in others
+    other_draws = {draw(seed, "dropout", epoch), draw(seed + 1, "latent", epoch), draw(seed, "latent", epoch + 1)}
+    assert draw(seed, "latent", epoch) not in other_draws
 
 
 @pytest.mark.parametrize("scale", [(0.0, 1.0), (-1.0, 1.0), (-0.42, 2.82)])
@@ -52,23 +52,23 @@ def test_bytes_are_mapped_to_the_scale_and_back(scale, dtype) -> None:
 
 
 @given(st.integers(0, 3), st.integers(1, 70), seeds)
-def test_a_shifted_image_is_the_image_in_a_frame_of_zeros(most: int, count: int, seed: int) -> None:
+def test_a_shifted_image_is_padded_with_zeros(max_shift: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 5, 4), np.uint8)
-    shifts = draw_shifts(rng, count, most)
-    assert np.abs(shifts).max() <= most
+    shifts = draw_shifts(rng, count, max_shift)
+    assert np.abs(shifts).max() <= max_shift
     expected = np.zeros_like(images)
-    for image, (down, right), into in zip(images, shifts, expected, strict=True):
+    for image, (down, right), target in zip(images, shifts, expected, strict=True):
         for row, column in np.ndindex(5, 4):
             if 0 <= row - down < 5 and 0 <= column - right < 4:
-                into[row, column] = image[row - down, column - right]
+                target[row, column] = image[row - down, column - right]
     np.testing.assert_array_equal(shifted(images, shifts), expected)
-    data, chosen = ImageData(images, None, (-1.0, 1.0)), rng.permutation(count)
-    moved = data.inputs(chosen, np.float32, changes=Changes(shifts=shifts[chosen]))
-    np.testing.assert_array_equal(moved, ImageData(expected, None, (-1.0, 1.0)).inputs(chosen, np.float32))
+    data, indices = ImageData(images, None, (-1.0, 1.0)), rng.permutation(count)
+    inputs = data.inputs(indices, np.float32, changes=Changes(shifts=shifts[indices]))
+    np.testing.assert_array_equal(inputs, ImageData(expected, None, (-1.0, 1.0)).inputs(indices, np.float32))
 
 
-def test_all_shifts_are_drawn_alike() -> None:
+def test_all_shifts_are_equally_likely() -> None:
     shifts = draw_shifts(generator_for(0, "augment"), 9000, 1)
     _, counts = np.unique(shifts @ [3, 1], return_counts=True)
     assert counts.shape == (9,)
@@ -85,7 +85,7 @@ def test_batches_are_not_views_of_a_memory_map(tmp_path) -> None:
     assert np.shares_memory(data.images, mapped)
 
 
-def test_unsuited_data_are_refused() -> None:
+def test_invalid_data_and_settings_are_rejected() -> None:
     images = np.zeros((2, 2, 2), np.uint8)
     with pytest.raises(DataError, match="float64"):
         ImageData(images.astype(float), None)

@@ -10,7 +10,7 @@ README = Path(engine.__file__).parent / "README.md"
 BLOCKS = re.findall(r"^```pycon\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_of_the_readme_run_and_print_what_they_say() -> None:
+def test_the_readme_examples_run_and_print_the_documented_output() -> None:
     assert len(BLOCKS) >= 5
     test = doctest.DocTestParser().get_doctest("\n".join(BLOCKS), {}, "engine/README.md", str(README), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
@@ -20,7 +20,7 @@ def test_the_examples_of_the_readme_run_and_print_what_they_say() -> None:
         pytest.fail("".join(messages))
 
 
-def test_every_decision_takes_three_lines() -> None:
+def test_every_decision_has_three_lines() -> None:
     decisions = README.read_text(encoding="utf-8").partition("## Decisions")[2].strip().split("\n\n")
     assert decisions
     for decision in decisions:

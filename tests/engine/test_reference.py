@@ -1,6 +1,6 @@
-"""Whole networks against PyTorch: ten steps in float64, every loss, optimizer and schedule, to 1e-10.
+"""Whole networks compared with PyTorch: ten steps in float64, every loss, optimizer and schedule, to 1e-10.
 
-PyTorch is in no lock: ``pip install torch``, then ``pytest -m reference tests/engine``.
+PyTorch is in no lock file: ``pip install torch``, then ``pytest -m reference tests/engine``.
 """
 
 import itertools
@@ -32,18 +32,18 @@ from engine import (
 )
 
 torch = pytest.importorskip("torch")
-# The discriminator rests in step 0, before which PyTorch wants no schedule to move.
+# Step 0 skips the discriminator, and PyTorch warns if a schedule moves before its optimizer has made a step.
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected call of")]
 
 STEPS_PER_EPOCH, EPOCHS, BATCH = 2, 5, 10
 
 
-def weights_decay(parameters: Any, decay: float) -> list[dict[str, Any]]:
-    """Two groups, as one does it in PyTorch: what has two axes decays, what has one does not."""
-    listed = list(parameters)
+def decay_groups(parameters: Any, decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups, as is usual in PyTorch: arrays with two axes decay, those with one do not."""
+    tensors = list(parameters)
     return [
-        {"params": [p for p in listed if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in listed if p.ndim == 1], "weight_decay": 0.0},
+        {"params": [p for p in tensors if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in tensors if p.ndim == 1], "weight_decay": 0.0},
     ]
 
 
@@ -61,7 +61,7 @@ OPTIMIZERS = {
     ),
     "weights only": (
         lambda: SGD(0.01, 0.9, weight_decay=0.3, decay_biases=False),
-        lambda p: torch.optim.SGD(weights_decay(p, 0.3), 0.01, momentum=0.9),
+        lambda p: torch.optim.SGD(decay_groups(p, 0.3), 0.01, momentum=0.9),
     ),
     "adam": (lambda: Adam(0.01, 0.5, 0.99), lambda p: torch.optim.Adam(p, 0.01, betas=(0.5, 0.99))),
     "adamw": (
@@ -70,7 +70,7 @@ OPTIMIZERS = {
     ),
     "adamw, weights only": (
         lambda: AdamW(0.01, weight_decay=0.3, decay_biases=False),
-        lambda p: torch.optim.AdamW(weights_decay(p, 0.3), 0.01),
+        lambda p: torch.optim.AdamW(decay_groups(p, 0.3), 0.01),
     ),
 }
 SCHEDULES = {
@@ -136,7 +136,7 @@ LOSSES = {
 
 
 @pytest.fixture(autouse=True)
-def _doubles() -> Any:
+def _float64_by_default() -> Any:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -182,14 +182,14 @@ def assert_equal(model: Sequential, reference: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_ten_steps_of_a_classifier(loss: str, reduction: str, optimizer: str, schedule: str) -> None:
-    ours, end, theirs = LOSSES[loss]
-    model = network([784, 39, 10], ["tanh" if loss.startswith("squared_error") else "relu", end], seed=1)
+def test_ten_classifier_steps_match_pytorch(loss: str, reduction: str, optimizer: str, schedule: str) -> None:
+    our_loss, output_activation, torch_loss = LOSSES[loss]
+    model = network([784, 39, 10], ["tanh" if loss.startswith("squared_error") else "relu", output_activation], seed=1)
     reference = twin(model)
     data = images()
     trainer = ClassifierTrainer(
         model,
-        ours(reduction),
+        our_loss(reduction),
         OPTIMIZERS[optimizer][0](),
         SCHEDULES[schedule][0],
         train=data,
@@ -203,29 +203,29 @@ def test_ten_steps_of_a_classifier(loss: str, reduction: str, optimizer: str, sc
     reports = list(trainer.run())
     assert sum(isinstance(report, BatchDone) for report in reports) == 10
 
-    stepper = OPTIMIZERS[optimizer][1](reference.parameters())
-    scheduler = SCHEDULES[schedule][1](stepper)
-    losses = []
+    torch_optimizer = OPTIMIZERS[optimizer][1](reference.parameters())
+    torch_schedule = SCHEDULES[schedule][1](torch_optimizer)
+    expected_losses = []
     for epoch in range(EPOCHS):
-        losses.append(0.0)
+        expected_losses.append(0.0)
         for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=True):
-            stepper.zero_grad()
-            total = theirs(
+            torch_optimizer.zero_grad()
+            total = torch_loss(
                 reference(torch.from_numpy(data.inputs(batch, np.float64))), torch.from_numpy(data.labels[batch]), None
             )
             (total if reduction == "sum" else total / len(batch)).backward()
-            stepper.step()
-            scheduler.step()
-            losses[-1] += float(total.detach()) / len(data)
+            torch_optimizer.step()
+            torch_schedule.step()
+            expected_losses[-1] += float(total.detach()) / len(data)
     assert_equal(model, reference)
-    ours_reported = [report.metrics["train_loss"] for report in reports if isinstance(report, EpochDone)]
-    np.testing.assert_allclose(ours_reported, losses, rtol=1e-10)
+    reported_losses = [report.metrics["train_loss"] for report in reports if isinstance(report, EpochDone)]
+    np.testing.assert_allclose(reported_losses, expected_losses, rtol=1e-10)
 
 
 @pytest.mark.parametrize("bound", [1e-3, 0.5, 1e3])
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_ten_clipped_steps(kind: str, bound: float) -> None:
-    """Gradients of norms on both sides of the bound."""
+def test_ten_clipped_steps_match_pytorch(kind: str, bound: float) -> None:
+    """The bounds are below, among and above the gradient norms."""
     rng = np.random.default_rng(0)
     shapes = [(7, 5), (5,), (5, 3), (3,)]
     tensors = [Tensor(rng.standard_normal(shape)) for shape in shapes]
@@ -246,7 +246,7 @@ def test_ten_clipped_steps(kind: str, bound: float) -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_ten_steps_of_a_gan(reduction: str, optimizer: str, schedule: str) -> None:
+def test_ten_gan_steps_match_pytorch(reduction: str, optimizer: str, schedule: str) -> None:
     generator = network([100, 20, 40, 784], ["tanh"] * 3, seed=1)
     discriminator = network([784, 40, 5, 1], ["leaky_relu", "leaky_relu", "sigmoid"], seed=2)
     g, d = twin(generator), twin(discriminator)
@@ -272,15 +272,15 @@ def test_ten_steps_of_a_gan(reduction: str, optimizer: str, schedule: str) -> No
     for _ in trainer.run():
         pass
 
-    steppers = [OPTIMIZERS[optimizer][1](model.parameters()) for model in (g, d)]
-    schedulers = [SCHEDULES[schedule][1](stepper) for stepper in steppers]
+    torch_optimizers = [OPTIMIZERS[optimizer][1](model.parameters()) for model in (g, d)]
+    torch_schedules = [SCHEDULES[schedule][1](torch_optimizer) for torch_optimizer in torch_optimizers]
     cost = torch.nn.functional.binary_cross_entropy_with_logits
     step = 0
     for epoch in range(EPOCHS):
-        noises = generator_for(3, "latent", epoch)
+        latent_rng = generator_for(3, "latent", epoch)
         for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=False):
-            noise = torch.from_numpy(trainer.latent.draw(noises, BATCH, np.float64))
-            # One pass over the fakes: tanh on the generator's end, which its twin leaves out.
+            noise = torch.from_numpy(trainer.latent.draw(latent_rng, BATCH, np.float64))
+            # One pass over the fakes. The generator's twin omits the last activation, tanh.
             fake, real = d(torch.tanh(g(noise))), d(torch.from_numpy(data.inputs(batch, np.float64)))
             g_loss = cost(fake, torch.ones_like(fake), reduction=reduction)
             d_loss = (
@@ -292,11 +292,11 @@ def test_ten_steps_of_a_gan(reduction: str, optimizer: str, schedule: str) -> No
             for model, gradients in ((g, g_gradients), (d, d_gradients)):
                 for parameter, gradient in zip(model.parameters(), gradients, strict=True):
                     parameter.grad = gradient
-            steppers[0].step()
+            torch_optimizers[0].step()
             if step % 3:
-                steppers[1].step()
-            for scheduler in schedulers:
-                scheduler.step()
+                torch_optimizers[1].step()
+            for torch_schedule in torch_schedules:
+                torch_schedule.step()
             step += 1
     assert_equal(generator, g)
     assert_equal(discriminator, d)

@@ -30,7 +30,7 @@ BATCH, EPOCHS, PIXELS, LATENT = 10, 5, 16, 4
 
 
 def losses(name: str, smoothing: float) -> tuple[Any, Any]:
-    """Of the generator, from D(fake), and of the discriminator, from D(real) and D(fake), as the papers write them."""
+    """The generator's loss of D(fake) and the discriminator's of D(real) and D(fake), as in the papers."""
     return {
         "binary_cross_entropy": (
             lambda f: -F.logsigmoid(f).mean(),
@@ -60,13 +60,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ten_steps_of_a_gan(case: str) -> None:
+def test_ten_gan_steps_match_pytorch(case: str) -> None:
     settings = {"label_smoothing": 0.0, "gradient_penalty": 0.0, "r1": 0.0, "pack": 1, "critic_steps": 1} | CASES[case]
     rng, pack = generator_for(0, "init"), settings["pack"]
     double: dict[str, Any] = {"rng": rng, "dtype": np.float64}
     generator = Sequential([Dense(LATENT, 9, "tanh", **double), Dense(9, PIXELS, "tanh", **double)])
-    end = "sigmoid" if settings["loss"] == "binary_cross_entropy" else None
-    discriminator = Sequential([Dense(PIXELS * pack, 7, "tanh", **double), Dense(7, 1, end, **double)])
+    output_activation = "sigmoid" if settings["loss"] == "binary_cross_entropy" else None
+    discriminator = Sequential([Dense(PIXELS * pack, 7, "tanh", **double), Dense(7, 1, output_activation, **double)])
     data = ImageData(np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8), None, (-1, 1))
     twins = [
         [torch.tensor(np.array(p), requires_grad=True) for p in network.parameters]
@@ -100,42 +100,42 @@ def test_ten_steps_of_a_gan(case: str) -> None:
         w, b, v, c = twins[1]
         return torch.tanh(x.reshape(len(x) // pack, -1) @ w + b) @ v + c
 
-    def slopes(x: Any) -> Any:
+    def input_gradients(x: Any) -> Any:
         points = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(d(points).sum(), points, create_graph=True)
-        return slope.reshape(len(x) // pack, -1)
+        (input_gradient,) = torch.autograd.grad(d(points).sum(), points, create_graph=True)
+        return input_gradient.reshape(len(x) // pack, -1)
 
     g_cost, d_cost = losses(settings["loss"], settings["label_smoothing"])
-    steppers = [torch.optim.Adam(twin, 0.01, betas=(0.5, 0.999), eps=1e-8) for twin in twins]
+    torch_optimizers = [torch.optim.Adam(twin, 0.01, betas=(0.5, 0.999), eps=1e-8) for twin in twins]
     step = 0
     for epoch in range(EPOCHS):
-        noises, shares = generator_for(3, "latent", epoch), generator_for(3, "dropout", epoch)
+        latent_rng, interpolation_rng = generator_for(3, "latent", epoch), generator_for(3, "dropout", epoch)
         for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=False):
-            fakes = g(torch.from_numpy(trainer.latent.draw(noises, BATCH, np.float64)))
+            fakes = g(torch.from_numpy(trainer.latent.draw(latent_rng, BATCH, np.float64)))
             reals = torch.from_numpy(data.inputs(batch, np.float64))
             d_loss = d_cost(d(reals), d(fakes))
             if settings["gradient_penalty"]:
-                weights = torch.from_numpy(shares.random((BATCH, 1), np.float64))
-                lengths = slopes(weights * reals + (1 - weights) * fakes).norm(dim=1)
-                d_loss = d_loss + settings["gradient_penalty"] * ((lengths - 1) ** 2).mean()
+                weights = torch.from_numpy(interpolation_rng.random((BATCH, 1), np.float64))
+                norms = input_gradients(weights * reals + (1 - weights) * fakes).norm(dim=1)
+                d_loss = d_loss + settings["gradient_penalty"] * ((norms - 1) ** 2).mean()
             if settings["r1"]:
-                d_loss = d_loss + settings["r1"] / 2 * (slopes(reals) ** 2).sum(1).mean()
-            found = [
+                d_loss = d_loss + settings["r1"] / 2 * (input_gradients(reals) ** 2).sum(1).mean()
+            gradients = [
                 torch.autograd.grad(cost, twin, retain_graph=True, allow_unused=True)
                 for cost, twin in ((g_cost(d(fakes)), twins[0]), (d_loss, twins[1]))
             ]
-            learning = [0, 1] if (step + 1) % settings["critic_steps"] == 0 else [1]
-            for network in learning:
-                for parameter, gradient in zip(twins[network], found[network], strict=True):
+            updated = [0, 1] if (step + 1) % settings["critic_steps"] == 0 else [1]
+            for index in updated:
+                for parameter, gradient in zip(twins[index], gradients[index], strict=True):
                     parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
-                steppers[network].step()
+                torch_optimizers[index].step()
             step += 1
     for network, twin in ((generator, twins[0]), (discriminator, twins[1])):
-        for mine, theirs in zip(network.parameters, twin, strict=True):
-            np.testing.assert_allclose(mine, theirs.detach(), rtol=1e-7, atol=1e-8)
+        for ours, theirs in zip(network.parameters, twin, strict=True):
+            np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-7, atol=1e-8)
 
 
-def test_a_spectral_norm_and_its_gradient() -> None:
+def test_spectral_norm_and_its_gradient_match_pytorch() -> None:
     rng = generator_for(0, "w")
     weight, norm = rng.standard_normal((6, 4)), SpectralNorm(4, rng=rng, dtype=np.float64)
     start = torch.from_numpy(norm.vector.copy())
@@ -152,7 +152,7 @@ def test_a_spectral_norm_and_its_gradient() -> None:
     np.testing.assert_allclose(tape.gradient(y, [ours])[0], expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_residual_and_the_activations() -> None:
+def test_residual_layers_and_activations_match_pytorch() -> None:
     names = ("gelu", "silu", "elu", "softplus")
     functions = (lambda x: F.gelu(x, approximate="tanh"), F.silu, F.elu, F.softplus)
     for name, function in zip(names, functions, strict=True):
@@ -166,5 +166,5 @@ def test_a_residual_and_the_activations() -> None:
             y = ops.multiply(layer(ours), 1.0)
         np.testing.assert_allclose(y, z.detach(), rtol=1e-10, atol=1e-12)
         expected = torch.autograd.grad(z.sum(), [theirs, w, b, v, c])
-        for mine, wanted in zip(tape.gradient(y, [ours, *layer.parameters.values()]), expected, strict=True):
-            np.testing.assert_allclose(mine, wanted, rtol=1e-9, atol=1e-11)
+        for got, want in zip(tape.gradient(y, [ours, *layer.parameters.values()]), expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-11)

@@ -1,4 +1,4 @@
-"""Gradients of gradients against PyTorch, in float64: Hessian-vector products and gradient penalties."""
+"""Second derivatives compared with PyTorch in float64: Hessian-vector products."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def channels_last(f: Any) -> Any:
     return lambda x, *rest: f(x.permute(0, 3, 1, 2), *rest).permute(0, 2, 3, 1)
 
 
-def by_channel(x: Any, scale: Any, shift: Any) -> Any:
+def batch_norm(x: Any, scale: Any, shift: Any) -> Any:
     return F.batch_norm(x, None, None, scale, shift, training=True, eps=0.01)
 
 
@@ -62,7 +62,7 @@ CASES: dict[str, tuple[Any, Any, list[np.ndarray]]] = {
     ),
     "batch_norm": (
         lambda x, s, t: ops.batch_norm(x, s, t, epsilon=0.01)[0],
-        channels_last(by_channel),
+        channels_last(batch_norm),
         [IMAGES, draw(2, purpose="s"), draw(2, purpose="t")],
     ),
     "norm": (lambda x: np.linalg.norm(x, axis=1), lambda x: torch.linalg.norm(x, dim=1), [draw(3, 4)]),
@@ -77,20 +77,20 @@ CASES: dict[str, tuple[Any, Any, list[np.ndarray]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_hessian_vector_products_are_those_of_pytorch(name: str) -> None:
-    mine, theirs, arrays = CASES[name]
+def test_hessian_vector_products_match_pytorch(name: str) -> None:
+    ours, theirs, arrays = CASES[name]
     directions = [generator_for(1, f"v{i}").standard_normal(array.shape) for i, array in enumerate(arrays)]
     tensors = [Tensor(array.copy(), watch=True) for array in arrays]
     with GradientTape() as outer:
         with GradientTape() as inner:
-            y = np.sum(np.sin(mine(*tensors)))
+            y = np.sum(np.sin(ours(*tensors)))
         first = inner.gradient(y, tensors)
-        along = np.sum(np.stack([np.sum(g * v) for g, v in zip(first, directions, strict=True)]))
-    second = outer.gradient(along, tensors, unconnected="zero")
+        directional_derivative = np.sum(np.stack([np.sum(g * v) for g, v in zip(first, directions, strict=True)]))
+    second = outer.gradient(directional_derivative, tensors, unconnected="zero")
 
     twins = [torch.tensor(array, requires_grad=True) for array in arrays]
     expected = torch.autograd.grad(torch.sin(theirs(*twins)).sum(), twins, create_graph=True)
-    theirs_along = sum((g * torch.from_numpy(v)).sum() for g, v in zip(expected, directions, strict=True))
-    expected_second = torch.autograd.grad(theirs_along, twins, allow_unused=True)
+    expected_derivative = sum((g * torch.from_numpy(v)).sum() for g, v in zip(expected, directions, strict=True))
+    expected_second = torch.autograd.grad(expected_derivative, twins, allow_unused=True)
     for got, want in zip((*first, *second), (*expected, *expected_second), strict=True):
         np.testing.assert_allclose(got, 0 if want is None else want.detach(), rtol=1e-9, atol=1e-10)

@@ -1,4 +1,6 @@
-"""Convolutions, pools and batch normalization against PyTorch in float64, each layer and ten steps of both trainers.
+"""Convolution, pooling and normalization compared with PyTorch in float64.
+
+Each layer alone, and ten steps of both trainers.
 
 ``pip install torch``, then ``pytest -m reference tests/engine``.
 """
@@ -54,26 +56,29 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 
 @pytest.fixture(autouse=True)
-def _doubles() -> Any:
+def _float64_by_default() -> Any:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
-def copied(array: Any) -> Any:
+def torch_leaf(array: Any) -> Any:
     return torch.from_numpy(np.array(array)).requires_grad_()
 
 
 class Twin:
-    """A network in PyTorch's functions, with weights of its own; images are (batch, channels, height, width) inside."""
+    """The network in PyTorch's functions, with a copy of the weights.
+
+    Inside, images are (batch, channels, height, width).
+    """
 
     def __init__(self, model: Sequential) -> None:
         self.model = model
-        self.parameters = {name: copied(tensor) for name, tensor in model.named_parameters().items()}
+        self.parameters = {name: torch_leaf(tensor) for name, tensor in model.named_parameters().items()}
         self.buffers = {name: torch.from_numpy(array.copy()) for name, array in model.named_buffers().items()}
 
     def __call__(self, x: Any, *, training: bool = True, activated: bool = False) -> Any:
-        """The logits for ``x`` (batch, inputs), or what the last activation makes of them; both as rows."""
+        """The logits of ``x`` (batch, inputs) as rows; ``activated`` applies the last activation to them."""
         x = self._images(x, self.model.input_shape)
         for number, layer in enumerate(self.model.layers):
             last = number == len(self.model.layers) - 1
@@ -86,46 +91,48 @@ class Twin:
     def _rows(self, x: Any) -> Any:
         return x.permute(0, 2, 3, 1).reshape(len(x), -1) if x.ndim == 4 else x
 
-    def _cropped(self, layer: Conv2DTranspose, whole: Any, rows: int, columns: int) -> Any:
-        """Of a transposed convolution without padding what is left of it with: PyTorch cannot cut one side more."""
-        cut = [window(size, layer.kernel, layer.stride, "same").before for size in (rows, columns)]
+    def _cropped(self, layer: Conv2DTranspose, uncropped: Any, rows: int, columns: int) -> Any:
+        """The ``same`` part of an unpadded transposed convolution: PyTorch cannot crop sides unequally."""
+        offsets = [window(size, layer.kernel, layer.stride, "same").before for size in (rows, columns)]
         missing = [
-            max(0, size + before - have)
-            for size, before, have in zip((rows, columns), cut, whole.shape[2:], strict=True)
+            max(0, size + offset - available)
+            for size, offset, available in zip((rows, columns), offsets, uncropped.shape[2:], strict=True)
         ]
-        whole = torch.nn.functional.pad(whole, (0, missing[1], 0, missing[0]))
-        return whole[:, :, cut[0] : cut[0] + rows, cut[1] : cut[1] + columns]
+        uncropped = torch.nn.functional.pad(uncropped, (0, missing[1], 0, missing[0]))
+        return uncropped[:, :, offsets[0] : offsets[0] + rows, offsets[1] : offsets[1] + columns]
 
     def _apply(self, number: int, layer: Layer, x: Any, training: bool, *, activate: bool) -> Any:
-        own = {name: value for name, value in (self.parameters | self.buffers).items() if f".{number}." in name}
-        own = {name.rpartition(".")[2]: value for name, value in own.items()}
-        functions = torch.nn.functional
+        tensors = {name: value for name, value in (self.parameters | self.buffers).items() if f".{number}." in name}
+        tensors = {name.rpartition(".")[2]: value for name, value in tensors.items()}
+        functional = torch.nn.functional
         match layer:
             case Dense() if x.ndim == 2:
-                y = x @ own["weight"] + own["bias"]
+                y = x @ tensors["weight"] + tensors["bias"]
             case Conv2D():
                 rows, columns = (window(size, layer.kernel, layer.stride, layer.padding) for size in x.shape[2:])
-                x = functions.pad(x, (columns.before, columns.after, rows.before, rows.after))
-                y = functions.conv2d(x, own["weight"].permute(3, 2, 0, 1).contiguous(), own["bias"], layer.stride)
+                x = functional.pad(x, (columns.before, columns.after, rows.before, rows.after))
+                y = functional.conv2d(
+                    x, tensors["weight"].permute(3, 2, 0, 1).contiguous(), tensors["bias"], layer.stride
+                )
             case Conv2DTranspose():
-                weight = own["weight"].permute(2, 3, 0, 1)
-                whole = functions.conv_transpose2d(x, weight, own["bias"], layer.stride)
+                weight = tensors["weight"].permute(2, 3, 0, 1)
+                uncropped = functional.conv_transpose2d(x, weight, tensors["bias"], layer.stride)
                 size = layer.stride if layer.padding == "same" else None
-                y = whole if size is None else self._cropped(layer, whole, x.shape[2] * size, x.shape[3] * size)
+                y = uncropped if size is None else self._cropped(layer, uncropped, x.shape[2] * size, x.shape[3] * size)
             case LayerNorm():
-                y = functions.group_norm(x, 1, own["scale"], own["shift"], layer.epsilon)
+                y = functional.group_norm(x, 1, tensors["scale"], tensors["shift"], layer.epsilon)
             case AvgPool2D():
-                return functions.avg_pool2d(x, layer.size)
+                return functional.avg_pool2d(x, layer.size)
             case GlobalAvgPool2D():
                 return x.mean((2, 3))
             case BatchNorm():
-                statistics = (own["running_mean"], own["running_variance"])
-                weights = (own["scale"], own["shift"])
-                y = functions.batch_norm(x, *statistics, *weights, training, 1 - layer.momentum, layer.epsilon)
+                statistics = (tensors["running_mean"], tensors["running_variance"])
+                weights = (tensors["scale"], tensors["shift"])
+                y = functional.batch_norm(x, *statistics, *weights, training, 1 - layer.momentum, layer.epsilon)
             case MaxPool2D():
-                return functions.max_pool2d(x, layer.size)
+                return functional.max_pool2d(x, layer.size)
             case Upsample2D():
-                return functions.interpolate(x, scale_factor=layer.size, mode="nearest")
+                return functional.interpolate(x, scale_factor=layer.size, mode="nearest")
             case Flatten():
                 return self._rows(x)
             case Reshape():
@@ -172,17 +179,17 @@ LAYERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_and_its_gradients(name: str, training: bool) -> None:
+def test_layers_and_their_gradients_match_pytorch(name: str, training: bool) -> None:
     rng = generator_for(0, "test")
     layer = LAYERS[name](rng)
     for tensor in layer.parameters.values():
         tensor[...] = rng.standard_normal(tensor.shape)
-    made = layer.output_shape((6, 9, 3))
-    double = {"rng": rng, "dtype": np.float64}
-    last = Conv2D(made[2], 2, 1, **double) if len(made) == 3 else Dense(made[0], 2, **double)
-    model = Sequential([layer, last], (6, 9, 3))
+    shape = layer.output_shape((6, 9, 3))
+    options = {"rng": rng, "dtype": np.float64}
+    head = Conv2D(shape[2], 2, 1, **options) if len(shape) == 3 else Dense(shape[0], 2, **options)
+    model = Sequential([layer, head], (6, 9, 3))
     twin, x = Twin(model), rng.standard_normal((4, 162))
-    watched, theirs = Tensor(x, watch=True), copied(x)
+    watched, theirs = Tensor(x, watch=True), torch_leaf(x)
     with GradientTape() as tape:
         y = model(watched, training=training)
     weights = rng.standard_normal(y.shape)
@@ -200,23 +207,23 @@ def images(count: int = BATCH * STEPS_PER_EPOCH) -> ImageData:
     return ImageData(rng.integers(0, 256, (count, 12, 12), np.uint8), rng.integers(0, 10, count), (-1, 1))
 
 
-def momentum(twin: Twin) -> Any:
-    """Not Adam: the gradient of a bias before a batch norm is mere rounding, of which Adam would make whole steps."""
+def sgd(twin: Twin) -> Any:
+    """Not Adam: a bias before a batch norm has round-off as its gradient, which Adam scales to full steps."""
     return torch.optim.SGD(twin.parameters.values(), 0.05, momentum=0.9)
 
 
-def test_ten_steps_of_a_classifier() -> None:
-    rng, double = generator_for(1, "init"), {"dtype": np.float64}
+def test_ten_classifier_steps_match_pytorch() -> None:
+    rng, options = generator_for(1, "init"), {"dtype": np.float64}
     model = Sequential(
         [
-            Conv2D(1, 6, activation="relu", rng=rng, **double),
+            Conv2D(1, 6, activation="relu", rng=rng, **options),
             MaxPool2D(),
-            Conv2D(6, 8, 3, 2, rng=rng, **double),
-            BatchNorm(8, "leaky_relu", **double),
+            Conv2D(6, 8, 3, 2, rng=rng, **options),
+            BatchNorm(8, "leaky_relu", **options),
             Flatten(),
-            Dense(72, 16, rng=rng, **double),
-            BatchNorm(16, "tanh", momentum=0.5, **double),
-            Dense(16, 10, "softmax", rng=rng, **double),
+            Dense(72, 16, rng=rng, **options),
+            BatchNorm(16, "tanh", momentum=0.5, **options),
+            Dense(16, 10, "softmax", rng=rng, **options),
         ],
         (12, 12, 1),
     )
@@ -237,45 +244,45 @@ def test_ten_steps_of_a_classifier() -> None:
     reports = list(trainer.run())
     assert sum(isinstance(report, BatchDone) for report in reports) == 10
 
-    stepper, cost = momentum(twin), torch.nn.functional.cross_entropy
+    optimizer, cost = sgd(twin), torch.nn.functional.cross_entropy
     train_losses, validation_losses = [], []
     for epoch in range(EPOCHS):
         train_losses.append(0.0)
         for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=True):
-            stepper.zero_grad()
+            optimizer.zero_grad()
             loss = cost(twin(torch.from_numpy(data.inputs(batch, np.float64))), torch.from_numpy(data.labels[batch]))
             loss.backward()
-            stepper.step()
+            optimizer.step()
             train_losses[-1] += float(loss.detach()) * len(batch) / len(data)
-        everything = torch.from_numpy(data.inputs(slice(None), np.float64))
-        loss = cost(twin(everything, training=False), torch.from_numpy(data.labels))
+        all_inputs = torch.from_numpy(data.inputs(slice(None), np.float64))
+        loss = cost(twin(all_inputs, training=False), torch.from_numpy(data.labels))
         validation_losses.append(float(loss.detach()))
     assert_equal(model, twin)
-    done = [report.metrics for report in reports if isinstance(report, EpochDone)]
-    np.testing.assert_allclose([metrics["train_loss"] for metrics in done], train_losses, rtol=1e-10)
-    np.testing.assert_allclose([metrics["val_loss"] for metrics in done], validation_losses, rtol=1e-10)
+    epoch_metrics = [report.metrics for report in reports if isinstance(report, EpochDone)]
+    np.testing.assert_allclose([metrics["train_loss"] for metrics in epoch_metrics], train_losses, rtol=1e-10)
+    np.testing.assert_allclose([metrics["val_loss"] for metrics in epoch_metrics], validation_losses, rtol=1e-10)
 
 
-def test_ten_steps_of_a_gan() -> None:
-    rng, double = generator_for(1, "init"), {"dtype": np.float64}
+def test_ten_gan_steps_match_pytorch() -> None:
+    rng, options = generator_for(1, "init"), {"dtype": np.float64}
     generator = Sequential(
         [
-            Dense(20, 3 * 3 * 8, rng=rng, **double),
-            BatchNorm(72, "relu", **double),
+            Dense(20, 3 * 3 * 8, rng=rng, **options),
+            BatchNorm(72, "relu", **options),
             Reshape((3, 3, 8)),
             Upsample2D(),
-            Conv2D(8, 6, 5, rng=rng, **double),
-            BatchNorm(6, "relu", **double),
+            Conv2D(8, 6, 5, rng=rng, **options),
+            BatchNorm(6, "relu", **options),
             Upsample2D(),
-            Conv2D(6, 1, activation="tanh", rng=rng, **double),
+            Conv2D(6, 1, activation="tanh", rng=rng, **options),
         ]
     )
     discriminator = Sequential(
         [
-            Conv2D(1, 6, 4, 2, activation="leaky_relu", rng=rng, **double),
-            Conv2D(6, 8, 3, 2, rng=rng, **double),
-            BatchNorm(8, "leaky_relu", **double),
-            Conv2D(8, 1, 3, 1, "valid", "sigmoid", rng=rng, **double),
+            Conv2D(1, 6, 4, 2, activation="leaky_relu", rng=rng, **options),
+            Conv2D(6, 8, 3, 2, rng=rng, **options),
+            BatchNorm(8, "leaky_relu", **options),
+            Conv2D(8, 1, 3, 1, "valid", "sigmoid", rng=rng, **options),
         ],
         (12, 12, 1),
     )
@@ -301,24 +308,24 @@ def test_ten_steps_of_a_gan() -> None:
     for _ in trainer.run():
         pass
 
-    steppers, cost, step = [momentum(g), momentum(d)], torch.nn.functional.binary_cross_entropy_with_logits, 0
+    optimizers, cost, step = [sgd(g), sgd(d)], torch.nn.functional.binary_cross_entropy_with_logits, 0
     for epoch in range(EPOCHS):
-        noises = generator_for(3, "latent", epoch)
+        latent_rng = generator_for(3, "latent", epoch)
         for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=False):
-            noise = torch.from_numpy(trainer.latent.draw(noises, BATCH, np.float64))
-            # Fakes and reals are batches of their own; one pass over the fakes. The discriminator sees no reals, and
-            # its running statistics follow none, while it rests.
+            noise = torch.from_numpy(trainer.latent.draw(latent_rng, BATCH, np.float64))
+            # Fakes and reals are separate batches, with one pass over the fakes. In a step that skips the
+            # discriminator, it sees no reals, and its running statistics are not updated with any.
             fake = d(g(noise, activated=True))
             g_loss = cost(fake, torch.ones_like(fake))
-            updates = [(steppers[0], g, torch.autograd.grad(g_loss, list(g.parameters.values()), retain_graph=True))]
+            updates = [(optimizers[0], g, torch.autograd.grad(g_loss, list(g.parameters.values()), retain_graph=True))]
             if step % 3:
                 real = d(torch.from_numpy(data.inputs(batch, np.float64)))
                 d_loss = (cost(real, torch.full_like(real, 0.9)) + cost(fake, torch.zeros_like(fake))) / 2
-                updates.append((steppers[1], d, torch.autograd.grad(d_loss, list(d.parameters.values()))))
-            for stepper, twin, gradients in updates:
+                updates.append((optimizers[1], d, torch.autograd.grad(d_loss, list(d.parameters.values()))))
+            for optimizer, twin, gradients in updates:
                 for parameter, gradient in zip(twin.parameters.values(), gradients, strict=True):
                     parameter.grad = gradient
-                stepper.step()
+                optimizer.step()
             step += 1
     assert_equal(generator, g)
     assert_equal(discriminator, d)

@@ -1,4 +1,4 @@
-"""Gradients of gradients: nested tapes, and create_graph on one."""
+"""Higher derivatives: nested tapes, and create_graph on a single tape."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from engine import Dense, GradientError, GradientTape, Sequential, Tensor, gener
 from engine.autograd.primitive import Primitive
 
 
-def test_a_tape_around_another_one_records_its_gradient() -> None:
+def test_an_outer_tape_records_the_gradient_of_an_inner_tape() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as outer:
         with GradientTape() as inner:
@@ -19,7 +19,7 @@ def test_a_tape_around_another_one_records_its_gradient() -> None:
     assert (first.tolist(), second.tolist()) == ([27], [18])
 
 
-def test_three_tapes_give_a_third_derivative() -> None:
+def test_three_nested_tapes_compute_a_third_derivative() -> None:
     x = Tensor(np.array([0.5]), watch=True)
     with GradientTape() as outer:
         with GradientTape() as middle:
@@ -38,12 +38,12 @@ def test_a_persistent_tape_records_its_own_gradient() -> None:
         y = np.sum(x**3)
         (first,) = tape.gradient(y, [x], create_graph=True)
         penalty = np.sum(first**2)
-        plainly = tape.gradient(y, [x])[0]
-    assert (first == plainly).all()
-    np.testing.assert_allclose(tape.gradient(penalty, [x])[0], 36 * np.array([1.0, 8.0]))  # of 9 x^4
+        plain = tape.gradient(y, [x])[0]
+    assert (first == plain).all()
+    np.testing.assert_allclose(tape.gradient(penalty, [x])[0], 36 * np.array([1.0, 8.0]))  # the gradient of 9 x^4
 
 
-def test_a_hessian_vector_product_is_that_of_the_hessian() -> None:
+def test_a_hessian_vector_product_matches_a_central_difference_of_gradients() -> None:
     model = Sequential(
         [
             Dense(3, 4, "tanh", rng=generator_for(0, "a"), dtype=np.float64),
@@ -52,7 +52,7 @@ def test_a_hessian_vector_product_is_that_of_the_hessian() -> None:
     )
     x = Tensor(generator_for(2, "x").standard_normal((1, 3)), watch=True)
 
-    def slope(at: Any) -> np.ndarray:
+    def gradient_at(at: Any) -> np.ndarray:
         point = Tensor(at, watch=True)
         with GradientTape() as tape:
             y = model(point)
@@ -62,15 +62,15 @@ def test_a_hessian_vector_product_is_that_of_the_hessian() -> None:
     with GradientTape() as outer:
         with GradientTape() as inner:
             y = model(x)
-        along = np.sum(inner.gradient(y, [x])[0] * v)
-    (product,) = outer.gradient(along, [x])
+        directional_derivative = np.sum(inner.gradient(y, [x])[0] * v)
+    (product,) = outer.gradient(directional_derivative, [x])
     h = 1e-5
     at = np.asarray(x)
-    np.testing.assert_allclose(product, (slope(at + h * v) - slope(at - h * v)) / (2 * h), rtol=1e-6)
+    np.testing.assert_allclose(product, (gradient_at(at + h * v) - gradient_at(at - h * v)) / (2 * h), rtol=1e-6)
 
 
-def test_gradients_of_weights_go_through_the_gradient_of_an_input() -> None:
-    """A gradient penalty: its gradients against differences, for each parameter."""
+def test_weights_have_gradients_through_the_gradient_of_an_input() -> None:
+    """A gradient penalty: its gradient for each parameter, compared with central differences."""
     layers = [
         Dense(3, 4, "leaky_relu", rng=generator_for(0, "a"), dtype=np.float64),
         Dense(4, 1, rng=generator_for(1, "b"), dtype=np.float64),
@@ -81,24 +81,24 @@ def test_gradients_of_weights_go_through_the_gradient_of_an_input() -> None:
     def penalty(w: Any, b: Any, v: Any, c: Any) -> Any:
         with GradientTape() as inner:
             score = ops.affine(ops.leaky_relu(ops.affine(x, w, b)), v, c)
-        (slope,) = inner.gradient(score, [x])
-        return np.mean((np.linalg.norm(slope, axis=1) - 1) ** 2)
+        (input_gradient,) = inner.gradient(score, [x])
+        return np.mean((np.linalg.norm(input_gradient, axis=1) - 1) ** 2)
 
     gradcheck(penalty, *weights)
 
 
-def test_two_gradients_backwards_make_one_forwards() -> None:
-    """Jv from two VJPs: the second one of the first, which is linear in what it is given."""
+def test_two_vjps_compute_a_jvp() -> None:
+    """Jv as the VJP of a VJP, which is linear in its output gradient."""
     x, u = Tensor(np.array([1.0, 2.0]), watch=True), Tensor(np.zeros(2), watch=True)
     v = np.array([3.0, -1.0])
     with GradientTape() as outer:
         with GradientTape() as inner:
             y = x**2
-        (back,) = inner.gradient(y, [x], u)
-    np.testing.assert_allclose(outer.gradient(back, [u], v)[0], 2 * np.array([1.0, 2.0]) * v)
+        (vjp,) = inner.gradient(y, [x], u)
+    np.testing.assert_allclose(outer.gradient(vjp, [u], v)[0], 2 * np.array([1.0, 2.0]) * v)
 
 
-def test_a_linear_function_has_a_second_derivative_of_zero() -> None:
+def test_a_linear_function_has_a_zero_second_derivative_only_on_request() -> None:
     x = Tensor([1.0], watch=True)
     with GradientTape() as outer:
         with GradientTape() as inner:
@@ -113,17 +113,17 @@ def test_a_linear_function_has_a_second_derivative_of_zero() -> None:
     assert outer.gradient(slope, [x], unconnected="zero")[0].tolist() == [0]
 
 
-def test_an_inner_gradient_may_stay_plain() -> None:
+def test_an_inner_gradient_can_be_left_unrecorded() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as outer:
         with GradientTape() as inner:
             y = x**2
         (slope,) = inner.gradient(y, [x], create_graph=False)
         z = slope * x
-    assert outer.gradient(z, [x])[0].tolist() == [6]  # the slope counts as a number
+    assert outer.gradient(z, [x])[0].tolist() == [6]  # the slope is a constant
 
 
-def test_only_a_tape_that_records_can_create_a_graph() -> None:
+def test_create_graph_needs_a_recording_tape_that_keeps_its_graph() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as tape:
         y = x**2
@@ -139,7 +139,7 @@ def test_only_a_tape_that_records_can_create_a_graph() -> None:
             tape.gradient(y, [x], create_graph=True)
 
 
-def test_a_nested_tape_cannot_be_used_alone_afterwards() -> None:
+def test_nested_tapes_cannot_be_entered_again_or_used_separately() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as outer:
         with GradientTape() as inner:
@@ -151,11 +151,11 @@ def test_a_nested_tape_cannot_be_used_alone_afterwards() -> None:
     outer.gradient(y, [x])
     with pytest.raises(GradientError, match="already computed its gradient"):
         inner.gradient(y, [x])
-    with GradientTape():  # nothing is left running
+    with GradientTape():  # no tape is left running
         pass
 
 
-LEAVING = {
+UNTRACKED_RULES = {
     "asarray": lambda y, x: lambda g: np.asarray(g) * 2 * np.asarray(x),
     "setitem": lambda y, x: lambda g: _filled(g),
     "in place": lambda y, x: lambda g: np.multiply(g, 2, out=np.empty_like(g)),
@@ -168,9 +168,9 @@ def _filled(g: Any) -> Any:
     return filled
 
 
-@pytest.mark.parametrize("name", LEAVING)
-def test_a_rule_that_leaves_the_tape_is_refused(name: str) -> None:
-    square = Primitive("odd", np.square, LEAVING[name])
+@pytest.mark.parametrize("name", UNTRACKED_RULES)
+def test_a_vjp_rule_that_leaves_the_tape_is_rejected(name: str) -> None:
+    square = Primitive("odd", np.square, UNTRACKED_RULES[name])
     x = Tensor([3.0], watch=True)
     with GradientTape():
         with GradientTape() as inner:
@@ -179,7 +179,7 @@ def test_a_rule_that_leaves_the_tape_is_refused(name: str) -> None:
             inner.gradient(y, [x])
 
 
-def test_a_tape_that_keeps_no_graph_frees_what_no_rule_needs() -> None:
+def test_only_records_inside_nested_tapes_keep_what_recorded_vjps_need() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as tape:
         x * 2

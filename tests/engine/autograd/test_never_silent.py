@@ -34,7 +34,7 @@ def watched(values: Any) -> Tensor:
     return Tensor(np.array(values, np.float64), watch=True)
 
 
-HELD_WRITES: dict[str, Callable[[Any], object]] = {
+IN_PLACE_WRITES: dict[str, Callable[[Any], object]] = {
     "copyto by keyword": lambda x: np.copyto(src=np.zeros(3), dst=x),
     "place by keyword": lambda x: np.place(mask=np.array([True, False, True]), vals=[0.0], arr=x),
     "put by keyword": lambda x: np.put(ind=[0], v=[5.0], a=x),
@@ -60,8 +60,8 @@ HELD_WRITES: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
-@pytest.mark.parametrize("write", HELD_WRITES.values(), ids=HELD_WRITES)
-def test_a_tensor_that_a_tape_holds_is_written_to_in_no_way(write: Any) -> None:
+@pytest.mark.parametrize("write", IN_PLACE_WRITES.values(), ids=IN_PLACE_WRITES)
+def test_no_write_to_a_tensor_held_by_a_tape_is_allowed(write: Any) -> None:
     x = watched([1.0, 2.0, 3.0])
     with GradientTape() as tape:
         y = np.sum(x * x)
@@ -71,14 +71,14 @@ def test_a_tensor_that_a_tape_holds_is_written_to_in_no_way(write: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
-def test_tensors_that_no_tape_holds_can_be_written_in_every_way() -> None:
-    for name, write in HELD_WRITES.items():
+def test_tensors_not_held_by_a_tape_can_be_written_in_every_way() -> None:
+    for name, write in IN_PLACE_WRITES.items():
         x = watched([1.0, 2.0, 3.0])
-        if name not in ("the method any by keyword", "the method argmax by position"):  # NumPy wants other dtypes
+        if name not in ("the method any by keyword", "the method argmax by position"):  # NumPy requires other dtypes
             write(x)
 
 
-def test_the_shape_of_a_result_does_not_change_under_a_tape() -> None:
+def test_the_shape_of_a_recorded_result_cannot_be_set() -> None:
     x = watched([1.0, 2.0, 3.0, 4.0])
     with GradientTape():
         y = x * 2
@@ -86,7 +86,7 @@ def test_the_shape_of_a_result_does_not_change_under_a_tape() -> None:
             y.shape = (2, 2)
 
 
-def test_weights_are_not_loaded_while_a_tape_holds_them() -> None:
+def test_weights_cannot_be_loaded_while_a_tape_holds_them() -> None:
     model = Sequential([Dense(2, 1, rng=generator_for(0, "init"))])
     state = model.state_dict()
     with GradientTape() as tape:
@@ -112,7 +112,7 @@ SELECTIONS: dict[str, tuple[Callable[[Any, Any], Any], Any]] = {
 
 @pytest.mark.parametrize("kind", [np.array, list, Tensor])
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_an_index_or_a_condition_may_be_overwritten_after_its_use(name: str, kind: Any) -> None:
+def test_overwriting_an_index_or_condition_after_use_keeps_the_gradient(name: str, kind: Any) -> None:
     select, values = SELECTIONS[name]
     if kind is list and name in ("take_along_axis", "ops.where"):
         pytest.skip("takes no list")
@@ -123,14 +123,14 @@ def test_an_index_or_a_condition_may_be_overwritten_after_its_use(name: str, kin
             y = np.sum(select(x, index))
         if overwrite:
             index[:] = [values[-1]] * len(values)
-        answer: list[float] = tape.gradient(y, [x])[0].tolist()
-        return answer
+        result: list[float] = tape.gradient(y, [x])[0].tolist()
+        return result
 
     assert gradient(overwrite=False) == gradient(overwrite=True)
 
 
 class Positions:
-    """What is no sequence, but can be made an array of."""
+    """Not a sequence, but convertible to an array."""
 
     def __init__(self, *positions: int) -> None:
         self.positions = positions
@@ -145,20 +145,20 @@ class Position:
 
 
 @pytest.mark.parametrize("index", [[0, 0, 2], array.array("q", [0, 0, 2]), Positions(0, 0, 2), (slice(None), [1, 1])])
-def test_repeated_indices_count_as_often_as_they_are_given(index: Any) -> None:
+def test_repeated_indices_accumulate_gradients(index: Any) -> None:
     x = np.arange(12.0).reshape(3, 4)
     gradcheck(lambda x: x[index] ** 2, x)
 
 
 @pytest.mark.parametrize("index", [[], (), Position(), (Position(), None, 1), np.bool_(True), [[]], np.array(1), ...])
-def test_an_index_of_any_kind_keeps_its_meaning(index: Any) -> None:
+def test_every_kind_of_index_selects_as_in_numpy(index: Any) -> None:
     x = np.arange(12.0).reshape(3, 4)
     with GradientTape():
         np.testing.assert_array_equal(Tensor(x, watch=True)[index], x[index])
     gradcheck(lambda x: x[index] ** 2, x)
 
 
-def test_a_layer_or_a_weight_is_not_used_in_two_places() -> None:
+def test_shared_layers_and_weights_are_rejected() -> None:
     rng = generator_for(0, "init")
     first, second = Dense(3, 3, rng=rng), Dense(3, 3, rng=rng)
     with pytest.raises(SettingError, match="layers 0 and 1 share the weight"):
@@ -166,8 +166,8 @@ def test_a_layer_or_a_weight_is_not_used_in_two_places() -> None:
     second.bias = first.bias
     with pytest.raises(SettingError, match="layers 0 and 2 share the bias"):
         Sequential([first, Flatten(), second])
-    nothing = Dropout(0.5)
-    Sequential([nothing, first, nothing, Dense(3, 3, rng=rng)], (3,))
+    dropout = Dropout(0.5)
+    Sequential([dropout, first, dropout, Dense(3, 3, rng=rng)], (3,))
     x = watched([1.0])
     with pytest.raises(SettingError, match="given twice"):
         SGD(0.1).apply([x, x], [np.ones(1), np.ones(1)], 0.1)
@@ -190,7 +190,7 @@ def test_targets_that_broadcast_have_gradients() -> None:
 
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy()])
-def test_a_target_may_be_overwritten_before_the_gradient(loss: Any, labels: bool) -> None:
+def test_overwriting_a_target_before_the_gradient_does_not_change_it(loss: Any, labels: bool) -> None:
     x, targets = watched([[0.1, 0.2], [0.3, 0.4]]), np.array([0, 1])
     if not labels:
         if isinstance(loss, SoftmaxCrossEntropy):
@@ -202,13 +202,13 @@ def test_a_target_may_be_overwritten_before_the_gradient(loss: Any, labels: bool
             value = loss(x, targets)
         if overwrite:
             targets[...] = 1
-        answer: list[list[float]] = tape.gradient(value, [x])[0].tolist()
-        return answer
+        result: list[list[float]] = tape.gradient(value, [x])[0].tolist()
+        return result
 
     assert gradient(overwrite=False) == gradient(overwrite=True)
 
 
-def test_a_target_that_is_a_tensor_is_not_overwritten() -> None:
+def test_a_target_that_is_a_tensor_cannot_be_overwritten() -> None:
     x, target = watched([[0.1, 0.2]]), Tensor(np.array([[0.5, 0.5]]))
     with GradientTape() as tape:
         loss = SquaredError()(x, target)
@@ -217,7 +217,7 @@ def test_a_target_that_is_a_tensor_is_not_overwritten() -> None:
     tape.gradient(loss, [x])
 
 
-def test_a_bias_of_a_convolution_has_one_number_a_filter() -> None:
+def test_a_convolution_bias_must_have_one_number_per_filter() -> None:
     x, w = np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 4))
     for shape in ((1,), (), (1, 4), (3,)):
         with pytest.raises(ShapeError, match=r"conv2d: weight .* and bias .*: the bias must be \(4,\)"):
@@ -231,16 +231,16 @@ def test_a_fill_value_keeps_its_gradient() -> None:
     assert tape.gradient(y, [x])[0].tolist() == 4
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copy_is_watched_as_its_original_is(copied: Any) -> None:
+@pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_is_watched_like_its_original(make_copy: Any) -> None:
     for tensor in (watched([1.0, 2.0]), Tensor([1.0, 2.0]), watched(3.0), Tensor([1, 2])):
-        found = copied(tensor)
-        assert type(found) is Tensor
-        assert (found.watched, found.dtype, found.tolist()) == (tensor.watched, tensor.dtype, tensor.tolist())
-        assert not np.shares_memory(found, tensor)
+        copied = make_copy(tensor)
+        assert type(copied) is Tensor
+        assert (copied.watched, copied.dtype, copied.tolist()) == (tensor.watched, tensor.dtype, tensor.tolist())
+        assert not np.shares_memory(copied, tensor)
 
 
-def test_a_copy_of_what_a_tape_follows_stays_on_it() -> None:
+def test_a_copy_of_a_recorded_tensor_stays_on_the_tape() -> None:
     x = watched([1.0, 2.0])
     with GradientTape() as tape:
         y = np.sum(copy.copy(x * 2) * copy.copy(x))
@@ -249,7 +249,7 @@ def test_a_copy_of_what_a_tape_follows_stays_on_it() -> None:
     assert tape.gradient(y, [x])[0].tolist() == [4, 8]
 
 
-LOST: dict[str, Callable[[Any], Any]] = {
+LOST_GRADIENTS: dict[str, Callable[[Any], Any]] = {
     "a list of tensors": lambda x: np.sum([x * 1, x * 2]) * Tensor([1.0], watch=True),
     "r_": lambda x: np.r_[np.asarray(x), 1.0] * Tensor([1.0], watch=True),
     "a distribution": lambda x: np.random.default_rng(0).normal(x, 1) * Tensor([1.0, 1.0], watch=True),
@@ -259,17 +259,17 @@ LOST: dict[str, Callable[[Any], Any]] = {
 
 
 def filled(x: Any) -> Any:
-    plain = np.zeros(2)
-    plain[...] = x
-    return plain
+    array = np.zeros(2)
+    array[...] = x
+    return array
 
 
-@pytest.mark.parametrize("program", LOST.values(), ids=LOST)
-def test_a_gradient_that_was_lost_is_an_error_that_says_why(program: Any) -> None:
+@pytest.mark.parametrize("program", LOST_GRADIENTS.values(), ids=LOST_GRADIENTS)
+def test_a_lost_gradient_raises_an_error_with_usual_causes(program: Any) -> None:
     x, used = watched([1.0, 2.0]), watched([3.0, 4.0])
     with GradientTape(persistent=True) as tape:
         y = np.sum(program(x)) + np.sum(used)
-        z = np.sum(x)  # after the target
+        z = np.sum(x)  # recorded after the target
     message = r"does not depend on source 1, of shape \(2,\)\. Usual causes: .*np\.stack"
     with pytest.raises(GradientError, match=message):
         tape.gradient(y, [used, x])
@@ -279,7 +279,7 @@ def test_a_gradient_that_was_lost_is_an_error_that_says_why(program: Any) -> Non
         tape.gradient(y, [x], unconnected="none")  # type: ignore[arg-type]
 
 
-def test_half_precision_is_refused_where_gradients_would_be_wrong() -> None:
+def test_half_precision_is_rejected_where_gradients_would_be_wrong() -> None:
     with pytest.raises(GradientError, match="cannot watch a tensor of dtype float16"):
         Tensor(np.ones(3, np.float16), watch=True)
     x = watched([1.0, 2.0])
@@ -292,7 +292,7 @@ def test_half_precision_is_refused_where_gradients_would_be_wrong() -> None:
     assert tape.gradient(y, [x])[0].tolist() == [1, 1]
 
 
-SHARED: dict[str, Callable[[Any, Any], Any]] = {
+SHARED_MEMORY: dict[str, Callable[[Any, Any], Any]] = {
     "the memory of a watched tensor": lambda x, w: w * w,
     "an operand": lambda x, w: w * 2 * x,
     "the memory of a constant": lambda x, w: w * Tensor(x),
@@ -301,25 +301,29 @@ SHARED: dict[str, Callable[[Any, Any], Any]] = {
 
 
 @pytest.mark.parametrize("size", [3, 64, 65, 10_000])
-@pytest.mark.parametrize("program", SHARED.values(), ids=SHARED)
-def test_memory_that_a_plain_array_shares_is_not_overwritten_unseen(program: Any, size: int) -> None:
+@pytest.mark.parametrize("program", SHARED_MEMORY.values(), ids=SHARED_MEMORY)
+def test_overwriting_memory_shared_with_a_plain_array_is_detected(program: Any, size: int) -> None:
     numbers = np.arange(1.0, size + 1)
     x, w = numbers, Tensor(numbers, watch=True)
     for persistent in (False, True):
         with GradientTape(persistent=persistent) as tape:
             y = np.sum(program(x, w))
-        kept = numbers.copy()
+        original = numbers.copy()
         numbers[...] = 5
         with pytest.raises(GradientError, match=r"was overwritten after .* had used it"):
             tape.gradient(y, [w])
-        numbers[...] = kept
+        numbers[...] = original
         expected = tape.gradient(y, [w])[0].tolist()
         numbers[...] = 5  # the gradient has been computed
         assert (
             expected
-            == (kept if program in (SHARED["a matrix"], SHARED["the memory of a constant"]) else 2 * kept).tolist()
+            == (
+                original
+                if program in (SHARED_MEMORY["a matrix"], SHARED_MEMORY["the memory of a constant"])
+                else 2 * original
+            ).tolist()
         )
-        numbers[...] = kept
+        numbers[...] = original
         del tape
 
 
@@ -330,7 +334,7 @@ def test_an_unreferenced_operand_is_not_kept_for_comparison() -> None:
         with GradientTape() as tape:
             y = w * 1.0
             for _ in range(20):
-                y = y + np.ones(100_000)  # whose VJP needs it not
+                y = y + np.ones(100_000)  # its VJP does not need the operand
         assert tracemalloc.get_traced_memory()[0] < 5 * w.nbytes
     finally:
         tracemalloc.stop()

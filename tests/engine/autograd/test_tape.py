@@ -8,7 +8,7 @@ import pytest
 from engine import GradientError, GradientTape, ShapeError, Tensor, gradcheck, ops
 
 
-def test_the_example_of_the_readme() -> None:
+def test_the_readme_example() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as tape:
         y = (x * 4.0) ** 2
@@ -23,7 +23,7 @@ def test_tensor_used_twice_gets_both_gradients() -> None:
     assert tape.gradient(y, [x])[0].tolist() == [7]
 
 
-def test_broadcasting_is_undone() -> None:
+def test_gradients_are_summed_over_broadcast_axes() -> None:
     x, b = Tensor(np.ones((4, 3)), watch=True), Tensor(np.ones((3,)), watch=True)
     with GradientTape() as tape:
         y = x * b
@@ -32,7 +32,7 @@ def test_broadcasting_is_undone() -> None:
     assert db.tolist() == [4, 4, 4]
 
 
-def test_twenty_thousand_operations_in_a_chain() -> None:
+def test_a_chain_of_twenty_thousand_operations_has_a_gradient() -> None:
     x = Tensor(1.0, watch=True, dtype=np.float64)
     with GradientTape() as tape:
         y = x
@@ -49,7 +49,7 @@ def test_empty_and_scalar_tensors_have_gradients() -> None:
     gradcheck(lambda x: x * x + ops.exp(x), np.array(0.5))
 
 
-def test_output_gradients_weigh_the_target() -> None:
+def test_output_gradients_weight_the_target() -> None:
     x = Tensor([1.0, 2.0], watch=True)
     with GradientTape(persistent=True) as tape:
         y = x**2
@@ -59,7 +59,7 @@ def test_output_gradients_weigh_the_target() -> None:
         tape.gradient(y, [x], output_gradients=np.ones(3))
 
 
-def test_sources_may_be_intermediate_values_or_the_target_itself() -> None:
+def test_sources_can_be_intermediate_values_or_the_target_itself() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as tape:
         y = x * 2
@@ -67,14 +67,14 @@ def test_sources_may_be_intermediate_values_or_the_target_itself() -> None:
     assert [g.tolist() for g in tape.gradient(z, [y, x, z, y])] == [[12], [24], [1], [12]]
 
 
-def test_a_source_that_was_not_used_gets_zeros_on_request() -> None:
+def test_an_unused_source_gets_zeros_on_request() -> None:
     x, unused = Tensor([3.0], watch=True), Tensor([[1.0, 1.0]], watch=True)
     with GradientTape() as tape:
         y = x * 2
     assert tape.gradient(y, [unused], unconnected="zero")[0].tolist() == [[0, 0]]
 
 
-def test_gradients_share_memory_with_nothing() -> None:
+def test_gradients_share_no_memory() -> None:
     a, b = Tensor([1.0], watch=True), Tensor([1.0], watch=True)
     seed = np.ones(1, np.float32)
     with GradientTape() as tape:
@@ -92,14 +92,14 @@ def test_gradients_have_the_dtype_of_their_source() -> None:
     assert tape.gradient(y, [x])[0].dtype == np.float32
 
 
-def test_only_records_between_target_and_sources_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
-    walked = []
+def test_only_records_between_target_and_sources_are_visited(monkeypatch: pytest.MonkeyPatch) -> None:
+    visited = []
     rules = ops.matmul.rules
 
     def spy(argument: int):
         def rule(*call):
             vjp = rules[argument](*call)
-            return lambda g: (walked.append(argument), vjp(g))[1]
+            return lambda g: (visited.append(argument), vjp(g))[1]
 
         return rule
 
@@ -108,13 +108,13 @@ def test_only_records_between_target_and_sources_are_walked(monkeypatch: pytest.
     with GradientTape(persistent=True) as tape:
         y = (x @ first) @ second
     tape.gradient(y, [second])
-    assert walked == [1]
-    walked.clear()
+    assert visited == [1]
+    visited.clear()
     tape.gradient(y, [first])
-    assert walked == [0, 1]
+    assert visited == [0, 1]
 
 
-def test_a_tape_gives_its_gradient_once_unless_persistent() -> None:
+def test_a_tape_computes_one_gradient_unless_it_is_persistent() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as tape:
         y = x * 2
@@ -127,15 +127,15 @@ def test_a_tape_gives_its_gradient_once_unless_persistent() -> None:
     assert [tape.gradient(t, [x])[0].tolist() for t in (z, y, z)] == [[24], [2], [24]]
 
 
-def test_records_and_what_they_kept_are_freed() -> None:
+def test_the_gradient_frees_the_records_and_their_arrays() -> None:
     x = Tensor(np.ones(3), watch=True)
     with GradientTape() as tape:
-        kept = np.exp(x)
-        y = kept * 2
-    watcher = weakref.ref(kept)
-    del kept
+        saved = np.exp(x)
+        y = saved * 2
+    saved_reference = weakref.ref(saved)
+    del saved
     tape.gradient(y, [x])
-    assert watcher() is None
+    assert saved_reference() is None
     assert tape.records == []
 
 
@@ -143,21 +143,21 @@ def test_a_value_that_no_vjp_needs_is_freed_during_the_forward_pass() -> None:
     x = Tensor(np.ones(3), watch=True)
     with GradientTape() as tape:
         z = x + 1
-        memory = weakref.ref(z.base)
+        memory_reference = weakref.ref(z.base)
         y = ops.sigmoid(z)
         del z
-        assert memory() is None
+        assert memory_reference() is None
     assert tape.gradient(y, [x])
 
 
-def test_unknown_targets_and_sources_are_errors() -> None:
-    x, other = Tensor([3.0], watch=True), Tensor([3.0])
+def test_unknown_targets_and_sources_raise_errors() -> None:
+    x, unwatched = Tensor([3.0], watch=True), Tensor([3.0])
     with GradientTape() as tape:
         y = x * 2
     with pytest.raises(GradientError, match="source 1 is neither watched"):
-        tape.gradient(y, [x, other])
+        tape.gradient(y, [x, unwatched])
     with pytest.raises(GradientError, match="the target"):
-        tape.gradient(other, [x])
+        tape.gradient(unwatched, [x])
     with pytest.raises(GradientError, match="list of tensors"):
         tape.gradient(y, x)
     with GradientTape() as later, pytest.raises(GradientError, match="the target"):
@@ -173,7 +173,7 @@ def test_values_of_an_earlier_tape_are_constants() -> None:
     assert tape.gradient(z, [x])[0].tolist() == [6]
 
 
-def test_a_gradient_inside_the_block_stops_the_recording() -> None:
+def test_a_gradient_inside_the_block_stops_recording() -> None:
     x = Tensor([3.0], watch=True)
     with GradientTape() as tape:
         y = x * 2

@@ -35,7 +35,7 @@ def test_integers_cannot_be_watched() -> None:
         Tensor(np.array([1]), watch=True)
 
 
-def test_outside_a_tape_a_tensor_acts_as_an_array() -> None:
+def test_outside_a_tape_a_tensor_behaves_like_an_array() -> None:
     x = Tensor([[1.0, 2.0], [3.0, 4.0]], watch=True)
     assert isinstance(x + 1, Tensor)
     assert isinstance(x, np.ndarray)
@@ -58,7 +58,7 @@ def test_outside_a_tape_a_tensor_acts_as_an_array() -> None:
     assert x.watched
 
 
-def test_it_shows_its_dtype_only_where_it_is_not_float32() -> None:
+def test_the_repr_shows_the_dtype_only_if_it_is_not_float32() -> None:
     assert repr(Tensor([96.0])) == "Tensor([96.])"
     assert repr(Tensor(np.array([96.0]))) == "Tensor([96.], dtype=float64)"
     assert f"{Tensor(0.5):.2f} {Tensor([1.0])}" == "0.50 [1.]"
@@ -103,7 +103,7 @@ def test_it_shows_its_dtype_only_where_it_is_not_float32() -> None:
         (lambda x: x * np.asarray(x), [1, 2]),
     ],
 )
-def test_what_people_write_is_recorded(f: Any, expected: list[float]) -> None:
+def test_common_expressions_have_correct_gradients(f: Any, expected: list[float]) -> None:
     assert gradient_of(f, [1.0, 2.0]) == pytest.approx(expected, rel=1e-6)
 
 
@@ -139,7 +139,7 @@ def test_what_people_write_is_recorded(f: Any, expected: list[float]) -> None:
         (lambda x: ops.cast(x, dtype=int), "cast"),
     ],
 )
-def test_functions_without_a_gradient_raise_an_error_with_their_name(f: Any, name: str) -> None:
+def test_functions_without_a_gradient_raise_an_error_that_names_them(f: Any, name: str) -> None:
     x = Tensor([1.0, 2.0], watch=True)
     with GradientTape(), pytest.raises(GradientError) as caught:
         f(x)
@@ -169,7 +169,7 @@ def test_functions_without_a_gradient_raise_an_error_with_their_name(f: Any, nam
         lambda y: setattr(y, "real", 5),
     ],
 )
-def test_writing_into_something_recorded_is_an_error_until_the_gradient_is_taken(write: Any) -> None:
+def test_writing_to_a_recorded_tensor_is_an_error_until_the_gradient_is_computed(write: Any) -> None:
     x = Tensor(np.eye(2), watch=True)
     with GradientTape() as tape:
         y = x * 2
@@ -184,7 +184,7 @@ def test_writing_into_something_recorded_is_an_error_until_the_gradient_is_taken
     write(y)
 
 
-def test_an_iterator_over_something_recorded_may_not_write() -> None:
+def test_an_iterator_over_a_recorded_tensor_cannot_write() -> None:
     x = Tensor([1.0, 2.0], watch=True)
     with GradientTape() as tape:
         y = np.exp(x)
@@ -198,7 +198,7 @@ def test_an_iterator_over_something_recorded_may_not_write() -> None:
 
 
 @pytest.mark.parametrize("write", [lambda a, v: a.__iadd__(1), lambda a, v: v.fill(0), lambda a, v: a[:1].fill(0)])
-def test_a_constant_may_not_be_written_to_while_a_tape_needs_it(write: Any) -> None:
+def test_a_constant_cannot_be_written_to_while_a_tape_needs_it(write: Any) -> None:
     x, a = Tensor([[2.0, 3.0]], watch=True), Tensor([[5.0, 5.0], [1.0, 1.0]])
     view = a[0]
     with GradientTape() as tape:
@@ -209,7 +209,7 @@ def test_a_constant_may_not_be_written_to_while_a_tape_needs_it(write: Any) -> N
     write(a, view)
 
 
-def test_a_tensor_on_two_tapes_may_be_written_to_when_both_have_given_their_gradients() -> None:
+def test_a_tensor_on_two_tapes_is_writable_after_both_gradients_are_computed() -> None:
     x = Tensor([2.0], watch=True)
     with GradientTape() as first:
         y = x * x
@@ -237,7 +237,7 @@ def test_a_tensor_on_two_tapes_may_be_written_to_when_both_have_given_their_grad
         lambda target, x: np.put_along_axis(target, np.array([0]), x[:1], 0),
     ],
 )
-def test_tracked_values_may_not_be_written_into_an_array_that_would_forget_them(write: Any) -> None:
+def test_tracked_values_cannot_be_written_into_an_untracked_array(write: Any) -> None:
     x, target = Tensor([1.0, 2.0], watch=True), Tensor([0.0, 0.0])
     with GradientTape(), pytest.raises(GradientError, match="written into an array"):
         write(target, x)
@@ -259,7 +259,7 @@ def test_deep_copies_are_watched_like_their_originals() -> None:
             copy.deepcopy(y)
 
 
-def test_flatten_gives_a_copy_on_a_tape_too() -> None:
+def test_flatten_returns_a_copy_on_a_tape_too() -> None:
     x = Tensor([[1.0, 2.0]], watch=True)
     with GradientTape():
         y = x.flatten()
@@ -267,7 +267,7 @@ def test_flatten_gives_a_copy_on_a_tape_too() -> None:
     assert x.tolist() == [[1, 2]]
 
 
-def test_float_power_works_in_float64_as_in_numpy() -> None:
+def test_float_power_computes_in_float64_as_in_numpy() -> None:
     x = Tensor([2.0, 3.0], watch=True)
     with GradientTape() as tape:
         y = np.float_power(x, 2) + np.float_power(2, x)
@@ -288,7 +288,7 @@ def test_reading_a_recorded_tensor_is_not_a_write() -> None:
     assert tape.gradient(z, [x])
 
 
-def test_an_abandoned_tape_holds_nothing() -> None:
+def test_an_abandoned_tape_does_not_prevent_writes() -> None:
     x = Tensor([1.0], watch=True)
     with GradientTape():
         x * 2

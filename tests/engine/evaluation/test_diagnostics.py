@@ -32,8 +32,8 @@ DATA = ImageData(RNG.integers(0, 256, (40, 4, 4), dtype=np.uint8), RNG.integers(
 
 def network(*sizes: int, activation: str = "relu", last: str | None = None) -> Sequential:
     rng = generator_for(0, "init")
-    ends = [activation] * (len(sizes) - 2) + [last]
-    return Sequential([Dense(a, b, end, rng=rng) for a, b, end in zip(sizes, sizes[1:], ends, strict=False)])
+    names = [activation] * (len(sizes) - 2) + [last]
+    return Sequential([Dense(a, b, name, rng=rng) for a, b, name in zip(sizes, sizes[1:], names, strict=False)])
 
 
 def make_classifier(reduction: Any = "mean", epochs: int = 1, batch_size: int = 40) -> ClassifierTrainer:
@@ -73,7 +73,7 @@ def last_metrics(trainer: ClassifierTrainer | GanTrainer) -> dict[str, float]:
     return [report for report in trainer.run() if isinstance(report, EpochDone)][-1].metrics
 
 
-def test_norms_are_those_of_the_mean_losss_gradients_whatever_the_reduction() -> None:
+def test_gradient_norms_are_those_of_the_mean_loss_for_any_reduction() -> None:
     model = make_classifier().model
     targets = SquaredError().targets(DATA.labels, 3, np.float32)
     with GradientTape() as tape:
@@ -88,7 +88,7 @@ def test_norms_are_those_of_the_mean_losss_gradients_whatever_the_reduction() ->
 
 
 @pytest.mark.parametrize("steps", [1, 5, 8, 85, 600])
-def test_a_few_steps_of_an_epoch_are_measured_evenly_spaced(steps: int) -> None:
+def test_up_to_eight_evenly_spaced_steps_of_an_epoch_are_measured(steps: int) -> None:
     norms = GradientNorms(network(2, 2), steps)
     measured = []
     for step in range(steps):
@@ -101,8 +101,8 @@ def test_a_few_steps_of_an_epoch_are_measured_evenly_spaced(steps: int) -> None:
         assert set(np.diff(measured)) <= {steps // 8, steps // 8 + 1}
 
 
-def test_a_network_that_rests_is_measured_in_its_next_step() -> None:
-    metrics = last_metrics(make_gan(batch_size=40))  # one step, and the discriminator rests in it
+def test_a_skipped_network_is_measured_in_its_next_update() -> None:
+    metrics = last_metrics(make_gan(batch_size=40))  # a single step, which skips the discriminator
     assert "g_grad_norm" in metrics
     assert "d_grad_norm" not in metrics
     assert {"g_grad_norm", "d_grad_norm", "grad_norm/discriminator.layers.1"} <= set(last_metrics(make_gan(1, 10)))
@@ -121,7 +121,7 @@ def test_units_that_are_never_above_zero_are_dead() -> None:
     assert activation_metrics(model, activations(model, x))["dead_units"] == 0.3
 
 
-def test_a_filter_is_dead_where_it_is_below_zero_everywhere() -> None:
+def test_a_filter_is_dead_if_it_is_below_zero_everywhere() -> None:
     conv, norm = Conv2D(1, 3, activation="relu", rng=generator_for(0, "init")), BatchNorm(3, "tanh")
     model = Sequential([conv, norm, Conv2D(3, 1, activation="tanh", rng=generator_for(1, "init"))], (6, 6, 1))
     conv.bias[1], norm.shift[0] = -1e3, 1e3
@@ -134,7 +134,9 @@ def test_a_filter_is_dead_where_it_is_below_zero_everywhere() -> None:
 
 
 @pytest.mark.parametrize(("activation", "inputs"), [("tanh", (2.1, 2.3)), ("sigmoid", (4.2, 4.5))])
-def test_outputs_are_saturated_where_the_slope_is_a_twentieth(activation: str, inputs: tuple[float, float]) -> None:
+def test_outputs_are_saturated_below_a_twentieth_of_the_maximum_slope(
+    activation: str, inputs: tuple[float, float]
+) -> None:
     model = network(1, 1, 1, activation=activation)
     first = model.layers[0]
     assert isinstance(first, Dense)
@@ -143,7 +145,7 @@ def test_outputs_are_saturated_where_the_slope_is_a_twentieth(activation: str, i
     assert activation_metrics(model, activations(model, x))["saturation"] == 0.5
 
 
-def test_layers_are_counted_under_their_numbers_and_together() -> None:
+def test_dead_units_are_reported_per_layer_and_in_total() -> None:
     rng = generator_for(0, "init")
     model = Sequential([Dense(4, 6, "relu", rng=rng), Dropout(0.5), Dense(6, 2, "relu", rng=rng), Dense(2, 1, rng=rng)])
     model.parameters[3][...] = -1e3
@@ -153,7 +155,7 @@ def test_layers_are_counted_under_their_numbers_and_together() -> None:
     assert metrics["d_dead_units"] == pytest.approx((6 * first + 2) / 8)
 
 
-def test_sample_diversity_is_nothing_for_copies_and_one_for_the_real_thing() -> None:
+def test_sample_diversity_is_zero_for_copies_and_one_for_the_real_images() -> None:
     real = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
     assert sample_diversity(np.repeat(real[:1], 50, axis=0), real) < 1e-5
     assert sample_diversity(real, real) == pytest.approx(1)
@@ -161,7 +163,8 @@ def test_sample_diversity_is_nothing_for_copies_and_one_for_the_real_thing() -> 
     assert np.isfinite(sample_diversity(real, np.zeros_like(real)))
 
 
-def test_the_probe_is_spread_over_data_sorted_by_class() -> None:
+def test_the_probe_is_spread_over_the_whole_dataset() -> None:
+    """A dataset can be sorted by class."""
     images = np.zeros((5000, 2, 2), np.uint8)
     assert len(probe(ImageData(images, None))) == diagnostics.PROBE_IMAGES
     assert (probe(ImageData(images, None))[0], probe(ImageData(images, None))[-1]) == (0, 4999)
@@ -169,26 +172,26 @@ def test_the_probe_is_spread_over_data_sorted_by_class() -> None:
 
 
 @pytest.mark.parametrize("make", [make_classifier, make_gan])
-def test_looking_changes_no_bit_of_the_training(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = make(epochs=3, batch_size=7)
-    last_metrics(watched)
+def test_measuring_changes_no_bit_of_the_training(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = make(epochs=3, batch_size=7)
+    last_metrics(measured)
     monkeypatch.setattr(GradientNorms, "is_due", lambda self, step: False)
     for module in (classifier, gan):
         monkeypatch.setattr(module, "activation_metrics", lambda *args: {})
     monkeypatch.setattr(classifier, "activations", lambda *args: [])
-    blind = make(epochs=3, batch_size=7)
-    last_metrics(blind)
-    assert checkpoint.dumps(watched.state_dict()) == checkpoint.dumps(blind.state_dict())
+    unmeasured = make(epochs=3, batch_size=7)
+    last_metrics(unmeasured)
+    assert checkpoint.dumps(measured.state_dict()) == checkpoint.dumps(unmeasured.state_dict())
 
 
-def test_gradients_that_are_not_finite_give_no_warning() -> None:
+def test_a_gradient_norm_that_overflows_causes_no_warning() -> None:
     norms = GradientNorms(network(2, 2), 1)
     norms.add([np.full((2, 2), 1e30, np.float32), np.zeros(2, np.float32)])
     assert norms.metrics()["grad_norm"] == np.inf
 
 
 def test_the_same_images_are_probed_after_every_epoch() -> None:
-    """Without an update between them, two epochs see the same."""
+    """Without an update between them, two epochs measure the same values."""
     trainer = make_gan(epochs=2, batch_size=10)
     trainer.g_optimizer, trainer.d_optimizer = SGD(1e-30), SGD(1e-30)
     reports = [r for r in trainer.run() if not isinstance(r, BatchDone)]

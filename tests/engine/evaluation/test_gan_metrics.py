@@ -17,13 +17,13 @@ from engine.evaluation.gan_metrics import frechet_distance, symmetric_root
 RNG = np.random.default_rng(0)
 
 
-def normal(features: int, seed: int) -> FeatureStatistics:
+def normal_statistics(features: int, seed: int) -> FeatureStatistics:
     rows = np.random.default_rng(seed).standard_normal((3 * features, features)) @ np.diag(np.arange(1, features + 1))
     return FeatureStatistics.of(rows + seed)
 
 
-def brightest() -> ReferenceClassifier:
-    """Takes an image of four pixels for the class of its brightest one, the surer the more it stands out."""
+def brightest_pixel_classifier() -> ReferenceClassifier:
+    """Classifies an image of four pixels by the brightest, more confidently the more it stands out."""
     rng = generator_for(0, "init")
     model = Sequential([Dense(4, 4, "relu", rng=rng), Dropout(0.5), Dense(4, 4, "softmax", rng=rng)])
     first, _, last = model.layers
@@ -34,37 +34,37 @@ def brightest() -> ReferenceClassifier:
 
 
 def images(classes: list[int]) -> np.ndarray:
-    made = np.zeros((len(classes), 2, 2), np.uint8)
-    made.reshape(-1, 4)[np.arange(len(classes)), classes] = 255
-    return made
+    pixels = np.zeros((len(classes), 2, 2), np.uint8)
+    pixels.reshape(-1, 4)[np.arange(len(classes)), classes] = 255
+    return pixels
 
 
 def test_statistics_are_mean_and_covariance_in_double_precision() -> None:
     rows = RNG.standard_normal((50, 7)).astype(np.float32) + 1000
-    found = FeatureStatistics.of(rows)
-    np.testing.assert_allclose(found.mean, rows.astype(np.float64).mean(axis=0))
-    np.testing.assert_allclose(found.covariance, np.cov(rows.astype(np.float64), rowvar=False))
+    statistics = FeatureStatistics.of(rows)
+    np.testing.assert_allclose(statistics.mean, rows.astype(np.float64).mean(axis=0))
+    np.testing.assert_allclose(statistics.covariance, np.cov(rows.astype(np.float64), rowvar=False))
     with pytest.raises(DataError, match="at least two rows"):
         FeatureStatistics.of(rows[:1])
 
 
-def test_a_distribution_is_at_no_distance_from_itself() -> None:
-    assert frechet_distance(normal(6, 1), normal(6, 1)) == pytest.approx(0, abs=1e-10)
+def test_a_distribution_has_distance_zero_to_itself() -> None:
+    assert frechet_distance(normal_statistics(6, 1), normal_statistics(6, 1)) == pytest.approx(0, abs=1e-10)
 
 
-def test_a_shift_counts_with_its_square() -> None:
-    a = normal(6, 1)
+def test_a_shift_of_the_mean_adds_its_square() -> None:
+    a = normal_statistics(6, 1)
     shift = RNG.standard_normal(6)
     assert frechet_distance(a, FeatureStatistics(a.mean + shift, a.covariance)) == pytest.approx(shift @ shift)
 
 
-def test_spheres_differ_by_the_square_of_their_deviations() -> None:
+def test_isotropic_normals_differ_by_the_squared_difference_of_their_deviations() -> None:
     a, b = (FeatureStatistics(np.zeros(5), scale**2 * np.eye(5)) for scale in (1.0, 3.0))
     assert frechet_distance(a, b) == pytest.approx(5 * 2.0**2)
 
 
-def test_the_trace_is_that_of_the_root_of_the_product() -> None:
-    a, b = normal(8, 1), normal(8, 2)
+def test_the_trace_term_uses_the_root_of_the_covariance_product() -> None:
+    a, b = normal_statistics(8, 1), normal_statistics(8, 2)
     eigenvalues = np.linalg.eigvals(a.covariance @ b.covariance)  # the product itself, which is not symmetric
     trace = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(eigenvalues.real).sum()
     expected = np.sum((a.mean - b.mean) ** 2) + trace
@@ -78,27 +78,27 @@ def test_constant_features_are_supported() -> None:
     assert frechet_distance(flat, FeatureStatistics(np.ones(4), np.eye(4))) == pytest.approx(4)
 
 
-def test_the_root_of_a_matrix_times_itself_is_the_matrix() -> None:
-    matrix = normal(9, 3).covariance
+def test_the_square_of_a_symmetric_root_is_the_matrix() -> None:
+    matrix = normal_statistics(9, 3).covariance
     root = symmetric_root(matrix)
     np.testing.assert_allclose(root @ root, matrix)
     np.testing.assert_allclose(root, root.T)
 
 
-def test_other_features_cannot_be_compared() -> None:
+def test_different_numbers_of_features_cannot_be_compared() -> None:
     with pytest.raises(ShapeError, match="5 and 6 features"):
-        frechet_distance(normal(5, 1), normal(6, 1))
+        frechet_distance(normal_statistics(5, 1), normal_statistics(6, 1))
 
 
-def test_a_reference_classifier_names_classes_and_its_confidence() -> None:
-    found = brightest().evaluate(images([2, 0, 3] * 300))
-    assert found.labels.tolist() == [2, 0, 3] * 300
-    assert found.confidences == pytest.approx(1 / (1 + 3 * np.exp(-10)))
-    np.testing.assert_allclose(found.features, images([2, 0, 3] * 300).reshape(-1, 4) / 255)
+def test_a_reference_classifier_returns_labels_confidences_and_features() -> None:
+    evaluation = brightest_pixel_classifier().evaluate(images([2, 0, 3] * 300))
+    assert evaluation.labels.tolist() == [2, 0, 3] * 300
+    assert evaluation.confidences == pytest.approx(1 / (1 + 3 * np.exp(-10)))
+    np.testing.assert_allclose(evaluation.features, images([2, 0, 3] * 300).reshape(-1, 4) / 255)
 
 
 def test_images_like_the_real_ones_get_the_best_scores() -> None:
-    scores = brightest().score(images([0, 1, 2, 3] * 5))
+    scores = brightest_pixel_classifier().score(images([0, 1, 2, 3] * 5))
     assert scores["mode_coverage"] == 1
     assert scores["min_class_share"] == 0.25
     assert scores["class_entropy"] == pytest.approx(1)
@@ -106,15 +106,15 @@ def test_images_like_the_real_ones_get_the_best_scores() -> None:
     assert scores["frechet_distance"] == pytest.approx(0, abs=1e-9)
 
 
-def test_one_image_over_and_over_gets_the_worst() -> None:
-    scores = brightest().score(images([3] * 20))
+def test_copies_of_one_image_get_the_worst_scores() -> None:
+    scores = brightest_pixel_classifier().score(images([3] * 20))
     assert (scores["mode_coverage"], scores["min_class_share"], scores["class_entropy"]) == (0.25, 0, 0)
     assert scores["frechet_distance"] > 0.7
 
 
 @pytest.mark.parametrize(("rare", "covered"), [(3, 1), (2, 0.75)])
-def test_a_class_is_covered_from_three_tenths_of_an_equal_share_on(rare: int, covered: float) -> None:
-    scores = brightest().score(images([0] * (40 - 2 * 10 - rare) + [1] * 10 + [2] * 10 + [3] * rare))
+def test_a_class_is_covered_from_three_tenths_of_an_equal_part(rare: int, covered: float) -> None:
+    scores = brightest_pixel_classifier().score(images([0] * (40 - 2 * 10 - rare) + [1] * 10 + [2] * 10 + [3] * rare))
     assert scores["mode_coverage"] == covered
     assert scores["min_class_share"] == rare / 40
     shares = np.array([20 - rare, 10, 10, rare]) / 40
@@ -122,14 +122,14 @@ def test_a_class_is_covered_from_three_tenths_of_an_equal_share_on(rare: int, co
     assert (1 - scores["class_entropy"]) * np.log(4) == pytest.approx(divergence)
 
 
-def test_a_reference_classifier_refuses_other_images() -> None:
+def test_a_reference_classifier_rejects_images_of_another_size_or_dtype() -> None:
     with pytest.raises(ShapeError, match="the reference classifier takes 4 pixels, not 9"):
-        brightest().evaluate(np.zeros((1, 3, 3), np.uint8))
+        brightest_pixel_classifier().evaluate(np.zeros((1, 3, 3), np.uint8))
     with pytest.raises(DataError):
-        brightest().evaluate(np.zeros((1, 2, 2), np.float32))
+        brightest_pixel_classifier().evaluate(np.zeros((1, 2, 2), np.float32))
 
 
-def test_statistics_of_what_is_not_finite_are_refused() -> None:
+def test_statistics_that_are_not_finite_are_rejected() -> None:
     for value in (np.nan, np.inf):
         with pytest.raises(DataError, match="not finite"):
             FeatureStatistics.of(np.array([[1.0, 2.0], [value, 3.0], [2.0, 1.0]]))
@@ -137,7 +137,7 @@ def test_statistics_of_what_is_not_finite_are_refused() -> None:
             FeatureStatistics(np.array([value]), np.ones((1, 1)))
     with pytest.raises(ShapeError, match="do not fit"):
         FeatureStatistics(np.zeros(2), np.ones((3, 3)))
-    broken = brightest()
+    broken = brightest_pixel_classifier()
     np.asarray(broken.model.layers[0].weight)[...] = np.nan
     with pytest.raises(DataError, match="not finite"), np.errstate(invalid="ignore"):
         broken.score(images([0, 1, 2]))

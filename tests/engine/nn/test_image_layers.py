@@ -27,7 +27,7 @@ from engine import (
     ops,
 )
 
-numbers = np.random.default_rng(0)
+input_rng = np.random.default_rng(0)
 
 
 def rng() -> np.random.Generator:
@@ -47,7 +47,7 @@ def classifier(**options: Any) -> Sequential:
     return Sequential(layers, (10, 12, 1))
 
 
-def test_shapes_are_followed_through_all_layers() -> None:
+def test_shapes_propagate_through_all_layers() -> None:
     model = Sequential(
         [Reshape((3, 4, 2)), Upsample2D(2), Conv2D(2, 6, 5, rng=rng()), MaxPool2D(2), Conv2D(6, 1, 2, 2, rng=rng())]
     )
@@ -56,22 +56,22 @@ def test_shapes_are_followed_through_all_layers() -> None:
     assert model.logits(np.ones((7, 4, 3, 2), np.float32).reshape(7, 24)).shape == (7, 4)
 
 
-def test_rows_and_images_are_the_same_input() -> None:
-    model, x = classifier(), numbers.random((3, 120), np.float32)
+def test_rows_and_images_are_equivalent_inputs() -> None:
+    model, x = classifier(), input_rng.random((3, 120), np.float32)
     np.testing.assert_array_equal(model(x), model(x.reshape(3, 10, 12, 1)))
 
 
 @pytest.mark.parametrize("activation", [None, *Activation])
-def test_every_activation_of_a_convolution_has_its_gradient(activation: Activation | None) -> None:
+def test_convolutions_and_batch_norms_have_gradients_with_every_activation(activation: Activation | None) -> None:
     layer = Conv2D(2, 3, 2, 1, "valid", activation, rng=rng(), dtype=np.float64, negative_slope=0.1)
-    gradcheck(layer, numbers.standard_normal((2, 3, 3, 2)))
-    x = numbers.standard_normal((2, 3, 3, 2))
+    gradcheck(layer, input_rng.standard_normal((2, 3, 3, 2)))
+    x = input_rng.standard_normal((2, 3, 3, 2))
     norm = BatchNorm(2, activation, dtype=np.float64, negative_slope=0.1)
     gradcheck(lambda x: norm(x, training=True), x)
     gradcheck(norm, x)
 
 
-def test_fans_of_a_convolution_count_its_patches() -> None:
+def test_the_fans_of_a_convolution_include_the_kernel_area() -> None:
     draw = generator_for(0, "init")
     he = initializers.he_normal((5, 5, 16, 400), draw, np.float64)
     assert he.std() == pytest.approx((2 / (25 * 16)) ** 0.5, rel=0.01)
@@ -79,15 +79,15 @@ def test_fans_of_a_convolution_count_its_patches() -> None:
     assert np.abs(glorot).max() == pytest.approx((6 / (9 * 10 + 9 * 30)) ** 0.5, rel=0.01)
 
 
-def test_dropout_leaves_images_in_their_order_in_memory() -> None:
+def test_dropout_keeps_the_memory_layout_of_images() -> None:
     x = ops.conv2d(np.ones((5, 30, 30, 1), np.float32), np.ones((1, 1, 1, 8), np.float32), np.zeros(8, np.float32))
     y = np.asarray(Dropout(0.25)(x, training=True, rng=rng()))
     assert y.strides == x.strides
     assert np.mean(y == 0, axis=(0, 1, 2)) == pytest.approx(np.full(8, 0.25), abs=0.03)
 
 
-def test_batch_norm_normalizes_a_batch_and_remembers() -> None:
-    x = numbers.normal(3, 2, (64, 5, 5, 4)).astype(np.float32)
+def test_batch_norm_normalizes_a_batch_and_updates_running_statistics() -> None:
+    x = input_rng.normal(3, 2, (64, 5, 5, 4)).astype(np.float32)
     layer = BatchNorm(4, momentum=0.75)
     y = np.asarray(layer(x, training=True))
     np.testing.assert_allclose(y.mean(axis=(0, 1, 2)), 0, atol=1e-5)
@@ -97,28 +97,28 @@ def test_batch_norm_normalizes_a_batch_and_remembers() -> None:
     np.testing.assert_allclose(layer.running_variance, 0.75 + 0.25 * unbiased, rtol=1e-5)
 
 
-def test_at_inference_an_answer_does_not_depend_on_the_batch() -> None:
+def test_inference_results_do_not_depend_on_the_batch() -> None:
     model = classifier()
     for _ in range(20):
-        model(numbers.random((16, 120), np.float32), training=True, rng=rng())
-    state, x = model.state_dict(), numbers.random((8, 120), np.float32)
-    together = np.asarray(model(x))
-    for alone, row in zip(x, together, strict=True):
-        np.testing.assert_allclose(np.asarray(model(alone[None]))[0], row, rtol=1e-5)
+        model(input_rng.random((16, 120), np.float32), training=True, rng=rng())
+    state, x = model.state_dict(), input_rng.random((8, 120), np.float32)
+    batch_outputs = np.asarray(model(x))
+    for image, expected in zip(x, batch_outputs, strict=True):
+        np.testing.assert_allclose(np.asarray(model(image[None]))[0], expected, rtol=1e-5)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, state[name])
-    assert not np.allclose(model(x, training=True, rng=rng()), together, rtol=1e-3)
+    assert not np.allclose(model(x, training=True, rng=rng()), batch_outputs, rtol=1e-3)
 
 
-def test_a_batch_of_one_still_has_statistics() -> None:
+def test_batch_norm_accepts_a_batch_of_one() -> None:
     layer = BatchNorm(3)
     assert np.asarray(layer(np.ones((1, 3), np.float32), training=True)).tolist() == [[0, 0, 0]]
     assert np.isfinite(layer.running_variance).all()
 
 
 def test_running_statistics_are_state_but_not_parameters() -> None:
-    model, other = classifier(), classifier()
-    model(numbers.random((16, 120), np.float32), training=True, rng=rng())
+    model, restored = classifier(), classifier()
+    model(input_rng.random((16, 120), np.float32), training=True, rng=rng())
     assert [name for name in model.state_dict() if name.startswith("layers.1.")] == [
         "layers.1.scale",
         "layers.1.shift",
@@ -127,18 +127,18 @@ def test_running_statistics_are_state_but_not_parameters() -> None:
     ]
     assert list(model.named_parameters())[2:4] == ["layers.1.scale", "layers.1.shift"]
     assert list(model.named_buffers()) == ["layers.1.running_mean", "layers.1.running_variance"]
-    other.load_state_dict(model.state_dict())
-    x = numbers.random((4, 120), np.float32)
-    np.testing.assert_array_equal(other(x), model(x))
+    restored.load_state_dict(model.state_dict())
+    x = input_rng.random((4, 120), np.float32)
+    np.testing.assert_array_equal(restored(x), model(x))
     state = model.state_dict()
     del state["layers.1.running_mean"]
     with pytest.raises(CheckpointError, match=r"layers\.1\.running_mean is missing"):
-        other.load_state_dict(state)
+        restored.load_state_dict(state)
 
 
 def test_the_gradients_of_a_whole_network_agree_with_central_differences() -> None:
     model = classifier(dtype=np.float64)
-    x, labels = numbers.random((3, 120)), np.array([0, 3, 4])
+    x, labels = input_rng.random((3, 120)), np.array([0, 3, 4])
 
     def loss(*values: Any) -> Any:
         for array, value in zip(model.parameters, values, strict=True):
@@ -150,16 +150,16 @@ def test_the_gradients_of_a_whole_network_agree_with_central_differences() -> No
         y = loss(*values)
     gradients = tape.gradient(y, model.parameters)
     for number, value in enumerate(values):
-        index = np.unravel_index(numbers.integers(value.size), value.shape)
-        sides = []
+        index = np.unravel_index(input_rng.integers(value.size), value.shape)
+        losses = []
         for h in (1e-6, -1e-6):
-            moved = [array.copy() for array in values]
-            moved[number][index] += h
-            sides.append(float(loss(*moved)))
-        assert gradients[number][index] == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-4, abs=1e-8)
+            shifted = [array.copy() for array in values]
+            shifted[number][index] += h
+            losses.append(float(loss(*shifted)))
+        assert gradients[number][index] == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-4, abs=1e-8)
 
 
-def test_what_does_not_fit_names_both_layers() -> None:
+def test_layers_that_do_not_fit_are_named_in_the_error() -> None:
     conv = Conv2D(1, 4, rng=rng())
     with pytest.raises(ShapeError, match=r"layer 1 \(Dense\) does not fit layer 0 \(Conv2D\): .*put Flatten before it"):
         Sequential([conv, Dense(4, 2, rng=rng())], (8, 8, 1))
@@ -177,7 +177,7 @@ def test_what_does_not_fit_names_both_layers() -> None:
         Sequential([BatchNorm(5), conv], (8, 8, 1))
 
 
-def test_settings_out_of_range_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     for make, message in (
         (lambda: Conv2D(1, 0, rng=rng()), "filters 0"),
         (lambda: Conv2D(1, 1, 0, rng=rng()), "kernel 0"),
@@ -198,9 +198,9 @@ def test_settings_out_of_range_are_refused() -> None:
 
 
 @pytest.mark.parametrize("shape", [(100_000, 3), (1_000, 10, 10, 3)])
-def test_batch_norm_is_exact_far_from_zero(shape: tuple[int, ...]) -> None:
-    numbers = np.random.default_rng(0)
-    x = (1e4 + numbers.standard_normal(shape)).astype(np.float32)
+def test_batch_norm_is_accurate_far_from_zero(shape: tuple[int, ...]) -> None:
+    input_rng = np.random.default_rng(0)
+    x = (1e4 + input_rng.standard_normal(shape)).astype(np.float32)
     exact = x.astype(np.float64)
     axes = tuple(range(x.ndim - 1))
     expected = (exact - exact.mean(axes)) / np.sqrt(exact.var(axes) + 1e-5)
@@ -209,9 +209,9 @@ def test_batch_norm_is_exact_far_from_zero(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(layer.running_mean, 0.1 * exact.mean(axes), rtol=1e-6)
 
 
-def test_gradients_of_biases_and_shifts_add_many_rows_exactly() -> None:
-    numbers = np.random.default_rng(0)
-    g = (1e3 + numbers.standard_normal((100_001, 3))).astype(np.float32)
+def test_bias_and_shift_gradients_sum_many_rows_accurately() -> None:
+    input_rng = np.random.default_rng(0)
+    g = (1e3 + input_rng.standard_normal((100_001, 3))).astype(np.float32)
     b = Tensor(np.ones(3, np.float32), watch=True)
     for layer in (lambda: ops.affine(g[:, :1], g[:1], b), lambda: ops.batch_norm(g, np.ones(3, np.float32), b)[0]):
         with GradientTape() as tape:

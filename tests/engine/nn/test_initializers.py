@@ -8,7 +8,7 @@ def draw(initializer, shape=(300, 200), dtype=np.float32):
     return initializer(shape, np.random.default_rng(0), dtype)
 
 
-def test_uniform_fills_its_range_for_biases_too() -> None:
+def test_uniform_fills_its_range_for_weights_and_biases() -> None:
     for shape in ((300, 200), (5000,)):
         values = draw(initializers.uniform(0.01), shape)
         assert values.dtype == np.float32
@@ -29,5 +29,5 @@ def test_he_normal_has_the_variance_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("initializer", [initializers.glorot_uniform, initializers.he_normal])
-def test_biases_begin_at_zero(initializer) -> None:
+def test_biases_start_at_zero(initializer) -> None:
     assert not draw(initializer, (10,)).any()

@@ -26,7 +26,7 @@ def network(dropout: float = 0.5) -> Sequential:
     return Sequential([Dense(4, 3, "tanh", rng=rng()), Dropout(dropout), Dense(3, 2, "softmax", rng=rng())])
 
 
-def test_dense_is_an_affine_map_and_an_activation() -> None:
+def test_dense_is_an_affine_map_followed_by_an_activation() -> None:
     layer = Dense(2, 3, "relu", rng=rng(), initializer=initializers.uniform(1.0))
     x = np.array([[1.0, -2.0]], np.float32)
     np.testing.assert_array_equal(layer(x), np.maximum(x @ layer.weight + layer.bias, 0))
@@ -34,12 +34,12 @@ def test_dense_is_an_affine_map_and_an_activation() -> None:
 
 
 @pytest.mark.parametrize("activation", [None, *Activation])
-def test_every_activation_has_its_gradient(activation: Activation | None) -> None:
+def test_every_activation_has_a_correct_gradient(activation: Activation | None) -> None:
     layer = Dense(3, 4, activation, rng=rng(), dtype=np.float64, negative_slope=0.1)
     gradcheck(layer, rng().standard_normal((2, 3)))
 
 
-def test_parameters_count_every_layer() -> None:
+def test_named_parameters_include_every_layer() -> None:
     parameters = network().named_parameters()
     assert {name: tensor.shape for name, tensor in parameters.items()} == {
         "layers.0.weight": (4, 3),
@@ -49,13 +49,13 @@ def test_parameters_count_every_layer() -> None:
     }
 
 
-def test_logits_stop_before_the_last_activation() -> None:
+def test_logits_omit_the_last_activation() -> None:
     model = network()
     x = np.ones((5, 4), np.float32)
     np.testing.assert_array_equal(ops.softmax(model.logits(x)), model(x))
 
 
-def test_dropout_drops_while_training_only() -> None:
+def test_dropout_drops_only_while_training() -> None:
     layer, x = Dropout(0.25), np.ones((200, 200), np.float32)
     y = layer(x, training=True, rng=rng())
     assert set(np.unique(y)) == {0, np.float32(4 / 3)}
@@ -75,12 +75,12 @@ def test_dropout_passes_gradients_where_it_passed_values() -> None:
     np.testing.assert_allclose(gradient, np.sum(np.asarray(y) != 0, axis=0) * 2.0)
 
 
-def test_state_goes_round() -> None:
-    model, other = network(), network()
+def test_state_round_trips_and_is_a_copy() -> None:
+    model, restored = network(), network()
     for tensor in model.parameters:
         tensor += 1
-    other.load_state_dict(model.state_dict())
-    for a, b in zip(model.parameters, other.parameters, strict=True):
+    restored.load_state_dict(model.state_dict())
+    for a, b in zip(model.parameters, restored.parameters, strict=True):
         np.testing.assert_array_equal(a, b)
     state = model.state_dict()
     model.parameters[0][...] = 7
@@ -98,7 +98,7 @@ def test_state_goes_round() -> None:
         (lambda state: state["layers.2.bias"].fill(np.inf), r"layers\.2\.bias has values .* not finite"),
     ],
 )
-def test_a_state_of_another_architecture_changes_nothing(change, message: str) -> None:
+def test_an_invalid_state_is_rejected_and_changes_nothing(change, message: str) -> None:
     model = network()
     before, state = model.state_dict(), {name: array + 1 for name, array in model.state_dict().items()}
     change(state)
@@ -108,7 +108,7 @@ def test_a_state_of_another_architecture_changes_nothing(change, message: str) -
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_settings_out_of_range_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(SettingError, match="units 0"):
         Dense(3, 0, rng=rng())
     with pytest.raises(SettingError, match="known are sigmoid, tanh"):
@@ -126,20 +126,20 @@ def test_settings_out_of_range_are_refused() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (2, 3, 4), (4,), ()])
-def test_inputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+def test_inputs_of_another_shape_are_rejected(shape: tuple[int, ...]) -> None:
     for call in (network(), network().logits, network().layer_outputs):
         with pytest.raises(ShapeError, match=rf"takes \(batch, 4\), not {re.escape(str(shape))}"):
             call(np.ones(shape))
 
 
-def test_lists_of_numbers_are_inputs_too() -> None:
+def test_lists_of_numbers_are_accepted_as_inputs() -> None:
     rows = [[0.5, 1, 2, 3]]
     np.testing.assert_array_equal(network()(rows), network()(np.array(rows)))
 
 
-def test_dropout_keeps_the_order_in_memory() -> None:
+def test_dropout_keeps_the_memory_layout() -> None:
     x = np.ones((30, 40), np.float32)
-    for laid in (x, np.asfortranarray(x)):
-        y = Dropout(0.5)(laid, training=True, rng=np.random.default_rng(0))
-        assert y.strides == laid.strides
+    for array in (x, np.asfortranarray(x)):
+        y = Dropout(0.5)(array, training=True, rng=np.random.default_rng(0))
+        assert y.strides == array.strides
         assert 0.4 < np.count_nonzero(y) / y.size < 0.6

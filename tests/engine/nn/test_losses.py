@@ -18,7 +18,7 @@ LOGITS = np.array([[0.5, -1.0, 2.0], [0.1, 0.2, 0.3]])
 LABELS = np.array([2, 0])
 
 
-def test_squared_error_adds_over_outputs_and_averages_over_the_batch() -> None:
+def test_squared_error_sums_over_outputs_and_averages_over_the_batch() -> None:
     one_hot = np.array([[0, 0, 1], [1, 0, 0]])
     total = np.sum((LOGITS - one_hot) ** 2)
     assert SquaredError("sum")(LOGITS, LABELS) == pytest.approx(total)
@@ -26,7 +26,7 @@ def test_squared_error_adds_over_outputs_and_averages_over_the_batch() -> None:
     assert SquaredError("sum")(LOGITS, one_hot) == pytest.approx(total)
 
 
-def test_binary_cross_entropy_is_that_of_the_sigmoid() -> None:
+def test_binary_cross_entropy_applies_the_sigmoid_to_logits() -> None:
     p, t = ops.sigmoid(LOGITS), np.array([[0, 0, 1], [1, 0, 0]])
     total = -np.sum(t * np.log(p) + (1 - t) * np.log(1 - p))
     assert BinaryCrossEntropy("sum")(LOGITS, LABELS) == pytest.approx(total)
@@ -35,7 +35,7 @@ def test_binary_cross_entropy_is_that_of_the_sigmoid() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_softmax_cross_entropy_is_that_of_the_softmax(smoothing: float) -> None:
+def test_softmax_cross_entropy_applies_the_softmax_to_logits(smoothing: float) -> None:
     target = np.full((2, 3), smoothing / 3)
     target[[0, 1], LABELS] += 1 - smoothing
     total = -np.sum(target * np.log(ops.softmax(LOGITS)))
@@ -46,19 +46,19 @@ def test_softmax_cross_entropy_is_that_of_the_softmax(smoothing: float) -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_class_weights_multiply_the_losses_of_their_examples(smoothing: float) -> None:
     weights = np.array([3.0, 1.0, 0.5])
-    each = [SoftmaxCrossEntropy("sum", smoothing)(LOGITS[[row]], LABELS[[row]]) for row in (0, 1)]
+    losses = [SoftmaxCrossEntropy("sum", smoothing)(LOGITS[[row]], LABELS[[row]]) for row in (0, 1)]
     weighted = SoftmaxCrossEntropy("mean", smoothing, weights)
-    assert weighted(LOGITS, LABELS) == pytest.approx((0.5 * each[0] + 3 * each[1]) / 2)
+    assert weighted(LOGITS, LABELS) == pytest.approx((0.5 * losses[0] + 3 * losses[1]) / 2)
     gradcheck(lambda x: weighted(x, LABELS), LOGITS)
-    even = SoftmaxCrossEntropy("mean", smoothing, np.ones(3))
-    assert even(LOGITS, LABELS) == pytest.approx(SoftmaxCrossEntropy("mean", smoothing)(LOGITS, LABELS))
+    uniform = SoftmaxCrossEntropy("mean", smoothing, np.ones(3))
+    assert uniform(LOGITS, LABELS) == pytest.approx(SoftmaxCrossEntropy("mean", smoothing)(LOGITS, LABELS))
     with pytest.raises(ShapeError, match=r"\(2,\) class weights for 3 classes"):
         SoftmaxCrossEntropy(class_weights=np.ones(2))(LOGITS, LABELS)
     with pytest.raises(SettingError, match="positive"):
         SoftmaxCrossEntropy(class_weights=np.array([1.0, 0.0, 1.0]))
 
 
-def test_balanced_class_weights_make_each_class_count_the_same() -> None:
+def test_balanced_class_weights_give_each_class_the_same_total_weight() -> None:
     labels = np.array([0] * 6 + [2] * 2)
     weights = balanced_class_weights(labels, 4)
     np.testing.assert_allclose(weights, [8 / 12, 1, 8 / 4, 1])
@@ -66,9 +66,9 @@ def test_balanced_class_weights_make_each_class_count_the_same() -> None:
     assert weights[0] * 6 == pytest.approx(weights[2] * 2)
 
 
-@pytest.mark.parametrize(("loss", "even"), [(SquaredError, 1 / 3), (BinaryCrossEntropy, 1 / 2)])
-def test_smoothed_labels_stand_for_smoothed_rows(loss, even) -> None:
-    rows = 0.8 * np.array([[0, 0, 1], [1, 0, 0]]) + 0.2 * even
+@pytest.mark.parametrize(("loss", "uniform"), [(SquaredError, 1 / 3), (BinaryCrossEntropy, 1 / 2)])
+def test_smoothed_labels_are_equivalent_to_smoothed_one_hot_rows(loss, uniform) -> None:
+    rows = 0.8 * np.array([[0, 0, 1], [1, 0, 0]]) + 0.2 * uniform
     smoothed, plain = loss("sum", 0.2), loss("sum")
     np.testing.assert_allclose(smoothed.targets(LABELS, 3, np.float64), rows)
     for targets in (LABELS, smoothed.targets(LABELS, 3, np.float64)):
@@ -78,17 +78,17 @@ def test_smoothed_labels_stand_for_smoothed_rows(loss, even) -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("loss", [SquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy])
-def test_gradients_follow_the_reduction(loss, reduction) -> None:
+def test_gradients_are_correct_for_every_reduction(loss, reduction) -> None:
     gradcheck(lambda x: loss(reduction)(x, LABELS), LOGITS)
 
 
 @pytest.mark.parametrize("loss", [SquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy()])
-def test_targets_made_once_are_those_of_the_labels(loss) -> None:
+def test_precomputed_targets_and_labels_have_the_same_loss(loss) -> None:
     targets = loss.targets(LABELS, 3, np.float64)
     assert loss(LOGITS, targets) == loss(LOGITS, LABELS)
 
 
-def test_unsuited_targets_are_refused() -> None:
+def test_invalid_targets_are_rejected() -> None:
     with pytest.raises(DataError, match=r"an empty batch has no loss: outputs \(0, 1\)"):
         BinaryCrossEntropy()(np.ones((0, 1)), 1.0)
     with pytest.raises(DataError, match=r"labels range from 0 to 3, but there are 3 classes"):
@@ -113,7 +113,7 @@ def test_unsuited_targets_are_refused() -> None:
             BinaryCrossEntropy()(LOGITS, target)
 
 
-def test_unsuited_settings_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(SettingError, match="neither mean nor sum"):
         SquaredError("max")  # type: ignore[arg-type]
     for loss in (SquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy):

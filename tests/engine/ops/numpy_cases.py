@@ -1,4 +1,4 @@
-"""Cases of NumPy functions with arguments of random shapes."""
+"""Test cases for NumPy functions, with arguments of random shapes."""
 
 from typing import Any
 
@@ -6,22 +6,22 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.engine.arrays import Case, binary, distinct, full_shapes, pair, unary
+from tests.engine.arrays import Case, binary, distinct, nonempty_shapes, pair, unary
 
 
 @st.composite
-def _rest(draw: Any, function: Any) -> Case:
-    """Far from where a quotient is whole."""
+def _remainder(draw: Any, function: Any) -> Case:
+    """Arguments whose quotient is far from an integer, where the remainder jumps."""
     a, b = pair(draw)
     b = np.abs(b) + 0.6
     return function, [(np.round(3 * a) + 0.37) * np.ones_like(a), np.ones_like(b) * 0.9 + 0 * b]
 
 
-def square(draw: Any, least: int = 1, batch: bool = True) -> np.ndarray:
-    """A matrix, or a stack of them, with values far from each other and from 0."""
-    side = draw(st.integers(least, 3))
-    lead = draw(hnp.array_shapes(min_dims=0, max_dims=1, max_side=2)) if batch else ()
-    return distinct(draw, (*lead, side, side)) + 2 * np.eye(side) * np.arange(1, side + 1)
+def square(draw: Any, min_side: int = 1, batch: bool = True) -> np.ndarray:
+    """A square matrix or a stack of them, with values far from each other and from 0."""
+    side = draw(st.integers(min_side, 3))
+    leading = draw(hnp.array_shapes(min_dims=0, max_dims=1, max_side=2)) if batch else ()
+    return distinct(draw, (*leading, side, side)) + 2 * np.eye(side) * np.arange(1, side + 1)
 
 
 def _symmetric(x: Any) -> Any:
@@ -58,7 +58,7 @@ def _svd(draw: Any, part: int) -> Case:
 PRIMITIVES: dict[str, st.SearchStrategy[Case]] = {
     **{name: unary(getattr(np, name)) for name in ("deg2rad", "nan_to_num", "rad2deg", "sinc")},
     **{name: binary(getattr(np, name)) for name in ("fmax", "fmin", "logaddexp2")},
-    **{name: _rest(getattr(np, name)) for name in ("fmod", "remainder")},
+    **{name: _remainder(getattr(np, name)) for name in ("fmod", "remainder")},
     **{name: _of_square(getattr(np.linalg, name)) for name in ("det", "inv")},
     "cholesky": _cholesky(),
     "eigenvalues": _of_square(lambda x: np.linalg.eigh(_symmetric(x))[0]),
@@ -113,7 +113,7 @@ def _select(draw: Any) -> Case:
 
 @st.composite
 def _pad(draw: Any) -> Case:
-    x = distinct(draw, draw(full_shapes))
+    x = distinct(draw, draw(nonempty_shapes))
     options = draw(st.sampled_from([{}, {"constant_values": 3}, {"mode": "reflect"}, {"mode": "edge"}]))
     width = 1 if options.get("mode") != "reflect" else 0
     return lambda x: np.pad(x, width, **options), [x]
@@ -123,10 +123,10 @@ def _pad(draw: Any) -> Case:
 def _gradient(draw: Any) -> Case:
     x = distinct(draw, draw(hnp.array_shapes(min_dims=1, max_dims=2, min_side=3, max_side=4)))
     order = draw(st.sampled_from([1, 2]))
-    where = np.cumsum(np.arange(1.0, x.shape[0] + 1))
-    forms = [lambda x: np.gradient(x, 0.5, axis=0, edge_order=order), lambda x: np.gradient(x, where, axis=0)]
+    coordinates = np.cumsum(np.arange(1.0, x.shape[0] + 1))
+    variants = [lambda x: np.gradient(x, 0.5, axis=0, edge_order=order), lambda x: np.gradient(x, coordinates, axis=0)]
     return draw(
-        st.sampled_from([*forms, lambda x: np.stack(np.gradient(np.atleast_2d(x), axis=(1,), edge_order=1))])
+        st.sampled_from([*variants, lambda x: np.stack(np.gradient(np.atleast_2d(x), axis=(1,), edge_order=1))])
     ), [x]
 
 

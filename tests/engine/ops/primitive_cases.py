@@ -1,4 +1,4 @@
-"""Cases of every primitive, with arguments of random shapes, axes and settings."""
+"""Test cases for every public primitive, with arguments of random shapes, axes and settings."""
 
 import functools
 from typing import Any
@@ -14,7 +14,7 @@ from tests.engine.arrays import (
     axes_of,
     binary,
     distinct,
-    full_shapes,
+    nonempty_shapes,
     pair,
     positive,
     shapes,
@@ -22,7 +22,7 @@ from tests.engine.arrays import (
     unary,
 )
 
-small = st.integers(1, 4)
+small_sizes = st.integers(1, 4)
 
 
 @st.composite
@@ -67,16 +67,16 @@ def clip(draw: Any) -> Case:
 
 
 @st.composite
-def reduction(draw: Any, op: Any, of_nothing: bool = False, least: int = 0, **options: Any) -> Case:
-    shape = draw(hnp.array_shapes(max_dims=3, min_side=least, max_side=3))
+def reduction(draw: Any, op: Any, allow_empty: bool = False, min_side: int = 0, **options: Any) -> Case:
+    shape = draw(hnp.array_shapes(max_dims=3, min_side=min_side, max_side=3))
     axes, keepdims = draw(axes_of(shape)), draw(st.booleans())
-    assume(of_nothing or np.take(shape, range(len(shape)) if axes is None else axes).all())
+    assume(allow_empty or np.take(shape, range(len(shape)) if axes is None else axes).all())
     return lambda x: op(x, axis=axes, keepdims=keepdims, **options), [distinct(draw, shape)]
 
 
 @st.composite
 def spread(draw: Any, op: Any) -> Case:
-    return draw(reduction(op, least=2, ddof=draw(st.sampled_from([0, 1, 0.5]))))
+    return draw(reduction(op, min_side=2, ddof=draw(st.sampled_from([0, 1, 0.5]))))
 
 
 @st.composite
@@ -97,9 +97,9 @@ def matmul(draw: Any) -> Case:
 
 @st.composite
 def affine(draw: Any) -> Case:
-    lead = draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
+    leading = draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
     inputs, units = draw(st.integers(0, 3)), draw(st.integers(0, 3))
-    return ops.affine, [distinct(draw, (*lead, inputs)), distinct(draw, (inputs, units)), distinct(draw, (units,))]
+    return ops.affine, [distinct(draw, (*leading, inputs)), distinct(draw, (inputs, units)), distinct(draw, (units,))]
 
 
 @st.composite
@@ -115,8 +115,8 @@ def conv2d(draw: Any) -> Case:
 def conv2d_transpose(draw: Any) -> Case:
     kernel, channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
     stride, padding = draw(st.integers(1, 3)), draw(st.sampled_from(["same", "valid"]))
-    least = -(-kernel // stride)
-    images = (draw(st.integers(0, 2)), draw(st.integers(least, 3)), draw(st.integers(least, 3)), channels)
+    min_side = -(-kernel // stride)
+    images = (draw(st.integers(0, 2)), draw(st.integers(min_side, 3)), draw(st.integers(min_side, 3)), channels)
     weight = distinct(draw, (kernel, kernel, channels, filters))
     f = functools.partial(ops.conv2d_transpose, stride=stride, padding=padding)
     return f, [distinct(draw, images), weight, distinct(draw, (filters,))]
@@ -152,7 +152,7 @@ def layer_norm(draw: Any) -> Case:
 @st.composite
 def getitem(draw: Any) -> Case:
     kind = draw(st.sampled_from(["basic", "repeats", "mask", "mixed"]))
-    x = distinct(draw, draw(shapes_with_axes if kind in ("basic", "mask") else full_shapes))
+    x = distinct(draw, draw(shapes_with_axes if kind in ("basic", "mask") else nonempty_shapes))
     if kind == "basic":
         index: Any = draw(hnp.basic_indices(x.shape, allow_newaxis=True))
     elif kind == "repeats":
@@ -200,7 +200,7 @@ def concatenate(draw: Any) -> Case:
 def stack(draw: Any) -> Case:
     shape = draw(shapes)
     axis = draw(st.integers(-len(shape) - 1, len(shape)))
-    return lambda *arrays: ops.stack(arrays, axis=axis), [distinct(draw, shape) for _ in range(draw(small))]
+    return lambda *arrays: ops.stack(arrays, axis=axis), [distinct(draw, shape) for _ in range(draw(small_sizes))]
 
 
 @st.composite
@@ -240,7 +240,7 @@ def sigmoid_cross_entropy(draw: Any) -> Case:
 
 @st.composite
 def softmax_cross_entropy(draw: Any) -> Case:
-    rows, classes = draw(small), draw(small)
+    rows, classes = draw(small_sizes), draw(small_sizes)
     labels = draw(hnp.arrays(np.int64, (rows,), elements=st.integers(0, classes - 1)))
     smoothing = draw(st.sampled_from([0.0, 0.1]))
     weights = draw(st.sampled_from([None, np.linspace(0.5, 2, classes)]))
@@ -284,7 +284,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "squared_error": squared_error(),
     "square": unary(ops.square),
     "squeeze": squeeze(),
-    "sum": reduction(ops.sum, of_nothing=True),
+    "sum": reduction(ops.sum, allow_empty=True),
     "stack": stack(),
     "sum_pool2d": resampled(ops.sum_pool2d, shrinks=True),
     "std": spread(ops.std),

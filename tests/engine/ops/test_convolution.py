@@ -1,4 +1,4 @@
-"""Convolution, pooling and upsampling, compared with plain loops; their memory; their errors."""
+"""Convolution, pooling and upsampling: results compared with plain loops, memory, and errors."""
 
 import itertools
 from typing import Any
@@ -14,7 +14,7 @@ rng = np.random.default_rng(0)
 
 
 def convolved(x: np.ndarray, w: np.ndarray, b: np.ndarray, stride: int, padding: str) -> np.ndarray:
-    """The definition, one output at a time."""
+    """The definition of a convolution, one output at a time."""
     kernel, size = w.shape[0], x.shape[1]
     if padding == "same":
         zeros = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -27,18 +27,18 @@ def convolved(x: np.ndarray, w: np.ndarray, b: np.ndarray, stride: int, padding:
     return y
 
 
-@pytest.mark.parametrize("filters", [1, 4])  # by patches of the output, and of the input
+@pytest.mark.parametrize("filters", [1, 4])  # by patches of the output (1), and of the input (4)
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
-def test_a_convolution_follows_its_definition(kernel: int, stride: int, padding: Any, filters: int) -> None:
+def test_a_convolution_matches_its_definition(kernel: int, stride: int, padding: Any, filters: int) -> None:
     x, b = rng.standard_normal((2, 7, 7, 3)), rng.standard_normal(filters)
     w = rng.standard_normal((kernel, kernel, 3, filters))
     y = ops.conv2d(x, w, b, stride=stride, padding=padding)
     np.testing.assert_allclose(y, convolved(x, w, b, stride, padding), rtol=1e-12, atol=1e-12)
 
 
-def test_same_keeps_the_size_and_valid_takes_the_kernel_off() -> None:
+def test_same_padding_keeps_the_size_and_valid_padding_does_not() -> None:
     assert geometry.window(28, 3, 1, "same").count == 28
     assert geometry.window(28, 3, 2, "same").count == 14
     assert geometry.window(28, 5, 1, "valid").count == 24
@@ -46,7 +46,7 @@ def test_same_keeps_the_size_and_valid_takes_the_kernel_off() -> None:
     assert (odd.before, odd.after) == (0, 1)
 
 
-def losses(x: np.ndarray, w: np.ndarray, b: np.ndarray, *, rng: Any = None) -> list[np.ndarray]:
+def loss_and_gradients(x: np.ndarray, w: np.ndarray, b: np.ndarray, *, rng: Any = None) -> list[np.ndarray]:
     tensors = [Tensor(array, watch=True) for array in (x, w, b)]
     with GradientTape() as tape:
         y = ops.squared_error(ops.conv2d(*tensors, stride=1), 0.5)
@@ -55,30 +55,32 @@ def losses(x: np.ndarray, w: np.ndarray, b: np.ndarray, *, rng: Any = None) -> l
 
 @pytest.mark.parametrize(("channels", "filters"), [(2, 4), (4, 2)])
 @pytest.mark.parametrize("rows", [1, 2, 4])
-def test_patches_may_be_made_in_pieces(monkeypatch: pytest.MonkeyPatch, rows: int, channels: int, filters: int) -> None:
+def test_building_patches_in_pieces_does_not_change_the_results(
+    monkeypatch: pytest.MonkeyPatch, rows: int, channels: int, filters: int
+) -> None:
     shapes = (3, 7, 5, channels), (3, 3, channels, filters), (filters,)
     arrays = [rng.standard_normal(shape) for shape in shapes]
-    whole = losses(*arrays)
+    whole = loss_and_gradients(*arrays)
     monkeypatch.setattr(geometry, "CACHE_BLOCK_BYTES", rows * 8 * 3 * 3 * 2 * 5 * 3)  # the last one is short
-    for ours, expected in zip(losses(*arrays), whole, strict=True):
+    for ours, expected in zip(loss_and_gradients(*arrays), whole, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
     replay = Replay([])
     for factor in (1, 2, -1):
         changed = [factor * array for array in arrays]
-        for ours, expected in zip(replay(losses, *changed), losses(*changed), strict=True):
+        for ours, expected in zip(replay(loss_and_gradients, *changed), loss_and_gradients(*changed), strict=True):
             assert ours.tobytes() == expected.tobytes()
     assert len(replay.plans) == 1
 
 
-def test_patches_are_not_kept() -> None:
-    """A replay of a convolution needs its inputs, outputs and gradients, not nine times the input."""
+def test_patches_are_not_stored() -> None:
+    """A replayed convolution stores inputs, outputs and gradients, not patches (nine times the input)."""
     x, w, b = (np.ones(shape, np.float32) for shape in ((50, 28, 28, 8), (3, 3, 8, 8), (8,)))
     replay = Replay([x, w, b])
-    replay(losses, x, w, b)
+    replay(loss_and_gradients, x, w, b)
     assert replay.size_bytes < 4.5 * x.nbytes + 2 * geometry.CACHE_BLOCK_BYTES
 
 
-def test_a_max_pool_gives_its_gradient_to_the_first_maximum() -> None:
+def test_max_pooling_passes_its_gradient_to_the_first_maximum() -> None:
     window = [[1.0, 5.0], [5.0, 2.0]]
     x = Tensor(np.array(window)[None, :, :, None], watch=True)
     with GradientTape() as tape:
@@ -88,11 +90,13 @@ def test_a_max_pool_gives_its_gradient_to_the_first_maximum() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_a_pool_may_work_on_some_channels_at_a_time(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
-    x = Tensor(rng.integers(0, 3, (2, 6, 9, 5)).astype(float), watch=True)  # many equal ones
+def test_pooling_some_channels_at_a_time_does_not_change_the_gradients(
+    monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    x = Tensor(rng.integers(0, 3, (2, 6, 9, 5)).astype(float), watch=True)  # many ties
     gradients = []
-    for cached in (geometry.CACHE_BLOCK_BYTES, channels * 8 * 2 * 6 * 9):
-        monkeypatch.setattr(geometry, "CACHE_BLOCK_BYTES", cached)
+    for block_bytes in (geometry.CACHE_BLOCK_BYTES, channels * 8 * 2 * 6 * 9):
+        monkeypatch.setattr(geometry, "CACHE_BLOCK_BYTES", block_bytes)
         with GradientTape() as tape:
             y = ops.sum(ops.max_pool2d(x, size=3) * np.arange(5.0))
         gradients += tape.gradient(y, [x])
@@ -105,14 +109,14 @@ def test_upsampling_repeats_pixels() -> None:
     np.testing.assert_array_equal(ops.upsample2d(x, size=3), x.repeat(3, axis=1).repeat(3, axis=2))
 
 
-def test_flattening_reads_height_width_channels() -> None:
+def test_flattening_is_in_the_order_height_width_channels() -> None:
     x = rng.standard_normal((2, 3, 4, 5))
     planes = np.ascontiguousarray(x.transpose(3, 1, 2, 0)).transpose(3, 1, 2, 0)
     for images in (x, planes):
         np.testing.assert_array_equal(ops.flatten(images), x.reshape(2, 60))
 
 
-def test_any_layout_in_memory_gives_the_same_images() -> None:
+def test_results_do_not_depend_on_the_memory_layout() -> None:
     x, w, b = rng.standard_normal((2, 4, 4, 3)), rng.standard_normal((3, 3, 3, 2)), rng.standard_normal(2)
     for order in itertools.permutations(range(4)):
         view = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
@@ -121,7 +125,7 @@ def test_any_layout_in_memory_gives_the_same_images() -> None:
         np.testing.assert_array_equal(ops.upsample2d(view), ops.upsample2d(x))
 
 
-def test_wrong_shapes_say_what_was_expected() -> None:
+def test_errors_name_wrong_shapes_and_settings() -> None:
     x, b = np.ones((2, 5, 6, 3)), np.ones(4)
     with pytest.raises(ShapeError, match=r"\(2, 5, 6, 3\) and weight \(3, 3, 2, 4\): they must be \(batch, height"):
         ops.conv2d(x, np.ones((3, 3, 2, 4)), b)

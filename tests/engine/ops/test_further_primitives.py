@@ -20,11 +20,11 @@ from tests.engine.arrays import (
     Case,
     axes_of,
     binary,
+    check_float32_gradients,
     check_gradients,
-    check_narrow_gradients,
-    check_second_gradients,
+    check_second_derivatives,
     distinct,
-    full_shapes,
+    nonempty_shapes,
     positive,
     shapes,
     shapes_with_axes,
@@ -34,21 +34,21 @@ from tests.engine.ops.numpy_cases import PRIMITIVES
 
 
 @st.composite
-def inside(draw: Any, ufunc: np.ufunc) -> Case:
+def below_one(draw: Any, ufunc: np.ufunc) -> Case:
     """Arguments between -1 and 1."""
     return ufunc, [distinct(draw, draw(shapes)) / 2]
 
 
 @st.composite
-def above(draw: Any, ufunc: np.ufunc) -> Case:
+def above_one(draw: Any, ufunc: np.ufunc) -> Case:
     """Arguments above 1."""
     return ufunc, [positive(draw, draw(shapes)) + 1]
 
 
 @st.composite
-def reduced(draw: Any, function: Any, most_axes: int = 3) -> Case:
+def reduced(draw: Any, function: Any, max_axes: int = 3) -> Case:
     shape = draw(shapes_with_axes)
-    axes = draw(axes_of(shape).filter(lambda chosen: np.size(chosen) <= most_axes))
+    axes = draw(axes_of(shape).filter(lambda axis: np.size(axis) <= max_axes))
     keepdims = draw(st.booleans())
     return lambda x: function(x, axis=axes, keepdims=keepdims), [distinct(draw, shape)]
 
@@ -68,19 +68,19 @@ def cumsum(draw: Any) -> Case:
 
 @st.composite
 def einsum(draw: Any) -> Case:
-    """Up to three operands; a letter may stand in one of them or in all, in the result or not; its size may be 0."""
+    """Up to three operands; a letter can be in one or all, in the result or not; its size can be 0."""
     sizes = {letter: draw(st.integers(0, 3)) for letter in "ijkl"}
     terms = [draw(st.lists(st.sampled_from("ijkl"), max_size=3, unique=True)) for _ in range(draw(st.integers(1, 3)))]
-    rule = ",".join(map("".join, terms))
-    letters = sorted(set(rule) - {","})
-    rule += "->" + "".join(draw(st.lists(st.sampled_from(letters), unique=True)) if letters else [])
+    subscripts = ",".join(map("".join, terms))
+    letters = sorted(set(subscripts) - {","})
+    subscripts += "->" + "".join(draw(st.lists(st.sampled_from(letters), unique=True)) if letters else [])
     arrays = [distinct(draw, [sizes[letter] for letter in term]) for term in terms]
-    return lambda *operands: np.einsum(rule, *operands), arrays
+    return lambda *operands: np.einsum(subscripts, *operands), arrays
 
 
 @st.composite
 def move(draw: Any) -> Case:
-    shape = draw(full_shapes)
+    shape = draw(nonempty_shapes)
     axis = draw(st.integers(-len(shape), len(shape) - 1))
     indices = draw(st.lists(st.integers(-shape[axis], shape[axis] - 1), max_size=4))
     moves = {
@@ -97,8 +97,8 @@ def move(draw: Any) -> Case:
 
 
 @st.composite
-def product_of_a_convolution(draw: Any, op: Any) -> Case:
-    """What the VJPs of a convolution are made of: two of the images x, the weights and the images y."""
+def convolution_product(draw: Any, op: Any) -> Case:
+    """A product in the VJPs of a convolution, of two of the images x, the weights and the images y."""
     kernel, stride = draw(st.integers(1, 2)), draw(st.integers(1, 2))
     padding = draw(st.sampled_from(["same", "valid"]))
     channels, filters, batch = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
@@ -106,13 +106,13 @@ def product_of_a_convolution(draw: Any, op: Any) -> Case:
     w = distinct(draw, (kernel, kernel, channels, filters))
     geometry = Convolution.of(x, w, stride, padding)
     y = distinct(draw, (batch, geometry.rows.count, geometry.columns.count, filters))
-    given = {"gather": [x, w], "scatter_patches": [y, w], "correlate": [x, y]}[op.name]
-    return lambda *arrays: op(*arrays, geometry=geometry), given
+    operands = {"gather": [x, w], "scatter_patches": [y, w], "correlate": [x, y]}[op.name]
+    return lambda *arrays: op(*arrays, geometry=geometry), operands
 
 
 @st.composite
-def back(draw: Any, name: str) -> Case:
-    """What the VJPs of indexing, moving and pooling are made of."""
+def vjp_primitive(draw: Any, name: str) -> Case:
+    """A primitive in the VJPs of indexing, moving and pooling."""
     x = distinct(draw, (2, 2, 2, draw(st.integers(1, 2))))
     y = ops.max_pool2d(x)
     cases = {
@@ -121,37 +121,39 @@ def back(draw: Any, name: str) -> Case:
         "pick_of_windows": (lambda h: pooling._picked(h, x=x, y=y, size=2), x),
         "scatter": (lambda g: shape_module._scattered(g, shape=(3,), index=np.array([0, 2, 0])), np.ones(3)),
     }
-    f, like = cases[name]
-    return f, [distinct(draw, like.shape)]
+    f, template = cases[name]
+    return f, [distinct(draw, template.shape)]
 
 
 CASES: dict[str, st.SearchStrategy[Case]] = {
     **{name: unary(getattr(np, name)) for name in ("arcsinh", "arctan", "cbrt", "cosh", "exp2", "sinh", "tan")},
-    **{name: inside(getattr(np, name)) for name in ("arccos", "arcsin", "arctanh")},
-    **{name: above(getattr(np, name)) for name in ("arccosh", "log10", "log2")},
+    **{name: below_one(getattr(np, name)) for name in ("arccos", "arcsin", "arctanh")},
+    **{name: above_one(getattr(np, name)) for name in ("arccosh", "log10", "log2")},
     **{name: binary(getattr(np, name)) for name in ("arctan2", "hypot", "logaddexp")},
     **{
-        name: product_of_a_convolution(op)
+        name: convolution_product(op)
         for name, op in (
             ("correlate", convolution.correlate),
             ("gather", convolution.gather),
             ("scatter_patches", convolution.scatter),
         )
     },
-    **{name: back(name) for name in ("max_unpool2d", "move_home", "pick_of_windows", "scatter")},
+    **{name: vjp_primitive(name) for name in ("max_unpool2d", "move_home", "pick_of_windows", "scatter")},
     "cumsum": cumsum(),
     "einsum": einsum(),
     "move": move(),
-    "norm": reduced(np.linalg.norm, most_axes=2),  # no array has a norm over three
+    "norm": reduced(np.linalg.norm, max_axes=2),  # NumPy has no norm over three axes
     "prod": product_with_zeros(),
     **PRIMITIVES,
 }
 
 
-def test_every_primitive_has_a_case() -> None:
+def test_every_primitive_without_a_public_name_has_a_case() -> None:
     modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(engine.__path__, "engine.")]
-    found = {value.name for module in modules for value in vars(module).values() if isinstance(value, Primitive)}
-    assert found - {*ops.__all__} == set(CASES)
+    primitive_names = {
+        value.name for module in modules for value in vars(module).values() if isinstance(value, Primitive)
+    }
+    assert primitive_names - {*ops.__all__} == set(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -164,12 +166,12 @@ def test_gradients_agree_with_central_differences(name: str, data: st.DataObject
 @pytest.mark.parametrize("name", CASES)
 @given(data=st.data())
 @settings(max_examples=15)
-def test_gradients_have_gradients(name: str, data: st.DataObject) -> None:
-    check_second_gradients(*data.draw(CASES[name]))
+def test_second_derivatives_agree_with_central_differences(name: str, data: st.DataObject) -> None:
+    check_second_derivatives(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", CASES)
 @given(data=st.data())
 @settings(max_examples=5)
-def test_narrow_floats_stay_what_they_are(name: str, data: st.DataObject) -> None:
-    check_narrow_gradients(*data.draw(CASES[name]))
+def test_float32_gradients_agree_with_float64(name: str, data: st.DataObject) -> None:
+    check_float32_gradients(*data.draw(CASES[name]))

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import GradientError, GradientTape, Tensor, gradcheck
-from tests.engine.arrays import check_gradients, check_second_gradients
+from tests.engine.arrays import check_gradients, check_second_derivatives
 from tests.engine.ops.numpy_cases import COMPOSED, PRIMITIVES
 
 
 @pytest.mark.parametrize("name", [*COMPOSED, *PRIMITIVES])
 @given(data=st.data())
 @settings(max_examples=20)
-def test_values_on_a_tape_are_those_of_numpy(name: str, data: st.DataObject) -> None:
+def test_values_on_a_tape_equal_those_of_numpy(name: str, data: st.DataObject) -> None:
     f, inputs = data.draw((COMPOSED | PRIMITIVES)[name])
     with GradientTape():
         recorded = f(*(Tensor(array, watch=True) for array in inputs))
@@ -27,10 +27,10 @@ def test_values_on_a_tape_are_those_of_numpy(name: str, data: st.DataObject) -> 
 @pytest.mark.parametrize("name", COMPOSED)
 @given(data=st.data())
 @settings(max_examples=15)
-def test_first_and_second_derivatives(name: str, data: st.DataObject) -> None:
+def test_first_and_second_derivatives_agree_with_central_differences(name: str, data: st.DataObject) -> None:
     f, inputs = data.draw(COMPOSED[name])
     check_gradients(f, inputs)
-    check_second_gradients(f, inputs)
+    check_second_derivatives(f, inputs)
 
 
 def test_sinc_is_smooth_at_zero() -> None:
@@ -39,7 +39,7 @@ def test_sinc_is_smooth_at_zero() -> None:
         gradcheck(np.sinc, near, order=order, step=1e-4, relative_tolerance=1e-3, absolute_tolerance=1e-3)
 
 
-def test_values_that_are_not_finite_have_slope_zero() -> None:
+def test_nan_to_num_has_a_zero_gradient_for_values_that_are_not_finite() -> None:
     x = Tensor(np.array([1.0, np.nan, np.inf, -np.inf]), watch=True)
     with GradientTape() as tape:
         y = np.nan_to_num(x, nan=5.0, posinf=6.0)
@@ -47,7 +47,7 @@ def test_values_that_are_not_finite_have_slope_zero() -> None:
     assert tape.gradient(y, [x])[0].tolist() == [1, 0, 0, 0]
 
 
-def test_a_number_wins_over_none() -> None:
+def test_fmax_and_fmin_prefer_a_number_to_nan() -> None:
     a, b = (Tensor(np.array(values), watch=True) for values in ([1.0, np.nan], [np.nan, 2.0]))
     for function in (np.fmax, np.fmin):
         with GradientTape() as tape:
@@ -56,7 +56,7 @@ def test_a_number_wins_over_none() -> None:
         assert [gradient.tolist() for gradient in tape.gradient(y, [a, b])] == [[1, 0], [0, 1]]
 
 
-REFUSED: dict[str, Any] = {
+UNSUPPORTED: dict[str, Any] = {
     "svd": lambda x: np.linalg.svd(x[:, :1]),
     "norm": lambda x: np.linalg.norm(x, 0, axis=0),
     "cross": lambda x: np.cross(x, x),
@@ -67,8 +67,8 @@ REFUSED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_functions_without_a_gradient_are_rejected(name: str) -> None:
     x = Tensor(np.ones((2, 2)), watch=True)
     with GradientTape(), pytest.raises(GradientError, match=name):
-        REFUSED[name](x)
+        UNSUPPORTED[name](x)

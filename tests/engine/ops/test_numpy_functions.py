@@ -1,4 +1,4 @@
-"""NumPy functions that map to more than one public primitive, compared with central differences."""
+"""NumPy functions that are not a single public primitive, compared with central differences."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,23 +14,23 @@ RNG = np.random.default_rng(0)
 MATRIX = RNG.permutation(12).reshape(3, 4) * 0.1 - 0.53
 ROW = np.array([0.7, -0.2, 1.3, -0.9])
 CUBE = RNG.permutation(24).reshape(2, 3, 4) * 0.1 - 1.13
-INSIDE, ABOVE = MATRIX / 2, np.abs(MATRIX) + 1.2
+BELOW_ONE, ABOVE_ONE = MATRIX / 2, np.abs(MATRIX) + 1.2
 
 Case = tuple[Callable[..., Any], list[np.ndarray]]
 UNARY = {
-    np.arccos: INSIDE,
-    np.arccosh: ABOVE,
-    np.arcsin: INSIDE,
+    np.arccos: BELOW_ONE,
+    np.arccosh: ABOVE_ONE,
+    np.arcsin: BELOW_ONE,
     np.arcsinh: MATRIX,
     np.arctan: MATRIX,
-    np.arctanh: INSIDE,
+    np.arctanh: BELOW_ONE,
     np.cbrt: MATRIX,
     np.cosh: MATRIX,
     np.exp2: MATRIX,
-    np.log10: ABOVE,
-    np.log2: ABOVE,
+    np.log10: ABOVE_ONE,
+    np.log2: ABOVE_ONE,
     np.positive: MATRIX,
-    np.reciprocal: ABOVE,
+    np.reciprocal: ABOVE_ONE,
     np.sinh: MATRIX,
     np.tan: MATRIX,
 }
@@ -38,7 +38,7 @@ CASES: dict[Any, list[Case]] = {
     **{ufunc: [(ufunc, [array])] for ufunc, array in UNARY.items()},
     **{ufunc: [(ufunc, [MATRIX, ROW]), (ufunc, [ROW, CUBE])] for ufunc in (np.arctan2, np.hypot, np.logaddexp)},
     np.vecdot: [(np.vecdot, [MATRIX, ROW]), (np.vecdot, [ROW, ROW])],
-    np.float_power: [(lambda x, y: np.float_power(x, y), [ABOVE, ROW])],
+    np.float_power: [(lambda x, y: np.float_power(x, y), [ABOVE_ONE, ROW])],
     np.array_split: [(lambda x: np.array_split(x, 3, axis=1)[1] * x[:, :1], [MATRIX])],
     np.atleast_1d: [(lambda x: np.atleast_1d(x[0]) * x, [ROW])],
     np.atleast_2d: [(np.atleast_2d, [ROW])],
@@ -112,13 +112,13 @@ CASES: dict[Any, list[Case]] = {
 
 def test_every_function_in_the_tables_has_a_case() -> None:
     public = [getattr(ops, name) for name in ops.__all__]
-    known = {**UFUNCS, **FUNCTIONS}
-    elsewhere = {_function(name) for name in (*PRIMITIVES, *COMPOSED) if _function(name) is not None}
-    assert {function for function, stand_in in known.items() if stand_in not in public} == {*CASES, *elsewhere}
+    dispatch = {**UFUNCS, **FUNCTIONS}
+    other_cases = {_numpy_function(name) for name in (*PRIMITIVES, *COMPOSED) if _numpy_function(name) is not None}
+    assert {function for function, primitive in dispatch.items() if primitive not in public} == {*CASES, *other_cases}
 
 
-def _function(name: str) -> Any:
-    """The NumPy function that a case of ``numpy_cases`` is named after; those of decompositions go by their parts."""
+def _numpy_function(name: str) -> Any:
+    """The NumPy function that a ``numpy_cases`` case is named after; decompositions have one per part."""
     name = {"eigenvalues": "eigh", "singular_values": "svd"}.get(name, name)
     return getattr(np, name, None) or getattr(np.linalg, name, None)
 
@@ -140,7 +140,7 @@ def test_gradients_agree_with_central_differences(function: Any) -> None:
 
 
 @pytest.mark.parametrize("zeros", [[1], [1, 3]])
-def test_a_product_with_zeros_has_the_products_of_the_others(zeros: list[int]) -> None:
+def test_the_gradient_of_a_product_with_zeros_is_the_product_of_the_others(zeros: list[int]) -> None:
     x = np.array([2.0, 1.0, 3.0, 1.0])
     x[zeros] = 0
     gradcheck(np.prod, x)
@@ -150,13 +150,13 @@ def test_a_product_with_zeros_has_the_products_of_the_others(zeros: list[int]) -
     assert tape.gradient(y, [watched])[0].tolist() == ([0, 6, 0, 0] if len(zeros) == 1 else [0] * 4)
 
 
-def test_lengths_of_zero_have_no_slope() -> None:
+def test_lengths_of_zero_have_a_zero_gradient() -> None:
     x = Tensor([0.0, 0.0], watch=True)
     with GradientTape() as tape:
         y = np.linalg.norm(x) + np.hypot(x, x).sum()
     assert tape.gradient(y, [x])[0].tolist() == [0, 0]
 
 
-def test_empty_arrays_go_through() -> None:
+def test_empty_arrays_have_gradients() -> None:
     for f in (np.prod, np.cumsum, np.sort, np.flip, np.linalg.norm, lambda x: np.einsum("ij->j", x)):
         gradcheck(f, np.zeros((0, 3)))

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from engine import DataError, GradientError, GradientTape, SettingError, ShapeError, Tensor, ops
 from engine.replay import Replay
-from tests.engine.arrays import check_gradients, check_narrow_gradients, check_second_gradients
+from tests.engine.arrays import check_float32_gradients, check_gradients, check_second_derivatives
 from tests.engine.ops.primitive_cases import CASES
 
-# What layers are made of. The cases of the losses hold their targets in closures, where no replay can see them change;
-# trainers/test_replay.py has them as inputs.
+# The primitives that layers are composed of. The cases of losses have their targets in closures, where a
+# replay does not see them change; in trainers/test_replay.py they are inputs.
 REPLAYED = {"add", "affine", "leaky_relu", "matmul", "multiply", "relu", "sigmoid", "softmax", "subtract", "tanh"}
 REPLAYED |= {"batch_norm", "conv2d", "conv2d_transpose", "flatten", "max_pool2d", "sum_pool2d", "upsample2d"}
 REPLAYED |= {"elu", "gelu", "layer_norm", "silu", "softplus"}
@@ -33,21 +33,21 @@ def test_gradients_agree_with_central_differences(name: str, data: st.DataObject
 @pytest.mark.parametrize("name", ops.__all__)
 @given(data=st.data())
 @settings(max_examples=15)
-def test_gradients_have_gradients(name: str, data: st.DataObject) -> None:
-    check_second_gradients(*data.draw(CASES[name]))
+def test_second_derivatives_agree_with_central_differences(name: str, data: st.DataObject) -> None:
+    check_second_derivatives(*data.draw(CASES[name]))
 
 
-@pytest.mark.parametrize("name", sorted({*ops.__all__} - {"cast"}))  # its purpose is another dtype
+@pytest.mark.parametrize("name", sorted({*ops.__all__} - {"cast"}))  # cast changes the dtype on purpose
 @given(data=st.data())
 @settings(max_examples=5)
-def test_narrow_floats_stay_what_they_are(name: str, data: st.DataObject) -> None:
-    check_narrow_gradients(*data.draw(CASES[name]))
+def test_float32_gradients_agree_with_float64(name: str, data: st.DataObject) -> None:
+    check_float32_gradients(*data.draw(CASES[name]))
 
 
 @pytest.mark.parametrize("name", ops.__all__)
 @given(data=st.data())
 @settings(max_examples=15)
-def test_a_replay_gives_the_same_bits_on_other_numbers_or_refuses(name: str, data: st.DataObject) -> None:
+def test_a_replay_with_other_values_has_the_same_bits_or_runs_on_the_tape(name: str, data: st.DataObject) -> None:
     f, inputs = data.draw(CASES[name])
 
     def step(*arrays: np.ndarray, rng: None) -> list[np.ndarray]:
@@ -57,15 +57,15 @@ def test_a_replay_gives_the_same_bits_on_other_numbers_or_refuses(name: str, dat
         return [np.asarray(result) for result in (y, *tape.gradient(y, tensors))]
 
     replay = Replay([])
-    others = [1.25 * array[..., ::-1] if array.ndim else 1.25 * array for array in inputs]
-    for arrays in (inputs, others, inputs):
+    other_inputs = [1.25 * array[..., ::-1] if array.ndim else 1.25 * array for array in inputs]
+    for arrays in (inputs, other_inputs, inputs):
         for got, expected in zip(replay(step, *arrays), step(*arrays, rng=None), strict=True):
             assert got.tobytes() == expected.tobytes()
     if name in REPLAYED:
         assert len(replay.plans) == 1
 
 
-def test_sigmoid_is_exact_at_both_ends() -> None:
+def test_sigmoid_is_accurate_at_both_ends() -> None:
     for dtype in (np.float32, np.float64):
         x = np.array([-1000, -20, 0, 20, 1000], dtype)
         y = ops.sigmoid(x)
@@ -73,13 +73,13 @@ def test_sigmoid_is_exact_at_both_ends() -> None:
         np.testing.assert_allclose(y, [0, 2.0611536e-9, 0.5, 1, 1], rtol=1e-6)
 
 
-def test_losses_on_logits_stay_finite_where_the_probabilities_do_not() -> None:
+def test_losses_on_logits_stay_finite_where_probabilities_underflow() -> None:
     x = np.array([[1e4, -1e4]])
     assert ops.sigmoid_cross_entropy(x, np.array([[0.0, 1.0]])) == 2e4
     assert ops.softmax_cross_entropy(x, np.array([1])) == 2e4
 
 
-def test_clip_between_bounds_that_cross_gives_the_upper_one() -> None:
+def test_clip_between_crossed_bounds_returns_the_upper_bound() -> None:
     x, low, high = (Tensor([value], watch=True) for value in (-1.0, 0.5, -0.5))
     with GradientTape() as tape:
         y = np.clip(x, low, high)
@@ -87,7 +87,7 @@ def test_clip_between_bounds_that_cross_gives_the_upper_one() -> None:
     assert [gradient.tolist() for gradient in tape.gradient(y, [x, low, high])] == [[0], [0], [1]]
 
 
-def test_equal_winners_share_the_gradient() -> None:
+def test_tied_maxima_share_the_gradient() -> None:
     x = Tensor([2.0, 2.0, 1.0], watch=True)
     with GradientTape() as tape:
         y = ops.max(x)
@@ -101,7 +101,7 @@ def test_an_element_selected_twice_gets_both_gradients() -> None:
     assert tape.gradient(y, [x])[0].tolist() == [11, 100]
 
 
-def test_reductions_of_nothing_have_empty_gradients() -> None:
+def test_reductions_of_empty_arrays_have_empty_gradients() -> None:
     x = Tensor(np.zeros((0, 3)), watch=True)
     for op in (ops.mean, ops.var, ops.std):
         with GradientTape() as tape, np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
@@ -111,7 +111,7 @@ def test_reductions_of_nothing_have_empty_gradients() -> None:
         assert tape.gradient(y, [x])[0].shape == (0, 3)
 
 
-def test_a_spread_of_one_value_is_flat_and_one_without_freedom_has_no_slope() -> None:
+def test_spread_gradients_are_zero_for_equal_values_and_nan_without_degrees_of_freedom() -> None:
     x = Tensor([2.0, 2.0], watch=True)
     with GradientTape() as tape:
         y = np.std(x) + np.var(x)
@@ -131,7 +131,7 @@ def test_power_of_zero_has_finite_gradients() -> None:
     assert [gradient.tolist() for gradient in gradients] == [[0, 0], [0, 0]]
 
 
-def test_a_negative_power_of_zero_falls_without_end() -> None:
+def test_the_gradient_of_a_negative_exponent_of_zero_is_minus_infinity() -> None:
     p = Tensor([-1.0, 0.0, 1.0], watch=True)
     with GradientTape() as tape, np.errstate(divide="ignore"):
         y = 0.0**p
@@ -139,7 +139,7 @@ def test_a_negative_power_of_zero_falls_without_end() -> None:
     assert gradient.tolist() == [-np.inf, 0, 0]
 
 
-def test_wrong_shapes_name_both_shapes() -> None:
+def test_shape_errors_name_both_shapes() -> None:
     with pytest.raises(ShapeError, match=r"affine: \(2, 3\) @ \(4, 5\)") as caught:
         ops.affine(np.ones((2, 3)), np.ones((4, 5)), np.ones(5))
     assert caught.value.shapes == ((2, 3), (4, 5))
@@ -162,19 +162,19 @@ def test_wrong_shapes_name_both_shapes() -> None:
         ([0, 1, 1], ShapeError, r"\(3,\) for a batch of 2"),
     ],
 )
-def test_labels_that_name_no_class_are_refused(labels: list[float], error: type[Exception], message: str) -> None:
+def test_invalid_labels_are_rejected(labels: list[float], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ops.softmax_cross_entropy(np.ones((2, 3)), np.array(labels))
     with pytest.raises(ShapeError, match=r"logits \(3,\) are not \(batch, classes\)"):
         ops.softmax_cross_entropy(np.ones(3), np.array([0]))
 
 
-def test_a_slope_above_one_is_refused() -> None:
+def test_a_negative_slope_above_one_is_rejected() -> None:
     with pytest.raises(SettingError, match=r"negative_slope 2\.0 is not in \[0, 1\]"):
         ops.leaky_relu(np.ones(3), negative_slope=2.0)
 
 
-def test_a_tracked_tensor_as_an_option_is_refused_not_ignored() -> None:
+def test_a_tracked_tensor_as_an_option_is_rejected_not_ignored() -> None:
     low = Tensor(0.0, watch=True)
     with GradientTape(), pytest.raises(GradientError, match="positional"):
         ops.clip(np.ones(3), low=low)

@@ -61,7 +61,7 @@ def test_adam_follows_its_paper() -> None:
 
 
 def test_nesterov_follows_its_paper() -> None:
-    """The papers' form, with the gradient at theta + momentum * v; what is kept here is that point."""
+    """The form in the papers takes the gradient at theta + momentum * v; the engine stores that point."""
     curvature, theta, v = np.array([1.0, 10.0]), np.array([1.0, -2.0]), np.zeros(2)
     tensor, nesterov = Tensor(theta.copy()), SGD(0.05, momentum=0.9, nesterov=True)
     for _ in range(20):
@@ -72,7 +72,7 @@ def test_nesterov_follows_its_paper() -> None:
 
 
 @given(st.floats(0, 5), st.sampled_from([0.0, 0.9]), st.booleans())
-def test_decay_of_sgd_is_the_gradient_of_a_penalty(decay: float, momentum: float, nesterov: bool) -> None:
+def test_weight_decay_of_sgd_is_the_gradient_of_a_penalty(decay: float, momentum: float, nesterov: bool) -> None:
     def make(weight_decay: float) -> SGD:
         return SGD(0.1, momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay)
 
@@ -88,7 +88,7 @@ def test_decay_of_sgd_is_the_gradient_of_a_penalty(decay: float, momentum: float
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_decay_of_adamw_does_not_pass_through_the_moments() -> None:
+def test_weight_decay_of_adamw_does_not_enter_the_moments() -> None:
     decayed, plain = parameters(), parameters()
     decaying, adam = AdamW(0.1, weight_decay=0.2), Adam(0.1)
     start = [np.array(tensor) for tensor in plain]
@@ -102,11 +102,11 @@ def test_decay_of_adamw_does_not_pass_through_the_moments() -> None:
 
 
 @pytest.mark.parametrize("kind", [SGD, AdamW])
-def test_decay_may_spare_biases(kind) -> None:
+def test_weight_decay_can_exclude_biases(kind) -> None:
     def decay_only(decay_biases: bool) -> list[Tensor]:
         tensors = parameters()
-        nothing = [np.zeros(tensor.shape) for tensor in tensors]
-        kind(0.1, weight_decay=0.5, decay_biases=decay_biases).apply(tensors, nothing, 0.1)
+        zero_gradients = [np.zeros(tensor.shape) for tensor in tensors]
+        kind(0.1, weight_decay=0.5, decay_biases=decay_biases).apply(tensors, zero_gradients, 0.1)
         return tensors
 
     weight, bias = (np.asarray(tensor) for tensor in parameters())
@@ -120,7 +120,7 @@ REALS = st_arrays.arrays(np.float64, st.integers(1, 6), elements=st.floats(-1e3,
 
 
 @given(st.lists(REALS, min_size=1, max_size=4), st.floats(1e-3, 1e3))
-def test_clipping_keeps_the_direction_and_bounds_the_length(arrays: list[np.ndarray], bound: float) -> None:
+def test_clipping_keeps_the_direction_and_bounds_the_norm(arrays: list[np.ndarray], bound: float) -> None:
     whole = np.concatenate(arrays)
     norm = clip_by_global_norm(arrays, bound)
     clipped = np.concatenate(arrays)
@@ -153,7 +153,7 @@ def test_an_optimizer_clips_before_its_step(make) -> None:
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_resumed_optimizer_gives_the_same_bits(make, dtype) -> None:
+def test_a_resumed_optimizer_produces_the_same_bits(make, dtype) -> None:
     whole, optimizer = parameters(dtype), make()
     train(optimizer, whole, range(40))
     parts, first, second = parameters(dtype), make(), make()
@@ -166,8 +166,8 @@ def test_a_resumed_optimizer_gives_the_same_bits(make, dtype) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: SGD(0.1, momentum=0.9, nesterov=True), Adam])
-def test_a_sum_that_fades_away_is_dropped_before_it_is_denormal(make, monkeypatch) -> None:
-    """And the parameters do not notice."""
+def test_a_decayed_momentum_sum_is_set_to_zero_before_it_is_denormal(make, monkeypatch) -> None:
+    """This does not affect the parameters."""
 
     def decay() -> tuple[Tensor, Optimizer]:
         tensor, optimizer = Tensor(np.ones(2, np.float32), watch=True), make()
@@ -176,14 +176,14 @@ def test_a_sum_that_fades_away_is_dropped_before_it_is_denormal(make, monkeypatc
         return tensor, optimizer
 
     tensor, optimizer = decay()
-    (kept, decayed), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
-    assert kept > 0.5
+    (active, decayed), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
+    assert active > 0.5
     assert decayed == 0
     monkeypatch.setattr(optimizer_module, "UNDERFLOW", 0)
-    unaware, optimizer = decay()
+    unflushed, optimizer = decay()
     (_, decayed), *_ = [array for name, array in optimizer.state_dict().items() if array.shape]
     assert 0 < decayed < 1e-38
-    assert tensor.tobytes() == unaware.tobytes()
+    assert tensor.tobytes() == unflushed.tobytes()
 
 
 def test_a_momentum_state_without_a_step_count_is_loaded() -> None:
@@ -198,15 +198,15 @@ def test_a_momentum_state_without_a_step_count_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-def test_blocks_and_memory_order_change_nothing(make) -> None:
+def test_updates_do_not_depend_on_blocks_or_memory_order(make) -> None:
     large = parameters(size=20_000)
     scattered = [Tensor(np.asfortranarray(tensor), watch=True) for tensor in parameters(size=20_000)]
     train(make(), large, range(3))
     train(make(), scattered, range(3))
-    np.testing.assert_allclose(large[0], scattered[0], rtol=1e-12)  # the norm adds up in another order
+    np.testing.assert_allclose(large[0], scattered[0], rtol=1e-12)  # the norm is summed in another order
 
 
-def test_parameters_are_changed_in_place() -> None:
+def test_parameters_are_updated_in_place() -> None:
     tensors = parameters()
     memory = [np.asarray(tensor) for tensor in tensors]
     train(Adam(0.1), tensors, range(1))
@@ -215,7 +215,7 @@ def test_parameters_are_changed_in_place() -> None:
         assert tensor.watched
 
 
-def test_a_state_that_does_not_fit_is_refused() -> None:
+def test_a_state_that_does_not_fit_is_rejected() -> None:
     tensors = parameters()
     adam, momentum = Adam(), SGD(0.1, momentum=0.9)
     train(adam, tensors, range(1))
@@ -235,12 +235,12 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
         Adam().load_state_dict(state, tensors)
 
 
-def test_wrong_shapes_are_refused() -> None:
+def test_wrong_shapes_and_settings_are_rejected() -> None:
     with pytest.raises(ShapeError, match=r"\(3, 4\) and gradient \(2,\)"):
         SGD(0.1).apply(parameters(), parameters()[::-1], 0.1)
     with pytest.raises(ShapeError, match="2 parameters but 1"):
         Adam().apply(parameters(), parameters()[:1], 0.1)
-    wrong = [
+    invalid_settings = [
         (SGD, {"learning_rate": 0}, "learning_rate"),
         (SGD, {"learning_rate": 0.1, "momentum": 1}, "momentum"),
         (SGD, {"learning_rate": 0.1, "nesterov": True}, "nesterov"),
@@ -251,7 +251,7 @@ def test_wrong_shapes_are_refused() -> None:
         (Adam, {"clip_norm": math.inf}, "clip_norm"),
         (AdamW, {"weight_decay": math.nan}, "weight_decay"),
     ]
-    for kind, settings, name in wrong:
+    for kind, settings, name in invalid_settings:
         with pytest.raises(SettingError) as caught:
             kind(**settings)
         assert caught.value.setting == name

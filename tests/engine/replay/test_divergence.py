@@ -1,4 +1,4 @@
-"""Steps that a plan could not repeat, although the step after the trace happens to agree with it."""
+"""Steps that a plan cannot repeat, although the verification after tracing happens to succeed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ Step = Callable[..., list[np.ndarray]]
 
 
 def run(step: Step, *inputs: np.ndarray) -> Replay:
-    """Replay the step for these inputs, one after the other, and hold it to the plain step."""
+    """Replay the step for each of these inputs in turn, and compare it with the plain step."""
     replay = Replay([])
     rngs = [generator_for(0, "test") for _ in range(2)]
     for x in inputs:
@@ -24,8 +24,8 @@ def run(step: Step, *inputs: np.ndarray) -> Replay:
     return replay
 
 
-def changed(write: Callable[[np.ndarray], object]) -> Step:
-    """A step that changes an array in a way that NumPy announces as something else."""
+def writing_step(write: Callable[[np.ndarray], object]) -> Step:
+    """A step that writes to an array by a call that NumPy does not report as a write."""
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         h = x * 2
@@ -50,12 +50,12 @@ WRITES = {
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_a_write_that_only_later_numbers_show_is_made(write: Any) -> None:
+def test_a_write_that_has_an_effect_only_on_later_values_is_not_lost(write: Any) -> None:
     same, other = np.array([0.0, 0.0, 0.0]), np.array([np.nan, 3.3, -2.6])
-    run(changed(write), same, same, other, same)
+    run(writing_step(write), same, same, other, same)
 
 
-SHAPES = {
+DATA_DEPENDENT_SHAPES = {
     "flatnonzero": lambda x: np.flatnonzero(x),
     "bincount": lambda x: np.bincount(x.astype(np.int64)),
     "extract": lambda x: np.extract(x > 1, x),
@@ -65,16 +65,16 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("function", SHAPES.values(), ids=SHAPES)
-def test_a_shape_may_depend_on_the_data(function: Any) -> None:
+@pytest.mark.parametrize("function", DATA_DEPENDENT_SHAPES.values(), ids=DATA_DEPENDENT_SHAPES)
+def test_a_shape_can_depend_on_the_data(function: Any) -> None:
     def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
         return [x * rng.random(4), function(x)]
 
-    mean = np.array([0.0, 2.0, 2.0, 3.0])
-    run(step, mean, mean, mean[::-1].copy(), np.array([0.0, 0.0, 2.0, 9.0]), np.zeros(4), mean)
+    usual = np.array([0.0, 2.0, 2.0, 3.0])
+    run(step, usual, usual, usual[::-1].copy(), np.array([0.0, 0.0, 2.0, 9.0]), np.zeros(4), usual)
 
 
-def test_a_shape_that_changes_undoes_what_the_plan_has_changed() -> None:
+def test_a_changed_shape_rolls_back_the_writes_of_the_plan() -> None:
     mean = np.zeros(2)
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
@@ -88,12 +88,12 @@ def test_a_shape_that_changes_undoes_what_the_plan_has_changed() -> None:
     assert mean.tolist() == [3, 8]
 
 
-def test_a_result_may_be_the_next_input() -> None:
+def test_a_result_can_be_the_next_input() -> None:
     def first(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         return [x * 2, np.exp(x) @ np.exp(-x)]
 
     def second(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
-        return [x + 1]  # needs less memory: its plan comes to lie where that of the first lies
+        return [x + 1]  # needs less memory: its plan overlaps that of the first in memory
 
     replay = Replay([])
     for _ in range(3):
@@ -105,7 +105,7 @@ def test_a_result_may_be_the_next_input() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_an_update_inside_a_step_goes_on(momentum: float) -> None:
+def test_an_update_inside_a_step_is_applied_in_every_step(momentum: float) -> None:
     def losses(enabled: bool) -> list[float]:
         w, optimizer = Tensor(np.array([1.0, 2.0]), watch=True), SGD(0.1, momentum)
 
@@ -121,7 +121,7 @@ def test_an_update_inside_a_step_goes_on(momentum: float) -> None:
     assert losses(True) == losses(False)
 
 
-def test_a_write_to_a_resident_array_by_an_old_view_is_made_once_a_step() -> None:
+def test_a_write_to_a_resident_array_through_an_old_view_happens_once_per_step() -> None:
     w = np.zeros(2)
     view = w[:]
 
@@ -142,35 +142,35 @@ def test_a_write_to_a_resident_array_by_an_old_view_is_made_once_a_step() -> Non
         replay(failing, np.ones(2))
 
 
-def test_a_number_that_leaves_as_a_scalar_of_numpy_is_found_out() -> None:
+def test_a_value_that_leaves_the_trace_as_a_numpy_scalar_is_detected() -> None:
     for leak in (np.float64, np.float32, lambda value: np.array(value), lambda value: np.asarray(value) * 2):
         run(lambda x, rng, leak=leak: [x * leak(np.max(x))], *(np.array([1.0, y, 2.0]) for y in (0.5, 0.7, 9.0, 0.5)))
 
 
-@pytest.mark.parametrize("end", [np.mean, np.sum, lambda y: np.mean(y, axis=0).sum(), lambda y: (y * 0.5).mean()])
-def test_a_loss_that_ends_in_a_reduction_of_numpy_is_replayed(end: Any) -> None:
+@pytest.mark.parametrize("reduction", [np.mean, np.sum, lambda y: np.mean(y, axis=0).sum(), lambda y: (y * 0.5).mean()])
+def test_a_loss_that_ends_in_a_numpy_reduction_is_replayed(reduction: Any) -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         w = Tensor(x, watch=True)
         with GradientTape() as tape:
-            loss = end(np.tanh(w * 2) ** 2)
+            loss = reduction(np.tanh(w * 2) ** 2)
         return [np.asarray(array) for array in (loss, *tape.gradient(loss, [w]))]
 
-    numbers = np.random.default_rng(0)
-    assert len(run(step, *(numbers.standard_normal((3, 4)) for _ in range(4))).plans) == 1
+    input_rng = np.random.default_rng(0)
+    assert len(run(step, *(input_rng.standard_normal((3, 4)) for _ in range(4))).plans) == 1
 
 
-def test_gradients_may_be_weighed_by_what_a_step_computes() -> None:
+def test_output_gradients_can_be_computed_in_the_step() -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         w = Tensor(x, watch=True)
         with GradientTape() as tape:
             y = np.tanh(w)
         return [np.asarray(g) for g in tape.gradient(y, [w], output_gradients=x * 3)]
 
-    numbers = np.random.default_rng(0)
-    assert len(run(step, *(numbers.standard_normal(3) for _ in range(4))).plans) == 1
+    input_rng = np.random.default_rng(0)
+    assert len(run(step, *(input_rng.standard_normal(3) for _ in range(4))).plans) == 1
 
 
-def test_a_gradient_that_is_the_same_in_each_step_may_be_written_to() -> None:
+def test_a_gradient_that_is_the_same_in_each_step_can_be_written_to() -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         w = Tensor(x, watch=True)
         with GradientTape() as tape:

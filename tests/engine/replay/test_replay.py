@@ -1,4 +1,4 @@
-"""Replay gives the same bits as the plain tape, and its memory does not grow."""
+"""Replay produces the same bits as the plain tape, and its memory does not grow."""
 
 import copy
 import threading
@@ -85,7 +85,7 @@ def test_steps_that_cannot_be_replayed_run_on_the_tape(leak: Any) -> None:
     assert rngs[0].random() == rngs[1].random()
 
 
-RECORDED = {
+REPLAYABLE = {
     "overlapping views": lambda x, rng: [add_shifted(x * 2)],
     "over a transposed argument": lambda x, rng: [(lambda y: y + y.T)(x * 2)],
     "over a broadcast argument": lambda x, rng: [(lambda y: y * y[0])(x * 2)],
@@ -108,21 +108,21 @@ def add_shifted(y: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (7, 7)])
-@pytest.mark.parametrize("name", RECORDED)
-def test_replayable_steps_give_the_same_bits(name: str, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("name", REPLAYABLE)
+def test_replayable_steps_produce_the_same_bits(name: str, shape: tuple[int, int]) -> None:
     def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
-        return RECORDED[name](x, rng)
+        return REPLAYABLE[name](x, rng)
 
-    replay, numbers = Replay([]), np.random.default_rng(0)
+    replay, input_rng = Replay([]), np.random.default_rng(0)
     rngs = [generator_for(0, "test") for _ in range(2)]
     for _ in range(5):
-        x = numbers.standard_normal(shape)
+        x = input_rng.standard_normal(shape)
         for got, expected in zip(replay(step, x.copy(), rng=rngs[0]), step(x, rng=rngs[1]), strict=True):
             assert (got.shape, got.dtype, got.tobytes()) == (expected.shape, expected.dtype, expected.tobytes())
     assert len(replay.plans) == 1
 
 
-def test_empty_arrays_and_arrays_without_axes_are_replayed() -> None:
+def test_empty_and_zero_dimensional_arrays_are_replayed() -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         return [np.exp(x) * 2, np.sum(x), x + 1]
 
@@ -133,7 +133,7 @@ def test_empty_arrays_and_arrays_without_axes_are_replayed() -> None:
     assert len(replay.plans) == 2
 
 
-def test_a_step_that_counts_its_calls_is_found_out_and_run_once_a_call() -> None:
+def test_a_step_that_counts_its_calls_is_detected_and_run_once_per_call() -> None:
     calls = []
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
@@ -144,7 +144,7 @@ def test_a_step_that_counts_its_calls_is_found_out_and_run_once_a_call() -> None
     assert [replay(step, np.ones(1))[0].tolist() for _ in range(4)] == [[1], [2], [3], [4]]
 
 
-def test_values_that_a_step_reads_elsewhere_keep_the_traced_value() -> None:
+def test_values_that_a_step_reads_from_outside_keep_the_traced_value() -> None:
     settings = {"rate": 2.0}
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
@@ -158,7 +158,7 @@ def test_values_that_a_step_reads_elsewhere_keep_the_traced_value() -> None:
     assert Replay([])(step, np.ones(1))[0].tolist() == [3]
 
 
-def test_inputs_that_lie_as_columns_are_replayed_apart_from_those_that_lie_as_rows() -> None:
+def test_row_major_and_column_major_inputs_have_separate_plans() -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         return [np.add(x, x), np.sum(np.multiply(x, 0.1), axis=0)]
 
@@ -172,7 +172,7 @@ def test_inputs_that_lie_as_columns_are_replayed_apart_from_those_that_lie_as_ro
     assert len(replay.plans) == 2
 
 
-def test_scattered_inputs_give_the_bits_of_their_own_layout() -> None:
+def test_inputs_in_any_memory_layout_produce_the_bits_of_that_layout() -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         return [x @ x, x.sum(axis=0), x.sum()]
 
@@ -184,7 +184,7 @@ def test_scattered_inputs_give_the_bits_of_their_own_layout() -> None:
             assert got.tobytes() == expected.tobytes()
 
 
-def test_parts_of_a_resident_array_are_read_where_they_lie_and_never_written() -> None:
+def test_parts_of_a_resident_array_are_read_and_never_written() -> None:
     data = np.arange(12.0)
     replay = Replay([data])
     for _ in range(3):
@@ -193,7 +193,7 @@ def test_parts_of_a_resident_array_are_read_where_they_lie_and_never_written() -
     assert data.tolist() == list(range(12))
 
 
-def test_an_input_may_be_the_whole_of_which_a_part_is_resident() -> None:
+def test_an_input_can_contain_a_resident_array() -> None:
     data = np.arange(12.0)
     replay = Replay([data[:4]])
     for _ in range(4):
@@ -202,7 +202,7 @@ def test_an_input_may_be_the_whole_of_which_a_part_is_resident() -> None:
     assert data.tolist() == list(range(12))
 
 
-def test_a_write_to_a_resident_array_is_made_once_by_the_plain_tape() -> None:
+def test_a_write_to_a_resident_array_happens_once_per_call_on_the_plain_tape() -> None:
     mean = np.zeros(2)
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
@@ -216,12 +216,12 @@ def test_a_write_to_a_resident_array_is_made_once_by_the_plain_tape() -> None:
     assert not replay.plans
 
 
-@pytest.mark.parametrize("seen", [True, False])
-def test_arrays_that_a_step_changes_are_compared_too(seen: bool) -> None:
+@pytest.mark.parametrize("traced", [True, False])
+def test_arrays_that_a_step_changes_are_verified_too(traced: bool) -> None:
     mean, expected = np.ones(2), np.ones(2)
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
-        target = mean.view(type(x)) if seen else mean
+        target = mean.view(type(x)) if traced else mean
         np.multiply(target, 0.5, out=target)
         np.add(mean, x, out=mean)
         return [x * 2]
@@ -231,7 +231,7 @@ def test_arrays_that_a_step_changes_are_compared_too(seen: bool) -> None:
         assert replay(step, np.array([1.0, i]))[0].tolist() == [2, 2 * i]
         expected = expected * 0.5 + [1.0, i]
         assert mean.tolist() == expected.tolist()
-    assert len(replay.plans) == seen
+    assert len(replay.plans) == traced
 
 
 def test_steps_with_and_without_a_generator_are_different_steps() -> None:
@@ -246,7 +246,7 @@ def test_steps_with_and_without_a_generator_are_different_steps() -> None:
 
 
 class Scale:
-    """Equal to all of its kind, and yet another step."""
+    """Equal to every other Scale, although its step is a different one."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -261,13 +261,13 @@ class Scale:
         return [x * self.factor]
 
 
-def test_methods_of_objects_that_are_equal_are_different_steps() -> None:
+def test_methods_of_equal_objects_are_different_steps() -> None:
     replay, scales = Replay([]), [Scale(2.0), Scale(3.0)]
     for _ in range(3):
         assert [replay(scale.step, np.ones(1))[0].tolist() for scale in scales] == [[2], [3]]
 
 
-def test_dtypes_and_shapes_have_plans_of_their_own() -> None:
+def test_each_dtype_and_shape_has_its_own_plan() -> None:
     replay = Replay([])
     for _ in range(3):
         for x in (np.ones(3), np.ones(3, np.float32), np.ones((3, 1)), np.ones(3, np.int64)):
@@ -283,7 +283,7 @@ def test_functions_created_for_each_call_do_not_accumulate() -> None:
     assert len(replay.plans) == 64
 
 
-def test_a_replay_inside_the_step_of_another_is_part_of_it() -> None:
+def test_a_replay_inside_a_step_of_another_replay_is_part_of_that_step() -> None:
     inner, outer = Replay([]), Replay([])
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
@@ -291,10 +291,10 @@ def test_a_replay_inside_the_step_of_another_is_part_of_it() -> None:
 
     for i in range(4):
         assert outer(step, np.array([1.0, i]))[0].tolist() == [3, 3 * i]
-    assert (len(outer.plans), len(inner.plans)) == (1, 1)  # the inner one from the check of the outer
+    assert (len(outer.plans), len(inner.plans)) == (1, 1)  # the inner plan is from the verification of the outer one
 
 
-def test_two_threads_do_not_share_a_replay() -> None:
+def test_a_replay_cannot_be_used_by_two_threads_at_the_same_time() -> None:
     shared, errors = Replay([]), []
 
     def intrude() -> None:
@@ -313,26 +313,26 @@ def test_two_threads_do_not_share_a_replay() -> None:
     assert errors == ["a Replay is used by two threads at the same time; create one for each thread"]
 
 
-def test_a_fault_in_the_middle_of_a_trace_leaves_no_trace() -> None:
-    faulty = [True]
+def test_a_step_that_fails_while_it_is_traced_can_be_traced_again() -> None:
+    fails = [True]
 
     def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
         y = x * rng.random(2)
-        if faulty[0]:
+        if fails[0]:
             raise ZeroDivisionError
         return [y]
 
     replay = Replay([])
     with pytest.raises(ZeroDivisionError):
         replay(step, np.ones(2), rng=generator_for(0, "test"))
-    faulty[0] = False
+    fails[0] = False
     for seed in range(4):
         expected = generator_for(seed, "test").random(2)
         assert replay(step, np.ones(2), rng=generator_for(seed, "test"))[0].tolist() == expected.tolist()
     assert len(replay.plans) == 1
 
 
-def test_a_trace_keeps_no_array_that_the_step_has_dropped() -> None:
+def test_a_trace_does_not_keep_arrays_that_the_step_has_dropped() -> None:
     def chain(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         for _ in range(50):
             x = np.tanh(x)
@@ -344,12 +344,12 @@ def test_a_trace_keeps_no_array_that_the_step_has_dropped() -> None:
         for _ in range(3):
             tracemalloc.reset_peak()
             replay(chain, x)
-            assert tracemalloc.get_traced_memory()[1] < 5 * x.nbytes  # of fifty
+            assert tracemalloc.get_traced_memory()[1] < 5 * x.nbytes  # instead of 50
     finally:
         tracemalloc.stop()
 
 
-def test_random_numbers_are_drawn_again() -> None:
+def test_random_numbers_are_drawn_anew_in_each_replay() -> None:
     def step(x: np.ndarray, *, rng: np.random.Generator) -> list[np.ndarray]:
         return [x * rng.standard_normal(3) + rng.integers(0, 9, 3)]
 
@@ -360,7 +360,7 @@ def test_random_numbers_are_drawn_again() -> None:
     assert len(replay.plans) == 1
 
 
-def test_an_error_of_the_step_ends_the_trace() -> None:
+def test_an_error_in_the_step_ends_the_trace() -> None:
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         raise ZeroDivisionError
 
@@ -373,8 +373,8 @@ def test_an_error_of_the_step_ends_the_trace() -> None:
     assert type(ops.tanh(np.ones(2))) is np.ndarray
 
 
-def test_a_result_lies_where_nothing_else_is_needed() -> None:
-    """Many values alive at different times, most of them overwritten: the answer depends on none being so too early."""
+def test_memory_is_not_reused_while_its_value_is_needed() -> None:
+    """Many values with different lifetimes: the results are wrong if one is overwritten too early."""
 
     def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
         values = [x]

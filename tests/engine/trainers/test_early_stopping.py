@@ -9,7 +9,7 @@ from engine import CheckpointError, EarlyStopping, SettingError, StoppedEarly
 
 
 def stopped_after(values: list[float], **settings) -> tuple[int, StoppedEarly] | None:
-    """The epoch after which it stops, and why."""
+    """The epoch after which the run stops, and why."""
     stopping = EarlyStopping("metric", **settings)
     for epoch, value in enumerate(values, 1):
         stopping.update(epoch, {"metric": value, "other": 0.0})
@@ -18,7 +18,7 @@ def stopped_after(values: list[float], **settings) -> tuple[int, StoppedEarly] |
     return None
 
 
-def test_it_stops_after_so_many_epochs_without_progress() -> None:
+def test_it_stops_after_patience_epochs_without_improvement() -> None:
     falling = [3.0, 2.0, 1.0, 1.5, 0.9, 1.0, 1.0, 1.0, 0.0]
     settings = {"higher_is_better": False, "patience": 2}
     assert stopped_after(falling, **settings) == (7, StoppedEarly("metric", 0.9, 5, 2))
@@ -42,20 +42,20 @@ def test_a_resumed_count_stops_in_the_same_epoch(values, patience, min_delta, hi
     def make() -> EarlyStopping:
         return EarlyStopping("metric", higher_is_better=higher_is_better, patience=patience, min_delta=min_delta)
 
-    whole, parts, cut = make(), make(), data.draw(st.integers(0, len(values)))
+    uninterrupted, resumed, resume_after = make(), make(), data.draw(st.integers(0, len(values)))
     for epoch, value in enumerate(values, 1):
-        if epoch - 1 == cut:
-            state = json.loads(json.dumps(parts.state_dict()))
-            parts = make()
-            parts.load_state_dict(state, cut)
-            assert parts.stopped == whole.stopped
-        for stopping in (whole, parts):
+        if epoch - 1 == resume_after:
+            state = json.loads(json.dumps(resumed.state_dict()))
+            resumed = make()
+            resumed.load_state_dict(state, resume_after)
+            assert resumed.stopped == uninterrupted.stopped
+        for stopping in (uninterrupted, resumed):
             stopping.update(epoch, {"metric": value})
-        assert parts.stopped == whole.stopped
+        assert resumed.stopped == uninterrupted.stopped
 
 
 @pytest.mark.parametrize("state", [None, {"metric": "other"}, {"metric": "metric", "patience": 3, "min_delta": 0.0}])
-def test_without_a_count_of_its_own_it_begins_where_the_run_stands(state) -> None:
+def test_without_a_matching_state_counting_starts_at_the_current_epoch(state) -> None:
     stopping = EarlyStopping("metric", higher_is_better=True, patience=2)
     stopping.load_state_dict(state, 7)
     assert stopping.stopped is None
@@ -65,7 +65,7 @@ def test_without_a_count_of_its_own_it_begins_where_the_run_stands(state) -> Non
     assert stopping.stopped == StoppedEarly("metric", 0.5, 8, 2)
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_settings_metrics_and_states_are_rejected() -> None:
     for settings, name in (({"patience": 0}, "patience"), ({"patience": 1, "min_delta": -1}, "min_delta")):
         with pytest.raises(SettingError) as caught:
             EarlyStopping("metric", higher_is_better=True, **settings)
@@ -78,7 +78,7 @@ def test_what_makes_no_sense_is_refused() -> None:
             stopping.load_state_dict(stopping.state_dict() | change, 8)
 
 
-def test_a_value_that_is_not_a_number_is_never_the_best() -> None:
+def test_nan_is_never_the_best_value() -> None:
     settings = {"higher_is_better": False, "patience": 2}
     values = [math.nan, 3.0, 2.0, math.nan, math.nan]
     assert stopped_after(values, **settings) == (5, StoppedEarly("metric", 2.0, 3, 2))
@@ -86,13 +86,15 @@ def test_a_value_that_is_not_a_number_is_never_the_best() -> None:
     assert stopped_after([math.nan] * 9, **settings) is None
 
 
-def test_a_count_of_the_other_direction_is_another_count() -> None:
+def test_a_count_in_the_opposite_direction_is_not_resumed() -> None:
     falling = EarlyStopping("metric", higher_is_better=False, patience=2)
     for epoch, value in enumerate([3.0, 2.0, 2.5], 1):
         falling.update(epoch, {"metric": value})
     state = json.loads(json.dumps(falling.state_dict()))
-    rising, again = (EarlyStopping("metric", higher_is_better=up, patience=2) for up in (True, False))
-    for stopping in (rising, again):
+    opposite_direction, same_direction = (
+        EarlyStopping("metric", higher_is_better=higher_is_better, patience=2) for higher_is_better in (True, False)
+    )
+    for stopping in (opposite_direction, same_direction):
         stopping.load_state_dict(state, 3)
         stopping.update(4, {"metric": 2.4})
-    assert (rising.stopped, again.stopped) == (None, StoppedEarly("metric", 2.0, 2, 2))
+    assert (opposite_direction.stopped, same_direction.stopped) == (None, StoppedEarly("metric", 2.0, 2, 2))

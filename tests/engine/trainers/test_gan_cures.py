@@ -1,4 +1,4 @@
-"""Each cure for mode collapse in a trainer: equal bits with replay, tape and resumed runs; invalid settings."""
+"""Each cure for mode collapse in a trainer: same bits replayed, on the tape and resumed; invalid settings."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def make(kind: str = "dense", loss: str = "binary_cross_entropy", **settings: An
     rng, dtype = generator_for(0, "init"), settings.get("dtype", np.float32)
     spectral = settings.pop("spectral_norm", False)
     pack, classes = settings.get("pack", 1), CLASSES if settings.get("conditional") else 0
-    end = last_activation(GanLoss(loss))
+    output_activation = last_activation(GanLoss(loss))
     options: dict[str, Any] = {"rng": rng, "dtype": dtype, "spectral_norm": spectral}
     generator = Sequential(
         [Dense(5 + classes, 9, "tanh", rng=rng, dtype=dtype), Dense(9, 36, "tanh", rng=rng, dtype=dtype)]
@@ -50,7 +50,7 @@ def make(kind: str = "dense", loss: str = "binary_cross_entropy", **settings: An
     if kind == "dense":
         first = Dense(pack * (36 + classes), 7, "leaky_relu", **options)
         discriminator = Sequential(
-            [first, settings.pop("norm", LayerNorm(7, dtype=dtype)), Dense(7, 1, end, **options)]
+            [first, settings.pop("norm", LayerNorm(7, dtype=dtype)), Dense(7, 1, output_activation, **options)]
         )
     else:
         channels = pack * (1 + classes)
@@ -58,7 +58,7 @@ def make(kind: str = "dense", loss: str = "binary_cross_entropy", **settings: An
             Conv2D(channels, 4, 3, 2, "same", "silu", **options),
             AvgPool2D(3),
             Flatten(),
-            Dense(4, 1, end, **options),
+            Dense(4, 1, output_activation, **options),
         ]
         discriminator = Sequential(layers, (SIDE, SIDE, channels))
     arguments: dict[str, Any] = {"train": images(), "latent": Latent(5, "normal"), "epochs": 3, "batch_size": 8}
@@ -97,17 +97,17 @@ CURES: dict[str, dict[str, Any]] = {
 def test_replay_tape_and_a_resumed_run_have_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, cure: str, kind: str
 ) -> None:
-    made: list[Replay] = []
+    replays: list[Replay] = []
     original = Replay.__init__
 
     def spy(self: Replay, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        made.append(self)
+        replays.append(self)
 
     monkeypatch.setattr(Replay, "__init__", spy)
     replayed, metrics = whole_run(make(kind, **CURES[cure]))
     assert (replayed, metrics) == whole_run(make(kind, **CURES[cure], replay=False))
-    assert made[0].plans, "the steps were not replayed"
+    assert replays[0].plans, "the steps were not replayed"
     stopped, resumed = make(kind, **CURES[cure]), make(kind, **CURES[cure])
     for report in stopped.run():
         if isinstance(report, EpochDone):
@@ -133,7 +133,7 @@ def test_a_spectral_norm_divides_by_the_largest_singular_value() -> None:
 
 
 def test_conditional_samples_have_the_requested_class() -> None:
-    """A GAN that is told the class, and images that show it in their brightness."""
+    """A conditional GAN, and images whose brightness shows their class."""
     labels = np.arange(400) % CLASSES
     noise = generator_for(1, "noise").integers(0, 30, (400, SIDE, SIDE))
     data = ImageData((noise + 70 * labels[:, None, None]).astype(np.uint8), labels, (-1, 1), classes=CLASSES)
@@ -142,7 +142,7 @@ def test_conditional_samples_have_the_requested_class() -> None:
     latent = trainer.latent.draw(generator_for(5, "z"), 50, np.float32)
     means = [trainer.generate(latent, label).mean() for label in range(CLASSES)]
     assert means == sorted(means)
-    assert means[-1] - means[0] > 70  # the brightness of neighbouring classes is so far apart
+    assert means[-1] - means[0] > 70  # the difference in brightness of neighbouring classes
     assert (trainer.generate(latent[:8]) == trainer.generate(latent[:8], np.arange(8) % CLASSES)).all()
     with pytest.raises(DataError, match="class must be in 0 to 3; it is 4"):
         trainer.generate(latent, 4)
@@ -150,18 +150,18 @@ def test_conditional_samples_have_the_requested_class() -> None:
         trainer.generate(latent, [1, 2])
 
 
-def test_accumulated_batches_are_one_large_batch() -> None:
-    """Without dropout, and with batches that all have the same size, the updates are those of the larger batch."""
+def test_accumulated_batches_are_equivalent_to_one_large_batch() -> None:
+    """Without dropout, and with batches of equal size, the updates are those of the large batch."""
     for reduction in ("mean", "sum"):
         common: dict[str, Any] = {"train": images(24), "dtype": np.float64, "reduction": reduction}
-        parts, whole = make(batch_size=4, accumulate=3, **common), make(batch_size=12, **common)
-        whole_run(parts)
-        whole_run(whole)
-        for part, one in zip(parts.discriminator.parameters, whole.discriminator.parameters, strict=True):
-            np.testing.assert_allclose(part, one, rtol=1e-9, atol=1e-12)
+        accumulated, large = make(batch_size=4, accumulate=3, **common), make(batch_size=12, **common)
+        whole_run(accumulated)
+        whole_run(large)
+        for actual, expected in zip(accumulated.discriminator.parameters, large.discriminator.parameters, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_the_critic_learns_in_every_step_and_the_generator_in_some() -> None:
+def test_the_generator_waits_for_the_critic_steps_before_an_update() -> None:
     trainer = make(critic_steps=100)
     before = [np.array(network.parameters[0]) for network in (trainer.generator, trainer.discriminator)]
     (_, *_), metrics = whole_run(trainer)
@@ -171,7 +171,7 @@ def test_the_critic_learns_in_every_step_and_the_generator_in_some() -> None:
     assert {"d_loss", "d_real", "d_fake"} <= metrics[0].keys()
 
 
-FAULTS: list[tuple[dict[str, Any], type[Exception], str]] = [
+INVALID_SETTINGS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"loss": "absolute"}, ValueError, "absolute"),
     ({"loss": "hinge", "label_smoothing": 0.1}, SettingError, "hinge has no targets to smooth"),
     ({"gradient_penalty": -1.0}, SettingError, "gradient_penalty -1.0 must not be negative"),
@@ -184,19 +184,21 @@ FAULTS: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "error", "message"), FAULTS)
-def test_faults_are_named(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+@pytest.mark.parametrize(("settings", "error", "message"), INVALID_SETTINGS)
+def test_invalid_settings_are_named_in_the_error(
+    settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         make(**settings)
 
 
-def test_a_discriminator_that_does_not_fit_its_images_is_refused() -> None:
-    fitting = make(pack=2)
+def test_settings_that_do_not_fit_the_discriminator_are_rejected() -> None:
+    trainer = make(pack=2)
     arguments: dict[str, Any] = {"train": images(), "latent": Latent(5), "epochs": 1, "batch_size": 8}
     arguments |= {"shuffle": True, "seed": 0}
     networks = (
-        fitting.generator,
-        fitting.discriminator,
+        trainer.generator,
+        trainer.discriminator,
         Adam(0.1),
         Adam(0.1),
         schedules.constant(),

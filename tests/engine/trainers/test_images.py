@@ -1,4 +1,4 @@
-"""Convolutional networks with batch normalization in both trainers: equal bits with replay and after a resume."""
+"""Convolutional networks with batch normalization in both trainers: same bits replayed and after resuming."""
 
 from typing import Any
 
@@ -91,59 +91,59 @@ def gan(**changes: Any) -> GanTrainer:
     )
 
 
-def finished(trainer: Any) -> tuple[bytes, list[dict[str, float]]]:
+def whole_run(trainer: Any) -> tuple[bytes, list[dict[str, float]]]:
     metrics = [report.metrics for report in trainer.run() if isinstance(report, EpochDone)]
     return checkpoint.dumps(trainer.state_dict()), metrics
 
 
 @pytest.fixture
 def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
-    made: list[Replay] = []
+    created: list[Replay] = []
     original = Replay.__init__
 
     def spy(self: Replay, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        made.append(self)
+        created.append(self)
 
     monkeypatch.setattr(Replay, "__init__", spy)
-    return made
+    return created
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("make", [classifier, gan])
-def test_replay_and_tape_give_the_same_bits(make: Any, dtype: Any, replays: list[Replay]) -> None:
-    assert finished(make(dtype=dtype)) == finished(make(dtype=dtype, replay=False))
-    # Whole batches and the short last one; a GAN also has whole batches that leave its discriminator alone.
+def test_replay_and_tape_produce_the_same_bits(make: Any, dtype: Any, replays: list[Replay]) -> None:
+    assert whole_run(make(dtype=dtype)) == whole_run(make(dtype=dtype, replay=False))
+    # Whole batches and the short last one; a GAN also has whole batches that skip its discriminator.
     assert [len(replay.plans) for replay in replays] == [2 if make is classifier else 3, 0]
 
 
 @pytest.mark.parametrize("make", [classifier, gan])
-def test_a_run_resumed_after_any_epoch_gives_the_same_bits(make: Any) -> None:
+def test_a_run_resumed_after_any_epoch_produces_the_same_bits(make: Any) -> None:
     whole = make()
     states = [checkpoint.dumps(whole.state_dict()) for report in whole.run() if isinstance(report, EpochDone)]
     for state in states[:-1]:
         resumed = make()
         resumed.load_state_dict(checkpoint.loads(state))
-        assert finished(resumed)[0] == states[-1]
+        assert whole_run(resumed)[0] == states[-1]
 
 
-def test_a_checkpoint_holds_the_running_statistics() -> None:
+def test_a_checkpoint_contains_the_running_statistics() -> None:
     trainer = classifier()
     before = trainer.model.state_dict()
-    finished(trainer)
+    whole_run(trainer)
     tensors = checkpoint.loads(checkpoint.dumps(trainer.state_dict())).tensors
     for name in ("layers.1.running_mean", "layers.1.running_variance", "layers.7.running_mean"):
         assert not np.array_equal(tensors[name], before[name])
     assert "optimizer.velocity.12" not in tensors  # statistics have no velocities
 
 
-def test_a_step_that_cannot_be_recorded_changes_statistics_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = finished(classifier(replay=False))
+def test_a_step_that_cannot_be_traced_updates_running_statistics_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = whole_run(classifier(replay=False))
     original = SoftmaxCrossEntropy.__call__
 
     def leaking(self: Any, outputs: Any, targets: Any) -> Any:
-        int(targets[0])  # a number for Python: no recording
+        int(targets[0])  # a conversion to a Python number, which cannot be traced
         return original(self, outputs, targets)
 
     monkeypatch.setattr(SoftmaxCrossEntropy, "__call__", leaking)
-    assert finished(classifier()) == expected
+    assert whole_run(classifier()) == expected

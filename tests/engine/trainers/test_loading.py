@@ -73,10 +73,10 @@ def gan(average_decay: float | None = 0.9, make: Callable[[], Any] = lambda: Ada
     )
 
 
-MAKERS = {"classifier": (classifier, "", "optimizer."), "gan": (gan, "generator.", "optimizer.generator.")}
+TRAINERS = {"classifier": (classifier, "", "optimizer."), "gan": (gan, "generator.", "optimizer.generator.")}
 
 
-def after(trainer: Trainer, epochs: int) -> State:
+def state_after(trainer: Trainer, epochs: int) -> State:
     reports = trainer.run()
     for _ in range(epochs):
         next(report for report in reports if isinstance(report, EpochDone))
@@ -93,7 +93,7 @@ def with_tensor(state: State, name: str, change: Callable[[np.ndarray], Any]) ->
     return State(tensors, state.state)
 
 
-def filled(value: float) -> Callable[[np.ndarray], np.ndarray]:
+def set_last(value: float) -> Callable[[np.ndarray], np.ndarray]:
     def fill(array: np.ndarray) -> np.ndarray:
         array.reshape(-1)[-1] = value
         return array
@@ -102,18 +102,18 @@ def filled(value: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def faults(weights: str, optimizer: str) -> dict[str, tuple[Callable[[State], State], str]]:
-    """Ways in which a state may be wrong, and what is said of each."""
+    """Ways in which a state can be wrong, and the error message of each."""
     return {
         "moments that are not numbers": (
-            lambda s: with_tensor(s, f"{optimizer}first_sum.0", filled(np.nan)),
+            lambda s: with_tensor(s, f"{optimizer}first_sum.0", set_last(np.nan)),
             "first_sum.0 has values in the checkpoint that are not finite",
         ),
         "moments that are infinite": (
-            lambda s: with_tensor(s, f"{optimizer}second_sum.1", filled(np.inf)),
+            lambda s: with_tensor(s, f"{optimizer}second_sum.1", set_last(np.inf)),
             "second_sum.1 has values in the checkpoint that are not finite",
         ),
         "squares that are negative": (
-            lambda s: with_tensor(s, f"{optimizer}second_sum.0", filled(-1e-9)),
+            lambda s: with_tensor(s, f"{optimizer}second_sum.0", set_last(-1e-9)),
             "second_sum.0 is a sum of squares, but negative",
         ),
         "no moments": (lambda s: without(s, optimizer), f"'{optimizer}' is missing"),
@@ -140,40 +140,40 @@ def faults(weights: str, optimizer: str) -> dict[str, tuple[Callable[[State], St
         ),
         "parts that are no list": (lambda s: State(s.tensors, s.state | {"parts": 3}), "are 3, not a list"),
         "weights that are not finite": (
-            lambda s: with_tensor(s, f"{weights}training.layers.0.bias", filled(np.inf)),
+            lambda s: with_tensor(s, f"{weights}training.layers.0.bias", set_last(np.inf)),
             "not finite",
         ),
         "an epoch that is none": (lambda s: State(s.tensors, s.state | {"epoch": 9}), "epoch 9"),
     }
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", TRAINERS)
 @pytest.mark.parametrize("fault", faults("", ""))
 def test_a_state_that_does_not_fit_leaves_the_trainer_unchanged(kind: str, fault: str) -> None:
-    make, weights, optimizer = MAKERS[kind]
-    state = after(make(), 2)
+    make, weights, optimizer = TRAINERS[kind]
+    state = state_after(make(), 2)
     change, message = faults(weights, optimizer)[fault]
     trainer = make()
-    kept = checkpoint.dumps(after(trainer, 1))
+    original = checkpoint.dumps(state_after(trainer, 1))
     with pytest.raises(CheckpointError, match=message):
         trainer.load_state_dict(change(copy.deepcopy(state)))
-    assert checkpoint.dumps(trainer.state_dict()) == kept
+    assert checkpoint.dumps(trainer.state_dict()) == original
     assert trainer.epoch == 1
     trainer.load_state_dict(state)
     assert checkpoint.dumps(trainer.state_dict()) == checkpoint.dumps(state)
 
 
-def test_a_discriminator_that_does_not_fit_leaves_the_generator_unchanged() -> None:
-    state, trainer = after(gan(), 2), gan()
-    kept = checkpoint.dumps(after(trainer, 1))
+def test_a_discriminator_state_that_does_not_fit_leaves_the_trainer_unchanged() -> None:
+    state, trainer = state_after(gan(), 2), gan()
+    original = checkpoint.dumps(state_after(trainer, 1))
     for name in ("discriminator.layers.1.bias", "optimizer.discriminator.first_sum.0"):
         with pytest.raises(CheckpointError, match=r"is missing|missing from"):
             trainer.load_state_dict(without(state, name))
-        assert checkpoint.dumps(trainer.state_dict()) == kept
+        assert checkpoint.dumps(trainer.state_dict()) == original
 
 
-def test_a_trainer_that_was_left_within_an_epoch_stays_so_if_it_cannot_load() -> None:
-    state, trainer = after(classifier(), 1), classifier()
+def test_a_failed_load_leaves_an_unfinished_epoch_unfinished() -> None:
+    state, trainer = state_after(classifier(), 1), classifier()
     next(iter(trainer.run()))
     with pytest.raises(CheckpointError):
         trainer.load_state_dict(without(state, "optimizer."))
@@ -181,19 +181,19 @@ def test_a_trainer_that_was_left_within_an_epoch_stays_so_if_it_cannot_load() ->
         trainer.state_dict()
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", TRAINERS)
 def test_a_trainer_without_averaging_rejects_a_state_with_averages(kind: str) -> None:
-    make, *_ = MAKERS[kind]
-    averaged, plain = after(make(), 1), make(average_decay=None)
+    make, *_ = TRAINERS[kind]
+    averaged, plain = state_after(make(), 1), make(average_decay=None)
     with pytest.raises(CheckpointError, match=r"training\.layers\.', which this trainer does not use"):
         plain.load_state_dict(averaged)
-    make().load_state_dict(after(make(average_decay=None), 1))  # averages may begin later
+    make().load_state_dict(state_after(make(average_decay=None), 1))  # averaging can start later
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_a_fork_says_of_no_part_that_it_is_there_and_begins_them_anew(kind: str) -> None:
-    make, _, optimizer = MAKERS[kind]
-    state = after(make(), 1)
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_a_fork_that_lists_no_parts_starts_with_a_new_optimizer_state(kind: str) -> None:
+    make, _, optimizer = TRAINERS[kind]
+    state = state_after(make(), 1)
     fork = State(
         {name: array for name, array in state.tensors.items() if not name.startswith("optimizer.")},
         {"trainer": state.state["trainer"], "epoch": 1},

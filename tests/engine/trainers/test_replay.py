@@ -1,4 +1,4 @@
-"""Trained by replay or on the plain tape, a network has the same bits: each loss, optimizer, schedule, activation."""
+"""Replay and the plain tape train to the same bits: each loss, optimizer, schedule and activation."""
 
 import threading
 from typing import Any
@@ -51,16 +51,16 @@ LOSSES = {
 
 @pytest.fixture
 def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
-    """All that have been made."""
-    made: list[Replay] = []
+    """Every Replay that the test creates."""
+    created: list[Replay] = []
     original = Replay.__init__
 
     def spy(self: Replay, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        made.append(self)
+        created.append(self)
 
     monkeypatch.setattr(Replay, "__init__", spy)
-    return made
+    return created
 
 
 def images(count: int = 50) -> ImageData:
@@ -68,9 +68,15 @@ def images(count: int = 50) -> ImageData:
     return ImageData(rng.integers(0, 256, (count, 5, 5), np.uint8), rng.integers(0, 4, count), (-1, 1), classes=4)
 
 
-def classifier(replay: bool, loss: Any, end: str | None, optimizer: Any, hidden: Any, schedule: Any, **changes: Any):
+def classifier(
+    replay: bool, loss: Any, output_activation: str | None, optimizer: Any, hidden: Any, schedule: Any, **changes: Any
+):
     rng, dtype = generator_for(0, "init"), changes.get("dtype", np.float32)
-    layers = [Dense(25, 7, hidden, rng=rng, dtype=dtype), Dropout(0.2), Dense(7, 4, end, rng=rng, dtype=dtype)]
+    layers = [
+        Dense(25, 7, hidden, rng=rng, dtype=dtype),
+        Dropout(0.2),
+        Dense(7, 4, output_activation, rng=rng, dtype=dtype),
+    ]
     arguments = {"train": images(), "validation": images(), "epochs": 3, "batch_size": 16, "shuffle": True, "seed": 1}
     return ClassifierTrainer(Sequential(layers), loss, optimizer(), schedule, **(arguments | changes), replay=replay)
 
@@ -109,8 +115,11 @@ def whole_run(trainer: ClassifierTrainer | GanTrainer) -> tuple[bytes, list[dict
 def test_a_classifier_trains_to_the_same_bits(
     replays: list[Replay], loss: str, reduction: str, optimizer: Any, schedule: Any
 ) -> None:
-    make, end = LOSSES[loss]
-    runs = [whole_run(classifier(on, make(reduction), end, optimizer, "tanh", schedule)) for on in (True, False)]
+    make, output_activation = LOSSES[loss]
+    runs = [
+        whole_run(classifier(on, make(reduction), output_activation, optimizer, "tanh", schedule))
+        for on in (True, False)
+    ]
     assert runs[0] == runs[1]
     assert [len(replay.plans) for replay in replays] == [2, 0]  # whole batches, and the short one
 
@@ -119,8 +128,11 @@ def test_a_classifier_trains_to_the_same_bits(
 @pytest.mark.parametrize("hidden", [None, *Activation])
 def test_each_activation_trains_to_the_same_bits(replays: list[Replay], hidden: Any, dtype: Any) -> None:
     pairs = [
-        [classifier(on, SquaredError(), hidden, SGD_MOMENTUM, hidden, schedules.constant(), dtype=dtype) for on in ON],
-        [gan(on, SGD_MOMENTUM, hidden, schedules.constant(), "mean", dtype=dtype) for on in ON],
+        [
+            classifier(on, SquaredError(), hidden, SGD_MOMENTUM, hidden, schedules.constant(), dtype=dtype)
+            for on in REPLAY_MODES
+        ],
+        [gan(on, SGD_MOMENTUM, hidden, schedules.constant(), "mean", dtype=dtype) for on in REPLAY_MODES],
     ]
     for pair in pairs:
         replayed, plain = map(whole_run, pair)
@@ -128,7 +140,7 @@ def test_each_activation_trains_to_the_same_bits(replays: list[Replay], hidden: 
     assert all(len(replay.plans) >= 2 for replay in replays[::2])
 
 
-ON, SGD_MOMENTUM = (True, False), OPTIMIZERS["momentum"]
+REPLAY_MODES, SGD_MOMENTUM = (True, False), OPTIMIZERS["momentum"]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -145,14 +157,14 @@ def test_a_gan_trains_to_the_same_bits(
     assert len(replays[0].plans) >= 2
 
 
-def test_all_programs_share_the_memory_of_the_largest(replays: list[Replay]) -> None:
+def test_all_plans_share_the_memory_of_the_largest(replays: list[Replay]) -> None:
     whole_run(gan(True, OPTIMIZERS["sgd"], "tanh", schedules.constant(), "sum", epochs=8))
     assert len(replays[0].plans) == 4  # with and without the discriminator's update, whole batch and short
     assert replays[0].size_bytes == max(plan.size_bytes for plan in replays[0].plans)
 
 
-def test_threads_may_train_at_the_same_time() -> None:
-    alone = whole_run(classifier(False, SquaredError(), None, SGD_MOMENTUM, "tanh", schedules.constant()))
+def test_threads_can_train_at_the_same_time() -> None:
+    expected = whole_run(classifier(False, SquaredError(), None, SGD_MOMENTUM, "tanh", schedules.constant()))
     results: list[Any] = []
 
     def train() -> None:
@@ -163,4 +175,4 @@ def test_threads_may_train_at_the_same_time() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert results == [alone] * 3
+    assert results == [expected] * 3

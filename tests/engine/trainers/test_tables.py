@@ -1,4 +1,4 @@
-"""Training on rows of a table, without images and shifts."""
+"""Training on the rows of a table, without images or shifts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LABELS = (RNG.random(400) < 0.1).astype(np.uint8)
 ROWS = (RNG.normal(size=(400, 3)) + 1.2 * LABELS[:, None]).astype(np.float32)
 
 
-def trainer(*, balanced: bool = False, replay: bool = True, **more: Any) -> ClassifierTrainer:
+def make_trainer(*, balanced: bool = False, replay: bool = True, **changes: Any) -> ClassifierTrainer:
     rng = np.random.default_rng(1)
     hidden = engine.Dense(3, 8, engine.Activation.RELU, initializer=engine.initializers.he_normal, rng=rng)
     last = engine.Dense(8, 2, engine.Activation.SOFTMAX, initializer=engine.initializers.he_normal, rng=rng)
     weights = balanced_class_weights(LABELS[:300], 2) if balanced else None
-    settings = {"epochs": 20, "batch_size": 16, "shuffle": True, "seed": 0} | more
+    settings = {"epochs": 20, "batch_size": 16, "shuffle": True, "seed": 0} | changes
     return ClassifierTrainer(
         engine.Sequential([hidden, last], (3,)),
         engine.SoftmaxCrossEntropy(class_weights=weights),
@@ -34,36 +34,36 @@ def trainer(*, balanced: bool = False, replay: bool = True, **more: Any) -> Clas
     )
 
 
-def reports(made: ClassifierTrainer) -> list[EpochDone]:
-    return [report for report in made.run() if isinstance(report, EpochDone)]
+def epoch_reports(trainer: ClassifierTrainer) -> list[EpochDone]:
+    return [report for report in trainer.run() if isinstance(report, EpochDone)]
 
 
-def test_a_table_is_learned_and_scored() -> None:
-    last = reports(trainer())[-1]
+def test_training_on_a_table_learns_and_reports_scores() -> None:
+    last = epoch_reports(make_trainer())[-1]
     assert last.metrics["train_accuracy"] > 0.9
     assert set(last.scores) == {"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc"}
     assert last.scores["val_log_loss"] == pytest.approx(last.metrics["val_loss"], rel=1e-5)
     assert last.scores["val_roc_auc"] > 0.8
 
 
-def test_class_weights_raise_the_recall_of_a_rare_class_and_have_the_same_bits_replayed() -> None:
-    plain, weighted = reports(trainer()), reports(trainer(balanced=True))
+def test_class_weights_raise_balanced_accuracy_and_replay_with_the_same_bits() -> None:
+    plain, weighted = epoch_reports(make_trainer()), epoch_reports(make_trainer(balanced=True))
     assert weighted[-1].scores["val_balanced_accuracy"] > plain[-1].scores["val_balanced_accuracy"]
-    taped = reports(trainer(balanced=True, replay=False))
+    taped = epoch_reports(make_trainer(balanced=True, replay=False))
     assert [report.metrics for report in weighted] == [report.metrics for report in taped]
 
 
-def test_a_table_has_no_pictures_and_no_shifts() -> None:
+def test_a_table_has_no_images_and_cannot_be_shifted() -> None:
     with pytest.raises(DataError, match="a table has no images"):
-        trainer().samples(3)
+        make_trainer().samples(3)
     with pytest.raises(SettingError, match="max_shift"):
-        trainer(max_shift=1)
+        make_trainer(max_shift=1)
     with pytest.raises(DataError, match="cannot be shifted"):
         TableData(ROWS, LABELS, 2).inputs(slice(0, 2), np.float32, changes=Changes(shifts=np.zeros((2, 2), int)))
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         (ROWS.astype(np.int64), "floats"),
         (ROWS[:0], "floats"),
@@ -71,6 +71,6 @@ def test_a_table_has_no_pictures_and_no_shifts() -> None:
         (np.full((400, 1), np.nan), "finite"),
     ],
 )
-def test_rows_that_are_none_are_refused(rows: Any, says: str) -> None:
-    with pytest.raises(DataError, match=says):
+def test_invalid_rows_are_rejected(rows: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         TableData(rows, LABELS, 2)
