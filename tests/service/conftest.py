@@ -1,4 +1,4 @@
-"""A running service, used through the client and the command line."""
+"""Fixtures for a running service: its client and its command line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from service.local import LocalStack
 
 @pytest.fixture
 def client(stack: LocalStack) -> Iterator[Client]:
-    with Client(stack.url) as made:
-        yield made
+    with Client(stack.url) as client:
+        yield client
 
 
 @pytest.fixture
 def run(stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs a command as in a pipe, in an empty folder."""
+    """Return a function that runs a command as in a pipe, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, spec: dict[str, Any] | str | None = None) -> Result:

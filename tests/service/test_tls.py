@@ -1,6 +1,6 @@
-"""Connections to database and broker over TLS: real servers, and certificates of an authority of this test's own.
+"""TLS connections to the database and the broker: real servers, with certificates from a CA created here.
 
-Each connection must refuse a certificate of another authority, and one of another host.
+Each connection must refuse a certificate from another CA, and one for another host.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MISSING = [name for name, path in PROGRAMS.items() if path is None]
 
 pytestmark = [
     pytest.mark.slow,
-    # The servers out of wheels, which other tests use, are built without TLS.
+    # The servers from wheels, which other tests use, are built without TLS.
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 
@@ -48,8 +48,8 @@ PASSWORD = "of-this-test"
 
 
 def run(*command: str | Path, **options: Any) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def free_port() -> int:
@@ -61,25 +61,25 @@ def free_port() -> int:
 @dataclass
 class Servers:
     folder: Path
-    postgres: int
-    redis: int
+    postgres_port: int
+    redis_port: int
 
     def database_url(self, host: str = "localhost", **query: str) -> str:
-        asked = {"sslmode": "verify-full", "sslrootcert": str(self.folder / "ca.crt")} | query
-        shown = "&".join(f"{name}={value}" for name, value in asked.items() if value)
-        return f"postgresql+psycopg://postgres:{PASSWORD}@{host}:{self.postgres}/postgres?{shown}"
+        parameters = {"sslmode": "verify-full", "sslrootcert": str(self.folder / "ca.crt")} | query
+        query_string = "&".join(f"{name}={value}" for name, value in parameters.items() if value)
+        return f"postgresql+psycopg://postgres:{PASSWORD}@{host}:{self.postgres_port}/postgres?{query_string}"
 
     def broker_url(self, host: str = "localhost", authority: str | None = "ca.crt") -> str:
         query = f"?ssl_ca_certs={self.folder / authority}" if authority else ""
-        return f"rediss://:{PASSWORD}@{host}:{self.redis}/0{query}"
+        return f"rediss://:{PASSWORD}@{host}:{self.redis_port}/0{query}"
 
     def settings(self, **environ: str) -> Settings:
         return Settings.from_env({"TAPELINE_HOME": str(self.folder / "home"), **environ}, cores=1)
 
 
 def make_certificates(folder: Path) -> None:
-    """Two authorities, and a server's certificate of the first, for `localhost` and not for its address."""
-    made = [
+    """Create two CAs, and a certificate by the first for a server's name `localhost`, not for its address."""
+    req_command = [
         "openssl",
         "req",
         "-x509",
@@ -92,18 +92,18 @@ def make_certificates(folder: Path) -> None:
         "2",
     ]
     for name in ("ca", "other"):
-        run(*made, "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt", "-subj", f"/CN={name}")
-    signed = ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
+        run(*req_command, "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt", "-subj", f"/CN={name}")
+    signing = ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
     files = ["-keyout", folder / "server.key", "-out", folder / "server.crt"]
-    run(*made, *signed, *files, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    run(*req_command, *signing, *files, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    folder = Path(f"/tmp/tapeline-tls-{os.getpid()}")  # the server's user may not enter pytest's folders
+    folder = Path(f"/tmp/tapeline-tls-{os.getpid()}")  # the server's user cannot enter pytest's folders
     folder.mkdir()
     user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-    made = Servers(folder, free_port(), free_port())
+    servers = Servers(folder, free_port(), free_port())
     binaries = Path(str(PROGRAMS["postgres"])).parent
     processes = []
     try:
@@ -117,7 +117,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         run(*initdb, "--auth=scram-sha-256", **user)
         (data / "pg_hba.conf").write_text("hostssl all all all scram-sha-256\n")
         options = {
-            "port": made.postgres,
+            "port": servers.postgres_port,
             "unix_socket_directories": "",
             "fsync": "off",
             "ssl": "on",
@@ -129,12 +129,20 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             processes.append(
                 subprocess.Popen([binaries / "postgres", "-D", data, *flags], stdout=log, stderr=log, **user)
             )
-            command = [str(PROGRAMS["redis-server"]), "--port", "0", "--tls-port", str(made.redis), "--save", ""]
+            command = [
+                str(PROGRAMS["redis-server"]),
+                "--port",
+                "0",
+                "--tls-port",
+                str(servers.redis_port),
+                "--save",
+                "",
+            ]
             command += ["--tls-cert-file", f"{folder}/server.crt", "--tls-key-file", f"{folder}/server.key"]
             command += ["--tls-ca-cert-file", f"{folder}/ca.crt", "--tls-auth-clients", "no", "--requirepass", PASSWORD]
             processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder))
-        wait_until(lambda: answers(made), f"the servers, see {folder / 'log'}", 60)
-        yield made
+        wait_until(lambda: are_ready(servers), f"the servers, see {folder / 'log'}", 60)
+        yield servers
     finally:
         for process in processes:
             process.terminate()
@@ -142,9 +150,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def answers(servers: Servers) -> bool:
+def are_ready(servers: Servers) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", servers.redis), timeout=1).close()
+        socket.create_connection(("127.0.0.1", servers.redis_port), timeout=1).close()
         psycopg.connect(servers.database_url().replace("+psycopg", ""), connect_timeout=2).close()
     except OSError:
         return False
@@ -169,7 +177,7 @@ def connect_worker(settings: Settings) -> None:
         connection.default_channel.client.ping()
 
 
-def count(settings: Settings) -> None:
+def count_request(settings: Settings) -> None:
     with closing(Database(settings.database_url)) as database:
         meter: Any = Quotas(settings, database)._meter
         try:
@@ -178,7 +186,7 @@ def count(settings: Settings) -> None:
             raise error.storage_error from error
 
 
-BROKER_CLIENTS = [send_hint, connect_worker, count]
+BROKER_CLIENTS = [send_hint, connect_worker, count_request]
 
 
 def diagnose(settings: Settings) -> dict[str, doctor.Finding]:
@@ -186,13 +194,13 @@ def diagnose(settings: Settings) -> dict[str, doctor.Finding]:
         return {item.name: item for item in doctor.examine(settings, database, broker_url=settings.broker_url)}
 
 
-def test_the_database_is_reached_with_a_certificate_of_its_authority(servers: Servers) -> None:
+def test_the_database_is_reached_when_its_ca_is_trusted(servers: Servers) -> None:
     settings = servers.settings(TAPELINE_DATABASE_URL=servers.database_url())
     query(settings)
-    found = diagnose(settings)["database"]
-    assert found.ok
-    assert found.detail.endswith("over TLS")
-    assert PASSWORD not in found.detail
+    finding = diagnose(settings)["database"]
+    assert finding.ok
+    assert finding.detail.endswith("over TLS")
+    assert PASSWORD not in finding.detail
 
 
 @pytest.mark.parametrize(
@@ -203,24 +211,24 @@ def test_the_database_is_reached_with_a_certificate_of_its_authority(servers: Se
         ("localhost", {"sslmode": "disable", "sslrootcert": ""}, "no encryption"),
     ],
 )
-def test_the_database_is_refused(servers: Servers, host: str, changes: dict[str, str], reason: str) -> None:
+def test_database_connections_fail_with_the_wrong_ca_or_host_or_without_tls(
+    servers: Servers, host: str, changes: dict[str, str], reason: str
+) -> None:
     changes = {
         name: str(servers.folder / value) if value.endswith(".crt") else value for name, value in changes.items()
     }
     settings = servers.settings(TAPELINE_DATABASE_URL=servers.database_url(host, **changes))
     with pytest.raises(OperationalError, match=reason):
         query(settings)
-    found = diagnose(settings)["database"]
-    assert not found.ok
-    assert reason in found.detail
-    if "certificate" in found.detail:
-        assert "sslrootcert in TAPELINE_DATABASE_URL" in str(found.advice)
+    finding = diagnose(settings)["database"]
+    assert not finding.ok
+    assert reason in finding.detail
+    if "certificate" in finding.detail:
+        assert "sslrootcert in TAPELINE_DATABASE_URL" in str(finding.advice)
 
 
 @pytest.mark.parametrize("connect", BROKER_CLIENTS)
-def test_the_broker_is_reached_with_a_certificate_of_its_authority(
-    servers: Servers, connect: Callable[[Settings], None]
-) -> None:
+def test_the_broker_is_reached_when_its_ca_is_trusted(servers: Servers, connect: Callable[[Settings], None]) -> None:
     settings = servers.settings(TAPELINE_DATABASE_URL=servers.database_url(), TAPELINE_BROKER_URL=servers.broker_url())
     connect(settings)
     assert diagnose(settings)["broker"].ok
@@ -230,7 +238,7 @@ def test_the_broker_is_reached_with_a_certificate_of_its_authority(
 @pytest.mark.parametrize(
     ("host", "authority"), [("localhost", "other.crt"), ("localhost", None), ("127.0.0.1", "ca.crt")]
 )
-def test_the_broker_is_refused(
+def test_broker_connections_fail_with_an_untrusted_ca_or_the_wrong_host(
     servers: Servers, connect: Callable[[Settings], None], host: str, authority: str | None
 ) -> None:
     settings = servers.settings(
@@ -238,13 +246,13 @@ def test_the_broker_is_refused(
     )
     with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
         connect(settings)
-    found = diagnose(settings)["broker"]
-    assert not found.ok
-    assert "CERTIFICATE_VERIFY_FAILED" in found.detail
-    assert "ssl_ca_certs in TAPELINE_BROKER_URL" in str(found.advice)
+    finding = diagnose(settings)["broker"]
+    assert not finding.ok
+    assert "CERTIFICATE_VERIFY_FAILED" in finding.detail
+    assert "ssl_ca_certs in TAPELINE_BROKER_URL" in str(finding.advice)
 
 
-def test_a_job_is_trained_over_tls_alone(servers: Servers) -> None:
+def test_a_job_trains_when_only_tls_connections_are_possible(servers: Servers) -> None:
     settings = servers.settings(
         TAPELINE_PORT="0", TAPELINE_DATABASE_URL=servers.database_url(), TAPELINE_BROKER_URL=servers.broker_url()
     )

@@ -1,4 +1,4 @@
-"""Numbers of things and lists in sentences."""
+"""Counts, lists and numbers in sentences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.wording import counted, listed, rounded
         ],
     ],
 )
-def test_only_one_thing_is_singular(number: int, noun: str, text: str) -> None:
+def test_only_a_count_of_one_is_singular(number: int, noun: str, text: str) -> None:
     assert counted(number, noun) == text
 
 
@@ -27,7 +27,7 @@ def test_only_one_thing_is_singular(number: int, noun: str, text: str) -> None:
     ("parts", "text"),
     [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "", "b", "c"], "a, b and c")],
 )
-def test_the_last_of_a_list_follows_and(parts: list[str], text: str) -> None:
+def test_and_precedes_the_last_item_of_a_list(parts: list[str], text: str) -> None:
     assert listed(parts) == text
 
 
@@ -47,5 +47,5 @@ def test_the_last_of_a_list_follows_and(parts: list[str], text: str) -> None:
         (0.00001234, "1.234e-05"),
     ],
 )
-def test_ordinary_numbers_are_not_scientific(value: float, text: str) -> None:
+def test_only_very_large_and_very_small_numbers_use_scientific_notation(value: float, text: str) -> None:
     assert rounded(value) == text

@@ -25,8 +25,8 @@ ANA, BEN = Actor(owner="ana"), Actor(owner="ben")
 SPEC = {"kind": "classifier", "name": "first"}
 
 
-class Product:
-    """The use cases, with a record of wake-ups and a number of jobs that are admitted."""
+class Application:
+    """The use cases, with a record of wake-ups and a limit on admitted jobs."""
 
     def __init__(self, database: Database, home: Path) -> None:
         settings = Settings(
@@ -39,32 +39,32 @@ class Product:
             auth=Auth.LOCAL,
             lease_s=15.0,
         )
-        self.woken: list[str] = []
-        self.admitted = 10
+        self.wake_ups: list[str] = []
+        self.admissions_left = 10
         self.jobs = Jobs(
             database=database,
             artifacts=ArtifactFolder(settings.artifacts),
             specs=SpecChecks(database=database, datasets=DatasetRepository(settings, database)),
             admit=self._admit,
-            wake_up=self.woken.append,
+            wake_up=self.wake_ups.append,
         )
 
     def _admit(self, owner: str | None, count: int) -> None:
-        if self.admitted < count:
+        if self.admissions_left < count:
             raise AdmissionRefused(owner)
-        self.admitted -= count
+        self.admissions_left -= count
 
 
 @pytest.fixture
-def product(sqlite_url: str, tmp_path: Path) -> Iterator[Product]:
+def application(sqlite_url: str, tmp_path: Path) -> Iterator[Application]:
     with closing(Database(sqlite_url, application="tests")) as database:
-        yield Product(database, tmp_path)
+        yield Application(database, tmp_path)
 
 
-def test_a_job_is_submitted_listed_and_cancelled(product: Product) -> None:
-    jobs = product.jobs
+def test_a_job_is_submitted_listed_cancelled_and_deleted_by_its_owner(application: Application) -> None:
+    jobs = application.jobs
     job_id = jobs.submit(SPEC, by=ANA).answer["id"]
-    assert product.woken == [job_id]
+    assert application.wake_ups == [job_id]
     assert [job.id for job in jobs.find(JobFilter(), by=ANA).jobs] == [job_id]
     assert list(jobs.find(JobFilter(), by=BEN).jobs) == []
     with pytest.raises(JobNotFound):
@@ -77,26 +77,28 @@ def test_a_job_is_submitted_listed_and_cancelled(product: Product) -> None:
         jobs.get(job_id, by=ANA)
 
 
-def test_a_key_gives_one_job_also_when_no_more_are_admitted(product: Product) -> None:
+def test_an_idempotency_key_is_replayed_even_when_no_more_jobs_are_admitted(application: Application) -> None:
     key = IdempotencyKey(key="mine", fingerprint="1")
-    product.admitted = 1
-    first = product.jobs.submit(SPEC, by=ANA, idempotency=key)
+    application.admissions_left = 1
+    first = application.jobs.submit(SPEC, by=ANA, idempotency=key)
     with pytest.raises(AdmissionRefused):
-        product.jobs.submit(SPEC, by=ANA)
-    again = product.jobs.submit(SPEC, by=ANA, idempotency=key)
-    assert (again.answer, again.replayed, product.woken) == (first.answer, True, [first.answer["id"]])
+        application.jobs.submit(SPEC, by=ANA)
+    again = application.jobs.submit(SPEC, by=ANA, idempotency=key)
+    assert (again.answer, again.replayed, application.wake_ups) == (first.answer, True, [first.answer["id"]])
     with pytest.raises(IdempotencyConflict):
-        product.jobs.submit(SPEC | {"seed": 1}, by=ANA, idempotency=IdempotencyKey(key="mine", fingerprint="2"))
+        application.jobs.submit(SPEC | {"seed": 1}, by=ANA, idempotency=IdempotencyKey(key="mine", fingerprint="2"))
 
 
-def test_a_dry_run_says_what_a_job_would_cost_and_stores_nothing(product: Product) -> None:
-    forecast = product.jobs.dry_run(SPEC)
+def test_a_dry_run_reports_the_cost_of_a_job_and_stores_nothing(application: Application) -> None:
+    forecast = application.jobs.dry_run(SPEC)
     assert forecast.cost.parameters > 1000
     assert [network.where for network in forecast.networks] == ["layers"]
     with pytest.raises(SpecError):
-        product.jobs.dry_run({"kind": "classifier", "epochs": -1})
+        application.jobs.dry_run({"kind": "classifier", "epochs": -1})
     with pytest.raises(NetworkMismatch) as caught:
-        product.jobs.dry_run({"kind": "classifier", "layers": [{"type": "dense", "units": 7, "activation": "softmax"}]})
+        application.jobs.dry_run(
+            {"kind": "classifier", "layers": [{"type": "dense", "units": 7, "activation": "softmax"}]}
+        )
     assert caught.value.spec.layers[0].type == "dense"
-    assert list(product.jobs.find(JobFilter()).jobs) == []
-    assert product.woken == []
+    assert list(application.jobs.find(JobFilter()).jobs) == []
+    assert application.wake_ups == []

@@ -1,4 +1,4 @@
-"""A job that is trained quickly, for the commands that need one."""
+"""A quickly trained job, for the commands that need one."""
 
 from __future__ import annotations
 

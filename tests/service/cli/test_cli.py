@@ -1,4 +1,4 @@
-"""The commands that submit and watch jobs, and the demo: in a pipe, in a terminal, and for machines."""
+"""The commands that submit and watch jobs, and the demo: in a pipe, in a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ DIVERGING = TINY | {
 }
 
 
-def test_a_job_that_was_renamed_after_its_end_can_be_watched(run: Run, client: Client, trained: str) -> None:
+def test_a_job_renamed_after_it_ended_can_be_watched(run: Run, client: Client, trained: str) -> None:
     client.change(trained, name="kept")
     result = run("watch", trained, "--json")
     assert result.exit_code == 0, result.output
     assert [json.loads(line)["type"] for line in result.stdout.splitlines()].count("end") == 1
 
 
-def test_a_pipe_gets_a_plain_line_for_each_epoch(run: Run) -> None:
+def test_a_pipe_gets_one_plain_line_per_epoch(run: Run) -> None:
     result = run("train", "-", "--watch", spec=TINY)
     assert result.exit_code == 0
     assert "\x1b" not in result.output
@@ -68,7 +68,7 @@ def test_a_gan_shows_both_losses(run: Run) -> None:
     assert re.search(losses, result.stdout, re.MULTILINE)
 
 
-def test_json_is_for_machines(run: Run) -> None:
+def test_watching_as_json_prints_every_event_in_order(run: Run) -> None:
     result = run("train", "-", "--watch", "--json", spec=TINY)
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert events[0]["type"] == "snapshot"
@@ -78,17 +78,17 @@ def test_json_is_for_machines(run: Run) -> None:
     assert numbered == list(range(1, len(numbered) + 1))
 
 
-def test_the_id_is_all_that_train_prints(run: Run) -> None:
+def test_train_prints_only_the_job_id(run: Run) -> None:
     assert re.fullmatch(r"job_\w+\n", run("train", "-", spec=TINY).stdout)
 
 
-def test_the_same_key_makes_one_job(run: Run) -> None:
+def test_the_same_idempotency_key_returns_the_same_job(run: Run) -> None:
     first = run("train", "-", "--idempotency-key", "k1", spec=TINY)
     assert run("train", "-", "--idempotency-key", "k1", spec=TINY).stdout == first.stdout
 
 
-def test_a_dry_run_says_what_it_would_cost_and_makes_no_job(run: Run, client: Client) -> None:
-    before = len(list(client.list()))
+def test_a_dry_run_reports_the_cost_and_creates_no_job(run: Run, client: Client) -> None:
+    job_count = len(list(client.list()))
     result = run("train", "-", "--dry-run", "--json", spec={"kind": "gan"})
     assert json.loads(result.stdout)["parameters"] > 100_000
     rows = dict(
@@ -100,19 +100,19 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_no_job(run: Run, client: Cl
     assert list(rows) == ["Job", "Parameters", "Steps", "Memory", "Checkpoint size", "Estimated time"]
     assert (rows["Job"], rows["Parameters"]) == ("classifier, preset fast, dataset mnist-10k", "7,850")
     assert rows["Checkpoint size"].endswith(" kB")
-    changed = [
+    settings = [
         line
         for line in run(
             "train", "-", "--dry-run", spec={name: value for name, value in TINY.items() if name != "checkpoint"}
         ).stdout.splitlines()
         if "Settings" in line
     ]
-    assert changed[0] == "Settings\tepochs: 2 (preset: 3)"
-    assert changed[1].startswith("Settings\tlayers: dense 10 softmax (preset: dense 392 relu - ")
-    assert len(list(client.list())) == before
+    assert settings[0] == "Settings\tepochs: 2 (preset: 3)"
+    assert settings[1].startswith("Settings\tlayers: dense 10 softmax (preset: dense 392 relu - ")
+    assert len(list(client.list())) == job_count
 
 
-def test_each_fault_of_a_spec_has_its_line(run: Run) -> None:
+def test_each_spec_fault_is_printed_on_its_own_line(run: Run) -> None:
     result = run("train", "-", spec={"kind": "classifier", "epochs": 0, "optimiser": {}})
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -123,7 +123,7 @@ def test_each_fault_of_a_spec_has_its_line(run: Run) -> None:
     assert faults[1].startswith("  #/optimiser: unknown field; did you mean 'optimizer'?")
 
 
-def test_a_fault_is_a_problem_document_for_machines(run: Run) -> None:
+def test_with_json_a_spec_fault_is_printed_as_a_problem_document(run: Run) -> None:
     result = run("train", "-", "--json", spec={"kind": "classifier", "epochs": 0})
     assert result.exit_code == 1
     problem = json.loads(result.stderr)["error"]
@@ -131,37 +131,37 @@ def test_a_fault_is_a_problem_document_for_machines(run: Run) -> None:
     assert [fault["pointer"] for fault in problem["errors"]] == ["#/epochs"]
 
 
-def test_malformed_json_is_shown_with_its_place(run: Run) -> None:
+def test_malformed_json_is_reported_with_line_and_column(run: Run) -> None:
     result = run("train", "-", spec='{"kind": "gan",\n "epochs": NaN}')
     assert result.exit_code == 1
     assert "line 2, column 12" in result.stderr
 
 
-def test_a_spec_that_is_not_there_is_a_usage_error(run: Run) -> None:
+def test_a_missing_spec_file_is_a_usage_error(run: Run) -> None:
     result = run("train", "missing.json")
     assert result.exit_code == 2
     assert "missing.json" in result.stderr
 
 
-def test_an_unknown_job_is_one_line(run: Run) -> None:
+def test_an_unknown_job_is_reported_in_one_line(run: Run) -> None:
     result = run("watch", "job_01ABC")
     assert result.exit_code == 1
     assert re.fullmatch(r"tapeline: .*job_01ABC.*\n", result.stderr)
 
 
-def test_a_failed_job_ends_with_why_and_what_to_try(run: Run) -> None:
+def test_a_failed_job_is_reported_with_its_cause_and_a_remedy(run: Run) -> None:
     result = run("train", "-", "--watch", spec=DIVERGING)
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1] == "failed"
     assert re.fullmatch(r"tapeline: job job_\w+ failed: .*finite.*learning rate.*\n", result.stderr)
 
 
-def test_states_are_shown_in_the_order_in_which_they_came(run: Run, trained: str) -> None:
+def test_watching_an_ended_job_prints_its_states_in_order(run: Run, trained: str) -> None:
     lines = run("watch", trained).stdout.splitlines()
     assert [line for line in lines if not line.startswith("epoch")] == ["queued", "running", "succeeded"]
 
 
-def test_a_service_that_is_not_there_is_one_line_with_what_to_do() -> None:
+def test_an_unreachable_service_is_reported_in_one_line_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     result = CliRunner().invoke(main, ["jobs", "--server", f"http://127.0.0.1:{port}"])
@@ -169,41 +169,41 @@ def test_a_service_that_is_not_there_is_one_line_with_what_to_do() -> None:
     assert re.fullmatch(r"tapeline: no response from http://127\.0\.0\.1:\d+ .*tapeline up\n", result.stderr)
 
 
-def test_settings_that_make_no_sense_are_one_line() -> None:
+def test_an_invalid_setting_is_reported_in_one_line() -> None:
     result = CliRunner(env={"TAPELINE_PORT": "many"}).invoke(main, ["up"])
     assert result.exit_code == 1
     assert re.fullmatch(r"tapeline: TAPELINE_PORT must be a number.*\n", result.stderr)
 
 
-def test_a_terminal_gets_a_bar(stack: LocalStack) -> None:
+def test_a_terminal_shows_a_progress_bar(stack: LocalStack) -> None:
     environ = {"TERM": "xterm-256color", "COLUMNS": "120"}
-    code, shown = in_terminal(
+    exit_code, output = in_terminal(
         "train", "-", "--watch", "--server", stack.url, stdin=json.dumps(TINY).encode(), environ=environ
     )
-    assert code == 0
-    assert "\x1b[?25l" in shown  # the cursor is hidden while the bar moves,
-    assert shown.count("\x1b[?25h") >= 1  # and comes back
-    last = plain(shown).rstrip().splitlines()[-4:]
-    assert re.search(r"classifier .*epoch 2/2  val accuracy \d\d\.\d\d%  train loss [\d.]+  .*succeeded", last[0])
-    assert re.search(r"val accuracy  \d\d\.\d\d% \S\S \d\d\.\d\d%", last[1])
-    assert re.search(r"train loss +[\d.]+ █▁ [\d.]+", last[2])
+    assert exit_code == 0
+    assert "\x1b[?25l" in output  # hides the cursor while the bar is drawn
+    assert output.count("\x1b[?25h") >= 1  # and shows it again
+    last_lines = plain(output).rstrip().splitlines()[-4:]
+    assert re.search(r"classifier .*epoch 2/2  val accuracy \d\d\.\d\d%  train loss [\d.]+  .*succeeded", last_lines[0])
+    assert re.search(r"val accuracy  \d\d\.\d\d% \S\S \d\d\.\d\d%", last_lines[1])
+    assert re.search(r"train loss +[\d.]+ █▁ [\d.]+", last_lines[2])
 
 
-def test_a_bar_fits_into_eighty_columns_with_a_metric(stack: LocalStack) -> None:
+def test_a_progress_bar_with_metrics_fits_into_80_columns(stack: LocalStack) -> None:
     environ = {"TERM": "xterm-256color", "COLUMNS": "80"}
-    code, shown = in_terminal(
+    exit_code, output = in_terminal(
         "train", "-", "--watch", "--server", stack.url, stdin=json.dumps(TINY).encode(), environ=environ
     )
-    assert code == 0
-    bars = [line for line in plain(shown).splitlines() if "epoch 2/2" in line]
+    assert exit_code == 0
+    bars = [line for line in plain(output).splitlines() if "epoch 2/2" in line]
     assert re.search(r"epoch 2/2  val accuracy \d\d\.\d\d%  train loss [\d.]+  succeeded", bars[-1])
 
 
-def test_the_demo_leaves_its_files_and_ends_by_itself(
+def test_the_demo_writes_its_files_and_exits(
     stack: LocalStack, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = tuple(spec | {"epochs": 1} for spec in demo_command.SPECS)
-    monkeypatch.setattr(demo_command, "SPECS", short)
+    short_specs = tuple(spec | {"epochs": 1} for spec in demo_command.SPECS)
+    monkeypatch.setattr(demo_command, "SPECS", short_specs)
     result = run("demo")
     assert result.exit_code == 0, result.output
     assert "classifier  epoch 1/1  val accuracy" in result.stdout
@@ -229,15 +229,15 @@ def test_the_demo_leaves_its_files_and_ends_by_itself(
     ]
 
 
-def test_ctrl_c_in_the_middle_of_the_demo_cancels_its_jobs(stack: LocalStack, client: Client, tmp_path: Path) -> None:
-    environ = os.environ | {"TAPELINE_HOME": str(stack.settings.home)}  # where a stack runs already: it is used
-    # At its own length the classifier may have succeeded by the time that a busy machine cancels it.
-    long = "demo.SPECS = tuple(spec | {'epochs': 1000} for spec in demo.SPECS)"
+def test_ctrl_c_during_the_demo_cancels_its_jobs(stack: LocalStack, client: Client, tmp_path: Path) -> None:
+    environ = os.environ | {"TAPELINE_HOME": str(stack.settings.home)}  # the demo uses the running stack
+    # At the demo's own length, the classifier may succeed before a busy machine cancels it.
+    lengthen = "demo.SPECS = tuple(spec | {'epochs': 1000} for spec in demo.SPECS)"
     process = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            f"from service.cli import main; from service.cli.commands import demo; {long}; main()",
+            f"from service.cli import main; from service.cli.commands import demo; {lengthen}; main()",
             "demo",
         ],
         cwd=tmp_path,
@@ -251,25 +251,25 @@ def test_ctrl_c_in_the_middle_of_the_demo_cancels_its_jobs(stack: LocalStack, cl
         if "epoch" in line:
             break
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "Interrupted." in told
-    assert re.search(r"classifier \(job_\w+\): cancelled after \d+ of 1000 epochs", told)
-    assert re.search(r"gan \(job_\w+\): cancelled after \d+ of 1000 epochs", told)
+    assert "Interrupted." in output
+    assert re.search(r"classifier \(job_\w+\): cancelled after \d+ of 1000 epochs", output)
+    assert re.search(r"gan \(job_\w+\): cancelled after \d+ of 1000 epochs", output)
     assert [job["status"] for job in client.list(tag="demo", limit=2)] == ["cancelled", "cancelled"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_line_of_blocks_shows_how_values_went() -> None:
+def test_a_sparkline_scales_values_to_blocks_and_fits_the_width() -> None:
     assert sparkline([1, 2, 3, 4, 5, 6, 7, 8], 20) == "▁▂▃▄▅▆▇█"
     assert sparkline([5, 5, 5], 20) == "▁▁▁"
     assert sparkline([0, 0, 1, 1], 2) == "▁█"
     assert len(sparkline([float(value) for value in range(1000)], 37)) == 37
 
 
-def test_what_a_preset_adapts_to_a_dataset_is_no_changed_setting(run: Callable[..., Result]) -> None:
-    told = run("train", "-", "--dry-run", spec={"kind": "classifier", "dataset": "iris", "seed": 5})
-    assert told.exit_code == 0, told.output
-    assert [line for line in told.stdout.splitlines() if line.startswith("Settings")] == [
+def test_values_that_a_preset_adapts_to_the_dataset_are_not_listed_as_changed(run: Callable[..., Result]) -> None:
+    result = run("train", "-", "--dry-run", spec={"kind": "classifier", "dataset": "iris", "seed": 5})
+    assert result.exit_code == 0, result.output
+    assert [line for line in result.stdout.splitlines() if line.startswith("Settings")] == [
         "Settings\tseed: 5 (preset: 0)"
     ]

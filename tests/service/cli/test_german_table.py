@@ -1,4 +1,4 @@
-"""A table as a German spreadsheet writes it, from the upload to predictions that the same spreadsheet opens."""
+"""A table as a German spreadsheet program writes it, from upload to predictions that the program can open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.testing import Result
 from service.cli import tables
 
 Run = Callable[..., Result]
-HEAD = "Größe;Preis;Quote;Stadt;Status"
+HEADER = "Größe;Preis;Quote;Stadt;Status"
 CITIES = ("Köln", "Bonn", "Köln")
 
 
@@ -25,9 +25,9 @@ def line(number: int) -> str:
 
 @pytest.fixture
 def trained(run: Run) -> str:
-    Path("kunden.csv").write_bytes("\n".join([HEAD, *map(line, range(120))]).encode("cp1252"))
-    sent = run("upload", "kunden", "kunden.csv")
-    assert "column 'Preis': 1.000,00 was read as the number 1000" in sent.output, sent.output
+    Path("kunden.csv").write_bytes("\n".join([HEADER, *map(line, range(120))]).encode("cp1252"))
+    result = run("upload", "kunden", "kunden.csv")
+    assert "column 'Preis': 1.000,00 was read as the number 1000" in result.output, result.output
     spec = json.dumps({"kind": "classifier", "name": "kunden", "dataset": "kunden", "epochs": 2})
     assert run("train", "-", "--watch", spec=spec).exit_code == 0
     return "kunden"
@@ -35,19 +35,19 @@ def trained(run: Run) -> str:
 
 def test_predictions_have_the_format_of_the_input(run: Run, trained: str) -> None:
     rows = [line(3), line(4), line(4).replace("Bonn", "Wien")]
-    Path("neu.csv").write_bytes("\n".join([HEAD, *rows]).encode("cp1252"))
+    Path("neu.csv").write_bytes("\n".join([HEADER, *rows]).encode("cp1252"))
     result = run("predict", trained, "neu.csv", "-o", "out.csv")
     assert result.exit_code == 0, result.output
     assert result.stderr == "1 unknown category (Stadt: Wien), treated as missing\n"
     text = Path("out.csv").read_bytes().decode("cp1252")
     assert '"' not in text
-    assert text.startswith(f"{HEAD};prediction;")
+    assert text.startswith(f"{HEADER};prediction;")
     written = list(csv.DictReader(text.splitlines(), delimiter=";"))
     assert [";".join(list(row.values())[:5]) for row in written] == rows
     for row in written:
-        shares = [float(row[f"probability of {name}"].replace(",", ".")) for name in ("aktiv", "gekündigt")]
+        probabilities = [float(row[f"probability of {name}"].replace(",", ".")) for name in ("aktiv", "gekündigt")]
         assert "." not in row["probability"]
-        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
         assert row["prediction"] in ("aktiv", "gekündigt")
     refused = run("generate", trained)
     assert refused.stderr == "tapeline: kunden is a classifier; use: tapeline predict kunden FILE\n"
@@ -62,15 +62,15 @@ def test_predictions_have_the_format_of_the_input(run: Run, trained: str) -> Non
         ("utf-16", ["Łódź"], "utf-16"),
     ],
 )
-def test_class_names_that_do_not_fit_the_encoding_make_it_marked_utf8(
+def test_class_names_outside_the_input_encoding_switch_the_output_to_utf8_with_a_bom(
     tmp_path: Path, encoding: str, names: list[str], expected: str
 ) -> None:
     path, out = tmp_path / "rows.csv", tmp_path / "out.csv"
     path.write_bytes("Maß;x\n1,5;2\n".encode(encoding))
-    answer = {"class_names": names, "classes": [0], "probabilities": [[1.0]], "checkpoint": 1}
+    response = {"class_names": names, "classes": [0], "probabilities": [[1.0]], "checkpoint": 1}
     with ExitStack() as stack:
         tables.predict(
-            path, lambda name: stack.enter_context(out.open("w", encoding=name, newline="")), lambda _: answer
+            path, lambda name: stack.enter_context(out.open("w", encoding=name, newline="")), lambda _: response
         )
-    head = f"Maß;x;prediction;probability;probability of {names[0]}"
-    assert out.read_bytes() == f"{head}\n1,5;2;{names[0]};1;1\n".encode(expected)
+    header = f"Maß;x;prediction;probability;probability of {names[0]}"
+    assert out.read_bytes() == f"{header}\n1,5;2;{names[0]};1;1\n".encode(expected)

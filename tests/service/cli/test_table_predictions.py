@@ -1,4 +1,4 @@
-"""Predictions of files whose columns or notation of numbers differ from those of the training data."""
+"""Predictions for files whose columns or number notation differ from those of the training data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def model(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model of two numbers, one of them with thousands separators, and a category."""
+    """A classifier of two numeric columns, one with thousands separators, and a categorical one."""
     rng = random.Random(0)
     path = tmp_path_factory.mktemp("points") / "points.csv"
     rows = [f'{n % 9 + rng.random():.3f},"{1000 + 37 * n:,}.5",{"ABC"[n % 3]},{"ab"[n % 9 > 4]}\n' for n in range(120)]
@@ -36,63 +36,74 @@ def model(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> str:
     return "notation"
 
 
-def predicted(run: Run, model: str, text: str) -> dict[str, Any]:
+def predict(run: Run, model: str, text: str) -> dict[str, Any]:
     Path("rows.csv").write_text(text)
-    told = run("predict", model, "rows.csv", "--json")
-    assert told.exit_code == 0, told.output
-    found: dict[str, Any] = json.loads(told.stdout)
-    return found
+    result = run("predict", model, "rows.csv", "--json")
+    assert result.exit_code == 0, result.output
+    predictions: dict[str, Any] = json.loads(result.stdout)
+    return predictions
 
 
 def test_json_has_the_predictions_of_a_table(run: Run, model: str) -> None:
-    found = predicted(run, model, "x,price,city\n1.5,1000,A\n8.5,1000,B\n")
-    assert (found["table"], found["rows"], found["class_names"], found["checkpoint"]) == ("rows.csv", 2, ["a", "b"], 1)
-    for place, shares in zip(found["classes"], found["probabilities"], strict=True):
-        assert shares[place] == max(shares)
-    assert [len(shares) for shares in found["probabilities"]] == [2, 2]
-    told = run("predict", model, "rows.csv", "--json", "-o", "out.csv")
-    assert json.loads(told.stdout)["output"] == "out.csv"
+    predictions = predict(run, model, "x,price,city\n1.5,1000,A\n8.5,1000,B\n")
+    assert (predictions["table"], predictions["rows"], predictions["class_names"], predictions["checkpoint"]) == (
+        "rows.csv",
+        2,
+        ["a", "b"],
+        1,
+    )
+    for predicted_class, probabilities in zip(predictions["classes"], predictions["probabilities"], strict=True):
+        assert probabilities[predicted_class] == max(probabilities)
+    assert [len(probabilities) for probabilities in predictions["probabilities"]] == [2, 2]
+    result = run("predict", model, "rows.csv", "--json", "-o", "out.csv")
+    assert json.loads(result.stdout)["output"] == "out.csv"
     assert len(Path("out.csv").read_text().splitlines()) == 3
 
 
-def test_mistakes_confusion_and_importance_are_those_of_the_page(run: Run, model: str, stack: LocalStack) -> None:
+def test_mistakes_confusion_and_importance_match_the_api(run: Run, model: str, stack: LocalStack) -> None:
     with Client(stack.url) as client:
         job = client.job(model)
-        wrong, matrix, columns = job.mistakes(limit=2), job.confusion(), job.importance()["columns"]
+        mistakes, confusion, columns = job.mistakes(limit=2), job.confusion(), job.importance()["columns"]
     titles, *lines = (line.split("\t") for line in run("mistakes", model, "--limit", "2").stdout.splitlines())
     assert titles == ["ROW", "CLASS", "PREDICTED", "CONFIDENCE", "CELLS"]
-    assert [line[0] for line in lines] == [str(item["index"]) for item in wrong["data"]]
+    assert [line[0] for line in lines] == [str(item["index"]) for item in mistakes["data"]]
     assert all(line[1] != line[2] and "price " in line[4] for line in lines)
     titles, *lines = (line.split("\t") for line in run("confusion", model).stdout.splitlines())
-    assert [line[:2] for line in lines] == [[row["class_name"], str(row["support"])] for row in matrix["per_class"]]
-    for place, line in enumerate(lines):
-        others = [count for to, count in enumerate(matrix["matrix"][place]) if to != place and count]
-        assert [int(text.split()[-1]) for text in (line[5:] and line[5].split(", "))] == others
+    assert [line[:2] for line in lines] == [[row["class_name"], str(row["support"])] for row in confusion["per_class"]]
+    for true_class, line in enumerate(lines):
+        misclassified = [
+            count
+            for predicted_class, count in enumerate(confusion["matrix"][true_class])
+            if predicted_class != true_class and count
+        ]
+        assert [int(text.split()[-1]) for text in (line[5:] and line[5].split(", "))] == misclassified
     titles, *lines = (line.split("\t") for line in run("importance", model).stdout.splitlines())
     ranked = sorted(columns, key=lambda item: -item["mean"])
     assert [line[:2] for line in lines] == [[item["column"], f"{100 * item['mean']:.2f}"] for item in ranked]
     for command in ("mistakes", "confusion", "importance"):
-        code, shown = in_terminal("--server", stack.url, command, model, environ={"COLUMNS": "80", "TERM": "xterm"})
-        assert code == 0
-        assert max(map(len, plain(shown).splitlines())) <= 80
+        exit_code, output = in_terminal(
+            "--server", stack.url, command, model, environ={"COLUMNS": "80", "TERM": "xterm"}
+        )
+        assert exit_code == 0
+        assert max(map(len, plain(output).splitlines())) <= 80
         assert isinstance(json.loads(run(command, model, "--json").stdout), dict)
 
 
-def test_numbers_are_read_as_the_file_writes_them(run: Run, model: str) -> None:
-    """The second file is ambiguous in each cell of one column, which is read as the other column is."""
-    expected = predicted(run, model, 'x,price,city\n6.976,"1,234.5",A\n1.25,1250,B\n')
-    commas = predicted(run, model, "x;price;city\n6,976;1.234,5;A\n1,25;1250;B\n")
-    assert commas["probabilities"] == expected["probabilities"]
-    expected = predicted(run, model, "x,price,city\n6.5,1.234,A\n")
-    assert predicted(run, model, "x;price;city\n6,5;1,234;A\n")["probabilities"] == expected["probabilities"]
-    expected = predicted(run, model, "x,price,city\n6.976,1250,A\n")
-    assert predicted(run, model, "x;price;city\n6,976;1250;A\n")["probabilities"] == expected["probabilities"]
+def test_numbers_are_read_in_the_notation_of_the_file(run: Run, model: str) -> None:
+    """In the second case, every cell of one column is ambiguous; it is read like the other column."""
+    expected = predict(run, model, 'x,price,city\n6.976,"1,234.5",A\n1.25,1250,B\n')
+    decimal_commas = predict(run, model, "x;price;city\n6,976;1.234,5;A\n1,25;1250;B\n")
+    assert decimal_commas["probabilities"] == expected["probabilities"]
+    expected = predict(run, model, "x,price,city\n6.5,1.234,A\n")
+    assert predict(run, model, "x;price;city\n6,5;1,234;A\n")["probabilities"] == expected["probabilities"]
+    expected = predict(run, model, "x,price,city\n6.976,1250,A\n")
+    assert predict(run, model, "x;price;city\n6,976;1250;A\n")["probabilities"] == expected["probabilities"]
 
 
-def test_columns_are_checked_once_and_a_line_for_each(run: Run, model: str) -> None:
+def test_wrong_columns_are_reported_once_each_and_a_bad_number_with_its_line(run: Run, model: str) -> None:
     Path("rows.csv").write_text("p,q\n" + "1,2\n" * 3)
-    none = run("predict", model, "rows.csv")
-    assert none.stderr == (
+    unmatched = run("predict", model, "rows.csv")
+    assert unmatched.stderr == (
         "tapeline: rows.csv: has none of the columns of the model: 'x', 'price', 'city'; "
         "line 1 must have the names of the columns, and has 'p', 'q'\n"
     )
@@ -109,13 +120,15 @@ def test_columns_are_checked_once_and_a_line_for_each(run: Run, model: str) -> N
     assert refused.stderr == "tapeline: line 2: 'x' must be a number, not 'much' (and further lines)\n"
 
 
-def test_other_columns_are_copied_and_an_output_is_an_input(run: Run, model: str) -> None:
+def test_unused_columns_are_copied_and_an_output_can_be_the_next_input(run: Run, model: str) -> None:
     Path("rows.csv").write_text("x,price,city,kind,prediction,note\n1.5,1000,A,a,mine,hello\n")
-    for source, to in (("rows.csv", "one.csv"), ("one.csv", "two.csv")):
-        told = run("predict", model, source, "-o", to)
-        assert told.exit_code == 0, told.output
-        assert told.stderr.startswith("not used by the model, only copied: 'prediction', 'note'"), "the target is known"
-        assert len(told.stderr.splitlines()) == 1
+    for source, target in (("rows.csv", "one.csv"), ("one.csv", "two.csv")):
+        result = run("predict", model, source, "-o", target)
+        assert result.exit_code == 0, result.output
+        assert result.stderr.startswith("not used by the model, only copied: 'prediction', 'note'"), (
+            "the target is known"
+        )
+        assert len(result.stderr.splitlines()) == 1
     (row,) = csv.DictReader(Path("two.csv").read_text().splitlines())
     assert (row["prediction"], row["note"]) == ("mine", "hello")
     assert row["prediction (2)"] == row["prediction (3)"]
@@ -123,24 +136,24 @@ def test_other_columns_are_copied_and_an_output_is_an_input(run: Run, model: str
     assert len(set(header)) == len(header) == 6 + 2 * 4
 
 
-def test_a_reading_that_only_the_training_data_have_stays(tmp_path: Path) -> None:
-    """With nothing in the file against it, 1.234 is the number that it was in training."""
+def test_the_training_notation_applies_unless_the_file_contradicts_it(tmp_path: Path) -> None:
+    """If nothing in the file contradicts it, 1.234 is the same number as in training."""
     german = {"name": "x", "type": "number", "decimal": ",", "group": "."}
-    sent: list[Any] = []
+    sent_rows: list[Any] = []
 
     def ask(rows: Any) -> dict[str, Any]:
-        sent.extend(rows)
+        sent_rows.extend(rows)
         return {"class_names": ["a"], "classes": [0], "probabilities": [[1.0]], "checkpoint": 1}
 
     for text, expected in (("x;y\n1.234;2\n", "1.234"), ("x;y\n1.234;2.5\n", 1.234), ("x;y\n1.234;2,5\n", "1.234")):
         path = tmp_path / "rows.csv"
         path.write_text(text)
         tables.predict(path, None, ask, tables.ModelColumns(inputs=[german, {"name": "y", "type": "number"}]))
-        assert sent.pop()["x"] == expected
+        assert sent_rows.pop()["x"] == expected
 
 
-def test_an_output_is_written_whole_or_not_at_all(run: Run, model: str) -> None:
-    """A device stays one, a symbolic link stays one, and an error leaves what was there."""
+def test_an_output_is_written_completely_or_not_at_all(run: Run, model: str) -> None:
+    """Pipes and symbolic links stay what they are, and an error leaves the old content."""
     Path("rows.csv").write_text("x,price,city\n" + "1,2,A\n" * 600)
     Path("real.csv").write_text("old")
     Path("link.csv").symlink_to("real.csv")
@@ -154,16 +167,18 @@ def test_an_output_is_written_whole_or_not_at_all(run: Run, model: str) -> None:
     assert Path("pipe").is_fifo()
     assert run("predict", model, "rows.csv", "-o", "link.csv").exit_code == 0
     assert Path("link.csv").is_symlink()
-    whole = Path("real.csv").read_text()
-    assert len(whole.splitlines()) == 601
+    complete = Path("real.csv").read_text()
+    assert len(complete.splitlines()) == 601
     with Path("rows.csv").open("a") as file:
         file.write("much,2,A\n")
     assert "line 602: 'x' must be a number" in run("predict", model, "rows.csv", "-o", "real.csv").stderr
-    assert Path("real.csv").read_text() == whole
+    assert Path("real.csv").read_text() == complete
     assert sorted(path.name for path in Path().iterdir()) == ["link.csv", "pipe", "real.csv", "rows.csv"]
 
 
-def test_classes_that_no_score_covers_are_named_beside_the_scores(run: Run, client: Client, stack: LocalStack) -> None:
+def test_classes_without_validation_rows_are_named_beside_the_scores(
+    run: Run, client: Client, stack: LocalStack
+) -> None:
     rows = "".join(f"{number},{'ab'[number % 2]}\n" for number in range(40))
     Path("rare.csv").write_text(f"n,label\n{rows}7,selten\n")
     assert "note: the class 'selten' (1 row) has no validation rows" in run("upload", "rare", "rare.csv").output

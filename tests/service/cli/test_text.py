@@ -1,4 +1,4 @@
-"""Text of the command line."""
+"""Text output of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `tapeline upload` refuses before it sends anything, and with which remedy."""
+"""What `tapeline upload` refuses before it sends anything, and the remedies it names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def spreadsheet() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "reason"),
     [
         ("x.xlsx", spreadsheet(), "a spreadsheet: save the sheet as CSV"),
         ("disguised.csv", spreadsheet(), "a spreadsheet: save the sheet as CSV"),
@@ -37,15 +37,17 @@ def spreadsheet() -> bytes:
         ("README", b"hello", "not a file that can be uploaded: these are CSV"),
     ],
 )
-def test_a_file_of_another_kind_is_named_with_the_remedy(run: Run, name: str, content: bytes, told: str) -> None:
+def test_an_unsupported_file_is_refused_with_its_kind_and_the_remedy(
+    run: Run, name: str, content: bytes, reason: str
+) -> None:
     Path(name).write_bytes(content)
     refused = run("upload", name, "--name", "refused", "--size", "32")
     assert (refused.exit_code, refused.stderr) == (1, refused.stderr.replace("\n", "") + "\n"), refused.output
-    assert refused.stderr.startswith(f"tapeline: {name} is {told}")
+    assert refused.stderr.startswith(f"tapeline: {name} is {reason}")
 
 
 @pytest.mark.parametrize("command", ["upload", "train"])
-def test_a_file_that_cannot_be_uploaded_is_refused_before_its_name(run: Run, command: str) -> None:
+def test_an_unsupported_file_is_refused_before_its_name_is_checked(run: Run, command: str) -> None:
     Path("neu apfel.jpg").write_bytes(b"\xff\xd8\xff")
     refused = run(command, "neu apfel.jpg")
     assert (refused.exit_code, refused.stdout) == (1, "")
@@ -54,16 +56,16 @@ def test_a_file_that_cannot_be_uploaded_is_refused_before_its_name(run: Run, com
 
 
 @pytest.mark.parametrize("name", ["t.txt", "t.csv.gz"])
-def test_a_table_may_be_called_txt_and_be_gzipped(run: Run, name: str) -> None:
+def test_a_table_can_have_the_suffix_txt_or_be_gzipped(run: Run, name: str) -> None:
     Path(name).write_bytes(gzip.compress(TABLE.encode()) if name.endswith("gz") else TABLE.encode())
     refused = run("upload", name, "--name", f"txt-{len(name)}", "--size", "32")
     assert refused.stderr == f"tapeline: {name} is a table; --size applies to images\n"
-    sent = run("upload", name, "--name", f"txt-{len(name)}")
-    assert sent.exit_code == 0, sent.output
-    assert sent.stdout.splitlines()[-1] == f"next: tapeline train --dataset txt-{len(name)} --watch"
+    result = run("upload", name, "--name", f"txt-{len(name)}")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"next: tapeline train --dataset txt-{len(name)} --watch"
 
 
-def test_a_file_is_not_taken_for_the_name_of_the_dataset(run: Run) -> None:
+def test_a_file_is_not_mistaken_for_the_name_of_the_dataset(run: Run) -> None:
     for name in ("train.csv", "test.csv", "images-idx3-ubyte", "labels-idx1-ubyte"):
         Path(name).write_text(TABLE)
     for arguments in (["train.csv", "test.csv"], ["train.csv", "test.csv", "--name", "two"]):
@@ -83,6 +85,6 @@ def test_a_file_is_not_taken_for_the_name_of_the_dataset(run: Run) -> None:
     assert "images-idx3-ubyte" not in listed
 
 
-def test_a_folder_of_the_same_name_is_a_name(run: Run) -> None:
+def test_the_name_of_an_existing_folder_is_accepted_as_a_dataset_name(run: Run) -> None:
     Path("pets").mkdir()
     assert "pets contains no images" in run("upload", "pets", "pets/").stderr

@@ -33,7 +33,7 @@ def trained(stack: LocalStack) -> str:
         return job.id
 
 
-def test_a_job_knows_its_document_by_attribute_and_by_key(client: Client, trained: str) -> None:
+def test_a_job_exposes_its_document_by_attribute_and_by_key(client: Client, trained: str) -> None:
     job = client.job(trained)
     assert (job.id, job.name, job.kind, job.status, job.tags) == (
         trained,
@@ -54,14 +54,14 @@ def test_a_job_knows_its_document_by_attribute_and_by_key(client: Client, traine
     assert job != client.submit(TINY).cancel()
 
 
-def test_a_job_of_a_list_reads_what_the_list_leaves_out(client: Client, trained: str) -> None:
+def test_a_listed_job_fetches_what_the_list_leaves_out(client: Client, trained: str) -> None:
     (job,) = client.jobs(name="trained")
     assert "resolved" not in job
     assert job.resolved["epochs"] == 2
-    assert [found.id for found in client.list(tag="client")] == [trained]
+    assert [listed.id for listed in client.list(tag="client")] == [trained]
 
 
-def test_a_job_is_followed_to_its_end(client: Client) -> None:
+def test_a_job_is_watched_to_its_end(client: Client) -> None:
     job = client.submit(TINY)
     events = list(job.events())
     assert [event.type for event in events].count("metrics") == 2
@@ -73,7 +73,7 @@ def test_a_job_is_followed_to_its_end(client: Client) -> None:
     assert history["series"]["val_accuracy"][-1] == job.metrics["val_accuracy"]
 
 
-def test_waiting_ends_after_the_time_that_it_was_given(client: Client) -> None:
+def test_waiting_ends_after_its_timeout(client: Client) -> None:
     job = client.submit(LONG)
     with pytest.raises(TimeoutError, match=r"is still (queued|running) after 0\.1 s"):
         job.wait(timeout_s=0.1)
@@ -84,7 +84,7 @@ def test_waiting_ends_after_the_time_that_it_was_given(client: Client) -> None:
         job.refresh()
 
 
-def test_a_network_is_used_and_its_files_are_downloaded(client: Client, trained: str, tmp_path: Path) -> None:
+def test_a_trained_job_predicts_and_its_files_are_downloaded(client: Client, trained: str, tmp_path: Path) -> None:
     job = client.job("trained")
     digit = client.download("/datasets/mnist-10k/validation/7.png", tmp_path / "digit.png")
     prediction = job.predict([digit], explain=True)
@@ -102,9 +102,9 @@ def test_a_job_is_forked_reproduced_and_changed(client: Client, trained: str) ->
     job = client.job(trained)
     fork = job.fork({"epochs": 3, "optimizer": {"learning_rate": 0.01}}, checkpoint=1)
     assert (fork.name, fork.parent_id, fork["start_epoch"]) == ("trained-2", trained, 1)
-    again = job.reproduce().wait(timeout_s=120)
-    assert again.reproduction is not None
-    assert again.reproduction["match"] is True
+    reproduction = job.reproduce().wait(timeout_s=120)
+    assert reproduction.reproduction is not None
+    assert reproduction.reproduction["match"] is True
     assert fork.wait(timeout_s=120).change(name="renamed", tags=["a"]).name == "renamed"
     assert client.get(fork).tags == ["a"]
 
@@ -112,27 +112,27 @@ def test_a_job_is_forked_reproduced_and_changed(client: Client, trained: str) ->
 def test_a_cross_validation_is_submitted_as_a_whole(client: Client, trained: str) -> None:
     spec = TINY | {"epochs": 1, "dataset": "mnist-10k"}
     jobs = client.submit_folds(spec, 3, idempotency_key="cross")
-    again = client.submit_folds(spec, 3, idempotency_key="cross")
-    assert [job.id for job in again] == [job.id for job in jobs]
+    repeated = client.submit_folds(spec, 3, idempotency_key="cross")
+    assert [job.id for job in repeated] == [job.id for job in jobs]
     assert [job.resolved["dataset"]["fold"] for job in jobs] == [0, 1, 2]
     assert [job.wait(timeout_s=120).status for job in jobs] == ["succeeded"] * 3
-    found = client.folds(jobs[1])
-    assert [item["id"] for item in found["jobs"]] == [job.id for job in jobs]
+    cross_validation = client.folds(jobs[1])
+    assert [item["id"] for item in cross_validation["jobs"]] == [job.id for job in jobs]
     mean = sum(job.metrics["val_accuracy"] or 0 for job in jobs) / 3
-    assert found["means"]["val_accuracy"]["mean"] == pytest.approx(mean)
+    assert cross_validation["means"]["val_accuracy"]["mean"] == pytest.approx(mean)
     assert client.folds(client.submit_folds({**spec, "dataset": {"name": "mnist-10k", "folds": 2}})[0])["folds"] == 2
     with pytest.raises(LookupError, match="not a fold"):
         client.folds(trained)
 
 
-def test_the_examples_of_a_dataset_are_read_over_all_pages(client: Client, tmp_path: Path) -> None:
+def test_the_examples_of_a_dataset_are_read_from_all_pages(client: Client, tmp_path: Path) -> None:
     sevens = client.dataset("mnist-10k")["class_counts"]["validation"][7]
-    found = list(client.dataset_examples("mnist-10k", part="validation", label=7))
-    assert (len(found), {item["label"] for item in found}) == (sevens, {7})
+    examples = list(client.dataset_examples("mnist-10k", part="validation", label=7))
+    assert (len(examples), {item["label"] for item in examples}) == (sevens, {7})
     assert sevens > 100, "more than a page"
-    assert list(client.dataset_examples("mnist-10k", part="validation", label=7, limit=101)) == found[:101]
-    digit = client.download(f"/datasets/mnist-10k/validation/{found[100]['index']}.png", tmp_path / "digit.png")
-    assert np.array_equal(pixels(base64.b64decode(found[100]["image"])), pixels(digit.read_bytes()))
+    assert list(client.dataset_examples("mnist-10k", part="validation", label=7, limit=101)) == examples[:101]
+    digit = client.download(f"/datasets/mnist-10k/validation/{examples[100]['index']}.png", tmp_path / "digit.png")
+    assert np.array_equal(pixels(base64.b64decode(examples[100]["image"])), pixels(digit.read_bytes()))
     table = tmp_path / "table.csv"
     table.write_text("width,class\n" + "".join(f"{row**2},{'small' if row < 50 else 'large'}\n" for row in range(100)))
     client.upload("widths", {"table": table})
@@ -145,7 +145,7 @@ def pixels(png: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-def test_a_gan_generates(client: Client) -> None:
+def test_a_gan_generates_images(client: Client) -> None:
     spec: dict[str, Any] = {
         "kind": "gan",
         "epochs": 1,
@@ -157,10 +157,10 @@ def test_a_gan_generates(client: Client) -> None:
     assert job.generate_picture(count=4).data.startswith(b"\x89PNG")
 
 
-def test_a_whole_name_leads_to_the_newest_job_that_has_it(client: Client) -> None:
+def test_a_full_name_selects_the_newest_job_that_has_it(client: Client) -> None:
     older, newer, longer = (client.submit(LONG | {"name": name}) for name in ("twin", "twin", "twin two"))
-    found = client.look_up("twin")
-    assert (found.job.id, found.namesakes) == (newer.id, 2)
+    lookup = client.look_up("twin")
+    assert (lookup.job.id, lookup.namesakes) == (newer.id, 2)
     assert client.job(older.id).id == older.id
     assert client.job("win TWO").id == longer.id
     assert client.job(older.id[-6:].lower()).id == older.id
@@ -174,14 +174,14 @@ def test_a_whole_name_leads_to_the_newest_job_that_has_it(client: Client) -> Non
         job.cancel()
 
 
-def test_a_name_that_no_job_has_is_an_error(client: Client, trained: str) -> None:
+def test_an_unknown_job_name_is_an_error(client: Client, trained: str) -> None:
     with pytest.raises(ApiError, match=r"no job matches 'nothing' by id or name"):
         client.job("nothing")
     with pytest.raises(ApiError):
         client.job("")
 
 
-def test_handles_and_ids_do_alike(client: Client, trained: str) -> None:
+def test_methods_accept_a_job_or_its_id(client: Client, trained: str) -> None:
     job: Job = client.get(trained)
     assert client.results(job) == client.results(trained)
     assert client.metrics(job) == job.history()

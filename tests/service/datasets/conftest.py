@@ -1,4 +1,4 @@
-"""Small IDX files, and the folders for them."""
+"""Small IDX files, and fixtures for their folders."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS = IDX_NAMES
 def make_files(
     folder: Path, changed: Mapping[str, object] | None = None, *, seed: int = 0, suffix: str = ".gz"
 ) -> dict[str, str]:
-    """Four small IDX files, some of them with ``changed`` arrays; the digests of their unpacked content."""
+    """Write four small IDX files, some with ``changed`` arrays; return digests of their unpacked content."""
     rng = np.random.default_rng(seed)
     arrays: dict[str, object] = {
         TRAIN_IMAGES: rng.integers(0, 256, (30, 8, 8)),

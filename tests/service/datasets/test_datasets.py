@@ -1,4 +1,4 @@
-"""Datasets that ship, the catalogue, and files of one's own."""
+"""The shipped digits, the catalogue, and files that users add."""
 
 import hashlib
 import multiprocessing
@@ -17,10 +17,10 @@ from service.datasets.errors import DatasetBroken, DatasetError, DatasetNotFound
 from service.datasets.info import IDX_NAMES, DatasetState, content_sha256
 from tests.service.datasets.conftest import TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS, make_files
 
-# --- what ships -------------------------------------------------------------------------------------------------
+# --- shipped digits ---------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_digits_load_with_an_empty_data_folder(root: Path, cache: Path) -> None:
+def test_the_shipped_digits_load_without_a_data_folder(root: Path, cache: Path) -> None:
     dataset = load("mnist-10k", root, cache_root=cache)
     assert dataset.train.inputs.shape == (8500, 28, 28)
     assert dataset.validation.inputs.shape == (1500, 28, 28)
@@ -31,20 +31,20 @@ def test_the_shipped_digits_load_with_an_empty_data_folder(root: Path, cache: Pa
     assert not root.exists()
 
 
-def test_no_shipped_digit_is_there_twice(root: Path, cache: Path) -> None:
+def test_the_shipped_digits_contain_no_duplicates(root: Path, cache: Path) -> None:
     dataset = load("mnist-10k", root, cache_root=cache)
-    both = [*dataset.train.inputs, *dataset.validation.inputs]
-    assert len({image.tobytes() for image in both}) == 10_000
+    images = [*dataset.train.inputs, *dataset.validation.inputs]
+    assert len({image.tobytes() for image in images}) == 10_000
 
 
-def test_arrays_are_mapped_and_cannot_be_written(root: Path, cache: Path) -> None:
+def test_arrays_are_memory_mapped_read_only(root: Path, cache: Path) -> None:
     dataset = load("mnist-10k", root, cache_root=cache)
     assert isinstance(dataset.train.inputs, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         dataset.train.inputs[0, 0, 0] = 1
 
 
-def test_a_digest_can_be_had_from_sha256sum() -> None:
+def test_a_dataset_digest_can_be_reproduced_with_sha256sum() -> None:
     digests = BUILT_IN["mnist-10k"].digests
     lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(IDX_NAMES, key=IDX_NAMES.index))
     assert content_sha256(digests) == f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
@@ -53,9 +53,9 @@ def test_a_digest_can_be_had_from_sha256sum() -> None:
 # --- the catalogue ----------------------------------------------------------------------------------------------
 
 
-def test_the_catalogue_lists_built_in_and_own_data_sets(root: Path) -> None:
+def test_the_catalogue_lists_built_in_and_user_datasets(root: Path) -> None:
     make_files(root / "shapes")
-    make_files(root / "mnist" / "deeper")  # not four files in a sub-folder of their own
+    make_files(root / "mnist" / "deeper")  # one level too deep
     make_files(root / ".cache")
     infos = {info.name: info for info in catalogue(root)}
     assert list(infos) == ["mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist", "shapes"]
@@ -77,11 +77,11 @@ def test_a_broken_folder_is_listed_with_its_problem(root: Path) -> None:
 
 def test_a_broken_folder_is_unavailable(root: Path) -> None:
     make_files(root / "shapes", {TRAIN_LABELS: [0, 1, 2]})
-    told = catalogue(root)[-1]
-    assert (told.state, told.state_reason) == (DatasetState.UNAVAILABLE, told.problem)
+    info = catalogue(root)[-1]
+    assert (info.state, info.state_reason) == (DatasetState.UNAVAILABLE, info.problem)
 
 
-def test_a_missing_data_folder_still_has_the_built_in_ones(root: Path) -> None:
+def test_built_in_datasets_are_listed_without_a_data_folder(root: Path) -> None:
     assert [info.name for info in catalogue(root)] == [
         "mnist-10k",
         "mnist",
@@ -92,7 +92,7 @@ def test_a_missing_data_folder_still_has_the_built_in_ones(root: Path) -> None:
     ]
 
 
-def test_an_unknown_name_is_answered_with_the_nearest(root: Path) -> None:
+def test_an_unknown_name_is_rejected_with_the_closest_match(root: Path) -> None:
     with pytest.raises(DatasetNotFound, match="Did you mean 'mnist'") as caught:
         describe("minst", root)
     assert caught.value.suggestion == "mnist"
@@ -101,14 +101,14 @@ def test_an_unknown_name_is_answered_with_the_nearest(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../shapes", "shapes/", "/etc", ".cache", "a" * 65, "mnist\n", "\0"])
-def test_a_name_cannot_lead_out_of_the_data_folder(root: Path, cache: Path, name: str) -> None:
+def test_a_name_cannot_escape_the_data_folder(root: Path, cache: Path, name: str) -> None:
     make_files(root / ".cache")
     make_files(root.parent / "shapes")
     with pytest.raises(DatasetNotFound):
         load(name, root, cache_root=cache)
 
 
-def test_errors_survive_the_way_between_processes() -> None:
+def test_errors_survive_pickling() -> None:
     errors: list[DatasetError] = [
         DatasetNotFound("a", ["b"], "b"),
         DatasetUnavailable("a", "b", "c"),
@@ -119,43 +119,43 @@ def test_errors_survive_the_way_between_processes() -> None:
         assert (type(copy), str(copy), copy.code) == (type(error), str(error), error.code)
 
 
-# --- files of one's own -----------------------------------------------------------------------------------------
+# --- files that users add ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_own_files_load_plain_or_gzipped(root: Path, cache: Path, suffix: str) -> None:
+def test_user_files_load_plain_or_gzipped(root: Path, cache: Path, suffix: str) -> None:
     digests = make_files(root / "shapes", suffix=suffix)
     dataset = load("shapes", root, cache_root=cache)
     assert dataset.train.inputs.shape == (30, 8, 8)
     assert dataset.sha256 == content_sha256(digests)
 
 
-def test_the_dotted_spelling_is_known_too(root: Path, cache: Path) -> None:
+def test_dotted_idx_file_names_are_accepted(root: Path, cache: Path) -> None:
     make_files(root / "shapes")
     for name in IDX_NAMES:
         (root / "shapes" / f"{name}.gz").rename(root / "shapes" / name.replace("-idx", ".idx"))
     assert load("shapes", root, cache_root=cache).train.inputs.shape == (30, 8, 8)
 
 
-def test_a_replaced_source_is_unpacked_again(root: Path, cache: Path) -> None:
+def test_replaced_source_files_are_unpacked_again(root: Path, cache: Path) -> None:
     make_files(root / "shapes", seed=1)
     before = load("shapes", root, cache_root=cache)
-    kept = before.train.inputs.copy()
+    old_images = before.train.inputs.copy()
     make_files(root / "shapes", seed=2)
     after = load("shapes", root, cache_root=cache)
     assert after.sha256 != before.sha256
-    assert not np.array_equal(after.train.inputs, kept)
-    np.testing.assert_array_equal(before.train.inputs, kept)  # a training that goes on keeps its data
+    assert not np.array_equal(after.train.inputs, old_images)
+    np.testing.assert_array_equal(before.train.inputs, old_images)  # a running training keeps its data
 
 
-def test_a_cached_data_set_loads_in_milliseconds(root: Path, cache: Path) -> None:
+def test_a_cached_dataset_loads_in_milliseconds(root: Path, cache: Path) -> None:
     load("mnist-10k", root, cache_root=cache)
-    times = []
+    durations_s = []
     for _ in range(5):
         start = time.perf_counter()
         load("mnist-10k", root, cache_root=cache)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.02
+        durations_s.append(time.perf_counter() - start)
+    assert min(durations_s) < 0.02
 
 
 @pytest.mark.parametrize("damaged", ["meta.json", f"{TRAIN_IMAGES}.npy", f"{VALIDATION_LABELS}.npy"])
@@ -184,7 +184,7 @@ def test_a_damaged_cache_is_rebuilt(root: Path, cache: Path, damaged: str, conte
         ({TRAIN_IMAGES: np.zeros((0, 8, 8)), TRAIN_LABELS: np.zeros(0)}, "contains no images"),
     ],
 )
-def test_files_that_do_not_fit_together_say_so(
+def test_invalid_arrays_are_rejected_with_the_reason(
     root: Path, cache: Path, changed: dict[str, object], reason: str
 ) -> None:
     make_files(root / "shapes", changed)
@@ -194,7 +194,7 @@ def test_files_that_do_not_fit_together_say_so(
     assert not cache.exists() or not list(cache.iterdir())
 
 
-def test_a_truncated_file_is_named_and_leaves_nothing_behind(root: Path, cache: Path) -> None:
+def test_a_truncated_file_is_named_and_leaves_no_cache_entry(root: Path, cache: Path) -> None:
     make_files(root / "shapes")
     path = root / "shapes" / f"{VALIDATION_IMAGES}.gz"
     path.write_bytes(path.read_bytes()[:-20])
@@ -204,7 +204,7 @@ def test_a_truncated_file_is_named_and_leaves_nothing_behind(root: Path, cache: 
     assert not list(cache.iterdir())
 
 
-def test_other_data_under_a_known_name_are_refused(root: Path, cache: Path) -> None:
+def test_other_data_under_a_built_in_name_are_rejected(root: Path, cache: Path) -> None:
     make_files(root / "mnist")
     with pytest.raises(DatasetBroken, match=r"is not the file of mnist.*another name"):
         load("mnist", root, cache_root=cache)
@@ -217,19 +217,19 @@ def test_an_unwritable_cache_is_reported(root: Path, tmp_path: Path) -> None:
         load("shapes", root, cache_root=tmp_path / "file" / "cache")
 
 
-def _load_at_once(root: Path, cache: Path, barrier: BarrierType) -> None:
+def _load_after_barrier(root: Path, cache: Path, barrier: BarrierType) -> None:
     barrier.wait()
     dataset = load("shapes", root, cache_root=cache)
     assert dataset.train.inputs.sum() > 0
 
 
-def test_processes_that_unpack_at_once_do_not_disturb_each_other(root: Path, cache: Path) -> None:
-    count = 20_000  # enough for the unpacking of one to meet that of another
-    many = {TRAIN_IMAGES: np.ones((count, 28, 28)), TRAIN_LABELS: np.arange(count) % 3}
-    make_files(root / "shapes", many | {VALIDATION_IMAGES: np.ones((9, 28, 28))})
+def test_processes_can_unpack_a_dataset_concurrently(root: Path, cache: Path) -> None:
+    count = 20_000  # enough that the processes unpack at the same time
+    training_arrays = {TRAIN_IMAGES: np.ones((count, 28, 28)), TRAIN_LABELS: np.arange(count) % 3}
+    make_files(root / "shapes", training_arrays | {VALIDATION_IMAGES: np.ones((9, 28, 28))})
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(3)
-    processes = [context.Process(target=_load_at_once, args=(root, cache, barrier)) for _ in range(3)]
+    processes = [context.Process(target=_load_after_barrier, args=(root, cache, barrier)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

@@ -1,4 +1,4 @@
-"""Downloads of the built-in datasets: from mirrors, with checksums, and what the catalogue says of them."""
+"""Downloads of the built-in datasets: mirrors, checksums, and the state that the catalogue shows."""
 
 import os
 import re
@@ -21,26 +21,26 @@ from tests.service.datasets.conftest import TRAIN_IMAGES, TRAIN_LABELS, VALIDATI
 
 
 class Mirror:
-    """A server of files by name: bytes, or the status of a refusal."""
+    """A stub server for files by name: their bytes, or an HTTP error status."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes | int] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.truncate = False
         mirror = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 name = self.path.lstrip("/")
-                mirror.asked.append(name)
-                found = mirror.files.get(name, 404)
-                if isinstance(found, int):
-                    self.send_error(found)
+                mirror.requests.append(name)
+                reply = mirror.files.get(name, 404)
+                if isinstance(reply, int):
+                    self.send_error(reply)
                     return
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(found)))
+                self.send_header("Content-Length", str(len(reply)))
                 self.end_headers()
-                self.wfile.write(found[: len(found) // 2] if mirror.truncate else found)
+                self.wfile.write(reply[: len(reply) // 2] if mirror.truncate else reply)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -75,37 +75,37 @@ def tiny_builtin(published: Path, *mirrors: str) -> Mapping[str, BuiltIn]:
 
 def test_missing_files_are_downloaded_once(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    seen: list[tuple[int, int | None]] = []
+    reports: list[tuple[int, int | None]] = []
     dataset = load(
-        "mnist", root, cache_root=cache, builtins=builtins, progress=lambda done, total: seen.append((done, total))
+        "mnist", root, cache_root=cache, builtins=builtins, progress=lambda done, total: reports.append((done, total))
     )
     assert dataset.sha256 == builtins["mnist"].info.sha256
     assert sorted(path.name for path in (root / "mnist").iterdir()) == sorted(f"{name}.gz" for name in IDX_NAMES)
     total = sum(builtins["mnist"].packed_bytes.values())
-    assert seen[-1] == (total, total)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert reports[-1] == (total, total)
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
     assert describe("mnist", root, builtins=builtins).available
     load("mnist", root, cache_root=cache, builtins=builtins)
-    assert len(mirror.asked) == 4
+    assert len(mirror.requests) == 4
 
 
-def test_only_what_is_missing_is_downloaded(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_only_missing_files_are_downloaded(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     make_files(root / "mnist")
     (root / "mnist" / f"{TRAIN_LABELS}.gz").unlink()
     load("mnist", root, cache_root=cache, builtins=builtins)
-    assert mirror.asked == [f"{TRAIN_LABELS}.gz"]
+    assert mirror.requests == [f"{TRAIN_LABELS}.gz"]
 
 
-def test_a_dead_mirror_is_passed_over(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_an_unreachable_mirror_is_skipped(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     dead = Mirror()
     dead.close()
     builtins = tiny_builtin(tmp_path / "published", dead.url, mirror.url)
     load("mnist", root, cache_root=cache, builtins=builtins)
-    assert len(mirror.asked) == 4
+    assert len(mirror.requests) == 4
 
 
-def test_other_content_is_not_taken(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_content_with_another_checksum_is_rejected(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     mirror.files[f"{VALIDATION_IMAGES}.gz"] = mirror.files[f"{TRAIN_IMAGES}.gz"]
     with pytest.raises(DatasetUnavailable, match="has other content: sha256"):
@@ -113,7 +113,7 @@ def test_other_content_is_not_taken(root: Path, cache: Path, tmp_path: Path, mir
     assert sorted(path.name for path in (root / "mnist").iterdir()) == [f"{TRAIN_IMAGES}.gz", f"{TRAIN_LABELS}.gz"]
 
 
-def test_a_download_that_breaks_off_leaves_no_file(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_a_truncated_download_leaves_no_file(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     mirror.truncate = True
     with pytest.raises(DatasetUnavailable, match="truncated"):
@@ -121,14 +121,14 @@ def test_a_download_that_breaks_off_leaves_no_file(root: Path, cache: Path, tmp_
     assert not list((root / "mnist").iterdir())
 
 
-def test_an_endless_download_is_ended(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_a_download_larger_than_expected_is_aborted(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     mirror.files[f"{TRAIN_IMAGES}.gz"] = bytes(2**20)
     with pytest.raises(DatasetUnavailable, match="is larger than"):
         load("mnist", root, cache_root=cache, builtins=builtins)
 
 
-def test_the_error_names_each_mirror_and_what_to_do(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_the_error_names_each_mirror_and_the_remedy(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     dead = Mirror()
     dead.close()
     mirror.files.clear()
@@ -143,25 +143,25 @@ def test_the_error_names_each_mirror_and_what_to_do(root: Path, cache: Path, tmp
     assert caught.value.code == "dataset_unavailable"
 
 
-def test_a_missing_dataset_says_what_a_job_would_do(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_the_state_of_a_dataset_follows_its_downloads(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     total = sum(builtins["mnist"].packed_bytes.values())
-    told = describe("mnist", root, builtins=builtins)
-    assert (told.state, told.download_bytes, told.download_from) == (DatasetState.DOWNLOAD, total, ("127.0.0.1",))
-    assert "the first job downloads" in str(told.state_reason)
+    info = describe("mnist", root, builtins=builtins)
+    assert (info.state, info.download_bytes, info.download_from) == (DatasetState.DOWNLOAD, total, ("127.0.0.1",))
+    assert "the first job downloads" in str(info.state_reason)
 
     mirror.truncate = True
     with pytest.raises(DatasetUnavailable):
         load("mnist", root, cache_root=cache, builtins=builtins)
-    told = describe("mnist", root, builtins=builtins)
-    assert told.state is DatasetState.UNAVAILABLE
-    assert re.search(r"the last download failed \(\d{4}-\d\d-\d\d .* UTC\): .*truncated", str(told.state_reason))
+    info = describe("mnist", root, builtins=builtins)
+    assert info.state is DatasetState.UNAVAILABLE
+    assert re.search(r"the last download failed \(\d{4}-\d\d-\d\d .* UTC\): .*truncated", str(info.state_reason))
     assert [info.name for info in catalogue(root, builtins=builtins)] == ["mnist"]
 
     mirror.truncate = False
     load("mnist", root, cache_root=cache, builtins=builtins)
-    told = describe("mnist", root, builtins=builtins)
-    assert (told.state, told.state_reason, told.download_bytes) == (DatasetState.READY, None, 0)
+    info = describe("mnist", root, builtins=builtins)
+    assert (info.state, info.state_reason, info.download_bytes) == (DatasetState.READY, None, 0)
     assert [path.name for path in root.iterdir()] == ["mnist"]
 
 
@@ -174,44 +174,46 @@ def test_a_failed_download_is_forgotten_after_a_day(root: Path, monkeypatch: pyt
     assert describe("mnist", root).state is DatasetState.DOWNLOAD
 
 
-def test_an_unwritable_data_folder_is_reported_before_a_download(tmp_path: Path) -> None:
+def test_the_catalogue_reports_an_unwritable_data_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    told = describe("fashion-mnist", tmp_path / "file")
-    assert told.state is DatasetState.UNAVAILABLE
-    assert told.state_reason == "It is not downloaded yet, and its folder cannot be written."
+    info = describe("fashion-mnist", tmp_path / "file")
+    assert info.state is DatasetState.UNAVAILABLE
+    assert info.state_reason == "It is not downloaded yet, and its folder cannot be written."
 
 
-class GivenUp(Exception):
+class Cancelled(Exception):
     pass
 
 
-def test_progress_can_end_a_download(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
-    def give_up(done: int, total: int | None) -> None:
-        raise GivenUp
+def test_a_progress_callback_can_cancel_a_download(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+    def cancel(done: int, total: int | None) -> None:
+        raise Cancelled
 
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
-    with pytest.raises(GivenUp):
-        load("mnist", root, cache_root=cache, builtins=builtins, progress=give_up)
+    with pytest.raises(Cancelled):
+        load("mnist", root, cache_root=cache, builtins=builtins, progress=cancel)
     assert not list((root / "mnist").iterdir())
 
 
-def test_an_unwritable_data_folder_is_reported(cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_loading_into_an_unwritable_folder_fails_before_any_request(
+    cache: Path, tmp_path: Path, mirror: Mirror
+) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetUnavailable, match="cannot be written"):
         load("mnist", tmp_path / "file", cache_root=cache, builtins=builtins)
-    assert not mirror.asked
+    assert not mirror.requests
 
 
-def test_a_system_folder_saves_the_download(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_files_in_a_system_folder_are_not_downloaded(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     builtins = {"mnist": replace(builtins["mnist"], system=tmp_path / "published")}
     load("mnist", root, cache_root=cache, builtins=builtins)
-    assert not mirror.asked
+    assert not mirror.requests
     assert not root.exists()
 
 
-def test_leftovers_of_killed_downloads_are_removed(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
+def test_old_leftovers_of_killed_downloads_are_removed(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     (root / "mnist").mkdir(parents=True)
     old, young = root / "mnist" / ".old.part", root / "mnist" / ".young.part"

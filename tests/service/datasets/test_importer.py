@@ -1,4 +1,4 @@
-"""Imports of files, without HTTP and without the sandbox process."""
+"""Imports of uploaded files, without HTTP and without the sandbox process."""
 
 import io
 import subprocess
@@ -61,7 +61,7 @@ def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
         ),
     ],
 )
-def test_invalid_datasets_are_rejected_with_the_field(
+def test_invalid_uploads_are_rejected_with_field_and_reason(
     tmp_path: Path, fields: dict[str, bytes], parameter: str, reason: str
 ) -> None:
     for field, content in fields.items():
@@ -72,7 +72,7 @@ def test_invalid_datasets_are_rejected_with_the_field(
     assert reason in caught.value.faults.get(parameter, ""), caught.value
 
 
-def test_a_damaged_value_is_found_at_the_end_by_its_checksum(tmp_path: Path) -> None:
+def test_the_archive_checksum_detects_a_damaged_last_value(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, images=IMAGES, labels=LABELS)
     damaged = buffer.getvalue().replace(IMAGES.tobytes(), IMAGES.tobytes()[:-1] + bytes([IMAGES[-1, -1, -1] ^ 1]))
@@ -85,8 +85,8 @@ def test_a_damaged_value_is_found_at_the_end_by_its_checksum(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "fields", [{"archive": npz(x=IMAGES, y=LABELS)}, {"images": idx(IMAGES), "labels": idx(LABELS)}]
 )
-def test_a_full_disk_is_no_fault_of_the_files(tmp_path: Path, fields: dict[str, bytes]) -> None:
-    """Files may have no more bytes here than a header takes: writing the arrays fails, as on a full disk."""
+def test_a_full_disk_is_not_reported_as_a_fault_of_the_files(tmp_path: Path, fields: dict[str, bytes]) -> None:
+    """The process cannot write files larger than a header, so writing the arrays fails as on a full disk."""
     for field, content in fields.items():
         (tmp_path / field).write_bytes(content)
     (tmp_path / "arrays").mkdir()
@@ -102,16 +102,16 @@ def test_a_full_disk_is_no_fault_of_the_files(tmp_path: Path, fields: dict[str, 
         "except OSError as error:\n"
         "    print(error.strerror)\n"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program, tmp_path, *fields], capture_output=True, text=True, check=False
     )
-    assert (done.stdout.strip(), done.returncode) == ("File too large", 0), done.stderr
+    assert (completed.stdout.strip(), completed.returncode) == ("File too large", 0), completed.stderr
 
 
-def test_arrays_are_validated_on_every_class_with_two_images(tmp_path: Path) -> None:
+def test_every_class_with_two_images_gets_validation_images(tmp_path: Path) -> None:
     labels = np.repeat(np.arange(4, dtype=np.uint8), (20, 3, 2, 1))
     (tmp_path / "archive").write_bytes(npz(x=np.zeros((26, 4, 4), np.uint8), y=labels))
     (tmp_path / "arrays").mkdir()
-    found = import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
-    assert (found.train_count, found.validation_count) == (21, 5)
-    assert found.report == {"notes": ["the class '3' (1 image) has no validation images: no score covers it"]}
+    dataset = import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
+    assert (dataset.train_count, dataset.validation_count) == (21, 5)
+    assert dataset.report == {"notes": ["the class '3' (1 image) has no validation images: no score covers it"]}

@@ -1,4 +1,4 @@
-"""Every suggestion of every finding can be submitted for the job that it was made for."""
+"""Every suggestion of every finding is a valid change of the job that it is made for."""
 
 from __future__ import annotations
 
@@ -78,67 +78,67 @@ def checks(sqlite_url: str, tmp_path: Path) -> Iterator[SpecChecks]:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_every_suggestion_is_accepted_for_the_job_that_it_was_made_for(name: str, checks: SpecChecks) -> None:
+def test_every_suggestion_is_valid_for_its_job(name: str, checks: SpecChecks) -> None:
     document = JOBS[name]
     spec, data = checks.check(document, None)
     for code in CODES[Kind(spec.kind)]:
-        made = suggestions(code, spec, shape_of(data))
-        assert made, code
-        for one in made:
-            if one.settings is None:
-                assert ":" not in one.text  # it names no setting
+        suggested = suggestions(code, spec, shape_of(data))
+        assert suggested, code
+        for suggestion in suggested:
+            if suggestion.settings is None:
+                assert ":" not in suggestion.text  # it names no setting
                 continue
-            applied = _applied(document, spec.model_dump(mode="json"), one.settings)
+            applied = _with_settings(document, spec.model_dump(mode="json"), suggestion.settings)
             try:
-                after, _ = checks.check(applied, None)
+                changed_spec, _ = checks.check(applied, None)
             except SpecError as error:
-                pytest.fail(f"{code}: {one.text}: {error}")
-            assert after != spec, f"{one.text} changes nothing"
+                pytest.fail(f"{code}: {suggestion.text}: {error}")
+            assert changed_spec != spec, f"{suggestion.text} changes nothing"
 
 
-def test_a_setting_in_the_text_is_the_setting_that_is_checked(checks: SpecChecks) -> None:
-    """A person copies what the text says: its JSON values are those of the settings."""
+def test_the_values_in_a_suggestions_text_equal_its_settings(checks: SpecChecks) -> None:
+    """Users copy from the text, so its JSON values must be those of the settings."""
     for document in JOBS.values():
         spec, data = checks.check(document, None)
         for code in CODES[Kind(spec.kind)]:
-            for one in suggestions(code, spec, shape_of(data)):
-                pointer, _, said = one.text.partition(": ")
-                value: Any = one.settings
+            for suggestion in suggestions(code, spec, shape_of(data)):
+                pointer, _, stated_text = suggestion.text.partition(": ")
+                value: Any = suggestion.settings
                 for step in pointer.split("."):
                     value = value.get(step) if isinstance(value, Mapping) else None
                 try:
-                    stated, _ = json.JSONDecoder().raw_decode(said)
+                    stated, _ = json.JSONDecoder().raw_decode(stated_text)
                 except ValueError:
                     continue
-                if pointer != "activation":  # of layers, which the text does not repeat
-                    assert stated == value, one.text
+                if pointer != "activation":  # of the layers, which the text does not repeat
+                    assert stated == value, suggestion.text
 
 
-def test_a_table_is_not_advised_to_shift_its_rows(checks: SpecChecks) -> None:
+def test_augmentation_is_suggested_for_images_but_not_for_tables(checks: SpecChecks) -> None:
     assert "augmentation" not in _advice(checks, _classifier("iris"))
     assert "augmentation" in _advice(checks, _classifier("stacked-mnist", preset="fast", augmentation={"max_shift": 0}))
 
 
 @pytest.mark.parametrize(("field", "value"), [("max_shift", 2), ("flip", True), ("cutout", 2)])
-def test_changes_of_images_are_refused_for_a_table(field: str, value: Any, checks: SpecChecks) -> None:
+def test_image_augmentations_are_refused_for_a_table(field: str, value: Any, checks: SpecChecks) -> None:
     with pytest.raises(SpecError, match=f"#/augmentation/{field}: is for images, and iris is a table"):
         checks.check(_classifier("iris", augmentation={field: value}), None)
 
 
 def _advice(checks: SpecChecks, document: Document) -> str:
     spec, data = checks.check(document, None)
-    return " ".join(one.text for one in suggestions(FindingCode.OVERFITTING, spec, shape_of(data)))
+    return " ".join(suggestion.text for suggestion in suggestions(FindingCode.OVERFITTING, spec, shape_of(data)))
 
 
-def _applied(document: Document, resolved: Document, settings: Mapping[str, Any]) -> Document:
-    """What a person sends who adds the settings to the spec; another variant replaces an object."""
-    made: Document = dict(document)
+def _with_settings(document: Document, resolved: Document, settings: Mapping[str, Any]) -> Document:
+    """The spec after a user adds the settings; an object of another variant replaces the old one."""
+    changed: Document = dict(document)
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            below = document.get(name, {})
-            below = {"name": below} if isinstance(below, str) else below
-            is_other = name != "dataset" and "name" in value and value["name"] != resolved[name]["name"]
-            made[name] = dict(value) if is_other else _applied(below, resolved.get(name) or {}, value)
+            nested = document.get(name, {})
+            nested = {"name": nested} if isinstance(nested, str) else nested
+            is_other_variant = name != "dataset" and "name" in value and value["name"] != resolved[name]["name"]
+            changed[name] = dict(value) if is_other_variant else _with_settings(nested, resolved.get(name) or {}, value)
         else:
-            made[name] = value
-    return made
+            changed[name] = value
+    return changed

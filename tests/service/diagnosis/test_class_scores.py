@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from service.diagnosis.class_scores import ClassScore, class_scores
 
 
-def test_scores_of_a_matrix_computed_by_hand() -> None:
+def test_scores_match_a_hand_computed_example() -> None:
     scores = class_scores([[8, 2, 0], [1, 5, 4], [0, 3, 7]])
     first, second, third = scores.classes
     assert first == ClassScore(support=10, precision=pytest.approx(8 / 9), recall=0.8, f1=pytest.approx(16 / 19))
@@ -36,13 +36,13 @@ def test_a_class_without_images_has_no_recall_and_lowers_the_f1_only_if_predicte
     assert (absent.macro_precision, absent.balanced_accuracy, absent.macro_f1) == (1.0, 1.0, 1.0)
 
 
-def test_nothing_measured_gives_no_means() -> None:
+def test_an_empty_matrix_has_no_means() -> None:
     scores = class_scores([[0, 0], [0, 0]])
     assert (scores.macro_precision, scores.balanced_accuracy, scores.macro_f1) == (None, None, None)
 
 
 @given(st.integers(1, 6).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)).map(lambda p: (n, p))))
-def test_scores_follow_the_definitions_over_single_predictions(given_pairs: tuple[int, list[tuple[int, int]]]) -> None:
+def test_scores_match_their_definitions_over_single_predictions(given_pairs: tuple[int, list[tuple[int, int]]]) -> None:
     count, pairs = given_pairs
     matrix = [[pairs.count((true, predicted)) for predicted in range(count)] for true in range(count)]
     scores = class_scores(matrix)

@@ -21,17 +21,17 @@ CLASSIFIER, GAN = resolve({"kind": "classifier"}), resolve({"kind": "gan"})
 
 
 def history(spec: Spec, epochs: Epochs) -> list[list[str]]:
-    """The codes of what was wrong after each epoch."""
+    """The codes of the findings after each epoch."""
     tracker = DiagnosticsTracker(spec, DIGITS)
-    after = []
+    codes_by_epoch = []
     for number, metrics in enumerate(epochs, 1):
         tracker.add(number, metrics)
-        after.append([finding.code.value for finding in tracker.findings])
-    return after
+        codes_by_epoch.append([finding.code.value for finding in tracker.findings])
+    return codes_by_epoch
 
 
-def found(spec: Spec, epochs: Epochs) -> Finding:
-    """The one thing that is wrong at the end."""
+def only_finding(spec: Spec, epochs: Epochs) -> Finding:
+    """The only finding after the last epoch."""
     tracker = DiagnosticsTracker(spec, DIGITS)
     for number, metrics in enumerate(epochs, 1):
         tracker.add(number, metrics)
@@ -39,8 +39,8 @@ def found(spec: Spec, epochs: Epochs) -> Finding:
     return finding
 
 
-def learning(count: int, **more: float) -> Epochs:
-    """A classifier that does well."""
+def classifier_epochs(count: int, **overrides: float) -> Epochs:
+    """Epochs of a classifier that learns well, except for the overrides."""
     return [
         {
             "train_loss": 0.5 / n,
@@ -49,38 +49,38 @@ def learning(count: int, **more: float) -> Epochs:
             "val_accuracy": 0.97 - 0.2 / n,
             "grad_norm/layers.0": 0.5 / n,
             "grad_norm/layers.1": 0.5 / n,
-            **more,
+            **overrides,
         }
         for n in range(1, count + 1)
     ]
 
 
-def playing(count: int, **more: float | None) -> Epochs:
-    """A GAN in balance."""
-    calm = {"d_loss": 0.6, "g_loss": 1.1, "d_real": 0.6, "d_fake": 0.35, "g_grad_norm": 1.0, "d_grad_norm": 1.2}
-    return [{**calm, "sample_diversity": 0.4, **more} for _ in range(count)]
+def gan_epochs(count: int, **overrides: float | None) -> Epochs:
+    """Epochs of a GAN in balance, except for the overrides."""
+    metrics = {"d_loss": 0.6, "g_loss": 1.1, "d_real": 0.6, "d_fake": 0.35, "g_grad_norm": 1.0, "d_grad_norm": 1.2}
+    return [{**metrics, "sample_diversity": 0.4, **overrides} for _ in range(count)]
 
 
-def test_a_training_that_does_well_has_no_finding() -> None:
-    assert history(CLASSIFIER, learning(20)) == [[]] * 20
-    assert history(GAN, playing(20)) == [[]] * 20
+def test_a_healthy_training_has_no_findings() -> None:
+    assert history(CLASSIFIER, classifier_epochs(20)) == [[]] * 20
+    assert history(GAN, gan_epochs(20)) == [[]] * 20
 
 
-def test_samples_that_all_look_alike_are_a_collapse_from_the_second_epoch_on() -> None:
-    epochs = playing(3, sample_diversity=0.0012)
+def test_samples_without_diversity_are_a_mode_collapse_from_the_second_epoch() -> None:
+    epochs = gan_epochs(3, sample_diversity=0.0012)
     assert history(GAN, epochs) == [[], ["mode_collapse"], ["mode_collapse"]]
-    finding = found(GAN, epochs)
+    finding = only_finding(GAN, epochs)
     assert (finding.epoch, finding.severity) == (2, Severity.ERROR)
     assert finding.numbers == {"sample_diversity": 0.0012}
     assert "its samples have 0.1% of the diversity of real images" in finding.message
 
 
-def evaluated(coverage: float, distance: float) -> Epochs:
-    return [*playing(4), *playing(1, mode_coverage=coverage, frechet_distance=distance)]
+def evaluated_epochs(coverage: float, distance: float) -> Epochs:
+    return [*gan_epochs(4), *gan_epochs(1, mode_coverage=coverage, frechet_distance=distance)]
 
 
-def test_a_generator_that_keeps_to_few_classes_and_does_not_improve_has_collapsed() -> None:
-    finding = found(GAN, evaluated(0.3, 500) + evaluated(0.2, 490) + evaluated(0.3, 495))
+def test_low_coverage_without_improvement_is_a_mode_collapse() -> None:
+    finding = only_finding(GAN, evaluated_epochs(0.3, 500) + evaluated_epochs(0.2, 490) + evaluated_epochs(0.3, 495))
     assert (finding.code, finding.epoch) == (FindingCode.MODE_COLLAPSE, 15)
     assert finding.numbers == {"sample_diversity": 0.4, "mode_coverage": 0.3, "frechet_distance": 495}
 
@@ -88,44 +88,45 @@ def test_a_generator_that_keeps_to_few_classes_and_does_not_improve_has_collapse
 @pytest.mark.parametrize(
     "scores",
     [
-        [(0.2, 900), (0.2, 800), (0.4, 700)],  # at its beginning, and coming closer
+        [(0.2, 900), (0.2, 800), (0.4, 700)],  # early in the training, with a falling distance
         [(0.3, 500), (0.6, 500), (0.3, 500)],
         [(1.0, 300), (1.0, 300), (1.0, 320)],
     ],
 )
-def test_a_generator_on_its_way_has_not_collapsed(scores: list[tuple[float, float]]) -> None:
-    assert not any(history(GAN, [epoch for pair in scores for epoch in evaluated(*pair)]))
+def test_an_improving_or_diverse_generator_has_not_collapsed(scores: list[tuple[float, float]]) -> None:
+    assert not any(history(GAN, [epoch for pair in scores for epoch in evaluated_epochs(*pair)]))
 
 
 def test_a_discriminator_that_is_never_wrong_wins() -> None:
-    finding = found(GAN, playing(2) + playing(3, d_real=0.99, d_fake=0.001, g_loss=7.0))
+    finding = only_finding(GAN, gan_epochs(2) + gan_epochs(3, d_real=0.99, d_fake=0.001, g_loss=7.0))
     assert (finding.code, finding.epoch) == (FindingCode.DISCRIMINATOR_WINS, 5)
     assert finding.numbers == {"d_real": 0.99, "d_fake": 0.001, "g_loss": 7.0}
-    assert not any(history(GAN, playing(9, d_real=0.9, d_fake=0.1, g_loss=2.5)))
+    assert not any(history(GAN, gan_epochs(9, d_real=0.9, d_fake=0.1, g_loss=2.5)))
 
 
-def test_a_generator_without_a_gradient_has_a_vanishing_gradient() -> None:
-    finding = found(GAN, playing(3, g_grad_norm=1e-6, d_grad_norm=3e-4))
+def test_a_tiny_gradient_of_the_generator_is_a_vanishing_gradient() -> None:
+    finding = only_finding(GAN, gan_epochs(3, g_grad_norm=1e-6, d_grad_norm=3e-4))
     assert (finding.code, finding.epoch) == (FindingCode.VANISHING_GRADIENT, 3)
 
 
-def test_gradients_that_die_on_their_way_down_vanish_if_nothing_is_learned() -> None:
+def test_a_tiny_gradient_of_the_first_layer_vanishes_only_if_nothing_is_learned() -> None:
     stuck = {"train_loss": 2.3, "train_accuracy": 0.1, "grad_norm/layers.0": 1e-6, "grad_norm/layers.1": 0.1}
-    finding = found(CLASSIFIER, learning(4, **stuck))
+    finding = only_finding(CLASSIFIER, classifier_epochs(4, **stuck))
     assert (finding.code, finding.epoch) == (FindingCode.VANISHING_GRADIENT, 4)
     assert "0.1" in finding.message
-    falling = [epoch | {"train_loss": 2.3 - 0.1 * n} for n, epoch in enumerate(learning(8, **stuck))]
+    falling = [epoch | {"train_loss": 2.3 - 0.1 * n} for n, epoch in enumerate(classifier_epochs(8, **stuck))]
     assert not any(history(CLASSIFIER, falling))
-    assert not any(history(CLASSIFIER, learning(8, **(stuck | {"train_accuracy": 0.99}))))
+    assert not any(history(CLASSIFIER, classifier_epochs(8, **(stuck | {"train_accuracy": 0.99}))))
 
 
 def test_a_validation_loss_that_rises_while_the_training_loss_falls_is_overfitting() -> None:
     rising = [
-        epoch | {"val_loss": 0.14 + 0.02 * abs(n - 3), "val_accuracy": 0.96} for n, epoch in enumerate(learning(12))
+        epoch | {"val_loss": 0.14 + 0.02 * abs(n - 3), "val_accuracy": 0.96}
+        for n, epoch in enumerate(classifier_epochs(12))
     ]
-    after = history(CLASSIFIER, rising)
-    finding = found(CLASSIFIER, rising)
-    assert after.index(["overfitting"]) == finding.epoch - 1 == 7  # 1.2 x 0.14 is exceeded in epochs 6, 7 and 8
+    codes = history(CLASSIFIER, rising)
+    finding = only_finding(CLASSIFIER, rising)
+    assert codes.index(["overfitting"]) == finding.epoch - 1 == 7  # 1.2 x 0.14 is exceeded in epochs 6, 7 and 8
     assert (finding.severity, finding.numbers["lowest_val_loss"]) == (Severity.WARNING, 0.14)
     better = [epoch | {"val_accuracy": 0.9 + 0.005 * n} for n, epoch in enumerate(rising)]
     assert not any(history(CLASSIFIER, better))
@@ -133,8 +134,8 @@ def test_a_validation_loss_that_rises_while_the_training_loss_falls_is_overfitti
     assert not any(history(CLASSIFIER, flat))
 
 
-def test_overfitting_outlasts_epochs_that_are_better_by_chance() -> None:
-    rising = [epoch | {"val_loss": 0.14 + 0.02 * abs(n - 3)} for n, epoch in enumerate(learning(20))]
+def test_overfitting_persists_through_epochs_that_are_better_by_chance() -> None:
+    rising = [epoch | {"val_loss": 0.14 + 0.02 * abs(n - 3)} for n, epoch in enumerate(classifier_epochs(20))]
     by_chance = [epoch | {"val_accuracy": 0.97 if n % 3 == 2 else 0.95} for n, epoch in enumerate(rising)]
     steady = [epoch | {"val_accuracy": 0.95} for epoch in rising]
     assert not any(history(CLASSIFIER, by_chance)), "raised only if no epoch is better"
@@ -144,80 +145,86 @@ def test_overfitting_outlasts_epochs_that_are_better_by_chance() -> None:
 
 
 @pytest.mark.parametrize("change", [{"val_accuracy": 0.97}, {"val_loss": 0.15}])
-def test_overfitting_is_over_after_three_better_epochs_in_a_row(change: dict[str, float]) -> None:
+def test_overfitting_ends_after_three_better_epochs_in_a_row(change: dict[str, float]) -> None:
     rising = [
-        epoch | {"val_loss": 0.14 + 0.02 * abs(n - 3), "val_accuracy": 0.95} for n, epoch in enumerate(learning(20))
+        epoch | {"val_loss": 0.14 + 0.02 * abs(n - 3), "val_accuracy": 0.95}
+        for n, epoch in enumerate(classifier_epochs(20))
     ]
     better = rising[:12] + [epoch | change for epoch in rising[12:]]
     assert history(CLASSIFIER, better)[7:] == 7 * [["overfitting"]] + 6 * [[]]
 
 
-def test_a_training_loss_above_its_first_value_diverges() -> None:
+def test_a_training_loss_above_its_first_value_for_two_epochs_is_diverging() -> None:
     losses = [1.0, 0.3, 0.2, 2.5, 3.0]
-    epochs = [epoch | {"train_loss": loss} for epoch, loss in zip(learning(5), losses, strict=True)]
-    finding = found(CLASSIFIER, epochs)
+    epochs = [epoch | {"train_loss": loss} for epoch, loss in zip(classifier_epochs(5), losses, strict=True)]
+    finding = only_finding(CLASSIFIER, epochs)
     assert (finding.code, finding.epoch) == (FindingCode.DIVERGING, 5)
-    bumpy = [epoch | {"train_loss": loss} for epoch, loss in zip(learning(5), [1.0, 0.3, 2.5, 0.3, 0.9], strict=True)]
+    bumpy = [
+        epoch | {"train_loss": loss}
+        for epoch, loss in zip(classifier_epochs(5), [1.0, 0.3, 2.5, 0.3, 0.9], strict=True)
+    ]
     assert not any(history(CLASSIFIER, bumpy))
-    assert found(GAN, playing(2, d_loss=4.0)).code is FindingCode.DIVERGING
+    assert only_finding(GAN, gan_epochs(2, d_loss=4.0)).code is FindingCode.DIVERGING
 
 
 @pytest.mark.parametrize("metric", ["dead_units", "saturation"])
-@pytest.mark.parametrize(("spec", "epochs"), [(CLASSIFIER, learning), (GAN, playing)])
-def test_a_layer_that_has_died_is_named(metric: str, spec: Spec, epochs: Any) -> None:
+@pytest.mark.parametrize(("spec", "epochs"), [(CLASSIFIER, classifier_epochs), (GAN, gan_epochs)])
+def test_a_dead_or_saturated_layer_is_named(metric: str, spec: Spec, epochs: Any) -> None:
     name = f"{metric}/layers.1"
-    finding = found(spec, epochs(3, **{f"{metric}/layers.0": 0.2, name: 0.95}))
+    finding = only_finding(spec, epochs(3, **{f"{metric}/layers.0": 0.2, name: 0.95}))
     assert (finding.code.value, finding.numbers) == (metric, {name: 0.95})
     assert finding.message.startswith("95% of layers.1")
     assert not any(history(spec, epochs(5, **{name: 0.8})))
 
 
-def test_a_finding_is_over_when_its_rule_has_been_quiet_for_a_while() -> None:
-    sick, well = playing(1, sample_diversity=0.01), playing(1)
-    after = history(GAN, sick * 2 + well + sick * 2 + well * 3 + sick * 2)
-    assert [bool(codes) for codes in after] == [False] + [True] * 6 + [False] * 2 + [True]
+def test_a_finding_ends_after_three_healthy_epochs_in_a_row() -> None:
+    sick, well = gan_epochs(1, sample_diversity=0.01), gan_epochs(1)
+    codes_by_epoch = history(GAN, sick * 2 + well + sick * 2 + well * 3 + sick * 2)
+    assert [bool(codes) for codes in codes_by_epoch] == [False] + [True] * 6 + [False] * 2 + [True]
 
 
-def test_a_chart_that_is_filled_anew_finds_the_same() -> None:
-    epochs = playing(3, sample_diversity=0.01) + playing(4, d_real=0.99, d_fake=0.001, g_loss=7.0) + playing(3)
-    whole = DiagnosticsTracker(GAN, DIGITS)
+def test_a_tracker_rebuilt_from_stored_metrics_has_the_same_findings() -> None:
+    epochs = gan_epochs(3, sample_diversity=0.01) + gan_epochs(4, d_real=0.99, d_fake=0.001, g_loss=7.0) + gan_epochs(3)
+    tracker = DiagnosticsTracker(GAN, DIGITS)
     for number, metrics in enumerate(epochs, 1):
-        whole.add(number, metrics)
-        again = DiagnosticsTracker(GAN, DIGITS)
-        for earlier, kept in enumerate(json.loads(json.dumps(epochs[:number])), 1):
-            again.add(earlier, kept)
-        assert [finding.document() for finding in again.findings] == [finding.document() for finding in whole.findings]
+        tracker.add(number, metrics)
+        rebuilt = DiagnosticsTracker(GAN, DIGITS)
+        for earlier, stored in enumerate(json.loads(json.dumps(epochs[:number])), 1):
+            rebuilt.add(earlier, stored)
+        assert [finding.document() for finding in rebuilt.findings] == [
+            finding.document() for finding in tracker.findings
+        ]
 
 
-@pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
-def test_a_value_that_is_not_a_number_counts_as_missing(nothing: float | None) -> None:
-    assert not any(history(GAN, playing(4, sample_diversity=nothing, d_loss=nothing, g_grad_norm=nothing)))
-    nowhere: Epochs = [dict.fromkeys(epoch, nothing) for epoch in learning(5)]
-    assert not any(history(CLASSIFIER, nowhere))
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_none_nan_and_infinity_count_as_missing_values(value: float | None) -> None:
+    assert not any(history(GAN, gan_epochs(4, sample_diversity=value, d_loss=value, g_grad_norm=value)))
+    without_values: Epochs = [dict.fromkeys(epoch, value) for epoch in classifier_epochs(5)]
+    assert not any(history(CLASSIFIER, without_values))
     assert not any(history(CLASSIFIER, [{}] * 5))
 
 
-def test_a_finding_can_be_kept_as_json() -> None:
-    document = found(GAN, playing(3, sample_diversity=0.0012)).document()
+def test_a_finding_can_be_stored_as_json() -> None:
+    document = only_finding(GAN, gan_epochs(3, sample_diversity=0.0012)).document()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document["code"] == "mode_collapse"
 
 
-def test_advice_names_settings_that_the_spec_does_not_have_yet() -> None:
+def test_advice_suggests_only_settings_that_the_spec_does_not_have_yet() -> None:
     seed = resolve({"kind": "gan", "preset": "seed"})
-    best, *_ = found(seed, playing(2, sample_diversity=0.0)).advice
+    best, *_ = only_finding(seed, gan_epochs(2, sample_diversity=0.0)).advice
     assert best == 'preset: "stable"'
-    advice = " ".join(found(seed, playing(2, sample_diversity=0.0)).advice)
+    advice = " ".join(only_finding(seed, gan_epochs(2, sample_diversity=0.0)).advice)
     for setting in ("initializer", "optimizer", "label_smoothing", "dropout", 'preset: "stable"'):
         assert setting in advice
-    assert "skip_every" not in advice  # a discriminator at rest lets rare digits become rarer
-    assert "initializer" not in " ".join(found(GAN, playing(2, sample_diversity=0.0)).advice)
+    assert "skip_every" not in advice  # skipping discriminator updates makes rare digits rarer
+    assert "initializer" not in " ".join(only_finding(GAN, gan_epochs(2, sample_diversity=0.0)).advice)
 
 
-def test_every_code_is_looked_for() -> None:
+def test_every_finding_code_belongs_to_a_kind() -> None:
     assert {code for kind in Kind for code in CODES[kind]} == set(FindingCode)
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_every_code_of_a_kind_has_a_rule_and_no_rule_another(kind: Kind) -> None:
+def test_the_rules_of_a_kind_are_those_of_its_codes(kind: Kind) -> None:
     assert tuple(rule.code for rule in rules._RULES[kind]) == CODES[kind]

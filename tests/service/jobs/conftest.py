@@ -21,7 +21,7 @@ Submit = Callable[..., str]
 
 @pytest.fixture
 def submit(database: Database) -> Submit:
-    """Store a job and give its id."""
+    """Return a function that stores a job and returns its id."""
 
     def submit(owner: str | None = None, **spec: Any) -> str:
         document = {"kind": "classifier", "epochs": 4, **spec}
@@ -59,8 +59,8 @@ def record(
     )
 
 
-def commit(database: Database, held: Claim, done: EpochRecord, keep_last: int = 3) -> list[str]:
-    return commits.commit_epoch(database, held, done, keep_last=keep_last)
+def commit(database: Database, held: Claim, epoch_record: EpochRecord, keep_last: int = 3) -> list[str]:
+    return commits.commit_epoch(database, held, epoch_record, keep_last=keep_last)
 
 
 def read_job(database: Database, job_id: str) -> Job:
@@ -70,6 +70,6 @@ def read_job(database: Database, job_id: str) -> Job:
 
 def log(database: Database, job_id: str) -> list[tuple[str, dict[str, Any]]]:
     with database.read() as session:
-        found = events.read(session, job_id)
-    assert [event.seq for event in found] == list(range(1, len(found) + 1))
-    return [(event.type, event.data) for event in found]
+        entries = events.read(session, job_id)
+    assert [event.seq for event in entries] == list(range(1, len(entries) + 1))
+    return [(event.type, event.data) for event in entries]

@@ -21,13 +21,13 @@ from service.states import Action, Request, Status
 from service.storage.database import Database
 
 Submit = Callable[..., str]
-VERBS = {
+OPERATIONS = {
     Action.CANCEL: actions.cancel,
     Action.PAUSE: actions.pause,
     Action.RESUME: actions.resume,
     Action.RETRY: actions.retry,
-    Action.FORK: lambda *asked, **owner: required(Action.FORK, *asked, **owner),
-    Action.REPRODUCE: lambda *asked, **owner: required(Action.REPRODUCE, *asked, **owner),
+    Action.FORK: lambda *arguments, **owner: check_allowed(Action.FORK, *arguments, **owner),
+    Action.REPRODUCE: lambda *arguments, **owner: check_allowed(Action.REPRODUCE, *arguments, **owner),
     Action.DELETE: actions.remove,
 }
 CRAFTED = [
@@ -37,14 +37,14 @@ CRAFTED = [
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 
 
-def required(action: Action, database: Database, job_id: str, owner: str | None = None) -> None:
-    """What makes a new job asks only whether it may."""
+def check_allowed(action: Action, database: Database, job_id: str, owner: str | None = None) -> None:
+    """Fork and reproduce create a new job: check only that they are allowed."""
     with database.read() as session:
         actions.require(lookup.get(session, job_id, owner=owner), action)
 
 
 def bring_to(database: Database, job_id: str, status: Status) -> None:
-    """Lead a queued job, the only one, to a state by the ways that there are."""
+    """Bring the only queued job to a state by regular transitions."""
     if status is Status.QUEUED:
         return
     held = leases.claim(database, "w", 30)
@@ -65,7 +65,7 @@ def bring_to(database: Database, job_id: str, status: Status) -> None:
 
 @pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(("status", "action"), list(itertools.product(Status, Action)))
-def test_every_action_is_legal_where_it_is_offered_and_nowhere_else(
+def test_an_action_is_legal_exactly_where_it_is_offered(
     database: Database, submit: Submit, status: Status, action: Action
 ) -> None:
     job_id = submit()
@@ -73,14 +73,14 @@ def test_every_action_is_legal_where_it_is_offered_and_nowhere_else(
     with database.read() as session:
         offered = actions.actions_of(lookup.get(session, job_id))
     if action in offered:
-        VERBS[action](database, job_id)
+        OPERATIONS[action](database, job_id)
     else:
         with pytest.raises(IllegalTransition) as caught:
-            VERBS[action](database, job_id)
+            OPERATIONS[action](database, job_id)
         assert caught.value.allowed == offered
 
 
-def test_actions_on_a_queued_job_take_effect_immediately(database: Database, submit: Submit) -> None:
+def test_cancelling_a_queued_job_takes_effect_immediately(database: Database, submit: Submit) -> None:
     assert actions.cancel(database, submit()).status == Status.CANCELLED
     assert leases.claim(database, "w", 15) is None
 
@@ -94,7 +94,7 @@ def test_a_resumed_job_is_queued_again(database: Database, submit: Submit) -> No
     assert held.lease == 2
 
 
-def test_a_deleted_job_is_gone_with_everything(database: Database, submit: Submit) -> None:
+def test_a_deleted_job_is_found_neither_by_id_nor_by_tag(database: Database, submit: Submit) -> None:
     job_id = submit(tags=["a"])
     actions.cancel(database, job_id)
     actions.remove(database, job_id)
@@ -104,7 +104,7 @@ def test_a_deleted_job_is_gone_with_everything(database: Database, submit: Submi
         assert listing.find(session, JobFilter(tags=["a"])).jobs == []
 
 
-def test_another_owners_job_does_not_exist(database: Database, submit: Submit) -> None:
+def test_another_owners_job_is_not_found(database: Database, submit: Submit) -> None:
     job_id = submit(owner="ann")
     with database.read() as session:
         assert lookup.get(session, job_id, owner="ann").owner == "ann"
@@ -112,12 +112,12 @@ def test_another_owners_job_does_not_exist(database: Database, submit: Submit) -
         assert listing.find(session, JobFilter(), owner="bob").jobs == []
         with pytest.raises(JobNotFound):
             lookup.get(session, job_id, owner="bob")
-    for verb in VERBS.values():
+    for operation in OPERATIONS.values():
         with pytest.raises(JobNotFound):
-            verb(database, job_id, owner="bob")
+            operation(database, job_id, owner="bob")
 
 
-def test_a_repeated_key_gives_the_first_answer(database: Database) -> None:
+def test_a_repeated_idempotency_key_replays_the_first_answer(database: Database) -> None:
     document = {"kind": "classifier"}
     submission = Submission(spec=document, resolved=resolve(document), steps=1)
 
@@ -136,50 +136,50 @@ def test_a_repeated_key_gives_the_first_answer(database: Database) -> None:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_pages_show_each_job_once_though_new_ones_arrive(database: Database, submit: Submit, sort: str) -> None:
-    wanted = [submit(priority=number % 3) for number in range(10)]
-    seen: list[str] = []
+def test_pages_show_each_job_once_while_new_jobs_arrive(database: Database, submit: Submit, sort: str) -> None:
+    initial_ids = [submit(priority=number % 3) for number in range(10)]
+    listed_ids: list[str] = []
     cursor = None
     while True:
         with database.read() as session:
             page = listing.find(session, JobFilter(), sort=sort, limit=3, cursor=cursor)
-        seen += [job.id for job in page.jobs]
+        listed_ids += [job.id for job in page.jobs]
         if page.next_cursor is None:
             break
         cursor = page.next_cursor
-        if sort == "-created_at" and len(seen) < 20:
+        if sort == "-created_at" and len(listed_ids) < 20:
             submit()
-    assert len(seen) == len(set(seen))
-    assert set(wanted) <= set(seen)
+    assert len(listed_ids) == len(set(listed_ids))
+    assert set(initial_ids) <= set(listed_ids)
 
 
-def test_filters_work_together(database: Database, submit: Submit) -> None:
+def test_filters_can_be_combined(database: Database, submit: Submit) -> None:
     submit(name="Alpha", tags=["x"])
-    wanted = submit(name="alphabet 100%", tags=["x", "y"], kind="gan")
+    expected = submit(name="alphabet 100%", tags=["x", "y"], kind="gan")
     submit(name="beta", tags=["y"])
     with database.read() as session:
-        found = listing.find(session, JobFilter(tags=["x"], kind="gan", text="ALPHA", status=[Status.QUEUED])).jobs
-        assert [job.id for job in found] == [wanted]
-        assert [job.id for job in listing.find(session, JobFilter(text="100%")).jobs] == [wanted]
+        matches = listing.find(session, JobFilter(tags=["x"], kind="gan", text="ALPHA", status=[Status.QUEUED])).jobs
+        assert [job.id for job in matches] == [expected]
+        assert [job.id for job in listing.find(session, JobFilter(text="100%")).jobs] == [expected]
         assert listing.find(session, JobFilter(text="1_0")).jobs == []
 
 
 @pytest.mark.parametrize(
     "cursor", ["", "x", "!!!!", "bnVsbA", "WzEsMl0", "WyItY3JlYXRlZF9hdCIsICJ4IiwgInkiXQ", "é", *CRAFTED]
 )
-def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(database: Database, cursor: str) -> None:
     with database.read() as session, pytest.raises(InvalidCursor):
         listing.find(session, JobFilter(), cursor=cursor)
 
 
 @pytest.mark.parametrize("which", ["best", "latest", "7", "-1", "../x", "9" * 30, "²"])
-def test_a_checkpoint_that_is_not_there_is_not_found(database: Database, submit: Submit, which: str) -> None:
+def test_a_missing_or_invalid_checkpoint_is_not_found(database: Database, submit: Submit, which: str) -> None:
     job_id = submit()
     with database.read() as session, pytest.raises(ArtifactNotFound):
         lookup.checkpoint(session, lookup.get(session, job_id), which)
 
 
-def test_an_average_takes_as_much_memory_as_its_network(database: Database) -> None:
+def test_a_weight_average_adds_the_size_of_its_network_to_memory_and_checkpoints(database: Database) -> None:
     layers = [{"units": 20, "activation": "linear"}, {"type": "batch_norm"}, {"units": 784, "activation": "tanh"}]
     generator = 100 * 20 + 20 + 2 * 20 + 20 * 784 + 784
     statistics = 2 * 20
@@ -192,24 +192,28 @@ def test_an_average_takes_as_much_memory_as_its_network(database: Database) -> N
         ),
     ):
         with database.read() as session:
-            without, with_average = (plan(session, resolve(one), DIGITS) for one in (spec, spec | average))
+            without, with_average = (plan(session, resolve(document), DIGITS) for document in (spec, spec | average))
         assert with_average.checkpoint_bytes - without.checkpoint_bytes == 4 * numbers
-        # Twice: of the training, and of the checkpoint that is written meanwhile.
+        # Twice: in the training, and in the checkpoint that is being written.
         assert with_average.estimated_bytes - without.estimated_bytes == 2 * 4 * numbers
 
 
 @pytest.mark.parametrize("owner", [None, "ann"])
-def test_a_name_is_looked_up_in_an_index(database: Database, submit: Submit, owner: str | None) -> None:
+def test_lookups_by_name_use_an_index(database: Database, submit: Submit, owner: str | None) -> None:
     first, last = submit(owner, name="twice"), submit(owner, name="twice")
     submit("bob" if owner else None, name="once")
-    asked: list[tuple[str, Any]] = []
-    event.listen(database.engine, "before_cursor_execute", lambda c, cur, sql, values, *_: asked.append((sql, values)))
+    statements: list[tuple[str, Any]] = []
+    event.listen(
+        database.engine, "before_cursor_execute", lambda c, cur, sql, values, *_: statements.append((sql, values))
+    )
     with database.read() as session:
-        found = listing.find(session, JobFilter(name="twice"), owner=owner, limit=5)
-        assert [job.id for job in found.jobs] == [last, first]
-        assert names.of_fork(session, found.jobs[0], owner=owner) == "twice-2"
+        page = listing.find(session, JobFilter(name="twice"), owner=owner, limit=5)
+        assert [job.id for job in page.jobs] == [last, first]
+        assert names.of_fork(session, page.jobs[0], owner=owner) == "twice-2"
         if database.is_sqlite:
-            by_name = [given for given in asked if "jobs.name =" in given[0] or "jobs.name IN" in given[0]]
+            by_name = [
+                statement for statement in statements if "jobs.name =" in statement[0] or "jobs.name IN" in statement[0]
+            ]
             plans = [
                 str(session.connection().exec_driver_sql("EXPLAIN QUERY PLAN " + sql, v).all()) for sql, v in by_name
             ]

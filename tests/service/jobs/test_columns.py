@@ -52,7 +52,7 @@ def test_every_setting_of_every_preset_can_be_a_column(kind: Any, preset: str) -
         ("tags", Type.JSON, False),
     ],
 )
-def test_a_column_knows_its_type_and_whether_a_list_can_be_sorted_by_it(name: str, type_: Type, sortable: bool) -> None:
+def test_a_column_has_a_type_and_may_be_sortable(name: str, type_: Type, sortable: bool) -> None:
     assert parse(name).type is type_
     assert sorting.of_column(name) == (name if sortable else None)
 
@@ -80,7 +80,7 @@ def test_an_unknown_column_is_refused_with_a_suggestion(name: str, suggestion: s
         assert caught.value.suggestion == suggestion
 
 
-def test_a_metric_is_best_by_its_goal() -> None:
+def test_the_best_value_of_a_metric_depends_on_its_goal() -> None:
     job = Job(
         metrics={"val_loss": 0.4, "val_accuracy": 0.7},
         extremes={"val_loss": {"min": 0.1, "max": 0.9}, "val_accuracy": {"min": 0.2, "max": 0.8}, "d_loss": {"min": 1}},
@@ -96,7 +96,7 @@ def test_a_metric_is_best_by_its_goal() -> None:
     assert {parse(name).metric for name in METRICS} == set(METRICS)
 
 
-def test_occurring_columns_are_listed_with_the_number_of_their_values() -> None:
+def test_occurring_columns_are_listed_with_their_number_of_different_values() -> None:
     specs = [
         resolve({"kind": "classifier", "optimizer": {"learning_rate": rate}}).model_dump(mode="json")
         for rate in (0.1, 0.2)

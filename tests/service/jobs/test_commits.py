@@ -1,4 +1,4 @@
-"""What is stored of an epoch and of the end of a job: metrics, files, findings and events."""
+"""What an epoch commit and the end of a job store: metrics, files, findings and events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def finding(epoch: int, code: FindingCode = FindingCode.OVERFITTING) -> Finding:
     return Finding(code=code, severity=Severity.WARNING, epoch=epoch, message="m", numbers=numbers, advice=["a"])
 
 
-def test_an_epoch_that_is_committed_during_the_next_one_takes_no_reported_batch_back(
+def test_an_epoch_committed_during_the_next_one_does_not_take_back_reported_steps(
     database: Database, submit: Submit
 ) -> None:
     job_id = submit()
@@ -36,16 +36,16 @@ def test_an_epoch_that_is_committed_during_the_next_one_takes_no_reported_batch_
     assert read_job(database, job_id).step == 20
 
 
-def test_an_early_stop_is_a_success_with_its_reason(database: Database, submit: Submit) -> None:
+def test_an_early_stop_is_a_success_with_a_reason(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     for epoch in (1, 2):
         commit(database, held, record(epoch))
-    why = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 1}
-    commits.succeed(database, held, "sha256:done", stopped_early=why)
+    reason = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 1}
+    commits.succeed(database, held, "sha256:done", stopped_early=reason)
     job = read_job(database, job_id)
-    assert (job.status, job.epoch, job.epochs, job.stopped_early) == (Status.SUCCEEDED, 2, 4, why)
-    assert job.step == job.steps == 20  # nothing is left to do
+    assert (job.status, job.epoch, job.epochs, job.stopped_early) == (Status.SUCCEEDED, 2, 4, reason)
+    assert job.step == job.steps == 20  # no steps remain
     last = log(database, job_id)[-3:]
     assert [kind for kind, _ in last] == ["log", "status", "end"]
     assert last[0][1]["code"] == "stopped_early"
@@ -54,7 +54,7 @@ def test_an_early_stop_is_a_success_with_its_reason(database: Database, submit: 
     )
 
 
-def test_an_epoch_commit_is_one_whole(database: Database, submit: Submit, tmp_path: Path) -> None:
+def test_an_epoch_commit_stores_metrics_events_and_files(database: Database, submit: Submit, tmp_path: Path) -> None:
     job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
     held = claim(database)
     files = (
@@ -71,20 +71,20 @@ def test_an_epoch_commit_is_one_whole(database: Database, submit: Submit, tmp_pa
         assert lookup.sample(session, job, "latest").path == files[1].path
 
 
-def test_the_last_checkpoints_and_the_best_are_kept(database: Database, submit: Submit, tmp_path: Path) -> None:
+def test_the_last_checkpoints_and_the_best_are_retained(database: Database, submit: Submit, tmp_path: Path) -> None:
     job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
     held = claim(database)
     for epoch in range(1, 7):
         file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
         store.remove(commit(database, held, record(epoch, files=(file,), is_best=epoch <= 2), keep_last=2))
     with database.read() as session:
-        kept = lookup.artifacts(session, job_id)
-    assert [row.epoch for row in kept] == [2, 5, 6]
+        artifacts = lookup.artifacts(session, job_id)
+    assert [row.epoch for row in artifacts] == [2, 5, 6]
     on_disk = {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
-    assert on_disk == {row.path for row in kept}
+    assert on_disk == {row.path for row in artifacts}
 
 
-def test_the_checkpoints_that_are_kept_do_not_slow_an_epoch_down(
+def test_an_epoch_commit_loads_only_the_checkpoint_rows_that_it_deletes(
     database: Database, submit: Submit, tmp_path: Path
 ) -> None:
     job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
@@ -104,7 +104,7 @@ def test_the_checkpoints_that_are_kept_do_not_slow_an_epoch_down(
         assert [row.epoch for row in lookup.artifacts(session, job_id)] == list(range(11, 41))
 
 
-def test_an_epoch_trained_again_must_give_the_stored_metrics(database: Database, submit: Submit) -> None:
+def test_other_metrics_of_a_repeated_epoch_are_a_determinism_violation(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     commit(database, held, record(1))
@@ -116,18 +116,18 @@ def test_an_epoch_trained_again_must_give_the_stored_metrics(database: Database,
     assert (kind, data["code"], data["level"]) == ("log", "determinism_violation", "error")
 
 
-def test_what_was_finished_once_stays_finished(database: Database, submit: Submit) -> None:
+def test_repeating_an_earlier_epoch_undoes_no_completed_one(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     for epoch in (1, 2, 3):
         commit(database, held, record(epoch))
     leases.record_child_loss(database, held, "killed")
-    commit(database, claim(database), record(2))  # the checkpoint was an older one
+    commit(database, claim(database), record(2))  # resumed from an older checkpoint
     job = read_job(database, job_id)
     assert (job.epoch, job.step, job.metrics) == (3, 30, {"train_loss": 1 / 3})
 
 
-def test_metrics_come_back_bit_for_bit(database: Database, submit: Submit) -> None:
+def test_metrics_are_stored_bit_for_bit(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     value = math.nextafter(0.1, 1)
@@ -137,20 +137,20 @@ def test_metrics_come_back_bit_for_bit(database: Database, submit: Submit) -> No
         assert [row.metrics["train_loss"] for row in lookup.epochs(session, job_id)] == [value, 5e-324]
 
 
-def test_a_rolled_back_epoch_leaves_no_hole_in_the_log(database: Database, submit: Submit) -> None:
+def test_a_rolled_back_epoch_leaves_no_gap_in_the_log(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
-    same = StoredFile(
+    too_long = StoredFile(
         kind=ArtifactKind.SAMPLE, epoch=1, path="x" * 10, name="n" * 10_000, size_bytes=1, sha256="s" * 99
     )
-    if not database.is_sqlite:  # SQLite takes a text of any length
+    if not database.is_sqlite:  # SQLite accepts a text of any length
         with pytest.raises(Exception, match="too long"):
-            commit(database, held, record(1, files=(same,)))
+            commit(database, held, record(1, files=(too_long,)))
     commit(database, held, record(1))
     assert [kind for kind, _ in log(database, job_id)] == ["status", "status", "metrics"]
 
 
-def test_a_damaged_checkpoint_is_dropped_with_a_word(database: Database, submit: Submit, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_dropped_and_logged(database: Database, submit: Submit, tmp_path: Path) -> None:
     job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
     held = claim(database)
     for epoch in (1, 2):
@@ -163,36 +163,38 @@ def test_a_damaged_checkpoint_is_dropped_with_a_word(database: Database, submit:
     assert log(database, job_id)[-1][1]["code"] == "checkpoint_damaged"
 
 
-def test_the_digest_hangs_on_weights_metrics_and_samples(database: Database, submit: Submit) -> None:
+def test_the_result_digest_depends_on_weights_and_epochs(database: Database, submit: Submit) -> None:
     submit()
     held = claim(database)
     commit(database, held, record(1))
-    one = commits.digest(database, held, "w")
-    assert commits.digest(database, held, "w") == one
-    assert commits.digest(database, held, "v") != one
+    first_digest = commits.digest(database, held, "w")
+    assert commits.digest(database, held, "w") == first_digest
+    assert commits.digest(database, held, "v") != first_digest
     commit(database, held, record(2))
-    assert commits.digest(database, held, "w") != one
+    assert commits.digest(database, held, "w") != first_digest
 
 
-def test_findings_stand_in_the_job_and_their_coming_and_going_in_its_log(database: Database, submit: Submit) -> None:
+def test_current_findings_are_stored_in_the_job_and_their_changes_in_its_log(
+    database: Database, submit: Submit
+) -> None:
     job_id = submit()
     held = claim(database)
     first, second = finding(2), finding(3, FindingCode.DEAD_UNITS)
     for epoch, health in ((1, ()), (2, (first,)), (3, (first, second)), (4, (second,))):
         commit(database, held, record(epoch, health=health))
     assert read_job(database, job_id).health == [second.document()]
-    told = [data for kind, data in log(database, job_id) if kind == "health"]
-    assert [(data["state"], data["code"], data["epoch"], data["since"]) for data in told] == [
+    health_events = [data for kind, data in log(database, job_id) if kind == "health"]
+    assert [(data["state"], data["code"], data["epoch"], data["since"]) for data in health_events] == [
         ("found", "overfitting", 2, 2),
         ("found", "dead_units", 3, 3),
         ("over", "overfitting", 4, 2),
     ]
-    assert told[0]["numbers"] == {"val_loss": 0.1 + 0.2}
+    assert health_events[0]["numbers"] == {"val_loss": 0.1 + 0.2}
     metrics = [data["health"] for kind, data in log(database, job_id) if kind == "metrics"]
     assert metrics == [[], ["overfitting"], ["overfitting", "dead_units"], ["dead_units"]]
 
 
-def test_an_epoch_that_is_trained_again_reports_no_finding_twice(database: Database, submit: Submit) -> None:
+def test_a_repeated_epoch_reports_no_finding_twice(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     commit(database, held, record(1))

@@ -28,11 +28,11 @@ def claim(database: Database) -> Claim:
 
 def commit(database: Database, held: Claim, epoch: int, **metrics: float) -> None:
     position = Position(step=10 * epoch, steps=40)
-    done = EpochRecord(
+    epoch_record = EpochRecord(
         epoch=epoch, position=position, metrics=metrics, confusion=None, samples_digest=None, seconds=1.0,
         is_best=False, files=(),
     )  # fmt: skip
-    commits.commit_epoch(database, held, done, keep_last=1)
+    commits.commit_epoch(database, held, epoch_record, keep_last=1)
 
 
 def stored(database: Database, job_id: str) -> Extremes:
@@ -52,14 +52,14 @@ def test_each_epoch_extends_the_extremes(database: Database, submit: Submit) -> 
     }
 
 
-def test_an_epoch_that_is_trained_again_changes_no_extreme(database: Database, submit: Submit) -> None:
+def test_a_repeated_epoch_changes_no_extreme(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     commit(database, held, 1, val_loss=0.5)
     before = stored(database, job_id)
     leases.release_lease(database, held, None)
     again = claim(database)
-    commit(database, again, 1, val_loss=0.1)  # a violation of determinism: the stored epoch stays, and so do these
+    commit(database, again, 1, val_loss=0.1)  # a determinism violation: the stored epoch stays, and so do its extremes
     assert stored(database, job_id) == before
     with pytest.raises(LeaseLost):
         commit(database, held, 2, val_loss=0.0)
@@ -82,19 +82,19 @@ def test_a_fork_starts_without_its_parents_extremes(database: Database, submit: 
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), st.none() | st.floats(allow_nan=False, allow_infinity=False))))
-def test_extremes_are_those_of_all_values(epochs: list[dict[str, float | None]]) -> None:
-    found: Extremes = {}
+def test_extremes_cover_the_values_of_all_epochs(epochs: list[dict[str, float | None]]) -> None:
+    extremes: Extremes = {}
     for epoch, metrics in enumerate(epochs, 1):
-        found = extended(found, metrics, epoch)
+        extremes = extended(extremes, metrics, epoch)
     for name in "ab":
-        values = [(epoch[name], at) for at, epoch in enumerate(epochs, 1) if epoch.get(name) is not None]
+        values = [(epoch[name], number) for number, epoch in enumerate(epochs, 1) if epoch.get(name) is not None]
         if not values:
-            assert name not in found
+            assert name not in extremes
             continue
         numbers = [value for value, _ in values]
-        assert found[name] == {
+        assert extremes[name] == {
             "min": min(numbers),
-            "min_epoch": next(at for value, at in values if value == min(numbers)),
+            "min_epoch": next(number for value, number in values if value == min(numbers)),
             "max": max(numbers),
-            "max_epoch": next(at for value, at in values if value == max(numbers)),
+            "max_epoch": next(number for value, number in values if value == max(numbers)),
         }

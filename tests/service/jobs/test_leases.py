@@ -1,4 +1,4 @@
-"""Claims of jobs, and their leases: lost, handed back, and reclaimed from lost workers."""
+"""Claims of jobs and their leases: lost, released, and reclaimed from lost workers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def reasons(database: Database, job_id: str) -> list[str]:
     return [data["reason"] for kind, data in log(database, job_id) if kind == "status"]
 
 
-def test_nothing_waits_nothing_is_claimed(database: Database) -> None:
+def test_an_empty_queue_gives_no_claim(database: Database) -> None:
     assert leases.claim(database, "w", 15) is None
 
 
-def test_the_highest_priority_goes_first_then_the_oldest(database: Database, submit: Submit) -> None:
+def test_jobs_are_claimed_by_priority_then_by_age(database: Database, submit: Submit) -> None:
     ids = {name: submit(priority=priority) for name, priority in [("old", 5), ("low", 0), ("high", 9), ("new", 5)]}
     order = [claim(database).job_id for _ in ids]
     assert order == [ids[name] for name in ("high", "old", "new", "low")]
 
 
-def test_a_claim_takes_the_next_lease_number_and_never_the_same_twice(database: Database, submit: Submit) -> None:
+def test_each_claim_of_a_job_gets_the_next_lease_number(database: Database, submit: Submit) -> None:
     submit()
     numbers = []
     for _ in range(3):
@@ -42,8 +42,8 @@ def test_a_claim_takes_the_next_lease_number_and_never_the_same_twice(database: 
     assert numbers == [1, 2, 3]
 
 
-def test_many_workers_at_once_claim_each_job_once(database: Database, submit: Submit) -> None:
-    wanted = {submit() for _ in range(20)}
+def test_concurrent_workers_claim_each_job_once(database: Database, submit: Submit) -> None:
+    job_ids = {submit() for _ in range(20)}
     claimed: list[str] = []
 
     def work(name: str) -> None:
@@ -55,9 +55,9 @@ def test_many_workers_at_once_claim_each_job_once(database: Database, submit: Su
         thread.start()
     for thread in threads:
         thread.join()
-    while (held := leases.claim(database, "last", 15)) is not None:  # rows that were locked at that moment
+    while (held := leases.claim(database, "last", 15)) is not None:  # rows that were locked when the workers looked
         claimed.append(held.job_id)
-    assert sorted(claimed) == sorted(wanted)
+    assert sorted(claimed) == sorted(job_ids)
 
 
 WRITES: dict[str, Callable[[Database, Claim], object]] = {
@@ -74,7 +74,7 @@ WRITES: dict[str, Callable[[Database, Claim], object]] = {
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_a_worker_whose_job_went_to_another_writes_nothing(
+def test_a_worker_that_has_lost_its_lease_writes_nothing(
     database: Database, submit: Submit, write: Callable[[Database, Claim], object]
 ) -> None:
     job_id = submit()
@@ -89,7 +89,7 @@ def test_a_worker_whose_job_went_to_another_writes_nothing(
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_after_the_end_nothing_is_written(
+def test_nothing_is_written_after_the_end_of_a_job(
     database: Database, submit: Submit, write: Callable[[Database, Claim], object]
 ) -> None:
     job_id = submit()
@@ -116,7 +116,7 @@ def test_a_request_is_noticed_at_the_next_poll(database: Database, submit: Submi
     ("request_", "status"),
     [(None, Status.QUEUED), (Request.PAUSE, Status.PAUSED), (Request.CANCEL, Status.CANCELLED)],
 )
-def test_letting_go_throws_the_unfinished_epoch_away(
+def test_releasing_a_lease_discards_the_unfinished_epoch(
     database: Database, submit: Submit, request_: Request | None, status: Status
 ) -> None:
     job_id = submit()
@@ -129,7 +129,7 @@ def test_letting_go_throws_the_unfinished_epoch_away(
     assert job.lease_owner is None
 
 
-def test_a_lost_worker_costs_an_attempt_and_nothing_else(database: Database, submit: Submit) -> None:
+def test_a_lost_worker_costs_one_attempt_and_no_completed_epoch(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     commit(database, held, record(1))
@@ -138,12 +138,12 @@ def test_a_lost_worker_costs_an_attempt_and_nothing_else(database: Database, sub
     assert (job.status, job.attempt, job.epoch) == (Status.QUEUED, 2, 1)
 
 
-def test_three_deaths_without_an_epoch_between_them_fail_the_job(database: Database, submit: Submit) -> None:
+def test_three_worker_losses_without_a_completed_epoch_fail_the_job(database: Database, submit: Submit) -> None:
     job_id = submit()
     for _ in range(2):
         leases.record_child_loss(database, claim(database), "killed")
     held = claim(database)
-    commit(database, held, record(1))  # it lives: the count begins anew
+    commit(database, held, record(1))  # a completed epoch resets the count
     for _ in range(2):
         leases.record_child_loss(database, held, "killed")
         held = claim(database)
@@ -155,23 +155,21 @@ def test_three_deaths_without_an_epoch_between_them_fail_the_job(database: Datab
     assert actions.retry(database, job_id).attempt == 6
 
 
-def test_the_jobs_of_a_silent_worker_are_taken_back_when_their_lease_is_over(
-    database: Database, submit: Submit
-) -> None:
-    silent, alive = submit(priority=9), submit()
+def test_a_silent_workers_job_is_requeued_after_lease_expiry(database: Database, submit: Submit) -> None:
+    silent_id, alive_id = submit(priority=9), submit()
     held = claim(database, "silent", lease_s=30)
-    other = claim(database, "alive", lease_s=30)
-    assert (held.job_id, other.job_id) == (silent, alive)
+    other_claim = claim(database, "alive", lease_s=30)
+    assert (held.job_id, other_claim.job_id) == (silent_id, alive_id)
     assert rescue(database) == []
-    with database.write() as session:  # its time is over
-        session.execute(update(Job).where(Job.id == silent).values(lease_expires_ms=1))
-    assert rescue(database) == [silent]
-    assert read_job(database, silent).status == Status.QUEUED
-    assert read_job(database, alive).status == Status.RUNNING
-    assert "silent" in reasons(database, silent)[-1]
+    with database.write() as session:  # let the lease expire
+        session.execute(update(Job).where(Job.id == silent_id).values(lease_expires_ms=1))
+    assert rescue(database) == [silent_id]
+    assert read_job(database, silent_id).status == Status.QUEUED
+    assert read_job(database, alive_id).status == Status.RUNNING
+    assert "silent" in reasons(database, silent_id)[-1]
 
 
-def test_a_cancel_is_obeyed_even_when_the_worker_dies_first(database: Database, submit: Submit) -> None:
+def test_a_cancel_request_is_honoured_if_the_worker_dies_first(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     actions.cancel(database, job_id)
@@ -179,7 +177,7 @@ def test_a_cancel_is_obeyed_even_when_the_worker_dies_first(database: Database, 
     assert read_job(database, job_id).status == Status.CANCELLED
 
 
-def test_a_cancel_is_obeyed_even_when_the_worker_stops_in_that_moment(database: Database, submit: Submit) -> None:
+def test_a_cancel_request_is_honoured_if_the_worker_stops_at_that_moment(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     actions.cancel(database, job_id)
@@ -187,7 +185,7 @@ def test_a_cancel_is_obeyed_even_when_the_worker_stops_in_that_moment(database: 
     assert read_job(database, job_id).status == Status.CANCELLED
 
 
-def test_another_machine_is_put_on_record(database: Database, submit: Submit) -> None:
+def test_a_change_of_provenance_is_logged(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
     leases.begin(database, held, {"numpy": "1", "threads": 1})
@@ -202,11 +200,11 @@ def test_another_machine_is_put_on_record(database: Database, submit: Submit) ->
     assert "numpy" in data["message"]
 
 
-def test_a_worker_that_checks_in_is_alive(database: Database) -> None:
+def test_a_worker_that_sends_heartbeats_is_alive(database: Database) -> None:
     def worker(running: int) -> Worker:
         return Worker(id="w", host="h", pid=1, slots=2, running=running, draining=False)
 
     worker_registry.record_heartbeat(database, worker(0))
     worker_registry.record_heartbeat(database, worker(1))
     with database.read() as session:
-        assert [found.running for found in worker_registry.live_workers(session)] == [1]
+        assert [live_worker.running for live_worker in worker_registry.live_workers(session)] == [1]

@@ -1,4 +1,4 @@
-"""The plans of queries whose time must not grow with all jobs."""
+"""Plans of queries whose time must not grow with the number of all jobs."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from tests.conftest import on_sqlite
 from tests.service.jobs.conftest import Submit
 
 
-def plans(database: Database, ask: Callable[[Session], object]) -> str:
-    """SQLite's plans of the queries."""
-    seen: list[tuple[str, Any]] = []
+def query_plans(database: Database, run_queries: Callable[[Session], object]) -> str:
+    """SQLite's plans of the queries that the function runs."""
+    statements: list[tuple[str, Any]] = []
 
-    def see(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
-        seen.append((statement, parameters))
+    def record_statement(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
+        statements.append((statement, parameters))
 
-    event.listen(database.engine, "before_cursor_execute", see)
+    event.listen(database.engine, "before_cursor_execute", record_statement)
     with database.read() as session:
-        ask(session)
-        event.remove(database.engine, "before_cursor_execute", see)
+        run_queries(session)
+        event.remove(database.engine, "before_cursor_execute", record_statement)
         connection = session.connection()
         return "\n".join(
             str(row[-1])
-            for statement, parameters in seen
+            for statement, parameters in statements
             if statement.startswith(("SELECT", "WITH"))
             for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)
         )
 
 
 @on_sqlite
-def test_owners_are_counted_from_indexes_alone(database: Database) -> None:
-    plan = plans(database, queue.waiting_by_owner)
+def test_waiting_jobs_per_owner_are_counted_from_indexes_alone(database: Database) -> None:
+    plan = query_plans(database, queue.waiting_by_owner)
     assert "ix_jobs_quota (owner=? AND status=?)" in plan
     for line in plan.splitlines():
         assert "jobs" not in line or "COVERING INDEX" in line, line
 
 
 @on_sqlite
-def test_retention_finds_expired_jobs_by_their_end(database: Database) -> None:
+def test_retention_finds_expired_jobs_by_an_index_on_their_end(database: Database) -> None:
     now = leases.clock(database)
-    plan = plans(database, lambda session: retention._expired_jobs(session, Policy(jobs_days=1), now))
+    plan = query_plans(database, lambda session: retention._expired_jobs(session, Policy(jobs_days=1), now))
     assert plan == "SEARCH jobs USING INDEX ix_jobs_finished (finished_ms<?)"
 
 

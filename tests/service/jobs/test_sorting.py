@@ -19,15 +19,15 @@ from service.storage.database import Database
 from service.storage.tables import JOBS
 
 SPEC = resolve({"kind": "classifier"})
-RANKS = {"running": 0, "queued": 1, "paused": 2, "failed": 3, "succeeded": 4, "cancelled": 5}
+STATUS_RANKS = {"running": 0, "queued": 1, "paused": 2, "failed": 3, "succeeded": 4, "cancelled": 5}
 METRICS = ("val_accuracy", "val_loss", "frechet_distance")
 COLUMNS = (*METRICS, "best:val_loss", "max:grad_norm/layers.0", "/optimizer/learning_rate", "dataset", "layers.1.units")
-ALL = (*SORTS, *(sign + name for name in COLUMNS for sign in ("", "-")))
+ALL_SORTS = (*SORTS, *(sign + name for name in COLUMNS for sign in ("", "-")))
 KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "created_at": lambda row: row["created_ms"],
     "priority": lambda row: row["priority"],
     "name": lambda row: row["name"] and row["name"].lower(),
-    "status": lambda row: RANKS[row["status"]],
+    "status": lambda row: STATUS_RANKS[row["status"]],
     "started_at": lambda row: row["started_ms"],
     "finished_at": lambda row: row["finished_ms"],
     "duration": lambda row: row["finished_ms"] and row["started_ms"] and row["finished_ms"] - row["started_ms"],
@@ -72,7 +72,7 @@ rows = st.lists(
 )
 
 
-def store(database: Database, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def store(database: Database, job_rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     fixed = {
         "kind": "classifier",
         "tags": [],
@@ -83,48 +83,48 @@ def store(database: Database, made: list[dict[str, Any]]) -> list[dict[str, Any]
         **dict.fromkeys(("attempt", "epochs", "steps"), 1),
         "health": [],
     }
-    whole = [fixed | row | {"id": f"job_{at:026d}"} for at, row in enumerate(made)]
+    stored_rows = [fixed | row | {"id": f"job_{index:026d}"} for index, row in enumerate(job_rows)]
     with database.write() as session:
         session.execute(JOBS.delete())
-        session.execute(JOBS.insert(), whole)
-    return whole
+        session.execute(JOBS.insert(), stored_rows)
+    return stored_rows
 
 
 def listed(database: Database, sort: str, limit: int) -> list[str]:
-    """All ids, page by page."""
-    seen: list[str] = []
+    """The ids of all jobs, read page by page."""
+    ids: list[str] = []
     cursor = None
     while True:
         with database.read() as session:
             page = listing.find(session, JobFilter(), sort=sort, limit=limit, cursor=cursor)
         assert len(page.jobs) <= limit
-        seen += [job.id for job in page.jobs]
+        ids += [job.id for job in page.jobs]
         cursor = page.next_cursor
-        if cursor is None or len(seen) > 100:
-            return seen
+        if cursor is None or len(ids) > 100:
+            return ids
         assert len(cursor) <= MAX_CURSOR
 
 
-@pytest.mark.parametrize("sort", ALL)
+@pytest.mark.parametrize("sort", ALL_SORTS)
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(made=rows, limit=st.integers(1, 4))
-def test_pages_have_every_job_once_and_in_order(
-    database: Database, sort: str, made: list[dict[str, Any]], limit: int
+@given(job_rows=rows, limit=st.integers(1, 4))
+def test_pages_contain_each_job_once_in_order(
+    database: Database, sort: str, job_rows: list[dict[str, Any]], limit: int
 ) -> None:
-    whole = store(database, made)
-    key, falls = KEYS[sort.removeprefix("-")], sort.startswith("-")
-    known = sorted((key(row), row["id"]) for row in whole if key(row) is not None)
-    lacking = sorted(row["id"] for row in whole if key(row) is None)
-    step = -1 if falls else 1
-    assert listed(database, sort, limit) == [job_id for _, job_id in known[::step]] + lacking[::step]
+    stored_rows = store(database, job_rows)
+    key, is_descending = KEYS[sort.removeprefix("-")], sort.startswith("-")
+    with_value = sorted((key(row), row["id"]) for row in stored_rows if key(row) is not None)
+    without_value = sorted(row["id"] for row in stored_rows if key(row) is None)
+    step = -1 if is_descending else 1
+    assert listed(database, sort, limit) == [job_id for _, job_id in with_value[::step]] + without_value[::step]
 
 
 @pytest.mark.parametrize("name", ["\U0001f600" * 200, "İ" * 200, "'; --", "\\", '"', "%_", "\x7f", "ß"])
 @pytest.mark.parametrize("sort", ["name", "-name"])
-def test_any_name_may_stand_at_the_end_of_a_page(database: Database, sort: str, name: str) -> None:
+def test_any_name_can_be_the_last_of_a_page(database: Database, sort: str, name: str) -> None:
     row = {"created_ms": 1, "priority": 0, "status": "queued", "epoch": 0, "metrics": {}}
-    store(database, [row | {"name": other} for other in (name, name, None, "a", "z")])
-    assert sorted(listed(database, sort, 1)) == [f"job_{at:026d}" for at in range(5)]
+    store(database, [row | {"name": job_name} for job_name in (name, name, None, "a", "z")])
+    assert sorted(listed(database, sort, 1)) == [f"job_{index:026d}" for index in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_any_name_may_stand_at_the_end_of_a_page(database: Database, sort: str, 
         ("-val_loss", False),
     ],
 )
-def test_an_impossible_position_is_rejected(sort: str, value: Any) -> None:
+def test_a_cursor_with_an_invalid_position_is_refused(sort: str, value: Any) -> None:
     text = json.dumps([sort, value, "job_1"])
     cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     with pytest.raises(InvalidCursor):

@@ -37,30 +37,30 @@ def send_and_receive(url: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["plain", "with blank", 'with "quotes" and \\', "ünïcode %20"])
-def test_celery_reaches_it_in_any_folder(tmp_path: Path, name: str) -> None:
+def test_kombu_reaches_the_broker_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     with running(tmp_path / name) as broker:
         assert send_and_receive(broker.url) == "job_1"
 
 
-def test_only_its_owner_can_open_the_socket(tmp_path: Path) -> None:
+def test_only_the_owner_can_open_the_socket(tmp_path: Path) -> None:
     with running(tmp_path) as broker:
         assert stat.S_IMODE(broker.socket.stat().st_mode) == 0o700
 
 
 def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(tmp_path / "broker.sock"))
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "broker.sock"))
     with running(tmp_path) as broker:
         assert send_and_receive(broker.url) == "job_1"
 
 
-def test_a_server_that_was_left_behind_is_ended(tmp_path: Path) -> None:
-    with running(tmp_path) as left, running(tmp_path) as broker:
-        assert left.child.wait(5) == 0
+def test_a_leftover_server_is_stopped(tmp_path: Path) -> None:
+    with running(tmp_path) as leftover, running(tmp_path) as broker:
+        assert leftover.child.wait(5) == 0
         assert send_and_receive(broker.url) == "job_1"
 
 
-def test_a_message_outlives_the_server(tmp_path: Path) -> None:
+def test_a_message_survives_a_restart_of_the_server(tmp_path: Path) -> None:
     with running(tmp_path) as broker, Connection(broker.url) as connection:
         connection.SimpleQueue("test").put("job_2")
     with running(tmp_path) as broker, Connection(broker.url) as connection:
@@ -69,13 +69,15 @@ def test_a_message_outlives_the_server(tmp_path: Path) -> None:
 
 @pytest.fixture
 def short_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The system's folder for temporary files; pytest's own are near the limit themselves."""
+    """A short path for temporary files: pytest's own folders are already near the length limit."""
     with tempfile.TemporaryDirectory(prefix="tl-") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder)
 
 
-def test_a_path_too_long_for_a_socket_leads_to_a_private_temporary_folder(tmp_path: Path, short_folder: Path) -> None:
+def test_if_the_path_is_too_long_the_socket_is_in_a_private_temporary_folder(
+    tmp_path: Path, short_folder: Path
+) -> None:
     home = tmp_path / ("deep" * 20) / ("deeper" * 5)
     with running(home) as broker:
         assert broker.socket.parent.parent == short_folder

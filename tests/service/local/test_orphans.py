@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-HOLDER = """
+LOCK_HOLDER = """
 import os, subprocess, sys, time
 from service.local.orphans import OrphanReaper
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
@@ -24,7 +24,7 @@ POLITE = "import time; print(flush=True); time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 
 
-def ended(pid: int, within_s: float) -> bool:
+def has_ended(pid: int, within_s: float) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -36,13 +36,13 @@ def ended(pid: int, within_s: float) -> bool:
     return False
 
 
-def test_children_of_a_killed_process_are_ended_even_if_they_ignore_sigterm(tmp_path: Path) -> None:
+def test_children_of_a_killed_process_are_stopped_even_if_they_ignore_sigterm(tmp_path: Path) -> None:
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "lock"), POLITE, STUBBORN], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCK_HOLDER, str(tmp_path / "lock"), POLITE, STUBBORN], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
     pids = [int(holder.stdout.readline()) for _ in range(3)]
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     holder.stdout.close()
-    assert [ended(pid, 10) for pid in pids] == [True, True, True]
+    assert [has_ended(pid, 10) for pid in pids] == [True, True, True]

@@ -26,15 +26,15 @@ def settings_for(home: Path, **environ: str) -> Settings:
 
 
 def processes_of(home: Path) -> set[int]:
-    """Whatever runs with this state folder in its environment or its command line: a scan of all processes."""
-    found = set()
+    """The ids of all processes with this state folder in their environment or command line."""
+    pids = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             with suppress(OSError):
-                told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-                if os.fsencode(home) in told:
-                    found.add(int(entry.name))
-    return found
+                description = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+                if os.fsencode(home) in description:
+                    pids.add(int(entry.name))
+    return pids
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 60) -> bool:
@@ -46,7 +46,7 @@ def wait_until(condition: Callable[[], bool], within_s: float = 60) -> bool:
     return condition()
 
 
-def answers(url: str) -> bool:
+def is_healthy(url: str) -> bool:
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2)
     try:
         connection.request("GET", "/healthz")
@@ -58,15 +58,15 @@ def answers(url: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_slow_start_is_waited_for_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_start_is_waited_for_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.local.stack._SLOW_S", 0.0)
-    told: list[str] = []
-    with LocalStack(settings_for(tmp_path / "home"), notify=told.append) as stack:
-        assert answers(stack.url)
-    assert told == ["the web process is still starting; waiting up to 120 s (is the machine busy?)"]
+    messages: list[str] = []
+    with LocalStack(settings_for(tmp_path / "home"), notify=messages.append) as stack:
+        assert is_healthy(stack.url)
+    assert messages == ["the web process is still starting; waiting up to 120 s (is the machine busy?)"]
 
 
-def test_an_empty_log_is_not_pointed_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_startup_error_does_not_refer_to_an_empty_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.local.stack._READY_TIMEOUT_S", 0.0)
     with pytest.raises(StackError, match=r"did not respond within 0 s; it logged nothing$"):
         LocalStack(settings_for(tmp_path / "home")).start()
@@ -75,17 +75,17 @@ def test_an_empty_log_is_not_pointed_to(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Starts ``tapeline up`` as a process of its own, and gives it once it has said where it is."""
-    started: list[subprocess.Popen[str]] = []
+    """Return a function that starts ``tapeline up`` as a separate process and returns the process."""
+    processes: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
         environ = os.environ | {"TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "1"}
         process = subprocess.Popen(UP, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        started.append(process)
+        processes.append(process)
         return process
 
     yield start
-    for process in started:
+    for process in processes:
         process.kill()
         process.wait()
         if process.stdout is not None:
@@ -95,12 +95,12 @@ def up(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
 def url_from(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if "page" in line:
             return line.split()[-1]
-    pytest.fail(f"it ended: {said}")
+    pytest.fail(f"it ended: {output}")
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_network_access_requires_a_key(tmp_path: Path, auth: str, hint: str) -> 
     assert not [child for child in stack._children if child.exit_code() is None]
 
 
-def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]
         stack = LocalStack(replace(settings_for(tmp_path / "home"), port=port))
@@ -123,57 +123,57 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert list((tmp_path / "home" / "logs").iterdir()) == []
 
 
-def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
+def test_an_address_of_another_machine_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"192\.0\.2\.1"):
         LocalStack(replace(settings_for(tmp_path), host="192.0.2.1")).start()
 
 
-def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_created_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StackError, match=r"state folder .*/file/home cannot be used: Not a directory"):
         LocalStack(settings_for(tmp_path / "file" / "home")).start()
 
 
-def test_a_database_that_does_not_answer_is_an_error_with_its_log(tmp_path: Path) -> None:
-    nowhere = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
-    stack = LocalStack(settings_for(tmp_path / "home", TAPELINE_DATABASE_URL=nowhere))
+def test_an_unreachable_database_is_an_error_with_its_log(tmp_path: Path) -> None:
+    unreachable = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
+    stack = LocalStack(settings_for(tmp_path / "home", TAPELINE_DATABASE_URL=unreachable))
     with pytest.raises(StackError, match=r"could not be migrated(?s:.*)refused(?s:.*)migrate\.log"):
         stack.start()
     assert processes_of(tmp_path / "home") == set()
 
 
 @pytest.mark.slow
-def test_a_second_one_is_told_that_a_demo_ends_by_itself(tmp_path: Path) -> None:
+def test_a_second_stack_is_refused_with_a_note_that_a_running_demo_ends_by_itself(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with LocalStack(settings_for(home), is_demo=True) as demo:
-        told = f"a demo runs on {home} at {demo.url} .*, and ends in a few minutes; wait for it, or start a second one:"
-        with pytest.raises(HomeInUse, match=rf"{told}\n  TAPELINE_HOME=\S+ TAPELINE_PORT=\d+ tapeline up"):
+        note = f"a demo runs on {home} at {demo.url} .*, and ends in a few minutes; wait for it, or start a second one:"
+        with pytest.raises(HomeInUse, match=rf"{note}\n  TAPELINE_HOME=\S+ TAPELINE_PORT=\d+ tapeline up"):
             LocalStack(settings_for(home)).start()
     with LocalStack(settings_for(home)), pytest.raises(HomeInUse, match=f"Tapeline already runs on {home}"):
         LocalStack(settings_for(home)).start()
 
 
 @pytest.mark.slow
-def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_path: Path) -> None:
+def test_the_stack_runs_refuses_a_second_one_restarts_its_processes_and_stops(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    damaged = home / "broker" / "appendonlydir"  # of an earlier run, cut by a loss of power
+    damaged = home / "broker" / "appendonlydir"  # from an earlier run, truncated by a power failure
     damaged.mkdir(parents=True)
     (damaged / "appendonly.aof.manifest").write_text("nonsense\n")
     notes: list[str] = []
     with LocalStack(settings_for(home), notify=notes.append) as stack:
-        assert answers(stack.url)
+        assert is_healthy(stack.url)
         assert set(stack.pids) == {"broker", "web", "worker", "scheduler"}
 
         with pytest.raises(HomeInUse, match=f"already runs on {home} at {stack.url}") as caught:
             LocalStack(settings_for(home)).start()
         assert caught.value.pid == os.getpid()
-        assert answers(stack.url)
+        assert is_healthy(stack.url)
 
-        before = stack.pids
-        for pid in before.values():
+        old_pids = stack.pids
+        for pid in old_pids.values():
             os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda: all(stack.pids[name] != pid for name, pid in before.items()))
-        assert wait_until(lambda: answers(stack.url))
+        assert wait_until(lambda: all(stack.pids[name] != pid for name, pid in old_pids.items()))
+        assert wait_until(lambda: is_healthy(stack.url))
         assert sorted(note.split("\n")[0].rstrip(":") for note in notes) == [
             f"the {name} process exited (SIGKILL); it restarts in 0.5 s"
             for name in ("broker", "scheduler", "web", "worker")
@@ -183,15 +183,17 @@ def test_the_whole_stack_runs_refuses_a_second_one_mends_itself_and_ends(tmp_pat
             job = client.submit({"kind": "classifier", "epochs": 1})
             assert client.wait(job["id"], timeout_s=120)["status"] == "succeeded"
     assert processes_of(home) == set()
-    assert not answers(stack.url)
+    assert not is_healthy(stack.url)
     assert not (home / "broker.sock").exists()
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_it_with_everything_it_started(tmp_path: Path, up: Callable[[], subprocess.Popen[str]]) -> None:
+def test_ctrl_c_stops_the_stack_and_everything_it_started(
+    tmp_path: Path, up: Callable[[], subprocess.Popen[str]]
+) -> None:
     process = up()
-    assert answers(url_from(process))
-    assert len(processes_of(tmp_path / "home")) >= 6  # itself, guard, broker, web, worker, scheduler
+    assert is_healthy(url_from(process))
+    assert len(processes_of(tmp_path / "home")) >= 6  # itself, orphan reaper, broker, web, worker, scheduler
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=30)
     assert process.returncode == 0
@@ -201,18 +203,18 @@ def test_ctrl_c_ends_it_with_everything_it_started(tmp_path: Path, up: Callable[
 
 
 @pytest.mark.slow
-def test_kill_9_takes_everything_with_it_and_the_next_start_waits_for_that(
+def test_sigkill_stops_all_processes_and_the_next_start_waits_for_that(
     tmp_path: Path, up: Callable[[], subprocess.Popen[str]]
 ) -> None:
     process = up()
     url_from(process)
-    left = processes_of(tmp_path / "home") - {process.pid}
+    child_pids = processes_of(tmp_path / "home") - {process.pid}
     process.kill()
     process.wait()
-    again = up()
-    url = url_from(again)
-    assert left & processes_of(tmp_path / "home") == set()
-    assert answers(url)
-    again.terminate()  # SIGTERM is as good as Ctrl-C
-    assert again.wait(30) == 0
+    second = up()
+    url = url_from(second)
+    assert child_pids & processes_of(tmp_path / "home") == set()
+    assert is_healthy(url)
+    second.terminate()  # SIGTERM stops it, too
+    assert second.wait(30) == 0
     assert processes_of(tmp_path / "home") == set()

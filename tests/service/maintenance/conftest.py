@@ -1,4 +1,4 @@
-"""A service's database and files, with jobs trained as by a worker."""
+"""A service's database and files, with jobs as a worker trains them."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ class House:
         return UploadFolder(self.store.root)
 
     def train(self, epochs: int = 5, *, best: int = 2, ended_days_ago: float | None = 0.0) -> str:
-        """A job with ``epochs`` checkpoints; ``None``: it is still running."""
+        """Create a job with ``epochs`` checkpoints and return its id; ``ended_days_ago=None`` leaves it running."""
         document = {"kind": "classifier", "epochs": epochs, "tags": ["kept"]}
         resolved = resolve(document)
         submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, 8500))
         answer, _ = submissions.submit(
             self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
         )
-        held = leases.claim(self.database, "played", 600.0)
-        assert held is not None
-        leases.begin(self.database, held, {"numpy": "2"})
+        claim = leases.claim(self.database, "played", 600.0)
+        assert claim is not None
+        leases.begin(self.database, claim, {"numpy": "2"})
         for epoch in range(1, epochs + 1):
-            data = f"{held.job_id} {epoch}".encode() * 50
+            data = f"{claim.job_id} {epoch}".encode() * 50
             files = [
-                self.store.write(held.job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, data),
-                self.store.write(held.job_id, ArtifactKind.SAMPLE, epoch, held.lease, data[:99]),
+                self.store.write(claim.job_id, ArtifactKind.CHECKPOINT, epoch, claim.lease, data),
+                self.store.write(claim.job_id, ArtifactKind.SAMPLE, epoch, claim.lease, data[:99]),
             ]
             record = EpochRecord(
                 epoch=epoch,
@@ -63,12 +63,12 @@ class House:
                 is_best=epoch <= best,
                 files=files,
             )
-            commits.commit_epoch(self.database, held, record, keep_last=1000)
+            commits.commit_epoch(self.database, claim, record, keep_last=1000)
         if ended_days_ago is not None:
-            commits.succeed(self.database, held, "sha256:done")
+            commits.succeed(self.database, claim, "sha256:done")
             with self.database.write() as session:
-                at = now_ms() - int(ended_days_ago * DAY_MS)
-                session.execute(update(Job).where(Job.id == held.job_id).values(finished_ms=at))
+                finished_ms = now_ms() - int(ended_days_ago * DAY_MS)
+                session.execute(update(Job).where(Job.id == claim.job_id).values(finished_ms=finished_ms))
         return str(answer["id"])
 
     def epochs_kept(self, job_id: str) -> list[int]:
@@ -84,7 +84,7 @@ class House:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Damaged backups of one database are restored into the other in the slow suite; whole ones always are."""
+    """Mark tests that restore damaged backups into the other kind of database as slow; intact ones always run."""
     for item in items:
         if item.path.name == "test_damaged_backup.py" and isinstance(item, pytest.Function):
             params = item.callspec.params if hasattr(item, "callspec") else {}
@@ -94,9 +94,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def database(own_url: str) -> Iterator[Database]:
-    """A migrated database that nobody shares: some of these tests change its schema."""
-    with closing(Database(own_url)) as made:
-        yield made
+    """A migrated database that no other test shares, since some of these tests change its schema."""
+    with closing(Database(own_url)) as database:
+        yield database
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def house(database: Database, tmp_path: Path) -> House:
 
 @pytest.fixture
 def age(house: House) -> Callable[..., None]:
-    """Make files look a day old."""
+    """Return a function that makes files look a day old."""
 
     def make_old(*paths: str) -> None:
         for path in paths:

@@ -1,4 +1,4 @@
-"""A service is lost and restored from its backup, from either database into either."""
+"""A lost service is restored from its backup, from either kind of database into either."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.service.maintenance.conftest import DAY_MS, House
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
-    """Where nothing is yet, not even a schema."""
+    """The target of a restore, without even a schema."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'new' / 'tapeline.db'}"
     else:
@@ -42,9 +42,9 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
         with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         url = f"postgresql+psycopg://postgres:@/{name}?host={server}"
-    made = House(Database(url), ArtifactFolder(tmp_path / "new" / "artifacts"))
-    yield made
-    made.database.close()
+    target = House(Database(url), ArtifactFolder(tmp_path / "new" / "artifacts"))
+    yield target
+    target.database.close()
 
 
 def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
@@ -56,7 +56,7 @@ def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-def copy(house: House) -> io.BytesIO:
+def make_backup(house: House) -> io.BytesIO:
     target = io.BytesIO()
     assert backup(house.database, house.store, house.received, target).damaged == []
     target.seek(0)
@@ -64,32 +64,32 @@ def copy(house: House) -> io.BytesIO:
 
 
 def rewritten(data: bytes, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> bytes:
-    """The same backup with other parts in it, whose checksums are right."""
-    made = io.BytesIO()
-    writer = PartWriter(made)
+    """The same backup with changed parts and correct checksums."""
+    output = io.BytesIO()
+    writer = PartWriter(output)
     for name, content in read_parts(io.BytesIO(data)):
         if (part := change(name, b"".join(content))) is not None:
             writer.add(part[0], io.BytesIO(part[1]))
     writer.finish()
-    return made.getvalue()
+    return output.getvalue()
 
 
 @pytest.fixture
 def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let the code know one revision more than it has: a column of jobs."""
+    """Return a function that adds a schema revision to those of the code: a column of jobs."""
     folder = tmp_path / "next"
     folder.mkdir()
     (folder / "next.py").write_text(NEXT.replace("HEAD", str(current_schema())), encoding="utf-8")
-    bare = upgrade.config
+    original_config = upgrade.config
 
-    def with_the_next(connection: Connection | None = None) -> Config:
-        made = bare(connection)
-        made.set_main_option("path_separator", "os")
-        here = Path(upgrade.__file__).parent / "versions"
-        made.set_main_option("version_locations", os.pathsep.join(map(str, (here, folder))))
-        return made
+    def config_with_next(connection: Connection | None = None) -> Config:
+        config = original_config(connection)
+        config.set_main_option("path_separator", "os")
+        versions = Path(upgrade.__file__).parent / "versions"
+        config.set_main_option("version_locations", os.pathsep.join(map(str, (versions, folder))))
+        return config
 
-    return lambda: monkeypatch.setattr(upgrade, "config", with_the_next)
+    return lambda: monkeypatch.setattr(upgrade, "config", config_with_next)
 
 
 NEXT = """
@@ -108,34 +108,32 @@ def downgrade():
 
 
 @pytest.mark.sqlite_by_default
-def test_everything_comes_back(house: House, empty: House) -> None:
+def test_everything_is_restored_and_a_running_job_continues(house: House, empty: House) -> None:
     ended, running = house.train(), house.train(ended_days_ago=None)
-    saved = copy(house)
-    report = restore(empty.database, empty.store, empty.received, saved)
+    archive = make_backup(house)
+    report = restore(empty.database, empty.store, empty.received, archive)
     assert report.files == 20
     assert is_current(empty.database)
     assert rows(empty.database) == rows(house.database)
     assert empty.paths() == house.paths()
     assert empty.epochs_kept(ended) == [1, 2, 3, 4, 5]
-    # And it goes on: what ran is queued again, and the log goes on without a hole.
+    # The service continues: the running job is requeued, and its log continues without a gap.
     with empty.database.write() as session:
         session.execute(text("UPDATE jobs SET lease_expires_ms = 1 WHERE status = 'running'"))
     assert rescue(empty.database) == [running]
-    held = leases.claim(empty.database, "another", 60.0)
-    assert held is not None
-    assert (held.job_id, held.lease) == (running, 2)
+    claim = leases.claim(empty.database, "another", 60.0)
+    assert claim is not None
+    assert (claim.job_id, claim.lease) == (running, 2)
     with empty.database.read() as session:
         assert lookup.get(session, running).epoch == 5
 
 
-def test_a_backup_of_an_older_schema_is_brought_up_to_date(
-    house: House, empty: House, add_revision: Callable[[], None]
-) -> None:
+def test_a_backup_of_an_older_schema_is_upgraded(house: House, empty: House, add_revision: Callable[[], None]) -> None:
     job_id = house.train()
-    saved = copy(house)
+    archive = make_backup(house)
     add_revision()
     upgrade.upgrade(empty.database)  # an empty database of the newer schema is downgraded first
-    report = restore(empty.database, empty.store, empty.received, saved)
+    report = restore(empty.database, empty.store, empty.received, archive)
     assert report.rows["jobs"] == 1
     assert is_current(empty.database)
     with empty.database.read() as session:
@@ -143,7 +141,7 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(
     assert empty.epochs_kept(job_id) == [1, 2, 3, 4, 5]
 
 
-def test_a_file_that_was_pruned_meanwhile_is_left_out_with_its_row(house: House, empty: House) -> None:
+def test_a_file_pruned_during_the_backup_is_left_out_with_its_row(house: House, empty: House) -> None:
     job_id = house.train()
     with house.database.read() as session:
         first, *_ = lookup.artifacts(session, job_id)
@@ -176,30 +174,30 @@ def test_a_damaged_file_is_reported(house: House) -> None:
     assert first.path in report.damaged[0]
 
 
-def test_nothing_is_restored_over_something(house: House, empty: House, tmp_path: Path) -> None:
+def test_a_restore_over_existing_data_is_refused(house: House, empty: House, tmp_path: Path) -> None:
     house.train(1)
-    saved = copy(house)
+    archive = make_backup(house)
     with pytest.raises(BackupError, match="artifacts already"):
-        restore(empty.database, house.store, house.received, saved)
+        restore(empty.database, house.store, house.received, archive)
     with pytest.raises(BackupError, match="not empty"):
-        restore(house.database, ArtifactFolder(tmp_path / "other"), UploadFolder(tmp_path / "other"), saved)
+        restore(house.database, ArtifactFolder(tmp_path / "other"), UploadFolder(tmp_path / "other"), archive)
     assert not (tmp_path / "other").exists()
     (empty.store.root / "datasets" / "ds_1").mkdir(parents=True)
     with pytest.raises(BackupError, match="datasets already"):
-        restore(empty.database, empty.store, empty.received, saved)
+        restore(empty.database, empty.store, empty.received, archive)
 
 
-def test_the_audit_log_continues_with_new_numbers(house: House, empty: House) -> None:
+def test_a_restored_audit_log_continues_with_new_ids(house: House, empty: House) -> None:
     for _ in range(3):
         with house.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms(), action="tried", detail={}))
-    restore(empty.database, empty.store, empty.received, copy(house))
+    restore(empty.database, empty.store, empty.received, make_backup(house))
     with empty.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms(), action="tried again", detail={}))
     assert len(rows(empty.database)["audit"]) == 4
 
 
-def test_data_sets_that_people_sent_come_back(house: House, empty: House) -> None:
+def test_uploaded_datasets_are_restored(house: House, empty: House) -> None:
     folder = house.received.begin("ds_1")
     arrays = folder / "whole"
     arrays.mkdir()
@@ -209,10 +207,10 @@ def test_data_sets_that_people_sent_come_back(house: House, empty: House) -> Non
     values = {"image_rows": 2, "image_columns": 3, "classes": 4, "train_count": 5, "validation_count": 6}
     with house.database.write() as session:
         session.add(Upload(id="ds_1", owner="", name="mine", sha256="sha256:1", size_bytes=7, created_ms=8, **values))
-    report = restore(empty.database, empty.store, empty.received, copy(house))
+    report = restore(empty.database, empty.store, empty.received, make_backup(house))
     assert report.files == 2
-    found = {name: path.read_bytes() for name, path in empty.received.files("ds_1").items()}
-    assert found == {"train-images.npy": b"pixels" * 1000, "train-labels.npy": b"labels"}
+    files = {name: path.read_bytes() for name, path in empty.received.files("ds_1").items()}
+    assert files == {"train-images.npy": b"pixels" * 1000, "train-labels.npy": b"labels"}
     assert rows(empty.database)["uploads"] == rows(house.database)["uploads"]
 
 
@@ -223,14 +221,14 @@ def test_a_restored_audit_log_is_verified_and_continues(house: House, empty: Hou
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={"days": days}))
         audit_seals.seal(house.database, settled_s=0)
     assert audit_seals.remove_expired(house.database, 30) == 1
-    restore(empty.database, empty.store, empty.received, copy(house))
-    kept = verify(audit_seals.items(house.database))
-    assert (kept.fault, kept.removed_entries, kept.entries) == (None, 1, 2)
-    assert verify(audit_seals.items(empty.database), head=kept.head) == kept
+    restore(empty.database, empty.store, empty.received, make_backup(house))
+    original = verify(audit_seals.items(house.database))
+    assert (original.fault, original.removed_entries, original.entries) == (None, 1, 2)
+    assert verify(audit_seals.items(empty.database), head=original.head) == original
     with empty.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms(), action="submit", detail={}))
     assert audit_seals.seal(empty.database, settled_s=0) == 1
-    assert verify(audit_seals.items(empty.database), head=kept.head).entries == 3
+    assert verify(audit_seals.items(empty.database), head=original.head).entries == 3
     with pytest.raises(DatabaseError, match="append-only"), empty.database.write() as session:
         session.execute(delete(AuditEntry))
     assert audit_seals.remove_expired(empty.database, 10) == 1

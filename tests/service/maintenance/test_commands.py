@@ -1,4 +1,4 @@
-"""The operator's commands on the command line."""
+"""The operator's commands."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.service.maintenance.conftest import DAY_MS, House
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[House]:
     """The state folder of an embedded service."""
-    made = House(
+    house = House(
         Database(f"sqlite:///{tmp_path / 'home' / 'tapeline.db'}"), ArtifactFolder(tmp_path / "home" / "artifacts")
     )
-    upgrade(made.database)
-    yield made
-    made.database.close()
+    upgrade(house.database)
+    yield house
+    house.database.close()
 
 
 def run(folder: Path, *arguments: str) -> Result:
@@ -37,10 +37,10 @@ def run(folder: Path, *arguments: str) -> Result:
 
 def test_gc_lists_expired_data_and_deletes_only_on_request(home: House, tmp_path: Path) -> None:
     job_id = home.train(ended_days_ago=8)
-    shown = run(tmp_path / "home", "gc", "--keep-checkpoints", "7")
-    assert shown.exit_code == 0, shown.output
-    assert "3 checkpoints" in shown.output
-    assert "nothing was deleted" in shown.output
+    result = run(tmp_path / "home", "gc", "--keep-checkpoints", "7")
+    assert result.exit_code == 0, result.output
+    assert "3 checkpoints" in result.output
+    assert "nothing was deleted" in result.output
     assert home.epochs_kept(job_id) == [1, 2, 3, 4, 5]
     document = json.loads(run(tmp_path / "home", "gc", "--dry-run", "--keep-jobs", "7", "--json").output)
     assert (document["deleted"], [item["name"] for item in document["jobs"]]) == (False, [job_id])
@@ -56,8 +56,8 @@ def test_gc_removes_expired_audit_entries(home: House, tmp_path: Path) -> None:
         audit_seals.seal(home.database, settled_s=0)
     environ = {"TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_KEEP_AUDIT_DAYS": "30"}
     for option in ("--dry-run", "--delete"):
-        told = CliRunner().invoke(main, ["gc", option], env=environ)
-        assert "     1 audit entries\n" in told.output
+        result = CliRunner().invoke(main, ["gc", option], env=environ)
+        assert "     1 audit entries\n" in result.output
     assert "audit" not in CliRunner().invoke(main, ["gc"], env=environ).output
 
 
@@ -77,7 +77,7 @@ def test_a_backup_of_one_home_is_restored_into_another(home: House, tmp_path: Pa
     assert "the database is not empty" in again.output
 
 
-def test_backup_and_restore_tell_what_they_did_as_json(home: House, tmp_path: Path) -> None:
+def test_backup_verify_and_restore_report_what_they_did_as_json(home: House, tmp_path: Path) -> None:
     home.train()
     saved = str(tmp_path / "saved.tar")
     for folder, *command in (
@@ -85,14 +85,14 @@ def test_backup_and_restore_tell_what_they_did_as_json(home: House, tmp_path: Pa
         ("home", "backup", "--verify", saved),
         ("new", "restore", saved),
     ):
-        done = run(tmp_path / folder, *command, "--json")
-        assert done.exit_code == 0, done.output
-        report = json.loads(done.stderr)
+        result = run(tmp_path / folder, *command, "--json")
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stderr)
         assert (report["rows"]["jobs"], report["rows"]["epochs"], report["files"]) == (1, 5, 10)
         assert report["damaged"] == []
 
 
-def test_where_no_service_is_the_commands_say_so_and_make_none(tmp_path: Path) -> None:
+def test_without_a_service_the_commands_are_refused_and_create_nothing(tmp_path: Path) -> None:
     for command in (("gc",), ("backup", str(tmp_path / "saved.tar"))):
         refused = run(tmp_path / "nowhere", *command)
         assert refused.exit_code == 1
@@ -100,38 +100,38 @@ def test_where_no_service_is_the_commands_say_so_and_make_none(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_doctor_reports_disk_usage_and_the_command_that_frees_it(home: House, tmp_path: Path) -> None:
+def test_the_doctor_reports_disk_usage_and_the_command_that_frees_space(home: House, tmp_path: Path) -> None:
     small, large = home.train(2, ended_days_ago=8), home.train(9, ended_days_ago=8)
     home.store.cache_image(large, "samples", "000009.webp", b"a film" * 100)
-    lost = home.store.write("job_gone", ArtifactKind.CHECKPOINT, 1, 1, bytes(5000)).path
-    os.utime(home.store.root / lost, (time.time() - 86400,) * 2)
-    told = run(tmp_path / "home", "doctor").output
+    orphan = home.store.write("job_gone", ArtifactKind.CHECKPOINT, 1, 1, bytes(5000)).path
+    os.utime(home.store.root / orphan, (time.time() - 86400,) * 2)
+    output = run(tmp_path / "home", "doctor").output
     document = json.loads(run(tmp_path / "home", "doctor", "--json").output)
     space = document["space"]
     stored = {item.path: item.size_bytes for item in home.store.stored()}
-    of_kind = {kind: sum(size for path, size in stored.items() if f"/{kind}/" in path) for kind in ArtifactKind}
-    assert space["kinds"]["checkpoints"] == of_kind["checkpoint"] - 5000
-    assert space["kinds"]["samples"] == of_kind["sample"]
+    size_by_kind = {kind: sum(size for path, size in stored.items() if f"/{kind}/" in path) for kind in ArtifactKind}
+    assert space["kinds"]["checkpoints"] == size_by_kind["checkpoint"] - 5000
+    assert space["kinds"]["samples"] == size_by_kind["sample"]
     assert space["kinds"]["cached images"] == 600
     assert space["kinds"]["orphaned files"] == space["reclaimable_bytes"] == 5000
     assert space["kinds"]["database"] > 50_000
     assert [item["id"] for item in space["largest_jobs"]] == [large, small]
-    assert "  orphaned files       5.0 kB" in told
-    assert told.index(large) < told.index(small)
-    assert "`tapeline gc --delete` frees 5.0 kB" in told
-    assert "tapeline gc --keep-checkpoints 7 --delete" in told
-    assert "GB free at" in told
-    before = sum(stored.values())
-    freed = run(tmp_path / "home", "gc", "--keep-checkpoints", "7", "--delete", "--json")
+    assert "  orphaned files       5.0 kB" in output
+    assert output.index(large) < output.index(small)
+    assert "`tapeline gc --delete` frees 5.0 kB" in output
+    assert "tapeline gc --keep-checkpoints 7 --delete" in output
+    assert "GB free at" in output
+    total_bytes = sum(stored.values())
+    result = run(tmp_path / "home", "gc", "--keep-checkpoints", "7", "--delete", "--json")
     expected = space["reclaimable_bytes"] + space["old_checkpoints_bytes"]
-    assert json.loads(freed.output)["size_bytes"] == expected
-    assert sum(item.size_bytes for item in home.store.stored()) == before - expected
+    assert json.loads(result.output)["size_bytes"] == expected
+    assert sum(item.size_bytes for item in home.store.stored()) == total_bytes - expected
     assert "tapeline gc" not in run(tmp_path / "home", "doctor").output
 
 
-def test_gc_calls_orphaned_files_so(home: House, tmp_path: Path) -> None:
-    lost = home.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
-    os.utime(home.store.root / lost, (time.time() - 86400,) * 2)
-    shown = run(tmp_path / "home", "gc").output
-    assert "     1 orphaned files (16 B)" in shown
-    assert "nothing was deleted; --delete would free 16 B" in shown
+def test_gc_lists_orphaned_files(home: House, tmp_path: Path) -> None:
+    orphan = home.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
+    os.utime(home.store.root / orphan, (time.time() - 86400,) * 2)
+    output = run(tmp_path / "home", "gc").output
+    assert "     1 orphaned files (16 B)" in output
+    assert "nothing was deleted; --delete would free 16 B" in output

@@ -28,11 +28,11 @@ from service.maintenance.backup import BackupError, backup, restore, verify
 from service.maintenance.parts import read_parts
 from service.storage.tables import Epoch, Job, Upload
 from tests.service.maintenance.conftest import House
-from tests.service.maintenance.test_backup import copy, empty, rewritten, rows
+from tests.service.maintenance.test_backup import empty, make_backup, rewritten, rows
 
 __all__ = ["empty"]
 
-FLIPS = 40
+RANDOM_FLIPS = 40
 
 
 def add_dataset(house: House) -> None:
@@ -48,11 +48,11 @@ def add_dataset(house: House) -> None:
 
 
 @pytest.fixture
-def saved(house: House) -> bytes:
+def archive(house: House) -> bytes:
     house.train(3)
     house.train(2, ended_days_ago=None)
     add_dataset(house)
-    return copy(house).getvalue()
+    return make_backup(house).getvalue()
 
 
 def environment(house: House) -> dict[str, str]:
@@ -64,12 +64,12 @@ def environment(house: House) -> dict[str, str]:
     }
 
 
-def run(house: House, *arguments: str, given: bytes) -> Result:
-    return CliRunner().invoke(main, list(arguments), input=given, env=environment(house))
+def run(house: House, *arguments: str, stdin: bytes) -> Result:
+    return CliRunner().invoke(main, list(arguments), input=stdin, env=environment(house))
 
 
 def tables(house: House) -> list[str]:
-    """The tables of the target; asks no SQLite file that is not there, since that would make it."""
+    """The tables of the target; does not open a missing SQLite file, since that would create it."""
     path = house.database.engine.url.database
     if house.database.is_sqlite and not Path(path or "").exists():
         return []
@@ -81,35 +81,35 @@ def contents(folder: Path) -> set[str]:
 
 
 def parts_by_offset(data: bytes) -> list[tuple[int, str]]:
-    """Where each part's content ends, its padding included."""
+    """The offset at which each part's content and padding end, and the part's name."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return [(member.offset_data + -(-member.size // 512) * 512, member.name) for member in tar]
 
 
-def check_refused(house: House, damaged: bytes, *named: str) -> None:
-    before = contents(house.store.root.parent.parent)
+def assert_refused(house: House, damaged: bytes, *expected_names: str) -> None:
+    paths = contents(house.store.root.parent.parent)
     for command in (("backup", "--verify", "-"), ("restore", "-")):
-        refused = run(house, *command, given=damaged)
+        refused = run(house, *command, stdin=damaged)
         assert refused.exit_code == 1, (command, refused.output)
         assert isinstance(refused.exception, SystemExit), refused.exception
-        assert any(name in refused.output for name in named), (named, refused.output)
-    assert contents(house.store.root.parent.parent) == before
+        assert any(name in refused.output for name in expected_names), (expected_names, refused.output)
+    assert contents(house.store.root.parent.parent) == paths
     assert tables(house) == []
 
 
 @pytest.mark.sqlite_by_default
-def test_any_changed_byte_is_refused_and_leaves_nothing(saved: bytes, empty: House, house: House) -> None:
-    chance = random.Random(16)
-    ends = parts_by_offset(saved)
-    places = [chance.randrange(len(saved)) for _ in range(FLIPS)]
-    places += [0, 600, 1100, 1540, len(saved) - 1, len(saved) - 1024, len(saved) - 1025, len(saved) - 2000]
-    for place in places:
-        damaged = bytearray(saved)
-        damaged[place] ^= 1 << chance.randrange(8)
-        at = next((number for number, (end, _) in enumerate(ends) if place < end), len(ends))
-        named = [ends[number][1] for number in (at - 1, at) if 0 <= number < len(ends)]
-        check_refused(empty, bytes(damaged), *named)
-    restored = run(empty, "restore", "-", given=saved)
+def test_a_flipped_bit_anywhere_is_refused_and_leaves_nothing(archive: bytes, empty: House, house: House) -> None:
+    rng = random.Random(16)
+    ends = parts_by_offset(archive)
+    offsets = [rng.randrange(len(archive)) for _ in range(RANDOM_FLIPS)]
+    offsets += [0, 600, 1100, 1540, len(archive) - 1, len(archive) - 1024, len(archive) - 1025, len(archive) - 2000]
+    for offset in offsets:
+        damaged = bytearray(archive)
+        damaged[offset] ^= 1 << rng.randrange(8)
+        part = next((number for number, (end, _) in enumerate(ends) if offset < end), len(ends))
+        part_names = [ends[number][1] for number in (part - 1, part) if 0 <= number < len(ends)]
+        assert_refused(empty, bytes(damaged), *part_names)
+    restored = run(empty, "restore", "-", stdin=archive)
     assert restored.exit_code == 0, restored.output
     assert rows(empty.database) == rows(house.database)
     assert empty.paths() == house.paths()
@@ -117,19 +117,19 @@ def test_any_changed_byte_is_refused_and_leaves_nothing(saved: bytes, empty: Hou
 
 
 @pytest.mark.sqlite_by_default
-def test_a_truncated_file_is_refused(saved: bytes, empty: House) -> None:
-    chance = random.Random(17)
-    lengths = [0, 1, 511, 512, 1536, len(saved) - 1, len(saved) - 512, len(saved) - 1024, len(saved) - 3072]
-    for length in lengths + [chance.randrange(len(saved)) for _ in range(10)]:
-        check_refused(empty, saved[:length], "truncated", "not a backup")
-    check_refused(empty, saved + b"\0", "end.json")
+def test_a_truncated_or_extended_file_is_refused(archive: bytes, empty: House) -> None:
+    rng = random.Random(17)
+    lengths = [0, 1, 511, 512, 1536, len(archive) - 1, len(archive) - 512, len(archive) - 1024, len(archive) - 3072]
+    for length in lengths + [rng.randrange(len(archive)) for _ in range(10)]:
+        assert_refused(empty, archive[:length], "truncated", "not a backup")
+    assert_refused(empty, archive + b"\0", "end.json")
 
 
-def without_row_column(name: str, data: bytes) -> bytes:
-    changed = [json.loads(line) for line in data.splitlines()]
-    for row in changed:
-        del row["status"]
-    return "".join(json.dumps(row) + "\n" for row in changed).encode()
+def without_status(name: str, data: bytes) -> bytes:
+    records = [json.loads(line) for line in data.splitlines()]
+    for record in records:
+        del record["status"]
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
 
 
 def with_value(key: str, value: Any) -> Callable[[str, bytes], bytes]:
@@ -142,7 +142,7 @@ def with_value(key: str, value: Any) -> Callable[[str, bytes], bytes]:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (without_row_column, "column 'status' of the table jobs is missing"),
+        (without_status, "column 'status' of the table jobs is missing"),
         (with_value("colour", "red"), "jobs has no column 'colour'"),
         (with_value("epoch", "three"), "'epoch' of the table jobs cannot be"),
         (with_value("kind", None), "'kind' of the table jobs cannot be null"),
@@ -152,21 +152,21 @@ def with_value(key: str, value: Any) -> Callable[[str, bytes], bytes]:
     ],
 )
 def test_rows_that_do_not_fit_the_schema_are_refused(
-    saved: bytes, empty: House, change: Callable[[str, bytes], bytes], reason: str
+    archive: bytes, empty: House, change: Callable[[str, bytes], bytes], reason: str
 ) -> None:
-    crafted = rewritten(saved, lambda name, data: (name, change(name, data) if "rows/jobs/" in name else data))
-    check_refused(empty, crafted, f"{reason}")
+    crafted = rewritten(archive, lambda name, data: (name, change(name, data) if "rows/jobs/" in name else data))
+    assert_refused(empty, crafted, f"{reason}")
     with pytest.raises(BackupError, match=r"rows/jobs/000000\.jsonl"):
         verify(io.BytesIO(crafted))
 
 
-def test_rows_that_the_database_refuses_leave_nothing(saved: bytes, empty: House, house: House) -> None:
-    crafted = rewritten(saved, lambda name, data: (name, data * 2 if "rows/jobs/" in name else data))
+def test_rows_that_the_database_rejects_leave_nothing(archive: bytes, empty: House, house: House) -> None:
+    crafted = rewritten(archive, lambda name, data: (name, data * 2 if "rows/jobs/" in name else data))
     with pytest.raises(BackupError, match=r"rows/jobs/000000\.jsonl: the database rejects these rows"):
         restore(empty.database, empty.store, empty.received, io.BytesIO(crafted))
     assert tables(empty) == []
     assert not empty.store.root.exists()
-    restore(empty.database, empty.store, empty.received, io.BytesIO(saved))
+    restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
     assert rows(empty.database) == rows(house.database)
 
 
@@ -183,45 +183,45 @@ def test_rows_that_the_database_refuses_leave_nothing(saved: bytes, empty: House
         (lambda name, data: (name.replace("rows/epochs/", "rows/workers/"), data), "no such table"),
     ],
 )
-def test_an_incomplete_backup_is_rejected(
-    saved: bytes, empty: House, change: Callable[[str, bytes], tuple[str, bytes] | None], reason: str
+def test_an_incomplete_or_incompatible_backup_is_refused(
+    archive: bytes, empty: House, change: Callable[[str, bytes], tuple[str, bytes] | None], reason: str
 ) -> None:
-    check_refused(empty, rewritten(saved, change), reason)
+    assert_refused(empty, rewritten(archive, change), reason)
 
 
 @pytest.mark.sqlite_by_default
-def test_exchanged_missing_and_doubled_parts_are_refused(saved: bytes, empty: House) -> None:
-    ends = [0, *(end for end, name in parts_by_offset(saved))]
-    pieces = [saved[start:end] for start, end in itertools.pairwise(ends)]
-    epochs = next(number for number, piece in enumerate(pieces) if b"rows/epochs/" in piece[:1600])
-    tail = saved[ends[-1] :]
-    check_refused(empty, b"".join(pieces[:epochs] + pieces[epochs + 1 :]) + tail, "end.json")
-    check_refused(empty, b"".join(pieces[:epochs] + pieces[epochs : epochs + 1] + pieces[epochs:]) + tail, "end.json")
-    events = [*pieces[:epochs], pieces[epochs + 1], pieces[epochs], *pieces[epochs + 2 :]]
-    check_refused(empty, b"".join(events) + tail, "end.json")
+def test_swapped_missing_and_duplicate_parts_are_refused(archive: bytes, empty: House) -> None:
+    ends = [0, *(end for end, name in parts_by_offset(archive))]
+    pieces = [archive[start:end] for start, end in itertools.pairwise(ends)]
+    first = next(number for number, piece in enumerate(pieces) if b"rows/epochs/" in piece[:1600])
+    tail = archive[ends[-1] :]
+    assert_refused(empty, b"".join(pieces[:first] + pieces[first + 1 :]) + tail, "end.json")
+    assert_refused(empty, b"".join(pieces[:first] + pieces[first : first + 1] + pieces[first:]) + tail, "end.json")
+    swapped = [*pieces[:first], pieces[first + 1], pieces[first], *pieces[first + 2 :]]
+    assert_refused(empty, b"".join(swapped) + tail, "end.json")
 
 
 @pytest.mark.sqlite_by_default
-def test_a_backup_of_the_earlier_format_is_refused_as_such(empty: House) -> None:
+def test_a_backup_in_an_earlier_format_is_refused_as_such(empty: House) -> None:
     older = io.BytesIO()
     with tarfile.open(fileobj=older, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         member, data = tarfile.TarInfo("manifest.json"), b'{"format": 1, "schema": "0008"}'
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
-    check_refused(empty, older.getvalue(), "earlier version of Tapeline (format 1)")
+    assert_refused(empty, older.getvalue(), "earlier version of Tapeline (format 1)")
 
 
 @pytest.mark.sqlite_by_default
-def test_other_programs_can_unpack_a_backup(saved: bytes, tmp_path: Path) -> None:
-    (tmp_path / "saved.tar").write_bytes(saved)
+def test_tar_can_unpack_a_backup(archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "saved.tar").write_bytes(archive)
     unpacked = tmp_path / "unpacked"
     unpacked.mkdir()
     subprocess.run(["tar", "-xf", str(tmp_path / "saved.tar"), "-C", str(unpacked)], check=True)
-    parts = {name: b"".join(content) for name, content in read_parts(io.BytesIO(saved))}
+    parts = {name: b"".join(content) for name, content in read_parts(io.BytesIO(archive))}
     assert {name: (unpacked / name).read_bytes() for name in parts} == parts
 
 
-def begin_restore(house: House) -> subprocess.Popen[bytes]:
+def start_restore(house: House) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from service.cli import main; main()", "restore", "-"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment(house))
 
@@ -242,66 +242,66 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.sqlite_by_default
-def test_a_restore_that_was_killed_amid_the_files_can_be_repeated(saved: bytes, empty: House, house: House) -> None:
-    ends = parts_by_offset(saved)
-    half = next(end for end, name in reversed(ends) if name.startswith("files/")) - 300
-    process = begin_restore(empty)
+def test_a_restore_killed_while_it_writes_files_can_be_repeated(archive: bytes, empty: House, house: House) -> None:
+    ends = parts_by_offset(archive)
+    cut = next(end for end, name in reversed(ends) if name.startswith("files/")) - 300
+    process = start_restore(empty)
     assert process.stdin is not None
-    process.stdin.write(saved[:half])
+    process.stdin.write(archive[:cut])
     process.stdin.flush()
     wait_until(lambda: len(empty.paths()) == len(house.paths()) - 1)
     kill(process)
     assert contents(empty.store.root) >= {".restoring/journal", "datasets/.ds_1/train-images.npy"}
-    check_repeated(saved, empty, house)
+    assert_repeatable(archive, empty, house)
 
 
 @pytest.mark.sqlite_by_default
-def test_a_restore_that_was_killed_before_its_commit_can_be_repeated(saved: bytes, empty: House, house: House) -> None:
+def test_a_restore_killed_before_its_commit_can_be_repeated(archive: bytes, empty: House, house: House) -> None:
     upgrade(empty.database)
     with exclusively(empty.database):
-        process = begin_restore(empty)
+        process = start_restore(empty)
         assert process.stdin is not None
-        process.stdin.write(saved)
+        process.stdin.write(archive)
         process.stdin.close()
         wait_until(lambda: empty.paths() == house.paths() and (empty.store.root / "datasets" / "ds_1").exists())
         kill(process)
-    check_repeated(saved, empty, house)
+    assert_repeatable(archive, empty, house)
 
 
-def check_repeated(saved: bytes, empty: House, house: House) -> None:
-    refused = run(empty, "restore", "-", given=saved[:-1])  # this cleans up, too
+def assert_repeatable(archive: bytes, empty: House, house: House) -> None:
+    refused = run(empty, "restore", "-", stdin=archive[:-1])  # a refused restore cleans up, too
     assert refused.exit_code == 1
     assert [path for path in empty.store.root.rglob("*") if path.is_file()] == []
-    restored = run(empty, "restore", "-", given=saved)
+    restored = run(empty, "restore", "-", stdin=archive)
     assert restored.exit_code == 0, restored.output
     assert rows(empty.database) == rows(house.database)
     assert empty.paths() == house.paths()
     assert set(empty.received.files("ds_1")) == {"train-images.npy", "train-labels.npy"}
 
 
-def test_files_of_a_killed_restore_stay_where_rows_name_them(saved: bytes, empty: House, house: House) -> None:
-    """Killed between the commit and its last step, which is to forget the journal."""
-    restore(empty.database, empty.store, empty.received, io.BytesIO(saved))
+def test_files_of_a_restore_killed_after_its_commit_are_kept(archive: bytes, empty: House, house: House) -> None:
+    """Killed between the commit and the last step, which deletes the journal."""
+    restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
     work = empty.store.root / ".restoring"
     work.mkdir()
     (work / "journal").write_text("\n".join({path.split("/")[0] for path in house.paths()}) + "\n")
     with pytest.raises(BackupError, match="not empty"):
-        restore(empty.database, empty.store, empty.received, io.BytesIO(saved))
+        restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
     assert empty.paths() == house.paths()
 
 
-def test_two_restores_into_one_folder_do_not_meet(saved: bytes, empty: House) -> None:
+def test_a_concurrent_restore_into_the_same_folder_is_refused(archive: bytes, empty: House) -> None:
     work = empty.store.root / ".restoring"
     work.mkdir(parents=True)
     handle = os.open(work, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(BackupError, match="another restore"):
-        restore(empty.database, empty.store, empty.received, io.BytesIO(saved))
+        restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
     os.close(handle)
-    restore(empty.database, empty.store, empty.received, io.BytesIO(saved))
+    restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
 
 
-def test_a_reader_that_stalls_keeps_no_transaction_open(house: House, empty: House) -> None:
+def test_a_stalled_reader_keeps_no_transaction_open(house: House, empty: House) -> None:
     for _ in range(3):
         house.train()
     if not house.database.is_sqlite:
@@ -314,41 +314,41 @@ def test_a_reader_that_stalls_keeps_no_transaction_open(house: House, empty: Hou
         house.database.engine.dispose()
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def write() -> None:
         try:
             with os.fdopen(writing, "wb") as target:
                 backup(house.database, house.store, house.received, target)
-        except BaseException as error:  # noqa: BLE001 - told of below
-            failed.append(error)
+        except BaseException as error:  # noqa: BLE001 - asserted below
+            errors.append(error)
 
-    before = rows(house.database)
+    expected = rows(house.database)
     thread = threading.Thread(target=write)
     thread.start()
     with os.fdopen(reading, "rb") as source:
-        start = source.read(3000)
+        head = source.read(3000)
         time.sleep(2.5)
         if not house.database.is_sqlite:
             with house.database.read() as session:
                 idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
                 assert session.scalar(text(f"{idle} AND datname = current_database()")) == 0
-        house.train(1)  # the backup is of one state all the same
-        whole = io.BytesIO(start + source.read())
+        house.train(1)  # the backup is still of a single state
+        whole = io.BytesIO(head + source.read())
     thread.join()
-    assert failed == []
+    assert errors == []
     restore(empty.database, empty.store, empty.received, whole)
-    assert rows(empty.database) == before
+    assert rows(empty.database) == expected
     with empty.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 3
         assert session.scalar(select(func.count()).select_from(Epoch)) == 15
 
 
-def test_a_dataset_that_was_deleted_meanwhile_is_left_out_with_its_row(house: House, empty: House) -> None:
+def test_a_dataset_deleted_during_the_backup_is_left_out_with_its_row(house: House, empty: House) -> None:
     add_dataset(house)
 
     class Deleting(io.BytesIO):
-        """Deletes the dataset when the first byte is written: the rows have been read by then."""
+        """Deletes the dataset when the first byte is written, after the rows have been read."""
 
         def write(self, data: Any) -> int:
             if house.received.files("ds_1"):
@@ -373,13 +373,13 @@ def test_a_dataset_without_its_files_is_reported(house: House) -> None:
 
 
 @pytest.mark.sqlite_by_default
-def test_a_good_backup_is_verified(saved: bytes, empty: House, tmp_path: Path) -> None:
+def test_verifying_an_intact_backup_succeeds_and_changes_nothing(archive: bytes, empty: House, tmp_path: Path) -> None:
     path = tmp_path / "saved.tar"
-    path.write_bytes(saved)
-    told = run(empty, "backup", "--verify", str(path), given=b"")
-    assert told.exit_code == 0, told.output
-    assert "verified: 2 jobs" in told.output
-    assert path.read_bytes() == saved
-    missing = run(empty, "backup", "--verify", str(tmp_path / "none.tar"), given=b"")
+    path.write_bytes(archive)
+    result = run(empty, "backup", "--verify", str(path), stdin=b"")
+    assert result.exit_code == 0, result.output
+    assert "verified: 2 jobs" in result.output
+    assert path.read_bytes() == archive
+    missing = run(empty, "backup", "--verify", str(tmp_path / "none.tar"), stdin=b"")
     assert missing.exit_code == 1
     assert not empty.store.root.parent.exists()

@@ -37,59 +37,59 @@ def settings(database: Database, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def broker(settings: Settings) -> Iterator[Broker]:
-    made = Broker(settings.home, log=settings.home / "broker.log", environ=os.environ)
-    made.prepare()
-    made.child.start()
-    made.wait_until_ready()
-    yield made
-    made.child.terminate()
-    made.child.end(5)
+    broker = Broker(settings.home, log=settings.home / "broker.log", environ=os.environ)
+    broker.prepare()
+    broker.child.start()
+    broker.wait_until_ready()
+    yield broker
+    broker.child.terminate()
+    broker.child.end(5)
 
 
 def examine(settings: Settings, broker_url: str | None = None) -> dict[str, Diagnosis]:
     with closing(Database(settings.database_url)) as database:
-        return {found.name: found for found in doctor.examine(settings, database, broker_url=broker_url)}
+        return {diagnosis.name: diagnosis for diagnosis in doctor.examine(settings, database, broker_url=broker_url)}
 
 
-def wrong(found: dict[str, Diagnosis]) -> set[str]:
-    for item in found.values():
-        assert item.ok or item.advice, item
-    return {name for name, item in found.items() if not item.ok}
+def failed_checks(diagnoses: dict[str, Diagnosis]) -> set[str]:
+    for diagnosis in diagnoses.values():
+        assert diagnosis.ok or diagnosis.advice, diagnosis
+    return {name for name, diagnosis in diagnoses.items() if not diagnosis.ok}
 
 
-def test_a_service_that_is_well_is_said_to_be_well(settings: Settings, database: Database, broker: Broker) -> None:
+def test_a_healthy_service_passes_every_check(settings: Settings, database: Database, broker: Broker) -> None:
     worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
-    found = examine(settings, broker.url)
-    assert wrong(found) == set()
-    assert set(found) == {
+    diagnoses = examine(settings, broker.url)
+    assert failed_checks(diagnoses) == set()
+    assert set(diagnoses) == {
         *("database", "schema", "workers", "scheduler", "audit log", "clocks", "broker", "artifacts", "disk")
     }
-    assert "1 of 2 slots" in found["workers"].detail
+    assert "1 of 2 slots" in diagnoses["workers"].detail
 
 
-def test_no_worker_and_no_broker_are_named(settings: Settings) -> None:
-    found = examine(settings, "redis://127.0.0.1:1/0")
-    assert wrong(found) == {"workers", "broker"}
-    assert "docker compose up -d worker" in str(found["workers"].advice)
+def test_a_missing_worker_and_an_unreachable_broker_are_reported(settings: Settings) -> None:
+    diagnoses = examine(settings, "redis://127.0.0.1:1/0")
+    assert failed_checks(diagnoses) == {"workers", "broker"}
+    assert "docker compose up -d worker" in str(diagnoses["workers"].advice)
 
 
-def test_a_schema_that_is_behind_or_ahead_is_named(settings: Settings, database: Database) -> None:
+def test_a_schema_that_is_behind_or_ahead_is_reported(settings: Settings, database: Database) -> None:
     with exclusively(database) as connection:
         command.downgrade(config(connection), "base")
-    found = examine(settings)
-    assert {"schema"} <= wrong(found)
-    assert "revision none" in found["schema"].detail
-    assert "migrations.upgrade" in str(found["schema"].advice)
+    diagnoses = examine(settings)
+    assert {"schema"} <= failed_checks(diagnoses)
+    assert "revision none" in diagnoses["schema"].detail
+    assert "migrations.upgrade" in str(diagnoses["schema"].advice)
     upgrade(database)
-    revision = text("UPDATE alembic_version SET version_num = :revision")
+    set_revision = text("UPDATE alembic_version SET version_num = :revision")
     with database.engine.begin() as connection:
-        connection.execute(revision, {"revision": "9999"})
+        connection.execute(set_revision, {"revision": "9999"})
     assert "newer version" in str(examine(settings)["schema"].advice)
-    with database.engine.begin() as connection:  # the database may serve other tests too
-        connection.execute(revision, {"revision": current_schema()})
+    with database.engine.begin() as connection:  # the database may be shared with other tests
+        connection.execute(set_revision, {"revision": current_schema()})
 
 
-def test_running_jobs_with_expired_leases_are_listed(settings: Settings, database: Database) -> None:
+def test_a_running_job_with_an_expired_lease_fails_the_scheduler_check(settings: Settings, database: Database) -> None:
     with database.write() as session:
         session.execute(
             text(
@@ -99,52 +99,52 @@ def test_running_jobs_with_expired_leases_are_listed(settings: Settings, databas
                 " 1, 0, 1, 0, 1, '{}', '[]', 0, 1, 1)"
             )
         )
-    assert "scheduler" in wrong(examine(settings))
+    assert "scheduler" in failed_checks(examine(settings))
 
 
-def test_clocks_apart_are_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = leases.clock
-    monkeypatch.setattr(leases, "clock", lambda database: real(database) + 5000)
-    found = examine(settings)
-    assert "clocks" in wrong(found)
-    assert "5.0 s ahead" in found["clocks"].detail
+def test_a_difference_between_clocks_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_clock = leases.clock
+    monkeypatch.setattr(leases, "clock", lambda database: real_clock(database) + 5000)
+    diagnoses = examine(settings)
+    assert "clocks" in failed_checks(diagnoses)
+    assert "5.0 s ahead" in diagnoses["clocks"].detail
 
 
-def test_artifacts_that_cannot_be_written_and_a_full_disk_are_named(
+def test_an_unwritable_artifact_folder_and_a_full_disk_are_reported(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.artifacts.write_text("a file where a folder should be")
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100 * 10**9, 99_500_000_000, 500_000_000))
-    found = examine(settings)
-    assert {"artifacts", "disk"} <= wrong(found)
-    assert "tapeline gc" in str(found["disk"].advice)
+    diagnoses = examine(settings)
+    assert {"artifacts", "disk"} <= failed_checks(diagnoses)
+    assert "tapeline gc" in str(diagnoses["disk"].advice)
 
 
 def test_an_unavailable_database_is_reported_and_the_rest_is_still_checked(tmp_path: Path) -> None:
     url = "postgresql+psycopg://tapeline:secret@127.0.0.1:1/tapeline"
-    found = examine(Settings.from_env({"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": url}, cores=1))
-    assert {"database", "broker"} <= wrong(found)
-    assert "secret" not in found["database"].detail
-    assert found["artifacts"].ok
-    assert "schema" not in found
+    diagnoses = examine(Settings.from_env({"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": url}, cores=1))
+    assert {"database", "broker"} <= failed_checks(diagnoses)
+    assert "secret" not in diagnoses["database"].detail
+    assert diagnoses["artifacts"].ok
+    assert "schema" not in diagnoses
 
 
 def test_the_command_prints_text_or_json_and_creates_no_database(tmp_path: Path) -> None:
     environ = {"TAPELINE_HOME": str(tmp_path)}
-    told = CliRunner().invoke(main, ["doctor"], env=environ)
-    assert told.exit_code == 1
-    assert f"FAIL database: file {tmp_path / 'tapeline.db'} does not exist" in told.output
-    assert "tapeline up" in told.output
-    answer = CliRunner().invoke(main, ["doctor", "--json"], env=environ)
-    assert answer.exit_code == 1
-    document = json.loads(answer.output)
+    as_text = CliRunner().invoke(main, ["doctor"], env=environ)
+    assert as_text.exit_code == 1
+    assert f"FAIL database: file {tmp_path / 'tapeline.db'} does not exist" in as_text.output
+    assert "tapeline up" in as_text.output
+    as_json = CliRunner().invoke(main, ["doctor", "--json"], env=environ)
+    assert as_json.exit_code == 1
+    document = json.loads(as_json.output)
     assert document["ok"] is False
     assert {check["name"] for check in document["checks"] if not check["ok"]} == {"database", "broker"}
     assert not (tmp_path / "tapeline.db").exists()
 
 
-def test_a_log_that_is_not_sealed_is_wrong(settings: Settings, database: Database) -> None:
+def test_an_audit_log_that_is_not_sealed_is_reported(settings: Settings, database: Database) -> None:
     def add(seconds_ago: int) -> None:
         with database.write() as session:
             session.add(AuditEntry(at_ms=now_ms() - 1000 * seconds_ago, action="submit", detail={}))
@@ -152,11 +152,13 @@ def test_a_log_that_is_not_sealed_is_wrong(settings: Settings, database: Databas
     assert "nothing is sealed yet; kept forever" in examine(settings)["audit log"].detail
     add(60)
     audit_seals.seal(database)
-    with closing(Database(settings.database_url)) as opened:
-        kept = replace(settings, keep_audit_days=365.0)
-        found = {item.name: item for item in doctor.examine(kept, opened, broker_url=None)}
-    assert "sealed up to entry" in found["audit log"].detail
-    assert "kept for 365 days" in found["audit log"].detail
+    with closing(Database(settings.database_url)) as second_database:
+        with_retention = replace(settings, keep_audit_days=365.0)
+        diagnoses = {
+            diagnosis.name: diagnosis for diagnosis in doctor.examine(with_retention, second_database, broker_url=None)
+        }
+    assert "sealed up to entry" in diagnoses["audit log"].detail
+    assert "kept for 365 days" in diagnoses["audit log"].detail
     add(600)
-    assert "audit log" in wrong(examine(settings))
+    assert "audit log" in failed_checks(examine(settings))
     assert "for 10 minutes" in examine(settings)["audit log"].detail

@@ -31,44 +31,48 @@ def size_in_row(house: House, job_id: str) -> int:
         return lookup.get(session, job_id).size_bytes
 
 
-def test_by_default_everything_that_a_row_names_is_kept(house: House) -> None:
+def test_by_default_nothing_with_a_row_is_deleted(house: House) -> None:
     house.train(ended_days_ago=1000)
-    before = house.paths()
+    paths = house.paths()
     assert names(retention.apply(house.database, house.store, Policy())) == (set(), set(), set())
-    assert house.paths() == before
+    assert house.paths() == paths
 
 
-def test_old_checkpoints_go_but_the_best_and_the_latest(house: House) -> None:
-    old, fresh, running = house.train(ended_days_ago=8), house.train(ended_days_ago=6), house.train(ended_days_ago=None)
+def test_old_checkpoints_are_deleted_except_the_best_and_the_latest(house: House) -> None:
+    old, recent, running = (
+        house.train(ended_days_ago=8),
+        house.train(ended_days_ago=6),
+        house.train(ended_days_ago=None),
+    )
     policy = Policy(checkpoints_days=7)
     plan = retention.plan(house.database, house.store, policy)
-    assert house.epochs_kept(old) == [1, 2, 3, 4, 5]  # a look changes nothing
+    assert house.epochs_kept(old) == [1, 2, 3, 4, 5]  # planning changes nothing
     assert {name.partition("/")[0] for name in names(plan)[1]} == {old}
     assert len(plan.checkpoints) == 3
     assert plan.size_bytes == sum((house.store.root / item.name).stat().st_size for item in plan.checkpoints)
-    gone = retention.carry_out(house.database, house.store, policy, plan)
-    assert gone.checkpoints == plan.checkpoints
+    deleted = retention.carry_out(house.database, house.store, policy, plan)
+    assert deleted.checkpoints == plan.checkpoints
     assert house.epochs_kept(old) == [2, 5]
-    for job_id in (old, fresh, running):
+    for job_id in (old, recent, running):
         assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
-    assert house.epochs_kept(fresh) == house.epochs_kept(running) == [1, 2, 3, 4, 5]
+    assert house.epochs_kept(recent) == house.epochs_kept(running) == [1, 2, 3, 4, 5]
     assert len([path for path in house.paths() if path.startswith(f"{old}/sample/")]) == 5
 
 
-def test_exports_go_with_the_checkpoints_that_they_were_made_from(house: House) -> None:
+def test_exports_are_deleted_with_the_checkpoints_that_they_were_made_from(house: House) -> None:
     job_id = house.train(ended_days_ago=8)
     exports = Exports(database=house.database, artifacts=house.store, make=lambda order: b"%d" % order.epoch * 100)
-    made = {which: exports.export(job_id, ExportFormat.ONNX, which=which) for which in ("1", "best", "latest")}
-    assert exports.export(job_id, ExportFormat.ONNX, which="1").id == made["1"].id  # made once
+    exported = {which: exports.export(job_id, ExportFormat.ONNX, which=which) for which in ("1", "best", "latest")}
+    assert exports.export(job_id, ExportFormat.ONNX, which="1").id == exported["1"].id  # created only once
     assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
     retention.apply(house.database, house.store, Policy(checkpoints_days=7))
-    kept = {path for path in house.paths() if "/onnx/" in path}
-    assert kept == {made["best"].path, made["latest"].path}
+    paths = {path for path in house.paths() if "/onnx/" in path}
+    assert paths == {exported["best"].path, exported["latest"].path}
     assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
 
 
-def test_expired_jobs_go_with_their_files(house: House) -> None:
-    old, fresh, running = (
+def test_expired_jobs_are_deleted_with_their_files(house: House) -> None:
+    old, recent, running = (
         house.train(ended_days_ago=31),
         house.train(ended_days_ago=29),
         house.train(ended_days_ago=None),
@@ -81,58 +85,58 @@ def test_expired_jobs_go_with_their_files(house: House) -> None:
     with house.database.read() as session:
         with pytest.raises(JobNotFound):
             lookup.get(session, old)
-        assert {lookup.get(session, job_id).id for job_id in (fresh, running)} == {fresh, running}
-    assert {item.job_id for item in house.store.stored()} == {fresh, running}
+        assert {lookup.get(session, job_id).id for job_id in (recent, running)} == {recent, running}
+    assert {item.job_id for item in house.store.stored()} == {recent, running}
 
 
-def test_what_changed_since_the_look_stays(house: House) -> None:
-    with_leave = Policy(jobs_days=30, checkpoints_days=0)
+def test_a_job_that_was_requeued_after_planning_is_kept(house: House) -> None:
+    policy = Policy(jobs_days=30, checkpoints_days=0)
     job_id = house.train(ended_days_ago=31)
-    plan = retention.plan(house.database, house.store, with_leave)
+    plan = retention.plan(house.database, house.store, policy)
     assert names(plan)[0] == {job_id}
     with house.database.write() as session:  # as a retry would
         session.execute(update(Job).where(Job.id == job_id).values(status="queued", finished_ms=None))
-    assert names(retention.carry_out(house.database, house.store, with_leave, plan))[0] == set()
+    assert names(retention.carry_out(house.database, house.store, policy, plan))[0] == set()
     assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
 
 
-def test_what_ended_anew_since_the_look_stays(house: House) -> None:
+def test_jobs_that_ended_again_after_planning_are_kept(house: House) -> None:
     policy = Policy(jobs_days=30, checkpoints_days=7)
-    whole, thinned = house.train(ended_days_ago=31), house.train(ended_days_ago=8)
+    expired, with_old_checkpoints = house.train(ended_days_ago=31), house.train(ended_days_ago=8)
     plan = retention.plan(house.database, house.store, policy)
-    assert names(plan)[0] == {whole}
+    assert names(plan)[0] == {expired}
     assert plan.checkpoints
-    with house.database.write() as session:  # as a retry and its end would
+    with house.database.write() as session:  # as a retry that has ended would
         session.execute(update(Job).values(finished_ms=now_ms()))
     assert names(retention.carry_out(house.database, house.store, policy, plan)) == (set(), set(), set())
-    assert house.epochs_kept(whole) == house.epochs_kept(thinned) == [1, 2, 3, 4, 5]
+    assert house.epochs_kept(expired) == house.epochs_kept(with_old_checkpoints) == [1, 2, 3, 4, 5]
 
 
-def test_folders_may_vanish_while_they_are_looked_through(house: House) -> None:
+def test_folders_can_vanish_while_they_are_scanned(house: House) -> None:
     for number in range(20):
         house.store.write(f"job_{number:02}", ArtifactKind.CHECKPOINT, 1, 1, b"bytes")
-    found = house.store.stored()
-    next(found)
+    files = house.store.stored()
+    next(files)
     for folder in house.store.root.iterdir():
         shutil.rmtree(folder)
-    assert len(list(found)) < 20
+    assert len(list(files)) < 20
 
 
-def test_files_that_no_row_names_go_once_they_are_old(house: House, age: Callable[..., None]) -> None:
+def test_files_without_a_row_are_deleted_once_they_are_old(house: House, age: Callable[..., None]) -> None:
     job_id = house.train()
-    lost = house.store.write(job_id, ArtifactKind.CHECKPOINT, 9, 9, b"never committed").path
-    foreign = house.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
-    fresh = house.store.write(job_id, ArtifactKind.CHECKPOINT, 10, 9, b"about to be").path
-    age(*(house.paths() - {fresh}))
+    uncommitted = house.store.write(job_id, ArtifactKind.CHECKPOINT, 9, 9, b"never committed").path
+    orphan = house.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
+    recent = house.store.write(job_id, ArtifactKind.CHECKPOINT, 10, 9, b"about to be").path
+    age(*(house.paths() - {recent}))
     plan = retention.plan(house.database, house.store, Policy())
-    assert names(plan) == (set(), set(), {lost, foreign})
+    assert names(plan) == (set(), set(), {uncommitted, orphan})
     retention.carry_out(house.database, house.store, Policy(), plan)
-    assert {lost, foreign}.isdisjoint(house.paths())
-    assert fresh in house.paths()
+    assert {uncommitted, orphan}.isdisjoint(house.paths())
+    assert recent in house.paths()
     assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
 
 
-def test_a_file_that_got_its_row_since_the_look_stays(house: House, age: Callable[..., None]) -> None:
+def test_a_file_that_got_its_row_after_planning_is_kept(house: House, age: Callable[..., None]) -> None:
     job_id = house.train()
     slow = house.store.write(job_id, ArtifactKind.CHECKPOINT, 6, 9, b"written long ago, and committed only now")
     age(slow.path)
@@ -145,7 +149,7 @@ def test_a_file_that_got_its_row_since_the_look_stays(house: House, age: Callabl
     assert slow.path in house.paths()
 
 
-def test_nothing_is_swept_while_a_restore_runs(house: House, age: Callable[..., None]) -> None:
+def test_nothing_is_deleted_while_a_restore_runs(house: House, age: Callable[..., None]) -> None:
     restored = house.store.write("job_restored", ArtifactKind.CHECKPOINT, 1, 1, b"its row comes last")
     age(restored.path)
     work = restoring.folder(house.received.artifacts)
@@ -153,42 +157,42 @@ def test_nothing_is_swept_while_a_restore_runs(house: House, age: Callable[..., 
     with restoring.lock(work):
         delete_expired_data(house.database, house.store, house.received, Policy())
         assert restored.path in house.paths()
-    delete_expired_data(house.database, house.store, house.received, Policy())  # one that was killed holds up nothing
+    delete_expired_data(house.database, house.store, house.received, Policy())  # a killed restore does not prevent it
     assert restored.path not in house.paths()
 
 
-def test_cached_pictures_go_after_a_week_and_a_job_keeps_everything_else(
+def test_cached_images_are_deleted_after_a_week_and_nothing_else_of_a_job(
     house: House, age: Callable[..., None]
 ) -> None:
     job_id, expired = house.train(), house.train(ended_days_ago=31)
     for each in (job_id, expired):
         house.store.cache_image(each, "samples", "000005.gif", b"an old film")
-    old = f"{job_id}/derived/samples-000005.gif"
+    old_film = f"{job_id}/derived/samples-000005.gif"
     age(*house.paths())
     assert retention.plan(house.database, house.store, Policy()).pictures == []  # a day old
     eight_days_ago = time.time() - 8 * 86400
     for path in house.paths():
         os.utime(house.store.root / path, (eight_days_ago,) * 2)
     house.store.cache_image(job_id, "curves", "000005.png", b"a new plot")
-    before = house.paths()
+    paths = house.paths()
     plan = retention.plan(house.database, house.store, Policy(jobs_days=30))
-    assert [item.name for item in plan.pictures] == [old]
-    assert names(plan) == ({expired}, set(), set())  # its film goes with it
+    assert [item.name for item in plan.pictures] == [old_film]
+    assert names(plan) == ({expired}, set(), set())  # its film is deleted with it
     retention.carry_out(house.database, house.store, Policy(), RetentionPlan(pictures=plan.pictures))
-    assert before - house.paths() == {old}
+    assert paths - house.paths() == {old_film}
     assert house.store.cached_image(job_id, "samples", "000005.gif") is None
 
 
-def test_the_sweep_removes_expired_audit_entries_and_ended_sessions(house: House) -> None:
+def test_expired_audit_entries_and_browser_sessions_are_deleted(house: House) -> None:
     for days in (40, 0):
         with house.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={}))
         audit_seals.seal(house.database, settled_s=0)
-    going_on, _ = keys.sign_in(house.database, keys.of_settings("chosen by the operator"))
+    active, _ = keys.sign_in(house.database, keys.of_settings("chosen by the operator"))
     keys.sign_in(house.database, keys.of_settings("another of the operator"))
     with house.database.write() as session:
-        ended = update(BrowserSession).where(BrowserSession.id != going_on.session_id)
-        session.execute(ended.values(expires_ms=now_ms() - 1))
+        expire = update(BrowserSession).where(BrowserSession.id != active.session_id)
+        session.execute(expire.values(expires_ms=now_ms() - 1))
 
     def entries() -> int | None:
         with house.database.read() as session:
@@ -197,7 +201,7 @@ def test_the_sweep_removes_expired_audit_entries_and_ended_sessions(house: House
     delete_expired_data(house.database, house.store, house.received, Policy())
     assert entries() == 2
     with house.database.read() as session:
-        assert session.scalars(select(BrowserSession.id)).all() == [going_on.session_id]
+        assert session.scalars(select(BrowserSession.id)).all() == [active.session_id]
     assert retention.plan(house.database, house.store, Policy(audit_days=30)).audit_entries == 1
     delete_expired_data(house.database, house.store, house.received, Policy(audit_days=30))
     assert entries() == 1

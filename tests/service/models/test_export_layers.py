@@ -1,4 +1,4 @@
-"""Networks of any layers as ONNX, as NumPy and as PyTorch: they compute what the engine computes."""
+"""Networks of arbitrary layers exported to ONNX, NumPy and PyTorch compute what the engine computes."""
 
 from __future__ import annotations
 
@@ -39,42 +39,44 @@ FACTS = JobFacts(
 
 @st.composite
 def image_layers(draw: Any) -> list[dict[str, Any]]:
-    """Layers for images, with every setting that changes what they compute."""
+    """Random layers for images, with every setting that changes their results."""
 
     def activation() -> str:
-        found: str = draw(st.sampled_from(HIDDEN))
-        return found
+        name: str = draw(st.sampled_from(HIDDEN))
+        return name
 
-    def convolution(kind: str, **more: Any) -> dict[str, Any]:
+    def convolution(kind: str, **overrides: Any) -> dict[str, Any]:
         settings = {"filters": draw(st.integers(1, 3)), "kernel": draw(st.integers(1, 3))}
-        return {"type": kind, **settings, "activation": activation(), **more}
+        return {"type": kind, **settings, "activation": activation(), **overrides}
 
-    def shapeless() -> dict[str, Any]:
+    def normalization() -> dict[str, Any]:
         return {"type": draw(st.sampled_from(["batch_norm", "layer_norm"])), "activation": activation()}
 
-    found: list[dict[str, Any]] = [convolution("conv2d", padding="same", kernel=3)]
+    layers: list[dict[str, Any]] = [convolution("conv2d", padding="same", kernel=3)]
     for _ in range(draw(st.integers(1, 3))):
         match draw(st.sampled_from(["conv", "transpose", "norm", "residual", "average"])):
             case "conv":
-                found.append(convolution("conv2d", stride=draw(st.integers(1, 2)), padding="same"))
+                layers.append(convolution("conv2d", stride=draw(st.integers(1, 2)), padding="same"))
             case "transpose":
-                sides = {"stride": draw(st.integers(1, 3)), "padding": draw(st.sampled_from(["same", "valid"]))}
-                found.append(convolution("conv2d_transpose", **sides))
+                geometry = {"stride": draw(st.integers(1, 3)), "padding": draw(st.sampled_from(["same", "valid"]))}
+                layers.append(convolution("conv2d_transpose", **geometry))
             case "norm":
-                found.append(shapeless())
+                layers.append(normalization())
             case "average":
                 pool = {"type": draw(st.sampled_from(["avg_pool2d", "max_pool2d"]))}
-                found += [{"type": "upsample2d"}, convolution("conv2d", padding="same", kernel=3), pool]
+                layers += [{"type": "upsample2d"}, convolution("conv2d", padding="same", kernel=3), pool]
             case _:
-                filters = next(layer["filters"] for layer in reversed(found) if "filters" in layer)
-                inner = [convolution("conv2d", padding="same", filters=filters, stride=1), shapeless()]
-                found.append({"type": "residual", "layers": inner, "activation": activation()})
-    found.append({"type": draw(st.sampled_from(["flatten", "global_avg_pool2d"]))})
-    return [*found, {"units": CLASSES, "activation": "softmax"}]
+                filters = next(layer["filters"] for layer in reversed(layers) if "filters" in layer)
+                inner = [convolution("conv2d", padding="same", filters=filters, stride=1), normalization()]
+                layers.append({"type": "residual", "layers": inner, "activation": activation()})
+    layers.append({"type": draw(st.sampled_from(["flatten", "global_avg_pool2d"]))})
+    return [*layers, {"units": CLASSES, "activation": "softmax"}]
 
 
-def made(layers: list[dict[str, Any]], shape: tuple[int, ...], dtype: str = "float32") -> tuple[TrainedModel, Any, Any]:
-    """A network with weights of any kind, images, and what the engine computes of them."""
+def random_network(
+    layers: list[dict[str, Any]], shape: tuple[int, ...], dtype: str = "float32"
+) -> tuple[TrainedModel, Any, Any]:
+    """A network with random weights, random images, and the engine's results for them."""
     spec = resolve({"kind": "classifier", "preset": "fast", "layers": layers, "dtype": dtype})
     assert isinstance(spec, ClassifierSpec)
     rng = np.random.default_rng(0)
@@ -91,39 +93,42 @@ def made(layers: list[dict[str, Any]], shape: tuple[int, ...], dtype: str = "flo
     return TrainedModel.of(spec, network, shape, names), images, np.asarray(network(inputs))
 
 
-def rounding(layers: list[dict[str, Any]], shape: tuple[int, ...]) -> float:
-    """How far the engine's results in float32 are from those in float64: layer normalization of an image that is nearly
-    constant multiplies rounding errors by up to 316, the inverse root of its epsilon."""
-    _, _, single = made(layers, shape, "float32")
-    _, _, double = made(layers, shape, "float64")
+def round_off(layers: list[dict[str, Any]], shape: tuple[int, ...]) -> float:
+    """The difference between the engine's results in float32 and float64.
+
+    Layer normalization of a nearly constant image multiplies round-off by up to 316, the inverse square root of
+    its epsilon.
+    """
+    _, _, single = random_network(layers, shape, "float32")
+    _, _, double = random_network(layers, shape, "float64")
     return float(np.abs(single - double).max())
 
 
-def by_onnx(model: TrainedModel, images: Any, folder: Path) -> Any:
+def run_onnx(model: TrainedModel, images: Any, folder: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(to_onnx(model, FACTS), options)
     return session.run(None, {"images": images})[0]
 
 
-def by_numpy(model: TrainedModel, images: Any, folder: Path) -> Any:
-    """By the program of a model card, with the weights beside it."""
+def run_numpy(model: TrainedModel, images: Any, folder: Path) -> Any:
+    """Run the program of the model card, with the weights in the current folder."""
     files = to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b""))
     (folder / WEIGHTS).write_bytes(files[WEIGHTS])
-    space: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     with chdir(folder):
-        exec(compile(numpy_code(model, WEIGHTS), "card", "exec"), space)
-    return space["predict"](images)
+        exec(compile(numpy_code(model, WEIGHTS), "card", "exec"), namespace)
+    return namespace["predict"](images)
 
 
-def by_torch(model: TrainedModel, images: Any, folder: Path) -> Any:
+def run_torch(model: TrainedModel, images: Any, folder: Path) -> Any:
     torch = pytest.importorskip("torch")
     for name, data in to_torch(model, FACTS).items():
         (folder / name).write_bytes(data)
     return runpy.run_path(str(folder / "model.py"))["load"]().predict(torch.from_numpy(images)).numpy()
 
 
-EXPORTS = [by_onnx, by_numpy, pytest.param(by_torch, marks=pytest.mark.reference)]
+EXPORTS = [run_onnx, run_numpy, pytest.param(run_torch, marks=pytest.mark.reference)]
 
 
 @pytest.mark.parametrize("export", EXPORTS)
@@ -134,22 +139,20 @@ EXPORTS = [by_onnx, by_numpy, pytest.param(by_torch, marks=pytest.mark.reference
     colour=st.booleans(),
     dtype=st.sampled_from(["float32", "float64"]),
 )
-def test_any_network_for_images_computes_the_same_elsewhere(
+def test_exports_of_any_image_network_match_the_engine(
     export: Callable[..., Any], layers: Any, shape: tuple[int, int], colour: bool, dtype: str, tmp_path: Path
 ) -> None:
     size = (*shape, 3) if colour else shape
     try:
-        model, images, expected = made(layers, size, dtype)
-    except engine.ShapeError:  # a kernel that is larger than its image
+        model, images, expected = random_network(layers, size, dtype)
+    except engine.ShapeError:  # a kernel larger than its image
         assume(False)
-    assert np.abs(export(model, images, tmp_path) - expected).max() < TOLERANCE + rounding(layers, size)
+    assert np.abs(export(model, images, tmp_path) - expected).max() < TOLERANCE + round_off(layers, size)
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_rounding_that_layer_normalization_multiplies_is_no_difference(
-    export: Callable[..., Any], tmp_path: Path
-) -> None:
-    """ONNX Runtime and NumPy are close to the exact result here, and the engine's sum of equal pixels is rounded."""
+def test_round_off_amplified_by_layer_normalization_is_tolerated(export: Callable[..., Any], tmp_path: Path) -> None:
+    """ONNX Runtime and NumPy are nearly exact here; the engine's sum of equal pixels has round-off."""
     convolution = {"type": "conv2d", "filters": 1, "kernel": 3, "padding": "same"}
     inner = [{**convolution, "activation": "linear"}, {"type": "batch_norm"}]
     layers = [
@@ -160,16 +163,16 @@ def test_rounding_that_layer_normalization_multiplies_is_no_difference(
         {"type": "flatten"},
         {"units": CLASSES, "activation": "softmax"},
     ]
-    model, images, expected = made(layers, (6, 6, 3))
-    _, _, exact = made(layers, (6, 6, 3), "float64")
-    found = export(model, images, tmp_path)
-    assert np.abs(found - exact).max() < TOLERANCE
-    assert np.abs(found - expected).max() < TOLERANCE + rounding(layers, (6, 6, 3))
+    model, images, expected = random_network(layers, (6, 6, 3))
+    _, _, exact = random_network(layers, (6, 6, 3), "float64")
+    result = export(model, images, tmp_path)
+    assert np.abs(result - exact).max() < TOLERANCE
+    assert np.abs(result - expected).max() < TOLERANCE + round_off(layers, (6, 6, 3))
 
 
 @pytest.mark.parametrize("export", EXPORTS)
 @pytest.mark.parametrize("activation", HIDDEN)
-def test_every_activation_computes_the_same_elsewhere(
+def test_exports_of_every_activation_match_the_engine(
     export: Callable[..., Any], activation: str, tmp_path: Path
 ) -> None:
     inner = [{"units": 9, "activation": activation}, {"type": "layer_norm", "activation": activation}]
@@ -178,14 +181,14 @@ def test_every_activation_computes_the_same_elsewhere(
         {"type": "residual", "layers": inner, "activation": activation},
         {"units": CLASSES, "activation": "softmax"},
     ]
-    model, images, expected = made(layers, (4, 5))
+    model, images, expected = random_network(layers, (4, 5))
     assert np.abs(export(model, images, tmp_path) - expected).max() < TOLERANCE
 
 
-def test_weights_have_the_names_of_the_checkpoint(tmp_path: Path) -> None:
+def test_exported_weights_have_the_names_of_the_checkpoint(tmp_path: Path) -> None:
     inner = [{"units": 20, "activation": "relu"}, {"type": "batch_norm"}]
     layers = [{"type": "residual", "layers": inner}, {"units": CLASSES, "activation": "softmax"}]
-    model, _, _ = made(layers, (4, 5))
+    model, _, _ = random_network(layers, (4, 5))
     files = to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b""))
     spec = model.spec
     assert isinstance(spec, ClassifierSpec)

@@ -1,4 +1,4 @@
-"""The card of a model whose classes, tags and job are called anything that a folder or a column can be called."""
+"""Model cards whose classes, tags and titles contain any text that a folder or column name can contain."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ def model() -> TrainedModel:
     return classifier((2, 2))
 
 
-def parts(files: dict[str, bytes]) -> tuple[str, str]:
+def split_card(files: dict[str, bytes]) -> tuple[str, str]:
     """The front matter and the Markdown of the card."""
     _, header, text = files["README.md"].decode().split("---\n", 2)
     return header, text
 
 
-def test_any_name_is_read_back_from_the_front_matter(model: TrainedModel) -> None:
-    header, _ = parts(to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b"")))
-    told = yaml.safe_load(header)
-    assert told["tags"][-len(NAMES) - 1 :] == [*NAMES, STRANGE]
-    assert told["license_name"] == f"my {STRANGE}"
-    [index] = told["model-index"]
+def test_any_name_survives_the_front_matter(model: TrainedModel) -> None:
+    header, _ = split_card(to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b"")))
+    front_matter = yaml.safe_load(header)
+    assert front_matter["tags"][-len(NAMES) - 1 :] == [*NAMES, STRANGE]
+    assert front_matter["license_name"] == f"my {STRANGE}"
+    [index] = front_matter["model-index"]
     assert index["name"] == STRANGE
     [result] = index["results"]
     assert result["dataset"] == {"name": STRANGE, "type": "x", "split": "validation"}
     assert [metric["value"] for metric in result["metrics"]] == [0.9, 1e-05]
 
 
-def test_no_name_becomes_markup(model: TrainedModel) -> None:
-    _, text = parts(to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b"")))
+def test_names_never_become_markup(model: TrainedModel) -> None:
+    _, text = split_card(to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b"")))
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
     lines = [token for token in tokens if token.type == "inline"]
     [classes] = [line for line in lines if "into 18 classes" in line.content]
@@ -70,16 +70,16 @@ def test_no_name_becomes_markup(model: TrainedModel) -> None:
     assert {child.type for child in classes.children or ()} <= {"text", "text_special", "link_open", "link_close"}
     assert "\\$x\\$" in text, "the Hub renders formulas between dollars"
     assert [token.tag for token in tokens if token.type == "heading_open"] == ["h1", "h2", "h2", "h2"]
-    cells = [line.content for line, before in zip(tokens[1:], tokens, strict=False) if before.type == "td_open"]
+    cells = [line.content for line, opening in zip(tokens[1:], tokens, strict=False) if opening.type == "td_open"]
     assert cells == ["val accuracy (`val_accuracy`)", "90.00%", "val loss (`val_loss`)", "1.00e-05"]
     [source] = [line for line in lines if line.content.startswith("dataset source")]
     assert [child.content for child in source.children or () if child.type == "code_inline"] == ["from `here`  | x"]
 
 
-def test_a_column_with_backticks_stays_code() -> None:
+def test_a_column_name_with_backticks_stays_code() -> None:
     column = {"name": "a`b``c", "type": "number", "mean": 1.0, "scale": 1.0, "indicator": False}
     table = replace(classifier((1, 1)), columns=[column])
-    _, text = parts(to_huggingface(table, FACTS, Pictures(samples=[], curves=lambda: b"")))
+    _, text = split_card(to_huggingface(table, FACTS, Pictures(samples=[], curves=lambda: b"")))
     inline = [token for token in MarkdownIt("commonmark").parse(text) if token.type == "inline"]
     codes = [child.content for token in inline for child in token.children or () if child.type == "code_inline"]
     assert "load().predict([{'a`b``c': 1.0}])" in codes
@@ -91,7 +91,7 @@ def test_the_example_names_the_columns_of_the_model(name: str) -> None:
     files = to_huggingface(
         replace(classifier((1, 1)), columns=[column]), FACTS, Pictures(samples=[], curves=lambda: b"")
     )
-    inline = [token for token in MarkdownIt("commonmark").parse(parts(files)[1]) if token.type == "inline"]
+    inline = [token for token in MarkdownIt("commonmark").parse(split_card(files)[1]) if token.type == "inline"]
     [code] = [
         child.content
         for token in inline
@@ -107,7 +107,7 @@ def test_the_example_names_the_columns_of_the_model(name: str) -> None:
     assert any(repr({name: 1.0}) in text for text in documented)
 
 
-def test_the_files_of_the_folder_are_json_in_utf_8(model: TrainedModel) -> None:
+def test_the_spec_file_of_the_folder_is_valid_json_with_any_tags(model: TrainedModel) -> None:
     facts = replace(FACTS, spec={"dataset": {"name": "x"}, "name": STRANGE, "tags": list(NAMES)})
     files = to_huggingface(model, facts, Pictures(samples=[], curves=lambda: b""))
     assert json.loads(files["spec.json"])["tags"] == list(NAMES)

@@ -1,4 +1,4 @@
-"""The plot of trials with bands."""
+"""Plots of trials with bands around the means."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def line(middle: float, width: float | None, *, epochs: list[int] = EPOCHS, labe
     return BandedLine(label=label, epochs=epochs, mean=mean, low=low, high=high)
 
 
-def tinted(content: bytes) -> int:
-    """Pixels between white and the first colour: the band."""
+def count_band_pixels(content: bytes) -> int:
+    """Count the pixels in a tint of the first colour, that of the band."""
     rgb = read_png(content).astype(int)
-    colour = np.array([int(PALETTE[0][place : place + 2], 16) for place in (1, 3, 5)])
+    colour = np.array([int(PALETTE[0][start : start + 2], 16) for start in (1, 3, 5)])
     tint = 255 - 0.18 * (255 - colour)
     return int((np.abs(rgb - tint).max(axis=2) < 6).sum())
 
@@ -36,27 +36,27 @@ def draw(*lines: BandedLine, fmt: bands.Format = "png", metric: str = "val_accur
     return bands.banded(lines, metric=metric, title="a title", caption="mean of 3 seeds", fmt=fmt)
 
 
-def test_a_wider_band_covers_more() -> None:
-    wide, narrow, none = (tinted(draw(line(0.5, width))) for width in (0.04, 0.01, None))
+def test_a_wider_band_covers_more_pixels() -> None:
+    wide, narrow, none = (count_band_pixels(draw(line(0.5, width))) for width in (0.04, 0.01, None))
     assert wide > 2 * narrow > 0
     assert none < narrow / 5
 
 
-def test_a_band_is_cut_at_the_ends_of_shares_with_a_note() -> None:
-    """Two seeds may have an interval of Student that leaves the range."""
+def test_a_band_of_a_fraction_is_clipped_to_its_range_with_a_note() -> None:
+    """With two seeds, Student's interval can exceed the range of the metric."""
     wide, inside = line(0.8, 0.6), line(0.6, 0.2)
-    cut = replace(wide, high=[1.0] * len(EPOCHS))
+    clipped = replace(wide, high=[1.0] * len(EPOCHS))
     caption = "mean of 3 seeds, cut at 100%"
-    assert draw(wide) == bands.banded([cut], metric="val_accuracy", title="a title", caption=caption)
+    assert draw(wide) == bands.banded([clipped], metric="val_accuracy", title="a title", caption=caption)
     for lines, note in (([wide], "cut at 100%"), ([line(0.2, 0.9), inside], "cut at 0% and 100%"), ([inside], None)):
-        text = draw(*lines, fmt="svg").decode()  # which has texts as comments
+        text = draw(*lines, fmt="svg").decode()  # an SVG has its texts as comments
         assert "mean of 3 seeds" in text
         assert [part for part in ("cut at 100%", "cut at 0% and 100%") if part in text] == ([note] if note else [])
     assert "cut at" not in draw(wide, fmt="svg", metric="train_loss").decode()
 
 
-def test_each_trial_has_its_colour_and_its_name() -> None:
-    lines = [line(0.1 * place, 0.01, label=f"trial {place}") for place in range(len(PALETTE))]
+def test_each_trial_is_drawn_in_its_own_colour() -> None:
+    lines = [line(0.1 * index, 0.01, label=f"trial {index}") for index in range(len(PALETTE))]
     content = draw(*lines)
     assert all(count_ink(content, colour) > 100 for colour in PALETTE)
     root = ET.fromstring(draw(*lines, fmt="svg"))
@@ -64,15 +64,15 @@ def test_each_trial_has_its_colour_and_its_name() -> None:
 
 
 @pytest.mark.parametrize("metric", ["val_accuracy", "train_loss", "frechet_distance", "$x$_unknown"])
-def test_one_epoch_gaps_and_unknown_metrics_are_drawn(metric: str) -> None:
+def test_single_epochs_gaps_and_unknown_metrics_are_drawn(metric: str) -> None:
     gaps = BandedLine(label="trial 3", epochs=[1, 2, 3], mean=[None, 1e300, 0.5], low=[None] * 3, high=[None] * 3)
     for lines in ([line(0.5, 0.1, epochs=[4])], [gaps], [line(0.5, 0.1), gaps]):
         assert count_ink(draw(*lines, metric=metric), PALETTE[0]) > 10
 
 
-def test_equal_values_of_one_epoch_are_drawn_though_their_mean_is_rounded() -> None:
+def test_equal_values_of_one_epoch_are_drawn_despite_round_off_in_their_mean() -> None:
     equal = 28 / 30
     mean = sum([equal] * 3) / 3
     for low, high in ((equal, equal), (np.nextafter(mean, 1), mean), (mean, np.nextafter(mean, 0))):
-        one = BandedLine(label="trial 0", epochs=[1], mean=[mean], low=[float(low)], high=[float(high)])
-        assert count_ink(draw(one), PALETTE[0]) > 10
+        point = BandedLine(label="trial 0", epochs=[1], mean=[mean], low=[float(low)], high=[float(high)])
+        assert count_ink(draw(point), PALETTE[0]) > 10

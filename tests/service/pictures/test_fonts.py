@@ -1,4 +1,4 @@
-"""Names in scripts that the fonts of the libraries lack, with and without a font of the system that has them."""
+"""Names in scripts that the libraries' fonts lack, with and without a system font that has their letters."""
 
 import io
 import unicodedata
@@ -28,7 +28,7 @@ def rectangle(width: int, height: int) -> object:
 
 
 def write_font(path: Path, letters: str) -> None:
-    """A font that has these letters only, as bars of different heights."""
+    """Write a font with these letters only, drawn as bars of different heights."""
     builder = FontBuilder(1000, isTTF=True)
     names = [".notdef", *(f"letter{n}" for n in range(len(letters)))]
     builder.setupGlyphOrder(names)
@@ -36,7 +36,7 @@ def write_font(path: Path, letters: str) -> None:
     builder.setupGlyf({name: rectangle(800, 800 - 150 * n) for n, name in enumerate(names)})
     builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 50)))
     builder.setupHorizontalHeader(ascent=900, descent=-100)
-    # matplotlib knows fonts by their family, and keeps those of earlier tests, whose files are gone.
+    # matplotlib identifies fonts by family, and caches those of earlier tests, whose files no longer exist.
     builder.setupNameTable({"familyName": f"{path.stem} {uuid4().hex}", "styleName": "Regular"})
     builder.setupOS2(sTypoAscender=900, sTypoDescender=-100, usWinAscent=900, usWinDescent=100)
     builder.setupPost()
@@ -46,7 +46,7 @@ def write_font(path: Path, letters: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The only folder in which fonts of the system are looked for."""
+    """The only folder that is searched for system fonts."""
     monkeypatch.setattr(fonts, "_FOLDERS", (tmp_path / "fonts",))
     monkeypatch.setattr(fonts, "_found", {})
     fonts._installed.cache_clear()
@@ -73,7 +73,7 @@ def confusion(*names: str) -> bytes:
 
 
 def importance(*names: str) -> bytes:
-    bars = [(name, 0.1 * place, 0.0) for place, name in enumerate(names)]
+    bars = [(name, 0.1 * index, 0.0) for index, name in enumerate(names)]
     return pixels(evaluations.importance(bars, accuracy=0.9, epoch=1))
 
 
@@ -81,17 +81,17 @@ PICTURES = pytest.mark.parametrize("draw", [predicted, classified, confusion, im
 
 
 @PICTURES
-def test_names_are_drawn_in_a_font_of_the_system_that_has_them(folder: Path, draw: Callable[..., bytes]) -> None:
+def test_names_are_drawn_in_a_system_font_that_has_their_letters(folder: Path, draw: Callable[..., bytes]) -> None:
     write_font(folder / "deep" / "Mine-Bold.ttf", CAT)
     write_font(folder / "Cjk Sans.ttf", CAT + DOG + BIRD)
     (folder / "broken.ttf").write_bytes(b"no font")
-    shown = {draw(CAT, DOG, "bird"), draw(DOG, CAT, "bird"), draw(CAT, BIRD, "bird")}
-    assert len(shown) == 3, "each letter looks as it does in the font, not like the same box"
-    assert draw("class 0", "class 1", "bird") not in shown
+    drawings = {draw(CAT, DOG, "bird"), draw(DOG, CAT, "bird"), draw(CAT, BIRD, "bird")}
+    assert len(drawings) == 3, "each letter looks as it does in the font, not like the same box"
+    assert draw("class 0", "class 1", "bird") not in drawings
 
 
 @PICTURES
-def test_a_name_that_no_font_has_is_the_number_of_its_class(folder: Path, draw: Callable[..., bytes]) -> None:
+def test_a_name_without_a_font_is_replaced_by_the_number_of_its_class(folder: Path, draw: Callable[..., bytes]) -> None:
     noun = "column" if draw is importance else "class"
     assert draw(CAT, "dog", BIRD) == draw(f"{noun} 0", "dog", f"{noun} 2")
 
@@ -108,12 +108,14 @@ def test_a_name_that_no_font_has_is_the_number_of_its_class(folder: Path, draw: 
         (["two\nlines", "a\u3000b"], ["two lines", "a b"]),
     ],
 )
-def test_symbols_are_left_out_and_names_stay_different(folder: Path, names: list[str], shown: list[str]) -> None:
+def test_unsupported_symbols_are_dropped_and_names_stay_distinct(
+    folder: Path, names: list[str], shown: list[str]
+) -> None:
     assert fonts.legible(names) == shown
 
 
 @pytest.mark.parametrize("has_fribidi", [True, False])
-def test_a_name_from_right_to_left_is_not_written_backwards(
+def test_right_to_left_names_are_not_drawn_backwards(
     folder: Path, monkeypatch: pytest.MonkeyPatch, has_fribidi: bool
 ) -> None:
     if has_fribidi and not features.check("raqm"):
@@ -125,20 +127,20 @@ def test_a_name_from_right_to_left_is_not_written_backwards(
     fonts._can_be_laid_out.cache_clear()
 
 
-def test_a_text_of_several_fonts_is_as_wide_as_its_parts(folder: Path) -> None:
+def test_a_text_in_several_fonts_is_as_wide_as_its_parts(folder: Path) -> None:
     write_font(folder / "Cjk Sans.ttf", CAT)
     sheet = Image.new("RGB", (200, 40))
-    letters = fonts.Lettering(ImageDraw.Draw(sheet), [CAT], 20)
-    assert letters.width(f"a{CAT}b") == pytest.approx(letters.width("a") + 20 + letters.width("b"))
-    assert letters.shorten(CAT * 5, 61) == f"{CAT * 2}…"
-    letters.write((190, 5), f"a{CAT}", fill=(255, 255, 255), align="r")
+    lettering = fonts.Lettering(ImageDraw.Draw(sheet), [CAT], 20)
+    assert lettering.width(f"a{CAT}b") == pytest.approx(lettering.width("a") + 20 + lettering.width("b"))
+    assert lettering.shorten(CAT * 5, 61) == f"{CAT * 2}…"
+    lettering.write((190, 5), f"a{CAT}", fill=(255, 255, 255), align="r")
     box = sheet.getbbox()
     assert box is not None
-    assert box[0] == pytest.approx(190 - letters.width(f"a{CAT}"), abs=2)
+    assert box[0] == pytest.approx(190 - lettering.width(f"a{CAT}"), abs=2)
     assert box[2] <= 190
 
 
-def test_fonts_are_searched_once_and_those_of_the_system_for_letters_that_lack_only(
+def test_fonts_are_searched_once_and_system_fonts_only_for_missing_letters(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_font(folder / "Cjk Sans.ttf", CAT)

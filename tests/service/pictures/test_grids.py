@@ -45,7 +45,7 @@ def test_a_grid_is_nearly_square_by_default(count: int, columns: int | None, sha
     assert image.size == (shape[0] * CELL + 2, shape[1] * CELL + 2)
 
 
-def test_each_image_is_where_it_belongs() -> None:
+def test_images_fill_a_grid_row_by_row() -> None:
     sheet = np.asarray(open_picture(grids.sample_grid(DIGITS[:6], columns=3, scale=1)))
     for index in range(6):
         top, left = 2 + index // 3 * 30, 2 + index % 3 * 30
@@ -62,7 +62,7 @@ def test_arrays_that_are_not_images_are_rejected(shape: tuple[int, ...]) -> None
         grids.sample_grid(np.zeros(shape, np.uint8))
 
 
-def test_a_wrong_prediction_is_marked_by_form_too() -> None:
+def test_a_wrong_prediction_is_marked_not_only_by_colour() -> None:
     def draw(prediction: int) -> NDArray[np.uint8]:
         content = grids.prediction_grid(DIGITS[:1], [3], [prediction], [0.5])
         return np.asarray(open_picture(content).convert("L"), np.int16)
@@ -79,32 +79,32 @@ def test_long_class_names_get_a_second_line() -> None:
     assert long.height > short.height
 
 
-def test_predictions_must_be_as_many_as_images() -> None:
+def test_the_number_of_labels_must_match_the_number_of_images() -> None:
     with pytest.raises(ValueError, match="4 images with 3 labels"):
         grids.prediction_grid(DIGITS[:4], [1] * 3, [1] * 4, [1.0] * 4)
 
 
-def test_verdicts_are_kept_unseen_in_the_grid_that_they_are_of() -> None:
+def test_sample_classes_are_embedded_invisibly_in_their_grid() -> None:
     sample_classes = grids.SampleClasses([index % 10 for index in range(64)], [0.9] * 64)
     plain, labelled = grids.sample_grid(DIGITS), grids.sample_grid(DIGITS, sample_classes=sample_classes)
     assert open_picture(plain).tobytes() == open_picture(labelled).tobytes()
     assert len(labelled) < len(plain) + 1000
-    images, kept = grids._from_grid(labelled)
+    images, embedded = grids._from_grid(labelled)
     np.testing.assert_array_equal(images, DIGITS)
-    assert kept == sample_classes
+    assert embedded == sample_classes
 
 
 @pytest.mark.parametrize(("count", "classes"), [(1, 2), (7, 10), (64, 10)])
-def test_a_verdict_grid_has_a_bar_for_each_class(count: int, classes: int) -> None:
+def test_a_classified_grid_has_its_bar_in_the_column_of_the_predicted_class(count: int, classes: int) -> None:
     sample_classes = grids.SampleClasses([1] * count, [0.99] * count)
     picture = open_picture(
         grids.classified_grid(grids.sample_grid(DIGITS[:count], sample_classes=sample_classes), classes=classes)
     )
     bars = np.abs(np.asarray(picture, np.int16) - grids._BAR).max(axis=2) == 0
     columns = np.flatnonzero(bars.any(axis=0))
-    wide = picture.width / classes
-    assert wide < columns.mean() < 2 * wide  # all were classified as the second class
-    assert np.ptp(columns) < wide
+    column_width = picture.width / classes
+    assert column_width < columns.mean() < 2 * column_width  # all are classified as the second class
+    assert np.ptp(columns) < column_width
 
 
 def test_uncertain_predictions_are_framed() -> None:
@@ -112,13 +112,13 @@ def test_uncertain_predictions_are_framed() -> None:
         grid = grids.sample_grid(DIGITS[:1], sample_classes=grids.SampleClasses([3], [confidence]))
         return np.asarray(open_picture(grids.classified_grid(grid, classes=10)), np.int16)
 
-    def framed(picture: NDArray[np.int16]) -> int:
+    def count_frame_pixels(picture: NDArray[np.int16]) -> int:
         return int((np.abs(picture - grids.WRONG).max(axis=2) == 0).sum())
 
-    assert framed(draw(0.49)) > framed(draw(0.51)) + 500
+    assert count_frame_pixels(draw(0.49)) > count_frame_pixels(draw(0.51)) + 500
 
 
-def test_a_grid_without_verdicts_cannot_show_any() -> None:
+def test_a_grid_without_sample_classes_cannot_be_drawn_as_classified() -> None:
     with pytest.raises(grids.NotClassified):
         grids.classified_grid(grids.sample_grid(DIGITS), classes=10)
     with pytest.raises(ValueError, match="64 images with 3 sample_classes"):
@@ -134,10 +134,10 @@ def test_a_film_shows_every_grid_and_holds_the_last() -> None:
     first = open_picture(pictures[0])
     assert frames[0].shape[1] == first.width
     shown = frames[0][: first.height].astype(int)
-    assert np.abs(shown - np.asarray(first.convert("RGB"))).max() <= 8  # fewer greys, the same picture
+    assert np.abs(shown - np.asarray(first.convert("RGB"))).max() <= 8  # fewer grey levels, but the same picture
 
 
-def test_a_film_is_thinned_but_keeps_first_and_last() -> None:
+def test_a_long_film_is_thinned_but_keeps_its_first_and_last_frame() -> None:
     pictures = make_grids(28)
     many = [pictures[0], *([pictures[1], pictures[2]] * 149), pictures[3]]
     frames, durations, _ = read_film(films.film(many, epochs=range(300)))
@@ -155,18 +155,18 @@ def test_a_webp_film_has_the_pixels_and_times_of_the_gif_in_fewer_bytes() -> Non
     with Image.open(io.BytesIO(webp)) as film:
         assert film.format == "WEBP"
     expected, durations, _ = read_film(gif)
-    frames, others, loop = read_film(webp)
+    frames, webp_durations, loop = read_film(webp)
     np.testing.assert_array_equal(frames, expected)
-    assert (others, loop) == (durations, 0)
+    assert (webp_durations, loop) == (durations, 0)
     assert len(webp) < 0.8 * len(gif)
 
 
-def test_equal_grids_still_make_one_frame_each() -> None:
+def test_equal_grids_make_one_frame_each() -> None:
     frames, _, _ = read_film(films.film(make_grids(1) * 5, epochs=range(5)))
     assert len(frames) == 5
 
 
-def test_a_film_of_one_grid_is_a_picture() -> None:
+def test_a_film_of_one_grid_has_one_frame() -> None:
     content = films.film(make_grids(1), epochs=[1])
     with Image.open(io.BytesIO(content)) as film:
         assert getattr(film, "n_frames", 1) == 1
@@ -195,9 +195,9 @@ def test_grids_do_not_load_matplotlib() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("one", "other"), [("Äpfel", "Öpfel"), ("Żur", "Ćur"), ("Жук", "Лук"), ("αρνί", "ορνί")])
-def test_letters_beyond_ascii_are_drawn(one: str, other: str) -> None:
-    """Letters that a font lacks are all the same box."""
+@pytest.mark.parametrize(("first", "second"), [("Äpfel", "Öpfel"), ("Żur", "Ćur"), ("Жук", "Лук"), ("αρνί", "ορνί")])
+def test_non_ascii_letters_are_drawn(first: str, second: str) -> None:
+    """All letters missing from a font are drawn as the same box."""
 
     def predicted(name: str) -> bytes:
         return open_picture(grids.prediction_grid(DIGITS[:1], [0], [0], [0.9], class_names=[name])).tobytes()
@@ -207,5 +207,5 @@ def test_letters_beyond_ascii_are_drawn(one: str, other: str) -> None:
         return open_picture(grids.classified_grid(png, classes=2, class_names=[name, "b"])).tobytes()
 
     for draw in (predicted, classified):
-        assert draw(one) != draw(other)
-        assert draw(one) == draw(unicodedata.normalize("NFD", one))
+        assert draw(first) != draw(second)
+        assert draw(first) == draw(unicodedata.normalize("NFD", first))

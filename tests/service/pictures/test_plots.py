@@ -35,7 +35,7 @@ def read_png(content: bytes) -> np.ndarray:
 
 
 def count_ink(content: bytes, colour: str) -> int:
-    rgb = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
+    rgb = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
     return int((np.abs(read_png(content).astype(int) - rgb).max(axis=2) < 12).sum())
 
 
@@ -51,18 +51,20 @@ def test_curves_show_both_lines_of_each_panel(kind: str, series: dict[str, list[
     ("kind", "series", "shape"),
     [("classifier", CLASSIFIER_HEALTH, (948, 1200, 3)), ("gan", GAN_HEALTH, (948, 1800, 3))],
 )
-def test_health_is_drawn_beneath(kind: str, series: dict[str, list[float | None]], shape: tuple[int, ...]) -> None:
+def test_health_metrics_are_drawn_below_the_curves(
+    kind: str, series: dict[str, list[float | None]], shape: tuple[int, ...]
+) -> None:
     assert read_png(plots.curves(kind, EPOCHS, series, title="a title", best_epoch=20)).shape == shape
 
 
 def test_sparse_metrics_are_drawn_as_lines() -> None:
     lone = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": [*[None] * 29, 300.0]}, title="")
-    often = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": EVALUATED}, title="")
-    assert count_ink(often, BLUE) > count_ink(lone, BLUE) + 300
+    repeated = plots.curves("gan", EPOCHS, GAN | {"frechet_distance": EVALUATED}, title="")
+    assert count_ink(repeated, BLUE) > count_ink(lone, BLUE) + 300
 
 
 @pytest.mark.parametrize(("is_error", "colour"), [(True, "#D55E00"), (False, "#E69F00")])
-def test_findings_are_bars_along_the_epochs(is_error: bool, colour: str) -> None:
+def test_findings_are_drawn_as_bars_over_their_epochs(is_error: bool, colour: str) -> None:
     def ink(*marks: plots.Mark) -> int:
         return count_ink(plots.curves("gan", EPOCHS, {}, title="", marks=marks), colour)
 
@@ -76,7 +78,7 @@ def test_nearly_constant_values_look_constant() -> None:
     steady: list[float | None] = [888.0 + 0.001 * epoch for epoch in EPOCHS]
     content = plots.curves("gan", EPOCHS, {"d_loss": steady}, title="")
     rows = np.flatnonzero((np.abs(read_png(content).astype(int) - [0, 0x67, 0xA5]).max(axis=2) < 12)[:, 100:400].any(1))
-    assert np.ptp(rows) < 15  # of 400: not from the bottom to the top
+    assert np.ptp(rows) < 15  # of 400 rows: the line does not rise from the bottom to the top
 
 
 @pytest.mark.parametrize("fmt", ["png", "svg"])
@@ -100,7 +102,7 @@ def test_one_epoch_is_drawn_as_points() -> None:
     assert count_ink(content, VERMILLION) > 30
 
 
-def test_gaps_are_left_out_and_a_lone_value_is_seen() -> None:
+def test_gaps_are_left_out_and_a_lone_value_is_visible() -> None:
     values: list[float | None] = [None] * 30
     values[10] = 0.5
     lone = plots.curves("gan", EPOCHS, {"d_loss": values}, title="")
@@ -132,7 +134,7 @@ def test_any_title_is_drawn(title: str) -> None:
     assert read_png(plots.confusion([[1]], title=title, class_names=[title])).shape[1] == 912
 
 
-def test_curves_refuse_what_does_not_fit() -> None:
+def test_curves_refuse_unknown_kinds_and_series_of_the_wrong_length() -> None:
     with pytest.raises(ValueError, match="'regression'"):
         plots.curves("regression", EPOCHS, {}, title="")
     with pytest.raises(ValueError, match="train_loss: 2 values for 30 epochs"):
@@ -146,14 +148,14 @@ def test_a_confusion_matrix_of_any_size_is_drawn(classes: int) -> None:
     assert read_png(plots.confusion(matrix, title="t")).shape == (864, 912, 3)
 
 
-def test_a_confusion_matrix_must_be_square() -> None:
+def test_a_confusion_matrix_must_be_square_and_fit_its_class_names() -> None:
     with pytest.raises(ValueError, match="square"):
         plots.confusion(np.zeros((2, 3), int), title="")
     with pytest.raises(ValueError, match="3 class names for 2"):
         plots.confusion(np.zeros((2, 2), int), title="", class_names=["a", "b", "c"])
 
 
-def test_threads_may_draw_at_once() -> None:
+def test_threads_can_draw_concurrently() -> None:
     expected = plots.curves("gan", EPOCHS, GAN, title="t")
     drawn: list[bytes] = []
     threads = [

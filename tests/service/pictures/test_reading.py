@@ -16,28 +16,28 @@ from service.pictures import reading
 
 @settings(max_examples=300)
 @given(
-    picture=st.sampled_from(["L", "LA", "P", "RGB", "RGBA", "1", "I;16"]),
+    mode=st.sampled_from(["L", "LA", "P", "RGB", "RGBA", "1", "I;16"]),
     changes=st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=0, max_size=6)), min_size=1, max_size=4),
-    mended=st.booleans(),
+    checksums_match=st.booleans(),
 )
-def test_a_damaged_picture_is_read_or_called_broken(
-    picture: str, changes: list[tuple[int, bytes]], mended: bool
+def test_a_damaged_png_is_read_or_reported_as_unreadable(
+    mode: str, changes: list[tuple[int, bytes]], checksums_match: bool
 ) -> None:
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     levels = np.arange(196, dtype=np.uint8).reshape(14, 14)
-    image = Image.fromarray(levels.astype(np.uint16)) if picture == "I;16" else Image.fromarray(levels).convert(picture)
-    image.save(made, "PNG")
-    data = bytearray(made.getvalue())
-    for place, put in changes:
-        data[place : place + len(put)] = put
-    damaged = with_checksums(bytes(data)) if mended else bytes(data)
+    image = Image.fromarray(levels.astype(np.uint16)) if mode == "I;16" else Image.fromarray(levels).convert(mode)
+    image.save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    for offset, replacement in changes:
+        data[offset : offset + len(replacement)] = replacement
+    damaged = with_checksums(bytes(data)) if checksums_match else bytes(data)
     with suppress(reading.UnreadablePicture):
         assert reading.read_png(damaged, max_side=64).shape[0] <= 64
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_png_is_turned_upright_as_pillow_turns_it(orientation: int, order: str) -> None:
+def test_the_exif_orientation_of_a_png_is_applied_as_in_pillow(orientation: int, order: str) -> None:
     levels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     exif = Image.Exif()
     exif.endian = order
@@ -50,22 +50,22 @@ def test_a_png_is_turned_upright_as_pillow_turns_it(orientation: int, order: str
     np.testing.assert_array_equal(reading.read_png(file.getvalue(), max_side=9), upright)
 
 
-@given(exif=st.binary(max_size=60), marked=st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
-def test_damaged_exif_data_leave_a_png_as_it_is_or_turn_it(exif: bytes, marked: bytes) -> None:
+@given(exif=st.binary(max_size=60), tiff_header=st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
+def test_a_png_with_damaged_exif_data_is_still_read(exif: bytes, tiff_header: bytes) -> None:
     file = io.BytesIO()
     Image.fromarray(np.zeros((2, 3), np.uint8)).save(file, "PNG")
-    data = file.getvalue().replace(chunk(b"IEND", b""), chunk(b"eXIf", marked + exif) + chunk(b"IEND", b""))
+    data = file.getvalue().replace(chunk(b"IEND", b""), chunk(b"eXIf", tiff_header + exif) + chunk(b"IEND", b""))
     assert reading.read_png(data, max_side=9).shape in ((2, 3), (3, 2))
 
 
 def with_checksums(data: bytes) -> bytes:
-    """The chunks with CRCs that fit, so that the damage reaches the reader."""
-    made, place = data[:8], 8
-    while place + 12 <= len(data):
-        length = int.from_bytes(data[place : place + 4])
-        made += chunk(data[place + 4 : place + 8], data[place + 8 : place + 8 + length])
-        place += 12 + length
-    return made
+    """Recompute the CRCs of all chunks, so that the damage reaches the reader."""
+    repaired, offset = data[:8], 8
+    while offset + 12 <= len(data):
+        length = int.from_bytes(data[offset : offset + 4])
+        repaired += chunk(data[offset + 4 : offset + 8], data[offset + 8 : offset + 8 + length])
+        offset += 12 + length
+    return repaired
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

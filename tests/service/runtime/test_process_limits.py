@@ -1,4 +1,4 @@
-"""Limits of a process, in processes of their own, since they cannot all be lifted."""
+"""Process limits, each in a separate process because not all of them can be lifted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ START = "import resource\nfrom service.runtime import process_limits\n"
 
 
 def run(script: str) -> str:
-    done = subprocess.run([sys.executable, "-c", START + script], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    completed = subprocess.run([sys.executable, "-c", START + script], capture_output=True, text=True, timeout=60)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout.strip()
 
 
 @pytest.mark.parametrize(("is_final", "lifted"), [(False, "100"), (True, "50")])
@@ -29,7 +29,7 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     assert run(script) == lifted
 
 
-def test_a_limit_beyond_the_hard_one_is_the_hard_one() -> None:
+def test_a_limit_above_the_hard_limit_is_lowered_to_it() -> None:
     script = """
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 process_limits.limit(resource.RLIMIT_NOFILE, 5000)
@@ -40,7 +40,7 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces a limit on the address space")
 @pytest.mark.parametrize("is_final", [False, True])
-def test_memory_beyond_the_limit_is_an_error(is_final: bool) -> None:
+def test_allocating_more_memory_than_the_limit_is_an_error(is_final: bool) -> None:
     script = f"""
 process_limits.limit_memory({64 * MIB}, is_final={is_final})
 bytearray({32 * MIB})

@@ -17,7 +17,7 @@ def read(**environ: str) -> Settings:
     return Settings.from_env({"TAPELINE_HOME": "/tmp/home", **environ}, cores=3)
 
 
-def test_nothing_needs_to_be_set() -> None:
+def test_every_setting_is_optional() -> None:
     settings = read()
     assert settings.database_url == "sqlite:////tmp/home/tapeline.db"
     assert settings.broker_url is None
@@ -25,7 +25,7 @@ def test_nothing_needs_to_be_set() -> None:
     assert settings.artifacts == Path("/tmp/home/artifacts")
 
 
-def test_settings_survive_the_way_through_the_environment() -> None:
+def test_settings_round_trip_through_the_environment() -> None:
     settings = read(
         TAPELINE_DATABASE_URL="postgresql+psycopg://u:p@db/tapeline",
         TAPELINE_BROKER_URL="redis://broker",
@@ -37,7 +37,7 @@ def test_settings_survive_the_way_through_the_environment() -> None:
     assert Settings.from_env(settings.to_env(), cores=1) == settings
 
 
-def test_passwords_come_from_files(tmp_path: Path) -> None:
+def test_passwords_are_read_from_files(tmp_path: Path) -> None:
     database, broker = tmp_path / "database", tmp_path / "broker"
     database.write_text("a/b@c:d\n")
     broker.write_text("e%f#g")
@@ -63,7 +63,7 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
         ("redis://broker/0", "redis://broker/0"),
     ],
 )
-def test_the_certificate_of_the_broker_is_verified_unless_the_url_says_otherwise(url: str, expected: str) -> None:
+def test_the_brokers_certificate_is_verified_unless_the_url_disables_it(url: str, expected: str) -> None:
     assert read(TAPELINE_BROKER_URL=url).broker_url == expected
 
 
@@ -80,11 +80,11 @@ def test_a_password_file_that_is_missing_or_empty_is_named(tmp_path: Path) -> No
     assert f"TAPELINE_BROKER_PASSWORD_FILE: {tmp_path}/empty is empty" in str(caught.value)
 
 
-def test_a_relative_path_means_the_same_file_in_each_process() -> None:
+def test_a_relative_database_path_is_made_absolute() -> None:
     assert read(TAPELINE_DATABASE_URL="sqlite:///jobs.db").database_url == f"sqlite:///{Path('jobs.db').absolute()}"
 
 
-def test_every_bad_value_is_named_at_once() -> None:
+def test_all_invalid_values_are_named_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         read(
             TAPELINE_PORT="eighty",
@@ -113,7 +113,7 @@ def test_every_bad_value_is_named_at_once() -> None:
         assert f"TAPELINE_{name}" in str(caught.value)
 
 
-def test_a_service_beyond_loopback_needs_keys() -> None:
+def test_a_service_beyond_loopback_requires_keys() -> None:
     assert read(TAPELINE_HOST="0.0.0.0").keys_required
     assert not read(TAPELINE_HOST="0.0.0.0", TAPELINE_AUTH="local").keys_required
     assert not read(TAPELINE_HOST="::1").keys_required
@@ -127,6 +127,6 @@ def test_the_configuration_document_lists_each_setting() -> None:
 
 def test_the_configuration_document_lists_each_variable_of_compose() -> None:
     files = [ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.yml")]
-    read = {name for path in files for name in re.findall(r"(?<!\$)\$\{([A-Z_]+)", path.read_text())} - {"LIKE_THIS"}
-    assert len(read) > 20
-    assert sorted(read - set(re.findall(r"`([A-Z_]+)`", DOCUMENT.read_text()))) == []
+    used = {name for path in files for name in re.findall(r"(?<!\$)\$\{([A-Z_]+)", path.read_text())} - {"LIKE_THIS"}
+    assert len(used) > 20
+    assert sorted(used - set(re.findall(r"`([A-Z_]+)`", DOCUMENT.read_text()))) == []

@@ -59,7 +59,9 @@ def faults(document: Any) -> dict[str, Fault]:
     ],
     ids=str,
 )
-def test_a_fault_says_what_was_meant(document: Any, pointer: str, suggestion: str | None, words: str) -> None:
+def test_a_fault_suggests_or_explains_the_intended_field_or_value(
+    document: Any, pointer: str, suggestion: str | None, words: str
+) -> None:
     fault = faults(document)[pointer]
     assert fault.suggestion == suggestion
     assert words in fault.detail
@@ -69,18 +71,18 @@ def test_a_misspelt_kind_hides_no_other_fault() -> None:
     assert set(faults({"kind": "clasifier", "epochs": 0, "units": 3})) == {"#/kind", "#/epochs", "#/units"}
 
 
-def fields_of(model: Model, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The paths of all fields, without the lists."""
-    found: list[tuple[str, ...]] = []
+def fields_of(model: Model, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The paths of all fields, without list indices."""
+    paths: list[tuple[str, ...]] = []
     for name, field in model.model_fields.items():
-        found.append((*above, name))
-        for below in models_of(field.annotation):
-            found += fields_of(below, (*above, name))
-    return found
+        paths.append((*prefix, name))
+        for nested in models_of(field.annotation):
+            paths += fields_of(nested, (*prefix, name))
+    return paths
 
 
 @given(st.sampled_from(["classifier", "gan"]), st.data())
-def test_every_nested_field_is_found_from_the_top(kind: str, data: st.DataObject) -> None:
+def test_a_nested_field_at_the_top_is_suggested_with_its_path(kind: str, data: st.DataObject) -> None:
     top = set(MODELS[kind].model_fields)
     nested = [path for path in fields_of(MODELS[kind]) if path[-1] not in top | {"type"}]
     path = data.draw(st.sampled_from(nested))
@@ -91,13 +93,13 @@ def test_every_nested_field_is_found_from_the_top(kind: str, data: st.DataObject
 
 
 @given(st.sampled_from(["classifier", "gan"]), st.text(min_size=1, max_size=20))
-def test_no_name_of_a_field_brings_the_suggestion_down(kind: str, name: str) -> None:
+def test_no_field_name_makes_the_suggestion_fail(kind: str, name: str) -> None:
     if name not in MODELS[kind].model_fields:
-        fault = faults({"kind": kind, name: 1, "optimizer": {name: 1}, "layers": [{name: 1}]})
-        assert all(found.detail for found in fault.values())
+        faults_by_pointer = faults({"kind": kind, name: 1, "optimizer": {name: 1}, "layers": [{name: 1}]})
+        assert all(item.detail for item in faults_by_pointer.values())
 
 
-names = st.fixed_dictionaries(
+shorthand_documents = st.fixed_dictionaries(
     {"kind": st.just("classifier"), "preset": st.sampled_from(sorted(PRESETS[Kind.CLASSIFIER]))},
     optional={
         "dataset": st.sampled_from(["mnist", "fashion-mnist", "mnist-10k"]),
@@ -109,8 +111,8 @@ names = st.fixed_dictionaries(
 )
 
 
-@given(names)
-def test_a_name_means_the_object_that_it_stands_for(document: dict[str, Any]) -> None:
+@given(shorthand_documents)
+def test_a_name_is_shorthand_for_an_object_with_that_name(document: dict[str, Any]) -> None:
     before = copy.deepcopy(document)
     objects = {name: value if name in ("kind", "preset") else {"name": value} for name, value in document.items()}
     assert shorthand(ClassifierSpec, document) == objects
@@ -120,7 +122,7 @@ def test_a_name_means_the_object_that_it_stands_for(document: dict[str, Any]) ->
     assert document == before
 
 
-def test_a_name_stands_for_an_object_in_nested_objects_too() -> None:
+def test_shorthand_is_accepted_in_nested_objects() -> None:
     spec = resolve(G | {"dataset": "mnist", "generator": {"optimizer": "adamw", "schedule": "cosine"}})
     assert spec == resolve(
         G
@@ -128,21 +130,21 @@ def test_a_name_stands_for_an_object_in_nested_objects_too() -> None:
     )
 
 
-def test_fields_without_a_name_accept_no_shorthand() -> None:
-    found = faults(C | {"layers": ["dense"], "augmentation": "shift", "early_stopping": "val_loss"})
-    assert {pointer: fault.code for pointer, fault in found.items()} == dict.fromkeys(
+def test_objects_without_a_name_field_accept_no_shorthand() -> None:
+    faults_by_pointer = faults(C | {"layers": ["dense"], "augmentation": "shift", "early_stopping": "val_loss"})
+    assert {pointer: fault.code for pointer, fault in faults_by_pointer.items()} == dict.fromkeys(
         ("#/layers/0", "#/augmentation", "#/early_stopping"), "wrong_type"
     )
 
 
 def test_missing_fields_of_a_named_variant_are_reported() -> None:
-    found = faults(C | {"schedule": "step", "initializer": "uniform"})
-    assert {pointer: fault.code for pointer, fault in found.items()} == dict.fromkeys(
+    faults_by_pointer = faults(C | {"schedule": "step", "initializer": "uniform"})
+    assert {pointer: fault.code for pointer, fault in faults_by_pointer.items()} == dict.fromkeys(
         ("#/schedule/at_epochs", "#/schedule/factor", "#/initializer/scale"), "missing"
     )
 
 
-def test_overrides_of_a_fork_take_names_too() -> None:
+def test_overrides_of_a_fork_accept_shorthand() -> None:
     parent = resolve(C).model_dump(mode="json")
     assert derive(parent, {"optimizer": "adam"}, epoch=1) == derive(parent, {"optimizer": {"name": "adam"}}, epoch=1)
     with pytest.raises(SpecError) as caught:
@@ -153,9 +155,9 @@ def test_overrides_of_a_fork_take_names_too() -> None:
     }
 
 
-def test_every_variant_that_is_told_by_its_name_is_a_choice() -> None:
+def test_every_variant_with_a_name_is_among_the_choices_of_its_field() -> None:
     for model in MODELS.values():
         for field in model.model_fields.values():
             if accepts_shorthand(field.annotation) and choices_of(field.annotation):
-                tags = {tag for below in models_of(field.annotation) for tag in tags_of(below)}
+                tags = {tag for variant in models_of(field.annotation) for tag in tags_of(variant)}
                 assert tags <= set(choices_of(field.annotation))

@@ -1,4 +1,4 @@
-"""The settings against mode collapse: adaptation to the loss, settings that exclude each other, and costs."""
+"""Settings against mode collapse: adaptation to the loss, mutually exclusive settings, and costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def faults(**changes: Any) -> dict[str, tuple[str, str, str | None]]:
 
 
 @pytest.mark.parametrize(
-    ("loss", "end", "smoothing"),
+    ("loss", "activation", "smoothing"),
     [
         ("binary_cross_entropy", "sigmoid", 0.1),
         ("least_squares", "linear", 0.1),
@@ -41,35 +41,37 @@ def faults(**changes: Any) -> dict[str, tuple[str, str, str | None]]:
     ],
 )
 @pytest.mark.parametrize("preset", ["stable", "best"])
-def test_the_end_of_a_presets_discriminator_follows_the_loss(
-    preset: str, loss: str, end: str, smoothing: float
+def test_the_output_of_a_presets_discriminator_follows_the_loss(
+    preset: str, loss: str, activation: str, smoothing: float
 ) -> None:
     spec = fitted(preset=preset, loss=loss, discriminator={"spectral_norm": True})
-    assert spec.discriminator.layers[-1].activation == end  # type: ignore[union-attr]
+    assert spec.discriminator.layers[-1].activation == activation  # type: ignore[union-attr]
     assert spec.discriminator.label_smoothing == smoothing
 
 
-def test_settings_that_exclude_or_require_others_are_reported_with_the_remedy() -> None:
-    found = faults(loss="wasserstein", discriminator={"label_smoothing": 0.1, "critic_steps": 5, "skip_every": 3})
-    assert found["#/discriminator/label_smoothing"][2] == "0"
-    assert found["#/discriminator/critic_steps"][1].startswith("cannot be combined with skip_every")
-    assert found["#/discriminator/gradient_penalty"][1:] == (
+def test_conflicting_and_missing_settings_are_reported_with_a_remedy() -> None:
+    faults_by_pointer = faults(
+        loss="wasserstein", discriminator={"label_smoothing": 0.1, "critic_steps": 5, "skip_every": 3}
+    )
+    assert faults_by_pointer["#/discriminator/label_smoothing"][2] == "0"
+    assert faults_by_pointer["#/discriminator/critic_steps"][1].startswith("cannot be combined with skip_every")
+    assert faults_by_pointer["#/discriminator/gradient_penalty"][1:] == (
         "must be above 0 for wasserstein (10 is usual), or set spectral_norm",
         "10",
     )
     norm = [{"units": 4, "activation": "linear"}, {"type": "batch_norm"}, {"units": 1, "activation": "linear"}]
     for penalty in ("r1", "gradient_penalty"):
-        found = faults(loss="hinge", discriminator={"layers": norm, penalty: 1.0, "label_smoothing": 0.0})
-        assert found["#/discriminator/layers/1/type"][::2] == ("unsuitable", "layer_norm")
+        faults_by_pointer = faults(loss="hinge", discriminator={"layers": norm, penalty: 1.0, "label_smoothing": 0.0})
+        assert faults_by_pointer["#/discriminator/layers/1/type"][::2] == ("unsuitable", "layer_norm")
     end = [{"units": 4, "activation": "relu"}, {"units": 1, "activation": "sigmoid"}]
-    found = faults(loss="hinge", discriminator={"layers": end, "label_smoothing": 0.0})
-    assert found["#/discriminator/layers/1/activation"][::2] == ("wrong_activation", "linear")
+    faults_by_pointer = faults(loss="hinge", discriminator={"layers": end, "label_smoothing": 0.0})
+    assert faults_by_pointer["#/discriminator/layers/1/activation"][::2] == ("wrong_activation", "linear")
     assert faults(loss={"name": "absolute"})["#/loss/name"][2] is None
     assert faults(loss={"name": "hing"})["#/loss/name"][2] == "hinge"
 
 
 @pytest.mark.parametrize(
-    ("settings", "discriminator", "made", "shown"),
+    ("settings", "discriminator", "generator_input", "discriminator_input"),
     [
         ({}, {"pack": 3}, (100,), (3 * 784,)),
         ({"conditional": True}, {}, (110,), (794,)),
@@ -78,27 +80,30 @@ def test_settings_that_exclude_or_require_others_are_reported_with_the_remedy() 
         ({"loss": "hinge", "conditional": True}, {"pack": 2, "layers": DISCRIMINATOR}, (110,), (28, 28, 22)),
     ],
 )
-def test_packs_and_classes_widen_what_a_network_is_given(
-    settings: dict[str, Any], discriminator: dict[str, Any], made: tuple[int, ...], shown: tuple[int, ...]
+def test_packing_and_conditioning_widen_the_inputs_of_the_networks(
+    settings: dict[str, Any],
+    discriminator: dict[str, Any],
+    generator_input: tuple[int, ...],
+    discriminator_input: tuple[int, ...],
 ) -> None:
-    found = networks(fitted(**settings, discriminator=discriminator), DIGITS)
-    assert [network.input_size for network in found] == [made, shown]
-    assert all(len(network.layer_shapes) == len(network.layers) for network in found)
+    gan_networks = networks(fitted(**settings, discriminator=discriminator), DIGITS)
+    assert [network.input_size for network in gan_networks] == [generator_input, discriminator_input]
+    assert all(len(network.layer_shapes) == len(network.layers) for network in gan_networks)
 
 
-def test_penalties_cost_time_and_memory_and_defaults_count_as_given() -> None:
+def test_penalties_cost_time_and_memory_and_explicit_defaults_keep_the_hash() -> None:
     plain, penalized = fitted(), fitted(discriminator={"gradient_penalty": 10.0})
     assert costs.operations(penalized, DIGITS) > 1.5 * costs.operations(plain, DIGITS)
     assert costs.activation_bytes(penalized, DIGITS) > costs.activation_bytes(plain, DIGITS)
     seconds = [sum(work.seconds(work.count(spec, DIGITS), {}).values()) for spec in (plain, penalized)]
     assert seconds[1] > 1.3 * seconds[0]
     defaults = {"critic_steps": 1, "gradient_penalty": 0.0, "r1": 0.0, "spectral_norm": False, "pack": 1}
-    named = fitted(discriminator=defaults, conditional=False, accumulate=1)
-    assert spec_hash(named) == spec_hash(plain)
+    explicit = fitted(discriminator=defaults, conditional=False, accumulate=1)
+    assert spec_hash(explicit) == spec_hash(plain)
     assert spec_hash(penalized) != spec_hash(plain)
 
 
-def test_a_fork_keeps_what_the_weights_depend_on() -> None:
+def test_a_fork_cannot_change_what_the_weights_depend_on() -> None:
     parent = fitted(loss="hinge").model_dump(mode="json")
     for pointer, changes in (
         ("#/discriminator/pack", {"discriminator": {"pack": 2}}),

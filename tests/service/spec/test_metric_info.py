@@ -12,7 +12,7 @@ from service.spec.metric_info import METRICS, describe, number
 from service.web.resources.pages import tiles
 
 
-def test_a_layers_metric_is_described_by_its_base() -> None:
+def test_a_layers_metric_is_described_like_its_base_metric() -> None:
     assert describe("grad_norm/layers.0").label == "gradient norm · layers.0"
     assert describe("dead_units/generator.layers.2").percent
     assert describe("something_new").label == "something new"
@@ -37,20 +37,20 @@ def test_a_layers_metric_is_described_by_its_base() -> None:
         ("memory_bytes", 12, "12 B"),
     ],
 )
-def test_a_value_is_written_in_its_unit(name: str, value: float | None, text: str) -> None:
+def test_a_value_is_formatted_in_its_unit(name: str, value: float | None, text: str) -> None:
     assert number(name, value) == text
 
 
-def test_every_metric_that_a_page_singles_out_is_described() -> None:
+def test_every_metric_of_the_page_tiles_is_described() -> None:
     assert set(tiles.METRICS) <= METRICS.keys()
 
 
-def test_the_palette_has_a_colour_for_each() -> None:
+def test_the_palette_has_a_colour_for_each_metric() -> None:
     assert {info.series for info in METRICS.values()} <= set(range(1, 9))
     json.dumps(metric_info.documents())
 
 
-def test_the_palette_is_that_of_the_page() -> None:
+def test_the_palette_is_that_of_the_pages_light_theme() -> None:
     css = (Path(service.web.__file__).parent / "static" / "app.css").read_text()
     light = css.partition('[data-theme="dark"]')[0]
     assert tuple(re.findall(r"--series-\d: (#[0-9a-f]{6});", light)) == metric_info.PALETTE

@@ -55,7 +55,7 @@ def test_json_is_returned_as_it_was_sent(document: Any) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_give_a_document_or_one_clear_error(body: bytes) -> None:
+def test_arbitrary_bytes_are_parsed_or_rejected_with_a_position(body: bytes) -> None:
     try:
         parse_json(body)
     except MalformedJson as error:
@@ -85,14 +85,14 @@ def test_invalid_json_is_rejected_with_its_position(body: bytes, line: int, colu
 
 
 @pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
-def test_every_preset_is_a_spec_that_fits_its_data(kind: Kind, preset: str) -> None:
+def test_every_preset_is_a_spec_that_fits_its_dataset(kind: Kind, preset: str) -> None:
     spec = resolve({"kind": kind, "preset": preset})
     check_fit(spec, IRIS if preset == "table" else DIGITS)
     assert spec.dataset.name == ("iris" if preset == "table" else "mnist-10k")
     assert read_resolved(spec.model_dump(mode="json")) == spec
 
 
-def test_the_kind_alone_is_a_whole_spec() -> None:
+def test_the_kind_alone_is_a_complete_spec() -> None:
     assert resolve({"kind": "classifier"}).preset == "fast"
     assert resolve({"kind": "gan"}).preset == "stable"
 
@@ -113,15 +113,15 @@ def test_another_variant_replaces_the_presets_options() -> None:
     assert spec.optimizer == Adam(name="adam", learning_rate=0.1)
 
 
-def test_a_network_of_a_gan_can_be_overridden_in_part() -> None:
+def test_the_networks_of_a_gan_can_be_overridden_in_part() -> None:
     spec = resolve({"kind": "gan", "discriminator": {"skip_every": 3}})
     assert isinstance(spec, GanSpec)
     assert spec.discriminator.skip_every == 3
     assert len(spec.discriminator.layers) == 5
 
 
-def test_all_faults_come_at_once_each_with_its_pointer() -> None:
-    found = faults(
+def test_all_faults_are_reported_at_once_each_with_its_pointer() -> None:
+    faults_by_pointer = faults(
         {
             "kind": "classifier",
             "optimzer": {},
@@ -133,7 +133,7 @@ def test_all_faults_come_at_once_each_with_its_pointer() -> None:
             "layers": [{"units": 5, "activation": "rel"}, {"type": "dropuot"}, {"type": "dropout", "rat": 0.1}],
         }
     )
-    assert {pointer: fault.code for pointer, fault in found.items()} == {
+    assert {pointer: fault.code for pointer, fault in faults_by_pointer.items()} == {
         "#/optimzer": "unknown_field",
         "#/epochs": "out_of_range",
         "#/batch_size": "wrong_type",
@@ -145,15 +145,15 @@ def test_all_faults_come_at_once_each_with_its_pointer() -> None:
         "#/layers/2/rate": "missing",
         "#/layers/2/rat": "unknown_field",
     }
-    assert found["#/optimzer"].suggestion == "optimizer"
-    assert found["#/optimizer/learning_rat"].suggestion == "learning_rate"
-    assert found["#/layers/1/type"].suggestion == "dropout"
+    assert faults_by_pointer["#/optimzer"].suggestion == "optimizer"
+    assert faults_by_pointer["#/optimizer/learning_rat"].suggestion == "learning_rate"
+    assert faults_by_pointer["#/layers/1/type"].suggestion == "dropout"
 
 
 def test_an_unknown_preset_hides_no_other_fault() -> None:
-    found = faults({"kind": "gan", "preset": "sable", "epochs": -1, "foo": 2})
-    assert set(found) == {"#/preset", "#/epochs", "#/foo"}
-    assert found["#/preset"].suggestion == "stable"
+    faults_by_pointer = faults({"kind": "gan", "preset": "sable", "epochs": -1, "foo": 2})
+    assert set(faults_by_pointer) == {"#/preset", "#/epochs", "#/foo"}
+    assert faults_by_pointer["#/preset"].suggestion == "stable"
 
 
 @pytest.mark.parametrize(
@@ -202,11 +202,11 @@ def test_an_unknown_preset_hides_no_other_fault() -> None:
         ({"kind": "gan", "loss": {"name": "softmax_cross_entropy"}}, "#/loss/name", "unknown_value"),
     ],
 )  # fmt: skip
-def test_a_fault_is_named_where_it_is(document: Any, pointer: str, code: str) -> None:
+def test_each_fault_has_the_pointer_of_its_field_and_a_code(document: Any, pointer: str, code: str) -> None:
     assert faults(document)[pointer].code == code
 
 
-def test_pictures_are_not_moved_out_of_sight() -> None:
+def test_images_cannot_be_shifted_by_their_whole_height() -> None:
     spec = resolve({"kind": "classifier", "augmentation": {"max_shift": 8}})
     check_fit(spec, DIGITS)
     with pytest.raises(SpecError) as caught:
@@ -214,13 +214,13 @@ def test_pictures_are_not_moved_out_of_sight() -> None:
     assert [fault.pointer for fault in caught.value.faults] == ["#/augmentation/max_shift"]
 
 
-def test_a_network_beyond_the_limit_is_refused() -> None:
+def test_a_network_with_too_many_parameters_is_refused() -> None:
     wide = [{"units": 4096, "activation": "relu"}] * 4 + [{"units": 10, "activation": "softmax"}]
     assert faults({"kind": "classifier", "layers": wide})["#"].code == "too_large"
 
 
 @given(json_values)
-def test_no_document_brings_the_check_down(document: Any) -> None:
+def test_no_document_makes_validation_fail_unexpectedly(document: Any) -> None:
     for sent in (document, {"kind": "classifier", "optimizer": document}, {"kind": "gan", "generator": document}):
         try:
             check_fit(resolve(sent), DIGITS)
@@ -232,14 +232,14 @@ def test_parameters_are_weights_and_biases() -> None:
     assert costs.parameters(resolve({"kind": "classifier"}), DIGITS) == 784 * 392 + 392 + 392 * 10 + 10
 
 
-def test_the_hash_hangs_on_what_is_computed_and_on_nothing_else() -> None:
+def test_the_spec_hash_depends_only_on_what_is_computed() -> None:
     plain = spec_hash(resolve({"kind": "classifier"}))
     assert spec_hash(resolve({"kind": "classifier", "name": "n", "tags": ["t"], "priority": 9})) == plain
     assert spec_hash(resolve({"kind": "classifier", "seed": 1})) != plain
 
 
 @pytest.mark.parametrize(
-    "given",
+    "changes",
     [
         {"optimizer": {"weight_decay": 0.1}},
         {"augmentation": {"max_shift": 1}},
@@ -248,12 +248,12 @@ def test_the_hash_hangs_on_what_is_computed_and_on_nothing_else() -> None:
     ],
     ids=str,
 )
-def test_the_hash_hangs_on_every_setting_of_the_training(given: dict[str, Any]) -> None:
+def test_the_spec_hash_depends_on_optional_settings_of_the_training(changes: dict[str, Any]) -> None:
     spec = {"kind": "classifier", "preset": "seed"}
-    assert spec_hash(resolve(spec | given)) != spec_hash(resolve(spec))
+    assert spec_hash(resolve(spec | changes)) != spec_hash(resolve(spec))
 
 
-def test_a_spec_that_was_stored_before_a_field_came_is_still_read() -> None:
+def test_a_spec_stored_before_a_field_was_added_can_still_be_read() -> None:
     spec = resolve({"kind": "classifier", "preset": "seed"})
     stored = spec.model_dump(mode="json")
     for name in ("augmentation", "average_decay", "early_stopping"):
@@ -263,19 +263,19 @@ def test_a_spec_that_was_stored_before_a_field_came_is_still_read() -> None:
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(), max_size=5))
-def test_equal_documents_have_one_canonical_text(document: dict[str, int]) -> None:
+def test_the_order_of_fields_does_not_change_the_canonical_text(document: dict[str, int]) -> None:
     assert canonical(document) == canonical(dict(reversed(document.items())))
 
 
-def test_the_specs_in_the_documents_are_valid() -> None:
+def test_the_specs_in_the_documentation_are_valid() -> None:
     root = Path(__file__).parents[3]
     text = "".join((root / name).read_text() for name in ("README.md", "docs/guide.md", "docs/spec.md"))
     blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     inline = re.findall(r"-d '(\{\"kind\".*?\})'", text)
-    several = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
-    a_spec = re.compile(r"^\{.*?\}$(?=\n\{|\n*\Z)", re.DOTALL | re.MULTILINE)
-    shown = [spec for block in several for spec in a_spec.findall(block)]
-    assert [len(found) for found in (blocks, inline, shown)] == [1, 4, 4]
-    for sent in (*blocks, *inline, *shown):
-        document = parse_json(sent.encode())
+    js_blocks = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
+    spec_pattern = re.compile(r"^\{.*?\}$(?=\n\{|\n*\Z)", re.DOTALL | re.MULTILINE)
+    js_specs = [spec for block in js_blocks for spec in spec_pattern.findall(block)]
+    assert [len(specs) for specs in (blocks, inline, js_specs)] == [1, 4, 4]
+    for spec_text in (*blocks, *inline, *js_specs):
+        document = parse_json(spec_text.encode())
         check_fit(match_output_to_dataset(resolve(document), document, DIGITS), DIGITS)

@@ -27,9 +27,9 @@ class MemoryStore(ArtifactStore):
             self.files.pop(path, None)
 
     def stored(self, job_id: str | None = None) -> Iterator[Stored]:
-        for path, (data, at) in sorted(self.files.items()):
+        for path, (data, written_at) in sorted(self.files.items()):
             if job_id is None or path.startswith(f"{job_id}/"):
-                yield Stored(path, len(data), time.time() - at)
+                yield Stored(path, len(data), time.time() - written_at)
 
     def remove_job(self, job_id: str) -> None:
         self.remove([item.path for item in self.stored(job_id)])

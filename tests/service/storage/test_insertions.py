@@ -19,10 +19,10 @@ from tests.conftest import on_postgresql
 PLACEHOLDER = at_time(123_456_789_012_345)
 
 
-def key_row(key: str, **other: Any) -> NewRow:
+def key_row(key: str, **overrides: Any) -> NewRow:
     answer = TimeTemplate(json.dumps({"at": PLACEHOLDER, "said": ["1970-01-01T00:00:00.000Z", "ü%s'"]}), PLACEHOLDER)
     values = {"owner": "", "key": key, "fingerprint": "0" * 64, "job_id": "job_1", "answer": answer}
-    return NewRow(IDEMPOTENCY, values | other, times=("created_ms",))
+    return NewRow(IDEMPOTENCY, values | overrides, times=("created_ms",))
 
 
 def keys(database: Database) -> dict[str, Idempotency]:
@@ -30,17 +30,17 @@ def keys(database: Database) -> dict[str, Idempotency]:
         return {row.key: row for row in session.scalars(select(Idempotency))}
 
 
-def test_the_rows_of_an_insertion_have_one_time_by_the_database_clock(database: Database) -> None:
+def test_all_rows_of_an_insertion_have_one_time_of_the_database_clock(database: Database) -> None:
     before = leases.clock(database)
     now = Insertion([key_row("a"), key_row("b")]).execute(database)
     assert now is not None
     assert before <= now <= leases.clock(database)
-    found = keys(database)
-    assert {row.created_ms for row in found.values()} == {now}
-    assert found["a"].answer == {"at": at_time(now), "said": ["1970-01-01T00:00:00.000Z", "ü%s'"]}
+    rows = keys(database)
+    assert {row.created_ms for row in rows.values()} == {now}
+    assert rows["a"].answer == {"at": at_time(now), "said": ["1970-01-01T00:00:00.000Z", "ü%s'"]}
 
 
-def test_the_database_writes_every_millisecond_as_python_does(database: Database) -> None:
+def test_the_database_formats_every_millisecond_as_python_does(database: Database) -> None:
     for _ in range(25):
         Insertion([key_row(f"{time.monotonic_ns()}")]).execute(database)
         time.sleep(0.0013)
@@ -48,13 +48,13 @@ def test_the_database_writes_every_millisecond_as_python_does(database: Database
         assert row.answer["at"] == at_time(row.created_ms)
 
 
-def test_where_the_first_row_exists_nothing_is_inserted(database: Database) -> None:
+def test_nothing_is_inserted_if_the_first_row_exists(database: Database) -> None:
     assert Insertion([key_row("a")], once=True).execute(database) is not None
     assert Insertion([key_row("a"), key_row("b")], once=True).execute(database) is None
     assert set(keys(database)) == {"a"}
 
 
-def test_an_insertion_that_fails_leaves_nothing_behind(database: Database) -> None:
+def test_a_failed_insertion_leaves_no_rows(database: Database) -> None:
     orphan = NewRow(JOB_TAGS, {"tag": "x", "job_id": "job_that_is_not_there"})
     with pytest.raises(DBAPIError):
         Insertion([key_row("a"), orphan], once=True).execute(database)
@@ -64,24 +64,26 @@ def test_an_insertion_that_fails_leaves_nothing_behind(database: Database) -> No
 
 
 @on_postgresql
-def test_postgresql_refuses_what_is_too_long_instead_of_cutting_it(database: Database) -> None:
+def test_postgresql_refuses_values_that_are_too_long_instead_of_truncating_them(database: Database) -> None:
     with pytest.raises(DBAPIError, match="too long"):
         Insertion([key_row("a", job_id="j" * 41)]).execute(database)
 
 
 @on_postgresql
-def test_an_insertion_is_one_statement_of_postgresql(database: Database) -> None:
+def test_an_insertion_is_a_single_statement_in_postgresql(database: Database) -> None:
     Insertion([key_row("first")]).execute(database)
-    sent: list[str] = []
-    event.listen(database.engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     Insertion([key_row("a"), key_row("b")], once=True).execute(database)
-    assert [statement.split()[0] for statement in sent] == ["WITH"]
+    assert [statement.split()[0] for statement in statements] == ["WITH"]
 
 
 @on_postgresql
-def test_connections_that_the_server_ended_are_replaced(database: Database) -> None:
-    names = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    end = names.replace("count(*)", "pg_terminate_backend(pid)")
+def test_connections_closed_by_the_server_are_replaced(database: Database) -> None:
+    count_others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    terminate_others = count_others.replace("count(*)", "pg_terminate_backend(pid)")
     pooled = [database.engine.connect() for _ in range(3)]
     for connection in pooled:
         connection.execute(text("SELECT 1"))
@@ -89,9 +91,9 @@ def test_connections_that_the_server_ended_are_replaced(database: Database) -> N
     other = Database(database.url)
     try:
         with other.read() as session:
-            assert session.scalars(text(end)).all() == [True] * 3
+            assert session.scalars(text(terminate_others)).all() == [True] * 3
             deadline = time.monotonic() + 5
-            while session.scalar(text(names)) and time.monotonic() < deadline:
+            while session.scalar(text(count_others)) and time.monotonic() < deadline:
                 time.sleep(0.01)
     finally:
         other.close()
@@ -103,10 +105,10 @@ def test_connections_that_the_server_ended_are_replaced(database: Database) -> N
 
 
 @on_postgresql
-def test_a_connection_that_was_idle_for_long_is_pinged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_idle_connection_is_pinged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.read() as session:
         first = session.scalar(text("SELECT pg_backend_pid()"))
     monkeypatch.setattr(module, "_TRUSTED_S", 0.0)
-    monkeypatch.setattr(module.select, "poll", None)  # it must not be asked
+    monkeypatch.setattr(module.select, "poll", None)  # must not be called
     with database.read() as session:
         assert session.scalar(text("SELECT pg_backend_pid()")) == first

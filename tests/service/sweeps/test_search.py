@@ -20,25 +20,25 @@ SPACE = {
 }
 
 
-def test_draws_lie_in_their_ranges_and_repeat() -> None:
+def test_random_settings_are_within_their_ranges_and_reproducible() -> None:
     for trial in range(200):
-        found = space.random_settings(SPACE, 7, trial)
-        assert 0.001 <= found["/rate"] <= 1
-        assert found["/rate"] == float(f"{found['/rate']:.6g}")
-        assert found["/size"] in range(16, 257, 16)
-        assert found["/share"] in [round(place / 10, 6) for place in range(11)]
-        assert found == space.random_settings(SPACE, 7, trial)
+        settings = space.random_settings(SPACE, 7, trial)
+        assert 0.001 <= settings["/rate"] <= 1
+        assert settings["/rate"] == float(f"{settings['/rate']:.6g}")
+        assert settings["/size"] in range(16, 257, 16)
+        assert settings["/share"] in [round(index / 10, 6) for index in range(11)]
+        assert settings == space.random_settings(SPACE, 7, trial)
 
 
-def test_another_setting_changes_no_draw() -> None:
+def test_a_random_setting_does_not_depend_on_the_other_settings() -> None:
     fewer = {name: span for name, span in SPACE.items() if name != "/size"}
     for trial in range(20):
         assert space.random_settings(fewer, 7, trial).items() <= space.random_settings(SPACE, 7, trial).items()
 
 
-def test_logarithmic_draws_are_even_in_their_logarithms() -> None:
-    drawn = [space.random_settings(SPACE, 1, trial)["/rate"] for trial in range(2000)]
-    assert statistics.median(drawn) == pytest.approx(math.sqrt(0.001), rel=0.15)
+def test_the_median_of_logarithmic_draws_is_the_middle_of_their_logarithms() -> None:
+    rates = [space.random_settings(SPACE, 1, trial)["/rate"] for trial in range(2000)]
+    assert statistics.median(rates) == pytest.approx(math.sqrt(0.001), rel=0.15)
 
 
 @given(
@@ -49,11 +49,11 @@ def test_logarithmic_draws_are_even_in_their_logarithms() -> None:
 )
 @example(low=0.0, step=0.00009001, steps=9998, rest=0.0)
 @example(low=1000.0, step=1e-4, steps=200, rest=0.5)  # neighbours are equal after rounding
-def test_stepped_floats_are_those_of_the_whole_list(low: float, step: float, steps: int, rest: float) -> None:
+def test_stepped_floats_are_those_of_the_complete_list(low: float, step: float, steps: int, rest: float) -> None:
     span = Range.model_validate({"float": [low, low + (steps + rest) * step], "step": step})
     high = low + (steps + rest) * step
     count = math.floor((high - low) / step + 1e-9) + 1
-    listed = [float(f"{low + place * step:.6g}") for place in range(count)]
+    listed = [float(f"{low + index * step:.6g}") for index in range(count)]
     values = space.values_of(span)
     assert values is not None
     assert list(values) == listed
@@ -67,29 +67,31 @@ def test_stepped_floats_are_those_of_the_whole_list(low: float, step: float, ste
 
 
 @given(low=st.integers(-1000, 1000), size=st.integers(0, 1000), step=st.integers(1, 50), position=st.floats(0, 0.999))
-def test_an_integer_is_found_at_its_place(low: int, size: int, step: int, position: float) -> None:
+def test_a_drawn_integer_has_the_index_of_its_place_in_the_range(
+    low: int, size: int, step: int, position: float
+) -> None:
     span = Range.model_validate({"int": [low, low + size], "step": step})
     drawn = space.draw(span, position)
     assert tpe._to_optuna(span, drawn) == list(range(low, low + size + 1, step)).index(drawn)
 
 
-def test_a_stored_sweep_may_exceed_the_bounds_of_new_ones() -> None:
+def test_a_stored_sweep_may_exceed_the_limits_of_new_ones() -> None:
     fine = {"float": [0.0, 1.0], "step": 1e-10}
-    found = proposals.ranges_of({"space": {"/rate": fine, "/size": {"int": [1, 2**60]}}})
-    drawn = space.random_settings(found, 0, 0)
-    assert 0 <= drawn["/rate"] <= 1
-    assert drawn["/size"] in range(1, 2**60 + 1)
+    ranges = proposals.ranges_of({"space": {"/rate": fine, "/size": {"int": [1, 2**60]}}})
+    settings = space.random_settings(ranges, 0, 0)
+    assert 0 <= settings["/rate"] <= 1
+    assert settings["/size"] in range(1, 2**60 + 1)
 
 
-def test_a_proposal_costs_the_same_for_large_ranges() -> None:
+def test_a_proposal_does_not_enumerate_large_ranges() -> None:
     large = {
         "/units": Range.model_validate({"int": [1, 2**50]}),
         "/rate": Range.model_validate({"float": [0.0, 0.9], "step": 0.0001}),
     }
     history = [Past(space.random_settings(large, 0, trial), float(trial), True) for trial in range(12)]
-    found = tpe.suggest(large, history, goal="maximize", seed=0)
-    assert found["/units"] in range(1, 2**50 + 1)
-    assert 0 <= found["/rate"] <= 0.9
+    proposal = tpe.suggest(large, history, goal="maximize", seed=0)
+    assert proposal["/units"] in range(1, 2**50 + 1)
+    assert 0 <= proposal["/rate"] <= 0.9
 
 
 def test_pointers_reach_into_lists_and_escape_slashes() -> None:
@@ -108,21 +110,21 @@ def test_tpe_finds_better_settings_than_random_draws() -> None:
     def value(settings: dict[str, Any]) -> float:
         return -(math.log10(settings["/rate"] / 0.03) ** 2) - (settings["/size"] - 128) ** 2 / 40_000
 
-    def best(*, learns: bool, seed: int) -> float:
+    def best(*, use_tpe: bool, seed: int) -> float:
         history: list[Past] = []
         for trial in range(40):
-            found = space.random_settings(SPACE, seed, trial)
-            if learns and trial >= 10:
-                found = tpe.suggest(SPACE, history, goal="maximize", seed=seed)
-            history.append(Past(found, value(found), True))
+            settings = space.random_settings(SPACE, seed, trial)
+            if use_tpe and trial >= 10:
+                settings = tpe.suggest(SPACE, history, goal="maximize", seed=seed)
+            history.append(Past(settings, value(settings), True))
         return max(item.value or -9 for item in history)
 
-    learned = statistics.median(best(learns=True, seed=seed) for seed in range(5))
-    drawn = statistics.median(best(learns=False, seed=seed) for seed in range(5))
-    assert learned > drawn
+    tpe_score = statistics.median(best(use_tpe=True, seed=seed) for seed in range(5))
+    random_score = statistics.median(best(use_tpe=False, seed=seed) for seed in range(5))
+    assert tpe_score > random_score
 
 
-def test_a_proposal_is_a_function_of_the_trials_so_far() -> None:
+def test_a_proposal_is_determined_by_the_history_and_the_seed() -> None:
     history = [Past(space.random_settings(SPACE, 3, trial), float(trial % 5), trial < 12) for trial in range(14)]
     first = tpe.suggest(SPACE, history, goal="minimize", seed=3)
     assert first == tpe.suggest(SPACE, history, goal="minimize", seed=3)
@@ -130,6 +132,6 @@ def test_a_proposal_is_a_function_of_the_trials_so_far() -> None:
     assert any(first["/flag"] is choice or first["/flag"] == choice for choice in (1, True, "1", None))
 
 
-def test_failed_trials_count_as_the_worst() -> None:
+def test_a_history_of_failed_trials_still_gives_a_proposal() -> None:
     history = [Past(space.random_settings(SPACE, 3, trial), None, True) for trial in range(12)]
     assert tpe.suggest(SPACE, history, goal="maximize", seed=3).keys() == SPACE.keys()

@@ -1,4 +1,4 @@
-"""Decisions are a function of results: order of arrival and interruptions change nothing."""
+"""Decisions depend on the results alone: the order of arrival and interruptions change nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from service.sweeps.trial_scheduler import Outcome, Proposed, State, SweepPlan, 
 
 
 class FakeWorkers:
-    """Finishes started trials in any order, and writes down what is decided."""
+    """Workers that finish started trials in any order, and log what is decided."""
 
     def __init__(self, plan: SweepPlan, seed: int, *, failing: float = 0.0, epochs: Sequence[int] = ()) -> None:
         self.plan, self.seed, self.failing, self.epochs = plan, seed, failing, epochs
         self.started: list[tuple[int, int]] = []
         self.done: set[tuple[int, int]] = set()
         self.log: list[Any] = []
-        self.over = False
+        self.has_ended = False
 
     def value(self, trial: int, rung: int) -> Outcome:
         drawn = int.from_bytes(hashlib.sha256(f"{self.seed}:{trial}:{rung}".encode()).digest()[:4], "big") / 2**32
@@ -54,32 +54,32 @@ class FakeWorkers:
         self.log.append(["exhausted", why])
 
     def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
-        assert not self.over
-        self.over = True
+        assert not self.has_ended
+        self.has_ended = True
         self.log.append(["winner", list(winner or []), rung, ended_by])
 
 
 def plan(**changes: Any) -> SweepPlan:
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "trials": 9, "seeds": 2, "rungs": [1, 3, 9], "factor": 3, "asynchronous": False, "parallel": 4,
         "maximize": True, "max_failed": None, "budget": None,
     }  # fmt: skip
-    return SweepPlan(**usual | changes)
+    return SweepPlan(**defaults | changes)
 
 
-def run(made: SweepPlan, *, seed: int, order: int, failing: float = 0.0, epochs: Sequence[int] = ()) -> FakeWorkers:
-    backend, chance = FakeWorkers(made, seed, failing=failing, epochs=epochs), random.Random(order)
+def run(sweep: SweepPlan, *, seed: int, order: int, failing: float = 0.0, epochs: Sequence[int] = ()) -> FakeWorkers:
+    backend, rng = FakeWorkers(sweep, seed, failing=failing, epochs=epochs), random.Random(order)
     document: dict[str, Any] | None = None
     for _ in range(10_000):
-        state = State.of(json.loads(json.dumps(document)) if document else None, made)
-        over = TrialScheduler(made, state, backend).advance()
+        state = State.of(json.loads(json.dumps(document)) if document else None, sweep)
+        has_ended = TrialScheduler(sweep, state, backend).advance()
         document = state.document()
-        if over:
+        if has_ended:
             return backend
-        open_ones = [item for item in backend.started if item not in backend.done]
-        assert open_ones, "the scheduler waits for nothing"
-        assert len(open_ones) <= made.parallel
-        backend.done.add(chance.choice(open_ones))
+        unfinished = [item for item in backend.started if item not in backend.done]
+        assert unfinished, "the scheduler waits for nothing"
+        assert len(unfinished) <= sweep.parallel
+        backend.done.add(rng.choice(unfinished))
     raise AssertionError("it does not end")
 
 
@@ -98,44 +98,44 @@ PLANS = st.builds(
 
 @settings(max_examples=150)
 @given(
-    made=PLANS,
+    sweep=PLANS,
     seed=st.integers(0, 99),
     failing=st.sampled_from([0.0, 0.2]),
     arrivals=st.tuples(st.integers(), st.integers()),
 )
 def test_the_order_of_arrival_changes_no_decision(
-    made: SweepPlan, seed: int, failing: float, arrivals: tuple[int, int]
+    sweep: SweepPlan, seed: int, failing: float, arrivals: tuple[int, int]
 ) -> None:
-    one, other = (run(made, seed=seed, order=order, failing=failing) for order in arrivals)
-    assert one.log == other.log
-    if made.budget is not None:
-        assert spent(made, one) <= made.budget
-    assert spent(made, one) <= made.most_epochs()
+    first, second = (run(sweep, seed=seed, order=order, failing=failing) for order in arrivals)
+    assert first.log == second.log
+    if sweep.budget is not None:
+        assert spent(sweep, first) <= sweep.budget
+    assert spent(sweep, first) <= sweep.most_epochs()
 
 
-def spent(made: SweepPlan, backend: FakeWorkers) -> int:
-    before = [0, *made.rungs]
-    return sum(before[rung + 1] - before[rung] for _, rung in backend.started) * made.seeds
+def spent(sweep: SweepPlan, backend: FakeWorkers) -> int:
+    cumulative_epochs = [0, *sweep.rungs]
+    return sum(cumulative_epochs[rung + 1] - cumulative_epochs[rung] for _, rung in backend.started) * sweep.seeds
 
 
-def test_synchronous_halving_keeps_the_best_third_and_its_epochs() -> None:
+def test_synchronous_halving_promotes_the_best_third_and_trains_no_other_epochs() -> None:
     backend = run(plan(), seed=1, order=1)
-    decided = [entry for entry in backend.log if entry[0] == "decide"]
-    assert [(rung, len(up), len(down)) for _, rung, up, down in decided] == [(0, 3, 6), (1, 1, 2)]
-    for _, _, up, down in decided:
+    decisions = [entry for entry in backend.log if entry[0] == "decide"]
+    assert [(rung, len(up), len(down)) for _, rung, up, down in decisions] == [(0, 3, 6), (1, 1, 2)]
+    for _, _, up, down in decisions:
         assert min(value for _, value in up) >= max(value for _, value in down)
     assert spent(plan(), backend) == 2 * (9 * 1 + 3 * 2 + 1 * 6)
     winner = backend.log[-1]
-    assert winner[1][0] == decided[1][2][0][0]
+    assert winner[1][0] == decisions[1][2][0][0]
 
 
-def test_no_value_is_the_worst_and_ties_go_to_the_lower_number() -> None:
-    made = plan()
-    assert made.rank([[3, None], [2, 0.5], [1, 0.5], [0, 0.7]]) == [[0, 0.7], [1, 0.5], [2, 0.5], [3, None]]
+def test_a_missing_value_ranks_last_and_ties_go_to_the_lower_trial_number() -> None:
+    sweep = plan()
+    assert sweep.rank([[3, None], [2, 0.5], [1, 0.5], [0, 0.7]]) == [[0, 0.7], [1, 0.5], [2, 0.5], [3, None]]
     assert plan(maximize=False).rank([[0, None], [1, 2.0], [2, -1.0]])[0] == [2, -1.0]
 
 
-def test_asynchronous_halving_promotes_before_all_have_arrived() -> None:
+def test_asynchronous_halving_promotes_before_all_trials_are_proposed() -> None:
     backend = run(plan(asynchronous=True, trials=12), seed=3, order=2)
     kinds = [entry[0] for entry in backend.log]
     first, last = kinds.index("decide"), len(kinds) - 1 - kinds[::-1].index("propose")
@@ -150,29 +150,29 @@ def test_too_many_failures_end_the_sweep() -> None:
 
 
 @pytest.mark.parametrize("parallel", [1, 5])
-def test_trials_start_in_order_as_others_end(parallel: int) -> None:
+def test_trials_are_proposed_and_recorded_in_order(parallel: int) -> None:
     backend = run(plan(rungs=[4], trials=10, parallel=parallel), seed=0, order=7)
     assert [entry[1] for entry in backend.log if entry[0] == "propose"] == list(range(10))
     assert [entry[1] for entry in backend.log if entry[0] == "result"] == list(range(10))
 
 
-class EverBetter(FakeWorkers):
+class ImprovingWorkers(FakeWorkers):
     """Each trial is better than those before it."""
 
     def value(self, trial: int, rung: int) -> Outcome:
         return Outcome(float(trial))
 
 
-def test_asynchronous_halving_of_ever_better_trials_trains_the_most_epochs() -> None:
-    made = plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2, asynchronous=True, parallel=1)
-    backend = EverBetter(made, 0)
+def test_asynchronous_halving_of_ever_better_trials_trains_the_maximum_of_epochs() -> None:
+    sweep = plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2, asynchronous=True, parallel=1)
+    backend = ImprovingWorkers(sweep, 0)
     state = None
-    while not backend.over:
-        scheduler = TrialScheduler(made, State.of(state, made), backend)
+    while not backend.has_ended:
+        scheduler = TrialScheduler(sweep, State.of(state, sweep), backend)
         scheduler.advance()
         state = scheduler.state.document()
         backend.done.update(backend.started)
-    assert spent(made, backend) == made.most_epochs() == 8 + 7 + 2 * 6
+    assert spent(sweep, backend) == sweep.most_epochs() == 8 + 7 + 2 * 6
     assert plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2).most_epochs() == 8 + 4 + 2 * 2
 
 
@@ -183,8 +183,8 @@ def test_asynchronous_halving_of_ever_better_trials_trains_the_most_epochs() -> 
 def test_a_trial_with_its_own_epochs_starts_only_within_the_budget(
     epochs: list[int], budget: int, started: list[int]
 ) -> None:
-    made = plan(trials=len(epochs), rungs=[5], budget=budget, own_epochs=True)
-    backend = run(made, seed=1, order=1, epochs=epochs)
+    sweep = plan(trials=len(epochs), rungs=[5], budget=budget, own_epochs=True)
+    backend = run(sweep, seed=1, order=1, epochs=epochs)
     assert [trial for trial, _ in backend.started] == started
-    assert sum(epochs[trial] for trial in started) * made.seeds <= budget
+    assert sum(epochs[trial] for trial in started) * sweep.seeds <= budget
     assert (["exhausted", "budget"] in backend.log) == (len(started) < len(epochs))

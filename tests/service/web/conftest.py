@@ -38,7 +38,7 @@ MakeApp = Callable[..., Flask]
 
 @dataclass
 class PlayedWorker:
-    """Does to a job what a worker does, without training anything."""
+    """Performs a worker's operations on a job, without training."""
 
     database: Database
     artifacts: ArtifactFolder
@@ -111,40 +111,40 @@ def pointers(answer: Any) -> list[str]:
 
 def put_away(app: Flask) -> None:
     """End an app's threads and close its connections."""
-    here: Services = app.extensions[EXTENSION]
-    here.hub.closing = here.all_jobs_stream.closing = True
-    here.keyring.close()
+    services: Services = app.extensions[EXTENSION]
+    services.hub.closing = services.all_jobs_stream.closing = True
+    services.keyring.close()
     deadline = time.monotonic() + 5
-    # They may be using connections.
-    while (here.hub.is_reading or here.all_jobs_stream.is_reading) and time.monotonic() < deadline:
+    # The threads may still use connections.
+    while (services.hub.is_reading or services.all_jobs_stream.is_reading) and time.monotonic() < deadline:
         time.sleep(0.02)
-    here.database.close()
+    services.database.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_routes_once() -> Iterator[None]:
-    """Each app parses its hundred routes and compiles two functions for each, which takes longer than most tests do;
-    they are the same ones in every app."""
-    compile_one, compiled = Rule.compile, dict[Any, dict[str, Any]]()
+    """Every app has the same hundred routes; parsing them and compiling two functions for each takes longer
+    than most tests."""
+    compile_rule, compiled = Rule.compile, dict[Any, dict[str, Any]]()
 
-    def remember(rule: Rule) -> None:
+    def compile_cached(rule: Rule) -> None:
         assert rule.map is not None
-        kinds = frozenset(rule.map.converters.items())
-        key = (rule.rule, repr(rule.defaults), rule.subdomain, rule.host, rule.merge_slashes, kinds)
+        converters = frozenset(rule.map.converters.items())
+        key = (rule.rule, repr(rule.defaults), rule.subdomain, rule.host, rule.merge_slashes, converters)
         if key not in compiled:
-            compile_one(rule)
-            made = {name: vars(rule)[name] for name in ("_parts", "_trace", "_converters", "arguments")}
-            compiled[key] = made | {name: vars(rule)[name].__func__ for name in ("_build", "_build_unknown")}
+            compile_rule(rule)
+            attributes = {name: vars(rule)[name] for name in ("_parts", "_trace", "_converters", "arguments")}
+            compiled[key] = attributes | {name: vars(rule)[name].__func__ for name in ("_build", "_build_unknown")}
         vars(rule).update(compiled[key])
         for name in ("_build", "_build_unknown"):
             setattr(rule, name, vars(rule)[name].__get__(rule))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Rule, "compile", remember)
+        patched.setattr(Rule, "compile", compile_cached)
         yield
 
 
-class _CompiledTemplates(BytecodeCache):
+class _TemplateCache(BytecodeCache):
     def __init__(self) -> None:
         self._codes = dict[tuple[str, str], Any]()
 
@@ -157,43 +157,43 @@ class _CompiledTemplates(BytecodeCache):
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_templates_once() -> Iterator[None]:
-    """Each app compiles the templates that it renders; they, too, are the same ones in every app."""
+    """Each app compiles the templates that it renders; they, too, are the same in every app."""
     with pytest.MonkeyPatch.context() as patched:
-        options = Flask.jinja_options | {"bytecode_cache": _CompiledTemplates()}
+        options = Flask.jinja_options | {"bytecode_cache": _TemplateCache()}
         patched.setattr(Flask, "jinja_options", options)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _import_small_files_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Many tests upload the same few rows or images: the sandbox, which takes longer to start than most tests do, makes
-    a dataset of them once, and the others get a copy."""
-    results, known = tmp_path_factory.mktemp("imported"), dict[str, ImportedDataset]()
+    """Many tests upload the same small files. The sandbox, which takes longer to start than most tests,
+    imports them once; later uploads get a copy of the dataset."""
+    folders, datasets = tmp_path_factory.mktemp("imported"), dict[str, ImportedDataset]()
 
-    def imported(
+    def import_cached(
         files: Mapping[str, Path], folder: Path, *, on_progress: OnProgress, **options: Any
     ) -> ImportedDataset:
         if sum(path.stat().st_size for path in files.values()) > 100_000:
             return import_in_sandbox(files, folder, on_progress=on_progress, **options)
         contents = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
         key = hashlib.sha256(repr((sorted(contents.items()), sorted(options.items()))).encode()).hexdigest()
-        if key not in known:
-            made = import_in_sandbox(files, folder, on_progress=on_progress, **options)
-            shutil.copytree(folder, results / key, dirs_exist_ok=True)
-            known[key] = made
+        if key not in datasets:
+            dataset = import_in_sandbox(files, folder, on_progress=on_progress, **options)
+            shutil.copytree(folder, folders / key, dirs_exist_ok=True)
+            datasets[key] = dataset
         else:
-            shutil.copytree(results / key, folder, dirs_exist_ok=True)
-        return known[key]
+            shutil.copytree(folders / key, folder, dirs_exist_ok=True)
+        return datasets[key]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(uploads, "import_in_sandbox", imported)
+        patched.setattr(uploads, "import_in_sandbox", import_cached)
         yield
 
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
-    """Make an app for a database, with settings of one's own."""
-    made: list[Flask] = []
+    """Create an app for a database; keyword arguments override settings."""
+    apps: list[Flask] = []
 
     def make(database_url: str, **changes: Any) -> Flask:
         values: dict[str, Any] = {
@@ -206,11 +206,11 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
             "auth": Auth.LOCAL,
             "lease_s": 15.0,
         }
-        made.append(create_app(Settings(**(values | changes))))
-        return made[-1]
+        apps.append(create_app(Settings(**(values | changes))))
+        return apps[-1]
 
     yield make
-    for app in made:
+    for app in apps:
         put_away(app)
 
 
@@ -231,11 +231,11 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def play() -> Callable[[Flask], PlayedWorker]:
-    """Make a worker beside an app, on the same database and files."""
+    """Create a simulated worker that shares an app's database and files."""
 
     def make(app: Flask) -> PlayedWorker:
-        here: Services = app.extensions[EXTENSION]
-        return PlayedWorker(here.database, here.artifacts)
+        services: Services = app.extensions[EXTENSION]
+        return PlayedWorker(services.database, services.artifacts)
 
     return make
 
@@ -247,7 +247,7 @@ def worker(app: Flask, play: Callable[[Flask], PlayedWorker]) -> PlayedWorker:
 
 @pytest.fixture
 def submit() -> Callable[..., str]:
-    """Send a job in and give its id."""
+    """Submit a job and return its id."""
 
     def send(client: FlaskClient, **spec: Any) -> str:
         response = client.post("/jobs", json={"kind": "classifier", **spec})
@@ -259,7 +259,7 @@ def submit() -> Callable[..., str]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Flask], str]]:
-    """Serve an app over a real socket, a thread a request; gives its address."""
+    """Serve an app over a real socket, with one thread per request, and return its URL."""
     running = []
 
     def start(app: Flask) -> str:

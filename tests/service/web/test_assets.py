@@ -13,38 +13,38 @@ import service.web
 LIBRARIES = Path(service.web.__file__).parent / "static" / "lib"
 
 
-def test_libraries_are_the_files_that_their_makers_published() -> None:
+def test_libraries_have_the_published_digests_listed_in_their_readme() -> None:
     listed = dict(re.findall(r"(?m)^\| `([^`]+)` \| .* \| `([0-9a-f]{64})` \|$", (LIBRARIES / "README.md").read_text()))
-    there = {path.name for path in LIBRARIES.iterdir()} - {"README.md"}
-    assert set(listed) == there
+    files = {path.name for path in LIBRARIES.iterdir()} - {"README.md"}
+    assert set(listed) == files
     for name, digest in listed.items():
         assert hashlib.sha256((LIBRARIES / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_every_library_comes_with_its_licence() -> None:
+def test_uplot_comes_with_its_licence() -> None:
     assert "The MIT License" in (LIBRARIES / "uPlot.LICENSE.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ["app.css", "chart.js", "icon.svg", "lib/uPlot.iife.min.js"])
-def test_text_is_compressed_for_those_who_accept_it(client: FlaskClient, name: str) -> None:
+def test_text_is_compressed_for_clients_that_accept_gzip(client: FlaskClient, name: str) -> None:
     with client.get(f"/static/x/{name}") as plain:
         assert "Content-Encoding" not in plain.headers
         assert plain.headers["Vary"] == "Accept-Encoding"
         text = plain.data
-    packed = client.get(f"/static/x/{name}", headers={"Accept-Encoding": "gzip, br"})
-    assert packed.headers["Content-Encoding"] == "gzip"
-    assert packed.mimetype == plain.mimetype
-    assert len(packed.data) == packed.content_length
-    assert gzip.decompress(packed.data) == text
-    with client.get(f"/static/x/{name}", headers={"Accept-Encoding": "gzip;q=0"}) as refused:
-        assert refused.data == text
+    compressed = client.get(f"/static/x/{name}", headers={"Accept-Encoding": "gzip, br"})
+    assert compressed.headers["Content-Encoding"] == "gzip"
+    assert compressed.mimetype == plain.mimetype
+    assert len(compressed.data) == compressed.content_length
+    assert gzip.decompress(compressed.data) == text
+    with client.get(f"/static/x/{name}", headers={"Accept-Encoding": "gzip;q=0"}) as uncompressed:
+        assert uncompressed.data == text
 
 
-def test_compressed_text_is_not_sent_again_to_those_who_have_it(client: FlaskClient) -> None:
+def test_compressed_text_is_not_sent_again_to_clients_with_its_etag(client: FlaskClient) -> None:
     first = client.get("/static/x/app.css", headers={"Accept-Encoding": "gzip"})
     again = client.get("/static/x/app.css", headers={"Accept-Encoding": "gzip", "If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
 
 
-def test_a_file_that_is_not_there_is_not_found(client: FlaskClient) -> None:
+def test_a_missing_static_file_is_not_found(client: FlaskClient) -> None:
     assert client.get("/static/x/lib/none.js", headers={"Accept-Encoding": "gzip"}).status_code == 404

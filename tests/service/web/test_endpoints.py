@@ -1,4 +1,4 @@
-"""The decorator of views, checked for every endpoint."""
+"""The ``endpoint`` decorator, checked on every view."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.web.openapi.operations import Operation, operation_of
 from service.web.schemas.queries import Query
 
 PROBES = {"/healthz", "/readyz", "/metrics"}
-VALUES = {
+PATH_ARGUMENTS = {
     "job_id": "job_01J00000000000000000000000",
     "artifact_id": "art_01J00000000000000000000000",
     "true": "1",
@@ -22,20 +22,20 @@ VALUES = {
 
 
 def _operations(app: Flask) -> list[tuple[str, str, Operation]]:
-    found = []
+    operations = []
     for rule in app.url_map.iter_rules():
         operation = operation_of(app.view_functions[rule.endpoint])
         if operation is None:
             continue
-        path = "".join(part if not is_argument else VALUES.get(part, "x") for is_argument, part in rule._trace)
-        found += [
+        path = "".join(part if not is_argument else PATH_ARGUMENTS.get(part, "x") for is_argument, part in rule._trace)
+        operations += [
             (method, path.replace("|", ""), operation) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         ]
-    return found
+    return operations
 
 
-def test_every_endpoint_but_the_probes_refuses_an_unknown_parameter(app: Flask, client: FlaskClient) -> None:
-    tried = 0
+def test_every_endpoint_except_the_probes_rejects_an_unknown_parameter(app: Flask, client: FlaskClient) -> None:
+    checked = 0
     for method, path, operation in _operations(app):
         answer = client.open(path, method=method, query_string={"nonsense": "1"})
         if path in PROBES:
@@ -45,18 +45,18 @@ def test_every_endpoint_but_the_probes_refuses_an_unknown_parameter(app: Flask, 
         assert answer.status_code == 400, (method, path, answer.text)
         assert answer.json["code"] == "invalid_parameter"
         assert "nonsense" in {error["parameter"] for error in answer.json["errors"]}
-        tried += 1
-    assert tried > 60
+        checked += 1
+    assert checked > 60
 
 
-def test_every_json_body_must_say_that_it_is_json(app: Flask, client: FlaskClient) -> None:
-    tried = 0
+def test_every_json_body_requires_the_json_content_type(app: Flask, client: FlaskClient) -> None:
+    checked = 0
     for method, path, operation in _operations(app):
         if operation.takes_json:
             answer = client.open(path, method=method, data="x", content_type="text/plain")
             assert (answer.status_code, answer.json["code"]) == (415, "unsupported_media_type"), path
-            tried += 1
-    assert tried >= 8
+            checked += 1
+    assert checked >= 8
 
 
 class _Answer(BaseModel):
@@ -67,7 +67,7 @@ class _Number(Query):
     number: int = 1
 
 
-def test_a_view_gets_what_was_validated_and_its_model_becomes_json() -> None:
+def test_a_view_receives_the_validated_query_and_its_model_becomes_json() -> None:
     app = Flask(__name__)
 
     @app.get("/both/<name>")

@@ -27,8 +27,8 @@ def socket_path() -> Iterator[Path]:
         yield Path(folder) / "b.sock"
 
 
-def waiting(path: Path, count: int) -> list[dict[str, Any]]:
-    """The messages in the queue, once there are so many."""
+def wait_for_messages(path: Path, count: int) -> list[dict[str, Any]]:
+    """Wait until the queue has at least ``count`` messages, and return them."""
     deadline = time.monotonic() + 30
     with redis.Redis(unix_socket_path=str(path)) as client:
         while client.llen(task_names.TRAIN_QUEUE) < count:
@@ -37,7 +37,7 @@ def waiting(path: Path, count: int) -> list[dict[str, Any]]:
         return [json.loads(message) for message in client.lrange(task_names.TRAIN_QUEUE, 0, -1)]
 
 
-def test_post_leaves_a_message_with_nothing_but_the_id(
+def test_post_sends_a_message_that_contains_only_the_job_id(
     make_app: Callable[..., Flask], sqlite_url: str, submit: Any, socket_path: Path
 ) -> None:
     with ValkeyServer(unix_socket_path=socket_path, port=0):
@@ -45,16 +45,16 @@ def test_post_leaves_a_message_with_nothing_but_the_id(
         assert client.get("/readyz").json["checks"]["broker"]["status"] == "ok"
         headers = {"Idempotency-Key": "once"}
         job_id = client.post("/jobs", json={"kind": "classifier"}, headers=headers).json["id"]
-        (message,) = waiting(socket_path, 1)
+        (message,) = wait_for_messages(socket_path, 1)
         assert message["headers"]["task"] == task_names.TRAIN_TASK
         arguments, options, _ = json.loads(base64.b64decode(message["body"]))
         assert (arguments, options) == ([job_id], {})
-        client.post("/jobs", json={"kind": "classifier"}, headers=headers)  # a repetition wakes nobody
+        client.post("/jobs", json={"kind": "classifier"}, headers=headers)  # a replay sends no hint
         submit(client)
-        assert len(waiting(socket_path, 2)) == 2
+        assert len(wait_for_messages(socket_path, 2)) == 2
 
 
-def test_hints_come_again_once_the_broker_is_back(socket_path: Path) -> None:
+def test_hints_are_sent_again_once_the_broker_is_back(socket_path: Path) -> None:
     publisher = Publisher(f"redis+socket://{socket_path}")
     publisher.wake("job_lost")
     deadline = time.monotonic() + 30
@@ -63,10 +63,10 @@ def test_hints_come_again_once_the_broker_is_back(socket_path: Path) -> None:
         time.sleep(0.02)
     with ValkeyServer(unix_socket_path=socket_path, port=0):
         publisher.wake("job_found")
-        assert len(waiting(socket_path, 1)) == 1
+        assert len(wait_for_messages(socket_path, 1)) == 1
 
 
-def test_hints_beyond_the_queue_are_dropped_not_waited_for(socket_path: Path) -> None:
+def test_hints_beyond_the_queue_limit_do_not_block_the_caller(socket_path: Path) -> None:
     publisher = Publisher(f"redis+socket://{socket_path}")
     began = time.monotonic()
     for number in range(5000):
@@ -81,20 +81,20 @@ def test_without_a_broker_nothing_is_sent(app: Flask) -> None:
     assert not publisher.has_broker
 
 
-def test_a_queue_without_a_reader_stays_small(
+def test_a_broker_queue_without_a_consumer_stays_at_its_limit(
     make_app: Callable[..., Flask], sqlite_url: str, submit: Any, socket_path: Path
 ) -> None:
     with ValkeyServer(unix_socket_path=socket_path, port=0):
         client = make_app(sqlite_url, broker_url=f"redis+socket://{socket_path}?virtual_host=0").test_client()
         for _ in range(2 * task_names.MAX_QUEUED):
             submit(client)
-        waiting(socket_path, task_names.MAX_QUEUED)
+        wait_for_messages(socket_path, task_names.MAX_QUEUED)
         time.sleep(0.5)
-        assert len(waiting(socket_path, task_names.MAX_QUEUED)) == task_names.MAX_QUEUED
+        assert len(wait_for_messages(socket_path, task_names.MAX_QUEUED)) == task_names.MAX_QUEUED
 
 
 @pytest.mark.parametrize("command", [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "maxmemory", "1")])
-def test_a_broker_that_takes_no_messages_is_not_ready(
+def test_a_broker_that_accepts_no_writes_is_reported_as_degraded(
     make_app: Callable[..., Flask], sqlite_url: str, socket_path: Path, command: tuple[str, ...]
 ) -> None:
     with ValkeyServer(unix_socket_path=socket_path, port=0):
@@ -106,18 +106,18 @@ def test_a_broker_that_takes_no_messages_is_not_ready(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
-def test_asking_a_broker_that_hangs_leaves_no_descriptor_open(socket_path: Path) -> None:
+def test_probing_a_hanging_broker_leaves_no_descriptor_open(socket_path: Path) -> None:
     with ValkeyServer(unix_socket_path=socket_path, port=0) as server:
         publisher = Publisher(f"redis+socket://{socket_path}?virtual_host=0")
         publisher.check_broker(20)
-        before = len(os.listdir("/proc/self/fd"))
+        descriptor_count = len(os.listdir("/proc/self/fd"))
         server._process.send_signal(signal.SIGSTOP)
-        gc.disable()  # it would close unreferenced connections, sooner or later
+        gc.disable()  # garbage collection would eventually close unreferenced connections
         try:
             for _ in range(200):
                 with pytest.raises(redis.RedisError):
                     publisher.check_broker(0.001)
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert len(os.listdir("/proc/self/fd")) == descriptor_count
         finally:
             gc.enable()
             server._process.send_signal(signal.SIGCONT)
@@ -125,20 +125,20 @@ def test_asking_a_broker_that_hangs_leaves_no_descriptor_open(socket_path: Path)
 
 
 def test_a_full_queue_limits_the_queries_to_the_broker(socket_path: Path) -> None:
-    """Under a load of submissions, each hint would be a question."""
+    """Otherwise, each hint would query the queue's length under a load of submissions."""
     with ValkeyServer(unix_socket_path=socket_path, port=0):
         publisher = Publisher(f"redis+socket://{socket_path}")
         for number in range(2 * task_names.MAX_QUEUED):
             publisher.wake(f"job_{number}")
-        waiting(socket_path, task_names.MAX_QUEUED)
+        wait_for_messages(socket_path, task_names.MAX_QUEUED)
         with redis.Redis(unix_socket_path=str(socket_path)) as client:
             client.config_resetstat()
             began = time.monotonic()
             while time.monotonic() - began < 1:
                 publisher.wake("job_more")
                 time.sleep(0.001)
-            asked = client.info("commandstats").get("cmdstat_llen", {"calls": 0})["calls"]
-            assert asked <= 15
+            length_queries = client.info("commandstats").get("cmdstat_llen", {"calls": 0})["calls"]
+            assert length_queries <= 15
             client.delete(task_names.TRAIN_QUEUE)
             publisher.wake("job_found")
-            assert waiting(socket_path, 1)
+            assert wait_for_messages(socket_path, 1)

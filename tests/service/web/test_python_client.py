@@ -1,4 +1,4 @@
-"""The Python client with what its users have at hand: paths as text, folders, NumPy's numbers, records with NaN."""
+"""The Python client with its users' inputs: paths as strings, folders, NumPy numbers, records with NaN."""
 
 from __future__ import annotations
 
@@ -23,116 +23,118 @@ __all__ = ["job", "sent", "trained", "trainings"]
 
 
 @pytest.fixture
-def python(app: Flask, serve: Callable[[Flask], str]) -> Iterator[Client]:
+def python_client(app: Flask, serve: Callable[[Flask], str]) -> Iterator[Client]:
     with Client(serve(app)) as client:
         yield client
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of photos in two classes, with a file that is no image, and one that nobody sees."""
-    found = tmp_path / "photos"
+    """A folder of photos in two classes, with a file that is not an image, and a hidden one."""
+    root = tmp_path / "photos"
     for number in range(16):
-        place = found / "ab"[number % 2] / f"{number:02}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(photo(number, tint=20))
-    (found / "notes.txt").write_text("mine")
-    (found / "a" / ".hidden.png").write_text("no image")
-    return found
+        path = root / "ab"[number % 2] / f"{number:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo(number, tint=20))
+    (root / "notes.txt").write_text("mine")
+    (root / "a" / ".hidden.png").write_text("no image")
+    return root
 
 
-def test_a_folder_is_uploaded_like_its_archive(python: Client, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_the_same_dataset_as_its_archive(python_client: Client, folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for path in sorted(folder.rglob("*.jpg")):
             archive.write(path, path.relative_to(folder))
-    made = [
-        python.upload("one", str(folder), size="16"),
-        python.upload("two", {"archive": folder}, size="16"),
-        python.upload("three", tmp_path / "photos.zip", size="16"),
-        python.upload("four", {"archive": str(tmp_path / "photos.zip")}, size="16"),
+    datasets = [
+        python_client.upload("one", str(folder), size="16"),
+        python_client.upload("two", {"archive": folder}, size="16"),
+        python_client.upload("three", tmp_path / "photos.zip", size="16"),
+        python_client.upload("four", {"archive": str(tmp_path / "photos.zip")}, size="16"),
     ]
     linked = tmp_path / "linked"
     for path in sorted(folder.rglob("*.*")):
         (linked / path.parent.relative_to(folder)).mkdir(parents=True, exist_ok=True)
         (linked / path.relative_to(folder)).symlink_to(path)
-    made.append(python.upload("five", linked, size="16"))
-    assert [item["class_names"] for item in made] == [["a", "b"]] * 5
-    assert len({item["sha256"] for item in made}) == 1
-    assert [note["file"] for note in made[0]["report"]["left_out"]["files"]] == ["notes.txt"]
+    datasets.append(python_client.upload("five", linked, size="16"))
+    assert [dataset["class_names"] for dataset in datasets] == [["a", "b"]] * 5
+    assert len({dataset["sha256"] for dataset in datasets}) == 1
+    assert [entry["file"] for entry in datasets[0]["report"]["left_out"]["files"]] == ["notes.txt"]
 
 
-def test_a_folder_that_cannot_be_uploaded_says_why(python: Client, folder: Path, tmp_path: Path) -> None:
+def test_an_invalid_folder_is_rejected_with_a_reason(python_client: Client, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UnreadableImage, match=r"empty contains no images; files ending in \.png, "):
-        python.upload("none", str(tmp_path / "empty"))
+        python_client.upload("none", str(tmp_path / "empty"))
     with pytest.raises(FileNotFoundError):
-        python.upload("none", "no-such-folder/")
+        python_client.upload("none", "no-such-folder/")
     shutil.copy(folder / "notes.txt", folder / "a" / "broken.png")
     with pytest.raises(UnreadableImage, match=r"broken\.png"):
-        python.upload("some", folder, size="16")
-    made = python.upload("some", folder, size="16", on_bad="skip")
-    assert "a/broken.png" in [one["file"] for one in made["report"]["left_out"]["files"]]
+        python_client.upload("some", folder, size="16")
+    dataset = python_client.upload("some", folder, size="16", on_bad="skip")
+    assert "a/broken.png" in [entry["file"] for entry in dataset["report"]["left_out"]["files"]]
 
 
-def test_photos_are_given_by_their_paths(python: Client, trained: Any, tmp_path: Path) -> None:
+def test_predict_accepts_photos_as_paths_bytes_and_arrays(python_client: Client, trained: Any, tmp_path: Path) -> None:
     job_id, _ = trained(tint=20, channels="auto", size="24x16")
     path = tmp_path / "photo.jpg"
     path.write_bytes(photo(1, tint=20))
-    found = python.job(job_id)
-    expected = found.predict([path])["probabilities"]
-    for given in ([str(path)], str(path), path, path.read_bytes(), (one for one in [path])):
-        assert found.predict(given)["probabilities"] == expected
+    trained_job = python_client.job(job_id)
+    expected = trained_job.predict([path])["probabilities"]
+    for photos in ([str(path)], str(path), path, path.read_bytes(), (item for item in [path])):
+        assert trained_job.predict(photos)["probabilities"] == expected
     with pytest.raises(FileNotFoundError, match=r"'no\.jpg' is neither a file nor an image in base64"):
-        found.predict(["no.jpg"])
+        trained_job.predict(["no.jpg"])
     with pytest.raises(FileNotFoundError, match="is neither a file nor"):
-        found.predict(["!" * 100_000])
+        trained_job.predict(["!" * 100_000])
     pixels = np.asarray(Image.new("RGB", (24, 16), (200, 30, 30))) / np.float32(255)
-    assert found.predict([pixels])["probabilities"] == found.predict([pixels.tolist()])["probabilities"]
+    assert trained_job.predict([pixels])["probabilities"] == trained_job.predict([pixels.tolist()])["probabilities"]
 
 
-def test_rows_may_have_values_of_numpy_and_no_value(python: Client, job: str) -> None:
+def test_rows_accept_numpy_values_and_missing_values(python_client: Client, job: str) -> None:
     plain = [{"age": 7, "city": "Oslo", "since": "2024-01-05", "noise": None}]
-    expected = python.predict(job, rows=plain)["probabilities"]
+    expected = python_client.predict(job, rows=plain)["probabilities"]
     for age in (np.int64(7), np.float32(7), np.float64(7), 7.0):
         for since in (dt.date(2024, 1, 5), dt.datetime(2024, 1, 5), np.datetime64("2024-01-05", "ns")):  # noqa: DTZ001
             for noise in (math.nan, np.float32("nan"), np.datetime64("NaT")):
                 row = {"age": age, "city": np.str_("Oslo"), "since": since, "noise": noise}
-                assert python.predict(job, rows=[row])["probabilities"] == expected
+                assert python_client.predict(job, rows=[row])["probabilities"] == expected
     with pytest.raises(TypeError, match=r"object .* is not a value of JSON"):
-        python.predict(job, rows=[{"age": object()}])
+        python_client.predict(job, rows=[{"age": object()}])
 
 
-def test_specs_may_have_numbers_of_numpy(python: Client, sent: Any) -> None:
+def test_specs_accept_numpy_numbers(python_client: Client, sent: Any) -> None:
     rate = np.linspace(0.25, 0.5, 3)[0]
     spec = {"kind": "classifier", "dataset": "people", "epochs": np.int64(3), "optimizer": {"learning_rate": rate}}
-    resolved = python.submit(spec).resolved
+    resolved = python_client.submit(spec).resolved
     assert (resolved["epochs"], resolved["optimizer"]["learning_rate"]) == (3, 0.25)
 
 
-def test_a_table_is_uploaded_and_read_by_its_path(python: Client, tmp_path: Path) -> None:
+def test_a_table_is_uploaded_by_its_path_and_its_rows_are_read_back(python_client: Client, tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_bytes(TABLE)
-    item = python.upload("people", str(path))
-    assert item["train_count"] + item["validation_count"] == ROWS.count("\n")
-    rows = list(python.dataset_rows("people", part="validation"))
-    assert rows == list(python.dataset_examples("people", part="validation"))
-    assert len(rows) == item["validation_count"]
-    assert len(list(python.dataset_rows("people", limit=2))) == 2
+    dataset = python_client.upload("people", str(path))
+    assert dataset["train_count"] + dataset["validation_count"] == ROWS.count("\n")
+    rows = list(python_client.dataset_rows("people", part="validation"))
+    assert rows == list(python_client.dataset_examples("people", part="validation"))
+    assert len(rows) == dataset["validation_count"]
+    assert len(list(python_client.dataset_rows("people", limit=2))) == 2
 
 
-def test_a_network_is_evaluated(python: Client, job: str, tmp_path: Path) -> None:
-    found = python.job(job)
-    importance = found.importance()
+def test_a_job_and_the_client_return_the_same_evaluations_and_export(
+    python_client: Client, job: str, tmp_path: Path
+) -> None:
+    trained_job = python_client.job(job)
+    importance = trained_job.importance()
     assert [column["column"] for column in importance["columns"]] == ["age", "city", "since", "noise"]
-    assert python.importance(job, checkpoint="latest") == importance
-    calibration, confusion, mistakes = found.calibration(), found.confusion(), found.mistakes(limit=1)
-    assert (len(calibration["bins"]), calibration) == (10, python.calibration(job))
+    assert python_client.importance(job, checkpoint="latest") == importance
+    calibration, confusion, mistakes = trained_job.calibration(), trained_job.confusion(), trained_job.mistakes(limit=1)
+    assert (len(calibration["bins"]), calibration) == (10, python_client.calibration(job))
     total = sum(map(sum, confusion["matrix"]))
     assert total == calibration["validation_count"] == mistakes["validation_count"]
-    assert (confusion["epoch"], confusion) == (found.epoch, python.confusion(job, epoch=found.epoch))
-    right = sum(row[number] for number, row in enumerate(confusion["matrix"]))
-    assert total - right == mistakes["count"]
+    assert (confusion["epoch"], confusion) == (trained_job.epoch, python_client.confusion(job, epoch=trained_job.epoch))
+    correct = sum(row[number] for number, row in enumerate(confusion["matrix"]))
+    assert total - correct == mistakes["count"]
     assert len(mistakes["data"]) == min(mistakes["count"], 1)
-    assert python.mistakes(job, limit=1) == mistakes
-    exported = found.export("torch", tmp_path / "job.zip")
-    assert exported.read_bytes() == python.export(job, "torch", tmp_path / "client.zip").read_bytes()
+    assert python_client.mistakes(job, limit=1) == mistakes
+    exported = trained_job.export("torch", tmp_path / "job.zip")
+    assert exported.read_bytes() == python_client.export(job, "torch", tmp_path / "client.zip").read_bytes()

@@ -35,7 +35,7 @@ def run(either_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run
 
 
 def add(database: Database, *days_ago: float) -> None:
-    """Two entries of each age, sealed together."""
+    """Add two entries of each age, and seal the two together."""
     for days in days_ago:
         with database.write() as session:
             values = {"at_ms": now_ms() - int(days * DAY_MS), "action": "submit", "owner": "ann", "detail": {"n": 1}}
@@ -56,20 +56,20 @@ def tamper(database: Database, statement: str) -> None:
 def test_the_log_is_verified_and_its_head_printed(database: Database, run: Run) -> None:
     assert "head none" in run("audit", "verify").output
     add(database, 40, 1)
-    first = json.loads(run("audit", "verify", "--json").output)
-    assert (first["ok"], first["entries"], first["seals"]) == (True, 4, 2)
+    report = json.loads(run("audit", "verify", "--json").output)
+    assert (report["ok"], report["entries"], report["seals"]) == (True, 4, 2)
     assert audit_seals.remove_expired(database, 30) == 2
     add(database, 0)
-    shown = run("audit", "verify", "--head", first["head"])
-    assert shown.exit_code == 0, shown.output
-    assert "4 entries in 2 sealed ranges match" in shown.output
-    words = " ".join(shown.output.split())
+    result = run("audit", "verify", "--head", report["head"])
+    assert result.exit_code == 0, result.output
+    assert "4 entries in 2 sealed ranges match" in result.output
+    words = " ".join(result.output.split())
     oldest = datetime.fromtimestamp(time.time() - 86400, UTC).strftime("%Y-%m-%dT")
     assert f"removed by retention: 2 entries in 1 older range; the oldest kept entry is from {oldest}" in words
-    assert f"head {audit_seals_head(database)}" in shown.output
-    missed = run("audit", "verify", "--head", "f" * 64)
-    assert missed.exit_code == 1
-    assert "no seal has the digest" in missed.output
+    assert f"head {current_head(database)}" in result.output
+    mismatched = run("audit", "verify", "--head", "f" * 64)
+    assert mismatched.exit_code == 1
+    assert "no seal has the digest" in mismatched.output
     tamper(database, "UPDATE audit SET owner = 'bob' WHERE id = (SELECT max(id) FROM audit)")
     refused = run("audit", "verify")
     assert refused.exit_code == 1
@@ -78,7 +78,7 @@ def test_the_log_is_verified_and_its_head_printed(database: Database, run: Run) 
     assert len(run("audit", "--json").output.splitlines()) == 4  # the log itself is still shown
 
 
-def audit_seals_head(database: Database) -> str:
+def current_head(database: Database) -> str:
     return str(verify(audit_seals.items(database)).head)
 
 
@@ -87,22 +87,22 @@ def test_an_exported_log_is_verified_without_the_database(database: Database, ru
     audit_seals.remove_expired(database, 30)
     with database.write() as session:
         session.execute(insert(AUDIT).values(at_ms=now_ms(), action="submit", detail={}))
-    told = run("audit", "export", "-o", "audit.jsonl")
-    assert told.exit_code == 0, told.output
-    assert "exported 5 entries and 3 seals" in told.output
+    result = run("audit", "export", "-o", "audit.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "exported 5 entries and 3 seals" in result.output
     assert sorted(path.name for path in tmp_path.glob("audit*")) == ["audit.jsonl"]
     lines = (tmp_path / "audit.jsonl").read_text().splitlines()
     assert [next(iter(json.loads(line))) for line in lines] == [
         *("format", "seal", "entry", "entry", "seal", "entry", "entry", "seal", "entry", "end")
     ]
     assert run("audit", "export").stdout.splitlines() == lines
-    away = {"env": {"TAPELINE_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:1/none"}}
-    found = CliRunner().invoke(main, ["audit", "verify", "audit.jsonl", "--json"], **away)  # type: ignore[arg-type]
+    offline = {"env": {"TAPELINE_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:1/none"}}
+    report = CliRunner().invoke(main, ["audit", "verify", "audit.jsonl", "--json"], **offline)  # type: ignore[arg-type]
     expected = json.loads(run("audit", "verify", "--json").output)
-    assert (found.exit_code, json.loads(found.output)) == (0, expected)
+    assert (report.exit_code, json.loads(report.output)) == (0, expected)
     piped = run("audit", "verify", "-", "--head", expected["head"], input="\n".join(lines) + "\n")
     assert (piped.exit_code, expected["unsealed"]) == (0, 1)
-    for number, damage, why in [
+    for number, damage, reason in [
         (3, lambda line: line.replace("ann", "bob"), "seal 2"),
         (3, lambda line: "", "entries are missing"),
         (8, lambda line: "", "the right counts"),
@@ -117,12 +117,12 @@ def test_an_exported_log_is_verified_without_the_database(database: Database, ru
         (tmp_path / "damaged.jsonl").write_text("\n".join(changed) + "\n")
         refused = run("audit", "verify", "damaged.jsonl")
         assert refused.exit_code == 1, (number, refused.output)
-        assert why in " ".join(refused.output.split()), (number, refused.output)
+        assert reason in " ".join(refused.output.split()), (number, refused.output)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
-def test_export_and_verification_take_constant_memory(
+def test_export_and_verification_use_constant_memory(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_seals, "MAX_ENTRIES_PER_SEAL", 100)
@@ -145,10 +145,10 @@ def test_export_and_verification_take_constant_memory(
     assert peak < 2_500_000
 
 
-def test_an_empty_log_says_why(run: Run) -> None:
-    shown = run("audit")
-    assert (shown.exit_code, shown.stdout) == (0, "")
-    assert shown.stderr == "no entries: requests are recorded only while API keys are required\n"
+def test_an_empty_log_is_explained(run: Run) -> None:
+    result = run("audit")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "no entries: requests are recorded only while API keys are required\n"
     assert run("audit", "--json").output == ""
 
 
@@ -156,13 +156,13 @@ def test_the_help_fits_80_columns(run: Run) -> None:
     assert max(map(len, run("audit", "--help").stdout.splitlines())) <= 80
 
 
-def test_output_into_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+def test_output_to_a_closed_pipe_prints_no_error(tmp_path: Path) -> None:
     code = "from service.cli import main; main()"
     read, write = os.pipe()
     os.close(read)
     environ = os.environ | {"TAPELINE_HOME": str(tmp_path)}
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, "doctor"], stdout=write, stderr=subprocess.PIPE, env=environ, check=False
     )
     os.close(write)
-    assert ended.stderr == b""
+    assert process.stderr == b""

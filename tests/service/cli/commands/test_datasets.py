@@ -27,51 +27,51 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_an_uploaded_dataset_is_listed_and_can_be_trained_on(run: Run, archive: Path) -> None:
-    sent = run("upload", "stripes", str(archive))
+    result = run("upload", "stripes", str(archive))
     lines = ["stripes: 51 training and 9 validation images of 6 x 5 pixels, 3 classes: 0, 1, 2"]
     lines.append(
         "note: the images are bright: a classifier starts from the preset conv unless its spec names another, "
         "since fast diverges on such images"
     )
     lines.append("next: tapeline train --dataset stripes --watch")
-    assert (sent.exit_code, sent.stdout.splitlines()) == (0, lines), sent.output
+    assert (result.exit_code, result.stdout.splitlines()) == (0, lines), result.output
     listed = run("datasets").stdout
     assert listed.startswith("NAME\tSIZE\tCLASSES\tTRAINING\tVALIDATION\tNOTE\n")
     assert "stripes\t6 x 5\t3\t51\t9\tuploaded\n" in listed
-    (item,) = (one for one in json.loads(run("datasets", "--json").stdout) if one["name"] == "stripes")
+    (item,) = (dataset for dataset in json.loads(run("datasets", "--json").stdout) if dataset["name"] == "stripes")
     assert (item["image_shape"], item["uploaded"]) == ([6, 5], True)
     trained = run("train", "-", "--watch", spec=json.dumps(SPEC))
     assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
 
 
-def test_the_same_data_twice_is_the_existing_version(run: Run, client: Client, archive: Path) -> None:
+def test_uploading_the_same_data_again_returns_the_existing_version(run: Run, client: Client, archive: Path) -> None:
     first = json.loads(run("upload", "twice", str(archive), "--json").stdout)
     again = run("upload", "twice", str(archive))
     lines = ["twice: the service has exactly this data already", "next: tapeline train --dataset twice --watch"]
     assert (again.exit_code, again.stdout.splitlines(), again.stderr) == (0, lines, "")
-    told: list[float] = []
-    for options in ({}, {"on_reading": told.append}):
-        found = client.upload("twice", archive, **options)
-        assert found == client.dataset("twice") | {"created": False}
-    assert first == found | {"created": True}
-    assert found["versions"] == [first["version"]]
+    fractions: list[float] = []
+    for options in ({}, {"on_reading": fractions.append}):
+        dataset = client.upload("twice", archive, **options)
+        assert dataset == client.dataset("twice") | {"created": False}
+    assert first == dataset | {"created": True}
+    assert dataset["versions"] == [first["version"]]
 
 
-def test_the_data_of_an_older_version_are_named_by_it(run: Run, client: Client, archive: Path) -> None:
+def test_uploading_the_data_of_an_older_version_returns_that_version(run: Run, client: Client, archive: Path) -> None:
     older = client.upload("edited", archive)["version"]
     newer = archive.with_name("newer.npz")
     np.savez(newer, images=np.zeros((60, 6, 5), np.uint8), labels=np.arange(60) % 3)
     assert client.upload("edited", newer)["created"]
-    again = run("upload", "edited", str(archive))
-    assert again.exit_code == 0, again.output
-    assert again.stdout.splitlines() == [
+    result = run("upload", "edited", str(archive))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
         f"edited: the service has exactly this data already, as {older}",
         f"next: tapeline train --dataset {older} --watch",
     ]
     assert client.upload("edited", archive)["version"] == older
 
 
-def test_a_name_of_a_built_in_dataset_stays_refused(run: Run, client: Client, archive: Path) -> None:
+def test_the_name_of_a_built_in_dataset_is_refused(run: Run, client: Client, archive: Path) -> None:
     refused = run("upload", "iris", str(archive))
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "there is already a dataset 'iris'; use another name" in refused.stderr
@@ -79,7 +79,7 @@ def test_a_name_of_a_built_in_dataset_stays_refused(run: Run, client: Client, ar
         client.upload("iris", archive)
 
 
-def test_files_that_are_not_pictures_are_rejected(run: Run, tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "x-images").write_bytes(b"hello")
     (tmp_path / "x-labels").write_bytes(b"hello")
     refused = run("upload", "broken", str(tmp_path / "x-images"), str(tmp_path / "x-labels"))
@@ -88,16 +88,16 @@ def test_files_that_are_not_pictures_are_rejected(run: Run, tmp_path: Path) -> N
     assert "broken" not in run("datasets").stdout
 
 
-def test_a_second_upload_under_a_name_is_a_version(run: Run, tmp_path: Path) -> None:
+def test_a_second_upload_under_a_name_is_a_new_version(run: Run, tmp_path: Path) -> None:
     for seed in (1, 2):
         pixels = np.random.default_rng(seed).integers(0, 256, (40, 6, 5)).astype(np.uint8)
         np.savez(tmp_path / "a.npz", images=pixels, labels=(np.arange(40) % 4).astype(np.uint8))
-        done = run("upload", "versioned", str(tmp_path / "a.npz"))
-        assert done.exit_code == 0, done.output
-        assert ("newest of 2 versions: versioned@" in done.stdout) is (seed == 2)
+        result = run("upload", "versioned", str(tmp_path / "a.npz"))
+        assert result.exit_code == 0, result.output
+        assert ("newest of 2 versions: versioned@" in result.stdout) is (seed == 2)
 
 
-def test_two_files_for_one_place_are_named(run: Run, tmp_path: Path) -> None:
+def test_two_files_for_the_same_role_are_both_named(run: Run, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a-images", "b-images")]
     for path in paths:
         path.write_bytes(b"")
@@ -107,8 +107,8 @@ def test_two_files_for_one_place_are_named(run: Run, tmp_path: Path) -> None:
     assert "b-images" in refused.stderr
 
 
-def test_a_folder_of_photos_is_packed_sent_and_trained_on(run: Run, tmp_path: Path) -> None:
-    """Large photos of two sizes, of which small ones are sent; the class has the folder's name up to the prediction."""
+def test_a_folder_of_photos_is_packed_uploaded_and_trained_on(run: Run, tmp_path: Path) -> None:
+    """Large photos in two sizes are sent scaled down; classes keep their folder's name up to the prediction."""
     photos = tmp_path / "photos"
     for name, level in (("day", 220), ("night", 30)):
         (photos / name).mkdir(parents=True)
@@ -119,14 +119,14 @@ def test_a_folder_of_photos_is_packed_sent_and_trained_on(run: Run, tmp_path: Pa
     refused = run("upload", f"{photos}/")
     assert refused.exit_code != 0
     assert "2 sizes" in refused.stderr
-    sent = run("upload", f"{photos}/", "--name", "sky", "--size", "16x12")
-    assert (sent.exit_code, sent.stdout) == (
+    result = run("upload", f"{photos}/", "--name", "sky", "--size", "16x12")
+    assert (result.exit_code, result.stdout) == (
         0,
         (
             "sky: 34 training and 6 validation images of 12 x 16 pixels, 2 classes: day, night\n"
             "next: tapeline train --dataset sky --watch\n"
         ),
-    ), sent.output
+    ), result.output
     spec = {"kind": "classifier", "name": "sky", "dataset": {"name": "sky"}, "epochs": 3, "batch_size": 4}
     trained = run("train", "-", "--watch", spec=json.dumps(spec))
     assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
@@ -139,14 +139,14 @@ def test_a_folder_of_photos_is_packed_sent_and_trained_on(run: Run, tmp_path: Pa
     assert "remove" in refused.stderr
 
 
-def test_a_split_column_is_named_on_the_command_line(run: Run, tmp_path: Path) -> None:
+def test_a_split_column_can_be_given_on_the_command_line(run: Run, tmp_path: Path) -> None:
     rows = "".join(
         f"{n % 13},{'train' if n % 4 else 'test' if n % 8 else 'val'},{'ab'[n // 8 % 2]}\n" for n in range(160)
     )
     (tmp_path / "parts.csv").write_text("age,part,label\n" + rows)
-    sent = run("upload", "parts.csv", "--split", "part")
-    assert sent.exit_code == 0, sent.output
-    assert sent.stdout.startswith(
+    result = run("upload", "parts.csv", "--split", "part")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(
         "parts: 120 training and 20 validation rows, 20 test rows, of 1 column, 2 classes: a, b"
     )
     refused = run("upload", "parts.csv", "--name", "other", "--split", "age")
@@ -154,24 +154,24 @@ def test_a_split_column_is_named_on_the_command_line(run: Run, tmp_path: Path) -
     assert "must say train, validation (or val) or test in every row; it says '0' in 13 rows" in refused.stderr
 
 
-def test_columns_that_are_left_out_are_told_in_options_of_the_command(run: Run, tmp_path: Path) -> None:
+def test_left_out_columns_and_remedies_are_reported_as_command_line_options(run: Run, tmp_path: Path) -> None:
     rows = [f"{n + 1000},{'k.W.' if n == 5 else n * 1.5 + n % 7},{n % 13},{'ab'[n % 2]}\n" for n in range(300)]
     (tmp_path / "t.csv").write_text("Kunde-Nr,Gewicht,Alter,Art\n" + "".join(rows))
-    wrong = run("upload", "t.csv", "--name", "kunden", "--type", "Gewicht=zahl")
-    assert "--type: 'Gewicht' cannot have the type 'zahl'; types are number, category" in wrong.stderr
-    wrong = run("upload", "t.csv", "--name", "kunden", "--type", "Gewich=number", "--type", "Kunde=ignore")
-    assert "--type: 'Gewich' is not a column; did you mean 'Gewicht'?; 'Kunde' is not a column" in wrong.stderr
-    sent = run("upload", "t.csv", "--name", "kunden", "--type", "Kunde-Nr=ignore")
-    assert "left out: column Kunde-Nr because of --type Kunde-Nr=ignore\n" in sent.stdout
+    refused = run("upload", "t.csv", "--name", "kunden", "--type", "Gewicht=zahl")
+    assert "--type: 'Gewicht' cannot have the type 'zahl'; types are number, category" in refused.stderr
+    refused = run("upload", "t.csv", "--name", "kunden", "--type", "Gewich=number", "--type", "Kunde=ignore")
+    assert "--type: 'Gewich' is not a column; did you mean 'Gewicht'?; 'Kunde' is not a column" in refused.stderr
+    result = run("upload", "t.csv", "--name", "kunden", "--type", "Kunde-Nr=ignore")
+    assert "left out: column Kunde-Nr because of --type Kunde-Nr=ignore\n" in result.stdout
     remedy = "'k.W.' is none: empty such cells, or use --type Gewicht=number, which rejects their rows\n"
-    assert remedy in sent.stdout
-    done = run("upload", "t.csv", "--name", "kunden", "--type", "Gewicht=number")
-    assert "rejected: 1 row: line 7" in done.stdout
+    assert remedy in result.stdout
+    corrected = run("upload", "t.csv", "--name", "kunden", "--type", "Gewicht=number")
+    assert "rejected: 1 row: line 7" in corrected.stdout
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table that takes the service seconds to read: several intervals in which it reports."""
+    """A table that the service reads for seconds, so that it reports its progress several times."""
     rows = np.random.default_rng(0).random((1_000, 12)).round(6).tolist()
     lines = "".join(",".join(map(str, row)) + f",{'ab'[n % 2]}\n" for n, row in enumerate(rows))
     path = tmp_path_factory.mktemp("large") / "large.csv"
@@ -180,26 +180,26 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_bar_shows_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
+def test_a_progress_bar_shows_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
     environ = {"COLUMNS": "100", "TERM": "xterm"}
-    code, shown = in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)
-    assert code == 0, plain(shown)
-    assert "uploading" in plain(shown)
-    shares = [int(found) for found in re.findall(r"reading[^\n%]* (\d+)%", plain(shown))]
-    assert shares == sorted(shares)
-    assert any(0 < done < 100 for done in shares), plain(shown)
-    assert "255,000 training and 45,000 validation rows" in plain(shown)
+    exit_code, output = in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)
+    assert exit_code == 0, plain(output)
+    assert "uploading" in plain(output)
+    percentages = [int(percent) for percent in re.findall(r"reading[^\n%]* (\d+)%", plain(output))]
+    assert percentages == sorted(percentages)
+    assert any(0 < percent < 100 for percent in percentages), plain(output)
+    assert "255,000 training and 45,000 validation rows" in plain(output)
 
 
 def test_the_client_reports_how_much_the_service_has_read(client: Client, large: Path) -> None:
-    told: list[float] = []
-    made = client.upload("told", {"table": large}, on_reading=told.append)
-    assert made["train_count"] == 255_000
-    assert told == sorted(told)
-    assert any(0 < done < 1 for done in told)
+    fractions: list[float] = []
+    dataset = client.upload("told", {"table": large}, on_reading=fractions.append)
+    assert dataset["train_count"] == 255_000
+    assert fractions == sorted(fractions)
+    assert any(0 < fraction < 1 for fraction in fractions)
 
 
-def test_names_of_several_lines_stay_on_one(run: Run) -> None:
+def test_category_names_with_line_breaks_are_shown_on_one_line(run: Run) -> None:
     cities = ("two\nlines", "Bonn")
     rows = "".join(f'{n % 7},"{cities[n % 2]}",{"ab"[n % 3 == 0]}\n' for n in range(60))
     Path("lines.csv").write_text(f"n,city,label\n{rows}")

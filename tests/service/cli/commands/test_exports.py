@@ -14,23 +14,23 @@ from click.testing import Result
 
 from service.client import Client, ExportFailed, Job
 
-pytestmark = pytest.mark.slow  # a stack of its own; the API has quick tests
+pytestmark = pytest.mark.slow  # starts its own stack; fast tests cover the API
 
 DENSE = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
 
 
 @pytest.fixture
 def job(client: Client) -> Job:
-    found = next(client.jobs(name="exported", limit=1), None)
+    existing = next(client.jobs(name="exported", limit=1), None)
     spec = {"kind": "classifier", "name": "exported", "epochs": 2, "layers": DENSE, "tags": ["a tag"]}
-    return (found or client.submit(spec)).wait(timeout_s=120)
+    return (existing or client.submit(spec)).wait(timeout_s=120)
 
 
 def test_every_format_can_be_exported(run: Callable[..., Result], client: Client, job: Job, tmp_path: Path) -> None:
     for target in ("onnx", "torch", "tensorboard", "huggingface"):
-        told = run("export", "exported", "--to", target, "--json")
-        assert told.exit_code == 0, told.output
-        path = tmp_path / json.loads(told.output)["path"]
+        result = run("export", "exported", "--to", target, "--json")
+        assert result.exit_code == 0, result.output
+        path = tmp_path / json.loads(result.output)["path"]
         assert path.name.startswith(job.id)
         assert zipfile.is_zipfile(path) == (target != "onnx")
     assert run("export", "exported", "--to", "onnx", "-o", "mine.onnx", "--checkpoint", "2").exit_code == 0
@@ -48,21 +48,19 @@ def test_options_that_do_not_apply_are_refused(run: Callable[..., Result], job: 
         ("mlflow", "--uri", "sqlite:///x", "-o", "x"): "--output does not apply to --to mlflow",
         ("pickle",): "'pickle' is not one of",
     }.items():
-        told = run("export", "exported", "--to", *arguments)
-        assert told.exit_code == 2
-        assert reason in told.output
-    told = run("export", "exported", "--to", "onnx", "--checkpoint", "9")
-    assert told.exit_code == 1
-    assert "available epochs: " in told.output
+        result = run("export", "exported", "--to", *arguments)
+        assert result.exit_code == 2
+        assert reason in result.output
+    result = run("export", "exported", "--to", "onnx", "--checkpoint", "9")
+    assert result.exit_code == 1
+    assert "available epochs: " in result.output
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="MLflow is installed")
-def test_without_mlflow_the_command_that_installs_it_is_named(
-    run: Callable[..., Result], client: Client, job: Job
-) -> None:
-    told = run("export", "exported", "--to", "mlflow", "--uri", "sqlite:///x.db")
-    assert told.exit_code == 1
-    assert f"mlflow is not installed; install it with: {sys.executable} -m pip install mlflow-skinny" in told.output
+def test_without_mlflow_the_install_command_is_named(run: Callable[..., Result], client: Client, job: Job) -> None:
+    result = run("export", "exported", "--to", "mlflow", "--uri", "sqlite:///x.db")
+    assert result.exit_code == 1
+    assert f"mlflow is not installed; install it with: {sys.executable} -m pip install mlflow-skinny" in result.output
     with pytest.raises(ExportFailed, match="mlflow is not installed"):
         client.export_to_mlflow(job, "sqlite:///x.db")
 
@@ -75,15 +73,15 @@ def test_mlflow_finds_the_run_with_all_metrics(client: Client, job: Job, tmp_pat
     store = mlflow.MlflowClient(tracking_uri=uri)
     store.create_experiment("tapeline", artifact_location=str(tmp_path / "artifacts"))
     run_id = client.export_to_mlflow(job, uri)
-    assert client.export_to_mlflow(job, uri) == run_id  # updated
-    (found,) = store.search_runs([store.get_experiment_by_name("tapeline").experiment_id])
-    assert (found.info.run_id, found.info.status, found.info.run_name) == (run_id, "FINISHED", "exported")
-    assert (found.data.tags["tapeline.job_id"], found.data.tags["a tag"]) == (job.id, "true")
-    assert found.data.params["optimizer.learning_rate"] == str(job.resolved["optimizer"]["learning_rate"])
+    assert client.export_to_mlflow(job, uri) == run_id  # the same run, updated
+    (run,) = store.search_runs([store.get_experiment_by_name("tapeline").experiment_id])
+    assert (run.info.run_id, run.info.status, run.info.run_name) == (run_id, "FINISHED", "exported")
+    assert (run.data.tags["tapeline.job_id"], run.data.tags["a tag"]) == (job.id, "true")
+    assert run.data.params["optimizer.learning_rate"] == str(job.resolved["optimizer"]["learning_rate"])
     history = job.history()
     for name, series in history["series"].items():
         logged = {metric.step: metric.value for metric in store.get_metric_history(run_id, name)}
         assert [logged.get(epoch) for epoch in history["epochs"]] == series
-        assert found.data.metrics[name] == [value for value in series if value is not None][-1]
+        assert run.data.metrics[name] == [value for value in series if value is not None][-1]
     names = {file.path for folder in (None, "model") for file in store.list_artifacts(run_id, folder)}
     assert names >= {"spec.json", "curves.png", "samples.png", "model/checkpoint.safetensors", "model/model.onnx"}

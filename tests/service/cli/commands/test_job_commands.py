@@ -1,4 +1,4 @@
-"""The commands for jobs that exist: lists, names, actions, forks, downloads, predictions and generated images."""
+"""The commands for existing jobs: lists, names, actions, forks, downloads, predictions and generated images."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ SORTS = ("created_at", "-created_at")
 LONG = {"kind": "gan", "epochs": 1000}
 
 
-def test_jobs_are_columns_in_a_pipe(run: Run, trained: str) -> None:
-    titles, *newest = run("jobs", "--kind", "classifier", "--sort", "-created_at").stdout.splitlines()
+def test_jobs_are_listed_in_tab_separated_columns_in_a_pipe(run: Run, trained: str) -> None:
+    titles, *lines = run("jobs", "--kind", "classifier", "--sort", "-created_at").stdout.splitlines()
     assert titles.split("\t") == ["ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS", "SUBMITTED", "TOOK (S)"]
-    rows = [line.split("\t") for line in newest]
+    rows = [line.split("\t") for line in lines]
     assert {len(row) for row in rows} == {8}
     row = next(row for row in rows if row[0] == trained)
     assert row[1:4] == ["classifier", "succeeded", "2/2"]
     assert json.loads(run("jobs", "--json", "-q", trained).stdout)[0]["id"] == trained
     assert run("jobs", "-q", "nothing like it").stdout == ""
-    begun = [[line.split("\t")[0] for line in run("jobs", "--sort", sort).stdout.splitlines()[1:]] for sort in SORTS]
-    assert begun == [sorted(begun[0]), sorted(begun[1], reverse=True)]  # ids ascend with time
+    ids = [[line.split("\t")[0] for line in run("jobs", "--sort", sort).stdout.splitlines()[1:]] for sort in SORTS]
+    assert ids == [sorted(ids[0]), sorted(ids[1], reverse=True)]  # ids ascend with time
 
 
-def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:
+def test_a_job_can_be_given_by_its_name_or_part_of_its_id(run: Run) -> None:
     names = ("falcon", "kestrel one", "kestrel two")
     ids = [run("train", "-", spec=TINY | {"name": name}).stdout.strip() for name in names]
     assert run("watch", "falcon").exit_code == 0
@@ -47,7 +47,7 @@ def test_a_name_or_a_part_of_an_id_does_as_well(run: Run) -> None:
     assert (problem["code"], [job["id"] for job in problem["candidates"]]) == ("ambiguous_job", ids[:0:-1])
 
 
-def test_a_name_that_several_jobs_have_means_the_newest_and_says_so(run: Run, client: Client) -> None:
+def test_a_name_shared_by_several_jobs_selects_the_newest_with_a_note(run: Run, client: Client) -> None:
     ids = [run("train", "-", spec=TINY | {"name": "owl"}).stdout.strip() for _ in range(3)]
     for job_id in ids:
         client.wait(job_id, timeout_s=120)
@@ -63,15 +63,15 @@ def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
 ) -> None:
     client.change(trained, name="a name that is longer than any column has room for")
     environ = {"COLUMNS": str(columns), "TERM": "xterm"}
-    code, shown = in_terminal("--server", stack.url, "jobs", "-q", "than any column", environ=environ)
-    assert code == 0
-    head, line, *_ = plain(shown).splitlines()
-    assert max(map(len, plain(shown).splitlines())) <= columns
+    exit_code, output = in_terminal("--server", stack.url, "jobs", "-q", "than any column", environ=environ)
+    assert exit_code == 0
+    head, line, *_ = plain(output).splitlines()
+    assert max(map(len, plain(output).splitlines())) <= columns
     times = ["AGE", "TOOK"] if columns >= 80 else []
     assert head.split() == ["ID", "NAME", "STATUS", "EPOCH", "METRICS", *times]
-    short = line.split()[0]
-    assert trained.endswith(short)
-    assert run("show", short).stdout.startswith(f"Job\t{trained}\n")
+    short_id = line.split()[0]
+    assert trained.endswith(short_id)
+    assert run("show", short_id).stdout.startswith(f"Job\t{trained}\n")
     assert "succeeded" in line
     assert "2/2" in line
     if columns >= 80:
@@ -80,7 +80,7 @@ def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
     client.change(trained, name=None)
 
 
-def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None:
+def test_a_job_is_paused_resumed_cancelled_and_deleted(run: Run, client: Client) -> None:
     job_id = run("train", "-", spec=LONG).stdout.strip()
     while client.get(job_id)["status"] != "running":
         pass
@@ -96,7 +96,7 @@ def test_a_job_is_paused_resumed_and_cancelled(run: Run, client: Client) -> None
     assert run("watch", job_id).exit_code == 1
 
 
-def test_a_job_is_forked_with_other_values(run: Run, client: Client, trained: str) -> None:
+def test_a_job_is_forked_with_other_settings(run: Run, client: Client, trained: str) -> None:
     forked = run("fork", trained, "--checkpoint", "1", "--set", "optimizer.learning_rate=0.01", "--set", "name=slower")
     assert forked.exit_code == 0, forked.stderr
     job = client.wait(forked.stdout.strip(), timeout_s=120)
@@ -114,13 +114,13 @@ def test_a_job_is_reproduced_bit_for_bit(run: Run, trained: str) -> None:
     assert result.stdout.endswith(f"bit-identical to {trained}\n")
 
 
-def test_one_checkpoint_is_fetched_and_opens(run: Run, trained: str, tmp_path: Path) -> None:
+def test_one_checkpoint_is_downloaded_and_can_be_loaded(run: Run, trained: str, tmp_path: Path) -> None:
     result = run("download", trained, "--checkpoint", "best", "--to", "here", "--json")
     (written,) = json.loads(result.stdout)
     assert set(load_file(tmp_path / written["path"])) >= {"layers.0.weight", "layers.0.bias"}
 
 
-def test_everything_is_fetched_into_a_folder_of_the_jobs_name(run: Run, trained: str, tmp_path: Path) -> None:
+def test_all_files_are_downloaded_into_a_folder_named_after_the_job(run: Run, trained: str, tmp_path: Path) -> None:
     result = run("download", trained)
     assert result.exit_code == 0
     names = {path.name for path in (tmp_path / trained).iterdir()}
@@ -128,7 +128,7 @@ def test_everything_is_fetched_into_a_folder_of_the_jobs_name(run: Run, trained:
     assert len(result.stdout.splitlines()) == len(names)
 
 
-def test_a_checkpoint_that_is_not_there_leaves_nothing(run: Run, trained: str, tmp_path: Path) -> None:
+def test_downloading_a_missing_checkpoint_leaves_no_files(run: Run, trained: str, tmp_path: Path) -> None:
     result = run("download", trained, "--checkpoint", "77", "--to", ".")
     assert result.exit_code == 1
     assert list(tmp_path.iterdir()) == []
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_is_not_there_leaves_nothing(run: Run, trained: str, t
 
 @pytest.fixture
 def digits(stack: LocalStack, tmp_path: Path, client: Client) -> list[str]:
-    """Three real digits as files."""
+    """The file names of three real digits."""
     names = []
     for number in range(3):
         path = client.download(f"/datasets/mnist-10k/validation/{number}.png", tmp_path / f"digit-{number}.png")
@@ -144,23 +144,25 @@ def digits(stack: LocalStack, tmp_path: Path, client: Client) -> list[str]:
     return names
 
 
-def test_a_classifier_says_what_pictures_show(run: Run, trained: str, digits: list[str], client: Client) -> None:
+def test_predict_classifies_images_with_the_selected_checkpoint(
+    run: Run, trained: str, digits: list[str], client: Client
+) -> None:
     result = run("predict", trained, *digits)
     assert result.exit_code == 0, result.output
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert [row[0] for row in rows] == digits
-    answer = json.loads(run("predict", trained, *digits, "--checkpoint", "1", "--json").stdout)
-    assert (answer["pictures"], answer["checkpoint"]) == (digits, 1)
+    document = json.loads(run("predict", trained, *digits, "--checkpoint", "1", "--json").stdout)
+    assert (document["pictures"], document["checkpoint"]) == (digits, 1)
     latest = client.predict(trained, [Path(name) for name in digits], checkpoint="latest")
     assert latest["checkpoint"] == 2
     assert [row[1] for row in rows] == [str(label) for label in latest["classes"]]
 
 
-def test_a_file_that_is_not_a_picture_is_named(run: Run, trained: str, digits: list[str]) -> None:
+def test_unusable_files_checkpoints_and_kinds_of_job_are_explained(run: Run, trained: str, digits: list[str]) -> None:
     Path("notes.txt").write_text("no picture")
     result = run("predict", trained, digits[0], "notes.txt")
-    what = "is not a PNG, JPEG, WebP, BMP or GIF image"
-    assert (result.exit_code, result.stderr) == (1, f"tapeline: notes.txt {what}\n")
+    reason = "is not a PNG, JPEG, WebP, BMP or GIF image"
+    assert (result.exit_code, result.stderr) == (1, f"tapeline: notes.txt {reason}\n")
     assert run("predict", trained, "missing.png").stderr == "tapeline: missing.png: No such file or directory\n"
     assert (
         "is not best, latest or an epoch number" in run("predict", trained, digits[0], "--checkpoint", "newest").stderr
@@ -178,23 +180,25 @@ def test_predictions_for_long_paths_can_be_told_apart_in_a_terminal(
     for path, digit in zip(paths, digits, strict=False):
         path.write_bytes(Path(digit).read_bytes())
     environ = {"COLUMNS": "80", "TERM": "xterm"}
-    code, shown = in_terminal("--server", stack.url, "predict", trained, *map(str, paths), environ=environ)
-    assert code == 0, shown
-    lines = plain(shown).splitlines()
+    exit_code, output = in_terminal("--server", stack.url, "predict", trained, *map(str, paths), environ=environ)
+    assert exit_code == 0, output
+    lines = plain(output).splitlines()
     assert max(map(len, lines)) <= 80
     for number in (1, 2):
-        assert any(re.match(rf"….*Foto {number}\.png +\d+\.\d% +\d", line) for line in lines), shown
+        assert any(re.match(rf"….*Foto {number}\.png +\d+\.\d% +\d", line) for line in lines), output
 
 
-def test_files_of_the_wrong_kind_are_refused_in_words_of_the_command(run: Run, trained: str, tmp_path: Path) -> None:
+def test_a_table_for_an_image_classifier_is_refused_in_terms_of_the_command(
+    run: Run, trained: str, tmp_path: Path
+) -> None:
     (tmp_path / "neu.csv").write_text("a,b\n1,2\n")
     refused = run("predict", trained, "neu.csv")
     assert refused.exit_code == 1
-    told = " ".join(refused.stderr.split())
-    assert told == "tapeline: the job is trained on images: give image files instead of a table"
+    message = " ".join(refused.stderr.split())
+    assert message == "tapeline: the job is trained on images: give image files instead of a table"
 
 
-def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
+def test_a_gan_generates_a_grid_a_film_and_repeatable_images(run: Run, client: Client) -> None:
     gan = client.submit(
         {
             "kind": "gan",
@@ -208,20 +212,20 @@ def test_a_gan_makes_a_grid_and_a_film(run: Run, client: Client) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.endswith("checkpoint of epoch 1\n")
     with Image.open("grid.png") as grid:
-        assert grid.size == (92, 92)  # three by three, and frames between
+        assert grid.size == (92, 92)  # three by three, with borders
     assert run("generate", gan["id"], "--film", "--count", "2").exit_code == 0
     with Image.open(f"{gan['id']}.gif") as film:
         assert getattr(film, "n_frames", 1) > 12
-    made = json.loads(run("generate", gan["id"], "--count", "1", "--seed", "3", "--json").stdout)
-    again = client.generate(gan["id"], seeds=[3], with_latent=True)
-    assert made["images"] == again["images"]
-    assert client.generate(gan["id"], latent=again["latent"])["images"] == again["images"]
+    document = json.loads(run("generate", gan["id"], "--count", "1", "--seed", "3", "--json").stdout)
+    repeated = client.generate(gan["id"], seeds=[3], with_latent=True)
+    assert document["images"] == repeated["images"]
+    assert client.generate(gan["id"], latent=repeated["latent"])["images"] == repeated["images"]
 
 
-def test_photos_in_other_formats_are_classified_as_the_png_is(run: Run, trained: str, digits: list[str]) -> None:
+def test_photos_in_other_formats_are_classified_like_the_png(run: Run, trained: str, digits: list[str]) -> None:
     with Image.open(digits[0]) as digit:
-        for kind in ("jpg", "webp", "bmp", "gif"):
-            digit.resize((300, 300)).convert("RGB").save(f"photo.{kind}")
+        for suffix in ("jpg", "webp", "bmp", "gif"):
+            digit.resize((300, 300)).convert("RGB").save(f"photo.{suffix}")
     result = run("predict", trained, digits[0], "photo.jpg", "photo.webp", "photo.bmp", "photo.gif")
     assert result.exit_code == 0, result.stderr
     assert len({line.split("\t")[1] for line in result.stdout.splitlines()}) == 1

@@ -24,33 +24,33 @@ def run(either_url: str, tmp_path: Path) -> Run:
     return lambda *arguments: CliRunner().invoke(main, ["keys", *arguments], env=environ)
 
 
-def opens(database: Database, key: str) -> bool:
+def is_accepted(database: Database, key: str) -> bool:
     with database.read() as session:
         return keys.identify(session, key) is not None
 
 
-def test_a_key_is_rotated_by_its_id_and_by_its_name(database: Database, run: Run) -> None:
+def test_a_key_is_rotated_by_id_and_by_name(database: Database, run: Run) -> None:
     old = json.loads(run("create", "laptop", "--scope", "read", "--expires", "90d", "--json").output)
-    told = run("rotate", old["id"])
-    assert told.exit_code == 0, told.output
-    key = told.stdout.strip()
-    assert f"replaces {old['id']}" in told.stderr
-    assert opens(database, key)
-    assert opens(database, old["key"])
+    result = run("rotate", old["id"])
+    assert result.exit_code == 0, result.output
+    key = result.stdout.strip()
+    assert f"replaces {old['id']}" in result.stderr
+    assert is_accepted(database, key)
+    assert is_accepted(database, old["key"])
     new = json.loads(run("rotate", "laptop", "--overlap", "0", "--json").output)
     assert (new["owner"], new["scope"], new["replaces"]["state"]) == ("laptop", "read", "expired")
-    assert not opens(database, key)
-    assert opens(database, new["key"])
-    again = run("rotate", old["id"])
-    assert again.exit_code == 1
-    assert f"rotate its successor {new['replaces']['id']}" in " ".join(again.output.split())
+    assert not is_accepted(database, key)
+    assert is_accepted(database, new["key"])
+    refused = run("rotate", old["id"])
+    assert refused.exit_code == 1
+    assert f"rotate its successor {new['replaces']['id']}" in " ".join(refused.output.split())
     with database.read() as session:
-        found = [(row.subject, row.detail["overlap_s"]) for row in audit.read(session, action="rotate_key")]
-    assert found == [(new["replaces"]["id"], 0), (old["id"], 86400)]
+        entries = [(row.subject, row.detail["overlap_s"]) for row in audit.read(session, action="rotate_key")]
+    assert entries == [(new["replaces"]["id"], 0), (old["id"], 86400)]
 
 
 @pytest.mark.parametrize("overlap", ["31d", "1", "-1h", "never"])
-def test_an_overlap_is_up_to_thirty_days(database: Database, run: Run, overlap: str) -> None:
+def test_an_overlap_that_is_invalid_or_over_thirty_days_is_refused(database: Database, run: Run, overlap: str) -> None:
     run("create", "laptop")
     refused = run("rotate", "laptop", "--overlap", overlap)
     assert refused.exit_code == 2
@@ -71,16 +71,16 @@ def test_the_list_shows_when_a_key_was_last_used(database: Database, run: Run) -
 
 
 @pytest.mark.sqlite_by_default
-def test_the_list_is_whole_in_a_pipe_and_folded_on_a_terminal(
+def test_the_list_is_complete_in_a_pipe_and_wrapped_in_a_terminal(
     database: Database, run: Run, either_url: str, tmp_path: Path
 ) -> None:
-    long = "the cluster of the group for numerical analysis"
-    row, _ = keys.create(database, name=long, owner="ann", scope=Scope.READ)
-    assert f"{row.id}\t{long}\tann\tread\tnever\tvalid" in run("list").output.splitlines()
+    long_name = "the cluster of the group for numerical analysis"
+    row, _ = keys.create(database, name=long_name, owner="ann", scope=Scope.READ)
+    assert f"{row.id}\t{long_name}\tann\tread\tnever\tvalid" in run("list").output.splitlines()
     environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url, "TERM": "xterm", "COLUMNS": "80"}
-    code, shown = in_terminal("keys", "list", environ=environ)
-    assert code == 0, shown
-    first, *others = [line for line in plain(shown).splitlines() if line and not line.startswith("ID")]
+    exit_code, output = in_terminal("keys", "list", environ=environ)
+    assert exit_code == 0, output
+    first, *continuation = [line for line in plain(output).splitlines() if line and not line.startswith("ID")]
     assert first.startswith(row.id)
     assert len(first) <= 80
-    assert others, "the name is folded within its column"
+    assert continuation, "the name is folded within its column"

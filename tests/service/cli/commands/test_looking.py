@@ -28,41 +28,41 @@ ADAM = {"name": "adam", "learning_rate": 0.005}
 
 @pytest.fixture(scope="session")
 def jobs(stack: LocalStack) -> dict[str, str]:
-    """Ids by name: a job, its fork, its reproduction, and one with another optimizer."""
+    """Job ids by name: a job, its fork, its reproduction, and one with another optimizer."""
     with Client(stack.url) as client:
-        plain = client.submit(TINY | {"name": "plain", "tags": ["kept"]}).wait(timeout_s=120)
-        made = [plain, plain.fork({"epochs": 3}), plain.reproduce()]
-        made.append(client.submit(TINY | {"name": "adam", "optimizer": ADAM}))
-        assert {job.wait(timeout_s=120).status for job in made} == {"succeeded"}
-        return {str(job.name): job.id for job in made}
+        original = client.submit(TINY | {"name": "plain", "tags": ["kept"]}).wait(timeout_s=120)
+        submitted = [original, original.fork({"epochs": 3}), original.reproduce()]
+        submitted.append(client.submit(TINY | {"name": "adam", "optimizer": ADAM}))
+        assert {job.wait(timeout_s=120).status for job in submitted} == {"succeeded"}
+        return {str(job.name): job.id for job in submitted}
 
 
 def rows(result: Result) -> dict[str, list[str]]:
-    """Lines of title and value."""
+    """The values in lines of title and value, by title."""
     assert result.exit_code == 0, result.output
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for line in result.stdout.splitlines():
         title, _, value = line.partition("\t")
-        found.setdefault(title, []).append(value)
-    return found
+        values.setdefault(title, []).append(value)
+    return values
 
 
 def test_show_prints_everything_about_a_job(run: Run, jobs: dict[str, str], client: Client) -> None:
-    shown = rows(run("show", "adam"))
-    assert shown["Job"] == [jobs["adam"]]
-    assert shown["Spec"] == ["classifier, preset fast, dataset mnist-10k, seed 0"]
-    assert shown["Status"] == ["succeeded, epoch 2/2"]
+    fields = rows(run("show", "adam"))
+    assert fields["Job"] == [jobs["adam"]]
+    assert fields["Spec"] == ["classifier, preset fast, dataset mnist-10k, seed 0"]
+    assert fields["Status"] == ["succeeded, epoch 2/2"]
     job = client.job("adam")
     accuracy = f"{job.metrics['val_accuracy']:.2%}"
-    (line,) = (line for line in shown["Metrics"] if line.startswith("val accuracy"))
+    (line,) = (line for line in fields["Metrics"] if line.startswith("val accuracy"))
     assert accuracy in line.split()
-    assert shown["Settings"][0].startswith("optimizer: adam (learning_rate 0.005")
-    assert "(preset: sgd" in shown["Settings"][0]
-    assert "epochs: 2 (preset: 3)" in shown["Settings"]
-    assert re.fullmatch(r"\d+:\d\d in finished epochs, \d+:\d\d from start to end", shown["Time"][0])
-    assert shown["Page"] == [job.page]
-    assert "checkpoints of epochs 1, 2; best: " in shown["Files"][1]
-    assert "Lineage" not in shown
+    assert fields["Settings"][0].startswith("optimizer: adam (learning_rate 0.005")
+    assert "(preset: sgd" in fields["Settings"][0]
+    assert "epochs: 2 (preset: 3)" in fields["Settings"]
+    assert re.fullmatch(r"\d+:\d\d in finished epochs, \d+:\d\d from start to end", fields["Time"][0])
+    assert fields["Page"] == [job.page]
+    assert "checkpoints of epochs 1, 2; best: " in fields["Files"][1]
+    assert "Lineage" not in fields
     document = json.loads(run("show", "adam", "--json").stdout)
     assert (document["id"], document["results"]["final"]) == (jobs["adam"], True)
 
@@ -78,18 +78,18 @@ def test_the_advice_for_an_overfitting_table_can_be_submitted(run: Run, client: 
     }
     assert client.submit(spec).wait(timeout_s=120).status == "succeeded"
     health = rows(run("show", "memorizes"))["Health"]
-    (first,) = (place for place, line in enumerate(health) if line.endswith("memorizes the training data. Try:"))
-    dropout, stopping, fewer = health[first + 1 : first + 4]
+    (start,) = (index for index, line in enumerate(health) if line.endswith("memorizes the training data. Try:"))
+    dropout, stopping, smaller = health[start + 1 : start + 4]
     assert dropout.startswith("- layers: dropout")
-    assert fewer == "- fewer units or layers"
+    assert smaller == "- fewer units or layers"
     advised = spec | {"early_stopping": json.loads(stopping.removeprefix("- early_stopping: "))}
     assert client.dry_run(advised)["resolved"]["early_stopping"]["patience"] == 5
 
 
 def test_show_prints_the_origin_of_a_job(run: Run, jobs: dict[str, str]) -> None:
     assert rows(run("show", "plain-2"))["Lineage"] == [f"fork of plain ({jobs['plain']}) after epoch 2"]
-    again = rows(run("show", "plain (reproduced)"))["Lineage"]
-    assert again == [f"reproduction of plain ({jobs['plain']}): bit-identical"]
+    lineage = rows(run("show", "plain (reproduced)"))["Lineage"]
+    assert lineage == [f"reproduction of plain ({jobs['plain']}): bit-identical"]
 
 
 def test_show_prints_why_a_job_failed(run: Run, client: Client) -> None:
@@ -100,13 +100,13 @@ def test_show_prints_why_a_job_failed(run: Run, client: Client) -> None:
         "schedule": {"name": "constant"},
     }
     client.submit(TINY | diverging | {"name": "lost"}).wait(timeout_s=120)
-    shown = rows(run("show", "lost"))
-    assert shown["Status"][0].startswith("failed")
-    assert "learning rate" in shown["Error"][0]
+    fields = rows(run("show", "lost"))
+    assert fields["Status"][0].startswith("failed")
+    assert "learning rate" in fields["Error"][0]
     assert run("show", "nothing").exit_code == 1
 
 
-def test_metrics_are_written_as_csv_with_every_digit(run: Run, jobs: dict[str, str], client: Client) -> None:
+def test_metrics_are_written_as_csv_at_full_precision(run: Run, jobs: dict[str, str], client: Client) -> None:
     history = client.job("plain").history()
     result = run("metrics", "plain", "--csv")
     table = list(csv.DictReader(io.StringIO(result.stdout)))
@@ -115,15 +115,15 @@ def test_metrics_are_written_as_csv_with_every_digit(run: Run, jobs: dict[str, s
     assert set(table[0]) == {"epoch", *history["series"], "seconds"}
     assert run("metrics", "plain", "-o", "plain.csv").exit_code == 0
     assert Path("plain.csv").read_text() == result.stdout
-    one = json.loads(run("metrics", "plain", "--metric", "val_loss", "--json").stdout)
-    assert one["series"] == {"val_loss": history["series"]["val_loss"]}
+    selected = json.loads(run("metrics", "plain", "--metric", "val_loss", "--json").stdout)
+    assert selected["series"] == {"val_loss": history["series"]["val_loss"]}
     lines = run("metrics", "plain").stdout.splitlines()
     assert lines[0].split() == ["EPOCH", "val", "accuracy", "val", "loss", "train", "loss", "seconds"]
     unknown = run("metrics", "plain", "--metric", "accuracy")
     assert (unknown.exit_code, "val_accuracy" in unknown.stderr) == (2, True)
 
 
-def test_compare_shows_what_differs_and_nothing_else(run: Run, jobs: dict[str, str]) -> None:
+def test_compare_shows_only_the_settings_that_differ(run: Run, jobs: dict[str, str]) -> None:
     result = run("compare", "plain", "adam", "plain-2")
     assert result.exit_code == 0, result.output
     table = {row[0]: row[1:] for row in (line.split("\t") for line in result.stdout.splitlines())}
@@ -139,14 +139,14 @@ def test_compare_shows_what_differs_and_nothing_else(run: Run, jobs: dict[str, s
     assert run("compare", "plain").exit_code == 2
 
 
-def test_compare_of_two_kinds_leaves_out_settings_that_one_job_has(
+def test_compare_of_two_kinds_leaves_out_settings_that_only_one_job_has(
     run: Run, client: Client, jobs: dict[str, str]
 ) -> None:
     gan = client.submit({"kind": "gan", "name": "other-kind", "epochs": 1, "batch_size": 500})
     gan.cancel()
-    table = [line.split("\t")[0] for line in run("compare", "plain", "adam", "other-kind").stdout.splitlines()]
-    assert {"layers", "batch_size"} <= set(table)
-    assert not [place for place in table if place.startswith(("generator", "discriminator"))]
+    titles = [line.split("\t")[0] for line in run("compare", "plain", "adam", "other-kind").stdout.splitlines()]
+    assert {"layers", "batch_size"} <= set(titles)
+    assert not [title for title in titles if title.startswith(("generator", "discriminator"))]
 
 
 def test_notes_of_a_comparison_name_the_jobs(run: Run, client: Client, jobs: dict[str, str]) -> None:
@@ -160,43 +160,45 @@ def test_notes_of_a_comparison_name_the_jobs(run: Run, client: Client, jobs: dic
 def test_compare_of_many_jobs_fits_into_a_terminal(stack: LocalStack, jobs: dict[str, str]) -> None:
     names = [*jobs, *jobs]
     environ = {"COLUMNS": "80", "TERM": "xterm"}
-    code, shown = in_terminal("--server", stack.url, "compare", *names, environ=environ)
-    assert code == 0
-    lines = plain(shown).splitlines()
+    exit_code, output = in_terminal("--server", stack.url, "compare", *names, environ=environ)
+    assert exit_code == 0
+    lines = plain(output).splitlines()
     assert max(map(len, lines)) <= 80
     ids = [word for line in lines if line.startswith("id ") for word in line.split()[1:]]
-    assert [jobs[name] for name in names] == [next(one for one in jobs.values() if one.endswith(word)) for word in ids]
+    assert [jobs[name] for name in names] == [
+        next(job_id for job_id in jobs.values() if job_id.endswith(word)) for word in ids
+    ]
 
 
-def test_open_prints_the_address_of_the_page(run: Run, jobs: dict[str, str], client: Client) -> None:
+def test_open_prints_the_url_of_the_page(run: Run, jobs: dict[str, str], client: Client) -> None:
     assert run("open", "adam").stdout == f"{client.server}/ui/jobs/{jobs['adam']}\n"
     assert json.loads(run("open", "adam", "--json").stdout)["url"].endswith(jobs["adam"])
 
 
-def test_download_says_what_to_do_before_the_first_epoch(run: Run, client: Client) -> None:
+def test_download_before_the_first_epoch_names_the_remedy(run: Run, client: Client) -> None:
     job = client.submit({"kind": "gan", "name": "waiting", "epochs": 1000, "batch_size": 1})
-    early = run("download", "waiting")
-    assert early.exit_code == 0
-    assert "tapeline watch" in early.stderr
+    result = run("download", "waiting")
+    assert result.exit_code == 0
+    assert "tapeline watch" in result.stderr
     assert list(Path().iterdir()) == []
     job.cancel().wait(timeout_s=120)
 
 
-def test_ctrl_c_leaves_a_watched_job_running_and_says_so(stack: LocalStack, client: Client) -> None:
+def test_ctrl_c_leaves_a_watched_job_running_and_reports_it(stack: LocalStack, client: Client) -> None:
     job = client.submit({"kind": "gan", "epochs": 1000})
     command = [sys.executable, "-c", "from service.cli import main; main()", "--server", stack.url, "watch", job.id]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "queued\n"
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    assert (process.returncode, told) == (130, f"job {job.id} continues; stop it with: tapeline cancel {job.id}\n")
+    _, message = process.communicate(timeout=30)
+    assert (process.returncode, message) == (130, f"job {job.id} continues; stop it with: tapeline cancel {job.id}\n")
     assert job.refresh().status in ("queued", "running")
     job.cancel().wait(timeout_s=120)
 
 
 def completions(stack: LocalStack, words: str, number: int) -> list[str]:
-    """What bash would offer for the last of the words."""
+    """The completions that bash would offer for the last word."""
     environ = os.environ | {"_TAPELINE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
     environ["TAPELINE_PORT"] = stack.url.rpartition(":")[2]
     command = [sys.executable, "-c", "import sys; sys.argv = ['tapeline']; from service.cli import main; main()"]
@@ -204,31 +206,31 @@ def completions(stack: LocalStack, words: str, number: int) -> list[str]:
     return [line.partition(",")[2] for line in result.stdout.splitlines()]
 
 
-def test_a_shell_completes_commands_and_names_of_jobs(stack: LocalStack, jobs: dict[str, str]) -> None:
+def test_a_shell_completes_commands_options_and_job_names(stack: LocalStack, jobs: dict[str, str]) -> None:
     assert completions(stack, "tapeline re", 1) == ["reproduce", "resume", "retry", "restore"]
     assert set(completions(stack, "tapeline show pl", 2)) == {"plain", "plain-2", "plain (reproduced)"}
     assert "--checkpoint" in completions(stack, "tapeline fork --ch", 2)
     assert completions(stack, "tapeline compare plain ad", 3) == ["adam"]
 
 
-HEAVY = (
+HEAVY_MODULES = (
     *("numpy", "PIL", "matplotlib", "pydantic", "sqlalchemy", "flask", "celery", "httpx", "rich"),
     *("service.client", "service.jobs", "service.storage", "service.local"),
 )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_help_loads_next_to_nothing(arguments: list[str]) -> None:
+def test_help_and_version_load_no_heavy_modules(arguments: list[str]) -> None:
     program = (
         "import sys; from service.cli import main\n"
         f"try: main({arguments!r})\n"
-        f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+        f"finally: print([name for name in {HEAVY_MODULES!r} if name in sys.modules], file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert result.stderr == "[]\n"
 
 
-def test_the_list_of_commands_says_what_the_commands_say() -> None:
+def test_summaries_in_the_command_list_begin_like_the_help_of_their_command() -> None:
     for name, (_, summary) in main._later.items():
         command = main.get_command(click.Context(main), name)
         assert command is not None, name
@@ -237,18 +239,18 @@ def test_the_list_of_commands_says_what_the_commands_say() -> None:
         assert "--json" in options or name in ("up", "keys"), f"{name} has no --json"
 
 
-def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(run: Run) -> None:
+def test_a_mistyped_command_gets_a_suggestion(run: Run) -> None:
     result = run("jbos")
     assert result.exit_code == 2
     assert "Did you mean 'jobs'?" in result.stderr
 
 
-def test_a_name_moves_no_cursor_and_turns_no_line(run: Run) -> None:
+def test_control_and_bidi_characters_in_names_and_tags_are_not_printed(run: Run) -> None:
     name = "up\x9b2Aside\u202edown\u2066"
-    done = run("train", "-", spec={"kind": "classifier", "name": name, "epochs": 1, "tags": ["a\x85b"]})
-    assert done.exit_code == 0, done.output
-    job_id = done.stdout.split()[0]
+    result = run("train", "-", spec={"kind": "classifier", "name": name, "epochs": 1, "tags": ["a\x85b"]})
+    assert result.exit_code == 0, result.output
+    job_id = result.stdout.split()[0]
     for command in (["jobs"], ["show", job_id], ["compare", job_id, job_id]):
-        shown = run(*command).stdout
-        assert "up\N{REPLACEMENT CHARACTER}2Aside" in shown.replace("\n", ""), command
-        assert not set(shown) & set("\x9b\x85\u202e\u2066"), command
+        output = run(*command).stdout
+        assert "up\N{REPLACEMENT CHARACTER}2Aside" in output.replace("\n", ""), command
+        assert not set(output) & set("\x9b\x85\u202e\u2066"), command

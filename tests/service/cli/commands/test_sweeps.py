@@ -1,4 +1,4 @@
-"""The commands of sweeps, and the client's methods, on the whole stack."""
+"""The commands for sweeps, and the client's methods, on the whole stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from service.client import ApiError, Client
 from service.local import LocalStack
 
-pytestmark = pytest.mark.slow  # a stack of its own; the API has quick tests
+pytestmark = pytest.mark.slow  # starts its own stack; fast tests cover the API
 
 Run = Callable[..., Result]
 
@@ -30,7 +30,7 @@ HIGHEST_LOSS = {"metric": "train_loss", "goal": "maximize"}
 
 @pytest.fixture(scope="session")
 def watched(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """The output of a sweep that was followed to its end."""
+    """The output of watching a sweep until its end."""
     from click.testing import CliRunner
 
     from service.cli import main
@@ -40,7 +40,7 @@ def watched(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Resu
     return CliRunner().invoke(main, ["sweep", str(path), "--watch", "--server", stack.url])
 
 
-def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
+def test_a_watched_sweep_prints_one_line_per_result(watched: Result) -> None:
     assert watched.exit_code == 0, watched.output
     lines = watched.stdout.splitlines()
     assert lines[0].startswith("swp_")
@@ -53,36 +53,38 @@ def test_a_followed_sweep_has_a_line_for_each_result(watched: Result) -> None:
 
 
 def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) -> None:
-    _, *told = run("jobs", "--status", "cancelled", "-q", "rates 0").stdout.splitlines()
-    lines = [line.split("\t") for line in told]
+    _, *listed = run("jobs", "--status", "cancelled", "-q", "rates 0").stdout.splitlines()
+    lines = [line.split("\t") for line in listed]
     assert {line[2] for line in lines} == {"cancelled, stopped by sweep"}
-    shown = run("show", lines[0][0]).stdout
-    assert "Status\tstopped by sweep, epoch 1/2" in shown
+    output = run("show", lines[0][0]).stdout
+    assert "Status\tstopped by sweep, epoch 1/2" in output
     assert run("watch", lines[0][0]).stdout.splitlines()[-1].endswith("stopped by sweep")
     winner = run("jobs", "--status", "succeeded", "-q", "rates 1").stdout.splitlines()[1].split("\t")[0]
     [status] = [line for line in run("compare", lines[0][0], winner).stdout.splitlines() if line.startswith("status")]
     assert status.split("\t")[1:] == ["stopped by sweep", "succeeded"]
 
 
-def test_an_interval_without_width_has_a_note(run: Run, client: Client, watched: Result, tmp_path: Path) -> None:
+def test_an_interval_of_zero_width_gets_a_note(run: Run, client: Client, watched: Result, tmp_path: Path) -> None:
     table = tmp_path / "easy.csv"
     table.write_text("x,kind\n" + "".join(f"{n % 2},{'ab'[n % 2]}\n" for n in range(200)))
     client.upload("easy", table)
     base = {"kind": "classifier", "dataset": "easy", "epochs": 20}
     space = {"/batch_size": {"choice": [8, 10]}}
     sweep = client.sweep({"name": "equal", "base": base, "seeds": [0, 1], "space": space}).wait(timeout_s=120)
-    shown = run("sweeps", sweep.id)
-    lines = [line.split("\t") for line in shown.stdout.splitlines()]
+    result = run("sweeps", sweep.id)
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
     assert [len(set(line[4].split(" to "))) for line in lines[-2:]] == [1, 1]
-    assert shown.stderr.startswith("note: all seeds of trials 0 and 1 have the same value, which can be chance"), shown
+    assert result.stderr.startswith("note: all seeds of trials 0 and 1 have the same value, which can be chance"), (
+        result
+    )
     wide = client.sweep(SWEEP | {"name": "wide", "objective": HIGHEST_LOSS}).wait(timeout_s=120)
     assert run("sweeps", wide.id).stderr == "", "losses differ from seed to seed"
 
 
-def test_trials_are_compared_by_the_name_of_their_sweep(run: Run, watched: Result) -> None:
-    told = run("compare", "rates:0", "rates", "--metric", "val_accuracy", "--best").stdout
-    assert "rates trial 1 is better " in told
-    assert " rates trial 0 " in told
+def test_trials_can_be_compared_by_the_name_of_their_sweep(run: Run, watched: Result) -> None:
+    output = run("compare", "rates:0", "rates", "--metric", "val_accuracy", "--best").stdout
+    assert "rates trial 1 is better " in output
+    assert " rates trial 0 " in output
     assert run("compare", "rates:0", "no such", "--metric", "val_accuracy").exit_code != 0
     assert (
         run("compare", "rates:0", "rates:1").stdout
@@ -96,14 +98,14 @@ def test_trials_are_compared_by_the_name_of_their_sweep(run: Run, watched: Resul
     assert "rates:0: the job rates 0 (seed 0)" in why.stderr
 
 
-def test_the_best_so_far_is_chosen_as_the_winner_is(run: Run, tmp_path: Path) -> None:
+def test_the_best_trial_so_far_is_chosen_by_the_rule_for_the_winner(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
-    # The loss falls from epoch to epoch, so the highest one is that of a trial that was stopped.
+    # The loss falls from epoch to epoch, so a stopped trial has the highest one.
     path.write_text(json.dumps(SWEEP | {"name": "highest", "seeds": [0], "objective": HIGHEST_LOSS}))
     lines = run("sweep", str(path), "--watch").stdout.splitlines()
-    words = [line.split() for line in lines if " best " in line or line.startswith("winner: ")]
-    best = [float(each[each.index("best") + 1]) for each in words if "best" in each]
-    (winner,) = (float(each[4]) for each in words if each[0] == "winner:")
+    rows = [line.split() for line in lines if " best " in line or line.startswith("winner: ")]
+    best = [float(words[words.index("best") + 1]) for words in rows if "best" in words]
+    (winner,) = (float(words[4]) for words in rows if words[0] == "winner:")
     assert best[-2] > best[-1] == winner
 
 
@@ -128,9 +130,9 @@ def test_sweeps_are_listed_and_shown(watched: Result, run: Run) -> None:
     assert [row["status"] for row in document["trial_rows"]] == ["succeeded", "stopped"]
 
 
-def test_the_curves_of_a_sweep_are_saved_as_a_picture(watched: Result, run: Run, tmp_path: Path) -> None:
-    told = run("sweeps", "rates", "--plot", str(tmp_path / "rates.png"), "--band", "interval", "--metric", "val_loss")
-    assert told.exit_code == 0, told.output
+def test_the_curves_of_a_sweep_are_plotted_to_a_file(watched: Result, run: Run, tmp_path: Path) -> None:
+    result = run("sweeps", "rates", "--plot", str(tmp_path / "rates.png"), "--band", "interval", "--metric", "val_loss")
+    assert result.exit_code == 0, result.output
     with Image.open(tmp_path / "rates.png") as picture:
         assert picture.width > picture.height > 300
     refused = run("sweeps", "rates", "--plot", str(tmp_path / "rates.jpg"))
@@ -151,9 +153,9 @@ def test_trials_are_flat_rows_for_a_table(watched: Result, stack: LocalStack) ->
         assert (low + high) / 2 == pytest.approx(second["val_accuracy"])
         assert [item["type"] for item in sweep.decisions()][-1] == "winner"
         assert [event.type for event in sweep.events()][-1] == "end"
-        found = client.compare(f"{sweep.id}:0", f"{sweep.id}:1", metric="train_loss")
-        assert (found["n"], found["paired"]) == (2, True)
-        assert client.compare("rates:0", sweep, metric="train_loss") == found
+        comparison = client.compare(f"{sweep.id}:0", f"{sweep.id}:1", metric="train_loss")
+        assert (comparison["n"], comparison["paired"]) == (2, True)
+        assert client.compare("rates:0", sweep, metric="train_loss") == comparison
         assert client.compare(sweep, sweep)["difference"] == 0
         assert client.why("rates:0", sweep)["spec"] == [{"name": "/optimizer/learning_rate", "a": 0.001, "b": 0.05}]
 
@@ -167,26 +169,26 @@ def test_a_sweep_is_found_by_its_name_or_the_end_of_its_id(watched: Result, stac
                 client.find_sweep(text)
 
 
-def test_two_trials_are_compared_by_their_names(watched: Result, stack: LocalStack, run: Run) -> None:
+def test_trials_can_be_compared_by_the_id_of_their_sweep(watched: Result, stack: LocalStack, run: Run) -> None:
     with Client(stack.url) as client:
         sweep_id = client.find_sweep("rates").id
-    said = run("compare", f"{sweep_id}:0", sweep_id, "--metric", "val_accuracy")
-    assert said.exit_code == 0, said.output
-    assert "2 pairs" in said.stdout
+    result = run("compare", f"{sweep_id}:0", sweep_id, "--metric", "val_accuracy")
+    assert result.exit_code == 0, result.output
+    assert "2 pairs" in result.stdout
 
 
-def test_a_dry_run_and_faults_start_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_an_invalid_sweep_is_refused(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
     path.write_text(json.dumps(SWEEP))
     plan = run("sweep", str(path), "--dry-run")
     assert "2 (grid), 4 jobs" in plan.stdout
     assert "Epochs\tat most 6; without halving 8\n" in plan.stdout
     assert "Rungs\t1, 2\n" in plan.stdout
-    plain = {name: value for name, value in SWEEP.items() if name != "halving"}
-    for budget, told in (({}, "at most 8"), ({"budget": {"epochs": 6}}, "at most 6; without budget 8")):
-        path.write_text(json.dumps(plain | budget))
+    without_halving = {name: value for name, value in SWEEP.items() if name != "halving"}
+    for budget, epochs in (({}, "at most 8"), ({"budget": {"epochs": 6}}, "at most 6; without budget 8")):
+        path.write_text(json.dumps(without_halving | budget))
         plan = run("sweep", str(path), "--dry-run")
-        assert f"Epochs\t{told}\n" in plan.stdout, plan.output
+        assert f"Epochs\t{epochs}\n" in plan.stdout, plan.output
         assert "Rungs" not in plan.stdout
     path.write_text(json.dumps(SWEEP | {"space": {"/optimizer/learning_rte": {"choice": [1]}}}))
     refused = run("sweep", str(path))
@@ -194,7 +196,7 @@ def test_a_dry_run_and_faults_start_nothing(run: Run, tmp_path: Path) -> None:
     assert "/optimizer/learning_rate" in refused.output
 
 
-def test_the_command_line_says_why_a_trial_failed(stack: LocalStack, run: Run, watched: Result) -> None:
+def test_the_command_line_reports_why_a_trial_failed(stack: LocalStack, run: Run, watched: Result) -> None:
     layers = [{"units": 4, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     space = {"/layers/1/units": {"choice": [11, 10]}}  # there are ten classes
     base = {"kind": "classifier", "epochs": 500, "layers": layers}
@@ -204,10 +206,10 @@ def test_the_command_line_says_why_a_trial_failed(stack: LocalStack, run: Run, w
         assert "Trials\t2: 1 paused, 1 failed" in run("sweeps", "failing").stdout
         sweep.resume()
         client.job(sweep.trials()[1]["job (seed 0)"]).cancel()
-        followed = run("sweeps", "failing", "--watch")
+        result = run("sweeps", "failing", "--watch")
         [invalid, cancelled] = sweep.trials()
-    assert followed.exit_code == 1
-    lines = followed.stdout.splitlines()
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
     assert lines[1].startswith("trial   0  failed: ")
     assert lines[3:] == [
         "paused",
@@ -218,9 +220,9 @@ def test_the_command_line_says_why_a_trial_failed(stack: LocalStack, run: Run, w
     ]
     assert "11" in invalid["error"]
     assert cancelled["error"] == "the job was cancelled"
-    shown = [line.split("\t") for line in run("sweeps", "failing").stdout.splitlines()]
-    assert shown[-3][-1] == "ERROR"
-    assert "the job was cancelled" in {line[-1] for line in shown[-2:]}
+    rows = [line.split("\t") for line in run("sweeps", "failing").stdout.splitlines()]
+    assert rows[-3][-1] == "ERROR"
+    assert "the job was cancelled" in {line[-1] for line in rows[-2:]}
 
 
 def test_a_sweep_is_paused_resumed_cancelled_and_deleted(watched: Result, stack: LocalStack, run: Run) -> None:

@@ -25,47 +25,47 @@ def rows(tmp_path: Path) -> Path:
 
 
 def resolved(run: Run, *arguments: str, spec: Any = None) -> dict[str, Any]:
-    told = run("train", *arguments, "--dry-run", "--json", spec=spec)
-    assert told.exit_code == 0, told.output
-    found: dict[str, Any] = json.loads(told.stdout)["resolved"]
-    return found
+    result = run("train", *arguments, "--dry-run", "--json", spec=spec)
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)["resolved"]
+    return document
 
 
-def test_a_table_trains_with_one_command_and_trains_again(run: Run, client: Client, rows: Path) -> None:
+def test_train_uploads_a_table_once_and_trains_on_that_version_again(run: Run, client: Client, rows: Path) -> None:
     first = run("train", "rows.csv", "--name", "one-command", "--epochs", "1", "--watch")
     assert (first.exit_code, first.stdout.splitlines()[-1]) == (0, "succeeded"), first.output
     assert first.stderr.startswith("one-command: 34 training and 6 validation rows of 1 column, 2 classes: a, b\n")
-    again = run("train", "rows.csv", "--name", "one-command", "--set", "epochs=1", "--set", "seed=3")
-    assert (again.exit_code, again.stderr) == (0, "one-command: the service has exactly this data already\n")
-    job = client.get(again.stdout.strip())
+    second = run("train", "rows.csv", "--name", "one-command", "--set", "epochs=1", "--set", "seed=3")
+    assert (second.exit_code, second.stderr) == (0, "one-command: the service has exactly this data already\n")
+    job = client.get(second.stdout.strip())
     assert (job.name, job.resolved["dataset"]["name"].partition("@")[0]) == ("one-command", "one-command")
     assert (job.epochs, job.resolved["seed"]) == (1, 3)
-    earlier, text = client.dataset("one-command")["version"], rows.read_text()
+    first_version, text = client.dataset("one-command")["version"], rows.read_text()
     rows.write_text(f"{text}5,b\n")
     assert run("upload", "rows.csv", "--name", "one-command").exit_code == 0
     rows.write_text(text)
-    back = run("train", "rows.csv", "--name", "one-command", "--epochs", "1")
-    assert client.get(back.stdout.strip()).resolved["dataset"]["name"] == earlier, "not the newest version"
+    third = run("train", "rows.csv", "--name", "one-command", "--epochs", "1")
+    assert client.get(third.stdout.strip()).resolved["dataset"]["name"] == first_version, "not the newest version"
 
 
-def test_a_dataset_of_the_service_and_options_make_a_spec(run: Run) -> None:
-    found = resolved(
+def test_a_spec_is_made_from_a_dataset_of_the_service_and_options(run: Run) -> None:
+    spec = resolved(
         run, "--dataset", "mnist-10k", "--preset", "conv", "--epochs", "5", "--set", "optimizer.epsilon=0.1"
     )
-    assert (found["name"], found["kind"], found["preset"], found["epochs"]) == ("mnist-10k", "classifier", "conv", 5)
-    assert found["optimizer"]["epsilon"] == 0.1
+    assert (spec["name"], spec["kind"], spec["preset"], spec["epochs"]) == ("mnist-10k", "classifier", "conv", 5)
+    assert spec["optimizer"]["epsilon"] == 0.1
     assert resolved(run, "--dataset", "mnist-10k", "--kind", "gan", "--name", "art")["name"] == "art"
     assert resolved(run, "--set", "dataset=iris")["dataset"]["name"] == "iris"
 
 
 def test_options_override_the_fields_of_a_spec(run: Run) -> None:
     spec = {"kind": "classifier", "dataset": "iris", "optimizer": "sgd", "epochs": 3}
-    found = resolved(run, "-", "--set", "optimizer.learning_rate=0.5", "--epochs", "2", spec=spec)
-    assert (found["optimizer"]["name"], found["optimizer"]["learning_rate"], found["epochs"]) == ("sgd", 0.5, 2)
+    merged = resolved(run, "-", "--set", "optimizer.learning_rate=0.5", "--epochs", "2", spec=spec)
+    assert (merged["optimizer"]["name"], merged["optimizer"]["learning_rate"], merged["epochs"]) == ("sgd", 0.5, 2)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME"),
         (["rows.csv", "--dataset", "iris"], "either data to upload (rows.csv) or a dataset of the service"),
@@ -77,13 +77,13 @@ def test_options_override_the_fields_of_a_spec(run: Run) -> None:
         (["pets"], "pets does not exist; for a dataset of the service, use --dataset pets"),
     ],
 )
-def test_arguments_that_contradict_each_other_are_refused(
-    run: Run, rows: Path, arguments: list[str], told: str
+def test_missing_and_contradictory_arguments_are_refused(
+    run: Run, rows: Path, arguments: list[str], message: str
 ) -> None:
     Path("spec.json").write_text('{"kind": "classifier"}')
     refused = run("train", *arguments)
     assert refused.exit_code == 2, refused.output
-    assert told in " ".join(refused.stderr.split())
+    assert message in " ".join(refused.stderr.split())
     assert refused.stdout == ""
 
 
@@ -110,25 +110,25 @@ def test_settings_are_merged_as_the_service_merges_a_preset() -> None:
         assert with_folds(unreadable, 3) == unreadable
 
 
-def test_the_name_of_a_cross_validation_shows_the_newest_one(run: Run, client: Client) -> None:
-    """Its means, in one command. Another name that begins with it is another one."""
+def test_show_by_name_shows_the_newest_cross_validation_with_that_name(run: Run, client: Client) -> None:
+    """One command shows its means. A longer name with the same prefix is another cross-validation."""
     names = ("crossed", "crossed", "crossed-2")
-    started = [
+    job_ids = [
         run("train", "--dataset", "iris", "--name", name, "--folds", "2", "--epochs", "1").stdout.split()
         for name in names
     ]
-    for job_id in started[1]:
+    for job_id in job_ids[1]:
         client.wait(job_id, timeout_s=120)
-    shown = run("show", "crossed")
-    assert shown.exit_code == 0, shown.output
-    lines = [line.split("\t") for line in shown.stdout.splitlines()]
+    result = run("show", "crossed")
+    assert result.exit_code == 0, result.output
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
     assert ["Name", "crossed"] in lines
     assert ["Status", "2 of 2 folds finished"] in lines
-    assert [text.split()[0] for title, text in lines if title == "Jobs"] == started[1]
+    assert [text.split()[0] for title, text in lines if title == "Jobs"] == job_ids[1]
     mean = next(text for title, text in lines if title == "Metrics")
     assert re.fullmatch(r"val accuracy \d+\.\d\d% ± \d+\.\d\d% \(mean of 2 folds, 95% interval\)", mean)
-    found = json.loads(run("show", "crossed", "--json").stdout)
-    assert run("show", found["fold_group"]).stdout == shown.stdout
+    document = json.loads(run("show", "crossed", "--json").stdout)
+    assert run("show", document["fold_group"]).stdout == result.stdout
     fold = run("show", "crossed (fold 1 of 2)")
-    assert fold.stdout.startswith(f"Job\t{started[1][0]}\n")
+    assert fold.stdout.startswith(f"Job\t{job_ids[1][0]}\n")
     assert run("watch", "crossed").exit_code == 1, "a command that follows or changes a job needs one"

@@ -17,107 +17,107 @@ from service.spec.sent_images import SENT_SIDE, SENT_UNCHANGED_BYTES
 
 
 def picture(width: int = 40, height: int = 20, mode: str = "L") -> Image.Image:
-    """Bright on its left half."""
+    """An image whose left half is bright."""
     pixels = np.zeros((height, width), np.uint8)
     pixels[:, : width // 2] = 255
     return Image.fromarray(pixels).convert(mode)
 
 
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+def file_bytes(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def sent(data: bytes) -> Image.Image:
+def converted(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(as_png(data)))
     assert image.format == "PNG"
     return image
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP", "GIF", "PNG"])
-def test_each_common_format_arrives_as_the_same_picture(kind: str) -> None:
-    levels = np.asarray(sent(saved(picture(), kind)).convert("L"))
+def test_each_common_format_is_converted_to_the_same_image(kind: str) -> None:
+    levels = np.asarray(converted(file_bytes(picture(), kind)).convert("L"))
     assert levels.shape == (20, 40)
     assert levels[:, :18].min() > 240
     assert levels[:, 22:].max() < 15
 
 
-def test_a_photo_is_turned_upright_as_its_camera_says() -> None:
+def test_a_photo_is_rotated_according_to_its_exif_orientation() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held so that the top is on the right
-    levels = np.asarray(sent(saved(picture(), "JPEG", exif=exif)).convert("L"))
+    exif[0x0112] = 6  # the first row of pixels is the right edge of the upright photo
+    levels = np.asarray(converted(file_bytes(picture(), "JPEG", exif=exif)).convert("L"))
     assert levels.shape == (40, 20)
     assert levels[:18].min() > 240
     assert levels[22:].max() < 15
 
 
 def test_a_large_photo_is_scaled_down_before_it_is_sent() -> None:
-    data = saved(picture(4000, 3000, "RGB"), "JPEG")
-    assert sent(data).size == (SENT_SIDE, SENT_SIDE * 3 // 4)
+    data = file_bytes(picture(4000, 3000, "RGB"), "JPEG")
+    assert converted(data).size == (SENT_SIDE, SENT_SIDE * 3 // 4)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 700, 3)).astype(np.uint8))
-    assert len(as_png(saved(noise, "PNG"))) < 400_000
+    assert len(as_png(file_bytes(noise, "PNG"))) < 400_000
 
 
 def test_a_small_png_is_sent_bit_for_bit() -> None:
-    data = saved(picture(), "PNG")
+    data = file_bytes(picture(), "PNG")
     assert base64.b64decode(encoded(data).content) == data
 
 
-def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
+def test_white_in_16_bits_stays_white() -> None:
     values = np.random.default_rng(0).integers(0, 65536, (700, 700)).astype(np.uint16)
     values[:, :350] = 65535
-    data = saved(Image.fromarray(values), "PNG")
-    assert np.asarray(sent(data)).astype(int)[:, :100].min() == 255
+    data = file_bytes(Image.fromarray(values), "PNG")
+    assert np.asarray(converted(data)).astype(int)[:, :100].min() == 255
 
 
 def test_transparent_areas_stay_transparent() -> None:
     clear = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
-    assert sent(saved(clear, "WEBP", lossless=True)).getpixel((5, 5))[3] == 0  # type: ignore[index]
+    assert converted(file_bytes(clear, "WEBP", lossless=True)).getpixel((5, 5))[3] == 0  # type: ignore[index]
     palette = Image.new("P", (20, 20), 1)
-    assert sent(saved(palette, "GIF", transparency=1)).convert("RGBA").getpixel((5, 5))[3] == 0  # type: ignore[index]
+    assert converted(file_bytes(palette, "GIF", transparency=1)).convert("RGBA").getpixel((5, 5))[3] == 0  # type: ignore[index]
 
 
-def test_an_animation_gives_its_first_picture() -> None:
+def test_an_animation_is_converted_to_its_first_frame() -> None:
     frames = [Image.new("L", (8, 8), level) for level in (10, 200)]
-    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert sent(data).convert("L").getpixel((4, 4)) == 10
+    data = file_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert converted(data).convert("L").getpixel((4, 4)) == 10
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "reason"),
     [
         ("TIFF", "has the format TIFF, which is not read: convert it to JPEG or PNG"),
         ("PPM", "is not a PNG, JPEG, WebP, BMP or GIF image"),
         ("ICO", "is not a PNG, JPEG, WebP, BMP or GIF image"),
     ],
 )
-def test_formats_that_are_not_listed_are_not_decoded(kind: str, told: str) -> None:
-    with pytest.raises(UnreadableImage, match=told):
-        as_png(saved(picture(), kind))
+def test_unsupported_formats_are_not_decoded(kind: str, reason: str) -> None:
+    with pytest.raises(UnreadableImage, match=reason):
+        as_png(file_bytes(picture(), kind))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "GIF"])
-def test_an_image_cut_inside_its_header_is_damaged(kind: str) -> None:
+def test_an_image_truncated_in_its_header_is_reported_as_damaged(kind: str) -> None:
     with pytest.raises(UnreadableImage, match=r"is truncated or damaged|is broken"):
-        as_png(saved(picture(), kind)[:16])
+        as_png(file_bytes(picture(), kind)[:16])
 
 
-def test_a_photo_of_a_phone_is_named_by_its_format_and_the_remedy(tmp_path: Path) -> None:
-    beginning = b"\0\0\0\x18ftypheic" + bytes(40)
-    for name, data in {"photo.HEIC": beginning, "cut.heic": b"x", "photo.jpg": beginning}.items():
+def test_a_heic_photo_is_refused_with_its_format_and_the_remedy(tmp_path: Path) -> None:
+    header = b"\0\0\0\x18ftypheic" + bytes(40)
+    for name, data in {"photo.HEIC": header, "cut.heic": b"x", "photo.jpg": header}.items():
         path = tmp_path / name
         path.write_bytes(data)
         with pytest.raises(UnreadableImage, match=f"{name} has the format HEIC, which is not read: convert it to JPEG"):
             encoded(path)
 
 
-def test_damaged_and_oversized_files_are_named(tmp_path: Path) -> None:
+def test_damaged_oversized_and_missing_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "half.jpg"
-    path.write_bytes(saved(picture(300, 300), "JPEG")[:900])
+    path.write_bytes(file_bytes(picture(300, 300), "JPEG")[:900])
     with pytest.raises(UnreadableImage, match=r"half\.jpg is broken"):
         encoded(path)
-    huge = saved(Image.new("1", (30_000, 30_000)), "PNG")
+    huge = file_bytes(Image.new("1", (30_000, 30_000)), "PNG")
     with pytest.raises(UnreadableImage, match="pixels; at most"):
         as_png(huge + bytes(300_000))
     with (tmp_path / "long.bmp").open("wb") as file:
@@ -129,14 +129,14 @@ def test_damaged_and_oversized_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_small_file_is_sent_bit_for_bit_and_a_large_one_as_a_png() -> None:
-    small = saved(picture(), "JPEG")
+    small = file_bytes(picture(), "JPEG")
     assert base64.b64decode(encoded(small).content) == small
-    large = saved(picture(4000, 3000, "RGB"), "JPEG")
+    large = file_bytes(picture(4000, 3000, "RGB"), "JPEG")
     assert base64.b64decode(encoded(large).content) == large
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1400, 1400, 3)).astype(np.uint8))
-    heavy = saved(noise, "JPEG")
+    heavy = file_bytes(noise, "JPEG")
     assert len(heavy) > SENT_UNCHANGED_BYTES
-    for scaled in (heavy, saved(picture(5000, 4000), "JPEG"), saved(picture(3000, 10), "PNG")):
+    for scaled in (heavy, file_bytes(picture(5000, 4000), "JPEG"), file_bytes(picture(3000, 10), "PNG")):
         assert base64.b64decode(encoded(scaled).content).startswith(b"\x89PNG")
         assert max(Image.open(io.BytesIO(base64.b64decode(encoded(scaled).content))).size) == SENT_SIDE
 
@@ -150,13 +150,15 @@ def test_many_images_are_sent_in_several_requests() -> None:
     assert list(in_requests([])) == [[]]
 
 
-def test_numbers_are_sent_as_they_are(tmp_path: Path) -> None:
+def test_numbers_and_small_files_are_sent_unchanged(tmp_path: Path) -> None:
     assert encoded([[0.5]]).content == [[0.5]]
-    (tmp_path / "a.png").write_bytes(saved(picture(), "PNG"))
+    (tmp_path / "a.png").write_bytes(file_bytes(picture(), "PNG"))
     assert base64.b64decode(encoded(tmp_path / "a.png").content) == (tmp_path / "a.png").read_bytes()
 
 
-def test_a_text_is_base64_wherever_it_can_be_and_else_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_is_read_as_base64_if_possible_and_otherwise_as_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = base64.b64encode(b"pixels").decode()
     for name in (text, "small.png"):

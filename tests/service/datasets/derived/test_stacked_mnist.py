@@ -1,4 +1,4 @@
-"""Stacked MNIST: all modes are equally frequent, and each digit is a real one of the same part."""
+"""Stacked MNIST: all modes are equally frequent, and each channel is an original digit of the same part."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from service.datasets.cache import Dataset, load
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
-    """The digits and what is made of them."""
+def digits_and_stacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
+    """The digits, and the dataset derived from them."""
     root = tmp_path_factory.mktemp("stacked")
     digits, stacked = (load(name, root / "data", cache_root=root / "cache") for name in ("mnist-10k", "stacked-mnist"))
     return digits, stacked
 
 
-def test_every_mode_is_as_frequent_as_every_other(both: tuple[Dataset, Dataset]) -> None:
-    digits, stacked = both
-    for source, made, least in ((digits.train, stacked.train, 25), (digits.validation, stacked.validation, 3)):
-        of = {image.tobytes(): int(label) for image, label in zip(source.inputs, source.labels, strict=True)}
-        found = np.array(
-            [[of[np.ascontiguousarray(image[..., channel]).tobytes()] for channel in range(3)] for image in made.inputs]
+def test_mode_frequencies_differ_by_at_most_one(digits_and_stacked: tuple[Dataset, Dataset]) -> None:
+    digits, stacked = digits_and_stacked
+    for source, derived, minimum in ((digits.train, stacked.train, 25), (digits.validation, stacked.validation, 3)):
+        label_of = {image.tobytes(): int(label) for image, label in zip(source.inputs, source.labels, strict=True)}
+        channel_labels = np.array(
+            [
+                [label_of[np.ascontiguousarray(image[..., channel]).tobytes()] for channel in range(3)]
+                for image in derived.inputs
+            ]
         )
-        counts = np.bincount(found @ [100, 10, 1], minlength=1000)
-        assert counts.min() == least
-        assert counts.max() <= least + 1
-        assert np.array_equal(found[:, 0], made.labels)
-        assert len({image.tobytes() for image in made.inputs}) > 0.99 * len(made)
+        counts = np.bincount(channel_labels @ [100, 10, 1], minlength=1000)
+        assert counts.min() == minimum
+        assert counts.max() <= minimum + 1
+        assert np.array_equal(channel_labels[:, 0], derived.labels)
+        assert len({image.tobytes() for image in derived.inputs}) > 0.99 * len(derived)
 
 
-def test_it_is_what_the_package_says(both: tuple[Dataset, Dataset]) -> None:
-    _, stacked = both
+def test_stacked_mnist_matches_its_built_in_info(digits_and_stacked: tuple[Dataset, Dataset]) -> None:
+    _, stacked = digits_and_stacked
     info = BUILT_IN["stacked-mnist"].info
     assert stacked.sha256 == info.sha256
     assert (len(stacked.train), len(stacked.validation)) == (info.train_count, info.validation_count)
@@ -42,7 +45,7 @@ def test_it_is_what_the_package_says(both: tuple[Dataset, Dataset]) -> None:
     assert stacked.train.inputs.dtype == np.uint8
 
 
-def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
     first = load("stacked-mnist", tmp_path / "data", cache_root=tmp_path / "cache")
     (folder,) = (tmp_path / "cache").glob("stacked-mnist-*")
     (folder / "meta.json").write_text("{")

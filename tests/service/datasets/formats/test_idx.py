@@ -41,7 +41,7 @@ def test_the_same_array_gives_the_same_gzip_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "a.gz"])
-def test_a_truncated_file_is_rejected_wherever_it_ends(tmp_path: Path, name: str) -> None:
+def test_a_file_truncated_at_any_byte_is_rejected(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_idx(path, np.random.default_rng(0).integers(0, 256, (4, 5, 6)).astype(np.uint8))
     whole = path.read_bytes()
@@ -53,7 +53,7 @@ def test_a_truncated_file_is_rejected_wherever_it_ends(tmp_path: Path, name: str
 
 @same_folder
 @given(small_arrays, st.sampled_from(["a", "a.gz"]), st.data())
-def test_a_file_with_changed_bytes_is_read_or_broken(
+def test_a_file_with_changed_bytes_is_read_or_reported_as_broken(
     tmp_path: Path, array: NDArray[np.uint8], name: str, data: st.DataObject
 ) -> None:
     path = tmp_path / name
@@ -62,16 +62,16 @@ def test_a_file_with_changed_bytes_is_read_or_broken(
     for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
         content[position] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    with suppress(DatasetBroken):  # and nothing else
+    with suppress(DatasetBroken):  # no other exception
         assert read_idx(path).dtype == np.uint8
 
 
 @same_folder
 @given(st.binary(max_size=64))
-def test_any_bytes_are_read_or_broken(tmp_path: Path, content: bytes) -> None:
-    for packed in (content, gzip.compress(content), b"\0\0\x08" + content, b"\x1f\x8b" + content):
-        (tmp_path / "a").write_bytes(packed)
-        with suppress(DatasetBroken):  # and nothing else
+def test_arbitrary_bytes_are_read_or_reported_as_broken(tmp_path: Path, content: bytes) -> None:
+    for variant in (content, gzip.compress(content), b"\0\0\x08" + content, b"\x1f\x8b" + content):
+        (tmp_path / "a").write_bytes(variant)
+        with suppress(DatasetBroken):  # no other exception
             read_idx(tmp_path / "a")
 
 
@@ -91,7 +91,9 @@ def test_a_file_with_trailing_data_is_rejected(tmp_path: Path) -> None:
         ((0, 2**32 - 1, 2**32 - 1), 0x08, "over 536,870,912 bytes"),
     ],
 )
-def test_a_header_that_cannot_be_read_says_why(tmp_path: Path, sizes: tuple[int, ...], kind: int, reason: str) -> None:
+def test_an_invalid_header_is_rejected_with_the_reason(
+    tmp_path: Path, sizes: tuple[int, ...], kind: int, reason: str
+) -> None:
     with pytest.raises(DatasetBroken, match=reason):
         read_idx(write_header(tmp_path / "a", *sizes, kind=kind))
 
@@ -107,7 +109,7 @@ def test_a_large_declared_size_takes_no_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_gzip_bomb_is_left_after_what_it_promised(tmp_path: Path) -> None:
+def test_a_gzip_bomb_is_not_unpacked_beyond_its_declared_size(tmp_path: Path) -> None:
     header = bytes([0, 0, 8, 1]) + struct.pack(">I", 1000)
     (tmp_path / "a.gz").write_bytes(gzip.compress(header + bytes(64 * 2**20)))
     tracemalloc.start()
@@ -119,13 +121,13 @@ def test_a_gzip_bomb_is_left_after_what_it_promised(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_the_callers_limit_holds(tmp_path: Path) -> None:
+def test_the_callers_size_limit_is_enforced(tmp_path: Path) -> None:
     write_idx(tmp_path / "a.gz", np.zeros(1001, np.uint8))
     with pytest.raises(DatasetBroken, match="over 1,000 bytes"):
         read_idx(tmp_path / "a.gz", max_bytes=1000)
 
 
-def test_what_is_no_file_is_broken(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_regular_file_is_reported_as_broken(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "missing"):
         with pytest.raises(DatasetBroken):

@@ -25,10 +25,10 @@ def picture(
     *,
     mode: str = "RGB",
     fmt: str = "PNG",
-    **how: object,
+    **save_options: object,
 ) -> bytes:
     file = io.BytesIO()
-    Image.new(mode, size, colour).save(file, fmt, **how)  # type: ignore[arg-type]
+    Image.new(mode, size, colour).save(file, fmt, **save_options)  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -48,15 +48,15 @@ def tarred(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
-def imported(path: Path, tmp_path: Path, **how: object) -> tuple[DatasetInfo, dict[str, np.ndarray]]:
-    """What came out, as a training finds it."""
+def import_archive(path: Path, tmp_path: Path, **options: object) -> tuple[DatasetInfo, dict[str, np.ndarray]]:
+    """Import an archive; return its dataset and arrays as a training loads them."""
     folder = tmp_path / "arrays"
     folder.mkdir()
-    found = import_in_sandbox({"archive": path}, folder, fraction=None, **how)  # type: ignore[arg-type]
+    dataset = import_in_sandbox({"archive": path}, folder, fraction=None, **options)  # type: ignore[arg-type]
     info = DatasetInfo(
-        name="x", title="x", image_shape=tuple(found.image_shape), classes=found.classes,
-        train_count=found.train_count, validation_count=found.validation_count,
-        class_names=tuple(found.class_names or ()), source="", licence="", sha256=found.sha256, available=True,
+        name="x", title="x", image_shape=tuple(dataset.image_shape), classes=dataset.classes,
+        train_count=dataset.train_count, validation_count=dataset.validation_count,
+        class_names=tuple(dataset.class_names or ()), source="", licence="", sha256=dataset.sha256, available=True,
     )  # fmt: skip
     data = open_arrays(folder, info)
     return info, {
@@ -65,16 +65,16 @@ def imported(path: Path, tmp_path: Path, **how: object) -> tuple[DatasetInfo, di
     }  # fmt: skip
 
 
-def refused(path: Path, tmp_path: Path, **how: object) -> str:
+def refusal(path: Path, tmp_path: Path, **options: object) -> str:
     folder = tmp_path / "refused"
     folder.mkdir(exist_ok=True)
     with pytest.raises(UploadRefused) as error:
-        import_dataset({"archive": path}, folder, fraction=None, **how)  # type: ignore[arg-type]
+        import_dataset({"archive": path}, folder, fraction=None, **options)  # type: ignore[arg-type]
     return error.value.faults["archive"]
 
 
 LEVELS = {"dark": 9, "light": 200}
-TWO = {
+TWO_CLASSES = {
     **{f"photos/{name}/{index}.png": picture(colour=(LEVELS[name],) * 3) for name in LEVELS for index in range(10)},
     "photos/README.txt": b"not an image",
     "__MACOSX/photos/dark/._0.png": b"junk",
@@ -85,7 +85,7 @@ TWO = {
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
 def test_folders_become_classes(tmp_path: Path, name: str) -> None:
     pack: Callable[[Path, Mapping[str, bytes]], Path] = zipped if name.endswith("zip") else tarred
-    info, arrays = imported(pack(tmp_path / name, TWO), tmp_path)
+    info, arrays = import_archive(pack(tmp_path / name, TWO_CLASSES), tmp_path)
     assert (info.image_shape, info.class_names) == ((6, 8), ("dark", "light"))
     assert (info.train_count, info.validation_count) == (18, 2)
     for part, labels in (("train", "labels"), ("validation", "validation_labels")):
@@ -93,14 +93,14 @@ def test_folders_become_classes(tmp_path: Path, name: str) -> None:
         assert [int(image.max()) for image in arrays[part]] == [(9, 200)[label] for label in arrays[labels]]
 
 
-def test_parts_are_kept(tmp_path: Path) -> None:
+def test_the_parts_of_an_archive_are_preserved(tmp_path: Path) -> None:
     files = {
         f"d/{part}/{digit}/{index}.png": picture(colour=(int(digit), index, 0))
         for part, count in (("train", 4), ("val", 2))
         for digit in ("2", "10", "1")
         for index in range(count)
     }
-    info, arrays = imported(tarred(tmp_path / "x.tar", files), tmp_path)
+    info, arrays = import_archive(tarred(tmp_path / "x.tar", files), tmp_path)
     assert info.class_names == ("1", "2", "10")
     assert (info.train_count, info.validation_count) == (12, 6)
     assert sorted(arrays["validation_labels"]) == [0, 0, 1, 1, 2, 2]
@@ -108,20 +108,20 @@ def test_parts_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
 def test_formats_are_read_and_scaled(tmp_path: Path, fmt: str) -> None:
-    """The left half is white: it stays so where an image is scaled and cropped."""
+    """The left half is white, and stays white when the image is scaled and cropped."""
     image = Image.new("L", (64, 48))
     image.paste(255, (0, 0, 32, 48))
     file = io.BytesIO()
     image.convert("RGB").save(file, fmt)
     files = {f"{label}/{index}.{fmt.lower()}": file.getvalue() for label in "ab" for index in range(8)}
-    info, arrays = imported(zipped(tmp_path / "x.zip", files), tmp_path, photos=PhotoOptions(size=(16, 8)))
+    info, arrays = import_archive(zipped(tmp_path / "x.zip", files), tmp_path, photos=PhotoOptions(size=(16, 8)))
     assert info.image_shape == (8, 16)
     assert np.abs(arrays["train"][:, :, :7].astype(int) - 255).max() < 16
     assert arrays["train"][:, :, 9:].max() < 16
 
 
 def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
-    """Orientation 6: what the file has on its left is above."""
+    """EXIF orientation 6: the left of the stored image is the top of the photo."""
     image = Image.new("L", (40, 20))
     image.paste(255, (0, 0, 20, 20))
     exif = Image.Exif()
@@ -129,16 +129,16 @@ def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
     file = io.BytesIO()
     image.save(file, "JPEG", exif=exif, quality=95)
     files = {f"{label}/{index}.jpg": file.getvalue() for label in "ab" for index in range(8)}
-    info, arrays = imported(zipped(tmp_path / "x.zip", files), tmp_path)
+    info, arrays = import_archive(zipped(tmp_path / "x.zip", files), tmp_path)
     assert info.image_shape == (40, 20)
     assert arrays["train"][0, :18].min() > 240
     assert arrays["train"][0, 22:].max() < 15
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "how", "level"),
+    ("mode", "colour", "save_options", "level"),
     [
-        ("RGBA", (255, 255, 255, 0), {}, 0),  # what is transparent is black, as in /predict
+        ("RGBA", (255, 255, 255, 0), {}, 0),  # transparent pixels are black, as in /predict
         ("RGBA", (255, 255, 255, 255), {}, 255),
         ("LA", (200, 255), {}, 200),
         ("P", 1, {}, None),
@@ -148,18 +148,18 @@ def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
         ("CMYK", (0, 0, 0, 255), {"fmt": "JPEG"}, 0),
     ],
 )
-def test_every_kind_of_pixel_becomes_grey(
-    tmp_path: Path, mode: str, colour: object, how: dict[str, str], level: int | None
+def test_every_pixel_format_becomes_grey(
+    tmp_path: Path, mode: str, colour: object, save_options: dict[str, str], level: int | None
 ) -> None:
-    data = picture(colour=colour, mode=mode, **how)  # type: ignore[arg-type]
-    suffix = how.get("fmt", "PNG").lower()
+    data = picture(colour=colour, mode=mode, **save_options)  # type: ignore[arg-type]
+    suffix = save_options.get("fmt", "PNG").lower()
     files = {f"{label}/{index}.{suffix}": data for label in "ab" for index in range(8)}
-    _, arrays = imported(zipped(tmp_path / "x.zip", files), tmp_path)
+    _, arrays = import_archive(zipped(tmp_path / "x.zip", files), tmp_path)
     if level is not None:
         assert abs(int(arrays["train"][0, 0, 0]) - level) <= 1
 
 
-def test_what_is_wrong_is_said_with_a_remedy(tmp_path: Path) -> None:
+def test_unsuitable_archives_are_refused_with_a_remedy(tmp_path: Path) -> None:
     good = {f"{label}/{index}.png": picture() for label in "ab" for index in range(8)}
     odd = picture((9, 9))
     cases: dict[str, tuple[dict[str, bytes], tuple[str, ...]]] = {
@@ -175,32 +175,32 @@ def test_what_is_wrong_is_said_with_a_remedy(tmp_path: Path) -> None:
         ),
         "twice": (good | {"./a/0.png": picture()}, ("two files a/0.png",)),
     }  # fmt: skip
-    for name, (files, said) in cases.items():
-        found = refused(zipped(tmp_path / f"{name}.zip", files), tmp_path)
-        assert all(part in found for part in said), (name, found)
+    for name, (files, expected) in cases.items():
+        message = refusal(zipped(tmp_path / f"{name}.zip", files), tmp_path)
+        assert all(part in message for part in expected), (name, message)
 
 
-def test_an_image_that_is_packed_otherwise_is_not_left_out(tmp_path: Path) -> None:
+def test_an_image_with_unsupported_compression_is_refused_not_skipped(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", {f"{label}/{index}.png": picture() for label in "ab" for index in range(8)})
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("a/9.png", picture(), zipfile.ZIP_BZIP2)
-    found = refused(path, tmp_path)
-    assert "a/9.png" in found
-    assert "deflate" in found
+    message = refusal(path, tmp_path)
+    assert "a/9.png" in message
+    assert "deflate" in message
 
 
-def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
-    """Whatever byte is changed, and wherever it ends: a dataset or a refusal comes out, and nothing else."""
-    chance = random.Random(5)
+def test_a_damaged_archive_is_imported_or_refused(tmp_path: Path) -> None:
+    """With changed bytes, or truncated anywhere, an import ends in a dataset or a refusal, nothing else."""
+    rng = random.Random(5)
     for pack, name in ((zipped, "x.zip"), (tarred, "x.tar"), (tarred, "x.tar.gz")):
-        whole = pack(tmp_path / name, TWO).read_bytes()
+        whole = pack(tmp_path / name, TWO_CLASSES).read_bytes()
         for number in range(30):
             data = bytearray(whole)
             if number % 3:
                 for _ in range(number % 5 + 1):
-                    data[chance.randrange(len(data))] = chance.randrange(256)
+                    data[rng.randrange(len(data))] = rng.randrange(256)
             else:
-                del data[chance.randrange(len(data)) :]
+                del data[rng.randrange(len(data)) :]
             (tmp_path / "damaged").write_bytes(data)
             folder = tmp_path / f"out-{name}-{number}"
             folder.mkdir()
@@ -210,18 +210,18 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
                 assert str(error)
 
 
-def test_bombs_are_refused_within_the_limits(tmp_path: Path) -> None:
-    """Pixels are counted before they are unpacked; a gzip that never ends meets the limit on time or size."""
+def test_decompression_bombs_are_refused(tmp_path: Path) -> None:
+    """Pixels are counted before they are unpacked; an endless gzip stream hits the limit on time or size."""
     bomb = picture((12_000, 12_000), 1, mode="1")
     assert len(bomb) < 100_000
     files = {f"{label}/{index}.png": bomb for label in "ab" for index in range(4)}
-    assert "too many pixels" in refused(zipped(tmp_path / "x.zip", files), tmp_path)
+    assert "too many pixels" in refusal(zipped(tmp_path / "x.zip", files), tmp_path)
     (tmp_path / "zeros.tar.gz").write_bytes(gzip.compress(bytes(50 * 2**20)))
-    assert refused(tmp_path / "zeros.tar.gz", tmp_path)
+    assert refusal(tmp_path / "zeros.tar.gz", tmp_path)
 
 
 @pytest.mark.parametrize(("text", "size"), [("32", (32, 32)), ("32x24", (32, 24)), (" 8X6 ", (8, 6))])
-def test_sizes(text: str, size: tuple[int, int]) -> None:
+def test_sizes_are_parsed(text: str, size: tuple[int, int]) -> None:
     assert parse_size(text) == size
 
 
@@ -231,12 +231,12 @@ def test_invalid_sizes_are_rejected(text: str) -> None:
         parse_size(text)
 
 
-def test_a_member_of_a_zip_may_have_no_name(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "a.zip", {**TWO, "z": b"nothing"})
+def test_a_zip_member_without_a_name_is_ignored(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {**TWO_CLASSES, "z": b"nothing"})
     path.write_bytes(path.read_bytes().replace(b"z", b"\0"))  # zipfile reads the name up to the first zero byte
     with zipfile.ZipFile(path) as archive:
         assert "" in archive.namelist()
-    info, _ = imported(path, tmp_path)
+    info, _ = import_archive(path, tmp_path)
     assert info.class_names == ("dark", "light")
 
 
@@ -248,25 +248,25 @@ def test_a_member_of_a_zip_may_have_no_name(tmp_path: Path) -> None:
         ("photos/train/{}", ["photos/train/cover.png", "photos/title.png"]),
     ],
 )
-def test_images_outside_of_class_folders_can_be_left_out(tmp_path: Path, place: str, strays: list[str]) -> None:
+def test_images_outside_of_class_folders_can_be_skipped(tmp_path: Path, place: str, strays: list[str]) -> None:
     files = {place.format(f"{label}/{index}.png"): picture() for label in "ab" for index in range(10)}
     path = zipped(tmp_path / "x.zip", files | {name: picture((9, 9)) for name in strays})
-    said = refused(path, tmp_path)
-    assert "outside of class folders, such as" in said
-    assert "on_bad=skip" in said
+    message = refusal(path, tmp_path)
+    assert "outside of class folders, such as" in message
+    assert "on_bad=skip" in message
     (tmp_path / "kept").mkdir()
-    found = import_in_sandbox(
+    dataset = import_in_sandbox(
         {"archive": path}, tmp_path / "kept", fraction=None, photos=PhotoOptions(on_bad=OnBad.SKIP)
     )
-    assert (found.train_count, found.validation_count, list(found.class_names or ())) == (18, 2, ["a", "b"])
-    left_out = (found.report or {})["left_out"]
+    assert (dataset.train_count, dataset.validation_count, list(dataset.class_names or ())) == (18, 2, ["a", "b"])
+    left_out = (dataset.report or {})["left_out"]
     assert left_out["count"] == len(strays)
-    assert {one["file"]: one["reason"] for one in left_out["files"]} == dict.fromkeys(
+    assert {entry["file"]: entry["reason"] for entry in left_out["files"]} == dict.fromkeys(
         strays, "is outside of class folders"
     )
 
 
-def test_classes_that_are_called_like_parts_are_classes(tmp_path: Path) -> None:
+def test_class_folders_may_have_the_names_of_parts(tmp_path: Path) -> None:
     files = {f"{label}/{index}.png": picture() for label in ("train", "test") for index in range(10)}
-    info, _ = imported(zipped(tmp_path / "x.zip", files), tmp_path)
+    info, _ = import_archive(zipped(tmp_path / "x.zip", files), tmp_path)
     assert info.class_names == ("test", "train")

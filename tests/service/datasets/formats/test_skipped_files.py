@@ -1,4 +1,4 @@
-"""Files that are not read as images: the report and the errors name their format, and the remedy."""
+"""Files that are not read as images: reports and errors name their format and the remedy."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from PIL import Image, features
 
 from service.datasets.importer import import_dataset
 from service.datasets.info import OnBad, PhotoOptions
-from tests.service.datasets.formats.test_photos import picture, refused, tarred, zipped
+from tests.service.datasets.formats.test_photos import picture, refusal, tarred, zipped
 
 CONVERT = "which is not read: convert it to JPEG or PNG"
 GOOD = {f"{label}/{index}.png": picture() for label in "ab" for index in range(8)}
 
 
-def saved(fmt: str) -> bytes:
+def encoded(fmt: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB").save(file, fmt)
     return file.getvalue()
 
 
-def test_the_report_names_the_format_of_images_that_are_not_read(tmp_path: Path) -> None:
+def test_the_report_names_the_format_of_skipped_images(tmp_path: Path) -> None:
     names = ["a/scan.tif", "a/IMG_1.HEIC", "b/x.avif", "b/notes.txt", "b/line\nbreak.svg"]
     folder = tmp_path / "arrays"
     folder.mkdir()
     archive = tarred(tmp_path / "x.tar", GOOD | dict.fromkeys(names, b"content"))
-    found = import_dataset({"archive": archive}, folder, fraction=None)
-    assert found.report is not None
-    assert {one["file"]: one["reason"] for one in found.report["left_out"]["files"]} == {
+    dataset = import_dataset({"archive": archive}, folder, fraction=None)
+    assert dataset.report is not None
+    assert {entry["file"]: entry["reason"] for entry in dataset.report["left_out"]["files"]} == {
         "a/scan.tif": f"has the format TIFF, {CONVERT}",
         "a/IMG_1.HEIC": f"has the format HEIC, {CONVERT}",
         "b/x.avif": f"has the format AVIF, {CONVERT}",
@@ -44,23 +44,23 @@ HEIC = b"\0\0\0\x24ftypheic\0\0\0\0mif1heic"
 
 @pytest.mark.parametrize(
     ("data", "fmt"),
-    [(HEIC, "HEIC"), (saved("TIFF"), "TIFF"), (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL")]
-    + ([(saved("AVIF"), "AVIF")] if features.check("avif") else [(b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF")]),
+    [(HEIC, "HEIC"), (encoded("TIFF"), "TIFF"), (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL")]
+    + ([(encoded("AVIF"), "AVIF")] if features.check("avif") else [(b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF")]),
 )
-def test_a_file_that_is_called_like_an_image_is_told_by_its_bytes(tmp_path: Path, data: bytes, fmt: str) -> None:
-    said = refused(zipped(tmp_path / "x.zip", GOOD | {"a/9.jpg": data}), tmp_path)
-    assert f"a/9.jpg has the format {fmt}, {CONVERT}" in said
+def test_a_misnamed_image_is_identified_by_its_bytes(tmp_path: Path, data: bytes, fmt: str) -> None:
+    message = refusal(zipped(tmp_path / "x.zip", GOOD | {"a/9.jpg": data}), tmp_path)
+    assert f"a/9.jpg has the format {fmt}, {CONVERT}" in message
     photos = PhotoOptions(on_bad=OnBad.SKIP)
     folder = tmp_path / "arrays"
     folder.mkdir()
-    found = import_dataset({"archive": tmp_path / "x.zip"}, folder, fraction=None, photos=photos)
-    assert (found.report or {})["left_out"]["files"] == [
+    dataset = import_dataset({"archive": tmp_path / "x.zip"}, folder, fraction=None, photos=photos)
+    assert (dataset.report or {})["left_out"]["files"] == [
         {"file": "a/9.jpg", "reason": f"has the format {fmt}, {CONVERT}"}
     ]
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "ending"),
     [
         (["a/1.heic", "a/2.HEIC", "b/3.tif"], "; 3 files have the formats HEIC and TIFF: convert them to JPEG or PNG"),
         (["a/1.heic", "x.csv"], f"; a/1.heic has the format HEIC, {CONVERT}"),
@@ -69,18 +69,20 @@ def test_a_file_that_is_called_like_an_image_is_told_by_its_bytes(tmp_path: Path
         (["a.txt", ".hidden.csv", "noextension"], ".gif are read"),
     ],
 )
-def test_an_archive_without_images_is_told_what_it_contains(tmp_path: Path, names: list[str], said: str) -> None:
-    found = refused(zipped(tmp_path / "x.zip", dict.fromkeys(names, b"content")), tmp_path)
-    assert found.startswith("contains no images; files ending in .png, ")
-    assert found.endswith(said)
+def test_the_refusal_of_an_archive_without_images_names_its_contents(
+    tmp_path: Path, names: list[str], ending: str
+) -> None:
+    message = refusal(zipped(tmp_path / "x.zip", dict.fromkeys(names, b"content")), tmp_path)
+    assert message.startswith("contains no images; files ending in .png, ")
+    assert message.endswith(ending)
 
 
-def test_labels_in_a_table_are_no_classes(tmp_path: Path) -> None:
+def test_labels_in_a_table_do_not_define_classes(tmp_path: Path) -> None:
     images = {f"images/{index}.png": picture() for index in range(8)}
-    alone = refused(zipped(tmp_path / "x.zip", images), tmp_path)
-    assert alone == (
+    message = refusal(zipped(tmp_path / "x.zip", images), tmp_path)
+    assert message == (
         "has one class folder, 'images'; a classifier needs at least two: sort the images into a folder per class"
     )
-    assert refused(zipped(tmp_path / "y.zip", images | {"labels.csv": b"file,label\n"}), tmp_path) == (
-        f"{alone}; labels.csv is not read"
+    assert refusal(zipped(tmp_path / "y.zip", images | {"labels.csv": b"file,label\n"}), tmp_path) == (
+        f"{message}; labels.csv is not read"
     )

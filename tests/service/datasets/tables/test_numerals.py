@@ -1,4 +1,4 @@
-"""Numbers with thousands separators and percent signs: imported as they were meant, and read alike in predictions."""
+"""Numbers with thousands separators and percent signs: imported as intended, and the same in predictions."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.service.datasets.tables.test_importing import read
 NOTATIONS = [(".", ","), (".", " "), (".", "'"), (".", "\u2019"), (",", "."), (",", " "), (",", "\u202f"), (",", "'")]
 
 
-def written(value: float, decimal: str, group: str) -> str:
-    """As a spreadsheet writes it."""
+def formatted(value: float, decimal: str, group: str) -> str:
+    """Format the value as a spreadsheet does."""
     return f"{value:,.2f}".translate({ord(","): group, ord("."): decimal})
 
 
-def scanned(texts: list[str], *, decimal_comma: bool, wanted: ColumnType | None = None, block: int = 3) -> Any:
-    """The description of a column, or why it is left out, and its values."""
+def scan_column(texts: list[str], *, decimal_comma: bool, wanted: ColumnType | None = None, block: int = 3) -> Any:
+    """Return a column's description, or the reason why it is ignored, and its values."""
     scan = ColumnScan("price", wanted, decimal_comma=decimal_comma)
     blocks = [texts[start : start + block] for start in range(0, len(texts), block)]
     for part in blocks:
         scan.add(part)
-    about = scan.describe()
-    if isinstance(about, str):
-        return about, []
-    return about, np.concatenate([scan.values(part, about) for part in blocks]).tolist()
+    description = scan.describe()
+    if isinstance(description, str):
+        return description, []
+    return description, np.concatenate([scan.values(part, description) for part in blocks]).tolist()
 
 
 @given(
@@ -44,21 +44,21 @@ def scanned(texts: list[str], *, decimal_comma: bool, wanted: ColumnType | None 
     missing=st.integers(0, 12),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_numbers_come_back_in_every_notation(
+def test_numbers_round_trip_in_every_notation(
     cents: list[int], notation: tuple[str, str], percent: str, decimal_comma: bool, missing: int
 ) -> None:
-    values = [123456.5, *(number / 100 for number in cents)]  # the first one has both signs
-    texts = [written(value, *notation) + percent for value in values]
+    values = [123456.5, *(number / 100 for number in cents)]  # the first has both separators
+    texts = [formatted(value, *notation) + percent for value in values]
     texts.insert(missing, "n/a".upper())
-    about, found = scanned(texts, decimal_comma=decimal_comma)
-    assert about["type"] == "number"
-    assert [value for value in found if not np.isnan(value)] == values
-    assert (about["min"], about["max"]) == (min(values), max(values))
-    rows = read_rows([{"price": text} for text in texts], [about], ignored=())
+    description, read_back = scan_column(texts, decimal_comma=decimal_comma)
+    assert description["type"] == "number"
+    assert [value for value in read_back if not np.isnan(value)] == values
+    assert (description["min"], description["max"]) == (min(values), max(values))
+    rows = read_rows([{"price": text} for text in texts], [description], ignored=())
     assert not rows.faults
-    np.testing.assert_array_equal(rows.inputs[:, 0], found)
-    told = read_rows([{"price": value} for value in values], [about], ignored=())
-    assert told.inputs[:, 0].tolist() == values
+    np.testing.assert_array_equal(rows.inputs[:, 0], read_back)
+    from_numbers = read_rows([{"price": value} for value in values], [description], ignored=())
+    assert from_numbers.inputs[:, 0].tolist() == values
 
 
 @pytest.mark.parametrize(
@@ -77,45 +77,47 @@ def test_numbers_come_back_in_every_notation(
         (["1.234", "5.678", "7", "1.234,5"], True, [1234, 5678, 7, 1234.5]),
     ],
 )
-def test_ambiguous_columns_keep_the_plain_reading(texts: list[str], decimal_comma: bool, expected: list[float]) -> None:
-    about, found = scanned(texts, decimal_comma=decimal_comma)
-    assert about["type"] == "number"
-    assert found == expected
+def test_ambiguous_numbers_are_decimals_unless_another_value_shows_grouping(
+    texts: list[str], decimal_comma: bool, expected: list[float]
+) -> None:
+    description, values = scan_column(texts, decimal_comma=decimal_comma)
+    assert description["type"] == "number"
+    assert values == expected
 
 
 @pytest.mark.parametrize(
     "texts", [["1,234", "5,678"], ["1,5", "2,5"], ["50%", "60"], ["1.234,5", "1,234.5"], ["12,34,567", "1"]]
 )
-def test_texts_that_may_be_something_else_stay_categories(texts: list[str]) -> None:
-    about, _ = scanned(texts, decimal_comma=False)
-    assert about["categories"] == sorted(texts)
+def test_texts_in_ambiguous_notations_stay_categories(texts: list[str]) -> None:
+    description, _ = scan_column(texts, decimal_comma=False)
+    assert description["categories"] == sorted(texts)
 
 
-def test_a_person_may_say_that_a_comma_separates_thousands() -> None:
-    about, found = scanned(["1,234", "5,678"], decimal_comma=False, wanted=ColumnType.NUMBER)
-    assert found == [1234, 5678]
-    assert about["group"] == ","
+def test_the_type_number_makes_an_ambiguous_comma_a_thousands_separator() -> None:
+    description, values = scan_column(["1,234", "5,678"], decimal_comma=False, wanted=ColumnType.NUMBER)
+    assert values == [1234, 5678]
+    assert description["group"] == ","
 
 
-def test_a_german_price_list_is_read_whole(tmp_path: Path) -> None:
+def test_a_german_price_list_is_imported_completely(tmp_path: Path) -> None:
     prices = [round(1000 + 37.45 * n, 2) for n in range(120)]
     lines = (
-        f"{written(price, ',', '.')};{n % 100},{n % 10}%;{'ja' if n % 2 else 'nein'}\n"
+        f"{formatted(price, ',', '.')};{n % 100},{n % 10}%;{'ja' if n % 2 else 'nein'}\n"
         for n, price in enumerate(prices)
     )
     data = ("Preis;Anteil;Status\n" + "".join(lines)).encode("cp1252")
     for types in ({}, {"Preis": "number"}):
-        found = read(tmp_path, data, types=types)
-        assert found.report["ignored"] == []
-        assert sorted(found.inputs[:, 0].tolist()) == prices
-        assert found.columns["Anteil"]["percent"] is True
-        assert "column 'Preis': 1.000,00 was read as the number 1000" in found.report["notes"]
+        imported = read(tmp_path, data, types=types)
+        assert imported.report["ignored"] == []
+        assert sorted(imported.inputs[:, 0].tolist()) == prices
+        assert imported.columns["Anteil"]["percent"] is True
+        assert "column 'Preis': 1.000,00 was read as the number 1000" in imported.report["notes"]
 
 
-def test_a_column_that_is_nearly_numbers_says_which_text_is_none(tmp_path: Path) -> None:
-    rows = "".join(f"{written(1000 + n, ',', '.')};{n};{'ab'[n % 2]}\n" for n in range(50))
-    found = read(tmp_path, "Preis;x;label\n" + "auf Anfrage;7;a\n" + rows)
-    assert found.report["ignored"][0] == {
+def test_an_almost_numeric_column_names_the_offending_text(tmp_path: Path) -> None:
+    rows = "".join(f"{formatted(1000 + n, ',', '.')};{n};{'ab'[n % 2]}\n" for n in range(50))
+    imported = read(tmp_path, "Preis;x;label\n" + "auf Anfrage;7;a\n" + rows)
+    assert imported.report["ignored"][0] == {
         "name": "Preis",
         "reason": "has 51 different texts in 51 rows; most look like numbers, but 'auf Anfrage' is none: "
         "empty such cells, or set the type number, which rejects their rows",
@@ -123,16 +125,16 @@ def test_a_column_that_is_nearly_numbers_says_which_text_is_none(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("form", "example"),
+    ("date_format", "example"),
     [("iso", "2024-12-31"), ("%d.%m.%Y", "31.12.2024 or 2024-12-31"), ("%m/%d/%Y", "12/31/2024 or 2024-12-31")],
 )
-def test_a_wrong_date_is_explained_by_an_example(form: str, example: str) -> None:
-    column = {"name": "since", "type": "date", "format": form}
+def test_an_invalid_date_is_rejected_with_an_example(date_format: str, example: str) -> None:
+    column = {"name": "since", "type": "date", "format": date_format}
     (fault,) = read_rows([{"since": "tomorrow"}], [column], ignored=()).faults
     assert fault[2] == f"must be a date such as {example}, not 'tomorrow'"
 
 
-@pytest.mark.parametrize("form", ["iso", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y"])
+@pytest.mark.parametrize("date_format", ["iso", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y"])
 @pytest.mark.parametrize(
     "moment",
     [
@@ -142,36 +144,36 @@ def test_a_wrong_date_is_explained_by_an_example(form: str, example: str) -> Non
         np.datetime64("2024-02-03", "ns"),
     ],
 )
-def test_iso_dates_are_read_in_every_column_of_dates(form: str, moment: Any) -> None:
-    column = {"name": "since", "type": "date", "format": form}
+def test_iso_dates_are_accepted_in_every_date_column(date_format: str, moment: Any) -> None:
+    column = {"name": "since", "type": "date", "format": date_format}
     (sent,) = as_rows([{"since": moment}])
-    asked = read_rows([sent], [column], ignored=())
-    assert asked.faults == []
-    assert asked.inputs.tolist() == [[19756]]
-    assert named_row(asked.inputs[0], [column]) == {"since": "2024-02-03"}  # and rows can be sent back
+    prediction_rows = read_rows([sent], [column], ignored=())
+    assert prediction_rows.faults == []
+    assert prediction_rows.inputs.tolist() == [[19756]]
+    assert named_row(prediction_rows.inputs[0], [column]) == {"since": "2024-02-03"}  # so a named row can be sent again
 
 
-@pytest.mark.parametrize("form", ["iso", "%Y/%m/%d", "%d.%m.%Y"])
+@pytest.mark.parametrize("date_format", ["iso", "%Y/%m/%d", "%d.%m.%Y"])
 @pytest.mark.parametrize("text", ["03/04/2024", "3-4-2024", "2024-02", "20240203"])
-def test_dates_in_other_notations_are_not_guessed(form: str, text: str) -> None:
-    assert read_rows([{"since": text}], [{"name": "since", "type": "date", "format": form}], ignored=()).faults
+def test_dates_in_other_notations_are_not_guessed(date_format: str, text: str) -> None:
+    assert read_rows([{"since": text}], [{"name": "since", "type": "date", "format": date_format}], ignored=()).faults
 
 
-def test_times_of_day_are_no_dates() -> None:
+def test_a_time_column_rejects_dates() -> None:
     column = {"name": "at", "type": "date", "format": "time"}
     assert read_rows([{"at": "2024-02-03"}], [column], ignored=()).faults
     assert named_row(np.array([0.5]), [column]) == {"at": "12:00"}
 
 
 @pytest.mark.parametrize("missing", ["NA ", "- ", " N/A", "NA"])
-def test_a_blank_beside_a_missing_value_is_no_number_to_show(tmp_path: Path, missing: str) -> None:
-    rows = "".join(f"{written(1000 + 7.15 * n, '.', ',')};{'ab'[n % 2]}\n" for n in range(1, 21))
-    found = read(tmp_path, f"price;label\n{missing};a\n{rows}")
-    assert found.columns["price"]["missing"] == 1
-    assert "column 'price': 1,007.15 was read as the number 1007.15" in found.report["notes"]
+def test_a_missing_value_is_not_quoted_as_a_number_even_with_a_blank(tmp_path: Path, missing: str) -> None:
+    rows = "".join(f"{formatted(1000 + 7.15 * n, '.', ',')};{'ab'[n % 2]}\n" for n in range(1, 21))
+    imported = read(tmp_path, f"price;label\n{missing};a\n{rows}")
+    assert imported.columns["price"]["missing"] == 1
+    assert "column 'price': 1,007.15 was read as the number 1007.15" in imported.report["notes"]
 
 
-def test_numbers_with_points_only_are_shown_as_they_were_read(tmp_path: Path) -> None:
+def test_a_number_grouped_by_points_is_noted_as_written_and_as_read(tmp_path: Path) -> None:
     rows = "".join(f"192.168.{100 + n}.200;{'ab'[n % 2]}\n" for n in range(20))
-    found = read(tmp_path, f"host;label\n{rows}")
-    assert "column 'host': 192.168.100.200 was read as the number 192168100200" in found.report["notes"]
+    imported = read(tmp_path, f"host;label\n{rows}")
+    assert "column 'host': 192.168.100.200 was read as the number 192168100200" in imported.report["notes"]

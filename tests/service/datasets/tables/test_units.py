@@ -1,4 +1,4 @@
-"""Amounts of money, times of day and infinite numbers: read in columns, and alike in predictions."""
+"""Amounts of money, times of day and infinite numbers: read the same in columns and in predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.preprocessing import Preprocessing
 from service.datasets.tables.rows import named_row, read_rows
 from tests.service.datasets.tables.test_importing import read, refusal
-from tests.service.datasets.tables.test_numerals import NOTATIONS, scanned, written
+from tests.service.datasets.tables.test_numerals import NOTATIONS, formatted, scan_column
 
 
 @given(
@@ -25,25 +25,25 @@ from tests.service.datasets.tables.test_numerals import NOTATIONS, scanned, writ
     space=st.sampled_from(["", " ", "\u00a0"]),
 )
 @settings(deadline=None, max_examples=60)
-def test_amounts_come_back(cents: list[int], notation: tuple[str, str], sign: str, place: str, space: str) -> None:
+def test_amounts_round_trip(cents: list[int], notation: tuple[str, str], sign: str, place: str, space: str) -> None:
     values = [123456.5, *(number / 100 for number in cents)]
 
     def amount(value: float) -> str:
-        text = written(value, *notation)
+        text = formatted(value, *notation)
         if place == "between" and value < 0:
             return f"-{sign}{space}{text.removeprefix('-')}"
         return f"{text}{space}{sign}" if place == "behind" else f"{sign}{space}{text}"
 
     texts = [amount(value) for value in values]
-    about, found = scanned([*texts, "N/A"], decimal_comma=False)
-    assert (about["type"], about["currency"], about["missing"]) == ("number", sign, 1)
-    assert found[:-1] == values
-    [fitted] = Preprocessing.fit([about], np.array([found]).T).document()["columns"]
+    description, read_back = scan_column([*texts, "N/A"], decimal_comma=False)
+    assert (description["type"], description["currency"], description["missing"]) == ("number", sign, 1)
+    assert read_back[:-1] == values
+    [fitted] = Preprocessing.fit([description], np.array([read_back]).T).document()["columns"]
     rows = read_rows([{"price": text} for text in texts] + [{"price": 5}, {"price": "7.5"}], [fitted], ignored=())
     assert rows.inputs[:-2, 0].tolist() == values
     assert rows.inputs[-2, 0] == 5
-    other = read_rows([{"price": "$5" if sign == "€" else "€5"}], [fitted], ignored=())
-    assert "must be a number" in other.faults[0][2]
+    other_currency = read_rows([{"price": "$5" if sign == "€" else "€5"}], [fitted], ignored=())
+    assert "must be a number" in other_currency.faults[0][2]
 
 
 @pytest.mark.parametrize(
@@ -55,29 +55,27 @@ def test_amounts_come_back(cents: list[int], notation: tuple[str, str], sign: st
         (["$-5", "-$6"], False, [-5, -6]),
     ],
 )
-def test_amounts_are_read_as_their_country_writes_them(
-    texts: list[str], decimal_comma: bool, expected: list[float]
-) -> None:
-    about, found = scanned(texts, decimal_comma=decimal_comma)
-    assert (about["type"], found) == ("number", expected)
+def test_amounts_are_read_in_their_local_notation(texts: list[str], decimal_comma: bool, expected: list[float]) -> None:
+    description, values = scan_column(texts, decimal_comma=decimal_comma)
+    assert (description["type"], values) == ("number", expected)
 
 
 @pytest.mark.parametrize("texts", [["$5", "€6"], ["$5", "6"], ["€1,234", "€5,678"], ["-$-5", "$6"], ["$5$", "$6"]])
-def test_amounts_that_may_be_something_else_stay_categories(texts: list[str]) -> None:
-    about, _ = scanned(texts, decimal_comma=False)
-    assert about["categories"] == sorted(texts)
+def test_ambiguous_or_malformed_amounts_stay_categories(texts: list[str]) -> None:
+    description, _ = scan_column(texts, decimal_comma=False)
+    assert description["categories"] == sorted(texts)
 
 
-def test_prices_and_times_are_columns_to_learn_from(tmp_path: Path) -> None:
+def test_prices_and_times_become_numeric_inputs(tmp_path: Path) -> None:
     rows = (f'"$1,{n:03}.50",{n % 24}:{n % 60:02},{"ab"[n % 2]}\n' for n in range(120))
-    found = read(tmp_path, "price,at,label\n" + "".join(rows), sandbox=True)
-    assert found.report["ignored"] == []
-    assert sorted(found.inputs[:, 0].tolist()) == [1000.5 + n for n in range(120)]
-    assert found.report["notes"] == ["column 'price': $1,000.50 was read as the number 1000.5"]
-    assert (found.columns["at"]["type"], found.columns["at"]["format"]) == ("date", "time")
-    assert sorted(found.inputs[:, 1].tolist()) == sorted((60 * (n % 24) + n % 60) / 1440 for n in range(120))
-    shown = statistics([found.inputs], found.made.columns or ()).columns[1]
-    assert (shown.low, shown.high) == ("00:00", "23:59")
+    imported = read(tmp_path, "price,at,label\n" + "".join(rows), sandbox=True)
+    assert imported.report["ignored"] == []
+    assert sorted(imported.inputs[:, 0].tolist()) == [1000.5 + n for n in range(120)]
+    assert imported.report["notes"] == ["column 'price': $1,000.50 was read as the number 1000.5"]
+    assert (imported.columns["at"]["type"], imported.columns["at"]["format"]) == ("date", "time")
+    assert sorted(imported.inputs[:, 1].tolist()) == sorted((60 * (n % 24) + n % 60) / 1440 for n in range(120))
+    column_statistics = statistics([imported.inputs], imported.dataset.columns or ()).columns[1]
+    assert (column_statistics.low, column_statistics.high) == ("00:00", "23:59")
 
 
 @pytest.mark.parametrize(
@@ -89,51 +87,51 @@ def test_prices_and_times_are_columns_to_learn_from(tmp_path: Path) -> None:
         (["2:30 PM", "12:00 am", "12:15p.m."], ["14:30", "00:00", "12:15"]),
     ],
 )
-def test_times_of_day_are_read_alike_in_predictions(texts: list[str], shown: list[str | None]) -> None:
-    about, found = scanned(texts, decimal_comma=False)
-    assert about["format"] == "time"
-    rows = read_rows([{"price": text} for text in texts], [about], ignored=())
-    np.testing.assert_array_equal(rows.inputs[:, 0], found)
-    assert [named_row(row, [about])["price"] for row in rows.inputs] == shown
-    (fault,) = read_rows([{"price": "25:00"}], [about], ignored=()).faults
+def test_times_of_day_are_read_the_same_in_predictions(texts: list[str], shown: list[str | None]) -> None:
+    description, values = scan_column(texts, decimal_comma=False)
+    assert description["format"] == "time"
+    rows = read_rows([{"price": text} for text in texts], [description], ignored=())
+    np.testing.assert_array_equal(rows.inputs[:, 0], values)
+    assert [named_row(row, [description])["price"] for row in rows.inputs] == shown
+    (fault,) = read_rows([{"price": "25:00"}], [description], ignored=()).faults
     assert fault[2] == "must be a time of day such as 14:30, not '25:00'"
 
 
 @pytest.mark.parametrize("texts", [["14:30", "25:00"], ["14:60", "1:00"], ["0:30 pm", "1:00"], ["14:30 pm", "1:00"]])
-def test_what_is_no_time_of_day_stays_a_category(texts: list[str]) -> None:
-    assert scanned(texts, decimal_comma=False)[0]["categories"] == sorted(texts)
+def test_invalid_times_of_day_stay_categories(texts: list[str]) -> None:
+    assert scan_column(texts, decimal_comma=False)[0]["categories"] == sorted(texts)
 
 
 @pytest.mark.parametrize("word", ["inf", "-inf", "Infinity", "+INF"])
-def test_infinite_numbers_are_missing_and_reported(tmp_path: Path, word: str) -> None:
+def test_infinite_numbers_count_as_missing_and_are_noted(tmp_path: Path, word: str) -> None:
     rows = (f"{word if n % 10 == 9 else n % 7},{n % 5},{'ab'[n % 2]}\n" for n in range(100))
-    found = read(tmp_path, "x,y,label\n" + "".join(rows))
-    assert (found.columns["x"]["type"], found.columns["x"]["missing"]) == ("number", 10)
-    assert (found.columns["x"]["min"], found.columns["x"]["max"]) == (0, 6)
-    assert np.isnan(found.inputs[:, 0]).sum() == 10
-    assert found.report["notes"] == ["column 'x': infinite numbers count as missing, in 10 rows"]
-    asked = read_rows([{"x": word, "y": 1}], found.made.columns or (), ignored=())
-    assert not asked.faults
-    assert np.isnan(asked.inputs[0, 0])
+    imported = read(tmp_path, "x,y,label\n" + "".join(rows))
+    assert (imported.columns["x"]["type"], imported.columns["x"]["missing"]) == ("number", 10)
+    assert (imported.columns["x"]["min"], imported.columns["x"]["max"]) == (0, 6)
+    assert np.isnan(imported.inputs[:, 0]).sum() == 10
+    assert imported.report["notes"] == ["column 'x': infinite numbers count as missing, in 10 rows"]
+    prediction_rows = read_rows([{"x": word, "y": 1}], imported.dataset.columns or (), ignored=())
+    assert not prediction_rows.faults
+    assert np.isnan(prediction_rows.inputs[0, 0])
 
 
-def test_a_word_for_infinity_is_a_text_among_texts(tmp_path: Path) -> None:
-    about, found = scanned(["1", "inf", "2", "NA", "fin", "3"], decimal_comma=False)
-    assert (about["categories"], about["missing"]) == (["1", "2", "3", "fin", "inf"], 1)
-    assert found[1] == 4
-    about, _ = scanned(["inf", "inf", "2024-01-01", "2024-01-02"], decimal_comma=False, block=2)
-    assert about["type"] == "category"
-    assert scanned(["inf", "NA"], decimal_comma=False)[0] == "has no values"
+def test_a_word_for_infinity_is_text_in_a_column_of_texts(tmp_path: Path) -> None:
+    description, values = scan_column(["1", "inf", "2", "NA", "fin", "3"], decimal_comma=False)
+    assert (description["categories"], description["missing"]) == (["1", "2", "3", "fin", "inf"], 1)
+    assert values[1] == 4
+    description, _ = scan_column(["inf", "inf", "2024-01-01", "2024-01-02"], decimal_comma=False, block=2)
+    assert description["type"] == "category"
+    assert scan_column(["inf", "NA"], decimal_comma=False)[0] == "has no values"
     assert "has no values" in refusal(tmp_path, "x,label\n" + "inf,a\ninf,b\n" * 30)
-    wanted, _ = scanned(["inf", "7"], decimal_comma=False, wanted=ColumnType.NUMBER)
-    assert (wanted["min"], wanted["max"], wanted["missing"]) == (7, 7, 1)
+    forced, _ = scan_column(["inf", "7"], decimal_comma=False, wanted=ColumnType.NUMBER)
+    assert (forced["min"], forced["max"], forced["missing"]) == (7, 7, 1)
 
 
-def test_a_category_that_is_nearly_a_number_is_noted(tmp_path: Path) -> None:
+def test_an_almost_numeric_category_is_noted(tmp_path: Path) -> None:
     rows = (f"{'old' if n == 5 else n % 7},{n % 5},{'ab'[n % 2]}\n" for n in range(100))
-    found = read(tmp_path, "x,y,label\n" + "".join(rows))
-    assert found.columns["x"]["type"] == "category"
-    [note] = found.report["notes"]
+    imported = read(tmp_path, "x,y,label\n" + "".join(rows))
+    assert imported.columns["x"]["type"] == "category"
+    [note] = imported.report["notes"]
     assert note == (
         "column 'x': its values are categories; most look like numbers, but 'old' is none: "
         "empty such cells, or set the type number, which rejects their rows"

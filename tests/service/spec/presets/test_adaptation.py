@@ -1,4 +1,4 @@
-"""Presets adapt to images of any size that may be uploaded."""
+"""Presets adapt to images of any size that can be uploaded."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from service.spec.presets.definitions import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
 from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve, spec_hash
 
-EVERY = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
+ALL_PRESETS = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
 
 
-def suited(kind: str, preset: str, shape: Shape, **more: Any) -> Any:
-    document = {"kind": kind, "preset": preset, **more}
+def adapted(kind: str, preset: str, shape: Shape, **overrides: Any) -> Any:
+    document = {"kind": kind, "preset": preset, **overrides}
     return match_output_to_dataset(resolve(document), document, shape)
 
 
-@pytest.mark.parametrize(("kind", "preset"), [one for one in EVERY if one[1] != "table"])
-def test_for_digits_a_preset_is_as_it_is_written(kind: Kind, preset: str) -> None:
-    spec = suited(kind, preset, Shape(rows=28, columns=28, classes=10, train_count=8500))
+@pytest.mark.parametrize(("kind", "preset"), [pair for pair in ALL_PRESETS if pair[1] != "table"])
+def test_presets_are_unchanged_for_digits(kind: Kind, preset: str) -> None:
+    spec = adapted(kind, preset, Shape(rows=28, columns=28, classes=10, train_count=8500))
     assert spec == resolve({"kind": kind, "preset": preset})
     assert spec_hash(spec) == spec_hash(resolve({"kind": kind, "preset": preset}))
 
 
 @settings(max_examples=200)
 @given(
-    st.sampled_from(EVERY),
+    st.sampled_from(ALL_PRESETS),
     st.integers(1, 512) | st.sampled_from([1, 2, 3, 7, 8, 16, 64, 512]),
     st.integers(1, 512) | st.sampled_from([1, 2, 3, 7, 8, 16, 64, 512]),
     st.integers(2, 255),
@@ -49,47 +49,47 @@ def test_for_digits_a_preset_is_as_it_is_written(kind: Kind, preset: str) -> Non
 @example((Kind.CLASSIFIER, "conv"), 8, 8, 4, 1000, 1)
 @example((Kind.CLASSIFIER, "conv"), 1, 1, 2, 50, 1)
 @example((Kind.CLASSIFIER, "conv"), 512, 512, 255, 3000, 1)
-def test_every_preset_fits_every_size(
+def test_every_preset_adapts_to_every_image_size(
     which: tuple[Kind, str], rows: int, columns: int, classes: int, count: int, channels: int
 ) -> None:
-    most = 2**30 // (rows * columns * channels)  # as an upload may hold
-    shape = Shape(rows=rows, columns=columns, channels=channels, classes=classes, train_count=min(count, most))
-    spec = suited(*which, shape)
+    max_count = 2**30 // (rows * columns * channels)  # the limit of an upload
+    shape = Shape(rows=rows, columns=columns, channels=channels, classes=classes, train_count=min(count, max_count))
+    spec = adapted(*which, shape)
     check_fit(spec, shape)
-    made = networks(spec, shape)[0]
+    network = networks(spec, shape)[0]
     match spec:
         case GanSpec():
-            assert made.layer_shapes[-1].outputs == rows * columns * channels
+            assert network.layer_shapes[-1].outputs == rows * columns * channels
         case ClassifierSpec():
-            assert made.layer_shapes[-1].size == (classes,)
+            assert network.layer_shapes[-1].size == (classes,)
     assert costs.parameters(spec, shape) < 20_000_000
 
 
-def test_fields_that_the_spec_gives_are_not_adapted() -> None:
+def test_explicit_fields_are_not_adapted() -> None:
     small = Shape(rows=8, columns=8, classes=4, train_count=30)
     layers = [{"units": 64, "activation": "tanh"}]
-    spec = suited("gan", "best", small, generator={"layers": layers}, samples={"count": 9}, batch_size=500)
+    spec = adapted("gan", "best", small, generator={"layers": layers}, samples={"count": 9}, batch_size=500)
     assert [layer.units for layer in spec.generator.layers] == [64]
     assert spec.discriminator != resolve({"kind": "gan", "preset": "best"}).discriminator
     assert (spec.batch_size, spec.samples.count) == (500, 9)
-    kept = suited("classifier", "conv", small, augmentation={"max_shift": 3}, epochs=2)
-    assert (kept.augmentation.max_shift, kept.epochs, kept.batch_size) == (3, 2, 16)
+    classifier = adapted("classifier", "conv", small, augmentation={"max_shift": 3}, epochs=2)
+    assert (classifier.augmentation.max_shift, classifier.epochs, classifier.batch_size) == (3, 2, 16)
 
 
 @pytest.mark.parametrize(
     ("count", "batch", "epochs"), [(1, 1, 60), (170, 16, 60), (500, 16, 40), (1538, 64, 13), (1539, 100, 12)]
 )
-def test_a_few_images_are_seen_more_often_in_smaller_batches(count: int, batch: int, epochs: int) -> None:
-    few = Shape(rows=32, columns=32, channels=3, classes=4, train_count=count)
-    spec = suited("classifier", "conv", few)
+def test_small_datasets_get_smaller_batches_and_more_epochs(count: int, batch: int, epochs: int) -> None:
+    shape = Shape(rows=32, columns=32, channels=3, classes=4, train_count=count)
+    spec = adapted("classifier", "conv", shape)
     assert (spec.batch_size, spec.epochs) == (batch, epochs)
     document = {"kind": "classifier", "preset": "conv", "batch_size": 90, "epochs": 7}
-    given = match_output_to_dataset(resolve(document), document, few)
-    assert (given.batch_size, given.epochs) == (90, 7)
-    assert suited("classifier", "conv", few, epochs=1).batch_size == batch
+    explicit = match_output_to_dataset(resolve(document), document, shape)
+    assert (explicit.batch_size, explicit.epochs) == (90, 7)
+    assert adapted("classifier", "conv", shape, epochs=1).batch_size == batch
 
 
-def test_what_draws_ends_in_three_channels_for_images_in_colour() -> None:
+def test_a_generator_ends_in_three_channels_for_colour_images() -> None:
     colour = Shape(rows=32, columns=32, channels=3, classes=12, train_count=5000)
-    assert suited("gan", "best", colour).generator.layers[-1].filters == 3
-    assert suited("gan", "stable", colour).generator.layers[-1].units == 32 * 32 * 3
+    assert adapted("gan", "best", colour).generator.layers[-1].filters == 3
+    assert adapted("gan", "stable", colour).generator.layers[-1].units == 32 * 32 * 3

@@ -13,8 +13,8 @@ from service.spec.schema import Kind
 
 MEASURED = json.loads((Path(__file__).parents[4] / "benchmarks/results/presets.json").read_text(encoding="utf-8"))
 TABULAR = json.loads((Path(__file__).parents[4] / "benchmarks/results/tabular.json").read_text(encoding="utf-8"))
-FIELDS = {"val_accuracy": "accuracy"}
-"""Metrics that have another name in the benchmark's rows."""
+FIELD_NAMES = {"val_accuracy": "accuracy"}
+"""Field names of metrics with another name in the benchmark's rows."""
 REACHED = [
     pytest.param(kind, name, reached, id=f"{kind}-{name}-{reached.dataset}")
     for kind, presets in PRESET_INFO.items()
@@ -24,7 +24,7 @@ REACHED = [
 ]
 
 
-def test_every_preset_is_explained() -> None:
+def test_every_preset_has_a_summary_and_stated_results() -> None:
     assert {kind: set(presets) for kind, presets in PRESET_INFO.items()} == {
         kind: set(presets) for kind, presets in PRESETS.items()
     }
@@ -35,8 +35,8 @@ def test_every_preset_is_explained() -> None:
             assert info.reaches
 
 
-@pytest.mark.parametrize("reached", PRESET_INFO[Kind.CLASSIFIER]["table"].reaches, ids=lambda one: one.dataset)
-def test_the_stated_results_of_the_table_preset_are_the_measured_ones(reached: Reached) -> None:
+@pytest.mark.parametrize("reached", PRESET_INFO[Kind.CLASSIFIER]["table"].reaches, ids=lambda reached: reached.dataset)
+def test_the_stated_results_of_the_table_preset_match_the_measurements(reached: Reached) -> None:
     (row,) = (row for row in TABULAR if row["dataset"] == reached.dataset)
     assert reached.metric == "val_accuracy"
     assert reached.value == pytest.approx(row["tapeline"]["mean"], abs=0.001)
@@ -44,15 +44,15 @@ def test_the_stated_results_of_the_table_preset_are_the_measured_ones(reached: R
 
 
 @pytest.mark.parametrize(("kind", "name", "reached"), REACHED)
-def test_the_stated_results_of_presets_are_the_measured_ones(kind: str, name: str, reached: Reached) -> None:
+def test_the_stated_results_of_presets_match_the_measurements(kind: str, name: str, reached: Reached) -> None:
     assert reached.metric in metric_info.METRICS
     assert reached.value > 0
     assert reached.seconds > 0
-    place = {"kind": kind, "preset": name, "dataset": reached.dataset}
-    rows = [row for row in MEASURED["rows"] if place.items() <= row.items()]
+    key = {"kind": kind, "preset": name, "dataset": reached.dataset}
+    rows = [row for row in MEASURED["rows"] if key.items() <= row.items()]
     if not rows:
         assert reached.dataset == "mnist-10k", "no row was measured"
         return
-    value = median(row[FIELDS.get(reached.metric, reached.metric)] for row in rows)
+    value = median(row[FIELD_NAMES.get(reached.metric, reached.metric)] for row in rows)
     assert reached.value == pytest.approx(value, rel=0.01 if value > 1 else 0.001)
     assert reached.seconds == pytest.approx(median(row["cpu_seconds"] for row in rows), rel=0.3)

@@ -1,4 +1,4 @@
-"""How far an upload is: seen by its owner while it is received and read, and by nobody afterwards."""
+"""Upload progress: visible to its owner while the upload is received and read, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from tests.service.datasets.formats.test_photos import zipped
 from tests.service.web.conftest import MakeApp
 from tests.waiting import wait_until
 
-ID = "3f1f8f2a-7d10"
+UPLOAD_ID = "3f1f8f2a-7d10"
 
 
 def large_table() -> bytes:
-    """A table that takes the service seconds to read: several intervals in which it reports."""
+    """A table that takes the service seconds to read, which is several of its reporting intervals."""
     rows = np.random.default_rng(0).random((1_000, 12)).round(6).tolist()
     lines = "".join(",".join(map(str, row)) + f",{'ab'[n % 2]}\n" for n, row in enumerate(rows))
     return (",".join([*(f"c{n}" for n in range(12)), "label"]) + "\n" + 300 * lines).encode()
 
 
-class Slow(io.BytesIO):
-    """A body of which the second half arrives when the test says so."""
+class HalfBlockedBody(io.BytesIO):
+    """A body whose second half arrives once the test releases it."""
 
     def __init__(self, data: bytes, release: threading.Event) -> None:
         super().__init__(data)
@@ -51,52 +51,52 @@ def post(client: FlaskClient, data: bytes, release: threading.Event, **headers: 
     boundary, body = encode_multipart({"name": "large", "table": FileStorage(io.BytesIO(data), "large.csv")})
     return client.post(
         "/datasets",
-        input_stream=Slow(body, release),
+        input_stream=HalfBlockedBody(body, release),
         content_type=f"multipart/form-data; boundary={boundary}",
         headers=headers,
     )
 
 
 @pytest.mark.slow
-def test_an_upload_tells_its_owner_how_far_it_is(make_app: MakeApp, either_url: str) -> None:
+def test_an_upload_reports_its_progress_to_its_owner_only(make_app: MakeApp, either_url: str) -> None:
     app = make_app(either_url)
-    client, told, answers = app.test_client(), [], []
-    absent = {"id": ID, "state": "absent", "received_bytes": 0, "total_bytes": None, "fraction": None}
-    assert client.get(f"/uploads/{ID}").json == absent
+    client, fractions, responses = app.test_client(), [], []
+    absent = {"id": UPLOAD_ID, "state": "absent", "received_bytes": 0, "total_bytes": None, "fraction": None}
+    assert client.get(f"/uploads/{UPLOAD_ID}").json == absent
     release = threading.Event()
     data = large_table()
     sender = threading.Thread(
-        target=lambda: answers.append(post(app.test_client(), data, release, **{"Upload-Id": ID}))
+        target=lambda: responses.append(post(app.test_client(), data, release, **{"Upload-Id": UPLOAD_ID}))
     )
     sender.start()
-    wait_until(lambda: client.get(f"/uploads/{ID}").json != absent, "the upload")
-    # Progress is noted a few times a second.
-    wait_until(lambda: client.get(f"/uploads/{ID}").json["received_bytes"] > 0, "the first part")
-    waiting = client.get(f"/uploads/{ID}").json
-    assert (waiting["id"], waiting["state"]) == (ID, "receiving")
-    assert 0 < waiting["received_bytes"] < waiting["total_bytes"]
-    assert waiting["fraction"] == pytest.approx(waiting["received_bytes"] / waiting["total_bytes"])
-    here: Services = app.extensions[EXTENSION]
-    assert here.progress.look_up("somebody else", ID).state is UploadState.ABSENT
+    wait_until(lambda: client.get(f"/uploads/{UPLOAD_ID}").json != absent, "the upload")
+    # Progress is recorded a few times per second.
+    wait_until(lambda: client.get(f"/uploads/{UPLOAD_ID}").json["received_bytes"] > 0, "the first part")
+    receiving = client.get(f"/uploads/{UPLOAD_ID}").json
+    assert (receiving["id"], receiving["state"]) == (UPLOAD_ID, "receiving")
+    assert 0 < receiving["received_bytes"] < receiving["total_bytes"]
+    assert receiving["fraction"] == pytest.approx(receiving["received_bytes"] / receiving["total_bytes"])
+    services: Services = app.extensions[EXTENSION]
+    assert services.progress.look_up("somebody else", UPLOAD_ID).state is UploadState.ABSENT
     release.set()
     while sender.is_alive():
-        progress = client.get(f"/uploads/{ID}").json
+        progress = client.get(f"/uploads/{UPLOAD_ID}").json
         if progress["state"] == "reading":
-            told.append(progress["fraction"])
+            fractions.append(progress["fraction"])
         time.sleep(0.02)
-    assert answers[0].status_code == 201, answers[0].text
-    assert told == sorted(told)
-    assert len(set(told)) >= 3
-    assert max(told) > 0.5
-    assert client.get(f"/uploads/{ID}").json == absent
-    assert not (here.settings.artifacts / "datasets" / ".progress").exists()
+    assert responses[0].status_code == 201, responses[0].text
+    assert fractions == sorted(fractions)
+    assert len(set(fractions)) >= 3
+    assert max(fractions) > 0.5
+    assert client.get(f"/uploads/{UPLOAD_ID}").json == absent
+    assert not (services.settings.artifacts / "datasets" / ".progress").exists()
 
 
 def test_a_refused_upload_leaves_no_progress_behind(client: FlaskClient) -> None:
     release = threading.Event()
     release.set()
-    assert post(client, b"a,b\n1\n", release, **{"Upload-Id": ID}).status_code == 422
-    assert client.get(f"/uploads/{ID}").json["state"] == "absent"
+    assert post(client, b"a,b\n1\n", release, **{"Upload-Id": UPLOAD_ID}).status_code == 422
+    assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "absent"
 
 
 @pytest.mark.parametrize("upload_id", ["short", "x" * 65, "../../../etc/passwd", "a b c d e f g"])
@@ -107,28 +107,28 @@ def test_an_invalid_upload_id_is_rejected(client: FlaskClient, upload_id: str) -
 
 
 @pytest.mark.slow
-def test_the_sandbox_tells_how_many_images_are_decoded(tmp_path: Path) -> None:
+def test_the_sandbox_reports_the_fraction_of_images_that_are_decoded(tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)).save(data, "PNG")
     files = {f"{'ab'[number % 2]}/{number}.png": data.getvalue() for number in range(300)}
     (tmp_path / "arrays").mkdir()
-    told: list[float] = []
+    fractions: list[float] = []
     import_in_sandbox(
-        {"archive": zipped(tmp_path / "a.zip", files)}, tmp_path / "arrays", fraction=None, on_progress=told.append
+        {"archive": zipped(tmp_path / "a.zip", files)}, tmp_path / "arrays", fraction=None, on_progress=fractions.append
     )
-    assert told == sorted(told)
-    assert len(told) >= 2
-    assert 0 < told[0] < told[-1] <= 1
+    assert fractions == sorted(fractions)
+    assert len(fractions) >= 2
+    assert 0 < fractions[0] < fractions[-1] <= 1
 
 
-def test_what_a_killed_process_left_behind_is_no_upload(app: Flask, client: FlaskClient) -> None:
-    here: Services = app.extensions[EXTENSION]
-    board = here.progress
-    with board.upload(None, ID, 100) as notes:
+def test_stale_progress_of_a_killed_process_is_absent(app: Flask, client: FlaskClient) -> None:
+    services: Services = app.extensions[EXTENSION]
+    board = services.progress
+    with board.upload(None, UPLOAD_ID, 100) as notes:
         notes.received(50)
-        assert client.get(f"/uploads/{ID}").json["state"] == "receiving"
-        (file,) = (here.settings.artifacts / "datasets" / ".progress").glob("*.json")
+        assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "receiving"
+        (file,) = (services.settings.artifacts / "datasets" / ".progress").glob("*.json")
         long_ago = time.time() - 3600
         os.utime(file, (long_ago, long_ago))
-        assert client.get(f"/uploads/{ID}").json["state"] == "absent"
+        assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "absent"
     assert not file.parent.exists()

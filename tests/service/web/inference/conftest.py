@@ -1,4 +1,4 @@
-"""Checkpoints made by the real trainers."""
+"""Checkpoints written by the real trainers."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="session")
 def train(digits: Dataset) -> Callable[..., Trained]:
-    """Train for an epoch, on few images; each spec once."""
+    """Train for one epoch on 1,000 images; each spec is trained only once."""
 
     @functools.cache
     def trained(text: str) -> Trained:
         spec = validation.resolve(json.loads(text))
-        few = Dataset(
+        subset = Dataset(
             digits.info,
             Examples(digits.train.inputs[:1000], digits.train.labels[:1000]),
             digits.validation,
             digits.sha256,
         )
-        trainer = build.trainer(spec, few)
-        done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
+        trainer = build.trainer(spec, subset)
+        last_epoch = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
         state = trainer.state_dict()
         state.spec = spec.model_dump(mode="json")
-        return Trained(json.loads(text), trainer, done, checkpoint.dumps(state))
+        return Trained(json.loads(text), trainer, last_epoch, checkpoint.dumps(state))
 
     def start(kind: str, **spec: Any) -> Trained:
         return trained(json.dumps({"kind": kind, "epochs": 1, **spec}))
@@ -51,15 +51,15 @@ def train(digits: Dataset) -> Callable[..., Trained]:
 
 @pytest.fixture
 def job(client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str]) -> Callable[[Trained], str]:
-    """A job with what was trained."""
+    """Create a succeeded job with the checkpoint and metrics of a real training."""
 
     def make(trained: Trained) -> str:
         job_id = submit(client, **trained.spec)
         worker.claim()
-        confusion = trained.done.confusion
+        confusion = trained.last_epoch.confusion
         worker.epoch(
             1,
-            metrics=trained.done.metrics,
+            metrics=trained.last_epoch.metrics,
             checkpoint=trained.checkpoint,
             confusion=confusion.tolist() if confusion is not None else None,
         )
@@ -71,11 +71,11 @@ def job(client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str]) -
 
 @pytest.fixture
 def classifier(train: Any, job: Any) -> str:
-    made: str = job(train("classifier", **CLASSIFIERS["averaged"]))
-    return made
+    job_id: str = job(train("classifier", **CLASSIFIERS["averaged"]))
+    return job_id
 
 
 @pytest.fixture
 def gan(train: Any, job: Any) -> str:
-    made: str = job(train("gan"))
-    return made
+    job_id: str = job(train("gan"))
+    return job_id

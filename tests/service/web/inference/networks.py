@@ -1,4 +1,4 @@
-"""Specs of small networks, and requests to them."""
+"""Specs of small networks, and helpers for requests to them."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ GANS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Trained:
-    """An epoch of real training: the trainer afterwards, what it reported, and its checkpoint."""
+    """One epoch of real training: the trainer after it, its report, and its checkpoint."""
 
     spec: dict[str, Any]
     trainer: Any
-    done: EpochDone
+    last_epoch: EpochDone
     checkpoint: bytes
 
 
@@ -104,13 +104,13 @@ def png(levels: Any, mode: str | None = None) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def ask(client: FlaskClient, job_id: str, verb: str, status: int = 200, **body: Any) -> Any:
+def post(client: FlaskClient, job_id: str, verb: str, status: int = 200, **body: Any) -> Any:
     response = client.post(f"/jobs/{job_id}/{verb}", json=body)
     assert response.status_code == status, response.text
     return response.json
 
 
-def unpack(text: str) -> Any:
+def decode_png(text: str) -> Any:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 

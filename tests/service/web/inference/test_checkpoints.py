@@ -1,4 +1,4 @@
-"""The choice of the checkpoint for inference, and access control."""
+"""Which checkpoint inference uses, and access control."""
 
 from __future__ import annotations
 
@@ -21,36 +21,38 @@ from service.web.inference import loading
 from service.web.inference.model_runner import _lru_cached
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
-from tests.service.web.inference.networks import CLASSIFIERS, ask, png
+from tests.service.web.inference.networks import CLASSIFIERS, png, post
 
 
 def test_the_wrong_verb_names_the_right_one(client: FlaskClient, submit: Callable[..., str]) -> None:
     classifier, gan = submit(client), submit(client, kind="gan")
-    problem = ask(client, classifier, "generate", 409)
+    problem = post(client, classifier, "generate", 409)
     assert problem["code"] == "wrong_kind"
     assert f"/jobs/{classifier}/predict" in problem["detail"]
-    assert f"/jobs/{gan}/generate" in ask(client, gan, "predict", 409, images=["x"])["detail"]
+    assert f"/jobs/{gan}/generate" in post(client, gan, "predict", 409, images=["x"])["detail"]
     assert client.get(f"/jobs/{gan}/confusion").json["code"] == "wrong_kind"
     assert client.get(f"/jobs/{gan}/mistakes").json["code"] == "wrong_kind"
 
 
-def test_a_job_without_a_checkpoint_says_so(client: FlaskClient, submit: Callable[..., str]) -> None:
+def test_a_job_without_a_checkpoint_is_reported_as_not_yet_ready(
+    client: FlaskClient, submit: Callable[..., str]
+) -> None:
     job_id = submit(client)
-    problem = ask(client, job_id, "predict", 404, images=[png(np.zeros((28, 28), np.uint8))])
+    problem = post(client, job_id, "predict", 404, images=[png(np.zeros((28, 28), np.uint8))])
     assert problem["code"] == "not_yet"
     assert "the first one follows its first epoch" in problem["detail"]
     assert client.get(f"/jobs/{job_id}/confusion").json["code"] == "not_yet"
     assert client.get(f"/jobs/{job_id}/mistakes").json["code"] == "not_yet"
 
 
-def test_a_checkpoint_that_is_gone_names_those_that_are_there(client: FlaskClient, classifier: str) -> None:
+def test_a_request_for_a_missing_checkpoint_names_the_available_ones(client: FlaskClient, classifier: str) -> None:
     image = png(np.zeros((28, 28), np.uint8))
-    problem = ask(client, classifier, "predict", 404, images=[image], checkpoint=7)
+    problem = post(client, classifier, "predict", 404, images=[image], checkpoint=7)
     assert problem["code"] == "artifact_not_found"
     assert "available epochs: 1" in problem["detail"]
     assert "keep_last" in problem["detail"]
     for which in ("best", "latest", 1):
-        assert ask(client, classifier, "predict", images=[image], checkpoint=which)["checkpoint"] == 1
+        assert post(client, classifier, "predict", images=[image], checkpoint=which)["checkpoint"] == 1
 
 
 def test_a_damaged_checkpoint_is_reported(
@@ -58,18 +60,18 @@ def test_a_damaged_checkpoint_is_reported(
 ) -> None:
     job_id = submit(client)
     worker.claim()
-    worker.epoch(1, checkpoint=train("gan").checkpoint)  # whole, but of another network
+    worker.epoch(1, checkpoint=train("gan").checkpoint)  # intact, but of another network
     image = png(np.zeros((28, 28), np.uint8))
-    assert ask(client, job_id, "predict", 500, images=[image])["code"] == "artifact_damaged"
+    assert post(client, job_id, "predict", 500, images=[image])["code"] == "artifact_damaged"
     worker.epoch(2, checkpoint=train("classifier").checkpoint, best=False)
     (path,) = (worker.artifacts.root / job_id / "checkpoint").glob("000002-*")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert ask(client, job_id, "predict", 500, images=[image], checkpoint=2)["code"] == "artifact_damaged"
+    assert post(client, job_id, "predict", 500, images=[image], checkpoint=2)["code"] == "artifact_damaged"
     worker.epoch(3, checkpoint=b"as it was written, but no safetensors file", best=False)
-    assert ask(client, job_id, "predict", 500, images=[image], checkpoint=3)["code"] == "artifact_damaged"
+    assert post(client, job_id, "predict", 500, images=[image], checkpoint=3)["code"] == "artifact_damaged"
 
 
-def test_a_network_that_overflows_gives_no_invalid_json(
+def test_a_network_that_overflows_still_returns_finite_numbers(
     client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], train: Any
 ) -> None:
     trained = train("classifier", **CLASSIFIERS["dense"])
@@ -78,7 +80,7 @@ def test_a_network_that_overflows_gives_no_invalid_json(
     job_id = submit(client, **trained.spec)
     worker.claim()
     worker.epoch(1, checkpoint=checkpoint.dumps(state))
-    answer = ask(client, job_id, "predict", images=[png(np.full((28, 28), 255, np.uint8))], explain=True)
+    answer = post(client, job_id, "predict", images=[png(np.full((28, 28), 255, np.uint8))], explain=True)
     assert np.isfinite(answer["probabilities"]).all()
     assert np.isfinite(answer["saliency"]).all()
 
@@ -93,49 +95,51 @@ def test_another_owners_network_cannot_be_used(make_app: Any, sqlite_url: str, s
     assert client.get(f"/jobs/{job_id}/confusion/1/1", headers=other).json["code"] == "job_not_found"
 
 
-def test_networks_stay_ready_and_are_made_once(app: Flask, classifier: str, digits: Dataset) -> None:
-    here: Services = app.extensions[EXTENSION]
-    reads: list[str] = []
-    read = here.artifacts.read
+def test_concurrent_requests_load_a_network_once(app: Flask, classifier: str, digits: Dataset) -> None:
+    services: Services = app.extensions[EXTENSION]
+    paths: list[str] = []
+    read_artifact = services.artifacts.read
 
-    def counting(path: str, sha256: str) -> bytes:
-        reads.append(path)
-        return read(path, sha256)
+    def count_reads(path: str, sha256: str) -> bytes:
+        paths.append(path)
+        return read_artifact(path, sha256)
 
-    here.artifacts.read = counting  # type: ignore[method-assign]
+    services.artifacts.read = count_reads  # type: ignore[method-assign]
     images = [png(image) for image in digits.validation.inputs[:5]]
-    expected = ask(app.test_client(), classifier, "predict", images=images)
-    reads.clear()
+    expected = post(app.test_client(), classifier, "predict", images=images)
+    paths.clear()
     app.extensions.pop(loading._EXTENSION)
     with ThreadPoolExecutor(8) as pool:
-        asked = [
-            pool.submit(ask, app.test_client(), classifier, "predict", images=images, explain=number % 2 == 0)
+        futures = [
+            pool.submit(post, app.test_client(), classifier, "predict", images=images, explain=number % 2 == 0)
             for number in range(24)
         ]
-    assert {json.dumps(future.result()["probabilities"]) for future in asked} == {json.dumps(expected["probabilities"])}
-    assert len(reads) == 1
+    assert {json.dumps(future.result()["probabilities"]) for future in futures} == {
+        json.dumps(expected["probabilities"])
+    }
+    assert len(paths) == 1
 
 
-def test_the_last_requested_models_stay_cached() -> None:
-    made: list[int] = []
+def test_the_most_recently_used_models_stay_cached() -> None:
+    loaded: list[int] = []
 
-    def make(number: int) -> int:
-        made.append(number)
+    def load(number: int) -> int:
+        loaded.append(number)
         return number
 
-    get = _lru_cached(make, key=str, most_bytes=10, size_bytes=lambda number: number)
+    get = _lru_cached(load, key=str, most_bytes=10, size_bytes=lambda number: number)
     assert [get(number) for number in (4, 5, 4, 3, 4, 5, 11, 11)] == [4, 5, 4, 3, 4, 5, 11, 11]
-    assert made == [4, 5, 3, 5, 11]  # 3 drove out 5, which 4 was asked for after; 11 is more than fits, and stays alone
+    assert loaded == [4, 5, 3, 5, 11]  # 3 evicted 5 (4 was used later); 11 exceeds the cache: alone
 
 
-def test_a_picture_of_a_data_set(client: FlaskClient, digits: Dataset) -> None:
+def test_a_validation_image_of_a_dataset_is_served_as_png(client: FlaskClient, digits: Dataset) -> None:
     answer = client.get("/datasets/mnist-10k/validation/3.png")
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.data))), digits.validation.inputs[3])
     assert client.get("/datasets/mnist-10k/validation/1500.png").json["code"] == "not_found"
     assert client.get("/datasets/mnist/validation/0.png").status_code in (200, 404)
 
 
-def test_every_preset_is_a_spec_that_the_schema_knows(client: FlaskClient) -> None:
+def test_every_preset_resolves_to_itself_and_the_spec_schema_is_served(client: FlaskClient) -> None:
     presets = client.get("/presets").json["data"]
     assert [(item["kind"], item["name"]) for item in presets if item["is_default"]] == [
         (kind, name) for kind, name in DEFAULT_PRESET.items()

@@ -1,4 +1,4 @@
-"""Exports of networks for images in colour agree with what the service answers."""
+"""Exports of networks for colour images agree with the service's own predictions and images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 
 from service.web.services import EXTENSION, Services
 from tests import coloured_shapes
-from tests.service.web.inference.networks import RESIDUAL, ask
+from tests.service.web.inference.networks import RESIDUAL, post
 from tests.service.web.inference.test_colour import SIDE, trained
 from tests.service.web.inference.test_exports import TOLERANCE, export, probabilities, run_card, session, unpacked
 
@@ -34,12 +34,12 @@ GANS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def images(app: Flask, trained: Any) -> Any:
-    here: Services = app.extensions[EXTENSION]
-    return np.array(here.repository.load(here.repository.describe("shapes", None)).validation.inputs)
+    services: Services = app.extensions[EXTENSION]
+    return np.array(services.repository.load(services.repository.describe("shapes", None)).validation.inputs)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_a_classifier_of_colours_computes_the_same_elsewhere(
+def test_a_colour_classifier_in_onnx_and_numpy_matches_predict(
     client: FlaskClient, trained: Any, images: Any, tmp_path: Path, name: str
 ) -> None:
     job_id, _ = trained(kind="classifier", **CLASSIFIERS[name])
@@ -54,32 +54,32 @@ def test_a_classifier_of_colours_computes_the_same_elsewhere(
 
 @pytest.mark.reference
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_a_torch_module_of_colours_computes_the_same(
+def test_a_colour_classifier_in_torch_matches_predict(
     client: FlaskClient, trained: Any, images: Any, tmp_path: Path, name: str
 ) -> None:
     torch = pytest.importorskip("torch")
     job_id, _ = trained(kind="classifier", **CLASSIFIERS[name])
     module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
-    found = module["load"]().predict(torch.from_numpy(images)).numpy()
-    assert np.abs(found - probabilities(client, job_id, images)).max() < TOLERANCE
+    computed = module["load"]().predict(torch.from_numpy(images)).numpy()
+    assert np.abs(computed - probabilities(client, job_id, images)).max() < TOLERANCE
 
 
 def generated(client: FlaskClient, job_id: str, classes: int) -> tuple[Any, list[Any], Any]:
-    """Latent points, the classes of a conditional generator, and the images that the service makes of them."""
-    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
-    return np.asarray(made["latent"]), [np.arange(64) % classes] if classes else [], np.asarray(made["images"])
+    """Latent points, the classes for a conditional generator, and the images that the service generates."""
+    answer = post(client, job_id, "generate", count=64, format="array", with_latent=True)
+    return np.asarray(answer["latent"]), [np.arange(64) % classes] if classes else [], np.asarray(answer["images"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GANS)
-def test_a_generator_of_colours_makes_the_same_elsewhere(
+def test_a_colour_generator_in_onnx_and_numpy_matches_generate(
     client: FlaskClient, trained: Any, tmp_path: Path, name: str
 ) -> None:
     job_id, _ = trained(kind="gan", **GANS[name])
     latent, classes, expected = generated(client, job_id, len(coloured_shapes.CLASSES) if name == "conditional" else 0)
     model = session(export(client, job_id, "onnx").data)
-    given = {"latent": latent.astype(np.float32)} | ({"class": classes[0]} if classes else {})
-    (levels,) = model.run(None, given)
+    inputs = {"latent": latent.astype(np.float32)} | ({"class": classes[0]} if classes else {})
+    (levels,) = model.run(None, inputs)
     assert levels.shape == (64, SIDE, SIDE, 3)
     assert np.abs(levels / 255 - expected).max() < TOLERANCE
     card = run_card(unpacked(export(client, job_id, "huggingface").data, tmp_path))
@@ -88,12 +88,12 @@ def test_a_generator_of_colours_makes_the_same_elsewhere(
 
 @pytest.mark.reference
 @pytest.mark.parametrize("name", GANS)
-def test_a_torch_generator_of_colours_makes_the_same(
+def test_a_colour_generator_in_torch_matches_generate(
     client: FlaskClient, trained: Any, tmp_path: Path, name: str
 ) -> None:
     torch = pytest.importorskip("torch")
     job_id, _ = trained(kind="gan", **GANS[name])
     latent, classes, expected = generated(client, job_id, len(coloured_shapes.CLASSES) if name == "conditional" else 0)
     module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
-    given = (torch.from_numpy(array) for array in (latent, *classes))
-    assert np.abs(module["load"]().generate(*given).numpy() / 255 - expected).max() < TOLERANCE
+    inputs = (torch.from_numpy(array) for array in (latent, *classes))
+    assert np.abs(module["load"]().generate(*inputs).numpy() / 255 - expected).max() < TOLERANCE

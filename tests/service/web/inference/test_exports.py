@@ -31,7 +31,7 @@ from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
-from tests.service.web.inference.networks import CLASSIFIERS, GANS, ask, png
+from tests.service.web.inference.networks import CLASSIFIERS, GANS, png, post
 
 TOLERANCE = 1e-5
 
@@ -45,7 +45,7 @@ def export(client: FlaskClient, job_id: str, target: str, status: int = 200, **q
 
 
 def unpacked(data: bytes, to: Path) -> Path:
-    """The folder in a zip."""
+    """Extract a zip and return the folder in it."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         archive.extractall(to)
         (top,) = {name.partition("/")[0] for name in archive.namelist()}
@@ -53,17 +53,17 @@ def unpacked(data: bytes, to: Path) -> Path:
 
 
 def run_card(folder: Path) -> dict[str, Any]:
-    """Run the first program of a model card in its folder."""
+    """Run the first program of a model card in the card's folder, and return its namespace."""
     code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    space: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     with chdir(folder):
-        exec(compile(code, "README.md", "exec"), space)
-    return space
+        exec(compile(code, "README.md", "exec"), namespace)
+    return namespace
 
 
-def tensors(read: EventAccumulator, tag: str) -> dict[int, float]:
-    """The values of a tag by their steps."""
-    return {event.step: tensor_util.make_ndarray(event.tensor_proto).item() for event in read.Tensors(tag)}
+def tensors(events: EventAccumulator, tag: str) -> dict[int, float]:
+    """The values of a tag by step."""
+    return {event.step: tensor_util.make_ndarray(event.tensor_proto).item() for event in events.Tensors(tag)}
 
 
 def finite(value: Any) -> Any:
@@ -77,15 +77,15 @@ def session(data: bytes) -> onnxruntime.InferenceSession:
 
 
 def probabilities(client: FlaskClient, job_id: str, images: Any) -> Any:
-    """What ``/predict`` answers for images of any number."""
+    """The probabilities from ``/predict`` for any number of images."""
     parts = [
-        ask(client, job_id, "predict", images=[png(image) for image in images[start : start + 250]])["probabilities"]
+        post(client, job_id, "predict", images=[png(image) for image in images[start : start + 250]])["probabilities"]
         for start in range(0, len(images), 250)
     ]
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def test_an_onnx_classifier_takes_levels_and_gives_the_probabilities_of_predict(
+def test_an_onnx_classifier_accepts_uint8_levels_and_matches_predict(
     client: FlaskClient, classifier: str, digits: Dataset
 ) -> None:
     model = session(export(client, classifier, "onnx").data)
@@ -93,64 +93,64 @@ def test_an_onnx_classifier_takes_levels_and_gives_the_probabilities_of_predict(
     assert (source.name, source.type, source.shape) == ("images", "tensor(uint8)", ["N", 28, 28])
     assert (result.name, result.shape) == ("probabilities", ["N", 10])
     images = digits.validation.inputs
-    (found,) = model.run(None, {"images": images})
-    assert np.abs(found - probabilities(client, classifier, images)).max() < TOLERANCE
-    told = model.get_modelmeta().custom_metadata_map
-    assert told["job_id"] == classifier
-    assert told["spec_hash"] == client.get(f"/jobs/{classifier}").json["spec_hash"]
-    assert json.loads(told["class_names"]) == [str(number) for number in range(10)]
+    (computed,) = model.run(None, {"images": images})
+    assert np.abs(computed - probabilities(client, classifier, images)).max() < TOLERANCE
+    metadata = model.get_modelmeta().custom_metadata_map
+    assert metadata["job_id"] == classifier
+    assert metadata["spec_hash"] == client.get(f"/jobs/{classifier}").json["spec_hash"]
+    assert json.loads(metadata["class_names"]) == [str(number) for number in range(10)]
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_kind_of_classifier_becomes_onnx(
+def test_every_kind_of_classifier_in_onnx_matches_predict(
     client: FlaskClient, job: Any, train: Any, digits: Dataset, name: str
 ) -> None:
     job_id = job(train("classifier", **CLASSIFIERS[name]))
     images = np.ascontiguousarray(digits.validation.inputs[:100])
-    (found,) = session(export(client, job_id, "onnx").data).run(None, {"images": images})
-    assert np.abs(found - probabilities(client, job_id, images)).max() < TOLERANCE
+    (computed,) = session(export(client, job_id, "onnx").data).run(None, {"images": images})
+    assert np.abs(computed - probabilities(client, job_id, images)).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("name", GANS)
-def test_every_kind_of_generator_becomes_onnx(client: FlaskClient, job: Any, train: Any, name: str) -> None:
+def test_every_kind_of_generator_in_onnx_matches_generate(client: FlaskClient, job: Any, train: Any, name: str) -> None:
     job_id = job(train("gan", **GANS[name]))
-    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
+    generated = post(client, job_id, "generate", count=64, format="array", with_latent=True)
     model = session(export(client, job_id, "onnx").data)
-    given: dict[str, Any] = {"latent": np.asarray(made["latent"], np.float32)}
-    if name == "conditional":  # classes take turns in ``generate``
-        given["class"] = np.arange(64) % 10
+    inputs: dict[str, Any] = {"latent": np.asarray(generated["latent"], np.float32)}
+    if name == "conditional":  # ``generate`` cycles through the classes
+        inputs["class"] = np.arange(64) % 10
         assert json.loads(model.get_modelmeta().custom_metadata_map["class_names"]) == [str(n) for n in range(10)]
-    (levels,) = model.run(None, given)
+    (levels,) = model.run(None, inputs)
     assert levels.shape == (64, 28, 28)
     assert levels.min() >= 0
     assert levels.max() <= 255
-    assert np.abs(levels / 255 - np.asarray(made["images"])).max() < TOLERANCE
+    assert np.abs(levels / 255 - np.asarray(generated["images"])).max() < TOLERANCE
 
 
-def test_an_export_is_made_once_and_is_one_of_the_files(client: FlaskClient, classifier: str) -> None:
-    before = client.get(f"/jobs/{classifier}").json["size_bytes"]
+def test_an_export_is_created_once_and_listed_as_an_artifact(client: FlaskClient, classifier: str) -> None:
+    size_before = client.get(f"/jobs/{classifier}").json["size_bytes"]
     first = export(client, classifier, "onnx")
     assert first.headers["Content-Disposition"] == f'attachment; filename="{classifier}-epoch-0001.onnx"'
     (item,) = [item for item in client.get(f"/jobs/{classifier}/artifacts").json["data"] if item["kind"] == "onnx"]
     assert first.headers["ETag"] == f'"{item["sha256"]}"'
-    assert client.get(f"/jobs/{classifier}").json["size_bytes"] == before + len(first.data)
-    again = client.get(f"/jobs/{classifier}/export/onnx", headers={"If-None-Match": first.headers["ETag"]})
-    assert again.status_code == 304
+    assert client.get(f"/jobs/{classifier}").json["size_bytes"] == size_before + len(first.data)
+    unchanged = client.get(f"/jobs/{classifier}/export/onnx", headers={"If-None-Match": first.headers["ETag"]})
+    assert unchanged.status_code == 304
     with client.get(item["url"]) as file:
         assert file.data == first.data
 
 
-def test_another_name_of_the_job_replaces_the_export(client: FlaskClient, classifier: str) -> None:
+def test_an_export_after_renaming_the_job_replaces_the_earlier_one(client: FlaskClient, classifier: str) -> None:
     first = export(client, classifier, "onnx")
     client.patch(f"/jobs/{classifier}", json={"name": "digits"})
     second = export(client, classifier, "onnx")
     assert session(second.data).get_modelmeta().custom_metadata_map["job_name"] == "digits"
     assert first.headers["ETag"] != second.headers["ETag"]
-    kept = [item for item in client.get(f"/jobs/{classifier}/artifacts").json["data"] if item["kind"] == "onnx"]
-    assert len(kept) == 1
+    exports = [item for item in client.get(f"/jobs/{classifier}/artifacts").json["data"] if item["kind"] == "onnx"]
+    assert len(exports) == 1
 
 
-def test_a_torch_export_is_a_module_and_its_weights(client: FlaskClient, classifier: str) -> None:
+def test_a_torch_export_consists_of_a_module_and_its_weights(client: FlaskClient, classifier: str) -> None:
     with zipfile.ZipFile(io.BytesIO(export(client, classifier, "torch").data)) as archive:
         assert sorted(archive.namelist()) == [
             f"{classifier}-torch/model.py",
@@ -159,7 +159,7 @@ def test_a_torch_export_is_a_module_and_its_weights(client: FlaskClient, classif
         compile(archive.read(f"{classifier}-torch/model.py"), "model.py", "exec")
 
 
-def test_tensorboards_reader_gives_exactly_the_metrics(
+def test_tensorboards_reader_returns_exactly_the_metrics(
     client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], tmp_path: Path
 ) -> None:
     job_id = submit(client, tags=["digits"], optimizer={"learning_rate": 0.1})
@@ -168,45 +168,45 @@ def test_tensorboards_reader_gives_exactly_the_metrics(
         metrics = {"train_loss": 1 / 3 / epoch, "val_accuracy": 0.1 * epoch, "grad_norm/layers.0": float("nan")}
         worker.epoch(epoch, metrics=metrics | ({"sparse": 2.0} if epoch == 2 else {}))
     folder = unpacked(export(client, job_id, "tensorboard").data, tmp_path)
-    read = EventAccumulator(str(folder), {"tensors": 0, "images": 0}).Reload()
+    events = EventAccumulator(str(folder), {"tensors": 0, "images": 0}).Reload()
     table = client.get(f"/jobs/{job_id}/metrics").json
     for name, series in table["series"].items():
-        exact, shown = tensors(read, f"float64/{name}"), {event.step: event.value for event in read.Scalars(name)}
+        exact, shown = tensors(events, f"float64/{name}"), {event.step: event.value for event in events.Scalars(name)}
         assert [finite(exact.get(epoch)) for epoch in table["epochs"]] == series
         assert {step: finite(np.float32(value)) for step, value in exact.items()} == {
             step: finite(value) for step, value in shown.items()
         }
-    assert list(tensors(read, "float64/resources/seconds").values()) == table["seconds"]
-    assert [image.step for image in read.Images("samples")] == [1, 2, 3]
+    assert list(tensors(events, "float64/resources/seconds").values()) == table["seconds"]
+    assert [image.step for image in events.Images("samples")] == [1, 2, 3]
     with client.get(f"/jobs/{job_id}/samples/3.png") as shown:
-        assert read.Images("samples")[-1].encoded_image_string == shown.data
-    content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        assert events.Images("samples")[-1].encoded_image_string == shown.data
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     started = HParamsPluginData.FromString(content).session_start_info.hparams
     assert started["optimizer.learning_rate"].number_value == 0.1
     assert started["layers.0.activation"].string_value == "relu"
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_the_model_card_computes_the_probabilities_in_numpy(
+def test_the_model_card_in_numpy_matches_predict(
     client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, name: str
 ) -> None:
     job_id = job(train("classifier", **CLASSIFIERS[name]))
     folder = unpacked(export(client, job_id, "huggingface").data, tmp_path)
     images = digits.validation.inputs[:250]
-    found = run_card(folder)["predict"](images)
-    assert np.abs(found - probabilities(client, job_id, images)).max() < TOLERANCE
+    computed = run_card(folder)["predict"](images)
+    assert np.abs(computed - probabilities(client, job_id, images)).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("name", GANS)
-def test_the_model_card_generates_in_numpy(
+def test_the_model_card_in_numpy_matches_generate(
     client: FlaskClient, job: Any, train: Any, tmp_path: Path, name: str
 ) -> None:
     job_id = job(train("gan", **GANS[name]))
-    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
+    generated = post(client, job_id, "generate", count=64, format="array", with_latent=True)
     folder = unpacked(export(client, job_id, "huggingface").data, tmp_path)
     classes = [np.arange(64) % 10] if name == "conditional" else []
-    levels = run_card(folder)["generate"](np.asarray(made["latent"]), *classes)
-    assert np.abs(levels / 255 - np.asarray(made["images"])).max() < TOLERANCE
+    levels = run_card(folder)["generate"](np.asarray(generated["latent"]), *classes)
+    assert np.abs(levels / 255 - np.asarray(generated["images"])).max() < TOLERANCE
 
 
 def test_a_model_card_has_licence_metrics_and_origin(client: FlaskClient, classifier: str, tmp_path: Path) -> None:
@@ -214,11 +214,11 @@ def test_a_model_card_has_licence_metrics_and_origin(client: FlaskClient, classi
     folder = unpacked(export(client, classifier, "huggingface").data, tmp_path)
     card = (folder / "README.md").read_text()
     _, header, text = card.split("---\n", 2)
-    told = yaml.safe_load(header)
-    assert told["license"] == "cc-by-sa-3.0"  # of the dataset
-    assert told["tags"][-2:] == ["a: b", "'"]
+    metadata = yaml.safe_load(header)
+    assert metadata["license"] == "cc-by-sa-3.0"  # of the dataset
+    assert metadata["tags"][-2:] == ["a: b", "'"]
     job = client.get(f"/jobs/{classifier}").json
-    (result,) = told["model-index"][0]["results"]
+    (result,) = metadata["model-index"][0]["results"]
     values = {metric["type"]: metric["value"] for metric in result["metrics"]}
     assert values["accuracy"] == job["metrics"]["val_accuracy"]
     assert "# \\<b\\>a\\|b\\</b\\> ---" in text
@@ -229,27 +229,29 @@ def test_a_model_card_has_licence_metrics_and_origin(client: FlaskClient, classi
 
 
 def test_the_licence_of_a_model_card_can_be_chosen(client: FlaskClient, classifier: str, tmp_path: Path) -> None:
-    for given, expected in (("mit", {"license": "mit"}), ("My-1.0", {"license": "other", "license_name": "My-1.0"})):
-        folder = unpacked(export(client, classifier, "huggingface", license=given).data, tmp_path / given)
-        told = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
-        assert {name: value for name, value in told.items() if name.startswith("license")} == expected
+    for licence, expected in (("mit", {"license": "mit"}), ("My-1.0", {"license": "other", "license_name": "My-1.0"})):
+        folder = unpacked(export(client, classifier, "huggingface", license=licence).data, tmp_path / licence)
+        metadata = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+        assert {name: value for name, value in metadata.items() if name.startswith("license")} == expected
     assert export(client, classifier, "huggingface", 400, license="a b").json["code"] == "invalid_parameter"
 
 
-def test_an_impossible_export_says_why(client: FlaskClient, classifier: str, submit: Callable[..., str]) -> None:
+def test_an_impossible_export_is_refused_with_a_reason(
+    client: FlaskClient, classifier: str, submit: Callable[..., str]
+) -> None:
     assert "available: onnx, torch" in export(client, classifier, "pickle", 404).json["detail"]
     assert export(client, "job_none", "onnx", 404).json["code"] == "job_not_found"
     assert "available epochs: 1" in export(client, classifier, "onnx", 404, checkpoint=7).json["detail"]
     assert export(client, submit(client), "onnx", 404).json["code"] == "not_yet"
 
 
-def test_an_export_goes_with_its_job(client: FlaskClient, app: Flask, classifier: str) -> None:
+def test_an_export_is_deleted_with_its_job(client: FlaskClient, app: Flask, classifier: str) -> None:
     export(client, classifier, "onnx")
     export(client, classifier, "tensorboard")
-    here: Services = app.extensions[EXTENSION]
-    assert {item.path.split("/")[1] for item in here.artifacts.stored(classifier)} >= {"onnx", "tensorboard"}
+    services: Services = app.extensions[EXTENSION]
+    assert {item.path.split("/")[1] for item in services.artifacts.stored(classifier)} >= {"onnx", "tensorboard"}
     assert client.delete(f"/jobs/{classifier}").status_code == 204
-    assert list(here.artifacts.stored(classifier)) == []
+    assert list(services.artifacts.stored(classifier)) == []
     assert export(client, classifier, "onnx", 404).json["code"] == "job_not_found"
 
 
@@ -260,20 +262,20 @@ def test_a_missing_library_names_the_command_that_installs_it(
     client: FlaskClient, classifier: str, monkeypatch: pytest.MonkeyPatch, library: str, target: str
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("service.models.exports.")]:
-        if not name.endswith(".facts"):  # the web process knows its error
+        if not name.endswith(".facts"):  # the web process has imported its error
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, library, None)  # what Python does where it is not installed
+    monkeypatch.setitem(sys.modules, library, None)  # imports fail, as if it were not installed
     problem = export(client, classifier, target, 501).json
     assert problem["code"] == "extra_missing"
     remedy = f"pip install {library} (with make up: .venv/bin/pip install {library})"
     assert problem["detail"] == f"{library} is not installed where the service runs; install it there with: {remedy}"
-    assert export(client, classifier, "torch").data  # which needs none
+    assert export(client, classifier, "torch").data  # which needs no library
 
 
-def test_two_requests_at_once_make_one_file(app: Flask, client: FlaskClient, classifier: str) -> None:
+def test_concurrent_requests_create_one_file(app: Flask, client: FlaskClient, classifier: str) -> None:
     with ThreadPoolExecutor(4) as pool:
-        made = [pool.submit(export, app.test_client(), classifier, "torch") for _ in range(4)]
-        tags = {answer.result().headers["ETag"] for answer in made}
+        futures = [pool.submit(export, app.test_client(), classifier, "torch") for _ in range(4)]
+        tags = {future.result().headers["ETag"] for future in futures}
     assert len(tags) == 1
     kinds = [item["kind"] for item in client.get(f"/jobs/{classifier}/artifacts").json["data"]]
     assert kinds.count("torch") == 1
@@ -281,28 +283,30 @@ def test_two_requests_at_once_make_one_file(app: Flask, client: FlaskClient, cla
 
 @pytest.mark.reference
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_the_torch_module_gives_the_probabilities_of_predict(
+def test_the_torch_module_matches_predict(
     client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, name: str
 ) -> None:
     torch = pytest.importorskip("torch")
     job_id = job(train("classifier", **CLASSIFIERS[name]))
     module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     images = np.array(digits.validation.inputs[:250])
-    found = module["load"]().predict(torch.from_numpy(images)).numpy()
+    computed = module["load"]().predict(torch.from_numpy(images)).numpy()
     assert module["CLASSES"] == [str(number) for number in range(10)]
-    assert np.abs(found - probabilities(client, job_id, images)).max() < TOLERANCE
+    assert np.abs(computed - probabilities(client, job_id, images)).max() < TOLERANCE
 
 
 @pytest.mark.reference
 @pytest.mark.parametrize("name", GANS)
-def test_the_torch_module_generates(client: FlaskClient, job: Any, train: Any, tmp_path: Path, name: str) -> None:
+def test_the_torch_module_matches_generate(
+    client: FlaskClient, job: Any, train: Any, tmp_path: Path, name: str
+) -> None:
     torch = pytest.importorskip("torch")
     job_id = job(train("gan", **GANS[name]))
-    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
+    generated = post(client, job_id, "generate", count=64, format="array", with_latent=True)
     module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     classes = [torch.arange(64) % 10] if name == "conditional" else []
-    levels = module["load"]().generate(torch.tensor(made["latent"]), *classes).numpy()
-    assert np.abs(levels / 255 - np.asarray(made["images"])).max() < TOLERANCE
+    levels = module["load"]().generate(torch.tensor(generated["latent"]), *classes).numpy()
+    assert np.abs(levels / 255 - np.asarray(generated["images"])).max() < TOLERANCE
 
 
 CLASSIFIER_PRESETS = [name for name in PRESETS[Kind.CLASSIFIER] if name != "table"]
@@ -310,14 +314,14 @@ CLASSIFIER_PRESETS = [name for name in PRESETS[Kind.CLASSIFIER] if name != "tabl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", CLASSIFIER_PRESETS)
-def test_each_preset_gives_the_probabilities_of_predict_for_all_validation_images(
+def test_exports_of_each_classifier_preset_match_predict_on_all_validation_images(
     client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, preset: str
 ) -> None:
     job_id = job(train("classifier", preset=preset))
     images = np.array(digits.validation.inputs)
     expected = probabilities(client, job_id, images)
-    (found,) = session(export(client, job_id, "onnx").data).run(None, {"images": images})
-    assert np.abs(found - expected).max() < TOLERANCE
+    (by_onnx,) = session(export(client, job_id, "onnx").data).run(None, {"images": images})
+    assert np.abs(by_onnx - expected).max() < TOLERANCE
     if importlib.util.find_spec("torch") is None:
         return
     module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
@@ -327,12 +331,12 @@ def test_each_preset_gives_the_probabilities_of_predict_for_all_validation_image
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS[Kind.GAN])
-def test_each_preset_of_gans_generates_the_same(
+def test_exports_of_each_gan_preset_match_generate(
     client: FlaskClient, job: Any, train: Any, tmp_path: Path, preset: str
 ) -> None:
     job_id = job(train("gan", preset=preset))
-    made = ask(client, job_id, "generate", count=64, format="array", with_latent=True)
-    latent, expected = np.asarray(made["latent"]), np.asarray(made["images"])
+    generated = post(client, job_id, "generate", count=64, format="array", with_latent=True)
+    latent, expected = np.asarray(generated["latent"]), np.asarray(generated["images"])
     (levels,) = session(export(client, job_id, "onnx").data).run(None, {"latent": latent.astype(np.float32)})
     assert np.abs(levels / 255 - expected).max() < TOLERANCE
     if importlib.util.find_spec("torch") is None:

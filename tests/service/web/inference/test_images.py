@@ -11,45 +11,45 @@ import numpy as np
 from flask.testing import FlaskClient
 
 from service.datasets.cache import Dataset
-from tests.service.web.inference.networks import CLASSIFIERS, ask, png, pointers
+from tests.service.web.inference.networks import CLASSIFIERS, png, pointers, post
 
 
-def test_a_drawing_is_cut_out_and_centred(client: FlaskClient, train: Any, job: Any, digits: Dataset) -> None:
+def test_a_drawing_is_cropped_and_centred(client: FlaskClient, train: Any, job: Any, digits: Dataset) -> None:
     job_id = job(train("classifier", **CLASSIFIERS["averaged"]))
     rng = np.random.default_rng(0)
     images, labels = digits.validation.inputs[:200], digits.validation.labels[:200]
     drawn = []
-    for image in images:  # as on a page: ten times as large, dark on light, somewhere
+    for image in images:  # as on a page: ten times as large, dark on light, at a random position
         sheet = np.zeros((400, 420), np.uint8)
         top, left = rng.integers(0, 120, 2)
         sheet[top : top + 280, left : left + 280] = image.repeat(10, 0).repeat(10, 1)
         drawn.append(png(255 - sheet))
 
     def hits(**options: Any) -> int:
-        found: list[int] = []
-        for start in range(0, 200, 50):
-            found += ask(client, job_id, "predict", images=drawn[start : start + 50], invert=True, **options)["classes"]
-        return int(np.count_nonzero(labels == found))
+        classes: list[int] = []
+        for low in range(0, 200, 50):
+            classes += post(client, job_id, "predict", images=drawn[low : low + 50], invert=True, **options)["classes"]
+        return int(np.count_nonzero(labels == classes))
 
-    as_they_are = ask(client, job_id, "predict", images=[png(image) for image in images])["classes"]
-    assert hits(fit=True) >= np.count_nonzero(labels == as_they_are) - 6
+    expected = post(client, job_id, "predict", images=[png(image) for image in images])["classes"]
+    assert hits(fit=True) >= np.count_nonzero(labels == expected) - 6
     assert hits() < 120
 
 
 def test_transparent_areas_are_background(client: FlaskClient, classifier: str, digits: Dataset) -> None:
     image = digits.validation.inputs[0]
-    light = np.dstack([np.full((28, 28, 3), 255, np.uint8), image])  # white ink, as thick as the digit is light
+    light = np.dstack([np.full((28, 28, 3), 255, np.uint8), image])  # white ink; alpha is the digit
     dark = np.dstack([np.zeros((28, 28, 3), np.uint8), image])
-    plain, on_black, on_white, deep = (
-        ask(client, classifier, "predict", images=[sent], invert=inverted)["probabilities"][0]
-        for sent, inverted in (
+    plain, on_black, on_white, sixteen_bit = (
+        post(client, classifier, "predict", images=[encoded], invert=inverted)["probabilities"][0]
+        for encoded, inverted in (
             (png(image), False),
             (png(light), False),
             (png(dark), True),
             (png(image.astype(np.uint16) * 257), False),
         )
     )
-    np.testing.assert_allclose([on_black, on_white, deep], [plain] * 3, atol=1e-6)
+    np.testing.assert_allclose([on_black, on_white, sixteen_bit], [plain] * 3, atol=1e-6)
 
 
 UNREADABLE: list[tuple[Any, str]] = [
@@ -70,52 +70,52 @@ UNREADABLE: list[tuple[Any, str]] = [
 ]
 
 
-def test_every_picture_that_cannot_be_read_is_named(client: FlaskClient, classifier: str) -> None:
-    good = png(np.zeros((28, 28), np.uint8))
-    problem = ask(client, classifier, "predict", 422, images=[good, *(image for image, _ in UNREADABLE)])
+def test_every_unreadable_image_is_named(client: FlaskClient, classifier: str) -> None:
+    valid = png(np.zeros((28, 28), np.uint8))
+    problem = post(client, classifier, "predict", 422, images=[valid, *(image for image, _ in UNREADABLE)])
     assert problem["code"] == "invalid_input"
     assert [fault["pointer"] for fault in problem["errors"]] == [f"#/images/{n + 1}" for n in range(len(UNREADABLE))]
-    for fault, (_, says) in zip(problem["errors"], UNREADABLE, strict=True):
-        assert says in fault["detail"]
+    for fault, (_, message) in zip(problem["errors"], UNREADABLE, strict=True):
+        assert message in fault["detail"]
 
 
-def test_a_bomb_is_not_unpacked(client: FlaskClient, classifier: str) -> None:
-    """A header that claims a hundred million pixels, and a megabyte of nothing packed into a few bytes behind it."""
+def test_a_decompression_bomb_is_not_decompressed(client: FlaskClient, classifier: str) -> None:
+    """A header that claims a hundred million pixels, and a megabyte of zeros compressed into a few bytes."""
     bomb = (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0))
         + chunk(b"IDAT", zlib.compress(bytes(10**6)))
     )
-    problem = ask(client, classifier, "predict", 422, images=[base64.b64encode(bomb).decode()])
+    problem = post(client, classifier, "predict", 422, images=[base64.b64encode(bomb).decode()])
     assert "10000 x 10000" in problem["errors"][0]["detail"]
 
 
-def test_a_second_header_does_not_get_past_the_first(client: FlaskClient, classifier: str) -> None:
-    """Pillow obeys the last one: 30,000 by 30,000 pixels would be unpacked."""
+def test_a_png_with_a_second_header_is_damaged(client: FlaskClient, classifier: str) -> None:
+    """Pillow uses the last header: it would decompress 30,000 by 30,000 pixels."""
     small, large = (struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0) for side in (28, 30_000))
     rows = chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
     for headers in ([small, large], [small, small]):
         bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(b"IHDR", header) for header in headers) + rows
-        problem = ask(client, classifier, "predict", 422, images=[base64.b64encode(bomb).decode()])
+        problem = post(client, classifier, "predict", 422, images=[base64.b64encode(bomb).decode()])
         assert problem["errors"][0]["detail"] == "is a damaged PNG"
 
 
-def test_a_palette_that_is_missing_is_a_broken_picture(client: FlaskClient, classifier: str) -> None:
-    bare = (
+def test_a_png_without_its_palette_is_damaged(client: FlaskClient, classifier: str) -> None:
+    no_palette = (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 3, 0, 0, 0))
         + chunk(b"IDAT", zlib.compress(b"\0\0"))
         + chunk(b"IEND", b"")
     )
-    problem = ask(client, classifier, "predict", 422, images=[base64.b64encode(bare).decode()])
+    problem = post(client, classifier, "predict", 422, images=[base64.b64encode(no_palette).decode()])
     assert problem["errors"][0]["detail"] == "is a damaged PNG"
 
 
-def test_a_drawing_too_faint_to_measure_is_an_empty_one(client: FlaskClient, classifier: str) -> None:
+def test_a_drawing_too_faint_to_measure_is_treated_as_empty(client: FlaskClient, classifier: str) -> None:
     faint = np.zeros((28, 28))
     faint[3, 4] = 1e-320
     answers = [
-        ask(client, classifier, "predict", 200, images=[image.tolist()], fit=True)["probabilities"]
+        post(client, classifier, "predict", 200, images=[image.tolist()], fit=True)["probabilities"]
         for image in (faint, np.zeros((28, 28)))
     ]
     assert answers[0] == answers[1]
@@ -125,7 +125,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def test_faults_of_a_question_are_named(client: FlaskClient, classifier: str) -> None:
+def test_faults_of_a_predict_request_are_named(client: FlaskClient, classifier: str) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "#/images"),
         ({"images": []}, "#/images"),
@@ -136,5 +136,5 @@ def test_faults_of_a_question_are_named(client: FlaskClient, classifier: str) ->
         ({"images": [png(np.zeros((2048, 2048), np.uint8))] * 5}, "#/images"),
     ]
     for body, pointer in cases:
-        problem = ask(client, classifier, "predict", 422, **body)
+        problem = post(client, classifier, "predict", 422, **body)
         assert (problem["code"], pointer in pointers(problem)) == ("invalid_input", True), body

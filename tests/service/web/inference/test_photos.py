@@ -1,4 +1,4 @@
-"""Photos that are sent to a model of photos are prepared as at the import of its dataset."""
+"""Photos sent to a model trained on photos are prepared as in the import of its dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine import EpochDone, checkpoint
 from service.spec.validation import read_resolved
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import PlayedWorker
-from tests.service.web.inference.networks import ask
+from tests.service.web.inference.networks import post
 from tests.service.web.resources.service.test_datasets import send
 from workers.training import build
 
@@ -26,7 +26,7 @@ FORMATS = ({"format": "JPEG", "quality": 92}, {"format": "PNG"}, {"format": "WEB
 
 
 def photo(number: int, *, tint: int) -> bytes:
-    """A wide or a high photo with an object on a bright ground; with ``tint``, in colour."""
+    """A wide or tall photo with an object on a bright background; with ``tint``, in colour."""
     rng = np.random.default_rng(number)
     size = (90 + number, 60) if number % 2 else (50, 70 + number)
     image = Image.new("RGB", size, (200, 200 - tint, 200))
@@ -43,30 +43,30 @@ def photo(number: int, *, tint: int) -> bytes:
 def trained(
     app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str]
 ) -> Callable[..., tuple[str, list[bytes]]]:
-    """Upload photos and train on them; the model, and the validation photos in the order of the dataset."""
+    """Upload photos, train on them, and return the job's id and the validation photos in dataset order."""
 
     def make(*, tint: int, **options: str) -> tuple[str, list[bytes]]:
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as archive:
+        zip_file = io.BytesIO()
+        with zipfile.ZipFile(zip_file, "w") as archive:
             for number in range(24):
-                data, place = photo(number, tint=tint), "val" if number % 3 == 0 else "train"
-                archive.writestr(f"{place}/{'ab'[number % 2]}/{number:02}.jpg", data)
-        with zipfile.ZipFile(packed) as archive:
-            shown = [archive.read(name) for name in sorted(archive.namelist()) if name.startswith("val/")]
-        answer = send(client, "photos", archive=packed.getvalue(), **options)
+                data, split = photo(number, tint=tint), "val" if number % 3 == 0 else "train"
+                archive.writestr(f"{split}/{'ab'[number % 2]}/{number:02}.jpg", data)
+        with zipfile.ZipFile(zip_file) as archive:
+            validation_photos = [archive.read(name) for name in sorted(archive.namelist()) if name.startswith("val/")]
+        answer = send(client, "photos", archive=zip_file.getvalue(), **options)
         assert answer.status_code == 201, answer.text
         job_id = submit(client, kind="classifier", dataset="photos", epochs=1)
         document = client.get(f"/jobs/{job_id}").json["resolved"]
-        here: Services = app.extensions[EXTENSION]
-        data = here.repository.load(here.repository.describe("photos", None))
+        services: Services = app.extensions[EXTENSION]
+        data = services.repository.load(services.repository.describe("photos", None))
         trainer = build.trainer(read_resolved(document), data)
-        done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
+        last_epoch = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
         state = trainer.state_dict()
         state.spec = document
         worker.claim()
-        worker.epoch(1, metrics=done.metrics, checkpoint=checkpoint.dumps(state))
+        worker.epoch(1, metrics=last_epoch.metrics, checkpoint=checkpoint.dumps(state))
         worker.succeed()
-        return job_id, shown
+        return job_id, validation_photos
 
     return make
 
@@ -74,14 +74,14 @@ def trained(
 @pytest.mark.parametrize(
     ("tint", "channels", "size"), [(20, "auto", "24x16"), (90, "1", "20"), (90, "auto", "20"), (0, "3", "24x16")]
 )
-def test_a_photo_is_seen_as_the_import_would_store_it(
+def test_the_model_sees_a_photo_as_the_import_stores_it(
     client: FlaskClient, trained: Any, tint: int, channels: str, size: str
 ) -> None:
     job_id, photos = trained(tint=tint, channels=channels, size=size)
-    sent: dict[str, Any] = {"images": [base64.b64encode(data).decode() for data in photos], "explain": True}
-    plain = ask(client, job_id, "predict", **sent)
-    for number, seen in enumerate(plain["seen"]):
+    request: dict[str, Any] = {"images": [base64.b64encode(data).decode() for data in photos], "explain": True}
+    answer = post(client, job_id, "predict", **request)
+    for number, seen in enumerate(answer["seen"]):
         stored = client.get(f"/datasets/photos/validation/{number}.png").data
         with Image.open(io.BytesIO(stored)) as image:
             np.testing.assert_array_equal(np.round(np.array(seen) * 255), np.asarray(image))
-    assert ask(client, job_id, "predict", **sent, fit=True) == plain
+    assert post(client, job_id, "predict", **request, fit=True) == answer

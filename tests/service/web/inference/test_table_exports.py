@@ -25,13 +25,13 @@ __all__ = ["job", "sent", "trainings"]
 
 @pytest.fixture
 def rows(app: Flask, job: str) -> list[dict[str, Any]]:
-    """The validation rows by column, and some with values that nobody has seen."""
-    here: Services = app.extensions[EXTENSION]
-    with here.database.read() as read:
-        info = DatasetRepository(here.settings, here.database).of_job(lookup.get(read, job))
-    inputs = here.repository.load(info).validation.inputs
-    strange = {"age": None, "city": None, "since": None, "noise": 1e9}
-    return [*(named_row(row, info.columns) for row in inputs), strange, strange | {"city": "Paris"}]
+    """The validation rows by column, and two rows with missing, extreme or unknown values."""
+    services: Services = app.extensions[EXTENSION]
+    with services.database.read() as read:
+        info = DatasetRepository(services.settings, services.database).of_job(lookup.get(read, job))
+    inputs = services.repository.load(info).validation.inputs
+    unusual = {"age": None, "city": None, "since": None, "noise": 1e9}
+    return [*(named_row(row, info.columns) for row in inputs), unusual, unusual | {"city": "Paris"}]
 
 
 @pytest.fixture
@@ -42,20 +42,20 @@ def expected(client: FlaskClient, job: str, rows: list[dict[str, Any]]) -> Any:
 
 
 def days(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as exports take it: dates are days since 1970-01-01."""
+    """A row in the exports' input format: dates are days since 1970-01-01."""
     since = row["since"]
     return row | {"since": None if since is None else float(np.datetime64(since).astype(np.int64))}
 
 
 def check_messages(predict: Any, rows: list[dict[str, Any]], expected: Any) -> None:
-    """Rows are accepted as by the service: dates in ISO, with its refusals; what it reports is a warning."""
+    """Check that rows are accepted and rejected as by the service, and that its notes become warnings."""
     with warnings.catch_warnings(action="error"):
-        found = np.asarray(predict(rows[:-1]))
+        probabilities = np.asarray(predict(rows[:-1]))
         labelled = np.asarray(predict([row | {"label": "high"} for row in rows[:-1]]))
-    assert np.abs(found - expected[:-1]).max() < TOLERANCE
-    assert np.array_equal(found, labelled)
+    assert np.abs(probabilities - expected[:-1]).max() < TOLERANCE
+    assert np.array_equal(probabilities, labelled)
     dates = [row | {"since": row["since"] and np.datetime64(row["since"], "ns")} for row in rows[:-1]]
-    assert np.array_equal(np.asarray(predict(dates)), found)
+    assert np.array_equal(np.asarray(predict(dates)), probabilities)
     with pytest.warns(UserWarning, match=r"column 'city': .*'Paris'"):
         predict(rows[-1:])
     with pytest.raises(ValueError, match=r"^'Ctiy' is not a column; did you mean 'city'\?$"):
@@ -66,45 +66,47 @@ def check_messages(predict: Any, rows: list[dict[str, Any]], expected: Any) -> N
         predict([{"since": "1.2.2024"}])
 
 
-def test_onnx_takes_named_columns(client: FlaskClient, job: str, rows: Any, expected: Any) -> None:
+def test_onnx_accepts_named_columns_and_matches_predict(
+    client: FlaskClient, job: str, rows: Any, expected: Any
+) -> None:
     model = session(export(client, job, "onnx").data)
     kinds = {source.name: source.type for source in model.get_inputs()}
     number, text = "tensor(double)", "tensor(string)"
     assert kinds == {"age": number, "city": text, "since": number, "noise": number}
-    given = [days(row) for row in rows]
+    converted = [days(row) for row in rows]
     columns = {
-        name: np.array([row[name] or "" for row in given])
+        name: np.array([row[name] or "" for row in converted])
         if kind == text
-        else np.array([np.nan if row[name] is None else row[name] for row in given], np.float64)
+        else np.array([np.nan if row[name] is None else row[name] for row in converted], np.float64)
         for name, kind in kinds.items()
     }
-    (found,) = model.run(None, columns)
-    assert np.abs(found - expected).max() < TOLERANCE
-    told = model.get_modelmeta().custom_metadata_map
-    assert json.loads(told["class_names"]) == ["high", "low"]
-    assert [column["name"] for column in json.loads(told["columns"])] == ["age", "city", "since", "noise"]
+    (computed,) = model.run(None, columns)
+    assert np.abs(computed - expected).max() < TOLERANCE
+    metadata = model.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["class_names"]) == ["high", "low"]
+    assert [column["name"] for column in json.loads(metadata["columns"])] == ["age", "city", "since", "noise"]
 
 
-def test_the_model_card_computes_the_probabilities_of_rows(
+def test_the_model_card_accepts_rows_and_matches_predict(
     client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
 ) -> None:
     folder = unpacked(export(client, job, "huggingface").data, tmp_path)
     predict = run_card(folder)["predict"]
     with pytest.warns(UserWarning, match="'Paris'"):
-        found = predict([days(row) for row in rows])
-    assert np.abs(found - expected).max() < TOLERANCE
+        computed = predict([days(row) for row in rows])
+    assert np.abs(computed - expected).max() < TOLERANCE
     check_messages(predict, rows, expected)
     assert "pipeline_tag: tabular-classification" in (folder / "README.md").read_text()
 
 
 @pytest.mark.reference
-def test_the_torch_module_takes_named_rows(
+def test_the_torch_module_accepts_rows_and_matches_predict(
     client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch")
     module = runpy.run_path(str(unpacked(export(client, job, "torch").data, tmp_path) / "model.py"))
     predict = module["load"]().predict
     with pytest.warns(UserWarning, match="'Paris'"):
-        found = predict([days(row) for row in rows]).numpy()
-    assert np.abs(found - expected).max() < TOLERANCE
+        computed = predict([days(row) for row in rows]).numpy()
+    assert np.abs(computed - expected).max() < TOLERANCE
     check_messages(predict, rows, expected)

@@ -17,7 +17,7 @@ KEYS = ("first-key", "second-key")
 
 
 @pytest.fixture
-def keyed(make_app: Callable[..., Flask], sqlite_url: str) -> Flask:
+def keyed_app(make_app: Callable[..., Flask], sqlite_url: str) -> Flask:
     return make_app(sqlite_url, auth=Auth.KEYS, api_keys=KEYS)
 
 
@@ -87,7 +87,7 @@ ORIGINS = [
     ({}, True),
     ({"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, True),
     ({"Sec-Fetch-Site": "none"}, True),
-    ({"Origin": "https://localhost"}, True),  # TLS ends in front of us
+    ({"Origin": "https://localhost"}, True),  # a proxy in front terminates TLS
     ({"Sec-Fetch-Site": "cross-site"}, False),
     ({"Sec-Fetch-Site": "same-site"}, False),
     ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}, False),
@@ -113,14 +113,14 @@ def test_foreign_pages_cannot_change_anything(
         assert answer.json["code"] == "foreign_origin"
 
 
-def test_foreign_page_cannot_cancel_though_that_needs_no_body(client: FlaskClient, submit: Submit) -> None:
+def test_foreign_page_cannot_cancel_a_job_although_that_needs_no_body(client: FlaskClient, submit: Submit) -> None:
     job_id = submit(client)
     headers = {"Sec-Fetch-Site": "cross-site"}
     assert client.post(f"/jobs/{job_id}/cancel", headers=headers).status_code == 403
     assert client.get(f"/jobs/{job_id}").json["status"] == "queued"
 
 
-def test_reading_is_left_to_the_browser(client: FlaskClient) -> None:
+def test_cross_site_reads_are_answered_without_cors_headers(client: FlaskClient) -> None:
     answer = client.get("/jobs", headers={"Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"})
     assert answer.status_code == 200
     assert "Access-Control-Allow-Origin" not in answer.headers
@@ -128,16 +128,16 @@ def test_reading_is_left_to_the_browser(client: FlaskClient) -> None:
     assert not [name for name, _ in preflight.headers if name.startswith("Access-Control")]
 
 
-def test_program_with_a_key_may_name_any_origin(keyed: Flask) -> None:
+def test_a_request_with_a_key_may_have_any_origin(keyed_app: Flask) -> None:
     headers = bearer(KEYS[0]) | {"Origin": "http://other.example"}
-    assert keyed.test_client().post("/jobs", json={"kind": "gan"}, headers=headers).status_code == 201
+    assert keyed_app.test_client().post("/jobs", json={"kind": "gan"}, headers=headers).status_code == 201
 
 
 @pytest.mark.parametrize(
     "headers", [{}, bearer("wrong"), bearer(""), {"Authorization": "Basic Zmlyc3Qta2V5"}, bearer("ü")]
 )
-def test_only_health_is_available_without_a_key(keyed: Flask, headers: dict[str, str]) -> None:
-    client = keyed.test_client()
+def test_only_probes_sign_in_and_static_files_need_no_valid_key(keyed_app: Flask, headers: dict[str, str]) -> None:
+    client = keyed_app.test_client()
     for path in ("/jobs", "/", "/docs", "/nothing", "/session", "/workers"):
         answer = client.get(path, headers=headers)
         assert (answer.status_code, answer.json["code"]) == (401, "key_required")
@@ -145,21 +145,21 @@ def test_only_health_is_available_without_a_key(keyed: Flask, headers: dict[str,
     assert client.get("/healthz", headers=headers).status_code == 200
     assert client.get("/readyz", headers=headers).status_code == 200
     for path in ("/ui/sign-in", "/static/app.css"):
-        with client.get(path, headers=headers) as shown:
-            assert shown.status_code == 200
+        with client.get(path, headers=headers) as public:
+            assert public.status_code == 200
 
 
-def test_any_of_the_keys_opens_and_names_the_owner(keyed: Flask) -> None:
-    client = keyed.test_client()
+def test_each_key_grants_access_and_identifies_its_owner(keyed_app: Flask) -> None:
+    client = keyed_app.test_client()
     for key in KEYS:
-        made = client.post("/jobs", json={"kind": "gan"}, headers=bearer(key))
-        assert made.json["owner"] == of_settings(key).owner
-        assert key not in made.text
-        assert [job["id"] for job in client.get("/jobs", headers=bearer(key)).json["data"]] == [made.json["id"]]
+        created = client.post("/jobs", json={"kind": "gan"}, headers=bearer(key))
+        assert created.json["owner"] == of_settings(key).owner
+        assert key not in created.text
+        assert [job["id"] for job in client.get("/jobs", headers=bearer(key)).json["data"]] == [created.json["id"]]
 
 
-def test_same_idempotency_key_of_two_owners_is_two_keys(keyed: Flask) -> None:
-    client = keyed.test_client()
+def test_same_idempotency_key_of_two_owners_creates_two_jobs(keyed_app: Flask) -> None:
+    client = keyed_app.test_client()
     ids = {
         client.post("/jobs", json={"kind": "gan"}, headers=bearer(key) | {"Idempotency-Key": "once"}).json["id"]
         for key in KEYS
@@ -167,17 +167,17 @@ def test_same_idempotency_key_of_two_owners_is_two_keys(keyed: Flask) -> None:
     assert len(ids) == 2
 
 
-def test_job_of_another_owner_is_not_found_on_any_route(keyed: Flask, play: Any) -> None:
-    client, worker = keyed.test_client(), play(keyed)
+def test_job_of_another_owner_is_not_found_on_any_route(keyed_app: Flask, play: Any) -> None:
+    client, worker = keyed_app.test_client(), play(keyed_app)
     job_id = client.post("/jobs", json={"kind": "classifier"}, headers=bearer(KEYS[0])).json["id"]
     worker.claim()
     worker.epoch(1, confusion=[[1] * 10] * 10)
     worker.succeed()
     artifact_id = client.get(f"/jobs/{job_id}/artifacts", headers=bearer(KEYS[0])).json["data"][0]["id"]
     values = {"job_id": job_id, "artifact_id": artifact_id, "form": "png", "true": 0, "predicted": 1, "target": "onnx"}
-    tried = 0
-    adapter = keyed.url_map.bind("localhost")
-    for rule in keyed.url_map.iter_rules():
+    checked = 0
+    adapter = keyed_app.url_map.bind("localhost")
+    for rule in keyed_app.url_map.iter_rules():
         if "job_id" not in rule.arguments:
             continue
         values["which"] = "curves" if "plots" in rule.rule else "latest"
@@ -185,7 +185,7 @@ def test_job_of_another_owner_is_not_found_on_any_route(keyed: Flask, play: Any)
         if path.endswith("/bisection"):
             path += "?metric=train_loss&above=0"
         for method in (rule.methods or set()) - {"OPTIONS"}:
-            tried += 1
+            checked += 1
             body = {"json": {}} if method in ("POST", "PATCH") else {}
             foreign = client.open(path, method=method, headers=bearer(KEYS[1]), **body)
             assert foreign.status_code == 404, f"{method} {path}"
@@ -193,12 +193,12 @@ def test_job_of_another_owner_is_not_found_on_any_route(keyed: Flask, play: Any)
                 assert foreign.json["code"] == "job_not_found"
             if method == "GET":
                 with client.get(path, headers=bearer(KEYS[0])) as own:
-                    # The played worker's checkpoint is none that a network could be made of.
+                    # The simulated worker's checkpoint contains no network.
                     needs_network = any(
                         part in path for part in ("confusion/", "/mistakes", "/calibration", "/export/")
                     )
-                    # Only columns of a table have an importance.
+                    # Only columns of a table have importances.
                     expected = 500 if needs_network else 404 if path.endswith("/importance") else 200
                     assert own.status_code == expected, f"{method} {path}"
-    assert tried > 20
+    assert checked > 20
     assert client.get(f"/jobs/{job_id}", headers=bearer(KEYS[0])).status_code == 200

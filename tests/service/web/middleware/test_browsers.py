@@ -22,15 +22,15 @@ PROGRAMS = ("*/*", "application/json", "", "application/json, text/html;q=0.5", 
 
 @pytest.fixture
 def job_id(client: FlaskClient, worker: Any, submit: Submit) -> str:
-    made = submit(client, name="reader", epochs=2)
+    submitted = submit(client, name="reader", epochs=2)
     worker.claim()
     worker.epoch(1, confusion=[[1] * 10] * 10)
     worker.epoch(2, confusion=[[1] * 10] * 10)
     worker.succeed()
-    return made
+    return submitted
 
 
-ADDRESSES = (
+PATHS = (
     "/jobs",
     "/jobs/{id}",
     "/jobs/{id}/events",
@@ -55,7 +55,7 @@ ADDRESSES = (
 )
 
 
-@pytest.mark.parametrize("path", ADDRESSES)
+@pytest.mark.parametrize("path", PATHS)
 def test_a_browser_gets_a_page_where_a_program_gets_json(client: FlaskClient, job_id: str, path: str) -> None:
     path = path.format(id=job_id)
     page = client.get(path, headers=BROWSER, follow_redirects=True)
@@ -68,10 +68,10 @@ def test_a_browser_gets_a_page_where_a_program_gets_json(client: FlaskClient, jo
         assert "Accept" in answer.vary
 
 
-def test_every_json_answer_has_a_page(app: Flask, client: FlaskClient, job_id: str) -> None:
+def test_every_json_response_has_a_page(app: Flask, client: FlaskClient, job_id: str) -> None:
     values = {"job_id": job_id, "name": "mnist-10k", "true": 0, "predicted": 0, "which": "latest", "form": "png"}
     adapter = app.url_map.bind("localhost")
-    tried = 0
+    checked = 0
     for rule in app.url_map.iter_rules():
         if rule.endpoint in UNDOCUMENTED or "GET" not in (rule.methods or ()) or not rule.arguments <= set(values):
             continue
@@ -81,13 +81,13 @@ def test_every_json_answer_has_a_page(app: Flask, client: FlaskClient, job_id: s
                 continue
         page = client.get(path, headers=BROWSER, follow_redirects=True)
         assert page.mimetype == "text/html", path
-        tried += 1
-    assert tried > 15
+        checked += 1
+    assert checked > 15
 
 
-def test_the_page_behind_a_redirect_accepts_what_its_operation_accepts(app: Flask) -> None:
+def test_the_page_behind_a_redirect_accepts_the_parameters_of_its_operation(app: Flask) -> None:
     adapter = app.url_map.bind("localhost")
-    tried = []
+    checked = []
     for rule in app.url_map.iter_rules():
         operation = operation_of(app.view_functions[rule.endpoint])
         if operation is None or not isinstance(operation.page, str):
@@ -95,32 +95,32 @@ def test_the_page_behind_a_redirect_accepts_what_its_operation_accepts(app: Flas
         endpoint, _ = adapter.match(operation.page.format(job_id="job_x", sweep_id="swp_x", name="mine"))
         page = operation_of(app.view_functions[endpoint])
         assert page is not None, operation.page
-        # Where a request names a format, browsers get that format and no redirect.
+        # A request that names a format is not redirected: the browser gets that format.
         accepted = operation.query.model_fields.keys() - {"format"}
         assert accepted <= page.query.model_fields.keys(), rule.rule
-        tried.append(rule.rule)
-    assert {"/jobs", "/queue", "/workers"} <= set(tried)
+        checked.append(rule.rule)
+    assert {"/jobs", "/queue", "/workers"} <= set(checked)
 
 
-def test_a_part_of_the_queue_has_a_page(client: FlaskClient, submit: Submit) -> None:
-    made = [submit(client) for _ in range(3)]
+def test_the_queue_page_applies_the_limit(client: FlaskClient, submit: Submit) -> None:
+    job_ids = [submit(client) for _ in range(3)]
     page = client.get("/queue?limit=2", headers=BROWSER, follow_redirects=True)
     assert page.status_code == 200
-    assert [job_id in page.text for job_id in made] == [True, True, False]
+    assert [job_id in page.text for job_id in job_ids] == [True, True, False]
 
 
-def test_a_job_and_its_list_lead_a_browser_to_their_pages(client: FlaskClient, job_id: str) -> None:
-    for path, there in (
+def test_a_browser_is_redirected_from_a_job_and_its_list_to_their_pages(client: FlaskClient, job_id: str) -> None:
+    for path, location in (
         (f"/jobs/{job_id}", f"/ui/jobs/{job_id}"),
         ("/jobs?status=failed&q=x", "/?status=failed&q=x"),
         ("/ui", "/"),
     ):
         answer = client.get(path, headers=BROWSER)
-        assert (answer.status_code, answer.headers["Location"]) == (303, there)
+        assert (answer.status_code, answer.headers["Location"]) == (303, location)
 
 
-def test_documents_and_downloads_stay_what_they_are(client: FlaskClient, job_id: str) -> None:
-    for path, media in (
+def test_documents_and_downloads_keep_their_media_types_in_browsers(client: FlaskClient, job_id: str) -> None:
+    for path, media_type in (
         ("/openapi.json", "application/json"),
         ("/schema.json", "application/schema+json"),
         (f"/jobs/{job_id}/metrics?format=csv", "text/csv"),
@@ -129,10 +129,10 @@ def test_documents_and_downloads_stay_what_they_are(client: FlaskClient, job_id:
         (f"/jobs/{job_id}/checkpoints/latest", "application/octet-stream"),
     ):
         with client.get(path, headers=BROWSER) as answer:
-            assert (answer.status_code, answer.mimetype) == (200, media)
+            assert (answer.status_code, answer.mimetype) == (200, media_type)
 
 
-def test_a_browser_sees_a_problem_as_a_page_with_everything_in_it(client: FlaskClient) -> None:
+def test_a_browser_gets_a_problem_as_a_page_with_all_details(client: FlaskClient) -> None:
     page = client.get("/jobs?limit=x&foo=1&bar=<script>", headers=BROWSER, follow_redirects=True)
     assert (page.status_code, page.mimetype) == (400, "text/html")
     for text in (
@@ -150,7 +150,7 @@ def test_a_browser_sees_a_problem_as_a_page_with_everything_in_it(client: FlaskC
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "title", "way_on"),
+    ("path", "status", "title", "link"),
     [
         ("/nope", 404, "Page not found", "/"),
         ("/ui/sweeps/sweep_01J00000000000000000000000", 404, "There is no such sweep", "/ui/sweeps"),
@@ -161,8 +161,8 @@ def test_a_browser_sees_a_problem_as_a_page_with_everything_in_it(client: FlaskC
         ("/datasets/nope", 404, "There is no such dataset", "/ui/datasets"),
     ],
 )
-def test_a_page_that_is_not_there_leads_on(
-    client: FlaskClient, path: str, status: int, title: str, way_on: str
+def test_a_not_found_page_links_to_a_page_that_exists(
+    client: FlaskClient, path: str, status: int, title: str, link: str
 ) -> None:
     page = client.get(path, headers=BROWSER, follow_redirects=True)
     assert (page.status_code, page.mimetype) == (status, "text/html")
@@ -171,17 +171,17 @@ def test_a_page_that_is_not_there_leads_on(
     assert 'href="//' not in page.text
     (remedy,) = re.findall(r"What to do:</strong>(.*?)</p>", page.text)
     assert not re.search(r"GET|key|detail|/docs|<code>", remedy), "a text for programs"
-    assert f'<a class="button primary" href="{way_on}">' in page.text
+    assert f'<a class="button primary" href="{link}">' in page.text
     assert client.get(path).mimetype == "application/problem+json"
 
 
-def test_a_wrong_method_from_a_browser_is_a_page_too(client: FlaskClient) -> None:
+def test_a_browser_also_gets_a_page_for_a_wrong_method(client: FlaskClient) -> None:
     page = client.put("/jobs", headers=BROWSER)
     assert (page.status_code, page.mimetype) == (405, "text/html")
     assert "GET" in page.headers["Allow"]
 
 
-def test_a_passing_problem_offers_to_try_again(make_app: Callable[..., Flask]) -> None:
+def test_a_temporary_problem_offers_to_try_again(make_app: Callable[..., Flask]) -> None:
     client = make_app("postgresql+psycopg://nobody:secret@127.0.0.1:1/none").test_client()
     page = client.get("/ui/datasets", headers=BROWSER)
     assert (page.status_code, page.mimetype) == (503, "text/html")
@@ -190,7 +190,7 @@ def test_a_passing_problem_offers_to_try_again(make_app: Callable[..., Flask]) -
     assert "secret" not in page.text
 
 
-def test_an_alternative_page_is_documented(client: FlaskClient) -> None:
+def test_html_responses_are_documented(client: FlaskClient) -> None:
     paths = client.get("/openapi.json").json["paths"]
     assert set(paths["/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]) >= {
         "application/json",

@@ -42,28 +42,28 @@ def check_problem(response: TestResponse, status: int, code: str) -> dict[str, A
 def test_large_bodies_are_parsed_one_at_a_time_and_small_ones_do_not_wait(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twelve large ones at once kept the interpreter from everybody else for half a second."""
-    parse, parsing, most, small_meanwhile = validation.parse_json, [0], [0], threading.Event()
+    """Parsing twelve large bodies at once kept the interpreter from all other requests for half a second."""
+    parse, parsing, max_parsing, small_arrived = validation.parse_json, [0], [0], threading.Event()
     large = json.dumps({"kind": "classifier", **{f"f{number}": 1 for number in range(9000)}}).encode()
 
-    def slowly(body: bytes) -> Any:
+    def parse_slowly(body: bytes) -> Any:
         if len(body) < len(large):
-            small_meanwhile.set()
+            small_arrived.set()
             return parse(body)
         parsing[0] += 1
-        most[0] = max(most[0], parsing[0])
-        assert small_meanwhile.wait(10)
+        max_parsing[0] = max(max_parsing[0], parsing[0])
+        assert small_arrived.wait(10)
         parsing[0] -= 1
         return parse(body)
 
-    monkeypatch.setattr(validation, "parse_json", slowly)
+    monkeypatch.setattr(validation, "parse_json", parse_slowly)
     with ThreadPoolExecutor(5) as threads:
-        found = [threads.submit(post, app.test_client(), large) for _ in range(4)]
+        futures = [threads.submit(post, app.test_client(), large) for _ in range(4)]
         wait_until(lambda: parsing[0], "the first")
-        time.sleep(0.05)  # the others would begin
+        time.sleep(0.05)  # enough for the others to begin
         assert threads.submit(post, app.test_client(), b"{}").result(10).status_code == 422
-        assert [future.result(10).status_code for future in found] == [422] * 4
-    assert most == [1]
+        assert [future.result(10).status_code for future in futures] == [422] * 4
+    assert max_parsing == [1]
 
 
 def post(client: FlaskClient, body: bytes | str, content_type: str | None = "application/json") -> TestResponse:
@@ -118,7 +118,7 @@ def test_deep_nesting_is_refused(client: FlaskClient) -> None:
         ({"kind": "classifier", "learning_rate": 1}, "#/learning_rate", "unknown_field", "optimizer.learning_rate"),
     ],
 )
-def test_fault_of_a_spec_is_pointed_at(
+def test_fault_of_a_spec_has_its_pointer_code_and_suggestion(
     client: FlaskClient, spec: Any, pointer: str, code: str, suggestion: str | None
 ) -> None:
     document = check_problem(client.post("/jobs", json=spec), 422, "invalid_spec")
@@ -142,10 +142,10 @@ def _write_dataset(folder: Path, images: bytes) -> None:
         (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
 
 
-GOOD_IMAGES = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2]) + bytes(range(8))
+VALID_IMAGES = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2]) + bytes(range(8))
 
 
-@pytest.mark.parametrize("images", [b"", b"\x00\x00\x08\x03\x00", GOOD_IMAGES[:14], b"no idx" * 9], ids=repr)
+@pytest.mark.parametrize("images", [b"", b"\x00\x00\x08\x03\x00", VALID_IMAGES[:14], b"no idx" * 9], ids=repr)
 def test_broken_idx_file_is_a_fault_of_the_spec(client: FlaskClient, tmp_path: Path, images: bytes) -> None:
     _write_dataset(tmp_path / "data" / "mine", images)
     answer = client.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}})
@@ -153,21 +153,21 @@ def test_broken_idx_file_is_a_fault_of_the_spec(client: FlaskClient, tmp_path: P
     assert document["errors"][0]["code"] == "dataset_broken"
     assert "images" in document["errors"][0]["detail"]
     assert str(tmp_path) not in answer.text
-    shown = client.get("/datasets/mine")
-    assert shown.status_code == 200
-    assert shown.json["problem"]
-    assert shown.json["available"] is False
+    dataset = client.get("/datasets/mine")
+    assert dataset.status_code == 200
+    assert dataset.json["problem"]
+    assert dataset.json["available"] is False
 
 
-def test_incomplete_data_set_does_not_exist(client: FlaskClient, tmp_path: Path) -> None:
-    _write_dataset(tmp_path / "data" / "mine", GOOD_IMAGES)
+def test_incomplete_dataset_does_not_exist(client: FlaskClient, tmp_path: Path) -> None:
+    _write_dataset(tmp_path / "data" / "mine", VALID_IMAGES)
     (tmp_path / "data" / "mine" / "t10k-labels-idx1-ubyte.gz").unlink()
     answer = client.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}})
     assert check_problem(answer, 422, "invalid_spec")["errors"][0]["code"] == "dataset_not_found"
 
 
-def test_layers_must_fit_the_data_set(client: FlaskClient, tmp_path: Path) -> None:
-    _write_dataset(tmp_path / "data" / "mine", GOOD_IMAGES)
+def test_layers_and_batch_size_must_fit_the_dataset(client: FlaskClient, tmp_path: Path) -> None:
+    _write_dataset(tmp_path / "data" / "mine", VALID_IMAGES)
     layers = [{"units": 392, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     spec = {"kind": "classifier", "dataset": {"name": "mine"}, "batch_size": 100, "layers": layers}
     document = check_problem(client.post("/jobs", json=spec), 422, "invalid_spec")
@@ -175,8 +175,8 @@ def test_layers_must_fit_the_data_set(client: FlaskClient, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("kind", "units"), [("classifier", 2), ("gan", 4)])
-def test_a_presets_last_layer_fits_the_data_set(client: FlaskClient, tmp_path: Path, kind: str, units: int) -> None:
-    _write_dataset(tmp_path / "data" / "mine", GOOD_IMAGES)
+def test_a_presets_last_layer_fits_the_dataset(client: FlaskClient, tmp_path: Path, kind: str, units: int) -> None:
+    _write_dataset(tmp_path / "data" / "mine", VALID_IMAGES)
     answer = client.post("/jobs", json={"kind": kind, "dataset": {"name": "mine"}, "batch_size": 2})
     assert answer.status_code == 201, answer.text
     resolved = answer.json["resolved"]
@@ -195,18 +195,18 @@ def test_other_content_type_is_refused(client: FlaskClient, content_type: str | 
     check_problem(post(client, b'{"kind": "gan"}', content_type), 415, "unsupported_media_type")
 
 
-def test_charset_beside_the_content_type_is_fine(client: FlaskClient) -> None:
+def test_content_type_may_have_a_charset(client: FlaskClient) -> None:
     assert post(client, b'{"kind": "gan"}', "application/json; charset=utf-8").status_code == 201
 
 
-def test_wrong_method_names_the_right_ones(client: FlaskClient) -> None:
+def test_wrong_method_names_the_allowed_ones(client: FlaskClient) -> None:
     answer = client.put("/jobs")
     check_problem(answer, 405, "method_not_allowed")
     assert {"GET", "POST"} <= {name.strip() for name in answer.headers["Allow"].split(",")}
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/jobs/", "/jobs/a/b/c", "/static/../app.py", "/static/none.js"])
-def test_unknown_address_is_a_problem(client: FlaskClient, path: str) -> None:
+def test_unknown_url_is_a_problem(client: FlaskClient, path: str) -> None:
     check_problem(client.get(path), 404, "not_found")
 
 
@@ -263,22 +263,22 @@ def test_gan_has_no_confusion_matrix(client: FlaskClient, submit: Submit) -> Non
         ("tag=" + "x" * 201, {"tag"}),
     ],
 )
-def test_bad_parameter_is_named(either_app: Flask, query: str, parameters: set[str]) -> None:
+def test_invalid_parameter_is_named(either_app: Flask, query: str, parameters: set[str]) -> None:
     document = check_problem(either_app.test_client().get(f"/jobs?{query}"), 400, "invalid_parameter")
     assert {fault["parameter"] for fault in document["errors"]} == parameters
 
 
 @pytest.mark.parametrize("path", ["/stream", "/ui/compare"])
-def test_an_id_that_no_database_can_hold_is_a_bad_parameter(either_app: Flask, path: str) -> None:
+def test_an_id_that_no_database_can_store_is_an_invalid_parameter(either_app: Flask, path: str) -> None:
     check_problem(either_app.test_client().get(f"{path}?jobs=job_%00"), 400, "invalid_parameter")
 
 
 @pytest.mark.parametrize("cursor", ["x", "%F0%9F%98%80", "WyJhIiwxLCJiIl0", "W10", ""])
-def test_bad_cursor_is_refused(client: FlaskClient, cursor: str) -> None:
+def test_invalid_cursor_is_refused(client: FlaskClient, cursor: str) -> None:
     check_problem(client.get(f"/jobs?cursor={cursor}"), 400, "invalid_cursor")
 
 
-def test_cursor_of_another_order_is_refused(client: FlaskClient, submit: Submit) -> None:
+def test_cursor_of_another_sort_order_is_refused(client: FlaskClient, submit: Submit) -> None:
     for _ in range(2):
         submit(client)
     cursor = client.get("/jobs?limit=1&sort=priority").json["next_cursor"]
@@ -286,7 +286,7 @@ def test_cursor_of_another_order_is_refused(client: FlaskClient, submit: Submit)
 
 
 @pytest.mark.parametrize("query", ["after=-1", "after=x", "limit=0", "after=99999999999999999999"])
-def test_bad_part_of_the_log_is_refused(client: FlaskClient, submit: Submit, query: str) -> None:
+def test_invalid_range_of_the_log_is_refused(client: FlaskClient, submit: Submit, query: str) -> None:
     check_problem(client.get(f"/jobs/{submit(client)}/events?{query}"), 400, "invalid_parameter")
 
 
@@ -295,12 +295,12 @@ def test_an_epoch_that_no_job_can_have_is_refused(client: FlaskClient, submit: S
     check_problem(answer, 400, "invalid_parameter")
 
 
-def test_bad_last_event_id_is_refused(client: FlaskClient, submit: Submit) -> None:
+def test_invalid_last_event_id_is_refused(client: FlaskClient, submit: Submit) -> None:
     answer = client.get(f"/jobs/{submit(client)}/stream", headers={"Last-Event-ID": "x"})
     check_problem(answer, 400, "invalid_parameter")
 
 
-def test_database_that_does_not_answer_is_a_passing_problem(make_app: Callable[..., Flask]) -> None:
+def test_unreachable_database_is_a_temporary_problem(make_app: Callable[..., Flask]) -> None:
     app = make_app("postgresql+psycopg://nobody:secret@127.0.0.1:1/none")
     client = app.test_client()
     for answer in (client.get("/jobs"), client.post("/jobs", json={"kind": "gan"}), client.get("/")):
@@ -323,11 +323,11 @@ def test_unexpected_error_shows_no_trace(client: FlaskClient, monkeypatch: pytes
     assert "1234" not in answer.text
 
 
-def test_locked_database_is_a_passing_problem(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def locked(*args: Any, **options: Any) -> None:
+def test_locked_database_is_a_temporary_problem(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_locked(*args: Any, **options: Any) -> None:
         raise OperationalError("INSERT", {}, Exception("database is locked"))
 
-    monkeypatch.setattr("service.application.jobs.submissions.submit_all", locked)
+    monkeypatch.setattr("service.application.jobs.submissions.submit_all", raise_locked)
     check_problem(client.post("/jobs", json={"kind": "gan"}), 503, "database_unavailable")
 
 
@@ -336,11 +336,11 @@ def test_every_problem_is_explained_in_the_docs(client: FlaskClient) -> None:
     assert {f"problem-{code}" for code in problem_kinds.KINDS} <= set(re.findall(r'id="([^"]+)"', page))
 
 
-def test_given_request_id_is_echoed_and_a_strange_one_is_not(client: FlaskClient) -> None:
+def test_valid_request_id_is_echoed_and_an_invalid_one_is_replaced(client: FlaskClient) -> None:
     assert client.get("/nothing", headers={"X-Request-Id": "abc-1"}).json["request_id"] == "abc-1"
-    for strange in ("a b", "<script>", "x" * 129):
-        made = client.get("/healthz", headers={"X-Request-Id": strange}).headers["X-Request-Id"]
-        assert made.startswith("req_")
+    for invalid_id in ("a b", "<script>", "x" * 129):
+        request_id = client.get("/healthz", headers={"X-Request-Id": invalid_id}).headers["X-Request-Id"]
+        assert request_id.startswith("req_")
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/nothing", "/static/app.css", "/openapi.json"])
@@ -362,7 +362,7 @@ def test_a_hundred_faults_are_described_and_all_are_counted(client: FlaskClient)
     assert document["detail"].startswith("5,000 fields need attention")
 
 
-def test_the_url_cannot_ask_for_thousands_of_faults_either(client: FlaskClient) -> None:
+def test_a_hundred_faults_of_url_parameters_are_described_and_all_are_counted(client: FlaskClient) -> None:
     response = client.get("/jobs?" + "&".join(f"p{number}=1" for number in range(600)))
     document = check_problem(response, 400, "invalid_parameter")
     assert (len(document["errors"]), document["error_count"]) == (100, 600)
@@ -373,8 +373,8 @@ def test_a_document_has_a_bounded_number_of_fields(client: FlaskClient) -> None:
     assert "more than 10,000 fields" in check_problem(post(client, body), 400, "malformed_json")["detail"]
 
 
-def test_without_a_key_a_request_is_limited_to_four_kilobytes(client: FlaskClient) -> None:
+def test_without_a_key_a_request_is_limited_to_four_kibibytes(client: FlaskClient) -> None:
     body = json.dumps({"key": "k" * 5000})
-    for sent in ({"data": body}, {"input_stream": io.BytesIO(body.encode()), "content_length": None}):
-        response = client.post("/session", content_type="application/json", **sent)
+    for content in ({"data": body}, {"input_stream": io.BytesIO(body.encode()), "content_length": None}):
+        response = client.post("/session", content_type="application/json", **content)
         assert "4 KiB" in check_problem(response, 413, "body_too_large")["detail"]

@@ -35,14 +35,14 @@ def keyed(make_app: MakeApp, url: str, **changes: Any) -> Flask:
 
 
 def client_of(app: Flask, owner: str = "ann") -> FlaskClient:
-    here: Services = app.extensions[EXTENSION]
-    _, key = keys.create(here.database, name=owner, owner=owner, scope=Scope.SUBMIT)
+    services: Services = app.extensions[EXTENSION]
+    _, key = keys.create(services.database, name=owner, owner=owner, scope=Scope.SUBMIT)
     client = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
     return client
 
 
-def refused(answer: Any, code: str) -> int:
+def check_refusal(answer: Any, code: str) -> int:
     assert (answer.status_code, answer.json["code"]) == (429, code)
     wait_s = int(answer.headers["Retry-After"])
     assert wait_s == answer.json["retry_after_s"] >= 1
@@ -51,26 +51,26 @@ def refused(answer: Any, code: str) -> int:
 
 def test_requests_of_one_owner_are_limited_with_a_retry_time(make_app: MakeApp, sqlite_url: str) -> None:
     app = keyed(make_app, sqlite_url, requests=5)
-    ann, again, bob = client_of(app), client_of(app), client_of(app, "bob")
-    assert {client.get("/jobs").status_code for client in (ann, again, ann, again, ann)} == {200}
-    assert refused(again.get("/jobs"), "rate_limited") <= 60
+    ann, ann_again, bob = client_of(app), client_of(app), client_of(app, "bob")
+    assert {client.get("/jobs").status_code for client in (ann, ann_again, ann, ann_again, ann)} == {200}
+    assert check_refusal(ann_again.get("/jobs"), "rate_limited") <= 60
     assert bob.get("/jobs").status_code == 200
     assert ann.get("/healthz").status_code == 200
 
 
-def test_waiting_jobs_of_one_owner_are_counted_together(make_app: MakeApp, either_url: str) -> None:
+def test_queued_jobs_are_limited_per_owner(make_app: MakeApp, either_url: str) -> None:
     app = keyed(make_app, either_url, queued=3)
-    here: Services = app.extensions[EXTENSION]
+    services: Services = app.extensions[EXTENSION]
     ann, bob = client_of(app), client_of(app, "bob")
     first = ann.post("/jobs", json=SPEC, headers={"Idempotency-Key": "one"})
     assert [ann.post("/jobs", json=SPEC).status_code for _ in range(2)] == [201, 201]
     full = ann.post("/jobs", json=SPEC)
-    refused(full, "quota_exceeded")
+    check_refusal(full, "quota_exceeded")
     assert "ann has 3 queued jobs, the limit of TAPELINE_OWNER_QUEUED" in full.json["detail"]
     assert ann.post("/jobs?dry_run=true", json=SPEC).status_code == 200
     assert ann.post("/jobs", json=SPEC, headers={"Idempotency-Key": "one"}).json == first.json
     assert bob.post("/jobs", json=SPEC).status_code == 201
-    with here.database.read() as session:
+    with services.database.read() as session:
         assert count_waiting(session, "ann", at_most=10) == 3
         assert count_waiting(session, "ann", at_most=2) == 2
     ann.post(f"/jobs/{first.json['id']}/cancel")
@@ -78,7 +78,7 @@ def test_waiting_jobs_of_one_owner_are_counted_together(make_app: MakeApp, eithe
     assert ann.post("/jobs", json=SPEC).status_code == 201
 
 
-def test_counting_uses_the_index(sqlite_url: str) -> None:
+def test_counting_queued_jobs_uses_the_index(sqlite_url: str) -> None:
     with closing(Database(sqlite_url)) as database, database.read() as session:
         plans: list[str] = []
         connection = session.connection()
@@ -93,34 +93,34 @@ def test_counting_uses_the_index(sqlite_url: str) -> None:
     assert "ix_jobs_quota" in plans[0]
 
 
-def test_no_more_jobs_of_one_owner_run_than_may(make_app: MakeApp, either_url: str) -> None:
+def test_running_jobs_are_limited_per_owner(make_app: MakeApp, either_url: str) -> None:
     app = keyed(make_app, either_url)
-    here: Services = app.extensions[EXTENSION]
+    services: Services = app.extensions[EXTENSION]
     ann, bob = client_of(app), client_of(app, "bob")
     for _ in range(6):
         ann.post("/jobs", json=SPEC | {"priority": 9})
     bob.post("/jobs", json=SPEC)
-    claimed: list[Any] = []
+    claims: list[Any] = []
 
     def work() -> None:
-        claimed.extend(leases.claim(here.database, "w", 60.0, max_running=2) for _ in range(4))
+        claims.extend(leases.claim(services.database, "w", 60.0, max_running=2) for _ in range(4))
 
     workers = [threading.Thread(target=work) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    running = [found for found in claimed if found is not None]
+    running = [claim for claim in claims if claim is not None]
     assert len(running) == 3
-    owners = [ann.get(f"/jobs/{found.job_id}").status_code for found in running]
+    owners = [ann.get(f"/jobs/{claim.job_id}").status_code for claim in running]
     assert sorted(owners) == [200, 200, 404]
     commits.fail(
-        here.database,
-        next(f for f in running if ann.get(f"/jobs/{f.job_id}").status_code == 200),
+        services.database,
+        next(claim for claim in running if ann.get(f"/jobs/{claim.job_id}").status_code == 200),
         {"code": "x", "message": "y"},
     )
-    assert leases.claim(here.database, "w", 60.0, max_running=2) is not None
-    assert leases.claim(here.database, "w", 60.0, max_running=2) is None
+    assert leases.claim(services.database, "w", 60.0, max_running=2) is not None
+    assert leases.claim(services.database, "w", 60.0, max_running=2) is None
 
 
 def test_open_streams_of_one_owner_are_counted_until_they_close(make_app: MakeApp, sqlite_url: str) -> None:
@@ -129,57 +129,59 @@ def test_open_streams_of_one_owner_are_counted_until_they_close(make_app: MakeAp
     job_id = ann.post("/jobs", json=SPEC).json["id"]
     first, second = ann.get(f"/jobs/{job_id}/stream"), ann.get("/stream")
     assert first.status_code == second.status_code == 200
-    refused(ann.get("/stream"), "quota_exceeded")
+    check_refusal(ann.get("/stream"), "quota_exceeded")
     etag = ann.get(f"/jobs/{job_id}").headers["ETag"]
-    refused(ann.get(f"/jobs/{job_id}", headers={"If-None-Match": etag, "Prefer": "wait=1"}), "quota_exceeded")
-    with bob.get("/stream") as other:
-        assert other.status_code == 200
+    check_refusal(ann.get(f"/jobs/{job_id}", headers={"If-None-Match": etag, "Prefer": "wait=1"}), "quota_exceeded")
+    with bob.get("/stream") as stream_of_bob:
+        assert stream_of_bob.status_code == 200
     first.close()
     first.close()
     with ann.get("/stream") as third:
         assert third.status_code == 200
-        refused(ann.get("/stream"), "quota_exceeded")
+        check_refusal(ann.get("/stream"), "quota_exceeded")
     second.close()
 
 
-def test_upload_bytes_are_counted_by_the_day_and_a_refused_one_costs_nothing(
+def test_upload_bytes_are_limited_per_day_and_a_refused_upload_costs_nothing(
     make_app: MakeApp, sqlite_url: str
 ) -> None:
     app = keyed(make_app, sqlite_url, uploads=100)
-    here: Services = app.extensions[EXTENSION]
-    here.quotas.check_upload("ann", 60)
-    here.quotas.count_upload("ann", 60)
+    services: Services = app.extensions[EXTENSION]
+    services.quotas.check_upload("ann", 60)
+    services.quotas.count_upload("ann", 60)
     with pytest.raises(Exception, match="daily limit of ann: 100 bytes"):
-        here.quotas.check_upload("ann", 41)
-    here.quotas.check_upload("ann", 40)
-    here.quotas.check_upload("bob", 100)
-    here.quotas.check_upload(None, 10**9)
+        services.quotas.check_upload("ann", 41)
+    services.quotas.check_upload("ann", 40)
+    services.quotas.check_upload("bob", 100)
+    services.quotas.check_upload(None, 10**9)
 
 
-def test_an_upload_costs_what_arrived(make_app: MakeApp, sqlite_url: str) -> None:
+def test_an_upload_is_charged_for_the_bytes_that_arrived(make_app: MakeApp, sqlite_url: str) -> None:
     app = keyed(make_app, sqlite_url, uploads=10_000)
-    here: Services = app.extensions[EXTENSION]
+    services: Services = app.extensions[EXTENSION]
     ann = client_of(app)
     answer = ann.post("/datasets", data=b"x" * 9000, content_type="text/plain")
-    assert (answer.status_code, here.quotas.upload_bytes_left("ann")) == (415, 10_000)
+    assert (answer.status_code, services.quotas.upload_bytes_left("ann")) == (415, 10_000)
     form = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + b"x" * 3000
     ann.post(
         "/datasets",
-        input_stream=io.BytesIO(form),  # and then nothing more
+        input_stream=io.BytesIO(form),  # the rest never arrives
         headers={"Content-Length": "9000"},
         content_type="multipart/form-data; boundary=b",
     )
-    assert here.quotas.upload_bytes_left("ann") == 10_000 - len(form)
-    refused(ann.post("/datasets", data=b"x" * 9000, content_type="multipart/form-data; boundary=b"), "quota_exceeded")
-    assert here.quotas.upload_bytes_left("ann") == 10_000 - len(form)
+    assert services.quotas.upload_bytes_left("ann") == 10_000 - len(form)
+    check_refusal(
+        ann.post("/datasets", data=b"x" * 9000, content_type="multipart/form-data; boundary=b"), "quota_exceeded"
+    )
+    assert services.quotas.upload_bytes_left("ann") == 10_000 - len(form)
 
 
-def test_the_datasets_of_one_owner_take_so_much_and_no_more(make_app: MakeApp, either_url: str) -> None:
+def test_the_total_size_of_datasets_is_limited_per_owner(make_app: MakeApp, either_url: str) -> None:
     pixels = np.zeros((1000, 20, 20), np.uint8)
     labels = (np.arange(1000) % 10).astype(np.uint8)
     packed = io.BytesIO()
     np.savez_compressed(packed, images=pixels, labels=labels)
-    assert packed.tell() < 20_000  # which become 400 KB
+    assert packed.tell() < 20_000  # but 400 KB when decompressed
     ann = client_of(keyed(make_app, either_url, datasets=700_000))
     assert ann.get("/limits").json["owner"]["dataset_bytes"] == 700_000
 
@@ -204,12 +206,12 @@ def test_guessing_keys_slows_down_only_the_guesser(make_app: MakeApp, sqlite_url
         for number in range(GUESSES + 5)
     ]
     assert statuses == [401] * GUESSES + [429] * 5
-    refused(stranger.post("/session", json={"key": "one more"}), "rate_limited")
-    assert ann.get("/jobs").status_code == 200  # from the same address, but known
+    check_refusal(stranger.post("/session", json={"key": "one more"}), "rate_limited")
+    assert ann.get("/jobs").status_code == 200  # from the same address, but with a valid key
     assert stranger.get("/jobs").status_code == 401
-    elsewhere = app.test_client()
-    elsewhere.environ_base["REMOTE_ADDR"] = "10.1.2.3"
-    assert elsewhere.get("/jobs", headers={"Authorization": "Bearer guess"}).status_code == 401
+    other_address = app.test_client()
+    other_address.environ_base["REMOTE_ADDR"] = "10.1.2.3"
+    assert other_address.get("/jobs", headers={"Authorization": "Bearer guess"}).status_code == 401
 
 
 def test_repeating_a_wrong_key_does_not_lock_out_others(make_app: MakeApp, sqlite_url: str) -> None:
@@ -228,21 +230,21 @@ def test_limits_are_published(make_app: MakeApp, sqlite_url: str, client: FlaskC
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(tmp_path, log=tmp_path / "broker.log", environ={})
-    made.prepare()
-    made.child.start()
-    made.wait_until_ready()
-    yield made
-    made.child.end(0)
+    valkey = Broker(tmp_path, log=tmp_path / "broker.log", environ={})
+    valkey.prepare()
+    valkey.child.start()
+    valkey.wait_until_ready()
+    yield valkey
+    valkey.child.end(0)
 
 
-def test_processes_count_together_in_redis_and_alone_while_it_is_away(
+def test_processes_share_counters_in_redis_and_count_alone_while_it_is_down(
     make_app: MakeApp, postgres_shared: str, broker: Broker
 ) -> None:
     apps = [keyed(make_app, postgres_shared, requests=6, broker_url=broker.url) for _ in range(2)]
     name = f"owner-{time.monotonic_ns()}"
-    here: Services = apps[0].extensions[EXTENSION]
-    _, key = keys.create(here.database, name="k", owner=name, scope=Scope.READ)
+    services: Services = apps[0].extensions[EXTENSION]
+    _, key = keys.create(services.database, name="k", owner=name, scope=Scope.READ)
     bearer = {"Authorization": f"Bearer {key}"}
     clients = [app.test_client() for app in apps]
     assert [clients[n % 2].get("/jobs", headers=bearer).status_code for n in range(8)] == [200] * 6 + [429] * 2

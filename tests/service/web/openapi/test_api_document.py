@@ -18,6 +18,6 @@ def test_the_document_lists_each_operation_once(client: FlaskClient) -> None:
 
 
 def test_no_two_schemas_share_a_name(client: FlaskClient) -> None:
-    """Pydantic tells them apart by their modules, and generators of clients then give up."""
+    """Pydantic puts modules into the names of such schemas, and client generators then fail."""
     schemas = client.get("/openapi.json").json["components"]["schemas"]
     assert [name for name in schemas if "__" in name] == []

@@ -15,7 +15,7 @@ from service.web.openapi.builder import UNDOCUMENTED
 
 Submit = Callable[..., str]
 
-ISSUE_ROUTES = [
+REQUIRED_ROUTES = [
     "POST /jobs",
     "GET /jobs",
     "GET /jobs/{job_id}",
@@ -51,19 +51,19 @@ ISSUE_ROUTES = [
 
 
 @pytest.fixture(scope="module")
-def told() -> list[str]:
-    """The document, once one test has asked for it: to write it takes longer than most of them do."""
+def document_cache() -> list[str]:
+    """A cache for the document: generating it takes longer than most of the tests."""
     return []
 
 
 @pytest.fixture
-def document(client: FlaskClient, told: list[str]) -> dict[str, Any]:
-    if not told:
+def document(client: FlaskClient, document_cache: list[str]) -> dict[str, Any]:
+    if not document_cache:
         answer = client.get("/openapi.json")
         assert answer.content_type == "application/json"
-        told.append(answer.text)
-    found: dict[str, Any] = json.loads(told[0])
-    return found
+        document_cache.append(answer.text)
+    document: dict[str, Any] = json.loads(document_cache[0])
+    return document
 
 
 def test_every_route_is_documented(app: Flask, document: dict[str, Any]) -> None:
@@ -75,12 +75,12 @@ def test_every_route_is_documented(app: Flask, document: dict[str, Any]) -> None
             operation = document["paths"].get(path, {}).get(method.lower())
             assert operation is not None, f"{method} {path} is not documented"
             assert operation["summary"]
-            named = {item["name"] for item in operation["parameters"] if item["in"] == "path"}
-            assert named == set(rule.arguments)
+            parameter_names = {item["name"] for item in operation["parameters"] if item["in"] == "path"}
+            assert parameter_names == set(rule.arguments)
 
 
-@pytest.mark.parametrize("route", ISSUE_ROUTES)
-def test_promised_route_is_there(document: dict[str, Any], route: str) -> None:
+@pytest.mark.parametrize("route", REQUIRED_ROUTES)
+def test_required_route_is_documented(document: dict[str, Any], route: str) -> None:
     method, path = route.split()
     assert method.lower() in document["paths"][path]
 
@@ -95,22 +95,22 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
             yield from _walk(value)
 
 
-def test_every_whole_number_in_a_query_has_limits(document: dict[str, Any]) -> None:
-    """No database takes numbers of any size."""
+def test_every_integer_in_a_query_has_limits(document: dict[str, Any]) -> None:
+    """No database accepts integers of any size."""
     queries = [
-        (path, parameter["name"], found)
+        (path, parameter["name"], schema)
         for path, item in document["paths"].items()
         for operation in item.values()
         for parameter in operation.get("parameters", ())
         if parameter["in"] == "query"
-        for found in _walk(parameter["schema"])
-        if found.get("type") == "integer"
+        for schema in _walk(parameter["schema"])
+        if schema.get("type") == "integer"
     ]
     assert len(queries) > 20
-    assert [(path, name) for path, name, found in queries if not {"minimum", "maximum"} <= found.keys()] == []
+    assert [(path, name) for path, name, schema in queries if not {"minimum", "maximum"} <= schema.keys()] == []
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_resolves_and_operation_ids_are_unique(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     references = {node["$ref"] for node in _walk(document) if isinstance(node.get("$ref"), str)}
     assert len(references) > 20
@@ -122,7 +122,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     assert len(operations) == len(set(operations))
 
 
-def test_answers_have_the_documented_fields(
+def test_responses_have_the_documented_fields(
     client: FlaskClient, worker: Any, submit: Submit, document: dict[str, Any]
 ) -> None:
     job_id = submit(client)
@@ -164,7 +164,7 @@ def test_answers_have_the_documented_fields(
     assert checked >= 12
 
 
-def test_spec_as_sent_needs_its_kind_only(document: dict[str, Any]) -> None:
+def test_a_submitted_spec_requires_only_its_kind(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["ClassifierSpec"]["required"] == ["kind"]
     assert schemas["GanSpec"]["required"] == ["kind"]
@@ -173,7 +173,7 @@ def test_spec_as_sent_needs_its_kind_only(document: dict[str, Any]) -> None:
     assert schemas["ClassifierSpec"]["additionalProperties"] is False
 
 
-def test_the_schema_shows_that_a_name_may_stand_for_its_object(document: dict[str, Any]) -> None:
+def test_the_schema_allows_a_name_in_place_of_its_object(document: dict[str, Any]) -> None:
     fields = document["components"]["schemas"]["ClassifierSpec"]["properties"]
     assert {option.get("type", "object") for option in fields["dataset"]["anyOf"]} == {"object", "string"}
     (names,) = [option["enum"] for option in fields["optimizer"]["anyOf"] if option.get("type") == "string"]
@@ -184,32 +184,32 @@ def test_the_schema_shows_that_a_name_may_stand_for_its_object(document: dict[st
 
 
 class _Page(HTMLParser):
-    """Collects what a strict content security policy would refuse, and where links lead."""
+    """Collects what a strict content security policy would block, and the targets of links."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.refused: list[str] = []
-        self.foreign: list[str] = []
+        self.blocked: list[str] = []
+        self.external: list[str] = []
         self.anchors: set[str] = set()
         self.links: set[str] = set()
         self.files: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        runs = tag == "script" and given.get("type") != "application/json"
-        if tag == "style" or (runs and "src" not in given):
-            self.refused.append(tag)
-        self.refused += [name for name in given if name == "style" or name.startswith("on")]
+        attributes = dict(attrs)
+        is_code = tag == "script" and attributes.get("type") != "application/json"
+        if tag == "style" or (is_code and "src" not in attributes):
+            self.blocked.append(tag)
+        self.blocked += [name for name in attributes if name == "style" or name.startswith("on")]
         for name in ("src", "href", "action"):
-            value = given.get(name) or ""
+            value = attributes.get(name) or ""
             if value and not value.startswith(("/", "#")):
-                self.foreign.append(value)
+                self.external.append(value)
             if value.startswith("/static/"):
                 self.files.add(value)
             if value.startswith("#"):
                 self.links.add(value[1:])
-        if given.get("id"):
-            self.anchors.add(str(given["id"]))
+        if attributes.get("id"):
+            self.anchors.add(str(attributes["id"]))
 
 
 def read_page(client: FlaskClient, path: str) -> _Page:
@@ -221,7 +221,7 @@ def read_page(client: FlaskClient, path: str) -> _Page:
     return page
 
 
-def test_pages_keep_to_their_own_policy(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_pages_comply_with_their_content_security_policy(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client, name="<script>alert(1)</script>", tags=["<b>", "a'b\"c"])
     worker.claim()
     worker.epoch(1, confusion=[[1] * 10] * 10)
@@ -241,35 +241,35 @@ def test_pages_keep_to_their_own_policy(client: FlaskClient, worker: Any, submit
         "/docs/schemas",
     ):
         page = read_page(client, path)
-        assert page.refused == []
-        assert page.foreign == []
+        assert page.blocked == []
+        assert page.external == []
         assert page.links <= page.anchors
     assert "<script>alert" not in client.get(f"/ui/jobs/{job_id}").text
 
 
-def test_static_files_of_the_pages_are_there(client: FlaskClient, submit: Submit) -> None:
-    media = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-    named = {
-        name
+def test_static_files_of_the_pages_exist_and_are_immutable(client: FlaskClient, submit: Submit) -> None:
+    media_types = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+    urls = {
+        url
         for path in ("/", "/ui/new", f"/ui/jobs/{submit(client)}", "/ui/workers", "/ui/usage", "/docs", "/docs/jobs")
-        for name in read_page(client, path).files
+        for url in read_page(client, path).files
     }
-    while named:  # a module names others
-        name = named.pop()
-        with client.get(name) as answer:
-            assert (answer.status_code, answer.mimetype) == (200, media[name.rpartition(".")[2]])
+    while urls:  # a module imports others
+        url = urls.pop()
+        with client.get(url) as answer:
+            assert (answer.status_code, answer.mimetype) == (200, media_types[url.rpartition(".")[2]])
             assert "immutable" in answer.headers["Cache-Control"]
-            if name.endswith(".js"):
-                named |= {urljoin(name, found) for found in re.findall(r'from "(\.[\w./-]+\.js)"', answer.text)}
+            if url.endswith(".js"):
+                urls |= {urljoin(url, imported) for imported in re.findall(r'from "(\.[\w./-]+\.js)"', answer.text)}
 
 
-def test_static_files_of_another_release_are_not_kept(client: FlaskClient) -> None:
+def test_static_files_of_another_release_are_not_cached(client: FlaskClient) -> None:
     for path in ("/static/0123456789ab/app.css", "/static/app.css"):
         with client.get(path) as answer:
             assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache, max-age=0")
 
 
-def test_a_picture_by_itself_may_be_styled_and_has_an_icon(client: FlaskClient) -> None:
+def test_an_image_opened_by_itself_may_have_styles_and_an_icon(client: FlaskClient) -> None:
     with client.get("/datasets/mnist-10k/preview.png") as picture:
         assert "style-src 'unsafe-inline'" in picture.headers["Content-Security-Policy"]
         assert "script-src" not in picture.headers["Content-Security-Policy"]
@@ -277,20 +277,20 @@ def test_a_picture_by_itself_may_be_styled_and_has_an_icon(client: FlaskClient) 
         assert (icon.status_code, icon.mimetype) == (200, "image/svg+xml")
 
 
-def test_page_of_an_unknown_job_is_a_page_for_people_and_a_problem_for_programs(client: FlaskClient) -> None:
+def test_unknown_job_is_a_page_for_browsers_and_a_problem_for_programs(client: FlaskClient) -> None:
     path = "/ui/jobs/job_01J00000000000000000000000"
-    shown = client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
-    assert (shown.status_code, shown.mimetype) == (404, "text/html")
+    page = client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (page.status_code, page.mimetype) == (404, "text/html")
     assert client.get(path).json["code"] == "job_not_found"
 
 
-def test_list_page_leads_to_older_jobs(client: FlaskClient, submit: Submit) -> None:
+def test_list_page_links_to_older_jobs(client: FlaskClient, submit: Submit) -> None:
     for _ in range(3):
         submit(client, tags=["x"])
     text = client.get("/?limit=2&tag=x&q=").text
-    address = re.search(r'rel="next" href="([^"]+)"', text)
-    assert address is not None
-    text = client.get(address[1].replace("&amp;", "&")).text
+    link = re.search(r'rel="next" href="([^"]+)"', text)
+    assert link is not None
+    text = client.get(link[1].replace("&amp;", "&")).text
     assert len(json.loads(re.search(r'id="first">(.*)</script>', text)[1])["list"]["data"]) == 1
     assert text.count("<li><a href") == 1
 
@@ -306,21 +306,21 @@ def test_docs_show_every_operation_and_schema(client: FlaskClient, document: dic
     schemas = client.get("/docs/schemas").text
     for name in document["components"]["schemas"]:
         assert f'id="schema-{name}"' in schemas
-    named = set(re.findall(r'href="/docs/schemas#schema-(\w+)"', "".join(sections.values())))
-    assert named <= set(document["components"]["schemas"])
+    linked_schemas = set(re.findall(r'href="/docs/schemas#schema-(\w+)"', "".join(sections.values())))
+    assert linked_schemas <= set(document["components"]["schemas"])
     assert client.get("/docs/nothing").status_code == 404
 
 
-def test_examples_of_bodies_are_valid(client: FlaskClient, document: dict[str, Any], submit: Submit) -> None:
+def test_example_bodies_are_valid(client: FlaskClient, document: dict[str, Any], submit: Submit) -> None:
     job_id = submit(client)
-    tried = 0
+    checked = 0
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             assert content == {} or content["examples"], path
             for example in content.get("examples", {}).values():
                 answer = client.open(path.replace("{job_id}", job_id), method=method.upper(), json=example["value"])
-                # What the job's state does not allow is another thing than a body that is not valid.
+                # A body can be valid although the job's state does not allow the request.
                 assert answer.status_code in (200, 201, 401, 404, 409), (path, answer.text)
-                tried += 1
-    assert tried > 8
+                checked += 1
+    assert checked > 8

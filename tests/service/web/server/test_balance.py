@@ -13,7 +13,7 @@ def counts() -> ConnectionCounts:
     return ConnectionCounts()
 
 
-def test_a_process_alone_never_yields(counts: ConnectionCounts) -> None:
+def test_a_single_process_never_yields(counts: ConnectionCounts) -> None:
     counts.set(1, 500)
     assert not AcceptThrottle(1, counts).should_yield(500)
 
@@ -21,12 +21,12 @@ def test_a_process_alone_never_yields(counts: ConnectionCounts) -> None:
 def test_a_process_with_more_connections_yields_until_the_other_has_as_many(counts: ConnectionCounts) -> None:
     counts.set(1, 9)
     counts.set(2, 3)
-    turns = AcceptThrottle(1, counts)
-    assert turns.should_yield(9)
-    assert 0 < turns.remaining_s(9) <= YIELD_S
+    throttle = AcceptThrottle(1, counts)
+    assert throttle.should_yield(9)
+    assert 0 < throttle.remaining_s(9) <= YIELD_S
     counts.set(2, 9)
-    assert turns.remaining_s(9) == 0
-    assert not turns.should_yield(9)
+    assert throttle.remaining_s(9) == 0
+    assert not throttle.should_yield(9)
 
 
 def test_a_process_with_fewer_connections_does_not_yield(counts: ConnectionCounts) -> None:
@@ -35,25 +35,25 @@ def test_a_process_with_fewer_connections_does_not_yield(counts: ConnectionCount
     assert not AcceptThrottle(2, counts).should_yield(3)
 
 
-def test_a_small_difference_is_no_reason_to_wait(counts: ConnectionCounts) -> None:
+def test_a_small_difference_does_not_cause_a_yield(counts: ConnectionCounts) -> None:
     counts.set(2, 100)
     assert not AcceptThrottle(1, counts).should_yield(113)
     assert AcceptThrottle(1, counts).should_yield(114)
 
 
-def test_a_process_that_takes_nothing_is_waited_for_once(
+def test_a_process_that_accepts_nothing_gets_one_chance_and_later_another(
     counts: ConnectionCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts.set(2, 0)
-    turns = AcceptThrottle(1, counts)
-    assert turns.should_yield(5)
+    throttle = AcceptThrottle(1, counts)
+    assert throttle.should_yield(5)
     deadline = time.monotonic() + 10
-    while turns.remaining_s(5) and time.monotonic() < deadline:
+    while throttle.remaining_s(5) and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert not turns.should_yield(5), "the other one is busy: take the next at once"
-    assert not turns.should_yield(50)
+    assert not throttle.should_yield(5), "the other one is busy: take the next at once"
+    assert not throttle.should_yield(50)
     monkeypatch.setattr(balance.time, "monotonic", lambda: deadline + 1)
-    assert turns.should_yield(50), "later, it gets another chance"
+    assert throttle.should_yield(50), "later, it gets another chance"
 
 
 def test_a_process_that_ended_is_not_waited_for(counts: ConnectionCounts) -> None:

@@ -40,25 +40,25 @@ def port() -> int:
 
 @pytest.fixture
 def start(sqlite_url: str, tmp_path: Path, port: int) -> Iterator[Start]:
-    with starting(sqlite_url, tmp_path, port) as run:
+    with server_starter(sqlite_url, tmp_path, port) as run:
         yield run
 
 
 @pytest.fixture(scope="module")
-def served(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a server with the usual settings, for tests that leave it as it is."""
+def shared_port(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server with default settings, shared by tests that do not change its state."""
     home, port = tmp_path_factory.mktemp("served"), free_port()
     shutil.copy(migrated, home / "tapeline.db")
-    with starting(f"sqlite:///{home / 'tapeline.db'}", home, port) as run:
+    with server_starter(f"sqlite:///{home / 'tapeline.db'}", home, port) as run:
         run()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-            wait_for(http)
+            wait_until_healthy(http)
         yield port
 
 
 @contextmanager
-def starting(sqlite_url: str, folder: Path, port: int) -> Iterator[Start]:
-    """Start servers, and end them at the end."""
+def server_starter(sqlite_url: str, folder: Path, port: int) -> Iterator[Start]:
+    """Provide a function that starts servers; kill them on exit."""
     running: list[subprocess.Popen[str]] = []
 
     def run(*, descriptors: int | None = None, log: Path | None = None, **changes: str) -> subprocess.Popen[str]:
@@ -83,7 +83,7 @@ def starting(sqlite_url: str, folder: Path, port: int) -> Iterator[Start]:
             process.wait()
 
 
-def wait_for(http: httpx.Client) -> None:
+def wait_until_healthy(http: httpx.Client) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -94,17 +94,19 @@ def wait_for(http: httpx.Client) -> None:
     raise AssertionError("the server does not answer")
 
 
-def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Start, port: int, tmp_path: Path) -> None:
+def test_streams_do_not_delay_short_requests_and_end_cleanly_on_sigterm(
+    start: Start, port: int, tmp_path: Path
+) -> None:
     process = start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+        wait_until_healthy(http)
         job_id = http.post("/jobs", json={"kind": "classifier"}).json()["id"]
         requests = [http.build_request("GET", f"/jobs/{job_id}/stream") for _ in range(40)]
         streams = [http.send(request, stream=True) for request in requests]
         assert {stream.status_code for stream in streams} == {200}
         lines = [stream.iter_lines() for stream in streams]
-        for each in lines:
-            assert next(each).startswith("retry")
+        for stream_lines in lines:
+            assert next(stream_lines).startswith("retry")
         began = time.monotonic()
         assert http.get("/jobs").status_code == 200
         assert time.monotonic() - began < 8
@@ -119,22 +121,22 @@ def test_streams_and_quick_answers_live_together_and_a_stop_ends_both(start: Sta
             stream.close()
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        for each in lines[:20]:
-            list(each)  # raises where the answer was cut instead of ended
+        for stream_lines in lines[:20]:
+            list(stream_lines)  # raises if the response was cut off instead of ended
         assert process.wait(20) == 0
         assert time.monotonic() - began < 8
         for stream in streams:
             stream.close()
-    logged = [json.loads(line) for line in (tmp_path / "web.log").read_text().splitlines()]
-    posted = next(line for line in logged if line["event"] == "request" and line["status"] == 201)
-    assert posted["request_id"].startswith("req_")
-    assert posted["job"] == job_id
-    assert (posted["method"], posted["path"], posted["level"]) == ("POST", "/jobs", "info")
+    log_entries = [json.loads(line) for line in (tmp_path / "web.log").read_text().splitlines()]
+    post_entry = next(entry for entry in log_entries if entry["event"] == "request" and entry["status"] == 201)
+    assert post_entry["request_id"].startswith("req_")
+    assert post_entry["job"] == job_id
+    assert (post_entry["method"], post_entry["path"], post_entry["level"]) == ("POST", "/jobs", "info")
 
 
-def test_clients_that_keep_connections_open_delay_no_other(served: int) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{served}", timeout=10, trust_env=False) as http:
-        lingering = [socket.create_connection(("127.0.0.1", served)) for _ in range(8)]
+def test_clients_that_do_not_close_their_connections_delay_no_other_client(shared_port: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{shared_port}", timeout=10, trust_env=False) as http:
+        lingering = [socket.create_connection(("127.0.0.1", shared_port)) for _ in range(8)]
         for connection in lingering:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert connection.recv(64).startswith(b"HTTP/1.1 200")
@@ -145,7 +147,7 @@ def test_clients_that_keep_connections_open_delay_no_other(served: int) -> None:
             connection.close()
 
 
-def test_unusable_settings_are_named_and_nothing_starts(start: Start, tmp_path: Path) -> None:
+def test_invalid_settings_are_named_and_prevent_the_start(start: Start, tmp_path: Path) -> None:
     process = start(TAPELINE_LEASE_S="never", TAPELINE_AUTH="nobody")
     assert process.wait(60) != 0
     text = (tmp_path / "web.log").read_text()
@@ -154,7 +156,7 @@ def test_unusable_settings_are_named_and_nothing_starts(start: Start, tmp_path: 
 
 
 @pytest.mark.slow
-def test_no_port_is_open_to_the_network_without_a_key(start: Start, sqlite_url: str, port: int, tmp_path: Path) -> None:
+def test_listening_on_the_network_requires_an_api_key(start: Start, sqlite_url: str, port: int, tmp_path: Path) -> None:
     process = start(TAPELINE_HOST="0.0.0.0")
     assert process.wait(60) != 0
     assert "tapeline keys create" in (tmp_path / "web.log").read_text()
@@ -162,12 +164,12 @@ def test_no_port_is_open_to_the_network_without_a_key(start: Start, sqlite_url: 
         keys.create(database, name="first", owner="ann", scope=keys.Scope.READ)
     start(TAPELINE_HOST="0.0.0.0")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+        wait_until_healthy(http)
         assert http.get("/jobs").status_code == 401
 
 
 @pytest.mark.slow
-def test_an_address_given_to_gunicorn_itself_is_looked_at_too(start: Start, tmp_path: Path, port: int) -> None:
+def test_an_address_passed_to_gunicorn_itself_is_checked_too(start: Start, tmp_path: Path, port: int) -> None:
     process = start(GUNICORN_CMD_ARGS=f"--bind 0.0.0.0:{port}")
     assert process.wait(60) != 0
     assert "0.0.0.0" in (tmp_path / "web.log").read_text()
@@ -176,7 +178,7 @@ def test_an_address_given_to_gunicorn_itself_is_looked_at_too(start: Start, tmp_
 def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port: int) -> None:
     process = start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+        wait_until_healthy(http)
         job_id = http.post("/jobs", json={"kind": "classifier"}).json()["id"]
         request = http.build_request("GET", f"/jobs/{job_id}/stream")
         stream = http.send(request, stream=True)
@@ -186,7 +188,7 @@ def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port
         ended = threading.Event()
 
         def drain() -> None:
-            list(lines)  # raises where the answer was cut instead of ended
+            list(lines)  # raises if the response was cut off instead of ended
             ended.set()
 
         thread = threading.Thread(target=drain)
@@ -194,59 +196,59 @@ def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port
         deadline = time.monotonic() + 60
         while not ended.is_set():
             assert time.monotonic() < deadline
-            # A client that keeps no connection open finds one who answers at every moment.
+            # A client that opens a new connection per request is served at every moment.
             assert httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=10).status_code == 200
         thread.join()
         stream.close()
-        again = http.send(request, stream=True)  # as an EventSource does by itself
-        assert next(again.iter_lines()).startswith("retry")
-        again.close()
+        reconnected = http.send(request, stream=True)  # as an EventSource reconnects by itself
+        assert next(reconnected.iter_lines()).startswith("retry")
+        reconnected.close()
 
 
 @pytest.mark.slow
-def test_several_processes_give_one_sum(start: Start, port: int, postgres_shared: str) -> None:
+def test_metrics_are_summed_over_all_processes(start: Start, port: int, postgres_shared: str) -> None:
     start(TAPELINE_DATABASE_URL=postgres_shared)
     url = f"http://127.0.0.1:{port}"
     with httpx.Client(base_url=url, timeout=10, trust_env=False) as http:
-        wait_for(http)
+        wait_until_healthy(http)
         before = samples(http.get("/metrics").text)
         for _ in range(30):
-            httpx.get(f"{url}/jobs", trust_env=False)  # each by a connection of its own, so by any process
+            httpx.get(f"{url}/jobs", trust_env=False)  # a new connection each, so any process may serve it
         request = http.build_request("GET", "/stream")
         streams = [http.send(request, stream=True) for _ in range(3)]
-        lines = [stream.iter_lines() for stream in streams]  # a stream is closed with its iterator
-        for each in lines:
-            next(each)
+        lines = [stream.iter_lines() for stream in streams]  # kept: deleting an iterator closes its stream
+        for stream_lines in lines:
+            next(stream_lines)
         for _ in range(4):
             after = samples(httpx.get(f"{url}/metrics", trust_env=False).text)
-            assert after[ANSWERS] - before.get(ANSWERS, 0) == 30
+            assert after[JOB_LIST_REQUESTS] - before.get(JOB_LIST_REQUESTS, 0) == 30
             assert after["tapeline_stream_clients", frozenset()] == 3
         for stream in streams:
             stream.close()
 
 
 @pytest.mark.slow
-def test_counters_of_a_killed_service_go_with_its_next_start(
+def test_counters_of_a_killed_service_are_deleted_by_its_next_start(
     start: Start, port: int, postgres_shared: str, tmp_path: Path
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    there: list[set[str]] = []
+    counter_folders: list[set[str]] = []
     for _ in range(2):
         process = start(TAPELINE_DATABASE_URL=postgres_shared, TMPDIR=str(temporary))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-            wait_for(http)
-        there.append({path.name for path in temporary.glob("tapeline-metrics-*")})
+            wait_until_healthy(http)
+        counter_folders.append({path.name for path in temporary.glob("tapeline-metrics-*")})
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for pid in (process.pid, *map(int, children)):
             os.kill(pid, signal.SIGKILL)
         process.wait()
-    first, second = there
+    first, second = counter_folders
     assert len(first) == len(second) == 1
     assert first != second
 
 
-ANSWERS = (
+JOB_LIST_REQUESTS = (
     "tapeline_http_request_seconds_count",
     frozenset({("method", "GET"), ("route", "/jobs"), ("status", "200")}),
 )
@@ -260,9 +262,9 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     }
 
 
-def connect(port: int, sent: bytes = b"") -> socket.socket:
+def connect(port: int, data: bytes = b"") -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-    connection.sendall(sent)
+    connection.sendall(data)
     return connection
 
 
@@ -275,7 +277,7 @@ def is_alive(port: int) -> bool:
 def test_more_idle_connections_than_descriptors_lock_out_no_client(start: Start, port: int, tmp_path: Path) -> None:
     process = start(descriptors=256)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+        wait_until_healthy(http)
     with ExitStack() as stack:
         for _ in range(400):
             stack.enter_context(connect(port))
@@ -288,22 +290,24 @@ def test_more_idle_connections_than_descriptors_lock_out_no_client(start: Start,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "sent",
+    "partial_request",
     [
         b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
         b"POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{",
     ],
     ids=["header", "body"],
 )
-def test_requests_that_never_arrive_delay_no_other(start: Start, port: int, sent: bytes) -> None:
+def test_requests_that_never_arrive_in_full_delay_no_other_client(
+    start: Start, port: int, partial_request: bytes
+) -> None:
     start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+        wait_until_healthy(http)
     with ExitStack() as stack:
-        slow = [stack.enter_context(connect(port, sent)) for _ in range(700)]
+        slow = [stack.enter_context(connect(port, partial_request)) for _ in range(700)]
         for _ in range(20):
             assert is_alive(port)
-        # Some were turned away at once; of the others, none may stay for ever.
+        # Some were refused at once; none of the others may stay open forever.
         deadline = time.monotonic() + HEAD_S + BODY_S + 10
         for connection in slow:
             connection.settimeout(max(deadline - time.monotonic(), 0.1))
@@ -317,7 +321,7 @@ def test_requests_that_never_arrive_delay_no_other(start: Start, port: int, sent
 def test_slow_uploads_of_one_owner_delay_no_other_owner(start: Start, port: int, sqlite_url: str) -> None:
     start(TAPELINE_AUTH="keys", TAPELINE_API_KEYS="of-the-operator-0123456789")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+        wait_until_healthy(http)
         with closing(Database(sqlite_url)) as database:
             ann, bob = (keys.create(database, name=n, owner=n, scope=Scope.SUBMIT)[1] for n in ("ann", "bob"))
         head = (
@@ -352,11 +356,11 @@ def test_slow_uploads_of_one_owner_delay_no_other_owner(start: Start, port: int,
         assert send(ann).json()["code"] == "invalid_upload"
 
 
-def test_chunks_that_are_none_are_a_bad_request(served: int) -> None:
+def test_malformed_chunks_are_a_bad_request(shared_port: int) -> None:
     head = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += b"Transfer-Encoding: chunked\r\n\r\n"
     for chunks in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n"):
-        with connect(served, head + chunks) as connection:
+        with connect(shared_port, head + chunks) as connection:
             assert connection.recv(65536).startswith(b"HTTP/1.1 400 "), chunks
 
 
@@ -364,15 +368,15 @@ def test_chunks_that_are_none_are_a_bad_request(served: int) -> None:
 def test_a_log_that_cannot_be_written_fails_no_request(start: Start, port: int) -> None:
     process = start(log=Path("/dev/full"))
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
-        wait_for(http)
+        wait_until_healthy(http)
         for _ in range(300):  # more than a buffer holds
             assert http.post("/jobs", json={"kind": "classifier", "epochs": 0}).status_code == 422
         assert http.post("/jobs", json={"kind": "classifier"}).status_code == 201
     assert process.poll() is None
 
 
-def test_the_ids_of_two_hundred_jobs_fit_into_an_address(served: int) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{served}", timeout=10, trust_env=False) as http:
+def test_the_ids_of_two_hundred_jobs_fit_into_a_url(shared_port: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{shared_port}", timeout=10, trust_env=False) as http:
         names = "%2C".join(f"job_01J{number:023}" for number in range(200))
         page = http.get(f"/ui/compare?jobs={names}&x=optimizer.learning_rate&y=frechet_distance&of=last")
         assert page.status_code == 200

@@ -1,4 +1,4 @@
-"""gunicorn's loop, one round at a time, with real sockets."""
+"""gunicorn's event loop, one round at a time, with real sockets."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from service.web.server.gunicorn_worker import Worker
 
 @dataclass
 class Loop:
-    """A worker whose rounds the test takes, and the clients that it opened."""
+    """A worker whose event loop the test runs round by round, and the clients that the test connected."""
 
     worker: Any
     listener: Any
-    open: ExitStack
+    exit_stack: ExitStack
     clients: list[socket.socket] = field(default_factory=list)
 
     def connect(self) -> socket.socket:
         client = socket.create_connection(self.listener.sock.getsockname(), timeout=5)
-        self.open.enter_context(client)
+        self.exit_stack.enter_context(client)
         self.clients.append(client)
         return client
 
-    def turn(self) -> None:
+    def run_round(self) -> None:
         self.worker.wait_for_and_dispatch_events(timeout=1.0)
 
 
@@ -56,32 +56,32 @@ def loop() -> Iterator[Loop]:
         worker.murder_pending()
 
 
-def test_a_connection_closed_earlier_in_the_same_round_ends_no_loop(loop: Loop) -> None:
+def test_a_connection_closed_earlier_in_the_same_round_does_not_end_the_loop(loop: Loop) -> None:
     loop.worker._max_connections = 1
     idle = loop.connect()
-    loop.turn()
-    loop.connect()  # for which the idle one has to go,
-    idle.sendall(b"G")  # whose first byte is in the same round
+    loop.run_round()
+    loop.connect()  # for which the idle connection is closed,
+    idle.sendall(b"G")  # whose first byte arrives in the same round
     time.sleep(0.05)
-    loop.turn()
+    loop.run_round()
     assert loop.worker.nr_conns == 1
     with pytest.raises(ConnectionResetError):
         idle.recv(1)
 
 
-def test_without_a_free_thread_the_client_gets_a_retry_time(loop: Loop) -> None:
-    loop.worker.tpool.shutdown()  # from now on it raises what it raises where there is no thread
+def test_without_a_free_thread_the_client_gets_a_503(loop: Loop) -> None:
+    loop.worker.tpool.shutdown()  # from now on it raises the same error as if no thread could be started
     client = loop.connect()
-    loop.turn()
+    loop.run_round()
     client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-    loop.turn()
+    loop.run_round()
     assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
     assert loop.worker.nr_conns == 0
 
 
-def test_a_worker_that_stops_does_not_wait_for_those_who_send_nothing(loop: Loop) -> None:
+def test_a_stopping_worker_does_not_wait_for_clients_that_send_nothing(loop: Loop) -> None:
     loop.connect()
-    loop.turn()
+    loop.run_round()
     loop.worker._cap_keepalive(time.monotonic() + 0.1)
     time.sleep(0.15)
     loop.worker.murder_pending()

@@ -44,13 +44,13 @@ def test_stream_sends_all_events_until_the_end(either_app: Flask, play: Any, sub
     worker, base = play(either_app), serve(either_app)
     job_id = submit(either_app.test_client(), epochs=2)
 
-    seen = threading.Semaphore(0)
+    progress_received = threading.Semaphore(0)
 
     def train() -> None:
         worker.claim()
         for epoch in (1, 2):
             worker.report(epoch * 85 - 40, steps=170)
-            assert seen.acquire(timeout=20)  # progress is sent where it is still news
+            assert progress_received.acquire(timeout=20)  # progress that an epoch overtakes is not sent
             worker.epoch(epoch)
         worker.succeed()
 
@@ -62,7 +62,7 @@ def test_stream_sends_all_events_until_the_end(either_app: Flask, play: Any, sub
         for event in events:
             rest.append(event)
             if event.event == "progress":
-                seen.release()
+                progress_received.release()
         thread.join()
     assert first.event == "snapshot"
     assert not first.id
@@ -88,7 +88,7 @@ def test_stream_sends_all_events_until_the_end(either_app: Flask, play: Any, sub
             assert either_app.test_client().get(data["url"], buffered=True).status_code == 200
 
 
-def test_headers_keep_proxies_from_holding_the_stream(app: Flask, submit: Submit, serve: Serve) -> None:
+def test_headers_keep_proxies_from_buffering_the_stream(app: Flask, submit: Submit, serve: Serve) -> None:
     job_id = submit(app.test_client())
     with (
         httpx.Client(base_url=serve(app), trust_env=False) as http,
@@ -99,12 +99,12 @@ def test_headers_keep_proxies_from_holding_the_stream(app: Flask, submit: Submit
         assert answer.headers["X-Accel-Buffering"] == "no"
 
 
-def test_stream_cut_twenty_times_gives_each_event_once(
+def test_stream_cut_twenty_times_sends_each_event_once(
     either_app: Flask, play: Any, submit: Submit, serve: Serve
 ) -> None:
     worker, base = play(either_app), serve(either_app)
     job_id = submit(either_app.test_client(), epochs=30)
-    dice = random.Random(4)
+    rng = random.Random(4)
 
     def train() -> None:
         worker.claim()
@@ -115,7 +115,7 @@ def test_stream_cut_twenty_times_gives_each_event_once(
 
     thread = threading.Thread(target=train)
     thread.start()
-    seen: list[int] = []
+    sequence_numbers: list[int] = []
     last: int | None = None
     for cut in range(21):
         with opened(base, job_id, last) as events:
@@ -124,14 +124,14 @@ def test_stream_cut_twenty_times_gives_each_event_once(
                     assert event.event != "snapshot" or count == 0
                     continue
                 last = int(event.id)
-                seen.append(last)
-                if cut < 20 and dice.random() < 0.25:
+                sequence_numbers.append(last)
+                if cut < 20 and rng.random() < 0.25:
                     break
     thread.join()
-    assert seen == list(range(1, 95))
+    assert sequence_numbers == list(range(1, 95))
 
 
-def test_client_that_has_the_end_is_told_to_stop(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_client_that_has_received_the_end_is_told_to_stop(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     worker.succeed()
@@ -161,7 +161,7 @@ def test_end_before_a_retry_does_not_end_the_stream(client: FlaskClient, worker:
     assert text.count("\nid: ") == client.get(f"/jobs/{job_id}/events").json["next_after"]
 
 
-def test_an_end_stays_the_end_when_the_name_changes_later(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_an_end_stays_the_end_when_the_job_is_renamed_later(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     worker.fail()
@@ -175,7 +175,7 @@ def test_an_end_stays_the_end_when_the_name_changes_later(client: FlaskClient, w
     assert text.count("\nid: ") == client.get(f"/jobs/{job_id}/events").json["next_after"]
 
 
-def test_quiet_stream_says_that_it_lives(app: Flask, submit: Submit, serve: Serve) -> None:
+def test_idle_stream_sends_pings(app: Flask, submit: Submit, serve: Serve) -> None:
     app.extensions[EXTENSION].hub.ping_s = 0.2
     job_id = submit(app.test_client())
     with (
@@ -186,7 +186,7 @@ def test_quiet_stream_says_that_it_lives(app: Flask, submit: Submit, serve: Serv
         wait_until(lambda: next(lines) == ": ping", "a ping")
 
 
-def test_client_that_leaves_frees_its_place(app: Flask, submit: Submit, serve: Serve) -> None:
+def test_client_that_disconnects_frees_its_slot(app: Flask, submit: Submit, serve: Serve) -> None:
     hub: Hub = app.extensions[EXTENSION].hub
     base, job_id = serve(app), submit(app.test_client())
     for _ in range(3):
@@ -197,67 +197,67 @@ def test_client_that_leaves_frees_its_place(app: Flask, submit: Submit, serve: S
     wait_until(lambda: not hub.is_reading, "the reader to end, since nobody watches")
 
 
-def test_full_house_is_a_problem_and_quick_answers_go_on(app: Flask, submit: Submit, serve: Serve) -> None:
+def test_too_many_streams_are_refused_while_other_requests_are_served(app: Flask, submit: Submit, serve: Serve) -> None:
     app.extensions[EXTENSION] = replace(app.extensions[EXTENSION], max_clients=2)
     base, job_id = serve(app), submit(app.test_client())
-    with opened(base, job_id) as one, opened(base, job_id) as two:
-        next(one)
-        next(two)
+    with opened(base, job_id) as first, opened(base, job_id) as second:
+        next(first)
+        next(second)
         refused = httpx.get(f"{base}/jobs/{job_id}/stream", trust_env=False)
         assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
         assert refused.headers["Retry-After"]
         assert httpx.get(f"{base}/jobs", trust_env=False).status_code == 200
 
 
-def test_streams_of_all_jobs_count_among_those_of_one(app: Flask, submit: Submit, serve: Serve) -> None:
+def test_streams_of_all_jobs_and_of_one_job_share_a_limit(app: Flask, submit: Submit, serve: Serve) -> None:
     app.extensions[EXTENSION] = replace(app.extensions[EXTENSION], max_clients=2)
     base, job_id = serve(app), submit(app.test_client())
     with (
         httpx.Client(base_url=base, timeout=20, trust_env=False) as http,
         connect_sse(http, "GET", "/stream") as stream,
-        opened(base, job_id) as one,
+        opened(base, job_id) as job_events,
     ):
-        events = stream.iter_sse()  # kept: the connection is closed with it
+        events = stream.iter_sse()  # kept: deleting it closes the connection
         next(events)
-        next(one)
-        for address in (f"/jobs/{job_id}/stream", "/stream"):
-            assert http.get(address).json()["code"] == "too_many_streams"
-        # Nor is an answer held back: the client gets it at once, and may ask again later.
+        next(job_events)
+        for path in (f"/jobs/{job_id}/stream", "/stream"):
+            assert http.get(path).json()["code"] == "too_many_streams"
+        # Long polling has no slot either: the client gets a response at once, and can ask again later.
         etag = http.get(f"/jobs/{job_id}").headers["ETag"]
         began = time.monotonic()
-        held = http.get(f"/jobs/{job_id}", headers={"If-None-Match": etag, "Prefer": "wait=19"})
-        assert (held.status_code, time.monotonic() - began < 10) == (304, True)
-        assert "Preference-Applied" not in held.headers
+        long_poll = http.get(f"/jobs/{job_id}", headers={"If-None-Match": etag, "Prefer": "wait=19"})
+        assert (long_poll.status_code, time.monotonic() - began < 10) == (304, True)
+        assert "Preference-Applied" not in long_poll.headers
 
 
-def test_client_that_does_not_read_delays_no_other_and_loses_nothing(
+def test_client_that_does_not_read_delays_no_other_client_and_misses_no_event(
     app: Flask, play: Any, submit: Submit, serve: Serve
 ) -> None:
     worker, base = play(app), serve(app)
     job_id = submit(app.test_client(), epochs=200)
     worker.claim()
-    with opened(base, job_id) as slow, opened(base, job_id) as quick:
+    with opened(base, job_id) as slow, opened(base, job_id) as fast:
         next(slow)
-        next(quick)
-        big = {f"metric_{number}": 0.123456789 for number in range(300)}  # more than sockets take unread
+        next(fast)
+        metrics = {f"metric_{number}": 0.123456789 for number in range(300)}  # more than socket buffers hold
         for epoch in range(1, 120):
-            worker.epoch(epoch, metrics=big)
+            worker.epoch(epoch, metrics=metrics)
         worker.succeed()
         began = time.monotonic()
-        read = numbered(list(quick))
+        received = numbered(list(fast))
         assert time.monotonic() - began < 10
-        assert numbered(list(slow)) == read == list(range(1, len(read) + 1))
-    assert len(read) == 2 + 119 * 3 + 2
+        assert numbered(list(slow)) == received == list(range(1, len(received) + 1))
+    assert len(received) == 2 + 119 * 3 + 2
 
 
-def test_many_clients_of_one_job_cost_few_queries(app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
+def test_many_clients_of_one_job_receive_every_event(app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
     worker, base = play(app), serve(app)
     job_id = submit(app.test_client(), epochs=3)
-    seen: list[list[int]] = []
+    received: list[list[int]] = []
 
     def watch() -> None:
         with opened(base, job_id) as events:
-            seen.append(numbered(list(events)))
+            received.append(numbered(list(events)))
 
     threads = [threading.Thread(target=watch) for _ in range(20)]
     for thread in threads:
@@ -269,10 +269,10 @@ def test_many_clients_of_one_job_cost_few_queries(app: Flask, play: Any, submit:
     worker.succeed()
     for thread in threads:
         thread.join()
-    assert seen == [list(range(1, 14))] * 20
+    assert received == [list(range(1, 14))] * 20
 
 
-def test_events_that_follow_each_other_wait_for_no_idle_poll(
+def test_events_in_quick_succession_do_not_wait_for_an_idle_poll(
     app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "_ACTIVE_S", 60.0)
@@ -287,11 +287,11 @@ def test_events_that_follow_each_other_wait_for_no_idle_poll(
         wait_until(lambda: next(events).event == "metrics", "the epoch")
 
 
-def test_burst_of_events_is_delivered_whole(app: Flask, submit: Submit, serve: Serve, worker: Any) -> None:
+def test_burst_of_events_is_delivered_in_full(app: Flask, submit: Submit, serve: Serve, worker: Any) -> None:
     job_id = submit(app.test_client(), epochs=200)
     worker.claim()
     hub: Hub = app.extensions[EXTENSION].hub
-    hub._poller._interval_s = lambda: 1.5  # so that more comes between two polls than are buffered
+    hub._poller._interval_s = lambda: 1.5  # more events arrive between two polls than the buffer holds
     with opened(serve(app), job_id) as events:
         next(events)
         for epoch in range(1, 101):
@@ -305,42 +305,42 @@ def test_stream_continues_after_a_database_outage(
 ) -> None:
     job_id = submit(app.test_client())
     database = app.extensions[EXTENSION].database
-    real, away = database.read, threading.Event()
+    read_database, outage = database.read, threading.Event()
 
     def read() -> Any:
-        if away.is_set():
+        if outage.is_set():
             raise OperationalError("SELECT", {}, Exception("gone"))
-        return real()
+        return read_database()
 
     monkeypatch.setattr(database, "read", read)
     with opened(serve(app), job_id) as events:
         next(events)
-        away.set()
+        outage.set()
         worker.claim()
         worker.succeed()
         time.sleep(0.6)
-        away.clear()
+        outage.clear()
         assert numbered(list(events)) == [1, 2, 3, 4]
 
 
-def test_poll_that_fails_repeats_no_event(
+def test_failed_poll_repeats_no_event(
     app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, base = app.test_client(), serve(app)
-    ids = [submit(client, epochs=1) for _ in range(2)]
-    real = stream.events.read
+    job_ids = [submit(client, epochs=1) for _ in range(2)]
+    read_events = stream.events.read
     failed = threading.Event()
 
     def read(session: Any, job_id: str, **options: Any) -> Any:
         by_reader = threading.current_thread().name == "stream-hub"
-        if by_reader and job_id == ids[1] and not failed.is_set():
+        if by_reader and job_id == job_ids[1] and not failed.is_set():
             failed.set()
             raise OperationalError("SELECT", {}, Exception("gone"))
-        return real(session, job_id, **options)
+        return read_events(session, job_id, **options)
 
     monkeypatch.setattr(stream.events, "read", read)
-    app.extensions[EXTENSION].hub._poller._interval_s = lambda: 0.5  # so that one poll sees the news of both
-    with opened(base, ids[0]) as one, opened(base, ids[1]) as two:
+    app.extensions[EXTENSION].hub._poller._interval_s = lambda: 0.5  # one poll reads new events of both jobs
+    with opened(base, job_ids[0]) as one, opened(base, job_ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
         wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "not both are watched")
         time.sleep(0.6)
@@ -353,7 +353,7 @@ def test_poll_that_fails_repeats_no_event(
         assert numbered(list(one)) == numbered(list(two)) == [2, 3, 4]
 
 
-def test_stop_of_the_process_ends_the_streams(app: Flask, submit: Submit, serve: Serve) -> None:
+def test_stopping_the_process_ends_the_streams(app: Flask, submit: Submit, serve: Serve) -> None:
     job_id = submit(app.test_client())
     with opened(serve(app), job_id) as events:
         assert [next(events).event, next(events).event] == ["snapshot", "status"]
@@ -363,7 +363,7 @@ def test_stop_of_the_process_ends_the_streams(app: Flask, submit: Submit, serve:
         assert time.monotonic() - began < 5
 
 
-def test_asking_for_the_head_of_a_stream_takes_no_place(app: Flask, submit: Submit) -> None:
+def test_head_request_for_a_stream_takes_no_slot(app: Flask, submit: Submit) -> None:
     client = app.test_client()
     assert client.head(f"/jobs/{submit(client)}/stream").status_code == 200
     assert app.extensions[EXTENSION].hub.clients == 0

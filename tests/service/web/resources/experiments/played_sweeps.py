@@ -1,4 +1,4 @@
-"""Sweeps whose trials a played worker trains."""
+"""Sweeps whose trials a simulated worker trains."""
 
 from __future__ import annotations
 
@@ -25,52 +25,52 @@ SWEEP: dict[str, Any] = {
 
 def start(client: FlaskClient, **changes: Any) -> dict[str, Any]:
     document = {key: value for key, value in (SWEEP | changes).items() if value is not None}
-    # Flask would sort the keys, and the order of settings is that of a grid.
+    # Flask would sort the keys, but the order of the settings determines that of a grid.
     response = client.post("/sweeps", data=json.dumps(document), content_type="application/json")
     assert response.status_code == 201, response.text
     return dict(response.json)
 
 
 def accuracy(job: dict[str, Any], epoch: int) -> float:
-    """What the played training gives: better with a rate near 0.03, and with time."""
+    """The simulated accuracy: higher for rates near 0.03, in later epochs, and for higher seeds."""
     rate, seed = job["resolved"]["optimizer"]["learning_rate"], job["resolved"]["seed"]
     return round(0.9 - abs(rate - 0.03) + epoch / 100 + seed / 1000, 6)
 
 
 def train_one(client: FlaskClient, worker: Any, *, fails: Callable[[dict[str, Any]], bool] = lambda job: False) -> bool:
-    """Play a worker for one lease: until its job is held or ends; gives whether there was a job."""
-    waiting = client.get("/queue").json["data"]
-    if not waiting:
+    """Simulate a worker for one lease, until its job is held or ends; return whether a job was queued."""
+    queued = client.get("/queue").json["data"]
+    if not queued:
         return False
-    held = worker.claim()
-    job = client.get(f"/jobs/{held.job_id}").json
+    claim = worker.claim()
+    job = client.get(f"/jobs/{claim.job_id}").json
     if fails(job):
         worker.fail("diverged")
         return True
     with worker.database.read() as session:
-        hold = session.get_one(Job, held.job_id).hold_epoch
+        hold_epoch = session.get_one(Job, claim.job_id).hold_epoch
     for epoch in range(job["progress"]["epoch"] + 1, job["progress"]["epochs"] + 1):
         worker.epoch(epoch, metrics={"val_accuracy": accuracy(job, epoch), "train_loss": 1 / epoch})
-        if epoch == hold:
+        if epoch == hold_epoch:
             return True
     worker.succeed()
     return True
 
 
 def finish(client: FlaskClient, worker: Any, sweep_id: str, **options: Any) -> dict[str, Any]:
-    """Train until the sweep has ended, with the scheduler beside."""
-    before = None
+    """Train jobs and advance all sweeps, as the scheduler does, until the sweep has ended."""
+    previous_counts = None
     for _ in range(500):
         decisions.advance_all(worker.database)
         sweep = dict(client.get(f"/sweeps/{sweep_id}").json)
         if sweep["finished_at"]:
             return sweep
-        assert train_one(client, worker, **options) or sweep["trials"] != before
-        before = sweep["trials"]
+        assert train_one(client, worker, **options) or sweep["trials"] != previous_counts
+        previous_counts = sweep["trials"]
     raise AssertionError("the sweep does not end")
 
 
-def told(client: FlaskClient, sweep_id: str) -> list[tuple[str, Any]]:
-    found = client.get(f"/sweeps/{sweep_id}/decisions?limit=2000").json
-    assert not found["has_more"]
-    return [(event["type"], event["data"]) for event in found["data"]]
+def logged_decisions(client: FlaskClient, sweep_id: str) -> list[tuple[str, Any]]:
+    page = client.get(f"/sweeps/{sweep_id}/decisions?limit=2000").json
+    assert not page["has_more"]
+    return [(event["type"], event["data"]) for event in page["data"]]

@@ -11,7 +11,7 @@ Train = Callable[..., str]
 
 @pytest.fixture
 def train(client: FlaskClient, worker: Any, submit: Callable[..., str]) -> Train:
-    """A job that ends with these losses, one for each epoch."""
+    """Train a job with these losses, one for each epoch, and return its id."""
 
     def train(*losses: float, **spec: Any) -> str:
         job_id = submit(client, epochs=len(losses), **spec)
@@ -24,22 +24,22 @@ def train(client: FlaskClient, worker: Any, submit: Callable[..., str]) -> Train
     return train
 
 
-def differences(client: FlaskClient, a: str, b: str) -> Any:
+def get_differences(client: FlaskClient, a: str, b: str) -> Any:
     return client.get("/differences", query_string={"a": a, "b": b})
 
 
-def test_spec_data_and_the_first_differing_epoch_are_named(client: FlaskClient, train: Train) -> None:
+def test_differing_settings_and_the_first_differing_epoch_are_reported(client: FlaskClient, train: Train) -> None:
     a = train(0.3, 0.2, 0.1, name="a", seed=1)
     b = train(0.3, 0.25, 0.15, name="b", seed=2, tags=["x"])
-    found = differences(client, a, b).json
-    assert (found["a"], found["b"], found["compared_epochs"]) == (a, b, 3)
-    assert found["spec"] == [{"name": "/seed", "a": 1, "b": 2}]
-    assert (found["provenance"], found["dataset"], found["checkpoint"]) == ([], None, None)
-    assert found["epoch"] == {"epoch": 2, "differs": ["train_loss"]}
-    assert found["sentence"] == "Epoch 2 is the first that differs, in train loss. The jobs differ in seed."
+    differences = get_differences(client, a, b).json
+    assert (differences["a"], differences["b"], differences["compared_epochs"]) == (a, b, 3)
+    assert differences["spec"] == [{"name": "/seed", "a": 1, "b": 2}]
+    assert (differences["provenance"], differences["dataset"], differences["checkpoint"]) == ([], None, None)
+    assert differences["epoch"] == {"epoch": 2, "differs": ["train_loss"]}
+    assert differences["sentence"] == "Epoch 2 is the first that differs, in train loss. The jobs differ in seed."
 
 
-def test_the_metrics_that_tell_most_are_named_first(
+def test_the_most_informative_metrics_are_named_first(
     client: FlaskClient, submit: Callable[..., str], worker: Any
 ) -> None:
     names = ["dead_units", "dead_units/layers.8", "grad_norm", "train_loss", "val_accuracy", "val_loss"]
@@ -49,21 +49,21 @@ def test_the_metrics_that_tell_most_are_named_first(
         worker.claim()
         worker.epoch(1, metrics=dict.fromkeys(names, value))
         worker.succeed()
-    found = differences(client, *jobs).json
-    assert found["epoch"]["differs"] == sorted(names)
-    told = "Epoch 1 is the first that differs, in val accuracy, val loss, train loss and 3 more metrics"
-    assert found["sentence"].startswith(f"{told}.") or found["sentence"].startswith(f"{told},")
+    differences = get_differences(client, *jobs).json
+    assert differences["epoch"]["differs"] == sorted(names)
+    start = "Epoch 1 is the first that differs, in val accuracy, val loss, train loss and 3 more metrics"
+    assert differences["sentence"].startswith(f"{start}.") or differences["sentence"].startswith(f"{start},")
 
 
-def test_another_provenance_is_named(client: FlaskClient, train: Train, worker: Any) -> None:
+def test_a_difference_in_provenance_is_reported(client: FlaskClient, train: Train, worker: Any) -> None:
     from service.storage.tables import Job
 
     a, b = train(0.3, 0.2), train(0.3, 0.1)
     with worker.database.write() as session:
         session.get_one(Job, b).provenance = {"numpy": "2.5", "threads": 1}
-    found = differences(client, a, b).json
-    assert found["provenance"] == [{"name": "numpy", "a": "2.4", "b": "2.5"}]
-    assert found["sentence"].endswith("The jobs differ in numpy in the provenance.")
+    differences = get_differences(client, a, b).json
+    assert differences["provenance"] == [{"name": "numpy", "a": "2.4", "b": "2.5"}]
+    assert differences["sentence"].endswith("The jobs differ in numpy in the provenance.")
 
 
 def test_an_unknown_job_is_404(client: FlaskClient, train: Train) -> None:
@@ -75,34 +75,34 @@ def test_an_unknown_job_is_404(client: FlaskClient, train: Train) -> None:
     assert client.get("/differences", query_string={"a": a}).status_code == 400
 
 
-def test_jobs_that_differ_are_investigated_by_a_job(client: FlaskClient, train: Train) -> None:
+def test_jobs_that_differ_can_be_investigated_by_a_new_job(client: FlaskClient, train: Train) -> None:
     a, b = train(0.3, 0.2, name="first"), train(0.3, 0.1, name="second", seed=1)
-    key = {"Idempotency-Key": "once"}
-    response = client.post("/differences", json={"a": a, "b": b}, headers=key)
+    headers = {"Idempotency-Key": "once"}
+    response = client.post("/differences", json={"a": a, "b": b}, headers=headers)
     assert response.status_code == 201
     job = response.json
     assert response.headers["Location"] == f"/jobs/{job['id']}"
     assert (job["name"], job["status"]) == ("why first and second differ", "queued")
     assert job["investigation"] == {"a": a, "b": b, "found": None, "sentence": None}
-    assert client.post("/differences", json={"a": a, "b": b}, headers=key).json == job
+    assert client.post("/differences", json={"a": a, "b": b}, headers=headers).json == job
     assert client.get(f"/jobs/{a}").json["investigation"] is None
     assert client.get(f"/ui/jobs/{job['id']}").status_code == 200
 
 
-def test_equal_jobs_are_refused(client: FlaskClient, train: Train) -> None:
+def test_equal_jobs_cannot_be_investigated(client: FlaskClient, train: Train) -> None:
     a, b = train(0.3, 0.2), train(0.3, 0.2, name="again")
-    assert differences(client, a, b).json["sentence"] == "No difference in 2 epochs."
+    assert get_differences(client, a, b).json["sentence"] == "No difference in 2 epochs."
     response = client.post("/differences", json={"a": a, "b": b})
     assert (response.status_code, response.json["code"]) == (409, "not_comparable")
 
 
-def test_faults_of_the_body_are_named_together(client: FlaskClient) -> None:
+def test_all_faults_in_the_body_are_reported_together(client: FlaskClient) -> None:
     response = client.post("/differences", json={"a": 1, "c": "x"})
     assert response.status_code == 422
     assert {fault["pointer"] for fault in response.json["errors"]} == {"#/a", "#/b", "#/c"}
 
 
-def test_the_epoch_from_which_a_metric_is_bad_is_found_in_six_probes(
+def test_bisection_finds_the_first_bad_epoch_in_at_most_six_probes(
     client: FlaskClient, train: Train, worker: Any
 ) -> None:
     job = train(*[0.1] * 40, *[0.9] * 24)
@@ -114,9 +114,9 @@ def test_the_epoch_from_which_a_metric_is_bad_is_found_in_six_probes(
     assert answer["sentence"] == (
         "Epoch 41 is the first bad one: train loss 0.9, after 0.1 in epoch 40. No checkpoint before it is kept."
     )
-    whole = client.get(f"/jobs/{job}/bisection?metric=train_loss&above=0.01").json
-    assert (whole["epoch"], whole["before"]) == (1, None)
-    assert whole["sentence"].startswith("Epoch 1, the first that measured it, is already bad")
+    all_bad = client.get(f"/jobs/{job}/bisection?metric=train_loss&above=0.01").json
+    assert (all_bad["epoch"], all_bad["before"]) == (1, None)
+    assert all_bad["sentence"].startswith("Epoch 1, the first that measured it, is already bad")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_epoch_from_which_a_metric_is_bad_is_found_in_six_probes(
         ("above=1", "metric", ""),
     ],
 )
-def test_a_bisection_that_cannot_be_says_why(
+def test_an_impossible_bisection_is_rejected_with_a_reason(
     client: FlaskClient, train: Train, query: str, parameter: str, part: str
 ) -> None:
     response = client.get(f"/jobs/{train(0.3, 0.2)}/bisection?{query}")

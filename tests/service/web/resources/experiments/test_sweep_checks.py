@@ -1,4 +1,4 @@
-"""What a sweep may ask for, and its cost before it starts."""
+"""Validation of sweeps, and their estimated cost before they start."""
 
 from __future__ import annotations
 
@@ -13,69 +13,69 @@ from tests.service.web.resources.experiments.played_sweeps import BASE, SWEEP, f
 
 
 def test_a_dry_run_stores_nothing(client: FlaskClient) -> None:
-    found = client.post("/sweeps?dry_run=true", json=SWEEP)
-    assert found.status_code == 200
-    assert (found.json["trials"], found.json["jobs"]) == (6, 12)
-    assert (found.json["epochs"], found.json["epochs_without_halving"]) == (2 * (6 + 2 * 2 + 1), 48)
-    assert len(found.json["first_settings"]) == 6
+    plan = client.post("/sweeps?dry_run=true", json=SWEEP)
+    assert plan.status_code == 200
+    assert (plan.json["trials"], plan.json["jobs"]) == (6, 12)
+    assert (plan.json["epochs"], plan.json["epochs_without_halving"]) == (2 * (6 + 2 * 2 + 1), 48)
+    assert len(plan.json["first_settings"]) == 6
     assert client.get("/sweeps").json["data"] == []
 
 
 def test_a_dry_run_counts_the_epochs_of_each_trial(client: FlaskClient) -> None:
     space = {"/epochs": {"int": [1, 3]}, "/batch_size": {"choice": [50, 100]}}
-    found = client.post("/sweeps?dry_run=true", json=SWEEP | GRID | {"space": space})
-    assert (found.json["trials"], found.json["epochs"]) == (6, 2 * 2 * (1 + 2 + 3))
-    drawn = client.post("/sweeps?dry_run=true", json=SWEEP | {"space": space, "halving": None})
-    assert drawn.json["epochs"] == 2 * sum(settings["/epochs"] for settings in drawn.json["first_settings"])
+    grid_plan = client.post("/sweeps?dry_run=true", json=SWEEP | GRID | {"space": space})
+    assert (grid_plan.json["trials"], grid_plan.json["epochs"]) == (6, 2 * 2 * (1 + 2 + 3))
+    random_plan = client.post("/sweeps?dry_run=true", json=SWEEP | {"space": space, "halving": None})
+    assert random_plan.json["epochs"] == 2 * sum(settings["/epochs"] for settings in random_plan.json["first_settings"])
     tpe = {"name": "tpe", "trials": 12}
-    unknown = client.post("/sweeps?dry_run=true", json=SWEEP | {"space": space, "halving": None, "search": tpe})
-    known = sum(settings["/epochs"] for settings in unknown.json["first_settings"])
-    assert unknown.json["epochs"] == 2 * (known + 2 * 3)
+    tpe_plan = client.post("/sweeps?dry_run=true", json=SWEEP | {"space": space, "halving": None, "search": tpe})
+    proposed_epochs = sum(settings["/epochs"] for settings in tpe_plan.json["first_settings"])
+    assert tpe_plan.json["epochs"] == 2 * (proposed_epochs + 2 * 3)
 
 
-def test_a_dry_run_bounds_asynchronous_halving(client: FlaskClient) -> None:
+def test_a_dry_run_bounds_the_epochs_of_asynchronous_halving(client: FlaskClient) -> None:
     halving = {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}
-    found = client.post("/sweeps?dry_run=true", json=SWEEP | {"halving": halving, "seeds": [0]})
-    assert found.json["epochs"] == 6 + 5 + 2 * 4
-    assert "synchronous halving trains 11 epochs" in found.json["notes"][0]
+    plan = client.post("/sweeps?dry_run=true", json=SWEEP | {"halving": halving, "seeds": [0]})
+    assert plan.json["epochs"] == 6 + 5 + 2 * 4
+    assert "synchronous halving trains 11 epochs" in plan.json["notes"][0]
 
 
 @pytest.mark.parametrize(
-    ("budget", "said"),
+    ("budget", "openings"),
     [
         (30, ["asynchronous halving trains the most epochs, 19, if every result is better than those before it"]),
         (15, ["asynchronous halving may use the whole budget; synchronous halving trains 11 epochs"]),
         (11, []),
     ],
 )
-def test_a_dry_run_of_asynchronous_halving_names_no_epochs_beyond_the_budget(
-    client: FlaskClient, budget: int, said: list[str]
+def test_a_dry_run_of_asynchronous_halving_never_exceeds_the_budget(
+    client: FlaskClient, budget: int, openings: list[str]
 ) -> None:
     halving = {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}
     document = SWEEP | {"halving": halving, "seeds": [0], "budget": {"epochs": budget}}
-    found = client.post("/sweeps?dry_run=true", json=document).json
-    assert found["epochs"] == min(budget, 19)
-    assert [note.startswith(text) for note, text in zip(found["notes"], said, strict=True)] == [True] * len(said)
+    plan = client.post("/sweeps?dry_run=true", json=document).json
+    assert plan["epochs"] == min(budget, 19)
+    assert [note.startswith(text) for note, text in zip(plan["notes"], openings, strict=True)] == [True] * len(openings)
 
 
-def test_a_sweep_knows_its_maximum_of_epochs_from_the_start(client: FlaskClient) -> None:
+def test_a_sweep_reports_its_maximum_number_of_epochs_from_the_start(client: FlaskClient) -> None:
     halving = {"min_epochs": 1, "factor": 2, "mode": "asynchronous"}
     assert start(client, halving=halving, seeds=[0])["epochs_at_most"] == 6 + 5 + 2 * 4
     assert start(client, halving=halving | {"mode": "synchronous"}, seeds=[0])["epochs_at_most"] == 6 + 3 + 2
     assert start(client, halving=halving, seeds=[0], budget={"epochs": 15})["epochs_at_most"] == 15
-    searched = SWEEP["space"] | {"/epochs": {"int": [1, 3]}}
-    assert start(client, halving=None, space=searched)["epochs_at_most"] is None
+    space_with_epochs = SWEEP["space"] | {"/epochs": {"int": [1, 3]}}
+    assert start(client, halving=None, space=space_with_epochs)["epochs_at_most"] is None
     listed = client.get("/sweeps").json["data"]
     assert [sweep["epochs_at_most"] for sweep in listed] == [None, 15, 11, 19]
 
 
-def test_a_repeated_request_starts_no_second_sweep(client: FlaskClient) -> None:
-    made = [client.post("/sweeps", json=SWEEP, headers={"Idempotency-Key": "once"}) for _ in range(2)]
-    assert made[0].json == made[1].json
-    assert made[1].headers["Idempotency-Replayed"] == "true"
-    assert made[0].headers["Location"] == f"/sweeps/{made[0].json['id']}"
-    other = client.post("/sweeps", json=SWEEP | {"parallel": 2}, headers={"Idempotency-Key": "once"})
-    assert other.json["code"] == "idempotency_conflict"
+def test_a_repeated_idempotency_key_starts_no_second_sweep(client: FlaskClient) -> None:
+    responses = [client.post("/sweeps", json=SWEEP, headers={"Idempotency-Key": "once"}) for _ in range(2)]
+    assert responses[0].json == responses[1].json
+    assert responses[1].headers["Idempotency-Replayed"] == "true"
+    assert responses[0].headers["Location"] == f"/sweeps/{responses[0].json['id']}"
+    conflicting = client.post("/sweeps", json=SWEEP | {"parallel": 2}, headers={"Idempotency-Key": "once"})
+    assert conflicting.json["code"] == "idempotency_conflict"
 
 
 def faults(client: FlaskClient, **changes: Any) -> dict[str, str]:
@@ -85,8 +85,8 @@ def faults(client: FlaskClient, **changes: Any) -> dict[str, str]:
     return {fault["pointer"]: fault["detail"] for fault in response.json["errors"]}
 
 
-def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
-    found = faults(
+def test_all_faults_are_reported_at_once(client: FlaskClient) -> None:
+    details = faults(
         client,
         base=BASE | {"batch_size": 20},
         space={
@@ -100,18 +100,18 @@ def test_all_faults_are_named_at_once(client: FlaskClient) -> None:
         halving={"min_epochs": 4},
         seeds=[1, 1],
     )
-    assert "did you mean '/optimizer/learning_rate'" in found["#/space/~1optimiser~1learning_rate"]
-    assert "did you mean '/optimizer/learning_rate'" in found["#/space/~1learning_rate"]
-    assert "#/space/~1batch_size/int/0" in found
-    assert "#/space/~1layers~10~1units/log" in found
-    assert "`seeds`" in found["#/space/~1seed"]
-    assert "did you mean 'val_accuracy'" in found["#/objective/metric"]
-    assert "less than the epochs of a trial, 4" in found["#/halving/min_epochs"]
-    assert "listed twice" in found["#/seeds/1"]
+    assert "did you mean '/optimizer/learning_rate'" in details["#/space/~1optimiser~1learning_rate"]
+    assert "did you mean '/optimizer/learning_rate'" in details["#/space/~1learning_rate"]
+    assert "#/space/~1batch_size/int/0" in details
+    assert "#/space/~1layers~10~1units/log" in details
+    assert "`seeds`" in details["#/space/~1seed"]
+    assert "did you mean 'val_accuracy'" in details["#/objective/metric"]
+    assert "less than the epochs of a trial, 4" in details["#/halving/min_epochs"]
+    assert "listed twice" in details["#/seeds/1"]
 
 
 def test_malformed_parts_hide_no_other_faults(client: FlaskClient) -> None:
-    found = faults(
+    details = faults(
         client,
         base=BASE | {"dataset": "irsi", "epochs": -1},
         space={
@@ -124,7 +124,7 @@ def test_malformed_parts_hide_no_other_faults(client: FlaskClient) -> None:
         halving={"min_epochs": 0},
         paralel=3,
     )
-    assert set(found) == {
+    assert set(details) == {
         "#/base/dataset",
         "#/base/epochs",
         "#/space/~1batch_size/chioce",
@@ -135,17 +135,19 @@ def test_malformed_parts_hide_no_other_faults(client: FlaskClient) -> None:
         "#/halving/min_epochs",
         "#/paralel",
     }
-    assert found["#/objective/metric"].startswith("a classifier does not report 'nope'")  # on whatever dataset
-    alone = faults(client, space={"/batch_size": {"chioce": [50, 100]}}, budget={"epochs": 40})
-    assert set(alone) == {"#/space/~1batch_size/chioce"}, "that nothing is left to search follows from it"
+    assert details["#/objective/metric"].startswith("a classifier does not report 'nope'")  # regardless of the dataset
+    malformed_space = faults(client, space={"/batch_size": {"chioce": [50, 100]}}, budget={"epochs": 40})
+    assert set(malformed_space) == {"#/space/~1batch_size/chioce"}, "that nothing is left to search follows from it"
 
 
 @pytest.mark.parametrize("metric", ["saturation", "dead_units", "grad_norm/layers.7"])
 @pytest.mark.parametrize("key", ["learning_rate", "", "/"])
-def test_a_setting_that_is_no_pointer_is_named_whatever_the_metric(client: FlaskClient, key: str, metric: str) -> None:
+def test_a_setting_that_is_not_a_pointer_is_reported_whatever_the_metric(
+    client: FlaskClient, key: str, metric: str
+) -> None:
     base = {"kind": "classifier", "epochs": 4}
-    found = faults(client, base=base, space={key: {"log": [0.001, 0.1]}}, objective={"metric": metric})
-    assert any(place.startswith("#/space") for place in found)
+    details = faults(client, base=base, space={key: {"log": [0.001, 0.1]}}, objective={"metric": metric})
+    assert any(fault_pointer.startswith("#/space") for fault_pointer in details)
     gan = {"kind": "gan", "dataset": "mnist-10k", "epochs": 4}
     assert faults(client, base=gan, space={key: {"log": [0.001, 0.1]}}, objective={"metric": "d_penalty"})
 
@@ -161,14 +163,14 @@ def test_a_setting_that_is_no_pointer_is_named_whatever_the_metric(client: Flask
         ({"kind": "classifier", "layers": [5]}, "/layers/0/units"),
     ],
 )
-def test_a_setting_within_a_faulty_field_of_the_base_is_no_error_of_ours(
+def test_a_setting_inside_an_invalid_field_of_the_base_is_not_a_server_error(
     client: FlaskClient, base: dict[str, Any], pointer: str
 ) -> None:
-    found = faults(client, base=base, space={pointer: {"choice": [1, 2]}}, objective=None, halving=None)
-    assert any(place.startswith("#/base/") for place in found)
+    details = faults(client, base=base, space={pointer: {"choice": [1, 2]}}, objective=None, halving=None)
+    assert any(fault_pointer.startswith("#/base/") for fault_pointer in details)
 
 
-def test_faults_beyond_the_first_hundred_are_counted_once(client: FlaskClient) -> None:
+def test_faults_beyond_the_first_hundred_are_counted_once_but_not_listed(client: FlaskClient) -> None:
     for count in (99, 150, 400):
         response = client.post("/sweeps", json=SWEEP | {f"unknown_{number}": 1 for number in range(count)})
         assert (response.status_code, len(response.json["errors"])) == (422, min(count, 100))
@@ -176,8 +178,8 @@ def test_faults_beyond_the_first_hundred_are_counted_once(client: FlaskClient) -
 
 
 def test_the_space_supplies_a_setting_that_the_base_lacks(client: FlaskClient, worker: Any) -> None:
-    [(place, _)] = faults(client, base=NO_RATE, space={BATCH: TEN}).items()
-    assert place == "#/base/optimizer/learning_rate"
+    [(fault_pointer, _)] = faults(client, base=NO_RATE, space={BATCH: TEN}).items()
+    assert fault_pointer == "#/base/optimizer/learning_rate"
     space = {RATE: {"log": [0.01, 0.3]}, BATCH: {"choice": [10, 20]}}
     ended = finish(client, worker, start(client, base=NO_RATE, space=space, seeds=[0])["id"])
     assert ended["trials"]["failed"] == 0
@@ -194,7 +196,7 @@ NO_RATE: dict[str, Any] = {
     "dataset": "iris",
     "epochs": 4,
     "optimizer": "sgd",
-}  # its preset: adamw
+}  # the preset's is adamw
 GAN = {"kind": "gan", "epochs": 10}
 GRID: dict[str, Any] = {"search": None, "halving": None}
 SMALL_GAN = GRID | {"base": GAN, "space": {BATCH: {"choice": [10]}}}
@@ -253,10 +255,12 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"space": {"/layers/0/units": {"choice": [11, 12]}}}, "#/space", "no trial has valid settings"),
     ],
 )  # fmt: skip
-def test_a_fault_says_where_and_what(client: FlaskClient, changes: dict[str, Any], pointer: str, part: str) -> None:
-    found = faults(client, **changes)
-    assert pointer in found
-    assert part in found[pointer]
+def test_a_fault_has_a_pointer_and_a_detail(
+    client: FlaskClient, changes: dict[str, Any], pointer: str, part: str
+) -> None:
+    details = faults(client, **changes)
+    assert pointer in details
+    assert part in details[pointer]
 
 
 @pytest.mark.parametrize(
@@ -270,33 +274,33 @@ def test_a_fault_says_where_and_what(client: FlaskClient, changes: dict[str, Any
         ("d_dead_units", {"base": GAN, "space": {"/batch_size": {"choice": [50, 100]}}, **GRID}),
     ],
 )
-def test_a_metric_that_some_trial_reports_is_an_objective(
+def test_a_metric_that_any_trial_reports_can_be_the_objective(
     client: FlaskClient, metric: str, changes: dict[str, Any]
 ) -> None:
     document = {key: value for key, value in (SWEEP | changes).items() if value is not None}
-    found = client.post("/sweeps?dry_run=true", json=document | {"objective": {"metric": metric}})
-    assert found.status_code == 200, found.text
+    plan = client.post("/sweeps?dry_run=true", json=document | {"objective": {"metric": metric}})
+    assert plan.status_code == 200, plan.text
 
 
-def test_a_range_may_have_a_fine_step(client: FlaskClient) -> None:
+def test_a_range_can_have_a_fine_step(client: FlaskClient) -> None:
     space = {RATE: {"float": [0.001, 1], "step": 1e-8}}
     body = SWEEP | {"space": space, "search": {"name": "random", "trials": 20}}
-    found = client.post("/sweeps?dry_run=true", json=body)
-    assert found.status_code == 200, found.text
-    assert all(0.001 <= settings[RATE] <= 1 for settings in found.json["first_settings"])
+    plan = client.post("/sweeps?dry_run=true", json=body)
+    assert plan.status_code == 200, plan.text
+    assert all(0.001 <= settings[RATE] <= 1 for settings in plan.json["first_settings"])
 
 
-def test_a_gan_minimises_the_distance(client: FlaskClient) -> None:
-    found = client.post(
+def test_a_gan_sweep_minimizes_the_frechet_distance_by_default(client: FlaskClient) -> None:
+    plan = client.post(
         "/sweeps?dry_run=true",
         json={"base": {"kind": "gan", "epochs": 10}, "space": {"/batch_size": {"choice": [50, 100]}}},
     )
-    assert found.json["resolved"]["objective"] == {
+    assert plan.json["resolved"]["objective"] == {
         "metric": "frechet_distance",
         "goal": "minimize",
         "over_seeds": "mean",
     }
-    early = client.post(
+    too_early = client.post(
         "/sweeps",
         json={
             "base": {"kind": "gan", "epochs": 10},
@@ -304,17 +308,17 @@ def test_a_gan_minimises_the_distance(client: FlaskClient) -> None:
             "halving": {"min_epochs": 1},
         },
     )
-    assert early.json["errors"][0]["pointer"] == "#/halving/min_epochs"
-    assert "every_epochs" in early.json["errors"][0]["detail"]
+    assert too_early.json["errors"][0]["pointer"] == "#/halving/min_epochs"
+    assert "every_epochs" in too_early.json["errors"][0]["detail"]
 
 
-def test_a_pointer_into_the_presets_layers_is_a_setting(client: FlaskClient) -> None:
-    found = client.post(
+def test_a_setting_can_point_into_the_layers_of_the_preset(client: FlaskClient) -> None:
+    plan = client.post(
         "/sweeps?dry_run=true",
         json={
             "base": {"kind": "classifier", "epochs": 2, "optimizer": "adam"},
             "space": {"/layers/0/units": {"int": [32, 64], "step": 32}, "/optimizer/beta1": {"choice": [0.5, 0.9]}},
         },
     )
-    assert found.status_code == 200, found.text
-    assert found.json["trials"] == 4
+    assert plan.status_code == 200, plan.text
+    assert plan.json["trials"] == 4

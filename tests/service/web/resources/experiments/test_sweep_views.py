@@ -1,4 +1,4 @@
-"""Sweeps in lists, streams, curves, plots and on pages."""
+"""Sweeps in lists, streams, comparisons, curves, plots and pages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from service.web.services import EXTENSION
 from tests.service.web.resources.experiments.played_sweeps import BASE, SWEEP, finish, start, train_one
 
 
-def test_sweeps_are_listed_in_pages(client: FlaskClient) -> None:
-    made = [start(client, name=f"number {number}", seeds=[0], halving=None)["id"] for number in range(3)]
+def test_the_list_of_sweeps_is_paginated(client: FlaskClient) -> None:
+    sweep_ids = [start(client, name=f"number {number}", seeds=[0], halving=None)["id"] for number in range(3)]
     first = client.get("/sweeps?limit=2").json
-    assert [item["id"] for item in first["data"]] == made[:0:-1]
+    assert [item["id"] for item in first["data"]] == sweep_ids[:0:-1]
     second = client.get(f"/sweeps?limit=2&cursor={first['next_cursor']}").json
-    assert ([item["id"] for item in second["data"]], second["has_more"]) == (made[:1], False)
+    assert ([item["id"] for item in second["data"]], second["has_more"]) == (sweep_ids[:1], False)
     assert client.get("/sweeps?cursor=nonsense").status_code == 400
     assert client.get("/sweeps?status=succeeded").json["data"] == []
 
@@ -42,7 +42,7 @@ def test_a_stream_replays_the_log(client: FlaskClient, worker: Any) -> None:
     assert client.get(f"/sweeps/{sweep['id']}/stream?after={ids[-1]}").status_code == 204
 
 
-def test_another_owners_sweep_is_nowhere(make_app: Callable[..., Flask], either_url: str) -> None:
+def test_another_owners_sweep_is_not_found(make_app: Callable[..., Flask], either_url: str) -> None:
     from service.access import keys
 
     app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
@@ -52,35 +52,35 @@ def test_another_owners_sweep_is_nowhere(make_app: Callable[..., Flask], either_
     }
     client = app.test_client()
     ann, bob = ({"Authorization": f"Bearer {secrets[owner]}"} for owner in ("ann", "bob"))
-    made = client.post("/sweeps", json=SWEEP, headers=ann)
-    assert made.status_code == 201
+    created = client.post("/sweeps", json=SWEEP, headers=ann)
+    assert created.status_code == 201
     assert client.get("/jobs", headers=ann).json["data"][0]["owner"] == "ann"
     for method, path in (
         ("get", ""), ("get", "/trials"), ("get", "/decisions"), ("get", "/importance"), ("get", "/stream"),
         ("post", "/pause"), ("post", "/resume"), ("post", "/cancel"), ("delete", ""),
     ):  # fmt: skip
-        answer = client.open(f"/sweeps/{made.json['id']}{path}", method=method.upper(), headers=bob)
+        answer = client.open(f"/sweeps/{created.json['id']}{path}", method=method.upper(), headers=bob)
         assert (answer.status_code, answer.json["code"]) == (404, "sweep_not_found"), (method, path)
     assert client.get("/sweeps", headers=bob).json["data"] == []
     audit = client.get("/audit", headers={"Authorization": "Bearer chosen-by-the-operator"}).json["data"]
-    assert (audit[0]["action"], audit[0]["subject"]) == ("submit", made.json["id"])
+    assert (audit[0]["action"], audit[0]["subject"]) == ("submit", created.json["id"])
 
 
 def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) -> None:
     space = {"/optimizer/learning_rate": {"choice": [0.01, 0.03]}}
     sweep = start(client, space=space, search=None, halving=None, seeds=[0, 1, 2], base=BASE | {"epochs": 1})
     finish(client, worker, sweep["id"])
-    found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
-    assert (found["paired"], found["n"], found["difference"]) == (True, 3, pytest.approx(0.02))
-    assert found["sentence"].startswith(
+    comparison = client.get("/comparisons", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
+    assert (comparison["paired"], comparison["n"], comparison["difference"]) == (True, 3, pytest.approx(0.02))
+    assert comparison["sentence"].startswith(
         "rates trial 1 was 2.00 points higher than rates trial 0 in val accuracy of the last epoch, in each of 3 pairs"
     )
-    of_trial = {job["trial"]: [] for job in client.get("/jobs").json["data"]}
+    by_trial = {job["trial"]: [] for job in client.get("/jobs").json["data"]}
     for job in client.get("/jobs").json["data"]:
-        of_trial[job["trial"]].append(job["id"])
-    by_jobs = client.get("/comparisons", query_string={side: ",".join(of_trial[n]) for side, n in (("a", 0), ("b", 1))})
-    assert by_jobs.json == found
-    one_job = client.get("/comparisons", query_string={"a": of_trial[0][0], "b": f"{sweep['id']}:1"}).json
+        by_trial[job["trial"]].append(job["id"])
+    by_jobs = client.get("/comparisons", query_string={side: ",".join(by_trial[n]) for side, n in (("a", 0), ("b", 1))})
+    assert by_jobs.json == comparison
+    one_job = client.get("/comparisons", query_string={"a": by_trial[0][0], "b": f"{sweep['id']}:1"}).json
     assert one_job["a"]["label"].startswith("rates 0 (seed ")
     for path in ("comparisons", "differences"):
         for name, code, detail in (
@@ -91,8 +91,8 @@ def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) 
             missing = client.get(f"/{path}", query_string={"a": name, "b": name}).json
             assert (missing["status"], missing["code"]) == (404, code)
             assert detail in missing["detail"]
-    parted = client.get("/differences", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
-    assert {client.get(f"/jobs/{parted[side]}").json["resolved"]["seed"] for side in "ab"} == {0}
+    differences = client.get("/differences", query_string={"a": f"{sweep['id']}:0", "b": sweep["id"]}).json
+    assert {client.get(f"/jobs/{differences[side]}").json["resolved"]["seed"] for side in "ab"} == {0}
     with_job = client.get(
         "/differences", query_string={"a": f"{sweep['id']}:0", "b": by_jobs.json["b"]["jobs"][2]["job"]}
     )
@@ -102,99 +102,101 @@ def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) 
 
 def test_a_sweep_without_results_has_no_best_trial_to_compare(client: FlaskClient) -> None:
     sweep = start(client, halving=None)
-    found = client.get("/comparisons", query_string={"a": sweep["id"], "b": f"{sweep['id']}:0"}).json
-    assert (found["code"], found["detail"]) == (
+    comparison = client.get("/comparisons", query_string={"a": sweep["id"], "b": f"{sweep['id']}:0"}).json
+    assert (comparison["code"], comparison["detail"]) == (
         "trial_not_found",
         f"sweep {sweep['id']} has no best trial yet; name one",
     )
 
 
-def test_a_trial_without_jobs_is_not_compared(client: FlaskClient) -> None:
+def test_a_trial_without_jobs_cannot_be_compared(client: FlaskClient) -> None:
     layers = [{"units": 4, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     space = {"/layers/1/units": {"choice": [10, 11]}}  # there are ten classes
     sweep = start(client, space=space, search=None, halving=None, seeds=[0], base=BASE | {"layers": layers})
-    for other in ("0", "1"):
-        found = client.get("/comparisons", query_string={"a": f"{sweep['id']}:1", "b": f"{sweep['id']}:{other}"})
-        assert (found.status_code, found.json["code"]) == (400, "invalid_parameter")
-        assert "the trial has no jobs" in found.json["detail"]
+    for trial in ("0", "1"):
+        response = client.get("/comparisons", query_string={"a": f"{sweep['id']}:1", "b": f"{sweep['id']}:{trial}"})
+        assert (response.status_code, response.json["code"]) == (400, "invalid_parameter")
+        assert "the trial has no jobs" in response.json["detail"]
     line = client.get(f"/sweeps/{sweep['id']}/trials?format=csv").text.splitlines()[2]
     assert "11" in line.rpartition(",")[2], "why it failed"
 
 
-def test_a_job_that_its_sweep_stopped_is_not_told_as_cancelled(client: FlaskClient, worker: Any) -> None:
-    by_hand = client.post("/jobs", json=BASE).json["id"]
-    client.post(f"/jobs/{by_hand}/cancel")
+def test_a_job_stopped_by_its_sweep_is_distinguished_from_a_cancelled_job(client: FlaskClient, worker: Any) -> None:
+    cancelled_id = client.post("/jobs", json=BASE).json["id"]
+    client.post(f"/jobs/{cancelled_id}/cancel")
     space = {"/optimizer/learning_rate": {"choice": [0.001, 0.03]}}
-    halved = {"min_epochs": 1, "factor": 2}
-    sweep = start(client, space=space, search=None, halving=halved, seeds=[0], parallel=2)
+    halving = {"min_epochs": 1, "factor": 2}
+    sweep = start(client, space=space, search=None, halving=halving, seeds=[0], parallel=2)
     finish(client, worker, sweep["id"])
-    found = client.get("/jobs?counts=true&status=cancelled").json
-    told = {job["trial"]: (job["status"], job["stopped_by_sweep"]) for job in found["data"]}
-    assert told == {0: ("cancelled", True), None: ("cancelled", False)}
-    assert (found["counts"]["cancelled"], found["stopped_by_sweep"]) == (2, 1)
-    [used] = client.get("/usage").json["data"]
-    assert (used["jobs"]["cancelled"], used["stopped_by_sweep"]) == (2, 1)
+    listing = client.get("/jobs?counts=true&status=cancelled").json
+    statuses = {job["trial"]: (job["status"], job["stopped_by_sweep"]) for job in listing["data"]}
+    assert statuses == {0: ("cancelled", True), None: ("cancelled", False)}
+    assert (listing["counts"]["cancelled"], listing["stopped_by_sweep"]) == (2, 1)
+    [usage] = client.get("/usage").json["data"]
+    assert (usage["jobs"]["cancelled"], usage["stopped_by_sweep"]) == (2, 1)
     assert "1 of them stopped by its sweep" in client.get("/ui/usage").text
-    stopped = next(job for job in found["data"] if job["trial"] == 0)
+    stopped = next(job for job in listing["data"] if job["trial"] == 0)
     page = client.get(f"/ui/jobs/{stopped['id']}").text
     assert '<span class="status stopped">stopped by sweep</span>' in page
     assert "sweep</a> stopped it (not promoted at epoch 1)." in page
     assert client.get(stopped["urls"]["results"]).json["stopped_by_sweep"] is True
-    alone = client.get(stopped["urls"]["self"])
-    assert alone.json["stopped_by_sweep"] is True
-    assert client.get(f"/jobs/{by_hand}").json["stopped_by_sweep"] is False
-    same = {"If-Match": alone.headers["ETag"]}
-    assert client.patch(stopped["urls"]["self"], json={"starred": True}, headers=same).status_code == 200
-    assert "stopped by sweep" not in client.get(f"/ui/jobs/{by_hand}").text
+    stopped_job = client.get(stopped["urls"]["self"])
+    assert stopped_job.json["stopped_by_sweep"] is True
+    assert client.get(f"/jobs/{cancelled_id}").json["stopped_by_sweep"] is False
+    if_match = {"If-Match": stopped_job.headers["ETag"]}
+    assert client.patch(stopped["urls"]["self"], json={"starred": True}, headers=if_match).status_code == 200
+    assert "stopped by sweep" not in client.get(f"/ui/jobs/{cancelled_id}").text
 
 
-def test_a_trial_that_somebody_cancelled_was_cancelled(client: FlaskClient, worker: Any) -> None:
+def test_a_trials_job_that_a_user_cancelled_was_not_stopped_by_its_sweep(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0], max_failed=1)
     [first] = client.get("/jobs?sort=created_at&limit=1").json["data"]
     client.post(f"/jobs/{first['id']}/cancel")
     finish(client, worker, sweep["id"])
-    found = client.get("/jobs?counts=true&status=cancelled").json
-    assert [(job["id"], job["stopped_by_sweep"]) for job in found["data"]] == [(first["id"], False)]
-    assert found["stopped_by_sweep"] == 0
+    listing = client.get("/jobs?counts=true&status=cancelled").json
+    assert [(job["id"], job["stopped_by_sweep"]) for job in listing["data"]] == [(first["id"], False)]
+    assert listing["stopped_by_sweep"] == 0
 
 
 @pytest.mark.sqlite_by_default
-def test_a_job_is_told_by_who_cancelled_it(either_app: Flask, play: Callable[[Flask], Any]) -> None:
+def test_jobs_that_a_user_cancelled_are_distinguished_from_those_that_the_sweep_stopped(
+    either_app: Flask, play: Callable[[Flask], Any]
+) -> None:
     client, worker = either_app.test_client(), play(either_app)
     sweep = start(client, halving={"min_epochs": 1, "factor": 3}, parallel=2)  # two trials of two seeds
     for _ in range(2):
         train_one(client, worker)
-    held = [job["id"] for job in client.get("/jobs?status=paused&sort=created_at").json["data"]]
-    last = client.get("/jobs?status=queued&sort=-created_at&limit=1").json["data"][0]["id"]
-    client.post(f"/jobs/{held[0]}/cancel")  # before the sweep takes notice of the trial, it ends
+    held_ids = [job["id"] for job in client.get("/jobs?status=paused&sort=created_at").json["data"]]
+    last_id = client.get("/jobs?status=queued&sort=-created_at&limit=1").json["data"][0]["id"]
+    client.post(f"/jobs/{held_ids[0]}/cancel")  # the sweep ends before it notices this
     running = worker.claim()
     client.post(f"/jobs/{running.job_id}/cancel")
     assert client.get(f"/jobs/{running.job_id}").json["error"] is None
     client.post(f"/sweeps/{sweep['id']}/cancel")
     leases.release_lease(worker.database, worker.held, None)
-    found = client.get("/jobs?counts=true&status=cancelled&columns=error&sort=error").json
-    told = {job["id"]: (job["stopped_by_sweep"], job["error"], job["columns"]["error"]) for job in found["data"]}
+    listing = client.get("/jobs?counts=true&status=cancelled&columns=error&sort=error").json
+    reasons = {job["id"]: (job["stopped_by_sweep"], job["error"], job["columns"]["error"]) for job in listing["data"]}
     by_user = (False, None, None)
-    assert (told[held[0]], told[running.job_id]) == (by_user, by_user)
-    assert (told[held[1]], told[last]) == ((True, None, None),) * 2
-    assert (found["counts"]["cancelled"], found["stopped_by_sweep"]) == (4, 2)
-    assert "<strong>Cancelled</strong>" not in client.get(f"/ui/jobs/{held[0]}").text
+    assert (reasons[held_ids[0]], reasons[running.job_id]) == (by_user, by_user)
+    assert (reasons[held_ids[1]], reasons[last_id]) == ((True, None, None),) * 2
+    assert (listing["counts"]["cancelled"], listing["stopped_by_sweep"]) == (4, 2)
+    assert "<strong>Cancelled</strong>" not in client.get(f"/ui/jobs/{held_ids[0]}").text
 
 
 def test_the_other_seeds_of_a_cancelled_job_are_stopped_by_the_sweep(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, parallel=1, halving={"min_epochs": 1, "factor": 2}, search={"name": "random", "trials": 2})
-    train_one(client, worker)  # it is held, and the other seed is cancelled
+    train_one(client, worker)  # its job is held; the job of the other seed is cancelled
     [queued] = client.get("/jobs?status=queued").json["data"]
     client.post(f"/jobs/{queued['id']}/cancel")
     ended = finish(client, worker, sweep["id"])
     assert ended["trials"]["failed"] == 1
-    found = client.get("/jobs?status=cancelled&sort=created_at").json["data"]
-    assert [job["stopped_by_sweep"] for job in found if job["trial"] == 0] == [True, False]
+    cancelled = client.get("/jobs?status=cancelled&sort=created_at").json["data"]
+    assert [job["stopped_by_sweep"] for job in cancelled if job["trial"] == 0] == [True, False]
     [failed] = [row for row in client.get(f"/sweeps/{sweep['id']}/trials").json["data"] if row["status"] == "failed"]
     assert failed["error"] == {"code": "cancelled", "message": "the job was cancelled"}
 
 
-def test_a_job_that_succeeds_before_it_is_cancelled_was_not_cancelled(client: FlaskClient, worker: Any) -> None:
+def test_a_job_that_succeeds_despite_a_cancel_request_is_not_cancelled(client: FlaskClient, worker: Any) -> None:
     start(client, halving=None, search={"name": "random", "trials": 1}, seeds=[0])
     job_id = worker.claim().job_id
     for epoch in range(1, 5):
@@ -215,7 +217,7 @@ def test_curves_have_a_band_over_the_seeds(client: FlaskClient, worker: Any) -> 
     assert first["mean"][3] - first["mean"][0] == pytest.approx(0.03)
 
 
-def test_the_pages_show_sweeps(client: FlaskClient, worker: Any) -> None:
+def test_sweeps_have_pages(client: FlaskClient, worker: Any) -> None:
     assert "New sweep" in client.get("/ui/sweeps").text
     sweep = start(client)
     assert "rates" in client.get("/ui/sweeps").text
@@ -226,27 +228,27 @@ def test_the_pages_show_sweeps(client: FlaskClient, worker: Any) -> None:
     assert redirected.headers["Location"] == f"/ui/sweeps/{sweep['id']}"
 
 
-def test_a_sweep_is_one_row_of_a_job_list(client: FlaskClient, worker: Any) -> None:
-    before = client.post("/jobs", json=BASE).json["id"]
+def test_a_sweep_can_be_one_row_of_the_job_list(client: FlaskClient, worker: Any) -> None:
+    earlier_job = client.post("/jobs", json=BASE).json["id"]
     sweep = start(client)
-    other = start(client, name=None, seeds=[4], halving=None, search={"name": "random", "trials": 2})
-    after = client.post("/jobs", json=BASE).json["id"]
-    found = client.get("/jobs?one_per_sweep=true&limit=100&counts=true").json
-    listed = [job["sweep_id"] or job["id"] for job in found["data"]]
-    assert listed == [after, other["id"], sweep["id"], before]
-    assert sum(found["counts"].values()) == 2 + 6 + 2  # of all jobs
-    told = found["sweeps"][sweep["id"]]
-    assert (told["title"], told["jobs"], told["trials"], told["status"]) == ("rates", 6, 6, "running")
-    assert found["sweeps"][other["id"]]["title"] == f"sweep {other['id'][-6:].lower()}"
-    paged = client.get(
+    unnamed = start(client, name=None, seeds=[4], halving=None, search={"name": "random", "trials": 2})
+    later_job = client.post("/jobs", json=BASE).json["id"]
+    listing = client.get("/jobs?one_per_sweep=true&limit=100&counts=true").json
+    listed = [job["sweep_id"] or job["id"] for job in listing["data"]]
+    assert listed == [later_job, unnamed["id"], sweep["id"], earlier_job]
+    assert sum(listing["counts"].values()) == 2 + 6 + 2  # of all jobs
+    summary = listing["sweeps"][sweep["id"]]
+    assert (summary["title"], summary["jobs"], summary["trials"], summary["status"]) == ("rates", 6, 6, "running")
+    assert listing["sweeps"][unnamed["id"]]["title"] == f"sweep {unnamed['id'][-6:].lower()}"
+    second_page = client.get(
         f"/jobs?one_per_sweep=true&limit=2&cursor={client.get('/jobs?limit=1').json['next_cursor']}"
     ).json
-    assert [job["sweep_id"] or job["id"] for job in paged["data"]] == [other["id"], sweep["id"]]
+    assert [job["sweep_id"] or job["id"] for job in second_page["data"]] == [unnamed["id"], sweep["id"]]
     client.post(f"/sweeps/{sweep['id']}/cancel")
-    first = found["data"][2]["id"]
+    first = listing["data"][2]["id"]
     assert client.delete(f"/jobs/{first}").status_code == 204
-    again = client.get("/jobs?one_per_sweep=true").json
-    assert sweep["id"] in [job["sweep_id"] for job in again["data"]], "another job stands for it"
+    relisted = client.get("/jobs?one_per_sweep=true").json
+    assert sweep["id"] in [job["sweep_id"] for job in relisted["data"]], "another job stands for it"
     assert client.get("/jobs?one_per_sweep=true&format=csv").status_code == 400
     [newest, *_] = client.get("/jobs/groups?by=sweep").json["data"]
     assert (newest["label"], newest["query"]) == ("without a sweep", {"without": "sweep"})
@@ -255,27 +257,28 @@ def test_a_sweep_is_one_row_of_a_job_list(client: FlaskClient, worker: Any) -> N
     assert len(client.get("/jobs?without=sweep").json["data"]) == 2
 
 
-def test_curves_have_an_interval_and_are_a_file_too(client: FlaskClient, worker: Any) -> None:
+def test_curves_have_an_interval_and_can_be_downloaded_as_csv(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
     finish(client, worker, sweep["id"])
     [first, _] = client.get(f"/sweeps/{sweep['id']}/curves").json["data"]
-    half = 12.706204736432095 * 0.0025  # t of 97.5% with one degree of freedom; the standard error of two values
-    assert first["interval_high"][0] - first["mean"][0] == pytest.approx(half, rel=1e-6)
-    assert first["mean"][0] - first["interval_low"][0] == pytest.approx(half, rel=1e-6)
+    # Student's t (97.5%, one degree of freedom) times the standard error of two values.
+    margin = 12.706204736432095 * 0.0025
+    assert first["interval_high"][0] - first["mean"][0] == pytest.approx(margin, rel=1e-6)
+    assert first["mean"][0] - first["interval_low"][0] == pytest.approx(margin, rel=1e-6)
     answer = client.get(f"/sweeps/{sweep['id']}/curves?format=csv&metric=train_loss")
     lines = answer.text.splitlines()
     assert (answer.mimetype, len(lines)) == ("text/csv", 1 + 2 * 4)
     assert lines[0].startswith("trial,epoch,train_loss (mean),train_loss (low)")
     assert lines[2] == "0,2,0.5,0.5,0.5,0.5,0.5,2"
-    alone = start(client, halving=None, search={"name": "random", "trials": 1}, seeds=[9], name="alone")
-    finish(client, worker, alone["id"])
-    [curve] = client.get(f"/sweeps/{alone['id']}/curves").json["data"]
+    single_seed = start(client, halving=None, search={"name": "random", "trials": 1}, seeds=[9], name="alone")
+    finish(client, worker, single_seed["id"])
+    [curve] = client.get(f"/sweeps/{single_seed['id']}/curves").json["data"]
     assert curve["interval_low"] == [None] * 4
-    [trial] = client.get(f"/sweeps/{alone['id']}/trials").json["data"]
+    [trial] = client.get(f"/sweeps/{single_seed['id']}/trials").json["data"]
     assert trial["metrics"]["train_loss"] == 0.25
 
 
-def test_trials_have_an_interval_and_the_epoch_of_their_jobs(client: FlaskClient, worker: Any) -> None:
+def test_trials_have_an_interval_and_the_last_epoch_of_their_jobs(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
     worker.claim()
     worker.epoch(1, metrics={"val_accuracy": 0.5})
@@ -288,8 +291,9 @@ def test_trials_have_an_interval_and_the_epoch_of_their_jobs(client: FlaskClient
     worker.succeed()
     finish(client, worker, sweep["id"])
     [_, second] = client.get(address).json["data"]
-    half = 12.706204736432095 * 0.0025  # t of 97.5% with one degree of freedom; the standard error of two values
-    assert second["interval"] == pytest.approx([second["value"] - half, second["value"] + half], rel=1e-6)
+    # Student's t (97.5%, one degree of freedom) times the standard error of two values.
+    margin = 12.706204736432095 * 0.0025
+    assert second["interval"] == pytest.approx([second["value"] - margin, second["value"] + margin], rel=1e-6)
     header, _, line = client.get(f"{address}?format=csv").text.splitlines()
     row = dict(zip(header.split(","), line.split(","), strict=True))
     assert [float(row[f"val_accuracy (interval_{end})"]) for end in ("low", "high")] == second["interval"]
@@ -301,57 +305,57 @@ def test_curves_are_drawn_with_a_band(client: FlaskClient, worker: Any) -> None:
     address = f"/sweeps/{sweep['id']}/plots/curves"
     assert client.get(f"{address}.png").json["code"] == "not_yet"
     finish(client, worker, sweep["id"])
-    pictures = {}
+    images = {}
     for band in ("range", "interval", "none"):
         answer = client.get(f"{address}.png?band={band}")
         assert (answer.status_code, answer.mimetype) == (200, "image/png")
         Image.open(BytesIO(answer.data)).verify()
-        pictures[band] = answer.data
+        images[band] = answer.data
         assert (
             client.get(f"{address}.png?band={band}", headers={"If-None-Match": answer.headers["ETag"]}).status_code
             == 304
         )
-    assert len(set(pictures.values())) == 3
+    assert len(set(images.values())) == 3
     assert client.get(f"{address}.svg?metric=train_loss").mimetype == "image/svg+xml"
-    for wrong, code in (
+    for invalid, code in (
         ("curves.gif", "not_found"),
         ("confusion.png", "not_found"),
         ("curves.png?band=x", "invalid_parameter"),
     ):
-        assert client.get(f"/sweeps/{sweep['id']}/plots/{wrong}").json["code"] == code
+        assert client.get(f"/sweeps/{sweep['id']}/plots/{invalid}").json["code"] == code
 
 
-def listed_trials(client: FlaskClient, sweep_id: str) -> tuple[int, int]:
-    """The trials that have ended, as the list of jobs and as the sweep itself has them."""
+def finished_trial_counts(client: FlaskClient, sweep_id: str) -> tuple[int, int]:
+    """The number of trials that have ended, according to the list of jobs and to the sweep itself."""
     row = client.get("/jobs?one_per_sweep=true").json["sweeps"][sweep_id]
     counts = client.get(f"/sweeps/{sweep_id}").json["trials"]
     return row["finished_trials"], counts["stopped"] + counts["succeeded"] + counts["failed"]
 
 
-def test_the_list_of_jobs_counts_the_trials_that_the_end_of_a_sweep_stopped(client: FlaskClient, worker: Any) -> None:
+def test_the_job_list_counts_trials_that_the_end_of_their_sweep_stopped(client: FlaskClient, worker: Any) -> None:
     halving = {"min_epochs": 1, "factor": 3, "mode": "asynchronous"}
     sweep = start(client, seeds=[0], halving=halving)
     assert finish(client, worker, sweep["id"])["trials"]["stopped"] > 0
-    assert listed_trials(client, sweep["id"]) == (6, 6)
+    assert finished_trial_counts(client, sweep["id"]) == (6, 6)
     cancelled = start(client, seeds=[0])
     client.post(f"/sweeps/{cancelled['id']}/cancel")
-    assert listed_trials(client, cancelled["id"]) == (3, 3)
+    assert finished_trial_counts(client, cancelled["id"]) == (3, 3)
     with worker.database.write() as session:
         session.get_one(Sweep, sweep["id"]).finished_trials = 3  # as earlier versions stored it
-    assert listed_trials(client, sweep["id"]) == (6, 6)
+    assert finished_trial_counts(client, sweep["id"]) == (6, 6)
 
 
-def test_epochs_are_those_trained_and_those_reused(client: FlaskClient, worker: Any) -> None:
+def test_a_sweep_counts_trained_and_reused_epochs_separately(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, seeds=[0], halving=None, parallel=2, search={"name": "random", "trials": 2})
     assert (sweep["epochs_started"], sweep["epochs_trained"], sweep["epochs_reused"]) == (8, 0, 0)
     first, second = worker.claim(), worker.claim()
-    with worker.database.write() as session:  # as a worker records what it takes over
+    with worker.database.write() as session:  # as a worker records epochs that it reuses
         session.get_one(Job, second.job_id).epoch = 4
         session.get_one(Job, second.job_id).reused_epochs = 3
         session.get_one(Job, first.job_id).epoch = 2
     client.post(f"/sweeps/{sweep['id']}/cancel")
-    for found in (client.get(f"/sweeps/{sweep['id']}").json, client.get("/sweeps").json["data"][0]):
-        assert (found["epochs_started"], found["epochs_trained"], found["epochs_reused"]) == (8, 3, 3)
+    for shown in (client.get(f"/sweeps/{sweep['id']}").json, client.get("/sweeps").json["data"][0]):
+        assert (shown["epochs_started"], shown["epochs_trained"], shown["epochs_reused"]) == (8, 3, 3)
     listed = client.get("/ui/sweeps").text
     assert "3 trained, 3 reused, 8 planned" in listed
     assert "+ 3 reused" in listed

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.sweeps import decisions
-from tests.service.web.resources.experiments.played_sweeps import BASE, finish, start, told, train_one
+from tests.service.web.resources.experiments.played_sweeps import BASE, finish, logged_decisions, start, train_one
 
 
 @pytest.mark.sqlite_by_default
@@ -33,28 +33,28 @@ def test_a_sweep_trains_promotes_and_names_its_winner(either_app: Flask, play: C
     assert {trial["status"] for trial in trials[1:]} == {"stopped"}
     assert [job["status"] for trial in trials for job in trial["jobs"]].count("cancelled") == 10
     assert all(job["epoch"] == trial["epoch"] for trial in trials for job in trial["jobs"])
-    kinds = [kind for kind, _ in told(client, sweep["id"])]
+    kinds = [kind for kind, _ in logged_decisions(client, sweep["id"])]
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "propose": 6, "result": 9, "promote": 2, "stop": 2, "winner": 1,
     }  # fmt: skip
-    again = finish(client, worker, start(client, name="another name")["id"])
-    assert again["sweep_digest"] == ended["sweep_digest"]
-    other = finish(client, worker, start(client, search={"name": "random", "trials": 6, "seed": 8})["id"])
-    assert other["sweep_digest"] != ended["sweep_digest"]
+    renamed = finish(client, worker, start(client, name="another name")["id"])
+    assert renamed["sweep_digest"] == ended["sweep_digest"]
+    reseeded = finish(client, worker, start(client, search={"name": "random", "trials": 6, "seed": 8})["id"])
+    assert reseeded["sweep_digest"] != ended["sweep_digest"]
 
 
-def test_decisions_are_made_in_the_transaction_of_the_result(client: FlaskClient, worker: Any) -> None:
+def test_the_next_trial_is_proposed_when_the_sweep_is_advanced(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, parallel=1, seeds=[0], halving=None)
     train_one(client, worker)
-    proposed = [data["trial"] for kind, data in told(client, sweep["id"]) if kind == "propose"]
-    assert proposed == [0], "the played worker commits without sweeps"
+    trials = [data["trial"] for kind, data in logged_decisions(client, sweep["id"]) if kind == "propose"]
+    assert trials == [0], "the played worker commits without sweeps"
     decisions.advance_all(worker.database)
-    assert [data["trial"] for kind, data in told(client, sweep["id"]) if kind == "propose"] == [0, 1]
+    assert [data["trial"] for kind, data in logged_decisions(client, sweep["id"]) if kind == "propose"] == [0, 1]
 
 
-def test_tpe_learns_and_repeats_itself(client: FlaskClient, worker: Any) -> None:
-    asked = {"search": {"name": "tpe", "trials": 16, "seed": 3}, "seeds": [0], "halving": None, "parallel": 2}
-    ended = [finish(client, worker, start(client, base=BASE | {"epochs": 1}, **asked)["id"]) for _ in range(2)]
+def test_a_tpe_sweep_is_reproducible(client: FlaskClient, worker: Any) -> None:
+    changes = {"search": {"name": "tpe", "trials": 16, "seed": 3}, "seeds": [0], "halving": None, "parallel": 2}
+    ended = [finish(client, worker, start(client, base=BASE | {"epochs": 1}, **changes)["id"]) for _ in range(2)]
     assert ended[0]["sweep_digest"] == ended[1]["sweep_digest"]
     assert ended[0]["trials"]["succeeded"] == 16
 
@@ -85,7 +85,7 @@ def test_a_seed_group_has_an_empty_space(client: FlaskClient, worker: Any) -> No
     assert (list(values), trial["value"]) == ([3, 1, 2], pytest.approx(sum(values.values()) / 3))
 
 
-def test_a_failing_trial_is_the_worst_and_never_blocks(client: FlaskClient, worker: Any) -> None:
+def test_a_failed_trial_has_no_value_and_does_not_block_its_sweep(client: FlaskClient, worker: Any) -> None:
     sweep = start(client)
     ended = finish(client, worker, sweep["id"], fails=lambda job: job["name"] == "rates 1 (seed 0)")
     assert (ended["status"], ended["trials"]["failed"]) == ("succeeded", 1)
@@ -104,21 +104,21 @@ def test_a_budget_ends_a_sweep(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, budget={"epochs": 14}, halving=None, seeds=[0])
     ended = finish(client, worker, sweep["id"])
     assert (ended["status"], ended["epochs_started"], ended["trials"]["succeeded"]) == ("succeeded", 12, 3)
-    assert ("exhausted", {"by": "budget"}) in told(client, sweep["id"])
+    assert ("exhausted", {"by": "budget"}) in logged_decisions(client, sweep["id"])
 
 
 def test_a_budget_counts_the_epochs_of_each_trial(client: FlaskClient, worker: Any) -> None:
-    asked: dict[str, Any] = {"search": None, "halving": None, "seeds": [0], "budget": {"epochs": 5}}
-    short = start(client, base=BASE | {"epochs": 1}, space={"/epochs": {"choice": [1, 10]}}, **asked)
+    changes: dict[str, Any] = {"search": None, "halving": None, "seeds": [0], "budget": {"epochs": 5}}
+    short = start(client, base=BASE | {"epochs": 1}, space={"/epochs": {"choice": [1, 10]}}, **changes)
     ended = finish(client, worker, short["id"])
     assert (ended["status"], ended["epochs_started"], ended["trials"]["succeeded"]) == ("succeeded", 1, 1)
-    assert ("exhausted", {"by": "budget"}) in told(client, short["id"])
-    long = start(client, base=BASE | {"epochs": 10}, space={"/epochs": {"choice": [1, 2]}}, **asked)
+    assert ("exhausted", {"by": "budget"}) in logged_decisions(client, short["id"])
+    long = start(client, base=BASE | {"epochs": 10}, space={"/epochs": {"choice": [1, 2]}}, **changes)
     ended = finish(client, worker, long["id"])
     assert (ended["epochs_started"], ended["trials"]["succeeded"]) == (3, 2)
 
 
-def test_settings_that_do_not_fit_fail_their_trial_alone(client: FlaskClient, worker: Any) -> None:
+def test_invalid_settings_fail_only_their_own_trial(client: FlaskClient, worker: Any) -> None:
     layers = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     space = {"/layers/1/units": {"choice": [10, 11]}}
     sweep = start(
@@ -130,40 +130,40 @@ def test_settings_that_do_not_fit_fail_their_trial_alone(client: FlaskClient, wo
     assert failed["error"]["code"] == "invalid_spec"
 
 
-def sparse(client: FlaskClient, units: list[int], **changes: Any) -> dict[str, Any]:
-    """A sweep in which three trials are valid: those with 10 units in the last layer."""
+def start_sparse(client: FlaskClient, units: list[int], **changes: Any) -> dict[str, Any]:
+    """Start a sweep in which three trials are valid: those with 10 units in the last layer."""
     layers = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     space = {"/optimizer/learning_rate": {"choice": [0.01, 0.03, 0.1]}, "/layers/1/units": {"int": units}}
     return start(client, base=BASE | {"layers": layers}, space=space, search=None, seeds=[0], **changes)
 
 
-def proposed(client: FlaskClient, sweep: dict[str, Any]) -> list[int]:
-    return [data["trial"] for kind, data in told(client, sweep["id"]) if kind == "propose"]
+def proposed_trials(client: FlaskClient, sweep: dict[str, Any]) -> list[int]:
+    return [data["trial"] for kind, data in logged_decisions(client, sweep["id"]) if kind == "propose"]
 
 
 def test_one_transaction_proposes_a_limited_number_of_trials(client: FlaskClient, worker: Any) -> None:
-    sweep = sparse(client, [1, 50], halving=None)
-    assert proposed(client, sweep) == list(range(100)), "only two of them take one of three places"
+    sweep = start_sparse(client, [1, 50], halving=None)
+    assert proposed_trials(client, sweep) == list(range(100)), "only two of them take one of three places"
     decisions.advance_all(worker.database)
-    assert proposed(client, sweep) == list(range(110))
+    assert proposed_trials(client, sweep) == list(range(110))
     ended = finish(client, worker, sweep["id"])
     assert (ended["trials"]["succeeded"], ended["trials"]["failed"]) == (3, 147)
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
-def test_the_limit_of_proposals_changes_no_decision(
+def test_the_limit_of_proposals_does_not_change_the_decisions(
     client: FlaskClient, worker: Any, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     digests = []
-    for limit, at_once in ((1000, 14), (2, 2)):
+    for limit, proposed_at_start in ((1000, 14), (2, 2)):
         monkeypatch.setattr(decisions, "PROPOSALS_PER_TRANSACTION", limit)
-        sweep = sparse(client, [7, 11], halving={"min_epochs": 1, "factor": 2, "mode": mode})
-        assert len(proposed(client, sweep)) == at_once
+        sweep = start_sparse(client, [7, 11], halving={"min_epochs": 1, "factor": 2, "mode": mode})
+        assert len(proposed_trials(client, sweep)) == proposed_at_start
         digests.append(finish(client, worker, sweep["id"])["sweep_digest"])
     assert digests[0] == digests[1]
 
 
-def test_a_paused_sweep_decides_nothing_and_resumes(client: FlaskClient, worker: Any) -> None:
+def test_a_paused_sweep_makes_no_decisions_and_can_be_resumed(client: FlaskClient, worker: Any) -> None:
     sweep = start(client)
     address = f"/sweeps/{sweep['id']}"
     train_one(client, worker)
@@ -180,18 +180,18 @@ def test_a_paused_sweep_decides_nothing_and_resumes(client: FlaskClient, worker:
     assert client.delete(address).status_code == 409
     assert client.post(f"{address}/resume").json["status"] == "running"
     ended = finish(client, worker, sweep["id"])
-    undisturbed = finish(client, worker, start(client)["id"])
-    assert ended["sweep_digest"] == undisturbed["sweep_digest"]
+    uninterrupted = finish(client, worker, start(client)["id"])
+    assert ended["sweep_digest"] == uninterrupted["sweep_digest"]
 
 
-def test_a_cancelled_sweep_takes_its_jobs_along_and_can_be_deleted(client: FlaskClient, worker: Any) -> None:
+def test_cancelling_a_sweep_cancels_its_jobs_and_it_can_then_be_deleted(client: FlaskClient, worker: Any) -> None:
     sweep = start(client)
     address = f"/sweeps/{sweep['id']}"
     train_one(client, worker)
     worker.claim()
     assert client.post(f"{address}/cancel").json["status"] == "cancelled"
-    ending = client.delete(address)
-    assert (ending.status_code, ending.json["code"]) == (409, "illegal_transition")
+    rejected = client.delete(address)
+    assert (rejected.status_code, rejected.json["code"]) == (409, "illegal_transition")
     from service.jobs import leases
 
     leases.release_lease(worker.database, worker.held, None)

@@ -35,7 +35,7 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def address(client: FlaskClient, worker: Any, submit: Submit) -> Iterator[str]:
-    """A job with three finished epochs, and a checkpoint with known bytes."""
+    """The URL path of a job with three completed epochs; its last checkpoint has known bytes."""
     job_id = submit(client)
     worker.claim()
     for epoch in (1, 2, 3):
@@ -49,7 +49,7 @@ def fetch(client: FlaskClient, path: str, method: str = "GET", **headers: str) -
         return answer.status_code, answer.headers, answer.data
 
 
-def test_checkpoint_comes_whole_with_everything_to_check_it(client: FlaskClient, address: str) -> None:
+def test_a_checkpoint_download_has_headers_to_verify_it(client: FlaskClient, address: str) -> None:
     status, headers, data = fetch(client, f"{address}/checkpoints/latest")
     assert (status, data) == (200, DATA)
     assert headers["Content-Length"] == str(len(DATA))
@@ -65,7 +65,7 @@ def test_checkpoint_comes_whole_with_everything_to_check_it(client: FlaskClient,
     assert "immutable" in fetch(client, f"{address}/checkpoints/3")[1]["Cache-Control"]
 
 
-def test_best_latest_and_number_name_checkpoints(client: FlaskClient, address: str) -> None:
+def test_checkpoints_are_addressed_as_best_or_latest_or_by_epoch(client: FlaskClient, address: str) -> None:
     listed = {item["epoch"]: item for item in client.get(f"{address}/checkpoints").json["data"]}
     for which, epoch in (("best", 2), ("latest", 3), ("1", 1), ("0002", 2)):
         _, headers, data = fetch(client, f"{address}/checkpoints/{which}")
@@ -74,7 +74,7 @@ def test_best_latest_and_number_name_checkpoints(client: FlaskClient, address: s
     assert [item["epoch"] for item in listed.values() if item["latest"]] == [3]
 
 
-def test_head_returns_headers_without_a_body(client: FlaskClient, address: str) -> None:
+def test_head_returns_the_headers_without_a_body(client: FlaskClient, address: str) -> None:
     status, headers, data = fetch(client, f"{address}/checkpoints/latest", "HEAD")
     whole = fetch(client, f"{address}/checkpoints/latest")[1]
     assert (status, data) == (200, b"")
@@ -82,7 +82,7 @@ def test_head_returns_headers_without_a_body(client: FlaskClient, address: str) 
         assert headers[name] == whole[name]
 
 
-def test_client_that_has_the_file_gets_no_second_copy(client: FlaskClient, address: str) -> None:
+def test_conditional_requests_get_304_or_412(client: FlaskClient, address: str) -> None:
     path = f"{address}/checkpoints/latest"
     for tag in (f'"{DIGEST}"', f'W/"{DIGEST}"', f'"x", "{DIGEST}"', "*"):
         status, headers, data = fetch(client, path, If_None_Match=tag)
@@ -93,7 +93,7 @@ def test_client_that_has_the_file_gets_no_second_copy(client: FlaskClient, addre
 
 
 @pytest.mark.parametrize(
-    ("wanted", "start", "stop"),
+    ("byte_range", "start", "stop"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=0-1023", 0, 1024),
@@ -106,8 +106,10 @@ def test_client_that_has_the_file_gets_no_second_copy(client: FlaskClient, addre
         ("bytes=-999999999", 0, 102_400),
     ],
 )
-def test_part_of_a_file_can_be_had(client: FlaskClient, address: str, wanted: str, start: int, stop: int) -> None:
-    status, headers, data = fetch(client, f"{address}/checkpoints/latest", Range=wanted)
+def test_a_byte_range_of_a_file_can_be_downloaded(
+    client: FlaskClient, address: str, byte_range: str, start: int, stop: int
+) -> None:
+    status, headers, data = fetch(client, f"{address}/checkpoints/latest", Range=byte_range)
     assert (status, data) == (206, DATA[start:stop])
     assert headers["Content-Range"] == f"bytes {start}-{stop - 1}/102400"
     assert headers["Content-Length"] == str(stop - start)
@@ -115,22 +117,22 @@ def test_part_of_a_file_can_be_had(client: FlaskClient, address: str, wanted: st
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "byte_range",
     ["bytes=", "bytes=-", "bytes=5-2", "items=0-1", "bytes=0-1,5-6", "bytes=a-b", "x", "bytes=-0"],
 )
-def test_range_that_is_not_understood_is_ignored(client: FlaskClient, address: str, wanted: str) -> None:
-    status, _, data = fetch(client, f"{address}/checkpoints/latest", Range=wanted)
+def test_a_malformed_or_unsupported_range_is_ignored(client: FlaskClient, address: str, byte_range: str) -> None:
+    status, _, data = fetch(client, f"{address}/checkpoints/latest", Range=byte_range)
     assert (status, data) == (200, DATA)
 
 
-@pytest.mark.parametrize("wanted", ["bytes=102400-", "bytes=999999-", f"bytes={'9' * 100}-"])
-def test_range_beyond_the_end_is_a_problem(client: FlaskClient, address: str, wanted: str) -> None:
-    status, headers, data = fetch(client, f"{address}/checkpoints/latest", Range=wanted)
+@pytest.mark.parametrize("byte_range", ["bytes=102400-", "bytes=999999-", f"bytes={'9' * 100}-"])
+def test_a_range_beyond_the_end_is_not_satisfiable(client: FlaskClient, address: str, byte_range: str) -> None:
+    status, headers, data = fetch(client, f"{address}/checkpoints/latest", Range=byte_range)
     assert (status, headers["Content-Range"]) == (416, "bytes */102400")
     assert b"range_not_satisfiable" in data
 
 
-def test_part_of_a_changed_file_is_not_sent(client: FlaskClient, address: str) -> None:
+def test_a_range_request_gets_the_whole_file_if_if_range_does_not_match(client: FlaskClient, address: str) -> None:
     path = f"{address}/checkpoints/latest"
     assert fetch(client, path, Range="bytes=0-9", If_Range=f'"{DIGEST}"')[0] == 206
     for condition in ('"other"', f'W/"{DIGEST}"', "Wed, 21 Oct 2015 07:28:00 GMT"):
@@ -140,7 +142,7 @@ def test_part_of_a_changed_file_is_not_sent(client: FlaskClient, address: str) -
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, len(DATA) - 1), max_size=5, unique=True))
-def test_download_in_any_parts_is_the_file(client: FlaskClient, address: str, cuts: list[int]) -> None:
+def test_a_download_in_arbitrary_ranges_equals_the_file(client: FlaskClient, address: str, cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(DATA)]
     parts = [
         fetch(client, f"{address}/checkpoints/3", Range=f"bytes={low}-{high - 1}", If_Range=f'"{DIGEST}"')[2]
@@ -149,7 +151,7 @@ def test_download_in_any_parts_is_the_file(client: FlaskClient, address: str, cu
     assert b"".join(parts) == DATA
 
 
-def test_every_artifact_can_be_had_by_its_id(client: FlaskClient, address: str) -> None:
+def test_every_artifact_can_be_downloaded_by_its_id(client: FlaskClient, address: str) -> None:
     items = client.get(f"{address}/artifacts").json["data"]
     assert len(items) == 6
     for item in items:
@@ -160,30 +162,30 @@ def test_every_artifact_can_be_had_by_its_id(client: FlaskClient, address: str) 
         assert headers["Content-Type"] == item["media_type"]
 
 
-def test_files_come_page_by_page(either_app: Flask, play: Any, submit: Submit) -> None:
+def test_artifacts_and_results_are_paginated(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
-    other, job_id = submit(client, priority=9), submit(client)
-    for _ in (other, job_id):
+    other_id, job_id = submit(client, priority=9), submit(client)
+    for _ in (other_id, job_id):
         worker.claim()
         for epoch in (1, 2, 3):
             worker.epoch(epoch)
     whole = client.get(f"/jobs/{job_id}/artifacts").json
     assert (len(whole["data"]), whole["has_more"], whole["next_cursor"]) == (6, False, None)
-    for name, place in (("artifacts", "data"), ("results", "artifacts")):
-        found, address = [], f"/jobs/{job_id}/{name}?limit=4"
+    for name, field in (("artifacts", "data"), ("results", "artifacts")):
+        items, address = [], f"/jobs/{job_id}/{name}?limit=4"
         for size, has_more in ((4, True), (2, False)):
             answer = client.get(address)
-            assert (len(answer.json[place]), answer.json["has_more"]) == (size, has_more)
-            found += answer.json[place]
+            assert (len(answer.json[field]), answer.json["has_more"]) == (size, has_more)
+            items += answer.json[field]
             address = f"/jobs/{job_id}/{name}?limit=4&cursor={answer.json['next_cursor']}"
-        assert found == whole["data"]
+        assert items == whole["data"]
         assert answer.json.get("artifact_count") in (None, 6)
     first = client.get(f"/jobs/{job_id}/artifacts?limit=4")
     assert client.get(first.headers["Link"].partition(">")[0].strip("<")).json["data"] == whole["data"][4:]
 
 
 @pytest.mark.parametrize("which", ["checkpoints", "samples"])
-def test_files_of_one_kind_come_in_pages_too(client: FlaskClient, address: str, which: str) -> None:
+def test_checkpoints_and_samples_are_paginated_too(client: FlaskClient, address: str, which: str) -> None:
     whole = client.get(f"{address}/{which}").json
     assert ([item["epoch"] for item in whole["data"]], whole["has_more"]) == ([1, 2, 3], False)
     first = client.get(f"{address}/{which}?limit=2")
@@ -197,22 +199,22 @@ def test_files_of_one_kind_come_in_pages_too(client: FlaskClient, address: str, 
     assert client.get(f"{address}/{which}?cursor=x").json["code"] == "invalid_cursor"
 
 
-def test_results_are_whole_whichever_files_they_list(client: FlaskClient, address: str) -> None:
+def test_the_page_size_of_results_affects_only_the_list_of_files(client: FlaskClient, address: str) -> None:
     whole = client.get(f"{address}/results").json
-    part = client.get(f"{address}/results?limit=1").json
-    differing = {name for name in whole if whole[name] != part[name]}
+    page = client.get(f"{address}/results?limit=1").json
+    differing = {name for name in whole if whole[name] != page[name]}
     assert differing == {"artifacts", "has_more", "next_cursor"}
 
 
-@pytest.mark.parametrize("place", [["film", 1], ["sample", "1"], ["sample", True], ["sample", 2**31], ["sample"], 5])
-def test_an_invalid_cursor_of_files_is_rejected(client: FlaskClient, address: str, place: Any) -> None:
-    cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+@pytest.mark.parametrize("position", [["film", 1], ["sample", "1"], ["sample", True], ["sample", 2**31], ["sample"], 5])
+def test_an_invalid_cursor_for_files_is_rejected(client: FlaskClient, address: str, position: Any) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
     for name in ("artifacts", "results"):
         answer = client.get(f"{address}/{name}?cursor={cursor}")
         assert (answer.status_code, answer.json["code"]) == (400, "invalid_cursor")
 
 
-def test_a_browser_turns_the_pages_of_many_files(client: FlaskClient, address: str) -> None:
+def test_a_browser_can_page_through_many_files(client: FlaskClient, address: str) -> None:
     browser = {"Accept": "text/html"}
     shown, path = [], f"{address}/artifacts?limit=4"
     while path:
@@ -232,7 +234,7 @@ def test_a_browser_turns_the_pages_of_many_files(client: FlaskClient, address: s
         assert ">Older " not in rest
 
 
-def test_the_client_knows_every_file_of_a_job_with_many(app: Flask, address: str, serve: Serve) -> None:
+def test_the_client_lists_every_file_of_a_job_with_thousands(app: Flask, address: str, serve: Serve) -> None:
     job_id = address.rpartition("/")[2]
     with app.extensions[EXTENSION].database.write() as session:
         for kind in ("sample", "checkpoint"):
@@ -247,12 +249,12 @@ def test_the_client_knows_every_file_of_a_job_with_many(app: Flask, address: str
     assert {f"{at}.sng" for at in range(10, 2010)} <= set(names)
 
 
-def test_artifact_of_another_job_is_not_found(client: FlaskClient, address: str, submit: Submit) -> None:
+def test_an_artifact_of_another_job_is_not_found(client: FlaskClient, address: str, submit: Submit) -> None:
     item = client.get(f"{address}/artifacts").json["data"][0]
     assert fetch(client, f"/jobs/{submit(client)}/artifacts/{item['id']}")[0] == 404
 
 
-def test_missing_or_truncated_file_is_a_problem_not_a_short_answer(
+def test_a_missing_or_truncated_file_is_a_problem_not_a_short_response(
     client: FlaskClient, worker: Any, address: str
 ) -> None:
     path = next((worker.artifacts.root / address.rpartition("/")[2] / "checkpoint").glob("000003*"))
@@ -266,7 +268,7 @@ def test_missing_or_truncated_file_is_a_problem_not_a_short_answer(
     assert fetch(client, f"{address}/checkpoints/best")[0] == 200
 
 
-def test_link_in_place_of_a_file_is_not_followed(client: FlaskClient, worker: Any, address: str) -> None:
+def test_a_symlink_in_place_of_a_file_is_not_followed(client: FlaskClient, worker: Any, address: str) -> None:
     path = next((worker.artifacts.root / address.rpartition("/")[2] / "checkpoint").glob("000003*"))
     target = path.with_name("elsewhere")
     path.rename(target)
@@ -274,26 +276,26 @@ def test_link_in_place_of_a_file_is_not_followed(client: FlaskClient, worker: An
     assert fetch(client, f"{address}/checkpoints/latest")[0] == 500
 
 
-def test_latest_checkpoint_can_be_had_while_older_ones_are_removed(
+def test_the_latest_checkpoint_can_be_downloaded_while_older_ones_are_deleted(
     client: FlaskClient, worker: Any, address: str
 ) -> None:
-    done = threading.Event()
+    finished = threading.Event()
 
     def train() -> None:
         for epoch in range(4, 40):
             worker.epoch(epoch, best=False, keep_last=1)
-        done.set()
+        finished.set()
 
     thread = threading.Thread(target=train)
     thread.start()
-    while not done.is_set():
+    while not finished.is_set():
         status, headers, data = fetch(client, f"{address}/checkpoints/latest")
         assert status == 200
         assert hashlib.sha256(data).hexdigest() == headers["ETag"].strip('"')
     thread.join()
 
 
-def test_sample_is_a_picture_to_show(client: FlaskClient, address: str) -> None:
+def test_a_sample_is_a_png_that_is_shown_inline(client: FlaskClient, address: str) -> None:
     listed = client.get(f"{address}/samples").json
     assert [item["epoch"] for item in listed["data"]] == [1, 2, 3]
     status, headers, data = fetch(client, listed["data"][1]["url"])
@@ -304,7 +306,7 @@ def test_sample_is_a_picture_to_show(client: FlaskClient, address: str) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [("gif", "GIF"), ("webp", "WEBP")])
-def test_film_shows_every_sample(client: FlaskClient, address: str, suffix: str, kind: str) -> None:
+def test_a_film_has_a_frame_for_every_sample(client: FlaskClient, address: str, suffix: str, kind: str) -> None:
     status, headers, data = fetch(client, f"{address}/samples.{suffix}")
     assert (status, headers["Content-Type"]) == (200, f"image/{suffix}")
     with Image.open(BytesIO(data)) as film:
@@ -324,28 +326,30 @@ def test_plots_are_drawn_as_png_and_svg(client: FlaskClient, address: str, which
     assert "script-src" not in headers["Content-Security-Policy"]
 
 
-def test_picture_is_drawn_once_an_epoch(
+def test_a_film_is_rendered_once_per_epoch(
     client: FlaskClient, worker: Any, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = []
+    renderings = []
     real = drawings.films.film
-    monkeypatch.setattr(drawings.films, "film", lambda *args, **options: drawn.append(1) or real(*args, **options))
+    monkeypatch.setattr(drawings.films, "film", lambda *args, **options: renderings.append(1) or real(*args, **options))
     with ThreadPoolExecutor(4) as pool:
         films = set(pool.map(lambda _: fetch(client, f"{address}/samples.gif")[2], range(4)))
-    assert (len(films), len(drawn)) == (1, 1)
+    assert (len(films), len(renderings)) == (1, 1)
     worker.epoch(4)
     assert fetch(client, f"{address}/samples.gif")[2] not in films
-    assert len(drawn) == 2
-    kept = sorted((worker.artifacts.root / address.rpartition("/")[2] / "derived").iterdir())
-    assert [path.name for path in kept] == ["samples-000004.gif"]
+    assert len(renderings) == 2
+    cached = sorted((worker.artifacts.root / address.rpartition("/")[2] / "derived").iterdir())
+    assert [path.name for path in cached] == ["samples-000004.gif"]
 
 
-def test_picture_is_shown_though_it_cannot_be_kept(client: FlaskClient, worker: Any, address: str) -> None:
+def test_a_film_that_cannot_be_cached_is_still_sent(client: FlaskClient, worker: Any, address: str) -> None:
     (worker.artifacts.root / address.rpartition("/")[2] / "derived").write_text("in the way")
     assert fetch(client, f"{address}/samples.gif")[0] == 200
 
 
-def test_samples_come_with_their_predicted_classes_on_request(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_samples_are_labelled_with_their_predicted_classes_on_request(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
     job_id = submit(client, kind="gan")
     worker.claim()
     worker.epoch(1, sample_classes=SampleClasses([7, 1, 1, 3], [0.9, 0.8, 0.99, 0.3]))
@@ -354,8 +358,8 @@ def test_samples_come_with_their_predicted_classes_on_request(client: FlaskClien
     _, _, plain = fetch(client, f"{address}/1.png")
     status, headers, labelled = fetch(client, f"{address}/1.png?verdicts=true")
     assert (status, headers["Content-Type"]) == (200, "image/png")
-    with Image.open(BytesIO(plain)) as before, Image.open(BytesIO(labelled)) as after:
-        assert after.height > before.height
+    with Image.open(BytesIO(plain)) as plain_image, Image.open(BytesIO(labelled)) as labelled_image:
+        assert labelled_image.height > plain_image.height
     assert fetch(client, f"{address}/1.png?verdicts=true", If_None_Match=headers["ETag"])[0] == 304
     assert fetch(client, f"{address}/1.png?verdicts=false")[2] == plain
     answer = client.get(f"{address}/latest.png?verdicts=true")
@@ -366,5 +370,5 @@ def test_samples_come_with_their_predicted_classes_on_request(client: FlaskClien
     assert "Predicted classes" in client.get(f"/ui/jobs/{job_id}").text
 
 
-def test_a_classifiers_samples_show_its_predictions_in_any_case(client: FlaskClient, address: str) -> None:
+def test_verdicts_change_nothing_in_a_classifiers_samples(client: FlaskClient, address: str) -> None:
     assert fetch(client, f"{address}/samples/1.png?verdicts=true")[2] == fetch(client, f"{address}/samples/1.png")[2]

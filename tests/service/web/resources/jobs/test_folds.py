@@ -45,129 +45,132 @@ def send(client: FlaskClient, document: Any = FOLDS, **more: Any) -> Any:
     return answer.json
 
 
-def loaded(app: Flask, job_id: str) -> Any:
-    here: Services = app.extensions[EXTENSION]
-    with here.database.read() as session:
-        return here.repository.load(here.repository.of_job(lookup.get(session, job_id)))
+def load_dataset(app: Flask, job_id: str) -> Any:
+    services: Services = app.extensions[EXTENSION]
+    with services.database.read() as session:
+        return services.repository.load(services.repository.of_job(lookup.get(session, job_id)))
 
 
-def rows(part: Any) -> set[bytes]:
+def examples(part: Any) -> set[bytes]:
     return {image.tobytes() + bytes([label]) for image, label in zip(part.inputs, part.labels, strict=True)}
 
 
-def test_a_spec_with_folds_is_one_job_for_each(app: Flask, client: FlaskClient) -> None:
+def test_a_spec_with_folds_becomes_one_job_per_fold(app: Flask, client: FlaskClient) -> None:
     first = send(client)
     ids = first["fold_jobs"]
     assert (len(set(ids)), ids[0]) == (5, first["id"])
-    made = [client.get(f"/jobs/{job_id}").json for job_id in ids]
-    assert [job["name"] for job in made] == [f"cv (fold {fold} of 5)" for fold in range(1, 6)]
-    assert [job["resolved"]["dataset"]["fold"] for job in made] == list(range(5))
-    assert {job["fold_group"] for job in made} == {first["fold_group"]}
-    assert len({job["spec_hash"] for job in made}) == 5
-    assert {job["progress"]["steps"] for job in made} == {2 * math.ceil(208 / 20)}
+    jobs = [client.get(f"/jobs/{job_id}").json for job_id in ids]
+    assert [job["name"] for job in jobs] == [f"cv (fold {fold} of 5)" for fold in range(1, 6)]
+    assert [job["resolved"]["dataset"]["fold"] for job in jobs] == list(range(5))
+    assert {job["fold_group"] for job in jobs} == {first["fold_group"]}
+    assert len({job["spec_hash"] for job in jobs}) == 5
+    assert {job["progress"]["steps"] for job in jobs} == {2 * math.ceil(208 / 20)}
     listed = client.get(f"/jobs?fold_group={first['fold_group']}").json["data"]
     assert {job["id"] for job in listed} == set(ids)
-    # As sent, each can be sent again, and is one job.
-    again = send(client, made[3]["spec"])
-    assert "fold_jobs" not in again
-    assert again["fold_group"] is None
-    assert again["spec_hash"] == made[3]["spec_hash"]
+    # The spec of a fold, submitted again, is a single job.
+    resubmitted = send(client, jobs[3]["spec"])
+    assert "fold_jobs" not in resubmitted
+    assert resubmitted["fold_group"] is None
+    assert resubmitted["spec_hash"] == jobs[3]["spec_hash"]
 
 
-def test_folds_are_disjoint_and_together_are_everything(app: Flask, client: FlaskClient) -> None:
-    whole = loaded(app, send(client, SPEC)["id"])
-    pool = rows(whole.train) | rows(whole.validation)
-    labels = np.concatenate([whole.train.labels, whole.validation.labels])
-    seen: set[bytes] = set()
+def test_folds_are_disjoint_and_together_cover_every_example(app: Flask, client: FlaskClient) -> None:
+    unsplit = load_dataset(app, send(client, SPEC)["id"])
+    pool = examples(unsplit.train) | examples(unsplit.validation)
+    labels = np.concatenate([unsplit.train.labels, unsplit.validation.labels])
+    covered: set[bytes] = set()
     for job_id in send(client)["fold_jobs"]:
-        part = loaded(app, job_id)
-        validated = rows(part.validation)
-        assert not seen & validated
-        assert rows(part.train) == pool - validated
-        assert (part.info.train_count, part.info.validation_count) == (len(part.train), len(part.validation))
-        assert len(part.validation) == 52
+        fold = load_dataset(app, job_id)
+        validated = examples(fold.validation)
+        assert not covered & validated
+        assert examples(fold.train) == pool - validated
+        assert (fold.info.train_count, fold.info.validation_count) == (len(fold.train), len(fold.validation))
+        assert len(fold.validation) == 52
         for label in range(4):
             expected = np.count_nonzero(labels == label) / 5
-            assert abs(np.count_nonzero(part.validation.labels == label) - expected) < 1
-        assert rows(part.test) == rows(whole.test)
-        seen |= validated
-    assert seen == pool
+            assert abs(np.count_nonzero(fold.validation.labels == label) - expected) < 1
+        assert examples(fold.test) == examples(unsplit.test)
+        covered |= validated
+    assert covered == pool
 
 
-def test_a_set_trains_and_its_page_has_the_mean_with_its_interval(app: Flask, client: FlaskClient) -> None:
-    sent = send(client)
-    ids = sent["fold_jobs"]
-    part = client.get(f"/folds/{sent['fold_group']}").json
-    assert (part["finished"], part["means"], [job["fold"] for job in part["jobs"]]) == (0, {}, list(range(5)))
+def test_the_folds_train_and_a_jobs_page_has_the_mean_with_its_interval(app: Flask, client: FlaskClient) -> None:
+    submitted = send(client)
+    ids = submitted["fold_jobs"]
+    initial = client.get(f"/folds/{submitted['fold_group']}").json
+    assert (initial["finished"], initial["means"], [job["fold"] for job in initial["jobs"]]) == (0, {}, list(range(5)))
     assert "Cross-validation" in client.get(f"/ui/jobs/{ids[2]}").text
-    # In the order in which a worker takes them, which is that of their ids at one time.
+    # In the order in which a worker claims them: by id, as they were submitted at the same time.
     for job_id in sorted(ids):
         assert train(app, job_id).status == "succeeded"
-    found = client.get(f"/folds/{sent['fold_group']}").json
-    assert found["finished"] == found["folds"] == 5
+    summary = client.get(f"/folds/{submitted['fold_group']}").json
+    assert summary["finished"] == summary["folds"] == 5
     for name in ("val_accuracy", "best:val_accuracy", "val_loss", "test_accuracy"):
-        values = [job["metrics"][name] for job in found["jobs"]]
-        mean = found["means"][name]
+        values = [job["metrics"][name] for job in summary["jobs"]]
+        mean = summary["means"][name]
         assert mean["mean"] == pytest.approx(statistics.fmean(values))
-        margin = 2.7764451 * np.std(values, ddof=1) / math.sqrt(5)  # the t of four degrees of freedom
+        margin = 2.7764451 * np.std(values, ddof=1) / math.sqrt(5)  # Student's t for four degrees of freedom
         assert (mean["low"], mean["high"]) == pytest.approx((np.mean(values) - margin, np.mean(values) + margin))
     page = client.get(f"/ui/jobs/{ids[2]}").text
-    mean = found["means"]["val_accuracy"]
+    mean = summary["means"]["val_accuracy"]
     assert f"<strong>{mean['mean']:.2%}</strong>" in page
     assert f"± {mean['high'] - mean['mean']:.2%}" in page
     assert "3 (this job)" in page
-    # One of them goes: the others stay a set.
+    # If one fold is deleted, the others remain a group.
     assert client.delete(f"/jobs/{ids[1]}").status_code == 204
-    assert [job["fold"] for job in client.get(f"/folds/{sent['fold_group']}").json["jobs"]] == [0, 2, 3, 4]
-    # What a fold's page shows of its images are its own validation images.
-    wrong = client.get(f"/jobs/{ids[2]}/mistakes").json
-    assert wrong["validation_count"] == 52
-    last = client.get(f"/jobs/{ids[2]}/confusion").json
-    assert wrong["count"] == 52 - sum(row[at] for at, row in enumerate(last["matrix"])) or wrong["checkpoint"] != 2
-    # A fold can be reproduced and forked; neither is a fold of the set.
-    again = client.post(f"/jobs/{ids[2]}/reproduce").json
-    assert train(app, again["id"]).reproduction["match"] is True
+    assert [job["fold"] for job in client.get(f"/folds/{submitted['fold_group']}").json["jobs"]] == [0, 2, 3, 4]
+    # The mistakes and the confusion matrix of a fold are those on its own validation images.
+    mistakes = client.get(f"/jobs/{ids[2]}/mistakes").json
+    assert mistakes["validation_count"] == 52
+    confusion = client.get(f"/jobs/{ids[2]}/confusion").json
+    assert (
+        mistakes["count"] == 52 - sum(row[at] for at, row in enumerate(confusion["matrix"]))
+        or mistakes["checkpoint"] != 2
+    )
+    # A fold can be reproduced and forked; the new jobs do not belong to the group.
+    reproduction = client.post(f"/jobs/{ids[2]}/reproduce").json
+    assert train(app, reproduction["id"]).reproduction["match"] is True
     fork = client.post(f"/jobs/{ids[2]}/fork", json={"overrides": {"epochs": 3, "seed": 9}}).json
-    assert again["fold_group"] is fork["fold_group"] is None
+    assert reproduction["fold_group"] is fork["fold_group"] is None
     assert fork["resolved"]["dataset"]["fold"] == 2
-    # Another seed does not divide anew: the fork would validate on what its parent was trained on.
-    assert rows(loaded(app, fork["id"]).validation) == rows(loaded(app, ids[2]).validation)
+    # A new seed keeps the split; otherwise the fork would validate on its parent's training examples.
+    assert examples(load_dataset(app, fork["id"]).validation) == examples(load_dataset(app, ids[2]).validation)
     assert train(app, fork["id"]).status == "succeeded"
 
 
-def test_a_key_counts_for_the_set(app: Flask, client: FlaskClient) -> None:
+def test_an_idempotency_key_applies_to_all_folds_together(app: Flask, client: FlaskClient) -> None:
     headers = {"Idempotency-Key": "one"}
     first = send(client, headers=headers)
-    again = client.post("/jobs", json=FOLDS, headers=headers)
-    assert again.headers["Idempotency-Replayed"] == "true"
-    assert again.json == first
+    replayed = client.post("/jobs", json=FOLDS, headers=headers)
+    assert replayed.headers["Idempotency-Replayed"] == "true"
+    assert replayed.json == first
     assert len(client.get("/jobs").json["data"]) == 5
-    other = client.post("/jobs", json=FOLDS | {"epochs": 3}, headers=headers)
-    assert (other.status_code, other.json["code"]) == (422, "idempotency_conflict")
+    conflicting = client.post("/jobs", json=FOLDS | {"epochs": 3}, headers=headers)
+    assert (conflicting.status_code, conflicting.json["code"]) == (422, "idempotency_conflict")
 
 
-def test_a_set_is_stored_whole_or_not_at_all(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> None:
+def test_all_folds_are_stored_or_none(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> None:
     write_folder(tmp_path / "data" / "squares", test_seed=None)
     app = make_app(sqlite_url, auth=Auth.KEYS, quotas=Quotas(queued=7))
-    here: Services = app.extensions[EXTENSION]
-    mine, others = (
-        {"Authorization": f"Bearer {keys.create(here.database, name='k', owner=who, scope=keys.Scope.SUBMIT)[1]}"}
-        for who in ("ann", "ben")
+    services: Services = app.extensions[EXTENSION]
+    mine, theirs = (
+        {"Authorization": f"Bearer {keys.create(services.database, name='k', owner=owner, scope=keys.Scope.SUBMIT)[1]}"}
+        for owner in ("ann", "ben")
     )
     client = app.test_client()
     first = send(client, headers=mine)
-    refused = client.post("/jobs", json=FOLDS, headers=mine)
-    assert (refused.status_code, refused.json["code"]) == (429, "quota_exceeded")
-    assert "5 more would exceed the quota" in refused.json["detail"]
+    rejected = client.post("/jobs", json=FOLDS, headers=mine)
+    assert (rejected.status_code, rejected.json["code"]) == (429, "quota_exceeded")
+    assert "5 more would exceed the quota" in rejected.json["detail"]
     assert len(client.get("/jobs", headers=mine).json["data"]) == 5
     send(client, SPEC, headers=mine)
-    # Another owner's set is not there.
-    answer = client.get(f"/folds/{first['fold_group']}", headers=others)
+    # Another owner's folds are not found.
+    answer = client.get(f"/folds/{first['fold_group']}", headers=theirs)
     assert (answer.status_code, answer.json["code"]) == (404, "folds_not_found")
-    assert client.get(f"/jobs?fold_group={first['fold_group']}", headers=others).json["data"] == []
+    assert client.get(f"/jobs?fold_group={first['fold_group']}", headers=theirs).json["data"] == []
 
 
-def test_a_dry_run_says_that_there_will_be_several(client: FlaskClient) -> None:
+def test_a_dry_run_notes_that_each_fold_becomes_a_job(client: FlaskClient) -> None:
     answer = client.post("/jobs?dry_run=true", json=FOLDS).json
     assert "5 jobs are submitted, one for each fold" in answer["notes"][0]
     assert answer["steps"] == 2 * math.ceil(208 / 20)
@@ -175,7 +178,7 @@ def test_a_dry_run_says_that_there_will_be_several(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "pointer", "said"),
+    ("data", "pointer", "message"),
     [
         ({"folds": 5, "fold": 5}, "#/dataset/fold", "must be less than 5"),
         ({"fold": 1}, "#/dataset/fold", "requires folds"),
@@ -186,45 +189,49 @@ def test_a_dry_run_says_that_there_will_be_several(client: FlaskClient) -> None:
         ({"validation_fraction": 0.99}, "#/batch_size", "must be at most 3"),
     ],
 )
-def test_an_invalid_split_is_rejected(client: FlaskClient, data: dict[str, Any], pointer: str, said: str) -> None:
+def test_an_invalid_split_is_rejected(client: FlaskClient, data: dict[str, Any], pointer: str, message: str) -> None:
     answer = client.post("/jobs", json=SPEC | {"dataset": {"name": "squares", **data}})
     assert answer.status_code == 422
     (fault,) = [fault for fault in answer.json["errors"] if fault["pointer"] == pointer]
-    assert said in fault["detail"]
+    assert message in fault["detail"]
 
 
-def test_a_share_is_stratified_seeded_and_never_the_test_part(app: Flask, client: FlaskClient) -> None:
-    def divided(**more: Any) -> Any:
+def test_a_validation_fraction_is_stratified_and_seeded_and_excludes_the_test_part(
+    app: Flask, client: FlaskClient
+) -> None:
+    def load_split(**more: Any) -> Any:
         data = {"name": "squares", "validation_fraction": 0.3, **more.pop("dataset", {})}
-        return loaded(app, send(client, SPEC | {"dataset": data} | more)["id"])
+        return load_dataset(app, send(client, SPEC | {"dataset": data} | more)["id"])
 
-    one = divided()
-    assert (len(one.train), len(one.validation), len(one.test)) == (182, 78, 80)
-    assert rows(one.validation) == rows(divided().validation)
-    assert rows(one.validation) != rows(divided(seed=1).validation)
-    assert rows(divided(seed=1, dataset={"split_seed": 7}).validation) == rows(
-        divided(seed=2, dataset={"split_seed": 7}).validation
+    dataset = load_split()
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (182, 78, 80)
+    assert examples(dataset.validation) == examples(load_split().validation)
+    assert examples(dataset.validation) != examples(load_split(seed=1).validation)
+    assert examples(load_split(seed=1, dataset={"split_seed": 7}).validation) == examples(
+        load_split(seed=2, dataset={"split_seed": 7}).validation
     )
-    shares = np.bincount(one.validation.labels) / np.bincount(np.concatenate([one.train.labels, one.validation.labels]))
+    shares = np.bincount(dataset.validation.labels) / np.bincount(
+        np.concatenate([dataset.train.labels, dataset.validation.labels])
+    )
     assert np.abs(shares - 0.3).max() < 0.02
-    job = train(app, send_and_drop(client))
+    job = train(app, submit_alone(client))
     assert job.status == "succeeded"
 
 
-def send_and_drop(client: FlaskClient) -> str:
-    """Cancel what waits, then send one job with a fraction."""
+def submit_alone(client: FlaskClient) -> str:
+    """Cancel all jobs, then submit one with a validation fraction."""
     for job in client.get("/jobs").json["data"]:
         client.post(f"/jobs/{job['id']}/cancel")
     return str(send(client, SPEC | {"dataset": {"name": "squares", "validation_fraction": 0.3}})["id"])
 
 
-def test_a_division_counts_in_the_hash() -> None:
+def test_the_split_is_part_of_the_spec_hash() -> None:
     plain = validation.resolve({"kind": "classifier"})
     assert validation.spec_hash(plain) == validation.spec_hash(
         validation.resolve({"kind": "classifier", "dataset": {"validation_fraction": None, "folds": None}})
     )
-    divided = validation.resolve({"kind": "classifier", "dataset": {"validation_fraction": 0.2}})
-    assert validation.spec_hash(plain) != validation.spec_hash(divided)
+    split = validation.resolve({"kind": "classifier", "dataset": {"validation_fraction": 0.2}})
+    assert validation.spec_hash(plain) != validation.spec_hash(split)
 
 
 @pytest.mark.parametrize("counts", [[50, 50, 50], [3, 97, 1], [1], [7] * 256])
@@ -239,8 +246,8 @@ def test_every_fold_has_its_share_of_every_class(counts: Sequence[int], folds: i
         assert np.abs(per_class - np.array(counts) / folds).max() < 1
 
 
-def test_a_division_is_pinned() -> None:
-    """To data and seed alone: another NumPy must not divide differently."""
+def test_a_split_is_pinned() -> None:
+    """It depends on data and seed alone: another version of NumPy must not split differently."""
     labels = np.arange(12) % 3
     mask = validation_mask(Split(seed=5, fraction=0.25), labels)
     assert np.flatnonzero(mask).tolist() == [0, 7, 11]
@@ -257,20 +264,20 @@ def test_rare_classes_have_examples_in_both_parts(fraction: float) -> None:
         per_class = np.bincount(labels[mask], minlength=len(counts))
         assert (per_class[:4] >= 1).all()
         assert (per_class[:4] < counts[:4]).all()
-        assert per_class[4] == 0  # one example is for training
+        assert per_class[4] == 0  # a single example is used for training
 
 
-def test_the_quantile_is_that_of_the_tables() -> None:
+def test_the_t_quantile_matches_published_tables() -> None:
     table = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 30: 2.042, 120: 1.980}
     assert {freedom: round(student_t(0.95, freedom), 3) for freedom in table} == table
 
 
 @pytest.mark.parametrize("freedom", [*range(1, 12), 29, 100, 1001])
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_the_quantile_is_that_of_scipy(confidence: float, freedom: int) -> None:
+def test_the_t_quantile_matches_scipy(confidence: float, freedom: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     assert student_t(confidence, freedom) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom), rel=1e-9)
 
 
-def test_one_measurement_has_no_interval() -> None:
+def test_a_single_value_has_no_interval() -> None:
     assert Mean.of([0.5]) == Mean(1, 0.5, None, None)

@@ -24,16 +24,16 @@ from tests.service.web.conftest import PlayedWorker
 Submit = Callable[..., str]
 
 
-def tile(page: str, name: str) -> str:
-    """The words of one tile."""
-    found = re.search(rf'data-(?:metric|resource)="{name}">(.*?)\n    </div>', page, re.DOTALL)
-    assert found is not None, f"no tile {name}"
-    return " ".join(re.sub(r"<[^>]+>", " ", found[1]).split())
+def tile_text(page: str, name: str) -> str:
+    """The text of one tile."""
+    match = re.search(rf'data-(?:metric|resource)="{name}">(.*?)\n    </div>', page, re.DOTALL)
+    assert match is not None, f"no tile {name}"
+    return " ".join(re.sub(r"<[^>]+>", " ", match[1]).split())
 
 
 def set_columns(app: Flask, job_id: str, **values: Any) -> None:
-    here: Services = app.extensions[EXTENSION]
-    with here.database.write() as session:
+    services: Services = app.extensions[EXTENSION]
+    with services.database.write() as session:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
 
@@ -43,14 +43,14 @@ def test_the_best_value_is_shown_with_its_epoch(client: FlaskClient, worker: Pla
     for epoch, loss in enumerate([0.5, 0.25, 0.25, float("nan"), 0.75], start=1):
         worker.epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1 * epoch})
     page = client.get(f"/ui/jobs/{job_id}").text
-    assert "best 0.25 in epoch 2" in tile(page, "val_loss")
-    assert "0.75" in tile(page, "val_loss")
-    assert "best 50.00% in epoch 5" in tile(page, "val_accuracy")
+    assert "best 0.25 in epoch 2" in tile_text(page, "val_loss")
+    assert "0.75" in tile_text(page, "val_loss")
+    assert "best 50.00% in epoch 5" in tile_text(page, "val_accuracy")
     table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
     assert re.findall(r'class="number best">(.*?)<', table) == ["50.00%", "0.25"]
 
 
-def test_the_calibration_of_a_network_says_that_its_labels_were_smoothed(
+def test_the_calibration_mentions_label_smoothing_only_if_it_was_used(
     client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
     for smoothing in (0.1, 0.0):
@@ -64,19 +64,19 @@ def test_the_calibration_of_a_network_says_that_its_labels_were_smoothed(
         worker.succeed()
 
 
-def test_of_equally_accurate_epochs_the_tile_names_the_one_of_the_best_checkpoint(
+def test_if_accuracies_are_tied_the_tile_names_the_epoch_of_the_best_checkpoint(
     client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
     worker.claim()
     for epoch, (accuracy, is_best) in enumerate([(0.5, True), (0.9, True), (0.9, True), (0.9, False)], start=1):
         worker.epoch(epoch, metrics={"val_accuracy": accuracy}, best=is_best)
-    assert "best 90.00% in epoch 3" in tile(client.get(f"/ui/jobs/{job_id}").text, "val_accuracy")
+    assert "best 90.00% in epoch 3" in tile_text(client.get(f"/ui/jobs/{job_id}").text, "val_accuracy")
     table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
     assert re.findall(r'class="number best">(.*?)<', table) == ["90.00%"]
 
 
-def test_resources_are_reported_if_they_were_measured(
+def test_resources_are_shown_only_if_they_were_measured(
     app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
@@ -88,9 +88,9 @@ def test_resources_are_reported_if_they_were_measured(
     assert 'data-resource="memory"' not in page
     set_columns(app, job_id, cpu_seconds=7260.0, peak_memory_bytes=123_400_000, started_ms=1000, finished_ms=5500)
     page = client.get(f"/ui/jobs/{job_id}").text
-    assert tile(page, "cpu").endswith("2.0 h")
-    assert tile(page, "memory").endswith("123 MB")
-    assert tile(page, "duration").endswith("under a second"), "an epoch of half a second"
+    assert tile_text(page, "cpu").endswith("2.0 h")
+    assert tile_text(page, "memory").endswith("123 MB")
+    assert tile_text(page, "duration").endswith("under a second"), "an epoch of half a second"
     set_columns(app, job_id, status="succeeded")
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "trained under a second, 5 s from start to end" in page
@@ -99,7 +99,7 @@ def test_resources_are_reported_if_they_were_measured(
     assert client.get(f"/jobs/{job_id}/results").json["trained_seconds"] == 0
 
 
-def test_a_class_without_images_is_scored_with_a_dash(
+def test_a_class_without_images_has_null_scores_shown_as_dashes(
     client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
@@ -120,18 +120,18 @@ def test_a_class_without_images_is_scored_with_a_dash(
     assert re.findall(r">([^<]+)<", row[1]) == ["0", *[NOTHING] * 3]
 
 
-def test_a_matrix_with_another_number_of_classes_is_labelled_with_numbers(
+def test_a_confusion_matrix_of_another_size_is_labelled_with_class_numbers(
     client: FlaskClient, worker: PlayedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
     worker.claim()
     worker.epoch(1, confusion=[[2, 1], [0, 3]])
-    found = client.get(f"/jobs/{job_id}/confusion").json
-    assert found["class_names"] == ["0", "1"]
+    confusion = client.get(f"/jobs/{job_id}/confusion").json
+    assert confusion["class_names"] == ["0", "1"]
     assert 'aria-label="True 0, predicted 1: 1 image"' in client.get(f"/ui/jobs/{job_id}").text
 
 
-def test_children_are_found_newest_first_and_only_those_of_the_owner(database: Database) -> None:
+def test_children_are_listed_newest_first_and_only_those_of_the_owner(database: Database) -> None:
     def job(number: int, **values: Any) -> Job:
         fixed = {"kind": "classifier", "tags": [], "priority": 5, "spec": {}, "resolved": {}, "spec_hash": "x"}
         times = {"created_ms": number, "queued_ms": number, "epochs": 1, "steps": 1}
@@ -154,7 +154,7 @@ def test_children_are_found_newest_first_and_only_those_of_the_owner(database: D
         assert lineage.parent(session, parent, owner="ann") is None
 
 
-def test_a_note_is_text_and_no_markup(client: FlaskClient, submit: Submit) -> None:
+def test_markup_in_a_note_is_escaped(client: FlaskClient, submit: Submit) -> None:
     job_id = submit(client)
     client.patch(f"/jobs/{job_id}", json={"note": "<script>alert(1)</script>\nsecond", "starred": True})
     page = client.get(f"/ui/jobs/{job_id}").text
@@ -163,39 +163,39 @@ def test_a_note_is_text_and_no_markup(client: FlaskClient, submit: Submit) -> No
 
 
 @contextmanager
-def loaded(model: type[Event] | type[Epoch]) -> Iterator[list[Any]]:
-    """The rows of a table that are read meanwhile."""
+def collect_loaded_rows(model: type[Event] | type[Epoch]) -> Iterator[list[Any]]:
+    """Collect the rows of a table that are loaded inside the block."""
     rows: list[Any] = []
 
-    def note(row: Any, _: Any) -> None:
+    def collect(row: Any, _: Any) -> None:
         rows.append(row)
 
-    event.listen(model, "load", note)
+    event.listen(model, "load", collect)
     try:
         yield rows
     finally:
-        event.remove(model, "load", note)
+        event.remove(model, "load", collect)
 
 
-def test_of_a_long_job_only_what_is_shown_is_read(
+def test_the_pages_of_a_long_job_load_only_the_rows_that_they_show(
     either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client, epochs=9)
     for epoch in (1, 2, 3):
-        held = worker.claim()
+        claim = worker.claim()
         for number in range(30):
-            commits.log(worker.database, held, "info", "note", f"line {epoch}-{number:02d}")
+            commits.log(worker.database, claim, "info", "note", f"line {epoch}-{number:02d}")
         worker.epoch(epoch, metrics={"val_loss": 1 / epoch})
-        leases.release_lease(worker.database, held, None)
-    with loaded(Event) as read:
+        leases.release_lease(worker.database, claim, None)
+    with collect_loaded_rows(Event) as events:
         page = client.get(f"/ui/jobs/{job_id}").text
     lines = re.findall(r"line (\d-\d\d)", page)
     assert lines == sorted(lines, reverse=True)
-    assert ("3-29" in lines, "1-29" in lines, len(read)) == (True, False, 60)
+    assert ("3-29" in lines, "1-29" in lines, len(events)) == (True, False, 60)
     assert "resumed after epoch 2" in page
     monkeypatch.setattr(job_pages, "_SHOWN_EPOCHS", 2)
-    with loaded(Epoch) as rows:
+    with collect_loaded_rows(Epoch) as epochs:
         table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
-    assert [row.epoch for row in rows] == [3, 2]
+    assert [row.epoch for row in epochs] == [3, 2]
     assert "3 epochs, the newest first; the last 2 are shown" in table

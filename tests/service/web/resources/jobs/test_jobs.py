@@ -31,21 +31,21 @@ JOB_FIELDS = {
 }
 
 
-def test_job_is_stored_and_shown_whole(either_app: Flask) -> None:
+def test_a_job_is_stored_and_returned_with_all_fields(either_app: Flask) -> None:
     client = either_app.test_client()
-    sent = {"kind": "classifier", "name": "digits ✓", "tags": ["demo"], "epochs": 3}
-    made = client.post("/jobs", json=sent)
-    assert made.status_code == 201
-    assert made.headers["Location"] == f"/jobs/{made.json['id']}"
-    shown = client.get(made.headers["Location"])
+    spec = {"kind": "classifier", "name": "digits ✓", "tags": ["demo"], "epochs": 3}
+    created = client.post("/jobs", json=spec)
+    assert created.status_code == 201
+    assert created.headers["Location"] == f"/jobs/{created.json['id']}"
+    shown = client.get(created.headers["Location"])
     assert shown.status_code == 200
-    assert shown.json == made.json
-    assert set(made.json) >= JOB_FIELDS
-    assert made.json["spec"] == sent
-    assert made.json["resolved"]["batch_size"] == 200
-    assert made.json["status"] == "queued"
-    assert made.json["allowed_actions"] == ["cancel"]
-    assert made.json["progress"] == {
+    assert shown.json == created.json
+    assert set(created.json) >= JOB_FIELDS
+    assert created.json["spec"] == spec
+    assert created.json["resolved"]["batch_size"] == 200
+    assert created.json["status"] == "queued"
+    assert created.json["allowed_actions"] == ["cancel"]
+    assert created.json["progress"] == {
         "epoch": 0,
         "epochs": 3,
         "step": 0,
@@ -54,21 +54,21 @@ def test_job_is_stored_and_shown_whole(either_app: Flask) -> None:
         "eta_seconds": None,
     }
     for name in ("self", "results", "stream", "metrics", "samples", "checkpoints", "artifacts", "page"):
-        assert client.get(made.json["urls"][name], buffered=name != "stream").status_code == 200
+        assert client.get(created.json["urls"][name], buffered=name != "stream").status_code == 200
 
 
-def test_a_name_may_stand_for_its_object(either_app: Flask) -> None:
+def test_a_spec_can_name_an_object_instead_of_spelling_it_out(either_app: Flask) -> None:
     client = either_app.test_client()
-    sent = {"kind": "classifier", "dataset": "mnist-10k", "optimizer": "adam", "schedule": "cosine"}
-    objects = {name: value if name == "kind" else {"name": value} for name, value in sent.items()}
-    made, same = client.post("/jobs", json=sent).json, client.post("/jobs", json=objects).json
-    assert made["spec"] == sent
-    assert made["resolved"] == same["resolved"]
-    assert made["resolved"]["dataset"]["name"] == "mnist-10k"
-    assert made["spec_hash"] == same["spec_hash"]
+    spec = {"kind": "classifier", "dataset": "mnist-10k", "optimizer": "adam", "schedule": "cosine"}
+    objects = {name: value if name == "kind" else {"name": value} for name, value in spec.items()}
+    by_name, by_object = client.post("/jobs", json=spec).json, client.post("/jobs", json=objects).json
+    assert by_name["spec"] == spec
+    assert by_name["resolved"] == by_object["resolved"]
+    assert by_name["resolved"]["dataset"]["name"] == "mnist-10k"
+    assert by_name["spec_hash"] == by_object["spec_hash"]
 
 
-def test_running_job_shows_progress_times_and_provenance(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_a_running_job_shows_progress_times_and_provenance(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client, epochs=10)
     worker.claim()
     worker.epoch(1)
@@ -90,7 +90,7 @@ def test_running_job_shows_progress_times_and_provenance(client: FlaskClient, wo
     assert job["created_at"].endswith("Z")
 
 
-def test_dry_run_stores_nothing(client: FlaskClient) -> None:
+def test_a_dry_run_stores_nothing(client: FlaskClient) -> None:
     answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "epochs": 2})
     assert answer.status_code == 200
     assert answer.json["parameters"] == 784 * 392 + 392 + 392 * 10 + 10
@@ -101,7 +101,7 @@ def test_dry_run_stores_nothing(client: FlaskClient) -> None:
     assert client.get("/jobs").json["data"] == []
 
 
-def test_dry_run_estimates_seconds_once_a_job_has_ended(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_a_dry_run_estimates_seconds_once_a_job_has_ended(client: FlaskClient, worker: Any, submit: Submit) -> None:
     submit(client, epochs=1)
     worker.claim()
     worker.epoch(1)
@@ -110,7 +110,7 @@ def test_dry_run_estimates_seconds_once_a_job_has_ended(client: FlaskClient, wor
     assert answer.json["estimated_seconds"] > 0
 
 
-def test_dry_run_gives_a_range_from_what_a_worker_measured(either_app: Flask) -> None:
+def test_a_dry_run_estimates_a_range_from_a_workers_calibration(either_app: Flask) -> None:
     client = either_app.test_client()
     spec = {"kind": "classifier", "preset": "conv"}
     before = client.post("/jobs?dry_run=true", json=spec).json
@@ -121,11 +121,11 @@ def test_dry_run_gives_a_range_from_what_a_worker_measured(either_app: Flask) ->
     assert after["estimate_basis"] == "calibration"
 
 
-def test_dry_run_notes_that_a_data_set_has_to_be_downloaded(client: FlaskClient, tmp_path: Path) -> None:
+def test_a_dry_run_notes_that_a_dataset_must_be_downloaded(client: FlaskClient, tmp_path: Path) -> None:
     spec = {"kind": "classifier", "dataset": "fashion-mnist"}
-    told = client.post("/jobs?dry_run=true", json=spec).json["notes"]
+    notes = client.post("/jobs?dry_run=true", json=spec).json["notes"]
     source = "fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-    assert told == [f"fashion-mnist is not downloaded yet; the job downloads 31 MB from {source} when it starts."]
+    assert notes == [f"fashion-mnist is not downloaded yet; the job downloads 31 MB from {source} when it starts."]
     (listed,) = [item for item in client.get("/datasets").json["data"] if item["name"] == "fashion-mnist"]
     assert (listed["state"], listed["available"], listed["problem"]) == ("download", False, None)
     assert listed["download_bytes"] == 26_421_880 + 29_515 + 4_422_102 + 5_148
@@ -137,38 +137,42 @@ def test_dry_run_notes_that_a_data_set_has_to_be_downloaded(client: FlaskClient,
     assert "and the last download failed" in note
     assert "no route to host. The job tries to download 31 MB when it starts." in note
     assert client.get("/datasets/fashion-mnist").json["state"] == "unavailable"
-    assert client.post("/jobs", json=spec).status_code == 201  # another machine may have it
+    assert client.post("/jobs", json=spec).status_code == 201  # the worker's machine may have it
     assert client.post("/jobs?dry_run=true", json={"kind": "classifier"}).json["notes"] == []
 
 
-def test_repeated_key_gives_the_same_answer_and_no_second_job(either_app: Flask, play: Any) -> None:
+def test_a_repeated_idempotency_key_replays_the_response_and_creates_no_second_job(
+    either_app: Flask, play: Any
+) -> None:
     client = either_app.test_client()
     headers = {"Idempotency-Key": "once"}
     first = client.post("/jobs", json={"kind": "gan", "epochs": 3}, headers=headers)
-    play(either_app).claim()  # the stored answer is given, not the job as it is now
-    again = client.post(
+    play(either_app).claim()  # the stored response is replayed, not the job's current state
+    replay = client.post(
         "/jobs", data='{"epochs": 3,\n "kind": "gan"}', content_type="application/json", headers=headers
     )
     assert "Idempotency-Replayed" not in first.headers
-    assert again.headers["Idempotency-Replayed"] == "true"
-    assert (again.status_code, again.data, again.headers["Location"]) == (201, first.data, first.headers["Location"])
+    assert replay.headers["Idempotency-Replayed"] == "true"
+    assert (replay.status_code, replay.data, replay.headers["Location"]) == (201, first.data, first.headers["Location"])
     assert len(client.get("/jobs").json["data"]) == 1
 
 
-def test_repeated_key_is_answered_though_the_data_set_has_gone(make_app: Any, sqlite_url: str, tmp_path: Path) -> None:
-    shipped = files("service") / "data" / "mnist-10k"
-    shutil.copytree(str(shipped), tmp_path / "data" / "mine")
+def test_a_response_is_replayed_even_if_the_dataset_has_been_deleted(
+    make_app: Any, sqlite_url: str, tmp_path: Path
+) -> None:
+    bundled = files("service") / "data" / "mnist-10k"
+    shutil.copytree(str(bundled), tmp_path / "data" / "mine")
     client = make_app(sqlite_url).test_client()
     request = {"json": {"kind": "classifier", "dataset": {"name": "mine"}}, "headers": {"Idempotency-Key": "once"}}
     first = client.post("/jobs", **request)
     assert first.status_code == 201
     shutil.rmtree(tmp_path / "data" / "mine")
-    again = client.post("/jobs", **request)
-    assert (again.status_code, again.data) == (201, first.data)
-    assert again.headers["Idempotency-Replayed"] == "true"
+    replayed = client.post("/jobs", **request)
+    assert (replayed.status_code, replayed.data) == (201, first.data)
+    assert replayed.headers["Idempotency-Replayed"] == "true"
 
 
-def test_key_with_another_body_is_refused(client: FlaskClient) -> None:
+def test_an_idempotency_key_with_another_body_is_rejected(client: FlaskClient) -> None:
     headers = {"Idempotency-Key": "once"}
     client.post("/jobs", json={"kind": "classifier"}, headers=headers)
     answer = client.post("/jobs", json={"kind": "gan"}, headers=headers)
@@ -176,19 +180,19 @@ def test_key_with_another_body_is_refused(client: FlaskClient) -> None:
     assert len(client.get("/jobs").json["data"]) == 1
 
 
-def test_refused_spec_does_not_use_up_its_key(client: FlaskClient) -> None:
+def test_a_rejected_spec_does_not_use_up_its_idempotency_key(client: FlaskClient) -> None:
     headers = {"Idempotency-Key": "once"}
     assert client.post("/jobs", json={"kind": "classifier", "epochs": 0}, headers=headers).status_code == 422
     assert client.post("/jobs", json={"kind": "classifier"}, headers=headers).status_code == 201
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ü"])
-def test_unusable_key_is_refused(client: FlaskClient, key: str) -> None:
+def test_an_invalid_idempotency_key_is_rejected(client: FlaskClient, key: str) -> None:
     answer = client.post("/jobs", json={"kind": "classifier"}, headers={"Idempotency-Key": key})
     assert (answer.status_code, answer.json["errors"][0]["parameter"]) == (400, "Idempotency-Key")
 
 
-def test_twenty_posts_at_once_with_one_key_make_one_job(either_app: Flask) -> None:
+def test_twenty_concurrent_posts_with_one_idempotency_key_create_one_job(either_app: Flask) -> None:
     start = threading.Barrier(20)
 
     def post(_: int) -> tuple[int, bytes, bool]:
@@ -206,7 +210,7 @@ def test_twenty_posts_at_once_with_one_key_make_one_job(either_app: Flask) -> No
     assert len(either_app.test_client().get("/jobs").json["data"]) == 1
 
 
-def test_list_shows_newest_first_and_leaves_out_the_long_fields(client: FlaskClient, submit: Submit) -> None:
+def test_the_list_is_newest_first_and_omits_the_long_fields(client: FlaskClient, submit: Submit) -> None:
     ids = [submit(client) for _ in range(3)]
     listed = client.get("/jobs").json
     assert [job["id"] for job in listed["data"]] == ids[::-1]
@@ -215,7 +219,7 @@ def test_list_shows_newest_first_and_leaves_out_the_long_fields(client: FlaskCli
     assert (listed["has_more"], listed["next_cursor"]) == (False, None)
 
 
-def test_list_filters(either_app: Flask, submit: Submit) -> None:
+def test_the_list_can_be_filtered_and_sorted(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     plain = submit(client, priority=1)
     tagged = submit(client, tags=["demo", "two"], name="100%_Sure", priority=9)
@@ -236,18 +240,18 @@ def test_list_filters(either_app: Flask, submit: Submit) -> None:
     assert ids("sort=created_at&limit=1") == [plain]
 
 
-def test_next_page_is_linked_with_the_same_filter(client: FlaskClient, submit: Submit) -> None:
+def test_the_next_page_is_linked_with_the_same_filter(client: FlaskClient, submit: Submit) -> None:
     ids = [submit(client, tags=["a b"]) for _ in range(5)]
     submit(client)
-    seen: list[str] = []
+    listed: list[str] = []
     address: str | None = "/jobs?tag=a+b&limit=2"
     while address:
         answer = client.get(address)
-        seen += [job["id"] for job in answer.json["data"]]
+        listed += [job["id"] for job in answer.json["data"]]
         link = answer.headers.get("Link")
         assert (link is not None) == answer.json["has_more"]
         address = link.partition(">")[0].lstrip("<") if link else None
-    assert seen == ids[::-1]
+    assert listed == ids[::-1]
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -257,30 +261,30 @@ def test_next_page_is_linked_with_the_same_filter(client: FlaskClient, submit: S
     sort=st.sampled_from(SORTS),
     priorities=st.lists(st.integers(0, 2), min_size=20, max_size=20),
 )
-def test_pages_stay_right_while_jobs_arrive(
+def test_pagination_repeats_and_misses_no_job_while_others_arrive(
     app: Flask, submit: Submit, sizes: list[int], limit: int, sort: str, priorities: list[int]
 ) -> None:
     client = app.test_client()
     with app.extensions[EXTENSION].database.write() as session:
         session.query(Job).delete()
-    draw = iter(priorities)
-    there = {submit(client, priority=next(draw)) for _ in range(4)}
-    seen: list[str] = []
+    priority_values = iter(priorities)
+    initial_ids = {submit(client, priority=next(priority_values)) for _ in range(4)}
+    listed: list[str] = []
     cursor = ""
     arrivals = iter(sizes)
     while True:
         page = client.get(f"/jobs?limit={limit}&sort={sort}{cursor}").json
-        seen += [job["id"] for job in page["data"]]
-        if not page["has_more"] or len(seen) > 40:
+        listed += [job["id"] for job in page["data"]]
+        if not page["has_more"] or len(listed) > 40:
             break
         cursor = f"&cursor={page['next_cursor']}"
         for _ in range(min(next(arrivals, 0), 3)):
-            submit(client, priority=next(draw, 1))
-    assert len(seen) == len(set(seen)), "a job came twice"
-    assert there <= set(seen), "a job that was there from the start is missing"
+            submit(client, priority=next(priority_values, 1))
+    assert len(listed) == len(set(listed)), "a job came twice"
+    assert initial_ids <= set(listed), "a job that was there from the start is missing"
 
 
-def test_cancel_of_a_waiting_job_ends_it(client: FlaskClient, submit: Submit) -> None:
+def test_cancelling_a_queued_job_ends_it(client: FlaskClient, submit: Submit) -> None:
     job_id = submit(client)
     answer = client.post(f"/jobs/{job_id}/cancel")
     assert (answer.status_code, answer.json["status"], answer.json["allowed_actions"]) == (
@@ -290,7 +294,7 @@ def test_cancel_of_a_waiting_job_ends_it(client: FlaskClient, submit: Submit) ->
     )
 
 
-def test_actions_on_a_running_job_are_requests(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_pausing_or_cancelling_a_running_job_is_a_request(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     paused = client.post(f"/jobs/{job_id}/pause")
@@ -300,7 +304,7 @@ def test_actions_on_a_running_job_are_requests(client: FlaskClient, worker: Any,
     assert (cancelled.status_code, cancelled.json["requested"]) == (202, "cancel")
 
 
-def test_failed_job_can_be_retried(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_a_failed_job_can_be_retried(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     worker.fail()
@@ -309,7 +313,7 @@ def test_failed_job_can_be_retried(client: FlaskClient, worker: Any, submit: Sub
     assert (answer.status_code, answer.json["status"], answer.json["attempt"]) == (202, "queued", 2)
 
 
-def test_diverged_job_is_not_offered_a_retry(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_a_diverged_job_cannot_be_retried(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     worker.fail("diverged")
@@ -319,7 +323,7 @@ def test_diverged_job_is_not_offered_a_retry(client: FlaskClient, worker: Any, s
 
 
 @pytest.mark.parametrize("action", ["pause", "resume", "retry"])
-def test_illegal_action_names_the_legal_ones(client: FlaskClient, submit: Submit, action: str) -> None:
+def test_an_illegal_action_is_rejected_with_the_legal_ones(client: FlaskClient, submit: Submit, action: str) -> None:
     answer = client.post(f"/jobs/{submit(client)}/{action}")
     assert answer.status_code == 409
     assert (answer.json["code"], answer.json["allowed_actions"]) == ("illegal_transition", ["cancel"])
@@ -342,7 +346,7 @@ def test_delete_removes_rows_and_files(either_app: Flask, play: Any, submit: Sub
     assert client.delete(f"/jobs/{job_id}").status_code == 404
 
 
-def test_unchanged_job_is_not_sent_again(client: FlaskClient, submit: Submit) -> None:
+def test_an_unchanged_job_is_not_sent_again(client: FlaskClient, submit: Submit) -> None:
     address = f"/jobs/{submit(client)}"
     etag = client.get(address).headers["ETag"]
     unchanged = client.get(address, headers={"If-None-Match": etag})
@@ -352,37 +356,39 @@ def test_unchanged_job_is_not_sent_again(client: FlaskClient, submit: Submit) ->
     assert (changed.status_code, changed.json["status"]) == (200, "cancelled")
 
 
-def test_held_answer_comes_when_the_job_changes(either_app: Flask, submit: Submit) -> None:
+def test_a_long_poll_returns_when_the_job_changes(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     address = f"/jobs/{submit(client)}"
     etag = client.get(address).headers["ETag"]
     timer = threading.Timer(0.8, lambda: either_app.test_client().post(f"{address}/cancel"))
-    began = time.monotonic()
+    started = time.monotonic()
     timer.start()
     answer = client.get(address, headers={"If-None-Match": etag, "Prefer": "wait=30"})
     timer.join()
     assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
-    assert 0.7 < time.monotonic() - began < 20
+    assert 0.7 < time.monotonic() - started < 20
     assert answer.headers["Preference-Applied"] == "wait=30"
 
 
-def test_held_answer_ends_with_its_time(client: FlaskClient, submit: Submit) -> None:
+def test_a_long_poll_ends_after_its_wait_time(client: FlaskClient, submit: Submit) -> None:
     address = f"/jobs/{submit(client)}"
     etag = client.get(address).headers["ETag"]
-    began = time.monotonic()
+    started = time.monotonic()
     assert client.get(address, headers={"If-None-Match": etag, "Prefer": "respond-async, wait=1"}).status_code == 304
-    assert 0.9 < time.monotonic() - began < 10
+    assert 0.9 < time.monotonic() - started < 10
 
 
-def test_a_job_that_stopped_early_has_succeeded_and_says_why(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_a_job_that_stopped_early_has_succeeded_and_reports_why(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
     job_id = submit(client)
     assert client.get(f"/jobs/{job_id}").json["stopped_early"] is None
     worker.claim()
     worker.epoch(1)
-    why = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 5}
-    worker.succeed(stopped_early=why)
+    reason = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 5}
+    worker.succeed(stopped_early=reason)
     job = client.get(f"/jobs/{job_id}").json
-    assert (job["status"], job["stopped_early"]) == ("succeeded", why)
+    assert (job["status"], job["stopped_early"]) == ("succeeded", reason)
     assert (job["progress"]["fraction"], job["progress"]["eta_seconds"]) == (1.0, None)
     assert (job["progress"]["epoch"], job["progress"]["step"]) == (1, job["progress"]["steps"])
     assert b"val loss was best in epoch 1" in client.get(f"/ui/jobs/{job_id}").data

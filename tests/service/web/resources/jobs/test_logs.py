@@ -1,4 +1,4 @@
-"""A job's log: filtered by type, level and text, page by page, and as a file."""
+"""A job's log: filters by type, level and text, pagination, and download."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def client(either_app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def job_id(either_app: Flask, client: FlaskClient, submit: Callable[..., str], play: Any) -> str:
-    """A job that made three epochs, was warned, and failed."""
-    made = submit(client, name="reader", epochs=5)
+    """A job that completed three epochs, got a warning, and failed."""
+    failed_id = submit(client, name="reader", epochs=5)
     worker = play(either_app)
     worker.claim()
     worker.epoch(1)
@@ -37,10 +37,10 @@ def job_id(either_app: Flask, client: FlaskClient, submit: Callable[..., str], p
     commits.log(either_app.extensions["tapeline"].database, worker.held, "error", "strange", "Zürich, 100% <b>")
     worker.epoch(3)
     worker.fail("internal")
-    return made
+    return failed_id
 
 
-def types(answer: Any) -> list[str]:
+def event_types(answer: Any) -> list[str]:
     assert answer.status_code == 200, answer.text
     return [event["type"] for event in answer.json["data"]]
 
@@ -56,36 +56,38 @@ FILTERS = {
     "q=100%25": ["log"],
     "q=nothing-like-that": [],
 }
-"""The query of each filter, and the types of the events that it selects."""
+"""The types of the events that each query selects."""
 
 
-def test_a_log_is_filtered(client: FlaskClient, job_id: str, subtests: pytest.Subtests) -> None:
-    everything = types(client.get(f"/jobs/{job_id}/events"))
-    for query, wanted in (FILTERS | {"type=&q=&level=&before=": everything}).items():
+def test_queries_filter_a_log(client: FlaskClient, job_id: str, subtests: pytest.Subtests) -> None:
+    everything = event_types(client.get(f"/jobs/{job_id}/events"))
+    for query, expected in (FILTERS | {"type=&q=&level=&before=": everything}).items():
         with subtests.test(query):
-            assert sorted(types(client.get(f"/jobs/{job_id}/events?{query}"))) == sorted(wanted)
+            assert sorted(event_types(client.get(f"/jobs/{job_id}/events?{query}"))) == sorted(expected)
 
 
-def test_an_unknown_filter_is_refused(client: FlaskClient, job_id: str, subtests: pytest.Subtests) -> None:
+def test_an_invalid_log_query_is_rejected(client: FlaskClient, job_id: str, subtests: pytest.Subtests) -> None:
     for query in ("type=colour", "level=loud", "before=x", "format=xml"):
         with subtests.test(query):
             assert client.get(f"/jobs/{job_id}/events?{query}").json["code"] == "invalid_parameter"
 
 
-def test_a_log_is_read_backwards_without_gaps(client: FlaskClient, job_id: str) -> None:
+def test_paginating_a_log_backwards_leaves_no_gaps(client: FlaskClient, job_id: str) -> None:
     everything = client.get(f"/jobs/{job_id}/events").json["data"]
-    read: list[Any] = []
+    events: list[Any] = []
     before = 10**9
     while True:
         page = client.get(f"/jobs/{job_id}/events?before={before}&limit=4").json
-        read = page["data"] + read
-        before = read[0]["seq"]
+        events = page["data"] + events
+        before = events[0]["seq"]
         if not page["has_more"]:
             break
-    assert read == everything
+    assert events == everything
 
 
-def test_a_log_is_downloaded_as_json_lines(client: FlaskClient, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_can_be_downloaded_as_json_lines(
+    client: FlaskClient, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("service.web.resources.jobs.events._BATCH_SIZE", 3)
     answer = client.get(f"/jobs/{job_id}/events?format=jsonl", headers=BROWSER)
     assert answer.mimetype == "application/x-ndjson"
@@ -96,7 +98,7 @@ def test_a_log_is_downloaded_as_json_lines(client: FlaskClient, job_id: str, mon
     assert len(errors) == 3
 
 
-def test_the_page_shows_the_end_of_a_log_and_leads_to_the_rest(client: FlaskClient, job_id: str) -> None:
+def test_the_page_shows_the_end_of_a_log_and_links_to_older_events(client: FlaskClient, job_id: str) -> None:
     total = len(client.get(f"/jobs/{job_id}/events").json["data"])
     page = client.get(f"/jobs/{job_id}/events?limit=4", headers=BROWSER).text
     shown = [int(seq) for seq in re.findall(r'data-seq="(\d+)"', page)]
@@ -108,7 +110,7 @@ def test_the_page_shows_the_end_of_a_log_and_leads_to_the_rest(client: FlaskClie
     assert [int(seq) for seq in re.findall(r'data-seq="(\d+)"', page)] == list(range(total - 7, total - 3))
 
 
-def test_the_page_marks_levels_and_escapes_what_it_shows(client: FlaskClient, job_id: str) -> None:
+def test_the_page_marks_levels_and_escapes_messages(client: FlaskClient, job_id: str) -> None:
     page = client.get(f"/jobs/{job_id}/events?level=warning", headers=BROWSER).text
     assert len(re.findall(r'<li class="error"', page)) == 3
     assert len(re.findall(r'<li class="warning"', page)) == 1

@@ -1,4 +1,4 @@
-"""Patches of jobs: names, tags, priorities, stars and notes."""
+"""Patching jobs: names, tags, priorities, stars and notes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.service.web.conftest import pointers
 Submit = Callable[..., str]
 
 
-def test_a_patch_changes_what_it_names_and_nothing_else(either_app: Flask, submit: Submit) -> None:
+def test_a_patch_changes_only_the_fields_that_it_contains(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     address = f"/jobs/{submit(client, name='old', tags=['a', 'b'], priority=3)}"
     answer = client.patch(address, json={"tags": ["c"], "priority": 9})
@@ -35,7 +35,7 @@ def test_a_patch_changes_what_it_names_and_nothing_else(either_app: Flask, submi
     assert len(client.get(f"{address}/events").json["data"]) == 3, "what changes nothing is no event"
 
 
-def test_a_star_and_a_note_are_kept_and_cleared(either_app: Flask, submit: Submit) -> None:
+def test_a_star_and_a_note_can_be_set_and_cleared(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     address = f"/jobs/{submit(client)}"
     assert (client.get(address).json["starred"], client.get(address).json["note"]) == (False, None)
@@ -55,28 +55,28 @@ def test_a_star_and_a_note_are_kept_and_cleared(either_app: Flask, submit: Submi
 
 
 @pytest.mark.parametrize("note", ["x" * 2001, "a\0", "a\x1b[31m", "a\tb", "a\r\nb", 5])
-def test_a_note_is_text_of_some_length(client: FlaskClient, submit: Submit, note: Any) -> None:
+def test_an_invalid_note_or_star_is_rejected(client: FlaskClient, submit: Submit, note: Any) -> None:
     assert pointers(client.patch(f"/jobs/{submit(client)}", json={"note": note})) == ["#/note"]
     assert pointers(client.patch(f"/jobs/{submit(client)}", json={"starred": "yes"})) == ["#/starred"]
 
 
-def test_a_priority_that_was_raised_is_claimed_first(either_app: Flask, submit: Submit) -> None:
+def test_a_job_whose_priority_was_raised_is_claimed_first(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     first, second = submit(client), submit(client)
     client.patch(f"/jobs/{second}", json={"priority": 9})
-    claimed = [leases.claim(either_app.extensions[EXTENSION].database, "w", 15) for _ in range(2)]
-    assert [held.job_id for held in claimed if held] == [second, first]
+    claims = [leases.claim(either_app.extensions[EXTENSION].database, "w", 15) for _ in range(2)]
+    assert [claim.job_id for claim in claims if claim] == [second, first]
 
 
-def test_a_patch_for_another_state_of_the_job_changes_nothing(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_a_patch_with_an_outdated_etag_changes_nothing(client: FlaskClient, worker: Any, submit: Submit) -> None:
     address = f"/jobs/{submit(client, name='old')}"
-    seen = client.get(address).headers["ETag"]
+    etag = client.get(address).headers["ETag"]
     worker.claim()
-    answer = client.patch(address, json={"name": "new"}, headers={"If-Match": seen})
+    answer = client.patch(address, json={"name": "new"}, headers={"If-Match": etag})
     assert (answer.status_code, answer.json["code"]) == (412, "precondition_failed")
     assert client.get(address).json["name"] == "old"
-    seen = client.get(address).headers["ETag"]
-    assert client.patch(address, json={"name": "new"}, headers={"If-Match": seen}).json["name"] == "new"
+    etag = client.get(address).headers["ETag"]
+    assert client.patch(address, json={"name": "new"}, headers={"If-Match": etag}).json["name"] == "new"
     assert client.patch(address, json={"name": "newer"}, headers={"If-Match": "*"}).json["name"] == "newer"
 
 
@@ -84,5 +84,7 @@ def test_a_patch_for_another_state_of_the_job_changes_nothing(client: FlaskClien
     ("patch", "pointer"),
     [({"priority": 10}, "#/priority"), ({"status": "done"}, "#/status"), ({"tags": ["a,b"]}, "#/tags/0"), ([], "#")],
 )
-def test_a_patch_is_checked(client: FlaskClient, submit: Submit, patch: Any, pointer: str) -> None:
+def test_an_invalid_patch_is_rejected_with_a_pointer(
+    client: FlaskClient, submit: Submit, patch: Any, pointer: str
+) -> None:
     assert pointers(client.patch(f"/jobs/{submit(client)}", json=patch)) == [pointer]

@@ -8,18 +8,18 @@ from service.spec.findings import CODES
 from service.spec.schema import Kind
 
 
-def whole(schema: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
-    """A field's schema, with that of the object it refers to."""
+def dereferenced(schema: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema, merged with that of the object that it refers to."""
     if "$ref" not in schema:
         return schema
-    part = parts[schema["$ref"].rpartition("/")[2]]
-    return {**part, **schema} if part.get("type") == "object" else schema
+    referenced = parts[schema["$ref"].rpartition("/")[2]]
+    return {**referenced, **schema} if referenced.get("type") == "object" else schema
 
 
-def test_every_field_of_a_spec_is_described(client: FlaskClient) -> None:
+def test_every_field_of_a_spec_has_a_description(client: FlaskClient) -> None:
     parts = client.get("/schema.json").get_json(force=True)["$defs"]
     fields = {
-        f"{part}.{name}": whole(field, parts).get("description", "")
+        f"{part}.{name}": dereferenced(field, parts).get("description", "")
         for part, schema in parts.items()
         for name, field in schema.get("properties", {}).items()
         if "const" not in field
@@ -28,7 +28,7 @@ def test_every_field_of_a_spec_is_described(client: FlaskClient) -> None:
     assert [name for name, text in fields.items() if not text.strip().endswith(".")] == []
 
 
-def test_fields_that_depend_on_others_say_when_they_apply(client: FlaskClient) -> None:
+def test_fields_that_depend_on_others_state_when_they_apply(client: FlaskClient) -> None:
     parts = client.get("/schema.json").get_json(force=True)["$defs"]
     conditions = {
         f"{part}.{name}": field["x-applies-when"]
@@ -38,17 +38,17 @@ def test_fields_that_depend_on_others_say_when_they_apply(client: FlaskClient) -
     }
     assert conditions["Dense.negative_slope"] == {"activation": {"enum": ["leaky_relu"]}}
     assert {"Sgd.nesterov", "Sgd.decay_biases", "Cosine.start_factor"} <= conditions.keys()
-    for place, condition in conditions.items():
-        assert condition.keys() <= parts[place.partition(".")[0]]["properties"].keys(), place
+    for field_name, condition in conditions.items():
+        assert condition.keys() <= parts[field_name.partition(".")[0]]["properties"].keys(), field_name
 
 
-def test_findings_to_stop_on_are_those_of_the_kind(client: FlaskClient) -> None:
+def test_stop_on_offers_the_findings_of_the_jobs_kind(client: FlaskClient) -> None:
     parts = client.get("/schema.json").get_json(force=True)["$defs"]
     for part, kind in (("Health", Kind.CLASSIFIER), ("GanHealth", Kind.GAN)):
         assert set(parts[part]["properties"]["stop_on"]["x-choices"]) == set(CODES[kind])
 
 
-def test_presets_say_what_they_are_and_what_they_reach(client: FlaskClient) -> None:
+def test_presets_have_a_summary_and_measured_results(client: FlaskClient) -> None:
     presets = {(item["kind"], item["name"]): item for item in client.get("/presets").json["data"]}
     fast = presets["classifier", "fast"]
     assert fast["is_default"]
@@ -58,7 +58,7 @@ def test_presets_say_what_they_are_and_what_they_reach(client: FlaskClient) -> N
     assert all(item["reaches"] and item["summary"] for item in presets.values())
 
 
-def test_a_dry_run_walks_through_the_layers(client: FlaskClient) -> None:
+def test_a_dry_run_reports_the_shape_and_parameters_of_each_layer(client: FlaskClient) -> None:
     plan = client.post("/jobs?dry_run=true", json={"kind": "classifier", "preset": "conv"}).json
     [network] = plan["networks"]
     assert (network["pointer"], network["input_shape"]) == ("#/layers", [28, 28, 1])
@@ -69,7 +69,7 @@ def test_a_dry_run_walks_through_the_layers(client: FlaskClient) -> None:
     assert [network["pointer"] for network in plan["networks"]] == ["#/generator/layers", "#/discriminator/layers"]
 
 
-def test_a_dry_run_shows_shapes_up_to_the_layer_that_does_not_fit(client: FlaskClient) -> None:
+def test_a_dry_run_shows_shapes_up_to_the_first_layer_that_does_not_fit(client: FlaskClient) -> None:
     layers = [
         {"type": "conv2d", "filters": 4, "activation": "relu"},
         {"type": "max_pool2d", "size": 5},

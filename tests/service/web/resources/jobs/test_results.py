@@ -16,7 +16,7 @@ from service.states import FindingCode, Severity
 Submit = Callable[..., str]
 
 
-def test_results_before_the_first_epoch_are_empty_but_whole(client: FlaskClient, submit: Submit) -> None:
+def test_results_before_the_first_epoch_have_every_field_but_no_values(client: FlaskClient, submit: Submit) -> None:
     job_id = submit(client)
     assert client.get(f"/jobs/{job_id}/results").json == {
         "job": job_id,
@@ -43,7 +43,9 @@ def test_results_before_the_first_epoch_are_empty_but_whole(client: FlaskClient,
     }
 
 
-def test_results_name_best_and_latest_and_all_files(either_app: Flask, play: Any, submit: Submit) -> None:
+def test_results_list_the_best_and_latest_checkpoints_and_all_files(
+    either_app: Flask, play: Any, submit: Submit
+) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client)
     worker.claim()
@@ -52,24 +54,24 @@ def test_results_name_best_and_latest_and_all_files(either_app: Flask, play: Any
     running = client.get(f"/jobs/{job_id}/results").json
     assert (running["final"], running["result_digest"]) == (False, None)
     worker.succeed()
-    found = client.get(f"/jobs/{job_id}/results").json
-    assert (found["final"], found["status"], found["result_digest"]) == (True, "succeeded", "sha256:done")
-    assert found["best"] == {"epoch": 2, "metrics": {"train_loss": 0.5, "validation_accuracy": 0.9}}
-    assert found["metrics"]["train_loss"] == 0.2
-    best, latest = found["checkpoints"]["best"], found["checkpoints"]["latest"]
+    results = client.get(f"/jobs/{job_id}/results").json
+    assert (results["final"], results["status"], results["result_digest"]) == (True, "succeeded", "sha256:done")
+    assert results["best"] == {"epoch": 2, "metrics": {"train_loss": 0.5, "validation_accuracy": 0.9}}
+    assert results["metrics"]["train_loss"] == 0.2
+    best, latest = results["checkpoints"]["best"], results["checkpoints"]["latest"]
     assert (best["epoch"], best["best"], best["latest"]) == (2, True, False)
     assert (latest["epoch"], latest["best"], latest["latest"]) == (5, False, True)
-    assert found["samples"]["latest"]["url"] == f"/jobs/{job_id}/samples/5.png"
-    kinds = [(item["kind"], item["epoch"]) for item in found["artifacts"]]
+    assert results["samples"]["latest"]["url"] == f"/jobs/{job_id}/samples/5.png"
+    kinds = [(item["kind"], item["epoch"]) for item in results["artifacts"]]
     assert kinds == [("checkpoint", 2), ("checkpoint", 4), ("checkpoint", 5)] + [("sample", n) for n in range(1, 6)]
     by_kind = {
-        kind: sum(item["size_bytes"] for item in found["artifacts"] if item["kind"] == kind) for kind, _ in kinds
+        kind: sum(item["size_bytes"] for item in results["artifacts"] if item["kind"] == kind) for kind, _ in kinds
     }
-    assert found["sizes"] == by_kind
-    assert found["size_bytes"] == sum(by_kind.values()) == client.get(f"/jobs/{job_id}").json["size_bytes"] > 30_000
-    assert found["samples"]["films"]["gif"] == found["samples"]["film"]
-    addresses = [best["url"], latest["url"], *found["samples"]["films"].values(), *found["plots"].values()]
-    addresses += [item["url"] for item in found["artifacts"]]
+    assert results["sizes"] == by_kind
+    assert results["size_bytes"] == sum(by_kind.values()) == client.get(f"/jobs/{job_id}").json["size_bytes"] > 30_000
+    assert results["samples"]["films"]["gif"] == results["samples"]["film"]
+    addresses = [best["url"], latest["url"], *results["samples"]["films"].values(), *results["plots"].values()]
+    addresses += [item["url"] for item in results["artifacts"]]
     for address in addresses:
         with client.get(address) as answer:
             assert answer.status_code == (404 if "confusion" in address else 200), address
@@ -82,12 +84,12 @@ def test_gan_without_a_best_epoch_calls_its_latest_checkpoint_best(
     worker.claim()
     worker.epoch(1, best=False)
     worker.epoch(2, best=False)
-    found = client.get(f"/jobs/{job_id}/results").json
-    assert found["best"] is None
-    assert found["checkpoints"]["best"]["epoch"] == found["checkpoints"]["latest"]["epoch"] == 2
-    assert "confusion" not in found["plots"]
+    results = client.get(f"/jobs/{job_id}/results").json
+    assert results["best"] is None
+    assert results["checkpoints"]["best"]["epoch"] == results["checkpoints"]["latest"]["epoch"] == 2
+    assert "confusion" not in results["plots"]
     with client.get(f"/jobs/{job_id}/checkpoints/best") as answer:
-        assert answer.headers["ETag"].strip('"') == found["checkpoints"]["best"]["sha256"]
+        assert answer.headers["ETag"].strip('"') == results["checkpoints"]["best"]["sha256"]
 
 
 def test_failed_job_keeps_its_error_and_its_last_checkpoint(client: FlaskClient, worker: Any, submit: Submit) -> None:
@@ -95,28 +97,28 @@ def test_failed_job_keeps_its_error_and_its_last_checkpoint(client: FlaskClient,
     worker.claim()
     worker.epoch(1)
     worker.fail("diverged")
-    found = client.get(f"/jobs/{job_id}/results").json
-    assert found["error"]["code"] == "diverged"
-    assert found["final"] is True
-    assert found["checkpoints"]["latest"]["epoch"] == 1
+    results = client.get(f"/jobs/{job_id}/results").json
+    assert results["error"]["code"] == "diverged"
+    assert results["final"] is True
+    assert results["checkpoints"]["latest"]["epoch"] == 1
 
 
-def test_metrics_are_columns_with_null_for_what_is_not_finite(either_app: Flask, play: Any, submit: Submit) -> None:
+def test_metrics_are_columns_with_null_for_non_finite_values(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client)
     worker.claim()
     worker.epoch(1, metrics={"train_loss": 2.5, "late": math.inf})
     worker.epoch(2, metrics={"train_loss": math.nan})
     answer = client.get(f"/jobs/{job_id}/metrics")
-    table = json.loads(answer.text, parse_constant=refuse)
+    table = json.loads(answer.text, parse_constant=reject_constant)
     assert table["epochs"] == [1, 2]
     assert table["series"] == {"train_loss": [2.5, None], "late": [None, None]}
     assert client.get(f"/jobs/{job_id}").json["metrics"] == {"train_loss": None}
-    written = client.get(f"/jobs/{job_id}/metrics?format=csv")
+    exported = client.get(f"/jobs/{job_id}/metrics?format=csv")
     header = "epoch,train_loss,late,seconds,cpu_seconds,memory_bytes"
-    assert written.text == f"{header}\n1,2.5,,0.5,,\n2,,,0.5,,\n"
-    assert written.content_type == "text/csv; charset=utf-8"
-    assert job_id in written.headers["Content-Disposition"]
+    assert exported.text == f"{header}\n1,2.5,,0.5,,\n2,,,0.5,,\n"
+    assert exported.content_type == "text/csv; charset=utf-8"
+    assert job_id in exported.headers["Content-Disposition"]
     text = ""
     with client.get(f"/jobs/{job_id}/stream", buffered=False) as stream:
         while text.count("event: metrics\n") < 2:
@@ -125,7 +127,7 @@ def test_metrics_are_columns_with_null_for_what_is_not_finite(either_app: Flask,
     assert "Infinity" not in text
 
 
-def sick(epoch: int) -> Finding:
+def mode_collapse(epoch: int) -> Finding:
     return Finding(
         code=FindingCode.MODE_COLLAPSE,
         severity=Severity.ERROR,
@@ -136,13 +138,13 @@ def sick(epoch: int) -> Finding:
     )
 
 
-def test_findings_stand_in_the_job_its_metrics_its_log_and_its_page(
+def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
     either_app: Flask, play: Any, submit: Submit
 ) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client, kind="gan")
     worker.claim()
-    for epoch, health in ((1, []), (2, [sick(2)]), (3, [sick(2)]), (4, []), (5, [sick(5)])):
+    for epoch, health in ((1, []), (2, [mode_collapse(2)]), (3, [mode_collapse(2)]), (4, []), (5, [mode_collapse(5)])):
         worker.epoch(epoch, health=health)
     expected = {
         "code": "mode_collapse",
@@ -154,8 +156,8 @@ def test_findings_stand_in_the_job_its_metrics_its_log_and_its_page(
     }
     assert client.get(f"/jobs/{job_id}").json["health"] == [expected]
     assert client.get("/jobs").json["data"][0]["health"] == [expected]
-    found = client.get(f"/jobs/{job_id}/metrics").json["findings"]
-    assert [(item["code"], item["since"], item["until"]) for item in found] == [
+    findings = client.get(f"/jobs/{job_id}/metrics").json["findings"]
+    assert [(item["code"], item["since"], item["until"]) for item in findings] == [
         ("mode_collapse", 2, 4),
         ("mode_collapse", 5, None),
     ]
@@ -170,30 +172,30 @@ def test_findings_stand_in_the_job_its_metrics_its_log_and_its_page(
     assert "preset: &#34;stable&#34;" in page
 
 
-def test_curves_mark_what_was_found(client: FlaskClient, worker: Any, submit: Submit) -> None:
-    pictures = set()
-    for health in ([], [sick(2)]):
+def test_curves_mark_findings(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    plots = set()
+    for health in ([], [mode_collapse(2)]):
         job_id = submit(client, kind="gan", name="same")
         worker.claim()
         worker.epoch(1)
         worker.epoch(2, health=health)
-        pictures.add(client.get(f"/jobs/{job_id}/plots/curves.png").data)
+        plots.add(client.get(f"/jobs/{job_id}/plots/curves.png").data)
         worker.succeed()
-    assert len(pictures) == 2
+    assert len(plots) == 2
 
 
-def refuse(name: str) -> None:
+def reject_constant(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 
 
-def test_csv_of_a_job_without_epochs_has_its_header(client: FlaskClient, submit: Submit) -> None:
+def test_csv_of_a_job_without_epochs_has_only_the_header(client: FlaskClient, submit: Submit) -> None:
     assert client.get(f"/jobs/{submit(client)}/metrics?format=csv").text == "epoch,seconds,cpu_seconds,memory_bytes\n"
 
 
-def test_cpu_time_and_memory_accompany_the_metrics_of_each_epoch(either_app: Flask, play: Any, submit: Submit) -> None:
+def test_the_metrics_of_each_epoch_include_cpu_time_and_memory(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client)
-    assert client.get(f"/jobs/{job_id}").json["cpu_seconds"] is None  # like a job from before this was measured
+    assert client.get(f"/jobs/{job_id}").json["cpu_seconds"] is None  # as in a job from before CPU time was measured
     worker.claim()
     worker.epoch(1)
     worker.epoch(2, used=Usage(cpu_seconds=1.25, peak_memory_bytes=200_000_000))
@@ -211,47 +213,47 @@ def test_cpu_time_and_memory_accompany_the_metrics_of_each_epoch(either_app: Fla
         ["0.4", "200000000"],
         ["0.4", "150000000"],
     ]
-    news = [item for item in client.get(f"/jobs/{job_id}/events").json["data"] if item["type"] == "metrics"]
-    assert [(item["cpu_seconds"], item["memory_bytes"]) for item in news][1] == (0.4, 200_000_000)
+    metrics_events = [item for item in client.get(f"/jobs/{job_id}/events").json["data"] if item["type"] == "metrics"]
+    assert [(item["cpu_seconds"], item["memory_bytes"]) for item in metrics_events][1] == (0.4, 200_000_000)
 
 
-def test_the_used_resources_of_a_job_never_decrease(either_app: Flask, play: Any, submit: Submit) -> None:
+def test_the_resource_usage_of_a_job_never_decreases(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client)
-    held = worker.claim()
+    claim = worker.claim()
 
     def used() -> tuple[float, int]:
         job = client.get(f"/jobs/{job_id}").json
         return job["cpu_seconds"], job["peak_memory_bytes"]
 
-    for cpu_seconds, peak in ((2.0, 300), (1.5, 400), (3.0, 100)):  # a supervisor's look may be older than an epoch
-        leases.renew(worker.database, held, None, Usage(cpu_seconds=cpu_seconds, peak_memory_bytes=peak))
+    for cpu_seconds, peak in ((2.0, 300), (1.5, 400), (3.0, 100)):  # a supervisor's usage can be older than an epoch's
+        leases.renew(worker.database, claim, None, Usage(cpu_seconds=cpu_seconds, peak_memory_bytes=peak))
     assert used() == (3.0, 400)
-    leases.record_child_loss(worker.database, held, "killed", used=Usage(cpu_seconds=3.5, peak_memory_bytes=100))
+    leases.record_child_loss(worker.database, claim, "killed", used=Usage(cpu_seconds=3.5, peak_memory_bytes=100))
     assert used() == (3.5, 400)
     assert worker.claim().cpu_seconds == 3.5
 
 
-def test_log_is_read_in_parts_without_a_hole(either_app: Flask, play: Any, submit: Submit) -> None:
+def test_paginating_the_log_leaves_no_gaps(either_app: Flask, play: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), play(either_app)
     job_id = submit(client)
     worker.claim()
     for epoch in range(1, 6):
         worker.epoch(epoch)
     worker.succeed()
-    seen: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     after = 0
     while True:
-        part = client.get(f"/jobs/{job_id}/events?after={after}&limit=4").json
-        seen += part["data"]
-        after = part["next_after"]
-        if not part["has_more"]:
+        page = client.get(f"/jobs/{job_id}/events?after={after}&limit=4").json
+        events += page["data"]
+        after = page["next_after"]
+        if not page["has_more"]:
             break
-    assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
-    assert [event["type"] for event in seen[:5]] == ["status", "status", "metrics", "checkpoint", "sample"]
-    assert seen[-1]["type"] == "end"
-    assert all(event["job"] == job_id and event["at"].endswith("Z") for event in seen)
-    checkpoint = [event for event in seen if event["type"] == "checkpoint"][-1]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert [event["type"] for event in events[:5]] == ["status", "status", "metrics", "checkpoint", "sample"]
+    assert events[-1]["type"] == "end"
+    assert all(event["job"] == job_id and event["at"].endswith("Z") for event in events)
+    checkpoint = [event for event in events if event["type"] == "checkpoint"][-1]
     with client.get(checkpoint["url"]) as answer:
         assert answer.headers["ETag"] == f'"{checkpoint["sha256"]}"'
     assert client.get(f"/jobs/{job_id}/events?after={after}").json == {
@@ -261,7 +263,9 @@ def test_log_is_read_in_parts_without_a_hole(either_app: Flask, play: Any, submi
     }
 
 
-def test_pages_tell_what_a_job_used_and_link_both_films(client: FlaskClient, worker: Any, submit: Submit) -> None:
+def test_pages_show_the_resource_usage_of_a_job_and_link_both_films(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
     job_id = submit(client)
     worker.claim()
     worker.epoch(1, used=Usage(cpu_seconds=2.5, peak_memory_bytes=150_000_000))

@@ -1,4 +1,4 @@
-"""The test part: never trained on, and scored once with the final weights."""
+"""The test part is never trained on, and is scored once, with the best weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SPEC: dict[str, Any] = {
 
 
 def squares(count: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Noisy images whose class is the bright quarter."""
+    """Noisy images; the class is the number of the brighter quadrant."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, count).astype(np.uint8)
     images = rng.integers(0, 180, (count, 6, 6))
@@ -69,7 +69,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture(autouse=True)
-def _disarm() -> Iterator[None]:
+def _disarm_failpoints() -> Iterator[None]:
     yield
     failpoints.arm(None)
 
@@ -80,13 +80,13 @@ def submit(client: FlaskClient, **changes: Any) -> str:
     return str(answer.json["id"])
 
 
-def scores_of(app: Flask, job: Job, epoch: int) -> dict[str, float]:
-    """The scores of a checkpoint, by the engine alone."""
-    here: Services = app.extensions[EXTENSION]
+def scores_by_the_engine(app: Flask, job: Job, epoch: int) -> dict[str, float]:
+    """Score a checkpoint on the test part with the engine alone."""
+    services: Services = app.extensions[EXTENSION]
     client = app.test_client()
-    with client.get(f"/jobs/{job.id}/checkpoints/{epoch}") as kept:
-        state = engine.checkpoint.loads(kept.data)
-    dataset = here.repository.load(here.repository.of_job(job))
+    with client.get(f"/jobs/{job.id}/checkpoints/{epoch}") as response:
+        state = engine.checkpoint.loads(response.data)
+    dataset = services.repository.load(services.repository.of_job(job))
     resolved = build.read_resolved(job.resolved)
     trainer = build.trainer(resolved, dataset)
     assert isinstance(trainer, engine.ClassifierTrainer)
@@ -98,61 +98,63 @@ def scores_of(app: Flask, job: Job, epoch: int) -> dict[str, float]:
 def test_the_best_weights_are_scored_once_and_the_score_is_shown_everywhere(app: Flask, client: FlaskClient) -> None:
     assert client.get("/datasets/squares").json["test_count"] == 80
     job_id = submit(client)
-    waiting = client.get(f"/jobs/{job_id}").json
-    assert waiting["test_accuracy"] is waiting["test_loss"] is waiting["test_epoch"] is None
+    queued = client.get(f"/jobs/{job_id}").json
+    assert queued["test_accuracy"] is queued["test_loss"] is queued["test_epoch"] is None
     job = train(app, job_id)
     assert job.status == "succeeded", job.error
     results = client.get(f"/jobs/{job_id}/results").json
     assert results["test_epoch"] == job.best_epoch
-    by_hand = scores_of(app, job, job.best_epoch)
-    assert results["test_accuracy"] == by_hand["test_accuracy"]
-    assert results["test_loss"] == by_hand["test_loss"]
+    expected = scores_by_the_engine(app, job, job.best_epoch)
+    assert results["test_accuracy"] == expected["test_accuracy"]
+    assert results["test_loss"] == expected["test_loss"]
     assert client.get(f"/jobs/{job_id}").json["test_accuracy"] == results["test_accuracy"]
-    # No epoch's metrics have it: it is scored once.
-    rows = client.get(f"/jobs/{job_id}/metrics").json
-    assert "test_accuracy" not in str(rows)
+    # It is computed once, so it is not among any epoch's metrics.
+    metrics = client.get(f"/jobs/{job_id}/metrics").json
+    assert "test_accuracy" not in str(metrics)
     page = client.get(f"/ui/jobs/{job_id}").text
     assert 'data-metric="test_accuracy"' in page
     assert f"{results['test_accuracy']:.2%}" in page
-    shown = client.get(f"/jobs/{job_id}/results", headers={"Accept": "text/html"}).text
-    assert f"{results['test_accuracy']:.2%}" in shown
-    (told,) = [event for event in client.get(f"/jobs/{job_id}/events").json["data"] if event.get("code") == "tested"]
-    assert told["test_accuracy"] == results["test_accuracy"]
+    results_page = client.get(f"/jobs/{job_id}/results", headers={"Accept": "text/html"}).text
+    assert f"{results['test_accuracy']:.2%}" in results_page
+    (tested,) = [event for event in client.get(f"/jobs/{job_id}/events").json["data"] if event.get("code") == "tested"]
+    assert tested["test_accuracy"] == results["test_accuracy"]
     listed = client.get("/jobs?columns=test_accuracy&sort=-test_accuracy").json["data"]
     assert listed[0]["columns"] == {"test_accuracy": results["test_accuracy"]}
 
 
 @pytest.mark.sqlite_by_default
-def test_exports_and_the_client_have_the_test_score(
+def test_exports_and_the_client_include_the_test_score(
     app: Flask, client: FlaskClient, serve: Callable[[Flask], str], tmp_path: Path
 ) -> None:
     job = train(app, submit(client))
     scores = {name: value for name, value in job.test_scores.items() if name != "test_epoch"}
-    other = 1 if job.best_epoch != 1 else 2
+    other_epoch = 1 if job.best_epoch != 1 else 2
     folder = unpacked(export(client, job.id, "tensorboard").data, tmp_path / "tensorboard")
-    read = EventAccumulator(str(folder), {"tensors": 0}).Reload()
+    events = EventAccumulator(str(folder), {"tensors": 0}).Reload()
     for name, value in scores.items():
-        assert tensors(read, f"float64/{name}") == {job.best_epoch: value}
-        assert [event.step for event in read.Scalars(name)] == [job.best_epoch]
+        assert tensors(events, f"float64/{name}") == {job.best_epoch: value}
+        assert [event.step for event in events.Scalars(name)] == [job.best_epoch]
     card = unpacked(export(client, job.id, "huggingface").data, tmp_path / "best") / "README.md"
     tested, validated = yaml.safe_load(card.read_text().split("---\n")[1])["model-index"][0]["results"]
     assert (tested["dataset"]["split"], validated["dataset"]["split"]) == ("test", "validation")
-    found = {metric["type"]: metric["value"] for metric in tested["metrics"]}
-    assert found == {"accuracy": scores["test_accuracy"], "loss": scores["test_loss"]}
+    card_scores = {metric["type"]: metric["value"] for metric in tested["metrics"]}
+    assert card_scores == {"accuracy": scores["test_accuracy"], "loss": scores["test_loss"]}
     assert f"| test accuracy (`test_accuracy`) | {scores['test_accuracy']:.2%} |" in card.read_text()
-    unscored = unpacked(export(client, job.id, "huggingface", checkpoint=other).data, tmp_path / "other") / "README.md"
+    unscored = (
+        unpacked(export(client, job.id, "huggingface", checkpoint=other_epoch).data, tmp_path / "other") / "README.md"
+    )
     assert "test_accuracy" not in unscored.read_text(), "other weights were scored"
-    with Client(serve(app)) as python:
-        read_job = python.get(job.id)
+    with Client(serve(app)) as api:
+        read_job = api.get(job.id)
         assert {"test_accuracy": read_job.test_accuracy, "test_loss": read_job.test_loss} == scores
         assert read_job.test_epoch == job.best_epoch
-        assert next(python.jobs()).test_accuracy == scores["test_accuracy"]
+        assert next(api.jobs()).test_accuracy == scores["test_accuracy"]
 
 
 @pytest.mark.reference
 @pytest.mark.sqlite_by_default
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_has_the_test_score(
+def test_the_mlflow_run_has_the_test_score(
     app: Flask, client: FlaskClient, serve: Callable[[Flask], str], tmp_path: Path
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
@@ -160,8 +162,8 @@ def test_mlflow_has_the_test_score(
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     store = mlflow.MlflowClient(tracking_uri=uri)
     store.create_experiment("tapeline", artifact_location=str(tmp_path / "artifacts"))
-    with Client(serve(app)) as python:
-        run_id = python.export_to_mlflow(job.id, uri)
+    with Client(serve(app)) as api:
+        run_id = api.export_to_mlflow(job.id, uri)
     for name in ("test_accuracy", "test_loss"):
         [logged] = store.get_metric_history(run_id, name)
         assert (logged.step, logged.value) == (job.best_epoch, job.test_scores[name])
@@ -169,18 +171,18 @@ def test_mlflow_has_the_test_score(
 
 @pytest.mark.sqlite_by_default
 def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tmp_path: Path) -> None:
-    """Another test part changes its scores, and no epoch; without one there are none, and another digest."""
-    here: Services = app.extensions[EXTENSION]
+    """A different test part changes only the scores; without one, there are none. Each case has its own digest."""
+    services: Services = app.extensions[EXTENSION]
     digests, scores, metrics = set(), [], []
     for seed in (3, 4, None):
         folder = tmp_path / "data" / "squares"
-        for old in folder.iterdir():
-            old.unlink()
+        for path in folder.iterdir():
+            path.unlink()
         write_folder(folder, test_seed=seed)
         job = train(app, submit(client))
         digests.add(job.result_digest)
         scores.append(job.test_scores)
-        with here.database.read() as session:
+        with services.database.read() as session:
             metrics.append([row.metrics for row in lookup.epochs(session, job.id)])
     assert metrics[0] == metrics[1] == metrics[2]
     assert scores[0] != scores[1]
@@ -188,60 +190,60 @@ def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tm
     assert len(digests) == 3
 
 
-@pytest.mark.parametrize("place", ["epoch_committed.4", "tested", "succeeding", "batch_done.3"])
-def test_a_job_that_is_interrupted_has_the_scores_of_an_undisturbed_one(
-    app: Flask, client: FlaskClient, tmp_path: Path, place: str
+@pytest.mark.parametrize("failpoint", ["epoch_committed.4", "tested", "succeeding", "batch_done.3"])
+def test_an_interrupted_job_gets_the_scores_of_an_uninterrupted_one(
+    app: Flask, client: FlaskClient, tmp_path: Path, failpoint: str
 ) -> None:
-    undisturbed = train(app, submit(client))
+    uninterrupted = train(app, submit(client))
     folder = tmp_path / "armed"
     folder.mkdir()
-    (folder / place).write_text("memory")
+    (folder / failpoint).write_text("memory")
     failpoints.arm(folder)
     job_id = submit(client)
     interrupted = train(app, job_id)
     assert interrupted.test_scores is None
     failpoints.arm(None)
     assert client.post(f"/jobs/{job_id}/retry").status_code == 202
-    again = train(app, job_id)
-    assert (again.test_scores, again.result_digest) == (undisturbed.test_scores, undisturbed.result_digest)
+    retried = train(app, job_id)
+    assert (retried.test_scores, retried.result_digest) == (uninterrupted.test_scores, uninterrupted.result_digest)
 
 
 @pytest.mark.sqlite_by_default
-def test_a_reproduction_compares_the_scores_too(app: Flask, client: FlaskClient) -> None:
+def test_a_reproduction_has_the_same_test_scores(app: Flask, client: FlaskClient) -> None:
     job = train(app, submit(client))
-    again = train(app, client.post(f"/jobs/{job.id}/reproduce").json["id"])
-    assert again.reproduction is not None
-    assert again.reproduction["match"] is True
-    assert again.test_scores == job.test_scores
+    reproduced = train(app, client.post(f"/jobs/{job.id}/reproduce").json["id"])
+    assert reproduced.reproduction is not None
+    assert reproduced.reproduction["match"] is True
+    assert reproduced.test_scores == job.test_scores
 
 
 @pytest.mark.sqlite_by_default
-def test_a_training_that_was_better_before_its_end_is_scored_at_its_best(app: Flask, client: FlaskClient) -> None:
+def test_the_test_score_is_that_of_the_best_epoch_even_if_it_is_not_the_last(app: Flask, client: FlaskClient) -> None:
     rates = itertools.chain([0.05, 1.0, 3.0], itertools.repeat(5.0))
     job = None
-    for rate in rates:  # until a training is at its best before its end
+    for rate in rates:  # until the best epoch is not the last
         job = train(app, submit(client, optimizer={"name": "sgd", "learning_rate": rate}, average_decay=None, epochs=3))
         if job.best_epoch is not None and job.best_epoch < 3:
             break
     assert job is not None
     assert job.best_epoch < 3
     assert job.test_scores["test_epoch"] == job.best_epoch
-    assert scores_of(app, job, job.best_epoch) == {
+    assert scores_by_the_engine(app, job, job.best_epoch) == {
         name: value for name, value in job.test_scores.items() if name != "test_epoch"
     }
 
 
 @pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("test-labels-idx1-ubyte", None, "needs test-labels-idx1-ubyte in the same folder"),
         ("test-images-idx3-ubyte", squares(80, 3)[0][:, :5], "holds images of (5, 6)"),
         ("test-labels-idx1-ubyte", squares(79, 3)[1], "79 labels for the 80 images"),
     ],
 )
-def test_a_test_part_that_does_not_fit_is_named(
-    client: FlaskClient, tmp_path: Path, name: str, content: Any, said: str
+def test_an_inconsistent_test_part_makes_the_dataset_unavailable_and_is_reported(
+    client: FlaskClient, tmp_path: Path, name: str, content: Any, message: str
 ) -> None:
     path = tmp_path / "data" / "squares" / name
     path.unlink()
@@ -249,4 +251,4 @@ def test_a_test_part_that_does_not_fit_is_named(
         write_idx(path, content)
     answer = client.get("/datasets/squares").json
     assert answer["state"] == "unavailable"
-    assert said in answer["problem"]
+    assert message in answer["problem"]

@@ -37,18 +37,18 @@ def keyed(make_app: Callable[..., Flask], either_url: str) -> Flask:
 
 @pytest.fixture
 def bearer(keyed: Flask) -> Bearer:
-    here: Services = keyed.extensions[EXTENSION]
+    services: Services = keyed.extensions[EXTENSION]
 
     def make(owner: str = "ann", scope: Scope = Scope.SUBMIT) -> dict[str, str]:
-        return {"Authorization": f"Bearer {keys.create(here.database, name='k', owner=owner, scope=scope)[1]}"}
+        return {"Authorization": f"Bearer {keys.create(services.database, name='k', owner=owner, scope=scope)[1]}"}
 
     return make
 
 
 def record_heartbeat(app: Flask, worker_id: str, **values: Any) -> None:
-    here: Services = app.extensions[EXTENSION]
+    services: Services = app.extensions[EXTENSION]
     row = {"host": "box", "pid": 7, "slots": 2, "running": 0, "draining": False} | values
-    worker_registry.record_heartbeat(here.database, Worker(id=worker_id, **row))
+    worker_registry.record_heartbeat(services.database, Worker(id=worker_id, **row))
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def record_heartbeat(app: Flask, worker_id: str, **values: Any) -> None:
         ("GET", "/ui/keys", Scope.ADMIN),
     ],
 )
-def test_each_scope_opens_what_it_covers(keyed: Flask, bearer: Bearer, method: str, path: str, needed: Scope) -> None:
+def test_each_scope_allows_what_it_covers(keyed: Flask, bearer: Bearer, method: str, path: str, needed: Scope) -> None:
     client = keyed.test_client()
     for scope in Scope:
         body = {"json": {"name": "n", "owner": "o"}} if method == "POST" else {}
         answer = client.open(path, method=method, headers=bearer(scope=scope), **body)
-        refused = answer.status_code == 403 and answer.json["code"] == "scope_missing"
-        assert refused is not scope.covers(needed), (scope, answer.status_code)
+        rejected = answer.status_code == 403 and answer.json["code"] == "scope_missing"
+        assert rejected is not scope.covers(needed), (scope, answer.status_code)
     assert client.open(path, method=method).status_code == 401
 
 
@@ -98,14 +98,14 @@ def test_the_queue_lists_jobs_in_the_order_in_which_they_are_claimed(
     assert [job["name"] for job in client.get("/queue").json["data"]] == ["second", "third", "fourth"]
 
 
-def test_positions_count_all_owners_and_show_nothing_of_them(keyed: Flask, bearer: Bearer) -> None:
+def test_queue_positions_count_other_owners_jobs_but_reveal_nothing_about_them(keyed: Flask, bearer: Bearer) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     operator = bearer("operator", Scope.ADMIN)
     for headers, name in ((bob, "of bob"), (ann, "of ann"), (bob, "of bob too")):
         client.post("/jobs", json={"kind": "classifier", "name": name}, headers=headers)
-    seen = client.get("/queue", headers=ann).json
-    assert [(job["name"], job["position"]) for job in seen["data"]] == [("of ann", 2)]
-    assert (seen["total"], seen["own"], seen["owners"]) == (3, 1, None)
+    queue = client.get("/queue", headers=ann).json
+    assert [(job["name"], job["position"]) for job in queue["data"]] == [("of ann", 2)]
+    assert (queue["total"], queue["own"], queue["owners"]) == (3, 1, None)
     assert client.get("/queue", headers=operator).json["owners"] == {"bob": 2, "ann": 1}
     page = client.get("/ui/workers", headers=ann | BROWSER).text
     assert "of ann" in page
@@ -113,17 +113,17 @@ def test_positions_count_all_owners_and_show_nothing_of_them(keyed: Flask, beare
     assert "2 more belong to other owners" in page
 
 
-def test_a_worker_shows_the_jobs_that_one_may_see(keyed: Flask, bearer: Bearer, play: Any) -> None:
+def test_a_worker_lists_only_the_jobs_that_the_caller_may_see(keyed: Flask, bearer: Bearer, play: Any) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     job = client.post("/jobs", json={"kind": "classifier", "name": "of ann"}, headers=ann).json
     play(keyed).claim()
     record_heartbeat(keyed, "played", running=1)
     record_heartbeat(keyed, "leaving", draining=True)
-    shown = {worker["id"]: worker for worker in client.get("/workers", headers=ann).json["data"]}
-    assert [item["id"] for item in shown["played"]["jobs"]] == [job["id"]]
-    assert shown["leaving"]["draining"] is True
-    foreign = {worker["id"]: worker for worker in client.get("/workers", headers=bob).json["data"]}
-    assert (foreign["played"]["running"], foreign["played"]["jobs"]) == (1, [])
+    anns_view = {worker["id"]: worker for worker in client.get("/workers", headers=ann).json["data"]}
+    assert [item["id"] for item in anns_view["played"]["jobs"]] == [job["id"]]
+    assert anns_view["leaving"]["draining"] is True
+    bobs_view = {worker["id"]: worker for worker in client.get("/workers", headers=bob).json["data"]}
+    assert (bobs_view["played"]["running"], bobs_view["played"]["jobs"]) == (1, [])
     page = client.get("/ui/workers", headers=ann | BROWSER).text
     assert f'href="/ui/jobs/{job["id"]}"' in page
     assert "draining" in page
@@ -131,40 +131,40 @@ def test_a_worker_shows_the_jobs_that_one_may_see(keyed: Flask, bearer: Bearer, 
 
 
 def test_a_key_is_created_shown_once_listed_and_revoked(keyed: Flask, bearer: Bearer) -> None:
-    here: Services = keyed.extensions[EXTENSION]
+    services: Services = keyed.extensions[EXTENSION]
     client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
-    asked = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
-    made = client.post("/keys", json=asked, headers=admin)
-    assert made.status_code == 201
-    key = made.json["key"]
-    assert (made.json["owner"], made.json["scope"], made.json["state"]) == ("carol", "read", "valid")
-    assert made.json["expires_at"] > made.json["created_at"]
-    shown = client.get(made.headers["Location"], headers=admin)  # before its first use, which a thread records
-    assert shown.json == {name: value for name, value in made.json.items() if name != "key"}
+    body = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
+    created = client.post("/keys", json=body, headers=admin)
+    assert created.status_code == 201
+    key = created.json["key"]
+    assert (created.json["owner"], created.json["scope"], created.json["state"]) == ("carol", "read", "valid")
+    assert created.json["expires_at"] > created.json["created_at"]
+    shown = client.get(created.headers["Location"], headers=admin)  # before its first use, which a thread records
+    assert shown.json == {name: value for name, value in created.json.items() if name != "key"}
     carol = {"Authorization": f"Bearer {key}"}
     assert client.get("/session", headers=carol).json["owner"] == "carol"
     for path in ("/keys", "/ui/keys", "/audit"):
         assert key not in client.get(path, headers=admin).text
-    revoked = client.post(f"/keys/{made.json['id']}/revoke", headers=admin)
+    revoked = client.post(f"/keys/{created.json['id']}/revoke", headers=admin)
     assert (revoked.status_code, revoked.json["state"]) == (202, "revoked")
-    again = client.post(f"/keys/{made.json['id']}/revoke", headers=admin)
-    assert again.json == revoked.json | {"last_used_at": again.json["last_used_at"]}
-    with here.database.read() as session:
+    repeated = client.post(f"/keys/{created.json['id']}/revoke", headers=admin)
+    assert repeated.json == revoked.json | {"last_used_at": repeated.json["last_used_at"]}
+    with services.database.read() as session:
         assert keys.identify(session, key) is None
-        told = [(row.action, row.subject, row.owner) for row in audit.read(session, subject=made.json["id"])]
-    assert told == [("revoke_key", made.json["id"], "operator"), ("create_key", made.json["id"], "operator")]
+        entries = [(row.action, row.subject, row.owner) for row in audit.read(session, subject=created.json["id"])]
+    assert entries == [("revoke_key", created.json["id"], "operator"), ("create_key", created.json["id"], "operator")]
     listed = client.get("/keys", headers=admin).json
     assert (listed["of_settings"], listed["required"]) == (1, True)
-    actions = {item["owner"]: item["last_recorded_at"] for item in listed["data"]}
-    assert actions["operator"] is not None
-    assert actions["carol"] is None
+    last_actions = {item["owner"]: item["last_recorded_at"] for item in listed["data"]}
+    assert last_actions["operator"] is not None
+    assert last_actions["carol"] is None
 
 
 def test_a_rotated_key_expires_after_the_overlap_and_its_successor_stays_valid(keyed: Flask, bearer: Bearer) -> None:
-    here: Services = keyed.extensions[EXTENSION]
+    services: Services = keyed.extensions[EXTENSION]
     client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
-    asked = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
-    old = client.post("/keys", json=asked, headers=admin).json
+    body = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
+    old = client.post("/keys", json=body, headers=admin).json
     answer = client.post(f"/keys/{old['id']}/rotate", json={"overlap_s": 3600}, headers=admin)
     assert answer.status_code == 201
     new = answer.json
@@ -176,19 +176,19 @@ def test_a_rotated_key_expires_after_the_overlap_and_its_successor_stays_valid(k
     assert seconds(new["created_at"], new["replaces"]["expires_at"]) == pytest.approx(3600, abs=1)
     for key in (old["key"], new["key"]):
         assert client.get("/session", headers={"Authorization": f"Bearer {key}"}).json["owner"] == "carol"
-    again = client.post(f"/keys/{old['id']}/rotate", json={}, headers=admin)
-    assert (again.status_code, again.json["code"]) == (409, "key_not_rotatable")
-    assert (again.json["replaced_by"], again.json["allowed_actions"]) == (new["id"], ["revoke"])
+    repeated = client.post(f"/keys/{old['id']}/rotate", json={}, headers=admin)
+    assert (repeated.status_code, repeated.json["code"]) == (409, "key_not_rotatable")
+    assert (repeated.json["replaced_by"], repeated.json["allowed_actions"]) == (new["id"], ["revoke"])
     for path in ("/keys", "/ui/keys", "/audit"):
         assert new["key"] not in client.get(path, headers=admin).text
-    # At once: the old key of this rotation opens nothing from now on.
+    # Without an overlap, the old key becomes invalid at once.
     newest = client.post(f"/keys/{new['id']}/rotate", json={"overlap_s": 0}, headers=admin).json
     assert newest["replaces"]["state"] == "expired"
-    with here.database.read() as session:
+    with services.database.read() as session:
         assert keys.identify(session, new["key"]) is None
         assert keys.identify(session, newest["key"]) is not None
-        [told] = audit.read(session, subject=old["id"], action="rotate_key")
-    assert (told.owner, told.detail) == (
+        [entry] = audit.read(session, subject=old["id"], action="rotate_key")
+    assert (entry.owner, entry.detail) == (
         "operator",
         {"name": "laptop", "key_owner": "carol", "new_key": new["id"], "overlap_s": 3600},
     )
@@ -198,9 +198,9 @@ def seconds(begin: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
 
 
-def test_the_client_rotates_keys(keyed: Flask, serve: Callable[[Flask], str]) -> None:
-    here: Services = keyed.extensions[EXTENSION]
-    old, _ = keys.create(here.database, name="laptop", owner="ann", scope=Scope.READ)
+def test_the_client_can_rotate_keys(keyed: Flask, serve: Callable[[Flask], str]) -> None:
+    services: Services = keyed.extensions[EXTENSION]
+    old, _ = keys.create(services.database, name="laptop", owner="ann", scope=Scope.READ)
     with Client(serve(keyed), key="chosen-by-the-operator") as client:
         new = client.rotate_key(old.id, overlap_s=60)
         assert (new["replaces"]["id"], new["key"][:4]) == (old.id, "tpl_")
@@ -209,25 +209,29 @@ def test_the_client_rotates_keys(keyed: Flask, serve: Callable[[Flask], str]) ->
             client.rotate_key(old.id)
 
 
-def test_an_overlap_gives_no_key_more_time_and_a_key_that_is_over_is_not_rotated(keyed: Flask, bearer: Bearer) -> None:
-    here: Services = keyed.extensions[EXTENSION]
+def test_an_overlap_never_extends_a_key_and_an_expired_or_revoked_key_is_not_rotated(
+    keyed: Flask, bearer: Bearer
+) -> None:
+    services: Services = keyed.extensions[EXTENSION]
     client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
-    rows = [keys.create(here.database, name="k", owner="ann", scope=Scope.READ, lifetime_s=s)[0] for s in (60, 0, 60)]
+    rows = [
+        keys.create(services.database, name="k", owner="ann", scope=Scope.READ, lifetime_s=s)[0] for s in (60, 0, 60)
+    ]
     ending, expired, revoked = (row.id for row in rows)
     new = client.post(f"/keys/{ending}/rotate", json={}, headers=admin).json
     assert seconds(new["created_at"], new["replaces"]["expires_at"]) == pytest.approx(60, abs=5)
-    keys.revoke_id(here.database, revoked)
+    keys.revoke_id(services.database, revoked)
     for key_id, state, allowed in ((expired, "expired", ["revoke"]), (revoked, "revoked", [])):
         answer = client.post(f"/keys/{key_id}/rotate", json={}, headers=admin)
         assert (answer.status_code, answer.json["state"], answer.json["allowed_actions"]) == (409, state, allowed)
     for overlap_s in (-1, 30 * 86400 + 1, "1"):
         answer = client.post(f"/keys/{new['id']}/rotate", json={"overlap_s": overlap_s}, headers=admin)
         assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, "#/overlap_s")
-    with here.database.read() as session:
-        assert len(keys.all_keys(session)) == 5  # of the refused requests none created a key
+    with services.database.read() as session:
+        assert len(keys.all_keys(session)) == 5  # the rejected requests created no keys
 
 
-def test_every_use_of_a_key_is_recorded_reads_too(
+def test_every_use_of_a_key_is_recorded_even_a_read(
     keyed: Flask, bearer: Bearer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(last_use, "WRITE_INTERVAL_S", 0.01)
@@ -253,7 +257,9 @@ def test_every_use_of_a_key_is_recorded_reads_too(
         ({"name": "x", "owner": "ann", "digest": "y"}, "#/digest"),
     ],
 )
-def test_a_fault_of_a_new_key_is_pointed_at(keyed: Flask, bearer: Bearer, body: dict[str, Any], pointer: str) -> None:
+def test_a_fault_in_the_request_for_a_key_has_a_pointer(
+    keyed: Flask, bearer: Bearer, body: dict[str, Any], pointer: str
+) -> None:
     answer = keyed.test_client().post("/keys", json=body, headers=bearer(scope=Scope.ADMIN))
     assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, pointer)
 
@@ -269,7 +275,7 @@ def test_unknown_keys_are_not_found(keyed: Flask, bearer: Bearer) -> None:
         assert (answer.status_code, answer.json["code"]) == (404, "key_not_found")
 
 
-def test_keys_cannot_be_managed_where_none_are_required(client: FlaskClient) -> None:
+def test_keys_cannot_be_managed_if_none_are_required(client: FlaskClient) -> None:
     for path, body in (
         ("/keys", {"name": "x", "owner": "ann"}),
         ("/keys/key_000000000000/revoke", {}),
@@ -283,7 +289,7 @@ def test_keys_cannot_be_managed_where_none_are_required(client: FlaskClient) -> 
     assert client.get("/keys").json == {"data": [], "of_settings": 0, "required": False}
 
 
-def test_usage_counts_jobs_files_and_what_is_left_of_quotas(keyed: Flask, bearer: Bearer, play: Any) -> None:
+def test_usage_reports_jobs_files_and_remaining_quotas(keyed: Flask, bearer: Bearer, play: Any) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     client.post("/jobs", json={"kind": "classifier"}, headers=ann)
     worker = play(keyed)
@@ -294,8 +300,8 @@ def test_usage_counts_jobs_files_and_what_is_left_of_quotas(keyed: Flask, bearer
     client.post("/jobs", json={"kind": "classifier"}, headers=bob)
     [own] = client.get("/usage", headers=ann).json["data"]
     assert (own["owner"], own["jobs"], own["keys"]) == ("ann", {"succeeded": 1, "queued": 1}, 1)
-    sizes = client.get("/jobs?status=succeeded", headers=ann).json["data"]
-    files = client.get(f"{sizes[0]['urls']['artifacts']}", headers=ann).json["data"]
+    succeeded = client.get("/jobs?status=succeeded", headers=ann).json["data"]
+    files = client.get(f"{succeeded[0]['urls']['artifacts']}", headers=ann).json["data"]
     assert own["artifact_bytes"] == sum(file["size_bytes"] for file in files) > 10_000
     assert 0 < own["requests_left"] < 50
     everyone = client.get("/usage", headers=bearer("operator", Scope.ADMIN)).json["data"]
@@ -305,13 +311,13 @@ def test_usage_counts_jobs_files_and_what_is_left_of_quotas(keyed: Flask, bearer
     assert "ann" not in re.sub(r"<[^>]*>", "", page)
 
 
-def test_usage_without_keys_is_that_of_all(client: FlaskClient, submit: Submit) -> None:
+def test_usage_without_keys_covers_all_jobs(client: FlaskClient, submit: Submit) -> None:
     submit(client)
     [item] = client.get("/usage").json["data"]
     assert (item["owner"], item["jobs"], item["requests_left"]) == (None, {"queued": 1}, None)
 
 
-def test_only_admins_are_offered_what_only_they_may_do(keyed: Flask, bearer: Bearer) -> None:
+def test_only_admins_see_the_link_to_the_keys_page(keyed: Flask, bearer: Bearer) -> None:
     client = keyed.test_client()
     for scope in Scope:
         page = client.get("/", headers=bearer(scope=scope) | BROWSER).text
@@ -319,7 +325,7 @@ def test_only_admins_are_offered_what_only_they_may_do(keyed: Flask, bearer: Bea
         assert 'href="/ui/workers"' in page
 
 
-def test_a_dataset_names_the_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> None:
+def test_a_datasets_page_lists_the_callers_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     for headers, name in ((ann, "older"), (ann, "newer"), (bob, "of bob")):
         client.post("/jobs", json={"kind": "classifier", "name": name}, headers=headers)
@@ -329,7 +335,9 @@ def test_a_dataset_names_the_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> N
     assert "No job uses this dataset" in client.get("/ui/datasets/mnist", headers=ann | BROWSER).text
 
 
-def test_a_use_that_cannot_be_recorded_fails_nothing(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_uses_are_recorded_again_after_the_database_rejected_one(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(last_use, "WRITE_INTERVAL_S", 0.01)
     with closing(Database(sqlite_url)) as database, database.engine.connect() as connection:
         row, _ = keys.create(database, name="k", owner="ann", scope=Scope.READ)

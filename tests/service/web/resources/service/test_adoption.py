@@ -1,4 +1,4 @@
-"""What was made before keys were required: it is hidden, and ``tapeline keys adopt`` gives it to an owner."""
+"""Objects from before keys were required are hidden until ``tapeline keys adopt`` gives them to an owner."""
 
 from __future__ import annotations
 
@@ -53,53 +53,53 @@ def upload(client: FlaskClient, **options: Any) -> str:
     return str(answer.json["name"])
 
 
-def seen(client: FlaskClient, headers: dict[str, str]) -> dict[str, set[str]]:
-    found = {
+def visible(client: FlaskClient, headers: dict[str, str]) -> dict[str, set[str]]:
+    ids = {
         "jobs": {job["id"] for job in client.get("/jobs", headers=headers).json["data"]},
         "datasets": {item["name"] for item in client.get("/datasets", headers=headers).json["data"]},
         "sweeps": {item["id"] for item in client.get("/sweeps", headers=headers).json["data"]},
     }
-    return found | {"datasets": found["datasets"] & {"kunden"}}
+    return ids | {"datasets": ids["datasets"] & {"kunden"}}
 
 
-def test_an_owner_is_given_what_has_none(
+def test_adopt_gives_all_objects_without_an_owner_to_the_named_owner(
     either_app: Flask, keyed: FlaskClient, play: Callable[[Flask], Any], run: Callable[..., Result]
 ) -> None:
-    free, worker = either_app.test_client(), play(either_app)
-    upload(free)
-    once = {"Idempotency-Key": "the-first"}
+    keyless, worker = either_app.test_client(), play(either_app)
+    upload(keyless)
+    idempotency = {"Idempotency-Key": "the-first"}
     spec = {"kind": "classifier", "dataset": "kunden", "epochs": 1}
-    job = free.post("/jobs", json=spec, headers=once).json
-    held = worker.claim()
-    sweep = free.post("/sweeps", json=SWEEP).json
+    job = keyless.post("/jobs", json=spec, headers=idempotency).json
+    claim = worker.claim()
+    sweep = keyless.post("/sweeps", json=SWEEP).json
 
-    told = run("create", "ann", "--scope", "admin")
-    ann = bearer(told.stdout.strip())
-    assert "without an owner: 2 jobs, 1 dataset and 1 sweep. They are hidden" in told.stderr
-    assert "`tapeline keys adopt ann`" in told.stderr
+    created = run("create", "ann", "--scope", "admin")
+    ann = bearer(created.stdout.strip())
+    assert "without an owner: 2 jobs, 1 dataset and 1 sweep. They are hidden" in created.stderr
+    assert "`tapeline keys adopt ann`" in created.stderr
     bob = bearer(run("create", "bob").stdout.strip())
-    assert seen(keyed, ann) == seen(keyed, bob) == {"jobs": set(), "datasets": set(), "sweeps": set()}
+    assert visible(keyed, ann) == visible(keyed, bob) == {"jobs": set(), "datasets": set(), "sweeps": set()}
     assert keyed.get("/ui/datasets/kunden", headers=ann).status_code == 404
     page = keyed.get("/ui/keys", headers=ann | {"Accept": "text/html"}).text
     assert "(2 jobs, 1 dataset and 1 sweep) has no owner and is hidden" in page
-    assert "tapeline keys adopt ann" in free.get("/ui/keys", headers={"Accept": "text/html"}).text
+    assert "tapeline keys adopt ann" in keyless.get("/ui/keys", headers={"Accept": "text/html"}).text
 
-    refused = run("adopt", "anna")
-    assert refused.exit_code == 1
-    assert "no valid key belongs to 'anna'; owners with a valid key: ann, bob" in " ".join(refused.output.split())
-    own = keyed.post("/jobs", json={"kind": "classifier", "epochs": 1}, headers=bob).json["id"]
+    rejected = run("adopt", "anna")
+    assert rejected.exit_code == 1
+    assert "no valid key belongs to 'anna'; owners with a valid key: ann, bob" in " ".join(rejected.output.split())
+    bobs_job = keyed.post("/jobs", json={"kind": "classifier", "epochs": 1}, headers=bob).json["id"]
 
-    given = run("adopt", "ann")
-    assert given.exit_code == 0, given.output
-    assert given.stdout == "ann now owns 2 jobs, 1 dataset and 1 sweep that had no owner\n"
-    trials = {item["id"] for item in free.get(f"/jobs?sweep={sweep['id']}").json["data"]}
-    assert seen(keyed, ann) == {"jobs": {job["id"], *trials}, "datasets": {"kunden"}, "sweeps": {sweep["id"]}}
-    assert seen(keyed, bob) == {"jobs": {own}, "datasets": set(), "sweeps": set()}
+    adopted = run("adopt", "ann")
+    assert adopted.exit_code == 0, adopted.output
+    assert adopted.stdout == "ann now owns 2 jobs, 1 dataset and 1 sweep that had no owner\n"
+    trials = {item["id"] for item in keyless.get(f"/jobs?sweep={sweep['id']}").json["data"]}
+    assert visible(keyed, ann) == {"jobs": {job["id"], *trials}, "datasets": {"kunden"}, "sweeps": {sweep["id"]}}
+    assert visible(keyed, bob) == {"jobs": {bobs_job}, "datasets": set(), "sweeps": set()}
     assert keyed.get(f"/jobs/{job['id']}", headers=bob).status_code == 404
-    assert keyed.post("/jobs", json=spec, headers=ann | once).json["id"] == job["id"], "a repeated request"
+    assert keyed.post("/jobs", json=spec, headers=ann | idempotency).json["id"] == job["id"], "a repeated request"
 
-    # The running job and the sweep go on; what they create has the owner, too.
-    assert held.job_id == job["id"]
+    # The running job and the sweep continue; what they create belongs to the owner, too.
+    assert claim.job_id == job["id"]
     worker.epoch(1)
     worker.succeed()
     while keyed.get("/queue", headers=ann).json["data"]:
@@ -120,52 +120,54 @@ def test_an_owner_is_given_what_has_none(
     assert [(row.subject, row.detail) for row in entries] == [("ann", {"jobs": 2, "datasets": 1, "sweeps": 1})]
 
 
-def test_data_that_the_owner_has_already_are_not_kept_twice(
+def test_adopted_data_that_the_owner_already_has_is_not_stored_twice(
     database: Database, either_app: Flask, keyed: FlaskClient, run: Callable[..., Result]
 ) -> None:
-    free = either_app.test_client()
+    keyless = either_app.test_client()
     ann = bearer(run("create", "ann").stdout.strip())
-    upload(free)
-    job = free.post("/jobs", json={"kind": "classifier", "dataset": "kunden", "epochs": 1}).json["id"]
+    upload(keyless)
+    job = keyless.post("/jobs", json={"kind": "classifier", "dataset": "kunden", "epochs": 1}).json["id"]
     upload(keyed, headers=ann)
     assert "owns 1 job that had" in run("adopt", "ann").stdout, "the job is queued: its data stay where they are"
-    free.post(f"/jobs/{job}/cancel")
+    keyless.post(f"/jobs/{job}/cancel")
     assert "owns 1 dataset that had" in run("adopt", "ann").stdout
-    assert seen(keyed, ann) == {"jobs": {job}, "datasets": {"kunden"}, "sweeps": set()}
+    assert visible(keyed, ann) == {"jobs": {job}, "datasets": {"kunden"}, "sweeps": set()}
     with database.read() as session:
-        (kept,) = session.scalars(select(Upload).where(Upload.deleted_ms.is_(None)))
-        assert (kept.owner, session.get_one(Job, job).upload_id) == ("ann", kept.id)
+        (stored,) = session.scalars(select(Upload).where(Upload.deleted_ms.is_(None)))
+        assert (stored.owner, session.get_one(Job, job).upload_id) == ("ann", stored.id)
     assert "nothing to do" in run("adopt", "ann").stdout
 
 
-def test_data_that_are_restored_are_as_new_as_those_that_had_no_owner(
+def test_adopted_data_becomes_the_newest_version_even_if_the_owner_had_deleted_it(
     either_app: Flask, keyed: FlaskClient, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = either_app.test_client()
+    keyless = either_app.test_client()
     ann = bearer(run("create", "ann").stdout.strip())
     upload(keyed, headers=ann)
     version = keyed.get("/datasets/kunden", headers=ann).json["version"]
     job = keyed.post("/jobs", json={"kind": "classifier", "dataset": "kunden"}, headers=ann).json["id"]
-    assert keyed.post(f"/jobs/{job}/cancel", headers=ann).status_code == 202  # it keeps the deleted data
+    assert keyed.post(f"/jobs/{job}/cancel", headers=ann).status_code == 202  # the job keeps the deleted data
     assert keyed.delete("/datasets/kunden", headers=ann).status_code == 204
     monkeypatch.setitem(globals(), "TABLE", TABLE.replace("a", "c"))
     upload(keyed, headers=ann)
     monkeypatch.undo()
-    upload(free)
+    upload(keyless)
     assert run("adopt", "ann").exit_code == 0
     assert keyed.get("/datasets/kunden", headers=ann).json["version"] == version
 
 
-def test_a_key_that_has_ended_makes_no_owner(database: Database, either_app: Flask, run: Callable[..., Result]) -> None:
+def test_the_owner_of_a_revoked_key_cannot_adopt(
+    database: Database, either_app: Flask, run: Callable[..., Result]
+) -> None:
     either_app.test_client().post("/jobs", json={"kind": "classifier", "epochs": 1})
     row, _ = keys.create(database, name="old", owner="ann", scope=Scope.SUBMIT)
     keys.revoke(database, row.id)
-    refused = run("adopt", "ann")
-    assert refused.exit_code == 1
-    assert "there are no valid keys" in " ".join(refused.output.split())
+    rejected = run("adopt", "ann")
+    assert rejected.exit_code == 1
+    assert "there are no valid keys" in " ".join(rejected.output.split())
 
 
-def test_a_key_of_the_settings_is_an_owner(
+def test_the_owner_of_a_key_in_the_settings_can_adopt(
     either_app: Flask, make_app: Callable[..., Flask], either_url: str, run: Callable[..., Result], tmp_path: Path
 ) -> None:
     job = either_app.test_client().post("/jobs", json={"kind": "classifier", "epochs": 1}).json["id"]
@@ -173,6 +175,6 @@ def test_a_key_of_the_settings_is_an_owner(
     app = make_app(either_url, auth=Auth.KEYS, api_keys=(key,))
     environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url, "TAPELINE_API_KEYS": key}
     owner = keys.of_settings(key).owner
-    given = CliRunner().invoke(main, ["keys", "adopt", owner], env=environ)
-    assert given.exit_code == 0, given.output
+    adopted = CliRunner().invoke(main, ["keys", "adopt", owner], env=environ)
+    assert adopted.exit_code == 0, adopted.output
     assert app.test_client().get(f"/jobs/{job}", headers=bearer(key)).status_code == 200

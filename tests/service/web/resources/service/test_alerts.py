@@ -23,12 +23,12 @@ from tests.service.web.conftest import PlayedWorker
 
 ROOT = Path(__file__).parents[5]
 RULES = ROOT / "deploy" / "alerts.yml"
-NOT_METRICS = {"tapeline_app", "tapeline_owner", "tapeline_secrets"}  # roles of the database, and a volume
+NOT_METRICS = {"tapeline_app", "tapeline_owner", "tapeline_secrets"}  # database roles and a volume
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",), "gauge": ("",)}
 
 
 def sample_names(text: str) -> set[str]:
-    """Everything that a rule may ask for, also of metrics that have no sample yet."""
+    """All sample names that a rule can use, including those of metrics that have no sample yet."""
     return {family.name + suffix for family in text_string_to_metric_families(text) for suffix in SUFFIXES[family.type]}
 
 
@@ -42,13 +42,14 @@ def exposed(either_app: Flask) -> str:
 
 
 @pytest.mark.parametrize("name", ["deploy/alerts.yml", "deploy/alerts_test.yml", "docs/operations.md"])
-def test_every_metric_that_is_named_is_exposed(exposed: str, name: str) -> None:
-    known = sample_names(exposed)
-    bases = {re.sub(r"_(bucket|count|sum)$", "", one) for one in known}  # the document's table names families
+def test_every_metric_that_is_mentioned_is_exposed(exposed: str, name: str) -> None:
+    exposed_names = sample_names(exposed)
+    # The document's table names families.
+    family_names = {re.sub(r"_(bucket|count|sum)$", "", sample_name) for sample_name in exposed_names}
     text = (ROOT / name).read_text()
-    named = set(re.findall(r"\btapeline_(?:[a-z]+_)*[a-z]+", text)) - NOT_METRICS
-    assert len(named) > 8
-    assert sorted(named - known - bases) == []
+    mentioned = set(re.findall(r"\btapeline_(?:[a-z]+_)*[a-z]+", text)) - NOT_METRICS
+    assert len(mentioned) > 8
+    assert sorted(mentioned - exposed_names - family_names) == []
 
 
 def test_every_metric_is_documented(exposed: str) -> None:
@@ -60,8 +61,8 @@ def test_every_metric_is_documented(exposed: str) -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 @pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
 def test_promtool_accepts_the_rules_and_their_tests(command: tuple[str, ...]) -> None:
-    done = subprocess.run(["promtool", *command], cwd=RULES.parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run(["promtool", *command], cwd=RULES.parent, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_every_alert_has_a_test() -> None:
@@ -76,7 +77,7 @@ def read(metrics: Metrics) -> dict[str, float]:
     return {sample.name: sample.value for family in families for sample in family.samples}
 
 
-def test_an_expired_lease_ages(
+def test_the_age_of_an_expired_lease_is_measured(
     either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Callable[..., str]
 ) -> None:
     database: Database = either_app.extensions[EXTENSION].database
@@ -89,10 +90,10 @@ def test_an_expired_lease_ages(
     assert 90 <= read(metrics)["tapeline_expired_lease_seconds"] < 120
 
 
-def test_broker_and_disk_are_measured(sqlite_url: str, tmp_path: Path) -> None:
+def test_broker_and_disk_are_measured_if_configured(sqlite_url: str, tmp_path: Path) -> None:
     with closing(Database(sqlite_url)) as database:
-        away = read(Metrics(database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=tmp_path))
-        none = read(Metrics(database, publisher=Publisher(None), artifacts=tmp_path / "missing"))
-    assert away["tapeline_broker_up"] == 0
-    assert 0 < away["tapeline_disk_free_bytes"] < away["tapeline_disk_size_bytes"]
-    assert none.keys() & {"tapeline_broker_up", "tapeline_disk_free_bytes"} == set()
+        configured = read(Metrics(database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=tmp_path))
+        unconfigured = read(Metrics(database, publisher=Publisher(None), artifacts=tmp_path / "missing"))
+    assert configured["tapeline_broker_up"] == 0
+    assert 0 < configured["tapeline_disk_free_bytes"] < configured["tapeline_disk_size_bytes"]
+    assert unconfigured.keys() & {"tapeline_broker_up", "tapeline_disk_free_bytes"} == set()

@@ -20,12 +20,10 @@ from service.storage.tables import AuditEntry
 from service.web.services import EXTENSION, Services
 
 
-def test_everything_that_changes_something_is_recorded_once(
-    make_app: Callable[..., Flask], either_url: str, play: Any
-) -> None:
+def test_every_change_is_recorded_exactly_once(make_app: Callable[..., Flask], either_url: str, play: Any) -> None:
     app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
-    here: Services = app.extensions[EXTENSION]
-    row, key = keys.create(here.database, name="ann", owner="ann", scope=Scope.SUBMIT, by=Actor(address="terminal"))
+    services: Services = app.extensions[EXTENSION]
+    row, key = keys.create(services.database, name="ann", owner="ann", scope=Scope.SUBMIT, by=Actor(address="terminal"))
     client, worker = app.test_client(), play(app)
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
     headers = {"X-Request-Id": "req-1", "Idempotency-Key": "once"}
@@ -37,10 +35,10 @@ def test_everything_that_changes_something_is_recorded_once(
     client.post(f"/jobs/{job_id}/pause")
     worker.succeed()
     fork_id = client.post(f"/jobs/{job_id}/fork", json={"overrides": {"epochs": 9}}).json["id"]
-    again_id = client.post(f"/jobs/{job_id}/reproduce").json["id"]
+    reproduction_id = client.post(f"/jobs/{job_id}/reproduce").json["id"]
     client.post(f"/jobs/{fork_id}/cancel")
     assert client.post(f"/jobs/{fork_id}/cancel").status_code == 409
-    for _ in range(2):  # the second time, the file is there
+    for _ in range(2):  # the second time, the export already exists
         client.get(f"/jobs/{job_id}/export/tensorboard").close()
     assert client.delete(f"/jobs/{fork_id}").status_code == 204
     assert client.post("/jobs/job_01J00000000000000000000000/cancel").status_code == 404
@@ -49,19 +47,19 @@ def test_everything_that_changes_something_is_recorded_once(
         assert browser.post("/session", json={"key": "wrong"}).status_code == 401
     browser.post("/session", json={"key": key})
     browser.delete("/session")
-    keys.revoke(here.database, "ann", by=Actor(address="terminal"))
+    keys.revoke(services.database, "ann", by=Actor(address="terminal"))
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
-    shown = app.test_client().get("/audit", headers=operator).json
-    assert shown["next_before"] is None
-    told = [(item["action"], item["subject"]) for item in reversed(shown["data"])]
-    sessions = [subject for action, subject in told if action in ("sign_in", "sign_out")]
-    assert told == [
+    page = app.test_client().get("/audit", headers=operator).json
+    assert page["next_before"] is None
+    entries = [(item["action"], item["subject"]) for item in reversed(page["data"])]
+    sessions = [subject for action, subject in entries if action in ("sign_in", "sign_out")]
+    assert entries == [
         ("create_key", row.id),
         ("submit", job_id),
         ("change", job_id),
         ("pause", job_id),
         ("fork", fork_id),
-        ("reproduce", again_id),
+        ("reproduce", reproduction_id),
         ("cancel", fork_id),
         ("export", job_id),
         ("delete", fork_id),
@@ -70,19 +68,19 @@ def test_everything_that_changes_something_is_recorded_once(
         ("sign_out", sessions[0]),
         ("revoke_key", row.id),
     ]
-    submitted = shown["data"][-2]
+    submitted = page["data"][-2]
     assert (submitted["owner"], submitted["key"]) == ("ann", row.id)
     assert (submitted["address"], submitted["request_id"]) == ("127.0.0.1", "req-1")
-    assert key not in str(shown)
-    assert shown["data"][8]["detail"] == {"parent": job_id}
+    assert key not in str(page)
+    assert page["data"][8]["detail"] == {"parent": job_id}
 
 
-def test_the_audit_is_for_admins_and_comes_in_pages(make_app: Callable[..., Flask], sqlite_url: str) -> None:
+def test_the_audit_log_is_for_admins_and_paginated(make_app: Callable[..., Flask], sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
-    here: Services = app.extensions[EXTENSION]
+    services: Services = app.extensions[EXTENSION]
     client = app.test_client()
     for scope in (Scope.READ, Scope.SUBMIT):
-        _, key = keys.create(here.database, name=scope, owner="ann", scope=scope, by=Actor())
+        _, key = keys.create(services.database, name=scope, owner="ann", scope=scope, by=Actor())
         answer = client.get("/audit", headers={"Authorization": f"Bearer {key}"})
         assert (answer.status_code, answer.json["needed"]) == (403, "admin")
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
@@ -94,33 +92,35 @@ def test_the_audit_is_for_admins_and_comes_in_pages(make_app: Callable[..., Flas
     assert client.get("/audit?action=nothing", headers=operator).status_code == 400
 
 
-def test_the_seals_are_for_admins_and_their_head_can_be_kept(make_app: Callable[..., Flask], either_url: str) -> None:
+def test_the_seals_are_for_admins_and_the_log_can_be_verified_against_their_head(
+    make_app: Callable[..., Flask], either_url: str
+) -> None:
     app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
-    here: Services = app.extensions[EXTENSION]
+    services: Services = app.extensions[EXTENSION]
     client = app.test_client()
-    _, key = keys.create(here.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
+    _, key = keys.create(services.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
     assert client.get("/audit/seals", headers={"Authorization": f"Bearer {key}"}).status_code == 403
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
     assert client.get("/audit/seals", headers=operator).json == {"data": [], "next_before": None}
-    audit_seals.seal(here.database, settled_s=0)
+    audit_seals.seal(services.database, settled_s=0)
     client.post("/jobs", json={"kind": "classifier"}, headers=operator)
-    audit_seals.seal(here.database, settled_s=0)
+    audit_seals.seal(services.database, settled_s=0)
     first = client.get("/audit/seals?limit=1", headers=operator).json
     second = client.get(f"/audit/seals?limit=1&before={first['next_before']}", headers=operator).json
     assert [(page["data"][0]["id"], page["data"][0]["count"]) for page in (first, second)] == [(2, 1), (1, 1)]
     assert second["next_before"] is None
     head = first["data"][0]["digest"]
-    assert verify(audit_seals.items(here.database), head=head).head == head
+    assert verify(audit_seals.items(services.database), head=head).head == head
 
 
-def test_rows_are_added_and_never_changed(database: Database) -> None:
+def test_audit_entries_are_append_only(database: Database) -> None:
     with database.write() as session:
         audit.record(session, Actor(owner="ann"), AuditAction.DELETE, "job_1")
     with pytest.raises(DatabaseError, match="append-only"), database.write() as session:
         session.execute(update(AuditEntry).values(owner="bob"))
 
 
-def test_rolled_back_changes_have_no_effect(database: Database) -> None:
+def test_a_change_that_is_rolled_back_leaves_no_audit_entry(database: Database) -> None:
     def fail(session: Session) -> None:
         audit.record(session, Actor(owner="ann"), AuditAction.DELETE, "job_1")
         raise RuntimeError
@@ -133,6 +133,6 @@ def test_rolled_back_changes_have_no_effect(database: Database) -> None:
 
 def test_without_required_keys_nothing_is_recorded(client: FlaskClient, app: Flask) -> None:
     client.post("/jobs", json={"kind": "classifier"})
-    here: Services = app.extensions[EXTENSION]
-    with here.database.read() as session:
+    services: Services = app.extensions[EXTENSION]
+    with services.database.read() as session:
         assert audit.read(session) == []

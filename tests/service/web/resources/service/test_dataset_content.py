@@ -30,20 +30,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data" / "squares"
 
 
-def decoded(example: dict[str, Any]) -> np.ndarray[Any, Any]:
+def decode(example: dict[str, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(example["image"]))))
 
 
-def pages(client: FlaskClient, query: str, *, name: str = "squares") -> list[dict[str, Any]]:
-    """All examples, page by page."""
-    found, cursor = [], ""
+def fetch_examples(client: FlaskClient, query: str, *, name: str = "squares") -> list[dict[str, Any]]:
+    """Fetch all examples, page by page."""
+    examples, cursor = [], ""
     while True:
         answer = client.get(f"/datasets/{name}/examples?{query}{cursor}")
         assert answer.status_code == 200, answer.text
-        found += answer.json["data"]
+        examples += answer.json["data"]
         assert answer.json["has_more"] is (answer.json["next_cursor"] is not None)
         if not answer.json["has_more"]:
-            return found
+            return examples
         cursor = f"&cursor={answer.json['next_cursor']}"
 
 
@@ -52,30 +52,30 @@ def test_examples_are_the_images_of_the_part_in_order(
     client: FlaskClient, folder: Path, part: str, seed: int, count: int
 ) -> None:
     images, labels = squares(count, seed)
-    found = pages(client, f"part={part}&limit=37")
-    assert [one["index"] for one in found] == list(range(count))
-    assert [one["label"] for one in found] == labels.tolist()
-    assert [one["class_name"] for one in found] == [str(label) for label in labels]
-    assert np.array_equal(np.stack([decoded(one) for one in found]), images)
-    of_two = pages(client, f"part={part}&class=2&limit=7")
-    assert [one["index"] for one in of_two] == np.flatnonzero(labels == 2).tolist()
+    examples = fetch_examples(client, f"part={part}&limit=37")
+    assert [example["index"] for example in examples] == list(range(count))
+    assert [example["label"] for example in examples] == labels.tolist()
+    assert [example["class_name"] for example in examples] == [str(label) for label in labels]
+    assert np.array_equal(np.stack([decode(example) for example in examples]), images)
+    class_examples = fetch_examples(client, f"part={part}&class=2&limit=7")
+    assert [example["index"] for example in class_examples] == np.flatnonzero(labels == 2).tolist()
     assert client.get(f"/datasets/squares/examples?part={part}&class=200").json["data"] == []
 
 
 def test_mixed_examples_alternate_between_the_classes(client: FlaskClient, folder: Path) -> None:
     labels = squares(200, 1)[1]
     counts = np.bincount(labels)
-    found = pages(client, "part=train&limit=37&order=mixed")
-    assert sorted(one["index"] for one in found) == list(range(200))
-    seen: dict[int, list[int]] = {}
-    for one in found:
-        seen.setdefault(one["label"], []).append(one["index"])
-    assert [seen[label] for label in sorted(seen)] == [
+    examples = fetch_examples(client, "part=train&limit=37&order=mixed")
+    assert sorted(example["index"] for example in examples) == list(range(200))
+    indices_by_class: dict[int, list[int]] = {}
+    for example in examples:
+        indices_by_class.setdefault(example["label"], []).append(example["index"])
+    assert [indices_by_class[label] for label in sorted(indices_by_class)] == [
         np.flatnonzero(labels == label).tolist() for label in range(len(counts))
     ]
-    assert {one["label"] for one in found[: len(counts)]} == set(range(len(counts)))
-    few = min(counts) * len(counts)
-    assert np.bincount([one["label"] for one in found[:few]]).tolist() == [min(counts)] * len(counts)
+    assert {example["label"] for example in examples[: len(counts)]} == set(range(len(counts)))
+    balanced = min(counts) * len(counts)
+    assert np.bincount([example["label"] for example in examples[:balanced]]).tolist() == [min(counts)] * len(counts)
     assert client.get("/datasets/squares/examples?order=random").status_code == 400
 
 
@@ -104,7 +104,7 @@ def test_the_page_has_a_bar_for_each_class_and_part(client: FlaskClient, folder:
     assert 'href="/ui/new?dataset=squares"' in page
 
 
-def test_the_list_is_a_table(client: FlaskClient, folder: Path) -> None:
+def test_the_datasets_page_is_a_table(client: FlaskClient, folder: Path) -> None:
     assert client.get("/datasets", headers=HTML).headers["Location"] == "/ui/datasets"
     page = client.get("/ui/datasets").text
     (row,) = [row for row in re.findall(r'<tr class="dataset">.*?</tr>', page, re.DOTALL) if "squares" in row]
@@ -117,7 +117,7 @@ def test_the_list_is_a_table(client: FlaskClient, folder: Path) -> None:
     assert 'id="no-uploads"' in page
 
 
-def test_a_job_of_a_dataset_is_on_its_page(client: FlaskClient, folder: Path, submit: Any) -> None:
+def test_the_page_of_a_dataset_links_to_its_jobs(client: FlaskClient, folder: Path, submit: Any) -> None:
     job_id = submit(client, name="on-squares", dataset="squares")
     submit(client, name="elsewhere")
     page = client.get("/ui/datasets/squares").text
@@ -139,7 +139,9 @@ def test_a_job_of_a_dataset_is_on_its_page(client: FlaskClient, folder: Path, su
         ("/ui/datasets/nowhere", 404, "dataset_not_found"),
     ],
 )
-def test_what_is_not_there_is_said(client: FlaskClient, folder: Path, path: str, status: int, code: str) -> None:
+def test_invalid_requests_for_content_are_rejected_with_a_code(
+    client: FlaskClient, folder: Path, path: str, status: int, code: str
+) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.json["code"]) == (status, code)
 
@@ -150,14 +152,14 @@ def test_a_cursor_after_the_end_returns_nothing(client: FlaskClient, folder: Pat
         assert (answer["data"], answer["next_cursor"]) == ([], None)
 
 
-def test_large_images_come_fewer_at_a_time(client: FlaskClient, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_come_in_smaller_pages(client: FlaskClient, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_content, "_MAX_NUMBERS", 16 * 36 + 35)
     first = client.get("/datasets/squares/examples?limit=100").json
     assert (len(first["data"]), first["next_cursor"]) == (16, "16")
-    assert len(pages(client, "limit=100")) == 200
+    assert len(fetch_examples(client, "limit=100")) == 200
 
 
-def test_damaged_files_leave_a_page_that_says_so(client: FlaskClient, folder: Path) -> None:
+def test_the_page_of_a_damaged_dataset_reports_the_problem(client: FlaskClient, folder: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte").write_bytes(b"junk")
     page = client.get("/ui/datasets/squares")
     assert page.status_code == 200
@@ -167,12 +169,12 @@ def test_damaged_files_leave_a_page_that_says_so(client: FlaskClient, folder: Pa
     assert (answer["state"], answer["class_counts"]) == ("unavailable", None)
 
 
-def test_another_owners_dataset_is_not_there(make_app: MakeApp, sqlite_url: str) -> None:
+def test_another_owners_dataset_is_not_found(make_app: MakeApp, sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth=Auth.KEYS)
-    here: Services = app.extensions[EXTENSION]
-    mine, others = (
-        {"Authorization": f"Bearer {keys.create(here.database, name='k', owner=who, scope=keys.Scope.SUBMIT)[1]}"}
-        for who in ("ann", "ben")
+    services: Services = app.extensions[EXTENSION]
+    mine, theirs = (
+        {"Authorization": f"Bearer {keys.create(services.database, name='k', owner=owner, scope=keys.Scope.SUBMIT)[1]}"}
+        for owner in ("ann", "ben")
     )
     client, data = app.test_client(), io.BytesIO()
     np.savez(data, images=np.zeros((40, 4, 4), np.uint8), labels=np.arange(40) % 2)
@@ -181,4 +183,4 @@ def test_another_owners_dataset_is_not_there(make_app: MakeApp, sqlite_url: str)
     assert sent.status_code == 201
     assert len(client.get("/datasets/hers/examples", headers=mine).json["data"]) == 24
     for path in ("/datasets/hers/examples", "/datasets/hers/rows", "/datasets/hers/columns", "/ui/datasets/hers"):
-        assert client.get(path, headers=others).json["code"] == "dataset_not_found"
+        assert client.get(path, headers=theirs).json["code"] == "dataset_not_found"

@@ -1,4 +1,4 @@
-"""Jobs keep the dataset version that they were submitted with; trained as in a child process."""
+"""Jobs keep the dataset version that they were submitted with. The tests train as a child process does."""
 
 from __future__ import annotations
 
@@ -54,24 +54,24 @@ def submit(client: FlaskClient, **changes: Any) -> str:
 
 
 def train(app: Flask, job_id: str) -> Any:
-    """What a child does with the order to train this job, the only one that waits."""
-    here: Services = app.extensions[EXTENSION]
-    held = leases.claim(here.database, "test", 600.0)
-    assert held is not None
-    assert held.job_id == job_id
+    """Train this job, which must be the only queued one, as a child process does."""
+    services: Services = app.extensions[EXTENSION]
+    claim = leases.claim(services.database, "test", 600.0)
+    assert claim is not None
+    assert claim.job_id == job_id
     try:
-        run.train(here.settings, here.database, held, NoSupervisor())
+        run.train(services.settings, services.database, claim, NoSupervisor())
     finally:
         limits.lift_memory_limit()
-    with here.database.read() as session:
+    with services.database.read() as session:
         return lookup.get(session, job_id)
 
 
-def tidy(app: Flask) -> list[str]:
-    """Sweep, and tell which uploads' files are left."""
-    here: Services = app.extensions[EXTENSION]
-    delete_expired_data(here.database, here.artifacts, here.dataset_uploads.folder, Policy())
-    return sorted(path.name for path in (here.settings.artifacts / "datasets").iterdir())
+def delete_expired(app: Flask) -> list[str]:
+    """Delete expired data, and return the names of the remaining upload folders."""
+    services: Services = app.extensions[EXTENSION]
+    delete_expired_data(services.database, services.artifacts, services.dataset_uploads.folder, Policy())
+    return sorted(path.name for path in (services.settings.artifacts / "datasets").iterdir())
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def app(make_app: MakeApp, either_url: str) -> Flask:
     return make_app(either_url)
 
 
-def test_a_name_is_its_newest_version_and_each_version_has_a_name(app: Flask, client: FlaskClient) -> None:
+def test_a_name_stands_for_its_newest_version_and_each_version_has_a_name(app: Flask, client: FlaskClient) -> None:
     first, second = send(client, archive(seed=1)), send(client, archive(seed=2))
     assert first["version"] == f"mine@{first['sha256'].removeprefix('sha256:')[:12]}"
     assert client.get("/datasets/mine").json["sha256"] == second["sha256"]
@@ -96,56 +96,56 @@ def test_a_name_is_its_newest_version_and_each_version_has_a_name(app: Flask, cl
 
 
 @pytest.mark.sqlite_by_default
-def test_a_job_keeps_its_data_when_the_name_gets_others(app: Flask, client: FlaskClient) -> None:
+def test_a_job_keeps_its_data_when_the_dataset_is_replaced_or_deleted(app: Flask, client: FlaskClient) -> None:
     first = send(client, archive(seed=1))
-    job_id, other = submit(client), submit(client, seed=9)
+    job_id, other_id = submit(client), submit(client, seed=9)
     second = send(client, archive(rows=9, classes=3, seed=2))
-    job, _ = train(app, job_id), train(app, other)
+    job, _ = train(app, job_id), train(app, other_id)
     assert (job.status, job.dataset_sha256) == ("succeeded", first["sha256"])
-    before = client.get(f"/jobs/{job_id}/mistakes").json
+    mistakes = client.get(f"/jobs/{job_id}/mistakes").json
     assert client.delete("/datasets/mine").status_code == 204
     assert client.get("/datasets/mine").status_code == 404
     assert client.post("/jobs", json=SMALL).json["errors"][0]["code"] == "dataset_not_found"
-    assert client.get(f"/jobs/{job_id}/mistakes").json == before
+    assert client.get(f"/jobs/{job_id}/mistakes").json == mistakes
     image = np.zeros((6, 5), int).tolist()
     assert client.post(f"/jobs/{job_id}/predict", json={"images": [image]}).status_code == 200
-    # Nobody needs the second version; the first goes with the last job that was trained on it.
-    again = client.post(f"/jobs/{job_id}/reproduce").json["id"]
-    assert len(tidy(app)) == 1
-    assert train(app, again).reproduction["match"] is True
+    # No job needs the second version; the first is deleted with the last job that was trained on it.
+    reproduction = client.post(f"/jobs/{job_id}/reproduce").json["id"]
+    assert len(delete_expired(app)) == 1
+    assert train(app, reproduction).reproduction["match"] is True
     fork = client.post(f"/jobs/{job_id}/fork", json={"overrides": {"epochs": 2}}).json["id"]
     assert train(app, fork).provenance["dataset"] == first["sha256"]
-    investigation = client.post("/differences", json={"a": job_id, "b": other})
+    investigation = client.post("/differences", json={"a": job_id, "b": other_id})
     assert investigation.status_code == 201, investigation.text
     assert train(app, investigation.json["id"]).investigation["sentence"]
-    for done in (investigation.json["id"], other):
-        assert client.delete(f"/jobs/{done}").status_code == 204
-    assert client.delete(f"/jobs/{again}").status_code == client.delete(f"/jobs/{job_id}").status_code == 204
-    assert len(tidy(app)) == 1
+    for job_to_delete in (investigation.json["id"], other_id):
+        assert client.delete(f"/jobs/{job_to_delete}").status_code == 204
+    assert client.delete(f"/jobs/{reproduction}").status_code == client.delete(f"/jobs/{job_id}").status_code == 204
+    assert len(delete_expired(app)) == 1
     assert client.delete(f"/jobs/{fork}").status_code == 204
-    assert tidy(app) == []
+    assert delete_expired(app) == []
     assert second["sha256"] != first["sha256"]
 
 
 @pytest.mark.sqlite_by_default
-def test_the_same_data_sent_again_are_those_that_jobs_kept(app: Flask, client: FlaskClient) -> None:
+def test_uploading_the_same_data_again_restores_the_version_that_a_job_kept(app: Flask, client: FlaskClient) -> None:
     send(client, archive(seed=1))
     job_id = submit(client)
     train(app, job_id)
     assert client.delete("/datasets/mine").status_code == 204
-    again = send(client, archive(seed=1))
-    assert client.get("/datasets/mine").json["versions"] == [again["version"]]
-    assert len(tidy(app)) == 1
+    restored = send(client, archive(seed=1))
+    assert client.get("/datasets/mine").json["versions"] == [restored["version"]]
+    assert len(delete_expired(app)) == 1
     assert client.delete(f"/jobs/{job_id}").status_code == 204
-    assert len(tidy(app)) == 1, "it has a name again"
+    assert len(delete_expired(app)) == 1, "it has a name again"
 
 
 @pytest.mark.sqlite_by_default
-def test_one_version_is_deleted_by_its_name(app: Flask, client: FlaskClient) -> None:
+def test_one_version_can_be_deleted_by_its_name(app: Flask, client: FlaskClient) -> None:
     first, second = send(client, archive(seed=1)), send(client, archive(seed=2))
     job_id = submit(client)
-    refused = client.delete("/datasets/mine")
-    assert (refused.status_code, refused.json["jobs"]) == (409, [job_id])
+    rejected = client.delete("/datasets/mine")
+    assert (rejected.status_code, rejected.json["jobs"]) == (409, [job_id])
     for malformed in ("mine@", "mine@1", "mine@%25%25%25%25%25%25"):
         assert client.delete(f"/datasets/{malformed}").status_code == 404
     assert client.delete(f"/datasets/{first['version']}").status_code == 204
@@ -153,44 +153,44 @@ def test_one_version_is_deleted_by_its_name(app: Flask, client: FlaskClient) -> 
     assert client.get("/datasets/mine").json["versions"] == [second["version"]]
 
 
-def test_jobs_that_are_submitted_while_their_dataset_is_deleted_have_it_or_are_refused(
-    app: Flask, client: FlaskClient
-) -> None:
-    here: Services = app.extensions[EXTENSION]
+def test_a_job_submitted_while_its_dataset_is_deleted_keeps_it_or_is_rejected(app: Flask, client: FlaskClient) -> None:
+    services: Services = app.extensions[EXTENSION]
     send(client, archive())
     answers: list[Any] = []
 
     def post() -> None:
-        with app.test_client() as another:
-            answers.extend(another.post("/jobs", json=SMALL) for _ in range(8))
+        with app.test_client() as thread_client:
+            answers.extend(thread_client.post("/jobs", json=SMALL) for _ in range(8))
 
     threads = [threading.Thread(target=post) for _ in range(4)]
     for thread in threads:
         thread.start()
-    deleted = [client.delete("/datasets/mine").status_code for _ in range(3)]
+    delete_statuses = [client.delete("/datasets/mine").status_code for _ in range(3)]
     for thread in threads:
         thread.join()
-    assert set(deleted) <= {204, 404, 409}
+    assert set(delete_statuses) <= {204, 404, 409}
     accepted = [answer.json["id"] for answer in answers if answer.status_code == 201]
     assert {answer.status_code for answer in answers} <= {201, 422}
-    tidy(app)
-    with here.database.read() as session:
+    delete_expired(app)
+    with services.database.read() as session:
         for job_id in accepted:
-            pinned = lookup.get(session, job_id).upload_id
-            assert pinned is not None
-            assert session.get(Upload, pinned) is not None
-            assert here.dataset_uploads.folder.files(pinned)
+            upload_id = lookup.get(session, job_id).upload_id
+            assert upload_id is not None
+            assert session.get(Upload, upload_id) is not None
+            assert services.dataset_uploads.folder.files(upload_id)
 
 
 @pytest.mark.sqlite_by_default
-def test_a_folder_that_was_changed_is_named_as_the_reason(make_app: MakeApp, either_url: str, tmp_path: Path) -> None:
+def test_a_changed_dataset_folder_is_reported_as_the_reason_for_a_failure(
+    make_app: MakeApp, either_url: str, tmp_path: Path
+) -> None:
     app = make_app(either_url)
-    here: Services = app.extensions[EXTENSION]
-    client, folder = app.test_client(), here.settings.data / "mine"
+    services: Services = app.extensions[EXTENSION]
+    client, folder = app.test_client(), services.settings.data / "mine"
 
     def fill(seed: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(here.settings.datasets_cache, ignore_errors=True)
+        shutil.rmtree(services.settings.datasets_cache, ignore_errors=True)
         folder.mkdir(parents=True)
         rng = np.random.default_rng(seed)
         for part in ("train", "t10k"):
@@ -202,8 +202,8 @@ def test_a_folder_that_was_changed_is_named_as_the_reason(make_app: MakeApp, eit
     job = train(app, job_id)
     assert (job.status, job.dataset_sha256) == ("succeeded", job.provenance["dataset"])
     fill(2)
-    again = client.post(f"/jobs/{job_id}/reproduce").json["id"]
-    failed = train(app, again)
+    reproduction = client.post(f"/jobs/{job_id}/reproduce").json["id"]
+    failed = train(app, reproduction)
     assert (failed.status, failed.error["code"]) == ("failed", "dataset_changed")
     assert job.dataset_sha256[:19] in failed.error["message"]
     answer = client.get(f"/jobs/{job_id}/mistakes")
@@ -212,19 +212,19 @@ def test_a_folder_that_was_changed_is_named_as_the_reason(make_app: MakeApp, eit
     assert client.get(f"/jobs/{job_id}/mistakes").status_code == 200
 
 
-def test_jobs_are_found_by_a_dataset_and_by_one_version_of_it(app: Flask, client: FlaskClient) -> None:
+def test_jobs_can_be_filtered_by_a_dataset_or_by_one_of_its_versions(app: Flask, client: FlaskClient) -> None:
     first = send(client, archive(seed=1))
     by_name_before = submit(client)
     second = send(client, archive(seed=2))
     by_version, by_name = submit(client, dataset=first["version"]), submit(client)
-    for other in ("mine2", "min", "Mine"):
-        send(client, archive(seed=3), other)
-        submit(client, dataset=other)
+    for name in ("mine2", "min", "Mine"):
+        send(client, archive(seed=3), name)
+        submit(client, dataset=name)
 
-    def found(dataset: str) -> set[str]:
+    def job_ids(dataset: str) -> set[str]:
         return {job["id"] for job in client.get("/jobs", query_string={"dataset": dataset}).json["data"]}
 
-    assert found("mine") == {by_name_before, by_version, by_name}
-    assert found(first["version"]) == found(first["version"][:-4]) == {by_name_before, by_version}
-    assert found(second["version"]) == {by_name}
-    assert found("mine@%") == found("m%") == found("mine2@" + first["sha256"][-12:]) == set()
+    assert job_ids("mine") == {by_name_before, by_version, by_name}
+    assert job_ids(first["version"]) == job_ids(first["version"][:-4]) == {by_name_before, by_version}
+    assert job_ids(second["version"]) == {by_name}
+    assert job_ids("mine@%") == job_ids("m%") == job_ids("mine2@" + first["sha256"][-12:]) == set()

@@ -41,20 +41,22 @@ def send(client: FlaskClient, name: str = "mine", **fields: bytes | str) -> Any:
 
 
 @pytest.mark.parametrize(("level", "preset"), [(0, "fast"), (60, "fast"), (70, "conv"), (255, "conv")])
-def test_bright_arrays_start_from_another_preset(client: FlaskClient, level: int, preset: str) -> None:
+def test_bright_images_start_from_another_preset(client: FlaskClient, level: int, preset: str) -> None:
     images, labels = np.full((40, 5, 4), level, np.uint8), np.arange(40) % 2
-    made = send(client, archive=npz(images=images, labels=labels)).json
-    assert made["default_preset"] == preset
+    created = send(client, archive=npz(images=images, labels=labels)).json
+    assert created["default_preset"] == preset
     if preset == "fast":
-        assert made["report"] is None
+        assert created["report"] is None
     else:
-        assert made["report"]["mean_level"] == round(level / 255, 3)
-        assert made["report"]["notes"][0].startswith("the images are bright: a classifier starts from the preset conv")
-    sent = {"kind": "classifier", "dataset": "mine"}
-    assert client.post("/jobs?dry_run=true", json=sent).json["resolved"]["preset"] == preset
+        assert created["report"]["mean_level"] == round(level / 255, 3)
+        assert created["report"]["notes"][0].startswith(
+            "the images are bright: a classifier starts from the preset conv"
+        )
+    spec = {"kind": "classifier", "dataset": "mine"}
+    assert client.post("/jobs?dry_run=true", json=spec).json["resolved"]["preset"] == preset
 
 
-def test_four_idx_files_are_a_data_set(client: FlaskClient) -> None:
+def test_four_idx_files_are_a_dataset(client: FlaskClient) -> None:
     answer = send(
         client,
         images=gzip.compress(idx(IMAGES)),
@@ -64,24 +66,24 @@ def test_four_idx_files_are_a_data_set(client: FlaskClient) -> None:
     )
     assert answer.status_code == 201, answer.text
     assert answer.headers["Location"] == "/datasets/mine"
-    found = client.get("/datasets/mine").json
-    assert found == answer.json
-    assert (found["image_shape"], found["classes"], found["uploaded"]) == ([9, 7], 5, True)
-    assert (found["train_count"], found["validation_count"]) == (60, 10)
+    dataset = client.get("/datasets/mine").json
+    assert dataset == answer.json
+    assert (dataset["image_shape"], dataset["classes"], dataset["uploaded"]) == ([9, 7], 5, True)
+    assert (dataset["train_count"], dataset["validation_count"]) == (60, 10)
     assert "mine" in [item["name"] for item in client.get("/datasets").json["data"]]
     assert "mine" in client.get("/limits").json["datasets"]
-    picture = client.get(found["urls"]["preview"])
-    assert (picture.status_code, picture.data[:8]) == (200, b"\x89PNG\r\n\x1a\n")
+    preview = client.get(dataset["urls"]["preview"])
+    assert (preview.status_code, preview.data[:8]) == (200, b"\x89PNG\r\n\x1a\n")
 
 
-def test_sha256_is_that_of_the_same_data_as_a_built_in_set_has_it(client: FlaskClient) -> None:
+def test_an_upload_has_the_sha256_of_the_built_in_dataset_with_the_same_data(client: FlaskClient) -> None:
     from service.datasets.builtins import BUILT_IN
 
-    shipped = BUILT_IN["mnist-10k"].shipped
-    assert shipped is not None
+    bundled = BUILT_IN["mnist-10k"].shipped
+    assert bundled is not None
     fields = ("images", "labels", "validation_images", "validation_labels")
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    files = {field: (shipped / f"{name}-ubyte.gz").read_bytes() for field, name in zip(fields, names, strict=True)}
+    files = {field: (bundled / f"{name}-ubyte.gz").read_bytes() for field, name in zip(fields, names, strict=True)}
     answer = send(client, **files)
     assert answer.status_code == 201, answer.text
     assert answer.json["sha256"] == client.get("/datasets/mnist-10k").json["sha256"]
@@ -94,26 +96,26 @@ def test_an_archive_of_any_plain_type_is_stored_as_bytes(app: Flask, dtype: str)
     pixels = {"f": IMAGES / 255, "b": bits}.get(np.dtype(dtype).kind, IMAGES).astype(dtype)
     answer = send(app.test_client(), archive=npz(x_train=pixels[..., None], y_train=LABELS.astype("<i8")[:, None]))
     assert answer.status_code == 201, answer.text
-    here: Services = app.extensions[EXTENSION]
-    dataset = here.repository.load(here.repository.describe("mine", None))
-    whole = np.concatenate([dataset.train.inputs, dataset.validation.inputs])
+    services: Services = app.extensions[EXTENSION]
+    dataset = services.repository.load(services.repository.describe("mine", None))
+    stored = np.concatenate([dataset.train.inputs, dataset.validation.inputs])
     expected = bits * np.uint8(255) if dtype == "?" else IMAGES
-    assert sorted(map(bytes, whole)) == sorted(map(bytes, expected))
+    assert sorted(map(bytes, stored)) == sorted(map(bytes, expected))
 
 
-def test_the_split_keeps_pictures_with_their_labels_and_a_share_of_each_class(app: Flask) -> None:
+def test_the_split_keeps_images_with_their_labels_and_is_stratified(app: Flask) -> None:
     images = np.zeros((60, 4, 4), np.uint8)
     images[:, 0, 0] = np.arange(60)
     answer = send(app.test_client(), archive=npz(images=images, labels=LABELS), validation_fraction="0.25")
     assert (answer.json["train_count"], answer.json["validation_count"]) == (45, 15)
-    here: Services = app.extensions[EXTENSION]
-    dataset = here.repository.load(here.repository.describe("mine", None))
+    services: Services = app.extensions[EXTENSION]
+    dataset = services.repository.load(services.repository.describe("mine", None))
     assert np.bincount(dataset.validation.labels).tolist() == [3] * 5
-    for pictures, labels in (
+    for part_images, labels in (
         (dataset.train.inputs, dataset.train.labels),
         (dataset.validation.inputs, dataset.validation.labels),
     ):
-        assert (pictures[:, 0, 0] % 5 == labels).all()
+        assert (part_images[:, 0, 0] % 5 == labels).all()
 
 
 @pytest.mark.parametrize(
@@ -139,28 +141,28 @@ def test_invalid_datasets_are_rejected_with_the_field(
 
 
 @pytest.mark.parametrize("name", ["", "..", ".cache", "a/b", "a b", "ä", "x" * 65, "a\x00"])
-def test_a_name_that_could_be_a_path_is_refused(client: FlaskClient, name: str) -> None:
+def test_an_invalid_dataset_name_is_rejected(client: FlaskClient, name: str) -> None:
     answer = send(client, name, archive=npz(x=IMAGES, y=LABELS))
     assert (answer.status_code, answer.json["errors"][0]["parameter"]) == (422, "name")
 
 
-def test_the_same_data_get_a_name_once_and_those_of_built_in_ones_never(client: FlaskClient) -> None:
+def test_repeating_an_upload_or_using_a_built_in_datasets_name_is_a_conflict(client: FlaskClient) -> None:
     archive = npz(x=IMAGES, y=LABELS)
     stored = send(client, archive=archive)
     assert stored.status_code == 201
     for name in ("mine", "mnist-10k", "mnist"):
-        again = send(client, name, archive=archive)
-        assert (again.status_code, again.json["code"]) == (409, "dataset_exists")
-        assert again.json.get("version") == (stored.json["version"] if name == "mine" else None)
+        conflict = send(client, name, archive=archive)
+        assert (conflict.status_code, conflict.json["code"]) == (409, "dataset_exists")
+        assert conflict.json.get("version") == (stored.json["version"] if name == "mine" else None)
 
 
-def test_a_data_set_is_deleted_when_no_job_needs_it(
+def test_a_dataset_can_be_deleted_only_when_no_job_needs_it(
     app: Flask, client: FlaskClient, submit: Any, worker: PlayedWorker
 ) -> None:
     assert send(client, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
     job_id = submit(client, dataset={"name": "mine"}, batch_size=10)
-    refused = client.delete("/datasets/mine")
-    assert (refused.status_code, refused.json["code"], refused.json["jobs"]) == (409, "dataset_in_use", [job_id])
+    rejected = client.delete("/datasets/mine")
+    assert (rejected.status_code, rejected.json["code"], rejected.json["jobs"]) == (409, "dataset_in_use", [job_id])
     client.post(f"/jobs/{job_id}/cancel")
     assert client.delete("/datasets/mine").status_code == 204
     assert client.get("/datasets/mine").status_code == 404
@@ -168,41 +170,41 @@ def test_a_data_set_is_deleted_when_no_job_needs_it(
     assert client.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}}).status_code == 422
 
 
-def test_a_built_in_data_set_stays(client: FlaskClient) -> None:
+def test_a_built_in_dataset_cannot_be_deleted(client: FlaskClient) -> None:
     answer = client.delete("/datasets/mnist-10k")
     assert (answer.status_code, answer.json["code"]) == (409, "dataset_fixed")
 
 
-def test_an_upload_is_its_owners(make_app: MakeApp, sqlite_url: str) -> None:
+def test_an_upload_is_visible_only_to_its_owner(make_app: MakeApp, sqlite_url: str) -> None:
     from service.runtime.settings import Auth
 
     app = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("one-key-of-some-length", "another-of-some-length"))
-    one, other = app.test_client(), app.test_client()
-    one.environ_base["HTTP_AUTHORIZATION"] = "Bearer one-key-of-some-length"
-    other.environ_base["HTTP_AUTHORIZATION"] = "Bearer another-of-some-length"
-    assert send(one, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
-    assert "mine" not in other.get("/datasets").text
-    assert other.get("/datasets/mine").status_code == 404
-    assert other.get("/datasets/mine/preview.png").status_code == 404
-    assert other.delete("/datasets/mine").status_code == 404
-    refused = other.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}})
-    assert (refused.status_code, refused.json["errors"][0]["code"]) == (422, "dataset_not_found")
-    assert "mine" not in refused.text.replace("'mine'", "")
-    assert send(other, archive=npz(x=IMAGES[:40], y=LABELS[:40])).status_code == 201
-    assert one.get("/datasets/mine").json["train_count"] > other.get("/datasets/mine").json["train_count"]
+    owner, stranger = app.test_client(), app.test_client()
+    owner.environ_base["HTTP_AUTHORIZATION"] = "Bearer one-key-of-some-length"
+    stranger.environ_base["HTTP_AUTHORIZATION"] = "Bearer another-of-some-length"
+    assert send(owner, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
+    assert "mine" not in stranger.get("/datasets").text
+    assert stranger.get("/datasets/mine").status_code == 404
+    assert stranger.get("/datasets/mine/preview.png").status_code == 404
+    assert stranger.delete("/datasets/mine").status_code == 404
+    rejected = stranger.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}})
+    assert (rejected.status_code, rejected.json["errors"][0]["code"]) == (422, "dataset_not_found")
+    assert "mine" not in rejected.text.replace("'mine'", "")
+    assert send(stranger, archive=npz(x=IMAGES[:40], y=LABELS[:40])).status_code == 201
+    assert owner.get("/datasets/mine").json["train_count"] > stranger.get("/datasets/mine").json["train_count"]
 
 
-def test_what_broke_off_is_swept(app: Flask, client: FlaskClient) -> None:
+def test_an_interrupted_upload_is_deleted_after_a_while(app: Flask, client: FlaskClient) -> None:
     send(client, archive=npz(x=IMAGES, y=LABELS))
-    here: Services = app.extensions[EXTENSION]
-    here.dataset_uploads.folder.begin("ds_BROKEN")
+    services: Services = app.extensions[EXTENSION]
+    services.dataset_uploads.folder.begin("ds_BROKEN")
 
-    def named() -> set[str]:
-        with here.database.read() as session:
+    def upload_ids() -> set[str]:
+        with services.database.read() as session:
             return uploads.ids(session)
 
-    assert here.dataset_uploads.folder.sweep(named, older_than_s=60) == []
-    assert here.dataset_uploads.folder.sweep(named, older_than_s=-1) == [".ds_BROKEN"]
+    assert services.dataset_uploads.folder.sweep(upload_ids, older_than_s=60) == []
+    assert services.dataset_uploads.folder.sweep(upload_ids, older_than_s=-1) == [".ds_BROKEN"]
     assert client.get("/datasets/mine/preview.png").status_code == 200
 
 
@@ -216,17 +218,19 @@ def test_what_broke_off_is_swept(app: Flask, client: FlaskClient) -> None:
         (b"--x--\r\n", "multipart/form-data; boundary=x", 422),
     ],
 )
-def test_what_is_no_form_is_refused(client: FlaskClient, body: bytes, content_type: str, status: int) -> None:
+def test_an_invalid_upload_form_is_rejected(client: FlaskClient, body: bytes, content_type: str, status: int) -> None:
     assert client.post("/datasets", data=body, content_type=content_type).status_code == status
 
 
-def test_a_full_disk_is_said(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unwritable_artifact_folder_is_reported_as_full_storage(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (app.extensions[EXTENSION].settings.artifacts).write_text("a file where the folder should be")
     answer = send(client, archive=npz(x=IMAGES, y=LABELS))
     assert (answer.status_code, answer.json["code"]) == (507, "storage_full")
 
 
-def test_a_dry_run_says_what_a_preset_takes_for_a_few_images(app: Flask) -> None:
+def test_a_dry_run_notes_what_a_preset_uses_for_few_images(app: Flask) -> None:
     client = app.test_client()
     images = np.random.default_rng(0).integers(0, 256, (400, 16, 16), np.uint8)
     assert send(client, "few", archive=npz(x=images, y=np.arange(400, dtype=np.uint8) % 4)).status_code == 201
@@ -236,16 +240,16 @@ def test_a_dry_run_says_what_a_preset_takes_for_a_few_images(app: Flask) -> None
 
 
 @pytest.mark.parametrize("preset", ["seed", "stable", "best"])
-def test_a_gan_preset_takes_an_upload_of_another_size(app: Flask, preset: str) -> None:
+def test_a_gan_preset_is_adapted_to_an_upload_of_another_size(app: Flask, preset: str) -> None:
     client = app.test_client()
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 16, 16), np.uint8)
-    sent = send(client, "small", archive=npz(x=images, y=np.arange(40, dtype=np.uint8) % 4))
-    assert (sent.status_code, sent.json["state"]) == (201, "ready")
+    created = send(client, "small", archive=npz(x=images, y=np.arange(40, dtype=np.uint8) % 4))
+    assert (created.status_code, created.json["state"]) == (201, "ready")
     spec = {"kind": "gan", "preset": preset, "dataset": "small"}
-    planned = client.post("/jobs?dry_run=true", json=spec)
-    assert planned.status_code == 200, planned.text
-    notes = planned.json["notes"]
+    plan = client.post("/jobs?dry_run=true", json=spec)
+    assert plan.status_code == 200, plan.text
+    notes = plan.json["notes"]
     assert f"The layers of preset {preset} are adapted to images of 16 x 16." in notes
     assert any(note.startswith("batch_size is") for note in notes)
     assert client.post("/jobs", json=spec).status_code == 201

@@ -50,8 +50,8 @@ def test_events_are_counted_once(
     worker.epoch(1)
     worker.epoch(2, used=Usage(cpu_seconds=0.9, peak_memory_bytes=100_000_000))
     worker.succeed()
-    after, again = scrape(), scrape()
-    counted = {
+    after, rescraped = scrape(), scrape()
+    expected_increases = {
         ("tapeline_queue_wait_seconds_count", "classifier", None): 1,
         ("tapeline_epoch_seconds_count", "classifier", None): 2,
         ("tapeline_epoch_seconds_sum", "classifier", None): 1.0,
@@ -60,19 +60,21 @@ def test_events_are_counted_once(
         ("tapeline_job_peak_memory_bytes_count", "classifier", None): 1,
         ("tapeline_job_peak_memory_bytes_sum", "classifier", None): 100_000_000,
     }
-    for (name, kind, status), expected in counted.items():
+    for (name, kind, status), expected in expected_increases.items():
         labels = {"kind": kind} | ({"status": status} if status else {})
         assert value(after, name, **labels) - value(before, name, **labels) == expected, name
-        assert value(again, name, **labels) == value(after, name, **labels), name
+        assert value(rescraped, name, **labels) == value(after, name, **labels), name
     assert value(after, "tapeline_jobs", status="succeeded", kind="classifier") == 1
     assert value(after, "tapeline_jobs", status="queued", kind="classifier") == 0
-    assert value(after, "tapeline_artifact_bytes", kind="checkpoint") == 0  # a minute old at most
+    assert value(after, "tapeline_artifact_bytes", kind="checkpoint") == 0  # a cached value, at most a minute old
     assert (
         value(read(Metrics(metrics._database).page().decode()), "tapeline_artifact_bytes", kind="checkpoint") == 20_000
     )
 
 
-def test_lost_workers_and_the_longest_wait_show(app: Flask, worker: PlayedWorker, submit: Callable[..., str]) -> None:
+def test_metrics_show_lost_workers_and_the_longest_wait(
+    app: Flask, worker: PlayedWorker, submit: Callable[..., str]
+) -> None:
     database = app.extensions[EXTENSION].database
     client, metrics = app.test_client(), Metrics(database, late_ms=0)
     before = read(metrics.page().decode())
@@ -92,7 +94,7 @@ def test_lost_workers_and_the_longest_wait_show(app: Flask, worker: PlayedWorker
     assert 0 <= value(after, "tapeline_worker_heartbeat_age_seconds", worker="w1") < 5
 
 
-def test_epochs_that_were_taken_over_are_not_counted_and_violations_are(
+def test_reused_epochs_are_not_counted_but_determinism_violations_are(
     app: Flask, worker: PlayedWorker, submit: Callable[..., str]
 ) -> None:
     database = app.extensions[EXTENSION].database
@@ -104,26 +106,26 @@ def test_epochs_that_were_taken_over_are_not_counted_and_violations_are(
         worker.epoch(epoch)
     with database.write() as session:
         session.get_one(Job, job_id).reused_epochs = 2
-        violated = {"level": "error", "code": "determinism_violation", "message": "epoch 1 differs"}
-        events.append(session, job_id, [(EventType.LOG, violated), (EventType.LOG, violated | {"code": "other"})])
+        violation = {"level": "error", "code": "determinism_violation", "message": "epoch 1 differs"}
+        events.append(session, job_id, [(EventType.LOG, violation), (EventType.LOG, violation | {"code": "other"})])
     after = read(metrics.page().decode())
     for name in ("tapeline_epoch_seconds_count", "tapeline_determinism_violations_total"):
         assert value(after, name, kind="classifier") - value(before, name, kind="classifier") == 1
 
 
-def test_answers_are_timed_by_the_template_of_their_route(client: FlaskClient) -> None:
+def test_requests_are_timed_by_route_template(client: FlaskClient) -> None:
     def count(**labels: Any) -> float:
         answer = client.get("/metrics")
         assert answer.content_type.startswith("text/plain; version=")
         return value(read(answer.text), "tapeline_http_request_seconds_count", **labels)
 
     missing = {"method": "GET", "route": "/jobs/<job_id>", "status": "404"}
-    nowhere = {"method": "GET", "route": "none", "status": "404"}
-    before = count(**missing), count(**nowhere)
+    unrouted = {"method": "GET", "route": "none", "status": "404"}
+    before = count(**missing), count(**unrouted)
     client.get("/jobs/job_one")
     client.get("/jobs/job_two")
     client.get("/etc/passwd")
-    assert (count(**missing) - before[0], count(**nowhere) - before[1]) == (2, 1)
+    assert (count(**missing) - before[0], count(**unrouted) - before[1]) == (2, 1)
 
 
 def test_without_its_database_the_service_still_exports_its_counters() -> None:

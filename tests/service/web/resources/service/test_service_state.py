@@ -20,21 +20,21 @@ from service.web.services import EXTENSION
 MakeApp = Callable[..., Flask]
 
 
-def test_health_asks_nobody(client: FlaskClient) -> None:
+def test_the_health_check_reports_ok(client: FlaskClient) -> None:
     assert client.get("/healthz").json == {"status": "ok"}
 
 
-def test_service_without_workers_and_broker_is_degraded_but_answers(client: FlaskClient) -> None:
+def test_a_service_without_workers_and_broker_is_degraded_but_ready(client: FlaskClient) -> None:
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json["status"]) == (200, "degraded")
     states = {name: check["status"] for name, check in answer.json["checks"].items()}
     assert states == {"database": "ok", "storage": "ok", "broker": "degraded", "workers": "degraded"}
 
 
-def test_workers_that_checked_in_are_listed(either_app: Flask) -> None:
+def test_workers_with_a_heartbeat_are_listed(either_app: Flask) -> None:
     client = either_app.test_client()
-    seen = Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False)
-    worker_registry.record_heartbeat(either_app.extensions[EXTENSION].database, seen)
+    row = Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False)
+    worker_registry.record_heartbeat(either_app.extensions[EXTENSION].database, row)
     (listed,) = client.get("/workers").json["data"]
     assert {name: listed[name] for name in ("id", "host", "pid", "slots", "running", "draining")} == {
         "id": "w1",
@@ -48,7 +48,7 @@ def test_workers_that_checked_in_are_listed(either_app: Flask) -> None:
     assert client.get("/readyz").json["checks"]["workers"] == {"status": "ok", "detail": "1 worker, 1 of 4 slots busy"}
 
 
-def test_storage_that_cannot_be_written_is_down(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> None:
+def test_storage_that_cannot_be_written_to_is_down(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     answer = make_app(sqlite_url, artifacts=tmp_path / "file" / "artifacts").test_client().get("/readyz")
     assert (answer.status_code, answer.json["status"]) == (503, "down")
@@ -56,15 +56,15 @@ def test_storage_that_cannot_be_written_is_down(make_app: MakeApp, sqlite_url: s
     assert str(tmp_path) not in answer.text
 
 
-def test_broker_that_does_not_answer_is_degraded_within_seconds(make_app: MakeApp, sqlite_url: str) -> None:
-    with closing(socket.socket()) as silent:  # takes connections, and says nothing
+def test_a_silent_broker_is_reported_as_degraded_within_seconds(make_app: MakeApp, sqlite_url: str) -> None:
+    with closing(socket.socket()) as silent:  # accepts connections but sends nothing
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         port = silent.getsockname()[1]
         app = make_app(sqlite_url, broker_url=f"redis://127.0.0.1:{port}/0")
-        began = time.monotonic()
+        started = time.monotonic()
         answer = app.test_client().get("/readyz")
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - started < 6
     assert (answer.status_code, answer.json["checks"]["broker"]["status"]) == (200, "degraded")
 
 
@@ -82,7 +82,7 @@ def test_limits_are_those_that_are_enforced(client: FlaskClient) -> None:
     assert accepted.status_code == 200
 
 
-def test_data_sets_are_listed_with_counts_and_digests(client: FlaskClient) -> None:
+def test_datasets_are_listed_with_counts_and_digests(client: FlaskClient) -> None:
     listed = {item["name"]: item for item in client.get("/datasets").json["data"]}
     sample = listed["mnist-10k"]
     assert (sample["train_count"], sample["validation_count"], sample["image_shape"]) == (8500, 1500, [28, 28])
@@ -91,48 +91,46 @@ def test_data_sets_are_listed_with_counts_and_digests(client: FlaskClient) -> No
     assert listed["mnist"]["urls"].keys() >= {"self"}
 
 
-def test_data_set_is_previewed(client: FlaskClient) -> None:
+def test_a_dataset_has_a_preview(client: FlaskClient) -> None:
     answer = client.get("/datasets/mnist-10k/preview.png")
     assert (answer.status_code, answer.content_type) == (200, "image/png")
     assert client.get("/datasets/mnist-10k/preview.png", headers={"If-None-Match": answer.headers["ETag"]}).data == b""
 
 
 @pytest.mark.parametrize("name", ["nothing", "..", "%00", ".cache", "a" * 300])
-def test_unknown_data_set_is_a_problem(client: FlaskClient, name: str) -> None:
+def test_an_unknown_dataset_is_not_found(client: FlaskClient, name: str) -> None:
     for end in ("", "/preview.png"):
         answer = client.get(f"/datasets/{name}{end}")
         assert (answer.status_code, answer.json["code"]) in ((404, "dataset_not_found"), (404, "not_found"))
 
 
-def test_data_set_that_is_not_here_is_not_downloaded_for_a_picture(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dataset_is_not_downloaded_for_a_preview(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     from service.datasets.repository import DatasetRepository
 
     real = DatasetRepository.describe
-    gone = lambda repository, name, owner: replace(real(repository, "mnist-10k", owner), available=False)  # noqa: E731
-    monkeypatch.setattr(DatasetRepository, "describe", gone)
+    unavailable = lambda self, name, owner: replace(real(self, "mnist-10k", owner), available=False)  # noqa: E731
+    monkeypatch.setattr(DatasetRepository, "describe", unavailable)
     answer = client.get("/datasets/mnist/preview.png")
     assert (answer.status_code, answer.json["code"]) == (404, "not_yet")
 
 
-def test_making_an_app_opens_nothing(make_app: MakeApp, tmp_path: Path) -> None:
-    before = threading.active_count()
+def test_creating_an_app_starts_no_threads_and_creates_no_files(make_app: MakeApp, tmp_path: Path) -> None:
+    thread_count = threading.active_count()
     make_app(f"sqlite:///{tmp_path / 'none.db'}", broker_url="redis://127.0.0.1:1/0")
-    assert threading.active_count() == before
+    assert threading.active_count() == thread_count
     assert not (tmp_path / "none.db").exists()
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_posting_never_waits_for_the_broker(make_app: MakeApp, sqlite_url: str, submit: Any) -> None:
+def test_submitting_a_job_does_not_wait_for_the_broker(make_app: MakeApp, sqlite_url: str, submit: Any) -> None:
     with closing(socket.socket()) as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         app = make_app(sqlite_url, broker_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         client = app.test_client()
-        began = time.monotonic()
+        started = time.monotonic()
         for _ in range(5):
             submit(client)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - started < 4

@@ -49,28 +49,28 @@ def people(client: FlaskClient) -> str:
 
 
 @pytest.fixture
-def partly_used(client: FlaskClient) -> str:
+def partly_ignored(client: FlaskClient) -> str:
     table = {"name": "ages", "table": (io.BytesIO(MIXED.encode()), "ages.csv"), "types": '{"city": "ignore"}'}
     sent = client.post("/datasets", data=table)
     assert sent.status_code == 201, sent.text
     return "ages"
 
 
-def rows(client: FlaskClient, name: str, query: str = "") -> list[dict[str, Any]]:
-    found, cursor = [], ""
+def fetch_rows(client: FlaskClient, name: str, query: str = "") -> list[dict[str, Any]]:
+    all_rows, cursor = [], ""
     while True:
         page = client.get(f"/datasets/{name}/rows?limit=17{query}{cursor}").json
-        found += page["data"]
+        all_rows += page["data"]
         if not page["has_more"]:
-            return found
+            return all_rows
         cursor = f"&cursor={page['next_cursor']}"
 
 
 @pytest.mark.sqlite_by_default
 def test_rows_are_those_of_the_file(client: FlaskClient, people: str) -> None:
-    """Every row of the file once, in training or validation, with its values as the file has them."""
-    found = [row for part in ("train", "validation") for row in rows(client, people, f"&part={part}")]
-    shown = [{**row["values"], "member": row["class_name"]} for row in found]
+    """Every row of the file appears once, in training or validation, with its values from the file."""
+    listed = [row for part in ("train", "validation") for row in fetch_rows(client, people, f"&part={part}")]
+    shown = [{**row["values"], "member": row["class_name"]} for row in listed]
     sent = [
         {
             "age": int(row["age"]) if row["age"] not in ("", "NA") else None,
@@ -85,7 +85,7 @@ def test_rows_are_those_of_the_file(client: FlaskClient, people: str) -> None:
         return repr(sorted(row.items()))
 
     assert sorted(shown, key=key) == sorted(sent, key=key)
-    assert {row["class_name"] for row in rows(client, people, "&class=1")} == {"yes"}
+    assert {row["class_name"] for row in fetch_rows(client, people, "&class=1")} == {"yes"}
 
 
 @pytest.mark.sqlite_by_default
@@ -122,40 +122,42 @@ def test_the_page_draws_columns_and_the_report(client: FlaskClient, people: str)
 
 
 @pytest.mark.sqlite_by_default
-def test_the_page_says_which_columns_the_upload_left_out(client: FlaskClient, partly_used: str) -> None:
-    assert "<strong>city</strong>: left out by the option types" in client.get(f"/ui/datasets/{partly_used}").text
+def test_the_page_states_which_columns_the_upload_left_out(client: FlaskClient, partly_ignored: str) -> None:
+    assert "<strong>city</strong>: left out by the option types" in client.get(f"/ui/datasets/{partly_ignored}").text
 
 
-@pytest.mark.parametrize(("name", "rows_", "columns", "classes"), [("iris", 150, 4, 3), ("breast-cancer", 569, 30, 2)])
-def test_built_in_tables_are_those_of_scikit_learn(
-    client: FlaskClient, name: str, rows_: int, columns: int, classes: int
+@pytest.mark.parametrize(
+    ("name", "row_count", "columns", "classes"), [("iris", 150, 4, 3), ("breast-cancer", 569, 30, 2)]
+)
+def test_built_in_tables_match_those_of_scikit_learn(
+    client: FlaskClient, name: str, row_count: int, columns: int, classes: int
 ) -> None:
     item = client.get(f"/datasets/{name}").json
     assert (item["kind"], item["state"], item["classes"], len(item["columns"])) == ("table", "ready", classes, columns)
     assert item["sha256"] == BUILT_IN[name].info.sha256
-    found = [row for part in ("train", "validation") for row in rows(client, name, f"&part={part}")]
-    assert len(found) == rows_
+    listed = [row for part in ("train", "validation") for row in fetch_rows(client, name, f"&part={part}")]
+    assert len(listed) == row_count
     loaders = pytest.importorskip("sklearn.datasets")
     data = {"iris": loaders.load_iris, "breast-cancer": loaders.load_breast_cancer}[name]()
     expected = sorted((*map(float, x), str(data.target_names[y])) for x, y in zip(data.data, data.target, strict=True))
-    assert sorted((*map(float, row["values"].values()), row["class_name"]) for row in found) == expected
+    assert sorted((*map(float, row["values"].values()), row["class_name"]) for row in listed) == expected
 
 
 @pytest.mark.slow
-def test_a_table_is_divided_into_folds(app: Flask, client: FlaskClient) -> None:
+def test_a_table_can_be_cross_validated(app: Flask, client: FlaskClient) -> None:
     spec = {"kind": "classifier", "name": "flowers", "epochs": 30, "dataset": {"name": "iris", "folds": 5}}
-    sent = client.post("/jobs", json=spec)
-    assert sent.status_code == 201, sent.text
-    for job_id in sorted(sent.json["fold_jobs"]):
+    created = client.post("/jobs", json=spec)
+    assert created.status_code == 201, created.text
+    for job_id in sorted(created.json["fold_jobs"]):
         job = train(app, job_id)
         assert job.status == "succeeded", job.error
-    found = client.get(f"/folds/{sent.json['fold_group']}").json
-    assert found["means"]["val_accuracy"]["count"] == 5
-    assert found["means"]["val_accuracy"]["mean"] > 0.9
-    assert math.isfinite(found["means"]["val_loss"]["high"])
+    summary = client.get(f"/folds/{created.json['fold_group']}").json
+    assert summary["means"]["val_accuracy"]["count"] == 5
+    assert summary["means"]["val_accuracy"]["mean"] > 0.9
+    assert math.isfinite(summary["means"]["val_loss"]["high"])
 
 
-def test_source_and_licence_are_beside_each_built_in_table() -> None:
+def test_each_built_in_table_has_a_readme_with_source_and_licence() -> None:
     for name in ("iris", "breast-cancer"):
         folder = Path(str(BUILT_IN[name].table)).parent
         text = (folder / "README.md").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Tables over HTTP: upload, spec, training as by a worker, and all requests about the job."""
+"""Tables over HTTP: upload, spec, training as in a worker, and all requests about the job."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def sent(client: FlaskClient) -> Any:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training on the table left behind."""
+class TrainingOutput:
+    """What a training on the table produced."""
 
     checkpoint: bytes
     preprocessing: dict[str, Any]
@@ -50,46 +50,46 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trainings() -> dict[str, Trained]:
-    """The training of each version of the data: it takes longer than most tests, and gives the same bits each time."""
+def trainings() -> dict[str, TrainingOutput]:
+    """A cache by version of the data: training takes longer than most tests, and has the same bits each time."""
     return {}
 
 
-def train_on_table(here: Services, row: Job) -> Trained:
+def train_on_table(services: Services, row: Job) -> TrainingOutput:
     spec = read_resolved(row.resolved)
-    repository = DatasetRepository(here.settings, here.database)
+    repository = DatasetRepository(services.settings, services.database)
     dataset = repository.load(repository.of_job(row))
     preprocessing = Preprocessing.fit(dataset.info.columns, dataset.train.inputs)
     trainer = build.trainer(spec, dataset, preprocessing)
-    done = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
+    last_epoch = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
     state = trainer.state_dict()
     state.spec = spec.model_dump(mode="json")
     state.state["preprocessing"] = preprocessing.document()
-    assert done.confusion is not None
-    return Trained(
+    assert last_epoch.confusion is not None
+    return TrainingOutput(
         checkpoint.dumps(state),
         preprocessing.document(),
-        {**done.metrics, **done.scores},
-        done.confusion.tolist(),
+        {**last_epoch.metrics, **last_epoch.scores},
+        last_epoch.confusion.tolist(),
     )
 
 
 @pytest.fixture
-def job(client: FlaskClient, worker: PlayedWorker, app: Flask, sent: Any, trainings: dict[str, Trained]) -> str:
-    """A job on the table, trained for real."""
-    here: Services = app.extensions[EXTENSION]
-    made = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 30})
-    assert made.status_code == 201, made.text
-    with here.database.read() as session:
-        row = lookup.get(session, made.json["id"])
+def job(client: FlaskClient, worker: PlayedWorker, app: Flask, sent: Any, trainings: dict[str, TrainingOutput]) -> str:
+    """A job on the table, with the outputs of a real training."""
+    services: Services = app.extensions[EXTENSION]
+    created = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 30})
+    assert created.status_code == 201, created.text
+    with services.database.read() as session:
+        row = lookup.get(session, created.json["id"])
     if sent["sha256"] not in trainings:
-        trainings[sent["sha256"]] = train_on_table(here, row)
+        trainings[sent["sha256"]] = train_on_table(services, row)
     trained = trainings[sent["sha256"]]
     held = worker.claim()
     leases.begin(worker.database, held, {"numpy": "2.4", "preprocessing": trained.preprocessing})
     worker.epoch(1, metrics=trained.metrics, checkpoint=trained.checkpoint, confusion=trained.confusion)
     worker.succeed()
-    return str(made.json["id"])
+    return str(created.json["id"])
 
 
 def test_the_response_to_an_upload_has_columns_and_report(client: FlaskClient, sent: Any) -> None:
@@ -106,16 +106,16 @@ def test_the_response_to_an_upload_has_columns_and_report(client: FlaskClient, s
     assert send(client, "people", table=TABLE).status_code == 409
 
 
-def test_a_split_column_divides_and_its_test_rows_are_scored_once(app: Flask, client: FlaskClient) -> None:
-    """The score is that of the page's own predictions for the test rows."""
+def test_a_split_column_defines_the_parts_and_the_test_rows_are_scored(app: Flask, client: FlaskClient) -> None:
+    """The score equals the accuracy of the service's own predictions for the test rows."""
     lines = TABLE.decode().splitlines()
     parts = ["part", *(("train", "train", "train", "val", "test")[n % 5] for n in range(len(lines) - 1))]
     data = "".join(f"{part},{line}\n" for part, line in zip(parts, lines, strict=True)).encode()
-    made = send(client, "people", table=data, split="part")
-    assert made.status_code == 201, made.text
-    counts = [made.json[f"{part}_count"] for part in ("train", "validation", "test")]
+    created = send(client, "people", table=data, split="part")
+    assert created.status_code == 201, created.text
+    counts = [created.json[f"{part}_count"] for part in ("train", "validation", "test")]
     assert counts == [120, 40, 40]
-    assert "part" not in [column["name"] for column in made.json["columns"]]
+    assert "part" not in [column["name"] for column in created.json["columns"]]
     other = send(client, "other", table=data.replace(b"val,", b"test,"), split="part").json
     assert "its test rows are used for validation" in other["report"]["notes"][0]
     job_id = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 3}).json["id"]
@@ -123,11 +123,11 @@ def test_a_split_column_divides_and_its_test_rows_are_scored_once(app: Flask, cl
     assert ended.status == "succeeded", ended.error
     rows = client.get("/datasets/people/rows?part=test&limit=100").json["data"]
     assert len(rows) == 40
-    best = client.get(f"/jobs/{job_id}/results").json
-    body = {"rows": [row["values"] for row in rows], "checkpoint": best["test_epoch"]}
-    found = client.post(f"/jobs/{job_id}/predict", json=body).json["classes"]
-    right = np.mean([one == row["label"] for one, row in zip(found, rows, strict=True)])
-    assert best["test_accuracy"] == pytest.approx(right)
+    results = client.get(f"/jobs/{job_id}/results").json
+    body = {"rows": [row["values"] for row in rows], "checkpoint": results["test_epoch"]}
+    predicted = client.post(f"/jobs/{job_id}/predict", json=body).json["classes"]
+    accuracy = np.mean([predicted_class == row["label"] for predicted_class, row in zip(predicted, rows, strict=True)])
+    assert results["test_accuracy"] == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,9 @@ def test_a_split_column_divides_and_its_test_rows_are_scored_once(app: Flask, cl
         ({"table": b"a,b\n1\n"}, "table", "line 2 has 1 field instead of 2"),
     ],
 )
-def test_faults_of_a_table_are_named(client: FlaskClient, fields: dict[str, Any], parameter: str, word: str) -> None:
+def test_faults_in_the_upload_of_a_table_are_reported(
+    client: FlaskClient, fields: dict[str, Any], parameter: str, word: str
+) -> None:
     answer = send(client, "bad", **fields)
     assert answer.status_code == 422, answer.text
     (error,) = answer.json["errors"]
@@ -156,16 +158,16 @@ def test_faults_of_a_table_are_named(client: FlaskClient, fields: dict[str, Any]
     assert word in error["detail"]
 
 
-def test_types_and_target_of_a_person_count(client: FlaskClient) -> None:
+def test_types_and_target_chosen_by_the_user_are_applied(client: FlaskClient) -> None:
     types = json.dumps({"noise": "ignore", "age": "category"})
-    made = send(client, "people", table=TABLE, target="city", types=types).json
-    assert [(column["name"], column["type"]) for column in made["columns"]] == [
+    created = send(client, "people", table=TABLE, target="city", types=types).json
+    assert [(column["name"], column["type"]) for column in created["columns"]] == [
         ("age", "category"), ("since", "date"), ("label", "category")
     ]  # fmt: skip
-    assert made["class_names"] == ["Bergen", "Oslo"]
+    assert created["class_names"] == ["Bergen", "Oslo"]
 
 
-def test_a_dry_run_says_what_the_preset_of_tables_takes(client: FlaskClient, sent: Any) -> None:
+def test_a_dry_run_notes_what_the_table_preset_uses(client: FlaskClient, sent: Any) -> None:
     def notes(**settings: Any) -> list[str]:
         spec = {"kind": "classifier", "dataset": "people", **settings}
         return [note for note in client.post("/jobs?dry_run=true", json=spec).json["notes"] if "Preset" in note]
@@ -175,7 +177,7 @@ def test_a_dry_run_says_what_the_preset_of_tables_takes(client: FlaskClient, sen
     assert notes(epochs=3, batch_size=10) == []
 
 
-def test_a_classifier_of_a_table_starts_from_its_preset(client: FlaskClient, sent: Any) -> None:
+def test_a_classifier_of_a_table_starts_from_the_table_preset(client: FlaskClient, sent: Any) -> None:
     answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "dataset": "people"}).json
     resolved = answer["resolved"]
     assert resolved["preset"] == "table"
@@ -213,20 +215,20 @@ def test_image_settings_are_rejected_for_tables(
     assert word in error["detail"]
 
 
-def test_rows_are_predicted_by_name(client: FlaskClient, job: str) -> None:
+def test_rows_are_predicted_from_values_by_column_name(client: FlaskClient, job: str) -> None:
     rows = [
         {"age": 6, "city": "Oslo", "since": "2024-01-03", "noise": 3},
         {"age": "24", "city": "Paris", "noise": None, "label": "high"},
     ]
     answer = client.post(f"/jobs/{job}/predict", json={"rows": rows})
     assert answer.status_code == 200, answer.text
-    said = answer.json
-    assert [said["class_names"][number] for number in said["classes"]] == ["low", "high"]
-    np.testing.assert_allclose(np.sum(said["probabilities"], axis=1), 1, atol=1e-6)
-    assert said["unknown_values"] == [{"row": 1, "column": "city", "value": "Paris"}]
-    assert said["absent_columns"] == {"since": 1}
-    without = client.post(f"/jobs/{job}/predict", json={"rows": [{"age": "24"}]}).json
-    assert without["probabilities"][0] == pytest.approx(said["probabilities"][1], abs=1e-6)
+    prediction = answer.json
+    assert [prediction["class_names"][number] for number in prediction["classes"]] == ["low", "high"]
+    np.testing.assert_allclose(np.sum(prediction["probabilities"], axis=1), 1, atol=1e-6)
+    assert prediction["unknown_values"] == [{"row": 1, "column": "city", "value": "Paris"}]
+    assert prediction["absent_columns"] == {"since": 1}
+    sparse = client.post(f"/jobs/{job}/predict", json={"rows": [{"age": "24"}]}).json
+    assert sparse["probabilities"][0] == pytest.approx(prediction["probabilities"][1], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -244,16 +246,16 @@ def test_rows_are_predicted_by_name(client: FlaskClient, job: str) -> None:
         ({"rows": [{"age": [1]}]}, "#/rows/0/age"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(client: FlaskClient, job: str, body: Any, pointer: str) -> None:
+def test_rows_that_do_not_fit_the_columns_are_rejected(client: FlaskClient, job: str, body: Any, pointer: str) -> None:
     answer = client.post(f"/jobs/{job}/predict", json=body)
     assert answer.status_code == 422, answer.text
     assert pointer in [error["pointer"] for error in answer.json["errors"]]
 
 
-def test_importance_is_deterministic_and_finds_the_column_that_decides(client: FlaskClient, job: str) -> None:
-    found = client.get(f"/jobs/{job}/importance").json
-    assert found == client.get(f"/jobs/{job}/importance?checkpoint=1").json
-    by_name = {one["column"]: one["mean"] for one in found["columns"]}
+def test_importance_is_deterministic_and_highest_for_the_decisive_column(client: FlaskClient, job: str) -> None:
+    importance = client.get(f"/jobs/{job}/importance").json
+    assert importance == client.get(f"/jobs/{job}/importance?checkpoint=1").json
+    by_name = {column["column"]: column["mean"] for column in importance["columns"]}
     assert max(by_name, key=by_name.__getitem__) == "age"
     assert by_name["age"] > 0.2
     for plot, kind in (("importance.png", b"\x89PNG"), ("calibration.svg", b"<?xml"), ("confusion.png", b"\x89PNG")):
@@ -262,14 +264,16 @@ def test_importance_is_deterministic_and_finds_the_column_that_decides(client: F
 
 
 def test_calibration_covers_every_validation_row(client: FlaskClient, job: str) -> None:
-    found = client.get(f"/jobs/{job}/calibration").json
-    assert sum(one["count"] for one in found["bins"]) == found["validation_count"] == 30
-    assert 0 <= found["expected_error"] <= 1
-    shares = [one["count"] / 30 * abs(one["confidence"] - one["accuracy"]) for one in found["bins"] if one["count"]]
-    assert found["expected_error"] == pytest.approx(sum(shares))
+    calibration = client.get(f"/jobs/{job}/calibration").json
+    assert sum(item["count"] for item in calibration["bins"]) == calibration["validation_count"] == 30
+    assert 0 <= calibration["expected_error"] <= 1
+    shares = [
+        item["count"] / 30 * abs(item["confidence"] - item["accuracy"]) for item in calibration["bins"] if item["count"]
+    ]
+    assert calibration["expected_error"] == pytest.approx(sum(shares))
 
 
-def test_the_matrix_shows_rows(client: FlaskClient, job: str) -> None:
+def test_cells_of_the_confusion_matrix_and_mistakes_show_rows(client: FlaskClient, job: str) -> None:
     matrix = client.get(f"/jobs/{job}/confusion").json["matrix"]
     cell = client.get(f"/jobs/{job}/confusion/0/0").json
     assert cell["count"] == matrix[0][0] == len(cell["rows"])
@@ -277,10 +281,10 @@ def test_the_matrix_shows_rows(client: FlaskClient, job: str) -> None:
     assert cell["images"] == []
     assert client.get(f"/jobs/{job}/confusion/0/0.png").status_code == 404
     mistakes = client.get(f"/jobs/{job}/mistakes").json
-    assert all(one["image"] is None and one["row"] for one in mistakes["data"])
+    assert all(mistake["image"] is None and mistake["row"] for mistake in mistakes["data"])
 
 
-def test_the_pages_speak_of_rows(client: FlaskClient, job: str) -> None:
+def test_the_pages_of_a_table_job_mention_rows_instead_of_images(client: FlaskClient, job: str) -> None:
     page = client.get(f"/ui/jobs/{job}").text
     assert "Importance of columns" in page
     assert "validation rows" in page
@@ -290,17 +294,17 @@ def test_the_pages_speak_of_rows(client: FlaskClient, job: str) -> None:
     assert "canvas" not in play
 
 
-def test_a_fork_keeps_to_tables_of_the_same_columns(client: FlaskClient, job: str) -> None:
+def test_a_fork_accepts_only_tables_with_the_same_columns(client: FlaskClient, job: str) -> None:
     send(client, "others", table=TABLE.replace(b"noise", b"sound"))
     send(client, "more", table=TABLE + ROWS.encode())
-    bad = client.post(f"/jobs/{job}/fork", json={"overrides": {"epochs": 60, "dataset": {"name": "others"}}})
-    assert bad.status_code == 422
-    assert "columns" in bad.json["errors"][0]["detail"]
-    good = client.post(f"/jobs/{job}/fork", json={"overrides": {"epochs": 60, "dataset": {"name": "more"}}})
-    assert good.status_code == 201, good.text
+    rejected = client.post(f"/jobs/{job}/fork", json={"overrides": {"epochs": 60, "dataset": {"name": "others"}}})
+    assert rejected.status_code == 422
+    assert "columns" in rejected.json["errors"][0]["detail"]
+    accepted = client.post(f"/jobs/{job}/fork", json={"overrides": {"epochs": 60, "dataset": {"name": "more"}}})
+    assert accepted.status_code == 201, accepted.text
 
 
-def test_images_have_no_rows_and_no_importance(client: FlaskClient, submit: Any) -> None:
+def test_a_job_on_images_has_no_rows_and_no_importance(client: FlaskClient, submit: Any) -> None:
     job_id = submit(client)
     assert client.get(f"/jobs/{job_id}/importance").status_code == 404
     answer = client.post(f"/jobs/{job_id}/predict", json={"rows": [{"age": 1}]})
