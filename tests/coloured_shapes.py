@@ -1,7 +1,7 @@
-"""Images of coloured shapes in folders, for tests: three shapes in four colours, which are twelve classes.
+"""A test dataset: images of three shapes in four colours (twelve classes), in class folders.
 
-Grey levels tell nothing about the colour: that of a shape is drawn from the same range for every one. So a network that
-sees grey is right in a quarter of the cases at most.
+The grey level of a shape is drawn from the same range for every colour, so it says nothing about the colour:
+a network that sees only grey is right in a quarter of the cases at most.
 
 ``python -m tests.coloured_shapes shapes.zip`` writes an archive.
 """
@@ -27,14 +27,14 @@ COLOURS: Final = {
 }
 CLASSES: Final = tuple(f"{colour}-{shape}" for colour in COLOURS for shape in SHAPES)
 GREY_LIMIT: Final = 1 / len(COLOURS)
-"""The highest accuracy that is possible in grey, where every shape is recognised."""
+"""The best accuracy possible in grey, with every shape recognised."""
 _LUMA: Final = (0.299, 0.587, 0.114)
 _LEVELS: Final = (70.0, 104.0)
-"""Grey levels of shapes."""
+"""Range of the grey levels of shapes."""
 
 
 def images(count: int, side: int = 32, seed: int = 0) -> Iterator[tuple[str, Image.Image]]:
-    """Images with their classes, as many of each."""
+    """Yield pairs of class name and image, cycling through the classes."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         name = CLASSES[index % len(CLASSES)]
@@ -43,7 +43,7 @@ def images(count: int, side: int = 32, seed: int = 0) -> Iterator[tuple[str, Ima
 
 
 def archive(path: Path, count: int = 6_000, *, side: int = 32, seed: int = 0) -> Path:
-    """Write a zip file of PNGs in class folders."""
+    """Write a zip file of PNGs in class folders and return its path."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         for index, (name, image) in enumerate(images(count, side, seed)):
             data = io.BytesIO()
@@ -55,10 +55,10 @@ def archive(path: Path, count: int = 6_000, *, side: int = 32, seed: int = 0) ->
 def _image(rng: np.random.Generator, colour: str, shape: str, side: int) -> Image.Image:
     dark = rng.random() < 0.5
     level = rng.uniform(10, 50) if dark else rng.uniform(140, 200)
-    ground = np.clip(level + rng.uniform(-10, 10, 3) + rng.normal(0, 12, (side, side, 3)), 0, 255)
-    image = Image.fromarray(np.asarray(ground, np.uint8))
+    background = np.clip(level + rng.uniform(-10, 10, 3) + rng.normal(0, 12, (side, side, 3)), 0, 255)
+    image = Image.fromarray(np.asarray(background, np.uint8))
     tint = np.array(COLOURS[colour])
-    fill = tuple(int(part) for part in np.clip(tint * rng.uniform(*_LEVELS) / (tint @ _LUMA), 0, 255))
+    fill = tuple(int(channel) for channel in np.clip(tint * rng.uniform(*_LEVELS) / (tint @ _LUMA), 0, 255))
     radius = rng.uniform(0.2, 0.36) * side
     x, y = rng.uniform(radius, side - radius, 2)
     draw = ImageDraw.Draw(image)
@@ -66,8 +66,8 @@ def _image(rng: np.random.Generator, colour: str, shape: str, side: int) -> Imag
         case "circle":
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
         case "square":
-            part = 0.8 * radius
-            draw.rectangle((x - part, y - part, x + part, y + part), fill=fill)
+            half_side = 0.8 * radius
+            draw.rectangle((x - half_side, y - half_side, x + half_side, y + half_side), fill=fill)
         case _:
             draw.regular_polygon((x, y, radius), 3, fill=fill)
     return image

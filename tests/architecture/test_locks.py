@@ -1,4 +1,4 @@
-"""The lock files have hashes for all packages, and no trace of the machine on which they were made."""
+"""The lock files have hashes for all packages, and no trace of the machine that generated them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ LOCKS = ["requirements.lock", "requirements-export.lock", "requirements-dev.lock
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_names_no_place(name: str) -> None:
+def test_a_lock_contains_no_url_or_local_path(name: str) -> None:
     text = (ROOT / name).read_text()
     assert [trace for trace in ("find-links", "://", " @ /", "index-url") if trace in text] == []
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_everything_in_a_lock_has_hashes(name: str) -> None:
+def test_every_requirement_in_a_lock_has_a_hash(name: str) -> None:
     text = (ROOT / name).read_text()
     entries = re.split(r"\n(?=[a-z0-9])", re.sub(r"(?m)^\s*#.*\n?", "", text).strip())
     assert len(entries) > 30
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
-def test_the_locks_agree() -> None:
+def test_the_locks_pin_the_same_versions() -> None:
     def pins(name: str) -> dict[str, str]:
         return dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / name).read_text()))
 
@@ -42,7 +42,7 @@ def test_torch_and_mlflow_are_in_no_lock() -> None:
     assert not any(re.search(r"(?m)^(torch|mlflow)", (ROOT / name).read_text()) for name in LOCKS)
 
 
-def test_the_licence_of_everything_that_is_installed_is_listed() -> None:
+def test_the_licence_of_every_installed_package_is_listed() -> None:
     names = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements-export.lock").read_text())
     listed = re.findall(r"(?m)^\| (\S+) +\| (.*?) *\|", (ROOT / "docs" / "licences.md").read_text())
     licences = {name.lower().replace("_", "-"): licence for name, licence in listed}
@@ -52,12 +52,12 @@ def test_the_licence_of_everything_that_is_installed_is_listed() -> None:
 
 @pytest.mark.slow
 def test_the_software_bill_of_materials_is_valid_and_lists_the_lock(tmp_path: Path) -> None:
-    from cyclonedx.schema import SchemaVersion  # only here: it makes forty parsers when it is imported
+    from cyclonedx.schema import SchemaVersion  # imported here: importing it builds forty parsers
     from cyclonedx.validation.json import JsonStrictValidator
 
-    (line,) = re.findall(r"(?m)^SBOM := (.+)$", (ROOT / "Makefile").read_text())
+    (options,) = re.findall(r"(?m)^SBOM := (.+)$", (ROOT / "Makefile").read_text())
     path = tmp_path / "tapeline.cdx.json"
-    command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", *line.split(), "--output-file", str(path)]
+    command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", *options.split(), "--output-file", str(path)]
     subprocess.run([*command, "requirements.lock"], cwd=ROOT, check=True, capture_output=True)
     text = path.read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None

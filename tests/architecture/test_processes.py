@@ -1,4 +1,4 @@
-"""The modules that each process actually loads, checked from inside, so that import rules hold at run time."""
+"""The import rules also hold at run time: no process has a forbidden module in its ``sys.modules``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 import pytest
 
 SANDBOX = {"flask", "celery", "sqlalchemy", "pydantic", "redis", "matplotlib", "engine", "workers", "service.storage"}
-SANDBOX |= {"structlog", "rich"}  # a process for each upload, and they take a third of its start
+SANDBOX |= {"structlog", "rich"}  # one process per upload, and they would take a third of its startup time
 CORE = {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"}
 
-CASES = {
+FORBIDDEN = {
     "service.spec.validation": CORE | {"sqlalchemy"},
     "service.storage.database": CORE,
     "service.access.keys": CORE,
@@ -46,8 +46,8 @@ CASES = {
 }
 
 
-# What another case loads too, and must not load more of.
-CONTAINED = {
+# Modules that another case loads too: that case must forbid at least the same modules.
+LOADED_BY = {
     "service.storage.database": "service.jobs.actions",
     "workers.supervisor.supervisor": "workers.__main__",
     "workers.supervisor.job_monitor": "workers.__main__",
@@ -55,11 +55,11 @@ CONTAINED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", CASES)
-def test_a_process_loads_nothing_that_is_not_its_own(module: str) -> None:
+@pytest.mark.parametrize("module", FORBIDDEN)
+def test_a_process_loads_no_forbidden_module(module: str) -> None:
     code = f"import sys, {module}; print('\\n'.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert CASES[module] & set(loaded) == set()
-    contained = {name for name, other in CONTAINED.items() if other == module}
-    assert contained <= set(loaded)
-    assert all(CASES[name] <= CASES[module] for name in contained)
+    assert FORBIDDEN[module] & set(loaded) == set()
+    loaded_cases = {name for name, loader in LOADED_BY.items() if loader == module}
+    assert loaded_cases <= set(loaded)
+    assert all(FORBIDDEN[name] <= FORBIDDEN[module] for name in loaded_cases)

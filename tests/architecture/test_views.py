@@ -13,44 +13,48 @@ WEB = ROOT / "service" / "web"
 MAX_VIEW_LINES = 10
 """Without decorators, signature and docstring."""
 MAX_HELPER_LINES = 15
-"""Of every other function and method beside the views, counted the same way."""
+"""For every other function and method in the same files, counted the same way."""
 
 
-def lengths(text: str, *, of_views: bool) -> dict[str, int]:
-    """By name and place the lines of the bodies of functions with the decorator ``endpoint``, or of all others."""
-    found = {}
+def body_lengths(text: str, *, of_views: bool) -> dict[str, int]:
+    """Count the lines of each function's body, by name and line number.
+
+    Args:
+        of_views: count functions with the decorator ``endpoint``, or all others.
+    """
+    line_counts = {}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_view(node) == of_views:
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            found[f"{node.name}:{node.lineno}"] = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
-    return found
+            line_counts[f"{node.name}:{node.lineno}"] = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+    return line_counts
 
 
 def is_view(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any(isinstance(item, ast.Call) and ast.unparse(item.func) == "endpoint" for item in node.decorator_list)
 
 
-def in_folder(folder: Path, *, of_views: bool) -> dict[str, int]:
+def folder_body_lengths(folder: Path, *, of_views: bool) -> dict[str, int]:
     return {
         f"{path.relative_to(ROOT)}: {name}": count
         for path in sorted(folder.rglob("*.py"))
-        for name, count in lengths(path.read_text("utf-8"), of_views=of_views).items()
+        for name, count in body_lengths(path.read_text("utf-8"), of_views=of_views).items()
     }
 
 
 def test_views_are_short() -> None:
-    found = in_folder(WEB, of_views=True)
-    assert len(found) > 90
-    assert {view: count for view, count in found.items() if count > MAX_VIEW_LINES} == {}
+    line_counts = folder_body_lengths(WEB, of_views=True)
+    assert len(line_counts) > 90
+    assert {view: count for view, count in line_counts.items() if count > MAX_VIEW_LINES} == {}
 
 
-def test_no_use_case_hides_in_a_helper_beside_the_views() -> None:
-    found = in_folder(WEB / "resources", of_views=False)
-    assert len(found) > 90
-    assert {helper: count for helper, count in found.items() if count > MAX_HELPER_LINES} == {}
+def test_helpers_beside_the_views_are_short() -> None:
+    line_counts = folder_body_lengths(WEB / "resources", of_views=False)
+    assert len(line_counts) > 90
+    assert {helper: count for helper, count in line_counts.items() if count > MAX_HELPER_LINES} == {}
 
 
-TEXT = """
+SOURCE = """
 @blueprint.get("/x")
 @endpoint(TAG, None)
 def show(x: int) -> None:
@@ -80,13 +84,16 @@ class Part:
 @pytest.mark.parametrize(
     ("of_views", "counted"), [(True, {"show:4": 4}), (False, {"helper:13": 4, "inner:16": 1, "method:23": 1})]
 )
-def test_the_lines_of_functions_are_counted(of_views: bool, counted: dict[str, int]) -> None:
-    assert lengths(TEXT, of_views=of_views) == counted
+def test_body_lines_are_counted_without_decorators_signature_and_docstring(
+    of_views: bool, counted: dict[str, int]
+) -> None:
+    assert body_lengths(SOURCE, of_views=of_views) == counted
 
 
-def test_no_form_sends_its_fields_in_the_address_by_accident() -> None:
-    """Before its script has run, a form does what its ``method`` says; without one, what it has goes into the address:
-    a key, for example. ``dialog`` does nothing outside of a dialog."""
+def test_no_form_submits_its_fields_in_the_url_by_default() -> None:
+    """Until its script has run, a form is submitted by its ``method``. The default, ``get``, puts its fields
+    into the URL: an API key, for example. ``dialog`` does nothing outside a dialog, and a ``get`` that is
+    intended must be explicit."""
     forms = {
         (path.name, form)
         for path in (WEB / "templates").glob("*.html")

@@ -1,4 +1,4 @@
-"""`make results`: rows are really trained, stored at once, and trained again only after a change."""
+"""`make results`: rows are really trained, stored at once, and retrained only after a change."""
 
 from __future__ import annotations
 
@@ -30,23 +30,31 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load("mnist-10k", folder, cache_root=folder / "cache")
 
 
-def classified(accuracy: float = 0.9841, **more: Any) -> dict[str, Any]:
-    took = {"seconds": 9.0, "cpu_seconds": 4.5, "load": 2.0, "epochs": 4, "parameters": 311_650, "findings": {}}
-    return took | {"accuracy": accuracy} | more
+def classifier_result(accuracy: float = 0.9841, **overrides: Any) -> dict[str, Any]:
+    costs = {"seconds": 9.0, "cpu_seconds": 4.5, "load": 2.0, "epochs": 4, "parameters": 311_650, "findings": {}}
+    return costs | {"accuracy": accuracy} | overrides
 
 
-def generated(rarest: float = 0.05, **more: Any) -> dict[str, Any]:
-    scores = {"frechet_distance": 20.4, "kl_to_uniform": 0.012, "min_class_share": rarest, "mode_coverage": 1.0}
-    took = {"seconds": 90.0, "cpu_seconds": 80.0, "load": 2.0, "epochs": 80, "parameters": 750_000, "findings": {}}
-    return took | scores | more
+def gan_result(min_class_share: float = 0.05, **overrides: Any) -> dict[str, Any]:
+    scores = {
+        "frechet_distance": 20.4,
+        "kl_to_uniform": 0.012,
+        "min_class_share": min_class_share,
+        "mode_coverage": 1.0,
+    }
+    costs = {"seconds": 90.0, "cpu_seconds": 80.0, "load": 2.0, "epochs": 80, "parameters": 750_000, "findings": {}}
+    return costs | scores | overrides
 
 
-def test_every_preset_of_images_is_in_the_table_but_the_one_that_takes_a_quarter_of_an_hour() -> None:
-    known = {(kind.value, preset) for kind in Kind for preset in PRESETS[kind]}
-    assert {(kind, preset) for kind, preset, _, _ in PLAN} == known - {("classifier", "seed"), ("classifier", "table")}
+def test_the_plan_has_all_image_presets_but_classifier_seed_which_takes_fifteen_minutes() -> None:
+    presets = {(kind.value, preset) for kind in Kind for preset in PRESETS[kind]}
+    assert {(kind, preset) for kind, preset, _, _ in PLAN} == presets - {
+        ("classifier", "seed"),
+        ("classifier", "table"),
+    }
 
 
-def test_words_choose_rows() -> None:
+def test_words_select_rows_of_the_plan() -> None:
     assert {row.name for row in planned(["gan", "best"], 1)} == {"gan best, mnist-10k, seed 0"}
     assert {row.preset for row in planned(["gan", "seed"])} == {"seed"}  # "seed 0" is in every name
     assert {(row.dataset, row.seed) for row in planned(["conv", "mnist", "4"])} == {("mnist", 4)}
@@ -56,12 +64,15 @@ def test_words_choose_rows() -> None:
 def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = {"layers": [{"units": 12, "activation": "relu"}, {"units": 10, "activation": "softmax"}], "epochs": 1}
-    monkeypatch.setattr(independent, "SPEC", {"kind": "classifier", "seed": 1000} | small)
+    small_spec = {
+        "layers": [{"units": 12, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
+        "epochs": 1,
+    }
+    monkeypatch.setattr(independent, "SPEC", {"kind": "classifier", "seed": 1000} | small_spec)
     classifier = tmp_path / "independent.safetensors"
     training.checkpoint.save(classifier, independent.make(digits, training._say))
-    real = independent.calibrate(classifier, digits, 500)
-    assert real["accuracy"] > 0.5
+    real_scores = independent.calibrate(classifier, digits, 500)
+    assert real_scores["accuracy"] > 0.5
 
     def spec(row: Row) -> Spec:
         return resolve({"kind": row.kind, "preset": row.preset, "seed": row.seed, "epochs": 1, "batch_size": 500})
@@ -69,31 +80,33 @@ def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently
     monkeypatch.setattr(Row, "spec", spec)
     monkeypatch.setattr(training, "EVALUATED", 300)
     row = Row("gan", "seed", "mnist-10k", 0)
-    done = training.train(row, digits, tmp_path)
-    assert done["min_class_share"] == 0
-    assert done["kl_to_uniform"] > 1  # one class of ten: ln 10
-    assert done["parameters"] == 749_085
+    result = training.train(row, digits, tmp_path)
+    assert result["min_class_share"] == 0
+    assert result["kl_to_uniform"] > 1  # one class of ten: ln 10
+    assert result["parameters"] == 749_085
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
         "seed-mnist-10k-0.npy",
         "seed-mnist-10k-0.png",
     ]
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert told == [{"epoch": 1, "epochs": 1}] * 2
+    progress = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert progress == [{"epoch": 1, "epochs": 1}] * 2
 
     trainer = build.trainer(row.spec(), digits)
     assert isinstance(trainer, GanTrainer)
-    watch = TrainingDiagnostics.of(row.spec(), digits)
-    metrics = [watch.evaluate(trainer, report).metrics for report in trainer.run() if isinstance(report, EpochDone)][-1]
-    assert done["frechet_distance"] == round(metrics["frechet_distance"], 5)
+    diagnostics = TrainingDiagnostics.of(row.spec(), digits)
+    metrics = [
+        diagnostics.evaluate(trainer, report).metrics for report in trainer.run() if isinstance(report, EpochDone)
+    ][-1]
+    assert result["frechet_distance"] == round(metrics["frechet_distance"], 5)
 
     images = np.load(row.samples(tmp_path))
-    scored = independent.score(independent.load(classifier), images)
-    assert scored > 2 * real["test digits"]["500"]
-    assert scored != done["frechet_distance"]
+    independent_distance = independent.score(independent.load(classifier), images)
+    assert independent_distance > 2 * real_scores["test digits"]["500"]
+    assert independent_distance != result["frechet_distance"]
 
 
-def test_two_reference_classifiers_have_two_names() -> None:
-    row = BEST.place | generated(frechet_distance=83.8) | {independent.METRIC: 4.1}
+def test_the_short_table_has_the_bundled_distance_and_the_full_table_both() -> None:
+    row = BEST.place | gan_result(frechet_distance=83.8) | {independent.METRIC: 4.1}
     content = {"independent": None, "rows": [row]}
     assert "84 (84)" in tables.whole(content)
     assert "4.1" not in tables.whole(content)
@@ -106,19 +119,19 @@ def test_a_finished_row_is_kept_until_its_spec_or_the_reference_classifier_chang
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "presets.json")
-    store.put(BEST, generated())
-    store.put(FAST, classified())
-    again = Store(tmp_path / "presets.json")
-    assert [row["preset"] for row in again.content["rows"]] == ["fast", "best"]  # in the order of the plan
-    assert again.find(FAST) is not None
-    assert again.find(Row("classifier", "fast", "mnist", 1)) is None
+    store.put(BEST, gan_result())
+    store.put(FAST, classifier_result())
+    reopened = Store(tmp_path / "presets.json")
+    assert [row["preset"] for row in reopened.content["rows"]] == ["fast", "best"]  # in the order of the plan
+    assert reopened.find(FAST) is not None
+    assert reopened.find(Row("classifier", "fast", "mnist", 1)) is None
     monkeypatch.setattr("benchmarks.presets.rows.reference", lambda: "sha256:another")
-    assert again.find(FAST) is not None
-    assert again.find(BEST) is None
+    assert reopened.find(FAST) is not None
+    assert reopened.find(BEST) is None
     monkeypatch.setitem(PRESETS[Kind.CLASSIFIER]["fast"], "epochs", 99)
-    assert again.find(FAST) is None
-    again.put(FAST, classified(0.99))
-    assert [row["accuracy"] for row in again.content["rows"] if row["preset"] == "fast"] == [0.99]
+    assert reopened.find(FAST) is None
+    reopened.put(FAST, classifier_result(0.99))
+    assert [row["accuracy"] for row in reopened.content["rows"] if row["preset"] == "fast"] == [0.99]
 
 
 def test_an_interrupted_table_continues_where_it_stopped(
@@ -126,11 +139,11 @@ def test_an_interrupted_table_continues_where_it_stopped(
 ) -> None:
     trained: list[str] = []
 
-    def in_process(label: str, options: Any, *more: str) -> dict[str, Any]:
+    def in_process(label: str, options: Any, *arguments: str) -> dict[str, Any]:
         if len(trained) == 2:
             raise KeyboardInterrupt
         trained.append(label.split("seed ")[1].strip())
-        return classified()
+        return classifier_result()
 
     monkeypatch.setattr(command, "_in_process", in_process)
     monkeypatch.setattr(command, "ROOT", tmp_path)
@@ -151,8 +164,8 @@ def test_an_interrupted_table_continues_where_it_stopped(
 
 
 def test_missed_goals_do_not_count_as_reached() -> None:
-    rows = [FAST.place | classified(0.9829), FAST.place | classified(0.99, seed=1)]
-    rows += [Row("gan", "stable", "mnist-10k", 0).place | generated(0.029, findings={"mode_collapse": 4})]
+    rows = [FAST.place | classifier_result(0.9829), FAST.place | classifier_result(0.99, seed=1)]
+    rows += [Row("gan", "stable", "mnist-10k", 0).place | gan_result(0.029, findings={"mode_collapse": 4})]
     text = tables.whole({"rows": rows})
     assert "98.64% (98.29%)" in text.replace("98.65%", "98.64%")
     assert "1 of 2 (3 to come)" in text
@@ -160,8 +173,8 @@ def test_missed_goals_do_not_count_as_reached() -> None:
 
 
 def test_the_tables_show_the_median_of_the_seeds() -> None:
-    rows = [FAST.place | classified(value, seed=n) for n, value in enumerate((0.91, 0.97, 0.98))]
-    rows += [BEST.place | generated(seed=n, frechet_distance=value) for n, value in enumerate((38.0, 40.0, 90.0))]
+    rows = [FAST.place | classifier_result(value, seed=n) for n, value in enumerate((0.91, 0.97, 0.98))]
+    rows += [BEST.place | gan_result(seed=n, frechet_distance=value) for n, value in enumerate((38.0, 40.0, 90.0))]
     text = tables.whole({"rows": rows})
     assert "97.00% (91.00%)" in text
     assert "| 40 (90) |" in text

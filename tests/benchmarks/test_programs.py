@@ -1,4 +1,4 @@
-"""Programs that the documents name, and that no other test runs, are at least up to date with the code they use."""
+"""Programs that documents mention and no other test runs still match the code that they import."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import pytest
 
 
 @pytest.mark.parametrize("name", ["page", "self_comparisons", "sweeps"])
-def test_a_program_can_be_loaded(name: str) -> None:
+def test_a_program_can_be_imported(name: str) -> None:
     assert callable(import_module(f"benchmarks.{name}").main)

@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[2]
 ROWS = json.loads((ROOT / "benchmarks/results/tabular.json").read_text(encoding="utf-8"))
 
 
-def test_the_document_has_the_measured_table() -> None:
+def test_the_results_document_has_the_measured_table() -> None:
     assert table(ROWS) in (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
-def test_the_preset_is_as_good_as_its_rival_and_knows_penguins() -> None:
+def test_the_preset_matches_scikit_learn_and_reaches_97_percent_on_penguins() -> None:
     by_name = {row["dataset"]: row for row in ROWS}
     for name in BUNDLED:
         rival = by_name[name]["sklearn"]

@@ -1,4 +1,4 @@
-"""`make pin-images`, with a registry on this machine: what is pinned stays when a tag moves."""
+"""`make pin-images` with a local registry: pinned images stay the same when their tags move."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ PIN_IMAGES = Path(".ci") / "pin_images.py"
 TAGS: dict[str, str] = runpy.run_path(str(ROOT / PIN_IMAGES))["images"](ROOT)
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     with suppress(httpx.TransportError):
         return httpx.get(url, trust_env=False).status_code == 200
     return False
 
 
 @pytest.fixture
-def registry(engine: None, tmp_path: Path) -> Iterator[str]:
-    """The address of an empty registry; Docker speaks to this machine without TLS. Skips where none is installed: it is
-    no Python package, and its image would come from another registry."""
+def registry(docker_engine: None, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty registry on localhost, to which Docker connects without TLS.
+
+    Skips the test if no registry is installed: it is not a Python package, and pulling its image would need
+    another registry.
+    """
     program = shutil.which("docker-registry") or shutil.which("registry")
     if program is None:
         pytest.skip("no registry is installed (Debian's package docker-registry)")
@@ -47,7 +50,7 @@ def registry(engine: None, tmp_path: Path) -> Iterator[str]:
     with (tmp_path / "registry.log").open("wb") as log:
         process = subprocess.Popen([program, "serve", str(tmp_path / "registry.yml")], stdout=log, stderr=log)
     try:
-        wait_until(lambda: answers(f"http://{address}/v2/"), "the registry")
+        wait_until(lambda: responds(f"http://{address}/v2/"), "the registry")
         yield address
     finally:
         process.terminate()
@@ -56,10 +59,12 @@ def registry(engine: None, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def tree(registry: str, tmp_path: Path) -> Path:
-    """This tree, with base images from the registry."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    """A copy of this tree whose base images come from the registry."""
+    tracked_files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     folder = tmp_path / "tree"
-    for name in filter(None, listed.split("\0")):
+    for name in filter(None, tracked_files.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     for name in ("Dockerfile", "docker-compose.yml", "deploy/tls.yml"):
@@ -90,7 +95,7 @@ def test_pinned_base_images_are_used_after_their_tags_have_moved(registry: str, 
         variable: f"{registry}/{tag}" for variable, tag in TAGS.items()
     }
 
-    for variable, tag in TAGS.items():  # each tag moves to another image, with which nothing would work
+    for variable, tag in TAGS.items():  # move each tag to another image, with which nothing would work
         push(TAGS["POSTGRES_IMAGE" if variable == "REDIS_IMAGE" else "REDIS_IMAGE"], f"{registry}/{tag}")
         docker("rmi", f"{registry}/{tag}")
     service = Service(folder=tree, settings={"TAPELINE_IMAGE": "tapeline:pinned", "TAPELINE_WORKERS": "1"})
@@ -98,7 +103,7 @@ def test_pinned_base_images_are_used_after_their_tags_have_moved(registry: str, 
         service.compose("up", "--build", "--detach", "--wait", timeout_s=400)
         assert service.http.get("/readyz").status_code == 200
         running = {name: json.loads(docker("inspect", *service.containers(name)))[0] for name in ("redis", "postgres")}
-        assert {name: shown["Config"]["Image"] for name, shown in running.items()} == {
+        assert {name: details["Config"]["Image"] for name, details in running.items()} == {
             "redis": pins["REDIS_IMAGE"],
             "postgres": pins["POSTGRES_IMAGE"],
         }

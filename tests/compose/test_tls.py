@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
 @pytest.fixture(scope="module")
 def behind_caddy(image: str) -> Iterator[Service]:
     require_image("caddy:2-alpine")
-    made = Service(
+    configured = Service(
         files=("docker-compose.yml", "deploy/tls.yml"),
         settings={
             "TAPELINE_DOMAIN": "localhost",
@@ -29,29 +29,29 @@ def behind_caddy(image: str) -> Iterator[Service]:
         },
     )
     try:
-        yield made
+        yield configured
     finally:
-        made.down()
+        configured.down()
 
 
-def test_https_comes_up_with_a_key_and_nothing_else_is_published(behind_caddy: Service, tmp_path: Path) -> None:
+def test_https_requires_a_key_and_only_caddy_publishes_ports(behind_caddy: Service, tmp_path: Path) -> None:
     service = behind_caddy
     created = service.compose("run", "--rm", "-T", "web", "tapeline", "keys", "create", "ann", "--json")
     key = json.loads(created)["key"]
     service.compose("up", "--detach", "--wait")
     published = {}
     for container in service.compose("ps", "--quiet").split():
-        (shown,) = json.loads(docker("inspect", container))
-        assert shown["HostConfig"]["ReadonlyRootfs"], shown["Name"]
-        published[shown["Name"].split("-")[-2]] = sorted(shown["HostConfig"]["PortBindings"])
+        (details,) = json.loads(docker("inspect", container))
+        assert details["HostConfig"]["ReadonlyRootfs"], details["Name"]
+        published[details["Name"].split("-")[-2]] = sorted(details["HostConfig"]["PortBindings"])
     assert {name: ports for name, ports in published.items() if ports} == {"caddy": ["443/tcp", "443/udp", "80/tcp"]}
     root = tmp_path / "root.crt"
     service.compose("cp", "caddy:/data/caddy/pki/authorities/local/root.crt", str(root))
     url = f"https://localhost:{service.settings['CADDY_HTTPS_PORT']}"
     with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=root), trust_env=False) as http:
         assert http.get("/jobs").status_code == 401
-        answer = http.get("/jobs", headers={"Authorization": f"Bearer {key}"})
-        assert answer.status_code == 200
-        assert answer.headers["Strict-Transport-Security"].startswith("max-age=")
+        response = http.get("/jobs", headers={"Authorization": f"Bearer {key}"})
+        assert response.status_code == 200
+        assert response.headers["Strict-Transport-Security"].startswith("max-age=")
     redirect = httpx.get(f"http://localhost:{service.settings['CADDY_HTTP_PORT']}/ui", trust_env=False)
     assert redirect.headers["Location"] == "https://localhost/ui"

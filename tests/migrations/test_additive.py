@@ -1,4 +1,4 @@
-"""Old code and a new schema must work together while containers are replaced, so migrations only add."""
+"""Old code runs against the new schema while containers are replaced, so migrations must be additive."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ BASE = "0014"
 
 
 def schema(database: Database) -> dict[str, dict[str, Any]]:
-    seen = inspect(database.engine)
+    inspector = inspect(database.engine)
     return {
         table: {
-            "columns": {column["name"]: column for column in seen.get_columns(table)},
-            "unique": {tuple(item["column_names"]) for item in seen.get_unique_constraints(table)},
-            "foreign": {tuple(item["constrained_columns"]) for item in seen.get_foreign_keys(table)},
-            "key": tuple(seen.get_pk_constraint(table)["constrained_columns"]),
+            "columns": {column["name"]: column for column in inspector.get_columns(table)},
+            "unique": {tuple(item["column_names"]) for item in inspector.get_unique_constraints(table)},
+            "foreign": {tuple(item["constrained_columns"]) for item in inspector.get_foreign_keys(table)},
+            "key": tuple(inspector.get_pk_constraint(table)["constrained_columns"]),
         }
-        for table in seen.get_table_names()
+        for table in inspector.get_table_names()
         if table != "alembic_version"
     }
 
 
-def what_old_code_would_miss(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
-    found = [f"table {name} is gone" for name in before.keys() - after.keys()]
+def breaking_changes(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[str]:
+    changes = [f"table {name} is gone" for name in before.keys() - after.keys()]
     for name in before.keys() & after.keys():
         old, new = before[name], after[name]
-        found += [f"{name}.{column} is gone" for column in old["columns"].keys() - new["columns"].keys()]
+        changes += [f"{name}.{column} is gone" for column in old["columns"].keys() - new["columns"].keys()]
         for column in new["columns"].keys() - old["columns"].keys():
             added = new["columns"][column]
             if not added["nullable"] and added["default"] is None:
-                found.append(f"{name}.{column} must be given, and old code does not")
+                changes.append(f"{name}.{column} must be given, and old code does not")
         for column in old["columns"].keys() & new["columns"].keys():
             was, now = old["columns"][column], new["columns"][column]
             if str(was["type"]) != str(now["type"]):
-                found.append(f"{name}.{column} was {was['type']}, and is {now['type']}")
+                changes.append(f"{name}.{column} was {was['type']}, and is {now['type']}")
             if was["nullable"] and not now["nullable"]:
-                found.append(f"{name}.{column} must be given, and old code may not")
-        stricter = {more for more in new["unique"] if not any(set(was) <= set(more) for was in old["unique"])}
+                changes.append(f"{name}.{column} must be given, and old code may not")
+        stricter = {columns for columns in new["unique"] if not any(set(was) <= set(columns) for was in old["unique"])}
         if new["key"] != old["key"] or stricter or new["foreign"] - old["foreign"]:
-            found.append(f"{name} asks for more than it did")
-    return found
+            changes.append(f"{name} asks for more than it did")
+    return changes
 
 
-def test_each_migration_leaves_old_code_what_it_knows(database_url: str) -> None:
+def test_each_migration_is_additive(database_url: str) -> None:
     database = Database(database_url)
     revisions = [item.revision for item in ScriptDirectory.from_config(config()).walk_revisions()][::-1]
     before: dict[str, dict[str, Any]] | None = None
@@ -60,13 +60,13 @@ def test_each_migration_leaves_old_code_what_it_knows(database_url: str) -> None
             command.upgrade(config(connection), revision)
         after = schema(database)
         if before is not None:
-            assert what_old_code_would_miss(before, after) == [], revision
+            assert breaking_changes(before, after) == [], revision
         before = after
     database.close()
 
 
 @pytest.mark.parametrize(
-    ("statement", "missed"),
+    ("statement", "change"),
     [
         ("ALTER TABLE jobs DROP COLUMN stopped_early", "jobs.stopped_early is gone"),
         ("ALTER TABLE jobs RENAME COLUMN name TO title", "jobs.name is gone"),
@@ -77,12 +77,12 @@ def test_each_migration_leaves_old_code_what_it_knows(database_url: str) -> None
         ("DROP TABLE expected_epochs", "table expected_epochs is gone"),
     ],
 )
-def test_the_rule_finds_what_takes_away(postgres_url: str, statement: str, missed: str) -> None:
+def test_a_breaking_change_is_detected(postgres_url: str, statement: str, change: str) -> None:
     database = Database(postgres_url)
     with exclusively(database) as connection:
         command.upgrade(config(connection), BASE)
     before = schema(database)
     with database.engine.begin() as connection:
         connection.exec_driver_sql(statement)
-    assert missed in what_old_code_would_miss(before, schema(database))
+    assert change in breaking_changes(before, schema(database))
     database.close()

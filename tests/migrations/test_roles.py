@@ -1,4 +1,4 @@
-"""The owner changes the schema, the application role reads and writes rows, and neither can do more."""
+"""The owner role changes the schema, the application role reads and writes rows, and neither can do more."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def connect_as(url: str, role: str) -> Database:
 
 
 @pytest.fixture
-def made(postgres_url: str) -> Iterator[Roles]:
-    """An empty database; its roles are there once ``prepare`` has run."""
+def new_roles(postgres_url: str) -> Iterator[Roles]:
+    """An empty database; ``prepare`` creates its roles."""
     number = next(_NUMBERS)
     names = (f"owner_{number}", f"app_{number}")
     owner, application = (connect_as(postgres_url, name) for name in names)
@@ -53,7 +53,7 @@ def made(postgres_url: str) -> Iterator[Roles]:
         yield Roles(superuser, owner, application, names)
 
 
-def refused(database: Database, statement: str) -> bool:
+def is_refused(database: Database, statement: str) -> bool:
     with closing(database.engine.connect()) as connection:
         try:
             connection.execute(text(statement))
@@ -63,17 +63,19 @@ def refused(database: Database, statement: str) -> bool:
         return False
 
 
-def test_the_owner_migrates_and_the_application_role_runs_the_service(made: Roles, tmp_path: Path) -> None:
-    made.prepare()
-    upgrade(made.owner, grant_to=made.names[1])
-    assert is_current(made.application)
-    house = House(made.application, ArtifactFolder(tmp_path / "artifacts"))
+def test_the_owner_migrates_and_the_application_role_runs_the_service(new_roles: Roles, tmp_path: Path) -> None:
+    new_roles.prepare()
+    upgrade(new_roles.owner, grant_to=new_roles.names[1])
+    assert is_current(new_roles.application)
+    house = House(new_roles.application, ArtifactFolder(tmp_path / "artifacts"))
     house.train(2)
     job_id = house.train(5, ended_days_ago=9)
-    saved = io.BytesIO()
-    assert backup.backup(made.application, house.store, house.received, saved).rows["jobs"] == 2
+    archive = io.BytesIO()
+    assert backup.backup(new_roles.application, house.store, house.received, archive).rows["jobs"] == 2
     policy = Policy(jobs_days=0, checkpoints_days=7)
-    retention.carry_out(made.application, house.store, policy, retention.plan(made.application, house.store, policy))
+    retention.carry_out(
+        new_roles.application, house.store, policy, retention.plan(new_roles.application, house.store, policy)
+    )
     assert house.epochs_kept(job_id) == [2, 5]
 
 
@@ -96,77 +98,77 @@ def test_the_owner_migrates_and_the_application_role_runs_the_service(made: Role
         "COPY jobs TO PROGRAM 'true'",
     ],
 )
-def test_the_application_role_cannot(shared: Roles, statement: str) -> None:
-    assert refused(shared.application, statement)
+def test_the_application_role_is_refused_privileged_statements(prepared_roles: Roles, statement: str) -> None:
+    assert is_refused(prepared_roles.application, statement)
 
 
 @pytest.mark.parametrize(
     "statement", ["CREATE ROLE mine", "COPY jobs TO PROGRAM 'true'", "ALTER ROLE CURRENT_USER CREATEDB"]
 )
-def test_the_owner_cannot(shared: Roles, statement: str) -> None:
-    assert refused(shared.owner, statement)
+def test_the_owner_is_refused_superuser_statements(prepared_roles: Roles, statement: str) -> None:
+    assert is_refused(prepared_roles.owner, statement)
 
 
 @pytest.fixture(scope="module")
-def shared(postgres_server: str) -> Iterator[Roles]:
+def prepared_roles(postgres_server: str) -> Iterator[Roles]:
     url = create_database(postgres_server)
     names = ("shared_owner", "shared_app")
     owner, application = (connect_as(url, name) for name in names)
     with closing(Database(url)) as superuser, closing(owner), closing(application):
-        found = Roles(superuser, owner, application, names)
-        found.prepare()
+        created = Roles(superuser, owner, application, names)
+        created.prepare()
         upgrade(owner, grant_to=names[1])
-        yield found
+        yield created
 
 
-def test_a_table_of_a_later_migration_is_covered(shared: Roles) -> None:
-    with shared.owner.engine.begin() as connection:
+def test_the_application_role_can_use_tables_of_later_migrations(prepared_roles: Roles) -> None:
+    with prepared_roles.owner.engine.begin() as connection:
         connection.execute(text("CREATE TABLE later (id serial PRIMARY KEY)"))
-    with shared.application.engine.begin() as connection:
+    with prepared_roles.application.engine.begin() as connection:
         connection.execute(text("INSERT INTO later DEFAULT VALUES"))
         assert connection.scalar(text("DELETE FROM later RETURNING id")) == 1
 
 
-def test_a_database_of_one_role_is_handed_to_the_owner(made: Roles, tmp_path: Path) -> None:
-    upgrade(made.superuser)
-    job_id = House(made.superuser, ArtifactFolder(tmp_path)).train(2)
-    for _ in range(2):  # it may be repeated
-        made.prepare()
-        upgrade(made.owner, grant_to=made.names[1])
-    with made.superuser.engine.connect() as connection:
+def test_a_database_of_a_single_role_is_transferred_to_the_owner(new_roles: Roles, tmp_path: Path) -> None:
+    upgrade(new_roles.superuser)
+    job_id = House(new_roles.superuser, ArtifactFolder(tmp_path)).train(2)
+    for _ in range(2):  # it is idempotent
+        new_roles.prepare()
+        upgrade(new_roles.owner, grant_to=new_roles.names[1])
+    with new_roles.superuser.engine.connect() as connection:
         query = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
-        assert connection.scalars(text(query)).all() == [made.names[0]]
+        assert connection.scalars(text(query)).all() == [new_roles.names[0]]
         query = "SELECT DISTINCT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
-        assert connection.scalars(text(query)).all() == [made.names[0]]
-    assert House(made.application, ArtifactFolder(tmp_path)).epochs_kept(job_id) == [1, 2]
-    with made.owner.engine.begin() as connection:
-        connection.execute(text("DROP FUNCTION audit_is_append_only CASCADE"))  # as a migration may
+        assert connection.scalars(text(query)).all() == [new_roles.names[0]]
+    assert House(new_roles.application, ArtifactFolder(tmp_path)).epochs_kept(job_id) == [1, 2]
+    with new_roles.owner.engine.begin() as connection:
+        connection.execute(text("DROP FUNCTION audit_is_append_only CASCADE"))  # as a migration may need to
 
 
-def test_a_restore_as_the_owner_is_readable_for_the_application_role(made: Roles, tmp_path: Path) -> None:
-    made.prepare()
+def test_the_application_role_can_read_a_restore_by_the_owner(new_roles: Roles, tmp_path: Path) -> None:
+    new_roles.prepare()
     source = Database(f"sqlite:///{tmp_path / 'tapeline.db'}")
     upgrade(source)
     house = House(source, ArtifactFolder(tmp_path / "old"))
     job_id = house.train(2)
-    saved = io.BytesIO()
-    backup.backup(source, house.store, house.received, saved)
+    archive = io.BytesIO()
+    backup.backup(source, house.store, house.received, archive)
     source.close()
-    saved.seek(0)
-    new = House(made.owner, ArtifactFolder(tmp_path / "new"))
-    backup.restore(made.owner, new.store, new.received, saved)
-    assert House(made.application, new.store).epochs_kept(job_id) == [1, 2]
+    archive.seek(0)
+    new = House(new_roles.owner, ArtifactFolder(tmp_path / "new"))
+    backup.restore(new_roles.owner, new.store, new.received, archive)
+    assert House(new_roles.application, new.store).epochs_kept(job_id) == [1, 2]
 
 
-def test_a_superuser_that_needs_no_password_loses_its_own(made: Roles) -> None:
+def test_a_superuser_that_needs_no_password_has_its_password_removed(new_roles: Roles) -> None:
     query = text("SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = current_user")
-    with made.superuser.engine.begin() as connection:
+    with new_roles.superuser.engine.begin() as connection:
         connection.execute(text("ALTER ROLE CURRENT_USER PASSWORD 'known'"))
-    made.prepare()
-    with made.superuser.engine.connect() as connection:
+    new_roles.prepare()
+    with new_roles.superuser.engine.connect() as connection:
         assert connection.scalar(query) is True
         query = text("SELECT rolpassword FROM pg_authid WHERE rolname = :role")
-        assert connection.scalar(query, {"role": made.names[1]}).startswith("SCRAM-SHA-256$")
+        assert connection.scalar(query, {"role": new_roles.names[1]}).startswith("SCRAM-SHA-256$")
 
 
 @pytest.fixture
@@ -176,21 +178,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_passwords_are_random_and_kept(folder: Path) -> None:
-    found = roles.write_passwords(folder, {"POSTGRES_PASSWORD": ""})
-    assert len({*found.values(), (folder / "app" / "broker").read_text()}) == 3
-    assert min(map(len, found.values())) >= 32
-    assert (folder / "app" / "database").read_text() == found[roles.APPLICATION]
-    assert roles.write_passwords(folder, {}) == found
+def test_passwords_are_random_and_reused_until_deleted(folder: Path) -> None:
+    passwords = roles.write_passwords(folder, {"POSTGRES_PASSWORD": ""})
+    assert len({*passwords.values(), (folder / "app" / "broker").read_text()}) == 3
+    assert min(map(len, passwords.values())) >= 32
+    assert (folder / "app" / "database").read_text() == passwords[roles.APPLICATION]
+    assert roles.write_passwords(folder, {}) == passwords
     (folder / "app" / "database").unlink()
-    assert roles.write_passwords(folder, {})[roles.APPLICATION] != found[roles.APPLICATION]
+    assert roles.write_passwords(folder, {})[roles.APPLICATION] != passwords[roles.APPLICATION]
 
 
 def test_chosen_passwords_replace_random_ones(folder: Path) -> None:
     roles.write_passwords(folder, {})
-    found = roles.write_passwords(folder, {"POSTGRES_PASSWORD": "one of ours", "REDIS_PASSWORD": 'a"b\\c'})
-    assert found[roles.APPLICATION] == "one of ours" == (folder / "app" / "database").read_text()
-    assert found[roles.OWNER] != "one of ours"
+    passwords = roles.write_passwords(folder, {"POSTGRES_PASSWORD": "one of ours", "REDIS_PASSWORD": 'a"b\\c'})
+    assert passwords[roles.APPLICATION] == "one of ours" == (folder / "app" / "database").read_text()
+    assert passwords[roles.OWNER] != "one of ours"
     assert (folder / "app" / "redis.conf").read_text() == 'requirepass "a\\"b\\\\c"\n'
 
 

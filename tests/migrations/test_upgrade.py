@@ -12,7 +12,7 @@ from service.errors import UnknownSchema
 from service.storage.database import Database
 
 
-def test_an_empty_database_is_brought_to_the_schema_of_the_code(database_url: str) -> None:
+def test_an_empty_database_is_upgraded_to_the_current_schema(database_url: str) -> None:
     database = Database(database_url)
     assert not is_current(database)
     upgrade(database)
@@ -20,24 +20,24 @@ def test_an_empty_database_is_brought_to_the_schema_of_the_code(database_url: st
     database.close()
 
 
-def test_migrations_and_tables_say_the_same(database: Database) -> None:
+def test_migrations_match_the_table_definitions(database: Database) -> None:
     with database.engine.begin() as connection:
-        made = config()
-        made.attributes["connection"] = connection
-        command.check(made)
+        alembic_config = config()
+        alembic_config.attributes["connection"] = connection
+        command.check(alembic_config)
 
 
-def test_everything_can_be_taken_back_and_applied_again(database: Database) -> None:
-    made = config()
+def test_all_migrations_can_be_downgraded_and_reapplied(database: Database) -> None:
+    alembic_config = config()
     with database.engine.begin() as connection:
-        made.attributes["connection"] = connection
-        command.downgrade(made, "base")
+        alembic_config.attributes["connection"] = connection
+        command.downgrade(alembic_config, "base")
     assert not is_current(database)
     upgrade(database)
     assert is_current(database)
 
 
-def test_of_many_processes_at_once_one_migrates(database_url: str) -> None:
+def test_concurrent_upgrades_of_an_empty_database_succeed(database_url: str) -> None:
     databases = [Database(database_url) for _ in range(4)]
     threads = [threading.Thread(target=upgrade, args=(database,)) for database in databases]
     for thread in threads:
@@ -50,7 +50,7 @@ def test_of_many_processes_at_once_one_migrates(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("revision", ["0013", "9999"])
-def test_a_schema_that_this_code_does_not_have_is_left_alone(
+def test_an_unknown_schema_revision_is_refused_and_left_unchanged(
     database_url: str, revision: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAPELINE_DATABASE_URL", database_url)

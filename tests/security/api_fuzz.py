@@ -1,8 +1,8 @@
 """Schemathesis over the whole stack: ``python -m tests.security.api_fuzz --requests 5000``.
 
-It makes requests, valid and not, from ``/openapi.json``, and compares each answer with what is documented: no 5xx, no
-status, content type or body that the document does not know. Half of the ids are those of jobs and datasets that
-exist. Streams are left out by name, since they do not end.
+It generates valid and invalid requests from ``/openapi.json``, and checks each response against the document:
+no 5xx, no undocumented status, content type or body. Half of the ids are those of existing jobs and datasets.
+Streams are excluded by name, because they do not end.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CHECKS: Final = (
 HOOKS: Final = Path(__file__).with_name("api_fuzz_hooks.py")
 
 
-def fuzz(url: str, known: dict[str, list[str]], folder: Path, *, requests: int, seed: int) -> tuple[int, int]:
-    """Run schemathesis; gives its exit code and how many requests it made."""
+def fuzz(url: str, known_ids: dict[str, list[str]], folder: Path, *, requests: int, seed: int) -> tuple[int, int]:
+    """Run schemathesis; return its exit code and the number of its requests."""
     report = folder / "events.ndjson"
     operations = sum(
         len(methods)
@@ -47,14 +47,14 @@ def fuzz(url: str, known: dict[str, list[str]], folder: Path, *, requests: int, 
     command += ["--max-examples", str(max(1, requests // operations)), "--seed", str(seed), "--no-color"]
     command += ["--suppress-health-check", "all", "--generation-database", "none", "--warnings", "off"]
     command += ["--report-ndjson-path", str(report), "--request-timeout", "60"]
-    environ = {**os.environ, "SCHEMATHESIS_HOOKS": str(HOOKS), "FUZZ_KNOWN": json.dumps(known)}
+    environ = {**os.environ, "SCHEMATHESIS_HOOKS": str(HOOKS), "FUZZ_KNOWN": json.dumps(known_ids)}
     code = subprocess.run(command, env=environ, cwd=folder, check=False).returncode
     text = report.read_text() if report.exists() else ""
     return code, text.count('"status_code":')
 
 
 def prepare(http: httpx.Client) -> dict[str, list[str]]:
-    """Jobs that ended well, one that waits for nobody, and a dataset: what ids may name."""
+    """Create finished jobs and a dataset, and return the ids that requests can use."""
     rng = np.random.default_rng(0)
     archive = io.BytesIO()
     np.savez(archive, images=rng.integers(0, 256, (60, 8, 8)).astype(np.uint8), labels=np.arange(60) % 4)
@@ -64,13 +64,13 @@ def prepare(http: httpx.Client) -> dict[str, list[str]]:
         {"kind": "gan", "epochs": 1, "samples": {"count": 9}},
         {"kind": "classifier", "dataset": {"name": "small"}, "epochs": 1, "batch_size": 10},
     ]
-    made = [http.post("/jobs", json=spec).raise_for_status().json()["id"] for spec in specs]
-    for job_id in made:
-        with http.stream("GET", f"/jobs/{job_id}/stream") as answer:
-            answer.read()  # until it has ended
-    artifacts = [item["id"] for job_id in made for item in http.get(f"/jobs/{job_id}/artifacts").json()["data"]]
+    job_ids = [http.post("/jobs", json=spec).raise_for_status().json()["id"] for spec in specs]
+    for job_id in job_ids:
+        with http.stream("GET", f"/jobs/{job_id}/stream") as response:
+            response.read()  # until the job has ended
+    artifacts = [item["id"] for job_id in job_ids for item in http.get(f"/jobs/{job_id}/artifacts").json()["data"]]
     return {
-        "job_id": made,
+        "job_id": job_ids,
         "artifact_id": artifacts,
         "name": ["small", "mnist-10k", "mnist"],
         "which": ["best", "latest", "1"],
@@ -78,7 +78,7 @@ def prepare(http: httpx.Client) -> dict[str, list[str]]:
 
 
 def main() -> int:
-    """Start a stack, fill it a little, and let schemathesis at it."""
+    """Start a stack, create some jobs, and run schemathesis against it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
@@ -88,9 +88,9 @@ def main() -> int:
         environ = {"TAPELINE_HOME": str(home / "home"), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "1"}
         with LocalStack(Settings.from_env(environ, cores=1)) as stack:
             with httpx.Client(base_url=stack.url, timeout=120) as http:
-                known = prepare(http)
-            code, made = fuzz(stack.url, known, home, requests=options.requests, seed=options.seed)
-        print(f"{made} answers looked at, exit code {code}")
+                known_ids = prepare(http)
+            code, request_count = fuzz(stack.url, known_ids, home, requests=options.requests, seed=options.seed)
+        print(f"{request_count} answers looked at, exit code {code}")
         return code
 
 

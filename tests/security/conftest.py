@@ -16,7 +16,7 @@ import pytest
 from service.local import LocalStack
 from service.runtime.settings import Settings
 
-CHOSEN = "an-operator-chose-this-one"
+OPERATOR_KEY = "an-operator-chose-this-one"
 OWNERS = ("ann", "bob")
 
 
@@ -37,11 +37,11 @@ class Stack:
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
 
     def tapeline(self, *arguments: str) -> str:
-        """What the command prints, as the operator runs it beside the stack."""
+        """Run a ``tapeline`` command on the stack's machine, as its operator would; return the output."""
         return _tapeline(self.home, *arguments)
 
     def raw(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes = b"") -> tuple[int, bytes]:
-        """A request with these headers and no others: not even ``Host``."""
+        """Send a request with exactly these headers, without even ``Host``; return status and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -50,8 +50,8 @@ class Stack:
             if body or method == "POST":
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         finally:
             connection.close()
 
@@ -65,15 +65,15 @@ def _tapeline(home: Path, *arguments: str) -> str:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("security") / "home"
-    made = {owner: _tapeline(home, "keys", "create", owner) for owner in OWNERS}
-    made["reader"] = _tapeline(home, "keys", "create", "reader", "--owner", "ann", "--scope", "read")
-    made["operator"] = CHOSEN
+    keys = {owner: _tapeline(home, "keys", "create", owner) for owner in OWNERS}
+    keys["reader"] = _tapeline(home, "keys", "create", "reader", "--owner", "ann", "--scope", "read")
+    keys["operator"] = OPERATOR_KEY
     environ = {
         "TAPELINE_HOME": str(home),
         "TAPELINE_PORT": "0",
         "TAPELINE_AUTH": "keys",
-        "TAPELINE_API_KEYS": CHOSEN,
+        "TAPELINE_API_KEYS": OPERATOR_KEY,
         "TAPELINE_WORKERS": "1",
     }
     with LocalStack(Settings.from_env(environ, cores=1)) as running:
-        yield Stack(running.url, home, made)
+        yield Stack(running.url, home, keys)

@@ -1,8 +1,8 @@
-"""Mutates IDX, gzip, NPZ and CSV files and archives of images at random and has them read: ``make fuzz MINUTES=10``.
+"""Mutates IDX, gzip, NPZ and CSV files and image archives at random and reads them: ``make fuzz MINUTES=10``.
 It prints its seed.
 
-Whatever the bytes are, the readers give arrays or one of their own errors, take little memory, and come to an end.
-A plain mutator, since coverage-guided fuzzers for Python come without wheels for most versions of it.
+For any input, the readers must return arrays or raise one of their own errors, use little memory, and
+terminate. This is a plain mutator: coverage-guided fuzzers have no wheels for most versions of Python.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from service.datasets.importer import DEFAULT_PHOTOS, UploadRefused, as_document
 from service.datasets.info import Channels, OnBad, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 
-INTERESTING = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")
-CELLS = (
+INTERESTING_BYTES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")
+CELL_TOKENS = (
     b",",
     b'"',
     b"\n",
@@ -56,7 +56,7 @@ CELLS = (
     b"\xc3\xa5",
     b"\xff\xfe",
 )
-TEXTS = (
+FORMAT_TOKENS = (
     b"True",
     b"|O",
     b"<f8",
@@ -74,43 +74,43 @@ TEXTS = (
     b"PLTE",
 )
 MAX_GROWTH_BYTES = 100 * 2**20
-SLOW_S = 1.0
+MAX_READ_S = 1.0
 
 
-def seeds() -> list[tuple[str, bytes]]:
-    """Files that are as they should be: the field of each, and its bytes."""
+def seed_files() -> list[tuple[str, bytes]]:
+    """Valid files, each with the name of its form field."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (30, 5, 4)).astype(np.uint8)
     labels = (np.arange(30) % 3).astype(np.uint8)
-    made = [("images", idx_header(images.shape) + images.tobytes()), ("labels", idx_header((30,)) + labels.tobytes())]
-    made += [(field, gzip.compress(content)) for field, content in list(made)]
+    files = [("images", idx_header(images.shape) + images.tobytes()), ("labels", idx_header((30,)) + labels.tobytes())]
+    files += [(field, gzip.compress(content)) for field, content in list(files)]
     save: Callable[..., None]
     for save in (np.savez, np.savez_compressed):
         for pixels in (images, images / 255, images.astype(">i4"), images > 99):
             buffer = io.BytesIO()
             save(buffer, images=pixels, labels=labels)
-            made.append(("archive", buffer.getvalue()))
-    return made + tables() + [("archive", data) for data in _archives()]
+            files.append(("archive", buffer.getvalue()))
+    return files + seed_tables() + [("archive", data) for data in _archives()]
 
 
-def tables() -> list[tuple[str, bytes]]:
-    """Tables that are as they should be, in several spellings."""
+def seed_tables() -> list[tuple[str, bytes]]:
+    """Valid tables in several dialects and encodings."""
     rows = (f"{n % 7 or 'NA'},{'Oslo' if n % 3 else 'Å'},2024-01-{n % 28 + 1:02},{'ab'[n % 2]}\n" for n in range(60))
     text = "age,city,since,label\n" + "".join(rows)
     quoted = text.replace("Oslo", '"Os,""lo"').replace("\n", "\r\n")
     european = text.replace(",", ";").replace("\n3;", "\n3,5;")
-    made = [text.encode(), codecs.BOM_UTF8 + quoted.encode(), european.encode("cp1252"), text.encode("utf-16")]
-    made += [text.replace(",", "\t").encode("latin-1"), text.replace("\n", "\r").encode()]
+    files = [text.encode(), codecs.BOM_UTF8 + quoted.encode(), european.encode("cp1252"), text.encode("utf-16")]
+    files += [text.replace(",", "\t").encode("latin-1"), text.replace("\n", "\r").encode()]
     lines = text.splitlines()
-    parts = ["part", *(("train", "val", "Test ")[n % 3] for n in range(len(lines)))]
-    divided = "".join(f"{part},{line}\n" for part, line in zip(parts, lines, strict=False))
-    units = (f"{n:03};$1,{n:03}.50;{n % 24}:30;{90071992547409920 + n % 3};\n" for n in range(60))
-    made.append(("sep=;\ncode;price;at;label;\n" + "".join(units)).encode())
-    return [("table", data) for data in (*made, divided.encode(), gzip.compress(text.encode()))]
+    part_column = ["part", *(("train", "val", "Test ")[n % 3] for n in range(len(lines)))]
+    with_parts = "".join(f"{part},{line}\n" for part, line in zip(part_column, lines, strict=False))
+    unit_rows = (f"{n:03};$1,{n:03}.50;{n % 24}:30;{90071992547409920 + n % 3};\n" for n in range(60))
+    files.append(("sep=;\ncode;price;at;label;\n" + "".join(unit_rows)).encode())
+    return [("table", data) for data in (*files, with_parts.encode(), gzip.compress(text.encode()))]
 
 
 def _archives() -> Iterator[bytes]:
-    """Archives of images in all formats, in grey and in colour, with parts and without."""
+    """Image archives in all formats, in grey and in colour, with and without parts."""
     shades = (Image.linear_gradient("L").resize((9, 7)), Image.radial_gradient("L").resize((9, 7)))
     hues = tuple(
         Image.merge("RGB", (shade, shade.rotate(180), shade.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
@@ -118,15 +118,17 @@ def _archives() -> Iterator[bytes]:
     )
     kinds = [("PNG", {}), ("JPEG", {"quality": 80}), ("WEBP", {}), ("BMP", {}), ("GIF", {})]
     for images in (shades, hues):
-        for fmt, how in kinds:
-            data = [_saved(image, fmt, **how) for image in images]
+        for fmt, options in kinds:
+            data = [_encoded(image, fmt, **options) for image in images]
             name = fmt.lower()
             files = {
-                f"{label}/{index}.{name}": one for label, one in zip("ab", data, strict=True) for index in range(7)
+                f"{label}/{index}.{name}": content
+                for label, content in zip("ab", data, strict=True)
+                for index in range(7)
             }
             yield _zipped(files, zipfile.ZIP_STORED)
             yield _zipped(
-                {f"d/train/{path}": one for path, one in files.items()} | {f"d/val/a/x.{name}": data[0]},
+                {f"d/train/{path}": content for path, content in files.items()} | {f"d/val/a/x.{name}": data[0]},
                 zipfile.ZIP_DEFLATED,
             )
             tar = _tarred(files, tarfile.GNU_FORMAT if fmt == "PNG" else tarfile.PAX_FORMAT)
@@ -134,18 +136,18 @@ def _archives() -> Iterator[bytes]:
             yield gzip.compress(tar)
     exif = Image.Exif()
     exif[0x0112] = 6
-    odd = [
-        _saved(hues[0], "JPEG", exif=exif),
-        _saved(hues[1].convert("CMYK"), "JPEG"),
-        _saved(hues[0].quantize(8), "PNG"),
+    unusual = [
+        _encoded(hues[0], "JPEG", exif=exif),
+        _encoded(hues[1].convert("CMYK"), "JPEG"),
+        _encoded(hues[0].quantize(8), "PNG"),
     ]
-    odd.append(_saved(hues[0].convert("RGBA"), "PNG", compress_level=0))
-    yield _zipped({f"{'ab'[n % 2]}/{n}.png": odd[n % 4] for n in range(16)}, zipfile.ZIP_STORED)
+    unusual.append(_encoded(hues[0].convert("RGBA"), "PNG", compress_level=0))
+    yield _zipped({f"{'ab'[n % 2]}/{n}.png": unusual[n % 4] for n in range(16)}, zipfile.ZIP_STORED)
 
 
-def _saved(image: Image.Image, fmt: str, **how: Any) -> bytes:
+def _encoded(image: Image.Image, fmt: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    image.save(file, fmt, **how)
+    image.save(file, fmt, **options)
     return file.getvalue()
 
 
@@ -168,7 +170,7 @@ def _tarred(files: dict[str, bytes], fmt: int) -> bytes:
 
 
 def options_of(field: str, data: bytes) -> list[PhotoOptions]:
-    """How an archive may be read; of arrays there is one way."""
+    """The options to read an image archive with; arrays have only one."""
     if field != "archive" or b".npy" in data:
         return [DEFAULT_PHOTOS]
     return [
@@ -180,28 +182,30 @@ def options_of(field: str, data: bytes) -> list[PhotoOptions]:
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
-    changed = bytearray(data)
+    mutated = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        at = rng.randrange(len(changed) + 1) if changed else 0
+        position = rng.randrange(len(mutated) + 1) if mutated else 0
         match rng.randrange(6):
-            case 0 if changed:
-                changed[at - 1] ^= 1 << rng.randrange(8)
+            case 0 if mutated:
+                mutated[position - 1] ^= 1 << rng.randrange(8)
             case 1:
-                piece = rng.choice(INTERESTING + TEXTS + CELLS)
-                changed[at : at + len(piece)] = piece
+                token = rng.choice(INTERESTING_BYTES + FORMAT_TOKENS + CELL_TOKENS)
+                mutated[position : position + len(token)] = token
             case 2:
-                changed[at:at] = rng.choice(INTERESTING + TEXTS + CELLS)
+                mutated[position:position] = rng.choice(INTERESTING_BYTES + FORMAT_TOKENS + CELL_TOKENS)
             case 3:
-                del changed[at : at + rng.randrange(1, 40)]
+                del mutated[position : position + rng.randrange(1, 40)]
             case 4:
-                changed[at:at] = changed[at : at + rng.randrange(1, 200)]
+                mutated[position:position] = mutated[position : position + rng.randrange(1, 200)]
             case _:
-                changed[at : at + rng.randrange(1, 9)] = rng.randbytes(rng.randrange(1, 9))
-    return bytes(changed)
+                mutated[position : position + rng.randrange(1, 9)] = rng.randbytes(rng.randrange(1, 9))
+    return bytes(mutated)
 
 
-def read(folder: Path, field: str, data: bytes, good: dict[str, bytes], options: PhotoOptions = DEFAULT_PHOTOS) -> str:
-    """What came of it; whatever else is raised passes through."""
+def import_file(
+    folder: Path, field: str, data: bytes, valid: dict[str, bytes], options: PhotoOptions = DEFAULT_PHOTOS
+) -> str:
+    """Read a file; return ``imported`` or ``refused``. All other exceptions propagate."""
     path = folder / field
     path.write_bytes(data)
     if field == "table":
@@ -211,15 +215,15 @@ def read(folder: Path, field: str, data: bytes, good: dict[str, bytes], options:
             read_idx(path)
     files = {field: path}
     if field != "archive":
-        other = "labels" if field == "images" else "images"
-        (folder / other).write_bytes(good[other])
-        files[other] = folder / other
+        other_field = "labels" if field == "images" else "images"
+        (folder / other_field).write_bytes(valid[other_field])
+        files[other_field] = folder / other_field
     arrays = folder / "arrays"
     arrays.mkdir()
     try:
         imported = import_dataset(files, arrays, fraction=None, photos=options)
     except UploadRefused as error:
-        str(error).encode()  # as an answer has to
+        str(error).encode()  # as for a response
         return "refused"
     else:
         json.dumps(as_document(imported), ensure_ascii=False).encode()
@@ -245,39 +249,43 @@ def read_table(folder: Path, path: Path) -> str:
 
 
 def main() -> int:
-    """Fuzz for some minutes; the exit code says whether something was found."""
+    """Fuzz for some minutes; the exit code is 1 if a file took too long or memory grew too much."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--only", help="mutate the files of one field, such as table")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    rng, corpus, came = random.Random(options.seed), seeds(), Counter[str]()
-    good = dict(corpus[:2])
+    rng, corpus, outcomes = random.Random(options.seed), seed_files(), Counter[str]()
+    valid = dict(corpus[:2])
     deadline, slowest = time.monotonic() + 60 * options.minutes, 0.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for field, data in corpus:
-            assert read(folder, field, data, good, options_of(field, data)[-2:][0]) == "imported", field
+            assert import_file(folder, field, data, valid, options_of(field, data)[-2:][0]) == "imported", field
         corpus = [seed for seed in corpus if options.only in (None, seed[0])]
-        began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        initial_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while time.monotonic() < deadline:
             field, data = rng.choice(corpus)
-            changed = mutate(rng, data)
+            mutated = mutate(rng, data)
             start = time.process_time()
             try:
-                came[read(folder, field, changed, good, rng.choice(options_of(field, changed)))] += 1
+                outcomes[import_file(folder, field, mutated, valid, rng.choice(options_of(field, mutated)))] += 1
             except BaseException:
-                found = Path(tempfile.mkdtemp(prefix="tapeline-fuzz-")) / f"{field}.bin"
-                found.write_bytes(changed)
-                print(f"found with {field}; the file is {found}", file=sys.stderr)
+                failing_file = Path(tempfile.mkdtemp(prefix="tapeline-fuzz-")) / f"{field}.bin"
+                failing_file.write_bytes(mutated)
+                print(f"found with {field}; the file is {failing_file}", file=sys.stderr)
                 raise
             slowest = max(slowest, time.process_time() - start)
-            if came.total() % 500 == 0 and len(corpus) < 400:  # from changed files, too
-                corpus.append((field, changed[:20_000]))
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began) * (1024 if sys.platform == "linux" else 1)
-    print(f"{came.total():,} files: {dict(came)}; slowest {slowest:.3f} s, memory grew {grown / 2**20:.1f} MiB")
-    return int(slowest > SLOW_S or grown > MAX_GROWTH_BYTES)
+            if outcomes.total() % 500 == 0 and len(corpus) < 400:  # mutate mutated files, too
+                corpus.append((field, mutated[:20_000]))
+    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - initial_peak) * (
+        1024 if sys.platform == "linux" else 1
+    )
+    print(
+        f"{outcomes.total():,} files: {dict(outcomes)}; slowest {slowest:.3f} s, memory grew {growth / 2**20:.1f} MiB"
+    )
+    return int(slowest > MAX_READ_S or growth > MAX_GROWTH_BYTES)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Attackers without a key: a page of another site in a user's browser, or a program in the network."""
+"""Attackers without a key: a page of another site in a user's browser, or a program on the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.security.conftest import CHOSEN, Stack
+from tests.security.conftest import OPERATOR_KEY, Stack
 
 SPEC = json.dumps({"kind": "classifier"}).encode()
 JSON = ("Content-Type", "application/json")
@@ -37,8 +37,8 @@ FOREIGN_HOSTS = [
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-def test_a_name_that_was_rebound_gets_no_answer(stack: Stack, host: str | None) -> None:
-    key = ("Authorization", f"Bearer {CHOSEN}")
+def test_a_request_with_a_foreign_host_is_rejected_despite_a_valid_key(stack: Stack, host: str | None) -> None:
+    key = ("Authorization", f"Bearer {OPERATOR_KEY}")
     headers = [key] if host is None else [key, ("Host", host)]
     for path in ("/jobs", "/healthz", "/ui/sign-in", "/static/app.css"):
         status, body = stack.raw("GET", path, headers)
@@ -47,11 +47,11 @@ def test_a_name_that_was_rebound_gets_no_answer(stack: Stack, host: str | None) 
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:65535", "[::1]:8000", "tapeline.localhost"])
-def test_a_local_name_does(stack: Stack, host: str) -> None:
+def test_a_local_host_is_accepted(stack: Stack, host: str) -> None:
     assert stack.raw("GET", "/healthz", [("Host", host)])[0] == 200
 
 
-def test_two_hosts_are_none(stack: Stack) -> None:
+def test_a_request_with_two_host_headers_is_rejected(stack: Stack) -> None:
     with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
         assert re.match(rb"HTTP/1.1 4", connection.recv(64))
@@ -65,7 +65,7 @@ FOREIGN_PAGES = [
     [("Origin", "https://evil.example#localhost")],
     [("Sec-Fetch-Site", "cross-site")],
     [("Sec-Fetch-Site", "same-site"), ("Origin", "http://localhost")],
-    [("Referer", "http://evil.example/")],  # says nothing of the site: a cookie alone is not enough
+    [("Referer", "http://evil.example/")],  # does not count as an origin: a cookie alone is not enough
     [],
 ]
 
@@ -73,44 +73,53 @@ FOREIGN_PAGES = [
 @pytest.fixture(scope="module")
 def cookie(stack: Stack) -> str:
     with stack.client(None) as browser:
-        answer = browser.post("/session", json={"key": stack.keys["ann"]}, headers={"Sec-Fetch-Site": "same-origin"})
-        assert answer.status_code == 201
-        assert {"HttpOnly", "SameSite=Strict"} <= {part.strip() for part in answer.headers["Set-Cookie"].split(";")}
-        return answer.headers["Set-Cookie"].partition(";")[0]
+        response = browser.post("/session", json={"key": stack.keys["ann"]}, headers={"Sec-Fetch-Site": "same-origin"})
+        assert response.status_code == 201
+        assert {"HttpOnly", "SameSite=Strict"} <= {part.strip() for part in response.headers["Set-Cookie"].split(";")}
+        return response.headers["Set-Cookie"].partition(";")[0]
 
 
 @pytest.mark.parametrize("headers", FOREIGN_PAGES)
 def test_a_foreign_page_cannot_use_the_cookie(stack: Stack, cookie: str, headers: list[tuple[str, str]]) -> None:
-    given = [("Host", "localhost"), ("Cookie", cookie), *headers]
-    before = stack.raw("GET", "/jobs", given)
-    for method, path, more in (
+    page_headers = [("Host", "localhost"), ("Cookie", cookie), *headers]
+    before = stack.raw("GET", "/jobs", page_headers)
+    for method, path, body_headers in (
         ("POST", "/jobs", [JSON]),
         ("POST", "/jobs", [("Content-Type", "text/plain")]),
         ("POST", "/jobs/job_01J00000000000000000000000/cancel", []),
         ("DELETE", "/jobs/job_01J00000000000000000000000", []),
         ("PATCH", "/jobs/job_01J00000000000000000000000", [JSON]),
     ):
-        status, body = stack.raw(method, path, given + more, SPEC)
+        status, body = stack.raw(method, path, page_headers + body_headers, SPEC)
         assert (status, json.loads(body)["code"]) == (403, "foreign_origin")
-    assert stack.raw("GET", "/jobs", given) == before
+    assert stack.raw("GET", "/jobs", page_headers) == before
     own = [("Host", "localhost"), ("Cookie", cookie), ("Origin", "http://localhost")]
     assert stack.raw("POST", "/jobs?dry_run=true", [*own, JSON], SPEC)[0] == 200
 
 
-def test_no_page_may_read_across(stack: Stack, cookie: str) -> None:
+def test_no_response_permits_cross_origin_reads(stack: Stack, cookie: str) -> None:
     headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST", "Cookie": cookie}
     with stack.client(None) as http:
         for method in ("OPTIONS", "GET"):
-            answer = http.request(method, "/jobs", headers=headers)
-            assert not [name for name in answer.headers if name.startswith("access-control")]
-            assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+            response = http.request(method, "/jobs", headers=headers)
+            assert not [name for name in response.headers if name.startswith("access-control")]
+            assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(
     "key",
-    ["", "tpl_", "tpl_0123456789ab_" + "0" * 64, CHOSEN[:-1], CHOSEN + "x", CHOSEN.upper(), "' OR 1=1 --", "a" * 5000],
+    [
+        "",
+        "tpl_",
+        "tpl_0123456789ab_" + "0" * 64,
+        OPERATOR_KEY[:-1],
+        OPERATOR_KEY + "x",
+        OPERATOR_KEY.upper(),
+        "' OR 1=1 --",
+        "a" * 5000,
+    ],
 )
-def test_a_wrong_key_opens_nothing(stack: Stack, key: str) -> None:
+def test_a_wrong_key_is_rejected_in_every_place(stack: Stack, key: str) -> None:
     for headers in (
         [("Authorization", f"Bearer {key}")],
         [("Cookie", f"tapeline_session={key}")],
@@ -118,33 +127,33 @@ def test_a_wrong_key_opens_nothing(stack: Stack, key: str) -> None:
     ):
         status, body = stack.raw("GET", "/jobs", [("Host", "localhost"), *headers])
         assert (status, json.loads(body)["code"]) in ((401, "key_required"), (429, "rate_limited"))
-    assert stack.raw("GET", f"/jobs?key={CHOSEN}", [("Host", "localhost")])[0] == 401
+    assert stack.raw("GET", f"/jobs?key={OPERATOR_KEY}", [("Host", "localhost")])[0] == 401
 
 
-def test_every_answer_has_strict_headers_and_only_pages_are_html(stack: Stack) -> None:
+def test_every_response_has_strict_headers_and_only_pages_are_html(stack: Stack) -> None:
     with stack.client("ann") as ann:
         paths = ("/", "/docs", "/ui/sign-in", "/jobs", "/nothing", "/openapi.json", "/static/app.css", "/healthz")
         for path in paths:
-            answer = ann.get(path)
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
-            assert answer.headers["X-Frame-Options"] == "DENY"
-            assert answer.headers["Referrer-Policy"] == "no-referrer"
-            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-            policy = answer.headers["Content-Security-Policy"]
+            response = ann.get(path)
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers["X-Frame-Options"] == "DENY"
+            assert response.headers["Referrer-Policy"] == "no-referrer"
+            assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            policy = response.headers["Content-Security-Policy"]
             assert policy.startswith("default-src 'none'")
             assert "frame-ancestors 'none'" in policy
             assert "unsafe" not in policy
             assert "http" not in policy
             is_page = path in ("/", "/docs", "/ui/sign-in")
-            assert answer.headers["Content-Type"].startswith("text/html") is is_page
+            assert response.headers["Content-Type"].startswith("text/html") is is_page
             assert ("script-src 'self';" in policy) is is_page
-            assert not re.search(r"\d|python", answer.headers.get("Server", ""), re.IGNORECASE)
-        made = ann.post("/jobs?dry_run=true", json={"kind": "classifier", "name": "<script>alert(1)</script>"})
-        assert made.headers["Content-Type"] == "application/json"
+            assert not re.search(r"\d|python", response.headers.get("Server", ""), re.IGNORECASE)
+        preview = ann.post("/jobs?dry_run=true", json={"kind": "classifier", "name": "<script>alert(1)</script>"})
+        assert preview.headers["Content-Type"] == "application/json"
 
 
 @pytest.mark.slow
-def test_a_revoked_key_is_worth_nothing_within_seconds(stack: Stack) -> None:
+def test_a_revoked_key_is_rejected_within_seconds(stack: Stack) -> None:
     key = stack.tapeline("keys", "create", "short-lived")
     with stack.client(None) as http:
         bearer = {"Authorization": f"Bearer {key}"}
@@ -157,13 +166,13 @@ def test_a_revoked_key_is_worth_nothing_within_seconds(stack: Stack) -> None:
         expiring = stack.tapeline("keys", "create", "expiring", "--expires", "1m")
         assert http.get("/jobs", headers={"Authorization": f"Bearer {expiring}"}).status_code == 200
     assert key not in stack.tapeline("keys", "list", "--json")
-    told = [json.loads(line)["action"] for line in stack.tapeline("audit", "--json").splitlines()]
-    assert {"create_key", "revoke_key"} <= set(told)
+    audited_actions = [json.loads(line)["action"] for line in stack.tapeline("audit", "--json").splitlines()]
+    assert {"create_key", "revoke_key"} <= set(audited_actions)
 
 
-def test_no_key_is_in_any_log_or_on_disk(stack: Stack, cookie: str) -> None:
+def test_no_key_is_in_a_log_or_the_database(stack: Stack, cookie: str) -> None:
     secrets = [*stack.keys.values(), cookie.partition("=")[2]]
-    for secret in secrets:  # wherever a careless client may put it
+    for secret in secrets:  # everywhere a careless client might put it
         for path in (f"/jobs/{secret}", f"/{secret}", f"/jobs?q={secret}", f"/ui/jobs/{secret}"):
             stack.raw(
                 "GET", path, [("Host", "localhost"), ("X-Request-Id", secret), ("Authorization", f"Bearer {secret}")]
@@ -175,5 +184,5 @@ def test_no_key_is_in_any_log_or_on_disk(stack: Stack, cookie: str) -> None:
     assert len(logs["web.log"]) > 1000
     for name, text in logs.items():
         assert [secret[:20] for secret in secrets if secret in text] == [], name
-    stored = b"".join(path.read_bytes() for path in stack.home.glob("tapeline.db*"))
-    assert [secret[:20] for secret in secrets if secret.encode() in stored] == []
+    database_bytes = b"".join(path.read_bytes() for path in stack.home.glob("tapeline.db*"))
+    assert [secret[:20] for secret in secrets if secret.encode() in database_bytes] == []

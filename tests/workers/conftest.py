@@ -30,7 +30,7 @@ from service.storage.database import Database
 from service.storage.tables import Event, Job
 from tests.conftest import create_database
 
-STEADY = {
+STEADY_SPEC = {
     "kind": "classifier",
     "epochs": 6,
     "batch_size": 50,
@@ -41,19 +41,19 @@ STEADY = {
     ],
     "samples": {"count": 9},
 }
-"""A job whose epochs take some tenths of a second each, of 170 batches: there is time to disturb it."""
+"""A job whose epochs of 170 batches take some tenths of a second each, which leaves time to disturb it."""
 
 
 @dataclass
 class WorkerHarness:
-    """A database, a folder of artifacts, and the workers on them."""
+    """A database, an artifact folder, and the worker processes that use them."""
 
     home: Path
     database: Database
     lease_s: float = 15.0
-    """Where it is shorter, a worker that gets no processor for some seconds fences its own child."""
+    """With a shorter lease, a worker that gets no CPU time for some seconds fences off its own child."""
     data: Path | None = None
-    """Folder of datasets."""
+    """The datasets folder."""
     train_count: int = 8500
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -71,18 +71,18 @@ class WorkerHarness:
         return Settings.from_env(environ, cores=1)
 
     def __post_init__(self) -> None:
-        # A worker that calibrates its machine has one child more, which some tests would take for the one that trains.
+        # No worker has to calibrate its machine: some tests would mistake that child for the training one.
         calibrations.store(self.database, socket.gethostname(), {})
 
-    def start(self, module: str = "workers", **more: str) -> subprocess.Popen[bytes]:
-        environ = {**os.environ, **self.settings.to_env(), **more}
+    def start(self, module: str = "workers", **overrides: str) -> subprocess.Popen[bytes]:
+        environ = {**os.environ, **self.settings.to_env(), **overrides}
         with (self.home / f"{module}.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", module], env=environ, stderr=log, stdout=log)
         self.processes.append(process)
         return process
 
     def submit(self, **spec: Any) -> str:
-        return self.store(STEADY | spec)
+        return self.store(STEADY_SPEC | spec)
 
     def store(self, document: dict[str, Any]) -> str:
         resolved = resolve(document)
@@ -98,10 +98,10 @@ class WorkerHarness:
 
     def log(self, job_id: str) -> list[Event]:
         with self.database.read() as session:
-            found = list(events.read(session, job_id))
-        assert [event.seq for event in found] == list(range(1, len(found) + 1))
-        assert [event.type for event in found].count("end") <= 1
-        return found
+            job_events = list(events.read(session, job_id))
+        assert [event.seq for event in job_events] == list(range(1, len(job_events) + 1))
+        assert [event.type for event in job_events].count("end") <= 1
+        return job_events
 
     def until(self, job_id: str, holds: Callable[[Job], bool], timeout_s: float = 90) -> Job:
         deadline = time.monotonic() + timeout_s
@@ -135,84 +135,86 @@ def open_worker_harness(home: Path, url: str, *, data: Path | None = None) -> Wo
 
 
 @contextmanager
-def on_migrated(url: str, home: Path, *, data: Path | None = None) -> Iterator[WorkerHarness]:
-    """Workers on a database that was migrated."""
+def open_migrated_harness(url: str, home: Path, *, data: Path | None = None) -> Iterator[WorkerHarness]:
+    """A harness on a database that is migrated already; stops its workers at the end."""
     home.mkdir(exist_ok=True)
     with closing(Database(url)) as database:
-        made = WorkerHarness(home, database, data=data)
+        harness = WorkerHarness(home, database, data=data)
         try:
-            yield made
+            yield harness
         finally:
-            made.stop()
+            harness.stop()
 
 
 @pytest.fixture
-def light(sqlite_url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
-    """Workers on SQLite alone, for what does not depend on the database."""
-    with on_migrated(sqlite_url, tmp_path / "home") as made:
-        yield made
+def sqlite_workers(sqlite_url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
+    """Workers on SQLite only, for behaviour that does not depend on the database."""
+    with open_migrated_harness(sqlite_url, tmp_path / "home") as harness:
+        yield harness
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHarness]:
-    """On SQLite by default, on both databases in the whole suite."""
+    """Workers on SQLite; in the slow suite also on PostgreSQL."""
     url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
-    with on_migrated(url, tmp_path / "home") as made:
-        yield made
+    with open_migrated_harness(url, tmp_path / "home") as harness:
+        yield harness
 
 
 @pytest.fixture(scope="session")
-def running_light(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHarness]:
-    """A worker that runs already, on SQLite, for tests that leave it as it is: its start takes longer than they do."""
+def running_on_sqlite(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHarness]:
+    """A running worker on SQLite, shared by tests that do not disturb it, since starting one takes long."""
     home = tmp_path_factory.mktemp("running")
-    with on_migrated(f"sqlite:///{shutil.copy(migrated, home)}", home) as made:
-        made.start()
-        yield made
+    with open_migrated_harness(f"sqlite:///{shutil.copy(migrated, home)}", home) as harness:
+        harness.start()
+        yield harness
 
 
 @pytest.fixture(scope="session")
 def running_on_postgresql(
     postgres_server: str, postgres_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerHarness]:
-    with on_migrated(create_database(postgres_server, postgres_template), tmp_path_factory.mktemp("running")) as made:
-        made.start()
-        yield made
+    with open_migrated_harness(
+        create_database(postgres_server, postgres_template), tmp_path_factory.mktemp("running")
+    ) as harness:
+        harness.start()
+        yield harness
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def running(request: pytest.FixtureRequest) -> WorkerHarness:
-    """A worker that runs already, on SQLite by default, on both databases in the whole suite."""
-    found: WorkerHarness = request.getfixturevalue(
-        "running_light" if request.param == "sqlite" else "running_on_postgresql"
+    """A running worker on SQLite, shared by tests; in the slow suite also one on PostgreSQL."""
+    harness: WorkerHarness = request.getfixturevalue(
+        "running_on_sqlite" if request.param == "sqlite" else "running_on_postgresql"
     )
-    return found
+    return harness
 
 
 @pytest.fixture(scope="session")
-def undisturbed(running_light: WorkerHarness) -> Job:
-    """The STEADY job as it ends when nobody disturbs it."""
-    job = running_light.until_end(running_light.submit())
+def undisturbed_job(running_on_sqlite: WorkerHarness) -> Job:
+    """The job of STEADY_SPEC, finished without a disturbance."""
+    job = running_on_sqlite.until_end(running_on_sqlite.submit())
     assert job.status == "succeeded"
     return job
 
 
 def children_of(pid: int) -> list[int]:
-    """A worker's training processes: on Linux a process of the worker's forks them, so they are its children's."""
+    """A worker's training processes. They are its grandchildren: on Linux, its fork server forks them."""
     parents = _parents()
     return [child for child, parent in parents.items() if parents.get(parent) == pid]
 
 
 def parent_of(pid: int) -> int:
-    """The process that started ``pid``."""
+    """The parent process of ``pid``."""
     return _parents()[pid]
 
 
 def _parents() -> dict[int, int]:
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    return {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    process_table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return {int(child): int(parent) for child, parent in (line.split() for line in process_table.splitlines())}
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not yet waited for does not."""
-    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(shown.strip()) and not shown.strip().startswith("Z")
+    """Whether a process is running; a zombie is not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.strip().startswith("Z")

@@ -1,8 +1,8 @@
-"""Digests of small trainings: ``python -m tests.workers.golden_bits`` prints them, ``--update`` keeps them.
+"""Digests of small trainings: ``python -m tests.workers.golden_bits`` prints them, ``--update`` stores them.
 
-A training's bits depend on its spec and on NumPy's build, the BLAS kernels and the processor. So the trainings run with
-``TAPELINE_PORTABLE_BITS`` and one BLAS thread, and the file holds the facts of the machine beside the digests: another
-machine has nothing to compare. ``--native`` takes the processor's own kernels instead.
+The bits of a training depend on its spec, the NumPy build, the BLAS kernels and the CPU. So the trainings run
+with ``TAPELINE_PORTABLE_BITS`` and one BLAS thread, and the file describes its machine next to the digests: they
+cannot be compared on a machine that differs. ``--native`` uses the kernels for this CPU instead.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from typing import Any
 
 from workers.supervisor import child_process
 
-KEPT = Path(__file__).parent / "golden" / "bits.json"
+GOLDEN_FILE = Path(__file__).parent / "golden" / "bits.json"
 
 DENSE = [{"units": 12, "activation": "tanh"}, {"units": 3, "activation": "softmax"}]
-SMALL: dict[str, Any] = {"kind": "classifier", "dataset": {"name": "small", "scale": [-1, 1]}, "layers": DENSE}
+SMALL_CLASSIFIER: dict[str, Any] = {
+    "kind": "classifier",
+    "dataset": {"name": "small", "scale": [-1, 1]},
+    "layers": DENSE,
+}
 SMALL_GAN: dict[str, Any] = {
     "kind": "gan",
     "preset": "seed",
@@ -39,7 +43,7 @@ CONVOLUTIONS: list[dict[str, Any]] = [
     {"type": "batch_norm", "activation": "leaky_relu", "momentum": 0.8, "negative_slope": 0.1},
     {"type": "max_pool2d"},
     {"type": "dropout", "rate": 0.1},
-    {"type": "conv2d", "filters": 2, "kernel": 2, "activation": "tanh"},  # by the patches of its output
+    {"type": "conv2d", "filters": 2, "kernel": 2, "activation": "tanh"},  # computed from patches of its output
     {"type": "upsample2d"},
     {"type": "conv2d", "filters": 5, "kernel": 3, "stride": 2, "padding": "valid", "activation": "sigmoid"},
     {"type": "flatten"},
@@ -81,7 +85,7 @@ SPECS: dict[str, dict[str, Any]] = {
     **{f"classifier {name}": {"kind": "classifier", "preset": name} for name in ("seed", "fast", "best", "conv")},
     "classifier table": {"kind": "classifier", "preset": "table", "dataset": {"name": "iris"}},
     **{f"gan {name}": {"kind": "gan", "preset": name} for name in ("seed", "stable", "best")},
-    "squared error": SMALL
+    "squared error": SMALL_CLASSIFIER
     | {
         "loss": {"name": "squared_error", "label_smoothing": 0.1},
         "initializer": {"name": "uniform", "scale": 0.3},
@@ -89,14 +93,14 @@ SPECS: dict[str, dict[str, Any]] = {
         "schedule": {"name": "constant"},
         "shuffle": False,
     },
-    "binary cross-entropy": SMALL
+    "binary cross-entropy": SMALL_CLASSIFIER
     | {
         "layers": [{"units": 12, "activation": "sigmoid"}, {"units": 3, "activation": "sigmoid"}],
         "loss": {"name": "binary_cross_entropy", "reduction": "sum", "label_smoothing": 0.1},
         "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9},
         "schedule": {"name": "step", "at_epochs": [1], "factor": 0.5},
     },
-    "nesterov, decay, clipping": SMALL
+    "nesterov, decay, clipping": SMALL_CLASSIFIER
     | {
         "loss": {"name": "softmax_cross_entropy", "label_smoothing": 0.1},
         "optimizer": {
@@ -110,13 +114,13 @@ SPECS: dict[str, dict[str, Any]] = {
         },
         "schedule": {"name": "one_cycle"},
     },
-    "adam": SMALL
+    "adam": SMALL_CLASSIFIER
     | {
         "layers": [{"units": 12, "activation": "leaky_relu"}, {"type": "dropout", "rate": 0.3}, DENSE[-1]],
         "optimizer": {"name": "adam", "learning_rate": 0.01, "clip_norm": 1.0},
         "schedule": {"name": "cosine", "warmup_fraction": 0.3},
     },
-    "adamw, averaging, early stopping": SMALL
+    "adamw, averaging, early stopping": SMALL_CLASSIFIER
     | {
         "optimizer": {"name": "adamw", "learning_rate": 0.01, "decay_biases": False},
         "initializer": {"name": "he"},
@@ -124,10 +128,10 @@ SPECS: dict[str, dict[str, Any]] = {
         "early_stopping": {"patience": 1, "metric": "val_accuracy"},
         "epochs": 6,
     },
-    "shifts": SMALL | {"augmentation": {"max_shift": 2}},
-    "float64": SMALL | {"dtype": "float64", "loss": {"name": "softmax_cross_entropy", "reduction": "sum"}},
-    "convolutions": SMALL | {"layers": CONVOLUTIONS},
-    "convolutions, float64": SMALL | {"layers": CONVOLUTIONS, "dtype": "float64"},
+    "shifts": SMALL_CLASSIFIER | {"augmentation": {"max_shift": 2}},
+    "float64": SMALL_CLASSIFIER | {"dtype": "float64", "loss": {"name": "softmax_cross_entropy", "reduction": "sum"}},
+    "convolutions": SMALL_CLASSIFIER | {"layers": CONVOLUTIONS},
+    "convolutions, float64": SMALL_CLASSIFIER | {"layers": CONVOLUTIONS, "dtype": "float64"},
     "small gan": SMALL_GAN,
     "gan, sum, skipping": SMALL_GAN
     | {
@@ -144,7 +148,7 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "convolutional gan": CONVOLUTIONAL_GAN,
     "convolutional gan, float64": CONVOLUTIONAL_GAN | {"dtype": "float64"},
-    "residual, layer norm, accumulated": SMALL
+    "residual, layer norm, accumulated": SMALL_CLASSIFIER
     | {
         "layers": [
             {"type": "conv2d", "filters": 4, "stride": 2, "activation": "silu"},
@@ -192,12 +196,12 @@ FORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "fork, another optimizer": ("nesterov, decay, clipping", {"epochs": 4, "optimizer": {"name": "adam"}}),
     "fork of a gan": ("small gan", {"epochs": 4, "batch_size": 11}),
 }
-"""Of each fork the parent in ``SPECS``, whose last checkpoint it continues, and what it changes."""
+"""Fork name -> its parent in ``SPECS``, whose last checkpoint it continues, and its changes to the spec."""
 
 
 def digests() -> dict[str, dict[str, str]]:
-    """For each spec and fork those of its last checkpoint, and of its metrics, weights and samples."""
-    import numpy as np  # here and below: only now are the kernels chosen
+    """For each spec and fork, the digests of its last checkpoint and of its metrics, weights and samples."""
+    import numpy as np  # imported late, like those below: importing NumPy selects the kernels
 
     from engine import EpochDone, checkpoint
     from engine.checkpoint import State
@@ -243,35 +247,35 @@ def digests() -> dict[str, dict[str, str]]:
             trainer.load_state_dict(forks.adapt(states[parent], resolved)[0])
         metrics = [report.metrics for report in trainer.run() if isinstance(report, EpochDone)]
         samples = np.zeros(0) if is_table else trainer.samples(9)
-        shown = samples if isinstance(samples, np.ndarray) else samples.confidences
+        sample_array = samples if isinstance(samples, np.ndarray) else samples.confidences
         state = trainer.state_dict()
         states[name] = State(state.tensors, state.state, resolved.model_dump(mode="json"))
-        results = json.dumps([metrics, weights_digest(state), hashlib.sha256(shown.tobytes()).hexdigest()])
+        results = json.dumps([metrics, weights_digest(state), hashlib.sha256(sample_array.tobytes()).hexdigest()])
         return {
             "checkpoint": hashlib.sha256(checkpoint.dumps(state)).hexdigest(),
             "results": hashlib.sha256(results.encode()).hexdigest(),
         }
 
-    found = {name: digest(name, spec) for name, spec in SPECS.items()}
-    return found | {
+    results = {name: digest(name, spec) for name, spec in SPECS.items()}
+    return results | {
         name: digest(name, {**SPECS[parent], **changes}, parent) for name, (parent, changes) in FORKS.items()
     }
 
 
 def main() -> None:
-    """Train, and print or keep what came of it."""
+    """Train, and print or store the digests."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--native", action="store_true", help="with the kernels of this processor")
-    parser.add_argument("--update", action="store_true", help=f"keep them in {KEPT.name}")
+    parser.add_argument("--update", action="store_true", help=f"keep them in {GOLDEN_FILE.name}")
     options = parser.parse_args()
     child_process.prepare(portable_bits=not options.native)
-    found = digests()
+    current = digests()
     from workers.training.provenance import machine
 
-    text = json.dumps({"facts": dict(machine()), "digests": found}, indent=1) + "\n"
+    text = json.dumps({"facts": dict(machine()), "digests": current}, indent=1) + "\n"
     if options.update:
-        KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(text, encoding="utf-8")
+        GOLDEN_FILE.parent.mkdir(exist_ok=True)
+        GOLDEN_FILE.write_text(text, encoding="utf-8")
     else:
         sys.stdout.write(text)
 

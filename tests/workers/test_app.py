@@ -16,12 +16,12 @@ from tests.workers.conftest import WorkerHarness
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(tmp_path, log=tmp_path / "broker.log", environ={})
-    made.prepare()
-    made.child.start()
-    made.wait_until_ready()
-    yield made
-    made.child.end(0)
+    started = Broker(tmp_path, log=tmp_path / "broker.log", environ={})
+    started.prepare()
+    started.child.start()
+    started.wait_until_ready()
+    yield started
+    started.child.end(0)
 
 
 def celery(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +30,7 @@ def celery(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_celerys_own_commands_find_a_worker_and_cannot_stop_it(workers: WorkerHarness, broker: Broker) -> None:
+def test_celery_commands_find_a_worker_but_cannot_stop_it(workers: WorkerHarness, broker: Broker) -> None:
     environ = workers.settings.to_env() | {"TAPELINE_BROKER_URL": broker.url}
     worker = workers.start(TAPELINE_BROKER_URL=broker.url)
     wait_until(lambda: "1 node online" in celery("status", **environ).stdout, "the worker's answer", 60)
@@ -47,13 +47,13 @@ def test_celerys_own_commands_find_a_worker_and_cannot_stop_it(workers: WorkerHa
 
 
 @pytest.mark.slow
-def test_celerys_own_commands_need_a_broker() -> None:
-    refused = celery("status", TAPELINE_BROKER_URL="")
-    assert refused.returncode != 0
-    assert "TAPELINE_BROKER_URL" in refused.stderr
+def test_celery_commands_require_a_broker_url() -> None:
+    process = celery("status", TAPELINE_BROKER_URL="")
+    assert process.returncode != 0
+    assert "TAPELINE_BROKER_URL" in process.stderr
 
 
-def test_an_import_reads_no_settings_and_opens_no_connection() -> None:
+def test_importing_the_app_reads_no_settings_and_opens_no_connection() -> None:
     program = (
         "import socket\n"
         "def refuse(*_): raise AssertionError\n"
@@ -63,5 +63,5 @@ def test_an_import_reads_no_settings_and_opens_no_connection() -> None:
         "print(workers.app.celery.main, workers.app.celery is workers.app.celery)\n"
     )
     environ = {**os.environ, "TAPELINE_BROKER_URL": "redis://127.0.0.1:1/0"}
-    told = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["tapeline", "True"]
+    process = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["tapeline", "True"]

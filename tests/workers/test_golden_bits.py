@@ -1,4 +1,4 @@
-"""Small trainings of every preset, layer, loss and optimizer, and forks, give the committed bits."""
+"""Small trainings of every preset, layer, loss and optimizer, and forks, reproduce the committed bits."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from typing import Any
 
 import pytest
 
-from tests.workers.golden_bits import FORKS, KEPT, SPECS
+from tests.workers.golden_bits import FORKS, GOLDEN_FILE, SPECS
 
 
 @pytest.fixture(scope="module")
-def found() -> Any:
-    """What the trainings give now, in a process whose kernels are those of the list."""
+def current() -> Any:
+    """The digests of the trainings now, computed in a process with the kernels of the golden file."""
     command = [sys.executable, "-m", "tests.workers.golden_bits"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=KEPT.parents[3]).stdout)
+    return json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=True, cwd=GOLDEN_FILE.parents[3]).stdout
+    )
 
 
 @pytest.mark.slow
-def test_every_training_gives_the_bits_that_it_gave(found: Any) -> None:
-    kept = json.loads(KEPT.read_text(encoding="utf-8"))
-    assert list(kept["digests"]) == [*SPECS, *FORKS]
-    differing = {name for name, value in kept["facts"].items() if value != found["facts"][name]}
+def test_every_training_reproduces_its_committed_bits(current: Any) -> None:
+    golden = json.loads(GOLDEN_FILE.read_text(encoding="utf-8"))
+    assert list(golden["digests"]) == [*SPECS, *FORKS]
+    differing = {name for name, value in golden["facts"].items() if value != current["facts"][name]}
     if differing:
         pytest.skip(f"the list is of another machine: {', '.join(sorted(differing))} differ")
-    changed = [name for name, digests in found["digests"].items() if digests != kept["digests"][name]]
+    changed = [name for name, digests in current["digests"].items() if digests != golden["digests"][name]]
     assert changed == [], "bits changed: if on purpose, run python -m tests.workers.golden_bits --update"

@@ -43,13 +43,13 @@ REPORTS: list[tuple[Report, Any]] = [
 
 
 @pytest.mark.parametrize(("command", "document"), COMMANDS)
-def test_a_command_is_the_same_after_the_pipe(command: Command, document: Any) -> None:
+def test_a_command_survives_a_round_trip(command: Command, document: Any) -> None:
     assert json.loads(encode(command)) == document
     assert decode_command(encode(command)) == command
 
 
 @pytest.mark.parametrize(("report", "document"), REPORTS)
-def test_a_report_is_the_same_after_the_pipe(report: Report, document: Any) -> None:
+def test_a_report_survives_a_round_trip(report: Report, document: Any) -> None:
     assert json.loads(encode(report)) == document
     assert decode_report(encode(report)) == report
 

@@ -1,4 +1,4 @@
-"""A table trained by real workers gives the same bits when the training process is killed."""
+"""A training on a table has the same bits when its process is killed, with real workers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ROWS = "".join(
 SPEC: dict[str, Any] = {"kind": "classifier", "dataset": "people", "epochs": 8, "batch_size": 16}
 
 
-def upload(harness: WorkerHarness) -> Jobs:
-    """Import the table as the web process does; gives what submits jobs on it."""
+def import_table(harness: WorkerHarness) -> Jobs:
+    """Import the table as the web process does, and return a ``Jobs`` that submits jobs on it."""
     settings = harness.settings
     repository = DatasetRepository(settings, harness.database)
     uploads = DatasetUploads(
@@ -50,31 +50,31 @@ def upload(harness: WorkerHarness) -> Jobs:
 
 
 @pytest.mark.slow
-def test_a_killed_training_of_a_table_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
     harness = open_worker_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
     try:
-        jobs = upload(harness)
+        jobs = import_table(harness)
         worker = harness.start()
-        calm = harness.until_end(jobs.submit(SPEC).answer["id"])
-        assert calm.status == "succeeded", calm.error
-        disturbed = jobs.submit(SPEC).answer["id"]
-        harness.until(disturbed, lambda job: job.epoch >= 2)
+        undisturbed = harness.until_end(jobs.submit(SPEC).answer["id"])
+        assert undisturbed.status == "succeeded", undisturbed.error
+        disturbed_id = jobs.submit(SPEC).answer["id"]
+        harness.until(disturbed_id, lambda job: job.epoch >= 2)
         for child in children_of(worker.pid):
             os.kill(child, signal.SIGKILL)
-        ended = harness.until_end(disturbed)
-        assert ended.attempt > 1
-        assert ended.result_digest == calm.result_digest
-        assert ended.provenance["preprocessing"] == calm.provenance["preprocessing"]  # type: ignore[index]
-        stored = [held(harness, job) for job in (calm, ended)]
-        assert stored[0] == stored[1] == calm.provenance["preprocessing"]  # type: ignore[index]
-        fork = jobs.fork(calm.id, {"overrides": {"epochs": 10}}).answer["id"]
-        assert held(harness, harness.until_end(fork)) == stored[0]
+        disturbed = harness.until_end(disturbed_id)
+        assert disturbed.attempt > 1
+        assert disturbed.result_digest == undisturbed.result_digest
+        assert disturbed.provenance["preprocessing"] == undisturbed.provenance["preprocessing"]  # type: ignore[index]
+        preprocessings = [stored_preprocessing(harness, job) for job in (undisturbed, disturbed)]
+        assert preprocessings[0] == preprocessings[1] == undisturbed.provenance["preprocessing"]  # type: ignore[index]
+        fork = jobs.fork(undisturbed.id, {"overrides": {"epochs": 10}}).answer["id"]
+        assert stored_preprocessing(harness, harness.until_end(fork)) == preprocessings[0]
     finally:
         harness.stop()
         harness.database.close()
 
 
-def held(harness: WorkerHarness, job: Job) -> Any:
+def stored_preprocessing(harness: WorkerHarness, job: Job) -> Any:
     """The preprocessing in a job's last checkpoint."""
     with harness.database.read() as session:
         row = lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)[-1]

@@ -62,18 +62,18 @@ def patched(data: bytes, before: bytes, after: bytes, *, last: bool = False) -> 
     return data[:at] + after + data[at + len(before) :]
 
 
-def central(data: bytes, offset: int, value: bytes) -> bytes:
-    """An archive with other bytes in the first entry of its directory."""
+def patch_directory_entry(data: bytes, offset: int, value: bytes) -> bytes:
+    """Overwrite bytes in the first entry of an archive's central directory."""
     at = data.index(b"PK\x01\x02") + offset
     return data[:at] + value + data[at + len(value) :]
 
 
-def plain(images: bytes = GOOD_IMAGES, labels: bytes = GOOD_LABELS) -> Upload:
+def idx_upload(images: bytes = GOOD_IMAGES, labels: bytes = GOOD_LABELS) -> Upload:
     return {"images": images, "labels": labels}
 
 
 def hostile() -> Iterator[tuple[str, Upload]]:
-    """Each file that must be refused, by a name for the report."""
+    """Yield each upload that must be refused, with a title for the report."""
     good = archive(GOOD_MEMBERS)
     # Bombs.
     zeros = bytes(2**20)
@@ -81,25 +81,25 @@ def hostile() -> Iterator[tuple[str, Upload]]:
     packed = b"".join(
         [bomb.compress(idx(300_000_000, 1, 1)), *(bomb.compress(zeros) for _ in range(280)), bomb.flush()]
     )
-    yield "gzip that unpacks to 280 MB behind a header", plain(images=packed)
-    yield "gzip of zeros for a small header", plain(images=gzip.compress(GOOD_IMAGES + bytes(64 * 2**20)))
-    yield "gzip in gzip", plain(images=gzip.compress(gzip.compress(GOOD_IMAGES)))
-    yield "gzip with a name of 16 MB", plain(images=b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 16 * 2**20)
-    yield "gzip of a million empty members", plain(images=gzip.compress(b"") * 400_000)
-    yield "gzip without an end", plain(images=gzip.compress(GOOD_IMAGES)[:-9])
+    yield "gzip that unpacks to 280 MB behind a header", idx_upload(images=packed)
+    yield "gzip of zeros for a small header", idx_upload(images=gzip.compress(GOOD_IMAGES + bytes(64 * 2**20)))
+    yield "gzip in gzip", idx_upload(images=gzip.compress(gzip.compress(GOOD_IMAGES)))
+    yield "gzip with a name of 16 MB", idx_upload(images=b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 16 * 2**20)
+    yield "gzip of a million empty members", idx_upload(images=gzip.compress(b"") * 400_000)
+    yield "gzip without an end", idx_upload(images=gzip.compress(GOOD_IMAGES)[:-9])
     yield (
         "gzip with another checksum",
-        plain(images=gzip.compress(GOOD_IMAGES)[:-8] + b"\0\0\0\0" + struct.pack("<I", 1)),
+        idx_upload(images=gzip.compress(GOOD_IMAGES)[:-8] + b"\0\0\0\0" + struct.pack("<I", 1)),
     )
     yield "zip of 100 MB of zeros", with_member("x_test.npy", npy("(100, 1000, 1000)", data=bytes(100 * 2**20)))
     yield "zip in zip", with_member("inner.zip", good)
     yield "zip with 200 members", {"archive": archive({f"a{n}.npy": b"x" for n in range(200)})}
     yield "zip that says 65,535 members", {"archive": good[:-14] + b"\xff\xff\xff\xff" + good[-10:]}
     yield "zip with a directory beyond its end", {"archive": good[:-10] + b"\xff\xff\xff\x7f" + good[-6:]}
-    overlap = central(good, 24, struct.pack("<I", 2**31))
+    overlap = patch_directory_entry(good, 24, struct.pack("<I", 2**31))
     yield "zip whose directory promises 2 GB", {"archive": overlap}
-    yield "zip whose directory promises too little", {"archive": central(good, 24, struct.pack("<I", 10))}
-    yield "zip with another checksum", {"archive": central(good, 16, b"\1\2\3\4")}
+    yield "zip whose directory promises too little", {"archive": patch_directory_entry(good, 24, struct.pack("<I", 10))}
+    yield "zip with another checksum", {"archive": patch_directory_entry(good, 16, b"\1\2\3\4")}
     yield "zip with a comment", {"archive": good[:-2] + b"\x05\0hello"}
     yield "zip behind a program", {"archive": b"MZ" + bytes(1000) + good}
     # Names.
@@ -109,12 +109,12 @@ def hostile() -> Iterator[tuple[str, Upload]]:
     yield "zip member with a name of 60,000 letters", with_member("a" * 60_000 + ".npy", b"")
     yield "zip with the same member twice", {"archive": good.replace(b"labels.npy", b"images.npy")}
     yield "zip member that is a link", with_member("link", b"/etc/passwd")
-    # Ways of packing.
+    # Compression and encryption.
     yield "zip packed with lzma", {"archive": archive(GOOD_MEMBERS, method=zipfile.ZIP_LZMA)}
     yield "zip packed with bzip2", {"archive": archive(GOOD_MEMBERS, method=zipfile.ZIP_BZIP2)}
-    yield "zip that is encrypted", {"archive": central(good, 8, b"\x01\0")}
-    yield "zip packed in an unknown way", {"archive": central(good, 10, b"\x63\0")}
-    # Headers of arrays.
+    yield "zip that is encrypted", {"archive": patch_directory_entry(good, 8, b"\x01\0")}
+    yield "zip packed in an unknown way", {"archive": patch_directory_entry(good, 10, b"\x63\0")}
+    # Array headers.
     yield "array of 10**12 floats", with_member("x_test.npy", npy("(1000000000000,)", "'<f4'"))
     yield "array whose size overflows", with_member("x_test.npy", npy("(4611686018427387904, 4)"))
     yield "array with a negative side", with_member("x_test.npy", npy("(-1, 6, 5)"))
@@ -131,15 +131,15 @@ def hostile() -> Iterator[tuple[str, Upload]]:
     yield "array longer than it says", with_member("x_test.npy", npy("(1, 1, 1)", data=bytes(100)))
     yield "pickle instead of an archive", {"archive": b"\x80\x04\x95\x00cos\nsystem\n."}
     # IDX.
-    yield "IDX that promises 2**96 bytes", plain(images=idx(2**32 - 1, 2**32 - 1, 2**32 - 1))
-    yield "IDX with zeros in a huge shape", plain(images=idx(0, 2**32 - 1, 2**32 - 1))
-    yield "IDX with 255 dimensions", plain(images=idx(60, 6, 5, dimensions=255, data=IMAGES.tobytes()))
-    yield "IDX of doubles", plain(images=idx(60, 6, 5, kind=0x0E, data=IMAGES.tobytes()))
-    yield "IDX cut short", plain(images=GOOD_IMAGES[:-1])
-    yield "IDX that goes on", plain(images=GOOD_IMAGES + b"x")
-    yield "IDX of one byte", plain(images=b"\0")
-    yield "nothing at all", plain(images=b"", labels=b"")
-    yield "labels and images swapped", plain(GOOD_LABELS, GOOD_IMAGES)
+    yield "IDX that promises 2**96 bytes", idx_upload(images=idx(2**32 - 1, 2**32 - 1, 2**32 - 1))
+    yield "IDX with zeros in a huge shape", idx_upload(images=idx(0, 2**32 - 1, 2**32 - 1))
+    yield "IDX with 255 dimensions", idx_upload(images=idx(60, 6, 5, dimensions=255, data=IMAGES.tobytes()))
+    yield "IDX of doubles", idx_upload(images=idx(60, 6, 5, kind=0x0E, data=IMAGES.tobytes()))
+    yield "IDX cut short", idx_upload(images=GOOD_IMAGES[:-1])
+    yield "IDX that goes on", idx_upload(images=GOOD_IMAGES + b"x")
+    yield "IDX of one byte", idx_upload(images=b"\0")
+    yield "nothing at all", idx_upload(images=b"", labels=b"")
+    yield "labels and images swapped", idx_upload(GOOD_LABELS, GOOD_IMAGES)
     # Values.
     for title, pixels in (
         ("NaN", np.full((60, 6, 5), np.nan)),

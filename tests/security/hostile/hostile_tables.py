@@ -1,4 +1,4 @@
-"""Hostile and invalid tables: the fields of one upload, and a word that the error must contain."""
+"""Hostile and invalid tables: the form fields of an upload, and a word that the error must contain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table(data: bytes, **fields: str) -> Fields:
 
 
 def hostile() -> Iterator[tuple[str, Fields, str]]:
-    """Each by a name for the report."""
+    """Yield a title for the report, the form fields, and the expected word of the error."""
     # Lines, fields and quotes.
     yield "one giant line", table(b"a,b,c\n" + b"1," * 8_000_000), "line 2"
     yield "one giant header", table(b"a" * 20_000_000), "line 1"
@@ -42,8 +42,8 @@ def hostile() -> Iterator[tuple[str, Fields, str]]:
     yield "half a million empty columns", table(b"," * 500_000 + b"\n" + b"," * 500_000 + b"\n"), "columns"
     yield "a quotation that never ends", table(GOOD + b'5,"Oslo,1.5,a\n' + BODY), "never closed"
     yield "a quotation of a megabyte", table(GOOD + b'5,"' + b"Oslo\n" * 300_000 + b'",1.5,a\n'), "characters"
-    spread = b'"' + b'a\n","b' * 2_000_000 + b'"'
-    yield "one row over two million lines", table(GOOD + spread + b"\n"), "row has more than"
+    multiline_row = b'"' + b'a\n","b' * 2_000_000 + b'"'
+    yield "one row over two million lines", table(GOOD + multiline_row + b"\n"), "row has more than"
     yield "text behind quotations", table(HEADER + b'5,"Os"lo,1.5,a\n' * 300), "quotation mark"
     yield "ragged rows", table(HEADER + b"1,2\n1,2,3,4,5\n" * 400), "fields instead of 4"
     yield "ragged rows at the end", table(GOOD + b"1,2\n" * 100), "line 202"
@@ -122,22 +122,26 @@ def hostile() -> Iterator[tuple[str, Fields, str]]:
     )
     yield "the target ignored", table(GOOD, types='{"label": "ignore"}'), "target"
     # Parts.
-    divided = HEADER.replace(b"label", b"part,label")
-    words = b"".join(b"5,Oslo,1.5,%x,%s\n" % (n, b"ab"[n % 2 : n % 2 + 1]) for n in range(500_000))
-    yield "parts with half a million words", table(divided + words, split="part"), "different values that are no parts"
-    long = b"".join(
+    header_with_part = HEADER.replace(b"label", b"part,label")
+    part_rows = b"".join(b"5,Oslo,1.5,%x,%s\n" % (n, b"ab"[n % 2 : n % 2 + 1]) for n in range(500_000))
+    yield (
+        "parts with half a million words",
+        table(header_with_part + part_rows, split="part"),
+        "different values that are no parts",
+    )
+    long_parts = b"".join(
         b"%d,Oslo,1.%d,%s,%s\n" % (n % 9, n % 7, b"t" * 90_000, b"ab"[n % 2 : n % 2 + 1]) for n in range(30)
     )
-    yield "parts of 90,000 letters", table(divided + long, split="part"), "train, validation"
+    yield "parts of 90,000 letters", table(header_with_part + long_parts, split="part"), "train, validation"
     yield (
         "no row to train on",
-        table(divided + b"5,Oslo,1.5,test,a\n6,Oslo,1.5,val,b\n" * 50, split="part"),
+        table(header_with_part + b"5,Oslo,1.5,test,a\n6,Oslo,1.5,val,b\n" * 50, split="part"),
         "no row to train",
     )
     yield "numbers that are texts", table(GOOD, types='{"city": "number"}'), "not a number"
     yield "dates that are texts", table(GOOD, types='{"city": "date"}'), "not a date"
-    many = HEADER + b"".join(b"%d,x%d,1.5,%s\n" % (n % 9, n, b"ab"[n % 2 : n % 2 + 1]) for n in range(2000))
-    yield "too many categories", table(many, types='{"city": "category"}'), "categories"
+    many_categories = HEADER + b"".join(b"%d,x%d,1.5,%s\n" % (n % 9, n, b"ab"[n % 2 : n % 2 + 1]) for n in range(2000))
+    yield "too many categories", table(many_categories, types='{"city": "category"}'), "categories"
     yield "a target without a table", {"archive": b"x", "target": "label"}, ""
     yield "a table and images", {"table": GOOD, "images": b"x"}, "only file"
     yield "a size for a table", table(GOOD, size="32"), "image"

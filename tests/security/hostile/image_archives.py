@@ -1,4 +1,4 @@
-"""Archives of image files, packed entry by entry, and what the answer to a hostile one must be."""
+"""Image archives packed entry by entry, and the expected response to a hostile one."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Hostile:
     """One upload that must be refused.
 
     Attributes:
-        says: the file at fault, as far as there is one, and the remedy.
-        seconds: how long the answer may take; what is wrong from the first file on is found within one.
-        megabytes: what the reader may have in memory; the sandbox stops it at 512 more than it begins with.
-        fields: of the form, besides the archive.
+        mentions: what the error must contain: the file at fault, if there is one, and the remedy.
+        seconds: maximum response time; a fault in the first file must be found within one second.
+        megabytes: maximum memory of the reader; the sandbox stops it at 512 MB more than it starts with.
+        fields: form fields in addition to the archive.
     """
 
     title: str
     data: bytes
-    says: tuple[str, ...]
+    mentions: tuple[str, ...]
     seconds: float = 1.0
     megabytes: int = 200
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-def image(fmt: str = "PNG", side: int = 12, **how: Any) -> bytes:
+def image(fmt: str = "PNG", side: int = 12, **options: Any) -> bytes:
     file = io.BytesIO()
     pixels = np.random.default_rng(2).integers(0, 256, (side, side, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(file, fmt, **how)
+    Image.fromarray(pixels).save(file, fmt, **options)
     return file.getvalue()
 
 
@@ -59,20 +59,20 @@ def tarred(files: Mapping[str, bytes], *special: tarfile.TarInfo, fmt: int = tar
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=fmt, encoding="latin-1") as archive:
         for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-        for entry in special:
-            archive.addfile(entry)
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for info in special:
+            archive.addfile(info)
     return buffer.getvalue()
 
 
 def with_file(name: str, data: bytes = PNG) -> dict[str, bytes]:
-    """A bad file first, then good ones."""
+    """The given file, followed by good ones."""
     return {name: data, **GOOD}
 
 
-def entry(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname = kind, target
-    return made
+def special_entry(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info

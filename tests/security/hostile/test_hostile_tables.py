@@ -13,11 +13,11 @@ pytestmark = pytest.mark.hostile
 CORPUS = list(hostile())
 
 
-def test_the_corpus_is_large_and_a_good_table_passes(stack: Stack) -> None:
+def test_the_corpus_is_large_and_a_good_table_is_accepted(stack: Stack) -> None:
     assert len({title for title, _, _ in CORPUS}) == len(CORPUS) >= 30
     with stack.client("ann") as http:
-        answer = http.post("/datasets", data={"name": "good-table"}, files={"table": GOOD})
-        assert answer.status_code == 201, answer.text
+        response = http.post("/datasets", data={"name": "good-table"}, files={"table": GOOD})
+        assert response.status_code == 201, response.text
         assert http.delete("/datasets/good-table").status_code == 204
 
 
@@ -25,16 +25,16 @@ def test_the_corpus_is_large_and_a_good_table_passes(stack: Stack) -> None:
 def test_a_hostile_table_is_refused(stack: Stack, title: str, fields: Fields, word: str) -> None:
     texts = {name: value for name, value in fields.items() if isinstance(value, str)}
     files = {name: (name, value) for name, value in fields.items() if isinstance(value, bytes)}
-    for _ in range(3):  # a machine with other work is slow now and then, a file that holds us up is so every time
+    for _ in range(3):  # a busy machine is slow occasionally, a file that blocks the service every time
         with stack.client("ann") as http, Meter(stack.home) as meter:
-            answer = http.post("/datasets", data={"name": "evil", **texts}, files=files)
+            response = http.post("/datasets", data={"name": "evil", **texts}, files=files)
         if meter.seconds < MAX_S:
             break
-    assert 400 <= answer.status_code < 500, answer.text
-    assert answer.json()["code"] == "invalid_upload"
-    assert word in answer.json()["detail"]
-    assert "memory and time" not in answer.text, "the reader itself broke, or was stopped by its limits"
-    assert str(stack.home) not in answer.text
+    assert 400 <= response.status_code < 500, response.text
+    assert response.json()["code"] == "invalid_upload"
+    assert word in response.json()["detail"]
+    assert "memory and time" not in response.text, "the reader itself broke, or was stopped by its limits"
+    assert str(stack.home) not in response.text
     assert meter.seconds < MAX_S
     assert max(meter.web_bytes, meter.reader_bytes) < MAX_BYTES
     assert not list((stack.home / "artifacts" / "datasets").iterdir())

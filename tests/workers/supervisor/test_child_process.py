@@ -19,29 +19,29 @@ from workers.supervisor import forking
 from workers.supervisor.child_process import ChildProcess, Exited
 
 
-def test_a_child_that_is_ended_by_many_threads_at_once_is_ended_once() -> None:
-    """As the fence and the monitor do."""
-    together = threading.Barrier(8)
+def test_a_child_can_be_closed_by_many_threads_at_once() -> None:
+    """The fence and the monitor may close it at the same time."""
+    barrier = threading.Barrier(8)
 
-    def end(child: ChildProcess) -> None:
-        together.wait()
+    def close(child: ChildProcess) -> None:
+        barrier.wait()
         child.close()
 
     for _ in range(50):
         child = ChildProcess()
-        with ThreadPoolExecutor(together.parties) as threads:
-            list(threads.map(end, [child] * together.parties))  # raises what any of them raised
+        with ThreadPoolExecutor(barrier.parties) as threads:
+            list(threads.map(close, [child] * barrier.parties))  # raises the exceptions of the threads
         assert not child.alive
 
 
-def test_a_child_whose_reports_cannot_be_read_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_whose_reports_cannot_be_decoded_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Any) -> Any:
         raise ValueError("no JSON")
 
     monkeypatch.setattr(messages.json, "loads", refuse)
     child = ChildProcess()
     assert isinstance(child.report(60), Exited)
-    if is_alive(child.pid):  # it must not be: frozen, it would not exit by itself when its commands end
+    if is_alive(child.pid):  # it should be dead; frozen, it cannot exit by itself when its command pipe closes
         os.kill(child.pid, signal.SIGSTOP)
         wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED, "its stop")
     child.close()
@@ -50,13 +50,13 @@ def test_a_child_whose_reports_cannot_be_read_is_killed(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", ["folder", "socket"])
-def test_children_are_forked_though_the_socket_for_it_was_removed(lost: str) -> None:
-    """As whoever tidies the system's temporary folder does."""
+@pytest.mark.parametrize("removed", ["folder", "socket"])
+def test_children_can_be_forked_after_the_fork_servers_socket_was_removed(removed: str) -> None:
+    """Programs that tidy the system's temporary folder remove it."""
     before = ChildProcess()
     folder = Path(forking._server._forkserver_address).parent
     assert folder.name.startswith(f"tapeline-worker-{os.getpid()}-")
-    if lost == "folder":
+    if removed == "folder":
         shutil.rmtree(folder)
     else:
         Path(forking._server._forkserver_address).unlink()

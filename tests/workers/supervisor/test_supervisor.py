@@ -21,94 +21,96 @@ from workers.supervisor.supervisor import Supervisor
 
 @pytest.fixture
 def supervisor(workers: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
-    """One that looks, and finds nothing."""
-    made = Supervisor(workers.settings, workers.database)
-    monkeypatch.setattr(made, "run_waiting_jobs", lambda: None)
-    return made
+    """A supervisor that polls, but trains no jobs."""
+    idle_supervisor = Supervisor(workers.settings, workers.database)
+    monkeypatch.setattr(idle_supervisor, "run_waiting_jobs", lambda: None)
+    return idle_supervisor
 
 
-def listed(workers: WorkerHarness) -> Sequence[bool]:
-    """Of each worker that is listed, whether it drains."""
+def draining_flags(workers: WorkerHarness) -> Sequence[bool]:
+    """For each registered worker, whether it is draining."""
     with workers.database.read() as session:
         return [worker.draining for worker in worker_registry.live_workers(session)]
 
 
-def test_a_stopping_worker_is_listed_as_stopping_and_then_removed(
+def test_a_stopping_worker_is_listed_as_draining_and_then_removed(
     workers: WorkerHarness, supervisor: Supervisor
 ) -> None:
     supervisor._poller.start()
-    wait_until(lambda: listed(workers) == [False], "the worker's first word")
+    wait_until(lambda: draining_flags(workers) == [False], "the worker's first word")
     supervisor.drain()
-    wait_until(lambda: listed(workers) == [True], "its word that it drains")
+    wait_until(lambda: draining_flags(workers) == [True], "its word that it drains")
     supervisor.close()
-    assert listed(workers) == []
+    assert draining_flags(workers) == []
 
 
-def test_a_worker_that_checks_in_while_it_stops_is_gone_all_the_same(
+def test_a_heartbeat_during_shutdown_does_not_keep_the_worker_registered(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record_heartbeat, begun, go_on = worker_registry.record_heartbeat, threading.Event(), threading.Event()
+    record_heartbeat, started, release = worker_registry.record_heartbeat, threading.Event(), threading.Event()
 
-    def slowly(*arguments: Any) -> None:
-        begun.set()
-        go_on.wait()
+    def record_slowly(*arguments: Any) -> None:
+        started.set()
+        release.wait()
         record_heartbeat(*arguments)
 
-    monkeypatch.setattr(worker_registry, "record_heartbeat", slowly)
+    monkeypatch.setattr(worker_registry, "record_heartbeat", record_slowly)
     supervisor._poller.start()
-    begun.wait()
+    started.wait()
     closing = threading.Thread(target=supervisor.close)
     closing.start()
     wait_until(lambda: any(thread.name == "deregister" for thread in threading.enumerate()), "its deregistration")
-    go_on.set()
+    release.set()
     closing.join()
-    assert listed(workers) == []
+    assert draining_flags(workers) == []
 
 
-def test_a_silent_database_does_not_keep_a_worker_from_leaving(
+def test_an_unresponsive_database_does_not_keep_a_worker_from_exiting(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = threading.Event()
-    monkeypatch.setattr(worker_registry, "deregister", lambda *_: answers.wait())
+    response = threading.Event()
+    monkeypatch.setattr(worker_registry, "deregister", lambda *_: response.wait())
     monkeypatch.setattr(module, "DEREGISTER_TIMEOUT_S", 0.1)
     began = time.monotonic()
     supervisor.close()
     assert time.monotonic() - began < 5
-    answers.set()
+    response.set()
 
 
-def test_a_worker_does_not_leave_while_a_child_begins(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would end that child: Python's own exit, which did not know of it yet, hung."""
-    begun, go_on, made = threading.Event(), threading.Event(), []
+def test_a_worker_does_not_exit_while_a_child_is_starting(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise nothing would end that child: it was unknown to Python's own exit, which hung."""
+    started, release, children = threading.Event(), threading.Event(), []
 
     def start() -> ChildProcess:
-        begun.set()
-        go_on.wait()
-        made.append(ChildProcess())
-        return made[0]
+        started.set()
+        release.wait()
+        children.append(ChildProcess())
+        return children[0]
 
     monkeypatch.setattr(supervisor._children, "_start_child", start)
     threading.Thread(target=supervisor._children.restock).start()
-    begun.wait()
+    started.wait()
     closing = threading.Thread(target=supervisor.close)
     closing.start()
     closing.join(0.5)
     assert closing.is_alive()
-    go_on.set()
+    release.set()
     closing.join()
-    assert not made[0].alive
+    assert not children[0].alive
 
 
-def test_an_idle_worker_polls_while_the_database_is_away(
+def test_an_idle_worker_keeps_polling_while_the_database_is_down(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is healthy, which the poll shows: the heartbeat beats once there is a child."""
+    """Its polls show that it is healthy: they beat the heartbeat as soon as there is a child."""
     polls: list[None] = []
 
-    def away(*_: Any) -> None:
+    def refuse(*_: Any) -> None:
         raise OperationalError("", {}, ConnectionError("refused"))
 
-    monkeypatch.setattr(worker_registry, "record_heartbeat", away)
+    monkeypatch.setattr(worker_registry, "record_heartbeat", refuse)
     monkeypatch.setattr(module, "DATABASE_POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(supervisor, "run_waiting_jobs", lambda: polls.append(None))
     supervisor._poller.start()
@@ -124,28 +126,28 @@ def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
     supervisor._children.return_child(child)
     monkeypatch.setattr(supervisor._children, "restock", lambda: None)
 
-    def claim_late(*arguments: Any, **more: Any) -> Any:
+    def claim_late(*arguments: Any, **options: Any) -> Any:
         os.kill(child.pid, signal.SIGKILL)
         wait_until(lambda: not child.alive, "its end")
-        return claim(*arguments, **more)
+        return claim(*arguments, **options)
 
     monkeypatch.setattr(leases, "claim", claim_late)
-    assert not supervisor._run_next_job()  # another one would die as well, perhaps
+    assert not supervisor._run_next_job()  # the next child might die as well
     job = workers.job(job_id)
     assert (job.status, job.deaths) == ("queued", 0)
     assert "worker lost" not in " ".join(str(event.data.get("reason")) for event in workers.log(job_id))
 
 
 @pytest.mark.slow
-def test_children_that_always_die_before_their_command_fail_the_job_in_the_end(
+def test_a_job_fails_if_its_children_keep_dying_before_their_command(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, send = workers.submit(), ChildProcess.send
 
-    def send_late(child: ChildProcess, order: Any) -> None:
+    def send_late(child: ChildProcess, command: Any) -> None:
         os.kill(child.pid, signal.SIGKILL)
         wait_until(lambda: not child.alive, "its end")
-        send(child, order)
+        send(child, command)
 
     monkeypatch.setattr(ChildProcess, "send", send_late)
     monkeypatch.setattr(supervisor._children, "restock", lambda: None)

@@ -38,7 +38,7 @@ def few_digits(digits: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
-def test_every_preset_becomes_a_trainer_that_takes_a_step(digits: Dataset, kind: Kind, preset: str) -> None:
+def test_a_trainer_built_from_each_preset_takes_a_step(digits: Dataset, kind: Kind, preset: str) -> None:
     document = {"kind": kind, "preset": preset}
     spec = match_output_to_dataset(resolve(document), document, shape_of(digits.info))
     trainer = build.trainer(spec, digits)
@@ -48,7 +48,7 @@ def test_every_preset_becomes_a_trainer_that_takes_a_step(digits: Dataset, kind:
 
 
 @pytest.mark.parametrize("activation", Activation)
-def test_every_activation_of_the_spec_is_one_of_the_engine(digits: Dataset, activation: Activation) -> None:
+def test_the_engine_has_every_activation_of_the_spec(digits: Dataset, activation: Activation) -> None:
     layers = [{"units": 4, "activation": activation}, {"units": 10, "activation": "softmax"}]
     trainer = build.trainer(resolve({"kind": "classifier", "layers": layers}), digits)
     assert isinstance(trainer, engine.ClassifierTrainer)
@@ -57,7 +57,7 @@ def test_every_activation_of_the_spec_is_one_of_the_engine(digits: Dataset, acti
     assert (first.activation or "linear") == activation.value
 
 
-PARTS: list[dict[str, Any]] = [
+SETTINGS: list[dict[str, Any]] = [
     {"loss": {"name": "squared_error", "reduction": "sum"}},
     {"loss": {"name": "binary_cross_entropy"}, "layers": [{"units": 10, "activation": "sigmoid"}]},
     {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}},
@@ -80,14 +80,14 @@ PARTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("part", PARTS, ids=str)
-def test_every_part_of_a_spec_can_be_trained_with(few_digits: Dataset, part: dict[str, Any]) -> None:
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_every_setting_of_a_spec_can_be_trained(few_digits: Dataset, setting: dict[str, Any]) -> None:
     layers = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
-    spec = resolve({"kind": "classifier", "layers": layers, "epochs": 1, "batch_size": 500, **part})
+    spec = resolve({"kind": "classifier", "layers": layers, "epochs": 1, "batch_size": 500, **setting})
     reports = list(build.trainer(spec, few_digits).run())
-    done = reports[-1]
-    assert isinstance(done, engine.EpochDone)
-    assert np.isfinite(list(done.metrics.values())).all()
+    last_report = reports[-1]
+    assert isinstance(last_report, engine.EpochDone)
+    assert np.isfinite(list(last_report.metrics.values())).all()
     assert len(reports) == 2 + 1
 
 
@@ -126,7 +126,7 @@ CONVOLUTIONS: dict[Kind, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_networks_for_images_have_the_sizes_that_the_spec_says(digits: Dataset, kind: Kind) -> None:
+def test_convolutional_networks_have_the_layer_sizes_estimated_from_the_spec(digits: Dataset, kind: Kind) -> None:
     spec = resolve({"kind": kind, "epochs": 1, "batch_size": 500, **CONVOLUTIONS[kind]})
     check_fit(spec, Shape(rows=28, columns=28, classes=10, train_count=8500))
     trainer = build.trainer(spec, digits)
@@ -141,10 +141,10 @@ def test_networks_for_images_have_the_sizes_that_the_spec_says(digits: Dataset, 
         assert network.input_size == model.input_shape
         outputs = model.layer_outputs(np.zeros((2, model.inputs), np.float32))
         sizes = [output.shape[1:] for output in outputs[:-1]]
-        assert [one.size for one in network.layer_shapes[:-1]] == sizes
+        assert [layer.size for layer in network.layer_shapes[:-1]] == sizes
         assert network.layer_shapes[-1].outputs == model.units
-        assert sum(one.weights for one in network.layer_shapes) == sum(p.size for p in model.parameters)
-        assert sum(one.statistics for one in network.layer_shapes) == sum(b.size for b in model.buffers)
+        assert sum(layer.weights for layer in network.layer_shapes) == sum(p.size for p in model.parameters)
+        assert sum(layer.statistics for layer in network.layer_shapes) == sum(b.size for b in model.buffers)
 
 
 SIDES = st.integers(2, 5)
@@ -177,11 +177,11 @@ def test_exactly_the_valid_specs_can_be_built(layers: list[dict[str, Any]]) -> N
         assert network.faults
         return
     assert not network.faults
-    assert [one.size for one in network.layer_shapes] == model.layer_shapes
+    assert [layer.size for layer in network.layer_shapes] == model.layer_shapes
     assert model(np.zeros((2, 48), np.float32)).shape == (2, 3)
 
 
-def test_the_settings_of_a_layer_arrive(digits: Dataset) -> None:
+def test_the_settings_of_a_layer_reach_it(digits: Dataset) -> None:
     trainer = build.trainer(resolve({"kind": "classifier", **CONVOLUTIONS[Kind.CLASSIFIER]}), digits)
     assert isinstance(trainer, engine.ClassifierTrainer)
     conv, norm, *_, last_conv, _, _ = trainer.model.layers
@@ -195,8 +195,8 @@ def test_the_settings_of_a_layer_arrive(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("metric", StopMetric)
-def test_a_spec_says_when_to_stop_early(few_digits: Dataset, metric: StopMetric) -> None:
-    stopping = {"metric": metric, "patience": 1, "min_delta": 10}  # no accuracy rises so far, and no loss falls
+def test_training_stops_early_by_the_metric_of_the_spec(few_digits: Dataset, metric: StopMetric) -> None:
+    stopping = {"metric": metric, "patience": 1, "min_delta": 10}  # no accuracy rises and no loss falls that much
     spec = resolve({"kind": "classifier", "epochs": 4, "batch_size": 500, "early_stopping": stopping})
     trainer = build.trainer(spec, few_digits)
     epochs = [report for report in trainer.run() if isinstance(report, engine.EpochDone)]
@@ -217,7 +217,7 @@ def test_every_setting_of_an_optimizer_reaches_it() -> None:
         assert type(built).__name__.lower() == settings["name"]
 
 
-def test_the_seed_decides_the_first_weights(digits: Dataset) -> None:
+def test_the_seed_determines_the_initial_weights(digits: Dataset) -> None:
     def weights(seed: int) -> bytes:
         trainer = build.trainer(resolve({"kind": "classifier", "seed": seed}), digits)
         return trainer.state_dict().tensors["layers.0.weight"].tobytes()
@@ -226,8 +226,8 @@ def test_the_seed_decides_the_first_weights(digits: Dataset) -> None:
     assert weights(1) != weights(2)
 
 
-def test_a_layers_place_in_the_spec_is_its_place_in_the_checkpoint(digits: Dataset) -> None:
+def test_checkpoint_tensors_are_numbered_by_their_layers_position_in_the_spec(digits: Dataset) -> None:
     trainer = build.trainer(resolve({"kind": "gan"}), digits)
     names = set(trainer.state_dict().tensors)
     assert {"generator.layers.0.weight", "discriminator.layers.0.weight", "discriminator.layers.2.weight"} <= names
-    assert "discriminator.layers.1.weight" not in names  # a dropout
+    assert "discriminator.layers.1.weight" not in names  # dropout has no weights

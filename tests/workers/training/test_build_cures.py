@@ -1,4 +1,4 @@
-"""Each cure for mode collapse and each newer layer, from a spec to a trainer that takes a step."""
+"""Each remedy for mode collapse and each newer layer: a trainer built from its spec takes a step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from service.spec.validation import Shape, check_fit, match_output_to_dataset, r
 from tests.workers.training.test_build import digits  # noqa: F401 - a fixture
 from workers.training import build
 
-INNER = [
+RESIDUAL_BRANCH = [
     {"type": "conv2d", "filters": 4, "activation": "linear"},
     {"type": "layer_norm", "activation": "silu"},
     {"type": "conv2d", "filters": 4, "activation": "linear"},
 ]
 CLASSIFIER = [
     {"type": "conv2d", "filters": 4, "stride": 2, "activation": "elu"},
-    {"type": "residual", "layers": INNER, "activation": "gelu"},
+    {"type": "residual", "layers": RESIDUAL_BRANCH, "activation": "gelu"},
     {"type": "avg_pool2d"},
     {"type": "global_avg_pool2d"},
     {"units": 10, "activation": "softmax"},
@@ -41,7 +41,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_spec_becomes_a_trainer_that_takes_a_step(digits: Dataset, name: str) -> None:  # noqa: F811
+def test_a_trainer_built_from_the_spec_takes_a_step(digits: Dataset, name: str) -> None:  # noqa: F811
     document = {"kind": "gan", **SPECS[name]}
     shape = Shape(rows=28, columns=28, classes=10, train_count=digits.info.train_count)
     spec = match_output_to_dataset(resolve(document), document, shape)

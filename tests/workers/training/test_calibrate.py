@@ -1,4 +1,4 @@
-"""The calibration of a machine: real steps, measured once by a child process of the worker."""
+"""The calibration of a machine: real steps, timed once by a child process of a worker."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ from workers.training import calibrate
 
 @pytest.fixture
 def workers(workers: WorkerHarness) -> WorkerHarness:
-    """One whose machine nobody has measured yet."""
+    """Workers on a machine that has not been calibrated yet."""
     with workers.database.write() as session:
         session.execute(delete(Calibration))
     return workers
 
 
-NAMES = {*work.GROUPS, work.CONTENTION}
+FACTOR_NAMES = {*work.GROUPS, work.CONTENTION}
 
 
-def test_a_measurement_gives_a_factor_for_each_kind_of_work() -> None:
+def test_a_measurement_has_a_factor_for_each_kind_of_work() -> None:
     factors = calibrate.measure()
-    assert set(factors) == NAMES
+    assert set(factors) == FACTOR_NAMES
     assert all(0 < factor < 1000 for factor in factors.values())
     assert factors[work.CONTENTION] >= 1
 
 
 @given(st.lists(st.floats(0.4, 2.5), min_size=4, max_size=4), st.floats(0.1, 20))
-def test_factors_are_found_from_what_trainings_took(machine: list[float], whole: float) -> None:
+def test_factors_are_fitted_to_training_times(ratios: list[float], scale: float) -> None:
     expected = np.array([[1.2, 0, 1.6, 0.1], [0.02, 1.2, 1.7, 0.1], [0.01, 0, 1.1, 0.1], [0, 0, 0.05, 0.3]]) / 1000
-    factors = whole * np.array(machine)
-    found = np.array(calibrate._factors(expected, expected @ factors))
-    assert (found > 0).all()
-    np.testing.assert_allclose(expected @ found, expected @ factors, rtol=0.5)  # ties to one factor pull each a little
+    factors = scale * np.array(ratios)
+    fitted = np.array(calibrate._factors(expected, expected @ factors))
+    assert (fitted > 0).all()
+    # The regularization pulls each factor slightly towards a common one.
+    np.testing.assert_allclose(expected @ fitted, expected @ factors, rtol=0.5)
 
 
 @pytest.mark.slow
-def test_a_worker_measures_its_machine_and_the_next_one_need_not(workers: WorkerHarness) -> None:
+def test_a_worker_calibrates_its_machine_and_the_next_one_reuses_that(workers: WorkerHarness) -> None:
     def measured() -> dict[str, float] | None:
         with workers.database.read() as session:
             return calibrations.factors(session)
@@ -56,7 +57,7 @@ def test_a_worker_measures_its_machine_and_the_next_one_need_not(workers: Worker
     first.start()
     wait_until(lambda: measured() is not None, "its measurement", timeout_s=60)
     first.close()
-    assert set(measured() or ()) == NAMES
+    assert set(measured() or ()) == FACTOR_NAMES
     assert calibrations.is_fresh(workers.database, socket.gethostname())
 
     calibrations.store(workers.database, socket.gethostname(), {"dense": 7.0})
@@ -66,9 +67,7 @@ def test_a_worker_measures_its_machine_and_the_next_one_need_not(workers: Worker
     assert measured() == {"dense": 7.0}
 
 
-def test_a_worker_that_cannot_measure_works_all_the_same(
-    workers: WorkerHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_cannot_calibrate_still_starts(workers: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     supervisor = Supervisor(workers.settings, workers.database)
     monkeypatch.setattr(supervisor._children, "_start_child", lambda: None)
     supervisor._start_children()

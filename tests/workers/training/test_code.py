@@ -34,64 +34,64 @@ WITHOUT_EFFECT = {
     "service.datasets.tables.parts": "what an import makes has a digest",
     "service.models": "a list of names",
 }
-"""Modules that training imports, and that change no bit of a result."""
+"""Modules that training imports but that affect no bit of a result, with the reason."""
 
 
-def copy_of(names: Iterable[str], to: Path) -> Path:
-    """A folder with these modules and folders of modules."""
+def copy_modules(names: Iterable[str], folder: Path) -> Path:
+    """Copy these modules and packages into a folder, and return it."""
     for name in names:
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, to / name)
+            shutil.copytree(ROOT / name, folder / name)
         else:
-            shutil.copy(ROOT / name, to / name)
-    return to
+            shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 @pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of some of the code, which counts as all of it."""
-    some = ("engine/optim", "service/models/networks.py", "workers/training/build.py")
-    assert all(any(name.startswith(known) for known in DECIDES_BITS) for name in some)
-    monkeypatch.setattr(code, "DECIDES_BITS", some)
-    return copy_of(some, tmp_path)
+def code_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of part of the code, to which the digest is restricted."""
+    part = ("engine/optim", "service/models/networks.py", "workers/training/build.py")
+    assert all(any(name.startswith(prefix) for prefix in DECIDES_BITS) for name in part)
+    monkeypatch.setattr(code, "DECIDES_BITS", part)
+    return copy_modules(part, tmp_path)
 
 
-def test_the_digest_is_that_of_the_installed_code(tmp_path: Path) -> None:
-    assert digest_of(copy_of(DECIDES_BITS, tmp_path)) == code.digest()
+def test_a_copy_has_the_digest_of_the_running_code(tmp_path: Path) -> None:
+    assert digest_of(copy_modules(DECIDES_BITS, tmp_path)) == code.digest()
 
 
-def test_comments_docstrings_and_layout_do_not_count(copy: Path) -> None:
-    path = copy / "engine" / "optim" / "sgd.py"
+def test_comments_docstrings_and_layout_do_not_change_the_digest(code_copy: Path) -> None:
+    path = code_copy / "engine" / "optim" / "sgd.py"
     text = path.read_text("utf-8")
     path.write_text(
         f'"""Another docstring."""\n# a comment\n\n\n{text.split(chr(34) * 3, 2)[2]}\n\n"""More words."""\n'
     )
-    assert digest_of(copy) == digest_of(ROOT)
+    assert digest_of(code_copy) == digest_of(ROOT)
 
 
 @pytest.mark.parametrize("name", ["engine/optim/sgd.py", "service/models/networks.py", "workers/training/build.py"])
-def test_one_changed_line_counts(copy: Path, name: str) -> None:
-    (copy / name).write_text((copy / name).read_text("utf-8") + "\nCHANGED = 1\n")
-    assert digest_of(copy) != digest_of(ROOT)
+def test_one_added_line_changes_the_digest(code_copy: Path, name: str) -> None:
+    (code_copy / name).write_text((code_copy / name).read_text("utf-8") + "\nCHANGED = 1\n")
+    assert digest_of(code_copy) != digest_of(ROOT)
 
 
-def test_a_changed_number_and_its_type_count(copy: Path) -> None:
-    path, found = copy / "engine" / "optim" / "sgd.py", set()
+def test_the_value_and_type_of_a_constant_change_the_digest(code_copy: Path) -> None:
+    path, digests = code_copy / "engine" / "optim" / "sgd.py", set()
     for value in ("1", "1.0", "True", "'1'"):
         path.write_text(f"x = {value}\n")
-        found.add(digest_of(copy))
-    assert len(found) == 4
+        digests.add(digest_of(code_copy))
+    assert len(digests) == 4
 
 
 def test_every_module_between_data_and_weights_is_in_the_digest() -> None:
     graph = grimp.build_graph("service", "engine", "workers", cache_dir=None)
     used = graph.find_upstream_modules("workers.training.build") | {"workers.training.build"}
-    known = tuple(name.removesuffix(".py").replace("/", ".") for name in DECIDES_BITS)
-    places = ("engine", "service.datasets", "service.models", "workers.training")
+    included = tuple(name.removesuffix(".py").replace("/", ".") for name in DECIDES_BITS)
+    packages = ("engine", "service.datasets", "service.models", "workers.training")
     missing = {
         module
         for module in used
-        if module.startswith(places) and not any(module == name or module.startswith(f"{name}.") for name in known)
+        if module.startswith(packages) and not any(module == name or module.startswith(f"{name}.") for name in included)
     }
     assert missing - WITHOUT_EFFECT.keys() == set()

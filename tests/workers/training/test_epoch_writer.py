@@ -8,73 +8,73 @@ import pytest
 from workers.training.epochs.writer import EpochWriter
 
 
-def test_a_commit_runs_while_the_training_goes_on_and_ends_with_the_context() -> None:
-    go_on, seen, before = threading.Event(), list[int](), threading.active_count()
+def test_a_commit_runs_during_training_and_finishes_before_the_writer_closes() -> None:
+    release, commits, threads_before = threading.Event(), list[int](), threading.active_count()
 
     def commit() -> None:
-        go_on.wait(10)
-        seen.append(1)
+        release.wait(10)
+        commits.append(1)
 
     with EpochWriter() as writer:
         writer.start(commit)
         assert writer.is_busy
-        assert seen == []
-        writer.check()  # nothing has failed
-        go_on.set()
-    assert seen == [1]
+        assert commits == []
+        writer.check()  # no commit has failed
+        release.set()
+    assert commits == [1]
     assert not writer.is_busy
-    assert threading.active_count() == before
+    assert threading.active_count() == threads_before
 
 
-def test_an_error_is_raised_once_it_is_known() -> None:
-    fails = threading.Event()
+def test_a_commit_error_is_raised_when_it_occurs_and_only_once() -> None:
+    fail = threading.Event()
 
     def commit() -> None:
-        fails.wait(10)
+        fail.wait(10)
         raise OSError("the disk is full")
 
     with EpochWriter() as writer:
         writer.start(commit)
         writer.check()
-        fails.set()
+        fail.set()
         with pytest.raises(OSError, match="full"):
             writer.wait()
-        writer.check()  # it is raised once
+        writer.check()  # the error is raised only once
 
 
-def test_the_error_of_a_commit_replaces_one_of_the_later_epoch() -> None:
-    fails = threading.Event()
+def test_a_commit_error_replaces_an_error_of_the_next_epoch() -> None:
+    fail = threading.Event()
 
     def commit() -> None:
-        fails.wait(10)
+        fail.wait(10)
         raise OSError("the disk is full")
 
     def train() -> None:
         with EpochWriter() as writer:
             writer.start(commit)
-            fails.set()
+            fail.set()
             raise ValueError("the next epoch diverged")
 
     with pytest.raises(OSError, match="full"):
         train()
 
 
-def test_without_a_thread_the_training_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_runs_synchronously_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    seen: list[int] = []
+    commits: list[int] = []
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with EpochWriter() as writer:
-        writer.start(lambda: seen.append(1))
-        assert seen == [1]
+        writer.start(lambda: commits.append(1))
+        assert commits == [1]
 
 
-def test_a_commit_has_the_context_of_the_training() -> None:
-    """Log lines name the job."""
+def test_a_commit_runs_in_the_context_of_the_training() -> None:
+    """So that its log lines name the job."""
     job: contextvars.ContextVar[str] = contextvars.ContextVar("job", default="none")
-    seen: list[str] = []
+    job_ids: list[str] = []
     job.set("job_1")
     with EpochWriter() as writer:
-        writer.start(lambda: seen.append(job.get()))
-    assert seen == ["job_1"]
+        writer.start(lambda: job_ids.append(job.get()))
+    assert job_ids == ["job_1"]
