@@ -130,7 +130,7 @@ class JobNotFound(ServiceError, LookupError):
 
 
 class SweepNotFound(ServiceError, LookupError):
-    """No sweep has this id, or it belongs to somebody else."""
+    """No sweep has this id, or it belongs to another owner."""
 
     def __init__(self, sweep_id: str) -> None:
         super().__init__(f"there is no sweep {sweep_id!r}")

@@ -57,7 +57,7 @@ class ErrorCode(StrEnum):
 
 
 class SweepStatus(StrEnum):
-    """Where a sweep stands."""
+    """The state of a sweep."""
 
     RUNNING = "running"
     PAUSED = "paused"

@@ -43,7 +43,7 @@ class ChildReady:
     """Report: everything is loaded."""
 
     provenance: Mapping[str, Any]
-    """What a job gets in this process, whatever it is trained on."""
+    """The provenance of every job in this process, except that of its data."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ DECAY = 0.02
 
 
 def classifier(data: ImageData, batch: int, dropout: float) -> ClassifierTrainer:
-    """A trainer that would run for ever."""
+    """A trainer without a practical end."""
     return ClassifierTrainer(
         networks.conv_classifier(dropout),
         SoftmaxCrossEntropy(label_smoothing=0.1),

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-LINES = {  # key -> label, colour (Okabe & Ito 2008: told apart by everybody)
+LINES = {  # key -> label, colour (Okabe & Ito 2008: distinguishable by the colour-blind)
     "torch_ms": ("PyTorch", "#D55E00"),
     "tape_ms": ("engine, plain tape", "#56B4E9"),
     "ms": ("engine", "#0072B2"),

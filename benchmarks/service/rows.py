@@ -1,4 +1,4 @@
-"""Inserts rows of jobs that nobody trained, thousands at a time."""
+"""Inserts rows of jobs that were never trained, thousands at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens files beneath a folder, whatever links strangers have put in it."""
+"""Opens files beneath a folder, even if it contains links from other users."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ ACTIVATIONS: dict[Any, Callable[[Any], Any]] = {
 
 
 def forward(model: Sequential, parameters: Any, buffers: Any, x: Any, key: Any, last: bool = True) -> tuple[Any, Any]:
-    """What a training pass gives, with or without the last activation, and the running statistics after it."""
+    """The output of a training pass, with or without the last activation, and the running statistics after it."""
     given, kept, after = iter(parameters), iter(buffers), []
     if len(model.input_shape) == 3:
         x = x.reshape(-1, *model.input_shape)
@@ -159,7 +159,7 @@ class Classifier:
 
 
 class Gan:
-    """A step: one pass over the fakes, no gradient that nobody uses."""
+    """A step: one pass over the fakes, and no unused gradients."""
 
     def __init__(
         self,

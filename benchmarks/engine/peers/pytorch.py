@@ -132,7 +132,7 @@ class Classifier:
 
 
 class Gan:
-    """A step: one pass over the fakes, no gradient that nobody uses."""
+    """A step: one pass over the fakes, and no unused gradients."""
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ def _loop(spec: Spec) -> float:
 
 
 def _peak_mb() -> float:
-    # Of this program: the maximum that getrusage gives would include that of the process that started it.
+    # Of this program: the maximum of getrusage would include that of the process that started it.
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 

@@ -20,7 +20,7 @@ from typing import Final
 _WRITE_INTERVAL_S: Final = 0.25
 _MAX_BYTES: Final = 1000
 _ABANDONED_S: Final = 15 * 60
-"""Age of a file whose upload is over: no upload stands still for so long."""
+"""Age of a file whose upload is over: no running upload pauses for so long."""
 _FOLDER: Final = ".progress"
 
 

@@ -183,7 +183,7 @@ def _search(run: TrainingRun, a: _Side, b: _Side) -> Found | None:
                 metrics = ["number of batches"]
                 return _found(None, epoch=one.epoch, batch=batch, from_epoch=begin, metrics=metrics)
             case _:
-                return None  # one is shorter, and equal as far as it goes
+                return None  # one is a prefix of the other
     return None
 
 

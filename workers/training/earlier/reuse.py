@@ -64,7 +64,7 @@ def take_over(
 def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preprocessing: Preprocessing | None) -> bool:
     """Train one of the epochs again, from the checkpoint before it, and compare all that is known of it."""
     rows, kept = run.lease.result_of(source)
-    if source.epochs not in rows:  # it was deleted meanwhile
+    if source.epochs not in rows:  # deleted in the meantime
         return False
     begin = max((row for row in kept if row.epoch < source.epochs), key=lambda row: row.epoch, default=None)
     try:
