@@ -1,4 +1,4 @@
-"""What axe finds on a page."""
+"""Accessibility violations that axe reports for a page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from axe_playwright_python.sync_playwright import Axe
 
 
-def serious(page: Any) -> list[str]:
-    found = Axe().run(page).response["violations"]
+def serious_violations(page: Any) -> list[str]:
+    violations = Axe().run(page).response["violations"]
     return [
         f"{item['id']}: {item['help']}: {[node['html'][:120] for node in item['nodes'][:3]]}"
-        for item in found
+        for item in violations
         if item["impact"] in ("serious", "critical")
     ]

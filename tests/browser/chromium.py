@@ -1,4 +1,4 @@
-"""Finds Chromium and starts it without any network access of its own."""
+"""Finds Chromium and starts it without background network traffic."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FLAGS = (
 
 
 def find() -> str | None:
-    """Where it is: ``CHROMIUM`` may say so."""
+    """Return the path in ``CHROMIUM`` if it is set, otherwise that of the first browser on ``PATH``."""
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def launch(playwright: Playwright, path: str) -> Browser:
-    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    return playwright.chromium.launch(executable_path=path, args=[*_FLAGS.split(), *as_root])
+    root_flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return playwright.chromium.launch(executable_path=path, args=[*_FLAGS.split(), *root_flags])

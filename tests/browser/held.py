@@ -10,59 +10,59 @@ from dataclasses import dataclass, field
 from playwright.sync_api import APIResponse, Error, Page, Request, Route
 
 
-def wait_for_count(page: Page, noted: Sized, count: int, *, of: str) -> None:
-    """Wait until the handlers of a test have noted so many requests."""
+def wait_for_count(page: Page, requests: Sized, count: int, *, of: str) -> None:
+    """Wait until a test's handlers have recorded ``count`` requests."""
     for _ in range(1200):
-        if len(noted) >= count:
+        if len(requests) >= count:
             return
         page.wait_for_timeout(50)
-    raise AssertionError(f"{len(noted)} of {count} requests came: {of}")
+    raise AssertionError(f"{len(requests)} of {count} requests came: {of}")
 
 
 @dataclass
-class Held:
-    """Requests of a page whose answers were made by the service at once, and arrive when the test says so."""
+class HeldResponses:
+    """Requests that the service answers at once; the page gets each response when the test releases it."""
 
     page: Page
     pattern: re.Pattern[str]
-    """Of method and address, such as ``GET /jobs``."""
-    answers: list[tuple[Route, APIResponse]] = field(default_factory=list)
-    seen: list[Request] = field(default_factory=list)
+    """Matches method and path, such as ``GET /jobs``."""
+    responses: list[tuple[Route, APIResponse]] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     holding: bool = True
 
     def wait(self, count: int) -> None:
-        """Wait until so many answers are held."""
-        wait_for_count(self.page, self.answers, count, of=self.pattern.pattern)
+        """Wait until ``count`` responses are held."""
+        wait_for_count(self.page, self.responses, count, of=self.pattern.pattern)
 
-    def arrive(self, at: int = 0) -> None:
-        """Let one answer arrive."""
-        route, response = self.answers.pop(at)
+    def release(self, index: int = 0) -> None:
+        """Deliver one response to the page."""
+        route, response = self.responses.pop(index)
         route.fulfill(response=response)
 
-    def stop(self) -> None:
-        """Let everything arrive, now and later."""
+    def release_all(self) -> None:
+        """Deliver all held responses, and hold no more of them."""
         self.holding = False
-        while self.answers:
-            self.arrive()
+        while self.responses:
+            self.release()
 
-    def take(self, route: Route, request: Request) -> None:
-        """Hold a request's answer back, where it is one of those that are meant."""
+    def handle(self, route: Route, request: Request) -> None:
+        """Hold back the response to a request if the pattern matches it."""
         path = "/" + request.url.split("/", 3)[3]
         if not self.pattern.search(f"{request.method} {path}"):
             route.fallback()
             return
-        self.seen.append(request)
+        self.requests.append(request)
         if not self.holding:
             route.fallback()
             return
-        with suppress(Error):  # the window was closed meanwhile
-            self.answers.append((route, route.fetch()))
-            if not self.holding:  # the test went on while the service answered
-                self.stop()
+        with suppress(Error):  # the window may have been closed in between
+            self.responses.append((route, route.fetch()))
+            if not self.holding:  # released while the service responded
+                self.release_all()
 
 
-def hold(page: Page, pattern: str) -> Held:
-    """Hold back the answers to requests that match, until the test ends or lets them go."""
-    held = Held(page, re.compile(pattern))
-    page.route("**/*", held.take)
+def hold(page: Page, pattern: str) -> HeldResponses:
+    """Hold back the responses to matching requests, until the test ends or releases them."""
+    held = HeldResponses(page, re.compile(pattern))
+    page.route("**/*", held.handle)
     return held

@@ -12,59 +12,59 @@ from playwright.sync_api import Error, Locator, Page
 
 from service.spec.metric_info import PALETTE
 
-_DOT = 4  # pixels: a dot's core is so wide, a line is not
+_DOT_CORE_PX = 4  # the core of a dot is this wide, a line is not
 
 
-def read(locator: Locator) -> NDArray[np.int64]:
-    """A screenshot of one element, (rows, columns, 3). The page must be as large on the screen as in CSS pixels."""
+def read_pixels(locator: Locator) -> NDArray[np.int64]:
+    """A screenshot of one element, (rows, columns, 3). A CSS pixel must be one pixel of the screen."""
     for attempts_left in reversed(range(5)):
         try:
             picture = locator.screenshot()
             break
-        except Error as error:  # a chart that gains a line is made anew
+        except Error as error:  # a chart that gains a line is created again
             if attempts_left == 0 or ("not attached" not in str(error) and "not visible" not in str(error)):
                 raise
     with Image.open(io.BytesIO(picture)) as image:
         return np.asarray(image.convert("RGB"), np.int64)
 
 
-def still(page: Page, locator: Locator, *, pause_ms: int = 50) -> NDArray[np.int64]:
-    """A screenshot of an element once two of them are alike: the first may be older than what was drawn last."""
-    before = read(locator)
+def stable_pixels(page: Page, locator: Locator, *, pause_ms: int = 50) -> NDArray[np.int64]:
+    """A screenshot of an element once two in a row are equal: the first may predate the last drawing."""
+    previous = read_pixels(locator)
     for _ in range(100):
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         page.wait_for_timeout(pause_ms)
-        now = read(locator)
-        if now.shape == before.shape and (now == before).all():
-            return now
-        before = now
+        current = read_pixels(locator)
+        if current.shape == previous.shape and (current == previous).all():
+            return current
+        previous = current
     raise AssertionError("the picture does not come to rest")
 
 
-def where(picture: NDArray[np.int64], series: int) -> NDArray[np.bool_]:
-    """Which pixels have the colour of a place in the light palette, from 1."""
+def colour_mask(picture: NDArray[np.int64], series: int) -> NDArray[np.bool_]:
+    """A mask of the pixels that have the colour of a series in the light palette, counted from 1."""
     colour = PALETTE[series - 1]
-    rgb = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
+    rgb = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
     return np.asarray(np.abs(picture - rgb).max(axis=2) < 24)
 
 
-def dots(locator: Locator, series: int) -> list[float]:
-    """Where the dots of a line are, in pixels from the left of the chart."""
-    mask = where(read(locator), series)
-    rows, columns = (side - _DOT + 1 for side in mask.shape)
+def dot_positions(locator: Locator, series: int) -> list[float]:
+    """Horizontal positions of the dots of a line, in pixels from the left edge of the chart."""
+    mask = colour_mask(read_pixels(locator), series)
+    rows, columns = (side - _DOT_CORE_PX + 1 for side in mask.shape)
     core = np.ones((rows, columns), bool)
-    for down in range(_DOT):
-        for right in range(_DOT):
+    for down in range(_DOT_CORE_PX):
+        for right in range(_DOT_CORE_PX):
             core &= mask[down : down + rows, right : right + columns]
-    there = np.flatnonzero(core.any(axis=0))
-    groups = np.split(there, np.flatnonzero(np.diff(there) > 2) + 1) if there.size else []
-    return [float(group.mean()) + _DOT / 2 for group in groups]
+    dot_columns = np.flatnonzero(core.any(axis=0))
+    groups = np.split(dot_columns, np.flatnonzero(np.diff(dot_columns) > 2) + 1) if dot_columns.size else []
+    return [float(group.mean()) + _DOT_CORE_PX / 2 for group in groups]
 
 
 def wait_for_dots(page: Page, locator: Locator, series: int, count: int, *, timeout_s: float = 60) -> list[float]:
-    """Wait until that many dots or more are drawn."""
-    ends = time.monotonic() + timeout_s
-    while len(found := dots(locator, series)) < count:
-        assert time.monotonic() < ends, f"{len(found)} of {count} dots were drawn"
+    """Wait until at least ``count`` dots are drawn, and return their positions."""
+    deadline = time.monotonic() + timeout_s
+    while len(positions := dot_positions(locator, series)) < count:
+        assert time.monotonic() < deadline, f"{len(positions)} of {count} dots were drawn"
         page.wait_for_timeout(100)
-    return found
+    return positions

@@ -1,4 +1,4 @@
-"""A web process for the browser, and a simulated worker that finishes epochs when a test says so."""
+"""A web process for the browser, and a simulated worker that completes epochs at a test's command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Locator, Page
 
 from service.web.services import Services
-from tests.browser.waiting import patient
+from tests.browser.waiting import http_client
 from tests.service.web.conftest import PlayedWorker
 
 
@@ -20,47 +20,47 @@ def canvas(page: Page, title: str = "loss") -> Locator:
     return figure(page, title).locator("canvas")
 
 
-def point(page: Page, title: str, left: float) -> None:
+def hover_chart(page: Page, title: str, left: float) -> None:
     figure(page, title).locator(".plot").hover(position={"x": left, "y": 100})
 
 
-def metrics(epoch: int, level: float = 0.0) -> dict[str, float]:
+def metrics(epoch: int, loss_offset: float = 0.0) -> dict[str, float]:
     return {
-        "train_loss": level + 1 / epoch,
-        "val_loss": level + 1.3 / epoch + 0.1,
+        "train_loss": loss_offset + 1 / epoch,
+        "val_loss": loss_offset + 1.3 / epoch + 0.1,
         "train_accuracy": 1 - 0.5 / epoch,
         "val_accuracy": 0.8 - 0.4 / epoch,
     }
 
 
 @dataclass
-class Bare:
-    """A web process without workers: what is sent in waits."""
+class WebProcess:
+    """A web process without workers: submitted jobs stay queued."""
 
     url: str
     services: Services
 
 
 class Service:
-    """A web process, and a worker that does what the test says."""
+    """A web process, with simulated workers that the test controls."""
 
-    def __init__(self, bare: Bare) -> None:
+    def __init__(self, bare: WebProcess) -> None:
         self.url = bare.url
         self.services = bare.services
 
     def submit(self, **spec: Any) -> str:
-        sent = {"kind": "classifier", "epochs": 100} | spec
-        return str(patient.post(f"{self.url}/jobs", json=sent).raise_for_status().json()["id"])
+        document = {"kind": "classifier", "epochs": 100} | spec
+        return str(http_client.post(f"{self.url}/jobs", json=document).raise_for_status().json()["id"])
 
     def claim(self) -> PlayedWorker:
         worker = PlayedWorker(self.services.database, self.services.artifacts)
         worker.claim()
         return worker
 
-    def trained(self, epochs: int, level: float = 0.0, **spec: Any) -> str:
+    def train(self, epochs: int, loss_offset: float = 0.0, **spec: Any) -> str:
         job_id = self.submit(**spec)
         worker = self.claim()
         for epoch in range(1, epochs + 1):
-            worker.epoch(epoch, metrics=metrics(epoch, level))
+            worker.epoch(epoch, metrics=metrics(epoch, loss_offset))
         worker.succeed()
         return job_id

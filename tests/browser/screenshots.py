@@ -1,6 +1,7 @@
-"""``python -m tests.browser.screenshots [VIEW ...]`` trains some jobs, and takes ``docs/page/VIEW-light.png`` and dark.
+"""``python -m tests.browser.screenshots [VIEW ...]`` trains jobs and takes screenshots of pages.
 
-They are made to be looked at: long names, a failed job, an empty list and a phone's width are among them.
+It writes ``docs/page/VIEW-light.png`` and ``VIEW-dark.png`` for review by eye: long names, a failed job, an empty
+list and a phone's width are among them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from tests.browser.models.test_playing import digits, paint
 from tests.browser.waiting import until
 
 FOLDER: Final = Path(__file__).parent.parent.parent / "docs" / "page"
-_COLOURS: Final = 192
-"""Enough for letters and curves; a third of the bytes."""
-_LONG: Final = "What happens when the learning rate is much too high, and the name of the job is long as well"
+_PALETTE_SIZE: Final = 192
+"""Enough colours for text and curves, at a third of the file size."""
+_LONG_NAME: Final = "What happens when the learning rate is much too high, and the name of the job is long as well"
 _SPECS: Final[dict[str, dict[str, Any]]] = {
     "reader": {"name": "first classifier", "epochs": 12, "tags": ["mnist-10k"], "checkpoint": {"keep_last": 100}},
     "wide": {
@@ -39,7 +40,7 @@ _SPECS: Final[dict[str, dict[str, Any]]] = {
         "layers": "wide",
     },
     "failed": {
-        "name": _LONG,
+        "name": _LONG_NAME,
         "tags": ["sweep", "a-tag-that-is-rather-long-too", "night"],
         "epochs": 20,
         "optimizer": {"name": "sgd", "learning_rate": 9.0},
@@ -55,12 +56,12 @@ _SWEEP: Final = {
     "search": {"name": "random", "trials": 9, "seed": 2},
     "halving": {"min_epochs": 3, "factor": 3},
 }
-_WIDE: Final = [{"units": 600, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+_WIDE_LAYERS: Final = [{"units": 600, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
 
 
 @dataclass(frozen=True)
 class View:
-    """What to open, how large the window is, and what to do there first."""
+    """A page to open, the size of its window, and what to do there before the screenshot."""
 
     path: str
     width: int = 1280
@@ -68,53 +69,53 @@ class View:
     prepare: Callable[[Page, LocalStack], None] = lambda page, stack: None
 
 
-def _choose(page: Page, stack: LocalStack) -> None:
+def _select_two_jobs(page: Page, stack: LocalStack) -> None:
     for name in ("first classifier", "wider, another seed"):
         page.get_by_label(f"Select {name}", exact=True).check()
 
 
-def _fault(page: Page, stack: LocalStack) -> None:
+def _enter_fault(page: Page, stack: LocalStack) -> None:
     expect(page.locator("#verdict")).to_have_text("Ready to start")
     page.fill("#field-epochs", "0")
     expect(page.locator("#field-epochs-fault")).to_be_visible()
 
 
-def _ready(page: Page, stack: LocalStack) -> None:
+def _enter_name(page: Page, stack: LocalStack) -> None:
     expect(page.locator("#verdict")).to_have_text("Ready to start")
     page.fill("#field-name", "my first one")
     expect(page.locator("#verdict")).to_have_text("Ready to start")
 
 
-def _charts(page: Page, stack: LocalStack) -> None:
+def _wait_for_charts(page: Page, stack: LocalStack) -> None:
     page.locator(".charts .plot canvas").first.wait_for()
 
 
-def _trials(page: Page, stack: LocalStack) -> None:
-    _charts(page, stack)
+def _select_trial(page: Page, stack: LocalStack) -> None:
+    _wait_for_charts(page, stack)
     page.get_by_label("Compare trial 0").check()
     expect(page.get_by_role("link", name="Compare with the best")).to_be_visible()
 
 
-def _cell(page: Page, stack: LocalStack) -> None:
-    _charts(page, stack)
+def _open_cell(page: Page, stack: LocalStack) -> None:
+    _wait_for_charts(page, stack)
     mistakes = page.locator("#confusion td.wrong button")
     counts = [int(text) for text in mistakes.all_inner_texts()]
     mistakes.nth(counts.index(max(counts))).click()
     expect(page.locator("#cell")).to_be_visible()
 
 
-def _draw(page: Page, stack: LocalStack) -> None:
+def _draw_digit(page: Page, stack: LocalStack) -> None:
     page.locator("#pen").fill("16")
     paint(page, digits(stack, range(3, 4))[0])
     expect(page.locator("#bars .winner")).to_have_count(1)
 
 
-def _walk(page: Page, stack: LocalStack) -> None:
+def _move_along_path(page: Page, stack: LocalStack) -> None:
     page.get_by_label("Position on the path").fill("12")
     expect(page.locator("#many img")).to_have_count(30)
 
 
-def _try(page: Page, stack: LocalStack) -> None:
+def _send_request(page: Page, stack: LocalStack) -> None:
     form = page.locator("#jobs_show form.try")
     until(page, "!document.querySelector('#jobs_show [name=job_id]').value.startsWith('job_01J000')")
     form.get_by_role("button", name="Send").click()
@@ -123,21 +124,21 @@ def _try(page: Page, stack: LocalStack) -> None:
 
 
 VIEWS: Final = {
-    "jobs": View("/", prepare=_choose),
+    "jobs": View("/", prepare=_select_two_jobs),
     "jobs-nothing": View("/?q=nobody+is+called+that", height=600),
     "jobs-phone": View("/", width=360, height=800),
-    "new": View("/ui/new", height=1000, prepare=_ready),
-    "new-phone": View("/ui/new", width=360, height=1000, prepare=_fault),
-    "job": View("/ui/jobs/{reader}", height=1500, prepare=_charts),
-    "job-cell": View("/ui/jobs/{reader}", height=1500, prepare=_cell),
-    "job-failed": View("/ui/jobs/{failed}", height=1000, prepare=_charts),
-    "job-gan": View("/ui/jobs/{painter}", height=1500, prepare=_charts),
-    "job-phone": View("/ui/jobs/{reader}", width=360, height=1200, prepare=_charts),
-    "compare": View("/ui/compare?jobs={reader},{wide}", height=1900, prepare=_charts),
-    "sweep": View("/ui/sweeps/{sweep}", height=1700, prepare=_trials),
-    "draw": View("/ui/play/{reader}", height=720, prepare=_draw),
-    "draw-phone": View("/ui/play/{reader}", width=360, height=1400, prepare=_draw),
-    "walk": View("/ui/play/{painter}", height=950, prepare=_walk),
+    "new": View("/ui/new", height=1000, prepare=_enter_name),
+    "new-phone": View("/ui/new", width=360, height=1000, prepare=_enter_fault),
+    "job": View("/ui/jobs/{reader}", height=1500, prepare=_wait_for_charts),
+    "job-cell": View("/ui/jobs/{reader}", height=1500, prepare=_open_cell),
+    "job-failed": View("/ui/jobs/{failed}", height=1000, prepare=_wait_for_charts),
+    "job-gan": View("/ui/jobs/{painter}", height=1500, prepare=_wait_for_charts),
+    "job-phone": View("/ui/jobs/{reader}", width=360, height=1200, prepare=_wait_for_charts),
+    "compare": View("/ui/compare?jobs={reader},{wide}", height=1900, prepare=_wait_for_charts),
+    "sweep": View("/ui/sweeps/{sweep}", height=1700, prepare=_select_trial),
+    "draw": View("/ui/play/{reader}", height=720, prepare=_draw_digit),
+    "draw-phone": View("/ui/play/{reader}", width=360, height=1400, prepare=_draw_digit),
+    "walk": View("/ui/play/{painter}", height=950, prepare=_move_along_path),
     "log": View("/jobs/{failed}/events", height=900),
     "log-phone": View("/jobs/{failed}/events", width=360, height=1000),
     "metrics": View("/jobs/{reader}/metrics", height=800),
@@ -149,19 +150,21 @@ VIEWS: Final = {
     "usage": View("/ui/usage", height=500),
     "keys": View("/ui/keys", height=700),
     "docs": View("/docs", height=900),
-    "docs-try": View("/docs/jobs#jobs_show", height=1000, prepare=_try),
-    "docs-phone": View("/docs/jobs#jobs_show", width=360, height=1000, prepare=_try),
+    "docs-try": View("/docs/jobs#jobs_show", height=1000, prepare=_send_request),
+    "docs-phone": View("/docs/jobs#jobs_show", width=360, height=1000, prepare=_send_request),
     "problem": View("/jobs?limit=many&kind=rnn", height=600),
     "missing": View("/ui/jobs/job_01J00000000000000000000000", height=500),
     "sign-in": View("/ui/sign-in", height=500),
 }
-EMPTY: Final = "jobs-empty"
+EMPTY_LIST: Final = "jobs-empty"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Take pictures of the pages.")
-    parser.add_argument("views", nargs="*", metavar="VIEW", help=f"some of: {EMPTY}, {', '.join(VIEWS)}; none: all")
-    chosen = parser.parse_args().views or [EMPTY, *VIEWS]
+    parser.add_argument(
+        "views", nargs="*", metavar="VIEW", help=f"some of: {EMPTY_LIST}, {', '.join(VIEWS)}; none: all"
+    )
+    chosen = parser.parse_args().views or [EMPTY_LIST, *VIEWS]
     path = chromium.find()
     if path is None:
         sys.exit("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
@@ -179,11 +182,11 @@ def main() -> None:
                         page.goto(stack.url + view.path)
                         view.prepare(page, stack)
                         page.mouse.move(0, 0)
-                        page.wait_for_timeout(900)  # what moves comes to rest
-                        _keep(page.screenshot(), FOLDER / f"{name}-{scheme}.png")
+                        page.wait_for_timeout(900)  # animations end
+                        _save(page.screenshot(), FOLDER / f"{name}-{scheme}.png")
 
-            if EMPTY in chosen:
-                take(EMPTY, View("/"))
+            if EMPTY_LIST in chosen:
+                take(EMPTY_LIST, View("/"))
             ids = _train(stack.url)
             for name, view in VIEWS.items():
                 if name in chosen:
@@ -193,30 +196,30 @@ def main() -> None:
 
 def _train(url: str) -> dict[str, str]:
     with httpx.Client(base_url=url, timeout=300) as http:
-        made = {}
+        jobs = {}
         for name, spec in _SPECS.items():
-            sent = {"kind": "classifier", **spec} | ({"layers": _WIDE} if "layers" in spec else {})
-            made[name] = http.post("/jobs", json=sent).raise_for_status().json()
-        for job in made.values():
+            document = {"kind": "classifier", **spec} | ({"layers": _WIDE_LAYERS} if "layers" in spec else {})
+            jobs[name] = http.post("/jobs", json=document).raise_for_status().json()
+        for job in jobs.values():
             http.get(job["urls"]["stream"])
         sweep = http.post("/sweeps", json=_SWEEP).raise_for_status().json()
         http.get(sweep["urls"]["stream"])
-        # And some that go on during the screenshots.
+        # And some that keep running during the screenshots.
         for job in (
             {"name": "runs through the night", "epochs": 5000},
             {"kind": "gan", "epochs": 400, "tags": ["sweep"]},
         ):
             http.post("/jobs", json={"kind": "classifier", **job}).raise_for_status()
-        waits = http.post("/jobs", json={"kind": "classifier", "name": "waits for its turn", "priority": 2}).json()
-        gone = http.post("/jobs", json={"kind": "classifier", "name": "not that one", "tags": ["night"]}).json()
-        http.post(f"{gone['urls']['self']}/cancel").raise_for_status()
-        assert waits["status"] == "queued"
-    return {name: job["id"] for name, job in made.items()} | {"sweep": sweep["id"]}
+        waiting = http.post("/jobs", json={"kind": "classifier", "name": "waits for its turn", "priority": 2}).json()
+        cancelled = http.post("/jobs", json={"kind": "classifier", "name": "not that one", "tags": ["night"]}).json()
+        http.post(f"{cancelled['urls']['self']}/cancel").raise_for_status()
+        assert waiting["status"] == "queued"
+    return {name: job["id"] for name, job in jobs.items()} | {"sweep": sweep["id"]}
 
 
-def _keep(png: bytes, path: Path) -> None:
+def _save(png: bytes, path: Path) -> None:
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(_PALETTE_SIZE, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size // 1000} KB", flush=True)
 
 

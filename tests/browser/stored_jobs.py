@@ -1,4 +1,4 @@
-"""Jobs that have ended, stored at once for the table of jobs, and a scroll through all of them."""
+"""Stores jobs that have ended for tests of the table of jobs, and scrolls through the table."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from playwright.sync_api import Page
 from service.spec.validation import resolve, spec_hash
 from service.states import Status
 from service.storage.tables import JOB_TAGS, JOBS
-from tests.browser.played import Bare
+from tests.browser.played import WebProcess
 
 COLUMNS = "preset,optimizer.learning_rate,best:val_accuracy,val_loss,parent"
 PRESETS = ("fast", "best", "conv")
-COUNT = 40
+JOB_COUNT = 40
 
 
-def store(bare: Bare, count: int) -> None:
-    """Jobs that have ended: every third has the tag ``night``, each second ``even`` number a name of its own."""
+def store_jobs(bare: WebProcess, count: int) -> None:
+    """Store jobs that have ended: every third has the tag ``night``, and all but every fourth have a name."""
     rows, tags = [], []
     for number in range(count):
         rate = (0.1, 0.4)[number % 2]
         document = {"kind": "classifier", "preset": PRESETS[number % 3], "optimizer": {"learning_rate": rate}}
         spec = resolve(document)
         job_id = f"job_01A{count - number:023d}"
-        named = ["night"] if number % 3 == 0 else []
+        job_tags = ["night"] if number % 3 == 0 else []
         accuracy = 0.9 + (number * 7 % count) / count / 10
-        created = 1_790_000_000_000 - 60_000 * number
+        created_ms = 1_790_000_000_000 - 60_000 * number
         rows.append(
             {
                 "id": job_id,
                 "kind": "classifier",
                 "name": f"run {number}" if number % 4 else None,
-                "tags": named,
+                "tags": job_tags,
                 "priority": 5,
                 "spec": document,
                 "resolved": spec.model_dump(mode="json"),
@@ -52,27 +52,27 @@ def store(bare: Bare, count: int) -> None:
                 "extremes": {"val_accuracy": {"min": 0.1, "min_epoch": 1, "max": accuracy, "max_epoch": 2}},
                 "health": [],
                 "last_seq": 1,
-                "created_ms": created,
-                "queued_ms": created,
-                "started_ms": created,
-                "finished_ms": created + 40_000,
+                "created_ms": created_ms,
+                "queued_ms": created_ms,
+                "started_ms": created_ms,
+                "finished_ms": created_ms + 40_000,
             }
         )
-        tags += [{"tag": tag, "job_id": job_id} for tag in named]
+        tags += [{"tag": tag, "job_id": job_id} for tag in job_tags]
     with bare.services.database.write() as session:
         session.execute(JOBS.insert(), rows)
         session.execute(JOB_TAGS.insert(), tags)
 
 
-def all_jobs(page: Page, count: int) -> None:
-    """Scroll until every row was loaded."""
+def load_all_jobs(page: Page, count: int) -> None:
+    """Scroll until every row has been loaded."""
     scroll_until(page, f"document.querySelector('#more').textContent === '{count} jobs'")
 
 
 def scroll_until(page: Page, condition: str) -> None:
-    """Scroll down until something is true in the page: at its end it goes on only when further rows have come."""
-    ends = time.monotonic() + 120
+    """Scroll down until a condition is true in the page. At the page's end, this waits for further rows."""
+    deadline = time.monotonic() + 120
     while not page.evaluate(condition):
-        assert time.monotonic() < ends, page.locator("#more").inner_text()
+        assert time.monotonic() < deadline, page.locator("#more").inner_text()
         page.mouse.wheel(0, 4000)
         page.wait_for_timeout(50)

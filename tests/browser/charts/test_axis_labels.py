@@ -1,4 +1,4 @@
-"""The labels of a chart's vertical axis, read as they are written and compared with the lines and dots beside them."""
+"""The labels of a chart's vertical axis, as they are drawn, compared with the lines and dots beside them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.pixels import read, where
+from tests.browser.pixels import colour_mask, read_pixels
 from tests.browser.played import Service, figure
 from tests.browser.waiting import until
 
-LISTEN = """const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
+RECORD_LABELS = """const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
 CanvasRenderingContext2D.prototype.clearRect = function (...place) {
   this.canvas.labels = [];
   return clearRect.apply(this, place);
@@ -25,7 +25,7 @@ CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
   if (this.textAlign === "right") this.canvas.labels?.push([text, y, x - this.measureText(text).width]);
   return fillText.call(this, text, x, y);
 };"""
-"""Keeps the texts that end at the vertical axis, their heights and where they begin."""
+"""Records the texts that end at the vertical axis, their vertical positions and left edges."""
 
 STEPS = (1, 2, 2.5, 5)
 UNITS = {
@@ -43,16 +43,16 @@ UNITS = {
 }
 
 
-def number(label: str) -> float:
-    """What a reader takes a label for."""
-    found = re.fullmatch(r"(-?[\d,.]+(?:e[^\d]?\d+)?)( ?\D+)?", label)
-    assert found is not None, label
-    return float(found[1].replace(",", "").replace("\N{MINUS SIGN}", "-")) * UNITS[found[2] or ""]
+def parse_label(label: str) -> float:
+    """The value that a label stands for."""
+    match = re.fullmatch(r"(-?[\d,.]+(?:e[^\d]?\d+)?)( ?\D+)?", label)
+    assert match is not None, label
+    return float(match[1].replace(",", "").replace("\N{MINUS SIGN}", "-")) * UNITS[match[2] or ""]
 
 
 @pytest.fixture
 def show(service: Service, open_window: Callable[..., Visit]) -> Callable[[dict[str, tuple[float, float]]], Page]:
-    """A page of a job whose metrics go from one value to another in two epochs."""
+    """Open the page of a job whose metrics change from one value to another in two epochs."""
 
     def open_one(metrics: dict[str, tuple[float, float]]) -> Page:
         job_id = service.submit()
@@ -61,8 +61,8 @@ def show(service: Service, open_window: Callable[..., Visit]) -> Callable[[dict[
             worker.epoch(epoch, metrics={name: values[epoch - 1] for name, values in metrics.items()})
         worker.succeed()
         visit = open_window(service.url, width=1440)
-        visit.watched.expected.append("status of 500")  # a played worker's checkpoints hold no network
-        visit.page.add_init_script(LISTEN)
+        visit.error_log.expected.append("status of 500")  # a simulated worker's checkpoints contain no network
+        visit.page.add_init_script(RECORD_LABELS)
         page = visit.open(f"/ui/jobs/{job_id}")
         page.locator("figure.chart").first.wait_for(state="attached")
         page.locator("#more-curves").evaluate("more => { more.open = true; }")
@@ -71,26 +71,26 @@ def show(service: Service, open_window: Callable[..., Visit]) -> Callable[[dict[
     return open_one
 
 
-def labels(page: Page, title: str) -> list[tuple[float, float]]:
-    """The value and height of each label, from the top; all of them begin inside of the chart."""
+def axis_labels(page: Page, title: str) -> list[tuple[float, float]]:
+    """Value and vertical position of each label, from the top; all labels must begin inside the chart."""
     canvas = figure(page, title).locator("canvas")
     figure(page, title).scroll_into_view_if_needed()
     expect(canvas).to_be_visible()
     page.wait_for_timeout(100)
-    found: list[Any] = canvas.evaluate("canvas => canvas.labels")
-    assert min(left for _, _, left in found) >= 0, found
-    return sorted(((number(text), y) for text, y, _ in found), key=lambda label: label[1])
+    drawn: list[Any] = canvas.evaluate("canvas => canvas.labels")
+    assert min(left for _, _, left in drawn) >= 0, drawn
+    return sorted(((parse_label(text), y) for text, y, _ in drawn), key=lambda label: label[1])
 
 
-def check(page: Page, title: str, values: tuple[float, float], series: int) -> float:
-    """Labels are evenly spaced, and a dot is where they say that its value is. The distance of two labels."""
-    found = labels(page, title)
-    steps = [above - below for (above, _), (below, _) in pairwise(found)]
-    assert steps == pytest.approx([steps[0]] * len(steps), rel=1e-6), (title, found)
-    picture = read(figure(page, title).locator("canvas"))
-    rows = np.flatnonzero(where(picture, series)[:, 66:].any(axis=1))  # a line from one dot to the other
-    heights = [y for _, y in found][::-1]
-    highest, lowest = np.interp([rows.min() + 3, rows.max() - 3], heights[::-1], [value for value, _ in found])
+def check_labels(page: Page, title: str, values: tuple[float, float], series: int) -> float:
+    """Check that labels are evenly spaced and dots at the height of their values; return the label step."""
+    labelled = axis_labels(page, title)
+    steps = [above - below for (above, _), (below, _) in pairwise(labelled)]
+    assert steps == pytest.approx([steps[0]] * len(steps), rel=1e-6), (title, labelled)
+    picture = read_pixels(figure(page, title).locator("canvas"))
+    rows = np.flatnonzero(colour_mask(picture, series)[:, 66:].any(axis=1))  # a line from one dot to the other
+    heights = [y for _, y in labelled][::-1]
+    highest, lowest = np.interp([rows.min() + 3, rows.max() - 3], heights[::-1], [value for value, _ in labelled])
     tolerance = 3 * abs(steps[0]) / np.diff(heights[::-1]).mean()  # three pixels
     if heights[-1] <= rows.min() + 3:
         assert highest == pytest.approx(max(values), abs=tolerance)
@@ -100,7 +100,7 @@ def check(page: Page, title: str, values: tuple[float, float], series: int) -> f
 
 
 SPAN = 5.2
-"""From the lowest value to the highest, in labels: the next smaller distance would not leave them enough room."""
+"""The range of the values, in label steps: the next smaller step would not leave the labels enough room."""
 
 
 @pytest.mark.parametrize("suffix", ["", "_bytes", "_seconds"])
@@ -115,23 +115,23 @@ def test_labels_are_the_exact_values_of_grid_lines(show: Callable[..., Page], su
     values = {name: (base * step, (base + SPAN) * step) for name, (step, base) in expected.items()}
     page = show(values)
     for name, (step, _) in expected.items():
-        assert check(page, name.replace("_", " "), values[name], 8) == pytest.approx(step, rel=1e-6)
+        assert check_labels(page, name.replace("_", " "), values[name], 8) == pytest.approx(step, rel=1e-6)
 
 
 @pytest.mark.parametrize("step", [0.025, 0.05, 0.1, 0.0025])
-def test_labels_of_shares_are_the_exact_values_of_grid_lines(show: Callable[..., Page], step: float) -> None:
+def test_percentage_labels_are_the_exact_values_of_grid_lines(show: Callable[..., Page], step: float) -> None:
     values = (0.4, 0.4 + SPAN * step)
-    assert check(show({"val_accuracy": values}), "accuracy", values, 2) == pytest.approx(step)
+    assert check_labels(show({"val_accuracy": values}), "accuracy", values, 2) == pytest.approx(step)
 
 
-def test_labels_of_a_logarithmic_axis_are_exact(show: Callable[..., Page]) -> None:
+def test_labels_of_a_logarithmic_axis_are_evenly_spaced_powers_of_ten(show: Callable[..., Page]) -> None:
     page = show({"val_loss": (2e-5, 0.9)})
     figure(page, "loss").get_by_role("button", name="Log").click()
-    logged = (
+    has_log_labels = (
         "[...document.querySelectorAll('canvas')].some((one) => one.labels?.some(([text]) => text === '1e\u22124'))"
     )
-    until(page, logged)
-    found = labels(page, "loss")
-    assert [value for value, _ in found] == pytest.approx([10.0**-power for power in range(len(found))], rel=1e-6)
-    slope = np.diff([y for _, y in found])
-    assert slope == pytest.approx([slope.mean()] * len(slope), abs=1.5)
+    until(page, has_log_labels)
+    labelled = axis_labels(page, "loss")
+    assert [value for value, _ in labelled] == pytest.approx([10.0**-power for power in range(len(labelled))], rel=1e-6)
+    spacing = np.diff([y for _, y in labelled])
+    assert spacing == pytest.approx([spacing.mean()] * len(spacing), abs=1.5)

@@ -9,70 +9,70 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.accessibility import serious
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit
 from tests.browser.held import hold
-from tests.browser.pixels import read, wait_for_dots, where
+from tests.browser.pixels import colour_mask, read_pixels, wait_for_dots
 from tests.browser.played import Service, canvas, figure, metrics
 from tests.browser.waiting import until
 
-MANY = 13
-BEST, POINTED_AT = 2, 1  # places in the palette
+JOB_COUNT = 13
+BEST_SERIES, HOVERED_SERIES = 2, 1  # palette numbers
 
 
 @pytest.fixture
 def ids(service: Service) -> list[str]:
-    """Trained jobs, each with a higher learning rate and a worse accuracy than the one before; `run 4` is the best."""
-    made = []
-    for number in range(MANY):
+    """Trained jobs; each has a higher learning rate and lower accuracy than the last, but `run 4` is best."""
+    job_ids = []
+    for number in range(JOB_COUNT):
         rate = round(0.001 * 1.5**number, 5)
-        names = {"name": f"run {number}", "seed": number % 3, "optimizer": {"name": "adam", "learning_rate": rate}}
-        job_id = service.submit(**names)
+        spec = {"name": f"run {number}", "seed": number % 3, "optimizer": {"name": "adam", "learning_rate": rate}}
+        job_id = service.submit(**spec)
         worker = service.claim()
         for epoch in range(1, 6):
             values = metrics(epoch, number / 3)
             worker.epoch(epoch, metrics=values | {"val_accuracy": 0.99 if number == 4 else 0.9 - number / 50})
         worker.succeed()
-        made.append(job_id)
-    return made
+        job_ids.append(job_id)
+    return job_ids
 
 
-def ink(page: Page, title: str, series: int) -> int:
-    return int(where(read(canvas(page, title)), series).sum())
+def pixel_count(page: Page, title: str, series: int) -> int:
+    return int(colour_mask(read_pixels(canvas(page, title)), series).sum())
 
 
-def wait_for_ink(page: Page, title: str, series: int, *, there: bool) -> None:
+def wait_for_line(page: Page, title: str, series: int, *, visible: bool) -> None:
     for _ in range(600):
-        if (ink(page, title, series) > 150) is there:
+        if (pixel_count(page, title, series) > 150) is visible:
             return
         page.wait_for_timeout(100)
-    raise AssertionError(f"{ink(page, title, series)} pixels of the colour {series} in {title}")
+    raise AssertionError(f"{pixel_count(page, title, series)} pixels of the colour {series} in {title}")
 
 
-def compare(service: Service, open_window: Callable[..., Visit], ids: list[str], **options: Any) -> Page:
+def open_comparison(service: Service, open_window: Callable[..., Visit], ids: list[str], **options: Any) -> Page:
     return open_window(service.url, **options).open(f"/ui/compare?jobs={','.join(ids)}")
 
 
-def test_of_many_jobs_the_best_stands_out_and_the_one_that_is_pointed_at(
+def test_among_many_jobs_the_best_and_the_hovered_one_are_highlighted(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
-    page = compare(service, open_window, ids)
-    expect(page.locator("#dots a")).to_have_count(MANY)  # nothing is drawn anew under the pointer
-    wait_for_ink(page, "train loss", BEST, there=True)
-    assert ink(page, "train loss", POINTED_AT) == 0
+    page = open_comparison(service, open_window, ids)
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)  # no redraw under the pointer
+    wait_for_line(page, "train loss", BEST_SERIES, visible=True)
+    assert pixel_count(page, "train loss", HOVERED_SERIES) == 0
     expect(page.locator("#compared li", has_text="best")).to_have_count(1)
     expect(page.locator("#compared li", has_text="best")).to_contain_text("run 4")
 
     page.locator("#compared li").nth(9).hover()
-    wait_for_ink(page, "train loss", POINTED_AT, there=True)
-    assert ink(page, "train loss", BEST) > 150
+    wait_for_line(page, "train loss", HOVERED_SERIES, visible=True)
+    assert pixel_count(page, "train loss", BEST_SERIES) > 150
     page.mouse.move(2, 2)
-    wait_for_ink(page, "train loss", POINTED_AT, there=False)
+    wait_for_line(page, "train loss", HOVERED_SERIES, visible=False)
 
-    lines = canvas(page, "train loss")
-    box = lines.bounding_box()
-    found = where(read(lines), BEST)
-    row, column = (int(found[:, 100:].nonzero()[side].mean()) for side in (0, 1))
+    chart = canvas(page, "train loss")
+    box = chart.bounding_box()
+    mask = colour_mask(read_pixels(chart), BEST_SERIES)
+    row, column = (int(mask[:, 100:].nonzero()[side].mean()) for side in (0, 1))
     page.mouse.move(box["x"] + 100 + column, box["y"] + row)
     expect(page.locator(".readout").first).to_contain_text("run")
 
@@ -83,27 +83,29 @@ def test_of_many_jobs_the_best_stands_out_and_the_one_that_is_pointed_at(
 def test_a_redrawn_chart_keeps_the_highlighted_job(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
-    page = compare(service, open_window, ids)
-    wait_for_ink(page, "train loss", BEST, there=True)
+    page = open_comparison(service, open_window, ids)
+    wait_for_line(page, "train loss", BEST_SERIES, visible=True)
     page.locator("#compared li").nth(9).hover()
-    wait_for_ink(page, "train loss", POINTED_AT, there=True)
+    wait_for_line(page, "train loss", HOVERED_SERIES, visible=True)
     page.get_by_label("Smoothing").evaluate("""slider => {
         slider.value = 0.3;
         slider.dispatchEvent(new Event("input", { bubbles: true }));
     }""")
     page.wait_for_timeout(1000)
     expect(page.locator("#compared li.lit")).to_have_count(1)
-    wait_for_ink(page, "train loss", POINTED_AT, there=True)
+    wait_for_line(page, "train loss", HOVERED_SERIES, visible=True)
     page.mouse.move(2, 2)
-    wait_for_ink(page, "train loss", POINTED_AT, there=False)
+    wait_for_line(page, "train loss", HOVERED_SERIES, visible=False)
 
 
-def test_few_jobs_have_a_colour_each(service: Service, open_window: Callable[..., Visit], ids: list[str]) -> None:
-    page = compare(service, open_window, ids[:8])
-    places = page.locator("#compared .swatch").evaluate_all("items => items.map(item => item.className.slice(-1))")
-    assert sorted(places) == list("12345678")
-    for place in range(1, 9):
-        wait_for_dots(page, canvas(page, "train loss"), place, 3)
+def test_eight_jobs_have_eight_colours(service: Service, open_window: Callable[..., Visit], ids: list[str]) -> None:
+    page = open_comparison(service, open_window, ids[:8])
+    palette_numbers = page.locator("#compared .swatch").evaluate_all(
+        "items => items.map(item => item.className.slice(-1))"
+    )
+    assert sorted(palette_numbers) == list("12345678")
+    for series in range(1, 9):
+        wait_for_dots(page, canvas(page, "train loss"), series, 3)
 
 
 COUNT_REQUESTS = """
@@ -120,26 +122,26 @@ COUNT_REQUESTS = """
     }
   };
 """
-"""Counts in the page, whose order of requests and answers is not that in which Playwright is told of them."""
+"""Counts concurrent requests in the page: Playwright may report requests and responses out of order."""
 
 
-def test_metrics_of_many_jobs_are_loaded_a_few_at_a_time(
+def test_metrics_of_many_jobs_are_loaded_at_most_four_at_a_time(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
     visit = open_window(service.url)
     visit.page.add_init_script(COUNT_REQUESTS)
     page = visit.open(f"/ui/compare?jobs={','.join(ids)}")
-    expect(page.locator("#dots a")).to_have_count(MANY)
-    at_once = page.evaluate("atOnce")
-    assert len(at_once) == MANY
-    assert max(at_once) <= 4
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
+    concurrent = page.evaluate("atOnce")
+    assert len(concurrent) == JOB_COUNT
+    assert max(concurrent) <= 4
 
 
 def test_settings_are_plotted_against_metrics(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
-    page = compare(service, open_window, ids)
-    expect(page.locator("#dots a")).to_have_count(MANY)
+    page = open_comparison(service, open_window, ids)
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
     assert page.input_value("#scatter-x") == "optimizer.learning_rate"
     assert page.input_value("#scatter-y") == "val_accuracy"
     highest = min(page.locator("#dots a").all(), key=lambda dot: dot.locator("circle").bounding_box()["y"])
@@ -153,7 +155,7 @@ def test_settings_are_plotted_against_metrics(
     page.select_option("#scatter-of", "last")
     assert page.url.endswith("&x=seed&y=train_loss&of=last")
     page.reload()
-    expect(page.locator("#dots a")).to_have_count(MANY)
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
     expect(page.locator("#dots .axis")).to_have_text("seed")
     dot = page.get_by_label("run 2: seed 2, last train loss 0.8667")
     assert (
@@ -163,136 +165,136 @@ def test_settings_are_plotted_against_metrics(
     page.wait_for_url(f"**/ui/jobs/{ids[2]}")
 
 
-def test_settings_that_are_not_numbers_are_plotted_too(service: Service, open_window: Callable[..., Visit]) -> None:
+def test_non_numeric_settings_are_plotted_too(service: Service, open_window: Callable[..., Visit]) -> None:
     names = ["adam", "sgd", "adam"]
-    made = [service.trained(2, name=name, optimizer={"name": name}) for name in names]
-    page = open_window(service.url).open(f"/ui/compare?jobs={','.join(made)}&x=optimizer.name")
+    ids = [service.train(2, name=name, optimizer={"name": name}) for name in names]
+    page = open_window(service.url).open(f"/ui/compare?jobs={','.join(ids)}&x=optimizer.name")
     expect(page.locator("#dots a")).to_have_count(3)
-    places = page.locator("#dots circle").evaluate_all("dots => dots.map(dot => Number(dot.getAttribute('cx')))")
-    assert abs(places[0] - places[2]) < 20 < abs(places[0] - places[1])  # side by side
+    positions = page.locator("#dots circle").evaluate_all("dots => dots.map(dot => Number(dot.getAttribute('cx')))")
+    assert abs(positions[0] - positions[2]) < 20 < abs(positions[0] - positions[1])  # side by side
     expect(page.locator("#dots text")).to_contain_text(["adam"])
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_settings_scroll_inside_their_card_and_keep_the_first_column(
+def test_settings_scroll_inside_their_card_with_a_fixed_first_column(
     service: Service, open_window: Callable[..., Visit], ids: list[str], width: int
 ) -> None:
-    page = compare(service, open_window, ids, width=width)
-    expect(page.locator("#dots a")).to_have_count(MANY)
+    page = open_comparison(service, open_window, ids, width=width)
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
     expect(page.locator("#differences tbody tr").first).to_contain_text("run 4")
     page.get_by_label("Show identical settings").check()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     scroll = page.locator("#settings .scroll")
     first, last = page.locator("#differences thead th").first, page.locator("#differences thead th").last
-    before = first.bounding_box()["x"]
+    left = first.bounding_box()["x"]
     scroll.evaluate("element => element.scrollTo(1e6, 0)")
     card = page.locator("#settings").bounding_box()
-    end = last.bounding_box()
-    assert first.bounding_box()["x"] == pytest.approx(before, abs=1)
-    assert card["x"] <= before
-    assert end["x"] + end["width"] <= card["x"] + card["width"] + 1
+    last_box = last.bounding_box()
+    assert first.bounding_box()["x"] == pytest.approx(left, abs=1)
+    assert card["x"] <= left
+    assert last_box["x"] + last_box["width"] <= card["x"] + card["width"] + 1
 
 
-def test_a_comparison_of_many_follows_those_that_run(
+def test_a_comparison_of_many_jobs_follows_those_that_are_running(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
     running = service.submit(name="late")
-    page = compare(service, open_window, [*ids, running])
-    expect(page.locator("#dots a")).to_have_count(MANY)
+    page = open_comparison(service, open_window, [*ids, running])
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
     worker = service.claim()
     for epoch in range(1, 4):
         worker.epoch(epoch, metrics=metrics(epoch) | {"val_accuracy": 0.995})
-    expect(page.locator("#dots a")).to_have_count(MANY + 1)
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT + 1)
     expect(page.locator("#compared li", has_text="best")).to_contain_text("late")
     expect(page.locator("#differences tbody tr").first).to_contain_text("99.50%")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_a_comparison_of_many_is_for_everybody(
+def test_a_comparison_of_many_jobs_is_accessible_and_fits_the_window(
     service: Service, open_window: Callable[..., Visit], ids: list[str], width: int, scheme: str
 ) -> None:
-    page = compare(service, open_window, ids, width=width, color_scheme=scheme)
-    expect(page.locator("#dots a")).to_have_count(MANY)
+    page = open_comparison(service, open_window, ids, width=width, color_scheme=scheme)
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
     page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
-    assert serious(page) == []
+    assert serious_violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_too_many_jobs_are_refused_with_a_page(service: Service, open_window: Callable[..., Visit]) -> None:
+def test_too_many_jobs_get_an_error_page_that_offers_the_first_200(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
     visit = open_window(service.url)
-    visit.watched.expected = ["400"]
-    names = [f"job_01J{number:023}" for number in range(201)]
-    page = visit.open(f"/ui/compare?jobs={','.join(names)}")
+    visit.error_log.expected = ["400"]
+    ids = [f"job_01J{number:023}" for number in range(201)]
+    page = visit.open(f"/ui/compare?jobs={','.join(ids)}")
     expect(page.locator("main")).to_contain_text("The URL contains 201 jobs; the maximum is 200.")
     page.get_by_role("link", name="Compare the first 200").click()
     expect(page.locator("main")).to_contain_text("do not exist, were deleted, or belong to another owner")
     until(page, "location.search.split(',').length === 200")
 
 
-def test_the_metric_in_the_address_is_shown_once_it_is_there(
+def test_the_metric_in_the_url_is_plotted_once_it_is_available(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:
-    ids = [service.trained(2, name=name, seed=seed) for seed, name in enumerate(("first", "second", "third"))]
+    ids = [service.train(2, name=name, seed=seed) for seed, name in enumerate(("first", "second", "third"))]
     page = open_window(service.url).page
-    late = hold(page, "GET /jobs/.*/metrics")
+    held = hold(page, "GET /jobs/.*/metrics")
     page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}&y=train_accuracy&x=seed")
-    late.wait(3)
-    values = late.answers[0][1].json()
+    held.wait(3)
+    values = held.responses[0][1].json()
     values["series"] = {"train_loss": values["series"]["train_loss"], "val_loss": values["series"]["val_loss"]}
-    route, _ = late.answers.pop(0)
+    route, _ = held.responses.pop(0)
     route.fulfill(json=values)
     expect(page.locator("#scatter-y")).to_have_value("val_loss")
     page.locator("#scatter-of").select_option("last")
-    late.stop()
+    held.release_all()
     expect(page.locator("#scatter-y")).to_have_value("train_accuracy")
     page.locator("#scatter-x").select_option("epochs")
     assert "y=train_accuracy" in page.url
 
 
-def test_a_line_that_was_hidden_among_few_is_read_out_among_many(
+def test_a_line_hidden_among_few_jobs_is_in_the_readout_among_many(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
-    page = compare(service, open_window, [ids[4], ids[5]])
+    page = open_comparison(service, open_window, [ids[4], ids[5]])
     figure(page, "val accuracy").get_by_role("button", name="run 4").click()
     page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
-    expect(page.locator("#dots a")).to_have_count(MANY)
-    wait_for_ink(page, "val accuracy", BEST, there=True)
-    told = set()
-    for top in range(16, 80, 6):  # somewhere there is the line of the best
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
+    wait_for_line(page, "val accuracy", BEST_SERIES, visible=True)
+    names = set()
+    for top in range(16, 80, 6):  # one of these heights is on the best job's line
         figure(page, "val accuracy").locator(".plot").hover(position={"x": 300, "y": top})
-        told.add(figure(page, "val accuracy").locator(".readout strong + div .name").text_content())
-    assert "run 4" in told
+        names.add(figure(page, "val accuracy").locator(".readout strong + div .name").text_content())
+    assert "run 4" in names
 
 
-def test_dots_are_reached_by_keyboard_in_their_order_and_keep_it(
+def test_dots_are_tabbed_through_in_order_and_keep_the_focus_when_redrawn(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
     running = service.submit(name="late")
-    page = compare(service, open_window, [*ids, running])
-    expect(page.locator("#dots a")).to_have_count(MANY)
+    page = open_comparison(service, open_window, [*ids, running])
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
     page.locator("#dots a").first.focus()
-    reached = []
-    for _ in range(MANY):
-        reached.append(page.evaluate("document.activeElement.closest('.dot')?.dataset.job ?? null"))
+    focused_ids = []
+    for _ in range(JOB_COUNT):
+        focused_ids.append(page.evaluate("document.activeElement.closest('.dot')?.dataset.job ?? null"))
         page.keyboard.press("Tab")
-    assert reached == ids
+    assert focused_ids == ids
     page.locator("#dots a").nth(3).focus()
     service.claim().epoch(1, metrics=metrics(1))
-    expect(page.locator("#dots a")).to_have_count(MANY + 1)
+    expect(page.locator("#dots a")).to_have_count(JOB_COUNT + 1)
     assert page.evaluate("document.activeElement.closest('.dot')?.dataset.job") == ids[3]
 
 
-def test_the_difference_is_of_the_values_that_the_page_shows(
-    service: Service, open_window: Callable[..., Visit]
-) -> None:
-    made = []
+def test_the_stated_difference_is_between_the_values_shown(service: Service, open_window: Callable[..., Visit]) -> None:
+    ids = []
     for size, accuracies in {20: [0.81, 0.95, 0.9], 40: [0.8, 0.81, 0.81]}.items():
-        made.append(service.submit(name=f"batches of {size}", batch_size=size, epochs=3))
+        ids.append(service.submit(name=f"batches of {size}", batch_size=size, epochs=3))
         worker = service.claim()
         for epoch, accuracy in enumerate(accuracies, 1):
             worker.epoch(epoch, metrics={"val_accuracy": accuracy})
         worker.succeed()
-    page = compare(service, open_window, made)
+    page = open_comparison(service, open_window, ids)
     sentence = page.locator("#sentences li").first
     expect(sentence).to_contain_text("was 14.00 points higher")
     expect(sentence).to_contain_text("in best val accuracy")
@@ -303,20 +305,22 @@ def test_the_difference_is_of_the_values_that_the_page_shows(
     expect(sentence).to_contain_text("in val accuracy of the last epoch")
 
 
-def test_dots_at_the_same_place_are_all_seen(service: Service, open_window: Callable[..., Visit]) -> None:
-    page = compare(service, open_window, [service.trained(2, name=f"same {seed}", seed=seed) for seed in range(4)])
+def test_dots_with_equal_values_are_drawn_side_by_side(service: Service, open_window: Callable[..., Visit]) -> None:
+    page = open_comparison(
+        service, open_window, [service.train(2, name=f"same {seed}", seed=seed) for seed in range(4)]
+    )
     expect(page.locator("#dots a")).to_have_count(4)
     page.select_option("#scatter-x", "batch_size")
     expect(page.locator("#dots .axis")).to_have_text("batch_size")
-    places = page.locator("#dots circle").evaluate_all("dots => dots.map((dot) => Number(dot.getAttribute('cx')))")
-    assert np.diff(sorted(places)).min() >= 12
+    positions = page.locator("#dots circle").evaluate_all("dots => dots.map((dot) => Number(dot.getAttribute('cx')))")
+    assert np.diff(sorted(positions)).min() >= 12
     expect(page.locator("#samples")).to_contain_text("the latest of each job up to the chosen epoch")
 
 
-def test_jobs_without_an_epoch_say_so_instead_of_offering_tools(
+def test_a_comparison_without_an_epoch_says_so_instead_of_offering_tools(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:
-    page = compare(service, open_window, [service.submit(name=name) for name in ("one", "other")])
+    page = open_comparison(service, open_window, [service.submit(name=name) for name in ("one", "other")])
     expect(page.locator("#no-curves")).to_have_text("No epoch has finished yet. Curves appear after the first one.")
     expect(page.get_by_label("Smoothing")).to_be_hidden()
     service.claim().epoch(1, metrics=metrics(1))
@@ -325,25 +329,25 @@ def test_jobs_without_an_epoch_say_so_instead_of_offering_tools(
     expect(page.locator("#no-curves")).to_be_hidden()
 
 
-def test_of_two_jobs_the_page_says_why_they_differ_and_a_worker_finds_the_batch(
+def test_two_jobs_show_why_they_differ_and_an_investigation_is_submitted(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
-    page = compare(service, open_window, ids[:2])
+    page = open_comparison(service, open_window, ids[:2])
     section = page.locator("#why")
     expect(section).to_contain_text("Epoch 1 is the first that differs")
     expect(section.locator("thead")).to_have_text("run 0run 1")
     expect(section.get_by_role("row", name="optimizer.learning_rate")).to_contain_text("0.0015")
     expect(section.get_by_role("row", name="seed")).to_contain_text("1")
-    assert serious(page) == []
+    assert serious_violations(page) == []
     section.get_by_role("button", name="Find the batch").click()
     page.wait_for_url("**/ui/jobs/job_*")
     expect(page.get_by_role("heading", level=1)).to_contain_text("why run 0 and run 1 differ")
     expect(page.locator("#notes")).to_contain_text("again side by side")
 
 
-def test_of_more_jobs_the_page_does_not_ask_why(
+def test_three_jobs_have_no_section_on_why_they_differ(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
-    page = compare(service, open_window, ids[:3])
+    page = open_comparison(service, open_window, ids[:3])
     expect(page.locator("#settings")).to_contain_text("0.0015")
     expect(page.locator("#why")).to_have_count(0)

@@ -11,7 +11,7 @@ from tests.browser.conftest import Visit
 from tests.browser.played import Service, metrics
 from tests.browser.waiting import until
 
-KEEP_SOURCES = """
+RECORD_EVENT_SOURCES = """
   const Real = EventSource;
   window.sources = [];
   window.EventSource = class extends Real { constructor(...given) { super(...given); sources.push(this); } };
@@ -19,21 +19,21 @@ KEEP_SOURCES = """
 """
 
 
-def test_samples_that_are_told_of_late_stay_in_order_and_the_stream_ends_with_the_jobs(
+def test_samples_announced_late_are_in_order_and_the_stream_ends_with_the_last_job(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:
     ids = [service.submit(name=name) for name in ("first", "second")]
     workers = [service.claim() for _ in ids]
     visit = open_window(service.url)
-    visit.watched.expected.append("404")  # the samples are not there
+    visit.error_log.expected.append("404")  # these samples do not exist
     page = visit.page
-    page.add_init_script(KEEP_SOURCES)
+    page.add_init_script(RECORD_EVENT_SOURCES)
     page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
     until(page, "sources.length === 1 && sources[0].readyState === 1")
     for epoch in (1, 3, 2, 3):
-        news = {"job": ids[0], "epoch": epoch}
+        data = {"job": ids[0], "epoch": epoch}
         page.evaluate(
-            "news => sources[0].dispatchEvent(new MessageEvent('sample', { data: JSON.stringify(news) }))", news
+            "news => sources[0].dispatchEvent(new MessageEvent('sample', { data: JSON.stringify(news) }))", data
         )
     slider = page.locator("#samples input[type=range]")
     assert slider.get_attribute("max") == "2"
@@ -46,7 +46,7 @@ def test_samples_that_are_told_of_late_stay_in_order_and_the_stream_ends_with_th
     until(page, "sources.length === 1 && sources[0].readyState === 2")
 
 
-def test_samples_of_an_epoch_that_ends_while_the_page_is_loaded_are_shown(
+def test_samples_of_epochs_that_end_during_the_page_load_are_shown(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:
     ids = [service.submit(name=name) for name in ("first", "second")]

@@ -1,4 +1,4 @@
-"""Colour images, from dropping an archive to trying out the network."""
+"""Colour images, from the upload of an archive to predictions of the trained network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
 from tests import coloured_shapes
-from tests.browser.accessibility import serious
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Finish, Visit, only_with
 from tests.browser.held import hold
 from tests.browser.models.test_playing import drop
@@ -35,7 +35,7 @@ def shapes(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPath
 
 
 @only_with([Auth.LOCAL])
-def test_an_opened_image_is_predicted_as_by_the_api(
+def test_an_opened_image_gets_the_same_prediction_as_in_the_api(
     visit: Visit, http: httpx.Client, shapes: dict[str, Any], tmp_path: Path
 ) -> None:
     page = visit.open(f"/ui/play/{shapes['id']}")
@@ -45,21 +45,19 @@ def test_an_opened_image_is_predicted_as_by_the_api(
         path = tmp_path / f"{name}.{('jpg', 'png', 'webp', 'bmp')[number]}"
         image.save(path, quality=90)
         drop(page, path)
-        sent = base64.b64encode(path.read_bytes()).decode()
-        answer = http.post(f"/jobs/{shapes['id']}/predict", json={"images": [sent], "fit": True}).json()
+        encoded = base64.b64encode(path.read_bytes()).decode()
+        answer = http.post(f"/jobs/{shapes['id']}/predict", json={"images": [encoded], "fit": True}).json()
         winner, probability = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
         expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * probability:.0f}%")
-    coloured = page.locator("#looked").evaluate(
+    coloured_pixels = page.locator("#looked").evaluate(
         "canvas => { const { data } = canvas.getContext('2d').getImageData(0, 0, 280, 280);"
         " return data.filter((value, at) => at % 4 === 0 && Math.abs(value - data[at + 1]) > 40).length; }"
     )
-    assert coloured > 1000
+    assert coloured_pixels > 1000
 
 
 @only_with([Auth.LOCAL])
-def test_an_image_that_is_too_large_to_send_is_made_smaller(
-    visit: Visit, shapes: dict[str, Any], tmp_path: Path
-) -> None:
+def test_images_too_large_to_send_are_classified(visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
     page = visit.open(f"/ui/play/{shapes['id']}")
     (_, image), *_ = coloured_shapes.images(1, 64, seed=5)
     image.resize((3000, 2400)).save(tmp_path / "large.png")
@@ -71,7 +69,7 @@ def test_an_image_that_is_too_large_to_send_is_made_smaller(
         expect(page.locator("#verdict")).to_contain_text("%")
 
 
-HOLD_FILES = """() => {
+HOLD_FILE_READS = """() => {
     const read = Blob.prototype.arrayBuffer;
     const goOn = new Promise((resolve) => (window.goOn = resolve));
     Blob.prototype.arrayBuffer = async function () { await goOn; return read.call(this); };
@@ -79,7 +77,7 @@ HOLD_FILES = """() => {
 
 
 @only_with([Auth.LOCAL])
-def test_a_file_that_is_no_image_leaves_the_verdict_of_before(
+def test_a_file_that_is_not_an_image_leaves_the_previous_verdict(
     visit: Visit, shapes: dict[str, Any], tmp_path: Path
 ) -> None:
     page = visit.open(f"/ui/play/{shapes['id']}")
@@ -89,18 +87,18 @@ def test_a_file_that_is_no_image_leaves_the_verdict_of_before(
     verdict = page.locator("#verdict")
     page.set_input_files("#file", str(tmp_path / "photo.png"))
     expect(verdict).to_contain_text("%")
-    answer = verdict.text_content() or ""
-    page.evaluate(HOLD_FILES)
+    previous_verdict = verdict.text_content() or ""
+    page.evaluate(HOLD_FILE_READS)
     page.set_input_files("#file", str(tmp_path / "photo.png"))
     expect(verdict).to_have_text("Computing…")
     page.set_input_files("#file", str(tmp_path / "no.png"))
     expect(page.get_by_text("This browser cannot read that file as an image.").first).to_be_attached()
     page.evaluate("goOn()")
-    expect(verdict).to_have_text(answer)
+    expect(verdict).to_have_text(previous_verdict)
 
 
 @only_with([Auth.LOCAL])
-def test_a_photo_is_opened_and_not_drawn(visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
+def test_a_photo_is_opened_instead_of_drawn(visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
     page = visit.open(f"/ui/jobs/{shapes['id']}")
     page.get_by_role("link", name="Classify a photo").click()
     page.wait_for_load_state()
@@ -108,7 +106,7 @@ def test_a_photo_is_opened_and_not_drawn(visit: Visit, shapes: dict[str, Any], t
     expect(page.get_by_text("Drop a photo here")).to_be_visible()
     for absent in (page.locator("#pad"), page.locator("#looked"), page.get_by_label("Pen", exact=True)):
         expect(absent).to_be_hidden()
-    assert serious(page) == []
+    assert serious_violations(page) == []
     predict = hold(page, "POST .*/predict")
     (_, image), *_ = coloured_shapes.images(1, 64, seed=5)
     image.save(tmp_path / "photo.png")
@@ -118,7 +116,7 @@ def test_a_photo_is_opened_and_not_drawn(visit: Visit, shapes: dict[str, Any], t
     expect(page.locator("#verdict")).to_have_text("Computing…")
     expect(page.locator("#pad")).to_be_visible()
     predict.wait(1)
-    predict.stop()
+    predict.release_all()
     expect(page.locator("#verdict")).to_contain_text("%")
     expect(page.locator("#looked")).to_be_visible()
     page.get_by_role("button", name="Clear").click()
@@ -138,7 +136,7 @@ def test_pages_show_colours(visit: Visit, http: httpx.Client, shapes: dict[str, 
 
 @pytest.fixture(scope="session")
 def wide_greys(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A classifier of photos that the upload made grey, and twice as wide as high."""
+    """A classifier of photos that were converted to grey at upload and are twice as wide as high."""
     path = coloured_shapes.archive(tmp_path_factory.mktemp("greys") / "greys.zip", 120, side=SIDE)
     with path.open("rb") as file:
         options = {"name": "greys", "size": "32x16", "channels": "1"}
@@ -149,15 +147,15 @@ def wide_greys(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.Temp
 
 @only_with([Auth.LOCAL])
 @pytest.mark.parametrize("size", [(240, 60), (90, 160)])
-def test_the_pad_shows_the_part_of_a_photo_that_is_seen(
+def test_the_pad_shows_the_part_of_a_photo_that_the_network_sees(
     visit: Visit, http: httpx.Client, wide_greys: dict[str, Any], tmp_path: Path, size: tuple[int, int]
 ) -> None:
-    """A bright photo, which is neither inverted like ink on paper nor framed in black, and the answer is the API's."""
+    """A bright photo is neither inverted like ink on paper nor framed in black; the API predicts the same."""
     image = Image.linear_gradient("L").resize(size).point(lambda level: 120 + level // 2).convert("RGB")
     image.paste((200, 30, 40), (size[0] // 2 - 20, size[1] // 2 - 20, size[0] // 2 + 5, size[1] // 2 + 20))
     image.save(tmp_path / "photo.jpg", quality=95)
-    sent = base64.b64encode((tmp_path / "photo.jpg").read_bytes()).decode()
-    answer = http.post(f"/jobs/{wide_greys['id']}/predict", json={"images": [sent], "explain": True}).json()
+    encoded = base64.b64encode((tmp_path / "photo.jpg").read_bytes()).decode()
+    answer = http.post(f"/jobs/{wide_greys['id']}/predict", json={"images": [encoded], "explain": True}).json()
     page = visit.open(f"/ui/play/{wide_greys['id']}")
     drop(page, tmp_path / "photo.jpg")
     winner, probability = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
@@ -167,10 +165,10 @@ def test_the_pad_shows_the_part_of_a_photo_that_is_seen(
         box = page.locator(name).bounding_box()
         assert box is not None
         assert box["width"] / box["height"] == pytest.approx(2, abs=0.02)
-    shown = page.locator("#pad").evaluate(
+    pad_data = page.locator("#pad").evaluate(
         "pad => { const small = new OffscreenCanvas(32, 16).getContext('2d'); small.imageSmoothingQuality = 'high';"
         " small.drawImage(pad, 0, 0, 32, 16); return [...small.getImageData(0, 0, 32, 16).data]; }"
     )
-    pixels = np.array(shown).reshape(16, 32, 4)[:, :, :3]
+    pixels = np.array(pad_data).reshape(16, 32, 4)[:, :, :3]
     assert np.ptp(pixels, axis=2).max() <= 1  # in grey
     assert np.abs(pixels[:, :, 0] / 255 - np.array(answer["seen"][0])).mean() < 0.03

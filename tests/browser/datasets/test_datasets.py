@@ -1,4 +1,4 @@
-"""The pages of datasets: classes, examples, and the links from there."""
+"""The dataset pages: classes, examples, uploads, and links to jobs and the form for a new one."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests import coloured_shapes
-from tests.browser.conftest import Visit, accepted
-from tests.browser.played import Bare
+from tests.browser.conftest import Visit, wait_until_accepted
+from tests.browser.played import WebProcess
 from tests.browser.waiting import until
 
-LONG = "a-name-of-sixty-four-characters-as-long-as-names-can-be-at-all.4"
+LONG_NAME = "a-name-of-sixty-four-characters-as-long-as-names-can-be-at-all.4"
 
 
-def upload(bare: Bare, name: str, labels: Any, side: int = 6) -> None:
+def upload(bare: WebProcess, name: str, labels: Any, side: int = 6) -> None:
     data, rng = io.BytesIO(), np.random.default_rng(0)
     np.savez(data, images=rng.integers(0, 100, (len(labels), side, side)).astype(np.uint8), labels=labels)
     with httpx.Client(base_url=bare.url, timeout=30) as http:
-        sent = http.post("/datasets", data={"name": name}, files={"archive": ("a.npz", data.getvalue())})
-        assert sent.status_code == 201, sent.text
+        response = http.post("/datasets", data={"name": name}, files={"archive": ("a.npz", data.getvalue())})
+        assert response.status_code == 201, response.text
 
 
 @pytest.fixture
-def bare(serve_bare: Callable[..., Bare]) -> Bare:
+def bare(serve_bare: Callable[..., WebProcess]) -> WebProcess:
     return serve_bare()
 
 
-def drawn(page: Page) -> list[tuple[float, float]]:
+def bar_boxes(page: Page) -> list[tuple[float, float]]:
     """Left edge and width of each bar, as they are on the screen."""
     boxes = page.eval_on_selector_all(
         "table.classes rect", "all => all.map((bar) => bar.getBoundingClientRect()).map((box) => [box.x, box.width])"
@@ -44,15 +44,15 @@ def drawn(page: Page) -> list[tuple[float, float]]:
     return [(float(x), float(width)) for x, width in boxes]
 
 
-def test_bars_are_as_long_as_their_classes_are_large(open_window: Callable[..., Visit], bare: Bare) -> None:
+def test_bar_lengths_are_proportional_to_class_sizes(open_window: Callable[..., Visit], bare: WebProcess) -> None:
     upload(bare, "uneven", np.repeat([0, 1, 2], [200, 100, 20]))
     page = open_window(bare.url).open("/ui/datasets/uneven")
-    bars = drawn(page)
+    bars = bar_boxes(page)
     assert len(bars) == 6
-    whole = page.locator("table.classes svg").first.bounding_box()
-    assert whole is not None
+    chart = page.locator("table.classes svg").first.bounding_box()
+    assert chart is not None
     # 15% of each class are for validation, so 170 and 30 of 200; the largest class fills the width.
-    expected = np.array([170, 30, 85, 15, 17, 3]) / 200 * whole["width"]
+    expected = np.array([170, 30, 85, 15, 17, 3]) / 200 * chart["width"]
     assert [width for _, width in bars] == pytest.approx(expected.tolist(), abs=1)
     assert bars[1][0] == pytest.approx(bars[0][0] + bars[0][1], abs=1)
     colours = page.eval_on_selector_all("table.classes rect", "all => all.map((bar) => getComputedStyle(bar).fill)")
@@ -61,8 +61,8 @@ def test_bars_are_as_long_as_their_classes_are_large(open_window: Callable[..., 
     assert texts == ["170", "30"]
 
 
-def test_examples_are_chosen_by_part_and_class_and_come_page_by_page(
-    open_window: Callable[..., Visit], bare: Bare
+def test_examples_are_filtered_by_part_and_class_and_paginated(
+    open_window: Callable[..., Visit], bare: WebProcess
 ) -> None:
     upload(bare, "many", np.repeat([0, 1], [100, 40]))
     page = open_window(bare.url).open("/ui/datasets/many")
@@ -83,11 +83,11 @@ def test_examples_are_chosen_by_part_and_class_and_come_page_by_page(
     until(page, "[...document.querySelectorAll('#shown img')].every((image) => image.naturalWidth === 6)")
 
 
-def test_two_hundred_and_fifty_six_classes_fit(open_window: Callable[..., Visit], bare: Bare) -> None:
-    upload(bare, LONG, np.arange(256 * 8) % 256)
+def test_two_hundred_and_fifty_six_classes_fit_the_window(open_window: Callable[..., Visit], bare: WebProcess) -> None:
+    upload(bare, LONG_NAME, np.arange(256 * 8) % 256)
     for width in (1440, 390):
-        page = open_window(bare.url, width=width).open(f"/ui/datasets/{LONG}")
-        assert len(drawn(page)) == 512
+        page = open_window(bare.url, width=width).open(f"/ui/datasets/{LONG_NAME}")
+        assert len(bar_boxes(page)) == 512
         box = page.locator("table.classes").locator("..").bounding_box()
         assert box is not None
         assert box["height"] < 560
@@ -97,13 +97,13 @@ def test_two_hundred_and_fifty_six_classes_fit(open_window: Callable[..., Visit]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., Visit], bare: Bare) -> None:
+def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., Visit], bare: WebProcess) -> None:
     upload(bare, "mine", np.arange(80) % 4)
     page = open_window(bare.url, width=1440).open("/ui/datasets")
     expect(page.locator("tr.dataset")).to_have_count(7)
     page.get_by_role("link", name="mine", exact=True).click()
     page.get_by_role("link", name="Train on it").click()
-    accepted(page)
+    wait_until_accepted(page)
     expect(page.locator("#field-dataset-name")).to_have_value("mine")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/ui/jobs/*")
@@ -114,7 +114,7 @@ def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., 
 
 
 def test_the_form_starts_from_the_preset_that_suits_the_dataset(
-    open_window: Callable[..., Visit], bare: Bare, tmp_path: Path
+    open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
 ) -> None:
     upload(bare, "digits", np.arange(80) % 4)
     with httpx.Client(base_url=bare.url, timeout=30) as http:
@@ -122,7 +122,7 @@ def test_the_form_starts_from_the_preset_that_suits_the_dataset(
         http.post("/datasets", data={"name": "photos"}, files={"archive": ("a.zip", photos)}).raise_for_status()
     page = open_window(bare.url, width=1440).open("/ui/datasets/photos")
     page.get_by_role("link", name="Train on it").click()
-    accepted(page)
+    wait_until_accepted(page)
     for dataset, preset, epochs in (("photos", "conv", "60"), ("digits", "fast", "3"), ("photos", "conv", "60")):
         page.select_option("#field-dataset-name", dataset)
         chosen = page.get_by_role("button", name=f"Preset {preset}, default")
@@ -130,20 +130,20 @@ def test_the_form_starts_from_the_preset_that_suits_the_dataset(
         expect(page.locator("#presets .tag")).to_have_text(["default"])
         expect(chosen).to_contain_text("default")
         expect(page.locator("#field-epochs")).to_have_value(epochs)
-    accepted(page)
+    wait_until_accepted(page)
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/ui/jobs/*")
     expect(page.locator("main")).to_contain_text("conv")
 
 
-def test_a_refused_upload_is_told_in_the_words_of_the_form(
-    open_window: Callable[..., Visit], bare: Bare, tmp_path: Path
+def test_an_upload_error_uses_the_labels_of_the_form(
+    open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
 ) -> None:
     photos = coloured_shapes.archive(tmp_path / "photos.zip", 24, side=16)
     with zipfile.ZipFile(photos, "a") as archive:
         archive.writestr("shapes/red-circle/kaputt.jpg", b"no image")
     visit = open_window(bare.url, width=1440)
-    visit.watched.expected.append("422")
+    visit.error_log.expected.append("422")
     page = visit.open("/ui/datasets")
     page.select_option("#format", "archive")
     page.set_input_files("[name=archive]", str(photos))
@@ -151,24 +151,24 @@ def test_a_refused_upload_is_told_in_the_words_of_the_form(
     advice = "remove or replace it, or leave it out: choose “leave them out” under “Unreadable images”"
     expect(page.locator("#upload-error")).to_contain_text(advice)
     expect(page.locator("#upload-error")).not_to_contain_text("on_bad")
-    boxes = [page.locator(one).bounding_box() for one in ("#upload", "#upload-error", "#folder-chosen")]
+    boxes = [page.locator(selector).bounding_box() for selector in ("#upload", "#upload-error", "#folder-chosen")]
     tops = [box["y"] for box in boxes if box is not None]
     assert tops == sorted(tops)
     assert len(tops) == 3, "the error is next to the form, above the help"
     page.get_by_label("Unreadable images").select_option("leave them out")
 
 
-def test_a_folder_of_photos_is_uploaded_at_the_first_try(
-    open_window: Callable[..., Visit], bare: Bare, tmp_path: Path
+def test_a_folder_of_photos_is_summarized_checked_and_uploaded(
+    open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
 ) -> None:
     photos = tmp_path / "obst"
     for fruit, colour in (("apfel", (200, 30, 40)), ("banane", (230, 210, 60)), ("kirsche", (120, 0, 30))):
         for number in range(8):
-            folder = photos / fruit / ("neu" if number % 2 else "alt")  # folders below a class are no classes
+            folder = photos / fruit / ("neu" if number % 2 else "alt")  # folders inside a class folder are not classes
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (60 + number, 50), colour).save(folder / f"{number}.jpg")
     visit = open_window(bare.url, width=1440)
-    visit.watched.expected.append("422")
+    visit.error_log.expected.append("422")
     page = visit.open("/ui/datasets")
     help_text = page.locator("#folder-chosen")
     page.select_option("#format", "table")
@@ -180,7 +180,7 @@ def test_a_folder_of_photos_is_uploaded_at_the_first_try(
     expect(help_text).to_contain_text("24 images in 3 classes: apfel, banane, kirsche.")
     expect(page.get_by_label("Size in pixels")).to_have_value("32")
     expect(help_text).to_contain_text("different sizes")
-    page.keyboard.type("48")  # where the proposal came just before
+    page.keyboard.type("48")  # replaces the proposal, which has just arrived
     expect(page.get_by_label("Size in pixels")).to_have_value("48")
     (photos / "apfel" / "alt" / "kaputt.jpg").write_bytes(b"no image")
     page.set_input_files("#folder", str(photos))
@@ -196,7 +196,7 @@ def test_a_folder_of_photos_is_uploaded_at_the_first_try(
     expect(page.locator("main")).to_contain_text("48 \u00d7 48")
 
 
-def test_nothing_uploaded_and_damaged_files_are_said(open_window: Callable[..., Visit], bare: Bare) -> None:
+def test_an_empty_list_and_damaged_files_are_reported(open_window: Callable[..., Visit], bare: WebProcess) -> None:
     visit = open_window(bare.url)
     page = visit.open("/ui/datasets")
     expect(page.locator("#no-uploads")).to_be_visible()
@@ -212,7 +212,7 @@ def test_nothing_uploaded_and_damaged_files_are_said(open_window: Callable[..., 
     expect(page.locator("#examples")).to_have_count(0)
 
 
-def test_the_page_of_a_fold_has_a_row_for_each(open_window: Callable[..., Visit], bare: Bare) -> None:
+def test_the_page_of_a_fold_lists_all_folds(open_window: Callable[..., Visit], bare: WebProcess) -> None:
     upload(bare, "mine", np.arange(80) % 4)
     spec = {"kind": "classifier", "name": "cv", "dataset": {"name": "mine", "folds": 4}}
     with httpx.Client(base_url=bare.url, timeout=30) as http:
@@ -230,7 +230,7 @@ def test_the_page_of_a_fold_has_a_row_for_each(open_window: Callable[..., Visit]
     }  # fmt: skip
 
 
-def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], bare: Bare) -> None:
+def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], bare: WebProcess) -> None:
     page = open_window(bare.url).open("/ui/datasets/iris")
     rows = page.locator("table.rows tbody tr")
     expect(rows).to_have_count(25)
@@ -241,23 +241,25 @@ def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], b
     expect(rows.first.locator("th")).to_have_text("virginica")
     page.get_by_role("button", name="Show more").click()
     expect(rows).to_have_count(43)
-    assert len(drawn(page)) == 6
-    boxes = page.eval_on_selector_all(
+    assert len(bar_boxes(page)) == 6
+    bar_heights = page.eval_on_selector_all(
         "svg.histogram",
         "all => all.map((chart) => [...chart.children].map((bar) => bar.getBoundingClientRect().height))",
     )
-    assert len(boxes) == 4
-    assert all(len(bars) > 10 and max(bars) == pytest.approx(1.6 * 16, abs=1) for bars in boxes)
+    assert len(bar_heights) == 4
+    assert all(len(bars) > 10 and max(bars) == pytest.approx(1.6 * 16, abs=1) for bars in bar_heights)
 
 
-READING = r"""(() => {
+SHOWS_READING_PROGRESS = r"""(() => {
   const [text, bar] = ["doing", "progress"].map((part) => document.querySelector(`#upload-${part}`));
   return /^Reading: [1-9]\d?%$/.test(text?.textContent) && 0 < bar.value && bar.value <= 1;
 })()"""
 
 
-def test_an_upload_shows_how_much_of_it_was_read(open_window: Callable[..., Visit], bare: Bare, tmp_path: Path) -> None:
-    """Parts come from a column that is chosen in the form. Reading takes several of the page's intervals."""
+def test_an_upload_shows_the_progress_of_reading(
+    open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
+) -> None:
+    """The form names the column of the parts. Reading takes several of the page's polling intervals."""
     rng, parts = np.random.default_rng(0), ("train", "train", "val", "test")
     rows = [
         f"{','.join(map(str, row))},{parts[n % 4]},{'ab'[n // 4 % 2]}"
@@ -270,16 +272,16 @@ def test_an_upload_shows_how_much_of_it_was_read(open_window: Callable[..., Visi
     page.locator("[name=table]").set_input_files(tmp_path / "large.csv")
     page.locator("[name=split]").fill("part")
     page.get_by_role("button", name="Upload", exact=True).click()
-    until(page, READING)
+    until(page, SHOWS_READING_PROGRESS)
     page.wait_for_url("**/ui/datasets/large", timeout=120_000)
     expect(page.locator("main")).to_contain_text(re.compile(r"100,000\s*scored once, at the end of a job"))
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
-def test_the_report_of_an_import_is_sentences_with_equal_reasons_together(
-    open_window: Callable[..., Visit], bare: Bare, width: int, scheme: str
+def test_the_import_report_groups_rejected_lines_by_reason(
+    open_window: Callable[..., Visit], bare: WebProcess, width: int, scheme: str
 ) -> None:
-    lines = ["weight,sort", *(f"{1 + at / 10},{'ab'[at % 2]}" for at in range(600)), *["1.5,a,b"] * 25]
+    lines = ["weight,sort", *(f"{1 + n / 10},{'ab'[n % 2]}" for n in range(600)), *["1.5,a,b"] * 25]
     with httpx.Client(base_url=bare.url, timeout=30) as http:
         table = {"table": ("fruit.csv", "\n".join(lines).encode())}
         assert http.post("/datasets", data={"name": "fruit"}, files=table).status_code == 201
@@ -294,8 +296,8 @@ def test_the_report_of_an_import_is_sentences_with_equal_reasons_together(
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_the_form_is_one_click_away_however_many_datasets_there_are(
-    open_window: Callable[..., Visit], bare: Bare, width: int
+def test_the_upload_form_is_one_click_away_with_thirty_datasets(
+    open_window: Callable[..., Visit], bare: WebProcess, width: int
 ) -> None:
     for number in range(30):
         upload(bare, f"set-{number}", np.arange(20) % 2)
@@ -312,11 +314,13 @@ def test_the_form_is_one_click_away_however_many_datasets_there_are(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_column_types_are_chosen_in_the_form(open_window: Callable[..., Visit], bare: Bare, tmp_path: Path) -> None:
+def test_column_types_are_chosen_in_the_form(
+    open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
+) -> None:
     rows = (f"{10 + n % 7},{n % 5},{n * 7 % 11}.5,{'ab'[n % 2]}" for n in range(200))
     (tmp_path / "people.csv").write_text("\n".join(['zip,"age, in years",pay,label', *rows]) + "\n")
     visit = open_window(bare.url)
-    visit.watched.expected.append("422")
+    visit.error_log.expected.append("422")
     page = visit.open("/ui/datasets")
     field = page.get_by_label("Column types")
     expect(field).to_be_hidden()
@@ -326,8 +330,8 @@ def test_column_types_are_chosen_in_the_form(open_window: Callable[..., Visit], 
 
     field.fill("zip=category, pay")
     button.click()
-    said = field.evaluate("(field) => field.validationMessage")
-    assert said == "pay: must be COLUMN=TYPE, such as age=number"
+    message = field.evaluate("(field) => field.validationMessage")
+    assert message == "pay: must be COLUMN=TYPE, such as age=number"
     expect(field).to_be_focused()
 
     field.fill("zip=text")
@@ -361,22 +365,22 @@ def test_column_types_are_chosen_in_the_form(open_window: Callable[..., Visit], 
     assert columns.first.locator("td").all_inner_texts()[1] == "number"
 
 
-def dropped(page: Page, *paths: Path) -> None:
-    """Drags files from outside over the form, and lets go."""
+def drop_files(page: Page, *paths: Path) -> None:
+    """Drag files from outside the browser onto the form and drop them."""
     browser = page.context.new_cdp_session(page)
     box = page.locator("#upload").bounding_box()
     assert box is not None
-    carried = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
-    for what in ("dragEnter", "dragOver", "drop"):
-        browser.send("Input.dispatchDragEvent", {"type": what, "data": carried, **place})
+    drag_data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    position = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    for event in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": event, "data": drag_data, **position})
 
 
-def test_a_dropped_file_that_is_no_dataset_is_named_with_the_remedy(
-    open_window: Callable[..., Visit], bare: Bare, tmp_path: Path
+def test_a_dropped_file_that_is_not_a_dataset_is_named_with_a_remedy(
+    open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
 ) -> None:
-    """Nothing of it stays in the form: the next file gives its own name."""
-    told = {
+    """Nothing of it stays in the form: the next file sets the dataset's name."""
+    messages = {
         "mine.xlsx": "mine.xlsx is a spreadsheet. Save the sheet as CSV.",
         "mine.parquet": "mine.parquet is a Parquet file. Convert the table to CSV.",
         "photo.jpg": "photo.jpg is a single image. Choose a folder that has a folder of images for each class.",
@@ -384,18 +388,18 @@ def test_a_dropped_file_that_is_no_dataset_is_named_with_the_remedy(
         "README": "README is not a file that can be uploaded",
     }
     tables = [tmp_path / name for name in ("one.csv", "two.csv")]
-    for path in (*tables, *(tmp_path / name for name in told)):
+    for path in (*tables, *(tmp_path / name for name in messages)):
         path.write_text("x,kind\n1,a\n2,b\n")
     page = open_window(bare.url, width=1440).open("/ui/datasets")
     error, name = page.locator("#upload-error"), page.get_by_label("Name", exact=True)
-    for file, text in told.items():
-        dropped(page, tmp_path / file)
+    for file, text in messages.items():
+        drop_files(page, tmp_path / file)
         expect(error).to_contain_text(text)
         expect(name).to_have_value("")
-    dropped(page, *tables)
+    drop_files(page, *tables)
     expect(error).to_contain_text("one.csv and two.csv are tables, and a dataset is one. Join them into one file")
     for path in tables:
-        dropped(page, path)
+        drop_files(page, path)
         expect(error).to_be_hidden()
         expect(name).to_have_value(path.stem)
     assert page.locator("[name=table]").evaluate("({ files }) => files[0].name") == "two.csv"

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - the page writes sizes with a multiplication sign
-"""The form for a new job, as a person sees it: what stands on the screen, and what is sent in the end."""
+"""The form for a new job, as a user sees it: what the screen shows, and what is sent in the end."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.browser.accessibility import serious
-from tests.browser.conftest import Visit, accepted, checked
+from tests.browser.accessibility import serious_violations
+from tests.browser.conftest import Visit, wait_until_accepted, wait_until_checked
 from tests.browser.held import hold
-from tests.browser.job_form import EVERY_PRESET, SHOWN, choose, open_all, sent
+from tests.browser.job_form import EVERY_PRESET, VISIBLE_FIELDS, choose, form_json, open_all_sections
 
 
-def test_presets_say_what_they_are_reach_and_take(form: Visit) -> None:
+def test_presets_show_a_description_result_dataset_and_duration(form: Visit) -> None:
     page = form.page
     for kind in ("classifier", "gan"):
         page.locator(f"#kinds button[value={kind}]").click()
         cards = page.locator("#presets .preset")
-        expect(cards).to_have_count(len([name for other, name in EVERY_PRESET if other == kind]))
+        expect(cards).to_have_count(len([name for preset_kind, name in EVERY_PRESET if preset_kind == kind]))
         for text in cards.all_inner_texts():
             assert "." in text, "no sentence about it"
             assert ("iris" if text.startswith("table") else "mnist-10k") in text
@@ -34,8 +34,8 @@ def test_presets_say_what_they_are_reach_and_take(form: Visit) -> None:
     page.locator("#kinds button[value=classifier]").click()
     expect(page.locator("#presets .preset", has_text="conv")).to_contain_text("98.9%")
     page.get_by_role("button", name="Preset conv").click()
-    assert sent(page) == {"kind": "classifier", "preset": "conv"}
-    accepted(page)
+    assert form_json(page) == {"kind": "classifier", "preset": "conv"}
+    wait_until_accepted(page)
     expect(page.locator("#field-epochs")).to_have_value("12")
 
 
@@ -44,26 +44,26 @@ def test_changing_the_preset_can_be_undone(form: Visit) -> None:
     page.fill("#field-name", "mine")
     page.fill("#field-epochs", "9")
     page.get_by_role("button", name="Preset best").click()
-    assert sent(page) == {"kind": "classifier", "preset": "best", "name": "mine"}
+    assert form_json(page) == {"kind": "classifier", "preset": "best", "name": "mine"}
     expect(page.locator("#discarded")).to_contain_text("Your changes to epochs were discarded.")
     page.get_by_role("button", name="Undo").click()
-    assert sent(page) == {"kind": "classifier", "name": "mine", "epochs": 9}
+    assert form_json(page) == {"kind": "classifier", "name": "mine", "epochs": 9}
     expect(page.locator("#field-epochs")).to_have_value("9")
 
 
-def test_what_is_no_number_is_told_and_not_sent_as_zero(form: Visit) -> None:
+def test_an_invalid_number_is_reported_and_not_sent_as_zero(form: Visit) -> None:
     page = form.page
-    form.watched.expected = ["422"]
+    form.error_log.expected = ["422"]
     field, fault = page.get_by_label("Learning rate", exact=True), page.locator("#field-optimizer-learning_rate-fault")
     field.fill("")
     field.press_sequentially("-")
     expect(fault).to_contain_text("number")
-    assert sent(page)["optimizer"] == {"learning_rate": ""}
+    assert form_json(page)["optimizer"] == {"learning_rate": ""}
     field.press_sequentially("1")
     expect(fault).to_contain_text("greater than 0")
     field.fill("0.25")
     expect(fault).to_be_hidden()
-    assert sent(page)["optimizer"] == {"learning_rate": 0.25}
+    assert form_json(page)["optimizer"] == {"learning_rate": 0.25}
 
 
 def test_epochs_and_learning_rate_come_first(form: Visit) -> None:
@@ -73,26 +73,26 @@ def test_epochs_and_learning_rate_come_first(form: Visit) -> None:
     )
     assert fields == ["epochs", "optimizer.learning_rate", "seed", "dataset.name", "name"]
     page.get_by_label("Learning rate", exact=True).fill("0.25")
-    accepted(page)
-    assert sent(page)["optimizer"] == {"learning_rate": 0.25}
-    open_all(page)
+    wait_until_accepted(page)
+    assert form_json(page)["optimizer"] == {"learning_rate": 0.25}
+    open_all_sections(page)
     page.select_option("#field-optimizer", "adam")
-    accepted(page)
+    wait_until_accepted(page)
     expect(page.get_by_label("Learning rate", exact=True)).to_have_value("0.001")
     expect(page.locator("#field-optimizer-learning_rate")).to_have_count(1)
 
 
 @pytest.mark.parametrize(("kind", "preset"), [("classifier", "conv"), ("gan", "best")])
-def test_every_field_has_help_that_can_be_read(form: Visit, kind: str, preset: str) -> None:
+def test_every_field_has_visible_help(form: Visit, kind: str, preset: str) -> None:
     page = form.page
     choose(page, kind, preset)
-    accepted(page)
-    open_all(page)
+    wait_until_accepted(page)
+    open_all_sections(page)
     for row in page.locator(".layer .tools .help").all():
         row.click()
     controls = page.locator("#sections :is(input, select)[id^=field-]:visible")
     assert controls.count() > 30
-    without = [
+    without_help = [
         control.get_attribute("id")
         for control in controls.all()
         if not any(
@@ -100,7 +100,7 @@ def test_every_field_has_help_that_can_be_read(form: Visit, kind: str, preset: s
             for name in (control.get_attribute("aria-describedby") or "").split()
         )
     ]
-    assert without == []
+    assert without_help == []
     field = page.locator("[data-name=epochs]")
     expect(field).not_to_contain_text("overfits", use_inner_text=True)
     field.get_by_role("button", name="More about Epochs").press("Enter")
@@ -109,22 +109,22 @@ def test_every_field_has_help_that_can_be_read(form: Visit, kind: str, preset: s
 
 def test_fields_without_effect_are_hidden_and_not_sent(form: Visit) -> None:
     page = form.page
-    open_all(page)
+    open_all_sections(page)
     slope = page.locator("#field-layers-0-negative_slope")
     expect(slope).to_be_hidden()
     page.select_option("#field-layers-0-activation", "leaky_relu")
     slope.fill("0.1")
-    accepted(page)
-    assert sent(page)["layers"][0]["negative_slope"] == 0.1
+    wait_until_accepted(page)
+    assert form_json(page)["layers"][0]["negative_slope"] == 0.1
     page.select_option("#field-layers-0-activation", "tanh")
     expect(slope).to_be_hidden()
-    assert sent(page)["layers"][0] == {"type": "dense", "units": 392, "activation": "tanh"}
+    assert form_json(page)["layers"][0] == {"type": "dense", "units": 392, "activation": "tanh"}
 
     expect(page.locator("#field-optimizer-nesterov")).to_be_checked()
     page.fill("#field-optimizer-momentum", "0")
     expect(page.locator("#field-optimizer-nesterov")).to_be_hidden()
-    accepted(page)  # the preset has nesterov, which needs a momentum
-    assert sent(page)["optimizer"] == {"momentum": 0, "nesterov": False}
+    wait_until_accepted(page)  # the preset has nesterov, which needs a momentum
+    assert form_json(page)["optimizer"] == {"momentum": 0, "nesterov": False}
     page.fill("#field-optimizer-momentum", "0.5")
     expect(page.locator("#field-optimizer-nesterov")).to_be_visible()
 
@@ -135,11 +135,11 @@ def test_fields_without_effect_are_hidden_and_not_sent(form: Visit) -> None:
     expect(page.locator("[data-name='health.stop_on']")).not_to_contain_text("mode collapse")
 
 
-def test_nothing_is_claimed_while_the_json_is_not_valid(form: Visit) -> None:
+def test_invalid_json_locks_the_form_and_clears_the_estimates(form: Visit) -> None:
     page = form.page
-    form.watched.expected = ["400"]
+    form.error_log.expected = ["400"]
     page.fill("#field-epochs", "8")
-    accepted(page)
+    wait_until_accepted(page)
     page.fill("#json", '{\n  "kind": "classifier",\n  "epochs": 5,,\n}')
     banner = page.locator("#stale")
     expect(banner).to_be_visible()
@@ -149,123 +149,123 @@ def test_nothing_is_claimed_while_the_json_is_not_valid(form: Visit) -> None:
     expect(page.locator("#verdict")).to_have_text("The JSON is not valid")
     expect(page.locator("#start")).to_be_disabled()
     assert set(page.locator("#cost dd").all_inner_texts()) == {"–"}
-    page.wait_for_timeout(500)  # no answer that was under way brings them back
+    page.wait_for_timeout(500)  # no response that was on its way brings them back
     assert set(page.locator("#cost dd").all_inner_texts()) == {"–"}
-    assert serious(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("button", name="curl").click()
     expect(page.locator("#curl")).to_have_text("The JSON is not valid.")
     banner.get_by_role("button", name="Restore the last valid version").click()
-    accepted(page)
+    wait_until_accepted(page)
     expect(banner).to_be_hidden()
     assert not page.locator("#form").evaluate("form => form.inert")
     page.get_by_role("button", name="JSON", exact=True).click()
-    assert sent(page) == {"kind": "classifier", "epochs": 8}
+    assert form_json(page) == {"kind": "classifier", "epochs": 8}
     expect(page.locator("#field-epochs")).to_have_value("8")
-    # What a browser reads, the service may not: a key twice.
+    # The browser's parser accepts a duplicate key, the service does not.
     page.fill("#json", '{"kind": "classifier",\n "epochs": 5, "epochs": 6}')
     expect(banner).to_contain_text("Line 2, column 2")
     page.fill("#json", '{"kind": "classifier",\n "epochs": 6}')
-    accepted(page)
+    wait_until_accepted(page)
     expect(page.locator("#field-epochs")).to_have_value("6")
     page.fill("#json", '{"kind": "classifyer"}')
     expect(page.locator("#verdict")).to_have_text("1 field needs attention")
-    form.watched.expected = ["400", "422"]
+    form.error_log.expected = ["400", "422"]
     page.locator("#faults").get_by_role("button", name="Use classifier").click()
-    accepted(page)
+    wait_until_accepted(page)
 
 
 @pytest.mark.parametrize(("kind", "preset"), EVERY_PRESET)
-def test_form_and_json_say_the_same_both_ways(form: Visit, kind: str, preset: str) -> None:
+def test_form_and_json_round_trip(form: Visit, kind: str, preset: str) -> None:
     page = form.page
     choose(page, kind, preset)
-    open_all(page)
-    accepted(page)
+    open_all_sections(page)
+    wait_until_accepted(page)
     rng = np.random.default_rng(sum(map(ord, kind + preset)))
     numbers = page.locator("#sections input[type=number]:visible")
-    for place in rng.choice(numbers.count(), size=min(8, numbers.count()), replace=False):
-        field = numbers.nth(int(place))
+    for index in rng.choice(numbers.count(), size=min(8, numbers.count()), replace=False):
+        field = numbers.nth(int(index))
         value = float(field.input_value() or 1)
         field.fill(str(int(value) + 1 if value == int(value) and value >= 1 else value / 2))
     page.locator("#field-shuffle").click()
     page.fill("#field-tags", "a, b")
-    form.watched.expected = ["422"]  # not every mixture trains
-    checked(page)
-    text, shown = page.input_value("#json"), page.evaluate(SHOWN)
+    form.error_log.expected = ["422"]  # not every combination is valid
+    wait_until_checked(page)
+    text, values = page.input_value("#json"), page.evaluate(VISIBLE_FIELDS)
     page.reload()
-    accepted(page)
-    open_all(page)
+    wait_until_accepted(page)
+    open_all_sections(page)
     page.fill("#json", text)
-    checked(page)
-    assert page.evaluate(SHOWN) == shown
+    wait_until_checked(page)
+    assert page.evaluate(VISIBLE_FIELDS) == values
     assert page.input_value("#json") == text
-    # And what the form then changes is all that changes.
+    # A later edit in the form changes only its own field.
     page.fill("#field-seed", "77")
-    assert sent(page) == json.loads(text) | {"seed": 77}
+    assert form_json(page) == json.loads(text) | {"seed": 77}
 
 
-def test_a_whole_spec_is_shown_field_by_field(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
+def test_a_complete_spec_is_shown_field_by_field(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
     page = form.page
     for preset in http_of(form).get("/presets").json()["data"]:
         page.fill("#json", json.dumps(preset["spec"]))
-        accepted(page)
-        open_all(page)
-        shown = page.evaluate(SHOWN)
+        wait_until_accepted(page)
+        open_all_sections(page)
+        shown = page.evaluate(VISIBLE_FIELDS)
         assert len(shown) > 25
         for field, value in shown.items():
-            wanted: Any = preset["spec"]
+            expected: Any = preset["spec"]
             for part in field.removeprefix("field-").split("-"):
-                wanted = wanted[int(part)] if isinstance(wanted, list) else wanted.get(part)
-            if isinstance(wanted, dict):
-                wanted = wanted.get("name", wanted.get("type", True))
-            if isinstance(wanted, list):
-                wanted = ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in wanted)
-            is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
+                expected = expected[int(part)] if isinstance(expected, list) else expected.get(part)
+            if isinstance(expected, dict):
+                expected = expected.get("name", expected.get("type", True))
+            if isinstance(expected, list):
+                expected = ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in expected)
+            is_number = isinstance(expected, int | float) and not isinstance(expected, bool)
             assert (float(value) if is_number else value) == (
-                (False if isinstance(value, bool) else "") if wanted is None else wanted
+                (False if isinstance(value, bool) else "") if expected is None else expected
             ), field
 
 
-def test_suggestions_are_taken_with_one_click(form: Visit) -> None:
+def test_suggestions_are_applied_with_one_click(form: Visit) -> None:
     page = form.page
-    form.watched.expected = ["422"]
+    form.error_log.expected = ["422"]
     page.fill("#json", json.dumps({"kind": "classifier", "epoch": 5, "optimizer": {"name": "addam"}}))
     page.locator("#faults").get_by_role("button", name="Use epochs").click()
     page.locator("#sections").get_by_role("button", name="Use adam", exact=True).click()
-    accepted(page)
-    assert sent(page) == {"kind": "classifier", "optimizer": {"name": "adam"}, "epochs": 5}
+    wait_until_accepted(page)
+    assert form_json(page) == {"kind": "classifier", "optimizer": {"name": "adam"}, "epochs": 5}
 
 
-def test_a_job_like_another_gets_a_name_of_its_own(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
+def test_a_job_like_another_gets_a_unique_name(form: Visit, http_of: Callable[[Visit], httpx.Client]) -> None:
     http = http_of(form)
     first = http.post("/jobs", json={"kind": "classifier", "name": "first", "epochs": 7}).json()
     http.post("/jobs", json={"kind": "classifier", "name": "first-2"}).raise_for_status()
     page = form.open(f"/ui/new?like={first['id']}")
-    accepted(page)
+    wait_until_accepted(page)
     expect(page.locator("#field-name")).to_have_value("first-3")
     expect(page.locator("#field-epochs")).to_have_value("7")
 
 
 def test_the_layout_does_not_move_when_the_verdict_changes(form: Visit) -> None:
     page = form.page
-    form.watched.expected = ["422"]
-    places = "['#start', '#cost', '#json', '#field-epochs'].map((id) => document.querySelector(id).offsetTop)"
-    before = page.evaluate(places)
+    form.error_log.expected = ["422"]
+    offsets = "['#start', '#cost', '#json', '#field-epochs'].map((id) => document.querySelector(id).offsetTop)"
+    before = page.evaluate(offsets)
     page.fill("#field-epochs", "0")
     expect(page.locator("#verdict")).to_have_text("1 field needs attention")
-    assert page.evaluate(places) == before
+    assert page.evaluate(offsets) == before
     page.fill("#field-epochs", "4")
-    accepted(page)
-    assert page.evaluate(places) == before
+    wait_until_accepted(page)
+    assert page.evaluate(offsets) == before
 
 
-def test_the_estimate_is_a_range_where_one_is_known(form: Visit) -> None:
+def test_the_estimated_duration_is_a_range_if_one_is_known(form: Visit) -> None:
     page = form.page
-    said: dict[str, Any] = {}
+    estimates: dict[str, Any] = {}
 
     def estimate(route: Route) -> None:
         response = route.fetch()
-        nothing = dict.fromkeys(("estimated_seconds", "estimated_seconds_low", "estimated_seconds_high"))
-        route.fulfill(response=response, json=response.json() | nothing | said)
+        unknown = dict.fromkeys(("estimated_seconds", "estimated_seconds_low", "estimated_seconds_high"))
+        route.fulfill(response=response, json=response.json() | unknown | estimates)
 
     page.route("**/jobs?dry_run=true", estimate)
     for epochs, (seconds, low, high, text) in enumerate(
@@ -279,12 +279,12 @@ def test_the_estimate_is_a_range_where_one_is_known(form: Visit) -> None:
         ),
         20,
     ):
-        said |= {"estimated_seconds": seconds, "estimated_seconds_low": low, "estimated_seconds_high": high}
+        estimates |= {"estimated_seconds": seconds, "estimated_seconds_low": low, "estimated_seconds_high": high}
         page.locator("#field-epochs").fill(str(epochs))
         expect(page.locator("#cost dd").first).to_have_text(text)
 
 
-def test_settings_are_found_by_a_word(form: Visit) -> None:
+def test_settings_are_found_by_keyword(form: Visit) -> None:
     page = form.page
     page.get_by_label("Find a setting").fill("momentum")
     expect(page.locator("#field-optimizer-momentum")).to_be_visible()
@@ -299,71 +299,71 @@ def test_settings_are_found_by_a_word(form: Visit) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
-def test_form_is_for_everybody(
+def test_the_form_is_accessible_and_fits_the_window(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Any], width: int, scheme: str
 ) -> None:
     visit = open_window(serve_bare().url, width=width, height=844, color_scheme=scheme)
-    visit.watched.expected = ["422"]
+    visit.error_log.expected = ["422"]
     page = visit.open("/ui/new")
-    accepted(page)
+    wait_until_accepted(page)
     choose(page, "gan", "best")
-    accepted(page)
-    open_all(page)
+    wait_until_accepted(page)
+    open_all_sections(page)
     page.fill("#field-discriminator-layers-0-kernel", "31")
     expect(page.locator("#field-discriminator-layers-0-kernel-fault")).to_be_visible()
     for help_button in page.locator("button.help").all():
         help_button.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert serious(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("button", name="Insert a layer before layer 2").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
-    assert serious(page) == []
+    assert serious_violations(page) == []
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_a_job_is_submitted_once(form: Visit) -> None:
+def test_a_job_is_submitted_only_once(form: Visit) -> None:
     page = form.page
     submitted = hold(page, r"POST /jobs$")
     page.get_by_role("button", name="Start training").click()
     submitted.wait(1)
     page.locator("#field-epochs").fill("7")
-    checked(page)
+    wait_until_checked(page)
     page.wait_for_timeout(500)
     expect(page.locator("#start")).to_be_disabled()
     page.evaluate("document.querySelector('#new').requestSubmit()")
     page.wait_for_timeout(200)
-    assert len(submitted.seen) == 1
-    submitted.stop()
+    assert len(submitted.requests) == 1
+    submitted.release_all()
     page.wait_for_url("**/ui/jobs/job_*")
 
 
-def test_a_text_that_is_submitted_again_has_the_same_key(form: Visit) -> None:
+def test_an_unchanged_spec_is_resubmitted_with_the_same_idempotency_key(form: Visit) -> None:
     page = form.page
-    form.watched.expected.append("net::ERR_FAILED")
-    used: list[str] = []
+    form.error_log.expected.append("net::ERR_FAILED")
+    keys: list[str] = []
 
     def lose(route: Route) -> None:
-        used.append(route.request.headers["idempotency-key"])
+        keys.append(route.request.headers["idempotency-key"])
         route.abort()
 
     page.route(re.compile("/jobs$"), lose)
     for epochs in ("5", "5", "6"):
         page.locator("#field-epochs").fill(epochs)
         page.wait_for_timeout(400)
-        accepted(page)
+        wait_until_accepted(page)
         page.get_by_role("button", name="Start training").click()
         expect(page.locator("#toasts .error").last).to_contain_text("does not respond")
         expect(page.locator("#start")).to_be_enabled()
-    assert len(used) == 3
-    assert used[0] == used[1] != used[2]
+    assert len(keys) == 3
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_form_that_cannot_be_loaded_says_so(
     open_window: Callable[..., Visit], serve_bare: Callable[..., Any]
 ) -> None:
     visit = open_window(serve_bare().url)
-    visit.watched.expected.append("net::ERR_FAILED")
+    visit.error_log.expected.append("net::ERR_FAILED")
     visit.page.route("**/presets", lambda route: route.abort())
     page = visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("The form could not be loaded")
@@ -371,18 +371,18 @@ def test_a_form_that_cannot_be_loaded_says_so(
     page = visit.open("/ui/new?like=job_01J00000000000000000000000")
     expect(page.locator("#verdict")).to_have_text("The form could not be loaded")
     page.unroute("**/presets")
-    visit.watched.expected.append("status of 404")
+    visit.error_log.expected.append("status of 404")
     page.get_by_role("button", name="Reload the page").click()
     expect(page.locator("#toasts")).to_contain_text("The spec of the other job could not be loaded.")
-    accepted(page)
+    wait_until_accepted(page)
 
 
-def test_the_default_is_that_of_the_dataset(form: Visit) -> None:
+def test_the_default_preset_depends_on_the_dataset(form: Visit) -> None:
     page = form.page
     cards = page.locator("#presets .preset")
     expect(cards.filter(has_text="default")).to_contain_text("fast")
     page.get_by_label("Dataset", exact=True).select_option("iris")
-    accepted(page)
+    wait_until_accepted(page)
     badge = page.locator("#presets button:has(.tag)")
     expect(badge).to_have_count(1)
     expect(badge).to_have_attribute("aria-label", "Preset table, default")

@@ -10,41 +10,41 @@ import httpx
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, accepted, only_with
-from tests.browser.job_form import choose, open_all, sent, types
+from tests.browser.conftest import Visit, only_with, wait_until_accepted
+from tests.browser.job_form import choose, form_json, layer_types, open_all_sections
 from tests.browser.waiting import until
 from tests.waiting import wait_until
 
 
-def test_a_loss_with_its_penalty_is_chosen(form: Visit, tmp_path: Path) -> None:
+def test_a_loss_is_chosen_with_the_penalty_that_it_requires(form: Visit, tmp_path: Path) -> None:
     page = form.page
-    form.watched.expected = ["422"]  # on the way, the loss lacks its penalty
+    form.error_log.expected = ["422"]  # for a moment, the loss lacks its penalty
     choose(page, "gan", "stable")
-    open_all(page)
+    open_all_sections(page)
     page.locator("#field-loss-name").select_option("wasserstein")
     until(page, "document.body.innerText.includes('above 0 for wasserstein')")
     page.fill("#field-discriminator-gradient_penalty", "10")
     page.fill("#field-discriminator-pack", "2")
     page.locator("#field-conditional").check()
-    accepted(page)
-    document = sent(page)
+    wait_until_accepted(page)
+    document = form_json(page)
     assert document["loss"] == {"name": "wasserstein"}
     assert document["discriminator"] == {"gradient_penalty": 10, "pack": 2}
     assert document["conditional"] is True
     page.screenshot(path=tmp_path / "form.png", full_page=True)
 
 
-def test_a_residual_layer_holds_layers(form: Visit, tmp_path: Path) -> None:
+def test_a_residual_layer_is_inserted(form: Visit, tmp_path: Path) -> None:
     page = form.page
-    form.watched.expected = ["422"]
+    form.error_log.expected = ["422"]
     choose(page, "classifier", "fast")
-    open_all(page)
+    open_all_sections(page)
     page.get_by_role("button", name="Insert a layer before layer 2").press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="residual").press("Enter")
     expect(page.locator("#field-layers-1")).to_be_focused()
     page.screenshot(path=tmp_path / "residual.png", full_page=True)
-    assert types(page)[:2] == ["dense", "residual"]
-    assert sent(page)["layers"][1]["type"] == "residual"
+    assert layer_types(page)[:2] == ["dense", "residual"]
+    assert form_json(page)["layers"][1]["type"] == "residual"
 
 
 @only_with([Auth.LOCAL])
@@ -61,6 +61,6 @@ def test_a_conditional_gan_generates_a_chosen_class(
         before = picture.get_attribute("src")
         page.get_by_label("Class").select_option("7")
         expect(picture).not_to_have_attribute("src", before or "")
-        asked = {"latent": [[0.5] * 100], "class": 7}
-        assert http.post(f"{job['urls']['self']}/generate", json=asked).status_code == 200
+        body = {"latent": [[0.5] * 100], "class": 7}
+        assert http.post(f"{job['urls']['self']}/generate", json=body).status_code == 200
         page.screenshot(path=tmp_path / "class.png", full_page=True)

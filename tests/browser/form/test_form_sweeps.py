@@ -9,16 +9,16 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.accessibility import serious
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit
-from tests.browser.job_form import sent
-from tests.browser.played import Bare
-from tests.browser.waiting import patient, until
+from tests.browser.job_form import form_json
+from tests.browser.played import WebProcess
+from tests.browser.waiting import http_client, until
 
 pytestmark = pytest.mark.browser
 
 SIZES: Final = pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
-PARTS: Final[dict[str, Any]] = {
+OPTIONS: Final[dict[str, Any]] = {
     "objective": {"metric": "val_loss", "goal": "minimize", "over_seeds": "median"},
     "search": {"name": "tpe", "trials": 12, "seed": 7},
     "halving": {"min_epochs": 2, "factor": 2, "mode": "asynchronous"},
@@ -27,14 +27,14 @@ PARTS: Final[dict[str, Any]] = {
     "budget": {"epochs": 90},
     "reuse": "exact",
 }
-WHOLE: Final[dict[str, Any]] = {
+FULL_SWEEP: Final[dict[str, Any]] = {
     "name": "every part",
     "base": {"kind": "classifier", "epochs": 9},
     "seeds": [3, 4],
     "space": {"/optimizer/learning_rate": {"log": [0.001, 0.1]}, "/batch_size": {"int": [50, 100], "step": 25}},
-    **PARTS,
+    **OPTIONS,
 }
-FIELDS: Final = {
+FIELD_VALUES: Final = {
     "Search": "tpe",
     "Trials": "12",
     "Search seed": "7",
@@ -49,26 +49,26 @@ FIELDS: Final = {
     "Allowed failures": "4",
     "Reuse results": "exact",
 }
-"""What the fields of the form show for ``PARTS``."""
+"""What the fields of the form show for ``OPTIONS``."""
 
 
 def field(page: Page, label: str) -> Any:
     return page.locator("#sweep").get_by_label(label, exact=True)
 
 
-def starts(page: Page, trials: int, jobs: int) -> None:
+def wait_until_ready(page: Page, trials: int, jobs: int) -> None:
     expect(page.locator("#verdict")).to_have_text(f"Ready to start: {trials} trials, {jobs} jobs")
 
 
-def say(page: Page, label: str, value: str) -> None:
-    here = field(page, label)
-    if here.evaluate("field => field.tagName") == "SELECT":
-        here.select_option(value)
+def set_field(page: Page, label: str, value: str) -> None:
+    control = field(page, label)
+    if control.evaluate("field => field.tagName") == "SELECT":
+        control.select_option(value)
     else:
-        here.fill(value)
+        control.fill(value)
 
 
-def open_sweep(open_window: Callable[..., Visit], bare: Bare, document: dict[str, Any], **options: Any) -> Visit:
+def open_sweep(open_window: Callable[..., Visit], bare: WebProcess, document: dict[str, Any], **options: Any) -> Visit:
     visit = open_window(bare.url, **options)
     page = visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("Ready to start")
@@ -78,110 +78,110 @@ def open_sweep(open_window: Callable[..., Visit], bare: Bare, document: dict[str
 
 @SIZES
 def test_every_part_of_a_sweep_is_filled_in_sent_and_read_back(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
 ) -> None:
-    start = {name: part for name, part in WHOLE.items() if name not in PARTS} | {"search": {"name": "grid"}}
+    start = {name: part for name, part in FULL_SWEEP.items() if name not in OPTIONS} | {"search": {"name": "grid"}}
     start["space"] = {"/batch_size": {"choice": [50, 100]}}
     visit = open_sweep(open_window, serve_bare(), start, width=width, color_scheme=scheme)
     page = visit.page
-    starts(page, 2, 4)
+    wait_until_ready(page, 2, 4)
     for hidden in ("Trials", "Search seed", "Factor", "Mode"):
         expect(field(page, hidden)).to_be_hidden()
     field(page, "Halving: stop the worst trials early").check()
     expect(field(page, "Minimum epochs")).to_have_value("1")
     expect(page.locator("#sweep")).to_contain_text("Decides when all trials have reached a rung.")
     page.locator("#sweep summary").click()
-    for label, value in FIELDS.items():
-        say(page, label, value)
-    starts(page, 12, 24)
+    for label, value in FIELD_VALUES.items():
+        set_field(page, label, value)
+    wait_until_ready(page, 12, 24)
     expect(page.locator("#sweep")).to_contain_text("Promotes a trial as soon as it is among the best so far.")
     expect(page.locator("#sweep summary")).to_contain_text("7 set")
-    assert sent(page) == WHOLE | {"space": start["space"]}
+    assert form_json(page) == FULL_SWEEP | {"space": start["space"]}
     page.get_by_role("button", name="curl").click()
     expect(page.locator("#curl")).to_contain_text('"max_failed": 4')
     page.get_by_role("button", name="Python").click()
     expect(page.locator("#python")).to_contain_text('"mode": "asynchronous"')
-    assert serious(page) == []
+    assert serious_violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.get_by_role("button", name="Start sweep").click()
     expect(page.locator("#trials tbody tr")).to_have_count(3)
-    [sweep] = patient.get(f"{visit.url}/sweeps").json()["data"]
-    stored = patient.get(f"{visit.url}/sweeps/{sweep['id']}").json()
-    assert stored["spec"] == WHOLE | {"space": start["space"]}
-    assert {name: stored["resolved"][name] for name in PARTS} == PARTS
+    [sweep] = http_client.get(f"{visit.url}/sweeps").json()["data"]
+    stored = http_client.get(f"{visit.url}/sweeps/{sweep['id']}").json()
+    assert stored["spec"] == FULL_SWEEP | {"space": start["space"]}
+    assert {name: stored["resolved"][name] for name in OPTIONS} == OPTIONS
 
     page.get_by_role("link", name="New sweep with this spec").click()
-    starts(page, 12, 24)
-    assert sent(page) == stored["spec"] | {"name": "every part-2"}
+    wait_until_ready(page, 12, 24)
+    assert form_json(page) == stored["spec"] | {"name": "every part-2"}
     page.locator("#sweep summary").click()
-    for label, value in FIELDS.items():
+    for label, value in FIELD_VALUES.items():
         expect(field(page, label)).to_have_value(value)
     expect(field(page, "Halving: stop the worst trials early")).to_be_checked()
-    assert serious(page) == []
+    assert serious_violations(page) == []
 
 
-def test_json_of_a_sweep_fills_the_form_which_keeps_what_is_not_edited(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+def test_sweep_json_fills_the_form_which_keeps_unedited_parts(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
 ) -> None:
-    page = open_sweep(open_window, serve_bare(), WHOLE, width=1440).page
-    starts(page, 12, 24)
+    page = open_sweep(open_window, serve_bare(), FULL_SWEEP, width=1440).page
+    wait_until_ready(page, 12, 24)
     page.locator("#sweep summary").click()
-    for label, value in FIELDS.items():
+    for label, value in FIELD_VALUES.items():
         expect(field(page, label)).to_have_value(value)
     expect(page.locator("#sweep [data-space]")).to_contain_text("batch_size: 50 to 100, step 25")
     field(page, "Factor").fill("")
     field(page, "Allowed failures").fill("0")
     field(page, "Epoch budget").fill("")
     field(page, "Metric to optimize").fill("")
-    starts(page, 12, 24)
-    kept = WHOLE | {"halving": {"min_epochs": 2, "mode": "asynchronous"}, "max_failed": 0}
-    kept["objective"] = {"metric": "val_accuracy", "goal": "minimize", "over_seeds": "median"}
-    del kept["budget"]
-    assert sent(page) == kept
+    wait_until_ready(page, 12, 24)
+    expected = FULL_SWEEP | {"halving": {"min_epochs": 2, "mode": "asynchronous"}, "max_failed": 0}
+    expected["objective"] = {"metric": "val_accuracy", "goal": "minimize", "over_seeds": "median"}
+    del expected["budget"]
+    assert form_json(page) == expected
     field(page, "Halving: stop the worst trials early").uncheck()
     field(page, "Search").select_option("random")
-    starts(page, 12, 24)
-    del kept["halving"]
-    assert sent(page) == kept | {"search": {"name": "random", "trials": 12, "seed": 7}}
+    wait_until_ready(page, 12, 24)
+    del expected["halving"]
+    assert form_json(page) == expected | {"search": {"name": "random", "trials": 12, "seed": 7}}
 
 
 @SIZES
-def test_bad_input_of_a_sweep_is_marked_at_its_field(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int, scheme: str
+def test_invalid_sweep_input_is_marked_at_its_field(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
 ) -> None:
-    visit = open_sweep(open_window, serve_bare(), WHOLE, width=width, color_scheme=scheme)
-    visit.watched.expected = ["422"]
+    visit = open_sweep(open_window, serve_bare(), FULL_SWEEP, width=width, color_scheme=scheme)
+    visit.error_log.expected = ["422"]
     page = visit.page
-    starts(page, 12, 24)
+    wait_until_ready(page, 12, 24)
     more = page.locator("#sweep details")
-    bad = {
+    invalid = {
         "Minimum epochs": ("9", "Must be less than the epochs of a trial, 9"),
         "Allowed failures": ("none", "Must be a valid integer"),
         "Epoch budget": ("3", "Is too small for one trial"),
         "Metric to optimize": ("val_acuracy", "val_accuracy"),
     }
     more.locator("summary").click()
-    for label, (value, told) in bad.items():
-        before = field(page, label).input_value()
+    for label, (value, message) in invalid.items():
+        valid_value = field(page, label).input_value()
         field(page, label).fill(value)
         fault = page.locator(f"#{field(page, label).get_attribute('id')}-fault")
-        expect(fault).to_contain_text(told)
+        expect(fault).to_contain_text(message)
         expect(field(page, label)).to_have_attribute("aria-invalid", "true")
         expect(page.locator("#sweep [aria-invalid]")).to_have_count(1)
         expect(page.locator("#verdict")).to_have_text("1 field needs attention")
         expect(page.locator("#faults")).to_be_hidden()
         expect(page.locator("#start")).to_be_disabled()
         if label == "Metric to optimize":
-            assert serious(page) == []
+            assert serious_violations(page) == []
             page.get_by_role("button", name="Use val_accuracy").click()
         else:
-            field(page, label).fill(before)
-        starts(page, 12, 24)
+            field(page, label).fill(valid_value)
+        wait_until_ready(page, 12, 24)
         expect(page.locator("#sweep .fault").filter(visible=True)).to_have_count(0)
 
     more.locator("summary").click()
     malformed = {"search": {"name": "tpe", "trials": 0, "seed": -1}, "halving": {"factor": 1, "mode": "sync"}}
-    page.locator("#json").fill(json.dumps(WHOLE | malformed | {"parallel": 0, "reuse": "all"}))
+    page.locator("#json").fill(json.dumps(FULL_SWEEP | malformed | {"parallel": 0, "reuse": "all"}))
     marked = ("Trials", "Search seed", "Minimum epochs", "Factor", "Mode")
     for label in (*marked, "Parallel trials", "Reuse results"):  # the others are below "More", which opens
         expect(field(page, label)).to_have_attribute("aria-invalid", "true")
@@ -189,8 +189,8 @@ def test_bad_input_of_a_sweep_is_marked_at_its_field(
     expect(page.locator("#faults")).to_be_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
-    alone = {"base": {"kind": "classifier"}, "seeds": [0, 1], "space": {}, "halving": {"min_epochs": 1}}
-    page.locator("#json").fill(json.dumps(alone))
+    one_trial = {"base": {"kind": "classifier"}, "seeds": [0, 1], "space": {}, "halving": {"min_epochs": 1}}
+    page.locator("#json").fill(json.dumps(one_trial))
     expect(page.locator("#sweep-halving-fault")).to_contain_text("more than one trial")
     expect(field(page, "Search")).to_be_hidden()
     grid = {"base": {"kind": "classifier"}, "space": {"/batch_size": {"int": [1, 3000]}}}
@@ -199,27 +199,27 @@ def test_bad_input_of_a_sweep_is_marked_at_its_field(
 
 
 @pytest.mark.parametrize("kind", ["classifier", "gan"])
-def test_an_empty_field_of_a_sweep_shows_the_default_of_the_service(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], kind: str
+def test_empty_sweep_fields_show_the_service_defaults(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], kind: str
 ) -> None:
     bare = serve_bare()
     document = {"base": {"kind": kind, "epochs": 27}, "space": {"/batch_size": {"choice": [50, 100]}}, "seeds": [0, 1]}
     page = open_sweep(open_window, bare, document, width=1440).page
-    starts(page, 2, 4)
-    assert sent(page) == document
+    wait_until_ready(page, 2, 4)
+    assert form_json(page) == document
     page.locator("#sweep summary").click()
     expect(page.locator("#sweep summary")).to_have_text("More")
     field(page, "Halving: stop the worst trials early").check()
     until(page, "JSON.parse(document.querySelector('#json').value).halving !== undefined")
-    halving = sent(page)["halving"]
+    halving = form_json(page)["halving"]
     field(page, "Search").select_option("random")
     searched = document | {"halving": halving, "search": {"name": "random", "trials": 16}}
-    starts(page, 16, 32)
-    assert sent(page) == searched
+    wait_until_ready(page, 16, 32)
+    assert form_json(page) == searched
     assert halving == {"min_epochs": 3 if kind == "classifier" else 5}  # frechet_distance is measured every 5 epochs
-    found = patient.post(f"{bare.url}/sweeps?dry_run=true", json=searched).raise_for_status().json()
-    resolved = found["resolved"]
-    hints = {label: field(page, label).get_attribute("placeholder") for label in FIELDS}
+    answer = http_client.post(f"{bare.url}/sweeps?dry_run=true", json=searched).raise_for_status().json()
+    resolved = answer["resolved"]
+    hints = {label: field(page, label).get_attribute("placeholder") for label in FIELD_VALUES}
     assert hints["Metric to optimize"] == resolved["objective"]["metric"]
     assert hints["Search seed"] == str(resolved["search"]["seed"])
     assert hints["Factor"] == str(resolved["halving"]["factor"])
@@ -232,8 +232,8 @@ def test_an_empty_field_of_a_sweep_shows_the_default_of_the_service(
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_the_proposed_values_are_all_seen(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare], width: int
+def test_several_values_fit_into_their_field(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int
 ) -> None:
     page = open_window(serve_bare().url, width=width).open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("Ready to start")

@@ -11,11 +11,11 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.played import Bare
-from tests.browser.stored_jobs import COLUMNS, COUNT, all_jobs, store
-from tests.browser.waiting import patient
+from tests.browser.played import WebProcess
+from tests.browser.stored_jobs import COLUMNS, JOB_COUNT, load_all_jobs, store_jobs
+from tests.browser.waiting import http_client
 
-NOTHING = "\N{EN DASH}"
+NO_VALUE = "\N{EN DASH}"
 
 
 def headings(page: Page) -> list[str]:
@@ -27,21 +27,25 @@ def cells(row: Locator, *names: str) -> list[str]:
 
 
 @pytest.mark.parametrize("query", ["tag=night", "q=NIGHT", "q=run+1", "preset=conv", "tag=night&preset=fast"])
-def test_counts_above_the_rows_are_of_the_rows(open_window: Callable[..., Visit], full: Bare, query: str) -> None:
-    page = open_window(full.url, height=4000).open(f"/?{query}")
+def test_counts_above_the_table_match_its_rows(
+    open_window: Callable[..., Visit], forty_jobs: WebProcess, query: str
+) -> None:
+    page = open_window(forty_jobs.url, height=4000).open(f"/?{query}")
     rows = page.locator("tr.job")
     expect(rows.first).to_be_visible()
     assert page.locator("#more").inner_text() == f"{rows.count()} jobs"
-    assert rows.count() < COUNT
+    assert rows.count() < JOB_COUNT
     chips = page.locator("#statuses button:visible")
-    shown = {name: int(count) for name, count in (text.rsplit(maxsplit=1) for text in chips.all_inner_texts())}
-    assert shown["All"] == rows.count()
+    counts = {name: int(count) for name, count in (text.rsplit(maxsplit=1) for text in chips.all_inner_texts())}
+    assert counts["All"] == rows.count()
     for status in ("succeeded", "failed"):
-        assert shown.get(status.capitalize(), 0) == page.locator(f"tr.job .status.{status}").count()
+        assert counts.get(status.capitalize(), 0) == page.locator(f"tr.job .status.{status}").count()
 
 
-def test_chosen_columns_stay_after_a_reload_and_are_in_order(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open("/")
+def test_chosen_columns_and_their_order_survive_a_reload(
+    open_window: Callable[..., Visit], forty_jobs: WebProcess
+) -> None:
+    page = open_window(forty_jobs.url).open("/")
     assert headings(page) == ["Status", "Created"]
     expect(page.locator("th.c-metrics")).to_have_text("Metrics (last epoch)")
     expect(page.locator("tr.job .metrics").first).to_have_text(re.compile(r"val accuracy\d\d\.\d\d%train loss0\.5"))
@@ -55,7 +59,7 @@ def test_chosen_columns_stay_after_a_reload_and_are_in_order(open_window: Callab
     for name in ("Progress", "Metrics (last epoch)", "Created"):
         dialog.get_by_label(f"Remove: {name}").click()
     for _ in range(2):
-        dialog.get_by_label("Move up: best val accuracy").press("Enter")  # the keyboard stays on the button
+        dialog.get_by_label("Move up: best val accuracy").press("Enter")  # the focus stays on the button
     dialog.get_by_role("button", name="Done").click()
     expected = ["best val accuracy", "Status", "optimizer.learning_rate"]
     expect(page.locator("thead th.c-own, thead th.c-status")).to_have_text(expected)
@@ -66,9 +70,11 @@ def test_chosen_columns_stay_after_a_reload_and_are_in_order(open_window: Callab
     assert cells(page.locator("tr.job").nth(1), "best:val_accuracy", "optimizer.learning_rate") == ["91.75%", "0.4"]
 
 
-def test_csv_has_what_the_table_shows(open_window: Callable[..., Visit], full: Bare, tmp_path: Path) -> None:
-    page = open_window(full.url).open(f"/?columns=status,{COLUMNS}&tag=night&sort=-best:val_accuracy")
-    all_jobs(page, 14)
+def test_the_csv_has_the_rows_and_values_of_the_table(
+    open_window: Callable[..., Visit], forty_jobs: WebProcess, tmp_path: Path
+) -> None:
+    page = open_window(forty_jobs.url).open(f"/?columns=status,{COLUMNS}&tag=night&sort=-best:val_accuracy")
+    load_all_jobs(page, 14)
     with page.expect_download() as downloading:
         page.locator("#csv").click()
     assert downloading.value.suggested_filename == "tapeline-jobs.csv"
@@ -78,8 +84,8 @@ def test_csv_has_what_the_table_shows(open_window: Callable[..., Visit], full: B
     assert len(table) == 14
     assert list(table[0]) == ["id", "name", "status", *COLUMNS.split(",")]
     page.evaluate("scrollTo(0, 0)")
-    for place, line in enumerate(table[:8]):
-        row = page.locator("tr.job").nth(place)
+    for index, line in enumerate(table[:8]):
+        row = page.locator("tr.job").nth(index)
         assert row.get_attribute("data-id") == line["id"]
         assert row.locator(".status").inner_text() == line["status"]
         assert cells(row, *COLUMNS.split(",")) == [
@@ -87,13 +93,13 @@ def test_csv_has_what_the_table_shows(open_window: Callable[..., Visit], full: B
             line["optimizer.learning_rate"],
             f"{float(line['best:val_accuracy']):.2%}",
             f"{float(line['val_loss']):.4g}",
-            line["parent"][-6:].lower() or NOTHING,
+            line["parent"][-6:].lower() or NO_VALUE,
         ]
 
 
-def test_the_best_value_of_each_metric_stands_out(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url, height=4000).open("/?columns=best:val_accuracy,val_loss,optimizer.learning_rate")
-    expect(page.locator("tr.job")).to_have_count(COUNT)
+def test_the_best_value_of_each_metric_stands_out(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
+    page = open_window(forty_jobs.url, height=4000).open("/?columns=best:val_accuracy,val_loss,optimizer.learning_rate")
+    expect(page.locator("tr.job")).to_have_count(JOB_COUNT)
     for name, best in (("best:val_accuracy", max), ("val_loss", min)):
         shown = page.locator(f"td[data-column='{name}'] .shown")
         values = [float(text.strip("%")) for text in shown.all_text_contents()]
@@ -105,15 +111,15 @@ def test_the_best_value_of_each_metric_stands_out(open_window: Callable[..., Vis
     assert page.locator("td.best[data-column='optimizer.learning_rate']").count() == 0
 
 
-def test_groups_tell_their_counts_and_best_and_show_their_jobs(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url, height=3000).open("/?columns=preset,best:val_accuracy")
+def test_groups_show_their_count_best_value_and_jobs(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
+    page = open_window(forty_jobs.url, height=3000).open("/?columns=preset,best:val_accuracy")
     page.get_by_label("Groups").select_option("By preset")
     expect(page.locator("tr.group")).to_have_count(3)
     assert "group=preset" in page.url
     expect(page.locator("#more")).to_have_text("3 groups, 40 jobs")
     assert page.locator("tr.job").count() == 0
-    for at, (name, count) in enumerate((("fast", 14), ("best", 13), ("conv", 13))):
-        group = page.locator("tr.group").nth(at)
+    for index, (name, count) in enumerate((("fast", 14), ("best", 13), ("conv", 13))):
+        group = page.locator("tr.group").nth(index)
         expect(group.locator("button")).to_have_text(f"▸{name} {count} jobs")
         group.locator("button").press("Enter")
         expect(page.locator("tr.job")).to_have_count(count)
@@ -131,44 +137,46 @@ def test_groups_tell_their_counts_and_best_and_show_their_jobs(open_window: Call
     expect(page.locator("tr.job")).to_have_count(26)
 
 
-def test_a_large_group_is_loaded_as_one_scrolls(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+def test_a_large_group_is_loaded_by_scrolling(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
 ) -> None:
     bare = serve_bare()
-    store(bare, 700)
+    store_jobs(bare, 700)
     page = open_window(bare.url).open("/?group=dataset")
     page.locator("tr.group button").click()
-    seen: set[str] = set()
-    drawn = "y => new Promise(done => { scrollTo(0, y); requestAnimationFrame(() => requestAnimationFrame(done)); })"
-    place = 0
+    seen_ids: set[str] = set()
+    scroll_and_draw = (
+        "y => new Promise(done => { scrollTo(0, y); requestAnimationFrame(() => requestAnimationFrame(done)); })"
+    )
+    top = 0
     for _ in range(600):
-        page.evaluate(drawn, place)
-        place = min(place + 800, int(page.evaluate("document.documentElement.scrollHeight")))  # no leap over a page
-        seen |= set(page.evaluate("[...document.querySelectorAll('tr.job')].map(row => row.dataset.id)"))
-        if len(seen) == 700:
+        page.evaluate(scroll_and_draw, top)
+        top = min(top + 800, int(page.evaluate("document.documentElement.scrollHeight")))  # skip no page of rows
+        seen_ids |= set(page.evaluate("[...document.querySelectorAll('tr.job')].map(row => row.dataset.id)"))
+        if len(seen_ids) == 700:
             break
         assert page.locator("tr.job").count() < 80
         page.wait_for_timeout(20)
-    assert len(seen) == 700
+    assert len(seen_ids) == 700
 
 
-def test_forks_and_reproductions_show_where_they_come_from(open_window: Callable[..., Visit], full: Bare) -> None:
-    page = open_window(full.url).open("/?columns=preset")
+def test_forks_and_reproductions_show_their_origin(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
+    page = open_window(forty_jobs.url).open("/?columns=preset")
     marks = page.locator("tr.job .lineage")
     expect(marks).to_have_text(["↳ fork of run 1", "≡ reproduces run 1 ✓"])
     parent = page.locator("tr.job").nth(1)
-    before = parent.evaluate("row => getComputedStyle(row).backgroundColor")
+    background = parent.evaluate("row => getComputedStyle(row).backgroundColor")
     marks.nth(1).hover()
-    expect(parent).not_to_have_css("background-color", before)
+    expect(parent).not_to_have_css("background-color", background)
     page.mouse.move(0, 0)
-    expect(parent).to_have_css("background-color", before)
+    expect(parent).to_have_css("background-color", background)
     marks.first.click()
     expect(page.locator("h1")).to_have_text("run 1")
 
 
-def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
+def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]) -> None:
     bare = serve_bare()
-    store(bare, 150)
+    store_jobs(bare, 150)
     page = open_window(bare.url).open("/?columns=best:val_accuracy,preset")
     page.get_by_role("button", name="best val accuracy").click()
     heading = page.get_by_role("columnheader", name="best val accuracy")
@@ -183,42 +191,42 @@ def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_ba
 
 
 @pytest.mark.parametrize("width", [390, 360])
-def test_on_a_phone_values_are_rows_and_nothing_is_cut_off(
-    open_window: Callable[..., Visit], full: Bare, width: int
+def test_on_a_phone_values_become_rows_and_nothing_is_cut_off(
+    open_window: Callable[..., Visit], forty_jobs: WebProcess, width: int
 ) -> None:
-    long = patient.post(
-        full.url + "/jobs",
+    long_job = http_client.post(
+        forty_jobs.url + "/jobs",
         json={"kind": "classifier", "name": "averylongname" * 12, "tags": ["a tag of some length", "x" * 50]},
     ).json()
-    page = open_window(full.url, width=width, height=844).open(f"/?columns=status,progress,metrics,{COLUMNS}")
+    page = open_window(forty_jobs.url, width=width, height=844).open(f"/?columns=status,progress,metrics,{COLUMNS}")
     expect(page.locator("tr.job a.name").nth(1)).to_have_text("classifier 000040")
     row = page.locator("tr.job").nth(1)
     row.scroll_into_view_if_needed()
-    page.wait_for_timeout(300)  # which rows exist depends on how high each turned out to be
+    page.wait_for_timeout(300)  # which rows exist depends on their measured heights
     for name, label in (("best:val_accuracy", "best val accuracy"), ("val_loss", "val loss"), ("preset", "Preset")):
         cell = row.locator(f"td[data-column='{name}']")
         text, value = cell.locator(".label"), cell.locator(".shown")
         expect(text).to_have_text(label)
         expect(value).to_be_visible()
-        # Both at once: rows above may be measured meanwhile.
+        # Read both at once: rows above may be measured in between.
         tops = cell.locator(".label, .shown").evaluate_all("all => all.map((part) => part.getBoundingClientRect().top)")
         assert len(tops) == 2
         assert abs(tops[0] - tops[1]) < 6, "the label stands beside its value"
     assert "train loss" in row.locator(".metrics").inner_text()
-    cut = """() => [...document.querySelectorAll("tr.job *, .filters *, thead *")]
+    find_cut_off = """() => [...document.querySelectorAll("tr.job *, .filters *, thead *")]
         .filter(e => e.offsetParent && !e.matches("select, option, input, .visually-hidden"))
         .filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible"
             || e.getBoundingClientRect().right > innerWidth + 1)
         .map(e => e.outerHTML.slice(0, 120))"""
-    expect(page.locator(f"tr[data-id={long['id']}]")).to_be_visible()
-    assert [html for html in page.evaluate(cut) if 'class="tag"' not in html] == []
+    expect(page.locator(f"tr[data-id={long_job['id']}]")).to_be_visible()
+    assert [html for html in page.evaluate(find_cut_off) if 'class="tag"' not in html] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     row.locator(".star").click()
     expect(row.locator(".star")).to_have_attribute("aria-pressed", "true")
     row.locator(".noted").click()
     expect(page.locator("#note")).to_be_visible()
     page.keyboard.press("Escape")
-    all_jobs(page, 41)
+    load_all_jobs(page, 41)
     page.evaluate("scrollTo(0, 0)")
     page.get_by_label("Select all loaded jobs").check()
     expect(page.locator("#selection strong")).to_have_text("41 selected")

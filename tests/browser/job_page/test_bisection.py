@@ -1,4 +1,4 @@
-"""The dialog on a job's page that finds the epoch from which a metric is bad."""
+"""The dialog on a job's page that finds the first epoch with a bad value of a metric."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
-from tests.browser.accessibility import serious
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit, only_with
 
 pytestmark = only_with([Auth.LOCAL])
@@ -20,7 +20,7 @@ def test_a_bad_epoch_is_found_and_forked_from(
     open_stack: Callable[..., Visit], jobs: dict[str, dict[str, Any]], http: Any, width: int, scheme: str
 ) -> None:
     visit = open_stack(width=width, color_scheme=scheme)
-    visit.watched.expected = ["400"]  # no value is below 0
+    visit.error_log.expected = ["400"]  # no value is below 0
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     page.get_by_role("button", name="Find a bad epoch").click()
     page.get_by_label("Metric", exact=True).select_option("val_accuracy")
@@ -38,7 +38,7 @@ def test_a_bad_epoch_is_found_and_forked_from(
     page.get_by_role("button", name="Find", exact=True).click()
     expect(page.locator("#bisect-sentence")).to_contain_text("Epoch 2 is the first bad one: train loss")
     expect(page.locator("#bisect-probes")).to_contain_text("Looked at epoch 3 (")
-    assert serious(page) == []
+    assert serious_violations(page) == []
     box = page.locator("#bisect").bounding_box()
     assert box is not None
     assert box["x"] >= 0

@@ -7,22 +7,22 @@ from playwright.sync_api import Page, expect
 
 from service.runtime.settings import Auth
 from tests.browser.conftest import Finish, Visit, only_with
-from tests.browser.pixels import dots, wait_for_dots
+from tests.browser.pixels import dot_positions, wait_for_dots
 
 
 def wait_for_epochs(page: Page, count: int) -> None:
-    """Wait until the first chart shows that many epochs, by its dots; where these are too many, by its readout."""
+    """Wait until the first chart shows ``count`` epochs: as dots, or in its readout if dots are too many."""
     plot = page.locator(".charts.main .plot canvas").first
     plot.wait_for()
     for _ in range(400):
-        if len(dots(plot, 1)) >= count or last_epoch(page) >= count:
+        if len(dot_positions(plot, 1)) >= count or last_epoch(page) >= count:
             return
         page.wait_for_timeout(100)
-    raise AssertionError(f"{len(dots(plot, 1))} of {count} epochs were drawn")
+    raise AssertionError(f"{len(dot_positions(plot, 1))} of {count} epochs were drawn")
 
 
 def last_epoch(page: Page) -> int:
-    """The epoch at the right edge of the first chart, as the pointer reads it out."""
+    """The epoch that the readout shows at the right edge of the first chart."""
     plot = page.locator(".charts.main .plot").first
     plot.hover(position={"x": (plot.bounding_box() or {"width": 0})["width"] - 16, "y": 100})
     text = plot.locator(".readout strong").text_content() or "epoch 0"
@@ -30,7 +30,7 @@ def last_epoch(page: Page) -> int:
 
 
 def test_a_job_from_the_form_is_watched_and_cancelled(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
-    visit.watched.expected = ["422"]
+    visit.error_log.expected = ["422"]
     page = visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("Ready to start")
     plan = http.post("/jobs", params={"dry_run": True}, json={"kind": "classifier"}).json()
@@ -64,13 +64,13 @@ def test_a_paused_job_resumes_where_it_stopped(visit: Visit, http: httpx.Client)
     wait_for_epochs(page, 2)
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#state .status")).to_have_text("paused")
-    held = http.get(job["urls"]["self"]).json()["progress"]["epoch"]
+    paused_epoch = http.get(job["urls"]["self"]).json()["progress"]["epoch"]
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator("#state")).to_contain_text(f"resumed after epoch {held}")
-    wait_for_epochs(page, held + 2)
+    expect(page.locator("#state")).to_contain_text(f"resumed after epoch {paused_epoch}")
+    wait_for_epochs(page, paused_epoch + 2)
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#state .status")).to_have_text("cancelled")
-    visit.watched.expected = ["404"]  # what was asked for just before the job was deleted
+    visit.error_log.expected = ["404"]  # requests sent just before the job was deleted
     page.get_by_role("button", name="Delete").click()
     page.locator("#delete").get_by_role("button", name="Delete").click()
     page.wait_for_url(f"{visit.url}/")
@@ -96,7 +96,7 @@ def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> 
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
-def test_confusions_show_the_pictures_behind_them(visit: Visit, jobs: dict[str, Any]) -> None:
+def test_a_confusion_opens_its_images(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     cell = page.locator("#confusion td.wrong button").first
     count = int(cell.text_content() or 0)
@@ -130,13 +130,13 @@ def test_a_reproduction_reports_that_all_bits_are_equal(visit: Visit, http: http
     page.wait_for_url(lambda url: "/ui/jobs/job_" in url and jobs["other"]["id"] not in url)
     expect(page.locator("#notes")).to_contain_text("every epoch is bit-identical")
     expect(page.locator("#state .status")).to_have_text("succeeded")
-    made = page.url.rpartition("/")[2]
+    reproduction_id = page.url.rpartition("/")[2]
     visit.leave()
-    http.delete(f"/jobs/{made}").raise_for_status()  # it has the original's name and tags
+    http.delete(f"/jobs/{reproduction_id}").raise_for_status()  # it has the original's name and tags
 
 
 @only_with([Auth.LOCAL])
-def test_a_job_that_failed_says_why_and_what_to_try(visit: Visit, http: httpx.Client) -> None:
+def test_a_failed_job_says_why_and_what_to_try(visit: Visit, http: httpx.Client) -> None:
     spec = {
         "kind": "classifier",
         "name": "too fast",
@@ -152,10 +152,10 @@ def test_a_job_that_failed_says_why_and_what_to_try(visit: Visit, http: httpx.Cl
     note.get_by_text("What to try").click()
     expect(note.locator("li").first).to_be_visible()
     allowed = http.get(job["urls"]["self"]).json()["allowed_actions"]
-    shown = page.locator("#state [data-action]").evaluate_all(
+    offered = page.locator("#state [data-action]").evaluate_all(
         "buttons => buttons.map((button) => button.dataset.action)"
     )
-    assert shown == allowed
+    assert offered == allowed
 
 
 def test_two_jobs_are_compared(visit: Visit, jobs: dict[str, Any]) -> None:
@@ -164,8 +164,10 @@ def test_two_jobs_are_compared(visit: Visit, jobs: dict[str, Any]) -> None:
         page.get_by_label(f"Select {name}", exact=True).check()
     page.locator("#selection").get_by_role("button", name="Compare").click()
     page.wait_for_url("**/ui/compare?jobs=*")
-    for place in page.locator("#compared .swatch").evaluate_all("items => items.map(item => item.className.slice(-1))"):
-        wait_for_dots(page, page.locator(".plot canvas").first, int(place), 3)
+    for series in page.locator("#compared .swatch").evaluate_all(
+        "items => items.map(item => item.className.slice(-1))"
+    ):
+        wait_for_dots(page, page.locator(".plot canvas").first, int(series), 3)
     differing = page.locator("#differences tbody th code").all_text_contents()
     assert set(differing) == {"epochs", "seed", "tags"}
     page.get_by_label("Show identical settings").check()

@@ -1,4 +1,4 @@
-"""Prices of a German table, as the pages show them and take them back."""
+"""Prices of a table with German number formats, as pages show and accept them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ PRICES = [13_607.78 + 117.31 * number for number in range(180)]
 BALANCES = [1_250_000.25 + 9_000 * (number % 40) for number in range(180)]
 
 
-def german(value: float, mark: str) -> str:
-    return f"{value:,.2f}".replace(",", " ").replace(".", ",").replace(" ", mark)
+def german(value: float, separator: str) -> str:
+    return f"{value:,.2f}".replace(",", " ").replace(".", ",").replace(" ", separator)
 
 
 @only_with([Auth.LOCAL])
-@pytest.mark.parametrize("mark", [".", ""], ids=["grouped", "plain"])
-def test_prices_are_ordinary_numbers_everywhere(
-    open_stack: Callable[..., Visit], http: httpx.Client, finish: Finish, mark: str
+@pytest.mark.parametrize("separator", [".", ""], ids=["grouped", "plain"])
+def test_german_prices_are_ordinary_numbers_on_every_page(
+    open_stack: Callable[..., Visit], http: httpx.Client, finish: Finish, separator: str
 ) -> None:
     rows = [
-        f"{german(price, mark)};{german(balance, mark)};{'ab'[number * 7 % 3 > 1]}"
+        f"{german(price, separator)};{german(balance, separator)};{'ab'[number * 7 % 3 > 1]}"
         for number, (price, balance) in enumerate(zip(PRICES, BALANCES, strict=True))
     ]
     table = "\n".join(["Preis;Saldo;Art", *rows])
-    name = f"prices-{len(mark)}"
+    name = f"prices-{len(separator)}"
     http.post("/datasets", data={"name": name}, files={"table": ("x.csv", table.encode())}).raise_for_status()
     spec = {"kind": "classifier", "dataset": name, "epochs": 2}
     job: dict[str, Any] = finish(http.post("/jobs", json=spec).raise_for_status().json())
@@ -41,9 +41,9 @@ def test_prices_are_ordinary_numbers_everywhere(
     assert cells.filter(has_text=re.compile(r"\d,\d")).all_inner_texts()[:3] == ["13,608", "24,107", "34,606"]
     assert "e+" not in page.locator("main").inner_text()
     page = visit.open(f"/ui/play/{job['id']}")
-    expect(page.locator("#bars .winner")).to_have_count(1)  # the service reads what the page starts from
-    for column, digits in (("Preis", r"2[34]\d\d0"), ("Saldo", r"14\d\d000")):
-        assert re.fullmatch(digits, page.locator(f'[data-column="{column}"]').input_value())
+    expect(page.locator("#bars .winner")).to_have_count(1)  # the service accepts the page's initial values
+    for column, pattern in (("Preis", r"2[34]\d\d0"), ("Saldo", r"14\d\d000")):
+        assert re.fullmatch(pattern, page.locator(f'[data-column="{column}"]').input_value())
     assert page.locator('[data-column="Preis"]').get_attribute("title") == "13607,78 to 34606,27"
     page = visit.open(f"/ui/jobs/{job['id']}")
     page.locator("#confusion td.wrong button").first.click()

@@ -1,4 +1,4 @@
-"""One network, asked from everywhere: page, command, client, and fifteen lines of NumPy with its checkpoint."""
+"""The same predictions by page, command line, client, and fifteen lines of NumPy with the checkpoint."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def by_numpy(checkpoint: Path, rows: list[dict[str, Any]] | None = None, levels: Any = None) -> Any:
-    """Probabilities of rows by column (dates in days since 1970-01-01), or of images as levels from 0 to 255."""
+def predict_with_numpy(checkpoint: Path, rows: list[dict[str, Any]] | None = None, levels: Any = None) -> Any:
+    """Probabilities of rows by column (dates as days since 1970-01-01) or of images as levels 0 to 255."""
     w = load_file(checkpoint)
     with safe_open(checkpoint, "np") as file:
         spec, state = (json.loads(file.metadata()[name]) for name in ("spec", "state"))
@@ -44,12 +44,14 @@ def by_numpy(checkpoint: Path, rows: list[dict[str, Any]] | None = None, levels:
     x = [] if levels is None else levels.reshape(len(levels), -1) / 255 * (high - low) + low
     for column in [] if rows is None else state["preprocessing"]["columns"]:
         values = [row[column["name"]] for row in rows]
-        known = column.get("categories")
-        gap = np.array([value is None if known is None else value not in known for value in values])
-        if known is None:
+        categories = column.get("categories")
+        missing = np.array([value is None if categories is None else value not in categories for value in values])
+        if categories is None:
             x.append(np.array([0 if value is None else (value - column["mean"]) / column["scale"] for value in values]))
-        x += [] if known is None else [np.array([value == one for value in values]) for one in known]
-        x += [gap] if column["indicator"] else []
+        x += (
+            [] if categories is None else [np.array([value == category for value in values]) for category in categories]
+        )
+        x += [missing] if column["indicator"] else []
     x = np.stack(x, 1) if rows is not None else x
     for number, layer in enumerate(spec["layers"]):
         if layer.get("type", "dense") == "dense":
@@ -58,8 +60,8 @@ def by_numpy(checkpoint: Path, rows: list[dict[str, Any]] | None = None, levels:
     return x
 
 
-def _asks(rows: list[dict[str, str | None]], got: Response) -> bool:
-    return got.url.endswith("/predict") and got.request.post_data_json["rows"] == rows
+def _has_rows(rows: list[dict[str, str | None]], response: Response) -> bool:
+    return response.url.endswith("/predict") and response.request.post_data_json["rows"] == rows
 
 
 @pytest.fixture
@@ -67,26 +69,26 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint.safetensors"
 
 
-def trained(http: httpx.Client, finish: Finish, dataset: str, preset: str) -> dict[str, Any]:
+def train(http: httpx.Client, finish: Finish, dataset: str, preset: str) -> dict[str, Any]:
     spec = {"kind": "classifier", "dataset": dataset, "preset": preset, "epochs": 3, "name": f"same {dataset}"}
     return finish(http.post("/jobs", json=spec).raise_for_status().json())
 
 
-def trained_on_shapes(http: httpx.Client, finish: Finish, name: str, folder: Path) -> dict[str, Any]:
+def train_on_shapes(http: httpx.Client, finish: Finish, name: str, folder: Path) -> dict[str, Any]:
     archive = coloured_shapes.archive(folder / "shapes.zip", 240, side=SIDE)
     with archive.open("rb") as file:
         http.post("/datasets", data={"name": name}, files={"archive": file}).raise_for_status()
-    return trained(http, finish, name, "fast")
+    return train(http, finish, name, "fast")
 
 
-def answers(page_answer: Any, cli_answer: Any, client_answer: Any) -> None:
-    """All three are the same to the last bit."""
+def check_identical(page_answer: Any, cli_answer: Any, client_answer: Any) -> None:
+    """All three predictions are identical to the last bit."""
     assert page_answer["probabilities"] == cli_answer["probabilities"] == client_answer["probabilities"]
     assert page_answer["classes"] == cli_answer["classes"] == client_answer["classes"]
 
 
 @only_with([Auth.LOCAL])
-def test_a_row_has_the_same_probabilities_from_everywhere(
+def test_a_row_has_the_same_probabilities_everywhere(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
 ) -> None:
     lines = [
@@ -95,7 +97,7 @@ def test_a_row_has_the_same_probabilities_from_everywhere(
     ]
     table = "\n".join(["age,city,since,label", *lines])
     http.post("/datasets", data={"name": "same-rows"}, files={"table": ("x.csv", table.encode())}).raise_for_status()
-    job = trained(http, finish, "same-rows", "table")
+    job = train(http, finish, "same-rows", "table")
     with Client(stack.url) as client:
         by_client = client.job(job["id"]).predict(rows=ROWS)
     texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in ROWS]
@@ -104,65 +106,69 @@ def test_a_row_has_the_same_probabilities_from_everywhere(
         writer.writeheader()
         writer.writerows(texts)
     out = tmp_path / "out.csv"
-    asked = CliRunner().invoke(
+    result = CliRunner().invoke(
         main, ["--server", stack.url, "predict", job["id"], str(tmp_path / "rows.csv"), "-o", str(out)]
     )
-    assert asked.exit_code == 0, asked.output
+    assert result.exit_code == 0, result.output
     with out.open(encoding="utf-8", newline="") as file:
-        told = list(csv.DictReader(file))
-    assert [row["prediction"] for row in told] == [by_client["class_names"][number] for number in by_client["classes"]]
+        predictions = list(csv.DictReader(file))
+    assert [row["prediction"] for row in predictions] == [
+        by_client["class_names"][number] for number in by_client["classes"]
+    ]
     names = by_client["class_names"]
-    for row, shares in zip(told, by_client["probabilities"], strict=True):
-        assert [row[f"probability of {name}"] for name in names] == [f"{probability:.6g}" for probability in shares]
+    for row, probabilities in zip(predictions, by_client["probabilities"], strict=True):
+        assert [row[f"probability of {name}"] for name in names] == [
+            f"{probability:.6g}" for probability in probabilities
+        ]
     page = visit.open(f"/ui/play/{job['id']}")
-    for row, shares in zip(texts, by_client["probabilities"], strict=True):
-        asked: dict[str, str | None] = {}
+    for row, probabilities in zip(texts, by_client["probabilities"], strict=True):
+        sent: dict[str, str | None] = {}
         for name, text in row.items():
             field = page.locator(f'[data-column="{name}"]')
             tag = field.evaluate("field => field.tagName")
-            if tag == "SELECT" and text == "Bodø":  # a category that no row has cannot be chosen
+            if tag == "SELECT" and text == "Bodø":  # a category that is not in the training data cannot be chosen
                 text = ""
             field.select_option(text) if tag == "SELECT" else field.fill(text)
-            asked[name] = text or None
-        # A slow page may still be answered for a row that was half filled.
-        with page.expect_response(partial(_asks, [asked])) as response:
+            sent[name] = text or None
+        # A slow page may still get the response for a half-filled row.
+        with page.expect_response(partial(_has_rows, [sent])) as response:
             page.locator('[data-column="age"]').dispatch_event("input")
-        assert response.value.json()["probabilities"][0] == shares
+        assert response.value.json()["probabilities"][0] == probabilities
     checkpoint.write_bytes(http.get(f"/jobs/{job['id']}/checkpoints/best").content)
     days = [row["since"] and int(np.datetime64(row["since"]).astype(int)) for row in ROWS]
-    found = by_numpy(checkpoint, [row | {"since": since} for row, since in zip(ROWS, days, strict=True)])
-    np.testing.assert_allclose(found, by_client["probabilities"], atol=1e-6)
+    by_numpy = predict_with_numpy(checkpoint, [row | {"since": since} for row, since in zip(ROWS, days, strict=True)])
+    np.testing.assert_allclose(by_numpy, by_client["probabilities"], atol=1e-6)
 
 
 @only_with([Auth.LOCAL])
-def test_a_jpeg_has_the_same_probabilities_from_everywhere(
+def test_a_jpeg_has_the_same_probabilities_everywhere(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
 ) -> None:
-    job = trained_on_shapes(http, finish, "same-shapes", tmp_path)
+    job = train_on_shapes(http, finish, "same-shapes", tmp_path)
     (_, image), *_ = coloured_shapes.images(1, SIDE, seed=8)
-    photo, whole = tmp_path / "photo.jpg", Image.new("RGB", (SIDE + 14, SIDE), (200, 200, 200))
-    whole.paste(image, (7, 0))
-    whole.save(photo, quality=90)
+    photo, padded = tmp_path / "photo.jpg", Image.new("RGB", (SIDE + 14, SIDE), (200, 200, 200))
+    padded.paste(image, (7, 0))
+    padded.save(photo, quality=90)
     with Client(stack.url) as client:
         by_client = client.job(job["id"]).predict([photo])
     command = ["--server", stack.url, "predict", job["id"], str(photo), "--json"]
     by_command = json.loads(CliRunner().invoke(main, command).stdout)
     page = visit.open(f"/ui/play/{job['id']}")
-    sent = base64.b64encode(photo.read_bytes()).decode()
-    with page.expect_response(lambda got: sent in (got.request.post_data or "")) as response:
+    encoded = base64.b64encode(photo.read_bytes()).decode()
+    with page.expect_response(lambda reply: encoded in (reply.request.post_data or "")) as response:
         page.set_input_files("#file", str(photo))
-    answers(response.value.json(), by_command, by_client)
+    check_identical(response.value.json(), by_command, by_client)
     checkpoint.write_bytes(http.get(f"/jobs/{job['id']}/checkpoints/best").content)
     with Image.open(photo) as opened:
-        found = by_numpy(checkpoint, levels=np.asarray(opened)[None, :, 7:-7])
-    np.testing.assert_allclose(found, by_client["probabilities"], atol=1e-6)
+        by_numpy = predict_with_numpy(checkpoint, levels=np.asarray(opened)[None, :, 7:-7])
+    np.testing.assert_allclose(by_numpy, by_client["probabilities"], atol=1e-6)
 
 
 @only_with([Auth.LOCAL])
-def test_a_large_jpeg_has_the_same_probabilities_from_everywhere(
+def test_a_large_jpeg_has_the_same_probabilities_everywhere(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
-    job = trained_on_shapes(http, finish, "same-large", tmp_path)
+    job = train_on_shapes(http, finish, "same-large", tmp_path)
     (_, image), *_ = coloured_shapes.images(1, SIDE, seed=8)
     grain = np.random.default_rng(0).integers(0, 60, (750, 1000, 3), np.uint8)
     pixels = np.asarray(image.resize((1000, 750), Image.Resampling.NEAREST)) // 2 + grain
@@ -174,28 +180,28 @@ def test_a_large_jpeg_has_the_same_probabilities_from_everywhere(
     command = ["--server", stack.url, "predict", job["id"], str(photo), "--json"]
     by_command = json.loads(CliRunner().invoke(main, command).stdout)
     page = visit.open(f"/ui/play/{job['id']}")
-    with page.expect_response(lambda got: len(got.request.post_data or "") > 250_000) as response:
+    with page.expect_response(lambda reply: len(reply.request.post_data or "") > 250_000) as response:
         page.set_input_files("#file", str(photo))
-    answers(response.value.json(), by_command, by_client)
+    check_identical(response.value.json(), by_command, by_client)
 
 
 @only_with([Auth.LOCAL])
-def test_a_row_starts_from_usual_values_and_a_wrong_one_has_no_bars(
+def test_a_row_starts_with_usual_values_and_an_invalid_one_has_no_bars(
     visit: Visit, http: httpx.Client, finish: Finish
 ) -> None:
     lines = [f"{n % 50},{'Oslo' if n % 3 else 'Bergen'},2024-01-{n % 28 + 1:02},{'ab'[n % 2]}" for n in range(90)]
     table = "\n".join(["age,city,since,label", *lines])
     http.post("/datasets", data={"name": "usual-rows"}, files={"table": ("x.csv", table.encode())}).raise_for_status()
-    job = trained(http, finish, "usual-rows", "table")
+    job = train(http, finish, "usual-rows", "table")
     page = visit.open(f"/ui/play/{job['id']}")
     expect(page.locator("#bars .winner")).to_have_count(1)
     city = page.locator('[data-column="city"]')
-    assert city.input_value() == "Oslo"  # the most frequent one, not the first one
-    visit.watched.expected.append("422")
+    assert city.input_value() == "Oslo"  # the most frequent value, not the first one
+    visit.error_log.expected.append("422")
     city.select_option("")
     page.locator('[data-column="since"]').fill("tomorrow")
     expect(page.locator("#row-error")).to_have_text("since must be a date such as 2024-12-31, not 'tomorrow'")
-    assert page.locator("#bars .probability").all_inner_texts() == ["\N{EN DASH}"] * 2  # of no row that is still there
+    assert page.locator("#bars .probability").all_inner_texts() == ["\N{EN DASH}"] * 2  # not those of an earlier row
     expect(page.locator("#bars .winner")).to_have_count(0)
     page.get_by_role("button", name="Reset to usual values").click()
     expect(page.locator("#bars .winner")).to_have_count(1)
@@ -204,22 +210,22 @@ def test_a_row_starts_from_usual_values_and_a_wrong_one_has_no_bars(
 
 
 @only_with([Auth.LOCAL])
-def test_a_file_of_rows_gets_the_predictions_of_the_command_line(
+def test_a_file_of_rows_gets_the_same_predictions_as_on_the_command_line(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
     lines = [f"{n % 50},5;{('Malmö', 'A; B')[n % 2]!r};{'ab'[n % 50 > 24]}".replace("'", '"') for n in range(300)]
     table = "\n".join(["age;city;label", *lines]).encode("cp1252")
     http.post("/datasets", data={"name": "filed-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
-    job = trained(http, finish, "filed-rows", "table")
-    some = [f'{n % 61},25;{("Malmö", "A; B", "Ulm")[n % 3]!r};"say ""{n}"""'.replace("'", '"') for n in range(1234)]
-    given, out = tmp_path / "given.csv", tmp_path / "out.csv"
-    given.write_bytes("\r\n".join(["age;city;label", *some, ""]).encode("cp1252"))
-    command = ["--server", stack.url, "predict", job["id"], str(given), "-o", str(out)]
-    asked = CliRunner().invoke(main, command)
-    assert asked.exit_code == 0, asked.output
+    job = train(http, finish, "filed-rows", "table")
+    rows = [f'{n % 61},25;{("Malmö", "A; B", "Ulm")[n % 3]!r};"say ""{n}"""'.replace("'", '"') for n in range(1234)]
+    rows_file, predicted_file = tmp_path / "given.csv", tmp_path / "out.csv"
+    rows_file.write_bytes("\r\n".join(["age;city;label", *rows, ""]).encode("cp1252"))
+    command = ["--server", stack.url, "predict", job["id"], str(rows_file), "-o", str(predicted_file)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
 
     page = visit.open(f"/ui/play/{job['id']}")
-    page.set_input_files("#rows-file", str(given))
+    page.set_input_files("#rows-file", str(rows_file))
     state = page.locator("#rows-state")
     expect(state).to_contain_text("1234 rows predicted with the checkpoint of epoch")
     expect(state).to_contain_text("411 values of unknown categories treated as missing.")
@@ -228,31 +234,33 @@ def test_a_file_of_rows_gets_the_predictions_of_the_command_line(
     assert downloaded.value.suggested_filename == "given-predicted.csv"
     with (
         downloaded.value.path().open(encoding="utf-8-sig", newline="") as by_page,
-        out.open(encoding="cp1252", newline="") as by_command,
+        predicted_file.open(encoding="cp1252", newline="") as by_command,
     ):
-        mine, theirs = (list(csv.reader(file, delimiter=";")) for file in (by_page, by_command))
-    assert mine[0] == theirs[0]
-    assert len(mine) == len(theirs) == 1235
-    for row, other in zip(mine[1:], theirs[1:], strict=True):
-        assert row[:4] == other[:4]
-        shares, others = ([float(cell.replace(",", ".")) for cell in one[4:]] for one in (row, other))
-        assert shares == others
-    assert any("," in row[4] for row in mine[1:]), "the decimal sign of the file"
+        page_rows, command_rows = (list(csv.reader(file, delimiter=";")) for file in (by_page, by_command))
+    assert page_rows[0] == command_rows[0]
+    assert len(page_rows) == len(command_rows) == 1235
+    for row, command_row in zip(page_rows[1:], command_rows[1:], strict=True):
+        assert row[:4] == command_row[:4]
+        page_numbers, command_numbers = (
+            [float(cell.replace(",", ".")) for cell in line[4:]] for line in (row, command_row)
+        )
+        assert page_numbers == command_numbers
+    assert any("," in row[4] for row in page_rows[1:]), "the decimal sign of the file"
 
-    visit.watched.expected.append("422")
-    given.write_text("age;city\n1;Ulm\nnone at all;Ulm\n")
-    page.set_input_files("#rows-file", str(given))
+    visit.error_log.expected.append("422")
+    rows_file.write_text("age;city\n1;Ulm\nnone at all;Ulm\n")
+    page.set_input_files("#rows-file", str(rows_file))
     expect(state).to_contain_text("Row 2: age must be a number")
     expect(page.locator("#rows-result")).to_be_hidden()
-    given.write_text("age;city\n1;Ulm\n2\n")
-    page.set_input_files("#rows-file", str(given))
+    rows_file.write_text("age;city\n1;Ulm\n2\n")
+    page.set_input_files("#rows-file", str(rows_file))
     expect(state).to_have_text("Row 2 has 1 field instead of 2.")
     assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
 
 
-def _by_page(page: Page, given: Path, *, rows: int, delimiter: str) -> list[list[str]]:
-    """The downloaded predictions."""
-    page.set_input_files("#rows-file", str(given))
+def _predict_on_page(page: Page, rows_file: Path, *, rows: int, delimiter: str) -> list[list[str]]:
+    """Open a file of rows on the page, and return the downloaded predictions."""
+    page.set_input_files("#rows-file", str(rows_file))
     expect(page.locator("#rows-state")).to_contain_text(f"{rows} rows predicted with the checkpoint of epoch")
     with page.expect_download() as downloaded:
         page.get_by_role("link", name="Download predictions").click()
@@ -261,50 +269,52 @@ def _by_page(page: Page, given: Path, *, rows: int, delimiter: str) -> list[list
 
 
 @only_with([Auth.LOCAL])
-def test_page_and_command_line_open_the_same_files_of_rows(
+def test_page_and_command_line_read_the_same_files_of_rows(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
-    """Stated delimiters, nameless, other and used columns, delimiters at the end and in quotation marks."""
+    """Declared, trailing and quoted delimiters; nameless and unknown columns, and names that are in use."""
     lines = [f"{n % 50}.5;{n % 7};{('Oslo', 'Bergen')[n % 2]};{'ab'[n % 50 > 24]}" for n in range(300)]
     table = "\n".join(["age;;city;label", *lines]).encode()
     http.post("/datasets", data={"name": "odd-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
-    job = trained(http, finish, "odd-rows", "table")
-    given, out = tmp_path / "given.csv", tmp_path / "out.csv"
+    job = train(http, finish, "odd-rows", "table")
+    rows_file, predicted_file = tmp_path / "given.csv", tmp_path / "out.csv"
     page = visit.open(f"/ui/play/{job['id']}")
     state = page.locator("#rows-state")
-    for first, delimiter, end in (("", ";", ";;"), ("sep=;\r\n", ";", ";"), ("\r\n", ",", "")):
-        quoted = delimiter if end else "|"
-        rows = [f'{n}.25;{n % 5};Oslo;"p|q";mine{end if n % 2 else ""}' for n in range(60)]
+    for prefix, delimiter, trailing in (("", ";", ";;"), ("sep=;\r\n", ";", ";"), ("\r\n", ",", "")):
+        quoted = delimiter if trailing else "|"
+        rows = [f'{n}.25;{n % 5};Oslo;"p|q";mine{trailing if n % 2 else ""}' for n in range(60)]
         lines = ['age;;city;"a|b";prediction', *rows, ""]
         text = "\r\n".join(lines).replace(";", delimiter).replace("|", quoted)
-        given.write_text(first + text, newline="")
-        command = ["--server", stack.url, "predict", job["id"], str(given), "-o", str(out)]
-        asked = CliRunner().invoke(main, command)
-        assert asked.exit_code == 0, asked.output
-        mine = _by_page(page, given, rows=60, delimiter=delimiter)
-        with out.open(encoding="utf-8", newline="") as file:
-            theirs = list(csv.reader(file, delimiter=delimiter))
-        assert mine[0] == theirs[0]
-        assert mine[0][:6] == ["age", "column_2", "city", f"a{quoted}b", "prediction", "prediction (2)"]
-        assert [row[:6] for row in mine] == [row[:6] for row in theirs]
-        for row, other in zip(mine[1:], theirs[1:], strict=True):
-            assert list(map(float, row[6:])) == list(map(float, other[6:]))
-    again = _by_page(page, out, rows=60, delimiter=",")
-    assert [row[:9] for row in again] == theirs
-    assert again[0][9:] == [
+        rows_file.write_text(prefix + text, newline="")
+        command = ["--server", stack.url, "predict", job["id"], str(rows_file), "-o", str(predicted_file)]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        page_rows = _predict_on_page(page, rows_file, rows=60, delimiter=delimiter)
+        with predicted_file.open(encoding="utf-8", newline="") as file:
+            command_rows = list(csv.reader(file, delimiter=delimiter))
+        assert page_rows[0] == command_rows[0]
+        assert page_rows[0][:6] == ["age", "column_2", "city", f"a{quoted}b", "prediction", "prediction (2)"]
+        assert [row[:6] for row in page_rows] == [row[:6] for row in command_rows]
+        for row, command_row in zip(page_rows[1:], command_rows[1:], strict=True):
+            assert list(map(float, row[6:])) == list(map(float, command_row[6:]))
+    repeated = _predict_on_page(page, predicted_file, rows=60, delimiter=",")
+    assert [row[:9] for row in repeated] == command_rows
+    assert repeated[0][9:] == [
         f"{name} (3)" for name in ("prediction", "probability", *("probability of " + c for c in "ab"))
     ]
-    assert [list(map(float, row[10:])) for row in again[1:]] == [list(map(float, row[6:])) for row in theirs[1:]]
+    assert [list(map(float, row[10:])) for row in repeated[1:]] == [
+        list(map(float, row[6:])) for row in command_rows[1:]
+    ]
 
     for text, cell in (("12,5;1", "12,5"), ("1.234;1.500,25", "1.500,25"), ("1.500,25;1", "1.500,25")):
-        given.write_text(f"age;column_2;city\n{text};Oslo\n")
-        page.set_input_files("#rows-file", str(given))
+        rows_file.write_text(f"age;column_2;city\n{text};Oslo\n")
+        page.set_input_files("#rows-file", str(rows_file))
         expect(state).to_contain_text(f": {cell} is not written as in the training data")
         expect(state).to_contain_text("Use tapeline predict.")
         expect(page.locator("#rows-result")).to_be_hidden()
-    visit.watched.expected.append("422")
-    given.write_text("age;City\n1;Oslo\n")
-    page.set_input_files("#rows-file", str(given))
+    visit.error_log.expected.append("422")
+    rows_file.write_text("age;City\n1;Oslo\n")
+    page.set_input_files("#rows-file", str(rows_file))
     expect(state).to_have_text("Column City is unknown; did you mean city? Rename or remove it.")
 
 
@@ -312,24 +322,24 @@ def test_page_and_command_line_open_the_same_files_of_rows(
 def test_the_page_refuses_numbers_that_the_command_line_converts(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
-    """With a decimal point in the other column, 1.234 is not the 1234 that it was in training."""
+    """If another column has a decimal point, 1.234 is not the 1234 that it was in training."""
     lines = [f"{n % 9 + 1}.{n:03},25;{n % 7};{'ab'[n % 9 > 4]}" for n in range(90)]
     table = "\n".join(["price;size;label", *lines]).encode()
     http.post("/datasets", data={"name": "price-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
-    job = trained(http, finish, "price-rows", "table")
-    given, out = tmp_path / "given.csv", tmp_path / "out.csv"
+    job = train(http, finish, "price-rows", "table")
+    rows_file, predicted_file = tmp_path / "given.csv", tmp_path / "out.csv"
     page = visit.open(f"/ui/play/{job['id']}")
-    given.write_text("price;size\n1.234;7\n2.000;5\n")
-    command = ["--server", stack.url, "predict", job["id"], str(given), "-o", str(out)]
+    rows_file.write_text("price;size\n1.234;7\n2.000;5\n")
+    command = ["--server", stack.url, "predict", job["id"], str(rows_file), "-o", str(predicted_file)]
     assert CliRunner().invoke(main, command).exit_code == 0
-    with out.open(encoding="utf-8", newline="") as file:
-        theirs = [[cell.replace(",", ".") for cell in row] for row in csv.reader(file, delimiter=";")]
-    mine = _by_page(page, given, rows=2, delimiter=";")
-    assert [[cell.replace(",", ".") for cell in row] for row in mine] == theirs
-    given.write_text("price;size\n1.234;7\n2.000;0.5\n")
-    noted = CliRunner().invoke(main, command)
-    assert noted.stderr == "column 'price': 1.234 is read as 1.234, since column 'size' has 0.5\n"
-    page.set_input_files("#rows-file", str(given))
+    with predicted_file.open(encoding="utf-8", newline="") as file:
+        command_rows = [[cell.replace(",", ".") for cell in row] for row in csv.reader(file, delimiter=";")]
+    page_rows = _predict_on_page(page, rows_file, rows=2, delimiter=";")
+    assert [[cell.replace(",", ".") for cell in row] for row in page_rows] == command_rows
+    rows_file.write_text("price;size\n1.234;7\n2.000;0.5\n")
+    result = CliRunner().invoke(main, command)
+    assert result.stderr == "column 'price': 1.234 is read as 1.234, since column 'size' has 0.5\n"
+    page.set_input_files("#rows-file", str(rows_file))
     expect(page.locator("#rows-state")).to_have_text(
         "Column price: 1.234 is not written as in the training data, and the page does not convert numbers. "
         "Use tapeline predict."

@@ -1,4 +1,4 @@
-"""A page that loses its service says so, and stops saying so when the service is back."""
+"""A page that loses its connection to the service says so until the service is back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.played import Service, metrics
-from tests.browser.waiting import patient
+from tests.browser.waiting import http_client
 from tests.faults.proxy import Proxy
 
 SWEEP = {
@@ -24,18 +24,18 @@ SWEEP = {
 
 @pytest.fixture
 def proxy(service: Service) -> Iterator[Proxy]:
-    """Between page and service: it does what the end of a process does to connections."""
+    """A proxy between page and service: it breaks connections as the end of a process does."""
     port = httpx.URL(service.url).port
     proxy = Proxy(lambda: socket.create_connection(("127.0.0.1", port)))
     yield proxy
     proxy.close()
 
 
-@pytest.mark.parametrize("place", ["job", "log", "jobs", "sweep", "workers"])
-def test_a_lost_connection_is_shown_until_it_is_back(
-    service: Service, proxy: Proxy, open_window: Callable[..., Visit], place: str
+@pytest.mark.parametrize("view", ["job", "log", "jobs", "sweep", "workers"])
+def test_a_lost_connection_is_shown_until_it_is_restored(
+    service: Service, proxy: Proxy, open_window: Callable[..., Visit], view: str
 ) -> None:
-    sweep = patient.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
+    sweep = http_client.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
     worker = service.claim()
     worker.epoch(1, metrics=metrics(1))
     assert worker.held is not None
@@ -46,13 +46,13 @@ def test_a_lost_connection_is_shown_until_it_is_back(
         "jobs": "/",
         "sweep": f"/ui/sweeps/{sweep['id']}",
         "workers": "/ui/workers",
-    }[place]
+    }[view]
     visit = open_window(f"http://127.0.0.1:{proxy.port}")
-    visit.watched.expected += ["net::ERR", "status of 500"]
+    visit.error_log.expected += ["net::ERR", "status of 500"]
     page = visit.open(path)
     lost = page.locator("#connection-lost")
-    if place == "sweep":
-        expect(page.locator("#decisions li").first).to_be_visible()  # the last part that is loaded
+    if view == "sweep":
+        expect(page.locator("#decisions li").first).to_be_visible()  # the part that is loaded last
     page.wait_for_timeout(1500)
     expect(lost).to_have_count(0)
     proxy.refusing = True
@@ -64,21 +64,21 @@ def test_a_lost_connection_is_shown_until_it_is_back(
     worker.epoch(2, metrics=metrics(2))
     proxy.refusing = False
     expect(lost).to_have_count(0)
-    if place == "job":  # what happened meanwhile is made up for at once
+    if view == "job":  # the page catches up on missed epochs at once
         expect(page.locator("#epoch")).to_have_text("Epoch 2 of 9")
-    if place == "log":
+    if view == "log":
         expect(page.locator("#log li", has_text="epoch 2:")).to_have_count(1)
 
 
-def test_a_sweep_whose_parts_could_not_be_loaded_is_loaded_again(
+def test_parts_of_a_sweep_that_failed_to_load_are_loaded_again(
     service: Service, proxy: Proxy, open_window: Callable[..., Visit]
 ) -> None:
-    sweep = patient.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
+    sweep = http_client.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
     visit = open_window(f"http://127.0.0.1:{proxy.port}")
-    visit.watched.expected += ["net::ERR"]
+    visit.error_log.expected += ["net::ERR"]
     requests: list[Route] = []
 
-    def lose_the_first(route: Route) -> None:
+    def fail_first_request(route: Route) -> None:
         requests.append(route)
         if len(requests) == 1:
             proxy.refusing = True
@@ -87,7 +87,7 @@ def test_a_sweep_whose_parts_could_not_be_loaded_is_loaded_again(
         else:
             route.continue_()
 
-    visit.page.route(re.compile("sweep-parts"), lose_the_first)
+    visit.page.route(re.compile("sweep-parts"), fail_first_request)
     page = visit.open(f"/ui/sweeps/{sweep['id']}")
     expect(page.locator("#toasts")).to_contain_text("Curves and decisions could not be loaded. Reload the page.")
     expect(page.locator("#connection-lost")).to_be_visible()
@@ -95,12 +95,12 @@ def test_a_sweep_whose_parts_could_not_be_loaded_is_loaded_again(
     expect(page.locator("#decisions li").first).to_be_visible()
 
 
-def test_a_stream_that_ends_is_no_lost_connection(
+def test_a_stream_that_ends_is_not_a_lost_connection(
     service: Service, proxy: Proxy, open_window: Callable[..., Visit]
 ) -> None:
     job_id = service.submit()
     visit = open_window(f"http://127.0.0.1:{proxy.port}")
-    visit.watched.expected += ["net::ERR"]
+    visit.error_log.expected += ["net::ERR"]
     page = visit.open(f"/ui/jobs/{job_id}")
     page.wait_for_timeout(1000)
     page.evaluate(

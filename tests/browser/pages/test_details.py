@@ -1,4 +1,4 @@
-"""What a person meets in passing: shadows of tables that scroll, labels, stars, and who is signed in."""
+"""Details of pages: shadows of scrollable tables, the line of filters, and stars."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.pixels import read
+from tests.browser.pixels import read_pixels
 from tests.browser.played import Service, metrics
-from tests.browser.waiting import patient
+from tests.browser.waiting import http_client
 from tests.waiting import wait_until
 
 
-def darker(part: Locator) -> float:
-    """How much darker than the ground the right edge is, over most of its height."""
-    picture = read(part).mean(axis=2)
+def edge_darkness(part: Locator) -> float:
+    """How much darker than the background the right edge is, over most of its height."""
+    picture = read_pixels(part).mean(axis=2)
     return float(np.median(picture[:, -30]) - np.median(picture[:, -2]))
 
 
-def test_a_table_that_scrolls_has_a_shadow_at_the_edge(service: Service, open_window: Callable[..., Visit]) -> None:
-    ids = [service.trained(2, level, seed=seed, name=80 * "w") for seed, level in enumerate((0.0, 0.5))]
+def test_a_scrollable_table_has_a_shadow_at_its_edge(service: Service, open_window: Callable[..., Visit]) -> None:
+    ids = [service.train(2, loss_offset, seed=seed, name=80 * "w") for seed, loss_offset in enumerate((0.0, 0.5))]
     visit = open_window(service.url, width=390, height=844)
-    visit.watched.expected.append("status of 500")
+    visit.error_log.expected.append("status of 500")
     page = visit.open(f"/ui/compare?jobs={','.join(ids)}")
     part = page.locator("#settings .scroll")
     expect(part.locator("tbody tr").first).to_be_visible()
-    # The table is drawn again with what arrives later, and a picture may be older than the last painting.
+    # Data that arrives later redraws the table, and a screenshot may predate the last paint.
     wait_until(lambda: part.evaluate("part => part.scrollWidth > part.clientWidth"), "a table that scrolls")
-    wait_until(lambda: darker(part) > 15, "a shadow at the edge")
+    wait_until(lambda: edge_darkness(part) > 15, "a shadow at the edge")
     part.evaluate("part => part.scrollTo(part.scrollWidth, 0)")
-    wait_until(lambda: abs(darker(part)) < 4, "no shadow at the end")
+    wait_until(lambda: abs(edge_darkness(part)) < 4, "no shadow at the end")
 
 
-def test_chips_and_the_filter_of_stars_stay_together(service: Service, open_window: Callable[..., Visit]) -> None:
+def test_status_chips_and_the_star_filter_are_on_one_line(service: Service, open_window: Callable[..., Visit]) -> None:
     for _ in range(3):
-        service.trained(1)
+        service.train(1)
     for fails in (False, True):
         service.submit()
         worker = service.claim()
@@ -45,7 +45,7 @@ def test_chips_and_the_filter_of_stars_stay_together(service: Service, open_wind
         if fails:
             worker.fail()
     job_id = service.submit()
-    patient.post(f"{service.url}/jobs/{job_id}/cancel").raise_for_status()
+    http_client.post(f"{service.url}/jobs/{job_id}/cancel").raise_for_status()
     service.submit()
     page = open_window(service.url, width=1440).open("/")
     chips, star = page.locator("#statuses button:visible").last, page.locator("#starred")
@@ -54,7 +54,7 @@ def test_chips_and_the_filter_of_stars_stay_together(service: Service, open_wind
     assert tops[0] == pytest.approx(tops[1], abs=4)
 
 
-def test_a_job_without_a_star_has_an_empty_one(service: Service, open_window: Callable[..., Visit]) -> None:
+def test_a_job_without_a_star_shows_an_empty_one(service: Service, open_window: Callable[..., Visit]) -> None:
     job_id = service.submit()
     page = open_window(service.url).open("/")
     star = page.locator(f"tr[data-id={job_id}] .star")

@@ -13,16 +13,16 @@ from service.access.keys import Scope
 from service.local import LocalStack
 from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, bearer, make_key, only_with
-from tests.browser.waiting import patient, until
+from tests.browser.waiting import http_client, until
 
 pytestmark = only_with([Auth.KEYS])
 
-CUT = """(select) => {
+AN_OPTION_IS_CUT_OFF = """(select) => {
     const pen = new OffscreenCanvas(1, 1).getContext("2d");
     pen.font = getComputedStyle(select).font;
     return [...select.options].some(({ text }) => pen.measureText(text).width > select.clientWidth - 40);
 }"""
-"""Whether a choice is longer than its field."""
+"""Whether the text of an option is wider than its field."""
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def bob(stack: LocalStack) -> Any:
         yield client
 
 
-def test_who_signs_in_trains_and_signs_out(open_window: Callable[..., Visit], stack: LocalStack) -> None:
+def test_sign_in_train_and_sign_out(open_window: Callable[..., Visit], stack: LocalStack) -> None:
     key = make_key(stack.settings, "carol")
     visit = open_window(stack.url)
-    visit.watched.expected = ["401"]
+    visit.error_log.expected = ["401"]
     page = visit.open("/")
     page.get_by_label("Your key").fill("tpl_000000000000_" + 64 * "0")
     page.get_by_role("button", name="Sign in").click()
@@ -44,7 +44,7 @@ def test_who_signs_in_trains_and_signs_out(open_window: Callable[..., Visit], st
     page.get_by_role("button", name="Train a classifier").click()
     page.wait_for_url("**/ui/jobs/job_*")
     expect(page.locator("#state .status")).to_have_text("succeeded")
-    job = patient.get(f"{stack.url}/jobs/{page.url.rpartition('/')[2]}", headers=bearer(key)).json()
+    job = http_client.get(f"{stack.url}/jobs/{page.url.rpartition('/')[2]}", headers=bearer(key)).json()
     assert job["owner"] == "carol"
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Your key")).to_be_visible()
@@ -53,12 +53,12 @@ def test_who_signs_in_trains_and_signs_out(open_window: Callable[..., Visit], st
     expect(page.locator("h1")).not_to_contain_text("first classifier")
 
 
-def test_a_key_submitted_before_the_script_has_run_goes_nowhere(
+def test_a_key_submitted_before_the_script_has_run_is_not_sent(
     open_window: Callable[..., Visit], stack: LocalStack
 ) -> None:
-    """By default a form puts its fields into the address, and so into the history and into logs."""
+    """By default, a form puts its fields into the URL, and so into the history and into logs."""
     visit = open_window(stack.url)
-    visit.watched.expected = ["ERR_FAILED"]
+    visit.error_log.expected = ["ERR_FAILED"]
     visit.page.route("**/sign-in.js", lambda route: route.abort())
     page = visit.open("/ui/sign-in")
     page.evaluate("addEventListener('submit', () => { document.title = 'submitted'; })")
@@ -67,33 +67,33 @@ def test_a_key_submitted_before_the_script_has_run_goes_nowhere(
     page.get_by_label("Your key").fill("tpl_of_carol")
     page.get_by_role("button", name="Sign in").click()
     expect(page).to_have_title("submitted")
-    assert page.evaluate("fetch('/healthz').then(({ status }) => status)") == 200  # later than what the form sends
+    assert page.evaluate("fetch('/healthz').then(({ status }) => status)") == 200  # after any request of the form
     assert page.url == f"{stack.url}/ui/sign-in"
     # Chromium loads the icon of a page some time after the page itself.
     assert [url for url in requests if not url.endswith("/icon.svg")] == [f"{stack.url}/healthz"]
 
 
 def test_jobs_of_other_owners_are_not_found(visit: Visit, bob: httpx.Client, http: httpx.Client) -> None:
-    visit.watched.expected = ["404"]
+    visit.error_log.expected = ["404"]
     spec = {"kind": "classifier", "epochs": 2, "tags": ["shared-word"]}
-    before = bob.post("/jobs", json=spec | {"name": "of bob"}).raise_for_status().json()
+    earlier = bob.post("/jobs", json=spec | {"name": "of bob"}).raise_for_status().json()
     page = visit.open("/?tag=shared-word")
-    after = bob.post("/jobs", json=spec | {"name": "of bob, later"}).raise_for_status().json()
+    later = bob.post("/jobs", json=spec | {"name": "of bob, later"}).raise_for_status().json()
     own = http.post("/jobs", json=spec | {"name": "of ann"}).raise_for_status().json()
     row = page.locator(f"tr[data-id={own['id']}]")
     expect(row.locator(".status")).to_have_text("succeeded")
     expect(page.locator("tr.job")).to_have_count(1)
-    for path in (f"/ui/jobs/{before['id']}", f"/ui/play/{after['id']}"):
+    for path in (f"/ui/jobs/{earlier['id']}", f"/ui/play/{later['id']}"):
         page = visit.open(path)
         expect(page.locator("h1")).to_have_text("There is no such job")
         expect(page.locator("body")).not_to_contain_text("of bob")
-    page = visit.open(f"/ui/compare?jobs={before['id']},{own['id']}")
+    page = visit.open(f"/ui/compare?jobs={earlier['id']},{own['id']}")
     until(page, "document.querySelectorAll('#compared li').length === 1")
     expect(page.locator("#compared")).to_contain_text("of ann")
-    assert bob.get(before["urls"]["self"]).json()["owner"] == "bob"
+    assert bob.get(earlier["urls"]["self"]).json()["owner"] == "bob"
 
 
-def test_who_only_reads_is_offered_nothing_else(
+def test_a_read_key_is_offered_nothing_that_changes_jobs(
     open_stack: Callable[..., Visit], stack: LocalStack, jobs: dict[str, Any]
 ) -> None:
     visit = open_stack(key=make_key(stack.settings, "ann", Scope.READ))
@@ -121,29 +121,31 @@ def test_who_only_reads_is_offered_nothing_else(
 
 
 @pytest.mark.parametrize(("width", "owner"), [(390, "lehrerin"), (360, "a-name-that-is-rather-long@example.org")])
-def test_on_a_phone_the_header_stays_in_one_line_and_scopes_are_legible(
+def test_on_a_phone_the_header_is_one_line_and_scopes_are_legible(
     open_stack: Callable[..., Visit], stack: LocalStack, width: int, owner: str
 ) -> None:
     visit = open_stack(key=make_key(stack.settings, owner, Scope.ADMIN), width=width)
     page = visit.open("/ui/keys")
     middles = [
         box["y"] + box["height"] / 2
-        for box in (page.locator(one).bounding_box() for one in (".brand", ".top .who", "#sign-out", "#theme"))
+        for box in (
+            page.locator(selector).bounding_box() for selector in (".brand", ".top .who", "#sign-out", "#theme")
+        )
         if box is not None
     ]
     assert len(middles) == 4
     assert max(middles) - min(middles) < 4
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     expect(page.get_by_label("Scope")).to_have_value("submit")
-    assert page.locator("select[name=scope]").evaluate(CUT) is False
+    assert page.locator("select[name=scope]").evaluate(AN_OPTION_IS_CUT_OFF) is False
     expect(page.get_by_text("submit: also")).to_be_visible()
 
 
-def test_the_page_says_who_is_signed_in_and_offers_nothing_to_others(
+def test_the_header_names_the_owner_and_has_no_links_before_the_sign_in(
     open_window: Callable[..., Visit], stack: LocalStack
 ) -> None:
     visit = open_window(stack.url)
-    visit.watched.expected = ["401"]
+    visit.error_log.expected = ["401"]
     page = visit.open("/")
     expect(page.get_by_label("Your key")).to_be_visible()
     expect(page.get_by_role("link", name="Workers")).to_have_count(0)

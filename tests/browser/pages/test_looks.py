@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
-from tests.browser.accessibility import serious
+from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit, only_with
-from tests.browser.played import Bare
+from tests.browser.played import WebProcess
 
 PATHS = (
     "/",
@@ -50,11 +50,11 @@ PATHS = (
     scope="session",
     ids=str,
 )
-def test_pages_are_for_everybody(
+def test_pages_are_accessible_and_fit_the_window(
     open_stack: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
 ) -> None:
     visit = open_stack(width=width, color_scheme=scheme)
-    visit.watched.expected = ["404", "403"]
+    visit.error_log.expected = ["404", "403"]
     faults = {}
     for path in PATHS:
         page = visit.open(path.format(**{name: job["id"] for name, job in jobs.items()}))
@@ -62,25 +62,27 @@ def test_pages_are_for_everybody(
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        if found := serious(page):
-            faults[path] = found
+        if violations := serious_violations(page):
+            faults[path] = violations
     assert faults == {}
 
 
 @only_with([Auth.LOCAL])
-def test_open_parts_are_for_everybody(visit: Visit, jobs: dict[str, Any]) -> None:
+def test_opened_details_and_dialogs_are_accessible(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("Ready to start")
     page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
-    assert serious(page) == []
+    assert serious_violations(page) == []
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     page.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
     page.get_by_role("button", name="Fork…").click()
     expect(page.locator("#fork")).to_be_visible()
-    assert serious(page) == []
+    assert serious_violations(page) == []
 
 
-def test_colours_are_chosen_and_remembered(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
+def test_the_colour_scheme_is_chosen_and_remembered(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
+) -> None:
     page = open_window(serve_bare().url, color_scheme="light").open("/")
     button = page.locator("#theme")
     expect(button).to_have_attribute("aria-label", "Colours: system setting")
@@ -93,7 +95,9 @@ def test_colours_are_chosen_and_remembered(open_window: Callable[..., Visit], se
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
 
 
-def test_first_tab_skips_to_the_content(open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]) -> None:
+def test_the_first_tab_stop_skips_to_the_content(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
+) -> None:
     page = open_window(serve_bare().url).open("/")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"

@@ -21,53 +21,53 @@ from service.local import LocalStack
 from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, bearer, make_key, only_with
 from tests.browser.held import hold
-from tests.browser.waiting import patient, until
+from tests.browser.waiting import http_client, until
 
-CHROME: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
-DOCUMENTS: Final = {"/openapi.json", "/schema.json"}
-"""What is JSON for everybody."""
-_ALIKE: Final = 2
-"""Pages of one pattern that a crawl looks at: jobs of other tests are there too."""
+CHROME_ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+JSON_DOCUMENTS: Final = {"/openapi.json", "/schema.json"}
+"""Served as JSON to browsers, too."""
+_MAX_PER_PATTERN: Final = 2
+"""Pages of one pattern that the crawl visits: there are also jobs of other tests."""
 
 
 def links(page: Page) -> list[str]:
-    """The addresses of this origin that a page links to."""
-    found = page.eval_on_selector_all("a[href]", "all => all.map((link) => link.href)")
+    """The URLs of this origin that a page links to."""
+    hrefs = page.eval_on_selector_all("a[href]", "all => all.map((link) => link.href)")
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(page.url))
-    return list(dict.fromkeys(urldefrag(href).url for href in found if href.startswith(origin + "/")))
+    return list(dict.fromkeys(urldefrag(href).url for href in hrefs if href.startswith(origin + "/")))
 
 
-def pattern(address: str) -> str:
-    parts = urlsplit(address)
+def url_pattern(url: str) -> str:
+    parts = urlsplit(url)
     names = re.sub(r"(job|art|key)_\w+", "*", parts.path)
     return re.sub(r"\d+", "#", names) + ("?" + re.sub(r"=[^&]*", "", parts.query) if parts.query else "")
 
 
 @only_with([Auth.LOCAL])
 def test_every_link_leads_to_a_page_or_a_file(visit: Visit, jobs: dict[str, Any]) -> None:
-    waiting = [visit.url + "/", *(visit.url + job["urls"]["page"] for job in jobs.values())]
-    seen: set[str] = set()
-    alike: dict[str, int] = {}
+    queue = [visit.url + "/", *(visit.url + job["urls"]["page"] for job in jobs.values())]
+    visited: set[str] = set()
+    visits: dict[str, int] = {}
     pages = 0
-    while waiting:
-        address = waiting.pop(0)
-        kind = pattern(address)
-        if address in seen or alike.get(kind, 0) >= _ALIKE or urlsplit(address).path.endswith("/stream"):
+    while queue:
+        url = queue.pop(0)
+        pattern = url_pattern(url)
+        if url in visited or visits.get(pattern, 0) >= _MAX_PER_PATTERN or urlsplit(url).path.endswith("/stream"):
             continue
-        seen.add(address)
-        alike[kind] = alike.get(kind, 0) + 1
-        answer = visit.page.request.get(address, headers={"Accept": CHROME})
-        media = answer.headers["content-type"].partition(";")[0]
-        assert answer.status == 200, address
+        visited.add(url)
+        visits[pattern] = visits.get(pattern, 0) + 1
+        response = visit.page.request.get(url, headers={"Accept": CHROME_ACCEPT})
+        media = response.headers["content-type"].partition(";")[0]
+        assert response.status == 200, url
         if media == "text/html":
-            visit.page.goto(address)
-            waiting += links(visit.page)
+            visit.page.goto(url)
+            queue += links(visit.page)
             pages += 1
         else:
-            assert "problem" not in media, address
-            assert media != "application/json" or urlsplit(address).path in DOCUMENTS, address
+            assert "problem" not in media, url
+            assert media != "application/json" or urlsplit(url).path in JSON_DOCUMENTS, url
     assert pages > 35
-    met = {pattern(address) for address in seen}
+    visited_patterns = {url_pattern(url) for url in visited}
     for path in (
         "/jobs/*/events",
         "/jobs/*/artifacts",
@@ -76,7 +76,7 @@ def test_every_link_leads_to_a_page_or_a_file(visit: Visit, jobs: dict[str, Any]
         "/ui/workers",
         "/docs/jobs",
     ):
-        assert path in met, path
+        assert path in visited_patterns, path
 
 
 @only_with([Auth.LOCAL])
@@ -88,12 +88,12 @@ def test_each_link_of_the_navigation_and_of_a_job_opens_a_page(visit: Visit, job
         page.locator("nav[aria-label=Main] a", has_text=re.compile(f"^{name}$")).click()
         expect(page.locator("nav[aria-label=Main] [aria-current=page]")).to_have_text(name)
         assert page.evaluate("document.contentType") == "text/html"
-    address = jobs["reader"]["urls"]["page"]
-    page = visit.open(address)
-    wanted = [href for href in links(page) if not re.search(r"/checkpoints/\d|format=|/stream$|\.(gif|webp)$", href)]
-    assert len(wanted) > 10
-    for href in wanted:
-        page = visit.open(address)
+    url = jobs["reader"]["urls"]["page"]
+    page = visit.open(url)
+    hrefs = [href for href in links(page) if not re.search(r"/checkpoints/\d|format=|/stream$|\.(gif|webp)$", href)]
+    assert len(hrefs) > 10
+    for href in hrefs:
+        page = visit.open(url)
         link = page.locator(f'a[href="{href.removeprefix(visit.url)}"]:visible').first
         if link.count() == 0:
             continue
@@ -105,8 +105,8 @@ def test_each_link_of_the_navigation_and_of_a_job_opens_a_page(visit: Visit, job
 
 
 @only_with([Auth.LOCAL])
-def test_a_browser_reads_what_went_wrong(visit: Visit) -> None:
-    visit.watched.expected = ["404", "400"]
+def test_errors_are_readable_pages_in_a_browser(visit: Visit) -> None:
+    visit.error_log.expected = ["404", "400"]
     page = visit.open("/nope")
     expect(page.locator("h1")).to_have_text("Page not found")
     page.locator("main").get_by_role("link", name="All jobs", exact=True).click()
@@ -119,7 +119,7 @@ def test_a_browser_reads_what_went_wrong(visit: Visit) -> None:
 
 
 @only_with([Auth.LOCAL])
-def test_a_log_grows_while_one_reads_it(visit: Visit, http: httpx.Client) -> None:
+def test_an_open_log_grows_and_is_filtered_searched_and_downloaded(visit: Visit, http: httpx.Client) -> None:
     job = http.post("/jobs", json={"kind": "classifier", "name": "to be read", "epochs": 400}).json()
     page = visit.open(job["urls"]["events"])
     metrics = page.locator("#log li", has_text="metrics")
@@ -149,13 +149,13 @@ def test_a_log_grows_while_one_reads_it(visit: Visit, http: httpx.Client) -> Non
 def test_workers_and_the_queue_are_shown_live(visit: Visit, http: httpx.Client) -> None:
     page = visit.open("/ui/workers")
     expect(page.locator("#queue")).to_contain_text("The queue is empty.")
-    specs = [{"kind": "classifier", "name": f"number {place}", "epochs": 2000} for place in range(4)]
-    made = [http.post("/jobs", json=spec).json() for spec in specs]
+    specs = [{"kind": "classifier", "name": f"number {number}", "epochs": 2000} for number in range(4)]
+    jobs = [http.post("/jobs", json=spec).json() for spec in specs]
     expect(page.locator("#workers div.running")).to_have_count(2)
     expect(page.locator("#queue tbody tr")).to_have_count(2)
     rows = page.locator("#queue tbody tr").all_inner_texts()
     assert [re.search(r"number \d", row)[0] for row in rows] == ["number 2", "number 3"]
-    for job in made:
+    for job in jobs:
         http.post(f"{job['urls']['self']}/cancel").raise_for_status()
     expect(page.locator("#queue")).to_contain_text("The queue is empty.")
     expect(page.locator("#workers")).to_contain_text("idle")
@@ -163,7 +163,7 @@ def test_workers_and_the_queue_are_shown_live(visit: Visit, http: httpx.Client) 
 
 @only_with([Auth.LOCAL])
 def test_a_dataset_is_uploaded_shown_and_deleted(visit: Visit, tmp_path: Path) -> None:
-    visit.watched.expected = ["422"]
+    visit.error_log.expected = ["422"]
     generator = np.random.default_rng(0)
     data = io.BytesIO()
     np.savez(data, images=generator.integers(0, 255, (40, 6, 5)).astype(np.uint8), labels=np.arange(40) % 2)
@@ -190,8 +190,8 @@ def test_a_dataset_is_uploaded_shown_and_deleted(visit: Visit, tmp_path: Path) -
 
 @only_with([Auth.LOCAL])
 def test_a_folder_of_images_is_uploaded(visit: Visit, tmp_path: Path) -> None:
-    """One file's name is longer than a tar has room for; a hidden file and a text are left out."""
-    visit.watched.expected = ["422"]
+    """One file name is longer than a tar header has room for; a hidden file and a text file are left out."""
+    visit.error_log.expected = ["422"]
     photos = tmp_path / "wild animals"
     for name, level in (("cats", 40), ("dögs", 200)):
         (photos / name).mkdir(parents=True)
@@ -236,7 +236,7 @@ def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], st
     page.get_by_role("button", name="Create key").click()
     expect(page.locator("#made")).to_be_visible()
     key = page.locator("#made-key").inner_text()
-    answer = patient.get(f"{stack.url}/session", headers=bearer(key)).json()
+    answer = http_client.get(f"{stack.url}/session", headers=bearer(key)).json()
     assert (answer["owner"], answer["scope"]) == ("dora", "submit")
     page.get_by_role("button", name="Done").click()
     expect(page.locator("body")).not_to_contain_text(key)
@@ -244,12 +244,12 @@ def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], st
     expect(row).to_contain_text("valid")
     row.get_by_role("button", name="Revoke").click()
     page.locator("#revoke").get_by_role("button", name="Cancel").click()
-    assert patient.get(f"{stack.url}/session", headers=bearer(key)).status_code == 200
+    assert http_client.get(f"{stack.url}/session", headers=bearer(key)).status_code == 200
     row.get_by_role("button", name="Revoke").click()
     page.locator("#revoke").get_by_role("button", name="Revoke").click()
     expect(row).to_contain_text("revoked")
     page.wait_for_timeout(2500)
-    assert patient.get(f"{stack.url}/session", headers=bearer(key)).status_code == 401
+    assert http_client.get(f"{stack.url}/session", headers=bearer(key)).status_code == 401
 
 
 @only_with([Auth.KEYS])
@@ -264,7 +264,7 @@ def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalSt
     expect(page.locator("#made")).to_be_visible()
     key = page.locator("#made-key").inner_text()
     for valid in (old, key):
-        assert patient.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "edwin"
+        assert http_client.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "edwin"
     page.get_by_role("button", name="Done").click()
     expect(row).to_have_count(2)
     expect(row.last).to_contain_text("replaced, valid until it expires")
@@ -275,7 +275,7 @@ def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalSt
 @only_with([Auth.KEYS])
 def test_non_admins_get_a_clear_error(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
     visit = open_stack()
-    visit.watched.expected = ["403"]
+    visit.error_log.expected = ["403"]
     page = visit.open("/ui/keys")
     expect(page.locator("h1")).to_have_text("The key's scope does not allow this")
     expect(page.get_by_role("link", name="Sign in with another key")).to_be_visible()
@@ -284,7 +284,7 @@ def test_non_admins_get_a_clear_error(open_stack: Callable[..., Visit], stack: L
     expect(page.locator("main h2")).to_have_text(["ann"])
 
 
-def attempt(visit: Visit, section: str, operation: str) -> Any:
+def open_try_form(visit: Visit, section: str, operation: str) -> Any:
     page = visit.open(f"/docs/{section}#{operation}")
     form = page.locator(f"#{operation} form.try")
     expect(form).to_be_visible()
@@ -292,22 +292,22 @@ def attempt(visit: Visit, section: str, operation: str) -> Any:
 
 
 @only_with([Auth.LOCAL])
-def test_a_suggestion_is_not_inserted_where_somebody_is_about_to_type(visit: Visit, jobs: dict[str, Any]) -> None:
-    late = hold(visit.page, "GET /jobs.limit=30")
-    form = attempt(visit, "files", "samples_sample")
-    field, other = form.get_by_label("job_id"), visit.page.locator("#samples_samples [data-in=path][name=job_id]")
+def test_a_suggestion_is_not_inserted_into_a_focused_field(visit: Visit, jobs: dict[str, Any]) -> None:
+    suggestions = hold(visit.page, "GET /jobs.limit=30")
+    form = open_try_form(visit, "files", "samples_sample")
+    field, other_field = form.get_by_label("job_id"), visit.page.locator("#samples_samples [data-in=path][name=job_id]")
     field.select_text()  # to replace it
-    late.wait(1)
-    late.stop()
-    expect(other).not_to_have_value(re.compile("^job_01J0+$"))
+    suggestions.wait(1)
+    suggestions.release_all()
+    expect(other_field).not_to_have_value(re.compile("^job_01J0+$"))
     visit.page.keyboard.type(jobs["reader"]["id"])
     expect(field).to_have_value(jobs["reader"]["id"])
 
 
 @pytest.mark.parametrize("stack", [Auth.LOCAL, Auth.KEYS], indirect=True, scope="session", ids=str)
 def test_the_documentation_sends_requests(visit: Visit, jobs: dict[str, Any], http: httpx.Client) -> None:
-    visit.watched.expected = ["404"]
-    form = attempt(visit, "jobs", "jobs_submit")
+    visit.error_log.expected = ["404"]
+    form = open_try_form(visit, "jobs", "jobs_submit")
     form.get_by_label("dry_run").select_option("true")
     form.get_by_role("button", name="gan").click()
     form.get_by_role("button", name="Send").click()
@@ -316,23 +316,23 @@ def test_the_documentation_sends_requests(visit: Visit, jobs: dict[str, Any], ht
     expect(form.locator("[data-curl]")).to_contain_text("/jobs?dry_run=true' ")
     expect(form.locator("[data-curl]")).to_contain_text('-d \'{"kind":"gan"')
 
-    form = attempt(visit, "jobs", "jobs_show")
+    form = open_try_form(visit, "jobs", "jobs_show")
     form.get_by_label("job_id").fill("job_01J00000000000000000000000")
     form.get_by_role("button", name="Send").click()
     expect(form.locator("[data-answer] .note")).to_contain_text("404")
     expect(form.locator("[data-answer] > pre")).to_contain_text("job_not_found")
 
-    form = attempt(visit, "files", "samples_sample")
+    form = open_try_form(visit, "files", "samples_sample")
     form.get_by_label("job_id").fill(jobs["reader"]["id"])
     form.get_by_role("button", name="Send").click()
     until(visit.page, "document.querySelector('#samples_sample [data-answer] img')?.naturalWidth > 50")
 
-    form = attempt(visit, "inference", "inference_predict")
+    form = open_try_form(visit, "inference", "inference_predict")
     form.get_by_label("job_id").fill(jobs["reader"]["id"])
     form.get_by_role("button", name="Send").click()
     expect(form.locator("[data-answer] > pre")).to_contain_text('"classes": [\n    7\n  ]')
 
-    form = attempt(visit, "files", "checkpoints_checkpoint")
+    form = open_try_form(visit, "files", "checkpoints_checkpoint")
     form.get_by_label("job_id").fill(jobs["reader"]["id"])
     form.get_by_role("button", name="Send").click()
     with visit.page.expect_download() as download:
@@ -343,13 +343,13 @@ def test_the_documentation_sends_requests(visit: Visit, jobs: dict[str, Any], ht
 @only_with([Auth.LOCAL])
 def test_the_documentation_follows_a_stream_and_stops(visit: Visit, http: httpx.Client) -> None:
     job = http.post("/jobs", json={"kind": "classifier", "name": "streamed", "epochs": 900}).json()
-    form = attempt(visit, "results", "events_stream")
+    form = open_try_form(visit, "results", "events_stream")
     form.get_by_label("job_id").fill(job["id"])
     form.get_by_role("button", name="Send").click()
     expect(form.locator("[data-answer] > pre")).to_contain_text("event: metrics")
     form.get_by_role("button", name="Stop").click()
     expect(form.locator("[data-answer]")).to_contain_text("Stopped.")
-    form = attempt(visit, "jobs", "jobs_cancel")
+    form = open_try_form(visit, "jobs", "jobs_cancel")
     form.get_by_label("job_id").fill(job["id"])
     form.get_by_role("button", name="Send").click()
     dialog = visit.page.locator("#confirm")
@@ -362,7 +362,7 @@ def test_the_documentation_follows_a_stream_and_stops(visit: Visit, http: httpx.
 
 
 @only_with([Auth.LOCAL])
-def test_the_documentation_is_found_and_fits_a_phone(open_stack: Callable[..., Visit]) -> None:
+def test_the_documentation_is_searchable_and_fits_a_phone(open_stack: Callable[..., Visit]) -> None:
     visit = open_stack(width=390, height=844)
     page = visit.open("/docs")
     assert page.evaluate("document.documentElement.scrollHeight") < 3000
@@ -381,7 +381,7 @@ def test_the_documentation_is_found_and_fits_a_phone(open_stack: Callable[..., V
 
 @only_with([Auth.LOCAL])
 @pytest.mark.parametrize("width", [390, 320])
-def test_the_navigation_fills_two_lines_on_a_phone(open_stack: Callable[..., Visit], width: int) -> None:
+def test_on_a_phone_each_line_of_the_navigation_has_four_links(open_stack: Callable[..., Visit], width: int) -> None:
     page = open_stack(width=width, height=844).open("/")
     links = page.get_by_role("navigation", name="Main").get_by_role("link")
     lines = Counter(links.evaluate_all("all => all.map((link) => link.getBoundingClientRect().top)"))

@@ -18,8 +18,8 @@ TOKYO = {"timezone_id": "Asia/Tokyo", "locale": "en-GB"}
 
 
 def in_tokyo(text: str) -> str:
-    at = datetime.fromisoformat(text).astimezone(ZoneInfo("Asia/Tokyo"))
-    return f"{at.day} {at:%b %Y, %H:%M:%S}"
+    moment = datetime.fromisoformat(text).astimezone(ZoneInfo("Asia/Tokyo"))
+    return f"{moment.day} {moment:%b %Y, %H:%M:%S}"
 
 
 def in_utc(text: str) -> str:
@@ -45,7 +45,7 @@ def test_times_of_a_job_are_local_with_utc_on_hover(
 
 
 @only_with([Auth.LOCAL])
-def test_times_stay_local_when_a_part_of_the_page_is_renewed(
+def test_times_stay_local_when_a_part_of_the_page_is_refreshed(
     open_stack: Callable[..., Visit], http: httpx.Client
 ) -> None:
     job = http.post("/jobs", json={"kind": "classifier", "name": "clock", "epochs": 500}).json()
@@ -63,19 +63,21 @@ def test_times_stay_local_when_a_part_of_the_page_is_renewed(
 
 
 @only_with([Auth.LOCAL])
-def test_a_part_that_has_not_changed_is_not_replaced(open_stack: Callable[..., Visit], jobs: dict[str, Any]) -> None:
+def test_an_unchanged_part_of_the_page_is_not_replaced(open_stack: Callable[..., Visit], jobs: dict[str, Any]) -> None:
     page = open_stack(**TOKYO).open(f"/ui/jobs/{jobs['reader']['id']}")
-    kept = page.evaluate(
+    parts = page.evaluate(
         "async () => { const { refresh } = await import(document.querySelector('script[src$=\"/job.js\"]').src"
         ".replace('job.js', 'live.js')); const parts = [...document.querySelectorAll('[data-live]')];"
         " await refresh(); return parts.map((part) => [part.id, part.isConnected]); }"
     )
-    assert [name for name, stays in kept if not stays] == []
-    assert len(kept) > 3
+    assert [name for name, stays in parts if not stays] == []
+    assert len(parts) > 3
 
 
 @only_with([Auth.LOCAL])
-def test_ages_in_the_list_tell_both_times_on_hover(open_stack: Callable[..., Visit], jobs: dict[str, Any]) -> None:
+def test_ages_in_the_list_show_local_and_utc_times_on_hover(
+    open_stack: Callable[..., Visit], jobs: dict[str, Any]
+) -> None:
     page = open_stack(**TOKYO).open("/?q=reader")
     age = page.locator("tr.job time").first
     created = jobs["reader"]["created_at"]
@@ -92,11 +94,11 @@ def test_without_scripts_times_are_utc(open_stack: Callable[..., Visit], jobs: d
 @only_with([Auth.LOCAL])
 def test_times_that_a_script_adds_are_local_too(open_stack: Callable[..., Visit]) -> None:
     page = open_stack(**TOKYO).open("/docs")
-    at = datetime.fromisoformat("2026-03-29T00:30:00+00:00")
+    moment = datetime.fromisoformat("2026-03-29T00:30:00+00:00")
     page.evaluate(
         "text => { const time = document.createElement('time'); time.dateTime = text;"
         " time.textContent = '2026-03-29 00:30:00 UTC'; time.id = 'late';"
         " document.querySelector('main').append(time); }",
-        at.isoformat(),
+        moment.isoformat(),
     )
-    expect(page.locator("#late")).to_have_text(in_tokyo(at.isoformat()))
+    expect(page.locator("#late")).to_have_text(in_tokyo(moment.isoformat()))

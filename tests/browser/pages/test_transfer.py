@@ -10,13 +10,15 @@ import pytest
 from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, only_with
 
-MOST = 500_000
-"""Bytes, bodies as they are sent: compressed where they are compressed."""
+MAX_BYTES = 500_000
+"""Sum of the bodies of a page as transferred: compressed ones in their compressed size."""
 
 
 @only_with([Auth.LOCAL])
 @pytest.mark.parametrize("name", ["reader", "painter"])
-def test_the_page_of_a_trained_job_is_light(open_stack: Callable[..., Visit], jobs: dict[str, Any], name: str) -> None:
+def test_the_page_of_a_trained_job_transfers_at_most_half_a_megabyte(
+    open_stack: Callable[..., Visit], jobs: dict[str, Any], name: str
+) -> None:
     visit = open_stack(height=3000)  # what lies below the fold is loaded too
     sizes: dict[str, int] = {}
     session = visit.page.context.new_cdp_session(visit.page)
@@ -32,8 +34,8 @@ def test_the_page_of_a_trained_job_is_light(open_stack: Callable[..., Visit], jo
     page.evaluate("document.querySelector('#more-curves').open = true")
     page.locator(".others .plot canvas").first.wait_for()
     page.wait_for_load_state("networkidle")
-    listed = sorted(((size, url.rpartition("/")[2]) for url, size in sizes.items()), reverse=True)
-    print(f"{name}: {sum(sizes.values()):,} bytes", listed[:6])
+    largest_first = sorted(((size, url.rpartition("/")[2]) for url, size in sizes.items()), reverse=True)
+    print(f"{name}: {sum(sizes.values()):,} bytes", largest_first[:6])
     assert any("uPlot" in url for url in sizes)
     assert any("/samples/" in url for url in sizes)
-    assert sum(sizes.values()) <= MOST, listed
+    assert sum(sizes.values()) <= MAX_BYTES, largest_first

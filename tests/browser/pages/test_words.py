@@ -7,32 +7,34 @@ from collections.abc import Callable
 from service.spec import metric_info
 from service.web import filters
 from tests.browser.conftest import Visit
-from tests.browser.played import Bare
+from tests.browser.played import WebProcess
 from tests.service.datasets.tables.test_headers import DELIMITED
 
-WRITTEN = """async ([name, values]) => {
+FORMAT_VALUES = """async ([name, values]) => {
   const dom = await import(document.querySelector('link[href$="/dom.js"]').href);
   return values.map((value) => dom[name](value));
 }"""
 
 
-def test_sizes_spans_and_shares_are_written_in_one_way(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+def test_page_and_service_format_sizes_durations_and_percentages_alike(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
 ) -> None:
     page = open_window(serve_bare().url).open("/")
     sizes = [0, 1, 999, 1000, 1234, 99_949, 123_456, 1_000_000, 25_500_000, 999_999_999, 4_200_000_000, 3e12]
-    assert page.evaluate(WRITTEN, ["bytes", sizes]) == [metric_info.size(size) for size in sizes]
-    spans = [0, 0.4, 0.949, 0.95, 2.5, 89.4, 90, 150, 5399, 5400, 12_345, 172_799, 172_800, 216_000, 1e6]
-    assert page.evaluate(WRITTEN, ["duration", spans]) == [metric_info.duration(span) for span in spans]
-    shares = [0, 0.1234, 0.5, 0.987654, 1]
-    assert page.evaluate(WRITTEN, ["percent", shares]) == [filters.percentage(ratio) for ratio in shares]
+    assert page.evaluate(FORMAT_VALUES, ["bytes", sizes]) == [metric_info.size(size) for size in sizes]
+    durations = [0, 0.4, 0.949, 0.95, 2.5, 89.4, 90, 150, 5399, 5400, 12_345, 172_799, 172_800, 216_000, 1e6]
+    assert page.evaluate(FORMAT_VALUES, ["duration", durations]) == [
+        metric_info.duration(duration) for duration in durations
+    ]
+    ratios = [0, 0.1234, 0.5, 0.987654, 1]
+    assert page.evaluate(FORMAT_VALUES, ["percent", ratios]) == [filters.percentage(ratio) for ratio in ratios]
 
 
 def test_page_and_service_find_the_same_delimiters(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., Bare]
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
 ) -> None:
     page = open_window(serve_bare().url).open("/")
-    found = page.evaluate(
+    delimiters = page.evaluate(
         """async (texts) => {
           const dom = document.querySelector('link[href$="/dom.js"]').href;
           const { delimiterOf } = await import(dom.replace("dom.js", "delimited.js"));
@@ -40,4 +42,6 @@ def test_page_and_service_find_the_same_delimiters(
         }""",
         [text for text, _ in DELIMITED.values()],
     )
-    assert dict(zip(DELIMITED, found, strict=True)) == {name: delimiter for name, (_, delimiter) in DELIMITED.items()}
+    assert dict(zip(DELIMITED, delimiters, strict=True)) == {
+        name: delimiter for name, (_, delimiter) in DELIMITED.items()
+    }
