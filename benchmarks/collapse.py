@@ -92,7 +92,7 @@ def train(data: str, cure: str, seed: int, epochs: int, work: Path) -> dict[str,
     from service.pictures import grids
     from service.spec.validation import resolve
     from workers.training import build
-    from workers.training.health import make_samples
+    from workers.training.diagnostics import make_samples
 
     spec = resolve(document(data, cure, seed, epochs))
     digits = cache.load("mnist-10k", work, cache_root=work)

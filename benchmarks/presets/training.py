@@ -26,7 +26,7 @@ from service.datasets.cache import Dataset
 from service.pictures import grids
 from service.spec.schema import GanSpec
 from workers.training import build
-from workers.training.health import TrainingDiagnostics, make_samples
+from workers.training.diagnostics import TrainingDiagnostics, make_samples
 
 EVALUATED = 5000
 """Number of samples for the independent reference classifier."""

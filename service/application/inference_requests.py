@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.jobs.changes import Which
+from service.jobs.request_bodies import Which
 from service.spec.schema import StrictModel
 from service.spec.sent_images import SENT_UNCHANGED_PIXELS
 

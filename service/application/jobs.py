@@ -14,9 +14,9 @@ from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
 from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
 from service.jobs import actions, names, submissions
-from service.jobs.changes import ForkRequest, JobPatch
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter, Page
+from service.jobs.request_bodies import ForkRequest, JobPatch
 from service.jobs.reuse.sources import is_verified
 from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach

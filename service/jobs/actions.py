@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import IllegalTransition, JobNotFound
-from service.jobs.changes import DEFAULT_PRIORITY, JobPatch
 from service.jobs.queries.lookup import owned
+from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
 from service.states import CANCELLED, Action, Request, Status, allowed_actions
 from service.storage.database import Database, now_ms

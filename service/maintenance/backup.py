@@ -27,7 +27,7 @@ from migrations import upgrade as migrations
 from service.jobs.uploads import UploadFolder
 from service.maintenance import restoring
 from service.maintenance import rows as rows_of
-from service.maintenance.parts import BackupError, PartWriter, read_parts
+from service.maintenance.backup_format import BackupError, PartWriter, read_parts
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Base, Upload

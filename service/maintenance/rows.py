@@ -17,7 +17,7 @@ from sqlalchemy import JSON, Connection, MetaData, Table, func, insert, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import upgrade as migrations
-from service.maintenance.parts import BackupError
+from service.maintenance.backup_format import BackupError
 from service.storage import artifact_rows
 from service.storage.database import Database
 from service.storage.tables import Artifact, Base, Upload, Worker

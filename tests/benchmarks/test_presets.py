@@ -19,7 +19,7 @@ from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve
 from workers.training import build
-from workers.training.health import TrainingDiagnostics
+from workers.training.diagnostics import TrainingDiagnostics
 
 FAST, BEST = Row("classifier", "fast", "mnist", 0), Row("gan", "best", "mnist-10k", 0)
 

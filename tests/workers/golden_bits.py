@@ -210,7 +210,7 @@ def digests() -> dict[str, dict[str, str]]:
     from service.datasets.info import DatasetInfo, DatasetKind
     from service.datasets.tables.preprocessing import Preprocessing
     from service.spec.validation import resolve
-    from workers.training import build, forks
+    from workers.training import build, fork_state
     from workers.training.epochs.snapshot import weights_digest
 
     def images(side: int, classes: int) -> Dataset:
@@ -244,7 +244,7 @@ def digests() -> dict[str, dict[str, str]]:
         fitted = Preprocessing.fit(dataset.info.columns, dataset.train.inputs) if is_table else None
         trainer = build.trainer(resolved, dataset, fitted)
         if parent:
-            trainer.load_state_dict(forks.adapt(states[parent], resolved)[0])
+            trainer.load_state_dict(fork_state.adapt(states[parent], resolved)[0])
         metrics = [report.metrics for report in trainer.run() if isinstance(report, EpochDone)]
         samples = np.zeros(0) if is_table else trainer.samples(9)
         sample_array = samples if isinstance(samples, np.ndarray) else samples.confidences

@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from workers.messages import ChildEndpoint, ChildReady, Command, Report, decode_report, encode
-from workers.supervisor import forking
+from workers.supervisor import fork_server
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ _PORTABLE: Final = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
 _PROCESSES: Final[ForkServerContext | SpawnContext] = (
-    multiprocessing.get_context("forkserver") if forking.IS_FORKING else multiprocessing.get_context("spawn")
+    multiprocessing.get_context("forkserver") if fork_server.IS_FORKING else multiprocessing.get_context("spawn")
 )
 _PROCESS_TABLE: Final = threading.Lock()
 """Held to start a process or read an exit code: a start polls all other processes, too, and each exit code can be read
@@ -55,12 +55,12 @@ class Exited:
 def prepare(*, portable_bits: bool) -> None:
     """Pin the environment of children. Call it before the first one starts."""
     os.environ.update(_PINNED | (_PORTABLE if portable_bits else {}))
-    forking.prepare()
+    fork_server.prepare()
 
 
 def _run_child(commands: Connection, reports: Connection) -> None:
     """The main function of a child process."""
-    forking.begin_child()
+    fork_server.begin_child()
     os.setsid()  # Ctrl-C at the terminal must reach the supervisor only, which stops its children
     from workers.training.child import main  # not at the top: the supervisor must not load NumPy
 
@@ -82,7 +82,7 @@ class ChildProcess:
         self._process = _PROCESSES.Process(target=_run_child, args=(commands, reports), daemon=True)
         with commands, reports, _PROCESS_TABLE:
             try:
-                forking.keep_reachable()
+                fork_server.keep_reachable()
                 self._process.start()
             except EOFError as error:
                 raise OSError("the fork server has ended") from error
@@ -130,7 +130,7 @@ class ChildProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._ended.wait(EXIT_TIMEOUT_S)
-        forking.reap(self.pid)
+        fork_server.reap(self.pid)
         with self._orders_lock:  # a second close of the descriptor could hit another file
             self._commands.close()
 

@@ -2,11 +2,11 @@
 
 import gc
 
-from workers.supervisor import child_process, forking
-from workers.training import child, code
+from workers.supervisor import child_process, fork_server
+from workers.training import child, code_digest
 
 __all__ = ["child", "child_process"]
 
-forking.wake_at_parents_death()
-code.digest()  # once for all children
+fork_server.wake_at_parents_death()
+code_digest.digest()  # once for all children
 gc.freeze()  # children share these pages: a collection in one of them would copy them

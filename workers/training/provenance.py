@@ -12,7 +12,7 @@ import threadpoolctl
 
 from service.datasets.builtins import reference_classifier_sha256
 from service.datasets.cache import Dataset
-from workers.training import code
+from workers.training import code_digest
 
 
 def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
 
 def base_provenance() -> dict[str, Any]:
     """The part that does not depend on the data."""
-    return {**machine(), "code": code.digest()}
+    return {**machine(), "code": code_digest.digest()}
 
 
 @functools.cache

@@ -34,13 +34,13 @@ from service.storage.tables import Job
 from workers.lease_session import LeaseSession
 from workers.messages import ChildEndpoint
 from workers.retry import OUTAGE_ERRORS
-from workers.training import build, forks, limits
+from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
+from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.earlier import reuse
 from workers.training.earlier.investigation import NothingToReplay, investigate
 from workers.training.epochs.snapshot import commit_epoch, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
-from workers.training.health import TrainingDiagnostics
 from workers.training.provenance import base_provenance, provenance
 from workers.training.testing import test_scores
 from workers.training.training_run import StopRequested, TrainingRun, check_stop
@@ -244,7 +244,7 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
-                state, anew = forks.adapt(state, run.spec)
+                state, anew = fork_state.adapt(state, run.spec)
                 message = f"continues after epoch {start_epoch} of its parent"
                 message += "; the optimizer differs, so its state is reset" if anew else ""
                 run.lease.log("info", "forked", message)

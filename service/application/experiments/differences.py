@@ -12,11 +12,11 @@ from service.access.audit import Actor
 from service.application.jobs import Jobs, Submitted
 from service.application.ports import owner_of
 from service.errors import ServiceError, UnusableParameter
-from service.jobs.changes import Investigation
 from service.jobs.differences import results, tensors
 from service.jobs.differences.results import EpochDifference
 from service.jobs.differences.tensors import TensorDifference
 from service.jobs.queries import lookup
+from service.jobs.request_bodies import Investigation
 from service.jobs.submissions import IdempotencyKey
 from service.spec import validation
 from service.spec.metric_info import METRICS, describe

@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 
 from service.access.keys import Scope
 from service.application.inference_requests import GenerateRequest, PredictRequest
-from service.jobs.changes import ForkRequest, Investigation, JobPatch, KeyRequest, KeyRotation, SignIn
+from service.jobs.request_bodies import ForkRequest, Investigation, JobPatch, KeyRequest, KeyRotation, SignIn
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.sweeps.schema import SweepSpec

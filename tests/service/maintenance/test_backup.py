@@ -24,7 +24,7 @@ from service.jobs.queries import lookup
 from service.jobs.rescue import rescue
 from service.jobs.uploads import UploadFolder
 from service.maintenance.backup import BackupError, backup, restore
-from service.maintenance.parts import PartWriter, read_parts
+from service.maintenance.backup_format import PartWriter, read_parts
 from service.maintenance.rows import current_schema
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms

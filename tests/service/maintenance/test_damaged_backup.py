@@ -25,7 +25,7 @@ from sqlalchemy import event, func, inspect, select, text
 from migrations.upgrade import exclusively, upgrade
 from service.cli import main
 from service.maintenance.backup import BackupError, backup, restore, verify
-from service.maintenance.parts import read_parts
+from service.maintenance.backup_format import read_parts
 from service.storage.tables import Epoch, Job, Upload
 from tests.service.maintenance.conftest import House
 from tests.service.maintenance.test_backup import empty, make_backup, rewritten, rows

@@ -15,7 +15,7 @@ import pytest
 from tests.waiting import wait_until
 from tests.workers.conftest import is_alive
 from workers import messages
-from workers.supervisor import forking
+from workers.supervisor import fork_server
 from workers.supervisor.child_process import ChildProcess, Exited
 
 
@@ -54,12 +54,12 @@ def test_a_child_whose_reports_cannot_be_decoded_is_killed(monkeypatch: pytest.M
 def test_children_can_be_forked_after_the_fork_servers_socket_was_removed(removed: str) -> None:
     """Programs that tidy the system's temporary folder remove it."""
     before = ChildProcess()
-    folder = Path(forking._server._forkserver_address).parent
+    folder = Path(fork_server._server._forkserver_address).parent
     assert folder.name.startswith(f"tapeline-worker-{os.getpid()}-")
     if removed == "folder":
         shutil.rmtree(folder)
     else:
-        Path(forking._server._forkserver_address).unlink()
+        Path(fork_server._server._forkserver_address).unlink()
     after = ChildProcess()
     for child in (before, after):
         assert child.wait_until_ready(60)

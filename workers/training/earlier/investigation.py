@@ -24,9 +24,9 @@ from service.spec.estimation import costs
 from service.spec.validation import read_resolved
 from service.states import DatasetKind
 from service.storage.tables import Artifact, Epoch, Job
-from workers.training import build, forks, limits
+from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
-from workers.training.health import TrainingDiagnostics
+from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 
 _KEEPALIVE_INTERVAL_S: Final = 5.0
@@ -97,7 +97,7 @@ class _Side:
             row = self.kept[epoch]
             state = checkpoint.loads(self._run.artifacts.read(row.path, row.sha256))
             if epoch == self.job.start_epoch:
-                state, _ = forks.adapt(state, self.spec)
+                state, _ = fork_state.adapt(state, self.spec)
             self.trainer.load_state_dict(state)
         self.diagnostics = TrainingDiagnostics.of(self.spec, self._dataset)
         self.diagnostics.replay([row for row in self.rows.values() if row.epoch <= epoch])

@@ -20,8 +20,8 @@ from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Epoch, Job
 from workers.lease_session import OutcomeUnknown
 from workers.training import build
+from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.epochs.snapshot import samples_of, weights_digest
-from workers.training.health import TrainingDiagnostics
 from workers.training.training_run import TrainingRun, log
 
 _KEEPALIVE_INTERVAL_S: Final = 5.0

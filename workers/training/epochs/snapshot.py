@@ -28,7 +28,7 @@ from service.spec.schema import KEEP_LAST
 from service.storage.artifacts import ArtifactKind
 from workers.lease_session import OutcomeUnknown
 from workers.training.build import Trainer
-from workers.training.health import TrainingDiagnostics
+from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 
 Draw = Callable[[], bytes]

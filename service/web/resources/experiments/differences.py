@@ -7,7 +7,7 @@ from typing import Any, Final
 from flask import Blueprint, Response
 
 from service.application.experiments import differences
-from service.jobs.changes import Investigation
+from service.jobs.request_bodies import Investigation
 from service.web import requests
 from service.web.endpoints import endpoint
 from service.web.middleware.access_checks import actor

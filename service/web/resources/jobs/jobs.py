@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 
 from service.application.jobs import Submitted
 from service.application.specs import NetworkMismatch
-from service.jobs.changes import ForkRequest, JobPatch
+from service.jobs.request_bodies import ForkRequest, JobPatch
 from service.storage.tables import Job
 from service.web import requests
 from service.web.answers import as_json, etag_of, tagged_json

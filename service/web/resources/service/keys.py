@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from service.access import keys
 from service.access.keys import Scope
-from service.jobs.changes import KeyRequest, KeyRotation
+from service.jobs.request_bodies import KeyRequest, KeyRotation
 from service.storage.database import now_ms
 from service.storage.tables import ApiKey
 from service.web.endpoints import Result, endpoint

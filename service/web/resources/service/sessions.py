@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 
 from service.access import keys
 from service.access.keys import Identity
-from service.jobs.changes import SignIn
+from service.jobs.request_bodies import SignIn
 from service.web.answers import as_json, as_page
 from service.web.endpoints import endpoint
 from service.web.middleware.access_checks import COOKIE, checked_key, identity, named_actor

@@ -25,8 +25,8 @@ from tests.service.web.conftest import PlayedWorker
 from tests.service.web.inference.networks import decode_png, png, pointers, post
 from tests.service.web.resources.service.test_datasets import send
 from workers.training import build
+from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.epochs.snapshot import samples_of
-from workers.training.health import TrainingDiagnostics
 
 SIDE = 16
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import grimp
 import pytest
 
-from workers.training import code
-from workers.training.code import DECIDES_BITS, digest_of
+from workers.training import code_digest
+from workers.training.code_digest import DECIDES_BITS, digest_of
 
 ROOT = Path(__file__).parents[3]
 WITHOUT_EFFECT = {
@@ -53,12 +53,12 @@ def code_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of part of the code, to which the digest is restricted."""
     part = ("engine/optim", "service/models/networks.py", "workers/training/build.py")
     assert all(any(name.startswith(prefix) for prefix in DECIDES_BITS) for name in part)
-    monkeypatch.setattr(code, "DECIDES_BITS", part)
+    monkeypatch.setattr(code_digest, "DECIDES_BITS", part)
     return copy_modules(part, tmp_path)
 
 
 def test_a_copy_has_the_digest_of_the_running_code(tmp_path: Path) -> None:
-    assert digest_of(copy_modules(DECIDES_BITS, tmp_path)) == code.digest()
+    assert digest_of(copy_modules(DECIDES_BITS, tmp_path)) == code_digest.digest()
 
 
 def test_comments_docstrings_and_layout_do_not_change_the_digest(code_copy: Path) -> None:

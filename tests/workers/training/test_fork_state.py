@@ -20,7 +20,7 @@ from service.storage import ids
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.tables import ExpectedEpoch
 from tests.workers.conftest import WorkerHarness
-from workers.training.forks import adapt
+from workers.training.fork_state import adapt
 
 
 def checkpoint_state(spec: dict[str, Any], *tensors: str) -> State:

@@ -30,8 +30,8 @@ DECIDES_BITS: Final = (
     "service/models/networks.py",
     "workers/training/build.py",
     "workers/training/epochs/snapshot.py",
-    "workers/training/forks.py",
-    "workers/training/health.py",
+    "workers/training/fork_state.py",
+    "workers/training/diagnostics.py",
     "workers/training/testing.py",
 )
 """Modules, and folders of modules."""
