@@ -40,22 +40,26 @@ def main() -> None:
     if options.document:
         tables.update_document()
         return
-    parts = [_in_process(threads, options.quick) for threads in options.threads]
-    rows = [row for part in parts for row in part["rows"]]
+    measurements = [_in_process(threads, options.quick) for threads in options.threads]
+    rows = [row for measurement in measurements for row in measurement["rows"]]
     print(tables.text(rows))
-    print(tables.memory_text(parts[0]["memory"]))
+    print(tables.memory_text(measurements[0]["memory"]))
     options.results.mkdir(parents=True, exist_ok=True)
-    write = {"speed.json": rows, "memory.json": parts[0]["memory"], "machine.json": parts[0]["machine"]}
+    documents = {
+        "speed.json": rows,
+        "memory.json": measurements[0]["memory"],
+        "machine.json": measurements[0]["machine"],
+    }
     if not options.quick:
-        write["growth.json"] = [row for part in parts for row in part["growth"]]
-    for name, content in write.items():
+        documents["growth.json"] = [row for measurement in measurements for row in measurement["growth"]]
+    for name, content in documents.items():
         text = json.dumps(content, indent=1) + "\n"
         (options.results / name).write_text(text, encoding="utf-8")
     if not options.quick:
         from benchmarks.engine import pictures
 
-        pictures.draw(write["growth.json"], options.results / "growth.png")
-    print(f"\nwritten to {options.results}: {', '.join(sorted(write))}")
+        pictures.draw(documents["growth.json"], options.results / "growth.png")
+    print(f"\nwritten to {options.results}: {', '.join(sorted(documents))}")
 
 
 def _in_process(threads: int, quick: bool) -> Any:
@@ -64,10 +68,10 @@ def _in_process(threads: int, quick: bool) -> Any:
     environment |= {"NPROC": str(threads), "JAX_PLATFORMS": "cpu"}  # the size of JAX's pool of threads
     environment["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'false' if threads == 1 else 'true'}"
     command = [sys.executable, "-m", "benchmarks", "--measure", str(threads), *(["--quick"] if quick else [])]
-    done = subprocess.run(
+    completed = subprocess.run(
         command, env=environment, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, check=True
     )
-    return json.loads(done.stdout)
+    return json.loads(completed.stdout)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ def document(data: str, cure: str, seed: int, epochs: int) -> dict[str, Any]:
     """The spec of a row: the networks of the preset ``stable`` without any of its cures, and one cure."""
     changes = COMBINED if cure == LONG else CURES[cure]
     loss = {"name": "binary_cross_entropy"} | changes.get("loss", {})
-    end = {"units": 1, "activation": "sigmoid" if loss["name"] == "binary_cross_entropy" else "linear"}
-    hidden = [part for layer in HIDDEN for part in ((layer, DROPOUT) if "dropout" in changes else (layer,))]
+    output_layer = {"units": 1, "activation": "sigmoid" if loss["name"] == "binary_cross_entropy" else "linear"}
+    hidden = [item for layer in HIDDEN for item in ((layer, DROPOUT) if "dropout" in changes else (layer,))]
     schedule = {"schedule": changes["schedule"]} if "schedule" in changes else {}
     return schedule | {
         "kind": "gan",
@@ -78,7 +78,7 @@ def document(data: str, cure: str, seed: int, epochs: int) -> dict[str, Any]:
         "dataset": {"name": data},
         "loss": loss,
         "generator": {"layers": GENERATOR[data], "average_decay": None} | changes.get("generator", {}),
-        "discriminator": {"layers": [*hidden, end], "label_smoothing": 0.0} | changes.get("discriminator", {}),
+        "discriminator": {"layers": [*hidden, output_layer], "label_smoothing": 0.0} | changes.get("discriminator", {}),
         "health": {"every_epochs": epochs, "samples": 1000},
     }
 
@@ -100,24 +100,24 @@ def train(data: str, cure: str, seed: int, epochs: int, work: Path) -> dict[str,
     reference = build.reference_classifier(digits)
     assert isinstance(trainer, GanTrainer)
     assert reference is not None
-    began = time.process_time()
+    started_at = time.process_time()
     try:
         for report in trainer.run():
             if isinstance(report, EpochDone):
                 print(report.epoch, file=sys.stderr, flush=True)
     except DivergedError as error:
-        return {"diverged": str(error), "seconds": round(time.process_time() - began, 1)}
-    seconds = time.process_time() - began
+        return {"diverged": str(error), "seconds": round(time.process_time() - started_at, 1)}
+    seconds = time.process_time() - started_at
     images = make_samples(trainer, seed, "collapse", SAMPLES[data])
-    picture = picture_of(work, data, cure, seed)
+    picture = picture_path(work, data, cure, seed)
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.write_bytes(grids.sample_grid(images[:64]))
     if data == STACKED:
         red, green, blue = (reference.evaluate(images[..., channel]).labels for channel in range(3))
         shares = np.bincount(100 * red + 10 * green + blue, minlength=1000) / len(images)
-        found = shares[shares > 0]
-        divergence = float(np.sum(found * np.log(1000 * found)))  # all modes are equally frequent in the data
-        return {"modes": len(found), "kl": round(divergence, 4), "seconds": round(seconds, 1)}
+        present = shares[shares > 0]
+        divergence = float(np.sum(present * np.log(1000 * present)))  # all modes are equally frequent in the data
+        return {"modes": len(present), "kl": round(divergence, 4), "seconds": round(seconds, 1)}
     scores = reference.score(images)
     counts = np.bincount(reference.evaluate(images).labels, minlength=10)
     return {
@@ -130,7 +130,7 @@ def train(data: str, cure: str, seed: int, epochs: int, work: Path) -> dict[str,
     }
 
 
-def picture_of(work: Path, data: str, cure: str, seed: int) -> Path:
+def picture_path(work: Path, data: str, cure: str, seed: int) -> Path:
     """The path of the sample grid of a row."""
     return work / "collapse" / data / f"{cure.replace(' ', '-')}-{seed}.png"
 
@@ -140,43 +140,43 @@ def stacked_table(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| cure | epochs | seeds | modes of 1,000 | KL | CPU seconds |", "|---|--:|--:|--:|--:|--:|"]
     for epochs in sorted({row["epochs"] for row in rows}):
         for cure in (*CURES, LONG):
-            mine = [row for row in rows if (row["cure"], row["epochs"]) == (cure, epochs) and "diverged" not in row]
-            if mine:
-                cells = f"{epochs} | {len(mine)} | {_middle(mine, 'modes', 0, min)} | {_middle(mine, 'kl', 2, max)}"
-                lines.append(f"| {cure} | {cells} | {statistics.median(row['seconds'] for row in mine):.0f} |")
+            group = [row for row in rows if (row["cure"], row["epochs"]) == (cure, epochs) and "diverged" not in row]
+            if group:
+                cells = f"{epochs} | {len(group)} | {_median(group, 'modes', 0, min)} | {_median(group, 'kl', 2, max)}"
+                lines.append(f"| {cure} | {cells} | {statistics.median(row['seconds'] for row in group):.0f} |")
     return "\n".join(lines)
 
 
-def _middle(rows: Sequence[dict[str, Any]], name: str, digits: int, worst: Any) -> str:
-    """The median and, in brackets, the worst of several values."""
+def _median(rows: Sequence[dict[str, Any]], name: str, digits: int, worst: Any) -> str:
+    """The median of several values and, in parentheses, the worst one."""
     values = [row[name] for row in rows]
     shown = f"{statistics.median(values):.{digits}f}" if digits else f"{statistics.median(values):g}"
     return shown if len(values) == 1 else f"{shown} ({worst(values):.{digits}f})"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown: for each cure, the median over its seeds and, in brackets, the worst."""
+    """The rows in Markdown: for each cure, the median over its seeds and, in parentheses, the worst value."""
     lines = [
         "| cure | seeds | digits covered | KL | rarest digit | Fréchet distance | CPU seconds |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for cure in CURES:
-        mine = [row for row in rows if row["cure"] == cure]
-        done = [row for row in mine if "diverged" not in row]
-        if not mine:
+        group = [row for row in rows if row["cure"] == cure]
+        finished = [row for row in group if "diverged" not in row]
+        if not group:
             continue
-        if not done:
-            lines.append(f"| {cure} | {len(mine)} | diverged | | | | |")
+        if not finished:
+            lines.append(f"| {cure} | {len(group)} | diverged | | | | |")
             continue
 
         cells = [
-            _middle(done, "covered", 0, min),
-            _middle(done, "kl", 3, max),
-            f"{100 * statistics.median(row['rarest'] for row in done):.1f}%",
-            _middle(done, "distance", 1, max),
-            f"{statistics.median(row['seconds'] for row in done):.0f}",
+            _median(finished, "covered", 0, min),
+            _median(finished, "kl", 3, max),
+            f"{100 * statistics.median(row['rarest'] for row in finished):.1f}%",
+            _median(finished, "distance", 1, max),
+            f"{statistics.median(row['seconds'] for row in finished):.0f}",
         ]
-        lines.append(f"| {cure} | {len(done)} of {len(mine)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {cure} | {len(finished)} of {len(group)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -188,15 +188,15 @@ def draw(work: Path, path: Path) -> None:
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    found = [(cure, picture_of(work, MNIST, cure, 0)) for cure in CURES]
-    found = [(cure, picture) for cure, picture in found if picture.exists()]
-    if not found:
+    pictures = [(cure, picture_path(work, MNIST, cure, 0)) for cure in CURES]
+    pictures = [(cure, picture) for cure, picture in pictures if picture.exists()]
+    if not pictures:
         return
-    rows = -(-len(found) // 4)
+    rows = -(-len(pictures) // 4)
     figure, axes = plt.subplots(rows, 4, figsize=(12, 3.3 * rows), layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, (cure, picture) in zip(axes.flat, found, strict=False):
+    for axis, (cure, picture) in zip(axes.flat, pictures, strict=False):
         axis.imshow(plt.imread(picture), cmap="gray", interpolation="nearest")
         axis.set_title(cure, fontsize=9)
     drawn = io.BytesIO()
@@ -205,20 +205,20 @@ def draw(work: Path, path: Path) -> None:
 
 
 def write(rows: Sequence[dict[str, Any]], epochs: int) -> None:
-    """Put the table into the document."""
+    """Write the table into the document."""
     text = DOCUMENT.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    chosen = [row for row in rows if row["epochs"] == epochs]
-    parts = ["MNIST:", table([row for row in chosen if row["data"] == MNIST])]
+    selected = [row for row in rows if row["epochs"] == epochs]
+    sections = ["MNIST:", table([row for row in selected if row["data"] == MNIST])]
     stacked = [row for row in rows if row["data"] == STACKED]
-    parts += ["Stacked MNIST:", stacked_table(stacked)] if stacked else []
-    body = "\n\n".join(parts)
+    sections += ["Stacked MNIST:", stacked_table(stacked)] if stacked else []
+    body = "\n\n".join(sections)
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
-    """Read the command line, train what is missing, write the table."""
+    """Read the command line, train the missing rows, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=[MNIST, STACKED], default=[MNIST, STACKED])
     parser.add_argument("--cures", nargs="+", choices=[*CURES, LONG], default=[*CURES, LONG], metavar="CURE")
@@ -235,13 +235,13 @@ def main() -> None:
         return
     path = options.results / "collapse.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    known = {(row["data"], row["cure"], row["seed"], row["epochs"]) for row in rows}
+    existing = {(row["data"], row["cure"], row["seed"], row["epochs"]) for row in rows}
     seeds = range(0 if options.table else options.seeds)
     single = [cure for cure in options.cures if cure != LONG]
-    wanted = [(data, cure, options.epochs) for data, cure in itertools.product(options.data, single)]
-    wanted += [(STACKED, LONG, LONG_EPOCHS)] if STACKED in options.data and LONG in options.cures else []
-    for seed, (data, cure, epochs) in itertools.product(seeds, wanted):
-        if (data, cure, seed, epochs) in known:
+    runs = [(data, cure, options.epochs) for data, cure in itertools.product(options.data, single)]
+    runs += [(STACKED, LONG, LONG_EPOCHS)] if STACKED in options.data and LONG in options.cures else []
+    for seed, (data, cure, epochs) in itertools.product(seeds, runs):
+        if (data, cure, seed, epochs) in existing:
             continue
         command = [sys.executable, "-m", "benchmarks.collapse", "--row", data, cure, str(seed), "--epochs"]
         command += [str(epochs), "--work", str(options.work)]

@@ -27,8 +27,8 @@ from tests.browser import chromium
 
 RESULTS: Final = ROOT / "benchmarks" / "results" / "page.json"
 _JOBS: Final = 10_000
-_TIMES: Final = 21
-_EIGHT: Final = "preset,dataset,seed,optimizer.learning_rate,best:val_accuracy,val_loss,duration,parent"
+_REPETITIONS: Final = 21
+_EIGHT_COLUMNS: Final = "preset,dataset,seed,optimizer.learning_rate,best:val_accuracy,val_loss,duration,parent"
 _METRICS: Final = {"val_accuracy": 0.98, "val_loss": 0.07, "train_loss": 0.05, "train_accuracy": 0.99}
 _SWEEP: Final = {
     "name": "a thousand",
@@ -64,7 +64,7 @@ _ORDER: Final = """sort => new Promise((resolve) => {
     select.value = sort;
     select.dispatchEvent(new Event("change"));
 })"""
-_LONGEST: Final = """() => new Promise((resolve) => {
+_LONGEST_TASK: Final = """() => new Promise((resolve) => {
     let longest = 0;
     const note = (list) => { for (const { duration } of list.getEntries()) longest = Math.max(longest, duration); };
     new PerformanceObserver(note).observe({ type: "longtask", buffered: true });
@@ -80,7 +80,7 @@ def main() -> None:
     unknown = sorted(set(parts) - set(_PARTS))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")
-    chosen = parts or list(_PARTS)
+    selected_parts = parts or list(_PARTS)
     path = chromium.find()
     if path is None:
         sys.exit("Chromium not found: apt-get install chromium, or set CHROMIUM to its path")
@@ -89,20 +89,20 @@ def main() -> None:
         launcher = ServiceLauncher(Path(folder), None)
         browser = chromium.launch(playwright, path)
         try:
-            for kind in KINDS if {"list", "sweep"} & set(chosen) else ():
+            for kind in KINDS if {"list", "sweep"} & set(selected_parts) else ():
                 with launcher.open(kind) as service:
                     fill(service.database, _JOBS)
-                    _train(service.database)
+                    _insert_metrics(service.database)
                     service.serve()
-                    if "list" in chosen:
-                        rows += [{"database": kind, **row} for row in _listing(browser, service)]
-                    if "sweep" in chosen:
-                        rows += [{"database": kind, **row} for row in _sweeping(browser, service)]
-            if "draw" in chosen:
+                    if "list" in selected_parts:
+                        rows += [{"database": kind, **row} for row in _measure_list(browser, service)]
+                    if "sweep" in selected_parts:
+                        rows += [{"database": kind, **row} for row in _measure_sweep(browser, service)]
+            if "draw" in selected_parts:
                 with launcher.open("sqlite") as service:
                     service.serve()
                     service.work()
-                    rows += [{"database": "sqlite", **row} for row in _drawing(browser, service)]
+                    rows += [{"database": "sqlite", **row} for row in _measure_drawing(browser, service)]
         finally:
             browser.close()
             launcher.close()
@@ -112,14 +112,14 @@ def main() -> None:
         RESULTS.write_text(json.dumps({"rows": rows, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
 
 
-def _train(database: Database) -> None:
+def _insert_metrics(database: Database) -> None:
     """Insert metrics for every job, so that columns have values."""
     extremes = {name: {"min": value, "min_epoch": 1, "max": value, "max_epoch": 3} for name, value in _METRICS.items()}
     with database.write() as session:
         session.execute(JOBS.update().values(metrics=_METRICS, extremes=extremes))
 
 
-def _listing(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
+def _measure_list(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
     address = str(service.http.base_url)
 
     def first_rows(page: Page, query: str = "") -> float:
@@ -127,29 +127,29 @@ def _listing(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
         page.locator("tr.job").first.wait_for()
         return float(page.evaluate("document.documentElement.dataset.ready"))
 
-    def fresh(query: str) -> float:
+    def first_visit(query: str) -> float:
         with browser.new_context() as context:
             return first_rows(context.new_page(), query)
 
     first_rows(browser.new_page())
-    for what, query in (("", ""), (" with eight columns", f"/?columns={_EIGHT}")):
-        times = [fresh(query) for _ in range(_TIMES)]
-        yield {"what": f"first rows{what}, first visit", "ms": spread(times, 0)}
+    for suffix, query in (("", ""), (" with eight columns", f"/?columns={_EIGHT_COLUMNS}")):
+        times = [first_visit(query) for _ in range(_REPETITIONS)]
+        yield {"what": f"first rows{suffix}, first visit", "ms": spread(times, 0)}
         page = browser.new_page()
         first_rows(page, query)
-        times = [first_rows(page, query) for _ in range(_TIMES)]
-        yield {"what": f"first rows{what}, later visits", "ms": spread(times, 0)}
+        times = [first_rows(page, query) for _ in range(_REPETITIONS)]
+        yield {"what": f"first rows{suffix}, later visits", "ms": spread(times, 0)}
     for name, sort in (
         ("name", "name"),
         ("best accuracy", "best:val_accuracy"),
         ("learning rate", "optimizer.learning_rate"),
     ):
-        times = [page.evaluate(_SORT, sort) for _ in range(_TIMES)]
+        times = [page.evaluate(_SORT, sort) for _ in range(_REPETITIONS)]
         yield {"what": f"sorted by {name}, from click to rows", "ms": spread(times, 0)}
     page.close()
 
 
-def _sweeping(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
+def _measure_sweep(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
     sweep = service.http.post("/sweeps", json=_SWEEP).raise_for_status().json()
     end_sweep(service.database, sweep["id"], list(_METRICS))
     address = f"{service.http.base_url}/ui/sweeps/{sweep['id']}"
@@ -159,22 +159,28 @@ def _sweeping(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
         page.locator("#trials tbody tr").first.wait_for()
         return float(page.evaluate("document.documentElement.dataset.ready"))
 
-    def fresh() -> float:
+    def first_visit() -> float:
         with browser.new_context() as context:
             return first_rows(context.new_page())
 
-    def longest(page: Page) -> float:
+    def longest_task(page: Page) -> float:
         first_rows(page)
         page.locator("#coordinates path").nth(99).wait_for(state="attached")
         page.locator("#curves .chart").wait_for()
-        return float(page.evaluate(_LONGEST))
+        return float(page.evaluate(_LONGEST_TASK))
 
     page = browser.new_page()
     first_rows(page)
-    yield {"what": "first rows of a sweep, first visit", "ms": spread([fresh() for _ in range(_TIMES)], 0)}
-    yield {"what": "first rows of a sweep, later visits", "ms": spread([first_rows(page) for _ in range(_TIMES)], 0)}
-    yield {"what": "longest task while a sweep's page loads", "ms": spread([longest(page) for _ in range(_TIMES)], 0)}
-    sorts = [page.evaluate(_ORDER, order) for _ in range(_TIMES) for order in ("trial", "-value")]
+    yield {"what": "first rows of a sweep, first visit", "ms": spread([first_visit() for _ in range(_REPETITIONS)], 0)}
+    yield {
+        "what": "first rows of a sweep, later visits",
+        "ms": spread([first_rows(page) for _ in range(_REPETITIONS)], 0),
+    }
+    yield {
+        "what": "longest task while a sweep's page loads",
+        "ms": spread([longest_task(page) for _ in range(_REPETITIONS)], 0),
+    }
+    sorts = [page.evaluate(_ORDER, order) for _ in range(_REPETITIONS) for order in ("trial", "-value")]
     yield {"what": "another order of a sweep's trials, to 100 rows", "ms": spread(sorts, 0)}
     for count in (600, 1000):
         page.locator("#more").click()
@@ -183,9 +189,9 @@ def _sweeping(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
     page.close()
 
 
-def _drawing(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
+def _measure_drawing(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
     job_id = service.submit(kind="classifier")
-    service.until_end(job_id)
+    service.wait_until_ended(job_id)
     page = browser.new_page()
     page.goto(f"{service.http.base_url}/ui/play/{job_id}")
     box = page.locator("#pad").bounding_box()
@@ -201,14 +207,14 @@ def _drawing(browser: Browser, service: ServiceUnderTest) -> Iterator[Figures]:
     latency = page.locator("#latency[data-ms]")
     stroke(0)
     latency.wait_for()
-    for what in ("with what it looked at", "alone"):
-        page.locator("#explain").set_checked(what != "alone")
+    for mode in ("with what it looked at", "alone"):
+        page.locator("#explain").set_checked(mode != "alone")
         times = []
-        for number in range(2 * _TIMES):
+        for number in range(2 * _REPETITIONS):
             stroke(number)
             page.wait_for_timeout(150)
             times.append(float(latency.get_attribute("data-ms") or "nan"))
-        yield {"what": f"pen to bars, {what}", "ms": spread(times, 0)}
+        yield {"what": f"pen to bars, {mode}", "ms": spread(times, 0)}
 
 
 if __name__ == "__main__":

@@ -63,10 +63,10 @@ def _compare(url: str, jobs: list[str], metric: str, size: int) -> dict[str, Any
     rng, different = random.Random(f"{metric} {size}"), 0
     with httpx.Client(base_url=url, timeout=60) as http:
         for _ in range(COMPARISONS):
-            drawn = rng.sample(jobs, 2 * size)
-            query = {"a": ",".join(drawn[:size]), "b": ",".join(drawn[size:]), "metric": metric}
-            found = http.get("/comparisons", params=query).raise_for_status().json()
-            low, high = found["interval"]
+            sample = rng.sample(jobs, 2 * size)
+            query = {"a": ",".join(sample[:size]), "b": ",".join(sample[size:]), "metric": metric}
+            comparison = http.get("/comparisons", params=query).raise_for_status().json()
+            low, high = comparison["interval"]
             different += not low <= 0 <= high
     return {"metric": metric, "seeds": size, "comparisons": COMPARISONS, "different": different}
 

@@ -45,39 +45,39 @@ GRID: Final = {
 }
 FACTOR: Final = 3
 GRID_SEEDS: Final = 5
-DRAWN_EPOCHS: Final = 2
-DRAWN: Final = {
+SEARCH_EPOCHS: Final = 2
+SEARCH_SPACE: Final = {
     "/optimizer/learning_rate": Range(log=[0.0001, 3.0]),
     "/optimizer/momentum": Range(floats=[0.0, 0.99]),
     "/batch_size": Range(integers=[20, 400], step=20),
     "/layers/0/units": Range(integers=[8, 64], step=8),
 }
-DRAWN_TRIALS: Final = 30
-DRAWN_SEEDS: Final = 10
+SEARCH_TRIALS: Final = 30
+SEARCH_SEEDS: Final = 10
 PARALLEL: Final = 4
 
 
 class Trainings:
-    """Validation accuracies by epoch, of every training so far, in a file."""
+    """The validation accuracies by epoch of all trainings so far, stored in a file."""
 
     def __init__(self, path: Path, data: Path, work: Path) -> None:
         self.path, self.data, self.work = path, data, work
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.known: dict[str, list[float | None]] = {}
+        self.results: dict[str, list[float | None]] = {}
         for line in lines:
             row = json.loads(line)
-            self.known[_key(row["settings"], row["seed"], row["epochs"])] = row["val_accuracy"]
+            self.results[_key(row["settings"], row["seed"], row["epochs"])] = row["val_accuracy"]
 
     def values(self, settings: Mapping[str, Any], seed: int, epochs: int) -> list[float | None]:
         """The validation accuracy after each epoch; ``None`` after a divergence."""
         key = _key(settings, seed, epochs)
-        if key not in self.known:
-            found = self.known[key] = self._train(settings, seed, epochs)
-            row = {"settings": settings, "seed": seed, "epochs": epochs, "val_accuracy": found}
+        if key not in self.results:
+            accuracies = self.results[key] = self._train(settings, seed, epochs)
+            row = {"settings": settings, "seed": seed, "epochs": epochs, "val_accuracy": accuracies}
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
-        return self.known[key]
+        return self.results[key]
 
     @functools.cached_property
     def _digits(self) -> Any:
@@ -112,7 +112,7 @@ class Experiment:
         self.order = list(range(plan.trials))
         if is_shuffled:
             random.Random(seed).shuffle(self.order)
-        self.space = GRID if search == "grid" else DRAWN
+        self.space = GRID if search == "grid" else SEARCH_SPACE
         self.settings: list[dict[str, Any]] = []
         self.finished: dict[int, float | None] = {}
         self.best: list[float] = []
@@ -121,7 +121,7 @@ class Experiment:
         self.state = State.of(None, plan)
         assert TrialScheduler(plan, self.state, self).advance(), "the sweep has not ended"
 
-    def propose(self, trial: int, most: int | None = None) -> Proposed:
+    def propose(self, trial: int, max_epochs: int | None = None) -> Proposed:
         if self.search == "grid":
             settings = space.grid_settings(self.space, self.order[trial])
         elif self.search == "random" or trial < STARTUP:
@@ -136,7 +136,7 @@ class Experiment:
         return Proposed(self.plan.rungs[-1])
 
     def promote(self, trial: int, rung: int) -> None:
-        """A promoted trial is trained already."""
+        """Does nothing: a promoted trial has already been trained."""
 
     def outcome(self, trial: int, rung: int) -> Outcome:
         values = self.trainings.values(self.settings[trial], self.seed, self.plan.rungs[-1])
@@ -147,10 +147,10 @@ class Experiment:
         self.best.append(max(self.best[-1] if self.best else 0.0, outcome.value or 0.0))
 
     def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
-        """Decisions are not stored."""
+        """Does nothing: decisions are not stored."""
 
-    def exhausted(self, why: str) -> None:
-        """There is no budget."""
+    def exhausted(self, reason: str) -> None:
+        """Does nothing: there is no budget."""
 
     def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
         self.winner = winner
@@ -165,37 +165,37 @@ def plan_of(trials: int, rungs: Sequence[int], *, asynchronous: bool = False) ->
 
 
 def halving_rows(trainings: Trainings, seeds: int) -> list[dict[str, Any]]:
-    """Each mode of halving against the full grid, for each seed."""
+    """Compare each mode of halving with the full grid, for each seed."""
     trials = space.grid_size(GRID)
     assert trials is not None
     rows = []
     modes = {"synchronous": (False, False), "asynchronous": (True, False), "asynchronous, shuffled": (True, True)}
     for seed in range(seeds):
-        whole = Experiment(plan_of(trials, [GRID_EPOCHS]), "grid", seed, trainings)
+        full = Experiment(plan_of(trials, [GRID_EPOCHS]), "grid", seed, trainings)
         for mode, (is_asynchronous, is_shuffled) in modes.items():
             plan = plan_of(trials, [1, 3, GRID_EPOCHS], asynchronous=is_asynchronous)
             halved = Experiment(plan, "grid", seed, trainings, is_shuffled=is_shuffled)
-            assert whole.winner is not None
+            assert full.winner is not None
             assert halved.winner is not None
             rows.append(
                 {
-                    "seed": seed, "mode": mode, "grid": whole.winner[1], "halving": halved.winner[1],
-                    "same": whole.settings[whole.winner[0]] == halved.settings[halved.winner[0]],
-                    "fraction": halved.state.spent / whole.state.spent, "epochs": halved.state.spent,
-                    "grid_epochs": whole.state.spent,
+                    "seed": seed, "mode": mode, "grid": full.winner[1], "halving": halved.winner[1],
+                    "same": full.settings[full.winner[0]] == halved.settings[halved.winner[0]],
+                    "fraction": halved.state.spent / full.state.spent, "epochs": halved.state.spent,
+                    "grid_epochs": full.state.spent,
                 }
             )  # fmt: skip
     return rows
 
 
 def search_rows(trainings: Trainings, seeds: int) -> list[dict[str, Any]]:
-    """Random search and TPE with equal epochs, for each search seed."""
+    """Compare random search and TPE with equal epochs, for each search seed."""
     rows = []
     for seed in range(seeds):
-        plan = plan_of(DRAWN_TRIALS, [DRAWN_EPOCHS])
-        found = {name: Experiment(plan, name, seed, trainings) for name in ("random", "tpe")}
-        assert found["random"].state.spent == found["tpe"].state.spent
-        rows.append({"seed": seed} | {name: one.best[-1] for name, one in found.items()})
+        plan = plan_of(SEARCH_TRIALS, [SEARCH_EPOCHS])
+        experiments = {name: Experiment(plan, name, seed, trainings) for name in ("random", "tpe")}
+        assert experiments["random"].state.spent == experiments["tpe"].state.spent
+        rows.append({"seed": seed} | {name: experiment.best[-1] for name, experiment in experiments.items()})
     return rows
 
 
@@ -213,9 +213,9 @@ def tables(halving: Sequence[Mapping[str, Any]], searches: Sequence[Mapping[str,
     for row in searches:
         gain = 100 * (row["tpe"] - row["random"])
         lines.append(f"| {row['seed']} | {100 * row['random']:.2f}% | {100 * row['tpe']:.2f}% | {gain:.2f} |")
-    middle = {name: statistics.median(row[name] for row in searches) for name in ("random", "tpe")}
+    medians = {name: statistics.median(row[name] for row in searches) for name in ("random", "tpe")}
     gain = 100 * statistics.median(row["tpe"] - row["random"] for row in searches)
-    lines.append(f"| median | {100 * middle['random']:.2f}% | {100 * middle['tpe']:.2f}% | {gain:.2f} |")
+    lines.append(f"| median | {100 * medians['random']:.2f}% | {100 * medians['tpe']:.2f}% | {gain:.2f} |")
     return "\n".join(lines)
 
 
@@ -224,10 +224,10 @@ def _key(settings: Mapping[str, Any], seed: int, epochs: int) -> str:
 
 
 def main() -> None:
-    """Train what is missing, and write the tables."""
+    """Train the missing settings, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=GRID_SEEDS, help="sweep seeds of the grid")
-    parser.add_argument("--search-seeds", type=int, default=DRAWN_SEEDS)
+    parser.add_argument("--search-seeds", type=int, default=SEARCH_SEEDS)
     parser.add_argument(
         "--data", type=Path, help="folder of datasets (default: MNIST is downloaded to the folder --work)"
     )

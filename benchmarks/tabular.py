@@ -47,7 +47,7 @@ _T_95: Final = 2.064
 
 
 def write_csv(name: str, path: Path) -> None:
-    """One of scikit-learn's bundled datasets, or the penguins, as a CSV file."""
+    """Write one of scikit-learn's bundled datasets, or the penguins, as a CSV file."""
     if name == "penguins":
         path.write_bytes(files("palmerpenguins").joinpath("data/penguins.csv").read_bytes())
         return
@@ -61,25 +61,25 @@ def write_csv(name: str, path: Path) -> None:
             writer.writerow([*(repr(float(value)) for value in row), str(data.target_names[label])])
 
 
-def imported(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
-    """A dataset imported by the product, with its parts concatenated."""
+def import_dataset(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
+    """Import a dataset with the product, and concatenate its parts."""
     path, arrays = folder / f"{name}.csv", folder / name
     write_csv(name, path)
     arrays.mkdir()
-    made = import_table(path, arrays, fraction=None, options=TableOptions(target=TARGETS.get(name)))
+    report = import_table(path, arrays, fraction=None, options=TableOptions(target=TARGETS.get(name)))
     info = DatasetInfo(
         name=name,
         title=name,
-        kind=made.kind,
+        kind=report.kind,
         image_shape=(),
-        columns=tuple(made.columns or ()),
-        classes=made.classes,
-        train_count=made.train_count,
-        validation_count=made.validation_count,
-        class_names=tuple(made.class_names or ()),
+        columns=tuple(report.columns or ()),
+        classes=report.classes,
+        train_count=report.train_count,
+        validation_count=report.validation_count,
+        class_names=tuple(report.class_names or ()),
         source="",
         licence="",
-        sha256=made.sha256,
+        sha256=report.sha256,
         available=True,
     )
     data = open_arrays(arrays, info)
@@ -87,7 +87,7 @@ def imported(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
     return info, Examples(inputs, np.concatenate([data.train.labels, data.validation.labels]))
 
 
-def ours(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
+def score_tapeline(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
     """Accuracy of the last epoch of the preset ``table``."""
     info = replace(info, train_count=len(train), validation_count=len(test))
     document = {"kind": "classifier", "preset": "table", "seed": seed}
@@ -96,7 +96,7 @@ def ours(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float
     return [report.metrics["val_accuracy"] for report in trainer.run() if isinstance(report, EpochDone)][-1]
 
 
-def theirs(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
+def score_sklearn(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
     """Accuracy of ``MLPClassifier`` with default settings, except for enough iterations to converge."""
     from sklearn.neural_network import MLPClassifier
 
@@ -108,7 +108,7 @@ def theirs(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> flo
 
 
 def folds(labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Stratified folds, the same for both. The preset was chosen on other folds and seeds."""
+    """Stratified folds, the same for both libraries. The preset was chosen on other folds and seeds."""
     from sklearn.model_selection import StratifiedKFold
 
     return iter(StratifiedKFold(FOLDS, shuffle=True, random_state=1).split(np.zeros(len(labels)), labels))
@@ -116,16 +116,20 @@ def folds(labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
     """All runs of one dataset."""
-    info, whole = imported(name, folder)
-    found: dict[str, Any] = {"dataset": name, "rows": len(whole), "columns": len(info.columns)}
-    for who, run in (("tapeline", ours), ("sklearn", theirs)):
-        scores, began = [], time.process_time()
-        for train, test in folds(whole.labels):
-            parts = [Examples(whole.inputs[chosen], whole.labels[chosen]) for chosen in (train, test)]
+    info, examples = import_dataset(name, folder)
+    result: dict[str, Any] = {"dataset": name, "rows": len(examples), "columns": len(info.columns)}
+    for library, run in (("tapeline", score_tapeline), ("sklearn", score_sklearn)):
+        scores, started_at = [], time.process_time()
+        for train, test in folds(examples.labels):
+            parts = [Examples(examples.inputs[chosen], examples.labels[chosen]) for chosen in (train, test)]
             scores += [run(info, parts[0], parts[1], seed) for seed in range(FIRST_SEED, FIRST_SEED + SEEDS)]
-        half = _T_95 * stdev(scores) / math.sqrt(len(scores))
-        found[who] = {"mean": fmean(scores), "half": half, "seconds": (time.process_time() - began) / len(scores)}
-    return found
+        half_width = _T_95 * stdev(scores) / math.sqrt(len(scores))
+        result[library] = {
+            "mean": fmean(scores),
+            "half": half_width,
+            "seconds": (time.process_time() - started_at) / len(scores),
+        }
+    return result
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -135,11 +139,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        us, them = row["tapeline"], row["sklearn"]
-        low, high = them["mean"] - them["half"], them["mean"] + them["half"]
+        tapeline, peer = row["tapeline"], row["sklearn"]
+        low, high = peer["mean"] - peer["half"], peer["mean"] + peer["half"]
         lines.append(
-            f"| {row['dataset']} | {row['rows']:,} | {row['columns']} | {us['mean']:.2%} "
-            f"| {them['mean']:.2%} ({low:.2%} to {high:.2%}) | {us['seconds']:.2f} | {them['seconds']:.2f} |"
+            f"| {row['dataset']} | {row['rows']:,} | {row['columns']} | {tapeline['mean']:.2%} "
+            f"| {peer['mean']:.2%} ({low:.2%} to {high:.2%}) | {tapeline['seconds']:.2f} | {peer['seconds']:.2f} |"
         )
     return "\n".join(lines)
 

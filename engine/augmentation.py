@@ -79,26 +79,26 @@ class Changes:
     centres: Array | None = None
     cutout: int = 0
 
-    def apply(self, images: Array, part: slice) -> Array:
+    def apply(self, images: Array, positions: slice) -> Array:
         """The changed images; may write into ``images``.
 
         Args:
             images: (n, height, width) or (n, height, width, channels).
-            part: their positions in the batch.
+            positions: the positions of the images in the batch.
         """
         if self.shifts is not None:
-            images = shifted(images, self.shifts[part])
+            images = shifted(images, self.shifts[positions])
         if self.flips is not None:
-            chosen = self.flips[part]
+            chosen = self.flips[positions]
             images[chosen] = images[chosen, :, ::-1]
         if self.centres is not None:
-            images[_squares(self.centres[part], self.cutout, images.shape[1:3])] = 0
+            images[_squares(self.centres[positions], self.cutout, images.shape[1:3])] = 0
         return images
 
 
-def draw_shifts(rng: np.random.Generator, count: int, most: int) -> Array:
-    """Draw shifts for ``count`` images, for :func:`shifted`, uniformly from all (2 most + 1)**2."""
-    return rng.integers(-most, most, (count, 2), endpoint=True)
+def draw_shifts(rng: np.random.Generator, count: int, max_shift: int) -> Array:
+    """Draw shifts for ``count`` images, for :func:`shifted`, uniformly from all (2 max_shift + 1)**2."""
+    return rng.integers(-max_shift, max_shift, (count, 2), endpoint=True)
 
 
 def shifted(images: Array, shifts: Array) -> Array:
@@ -114,12 +114,12 @@ def shifted(images: Array, shifts: Array) -> Array:
     if images.ndim not in (3, 4):
         shapes = "(n, height, width) or (n, height, width, channels)"
         raise DataError(f"only images of shape {shapes} can be shifted, not {images.shape}")
-    (n, height, width, *channels), most = images.shape, int(np.max(np.abs(shifts), initial=0))
-    framed = np.zeros((n, height + 2 * most, width + 2 * most, *channels), images.dtype)
-    framed[:, most : most + height, most : most + width] = images
+    (n, height, width, *channels), margin = images.shape, int(np.max(np.abs(shifts), initial=0))
+    padded = np.zeros((n, height + 2 * margin, width + 2 * margin, *channels), images.dtype)
+    padded[:, margin : margin + height, margin : margin + width] = images
     axes = tuple(range(1, images.ndim))
-    windows = np.lib.stride_tricks.sliding_window_view(framed, images.shape[1:], axis=axes)
-    moved: Array = windows[np.arange(n), most - shifts[:, 0], most - shifts[:, 1]]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=axes)
+    moved: Array = windows[np.arange(n), margin - shifts[:, 0], margin - shifts[:, 1]]
     return moved.reshape(images.shape)  # a window spans all channels, so that axis has one position
 
 
@@ -128,7 +128,7 @@ def _squares(centres: Array, side: int, sides: Sequence[int]) -> Array:
     inside = []
     for axis, size in enumerate(sides):
         first = centres[:, axis] - side // 2
-        places = np.arange(size)
-        inside.append((places >= first[:, None]) & (places < first[:, None] + side))
-    found: Array = inside[0][:, :, None] & inside[1][:, None, :]
-    return found
+        positions = np.arange(size)
+        inside.append((positions >= first[:, None]) & (positions < first[:, None] + side))
+    mask: Array = inside[0][:, :, None] & inside[1][:, None, :]
+    return mask

@@ -54,10 +54,10 @@ def dumps(state: State) -> bytes:
     for name, array in state.tensors.items():
         _check_name(name)
         if array.dtype.name not in _DTYPES.values():
-            raise _wrong_dtype(name, array.dtype.name)
+            raise _dtype_error(name, array.dtype.name)
     texts = {"spec": _to_json("spec", state.spec), "state": _to_json("state", state.state)}
     metadata = {"tapeline.format": FORMAT} | texts
-    tensors = {name: _in_order(array) for name, array in state.tensors.items()}
+    tensors = {name: _to_native_layout(array) for name, array in state.tensors.items()}
     data = safetensors.numpy.save(tensors, metadata)
     # safetensors writes the metadata in the random order of a hash map. Write it sorted, for reproducible bytes.
     size = 8 + int.from_bytes(data[:8], "little")
@@ -65,9 +65,9 @@ def dumps(state: State) -> bytes:
     header["__metadata__"] = dict(sorted(metadata.items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    whole = len(text).to_bytes(8, "little") + text + data[size:]
-    _metadata(whole[: 8 + len(text)], len(whole))
-    return whole
+    content = len(text).to_bytes(8, "little") + text + data[size:]
+    _read_metadata(content[: 8 + len(text)], len(content))
+    return content
 
 
 def _check_name(name: str) -> None:
@@ -88,7 +88,7 @@ def _to_json(key: str, value: dict[str, Any]) -> str:
     return text
 
 
-def _in_order(array: Array) -> Array:
+def _to_native_layout(array: Array) -> Array:
     """The array in row-major and native byte order, which safetensors assumes."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
 
@@ -111,9 +111,9 @@ def load(path: str | os.PathLike[str]) -> State:
     """
     try:
         with Path(path).open("rb") as file:
-            start = file.read(8)
-            length = min(int.from_bytes(start, "little"), _HEADER_LIMIT + 1)
-            _metadata(start + file.read(length), os.fstat(file.fileno()).st_size)
+            prefix = file.read(8)
+            length = min(int.from_bytes(prefix, "little"), _HEADER_LIMIT + 1)
+            _read_metadata(prefix + file.read(length), os.fstat(file.fileno()).st_size)
             file.seek(0)
             return loads(file.read())
     except CheckpointError as error:
@@ -126,7 +126,7 @@ def loads(data: bytes) -> State:
     Raises:
         CheckpointError: truncated, not safetensors, another format, an unsupported dtype, or a duplicate key.
     """
-    metadata = _metadata(data, len(data))
+    metadata = _read_metadata(data, len(data))
     try:
         loaded: Mapping[str, Array] = safetensors.numpy.load(data)
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
@@ -138,7 +138,7 @@ def loads(data: bytes) -> State:
     )
 
 
-def _metadata(data: bytes, size: int) -> dict[str, Any]:
+def _read_metadata(data: bytes, size: int) -> dict[str, Any]:
     """The ``__metadata__`` of a safetensors file that begins with ``data`` and has ``size`` bytes. Checks everything in
     the header that can be checked without the tensors."""
     length = int.from_bytes(data[:8], "little")
@@ -147,7 +147,7 @@ def _metadata(data: bytes, size: int) -> dict[str, Any]:
     if length > _HEADER_LIMIT:
         raise CheckpointError(f"the header has {length} bytes; at most {_HEADER_LIMIT} are supported")
     try:
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=_without_repeats)
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"the header is not JSON: {error}") from error
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
@@ -163,30 +163,30 @@ def _metadata(data: bytes, size: int) -> dict[str, Any]:
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"not a whole safetensors file: {name} is described as {entry!r}") from error
         if dtype not in _DTYPES:
-            raise _wrong_dtype(name, str(dtype))
+            raise _dtype_error(name, str(dtype))
         if not isinstance(end, int) or end > size - 8 - length:
             raise CheckpointError(f"not a whole safetensors file: {name} ends at {end} of {size - 8 - length} bytes")
     return metadata
 
 
-def _wrong_dtype(name: str, dtype: str) -> CheckpointError:
+def _dtype_error(name: str, dtype: str) -> CheckpointError:
     return CheckpointError(f"{name} has dtype {dtype}; checkpoints hold {', '.join(_DTYPES.values())}", tensor=name)
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{repeated!r} is given twice")
-    return found
+    return result
 
 
-def _no_number(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):  # 1e400 is JSON, and infinite for Python
         raise ValueError(f"the number {text} is too large")
@@ -196,7 +196,10 @@ def _finite(text: str) -> float:
 def _json_object(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
     try:
         value = json.loads(
-            metadata[key], parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_without_repeats
+            metadata[key],
+            parse_constant=_refuse_constant,
+            parse_float=_parse_finite,
+            object_pairs_hook=_refuse_duplicates,
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"the metadata has no JSON under {key!r}: {error}") from error

@@ -175,16 +175,15 @@ class ImageData:
         """
         chosen = np.arange(len(self))[indices] if isinstance(indices, slice) else indices
         floats: Array = np.empty((len(chosen), self.features), dtype) if out is None else out
-        for start in range(
-            0, len(chosen), _CONVERSION_BLOCK_IMAGES
-        ):  # in pieces, whose bytes and floats fit into the cache
+        # In blocks whose bytes and floats fit into the cache.
+        for start in range(0, len(chosen), _CONVERSION_BLOCK_IMAGES):
             rows = floats[start : start + _CONVERSION_BLOCK_IMAGES]
-            part = chosen[start : start + _CONVERSION_BLOCK_IMAGES]
+            block = chosen[start : start + _CONVERSION_BLOCK_IMAGES]
             if changes is None:
-                np.copyto(rows, self._rows[part])
+                np.copyto(rows, self._rows[block])
             else:
-                changed = changes.apply(self.images[part], slice(start, start + _CONVERSION_BLOCK_IMAGES))
-                np.copyto(rows, changed.reshape(len(part), -1))
+                changed = changes.apply(self.images[block], slice(start, start + _CONVERSION_BLOCK_IMAGES))
+                np.copyto(rows, changed.reshape(len(block), -1))
             scale_levels(rows, self.scale)
         return floats
 

@@ -28,10 +28,10 @@ def _migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-given: Connection | None = context.config.attributes.get("connection")
-if given is not None:
-    _migrate(given)
+configured: Connection | None = context.config.attributes.get("connection")
+if configured is not None:
+    _migrate(configured)
 else:
     database = Database(Settings.from_env(os.environ, cores=1).database_url, application="tapeline-migrate")
-    with database.engine.begin() as opened:
-        _migrate(opened)
+    with database.engine.begin() as opened_connection:
+        _migrate(opened_connection)

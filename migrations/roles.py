@@ -2,8 +2,8 @@
 
 The owner role may change the schema; migrations and restores connect as it. The application role reads and writes
 rows; web, worker and scheduler connect as it. Only this program connects as the superuser, over a socket that needs no
-password. It is idempotent: existing roles and passwords are kept, and what the superuser
-owns is transferred to the owner role.
+password. It is idempotent: it keeps existing roles and passwords, and transfers what the superuser owns to the owner
+role.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from service.storage.database import Database
 OWNER: Final = "tapeline_owner"
 APPLICATION: Final = "tapeline_app"
 
-_ROWS: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
+_ROW_PRIVILEGES: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
 _EXCEPTIONS: Final = {
     "alembic_version": sql.SQL("SELECT"),
     "audit": sql.SQL("SELECT, INSERT, DELETE"),  # DELETE for retention; triggers restrict it
@@ -45,8 +45,12 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
     """
     with database.engine.begin() as connection:
         raw: Any = connection.connection.driver_connection
-        names = {"owner": sql.Identifier(owner), "application": sql.Identifier(application), "rows": _ROWS}
-        names["database"] = sql.Identifier(raw.info.dbname)
+        identifiers = {
+            "owner": sql.Identifier(owner),
+            "application": sql.Identifier(application),
+            "rows": _ROW_PRIVILEGES,
+        }
+        identifiers["database"] = sql.Identifier(raw.info.dbname)
         for role in (owner, application):
             if raw.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
                 raw.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
@@ -69,7 +73,7 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT {rows} ON TABLES TO {application}",
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT USAGE ON SEQUENCES TO {application}",
         ):
-            raw.execute(sql.SQL(statement).format(**names))
+            raw.execute(sql.SQL(statement).format(**identifiers))
         _hand_over(raw, owner)
         if not raw.pgconn.used_password:
             raw.execute("ALTER ROLE CURRENT_USER PASSWORD NULL")
@@ -95,7 +99,7 @@ def grant(connection: Connection, application: str) -> None:
     """Set the exact privileges of the application role on all tables; called by the owner role after each migration."""
     raw: Any = connection.connection.driver_connection
     role = sql.Identifier(application)
-    raw.execute(sql.SQL("GRANT {} ON ALL TABLES IN SCHEMA public TO {}").format(_ROWS, role))
+    raw.execute(sql.SQL("GRANT {} ON ALL TABLES IN SCHEMA public TO {}").format(_ROW_PRIVILEGES, role))
     raw.execute(sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {}").format(role))
     for name, privileges in _EXCEPTIONS.items():
         table = sql.Identifier(name)
@@ -125,31 +129,31 @@ def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     ]
     if faults:
         raise SettingsError("; ".join(faults))
-    found = {
-        OWNER: _keep(folder / "owner" / "database", ""),
-        APPLICATION: _keep(folder / "app" / "database", chosen["POSTGRES_PASSWORD"]),
+    passwords = {
+        OWNER: _keep_or_create(folder / "owner" / "database", ""),
+        APPLICATION: _keep_or_create(folder / "app" / "database", chosen["POSTGRES_PASSWORD"]),
     }
-    broker = _keep(folder / "app" / "broker", chosen["REDIS_PASSWORD"])
+    broker = _keep_or_create(folder / "app" / "broker", chosen["REDIS_PASSWORD"])
     quoted = broker.replace("\\", "\\\\").replace('"', '\\"')
     _write(folder / "app" / "redis.conf", f'requirepass "{quoted}"\n')
-    return found
+    return passwords
 
 
-def _keep(path: Path, chosen: str) -> str:
+def _keep_or_create(path: Path, chosen: str) -> str:
     """Return the chosen, the existing or a random password; write it to the file if it is new."""
-    found = path.read_text(encoding="utf-8").strip() if path.exists() else ""
-    password = chosen or found or secrets.token_urlsafe(24)
-    if password != found:
+    existing = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    password = chosen or existing or secrets.token_urlsafe(24)
+    if password != existing:
         _write(path, password)
     return password
 
 
 def _write(path: Path, text: str) -> None:
     # World-readable: containers run as different users, and mount only the folders that they need.
-    new = path.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    new.chmod(0o444)
-    new.rename(path)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.chmod(0o444)
+    temporary.rename(path)
 
 
 def main() -> int:

@@ -54,8 +54,8 @@ def exclusively(database: Database) -> Iterator[Connection]:
 
 @contextmanager
 def _without_cascades(database: Database, connection: Connection) -> Iterator[None]:
-    """Switch SQLite's foreign keys off. It changes a table by creating a new one and dropping the old one, which would
-    delete all rows that refer to it. Foreign keys can only be switched outside of transactions."""
+    """Switch SQLite's foreign keys off. SQLite changes a table by creating a new one and dropping the old one, which
+    would delete all rows that refer to it. Foreign keys can only be switched outside of transactions."""
     if not database.is_sqlite:
         yield
         return

@@ -60,19 +60,21 @@ class SpecError(ServiceError, ValueError):
 class KeyNotFound(ServiceError, LookupError):
     """No valid key has this id or name, or several have the name."""
 
-    def __init__(self, which: str, several: Sequence[str] = ()) -> None:
+    def __init__(self, id_or_name: str, several: Sequence[str] = ()) -> None:
         if several:
-            super().__init__(f"{len(several)} valid keys are named {which!r}: use an id, one of {', '.join(several)}")
+            super().__init__(
+                f"{len(several)} valid keys are named {id_or_name!r}: use an id, one of {', '.join(several)}"
+            )
         else:
-            super().__init__(f"no valid key has the id or name {which!r}; `tapeline keys list` shows all")
-        self.which = which
+            super().__init__(f"no valid key has the id or name {id_or_name!r}; `tapeline keys list` shows all")
+        self.id_or_name = id_or_name
 
 
 class OwnerNotFound(ServiceError, LookupError):
     """No valid key has this owner."""
 
-    def __init__(self, owner: str, known: Sequence[str]) -> None:
-        others = f"owners with a valid key: {', '.join(known)}" if known else "there are no valid keys"
+    def __init__(self, owner: str, owners: Sequence[str]) -> None:
+        others = f"owners with a valid key: {', '.join(owners)}" if owners else "there are no valid keys"
         super().__init__(f"no valid key belongs to {owner!r}; {others}")
         self.owner = owner
 
@@ -141,9 +143,9 @@ class TrialNotFound(ServiceError, LookupError):
     """The sweep has no trial of this number, or no best one yet."""
 
     def __init__(self, sweep_id: str, trial: str, *, count: int) -> None:
-        had = "none yet" if not count else "only trial 0" if count == 1 else f"trials 0 to {count - 1}"
-        what = f"has no trial {trial!r}; it has {had}" if trial else "has no best trial yet; name one"
-        super().__init__(f"sweep {sweep_id} {what}")
+        trials = "none yet" if not count else "only trial 0" if count == 1 else f"trials 0 to {count - 1}"
+        problem = f"has no trial {trial!r}; it has {trials}" if trial else "has no best trial yet; name one"
+        super().__init__(f"sweep {sweep_id} {problem}")
         self.sweep_id, self.trial = sweep_id, trial
 
 
@@ -159,9 +161,9 @@ class IllegalSweepAction(ServiceError):
 class ArtifactNotFound(ServiceError, LookupError):
     """The job has no such checkpoint, sample or artifact; it may have been removed."""
 
-    def __init__(self, job_id: str, what: str) -> None:
-        super().__init__(f"job {job_id} has no {what}")
-        self.job_id, self.what = job_id, what
+    def __init__(self, job_id: str, item: str) -> None:
+        super().__init__(f"job {job_id} has no {item}")
+        self.job_id, self.item = job_id, item
 
 
 class IllegalTransition(ServiceError):
@@ -182,14 +184,14 @@ class IdempotencyConflict(ServiceError):
 
 
 class UnusableParameter(ServiceError, ValueError):
-    """A parameter is valid by itself, but not for the jobs that it is about.
+    """A parameter is valid by itself, but not for the jobs that the request names.
 
     Attributes:
         parameter: the name of the parameter to change.
     """
 
-    def __init__(self, parameter: str, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, parameter: str, reason: str) -> None:
+        super().__init__(reason)
         self.parameter = parameter
 
 
@@ -233,9 +235,9 @@ class StorageFull(ServiceError):
 class NoSpaceLeft(ServiceError):
     """The owner's datasets would exceed their size limit."""
 
-    def __init__(self, owner: str, used: int, more: int, limit: int) -> None:
+    def __init__(self, owner: str, used: int, additional: int, limit: int) -> None:
         used_up = f"the datasets of {owner} take {used:,} of {limit:,} bytes"
-        super().__init__(f"{used_up}, and this one takes {more:,}" if more else used_up)
+        super().__init__(f"{used_up}, and this one takes {additional:,}" if additional else used_up)
         self.used, self.limit = used, limit
 
 

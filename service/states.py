@@ -70,7 +70,7 @@ SWEEP_ENDED: Final = frozenset({SweepStatus.SUCCEEDED, SweepStatus.FAILED, Sweep
 
 
 class SweepAction(StrEnum):
-    """What a person may ask of a sweep."""
+    """What a user can do with a sweep."""
 
     CANCEL = "cancel"
     PAUSE = "pause"
@@ -138,7 +138,7 @@ _ACTIONS: Final[dict[Status, tuple[Action, ...]]] = {
 def allowed_actions(
     status: Status, *, requested: Request | None = None, error_code: str | None = None, epoch: int = 0
 ) -> tuple[Action, ...]:
-    """The actions that are permitted in a state, in the order of a page.
+    """The actions that are permitted in a state, in the order in which a page shows them.
 
     A pending request cannot be repeated. A job that diverged, or stopped on a finding, cannot be retried: the same bits
     would fail again. A fork needs a finished epoch, and is possible in any state.

@@ -1,4 +1,4 @@
-"""Numbers, numbers of things, and lists, as people read them."""
+"""Numbers, counts and lists as text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
-def listed(parts: Iterable[str]) -> str:
+def listed(items: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``; empty parts are left out."""
-    *others, last = [part for part in parts if part] or [""]
+    *others, last = [item for item in items if item] or [""]
     return f"{', '.join(others)} and {last}" if others else last
 
 

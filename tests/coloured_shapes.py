@@ -26,14 +26,14 @@ COLOURS: Final = {
     "yellow": (1.0, 1.0, 0.2),
 }
 CLASSES: Final = tuple(f"{colour}-{shape}" for colour in COLOURS for shape in SHAPES)
-GREY_LIMIT: Final = 1 / len(COLOURS)
+MAX_GREY_ACCURACY: Final = 1 / len(COLOURS)
 """The best accuracy possible in grey, with every shape recognised."""
 _LUMA: Final = (0.299, 0.587, 0.114)
 _LEVELS: Final = (70.0, 104.0)
 """Range of the grey levels of shapes."""
 
 
-def images(count: int, side: int = 32, seed: int = 0) -> Iterator[tuple[str, Image.Image]]:
+def iter_images(count: int, side: int = 32, seed: int = 0) -> Iterator[tuple[str, Image.Image]]:
     """Yield pairs of class name and image, cycling through the classes."""
     rng = np.random.default_rng(seed)
     for index in range(count):
@@ -42,10 +42,10 @@ def images(count: int, side: int = 32, seed: int = 0) -> Iterator[tuple[str, Ima
         yield name, _image(rng, colour, shape, side)
 
 
-def archive(path: Path, count: int = 6_000, *, side: int = 32, seed: int = 0) -> Path:
+def write_archive(path: Path, count: int = 6_000, *, side: int = 32, seed: int = 0) -> Path:
     """Write a zip file of PNGs in class folders and return its path."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
-        for index, (name, image) in enumerate(images(count, side, seed)):
+        for index, (name, image) in enumerate(iter_images(count, side, seed)):
             data = io.BytesIO()
             image.save(data, "PNG")
             file.writestr(f"shapes/{name}/{index:05d}.png", data.getvalue())
@@ -74,4 +74,4 @@ def _image(rng: np.random.Generator, colour: str, shape: str, side: int) -> Imag
 
 
 if __name__ == "__main__":
-    archive(Path(sys.argv[1]))
+    write_archive(Path(sys.argv[1]))

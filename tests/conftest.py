@@ -266,23 +266,23 @@ def postgres_template(postgres_server: str) -> str:
 
 
 @pytest.fixture
-def postgres_own(postgres_server: str, postgres_template: str) -> str:
+def private_postgres_url(postgres_server: str, postgres_template: str) -> str:
     """A migrated PostgreSQL database for one test."""
     return create_database(postgres_server, postgres_template)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def own_url(request: pytest.FixtureRequest) -> str:
+def private_url(request: pytest.FixtureRequest) -> str:
     """A migrated database for one test, on SQLite and on PostgreSQL.
 
     Tests may change its schema and kill the processes that use it.
     """
-    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url")
     return url
 
 
 @pytest.fixture(scope="session")
-def postgres_shared(postgres_server: str) -> str:
+def shared_postgres_url(postgres_server: str) -> str:
     """One migrated PostgreSQL database for all tests: migrating a new one takes longer than most tests do."""
     url = create_database(postgres_server)
     with closing(Database(url)) as database:
@@ -291,12 +291,12 @@ def postgres_shared(postgres_server: str) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def either_url(request: pytest.FixtureRequest) -> str:
+def migrated_url(request: pytest.FixtureRequest) -> str:
     """A migrated, empty database: a test that uses it runs on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         copied_url: str = request.getfixturevalue("sqlite_url")
         return copied_url
-    url: str = request.getfixturevalue("postgres_shared")
+    url: str = request.getfixturevalue("shared_postgres_url")
     other_connections = "pid <> pg_backend_pid() AND datname = current_database()"
     statements = [
         # A connection left over from an earlier test may hold a lock.
@@ -310,15 +310,15 @@ def either_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-on_sqlite = pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("either_url", ["postgresql"], indirect=True)
+sqlite_only = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+postgresql_only = pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
 """Restrict a test to one database, for behaviour that only this database has."""
 
 
 @pytest.fixture
-def database(either_url: str) -> Iterator[Database]:
+def database(migrated_url: str) -> Iterator[Database]:
     """A migrated database."""
-    with closing(Database(either_url)) as migrated_database:
+    with closing(Database(migrated_url)) as migrated_database:
         yield migrated_database
 
 

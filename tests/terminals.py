@@ -10,7 +10,7 @@ import sys
 import threading
 
 
-def in_terminal(*arguments: str, stdin: bytes = b"", environ: dict[str, str]) -> tuple[int, str]:
+def run_in_terminal(*arguments: str, stdin: bytes = b"", environ: dict[str, str]) -> tuple[int, str]:
     """Run a ``tapeline`` command in a new pseudo-terminal; return its exit code and everything it printed."""
     controller, terminal = pty.openpty()
     command = [sys.executable, "-c", "from service.cli import main; main()", *arguments]
@@ -38,6 +38,6 @@ def in_terminal(*arguments: str, stdin: bytes = b"", environ: dict[str, str]) ->
     return process.returncode, output.decode()
 
 
-def plain(output: str) -> str:
+def strip_ansi(output: str) -> str:
     """Terminal output without colour codes and carriage returns."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output).replace("\r", "")

@@ -46,9 +46,9 @@ def main() -> int:
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
     def drain(**_: object) -> None:
         supervisor.drain()
-        threading.Thread(target=leave, name="leave", daemon=True).start()
+        threading.Thread(target=force_exit, name="leave", daemon=True).start()
 
-    def leave() -> None:
+    def force_exit() -> None:
         """End the process even if Celery waits for a broker that does not respond."""
         supervisor.close()
         time.sleep(CELERY_GRACE_S)
@@ -82,7 +82,7 @@ def listen(settings: Settings, supervisor: Supervisor) -> None:
     flags = ["--pool=threads", f"--concurrency={settings.workers}", "--without-gossip", "--without-mingle"]
     delay_s = MIN_RESTART_DELAY_S
     while True:
-        began = time.monotonic()
+        started_at = time.monotonic()
         app = create_app(settings.broker_url or "", supervisor.run_waiting_jobs)
         try:
             app.worker_main(["--quiet", "worker", *flags, "--loglevel=WARNING"])
@@ -93,7 +93,7 @@ def listen(settings: Settings, supervisor: Supervisor) -> None:
             log.error("Celery failed", error=repr(error))
         if supervisor.is_draining:
             return
-        if time.monotonic() - began > MAX_RESTART_DELAY_S:
+        if time.monotonic() - started_at > MAX_RESTART_DELAY_S:
             delay_s = MIN_RESTART_DELAY_S
         log.error("Celery has ended; this worker continues and restarts it", delay_s=delay_s)
         time.sleep(delay_s)

@@ -27,7 +27,7 @@ def create_app(broker_url: str, run_waiting_jobs: Callable[[], None] | None = No
 
     Args:
         run_waiting_jobs: claims jobs from the database and trains them until none waits. It claims the first job in the
-            database, whatever the id in the message, which is for operators who read the queue.
+            database. The id in the message does not matter; it is for operators who read the queue.
     """
     app = Celery("tapeline", broker=broker_url)
     app.conf.update(task_names.SENDER_OPTIONS if run_waiting_jobs is None else task_names.CELERY_OPTIONS)
@@ -64,10 +64,10 @@ def drop_malformed_messages(task: Any, app: Celery, consumer: Any, **options: An
     """
     accept = strategy.default(task, app, consumer, **options)
 
-    def accept_or_drop(message: Any, *rest: Any, **more: Any) -> Any:
+    def accept_or_drop(message: Any, *args: Any, **kwargs: Any) -> Any:
         match message.payload:
             case [[str()], dict(), dict()] if "id" in message.headers:
-                return accept(message, *rest, **more)
+                return accept(message, *args, **kwargs)
         raise InvalidTaskError("its body is not [[job id], {}, {...}]")
 
     return accept_or_drop

@@ -46,12 +46,12 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m workers.heartbeat worker|scheduler\n")
         return 2
     home = Path(os.environ.get("TAPELINE_HOME") or Path.home() / ".tapeline").expanduser()
-    silent = silence_s(home, arguments[0])
-    if silent is None:
+    elapsed_s = silence_s(home, arguments[0])
+    if elapsed_s is None:
         sys.stdout.write("no heartbeat yet\n")
     else:
-        sys.stdout.write(f"last seen {silent:.1f} s ago\n")
-    return 0 if silent is not None and silent < SILENCE_S else 1
+        sys.stdout.write(f"last seen {elapsed_s:.1f} s ago\n")
+    return 0 if elapsed_s is not None and elapsed_s < SILENCE_S else 1
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class LeaseSession:
         return self._retry(_result_of, source)
 
     def copy(self, source: Source, artifacts: ArtifactStore) -> Copied:
-        """Copy the files that belong to epochs of another job, and read all else."""
+        """Copy the files that belong to epochs of another job, and read everything else."""
         return self._retry(takeover.copy, source, artifacts)
 
     def take_over(self, copied: Copied, *, used: Usage) -> Outcome:
@@ -96,9 +96,9 @@ class LeaseSession:
         """The two jobs that this one investigates, with their epochs and checkpoints."""
         return self._retry(investigations.read_jobs)
 
-    def conclude(self, found: Mapping[str, Any], sentence: str, *, used: Usage) -> None:
+    def conclude(self, result: Mapping[str, Any], sentence: str, *, used: Usage) -> None:
         """End an investigation."""
-        self._retry(investigations.conclude, found, sentence, used=used)
+        self._retry(investigations.conclude, result, sentence, used=used)
 
     def checkpoints(self) -> Sequence[Artifact]:
         """The job's checkpoints, newest first."""

@@ -57,12 +57,12 @@ def main() -> None:
     target = BUILT_IN["mnist"].reference_classifier
     if target is None:
         raise SystemExit("the dataset mnist has no reference classifier")
-    made = checkpoint.dumps(make(cache.load("mnist", options.data, cache_root=options.cache)))
+    content = checkpoint.dumps(make(cache.load("mnist", options.data, cache_root=options.cache)))
     if not options.check:
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes(made)
-        _say(f"{target}: {len(made):,} bytes")
-    elif made != target.read_bytes():
+        target.write_bytes(content)
+        _print_line(f"{target}: {len(content):,} bytes")
+    elif content != target.read_bytes():
         raise SystemExit(f"{target} differs from the result on this machine")
 
 
@@ -77,7 +77,7 @@ def make(dataset: Dataset) -> State:
         match report:
             case EpochDone():
                 accuracy = report.metrics["val_accuracy"]
-                _say(f"epoch {report.epoch} of {report.epochs}: {accuracy:.2%} of the test images")
+                _print_line(f"epoch {report.epoch} of {report.epochs}: {accuracy:.2%} of the test images")
             case BatchDone():
                 pass
     low, high = resolved.dataset.scale
@@ -86,7 +86,7 @@ def make(dataset: Dataset) -> State:
     return State(tensors, {"val_accuracy": accuracy}, resolved.model_dump(mode="json"))
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

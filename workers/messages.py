@@ -176,7 +176,7 @@ class ChildEndpoint:
             os._exit(3)  # the supervisor is gone
 
     def preparing(self) -> None:
-        """Report that the child is alive, although it has not begun to train."""
+        """Report that the child is alive, although it has not started to train."""
         self.send(Preparing())
 
     def progress(self, step: int, steps: int) -> None:

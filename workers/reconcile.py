@@ -51,7 +51,7 @@ def requeue_lost_jobs(database: Database, policy: LeaseExpiryPolicy) -> None:
 
 
 def advance_sweeps(database: Database, sender: Celery | None) -> None:
-    """Decide what sweeps wait for, and send messages for the jobs that start."""
+    """Make the pending decisions of sweeps, and send messages for the jobs that start."""
     queued = sweep_actions.requeue_stragglers(database) + decisions.advance_all(database)
     for job_id in queued[:_MAX_WAKE_UPS] if sender is not None else ():
         try:
@@ -67,10 +67,10 @@ def resend_hints(database: Database, sender: Celery | None) -> None:
         return
     with database.read() as session:
         # At most one hint per free slot, so that they do not pile up.
-        live = [worker for worker in worker_registry.live_workers(session) if not worker.draining]
-        free = sum(max(0, worker.slots - worker.running) for worker in live)
-        waiting = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free)
-    for job_id in waiting:
+        live_workers = [worker for worker in worker_registry.live_workers(session) if not worker.draining]
+        free_slots = sum(max(0, worker.slots - worker.running) for worker in live_workers)
+        job_ids = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free_slots)
+    for job_id in job_ids:
         try:
             wake(sender, job_id)
         except (OperationalError, redis.RedisError) as error:
@@ -78,34 +78,36 @@ def resend_hints(database: Database, sender: Celery | None) -> None:
             return
 
 
-def delete_expired_data(database: Database, artifacts: ArtifactStore, received: UploadFolder, policy: Policy) -> None:
+def delete_expired_data(
+    database: Database, artifacts: ArtifactStore, upload_folder: UploadFolder, policy: Policy
+) -> None:
     """Delete orphaned files and expired data, except during a restore, whose files have no rows yet."""
-    if restoring.is_running(received.artifacts):
+    if restoring.is_running(upload_folder.artifacts):
         return
     submissions.purge_expired(database)
     worker_registry.purge_expired(database)
     keys.purge_expired(database)
     removed = retention.apply(database, artifacts, policy)
-    for what, items in (
+    for kind, items in (
         ("job", removed.jobs),
         ("checkpoint", removed.checkpoints),
         ("cached picture", removed.pictures),
         ("orphaned file", removed.files),
     ):
         for item in items:
-            log.info("removed", what=what, name=item.name, size_bytes=item.size_bytes)
+            log.info("removed", what=kind, name=item.name, size_bytes=item.size_bytes)
     if removed.audit_entries:
         log.info("removed", what="audit entries", count=removed.audit_entries)
 
     for upload_id in uploads.purge(database):
-        received.discard(upload_id)
+        upload_folder.discard(upload_id)
         log.info("removed", what="deleted dataset", name=upload_id)
 
-    def uploaded() -> set[str]:
+    def read_upload_ids() -> set[str]:
         with database.read() as session:
             return uploads.ids(session)
 
-    for name in received.sweep(uploaded, older_than_s=retention.STALE_FILE_S):
+    for name in upload_folder.sweep(read_upload_ids, older_than_s=retention.STALE_FILE_S):
         log.info("removed", what="upload", name=name)
 
 
@@ -116,29 +118,29 @@ def seal(database: Database) -> None:
 
 
 class _BackgroundTasks:
-    """Runs long tasks in threads, so that expired leases are handled meanwhile."""
+    """Runs long tasks in threads, so that expired leases are still handled."""
 
     def __init__(self) -> None:
         self._threads: dict[str, threading.Thread] = {}
 
-    def start(self, what: str, work: Callable[[], None]) -> None:
+    def start(self, task_name: str, function: Callable[[], None]) -> None:
         """Start a task, unless its last run has not ended."""
-        thread = self._threads.get(what)
+        thread = self._threads.get(task_name)
         if thread is None or not thread.is_alive():
-            thread = threading.Thread(target=self._try, args=(what, work), name=what, daemon=True)
+            thread = threading.Thread(target=self._try, args=(task_name, function), name=task_name, daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:  # no thread available: the loop must continue to handle expired leases
-                log.warning(f"could not {what}", error=str(error))
+                log.warning(f"could not {task_name}", error=str(error))
             else:
-                self._threads[what] = thread
+                self._threads[task_name] = thread
 
     @staticmethod
-    def _try(what: str, work: Callable[[], None]) -> None:
+    def _try(task_name: str, function: Callable[[], None]) -> None:
         try:
-            work()
+            function()
         except (SQLAlchemyError, OSError) as error:
-            log.warning(f"could not {what}", error=str(error))
+            log.warning(f"could not {task_name}", error=str(error))
 
 
 def main() -> int:
@@ -156,17 +158,17 @@ def main() -> int:
         stopping = True  # Python swallows an exit that is raised while it finalizes an object
         sys.exit(0)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, stop)
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
-    artifacts, received = ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts)
+    artifacts, upload_folder = ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts)
     policy, heartbeat, background = (
         LeaseExpiryPolicy(settings.lease_s),
         Heartbeat(settings.home, "scheduler"),
         _BackgroundTasks(),
     )
-    for rounds in itertools.count():
+    for round_number in itertools.count():
         if stopping:
             break
         try:
@@ -174,13 +176,14 @@ def main() -> int:
             advance_sweeps(database, sender)
         except SQLAlchemyError as error:
             log.warning("the database does not respond", error=str(error))
-        if rounds % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
+        if round_number % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
             background.start("resend hints", lambda: resend_hints(database, sender))
-        if rounds % round(SEAL_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+        if round_number % round(SEAL_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start("seal the audit log", lambda: seal(database))
-        if rounds % round(CLEANUP_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+        if round_number % round(CLEANUP_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start(
-                "delete expired data", lambda: delete_expired_data(database, artifacts, received, Policy.of(settings))
+                "delete expired data",
+                lambda: delete_expired_data(database, artifacts, upload_folder, Policy.of(settings)),
             )
         heartbeat.beat()
         time.sleep(ROUND_INTERVAL_S)

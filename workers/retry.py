@@ -1,7 +1,7 @@
 """Retries of database operations during an outage.
 
 An operation may have been committed before its connection broke, so it must be safe to repeat. Writes that begin with
-the lease guard are: a repetition finds the work done, or the lease lost.
+the lease guard are safe: a repetition finds the work done, or the lease lost.
 """
 
 from __future__ import annotations

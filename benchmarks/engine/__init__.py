@@ -1,1 +1,1 @@
-"""The speed and memory of a training step of the engine, compared with a lower bound, by hand, PyTorch and JAX."""
+"""Speed and memory of the engine's training steps, compared with a floor, a hand-written loop, PyTorch and JAX."""

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.engine import conv_cases, digits, floor, handwritten, scalars
 from benchmarks.engine.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes, network
 from benchmarks.engine.peers import jax_jit, pytorch
-from benchmarks.engine.rows import Row, Work, first, in_turn, stepper
+from benchmarks.engine.rows import Row, Work, in_turn, stepper, whole_batches
 from engine import (
     SGD,
     Adam,
@@ -34,14 +34,14 @@ def classifier(
     data: ImageData, sizes: Sizes, batch: int, optimizer: Optimizer | None = None, replay: bool = True
 ) -> ClassifierTrainer:
     """A trainer that practically never ends, with a single validation image, so that only steps cost time."""
-    one = ImageData(data.images[:1], data.labels[:1], data.scale, classes=sizes[-1][1])
+    single_image = ImageData(data.images[:1], data.labels[:1], data.scale, classes=sizes[-1][1])
     return ClassifierTrainer(
         network(sizes, "init"),
         SquaredError("sum"),
         optimizer or SGD(RATE),
         schedules.constant(),
         train=data,
-        validation=one,
+        validation=single_image,
         epochs=10**9,
         batch_size=batch,
         shuffle=False,
@@ -76,7 +76,7 @@ def gan(
 def classifier_row(name: str, batch: int, *, sizes: Sizes = CLASSIFIER, data: ImageData | None = None) -> Row:
     """A step with SGD."""
     # Whole batches only, because the floor and the hand-written loop support only one shape.
-    data = first(data or digits.training(), batch)
+    data = whole_batches(data or digits.training(), batch)
     model = network(sizes, "init")
     contestants: dict[str, Work] = {
         "engine": stepper(classifier(data, sizes, batch)),
@@ -94,7 +94,7 @@ def classifier_row(name: str, batch: int, *, sizes: Sizes = CLASSIFIER, data: Im
 
 def gan_row(name: str, batch: int, skip_every: int | None) -> Row:
     """A step with SGD; the mean over a cycle of ``skip_every`` steps."""
-    data = first(digits.training(), batch)
+    data = whole_batches(digits.training(), batch)
     generator, discriminator = network(GENERATOR, "generator"), network(DISCRIMINATOR, "discriminator")
     cycle = [skip_every is None or index % skip_every != 0 for index in range(skip_every or 1)]
     products = [floor.gan_step(GENERATOR, DISCRIMINATOR, batch, updates) for updates in cycle]
@@ -116,7 +116,7 @@ def gan_row(name: str, batch: int, skip_every: int | None) -> Row:
 
 
 def torch_gan(data: ImageData, batch: int, skip_every: int | None, optimizer: Any) -> Work:
-    """A step in PyTorch of the seed's two networks."""
+    """A step in PyTorch of the two networks of the preset ``seed``."""
     networks = (
         pytorch.network(network(GENERATOR, "generator")),
         pytorch.network(network(DISCRIMINATOR, "discriminator"), last=False),
@@ -126,8 +126,8 @@ def torch_gan(data: ImageData, batch: int, skip_every: int | None, optimizer: An
 
 
 def adam_rows() -> Iterator[Row]:
-    """Steps with Adam, beside the peers."""
-    data = first(digits.training(), 100)
+    """Steps with Adam, compared with the peers."""
+    data = whole_batches(digits.training(), 100)
     contestants: dict[str, Work] = {"engine": stepper(classifier(data, CLASSIFIER, 50, Adam(RATE)))}
     contestants["floor"] = floor.runner(floor.classifier_step(CLASSIFIER, 50))
     model = network(CLASSIFIER, "init")
@@ -148,7 +148,7 @@ def adam_rows() -> Iterator[Row]:
 
 
 def whole_set_rows() -> Iterator[Row]:
-    """Inference and evaluation of 10,000 digits, in parts of 500."""
+    """Inference and evaluation of 10,000 digits, in chunks of 500."""
     data, model = digits.everything(), network(CLASSIFIER, "init")
     products = floor.runner(floor.forward(CLASSIFIER, 500))
 
@@ -168,16 +168,16 @@ def whole_set_rows() -> Iterator[Row]:
 def whole_set(model: Sequential, data: ImageData, *, losses: bool) -> Work:
     """Predictions for all images, and with ``losses`` the loss per image, as a trainer evaluates."""
     if not losses:
-        parts = [slice(start, start + 500) for start in range(0, len(data), 500)]
+        chunks = [slice(start, start + 500) for start in range(0, len(data), 500)]
         return lambda: np.concatenate(
-            [np.argmax(np.asarray(model(data.inputs(part, np.float32))), axis=1) for part in parts]
+            [np.argmax(np.asarray(model(data.inputs(chunk, np.float32))), axis=1) for chunk in chunks]
         )
     trainer = ClassifierTrainer(
         model,
         SquaredError("sum"),
         SGD(RATE),
         schedules.constant(),
-        train=first(data, 50),
+        train=whole_batches(data, 50),
         validation=data,
         epochs=1,
         batch_size=50,
@@ -198,7 +198,7 @@ def scalar_row() -> Row:
         for layer in model.layers
     ]
     graph = scalars.Network(units)
-    images, wanted = x.tolist(), targets.tolist()
+    images, target_rows = x.tolist(), targets.tolist()
 
     def on_arrays() -> float:
         with GradientTape() as tape:
@@ -208,7 +208,7 @@ def scalar_row() -> Row:
 
     return Row(
         "scalar graph, 16-8-3, batch 4",
-        {"engine": on_arrays, "scalars": lambda: graph.step(images, wanted, RATE)},
+        {"engine": on_arrays, "scalars": lambda: graph.step(images, target_rows, RATE)},
     )
 
 
@@ -225,7 +225,7 @@ def table() -> Iterator[Row]:
 
 
 def growth() -> Iterator[tuple[str, int, Row]]:
-    """How the cost of a step grows: (what grows, its value, the row)."""
+    """Rows that show how the cost of a step grows: (growing quantity, its value, row)."""
     data = digits.training()
     for width in (25, 100, 400, 1600):
         sizes = ((784, width, "sigmoid"), (width, 10, "sigmoid"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from benchmarks.engine import digits, networks
 from benchmarks.engine.peers import jax_jit, pytorch
-from benchmarks.engine.rows import Row, Work, first, stepper
+from benchmarks.engine.rows import Row, Work, stepper, whole_batches
 from engine import Adam, AdamW, ClassifierTrainer, GanTrainer, ImageData, Latent, SoftmaxCrossEntropy, schedules
 
 RATE = 1e-4
@@ -14,7 +14,7 @@ DECAY = 0.02
 
 
 def classifier(data: ImageData, batch: int, dropout: float) -> ClassifierTrainer:
-    """A trainer without a practical end."""
+    """A trainer that practically never ends."""
     return ClassifierTrainer(
         networks.conv_classifier(dropout),
         SoftmaxCrossEntropy(label_smoothing=0.1),
@@ -30,7 +30,7 @@ def classifier(data: ImageData, batch: int, dropout: float) -> ClassifierTrainer
 
 
 def gan(data: ImageData, batch: int, dropout: float) -> GanTrainer:
-    """As :func:`classifier`."""
+    """Like :func:`classifier`."""
     return GanTrainer(
         networks.conv_generator(),
         networks.conv_discriminator(dropout),
@@ -50,7 +50,7 @@ def gan(data: ImageData, batch: int, dropout: float) -> GanTrainer:
 
 def classifier_row(batch: int = 100, dropout: float = 0.2) -> Row:
     """A step with AdamW."""
-    data = first(digits.training(), batch)
+    data = whole_batches(digits.training(), batch)
     model = networks.conv_classifier(dropout)
     contestants: dict[str, Work] = {"engine": stepper(classifier(data, batch, dropout))}
     if pytorch:
@@ -67,7 +67,7 @@ def classifier_row(batch: int = 100, dropout: float = 0.2) -> Row:
 
 def gan_row(batch: int = 64, dropout: float = 0.4) -> Row:
     """A step with Adam."""
-    data = first(digits.training(), batch)
+    data = whole_batches(digits.training(), batch)
     generator, discriminator = networks.conv_generator(), networks.conv_discriminator(dropout)
     contestants: dict[str, Work] = {"engine": stepper(gan(data, batch, dropout))}
     if pytorch:
@@ -99,6 +99,6 @@ def gan_row(batch: int = 64, dropout: float = 0.4) -> Row:
 
 
 def rows() -> Iterator[Row]:
-    """Both."""
+    """Both rows."""
     yield classifier_row()
     yield gan_row()

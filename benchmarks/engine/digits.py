@@ -1,4 +1,4 @@
-"""The digits for all variants, and the networks of the preset ``seed``."""
+"""The digits that all variants use, and the networks of the preset ``seed``."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class Gan:
         logits = discriminate(self.on_fakes, fakes)
         g_loss = cross_entropy(logits, 1.0)
         sigmoid(logits, self.fake)
-        float(np.mean(self.fake))  # the verdict that is reported
+        float(np.mean(self.fake))  # the reported ``d_fake``
         g = np.subtract(self.fake, 1.0, out=self.for_generator)
         for layer in reversed(self.on_fakes):
             g = g if layer is self.on_fakes[-1] else layer.through_activation(g)

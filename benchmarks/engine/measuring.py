@@ -17,35 +17,35 @@ from benchmarks.engine.rows import Row
 
 
 def measure(threads: int, *, growth: bool) -> dict[str, Any]:
-    """All rows with this number of threads, the memory of a step, and where it was measured."""
+    """All rows with this number of threads, the memory of a step, and the machine."""
     if pytorch:
         pytorch.torch.set_num_threads(threads)
-    rows = [_timed(row, threads) for row in cases.table()]
-    grown = []
-    for what, value, row in cases.growth() if growth else ():
+    rows = [_measure_row(row, threads) for row in cases.table()]
+    growth_rows = []
+    for quantity, value, row in cases.growth() if growth else ():
         print(f"threads {threads}: {row.name}", file=sys.stderr)
-        times = timing.medians(row.contestants, seconds=0.03, needed=timing.MIN_ROUNDS, max_seconds=5)
-        grown.append({"growing": what, "value": value, "threads": threads} | _named(times))
-    return {"rows": rows, "growth": grown, "memory": memory.report(), "machine": machine()}
+        times = timing.medians(row.contestants, seconds=0.03, rounds_needed=timing.MIN_ROUNDS, max_seconds=5)
+        growth_rows.append({"growing": quantity, "value": value, "threads": threads} | _by_result_name(times))
+    return {"rows": rows, "growth": growth_rows, "memory": memory.report(), "machine": machine()}
 
 
-def _timed(row: Row, threads: int) -> dict[str, Any]:
+def _measure_row(row: Row, threads: int) -> dict[str, Any]:
     print(f"threads {threads}: {row.name}", file=sys.stderr)
     times = timing.minima if threads == 1 else timing.medians
-    return {"name": row.name, "threads": threads} | _named(times(row.contestants, unit=row.unit))
+    return {"name": row.name, "threads": threads} | _by_result_name(times(row.contestants, unit=row.unit))
 
 
-def _named(times: dict[str, float]) -> dict[str, float | None]:
+def _by_result_name(times: dict[str, float]) -> dict[str, float | None]:
     """Milliseconds by the names in the results; None if there is no such variant."""
-    named: dict[str, float | None] = {
+    milliseconds: dict[str, float | None] = {
         "ms": times["engine"],
         "floor_ms": times.get("floor"),
         "handwritten_ms": times.get("handwritten"),
         "torch_ms": times.get("torch"),
         "jax_ms": times.get("jax"),
     }
-    named |= {f"{name}_ms": times[name] for name in ("tape", "scalars", "torch_floor") if name in times}
-    return {name: None if value is None else round(value, 4) for name, value in named.items()}
+    milliseconds |= {f"{name}_ms": times[name] for name in ("tape", "scalars", "torch_floor") if name in times}
+    return {name: None if value is None else round(value, 4) for name, value in milliseconds.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -68,10 +68,10 @@ def _processor() -> str:
         lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
         return platform.processor()
-    said = {key.strip(): value.strip() for key, _, value in lines}
-    if "model name" not in said:
+    fields = {key.strip(): value.strip() for key, _, value in lines}
+    if "model name" not in fields:
         return platform.processor()
-    return f"{said['model name']} (family {said.get('cpu family', '?')}, model {said.get('model', '?')})"
+    return f"{fields['model name']} (family {fields.get('cpu family', '?')}, model {fields.get('model', '?')})"
 
 
 def _blas() -> str:

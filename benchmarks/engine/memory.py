@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.engine import cases, digits
 from benchmarks.engine.digits import CLASSIFIER, DISCRIMINATOR, GENERATOR, Sizes
-from benchmarks.engine.rows import first, stepper
+from benchmarks.engine.rows import stepper, whole_batches
 from engine import SGD, ClassifierTrainer, GanTrainer
 
 
@@ -35,16 +35,16 @@ def measure(make: Callable[[], ClassifierTrainer | GanTrainer], steps: int = 12)
         before = tracemalloc.get_traced_memory()[0]
         before -= sum(tensor.nbytes for tensor in _parameters(trainer))
         tracemalloc.reset_peak()
-        for _ in range(6):  # a GAN has two kinds of steps; each is recorded, compared with the tape, given its memory
+        for _ in range(6):  # a GAN has two kinds of steps; each is traced, compared with the tape, and bound to memory
             step()
         first_peak = tracemalloc.get_traced_memory()[1]
         allocated = peak = 0
         for _ in range(steps):
             tracemalloc.reset_peak()
-            standing = tracemalloc.get_traced_memory()[0]
+            current_bytes = tracemalloc.get_traced_memory()[0]
             step()
-            highest = tracemalloc.get_traced_memory()[1]
-            allocated, peak = max(allocated, highest - standing), max(peak, highest)
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+            allocated, peak = max(allocated, peak_bytes - current_bytes), max(peak, peak_bytes)
         return {"first_peak": first_peak - before, "peak": peak - before, "allocated": allocated}
     finally:
         tracemalloc.stop()
@@ -57,25 +57,27 @@ def _parameters(trainer: ClassifierTrainer | GanTrainer) -> list[Any]:
 
 
 def report() -> list[dict[str, Any]]:
-    """The memory of the steps in the table: what is needed, and what is allocated with and without replay."""
+    """The memory of the steps in the table: the required memory, and that allocated with and without replay."""
     data = digits.training()
     rows = []
     for batch in (50, 512):
-        kept = first(data, batch)
+        images = whole_batches(data, batch)
         rows.append(
             {"name": f"classifier step, batch {batch}"}
             | needed_bytes([(CLASSIFIER, batch)], [CLASSIFIER])
-            | _both(lambda replay, kept=kept, batch=batch: cases.classifier(kept, CLASSIFIER, batch, replay=replay))
+            | _measure_both(
+                lambda replay, images=images, batch=batch: cases.classifier(images, CLASSIFIER, batch, replay=replay)
+            )
         )
     passes = [(GENERATOR, 100), (DISCRIMINATOR, 100), (DISCRIMINATOR, 100)]
     rows.append(
         {"name": "GAN step, batch 100"}
         | needed_bytes(passes, [GENERATOR, DISCRIMINATOR])
-        | _both(lambda replay: cases.gan(data, 100, 3, lambda: SGD(cases.RATE), replay))
+        | _measure_both(lambda replay: cases.gan(data, 100, 3, lambda: SGD(cases.RATE), replay))
     )
     return rows
 
 
-def _both(make: Callable[..., ClassifierTrainer | GanTrainer]) -> dict[str, int]:
+def _measure_both(make: Callable[..., ClassifierTrainer | GanTrainer]) -> dict[str, int]:
     replayed, plain = measure(lambda: make(replay=True)), measure(lambda: make(replay=False))
     return replayed | {f"tape_{name}": value for name, value in plain.items()}

@@ -1,4 +1,4 @@
-"""The convolutional networks of the presets, whose dropout can be left out so that results can be compared."""
+"""The convolutional networks of the presets. Dropout can be omitted, so that results can be compared."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def conv_discriminator(dropout: float = 0.4) -> Sequential:
 
 
 def arrays(model: Sequential) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Copies of its parameters and of its running statistics."""
+    """Copies of a model's parameters and of its running statistics."""
     return [np.array(array) for array in model.parameters], [np.array(array) for array in model.buffers]
 
 

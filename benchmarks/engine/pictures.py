@@ -27,8 +27,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         len(threads), len(AXES), figsize=(11, 3.4 * len(threads)), layout="constrained", squeeze=False, sharey=True
     )
     for line, count in zip(panels, threads, strict=True):
-        for panel, (what, label) in zip(line, AXES.items(), strict=True):
-            points = [row for row in rows if (row["growing"], row["threads"]) == (what, count)]
+        for panel, (quantity, label) in zip(line, AXES.items(), strict=True):
+            points = [row for row in rows if (row["growing"], row["threads"]) == (quantity, count)]
             for key, (name, colour) in LINES.items():
                 shown = [(point["value"], point[key]) for point in points if point.get(key) is not None]
                 if shown:

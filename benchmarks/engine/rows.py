@@ -1,4 +1,4 @@
-"""What a row of the table is, and how a trainer becomes one of its contestants."""
+"""The rows of the table, and functions that turn trainers into contestants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Row:
     Attributes:
         contestants: ``engine`` and any of ``tape``, ``floor``, ``handwritten``, ``torch``, ``torch_floor``, ``jax``:
             each does one piece of the same work.
-        unit: pieces that belong together.
+        unit: number of pieces that belong together.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Row:
 
 
 def stepper(trainer: ClassifierTrainer | GanTrainer) -> Work:
-    """One training step a call."""
+    """A function that runs one training step per call."""
     reports = trainer.run()
 
     def step() -> None:
@@ -37,15 +37,15 @@ def stepper(trainer: ClassifierTrainer | GanTrainer) -> Work:
     return step
 
 
-def first(data: ImageData, batch: int) -> ImageData:
-    """As many images as make whole batches."""
+def whole_batches(data: ImageData, batch: int) -> ImageData:
+    """The first images, as many as fill whole batches."""
     count = len(data) // batch * batch
     labels = None if data.labels is None else data.labels[:count]
     return ImageData(data.images[:count], labels, data.scale, classes=10)
 
 
 def in_turn(works: list[Work]) -> Work:
-    """Each call does the next of these."""
+    """A function whose calls run these functions in turn."""
     position = -1
 
     def run() -> None:

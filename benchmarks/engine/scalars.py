@@ -1,6 +1,6 @@
 """A graph of scalars with one Python object per number, as in micrograd (Karpathy 2020).
 
-It gives the same gradients as an array library, but takes hundreds of times as long.
+It computes the same gradients as an array library, but takes hundreds of times as long.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class Value:
 def backpropagate(target: Value) -> None:
     """Compute the gradients of ``target`` with respect to all values from which it was computed."""
     order: list[Value] = []
-    seen = {id(target)}
+    visited_ids = {id(target)}
     stack = [(target, False)]
     while stack:
-        value, done = stack.pop()
-        if done:
+        value, is_expanded = stack.pop()
+        if is_expanded:
             order.append(value)
             continue
         stack.append((value, True))
         for parent in value.parents:
-            if id(parent) not in seen:
-                seen.add(id(parent))
+            if id(parent) not in visited_ids:
+                visited_ids.add(id(parent))
                 stack.append((parent, False))
     target.gradient = 1.0
     for value in reversed(order):
@@ -91,8 +91,8 @@ class Network:
                         total = total + weight * value
                     sums.append(total.sigmoid())
                 values = sums
-            for output, wanted in zip(values, target, strict=True):
-                difference = output + minus * Value(wanted)
+            for output, expected in zip(values, target, strict=True):
+                difference = output + minus * Value(expected)
                 loss = loss + difference * difference
         backpropagate(loss)
         for layer in self.layers:

@@ -22,10 +22,10 @@ ROUNDS = 25
 MIN_ROUNDS = 7
 """If fewer rounds than this are undisturbed at the time limit, this many of the least disturbed ones are used."""
 
-_DISTURBED = 0.08
+_MAX_DISTURBANCE = 0.08
 """Maximum fraction of CPU time of other processes in an undisturbed round."""
 
-_PAUSE = 0.04
+_PAUSE_S = 0.04
 """Seconds between turns, because idle BLAS threads spin for a while, which would slow down the next variant."""
 
 
@@ -34,7 +34,7 @@ def medians(
     *,
     seconds: float = 0.05,
     unit: int = 1,
-    needed: int = ROUNDS,
+    rounds_needed: int = ROUNDS,
     max_seconds: float = 18,
 ) -> dict[str, float]:
     """Milliseconds per piece of work for each variant: the median of its rounds.
@@ -43,7 +43,7 @@ def medians(
         contestants: name -> function that does one piece of the same work.
         seconds: approximate duration of one turn.
         unit: number of pieces in a cycle of steps; a turn takes a multiple.
-        needed: number of undisturbed rounds.
+        rounds_needed: number of undisturbed rounds.
         max_seconds: time limit in seconds, after which there are no further rounds if there were ``MIN_ROUNDS``.
     """
     counts = {}
@@ -53,31 +53,31 @@ def medians(
         counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
     rounds: list[Round] = []
     names = list(contestants)
-    end = time.perf_counter() + max_seconds
-    while sum(used < _DISTURBED for used, _ in rounds) < needed:
-        if len(rounds) >= MIN_ROUNDS and time.perf_counter() > end:
+    deadline = time.perf_counter() + max_seconds
+    while sum(load < _MAX_DISTURBANCE for load, _ in rounds) < rounds_needed:
+        if len(rounds) >= MIN_ROUNDS and time.perf_counter() > deadline:
             break
         first = len(rounds) % len(names)  # alternate which variant goes first
-        times, others, total = {}, 0.0, 0.0
+        times, others_s, total_s = {}, 0.0, 0.0
         for name in names[first:] + names[:first]:
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE_S)
             for _ in range(unit):
                 contestants[name]()  # refill the caches
-            busy = _others_seconds()
-            spent = _seconds(contestants[name], counts[name])
-            others += _others_seconds() - busy
-            total += spent
-            times[name] = spent / counts[name] * 1000
-        rounds.append((others / (total * (os.cpu_count() or 1)), times))
-    kept = undisturbed(rounds)
-    return {name: statistics.median(times[name] for times in kept) for name in names}
+            others_before_s = _others_seconds()
+            elapsed_s = _seconds(contestants[name], counts[name])
+            others_s += _others_seconds() - others_before_s
+            total_s += elapsed_s
+            times[name] = elapsed_s / counts[name] * 1000
+        rounds.append((others_s / (total_s * (os.cpu_count() or 1)), times))
+    selected = undisturbed(rounds)
+    return {name: statistics.median(times[name] for times in selected) for name in names}
 
 
 def undisturbed(rounds: Sequence[Round]) -> list[dict[str, float]]:
     """The times of the undisturbed rounds or, if there are too few, of the least disturbed ones."""
-    in_order = sorted(rounds, key=lambda one: one[0])
-    count = max(MIN_ROUNDS, sum(used < _DISTURBED for used, _ in rounds))
-    return [times for _, times in in_order[:count]]
+    ordered = sorted(rounds, key=lambda measured_round: measured_round[0])
+    count = max(MIN_ROUNDS, sum(load < _MAX_DISTURBANCE for load, _ in rounds))
+    return [times for _, times in ordered[:count]]
 
 
 def minima(
@@ -92,12 +92,12 @@ def minima(
         for _ in range(2 * unit):
             work()
         counts[name] = max(1, round(seconds / max(_seconds(work, unit), 1e-7))) * unit
-    names, end, rounds = list(contestants), time.perf_counter() + max_seconds, 0
-    while time.perf_counter() < end or rounds < ROUNDS:
-        first = rounds % len(names)  # each goes first in turn
+    names, deadline, rounds = list(contestants), time.perf_counter() + max_seconds, 0
+    while time.perf_counter() < deadline or rounds < ROUNDS:
+        first = rounds % len(names)  # alternate which variant goes first
         for name in names[first:] + names[:first]:
             for _ in range(unit):
-                contestants[name]()  # the caches must refill
+                contestants[name]()  # refill the caches
             start = time.process_time()
             _seconds(contestants[name], counts[name])
             shortest[name] = min(shortest[name], (time.process_time() - start) / counts[name] * 1000)

@@ -35,26 +35,26 @@ class Store:
     def find(self, row: Row) -> dict[str, Any] | None:
         """The stored result of a row, if it was measured with the current spec and reference classifier."""
         fingerprint = row.fingerprint()
-        rows = (kept for kept in self.content["rows"] if row.place.items() <= kept.items())
-        return next((kept for kept in rows if kept["fingerprint"] == fingerprint), None)
+        rows = (stored for stored in self.content["rows"] if row.key.items() <= stored.items())
+        return next((stored for stored in rows if stored["fingerprint"] == fingerprint), None)
 
     def put(self, row: Row, measured: dict[str, Any]) -> None:
-        others = [kept for kept in self.content["rows"] if not row.place.items() <= kept.items()]
-        new = row.place | measured | {"fingerprint": row.fingerprint()}
-        order = {tuple(one.place.values()): number for number, one in enumerate(planned())}
-        rows = [*others, new]
-        self.content["rows"] = sorted(rows, key=lambda kept: order.get(tuple(kept[key] for key in row.place), -1))
+        other_rows = [stored for stored in self.content["rows"] if not row.key.items() <= stored.items()]
+        new_row = row.key | measured | {"fingerprint": row.fingerprint()}
+        order = {tuple(planned_row.key.values()): number for number, planned_row in enumerate(planned())}
+        rows = [*other_rows, new_row]
+        self.content["rows"] = sorted(rows, key=lambda stored: order.get(tuple(stored[name] for name in row.key), -1))
         self.save()
 
     def save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_suffix(".part")
-        unfinished.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(self._path)
+        temporary = self._path.with_suffix(".part")
+        temporary.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self._path)
 
 
 def main() -> None:
-    """Read the command line, train what is missing, write the tables."""
+    """Read the command line, train the missing rows, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(os.environ.get("TAPELINE_DATA") or ".cache/data")
     parser.add_argument("only", nargs="*", help="words of the rows to train, such as: gan stable, or: conv mnist 0")
@@ -74,21 +74,24 @@ def main() -> None:
         label = f"{number:3} of {len(rows)}  {row.name:44}"
         measured = None if options.again else store.find(row)
         if measured is None:
-            measured = _in_process(label, options, "--row", json.dumps(row.place))
+            measured = _in_process(label, options, "--row", json.dumps(row.key))
             measured |= {"machine": _machine(), "at": _now()}
             store.put(row, measured)
-        print(f"\r{label}{tables.in_short(measured)}", flush=True)
+        print(f"\r{label}{tables.summary_line(measured)}", flush=True)
     if options.independent:
         _score_independently(store, rows, options)
-    print("\n" + tables.whole(store.content))
+    print("\n" + tables.short_table(store.content))
     for path in tables.write(store.content, options.results, ROOT):
         print(f"written: {path}")
 
 
 def _score_independently(store: Store, rows: list[Row], options: argparse.Namespace) -> None:
     """Score the stored samples of GANs that have no independent distance yet."""
-    known = store.content["independent"] or {}
-    if known.get("fingerprint") != independent.fingerprint() or not (options.work / "independent.safetensors").exists():
+    classifier = store.content["independent"] or {}
+    if (
+        classifier.get("fingerprint") != independent.fingerprint()
+        or not (options.work / "independent.safetensors").exists()
+    ):
         label = f"{'independent reference classifier':57}"
         store.content["independent"] = _in_process(label, options)
         store.save()
@@ -97,17 +100,19 @@ def _score_independently(store: Store, rows: list[Row], options: argparse.Namesp
         measured = store.find(row)
         if measured and row.samples(options.work).exists() and independent.METRIC not in measured:
             label = f"{row.name:57}"
-            scored = _in_process(label, options, "--row", json.dumps(row.place), "--score")
+            scored = _in_process(label, options, "--row", json.dumps(row.key), "--score")
             store.put(row, measured | scored)
             print(f"\r{label}independent Fréchet distance {scored[independent.METRIC]:.1f}")
 
 
-def _in_process(label: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
+def _in_process(label: str, options: argparse.Namespace, *arguments: str) -> dict[str, Any]:
     """Run a training process, show its progress, and return its result."""
     environment = {name: value for name, value in os.environ.items() if name not in TUNING}
     environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-m", "benchmarks.presets.training", "--data", options.data, "--work", options.work]
-    with subprocess.Popen([*command, *more], env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [*command, *arguments], env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout is not None
         for text in child.stdout:
             line = json.loads(text)

@@ -32,8 +32,8 @@ def fingerprint() -> str:
     return spec_hash(resolve(SPEC))
 
 
-def make(mnist: Dataset, say: Callable[[dict[str, Any]], None]) -> State:
-    """Train the classifier, and take the statistics of its features on the training images."""
+def make(mnist: Dataset, emit: Callable[[dict[str, Any]], None]) -> State:
+    """Train the classifier, and compute the statistics of its features on the training images."""
     resolved = resolve(SPEC)
     trainer = build.trainer(resolved, mnist)
     assert isinstance(trainer, ClassifierTrainer)
@@ -41,7 +41,7 @@ def make(mnist: Dataset, say: Callable[[dict[str, Any]], None]) -> State:
     for report in trainer.run():
         if isinstance(report, EpochDone):
             accuracy = report.metrics["val_accuracy"]
-            say({"epoch": report.epoch, "epochs": report.epochs})
+            emit({"epoch": report.epoch, "epochs": report.epochs})
     low, high = resolved.dataset.scale
     real = FeatureStatistics.of(classify(trainer.model, mnist.train.inputs, (low, high)).features)
     tensors = trainer.model.state_dict() | {"real.mean": real.mean, "real.covariance": real.covariance}
@@ -50,13 +50,13 @@ def make(mnist: Dataset, say: Callable[[dict[str, Any]], None]) -> State:
 
 def load(path: Path) -> ReferenceClassifier:
     """The classifier with the statistics of real digits."""
-    kept, resolved = checkpoint.load(path), resolve(SPEC)
+    state, resolved = checkpoint.load(path), resolve(SPEC)
     assert isinstance(resolved, ClassifierSpec)
     model = networks.classifier(resolved, IMAGE_SHAPE, initializers.he_normal)
-    model.load_state_dict(kept.tensors)
+    model.load_state_dict(state.tensors)
     low, high = resolved.dataset.scale
     return ReferenceClassifier(
-        model, FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"]), (low, high)
+        model, FeatureStatistics(state.tensors["real.mean"], state.tensors["real.covariance"]), (low, high)
     )
 
 
@@ -66,7 +66,7 @@ def score(reference: ReferenceClassifier, images: np.ndarray[Any, Any]) -> float
 
 
 def calibrate(path: Path, mnist: Dataset, count: int) -> dict[str, Any]:
-    """The scores of real test digits: of as many as the samples of a GAN, and of all."""
+    """The scores of real test digits: of the first ``count``, as many as the samples of a GAN, and of all."""
     reference, real = load(path), mnist.validation.inputs
     return {
         "fingerprint": fingerprint(),

@@ -40,7 +40,7 @@ class Row:
         return f"{self.kind} {self.preset}, {self.dataset}, seed {self.seed}"
 
     @property
-    def place(self) -> dict[str, Any]:
+    def key(self) -> dict[str, Any]:
         """The fields that identify a row in the results."""
         return {"kind": self.kind, "preset": self.preset, "dataset": self.dataset, "seed": self.seed}
 
@@ -64,11 +64,11 @@ def reference() -> str:
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def planned(wanted: Iterable[str] = (), most_seeds: int | None = None) -> Iterator[Row]:
-    """The rows of the table that match all words of ``wanted``."""
-    words = set(wanted)
+def planned(requested_words: Iterable[str] = (), max_seeds: int | None = None) -> Iterator[Row]:
+    """The rows of the table that match all ``requested_words``."""
+    words = set(requested_words)
     for kind, preset, dataset, seeds in PLAN:
-        for seed in range(min(seeds, most_seeds or seeds)):
+        for seed in range(min(seeds, max_seeds or seeds)):
             row = Row(kind, preset, dataset, seed)
-            if words <= {str(value) for value in row.place.values()}:
+            if words <= {str(value) for value in row.key.values()}:
                 yield row

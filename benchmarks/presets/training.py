@@ -28,14 +28,14 @@ from service.spec.schema import GanSpec
 from workers.training import build
 from workers.training.diagnostics import TrainingDiagnostics, make_samples
 
-EVALUATED = 5000
+EVALUATED_SAMPLES = 5000
 """Number of samples for the independent reference classifier."""
-SHOWN = 100
+SHOWN_SAMPLES = 100
 SCORES = ("frechet_distance", "min_class_share", "mode_coverage", "class_entropy", "confidence")
 
 
 def main() -> None:
-    """Train a row, train the independent classifier, or score samples with it, as the command line says."""
+    """Train a row, train the independent classifier, or score samples with it, depending on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of datasets, as TAPELINE_DATA")
     parser.add_argument("--work", type=Path, required=True, help="folder for unpacked data, the classifier, samples")
@@ -45,49 +45,49 @@ def main() -> None:
     classifier = options.work / "independent.safetensors"
     if options.row is None:
         digits = cache.load("mnist", options.data, cache_root=options.work)
-        checkpoint.save(classifier, independent.make(digits, _say))
-        _say({"done": independent.calibrate(classifier, digits, EVALUATED)})
+        checkpoint.save(classifier, independent.make(digits, _print_line))
+        _print_line({"done": independent.calibrate(classifier, digits, EVALUATED_SAMPLES)})
         return
     row = Row(**options.row)
     if options.score:
         images = np.load(row.samples(options.work), allow_pickle=False)
-        _say({"done": {independent.METRIC: independent.score(independent.load(classifier), images)}})
+        _print_line({"done": {independent.METRIC: independent.score(independent.load(classifier), images)}})
         return
     dataset = cache.load(row.dataset, options.data, cache_root=options.work)
-    _say({"done": train(row, dataset, options.work)})
+    _print_line({"done": train(row, dataset, options.work)})
 
 
 def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     """Train a row to the end; returns its result."""
     spec = row.spec()
-    wall, processor = time.perf_counter(), time.process_time()
+    wall_started_at, cpu_started_at = time.perf_counter(), time.process_time()
     trainer = build.trainer(spec, dataset)
-    watch = TrainingDiagnostics.of(spec, dataset)
+    diagnostics = TrainingDiagnostics.of(spec, dataset)
     metrics: dict[str, float] = {}
-    found: dict[str, int] = {}
+    findings: dict[str, int] = {}
     for report in trainer.run():
         if isinstance(report, EpochDone):
-            metrics = watch.evaluate(trainer, report).metrics
-            found |= {finding.code.value: finding.epoch for finding in watch.findings}
-            _say({"epoch": report.epoch, "epochs": report.epochs})
-    done: dict[str, Any] = {
+            metrics = diagnostics.evaluate(trainer, report).metrics
+            findings |= {finding.code.value: finding.epoch for finding in diagnostics.findings}
+            _print_line({"epoch": report.epoch, "epochs": report.epochs})
+    result: dict[str, Any] = {
         "epochs": trainer.epoch,
-        "seconds": round(time.perf_counter() - wall, 1),
-        "cpu_seconds": round(time.process_time() - processor, 1),
+        "seconds": round(time.perf_counter() - wall_started_at, 1),
+        "cpu_seconds": round(time.process_time() - cpu_started_at, 1),
         "load": round(os.getloadavg()[0], 1),
         "parameters": _parameters(trainer),
-        "findings": found,
+        "findings": findings,
     }
     if not isinstance(trainer, GanTrainer) or not isinstance(spec, GanSpec):
-        return done | {"accuracy": metrics["val_accuracy"]}
-    images = make_samples(trainer, row.seed, "outside judge", EVALUATED)
+        return result | {"accuracy": metrics["val_accuracy"]}
+    images = make_samples(trainer, row.seed, "outside judge", EVALUATED_SAMPLES)
     path = row.samples(work)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, images, allow_pickle=False)
-    path.with_suffix(".png").write_bytes(grids.sample_grid(images[:SHOWN]))
+    path.with_suffix(".png").write_bytes(grids.sample_grid(images[:SHOWN_SAMPLES]))
     scores = {name: round(metrics[name], 5) for name in SCORES}
     divergence = (1 - metrics["class_entropy"]) * math.log(dataset.info.classes)
-    return done | scores | {"kl_to_uniform": round(divergence, 5), "samples": spec.health.samples}
+    return result | scores | {"kl_to_uniform": round(divergence, 5), "samples": spec.health.samples}
 
 
 def _parameters(trainer: build.Trainer) -> int:
@@ -95,7 +95,7 @@ def _parameters(trainer: build.Trainer) -> int:
     return sum(parameter.size for network in networks for parameter in network.parameters)
 
 
-def _say(line: dict[str, Any]) -> None:
+def _print_line(line: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 

@@ -29,29 +29,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds; fewer for a quick check")
     parser.add_argument("--data", type=Path, help="folder of datasets; with mnist in it, the overhead is that of MNIST")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    chosen = parser.parse_args()
-    unknown = sorted(set(chosen.parts) - set(PARTS))
+    options = parser.parse_args()
+    unknown = sorted(set(options.parts) - set(PARTS))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")
     for name in _TUNING:
         os.environ.pop(name, None)
-    found: dict[str, Any] = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
+    results: dict[str, Any] = json.loads(options.results.read_text()) if options.results.exists() else {}
     with tempfile.TemporaryDirectory(prefix="tapeline-bench-") as folder:
-        launcher = ServiceLauncher(Path(folder), chosen.data)
+        launcher = ServiceLauncher(Path(folder), options.data)
         try:
-            for name in chosen.parts or PARTS:
-                began = time.monotonic()
-                rows = PARTS[name](launcher, chosen.rounds)
-                took = time.monotonic() - began
-                found[name] = {
+            for name in options.parts or PARTS:
+                started_at = time.monotonic()
+                rows = PARTS[name](launcher, options.rounds)
+                elapsed_s = time.monotonic() - started_at
+                results[name] = {
                     "rows": rows,
-                    "rounds": 1 if name in ONCE else chosen.rounds,
-                    "seconds": round(took),
+                    "rounds": 1 if name in ONCE else options.rounds,
+                    "seconds": round(elapsed_s),
                     "machine": machine(),
                 }
-                print(table(name, PARTS[name].__doc__ or "", rows), f"({took:.0f} s)\n", flush=True)
-                chosen.results.parent.mkdir(parents=True, exist_ok=True)
-                chosen.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                print(table(name, PARTS[name].__doc__ or "", rows), f"({elapsed_s:.0f} s)\n", flush=True)
+                options.results.parent.mkdir(parents=True, exist_ok=True)
+                options.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         finally:
             launcher.close()
 

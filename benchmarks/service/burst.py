@@ -28,24 +28,24 @@ def _burst(launcher: ServiceLauncher, kind: str) -> Figures:
     with launcher.open(kind) as service:
         service.serve()
         service.work(2)
-        began = time.monotonic()
+        started_at = time.monotonic()
         sender = client("post", service.port, clients=CLIENTS, count=COUNT, spec=json.dumps(TINY))
         posted = json.loads(sender.communicate()[0])
         while _unfinished(service):
-            if time.monotonic() - began > TIMEOUT_S:
+            if time.monotonic() - started_at > TIMEOUT_S:
                 raise TimeoutError(f"{_unfinished(service)} of {COUNT:,} jobs have not ended")
             time.sleep(1)
-        took = time.monotonic() - began
-        found = _check(service)
+        elapsed_s = time.monotonic() - started_at
+        defects = _count_defects(service)
         return {
             "database": kind,
             "posted_per_s": posted["per_s"],
             "p50_ms": posted["p50_ms"],
             "p99_ms": posted["p99_ms"],
             "failures": posted["failures"],
-            "trained_per_s": round((COUNT - found["lost"]) / took, 1),
-            "seconds": round(took),
-            **found,
+            "trained_per_s": round((COUNT - defects["lost"]) / elapsed_s, 1),
+            "seconds": round(elapsed_s),
+            **defects,
         }
 
 
@@ -54,16 +54,17 @@ def _unfinished(service: ServiceUnderTest) -> int:
     return sum(counts.get(status, 0) for status in (Status.QUEUED, Status.RUNNING))
 
 
-def _check(service: ServiceUnderTest) -> Figures:
-    """How many jobs are missing or did not succeed at once, how many have their epoch or their end more or less than
-    once, and how many do not have each event that they count."""
+def _count_defects(service: ServiceUnderTest) -> Figures:
+    """The number of jobs that are missing or did not succeed under the first lease (``lost``), that do not have exactly
+    one event of the epoch and one of the end (``doubled``), and whose number of events differs from the number that the
+    job's row contains (``holes``)."""
 
-    def times(kind: EventType) -> Any:
+    def count_of(kind: EventType) -> Any:
         return func.sum(case((Event.type == kind, 1), else_=0))
 
     log = select(Event.job_id).group_by(Event.job_id)
-    once = select(func.count()).select_from(Job).where(Job.status == Status.SUCCEEDED, Job.lease == 1)
-    doubled = log.having((times(EventType.METRICS) != 1) | (times(EventType.END) != 1))
+    succeeded_at_once = select(func.count()).select_from(Job).where(Job.status == Status.SUCCEEDED, Job.lease == 1)
+    doubled = log.having((count_of(EventType.METRICS) != 1) | (count_of(EventType.END) != 1))
     counted = log.add_columns(func.count().label("count")).subquery()
     holes = (
         select(Job.id)
@@ -71,6 +72,6 @@ def _check(service: ServiceUnderTest) -> Figures:
         .where(func.coalesce(counted.c.count, 0) != Job.last_seq)
     )
     with service.database.read() as session:
-        succeeded = session.scalar(once) or 0
-        found = {name: len(session.scalars(query).all()) for name, query in (("doubled", doubled), ("holes", holes))}
-    return {"lost": COUNT - succeeded, **found}
+        succeeded = session.scalar(succeeded_at_once) or 0
+        defects = {name: len(session.scalars(query).all()) for name, query in (("doubled", doubled), ("holes", holes))}
+    return {"lost": COUNT - succeeded, **defects}

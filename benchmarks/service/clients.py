@@ -41,14 +41,14 @@ def post(
     def send(connection: socket.socket | None) -> None:
         nonlocal sent
         sent += 1
-        began = time.perf_counter()
+        sent_at = time.perf_counter()
         if connection is None:
             connection = socket.create_connection(("127.0.0.1", port))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(head + uuid4().hex.encode() + b"\r\n\r\n" + body)
-        selector.register(connection, selectors.EVENT_READ, [began, b""])
+        selector.register(connection, selectors.EVENT_READ, [sent_at, b""])
 
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     for _ in range(clients):
         send(None)
     while selector.get_map():
@@ -57,26 +57,26 @@ def post(
             assert isinstance(connection, socket.socket)
             data = connection.recv(65536)
             state[1] += data
-            if data and not _is_whole(state[1]):
+            if data and not _is_complete(state[1]):
                 continue
             now = time.perf_counter()
             times.append(now - state[0])
             failures += not state[1].startswith(b"HTTP/1.1 201")
             selector.unregister(connection)
-            reuse = not fresh and bool(data)
-            if not reuse:
+            is_reused = not fresh and bool(data)
+            if not is_reused:
                 connection.close()
-            if now - began < seconds if count is None else sent < count:
-                send(connection if reuse else None)
-    took = time.perf_counter() - began
+            if now - started_at < seconds if count is None else sent < count:
+                send(connection if is_reused else None)
+    elapsed_s = time.perf_counter() - started_at
     times.sort()
-    named = {f"p{p}_ms": round(1000 * _percentile(times, p), 2) for p in (50, 99)}
-    return {"per_s": round(len(times) / took, 1), "count": len(times), "failures": failures} | named
+    percentiles = {f"p{p}_ms": round(1000 * _percentile(times, p), 2) for p in (50, 99)}
+    return {"per_s": round(len(times) / elapsed_s, 1), "count": len(times), "failures": failures} | percentiles
 
 
-def _is_whole(answer: bytes) -> bool:
-    head, end, body = answer.partition(b"\r\n\r\n")
-    if not end:
+def _is_complete(response: bytes) -> bool:
+    head, separator, body = response.partition(b"\r\n\r\n")
+    if not separator:
         return False
     length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
     return len(body) >= int(length or 0)
@@ -92,31 +92,35 @@ def follow_job(port: int, clients: int, seconds: float, job_id: str) -> dict[str
         connection.sendall(request)
         selector.register(connection, selectors.EVENT_READ, _Stream())
     streams: list[_Stream] = [key.data for key in selector.get_map().values()]
-    opening = time.monotonic() + 60
-    while not all(stream.is_open or stream.refused for stream in streams) and time.monotonic() < opening:
+    deadline = time.monotonic() + 60
+    while not all(stream.is_open or stream.refused for stream in streams) and time.monotonic() < deadline:
         _read(selector, 0.5)
     refused = sum(stream.refused for stream in streams)
     print("open", flush=True)
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
+    end_at = time.monotonic() + seconds
+    while time.monotonic() < end_at:
         _read(selector, 0.1)
     lags = sorted(lag for stream in streams for lag in stream.lags)
-    holes = sum(stream.seen != list(range(stream.seen[0], stream.seen[-1] + 1)) for stream in streams if stream.seen)
-    fewest = min(len(stream.seen) for stream in streams)
-    named = {f"p{p}_ms": round(1000 * _percentile(lags, p), 1) for p in (50, 99, 100)} if lags else {}
-    return {"streams": clients, "refused": refused, "events": len(lags), "fewest": fewest, "holes": holes} | named
+    holes = sum(
+        stream.sequence_numbers != list(range(stream.sequence_numbers[0], stream.sequence_numbers[-1] + 1))
+        for stream in streams
+        if stream.sequence_numbers
+    )
+    fewest = min(len(stream.sequence_numbers) for stream in streams)
+    percentiles = {f"p{p}_ms": round(1000 * _percentile(lags, p), 1) for p in (50, 99, 100)} if lags else {}
+    return {"streams": clients, "refused": refused, "events": len(lags), "fewest": fewest, "holes": holes} | percentiles
 
 
 class _Stream:
-    """What one client has read."""
+    """The data that one client has received."""
 
     def __init__(self) -> None:
         self.text = b""
-        self.seen: list[int] = []
+        self.sequence_numbers: list[int] = []
         self.lags: list[float] = []
         self.is_open = self.refused = False
 
-    def take(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         now = time.time()
         self.text += data
         *events, self.text = self.text.split(b"\n\n")
@@ -127,7 +131,7 @@ class _Stream:
             if b"id: " not in event:  # the snapshot, progress, a ping
                 continue
             document = json.loads(event.partition(b"data: ")[2].splitlines()[0])
-            self.seen.append(document["seq"])
+            self.sequence_numbers.append(document["seq"])
             self.lags.append(now - datetime.fromisoformat(document["at"]).timestamp())
 
 
@@ -138,7 +142,7 @@ def _read(selector: selectors.BaseSelector, timeout_s: float) -> None:
         if not data:
             selector.unregister(key.fileobj)
             key.data.refused = True
-        key.data.take(data)
+        key.data.feed(data)
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:
@@ -155,14 +159,14 @@ def main() -> None:
     parser.add_argument("--count", type=int)
     parser.add_argument("--spec", default=SPEC)
     parser.add_argument("--job", default="")
-    chosen = parser.parse_args()
-    if chosen.what == "post":
-        found = post(
-            chosen.port, chosen.clients, chosen.seconds, fresh=chosen.fresh, count=chosen.count, spec=chosen.spec
+    options = parser.parse_args()
+    if options.what == "post":
+        result = post(
+            options.port, options.clients, options.seconds, fresh=options.fresh, count=options.count, spec=options.spec
         )
     else:
-        found = follow_job(chosen.port, chosen.clients, chosen.seconds, chosen.job)
-    json.dump(found, sys.stdout)
+        result = follow_job(options.port, options.clients, options.seconds, options.job)
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

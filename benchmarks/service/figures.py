@@ -1,4 +1,4 @@
-"""Common helpers of all parts: the databases, and medians with their spread."""
+"""Helpers for all parts: the databases, and medians with their spread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY: Final[dict[str, Any]] = {
     "layers": [{"units": 10, "activation": "softmax"}],
     "samples": {"count": 4},
 }
-"""A job that trains for a few hundredths of a second, so that the service dominates."""
+"""A job that trains for a few hundredths of a second, so that the time of the service dominates."""
 
 
 def spread(values: Sequence[float], digits: int = 2) -> Figures:
@@ -34,12 +34,12 @@ def spread(values: Sequence[float], digits: int = 2) -> Figures:
 @contextmanager
 def both(launcher: ServiceLauncher, **environ: str) -> Iterator[dict[str, ServiceUnderTest]]:
     """The service on both databases at the same time; only one is used at a time."""
-    with launcher.open("sqlite", **environ) as one, launcher.open("postgresql", **environ) as two:
-        yield {"sqlite": one, "postgresql": two}
+    with launcher.open("sqlite", **environ) as sqlite, launcher.open("postgresql", **environ) as postgresql:
+        yield {"sqlite": sqlite, "postgresql": postgresql}
 
 
-def client(what: str, port: int, **options: object) -> subprocess.Popen[str]:
+def client(mode: str, port: int, **options: object) -> subprocess.Popen[str]:
     arguments = [word for name, value in options.items() for word in (f"--{name}", str(value)) if value is not False]
-    command = [sys.executable, "-m", "benchmarks.service.clients", what, "--port", str(port)]
+    command = [sys.executable, "-m", "benchmarks.service.clients", mode, "--port", str(port)]
     command += [word for word in arguments if word != "True"]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

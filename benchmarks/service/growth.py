@@ -1,7 +1,7 @@
-"""What the service's operations cost with a growing number of jobs, and of events per job.
+"""The cost of the service's operations with a growing number of jobs, and of events per job.
 
-The rows are made by the database itself, from one job. Run as a program, it draws ``results/service_growth.png`` from
-the stored figures.
+The database itself creates the rows, from one job. Run as a program, this module draws ``results/service_growth.png``
+from the stored figures.
 """
 
 from __future__ import annotations
@@ -33,64 +33,69 @@ from service.storage.tables import JOBS
 JOB_COUNTS: Final = (1_000, 10_000, 100_000, 1_000_000)
 EVENT_COUNTS: Final = (100, 1_000, 10_000)
 RUNS: Final = 5
-"""Runs of each operation in a round."""
+"""Number of runs of each operation in a round."""
 SPEC: Final = {"kind": "classifier", "name": "one of many", "tags": ["bench"], "epochs": 3}
 MAX_JOBS_VARIABLE: Final = "TAPELINE_BENCH_JOBS"
-"""A variable that ends the growth at fewer jobs."""
+"""An environment variable that limits the number of jobs."""
 _PICTURE: Final = ROOT / "benchmarks" / "results" / "service_growth.png"
 
 
 def growth(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Operations with 1,000 to 1,000,000 jobs and 100 to 10,000 events of a job; grows_by: per tenfold number."""
-    found: dict[tuple[str, str], dict[int, list[float]]] = {}
+    times_by_operation: dict[tuple[str, str], dict[int, list[float]]] = {}
 
     def measure(kind: str, operations: dict[str, Callable[[], object]], count: int) -> None:
-        for what, ask in operations.items():
-            ask()
-            times_ms = found.setdefault((kind, what), {}).setdefault(count, [])
+        for name, run in operations.items():
+            run()
+            times_ms = times_by_operation.setdefault((kind, name), {}).setdefault(count, [])
             for _ in range(RUNS):
-                began = time.perf_counter()
-                ask()
-                times_ms.append(1000 * (time.perf_counter() - began))
+                started_at = time.perf_counter()
+                run()
+                times_ms.append(1000 * (time.perf_counter() - started_at))
 
     with both(launcher) as services:
         for service in services.values():
             service.serve()
             fill(service.database, 1)
-        stored = 1
+        existing = 1
         for count in job_counts():
             for service in services.values():
-                multiply(service.database, stored, count)
-            stored = count
-            middle = {kind: _middle(service, count) for kind, service in services.items()}
+                multiply(service.database, existing, count)
+            existing = count
+            cursors = {kind: _middle_cursor(service, count) for kind, service in services.items()}
             for _ in range(rounds):
                 for kind, service in services.items():
-                    measure(kind, _of_jobs(service, middle[kind]), count)
+                    measure(kind, _job_operations(service, cursors[kind]), count)
         job_ids = {kind: service.submit(**SPEC) for kind, service in services.items()}
-        stored = 1
+        existing = 1
         for count in EVENT_COUNTS:
             for kind, service in services.items():
-                add_events(service.database, job_ids[kind], stored, count)
-            stored = count
+                add_events(service.database, job_ids[kind], existing, count)
+            existing = count
             for _ in range(rounds):
                 for kind, service in services.items():
-                    measure(kind, _of_events(service, job_ids[kind], count), count)
-    return [_row(kind, what, times) for (kind, what), times in sorted(found.items(), key=lambda item: item[0][1])]
+                    measure(kind, _event_operations(service, job_ids[kind], count), count)
+    return [
+        _row(kind, operation, times_by_count)
+        for (kind, operation), times_by_count in sorted(times_by_operation.items(), key=lambda item: item[0][1])
+    ]
 
 
 def job_counts() -> list[int]:
     return [count for count in JOB_COUNTS if count <= int(os.environ.get(MAX_JOBS_VARIABLE, JOB_COUNTS[-1]))]
 
 
-def _row(kind: str, what: str, times: dict[int, list[float]]) -> Figures:
-    by_count = {f"{count:,}": spread(times_ms) for count, times_ms in times.items()}
-    first, last = min(times), max(times)
+def _row(kind: str, operation: str, times_by_count: dict[int, list[float]]) -> Figures:
+    by_count = {f"{count:,}": spread(times_ms) for count, times_ms in times_by_count.items()}
+    first, last = min(times_by_count), max(times_by_count)
     steps = math.log10(last / first)
     return {
         "database": kind,
-        "what": what,
+        "what": operation,
         "of": "events" if first == EVENT_COUNTS[0] else "jobs",
-        "grows_by": round((_median(times[last]) / _median(times[first])) ** (1 / steps), 2) if steps else 1.0,
+        "grows_by": round((_median(times_by_count[last]) / _median(times_by_count[first])) ** (1 / steps), 2)
+        if steps
+        else 1.0,
         "ms": by_count,
     }
 
@@ -99,7 +104,7 @@ def _median(values: Sequence[float]) -> float:
     return float(spread(values, 4)["median"])
 
 
-def _of_jobs(service: ServiceUnderTest, middle: str) -> dict[str, Callable[[], object]]:
+def _job_operations(service: ServiceUnderTest, middle_cursor: str) -> dict[str, Callable[[], object]]:
     database, store = service.database, ArtifactFolder(service.settings.artifacts)
 
     def ask(**query: str) -> Callable[[], object]:
@@ -115,14 +120,14 @@ def _of_jobs(service: ServiceUnderTest, middle: str) -> dict[str, Callable[[], o
         "list, failed": ask(status="failed"),
         "list, a tag": ask(tag="rare"),
         "list, by name": ask(sort="name"),
-        "list, in the middle": ask(cursor=middle),
+        "list, in the middle": ask(cursor=middle_cursor),
         "list with counts": ask(counts="true"),
         "queue": lambda: service.http.get("/queue").raise_for_status(),
         "retention, nothing due": lambda: retention.plan(database, store, Policy(jobs_days=30, checkpoints_days=30)),
     }
 
 
-def _of_events(service: ServiceUnderTest, job_id: str, count: int) -> dict[str, Callable[[], object]]:
+def _event_operations(service: ServiceUnderTest, job_id: str, count: int) -> dict[str, Callable[[], object]]:
     return {
         "stream, first event": lambda: _events(service, job_id, after=0, count=1),
         "stream, last ten events": lambda: _events(service, job_id, after=count - 10, count=10),
@@ -140,7 +145,7 @@ def _events(service: ServiceUnderTest, job_id: str, *, after: int, count: int) -
     raise RuntimeError("the stream ended")
 
 
-def _middle(service: ServiceUnderTest, count: int) -> str:
+def _middle_cursor(service: ServiceUnderTest, count: int) -> str:
     cursor = None
     with service.database.read() as session:
         for _ in range(3):
@@ -149,10 +154,10 @@ def _middle(service: ServiceUnderTest, count: int) -> str:
     return cursor
 
 
-def multiply(database: Database, stored: int, count: int) -> None:
-    """Copies of the first job with its event and a tag, until there are ``count`` jobs: nine in ten are queued."""
+def multiply(database: Database, existing: int, count: int) -> None:
+    """Copy the first job, with its event and a tag, until there are ``count`` jobs; nine in ten are queued."""
     number = "CAST(n AS TEXT)"
-    changed = {
+    changes = {
         "id": f"'job_01BENCH' || substr('0000000000000000000' || {number}, -19)"
         if database.is_sqlite
         else f"'job_01BENCH' || lpad({number}, 19, '0')",
@@ -168,30 +173,30 @@ def multiply(database: Database, stored: int, count: int) -> None:
     names = [column.key for column in JOBS.columns]
     first = "SELECT jobs.* FROM jobs ORDER BY id LIMIT 1"
     numbers = (
-        f"WITH RECURSIVE numbers(n) AS (SELECT {stored} UNION ALL SELECT n + 1 FROM numbers WHERE n < {count} - 1)"
+        f"WITH RECURSIVE numbers(n) AS (SELECT {existing} UNION ALL SELECT n + 1 FROM numbers WHERE n < {count} - 1)"
         if database.is_sqlite
-        else f"WITH numbers AS (SELECT generate_series({stored}, {count} - 1) AS n)"
+        else f"WITH numbers AS (SELECT generate_series({existing}, {count} - 1) AS n)"
     )
-    made = ", ".join(changed.get(name, f"first.{name}") for name in names)
+    expressions = ", ".join(changes.get(name, f"first.{name}") for name in names)
     tag = "CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'bench' END"
     event = """'{"status": "queued", "attempt": 1, "lease": 0, "epoch": 0, "reason": "submitted"}'"""
     inserts = [
-        f"INSERT INTO jobs ({', '.join(names)}) {numbers} SELECT {made} FROM numbers, ({first}) AS first",
-        f"INSERT INTO job_tags (tag, job_id) {numbers} SELECT {tag}, {changed['id']} FROM numbers",
+        f"INSERT INTO jobs ({', '.join(names)}) {numbers} SELECT {expressions} FROM numbers, ({first}) AS first",
+        f"INSERT INTO job_tags (tag, job_id) {numbers} SELECT {tag}, {changes['id']} FROM numbers",
         (
             f"INSERT INTO events (job_id, seq, type, data, created_ms) {numbers} "
-            f"SELECT {changed['id']}, 1, 'status', {event}, created_ms + 50 * n FROM numbers, ({first}) AS first"
+            f"SELECT {changes['id']}, 1, 'status', {event}, created_ms + 50 * n FROM numbers, ({first}) AS first"
         ),
     ]
     _run(database, inserts)
 
 
-def add_events(database: Database, job_id: str, stored: int, count: int) -> None:
-    """Events of a job, until it has ``count``."""
+def add_events(database: Database, job_id: str, existing: int, count: int) -> None:
+    """Insert events of a job, until it has ``count``."""
     numbers = (
-        f"WITH RECURSIVE numbers(n) AS (SELECT {stored} UNION ALL SELECT n + 1 FROM numbers WHERE n < {count} - 1)"
+        f"WITH RECURSIVE numbers(n) AS (SELECT {existing} UNION ALL SELECT n + 1 FROM numbers WHERE n < {count} - 1)"
         if database.is_sqlite
-        else f"WITH numbers AS (SELECT generate_series({stored}, {count} - 1) AS n)"
+        else f"WITH numbers AS (SELECT generate_series({existing}, {count} - 1) AS n)"
     )
     data = """'{"level": "info", "code": "note", "message": "one of many"}'"""
     _run(
@@ -213,11 +218,11 @@ def _run(database: Database, statements: Sequence[str]) -> None:
         for statement in statements:
             session.connection().exec_driver_sql(statement.replace("%", "%%") if not database.is_sqlite else statement)
     with database.engine.connect() as connection:  # as autovacuum would do some minutes later
-        alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+        autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
         if not database.is_sqlite:
-            alone.exec_driver_sql("SET statement_timeout = 0")
-            alone.exec_driver_sql("VACUUM ANALYZE")
-            alone.exec_driver_sql("RESET statement_timeout")
+            autocommit.exec_driver_sql("SET statement_timeout = 0")
+            autocommit.exec_driver_sql("VACUUM ANALYZE")
+            autocommit.exec_driver_sql("RESET statement_timeout")
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -228,13 +233,15 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, len(KINDS), figsize=(11, 8), layout="constrained", sharey="row", squeeze=False)
-    for line, of in zip(panels, ("jobs", "events"), strict=True):
+    for line, unit in zip(panels, ("jobs", "events"), strict=True):
         for panel, kind in zip(line, KINDS, strict=True):
             for row in rows:
-                if (row["database"], row["of"]) == (kind, of):
+                if (row["database"], row["of"]) == (kind, unit):
                     counts = [int(count.replace(",", "")) for count in row["ms"]]
-                    panel.plot(counts, [one["median"] for one in row["ms"].values()], marker=".", label=row["what"])
-            panel.set(xscale="log", yscale="log", xlabel=f"{of}, {kind}", ylabel="ms")
+                    panel.plot(
+                        counts, [figures["median"] for figures in row["ms"].values()], marker=".", label=row["what"]
+                    )
+            panel.set(xscale="log", yscale="log", xlabel=f"{unit}, {kind}", ylabel="ms")
             panel.grid(alpha=0.3)
         line[-1].legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)

@@ -36,7 +36,7 @@ def pickup(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     spec = {"kind": "classifier", "epochs": 1}
     batches: dict[str, list[float]] = {kind: [] for kind in KINDS}
     epochs: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    around: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    outside_epoch: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with both(launcher) as services:
         for service in services.values():
             service.serve()
@@ -44,24 +44,24 @@ def pickup(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
         for number in range(3 * rounds + 1):
             for kind, service in services.items():
                 service.note("batch_done")
-                began = time.monotonic()
+                started_at = time.monotonic()
                 job_id = service.submit(**spec)
-                seen = _first_epoch(service, job_id)
-                batch = service.noted("batch_done")
-                assert batch is not None
-                service.until_end(job_id)
+                epoch_at = _first_epoch(service, job_id)
+                batch_at = service.noted_at("batch_done")
+                assert batch_at is not None
+                service.wait_until_ended(job_id)
                 (epoch_s,) = service.http.get(f"/jobs/{job_id}/metrics").json()["seconds"]
                 time.sleep(2)  # the next spare child loads
                 if number:
-                    around[kind].append(1000 * (seen - began - epoch_s))
-                    batches[kind].append(1000 * (batch - began))
-                    epochs[kind].append(1000 * (seen - began))
+                    outside_epoch[kind].append(1000 * (epoch_at - started_at - epoch_s))
+                    batches[kind].append(1000 * (batch_at - started_at))
+                    epochs[kind].append(1000 * (epoch_at - started_at))
     return [
         {
             "database": kind,
             "first_batch_ms": spread(batches[kind], 1),
             "first_epoch_seen_ms": spread(epochs[kind], 1),
-            "without_the_epoch_ms": spread(around[kind], 1),
+            "without_the_epoch_ms": spread(outside_epoch[kind], 1),
         }
         for kind in KINDS
     ]
@@ -86,21 +86,21 @@ def short(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
             service.work(2)
         for number in range(rounds + 1):
             for kind, service in services.items():
-                began = time.monotonic()
-                sent = [service.submit(**TINY) for _ in range(count)]
-                for job_id in sent:
-                    service.until_end(job_id)
-                rate = count / (time.monotonic() - began)
-                loops = count / _bare(service, TINY, jobs=count, children=2, warm=True)
+                started_at = time.monotonic()
+                job_ids = [service.submit(**TINY) for _ in range(count)]
+                for job_id in job_ids:
+                    service.wait_until_ended(job_id)
+                rate = count / (time.monotonic() - started_at)
+                bare_rate = count / _bare(service, TINY, jobs=count, children=2, warm=True)
                 if number:
                     rates[kind].append(rate)
-                    bare[kind].append(loops)
+                    bare[kind].append(bare_rate)
     return [
         {
             "database": kind,
             "jobs_per_s": spread(rates[kind]),
             "bare": spread(bare[kind]),
-            "ratio": spread([rate / loops for rate, loops in zip(rates[kind], bare[kind], strict=True)]),
+            "ratio": spread([rate / bare_rate for rate, bare_rate in zip(rates[kind], bare[kind], strict=True)]),
         }
         for kind in KINDS
     ]
@@ -109,36 +109,44 @@ def short(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
 def scale(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Claims and lists with 100,000 jobs, most of which are queued."""
     count, claims = 100_000, 25
-    found: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS}
+    times_by_operation: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS}
     with both(launcher) as services:
         for service in services.values():
             fill(service.database, count)
             service.serve()
         for _ in range(rounds):
             for kind, service in services.items():
-                asked: dict[str, Callable[[], object]] = {
+                operations: dict[str, Callable[[], object]] = {
                     "claim": lambda service=service: leases.claim(service.database, "bench", 600),
                     "list, newest first": lambda service=service: _list(service),
                     "list, running": lambda service=service: _list(service, status="running"),
                     "list, failed": lambda service=service: _list(service, status="failed"),
                     "list, a tag": lambda service=service: _list(service, tag="rare"),
                     "list, best priority": lambda service=service: _list(service, sort="-priority"),
-                    "list, in the middle": lambda service=service: _list(service, cursor=_middle(service, count)),
+                    "list, in the middle": lambda service=service: _list(
+                        service, cursor=_middle_cursor(service, count)
+                    ),
                 }
-                for what, ask in asked.items():
-                    ask()
-                    found[kind].setdefault(what, []).extend(_timed(ask) for _ in range(claims))
+                for name, operation in operations.items():
+                    operation()
+                    times_by_operation[kind].setdefault(name, []).extend(_time_ms(operation) for _ in range(claims))
     return [
-        {"database": kind, "what": what, "p50_ms": _of(times, 50), "p99_ms": _of(times, 99), "count": len(times)}
+        {
+            "database": kind,
+            "what": name,
+            "p50_ms": _percentile_ms(times, 50),
+            "p99_ms": _percentile_ms(times, 99),
+            "count": len(times),
+        }
         for kind in KINDS
-        for what, times in found[kind].items()
+        for name, times in times_by_operation[kind].items()
     ]
 
 
 _CURSORS: dict[int, str] = {}
 
 
-def _middle(service: ServiceUnderTest, count: int) -> str:
+def _middle_cursor(service: ServiceUnderTest, count: int) -> str:
     if service.port not in _CURSORS:
         cursor = None
         with service.database.read() as session:
@@ -154,13 +162,13 @@ def _list(service: ServiceUnderTest, **query: str) -> httpx.Response:
     return service.http.get("/jobs", params=query).raise_for_status()
 
 
-def _timed(ask: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    ask()
-    return 1000 * (time.perf_counter() - began)
+def _time_ms(operation: Callable[[], object]) -> float:
+    started_at = time.perf_counter()
+    operation()
+    return 1000 * (time.perf_counter() - started_at)
 
 
-def _of(times: Sequence[float], percent: int) -> float:
+def _percentile_ms(times: Sequence[float], percent: int) -> float:
     return round(_percentile(sorted(times), percent), 2)
 
 
@@ -175,7 +183,7 @@ def page(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
 
 
 def _with_subscribers(launcher: ServiceLauncher, rounds: int, *, clients: int) -> list[Figures]:
-    answer = []
+    rows = []
     for kind in KINDS:
         with launcher.open(kind) as service:
             service.serve()
@@ -183,9 +191,9 @@ def _with_subscribers(launcher: ServiceLauncher, rounds: int, *, clients: int) -
             job_id = service.submit(**LONG)
             _epoch_seconds(service, job_id, 5)
             bare_port = service.stream_bare(job_id)
-            alone, with_streams, own_streams, with_bare_streams, bare_streams = [], [], [], [], []
+            undisturbed, with_streams, own_streams, with_bare_streams, bare_streams = [], [], [], [], []
             for _ in range(rounds):
-                alone.append(_epoch_seconds(service, job_id, 3))
+                undisturbed.append(_epoch_seconds(service, job_id, 3))
                 for port, seconds, reports in (
                     (service.port, with_streams, own_streams),
                     (bare_port, with_bare_streams, bare_streams),
@@ -197,7 +205,7 @@ def _with_subscribers(launcher: ServiceLauncher, rounds: int, *, clients: int) -
                     reports.append(json.loads(subscribers.communicate()[0]))
                     time.sleep(1)
             service.http.post(f"/jobs/{job_id}/cancel")
-        answer.append(
+        rows.append(
             {
                 "database": kind,
                 "streams": clients,
@@ -208,17 +216,18 @@ def _with_subscribers(launcher: ServiceLauncher, rounds: int, *, clients: int) -
                 "lag_p99_ms": spread([item["p99_ms"] for item in own_streams], 0),
                 "lag_max_ms": spread([item["p100_ms"] for item in own_streams], 0),
                 "slower_percent": spread(
-                    [100 * (after / before - 1) for before, after in zip(alone, with_streams, strict=True)], 1
+                    [100 * (after / before - 1) for before, after in zip(undisturbed, with_streams, strict=True)], 1
                 ),
                 "bare": spread(
-                    [100 * (after / before - 1) for before, after in zip(alone, with_bare_streams, strict=True)], 1
+                    [100 * (after / before - 1) for before, after in zip(undisturbed, with_bare_streams, strict=True)],
+                    1,
                 ),
-                "ratio": spread([one / ours for one, ours in zip(with_bare_streams, with_streams, strict=True)]),
+                "ratio": spread([bare / served for bare, served in zip(with_bare_streams, with_streams, strict=True)]),
                 "bare_lag_p50_ms": spread([item["p50_ms"] for item in bare_streams], 0),
-                "epoch_s": spread(alone, 4),
+                "epoch_s": spread(undisturbed, 4),
             }
         )
-    return answer
+    return rows
 
 
 def _epoch_seconds(service: ServiceUnderTest, job_id: str, seconds: float) -> float:
@@ -229,24 +238,24 @@ def _epoch_seconds(service: ServiceUnderTest, job_id: str, seconds: float) -> fl
             rows = lookup.epochs(session, job_id)
             return (rows[-1].epoch, rows[-1].finished_ms) if rows else (0, leases.clock(service.database))
 
-    first, began = commits()
+    first_epoch, started_ms = commits()
     time.sleep(seconds)
-    last, ended = commits()
-    while last == first:  # a busy machine
+    last_epoch, ended_ms = commits()
+    while last_epoch == first_epoch:  # a busy machine
         time.sleep(0.2)
-        last, ended = commits()
-    return (ended - began) / 1000 / (last - first)
+        last_epoch, ended_ms = commits()
+    return (ended_ms - started_ms) / 1000 / (last_epoch - first_epoch)
 
 
 def overhead(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Overhead of a job of 20 epochs over the loop alone, in percent of the job; a ratio to the same files and rows."""
     spec = {"kind": "classifier", "epochs": 20, "dataset": {"name": _dataset(launcher)}}
-    answer = []
+    rows = []
     with both(launcher) as services:
         for service in services.values():
             service.serve()
             service.work()
-            service.until_end(service.submit(**spec | {"epochs": 1}))  # the dataset is unpacked
+            service.wait_until_ended(service.submit(**spec | {"epochs": 1}))  # the dataset is unpacked
         times: dict[str, list[float]] = {name: [] for name in ("loop", *KINDS)}
         bare: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for _ in range(rounds):
@@ -254,25 +263,25 @@ def overhead(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
             for kind, service in services.items():
                 bare[kind].append(_bare(service, spec, jobs=1))
                 time.sleep(1)
-                job = service.until_end(service.submit(**spec))
+                job = service.wait_until_ended(service.submit(**spec))
                 with service.database.read() as session:
                     row = lookup.get(session, job["id"])
                     assert row.finished_ms is not None
                     times[kind].append((row.finished_ms - row.created_ms) / 1000)
     for kind in KINDS:
         pairs = zip(times["loop"], times[kind], strict=True)
-        answer.append(
+        rows.append(
             {
                 "database": kind,
                 "dataset": spec["dataset"]["name"],
                 "loop_s": spread(times["loop"]),
                 "job_s": spread(times[kind]),
                 "bare": spread(bare[kind]),
-                "ratio": spread([one / job for one, job in zip(bare[kind], times[kind], strict=True)]),
-                "overhead_percent": spread([100 * (whole - bare) / whole for bare, whole in pairs]),
+                "ratio": spread([bare_s / job_s for bare_s, job_s in zip(bare[kind], times[kind], strict=True)]),
+                "overhead_percent": spread([100 * (job_s - loop_s) / job_s for loop_s, job_s in pairs]),
             }
         )
-    return answer
+    return rows
 
 
 def _dataset(launcher: ServiceLauncher) -> str:
@@ -282,14 +291,14 @@ def _dataset(launcher: ServiceLauncher) -> str:
 def _bare(
     service: ServiceUnderTest, spec: dict[str, Any], *, jobs: int = 0, children: int = 1, warm: bool = False
 ) -> float:
-    """Seconds of the engine's loop or, with ``jobs``, of children that write files and rows, too."""
+    """Seconds of the engine's loop or, with ``jobs``, of children that also write files and rows."""
     return service.run_bare(spec, f"--jobs={jobs}", f"--children={children}", *(["--warm"] if warm else []))
 
 
 def workers(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Two equal jobs, in sequence on one worker, and in parallel on two workers; bare: by one and two forked loops."""
     spec = {"kind": "classifier", "epochs": 8}
-    answer = []
+    rows = []
     for kind in KINDS:
         times: dict[int, list[float]] = {1: [], 2: []}
         loops: dict[int, list[float]] = {1: [], 2: []}
@@ -300,37 +309,37 @@ def workers(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
             for number in range(rounds + 1):
                 for count, figures in times.items():
                     second.send_signal(signal.SIGSTOP if count == 1 else signal.SIGCONT)  # it holds nothing now
-                    took = _two_jobs(service, spec)
-                    alone = _bare(service, spec, jobs=2, children=count)
+                    service_s = _two_jobs(service, spec)
+                    bare_s = _bare(service, spec, jobs=2, children=count)
                     if number:
-                        figures.append(took)
-                        loops[count].append(alone)
-        gains, bare = ([one / two for one, two in zip(both[1], both[2], strict=True)] for both in (times, loops))
-        answer.append(
+                        figures.append(service_s)
+                        loops[count].append(bare_s)
+        gains, bare = ([one / two for one, two in zip(series[1], series[2], strict=True)] for series in (times, loops))
+        rows.append(
             {
                 "database": kind,
                 "one_s": spread(times[1]),
                 "two_s": spread(times[2]),
                 "times_as_fast": spread(gains),
                 "bare": spread(bare),
-                "ratio": spread([gain / alone for gain, alone in zip(gains, bare, strict=True)]),
+                "ratio": spread([gain / bare_s for gain, bare_s in zip(gains, bare, strict=True)]),
             }
         )
-    return answer
+    return rows
 
 
 def _two_jobs(service: ServiceUnderTest, spec: dict[str, Any]) -> float:
     """Time from the first POST to the end of the last job, with spare child processes ready."""
     time.sleep(2)
-    rows = [service.until_end(job_id) for job_id in [service.submit(**spec), service.submit(**spec)]]
+    documents = [service.wait_until_ended(job_id) for job_id in [service.submit(**spec), service.submit(**spec)]]
     with service.database.read() as session:
-        ended = [lookup.get(session, row["id"]) for row in rows]
-    return (max(job.finished_ms or 0 for job in ended) - min(job.created_ms for job in ended)) / 1000
+        jobs = [lookup.get(session, document["id"]) for document in documents]
+    return (max(job.finished_ms or 0 for job in jobs) - min(job.created_ms for job in jobs)) / 1000
 
 
 def predict(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Time to classify a digit over a persistent connection, with a cached checkpoint and with one to be loaded."""
-    answer = []
+    rows = []
     for kind in KINDS:
         for preset in ("fast", "conv"):
             with launcher.open(kind) as service:
@@ -339,7 +348,7 @@ def predict(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
                 epochs = 8
                 spec = {"kind": "classifier", "preset": preset, "epochs": epochs, "checkpoint": {"keep_last": epochs}}
                 job_id = service.submit(**spec)
-                service.until_end(job_id)
+                service.wait_until_ended(job_id)
                 digit = service.http.get("/datasets/mnist-10k/validation/0.png").read()
                 sheet = _enlarged(digit, 10)
                 _predict_ms(service, job_id, digit)  # the engine itself is loaded by the first
@@ -349,7 +358,7 @@ def predict(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
                 for _ in range(rounds * 30):
                     plain.append(_predict_ms(service, job_id, digit))
                     drawn.append(_predict_ms(service, job_id, sheet, fit=True, explain=True))
-            answer.append(
+            rows.append(
                 {
                     "database": kind,
                     "preset": preset,
@@ -358,16 +367,16 @@ def predict(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
                     "next_checkpoint_ms": spread(cold),
                 }
             )
-    return answer
+    return rows
 
 
 def _predict_ms(service: ServiceUnderTest, job_id: str, png: bytes, **options: Any) -> float:
     body = {"images": [base64.b64encode(png).decode()], **options}
-    began = time.perf_counter()
-    answer = service.http.post(f"/jobs/{job_id}/predict", json=body)
-    took = 1000 * (time.perf_counter() - began)
-    answer.raise_for_status()
-    return took
+    started_at = time.perf_counter()
+    response = service.http.post(f"/jobs/{job_id}/predict", json=body)
+    elapsed_ms = 1000 * (time.perf_counter() - started_at)
+    response.raise_for_status()
+    return elapsed_ms
 
 
 def _enlarged(png: bytes, times: int) -> bytes:

@@ -63,7 +63,7 @@ def fill(database: Database, count: int) -> None:
 
 
 def end_sweep(database: Database, sweep_id: str, metrics: Sequence[str]) -> None:
-    """Give the jobs of a running sweep results that were not trained, and let its decisions be made, until it ends."""
+    """End a running sweep: give its queued jobs random results without training, and make its decisions, repeatedly."""
     rng, now = random.Random(2), leases.clock(database)
     is_queued = (JOBS.c.sweep_id == sweep_id) & (JOBS.c.status == Status.QUEUED)
     while True:
@@ -71,15 +71,22 @@ def end_sweep(database: Database, sweep_id: str, metrics: Sequence[str]) -> None
             queued = session.execute(select(JOBS.c.id, JOBS.c.epochs).where(is_queued)).all()
             if not queued:
                 return
-            found = {job.id: {name: rng.betavariate(8, 2) for name in metrics} for job in queued}
+            metrics_by_job = {job.id: {name: rng.betavariate(8, 2) for name in metrics} for job in queued}
             rows = [
-                {"job_id": job.id, "epoch": epoch, "step": epoch, "metrics": found[job.id], "seconds": 0.1, "lease": 1}
+                {
+                    "job_id": job.id,
+                    "epoch": epoch,
+                    "step": epoch,
+                    "metrics": metrics_by_job[job.id],
+                    "seconds": 0.1,
+                    "lease": 1,
+                }
                 for job in queued
                 for epoch in range(1, job.epochs + 1)
             ]
             session.execute(insert(Epoch), [row | {"finished_ms": now} for row in rows])
-            ended = {"status": Status.SUCCEEDED, "lease": 1, "finished_ms": now, "result_digest": "sha256:0"}
+            end_values = {"status": Status.SUCCEEDED, "lease": 1, "finished_ms": now, "result_digest": "sha256:0"}
             for job in queued:
-                one = JOBS.update().where(JOBS.c.id == job.id)
-                session.execute(one.values(metrics=found[job.id], epoch=job.epochs, **ended))
+                update = JOBS.update().where(JOBS.c.id == job.id)
+                session.execute(update.values(metrics=metrics_by_job[job.id], epoch=job.epochs, **end_values))
         decisions.advance_all(database)

@@ -43,8 +43,8 @@ class ServiceUnderTest:
         self.points.mkdir(parents=True)
         self.broker = Broker(home, log=home / "broker.log", environ=os.environ)
         self.port = _free_port()
-        outside = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
-        chosen = {
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
+        own_settings = {
             "TAPELINE_HOME": str(home),
             "TAPELINE_DATABASE_URL": database_url,
             "TAPELINE_BROKER_URL": self.broker.url,
@@ -52,9 +52,9 @@ class ServiceUnderTest:
             "TAPELINE_WORKERS": "1",
         }
         if data is not None:
-            chosen["TAPELINE_DATA"] = str(data)
-        self.settings = Settings.from_env(chosen | environ, cores=1)
-        self._environ = outside | {"PYTHONPATH": str(ROOT), VARIABLE: str(self.points)} | self.settings.to_env()
+            own_settings["TAPELINE_DATA"] = str(data)
+        self.settings = Settings.from_env(own_settings | environ, cores=1)
+        self._environ = inherited | {"PYTHONPATH": str(ROOT), VARIABLE: str(self.points)} | self.settings.to_env()
         self.database = Database(database_url)
         self._processes: list[subprocess.Popen[bytes]] = []
         upgrade(self.database)
@@ -85,20 +85,20 @@ class ServiceUnderTest:
         """The figure of ``benchmarks.service.bare.loop`` for a spec, with one BLAS thread like a child."""
         command = [sys.executable, "-m", "benchmarks.service.bare.loop", json.dumps(spec), *options]
         environ = os.environ | self.settings.to_env() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
-        return float(done.stdout)
+        completed = subprocess.run(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True, text=True)
+        return float(completed.stdout)
 
     def stream_bare(self, job_id: str) -> int:
         """Start a server that streams one job's events, and nothing else; returns its port."""
         port = _free_port()
         self.start("-m", "benchmarks.service.bare.streams", str(port), job_id)
 
-        def answers() -> bool:
+        def responds() -> bool:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
                 return True
             return False
 
-        wait_until(answers, "the bare streams")
+        wait_until(responds, "the bare streams")
         return port
 
     def _serve(self, application: str, port: int, descriptors: int | None) -> subprocess.Popen[bytes]:
@@ -107,37 +107,37 @@ class ServiceUnderTest:
             "-m", "gunicorn", "-c", conf, application, descriptors=descriptors, TAPELINE_PORT=str(port)
         )
 
-        def answers() -> bool:
+        def responds() -> bool:
             with contextlib.suppress(httpx.TransportError):
                 return self.http.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
             return False
 
-        wait_until(answers, "the web process")
+        wait_until(responds, "the web process")
         return process
 
     def work(self, slots: int = 1) -> subprocess.Popen[bytes]:
         """Start a worker, and wait until its spare child process is ready."""
-        before = self._ready()
+        workers_before = self._worker_count()
         process = self.start("-m", "workers", TAPELINE_WORKERS=str(slots))
-        wait_until(lambda: self._ready() > before, "a worker")
+        wait_until(lambda: self._worker_count() > workers_before, "a worker")
         time.sleep(2)  # its spare child loads
         return process
 
-    def _ready(self) -> int:
+    def _worker_count(self) -> int:
         return len(self.http.get("/workers").json()["data"])
 
     def submit(self, **spec: Any) -> str:
-        answer = self.http.post("/jobs", json=spec)
-        answer.raise_for_status()
-        return str(answer.json()["id"])
+        response = self.http.post("/jobs", json=spec)
+        response.raise_for_status()
+        return str(response.json()["id"])
 
-    def until_end(self, job_id: str) -> dict[str, Any]:
+    def wait_until_ended(self, job_id: str) -> dict[str, Any]:
         """Wait for the end of a job by long polling."""
         tag = ""
         while True:
-            answer = self.http.get(f"/jobs/{job_id}", headers={"If-None-Match": tag, "Prefer": "wait=30"})
-            if answer.status_code == 200:
-                tag, job = answer.headers["ETag"], answer.json()
+            response = self.http.get(f"/jobs/{job_id}", headers={"If-None-Match": tag, "Prefer": "wait=30"})
+            if response.status_code == 200:
+                tag, job = response.headers["ETag"], response.json()
                 if job["status"] == "succeeded":
                     return dict(job)
                 if job["status"] in ("failed", "cancelled"):
@@ -147,7 +147,7 @@ class ServiceUnderTest:
         """Let the next process that reaches a failpoint record the time."""
         (self.points / point).write_text("note")
 
-    def noted(self, point: str) -> float | None:
+    def noted_at(self, point: str) -> float | None:
         """The recorded time (monotonic clock); ``None`` if no process has reached the failpoint yet."""
         for path in self.points.glob(f"{point}.reached-*"):
             path.unlink()
@@ -175,7 +175,7 @@ def _free_port() -> int:
 
 
 class ServiceLauncher:
-    """Starts services on SQLite and on a separate PostgreSQL server with default sync settings."""
+    """Starts services on SQLite, and on a separate PostgreSQL server with default sync settings."""
 
     def __init__(self, folder: Path, data: Path | None) -> None:
         self._folder, self._data = folder, data
@@ -213,9 +213,9 @@ class ServiceLauncher:
         return f"postgresql+psycopg://postgres:@/{name}?host={self._socket}"
 
 
-def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 60, pause_s: float = 0.02) -> None:
+def wait_until(condition: Callable[[], object], description: str, timeout_s: float = 60, pause_s: float = 0.02) -> None:
     deadline = time.monotonic() + timeout_s
-    while not holds():
+    while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"timed out waiting for {what}")
+            raise TimeoutError(f"timed out waiting for {description}")
         time.sleep(pause_s)

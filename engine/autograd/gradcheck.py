@@ -70,8 +70,8 @@ def gradient_of(f: Callable[..., Any]) -> Callable[..., Any]:
     def gradients(*tensors: Any) -> Any:
         with GradientTape() as tape:
             output = f(*tensors)
-        found = tape.gradient(output, tensors, output_gradients=_weights(output.shape), unconnected="zero")
-        return np.concatenate([np.ravel(gradient) for gradient in found])
+        results = tape.gradient(output, tensors, output_gradients=_weights(output.shape), unconnected="zero")
+        return np.concatenate([np.ravel(gradient) for gradient in results])
 
     return gradients
 

@@ -111,29 +111,29 @@ class Recorder:
 def sample(array: Array) -> bytes:
     """A few evenly spaced elements of an array: enough to detect that it was overwritten, at little cost."""
     if array.size > SAMPLED_ELEMENTS:
-        an_axis = max(1, int(SAMPLED_ELEMENTS ** (1 / array.ndim)))
-        array = array[tuple([slice(None, None, -(-size // an_axis)) for size in array.shape])]
+        per_axis = max(1, int(SAMPLED_ELEMENTS ** (1 / array.ndim)))
+        array = array[tuple([slice(None, None, -(-size // per_axis)) for size in array.shape])]
     return array.tobytes()
 
 
-def _as_it_is(array: Array) -> Array:
+def _identity(array: Array) -> Array:
     return array
 
 
 class _Running(threading.local):
     recorder: Recorder | None = None
     array_class: type[Array] = np.ndarray
-    constant: Callable[[Array], Array] = staticmethod(_as_it_is)
+    constant: Callable[[Array], Array] = staticmethod(_identity)
 
 
-def refuse_in_trace(what: str) -> None:
+def refuse_in_trace(operation: str) -> None:
     """Raise if a replay is tracing the current step. Call it before changing Python state, which a replay cannot see.
 
     Raises:
         GradientError: a step is being traced; the replay then always runs it on the tape.
     """
     if running.array_class is not np.ndarray:
-        raise GradientError(f"{what} cannot be part of a step that is replayed; call it on the step's results")
+        raise GradientError(f"{operation} cannot be part of a step that is replayed; call it on the step's results")
 
 
 running = _Running()

@@ -98,52 +98,52 @@ class GradientTape(Recorder):
         outermost = self._outer or self
         if self._spent or outermost._spent:
             raise GradientError("this tape has already computed its gradient; use GradientTape(persistent=True)")
-        end = self._node_of(target, "the target")
-        starts = [self._node_of(source, f"source {i}") for i, source in enumerate(sources)]
+        target_node = self._node_of(target, "the target")
+        source_nodes = [self._node_of(source, f"source {i}") for i, source in enumerate(sources)]
         graph = self._creates_graph(create_graph)
         outermost._refuse_overwritten()
-        kept = self.persistent or outermost is not self
-        records = self.records[self._start :] if kept else self.records
+        keeps_records = self.persistent or outermost is not self
+        records = self.records[self._start :] if keeps_records else self.records
         seed: Any = _tracked_seed(target, output_gradients) if graph else _seed(target, output_gradients)
-        gradients: dict[Node, Any] = {end: seed}
-        wanted = _depending_on(records, starts)
+        gradients: dict[Node, Any] = {target_node: seed}
+        needed = _depending_on(records, source_nodes)
         if not self.persistent:
             self._spent = True
             if running.recorder is self:
                 running.recorder = None
-        keep = set(starts)
+        retained = set(source_nodes)
 
         # Recording order is already a topological order: no sort, and no recursion limit on deep networks.
         while records:
-            record = records.pop()  # dropping a record frees what its VJPs kept
+            record = records.pop()  # dropping a record frees the arrays that only its VJPs keep
             gradient = gradients.get(record.output)
-            if gradient is None or record.output not in wanted:
+            if gradient is None or record.output not in needed:
                 continue
-            if record.output not in keep:
+            if record.output not in retained:
                 del gradients[record.output]
             for edge, (node, vjp) in enumerate(record.edges):
-                if node in wanted:
+                if node in needed:
                     contribution = _recorded_contribution(record, edge, gradient) if graph else vjp(gradient)
-                    before = gradients.get(node)
+                    accumulated = gradients.get(node)
                     # Add, never assign: x * x gives x two gradients.
-                    gradients[node] = contribution if before is None else before + contribution
-        found = [gradients.get(node) for node in starts]
+                    gradients[node] = contribution if accumulated is None else accumulated + contribution
+        results = [gradients.get(node) for node in source_nodes]
         if unconnected == "raise":
-            for number, gradient in enumerate(found):
+            for number, gradient in enumerate(results):
                 if gradient is None:
                     raise _unconnected(number, sources[number])
-        return _tracked(found, sources, seed) if graph else _own(found, sources, seed)
+        return _as_tracked_tensors(results, sources, seed) if graph else _as_owned_tensors(results, sources, seed)
 
-    def _creates_graph(self, asked: bool | None) -> bool:
+    def _creates_graph(self, requested: bool | None) -> bool:
         """Whether to record the computation of the gradient.
 
         Raises:
             GradientError: it was requested, but is not possible.
         """
-        records = running.recorder is (self._outer or self) and (self.persistent or self._outer is not None)
-        if not asked:
-            return asked is None and records and self._outer is not None
-        if not records:
+        can_record = running.recorder is (self._outer or self) and (self.persistent or self._outer is not None)
+        if not requested:
+            return requested is None and can_record and self._outer is not None
+        if not can_record:
             raise GradientError(
                 "gradient(create_graph=True) needs a tape that records it: call it inside the with block of a "
                 "GradientTape(persistent=True), or of a tape around this one"
@@ -161,9 +161,9 @@ class GradientTape(Recorder):
 
     def _refuse_overwritten(self) -> None:
         """Raise GradientError if an operand has changed since it was used, through a plain array on the same memory."""
-        for reference, operation, numbers in self.operands:
+        for reference, operation, elements in self.operands:
             array = reference()
-            if array is not None and sample(np.ndarray.view(array, np.ndarray)) != numbers:
+            if array is not None and sample(np.ndarray.view(array, np.ndarray)) != elements:
                 raise GradientError(
                     f"gradient: an array of shape {array.shape} was overwritten after {operation} had used it; "
                     "give the operation a copy, or take the gradient first",
@@ -173,9 +173,9 @@ class GradientTape(Recorder):
             self.operands = []
 
 
-def _depending_on(records: Sequence[Record], starts: Sequence[Node]) -> set[Node]:
-    """The nodes that depend on ``starts``. Only these need gradients."""
-    reached = set(starts)
+def _depending_on(records: Sequence[Record], source_nodes: Sequence[Node]) -> set[Node]:
+    """The nodes that depend on ``source_nodes``. Only these need gradients."""
+    reached = set(source_nodes)
     for record in records:
         for node, _ in record.edges:
             if node in reached:
@@ -203,8 +203,8 @@ def _seed(target: Tensor, output_gradients: Any) -> Array:
 def _tracked_seed(target: Tensor, output_gradients: Any) -> Tensor:
     """Like :func:`_seed`, but tracked by the tape, and with it the result of every VJP, because VJPs are linear."""
     if is_tracked((output_gradients,)) and output_gradients.shape == target.shape:
-        given: Tensor = output_gradients.astype(target.dtype)
-        return given
+        seed: Tensor = output_gradients.astype(target.dtype)
+        return seed
     return Tensor(_seed(target, output_gradients), watch=True)
 
 
@@ -243,34 +243,34 @@ def _is_view(array: Array) -> bool:
     return array.base is not None and (type(array) is np.ndarray or type(array.base) is not np.ndarray)
 
 
-def _own(gradients: Sequence[Array | None], sources: Sequence[Tensor], seed: Array) -> list[Tensor]:
+def _as_owned_tensors(gradients: Sequence[Array | None], sources: Sequence[Tensor], seed: Array) -> list[Tensor]:
     """Gradients as tensors that share memory with nothing else."""
-    answers: list[Tensor] = []
-    given = {id(seed)}
+    results: list[Tensor] = []
+    used_ids = {id(seed)}
     for gradient, source in zip(gradients, sources, strict=True):
         if gradient is None:
             array = running.constant(np.zeros(source.shape, source.dtype))
         else:
             _check_shape(gradient, source)
             array = np.asanyarray(gradient, source.dtype)
-            if _is_view(array) or id(array) in given:
+            if _is_view(array) or id(array) in used_ids:
                 array = array.copy()
-            given.add(id(array))
-        answers.append(array.view(Tensor))
-    return answers
+            used_ids.add(id(array))
+        results.append(array.view(Tensor))
+    return results
 
 
-def _tracked(gradients: Sequence[Tensor | None], sources: Sequence[Tensor], seed: Tensor) -> list[Tensor]:
+def _as_tracked_tensors(gradients: Sequence[Tensor | None], sources: Sequence[Tensor], seed: Tensor) -> list[Tensor]:
     """Gradients as tracked tensors. None of them is the seed itself, which is a separate source."""
-    answers: list[Tensor] = []
+    results: list[Tensor] = []
     for gradient, source in zip(gradients, sources, strict=True):
         if gradient is None:
-            answers.append(Tensor(np.zeros(source.shape, source.dtype)))
+            results.append(Tensor(np.zeros(source.shape, source.dtype)))
         else:
             _check_shape(gradient, source)
             as_source: Any = gradient.astype if gradient.dtype != source.dtype or gradient is seed else None
-            answers.append(gradient if as_source is None else as_source(source.dtype))
-    return answers
+            results.append(gradient if as_source is None else as_source(source.dtype))
+    return results
 
 
 def _check_shape(gradient: Array, source: Tensor) -> None:

@@ -246,7 +246,7 @@ def refuse_write(target: Any, operation: str) -> None:
     """Raise if writing into ``target`` would falsify a gradient that a tape can still compute.
 
     Raises:
-        GradientError: a tape holds a record of ``target``, or of what it is a view of.
+        GradientError: a tape holds a record of ``target``, or of a tensor of which it is a view.
     """
     tensor = target
     while isinstance(tensor, Tensor):

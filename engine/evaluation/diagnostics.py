@@ -48,8 +48,8 @@ class GradientNorms:
         return self._count < _MEASURED_STEPS and step >= self._due[self._count]
 
     def add(self, gradients: Sequence[Array], scale: float = 1.0) -> None:
-        """Measure gradients. Call it before the optimizer, which overwrites them. ``scale`` converts them to those of
-        the mean loss."""
+        """Measure gradients. Call it before the optimizer, which overwrites them. ``scale`` converts them to gradients
+        of the mean loss."""
         squares = dict.fromkeys(self._layers, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
             for layer, gradient in zip(self._layers, gradients, strict=True):
@@ -60,16 +60,18 @@ class GradientNorms:
         self._total += scale * math.sqrt(sum(squares.values()))
         self._count += 1
 
-    def metrics(self, who: str = "", where: str = "") -> dict[str, float]:
+    def metrics(self, network_prefix: str = "", layer_prefix: str = "") -> dict[str, float]:
         """``grad_norm`` of the whole network, and ``grad_norm/layers.0`` and so on; nothing if nothing was measured.
 
         Args:
-            who, where: prefixes of the names of the network and of its layers.
+            network_prefix, layer_prefix: prefixes of the names of the network and of its layers.
         """
         if not self._count:
             return {}
-        whole = {f"{who}grad_norm": self._total / self._count}
-        return whole | {f"grad_norm/{where}{layer}": total / self._count for layer, total in self._sums.items()}
+        network_norm = {f"{network_prefix}grad_norm": self._total / self._count}
+        return network_norm | {
+            f"grad_norm/{layer_prefix}{layer}": total / self._count for layer, total in self._sums.items()
+        }
 
 
 def activations(network: Sequential, x: Array) -> list[Array]:
@@ -79,26 +81,26 @@ def activations(network: Sequential, x: Array) -> list[Array]:
 
 
 def activation_metrics(
-    network: Sequential, outputs: Sequence[Array], who: str = "", where: str = ""
+    network: Sequential, outputs: Sequence[Array], network_prefix: str = "", layer_prefix: str = ""
 ) -> dict[str, float]:
     """The fractions of dead and saturated hidden units in these :func:`activations`.
 
     ``dead_units`` is the fraction of relu and leaky_relu units that are never above zero: such a relu learns nothing,
     and a leaky one is linear. ``saturation`` is the fraction of sigmoid and tanh outputs with a slope below 5% of the
-    maximum (as in Glorot & Bengio 2010). Both are given for the whole network and for each layer
+    maximum (as in Glorot & Bengio 2010). Both are computed for the whole network and for each layer
     (``dead_units/layers.0``), if there are such units. The last layer is not included, because saturated outputs
     are its purpose.
     """
-    whole: dict[str, tuple[int, int]] = {}
-    each: dict[str, tuple[int, int]] = {}
+    by_network: dict[str, tuple[int, int]] = {}
+    by_layer: dict[str, tuple[int, int]] = {}
     for number, (layer, y) in enumerate(zip(network.layers[:-1], outputs[:-1], strict=True)):
-        found = _count(getattr(layer, "activation", None), y)
-        if found is not None:
-            name, count, of = found
-            each[f"{name}/{where}layers.{number}"] = (count, of)
-            before = whole.get(f"{who}{name}", (0, 0))
-            whole[f"{who}{name}"] = (before[0] + count, before[1] + of)
-    return {name: count / of for name, (count, of) in (whole | each).items()}
+        counted = _count(getattr(layer, "activation", None), y)
+        if counted is not None:
+            name, count, total = counted
+            by_layer[f"{name}/{layer_prefix}layers.{number}"] = (count, total)
+            previous = by_network.get(f"{network_prefix}{name}", (0, 0))
+            by_network[f"{network_prefix}{name}"] = (previous[0] + count, previous[1] + total)
+    return {name: count / total for name, (count, total) in (by_network | by_layer).items()}
 
 
 def _count(activation: Activation | None, y: Array) -> tuple[str, int, int] | None:
@@ -122,10 +124,10 @@ def probe(data: Examples) -> Array:
     return np.linspace(0, len(data) - 1, min(PROBE_IMAGES, len(data))).astype(np.int64)
 
 
-def sample_diversity(made: Array, real: Array) -> float:
+def sample_diversity(generated: Array, real: Array) -> float:
     """The variation of generated images (n, pixels), relative to that of real ones.
 
     The standard deviation of the pixels around the mean image, divided by that of real images: near 0 if all images are
     equal, near 1 if they vary as much as real ones.
     """
-    return float(np.sqrt(made.var(axis=0).sum() / max(float(real.var(axis=0).sum()), 1e-12)))
+    return float(np.sqrt(generated.var(axis=0).sum() / max(float(real.var(axis=0).sum()), 1e-12)))

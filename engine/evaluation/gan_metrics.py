@@ -163,14 +163,14 @@ class ReferenceClassifier:
         - ``confidence``: mean probability of the predicted class.
         - ``frechet_distance``: distance of the features to those of real images (:func:`frechet_distance`).
         """
-        found = self.evaluate(images)
-        counts = np.bincount(found.labels, minlength=self.model.units)
+        predictions = self.evaluate(images)
+        counts = np.bincount(predictions.labels, minlength=self.model.units)
         shares = counts / len(images)
-        some = shares[shares > 0]
+        present = shares[shares > 0]
         return {
             "mode_coverage": float(np.mean(counts * len(counts) >= _COVERAGE_THRESHOLD * len(images))),
             "min_class_share": float(shares.min()),
-            "class_entropy": abs(float((some * np.log(some)).sum())) / math.log(len(shares)),
-            "confidence": float(np.mean(found.confidences, dtype=np.float64)),
-            "frechet_distance": frechet_distance(self.real, FeatureStatistics.of(found.features)),
+            "class_entropy": abs(float((present * np.log(present)).sum())) / math.log(len(shares)),
+            "confidence": float(np.mean(predictions.confidences, dtype=np.float64)),
+            "frechet_distance": frechet_distance(self.real, FeatureStatistics.of(predictions.features)),
         }

@@ -66,9 +66,9 @@ def roc_auc(labels: Array, scores: Array) -> float:
     ones, zeros = int(positive.sum()), int((~positive).sum())
     if not ones or not zeros:
         return float("nan")
-    _, places, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
+    _, indices, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2  # the mean rank of equal scores, from 1
-    return float((ranks[places[positive]].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return float((ranks[indices[positive]].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
 def _check(labels: Array, predictions: Array) -> None:

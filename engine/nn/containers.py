@@ -64,7 +64,7 @@ class Sequential:
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Trainable tensors by name, in the order of the layers."""
-        return named(self.layers, "parameters")
+        return collect_named(self.layers, "parameters")
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -73,7 +73,7 @@ class Sequential:
 
     def named_buffers(self) -> dict[str, Array]:
         """Running statistics by name, in the order of the layers."""
-        return named(self.layers, "buffers")
+        return collect_named(self.layers, "buffers")
 
     @property
     def buffers(self) -> list[Array]:
@@ -159,19 +159,19 @@ class Residual:
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """Those of the inner layers."""
-        return named(self.layers, "parameters")
+        """The parameters of the inner layers."""
+        return collect_named(self.layers, "parameters")
 
     @property
     def buffers(self) -> dict[str, Array]:
-        """Those of the inner layers."""
-        return named(self.layers, "buffers")
+        """The buffers of the inner layers."""
+        return collect_named(self.layers, "buffers")
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The same."""
-        made = _infer_shapes(self.layers, shape, "Residual")[-1]
-        if made != shape:
-            raise shape_error("Residual", f"layers whose output has the shape of their input, {shape}", made)
+        """The shape of the input."""
+        inner_shape = _infer_shapes(self.layers, shape, "Residual")[-1]
+        if inner_shape != shape:
+            raise shape_error("Residual", f"layers whose output has the shape of their input, {shape}", inner_shape)
         return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
@@ -182,12 +182,12 @@ class Residual:
         return self._activate(ops.add(x, y))
 
 
-def named(layers: Sequence[Layer], what: str) -> dict[str, Any]:
+def collect_named(layers: Sequence[Layer], attribute: str) -> dict[str, Any]:
     """The parameters or buffers of layers, named ``layers.0.weight`` and so on, in order."""
     return {
         f"layers.{number}.{name}": value
         for number, layer in enumerate(layers)
-        for name, value in getattr(layer, what).items()
+        for name, value in getattr(layer, attribute).items()
     }
 
 
@@ -222,38 +222,38 @@ def _infer_shapes(layers: Sequence[Layer], shape: Shape, name: str = "Sequential
     """The shape after each layer."""
     if not shape or min(shape) < 1:
         raise SettingError(f"Sequential: the sizes of input_shape {shape} must be positive", setting="input_shape")
-    before, shapes = "the input", [shape]
+    previous, shapes = "the input", [shape]
     for number, layer in enumerate(layers):
-        here = f"layer {number} ({type(layer).__name__})"
+        description = f"layer {number} ({type(layer).__name__})"
         try:
             shapes.append(layer.output_shape(shapes[-1]))
         except ShapeError as error:
             raise ShapeError(
-                f"{name}: {here} does not fit {before}: {error}", operation=name, shapes=error.shapes
+                f"{name}: {description} does not fit {previous}: {error}", operation=name, shapes=error.shapes
             ) from error
-        before = here
+        previous = description
     return shapes[1:]
 
 
-def copy_tensors(into: Mapping[str, Array], tensors: Mapping[str, Array], prefix: str) -> None:
+def copy_tensors(targets: Mapping[str, Array], tensors: Mapping[str, Array], prefix: str) -> None:
     """Copy ``tensors`` into the arrays of the same names, all or nothing.
 
     Raises:
         CheckpointError: names under ``prefix``, shapes or dtypes differ, or a number is not finite.
     """
     for name in tensors:
-        if name.startswith(prefix) and name not in into:
+        if name.startswith(prefix) and name not in targets:
             raise CheckpointError(f"{name} is in the checkpoint but not in this model", tensor=name)
-    for name, array in into.items():
+    for name, array in targets.items():
         if name not in tensors:
             raise CheckpointError(f"{name} is missing from the checkpoint", tensor=name)
-        given = tensors[name]
-        if given.shape != array.shape or given.dtype != array.dtype:
+        loaded = tensors[name]
+        if loaded.shape != array.shape or loaded.dtype != array.dtype:
             raise CheckpointError(
-                f"{name} is {given.dtype} {given.shape} in the checkpoint but {array.dtype} {array.shape} here",
+                f"{name} is {loaded.dtype} {loaded.shape} in the checkpoint but {array.dtype} {array.shape} here",
                 tensor=name,
             )
-        if not np.isfinite(given).all():
+        if not np.isfinite(loaded).all():
             raise CheckpointError(f"{name} has values in the checkpoint that are not finite", tensor=name)
-    for name, array in into.items():
+    for name, array in targets.items():
         np.copyto(array, tensors[name])

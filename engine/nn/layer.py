@@ -68,12 +68,12 @@ class Parameterless:
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """None."""
+        """Empty: there are no parameters."""
         return {}
 
     @property
     def buffers(self) -> dict[str, Array]:
-        """None."""
+        """Empty: there are no buffers."""
         return {}
 
 

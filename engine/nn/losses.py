@@ -67,15 +67,15 @@ class _Reduced:
         """The target of each output for a label smoothing of 1."""
         return 1 / classes
 
-    def _rows(self, outputs: Any, given: Any) -> Array:
+    def _rows(self, outputs: Any, targets_or_labels: Any) -> Array:
         """Targets as floats with the shape of the outputs, from float targets or labels."""
-        targets: Array = np.asarray(given)
+        targets: Array = np.asarray(targets_or_labels)
         if targets.shape == outputs.shape:
             if targets.size == 0:
                 raise DataError(f"an empty batch has no loss: outputs and targets {targets.shape}")
             if not np.isfinite(targets).all():
                 raise DataError(f"loss: targets {targets.shape} hold values that are not finite")
-            return _protected(given)
+            return _protected(targets_or_labels)
         if targets.ndim == 1 and targets.dtype.kind in "ui":
             check_labels(targets, len(outputs), outputs.shape[-1])
             return self.targets(targets, outputs.shape[-1], outputs.dtype)
@@ -91,8 +91,8 @@ class _Reduced:
 
 def _protected(targets: Any) -> Array:
     """Targets that cannot change until the gradient is computed: tensors, which a tape protects, or a copy."""
-    kept: Array = targets if isinstance(targets, Tensor) else snapshot(np.asanyarray(targets))
-    return kept
+    protected: Array = targets if isinstance(targets, Tensor) else snapshot(np.asanyarray(targets))
+    return protected
 
 
 def per_image(loss: Array, reduction: Reduction, batch: int) -> float:

@@ -72,7 +72,7 @@ class BatchNorm:
         return {"running_mean": self.running_mean, "running_variance": self.running_variance}
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The same."""
+        """The shape of the input."""
         if shape[-1:] != (self.features,):
             raise shape_error("BatchNorm", f"{self.features} features in the last axis", shape)
         return shape
@@ -135,11 +135,11 @@ class LayerNorm:
 
     @property
     def buffers(self) -> dict[str, Array]:
-        """None."""
+        """Empty: there are no buffers."""
         return {}
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The same."""
+        """The shape of the input."""
         if shape[-1:] != (self.features,):
             raise shape_error("LayerNorm", f"{self.features} features in the last axis", shape)
         return shape

@@ -12,7 +12,7 @@ from engine import ops
 from engine.autograd.graph import Array, running
 from engine.autograd.tensor import untracked
 
-_LEAST = 1e-12
+_MIN_LENGTH = 1e-12
 """Lower bound of lengths, to avoid division by zero."""
 
 
@@ -34,15 +34,15 @@ class SpectralNorm:
     def __call__(self, weight: Any, *, training: bool) -> Any:
         """The normalized weights. Gradients flow through the singular value, but not through its vectors."""
         matrix = np.reshape(untracked(weight), (-1, len(self.vector)))
-        kept = self.vector.view(running.array_class)  # a traced view, so that a replay repeats the update
-        left = _unit(np.matmul(matrix, kept))
-        right = np.multiply(kept, 1)
+        vector = self.vector.view(running.array_class)  # a traced view, so that a replay repeats the update
+        left = _unit(np.matmul(matrix, vector))
+        right = np.multiply(vector, 1)
         if training:
             right = _unit(np.matmul(left, matrix))
-            np.multiply(right, 1, out=kept)
+            np.multiply(right, 1, out=vector)
         direction = np.reshape(np.multiply(np.reshape(left, (-1, 1)), right), weight.shape)
         return ops.divide(weight, ops.sum(ops.multiply(weight, direction)))
 
 
 def _unit(vector: Array) -> Array:
-    return np.divide(vector, np.maximum(np.sqrt(np.vecdot(vector, vector)), _LEAST))
+    return np.divide(vector, np.maximum(np.sqrt(np.vecdot(vector, vector)), _MIN_LENGTH))

@@ -86,9 +86,8 @@ def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
 
 
 def _leaky_relu_graph(y: Any, x: Any, negative_slope: float = 0.2) -> Vjp:
-    slope = _leaky_relu_back(untracked(y), x, negative_slope)(
-        np.ones_like(untracked(y))
-    )  # a constant, almost everywhere
+    # The slope is constant almost everywhere.
+    slope = _leaky_relu_back(untracked(y), x, negative_slope)(np.ones_like(untracked(y)))
     return lambda g: g * slope
 
 

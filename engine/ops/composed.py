@@ -20,19 +20,21 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     a, b = np.asanyarray(a), np.asanyarray(b)
     if isinstance(axes, int):
         axes = (range(a.ndim - axes, a.ndim), range(axes))
-    of_a, of_b = ([axis % x.ndim for axis in _listed(given)] for x, given in ((a, axes[0]), (b, axes[1])))
-    free_a, free_b = ([axis for axis in range(x.ndim) if axis not in of] for x, of in ((a, of_a), (b, of_b)))
-    if [a.shape[axis] for axis in of_a] != [b.shape[axis] for axis in of_b]:
+    summed_a, summed_b = ([axis % x.ndim for axis in _as_list(x_axes)] for x, x_axes in ((a, axes[0]), (b, axes[1])))
+    free_a, free_b = (
+        [axis for axis in range(x.ndim) if axis not in summed] for x, summed in ((a, summed_a), (b, summed_b))
+    )
+    if [a.shape[axis] for axis in summed_a] != [b.shape[axis] for axis in summed_b]:
         raise ValueError("shape-mismatch for sum")
-    count = math.prod(a.shape[axis] for axis in of_a)
+    count = math.prod(a.shape[axis] for axis in summed_a)
     result = [a.shape[axis] for axis in free_a] + [b.shape[axis] for axis in free_b]
     rows, columns = (math.prod(x.shape[axis] for axis in free) for x, free in ((a, free_a), (b, free_b)))
-    left = shape.reshape(shape.transpose(a, axes=(*free_a, *of_a)), shape=(rows, count))
-    right = shape.reshape(shape.transpose(b, axes=(*of_b, *free_b)), shape=(count, columns))
+    left = shape.reshape(shape.transpose(a, axes=(*free_a, *summed_a)), shape=(rows, count))
+    right = shape.reshape(shape.transpose(b, axes=(*summed_b, *free_b)), shape=(count, columns))
     return shape.reshape(linalg.matmul(left, right), shape=tuple(result))
 
 
-def _listed(axes: Any) -> list[int]:
+def _as_list(axes: Any) -> list[int]:
     return [int(axes)] if np.ndim(axes) == 0 else [int(axis) for axis in axes]
 
 
@@ -42,11 +44,11 @@ def kron(a: Any, b: Any) -> Any:
     ndim = max(a.ndim, b.ndim)
     sizes = [(1,) * (ndim - x.ndim) + x.shape for x in (a, b)]
     spread = [
-        shape.reshape(a, shape=tuple(size for one in sizes[0] for size in (one, 1))),
-        shape.reshape(b, shape=tuple(size for one in sizes[1] for size in (1, one))),
+        shape.reshape(a, shape=tuple(size for size_a in sizes[0] for size in (size_a, 1))),
+        shape.reshape(b, shape=tuple(size for size_b in sizes[1] for size in (1, size_b))),
     ]
-    whole = tuple(one * other for one, other in zip(*sizes, strict=True))
-    return shape.reshape(elementwise.multiply(*spread), shape=whole)
+    full_shape = tuple(size_a * size_b for size_a, size_b in zip(*sizes, strict=True))
+    return shape.reshape(elementwise.multiply(*spread), shape=full_shape)
 
 
 def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
@@ -66,14 +68,14 @@ def einsum(subscripts: Any, *operands: Any) -> Any:
     """As ``np.einsum``, by letters or by lists: ``einsum(a, [0, 1], b, [1, 2], [0, 2])``."""
     if isinstance(subscripts, str):
         return linalg.einsum(subscripts, *operands)
-    given = (subscripts, *operands)
-    arrays, axes = given[: len(given) // 2 * 2 : 2], given[1::2]
+    arguments = (subscripts, *operands)
+    arrays, axes = arguments[: len(arguments) // 2 * 2 : 2], arguments[1::2]
     if any(Ellipsis in axis for axis in axes):
         raise GradientError("np.einsum has no gradient with dots", operation="np.einsum")
     terms = ["".join(string.ascii_letters[number] for number in axis) for axis in axes]
     rule = ",".join(terms)
-    if len(given) % 2:
-        rule += "->" + "".join(string.ascii_letters[number] for number in given[-1])
+    if len(arguments) % 2:
+        rule += "->" + "".join(string.ascii_letters[number] for number in arguments[-1])
     return linalg.einsum(rule, *arrays)
 
 
@@ -89,15 +91,15 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
     """As ``np.gradient``. It is linear along each axis: a matrix product with the differences of unit vectors."""
     if is_tracked(varargs):
         raise GradientError("np.gradient has no gradient for distances", operation="np.gradient")
-    axes = list(range(f.ndim)) if axis is None else [one % f.ndim for one in _listed(axis)]
+    axes = list(range(f.ndim)) if axis is None else [number % f.ndim for number in _as_list(axis)]
     spacings = [varargs[0]] * len(axes) if len(varargs) == 1 else list(varargs) or [1.0] * len(axes)
-    found = []
+    gradients = []
     for along, spacing in zip(axes, spacings, strict=True):
         units: Any = np.eye(f.shape[along], dtype=f.dtype)
         options: dict[str, Any] = {"axis": 0, "edge_order": edge_order}
         matrix = np.gradient(units, snapshot(spacing), **options).astype(f.dtype)
-        found.append(shape.moveaxis(tensordot(matrix, f, axes=([1], [along])), 0, along))
-    return found[0] if len(found) == 1 else tuple(found)
+        gradients.append(shape.moveaxis(tensordot(matrix, f, axes=([1], [along])), 0, along))
+    return gradients[0] if len(gradients) == 1 else tuple(gradients)
 
 
 def column_stack(tup: Sequence[Any]) -> Any:
@@ -117,9 +119,9 @@ def linspace(
     """As ``np.linspace``, without the step."""
     if retstep or dtype is not None:
         raise GradientError("np.linspace has a gradient without retstep= and dtype=", operation="np.linspace")
-    kept = np.result_type(untracked(start), untracked(stop), np.float32)
+    result_dtype = np.result_type(untracked(start), untracked(stop), np.float32)
     ndim = max(np.ndim(start), np.ndim(stop))
-    weights = np.linspace(0, 1, num, endpoint).astype(kept).reshape(-1, *(1,) * ndim)
+    weights = np.linspace(0, 1, num, endpoint).astype(result_dtype).reshape(-1, *(1,) * ndim)
     rows = elementwise.add(elementwise.multiply(start, 1 - weights), elementwise.multiply(stop, weights))
     return shape.moveaxis(rows, 0, axis) if axis else rows
 
@@ -128,7 +130,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     """As ``np.linalg.norm``, for vectors with any order except 0, and for matrices with 1, 2, inf, ``fro``, ``nuc``."""
     if ord is None:
         return reductions.norm(x, axis=axis, keepdims=keepdims)
-    axes = tuple(range(x.ndim)) if axis is None else tuple(_listed(axis))
+    axes = tuple(range(x.ndim)) if axis is None else tuple(_as_list(axis))
     if len(axes) == 1 and ord != 0 and not isinstance(ord, str):
         return _vector_norm(x, ord, axes[0], keepdims)
     if len(axes) == 2 and ord == "fro":
@@ -154,11 +156,11 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> A
     matrices = shape.moveaxis(x, axes, (-2, -1))
     if order in (1, np.inf):
         sums = reductions.sum(elementwise.absolute(matrices), axis=-2 if order == 1 else -1)
-        found = reductions.max(sums, axis=-1)
+        norms = reductions.max(sums, axis=-1)
     else:
         values = decompositions.svd(matrices, compute_uv=False)
-        found = reductions.sum(values, axis=-1) if order == "nuc" else reductions.max(values, axis=-1)
-    return shape.expand_dims(found, tuple(axis % x.ndim for axis in axes)) if keepdims else found
+        norms = reductions.sum(values, axis=-1) if order == "nuc" else reductions.max(values, axis=-1)
+    return shape.expand_dims(norms, tuple(axis % x.ndim for axis in axes)) if keepdims else norms
 
 
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:

@@ -105,20 +105,20 @@ _SvdResult: Any = type(np.linalg.svd(np.eye(1)))
 def _reciprocal_gaps(values: Any) -> Any:
     """1 / (value j - value i), and 0 where i = j."""
     equal = np.eye(values.shape[-1], dtype=np.bool_)
-    apart = np.where(equal, 1, values[..., None, :] - values[..., :, None])
-    return np.where(equal, 0, 1 / apart)
+    gaps = np.where(equal, 1, values[..., None, :] - values[..., :, None])
+    return np.where(equal, 0, 1 / gaps)
 
 
-def _precomputed(x: Array, found: Array, **_: Any) -> Array:
+def _precomputed(x: Array, computed: Array, **_: Any) -> Array:
     """A part of a decomposition of x. The decomposition is computed once for all of its parts."""
-    return found.copy()
+    return computed.copy()
 
 
-def _values_back(y: Any, x: Any, found: Array, vectors: Any) -> Vjp:
+def _values_back(y: Any, x: Any, computed: Array, vectors: Any) -> Vjp:
     return lambda g: np.matmul(vectors * g[..., None, :], _matrix_transpose(vectors))
 
 
-def _vectors_back(y: Any, x: Any, found: Array, values: Any) -> Vjp:
+def _vectors_back(y: Any, x: Any, computed: Array, values: Any) -> Vjp:
     def vjp(g: Any) -> Any:
         inner = _reciprocal_gaps(values) * np.matmul(_matrix_transpose(y), g)
         return _symmetric(np.matmul(np.matmul(y, inner), _matrix_transpose(y)))
@@ -130,21 +130,21 @@ _eigenvalues = Primitive(
     "eigenvalues",
     _precomputed,
     _values_back,
-    graph=[lambda y, x, found, vectors: _values_back(y, x, found, eigh(x)[1])],
+    graph=[lambda y, x, computed, vectors: _values_back(y, x, computed, eigh(x)[1])],
 )
 _eigenvectors = Primitive(
     "eigenvectors",
     _precomputed,
     _vectors_back,
-    graph=[lambda y, x, found, values: _vectors_back(y, x, found, eigh(x)[0])],
+    graph=[lambda y, x, computed, values: _vectors_back(y, x, computed, eigh(x)[0])],
 )
 
 
 def eigh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
     """As ``np.linalg.eigh``: eigenvalues and eigenvectors of symmetric matrices. Only one half is read."""
     values, vectors = np.linalg.eigh(untracked(a), UPLO)
-    made = (_eigenvalues(a, found=values, vectors=vectors), _eigenvectors(a, found=vectors, values=values))
-    return _EighResult(*made)
+    results = (_eigenvalues(a, computed=values, vectors=vectors), _eigenvectors(a, computed=vectors, values=values))
+    return _EighResult(*results)
 
 
 def eigvalsh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
@@ -155,19 +155,19 @@ def eigvalsh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
 def _svd_part(part: int) -> Any:
     """The rule for u, the singular values, or v transposed, by their position in ``parts``."""
 
-    def rule(y: Any, x: Any, found: Array, parts: Any) -> Vjp:
+    def rule(y: Any, x: Any, computed: Array, parts: Any) -> Vjp:
         def vjp(g: Any) -> Any:
             u, s, vh = parts
             if part == 1:
                 return np.matmul(u * g[..., None, :], vh)
-            apart, side = _reciprocal_gaps(s * s), u if part == 0 else _matrix_transpose(vh)
+            reciprocals, side = _reciprocal_gaps(s * s), u if part == 0 else _matrix_transpose(vh)
             change = g if part == 0 else _matrix_transpose(g)
             inner = np.matmul(_matrix_transpose(side), change)
-            turn = apart * (inner - _matrix_transpose(inner))
-            rest = (change - np.matmul(side, inner)) / s[..., None, :]
+            rotation = reciprocals * (inner - _matrix_transpose(inner))
+            residual = (change - np.matmul(side, inner)) / s[..., None, :]
             if part == 0:
-                return np.matmul(np.matmul(u, turn * s[..., None, :]) + rest, vh)
-            return np.matmul(u, np.matmul(s[..., :, None] * turn, vh) + _matrix_transpose(rest))
+                return np.matmul(np.matmul(u, rotation * s[..., None, :]) + residual, vh)
+            return np.matmul(u, np.matmul(s[..., :, None] * rotation, vh) + _matrix_transpose(residual))
 
         return vjp
 
@@ -177,10 +177,10 @@ def _svd_part(part: int) -> Any:
 def _svd_primitive(name: str, part: int) -> Primitive:
     rule = _svd_part(part)
 
-    def again(y: Any, x: Any, found: Any, parts: Any) -> Any:
-        return rule(y, x, found, svd(x, full_matrices=False))
+    def graph_rule(y: Any, x: Any, computed: Any, parts: Any) -> Any:
+        return rule(y, x, computed, svd(x, full_matrices=False))
 
-    return Primitive(name, _precomputed, rule, graph=[again])
+    return Primitive(name, _precomputed, rule, graph=[graph_rule])
 
 
 _left = _svd_primitive("svd_left", 0)
@@ -200,6 +200,8 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: 
         )
     parts = tuple(np.linalg.svd(untracked(a), full_matrices=False))
     if not compute_uv:
-        return _singular_values(a, found=parts[1], parts=parts)
+        return _singular_values(a, computed=parts[1], parts=parts)
     primitives = (_left, _singular_values, _right)
-    return _SvdResult(*(one(a, found=found, parts=parts) for one, found in zip(primitives, parts, strict=True)))
+    return _SvdResult(
+        *(primitive(a, computed=part, parts=parts) for primitive, part in zip(primitives, parts, strict=True))
+    )

@@ -66,18 +66,18 @@ def _einsum_back(position: int, y: Array, *operands: Array, subscripts: str) -> 
     # The sum is linear in each operand. The gradient of an operand is the sum of the result's gradient times the other
     # operands, over all letters that the operand lacks. Along letters that only the operand has, it is repeated.
     terms, result = _einsum_terms(subscripts)
-    mine, shape = terms[position], operands[position].shape
+    letters, shape = terms[position], operands[position].shape
     others = [(term, operand) for i, (term, operand) in enumerate(zip(terms, operands, strict=True)) if i != position]
-    elsewhere = result + "".join(term for term, _ in others)
-    shared = "".join(letter for letter in mine if letter in elsewhere)
+    other_letters = result + "".join(term for term, _ in others)
+    shared = "".join(letter for letter in letters if letter in other_letters)
     rule = ",".join([result, *(term for term, _ in others)]) + "->" + shared
-    alone = tuple(i for i, letter in enumerate(mine) if letter not in elsewhere)
+    own_axes = tuple(i for i, letter in enumerate(letters) if letter not in other_letters)
     arrays = [operand for _, operand in others]
 
     def vjp(g: Array) -> Array:
-        gradient = np.expand_dims(np.einsum(rule, g, *arrays), alone)
-        whole = tuple(shape[i] if size == 1 else size for i, size in enumerate(gradient.shape))
-        return sum_to_shape(np.broadcast_to(gradient, whole), shape)
+        gradient = np.expand_dims(np.einsum(rule, g, *arrays), own_axes)
+        full_shape = tuple(shape[i] if size == 1 else size for i, size in enumerate(gradient.shape))
+        return sum_to_shape(np.broadcast_to(gradient, full_shape), shape)
 
     return vjp
 
@@ -148,13 +148,13 @@ def sum_over_rows(matrix: Array) -> Array:
     standard deviation 1, the mean was wrong by 7.
     """
     count, columns = matrix.shape
-    blocks, rest = divmod(count, SUM_BLOCK_ROWS)
+    blocks, remainder = divmod(count, SUM_BLOCK_ROWS)
     if blocks == 0 or count == SUM_BLOCK_ROWS:
         total: Array = np.vecmat(running.constant(_ones(count, matrix.dtype)), matrix)
         return total
-    whole = np.reshape(matrix[: count - rest], (blocks, SUM_BLOCK_ROWS, columns))
-    total = sum_over_rows(np.vecmat(running.constant(_ones(SUM_BLOCK_ROWS, matrix.dtype)), whole))
-    return np.add(total, sum_over_rows(matrix[count - rest :])) if rest else total
+    full_blocks = np.reshape(matrix[: count - remainder], (blocks, SUM_BLOCK_ROWS, columns))
+    total = sum_over_rows(np.vecmat(running.constant(_ones(SUM_BLOCK_ROWS, matrix.dtype)), full_blocks))
+    return np.add(total, sum_over_rows(matrix[count - remainder :])) if remainder else total
 
 
 def sum_along_rows(matrix: Array) -> Array:
@@ -163,14 +163,14 @@ def sum_along_rows(matrix: Array) -> Array:
     As products with ones, in a third of ``np.sum``'s time; long rows in equal parts, whose sums are added pairwise.
     """
     rows, count = matrix.shape
-    part = next((size for size in range(min(count, SUM_BLOCK_MAX_COLUMNS), 63, -1) if count % size == 0), 0)
-    if part == 0 or count == 0:
+    length = next((size for size in range(min(count, SUM_BLOCK_MAX_COLUMNS), 63, -1) if count % size == 0), 0)
+    if length == 0 or count == 0:
         total: Array = np.sum(matrix, axis=1)
         return total
-    ones = running.constant(_ones(part, matrix.dtype))
-    if part == count:
+    ones = running.constant(_ones(length, matrix.dtype))
+    if length == count:
         return np.asanyarray(np.matvec(matrix, ones))
-    return np.asanyarray(np.sum(np.matvec(np.reshape(matrix, (rows, count // part, part)), ones), axis=1))
+    return np.asanyarray(np.sum(np.matvec(np.reshape(matrix, (rows, count // length, length)), ones), axis=1))
 
 
 @functools.lru_cache(maxsize=16)

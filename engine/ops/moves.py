@@ -61,8 +61,8 @@ def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def on_tape(x: Any, *args: Any, **options: Any) -> Any:
         args, options = snapshot(args), snapshot(options)
-        parts = function(np.empty(x.shape, np.bool_), *args, **options)
-        return [_moved(x, move=lambda array, i=i: function(array, *args, **options)[i]) for i in range(len(parts))]
+        outputs = function(np.empty(x.shape, np.bool_), *args, **options)
+        return [_moved(x, move=lambda array, i=i: function(array, *args, **options)[i]) for i in range(len(outputs))]
 
     return on_tape
 

@@ -84,7 +84,7 @@ def _graph_input(y: Any, x: Any, scale: Any, shift: Any, centred: Array, inverse
     def vjp(g: Any) -> Any:
         standard, factor = _standardize(x, epsilon)
         axes = tuple(range(x.ndim - 1))
-        mean, pull = (np.mean(part, axis=axes, keepdims=True) for part in (g, g * standard))
+        mean, pull = (np.mean(values, axis=axes, keepdims=True) for values in (g, g * standard))
         return scale * factor * (g - mean - standard * pull)
 
     return vjp

@@ -33,8 +33,8 @@ def _sum(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 
 def _sum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    shape, kept = x.shape, _kept_shape(x.shape, axis)
-    return lambda g: np.broadcast_to(g.reshape(kept), shape)
+    shape, kept_shape = x.shape, _kept_shape(x.shape, axis)
+    return lambda g: np.broadcast_to(g.reshape(kept_shape), shape)
 
 
 sum = Primitive("sum", _sum, _sum_back, doc="Sum over ``axis``.")  # noqa: A001 - NumPy's name
@@ -45,9 +45,9 @@ def _mean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 
 def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    # The count is 0 only if x is empty. Then its gradient is empty too, whatever the count.
-    shape, kept, count = x.shape, _kept_shape(x.shape, axis), _count(x.shape, axis) or 1
-    return lambda g: np.broadcast_to(g.reshape(kept) / count, shape)
+    # The count is 0 only if x is empty. Its gradient is then also empty, for any count.
+    shape, kept_shape, count = x.shape, _kept_shape(x.shape, axis), _count(x.shape, axis) or 1
+    return lambda g: np.broadcast_to(g.reshape(kept_shape) / count, shape)
 
 
 mean = Primitive("mean", _mean, _mean_back, doc="Arithmetic mean over ``axis``.")
@@ -58,8 +58,8 @@ def _var(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False
 
 
 def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
-    kept, free = _kept_shape(x.shape, axis), _free(x.shape, axis, ddof)
-    return lambda g: g.reshape(kept) * (2 / free) * _centred(x, axis)
+    kept_shape, divisor = _kept_shape(x.shape, axis), _variance_divisor(x.shape, axis, ddof)
+    return lambda g: g.reshape(kept_shape) * (2 / divisor) * _centred(x, axis)
 
 
 var = Primitive("var", _var, _var_back, doc="Variance over ``axis``; divides by the count minus ``ddof``.")
@@ -70,13 +70,13 @@ def _std(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False
 
 
 def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
-    kept, free = _kept_shape(x.shape, axis), _free(x.shape, axis, ddof)
+    kept_shape, divisor = _kept_shape(x.shape, axis), _variance_divisor(x.shape, axis, ddof)
 
     def vjp(g: Array) -> Array:
-        deviation = y.reshape(kept)
+        deviation = y.reshape(kept_shape)
         flat = np.equal(deviation, 0)  # all elements are equal: slope 0, as for abs
-        scaled = np.where(flat, 0, g.reshape(kept) / np.where(flat, 1, deviation))
-        slopes: Array = scaled * (1 / free) * _centred(x, axis)
+        scaled = np.where(flat, 0, g.reshape(kept_shape) / np.where(flat, 1, deviation))
+        slopes: Array = scaled * (1 / divisor) * _centred(x, axis)
         return slopes
 
     return vjp
@@ -85,10 +85,10 @@ def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
 std = Primitive("std", _std, _std_back, doc="Standard deviation over ``axis``: the root of :data:`var`.")
 
 
-def _free(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
+def _variance_divisor(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
     """The divisor of a variance; NaN if NumPy would divide by 0, so that the gradient is NaN too."""
-    free = _count(shape, axis) - ddof
-    return free if free > 0 else np.nan
+    divisor = _count(shape, axis) - ddof
+    return divisor if divisor > 0 else np.nan
 
 
 def _centred(x: Array, axis: Axis) -> Array:
@@ -105,12 +105,12 @@ def _min(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 
 def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    kept = _kept_shape(x.shape, axis)
+    kept_shape = _kept_shape(x.shape, axis)
 
     def vjp(g: Array) -> Array:
-        winners: Array = np.equal(x, y.reshape(kept))
+        winners: Array = np.equal(x, y.reshape(kept_shape))
         # Equal extremes share the gradient; any other choice would depend on their order.
-        shares: Array = winners * (g.reshape(kept) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
+        shares: Array = winners * (g.reshape(kept_shape) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
         return shares
 
     return vjp
@@ -125,7 +125,7 @@ def _prod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 
 def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    kept = _kept_shape(x.shape, axis)
+    kept_shape = _kept_shape(x.shape, axis)
     axes = _axes(axis, x.ndim)
     order = (*(i for i in range(x.ndim) if i not in axes), *axes)
 
@@ -136,8 +136,8 @@ def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) ->
         ones = np.ones((*rows.shape[:-1], 1), x.dtype)
         before = np.cumprod(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
         after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
-        others = (before * after)[..., : rows.shape[-1]].reshape(moved.shape).transpose(np.argsort(order))
-        slopes: Array = np.multiply(g.reshape(kept), others)
+        products_of_others = (before * after)[..., : rows.shape[-1]].reshape(moved.shape).transpose(np.argsort(order))
+        slopes: Array = np.multiply(g.reshape(kept_shape), products_of_others)
         return slopes
 
     return vjp
@@ -145,7 +145,7 @@ def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) ->
 
 def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vjp:
     """Like the rule above, but with a separate, recordable product for each element, which is more work."""
-    kept = _kept_shape(x.shape, axis)
+    kept_shape = _kept_shape(x.shape, axis)
     axes = _axes(axis, x.ndim)
     order = (*(i for i in range(x.ndim) if i not in axes), *axes)
 
@@ -153,8 +153,8 @@ def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vj
         moved = np.transpose(x, order)
         rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis)))
         itself = np.eye(rows.shape[-1], dtype=np.bool_)
-        others = np.prod(np.where(itself, np.ones((), x.dtype), np.expand_dims(rows, -2)), axis=-1)
-        return g.reshape(kept) * np.transpose(others.reshape(moved.shape), np.argsort(order))
+        products_of_others = np.prod(np.where(itself, np.ones((), x.dtype), np.expand_dims(rows, -2)), axis=-1)
+        return g.reshape(kept_shape) * np.transpose(products_of_others.reshape(moved.shape), np.argsort(order))
 
     return vjp
 
@@ -167,8 +167,8 @@ def _cumsum(x: Array, axis: int | None = None) -> Array:
 
 
 def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
-    shape, along = x.shape, 0 if axis is None else axis
-    return lambda g: np.flip(np.cumsum(np.flip(g, along), axis=along), along).reshape(shape)
+    shape, summed_axis = x.shape, 0 if axis is None else axis
+    return lambda g: np.flip(np.cumsum(np.flip(g, summed_axis), axis=summed_axis), summed_axis).reshape(shape)
 
 
 cumsum = Primitive("cumsum", _cumsum, _cumsum_back, doc="Cumulative sums along ``axis``.")
@@ -179,11 +179,11 @@ def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def _norm_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    kept = _kept_shape(x.shape, axis)
+    kept_shape = _kept_shape(x.shape, axis)
 
     def vjp(g: Array) -> Array:
-        length = y.reshape(kept)
-        return np.multiply(x, g.reshape(kept) / np.where(np.equal(length, 0), 1, length))
+        length = y.reshape(kept_shape)
+        return np.multiply(x, g.reshape(kept_shape) / np.where(np.equal(length, 0), 1, length))
 
     return vjp
 

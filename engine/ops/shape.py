@@ -63,17 +63,17 @@ def _take(x: Array, index: Any) -> Array:
 
 def _repeats(index: Any) -> bool:
     """Whether an index can select an element twice; only integer arrays can."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, np.ndarray) and part.ndim > 0 and part.dtype != np.bool_ for part in parts)
+    items = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(item, np.ndarray) and item.ndim > 0 and item.dtype != np.bool_ for item in items)
 
 
-def _as_index(part: Any) -> Any:
-    """A part of an index for a VJP to keep: an integer, a slice, None, Ellipsis, or a copy of an array."""
-    if part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer, np.bool_)):
-        return part
-    if not isinstance(part, np.ndarray) and hasattr(part, "__index__"):
-        return operator.index(part)
-    array = snapshot(part) if isinstance(part, np.ndarray) else np.array(part)
+def _as_index(item: Any) -> Any:
+    """An item of an index for a VJP to keep: an integer, a slice, None, Ellipsis, or a copy of an array."""
+    if item is None or item is Ellipsis or isinstance(item, (slice, int, np.integer, np.bool_)):
+        return item
+    if not isinstance(item, np.ndarray) and hasattr(item, "__index__"):
+        return operator.index(item)
+    array = snapshot(item) if isinstance(item, np.ndarray) else np.array(item)
     return array if array.size else array.astype(np.intp if array.dtype != np.bool_ else np.bool_)
 
 
@@ -118,8 +118,8 @@ def _concatenate(*arrays: Array, axis: int = 0) -> Array:
 def _concatenate_back(position: int, y: Array, *arrays: Array, axis: int = 0) -> Vjp:
     start = sum(array.shape[axis] for array in arrays[:position])
     stop = start + arrays[position].shape[axis]
-    part = (slice(None),) * (axis % y.ndim) + (slice(start, stop),)
-    return lambda g: g[part]
+    index = (slice(None),) * (axis % y.ndim) + (slice(start, stop),)
+    return lambda g: g[index]
 
 
 _concatenate_all = VariadicPrimitive("concatenate", _concatenate, _concatenate_back)
@@ -137,8 +137,8 @@ def _stack(*arrays: Array, axis: int = 0) -> Array:
 
 
 def _stack_back(position: int, y: Array, *arrays: Array, axis: int = 0) -> Vjp:
-    part = (slice(None),) * (axis % y.ndim) + (position,)
-    return lambda g: g[part]
+    index = (slice(None),) * (axis % y.ndim) + (position,)
+    return lambda g: g[index]
 
 
 _stack_all = VariadicPrimitive("stack", _stack, _stack_back)

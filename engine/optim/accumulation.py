@@ -49,10 +49,10 @@ class Accumulation:
             self._sums[network] = (list(gradients), count)
             return
         weight = count if self.reduction == "mean" else 1
-        sums, before = self._sums.get(network, ([np.zeros_like(gradient) for gradient in gradients], 0))
+        sums, previous_count = self._sums.get(network, ([np.zeros_like(gradient) for gradient in gradients], 0))
         for total, gradient in zip(sums, gradients, strict=True):
             total += np.multiply(gradient, weight)
-        self._sums[network] = (sums, before + count)
+        self._sums[network] = (sums, previous_count + count)
 
     def take(self, network: Hashable) -> list[Array]:
         """The sums of the gradients added since the previous call; empty if there are none."""

@@ -14,8 +14,8 @@ from engine.optim.optimizer import (
     Descent,
     blocks,
     check_decay,
+    check_entry_count,
     check_fraction,
-    check_rest,
     load_moments,
     load_step_count,
     zip_arrays,
@@ -63,9 +63,9 @@ class Adam(Descent):
         root = ((1 - self.beta2**self._steps) / (1 - self.beta2)) ** 0.5
         rate = learning_rate * root * (1 - self.beta1) / (1 - self.beta1**self._steps)
         epsilon = self.epsilon * root
-        for parameter, *others in zip_arrays(parameters, gradients, self._first, self._second):
-            kept = 1 - learning_rate * self._decay_of(parameter)
-            for p, g, m, v in blocks(parameter, *others):
+        for parameter, *arrays in zip_arrays(parameters, gradients, self._first, self._second):
+            decay_factor = 1 - learning_rate * self._decay_of(parameter)
+            for p, g, m, v in blocks(parameter, *arrays):
                 np.multiply(m, self.beta1, out=m)
                 np.add(m, g, out=m)  # m = beta1 m + g
                 np.multiply(g, g, out=g)
@@ -75,8 +75,8 @@ class Adam(Descent):
                 np.add(g, epsilon, out=g)
                 np.divide(m, g, out=g)
                 np.multiply(g, rate, out=g)
-                if kept != 1:
-                    np.multiply(p, kept, out=p)
+                if decay_factor != 1:
+                    np.multiply(p, decay_factor, out=p)
                 np.subtract(p, g, out=p)
         self._flush_underflow(self._first, gradients)
 
@@ -100,7 +100,7 @@ class Adam(Descent):
                 name = f"second_sum.{number}"
                 raise CheckpointError(f"{name} is a sum of squares, but negative in the checkpoint", tensor=name)
         steps = load_step_count(state)
-        check_rest(state, len(first) + len(second) + ("steps" in state))
+        check_entry_count(state, len(first) + len(second) + ("steps" in state))
         if (steps > 0) != bool(first) or bool(first) != bool(second):
             raise CheckpointError("the optimizer's step count and moments are inconsistent", tensor="steps")
         self._steps, self._first, self._second = steps, first, second

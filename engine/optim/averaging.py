@@ -71,9 +71,9 @@ class AveragedWeights:
 
     def _swap(self) -> None:
         for average, weights in zip(self._averages, self._weights, strict=True):
-            kept = weights.copy()
+            training_weights = weights.copy()
             np.copyto(weights, average)
-            np.copyto(average, kept)
+            np.copyto(average, training_weights)
 
     def state_dict(self) -> dict[str, Array]:
         """The averages, named like the network's weights, and the training weights, with the prefix ``training.``.

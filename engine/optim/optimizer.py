@@ -84,10 +84,10 @@ class Descent:
         """Every ``UNDERFLOW_INTERVAL_STEPS``, set elements of ``sums`` to 0 that are too small to have an effect."""
         if self._steps % UNDERFLOW_INTERVAL_STEPS:
             return
-        for whole, other in zip_arrays(sums, scratch):
-            for part, size in blocks(whole, other):
-                np.abs(part, out=size)
-                np.copyto(part, 0, where=size < UNDERFLOW)
+        for total, buffer in zip_arrays(sums, scratch):
+            for block, magnitude in blocks(total, buffer):
+                np.abs(block, out=magnitude)
+                np.copyto(block, 0, where=magnitude < UNDERFLOW)
 
     def _decay_of(self, parameter: Array) -> float:
         return self.weight_decay if self.decay_biases or parameter.ndim > 1 else 0.0
@@ -152,7 +152,7 @@ def load_step_count(state: Mapping[str, Array]) -> int:
     return int(steps)
 
 
-def check_rest(state: Mapping[str, Array], used: int) -> None:
-    """Raise CheckpointError if ``state`` has more than ``used`` entries."""
-    if len(state) != used:
+def check_entry_count(state: Mapping[str, Array], expected: int) -> None:
+    """Raise CheckpointError unless ``state`` has exactly the ``expected`` number of entries."""
+    if len(state) != expected:
         raise CheckpointError(f"the state belongs to another kind of optimizer: it has {', '.join(sorted(state))}")

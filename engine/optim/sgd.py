@@ -13,8 +13,8 @@ from engine.errors import SettingError
 from engine.optim.optimizer import (
     Descent,
     blocks,
+    check_entry_count,
     check_fraction,
-    check_rest,
     load_moments,
     load_step_count,
     zip_arrays,
@@ -67,9 +67,8 @@ class SGD(Descent):
         if not self.momentum:
             for p, g in zip_arrays(parameters, gradients):
                 if decay := self._decay_of(p):
-                    np.multiply(
-                        p, 1 - learning_rate * decay, out=p
-                    )  # without momentum, coupled and decoupled decay are equal
+                    # Without momentum, coupled and decoupled decay are equal.
+                    np.multiply(p, 1 - learning_rate * decay, out=p)
                 np.multiply(g, learning_rate, out=g)
                 np.subtract(p, g, out=p)
             return
@@ -104,5 +103,5 @@ class SGD(Descent):
     def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
         """Load ``state``. A state without a step count is accepted."""
         velocities, steps = load_moments(state, "velocity", parameters), load_step_count(state)
-        check_rest(state, len(velocities) + ("steps" in state))
+        check_entry_count(state, len(velocities) + ("steps" in state))
         self._steps, self._velocities = steps, velocities

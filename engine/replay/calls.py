@@ -1,4 +1,4 @@
-"""The elements of a trace: calls, and places in memory instead of arrays."""
+"""The elements of a trace: calls, and locations in memory instead of arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ShapeChangedError(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """The location of an array: its buffer, the offset, and the layout."""
 
     buffer: int
@@ -35,7 +35,7 @@ class Place:
 class Call:
     """``function(*args, **options)``, which writes into ``out``, one of the arguments or options.
 
-    Arguments are places for arrays that calls compute, and the arrays themselves for resident ones.
+    Arguments are locations for arrays that calls compute, and the arrays themselves for resident ones.
 
     Attributes:
         elementwise: each element of ``out`` depends only on the same element of the arguments, so that an argument

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.memory import LINE
-from engine.replay.calls import Call, NotReplayableError, Place, tree_map
+from engine.replay.calls import Call, Location, NotReplayableError, tree_map
 from engine.replay.trace import Trace
 
 
@@ -37,17 +37,17 @@ class Plan:
         results: the results of the function: arrays computed by calls, or resident ones.
 
     Attributes:
-        calls: with places instead of arrays.
+        calls: with locations instead of arrays.
         size_bytes: size of the memory that :meth:`bind` needs.
         may_fail: whether :meth:`play` may raise ShapeChangedError.
     """
 
     def __init__(self, trace: Trace, results: Sequence[Array]) -> None:
         for result in results:
-            if not trace.knows(result):
+            if not trace.is_known(result):
                 raise NotReplayableError(f"a result of unknown origin {result.shape}")
         self.calls = trace.calls
-        self._results = [trace.place(result) for result in results]
+        self._results = [trace.locate(result) for result in results]
         self._buffers = [_Buffer(size) for size in trace.sizes]
         _find_lifetimes(self.calls, self._results, self._buffers)
         aliases = _overwrite_dead_arguments(self.calls, self._buffers)
@@ -59,15 +59,15 @@ class Plan:
     def bind(self, memory: Array) -> list[Array]:
         """Bind the plan to ``memory`` of at least ``size_bytes`` bytes; returns the arrays for its results."""
 
-        def array_at(place: Place) -> Array:
-            if 0 in place.shape:  # an empty view may begin beyond the end of its buffer
-                return np.empty(place.shape, place.dtype)
-            start = self._offsets[place.buffer] + place.offset
-            return np.ndarray(place.shape, place.dtype, memory, start, place.strides)
+        def array_at(location: Location) -> Array:
+            if 0 in location.shape:  # an empty view may begin beyond the end of its buffer
+                return np.empty(location.shape, location.dtype)
+            start = self._offsets[location.buffer] + location.offset
+            return np.ndarray(location.shape, location.dtype, memory, start, location.strides)
 
-        calls = [_map_call(call, Place, array_at) for call in self.calls]
+        calls = [_map_call(call, Location, array_at) for call in self.calls]
         self._bound = [partial(call.function, *call.args, **call.options) for call in calls]
-        return [tree_map(result, Place, array_at) for result in self._results]
+        return [tree_map(result, Location, array_at) for result in self._results]
 
     def release(self) -> list[Array]:
         """Drop the bound memory; returns no results."""
@@ -82,12 +82,12 @@ class Plan:
 
 def _find_lifetimes(calls: Sequence[Call], results: Sequence[Any], buffers: Sequence[_Buffer]) -> None:
     for index, call in enumerate(calls):
-        for place in _places((call.args, call.options)):
-            buffer = buffers[place.buffer]
+        for location in _locations((call.args, call.options)):
+            buffer = buffers[location.buffer]
             buffer.first = min(buffer.first, index)
             buffer.last = index
-    for place in _places(results):
-        buffers[place.buffer].last = len(calls)
+    for location in _locations(results):
+        buffers[location.buffer].last = len(calls)
 
 
 def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer]) -> list[int]:
@@ -99,9 +99,9 @@ def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer])
     aliases = list(range(len(buffers)))
     for index, call in enumerate(calls):
         out: Any = call.out
-        if not call.elementwise or not isinstance(out, Place) or buffers[out.buffer].first < index:
+        if not call.elementwise or not isinstance(out, Location) or buffers[out.buffer].first < index:
             continue
-        for argument in _places(call.args):
+        for argument in _locations(call.args):
             heir, dying = buffers[out.buffer], buffers[aliases[argument.buffer]]
             if dying.last == index and replace(argument, buffer=out.buffer) == out and dying.size == heir.size:
                 dying.last = heir.last
@@ -112,7 +112,7 @@ def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer])
 
 
 def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
-    """Offsets at which no two buffers with overlapping lifetimes overlap, and the size of the whole."""
+    """Offsets at which no two buffers with overlapping lifetimes overlap, and the total size."""
     offsets = [0] * len(buffers)
     assigned: list[int] = []
     total = 0
@@ -136,7 +136,7 @@ def _map_call(call: Call, kind: type, function: Callable[[Any], Any]) -> Call:
     return replace(call, args=args, options=options, out=out)
 
 
-def _places(value: Any) -> list[Place]:
-    found: list[Place] = []
-    tree_map(value, Place, found.append)
-    return found
+def _locations(value: Any) -> list[Location]:
+    locations: list[Location] = []
+    tree_map(value, Location, locations.append)
+    return locations

@@ -132,7 +132,8 @@ class Replay:
             self._in_use.release()
 
     def _kind(self, array: Array) -> Any:
-        """What a plan depends on of an input: its place if it is resident, else its shape, order and dtype.
+        """The properties of an input that a plan depends on: its location if it is resident, otherwise its shape, order
+        and dtype.
 
         None for non-contiguous memory, because NumPy may sum it in another order than a copy, so that bits differ.
         """
@@ -147,26 +148,28 @@ class Replay:
     def _play(self, prepared: _Prepared, inputs: Sequence[Array], rng: np.random.Generator | None) -> None:
         if not prepared.bound:
             self._bind(prepared)
-        for target, given in zip(prepared.inputs, inputs, strict=True):
+        for target, source in zip(prepared.inputs, inputs, strict=True):
             if target is not None:
-                np.copyto(target, given)
+                np.copyto(target, source)
         prepared.generator.generator = rng
         with np.errstate(over="ignore"):  # like the sigmoid, whose calls may be among these
             prepared.plan.play()
 
     def _trace(self, key: Any, step: Step, inputs: Sequence[Array], rng: np.random.Generator | None) -> Sequence[Array]:
         resident = [id(owner(array)) in self._owners for array in inputs]
-        own = [array if stays else np.array(array) for array, stays in zip(inputs, resident, strict=True)]
+        arrays = [
+            array if is_resident else np.array(array) for array, is_resident in zip(inputs, resident, strict=True)
+        ]
         generator = TracedGenerator(rng)
-        before, kept = self._state(rng), self._digests([*self._unchanging, *own], None)
+        before, digests = self._state(rng), self._digests([*self._unchanging, *arrays], None)
         try:
-            trace = Trace([*self._resident, *own], self._changing)
-            with _read_only([*self._unchanging, *own]), tracing(trace):
-                answers = step(*map(traced, own), rng=rng and generator)
-                results = [trace.result(np.asarray(array)) for array in answers]
+            trace = Trace([*self._resident, *arrays], self._changing)
+            with _read_only([*self._unchanging, *arrays]), tracing(trace):
+                outputs = step(*map(traced, arrays), rng=rng and generator)
+                results = [trace.result(np.asarray(array)) for array in outputs]
                 plan = Plan(trace, results)
         except Exception as error:  # not replayable, or an error of the step: the plain run shows which
-            if self._digests([*self._unchanging, *own], None) != kept:  # running it again would change it twice
+            if self._digests([*self._unchanging, *arrays], None) != digests:  # running it again would change it twice
                 raise EngineError(
                     f"a step that is replayed changed a resident array, and then failed: {error}"
                 ) from error
@@ -175,10 +178,10 @@ class Replay:
             self._prepared[key] = None
             return plain_results
         results = [writeable(array) for array in results]
-        if self._digests([*self._unchanging, *own], None) != kept:
+        if self._digests([*self._unchanging, *arrays], None) != digests:
             self._prepared[key] = None  # a plan would not repeat an untraced change
             return results
-        copies = [None if stays else array for array, stays in zip(own, resident, strict=True)]
+        copies = [None if is_resident else array for array, is_resident in zip(arrays, resident, strict=True)]
         self._prepared[key] = _Prepared(plan, copies, generator, [])
         return results
 
@@ -189,26 +192,25 @@ class Replay:
         before = self._state(rng)
         # Replaying overwrites results of other plans. If they are inputs, both runs must get the original values.
         inputs = [
-            array if memory_of is None else array.copy("K")
-            for array, memory_of in zip(inputs, prepared.inputs, strict=True)
+            array if target is None else array.copy("K") for array, target in zip(inputs, prepared.inputs, strict=True)
         ]
         try:
             self._play(prepared, inputs, rng)
         except ShapeChangedError:
-            played = None
+            replay_digests = None
         else:
-            played = self._digests([*prepared.results, *self._resident], rng)
+            replay_digests = self._digests([*prepared.results, *self._resident], rng)
         self._release()  # free memory, so that this step needs no more than a plain one
         self._restore(rng, before)
         results = step(*inputs, rng=rng)
-        if played == self._digests([*results, *self._resident], rng):
+        if replay_digests == self._digests([*results, *self._resident], rng):
             prepared.checked = True
         else:
             self._prepared[key] = None
         return results
 
     def _state(self, rng: np.random.Generator | None) -> tuple[Any, list[Array]]:
-        """A copy of what a step can change: the generator, and the arrays in ``changing``."""
+        """A copy of the state that a step can change: that of the generator, and the arrays in ``changing``."""
         return None if rng is None else rng.bit_generator.state, [array.copy() for array in self._changing]
 
     def _restore(self, rng: np.random.Generator | None, state: tuple[Any, list[Array]]) -> None:
@@ -219,17 +221,22 @@ class Replay:
 
     def _digests(self, arrays: Sequence[Array], rng: np.random.Generator | None) -> list[Any]:
         """Digests of arrays and of the state of a generator."""
-        position = None if rng is None else json.dumps(rng.bit_generator.state, default=lambda array: array.tolist())
+        generator_state = (
+            None if rng is None else json.dumps(rng.bit_generator.state, default=lambda array: array.tolist())
+        )
         buffers: list[Any] = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
-        sums = [hashlib.blake2b(buffer).digest() for buffer in buffers]
-        return [position, *((array.shape, array.dtype, sum_) for array, sum_ in zip(arrays, sums, strict=True))]
+        digests = [hashlib.blake2b(buffer).digest() for buffer in buffers]
+        return [
+            generator_state,
+            *((array.shape, array.dtype, digest) for array, digest in zip(arrays, digests, strict=True)),
+        ]
 
     def _bind(self, prepared: _Prepared) -> None:
         """Bind a plan to the shared memory, which has the size of the largest plan."""
         if prepared.plan.size_bytes > self._memory.nbytes:
             self._release()
-            needed = max(plan.size_bytes for plan in self.plans)
-            self._memory = memory.empty((needed,), np.uint8)
+            size_bytes = max(plan.size_bytes for plan in self.plans)
+            self._memory = memory.empty((size_bytes,), np.uint8)
         prepared.results = prepared.plan.bind(self._memory)
         prepared.bound = True
 

@@ -21,8 +21,8 @@ from engine.autograd.graph import Array
 from engine.memory import address
 from engine.replay.calls import (
     Call,
+    Location,
     NotReplayableError,
-    Place,
     ShapeChangedError,
     arrays_in,
     owner,
@@ -56,13 +56,13 @@ class Trace:
         self._buffers: dict[int, int] = {}
         self._watchers: dict[int, weakref.ref[Array]] = {}
 
-    def knows(self, array: Array) -> bool:
+    def is_known(self, array: Array) -> bool:
         """Whether the memory of ``array`` is resident or filled by a call."""
         key = id(owner(array))
         return key in self._buffers or key in self._resident
 
-    def place(self, array: Array | np.generic) -> Any:
-        """The place of ``array``, or the array itself if it is resident or a constant.
+    def locate(self, array: Array | np.generic) -> Any:
+        """The location of ``array``, or the array itself if it is resident or a constant.
 
         Raises:
             NotReplayableError: its memory is neither resident nor filled by an earlier call; or it is a NumPy scalar,
@@ -70,11 +70,11 @@ class Trace:
         """
         if isinstance(array, np.generic):
             raise NotReplayableError(f"a NumPy scalar of unknown origin, {array!r}")
-        whole = owner(array)
-        number = self._buffers.get(id(whole))
+        base = owner(array)
+        number = self._buffers.get(id(base))
         if number is not None:
-            return Place(number, address(array) - address(whole), array.shape, array.strides, array.dtype)
-        if id(whole) not in self._resident:
+            return Location(number, address(array) - address(base), array.shape, array.strides, array.dtype)
+        if id(base) not in self._resident:
             raise NotReplayableError(f"an array of unknown origin {array.shape}")
         return array
 
@@ -94,9 +94,9 @@ class Trace:
 
     def constant(self, array: Array) -> Array:
         """``array``, which is the same in every run, such as the 1 from which a backward pass starts."""
-        whole = owner(array)
-        self._resident[id(whole)] = whole
-        self._constants.add(id(whole))
+        base = owner(array)
+        self._resident[id(base)] = base
+        self._constants.add(id(base))
         return array
 
     def result(self, array: Array) -> Array:
@@ -124,13 +124,13 @@ class Trace:
         Raises:
             NotReplayableError: a mask, because the shape of the result depends on the data, or an unknown array.
         """
-        for part in arrays_in(index):
-            if part.dtype == np.bool_:
+        for array in arrays_in(index):
+            if array.dtype == np.bool_:
                 raise NotReplayableError("a mask as index: the shape of the result depends on the data")
-            if not self.knows(part):
-                if not np.array_equal(part, np.arange(part.size)):
-                    raise NotReplayableError(f"an index of unknown origin {part.shape}")
-                self._resident[id(owner(part))] = owner(part)
+            if not self.is_known(array):
+                if not np.array_equal(array, np.arange(array.size)):
+                    raise NotReplayableError(f"an index of unknown origin {array.shape}")
+                self._resident[id(owner(array))] = owner(array)
 
     def add(
         self,
@@ -146,8 +146,8 @@ class Trace:
         Raises:
             NotReplayableError: it reads memory that is neither resident nor filled by an earlier call.
         """
-        args, options, place = tree_map((args, options, out), (np.ndarray, np.generic), self.place)
-        self.calls.append(Call(function, args, options, place, elementwise, may_fail))
+        args, options, location = tree_map((args, options, out), (np.ndarray, np.generic), self.locate)
+        self.calls.append(Call(function, args, options, location, elementwise, may_fail))
 
     def store(
         self,
@@ -155,12 +155,12 @@ class Trace:
         args: Sequence[Any],
         options: dict[str, Any],
         *,
-        shape_is_given: bool = False,
+        is_shape_fixed: bool = False,
     ) -> Array:
         """Run a function that has no ``out=``, and append a call that stores its result.
 
         Args:
-            shape_is_given: whether shapes and options determine the shape of the result; otherwise it may depend on
+            is_shape_fixed: whether shapes and options determine the shape of the result; otherwise it may depend on
                 the data.
 
         Raises:
@@ -172,13 +172,13 @@ class Trace:
         result = function(*read_args, **read_options)
         if not isinstance(result, (np.ndarray, np.generic)):
             raise NotReplayableError(f"{_name(function)} gives {type(result).__name__}, not an array")
-        if isinstance(result, np.ndarray) and self.knows(result):
+        if isinstance(result, np.ndarray) and self.is_known(result):
             if function not in _VIEWS:  # such as np.trim_zeros, whose view depends on the data
                 raise NotReplayableError(f"{_name(function)} gives a view that may depend on the data")
             return result  # a view: nothing was computed
         out = self.keep(result)
-        fixed = shape_is_given or function in _VIEWS or function in _SHAPED
-        self.add(_store if fixed else _store_checked, (function, out, *args), options, out, may_fail=not fixed)
+        is_fixed = is_shape_fixed or function in _VIEWS or function in _FIXED_SHAPE
+        self.add(_store if is_fixed else _store_checked, (function, out, *args), options, out, may_fail=not is_fixed)
         return out
 
 
@@ -215,7 +215,7 @@ _VIEWS = {
 """Functions that may return views of a part that depends only on shapes and options."""
 
 
-_SHAPED = {
+_FIXED_SHAPE = {
     *(np.dot, np.inner, np.outer, np.einsum, np.linalg.norm, np.concatenate, np.stack, np.hstack, np.vstack),
     *(np.full_like, np.zeros_like, np.ones_like, np.mean, np.var, np.std, np.prod, np.cumsum, np.trace),
     *(

@@ -48,17 +48,17 @@ class TracedArray(np.ndarray[Any, Any]):
         if ufunc.nout != 1 or method not in ("__call__", "reduce"):
             raise NotReplayableError(f"np.{ufunc.__name__}.{method} is not supported")
         function = ufunc if method == "__call__" else getattr(ufunc, method)
-        (given,) = kwargs.pop("out", None) or (None,)
+        (requested_out,) = kwargs.pop("out", None) or (None,)
         inputs, kwargs = untraced(inputs), untraced(kwargs)
-        if given is None:
+        if requested_out is None:
             result = function(*inputs, **kwargs)
             if result.size == 1 and running_trace().is_constant((inputs, kwargs)):
                 return traced(running_trace().constant(np.asarray(result)))
             target = traced(running_trace().keep(result))
         else:
-            target = given
-            running_trace().refuse_resident(given)
-            function(*inputs, out=writeable(untraced(given)), **kwargs)
+            target = requested_out
+            running_trace().refuse_resident(requested_out)
+            function(*inputs, out=writeable(untraced(requested_out)), **kwargs)
         out = writeable(untraced(target))
         elementwise = method == "__call__" and ufunc.signature is None and "where" not in kwargs
         running_trace().add(function, inputs, kwargs | {"out": out}, out, elementwise)
@@ -146,8 +146,8 @@ class TracedGenerator:
         def trace(*args: Any, **options: Any) -> Any:
             if "out" in options:
                 raise NotReplayableError(f"Generator.{distribution} with a target is not supported")
-            given = next(arrays_in((args, options)), None) is None
-            return traced(running_trace().store(draw, args, options, shape_is_given=given))
+            is_shape_fixed = next(arrays_in((args, options)), None) is None
+            return traced(running_trace().store(draw, args, options, is_shape_fixed=is_shape_fixed))
 
         return trace
 

@@ -38,7 +38,7 @@ from engine.trainers.progress import (
     Progress,
     check_dtype,
     check_parts,
-    held_parts,
+    present_parts,
     unchanged_on_error,
     under_prefix,
     with_prefix,
@@ -220,7 +220,7 @@ class ClassifierTrainer:
         self._progress.require_whole_epoch("state_dict")
         tensors = self._average.state_dict() | with_prefix("optimizer.", self.optimizer.state_dict())
         best = {"best_accuracy": self.best_accuracy, "best_loss": self.best_loss, "best_epoch": self.best_epoch}
-        return State(tensors, self._progress.state_dict("classifier") | best | held_parts(tensors, self._parts))
+        return State(tensors, self._progress.state_dict("classifier") | best | present_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
         """Load the state of a trainer with the same settings.
@@ -235,7 +235,7 @@ class ClassifierTrainer:
     def _load_state_dict(self, state: State) -> None:
         self._progress.load(state.state, "classifier")
         best = {name: state.state.get(name) for name in ("best_accuracy", "best_loss", "best_epoch")}
-        if not _is_a_best(**best, epochs=self.epoch):
+        if not _is_valid_best(**best, epochs=self.epoch):
             listed = ", ".join(f"{name} {value!r}" for name, value in best.items())
             raise CheckpointError(f"the best of {self.epoch} epochs is invalid: {listed}")
         self._average.load_state_dict(state.tensors)
@@ -304,15 +304,15 @@ class ClassifierTrainer:
         largest = max(math.prod(shape) for shape in self.model.layer_shapes)
         count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
         for start in range(0, len(data), count):
-            part = slice(start, start + count)
-            targets = all_targets[part]
+            chunk = slice(start, start + count)
+            targets = all_targets[chunk]
             with np.errstate(over="ignore", invalid="ignore"):
-                outputs = np.asarray(self._outputs(data.inputs(part, self.dtype), training=False))
+                outputs = np.asarray(self._outputs(data.inputs(chunk, self.dtype), training=False))
                 loss = self.loss(outputs, targets)
             total += per_image(loss, self.loss.reduction, len(targets)) * len(targets)
             predictions.append(outputs.argmax(axis=1))
             probabilities = self._probabilities(outputs)
-            likelihood += float(np.sum(log_likelihoods(labels[part], probabilities)))
+            likelihood += float(np.sum(log_likelihoods(labels[chunk], probabilities)))
             if self.model.units == 2:
                 positive.append(probabilities[:, 1])
         scores = {"val_log_loss": -likelihood / len(data)}
@@ -334,7 +334,7 @@ class ClassifierTrainer:
         return norms.metrics() | activation_metrics(self.model, outputs)
 
 
-def _is_a_best(*, best_accuracy: object, best_loss: object, best_epoch: object, epochs: int) -> bool:
+def _is_valid_best(*, best_accuracy: object, best_loss: object, best_epoch: object, epochs: int) -> bool:
     if best_accuracy is None or best_loss is None or best_epoch is None:
         return best_accuracy is best_loss is best_epoch
     is_accuracy = isinstance(best_accuracy, float) and 0 <= best_accuracy <= 1

@@ -37,7 +37,7 @@ from engine.trainers.progress import (
     Progress,
     check_dtype,
     check_parts,
-    held_parts,
+    present_parts,
     unchanged_on_error,
     under_prefix,
     with_prefix,
@@ -208,11 +208,11 @@ class GanTrainer:
                     if updated == _GENERATOR_ONLY:
                         losses = replay(self._steps.generator_step, noise, rng=dropout)
                     else:
-                        part = reals if len(batch) == len(reals) else reals[: len(batch)]
-                        inputs = [self.train.inputs(batch, self.dtype, out=part), *self._given_classes(batch)]
+                        buffer = reals if len(batch) == len(reals) else reals[: len(batch)]
+                        inputs = [self.train.inputs(batch, self.dtype, out=buffer), *self._one_hot_classes(batch)]
                         both = updated == _BOTH
-                        of = self._steps.both_steps if both else self._steps.discriminator_step
-                        losses = replay(of, noise, *inputs, rng=dropout)
+                        step_function = self._steps.both_steps if both else self._steps.discriminator_step
+                        losses = replay(step_function, noise, *inputs, rng=dropout)
                     self._update(updated, losses, step, means, norms, rate, d_rate)
                 del losses  # free the gradients before the next step
                 step += 1
@@ -229,7 +229,7 @@ class GanTrainer:
             return _GENERATOR_ONLY
         return _BOTH if (update + 1) % self.critic_steps == 0 else _DISCRIMINATOR_ONLY
 
-    def _given_classes(self, batch: Array) -> list[Array]:
+    def _one_hot_classes(self, batch: Array) -> list[Array]:
         """The classes of real images in the form that a conditional discriminator receives."""
         if not self.classes or self.train.labels is None:
             return []
@@ -246,28 +246,28 @@ class GanTrainer:
         d_rate: float,
     ) -> None:
         """Record the losses of a step, add up its gradients, and update the networks, the generator first."""
-        given, rows = list(losses), len(losses[0 if updated == _DISCRIMINATOR_ONLY else 1])
-        parts = []
+        remaining, rows = list(losses), len(losses[0 if updated == _DISCRIMINATOR_ONLY else 1])
+        updates = []
         if updated == _DISCRIMINATOR_ONLY:
-            means.add("d_fake", self._losses.probability(given.pop(0)), rows)
+            means.add("d_fake", self._losses.probability(remaining.pop(0)), rows)
         else:
-            parts.append((self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake", norms[0]))
+            updates.append((self.generator, self.g_optimizer, g_rate, "g_loss", "d_fake", norms[0]))
         if updated != _GENERATOR_ONLY:
-            parts.append((self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real", norms[1]))
-        for network, _, _, loss_name, probability_name, measured in parts:
-            loss, logits = given.pop(0), given.pop(0)
+            updates.append((self.discriminator, self.d_optimizer, d_rate, "d_loss", "d_real", norms[1]))
+        for network, _, _, loss_name, probability_name, gradient_norms in updates:
+            loss, logits = remaining.pop(0), remaining.pop(0)
             self._record_loss(means, loss_name, loss, rows, step)
             means.add(probability_name, self._losses.probability(logits), rows)
             if network is self.discriminator and self._steps.penalties:
-                self._record_loss(means, "d_penalty", given.pop(0), rows, step)
+                self._record_loss(means, "d_penalty", remaining.pop(0), rows, step)
             count = len(network.parameters)
-            gradients, given = given[:count], given[count:]
-            if measured.is_due(step - self._progress.step):
-                measured.add(gradients, mean_gradient_scale(self._losses.reduction, rows))
+            gradients, remaining = remaining[:count], remaining[count:]
+            if gradient_norms.is_due(step - self._progress.step):
+                gradient_norms.add(gradients, mean_gradient_scale(self._losses.reduction, rows))
             self._accumulation.add(network, gradients, rows)
         steps_per_epoch = self._progress.steps_per_epoch
         if self._accumulation.completes(step, steps_per_epoch):
-            for network, optimizer, rate, *_ in parts:
+            for network, optimizer, rate, *_ in updates:
                 optimizer.apply(network.parameters, self._accumulation.take(network), rate)
             if updated != _DISCRIMINATOR_ONLY:
                 self._average.update(self._accumulation.update_of(step, steps_per_epoch) // self.critic_steps)
@@ -275,19 +275,19 @@ class GanTrainer:
     def _diagnostics(self, norms: Sequence[GradientNorms]) -> dict[str, float]:
         """The diagnostics of the epoch (:mod:`engine.evaluation.diagnostics`)."""
         noise = self.draw_noise(generator_for(self.seed, "probe"), PROBE_IMAGES)
-        looked_at = probe(self.train)
-        reals = self.train.inputs(looked_at, self.dtype)
-        made = activations(self.generator, noise)
-        given = self._given_classes(looked_at)
-        noise_classes = [noise[:, -self.classes :]] if given else []
-        batches = [self._whole_packs(reals, *given), self._whole_packs(made[-1], *noise_classes)]
+        probed = probe(self.train)
+        reals = self.train.inputs(probed, self.dtype)
+        generated = activations(self.generator, noise)
+        real_classes = self._one_hot_classes(probed)
+        noise_classes = [noise[:, -self.classes :]] if real_classes else []
+        batches = [self._whole_packs(reals, *real_classes), self._whole_packs(generated[-1], *noise_classes)]
         evaluated = activations(self.discriminator, np.concatenate(batches))
         return (
             norms[0].metrics("g_", "generator.")
             | norms[1].metrics("d_", "discriminator.")
-            | activation_metrics(self.generator, made, "g_", "generator.")
+            | activation_metrics(self.generator, generated, "g_", "generator.")
             | activation_metrics(self.discriminator, evaluated, "d_", "discriminator.")
-            | {"sample_diversity": sample_diversity(made[-1], reals)}
+            | {"sample_diversity": sample_diversity(generated[-1], reals)}
         )
 
     def _whole_packs(self, images: Array, *classes: Array) -> Array:
@@ -312,7 +312,7 @@ class GanTrainer:
             | with_prefix("optimizer.generator.", self.g_optimizer.state_dict())
             | with_prefix("optimizer.discriminator.", self.d_optimizer.state_dict())
         )
-        return State(tensors, self._progress.state_dict("gan") | held_parts(tensors, self._parts))
+        return State(tensors, self._progress.state_dict("gan") | present_parts(tensors, self._parts))
 
     def load_state_dict(self, state: State) -> None:
         """Load the state of a trainer with the same settings.

@@ -47,21 +47,21 @@ def with_classes(noise: Array, labels: Array, classes: int) -> Array:
     return np.concatenate([noise, one_hot(labels, classes, noise.dtype)], axis=1)
 
 
-def as_labels(given: Any, count: int, classes: int) -> Array:
+def as_labels(requested: Any, count: int, classes: int) -> Array:
     """Labels for ``count`` images: one for all, or one for each; None alternates between the classes.
 
     Raises:
         DataError: not integers in [0, classes), or a wrong number of labels.
     """
-    if given is None:
+    if requested is None:
         return np.arange(count) % classes
-    labels = np.asarray(given)
+    labels = np.asarray(requested)
     if labels.dtype.kind not in "ui" or labels.ndim > 1 or (labels.ndim == 1 and len(labels) != count):
         raise DataError(
             f"class must be an integer, or one for each of {count} images; it is {labels.dtype} {labels.shape}"
         )
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise DataError(f"class must be in 0 to {classes - 1}; it is {given}")
+        raise DataError(f"class must be in 0 to {classes - 1}; it is {requested}")
     return np.broadcast_to(labels, (count,))
 
 
@@ -100,16 +100,16 @@ class DiscriminatorInputs:
         self.classes = classes
         if len(shape) == 3:
             height, width, channels = shape
-            own = channels // pack - classes
-            self._image: tuple[int, ...] = (height, width, own)
-            fits = channels % pack == 0 and height * width * own == features
+            image_channels = channels // pack - classes
+            self._image: tuple[int, ...] = (height, width, image_channels)
+            fits = channels % pack == 0 and height * width * image_channels == features
         else:
             self._image = (features,)
             fits = tuple(shape) == (pack * (features + classes),)
         if not fits:
-            more = f", {pack} together" * (pack > 1) + f", with {classes} classes" * (classes > 0)
+            details = f", {pack} together" * (pack > 1) + f", with {classes} classes" * (classes > 0)
             raise ShapeError(
-                f"a discriminator for inputs {tuple(shape)} does not fit images of {features} pixels{more}"
+                f"a discriminator for inputs {tuple(shape)} does not fit images of {features} pixels{details}"
             )
 
     def whole_packs(self, batch: Array) -> Array:
@@ -128,8 +128,8 @@ class DiscriminatorInputs:
         pictures = ops.reshape(images, shape=(n, *self._image))
         if self.classes:
             channels += self.classes
-            everywhere = running.constant(np.ones((1, height, width, 1), dtype))
-            planes = ops.multiply(ops.reshape(one_hot_rows, shape=(n, 1, 1, self.classes)), everywhere)
+            ones = running.constant(np.ones((1, height, width, 1), dtype))
+            planes = ops.multiply(ops.reshape(one_hot_rows, shape=(n, 1, 1, self.classes)), ones)
             pictures = ops.concatenate([pictures, planes], axis=3)
         packs = ops.reshape(pictures, shape=(n // self.pack, self.pack, height, width, channels))
         side_by_side = ops.transpose(packs, axes=(0, 2, 3, 1, 4))

@@ -77,11 +77,11 @@ class AdversarialLosses:
 
     def check_activation(self, activation: Activation | None) -> None:
         """Raise SettingError if a discriminator that ends with ``activation`` does not match the loss."""
-        wanted = last_activation(self.name)
-        if activation not in (None, wanted):
-            end = wanted or "no activation"
+        expected = last_activation(self.name)
+        if activation not in (None, expected):
+            ending = expected or "no activation"
             raise SettingError(
-                f"{self.name} needs a discriminator that ends with {end}, not {activation}", setting="loss"
+                f"{self.name} needs a discriminator that ends with {ending}, not {activation}", setting="loss"
             )
 
     def generator(self, fake: Any) -> Any:
@@ -95,18 +95,18 @@ class AdversarialLosses:
                 return self._reduce(ops.negative(ops.sum(fake)), fake)
 
     def discriminator(self, real: Any, fake: Any) -> Any:
-        """The discriminator's loss: for losses with targets the mean of its two parts, as usual, otherwise the sum."""
+        """The discriminator's loss: for losses with targets the mean of its two terms, as usual, otherwise the sum."""
         target = 1.0 - self.label_smoothing
         match self.name:
             case GanLoss.BINARY_CROSS_ENTROPY:
                 cost = BinaryCrossEntropy(self.reduction)
                 return ops.multiply(ops.add(cost(real, target), cost(fake, 0.0)), 0.5)
             case GanLoss.LEAST_SQUARES:
-                both = ops.add(ops.squared_error(real, target), ops.squared_error(fake, 0.0))
-                return self._reduce(ops.multiply(both, 0.5), real)
+                total = ops.add(ops.squared_error(real, target), ops.squared_error(fake, 0.0))
+                return self._reduce(ops.multiply(total, 0.5), real)
             case GanLoss.HINGE:
-                parts = [ops.relu(ops.subtract(1, real)), ops.relu(ops.add(1, fake))]
-                return self._reduce(ops.add(*map(ops.sum, parts)), real)
+                terms = [ops.relu(ops.subtract(1, real)), ops.relu(ops.add(1, fake))]
+                return self._reduce(ops.add(*map(ops.sum, terms)), real)
             case GanLoss.WASSERSTEIN:
                 return self._reduce(ops.subtract(ops.sum(fake), ops.sum(real)), real)
 

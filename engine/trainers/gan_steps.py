@@ -85,11 +85,11 @@ class GanSteps:
             fakes = self.generator(noise, training=True, rng=rng)
             fake_logits = self._logits(fakes, *self._classes(noise), rng=rng)
             g_loss = self.losses.generator(fake_logits)
-            d_parts, total = self._discriminator_loss(fakes, fake_logits, reals, *classes, rng=rng)
+            d_outputs, total = self._discriminator_loss(fakes, fake_logits, reals, *classes, rng=rng)
         # Each gradient visits only the records between its loss and its own weights.
         g_gradients = tape.gradient(g_loss, self.generator.parameters)
         d_gradients = tape.gradient(total, self.discriminator.parameters)
-        return _arrays(g_loss, fake_logits, *g_gradients, *d_parts, *d_gradients)
+        return _arrays(g_loss, fake_logits, *g_gradients, *d_outputs, *d_gradients)
 
     def discriminator_step(
         self, noise: Array, reals: Array, *classes: Array, rng: np.random.Generator | None
@@ -99,8 +99,8 @@ class GanSteps:
         fakes = untracked(self.generator(noise, training=True, rng=rng))
         with GradientTape(verify=False) as tape:
             fake_logits = self._logits(fakes, *self._classes(noise), rng=rng)
-            parts, total = self._discriminator_loss(fakes, fake_logits, reals, *classes, rng=rng)
-        return _arrays(fake_logits, *parts, *tape.gradient(total, self.discriminator.parameters))
+            outputs, total = self._discriminator_loss(fakes, fake_logits, reals, *classes, rng=rng)
+        return _arrays(fake_logits, *outputs, *tape.gradient(total, self.discriminator.parameters))
 
     def _discriminator_loss(
         self, fakes: Any, fake_logits: Any, reals: Array, *classes: Array, rng: np.random.Generator | None
@@ -115,16 +115,16 @@ class GanSteps:
 
     def _penalty(self, fakes: Array, reals: Array, *classes: Array, rng: np.random.Generator | None) -> Any:
         """The weighted penalties, on the running tape."""
-        parts = []
+        terms = []
         if self.penalties.gradient_penalty:
             weights = _uniform(rng, len(reals), reals.dtype)
-            between = np.add(np.multiply(reals, weights), np.multiply(fakes, np.subtract(1, weights)))
-            slopes = self._slopes(between, *classes, rng=rng)
-            parts.append(self.losses.penalty(slopes, 1.0, self.penalties.gradient_penalty))
+            interpolated = np.add(np.multiply(reals, weights), np.multiply(fakes, np.subtract(1, weights)))
+            slopes = self._slopes(interpolated, *classes, rng=rng)
+            terms.append(self.losses.penalty(slopes, 1.0, self.penalties.gradient_penalty))
         if self.penalties.r1:
             slopes = self._slopes(reals, *classes, rng=rng)
-            parts.append(self.losses.penalty(slopes, 0.0, self.penalties.r1 / 2))
-        return parts[0] if len(parts) == 1 else ops.add(*parts)
+            terms.append(self.losses.penalty(slopes, 0.0, self.penalties.r1 / 2))
+        return terms[0] if len(terms) == 1 else ops.add(*terms)
 
     def _slopes(self, points: Array, *classes: Array, rng: np.random.Generator | None) -> Any:
         """The gradient of each output of the discriminator with respect to its images, one row per pack."""

@@ -64,7 +64,7 @@ class Progress:
 
     @property
     def over(self) -> bool:
-        """Whether no epoch is left."""
+        """Whether the run has no further epochs."""
         return self.epoch >= self.epochs or self.stopped_early is not None
 
     def finish_epoch(
@@ -84,10 +84,10 @@ class Progress:
             state["early_stopping"] = self.early_stopping.state_dict()
         return state
 
-    def require_whole_epoch(self, what: str) -> None:
+    def require_whole_epoch(self, operation: str) -> None:
         """Raise EngineError in the middle of an epoch."""
         if self.underway:
-            raise EngineError(f"{what}: epoch {self.epoch + 1} was not finished; load a state first")
+            raise EngineError(f"{operation}: epoch {self.epoch + 1} was not finished; load a state first")
 
     def load(self, state: Mapping[str, Any], kind: str) -> None:
         """Load the position from the state of a trainer of this ``kind``.
@@ -128,7 +128,7 @@ def check_dtype(dtype: np.dtype[Any], *models: Sequential) -> None:
             raise SettingError(f"dtype {dtype} for a model whose weights are {model.dtype}", setting="dtype")
 
 
-def held_parts(tensors: Mapping[str, Array], parts: Sequence[str]) -> dict[str, list[str]]:
+def present_parts(tensors: Mapping[str, Array], parts: Sequence[str]) -> dict[str, list[str]]:
     """The ``parts`` (prefixes of names) that a state contains, for :func:`check_parts`."""
     return {"parts": [part for part in parts if any(name.startswith(part) for name in tensors)]}
 
@@ -154,25 +154,25 @@ def check_parts(state: State, weights: Sequence[str], parts: Sequence[str], igno
             raise CheckpointError(f"the state has a part {part!r}, which this trainer does not use")
         if not any(name.startswith(part) for name in state.tensors):
             raise CheckpointError(f"the state's part {part!r} is missing from the checkpoint")
-    known = (*weights, *parts, *ignored)
+    known_prefixes = (*weights, *parts, *ignored)
     for name in state.tensors:
-        if not name.startswith(known):
+        if not name.startswith(known_prefixes):
             raise CheckpointError(f"{name} is in the checkpoint, but this trainer does not use it", tensor=name)
 
 
 @contextmanager
 def unchanged_on_error(arrays: Sequence[Array], *objects: object) -> Iterator[None]:
     """If an error leaves the block, restore the content of the arrays and the attributes of the objects."""
-    numbers = [array.copy() for array in arrays]
-    attributes = [dict(vars(one)) for one in objects]
+    saved_arrays = [array.copy() for array in arrays]
+    saved_attributes = [dict(vars(item)) for item in objects]
     try:
         yield
     except BaseException:
-        for array, before in zip(arrays, numbers, strict=True):
-            np.copyto(np.asarray(array), before)
-        for one, values in zip(objects, attributes, strict=True):
-            vars(one).clear()
-            vars(one).update(values)
+        for array, saved in zip(arrays, saved_arrays, strict=True):
+            np.copyto(np.asarray(array), saved)
+        for item, values in zip(objects, saved_attributes, strict=True):
+            vars(item).clear()
+            vars(item).update(values)
         raise
 
 

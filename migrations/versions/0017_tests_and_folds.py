@@ -10,14 +10,16 @@ down_revision = "0016"
 branch_labels = None
 depends_on = None
 
-_IN_A_SET = sa.text("fold_group IS NOT NULL")
+_IN_FOLD_GROUP = sa.text("fold_group IS NOT NULL")
 
 
 def upgrade() -> None:
     """Apply."""
     op.add_column("jobs", sa.Column("fold_group", sa.String(40), nullable=True))
     op.add_column("jobs", sa.Column("test_scores", sa.JSON(), nullable=True))
-    op.create_index("ix_jobs_fold_group", "jobs", ["fold_group"], sqlite_where=_IN_A_SET, postgresql_where=_IN_A_SET)
+    op.create_index(
+        "ix_jobs_fold_group", "jobs", ["fold_group"], sqlite_where=_IN_FOLD_GROUP, postgresql_where=_IN_FOLD_GROUP
+    )
 
 
 def downgrade() -> None:

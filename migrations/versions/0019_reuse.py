@@ -14,7 +14,7 @@ _ENDED = sa.text("finished_ms IS NOT NULL")
 
 
 def upgrade() -> None:
-    """Apply. Jobs from before have no prefix hash, so none of them is reused."""
+    """Apply. Existing jobs have no prefix hash, so none of them is reused."""
     op.add_column("jobs", sa.Column("prefix_hash", sa.String(80)))
     op.add_column("jobs", sa.Column("reused_from", sa.String(40)))
     op.add_column("jobs", sa.Column("reused_epochs", sa.Integer(), nullable=False, server_default=sa.text("0")))

@@ -30,16 +30,16 @@ class AdoptionCounts:
         return bool(self.jobs or self.datasets or self.sweeps)
 
     def __str__(self) -> str:
-        named = ((self.jobs, "job"), (self.datasets, "dataset"), (self.sweeps, "sweep"))
-        return listed(counted(number, noun) for number, noun in named if number)
+        counts = ((self.jobs, "job"), (self.datasets, "dataset"), (self.sweeps, "sweep"))
+        return listed(counted(number, noun) for number, noun in counts if number)
 
 
 def count(session: Session) -> AdoptionCounts:
     """How many jobs, datasets and sweeps have no owner."""
-    kept = (Upload.owner == "", Upload.deleted_ms.is_(None))
+    unowned = (Upload.owner == "", Upload.deleted_ms.is_(None))
     return AdoptionCounts(
         jobs=session.scalar(select(func.count()).select_from(Job).where(Job.owner.is_(None))) or 0,
-        datasets=session.scalar(select(func.count(Upload.name.distinct())).where(*kept)) or 0,
+        datasets=session.scalar(select(func.count(Upload.name.distinct())).where(*unowned)) or 0,
         sweeps=session.scalar(select(func.count()).select_from(Sweep).where(Sweep.owner.is_(None))) or 0,
     )
 
@@ -47,7 +47,7 @@ def count(session: Session) -> AdoptionCounts:
 def adopt(
     database: Database, owner: str, *, also_known: Collection[str] = (), by: Actor | None = None
 ) -> AdoptionCounts:
-    """Give everything without an owner to one, in one transaction; what already has an owner is not changed.
+    """Give everything that has no owner to one, in one transaction. Objects with an owner are not changed.
 
     The service may be running. If the owner already has the same data under the same name, and an unfinished job uses
     the copy without an owner, that copy stays: repeat the call when the job has ended. Adoption is idempotent.
@@ -59,45 +59,45 @@ def adopt(
         What the owner was given.
 
     Raises:
-        OwnerNotFound: no valid key has this owner, so that nobody could see the jobs.
+        OwnerNotFound: no valid key has this owner, so the jobs would be inaccessible.
     """
     with database.write() as session:
-        known = keys.owners(session) | set(also_known)
-        if owner not in known:
-            raise OwnerNotFound(owner, sorted(known))
-        # Sweeps and datasets first: whoever creates jobs of a sweep, or jobs that need a dataset, locks it until the
-        # jobs' commit, so that the later statements see those jobs.
+        known_owners = keys.owners(session) | set(also_known)
+        if owner not in known_owners:
+            raise OwnerNotFound(owner, sorted(known_owners))
+        # Sweeps and datasets first: a transaction that creates jobs of a sweep, or jobs that need a dataset,
+        # locks it until its commit, so that the later statements see those jobs.
         sweeps = session.scalars(select(Sweep.id).where(Sweep.owner.is_(None)).order_by(Sweep.id).with_for_update())
         sweep_ids = sweeps.all()
         datasets = count(session).datasets
         session.execute(update(Sweep).where(Sweep.owner.is_(None)).values(owner=owner))
         _transfer_datasets(session, owner)
-        # In the order of ids, as everybody who locks several jobs.
+        # In the order of ids, as every transaction that locks several jobs.
         session.execute(select(Job.id).where(Job.owner.is_(None)).order_by(Job.id).with_for_update()).all()
         jobs = session.scalars(
             update(Job).where(Job.owner.is_(None)).values(owner=owner).returning(Job.id),
             execution_options={"synchronize_session": False},
         ).all()
         _transfer_idempotency_keys(session, owner)
-        given = AdoptionCounts(jobs=len(jobs), datasets=datasets - count(session).datasets, sweeps=len(sweep_ids))
-        if given:
-            audit.record(session, by, AuditAction.ADOPT, owner, **asdict(given))
-    return given
+        adopted = AdoptionCounts(jobs=len(jobs), datasets=datasets - count(session).datasets, sweeps=len(sweep_ids))
+        if adopted:
+            audit.record(session, by, AuditAction.ADOPT, owner, **asdict(adopted))
+    return adopted
 
 
 def _transfer_datasets(session: Session, owner: str) -> None:
-    """Change the owner of datasets. Data that the owner has already under the same name are not kept twice."""
+    """Change the owner of datasets. Data that the owner has under the same name are not stored twice."""
     sweeps = session.scalars(select(Sweep).where(Sweep.owner == owner).options(defer(Sweep.state))).all()
     query = select(Upload).where(Upload.owner == "").order_by(Upload.id).with_for_update()
     for upload in session.scalars(query).all():
-        same = (Upload.owner == owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
-        twin = session.scalar(select(Upload).where(*same).with_for_update())
+        same_data = (Upload.owner == owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
+        twin = session.scalar(select(Upload).where(*same_data).with_for_update())
         if twin is None:
             upload.owner = owner
             continue
         unfinished = (Job.upload_id == upload.id, Job.status.not_in(TERMINAL))
         if session.scalar(select(Job.id).where(*unfinished).limit(1)) is not None:
-            continue  # its training may be about to open the files: a repetition finds it ended
+            continue  # its training may be about to open the files; a later call finds the job ended
         session.execute(update(Job).where(Job.upload_id == upload.id).values(upload_id=twin.id))
         for sweep in sweeps:
             if sweep.data.get("upload_id") == upload.id:
@@ -110,7 +110,7 @@ def _transfer_datasets(session: Session, owner: str) -> None:
 
 
 def _transfer_idempotency_keys(session: Session, owner: str) -> None:
-    """Let requests be repeated with a key; where the owner has used the same idempotency key, that answer stays."""
+    """Let requests be repeated with a key. If the owner has used the idempotency key, that answer is kept."""
     owned = select(Idempotency.key).where(Idempotency.owner == owner)
     session.execute(delete(Idempotency).where(Idempotency.owner == "", Idempotency.key.in_(owned)))
     session.execute(update(Idempotency).where(Idempotency.owner == "").values(owner=owner))

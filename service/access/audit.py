@@ -54,7 +54,7 @@ class Actor:
 
 
 def record(session: Session, by: Actor | None, action: AuditAction, subject: str | None, **detail: Any) -> None:
-    """Add an entry to the audit log; without an actor, nothing.
+    """Add an entry to the audit log, if there is an actor.
 
     Args:
         subject: the id of the job, key or session, or the name of the dataset.
@@ -72,13 +72,13 @@ def new_row(by: Actor, action: AuditAction, subject: str) -> NewRow:
 
 
 def was_recorded(by: Actor, action: AuditAction, subject: str) -> None:
-    """The row of ``new_row`` was inserted."""
+    """Note in ``by`` that the row of ``new_row`` was inserted."""
     by.recorded.append({"action": action.value, "subject": subject})
 
 
 def _values(by: Actor, action: AuditAction, subject: str | None) -> dict[str, Any]:
-    by_whom = {"owner": by.owner, "key_id": by.key_id, "address": by.address, "request_id": by.request_id}
-    return {"action": action.value, "subject": subject, **by_whom}
+    actor = {"owner": by.owner, "key_id": by.key_id, "address": by.address, "request_id": by.request_id}
+    return {"action": action.value, "subject": subject, **actor}
 
 
 def read(

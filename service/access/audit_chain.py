@@ -1,7 +1,7 @@
 """The hash chain over the audit log: how a seal's digest is computed, and how a log is verified against its seals.
 
-No database access here: ``verify`` takes a stream of entries and seals, from ``audit_seals`` or from an exported file.
-In the stream, a seal follows the entries that it covers; unsealed entries come last.
+No database access here: ``verify`` reads a stream of entries and seals, from ``audit_seals`` or from an
+exported file. In the stream, a seal follows the entries that it covers; unsealed entries come last.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Range:
 
     def seal(self, number: int, created_ms: int) -> Seal:
         """The seal over the added entries."""
-        made = Seal(
+        draft = Seal(
             id=number,
             first_id=self.first_id,
             last_id=self.last_id,
@@ -92,7 +92,7 @@ class Range:
             digest="",
             created_ms=created_ms,
         )
-        return replace(made, digest=link_digest(self.previous, made))
+        return replace(draft, digest=link_digest(self.previous, draft))
 
 
 def link_digest(previous: str, seal: Seal) -> str:
@@ -109,7 +109,7 @@ def verify(items: Iterable[Item], *, head: str | None = None) -> Verification:
     """Recompute the chain up to the first fault.
 
     Args:
-        head: the digest of an earlier seal, kept outside the database; one of the seals must have it.
+        head: the digest of an earlier seal, stored outside the database; one of the seals must have it.
     """
     verifier = _Verifier(head)
     try:
@@ -127,25 +127,25 @@ class _Mismatch(Exception):
 class _Verifier:
     def __init__(self, head: str | None) -> None:
         self.result = Verification()
-        self._wanted = head
+        self._expected_head = head
         self._last: Seal | None = None
         self._range = Range(GENESIS)
         self._since_ms: int | None = None
 
     def add(self, item: Item) -> None:
         if isinstance(item, Seal):
-            self._seal(item)
+            self._check_seal(item)
         else:
-            self._entry(item)
+            self._check_entry(item)
 
     def end(self) -> Verification:
         if self._last is not None and self._last.removed_ms is not None:
             raise _Mismatch(f"seal {self._last.id} is marked as removed, but retention keeps the newest range")
-        if self._wanted is not None:
-            raise _Mismatch(f"no seal has the digest {self._wanted}: the chain was rebuilt, or it ends earlier")
+        if self._expected_head is not None:
+            raise _Mismatch(f"no seal has the digest {self._expected_head}: the chain was rebuilt, or it ends earlier")
         return replace(self.result, unsealed=self._range.count, unsealed_since_ms=self._since_ms)
 
-    def _entry(self, entry: Entry) -> None:
+    def _check_entry(self, entry: Entry) -> None:
         if self._range.count and entry.id <= self._range.last_id:
             raise _Mismatch(f"entry {entry.id} follows entry {self._range.last_id}: ids must increase")
         if self._last is not None and entry.id <= self._last.last_id:
@@ -157,44 +157,44 @@ class _Verifier:
             self.result = replace(self.result, oldest_ms=self._since_ms)
         self._range.add(entry)
 
-    def _seal(self, seal: Seal) -> None:
+    def _check_seal(self, seal: Seal) -> None:
         number = 1 if self._last is None else self._last.id + 1
         if seal.id != number:
             raise _Mismatch(f"seal {number} is missing: seal {seal.id} is in its place")
         if seal.removed_ms is not None:
-            self._emptied(seal)
+            self._check_removed(seal)
         else:
-            self._intact(seal)
-        if seal.digest == self._wanted:
-            self._wanted = None
+            self._check_intact(seal)
+        if seal.digest == self._expected_head:
+            self._expected_head = None
         self._last, self._range, self._since_ms = seal, Range(seal.digest), None
         self.result = replace(self.result, seals=self.result.seals + 1, head=seal.digest)
 
-    def _emptied(self, seal: Seal) -> None:
+    def _check_removed(self, seal: Seal) -> None:
         if self._range.count:
-            raise _Mismatch(f"{_shown(seal)} is marked as removed, but entry {self._range.first_id} is there")
+            raise _Mismatch(f"{_describe(seal)} is marked as removed, but entry {self._range.first_id} is there")
         if self._last is not None and self._last.removed_ms is None:
-            raise _Mismatch(f"{_shown(seal)} is marked as removed, but the older seal {self._last.id} is not")
+            raise _Mismatch(f"{_describe(seal)} is marked as removed, but the older seal {self._last.id} is not")
         if seal.digest != link_digest(self._range.previous, seal):
-            raise _Mismatch(f"{_shown(seal)}, whose entries were removed, was changed: the digest differs")
+            raise _Mismatch(f"{_describe(seal)}, whose entries were removed, was changed: the digest differs")
         self.result = replace(
             self.result,
             removed_seals=self.result.removed_seals + 1,
             removed_entries=self.result.removed_entries + seal.count,
         )
 
-    def _intact(self, seal: Seal) -> None:
+    def _check_intact(self, seal: Seal) -> None:
         count = self._range.count
         if count < seal.count:
-            raise _Mismatch(f"{_shown(seal)}: entries are missing: there are {count} of {seal.count}")
+            raise _Mismatch(f"{_describe(seal)}: entries are missing: there are {count} of {seal.count}")
         if count > seal.count:
-            raise _Mismatch(f"{_shown(seal)}: entries were added: there are {count} instead of {seal.count}")
+            raise _Mismatch(f"{_describe(seal)}: entries were added: there are {count} instead of {seal.count}")
         if self._range.seal(seal.id, seal.created_ms) != seal:
-            raise _Mismatch(f"{_shown(seal)}: an entry or the seal was changed: the digest differs")
+            raise _Mismatch(f"{_describe(seal)}: an entry or the seal was changed: the digest differs")
         self.result = replace(self.result, entries=self.result.entries + count)
 
 
-def _shown(seal: Seal) -> str:
+def _describe(seal: Seal) -> str:
     return f"seal {seal.id} (entries {seal.first_id} to {seal.last_id})"
 
 

@@ -77,18 +77,18 @@ def _seal_next(session: Session, *, is_sqlite: bool, settled_s: float) -> int:
     settled_ms = now - int(settled_s * 1000)
     if not is_sqlite:  # SQLite has one writer at a time
         oldest = session.scalar(_OLDEST_WRITER)
-        if oldest is not None and oldest > now:  # the clock was set back: times do not give the order
+        if oldest is not None and oldest > now:  # the clock was set back: times do not reflect the order
             return 0
         settled_ms = min(settled_ms, now if oldest is None else oldest - 1)
     last = next(iter(newest(session)), None)
     # One statement: the first unsettled entry must be determined from one snapshot of the table.
     entries = _entries(session, _after(last.last_id if last is not None else None))
-    made = Range(last.digest if last is not None else GENESIS)
+    next_range = Range(last.digest if last is not None else GENESIS)
     for entry in takewhile(lambda entry: _is_settled(entry, settled_ms, now), entries):
-        made.add(entry)
-    if made.count:
-        session.execute(insert(_SEALS), asdict(made.seal(last.id + 1 if last is not None else 1, now)))
-    return made.count
+        next_range.add(entry)
+    if next_range.count:
+        session.execute(insert(_SEALS), asdict(next_range.seal(last.id + 1 if last is not None else 1, now)))
+    return next_range.count
 
 
 def _is_settled(entry: Entry, settled_ms: int, now: int) -> bool:
@@ -100,7 +100,7 @@ def _is_settled(entry: Entry, settled_ms: int, now: int) -> bool:
 def items(database: Database) -> Iterator[Item]:
     """The whole log in the order of ``audit_chain``, read in small transactions and in constant memory.
 
-    A range that retention removes meanwhile appears either complete or as removed.
+    A range that retention removes during the read appears either complete or as removed.
     """
     sealed_to: int | None = None
     number: int | None = None
@@ -109,10 +109,10 @@ def items(database: Database) -> Iterator[Item]:
             seals = _next_seals(session, number)
             if not seals:
                 break
-            expected = sum(found.count for found in seals if found.removed_ms is None)
-            within = _after(sealed_to) & (AUDIT.c.id <= seals[-1].last_id)
+            expected = sum(item.count for item in seals if item.removed_ms is None)
+            in_range = _after(sealed_to) & (AUDIT.c.id <= seals[-1].last_id)
             # One entry more than expected is enough to detect added entries.
-            entries = _entries(session, within, limit=expected + 1)
+            entries = _entries(session, in_range, limit=expected + 1)
         yield from _merged(seals, entries)
         sealed_to, number = seals[-1].last_id, seals[-1].id
     while True:
@@ -147,7 +147,7 @@ def remove_expired(database: Database, days: float) -> int:
     """Remove sealed ranges whose entries are all older than ``days``; returns the number of entries. Seals stay.
 
     Args:
-        days: 0 keeps everything; otherwise at least ``MIN_DAYS``.
+        days: 0 removes nothing; otherwise at least ``MIN_DAYS``.
     """
     total = 0
     while days:
@@ -205,18 +205,18 @@ def _next_seals(session: Session, number: int | None) -> Sequence[Seal]:
     query = select(_SEALS).order_by(_SEALS.c.id).limit(_SEALS_PER_READ)
     if number is not None:
         query = query.where(_SEALS.c.id > number)
-    found: list[Seal] = []
+    seals: list[Seal] = []
     entries = 0
     for row in session.execute(query).mappings():
-        found.append(Seal(**row))
+        seals.append(Seal(**row))
         entries += row["count"] if row["removed_ms"] is None else 0
         if entries >= _ENTRIES_PER_READ:
             break
-    return found
+    return seals
 
 
-def _entries(session: Session, where: ColumnElement[bool], *, limit: int | None = None) -> Sequence[Entry]:
-    query = select(*_COLUMNS).where(where).order_by(AUDIT.c.id).limit(limit or MAX_ENTRIES_PER_SEAL)
+def _entries(session: Session, condition: ColumnElement[bool], *, limit: int | None = None) -> Sequence[Entry]:
+    query = select(*_COLUMNS).where(condition).order_by(AUDIT.c.id).limit(limit or MAX_ENTRIES_PER_SEAL)
     return [Entry(row["id"], {**row, "detail": _parsed(row["detail"])}) for row in session.execute(query).mappings()]
 
 
@@ -229,9 +229,9 @@ def _parsed(detail: Any) -> Any:
 
 def _merged(seals: Sequence[Seal], entries: Sequence[Entry]) -> Iterator[Item]:
     """Each seal after its entries."""
-    place = 0
-    for found in seals:
-        while place < len(entries) and entries[place].id <= found.last_id:
-            yield entries[place]
-            place += 1
-        yield found
+    index = 0
+    for seal in seals:
+        while index < len(entries) and entries[index].id <= seal.last_id:
+            yield entries[index]
+            index += 1
+        yield seal

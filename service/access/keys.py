@@ -1,8 +1,8 @@
 """API keys: their owners and scopes.
 
-A key is ``tpl_<id>_<secret>``: the id finds its row, and the row holds nothing but the SHA-256 of the whole. The
-secret has 256 random bits, so there is nothing to guess and no need for a slow hash. Session tokens of
-browsers (``tps_...``) are created and stored in the same way, and are invalid once their key is.
+A key is ``tpl_<id>_<secret>``: its row is found by the id, and stores only the SHA-256 of the whole key. The
+secret has 256 random bits: it cannot be guessed, and no slow hash is needed. Session tokens of browsers
+(``tps_...``) are created and stored in the same way, and become invalid with their key.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Scope(StrEnum):
     ADMIN = "admin"
     """Also access all owners' usage, keys and audit log."""
 
-    def covers(self, needed: Scope) -> bool:
-        """Whether this scope includes ``needed``."""
+    def covers(self, required: Scope) -> bool:
+        """Whether this scope includes ``required``."""
         order = list(Scope)
-        return order.index(self) >= order.index(needed)
+        return order.index(self) >= order.index(required)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ def rotate(
 
 
 def _add(session: Session, **values: object) -> tuple[ApiKey, str]:
-    number, key = _make("tpl")
+    number, key = _generate("tpl")
     row = ApiKey(id=f"key_{number}", digest=_digest(key), **values)
     session.add(row)
     session.flush()
@@ -177,41 +177,41 @@ def state_of(row: ApiKey, *, now: int) -> str:
     return "expired" if row.expires_ms is not None and row.expires_ms <= now else "valid"
 
 
-def current_id(session: Session, which: str) -> str:
+def current_id(session: Session, id_or_name: str) -> str:
     """The id of a key, given its id, or the name of exactly one key that is valid and not replaced.
 
     Raises:
         KeyNotFound: no key matches, or several do.
     """
-    if session.get(ApiKey, which) is not None:
-        return which
-    named = select(ApiKey.id).where(ApiKey.name == which, ApiKey.replaced_by.is_(None), *_is_valid())
-    found = session.scalars(named).all()
-    if len(found) != 1:
-        raise KeyNotFound(which, found)
-    return found[0]
+    if session.get(ApiKey, id_or_name) is not None:
+        return id_or_name
+    query = select(ApiKey.id).where(ApiKey.name == id_or_name, ApiKey.replaced_by.is_(None), *_is_valid())
+    key_ids = session.scalars(query).all()
+    if len(key_ids) != 1:
+        raise KeyNotFound(id_or_name, key_ids)
+    return key_ids[0]
 
 
 def record_use(database: Database, key_ids: Collection[str]) -> None:
     """Record that keys were used now; keys with a recent recorded use are skipped."""
     now = now_ms()
     recently_ms = int(LAST_USE_PRECISION_S / 2 * 1000)
-    earlier = or_(ApiKey.last_used_ms.is_(None), ApiKey.last_used_ms < now - recently_ms)
+    is_stale = or_(ApiKey.last_used_ms.is_(None), ApiKey.last_used_ms < now - recently_ms)
 
     def write(session: Session) -> None:
-        used = update(ApiKey).where(ApiKey.id.in_(key_ids), earlier).values(last_used_ms=now)
-        session.execute(used.execution_options(synchronize_session=False))
+        statement = update(ApiKey).where(ApiKey.id.in_(key_ids), is_stale).values(last_used_ms=now)
+        session.execute(statement.execution_options(synchronize_session=False))
 
     database.group_commit(write)
 
 
 def last_recorded(session: Session, key_id: str | None = None) -> dict[str, int]:
     """When the last action of one key, or (``None``) of each key, was audited, in ms. Reads are not audited."""
-    last = select(func.max(AuditEntry.at_ms)).where(AuditEntry.key_id == ApiKey.id).scalar_subquery()
-    query = select(ApiKey.id, last)
+    last_ms = select(func.max(AuditEntry.at_ms)).where(AuditEntry.key_id == ApiKey.id).scalar_subquery()
+    query = select(ApiKey.id, last_ms)
     if key_id is not None:
         query = query.where(ApiKey.id == key_id)
-    return {found: at_ms for found, at_ms in session.execute(query) if at_ms is not None}
+    return {row_id: at_ms for row_id, at_ms in session.execute(query) if at_ms is not None}
 
 
 def last_used(row: ApiKey, recorded_ms: int | None) -> int | None:
@@ -223,22 +223,24 @@ def last_used(row: ApiKey, recorded_ms: int | None) -> int | None:
     return max((at_ms for at_ms in (row.last_used_ms, recorded_ms) if at_ms is not None), default=None)
 
 
-def revoke(database: Database, which: str, *, by: Actor | None = None) -> ApiKey:
+def revoke(database: Database, id_or_name: str, *, by: Actor | None = None) -> ApiKey:
     """Revoke a key and end its browser sessions. Web processes cache keys for some seconds.
 
     Args:
-        which: its id, or a name that no other unrevoked key has.
+        id_or_name: its id, or a name that no other unrevoked key has.
 
     Raises:
         KeyNotFound: no key matches, or several do.
     """
     with database.write() as session:
-        named = select(ApiKey).where(or_(ApiKey.id == which, ApiKey.name == which), ApiKey.revoked_ms.is_(None))
-        found = session.scalars(named.with_for_update()).all()
-        found = [row for row in found if row.id == which] or found  # a name may look like another key's id
-        if len(found) != 1:
-            raise KeyNotFound(which, [row.id for row in found])
-        return _revoke(session, found[0], by)
+        query = select(ApiKey).where(
+            or_(ApiKey.id == id_or_name, ApiKey.name == id_or_name), ApiKey.revoked_ms.is_(None)
+        )
+        rows = session.scalars(query.with_for_update()).all()
+        rows = [row for row in rows if row.id == id_or_name] or rows  # a name may look like another key's id
+        if len(rows) != 1:
+            raise KeyNotFound(id_or_name, [row.id for row in rows])
+        return _revoke(session, rows[0], by)
 
 
 def revoke_id(database: Database, key_id: str, *, by: Actor | None = None) -> ApiKey:
@@ -265,10 +267,10 @@ def _revoke(session: Session, row: ApiKey, by: Actor | None) -> ApiKey:
 
 def identify(session: Session, text: str) -> Identity | None:
     """The identity of a valid key in the database, or ``None``."""
-    form = _KEY.fullmatch(text)
-    if form is None:
+    match = _KEY.fullmatch(text)
+    if match is None:
         return None
-    row = _valid_key(session, f"key_{form[1]}")
+    row = _valid_key(session, f"key_{match[1]}")
     # The row is found by the id, which is no secret; the digest is compared in constant time.
     if row is None or not hmac.compare_digest(row.digest, _digest(text)):
         return None
@@ -277,18 +279,18 @@ def identify(session: Session, text: str) -> Identity | None:
 
 def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) -> tuple[Identity, str]:
     """Create a browser session; returns the token for the cookie."""
-    number, token = _make("tps")
+    number, token = _generate("tps")
     with database.write() as session:
         now = session.scalar(select(now_ms())) or 0
-        expires = min(now + SESSION_S * 1000, identity.expires_ms or 2**62)
+        expires_ms = min(now + SESSION_S * 1000, identity.expires_ms or 2**62)
         row = BrowserSession(
-            id=f"ses_{number}", digest=_digest(token), key_id=identity.key_id, created_ms=now, expires_ms=expires
+            id=f"ses_{number}", digest=_digest(token), key_id=identity.key_id, created_ms=now, expires_ms=expires_ms
         )
         session.add(row)
         session.flush()
         # Delete the oldest sessions: a program that signs in for each request must not fill the table.
-        kept = select(BrowserSession.id).where(BrowserSession.key_id == identity.key_id)
-        newest = kept.order_by(BrowserSession.created_ms.desc(), BrowserSession.id.desc()).limit(MAX_SESSIONS)
+        session_ids = select(BrowserSession.id).where(BrowserSession.key_id == identity.key_id)
+        newest = session_ids.order_by(BrowserSession.created_ms.desc(), BrowserSession.id.desc()).limit(MAX_SESSIONS)
         of_key = BrowserSession.key_id == identity.key_id
         session.execute(delete(BrowserSession).where(of_key, BrowserSession.id.not_in(newest.scalar_subquery())))
         audit.record(session, by, AuditAction.SIGN_IN, row.id)
@@ -301,11 +303,11 @@ def identify_browser(session: Session, token: str, of_settings: Sequence[Identit
     Args:
         of_settings: identities of the keys in ``TAPELINE_API_KEYS``, which have no row.
     """
-    form = _SESSION.fullmatch(token)
-    if form is None:
+    match = _SESSION.fullmatch(token)
+    if match is None:
         return None
     unexpired = BrowserSession.expires_ms > now_ms()
-    row = session.scalar(select(BrowserSession).where(BrowserSession.id == f"ses_{form[1]}", unexpired))
+    row = session.scalar(select(BrowserSession).where(BrowserSession.id == f"ses_{match[1]}", unexpired))
     if row is None or not hmac.compare_digest(row.digest, _digest(token)):
         return None
     for identity in of_settings:
@@ -352,7 +354,7 @@ def require_any_key(settings: Settings, database: Database) -> None:
     )
 
 
-def _make(prefix: str) -> tuple[str, str]:
+def _generate(prefix: str) -> tuple[str, str]:
     number = secrets.token_hex(6)
     return number, f"{prefix}_{number}_{secrets.token_hex(32)}"
 

@@ -32,7 +32,7 @@ def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
     """The usage of one owner, or (``None``) of all. Expensive: it scans all rows of their jobs."""
     usages: dict[str | None, Usage] = {}
 
-    def of(name: str | None) -> Usage:
+    def usage_of(name: str | None) -> Usage:
         return usages.setdefault(name, Usage(owner=name))
 
     jobs = select(Job.owner, Job.status, func.count(), func.sum(Job.cpu_seconds), func.sum(Job.size_bytes))
@@ -43,15 +43,15 @@ def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
     if owner is not None:
         jobs, stopped = jobs.where(Job.owner == owner), stopped.where(Job.owner == owner)
         uploads, keys = uploads.where(Upload.owner == owner), keys.where(ApiKey.owner == owner)
-        of(owner)
+        usage_of(owner)
     for name, status, count, seconds, size in session.execute(jobs):
-        of(name).jobs[Status(status)] = count
-        of(name).cpu_seconds += seconds or 0.0
-        of(name).artifact_bytes += int(size)
+        usage_of(name).jobs[Status(status)] = count
+        usage_of(name).cpu_seconds += seconds or 0.0
+        usage_of(name).artifact_bytes += int(size)
     for name, count in session.execute(stopped):
-        of(name).stopped_by_sweep = count
+        usage_of(name).stopped_by_sweep = count
     for name, size in session.execute(uploads):
-        of(name or None).dataset_bytes = int(size)
+        usage_of(name or None).dataset_bytes = int(size)
     for name, count in session.execute(keys):
-        of(name).keys = count
+        usage_of(name).keys = count
     return sorted(usages.values(), key=lambda item: -(item.artifact_bytes + item.dataset_bytes))

@@ -85,11 +85,11 @@ class DatasetUploads:
             UploadInUse, DatasetNotFound, DatasetFixed
         """
         owner = owner_of(by)
-        gone = uploads.remove(self.database, name, owner=owner, by=by)
-        if gone is None:
+        removed_ids = uploads.remove(self.database, name, owner=owner, by=by)
+        if removed_ids is None:
             self.datasets.look_up(name, owner)
             raise DatasetFixed(name)
-        for upload_id in gone:
+        for upload_id in removed_ids:
             self.folder.discard(upload_id)
 
     def _import(

@@ -33,8 +33,8 @@ class ExportRequest:
 
     Attributes:
         checkpoint: ``None`` for a format without weights.
-        epochs, samples: all of the job.
-        license: SPDX identifier that the client gave.
+        epochs, samples: all those of the job.
+        license: SPDX identifier from the client's request.
     """
 
     job: Job
@@ -80,8 +80,8 @@ class Exports:
     database: Database
     artifacts: ArtifactStore
     make: Callable[[ExportRequest], bytes]
-    _making: threading.Lock = field(default_factory=threading.Lock)
-    """Held while an export is created: each takes a core and several times the memory of the model."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an export is created: each uses a core and several times the memory of the model."""
 
     def export(
         self,
@@ -102,19 +102,23 @@ class Exports:
             StorageFull: there is no space to store the export.
         """
         while True:
-            request, known = self._look_up(job_id, target, which, license, by)
-            if known is not None:
-                return known
-            with self._making:
-                request, known = self._look_up(job_id, target, which, license, by)
-                if known is not None:
-                    return known
+            request, existing = self._look_up(job_id, target, which, license, by)
+            if existing is not None:
+                return existing
+            with self._lock:
+                request, existing = self._look_up(job_id, target, which, license, by)
+                if existing is not None:
+                    return existing
                 try:
                     data = self.make(request)
                 except ArtifactDamaged:
-                    # A running job deletes older checkpoints. If the lookup gives the same one again, its file is lost.
-                    again, _ = self._look_up(job_id, target, which, license, by)
-                    if request.checkpoint is None or again.checkpoint is None or again.epoch == request.epoch:
+                    # A running job deletes older checkpoints. If the same one is found, its file is lost.
+                    new_request, _ = self._look_up(job_id, target, which, license, by)
+                    if (
+                        request.checkpoint is None
+                        or new_request.checkpoint is None
+                        or new_request.epoch == request.epoch
+                    ):
                         raise
                     continue
                 return self._store(request, data, by)
@@ -139,7 +143,7 @@ class Exports:
             request = ExportRequest(
                 job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
             )
-            return request, _known(session, request)
+            return request, _find_existing(session, request)
 
     def _store(self, request: ExportRequest, data: bytes, by: Actor | None) -> Artifact:
         job_id, kind = request.job.id, ArtifactKind(request.format.value)
@@ -151,23 +155,27 @@ class Exports:
         with self.database.write() as session:
             job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
             if job is not None:
-                before = _of_epoch(session, request)
+                previous = _find_export(session, request)
                 row = artifact_rows.replace(session, job_id, file)
                 detail = {"format": request.format.value, "epoch": request.epoch, "size_bytes": file.size_bytes}
                 audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
         if job is None:  # deleted in the meantime: leave no file behind
             self.artifacts.remove_job(job_id)
             raise JobNotFound(job_id)
-        if before is not None and before.path != file.path:
-            self.artifacts.remove([before.path])
+        if previous is not None and previous.path != file.path:
+            self.artifacts.remove([previous.path])
         return row
 
 
-def _of_epoch(session: Session, request: ExportRequest) -> Artifact | None:
-    same = (Artifact.job_id == request.job.id, Artifact.kind == request.format.value, Artifact.epoch == request.epoch)
-    return session.scalar(select(Artifact).where(*same))
+def _find_export(session: Session, request: ExportRequest) -> Artifact | None:
+    conditions = (
+        Artifact.job_id == request.job.id,
+        Artifact.kind == request.format.value,
+        Artifact.epoch == request.epoch,
+    )
+    return session.scalar(select(Artifact).where(*conditions))
 
 
-def _known(session: Session, request: ExportRequest) -> Artifact | None:
-    found = _of_epoch(session, request)
-    return found if found is not None and found.name == request.name else None
+def _find_existing(session: Session, request: ExportRequest) -> Artifact | None:
+    row = _find_export(session, request)
+    return row if row is not None and row.name == request.name else None

@@ -14,15 +14,15 @@ def expand(document: Any, spec: Spec) -> list[tuple[Any, Spec]]:
     folds = spec.dataset.folds
     if folds is None or spec.dataset.fold is not None:
         return [(document, spec)]
-    made = []
+    jobs = []
     for fold in range(folds):
         name = _name(spec.name, fold, folds)
         sent = document | {"name": name, "dataset": document["dataset"] | {"fold": fold}}
         data = spec.dataset.model_copy(update={"fold": fold})
-        made.append((sent, spec.model_copy(update={"name": name, "dataset": data})))
-    return made
+        jobs.append((sent, spec.model_copy(update={"name": name, "dataset": data})))
+    return jobs
 
 
 def _name(name: str | None, fold: int, folds: int) -> str:
-    which = f"fold {fold + 1} of {folds}"
-    return f"{name[: _MAX_NAME - len(which) - 3]} ({which})" if name else which
+    label = f"fold {fold + 1} of {folds}"
+    return f"{name[: _MAX_NAME - len(label) - 3]} ({label})" if name else label

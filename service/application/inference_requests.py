@@ -87,9 +87,9 @@ class GenerateRequest(StrictModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("seed", "seeds", "latent") if getattr(self, name) is not None]
-        if self.count is not None and "seed" not in given:
-            given.append("count")
-        if len(given) > 1:
-            raise PydanticCustomError("two_sources", "{names} cannot be combined", {"names": " and ".join(given)})
+        sources = [name for name in ("seed", "seeds", "latent") if getattr(self, name) is not None]
+        if self.count is not None and "seed" not in sources:
+            sources.append("count")
+        if len(sources) > 1:
+            raise PydanticCustomError("two_sources", "{names} cannot be combined", {"names": " and ".join(sources)})
         return self

@@ -1,4 +1,4 @@
-"""Lists of jobs with everything that belongs to them: counts, titles of parents, and sweeps."""
+"""Lists of jobs with related data: counts, titles of parents, and sweeps."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class JobGroups:
 
 def job_page(
     session: Session,
-    wanted: JobFilter,
-    shown: Sequence[Column],
+    job_filter: JobFilter,
+    columns: Sequence[Column],
     *,
     owner: str | None,
     sort: str,
@@ -59,7 +59,7 @@ def job_page(
     """A page of jobs.
 
     Args:
-        shown: the columns that the jobs must be able to answer.
+        columns: the columns for which the jobs must have the values loaded.
         one_per_sweep: of each sweep, list only the first job.
         counts: also count all matching jobs by state.
 
@@ -68,12 +68,12 @@ def job_page(
     """
     page = listing.find(
         session,
-        wanted,
+        job_filter,
         owner=owner,
         sort=sort,
         limit=limit,
         cursor=cursor,
-        specs=need_specs(shown),
+        specs=need_specs(columns),
         one_per_sweep=one_per_sweep,
     )
     sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if one_per_sweep else set()
@@ -81,23 +81,23 @@ def job_page(
         jobs=page.jobs,
         next_cursor=page.next_cursor,
         stopped=lookup.stopped_by_sweep(session, page.jobs),
-        counts=listing.counts(session, wanted, owner=owner) if counts else None,
-        stopped_by_sweep=listing.count_stopped(session, wanted, owner=owner) if counts else None,
+        counts=listing.counts(session, job_filter, owner=owner) if counts else None,
+        stopped_by_sweep=listing.count_stopped(session, job_filter, owner=owner) if counts else None,
         parents=listing.titles(session, page.jobs, owner=owner),
         sweeps=sweeps.listed(session, sweep_ids, owner=owner),
     )
 
 
 def job_groups(
-    session: Session, wanted: JobFilter, by: GroupBy, shown: Sequence[Column], *, owner: str | None, limit: int
+    session: Session, job_filter: JobFilter, by: GroupBy, columns: Sequence[Column], *, owner: str | None, limit: int
 ) -> JobGroups:
     """Groups of jobs, with the best values of the columns."""
-    found, more = listing.groups(session, wanted, by, shown, owner=owner, limit=limit)
-    in_sweeps = {group.value for group in found if group.value} if by is GroupBy.SWEEP else set()
-    titles = {row.sweep.id: sweeps.title(row.sweep) for row in sweeps.listed(session, in_sweeps, owner=owner)}
-    return JobGroups(groups=found, has_more=more, titles=titles)
+    groups, has_more = listing.groups(session, job_filter, by, columns, owner=owner, limit=limit)
+    sweep_ids = {group.value for group in groups if group.value} if by is GroupBy.SWEEP else set()
+    titles = {row.sweep.id: sweeps.title(row.sweep) for row in sweeps.listed(session, sweep_ids, owner=owner)}
+    return JobGroups(groups=groups, has_more=has_more, titles=titles)
 
 
-def need_specs(shown: Sequence[Column]) -> bool:
+def need_specs(columns: Sequence[Column]) -> bool:
     """Whether a column needs the jobs' resolved specs."""
-    return any(column.needs_spec for column in shown)
+    return any(column.needs_spec for column in columns)

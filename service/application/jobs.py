@@ -1,4 +1,4 @@
-"""Use cases of jobs: submit, fork, reproduce, and control. Each takes the actor that requests it."""
+"""Use cases of jobs: submit, fork, reproduce, and control. Each accepts the actor that requests it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Submitted:
 
     @classmethod
     def earlier(cls, database: Database, idempotency: IdempotencyKey | None, owner: str | None) -> Self | None:
-        """The stored response of an earlier request with this key, if there is one; it precedes any check."""
+        """The stored response of an earlier request with this key, if any; it precedes any check."""
         if idempotency is None:
             return None
         with database.read() as session:
@@ -62,7 +62,7 @@ class Jobs:
             stored.
         wake_up: notifies the workers of a queued job; they also poll the database.
         represent: builds the response to a submission, which is stored with its idempotency key.
-        verified_share: of the jobs that could take over a result, those that a worker checks first.
+        verified_share: fraction of jobs with a reusable result that a worker checks by training an epoch again.
     """
 
     database: Database
@@ -83,10 +83,12 @@ class Jobs:
         with self.database.read() as session:
             return bool(lookup.stopped_by_sweep(session, [job]))
 
-    def find(self, wanted: JobFilter, *, by: Actor | None = None, limit: int = 20, cursor: str | None = None) -> Page:
+    def find(
+        self, job_filter: JobFilter, *, by: Actor | None = None, limit: int = 20, cursor: str | None = None
+    ) -> Page:
         """A page of jobs, newest first."""
         with self.database.read() as session:
-            return listing.find(session, wanted, owner=owner_of(by), limit=limit, cursor=cursor)
+            return listing.find(session, job_filter, owner=owner_of(by), limit=limit, cursor=cursor)
 
     def checkpoint(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
         """A checkpoint: ``best``, ``latest`` or the number of an epoch."""
@@ -124,33 +126,38 @@ class Jobs:
             specs = folds.expand(document, spec)
             self.admit(owner, len(specs))
         except (SpecError, AdmissionRefused):
-            # A repeated request gets the response of the first one, whatever has changed since.
+            # A repeated request gets the response of the first one, even if something has changed since.
             earlier = Submitted.earlier(self.database, idempotency, owner)
             if earlier is None:
                 raise
             return earlier
         group = ids.new_id("folds") if len(specs) > 1 else None
-        new = [self._with_copied(_submission(sent, one, owner, data, fold_group=group)) for sent, one in specs]
-        copied = [submission.id for submission in new if submission.copied is not None and submission.id is not None]
+        new = [
+            self._add_copied_result(_submission(sent, resolved, owner, data, fold_group=group))
+            for sent, resolved in specs
+        ]
+        copied_ids = [
+            submission.id for submission in new if submission.copied is not None and submission.id is not None
+        ]
         try:
             answer, replayed = submissions.submit_all(
                 self.database, new, idempotency=idempotency, represent=self._represent_all, by=by
             )
         except (IdempotencyConflict, SpecError):
-            self._discard(copied)
+            self._discard(copied_ids)
             raise
         # After any other error, the jobs may have been stored; the scheduler removes files without a row.
         reach("submitted")
         if replayed:
-            self._discard(copied)
+            self._discard(copied_ids)
         else:
             for job_id in answer.get("fold_jobs", [answer["id"]]):
-                if job_id not in copied:
+                if job_id not in copied_ids:
                     self.wake_up(job_id)
         return Submitted(answer, replayed)
 
-    def _with_copied(self, new: Submission) -> Submission:
-        """The submission with the result of an equal job, where there is one that it may take over."""
+    def _add_copied_result(self, new: Submission) -> Submission:
+        """The submission with the result of an equal job, if there is one that it may take over."""
         if new.resolved.reuse is Reuse.NEVER:
             return new
         new_id = ids.new_id("job")
@@ -164,8 +171,8 @@ class Jobs:
             self.artifacts.remove_job(job_id)
 
     def _represent_all(self, jobs: Sequence[Job]) -> dict[str, Any]:
-        several = {"fold_jobs": [job.id for job in jobs]} if len(jobs) > 1 else {}
-        return self.represent(jobs[0]) | several
+        fold_jobs = {"fold_jobs": [job.id for job in jobs]} if len(jobs) > 1 else {}
+        return self.represent(jobs[0]) | fold_jobs
 
     def dry_run(self, document: Any, *, by: Actor | None = None) -> Forecast:
         """Check a spec and estimate its cost without storing anything.
@@ -191,23 +198,23 @@ class Jobs:
         earlier = Submitted.earlier(self.database, idempotency, owner)
         if earlier is not None:
             return earlier
-        asked = validation.read_body(ForkRequest, document)
+        request = validation.read_body(ForkRequest, document)
         while True:
             with self.database.read() as session:
                 parent = lookup.get(session, job_id, owner=owner)
                 actions.require(parent, Action.FORK)
-                checkpoint = lookup.checkpoint(session, parent, asked.checkpoint)
-                name = names.of_fork(session, parent, owner=owner) if "name" not in asked.overrides else None
-            about = {"name": name, "tags": parent.tags, "priority": parent.priority}
-            spec, data = self._derived(parent, about, asked.overrides, owner=owner, epoch=checkpoint.epoch)
+                checkpoint = lookup.checkpoint(session, parent, request.checkpoint)
+                name = names.of_fork(session, parent, owner=owner) if "name" not in request.overrides else None
+            metadata = {"name": name, "tags": parent.tags, "priority": parent.priority}
+            spec, data = self._derive(parent, metadata, request.overrides, owner=owner, epoch=checkpoint.epoch)
             spec = spec.model_copy(update={"reuse": Reuse.NEVER})
             new = _submission(spec.model_dump(mode="json"), spec, owner, data)
             try:
                 return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
             except ArtifactDamaged:
-                # A running job deletes older checkpoints. If the lookup gives the same one again, its file is lost.
+                # A running job deletes older checkpoints. If the same one is found, its file is lost.
                 with self.database.read() as session:
-                    if lookup.checkpoint(session, parent, asked.checkpoint).id == checkpoint.id:
+                    if lookup.checkpoint(session, parent, request.checkpoint).id == checkpoint.id:
                         raise
 
     def reproduce(
@@ -227,9 +234,9 @@ class Jobs:
             actions.require(original, Action.REPRODUCE)
             start = lookup.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
             name = names.of_reproduction(session, original, owner=owner)
-        about = {"name": name, "tags": original.tags, "priority": original.priority, "reuse": Reuse.NEVER}
-        again = _submission_again(original, about, owner)
-        return self._submit_copy(again, original, start, idempotency, by, reproduces=True)
+        metadata = {"name": name, "tags": original.tags, "priority": original.priority, "reuse": Reuse.NEVER}
+        new = _repeat_submission(original, metadata, owner)
+        return self._submit_copy(new, original, start, idempotency, by, reproduces=True)
 
     def investigate(
         self, a: Job, b: Job, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
@@ -238,8 +245,8 @@ class Jobs:
         owner = owner_of(by)
         self.admit(owner, 1)
         title = " and ".join(job.name or job.id[-6:].lower() for job in (a, b))[:180]
-        about = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
-        new = replace(_submission_again(a, about, owner), investigates=(a, b))
+        metadata = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
+        new = replace(_repeat_submission(a, metadata, owner), investigates=(a, b))
         answer, replayed = submissions.submit(
             self.database, new, idempotency=idempotency, represent=self.represent, by=by
         )
@@ -257,11 +264,11 @@ class Jobs:
 
     def resume(self, job_id: str, *, by: Actor | None = None) -> Job:
         """Queue a paused job again."""
-        return self._queued(actions.resume(self.database, job_id, owner=owner_of(by), by=by))
+        return self._wake_up_for(actions.resume(self.database, job_id, owner=owner_of(by), by=by))
 
     def retry(self, job_id: str, *, by: Actor | None = None) -> Job:
         """Queue a failed job again."""
-        return self._queued(actions.retry(self.database, job_id, owner=owner_of(by), by=by))
+        return self._wake_up_for(actions.retry(self.database, job_id, owner=owner_of(by), by=by))
 
     def change(
         self, job_id: str, patch: JobPatch, *, by: Actor | None = None, check: Callable[[Job], None] = lambda job: None
@@ -278,27 +285,27 @@ class Jobs:
         actions.remove(self.database, job_id, owner=owner_of(by), by=by)
         self.artifacts.remove_job(job_id)
 
-    def _queued(self, job: Job) -> Job:
+    def _wake_up_for(self, job: Job) -> Job:
         self.wake_up(job.id)
         return job
 
-    def _derived(
-        self, parent: Job, about: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int
+    def _derive(
+        self, parent: Job, metadata: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int
     ) -> tuple[Spec, DatasetInfo]:
         """The spec of a fork, and its dataset: the parent's, or another one of the same shape.
 
         Args:
-            about: the fork's name, tags and priority, unless the overrides give them.
+            metadata: the fork's name, tags and priority, unless the overrides set them.
 
         Raises:
             SpecError: with pointers into the request.
         """
         try:
-            spec = validation.derive(parent.resolved | about, overrides, epoch=epoch)
-            before = self._data_of(parent)
-            same = "dataset" not in overrides
-            spec, data = self.specs.check(spec.model_dump(mode="json"), owner, before if same else None)
-            if before is not None and (detail := _other_shape(before, data)):
+            spec = validation.derive(parent.resolved | metadata, overrides, epoch=epoch)
+            parent_data = self._data_of(parent)
+            same_dataset = "dataset" not in overrides
+            spec, data = self.specs.check(spec.model_dump(mode="json"), owner, parent_data if same_dataset else None)
+            if parent_data is not None and (detail := _explain_shape_mismatch(parent_data, data)):
                 raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
             return spec, data
         except SpecError as error:
@@ -362,11 +369,11 @@ def _submission(
     )
 
 
-def _submission_again(job: Job, about: dict[str, Any], owner: str | None) -> Submission:
-    """A submission with the spec and the data of a job; ``about`` replaces fields that change no result."""
+def _repeat_submission(job: Job, metadata: dict[str, Any], owner: str | None) -> Submission:
+    """A submission with a job's spec and data; ``metadata`` replaces fields that do not affect the result."""
     return Submission(
         spec=job.spec,
-        resolved=validation.read_resolved(job.resolved | about),
+        resolved=validation.read_resolved(job.resolved | metadata),
         steps=job.steps,
         owner=owner,
         upload_id=job.upload_id,
@@ -374,18 +381,18 @@ def _submission_again(job: Job, about: dict[str, Any], owner: str | None) -> Sub
     )
 
 
-def _other_shape(before: DatasetInfo, data: DatasetInfo) -> str | None:
-    """Why a checkpoint that was trained on ``before`` cannot continue with ``data``; ``None`` if it can."""
-    if before.kind is not data.kind or before.image_shape != data.image_shape:
-        return f"its examples are {_by(data)}; those of the checkpoint's dataset are {_by(before)}"
-    columns, wanted = ([(one["name"], one["type"]) for one in info.columns] for info in (data, before))
-    if columns != wanted:
-        named = ", ".join(f"{name} ({kind})" for name, kind in wanted[:20])
-        return f"its columns differ from those of the checkpoint's dataset: {named}"
+def _explain_shape_mismatch(original: DatasetInfo, data: DatasetInfo) -> str | None:
+    """Why a checkpoint that was trained on ``original`` cannot continue with ``data``; ``None`` if it can."""
+    if original.kind is not data.kind or original.image_shape != data.image_shape:
+        return f"its examples are {_describe(data)}; those of the checkpoint's dataset are {_describe(original)}"
+    columns, expected = ([(column["name"], column["type"]) for column in info.columns] for info in (data, original))
+    if columns != expected:
+        described = ", ".join(f"{name} ({kind})" for name, kind in expected[:20])
+        return f"its columns differ from those of the checkpoint's dataset: {described}"
     return None
 
 
-def _by(data: DatasetInfo) -> str:
+def _describe(data: DatasetInfo) -> str:
     if data.kind is DatasetKind.TABLE:
         return f"rows of {counted(len(data.columns), 'column')}"
     return "images of " + " x ".join(map(str, data.image_shape))

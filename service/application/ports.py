@@ -1,4 +1,4 @@
-"""Interfaces that the use cases require; the program that starts the product supplies the implementations."""
+"""Interfaces that the use cases require; the program that starts the service supplies the implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of an equal job for a new one, at its submission."""
+"""Reuse of an equal job's result at the submission of a new job."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from service.storage.database import Database
 
 
 def whole_result(database: Database, artifacts: ArtifactStore, new: Submission, new_id: str) -> Copied | None:
-    """What a new job takes over, its files being in its folder; ``None`` if it must be trained.
+    """The result that a new job takes over, its files already in the job's folder; ``None``: train the job.
 
     Compares the provenance that a live worker would record for the job now.
     """
     spec = new.resolved
     classifier = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None
     with database.read() as session:
-        wanted = [
+        provenances = [
             provenance | {"dataset": new.dataset_sha256} | ({"judge": classifier} if classifier else {})
             for provenance in worker_registry.provenances(session)
         ]
-        source = sources.find(session, spec, wanted, owner=new.owner, whole_only=True)
+        source = sources.find(session, spec, provenances, owner=new.owner, whole_only=True)
         if source is None:
             return None
         try:
@@ -37,6 +37,6 @@ def whole_result(database: Database, artifacts: ArtifactStore, new: Submission, 
     try:
         copied = replace(copied, files=artifacts.copy_all(files, job_id=new_id, lease=0))
     except (ArtifactDamaged, OSError):
-        return None  # the worker looks for another, or trains
+        return None  # the worker searches for another job, or trains
     reach("reuse_stored")
     return copied

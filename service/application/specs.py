@@ -29,7 +29,7 @@ DIGIT_SIDE: Final = 28
 
 
 class NetworkMismatch(SpecError):
-    """The fields of a spec are valid, but its layers do not fit each other or the dataset.
+    """The fields of a spec are valid, but its layers do not fit together or do not fit the dataset.
 
     Attributes:
         spec: the resolved spec.
@@ -60,7 +60,7 @@ class SpecChecks:
     datasets: DatasetCatalogue
 
     def check(self, document: Any, owner: str | None, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
-        """Check everything that can be wrong with a spec; also returns its dataset.
+        """Check a spec completely; also returns its dataset.
 
         Args:
             data: the dataset that an earlier job is pinned to; by default, the one that the spec names.
@@ -81,19 +81,19 @@ class SpecChecks:
         faults: list[Fault] = []
         undescribed = 0
         spec: Spec | None = None
-        of_data: list[Fault] = []
+        data_faults: list[Fault] = []
         name = _dataset_name(document)
         if data is None and name is not None:
-            data = self._looked_up(name, owner, of_data)
+            data = self._look_up_dataset(name, owner, data_faults)
         document = _with_default_preset(document, data)
         try:
             spec = validation.resolve(document)
         except SpecError as error:
             faults.extend(error.faults)
             undescribed = error.total - len(error.faults)
-        if data is None and not of_data and spec is not None:
-            data = self._looked_up(spec.dataset.name, owner, of_data)
-        faults += of_data
+        if data is None and not data_faults and spec is not None:
+            data = self._look_up_dataset(spec.dataset.name, owner, data_faults)
+        faults += data_faults
         if spec is not None and data is not None and data.kind is DatasetKind.TABLE:
             faults += table_faults(spec, document)
         if faults or spec is None or data is None:
@@ -124,21 +124,21 @@ class SpecChecks:
         ]
         return Forecast(spec=spec, networks=networks, cost=cost, notes=notes)
 
-    def _looked_up(self, name: str, owner: str | None, faults: list[Fault]) -> DatasetInfo | None:
+    def _look_up_dataset(self, name: str, owner: str | None, faults: list[Fault]) -> DatasetInfo | None:
         """The dataset; its faults are appended to ``faults``."""
         try:
-            return self._described(name, owner)
+            return self._describe_dataset(name, owner)
         except DatasetNotFound as error:
-            known = f"available: {', '.join(error.known)}"
-            faults.append(_dataset_fault(error.code, f"unknown dataset; {known}", error.suggestion))
+            available = f"available: {', '.join(error.available)}"
+            faults.append(_dataset_fault(error.code, f"unknown dataset; {available}", error.suggestion))
         except DatasetBroken as error:
             faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
         return None
 
-    def _described(self, name: str, owner: str | None) -> DatasetInfo:
+    def _describe_dataset(self, name: str, owner: str | None) -> DatasetInfo:
         """The dataset, without reading the files of a built-in one."""
-        known = BUILT_IN.get(name)
-        return known.info if known is not None else self.datasets.describe(name, owner)
+        built_in = BUILT_IN.get(name)
+        return built_in.info if built_in is not None else self.datasets.describe(name, owner)
 
     def _notes_on_data(self, spec: Spec, owner: str | None) -> list[str]:
         """Hints about downloads that are necessary before training."""
@@ -152,8 +152,8 @@ class SpecChecks:
                 source = info.download_from[0]
                 return [f"{name} is not downloaded yet; the job downloads {size} from {source} when it starts."]
             case DatasetState.UNAVAILABLE:
-                why = info.download_problem or "there is no place to download it from"
-                return [f"{name} is not downloaded yet, and {why}. The job tries to download {size} when it starts."]
+                reason = info.download_problem or "there is no place to download it from"
+                return [f"{name} is not downloaded yet, and {reason}. The job tries to download {size} when it starts."]
             case _:
                 assert_never(info.state)
 
@@ -185,7 +185,7 @@ def _notes_on_folds(spec: Spec) -> list[str]:
 
 
 def _notes_on_rows(document: Mapping[str, Any], spec: Spec, shape: Shape) -> list[str]:
-    """The settings that preset table takes from the number of rows, unless the spec gives them."""
+    """The settings that preset ``table`` derives from the number of rows, unless the spec has them."""
     adapted = [f"{name} {getattr(spec, name)}" for name in ("batch_size", "epochs") if name not in document]
     if spec.preset != TABLE_PRESET or not adapted:
         return []
@@ -199,7 +199,10 @@ def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     if shape.kind is DatasetKind.TABLE:
         return _notes_on_rows(document, spec, shape)
     if shape.picture != (DIGIT_SIDE, DIGIT_SIDE, 1):
-        before, after = ([part["layers"] for part in _parts(one.model_dump(mode="json"))] for one in (preset, spec))
+        before, after = (
+            [network["layers"] for network in _networks(resolved.model_dump(mode="json"))]
+            for resolved in (preset, spec)
+        )
         if before != after:
             notes.append(f"The layers of preset {spec.preset} are adapted to images of {shape.described}.")
     if spec.batch_size == shape.train_count != preset.batch_size:
@@ -212,7 +215,7 @@ def _notes_on_preset(document: Any, spec: Spec, shape: Shape) -> list[str]:
     return notes
 
 
-def _parts(resolved: dict[str, Any]) -> list[dict[str, Any]]:
+def _networks(resolved: dict[str, Any]) -> list[dict[str, Any]]:
     """The objects that have layers: the classifier itself, or the networks of a GAN."""
     return [resolved] if "layers" in resolved else [resolved["generator"], resolved["discriminator"]]
 

@@ -26,7 +26,7 @@ from service.sweeps.search.proposals import STARTUP
 from service.sweeps.trial_scheduler import SweepPlan
 from service.wording import counted
 
-_CHECKED_TRIALS: Final = 100
+_MAX_CHECKED_TRIALS: Final = 100
 """Maximum number of trials whose settings are checked in combination."""
 
 
@@ -49,7 +49,7 @@ class CheckedSweep:
 
 
 def check(document: Any, owner: str | None, specs: SpecChecks) -> CheckedSweep:
-    """Check everything that can be wrong with a sweep.
+    """Check a sweep completely.
 
     Raises:
         SpecError: lists every fault.
@@ -63,27 +63,27 @@ class _Check:
         self.reading, self.sent, self.owner, self.specs = reading, reading.sent, owner, specs
         self.faults: list[Fault] = []
         self.notes: list[str] = []
-        self.unknown: set[str] = set()
+        self.faulty_fields: set[str] = set()
         """Fields of the base that have faults; the preset's values stand in for them."""
         self.supplied: dict[str, Any] = {}
         """Values of settings that the base lacks and the space supplies."""
 
     def result(self) -> CheckedSweep:
-        base, data = self._base()
+        base, data = self._resolve_base()
         if base is None or data is None:
             self._check_shape_of_search()
             raise self._error()
         shape = shape_of(data)
-        whole = base.model_dump(mode="json")
-        prepared = self._prepared(base, whole)
+        resolved_base = base.model_dump(mode="json")
+        prepared = self._prepare_base(base, resolved_base)
         for pointer, span in self.sent.space.items():
-            if pointer[1:].partition("/")[0] not in self.unknown:
+            if pointer[1:].partition("/")[0] not in self.faulty_fields:
                 self.faults += setting_checks.faults(
-                    self.sent, pointer, span, whole, space.with_settings(prepared, self.supplied)
+                    self.sent, pointer, span, resolved_base, space.with_settings(prepared, self.supplied)
                 )
-        objective = self._objective(base, data)
+        objective = self._check_objective(base, data)
         count = self._check_shape_of_search()
-        rungs = self._rungs(base)
+        rungs = self._check_rungs(base)
         seeds = self.sent.seeds or [base.seed]
         self._check_numbers(seeds, count, rungs, base.epochs)
         if self.faults or self.reading.faults:
@@ -110,11 +110,11 @@ class _Check:
             "rungs": rungs,
         }
         first = self._check_trials(prepared, shape, count, seeds[0])
-        each = epochs_of_trials.max_total_epochs(
+        epochs_per_seed = epochs_of_trials.max_total_epochs(
             self.sent.space, self._search_name, self._search_seed, count, base=base.epochs
         )
-        whole_epochs = each * len(seeds)
-        epochs = self._most_epochs(decisions.plan_of(resolved, count)) if len(rungs) > 1 else whole_epochs
+        full_epochs = epochs_per_seed * len(seeds)
+        epochs = self._max_epochs(decisions.plan_of(resolved, count)) if len(rungs) > 1 else full_epochs
         if self.sent.budget is not None:
             epochs = min(epochs, self.sent.budget.epochs)
         return CheckedSweep(
@@ -124,7 +124,7 @@ class _Check:
             data={"shape": asdict(shape), "upload_id": data.upload_id, "sha256": data.sha256},
             trials=count,
             epochs=epochs,
-            epochs_without_halving=whole_epochs,
+            epochs_without_halving=full_epochs,
             first=first,
             notes=self.notes,
         )
@@ -132,33 +132,34 @@ class _Check:
     def _error(self) -> SpecError:
         """All faults, without those that follow from a part that was left out."""
         left_out = self.reading.left_out
-        found = [fault for fault in self.faults if not sweep_reading.follows(fault, left_out, self.unknown)]
-        return SpecError([*self.reading.faults, *found], total=self.reading.total + len(found))
+        own_faults = [fault for fault in self.faults if not sweep_reading.follows(fault, left_out, self.faulty_fields)]
+        return SpecError([*self.reading.faults, *own_faults], total=self.reading.total + len(own_faults))
 
-    def _base(self) -> tuple[Spec | None, DatasetInfo | None]:
-        """The base, which may lack settings that the space supplies. Without its faulty fields, if that is a spec."""
+    def _resolve_base(self) -> tuple[Spec | None, DatasetInfo | None]:
+        """The base, which may lack settings that the space supplies; without its faulty fields, if the rest
+        is a spec."""
         sent = self.sent.base
-        spec, data, faults = self._tried(sent)
-        lacking = {fault.pointer[1:] for fault in faults if fault.code == "missing"} & set(self.sent.space)
-        if lacking:
-            self.supplied = {name: next(iter(space.bounds_of(self.sent.space[name]).values())) for name in lacking}
+        spec, data, faults = self._try_base(sent)
+        missing = {fault.pointer[1:] for fault in faults if fault.code == "missing"} & set(self.sent.space)
+        if missing:
+            self.supplied = {name: next(iter(space.bounds_of(self.sent.space[name]).values())) for name in missing}
             model = GanSpec if sent.get("kind") == Kind.GAN else ClassifierSpec
             sent = space.with_settings(without_shorthand(model, sent), self.supplied)
-            spec, data, faults = self._tried(sent)
+            spec, data, faults = self._try_base(sent)
         if not faults:
             return spec, data
         for fault in faults:
-            place = fault.pointer[1:]
-            here, of_value = f"#/base{place}", ""
-            if place in self.supplied:
-                where = next(iter(space.bounds_of(self.sent.space[place])))
-                here, of_value = f"#/space/{pointer_step(place)}/{where}", f"{json.dumps(self.supplied[place])}: "
-            self.faults.append(replace(fault, pointer=here, detail=of_value + fault.detail))
-        rest = sweep_reading.without(sent, faults)
-        self.unknown = set(sent) - set(rest)
-        return (None, None) if self.unknown & {"kind", "preset"} else self._tried(rest)[:2]
+            pointer = fault.pointer[1:]
+            location, prefix = f"#/base{pointer}", ""
+            if pointer in self.supplied:
+                bound = next(iter(space.bounds_of(self.sent.space[pointer])))
+                location, prefix = f"#/space/{pointer_step(pointer)}/{bound}", f"{json.dumps(self.supplied[pointer])}: "
+            self.faults.append(replace(fault, pointer=location, detail=prefix + fault.detail))
+        remaining = sweep_reading.without(sent, faults)
+        self.faulty_fields = set(sent) - set(remaining)
+        return (None, None) if self.faulty_fields & {"kind", "preset"} else self._try_base(remaining)[:2]
 
-    def _tried(self, sent: dict[str, Any]) -> tuple[Spec | None, DatasetInfo | None, tuple[Fault, ...]]:
+    def _try_base(self, sent: dict[str, Any]) -> tuple[Spec | None, DatasetInfo | None, tuple[Fault, ...]]:
         """The resolved base and its dataset, or its faults."""
         try:
             spec, data = self.specs.check(sent, self.owner)
@@ -169,24 +170,27 @@ class _Check:
             return spec, data, (Fault(pointer="#/dataset/folds", detail=detail, code="unsuitable"),)
         return spec, data, ()
 
-    def _prepared(self, base: Spec, whole: dict[str, Any]) -> dict[str, Any]:
+    def _prepare_base(self, base: Spec, resolved_base: dict[str, Any]) -> dict[str, Any]:
         """The base as sent, with objects and lists of the preset added where a pointer of the space passes through."""
         # Set the preset explicitly, because the default depends on the dataset.
-        sent = {name: value for name, value in self.sent.base.items() if name not in self.unknown}
-        made: dict[str, Any] = without_shorthand(type(base), sent) | {"preset": base.preset}
+        sent = {name: value for name, value in self.sent.base.items() if name not in self.faulty_fields}
+        prepared: dict[str, Any] = without_shorthand(type(base), sent) | {"preset": base.preset}
         for pointer in self.sent.space:
             if not pointer.startswith("/"):
                 continue
-            above, here, there = "", made, whole
+            path, sent_value, resolved_value = "", prepared, resolved_base
             for step in space.steps_of(pointer)[:-1]:
-                above += f"/{step}"
-                if not isinstance(there, dict) or step not in there:
+                path += f"/{step}"
+                if not isinstance(resolved_value, dict) or step not in resolved_value:
                     break
-                if isinstance(there[step], list) and step not in here:
-                    made = space.with_settings(made, {above: there[step]})
+                if isinstance(resolved_value[step], list) and step not in sent_value:
+                    prepared = space.with_settings(prepared, {path: resolved_value[step]})
                     break
-                there, here = there[step], here.get(step, {}) if isinstance(here, dict) else {}
-        return made
+                resolved_value, sent_value = (
+                    resolved_value[step],
+                    sent_value.get(step, {}) if isinstance(sent_value, dict) else {},
+                )
+        return prepared
 
     @property
     def _search_name(self) -> SearchName:
@@ -223,30 +227,32 @@ class _Check:
             self._add("#/search/trials", f"the grid has {size} combinations: leave it out, or use random", "unsuitable")
         return size
 
-    def _objective(self, base: Spec, data: DatasetInfo) -> dict[str, Any]:
-        asked = self.sent.objective
+    def _check_objective(self, base: Spec, data: DatasetInfo) -> dict[str, Any]:
+        requested = self.sent.objective
         kind = Kind(base.kind)
-        metric = asked.metric if asked is not None else objectives.OBJECTIVES[kind]
-        where = "#/objective/metric" if asked is not None else "#/objective"
+        metric = requested.metric if requested is not None else objectives.OBJECTIVES[kind]
+        location = "#/objective/metric" if requested is not None else "#/objective"
         is_known = metric.partition("/")[0] in METRICS
-        is_guess = is_known and not self.unknown.isdisjoint({"dataset", "layers", "generator", "discriminator"})
-        on = None if "dataset" in self.unknown else data.name
-        refused = None if is_guess else objectives.refusal(metric, base, data, self.sent.space, on=on)
-        if refused is not None:
-            self._add(where, refused[0], "unknown_value", refused[1])
+        is_guess = is_known and not self.faulty_fields.isdisjoint({"dataset", "layers", "generator", "discriminator"})
+        dataset_name = None if "dataset" in self.faulty_fields else data.name
+        refusal = (
+            None if is_guess else objectives.refusal(metric, base, data, self.sent.space, dataset_name=dataset_name)
+        )
+        if refusal is not None:
+            self._add(location, refusal[0], "unknown_value", refusal[1])
             return {}
         info = describe(metric)
-        goal = (asked.goal if asked is not None else None) or info.goal
+        goal = (requested.goal if requested is not None else None) or info.goal
         if goal is None:
             self._add("#/objective/goal", f"is missing: neither direction of {metric} is better by itself", "missing")
-        every = base.health.every_epochs if isinstance(base, GanSpec) and info.sparse else 1
-        if self.sent.halving is not None and self.sent.halving.min_epochs < every:
-            detail = f"{metric} is first measured after epoch {every} (`health.every_epochs` of the base)"
+        interval_epochs = base.health.every_epochs if isinstance(base, GanSpec) and info.sparse else 1
+        if self.sent.halving is not None and self.sent.halving.min_epochs < interval_epochs:
+            detail = f"{metric} is first measured after epoch {interval_epochs} (`health.every_epochs` of the base)"
             self._add("#/halving/min_epochs", detail, "out_of_range")
-        over = asked.over_seeds if asked is not None else "mean"
-        return {"metric": metric, "goal": goal, "over_seeds": over}
+        over_seeds = requested.over_seeds if requested is not None else "mean"
+        return {"metric": metric, "goal": goal, "over_seeds": over_seeds}
 
-    def _rungs(self, base: Spec) -> list[int]:
+    def _check_rungs(self, base: Spec) -> list[int]:
         halving = self.sent.halving
         if halving is None:
             return [base.epochs]
@@ -260,9 +266,9 @@ class _Check:
         return [*rungs, base.epochs]
 
     def _check_numbers(self, seeds: list[int], count: int, rungs: list[int], base_epochs: int) -> None:
-        for place, seed in enumerate(seeds):
-            if seed in seeds[:place]:
-                self._add(f"#/seeds/{place}", f"seed {seed} is listed twice", "unsuitable")
+        for index, seed in enumerate(seeds):
+            if seed in seeds[:index]:
+                self._add(f"#/seeds/{index}", f"seed {seed} is listed twice", "unsuitable")
         if count * len(seeds) > MAX_JOBS:
             detail = f"{count:,} trials with {counted(len(seeds), 'seed')} are more than {MAX_JOBS:,} jobs"
             self._add("#/seeds", detail, "too_large")
@@ -278,8 +284,8 @@ class _Check:
                 self.sent.space, self._search_name, self._search_seed, base=base_epochs
             )
         if self.sent.budget is not None and self.sent.budget.epochs < cost:
-            which = "the first" if space.EPOCHS in self.sent.space else "one"
-            detail = f"is too small for {which} trial, which takes {counted(cost, 'epoch')}"
+            which_trial = "the first" if space.EPOCHS in self.sent.space else "one"
+            detail = f"is too small for {which_trial} trial, which takes {counted(cost, 'epoch')}"
             detail += f" with {len(seeds)} seeds" if len(seeds) > 1 else ""
             self._add("#/budget/epochs", detail, "out_of_range")
         if self.sent.halving is not None and count < 2:
@@ -287,41 +293,45 @@ class _Check:
 
     def _check_trials(self, base: Mapping[str, Any], shape: Shape, count: int, seed: int) -> list[dict[str, Any]]:
         """Check the combined settings of trials, as far as they are known in advance."""
-        known, invalid = [], []
-        for settings in self._known(count):
-            known.append(settings)
+        checked, invalid = [], []
+        for settings in self._known_settings(count):
+            checked.append(settings)
             try:
                 trials.resolve(trials.document(base, settings, seed=seed, name=None), shape)
             except SpecError as error:
                 invalid.append((settings, str(error)))
-        if invalid and len(invalid) == len(known):
-            settings, why = invalid[0]
-            detail = f"no trial has valid settings; the first, {json.dumps(settings)}: {why}"
+        if invalid and len(invalid) == len(checked):
+            settings, reason = invalid[0]
+            detail = f"no trial has valid settings; the first, {json.dumps(settings)}: {reason}"
             raise SpecError([Fault(pointer="#/space", detail=detail[:1000], code="unsuitable")])
         if invalid:
-            settings, why = invalid[0]
-            among = f"the first {len(known)}" if len(known) < count else str(count)
+            settings, reason = invalid[0]
+            checked_range = f"the first {len(checked)}" if len(checked) < count else str(count)
             self.notes.append(
-                f"{len(invalid)} of {among} trials have invalid settings and will fail; the first is "
-                f"{json.dumps(settings)}: {why}"[:1000]
+                f"{len(invalid)} of {checked_range} trials have invalid settings and will fail; the first is "
+                f"{json.dumps(settings)}: {reason}"[:1000]
             )
-        return known
+        return checked
 
-    def _known(self, count: int) -> Iterator[dict[str, Any]]:
-        for trial in range(min(count, _CHECKED_TRIALS)):
+    def _known_settings(self, count: int) -> Iterator[dict[str, Any]]:
+        for trial in range(min(count, _MAX_CHECKED_TRIALS)):
             if self._search_name is SearchName.GRID:
                 yield space.grid_settings(self.sent.space, trial)
             elif self._search_name is SearchName.RANDOM or trial < STARTUP:
                 yield space.random_settings(self.sent.space, self._search_seed, trial)
 
-    def _most_epochs(self, plan: SweepPlan) -> int:
+    def _max_epochs(self, plan: SweepPlan) -> int:
         """The maximum number of epochs with halving."""
-        most, least = plan.most_epochs(), replace(plan, asynchronous=False).most_epochs()
-        if plan.asynchronous and (plan.budget is None or least < plan.budget):
-            worst = f"trains the most epochs, {most:,}, if every result is better than those before it"
-            worst = worst if plan.budget is None or most <= plan.budget else "may use the whole budget"
-            self.notes.append(f"asynchronous halving {worst}; synchronous halving trains {least:,} epochs")
-        return most
+        max_epochs, synchronous_epochs = plan.max_epochs(), replace(plan, asynchronous=False).max_epochs()
+        if plan.asynchronous and (plan.budget is None or synchronous_epochs < plan.budget):
+            description = f"trains the most epochs, {max_epochs:,}, if every result is better than those before it"
+            description = (
+                description if plan.budget is None or max_epochs <= plan.budget else "may use the whole budget"
+            )
+            self.notes.append(
+                f"asynchronous halving {description}; synchronous halving trains {synchronous_epochs:,} epochs"
+            )
+        return max_epochs
 
     def _add(self, pointer: str, detail: str, code: str, suggestion: str | None = None) -> None:
         self.faults.append(Fault(pointer=pointer, detail=detail, code=code, suggestion=suggestion))

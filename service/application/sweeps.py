@@ -1,4 +1,4 @@
-"""Use cases of sweeps: submit, control, delete. Each takes the actor that requests it."""
+"""Use cases of sweeps: submit, control, delete. Each accepts the actor that requests it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Sweeps:
             checked = self.check(document, by=by)
             self.admit(owner, min(checked.trials, checked.spec.parallel) * len(checked.resolved["seeds"]))
         except (SpecError, AdmissionRefused):
-            # A request that was accepted once gets the same response, whatever has changed since.
+            # A request that was accepted once gets the same response, even if something has changed since.
             earlier = Submitted.earlier(self.database, idempotency, owner)
             if earlier is None:
                 raise

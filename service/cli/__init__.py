@@ -80,4 +80,4 @@ for _module, _commands in {
     },
 }.items():
     for _name, _help in _commands.items():
-        main.add_later(_name, f"service.cli.commands.{_module}", _help)
+        main.add_lazily(_name, f"service.cli.commands.{_module}", _help)

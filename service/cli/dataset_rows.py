@@ -11,9 +11,9 @@ from rich.text import Text
 from service.cli.text import visible
 from service.wording import counted, rounded
 
-_BAR: Final = 30
-_NAME: Final = 24
-_CLASSES: Final = 40
+_BAR_WIDTH: Final = 30
+_NAME_WIDTH: Final = 24
+_MAX_SHOWN_CLASSES: Final = 40
 _PARTS: Final = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -23,13 +23,13 @@ def dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) 
     Args:
         columns: statistics of a table's columns.
     """
-    what = "rows" if item["kind"] == "table" else "images"
+    noun = "rows" if item["kind"] == "table" else "images"
     counts = {part: item[f"{part}_count"] for part in _PARTS if item[f"{part}_count"]}
     rows = [
         ("Dataset", Text(item["version"] or item["name"])),
         ("Title", Text(visible(item["title"]))),
         ("Kind", Text(_kind(item))),
-        ("Content", Text(", ".join(f"{count:,} {_PARTS[part]} {what}" for part, count in counts.items()) or "unknown")),
+        ("Content", Text(", ".join(f"{count:,} {_PARTS[part]} {noun}" for part, count in counts.items()) or "unknown")),
         ("State", Text(f"{item['state']}: {item['state_reason']}" if item["state_reason"] else item["state"])),
         ("Origin", Text(visible(item["source"]))),
         ("Licence", Text(visible(item["licence"]))),
@@ -56,14 +56,14 @@ def _class_lines(item: Mapping[str, Any]) -> list[str]:
     if not counts:
         return []
     names = [_on_one_line(name) for name in item["class_names"]]
-    totals = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
-    width = min(max(map(cell_len, names)), _NAME)
-    most = max(totals) or 1
+    totals = [sum(class_counts) for class_counts in zip(*counts.values(), strict=True)]
+    width = min(max(map(cell_len, names)), _NAME_WIDTH)
+    max_total = max(totals) or 1
     lines = [
-        f"{set_cell_size(name, width)} {'█' * round(_BAR * total / most):<{_BAR}} {total:,}"
-        for name, total in zip(names[:_CLASSES], totals, strict=False)
+        f"{set_cell_size(name, width)} {'█' * round(_BAR_WIDTH * total / max_total):<{_BAR_WIDTH}} {total:,}"
+        for name, total in zip(names[:_MAX_SHOWN_CLASSES], totals, strict=False)
     ]
-    return [*lines, *([f"and {len(names) - _CLASSES} more"] if len(names) > _CLASSES else [])]
+    return [*lines, *([f"and {len(names) - _MAX_SHOWN_CLASSES} more"] if len(names) > _MAX_SHOWN_CLASSES else [])]
 
 
 def _column_line(column: Mapping[str, Any]) -> str:
@@ -71,8 +71,8 @@ def _column_line(column: Mapping[str, Any]) -> str:
     name = f"{_on_one_line(column['name'])} ({column['type']}{missing})"
     if column["categories"] is not None:
         shown = ", ".join(f"{_on_one_line(text)} {count:,}" for text, count in column["categories"])
-        more = column["distinct"] - len(column["categories"])
-        return f"{name}: {shown}" + (f", and {more:,} more" if more > 0 else "")
+        omitted = column["distinct"] - len(column["categories"])
+        return f"{name}: {shown}" + (f", and {omitted:,} more" if omitted > 0 else "")
     if column["low"] is None:
         return f"{name}: no values"
     return f"{name}: {_number(column['low'])} to {_number(column['high'])}, mean {_number(column['mean'])}"

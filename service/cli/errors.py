@@ -44,22 +44,22 @@ class Commands(click.Group):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._later: dict[str, tuple[str, str]] = {}
+        self._lazy_commands: dict[str, tuple[str, str]] = {}
 
-    def add_later(self, name: str, module: str, summary: str) -> None:
+    def add_lazily(self, name: str, module: str, summary: str) -> None:
         """Add a lazily imported command.
 
         Args:
             module: contains the command in its ``COMMANDS``, or as an attribute with its name.
             summary: the first sentence of its help.
         """
-        self._later[name] = (module, summary)
+        self._lazy_commands[name] = (module, summary)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command."""
-        if cmd_name not in self._later:
+        if cmd_name not in self._lazy_commands:
             return None
-        module = import_module(self._later[cmd_name][0])
+        module = import_module(self._lazy_commands[cmd_name][0])
         for command in module.COMMANDS:
             if isinstance(command, click.Command) and command.name == cmd_name:
                 return command
@@ -67,7 +67,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names."""
-        return list(self._later)
+        return list(self._lazy_commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -78,22 +78,22 @@ class Commands(click.Group):
         except click.UsageError as error:
             from rapidfuzz import process  # lazily: needed for mistakes only
 
-            meant = process.extractOne(args[0], list(self._later), score_cutoff=60) if args else None
-            if meant is None or args[0].startswith("-"):
+            suggestion = process.extractOne(args[0], list(self._lazy_commands), score_cutoff=60) if args else None
+            if suggestion is None or args[0].startswith("-"):
                 raise
-            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {meant[0]!r}?", ctx) from error
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {suggestion[0]!r}?", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands with their summaries, without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in self._later.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in self._lazy_commands.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """Complete the names of commands and options."""
         from click.shell_completion import CompletionItem  # lazily: needed for completion only
 
         options = click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else []
-        names = [(name, summary) for name, (_, summary) in self._later.items() if name.startswith(incomplete)]
+        names = [(name, summary) for name, (_, summary) in self._lazy_commands.items() if name.startswith(incomplete)]
         return [*options, *(CompletionItem(name, help=summary) for name, summary in names)]
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -125,7 +125,7 @@ def _failure(error: Exception, target: Target) -> Failure | None:
     from service.local import StackError
 
     if isinstance(error, ApiError):
-        return Failure(_reworded(error, target), error.problem)
+        return Failure(_reword(error, target), error.problem)
     if isinstance(error, ClientError):
         return Failure(str(error), getattr(error, "problem", None))
     if isinstance(error, (StackError, ServiceError)):
@@ -135,7 +135,7 @@ def _failure(error: Exception, target: Target) -> Failure | None:
     return None
 
 
-def _reworded(error: ApiError, target: Target) -> str:
+def _reword(error: ApiError, target: Target) -> str:
     """The message of an API error, with remedies in words of the command line."""
     if error.code == "key_required":
         has_key = target.key or os.environ.get("TAPELINE_API_KEYS")

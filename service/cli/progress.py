@@ -22,7 +22,7 @@ from service.client import Client, Event
 from service.spec.metric_info import describe, number
 from service.states import Status
 
-_SHOWN: Final[Mapping[str, Sequence[str]]] = {
+_SHOWN_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "train_loss", "val_loss"),
     "gan": ("g_loss", "d_loss", "frechet_distance"),
 }
@@ -53,35 +53,35 @@ class FollowedJob:
 
     @classmethod
     def of(cls, job: Mapping[str, Any], label: str | None = None) -> FollowedJob:
-        """Take the state from a job document of the API."""
-        watched = cls(
+        """Read the state from a job document of the API."""
+        followed = cls(
             id=job["id"],
             kind=job["kind"],
             label=visible(label or job.get("name") or job["kind"]),
             epochs=job["progress"]["epochs"],
         )
-        watched.take_job(job)
-        return watched
+        followed.apply_snapshot(job)
+        return followed
 
-    def take_job(self, job: Mapping[str, Any]) -> None:
+    def apply_snapshot(self, job: Mapping[str, Any]) -> None:
         """Reset the state to a snapshot."""
-        self.take_progress(job["progress"])
+        self.apply_progress(job["progress"])
         self.status, self.requested = job["status"], job["requested"]
         self.metrics = dict(job["metrics"])
         self.error = job["error"]
         self.sweep_id, self.stopped_by_sweep = job.get("sweep_id"), bool(job.get("stopped_by_sweep"))
 
-    def take_progress(self, progress: Mapping[str, Any]) -> None:
+    def apply_progress(self, progress: Mapping[str, Any]) -> None:
         """Update the progress."""
         self.epoch, self.epochs = progress["epoch"], progress["epochs"]
         self.fraction = progress["fraction"]
         self.eta_s = progress.get("eta_seconds")
 
-    def take_metrics(self, epoch: int, values: Mapping[str, Any]) -> None:
+    def apply_metrics(self, epoch: int, values: Mapping[str, Any]) -> None:
         """Add the metrics of an epoch."""
         self.metrics = dict(values)
         self.epoch = max(self.epoch, epoch)
-        for name in _SHOWN.get(self.kind, ()):
+        for name in _SHOWN_METRICS.get(self.kind, ()):
             if values.get(name) is not None:
                 self.history.setdefault(name, []).append(values[name])
 
@@ -94,13 +94,13 @@ class FollowedJob:
 
     def values(self) -> list[tuple[str, str]]:
         """Labels and values of the displayed metrics, as text."""
-        return key_metrics({"kind": self.kind, "metrics": self.metrics}, _SHOWN.get(self.kind, ()))
+        return key_metrics({"kind": self.kind, "metrics": self.metrics}, _SHOWN_METRICS.get(self.kind, ()))
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
     """A sparkline of the values; if there are too many, neighbours are averaged."""
     count = min(len(values), width)
-    edges = [round(place * len(values) / count) for place in range(count + 1)]
+    edges = [round(index * len(values) / count) for index in range(count + 1)]
     means = [sum(values[start:end]) / (end - start) for start, end in pairwise(edges)]
     low, high = min(means), max(means)
     top = len(_BLOCKS) - 1
@@ -116,8 +116,8 @@ class Display(Protocol):
     def note(self, job: FollowedJob, text: str) -> None:
         """Show a message."""
 
-    def outage(self, is_away: bool) -> None:
-        """Called when the service does not respond, and when it does again."""
+    def outage(self, is_unavailable: bool) -> None:
+        """Called when the service stops responding, and when it responds again."""
 
 
 def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: Display) -> None:
@@ -129,33 +129,33 @@ def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], displ
     Raises:
         ClientError: a stream failed permanently.
     """
-    received: queue.SimpleQueue[tuple[FollowedJob, Event | Exception | bool | None]] = queue.SimpleQueue()
+    updates: queue.SimpleQueue[tuple[FollowedJob, Event | Exception | bool | None]] = queue.SimpleQueue()
 
-    def read(job: FollowedJob) -> None:
-        def on_outage(is_away: bool) -> None:
-            received.put((job, is_away))
+    def follow(job: FollowedJob) -> None:
+        def on_outage(is_unavailable: bool) -> None:
+            updates.put((job, is_unavailable))
 
         try:
             with client() as own_client:
                 for event in own_client.stream(job.id, on_outage=on_outage):
                     if job.sweep_id and event.type in ("status", "end") and event.data["status"] == Status.CANCELLED:
                         job.stopped_by_sweep = bool(own_client.get(job.id).get("stopped_by_sweep"))
-                    received.put((job, event))
-            received.put((job, None))
+                    updates.put((job, event))
+            updates.put((job, None))
         except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
-            received.put((job, error))
+            updates.put((job, error))
 
     for job in jobs:
-        threading.Thread(target=read, args=(job,), name=f"stream-{job.label}", daemon=True).start()
+        threading.Thread(target=follow, args=(job,), name=f"stream-{job.label}", daemon=True).start()
     open_streams, broken_streams = len(jobs), 0
     while open_streams:
-        job, item = received.get()
+        job, item = updates.get()
         match item:
             case None:
                 open_streams -= 1
             case Exception():
                 raise item
-            case bool():  # all streams break together: the first and the last one tell
+            case bool():  # all streams break together: report the first break and the last recovery
                 if broken_streams == (0 if item else 1):
                     display.outage(item)
                 broken_streams += 1 if item else -1
@@ -167,11 +167,11 @@ def _apply(job: FollowedJob, event: Event, display: Display) -> None:
     data = event.data
     match event.type:
         case "snapshot":
-            job.take_job(data)
+            job.apply_snapshot(data)
         case "progress":
-            job.take_progress(data)
+            job.apply_progress(data)
         case "metrics":
-            job.take_metrics(data["epoch"], data["values"])
+            job.apply_metrics(data["epoch"], data["values"])
         case "status":
             job.status, job.requested = data["status"], data.get("requested")
         case "end":
@@ -186,9 +186,9 @@ def _apply(job: FollowedJob, event: Event, display: Display) -> None:
     display.changed(job, event)
 
 
-def tell_outage(is_away: bool) -> None:
-    """Print to standard error that the service does not respond, or does again."""
-    click.echo("connection lost, reconnecting ..." if is_away else "connection restored", err=True)
+def print_outage(is_unavailable: bool) -> None:
+    """Print to standard error that the service stopped responding, or that it responds again."""
+    click.echo("connection lost, reconnecting ..." if is_unavailable else "connection restored", err=True)
 
 
 class PlainDisplay:
@@ -214,9 +214,9 @@ class PlainDisplay:
         """Print the message."""
         self._print(job, text)
 
-    def outage(self, is_away: bool) -> None:
-        """Print it."""
-        tell_outage(is_away)
+    def outage(self, is_unavailable: bool) -> None:
+        """Print the outage, or its end."""
+        print_outage(is_unavailable)
 
     def _print(self, job: FollowedJob, text: str) -> None:
         # click flushes
@@ -245,18 +245,19 @@ class BarDisplay:
         """Print the message above the bars."""
         self._console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
 
-    def outage(self, is_away: bool) -> None:
-        """Show it below the bars as long as it lasts; its end stays above them."""
-        self._progress.is_away = is_away
+    def outage(self, is_unavailable: bool) -> None:
+        """Show an outage below the bars while it lasts; the message about its end stays above them."""
+        self._progress.is_unavailable = is_unavailable
         self._progress.refresh()
-        if not is_away:
+        if not is_unavailable:
             self._console.print("connection restored")
 
 
 class _Bars(Progress):
-    """Progress bars, sparklines of the metrics if there is a single job, and whether the service is away."""
+    """Progress bars, sparklines of the metrics if there is a single job, and whether the service is
+    unavailable."""
 
-    is_away = False
+    is_unavailable = False
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """The bars and sparklines."""
@@ -264,13 +265,15 @@ class _Bars(Progress):
         if len(self.tasks) == 1:
             job: FollowedJob = self.tasks[0].fields["job"]
             curves = {name: values for name, values in job.history.items() if len(values) > 1}
-            wide = max((len(describe(name).label) for name in curves), default=0)
+            label_width = max((len(describe(name).label) for name in curves), default=0)
             for name, values in curves.items():
-                line = sparkline(values, self.console.width - wide - 30)
+                line = sparkline(values, self.console.width - label_width - 30)
                 first, last = number(name, values[0]), number(name, values[-1])
                 label = describe(name).label
-                yield Text.assemble((f"{label:>{wide}}  ", "dim"), (f"{first} ", "dim"), (line, "cyan"), f" {last}")
-        if self.is_away:
+                yield Text.assemble(
+                    (f"{label:>{label_width}}  ", "dim"), (f"{first} ", "dim"), (line, "cyan"), f" {last}"
+                )
+        if self.is_unavailable:
             yield Text("connection lost, reconnecting ...", "yellow")
 
 
@@ -285,27 +288,27 @@ class _NameColumn(ProgressColumn):
 class _StateColumn(ProgressColumn):
     """The progress of a job, and as many of its metrics as fit."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, available_width: int) -> None:
         super().__init__(Column(no_wrap=True, overflow="ellipsis"))
-        self._room = room
+        self._available_width = available_width
 
     def render(self, task: Task) -> Text:
         """The column for one job."""
         job: FollowedJob = task.fields["job"]
         width = len(str(job.epochs))
         text = Text(f"epoch {job.epoch:>{width}}/{job.epochs}", no_wrap=True)
-        end = Text()
+        suffix = Text()
         if job.status != "running" or job.requested:
-            end = Text(f"  {job.state}", STYLES.get(job.status, "yellow"))
+            suffix = Text(f"  {job.state}", STYLES.get(job.status, "yellow"))
         elif job.eta_s is not None:
-            end = Text(f"  {clock(job.eta_s)} left", "dim")
-        left = self._room - len(text) - len(end)
+            suffix = Text(f"  {clock(job.eta_s)} left", "dim")
+        remaining_width = self._available_width - len(text) - len(suffix)
         for label, value in job.values():
-            left -= len(label) + len(value) + 3
-            if left < 0:
+            remaining_width -= len(label) + len(value) + 3
+            if remaining_width < 0:
                 break
             text.append(f"  {label} ", style="dim").append(value)
-        return text.append(end)
+        return text.append(suffix)
 
 
 @contextmanager

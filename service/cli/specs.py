@@ -33,7 +33,7 @@ def read(path: Path) -> bytes:
     """The text of a spec.
 
     Raises:
-        click.UsageError: there is none.
+        click.UsageError: the file does not exist.
     """
     if path == STDIN:
         return sys.stdin.buffer.read()
@@ -47,8 +47,9 @@ def settings_of(values: Sequence[str], options: Mapping[str, tuple[str, Any]] | 
     """Parse ``a.b=1`` to ``{"a": {"b": 1}}``; a value that is not JSON is a string.
 
     Args:
-        values: those of ``--set``.
-        options: other options, each with its field and value; ``None`` for one that is not given.
+        values: the values of ``--set``.
+        options: other options, each with its field and value; the value is ``None`` if the option is not
+            given.
 
     Raises:
         click.UsageError: a value is not ``FIELD=VALUE``, or an option and ``--set`` are for the same field.
@@ -58,26 +59,26 @@ def settings_of(values: Sequence[str], options: Mapping[str, tuple[str, Any]] | 
         field, equals, value = text.partition("=")
         if not equals or not all(field.split(".")):
             raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
-        *path, last = field.split(".")
-        place = settings
+        *path, leaf = field.split(".")
+        node = settings
         for name in path:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
                 raise click.UsageError(f"--set {text!r}: {name} already has a value")
         try:
-            place[last] = parse_json(value.encode())
+            node[leaf] = parse_json(value.encode())
         except MalformedJson:
-            place[last] = value
+            node[leaf] = value
     for option, (field, value) in (options or {}).items():
         if value is None:
             continue
-        place = settings
-        *path, last = field.split(".")
+        node = settings
+        *path, leaf = field.split(".")
         for name in path:
-            place = place.setdefault(name, {}) if isinstance(place, dict) else place
-        if not isinstance(place, dict) or last in place:
+            node = node.setdefault(name, {}) if isinstance(node, dict) else node
+        if not isinstance(node, dict) or leaf in node:
             raise click.UsageError(f"{option} and --set are both given for {field}: omit one")
-        place[last] = value
+        node[leaf] = value
     return settings
 
 
@@ -89,7 +90,7 @@ def with_settings(document: bytes, settings: Mapping[str, Any]) -> bytes:
         spec = parse_json(document)
     except MalformedJson:
         return document
-    return json.dumps(_merged(spec, settings)).encode() if isinstance(spec, dict) else document
+    return json.dumps(_merge(spec, settings)).encode() if isinstance(spec, dict) else document
 
 
 def with_folds(document: bytes, folds: int | None) -> bytes:
@@ -104,15 +105,15 @@ def with_folds(document: bytes, folds: int | None) -> bytes:
     return with_settings(document, {"dataset": {"folds": folds}}) if is_valid else document
 
 
-def _merged(spec: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(spec: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Overlay settings object by object; one that names another variant, such as an optimizer, replaces the object."""
     merged = dict(spec)
     for name, value in settings.items():
-        below = spec.get(name)
-        below = {"name": below} if isinstance(below, str) and isinstance(value, dict) else below
-        if isinstance(value, dict) and isinstance(below, dict):
-            is_other = name != "dataset" and "name" in value and value["name"] != below.get("name")
-            merged[name] = value if is_other else _merged(below, value)
+        current = spec.get(name)
+        current = {"name": current} if isinstance(current, str) and isinstance(value, dict) else current
+        if isinstance(value, dict) and isinstance(current, dict):
+            is_other_variant = name != "dataset" and "name" in value and value["name"] != current.get("name")
+            merged[name] = value if is_other_variant else _merge(current, value)
         else:
             merged[name] = value
     return merged

@@ -22,11 +22,11 @@ from service.datasets.tables.numerals import Numerals, decimal_sign
 
 _BATCH_SIZE: Final = 500
 _MAX_BYTES: Final = 2**40
-_ALIKE: Final = 75
-"""Similarity, of 100, from which on an unknown column counts as a misspelt one."""
-_SHOWN_NAMES: Final = 20
+_MIN_SIMILARITY: Final = 75
+"""Minimum similarity, out of 100, at which an unknown column counts as misspelt."""
+_MAX_SHOWN_NAMES: Final = 20
 
-_MARKED_UTF8: Final = "utf-8-sig"
+_UTF8_WITH_BOM: Final = "utf-8-sig"
 
 Open = Callable[[str], TextIO]
 """Opens the output for text in an encoding."""
@@ -39,12 +39,12 @@ class ModelColumns:
     """The columns of a trained model.
 
     Attributes:
-        inputs: those of its preprocessing.
-        others: names of columns of the dataset that the model does not use, such as the target.
+        inputs: the columns of its preprocessing.
+        unused: names of columns of the dataset that the model does not use, such as the target.
     """
 
     inputs: Sequence[Mapping[str, Any]]
-    others: Collection[str] = ()
+    unused: Collection[str] = ()
 
     @property
     def decimal(self) -> str:
@@ -52,30 +52,36 @@ class ModelColumns:
         return "," if any(column.get("decimal") == "," for column in self.inputs) else "."
 
 
-def predict(path: Path, output: Open | None, ask: Predict, model: ModelColumns | None = None) -> Mapping[str, Any]:
+def predict(
+    path: Path, output: Open | None, predict_rows: Predict, model: ModelColumns | None = None
+) -> Mapping[str, Any]:
     """Write the rows of a file with predictions and probabilities appended; returns the totals of the responses.
 
-    Columns that the model does not have are copied, not sent. Numbers are read as the whole file writes them, whose
-    notation may differ from that of the training data. ``notes`` of the totals has what could be read in two ways.
+    Columns that the model does not have are copied, not sent. Numbers are read in the notation of the whole
+    file, which may differ from that of the training data; ``notes`` of the totals lists those that could be
+    read in two ways.
 
     Args:
-        output: ``None`` returns the predictions with the totals, instead of writing them.
+        output: if ``None``, the predictions are returned with the totals instead of written.
         model: without it, all columns are sent as they are.
 
     Raises:
-        Failure: the file cannot be read; it names the line. Or its columns are not those of the model.
+        Failure: the file cannot be read, in which case the message names the line, or its columns are not
+            those of the model.
     """
     try:
         table = open_delimited(path, max_bytes=_MAX_BYTES).check()
-        return _predict(table, output, ask, model)
+        return _predict(table, output, predict_rows, model)
     except DatasetBroken as error:
         raise Failure(f"{path}: {error.reason}") from error
     except OSError as error:
         raise Failure(f"{path}: {error.strerror or error}") from error
 
 
-def _predict(table: DelimitedFile, output: Open | None, ask: Predict, model: ModelColumns | None) -> Mapping[str, Any]:
-    total: dict[str, Any] = {
+def _predict(
+    table: DelimitedFile, output: Open | None, predict_rows: Predict, model: ModelColumns | None
+) -> Mapping[str, Any]:
+    totals: dict[str, Any] = {
         "rows": 0,
         "unknown_values": 0,
         "unknown_categories": {},
@@ -83,121 +89,133 @@ def _predict(table: DelimitedFile, output: Open | None, ask: Predict, model: Mod
         "unused_columns": [],
         "checkpoint": None,
     }
-    names = _names(table)
-    used = set(names)
+    names = _column_names(table)
+    sent_names = set(names)
     if model is not None:
-        used, total["unused_columns"] = _used(table.path, names, model)
-    found: dict[str, list[Any]] = {"classes": [], "probabilities": []}
+        sent_names, totals["unused_columns"] = _columns_to_send(table.path, names, model)
+    predictions: dict[str, list[Any]] = {"classes": [], "probabilities": []}
     decimal = model.decimal if model is not None else "."
-    found_notations = FileNotations()
+    file_notations = FileNotations()
     if model is not None:
         comma_is_decimal = table.delimiter != ","
-        found_notations = find_notations(_rows(table), names, model.inputs, comma_is_decimal=comma_is_decimal)
-    notations, total["notes"] = found_notations.by_column, list(found_notations.notes)
-    read = _rows(table)
-    while rows := list(islice(read, _BATCH_SIZE)):
-        answer = ask(
+        file_notations = find_notations(_rows(table), names, model.inputs, comma_is_decimal=comma_is_decimal)
+    notations, totals["notes"] = file_notations.by_column, list(file_notations.notes)
+    remaining_rows = _rows(table)
+    while rows := list(islice(remaining_rows, _BATCH_SIZE)):
+        response = predict_rows(
             [
-                {name: _value(cell, notations.get(name)) for name, cell in zip(names, row, strict=True) if name in used}
+                {
+                    name: _value_to_send(cell, notations.get(name))
+                    for name, cell in zip(names, row, strict=True)
+                    if name in sent_names
+                }
                 for row in rows
             ]
         )
-        classes = answer["class_names"]
+        classes = response["class_names"]
         if output is None:
-            for field, values in found.items():
-                values += answer[field]
+            for field, values in predictions.items():
+                values += response[field]
         else:
-            if not total["rows"]:
-                decimal = _decimal(table.delimiter, rows, decimal)
-                file = output(_encoding(table.encoding, classes))
+            if not totals["rows"]:
+                decimal = _output_decimal(table.delimiter, rows, decimal)
+                file = output(_output_encoding(table.encoding, classes))
                 writer = csv.writer(file, delimiter=table.delimiter, lineterminator="\n")
                 writer.writerow([*table.header, *_new_names(table.header, classes)])
-            for row, place, shares in zip(rows, answer["classes"], answer["probabilities"], strict=True):
-                numbers = (f"{probability:.6g}".replace(".", decimal) for probability in (shares[place], *shares))
-                writer.writerow([*row, classes[place], *numbers])
-        total["rows"] += len(rows)
-        total["unknown_values"] += len(answer.get("unknown_values") or ())
-        for one in answer.get("unknown_values") or ():
-            total["unknown_categories"].setdefault(one["column"], {}).setdefault(one["value"], None)
-        for name, count in (answer.get("absent_columns") or {}).items():
-            total["absent_columns"][name] = total["absent_columns"].get(name, 0) + count
-        total["checkpoint"] = answer["checkpoint"]
-    if not total["rows"]:
+            for row, class_index, probabilities in zip(
+                rows, response["classes"], response["probabilities"], strict=True
+            ):
+                numbers = (
+                    f"{probability:.6g}".replace(".", decimal)
+                    for probability in (probabilities[class_index], *probabilities)
+                )
+                writer.writerow([*row, classes[class_index], *numbers])
+        totals["rows"] += len(rows)
+        totals["unknown_values"] += len(response.get("unknown_values") or ())
+        for item in response.get("unknown_values") or ():
+            totals["unknown_categories"].setdefault(item["column"], {}).setdefault(item["value"], None)
+        for name, count in (response.get("absent_columns") or {}).items():
+            totals["absent_columns"][name] = totals["absent_columns"].get(name, 0) + count
+        totals["checkpoint"] = response["checkpoint"]
+    if not totals["rows"]:
         raise Failure(f"{table.path}: has a header, but no rows")
-    total["unknown_categories"] = {name: list(values) for name, values in total["unknown_categories"].items()}
-    return total if output is not None else total | {"class_names": list(classes), **found}
+    totals["unknown_categories"] = {name: list(values) for name, values in totals["unknown_categories"].items()}
+    return totals if output is not None else totals | {"class_names": list(classes), **predictions}
 
 
-def _names(table: DelimitedFile) -> list[str]:
-    """The names of the columns; as in an upload, one without a name is called by its number."""
-    names = [name or f"column_{place}" for place, name in enumerate(table.header, 1)]
+def _column_names(table: DelimitedFile) -> list[str]:
+    """The names of the columns; as in an upload, a column without a name is named by its number."""
+    names = [name or f"column_{index}" for index, name in enumerate(table.header, 1)]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Failure(f"{table.path}: two columns have the same name, {visible(repr(twice))}")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise Failure(f"{table.path}: two columns have the same name, {visible(repr(duplicate))}")
     return names
 
 
-def _used(path: Path, names: Sequence[str], model: ModelColumns) -> tuple[set[str], list[str]]:
-    """The columns to send, and those that are not known.
+def _columns_to_send(path: Path, names: Sequence[str], model: ModelColumns) -> tuple[set[str], list[str]]:
+    """The columns to send, and the unknown ones.
 
     Raises:
-        Failure: no column is one of the model, or some look like misspelt ones; a line each.
+        Failure: no column is one of the model, or some look misspelt; the message has a line for each of
+            these.
     """
     inputs = [str(column["name"]) for column in model.inputs]
-    used = set(inputs) & set(names)
-    absent = [name for name in inputs if name not in used]
-    unknown = [name for name in names if name not in used and name not in model.others]
+    sent_names = set(inputs) & set(names)
+    absent = [name for name in inputs if name not in sent_names]
+    unknown = [name for name in names if name not in sent_names and name not in model.unused]
     misspelt = []
     for name in unknown:
-        meant = process.extractOne(name, absent, scorer=fuzz.ratio, score_cutoff=_ALIKE, processor=str.lower)
-        if meant is not None:
-            misspelt.append(f"column {visible(repr(name))} is unknown; did you mean {visible(repr(meant[0]))}?")
+        match = process.extractOne(name, absent, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY, processor=str.lower)
+        if match is not None:
+            misspelt.append(f"column {visible(repr(name))} is unknown; did you mean {visible(repr(match[0]))}?")
     if misspelt:
-        raise Failure("\n  ".join([f"{path}: rename these columns, or remove them:", *misspelt[:_SHOWN_NAMES]]))
-    if not used:
+        raise Failure("\n  ".join([f"{path}: rename these columns, or remove them:", *misspelt[:_MAX_SHOWN_NAMES]]))
+    if not sent_names:
         raise Failure(
-            f"{path}: has none of the columns of the model: {_listed(inputs)}; line 1 must have the names of the "
-            f"columns, and has {_listed(names)}"
+            f"{path}: has none of the columns of the model: {_list_names(inputs)}; line 1 must have the names of the "
+            f"columns, and has {_list_names(names)}"
         )
-    return used, unknown
+    return sent_names, unknown
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = visible(", ".join(map(repr, names[:_SHOWN_NAMES])))
-    return f"{shown} and {len(names) - _SHOWN_NAMES:,} more" if len(names) > _SHOWN_NAMES else shown
+def _list_names(names: Sequence[str]) -> str:
+    shown = visible(", ".join(map(repr, names[:_MAX_SHOWN_NAMES])))
+    return f"{shown} and {len(names) - _MAX_SHOWN_NAMES:,} more" if len(names) > _MAX_SHOWN_NAMES else shown
 
 
 def _new_names(header: Collection[str], classes: Sequence[str]) -> list[str]:
-    """The names of the appended columns, all with the same number where one of them would be there twice."""
-    plain = ["prediction", "probability", *(f"probability of {name}" for name in classes)]
-    names, count = plain, 1
+    """The names of the appended columns, all with the same number if one of them is in the header already."""
+    base_names = ["prediction", "probability", *(f"probability of {name}" for name in classes)]
+    names, number = base_names, 1
     while set(names) & set(header):
-        count += 1
-        names = [f"{name} ({count})" for name in plain]
+        number += 1
+        names = [f"{name} ({number})" for name in base_names]
     return names
 
 
-def _value(cell: str, notation: Numerals | None) -> str | float:
-    """What is sent for a cell: its number by the notation of the file; otherwise the text, for the service to read."""
+def _value_to_send(cell: str, notation: Numerals | None) -> str | float:
+    """The value to send for a cell: its number by the notation of the file, or else the text, for the service
+    to read.
+    """
     if notation is not None:
         with suppress(ValueError):
             return notation.number(cell.strip())
     return cell
 
 
-def _decimal(delimiter: str, rows: Sequence[Sequence[str]], default: str) -> str:
+def _output_decimal(delimiter: str, rows: Sequence[Sequence[str]], default: str) -> str:
     """The decimal sign of the first rows. Between commas, numbers are written with points."""
     if delimiter == ",":
         return "."
     return decimal_sign([cell.strip() for row in rows for cell in row], default=default)
 
 
-def _encoding(encoding: str, names: Sequence[str]) -> str:
-    """The encoding of the input, or UTF-8 with its mark if a class name does not fit."""
+def _output_encoding(encoding: str, names: Sequence[str]) -> str:
+    """The encoding of the input, or UTF-8 with a byte order mark if it cannot represent a class name."""
     try:
         "".join(names).encode(encoding)
     except UnicodeEncodeError:
-        return _MARKED_UTF8
+        return _UTF8_WITH_BOM
     return encoding
 
 

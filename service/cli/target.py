@@ -36,7 +36,7 @@ class Target:
         from service.client import Client  # lazily: --help and completion of options need no HTTP
 
         try:
-            return Client(self.server or _local_server(), self.key, on_wait=None if self.as_json else _tell_wait)
+            return Client(self.server or _local_server(), self.key, on_wait=None if self.as_json else _print_wait)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
@@ -48,20 +48,20 @@ class Target:
         Raises:
             AmbiguousJob, ApiError: several jobs match, or none.
         """
-        found = client.look_up(text)
-        if found.namesakes > 1 and not self.as_json:
+        match = client.look_up(text)
+        if match.namesakes > 1 and not self.as_json:
             click.echo(
-                f"{found.namesakes} jobs are named {text!r}; using the newest, {found.job.id}",
+                f"{match.namesakes} jobs are named {text!r}; using the newest, {match.job.id}",
                 err=True,
             )
-        return found.job
+        return match.job
 
     def find_side(self, client: Client, text: str) -> Job | str:
         """Like ``find``, or the id of a sweep or a trial, as ``Client.find_side``."""
         return client.find_side(text, find_job=partial(self.find, client))
 
 
-def _tell_wait(reason: str, seconds: float) -> None:
+def _print_wait(reason: str, seconds: float) -> None:
     click.echo(f"{reason}; trying again in {seconds:.0f} s (Ctrl-C stops)", err=True)
 
 

@@ -39,18 +39,18 @@ def visible(text: str) -> str:
 def key_metrics(job: Mapping[str, Any], names: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """Label and value of the job's most important metrics, as text."""
     metrics = job["metrics"]
-    wanted = KEY_METRICS.get(job["kind"], ()) if names is None else names
-    return [(describe(name).label, number(name, metrics[name])) for name in wanted if name in metrics]
+    metric_names = KEY_METRICS.get(job["kind"], ()) if names is None else names
+    return [(describe(name).label, number(name, metrics[name])) for name in metric_names if name in metrics]
 
 
-def fitting(pairs: Iterable[tuple[str, str]], width: int) -> str:
+def join_fitting(pairs: Iterable[tuple[str, str]], width: int) -> str:
     """As many of the pairs as fit, but at least the first."""
     text = ""
     for label, value in pairs:
-        longer = f"{text}  {label} {value}" if text else f"{label} {value}"
-        if text and len(longer) > width:
+        extended = f"{text}  {label} {value}" if text else f"{label} {value}"
+        if text and len(extended) > width:
             break
-        text = longer
+        text = extended
     return text
 
 
@@ -58,7 +58,7 @@ STOPPED: Final = "stopped by sweep"
 
 
 def state(job: Mapping[str, Any]) -> str:
-    """A job's status in a word or a few; for a running job with a pending request, the request."""
+    """A job's status in a few words; for a running job with a pending request, the request."""
     if job.get("stopped_by_sweep"):
         return STOPPED
     return _REQUESTED.get(job["requested"] or "", str(job["status"]))
@@ -93,9 +93,9 @@ def duration_s(job: Mapping[str, Any]) -> float | None:
 
 def elapsed_s(job: Mapping[str, Any]) -> float:
     """Seconds from the first start of a job, which has started, to its end or until now."""
-    began = datetime.fromisoformat(job["started_at"])
-    ended = datetime.fromisoformat(job["finished_at"]) if job["finished_at"] else datetime.now(UTC)
-    return max((ended - began).total_seconds(), 0.0)
+    started = datetime.fromisoformat(job["started_at"])
+    finished = datetime.fromisoformat(job["finished_at"]) if job["finished_at"] else datetime.now(UTC)
+    return max((finished - started).total_seconds(), 0.0)
 
 
 def duration(job: Mapping[str, Any]) -> str:
@@ -106,9 +106,9 @@ def duration(job: Mapping[str, Any]) -> str:
 
 def clock(seconds: float) -> str:
     """Seconds as ``0:07``, ``12:05`` or ``1:02:03``."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{remainder:02d}" if hours else f"{minutes}:{remainder:02d}"
 
 
 def about(seconds: float) -> str:
@@ -126,10 +126,10 @@ def print_rows(rows: Sequence[tuple[str, Text]]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    before = ""
+    previous_title = ""
     for title, text in rows:
-        table.add_row("" if title == before else title, text)
-        before = title
+        table.add_row("" if title == previous_title else title, text)
+        previous_title = title
     console.print(table)
 
 
@@ -145,9 +145,9 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]],
             click.echo("\t".join(visible(str(cell)).replace("\n", " ") for cell in cells))
         return
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for place, cells in enumerate(rows):
+    for index, cells in enumerate(rows):
         shown = (cell if isinstance(cell, Text) else Text(visible(cell)) for cell in cells)
-        table.add_row(*shown, style="bold green" if place == best else None)
+        table.add_row(*shown, style="bold green" if index == best else None)
     console.print(table)
 
 
@@ -156,74 +156,75 @@ def to_json(document: Any) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, default=dict)
 
 
-def fold_means(found: Mapping[str, Any]) -> list[str]:
+def fold_means(folds: Mapping[str, Any]) -> list[str]:
     """The means over the folds of a cross-validation, one line per metric: ``val accuracy 97.10% ± 0.52%``."""
     lines = []
-    for name, mean in found["means"].items():
+    for name, mean in folds["means"].items():
         metric = name.removeprefix("best:")
         margin = "" if mean["high"] is None else f" ± {number(metric, mean['high'] - mean['mean'])}"
-        counted = f"mean of {mean['count']} folds" + (", 95% interval" if margin else "")
-        lines.append(f"{mean['label']} {number(metric, mean['mean'])}{margin} ({counted})")
+        basis = f"mean of {mean['count']} folds" + (", 95% interval" if margin else "")
+        lines.append(f"{mean['label']} {number(metric, mean['mean'])}{margin} ({basis})")
     return lines
 
 
-def differences(before: Any, after: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
+def differences(before: Any, after: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
     """The differences of two specs: dotted path to the values before and after.
 
     A list counts as one value, and so does a variant of an object, such as another optimizer.
     """
     both = isinstance(before, dict) and isinstance(after, dict)
-    if not both or (place and before.get("name") != after.get("name")):  # the name of a spec is that of its job
-        return {} if before == after else {place: (before, after)}
-    found: dict[str, tuple[Any, Any]] = {}
+    if not both or (path and before.get("name") != after.get("name")):  # the name of a spec is that of its job
+        return {} if before == after else {path: (before, after)}
+    result: dict[str, tuple[Any, Any]] = {}
     for name in [*before, *(name for name in after if name not in before)]:
-        inner = f"{place}.{name}" if place else name
-        found |= differences(before.get(name), after.get(name), inner)
-    return found
+        inner_path = f"{path}.{name}" if path else name
+        result |= differences(before.get(name), after.get(name), inner_path)
+    return result
 
 
 def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
     """Settings of a resolved spec that differ from its preset: ``epochs`` to ``9 (preset: 3)``.
 
-    The dataset, and the layers that a preset adapts to it, are no changes.
+    The dataset, and the layers that a preset adapts to it, do not count as changes.
     """
     unrelated = ("name", "tags", "priority")  # fields that do not affect training
     preset = _preset_for(client, spec)
     changes = differences(preset, dict(spec)) if preset is not None else {}
     return {
-        place: f"{value_text(now)} (preset: {value_text(before)})"
-        for place, (before, now) in changes.items()
-        if place not in unrelated
+        path: f"{value_text(after)} (preset: {value_text(before)})"
+        for path, (before, after) in changes.items()
+        if path not in unrelated
     }
 
 
 def _preset_for(client: Client, spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The preset of a spec for its dataset; as it is listed where the dataset is gone, or the key only reads."""
+    """The preset of a spec, resolved for its dataset; the preset as listed if the dataset is deleted or the
+    key is read-only."""
     try:
-        asked = {"kind": spec["kind"], "preset": spec["preset"], "dataset": {"name": spec["dataset"]["name"]}}
-        return dict(client.dry_run(asked)["resolved"])
+        minimal_spec = {"kind": spec["kind"], "preset": spec["preset"], "dataset": {"name": spec["dataset"]["name"]}}
+        return dict(client.dry_run(minimal_spec)["resolved"])
     except ApiError:
-        found = [
+        specs = [
             item["spec"] for item in client.presets() if (item["kind"], item["name"]) == (spec["kind"], spec["preset"])
         ]
-        return dict(found[0]) if found else None
+        return dict(specs[0]) if specs else None
 
 
 def value_text(value: Any) -> str:
     """The value of a setting as text; layers are abbreviated."""
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return " - ".join(_layer(item) for item in value)
+        return " - ".join(_layer_text(item) for item in value)
     if isinstance(value, dict):
         inner = {name: item for name, item in value.items() if item is not None and name != "name"}
-        rest = ", ".join(f"{name} {value_text(item)}" for name, item in inner.items())
-        return f"{value['name']} ({rest})" if "name" in value and rest else str(value.get("name", rest))
+        fields = ", ".join(f"{name} {value_text(item)}" for name, item in inner.items())
+        return f"{value['name']} ({fields})" if "name" in value and fields else str(value.get("name", fields))
     if value is None:
         return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _layer(layer: Mapping[str, Any]) -> str:
+def _layer_text(layer: Mapping[str, Any]) -> str:
     kind = layer.get("type", "dense")
-    number_ = layer.get("units", layer.get("filters", layer.get("rate", layer.get("size"))))
+    size = layer.get("units", layer.get("filters", layer.get("rate", layer.get("size"))))
     activation = layer.get("activation")
-    return " ".join(str(part) for part in (kind, number_, activation) if part not in (None, "linear"))
+    return " ".join(str(item) for item in (kind, size, activation) if item not in (None, "linear"))

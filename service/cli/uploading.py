@@ -1,4 +1,4 @@
-"""Uploads of datasets: the options, what is sent, and what the service made of it."""
+"""Uploads of datasets: the options, the transfer, and the report of the import."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from service.datasets.info import DATASET_NAME, Channels, OnBad
 from service.image_files.sizes import parse_size
 from service.wording import counted
 
-_SHOWN_CLASSES: Final = 10
-_SHOWN_COLUMNS: Final = 12
-_NAMED_FILES: Final = 5
+_MAX_SHOWN_CLASSES: Final = 10
+_MAX_SHOWN_COLUMNS: Final = 12
+_MAX_NAMED_FILES: Final = 5
 _READING: Final = "reading"
-"""What the service does when all is sent."""
+"""The description of the bar once everything is sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,32 +55,32 @@ class UploadOptions:
     split_column: str | None
     types: tuple[str, ...]
 
-    def of_images(self) -> list[str]:
+    def image_options(self) -> list[str]:
         """The given options that apply to image files only."""
         options = {"--size": self.size, "--channels": self.channels, "--on-bad": self.on_bad}
         return [option for option, value in options.items() if value]
 
-    def of_tables(self) -> list[str]:
+    def table_options(self) -> list[str]:
         """The given options that apply to tables only."""
         options = {"--target": self.target_column, "--split": self.split_column, "--type": self.types}
         return [option for option, value in options.items() if value]
 
-    def given(self) -> list[str]:
+    def given_options(self) -> list[str]:
         """All given options."""
         split = ["--validation-fraction"] if self.validation_fraction is not None else []
-        return [*self.of_images(), *self.of_tables(), *split]
+        return [*self.image_options(), *self.table_options(), *split]
 
 
 _OPTIONS: Final = (
     click.option("--size", help="Scale and crop image files to this size in pixels: 32, or 32x24 for width x height."),
     click.option(
         "--channels",
-        type=click.Choice([one.value for one in Channels]),
+        type=click.Choice([choice.value for choice in Channels]),
         help="1 stores image files in grey, 3 in colour, auto in colour if any has colours (default: auto).",
     ),
     click.option(
         "--on-bad",
-        type=click.Choice([one.value for one in OnBad]),
+        type=click.Choice([choice.value for choice in OnBad]),
         help="skip leaves out image files that are truncated or not images, and lists them (default: error).",
     ),
     click.option(
@@ -105,7 +105,7 @@ _OPTIONS: Final = (
 
 
 def upload_options(command: Command) -> Command:
-    """Add the options of an upload to a command, which takes them as the fields of ``UploadOptions``."""
+    """Add the options of an upload to a command, which receives them as the fields of ``UploadOptions``."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -116,7 +116,7 @@ class Uploaded:
     """A dataset as the service stored it.
 
     Attributes:
-        unnamed: files of a folder that are no images, and whose names were not sent.
+        unnamed: number of files in a folder that are not images and whose names were not sent.
     """
 
     name: str
@@ -125,17 +125,18 @@ class Uploaded:
 
     @property
     def reference(self) -> str:
-        """What a spec names to train on exactly this data: the name, or ``name@digits`` of an older version."""
+        """The name by which a spec refers to exactly this data: the name, or ``name@digits`` of an older
+        version."""
         version: str = self.item["version"]
         return self.name if version == self.item["versions"][0] else version
 
 
-def named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
+def parse_name_and_paths(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
     """Name and files from the arguments: ``mine photos/``, ``photos/ --name mine`` or ``photos/``.
 
     Raises:
-        Failure: a file does not exist, or the name cannot be one.
-        NotUploadable: a file is nothing that a dataset is made from.
+        Failure: a file does not exist, or the name is not valid.
+        NotUploadable: a dataset cannot be made from a file.
     """
     if name is None and len(paths) > 1:
         if _is_path(paths[0], paths[1:]):
@@ -150,7 +151,7 @@ def named(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, .
             raise Failure(f"{path} does not exist")
     _check_together(paths)
     if len(paths) == 1 and paths[0].is_file():
-        field_of(paths[0])  # before its name: no other name helps a file that cannot be uploaded
+        field_of(paths[0])  # before the name: another name does not help a file that cannot be uploaded
     name = name or paths[0].resolve().name.partition(".")[0]
     if not DATASET_NAME.fullmatch(name):
         raise Failure(
@@ -164,21 +165,21 @@ def send(target: Target, name: str, paths: tuple[Path, ...], options: UploadOpti
     """Upload files under a name, with a progress bar.
 
     Raises:
-        Failure: the files cannot be sent, or the service refuses them; remedies are in words of the command line.
+        Failure: the files cannot be sent, or the service refuses them; remedies name options of the command.
     """
     unnamed = 0
     with ExitStack() as stack:
         if paths[0].is_dir():
             _check_options(options, paths[0], as_table=False)
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-            packed, unnamed = _packed(paths[0], folder / "images.tar", options)
-            by_field = {"archive": packed}
+            archive, unnamed = _pack_folder(paths[0], folder / "images.tar", options)
+            paths_by_field = {"archive": archive}
         else:
-            by_field = _by_field(paths)
-            _check_options(options, paths[0], as_table="table" in by_field)
+            paths_by_field = _group_by_field(paths)
+            _check_options(options, paths[0], as_table="table" in paths_by_field)
         client = stack.enter_context(target.client())
-        bar = stack.enter_context(_bar(_DoneColumn(), _SpeedColumn()))
-        task = bar.add_task("uploading", total=sum(path.stat().st_size for path in by_field.values()))
+        bar = stack.enter_context(_progress_bar(_DoneColumn(), _SpeedColumn()))
+        task = bar.add_task("uploading", total=sum(path.stat().st_size for path in paths_by_field.values()))
 
         def on_reading(fraction: float) -> None:
             bar.update(task, description=_READING, total=1.0, completed=fraction)
@@ -191,45 +192,45 @@ def send(target: Target, name: str, paths: tuple[Path, ...], options: UploadOpti
         try:
             item = client.upload(
                 name,
-                by_field,
+                paths_by_field,
                 validation_fraction=options.validation_fraction,
                 size=options.size,
                 channels=options.channels,
                 on_bad=options.on_bad,
                 target=options.target_column,
                 split=options.split_column,
-                types=_types(options.types),
+                types=_parse_types(options.types),
                 on_progress=on_progress,
                 on_reading=on_reading,
             )
         except ApiError as error:
             if not error.errors:
                 raise
-            said = str(error).replace("on_bad=skip", "--on-bad skip").replace("channels=1", "--channels 1")
-            said = said.replace("  types: ", "  --type: ")
-            raise Failure(said, error.problem) from error
+            message = str(error).replace("on_bad=skip", "--on-bad skip").replace("channels=1", "--channels 1")
+            message = message.replace("  types: ", "  --type: ")
+            raise Failure(message, error.problem) from error
     return Uploaded(name=name, item=item, unnamed=unnamed)
 
 
-def tell(uploaded: Uploaded, options: UploadOptions, *, err: bool = False) -> None:
-    """Print what the service made of the files.
+def print_upload(uploaded: Uploaded, options: UploadOptions, *, err: bool = False) -> None:
+    """Print the result of an upload.
 
     Args:
-        err: to standard error.
+        err: print to standard error.
     """
     item, report = uploaded.item, uploaded.item["report"] or {}
     if not item["created"]:
-        older = f", as {uploaded.reference}" if uploaded.reference != uploaded.name else ""
-        click.echo(f"{uploaded.name}: the service has exactly this data already{older}", err=err)
+        version_note = f", as {uploaded.reference}" if uploaded.reference != uploaded.name else ""
+        click.echo(f"{uploaded.name}: the service has exactly this data already{version_note}", err=err)
         return
     item_is_table = item["kind"] == "table"
-    things = "rows" if item_is_table else "images"
-    counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {things}"
-    counts += f", {item['test_count']:,} test {things}," if item["test_count"] else ""
-    what = f"{shape(item)}{'' if item_is_table else ' pixels'}, {item['classes']} classes"
-    lines = [f"{uploaded.name}: {counts} of {what}: {_classes(item['class_names'])}"]
+    noun = "rows" if item_is_table else "images"
+    counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {noun}"
+    counts += f", {item['test_count']:,} test {noun}," if item["test_count"] else ""
+    description = f"{shape(item)}{'' if item_is_table else ' pixels'}, {item['classes']} classes"
+    lines = [f"{uploaded.name}: {counts} of {description}: {_list_classes(item['class_names'])}"]
     if item_is_table:
-        lines += _report_lines(item, _types(options.types))
+        lines += _report_lines(item, _parse_types(options.types))
     else:
         lines += [f"note: {visible(note)}" for note in report.get("notes") or ()]
     if len(item["versions"]) > 1:
@@ -237,8 +238,8 @@ def tell(uploaded: Uploaded, options: UploadOptions, *, err: bool = False) -> No
     for line in lines:
         click.echo(line, err=err)
     if left_out := report.get("left_out"):
-        named_ = [f"{one['file']} {one['reason']}" for one in left_out["files"]]
-        _say_left_out(left_out["count"] + uploaded.unnamed, named_)
+        file_lines = [f"{file['file']} {file['reason']}" for file in left_out["files"]]
+        _print_left_out(left_out["count"] + uploaded.unnamed, file_lines)
 
 
 def shape(item: Mapping[str, Any]) -> str:
@@ -248,11 +249,11 @@ def shape(item: Mapping[str, Any]) -> str:
     return " x ".join(map(str, item["image_shape"]))
 
 
-def _is_path(first: Path, others: Sequence[Path]) -> bool:
+def _is_path(first: Path, other_paths: Sequence[Path]) -> bool:
     """Whether the first argument is a path, and not a name: it exists, and ``pets pets/`` does not name it again."""
     if not first.exists():
         return False
-    return not (len(others) == 1 and others[0].exists() and first.samefile(others[0]))
+    return not (len(other_paths) == 1 and other_paths[0].exists() and first.samefile(other_paths[0]))
 
 
 def _check_together(paths: Sequence[Path]) -> None:
@@ -274,33 +275,33 @@ def _check_together(paths: Sequence[Path]) -> None:
             f"{shown} are tables, and a dataset is one: join them into one file and use --split: it names the column "
             "that says train, validation or test in each row"
         )
-    _by_field([path for path in paths if path.exists()])
+    _group_by_field([path for path in paths if path.exists()])
 
 
 def _check_options(options: UploadOptions, path: Path, *, as_table: bool) -> None:
-    unsuitable = options.of_images() if as_table else options.of_tables()
+    unsuitable = options.image_options() if as_table else options.table_options()
     if unsuitable:
         kinds = ("a table", "images") if as_table else ("not a table", "tables")
         raise Failure(f"{path} is {kinds[0]}; {unsuitable[0]} applies to {kinds[1]}")
 
 
-def _by_field(paths: Sequence[Path]) -> dict[str, Path]:
-    by_field: dict[str, Path] = {}
+def _group_by_field(paths: Sequence[Path]) -> dict[str, Path]:
+    paths_by_field: dict[str, Path] = {}
     for path in paths:
         field = field_of(path)
-        if field in by_field:
+        if field in paths_by_field:
             remedy = "upload one archive at a time" if field == "archive" else "rename one"
-            raise Failure(f"{by_field[field]} and {path} would both be used as {field}: {remedy}")
-        by_field[field] = path
-    return by_field
+            raise Failure(f"{paths_by_field[field]} and {path} would both be used as {field}: {remedy}")
+        paths_by_field[field] = path
+    return paths_by_field
 
 
-def _types(given: Sequence[str]) -> dict[str, str]:
+def _parse_types(values: Sequence[str]) -> dict[str, str]:
     types = {}
-    for one in given:
-        column, equals, kind = one.rpartition("=")
+    for value in values:
+        column, equals, kind = value.rpartition("=")
         if not equals or not column:
-            raise Failure(f"--type {one}: must be COLUMN=TYPE, such as age=number")
+            raise Failure(f"--type {value}: must be COLUMN=TYPE, such as age=number")
         types[column] = kind
     return types
 
@@ -308,45 +309,47 @@ def _types(given: Sequence[str]) -> dict[str, str]:
 def _report_lines(item: Mapping[str, Any], types: Mapping[str, str]) -> list[str]:
     """The report of a table's import: detected types, and omitted columns and rows."""
     report = item["report"] or {}
-    kinds = ", ".join(f"{visible(column['name'])} ({column['type']})" for column in item["columns"][:_SHOWN_COLUMNS])
-    more = len(item["columns"]) - _SHOWN_COLUMNS
-    lines = [f"columns: {kinds}" + (f", and {more} more" if more > 0 else "")]
+    kinds = ", ".join(
+        f"{visible(column['name'])} ({column['type']})" for column in item["columns"][:_MAX_SHOWN_COLUMNS]
+    )
+    omitted = len(item["columns"]) - _MAX_SHOWN_COLUMNS
+    lines = [f"columns: {kinds}" + (f", and {omitted} more" if omitted > 0 else "")]
     lines += [f"note: {visible(note)}" for note in report.get("notes", ())]
-    for one in report.get("ignored", ()):
-        name = visible(one["name"])
-        by_option = f"because of --type {name}=ignore" if types.get(one["name"]) == "ignore" else None
-        reason = visible(one["reason"]).replace("set the type number", f"use --type {shlex.quote(name)}=number")
+    for entry in report.get("ignored", ()):
+        name = visible(entry["name"])
+        by_option = f"because of --type {name}=ignore" if types.get(entry["name"]) == "ignore" else None
+        reason = visible(entry["reason"]).replace("set the type number", f"use --type {shlex.quote(name)}=number")
         lines.append(f"left out: column {name} {by_option or reason}")
     if count := report.get("rejected_count"):
-        shown = "; ".join(f"line {one['line']:,} {visible(one['reason'])}" for one in report["rejected"][:5])
+        shown = "; ".join(f"line {entry['line']:,} {visible(entry['reason'])}" for entry in report["rejected"][:5])
         lines.append(f"rejected: {counted(count, 'row')}: {shown}" + ("; ..." if count > 5 else ""))
     return lines
 
 
 def _slug(text: str) -> str:
-    """A name for a dataset after one that cannot be it: ``meine-fotos`` for ``Meine Fotos``."""
+    """A valid dataset name derived from an invalid one: ``meine-fotos`` for ``Meine Fotos``."""
     text = unicodedata.normalize("NFC", text).lower()
-    for letter, ascii_ in {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "o"}.items():
-        text = text.replace(letter, ascii_)
+    for character, ascii_ in {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "o"}.items():
+        text = text.replace(character, ascii_)
     text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9._]+", "-", text).strip("-._")[:64] or "data"
 
 
-def _say_left_out(count: int, files: Sequence[str]) -> None:
-    """Print to stderr what an import left out."""
-    more = f"\n  and {count - _NAMED_FILES:,} more" if count > _NAMED_FILES else ""
-    lines = "\n  ".join(visible(line) for line in files[:_NAMED_FILES])
-    click.echo(f"left out {counted(count, 'file')}:\n  {lines}{more}", err=True)
+def _print_left_out(count: int, files: Sequence[str]) -> None:
+    """Print to stderr the files that an import left out."""
+    ellipsis = f"\n  and {count - _MAX_NAMED_FILES:,} more" if count > _MAX_NAMED_FILES else ""
+    lines = "\n  ".join(visible(line) for line in files[:_MAX_NAMED_FILES])
+    click.echo(f"left out {counted(count, 'file')}:\n  {lines}{ellipsis}", err=True)
 
 
-def _packed(folder: Path, target: Path, options: UploadOptions) -> tuple[Path, int]:
-    """The archive of a folder, and the number of left out files that it does not name."""
+def _pack_folder(folder: Path, target: Path, options: UploadOptions) -> tuple[Path, int]:
+    """Pack a folder; returns the archive, and the number of omitted files that it does not name."""
     try:
         size = parse_size(options.size) if options.size is not None else None
     except ValueError as error:
         raise Failure(f"--size: {error}") from error
     try:
-        with _bar(MofNCompleteColumn()) as bar:
+        with _progress_bar(MofNCompleteColumn()) as bar:
             task = bar.add_task("packing", total=None)
             left_out, unnamed = packing.pack(
                 folder,
@@ -359,12 +362,12 @@ def _packed(folder: Path, target: Path, options: UploadOptions) -> tuple[Path, i
     except UnreadableImage as error:
         raise Failure(str(error).replace("on_bad=skip", "--on-bad skip")) from error
     if left_out:
-        _say_left_out(len(left_out), left_out)
+        _print_left_out(len(left_out), left_out)
     return target, unnamed
 
 
 class _DoneColumn(DownloadColumn):
-    """The bytes that were sent; then the fraction of them that the service has read."""
+    """The bytes sent; once all are sent, the fraction that the service has read."""
 
     def render(self, task: Task) -> Text:
         """The column."""
@@ -374,14 +377,14 @@ class _DoneColumn(DownloadColumn):
 
 
 class _SpeedColumn(TransferSpeedColumn):
-    """How fast bytes are sent; nothing while the service reads them."""
+    """The sending speed; empty while the service reads."""
 
     def render(self, task: Task) -> Text:
         """The column."""
         return Text("") if task.description == _READING else super().render(task)
 
 
-def _bar(*columns: ProgressColumn) -> Progress:
+def _progress_bar(*columns: ProgressColumn) -> Progress:
     """A progress bar on stderr; nothing if that is not a terminal."""
     console = Console(stderr=True)
     return Progress(
@@ -390,6 +393,6 @@ def _bar(*columns: ProgressColumn) -> Progress:
     )  # fmt: skip
 
 
-def _classes(names: Sequence[str]) -> str:
-    shown = ", ".join(visible(name) for name in names[:_SHOWN_CLASSES])
-    return f"{shown}, and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else shown
+def _list_classes(names: Sequence[str]) -> str:
+    shown = ", ".join(visible(name) for name in names[:_MAX_SHOWN_CLASSES])
+    return f"{shown}, and {len(names) - _MAX_SHOWN_CLASSES} more" if len(names) > _MAX_SHOWN_CLASSES else shown

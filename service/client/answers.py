@@ -13,7 +13,7 @@ Which = Literal["best", "latest"] | int
 """A checkpoint: best, latest, or the number of an epoch."""
 
 
-_Class = TypedDict("_Class", {"class": int | str}, total=False)  # a name that Python keeps for itself
+_Class = TypedDict("_Class", {"class": int | str}, total=False)  # a keyword of Python
 
 
 class GenerateOptions(_Class, total=False):

@@ -1,4 +1,4 @@
-"""The answer of ``Client.bisect``."""
+"""The result of ``Client.bisect``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 Measured = tuple[int, float | None]
-"""An epoch, and the metric's value in it; ``None``: it was not finite."""
+"""An epoch, and the metric's value in it; ``None`` if it was not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +18,9 @@ class Bisection:
     epoch: int
     value: float | None
     before: Measured | None
-    """The epoch before it, which is good, and its value; ``None``: it is the first."""
+    """The epoch before it, which is good, and its value; ``None`` if ``epoch`` is the first."""
     probes: Sequence[Measured]
-    """Epochs that were looked at, with their values, in order."""
+    """The probed epochs with their values, in order."""
     times: int
     """How often the metric turned from good to bad."""
     checkpoint: int | None
@@ -31,9 +31,9 @@ class Bisection:
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
         """Read the document of the API."""
-        same = {name: document[name] for name in ("metric", "epoch", "value", "times", "checkpoint", "sentence")}
+        fields = {name: document[name] for name in ("metric", "epoch", "value", "times", "checkpoint", "sentence")}
         before = _pair(document["before"]) if document["before"] is not None else None
-        return cls(before=before, probes=[_pair(probe) for probe in document["probes"]], **same)
+        return cls(before=before, probes=[_pair(probe) for probe in document["probes"]], **fields)
 
 
 def _pair(document: Mapping[str, Any]) -> Measured:

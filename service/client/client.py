@@ -29,7 +29,7 @@ from service.client.lookup import Found
 from service.client.streams import OnOutage
 from service.client.trackers import mlflow_runs
 
-_PAGE: Final = 100
+_PAGE_SIZE: Final = 100
 
 
 class Client(DatasetOperations, Experiments):
@@ -42,7 +42,7 @@ class Client(DatasetOperations, Experiments):
 
     Every method raises ``ServerUnreachable`` if the service does not respond, and ``ApiError`` if it refuses the
     request. Requests that are safe to repeat are retried a few times first. Methods with a ``job`` parameter accept a
-    ``Job``, an id, or what ``job`` finds a job by.
+    ``Job``, an id, or any text by which ``job`` finds a job.
     """
 
     def __init__(self, server: str, key: str | None = None, *, on_wait: OnWait | None = None) -> None:
@@ -138,17 +138,17 @@ class Client(DatasetOperations, Experiments):
             sort: as in the API, for example ``-val_accuracy``.
             filters: further filters of the API.
         """
-        given = {"status": status, "kind": kind, "tag": tag, "name": name, "q": q, "sort": sort}
-        params = {field: value for field, value in given.items() if value is not None} | filters
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(left, _PAGE)
-            page = self._connection.json("GET", "/jobs", params=params | {"limit": str(size)})
+        arguments = {"status": status, "kind": kind, "tag": tag, "name": name, "q": q, "sort": sort}
+        params = {field: value for field, value in arguments.items() if value is not None} | filters
+        remaining = limit
+        while remaining is None or remaining > 0:
+            page_size = _PAGE_SIZE if remaining is None else min(remaining, _PAGE_SIZE)
+            page = self._connection.json("GET", "/jobs", params=params | {"limit": str(page_size)})
             for document in page["data"]:
                 yield Job(self._connection, document)
             if not page["has_more"]:
                 return
-            left = None if left is None else left - len(page["data"])
+            remaining = None if remaining is None else remaining - len(page["data"])
             params["cursor"] = page["next_cursor"]
 
     def list(self, *, limit: int | None = None, **filters: str) -> Iterator[Job]:
@@ -166,11 +166,11 @@ class Client(DatasetOperations, Experiments):
     ) -> Bisection:
         """Find the epoch from which a metric is too low or too high, by halving: 64 epochs take at most 6 probes.
 
-        The metric's last value must be bad; values that are not finite are. The metric may turn bad more than once:
-        ``times`` is the number of times that it did.
+        The metric's last value must be bad; values that are not finite count as bad. The metric may turn bad
+        more than once: ``times`` is the number of times that it did.
 
         Args:
-            below, above: exactly one of them: values beyond it are bad.
+            below, above: give exactly one of them; values beyond it are bad.
 
         Raises:
             ApiError: the job has no such metric, or its last value is good.
@@ -348,15 +348,15 @@ class Client(DatasetOperations, Experiments):
 
     def presets(self) -> Sequence[dict[str, Any]]:
         """The presets, each with ``kind``, ``name`` and its full ``spec``."""
-        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
-        return found
+        presets: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
+        return presets
 
     # Keys, for clients whose own key has the scope ``admin``.
 
     def api_keys(self) -> Sequence[dict[str, Any]]:
         """All API keys, without their secrets."""
-        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/keys")["data"]
-        return found
+        keys: Sequence[dict[str, Any]] = self._connection.json("GET", "/keys")["data"]
+        return keys
 
     def rotate_key(self, key_id: str, *, overlap_s: float = 24 * 60 * 60) -> dict[str, Any]:
         """Rotate a key: create its successor; the old one expires after ``overlap_s``.

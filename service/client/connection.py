@@ -17,8 +17,8 @@ from service.runtime.settings import is_loopback
 
 MIN_RETRY_DELAY_S: Final = 0.1
 MAX_ATTEMPTS: Final = 4
-BUSY: Final = frozenset({502, 503, 504})
-TOO_MANY: Final = 429
+RETRYABLE_STATUSES: Final = frozenset({502, 503, 504})
+TOO_MANY_REQUESTS: Final = 429
 _MAX_RETRY_AFTER_S: Final = 30.0
 """There is no retry if ``Retry-After`` is longer."""
 
@@ -66,12 +66,12 @@ class Connection:
         with self.response(method, path, repeatable=repeatable, attempts=attempts, **options) as response:
             response.read()
             try:
-                answer = response.json()
+                document = response.json()
             except ValueError:
-                answer = None
-            if not isinstance(answer, dict):
+                document = None
+            if not isinstance(document, dict):
                 raise ClientError(f"the server at {self.server} is not Tapeline")
-            return answer
+            return document
 
     @contextmanager
     def response(
@@ -80,7 +80,8 @@ class Connection:
         """Send a request and return the response before its body is read.
 
         Args:
-            repeatable: whether the request may be sent again after one that may have had its effect; true for a GET.
+            repeatable: whether the request can be sent again after an attempt that may have taken effect;
+                always true for a GET.
 
         Raises:
             ServerUnreachable, ApiError: after the last attempt.
@@ -99,11 +100,11 @@ class Connection:
             else:
                 # A request beyond the rate limit had no effect either.
                 wait_s = _retry_after_s(response)
-                is_limited = response.status_code == TOO_MANY and wait_s <= _MAX_RETRY_AFTER_S
-                if last or not (is_limited or (repeatable and response.status_code in BUSY)):
+                is_limited = response.status_code == TOO_MANY_REQUESTS and wait_s <= _MAX_RETRY_AFTER_S
+                if last or not (is_limited or (repeatable and response.status_code in RETRYABLE_STATUSES)):
                     break
                 if is_limited and wait_s:
-                    with suppress(httpx.TransportError):  # it breaks off, but what it asks for is known
+                    with suppress(httpx.TransportError):  # the body breaks off, but Retry-After is known
                         self._on_wait(_refusal(response).detail, wait_s)
                 response.close()
                 if is_limited:
@@ -111,7 +112,7 @@ class Connection:
             time.sleep(delay_s)
             delay_s *= 2
         try:
-            if response.status_code == TOO_MANY and attempt > 1:
+            if response.status_code == TOO_MANY_REQUESTS and attempt > 1:
                 raise _refusal(response, f"; gave up after {attempt} attempts")
             check(response)
             yield response

@@ -22,8 +22,8 @@ from service.image_files.sizes import Size, parse_size
 StrPath = str | os.PathLike[str]
 _UPLOAD_TIMEOUT_S: Final = 660.0
 """The service may process an archive of images for ten minutes after it has received it."""
-_PAGE: Final = 100
-_WATCH_INTERVAL_S: Final = 0.25  # as often as the service notes it
+_PAGE_SIZE: Final = 100
+_WATCH_INTERVAL_S: Final = 0.25  # as often as the service records the progress
 
 
 class DatasetOperations:
@@ -33,8 +33,8 @@ class DatasetOperations:
 
     def datasets(self) -> Sequence[dict[str, Any]]:
         """The datasets that specs can use."""
-        found: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
-        return found
+        datasets: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
+        return datasets
 
     def dataset(self, name: str) -> dict[str, Any]:
         """A dataset, with the number of examples of each class as ``class_counts``."""
@@ -54,8 +54,8 @@ class DatasetOperations:
             label: index of a class: only its examples.
             limit: maximum number of examples.
         """
-        what = "rows" if self.dataset(name)["kind"] == "table" else "examples"
-        yield from self._content(name, what, part, label, limit)
+        resource = "rows" if self.dataset(name)["kind"] == "table" else "examples"
+        yield from self._content(name, resource, part, label, limit)
 
     def dataset_rows(
         self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
@@ -64,19 +64,19 @@ class DatasetOperations:
         return self._content(name, "rows", part, label, limit)
 
     def _content(
-        self, name: str, what: str, part: str, label: int | None, limit: int | None
+        self, name: str, resource: str, part: str, label: int | None, limit: int | None
     ) -> Iterator[dict[str, Any]]:
         params = {"part": part} | ({} if label is None else {"class": str(label)})
-        left = limit
-        while left is None or left > 0:
-            size = str(_PAGE if left is None else min(left, _PAGE))
+        remaining = limit
+        while remaining is None or remaining > 0:
+            page_size = str(_PAGE_SIZE if remaining is None else min(remaining, _PAGE_SIZE))
             page = self._connection.json(
-                "GET", f"/datasets/{quote(name, safe='@')}/{what}", params=params | {"limit": size}
+                "GET", f"/datasets/{quote(name, safe='@')}/{resource}", params=params | {"limit": page_size}
             )
             yield from page["data"]
             if not page["has_more"]:
                 return
-            left = None if left is None else left - len(page["data"])
+            remaining = None if remaining is None else remaining - len(page["data"])
             params["cursor"] = page["next_cursor"]
 
     def upload(
@@ -111,7 +111,8 @@ class DatasetOperations:
             target: the label column of a table (default: the last one).
             types: types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or
                 ``ignore``.
-            split: the column of a table whose cells say the part of each row: ``train``, ``validation`` or ``test``.
+            split: the column of a table that contains the part of each row: ``train``, ``validation`` or
+                ``test``.
             on_progress: called with the number of bytes before each piece of a file is sent.
             on_reading: called a few times a second, from another thread, with the fraction of the files (0 to 1) that
                 the service has read.
@@ -124,29 +125,29 @@ class DatasetOperations:
         fields |= {"channels": channels, "on_bad": on_bad}
         fields |= {"target": target, "split": split, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
-        left = 0
+        unsent_bytes = 0
 
         def count(size: int) -> None:
-            nonlocal left
-            left -= size
+            nonlocal unsent_bytes
+            unsent_bytes -= size
             if on_progress is not None:
                 on_progress(size)
 
-        with ExitStack() as opened:
-            parts: dict[str, IO[bytes]] = {}
-            scaled = {"size": _size(size), "grey": channels == "1", "skips": on_bad == "skip"}
-            paths = _as_files(_by_field(files), opened, scaled)
-            left = sum(path.stat().st_size for path in paths.values())
+        with ExitStack() as stack:
+            files_by_field: dict[str, IO[bytes]] = {}
+            packing_options = {"size": _parse_valid_size(size), "grey": channels == "1", "skips": on_bad == "skip"}
+            paths = _pack_folder(_paths_by_field(files), stack, packing_options)
+            unsent_bytes = sum(path.stat().st_size for path in paths.values())
             for field, path in paths.items():
-                parts[field] = cast("IO[bytes]", _Counted(opened.enter_context(path.open("rb")), count))
-            options: dict[str, Any] = {"data": fields, "files": parts, "timeout": _UPLOAD_TIMEOUT_S}
+                files_by_field[field] = cast("IO[bytes]", _CountingFile(stack.enter_context(path.open("rb")), count))
+            options: dict[str, Any] = {"data": fields, "files": files_by_field, "timeout": _UPLOAD_TIMEOUT_S}
             if on_reading is None:
-                return self._sent(options)
+                return self._send_upload(options)
             upload_id = str(uuid.uuid4())
-            with self._watched(upload_id, on_reading, is_sent=lambda: left <= 0):
-                return self._sent(options | {"headers": {"Upload-Id": upload_id}})
+            with self._watch_progress(upload_id, on_reading, is_sent=lambda: unsent_bytes <= 0):
+                return self._send_upload(options | {"headers": {"Upload-Id": upload_id}})
 
-    def _sent(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _send_upload(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Send the request of an upload; returns the dataset that has the data, new or not."""
         try:
             return self._connection.json("POST", "/datasets", **options) | {"created": True}
@@ -157,14 +158,14 @@ class DatasetOperations:
         return self.dataset(version) | {"created": False}
 
     def upload_progress(self, upload_id: str) -> dict[str, Any]:
-        """How far an upload is that was begun with this ``Upload-Id``; ``absent`` if it has ended."""
+        """The progress of an upload that was started with this ``Upload-Id``; ``absent`` if it has ended."""
         return self._progress(upload_id)
 
     @contextmanager
-    def _watched(
+    def _watch_progress(
         self, upload_id: str, on_reading: Callable[[float], None], *, is_sent: Callable[[], bool]
     ) -> Iterator[None]:
-        """Once an upload is sent, ask how much of it is read, until the block ends."""
+        """Poll, once an upload is sent and until the block ends, how much of it the service has read."""
         is_over = threading.Event()
 
         def watch() -> None:
@@ -195,32 +196,34 @@ class DatasetOperations:
             pass
 
 
-def _by_field(files: Mapping[str, StrPath] | StrPath) -> dict[str, Path]:
+def _paths_by_field(files: Mapping[str, StrPath] | StrPath) -> dict[str, Path]:
     if isinstance(files, Mapping):
         return {field: Path(path) for field, path in files.items()}
     path = Path(files)
     return {"archive" if path.is_dir() else field_of(path): path}
 
 
-def _size(text: str | None) -> Size | None:
-    """The size that images of a folder are scaled to; ``None`` leaves it to the service, also to refuse it."""
+def _parse_valid_size(text: str | None) -> Size | None:
+    """The size that images of a folder are scaled to; ``None`` if there is none, or if it is invalid, which
+    the service reports."""
     try:
         return None if text is None else parse_size(text)
     except ValueError:
         return None
 
 
-def _as_files(paths: Mapping[str, Path], opened: ExitStack, options: Mapping[str, Any]) -> dict[str, Path]:
-    """The paths, with a folder of images packed into a temporary file with these options."""
-    found = dict(paths)
+def _pack_folder(paths: Mapping[str, Path], stack: ExitStack, options: Mapping[str, Any]) -> dict[str, Path]:
+    """The paths, with a folder of images replaced by a temporary archive that is packed with these
+    options."""
+    result = dict(paths)
     if (folder := paths.get("archive")) is not None and folder.is_dir():
-        temporary = Path(opened.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-        found["archive"] = temporary / "images.tar"
-        packing.pack(folder, found["archive"], **options)
-    return found
+        temporary = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
+        result["archive"] = temporary / "images.tar"
+        packing.pack(folder, result["archive"], **options)
+    return result
 
 
-class _Counted:
+class _CountingFile:
     """A file that reports the number of bytes read."""
 
     def __init__(self, file: IO[bytes], on_progress: Callable[[int], None]) -> None:

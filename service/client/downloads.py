@@ -22,7 +22,7 @@ from service.client.connection import MIN_RETRY_DELAY_S, Connection
 from service.client.errors import DownloadDamaged, ServerUnreachable
 
 _CHUNK_BYTES: Final = 1 << 18
-_MAX_STARTS: Final = 4
+_MAX_DOWNLOAD_ATTEMPTS: Final = 4
 """Attempts to download a file whose connection breaks within the body, for example when the web process restarts. In
 each attempt, ``Connection`` retries the request: in total 16 requests in about 3.5 seconds."""
 
@@ -38,16 +38,16 @@ def download(connection: Connection, url: str, to: Path) -> Path:
         DownloadDamaged: the received bytes do not match the SHA-256 that the service sent.
     """
     delay_s = MIN_RETRY_DELAY_S
-    for start in range(1, _MAX_STARTS + 1):
+    for attempt in range(1, _MAX_DOWNLOAD_ATTEMPTS + 1):
         try:
             with connection.response("GET", url) as response:
                 return _store(response, to)
         except ServerUnreachable:
-            if start == _MAX_STARTS:
+            if attempt == _MAX_DOWNLOAD_ATTEMPTS:
                 raise
         time.sleep(delay_s)
         delay_s *= 2
-    raise AssertionError  # the last start returns or raises
+    raise AssertionError  # the last attempt returns or raises
 
 
 def export(
@@ -71,11 +71,11 @@ def safe_name(text: str) -> str:
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that never has half of its content: written beside ``path``, synced and renamed at the end of the
-    block, removed after an exception.
+    """Open a file for writing that is never visible half-written: it is written beside ``path``, synced and
+    renamed at the end of the block, and removed after an exception.
 
-    A symbolic link stays, and the file that it names is replaced. Devices and pipes (``/dev/null``) are written to
-    directly, since a rename would put a file in their place.
+    A symbolic link is kept, and its target is replaced. Devices and pipes (``/dev/null``) are written to
+    directly, since a rename would replace them with a file.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as device:
@@ -112,11 +112,11 @@ def _store(response: httpx.Response, to: Path) -> Path:
 
 
 def _stated_sha256(response: httpx.Response) -> bytes | None:
-    digest = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", response.headers.get("Repr-Digest", ""))
-    return base64.b64decode(digest[1]) if digest else None
+    match = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", response.headers.get("Repr-Digest", ""))
+    return base64.b64decode(match[1]) if match else None
 
 
 def _file_name(response: httpx.Response) -> str:
-    given = re.search(r'filename="?([^";]+)', response.headers.get("Content-Disposition", ""))
-    name = given[1] if given else unquote(urlsplit(str(response.request.url)).path).rpartition("/")[2]
+    match = re.search(r'filename="?([^";]+)', response.headers.get("Content-Disposition", ""))
+    name = match[1] if match else unquote(urlsplit(str(response.request.url)).path).rpartition("/")[2]
     return safe_name(name)

@@ -17,13 +17,13 @@ class ServerUnreachable(ClientError, ConnectionError):
     """The service does not respond."""
 
     def __init__(self, server: str, reason: str) -> None:
-        start = "; start it with: tapeline up" if is_loopback(urlsplit(server).hostname or "") else ""
-        super().__init__(f"no response from {server} ({reason}){start}")
+        hint = "; start it with: tapeline up" if is_loopback(urlsplit(server).hostname or "") else ""
+        super().__init__(f"no response from {server} ({reason}){hint}")
         self.server, self.reason = server, reason
 
 
 class NotUploadable(ClientError):
-    """A file is nothing that a dataset is made from; the message says what it is, and what to do."""
+    """A dataset cannot be made from a file of this kind; the message names the kind and the remedy."""
 
 
 class ApiError(ClientError):
@@ -38,7 +38,7 @@ class ApiError(ClientError):
         """The faults of a spec: each with ``pointer``, ``detail``, ``code`` and possibly ``suggestion``."""
         # With faults, the detail repeats them.
         headline = str(problem.get("title") or self.detail) if self.errors else self.detail
-        super().__init__("\n".join([headline + note, *(f"  {_fault(error)}" for error in self.errors)]))
+        super().__init__("\n".join([headline + note, *(f"  {_format_fault(error)}" for error in self.errors)]))
 
 
 class AmbiguousJob(ClientError, LookupError):
@@ -69,6 +69,6 @@ class ExportFailed(ClientError):
     """A model could not be exported to another program."""
 
 
-def _fault(error: Mapping[str, Any]) -> str:
-    place = error.get("pointer") or error.get("parameter") or "#"
-    return f"{place}: {error.get('detail') or error.get('code')}"
+def _format_fault(error: Mapping[str, Any]) -> str:
+    location = error.get("pointer") or error.get("parameter") or "#"
+    return f"{location}: {error.get('detail') or error.get('code')}"

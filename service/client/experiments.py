@@ -17,9 +17,9 @@ from service.client.lookup import is_id, look_up
 from service.client.streams import OnOutage
 from service.states import SWEEP_ENDED
 
-_PAGE: Final = 500
+_PAGE_SIZE: Final = 500
 _SWEEPS_PER_PAGE: Final = 100
-_SHORTEST_END: Final = 4
+_MIN_ID_SUFFIX_LENGTH: Final = 4
 _POLL_INTERVAL_S: Final = 1.0
 
 
@@ -63,7 +63,7 @@ class Sweep(Document):
         objective's metric with the ends of its 95% interval over the seeds, one field for each setting (its JSON
         pointer), the metric and the job of each seed, and ``error``: why the trial failed.
         """
-        metric, made = self._document["objective"]["metric"], []
+        metric, rows = self._document["objective"]["metric"], []
         for item in self._pages("trials", sort):
             row = {name: item[name] for name in ("trial", "status", "epoch", "last_epoch")}
             low, high = item["interval"] or (None, None)
@@ -73,31 +73,31 @@ class Sweep(Document):
                 row[f"{metric} (seed {job['seed']})"] = job["value"]
                 row[f"job (seed {job['seed']})"] = job["job"]
             row["error"] = item["error"]["message"] if item["error"] else None
-            made.append(row)
-        return made
+            rows.append(row)
+        return rows
 
     def trial(self, number: int) -> dict[str, Any]:
         """One trial, as the API represents it."""
         params = {"sort": "trial", "limit": "1", "after": str(number)}
-        found: dict[str, Any] = self._connection.json("GET", f"/sweeps/{self.id}/trials", params=params)["data"][0]
-        return found
+        trial: dict[str, Any] = self._connection.json("GET", f"/sweeps/{self.id}/trials", params=params)["data"][0]
+        return trial
 
     def decisions(self) -> list[dict[str, Any]]:
         """All decisions so far, in order."""
-        made: list[dict[str, Any]] = []
+        decisions: list[dict[str, Any]] = []
         after = 0
         while True:
-            params = {"after": str(after), "limit": str(_PAGE)}
+            params = {"after": str(after), "limit": str(_PAGE_SIZE)}
             page = self._connection.json("GET", f"/sweeps/{self.id}/decisions", params=params)
-            made += page["data"]
+            decisions += page["data"]
             after = page["next_after"]
             if not page["has_more"]:
-                return made
+                return decisions
 
     def importance(self) -> Sequence[dict[str, Any]]:
         """The importance of each setting, most important first."""
-        found: Sequence[dict[str, Any]] = self._connection.json("GET", f"/sweeps/{self.id}/importance")["data"]
-        return found
+        importances: Sequence[dict[str, Any]] = self._connection.json("GET", f"/sweeps/{self.id}/importance")["data"]
+        return importances
 
     def plot(
         self, *, metric: str | None = None, band: Literal["range", "interval", "none"] = "range", fmt: str = "png"
@@ -128,7 +128,7 @@ class Sweep(Document):
         """Wait until the sweep has ended.
 
         Raises:
-            TimeoutError: it has not within ``timeout_s``.
+            TimeoutError: it has not ended within ``timeout_s``.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self.refresh().status not in SWEEP_ENDED:
@@ -158,11 +158,11 @@ class Sweep(Document):
         self._document = self._connection.json("POST", f"/sweeps/{self.id}/{verb}")
         return self
 
-    def _pages(self, what: str, sort: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, resource: str, sort: str) -> Iterator[dict[str, Any]]:
         after = 0
         while True:
-            params = {"sort": sort, "limit": str(_PAGE), "after": str(after)}
-            page = self._connection.json("GET", f"/sweeps/{self.id}/{what}", params=params)
+            params = {"sort": sort, "limit": str(_PAGE_SIZE), "after": str(after)}
+            page = self._connection.json("GET", f"/sweeps/{self.id}/{resource}", params=params)
             yield from page["data"]
             after += len(page["data"])
             if not page["has_more"]:
@@ -196,23 +196,23 @@ class Experiments:
     def sweeps(self, *, limit: int | None = None, status: str | None = None) -> Iterator[Sweep]:
         """Iterate over sweeps, newest first."""
         params = {"limit": str(_SWEEPS_PER_PAGE)} | ({"status": status} if status else {})
-        left = limit
+        remaining = limit
         while True:
             page = self._connection.json("GET", "/sweeps", params=params)
-            for document in page["data"][:left]:
+            for document in page["data"][:remaining]:
                 yield Sweep(self._connection, document)
-            left = None if left is None else left - len(page["data"])
-            if not page["has_more"] or (left is not None and left <= 0):
+            remaining = None if remaining is None else remaining - len(page["data"])
+            if not page["has_more"] or (remaining is not None and remaining <= 0):
                 return
             params["cursor"] = page["next_cursor"]
 
     def find_sweep(self, sweep_id: str) -> Sweep:
-        """The sweep with this id, or the newest one with this name, or whose id ends with it (four letters or more)."""
+        """The sweep with this id, or the newest one with this name or id suffix (four letters or more)."""
         if not sweep_id.startswith("swp_"):
-            is_an_end = len(sweep_id) >= _SHORTEST_END
-            for found in self.sweeps():
-                if found["name"] == sweep_id or (is_an_end and found.id.lower().endswith(sweep_id.lower())):
-                    return found.refresh()
+            is_id_suffix = len(sweep_id) >= _MIN_ID_SUFFIX_LENGTH
+            for sweep in self.sweeps():
+                if sweep["name"] == sweep_id or (is_id_suffix and sweep.id.lower().endswith(sweep_id.lower())):
+                    return sweep.refresh()
         return Sweep(self._connection, {"id": sweep_id}).refresh()
 
     def compare(
@@ -238,10 +238,11 @@ class Experiments:
         return self._connection.json("GET", "/comparisons", params=params)
 
     def why(self, a: Side, b: Side) -> dict[str, Any]:
-        """In what two jobs differ: ``spec``, ``provenance``, ``dataset``, the first differing ``epoch`` and
-        ``checkpoint``, and a ``sentence``. Nothing is trained.
+        """The differences of two jobs: ``spec``, ``provenance``, ``dataset``, the first differing ``epoch``
+        and ``checkpoint``, and a ``sentence``. Nothing is trained.
 
-        Of a trial with several seeds, it is the job that has the other's seed, or that of its first seed.
+        A trial with several seeds is represented by its job with the other side's seed, or else by that of
+        its first seed.
         """
         return self._connection.json("GET", "/differences", params={"a": self._ids(a), "b": self._ids(b)})
 
@@ -256,7 +257,7 @@ class Experiments:
         return Job(self._connection, self._connection.json("POST", "/differences", repeatable=True, **options))
 
     def find_side(self, text: str, *, find_job: Callable[[str], Job] | None = None) -> Job | str:
-        """What a comparison takes by a name: a job, or the id of a sweep or a trial.
+        """Resolve the text of a comparison's side: to a job, or the id of a sweep or a trial.
 
         ``rates:1`` is a trial of the sweep ``rates``, and ``rates`` its best one, unless a job has this name.
 
@@ -264,7 +265,7 @@ class Experiments:
             find_job: finds a job by its name or id.
 
         Raises:
-            AmbiguousJob, ApiError: several jobs match, or nothing does.
+            AmbiguousJob, ApiError: several jobs match, or nothing matches.
         """
         sweep, colon, trial = text.rpartition(":")
         if text.startswith("swp_"):
@@ -280,10 +281,10 @@ class Experiments:
             raise
 
     def _ids(self, side: Side | Sequence[Side]) -> str:
-        several = [side] if isinstance(side, Job | Sweep | str) else side
-        # Ids are sent as they are: that costs no request, and the service says if there is no such job.
-        found = [
-            self.find_side(one) if isinstance(one, str) and not all(map(is_id, one.split(","))) else one
-            for one in several
+        sides = [side] if isinstance(side, Job | Sweep | str) else side
+        # Ids are sent unchanged: this saves a request, and the service reports unknown ones.
+        resolved = [
+            self.find_side(item) if isinstance(item, str) and not all(map(is_id, item.split(","))) else item
+            for item in sides
         ]
-        return ",".join(one if isinstance(one, str) else one.id for one in found)
+        return ",".join(item if isinstance(item, str) else item.id for item in resolved)

@@ -145,7 +145,7 @@ class Job(NetworkOperations):
 
     def refresh(self) -> Self:
         """Fetch the document again."""
-        return self._take(self._connection.json("GET", self._path))
+        return self._set_document(self._connection.json("GET", self._path))
 
     def wait(self, *, timeout_s: float | None = None, patience_s: float = 60.0) -> Self:
         """Wait until the job has ended; ``status`` has the outcome.
@@ -205,11 +205,11 @@ class Job(NetworkOperations):
         items = list(results["artifacts"])
         if results.get("next_cursor") is not None:
             items += self._items("artifacts", results["next_cursor"])
-        found = [(downloads.safe_name(item["name"]), str(item["url"])) for item in items]
-        found += [(downloads.safe_name(f"{name}.png"), str(url)) for name, url in results["plots"].items()]
+        files = [(downloads.safe_name(item["name"]), str(item["url"])) for item in items]
+        files += [(downloads.safe_name(f"{name}.png"), str(url)) for name, url in results["plots"].items()]
         if results["samples"]["film"]:
-            found.append(("samples.gif", str(results["samples"]["film"])))
-        return found
+            files.append(("samples.gif", str(results["samples"]["film"])))
+        return files
 
     def download(self, to: Path | str | None = None) -> list[Path]:
         """Download all files and verify their SHA-256.
@@ -253,8 +253,8 @@ class Job(NetworkOperations):
     def reproduce(self, *, idempotency_key: str | None = None) -> Job:
         """Train a succeeded job again; ``reproduction`` of the new job says whether the results are bit-identical."""
         headers = _idempotency(idempotency_key)
-        made = self._connection.json("POST", f"{self._path}/reproduce", headers=headers, repeatable=True)
-        return Job(self._connection, made)
+        document = self._connection.json("POST", f"{self._path}/reproduce", headers=headers, repeatable=True)
+        return Job(self._connection, document)
 
     # Changing it.
 
@@ -276,7 +276,7 @@ class Job(NetworkOperations):
 
     def change(self, **fields: Any) -> Self:
         """Set ``name``, ``tags``, ``priority``, ``starred`` or ``note``; ``None`` clears."""
-        return self._take(self._connection.json("PATCH", self._path, repeatable=True, **json_body(fields)))
+        return self._set_document(self._connection.json("PATCH", self._path, repeatable=True, **json_body(fields)))
 
     def delete(self) -> None:
         """Delete an ended job with all its files."""
@@ -289,21 +289,21 @@ class Job(NetworkOperations):
             self.refresh()
         return self._document[field]
 
-    def _items(self, of: str, cursor: str | None) -> list[dict[str, Any]]:
+    def _items(self, resource: str, cursor: str | None) -> list[dict[str, Any]]:
         """All items of a list of the job, fetched page by page."""
         items: list[dict[str, Any]] = []
         while True:
             params = {} if cursor is None else {"cursor": cursor}
-            page = self._connection.json("GET", f"{self._path}/{of}", params=params)
+            page = self._connection.json("GET", f"{self._path}/{resource}", params=params)
             items += page["data"]
             cursor = page.get("next_cursor")
             if cursor is None:
                 return items
 
     def _act(self, verb: str) -> Self:
-        return self._take(self._connection.json("POST", f"{self._path}/{verb}"))
+        return self._set_document(self._connection.json("POST", f"{self._path}/{verb}"))
 
-    def _take(self, document: Mapping[str, Any]) -> Self:
+    def _set_document(self, document: Mapping[str, Any]) -> Self:
         self._document = dict(document)
         return self
 

@@ -13,9 +13,9 @@ from service.client.errors import AmbiguousJob, ApiError
 from service.client.job import Job
 
 _ID: Final = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}")
-_PAGE: Final = 100
+_PAGE_SIZE: Final = 100
 _MAX_LISTED_JOBS: Final = 10
-_MAX_NAME: Final = 24
+_MAX_NAME_LENGTH: Final = 24
 """Length of a name in the list of candidates, to fit 80 columns."""
 
 
@@ -47,26 +47,28 @@ def look_up(connection: Connection, text: str) -> Found:
         return Found(Job(connection, {"id": text}).refresh())
     if not text:
         raise _not_found(text)
-    named = _list(connection, name=text)
-    if named:
+    namesakes = _list(connection, name=text)
+    if namesakes:
         # The list contains summaries only: fetch the full document.
-        return Found(Job(connection, named[0]).refresh(), len(named))
-    part = text.lower()
-    found = [
-        job for job in _list(connection, q=text) if part in job["id"].lower() or part in (job["name"] or "").lower()
+        return Found(Job(connection, namesakes[0]).refresh(), len(namesakes))
+    fragment = text.lower()
+    matches = [
+        job
+        for job in _list(connection, q=text)
+        if fragment in job["id"].lower() or fragment in (job["name"] or "").lower()
     ]
-    ending = [job for job in found if job["id"].lower().endswith(part)]
-    if len(ending) == 1:
-        found = ending
-    if not found:
+    suffix_matches = [job for job in matches if job["id"].lower().endswith(fragment)]
+    if len(suffix_matches) == 1:
+        matches = suffix_matches
+    if not matches:
         raise _not_found(text)
-    if len(found) > 1:
-        lines = [_line(job) for job in found[:_MAX_LISTED_JOBS]]
-        if len(found) > _MAX_LISTED_JOBS:
-            more = f"{len(found) - _MAX_LISTED_JOBS}" if len(found) < _PAGE else "many"
-            lines.append(f"and {more} more; see: tapeline jobs -q {text}")
-        raise AmbiguousJob(text, found, lines)
-    return Found(Job(connection, found[0]).refresh())
+    if len(matches) > 1:
+        lines = [_line(job) for job in matches[:_MAX_LISTED_JOBS]]
+        if len(matches) > _MAX_LISTED_JOBS:
+            omitted = f"{len(matches) - _MAX_LISTED_JOBS}" if len(matches) < _PAGE_SIZE else "many"
+            lines.append(f"and {omitted} more; see: tapeline jobs -q {text}")
+        raise AmbiguousJob(text, matches, lines)
+    return Found(Job(connection, matches[0]).refresh())
 
 
 def age_text(seconds: float) -> str:
@@ -83,8 +85,8 @@ def age_s(job: Mapping[str, Any]) -> float:
 
 
 def _list(connection: Connection, **filters: str) -> list[dict[str, Any]]:
-    answer: list[dict[str, Any]] = connection.json("GET", "/jobs", params={"limit": str(_PAGE), **filters})["data"]
-    return answer
+    jobs: list[dict[str, Any]] = connection.json("GET", "/jobs", params={"limit": str(_PAGE_SIZE), **filters})["data"]
+    return jobs
 
 
 def _not_found(text: str) -> ApiError:
@@ -94,5 +96,5 @@ def _not_found(text: str) -> ApiError:
 
 def _line(job: Mapping[str, Any]) -> str:
     name = job["name"] or "-"
-    name = name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+    name = name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 1]}…"
     return f"{job['id']}  {name}  {job['status']}  {age_text(age_s(job))} old"

@@ -60,23 +60,23 @@ class NetworkOperations(Document):
         if rows is not None:
             body = json_body({"rows": as_rows(rows)} | options)
             return cast("Prediction", self._connection.json("POST", f"{self._path}/predict", repeatable=True, **body))
-        answers: list[Any] = []
-        given: Iterable[Any] = (
+        responses: list[Any] = []
+        inputs: Iterable[Any] = (
             [images] if isinstance(images, str | bytes | os.PathLike) else () if images is None else images
         )
-        for part in in_requests([encoded(image) for image in given]):
-            if answers:  # use the same checkpoint for all: "latest" may have changed
-                options["checkpoint"] = answers[0]["checkpoint"]
-            sent = json_body({"images": part} | options)
-            answers.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **sent))
-        if len(answers) == 1:
-            return cast("Prediction", answers[0])
+        for batch in in_requests([encoded(image) for image in inputs]):
+            if responses:  # use the same checkpoint for all: "latest" may have changed
+                options["checkpoint"] = responses[0]["checkpoint"]
+            request = json_body({"images": batch} | options)
+            responses.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **request))
+        if len(responses) == 1:
+            return cast("Prediction", responses[0])
         joined = {
-            name: [one for answer in answers for one in answer[name]]
+            name: [item for response in responses for item in response[name]]
             for name in ("probabilities", "classes", "seen", "saliency")
-            if answers[0].get(name) is not None
+            if responses[0].get(name) is not None
         }
-        return cast("Prediction", answers[0] | joined)
+        return cast("Prediction", responses[0] | joined)
 
     def generate(
         self,
@@ -91,8 +91,8 @@ class NetworkOperations(Document):
             with_latent: also return the latent points, as ``latent``.
         """
         body = {"format": format, "with_latent": with_latent, **options}
-        answer = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
-        return cast("Generated", answer)
+        document = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
+        return cast("Generated", document)
 
     def generate_picture(
         self,
@@ -113,7 +113,7 @@ class NetworkOperations(Document):
         Returns:
             ``bins``, each with ``confidence``, ``accuracy`` and ``count``, and the ``expected_error``.
         """
-        return self._evaluated("calibration", checkpoint=checkpoint)
+        return self._get_evaluation("calibration", checkpoint=checkpoint)
 
     def importance(self, *, checkpoint: Which = "best") -> dict[str, Any]:
         """The importance of each column of a table: the accuracy that is lost when its values are shuffled.
@@ -121,7 +121,7 @@ class NetworkOperations(Document):
         Returns:
             ``columns``, each with ``column``, ``mean`` and ``deviation``.
         """
-        return self._evaluated("importance", checkpoint=checkpoint)
+        return self._get_evaluation("importance", checkpoint=checkpoint)
 
     def confusion(self, *, epoch: int | None = None) -> dict[str, Any]:
         """The confusion matrix on the validation data, with precision, recall and F1 of each class.
@@ -129,7 +129,7 @@ class NetworkOperations(Document):
         Args:
             epoch: default: the last one.
         """
-        return self._evaluated("confusion", **({} if epoch is None else {"epoch": epoch}))
+        return self._get_evaluation("confusion", **({} if epoch is None else {"epoch": epoch}))
 
     def mistakes(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
         """The most confident mistakes on the validation data, as ``data``, and the ``count`` of all.
@@ -137,7 +137,7 @@ class NetworkOperations(Document):
         Args:
             limit: how many mistakes to return.
         """
-        return self._evaluated("mistakes", checkpoint=checkpoint, **({} if limit is None else {"limit": limit}))
+        return self._get_evaluation("mistakes", checkpoint=checkpoint, **({} if limit is None else {"limit": limit}))
 
     # Exporting it.
 
@@ -158,5 +158,5 @@ class NetworkOperations(Document):
         """
         return downloads.export(self._connection, self.id, target, Path(to), checkpoint=checkpoint, license=license)
 
-    def _evaluated(self, what: str, **params: Which) -> dict[str, Any]:
-        return self._connection.json("GET", f"{self._path}/{what}", params={n: str(v) for n, v in params.items()})
+    def _get_evaluation(self, resource: str, **params: Which) -> dict[str, Any]:
+        return self._connection.json("GET", f"{self._path}/{resource}", params={n: str(v) for n, v in params.items()})

@@ -12,13 +12,20 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from service.client.answers import Event
-from service.client.connection import BUSY, MIN_RETRY_DELAY_S, TOO_MANY, Connection, check, reason_of
+from service.client.connection import (
+    MIN_RETRY_DELAY_S,
+    RETRYABLE_STATUSES,
+    TOO_MANY_REQUESTS,
+    Connection,
+    check,
+    reason_of,
+)
 from service.client.errors import ApiError, ServerUnreachable
 
 _MAX_SILENCE_S: Final = 45.0
 """The service sends a ping every 15 s; a stream that is silent for longer is considered dead."""
 _UNNUMBERED: Final = ("snapshot", "progress")
-_UNNOTICED_S: Final = 2.0
+_MIN_REPORTED_OUTAGE_S: Final = 2.0
 """Shorter outages are not reported."""
 
 OnOutage = Callable[[bool], None]
@@ -36,13 +43,13 @@ def events(
     Raises:
         ServerUnreachable: the service did not respond for longer than ``patience_s``.
     """
-    last, delay_s = after, MIN_RETRY_DELAY_S
+    last_seq, delay_s = after, MIN_RETRY_DELAY_S
     failing_since: float | None = None
     is_reported = False
     while True:
         reason = "the stream ended early"
         try:
-            for event in _connected(connection, path, last):
+            for event in _stream_events(connection, path, last_seq):
                 if is_reported and on_outage is not None:
                     on_outage(False)
                 is_reported = False
@@ -50,45 +57,45 @@ def events(
                     return
                 failing_since = None
                 if event.seq is not None:
-                    if event.seq <= last:
+                    if event.seq <= last_seq:
                         continue
-                    last, delay_s = event.seq, MIN_RETRY_DELAY_S
+                    last_seq, delay_s = event.seq, MIN_RETRY_DELAY_S
                 yield event
                 if event.type == "end":
                     return
         except (httpx.TransportError, SSEError) as error:
             reason = reason_of(error)
         except ApiError as error:
-            if error.status not in BUSY and error.status != TOO_MANY:
+            if error.status not in RETRYABLE_STATUSES and error.status != TOO_MANY_REQUESTS:
                 raise
             reason = error.detail
         now = time.monotonic()
         failing_since = failing_since or now
-        away_s = now - failing_since
-        if away_s > patience_s:
+        outage_s = now - failing_since
+        if outage_s > patience_s:
             raise ServerUnreachable(connection.server, reason)
-        if away_s >= _UNNOTICED_S and not is_reported:
+        if outage_s >= _MIN_REPORTED_OUTAGE_S and not is_reported:
             is_reported = True
             if on_outage is not None:
                 on_outage(True)
-        time.sleep(delay_s if is_reported else min(delay_s, _UNNOTICED_S - away_s))
+        time.sleep(delay_s if is_reported else min(delay_s, _MIN_REPORTED_OUTAGE_S - outage_s))
         delay_s = min(2 * delay_s, 5.0)
 
 
-def _connected(connection: Connection, path: str, last: int) -> Iterator[Event | None]:
-    """The events of one connection; ``None`` if there are none after ``last``."""
+def _stream_events(connection: Connection, path: str, last_seq: int) -> Iterator[Event | None]:
+    """The events of one connection; ``None`` if there are none after ``last_seq``."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-    if last:
-        headers["Last-Event-ID"] = str(last)
+    if last_seq:
+        headers["Last-Event-ID"] = str(last_seq)
     timeout = httpx.Timeout(_MAX_SILENCE_S, connect=5)
     with connection.http.stream("GET", path, headers=headers, timeout=timeout) as response:
         check(response)
         if response.status_code == 204:
             yield None
             return
-        for received in EventSource(response).iter_sse():
+        for message in EventSource(response).iter_sse():
             # Like browsers, httpx-sse repeats the last id on events without an id.
-            numbered = received.event not in _UNNUMBERED
-            seq = int(received.id) if numbered and received.id.isdecimal() else None
+            is_numbered = message.event not in _UNNUMBERED
+            seq = int(message.id) if is_numbered and message.id.isdecimal() else None
             with suppress(json.JSONDecodeError):
-                yield Event(received.event, json.loads(received.data), seq)
+                yield Event(message.event, json.loads(message.data), seq)

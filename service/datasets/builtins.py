@@ -38,7 +38,7 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltIn:
-    """A dataset identified by checksums, and the places besides the data folder where its files may be."""
+    """A dataset identified by checksums, and the locations besides the data folder where its files may be."""
 
     info: DatasetInfo
     digests: Mapping[str, str]  # SHA-256 (hex) of each unpacked IDX file
@@ -73,23 +73,23 @@ def _info(
 def _table(name: str, title: str, source: str, licence: str) -> BuiltIn:
     """A bundled table: its file, and the facts that ``make_tables`` recorded about it."""
     folder = _DATA / name
-    described = json.loads((folder / "dataset.json").read_text("utf-8"))
+    facts = json.loads((folder / "dataset.json").read_text("utf-8"))
     return BuiltIn(
         info=DatasetInfo(
             name=name,
             title=title,
             kind=DatasetKind.TABLE,
             image_shape=(),
-            columns=tuple(described["columns"]),
-            classes=len(described["class_names"]),
-            class_names=tuple(described["class_names"]),
-            train_count=described["train_count"],
-            validation_count=described["validation_count"],
+            columns=tuple(facts["columns"]),
+            classes=len(facts["class_names"]),
+            class_names=tuple(facts["class_names"]),
+            train_count=facts["train_count"],
+            validation_count=facts["validation_count"],
             source=source,
             licence=licence,
-            sha256=described["sha256"],
+            sha256=facts["sha256"],
             available=False,  # determined later, with the data folder
-            report={"target": described["target"]},
+            report={"target": facts["target"]},
         ),
         digests={},
         table=folder / f"{name}.csv",
@@ -206,7 +206,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             "1,000 modes in equal shares (Metz and others, 2017); the class is the digit in red",
             licence="CC BY-SA 3.0 (Y. LeCun, C. Cortes, C. J. C. Burges)",
             sha256=content_sha256(_STACKED_MNIST),
-            available=False,  # as mnist-10k is
+            available=False,  # determined later, from mnist-10k
         ),
         digests=_STACKED_MNIST,
         made_from="mnist-10k",
@@ -217,7 +217,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
 @functools.cache
 def reference_classifier_sha256(name: str) -> str | None:
     """The digest of the classifier that scores samples of a dataset, if there is one."""
-    known = BUILT_IN.get(name)
-    if known is None or known.reference_classifier is None:
+    builtin = BUILT_IN.get(name)
+    if builtin is None or builtin.reference_classifier is None:
         return None
-    return f"sha256:{hashlib.sha256(known.reference_classifier.read_bytes()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(builtin.reference_classifier.read_bytes()).hexdigest()}"

@@ -68,7 +68,7 @@ class Dataset:
     info: DatasetInfo
     train: Examples
     validation: Examples
-    sha256: str  # of the unpacked content, as content_sha256 gives it
+    sha256: str  # of the unpacked content, as computed by content_sha256
     test: Examples | None = None
     """The test part: never used for training or validation, and scored once at the end."""
 
@@ -100,23 +100,23 @@ def load(
     if builtin is not None and builtin.table is not None:
         csv, target = builtin.table, str((builtin.info.report or {})["target"])
         folder = cache_root / f"{name}-{str(builtin.info.sha256).removeprefix('sha256:')[:16]}"
-        return _cached(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
+        return _open_cached(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
     if builtin is not None and builtin.made_from is not None:
         source = builtin.made_from
         key = hashlib.sha256(json.dumps([_FORMAT, dict(builtin.digests)]).encode()).hexdigest()[:16]
 
         def make(folder: Path) -> None:
-            _store(folder, _stacked(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins)))
+            _store(folder, _stack_digits(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins)))
 
-        return _cached(info, cache_root, cache_root / f"{name}-{key}", make)
+        return _open_cached(info, cache_root, cache_root / f"{name}-{key}", make)
     if builtin is not None and not is_complete(paths):
         download(builtin, data_root / name, present=paths, progress=progress)
         paths = find_files(data_root / name)
     folder = cache_root / f"{name}-{_cache_key(paths, builtin)}"
-    return _cached(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
+    return _open_cached(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
 
 
-def _cached(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
+def _open_cached(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
     """The dataset in a folder of the cache, which is created if it is missing or damaged."""
     if folder.exists():  # then it is complete, unless something damaged it; in that case, create it again
         try:
@@ -166,8 +166,8 @@ def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
 
 def divide(dataset: Dataset, split: Split) -> Dataset:
     """The same data with another split into training and validation examples."""
-    validated = validation_mask(split, np.concatenate([dataset.train.labels, dataset.validation.labels]))
-    train, validation = (_Chosen(dataset, np.flatnonzero(mask)) for mask in (~validated, validated))
+    is_validation = validation_mask(split, np.concatenate([dataset.train.labels, dataset.validation.labels]))
+    train, validation = (_Selection(dataset, np.flatnonzero(mask)) for mask in (~is_validation, is_validation))
     info = replace(dataset.info, train_count=len(train), validation_count=len(validation), split=split)
     return replace(dataset, info=info, train=train, validation=validation)
 
@@ -186,20 +186,20 @@ def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
     count = len(labels)
     keys = np.random.SFC64(np.random.SeedSequence([split.seed, _SPLIT])).random_raw(count)
     order = np.lexsort((keys, labels))
-    places = np.arange(count, dtype=np.int64)
+    positions = np.arange(count, dtype=np.int64)
     if split.folds is not None:
-        chosen_places = places % split.folds == split.fold
+        is_chosen = positions % split.folds == split.fold
     else:
-        wanted = split.validation_count(count)
-        chosen_places = (places + 1) * wanted // count > places * wanted // count
-        _share_with_rare(chosen_places, np.unique(labels, return_counts=True)[1])
+        validation_count = split.validation_count(count)
+        is_chosen = (positions + 1) * validation_count // count > positions * validation_count // count
+        _share_with_rare(is_chosen, np.unique(labels, return_counts=True)[1])
     chosen = np.zeros(count, np.bool_)
-    chosen[order[chosen_places]] = True
+    chosen[order[is_chosen]] = True
     return chosen
 
 
 def _share_with_rare(is_validation: NDArray[np.bool_], sizes: NDArray[np.intp]) -> None:
-    """Give rare classes an example in both parts, in place; the largest class in this part gives one in exchange.
+    """Give rare classes an example in both parts, in place, in exchange for one of the largest class there.
 
     Args:
         is_validation: whether each example is for validation; sorted by class.
@@ -210,28 +210,28 @@ def _share_with_rare(is_validation: NDArray[np.bool_], sizes: NDArray[np.intp]) 
         for part in (True, False):
             if not ((part not in rare and len(rare) > 1) or (not part and rare.all())):
                 continue
-            counts = [np.count_nonzero(one == part) for one in classes]
+            counts = [np.count_nonzero(class_mask == part) for class_mask in classes]
             largest = int(np.argmax(counts))
             if counts[largest] > 1:
                 rare[np.argmax(rare != part)] = part
                 classes[largest][np.argmax(classes[largest] == part)] = not part
 
 
-class _Chosen(Examples):
+class _Selection(Examples):
     """A selection of examples from a pool, copied on first access."""
 
-    def __init__(self, dataset: Dataset, places: NDArray[np.intp]) -> None:
+    def __init__(self, dataset: Dataset, indices: NDArray[np.intp]) -> None:
         first, second = dataset.train, dataset.validation
-        inside = int(np.searchsorted(places, len(first)))
-        self._pieces = ((first, places[:inside]), (second, places[inside:] - len(first)))
+        first_count = int(np.searchsorted(indices, len(first)))
+        self._pieces = ((first, indices[:first_count]), (second, indices[first_count:] - len(first)))
         labels = np.concatenate([part.labels[chosen] for part, chosen in self._pieces])
         object.__setattr__(self, "labels", labels)  # the dataclass is frozen
 
     @functools.cached_property
     def inputs(self) -> NDArray[np.uint8]:
         """See ``Examples``."""
-        like = self._pieces[0][0].inputs
-        copied = np.empty((len(self.labels), *like.shape[1:]), like.dtype)
+        template = self._pieces[0][0].inputs
+        copied = np.empty((len(self.labels), *template.shape[1:]), template.dtype)
         done = 0
         for part, chosen in self._pieces:
             np.take(part.inputs, chosen, axis=0, out=copied[done : done + len(chosen)], mode="clip")
@@ -239,7 +239,7 @@ class _Chosen(Examples):
         return copied
 
 
-def _stacked(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
+def _stack_digits(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
     """The arrays of stacked-mnist by name, each with the digest of the equivalent IDX file."""
     for part, (examples, count, images_name, labels_name) in enumerate(
         (
@@ -247,8 +247,8 @@ def _stacked(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[n
             (digits.validation, builtin.info.validation_count, VALIDATION_IMAGES, VALIDATION_LABELS),
         )
     ):
-        made = stacked_mnist.stack(examples.inputs, examples.labels, count, part=part)
-        for name, array in zip((images_name, labels_name), made, strict=True):
+        stacked = stacked_mnist.stack(examples.inputs, examples.labels, count, part=part)
+        for name, array in zip((images_name, labels_name), stacked, strict=True):
             digest = hashlib.sha256(idx_header(array.shape))
             digest.update(array.data)
             if digest.hexdigest() != builtin.digests[name]:
@@ -258,36 +258,36 @@ def _stacked(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[n
 
 def _store(folder: Path, arrays: Iterable[tuple[str, NDArray[np.uint8], str]]) -> None:
     """Write arrays, each with its name and digest, into a folder that gets its name when it is complete."""
-    temporary = _temporary(folder)
+    temporary = _create_temporary(folder)
     try:
         digests = {}
         for name, array, digest in arrays:
             digests[name] = digest
             _write_synced(temporary / f"{name}.npy", array)
         (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
-        _rename_unless_there(temporary, folder)
+        _rename_unless_exists(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _import_table(csv: Path, folder: Path, target: str) -> None:
     """Import a bundled (trusted) table into a folder that gets its name when it is complete."""
-    temporary = _temporary(folder)
+    temporary = _create_temporary(folder)
     try:
         import_table(csv, temporary, fraction=None, options=TableOptions(target=target))
-        _rename_unless_there(temporary, folder)
+        _rename_unless_exists(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _temporary(folder: Path) -> Path:
+def _create_temporary(folder: Path) -> Path:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
     temporary.mkdir()
     return temporary
 
 
 def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:
-    temporary = _temporary(folder)
+    temporary = _create_temporary(folder)
     try:
         digests, shapes, largest = {}, {}, {}
         for name in paths if builtin is None else IDX_NAMES:
@@ -308,7 +308,7 @@ def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) ->
                 detail = f"has the label {largest[name]}, but the highest training label is {largest[TRAIN_LABELS]}"
                 raise DatasetBroken(paths[name], detail)
         (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
-        _rename_unless_there(temporary, folder)
+        _rename_unless_exists(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -320,7 +320,7 @@ def _write_synced(path: Path, array: NDArray[np.uint8]) -> None:
         os.fsync(file.fileno())
 
 
-def _rename_unless_there(temporary: Path, folder: Path) -> None:
+def _rename_unless_exists(temporary: Path, folder: Path) -> None:
     try:
         temporary.rename(folder)
     except OSError:

@@ -27,14 +27,14 @@ from service.datasets.info import (
 
 def find_files(folder: Path) -> dict[str, Path]:
     """The dataset files in ``folder`` by canonical name; several common spellings are recognized."""
-    found = {}
+    paths = {}
     for name in (*IDX_NAMES, *TEST_NAMES):
         dotted = name.replace("-idx", ".idx")  # the spelling of some archives
         for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
             if os.path.isfile(folder / candidate):  # unlike Path.is_file, False without permission
-                found[name] = folder / candidate
+                paths[name] = folder / candidate
                 break
-    return found
+    return paths
 
 
 def locate(name: str, data_root: Path, builtins: Mapping[str, BuiltIn]) -> dict[str, Path]:
@@ -48,12 +48,12 @@ def locate(name: str, data_root: Path, builtins: Mapping[str, BuiltIn]) -> dict[
         candidates.insert(0, find_files(builtin.shipped))
     if builtin.system is not None:
         candidates.append(find_files(builtin.system))
-    return next((found for found in candidates if is_complete(found)), in_data_root)
+    return next((paths for paths in candidates if is_complete(paths)), in_data_root)
 
 
-def is_complete(found: Mapping[str, Path]) -> bool:
+def is_complete(paths: Mapping[str, Path]) -> bool:
     """Whether all four files were found; those of a test part are optional."""
-    return all(name in found for name in IDX_NAMES)
+    return all(name in paths for name in IDX_NAMES)
 
 
 def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) -> list[DatasetInfo]:
@@ -91,8 +91,8 @@ def describe(name: str, data_root: Path, *, builtins: Mapping[str, BuiltIn] = BU
         files = find_files(data_root / name)
         if is_complete(files):
             return _describe_folder(name, files)
-    known = [info.name for info in catalogue(data_root, builtins=builtins)]
-    raise DatasetNotFound(name, known, closest(name, known))
+    available = [info.name for info in catalogue(data_root, builtins=builtins)]
+    raise DatasetNotFound(name, available, closest(name, available))
 
 
 def may_be_named(name: str) -> bool:
@@ -104,8 +104,8 @@ def check_shapes(paths: Mapping[str, Path], shapes: Mapping[str, tuple[int, ...]
     """Check dimensions, counts and image sizes; raises ``DatasetBroken`` if the arrays are inconsistent."""
     parts = {TRAIN_IMAGES: TRAIN_LABELS, VALIDATION_IMAGES: VALIDATION_LABELS, TEST_IMAGES: TEST_LABELS}
     if (TEST_IMAGES in shapes) != (TEST_LABELS in shapes):
-        lonely, missing = (TEST_IMAGES, TEST_LABELS) if TEST_IMAGES in shapes else (TEST_LABELS, TEST_IMAGES)
-        raise DatasetBroken(paths[lonely], f"needs {missing} in the same folder")
+        present, missing = (TEST_IMAGES, TEST_LABELS) if TEST_IMAGES in shapes else (TEST_LABELS, TEST_IMAGES)
+        raise DatasetBroken(paths[present], f"needs {missing} in the same folder")
     for images, labels in parts.items():
         if images not in shapes:
             continue
@@ -131,15 +131,15 @@ def _describe_builtin(builtin: BuiltIn, data_root: Path, builtins: Mapping[str, 
     if builtin.table is not None:
         return replace(builtin.info, available=True)
     if builtin.made_from is not None:
-        made_from = describe(builtin.made_from, data_root, builtins=builtins)
-        return replace(builtin.info, available=made_from.available)
-    found = locate(builtin.info.name, data_root, {builtin.info.name: builtin})
-    if is_complete(found):
+        source = describe(builtin.made_from, data_root, builtins=builtins)
+        return replace(builtin.info, available=source.available)
+    paths = locate(builtin.info.name, data_root, {builtin.info.name: builtin})
+    if is_complete(paths):
         return replace(builtin.info, available=True)
     return replace(
         builtin.info,
         available=False,
-        download_bytes=sum(size for name, size in builtin.packed_bytes.items() if name not in found),
+        download_bytes=sum(size for name, size in builtin.packed_bytes.items() if name not in paths),
         download_from=tuple(urlsplit(mirror).hostname or mirror for mirror in builtin.mirrors),
         download_problem=failures.expected_failure(data_root / builtin.info.name),
     )

@@ -1,7 +1,7 @@
 """Downloads the missing files of a built-in dataset, once, into the data folder.
 
-A file gets its name only after its unpacked content matches the pinned checksum; until then, it has a hidden temporary
-name. So mirrors need not be trusted, and a broken transfer is harmless.
+A file gets its name only after its unpacked content matches the pinned checksum; until then, it has a hidden
+temporary name. Mirrors therefore need not be trusted, and a broken transfer is harmless.
 """
 
 import os
@@ -70,13 +70,13 @@ class _Meter:
 
     def __init__(self, expected: dict[str, int], progress: Progress | None) -> None:
         self.expected = expected
-        self._done = dict.fromkeys(expected, 0)
+        self._received = dict.fromkeys(expected, 0)
         self._progress = progress
 
-    def report(self, idx_name: str, done: int) -> None:
-        self._done[idx_name] = done
+    def report(self, idx_name: str, received: int) -> None:
+        self._received[idx_name] = received
         if self._progress is not None:
-            self._progress(sum(self._done.values()), sum(self.expected.values()))
+            self._progress(sum(self._received.values()), sum(self.expected.values()))
 
 
 def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, meter: _Meter) -> None:
@@ -84,11 +84,11 @@ def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, meter: _Meter)
     try:
         _stream_to(temporary, f"{mirror.rstrip('/')}/{idx_name}.gz", idx_name, meter)
         try:
-            found = read_idx_content(temporary).sha256
+            actual = read_idx_content(temporary).sha256
         except DatasetBroken as error:
             raise _MirrorFailed(f"{idx_name}.gz is not valid: {error.reason}") from error
-        if found != sha256:
-            raise _MirrorFailed(f"{idx_name}.gz has other content: sha256 {found}, expected {sha256}")
+        if actual != sha256:
+            raise _MirrorFailed(f"{idx_name}.gz has other content: sha256 {actual}, expected {sha256}")
         temporary.replace(folder / f"{idx_name}.gz")
     finally:
         temporary.unlink(missing_ok=True)
@@ -104,19 +104,21 @@ def _stream_to(path: Path, url: str, idx_name: str, meter: _Meter) -> None:
     except (HTTPException, OSError) as error:  # URLError is an OSError
         raise _MirrorFailed(_describe(error)) from error
     with response, path.open("wb") as file:
-        done = 0
+        received = 0
         while True:
             try:
                 chunk = response.read(_CHUNK)
             except (HTTPException, OSError) as error:
-                raise _MirrorFailed(f"{idx_name}.gz ended early, after {done:,} bytes: {_describe(error)}") from error
+                raise _MirrorFailed(
+                    f"{idx_name}.gz ended early, after {received:,} bytes: {_describe(error)}"
+                ) from error
             if not chunk:
                 break
             file.write(chunk)
-            done += len(chunk)
-            if done > limit:
+            received += len(chunk)
+            if received > limit:
                 raise _MirrorFailed(f"{idx_name}.gz is larger than {limit:,} bytes")
-            meter.report(idx_name, done)
+            meter.report(idx_name, received)
         file.flush()
         os.fsync(file.fileno())
 
@@ -128,7 +130,7 @@ def _describe(error: Exception) -> str:
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove temporary files of killed downloads that are too old to be still in use."""
-    for part in folder.glob(".*.part"):
+    for path in folder.glob(".*.part"):
         with suppress(FileNotFoundError):  # another process has just removed or renamed it
-            if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
-                part.unlink()
+            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                path.unlink()

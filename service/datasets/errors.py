@@ -23,15 +23,15 @@ class DatasetNotFound(DatasetError, LookupError):
 
     code = "dataset_not_found"
 
-    def __init__(self, name: str, known: Sequence[str], suggestion: str | None) -> None:
-        super().__init__(name, known, suggestion)  # the original arguments, so that pickling restores them
+    def __init__(self, name: str, available: Sequence[str], suggestion: str | None) -> None:
+        super().__init__(name, available, suggestion)  # the original arguments, so that pickling restores them
         self.name = name
-        self.known = tuple(known)
+        self.available = tuple(available)
         self.suggestion = suggestion
 
     def __str__(self) -> str:
         hint = f" Did you mean {self.suggestion!r}?" if self.suggestion else ""
-        return f"there is no dataset {self.name!r}.{hint} Available: {', '.join(self.known)}"
+        return f"there is no dataset {self.name!r}.{hint} Available: {', '.join(self.available)}"
 
 
 class DatasetUnavailable(DatasetError):
@@ -54,16 +54,16 @@ class DatasetChanged(DatasetError):
 
     code = "dataset_changed"
 
-    def __init__(self, name: str, expected: str, found: str) -> None:
-        super().__init__(name, expected, found)
+    def __init__(self, name: str, expected: str, actual: str) -> None:
+        super().__init__(name, expected, actual)
         self.name = name
         self.expected = expected
-        self.found = found
+        self.actual = actual
 
     def __str__(self) -> str:
         return (
             f"the data of {self.name!r} has changed: the job was trained on {self.expected[:19]}..., and it is now "
-            f"{self.found[:19]}.... Restore the earlier files, or train a new job"
+            f"{self.actual[:19]}.... Restore the earlier files, or train a new job"
         )
 
 
@@ -81,7 +81,7 @@ class DatasetBroken(DatasetError, ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def closest(name: str, known: Sequence[str]) -> str | None:
+def closest(name: str, candidates: Sequence[str]) -> str | None:
     """The most similar known name, ignoring case, if any is similar enough."""
-    found = process.extractOne(name.lower(), known, scorer=fuzz.ratio, score_cutoff=_SIMILAR, processor=str.lower)
-    return found[0] if found else None
+    match = process.extractOne(name.lower(), candidates, scorer=fuzz.ratio, score_cutoff=_SIMILAR, processor=str.lower)
+    return match[0] if match else None

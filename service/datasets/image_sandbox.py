@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.sandbox import INHERITED_VARIABLES, PHOTO_MEMORY_BYTES, apply_limits
-from service.image_files.decoding import UnreadableImage, opened, pixels_of
+from service.image_files.decoding import UnreadableImage, open_image, pixels_of
 from service.image_files.sizes import Size
 
 CPU_S: Final = 20
@@ -49,7 +49,7 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
         "OPENBLAS_NUM_THREADS": "1"
     }
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", _MODULE],
             input=json.dumps(request).encode(),
             capture_output=True,
@@ -60,23 +60,25 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
         )
     except subprocess.TimeoutExpired:
         return [UnreadableImage(_TOO_MUCH)] * len(files)
-    if done.returncode != 0:
-        said = done.stderr.decode("utf-8", "replace")[-2000:]
+    if completed.returncode != 0:
+        log_text = completed.stderr.decode("utf-8", "replace")[-2000:]
         import structlog  # only here: it loads Rich, which takes a third of the start of the process
 
-        structlog.get_logger("tapeline.web").error("images could not be decoded", code=done.returncode, said=said)
+        structlog.get_logger("tapeline.web").error(
+            "images could not be decoded", code=completed.returncode, said=log_text
+        )
         return [UnreadableImage(_TOO_MUCH)] * len(files)
-    head, _, pixels = done.stdout.partition(b"\n")
-    found: list[Decoded] = []
-    start = 0
-    for one in json.loads(head):
-        if "fault" in one:
-            found.append(UnreadableImage(one["fault"]))
+    head, _, pixels = completed.stdout.partition(b"\n")
+    decoded: list[Decoded] = []
+    offset = 0
+    for entry in json.loads(head):
+        if "fault" in entry:
+            decoded.append(UnreadableImage(entry["fault"]))
         else:
-            size = math.prod(one["shape"])
-            found.append(np.frombuffer(pixels, np.uint8, size, start).reshape(one["shape"]))
-            start += size
-    return found
+            size = math.prod(entry["shape"])
+            decoded.append(np.frombuffer(pixels, np.uint8, size, offset).reshape(entry["shape"]))
+            offset += size
+    return decoded
 
 
 def main() -> int:
@@ -84,23 +86,23 @@ def main() -> int:
     request = json.load(sys.stdin)
     apply_limits(CPU_S, PHOTO_MEMORY_BYTES)
     cover = tuple(request["cover"]) if request["cover"] else None
-    said: list[dict[str, Any]] = []
-    made: list[bytes] = []
-    left = request["max_pixels"]
+    responses: list[dict[str, Any]] = []
+    pixel_data: list[bytes] = []
+    remaining_pixels = request["max_pixels"]
     for text in request["files"]:
         try:
-            with opened(io.BytesIO(base64.b64decode(text))) as image:
-                left -= image.width * image.height
-                if left < 0:
-                    most = f"at most {request['max_pixels']:,} are read in one request"
-                    raise UnreadableImage(f"has too many pixels, together with the images before it; {most}")
+            with open_image(io.BytesIO(base64.b64decode(text))) as image:
+                remaining_pixels -= image.width * image.height
+                if remaining_pixels < 0:
+                    limit_hint = f"at most {request['max_pixels']:,} are read in one request"
+                    raise UnreadableImage(f"has too many pixels, together with the images before it; {limit_hint}")
                 pixels = np.asarray(pixels_of(image, cover, grey=request["grey"]))
         except UnreadableImage as error:
-            said.append({"fault": str(error)})
+            responses.append({"fault": str(error)})
         else:
-            said.append({"shape": pixels.shape})
-            made.append(pixels.tobytes())
-    sys.stdout.buffer.write(json.dumps(said).encode() + b"\n" + b"".join(made))
+            responses.append({"shape": pixels.shape})
+            pixel_data.append(pixels.tobytes())
+    sys.stdout.buffer.write(json.dumps(responses).encode() + b"\n" + b"".join(pixel_data))
     return 0
 
 

@@ -1,8 +1,9 @@
-"""Imports an uploaded dataset: converts IDX files, an NPZ archive or an archive of images to the arrays that jobs map.
+"""Imports an uploaded dataset: converts IDX files, an NPZ archive or an archive of images to the arrays that
+jobs map.
 
-The headers of all files are read first, then labels, then images, in pieces that are written directly to the new files.
-So memory does not depend on the size of the data, and errors are found before the slow part. The resulting files have
-the format of ``cache``: pixels and labels as bytes.
+The headers of all files are read first, then labels, then images, in pieces that are written directly to the
+new files. Memory therefore does not depend on the size of the data, and errors are found before the slow
+part. The resulting files have the format of ``cache``: pixels and labels as bytes.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ MAX_SIDE: Final = 512
 MAX_PICTURES: Final = 2_000_000
 MAX_LABEL: Final = 255
 DEFAULT_FRACTION: Final = 0.15
-_DECODED: Final = 0.95
-"""The fraction of the work with an archive of image files that is done when all are decoded."""
+_DECODED_SHARE: Final = 0.95
+"""The progress of importing an archive of image files when all images are decoded."""
 _OTHER_NAMES: Final = {
     IMAGES: ("x", "x_train", "train_x", "train_images"),
     LABELS: ("y", "y_train", "train_y", "train_labels"),
@@ -61,8 +62,10 @@ _OTHER_NAMES: Final = {
     VALIDATION_LABELS: ("y_test", "test_y", "test_labels", "y_val", "val_labels"),
 }
 """Common names of the arrays in NPZ archives."""
-_ROLES: Final = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
-_VALIDATING: Final = frozenset({VALIDATION_IMAGES, VALIDATION_LABELS, "x_val", "val_images", "y_val", "val_labels"})
+_ROLES: Final = {name: role for role, aliases in _OTHER_NAMES.items() for name in (role, *aliases)}
+_VALIDATION_NAMES: Final = frozenset(
+    {VALIDATION_IMAGES, VALIDATION_LABELS, "x_val", "val_images", "y_val", "val_labels"}
+)
 """If an archive has these arrays, arrays with ``test`` in their name are the test part."""
 
 
@@ -114,49 +117,51 @@ def import_dataset(
 def _import_dataset(
     files: Mapping[str, Path], folder: Path, fraction: float | None, options: PhotoOptions, on_progress: OnProgress
 ) -> ImportedDataset:
-    with ExitStack() as opened:
-        stored, field_of, photos = _open(files, folder, opened, options, lambda done: on_progress(done * _DECODED))
-        opening = 0.0 if photos is None else _DECODED
+    with ExitStack() as stack:
+        stored, field_of, photos = _open(files, folder, stack, options, lambda done: on_progress(done * _DECODED_SHARE))
+        decoded_share = 0.0 if photos is None else _DECODED_SHARE
         _check_shapes(stored, field_of, fraction, is_photos=photos is not None)
         faults: dict[str, str] = {}
         labels: dict[str, NDArray[np.uint8]] = {}
         for _, role in _PAIRS:
             if role in stored:
-                with _faults_of(field_of[role], faults):
+                with _record_fault(field_of[role], faults):
                     labels[role] = _read_labels(stored[role])
         if faults:
             raise UploadRefused(faults)
-        chosen = None
+        validation_mask = None
         if VALIDATION_LABELS not in labels:
-            chosen = draw_validation_mask(labels[LABELS], fraction or DEFAULT_FRACTION, field=field_of[LABELS])
-            whole = labels[LABELS]
-            labels |= {LABELS: whole[~chosen], VALIDATION_LABELS: whole[chosen]}
+            validation_mask = draw_validation_mask(labels[LABELS], fraction or DEFAULT_FRACTION, field=field_of[LABELS])
+            all_labels = labels[LABELS]
+            labels |= {LABELS: all_labels[~validation_mask], VALIDATION_LABELS: all_labels[validation_mask]}
         _check_labels(labels, field_of)
-        shape = _sides(stored[IMAGES].shape)
-        with ExitStack() as written:
+        shape = _image_shape(stored[IMAGES].shape)
+        with ExitStack() as output_stack:
             outputs = {
-                images: written.enter_context(ArrayFile.new(folder, _FILES[images], (len(labels[role]), *shape)))
+                images: output_stack.enter_context(ArrayFile.new(folder, _FILES[images], (len(labels[role]), *shape)))
                 for images, role in _PAIRS
                 if role in labels
             }
             total, done = sum(stored[role].shape[0] for role in outputs if role in stored), 0
             for role in list(outputs):
                 if role in stored:
-                    with _faults_of(field_of[role], faults):
-                        for count in _copy_images(stored[role], outputs, role, chosen if role == IMAGES else None):
+                    with _record_fault(field_of[role], faults):
+                        for count in _copy_images(
+                            stored[role], outputs, role, validation_mask if role == IMAGES else None
+                        ):
                             done += count
-                            on_progress(opening + (1 - opening) * done / total)
+                            on_progress(decoded_share + (1 - decoded_share) * done / total)
             if faults:
                 raise UploadRefused(faults)
             for role, values in labels.items():
-                outputs[role] = written.enter_context(ArrayFile.new(folder, _FILES[role], values.shape))
+                outputs[role] = output_stack.enter_context(ArrayFile.new(folder, _FILES[role], values.shape))
             for role, values in labels.items():
                 outputs[role].add(values)
     digests = {output.name: output.digest.hexdigest() for output in outputs.values()}
     report = dict(photos.report if photos is not None else brightness_report(outputs[IMAGES].mean) or {})
     names = photos.class_names if photos is not None else None
-    trained, validated = (np.bincount(labels[role]).tolist() for role in (LABELS, VALIDATION_LABELS))
-    if note := unscored_note(trained, validated, names, what="image"):
+    train_counts, validation_counts = (np.bincount(labels[role]).tolist() for role in (LABELS, VALIDATION_LABELS))
+    if note := unscored_note(train_counts, validation_counts, names, noun="image"):
         report["notes"] = [note, *report.get("notes", ())]
     sha256 = content_sha256(digests)
     _write_meta(folder, {"sha256": sha256, "files": digests})
@@ -174,7 +179,7 @@ def _import_dataset(
 
 
 @contextmanager
-def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
+def _record_fault(field: str, faults: dict[str, str]) -> Iterator[None]:
     """Record the error of a field and continue with the next one."""
     try:
         yield
@@ -183,19 +188,21 @@ def _faults_of(field: str, faults: dict[str, str]) -> Iterator[None]:
 
 
 def _open(
-    files: Mapping[str, Path], folder: Path, opened: ExitStack, options: PhotoOptions, on_progress: OnProgress
+    files: Mapping[str, Path], folder: Path, stack: ExitStack, options: PhotoOptions, on_progress: OnProgress
 ) -> tuple[dict[str, ArrayStream], dict[str, str], Photos | None]:
     """The arrays by role, the form field of each, and the further content of an archive of image files."""
     is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
-    if not is_photos and (meant := {name for name, value in asdict(options).items() if value != _DEFAULTS[name]}):
-        raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
+    if not is_photos and (
+        changed_options := {name for name, value in asdict(options).items() if value != _DEFAULTS[name]}
+    ):
+        raise UploadRefused(dict.fromkeys(changed_options, "is for archives of image files"))
     if ARCHIVE in files:
         if len(files) > 1:
             raise UploadRefused({ARCHIVE: "must be the only file: an archive contains images and labels"})
         faults: dict[str, str] = {}
         arrays: dict[str, ArrayStream] = {}
         if is_photos:
-            photos = opened.enter_context(
+            photos = stack.enter_context(
                 open_photos(
                     files[ARCHIVE],
                     options,
@@ -206,16 +213,16 @@ def _open(
                 )
             )
             return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos
-        with _faults_of(ARCHIVE, faults):
-            arrays = opened.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES))
+        with _record_fault(ARCHIVE, faults):
+            arrays = stack.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES))
         if faults:
             raise UploadRefused(faults)
         stored = _by_role(arrays)
         return stored, dict.fromkeys(stored, ARCHIVE), None
     stored, faults = {}, {}
     for field, path in files.items():
-        with _faults_of(field, faults):
-            stored[field] = opened.enter_context(open_idx(path, max_bytes=MAX_UNPACKED_BYTES // 2))
+        with _record_fault(field, faults):
+            stored[field] = stack.enter_context(open_idx(path, max_bytes=MAX_UNPACKED_BYTES // 2))
     for field in (IMAGES, LABELS):
         if field not in files:
             faults[field] = (
@@ -231,19 +238,19 @@ def _open(
 
 def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
     stored: dict[str, ArrayStream] = {}
-    validates = any(name.lower() in _VALIDATING for name in arrays)
+    has_validation = any(name.lower() in _VALIDATION_NAMES for name in arrays)
     for name, array in arrays.items():
         role = _ROLES.get(name.lower())
-        if validates and role is not None and name.lower() not in _VALIDATING:
+        if has_validation and role is not None and name.lower() not in _VALIDATION_NAMES:
             role = {VALIDATION_IMAGES: TEST_IMAGES, VALIDATION_LABELS: TEST_LABELS}.get(role, role)
         if role is None:
-            known = ", ".join(f"{role} (or {', '.join(others)})" for role, others in _OTHER_NAMES.items())
-            raise UploadRefused({ARCHIVE: f"has an unknown array {name!r}; allowed: {known}"})
+            allowed = ", ".join(f"{role} (or {', '.join(aliases)})" for role, aliases in _OTHER_NAMES.items())
+            raise UploadRefused({ARCHIVE: f"has an unknown array {name!r}; allowed: {allowed}"})
         if role in stored:
             raise UploadRefused({ARCHIVE: f"has two arrays for {role}"})
         stored[role] = array
-    wanted = {IMAGES, LABELS}.union(*(pair for pair in _PAIRS if stored.keys() & set(pair)))
-    if missing := sorted(wanted - stored.keys()):
+    required = {IMAGES, LABELS}.union(*(pair for pair in _PAIRS if stored.keys() & set(pair)))
+    if missing := sorted(required - stored.keys()):
         raise UploadRefused({ARCHIVE: f"has no {' and no '.join(missing)}"})
     return stored
 
@@ -259,61 +266,63 @@ def _check_shapes(
     faults: dict[str, str] = {}
     advice = "; give a size, such as 32" if is_photos else ""
 
-    def fault(role: str, detail: str) -> None:
-        where = stored[role].within
-        faults.setdefault(field_of[role], f"{where}: {detail}" if where else detail)
+    def add_fault(role: str, detail: str) -> None:
+        member = stored[role].within
+        faults.setdefault(field_of[role], f"{member}: {detail}" if member else detail)
 
     for images, labels in _PAIRS:
         if images not in stored:
             continue
         shape, counts = stored[images].shape, stored[labels].shape
         if len(shape) != 3 and not (len(shape) == 4 and shape[3] in (1, 3)):
-            wanted_shape = "images have the shape (count, rows, columns), in colour (count, rows, columns, 3)"
-            fault(images, f"has the shape {shape}; {wanted_shape}")
+            expected_shape = "images have the shape (count, rows, columns), in colour (count, rows, columns, 3)"
+            add_fault(images, f"has the shape {shape}; {expected_shape}")
         elif not 1 <= shape[0] <= MAX_PICTURES:
-            fault(images, f"has {shape[0]:,} images; 1 to {MAX_PICTURES:,} are allowed")
+            add_fault(images, f"has {shape[0]:,} images; 1 to {MAX_PICTURES:,} are allowed")
         elif not all(1 <= side <= MAX_SIDE for side in shape[1:3]):
-            fault(images, f"has images of {shape[1]:,} x {shape[2]:,}; sides of 1 to {MAX_SIDE} are allowed{advice}")
+            add_fault(
+                images, f"has images of {shape[1]:,} x {shape[2]:,}; sides of 1 to {MAX_SIDE} are allowed{advice}"
+            )
         if len(counts) != 1 and not (len(counts) == 2 and counts[1] == 1):
-            fault(labels, f"has the shape {counts}; labels have the shape (count,)")
+            add_fault(labels, f"has the shape {counts}; labels have the shape (count,)")
         elif counts[0] != shape[0]:
-            fault(labels, f"holds {counts[0]:,} labels for {shape[0]:,} images")
+            add_fault(labels, f"holds {counts[0]:,} labels for {shape[0]:,} images")
         if stored[labels].dtype.kind not in "iu":
-            fault(labels, f"holds values of type {stored[labels].dtype}; labels must have an integer type")
+            add_fault(labels, f"holds values of type {stored[labels].dtype}; labels must have an integer type")
     if not faults:
-        wanted = _sides(stored[IMAGES].shape)
+        expected = _image_shape(stored[IMAGES].shape)
         for images, _ in _PAIRS:
-            if images in stored and (sides := _sides(stored[images].shape)) != wanted:
-                fault(images, f"holds images of {sides}, the training images are {wanted}")
+            if images in stored and (sides := _image_shape(stored[images].shape)) != expected:
+                add_fault(images, f"holds images of {sides}, the training images are {expected}")
         if VALIDATION_IMAGES in stored and fraction is not None:
             faults["validation_fraction"] = "is for uploads without validation images"
     if faults:
         raise UploadRefused(faults)
 
 
-def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of one image: (rows, columns), in colour (rows, columns, 3)."""
     return shape[1:4] if shape[3:] == (3,) else shape[1:3]
 
 
 def _read_labels(stored: ArrayStream) -> NDArray[np.uint8]:
-    read = bytearray()
+    labels = bytearray()
     for values in stored.rows():
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > MAX_LABEL:
             raise stored.broken(f"holds the label {low if low < 0 else high}; labels must be from 0 to {MAX_LABEL}")
-        read += values.astype(np.uint8).tobytes()
-    return np.frombuffer(read, np.uint8)
+        labels += values.astype(np.uint8).tobytes()
+    return np.frombuffer(labels, np.uint8)
 
 
 def draw_validation_mask(
-    labels: NDArray[np.uint8], fraction: float, *, what: str = "image", field: str = LABELS
+    labels: NDArray[np.uint8], fraction: float, *, noun: str = "image", field: str = LABELS
 ) -> NDArray[np.bool_]:
-    """A mask of the validation examples: this fraction of each class, drawn with a fixed seed, but at least one
-    example, and never a whole class.
+    """A mask of the validation examples: this fraction of each class, drawn with a fixed seed, but at least
+    one example, and never a whole class.
 
     Args:
-        what: the word for one example in error messages.
+        noun: the word for one example in error messages.
         field: the form field that an error is about.
 
     Raises:
@@ -322,34 +331,34 @@ def draw_validation_mask(
     rng = np.random.default_rng(0)
     chosen = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
-        places = rng.permutation(np.flatnonzero(labels == label))
-        chosen[places[: min(max(1, int(fraction * len(places))), len(places) - 1)]] = True
+        indices = rng.permutation(np.flatnonzero(labels == label))
+        chosen[indices[: min(max(1, int(fraction * len(indices))), len(indices) - 1)]] = True
     if not chosen.any():
-        needed = f"one is for training and one for validation, so a class needs at least two {what}s"
-        raise UploadRefused({field: f"has only one {what} of each class: {needed}"})
+        explanation = f"one is for training and one for validation, so a class needs at least two {noun}s"
+        raise UploadRefused({field: f"has only one {noun} of each class: {explanation}"})
     return chosen
 
 
 def _check_labels(labels: Mapping[str, NDArray[np.uint8]], field_of: Mapping[str, str]) -> None:
-    trained = int(labels[LABELS].max())
+    highest_trained = int(labels[LABELS].max())
     for role, part in ((VALIDATION_LABELS, "validation"), (TEST_LABELS, "test")):
         highest = int(labels[role].max()) if role in labels else 0
-        if highest > trained:
-            detail = f"has the {part} label {highest}, but the highest training label is {trained}"
+        if highest > highest_trained:
+            detail = f"has the {part} label {highest}, but the highest training label is {highest_trained}"
             raise UploadRefused({field_of.get(role, field_of[LABELS]): detail})
 
 
 def _copy_images(
-    stored: ArrayStream, outputs: Mapping[str, ArrayFile], role: str, chosen: NDArray[np.bool_] | None
+    stored: ArrayStream, outputs: Mapping[str, ArrayFile], role: str, validation_mask: NDArray[np.bool_] | None
 ) -> Iterator[int]:
-    """Copy all images; gives how many, each time that some are copied."""
+    """Copy all images, block by block; yields the number of images in each block."""
     done = 0
     for values in stored.rows():
-        pixels = _as_pixels(stored, values).reshape(len(values), *_sides(stored.shape))
-        if chosen is None:
+        pixels = _as_pixels(stored, values).reshape(len(values), *_image_shape(stored.shape))
+        if validation_mask is None:
             outputs[role].add(pixels)
         else:
-            mask = chosen[done : done + len(pixels)]
+            mask = validation_mask[done : done + len(pixels)]
             outputs[IMAGES].add(pixels[~mask])
             outputs[VALIDATION_IMAGES].add(pixels[mask])
         done += len(pixels)

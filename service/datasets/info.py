@@ -49,7 +49,7 @@ PART_WORDS: Mapping[str, PartName] = {
     "test": PartName.TEST,
     "testing": PartName.TEST,
 }
-"""What folders of an archive and cells of a split column are called, in lower case, and the part that each means."""
+"""The part that each name of a folder in an archive, or value of a split column, denotes, in lower case."""
 
 
 class Channels(StrEnum):
@@ -62,13 +62,13 @@ class Channels(StrEnum):
 
 
 CHANNELS_GIVEN = "as given"
-"""The reason in the report of an import that did not have to detect whether there are colours."""
+"""The reason in the report of an import that was told the number of channels, and did not detect colours."""
 
 
 _MAX_NAMED: Final = 5
 """Maximum number of classes that a note names."""
 BRIGHT_LEVEL: Final = 0.25
-"""The mean level of images, from 0 to 1, from which on they are bright. MNIST's is 0.13."""
+"""Images with a mean level (from 0 to 1) above this are bright. MNIST's is 0.13."""
 
 
 class OnBad(StrEnum):
@@ -134,8 +134,8 @@ class DatasetInfo:
         if split is None:
             return self
         pool = self.train_count + self.validation_count
-        validated = split.validation_count(pool)
-        return replace(self, train_count=pool - validated, validation_count=validated, split=split)
+        validation_count = split.validation_count(pool)
+        return replace(self, train_count=pool - validation_count, validation_count=validation_count, split=split)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -144,9 +144,9 @@ class DatasetInfo:
 
     @property
     def unused_columns(self) -> tuple[str, ...]:
-        """The columns of a table that no network sees, but rows for prediction may have, such as the target."""
+        """Columns of a table that no network uses, but rows for prediction may have, such as the target."""
         report = self.report or {}
-        names = (report.get("target", ""), *(one["name"] for one in report.get("ignored", ())))
+        names = (report.get("target", ""), *(column["name"] for column in report.get("ignored", ())))
         return tuple(str(name) for name in names)
 
     @property
@@ -161,7 +161,7 @@ class DatasetInfo:
 
     @property
     def detects_colours(self) -> bool:
-        """Whether the import of image files detected if there are colours, and was not told."""
+        """Whether the import of image files had to detect if there are colours."""
         channels = (self.report or {}).get("channels", {})
         return self.is_photos and channels.get("reason") != CHANNELS_GIVEN
 
@@ -242,26 +242,29 @@ def brightness_report(mean_level: float) -> dict[str, Any] | None:
 
 
 def unscored_note(
-    trained: Sequence[int], validated: Sequence[int], class_names: Sequence[str] | None, *, what: str
+    train_counts: Sequence[int], validation_counts: Sequence[int], class_names: Sequence[str] | None, *, noun: str
 ) -> str | None:
     """The note of an import about classes that are trained on, but not validated; ``None`` if there are none.
 
     Args:
-        trained, validated: number of examples of each class; those of the highest classes may be left out.
+        train_counts, validation_counts: number of examples of each class; those of the highest classes may be
+            left out.
         class_names: ``None`` if only the labels are known.
-        what: the word for one example.
+        noun: the word for one example.
     """
-    missing = [label for label, count in enumerate(trained) if count and not any(validated[label : label + 1])]
+    missing = [
+        label for label, count in enumerate(train_counts) if count and not any(validation_counts[label : label + 1])
+    ]
     if not missing:
         return None
-    named = [
-        f"{str(label) if class_names is None else class_names[label]!r} ({counted(trained[label], what)})"
+    descriptions = [
+        f"{str(label) if class_names is None else class_names[label]!r} ({counted(train_counts[label], noun)})"
         for label in missing[:_MAX_NAMED]
     ]
     if len(missing) == 1:
-        return f"the class {named[0]} has no validation {what}s: no score covers it"
-    more = [f"{len(missing) - _MAX_NAMED:,} more"] if len(missing) > _MAX_NAMED else []
-    return f"the classes {listed([*named, *more])} have no validation {what}s: no score covers them"
+        return f"the class {descriptions[0]} has no validation {noun}s: no score covers it"
+    remainder = [f"{len(missing) - _MAX_NAMED:,} more"] if len(missing) > _MAX_NAMED else []
+    return f"the classes {listed([*descriptions, *remainder])} have no validation {noun}s: no score covers them"
 
 
 def version_name(name: str, sha256: str) -> str:

@@ -36,9 +36,9 @@ class DatasetRepository:
         with self._database.read() as session:
             rows = uploads.listed(session, owner=owner)
         by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
-        sent = [_info(versions[0], versions) for versions in by_name]
-        uploaded = {info.name for info in sent}
-        return [*(info for info in catalogue(self._settings.data) if info.name not in uploaded), *sent]
+        upload_infos = [_info(versions[0], versions) for versions in by_name]
+        uploaded_names = {info.name for info in upload_infos}
+        return [*(info for info in catalogue(self._settings.data) if info.name not in uploaded_names), *upload_infos]
 
     def describe(self, name: str, owner: str | None) -> DatasetInfo:
         """One dataset; an upload takes precedence over a folder with the same name.
@@ -47,14 +47,14 @@ class DatasetRepository:
             DatasetNotFound: it does not exist, or belongs to another owner.
             DatasetBroken: the files of the folder are inconsistent.
         """
-        found = self._find(name, owner)
-        if found is not None:
-            return found
+        upload = self._find(name, owner)
+        if upload is not None:
+            return upload
         try:
             return describe(name, self._settings.data)
         except DatasetNotFound as error:
-            known = [info.name for info in self.catalogue(owner)]
-            raise DatasetNotFound(name, known, closest(name, known)) from error
+            available = [info.name for info in self.catalogue(owner)]
+            raise DatasetNotFound(name, available, closest(name, available)) from error
 
     def of_job(self, job: Job) -> DatasetInfo:
         """The dataset version that a job is pinned to, even if its owner has deleted it or uploaded a newer version.
@@ -101,8 +101,8 @@ class DatasetRepository:
 
     def _load(self, info: DatasetInfo, progress: Progress | None) -> Dataset:
         if info.upload_id is None:
-            here = self._settings
-            dataset = cache.load(info.name, here.data, cache_root=here.datasets_cache, progress=progress)
+            settings = self._settings
+            dataset = cache.load(info.name, settings.data, cache_root=settings.datasets_cache, progress=progress)
             if info.pinned_sha256 not in (None, dataset.sha256):
                 raise DatasetChanged(info.name, str(info.pinned_sha256), dataset.sha256)
             return dataset
@@ -114,13 +114,13 @@ class DatasetRepository:
 
     def _find(self, name: str, owner: str | None) -> DatasetInfo | None:
         try:
-            plain, digits = uploads.parts(name)
+            base_name, digits = uploads.parts(name)
         except ValueError:
             return None
-        if not may_be_named(plain):
+        if not may_be_named(base_name):
             return None
         with self._database.read() as session:
-            rows = uploads.versions(session, plain, owner=owner)
+            rows = uploads.versions(session, base_name, owner=owner)
         row = next((row for row in rows if row.sha256.startswith(f"sha256:{digits}")), None)
         return _info(row, rows) if row is not None else None
 
@@ -143,7 +143,7 @@ def _info(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
         available=True,
         upload_id=row.id,
         report=row.report,
-        versions=tuple(version_name(one.name, one.sha256) for one in versions),
+        versions=tuple(version_name(version.name, version.sha256) for version in versions),
     )
 
 

@@ -45,10 +45,10 @@ TABLE_MEMORY_BYTES: Final = 192 * 2**20
 """The same for tables: enough for the labels of 10 million rows, and blocks of 2,000 columns."""
 TABLE_CPU_S: Final = 300
 _WALL_FACTOR: Final = 2
-_FILES: Final = 32
+_MAX_OPEN_FILES: Final = 32
 _OOM_SCORE: Final = 1000
 _REPORT_INTERVAL_S: Final = 0.2
-_MAX_ANSWER_BYTES: Final = 64 * 2**20
+_MAX_RESPONSE_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
 _EXIT_WRITE_FAILED: Final = 3
 """Exit code if the result could not be written."""
@@ -95,27 +95,27 @@ def import_in_sandbox(
             env=environ,
             start_new_session=True,
         )
-        with child, _killed_after(child, _WALL_FACTOR * cpu_s) as is_late:
-            answer = _exchange(child, request, on_progress)
+        with child, _kill_after(child, _WALL_FACTOR * cpu_s) as is_late:
+            response = _exchange(child, request, on_progress)
         if is_late.is_set():
             raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"})
-        if child.returncode == 0 and "imported" in answer:
-            return ImportedDataset(**answer["imported"])
-        if child.returncode == 0 and "faults" in answer:
-            raise UploadRefused(answer["faults"])
-        if child.returncode == _EXIT_WRITE_FAILED and "storage" in answer:
-            raise OSError(*answer["storage"])
+        if child.returncode == 0 and "imported" in response:
+            return ImportedDataset(**response["imported"])
+        if child.returncode == 0 and "faults" in response:
+            raise UploadRefused(response["faults"])
+        if child.returncode == _EXIT_WRITE_FAILED and "storage" in response:
+            raise OSError(*response["storage"])
         log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
-        said = log.read().decode("utf-8", "replace")
+        log_text = log.read().decode("utf-8", "replace")
     import structlog  # only here: it loads Rich, which takes a third of the start of the process
 
-    structlog.get_logger("tapeline.web").error("an upload could not be read", code=child.returncode, said=said)
+    structlog.get_logger("tapeline.web").error("an upload could not be read", code=child.returncode, said=log_text)
     raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
 
 
 @contextmanager
-def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """Kill a process that takes longer; the event is set if it was killed for that."""
+def _kill_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
+    """Kill a process that takes longer; the event is set if this happened."""
     is_late = threading.Event()
 
     def kill() -> None:
@@ -142,7 +142,7 @@ def _exchange(child: subprocess.Popen[bytes], request: Mapping[str, Any], on_pro
         stdin.close()
     except BrokenPipeError:  # it failed at start; its exit code is checked later
         return {}
-    while line := stdout.readline(_MAX_ANSWER_BYTES):
+    while line := stdout.readline(_MAX_RESPONSE_BYTES):
         try:
             message = json.loads(line)
         except ValueError:  # cut off, as by a signal
@@ -157,10 +157,10 @@ def _exchange(child: subprocess.Popen[bytes], request: Mapping[str, Any], on_pro
     return {}
 
 
-def _pipe(end: IO[bytes] | None) -> IO[bytes]:
-    if end is None:
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
         raise ValueError("the process was started without pipes")
-    return end
+    return pipe
 
 
 def main() -> int:
@@ -168,16 +168,16 @@ def main() -> int:
     request = json.load(sys.stdin)
     apply_limits(request["cpu_s"], request["memory_bytes"])
     files = {field: Path(path) for field, path in request["files"].items()}
-    answer: Any
+    response: Any
     try:
         imported = _import(request, files, Path(request["folder"]))
-        answer = {"imported": as_document(imported)}
+        response = {"imported": as_document(imported)}
     except UploadRefused as error:
-        answer = {"faults": error.faults}
+        response = {"faults": error.faults}
     except OSError as error:
         json.dump({"storage": [error.errno, error.strerror]}, sys.stdout)
         return _EXIT_WRITE_FAILED
-    json.dump(answer, sys.stdout)
+    json.dump(response, sys.stdout)
     return 0
 
 
@@ -195,8 +195,8 @@ def _import(request: Mapping[str, Any], files: Mapping[str, Path], folder: Path)
             raise UploadRefused({TABLE: "must be the only file"})
         photos = _photo_options(request["photos"])
         if photos != DEFAULT_PHOTOS:
-            meant = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
-            raise UploadRefused(dict.fromkeys(meant, "is for archives of image files"))
+            changed_options = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
+            raise UploadRefused(dict.fromkeys(changed_options, "is for archives of image files"))
         options = TableOptions(**request["table"])
         return import_table(
             files[TABLE], folder, fraction=request["fraction"], options=options, on_progress=_Reporter()
@@ -209,7 +209,7 @@ def _import(request: Mapping[str, Any], files: Mapping[str, Path], folder: Path)
 
 
 class _Reporter:
-    """Tells the parent process how much is done, a few times a second."""
+    """Reports the progress to the parent process, a few times a second."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + _REPORT_INTERVAL_S
@@ -225,7 +225,7 @@ def apply_limits(cpu_s: int, memory_bytes: int) -> None:
     """Apply the limits to this process; they cannot be lifted."""
     process_limits.limit(resource.RLIMIT_CPU, cpu_s, is_final=True)
     process_limits.limit(resource.RLIMIT_FSIZE, MAX_UNPACKED_BYTES + 2**20, is_final=True)
-    process_limits.limit(resource.RLIMIT_NOFILE, _FILES, is_final=True)
+    process_limits.limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES, is_final=True)
     process_limits.limit(resource.RLIMIT_CORE, 0, is_final=True)
     process_limits.limit_memory(memory_bytes, is_final=True)
     process_limits.offer_to_oom_killer(_OOM_SCORE)

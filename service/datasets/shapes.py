@@ -10,7 +10,7 @@ from service.spec.suitability import PHOTO_PRESET, TABLE_PRESET
 from service.states import DatasetKind
 
 _GREY_AXES: Final = 2
-"""Axes of an image in grey; one in colour has three."""
+"""Number of axes of a grey image; a colour image has three."""
 
 
 def shape_of(info: DatasetInfo) -> Shape:
@@ -30,11 +30,11 @@ def shape_of(info: DatasetInfo) -> Shape:
 
 
 def default_preset(info: DatasetInfo) -> str:
-    """The preset of a classifier whose spec names none.
+    """The preset of a classifier whose spec names no preset.
 
-    The learning rate of ``fast`` is tuned to its dense network and to digits, which are mostly black. Bright pixels
-    make the loss steeper in all weights of the first layer together: on photos and on dark ink on white, it diverges.
-    The batch normalization of ``conv`` takes the mean away.
+    The learning rate of ``fast`` is tuned to its dense network and to digits, which are mostly black. Bright
+    pixels make the loss steeper in all weights of the first layer together: on photos and on dark ink on
+    white, it diverges. The batch normalization of ``conv`` removes the mean.
     """
     if info.kind is DatasetKind.TABLE:
         return TABLE_PRESET

@@ -1,1 +1,1 @@
-"""Rules that find what is wrong with a training, from its metrics alone."""
+"""Rules that recognize training failures from the metrics alone."""

@@ -1,7 +1,7 @@
-"""What to try against each finding: settings that the spec does not have yet and that fit its data.
+"""Suggestions for each finding: settings that the spec does not have yet and that fit its data.
 
-A suggestion carries its settings as data, so they are checked before anyone reads them: one that the service would
-reject (a shift of a table's rows, label smoothing of a loss without a target) is left out.
+A suggestion contains its settings as data, so that they are checked before they are shown: one that the
+service would reject (a shift of a table's rows, label smoothing of a loss without a target) is omitted.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from service.states import DatasetKind, FindingCode
 _ADAM: Final = {"name": "adam", "learning_rate": 0.001}
 _STABLE: Final = "stable"
 _FULL_MNIST: Final = "mnist"
-_DEEP: Final = 4
-"""More layers than this may be too many where gradients vanish."""
+_DEEP_LAYERS: Final = 4
+"""More layers than this may be too many if gradients vanish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Suggestion:
     """A change of the spec to try.
 
     Attributes:
-        settings: fields of a spec that make the change; ``None`` where the text names only a direction.
+        settings: fields of a spec that make the change; ``None`` if the text names only a direction.
     """
 
     text: str
@@ -51,8 +51,8 @@ class Suggestion:
 
 
 def suggestions(code: FindingCode, spec: Spec, shape: Shape) -> list[Suggestion]:
-    """What to try against a finding. All settings are valid for a job with this spec and data."""
-    return [one for one in _ADVICE[Kind(spec.kind), code](spec) if _is_valid(one, spec, shape)]
+    """The suggestions for a finding. All settings are valid for a job with this spec and data."""
+    return [suggestion for suggestion in _ADVICE[Kind(spec.kind), code](spec) if _is_valid(suggestion, spec, shape)]
 
 
 def _is_valid(suggestion: Suggestion, spec: Spec, shape: Shape) -> bool:
@@ -60,24 +60,24 @@ def _is_valid(suggestion: Suggestion, spec: Spec, shape: Shape) -> bool:
     if settings is None or "preset" in settings or "dataset" in settings:  # other data has another shape
         return True
     try:
-        after = overlaid(spec, settings)
-        check_fit(after, shape)
+        changed_spec = overlaid(spec, settings)
+        check_fit(changed_spec, shape)
     except SpecError:
         return False
-    return shape.kind is not DatasetKind.TABLE or not table_faults(after, settings)
+    return shape.kind is not DatasetKind.TABLE or not table_faults(changed_spec, settings)
 
 
 def _collapse(spec: GanSpec) -> Iterable[Suggestion]:
-    where, optimizer = _discriminator_optimizer(spec)
+    path, optimizer = _discriminator_optimizer(spec)
     if spec.preset != _STABLE:
         yield _set("preset", _STABLE)
     if _is_tiny(spec):
         yield _set("initializer", {"name": "glorot"}, "with such small weights, all noise gives the same image")
     if optimizer.name == "sgd":
-        yield _set(where, _ADAM | {"beta1": 0.5})
+        yield _set(path, _ADAM | {"beta1": 0.5})
     yield from _discriminator_dropout(spec)
     yield from _smoothing(spec)
-    yield _slower(where, optimizer, 3)
+    yield _suggest_lower_rate(path, optimizer, 3)
 
 
 def _strong_discriminator(spec: GanSpec) -> Iterable[Suggestion]:
@@ -85,12 +85,12 @@ def _strong_discriminator(spec: GanSpec) -> Iterable[Suggestion]:
     yield from _smoothing(spec)
     if spec.discriminator.skip_every is None:
         yield _set("discriminator.skip_every", 3)
-    yield _slower(*_discriminator_optimizer(spec), 3)
+    yield _suggest_lower_rate(*_discriminator_optimizer(spec), 3)
 
 
 def _vanishing(spec: Spec) -> Iterable[Suggestion]:
-    where, layers = ("layers", spec.layers) if isinstance(spec, ClassifierSpec) else _generating(spec)
-    place, optimizer = _main_optimizer(spec)
+    layers_path, layers = ("layers", spec.layers) if isinstance(spec, ClassifierSpec) else _generator_layers(spec)
+    optimizer_path, optimizer = _main_optimizer(spec)
     is_empty = True
     if _is_tiny(spec):
         is_empty = False
@@ -98,16 +98,18 @@ def _vanishing(spec: Spec) -> Iterable[Suggestion]:
     if any(_activation(layer) is Activation.SIGMOID for layer in layers[:-1]):
         is_empty = False
         text = 'activation: "relu" instead of "sigmoid" in the hidden layers, with initializer {"name": "he"}'
-        yield Suggestion(text, _nested(where, _activated(layers, "relu")) | {"initializer": {"name": "he"}})
+        yield Suggestion(
+            text, _nested(layers_path, _replace_activations(layers, "relu")) | {"initializer": {"name": "he"}}
+        )
     if optimizer.name == "sgd":
         is_empty = False
-        yield _set(place, _ADAM, "its steps do not depend on the gradient's size")
-    if len(layers) > _DEEP:
+        yield _set(optimizer_path, _ADAM, "its steps do not depend on the gradient's size")
+    if len(layers) > _DEEP_LAYERS:
         is_empty = False
         yield Suggestion(f"fewer layers than {len(layers)}", None)
     if is_empty:
         yield from _initializers(spec, "tanh")
-        yield _with_rate(place, optimizer, 3 * optimizer.learning_rate)
+        yield _suggest_rate(optimizer_path, optimizer, 3 * optimizer.learning_rate)
 
 
 def _overfitting(spec: ClassifierSpec) -> Iterable[Suggestion]:
@@ -115,7 +117,7 @@ def _overfitting(spec: ClassifierSpec) -> Iterable[Suggestion]:
         text = "layers: dropout with rate 0.2 to 0.5 after each hidden layer"
         yield from _dropout("layers", spec.layers, 0.3, text)
     if not spec.augmentation.max_shift:
-        yield _set("augmentation", {"max_shift": 2}, 'for photos also {"flip": true}', joined=", ")
+        yield _set("augmentation", {"max_shift": 2}, 'for photos also {"flip": true}', separator=", ")
     if spec.dataset.name == "mnist-10k":
         text = f'dataset.name: "{_FULL_MNIST}" has seven times the images'
         yield Suggestion(text, {"dataset": {"name": _FULL_MNIST}})
@@ -129,21 +131,21 @@ def _divergence(spec: Spec) -> Iterable[Suggestion]:
         yield _set("loss.reduction", "mean")
     if spec.schedule.name == "constant":
         yield _set("schedule", {"name": "one_cycle"})
-    for where, optimizer in _in_use(spec).items():
-        yield _slower(where, optimizer, 10)
+    for path, optimizer in _optimizers_by_path(spec).items():
+        yield _suggest_lower_rate(path, optimizer, 10)
 
 
-def _units(spec: Spec) -> Iterable[Suggestion]:
-    for where, optimizer in _in_use(spec).items():
-        yield _slower(where, optimizer, 10)
+def _dead_or_saturated_units(spec: Spec) -> Iterable[Suggestion]:
+    for path, optimizer in _optimizers_by_path(spec).items():
+        yield _suggest_lower_rate(path, optimizer, 10)
     yield from _initializers(spec, "tanh and sigmoid")
     settings: dict[str, Any] = {}
-    networks = {"layers": spec.layers} if isinstance(spec, ClassifierSpec) else dict([_generating(spec)])
+    networks = {"layers": spec.layers} if isinstance(spec, ClassifierSpec) else dict([_generator_layers(spec)])
     if isinstance(spec, GanSpec):
         networks["discriminator.layers"] = spec.discriminator.layers
-    for where, layers in networks.items():
+    for path, layers in networks.items():
         if any(_activation(layer) not in (None, Activation.LEAKY_RELU) for layer in layers[:-1]):
-            settings |= _nested(where, _activated(layers, "leaky_relu"))
+            settings |= _nested(path, _replace_activations(layers, "leaky_relu"))
     if settings:
         yield Suggestion('activation: "leaky_relu" in the hidden layers', settings)
 
@@ -152,14 +154,14 @@ _ADVICE: Final[dict[tuple[Kind, FindingCode], Callable[[Any], Iterable[Suggestio
     (Kind.CLASSIFIER, FindingCode.DIVERGING): _divergence,
     (Kind.CLASSIFIER, FindingCode.VANISHING_GRADIENT): _vanishing,
     (Kind.CLASSIFIER, FindingCode.OVERFITTING): _overfitting,
-    (Kind.CLASSIFIER, FindingCode.DEAD_UNITS): _units,
-    (Kind.CLASSIFIER, FindingCode.SATURATION): _units,
+    (Kind.CLASSIFIER, FindingCode.DEAD_UNITS): _dead_or_saturated_units,
+    (Kind.CLASSIFIER, FindingCode.SATURATION): _dead_or_saturated_units,
     (Kind.GAN, FindingCode.MODE_COLLAPSE): _collapse,
     (Kind.GAN, FindingCode.DISCRIMINATOR_WINS): _strong_discriminator,
     (Kind.GAN, FindingCode.VANISHING_GRADIENT): _vanishing,
     (Kind.GAN, FindingCode.DIVERGING): _divergence,
-    (Kind.GAN, FindingCode.DEAD_UNITS): _units,
-    (Kind.GAN, FindingCode.SATURATION): _units,
+    (Kind.GAN, FindingCode.DEAD_UNITS): _dead_or_saturated_units,
+    (Kind.GAN, FindingCode.SATURATION): _dead_or_saturated_units,
 }
 
 
@@ -175,53 +177,53 @@ def _discriminator_dropout(spec: GanSpec) -> Iterable[Suggestion]:
         yield from _dropout("discriminator.layers", layers, 0.3, text)
 
 
-def _dropout(where: str, layers: Sequence[Layer], rate: float, text: str) -> Iterable[Suggestion]:
-    hidden = [place for place, layer in enumerate(layers[:-1]) if isinstance(layer, Dense | Conv2D)]
+def _dropout(path: str, layers: Sequence[Layer], rate: float, text: str) -> Iterable[Suggestion]:
+    hidden = [index for index, layer in enumerate(layers[:-1]) if isinstance(layer, Dense | Conv2D)]
     if not hidden:
         return
-    made: list[dict[str, Any]] = []
-    for place, layer in enumerate(layers):
-        made.append(layer.model_dump(mode="json"))
-        if place in hidden:
-            made.append({"type": "dropout", "rate": rate})
-    yield Suggestion(text, _nested(where, made))
+    with_dropout: list[dict[str, Any]] = []
+    for index, layer in enumerate(layers):
+        with_dropout.append(layer.model_dump(mode="json"))
+        if index in hidden:
+            with_dropout.append({"type": "dropout", "rate": rate})
+    yield Suggestion(text, _nested(path, with_dropout))
 
 
 def _initializers(spec: Spec, flat: str) -> Iterable[Suggestion]:
-    """The initializers that fit activations, except the one that the spec has."""
-    fitting = {"he": "relu", "glorot": flat}
-    others = {name: suits for name, suits in fitting.items() if name != spec.initializer.name}
-    for name, suits in others.items():
-        yield Suggestion(f'initializer: {{"name": "{name}"}} for {suits}', {"initializer": {"name": name}})
+    """The initializers that suit kinds of activations, except the one that the spec has."""
+    suited = {"he": "relu", "glorot": flat}
+    others = {name: activations for name, activations in suited.items() if name != spec.initializer.name}
+    for name, activations in others.items():
+        yield Suggestion(f'initializer: {{"name": "{name}"}} for {activations}', {"initializer": {"name": name}})
 
 
-def _slower(where: str, optimizer: Optimizer, factor: int) -> Suggestion:
-    return _with_rate(where, optimizer, optimizer.learning_rate / factor)
+def _suggest_lower_rate(path: str, optimizer: Optimizer, factor: int) -> Suggestion:
+    return _suggest_rate(path, optimizer, optimizer.learning_rate / factor)
 
 
-def _with_rate(where: str, optimizer: Optimizer, rate: float) -> Suggestion:
+def _suggest_rate(path: str, optimizer: Optimizer, rate: float) -> Suggestion:
     value = float(f"{rate:.2g}")
-    settings = _nested(where, {"name": optimizer.name, "learning_rate": value})
-    return Suggestion(f"{where}.learning_rate: {value:g} (it is {optimizer.learning_rate:g})", settings)
+    settings = _nested(path, {"name": optimizer.name, "learning_rate": value})
+    return Suggestion(f"{path}.learning_rate: {value:g} (it is {optimizer.learning_rate:g})", settings)
 
 
 def _discriminator_optimizer(spec: GanSpec) -> tuple[str, Optimizer]:
-    """The optimizer of the discriminator, and where the spec has it."""
+    """The optimizer of the discriminator, and its path in the spec."""
     own = spec.discriminator.optimizer
     return ("optimizer", spec.optimizer) if own is None else ("discriminator.optimizer", own)
 
 
 def _main_optimizer(spec: Spec) -> tuple[str, Optimizer]:
-    """The optimizer of the classifier or of the generator, and where the spec has it."""
+    """The optimizer of the classifier or of the generator, and its path in the spec."""
     own = spec.generator.optimizer if isinstance(spec, GanSpec) else None
     return ("optimizer", spec.optimizer) if own is None else ("generator.optimizer", own)
 
 
-def _generating(spec: GanSpec) -> tuple[str, Sequence[Layer]]:
+def _generator_layers(spec: GanSpec) -> tuple[str, Sequence[Layer]]:
     return "generator.layers", spec.generator.layers
 
 
-def _in_use(spec: Spec) -> dict[str, Optimizer]:
+def _optimizers_by_path(spec: Spec) -> dict[str, Optimizer]:
     return dict(
         [_main_optimizer(spec), _discriminator_optimizer(spec)]
         if isinstance(spec, GanSpec)
@@ -229,28 +231,29 @@ def _in_use(spec: Spec) -> dict[str, Optimizer]:
     )
 
 
-def _set(where: str, value: Any, reason: str = "", *, joined: str = "; ") -> Suggestion:
-    text = f"{where}: {json.dumps(value)}"
-    return Suggestion(f"{text}{joined}{reason}" if reason else text, _nested(where, value))
+def _set(path: str, value: Any, reason: str = "", *, separator: str = "; ") -> Suggestion:
+    text = f"{path}: {json.dumps(value)}"
+    return Suggestion(f"{text}{separator}{reason}" if reason else text, _nested(path, value))
 
 
-def _nested(where: str, value: Any) -> dict[str, Any]:
-    first, _, rest = where.partition(".")
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    first, _, rest = path.partition(".")
     return {first: _nested(rest, value) if rest else value}
 
 
-def _activated(layers: Sequence[Layer], activation: str) -> list[dict[str, Any]]:
-    """The layers with another activation in the hidden ones, except linear ones, which a normalization follows."""
-    made = [layer.model_dump(mode="json", exclude={"negative_slope"}) for layer in layers]
-    for layer in made[:-1]:
+def _replace_activations(layers: Sequence[Layer], activation: str) -> list[dict[str, Any]]:
+    """The layers, with another activation in the hidden ones, except linear ones, which precede a
+    normalization."""
+    changed = [layer.model_dump(mode="json", exclude={"negative_slope"}) for layer in layers]
+    for layer in changed[:-1]:
         if layer.get("activation", "linear") != "linear":
             layer["activation"] = activation
-    return made
+    return changed
 
 
 def _activation(layer: Layer) -> Activation | None:
-    found = getattr(layer, "activation", None)
-    return found if isinstance(found, Activation) and found is not Activation.LINEAR else None
+    activation = getattr(layer, "activation", None)
+    return activation if isinstance(activation, Activation) and activation is not Activation.LINEAR else None
 
 
 def _is_tiny(spec: Spec) -> bool:

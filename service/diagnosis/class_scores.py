@@ -54,17 +54,17 @@ def class_scores(matrix: Sequence[Sequence[int]]) -> ClassScores:
                 f1=_ratio(2 * correct, support + predicted),
             )
         )
-    seen = [score for score in classes if score.f1 is not None]
+    scored = [score for score in classes if score.f1 is not None]
     return ClassScores(
         classes=tuple(classes),
-        macro_precision=_mean([score.precision or 0.0 for score in seen]),
-        balanced_accuracy=_mean([score.recall for score in seen if score.recall is not None]),
-        macro_f1=_mean([score.f1 for score in seen if score.f1 is not None]),
+        macro_precision=_mean([score.precision or 0.0 for score in scored]),
+        balanced_accuracy=_mean([score.recall for score in scored if score.recall is not None]),
+        macro_f1=_mean([score.f1 for score in scored if score.f1 is not None]),
     )
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _ratio(numerator: int, denominator: int) -> float | None:
+    return numerator / denominator if denominator else None
 
 
 def _mean(values: list[float]) -> float | None:

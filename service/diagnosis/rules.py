@@ -68,7 +68,7 @@ class DiagnosticsTracker:
         self._spec, self._shape = spec, shape
         self._history = MetricHistory()
         self._open: dict[FindingCode, Finding] = {}
-        self._quiet: dict[FindingCode, int] = {}
+        self._epochs_without_evidence: dict[FindingCode, int] = {}
 
     @property
     def findings(self) -> list[Finding]:
@@ -85,11 +85,11 @@ class DiagnosticsTracker:
                 continue
             evidence = rule.evidence(self._history)
             if evidence is None:
-                self._quiet[rule.code] = self._quiet.get(rule.code, 0) + 1
-                if self._quiet[rule.code] >= WINDOW_EPOCHS:
+                self._epochs_without_evidence[rule.code] = self._epochs_without_evidence.get(rule.code, 0) + 1
+                if self._epochs_without_evidence[rule.code] >= WINDOW_EPOCHS:
                     self._open.pop(rule.code, None)
                 continue
-            self._quiet[rule.code] = 0
+            self._epochs_without_evidence[rule.code] = 0
             if rule.code not in self._open:
                 message, numbers = evidence
                 self._open[rule.code] = Finding(
@@ -98,7 +98,7 @@ class DiagnosticsTracker:
                     epoch=epoch,
                     message=message,
                     numbers=numbers,
-                    advice=[one.text for one in suggestions(rule.code, self._spec, self._shape)],
+                    advice=[suggestion.text for suggestion in suggestions(rule.code, self._spec, self._shape)],
                 )
 
 
@@ -108,7 +108,7 @@ class _Rule:
     severity: Severity
     evidence: Callable[[MetricHistory], Evidence | None]
     persists: Callable[[MetricHistory], bool] | None = None
-    """Whether an open finding stays open, where this is not decided by ``WINDOW_EPOCHS`` epochs without evidence."""
+    """Whether an open finding stays open, if ``WINDOW_EPOCHS`` epochs without evidence do not decide this."""
 
 
 def _mode_collapse(history: MetricHistory) -> Evidence | None:
@@ -149,13 +149,13 @@ def _vanishing_generator_gradient(history: MetricHistory) -> Evidence | None:
 
 def _vanishing_gradient(history: MetricHistory) -> Evidence | None:
     """Gradients that vanish towards the first layer, in a network whose loss does not decrease."""
-    loss, hits = history.last("train_loss", WINDOW_EPOCHS + 1), history.last("train_accuracy")
+    loss, accuracy = history.last("train_loss", WINDOW_EPOCHS + 1), history.last("train_accuracy")
     names = [name for name in history.recent[-1] if name.startswith("grad_norm/")]
     norms = [history.last(name) for name in names]
-    if len(norms) < 2 or not all(norms) or not loss or not hits or loss[-1] < 0.99 * loss[0] or hits[-1] > 0.9:
+    if len(norms) < 2 or not all(norms) or not loss or not accuracy or loss[-1] < 0.99 * loss[0] or accuracy[-1] > 0.9:
         return None
     largest = [max(values) for values in zip(*norms, strict=True)]
-    if all(first < 1e-3 * most for first, most in zip(norms[0], largest, strict=True)):
+    if all(first < 1e-3 * maximum for first, maximum in zip(norms[0], largest, strict=True)):
         text = f"the gradient norm of the first layer is {norms[0][-1]:.2g}, the largest one {largest[-1]:.2g}"
         numbers = {names[0]: norms[0][-1], "largest": largest[-1], "train_loss": loss[-1]}
         return f"{text}: the lower layers do not learn, and the loss does not decrease", numbers
@@ -164,23 +164,36 @@ def _vanishing_gradient(history: MetricHistory) -> Evidence | None:
 
 def _overfitting(history: MetricHistory) -> Evidence | None:
     """A validation loss well above its best while the training loss fell, without a gain in accuracy."""
-    best, now = history.best, history.recent[-1]
-    loss, hits = history.last("val_loss"), history.last("val_accuracy")
-    lowest, began, ends = _value(best, "val_loss"), _value(best, "train_loss"), _value(now, "train_loss")
-    if not loss or not hits or min(loss) < 1.2 * lowest or ends > 0.8 * began:
+    best, latest = history.best, history.recent[-1]
+    loss, accuracy = history.last("val_loss"), history.last("val_accuracy")
+    lowest, train_loss_at_best, latest_train_loss = (
+        _value(best, "val_loss"),
+        _value(best, "train_loss"),
+        _value(latest, "train_loss"),
+    )
+    if not loss or not accuracy or min(loss) < 1.2 * lowest or latest_train_loss > 0.8 * train_loss_at_best:
         return None
-    if max(hits) - _value(best, "val_accuracy") < 0.002:
+    if max(accuracy) - _value(best, "val_accuracy") < 0.002:
         text = f"the validation loss has risen from {lowest:.3g} to {loss[-1]:.3g}, while the training loss fell from"
-        numbers = {"val_loss": loss[-1], "lowest_val_loss": lowest, "train_loss": ends, "val_accuracy": hits[-1]}
-        return f"{text} {began:.3g} to {ends:.3g}: the network memorizes the training data", numbers
+        numbers = {
+            "val_loss": loss[-1],
+            "lowest_val_loss": lowest,
+            "train_loss": latest_train_loss,
+            "val_accuracy": accuracy[-1],
+        }
+        return (
+            f"{text} {train_loss_at_best:.3g} to {latest_train_loss:.3g}: the network memorizes the training data",
+            numbers,
+        )
     return None
 
 
 def _still_overfitting(history: MetricHistory) -> bool:
-    """Until all recent epochs recover or gain accuracy. With few examples, one good epoch may be chance."""
-    loss, hits = history.last("val_loss"), history.last("val_accuracy")
+    """Whether neither all recent epochs recovered nor all gained accuracy: with few examples, one good epoch
+    may be chance."""
+    loss, accuracy = history.last("val_loss"), history.last("val_accuracy")
     has_recovered = bool(loss) and max(loss) < 1.2 * _value(history.best, "val_loss")
-    has_gained = bool(hits) and min(hits) - _value(history.best, "val_accuracy") >= 0.002
+    has_gained = bool(accuracy) and min(accuracy) - _value(history.best, "val_accuracy") >= 0.002
     return not has_recovered and not has_gained
 
 
@@ -195,7 +208,7 @@ def _classifier_diverges(history: MetricHistory) -> Evidence | None:
 
 def _gan_diverges(history: MetricHistory) -> Evidence | None:
     d_loss, g_loss = history.last("d_loss", 2), history.last("g_loss", 2)
-    # Without an upper limit of its own, a generator's loss may be large where all is well.
+    # A generator's loss that has no upper limit can be large in a healthy training.
     has_penalty = bool(history.last("d_penalty"))
     if d_loss and g_loss and (min(d_loss) > 2 or (min(g_loss) > 15 and not has_penalty)):
         text = f"the losses diverge: discriminator {d_loss[-1]:.3g}, generator {g_loss[-1]:.3g}"
@@ -204,19 +217,21 @@ def _gan_diverges(history: MetricHistory) -> Evidence | None:
     return None
 
 
-def _share(metric: str, what: str) -> Callable[[MetricHistory], Evidence | None]:
+def _unit_share(metric: str, condition: str) -> Callable[[MetricHistory], Evidence | None]:
     def evidence(history: MetricHistory) -> Evidence | None:
         for name in history.recent[-1]:
             shares = history.last(name) if name.startswith(f"{metric}/") else []
             if shares and min(shares) >= 0.9:
-                return f"{shares[-1]:.0%} of {name.partition('/')[2]} {what}", {name: shares[-1]}
+                return f"{shares[-1]:.0%} of {name.partition('/')[2]} {condition}", {name: shares[-1]}
         return None
 
     return evidence
 
 
-_dead = _share("dead_units", "are zero for every probe example")
-_saturated = _share("saturation", "is saturated: its outputs are near their limits, where the slope is nearly zero")
+_dead = _unit_share("dead_units", "are zero for every probe example")
+_saturated = _unit_share(
+    "saturation", "is saturated: its outputs are near their limits, where the slope is nearly zero"
+)
 
 _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
     Kind.CLASSIFIER: (

@@ -1,4 +1,4 @@
-"""Image files, read alike by the import and by those who send them.
+"""Image files, read in the same way by imports and by the programs that send them.
 
 decoding.py    pixels: upright, scaled, in grey or in colour
 kinds.py       formats that are not read

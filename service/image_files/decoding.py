@@ -11,7 +11,7 @@ from typing import IO, Final
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from service.image_files.kinds import BEGINNING, why_unreadable
+from service.image_files.kinds import SIGNATURE_BYTES, unreadable_reason
 from service.image_files.sizes import Size
 from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
@@ -45,7 +45,7 @@ class UnreadableImage(ValueError):
 
 
 @contextmanager
-def opened(file: IO[bytes]) -> Iterator[Image.Image]:
+def open_image(file: IO[bytes]) -> Iterator[Image.Image]:
     """Open an image: reads the header, but no pixels.
 
     Raises:
@@ -54,7 +54,7 @@ def opened(file: IO[bytes]) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged metadata; the number of pixels is limited here
-            with _identified(file) as image:
+            with _identify(file) as image:
                 yield image
     except UnreadableImage:
         raise
@@ -87,18 +87,18 @@ def decode(file: IO[bytes], size: Size | None, *, grey: bool) -> Image.Image:
     Raises:
         UnreadableImage: not an image, damaged, or too large.
     """
-    with opened(file) as image:
+    with open_image(file) as image:
         return pixels_of(image, size, grey=grey)
 
 
-def _identified(file: IO[bytes]) -> Image.Image:
+def _identify(file: IO[bytes]) -> Image.Image:
     try:
         image = Image.open(file, formats=[name for name in _FORMATS if name])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(f"has too many pixels; at most {MAX_IMAGE_PIXELS:,} are read: scale it down") from error
     except _PILLOW_RAISES as error:
         file.seek(0)
-        raise UnreadableImage(why_unreadable(file.read(BEGINNING))) from error
+        raise UnreadableImage(unreadable_reason(file.read(SIGNATURE_BYTES))) from error
     if image.width * image.height > MAX_IMAGE_PIXELS:
         pixels = f"{image.width} x {image.height}; at most {MAX_IMAGE_PIXELS:,} are read: scale it down"
         raise UnreadableImage(f"has too many pixels, {pixels}")
@@ -114,6 +114,6 @@ def _as_grey_or_rgb(image: Image.Image, *, grey: bool) -> Image.Image:
         return image.convert("I").point(lambda level: level * (1 / 257) + 0.5).convert("L")  # rounded, as 257 is odd
     mode = "L" if grey or image.mode in _GREY_MODES else "RGB"
     if image.has_transparency_data:
-        below = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(below, image.convert("RGBA"))
+        backdrop = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(backdrop, image.convert("RGBA"))
     return image.convert(mode)

@@ -17,8 +17,8 @@ def parse_size(text: str) -> Size:
     Raises:
         ValueError: neither of these.
     """
-    found = _SIZE.fullmatch(text.strip().lower())
-    if found is None:
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
         raise ValueError(f"{text[:40]!r} is not a size: write 32, or 32x24 for width x height")
-    width = int(found[1])
-    return width, int(found[2] or width)
+    width = int(match[1])
+    return width, int(match[2] or width)

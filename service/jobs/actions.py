@@ -77,13 +77,13 @@ def release_hold(session: Session, job: Job, *, hold_epoch: int | None, reason: 
     if job.status != Status.PAUSED:
         return False
     if hold_epoch is not None and job.epoch >= hold_epoch:
-        return False  # it took over so many epochs that it is held there, too
+        return False  # it has taken over enough epochs to be held after them
     _requeue(session, job, reason=reason)
     return True
 
 
 def halt(session: Session, job: Job, request: Request, *, reason: str) -> None:
-    """Pause or cancel an unfinished job of a sweep: a running one between two batches, another at once."""
+    """Pause or cancel an unfinished job of a sweep: a running one between two batches, any other at once."""
     match Status(job.status), request:
         case Status.RUNNING, _:
             if job.requested != Request.CANCEL and job.requested != request:
@@ -115,30 +115,30 @@ def change(
     """Change a job's name, tags, priority, star or note.
 
     Args:
-        check: called with the unchanged job; raises if the client has another version of it.
+        check: called with the unchanged job; raises if the client has another version of the job.
     """
     with database.write() as session:
         job = session.scalar(owned(select(Job).where(Job.id == job_id), owner).with_for_update())
         if job is None:
             raise JobNotFound(job_id)
         check(job)
-        given = patch.model_fields_set
+        changed_fields = patch.model_fields_set
         before = _changeable(job)
-        if "name" in given:
+        if "name" in changed_fields:
             job.name = patch.name or None
-        if "priority" in given:
+        if "priority" in changed_fields:
             job.priority = DEFAULT_PRIORITY if patch.priority is None else patch.priority
-        if "tags" in given:
+        if "tags" in changed_fields:
             job.tags = patch.tags or []
             session.execute(delete(JobTag).where(JobTag.job_id == job_id))
             session.add_all(JobTag(job_id=job_id, tag=tag) for tag in set(job.tags))
-        if "starred" in given:
+        if "starred" in changed_fields:
             job.starred = bool(patch.starred)
-        if "note" in given:
+        if "note" in changed_fields:
             job.note = patch.note or None
         if _changeable(job) != before:
-            audit.record(session, by, AuditAction.CHANGE, job_id, fields=sorted(given))
-            # Without the note: events are never deleted, and a deleted note should be gone.
+            audit.record(session, by, AuditAction.CHANGE, job_id, fields=sorted(changed_fields))
+            # Without the note: events are never deleted, but a deleted note must not remain anywhere.
             changed = {"name": job.name, "tags": job.tags, "priority": job.priority, "starred": job.starred}
             record_status(session, job, reason="changed", **changed)
         return job
@@ -173,11 +173,11 @@ def remove(
 
 
 def _require_ended_sweep(session: Session, job: Job) -> None:
-    """Raise ``IllegalTransition`` where a sweep has yet to decide on a job."""
-    going_on = select(Sweep.id).where(Sweep.id == job.sweep_id, Sweep.finished_ms.is_(None))
-    if job.sweep_id is not None and session.scalar(going_on) is not None:
-        others = tuple(action for action in actions_of(job) if action is not Action.DELETE)
-        raise IllegalTransition(job.id, Action.DELETE, Status(job.status), others)
+    """Raise ``IllegalTransition`` if the job's sweep has not ended: it may have yet to decide on the job."""
+    unfinished_sweep = select(Sweep.id).where(Sweep.id == job.sweep_id, Sweep.finished_ms.is_(None))
+    if job.sweep_id is not None and session.scalar(unfinished_sweep) is not None:
+        allowed = tuple(action for action in actions_of(job) if action is not Action.DELETE)
+        raise IllegalTransition(job.id, Action.DELETE, Status(job.status), allowed)
 
 
 def _claim_for(session: Session, job_id: str, action: Action, owner: str | None) -> Job:
@@ -205,6 +205,6 @@ def actions_of(job: Job) -> tuple[Action, ...]:
         return tuple(action for action in allowed if action not in (Action.FORK, Action.REPRODUCE))
     if job.sweep_id is None:
         return allowed
-    # A sweep schedules its trials itself, and its decisions rest on results that must not change.
-    unfit = {Action.RETRY, Action.PAUSE, Action.RESUME}
-    return tuple(action for action in allowed if action not in unfit)
+    # A sweep schedules its own trials, and its decisions depend on results that must not change.
+    excluded = {Action.RETRY, Action.PAUSE, Action.RESUME}
+    return tuple(action for action in allowed if action not in excluded)

@@ -54,24 +54,24 @@ class EpochRecord:
     """Whether another epoch would follow."""
 
     def is_held_by(self, hold_epoch: int | None) -> bool:
-        """Whether a job that is to be held after an epoch is so after this one."""
+        """Whether a job with this hold epoch is held after this record's epoch."""
         return self.goes_on and hold_epoch is not None and self.epoch >= hold_epoch
 
 
 Then = Callable[[Session, Job], None]
-"""What else belongs to the transaction in which a job pauses or ends."""
+"""Further writes of the transaction in which a job pauses or ends."""
 
 
-def _nothing(session: Session, job: Job) -> None:
-    """Nothing else belongs to it."""
+def _no_op(session: Session, job: Job) -> None:
+    """No further writes."""
 
 
 def commit_epoch(
-    database: Database, held: Claim, record: EpochRecord, *, keep_last: int, then: Then = _nothing
+    database: Database, claim: Claim, record: EpochRecord, *, keep_last: int, then: Then = _no_op
 ) -> list[str]:
     """Commit an epoch: metrics, events, artifact rows and progress, in one transaction.
 
-    Where the job is to be held after this epoch, the lease ends with it.
+    If the job is held after this epoch, the commit also ends the lease.
 
     An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
     difference is logged as an error.
@@ -80,18 +80,18 @@ def commit_epoch(
         Paths of files without rows, for the caller to remove.
     """
     with database.write() as session:
-        job = leases.guard(session, held, **leases.usage_values(record.used))
+        job = leases.guard(session, claim, **leases.usage_values(record.used))
         if record.is_best:
             job.best_epoch = record.epoch
         new_events = _record_metrics(session, job, record)
         orphans: list[str] = []
-        known = _stored_files(session, job, record)
+        stored_paths = _stored_files(session, job, record)
         for file in record.files:
-            if file.kind in known:
-                if known[file.kind] != file.path:
+            if file.kind in stored_paths:
+                if stored_paths[file.kind] != file.path:
                     orphans.append(file.path)
                 continue
-            row = artifact_rows.create(job.id, file, lease=held.lease)
+            row = artifact_rows.create(job.id, file, lease=claim.lease)
             session.add(row)
             job.size_bytes += file.size_bytes
             data = {
@@ -123,16 +123,16 @@ def _stored_files(session: Session, job: Job, record: EpochRecord) -> Mapping[st
     return {row.kind: row.path for row in session.execute(query)}
 
 
-def checkpoints(database: Database, held: Claim) -> Sequence[Artifact]:
+def checkpoints(database: Database, claim: Claim) -> Sequence[Artifact]:
     """The job's checkpoints, newest first."""
     with database.read() as session:
-        return lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)[::-1]
+        return lookup.artifacts(session, claim.job_id, ArtifactKind.CHECKPOINT)[::-1]
 
 
-def drop_checkpoint(database: Database, held: Claim, damaged: Artifact, reason: str) -> None:
+def drop_checkpoint(database: Database, claim: Claim, damaged: Artifact, reason: str) -> None:
     """Delete the row of a damaged checkpoint and log it."""
     with database.write() as session:
-        job = leases.guard(session, held)
+        job = leases.guard(session, claim)
         row = session.get(Artifact, damaged.id)
         if row is None:  # done before, in a transaction whose response was lost
             return
@@ -140,65 +140,71 @@ def drop_checkpoint(database: Database, held: Claim, damaged: Artifact, reason: 
         job.size_bytes -= row.size_bytes
         message = f"the checkpoint of epoch {damaged.epoch} is damaged and was dropped: {reason}"
         data = {"level": "warning", "code": "checkpoint_damaged", "message": message, "epoch": damaged.epoch}
-        events.append(session, held.job_id, [(EventType.LOG, data)])
+        events.append(session, claim.job_id, [(EventType.LOG, data)])
 
 
-def log(database: Database, held: Claim, level: str, code: str, message: str) -> None:
+def log(database: Database, claim: Claim, level: str, code: str, message: str) -> None:
     """Append a line to the job's log."""
     with database.write() as session:
-        leases.guard(session, held)
+        leases.guard(session, claim)
         data = {"level": level, "code": code, "message": message}
-        events.append(session, held.job_id, [(EventType.LOG, data)])
+        events.append(session, claim.job_id, [(EventType.LOG, data)])
 
 
-def digest(database: Database, held: Claim, weights_digest: str, test_scores: Mapping[str, float] | None = None) -> str:
+def digest(
+    database: Database, claim: Claim, weights_digest: str, test_scores: Mapping[str, float] | None = None
+) -> str:
     """The result digest: SHA-256 over the final weights, the metrics of all epochs, the pixels of all samples, and the
     scores on the test part, if there is one."""
     with database.read() as session:
-        rows = [[row.epoch, _compared(row.metrics), row.samples_digest] for row in lookup.epochs(session, held.job_id)]
-    tested = {"test": _storable(test_scores)} if test_scores is not None else {}
-    text = canonical({"weights": weights_digest, "epochs": rows, **tested})
+        rows = [
+            [row.epoch, _comparable(row.metrics), row.samples_digest] for row in lookup.epochs(session, claim.job_id)
+        ]
+    test_entry = {"test": _storable(test_scores)} if test_scores is not None else {}
+    text = canonical({"weights": weights_digest, "epochs": rows, **test_entry})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def succeed(
     database: Database,
-    held: Claim,
+    claim: Claim,
     result_digest: str,
     *,
     test_scores: Mapping[str, float] | None = None,
     stopped_early: Mapping[str, Any] | None = None,
     used: Usage | None = None,
     keep_last: int | None = None,
-    then: Then = _nothing,
+    then: Then = _no_op,
 ) -> list[str]:
     """End the job as succeeded.
 
     Args:
         test_scores: on the test part of the data, if there is one.
         stopped_early: the reason, if it ended before its last epoch.
-        keep_last: how many of the latest checkpoints to keep, besides the best; ``None``: all.
+        keep_last: number of latest checkpoints to keep, besides the best; ``None``: all.
 
     Returns:
         Paths of files without rows, for the caller to remove.
     """
     with database.write() as session:
-        job = leases.guard(session, held, **leases.usage_values(used))
+        job = leases.guard(session, claim, **leases.usage_values(used))
         job.result_digest = result_digest
         if test_scores is not None:
             job.test_scores = _storable(test_scores)
-            data = {"level": "info", "code": "tested", "message": _tested(test_scores)}
+            data = {"level": "info", "code": "tested", "message": _describe_test(test_scores)}
             events.append(session, job.id, [(EventType.LOG, data | job.test_scores)])
         if stopped_early is not None:
             job.stopped_early = dict(stopped_early)
             job.steps = job.steps // job.epochs * job.epoch
-            data = {"level": "info", "code": "stopped_early", "message": _why_early(job, stopped_early)}
+            data = {"level": "info", "code": "stopped_early", "message": _explain_early_stop(job, stopped_early)}
             events.append(session, job.id, [(EventType.LOG, data)])
         job.step = job.steps
         if job.reproduction is not None and job.reproduction["match"] is None:
-            # Every epoch's metrics and samples were equal, so only the weights may differ.
-            same = job.reproduction["result_digest"] == result_digest
-            _conclude(session, job, job.reproduction, None if same else {"epoch": job.epoch, "differs": ["weights"]})
+            # Every epoch's metrics and samples were equal, so only the weights can differ.
+            is_equal = job.reproduction["result_digest"] == result_digest
+            _conclude(
+                session, job, job.reproduction, None if is_equal else {"epoch": job.epoch, "differs": ["weights"]}
+            )
         orphans = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
@@ -207,23 +213,23 @@ def succeed(
         return orphans
 
 
-def _tested(scores: Mapping[str, float]) -> str:
+def _describe_test(scores: Mapping[str, float]) -> str:
     accuracy, loss = (f"{describe(name).label} {number(name, scores[name])}" for name in ("test_accuracy", "test_loss"))
     return f"{accuracy}, {loss}, with the weights of epoch {scores['test_epoch']}"
 
 
-def _why_early(job: Job, why: Mapping[str, Any]) -> str:
-    epochs = "1 epoch" if why["patience"] == 1 else f"{why['patience']} epochs"
-    best = f"{why['metric']} was best in epoch {why['best_epoch']} ({why['best']:.6g})"
+def _explain_early_stop(job: Job, reason: Mapping[str, Any]) -> str:
+    epochs = "1 epoch" if reason["patience"] == 1 else f"{reason['patience']} epochs"
+    best = f"{reason['metric']} was best in epoch {reason['best_epoch']} ({reason['best']:.6g})"
     return f"stopped after epoch {job.epoch} of {job.epochs}: {best}, and not better for {epochs}"
 
 
 def fail(
-    database: Database, held: Claim, error: Mapping[str, Any], *, used: Usage | None = None, then: Then = _nothing
+    database: Database, claim: Claim, error: Mapping[str, Any], *, used: Usage | None = None, then: Then = _no_op
 ) -> None:
     """End the job as failed; ``error`` has at least ``code`` and ``message``."""
     with database.write() as session:
-        job = leases.guard(session, held, **leases.usage_values(used))
+        job = leases.guard(session, claim, **leases.usage_values(used))
         job.error = dict(error)
         transitions.finish(session, job, Status.FAILED, reason=str(error["code"]))
         then(session, job)
@@ -233,10 +239,10 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
     stored = session.get(Epoch, (job.id, record.epoch))
     metrics = _storable(record.metrics)
     if stored is None:
-        job.deaths = 0  # not for a repeated epoch, or a job that kills its worker after it would never fail
+        job.deaths = 0  # not for a repeated epoch, or a job that always kills its worker after it would never fail
         job.epoch, job.metrics = record.epoch, metrics
         job.extremes = extended(job.extremes, metrics, record.epoch)
-        # The supervisor may have reported a batch of the next epoch already.
+        # The supervisor may already have reported a batch of the next epoch.
         job.step, job.steps = max(job.step, record.position.step), record.position.steps
         session.add(
             Epoch(
@@ -253,12 +259,12 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
                 finished_ms=now_ms(),
             )
         )
-        _compare(session, job, record, metrics)
+        _compare_epoch(session, job, record, metrics)
         data = {"epoch": record.epoch, "step": record.position.step, "values": metrics, "seconds": record.seconds}
         data |= {"cpu_seconds": record.cpu_seconds, "memory_bytes": record.memory_bytes}
         data["health"] = [finding.code.value for finding in record.health]
         return [(EventType.METRICS, data), *_record_health(job, record)]
-    if _compared(stored.metrics) == _compared(metrics) and stored.samples_digest == record.samples_digest:
+    if _comparable(stored.metrics) == _comparable(metrics) and stored.samples_digest == record.samples_digest:
         return []
     job.reusable = False
     names = _differing(stored.metrics, metrics) or ["samples"]
@@ -267,7 +273,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
     return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
 
 
-def _compare(session: Session, job: Job, record: EpochRecord, metrics: Mapping[str, Any]) -> None:
+def _compare_epoch(session: Session, job: Job, record: EpochRecord, metrics: Mapping[str, Any]) -> None:
     """Compare an epoch of a reproduction with the original's; the first difference ends the comparison."""
     if job.reproduction is None or job.reproduction["match"] is not None:
         return
@@ -297,17 +303,17 @@ def _conclude(
     events.append(session, job.id, [(EventType.LOG, data)])
 
 
-def differing(before: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
-    """The names under which an epoch's metrics differ from the stored ones."""
-    return _differing(before, _storable(metrics))
+def differing(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
+    """The names of the metrics in which an epoch differs from the stored ones."""
+    return _differing(stored, _storable(metrics))
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*before, *now} - NOT_DIGESTED if before.get(name) != now.get(name))
 
 
-def _compared(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics that results are compared by."""
+def _comparable(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics by which results are compared."""
     return {name: value for name, value in metrics.items() if name not in NOT_DIGESTED}
 
 
@@ -315,11 +321,11 @@ def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mappi
     """Store the current findings; returns events for new and resolved ones."""
     before, now = job.health, [finding.document() for finding in record.health]
     job.health = now
-    over = [(finding, "over") for finding in before if finding not in now]
-    found = [(finding, "found") for finding in now if finding not in before]
+    resolved = [(finding, "over") for finding in before if finding not in now]
+    new = [(finding, "found") for finding in now if finding not in before]
     return [
         (EventType.HEALTH, {"state": state, **finding, "epoch": record.epoch, "since": finding["epoch"]})
-        for finding, state in over + found
+        for finding, state in resolved + new
     ]
 
 
@@ -329,13 +335,15 @@ def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _prune_checkpoints(session: Session, job: Job, keep_last: int) -> list[str]:
-    ours = (Artifact.job_id == job.id, Artifact.kind == ArtifactKind.CHECKPOINT)
-    oldest_kept = select(Artifact.epoch).where(*ours).order_by(Artifact.epoch.desc()).offset(keep_last - 1).limit(1)
+    conditions = (Artifact.job_id == job.id, Artifact.kind == ArtifactKind.CHECKPOINT)
+    oldest_kept = (
+        select(Artifact.epoch).where(*conditions).order_by(Artifact.epoch.desc()).offset(keep_last - 1).limit(1)
+    )
     # A fork can only start from its initial checkpoint.
-    kept = [epoch for epoch in (job.best_epoch, job.start_epoch) if epoch is not None]
+    kept_epochs = [epoch for epoch in (job.best_epoch, job.start_epoch) if epoch is not None]
     excess = session.scalars(
         select(Artifact)
-        .where(*ours, Artifact.epoch < oldest_kept.scalar_subquery(), Artifact.epoch.not_in(kept))
+        .where(*conditions, Artifact.epoch < oldest_kept.scalar_subquery(), Artifact.epoch.not_in(kept_epochs))
         .order_by(Artifact.epoch)
     ).all()
     for row in excess:

@@ -83,19 +83,25 @@ class EventFilter:
 
 
 def select_from_log(
-    session: Session, job_id: str, wanted: EventFilter, *, after: int = 0, before: int | None = None, limit: int = 500
+    session: Session,
+    job_id: str,
+    event_filter: EventFilter,
+    *,
+    after: int = 0,
+    before: int | None = None,
+    limit: int = 500,
 ) -> Sequence[Event]:
     """Some events of a job's log, in order: the first ``limit`` after a number, or the last ``limit`` before one."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after)
-    if wanted.types:
-        query = query.where(Event.type.in_(wanted.types))
-    if wanted.level is not None and wanted.level is not Level.INFO:
-        query = query.where(_is_at_least(wanted.level))
-    if wanted.text:
+    if event_filter.types:
+        query = query.where(Event.type.in_(event_filter.types))
+    if event_filter.level is not None and event_filter.level is not Level.INFO:
+        query = query.where(_is_at_least(event_filter.level))
+    if event_filter.text:
         # In stored JSON, non-ASCII letters are escaped.
-        part = json.dumps(wanted.text.lower())[1:-1]
+        pattern = json.dumps(event_filter.text.lower())[1:-1]
         text = func.lower(cast(Event.data, Text))
-        query = query.where(or_(text.contains(part, autoescape=True), Event.type.contains(part, autoescape=True)))
+        query = query.where(or_(text.contains(pattern, autoescape=True), Event.type.contains(pattern, autoescape=True)))
     if before is None:
         return session.scalars(query.order_by(Event.seq).limit(limit)).all()
     return session.scalars(query.where(Event.seq < before).order_by(Event.seq.desc()).limit(limit)).all()[::-1]
@@ -107,14 +113,14 @@ class LogPage:
 
     rows: Sequence[Event]
     has_more: bool
-    """Whether there are more: later ones, or earlier ones where the page is the end of what precedes a number."""
+    """Whether there are more: earlier ones for a page before a number, otherwise later ones."""
 
 
 def page(
-    session: Session, job_id: str, wanted: EventFilter, *, after: int = 0, before: int | None = None, limit: int
+    session: Session, job_id: str, event_filter: EventFilter, *, after: int = 0, before: int | None = None, limit: int
 ) -> LogPage:
-    """What ``select_from_log`` selects, and whether that is all."""
-    rows = select_from_log(session, job_id, wanted, after=after, before=before, limit=limit + 1)
+    """The events that ``select_from_log`` selects, and whether there are more."""
+    rows = select_from_log(session, job_id, event_filter, after=after, before=before, limit=limit + 1)
     return LogPage(rows[:limit] if before is None else rows[-limit:], len(rows) > limit)
 
 
@@ -147,13 +153,13 @@ def _is_at_least(level: Level) -> ColumnElement[bool]:
 
     failed = and_(Event.type.in_([EventType.STATUS, EventType.END]), member("status") == Status.FAILED)
     logged = and_(Event.type == EventType.LOG, member("level") == Level.ERROR)
-    found = and_(Event.type == EventType.HEALTH, member("state") == "found")
-    errors = or_(failed, logged, and_(found, member("severity") == Level.ERROR))
+    new_finding = and_(Event.type == EventType.HEALTH, member("state") == "found")
+    errors = or_(failed, logged, and_(new_finding, member("severity") == Level.ERROR))
     if level is Level.ERROR:
         return errors
     lost = or_(member("reason").startswith(WORKER_LOST), member("reason") == ErrorCode.WORKER_LOST)
     warned = and_(Event.type == EventType.LOG, member("level") == Level.WARNING)
-    return or_(errors, found, warned, and_(Event.type == EventType.STATUS, lost))
+    return or_(errors, new_finding, warned, and_(Event.type == EventType.STATUS, lost))
 
 
 def resumed(session: Session, job_id: str) -> list[int]:

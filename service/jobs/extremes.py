@@ -22,27 +22,27 @@ def extended(extremes: Extremes, metrics: Mapping[str, float | None], epoch: int
     Args:
         metrics: ``None`` stands for a value that is not finite, which is ignored.
     """
-    after = dict(extremes)
+    updated = dict(extremes)
     for name, value in metrics.items():
         if value is None:
             continue
-        known = after.get(name, {"min": value, "min_epoch": epoch, "max": value, "max_epoch": epoch})
-        if value < known["min"]:
-            known = known | {"min": value, "min_epoch": epoch}
-        if value > known["max"]:
-            known = known | {"max": value, "max_epoch": epoch}
-        after[name] = known
-    return after
+        current = updated.get(name, {"min": value, "min_epoch": epoch, "max": value, "max_epoch": epoch})
+        if value < current["min"]:
+            current = current | {"min": value, "min_epoch": epoch}
+        if value > current["max"]:
+            current = current | {"max": value, "max_epoch": epoch}
+        updated[name] = current
+    return updated
 
 
 def best(job: Job, name: str) -> tuple[float, int] | None:
     """A metric's best value and its epoch; ``None`` if the metric has no direction or no value.
 
-    Of equally accurate epochs, it is the one with the best checkpoint; otherwise the first.
+    Among equally accurate epochs, it is the one with the best checkpoint; for other metrics, the first.
     """
-    better, known = metric_info.describe(name).better, job.extremes.get(name)
-    if better is None or known is None:
+    better, values = metric_info.describe(name).better, job.extremes.get(name)
+    if better is None or values is None:
         return None
     if name == "val_accuracy" and job.best_epoch is not None:
-        return known[better], job.best_epoch
-    return known[better], known[f"{better}_epoch"]
+        return values[better], job.best_epoch
+    return values[better], values[f"{better}_epoch"]

@@ -64,7 +64,7 @@ def claim(database: Database, worker: str, lease_s: float, *, max_running: int =
     Args:
         max_running: skip owners who have this many running jobs; 0: no limit.
     """
-    best = (
+    next_job = (
         select(Job.id)
         .where(Job.status == Status.QUEUED, *_owner_has_room(max_running))
         .order_by(*CLAIM_ORDER)
@@ -78,7 +78,7 @@ def claim(database: Database, worker: str, lease_s: float, *, max_running: int =
             session.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK_ID)))
         job = session.scalar(
             update(Job)
-            .where(Job.id == best, Job.status == Status.QUEUED)
+            .where(Job.id == next_job, Job.status == Status.QUEUED)
             .values(
                 status=Status.RUNNING,
                 lease=Job.lease + 1,
@@ -106,20 +106,20 @@ def _owner_has_room(max_running: int) -> list[ColumnElement[bool]]:
     if not max_running:
         return []
     running = aliased(Job)
-    busy = select(running.owner).where(running.status == Status.RUNNING, running.owner.is_not(None))
-    full = busy.group_by(running.owner).having(func.count() >= max_running)
-    return [or_(Job.owner.is_(None), Job.owner.not_in(full))]
+    running_owners = select(running.owner).where(running.status == Status.RUNNING, running.owner.is_not(None))
+    owners_at_limit = running_owners.group_by(running.owner).having(func.count() >= max_running)
+    return [or_(Job.owner.is_(None), Job.owner.not_in(owners_at_limit))]
 
 
-def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job:
+def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Job:
     """Record the provenance of this run and return the job. A change since the last lease, or, in a
     reproduction, since the original, is logged as a warning."""
     with database.write() as session:
-        job = guard(session, held)
+        job = guard(session, claim)
         if differing := differences(job.provenance, provenance):
-            changed = ", ".join(differing)
-            note = f"continued with another provenance ({changed}): the bits may differ from an undisturbed run"
-            data = {"level": "warning", "code": "mixed_provenance", "message": note}
+            names = ", ".join(differing)
+            message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
+            data = {"level": "warning", "code": "mixed_provenance", "message": message}
             events.append(session, job.id, [(EventType.LOG, data)])
             job.reusable = False
         _compare_with_original(session, job, provenance)
@@ -132,7 +132,8 @@ def begin(database: Database, held: Claim, provenance: Mapping[str, Any]) -> Job
 
 
 def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
-    """The names under which two provenances differ. What an earlier version did not record is not compared."""
+    """The names of the entries in which two provenances differ. Entries that an earlier version did not
+    record are not compared."""
     return sorted(name for name, value in now.items() if name in (before or {}) and (before or {})[name] != value)
 
 
@@ -143,65 +144,65 @@ def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, 
     differing = differences(job.reproduction.get("provenance"), provenance)
     if differing and differing != job.reproduction.get("provenance_differs"):
         job.reproduction = {**job.reproduction, "provenance_differs": differing}
-        note = f"provenance differs from {job.reproduction['of']} in {', '.join(differing)}: the bits may differ"
-        data = {"level": "warning", "code": "other_provenance", "message": note}
+        message = f"provenance differs from {job.reproduction['of']} in {', '.join(differing)}: the bits may differ"
+        data = {"level": "warning", "code": "other_provenance", "message": message}
         session.flush()
         events.append(session, job.id, [(EventType.LOG, data)])
 
 
-def renew(database: Database, held: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
-    """Renew the lease, report progress and resources, and return what was requested of the job."""
+def renew(database: Database, claim: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
+    """Renew the lease, report progress and resources, and return the pending request to the job."""
     values: dict[str, Any] = {}
     if position is not None:
         values = {"step": position.step, "steps": position.steps}
         values["steps_per_second"] = position.steps_per_second
     with database.write() as session:
-        requested = guard(session, held, **values, **usage_values(used)).requested
+        requested = guard(session, claim, **values, **usage_values(used)).requested
         return Request(requested) if requested else None
 
 
-def requested(database: Database, held: Claim) -> Request | None:
+def requested(database: Database, claim: Claim) -> Request | None:
     """Read the pending request to the job, without renewing the lease."""
-    query = select(Job.requested).where(Job.id == held.job_id, Job.status == Status.RUNNING, Job.lease == held.lease)
+    query = select(Job.requested).where(Job.id == claim.job_id, Job.status == Status.RUNNING, Job.lease == claim.lease)
     with database.read() as session:
-        found = session.execute(query).first()
-    if found is None:
-        raise LeaseLost(held.job_id, held.lease)
-    return Request(found.requested) if found.requested else None
+        row = session.execute(query).first()
+    if row is None:
+        raise LeaseLost(claim.job_id, claim.lease)
+    return Request(row.requested) if row.requested else None
 
 
-def release_lease(database: Database, held: Claim, request: Request | None, *, used: Usage | None = None) -> None:
+def release_lease(database: Database, claim: Claim, request: Request | None, *, used: Usage | None = None) -> None:
     """End the lease after a batch, because of a request or because this worker stops.
 
     The unfinished epoch is discarded; the next worker continues from the last checkpoint.
     """
     with database.write() as session:
-        job = guard(session, held, **usage_values(used))
-        # A worker may stop in the moment in which a person requests something: the request counts.
-        asked = Request(job.requested) if job.requested else request
-        _release(session, job, asked, reason="handed back")
+        job = guard(session, claim, **usage_values(used))
+        # If a user makes a request just when the worker stops, the request takes precedence.
+        effective = Request(job.requested) if job.requested else request
+        _release(session, job, effective, reason="handed back")
         session.flush()
         reach("handing_back")
 
 
-def record_child_loss(database: Database, held: Claim, message: str, *, used: Usage | None = None) -> None:
+def record_child_loss(database: Database, claim: Claim, message: str, *, used: Usage | None = None) -> None:
     """Record that the training process died, or was killed because it made no progress."""
     with database.write() as session:
-        record_worker_loss(session, guard(session, held, **usage_values(used)), message)
+        record_worker_loss(session, guard(session, claim, **usage_values(used)), message)
 
 
-def release_unacknowledged_claims(database: Database, worker: str, known: Collection[Claim]) -> list[str]:
+def release_unacknowledged_claims(database: Database, worker: str, acknowledged: Collection[Claim]) -> list[str]:
     """Requeue jobs whose claim by this worker was committed but not acknowledged; returns their ids.
 
     The response to the claim was lost. It does not count as a worker loss.
     """
-    mine = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker).with_for_update()
-    held = {(claimed.job_id, claimed.lease) for claimed in known}
+    query = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker).with_for_update()
+    acknowledged_leases = {(claim.job_id, claim.lease) for claim in acknowledged}
     with database.write() as session:
-        unknown = [job for job in session.scalars(mine) if (job.id, job.lease) not in held]
-        for job in unknown:
+        unacknowledged = [job for job in session.scalars(query) if (job.id, job.lease) not in acknowledged_leases]
+        for job in unacknowledged:
             _release(session, job, Request(job.requested) if job.requested else None, reason="handed back")
-        return [job.id for job in unknown]
+        return [job.id for job in unacknowledged]
 
 
 def hold(session: Session, job: Job) -> None:
@@ -222,14 +223,14 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
 
 
 def is_held(job: Job) -> bool:
-    """Whether a paused job waits for its sweep, not for a person."""
+    """Whether a paused job waits for its sweep, not for a user."""
     return job.status == Status.PAUSED and job.hold_epoch is not None and job.epoch >= job.hold_epoch
 
 
 def _release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
-    """Give an unfinished job its next state when a lease ends: queued, or what was requested."""
-    last = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
-    job.step = last or job.steps // job.epochs * job.start_epoch
+    """Set the next state of an unfinished job when its lease ends: queued, or the requested state."""
+    last_step = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
+    job.step = last_step or job.steps // job.epochs * job.start_epoch
     job.steps_per_second = None
     match request:
         case Request.CANCEL:
@@ -250,7 +251,7 @@ def clock(database: Database) -> int:
         return session.scalar(select(now_ms())) or 0
 
 
-def guard(session: Session, held: Claim, **values: Any) -> Job:
+def guard(session: Session, claim: Claim, **values: Any) -> Job:
     """The lease guard, the first statement of every write: lock the job's row, renew the lease, and set ``values``.
 
     Raises:
@@ -258,19 +259,19 @@ def guard(session: Session, held: Claim, **values: Any) -> Job:
     """
     job = session.scalar(
         update(Job)
-        .where(Job.id == held.job_id, Job.status == Status.RUNNING, Job.lease == held.lease)
-        .values(lease_expires_ms=_expiry(held.lease_s), **values)
+        .where(Job.id == claim.job_id, Job.status == Status.RUNNING, Job.lease == claim.lease)
+        .values(lease_expires_ms=_expiry(claim.lease_s), **values)
         .returning(Job)
         .execution_options(synchronize_session=False)
     )
     if job is None:
-        raise LeaseLost(held.job_id, held.lease)
+        raise LeaseLost(claim.job_id, claim.lease)
     return job
 
 
 def usage_values(used: Usage | None) -> dict[str, Any]:
-    """Values for the guard. They are totals, so a write can be repeated, and never decrease, whether the supervisor or
-    the child writes last."""
+    """Values for the guard. They are totals, so a write can be repeated, and they never decrease, no matter
+    whether the supervisor or the child writes last."""
     if used is None:
         return {}
     return {

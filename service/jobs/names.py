@@ -23,14 +23,14 @@ _REPRODUCED: Final = re.compile(r"(.+) \(reproduced(?: [1-9]\d{0,8})?\)", re.DOT
 
 
 def of_fork(session: Session, parent: Job, *, owner: str | None) -> str | None:
-    """The next free name for a fork: ``first`` makes ``first-2``, and ``first-2`` makes ``first-3``.
+    """The next free name for a fork: for ``first`` it is ``first-2``, and for ``first-2`` it is ``first-3``.
 
     The fork of an unnamed job is unnamed.
     """
     if not parent.name:
         return parent.name
     base, start = _without_reproduced(parent), 2
-    # Only a fork's number was added here: another job may be called mnist-10.
+    # Only the number of a fork was added by this function: another job may be called mnist-10.
     numbered = _NUMBERED.fullmatch(base) if parent.parent_id is not None else None
     if numbered is not None:
         base, start = numbered[1], int(numbered[2]) + 1
@@ -48,8 +48,8 @@ def of_reproduction(session: Session, original: Job, *, owner: str | None) -> st
 
 def _without_reproduced(job: Job) -> str:
     name = job.name or ""
-    found = _REPRODUCED.fullmatch(name) if job.reproduction is not None else None
-    return found[1] if found is not None else name
+    match = _REPRODUCED.fullmatch(name) if job.reproduction is not None else None
+    return match[1] if match is not None else name
 
 
 def _joined(base: str, suffix: str) -> str:
@@ -58,14 +58,14 @@ def _joined(base: str, suffix: str) -> str:
 
 def _first_free(session: Session, candidates: Iterator[str], owner: str | None) -> str:
     """The first candidate that no job of the owner has; ``None`` as owner means all jobs."""
-    step = 20
+    batch_size = 20
     while True:
-        names = [next(candidates) for _ in range(step)]
+        names = [next(candidates) for _ in range(batch_size)]
         query = select(Job.name).where(Job.name.in_(names))
         if owner is not None:
             query = query.where(Job.owner == owner)
-        used = set(session.scalars(query))
+        taken = set(session.scalars(query))
         for name in names:
-            if name not in used:
+            if name not in taken:
                 return name
-        step = min(2 * step, 500)  # SQLite's variables are limited
+        batch_size = min(2 * batch_size, 500)  # SQLite's variables are limited

@@ -17,8 +17,8 @@ PROBE_LEAD_MS: Final = 2000
 _PROBE_TIMEOUT_MS: Final = 1000
 """The minimum time that a worker has to renew after the probe. It tries at least every half second."""
 _MIN_RENEWAL_MS: Final = 500
-"""A smaller change of the expiry comes from a probe. A renewal changes it by more than a second: leases take at least
-3 s, and probes are sent at most 2 s before the expiry."""
+"""A smaller change of the expiry comes from a probe. A renewal changes it by more than a second: leases last
+at least 3 s, and probes are sent at most 2 s before the expiry."""
 _MIN_GAP_MS: Final = 3000
 """A shorter time without a round indicates a busy machine, not an outage."""
 
@@ -26,10 +26,10 @@ _MIN_GAP_MS: Final = 3000
 class LeaseExpiryPolicy:
     """Decides whether an expired lease means a lost worker. Use one object for all rounds of a scheduler.
 
-    After an outage of the database, this process or the machine, all leases have expired, although no worker could
-    renew: workers then get the duration of a lease to renew. A database may also respond, but accept no writes (disk
-    full). Therefore a lease first gets a *renewal probe*, a write that changes its expiry by a millisecond: once it is
-    committed, a live worker can renew, too, which changes the expiry again.
+    After an outage of the database, this process or the machine, all leases have expired only because no
+    worker could renew them: workers then have the duration of a lease to do so. A database may also respond,
+    but accept no writes (disk full). Therefore a lease first gets a *renewal probe*, a write that changes its
+    expiry by a millisecond: once it is committed, a live worker can renew, too, which changes it again.
     """
 
     def __init__(self, lease_s: float) -> None:
@@ -65,26 +65,26 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
         policy: without one, every job with an expired lease is requeued at once.
     """
     expires = Job.lease_expires_ms
-    late = expires < now_ms()
+    is_late = expires < now_ms()
     if policy:  # an expiry far in the future dates from before the clock was set back
-        late = or_(expires < now_ms() + PROBE_LEAD_MS, expires > now_ms() + 2 * policy.lease_ms)
-    due = select(Job).where(Job.status == Status.RUNNING, late).with_for_update(skip_locked=True)
+        is_late = or_(expires < now_ms() + PROBE_LEAD_MS, expires > now_ms() + 2 * policy.lease_ms)
+    due = select(Job).where(Job.status == Status.RUNNING, is_late).with_for_update(skip_locked=True)
     lost, probed = [], []
     with database.write() as session:
-        found = session.scalars(due).all()
+        jobs = session.scalars(due).all()
         # Read the time after locking the rows: the transaction may have waited for other writers, during which workers
         # could not renew either.
         now = session.scalar(select(now_ms())) or 0
         if policy and not policy.allows_rescue(now):
             return []
-        for job in found:
+        for job in jobs:
             if policy and _expiry_ms(job) > now + PROBE_LEAD_MS:
                 job.lease_expires_ms = now + policy.lease_ms
                 continue
-            since = policy.probed_ms(job) if policy else 0
-            if since is None:
+            probed_ms = policy.probed_ms(job) if policy else 0
+            if probed_ms is None:
                 job.lease_expires_ms = _expiry_ms(job) + 1
-            if since is not None and _expiry_ms(job) < now and now - since >= _PROBE_TIMEOUT_MS:
+            if probed_ms is not None and _expiry_ms(job) < now and now - probed_ms >= _PROBE_TIMEOUT_MS:
                 leases.record_worker_loss(session, job, f"worker {job.lease_owner} timed out")
                 lost.append(job.id)
             else:

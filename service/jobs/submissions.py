@@ -103,8 +103,9 @@ def submit(
     """Store a new job, once.
 
     Args:
-        represent: creates the response; a repeated request with the same key gets the same response. It may show the
-            job's time only as ``times.at_time`` writes it: the time is known after the response was made.
+        represent: creates the response; a repeated request with the same key gets the same response. It may
+            contain the job's time only in the format of ``times.at_time``: the time is known only after the
+            response is built.
         by: the actor, for the audit log.
 
     Returns:
@@ -112,15 +113,15 @@ def submit(
 
     Raises:
         IdempotencyConflict: the key was used with another body.
-        JobNotFound: the job to reproduce was deleted meanwhile.
-        SpecError: its dataset was deleted meanwhile.
+        JobNotFound: the job to reproduce has been deleted in the meantime.
+        SpecError: its dataset has been deleted in the meantime.
     """
     return submit_all(database, [submission], idempotency=idempotency, represent=lambda jobs: represent(jobs[0]), by=by)
 
 
 def submit_all(
     database: Database,
-    new: Sequence[Submission],
+    submissions: Sequence[Submission],
     *,
     idempotency: IdempotencyKey | None,
     represent: Callable[[Sequence[Job]], dict[str, Any]],
@@ -128,8 +129,8 @@ def submit_all(
 ) -> tuple[dict[str, Any], bool]:
     """Store new jobs in one transaction, all or none. Otherwise like ``submit``."""
     # Do the slow work before the transaction opens: SQLite allows one writer.
-    jobs = [_new_job(submission) for submission in new]
-    if len(new) == 1 and _is_plain(new[0]):
+    jobs = [_new_job(submission) for submission in submissions]
+    if len(submissions) == 1 and _is_plain(submissions[0]):
         return _insert_alone(database, jobs[0], idempotency, represent, by)
 
     def store(session: Session) -> tuple[dict[str, Any], bool]:
@@ -147,9 +148,9 @@ def submit_all(
                 if earlier.fingerprint != idempotency.fingerprint:
                     raise IdempotencyConflict(idempotency.key)
                 return earlier.answer, True
-        for job, submission in zip(jobs, new, strict=True):
+        for job, submission in zip(jobs, submissions, strict=True):
             if job.upload_id is not None:
-                # Data of a deleted dataset are kept for what repeats a training on them.
+                # Data of a deleted dataset are kept for jobs that repeat a training on them.
                 repeats = submission.origin is not None or submission.investigates is not None
                 uploads.pin(session, job.upload_id, deleted=repeats)
             _insert(session.connection(), job)
@@ -163,9 +164,11 @@ def submit_all(
     return database.group_commit(store)
 
 
-def _is_plain(new: Submission) -> bool:
-    """Whether storing it reads and changes no other row."""
-    return all(other is None for other in (new.upload_id, new.origin, new.copied, new.investigates))
+def _is_plain(submission: Submission) -> bool:
+    """Whether storing the job neither reads nor changes any other row."""
+    return all(
+        value is None for value in (submission.upload_id, submission.origin, submission.copied, submission.investigates)
+    )
 
 
 def _insert_alone(
@@ -175,10 +178,10 @@ def _insert_alone(
     represent: Callable[[Sequence[Job]], dict[str, Any]],
     by: Actor | None,
 ) -> tuple[dict[str, Any], bool]:
-    """Store a job and all that belongs to it by one insertion.
+    """Store a job and its related rows with one insertion.
 
-    The response contains the time of the insertion, which only the database knows. Until then, a random instant in the
-    far future is its placeholder: it cannot be guessed, so no text of a user contains it.
+    The response contains the time of the insertion, which the database determines. Until then, a random
+    instant in the far future is its placeholder: it cannot be guessed, so no text of a user contains it.
     """
     job.created_ms = job.queued_ms = _FAR_FUTURE_MS + secrets.randbits(46)
     answer = TimeTemplate(json.dumps(represent([job])), placeholder=at_time(job.created_ms))
@@ -227,7 +230,7 @@ def add(session: Session, submission: Submission) -> Job:
     """Store a new job in a transaction that is open already; it has no idempotency key, and no line in the audit log.
 
     Raises:
-        SpecError: its dataset is gone.
+        SpecError: its dataset has been deleted.
     """
     job = _new_job(submission)
     job.created_ms = job.queued_ms = session.connection().scalar(_NOW) or 0
@@ -245,9 +248,9 @@ def _new_job(submission: Submission) -> Job:
     start_epoch = start.epoch if start is not None else 0
     reproduction: dict[str, Any] | None = None
     if origin is not None and origin.reproduces:
-        before = origin.parent
-        reproduction = {"of": before.id, "result_digest": before.result_digest, "match": None}
-        reproduction["provenance"] = before.provenance
+        parent = origin.parent
+        reproduction = {"of": parent.id, "result_digest": parent.result_digest, "match": None}
+        reproduction["provenance"] = parent.provenance
     job = Job(
         id=submission.id or new_id("job"),
         owner=submission.owner,
@@ -311,7 +314,7 @@ def _insert(connection: Connection, job: Job) -> None:
 
 
 def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
-    """Store what a new job takes over, and its end."""
+    """Store the epochs that a new job takes over, and its last events."""
     copied.store(connection, job.id, lease=0, after=1, now=job.created_ms)
     entries = [
         (EventType.STATUS, transitions.status_data(job, reason="reused")),
@@ -327,9 +330,9 @@ def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
 
 def _record_new(session: Session, by: Actor | None, job: Job, origin: Origin | None) -> None:
     if origin is None:
-        more = {"reused_from": job.reused_from} if job.reused_from is not None else {}
-        more |= {name: job.investigation[name] for name in ("a", "b")} if job.investigation is not None else {}
-        audit.record(session, by, AuditAction.SUBMIT, job.id, **more)
+        extra = {"reused_from": job.reused_from} if job.reused_from is not None else {}
+        extra |= {name: job.investigation[name] for name in ("a", "b")} if job.investigation is not None else {}
+        audit.record(session, by, AuditAction.SUBMIT, job.id, **extra)
     else:
         action = AuditAction.REPRODUCE if origin.reproduces else AuditAction.FORK
         audit.record(session, by, action, job.id, parent=origin.parent.id)

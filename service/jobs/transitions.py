@@ -14,10 +14,10 @@ from service.storage.database import now_ms
 from service.storage.tables import Job
 
 
-def record_status(session: Session, job: Job, *, reason: str, **more: Any) -> None:
+def record_status(session: Session, job: Job, *, reason: str, **extra: Any) -> None:
     """Append the event of a state change, in the same transaction."""
     session.flush()
-    events.append(session, job.id, [(EventType.STATUS, status_data(job, reason=reason) | more)])
+    events.append(session, job.id, [(EventType.STATUS, status_data(job, reason=reason) | extra)])
     session.refresh(job)
 
 
@@ -50,7 +50,7 @@ def end_data(job: Job) -> dict[str, Any]:
 
 
 def is_cancelled_by_user(job: Job) -> bool:
-    """Whether a user cancelled the job of a trial, or has requested it; its sweep did not."""
+    """Whether a user, not its sweep, cancelled the job of a trial, or has requested its cancellation."""
     return job.error is not None and job.error.get("code") == CANCELLED
 
 

@@ -26,7 +26,7 @@ from service.storage.fsync import fsync_folder
 from service.storage.tables import Job, Upload
 
 _DIGITS: Final = re.compile(r"[0-9a-f]{6,64}")
-_NEEDING: Final = (Status.QUEUED, Status.RUNNING, Status.PAUSED)
+_UNFINISHED: Final = (Status.QUEUED, Status.RUNNING, Status.PAUSED)
 
 
 def parts(name: str) -> tuple[str, str]:
@@ -35,10 +35,10 @@ def parts(name: str) -> tuple[str, str]:
     Raises:
         ValueError: the part after the ``@`` is not 6 to 64 hexadecimal digits.
     """
-    plain, at, digits = name.partition("@")
-    if at and _DIGITS.fullmatch(digits) is None:
+    base_name, separator, digits = name.partition("@")
+    if separator and _DIGITS.fullmatch(digits) is None:
         raise ValueError(f"{name!r} names no version")
-    return plain, digits
+    return base_name, digits
 
 
 def versions(session: Session, name: str, *, owner: str | None) -> Sequence[Upload]:
@@ -77,7 +77,7 @@ def ids(session: Session) -> set[str]:
     return set(session.scalars(select(Upload.id)))
 
 
-def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: int) -> None:
+def check_space(session: Session, owner: str | None, additional: int = 0, *, at_most: int) -> None:
     """Check that an owner has room for more bytes.
 
     Args:
@@ -88,8 +88,8 @@ def check_space(session: Session, owner: str | None, more: int = 0, *, at_most: 
     """
     if owner and at_most:
         used = used_bytes(session, owner=owner)
-        if used + more > at_most or used == at_most:
-            raise NoSpaceLeft(owner, used, more, at_most)
+        if used + additional > at_most or used == at_most:
+            raise NoSpaceLeft(owner, used, additional, at_most)
 
 
 def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | None = None) -> str:
@@ -109,16 +109,21 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
     """
     try:
         with database.write() as session:
-            same = (Upload.owner == upload.owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
-            known = session.scalar(select(Upload).where(*same).with_for_update())
-            if known is not None:
-                if known.deleted_ms is None:
+            conditions = (Upload.owner == upload.owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
+            existing = session.scalar(select(Upload).where(*conditions).with_for_update())
+            if existing is not None:
+                if existing.deleted_ms is None:
                     raise UploadExists(upload.name, upload.sha256)
-                known.deleted_ms, known.created_ms = None, session.scalars(select(now_ms())).one()
+                existing.deleted_ms, existing.created_ms = None, session.scalars(select(now_ms())).one()
                 audit.record(
-                    session, by, AuditAction.UPLOAD, known.name, size_bytes=known.size_bytes, sha256=known.sha256
+                    session,
+                    by,
+                    AuditAction.UPLOAD,
+                    existing.name,
+                    size_bytes=existing.size_bytes,
+                    sha256=existing.sha256,
                 )
-                return known.id
+                return existing.id
             check_space(session, upload.owner, upload.size_bytes, at_most=at_most)
             upload.created_ms = session.scalars(select(now_ms())).one()
             session.add(upload)
@@ -143,25 +148,25 @@ def remove(database: Database, name: str, *, owner: str | None, by: Actor | None
         UploadInUse: unfinished jobs use it.
     """
     try:
-        plain, digits = parts(name)
+        base_name, digits = parts(name)
     except ValueError:
         return None
     with database.write() as session:
-        found = {row.id: row for row in session.scalars(_versions(plain, digits, owner).with_for_update())}
-        if not found:
+        rows = {row.id: row for row in session.scalars(_versions(base_name, digits, owner).with_for_update())}
+        if not rows:
             return None
-        needing = select(Job.id).where(Job.upload_id.in_(found), Job.status.in_(_NEEDING))
-        if jobs := session.scalars(needing.order_by(Job.id)).all():
+        query = select(Job.id).where(Job.upload_id.in_(rows), Job.status.in_(_UNFINISHED))
+        if jobs := session.scalars(query.order_by(Job.id)).all():
             raise UploadInUse(name, jobs)
-        pinned = set(session.scalars(select(Job.upload_id).where(Job.upload_id.in_(found)).distinct()))
+        pinned = set(session.scalars(select(Job.upload_id).where(Job.upload_id.in_(rows)).distinct()))
         now = session.scalars(select(now_ms())).one()
-        for upload_id, row in found.items():
+        for upload_id, row in rows.items():
             if upload_id in pinned:
                 row.deleted_ms = now
             else:
                 session.delete(row)
         audit.record(session, by, AuditAction.DELETE_DATASET, name)
-        return [upload_id for upload_id in found if upload_id not in pinned]
+        return [upload_id for upload_id in rows if upload_id not in pinned]
 
 
 def purge(database: Database) -> list[str]:
@@ -173,11 +178,11 @@ def purge(database: Database) -> list[str]:
         if session.scalars(unpinned.limit(1)).first() is None:
             return []
     with database.write() as session:
-        # Locked first, then checked again: a job that pins it concurrently has this lock, or waits for it.
+        # Lock first, then check again: a job that pins it concurrently holds this lock, or waits for it.
         locked = [row.id for row in session.scalars(unpinned.with_for_update())]
-        gone = list(session.scalars(unpinned.where(Upload.id.in_(locked)).with_only_columns(Upload.id)))
-        session.execute(delete(Upload).where(Upload.id.in_(gone)))
-        return gone
+        removed_ids = list(session.scalars(unpinned.where(Upload.id.in_(locked)).with_only_columns(Upload.id)))
+        session.execute(delete(Upload).where(Upload.id.in_(removed_ids)))
+        return removed_ids
 
 
 def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
@@ -187,7 +192,7 @@ def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
         deleted: whether deleted data are accepted, as for a fork or reproduction of a job that used them.
 
     Raises:
-        SpecError: the data were deleted meanwhile.
+        SpecError: the data have been deleted in the meantime.
     """
     query = select(Upload.id).where(Upload.id == upload_id)
     if not deleted:
@@ -238,19 +243,19 @@ class UploadFolder:
         for folder in (self.arrays(upload_id), self._unfinished(upload_id)):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self, named: Callable[[], Container[str]], *, older_than_s: float) -> list[str]:
+    def sweep(self, list_ids: Callable[[], Container[str]], *, older_than_s: float) -> list[str]:
         """Remove old folders without rows, from aborted uploads and interrupted deletions.
 
         Args:
-            named: returns the ids of all uploads with a row.
+            list_ids: returns the ids of all uploads with a row.
         """
         deadline = time.time() - older_than_s
         old = [folder for folder in self._root.glob("*") if folder.lstat().st_mtime < deadline]
-        kept = named() if old else ()
-        gone = [folder for folder in old if folder.name not in kept]
-        for folder in gone:
+        known_ids = list_ids() if old else ()
+        orphans = [folder for folder in old if folder.name not in known_ids]
+        for folder in orphans:
             shutil.rmtree(folder, ignore_errors=True)
-        return [folder.name for folder in gone]
+        return [folder.name for folder in orphans]
 
     def _unfinished(self, upload_id: str) -> Path:
         return self._root / f".{upload_id}"

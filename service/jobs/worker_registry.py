@@ -39,17 +39,17 @@ def deregister(database: Database, worker_id: str) -> None:
 
 def live_workers(session: Session) -> Sequence[Worker]:
     """The worker processes with a heartbeat within the last minute."""
-    seen = Worker.seen_ms > now_ms() - WORKER_GONE_MS
-    return session.scalars(select(Worker).where(seen).order_by(Worker.started_ms)).all()
+    is_live = Worker.seen_ms > now_ms() - WORKER_GONE_MS
+    return session.scalars(select(Worker).where(is_live).order_by(Worker.started_ms)).all()
 
 
 def provenances(session: Session) -> list[dict[str, Any]]:
     """The distinct provenances of the live workers that are not draining."""
-    found: list[dict[str, Any]] = []
+    distinct: list[dict[str, Any]] = []
     for worker in live_workers(session):
-        if worker.provenance is not None and not worker.draining and worker.provenance not in found:
-            found.append(worker.provenance)
-    return found
+        if worker.provenance is not None and not worker.draining and worker.provenance not in distinct:
+            distinct.append(worker.provenance)
+    return distinct
 
 
 def purge_expired(database: Database) -> None:

@@ -22,8 +22,8 @@ from service.local.process import StackProcess
 
 _MAX_SOCKET_PATH: Final = 100
 """In bytes; the limit of sockaddr_un is 104 on macOS and 108 on Linux."""
-_START_S: Final = 20.0
-_STOP_S: Final = 5.0
+_START_TIMEOUT_S: Final = 20.0
+_STOP_TIMEOUT_S: Final = 5.0
 
 
 class BrokerError(Exception):
@@ -51,11 +51,11 @@ class Broker:
         return _url(self.socket)
 
     def prepare(self) -> None:
-        """Create the folder, and shut down a server that a killed stack left behind."""
+        """Create the folder, and shut down a server that a killed stack left running."""
         self.folder.mkdir(exist_ok=True)
         with suppress(OSError):
             self._send(b"SHUTDOWN NOSAVE NOW FORCE")
-            deadline = time.monotonic() + _STOP_S
+            deadline = time.monotonic() + _STOP_TIMEOUT_S
             while time.monotonic() < deadline:
                 self._send(b"PING")  # raises once the server has exited
                 time.sleep(0.02)
@@ -67,7 +67,7 @@ class Broker:
         Raises:
             BrokerError: the server exited, or does not respond in time.
         """
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             with suppress(OSError):
                 if self._send(b"PING").startswith(b"+PONG"):
@@ -75,7 +75,7 @@ class Broker:
             if self.child.exit_code() is not None:
                 raise BrokerError("the broker exited right after its start")
             time.sleep(0.01)
-        raise BrokerError(f"the broker did not respond within {_START_S:g} s")
+        raise BrokerError(f"the broker did not respond within {_START_TIMEOUT_S:g} s")
 
     def forget_messages(self) -> None:
         """Remove the broker's files. Its messages are hints only: the job queue is in the database."""
@@ -93,9 +93,9 @@ class Broker:
         return "\n".join(
             [
                 "port 0",
-                f"unixsocket {_quoted(self.socket)}",
+                f"unixsocket {_quote_path(self.socket)}",
                 "unixsocketperm 700",
-                f"dir {_quoted(self.folder)}",
+                f"dir {_quote_path(self.folder)}",
                 "appendonly yes",
                 "appendfsync everysec",
                 'save ""',
@@ -143,12 +143,12 @@ def _socket_path(home: Path) -> Path:
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
-    # Another user may have created this path: everyone can write to the temporary folder.
+    # Another user may have created this path, because everyone can write to the temporary folder.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
         folder = Path(tempfile.mkdtemp(prefix="tapeline-"))
     return folder / "broker.sock"
 
 
-def _quoted(path: Path) -> str:
+def _quote_path(path: Path) -> str:
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -34,12 +34,14 @@ class HomeInUse(StackError):
 
     def __init__(self, home: Path, pid: int | None, url: str | None, *, is_demo: bool = False) -> None:
         port = _next_port(int(url.rpartition(":")[2])) if url else 8001
-        where = f" at {url}" if url else ""
-        who = f" (process {pid})" if pid else ""
-        second = f"start a second one:\n  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_start_command()}"
+        location = f" at {url}" if url else ""
+        process = f" (process {pid})" if pid else ""
+        alternative = f"start a second one:\n  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_start_command()}"
         if is_demo:
-            said = f"a demo runs on {home}{where}{who}, and ends in a few minutes; wait for it, or {second}"
+            message = (
+                f"a demo runs on {home}{location}{process}, and ends in a few minutes; wait for it, or {alternative}"
+            )
         else:
-            said = f"Tapeline already runs on {home}{where}{who}; use it, stop it, or {second}"
-        super().__init__(said)
+            message = f"Tapeline already runs on {home}{location}{process}; use it, stop it, or {alternative}"
+        super().__init__(message)
         self.home, self.pid, self.url = home, pid, url

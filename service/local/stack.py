@@ -26,24 +26,25 @@ from service.runtime.settings import Settings, is_loopback
 
 _READY_TIMEOUT_S: Final = 120.0
 """How long the web process may take to respond: on a busy machine, minutes."""
-_SLOW_S: Final = 15.0
-"""After this time without a response, the user is told."""
+_SLOW_START_S: Final = 15.0
+"""After this time without a response, the user is notified."""
 _MIGRATION_TIMEOUT_S: Final = 120.0
-_TICK_S: Final = 0.1
+_POLL_INTERVAL_S: Final = 0.1
 _MIN_RESTART_DELAY_S: Final = 0.5
 _MAX_RESTART_DELAY_S: Final = 30.0
-_STABLE_S: Final = 60.0
+_STABLE_RUN_S: Final = 60.0
 """A process that ran for this long restarts with the minimum delay."""
 
 
 class LocalStack:
-    """Broker, web, worker and scheduler on this machine; a context manager.
+    """Broker, web process, worker and scheduler on this machine; a context manager.
 
-    An external database or broker in the settings replaces the embedded one. Port 0 means any free port; ``url``
-    contains the actual one.
+    An external database or broker in the settings replaces the embedded one. Port 0 means any free port;
+    ``url`` contains the actual one.
 
     Args:
-        notify: called with a line of text for the user whenever a process exited and is restarted.
+        notify: called with a message for the user, for example when a process has exited and will be
+            restarted.
         is_demo: whether it is a demo that ends by itself; the error of a second stack says so.
     """
 
@@ -118,18 +119,18 @@ class LocalStack:
         if self._watcher is not None:
             self._watcher.join()
         if self._listener >= 0:
-            # Otherwise clients would connect to a socket on which no process accepts, and wait.
+            # Otherwise clients would connect to a socket on which no process accepts connections, and wait.
             os.close(self._listener)
             self._listener = -1
         # The broker last: the other processes may still use it.
-        for part in ([child for child in self._children if not self._is_broker(child)], self._children):
-            for child in part:
+        for children in ([child for child in self._children if not self._is_broker(child)], self._children):
+            for child in children:
                 child.terminate()
             deadline = time.monotonic() + GRACE_S
-            for child in part:
+            for child in children:
                 while child.exit_code() is None and time.monotonic() < deadline and not self._wake_up.is_set():
                     time.sleep(0.02)
-            for child in part:
+            for child in children:
                 child.end(0)
         if self._guard is not None:
             self._guard.dismiss()
@@ -164,7 +165,7 @@ class LocalStack:
                 if not has_notified:
                     self._notify("waiting for processes of the previous run to exit ...")
                     has_notified = True
-                time.sleep(_TICK_S)
+                time.sleep(_POLL_INTERVAL_S)
             else:
                 break
         _write_owner(self._lock, self._owner)
@@ -194,7 +195,7 @@ class LocalStack:
     def _start_broker(self) -> None:
         if self.settings.broker_url is not None:
             return
-        log = self._log("broker")
+        log = self._prepare_log("broker")
         try:
             broker = Broker(self.settings.home, log=log, environ=os.environ)
         except BrokerError as error:
@@ -211,14 +212,14 @@ class LocalStack:
             broker.forget_messages()
             broker.prepare()
             broker.child.start()
-            self._tell_guard(broker.child)
+            self._register_with_guard(broker.child)
             try:
                 broker.wait_until_ready()
             except BrokerError as error:
-                raise self._failure(broker.child, str(error)) from error
+                raise self._create_error(broker.child, str(error)) from error
 
     def _migrate(self) -> None:
-        child = self._python("migrate", "-m", "migrations.upgrade")
+        child = self._create_process("migrate", "-m", "migrations.upgrade")
         child.start()
         try:
             code = child.wait(_MIGRATION_TIMEOUT_S)
@@ -227,7 +228,7 @@ class LocalStack:
         finally:
             child.end(0)
         if code != 0:
-            raise self._failure(child, "the database could not be migrated")
+            raise self._create_error(child, "the database could not be migrated")
 
     def _refuse_open_access(self) -> None:
         """Reject ``local`` on a non-loopback address: it is for ports that a container publishes on loopback only."""
@@ -239,15 +240,19 @@ class LocalStack:
             )
 
     def _create_children(self) -> list[StackProcess]:
-        web = self._python(
+        web = self._create_process(
             "web",
             *("-m", "gunicorn", "-c", "python:service.web.gunicorn_conf"),
             *("--bind", f"fd://{self._listener}", "service.web.wsgi:app"),
             pass_fds=[self._listener],
         )
-        return [web, self._python("worker", "-m", "workers"), self._python("scheduler", "-m", "workers.reconcile")]
+        return [
+            web,
+            self._create_process("worker", "-m", "workers"),
+            self._create_process("scheduler", "-m", "workers.reconcile"),
+        ]
 
-    def _python(self, name: str, *arguments: str, pass_fds: list[int] | None = None) -> StackProcess:
+    def _create_process(self, name: str, *arguments: str, pass_fds: list[int] | None = None) -> StackProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
         return StackProcess(
             name,
@@ -255,20 +260,20 @@ class LocalStack:
             environ=inherited | self.settings.to_env(),
             # Not the user's current folder: Python and Celery would import from there.
             folder=self.settings.home,
-            log=self._log(name),
+            log=self._prepare_log(name),
             pass_fds=pass_fds or [],
         )
 
     def _start(self, child: StackProcess) -> None:
         self._children.append(child)
         child.start()
-        self._tell_guard(child)
+        self._register_with_guard(child)
 
-    def _tell_guard(self, child: StackProcess) -> None:
+    def _register_with_guard(self, child: StackProcess) -> None:
         if self._guard is not None:
             self._guard.watch(child.pid)
 
-    def _log(self, name: str) -> Path:
+    def _prepare_log(self, name: str) -> Path:
         log = self.settings.home / "logs" / f"{name}.log"
         rotate(log)
         return log
@@ -278,42 +283,42 @@ class LocalStack:
 
     def _wait_until_healthy(self) -> None:
         web = next(child for child in self._children if child.name == "web")
-        start = time.monotonic()
+        started_at = time.monotonic()
         has_notified = False
-        while time.monotonic() - start < _READY_TIMEOUT_S:
+        while time.monotonic() - started_at < _READY_TIMEOUT_S:
             code = web.exit_code()
             if code is not None:
-                raise self._failure(web, f"the web process exited right after its start ({describe_exit(code)})")
+                raise self._create_error(web, f"the web process exited right after its start ({describe_exit(code)})")
             if is_healthy(self.settings.host, self.settings.port, timeout_s=0.5):
                 return
-            if not has_notified and time.monotonic() - start > _SLOW_S:
+            if not has_notified and time.monotonic() - started_at > _SLOW_START_S:
                 self._notify(
                     f"the web process is still starting; waiting up to {_READY_TIMEOUT_S:g} s (is the machine busy?)"
                 )
                 has_notified = True
             time.sleep(0.05)
-        raise self._failure(web, f"the web process did not respond within {_READY_TIMEOUT_S:g} s")
+        raise self._create_error(web, f"the web process did not respond within {_READY_TIMEOUT_S:g} s")
 
-    def _failure(self, child: StackProcess, what: str) -> StackError:
+    def _create_error(self, child: StackProcess, summary: str) -> StackError:
         tail = child.tail()
         return StackError(
-            f"{what}:\n{_indented(tail)}\ncomplete log: {child.log}" if tail else f"{what}; it logged nothing"
+            f"{summary}:\n{_indent(tail)}\ncomplete log: {child.log}" if tail else f"{summary}; it logged nothing"
         )
 
     def _supervise(self) -> None:
         """Restart processes that exit, with exponentially growing delays."""
         delays: dict[str, float] = {}
-        due: dict[str, float] = {}
-        while not self._stopping.wait(_TICK_S):
+        restart_at: dict[str, float] = {}
+        while not self._stopping.wait(_POLL_INTERVAL_S):
             now = time.monotonic()
             if self._guard is not None and not self._guard.alive:
                 self._guard = OrphanReaper(self._lock)
                 for child in self._children:
                     self._guard.watch(child.pid)
             for child in self._children:
-                if child.name in due:
-                    if now >= due[child.name]:
-                        del due[child.name]
+                if child.name in restart_at:
+                    if now >= restart_at[child.name]:
+                        del restart_at[child.name]
                         self._restart(child)
                     continue
                 code = child.exit_code()
@@ -322,14 +327,14 @@ class LocalStack:
                 if self._guard is not None:
                     self._guard.forget(child.pid)
                 child.end(0)  # kills the rest of its process group
-                is_stable = now - child.started_at > _STABLE_S
+                is_stable = now - child.started_at > _STABLE_RUN_S
                 delay = _MIN_RESTART_DELAY_S if is_stable else delays.get(child.name, _MIN_RESTART_DELAY_S)
                 delays[child.name] = min(2 * delay, _MAX_RESTART_DELAY_S)
-                due[child.name] = now + delay
+                restart_at[child.name] = now + delay
                 tail = child.tail(8)
-                shown = f":\n{_indented(tail)}" if tail else ""
+                excerpt = f":\n{_indent(tail)}" if tail else ""
                 self._notify(
-                    f"the {child.name} process exited ({describe_exit(code)}); it restarts in {delay:g} s{shown}"
+                    f"the {child.name} process exited ({describe_exit(code)}); it restarts in {delay:g} s{excerpt}"
                 )
 
     def _restart(self, child: StackProcess) -> None:
@@ -337,12 +342,12 @@ class LocalStack:
             if self._is_broker(child) and self._broker is not None:
                 self._broker.prepare()
             child.start()
-            self._tell_guard(child)
+            self._register_with_guard(child)
         except OSError as error:  # no processes or descriptors left: retried in the next round
             self._notify(f"the {child.name} process cannot start: {error.strerror}")
 
 
-def _indented(text: str) -> str:
+def _indent(text: str) -> str:
     return "\n".join(f"  | {line}" for line in text.splitlines())
 
 

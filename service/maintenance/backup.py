@@ -1,9 +1,10 @@
 """Back up a service into one tar file, verify a backup, and restore it into SQLite or PostgreSQL.
 
-Order of the parts: ``manifest.json``, then ``rows/<table>/<number>.jsonl``; the files of uploads and artifacts
-(``uploads/<id>/<name>``, ``files/<path>``) precede the rows that name them. All rows come from one snapshot of the
-database. They are first copied to a temporary file, so that a slow reader of the pipe holds no transaction open. A
-file that is removed meanwhile, such as an old checkpoint of a running job, is omitted together with its row.
+Order of the parts: ``manifest.json``, then ``rows/<table>/<number>.jsonl``; the files of uploads and
+artifacts (``uploads/<id>/<name>``, ``files/<path>``) precede the rows that name them. All rows come from one
+snapshot of the database. They are first copied to a temporary file, so that a slow reader of the pipe does
+not keep a transaction open. A file that is removed during the backup, such as an old checkpoint of a running
+job, is omitted together with its row.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Report:
         self.size_bytes += size_bytes
 
 
-def backup(database: Database, store: ArtifactStore, received: UploadFolder, target: IO[bytes]) -> Report:
+def backup(database: Database, store: ArtifactStore, upload_folder: UploadFolder, target: IO[bytes]) -> Report:
     """Write a backup to a file or pipe. The rows are buffered in a temporary file in the artifact folder.
 
     Raises:
@@ -66,8 +67,8 @@ def backup(database: Database, store: ArtifactStore, received: UploadFolder, tar
     if not migrations.is_current(database):
         raise BackupError("the database has another version; upgrade it with: python -m migrations.upgrade")
     report, numbers = Report(), Counter[str]()
-    received.artifacts.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=received.artifacts) as buffer:
+    upload_folder.artifacts.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=upload_folder.artifacts) as buffer:
         groups = []
         for table, data in rows_of.read_groups(database):
             groups.append((table, buffer.write(data)))
@@ -77,7 +78,7 @@ def backup(database: Database, store: ArtifactStore, received: UploadFolder, tar
         for table, size in groups:
             rows = [json.loads(line) for line in buffer.read(size).splitlines()]
             if table == rows_of.UPLOADS:
-                rows = [row for row in rows if _add_upload(writer, database, received, row, report)]
+                rows = [row for row in rows if _add_upload(writer, database, upload_folder, row, report)]
             elif table == rows_of.ARTIFACTS:
                 rows = [row for row in rows if _add_file(writer, database, store, row, report)]
             if rows:
@@ -98,7 +99,7 @@ def verify(source: IO[bytes]) -> Report:
     return report
 
 
-def restore(database: Database, store: ArtifactStore, received: UploadFolder, source: IO[bytes]) -> Report:
+def restore(database: Database, store: ArtifactStore, upload_folder: UploadFolder, source: IO[bytes]) -> Report:
     """Restore a backup into an empty database and an empty store, and upgrade the schema.
 
     All or nothing: the rows are inserted in one transaction after the last byte has been verified. After a failure the
@@ -108,11 +109,11 @@ def restore(database: Database, store: ArtifactStore, received: UploadFolder, so
         BackupError: database or store are not empty, or the file is not a complete backup that this version can read.
     """
     rows_of.check_database_empty(database)
-    with _attempt(store, received) as attempt:
+    with _start_attempt(store, upload_folder) as attempt:
         attempt.roll_back()
         if next(store.stored(), None) is not None:
             raise BackupError("there are artifacts already: restore into an empty folder")
-        if next((received.artifacts / "datasets").glob("*"), None) is not None:
+        if next((upload_folder.artifacts / "datasets").glob("*"), None) is not None:
             raise BackupError("there are datasets already: restore into an empty folder")
         try:
             report, schema = _read(source, attempt)
@@ -133,10 +134,10 @@ def _add(writer: PartWriter, name: str, data: bytes) -> int:
 
 
 def _add_upload(
-    writer: PartWriter, database: Database, received: UploadFolder, row: dict[str, Any], report: Report
+    writer: PartWriter, database: Database, upload_folder: UploadFolder, row: dict[str, Any], report: Report
 ) -> bool:
     """Add the files of an upload; returns whether there are any."""
-    files = received.files(row["id"])
+    files = upload_folder.files(row["id"])
     for name, path in files.items():
         with suppress(FileNotFoundError), path.open("rb") as file:
             report.add_file(writer.add(f"uploads/{row['id']}/{name}", file))
@@ -174,22 +175,22 @@ def _read(source: IO[bytes], attempt: _Attempt | None) -> tuple[Report, str]:
     schema = _read_manifest(parts)
     tables = rows_of.tables_of(schema)
     for name, content in parts:
-        if found := _ROWS.fullmatch(name):
-            table, data = found[1], b"".join(content)
+        if match := _ROWS.fullmatch(name):
+            table, data = match[1], b"".join(content)
             rows = rows_of.decode(name, tables.get(table), data)
             _check_files(name, table, rows, files, datasets)
             report.rows[table] += len(rows)
             if attempt:
                 attempt.add_rows(name, table, data)
-        elif found := _FILE.fullmatch(name):
+        elif match := _FILE.fullmatch(name):
             data = b"".join(content)
-            files[found[1]] = hashlib.sha256(data).hexdigest()
+            files[match[1]] = hashlib.sha256(data).hexdigest()
             report.add_file(len(data))
             if attempt:
-                attempt.add_file(found[2], found[1], data)
-        elif found := _UPLOAD.fullmatch(name):
-            datasets.add(found[1])
-            report.add_file(attempt.add_upload(found[1], found[2], content) if attempt else sum(map(len, content)))
+                attempt.add_file(match[2], match[1], data)
+        elif match := _UPLOAD.fullmatch(name):
+            datasets.add(match[1])
+            report.add_file(attempt.add_upload(match[1], match[2], content) if attempt else sum(map(len, content)))
         else:
             raise BackupError(f"{name!r} is not a part of a backup")
     return report, schema
@@ -198,13 +199,13 @@ def _read(source: IO[bytes], attempt: _Attempt | None) -> tuple[Report, str]:
 def _read_manifest(parts: Iterator[tuple[str, Iterator[bytes]]]) -> str:
     name, content = next(parts, ("", iter(())))
     try:
-        found = json.loads(b"".join(content))
-        made_by, schema = found["format"], str(found["schema"])
+        manifest = json.loads(b"".join(content))
+        version, schema = manifest["format"], str(manifest["schema"])
     except (ValueError, TypeError, KeyError) as error:
         raise BackupError(f"this is not a backup of Tapeline: {name!r} is not its manifest") from error
-    if name != "manifest.json" or made_by != FORMAT:
+    if name != "manifest.json" or version != FORMAT:
         raise BackupError(
-            f"the backup was made by another version of Tapeline (format {made_by}): restore it with that version"
+            f"the backup was made by another version of Tapeline (format {version}): restore it with that version"
         )
     return schema
 
@@ -224,21 +225,21 @@ class _Attempt:
     that was killed can be identified and removed.
     """
 
-    def __init__(self, store: ArtifactStore, received: UploadFolder, work: Path) -> None:
-        self._store, self._received, self._work = store, received, work
+    def __init__(self, store: ArtifactStore, upload_folder: UploadFolder, work: Path) -> None:
+        self._store, self._upload_folder, self._work = store, upload_folder, work
         self._journal = work / "journal"
-        self._noted: set[str] = set()
+        self._journaled: set[str] = set()
         self._uploads: dict[str, Path] = {}
         self._parts: list[tuple[str, str, int]] = []
 
     def add_file(self, job_id: str, path: str, data: bytes) -> None:
-        self._note(job_id)
+        self._journal_key(job_id)
         self._store.put(path, data)
 
     def add_upload(self, upload_id: str, name: str, content: Iterator[bytes]) -> int:
-        self._note(upload_id)
+        self._journal_key(upload_id)
         if upload_id not in self._uploads:
-            self._uploads[upload_id] = self._received.begin(upload_id)
+            self._uploads[upload_id] = self._upload_folder.begin(upload_id)
         with (self._uploads[upload_id] / name).open("xb") as file:
             size = sum(file.write(data) for data in content)
             file.flush()
@@ -252,7 +253,7 @@ class _Attempt:
 
     def finish_uploads(self) -> None:
         for upload_id, folder in self._uploads.items():
-            self._received.finish(upload_id, folder)
+            self._upload_folder.finish(upload_id, folder)
 
     def rows(self) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
         """All rows, by part and table."""
@@ -264,10 +265,10 @@ class _Attempt:
     def roll_back(self) -> None:
         """Remove the files of this attempt, or of an earlier one that was killed."""
         if self._journal.exists():
-            for noted in self._journal.read_text().splitlines():
-                if re.fullmatch(_ID, noted, re.ASCII):
-                    self._store.remove_job(noted)
-                    self._received.discard(noted)
+            for key in self._journal.read_text().splitlines():
+                if re.fullmatch(_ID, key, re.ASCII):
+                    self._store.remove_job(key)
+                    self._upload_folder.discard(key)
         self.keep()
 
     def keep(self) -> None:
@@ -275,27 +276,28 @@ class _Attempt:
         self._journal.unlink(missing_ok=True)
         (self._work / "rows").unlink(missing_ok=True)
 
-    def _note(self, key: str) -> None:
-        if key not in self._noted:
+    def _journal_key(self, key: str) -> None:
+        if key not in self._journaled:
             with self._journal.open("a") as file:
                 file.write(f"{key}\n")
                 file.flush()
                 os.fsync(file.fileno())
-            self._noted.add(key)
+            self._journaled.add(key)
 
 
 @contextmanager
-def _attempt(store: ArtifactStore, received: UploadFolder) -> Iterator[_Attempt]:
-    """Lock a folder for one attempt to restore; afterwards, remove the folders created for it that are empty."""
-    work = restoring.folder(received.artifacts)
-    made = [folder for folder in (received.artifacts / "datasets", work, *work.parents) if not folder.exists()]
+def _start_attempt(store: ArtifactStore, upload_folder: UploadFolder) -> Iterator[_Attempt]:
+    """Lock a folder for one attempt to restore; afterwards, remove the empty folders that were created for
+    it."""
+    work = restoring.folder(upload_folder.artifacts)
+    created = [folder for folder in (upload_folder.artifacts / "datasets", work, *work.parents) if not folder.exists()]
     work.mkdir(parents=True, exist_ok=True)
     try:
         with restoring.lock(work):
             try:
-                yield _Attempt(store, received, work)
+                yield _Attempt(store, upload_folder, work)
             finally:
-                for folder in dict.fromkeys((work, *made)):
+                for folder in dict.fromkeys((work, *created)):
                     with suppress(OSError):
                         folder.rmdir()
     except BlockingIOError as error:

@@ -19,16 +19,16 @@ from typing import IO, Final
 
 from service.errors import ServiceError
 
-_BLOCK: Final = tarfile.BLOCKSIZE
-_HEADER: Final = 3 * _BLOCK
+_BLOCK_BYTES: Final = tarfile.BLOCKSIZE
+_HEADER_BYTES: Final = 3 * _BLOCK_BYTES
 """An extended header, its records, and the plain header."""
 _MAX_SIZE: Final = 8**11 - 1
 """The largest size that a plain header can hold."""
-_COPY: Final = 1 << 20
+_COPY_BYTES: Final = 1 << 20
 _DIGEST: Final = "TAPELINE.sha256"
 _RECORD: Final = re.compile(rf"\d+ {re.escape(_DIGEST)}=([0-9a-f]{{64}})\n\0+".encode())
-_END: Final = "end.json"
-_TRAILER: Final = bytes(2 * _BLOCK)
+_END_NAME: Final = "end.json"
+_TRAILER: Final = bytes(2 * _BLOCK_BYTES)
 
 
 class BackupError(ServiceError):
@@ -49,18 +49,18 @@ class PartWriter:
         if size > _MAX_SIZE:
             raise BackupError(f"{name} is too large for a backup: {size} bytes")
         content.seek(0)
-        self._target.write(_header(name, size, digest))
-        while data := content.read(_COPY):
+        self._target.write(_encode_header(name, size, digest))
+        while data := content.read(_COPY_BYTES):
             self._target.write(data)
-        self._target.write(bytes(-size % _BLOCK))
+        self._target.write(bytes(-size % _BLOCK_BYTES))
         self._chain.add(name, digest)
         return size
 
     def finish(self) -> None:
         """Write the end, which makes the file complete."""
         data = self._chain.end()
-        self._target.write(_header(_END, len(data), hashlib.sha256(data).hexdigest()))
-        self._target.write(data + bytes(-len(data) % _BLOCK) + _TRAILER)
+        self._target.write(_encode_header(_END_NAME, len(data), hashlib.sha256(data).hexdigest()))
+        self._target.write(data + bytes(-len(data) % _BLOCK_BYTES) + _TRAILER)
 
 
 def read_parts(source: IO[bytes]) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -71,21 +71,21 @@ def read_parts(source: IO[bytes]) -> Iterator[tuple[str, Iterator[bytes]]]:
         BackupError: the file is damaged, truncated or not a backup; the message names the part.
     """
     chain = _Chain()
-    place = "the start of the file"
+    location = "the start of the file"
     while True:
-        name, size, digest = _read_header(source, place)
+        name, size, digest = _read_header(source, location)
         content = _read_content(source, name, size, digest)
-        if name == _END:
+        if name == _END_NAME:
             break
         yield name, content
         for _ in content:
             pass
         chain.add(name, digest)
-        place = f"the header after {name}"
+        location = f"the header after {name}"
     if b"".join(content) != chain.end():
-        raise BackupError(f"{_END}: parts of the backup are missing, swapped or repeated")
+        raise BackupError(f"{_END_NAME}: parts of the backup are missing, swapped or repeated")
     if source.read(len(_TRAILER) + 1) != _TRAILER:
-        raise BackupError(f"the end of the file, after {_END}, is damaged or truncated")
+        raise BackupError(f"the end of the file, after {_END_NAME}, is damaged or truncated")
 
 
 class _Chain:
@@ -102,48 +102,48 @@ class _Chain:
         return json.dumps({"parts": self._count, "sha256": self._sha256.hexdigest()}).encode()
 
 
-def _header(name: str, size: int, digest: str) -> bytes:
+def _encode_header(name: str, size: int, digest: str) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = size
     info.pax_headers = {_DIGEST: digest}
-    made = info.tobuf(tarfile.PAX_FORMAT)
-    if len(made) != _HEADER:
+    header = info.tobuf(tarfile.PAX_FORMAT)
+    if len(header) != _HEADER_BYTES:
         raise BackupError(f"the name {name!r} is too long for a backup")
-    return made
+    return header
 
 
-def _read_header(source: IO[bytes], place: str) -> tuple[str, int, str]:
-    block = source.read(_HEADER)
+def _read_header(source: IO[bytes], location: str) -> tuple[str, int, str]:
+    block = source.read(_HEADER_BYTES)
     try:
-        first = tarfile.TarInfo.frombuf(block[:_BLOCK], "utf-8", "strict")
+        first = tarfile.TarInfo.frombuf(block[:_BLOCK_BYTES], "utf-8", "strict")
         if first.name == "manifest.json" and first.isreg():
             raise BackupError(
                 "the backup was made by an earlier version of Tapeline (format 1): restore it with that version"
             )
-        info = tarfile.TarInfo.frombuf(block[2 * _BLOCK :], "utf-8", "strict")
-        record = _RECORD.fullmatch(block[_BLOCK : 2 * _BLOCK])
+        info = tarfile.TarInfo.frombuf(block[2 * _BLOCK_BYTES :], "utf-8", "strict")
+        record = _RECORD.fullmatch(block[_BLOCK_BYTES : 2 * _BLOCK_BYTES])
     except (tarfile.HeaderError, UnicodeDecodeError):
         record = None
-    if record is None or _header(info.name, info.size, record[1].decode()) != block:
-        if len(block) < _HEADER:
-            raise BackupError(f"the backup is truncated at {place}")
-        if place == "the start of the file":
+    if record is None or _encode_header(info.name, info.size, record[1].decode()) != block:
+        if len(block) < _HEADER_BYTES:
+            raise BackupError(f"the backup is truncated at {location}")
+        if location == "the start of the file":
             raise BackupError("this is not a backup of Tapeline, or the header of manifest.json is damaged")
-        raise BackupError(f"{place} is damaged")
+        raise BackupError(f"{location} is damaged")
     return info.name, info.size, record[1].decode()
 
 
 def _read_content(source: IO[bytes], name: str, size: int, digest: str) -> Iterator[bytes]:
-    sha256, left = hashlib.sha256(), size
-    while left:
-        data = source.read(min(left, _COPY))
+    sha256, remaining = hashlib.sha256(), size
+    while remaining:
+        data = source.read(min(remaining, _COPY_BYTES))
         if not data:
             raise BackupError(f"the backup is truncated in {name}")
         sha256.update(data)
-        left -= len(data)
+        remaining -= len(data)
         yield data
-    padding = source.read(-size % _BLOCK)
-    if len(padding) < -size % _BLOCK:
+    padding = source.read(-size % _BLOCK_BYTES)
+    if len(padding) < -size % _BLOCK_BYTES:
         raise BackupError(f"the backup is truncated in {name}")
     if sha256.hexdigest() != digest or padding.strip(b"\0"):
         raise BackupError(f"{name} is damaged: its SHA-256 or padding is wrong")

@@ -26,11 +26,11 @@ from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
 from service.storage.tables import Job
 
-_MAX_OFFSET_S: Final = 2.0
-_FREE_BYTES: Final = 1_000_000_000
-_FREE_SHARE: Final = 0.05
+_MAX_CLOCK_OFFSET_S: Final = 2.0
+_MIN_FREE_BYTES: Final = 1_000_000_000
+_MIN_FREE_SHARE: Final = 0.05
 _TIMEOUT_S: Final = 3.0
-_UNSEALED_S: Final = 300.0
+_MAX_UNSEALED_S: Final = 300.0
 
 _UPGRADE: Final = (
     "start the service (tapeline up upgrades it), or run `python -m migrations.upgrade` "
@@ -55,32 +55,32 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
     Args:
         broker_url: from the settings, or of the embedded broker.
     """
-    reachable = _guarded("database", lambda: _database(settings, database))
+    reachable = _run_check("database", lambda: _check_database(settings, database))
     yield reachable
     if reachable.ok:
-        schema = _guarded("schema", lambda: _schema(database))
+        schema = _run_check("schema", lambda: _check_schema(database))
         yield schema
         if schema.ok:
-            yield _guarded("workers", lambda: _workers(database))
-            yield _guarded("scheduler", lambda: _scheduler(settings, database))
-            yield _guarded("audit log", lambda: _audit_log(settings, database))
-        yield _guarded("clocks", lambda: _clocks(database))
-    yield _guarded("broker", lambda: _broker(broker_url))
-    yield _guarded("artifacts", lambda: _writable("artifacts", settings.artifacts))
-    yield from _disks(settings)
+            yield _run_check("workers", lambda: _check_workers(database))
+            yield _run_check("scheduler", lambda: _check_scheduler(settings, database))
+            yield _run_check("audit log", lambda: _check_audit_log(settings, database))
+        yield _run_check("clocks", lambda: _check_clocks(database))
+    yield _run_check("broker", lambda: _check_broker(broker_url))
+    yield _run_check("artifacts", lambda: _check_writable("artifacts", settings.artifacts))
+    yield from _check_disks(settings)
 
 
-def _guarded(name: str, check: Callable[[], Diagnosis]) -> Diagnosis:
+def _run_check(name: str, check: Callable[[], Diagnosis]) -> Diagnosis:
     try:
         return check()
     except Exception as error:  # noqa: BLE001 - any exception is the result of the check
-        first = str(error).strip().partition("\n")[0]
-        return Diagnosis(name=name, ok=False, detail=f"{type(error).__name__}: {first}", advice="see the detail")
+        first_line = str(error).strip().partition("\n")[0]
+        return Diagnosis(name=name, ok=False, detail=f"{type(error).__name__}: {first_line}", advice="see the detail")
 
 
-def _database(settings: Settings, database: Database) -> Diagnosis:
+def _check_database(settings: Settings, database: Database) -> Diagnosis:
     url = make_url(settings.database_url)
-    shown = url.render_as_string(hide_password=True)
+    address = url.render_as_string(hide_password=True)
     if database.is_sqlite and url.database and not Path(url.database).exists():
         return Diagnosis(
             name="database",
@@ -88,7 +88,7 @@ def _database(settings: Settings, database: Database) -> Diagnosis:
             detail=f"file {url.database} does not exist",
             advice="start the service once (tapeline up), or set TAPELINE_HOME or TAPELINE_DATABASE_URL",
         )
-    began = time.monotonic()
+    started_at = time.monotonic()
     try:
         with database.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -99,39 +99,39 @@ def _database(settings: Settings, database: Database) -> Diagnosis:
         return Diagnosis(
             name="database",
             ok=False,
-            detail=f"{shown} does not respond: {reason}",
+            detail=f"{address} does not respond: {reason}",
             advice=_TLS_ADVICE.format("sslmode and sslrootcert", "TAPELINE_DATABASE_URL")
             if "certificate" in reason
             else "start it, and check host, password and TAPELINE_DATABASE_URL "
             "(compose: docker compose up -d postgres; docker compose logs postgres)",
         )
-    answered_ms = 1000 * (time.monotonic() - began)
-    return Diagnosis(name="database", ok=True, detail=f"{shown} responds in {answered_ms:.0f} ms{encrypted}")
+    response_ms = 1000 * (time.monotonic() - started_at)
+    return Diagnosis(name="database", ok=True, detail=f"{address} responds in {response_ms:.0f} ms{encrypted}")
 
 
-def _schema(database: Database) -> Diagnosis:
+def _check_schema(database: Database) -> Diagnosis:
     with database.engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
+        revision = MigrationContext.configure(connection).get_current_revision()
     script = ScriptDirectory.from_config(config())
     head = script.get_current_head()
-    if found == head:
-        return Diagnosis(name="schema", ok=True, detail=f"revision {found} is current")
-    if found is not None and found not in known_revisions():
+    if revision == head:
+        return Diagnosis(name="schema", ok=True, detail=f"revision {revision} is current")
+    if revision is not None and revision not in known_revisions():
         return Diagnosis(
             name="schema",
             ok=False,
-            detail=f"the database is at revision {found}, which this version (at {head}) does not know",
+            detail=f"the database is at revision {revision}, which this version (at {head}) does not know",
             advice="it was created by a newer version, or one before the first release: install that version here, too",
         )
     return Diagnosis(
         name="schema",
         ok=False,
-        detail=f"the database is at revision {found or 'none'}; this version needs {head}",
+        detail=f"the database is at revision {revision or 'none'}; this version needs {head}",
         advice=_UPGRADE,
     )
 
 
-def _workers(database: Database) -> Diagnosis:
+def _check_workers(database: Database) -> Diagnosis:
     with database.read() as session:
         alive = worker_registry.live_workers(session)
         waiting = session.scalar(select(func.count()).where(Job.status == Status.QUEUED)) or 0
@@ -149,26 +149,26 @@ def _workers(database: Database) -> Diagnosis:
     )
 
 
-def _scheduler(settings: Settings, database: Database) -> Diagnosis:
+def _check_scheduler(settings: Settings, database: Database) -> Diagnosis:
     """The scheduler has no row in the database: leases that expired long ago show that it does not run."""
-    late = now_ms() - int(3 * settings.lease_s * 1000)
+    overdue_before_ms = now_ms() - int(3 * settings.lease_s * 1000)
     with database.read() as session:
-        query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < late)
-        left = session.scalar(query) or 0
-    if left:
+        query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < overdue_before_ms)
+        expired_count = session.scalar(query) or 0
+    if expired_count:
         return Diagnosis(
             name="scheduler",
             ok=False,
-            detail=f"running jobs with an expired lease: {left}",
+            detail=f"running jobs with an expired lease: {expired_count}",
             advice="start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)",
         )
     return Diagnosis(name="scheduler", ok=True, detail="no running job has an expired lease")
 
 
-def _audit_log(settings: Settings, database: Database) -> Diagnosis:
+def _check_audit_log(settings: Settings, database: Database) -> Diagnosis:
     with database.read() as session:
         last, unsealed_for_s = audit_seals.newest(session), audit_seals.unsealed_for_s(session)
-    if unsealed_for_s > _UNSEALED_S:
+    if unsealed_for_s > _MAX_UNSEALED_S:
         return Diagnosis(
             name="audit log",
             ok=False,
@@ -178,15 +178,15 @@ def _audit_log(settings: Settings, database: Database) -> Diagnosis:
         )
     sealed = f"sealed up to entry {last[0].last_id}" if last else "nothing is sealed yet"
     days = settings.keep_audit_days
-    kept = f"for {days:g} days" if days else "forever"
-    return Diagnosis(name="audit log", ok=True, detail=f"{sealed}; kept {kept} (TAPELINE_KEEP_AUDIT_DAYS)")
+    retention = f"for {days:g} days" if days else "forever"
+    return Diagnosis(name="audit log", ok=True, detail=f"{sealed}; kept {retention} (TAPELINE_KEEP_AUDIT_DAYS)")
 
 
-def _clocks(database: Database) -> Diagnosis:
+def _check_clocks(database: Database) -> Diagnosis:
     before = time.time()
     database_time = leases.clock(database) / 1000
     offset = database_time - (before + time.time()) / 2
-    if abs(offset) > _MAX_OFFSET_S:
+    if abs(offset) > _MAX_CLOCK_OFFSET_S:
         return Diagnosis(
             name="clocks",
             ok=False,
@@ -197,7 +197,7 @@ def _clocks(database: Database) -> Diagnosis:
     return Diagnosis(name="clocks", ok=True, detail=f"{1000 * abs(offset):.0f} ms apart")
 
 
-def _broker(broker_url: str | None) -> Diagnosis:
+def _check_broker(broker_url: str | None) -> Diagnosis:
     if broker_url is None:
         return Diagnosis(
             name="broker",
@@ -206,23 +206,23 @@ def _broker(broker_url: str | None) -> Diagnosis:
             advice="start the service (tapeline up), or set TAPELINE_BROKER_URL; until then workers poll every 5 s",
         )
     parts = urlsplit(broker_url)
-    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
     try:
         broker.probe(broker_url, timeout_s=_TIMEOUT_S)
     except redis.RedisError as error:
         return Diagnosis(
             name="broker",
             ok=False,
-            detail=f"{shown} accepts no messages: {error}",
+            detail=f"{address} accepts no messages: {error}",
             advice=_TLS_ADVICE.format("ssl_ca_certs", "TAPELINE_BROKER_URL")
             if "CERTIFICATE_VERIFY_FAILED" in str(error)
             else "start it, and check TAPELINE_BROKER_URL (compose: docker compose up -d redis); "
             "until then workers poll every 5 s",
         )
-    return Diagnosis(name="broker", ok=True, detail=f"{shown} accepts messages")
+    return Diagnosis(name="broker", ok=True, detail=f"{address} accepts messages")
 
 
-def _writable(name: str, folder: Path) -> Diagnosis:
+def _check_writable(name: str, folder: Path) -> Diagnosis:
     try:
         ArtifactFolder(folder).check_writable()
     except OSError as error:
@@ -235,21 +235,21 @@ def _writable(name: str, folder: Path) -> Diagnosis:
     return Diagnosis(name=name, ok=True, detail=f"{folder} is writable")
 
 
-def _disks(settings: Settings) -> Iterator[Diagnosis]:
-    seen: set[int] = set()
+def _check_disks(settings: Settings) -> Iterator[Diagnosis]:
+    devices: set[int] = set()
     for folder in (settings.artifacts, settings.data, settings.home):
         existing = folder
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
         device = existing.stat().st_dev
-        if device in seen:
+        if device in devices:
             continue
-        seen.add(device)
+        devices.add(device)
         usage = shutil.disk_usage(existing)
         detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {existing}"
-        full = usage.free < max(_FREE_BYTES, _FREE_SHARE * usage.total) and usage.free < 20 * _FREE_BYTES
+        is_full = usage.free < max(_MIN_FREE_BYTES, _MIN_FREE_SHARE * usage.total) and usage.free < 20 * _MIN_FREE_BYTES
         advice = (
             "list what can be deleted with tapeline gc; shorten the retention with TAPELINE_KEEP_CHECKPOINTS_DAYS and "
             "TAPELINE_KEEP_JOBS_DAYS"
         )
-        yield Diagnosis(name="disk", ok=not full, detail=detail, advice=advice if full else None)
+        yield Diagnosis(name="disk", ok=not is_full, detail=detail, advice=advice if is_full else None)

@@ -76,8 +76,8 @@ class RetentionPlan:
     @property
     def size_bytes(self) -> int:
         """The bytes that the deletion would free."""
-        parts = (self.jobs, self.checkpoints, self.pictures, self.files)
-        return sum(item.size_bytes for part in parts for item in part)
+        groups = (self.jobs, self.checkpoints, self.pictures, self.files)
+        return sum(item.size_bytes for group in groups for item in group)
 
 
 def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionPlan:
@@ -88,25 +88,25 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionP
     checkpoints = old_checkpoints(database, policy)
     expired_ids = {item.name for item in expired}  # deleting a job deletes its cached images
 
-    def named(job_ids: Sequence[str]) -> dict[str, set[str]]:
+    def find_paths(job_ids: Sequence[str]) -> dict[str, set[str]]:
         with database.read() as session:
             return lookup.paths(session, job_ids)
 
     cached: list[Stored] = []
 
-    def stored() -> Iterator[Stored]:
+    def scan() -> Iterator[Stored]:
         for item in store.stored():
             if item.is_derived:
                 cached.append(item)
             yield item
 
-    orphans = store.orphans(named, older_than_s=STALE_FILE_S, among=stored())
+    orphans = store.orphans(find_paths, older_than_s=STALE_FILE_S, among=scan())
     files = [Removable(item.path, item.size_bytes) for item in orphans]
-    orphaned = {item.name for item in files}
+    orphan_paths = {item.name for item in files}
     pictures = [
         Removable(item.path, item.size_bytes)
         for item in cached
-        if item.age_s > CACHED_PICTURE_S and item.job_id not in expired_ids and item.path not in orphaned
+        if item.age_s > CACHED_PICTURE_S and item.job_id not in expired_ids and item.path not in orphan_paths
     ]
     return RetentionPlan(
         expired,
@@ -127,8 +127,8 @@ def old_checkpoints(database: Database, policy: Policy) -> list[Removable]:
 
 
 def carry_out(database: Database, store: ArtifactStore, policy: Policy, planned: RetentionPlan) -> RetentionPlan:
-    """Delete what a plan lists, if it may still be deleted; returns what was deleted."""
-    # Planning can be slow: a job may have been retried meanwhile, and have ended again.
+    """Delete what a plan lists, unless it must be kept now; returns what was deleted."""
+    # Planning can be slow: in the meantime, a job may have been retried and have ended again.
     now_ms = leases.clock(database)
     jobs = [item for item in planned.jobs if _remove_job(database, store, policy, now_ms, item.name)]
     checkpoints = _remove_checkpoints(database, store, policy, now_ms, planned.checkpoints)
@@ -143,9 +143,9 @@ def apply(database: Database, store: ArtifactStore, policy: Policy) -> Retention
     return carry_out(database, store, policy, plan(database, store, policy))
 
 
-def _ended_before(moment_ms: int) -> ColumnElement[bool]:
+def _ended_before(cutoff_ms: int) -> ColumnElement[bool]:
     # Only ended jobs have this time. A condition on the state, too, would make SQLite read all jobs in these states.
-    return Job.finished_ms < moment_ms
+    return Job.finished_ms < cutoff_ms
 
 
 def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removable]:
@@ -156,8 +156,8 @@ def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removab
 
 
 def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
-    """Checkpoints of jobs that ended before the retention period, except each job's best and latest, and the first
-    checkpoint of a fork; and what was exported from them."""
+    """Checkpoints of jobs that ended before the retention period, except each job's best and latest, and the
+    first checkpoint of a fork; also the exports of these checkpoints."""
     if not policy.checkpoints_days:
         return []
     is_checkpoint = Artifact.kind == ArtifactKind.CHECKPOINT
@@ -188,7 +188,7 @@ class _NotExpired(Exception):
 
 def _remove_job(database: Database, store: ArtifactStore, policy: Policy, now_ms: int, job_id: str) -> bool:
     def check(job: Job) -> None:
-        if not _is_over(job, now_ms - int(policy.jobs_days * _DAY_MS)):
+        if not _is_expired(job, now_ms - int(policy.jobs_days * _DAY_MS)):
             raise _NotExpired
 
     try:
@@ -209,7 +209,7 @@ def _remove_checkpoints(
     for job_id, items in by_job.items():
         with database.write() as session:
             job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
-            if job is None or not _is_over(job, now_ms - int(policy.checkpoints_days * _DAY_MS)):
+            if job is None or not _is_expired(job, now_ms - int(policy.checkpoints_days * _DAY_MS)):
                 continue
             session.execute(delete(Artifact).where(Artifact.path.in_([item.name for item in items])))
             artifact_rows.update_job_size(session, job_id)
@@ -219,14 +219,14 @@ def _remove_checkpoints(
 
 
 def _still_orphaned(database: Database, planned: Sequence[Removable]) -> Iterator[Removable]:
-    """The files that still have no row: some may have got one since planning."""
+    """The files that still have no row; some may have received one since planning."""
     for start in range(0, len(planned), _BATCH):
         batch = planned[start : start + _BATCH]
         with database.read() as session:
             by_job = lookup.paths(session, {item.name.partition("/")[0] for item in batch})
-        named = set().union(*by_job.values())
-        yield from (item for item in batch if item.name not in named)
+        known_paths = set().union(*by_job.values())
+        yield from (item for item in batch if item.name not in known_paths)
 
 
-def _is_over(job: Job, moment_ms: int) -> bool:
-    return Status(job.status) in TERMINAL and job.finished_ms is not None and job.finished_ms < moment_ms
+def _is_expired(job: Job, cutoff_ms: int) -> bool:
+    return Status(job.status) in TERMINAL and job.finished_ms is not None and job.finished_ms < cutoff_ms

@@ -26,7 +26,7 @@ ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__
 _TRANSIENT: Final = frozenset({Worker.__tablename__})
 """Tables that describe running processes, which a copy does not have."""
-_GROUP: Final = 500
+_GROUP_ROWS: Final = 500
 
 
 def encode(rows: Iterable[dict[str, Any]]) -> bytes:
@@ -43,7 +43,7 @@ def read_groups(database: Database) -> Iterator[tuple[str, bytes]]:
         for table in tables:
             if table.name not in _TRANSIENT:
                 rows = (dict(row) for row in connection.execute(select(table)).mappings())
-                while group := list(islice(rows, _GROUP)):
+                while group := list(islice(rows, _GROUP_ROWS)):
                     yield table.name, encode(group)
 
 
@@ -120,19 +120,21 @@ def load(database: Database, schema: str, parts: Iterable[tuple[str, str, list[d
 
 
 def _revisions() -> list[str]:
-    """All schema revisions that this version knows, newest first."""
+    """All schema revisions that this version supports, newest first."""
     script = ScriptDirectory.from_config(migrations.config())
     return [revision.revision for revision in script.walk_revisions()]
 
 
 def _prepare(connection: Connection, schema: str) -> None:
     """Migrate an empty database to the schema of the backup."""
-    known, current = _revisions(), MigrationContext.configure(connection).get_current_revision()
+    revisions, current = _revisions(), MigrationContext.configure(connection).get_current_revision()
     if current is not None:
         check_empty(connection)
-        if current not in known:
+        if current not in revisions:
             raise BackupError(f"the database has the schema {current!r}, of a newer version: restore into a new one")
-    migrate = command.upgrade if current is None or known.index(current) > known.index(schema) else command.downgrade
+    migrate = (
+        command.upgrade if current is None or revisions.index(current) > revisions.index(schema) else command.downgrade
+    )
     migrate(migrations.config(connection), schema)
 
 
@@ -147,10 +149,10 @@ def _fault(table: Table, row: object) -> str | None:
     """Why this is not a valid row of the table; ``None`` if it is."""
     if not isinstance(row, dict):
         return "this is not a JSON object"
-    known = set(table.columns.keys())
-    if unknown := row.keys() - known:
+    columns = set(table.columns.keys())
+    if unknown := row.keys() - columns:
         return f"the table {table.name} has no column {min(unknown)!r}"
-    if missing := known - row.keys():
+    if missing := columns - row.keys():
         return f"the column {min(missing)!r} of the table {table.name} is missing"
     for column in table.columns:
         value = row[column.name]

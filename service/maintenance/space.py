@@ -57,10 +57,12 @@ def measure(settings: Settings, database: Database, store: ArtifactStore) -> Spa
     trial = retention.old_checkpoints(database, Policy(checkpoints_days=TRIAL_DAYS))
     already_planned = {item.name for item in planned.checkpoints}
     expired = {item.name for item in planned.jobs}
-    old = [item for item in trial if item.name not in already_planned and item.name.partition("/")[0] not in expired]
+    additional = [
+        item for item in trial if item.name not in already_planned and item.name.partition("/")[0] not in expired
+    ]
     with database.read() as session:
-        stored = dict(statistics.artifact_bytes(session))
-        sent = uploads.total_bytes(session)
+        artifact_bytes = dict(statistics.artifact_bytes(session))
+        upload_bytes = uploads.total_bytes(session)
         largest = session.execute(
             select(Job.id, Job.name, Job.size_bytes)
             .where(Job.size_bytes > 0)
@@ -68,19 +70,19 @@ def measure(settings: Settings, database: Database, store: ArtifactStore) -> Spa
             .limit(LARGEST)
         ).all()
     kinds = {
-        "checkpoints": stored.get(ArtifactKind.CHECKPOINT, 0),
-        "samples": stored.get(ArtifactKind.SAMPLE, 0),
-        "exported models": sum(stored.get(kind, 0) for kind in EXPORTS),
+        "checkpoints": artifact_bytes.get(ArtifactKind.CHECKPOINT, 0),
+        "samples": artifact_bytes.get(ArtifactKind.SAMPLE, 0),
+        "exported models": sum(artifact_bytes.get(kind, 0) for kind in EXPORTS),
         "cached images": planned.cached_bytes,
         "orphaned files": sum(item.size_bytes for item in planned.files),
-        "uploaded datasets": sent,
+        "uploaded datasets": upload_bytes,
         "database": _database_bytes(database),
     }
     return Space(
         kinds=kinds,
         largest_jobs=[LargeJob(id=job_id, name=name, size_bytes=size) for job_id, name, size in largest],
         reclaimable_bytes=planned.size_bytes,
-        old_checkpoints_bytes=sum(item.size_bytes for item in old),
+        old_checkpoints_bytes=sum(item.size_bytes for item in additional),
     )
 
 
@@ -88,5 +90,7 @@ def _database_bytes(database: Database) -> int:
     if not database.is_sqlite:
         with database.read() as session:
             return int(session.scalar(select(func.pg_database_size(text("current_database()")))) or 0)
-    main = Path(database.engine.url.database or "")
-    return sum(path.stat().st_size for path in (main, main.with_name(main.name + "-wal")) if path.exists())
+    main_file = Path(database.engine.url.database or "")
+    return sum(
+        path.stat().st_size for path in (main_file, main_file.with_name(main_file.name + "-wal")) if path.exists()
+    )

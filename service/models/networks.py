@@ -1,7 +1,7 @@
 """Builds engine networks from the layers of a spec, for training and for inference.
 
-The type checker keeps the names of the spec and the engine in step: ``assert_never`` fails if the spec gains a layer or
-an activation that is not handled here.
+The type checker keeps the names of the spec and the engine consistent: ``assert_never`` fails if the spec
+gains a layer or an activation that is not handled here.
 """
 
 from __future__ import annotations
@@ -19,70 +19,76 @@ from service.spec.estimation.layer_shapes import Size, discriminator_input_size,
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 
 
-def classifier(whole: ClassifierSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
+def classifier(spec: ClassifierSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
     """The network of a classifier, with weights drawn by the initializer.
 
     Args:
         image_shape: (rows, columns), or (rows, columns, 3).
     """
-    return _network(whole.layers, picture_size(whole.layers, image_shape), whole, initializer, purpose="init")
+    return _build_network(spec.layers, picture_size(spec.layers, image_shape), spec, initializer, purpose="init")
 
 
-def generator(whole: GanSpec, initializer: Initializer, classes: int) -> engine.Sequential:
+def generator(spec: GanSpec, initializer: Initializer, classes: int) -> engine.Sequential:
     """The generator of a GAN: latent vectors (with the one-hot class, if conditional) to flat images."""
-    size = generator_input(whole, classes)
-    return _network(whole.generator.layers, size, whole, initializer, purpose="generator")
+    size = generator_input(spec, classes)
+    return _build_network(spec.generator.layers, size, spec, initializer, purpose="generator")
 
 
 def discriminator(
-    whole: GanSpec, image_shape: Sequence[int], initializer: Initializer, classes: int
+    spec: GanSpec, image_shape: Sequence[int], initializer: Initializer, classes: int
 ) -> engine.Sequential:
     """The discriminator of a GAN for images of (rows, columns) or (rows, columns, 3)."""
-    discriminator = whole.discriminator
-    size = discriminator_input_size(whole, image_shape, classes)
-    spectral = discriminator.spectral_norm
-    return _network(discriminator.layers, size, whole, initializer, purpose="discriminator", spectral_norm=spectral)
+    settings = spec.discriminator
+    size = discriminator_input_size(spec, image_shape, classes)
+    spectral = settings.spectral_norm
+    return _build_network(settings.layers, size, spec, initializer, purpose="discriminator", spectral_norm=spectral)
 
 
-def latent(whole: GanSpec) -> engine.Latent:
+def latent(spec: GanSpec) -> engine.Latent:
     """The latent distribution of a GAN."""
-    return engine.Latent(whole.latent.dim, whole.latent.distribution.value)
+    return engine.Latent(spec.latent.dim, spec.latent.distribution.value)
 
 
-def _network(
+def _build_network(
     layers: Sequence[schema.Layer],
     input_size: Size,
-    whole: Spec,
+    spec: Spec,
     initializer: Initializer,
     *,
     purpose: str,
     spectral_norm: bool = False,
 ) -> engine.Sequential:
-    rng = engine.generator_for(whole.seed, purpose, 0)
-    dtype = np.dtype(whole.dtype.value)
-    weighted = {"initializer": initializer, "rng": rng, "dtype": dtype, "spectral_norm": spectral_norm}
-    return engine.Sequential(_built(layers, input_size, weighted), input_size)
+    rng = engine.generator_for(spec.seed, purpose, 0)
+    dtype = np.dtype(spec.dtype.value)
+    weight_arguments = {"initializer": initializer, "rng": rng, "dtype": dtype, "spectral_norm": spectral_norm}
+    return engine.Sequential(_build_layers(layers, input_size, weight_arguments), input_size)
 
 
-def _built(layers: Sequence[schema.Layer], size: Size, weighted: dict[str, Any]) -> list[Layer]:
-    """Build consecutive layers, the first for inputs of this size; ``weighted``: arguments of layers with weights."""
-    built: list[Layer] = []
+def _build_layers(layers: Sequence[schema.Layer], size: Size, weight_arguments: dict[str, Any]) -> list[Layer]:
+    """Build consecutive layers, the first for inputs of this size.
+
+    Args:
+        weight_arguments: of layers with weights.
+    """
+    network_layers: list[Layer] = []
     for layer in layers:
-        made = _layer(layer, size, weighted)
-        size = made.output_shape(size)
-        built.append(made)
-    return built
+        network_layer = _build_layer(layer, size, weight_arguments)
+        size = network_layer.output_shape(size)
+        network_layers.append(network_layer)
+    return network_layers
 
 
-def _layer(layer: schema.Layer, size: Size, weighted: dict[str, Any]) -> Layer:
-    dtype = weighted["dtype"]
+def _build_layer(layer: schema.Layer, size: Size, weight_arguments: dict[str, Any]) -> Layer:
+    dtype = weight_arguments["dtype"]
     match layer:
         case schema.Dense():
-            end = _activation(layer.activation)
-            return engine.Dense(size[-1], layer.units, end, negative_slope=layer.negative_slope, **weighted)
+            activation = _activation(layer.activation)
+            return engine.Dense(
+                size[-1], layer.units, activation, negative_slope=layer.negative_slope, **weight_arguments
+            )
         case schema.Conv2D() | schema.Conv2DTranspose():
-            make = engine.Conv2D if isinstance(layer, schema.Conv2D) else engine.Conv2DTranspose
-            return make(
+            layer_class = engine.Conv2D if isinstance(layer, schema.Conv2D) else engine.Conv2DTranspose
+            return layer_class(
                 size[-1],
                 layer.filters,
                 layer.kernel,
@@ -90,7 +96,7 @@ def _layer(layer: schema.Layer, size: Size, weighted: dict[str, Any]) -> Layer:
                 layer.padding.value,
                 _activation(layer.activation),
                 negative_slope=layer.negative_slope,
-                **weighted,
+                **weight_arguments,
             )
         case schema.BatchNorm():
             return engine.BatchNorm(
@@ -110,7 +116,7 @@ def _layer(layer: schema.Layer, size: Size, weighted: dict[str, Any]) -> Layer:
                 negative_slope=layer.negative_slope,
             )
         case schema.Residual():
-            inner = _built(layer.layers, size, weighted)
+            inner = _build_layers(layer.layers, size, weight_arguments)
             return engine.Residual(inner, _activation(layer.activation), negative_slope=layer.negative_slope)
         case schema.MaxPool2D():
             return engine.MaxPool2D(layer.size)

@@ -17,8 +17,8 @@ from service.pictures.plots import Format
 from service.spec.metric_info import PALETTE, MetricInfo, describe
 
 _SIZE = (8.6, 4.6)  # inches
-_MANY_EPOCHS = 40  # from here on, points are not marked
-_APART = 0.12  # epochs between trials of a single epoch; more if the axis is long
+_MANY_EPOCHS = 40  # with more epochs, points are not marked
+_TRIAL_SPACING = 0.12  # epochs between trials of a single epoch; more if the axis is long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,32 +45,33 @@ def banded(
 
     Args:
         lines: at most as many as ``PALETTE`` has colours.
-        caption: what lines and bands show, in words; it gets a note if a band is cut at the end of the metric's range.
+        caption: describes lines and bands; a note is appended if a band is cut at the end of the metric's
+            range.
         rungs: epochs after which trials were stopped, drawn as dotted lines.
     """
 
     info = describe(metric)
     bounds = [bound for line in lines for bound in (*line.low, *line.high) if bound is not None]
-    cut = " and ".join(
-        f"{end}%" for end, is_cut in ((0, min(bounds, default=0) < 0), (100, max(bounds, default=0) > 1)) if is_cut
+    cut_limits = " and ".join(
+        f"{limit}%" for limit, is_cut in ((0, min(bounds, default=0) < 0), (100, max(bounds, default=0) > 1)) if is_cut
     )
-    if info.percent and cut:
-        caption += f", cut at {cut}"
-    lines = [replace(line, low=_within(line.low, info), high=_within(line.high, info)) for line in lines]
+    if info.percent and cut_limits:
+        caption += f", cut at {cut_limits}"
+    lines = [replace(line, low=_clip(line.low, info), high=_clip(line.high, info)) for line in lines]
 
     def draw(figure: Figure) -> None:
         axes: Axes = figure.subplots()
         epochs = [epoch for line in lines for epoch in line.epochs]
-        reach = max(epochs) - min(epochs)
-        apart = _APART * max(1, reach / 8)
-        for place, (line, colour) in enumerate(zip(lines, PALETTE, strict=False)):
-            alone = len(line.epochs) == 1  # else bars at one place would hide each other
-            shift = apart * (place - (len(lines) - 1) / 2) if alone else 0.0
+        epoch_span = max(epochs) - min(epochs)
+        spacing = _TRIAL_SPACING * max(1, epoch_span / 8)
+        for index, (line, colour) in enumerate(zip(lines, PALETTE, strict=False)):
+            is_single = len(line.epochs) == 1  # without a shift, the error bars would hide each other
+            shift = spacing * (index - (len(lines) - 1) / 2) if is_single else 0.0
             _draw(axes, line, colour, shift=shift, is_sparse=info.sparse)
         for rung in rungs:
             axes.axvline(rung, color="#666666", linewidth=1, linestyle=":", zorder=0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if not reach:
+        if not epoch_span:
             axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
         axes.set(xlabel=f"epoch\n{caption}", ylabel=plots.drawable(info.label, 40))
         if info.percent:
@@ -80,7 +81,7 @@ def banded(
         if len(lines) > 1:
             axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
-    return plots.drawn(draw, size=_SIZE, title=title, fmt=fmt)
+    return plots.draw_figure(draw, size=_SIZE, title=title, fmt=fmt)
 
 
 def _draw(axes: Axes, line: BandedLine, colour: str, *, shift: float, is_sparse: bool) -> None:
@@ -91,13 +92,13 @@ def _draw(axes: Axes, line: BandedLine, colour: str, *, shift: float, is_sparse:
     axes.plot(x[shown], mean[shown], color=colour, linewidth=2, marker=marker, markersize=4, label=line.label)
     if not np.isfinite(low + high).any():
         return
-    if len(x) == 1:  # a band of one epoch has no width; rounding may put the mean of equal values beside them
+    if len(x) == 1:  # a band of one epoch has no width; rounding may move the mean of equal values beyond them
         axes.errorbar(x, mean, yerr=np.maximum([mean - low, high - mean], 0), color=colour, capsize=4)
         return
     axes.fill_between(x[shown], low[shown], high[shown], color=colour, alpha=0.18, linewidth=0)
 
 
-def _within(bounds: Sequence[float | None], info: MetricInfo) -> list[float | None]:
+def _clip(bounds: Sequence[float | None], info: MetricInfo) -> list[float | None]:
     return [None if bound is None else info.within(bound) for bound in bounds]
 
 

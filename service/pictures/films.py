@@ -45,12 +45,12 @@ def film(
     size = (max(grid.width for grid in grids), max(grid.height for grid in grids))
     palette = _palette_for(grids) if is_colour else _FILM_PALETTE
     frames = [
-        _film_frame(grid, size, epochs[index], palette, done=(position + 1) / len(chosen))
+        _film_frame(grid, size, epochs[index], palette, progress=(position + 1) / len(chosen))
         for position, (index, grid) in enumerate(zip(chosen, grids, strict=True))
     ]
-    # GIF measures in hundredths of a second, and browsers replace less than two of them by ten.
-    each_ms = 10 * min(100, max(2, round(100 * seconds / len(frames))))
-    durations = [each_ms] * (len(frames) - 1) + [max(each_ms, LAST_FRAME_MS)]
+    # GIF durations are in hundredths of a second, and browsers replace durations below two of them by ten.
+    frame_ms = 10 * min(100, max(2, round(100 * seconds / len(frames))))
+    durations = [frame_ms] * (len(frames) - 1) + [max(frame_ms, LAST_FRAME_MS)]
     # For lossless WebP, quality means effort: the file is at most 10% larger than with the maximum, in a third of the
     # time.
     options: dict[str, Any] = {"lossless": True, "method": 1, "quality": 20} if fmt == "webp" else {"optimize": False}
@@ -79,7 +79,7 @@ def _make_film_palette(greys: int = 24, tints: int = 7) -> Image.Image:
     colours = [(level * 255 // (greys - 1),) * 3 for level in range(greys)]
     colours += [(r * tint // tints, g * tint // tints, b * tint // tints) for tint in range(1, tints + 1)]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([part for colour in colours for part in colour])
+    palette.putpalette([channel for colour in colours for channel in colour])
     return palette
 
 
@@ -87,26 +87,26 @@ _FILM_PALETTE = _make_film_palette()
 
 
 def _palette_for(grids: Sequence[Image.Image]) -> Image.Image:
-    """The palette that fits the grids best, with the colours of the captions."""
-    chosen = [grids[round(place)] for place in np.linspace(0, len(grids) - 1, min(len(grids), _PALETTE_GRIDS))]
+    """The palette that suits the grids best, including the colours of the captions."""
+    chosen = [grids[round(position)] for position in np.linspace(0, len(grids) - 1, min(len(grids), _PALETTE_GRIDS))]
     pixels = np.concatenate([np.asarray(grid)[::2, ::2].reshape(-1, 3) for grid in chosen])
-    written = (PAPER, INK, FAINT, WRONG)
-    found = Image.fromarray(pixels[None]).quantize(256 - len(written), method=Image.Quantize.MEDIANCUT)
-    colours = (found.getpalette() or [])[: 3 * (256 - len(written))]
+    caption_colours = (PAPER, INK, FAINT, WRONG)
+    quantized = Image.fromarray(pixels[None]).quantize(256 - len(caption_colours), method=Image.Quantize.MEDIANCUT)
+    colours = (quantized.getpalette() or [])[: 3 * (256 - len(caption_colours))]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*colours, *(part for colour in written for part in colour)])
+    palette.putpalette([*colours, *(channel for colour in caption_colours for channel in colour)])
     return palette
 
 
 def _film_frame(
-    grid: Image.Image, size: tuple[int, int], epoch: int, palette: Image.Image, *, done: float
+    grid: Image.Image, size: tuple[int, int], epoch: int, palette: Image.Image, *, progress: float
 ) -> Image.Image:
     width, height = size
     frame = Image.new("RGB", (width, height + _CAPTION_HEIGHT), PAPER)
     frame.paste(grid, ((width - grid.width) // 2, 0))
     draw = ImageDraw.Draw(frame)
     draw.text((6, height + 2), f"epoch {epoch}", font=ImageFont.load_default(15), fill=INK)
-    draw.rectangle((0, height + _CAPTION_HEIGHT - 3, round(width * done) - 1, height + _CAPTION_HEIGHT), fill=FAINT)
+    draw.rectangle((0, height + _CAPTION_HEIGHT - 3, round(width * progress) - 1, height + _CAPTION_HEIGHT), fill=FAINT)
     return frame.quantize(palette=palette, dither=Image.Dither.NONE)
 
 

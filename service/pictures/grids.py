@@ -25,7 +25,7 @@ WRONG = (230, 159, 0)  # orange of Okabe and Ito: bright on a dark background fo
 _BAR = (86, 180, 233)  # sky blue of Okabe and Ito
 _GUTTER_GREYS = (_GUTTER_GREY,) * 3
 _MARGIN, _GAP = 4, 8  # pixels: the frame of a captioned image, and the space around it
-_UNSURE = 0.5
+_MIN_CONFIDENCE = 0.5
 _PREVIEW_CLASSES, _PREVIEW_SIDE = 32, 64
 _PNG_TEXT = "tapeline.verdicts"  # the key of a text chunk in the PNG file
 
@@ -53,8 +53,8 @@ def sample_grid(
         sample_classes: stored invisibly in the file, for :func:`classified_grid`.
 
     Raises:
-        ValueError: there is no image, the array does not have the shape of ``Images``, or the number of verdicts
-            differs from the number of images.
+        ValueError: there is no image, the array does not have the shape of ``Images``, or the number of
+            predictions differs from the number of images.
     """
     count, *_ = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
@@ -66,14 +66,14 @@ def sample_grid(
     unpadded = ((0, 0),) * len(channels)
     framed = np.pad(cells, ((0, 0), (_GUTTER, 0), (_GUTTER, 0), *unpadded), constant_values=_GUTTER_GREY)
     framed[count:] = _GUTTER_GREY
-    high, wide = framed.shape[1:3]
-    sheet = framed.reshape(rows, columns, high, wide, *channels).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * high, columns * wide, *channels)
+    cell_height, cell_width = framed.shape[1:3]
+    sheet = framed.reshape(rows, columns, cell_height, cell_width, *channels).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * cell_height, columns * cell_width, *channels)
     sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER), *unpadded), constant_values=_GUTTER_GREY)
-    kept = (
+    text = (
         None if sample_classes is None else _to_text(sample_classes, columns=columns, scale=scale, shape=images.shape)
     )
-    return _png(Image.fromarray(sheet), kept)
+    return _png(Image.fromarray(sheet), text)
 
 
 def image_base64(image: NDArray[np.uint8], *, scale: int = 1) -> str:
@@ -89,25 +89,25 @@ def image_png(image: Images, *, scale: int = 1) -> bytes:
 def classified_grid(png: bytes, *, classes: int, class_names: Sequence[str] | None = None) -> bytes:
     """A PNG of the images of a :func:`sample_grid`, each with its predicted class below.
 
-    Predictions below 50% have a frame and a question mark. A histogram below the grid shows the number of images per
-    class; its dashed line is an equal part.
+    Predictions below 50% have a frame and a question mark. A histogram below the grid shows the number of
+    images per class; its dashed line marks equal numbers for all classes.
 
     Raises:
         NotClassified: the grid was created without predicted classes.
     """
     images, sample_classes = _from_grid(png)
     class_names = legible(class_names or ())
-    shown = [
+    captions = [
         _Caption(
-            text=f"{name}?" if confidence < _UNSURE else name,
+            text=f"{name}?" if confidence < _MIN_CONFIDENCE else name,
             confidence=confidence,
-            is_marked=confidence < _UNSURE,
+            is_marked=confidence < _MIN_CONFIDENCE,
         )
         for label, confidence in zip(sample_classes.labels, sample_classes.confidences, strict=True)
         for name in [_class_name(label, class_names)]
     ]
-    grid = _captioned(images, shown, columns=None, scale=3, two_lines=False)
-    return _png(_with_histogram(grid, sample_classes.labels, classes, class_names))
+    grid = _draw_captioned(images, captions, columns=None, scale=3, has_second_line=False)
+    return _png(_add_histogram(grid, sample_classes.labels, classes, class_names))
 
 
 def preview_png(dataset: Dataset, *, per_class: int = 6, scale: int = 1) -> bytes:
@@ -147,16 +147,20 @@ def prediction_grid(
             f"{count} images with {len(labels)} labels, {len(predictions)} predictions, {len(confidences)} confidences"
         )
     class_names = legible(class_names or ())
-    two_lines = max(map(len, class_names), default=0) > 3
+    has_second_line = max(map(len, class_names), default=0) > 3
     captions = []
     for label, prediction, confidence in zip(labels, predictions, confidences, strict=True):
-        is_right = int(prediction) == int(label)
+        is_correct = int(prediction) == int(label)
         text = _class_name(int(prediction), class_names)
-        truth = "" if is_right else f"is {_class_name(int(label), class_names)}"
-        if truth and not two_lines:
+        truth = "" if is_correct else f"is {_class_name(int(label), class_names)}"
+        if truth and not has_second_line:
             text += f", {truth}"
-        captions.append(_Caption(text=text, confidence=float(confidence), is_marked=not is_right, below=truth))
-    return _png(_captioned(images, captions, columns=columns, scale=scale, two_lines=two_lines, crossed=True))
+        captions.append(_Caption(text=text, confidence=float(confidence), is_marked=not is_correct, second_line=truth))
+    return _png(
+        _draw_captioned(
+            images, captions, columns=columns, scale=scale, has_second_line=has_second_line, has_crosses=True
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,24 +170,27 @@ class _Caption:
     text: str
     confidence: float
     is_marked: bool
-    below: str = ""  # second line, if any
+    second_line: str = ""  # second line, if any
 
 
-def _captioned(
+def _draw_captioned(
     images: Images,
     captions: Sequence[_Caption],
     *,
     columns: int | None,
     scale: int,
-    two_lines: bool,
-    crossed: bool = False,
+    has_second_line: bool,
+    has_crosses: bool = False,
 ) -> Image.Image:
     """Images with captions. Marked images have a thick frame and, on request, a cross in the corner."""
     count, height, width = check_images(images)
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    texts = [text for caption in captions for text in (caption.text, caption.below)]
-    cell_width, cell_height = width * scale + 2 * _MARGIN, height * scale + 2 * _MARGIN + (36 if two_lines else 20)
+    texts = [text for caption in captions for text in (caption.text, caption.second_line)]
+    cell_width, cell_height = (
+        width * scale + 2 * _MARGIN,
+        height * scale + 2 * _MARGIN + (36 if has_second_line else 20),
+    )
     sheet = Image.new("RGB", (columns * (cell_width + _GAP) + _GAP, rows * (cell_height + _GAP) + _GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     letters = Lettering(draw, texts, 15 if all(len(caption.text) <= 3 for caption in captions) else 13)
@@ -196,45 +203,45 @@ def _captioned(
         if caption.is_marked:
             draw.rectangle((left, top, right, bottom), outline=WRONG, width=_MARGIN)
         else:
-            thin = _MARGIN - 1
-            draw.rectangle((left + thin, top + thin, right - thin, bottom - thin), outline=FAINT)
-        if caption.is_marked and crossed:
+            inset = _MARGIN - 1
+            draw.rectangle((left + inset, top + inset, right - inset, bottom - inset), outline=FAINT)
+        if caption.is_marked and has_crosses:
             _cross(draw, right - _MARGIN - 15, top + _MARGIN + 4, 11)
         percent = f"{100 * caption.confidence:.0f}%"
-        room = cell_width - letters.width(percent) - 6
+        max_width = cell_width - letters.width(percent) - 6
         ink = WRONG if caption.is_marked else INK
-        letters.write((left, bottom + 3), letters.shorten(caption.text, room), fill=ink)
+        letters.write((left, bottom + 3), letters.shorten(caption.text, max_width), fill=ink)
         letters.write((right, bottom + 3), percent, fill=FAINT, align="r")
-        if two_lines:
-            letters.write((left, bottom + 19), letters.shorten(caption.below, cell_width), fill=ink)
+        if has_second_line:
+            letters.write((left, bottom + 19), letters.shorten(caption.second_line, cell_width), fill=ink)
     return sheet
 
 
-def _with_histogram(grid: Image.Image, labels: Sequence[int], classes: int, class_names: Sequence[str]) -> Image.Image:
+def _add_histogram(grid: Image.Image, labels: Sequence[int], classes: int, class_names: Sequence[str]) -> Image.Image:
     """The grid with a histogram of the predicted classes below."""
     counts = np.bincount(labels, minlength=classes)
-    tall, head, foot = 72, 30, 26
-    sheet = Image.new("RGB", (grid.width, grid.height + head + tall + foot), PAPER)
+    bars_height, heading_height, names_height = 72, 30, 26
+    sheet = Image.new("RGB", (grid.width, grid.height + heading_height + bars_height + names_height), PAPER)
     sheet.paste(grid)
     draw = ImageDraw.Draw(sheet)
     names = [_class_name(label, class_names) for label in range(len(counts))]
     heading, small = Lettering(draw, (), 15), Lettering(draw, names, 13)
-    seen = int(np.count_nonzero(counts))
-    heading.write((_GAP, grid.height + 4), f"Predicted classes: {seen} of {len(counts)}", fill=INK)
-    base, wide = grid.height + head + tall, (grid.width - _GAP) / len(counts)
+    class_count = int(np.count_nonzero(counts))
+    heading.write((_GAP, grid.height + 4), f"Predicted classes: {class_count} of {len(counts)}", fill=INK)
+    base, bar_width = grid.height + heading_height + bars_height, (grid.width - _GAP) / len(counts)
     highest = max(int(counts.max()), 1)
-    equal = base - round((tall - 16) * min(len(labels) / len(counts) / highest, 1))
-    places = [(_GAP + round(label * wide), round((label + 1) * wide)) for label in range(len(counts))]
-    tops = [base - round((tall - 16) * count / highest) for count in counts]
-    for (left, right), top, count in zip(places, tops, counts, strict=True):
+    equal_share_y = base - round((bars_height - 16) * min(len(labels) / len(counts) / highest, 1))
+    spans = [(_GAP + round(label * bar_width), round((label + 1) * bar_width)) for label in range(len(counts))]
+    tops = [base - round((bars_height - 16) * count / highest) for count in counts]
+    for (left, right), top, count in zip(spans, tops, counts, strict=True):
         draw.rectangle((left, top, right, base), fill=_BAR if count else _GUTTER_GREYS)
     for left in range(_GAP, grid.width - _GAP, 8):  # a dashed line, to distinguish it from the tops of bars
-        draw.line((left, equal, left + 3, equal), fill=INK)
-    for label, ((left, right), top, count) in enumerate(zip(places, tops, counts, strict=True)):
+        draw.line((left, equal_share_y, left + 3, equal_share_y), fill=INK)
+    for label, ((left, right), top, count) in enumerate(zip(spans, tops, counts, strict=True)):
         middle, ink = (left + right) / 2, INK if count else WRONG
         # With a light outline, so that the line does not cross out the text.
-        place, font = (middle, top - 3), small.font
-        draw.text(place, str(count), font=font, fill=ink, anchor="mb", stroke_width=2, stroke_fill=PAPER)
+        position, font = (middle, top - 3), small.font
+        draw.text(position, str(count), font=font, fill=ink, anchor="mb", stroke_width=2, stroke_fill=PAPER)
         small.write((middle, base + 4), small.shorten(names[label], right - left), fill=FAINT, align="m")
     return sheet
 
@@ -253,18 +260,18 @@ def _to_text(sample_classes: SampleClasses, *, columns: int, scale: int, shape: 
 def _from_grid(png: bytes) -> tuple[Images, SampleClasses]:
     """The images of a grid, and the predicted classes that its file contains."""
     with Image.open(io.BytesIO(png)) as image:
-        kept = getattr(image, "text", {}).get(_PNG_TEXT)
+        text = getattr(image, "text", {}).get(_PNG_TEXT)
         sheet = np.asarray(image)
-    if kept is None:
+    if text is None:
         raise NotClassified("the sample grid has no predicted classes")
-    found = json.loads(kept)
-    scale, (height, width, *channels) = found["scale"], found["size"]
-    images = np.zeros((len(found["labels"]), height, width, *channels), np.uint8)
+    stored = json.loads(text)
+    scale, (height, width, *channels) = stored["scale"], stored["size"]
+    images = np.zeros((len(stored["labels"]), height, width, *channels), np.uint8)
     for index in range(len(images)):
-        row, column = divmod(index, found["columns"])
+        row, column = divmod(index, stored["columns"])
         top, left = _GUTTER + row * (height * scale + _GUTTER), _GUTTER + column * (width * scale + _GUTTER)
         images[index] = sheet[top : top + height * scale : scale, left : left + width * scale : scale]
-    return images, SampleClasses(found["labels"], found["confidences"])
+    return images, SampleClasses(stored["labels"], stored["confidences"])
 
 
 def check_images(images: Images) -> tuple[int, int, int]:
@@ -290,9 +297,9 @@ def _cross(draw: ImageDraw.ImageDraw, left: int, top: int, size: int) -> None:
         draw.line((left, top + size, left + size, top), fill=colour, width=width)
 
 
-def _png(image: Image.Image, kept: str | None = None) -> bytes:
+def _png(image: Image.Image, text: str | None = None) -> bytes:
     buffer, info = io.BytesIO(), PngInfo()
-    if kept is not None:
-        info.add_text(_PNG_TEXT, kept, zip=True)
+    if text is not None:
+        info.add_text(_PNG_TEXT, text, zip=True)
     image.save(buffer, "PNG", compress_level=4, pnginfo=info)  # as small as with level 6, and slightly faster
     return buffer.getvalue()

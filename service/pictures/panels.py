@@ -34,7 +34,9 @@ class Panel:
     lines: tuple[Line, ...]
     percent: bool = False
     best: str = ""  # format of the best epoch's value of the last line; empty: only a line marks the epoch
-    least: float = 0.0  # minimum upper end of the vertical axis, which then starts at 0; 0: fit the axis to the values
+    min_upper: float = (
+        0.0  # minimum upper end of the vertical axis, which then starts at 0; 0: fit the axis to the values
+    )
 
 
 DASHED, DOTTED = (0, (5, 2)), (0, (1, 1.5))
@@ -91,7 +93,7 @@ HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # shown if they have val
                 Line(("dead_units",), "dead"),
             ),
             percent=True,
-            least=0.1,
+            min_upper=0.1,
         ),
     ),
     "gan": (
@@ -108,7 +110,7 @@ HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # shown if they have val
                 Line(("mode_coverage",), "mode coverage"),
             ),
             percent=True,
-            least=1.0,
+            min_upper=1.0,
         ),
         Panel(
             "Gradient norm",
@@ -126,7 +128,7 @@ HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # shown if they have val
                 Line(("g_saturation",), "G saturated"),
             ),
             percent=True,
-            least=0.1,
+            min_upper=0.1,
         ),
     ),
 }

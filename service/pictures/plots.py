@@ -150,14 +150,14 @@ def confusion(
     with _settings_lock, mpl.rc_context(_settings_for([title, *names])):
         figure = Figure(figsize=(7.6, 7.2), layout="constrained")
         FigureCanvasAgg(figure)
-        total, right = int(counts.sum()), int(np.trace(counts))
-        result = f"{right / total:.2%} of {total:,} classified correctly" if total else "no predictions"
+        total, correct = int(counts.sum()), int(np.trace(counts))
+        result = f"{correct / total:.2%} of {total:,} classified correctly" if total else "no predictions"
         _set_title(figure, f"{title}: {result}" if title else result)
         _draw_confusion(figure.subplots(), counts, names)
         return _render(figure, fmt)
 
 
-def drawn(
+def draw_figure(
     draw: Callable[[Figure], None],
     *,
     size: tuple[float, float],
@@ -165,7 +165,7 @@ def drawn(
     names: Sequence[str] = (),
     fmt: Format = "png",
 ) -> bytes:
-    """A figure in the same style, of ``size`` inches, with the content that ``draw`` adds; ``names`` are in it."""
+    """Render a figure of ``size`` inches in the same style. ``draw`` adds the content, with these ``names``."""
     with _settings_lock, mpl.rc_context(_settings_for([title, *names])):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
@@ -199,25 +199,25 @@ def _draw_panel(
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     x = np.asarray(epochs, float)
-    drawn: list[tuple[Line, NDArray[np.float64]]] = []
+    plotted: list[tuple[Line, NDArray[np.float64]]] = []
     for line in panel.lines:
         y = np.array(_values(line, panel, series), float)
         if not y.size:
             continue
-        there = np.isfinite(y)
-        shown = there if line.sparse else np.ones_like(there)
+        is_finite = np.isfinite(y)
+        shown = is_finite if line.sparse else np.ones_like(is_finite)
         axes.plot(x[shown], y[shown], color=line.colour, linestyle=line.style, linewidth=2)
-        dots = there if line.sparse or len(x) <= 12 else _alone(y)  # a line needs two points
+        dots = is_finite if line.sparse or len(x) <= 12 else _isolated_mask(y)  # a line needs two points
         # Markers at the first and the last epoch are not clipped, and must not change the limits of the panel.
         (points,) = axes.plot(x[dots], y[dots], "o", color=line.colour, markersize=5, clip_on=False)
         points.set_in_layout(False)
-        drawn.append((line, y))
-    if not drawn:
+        plotted.append((line, y))
+    if not plotted:
         axes.text(0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", color=_FAINT)
         axes.set(xticks=[], yticks=[])
         return
-    _number_epochs(axes, epochs, 8)
-    values = np.concatenate([y[np.isfinite(y)] for _, y in drawn])
+    _label_epochs(axes, epochs, 8)
+    values = np.concatenate([y[np.isfinite(y)] for _, y in plotted])
     # Nearly constant values should look constant: do not magnify rounding errors.
     middle, span = (values.max() + values.min()) / 2, 0.01 if panel.percent else 0.02 * np.abs(values).max()
     if np.ptp(values) < span:
@@ -225,45 +225,45 @@ def _draw_panel(
     if panel.percent:
         label_percent(axes.yaxis)
         low, high = axes.get_ylim()
-        high = max(min(high, 1.03) if values.max() <= 1 else high, 1.03 * panel.least)
-        axes.set_ylim(-0.03 * high if panel.least else max(low, -0.03), high)
+        high = max(min(high, 1.03) if values.max() <= 1 else high, 1.03 * panel.min_upper)
+        axes.set_ylim(-0.03 * high if panel.min_upper else max(low, -0.03), high)
     elif values.min() > 1 / MAX_DRAWN and values.max() > 50 * values.min():
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
-    _label_ends(axes, [(line, float(y[np.isfinite(y)][-1])) for line, y in drawn])
+    _label_ends(axes, [(line, float(y[np.isfinite(y)][-1])) for line, y in plotted])
     if best_epoch is not None and best_epoch in epochs:
         axes.axvline(best_epoch, color=_FAINT, linewidth=1, linestyle=DOTTED, zorder=0.5)
         if panel.best:
-            _mark_best(axes, panel, best_epoch, float(drawn[-1][1][list(epochs).index(best_epoch)]))
+            _mark_best(axes, panel, best_epoch, float(plotted[-1][1][list(epochs).index(best_epoch)]))
 
 
 def _values(line: Line, panel: Panel, series: Mapping[str, Sequence[float | None]]) -> list[float]:
     """The values of a line, with NaN for gaps; empty if there are only gaps."""
     for name in line.names:
-        found = name if name in series else next((other for other in series if _begins(other, name)), None)
-        if found is not None:
+        match = name if name in series else next((key for key in series if _matches_pattern(key, name)), None)
+        if match is not None:
             bounds = (0.0, 2.0) if panel.percent else (-MAX_DRAWN, MAX_DRAWN)
-            values = [_within(value, *bounds) for value in series[found]]
+            values = [_nan_unless_within(value, *bounds) for value in series[match]]
             return values if any(map(math.isfinite, values)) else []
     return []
 
 
-def _begins(name: str, pattern: str) -> bool:
+def _matches_pattern(name: str, pattern: str) -> bool:
     return pattern.endswith("*") and name.startswith(pattern[:-1])
 
 
-def _reach(epochs: Sequence[int]) -> tuple[float, float]:
+def _epoch_limits(epochs: Sequence[int]) -> tuple[float, float]:
     """The limits of the horizontal axis, the same in all panels: the first and the last epoch."""
     return (epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 0.5, epochs[0] + 0.5)
 
 
-def _number_epochs(axes: Axes, epochs: Sequence[int], most: int) -> None:
+def _label_epochs(axes: Axes, epochs: Sequence[int], max_labels: int) -> None:
     """Label the epochs on the horizontal axis, including the first one."""
-    low, high = _reach(epochs)
-    places = MaxNLocator(integer=True, nbins=most, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
-    apart = 0.6 * (places[1] - places[0]) if len(places) > 1 else 1.0
-    shown = [epochs[0], *(place for place in places if epochs[0] + apart <= place <= high)]
+    low, high = _epoch_limits(epochs)
+    ticks = MaxNLocator(integer=True, nbins=max_labels, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
+    min_distance = 0.6 * (ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
+    shown = [epochs[0], *(tick for tick in ticks if epochs[0] + min_distance <= tick <= high)]
     axes.set(xlim=(low, high), xticks=shown)
 
 
@@ -271,13 +271,13 @@ def _label_ends(axes: Axes, ends: list[tuple[Line, float]]) -> None:
     """Write the name of each line next to its end, and move names apart if they would overlap."""
     ordered = sorted(((_height(axes, value), line) for line, value in ends), key=lambda end: end[0])
     heights = [height for height, _ in ordered]
-    apart = 0.085  # height of a line of text, relative to the panel
-    for _ in ordered:  # moving two names apart may bring one of them too close to a third
+    min_distance = 0.085  # height of a line of text, relative to the panel
+    for _ in ordered:  # moving two names apart can bring one of them too close to a third
         for index in range(1, len(heights)):
-            lack = apart - (heights[index] - heights[index - 1])
-            if lack > 1e-9:
-                heights[index - 1] -= lack / 2
-                heights[index] += lack / 2
+            overlap = min_distance - (heights[index] - heights[index - 1])
+            if overlap > 1e-9:
+                heights[index - 1] -= overlap / 2
+                heights[index] += overlap / 2
     for height, (_, line) in zip(heights, ordered, strict=True):
         colour = _TEXT_COLOURS.get(line.colour, line.colour)
         axes.text(1.02, height, line.label, color=colour, transform=axes.transAxes, va="center")
@@ -312,28 +312,28 @@ def _mark_colour(mark: Mark) -> str:
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark], epochs: Sequence[int]) -> None:
     """A bar along the epochs for each finding, with its name inside or next to it."""
-    low, high = _reach(epochs)
+    low, high = _epoch_limits(epochs)
     axes.set(ylim=(len(marks) - 0.5, -0.5), yticks=[])
     axes.set_title("Findings by epoch")
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="y")
-    _number_epochs(axes, epochs, 16)
+    _label_epochs(axes, epochs, 16)
     for row, mark in enumerate(marks):
         end = high if mark.until is None else float(mark.until)
         axes.barh(row, end - mark.since, left=mark.since, height=0.62, color=_mark_colour(mark))
         until = "" if mark.until is None else f" to {mark.until}"
         text = f"{mark.label}, epoch {mark.since}{until}" if until else f"{mark.label}, from epoch {mark.since} on"
-        on_the_left = mark.since - low > 0.5 * (high - low)
-        place = mark.since - 0.006 * (high - low) if on_the_left else end + 0.006 * (high - low)
-        inside = not on_the_left and end - mark.since > 0.3 * (high - low)
+        is_on_left = mark.since - low > 0.5 * (high - low)
+        outside_x = mark.since - 0.006 * (high - low) if is_on_left else end + 0.006 * (high - low)
+        is_inside = not is_on_left and end - mark.since > 0.3 * (high - low)
         axes.text(
-            mark.since + 0.006 * (high - low) if inside else place,
+            mark.since + 0.006 * (high - low) if is_inside else outside_x,
             row,
             text,
             va="center",
-            ha="right" if on_the_left else "left",
-            color="white" if inside and mark.is_error else _INK,
-            fontweight="bold" if inside else "normal",
+            ha="right" if is_on_left else "left",
+            color="white" if is_inside and mark.is_error else _INK,
+            fontweight="bold" if is_inside else "normal",
         )
 
 
@@ -345,10 +345,10 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     size = len(counts)
-    long_names = max(map(len, names)) > 3
+    has_long_names = max(map(len, names)) > 3
     shown = range(0, size, -(-size // 20))  # only as many names as fit
     names = [names[index] for index in shown]
-    axes.set_xticks(shown, names, rotation=45 if long_names else 0, ha="right" if long_names else "center")
+    axes.set_xticks(shown, names, rotation=45 if has_long_names else 0, ha="right" if has_long_names else "center")
     axes.set_yticks(shown, names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
@@ -356,10 +356,10 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
         return
     font_size = 11 if size <= 10 else 8
     for row, column in np.argwhere(counts):
-        dark = shares[row, column] > 0.12
+        is_dark = shares[row, column] > 0.12
         weight = "bold" if row == column else "normal"
         text = f"{counts[row, column]:,}"
-        colour = "white" if dark else _INK
+        colour = "white" if is_dark else _INK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=font_size, fontweight=weight)
     for row in range(size):
         if totals[row, 0]:
@@ -374,25 +374,25 @@ def _set_title(figure: Figure, title: str) -> None:
 def drawable(text: str, length: int) -> str:
     """A text on one line, truncated to ``length``. Characters that no font has become boxes, to avoid warnings."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    known = [
+    characters = [
         character if font.get_char_index(ord(character)) or fonts.is_drawable(character) else "□"
         for character in " ".join(text.split())
     ]
-    return "".join(known if len(known) <= length else [*known[: length - 1], "…"])
+    return "".join(characters if len(characters) <= length else [*characters[: length - 1], "…"])
 
 
-def _within(value: float | None, low: float, high: float) -> float:
-    return value if value is not None and low <= value <= high else math.nan  # false for what is not a number
+def _nan_unless_within(value: float | None, low: float, high: float) -> float:
+    return value if value is not None and low <= value <= high else math.nan  # comparisons with NaN are false
 
 
-def _alone(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _isolated_mask(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """A mask of the values that have gaps on both sides."""
-    there = np.pad(np.isfinite(values), 1)
-    return np.asarray(there[1:-1] & ~there[:-2] & ~there[2:])
+    is_finite = np.pad(np.isfinite(values), 1)
+    return np.asarray(is_finite[1:-1] & ~is_finite[:-2] & ~is_finite[2:])
 
 
 def _render(figure: Figure, fmt: Format) -> bytes:
     buffer = io.BytesIO()
-    # Without date and version metadata, equal values give equal files.
+    # Without date and version metadata, equal values produce equal files.
     figure.savefig(buffer, format=fmt, metadata={"Date": None} if fmt == "svg" else {"Software": None})
     return buffer.getvalue()

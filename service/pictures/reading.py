@@ -15,7 +15,7 @@ Levels = NDArray[np.floating]
 """(rows, columns), in colour (rows, columns, 3), from 0 (black) to 255."""
 
 MAX_DECODED_PIXELS: Final = 2**24
-"""Maximum number of pixels that Pillow decodes in this process, whatever the header of a file says."""
+"""Maximum number of pixels that Pillow decodes in this process, regardless of the header of a file."""
 Image.MAX_IMAGE_PIXELS = MAX_DECODED_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -23,7 +23,7 @@ OTHER_FORMATS: Final = (b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8")
 """Magic bytes of JPEG, WebP, BMP and GIF files, which are not decoded in this process."""
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PALETTE: Final = 3
-_KEPT_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 """Chunks that the pixels need. All others (text, profiles, animations) are dropped before Pillow reads the file."""
 _ORIENTATION: Final = 0x0112
 _SHORT: Final = 3
@@ -37,7 +37,7 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its orientation as EXIF has it."""
+"""The operation that turns a picture upright, by its EXIF orientation."""
 _PILLOW_RAISES: Final = (
     OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error,
     zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -47,9 +47,9 @@ _PILLOW_RAISES: Final = (
 _COLOUR_AXES: Final = 3
 _LUMA: Final = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a grey level (ITU-R BT.601), as in Pillow."""
-_INK = 0.1
-"""Threshold for pixels of a drawing, relative to the lightest pixel."""
-_BOX = 20 / 28
+_INK_THRESHOLD = 0.1
+"""Threshold of the pixels that belong to a drawing, relative to the lightest pixel."""
+_MAX_DIGIT_SHARE = 20 / 28
 """Maximum size of a digit relative to the side of an MNIST image (LeCun et al. 1998, yann.lecun.com/exdb/mnist)."""
 
 
@@ -58,23 +58,23 @@ class UnreadablePicture(ValueError):
 
 
 def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool = False) -> Levels:
-    """The levels of a PNG, converted to grey or colour, and turned upright as its EXIF data say.
+    """The levels of a PNG, converted to grey or colour, and turned upright according to its EXIF data.
 
     Transparent areas become background: black, or with ``invert`` white, which is then inverted to black.
 
     Raises:
-        UnreadablePicture: not a PNG, damaged, or a side longer than ``max_side``. The size is checked before pixels are
-            decoded.
+        UnreadablePicture: not a PNG, damaged, or a side longer than ``max_side``. The size is checked before
+            pixels are decoded.
     """
     size = png_size(data, max_side=max_side)
-    plain = _plain_png(data)
+    stripped = _strip_png(data)
     try:
-        with Image.open(io.BytesIO(plain), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(stripped), formats=["PNG"]) as image:
             if image.size != size:
                 raise UnreadablePicture("is a damaged PNG")
             image.load()
-            turned = _TURNS.get(_orientation(data))
-            upright = image if turned is None else image.transpose(turned)
+            operation = _TURNS.get(_orientation(data))
+            upright = image if operation is None else image.transpose(operation)
             levels = _levels(upright, background=255 if invert else 0, colour=colour)
     except _PILLOW_RAISES as error:
         raise UnreadablePicture("is a damaged PNG") from error
@@ -95,37 +95,38 @@ def png_size(data: bytes, *, max_side: int) -> tuple[int, int]:
     return width, height
 
 
-def _plain_png(data: bytes) -> bytes:
-    """The same picture with only the chunks for its pixels, so that Pillow reads exactly the header that was checked.
+def _strip_png(data: bytes) -> bytes:
+    """The PNG with only the chunks for its pixels, so that Pillow reads exactly the header that was checked.
 
     Raises:
-        UnreadablePicture: the chunks are not those of a valid PNG, for example two headers or a missing palette.
+        UnreadablePicture: the chunks are not those of a valid PNG, for example two headers or a missing
+            palette.
     """
-    kept, seen = [_SIGNATURE], []
+    output, names = [_SIGNATURE], []
     for name, chunk in _chunks(data):
-        if name in _KEPT_CHUNKS:
-            kept.append(chunk)
-            seen.append(name)
+        if name in _PIXEL_CHUNKS:
+            output.append(chunk)
+            names.append(name)
         elif not name[0] & 0x20:  # uppercase: a critical chunk, without which the picture cannot be decoded
             raise UnreadablePicture("is a damaged PNG")
-    needed = {b"IHDR", b"IDAT", b"IEND"} | ({b"PLTE"} if data[25] == _PALETTE else set())
-    once = [name for name in seen if name != b"IDAT"]
-    if not needed <= set(seen) or seen[0] != b"IHDR" or len(set(once)) < len(once):
+    required = {b"IHDR", b"IDAT", b"IEND"} | ({b"PLTE"} if data[25] == _PALETTE else set())
+    unrepeatable = [name for name in names if name != b"IDAT"]
+    if not required <= set(names) or names[0] != b"IHDR" or len(set(unrepeatable)) < len(unrepeatable):
         raise UnreadablePicture("is a damaged PNG")
-    return b"".join(kept)
+    return b"".join(output)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and bytes of each chunk, up to the end of the picture; trailing data is ignored."""
-    place, name = len(_SIGNATURE), b""
+    start, name = len(_SIGNATURE), b""
     while name != b"IEND":
-        length = int.from_bytes(data[place : place + 4])
-        name = data[place + 4 : place + 8]
-        end = place + 12 + length
+        length = int.from_bytes(data[start : start + 4])
+        name = data[start + 4 : start + 8]
+        end = start + 12 + length
         if len(name) < 4 or end > len(data):
             raise UnreadablePicture("is a damaged PNG")
-        yield name, data[place:end]
-        place = end
+        yield name, data[start:end]
+        start = end
 
 
 def _orientation(data: bytes) -> int:
@@ -136,12 +137,12 @@ def _orientation(data: bytes) -> int:
     if not order:
         return 1
     try:
-        (place,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, place)
-        for number in range(min(count, _MAX_TAGS)):
-            tag, kind, values, found = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
-            if (tag, kind, values) == (_ORIENTATION, _SHORT, 1):
-                return int(found)
+        (offset,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, offset)
+        for index in range(min(count, _MAX_TAGS)):
+            tag, kind, value_count, value = struct.unpack_from(f"{order}HHIH", exif, offset + 2 + 12 * index)
+            if (tag, kind, value_count) == (_ORIENTATION, _SHORT, 1):
+                return int(value)
     except struct.error:  # it ends too early
         pass
     return 1
@@ -149,21 +150,21 @@ def _orientation(data: bytes) -> int:
 
 def _levels(image: Image.Image, *, background: int, colour: bool) -> Levels:
     if image.mode.startswith("I"):  # 16 bits: convert() would clip the values instead of scaling them
-        return converted(np.asarray(image, np.float32) / 257, colour=colour)
+        return convert_channels(np.asarray(image, np.float32) / 257, colour=colour)
     if image.has_transparency_data:
-        below = Image.new("RGBA", image.size, (background, background, background, 255))
-        image = Image.alpha_composite(below, image.convert("RGBA"))
+        backdrop = Image.new("RGBA", image.size, (background, background, background, 255))
+        image = Image.alpha_composite(backdrop, image.convert("RGBA"))
     return np.asarray(image.convert("RGB" if colour else "L"), np.float32)
 
 
-def converted(levels: Levels, *, colour: bool) -> Levels:
+def convert_channels(levels: Levels, *, colour: bool) -> Levels:
     """The picture, converted to grey or colour."""
     if colour == (levels.ndim == _COLOUR_AXES):
         return levels
     return np.repeat(levels[:, :, None], 3, axis=2) if colour else levels @ _LUMA
 
 
-def covering(levels: Levels, shape: tuple[int, int]) -> Levels:
+def cover_and_crop(levels: Levels, shape: tuple[int, int]) -> Levels:
     """The picture scaled to cover (rows, columns) and centre-cropped, like an import with a size."""
     if levels.shape[:2] == shape:
         return levels
@@ -171,39 +172,39 @@ def covering(levels: Levels, shape: tuple[int, int]) -> Levels:
     return np.asarray(ImageOps.fit(image, shape[::-1], Image.Resampling.BOX), np.float64)
 
 
-def as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool) -> Levels:
+def prepare_as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool) -> Levels:
     """The picture, cropped and converted to grey or colour by the operations of an import from image files."""
-    cropped = covering(levels, shape)
+    cropped = cover_and_crop(levels, shape)
     if colour or cropped.ndim < _COLOUR_AXES:
-        return converted(cropped, colour=colour)
+        return convert_channels(cropped, colour=colour)
     image = Image.fromarray(np.clip(np.rint(cropped), 0, 255).astype(np.uint8))
     return np.asarray(image.convert("L"), np.float64)
 
 
-def resized(levels: Levels, shape: tuple[int, int]) -> Levels:
+def resize(levels: Levels, shape: tuple[int, int]) -> Levels:
     """The picture stretched to (rows, columns); unchanged if it already has this size."""
     if levels.shape[:2] == shape:
         return levels
     if levels.ndim == _COLOUR_AXES:
-        return np.stack([resized(levels[:, :, channel], shape) for channel in range(3)], axis=2)
+        return np.stack([resize(levels[:, :, channel], shape) for channel in range(3)], axis=2)
     image = Image.fromarray(levels.astype(np.float32))
     # When shrinking, Pillow takes the mean of all pixels that an output pixel covers.
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float64)
 
 
-def fitted(levels: Levels, shape: tuple[int, int]) -> Levels:
+def centre_drawing(levels: Levels, shape: tuple[int, int]) -> Levels:
     """The drawing, cropped, scaled to MNIST's box, and moved so that its centre of mass is in the middle.
 
     The aspect ratio is kept. An empty picture stays empty.
     """
     result = np.zeros(shape)
-    ink = levels > _INK * levels.max(initial=0)
+    ink = levels > _INK_THRESHOLD * levels.max(initial=0)
     if not ink.any():
         return result
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    cut = levels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    factor = min(_BOX * side / size for side, size in zip(shape, cut.shape, strict=True))
-    small = resized(cut, (max(round(cut.shape[0] * factor), 1), max(round(cut.shape[1] * factor), 1)))
+    cropped = levels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    factor = min(_MAX_DIGIT_SHARE * side / size for side, size in zip(shape, cropped.shape, strict=True))
+    small = resize(cropped, (max(round(cropped.shape[0] * factor), 1), max(round(cropped.shape[1] * factor), 1)))
     total = small.sum()
     if not total > 0:  # too faint for single precision
         return result

@@ -1,1 +1,1 @@
-"""What every process needs at its start: settings, logs, resource limits, failpoints, task names."""
+"""The start-up of every process: settings, logs, resource limits, failpoints, task names."""

@@ -19,7 +19,7 @@ def probe(broker_url: str, *, timeout_s: float) -> None:
     """
     # Celery's URL of a Unix socket, in the syntax of redis-py.
     url = broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=", 1)
-    once = Retry(NoBackoff(), 0)
-    client = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=once)
+    no_retries = Retry(NoBackoff(), 0)
+    client = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=no_retries)
     with client:
         client.set(task_names.PROBE_KEY, "1", ex=60)

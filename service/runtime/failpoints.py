@@ -1,11 +1,12 @@
 """Failpoints: named places in the code where tests inject faults, as ``reach("epoch_committed", 3)``. Unarmed, they do
 nothing.
 
-A test arms a process with ``TESTING_FAILPOINTS``, a folder. A file in it, named after a place (``epoch_committed``, or
-``epoch_committed.3`` for one detail), contains the fault for the first process that reaches the place: ``kill``,
-``stop`` (SIGSTOP), ``hang``, ``error`` (the OSError of a full disk), ``memory`` (MemoryError), ``hoard`` (allocate up
-to 16 GiB), ``wait`` (one second), or ``note`` (nothing). The file is renamed first, to a name with process id and time,
-so each fault is injected once. Only the environment of a process can arm it; requests cannot.
+A test arms a process with ``TESTING_FAILPOINTS``, a folder. A file in it, named after a failpoint
+(``epoch_committed``, or ``epoch_committed.3`` for one detail), contains the fault for the first process that
+reaches it: ``kill``, ``stop`` (SIGSTOP), ``hang``, ``error`` (the OSError of a full disk), ``memory``
+(MemoryError), ``hoard`` (allocate up to 16 GiB), ``wait`` (one second), or ``note`` (nothing). The file is
+renamed first, to a name with process id and time, so each fault is injected once. Only the environment of a
+process can arm it; requests cannot.
 """
 
 from __future__ import annotations
@@ -60,26 +61,26 @@ def arm(folder: Path | None) -> None:
     _folder = folder
 
 
-def reach(place: str, detail: object = None) -> None:
+def reach(failpoint: str, detail: object = None) -> None:
     """Inject the fault that is armed for one of the ``PLACES``, if any."""
     if _folder is None:
         return
-    if place not in PLACES:
-        raise KeyError(place)
-    for name in (place, f"{place}.{detail}"):
+    if failpoint not in PLACES:
+        raise KeyError(failpoint)
+    for name in (failpoint, f"{failpoint}.{detail}"):
         try:  # read before the rename: a test that waits for the rename may remove the file
             fault = (_folder / name).read_text().strip()
             (_folder / name).rename(_folder / f"{name}.reached-{os.getpid()}-{time.monotonic_ns()}")
         except FileNotFoundError:
             continue
-        _inject(fault, place)
+        _inject(fault, failpoint)
 
 
 class SimulatedKill(BaseException):
     """Simulates a kill in tests whose process must survive."""
 
 
-def _inject(fault: str, place: str) -> None:
+def _inject(fault: str, failpoint: str) -> None:
     match fault:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -90,14 +91,14 @@ def _inject(fault: str, place: str) -> None:
             while True:
                 time.sleep(3600)
         case "error":
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (injected at {place})")
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (injected at {failpoint})")
         case "memory":
-            raise MemoryError(f"injected at {place}")
+            raise MemoryError(f"injected at {failpoint}")
         case "hoard":
-            held = [bytearray(2**26) for _ in range(256)]
-            del held
+            blocks = [bytearray(2**26) for _ in range(256)]
+            del blocks
         case "abandon":
-            raise SimulatedKill(place)
+            raise SimulatedKill(failpoint)
         case "wait":
             time.sleep(1)
         case "note":

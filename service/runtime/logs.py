@@ -18,22 +18,24 @@ if TYPE_CHECKING:
 
 _KEY: Final = re.compile(r"\b(tp[ls]_[0-9a-f]{12})_[0-9a-zA-Z]+")
 _PASSWORD: Final = re.compile(r"(://[^:/?#\s@\"]*:)[^@/\s\"]+@")
-_COMMON: Final[Sequence[Processor]] = (
+_COMMON_PROCESSORS: Final[Sequence[Processor]] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
-"""What every record has: the context, its level and its time."""
+"""Add to every record the context, its level and its time."""
 
 
 def redactor(secrets: Collection[str] = ()) -> Callable[[object, str, Any], str]:
     """The last processor of every log: removes keys and passwords from a line.
 
     Args:
-        secrets: keys without our format, which an operator chose.
+        secrets: keys in other formats, chosen by an operator.
     """
-    long = [secret for secret in secrets if len(secret) >= 8]  # shorter ones match parts of ordinary words
-    chosen = sorted({form for secret in long for form in (secret, json.dumps(secret)[1:-1])}, key=len, reverse=True)
+    long_secrets = [secret for secret in secrets if len(secret) >= 8]  # shorter ones match parts of ordinary words
+    variants = sorted(
+        {variant for secret in long_secrets for variant in (secret, json.dumps(secret)[1:-1])}, key=len, reverse=True
+    )
 
     def redact(logger: object, method: str, event: Any) -> str:
         line = str(event)
@@ -41,7 +43,7 @@ def redactor(secrets: Collection[str] = ()) -> Callable[[object, str, Any], str]
             line = _KEY.sub(r"\1_...", line)
         if "://" in line:
             line = _PASSWORD.sub(r"\1...@", line)
-        for secret in chosen:
+        for secret in variants:
             line = line.replace(secret, "...")
         return line
 
@@ -88,13 +90,13 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
 
     shared: list[Processor] = [
         name_process,
-        *_COMMON,
+        *_COMMON_PROCESSORS,
         structlog.processors.StackInfoRenderer(),
     ]
-    terminal = sys.stderr.isatty()
-    shown: list[Processor] = (
+    is_terminal = sys.stderr.isatty()
+    renderers: list[Processor] = (
         [structlog.dev.ConsoleRenderer()]
-        if terminal
+        if is_terminal
         else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
@@ -106,7 +108,7 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shown, redactor()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers, redactor()],
         )
     )
     logging.captureWarnings(True)  # warnings in the same format
@@ -116,10 +118,10 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
 
 
 def configure_web(secrets: Collection[str] = ()) -> None:
-    """Send the records of structlog to stderr as JSON, with secrets redacted. gunicorn logs its own ones."""
+    """Send structlog's records to stderr as JSON, with secrets redacted. gunicorn logs its own records."""
     structlog.configure(
         processors=[
-            *_COMMON,
+            *_COMMON_PROCESSORS,
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
             redactor(secrets),

@@ -1,4 +1,4 @@
-"""Limits of a process: on its address space and other resources, and its rank when the machine runs out of memory."""
+"""Limits of a process: on its address space and other resources, and its score for the OOM killer."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ import sys
 from contextlib import suppress
 
 
-def limit(which: int, value: int, *, is_final: bool = False) -> None:
+def limit(kind: int, value: int, *, is_final: bool = False) -> None:
     """Set a limit, at most the hard one.
 
     Args:
-        which: ``resource.RLIMIT_...``.
-        is_final: whether the hard limit falls, too, so that the process cannot lift it.
+        kind: ``resource.RLIMIT_...``.
+        is_final: whether the hard limit is lowered, too, so that the process cannot lift it.
     """
-    _, hard = resource.getrlimit(which)
+    _, hard = resource.getrlimit(kind)
     soft = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (soft, soft if is_final else hard))
+    resource.setrlimit(kind, (soft, soft if is_final else hard))
 
 
-def lift(which: int) -> None:
+def lift(kind: int) -> None:
     """Raise a limit to the hard one."""
-    _, hard = resource.getrlimit(which)
-    resource.setrlimit(which, (hard, hard))
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (hard, hard))
 
 
-def limit_memory(more_bytes: int, *, is_final: bool = False) -> None:
-    """Limit the address space to its current size plus ``more_bytes``; beyond it, allocations raise ``MemoryError``.
+def limit_memory(additional_bytes: int, *, is_final: bool = False) -> None:
+    """Limit the address space to its current size plus ``additional_bytes``; more raises ``MemoryError``.
 
     Only Linux enforces it; elsewhere the limit is ignored, or includes system mappings.
     """
     if sys.platform == "linux":
         with open("/proc/self/statm") as file:
             mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
-        limit(resource.RLIMIT_AS, mapped_bytes + more_bytes, is_final=is_final)
+        limit(resource.RLIMIT_AS, mapped_bytes + additional_bytes, is_final=is_final)
 
 
 def offer_to_oom_killer(score: int) -> None:
-    """Let the kernel rather kill this process than others when the machine runs out of memory.
+    """Make the kernel prefer to kill this process over others when the machine runs out of memory.
 
     Args:
         score: from 0 (like others) to 1000 (first of all).

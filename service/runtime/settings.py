@@ -152,7 +152,7 @@ class Settings:
         unknown = sorted(name for name in environ if name.startswith("TAPELINE_") and name not in VARIABLES)
         faults = [f"{name} is not a setting of Tapeline" for name in unknown]
 
-        def number(name: str, default: float, *, low: float, high: float) -> float:
+        def parse_number(name: str, default: float, *, low: float, high: float) -> float:
             text = environ.get(name, "").strip()
             if not text:
                 return default
@@ -165,8 +165,8 @@ class Settings:
                 return default
             return value
 
-        def listed(name: str) -> tuple[str, ...]:
-            return tuple(part.strip() for part in environ.get(name, "").split(",") if part.strip())
+        def parse_list(name: str) -> tuple[str, ...]:
+            return tuple(entry.strip() for entry in environ.get(name, "").split(",") if entry.strip())
 
         home = Path(environ.get("TAPELINE_HOME") or Path.home() / ".tapeline").expanduser().absolute()
         if "?" in str(home):
@@ -180,55 +180,57 @@ class Settings:
         broker_url = environ.get("TAPELINE_BROKER_URL") or None
         if broker_url and not broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
             faults.append("TAPELINE_BROKER_URL must begin with redis://, rediss:// or redis+socket://")
-        password = _password(environ, "TAPELINE_DATABASE_PASSWORD_FILE", faults)
+        password = _read_password(environ, "TAPELINE_DATABASE_PASSWORD_FILE", faults)
         if password and not database_url.startswith("sqlite"):
             database_url = _with_password(database_url, password)
-        if broker_url and (password := _password(environ, "TAPELINE_BROKER_PASSWORD_FILE", faults)):
+        if broker_url and (password := _read_password(environ, "TAPELINE_BROKER_PASSWORD_FILE", faults)):
             broker_url = _with_password(broker_url, password)
         if broker_url and broker_url.startswith("rediss://"):
-            broker_url = _verified(broker_url)
+            broker_url = _require_certificate(broker_url)
         auth = environ.get("TAPELINE_AUTH") or "auto"
         if auth not in list(Auth):
             faults.append(f"TAPELINE_AUTH must be auto, keys or local, not {auth!r}")
             auth = "auto"
-        api_keys = listed("TAPELINE_API_KEYS")
+        api_keys = parse_list("TAPELINE_API_KEYS")
         if any(len(key) < MIN_KEY_LENGTH for key in api_keys):
             faults.append(f"each key in TAPELINE_API_KEYS must have at least {MIN_KEY_LENGTH} characters")
-        portable = environ.get("TAPELINE_PORTABLE_BITS") or "0"
-        if portable not in ("0", "1"):
-            faults.append(f"TAPELINE_PORTABLE_BITS must be 0 or 1, not {portable!r}")
-        keep_audit_days = number("TAPELINE_KEEP_AUDIT_DAYS", 0, low=0, high=36500)
+        portable_bits = environ.get("TAPELINE_PORTABLE_BITS") or "0"
+        if portable_bits not in ("0", "1"):
+            faults.append(f"TAPELINE_PORTABLE_BITS must be 0 or 1, not {portable_bits!r}")
+        keep_audit_days = parse_number("TAPELINE_KEEP_AUDIT_DAYS", 0, low=0, high=36500)
         if 0 < keep_audit_days < 1:
             faults.append("TAPELINE_KEEP_AUDIT_DAYS must be 0 or at least 1")
         quotas = {
-            item.name: int(number(_quota_variable(item.name), float(getattr(Quotas(), item.name)), low=0, high=2**53))
+            item.name: int(
+                parse_number(_quota_variable(item.name), float(getattr(Quotas(), item.name)), low=0, high=2**53)
+            )
             for item in fields(Quotas)
         }
         embedded = database_url.startswith("sqlite")
         settings = cls(
             home=home,
             host=environ.get("TAPELINE_HOST") or "127.0.0.1",
-            port=int(number("TAPELINE_PORT", 8000, low=0, high=65535)),
-            workers=int(number("TAPELINE_WORKERS", cores, low=1, high=1024)),
+            port=int(parse_number("TAPELINE_PORT", 8000, low=0, high=65535)),
+            workers=int(parse_number("TAPELINE_WORKERS", cores, low=1, high=1024)),
             database_url=database_url,
             broker_url=broker_url,
             artifacts=Path(environ.get("TAPELINE_ARTIFACTS") or home / "artifacts").expanduser().absolute(),
             data=Path(environ.get("TAPELINE_DATA") or home / "data").expanduser().absolute(),
             auth=Auth(auth),
             api_keys=api_keys,
-            allowed_hosts=listed("TAPELINE_ALLOWED_HOSTS"),
+            allowed_hosts=parse_list("TAPELINE_ALLOWED_HOSTS"),
             quotas=Quotas(**quotas),
-            lease_s=number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
+            lease_s=parse_number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
             child_limits=ChildLimits(
-                jobs=int(number("TAPELINE_CHILD_JOBS", ChildLimits().jobs, low=1, high=10**9)),
-                age_s=number("TAPELINE_CHILD_S", ChildLimits().age_s, low=0, high=10**9),
-                memory_bytes=int(number("TAPELINE_CHILD_MEMORY", ChildLimits().memory_bytes, low=0, high=2**53)),
+                jobs=int(parse_number("TAPELINE_CHILD_JOBS", ChildLimits().jobs, low=1, high=10**9)),
+                age_s=parse_number("TAPELINE_CHILD_S", ChildLimits().age_s, low=0, high=10**9),
+                memory_bytes=int(parse_number("TAPELINE_CHILD_MEMORY", ChildLimits().memory_bytes, low=0, high=2**53)),
             ),
-            portable_bits=portable == "1",
-            verify_reused=number("TAPELINE_VERIFY_REUSED", 0.01, low=0, high=1),
-            proxies=int(number("TAPELINE_PROXIES", 0, low=0, high=10)),
-            keep_jobs_days=number("TAPELINE_KEEP_JOBS_DAYS", 0, low=0, high=36500),
-            keep_checkpoints_days=number("TAPELINE_KEEP_CHECKPOINTS_DAYS", 0, low=0, high=36500),
+            portable_bits=portable_bits == "1",
+            verify_reused=parse_number("TAPELINE_VERIFY_REUSED", 0.01, low=0, high=1),
+            proxies=int(parse_number("TAPELINE_PROXIES", 0, low=0, high=10)),
+            keep_jobs_days=parse_number("TAPELINE_KEEP_JOBS_DAYS", 0, low=0, high=36500),
+            keep_checkpoints_days=parse_number("TAPELINE_KEEP_CHECKPOINTS_DAYS", 0, low=0, high=36500),
             keep_audit_days=keep_audit_days,
         )
         if faults:
@@ -270,7 +272,7 @@ def _quota_variable(name: str) -> str:
     return f"TAPELINE_OWNER_{name.upper()}"
 
 
-def _password(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
+def _read_password(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
     """The content of the file that a variable names; empty if it is not set. Child processes get the complete URL."""
     if not (path := environ.get(name)):
         return ""
@@ -286,11 +288,11 @@ def _password(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
 
 def _with_password(url: str, password: str) -> str:
     parts = urlsplit(url)
-    user, _, place = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{place}").geturl()
+    user, _, address = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{address}").geturl()
 
 
-def _verified(url: str) -> str:
+def _require_certificate(url: str) -> str:
     """Require a valid certificate of the broker, which Celery does not check by default."""
     parts = urlsplit(url)
     query = parse_qs(parts.query)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 def new_folder(purpose: str) -> Path:
     """Create a folder ``tapeline-<purpose>-<process id>-...`` for this process, and remove those of dead processes."""
-    for left in Path(tempfile.gettempdir()).glob(f"tapeline-{purpose}-*-*"):
-        owner = left.name.removeprefix(f"tapeline-{purpose}-").partition("-")[0]
+    for folder in Path(tempfile.gettempdir()).glob(f"tapeline-{purpose}-*-*"):
+        pid = folder.name.removeprefix(f"tapeline-{purpose}-").partition("-")[0]
         # In a container, the first process has the same id after each restart.
-        if owner.isdigit() and (int(owner) == os.getpid() or not _is_alive(int(owner))):
-            shutil.rmtree(left, ignore_errors=True)
+        if pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"tapeline-{purpose}-{os.getpid()}-"))
 
 

@@ -1,1 +1,1 @@
-"""What a user may ask for: the schema of specs, presets, validation, layer shapes, costs."""
+"""Specs: their schema, presets, validation, layer shapes and costs."""

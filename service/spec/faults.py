@@ -34,25 +34,25 @@ def describe(model: Model, error: ValidationError, document: Any, *, others: Seq
         document: parsed JSON.
         others: models of the other values of ``kind``, for suggestions.
     """
-    known = Fields(model, document, others)
-    return [_fault(model, detail, known) for detail in error.errors(include_url=False)[:MAX_FAULTS]]
+    fields = Fields(model, document, others)
+    return [_fault(model, detail, fields) for detail in error.errors(include_url=False)[:MAX_FAULTS]]
 
 
 def _fault(model: Model, error: ErrorDetails, fields: Fields) -> Fault:
-    names, here = _locate(model, error["loc"])
-    pointer = "#" + "".join("/" + pointer_step(name) for name in names)
+    path, models = _locate(model, error["loc"])
+    pointer = "#" + "".join("/" + pointer_step(name) for name in path)
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            found = fields.suggest(names, here)
-            hint = found.sentence if found else f"known are {', '.join(_names(here))}"
-            suggestion = found.name if found else None
+            proposal = fields.suggest(path, models)
+            hint = proposal.sentence if proposal else f"known are {', '.join(_field_names(models))}"
+            suggestion = proposal.name if proposal else None
             return Fault(pointer=pointer, detail=f"unknown field; {hint}", code="unknown_field", suggestion=suggestion)
         case "missing":
             return Fault(pointer=pointer, detail="is missing", code="missing")
         case "model_type" | "model_attributes_type":
-            known = ", ".join(_names(_locate(model, (*error["loc"], ""))[1]))
-            return Fault(pointer=pointer, detail=f"must be an object; its fields are {known}", code="wrong_type")
+            field_names = ", ".join(_field_names(_locate(model, (*error["loc"], ""))[1]))
+            return Fault(pointer=pointer, detail=f"must be an object; its fields are {field_names}", code="wrong_type")
         case "dict_type":
             return Fault(pointer=pointer, detail="must be an object", code="wrong_type")
         case "string_pattern_mismatch":
@@ -60,9 +60,9 @@ def _fault(model: Model, error: ErrorDetails, fields: Fields) -> Fault:
             return Fault(pointer=pointer, detail=detail, code="out_of_range")
         case "too_short" | "too_long":  # lists and objects
             is_short = error["type"] == "too_short"
-            limit, found_count = context["min_length" if is_short else "max_length"], context["actual_length"]
+            limit, actual = context["min_length" if is_short else "max_length"], context["actual_length"]
             detail = f"must have at {'least' if is_short else 'most'} {counted(limit, 'item')}"
-            detail += f"; it has {found_count or 'none'}" if isinstance(found_count, int) else ""
+            detail += f"; it has {actual or 'none'}" if isinstance(actual, int) else ""
             return Fault(pointer=pointer, detail=detail, code="out_of_range")
         case "union_tag_not_found":
             field = str(context.get("discriminator", "name")).strip("'")
@@ -90,23 +90,23 @@ def _locate(model: Model, location: Sequence[int | str]) -> tuple[list[int | str
     """The path into the document, without the variant tags that pydantic adds, and the possible models of the object
     that contains the faulty field."""
     path: list[int | str] = []
-    here: list[Model] = [model]
+    models: list[Model] = [model]
     for position, name in enumerate(location):
         if isinstance(name, int):
             path.append(name)
             continue
-        fields = [found.model_fields[name].annotation for found in here if name in found.model_fields]
-        tagged = [found for found in here if name in tags_of(found)]
+        fields = [candidate.model_fields[name].annotation for candidate in models if name in candidate.model_fields]
+        tagged = [candidate for candidate in models if name in tags_of(candidate)]
         if fields:
             path.append(name)
             if position < len(location) - 1:
-                here = [found for annotation in fields for found in models_of(annotation)]
+                models = [candidate for annotation in fields for candidate in models_of(annotation)]
         elif tagged:
-            here = tagged
+            models = tagged
         else:
             path.append(name)
-    return path, here
+    return path, models
 
 
-def _names(models: Sequence[Model]) -> list[str]:
+def _field_names(models: Sequence[Model]) -> list[str]:
     return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})

@@ -36,17 +36,19 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     Raises:
         SpecError: names every fault.
     """
-    found = networks(spec, shape)
-    faults = [fault for network in found for fault in network.faults]
+    all_networks = networks(spec, shape)
+    faults = [fault for network in all_networks for fault in network.faults]
     match spec:
         case ClassifierSpec():
-            why = f"one for each class of {spec.dataset.name}"
-            faults += _check_end(found[0], (shape.classes,), (1, 1, shape.classes), why)
+            reason = f"one for each class of {spec.dataset.name}"
+            faults += _check_last_layer(all_networks[0], (shape.classes,), (1, 1, shape.classes), reason)
             match spec.loss.name:
                 case LossName.SOFTMAX_CROSS_ENTROPY:
-                    faults += _check_activation(found[0], Activation.SOFTMAX, "required by softmax_cross_entropy")
+                    faults += _check_activation(
+                        all_networks[0], Activation.SOFTMAX, "required by softmax_cross_entropy"
+                    )
                 case LossName.BINARY_CROSS_ENTROPY:
-                    faults += _check_activation(found[0], Activation.SIGMOID, "required by binary_cross_entropy")
+                    faults += _check_activation(all_networks[0], Activation.SIGMOID, "required by binary_cross_entropy")
                 case LossName.SQUARED_ERROR:
                     pass
             if spec.loss.class_weights is not None and spec.loss.name is not LossName.SOFTMAX_CROSS_ENTROPY:
@@ -58,22 +60,22 @@ def check_fit(spec: Spec, shape: Shape) -> None:
                     detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
                     faults.append(Fault(pointer=f"#/augmentation/{field}", detail=detail, code="out_of_range"))
         case GanSpec():
-            generator, discriminator = found
-            why = f"one for each {'pixel' if shape.channels == 1 else 'colour of each pixel'} of {spec.dataset.name}"
-            faults += _check_end(generator, (shape.pixels,), shape.picture, why)
-            faults += _check_end(discriminator, (1,), (1, 1, 1), "the output of a discriminator")
-            end = discriminator_end(spec.loss.name)
-            faults += _check_activation(discriminator, end, f"required by {spec.loss.name}")
-            faults += _discriminator(spec)
+            generator, discriminator = all_networks
+            reason = f"one for each {'pixel' if shape.channels == 1 else 'colour of each pixel'} of {spec.dataset.name}"
+            faults += _check_last_layer(generator, (shape.pixels,), shape.picture, reason)
+            faults += _check_last_layer(discriminator, (1,), (1, 1, 1), "the output of a discriminator")
+            last_activation = discriminator_end(spec.loss.name)
+            faults += _check_activation(discriminator, last_activation, f"required by {spec.loss.name}")
+            faults += _discriminator_faults(spec)
     for pointer, optimizer in optimizers(spec):
         if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
             detail = "needs a momentum above 0"
             faults.append(Fault(pointer=f"{pointer}/nesterov", detail=detail, code="unsuitable"))
-    looked_for = CODES[Kind(spec.kind)]
-    for number, code in enumerate(spec.health.stop_on):
-        if code not in looked_for:
-            detail = f"is not a finding of a {spec.kind} job; findings are {', '.join(looked_for)}"
-            faults.append(Fault(pointer=f"#/health/stop_on/{number}", detail=detail, code="unsuitable"))
+    possible = CODES[Kind(spec.kind)]
+    for index, code in enumerate(spec.health.stop_on):
+        if code not in possible:
+            detail = f"is not a finding of a {spec.kind} job; findings are {', '.join(possible)}"
+            faults.append(Fault(pointer=f"#/health/stop_on/{index}", detail=detail, code="unsuitable"))
     low, high = spec.dataset.scale
     if low >= high:
         faults.append(
@@ -82,8 +84,8 @@ def check_fit(spec: Spec, shape: Shape) -> None:
     if spec.batch_size > shape.train_count:
         detail = f"must be at most {shape.train_count}, the number of training images of {spec.dataset.name}"
         faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
-    faults += _split(spec, shape)
-    faults += _too_costly(spec, shape)
+    faults += _split_faults(spec, shape)
+    faults += _limit_faults(spec, shape)
     if faults:
         raise SpecError(faults)
 
@@ -97,13 +99,13 @@ UNSMOOTHED: Final = (GanLossName.HINGE, GanLossName.WASSERSTEIN)
 """Losses without a target, to which label smoothing does not apply."""
 
 
-def _discriminator(spec: GanSpec) -> list[Fault]:
+def _discriminator_faults(spec: GanSpec) -> list[Fault]:
     """Discriminator settings that exclude or require each other."""
-    discriminator, found = spec.discriminator, []
+    discriminator, faults = spec.discriminator, []
 
     def fault(name: str, detail: str, suggestion: str | None = None) -> None:
         pointer = f"#/discriminator/{name}"
-        found.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=suggestion))
+        faults.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=suggestion))
 
     if discriminator.label_smoothing and spec.loss.name in UNSMOOTHED:
         fault("label_smoothing", f"must be 0: {spec.loss.name} has no target to smooth", "0")
@@ -117,20 +119,20 @@ def _discriminator(spec: GanSpec) -> list[Fault]:
     if spec.loss.name is GanLossName.WASSERSTEIN and not bounded:
         fault("gradient_penalty", "must be above 0 for wasserstein (10 is usual), or set spectral_norm", "10")
     penalty = "gradient_penalty" if discriminator.gradient_penalty else "r1" if discriminator.r1 else None
-    for number, layer in enumerate(discriminator.layers):
-        inside = [layer, *layer.layers] if isinstance(layer, Residual) else [layer]
-        if penalty and any(isinstance(one, BatchNorm) for one in inside):
+    for index, layer in enumerate(discriminator.layers):
+        inner_layers = [layer, *layer.layers] if isinstance(layer, Residual) else [layer]
+        if penalty and any(isinstance(inner, BatchNorm) for inner in inner_layers):
             detail = f"cannot be combined with {penalty}: slopes would depend on the whole batch; use layer_norm"
-            fault(f"layers/{number}/type", detail, "layer_norm")
-    return found
+            fault(f"layers/{index}/type", detail, "layer_norm")
+    return faults
 
 
-def _split(spec: Spec, shape: Shape) -> list[Fault]:
+def _split_faults(spec: Spec, shape: Shape) -> list[Fault]:
     """Faults of the split into training and validation examples."""
-    data, found = spec.dataset, []
+    data, faults = spec.dataset, []
 
     def fault(name: str, detail: str, code: str = "unsuitable") -> None:
-        found.append(Fault(pointer=f"#/dataset/{name}", detail=detail, code=code))
+        faults.append(Fault(pointer=f"#/dataset/{name}", detail=detail, code=code))
 
     pool = shape.train_count + shape.validation_count
     if data.folds is not None:
@@ -146,48 +148,50 @@ def _split(spec: Spec, shape: Shape) -> list[Fault]:
         fault("fold", "requires folds, the number of folds")
     if data.split_seed is not None and data.folds is None and data.validation_fraction is None:
         fault("split_seed", "has an effect only with validation_fraction or folds")
-    return found
+    return faults
 
 
 def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:
     """All optimizers that a spec names, each with its pointer."""
-    found = [("#/optimizer", spec.optimizer)]
+    by_pointer = [("#/optimizer", spec.optimizer)]
     if isinstance(spec, GanSpec):
-        parts = {
+        own_optimizers = {
             "#/generator/optimizer": spec.generator.optimizer,
             "#/discriminator/optimizer": spec.discriminator.optimizer,
         }
-        found += [(pointer, optimizer) for pointer, optimizer in parts.items() if optimizer is not None]
-    return found
+        by_pointer += [(pointer, optimizer) for pointer, optimizer in own_optimizers.items() if optimizer is not None]
+    return by_pointer
 
 
-def _too_costly(spec: Spec, shape: Shape) -> list[Fault]:
+def _limit_faults(spec: Spec, shape: Shape) -> list[Fault]:
     """Faults of exceeded limits, each at the field that contributes most."""
     faults = []
     parameters = costs.parameters(spec, shape)
     if parameters > MAX_PARAMETERS:
         detail = f"the networks have {parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed"
         faults.append(Fault(pointer="#", detail=detail, code="too_large"))
-    peak = costs.peak_bytes(spec, shape)
-    if peak > MAX_MEMORY_BYTES:
+    peak_bytes = costs.peak_bytes(spec, shape)
+    if peak_bytes > MAX_MEMORY_BYTES:
         shares = {"#/dataset/name": costs.data_bytes(shape), "#/batch_size": costs.activation_bytes(spec, shape)}
-        most = max(shares, key=lambda pointer: shares[pointer])
-        pointer = most if shares[most] > peak / 2 else "#"
-        detail = f"would take {peak / 2**30:,.1f} GiB of memory; at most {MAX_MEMORY_BYTES / 2**30:.0f} are allowed"
+        largest = max(shares, key=lambda pointer: shares[pointer])
+        pointer = largest if shares[largest] > peak_bytes / 2 else "#"
+        detail = (
+            f"would take {peak_bytes / 2**30:,.1f} GiB of memory; at most {MAX_MEMORY_BYTES / 2**30:.0f} are allowed"
+        )
         faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
     operations = costs.operations(spec, shape)
     if operations > MAX_OPERATIONS:
         detail = f"would take {operations:.1e} floating-point operations; at most {MAX_OPERATIONS:.0e} are allowed"
         faults.append(Fault(pointer="#/epochs", detail=detail, code="too_large"))
-    shown = spec.samples.count * shape.pixels
-    if shown > MAX_SHOWN_PIXELS:
-        most_shown = max(1, MAX_SHOWN_PIXELS // shape.pixels)
-        detail = f"must be at most {most_shown} for images of {shape.described}"
-        faults.append(Fault(pointer="#/samples/count", detail=detail, code="too_large", suggestion=str(most_shown)))
+    pixels = spec.samples.count * shape.pixels
+    if pixels > MAX_SHOWN_PIXELS:
+        max_count = max(1, MAX_SHOWN_PIXELS // shape.pixels)
+        detail = f"must be at most {max_count} for images of {shape.described}"
+        faults.append(Fault(pointer="#/samples/count", detail=detail, code="too_large", suggestion=str(max_count)))
     return faults
 
 
-def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault]:
+def _check_last_layer(network: Network, row: Size, image: Size, reason: str) -> list[Fault]:
     """Faults of a network's last layer: dense must output ``row``, convolutions ``image``."""
     last = network.layers[-1]
     pointer = f"#/{network.where}/{len(network.layers) - 1}"
@@ -195,13 +199,13 @@ def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault
         case Dense():
             if last.units == row[0]:
                 return []
-            detail, suggestion = f"must be {row[0]}, {why}; it is {last.units}", str(row[0])
+            detail, suggestion = f"must be {row[0]}, {reason}; it is {last.units}", str(row[0])
             return [Fault(pointer=f"{pointer}/units", detail=detail, code="wrong_shape", suggestion=suggestion)]
         case Conv2D() | Conv2DTranspose():
             size = network.layer_shapes[-1].size if len(network.layer_shapes) == len(network.layers) else image
             if size == image:
                 return []
-            detail = f"must end in {shown(image)}, {why}; it ends in {shown(size)}"
+            detail = f"must end in {shown(image)}, {reason}; it ends in {shown(size)}"
             return [Fault(pointer=pointer, detail=detail, code="wrong_shape")]
         case _:
             return [
@@ -213,14 +217,14 @@ def _check_end(network: Network, row: Size, image: Size, why: str) -> list[Fault
             ]
 
 
-def _check_activation(network: Network, activation: Activation, why: str) -> list[Fault]:
+def _check_activation(network: Network, activation: Activation, reason: str) -> list[Fault]:
     last = network.layers[-1]
     if not isinstance(last, Dense | Conv2D | Conv2DTranspose) or last.activation is activation:
         return []
     return [
         Fault(
             pointer=f"#/{network.where}/{len(network.layers) - 1}/activation",
-            detail=f"must be {activation}, {why}; it is {last.activation}",
+            detail=f"must be {activation}, {reason}; it is {last.activation}",
             code="wrong_activation",
             suggestion=str(activation),
         )

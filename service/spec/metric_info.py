@@ -52,8 +52,8 @@ class MetricInfo:
         return "max" if self.goal is Goal.MAXIMIZE else "min"
 
     def within(self, bound: float) -> float:
-        """A bound of an interval, cut at the ends of a fraction's range, which Student's interval does not know. The
-        true mean is in the range, so the cut interval covers it as often."""
+        """A bound of an interval, clipped to a fraction's range, which Student's interval may exceed. The
+        true mean is in the range, so the clipped interval covers it equally often."""
         return min(max(bound, 0.0), 1.0) if self.percent else bound
 
 
@@ -215,16 +215,16 @@ RESOURCES: Final[dict[str, MetricInfo]] = {
         "memory", "Resident memory of the training process at the end of the epoch.", series=2, unit=Unit.BYTES
     ),
 }
-"""Time and memory of an epoch. They differ from run to run, so they are kept apart from the metrics of a training."""
+"""Time and memory of an epoch. They differ from run to run, so they are separate from ``METRICS``."""
 
 
 def describe(name: str) -> MetricInfo:
     """How to present a metric. A metric of one layer (``grad_norm/layers.0``) is presented like that of the network."""
     base, _, layer = name.partition("/")
-    known = (METRICS | RESOURCES).get(base, MetricInfo(base.replace("_", " "), ""))
+    info = (METRICS | RESOURCES).get(base, MetricInfo(base.replace("_", " "), ""))
     if not layer:
-        return known
-    return replace(known, label=f"{known.label} · {layer}")
+        return info
+    return replace(info, label=f"{info.label} · {layer}")
 
 
 def number(name: str, value: float | None) -> str:

@@ -12,7 +12,7 @@ _NOT_IN_PREFIX: Final = NOT_HASHED | {"epochs"}
 
 
 def prefix_hash(spec: Spec) -> str:
-    """SHA-256 over everything that changes what is computed, except for the number of epochs."""
+    """SHA-256 over everything that affects the computation, except for the number of epochs."""
     return resolved_prefix_hash(spec.model_dump(mode="json"))
 
 
@@ -22,14 +22,14 @@ def resolved_prefix_hash(resolved: Mapping[str, Any]) -> str:
 
 
 def is_independent_of_length(spec: Spec) -> bool:
-    """Whether an epoch has the same bits, however many follow: no schedule stretches over the whole run."""
+    """Whether an epoch has the same bits no matter how many follow: no schedule spans the whole run."""
     return all(isinstance(schedule, Constant | Step) for schedule in _schedules(spec))
 
 
 def is_independent_of_position(spec: Spec, epoch: int) -> bool:
     """Whether an epoch's record is the same whether or not it is the last epoch.
 
-    A last epoch always has samples and scores, another one only when they are due.
+    The last epoch always has samples and scores; other epochs have them only when they are due.
     """
     due = epoch % spec.samples.every_epochs == 0
     return due and (isinstance(spec, ClassifierSpec) or epoch % spec.health.every_epochs == 0)

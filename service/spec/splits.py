@@ -1,4 +1,4 @@
-"""The split of a dataset into training and validation examples that a spec asks for.
+"""The split of a dataset into training and validation examples, as a spec defines it.
 
 The *pool* is the training part followed by the validation part; the test part is never split. ``cache.divide`` computes
 the split.

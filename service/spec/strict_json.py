@@ -11,7 +11,7 @@ from service.errors import MalformedJson
 MAX_DEPTH: Final = 32
 MAX_NAMES: Final = 10_000
 """Maximum number of fields of all objects of a document together; the largest spec has a few hundred."""
-_SHOWN_NAME: Final = 80
+_MAX_SHOWN_NAME: Final = 80
 
 
 def parse_json(body: bytes) -> Any:
@@ -23,48 +23,48 @@ def parse_json(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = body[: error.start].decode("utf-8", "replace")
-        raise MalformedJson("the body is not UTF-8", *_position(before, len(before))) from error
+        prefix = body[: error.start].decode("utf-8", "replace")
+        raise MalformedJson("the body is not UTF-8", *_position(prefix, len(prefix))) from error
 
-    def refuse(detail: str, shown: str) -> MalformedJson:
-        return MalformedJson(detail, *_position(text, max(text.find(shown), 0)))
+    def refuse(detail: str, literal: str) -> MalformedJson:
+        return MalformedJson(detail, *_position(text, max(text.find(literal), 0)))
 
-    def number(literal: str) -> float:
+    def parse_number(literal: str) -> float:
         value = float(literal)
         if not math.isfinite(value):
             raise refuse(f"{literal} is too large for a number", literal)
         return value
 
-    def constant(literal: str) -> float:
+    def reject_constant(literal: str) -> float:
         raise refuse(f"{literal} is not JSON; leave the field out or use null", literal)
 
-    def integer(literal: str) -> int:
+    def parse_integer(literal: str) -> int:
         if len(literal) > 20:
             raise refuse("an integer has more than 20 digits", literal)
         return int(literal)
 
-    names_left = MAX_NAMES
+    remaining_names = MAX_NAMES
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal names_left
-        names_left -= len(pairs)
-        if names_left < 0:
+    def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal remaining_names
+        remaining_names -= len(pairs)
+        if remaining_names < 0:
             raise MalformedJson(f"the document has more than {MAX_NAMES:,} fields", 1, 1)
         document: dict[str, Any] = {}
         for name, value in pairs:
             if name in document:
-                shown = name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
-                raise refuse(f"the key {shown!r} appears twice in one object", json.dumps(name))
+                shown_name = name if len(name) <= _MAX_SHOWN_NAME else f"{name[:_MAX_SHOWN_NAME]}…"
+                raise refuse(f"the key {shown_name!r} appears twice in one object", json.dumps(name))
             document[name] = value
         return document
 
     try:
         document = json.loads(
             text,
-            parse_float=number,
-            parse_constant=constant,
-            parse_int=integer,
-            object_pairs_hook=unique,
+            parse_float=parse_number,
+            parse_constant=reject_constant,
+            parse_int=parse_integer,
+            object_pairs_hook=unique_object,
         )
     except json.JSONDecodeError as error:
         raise MalformedJson(f"not valid JSON: {error.msg}", error.lineno, error.colno) from error
@@ -93,10 +93,10 @@ def _depth(document: Any) -> int:
     depth, level = 0, [document]
     while level:
         depth += 1
-        below: list[Any] = []
+        children: list[Any] = []
         for item in level:
-            below.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
-        level = below
+            children.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+        level = children
     return depth - 1
 
 
@@ -106,5 +106,5 @@ def pointer_step(name: object) -> str:
 
 
 def pointer_name(step: str) -> str:
-    """The name that a step of a JSON pointer means."""
+    """The name that a step of a JSON pointer refers to."""
     return step.replace("~1", "/").replace("~0", "~")

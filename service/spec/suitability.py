@@ -28,15 +28,15 @@ def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
         detail = f"a GAN generates images, and {name} is a table; train a classifier, or name a dataset of images"
         return [Fault(pointer="#/kind", detail=detail, code="unsuitable", suggestion="classifier")]
     faults = []
-    places = [n for n, layer in enumerate(spec.layers) if isinstance(layer, Conv2D | MaxPool2D | Upsample2D | Reshape)]
-    if places and "layers" not in document:
+    indices = [n for n, layer in enumerate(spec.layers) if isinstance(layer, Conv2D | MaxPool2D | Upsample2D | Reshape)]
+    if indices and "layers" not in document:
         detail = f"preset {spec.preset} is for images, and {name} is a table; use preset {TABLE_PRESET}"
         faults.append(Fault(pointer="#/preset", detail=detail, code="unsuitable", suggestion=TABLE_PRESET))
-    elif places:
+    elif indices:
         detail = f"is for images, and {name} is a table; use dense layers"
         faults += [
-            Fault(pointer=f"#/layers/{place}/type", detail=detail, code="unsuitable", suggestion="dense")
-            for place in places
+            Fault(pointer=f"#/layers/{index}/type", detail=detail, code="unsuitable", suggestion="dense")
+            for index in indices
         ]
     detail = f"is for images, and {name} is a table"
     for field, off in _OFF.items():
@@ -47,6 +47,6 @@ def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
 
 
 def _is_on(spec: ClassifierSpec, document: Mapping[str, Any], field: str) -> bool:
-    """Whether the document itself asks for this change of the examples; the preset's is ignored for tables."""
+    """Whether the document itself requests this augmentation; the preset's is ignored for tables."""
     sent = document.get("augmentation")
     return isinstance(sent, dict) and field in sent and bool(getattr(spec.augmentation, field))

@@ -70,16 +70,16 @@ def resolve(document: Any) -> Spec:
     faults: list[Fault] = []
     if "kind" not in document:
         detail = f"is missing; use one of {', '.join(Kind)}"
-        meant = next((name for name in document if closest(name, ["kind"]) and name not in _FIELDS), None)
-        detail += f"; did you mean 'kind' by {meant!r}?" if meant else ""
+        likely = next((name for name in document if closest(name, ["kind"]) and name not in _FIELDS), None)
+        detail += f"; did you mean 'kind' by {likely!r}?" if likely else ""
         raise SpecError([Fault(pointer="#/kind", detail=detail, code="missing")])
-    found = document["kind"]
-    if found not in list(Kind):
-        faults.append(not_one_of("#/kind", found, list(Kind), code="unknown_kind"))
+    kind_name = document["kind"]
+    if kind_name not in list(Kind):
+        faults.append(not_one_of("#/kind", kind_name, list(Kind), code="unknown_kind"))
         if faults[0].suggestion is None:
             raise SpecError(faults)
-        found = faults[0].suggestion  # continue, to find the other faults too
-    kind = Kind(found)
+        kind_name = faults[0].suggestion  # continue, to find the other faults too
+    kind = Kind(kind_name)
     preset = document.get("preset", DEFAULT_PRESET[kind])
     if not isinstance(preset, str) or preset not in PRESETS[kind]:
         faults.append(not_one_of("#/preset", preset, list(PRESETS[kind]), code="unknown_preset"))
@@ -90,7 +90,7 @@ def resolve(document: Any) -> Spec:
         # Through JSON, because strict mode accepts lists and enumerations only from JSON.
         spec = model.model_validate_json(json.dumps(merged))
     except ValidationError as error:
-        others = [other for other in _MODELS.values() if other is not model]
+        others = [candidate for candidate in _MODELS.values() if candidate is not model]
         total = len(faults) + error.error_count()
         faults += describe(model, error, merged, others=others)
         raise as_sent(SpecError(faults, total=total), document) from error
@@ -170,18 +170,18 @@ def overlaid(spec: Spec, settings: Mapping[str, Any]) -> Spec:
 
 def as_sent(error: SpecError, document: Any) -> SpecError:
     """The error with pointers into the document as it was sent, before shorthands were expanded."""
-    found = [replace(fault, pointer=_existing(fault.pointer, document)) for fault in error.faults]
-    return SpecError(found, total=error.total)
+    faults = [replace(fault, pointer=_existing_pointer(fault.pointer, document)) for fault in error.faults]
+    return SpecError(faults, total=error.total)
 
 
-def _existing(pointer: str, document: Any) -> str:
-    above, _, last = pointer.rpartition("/")
+def _existing_pointer(pointer: str, document: Any) -> str:
+    parent, _, last = pointer.rpartition("/")
     if last != "name":
         return pointer
-    here = document
-    for step in above.split("/")[1:]:
-        here = here.get(step) if isinstance(here, dict) else None
-    return above if isinstance(here, str) else pointer
+    value = document
+    for step in parent.split("/")[1:]:
+        value = value.get(step) if isinstance(value, dict) else None
+    return parent if isinstance(value, str) else pointer
 
 
 def spec_hash(spec: Spec) -> str:
@@ -200,18 +200,18 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
 
     def flat(spec: Spec) -> dict[str, Any]:
         document = spec.model_dump(mode="json")
-        found: dict[str, Any] = {"dtype": document["dtype"]}
+        fields: dict[str, Any] = {"dtype": document["dtype"]}
         if isinstance(spec, GanSpec):
             discriminator = spec.discriminator
-            found |= {"latent/dim": spec.latent.dim, "conditional": spec.conditional}
-            found |= {
+            fields |= {"latent/dim": spec.latent.dim, "conditional": spec.conditional}
+            fields |= {
                 "discriminator/pack": discriminator.pack,
                 "discriminator/spectral_norm": discriminator.spectral_norm,
             }
-        for where in ("", "generator/", "discriminator/"):
-            holder = document.get(where.rstrip("/"), {}) if where else document
-            found |= _shaping(f"{where}layers", holder.get("layers", []))
-        return found
+        for prefix in ("", "generator/", "discriminator/"):
+            network = document.get(prefix.rstrip("/"), {}) if prefix else document
+            fields |= _weight_fields(f"{prefix}layers", network.get("layers", []))
+        return fields
 
     old, new = flat(before), flat(after)
     detail = "must stay {}, as in the checkpoint that the fork continues from; it is {}"
@@ -227,28 +227,28 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
     ]
 
 
-def _shaping(where: str, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _weight_fields(prefix: str, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The fields of layers, including inner ones, on which their weights depend."""
-    found: dict[str, Any] = {}
-    for place, layer in enumerate(layers):
+    fields: dict[str, Any] = {}
+    for index, layer in enumerate(layers):
         for name, value in layer.items():
-            pointer = f"{where}/{place}/{name}"
+            pointer = f"{prefix}/{index}/{name}"
             if name == "layers":
-                found |= _shaping(pointer, value)
+                fields |= _weight_fields(pointer, value)
             elif name not in _WITHOUT_WEIGHTS:
-                found[pointer] = value
-    return found
+                fields[pointer] = value
+    return fields
 
 
-def _merge(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Overlay ``given`` on the preset, object by object. An object that names another variant replaces the preset's
-    entirely, because Adam's options are not options of SGD."""
+def _merge(preset: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Overlay ``overrides`` on the preset, object by object. An object that names another variant replaces
+    the preset's entirely, because Adam's options are not options of SGD."""
     merged = dict(preset)
-    for name, value in given.items():
-        below = preset.get(name)
-        if isinstance(value, dict) and isinstance(below, dict):
-            other_variant = name != "dataset" and "name" in value and value["name"] != below.get("name")
-            merged[name] = value if other_variant else _merge(below, value)
+    for name, value in overrides.items():
+        default = preset.get(name)
+        if isinstance(value, dict) and isinstance(default, dict):
+            other_variant = name != "dataset" and "name" in value and value["name"] != default.get("name")
+            merged[name] = value if other_variant else _merge(default, value)
         else:
             merged[name] = value
     return merged

@@ -33,8 +33,8 @@ def replace(session: Session, job_id: str, file: StoredFile) -> Artifact:
 
     The caller must hold the lock of the job's row.
     """
-    same = (Artifact.job_id == job_id, Artifact.kind == file.kind, Artifact.epoch == file.epoch)
-    session.execute(delete(Artifact).where(*same))
+    conditions = (Artifact.job_id == job_id, Artifact.kind == file.kind, Artifact.epoch == file.epoch)
+    session.execute(delete(Artifact).where(*conditions))
     row = create(job_id, file, lease=0)  # not written by a worker
     session.add(row)
     update_job_size(session, job_id)

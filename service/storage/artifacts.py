@@ -71,12 +71,12 @@ class ArtifactUnreadable(ArtifactDamaged):
     """A file cannot be read, perhaps temporarily: an unavailable share, missing permissions, no free descriptors."""
 
 
-_LOST = frozenset({errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR})
+_LOST_ERRNOS = frozenset({errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR})
 """Error codes of files whose content is lost permanently."""
 
 
 def _unreadable(path: str, error: OSError) -> ArtifactDamaged:
-    kind = ArtifactDamaged if error.errno in _LOST else ArtifactUnreadable
+    kind = ArtifactDamaged if error.errno in _LOST_ERRNOS else ArtifactUnreadable
     return kind(path, error.strerror or str(error))
 
 
@@ -111,7 +111,7 @@ class Stored:
         return self.path.split("/")[1:2] == [_DERIVED] and not self.path.endswith(_UNFINISHED)
 
 
-def _named(job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes) -> StoredFile:
+def _name_file(job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes) -> StoredFile:
     digest, suffix = hashlib.sha256(data).hexdigest(), SUFFIXES[kind]
     return StoredFile(
         kind=kind,
@@ -182,7 +182,7 @@ class ArtifactStore(ABC):
         self, job_id: str, epoch: int, lease: int, contents: Mapping[ArtifactKind, bytes]
     ) -> list[StoredFile]:
         """Store the files of an epoch, as ``write`` and ``put_all`` do."""
-        files = [_named(job_id, kind, epoch, lease, data) for kind, data in contents.items()]
+        files = [_name_file(job_id, kind, epoch, lease, data) for kind, data in contents.items()]
         self.put_all({file.path: data for file, data in zip(files, contents.values(), strict=True)})
         return files
 
@@ -201,15 +201,15 @@ class ArtifactStore(ABC):
         Raises:
             ArtifactDamaged: one is missing, or its SHA-256 differs; nothing is left behind.
         """
-        made: list[StoredFile] = []
+        copies: list[StoredFile] = []
         try:
             for file in files:
                 data = self.read(file.path, file.sha256)
-                made.append(self.write(job_id, file.kind, file.epoch, lease, data))
+                copies.append(self.write(job_id, file.kind, file.epoch, lease, data))
         except BaseException:
-            self.remove(file.path for file in made)
+            self.remove(file.path for file in copies)
             raise
-        return made
+        return copies
 
     def read(self, path: str, sha256: str) -> bytes:
         """The content of a file, verified.
@@ -234,10 +234,10 @@ class ArtifactStore(ABC):
         """
         path = f"{job_id}/{_DERIVED}/{stem}-{version}"
         self.put(path, data)
-        older = f"{job_id}/{_DERIVED}/{stem}-"
+        prefix = f"{job_id}/{_DERIVED}/{stem}-"
         suffix = Path(version).suffix
-        known = [item.path for item in self.stored(job_id) if item.path.startswith(older)]
-        self.remove(name for name in known if name != path and Path(name).suffix == suffix)
+        versions = [item.path for item in self.stored(job_id) if item.path.startswith(prefix)]
+        self.remove(name for name in versions if name != path and Path(name).suffix == suffix)
 
     def cached_image(self, job_id: str, stem: str, version: str) -> bytes | None:
         """The cached image, or ``None`` if it must be rendered again."""
@@ -249,7 +249,7 @@ class ArtifactStore(ABC):
 
     def orphans(
         self,
-        named: Callable[[Sequence[str]], Mapping[str, Container[str]]],
+        list_paths: Callable[[Sequence[str]], Mapping[str, Container[str]]],
         *,
         older_than_s: float,
         among: Iterable[Stored] | None = None,
@@ -258,14 +258,14 @@ class ArtifactStore(ABC):
         images of existing jobs are not orphans.
 
         Args:
-            named: for job ids, returns the paths in the rows of each job that exists.
+            list_paths: for job ids, returns the paths in the rows of each existing job.
             among: all stored files, if the caller iterates over them as well.
         """
 
         def check(batch: list[Stored]) -> Iterator[Stored]:
-            known = named(sorted({item.job_id for item in batch}))
+            paths_by_job = list_paths(sorted({item.job_id for item in batch}))
             for item in batch:
-                paths = known.get(item.job_id)
+                paths = paths_by_job.get(item.job_id)
                 if paths is None or (item.path not in paths and not item.is_derived):
                     yield item
 
@@ -280,12 +280,12 @@ class ArtifactStore(ABC):
             yield from check(batch)
 
     def sweep(
-        self, named: Callable[[Sequence[str]], Mapping[str, Container[str]]], *, older_than_s: float
+        self, list_paths: Callable[[Sequence[str]], Mapping[str, Container[str]]], *, older_than_s: float
     ) -> list[Stored]:
         """Remove the ``orphans``; returns them."""
-        found = list(self.orphans(named, older_than_s=older_than_s))
-        self.remove(item.path for item in found)
-        return found
+        orphans = list(self.orphans(list_paths, older_than_s=older_than_s))
+        self.remove(item.path for item in orphans)
+        return orphans
 
 
 class ArtifactFolder(ArtifactStore):
@@ -299,8 +299,8 @@ class ArtifactFolder(ArtifactStore):
         self.put_all({path: data})
 
     def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Take each step of ``put`` for all files before the next one: the first sync also writes much of what the
-        others wait for."""
+        """Perform each step of ``put`` for all files before the next step: the first sync also writes much of
+        the data that the others wait for."""
         targets = [self.root / path for path in contents]
         self._make_folders({target.parent for target in targets})
         with ExitStack() as unfinished:
@@ -331,8 +331,8 @@ class ArtifactFolder(ArtifactStore):
             fsync_folder(self.root)
 
     def copy_all(self, files: Iterable[StoredFile], *, job_id: str, lease: int) -> list[StoredFile]:
-        """Link the files instead of copying them, where the file system can: no file is ever changed."""
-        files, made = list(files), list[StoredFile]()
+        """Link the files instead of copying them, if the file system supports it: no file is ever changed."""
+        files, copies = list(files), list[StoredFile]()
         try:
             for file in files:
                 self.read(file.path, file.sha256)
@@ -340,20 +340,20 @@ class ArtifactFolder(ArtifactStore):
                 path = f"{job_id}/{file.kind}/{file.epoch:06d}-{lease}-{file.sha256[:16]}{source.suffix}"
                 (self.root / path).parent.mkdir(parents=True, exist_ok=True)
                 os.link(source, self.root / path)
-                made.append(replace(file, path=path))
+                copies.append(replace(file, path=path))
                 reach("file_renamed", file.kind)
-            for folder in {(self.root / file.path).parent for file in made}:
+            for folder in {(self.root / file.path).parent for file in copies}:
                 fsync_folder(folder)
-            if made:
+            if copies:
                 fsync_folder(self.root / job_id)
                 fsync_folder(self.root)
         except ArtifactDamaged:
-            self.remove(file.path for file in made)
+            self.remove(file.path for file in copies)
             raise
         except OSError:  # another file system, or one without links
-            self.remove(file.path for file in made)
+            self.remove(file.path for file in copies)
             return super().copy_all(files, job_id=job_id, lease=lease)
-        return made
+        return copies
 
     def open(self, path: str) -> BinaryIO:
         """Open a file beneath the root."""
@@ -368,7 +368,7 @@ class ArtifactFolder(ArtifactStore):
             (self.root / path).unlink(missing_ok=True)
 
     def stored(self, job_id: str | None = None) -> Iterator[Stored]:
-        """Walk the folders of jobs; files that are removed meanwhile are skipped."""
+        """Walk the folders of jobs; files that are removed in the meantime are skipped."""
         now = time.time()
         for top in self.root.glob("job_*/") if job_id is None else [self.root / job_id]:
             for folder, folders, names in os.walk(top):

@@ -55,9 +55,9 @@ def _now_postgresql(element: now_ms, compiler: SQLCompiler, **options: Any) -> s
 class Database:
     """Opens connections on first use, so an instance may be created before a fork.
 
-    In SQLite, write transactions start with ``BEGIN IMMEDIATE``: one that upgraded from a read lock could fail and not
-    be retried safely. A lock per process comes before the file's lock, because SQLite waits for the latter by sleeping
-    in growing steps.
+    In SQLite, write transactions start with ``BEGIN IMMEDIATE``: one that upgraded from a read lock could
+    fail and not be retried safely. A lock per process is acquired before the file's lock, because SQLite
+    waits for the latter by sleeping in growing steps.
     """
 
     def __init__(self, url: str, *, application: str = "tapeline") -> None:
@@ -80,14 +80,14 @@ class Database:
                     " -c idle_in_transaction_session_timeout=60000",
                 },
             )
-            event.listen(self.engine, "connect", _note_use)
-            event.listen(self.engine, "checkin", _note_use)
+            event.listen(self.engine, "connect", _record_use)
+            event.listen(self.engine, "checkin", _record_use)
             event.listen(self.engine, "checkout", _check_idle)
         # Snapshot reads: SQLite always has them, PostgreSQL from this isolation level on.
         self._reader = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
-        self._writing = self.engine.execution_options(tapeline_write=True)
+        self._writer_engine = self.engine.execution_options(tapeline_write=True)
         self._single = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._pending_lock = threading.Lock()
         self._pending: list[_Operation[Any]] = []
@@ -107,7 +107,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: committed at the end of the block, rolled back on an exception."""
-        with self._writer, Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with self._writer, Session(self._writer_engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def group_commit(self, work: Callable[[Session], T]) -> T:
@@ -122,14 +122,14 @@ class Database:
                 return work(session)
 
         def in_session(connection: Connection) -> T:
-            # With a savepoint of its own: a failed flush rolls back as far as the session reaches.
+            # With its own savepoint, because a failed flush rolls back everything that the session covers.
             with (
                 Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session,
                 session.begin(),
             ):
                 return work(session)
 
-        return self._grouped(in_session)
+        return self._run_grouped(in_session)
 
     def commit_alone(self, work: Callable[[Connection], T]) -> T:
         """Like ``group_commit``, for an operation that is one statement in PostgreSQL: a statement alone is a
@@ -137,48 +137,48 @@ class Database:
         if not self.is_sqlite:
             with self._single.connect() as connection:
                 return work(connection)
-        return self._grouped(work)
+        return self._run_grouped(work)
 
-    def _grouped(self, work: Callable[[Connection], T]) -> T:
-        own: _Operation[T] = _Operation(work)
+    def _run_grouped(self, work: Callable[[Connection], T]) -> T:
+        operation: _Operation[T] = _Operation(work)
         with self._pending_lock:
-            self._pending.append(own)
+            self._pending.append(operation)
         try:
             with self._writer:
-                if not own.done.is_set():
+                if not operation.done.is_set():
                     with self._pending_lock:
                         batch, self._pending = self._pending, []
                     self._run(batch)
         except PoolTimeout:
             with self._pending_lock:
-                if own in self._pending:
-                    self._pending.remove(own)
+                if operation in self._pending:
+                    self._pending.remove(operation)
                     raise
-        return own.result()  # another thread may still be running it
+        return operation.result()  # another thread may still be running it
 
     def _run(self, batch: Sequence[_Operation[Any]]) -> None:
         """Run several operations and commit once."""
         try:
-            with self._writing.connect() as connection, connection.begin():
-                for item in batch:
+            with self._writer_engine.connect() as connection, connection.begin():
+                for operation in batch:
                     if len(batch) == 1:
-                        item.answer = item.work(connection)
+                        operation.value = operation.work(connection)
                         continue
                     connection.exec_driver_sql("SAVEPOINT operation")
                     try:
-                        item.answer = item.work(connection)
+                        operation.value = operation.work(connection)
                     except Exception as error:
                         # On a full disk, SQLite rolls the whole transaction back, with all savepoints.
                         if not _keeps_transaction(error):
                             raise
-                        item.error = error
+                        operation.error = error
                         connection.exec_driver_sql("ROLLBACK TO operation")
                     connection.exec_driver_sql("RELEASE operation")
         except BaseException as error:  # noqa: BLE001 - waiting callers must get any error
-            for item in batch:
-                item.error = item.error or error
-        for item in batch:
-            item.done.set()
+            for operation in batch:
+                operation.error = operation.error or error
+        for operation in batch:
+            operation.done.set()
 
     def close(self) -> None:
         """Close all connections."""
@@ -190,7 +190,7 @@ class _Operation(Generic[T]):
 
     def __init__(self, work: Callable[[Connection], T]) -> None:
         self.work = work
-        self.answer: T | None = None
+        self.value: T | None = None
         self.error: BaseException | None = None
         self.done = threading.Event()
 
@@ -199,7 +199,7 @@ class _Operation(Generic[T]):
         self.done.wait()
         if self.error is not None:
             raise self.error
-        return cast(T, self.answer)
+        return cast(T, self.value)
 
 
 def _keeps_transaction(error: Exception) -> bool:
@@ -247,21 +247,21 @@ def _enable_wal(cursor: Any) -> None:
         time.sleep(0.01)
 
 
-def _note_use(connection: Any, record: ConnectionPoolEntry) -> None:
+def _record_use(connection: Any, record: ConnectionPoolEntry) -> None:
     record.info["used"] = time.monotonic()
 
 
 def _check_idle(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
     """Replace a connection that was lost in the pool, without a round trip for each use.
 
-    A server that ends a connection says so: an idle connection with nothing to read is sound. Only one that was idle
-    for longer is pinged, because a firewall may have dropped it silently.
+    A server that ends a connection announces it, so an idle connection with nothing to read is sound. Only
+    one that was idle for longer is pinged, because a firewall may have dropped it silently.
     """
     idle_s = time.monotonic() - record.info["used"]
     if idle_s < _TRUSTED_S:
-        waiting = select.poll()  # not select.select, which takes no descriptor above 1,023
-        waiting.register(connection.fileno(), select.POLLIN)
-        if not waiting.poll(0):
+        poller = select.poll()  # not select.select, which accepts no descriptor above 1,023
+        poller.register(connection.fileno(), select.POLLIN)
+        if not poller.poll(0):
             return
     try:
         connection.execute("SELECT 1")
@@ -271,5 +271,5 @@ def _check_idle(connection: Any, record: ConnectionPoolEntry, _: object) -> None
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    write = connection.get_execution_options().get("tapeline_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    is_write = connection.get_execution_options().get("tapeline_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

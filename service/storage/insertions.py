@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeEngine
 from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
 from service.storage.times import at_time
 
-_AS_TEXT: Final = "to_char(to_timestamp({} / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+_TIME_AS_TEXT: Final = "to_char(to_timestamp({} / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ _Shape = tuple[str, tuple[str, ...], tuple[bool, ...], tuple[str, ...]]
 
 _SQLITE_STATEMENTS: Final[dict[tuple[_Shape, bool], str]] = {}
 _POSTGRESQL_STATEMENTS: Final[dict[tuple[tuple[_Shape, ...], bool], str]] = {}
-"""Built once: their number is that of the combinations of columns and of tags that occur."""
+"""Each is built once: there is one for each combination of columns and number of tags that occurs."""
 
 
 class Insertion:
@@ -51,43 +51,45 @@ class Insertion:
 
     Args:
         rows: in the order of their foreign keys.
-        once: if the first row exists already, nothing is inserted. A concurrent insertion of the same row is waited
-            for.
+        once: if the first row exists already, nothing is inserted. The insertion waits for a concurrent one
+            of the same row.
     """
 
     def __init__(self, rows: Sequence[NewRow], *, once: bool = False) -> None:
         self._rows, self._once = rows, once
 
     def execute(self, database: Database) -> int | None:
-        """Insert and commit; returns the time that the rows have, or ``None`` if the first one existed already."""
-        return database.commit_alone(self._one_by_one if database.is_sqlite else self._at_once)
+        """Insert and commit; returns the rows' time, or ``None`` if the first row existed already."""
+        return database.commit_alone(self._insert_one_by_one if database.is_sqlite else self._insert_at_once)
 
-    def _one_by_one(self, connection: Connection) -> int | None:
+    def _insert_one_by_one(self, connection: Connection) -> int | None:
         now = int(connection.exec_driver_sql(f"SELECT {NOW_SQLITE}").scalar_one())
-        for number, row in enumerate(self._rows):
+        for index, row in enumerate(self._rows):
             values = [value.at(now) if isinstance(value, TimeTemplate) else value for value in row.values.values()]
-            once = self._once and number == 0
+            once = self._once and index == 0
             key = (_shape(row), once)
             statement = _SQLITE_STATEMENTS.get(key)
             if statement is None:
-                statement = _SQLITE_STATEMENTS[key] = _one_row(row, once=once)
-            inserted = connection.exec_driver_sql(statement, (*values, *[now] * len(row.times)))
-            if once and inserted.rowcount == 0:
+                statement = _SQLITE_STATEMENTS[key] = _single_row_statement(row, once=once)
+            result = connection.exec_driver_sql(statement, (*values, *[now] * len(row.times)))
+            if once and result.rowcount == 0:
                 return None
         return now
 
-    def _at_once(self, connection: Connection) -> int | None:
+    def _insert_at_once(self, connection: Connection) -> int | None:
         key = (tuple(_shape(row) for row in self._rows), self._once)
         statement = _POSTGRESQL_STATEMENTS.get(key)
         if statement is None:
-            statement = _POSTGRESQL_STATEMENTS[key] = _all_rows(self._rows, connection.dialect, once=self._once)
-        inserted = connection.exec_driver_sql(statement, tuple(_parameters(self._rows))).scalar()
-        return None if inserted is None else int(inserted)
+            statement = _POSTGRESQL_STATEMENTS[key] = _combined_statement(
+                self._rows, connection.dialect, once=self._once
+            )
+        result = connection.exec_driver_sql(statement, tuple(_parameters(self._rows))).scalar()
+        return None if result is None else int(result)
 
 
 def _shape(row: NewRow) -> _Shape:
-    dated = tuple(isinstance(value, TimeTemplate) for value in row.values.values())
-    return row.table.name, tuple(row.values), dated, tuple(row.times)
+    has_time = tuple(isinstance(value, TimeTemplate) for value in row.values.values())
+    return row.table.name, tuple(row.values), has_time, tuple(row.times)
 
 
 def _parameters(rows: Iterable[NewRow]) -> Iterable[Any]:
@@ -100,39 +102,40 @@ def _parameters(rows: Iterable[NewRow]) -> Iterable[Any]:
                 yield value
 
 
-def _one_row(row: NewRow, *, once: bool) -> str:
+def _single_row_statement(row: NewRow, *, once: bool) -> str:
     columns = [*row.values, *row.times]
     conflict = " ON CONFLICT DO NOTHING" if once else ""
-    return f"INSERT INTO {_into(row)} VALUES ({', '.join('?' * len(columns))}){conflict}"  # noqa: S608 - our own names
+    return f"INSERT INTO {_target(row)} VALUES ({', '.join('?' * len(columns))}){conflict}"  # noqa: S608 - our own names
 
 
-def _all_rows(rows: Sequence[NewRow], dialect: Dialect, *, once: bool) -> str:
+def _combined_statement(rows: Sequence[NewRow], dialect: Dialect, *, once: bool) -> str:
     """All rows as one statement of PostgreSQL.
 
-    Foreign keys are checked at its end. What depends on the first row reads from it, so nothing is inserted without it.
+    Foreign keys are checked at its end. Rows that depend on the first one select from it, so nothing is
+    inserted without it.
     """
-    parts = [f"clock AS MATERIALIZED (SELECT {NOW_POSTGRESQL} AS now)"]
+    ctes = [f"clock AS MATERIALIZED (SELECT {NOW_POSTGRESQL} AS now)"]
     source = "clock"
-    for number, row in enumerate(rows):
-        values = [_value(row.table.columns[name].type, dialect, value) for name, value in row.values.items()]
+    for index, row in enumerate(rows):
+        values = [_value_expression(row.table.columns[name].type, dialect, value) for name, value in row.values.items()]
         selected = ", ".join([*values, *["now"] * len(row.times)])
-        inserted = f"INSERT INTO {_into(row)} SELECT {selected} FROM {source}"  # noqa: S608 - our own names
-        if once and number == 0:
-            parts.append(f"first AS ({inserted} ON CONFLICT DO NOTHING RETURNING {row.times[0]} AS now)")
+        insertion = f"INSERT INTO {_target(row)} SELECT {selected} FROM {source}"  # noqa: S608 - our own names
+        if once and index == 0:
+            ctes.append(f"first AS ({insertion} ON CONFLICT DO NOTHING RETURNING {row.times[0]} AS now)")
             source = "first"
         else:
-            parts.append(f"row_{number} AS ({inserted})")
-    return f"WITH {', '.join(parts)} SELECT now FROM {source}"  # noqa: S608 - our own names
+            ctes.append(f"row_{index} AS ({insertion})")
+    return f"WITH {', '.join(ctes)} SELECT now FROM {source}"  # noqa: S608 - our own names
 
 
-def _into(row: NewRow) -> str:
+def _target(row: NewRow) -> str:
     names = ", ".join(f'"{name}"' for name in [*row.values, *row.times])
     return f"{row.table.name} ({names})"
 
 
-def _value(kind: TypeEngine[Any], dialect: Dialect, value: Any) -> str:
-    # Without its length: a cast to VARCHAR(40) would cut what is too long, where an insertion refuses it.
+def _value_expression(kind: TypeEngine[Any], dialect: Dialect, value: Any) -> str:
+    # Without its length: a cast to VARCHAR(40) would truncate a longer value, which an insertion rejects.
     name = "VARCHAR" if isinstance(kind, String) else kind.compile(dialect)
     if isinstance(value, TimeTemplate):
-        return f"CAST(replace(%s, %s, {_AS_TEXT.format('now')}) AS {name})"
+        return f"CAST(replace(%s, %s, {_TIME_AS_TEXT.format('now')}) AS {name})"
     return f"CAST(%s AS {name})"

@@ -27,21 +27,21 @@ class Sweep(Base):
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     """As sent."""
     resolved: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """With every default filled in, those of ``base`` excepted."""
+    """With every default filled in, except those of ``base``."""
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """The dataset that all trials train on: its shape, and which version it is."""
+    """The dataset that all trials train on: its shape and its version."""
     status: Mapped[str] = mapped_column(String(20))
     state: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """Where the decisions stand."""
+    """The state of the decisions."""
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     trials: Mapped[int] = mapped_column(Integer)
-    """As many as there will be, unless the budget ends first."""
+    """The planned number of trials, which is reached unless the budget is exhausted first."""
     finished_trials: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     failed_trials: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     epochs_started: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     """Epochs of all jobs that were started."""
     best_trial: Mapped[int | None] = mapped_column(Integer)
-    """So far; of a sweep that has succeeded, the winner."""
+    """The best trial so far; for a succeeded sweep, the winner."""
     best_value: Mapped[float | None] = mapped_column(Float)
     sweep_digest: Mapped[str | None] = mapped_column(String(80))
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
@@ -66,14 +66,14 @@ class SweepTrial(Base):
     value: Mapped[float | None] = mapped_column(Float)
     """Of the objective, over all seeds."""
     values: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """The same by seed."""
+    """The values by seed."""
     jobs: Mapped[dict[str, Any]] = mapped_column(JSON)
     """Ids by seed."""
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class SweepEvent(Base):
-    """A sweep's log, numbered without holes: what was decided, and on which numbers."""
+    """A sweep's log, numbered without gaps: its decisions, and the values on which they are based."""
 
     __tablename__ = "sweep_events"
 
@@ -85,19 +85,21 @@ class SweepEvent(Base):
 
 
 def is_stopped_by_sweep() -> ColumnElement[bool]:
-    """Of a job: it is cancelled, and its sweep did that, not a user.
+    """The condition that a job was cancelled by its sweep, not by a user.
 
-    A sweep stops a trial, or the other jobs of a trial of which one failed or was cancelled by a user. Earlier versions
-    did not mark the job that a user cancelled. If no job of a trial that failed as cancelled is marked, any of them may
-    be the one.
+    A sweep stops a trial, or the other jobs of a trial of which one failed or was cancelled by a user.
+    Earlier versions did not mark the job that a user cancelled. If no job of a trial that failed as cancelled
+    is marked, any of its jobs may be the one that the user cancelled.
     """
     other = aliased(Job)
-    same = (SweepTrial.sweep_id == Job.sweep_id) & (SweepTrial.trial == Job.trial)
-    marked = exists().where(other.sweep_id == Job.sweep_id, other.trial == Job.trial, _code(other.error) == CANCELLED)
-    failed = (SweepTrial.status == TrialStatus.FAILED) & (
-        _code(SweepTrial.error).is_distinct_from(CANCELLED) | marked.correlate(Job)
+    is_own_trial = (SweepTrial.sweep_id == Job.sweep_id) & (SweepTrial.trial == Job.trial)
+    has_marked_job = exists().where(
+        other.sweep_id == Job.sweep_id, other.trial == Job.trial, _code(other.error) == CANCELLED
     )
-    stopped = exists().where(same, (SweepTrial.status == TrialStatus.STOPPED) | failed)
+    failed = (SweepTrial.status == TrialStatus.FAILED) & (
+        _code(SweepTrial.error).is_distinct_from(CANCELLED) | has_marked_job.correlate(Job)
+    )
+    stopped = exists().where(is_own_trial, (SweepTrial.status == TrialStatus.STOPPED) | failed)
     by_sweep = _code(Job.error).is_distinct_from(CANCELLED)
     return (Job.status == Status.CANCELLED) & Job.sweep_id.is_not(None) & by_sweep & stopped
 

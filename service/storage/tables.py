@@ -44,7 +44,7 @@ class Base(DeclarativeBase):
 
 _RUNNING = text("status = 'running'")
 _WITH_PARENT = text("parent_id IS NOT NULL")
-_IN_A_SET = text("fold_group IS NOT NULL")
+_IN_FOLD_GROUP = text("fold_group IS NOT NULL")
 _PINNED = text("upload_id IS NOT NULL")
 _OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
 _IN_SWEEP = text("sweep_id IS NOT NULL")
@@ -66,7 +66,7 @@ class Job(Base):
         Index("ix_jobs_priority", "priority", "id"),
         Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
         Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
-        Index("ix_jobs_fold_group", "fold_group", sqlite_where=_IN_A_SET, postgresql_where=_IN_A_SET),
+        Index("ix_jobs_fold_group", "fold_group", sqlite_where=_IN_FOLD_GROUP, postgresql_where=_IN_FOLD_GROUP),
         Index("ix_jobs_sweep", "sweep_id", "trial", sqlite_where=_IN_SWEEP, postgresql_where=_IN_SWEEP),
         Index("ix_jobs_finished", "finished_ms", "id", sqlite_where=_ENDED, postgresql_where=_ENDED),
         Index("ix_jobs_prefix", "prefix_hash", sqlite_where=_ENDED, postgresql_where=_ENDED),
@@ -104,7 +104,7 @@ class Job(Base):
     sweep_id: Mapped[str | None] = mapped_column(String(40))
     """The sweep that this job is a part of."""
     trial: Mapped[int | None] = mapped_column(Integer)
-    """Which of the sweep's settings it has."""
+    """The trial of the sweep that the job belongs to."""
     hold_epoch: Mapped[int | None] = mapped_column(Integer)
     """The job pauses after this epoch, until its sweep decides."""
 
@@ -162,7 +162,7 @@ class Job(Base):
 
 
 Index(
-    # Not a partial index: with bound parameters, the planner does not know the state.
+    # Not a partial index: with bound parameters, the planner cannot see the state.
     "ix_jobs_waiting",
     Job.status,
     Job.priority.desc(),
@@ -275,7 +275,7 @@ class Upload(Base):
     image_columns: Mapped[int] = mapped_column(Integer)
     image_channels: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"))
     columns: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
-    """Of a table, in the file's order: name, type and what is known of the values."""
+    """Of a table, in the file's order: name, type and known facts about the values."""
     classes: Mapped[int] = mapped_column(Integer)
     class_names: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     """In the order of the labels; NULL: numbers."""
@@ -283,7 +283,7 @@ class Upload(Base):
     validation_count: Mapped[int] = mapped_column(Integer)
     test_count: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """What the import left out or decided, for the person who sent the files."""
+    """The data that the import left out, and its decisions, for the user who sent the files."""
     sha256: Mapped[str] = mapped_column(String(80))
     """Of the unpacked arrays, as for every dataset."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)

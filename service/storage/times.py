@@ -7,5 +7,5 @@ from datetime import UTC, datetime
 
 def at_time(milliseconds: int) -> str:
     """RFC 3339 in UTC, with milliseconds."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    seconds, remainder_ms = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{remainder_ms:03d}Z"

@@ -94,8 +94,8 @@ def pause(database: Database, sweep_id: str, *, owner: str | None, by: Actor | N
         sweep = _lock(session, sweep_id, SweepAction.PAUSE, owner)
         audit.record(session, by, AuditAction.PAUSE, sweep_id)
         sweep.status = SweepStatus.PAUSED
-        left = select(Job).where(Job.sweep_id == sweep_id, Job.status.in_((Status.QUEUED, Status.RUNNING)))
-        for job in session.scalars(left.order_by(Job.id).with_for_update()):
+        query = select(Job).where(Job.sweep_id == sweep_id, Job.status.in_((Status.QUEUED, Status.RUNNING)))
+        for job in session.scalars(query.order_by(Job.id).with_for_update()):
             job_actions.halt(session, job, Request.PAUSE, reason="the sweep was paused")
         events.record_status(session, sweep, reason="paused")
         return sweep
@@ -122,17 +122,17 @@ def requeue_stragglers(database: Database) -> list[str]:
         return _requeue(session, Job.sweep_id.in_(running))
 
 
-def _requeue(session: Session, which: Any) -> list[str]:
-    jobs = session.scalars(_paused(which).order_by(Job.id).with_for_update()).all()
+def _requeue(session: Session, condition: Any) -> list[str]:
+    jobs = session.scalars(_paused(condition).order_by(Job.id).with_for_update()).all()
     for job in jobs:
         job_actions.release_hold(session, job, hold_epoch=job.hold_epoch, reason="the sweep was resumed")
     return [job.id for job in jobs]
 
 
-def _paused(which: Any) -> Any:
-    """Condition for jobs that are paused, but not held at a rung."""
-    below = or_(Job.hold_epoch.is_(None), Job.epoch < Job.hold_epoch)
-    return select(Job).where(and_(which, Job.status == Status.PAUSED, below))
+def _paused(condition: Any) -> Any:
+    """The query for the jobs that meet a condition and are paused, but not held at a rung."""
+    is_below_hold = or_(Job.hold_epoch.is_(None), Job.epoch < Job.hold_epoch)
+    return select(Job).where(and_(condition, Job.status == Status.PAUSED, is_below_hold))
 
 
 def cancel(database: Database, sweep_id: str, *, owner: str | None, by: Actor | None) -> Sweep:
@@ -153,12 +153,14 @@ def remove(database: Database, sweep_id: str, *, owner: str | None, by: Actor | 
             raise IllegalSweepAction(sweep_id, SweepAction.DELETE, sweep.status, ())
         audit.record(session, by, AuditAction.DELETE, sweep_id)
         ids = [job.id for job in jobs]
-        ours = select(Job.id).where(Job.sweep_id == sweep_id)
+        own_jobs = select(Job.id).where(Job.sweep_id == sweep_id)
         for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
-            session.execute(delete(table).where(table.job_id.in_(ours)).execution_options(synchronize_session=False))
+            session.execute(
+                delete(table).where(table.job_id.in_(own_jobs)).execution_options(synchronize_session=False)
+            )
         session.execute(delete(Job).where(Job.sweep_id == sweep_id).execution_options(synchronize_session=False))
-        for part in (SweepEvent, SweepTrial):
-            session.execute(delete(part).where(part.sweep_id == sweep_id))
+        for sweep_table in (SweepEvent, SweepTrial):
+            session.execute(delete(sweep_table).where(sweep_table.sweep_id == sweep_id))
         session.execute(delete(Idempotency).where(Idempotency.job_id == sweep_id))
         session.delete(sweep)
         return ids

@@ -105,10 +105,10 @@ def group(label: str, jobs: Sequence[Job], metric: str, which: Which = "last") -
         Member(job_id=job.id, seed=job.resolved["seed"], value=value_of(job, metric, which))
         for job in sorted(jobs, key=lambda job: (job.resolved["seed"], job.id))
     ]
-    for one, other in itertools.pairwise(members):
-        if one.seed == other.seed:
+    for a, b in itertools.pairwise(members):
+        if a.seed == b.seed:
             raise ValueError(
-                f"{one.job_id} and {other.job_id} both have seed {one.seed}: a group is one setting with several seeds"
+                f"{a.job_id} and {b.job_id} both have seed {a.seed}: a group is one setting with several seeds"
             )
     return Group(label=label, members=members)
 
@@ -116,30 +116,32 @@ def group(label: str, jobs: Sequence[Job], metric: str, which: Which = "last") -
 def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Sequence[str] = ()) -> Comparison:
     """Compare two groups: by the paired t test if they share at least two seeds, otherwise by Welch's test."""
     first, second = a.values, b.values
-    common = sorted(first.keys() & second.keys())
-    found = [*notes, *_without_value(metric, a, b)]
+    common_seeds = sorted(first.keys() & second.keys())
+    all_notes = [*notes, *_without_value(metric, a, b)]
     seeds: Sequence[int] = ()
-    test = why = None
+    test = reason = None
     difference: float | None = None
-    if len(common) > 1:
-        seeds = common
-        test = statistics.paired(_at(first, seeds), _at(second, seeds), confidence=CONFIDENCE)
-        if left := sorted((first.keys() | second.keys()) - set(seeds)):
-            found.append(f"seeds that only one side has are ignored: {', '.join(map(str, left))}")
+    if len(common_seeds) > 1:
+        seeds = common_seeds
+        test = statistics.paired(_values_at(first, seeds), _values_at(second, seeds), confidence=CONFIDENCE)
+        if unpaired := sorted((first.keys() | second.keys()) - set(seeds)):
+            all_notes.append(f"seeds that only one side has are ignored: {', '.join(map(str, unpaired))}")
     elif len(first) > 1 and len(second) > 1:
         test = statistics.welch(list(first.values()), list(second.values()), confidence=CONFIDENCE)
-        found.append("the sides have different seeds, so the values are not paired")
+        all_notes.append("the sides have different seeds, so the values are not paired")
     elif not first or not second:
         missing = a.label if not first else b.label
-        why = f"{missing} has no value of {metric} yet"
+        reason = f"{missing} has no value of {metric} yet"
     else:
-        one = a.label if len(first) == 1 else b.label
+        single = a.label if len(first) == 1 else b.label
         both = len(first) == 1 and len(second) == 1
-        why = f"{'with one seed each,' if both else f'{one} has one seed:'} the variation between seeds is unknown"
+        reason = (
+            f"{'with one seed each,' if both else f'{single} has one seed:'} the variation between seeds is unknown"
+        )
         difference = statistics.mean(list(second.values())) - statistics.mean(list(first.values()))
     if test is not None:
         difference = test.difference
-    made = Comparison(
+    result = Comparison(
         metric=metric,
         a=a,
         b=b,
@@ -147,65 +149,72 @@ def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Se
         which=which,
         difference=difference,
         test=test,
-        why_no_interval=why,
-        notes=found,
+        why_no_interval=reason,
+        notes=all_notes,
     )
-    if test is not None and not made.varies and not _is_zero(test.difference, made):
-        found.append(
+    if test is not None and not result.varies and not _is_zero(test.difference, result):
+        all_notes.append(
             "the differences do not vary, which can be chance where a metric has few distinct values and there are few "
             "seeds: the interval and p say nothing here"
         )
-    return made
+    return result
 
 
-def _at(values: Mapping[int, float], seeds: Sequence[int]) -> list[float]:
+def _values_at(values: Mapping[int, float], seeds: Sequence[int]) -> list[float]:
     return [values[seed] for seed in seeds]
 
 
 def _without_value(metric: str, *groups: Group) -> list[str]:
-    lacking = [member.job_id for group in groups for member in group.members if member.value is None]
-    return [f"no finite value of {metric}: {', '.join(lacking)}"] if lacking else []
+    missing = [member.job_id for group in groups for member in group.members if member.value is None]
+    return [f"no finite value of {metric}: {', '.join(missing)}"] if missing else []
 
 
-def _sentence(made: Comparison) -> str:
-    if made.difference is None:
-        return f"There is nothing to compare: {made.why_no_interval}."
-    info = _named(describe(made.metric), made.which)
+def _sentence(result: Comparison) -> str:
+    if result.difference is None:
+        return f"There is nothing to compare: {result.why_no_interval}."
+    info = _relabel(describe(result.metric), result.which)
     sign = -1.0 if info.goal is Goal.MINIMIZE else 1.0
-    leading, trailing = (made.b, made.a) if sign * made.difference >= 0 else (made.a, made.b)
-    is_equal = _is_zero(made.difference, made)
-    amount = _amount(abs(made.difference), info)
+    leading, trailing = (result.b, result.a) if sign * result.difference >= 0 else (result.a, result.b)
+    is_equal = _is_zero(result.difference, result)
+    amount = _amount(abs(result.difference), info)
     # As a plain observation, where the data do not support a verdict.
     observed = f"{leading.label} was {amount} {'lower' if sign < 0 else 'higher'} than {trailing.label} in {info.label}"
     if is_equal:
-        observed = f"{made.a.label} and {made.b.label} were equal in {info.label}"
-    if made.test is None:
-        shown = "that they are equally good" if is_equal else "that it is better" if info.goal else "a difference"
-        seeds = _seeds(made)
-        return f"{observed}, {seeds}. This does not show {shown}: the variation between seeds is unknown."
-    pairs = counted(made.count, "pair") if made.is_paired else f"{len(made.a.values)} and {len(made.b.values)} seeds"
-    if not made.varies:
-        each = f"in each of {pairs}" if made.is_paired else f"with {pairs}, all equal on each side"
-        return f"{observed}, {each}." if is_equal else f"{observed}, {each}: the 95% CI has no width."
-    flip = math.copysign(1.0, made.difference)  # the interval of what leads
-    low, high = sorted((flip * made.test.low, flip * made.test.high))
+        observed = f"{result.a.label} and {result.b.label} were equal in {info.label}"
+    if result.test is None:
+        claim = "that they are equally good" if is_equal else "that it is better" if info.goal else "a difference"
+        seeds = _seeds(result)
+        return f"{observed}, {seeds}. This does not show {claim}: the variation between seeds is unknown."
+    pairs = (
+        counted(result.count, "pair")
+        if result.is_paired
+        else f"{len(result.a.values)} and {len(result.b.values)} seeds"
+    )
+    if not result.varies:
+        scope = f"in each of {pairs}" if result.is_paired else f"with {pairs}, all equal on each side"
+        return f"{observed}, {scope}." if is_equal else f"{observed}, {scope}: the 95% CI has no width."
+    flip = math.copysign(1.0, result.difference)  # the interval of the leading group's advantage
+    low, high = sorted((flip * result.test.low, flip * result.test.high))
     interval = f"95% CI {_number(low, info)} to {_number(high, info)}, {pairs}"
     word = "better" if info.goal is not None else "higher"
     if low <= 0 <= high:
         means = "the means are equal" if is_equal else f"{leading.label} is {word} by {amount}"
-        return f"No difference is shown between {made.a.label} and {made.b.label} in {info.label}: {means}, {interval}."
+        return (
+            f"No difference is shown between {result.a.label} and {result.b.label} in {info.label}: "
+            f"{means}, {interval}."
+        )
     return f"{leading.label} is {word} than {trailing.label} by {amount} in {info.label}, {interval}."
 
 
-def _seeds(made: Comparison) -> str:
-    if len(made.a.values) == len(made.b.values) == 1:
+def _seeds(result: Comparison) -> str:
+    if len(result.a.values) == len(result.b.values) == 1:
         return "with one seed each"
-    return f"with one seed of {made.a.label if len(made.a.values) == 1 else made.b.label}"
+    return f"with one seed of {result.a.label if len(result.a.values) == 1 else result.b.label}"
 
 
-def _is_zero(value: float, made: Comparison) -> bool:
+def _is_zero(value: float, result: Comparison) -> bool:
     """Whether a difference is zero, or no more than the rounding of the values that it comes from."""
-    scale = max(abs(item) for side in (made.a, made.b) for item in side.values.values())
+    scale = max(abs(item) for side in (result.a, result.b) for item in side.values.values())
     return abs(value) <= _ROUNDING * scale
 
 
@@ -217,8 +226,8 @@ def _number(value: float, info: MetricInfo) -> str:
     return _as_text(value * (100.0 if info.percent else 1.0))
 
 
-def _named(info: MetricInfo, which: Which) -> MetricInfo:
-    """The metric with a label that says which of its values are compared."""
+def _relabel(info: MetricInfo, which: Which) -> MetricInfo:
+    """The metric with a label that states which of its values are compared."""
     is_best = which == "best" and info.goal is not None
     return replace(info, label=f"best {info.label}" if is_best else f"{info.label} of the last epoch")
 

@@ -32,14 +32,14 @@ def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[C
     """The curves of the best trials, by trial."""
     best = sorted(queries.rows_of(session, sweep, sort="best", limit=limit), key=lambda row: row.trial)
     trial_of = {job_id: row.trial for row in best for job_id in row.jobs.values()}
-    found: dict[int, dict[int, list[float]]] = {row.trial: {} for row in best}
+    values_by_trial: dict[int, dict[int, list[float]]] = {row.trial: {} for row in best}
     for ids in queries.portions(list(trial_of)):
         query = select(Epoch.job_id, Epoch.epoch, Epoch.metrics).where(Epoch.job_id.in_(ids))
         for job_id, epoch, metrics in session.execute(query.order_by(Epoch.epoch)):
             if metric in metrics:
-                values = found[trial_of[job_id]].setdefault(epoch, [])
+                values = values_by_trial[trial_of[job_id]].setdefault(epoch, [])
                 values += [] if metrics[metric] is None else [metrics[metric]]
-    return [_curve(trial, found[trial]) for trial in found if found[trial]]
+    return [_curve(trial, values_by_trial[trial]) for trial in values_by_trial if values_by_trial[trial]]
 
 
 def _curve(trial: int, by_epoch: dict[int, list[float]]) -> Curve:

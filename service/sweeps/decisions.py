@@ -38,8 +38,10 @@ from service.wording import counted
 log = structlog.get_logger()
 
 PROPOSALS_PER_TRANSACTION = 100
-"""New trials per transaction. Without it, one transaction could exhaust a space with few valid settings and block
-other writers, because invalid trials occupy none of the `parallel` places. The next transaction proposes others."""
+"""New trials per transaction. Without this limit, one transaction could exhaust a space with few valid
+settings and block other writers, because invalid trials occupy none of the `parallel` slots. The next
+transaction proposes others.
+"""
 
 
 def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
@@ -61,7 +63,8 @@ def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
 
 
 def after_result(session: Session, job: Job) -> None:
-    """Decide what the pause or end of a job permits, in the job's transaction. On failure, the scheduler decides."""
+    """Make the decisions that the pause or end of a job permits, in the job's transaction. If that fails, the
+    scheduler makes them."""
     if job.sweep_id is None:
         return
     session.flush()
@@ -146,8 +149,8 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
     """End a sweep and all of its jobs."""
     sweep.status = status
     sweep.finished_ms = session.scalar(select(now_ms()))
-    left = select(Job).where(Job.sweep_id == sweep.id, Job.status.not_in(TERMINAL)).order_by(Job.id)
-    for job in session.scalars(left.with_for_update()):
+    query = select(Job).where(Job.sweep_id == sweep.id, Job.status.not_in(TERMINAL)).order_by(Job.id)
+    for job in session.scalars(query.with_for_update()):
         actions.halt(session, job, Request.CANCEL, reason=f"the sweep has ended: {reason}")
     unfinished = (TrialStatus.RUNNING, TrialStatus.WAITING)
     rows = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id, SweepTrial.status.in_(unfinished))
@@ -155,8 +158,13 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
         row.status = TrialStatus.STOPPED
         sweep.finished_trials += 1
     events.record_status(session, sweep, reason=reason)
-    end = {"status": sweep.status, "error": sweep.error, "best_trial": sweep.best_trial, "best_value": sweep.best_value}
-    events.append(session, sweep, SweepEventType.END, end | {"sweep_digest": sweep.sweep_digest})
+    data = {
+        "status": sweep.status,
+        "error": sweep.error,
+        "best_trial": sweep.best_trial,
+        "best_value": sweep.best_value,
+    }
+    events.append(session, sweep, SweepEventType.END, data | {"sweep_digest": sweep.sweep_digest})
 
 
 class _DatabaseBackend:
@@ -167,7 +175,7 @@ class _DatabaseBackend:
         self.queued: list[str] = []
         self._proposals_left = PROPOSALS_PER_TRANSACTION
 
-    def propose(self, trial: int, most: int | None) -> Proposed | None:
+    def propose(self, trial: int, max_epochs: int | None) -> Proposed | None:
         if self._proposals_left == 0:
             return None
         self._proposals_left -= 1
@@ -184,7 +192,7 @@ class _DatabaseBackend:
         data: dict[str, Any] = {"trial": trial, "settings": settings}
         try:
             row.jobs, epochs = trials.submit(
-                self._session, self._sweep, trial, settings, rungs=self._plan.rungs, most=most
+                self._session, self._sweep, trial, settings, rungs=self._plan.rungs, max_epochs=max_epochs
             )
             if not row.jobs:
                 return Proposed(epochs, is_started=False)
@@ -201,21 +209,21 @@ class _DatabaseBackend:
     def promote(self, trial: int, rung: int) -> None:
         row = self._row(trial)
         row.status, row.rung = TrialStatus.RUNNING, rung
-        hold = self._plan.rungs[rung] if rung < len(self._plan.rungs) - 1 else None
+        hold_epoch = self._plan.rungs[rung] if rung < len(self._plan.rungs) - 1 else None
         for job in self._jobs(row):
-            if actions.release_hold(self._session, job, hold_epoch=hold, reason="promoted"):
+            if actions.release_hold(self._session, job, hold_epoch=hold_epoch, reason="promoted"):
                 self.queued.append(job.id)
 
     def outcome(self, trial: int, rung: int) -> Outcome | None:
-        found = self._found(trial, rung)
-        return found[0] if found is not None else None
+        result = self._read_outcome(trial, rung)
+        return result[0] if result is not None else None
 
     def record(self, trial: int, rung: int, outcome: Outcome) -> None:
-        found = self._found(trial, rung)
-        if found is None:
+        result = self._read_outcome(trial, rung)
+        if result is None:
             raise RuntimeError("a result is gone")
         row, sweep = self._row(trial), self._sweep
-        _, row.values, row.error = found
+        _, row.values, row.error = result
         row.value, row.rung = outcome.value, rung
         jobs = self._jobs(row)
         is_last = rung == len(self._plan.rungs) - 1
@@ -236,11 +244,11 @@ class _DatabaseBackend:
         self._append(SweepEventType.RESULT, data)
 
     def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
-        about = {"rung": rung, "epoch": self._plan.rungs[rung]}
+        rung_data = {"rung": rung, "epoch": self._plan.rungs[rung]}
         if promoted:
-            self._append(SweepEventType.PROMOTE, about | {"trials": [list(item) for item in promoted]})
+            self._append(SweepEventType.PROMOTE, rung_data | {"trials": [list(item) for item in promoted]})
         if stopped:
-            self._append(SweepEventType.STOP, about | {"trials": [list(item) for item in stopped]})
+            self._append(SweepEventType.STOP, rung_data | {"trials": [list(item) for item in stopped]})
         for trial, _ in stopped:
             row = self._row(trial)
             if row.status == TrialStatus.FAILED:
@@ -248,10 +256,10 @@ class _DatabaseBackend:
             row.status = TrialStatus.STOPPED
             self._sweep.finished_trials += 1
             for job in self._jobs(row):
-                actions.halt(self._session, job, Request.CANCEL, reason=f"not promoted at epoch {about['epoch']}")
+                actions.halt(self._session, job, Request.CANCEL, reason=f"not promoted at epoch {rung_data['epoch']}")
 
-    def exhausted(self, why: str) -> None:
-        self._append(SweepEventType.EXHAUSTED, {"by": why})
+    def exhausted(self, reason: str) -> None:
+        self._append(SweepEventType.EXHAUSTED, {"by": reason})
 
     def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
         sweep = self._sweep
@@ -275,12 +283,14 @@ class _DatabaseBackend:
         best = self._sweep.best_trial
         if best is None or self._sweep.best_value is None:
             return True
-        before = self._row(best)
-        if best == row.trial or before.rung != rung:
-            return best == row.trial or rung > before.rung
+        best_row = self._row(best)
+        if best == row.trial or best_row.rung != rung:
+            return best == row.trial or rung > best_row.rung
         return value > self._sweep.best_value if self._plan.maximize else value < self._sweep.best_value
 
-    def _found(self, trial: int, rung: int) -> tuple[Outcome, dict[str, float | None], dict[str, Any] | None] | None:
+    def _read_outcome(
+        self, trial: int, rung: int
+    ) -> tuple[Outcome, dict[str, float | None], dict[str, Any] | None] | None:
         objective = self._sweep.resolved["objective"]
         is_last = rung == len(self._plan.rungs) - 1
         row = self._row(trial)
@@ -303,14 +313,14 @@ class _DatabaseBackend:
 
 
 def digest(session: Session, sweep: Sweep) -> str:
-    """SHA-256 over the sweep's spec and all of its decisions, in order: equal for the same sweep, however often its
-    workers were killed."""
-    asked = {name: value for name, value in sweep.resolved.items() if name not in ("name", "reuse")}
+    """SHA-256 over the sweep's spec and all of its decisions, in order: equal for the same sweep, no matter
+    how often its workers were killed."""
+    spec = {name: value for name, value in sweep.resolved.items() if name not in ("name", "reuse")}
     query = select(SweepEvent.type, SweepEvent.data).where(
         SweepEvent.sweep_id == sweep.id, SweepEvent.type.in_(DECISIONS)
     )
     decisions = [[kind, data] for kind, data in session.execute(query.order_by(SweepEvent.seq))]
-    text = canonical({"sweep": asked, "data": sweep.data["sha256"], "decisions": decisions})
+    text = canonical({"sweep": spec, "data": sweep.data["sha256"], "decisions": decisions})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -17,10 +17,10 @@ from service.storage.sweep_tables import Sweep, SweepTrial
 from service.sweeps.search import proposals
 from service.sweeps.search.space import values_of
 
-_GROUPS: Final = 4
+_BINS: Final = 4
 """Number of bins into which the values of a numeric setting are grouped to compute its importance."""
 _MAX_COMPUTED: Final = 64
-"""Number of sweeps whose importance a process keeps."""
+"""Number of sweeps whose importance a process caches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +44,18 @@ def importance(session: Session, sweep: Sweep) -> Sequence[Importance]:
     first = {trial: value for trial, value in (sweep.state.get("results") or [[]])[0] if value is not None}
     query = select(SweepTrial.trial, SweepTrial.settings).where(SweepTrial.sweep_id == sweep.id)
     rows = session.execute(query.order_by(SweepTrial.trial))
-    known = [(settings, first[trial]) for trial, settings in rows if trial in first]
+    results = [(settings, first[trial]) for trial, settings in rows if trial in first]
     maximize = sweep.resolved["objective"]["goal"] == Goal.MAXIMIZE
-    made = []
+    importances = []
     for pointer, span in proposals.ranges_of(sweep.resolved).items():
         values = values_of(span)
-        is_numeric = span.choice is None and (values is None or len(values) > _GROUPS)
-        groups = _grouped([(settings[pointer], value) for settings, value in known], is_numeric=is_numeric)
+        is_numeric = span.choice is None and (values is None or len(values) > _BINS)
+        groups = _grouped([(settings[pointer], value) for settings, value in results], is_numeric=is_numeric)
         ratio = _correlation_ratio(list(groups.values()))
-        pick = max if maximize else min
-        best = pick(groups, key=lambda name: math.fsum(groups[name]) / len(groups[name])) if groups else None
-        made.append(Importance(setting=pointer, share=ratio, best=best))
-    return sorted(made, key=lambda item: (item.share is None, -(item.share or 0), item.setting))
+        best_of = max if maximize else min
+        best = best_of(groups, key=lambda name: math.fsum(groups[name]) / len(groups[name])) if groups else None
+        importances.append(Importance(setting=pointer, share=ratio, best=best))
+    return sorted(importances, key=lambda item: (item.share is None, -(item.share or 0), item.setting))
 
 
 def _grouped(pairs: Sequence[tuple[Any, float]], *, is_numeric: bool) -> dict[str, list[float]]:
@@ -65,11 +65,13 @@ def _grouped(pairs: Sequence[tuple[Any, float]], *, is_numeric: bool) -> dict[st
             groups.setdefault(_text(setting), []).append(value)
         return groups
     ordered = sorted(pairs, key=lambda pair: pair[0])
-    count = min(_GROUPS, max(1, len(ordered) // 2))
-    for place in range(count):
-        part = ordered[len(ordered) * place // count : len(ordered) * (place + 1) // count]
-        if part:
-            groups.setdefault(f"{_text(part[0][0])} to {_text(part[-1][0])}", []).extend(value for _, value in part)
+    count = min(_BINS, max(1, len(ordered) // 2))
+    for index in range(count):
+        bin_pairs = ordered[len(ordered) * index // count : len(ordered) * (index + 1) // count]
+        if bin_pairs:
+            groups.setdefault(f"{_text(bin_pairs[0][0])} to {_text(bin_pairs[-1][0])}", []).extend(
+                value for _, value in bin_pairs
+            )
     return groups
 
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 _MAX_VARIABLES: Final = 500
 """SQLite limits the number of variables of a statement."""
 _UNFINISHED: Final = (TrialStatus.RUNNING, TrialStatus.WAITING)
-_PLACES: Final = {"trial", "value", "epoch", "status"}
+_SORT_KEYS: Final = {"trial", "value", "epoch", "status"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,16 @@ class TrialView:
     @property
     def metrics(self) -> dict[str, float]:
         """The mean of each metric over the seeds, of the last epoch of each job; without metrics of single layers."""
-        found: dict[str, list[float]] = {}
+        values_by_name: dict[str, list[float]] = {}
         for job in self.jobs.values():
             for name, value in job.metrics.items():
                 if value is not None and "/" not in name:
-                    found.setdefault(name, []).append(value)
-        return {name: statistics.mean(values) for name, values in found.items()}
+                    values_by_name.setdefault(name, []).append(value)
+        return {name: statistics.mean(values) for name, values in values_by_name.items()}
 
     @property
     def last_epoch(self) -> int:
-        """The last completed epoch of the job that is furthest."""
+        """The last completed epoch of the most advanced job."""
         return max([self.row.epoch, *(job.epoch for job in self.jobs.values())])
 
     @property
@@ -103,8 +103,8 @@ def jobs_of_trial(session: Session, name: str, *, owner: str | None) -> Mapping[
         number = 0
     row = session.get(SweepTrial, (sweep_id, number)) if number is not None else None
     if row is None:
-        made = select(func.count()).where(SweepTrial.sweep_id == sweep_id)
-        raise TrialNotFound(sweep_id, trial, count=session.scalar(made) or 0)
+        count_query = select(func.count()).where(SweepTrial.sweep_id == sweep_id)
+        raise TrialNotFound(sweep_id, trial, count=session.scalar(count_query) or 0)
     return row.jobs
 
 
@@ -114,7 +114,7 @@ def title(sweep: Sweep) -> str:
 
 
 def trial_title(sweep: Sweep, trial: int) -> str:
-    """The display name of a trial; of a seed group, which has only one, that of the sweep."""
+    """The display name of a trial; for a seed group, which has only one trial, that of the sweep."""
     return title(sweep) if sweep.trials == 1 else f"{title(sweep)} trial {trial}"
 
 
@@ -147,8 +147,8 @@ def listed(session: Session, sweep_ids: Collection[str], *, owner: str | None = 
     if not sweep_ids:
         return []
     jobs = select(Job.sweep_id, func.count().label("jobs")).where(Job.sweep_id.in_(sweep_ids)).group_by(Job.sweep_id)
-    counted = jobs.subquery()
-    query = select(Sweep, counted.c.jobs, _finished_trials()).join(counted, counted.c.sweep_id == Sweep.id)
+    job_counts = jobs.subquery()
+    query = select(Sweep, job_counts.c.jobs, _finished_trials()).join(job_counts, job_counts.c.sweep_id == Sweep.id)
     if owner is not None:
         query = query.where(Sweep.owner == owner)
     rows = session.execute(query.options(defer(Sweep.state), defer(Sweep.spec)))
@@ -156,7 +156,7 @@ def listed(session: Session, sweep_ids: Collection[str], *, owner: str | None = 
 
 
 def _finished_trials() -> ColumnElement[int]:
-    """The number of trials that have ended. Earlier versions did not add those that the end of the sweep stopped."""
+    """The number of ended trials. Earlier versions did not count those that the sweep's end stopped."""
     ended = select(func.count()).where(SweepTrial.sweep_id == Sweep.id, SweepTrial.status.not_in(_UNFINISHED))
     is_counted = Sweep.finished_ms.is_(None) | (Sweep.finished_trials >= Sweep.trials)
     return case((is_counted, Sweep.finished_trials), else_=ended.scalar_subquery())
@@ -164,7 +164,7 @@ def _finished_trials() -> ColumnElement[int]:
 
 def is_sortable(sweep: Sweep, sort: str) -> bool:
     """Whether trials can be sorted by this property or setting."""
-    return sort.removeprefix("-") in _PLACES or sort == "best" or sort.removeprefix("-") in sweep.resolved["space"]
+    return sort.removeprefix("-") in _SORT_KEYS or sort == "best" or sort.removeprefix("-") in sweep.resolved["space"]
 
 
 def trials_of(
@@ -172,31 +172,31 @@ def trials_of(
 ) -> list[TrialView]:
     """A page of trials with their jobs, sorted as by ``rows_of``."""
     rows = rows_of(session, sweep, sort=sort, limit=limit, after=after)
-    found: dict[str, Job] = {}
-    shown = load_only(Job.id, Job.status, Job.requested, Job.epoch, Job.epochs, Job.metrics, raiseload=True)
+    jobs: dict[str, Job] = {}
+    loaded = load_only(Job.id, Job.status, Job.requested, Job.epoch, Job.epochs, Job.metrics, raiseload=True)
     for ids in portions([job_id for row in rows for job_id in row.jobs.values()]):
-        found |= {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)).options(shown))}
-    return [TrialView(row, {seed: found[i] for seed, i in row.jobs.items() if i in found}) for row in rows]
+        jobs |= {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)).options(loaded))}
+    return [TrialView(row, {seed: jobs[job_id] for seed, job_id in row.jobs.items() if job_id in jobs}) for row in rows]
 
 
 def rows_of(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> list[SweepTrial]:
     """A page of trials, sorted by ``best``, ``trial``, ``value``, ``epoch``, ``status`` or a setting's pointer.
 
-    Pages are counted by position. A cursor of values would not be steadier: results move trials while a sweep runs.
+    Pages have offsets. A cursor of values would not be more stable: results move trials while a sweep runs.
     """
     query = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id)
     name = sort.removeprefix("-")
     if not name.startswith("/"):
         return list(session.scalars(query.order_by(*_order_of(sweep, sort)).offset(after).limit(limit)))
     page = _by_setting(session, sweep, name, descending=sort.startswith("-"))[after : after + limit]
-    found: dict[int, SweepTrial] = {}
+    rows: dict[int, SweepTrial] = {}
     for numbers in portions(page):
-        found |= {row.trial: row for row in session.scalars(query.where(SweepTrial.trial.in_(numbers)))}
-    return [found[number] for number in page]
+        rows |= {row.trial: row for row in session.scalars(query.where(SweepTrial.trial.in_(numbers)))}
+    return [rows[number] for number in page]
 
 
 def portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """At most ``_MAX_VARIABLES`` at a time."""
+    """Split a sequence into portions of at most ``_MAX_VARIABLES`` items."""
     for first in range(0, len(items), _MAX_VARIABLES):
         yield items[first : first + _MAX_VARIABLES]
 
@@ -214,12 +214,12 @@ def _by_setting(session: Session, sweep: Sweep, pointer: str, *, descending: boo
     """All trials by the value of a setting. It is JSON, which the databases sort differently."""
     query = select(SweepTrial.trial, SweepTrial.settings).where(SweepTrial.sweep_id == sweep.id)
     pairs = [(trial, settings.get(pointer)) for trial, settings in session.execute(query.order_by(SweepTrial.trial))]
-    known = [pair for pair in pairs if pair[1] is not None]
-    known.sort(key=lambda pair: _place_of(pair[1]), reverse=descending)
-    return [trial for trial, _ in known] + [trial for trial, value in pairs if value is None]
+    with_value = [pair for pair in pairs if pair[1] is not None]
+    with_value.sort(key=lambda pair: _sort_key(pair[1]), reverse=descending)
+    return [trial for trial, _ in with_value] + [trial for trial, value in pairs if value is None]
 
 
-def _place_of(value: Any) -> tuple[int, float, str]:
+def _sort_key(value: Any) -> tuple[int, float, str]:
     return (0, value, "") if isinstance(value, int | float) else (1, 0, str(value))
 
 
@@ -230,19 +230,19 @@ def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, in
         .where(SweepTrial.sweep_id.in_(sweep_ids))
         .group_by(SweepTrial.sweep_id, SweepTrial.status)
     )
-    made: dict[str, dict[str, int]] = {sweep_id: {} for sweep_id in sweep_ids}
+    by_sweep: dict[str, dict[str, int]] = {sweep_id: {} for sweep_id in sweep_ids}
     for sweep_id, status, count in session.execute(query):
-        made[sweep_id][status] = count
-    return made
+        by_sweep[sweep_id][status] = count
+    return by_sweep
 
 
 def epochs(session: Session, sweep_ids: Sequence[str]) -> dict[str, Epochs]:
-    """For each sweep, what its jobs have trained and reused."""
+    """For each sweep, the numbers of epochs that its jobs have trained and reused."""
     query = (
         select(Job.sweep_id, func.sum(Job.epoch - Job.reused_epochs), func.sum(Job.reused_epochs))
         .where(Job.sweep_id.in_(sweep_ids))
         .group_by(Job.sweep_id)
     )
-    # PostgreSQL adds up to decimals.
-    found = {sweep_id: Epochs(int(trained), int(reused)) for sweep_id, trained, reused in session.execute(query)}
-    return {sweep_id: found.get(sweep_id, Epochs()) for sweep_id in sweep_ids}
+    # PostgreSQL returns sums as decimals.
+    by_sweep = {sweep_id: Epochs(int(trained), int(reused)) for sweep_id, trained, reused in session.execute(query)}
+    return {sweep_id: by_sweep.get(sweep_id, Epochs()) for sweep_id in sweep_ids}

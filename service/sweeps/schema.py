@@ -71,15 +71,15 @@ class Range(StrictModel):
 
     @model_validator(mode="after")
     def _is_one_range(self) -> Self:
-        given = [name for name, value in zip(_KINDS, self._values(), strict=True) if value is not None]
-        if len(given) != 1:
-            found = f"; it has {' and '.join(given)}" if given else ""
-            raise PydanticCustomError("range_kind", f"must have exactly one of {', '.join(_KINDS)}{found}")
+        kinds = [name for name, value in zip(_KINDS, self._values(), strict=True) if value is not None]
+        if len(kinds) != 1:
+            suffix = f"; it has {' and '.join(kinds)}" if kinds else ""
+            raise PydanticCustomError("range_kind", f"must have exactly one of {', '.join(_KINDS)}{suffix}")
         bounds = self.integers or self.floats or self.log
         if bounds is not None and bounds[0] > bounds[1]:
-            raise PydanticCustomError("range_order", f"the first number of {given[0]} must not exceed the second")
-        if self.step is not None and given[0] in ("choice", "log"):
-            raise PydanticCustomError("range_step", f"{given[0]} has no step")
+            raise PydanticCustomError("range_order", f"the first number of {kinds[0]} must not exceed the second")
+        if self.step is not None and kinds[0] in ("choice", "log"):
+            raise PydanticCustomError("range_step", f"{kinds[0]} has no step")
         if self.step is not None and self.integers is not None and self.step != int(self.step):
             raise PydanticCustomError("range_step", "the step of int must be an integer")
         return self

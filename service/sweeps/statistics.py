@@ -37,8 +37,8 @@ def interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[floa
     """Student's confidence interval of the mean; ``None`` with fewer than two values."""
     if len(values) < 2:
         return None, None
-    found = _test(mean(values), _variance(values) / len(values), len(values) - 1.0, confidence)
-    return found.low, found.high
+    test = _test(mean(values), _variance(values) / len(values), len(values) - 1.0, confidence)
+    return test.low, test.high
 
 
 def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test:
@@ -69,9 +69,14 @@ def _test(difference: float, variance: float, degrees: float, confidence: float)
     else:
         t = difference / error
         p = p_value(t, degrees)
-    half = quantile(confidence, degrees) * error
+    half_width = quantile(confidence, degrees) * error
     return Test(
-        difference=difference, low=difference - half, high=difference + half, t=t, degrees_of_freedom=degrees, p=p
+        difference=difference,
+        low=difference - half_width,
+        high=difference + half_width,
+        t=t,
+        degrees_of_freedom=degrees,
+        p=p,
     )
 
 
@@ -92,7 +97,7 @@ def p_value(t: float, degrees: float) -> float:
     return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + square))
 
 
-@lru_cache(maxsize=512)  # a table of trials asks for the same few again and again
+@lru_cache(maxsize=512)  # a table of trials needs the same few quantiles again and again
 def quantile(confidence: float, degrees: float) -> float:
     """The t whose absolute value is exceeded with probability 1 - ``confidence``.
 
@@ -109,10 +114,10 @@ def quantile(confidence: float, degrees: float) -> float:
         low, high = (t, high) if excess > 0 else (low, t)
         density = math.exp(scale - (degrees + 1) / 2 * math.log1p(t * t / degrees))
         step = t + excess / (2 * density)
-        following = step if low < step < high else (low + high) / 2
-        if abs(following - t) <= 1e-15 * t:
-            return following
-        t = following
+        next_t = step if low < step < high else (low + high) / 2
+        if abs(next_t - t) <= 1e-15 * t:
+            return next_t
+        t = next_t
     return t
 
 
@@ -129,9 +134,9 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
     return _fraction(a, b, x, 1.0 - x)
 
 
-def _fraction(a: float, b: float, x: float, rest: float) -> float:
-    """``I_x(a, b)`` for x for which the continued fraction converges quickly; ``rest`` is 1 - x."""
-    front = math.exp(a * math.log(x) + b * math.log(rest) - _log_beta(a, b)) / a
+def _fraction(a: float, b: float, x: float, complement: float) -> float:
+    """``I_x(a, b)`` for x for which the continued fraction converges quickly; ``complement`` is 1 - x."""
+    front = math.exp(a * math.log(x) + b * math.log(complement) - _log_beta(a, b)) / a
     c, d = 1.0, 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1))
     value = d
     for m in range(1, _MAX_TERMS):

@@ -40,23 +40,23 @@ class SweepPlan:
     own_epochs: bool = False
     """Whether each trial has its own number of epochs, because ``/epochs`` is searched. Then there is no halving."""
 
-    def most_epochs(self) -> int:
+    def max_epochs(self) -> int:
         """Maximum number of epochs of all jobs together, without the budget.
 
-        Asynchronous halving promotes at most one trial more with each result, from result number ``factor`` on. It
-        promotes that many if every result is better than those before it.
+        Asynchronous halving promotes at most one further trial with each result, from result number
+        ``factor`` on. It promotes that many if every result is better than those before it.
         """
         total = self.trials * self.rungs[0]
-        left = self.trials
+        remaining = self.trials
         for before, after in itertools.pairwise(self.rungs):
-            left = max(0, left - self.factor + 1) if self.asynchronous else max(1, left // self.factor)
-            total += left * (after - before)
+            remaining = max(0, remaining - self.factor + 1) if self.asynchronous else max(1, remaining // self.factor)
+            total += remaining * (after - before)
         return total * self.seeds
 
     def epochs_at_most(self) -> int | None:
         """Maximum number of epochs of all jobs together within the budget; ``None`` if it depends on the settings of
         the trials."""
-        limits = [] if self.own_epochs else [self.most_epochs()]
+        limits = [] if self.own_epochs else [self.max_epochs()]
         if self.budget is not None:
             limits.append(self.budget)
         return min(limits, default=None)
@@ -91,7 +91,7 @@ class State:
 
     @classmethod
     def of(cls, document: dict[str, Any] | None, plan: SweepPlan) -> Self:
-        """Read a state from JSON; ``None`` gives the initial state."""
+        """Read a state from JSON; for ``None``, return the initial state."""
         if document:
             return cls(**copy.deepcopy(document))
         rungs = len(plan.rungs)
@@ -123,9 +123,9 @@ class Outcome:
 class SweepBackend(Protocol):
     """The interface through which a scheduler acts."""
 
-    def propose(self, trial: int, most: int | None) -> Proposed | None:
-        """Start a new trial, unless its jobs have more than ``most`` epochs; ``None`` if its settings are not known
-        yet, or its turn is in the next transaction."""
+    def propose(self, trial: int, max_epochs: int | None) -> Proposed | None:
+        """Start a new trial, unless its jobs have more than ``max_epochs`` epochs; ``None`` if its settings
+        are not known yet, or its turn is in the next transaction."""
 
     def promote(self, trial: int, rung: int) -> None:
         """Let a trial continue to a rung."""
@@ -139,7 +139,7 @@ class SweepBackend(Protocol):
     def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
         """Record which trials of a rung are promoted, and stop the others."""
 
-    def exhausted(self, why: str) -> None:
+    def exhausted(self, reason: str) -> None:
         """Record that no more trials will be started."""
 
     def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
@@ -159,13 +159,13 @@ class TrialScheduler:
             if state.ended_by == FAILURES or not state.running:
                 self._conclude()
                 return True
-            following = min(state.running)
-            _, trial, rung = following
+            next_result = min(state.running)
+            _, trial, rung = next_result
             outcome = self.backend.outcome(trial, rung)
             if outcome is None:
                 return False
-            state.running.remove(following)
-            state.clock = following[0]
+            state.running.remove(next_result)
+            state.clock = next_result[0]
             state.results[rung].append([trial, outcome.value])
             self.backend.record(trial, rung, outcome)
             if outcome.failed:
@@ -180,28 +180,28 @@ class TrialScheduler:
             if promoted is not None:
                 trial, rung = promoted
                 cost = plan.rungs[rung] - plan.rungs[rung - 1]
-                if self._afford(cost):
+                if self._try_spend(cost):
                     self.backend.promote(trial, rung)
                     state.running.append([state.clock + cost, trial, rung])
                 continue
             if state.proposed >= plan.trials:
                 break
-            if not plan.own_epochs and not self._affordable(plan.rungs[0]):
+            if not plan.own_epochs and not self._can_afford(plan.rungs[0]):
                 self._exhaust(BUDGET)
                 break
-            made = self.backend.propose(state.proposed, self._left() if plan.own_epochs else None)
-            if made is None:
+            proposal = self.backend.propose(state.proposed, self._remaining_epochs() if plan.own_epochs else None)
+            if proposal is None:
                 return False
-            if not made.is_started:
+            if not proposal.is_started:
                 self._exhaust(BUDGET)
                 break
             trial = state.proposed
             state.proposed += 1
-            if made.epochs is None:
+            if proposal.epochs is None:
                 state.results[0].append([trial, None])
                 self._count_failure()
                 continue
-            cost = min(plan.rungs[0], made.epochs) if len(plan.rungs) > 1 else made.epochs
+            cost = min(plan.rungs[0], proposal.epochs) if len(plan.rungs) > 1 else proposal.epochs
             state.spent += cost * plan.seeds
             state.running.append([state.clock + cost, trial, 0])
         return True
@@ -234,19 +234,19 @@ class TrialScheduler:
         if not chosen:
             state.stage = len(plan.rungs) - 1
 
-    def _afford(self, cost: int) -> bool:
-        if not self._affordable(cost):
+    def _try_spend(self, cost: int) -> bool:
+        if not self._can_afford(cost):
             self._exhaust(BUDGET)
             return False
         self.state.spent += cost * self.plan.seeds
         return True
 
-    def _affordable(self, cost: int) -> bool:
-        left = self._left()
-        return left is None or cost <= left
+    def _can_afford(self, cost: int) -> bool:
+        remaining = self._remaining_epochs()
+        return remaining is None or cost <= remaining
 
-    def _left(self) -> int | None:
-        """The number of epochs that the budget leaves to each job of a trial; ``None`` without a budget."""
+    def _remaining_epochs(self) -> int | None:
+        """The number of epochs that the budget leaves for each job of a trial; ``None`` without a budget."""
         budget = self.plan.budget
         return None if budget is None else (budget - self.state.spent) // self.plan.seeds
 
@@ -255,10 +255,10 @@ class TrialScheduler:
         if self.plan.max_failed is not None and self.state.failed > self.plan.max_failed:
             self._exhaust(FAILURES)
 
-    def _exhaust(self, why: str) -> None:
+    def _exhaust(self, reason: str) -> None:
         if self.state.ended_by is None:
-            self.state.ended_by = why
-            self.backend.exhausted(why)
+            self.state.ended_by = reason
+            self.backend.exhausted(reason)
 
     def _conclude(self) -> None:
         for rung in reversed(range(len(self.plan.rungs))):

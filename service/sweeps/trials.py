@@ -23,7 +23,7 @@ from service.sweeps.schema import OverSeeds
 from service.sweeps.search.space import with_settings
 from service.sweeps.trial_scheduler import Outcome
 
-_NAME: int = 200
+_MAX_NAME_LENGTH: int = 200
 
 
 def document(
@@ -46,8 +46,8 @@ def resolve(spec: Mapping[str, Any], shape: Shape) -> Spec:
 
 def name_of(sweep_name: str | None, trial: int, seed: int, *, several: bool) -> str:
     """The name of a trial's job."""
-    end = f" {trial}" + (f" (seed {seed})" if several else "")
-    return (sweep_name or "trial")[: _NAME - len(end)] + end
+    suffix = f" {trial}" + (f" (seed {seed})" if several else "")
+    return (sweep_name or "trial")[: _MAX_NAME_LENGTH - len(suffix)] + suffix
 
 
 def submit(
@@ -57,27 +57,27 @@ def submit(
     settings: Mapping[str, Any],
     *,
     rungs: Sequence[int],
-    most: int | None = None,
+    max_epochs: int | None = None,
 ) -> tuple[dict[str, str], int]:
     """Store a trial's jobs, one per seed; returns their ids by seed, and the number of epochs of each.
 
-    Nothing is stored if they have more than ``most`` epochs: there are no ids then.
+    If they have more than ``max_epochs`` epochs, nothing is stored, and no ids are returned.
 
     Raises:
         SpecError: the settings are not valid together; nothing is stored.
     """
     base, seeds = sweep.resolved["base"], sweep.resolved["seeds"]
     shape = Shape(**sweep.data["shape"] | {"kind": DatasetKind(sweep.data["shape"]["kind"])})
-    made = []
+    specs = []
     for seed in seeds:
         name = name_of(sweep.name, trial, seed, several=len(seeds) > 1)
         spec = document(base, settings, seed=seed, name=name, reuse=sweep.resolved.get("reuse", Reuse.NEVER))
-        made.append((spec, resolve(spec, shape)))
+        specs.append((spec, resolve(spec, shape)))
     ids: dict[str, str] = {}
-    epochs = made[0][1].epochs
-    if most is not None and epochs > most:
+    epochs = specs[0][1].epochs
+    if max_epochs is not None and epochs > max_epochs:
         return ids, epochs
-    for seed, (spec, resolved) in zip(seeds, made, strict=True):
+    for seed, (spec, resolved) in zip(seeds, specs, strict=True):
         job = submissions.add(
             session,
             Submission(
@@ -98,8 +98,8 @@ def submit(
 
 def jobs_of(session: Session, row: SweepTrial) -> dict[str, Job | None]:
     """The jobs of a trial by seed; ``None`` for a deleted one."""
-    found = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(row.jobs.values())))}
-    return {seed: found.get(job_id) for seed, job_id in row.jobs.items()}
+    by_id = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(row.jobs.values())))}
+    return {seed: by_id.get(job_id) for seed, job_id in row.jobs.items()}
 
 
 def is_settled(job: Job | None) -> bool:
@@ -119,14 +119,14 @@ def outcome(
     for seed, job in jobs.items():
         if job is None or job.status in (Status.FAILED, Status.CANCELLED):
             failed = True
-            why = {"code": "deleted", "message": "the job was deleted"} if job is None else job.error
-            error = error or why or {"code": CANCELLED, "message": "the job was cancelled"}
+            job_error = {"code": "deleted", "message": "the job was deleted"} if job is None else job.error
+            error = error or job_error or {"code": CANCELLED, "message": "the job was cancelled"}
             values[seed] = None
         else:
             values[seed] = _value(session, job.id, metric, epoch)
-    known = [value for value in values.values() if value is not None]
-    whole = not failed and len(known) == len(values)
-    return Outcome(_together(known, over_seeds) if whole else None, failed), values, error
+    finite = [value for value in values.values() if value is not None]
+    is_complete = not failed and len(finite) == len(values)
+    return Outcome(_combine(finite, over_seeds) if is_complete else None, failed), values, error
 
 
 def _value(session: Session, job_id: str, metric: str, epoch: int | None) -> float | None:
@@ -141,7 +141,7 @@ def _value(session: Session, job_id: str, metric: str, epoch: int | None) -> flo
     return None
 
 
-def _together(values: Sequence[float], over_seeds: str) -> float:
+def _combine(values: Sequence[float], over_seeds: str) -> float:
     match OverSeeds(over_seeds):
         case OverSeeds.MEAN:
             return math.fsum(values) / len(values)

@@ -25,12 +25,12 @@ def next_address(cursor: str | None) -> str | None:
     """The URL of the next page, if there is one: that of the current request, with another cursor."""
     if cursor is None:
         return None
-    same = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
-    return f"{request.path}?{urlencode([*same, ('cursor', cursor)])}"
+    other_params = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    return f"{request.path}?{urlencode([*other_params, ('cursor', cursor)])}"
 
 
 def own_address() -> str:
-    """The address of this service as the client knows it, for commands to copy."""
+    """The address at which the client reaches this service, for commands to copy."""
     return request.host_url.rstrip("/")
 
 

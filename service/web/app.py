@@ -64,7 +64,7 @@ from service.web.streaming.all_jobs import AllJobsStream
 from service.web.streaming.stream import Hub
 
 _BLUEPRINTS: Final = (
-    lists.blueprint,  # with that of jobs
+    lists.blueprint,  # the blueprint of jobs, too
     results.blueprint,
     events.blueprint,
     checkpoints.blueprint,
@@ -174,11 +174,11 @@ def create_app(settings: Settings) -> Flask:
 
 def _check_ids() -> None:
     """Answer malformed ids with 404, without a query: a database may reject such text."""
-    given = request.view_args or {}
-    sweep_id = given.get("sweep_id")
+    view_args = request.view_args or {}
+    sweep_id = view_args.get("sweep_id")
     if sweep_id is not None and not _ID.fullmatch(sweep_id):
         raise SweepNotFound(sweep_id[:60])
-    job_id, artifact_id = given.get("job_id"), given.get("artifact_id")
+    job_id, artifact_id = view_args.get("job_id"), view_args.get("artifact_id")
     if job_id is not None and not _ID.fullmatch(job_id):
         raise JobNotFound(job_id[:60])
     if artifact_id is not None and not _ID.fullmatch(artifact_id):

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from werkzeug.security import safe_join
 
 FOREVER: Final = "public, max-age=31536000, immutable"
-_TEXT: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TEXT_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def register(app: Flask) -> None:
@@ -22,12 +22,12 @@ def register(app: Flask) -> None:
     All files share one version, because modules import each other by relative URLs.
     """
     folder = Path(app.static_folder or "")
-    own = _version(folder)
+    own_version = _version(folder)
     drawing = (folder / "icon.svg").read_text(encoding="utf-8").replace("<svg ", '<svg aria-hidden="true" ', 1)
 
     @app.template_global()
     def asset(name: str) -> str:
-        return f"/static/{own}/{name}"
+        return f"/static/{own_version}/{name}"
 
     @app.template_global()
     def icon() -> Markup:  # inline: as an image it would not inherit the page's styles, and need a request
@@ -37,7 +37,7 @@ def register(app: Flask) -> None:
     def serve(version: str, name: str) -> Response:
         response = _compressed(folder, name) or send_from_directory(folder, name)
         response.headers["Vary"] = "Accept-Encoding"
-        if version == own:
+        if version == own_version:
             response.headers["Cache-Control"] = FOREVER
         # Otherwise a page of another release requests it during an upgrade: serve ours, but without long caching.
         return response
@@ -49,14 +49,14 @@ def register(app: Flask) -> None:
 
 def _compressed(folder: Path, name: str) -> Response | None:
     """The gzip-compressed response for a text file, about a third of the size; ``None``: send the file as it is."""
-    joined = safe_join(str(folder), name)
-    if joined is None or not request.accept_encodings["gzip"]:
+    safe_path = safe_join(str(folder), name)
+    if safe_path is None or not request.accept_encodings["gzip"]:
         return None
-    path = Path(joined)
-    media = _TEXT.get(path.suffix)
-    if media is None or not path.is_file():
+    path = Path(safe_path)
+    media_type = _TEXT_TYPES.get(path.suffix)
+    if media_type is None or not path.is_file():
         return None
-    response = Response(_gzip(path, path.stat().st_mtime_ns), content_type=f"{media}; charset=utf-8")
+    response = Response(_gzip(path, path.stat().st_mtime_ns), content_type=f"{media_type}; charset=utf-8")
     response.headers["Content-Encoding"] = "gzip"
     response.headers["Cache-Control"] = "no-cache, max-age=0"
     response.add_etag()

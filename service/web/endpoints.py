@@ -95,7 +95,7 @@ def _takes_query(view: Callable[..., Any]) -> bool:
 
 
 def _read_body(operation: Operation) -> dict[str, Any]:
-    """The JSON body as a keyword argument, if the endpoint takes one."""
+    """The JSON body as a keyword argument, if the endpoint accepts one."""
     if not operation.takes_json:
         return {}
     document = requests.read_json(also=operation.body_media, max_bytes=operation.max_body_bytes)

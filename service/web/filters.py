@@ -44,9 +44,10 @@ def pretty(document: Any) -> str:
 
 def code(text: str) -> Markup:
     """Text with the parts in backticks as ``<code>``."""
-    parts = _CODE.split(text)
+    segments = _CODE.split(text)
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
+        Markup("<code>{}</code>").format(segment) if index % 2 else escape(segment)
+        for index, segment in enumerate(segments)
     )
 
 

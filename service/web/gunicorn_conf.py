@@ -81,7 +81,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Refuse to listen beyond loopback without keys, also with `--bind`, and to terminate TLS."""
+    """Refuse to listen on a non-loopback address without keys, also with `--bind`, and to terminate TLS."""
     if server.cfg.is_ssl:  # deadlines work on plain sockets only
         sys.exit("tapeline: gunicorn's --certfile and --keyfile are not supported: terminate TLS in a proxy")
     for listener in server.LISTENERS:

@@ -34,10 +34,11 @@ from service.storage.database import Database
 from service.web.publisher import Publisher
 
 _LATE_MS: Final = 10_000
-"""Age from which events are counted. An event gets its time before its transaction commits; by this age, it has."""
+"""Minimum age of counted events: an event gets its time before its transaction commits, but has been
+committed by this age."""
 _LOOKBACK_MS: Final = 300_000
 """If scrapes are further apart than this, the events before it are not counted."""
-_SIZES_S: Final = 60.0
+_SIZES_MAX_AGE_S: Final = 60.0
 """How long the sums of file sizes are cached."""
 _BROKER_TIMEOUT_S: Final = 1.0
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
@@ -116,7 +117,7 @@ class Metrics:
     Args:
         publisher: checks the broker.
         artifacts: the folder whose disk is measured.
-        late_ms: age in ms from which events are counted.
+        late_ms: minimum age of counted events, in ms.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class Metrics:
             gauges = self._gauges()
         except SQLAlchemyError as error:
             _log.warning("metrics from the database are missing: it does not respond", error=str(error))
-            gauges = [_up(0)]
+            gauges = [_database_up(0)]
         gauges += [*self._broker(), *self._disk()]
         registry.register(_FunctionCollector(lambda: gauges))
         return generate_latest(registry)
@@ -154,16 +155,16 @@ class Metrics:
         with self._locked_watermark() as watermark, self._database.read() as session:
             until = leases.clock(self._database) - self._late_ms
             after = max(watermark.value if watermark.value is not None else until, until - _LOOKBACK_MS)
-            for item in statistics.events_between(session, after, until):
-                _count(item)
+            for event in statistics.events_between(session, after, until):
+                _count(event)
             watermark.value = max(after, until)
 
     def _gauges(self) -> list[Metric]:
         with self._database.read() as session:
-            now = statistics.now(session)
-            if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_S:
+            snapshot = statistics.now(session)
+            if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
                 self._sizes = (time.monotonic(), list(statistics.artifact_bytes(session)))
-        return _families(now, self._sizes[1])
+        return _families(snapshot, self._sizes[1])
 
     def _broker(self) -> Iterator[Metric]:
         if self._publisher is None or not self._publisher.has_broker:
@@ -186,8 +187,10 @@ class Metrics:
         except OSError as error:
             _log.warning("the disk usage of the artifact folder cannot be read", error=str(error))
             return
-        for name, what, value in (("free", "Free", usage.free), ("size", "Size", usage.total)):
-            yield GaugeMetricFamily(f"tapeline_disk_{name}_bytes", f"{what} bytes of the artifacts' disk.", value=value)
+        for name, label, value in (("free", "Free", usage.free), ("size", "Size", usage.total)):
+            yield GaugeMetricFamily(
+                f"tapeline_disk_{name}_bytes", f"{label} bytes of the artifacts' disk.", value=value
+            )
 
     @contextmanager
     def _locked_watermark(self) -> Iterator[_Watermark]:
@@ -225,50 +228,50 @@ class _FunctionCollector(Collector):
         return self._collect()
 
 
-def _count(item: EventRecord) -> None:
-    if item.type == EventType.METRICS:
-        _EPOCHS.labels(item.kind).observe(item.data["seconds"])
-        _CPU.labels(item.kind).inc(item.data.get("cpu_seconds") or 0)
-    elif item.type == EventType.END and item.started_ms is not None:
-        _RUNS.labels(item.kind, item.data["status"]).observe(max(0, item.at_ms - item.started_ms) / 1000)
-        if item.peak_memory_bytes is not None:
-            _MEMORY.labels(item.kind).observe(item.peak_memory_bytes)
-    elif item.type == EventType.LOG:
-        _VIOLATIONS.labels(item.kind).inc()
-    elif item.type == EventType.STATUS:
-        reason = str(item.data.get("reason"))
-        if reason == "claimed" and item.data.get("lease") == 1:
-            _WAITS.labels(item.kind).observe(max(0, item.at_ms - item.created_ms) / 1000)
+def _count(event: EventRecord) -> None:
+    if event.type == EventType.METRICS:
+        _EPOCHS.labels(event.kind).observe(event.data["seconds"])
+        _CPU.labels(event.kind).inc(event.data.get("cpu_seconds") or 0)
+    elif event.type == EventType.END and event.started_ms is not None:
+        _RUNS.labels(event.kind, event.data["status"]).observe(max(0, event.at_ms - event.started_ms) / 1000)
+        if event.peak_memory_bytes is not None:
+            _MEMORY.labels(event.kind).observe(event.peak_memory_bytes)
+    elif event.type == EventType.LOG:
+        _VIOLATIONS.labels(event.kind).inc()
+    elif event.type == EventType.STATUS:
+        reason = str(event.data.get("reason"))
+        if reason == "claimed" and event.data.get("lease") == 1:
+            _WAITS.labels(event.kind).observe(max(0, event.at_ms - event.created_ms) / 1000)
         elif is_worker_lost(reason):
-            _LOST.labels(item.kind).inc()
+            _LOST.labels(event.kind).inc()
 
 
-def _up(value: int) -> Metric:
+def _database_up(value: int) -> Metric:
     return GaugeMetricFamily("tapeline_database_up", "Whether the database responded during this scrape.", value=value)
 
 
-def _families(now: ServiceSnapshot, sizes: list[tuple[str, int]]) -> list[Metric]:
+def _families(snapshot: ServiceSnapshot, sizes: list[tuple[str, int]]) -> list[Metric]:
     jobs = GaugeMetricFamily("tapeline_jobs", "Jobs by state and kind.", labels=["status", "kind"])
-    for status, kind, count in now.jobs:
+    for status, kind, count in snapshot.jobs:
         jobs.add_metric([status, kind], count)
     wait = GaugeMetricFamily("tapeline_longest_wait_seconds", "Waiting time of the longest-waiting queued job.")
-    wait.add_metric([], now.longest_wait_s)
+    wait.add_metric([], snapshot.longest_wait_s)
     expired = GaugeMetricFamily(
         "tapeline_expired_lease_seconds", "Time since the oldest expired lease of a running job expired; 0 if none."
     )
-    expired.add_metric([], now.expired_lease_s)
+    expired.add_metric([], snapshot.expired_lease_s)
     ages = GaugeMetricFamily(
         "tapeline_worker_heartbeat_age_seconds", "Time since the last heartbeat of a worker.", labels=["worker"]
     )
     slots = GaugeMetricFamily("tapeline_worker_slots", "Maximum concurrent jobs of a worker.", labels=["worker"])
     busy = GaugeMetricFamily("tapeline_worker_running", "Running jobs of a worker.", labels=["worker"])
-    for worker in now.workers:
-        ages.add_metric([worker.id], max(0, now.clock_ms - worker.seen_ms) / 1000)
+    for worker in snapshot.workers:
+        ages.add_metric([worker.id], max(0, snapshot.clock_ms - worker.seen_ms) / 1000)
         slots.add_metric([worker.id], worker.slots)
         busy.add_metric([worker.id], worker.running)
     alive = GaugeMetricFamily("tapeline_workers", "Workers with a heartbeat within the last minute.")
-    alive.add_metric([], len(now.workers))
+    alive.add_metric([], len(snapshot.workers))
     stored = GaugeMetricFamily("tapeline_artifact_bytes", "Bytes of stored files, up to a minute old.", labels=["kind"])
     for kind, size in sizes:
         stored.add_metric([kind], size)
-    return [_up(1), jobs, wait, expired, alive, ages, slots, busy, stored]
+    return [_database_up(1), jobs, wait, expired, alive, ages, slots, busy, stored]

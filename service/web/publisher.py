@@ -13,7 +13,7 @@ from celery import Celery
 
 from service.runtime import broker, task_names, wake_ups
 
-_WAITING: Final = 1000
+_MAX_WAITING_HINTS: Final = 1000
 """Maximum number of hints that wait for a slow broker; more of them add nothing."""
 _FULL_QUEUE_DELAY_S: Final = 0.1
 """Delay after hints for which the queue had no room: it holds enough of them for every worker."""
@@ -31,11 +31,11 @@ class Publisher:
 
     def __init__(self, broker_url: str | None) -> None:
         self._broker_url = broker_url
-        self._hints: queue.Queue[str] = queue.Queue(_WAITING)
+        self._hints: queue.Queue[str] = queue.Queue(_MAX_WAITING_HINTS)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._celery: Celery | None = None
-        self._failing = False
+        self._is_failing = False
 
     def wake(self, job_id: str) -> None:
         """Queue a hint for a new job. Never blocks, never fails."""
@@ -72,18 +72,18 @@ class Publisher:
         while True:
             job_ids = self._waiting_hints()
             try:
-                sent = wake_ups.send(app, job_ids)
+                sent_count = wake_ups.send(app, job_ids)
             except Exception as error:  # noqa: BLE001 - each transport has its own exceptions
-                if not self._failing:
+                if not self._is_failing:
                     _log.warning("the broker does not respond; workers find jobs by polling", error=str(error))
-                self._failing = True
+                self._is_failing = True
                 self._drop_hints()
                 time.sleep(_RETRY_DELAY_S)
             else:
-                if self._failing:
+                if self._is_failing:
                     _log.info("the broker responds again")
-                self._failing = False
-                if sent < len(job_ids):
+                self._is_failing = False
+                if sent_count < len(job_ids):
                     time.sleep(_FULL_QUEUE_DELAY_S)
 
     def _waiting_hints(self) -> list[str]:

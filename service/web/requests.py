@@ -22,7 +22,7 @@ MAX_WAIT_S: Final = 60
 
 _LARGE_BODY_BYTES: Final = 64 * 1024
 """Bodies above this size are parsed one at a time; specs are far smaller."""
-_PARSING: Final = threading.Lock()
+_PARSE_LOCK: Final = threading.Lock()
 """Held while a large body is parsed."""
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -37,24 +37,24 @@ def read_query(model: type[Q]) -> Q:
     Raises:
         Problem: some are not valid; ``errors`` names each.
     """
-    given: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for name, values in request.args.lists():
         field = model.model_fields.get(name)
-        listed = field is not None and str(field.annotation).startswith("list")
-        given[name] = values if listed else values[-1]
+        is_list = field is not None and str(field.annotation).startswith("list")
+        parameters[name] = values if is_list else values[-1]
     try:
-        return model.model_validate(given)
+        return model.model_validate(parameters)
     except ValidationError as error:
-        known = ", ".join(model.model_fields) or "none"
+        allowed = ", ".join(model.model_fields) or "none"
         faults = []
         for item in error.errors():
             name = str(item["loc"][0]) if item["loc"] else ""
-            unknown = item["type"] == "extra_forbidden"
-            message = f"unknown parameter; allowed: {known}" if unknown else item["msg"].removeprefix("Input ")
+            is_unknown = item["type"] == "extra_forbidden"
+            message = f"unknown parameter; allowed: {allowed}" if is_unknown else item["msg"].removeprefix("Input ")
             if item["type"] == "missing" or item["type"] == "too_short":  # lists with a minimum are lists of jobs
-                listed = str(model.model_fields[name].annotation).startswith("list")
-                message = "name at least one job" if listed else message
-            code = "unknown_parameter" if unknown else "invalid_value"
+                is_list = str(model.model_fields[name].annotation).startswith("list")
+                message = "name at least one job" if is_list else message
+            code = "unknown_parameter" if is_unknown else "invalid_value"
             faults.append({"parameter": name[:100], "detail": message, "code": code})
             if suggestion := item.get("ctx", {}).get("suggestion"):
                 faults[-1]["suggestion"] = suggestion
@@ -73,8 +73,8 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
         MalformedJson: the body is not JSON.
     """
     if request.mimetype not in ("application/json", also):
-        shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
-        raise Problem("unsupported_media_type", f"the content type must be application/json; it is {shown}")
+        content_type = repr(request.mimetype[:100]) if request.mimetype else "missing"
+        raise Problem("unsupported_media_type", f"the content type must be application/json; it is {content_type}")
     # Werkzeug silently truncates chunked bodies at the limit: allow one byte more, to detect that.
     request.max_content_length = max_bytes + 1
     body = request.get_data(cache=False)
@@ -82,7 +82,7 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
     if len(body) > max_bytes:
         raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
     # Parsing holds the GIL: many large bodies at once would delay all other requests.
-    with _PARSING if len(body) > _LARGE_BODY_BYTES else nullcontext():
+    with _PARSE_LOCK if len(body) > _LARGE_BODY_BYTES else nullcontext():
         return validation.parse_json(body)
 
 
@@ -102,15 +102,15 @@ def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
 
 
 def upload_id() -> str | None:
-    """The id that the client gave this upload, to ask for its progress.
+    """The id that the client chose for this upload, to request its progress.
 
     Raises:
-        Problem: it is no id.
+        Problem: it is not a valid id.
     """
-    found = request.headers.get("Upload-Id")
-    if found is not None and not _UPLOAD_ID.fullmatch(found):
+    value = request.headers.get("Upload-Id")
+    if value is not None and not _UPLOAD_ID.fullmatch(value):
         raise invalid_parameter("Upload-Id", "must have 8 to 64 letters, digits, dashes and underscores")
-    return found
+    return value
 
 
 def last_event_id(query: StreamQuery) -> int | None:

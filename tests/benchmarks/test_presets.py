@@ -70,7 +70,7 @@ def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently
     }
     monkeypatch.setattr(independent, "SPEC", {"kind": "classifier", "seed": 1000} | small_spec)
     classifier = tmp_path / "independent.safetensors"
-    training.checkpoint.save(classifier, independent.make(digits, training._say))
+    training.checkpoint.save(classifier, independent.make(digits, training._print_line))
     real_scores = independent.calibrate(classifier, digits, 500)
     assert real_scores["accuracy"] > 0.5
 
@@ -78,7 +78,7 @@ def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently
         return resolve({"kind": row.kind, "preset": row.preset, "seed": row.seed, "epochs": 1, "batch_size": 500})
 
     monkeypatch.setattr(Row, "spec", spec)
-    monkeypatch.setattr(training, "EVALUATED", 300)
+    monkeypatch.setattr(training, "EVALUATED_SAMPLES", 300)
     row = Row("gan", "seed", "mnist-10k", 0)
     result = training.train(row, digits, tmp_path)
     assert result["min_class_share"] == 0
@@ -106,11 +106,11 @@ def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently
 
 
 def test_the_short_table_has_the_bundled_distance_and_the_full_table_both() -> None:
-    row = BEST.place | gan_result(frechet_distance=83.8) | {independent.METRIC: 4.1}
+    row = BEST.key | gan_result(frechet_distance=83.8) | {independent.METRIC: 4.1}
     content = {"independent": None, "rows": [row]}
-    assert "84 (84)" in tables.whole(content)
-    assert "4.1" not in tables.whole(content)
-    (line,) = [line for line in tables.every_row(content).splitlines() if "`best`" in line]
+    assert "84 (84)" in tables.short_table(content)
+    assert "4.1" not in tables.short_table(content)
+    (line,) = [line for line in tables.full_table(content).splitlines() if "`best`" in line]
     assert "| 83.8 |" in line
     assert "| 4.1 |" in line
 
@@ -164,18 +164,18 @@ def test_an_interrupted_table_continues_where_it_stopped(
 
 
 def test_missed_goals_do_not_count_as_reached() -> None:
-    rows = [FAST.place | classifier_result(0.9829), FAST.place | classifier_result(0.99, seed=1)]
-    rows += [Row("gan", "stable", "mnist-10k", 0).place | gan_result(0.029, findings={"mode_collapse": 4})]
-    text = tables.whole({"rows": rows})
+    rows = [FAST.key | classifier_result(0.9829), FAST.key | classifier_result(0.99, seed=1)]
+    rows += [Row("gan", "stable", "mnist-10k", 0).key | gan_result(0.029, findings={"mode_collapse": 4})]
+    text = tables.short_table({"rows": rows})
     assert "98.64% (98.29%)" in text.replace("98.65%", "98.64%")
     assert "1 of 2 (3 to come)" in text
     assert "| 1 (4 to come) | 20 (20) | 0.012 | 2.9% | 0 of 1 | epoch 4, 1 of 1 |" in text
 
 
 def test_the_tables_show_the_median_of_the_seeds() -> None:
-    rows = [FAST.place | classifier_result(value, seed=n) for n, value in enumerate((0.91, 0.97, 0.98))]
-    rows += [BEST.place | gan_result(seed=n, frechet_distance=value) for n, value in enumerate((38.0, 40.0, 90.0))]
-    text = tables.whole({"rows": rows})
+    rows = [FAST.key | classifier_result(value, seed=n) for n, value in enumerate((0.91, 0.97, 0.98))]
+    rows += [BEST.key | gan_result(seed=n, frechet_distance=value) for n, value in enumerate((38.0, 40.0, 90.0))]
+    text = tables.short_table({"rows": rows})
     assert "97.00% (91.00%)" in text
     assert "| 40 (90) |" in text
     assert "median accuracy" in text

@@ -27,10 +27,10 @@ from service.storage.database import Database
 from service.web.app import create_app
 from service.web.services import EXTENSION, Services
 from tests.browser import chromium
-from tests.browser.played import Service, WebProcess
+from tests.browser.simulated_worker import Service, WebProcess
 from tests.browser.stored_jobs import JOB_COUNT, store_jobs
 from tests.browser.waiting import TIMEOUT_MS, until
-from tests.service.web.conftest import put_away
+from tests.service.web.conftest import shut_down_app
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -219,7 +219,7 @@ def _serve(app: Flask) -> Iterator[str]:
         services.hub.closing = services.all_jobs_stream.closing = True
         server.shutdown()
         server.server_close()
-        put_away(app)
+        shut_down_app(app)
 
 
 @pytest.fixture

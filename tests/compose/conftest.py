@@ -41,7 +41,7 @@ def require_image(tag: str) -> str:
         try:
             docker("pull", "--quiet", tag, timeout_s=120)
         except AssertionError as error:
-            pytest.skip(f"the image {tag} is not to be had: {str(error)[-200:]}")
+            pytest.skip(f"the image {tag} is unavailable: {str(error)[-200:]}")
     return tag
 
 
@@ -132,7 +132,7 @@ class Service:
 
     def wait_until_epoch(self, job_id: str, epoch: int) -> None:
         job = self.wait_until(job_id, lambda job: job["progress"]["epoch"] >= epoch)
-        assert job["status"] == "running", "it was to be caught in the middle"
+        assert job["status"] == "running", "it ended too early"
 
     def wait_until_success(self, job_id: str, timeout_s: float = 120) -> dict[str, Any]:
         job = self.wait_until(job_id, lambda job: job["status"] in FINAL_STATES, timeout_s)

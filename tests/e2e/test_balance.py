@@ -19,12 +19,12 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @pytest.fixture
 def port_and_master(tmp_path: Path) -> Iterator[tuple[int, int]]:
-    """gunicorn with its own configuration, on a database that nobody needs here."""
+    """gunicorn with its production configuration, and a database that is not used."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
-    chosen = {
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
+    settings = {
         "TAPELINE_HOME": str(tmp_path),
         "TAPELINE_PORT": str(port),
         "TAPELINE_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:1/nothing",
@@ -32,7 +32,7 @@ def port_and_master(tmp_path: Path) -> Iterator[tuple[int, int]]:
     }
     command = [sys.executable, "-m", "gunicorn", "-c", "python:service.web.gunicorn_conf", "service.web.wsgi:app"]
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=outside | chosen, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=inherited | settings, stdout=log, stderr=log)
     try:
         yield port, process.pid
     finally:
@@ -44,21 +44,21 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def sockets(pid: int) -> int:
-    found = 0
+def count_sockets(pid: int) -> int:
+    count = 0
     for name in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            found += os.readlink(name).startswith("socket:")
-    return found
+            count += os.readlink(name).startswith("socket:")
+    return count
 
 
-def ticks(master: int) -> dict[int, int]:
-    """The processor time of each web process, in hundredths of a second."""
+def cpu_ticks(master: int) -> dict[int, int]:
+    """The CPU time of each web process, in hundredths of a second."""
     stats = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children(master)}
     return {pid: int(fields[11]) + int(fields[12]) for pid, fields in stats.items()}
 
 
-def answers(port: int) -> bool:
+def responds(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         return client.recv(100).startswith(b"HTTP/1.1 200")
@@ -70,15 +70,15 @@ def answers(port: int) -> bool:
 def test_a_burst_of_connections_is_shared_by_the_web_processes(port_and_master: tuple[int, int]) -> None:
     port, master = port_and_master
     deadline = time.monotonic() + 60
-    while not answers(port) or len(children(master)) < 2:
+    while not responds(port) or len(children(master)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    while work := ticks(master):  # until all processes have loaded the app, and stand still
+    while ticks_before := cpu_ticks(master):  # until all processes have loaded the app and are idle
         time.sleep(1)
-        if all(count - work.get(pid, 0) < 5 for pid, count in ticks(master).items()):
+        if all(count - ticks_before.get(pid, 0) < 5 for pid, count in cpu_ticks(master).items()):
             break
         assert time.monotonic() < deadline
-    before = {pid: sockets(pid) for pid in children(master)}
+    sockets_before = {pid: count_sockets(pid) for pid in children(master)}
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(CONNECTIONS)]
         for client in clients:
@@ -86,6 +86,6 @@ def test_a_burst_of_connections_is_shared_by_the_web_processes(port_and_master: 
         for client in clients:
             client.settimeout(10)
             assert client.recv(100).startswith(b"HTTP/1.1 200")
-        shares = {pid: sockets(pid) - count for pid, count in before.items()}
-    fair = CONNECTIONS / len(shares)
-    assert all(0.5 * fair <= opened <= 1.5 * fair for opened in shares.values()), shares
+        shares = {pid: count_sockets(pid) - count for pid, count in sockets_before.items()}
+    fair_share = CONNECTIONS / len(shares)
+    assert all(0.5 * fair_share <= opened <= 1.5 * fair_share for opened in shares.values()), shares

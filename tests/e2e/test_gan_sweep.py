@@ -47,32 +47,34 @@ TWO_CLASSES: dict[str, Any] = {
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     home = tmp_path_factory.mktemp("home")
     environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_WORKERS": "2"}
-    with LocalStack(Settings.from_env(environ, cores=2)) as running, Client(running.url) as made:
-        yield made
+    with LocalStack(Settings.from_env(environ, cores=2)) as running, Client(running.url) as client:
+        yield client
 
 
-def test_the_gan_with_the_lower_distance_is_promoted_and_wins(client: Client) -> None:
+def test_the_gan_with_the_lower_frechet_distance_is_promoted_and_wins(client: Client) -> None:
     sweep = client.sweep(SWEEP)
     assert sweep["objective"] == {"metric": "frechet_distance", "goal": "minimize", "over_seeds": "mean"}
     sweep.wait(timeout_s=300)
     assert (sweep.status, sweep["epochs_trained"], sweep["trials"]["stopped"]) == ("succeeded", 2 * (2 + 1), 1)
     decisions = sweep.decisions()
-    first = {
+    first_distances = {
         event["data"]["trial"]: event["data"]["value"]
         for event in decisions
         if event["type"] == "result" and event["data"]["rung"] == 0
     }
-    better = min(first, key=lambda trial: first[trial])
-    assert [event["data"]["trials"] for event in decisions if event["type"] == "promote"] == [[[better, first[better]]]]
+    better = min(first_distances, key=lambda trial: first_distances[trial])
+    assert [event["data"]["trials"] for event in decisions if event["type"] == "promote"] == [
+        [[better, first_distances[better]]]
+    ]
     assert sweep["best_trial"] == better
-    again = client.sweep(SWEEP | {"reuse": "never"}).wait(timeout_s=300)
-    assert again["sweep_digest"] == sweep["sweep_digest"]
+    repeated = client.sweep(SWEEP | {"reuse": "never"}).wait(timeout_s=300)
+    assert repeated["sweep_digest"] == sweep["sweep_digest"]
 
 
 @pytest.mark.parametrize(
     ("spec", "dataset", "classes"), [(SWEEP["base"], "mnist-10k", 10), (TWO_CLASSES, "breast-cancer", 2)]
 )
-def test_the_metrics_of_objectives_are_those_that_a_job_reports(
+def test_objectives_offer_exactly_the_metrics_that_a_job_reports(
     client: Client, spec: dict[str, Any], dataset: str, classes: int
 ) -> None:
     short = spec | {"epochs": 1, "seed": 0}

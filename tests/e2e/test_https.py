@@ -1,4 +1,4 @@
-"""deploy/Caddyfile in front of the whole stack: a real Caddy with a certificate of its own authority."""
+"""deploy/Caddyfile in front of the whole stack: a real Caddy with a certificate of its internal CA."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("caddy") is None
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-for-this-test-only"
 DOMAIN = "tapeline.example.org"
-UPLOAD_BYTES = 256 * 1024**2
+MAX_UPLOAD_BYTES = 256 * 1024**2
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Proxy:
     https_port: int
 
 
-def name_the_host(request: httpx.Request) -> None:
-    """What a resolver would do: the certificate must be that of the host that is asked for."""
+def set_server_name(request: httpx.Request) -> None:
+    """Set the TLS server name, as with real DNS: the certificate must be that of the requested host."""
     request.extensions.setdefault("sni_hostname", DOMAIN)
 
 
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    home, store = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("caddy")
+    home, caddy_folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("caddy")
     environ = {
         "TAPELINE_HOME": str(home),
         "TAPELINE_PORT": "0",
@@ -58,14 +58,14 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         "TAPELINE_PROXIES": "1",
     }
     http_port, https_port = free_port(), free_port()
-    root = store / "caddy" / "pki" / "authorities" / "local" / "root.crt"
-    with LocalStack(Settings.from_env(environ, cores=1)) as stack, (store / "log").open("wb") as log:
+    root_certificate = caddy_folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+    with LocalStack(Settings.from_env(environ, cores=1)) as stack, (caddy_folder / "log").open("wb") as log:
         caddy = subprocess.Popen(
             ["caddy", "run", "--adapter", "caddyfile", "--config", str(ROOT / "deploy" / "Caddyfile")],
             env=os.environ
             | {
-                "XDG_DATA_HOME": str(store),
-                "XDG_CONFIG_HOME": str(store),
+                "XDG_DATA_HOME": str(caddy_folder),
+                "XDG_CONFIG_HOME": str(caddy_folder),
                 "TAPELINE_DOMAIN": DOMAIN,
                 "CADDY_TLS": "tls internal",
                 "TAPELINE_UPSTREAM": stack.url.removeprefix("http://"),
@@ -76,7 +76,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             stderr=log,
         )
 
-        def answers() -> bool:
+        def responds() -> bool:
             with suppress(httpx.TransportError, OSError), client() as http:
                 return http.get("/healthz").status_code == 200
             return False
@@ -84,15 +84,15 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         def client() -> httpx.Client:
             return httpx.Client(
                 base_url=f"https://127.0.0.1:{https_port}",
-                verify=ssl.create_default_context(cafile=root),
+                verify=ssl.create_default_context(cafile=root_certificate),
                 headers={"Authorization": f"Bearer {KEY}", "Host": f"{DOMAIN}:{https_port}"},
-                event_hooks={"request": [name_the_host]},
+                event_hooks={"request": [set_server_name]},
                 timeout=60,
                 trust_env=False,
             )
 
         try:
-            wait_until(answers, (store / "log").read_text()[-2000:], 60)
+            wait_until(responds, (caddy_folder / "log").read_text()[-2000:], 60)
             with client() as http:
                 yield Proxy(http, http_port, https_port)
         finally:
@@ -100,23 +100,23 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             caddy.wait(20)
 
 
-def test_https_requires_a_key_and_promises_to_stay(proxy: Proxy) -> None:
+def test_https_requires_a_key_and_sends_hsts(proxy: Proxy) -> None:
     answer = proxy.http.get("/jobs")
     assert answer.status_code == 200
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
-    without = proxy.http.get("/jobs", headers={"Authorization": "Bearer a-key-that-nobody-knows"})
-    assert without.status_code == 401
-    assert "Strict-Transport-Security" in without.headers
+    rejected = proxy.http.get("/jobs", headers={"Authorization": "Bearer a-key-that-nobody-knows"})
+    assert rejected.status_code == 401
+    assert "Strict-Transport-Security" in rejected.headers
 
 
-def test_http_is_redirected(proxy: Proxy) -> None:
+def test_http_is_redirected_to_https(proxy: Proxy) -> None:
     url = f"http://127.0.0.1:{proxy.http_port}/jobs?limit=1"
     answer = httpx.get(url, headers={"Host": f"{DOMAIN}:{proxy.http_port}"}, trust_env=False)
     assert answer.status_code == 308
     assert answer.headers["Location"] == f"https://{DOMAIN}/jobs?limit=1"
 
 
-def test_another_host_name_is_not_served(proxy: Proxy) -> None:
+def test_a_tls_handshake_for_another_host_name_fails(proxy: Proxy) -> None:
     unchecked = ssl.create_default_context()
     unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
     with (
@@ -130,10 +130,10 @@ def test_another_host_name_is_not_served(proxy: Proxy) -> None:
 
 
 def test_a_session_cookie_is_secure(proxy: Proxy) -> None:
-    sent = {"Sec-Fetch-Site": "same-origin"}
+    headers = {"Sec-Fetch-Site": "same-origin"}
     created = proxy.http.post("/keys", json={"name": "browser", "owner": "ann", "scope": "read"})
     assert created.status_code == 201, created.text
-    answer = proxy.http.post("/session", json={"key": created.json()["key"]}, headers=sent)
+    answer = proxy.http.post("/session", json={"key": created.json()["key"]}, headers=headers)
     assert answer.status_code == 201, answer.text
     assert "Secure" in answer.headers["Set-Cookie"]
     proxy.http.cookies.clear()
@@ -154,7 +154,7 @@ def test_a_stream_arrives_event_by_event(proxy: Proxy) -> None:
     assert min(lags) < 2, "the events came together"
 
 
-def test_an_upload_of_nearly_the_largest_size_reaches_tapeline(proxy: Proxy) -> None:
-    files = {"images": ("images.gz", bytes(UPLOAD_BYTES - 100_000)), "labels": ("labels.gz", b"none")}
+def test_an_upload_just_below_the_size_limit_reaches_tapeline(proxy: Proxy) -> None:
+    files = {"images": ("images.gz", bytes(MAX_UPLOAD_BYTES - 100_000)), "labels": ("labels.gz", b"none")}
     answer = proxy.http.post("/datasets", data={"name": "mine"}, files=files)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_upload"), answer.text

@@ -31,7 +31,7 @@ def accuracy(server: str) -> float:
         series: list[float | None] = job.history()["series"]["val_loss"]
         return job.metrics["val_accuracy"] or first or series[-1] or 0.0
 """
-WRONG = """
+SAMPLE_WITH_TYPE_ERRORS = """
 from tapeline import Client
 
 with Client("http://127.0.0.1:8000") as client:
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # Not the tree of the tests: what is imported must be what was installed.
+    # Without the source tree: imports must come from the installed package.
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [str(part) for part in command], cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=300
@@ -53,7 +53,7 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a new environment with the package, built from an sdist, and what it stands on."""
+    """The interpreter of a new environment with the package, built from an sdist, and its dependencies."""
     folder = tmp_path_factory.mktemp("package")
     source = folder / "source"
     source.mkdir()
@@ -62,40 +62,40 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = "import setuptools.build_meta as backend; print(backend.build_sdist('..'))"
-    built = run(sys.executable, "-c", build, cwd=source)
-    assert built.returncode == 0, built.stderr
+    building = run(sys.executable, "-c", build, cwd=source)
+    assert building.returncode == 0, building.stderr
     (sdist,) = folder.glob("tapeline-*.tar.gz")
 
     environment = folder / "environment"
     venv.create(environment, with_pip=False)
     interpreter = environment / "bin" / "python"
-    # The dependencies come from the environment of the tests, as a plain path: its own .pth files are not read.
-    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(run(interpreter, "-c", where, cwd=folder).stdout.strip())
+    # The dependencies come from the environment of the tests, as a plain path, whose .pth files are not read.
+    print_purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run(interpreter, "-c", print_purelib, cwd=folder).stdout.strip())
     (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", interpreter]
-    installed = run(*pip, "install", "--quiet", "--no-deps", "--no-build-isolation", sdist, cwd=folder)
-    assert installed.returncode == 0, installed.stderr
+    installation = run(*pip, "install", "--quiet", "--no-deps", "--no-build-isolation", sdist, cwd=folder)
+    assert installation.returncode == 0, installation.stderr
     return interpreter
 
 
-def test_the_client_is_imported_from_the_package_of_the_projects_name(python: Path, tmp_path: Path) -> None:
+def test_the_client_can_be_imported_from_the_installed_tapeline_package(python: Path, tmp_path: Path) -> None:
     program = "import tapeline, service; from tapeline import Client, Job; print(tapeline.__file__, service.__file__)"
     result = run(python, "-c", program, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert all(str(python.parent.parent) in path for path in result.stdout.split())
 
 
-def test_the_command_runs_from_the_package(python: Path, tmp_path: Path) -> None:
+def test_the_command_runs_from_the_installed_package(python: Path, tmp_path: Path) -> None:
     for command in ([python.parent / "tapeline"], [python, "-m", "tapeline"]):
         result = run(*command, "--help", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert result.stdout.startswith("Usage: tapeline ")
 
 
-def test_a_program_of_a_user_is_type_checked(python: Path, tmp_path: Path) -> None:
+def test_a_users_program_is_type_checked_against_the_package(python: Path, tmp_path: Path) -> None:
     (tmp_path / "sample.py").write_text(SAMPLE)
-    (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "wrong.py").write_text(SAMPLE_WITH_TYPE_ERRORS)
     mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "--cache-dir", tmp_path / "cache"]
     right = run(*mypy, "sample.py", cwd=tmp_path)
     assert right.returncode == 0, right.stdout + right.stderr

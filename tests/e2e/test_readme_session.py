@@ -1,4 +1,4 @@
-"""The commands of README and guide, run as a user would paste them, and twice, because repeating them must work."""
+"""The commands in README and guide, run as a user would paste them, and twice: they must be repeatable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = [
 
 
 def session(text: str) -> str:
-    """All code of a document as one program of bash: blocks of Python run as one would paste them."""
+    """All code of a document as one bash program, in which blocks of Python run as if pasted."""
     parts = [SHELL]
     blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert blocks
@@ -47,7 +47,7 @@ def session(text: str) -> str:
 def run(stack: LocalStack, program: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a session in the reader's folder, against the stack; it must end without an error."""
     port = stack.url.rpartition(":")[2]
-    # The link to the interpreter leads out of its environment, whose packages are named here.
+    # The link to the interpreter leads out of its environment, so the packages of that are listed here.
     packages = os.pathsep.join([os.environ["PYTHONPATH"], *(path for path in sys.path if "site-packages" in path)])
     result = subprocess.run(
         ["bash", "-c", program.replace("127.0.0.1:8000", f"127.0.0.1:{port}")],
@@ -64,68 +64,68 @@ def run(stack: LocalStack, program: str, folder: Path) -> subprocess.CompletedPr
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the reader is: a folder with an environment that puts tapeline and python on the PATH."""
-    made = tmp_path / "reader"
-    activate = made / ".venv" / "bin" / "activate"
+    """The reader's folder, with an environment that puts tapeline and python on the PATH."""
+    reader_folder = tmp_path / "reader"
+    activate = reader_folder / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
-    activate.write_text(f'PATH="{made / ".venv" / "bin"}:$PATH"\n')
+    activate.write_text(f'PATH="{reader_folder / ".venv" / "bin"}:$PATH"\n')
     tapeline = activate.parent / "tapeline"
     tapeline.write_text(f"#!{sys.executable}\nfrom service.cli import main\nmain(prog_name='tapeline')\n")
     tapeline.chmod(0o755)
     (activate.parent / "python").symlink_to(sys.executable)
-    return made
+    return reader_folder
 
 
-def test_the_session_of_the_readme_runs_to_its_end(stack: LocalStack, folder: Path) -> None:
+def test_the_session_of_the_readme_runs_without_errors(stack: LocalStack, folder: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     program = session(text.partition("\n## From POST to download\n")[2].partition("\n## ")[0])
     with Client(stack.url) as client:
-        others = {job.id for job in client.jobs()}
-    for time in (1, 2):
+        existing_ids = {job.id for job in client.jobs()}
+    for run_number in (1, 2):
         result = run(stack, f". .venv/bin/activate\n{program}", folder)
         assert "event: end" in result.stdout
         with Client(stack.url) as client:
-            found = [job for job in client.jobs() if job.id not in others]
-            assert {job.name for job in found} == {"digits", None}
-            assert len(found) == 2 * time
-            assert {job.status for job in found} == {"succeeded"}
+            new_jobs = [job for job in client.jobs() if job.id not in existing_ids]
+            assert {job.name for job in new_jobs} == {"digits", None}
+            assert len(new_jobs) == 2 * run_number
+            assert {job.status for job in new_jobs} == {"succeeded"}
             (checkpoint,) = folder.glob(f"{client.job('digits').id}-epoch-*.safetensors")
         assert "layers.0.weight" in load_file(checkpoint)
         assert len(list((folder / "files").iterdir())) > 5, "all files of the job"
 
 
-def test_the_session_of_the_guide_runs_to_its_end(stack: LocalStack, folder: Path) -> None:
+def test_the_session_of_the_guide_runs_without_errors(stack: LocalStack, folder: Path) -> None:
     program = session((ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
     with Client(stack.url) as client:
-        others = {job.id for job in client.jobs()}
+        existing_ids = {job.id for job in client.jobs()}
     run(stack, program, folder)
-    again = run(stack, program, folder)
-    assert "2 jobs are named 'first'; using the newest" in again.stderr
+    second_run = run(stack, program, folder)
+    assert "2 jobs are named 'first'; using the newest" in second_run.stderr
 
     with Client(stack.url) as client:
         first = client.job("first")
-        made = [job for job in client.jobs() if job.id not in others]
-        names = {job.name for job in made}
-        assert {job.wait(timeout_s=500).status for job in made} == {"succeeded"}
+        new_jobs = [job for job in client.jobs() if job.id not in existing_ids]
+        names = {job.name for job in new_jobs}
+        assert {job.wait(timeout_s=500).status for job in new_jobs} == {"succeeded"}
     assert names >= {"first", "first-2", "first-3", "first (reproduced)", "second", "third", "painter"}
     (checkpoint,) = folder.glob(f"{first.id}-epoch-*.safetensors")
     assert "layers.0.weight" in load_file(checkpoint)
     assert len(list((folder / first.id).iterdir())) > 5, "all files of the job"
     for name in ("curves.png", "film.gif", "digit.png", "grid.png", "walk.gif"):
-        with Image.open(folder / name) as picture:
-            picture.load()
+        with Image.open(folder / name) as image:
+            image.load()
 
 
 def test_the_demo_runs_twice_in_one_state_folder(tmp_path: Path) -> None:
     environ = os.environ | {"TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_PORT": "0"}
-    short = "demo.SPECS = tuple(spec | {'epochs': 1} for spec in demo.SPECS)"
-    program = f"from service.cli import main; from service.cli.commands import demo; {short}; main()"
-    seen = set()
+    shorten = "demo.SPECS = tuple(spec | {'epochs': 1} for spec in demo.SPECS)"
+    program = f"from service.cli import main; from service.cli.commands import demo; {shorten}; main()"
+    inodes = set()
     for _ in range(2):
         command = [sys.executable, "-c", program, "demo"]
         result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
         assert "of unseen digits classified correctly" in result.stdout
         assert len(list((tmp_path / "demo").iterdir())) == 8
-        seen.add((tmp_path / "demo" / "classifier.safetensors").stat().st_ino)
-    assert len(seen) == 2, "the second demo writes its own files"
+        inodes.add((tmp_path / "demo" / "classifier.safetensors").stat().st_ino)
+    assert len(inodes) == 2, "the second demo writes its own files"

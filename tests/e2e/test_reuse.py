@@ -1,4 +1,4 @@
-"""Reuse on the whole service: what a person waits for, and what is not trained again."""
+"""Reuse on the whole service: how long a user waits, and what is not trained again."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ SPEC: dict[str, Any] = {
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     home = tmp_path_factory.mktemp("home")
     environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_VERIFY_REUSED": "0"}
-    with LocalStack(Settings.from_env(environ, cores=1)) as running, Client(running.url) as made:
-        yield made
+    with LocalStack(Settings.from_env(environ, cores=1)) as running, Client(running.url) as client:
+        yield client
 
 
 @pytest.mark.slow
-def test_the_same_spec_is_answered_at_once_with_the_same_digest(client: Client, tmp_path: Path) -> None:
+def test_an_equal_spec_is_answered_at_once_with_the_same_digest(client: Client, tmp_path: Path) -> None:
     first = client.submit(SPEC).wait(timeout_s=120)
-    took = []
+    durations_s = []
     for _ in range(3):
         began = time.perf_counter()
         again = client.submit(SPEC | {"reuse": "exact"})
-        took.append(time.perf_counter() - began)
+        durations_s.append(time.perf_counter() - began)
         assert (again.status, again.result_digest, again.reused_from) == ("succeeded", first.result_digest, first.id)
-    assert min(took) < 0.2
+    assert min(durations_s) < 0.2
     assert again.history()["series"] == first.history()["series"]
     first.delete()
     assert again.download_checkpoint("best", tmp_path).stat().st_size > 0
@@ -50,7 +50,7 @@ def test_the_same_spec_is_answered_at_once_with_the_same_digest(client: Client, 
 
 
 @pytest.mark.slow
-def test_epochs_5_to_50_train_50_epochs(client: Client) -> None:
+def test_jobs_of_5_to_50_epochs_train_only_50_epochs_in_total(client: Client) -> None:
     lengths = range(5, 51, 5)
     alone = [client.submit(SPEC | {"epochs": length, "seed": 3}) for length in lengths]
     digests = [job.wait(timeout_s=300).result_digest for job in alone]
@@ -66,26 +66,28 @@ def test_epochs_5_to_50_train_50_epochs(client: Client) -> None:
 @pytest.mark.slow
 def test_why_and_bisect_on_the_command_line(client: Client) -> None:
     rates = {"first": 0.05, "second": 0.1}
-    made = {
+    jobs = {
         name: client.submit(SPEC | {"name": name, "optimizer": {"name": "sgd", "learning_rate": rate}})
         for name, rate in rates.items()
     }
-    for job in made.values():
+    for job in jobs.values():
         job.wait(timeout_s=120)
-    run = CliRunner()
-    result = run.invoke(main, ["why", "first", "second", "--replay", "--server", client.server])
+    runner = CliRunner()
+    result = runner.invoke(main, ["why", "first", "second", "--replay", "--server", client.server])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Epoch 1 is the first that differs, in ")
     assert "spec optimizer.learning_rate\t0.05 and 0.1" in lines
     assert lines[-1].startswith("The jobs first differ in epoch 1, batch 1 of ")
-    told = json.loads(run.invoke(main, ["why", "first", "second", "--json", "--server", client.server]).stdout)
-    assert told["replay"] is None, "settings explain it"
+    explanation = json.loads(
+        runner.invoke(main, ["why", "first", "second", "--json", "--server", client.server]).stdout
+    )
+    assert explanation["replay"] is None, "settings explain it"
     options = ["bisect", "first", "--metric", "val_accuracy", "--below", "1", "--server", client.server]
-    result = run.invoke(main, options)
+    result = runner.invoke(main, options)
     assert result.exit_code == 0, result.output
     assert "Epoch 1, the first that measured it, is already bad" in result.stdout
     options[5] = "0"
-    result = run.invoke(main, options)
+    result = runner.invoke(main, options)
     assert result.exit_code == 1
     assert "not below 0.00%, nor in any other epoch" in result.stderr

@@ -1,4 +1,4 @@
-"""Jobs that train quickly, and fixtures to disturb them."""
+"""Fixtures that train small jobs, in the test process or in real ones, and inject faults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.states import Request
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
 from service.storage.tables import Epoch
-from tests.faults.harness import FEW, QUICK, FaultHarness, few_digits, open_harness
+from tests.faults.harness import FEW, QUICK_SPEC, FaultHarness, few_digits, open_harness
 from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, open_worker_harness
 from workers.messages import ChildEndpoint
@@ -30,18 +30,18 @@ from workers.training import limits, run
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_blas_thread() -> Iterator[None]:
-    """As in a child: the bits are the same, and no thread waits for another where many tests share the processors."""
+    """As in a child: the bits are the same, and tests that run in parallel do not contend for the cores."""
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         yield
 
 
 class NoSupervisor(ChildEndpoint):
-    """The child's end of a pipe that nobody else holds."""
+    """A child's endpoint without a supervisor at the other end."""
 
     def __init__(self) -> None:
         self.stopping, self.request = False, None
         self.after_batches: int | None = None
-        """Ask the child to stop after so many batches."""
+        """Ask the child to stop after this number of batches."""
 
     def stop(self, request: Request | None) -> None:
         self.stopping, self.request = True, request
@@ -57,8 +57,8 @@ class NoSupervisor(ChildEndpoint):
 
 
 @dataclass
-class InProcess:
-    """Trains in this very process, so that a death costs milliseconds."""
+class InProcessHarness:
+    """Trains jobs in the test process, where a simulated kill costs milliseconds."""
 
     workers: WorkerHarness
     points: Path
@@ -73,11 +73,11 @@ class InProcess:
         return ArtifactFolder(self.workers.settings.artifacts)
 
     def submit(self, **spec: Any) -> str:
-        self.accepted.append(self.workers.submit(**QUICK | spec))
+        self.accepted.append(self.workers.submit(**QUICK_SPEC | spec))
         return self.accepted[-1]
 
-    def arm(self, name: str, how: str = "abandon") -> None:
-        (self.points / name).write_text(how)
+    def arm(self, name: str, fault: str = "abandon") -> None:
+        (self.points / name).write_text(fault)
 
     def claim(self, lease_s: float = 30) -> Claim:
         held = leases.claim(self.database, "process", lease_s)
@@ -85,20 +85,20 @@ class InProcess:
         return held
 
     def train(self, held: Claim | None = None, endpoint: NoSupervisor | None = None) -> str:
-        """Train in this process what a child would train."""
+        """Train a claimed job in the test process, as a child would."""
         try:
             return run.train(self.workers.settings, self.database, held or self.claim(), endpoint or NoSupervisor())
         finally:
-            limits.lift_memory_limit()  # this process has other things to do
+            limits.lift_memory_limit()  # it would also apply to the tests that follow
 
-    def die(self, place: str, how: str = "abandon") -> None:
-        """Train until the failpoint strikes; then the supervisor finds the child dead."""
-        self.arm(place, how)
+    def die_at(self, place: str, fault: str = "abandon") -> None:
+        """Train until a simulated kill at ``place``, then record the lost child, as its supervisor would."""
+        self.arm(place, fault)
         held = self.claim()
         with pytest.raises(failpoints.SimulatedKill):
             self.train(held)
         assert not (self.points / place).exists()
-        with contextlib.suppress(LeaseLost):  # its last message arrived
+        with contextlib.suppress(LeaseLost):  # the job had already ended
             leases.record_child_loss(self.database, held, f"died at {place}")
 
     def epochs(self, job_id: str) -> Sequence[Epoch]:
@@ -109,62 +109,63 @@ class InProcess:
         check(self.database, self.artifacts, self.accepted, reference)
 
 
-def newest_checkpoints(process: InProcess, job_id: str) -> list[Path]:
+def checkpoints_newest_first(process: InProcessHarness, job_id: str) -> list[Path]:
     with process.database.read() as session:
         rows = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)[::-1]
     return [process.artifacts.root / row.path for row in rows]
 
 
-def away() -> OperationalError:
+def outage_error() -> OperationalError:
     return OperationalError("...", None, Exception("the database is away"))
 
 
-def _bench(home: Path, url: str) -> Iterator[InProcess]:
+def _open_in_process(home: Path, url: str) -> Iterator[InProcessHarness]:
     points = home.parent / f"{home.name}-points"
     points.mkdir()
     workers = open_worker_harness(home, url, data=few_digits())
     workers.train_count = FEW
     failpoints.arm(points)
-    yield InProcess(workers, points)
+    yield InProcessHarness(workers, points)
     failpoints.arm(None)
     workers.database.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
-def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InProcess]:
-    """On SQLite by default, on both databases in the whole suite."""
-    yield from _bench(
-        tmp_path / "home", request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
+def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InProcessHarness]:
+    """On SQLite by default; with the ``faults`` marker, on both databases."""
+    yield from _open_in_process(
+        tmp_path / "home",
+        request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url"),
     )
 
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """The QUICK job as it ends when nobody disturbs it."""
+    """The results of an undisturbed QUICK_SPEC job."""
     home = tmp_path_factory.mktemp("reference") / "home"
-    opened: Callable[..., Iterator[InProcess]] = _bench
-    process = next(iterator := opened(home, f"sqlite:///{home.parent / 'tapeline.db'}"))
+    open_harness: Callable[..., Iterator[InProcessHarness]] = _open_in_process
+    process = next(iterator := open_harness(home, f"sqlite:///{home.parent / 'tapeline.db'}"))
     job_id = process.submit()
     assert process.train() == "succeeded"
-    found = Reference.of(process.database, job_id)
-    process.check(found)
+    result = Reference.of(process.database, job_id)
+    process.check(result)
     next(iterator, None)
-    return found
+    return result
 
 
 @pytest.fixture
-def harness(tmp_path: Path, own_url: str) -> Iterator[FaultHarness]:
-    """Real processes, on each database."""
-    made = open_harness(tmp_path / "home", own_url)
-    yield made
-    made.stop()
-    made.database.close()
+def harness(tmp_path: Path, private_url: str) -> Iterator[FaultHarness]:
+    """Real processes, on SQLite and on PostgreSQL."""
+    harness = open_harness(tmp_path / "home", private_url)
+    yield harness
+    harness.stop()
+    harness.database.close()
 
 
 @pytest.fixture
-def light(tmp_path: Path) -> Iterator[FaultHarness]:
-    """On SQLite alone, for what does not hang on the database."""
-    made = open_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
-    yield made
-    made.stop()
-    made.database.close()
+def sqlite_harness(tmp_path: Path) -> Iterator[FaultHarness]:
+    """Real processes on SQLite alone, for tests that do not depend on the database."""
+    harness = open_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
+    yield harness
+    harness.stop()
+    harness.database.close()

@@ -1,9 +1,9 @@
-"""Lose everything and restore it: ``make drill``. Measures the recovery time and what is lost since the backup.
+"""Lose everything and restore it: ``make drill``. Measures recovery time and data loss.
 
-Real processes on PostgreSQL: jobs are trained, a backup is made while others run, more jobs are trained. Then all
-processes are killed, and the database and all files deleted. The backup is restored into an empty database and an
-empty folder, and the service started. The drill ends once every restored job has ended, and fails where one has other
-results than before, or than a job that nobody disturbed.
+It runs real processes on PostgreSQL: jobs are trained, a backup is made while others run, and more jobs are
+trained. Then all processes are killed, and the database and all files are deleted. The backup is restored into
+an empty database and an empty folder, and the service is started. The drill ends once every restored job has
+ended. It fails if the results of a job differ from those before, or from those of an undisturbed job.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from service.storage.tables import Job
 from tests.conftest import create_database, serve_postgres
 
 SMALL: dict[str, Any] = {"kind": "classifier", "epochs": 10, "checkpoint": {"keep_last": 10}}
-"""A job that ends; all of its checkpoints are kept, 2.5 MB each."""
+"""A job that ends before the loss; all of its checkpoints are kept, 2.5 MB each."""
 LONG: dict[str, Any] = {"kind": "classifier", "seed": 99}
-"""A job that is under way during the backup and the loss."""
-POLL_S = 0.1
-"""Quicker polls would take the time of what is measured."""
+"""A job that is unfinished at the backup and at the loss."""
+POLL_INTERVAL_S = 0.1
+"""Faster polling would slow down what is measured."""
 MARGIN_EPOCHS = 3
-"""How far a long job must have come before the backup, and go on after it."""
+"""Epochs that each long job must complete before the backup, and again after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a drill measured."""
+    """The measurements of a drill."""
 
     jobs: int
     rows: int
@@ -55,7 +55,7 @@ class Outcome:
     size_bytes: int
     backup_s: float
     age_s: float
-    """From the begin of the backup to the loss: the RPO is the longest time that this can be."""
+    """From the start of the backup to the loss; the RPO is the maximum of this time."""
     lost_jobs: int
     lost_epochs: int
     restore_s: float
@@ -84,7 +84,7 @@ class Outcome:
 
 
 class Site:
-    """One machine: a database, a state folder, and the service on them."""
+    """One machine: a database, a state folder, and the service that uses them."""
 
     def __init__(self, folder: Path, database_url: str) -> None:
         folder.mkdir()
@@ -102,11 +102,11 @@ class Site:
         self._stack: subprocess.Popen[bytes] | None = None
 
     def run(self, *arguments: str) -> dict[str, Any]:
-        """Run a `tapeline` command; gives the JSON that it writes to standard error."""
+        """Run a `tapeline` command, and return the JSON that it writes to standard error."""
         command = [sys.executable, "-m", "tapeline", *arguments, "--json"]
-        done = subprocess.run(command, env=self.environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        report: dict[str, Any] = json.loads(done.stderr)
+        completed = subprocess.run(command, env=self.environ, capture_output=True, text=True, check=False)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        report: dict[str, Any] = json.loads(completed.stderr)
         return report
 
     def start(self) -> None:
@@ -131,7 +131,7 @@ class Site:
             processes = [root, *root.children(recursive=True)]
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    process.suspend()  # else the first ones' deaths would be noticed
+                    process.suspend()  # otherwise, the others would notice the first deaths
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -144,8 +144,8 @@ class Site:
         return str(self.http.post("/jobs", json=spec).raise_for_status().json()["id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.http.get(f"/jobs/{job_id}").raise_for_status().json()
-        return found
+        document: dict[str, Any] = self.http.get(f"/jobs/{job_id}").raise_for_status().json()
+        return document
 
     def has_ended(self, job_id: str) -> bool:
         return self.job(job_id)["status"] in TERMINAL
@@ -156,17 +156,17 @@ class Site:
             assert self.job(job_id)["status"] == "succeeded", self.job(job_id)
 
     def states(self) -> dict[str, tuple[Status, int, str | None]]:
-        """Status, epoch and digest of every job, out of the database."""
+        """Read the status, epoch and digest of every job from the database."""
         with closing(Database(self.database_url)) as database, database.read() as session:
             rows = session.scalars(select(Job)).all()
             return {row.id: (Status(row.status), row.epoch, row.result_digest) for row in rows}
 
 
-def until(holds: Callable[[], object], what: str, timeout_s: float) -> None:
+def until(condition: Callable[[], object], what: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"in vain waited for: {what}"
-        time.sleep(POLL_S)
+    while not condition():
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
+        time.sleep(POLL_INTERVAL_S)
 
 
 def drill(folder: Path, server: str, *, jobs: int, later: int, epochs: int) -> Outcome:
@@ -174,60 +174,68 @@ def drill(folder: Path, server: str, *, jobs: int, later: int, epochs: int) -> O
 
     Args:
         server: folder of a PostgreSQL server's socket.
-        jobs: jobs that have ended before the backup.
-        later: jobs that end after it, and are lost.
-        epochs: of the long jobs; too few, and they end before the loss.
+        jobs: number of jobs that end before the backup.
+        later: number of jobs that end after it, and are lost.
+        epochs: epochs of the long jobs; with too few, they end before the loss.
     """
     long_spec = LONG | {"epochs": epochs}
-    saved = folder / "tapeline.tar"
+    archive = folder / "tapeline.tar"
     old_url = create_database(server)
     old = Site(folder / "old", old_url)
     new = None
     try:
         old.start()
-        reference = old.submit(**long_spec)
-        old.until_end(reference)
-        undisturbed = old.job(reference)["result_digest"]
+        reference_id = old.submit(**long_spec)
+        old.until_end(reference_id)
+        reference_digest = old.job(reference_id)["result_digest"]
         old.until_end(*[old.submit(**SMALL, seed=number) for number in range(jobs)])
-        long = [old.submit(**long_spec) for _ in range(2)]
-        until(lambda: min(old.job(each)["progress"]["epoch"] for each in long) >= MARGIN_EPOCHS, "long jobs", 120)
+        long_ids = [old.submit(**long_spec) for _ in range(2)]
+        until(
+            lambda: min(old.job(job_id)["progress"]["epoch"] for job_id in long_ids) >= MARGIN_EPOCHS, "long jobs", 120
+        )
 
-        began = time.monotonic()
-        report = old.run("backup", str(saved))
-        backup_s = time.monotonic() - began
-        for job_id in long:
-            old.http.post(f"/jobs/{job_id}/pause").raise_for_status()  # the later ones take their slots
-        lost = [old.submit(**SMALL, seed=jobs + number) for number in range(later)]
-        old.until_end(*lost)
-        for job_id in long:
+        started = time.monotonic()
+        report = old.run("backup", str(archive))
+        backup_s = time.monotonic() - started
+        for job_id in long_ids:
+            old.http.post(f"/jobs/{job_id}/pause").raise_for_status()  # to free their slots for the later jobs
+        lost_ids = [old.submit(**SMALL, seed=jobs + number) for number in range(later)]
+        old.until_end(*lost_ids)
+        for job_id in long_ids:
             old.http.post(f"/jobs/{job_id}/resume").raise_for_status()
-        goal = {job_id: old.job(job_id)["progress"]["epoch"] + MARGIN_EPOCHS for job_id in long}
-        until(lambda: all(old.job(each)["progress"]["epoch"] >= goal[each] for each in long), "long jobs", 120)
+        goals = {job_id: old.job(job_id)["progress"]["epoch"] + MARGIN_EPOCHS for job_id in long_ids}
+        until(
+            lambda: all(old.job(job_id)["progress"]["epoch"] >= goals[job_id] for job_id in long_ids), "long jobs", 120
+        )
         old.kill()
-        age_s = time.monotonic() - began
-        before = old.states()
+        age_s = time.monotonic() - started
+        states_before = old.states()
         with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
             name = old_url.partition("@/")[2].partition("?")[0]
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
         shutil.rmtree(old.folder)
 
         new = Site(folder / "new", create_database(server))
-        began = time.monotonic()
-        new.run("restore", str(saved))
-        restored = time.monotonic()
-        after = new.states()
+        started = time.monotonic()
+        new.run("restore", str(archive))
+        restored_at = time.monotonic()
+        states_after = new.states()
         new.start()
         ready_at = time.monotonic()
-        until(lambda: any(new.job(each)["progress"]["epoch"] > after[each][1] for each in long), "an epoch", 120)
-        continued = time.monotonic()
-        new.until_end(*long)
+        until(
+            lambda: any(new.job(job_id)["progress"]["epoch"] > states_after[job_id][1] for job_id in long_ids),
+            "an epoch",
+            120,
+        )
+        continued_at = time.monotonic()
+        new.until_end(*long_ids)
 
-        assert set(after) == set(before) - set(lost), "exactly the jobs of the backup are there"
-        ended = [job_id for job_id, (status, _, _) in after.items() if status in TERMINAL]
-        assert [each for each in ended if new.job(each)["result_digest"] != before[each][2]] == []
-        resumed = [each for each in long if new.job(each)["result_digest"] == undisturbed]
-        assert resumed == long, "an interrupted job ended with other results"
-        new.run("backup", str(folder / "again.tar"))  # reads every file against its digest
+        assert set(states_after) == set(states_before) - set(lost_ids), "exactly the jobs of the backup are there"
+        ended = [job_id for job_id, (status, _, _) in states_after.items() if status in TERMINAL]
+        assert [job_id for job_id in ended if new.job(job_id)["result_digest"] != states_before[job_id][2]] == []
+        resumed = [job_id for job_id in long_ids if new.job(job_id)["result_digest"] == reference_digest]
+        assert resumed == long_ids, "an interrupted job ended with other results"
+        new.run("backup", str(folder / "again.tar"))  # verifies the digest of every file
         return Outcome(
             jobs=report["rows"]["jobs"],
             rows=sum(report["rows"].values()),
@@ -235,11 +243,13 @@ def drill(folder: Path, server: str, *, jobs: int, later: int, epochs: int) -> O
             size_bytes=report["size_bytes"],
             backup_s=backup_s,
             age_s=age_s,
-            lost_jobs=len(before) - len(after),
-            lost_epochs=sum(epoch - after.get(each, (0, 0, 0))[1] for each, (_, epoch, _) in before.items()),
-            restore_s=restored - began,
-            ready_s=ready_at - restored,
-            continued_s=continued - ready_at,
+            lost_jobs=len(states_before) - len(states_after),
+            lost_epochs=sum(
+                epoch - states_after.get(job_id, (0, 0, 0))[1] for job_id, (_, epoch, _) in states_before.items()
+            ),
+            restore_s=restored_at - started,
+            ready_s=ready_at - restored_at,
+            continued_s=continued_at - ready_at,
             same_digests=len(ended),
             resumed=len(resumed),
         )
@@ -258,7 +268,7 @@ def main() -> int:
     options = parser.parse_args()
     with serve_postgres() as server, tempfile.TemporaryDirectory(prefix="tapeline-drill-") as folder:
         with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM RESET fsync")  # tests do without
+            connection.execute("ALTER SYSTEM RESET fsync")  # tests turn it off
             connection.execute("SELECT pg_reload_conf()")
         print(drill(Path(folder), server, jobs=options.jobs, later=options.later, epochs=options.epochs).table())
     return 0

@@ -1,4 +1,4 @@
-"""Real workers, schedulers and servers, and methods to kill, freeze and cut them off."""
+"""Real workers, schedulers and servers, and methods to kill, freeze and patch them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from service.storage.artifacts import ArtifactFolder
 from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_worker_harness
 
-QUICK: dict[str, Any] = {
+QUICK_SPEC: dict[str, Any] = {
     "kind": "classifier",
     "dataset": {"name": "few"},
     "epochs": 3,
@@ -41,51 +41,51 @@ QUICK: dict[str, Any] = {
     "samples": {"count": 4},
     "checkpoint": {"keep_last": 2},
 }
-"""Seventeen batches an epoch, less than a millisecond each."""
+"""Seventeen batches per epoch, each of less than a millisecond."""
 
 
-_LOCKED_S = 3
+_LOCK_TIMEOUT_S = 3
 
 FEW = 850
-"""Training images in the dataset of these jobs."""
+"""Number of training images in the ``few`` dataset."""
 
 
 @functools.cache
 def few_digits() -> Path:
-    """A folder of datasets with ``few``: the first tenth of the digits that come along. It goes with this process."""
+    """A dataset folder with ``few``, the first tenth of the bundled digits. It is deleted at exit."""
     root = Path(tempfile.mkdtemp(prefix="tapeline-few-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     (root / "few").mkdir()
-    shipped = BUILT_IN["mnist-10k"].shipped
-    assert shipped is not None
-    for path in shipped.glob("*.gz"):
-        whole = gzip.decompress(path.read_bytes())
-        head = 16 if "images" in path.name else 8
-        count = int.from_bytes(whole[4:8], "big")
-        kept = (len(whole) - head) // 10
-        few = whole[:4] + (count // 10).to_bytes(4, "big") + whole[8 : head + kept]
-        (root / "few" / path.stem).write_bytes(few)
+    bundled_folder = BUILT_IN["mnist-10k"].shipped
+    assert bundled_folder is not None
+    for path in bundled_folder.glob("*.gz"):
+        content = gzip.decompress(path.read_bytes())
+        header_size = 16 if "images" in path.name else 8
+        image_count = int.from_bytes(content[4:8], "big")
+        kept_bytes = (len(content) - header_size) // 10
+        tenth = content[:4] + (image_count // 10).to_bytes(4, "big") + content[8 : header_size + kept_bytes]
+        (root / "few" / path.stem).write_bytes(tenth)
     return root
 
 
-def wait_until(holds: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"in vain waited for: {what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(0.03)
 
 
-def all_gone(pids: Sequence[int]) -> bool:
+def all_exited(pids: Sequence[int]) -> bool:
     return not any(map(is_alive, pids))
 
 
 @dataclass
 class FaultHarness(WorkerHarness):
-    """Workers whose processes can be struck at failpoints."""
+    """Workers, schedulers and servers with failpoints."""
 
     accepted: list[str] = field(default_factory=list)
-    extra: dict[str, str] = field(default_factory=dict)
-    """More of the environment for processes that are started from now on."""
+    extra_environ: dict[str, str] = field(default_factory=dict)
+    """Additional environment variables of processes that are started from now on."""
 
     @property
     def points(self) -> Path:
@@ -94,28 +94,28 @@ class FaultHarness(WorkerHarness):
         return folder
 
     def patch(self, code: str) -> None:
-        """Have workers and schedulers that are started from now on run this first; nothing in the product does so."""
+        """Run ``code`` first in workers and schedulers started from now on; the product has no such hook."""
         folder = self.home.parent / f"patch-{len(list(self.home.parent.glob('patch-*')))}"
         folder.mkdir()
         body = "".join(f"    {line}\n" for line in code.strip().splitlines())
         text = f"import sys\nif 'workers' in ' '.join(sys.orig_argv):\n{body}"
         (folder / "sitecustomize.py").write_text(text)
-        self.extra["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path(__file__).parent.parent.parent)])
+        self.extra_environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path(__file__).parent.parent.parent)])
 
     def start(self, module: str = "workers", **more: str) -> subprocess.Popen[bytes]:
-        return super().start(module, **{VARIABLE: str(self.points), **self.extra, **more})
+        return super().start(module, **{VARIABLE: str(self.points), **self.extra_environ, **more})
 
     def submit(self, **spec: Any) -> str:
-        self.accepted.append(super().submit(**QUICK | spec))
+        self.accepted.append(super().submit(**QUICK_SPEC | spec))
         return self.accepted[-1]
 
-    def arm(self, place: str, how: str = "kill") -> None:
-        unseen = self.points / f"{place}.arming"
-        unseen.write_text(how)
-        unseen.rename(self.points / place)  # nobody comes by a file that is still empty
+    def arm(self, place: str, fault: str = "kill") -> None:
+        temporary = self.points / f"{place}.arming"
+        temporary.write_text(fault)
+        temporary.rename(self.points / place)  # so that no process reads a file that is still empty
 
-    def until_struck(self, place: str, timeout_s: float = 60) -> int:
-        """Wait until somebody came by; gives its process id."""
+    def until_reached(self, place: str, timeout_s: float = 60) -> int:
+        """Wait until a process has reached ``place``, and return its process id."""
 
         def reached() -> list[Path]:
             return list(self.points.glob(f"{place}.reached-*"))
@@ -124,43 +124,43 @@ class FaultHarness(WorkerHarness):
             wait_until(reached, f"somebody at {place}", timeout_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
-        (found,) = reached()
-        pid = int(found.name.partition(".reached-")[2].partition("-")[0])
-        found.unlink()
+        (marker,) = reached()
+        pid = int(marker.name.partition(".reached-")[2].partition("-")[0])
+        marker.unlink()
         return pid
 
-    def kill_at(self, place: str, *, then: str | None = None) -> None:
-        """Kill whoever stopped at ``place``; the next point is armed first, for the next child may be there at once."""
-        pid = self.until_struck(place)
-        if then is not None:
-            self.arm(then, "stop")
+    def kill_at(self, place: str, *, arm_next: str | None = None) -> None:
+        """Kill the process stopped at ``place``. The next point is armed first: it may be reached at once."""
+        pid = self.until_reached(place)
+        if arm_next is not None:
+            self.arm(arm_next, "stop")
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: all_gone([pid]), "the kill")
+        wait_until(lambda: all_exited([pid]), "the kill")
 
     def freeze(self, worker: subprocess.Popen[bytes]) -> bool:
-        """Stop a worker between two transactions: what it had locked, it would lock for as long as it stands still.
+        """Stop a worker outside its transactions: a frozen worker would keep its locks.
 
         Returns:
-            Whether it has stood still since the first signal. Otherwise it went on for a moment, also from a failpoint.
+            Whether the first signal sufficed. Otherwise the worker ran on for a moment, even from a failpoint.
         """
         worker.send_signal(signal.SIGSTOP)
-        stands_still = True
+        froze_at_once = True
         while self._stays_locked():
-            stands_still = False
+            froze_at_once = False
             worker.send_signal(signal.SIGCONT)
             time.sleep(0.05)
             worker.send_signal(signal.SIGSTOP)
-        return stands_still
+        return froze_at_once
 
     def _stays_locked(self) -> bool:
-        """Whether a lock lasts for seconds, as a frozen worker's does; a child that warms up has one for a moment."""
+        """Whether a lock lasts for seconds, as a frozen worker's does; a starting child locks briefly."""
         if self.database.is_sqlite:
             path = str(self.database.engine.url.database)
-            with contextlib.closing(sqlite3.connect(path, timeout=_LOCKED_S, isolation_level=None)) as probe:
-                return not _can(lambda: probe.execute("BEGIN IMMEDIATE"))
+            with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as probe:
+                return not _succeeds(lambda: probe.execute("BEGIN IMMEDIATE"))
         with self.database.engine.connect() as connection:
-            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCKED_S}s'"))
-            return not _can(lambda: connection.execute(text("SELECT id FROM jobs FOR UPDATE")))
+            connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
+            return not _succeeds(lambda: connection.execute(text("SELECT id FROM jobs FOR UPDATE")))
 
     def until_all_end(self, timeout_s: float = 120) -> None:
         for job_id in self.accepted:
@@ -176,29 +176,29 @@ class FaultHarness(WorkerHarness):
         super().stop()
 
     def check(self, reference: Reference | None) -> None:
-        """The common invariants, once everything has come to rest."""
+        """Stop all processes, then check the invariants."""
         self.stop()
         for process in self.processes:
             assert not children_of(process.pid), "I8: a child outlived its worker"
         check(self.database, ArtifactFolder(self.settings.artifacts), self.accepted, reference)
 
-    def deaths(self) -> int:
-        """So often a worker was counted as lost."""
+    def worker_losses(self) -> int:
+        """The number of recorded worker losses."""
         reasons = [event.data["reason"] for job in self.accepted for event in self.log(job) if event.type == "status"]
         return sum(reason.startswith("worker lost") for reason in reasons)
 
 
-def _can(ask: Callable[[], object]) -> bool:
+def _succeeds(query: Callable[[], object]) -> bool:
     try:
-        ask()
+        query()
     except (sqlite3.OperationalError, OperationalError):
         return False
     return True
 
 
 def open_harness(home: Path, url: str) -> FaultHarness:
-    made = open_worker_harness(home, url, data=few_digits())
-    return FaultHarness(made.home, made.database, lease_s=3, data=made.data, train_count=FEW)
+    workers = open_worker_harness(home, url, data=few_digits())
+    return FaultHarness(workers.home, workers.database, lease_s=3, data=workers.data, train_count=FEW)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -208,13 +208,13 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
-    wait_until(lambda: all_gone(pids), "their end")
+    wait_until(lambda: all_exited(pids), "their end")
 
 
 def kill_training_child(worker: int) -> bool:
-    """Kill the older of a worker's children; the younger one is the spare."""
+    """Kill the oldest child of a worker (the youngest is the spare), and return whether it was killed."""
 
-    def began(pid: int) -> int:
+    def start_time(pid: int) -> int:
         with contextlib.suppress(OSError):
             return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
         return sys.maxsize
@@ -223,6 +223,6 @@ def kill_training_child(worker: int) -> bool:
     if len(children) < 2:
         return False
     with contextlib.suppress(ProcessLookupError):
-        os.kill(min(children, key=began), signal.SIGKILL)
+        os.kill(min(children, key=start_time), signal.SIGKILL)
         return True
     return False

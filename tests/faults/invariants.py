@@ -19,7 +19,7 @@ from service.storage.tables import Job
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What a job gives that nobody disturbed."""
+    """The results of an undisturbed job."""
 
     epochs: Sequence[tuple[int, Mapping[str, Any], str | None]]
     result_digest: str
@@ -27,7 +27,7 @@ class Reference:
 
     @classmethod
     def of(cls, database: Database, job_id: str) -> Reference:
-        """Take an undisturbed job for the reference."""
+        """Read the results of an undisturbed job."""
         with database.read() as session:
             job = lookup.get(session, job_id)
             assert (job.status, job.lease) == (Status.SUCCEEDED, 1), "the reference itself was disturbed"
@@ -42,58 +42,59 @@ class Reference:
 def check(
     database: Database, artifacts: ArtifactFolder, accepted: Collection[str], reference: Reference | None = None
 ) -> None:
-    """Assert that every accepted job was trained once, whole, with the reference's bits, and left nothing else.
+    """Assert that every accepted job was trained once and completely, with the reference's bits, and that
+    nothing else is left.
 
     Args:
-        accepted: ids of all jobs that a client was told of.
-        reference: what each must equal; ``None`` where jobs may have ended otherwise than by success.
+        accepted: ids of all jobs whose submission was confirmed.
+        reference: the results that each job must have; ``None`` if a job may have ended without success.
     """
     with database.read() as session:
-        found = session.scalars(select(Job)).all()
-        assert sorted(job.id for job in found) == sorted(accepted), (
+        jobs = session.scalars(select(Job)).all()
+        assert sorted(job.id for job in jobs) == sorted(accepted), (
             "I1: every accepted job has one row, and no other has"
         )
-        named: set[str] = set()
-        for job in found:
-            where = f"{job.id} ({job.status}, attempt {job.attempt}, lease {job.lease})"
-            assert job.status in TERMINAL, f"I2: {where} has not ended"
+        recorded_paths: set[str] = set()
+        for job in jobs:
+            label = f"{job.id} ({job.status}, attempt {job.attempt}, lease {job.lease})"
+            assert job.status in TERMINAL, f"I2: {label} has not ended"
             log = events.read(session, job.id, limit=100_000)
             kinds = [event.type for event in log]
-            # A retry goes on after an end, so a job may have had several; the last event is one.
+            # A job that was retried has several end events. The last event is always one.
             retried = [event for event in log if event.type == "status" and event.data["reason"] == "retried"]
-            assert kinds.count("end") == 1 + len(retried), f"I3: {where} ended {kinds.count('end')} times"
-            assert kinds[-1] == "end", f"I3: {where} continues after its end"
-            assert [event.seq for event in log] == list(range(1, job.last_seq + 1)), f"I7: {where} has holes in its log"
+            assert kinds.count("end") == 1 + len(retried), f"I3: {label} ended {kinds.count('end')} times"
+            assert kinds[-1] == "end", f"I3: {label} continues after its end"
+            assert [event.seq for event in log] == list(range(1, job.last_seq + 1)), f"I7: {label} has holes in its log"
             codes = [event.data["code"] for event in log if event.type == "log"]
-            assert "determinism_violation" not in codes, f"I10: {where} was trained again with other bits"
+            assert "determinism_violation" not in codes, f"I10: {label} was trained again with other bits"
             rows = lookup.epochs(session, job.id)
             assert [row.epoch for row in rows] == list(range(1, job.epoch + 1)), (
-                f"I4: {where} lacks or repeats an epoch"
+                f"I4: {label} lacks or repeats an epoch"
             )
-            told = [event.data["epoch"] for event in log if event.type == "metrics"]
-            assert told == [row.epoch for row in rows], f"I4: {where} told of other epochs than it has"
-            assert job.lease_owner is None, f"I8: {where} has ended and is held"
+            announced_epochs = [event.data["epoch"] for event in log if event.type == "metrics"]
+            assert announced_epochs == [row.epoch for row in rows], f"I4: {label} told of other epochs than it has"
+            assert job.lease_owner is None, f"I8: {label} has ended and is held"
             if reference is not None:
-                assert job.status == Status.SUCCEEDED, f"I2: {where} did not succeed: {job.error}"
-                mine = [(row.epoch, row.metrics, row.samples_digest) for row in rows]
-                assert mine == list(reference.epochs), f"I5: {where} gave other numbers"
-                assert job.result_digest == reference.result_digest, f"I6: {where} has another result"
+                assert job.status == Status.SUCCEEDED, f"I2: {label} did not succeed: {job.error}"
+                epochs = [(row.epoch, row.metrics, row.samples_digest) for row in rows]
+                assert epochs == list(reference.epochs), f"I5: {label} gave other numbers"
+                assert job.result_digest == reference.result_digest, f"I6: {label} has another result"
                 assert lookup.checkpoint(session, job, "latest").sha256 == reference.final_sha256, (
-                    f"I6: {where}: weights"
+                    f"I6: {label}: weights"
                 )
             for row in lookup.artifacts(session, job.id):
-                data = (artifacts.root / row.path).read_bytes()  # I9: no row without its file
+                data = (artifacts.root / row.path).read_bytes()  # I9: every row has its file
                 assert hashlib.sha256(data).hexdigest() == row.sha256, (
-                    f"I9: {where}: {row.path} is not what was written"
+                    f"I9: {label}: {row.path} is not what was written"
                 )
-                named.add(row.path)
-            kept = lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
-            assert kept or not job.epoch, f"I9: {where} has epochs and no checkpoint"
+                recorded_paths.add(row.path)
+            checkpoints = lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
+            assert checkpoints or not job.epoch, f"I9: {label} has epochs and no checkpoint"
 
     def paths(job_ids: Sequence[str]) -> dict[str, set[str]]:
         with database.read() as session:
             return lookup.paths(session, job_ids)
 
     artifacts.sweep(paths, older_than_s=-1)
-    left = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}
-    assert left == named, "I9: a file that no row names outlived the cleanup"
+    remaining_files = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}
+    assert remaining_files == recorded_paths, "I9: a file that no row names outlived the cleanup"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class Proxy:
-    """Passes bytes on between clients and one server, until told otherwise."""
+    """Forwards bytes between clients and one server, until a fault is set."""
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect
@@ -19,9 +19,9 @@ class Proxy:
         self._lock = threading.Lock()
         self.refusing = False
         self.silent = False
-        """Take bytes and pass nothing on: the other end seems to be alive."""
+        """Read and discard all bytes: to each side, the other one seems to be alive."""
         self.cut_after: bytes | None = None
-        """Once a client has sent this: the server gets it, and the client never hears what came of it."""
+        """When a client has sent these bytes, forward them, and cut the connection before the response."""
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -53,9 +53,9 @@ class Proxy:
             with self._lock:
                 self._pairs.append(pair)
             for source, sink, is_client in ((pair[0], pair[1], True), (pair[1], pair[0], False)):
-                threading.Thread(target=self._pass_on, args=(source, sink, is_client, pair), daemon=True).start()
+                threading.Thread(target=self._forward, args=(source, sink, is_client, pair), daemon=True).start()
 
-    def _pass_on(
+    def _forward(
         self, source: socket.socket, sink: socket.socket, is_client: bool, pair: tuple[socket.socket, socket.socket]
     ) -> None:
         with contextlib.suppress(OSError):
@@ -66,14 +66,14 @@ class Proxy:
                 if is_client and self.cut_after is not None and self.cut_after in data:
                     self.cut_after = None
                     self.cuts += 1
-                    pair[0].shutdown(socket.SHUT_RDWR)  # the client first; the server finishes what it was told
+                    pair[0].shutdown(socket.SHUT_RDWR)  # the client first: the server completes the command
                     sink.recv(1, socket.MSG_PEEK)
                     break
         self._close(pair)
 
     @staticmethod
     def _close(pair: tuple[socket.socket, socket.socket]) -> None:
-        for end in pair:
+        for connection in pair:
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()

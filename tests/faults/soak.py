@@ -1,8 +1,8 @@
-"""Kills at random for as long as one likes: ``make soak MINUTES=30``. It prints its seed; the same seed, the same plan.
+"""Kill processes at random for a given time: ``make soak MINUTES=30``. The same seed repeats the kills.
 
-As soon as one kill has struck, the next is armed. A kill counts where the killed process held a running job: the job's
-log says that a worker was lost. At the end every job must have ended once, whole, and with the bits of an undisturbed
-one.
+After each kill, the next one is armed. A kill counts if the killed process held a running job, whose log then
+records a worker loss. At the end, every job must have ended once, completely, and with the bits of an
+undisturbed one. The seed is printed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from service.states import TERMINAL, Status
 from tests.conftest import create_database, serve_postgres
 from tests.faults.harness import FaultHarness, kill_group, kill_training_child, open_harness
 from tests.faults.invariants import Reference
-from tests.faults.sweeps.runs import NOBODYS_FAULT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
+from tests.faults.sweeps.runs import LIFT_LOSS_LIMIT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
 
 PLACES = (
     *("began", "restored", "batch_done", "epoch_trained", "file_written.checkpoint", "file_written.sample"),
@@ -33,71 +33,74 @@ PLACES = (
     *("handed_over", "overlapping", "succeeding", "succeeded", "cleaned", "reported", "commanded", "claimed"),
 )
 BETWEEN_JOBS = frozenset({"succeeded", "cleaned", "reported"})
-"""Here the killed process has no running job: that has ended, or the next one has not been claimed."""
-SUPERVISOR = "a worker with its children, at any moment"
-AT_RANDOM = "a child, at any moment"
+"""Points at which the killed process has no running job: one has ended, and the next is not claimed."""
+WORKER_WITH_CHILDREN = "a worker with its children, at any moment"
+RANDOM_CHILD = "a child, at any moment"
 SPEC: dict[str, Any] = {"epochs": 12}
 LEASE_S = 6.0
 
 
 @dataclass
 class Soak:
-    """Some workers, a queue that never runs dry, and one strike after the other."""
+    """Several workers, a queue that never empties, and one kill after another."""
 
     harness: FaultHarness
     rng: random.Random
-    count: int
+    worker_count: int
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     open_jobs: list[str] = field(default_factory=list)
     stopping: bool = False
 
-    def run(self, seconds: float, wanted: int) -> None:
-        """Strike until the time is over or so many kills counted; then let every job come to its end."""
+    def run(self, seconds: float, max_kills: int) -> None:
+        """Kill until the time is over or ``max_kills`` have counted, then let every job end."""
         self.harness.lease_s = LEASE_S
-        self.harness.patch(NOBODYS_FAULT)
+        self.harness.patch(LIFT_LOSS_LIMIT)
         self.harness.start("workers.reconcile")
-        self.workers = [self.harness.start() for _ in range(self.count)]
-        began = told = time.monotonic()
-        while not self.stopping and time.monotonic() - began < seconds and self.total < wanted:
-            self._fill()
-            self._strike()
-            if time.monotonic() - told > 60:
-                told = time.monotonic()
+        self.workers = [self.harness.start() for _ in range(self.worker_count)]
+        started = last_report = time.monotonic()
+        while not self.stopping and time.monotonic() - started < seconds and self.total < max_kills:
+            self._fill_queue()
+            self._kill_one()
+            if time.monotonic() - last_report > 60:
+                last_report = time.monotonic()
                 ended = len(self.harness.accepted) - len(self.open_jobs)
-                print(f"  after {(told - began) / 60:.0f} min: {self.total} kills, {ended} jobs ended", flush=True)
+                print(
+                    f"  after {(last_report - started) / 60:.0f} min: {self.total} kills, {ended} jobs ended",
+                    flush=True,
+                )
         for place in PLACES:
             (self.harness.points / place).unlink(missing_ok=True)
-        self._revive()
+        self._restart_workers()
         self.harness.until_all_end(600)
 
     @property
     def total(self) -> int:
         return sum(count for place, count in self.kills.items() if place not in BETWEEN_JOBS)
 
-    def _fill(self) -> None:
+    def _fill_queue(self) -> None:
         self.open_jobs = [job_id for job_id in self.open_jobs if self.harness.job(job_id).status not in TERMINAL]
-        while len(self.open_jobs) < self.count + 2:
+        while len(self.open_jobs) < self.worker_count + 2:
             self.open_jobs.append(self.harness.submit(**SPEC))
 
-    def _strike(self) -> None:
-        how = self.rng.choice([*PLACES, *[AT_RANDOM] * 3, SUPERVISOR])
-        if how == SUPERVISOR:
+    def _kill_one(self) -> None:
+        target = self.rng.choice([*PLACES, *[RANDOM_CHILD] * 3, WORKER_WITH_CHILDREN])
+        if target == WORKER_WITH_CHILDREN:
             worker = self.rng.choice(self.workers)
-            held = self._holds_a_job(worker.pid)
+            had_job = self._holds_a_job(worker.pid)
             kill_group(worker)
-            self.kills[how] += held
-        elif how == AT_RANDOM:
+            self.kills[target] += had_job
+        elif target == RANDOM_CHILD:
             time.sleep(self.rng.uniform(0, 0.3))
             busy = [worker.pid for worker in self.workers if self._holds_a_job(worker.pid)]
-            self.kills[how] += bool(busy) and kill_training_child(self.rng.choice(busy))
+            self.kills[target] += bool(busy) and kill_training_child(self.rng.choice(busy))
         else:
-            self.harness.arm(how)
-            with contextlib.suppress(AssertionError):  # nobody came by; it stays armed, and the next one is due
-                self.harness.until_struck(how, 60)
-                self.kills[how] += 1
-        self._revive()
+            self.harness.arm(target)
+            with contextlib.suppress(AssertionError):  # not reached in time: it stays armed, and the next kill follows
+                self.harness.until_reached(target, 60)
+                self.kills[target] += 1
+        self._restart_workers()
 
-    def _revive(self) -> None:
+    def _restart_workers(self) -> None:
         self.workers = [worker if worker.poll() is None else self.harness.start() for worker in self.workers]
 
     def _holds_a_job(self, pid: int) -> bool:
@@ -106,7 +109,7 @@ class Soak:
 
 
 def main() -> int:
-    """Run for so many minutes, then look at everything."""
+    """Run for the given time, then check everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--kills", type=int, default=10**9, help="or until so many counted")
@@ -114,33 +117,33 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--sweeps", action="store_true", help="kill while sweeps run, and compare their decisions")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
-    chosen = parser.parse_args()
-    seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}, {chosen.minutes:g} minutes, {chosen.workers} workers, {chosen.database}", flush=True)
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}, {options.minutes:g} minutes, {options.workers} workers, {options.database}", flush=True)
     home = Path(tempfile.mkdtemp(prefix="tapeline-soak-"))
     with contextlib.ExitStack() as stack:
         url = f"sqlite:///{home / 'soak.db'}"
-        if chosen.database == "postgresql":
+        if options.database == "postgresql":
             url = create_database(stack.enter_context(serve_postgres()))
-        (_strike_sweeps if chosen.sweeps else _strike_and_look)(home, url, seed, chosen)
+        (_soak_sweeps if options.sweeps else _soak_jobs)(home, url, seed, options)
     shutil.rmtree(home, ignore_errors=True)
     return 0
 
 
-def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace) -> None:
+def _soak_jobs(home: Path, url: str, seed: int, options: argparse.Namespace) -> None:
     harness = open_harness(home / "soak", url)
-    soak = Soak(harness, random.Random(seed), chosen.workers)
+    soak = Soak(harness, random.Random(seed), options.workers)
 
     def stop(*_: object) -> None:
-        soak.stopping = True  # a soak that is stopped early is looked at all the same
+        soak.stopping = True  # a soak that is stopped early is checked all the same
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, stop)
     try:
         reference = _reference(home)
-        began = time.monotonic()
-        soak.run(chosen.minutes * 60, chosen.kills)
-        minutes = (time.monotonic() - began) / 60
+        started = time.monotonic()
+        soak.run(options.minutes * 60, options.kills)
+        minutes = (time.monotonic() - started) / 60
         harness.check(reference)
     except BaseException:
         print(f"RED with seed {seed}; everything lies in {home}", flush=True)
@@ -150,47 +153,47 @@ def _strike_and_look(home: Path, url: str, seed: int, chosen: argparse.Namespace
         print(f"  {count:5d}  {place}" + (", between two jobs" if place in BETWEEN_JOBS else ""))
     leases = sum(harness.job(job_id).lease for job_id in harness.accepted)
     print(
-        f"{soak.total} kills in {minutes:.0f} minutes that struck a process with a running job, {harness.deaths()} "
-        f"lost workers in the jobs' logs; {len(harness.accepted)} jobs, {leases} leases: 0 lost, 0 doubled, 0 bits "
-        f"different (seed {seed})"
+        f"{soak.total} kills in {minutes:.0f} minutes that struck a process with a running job, "
+        f"{harness.worker_losses()} lost workers in the jobs' logs; {len(harness.accepted)} jobs, {leases} leases: "
+        f"0 lost, 0 doubled, 0 bits different (seed {seed})"
     )
     harness.database.close()
 
 
-def _strike_sweeps(home: Path, url: str, seed: int, chosen: argparse.Namespace) -> None:
-    """Run one sweep after the other under kills; each must decide as undisturbed, and train no epoch twice."""
+def _soak_sweeps(home: Path, url: str, seed: int, options: argparse.Namespace) -> None:
+    """Run one sweep after another under kills; each must decide as undisturbed, and train no epoch twice."""
     undisturbed = {}
     for name, document in SEARCHES.items():
         (home / name).mkdir()
         undisturbed[name] = run_undisturbed(home / name, document)
     (home / "soak").mkdir()
     harness = open_harness(home / "soak" / "home", url)
-    killer = Killer(harness, random.Random(seed), chosen.workers, (0.3, 1.5))
-    began, ended = time.monotonic(), 0
+    killer = Killer(harness, random.Random(seed), options.workers, (0.3, 1.5))
+    started, sweep_count = time.monotonic(), 0
 
     def is_over() -> bool:
-        return time.monotonic() - began > chosen.minutes * 60 or killer.total >= chosen.kills
+        return time.monotonic() - started > options.minutes * 60 or killer.total >= options.kills
 
     try:
         killer.start()
         while not is_over():
-            name = list(SEARCHES)[ended % len(SEARCHES)]
-            # Without reuse: the results of an equal sweep would be reused, and nothing trained.
+            name = list(SEARCHES)[sweep_count % len(SEARCHES)]
+            # Without reuse: otherwise, the results of an equal sweep would be reused, and nothing trained.
             sweep_id = submit(harness, SEARCHES[name] | {"reuse": "never"})
             until = functools.partial(has_ended, harness, sweep_id)
-            killer.run(lambda until=until: is_over() or until(), most=chosen.kills)
+            killer.run(lambda until=until: is_over() or until(), max_kills=options.kills)
             assert until_end(harness, sweep_id, 600) == undisturbed[name], f"{name}: other decisions"
-            ended += 1
-            print(f"  sweep {ended} ({name}): the same decisions, {killer.total} kills so far", flush=True)
+            sweep_count += 1
+            print(f"  sweep {sweep_count} ({name}): the same decisions, {killer.total} kills so far", flush=True)
         killer.stop()
     except BaseException:
         print(f"RED with seed {seed}; everything lies in {home}", flush=True)
         harness.stop()
         raise
-    minutes = (time.monotonic() - began) / 60
-    kinds = ", ".join(f"{count} {what}" for what, count in sorted(killer.kills.items()))
-    result = f"{ended} sweeps: 0 lost, 0 doubled, 0 different (seed {seed})"
-    print(f"{killer.total} kills ({kinds}) in {minutes:.0f} minutes; {result}")
+    minutes = (time.monotonic() - started) / 60
+    kills_by_kind = ", ".join(f"{count} {what}" for what, count in sorted(killer.kills.items()))
+    result = f"{sweep_count} sweeps: 0 lost, 0 doubled, 0 different (seed {seed})"
+    print(f"{killer.total} kills ({kills_by_kind}) in {minutes:.0f} minutes; {result}")
     harness.database.close()
 
 
@@ -199,9 +202,9 @@ def _reference(home: Path) -> Reference:
     harness.submit(**SPEC)
     harness.start()
     harness.until_all_end(600)
-    found = Reference.of(harness.database, harness.accepted[0])
-    harness.check(found)
-    return found
+    reference = Reference.of(harness.database, harness.accepted[0])
+    harness.check(reference)
+    return reference
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The disaster drill on little data: everything is lost, and the backup restores its content."""
+"""The disaster-recovery drill with little data: everything is lost, and a backup restored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.drill import drill
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_what_was_backed_up_survives_the_loss_of_everything(postgres_server: str, tmp_path: Path) -> None:
+def test_backed_up_jobs_survive_a_total_loss(postgres_server: str, tmp_path: Path) -> None:
     outcome = drill(tmp_path, postgres_server, jobs=1, later=1, epochs=110)
     assert (outcome.jobs, outcome.lost_jobs, outcome.same_digests, outcome.resumed) == (4, 1, 2, 2)
     assert outcome.lost_epochs >= 10 + 2 * 3

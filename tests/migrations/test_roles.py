@@ -21,7 +21,7 @@ from service.maintenance.retention import Policy
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
 from tests.conftest import create_database
-from tests.service.maintenance.conftest import House
+from tests.service.maintenance.conftest import Installation
 
 _NUMBERS = itertools.count()  # roles belong to the server, which all tests share
 
@@ -67,16 +67,19 @@ def test_the_owner_migrates_and_the_application_role_runs_the_service(new_roles:
     new_roles.prepare()
     upgrade(new_roles.owner, grant_to=new_roles.names[1])
     assert is_current(new_roles.application)
-    house = House(new_roles.application, ArtifactFolder(tmp_path / "artifacts"))
-    house.train(2)
-    job_id = house.train(5, ended_days_ago=9)
+    installation = Installation(new_roles.application, ArtifactFolder(tmp_path / "artifacts"))
+    installation.train(2)
+    job_id = installation.train(5, ended_days_ago=9)
     archive = io.BytesIO()
-    assert backup.backup(new_roles.application, house.store, house.received, archive).rows["jobs"] == 2
+    assert backup.backup(new_roles.application, installation.store, installation.uploads, archive).rows["jobs"] == 2
     policy = Policy(jobs_days=0, checkpoints_days=7)
     retention.carry_out(
-        new_roles.application, house.store, policy, retention.plan(new_roles.application, house.store, policy)
+        new_roles.application,
+        installation.store,
+        policy,
+        retention.plan(new_roles.application, installation.store, policy),
     )
-    assert house.epochs_kept(job_id) == [2, 5]
+    assert installation.checkpoint_epochs(job_id) == [2, 5]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_the_application_role_can_use_tables_of_later_migrations(prepared_roles:
 
 def test_a_database_of_a_single_role_is_transferred_to_the_owner(new_roles: Roles, tmp_path: Path) -> None:
     upgrade(new_roles.superuser)
-    job_id = House(new_roles.superuser, ArtifactFolder(tmp_path)).train(2)
+    job_id = Installation(new_roles.superuser, ArtifactFolder(tmp_path)).train(2)
     for _ in range(2):  # it is idempotent
         new_roles.prepare()
         upgrade(new_roles.owner, grant_to=new_roles.names[1])
@@ -140,7 +143,7 @@ def test_a_database_of_a_single_role_is_transferred_to_the_owner(new_roles: Role
         assert connection.scalars(text(query)).all() == [new_roles.names[0]]
         query = "SELECT DISTINCT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         assert connection.scalars(text(query)).all() == [new_roles.names[0]]
-    assert House(new_roles.application, ArtifactFolder(tmp_path)).epochs_kept(job_id) == [1, 2]
+    assert Installation(new_roles.application, ArtifactFolder(tmp_path)).checkpoint_epochs(job_id) == [1, 2]
     with new_roles.owner.engine.begin() as connection:
         connection.execute(text("DROP FUNCTION audit_is_append_only CASCADE"))  # as a migration may need to
 
@@ -149,15 +152,15 @@ def test_the_application_role_can_read_a_restore_by_the_owner(new_roles: Roles, 
     new_roles.prepare()
     source = Database(f"sqlite:///{tmp_path / 'tapeline.db'}")
     upgrade(source)
-    house = House(source, ArtifactFolder(tmp_path / "old"))
-    job_id = house.train(2)
+    installation = Installation(source, ArtifactFolder(tmp_path / "old"))
+    job_id = installation.train(2)
     archive = io.BytesIO()
-    backup.backup(source, house.store, house.received, archive)
+    backup.backup(source, installation.store, installation.uploads, archive)
     source.close()
     archive.seek(0)
-    new = House(new_roles.owner, ArtifactFolder(tmp_path / "new"))
-    backup.restore(new_roles.owner, new.store, new.received, archive)
-    assert House(new_roles.application, new.store).epochs_kept(job_id) == [1, 2]
+    new = Installation(new_roles.owner, ArtifactFolder(tmp_path / "new"))
+    backup.restore(new_roles.owner, new.store, new.uploads, archive)
+    assert Installation(new_roles.application, new.store).checkpoint_epochs(job_id) == [1, 2]
 
 
 def test_a_superuser_that_needs_no_password_has_its_password_removed(new_roles: Roles) -> None:

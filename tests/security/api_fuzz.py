@@ -90,7 +90,7 @@ def main() -> int:
             with httpx.Client(base_url=stack.url, timeout=120) as http:
                 known_ids = prepare(http)
             code, request_count = fuzz(stack.url, known_ids, home, requests=options.requests, seed=options.seed)
-        print(f"{request_count} answers looked at, exit code {code}")
+        print(f"{request_count} responses checked, exit code {code}")
         return code
 
 

@@ -265,7 +265,7 @@ def measure(launcher: ServiceLauncher, name: str) -> dict[str, Any]:
         if name == "two_headers":
             service.work()
             job_id = service.submit(**TRAINED_SPEC)
-            service.until_end(job_id)
+            service.wait_until_ended(job_id)
             body = {"images": [np.zeros((28, 28)).tolist()]}
             # The engine must be loaded before the measurement.
             service.http.post(f"/jobs/{job_id}/predict", json=body).raise_for_status()
@@ -312,7 +312,7 @@ def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     missed = False
-    sys.stdout.write("| attack | answers | MB before | peak MB | p99 of `/healthz`, ms | slowest, ms | asked |\n")
+    sys.stdout.write("| attack | answers | MB before | peak MB | p99 of `/healthz`, ms | slowest, ms | probes |\n")
     sys.stdout.write("|---|---|---|---|---|---|---|\n")
     with tempfile.TemporaryDirectory(prefix="tapeline-attack-") as folder:
         launcher = ServiceLauncher(Path(folder), None)
@@ -324,7 +324,7 @@ def main() -> int:
         launcher.close()
     load = os.getloadavg()[0]
     sys.stdout.write(f"\n{os.cpu_count()} cores; load {load:.1f} at the end. Goals: below {MAX_PEAK_MB} MB and ")
-    sys.stdout.write(f"{MAX_P99_MS} ms; what misses one is bold.\n")
+    sys.stdout.write(f"{MAX_P99_MS} ms; missed goals are bold.\n")
     return int(missed)
 
 

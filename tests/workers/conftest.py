@@ -156,7 +156,7 @@ def sqlite_workers(sqlite_url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHarness]:
     """Workers on SQLite; in the slow suite also on PostgreSQL."""
-    url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_own")
+    url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url")
     with open_migrated_harness(url, tmp_path / "home") as harness:
         yield harness
 

@@ -265,8 +265,8 @@ def digests() -> dict[str, dict[str, str]]:
 def main() -> None:
     """Train, and print or store the digests."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--native", action="store_true", help="with the kernels of this processor")
-    parser.add_argument("--update", action="store_true", help=f"keep them in {GOLDEN_FILE.name}")
+    parser.add_argument("--native", action="store_true", help="use the kernels of this CPU")
+    parser.add_argument("--update", action="store_true", help=f"store them in {GOLDEN_FILE.name}")
     options = parser.parse_args()
     child_process.prepare(portable_bits=not options.native)
     current = digests()

@@ -27,6 +27,6 @@ def test_every_training_reproduces_its_committed_bits(current: Any) -> None:
     assert list(golden["digests"]) == [*SPECS, *FORKS]
     differing = {name for name, value in golden["facts"].items() if value != current["facts"][name]}
     if differing:
-        pytest.skip(f"the list is of another machine: {', '.join(sorted(differing))} differ")
+        pytest.skip(f"the golden file is from another machine: {', '.join(sorted(differing))} differ")
     changed = [name for name, digests in current["digests"].items() if digests != golden["digests"][name]]
     assert changed == [], "bits changed: if on purpose, run python -m tests.workers.golden_bits --update"

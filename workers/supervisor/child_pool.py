@@ -1,4 +1,4 @@
-"""The pool of child processes of a worker. It keeps a spare child ready, so that a claimed job starts at once."""
+"""The pool of child processes of a worker. It keeps a spare child ready, so that a claimed job starts immediately."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class ChildPool:
-    """Starts children, and keeps those that wait for a command.
+    """Starts children, and holds those that wait for a command.
 
     Args:
         draining: set when the worker stops: from then on, no child is started in the background or kept.
@@ -34,7 +34,7 @@ class ChildPool:
     def __init__(self, draining: threading.Event, *, size: int = 1) -> None:
         self._draining, self._size = draining, size
         self._waiting: list[tuple[ChildProcess, float]] = []
-        """Each with the time since when it waits, the last one last."""
+        """Waiting children, each with the time at which it was returned; the most recent one is last."""
         self._lock = threading.Lock()
         self._start_lock = threading.Lock()
         """Held while a child starts in the background; ``close`` acquires it and never releases it."""
@@ -43,7 +43,7 @@ class ChildPool:
     def take(self) -> ChildProcess | None:
         """A child that is ready for a command; ``None`` if there is none and none can be started.
 
-        The last one that came back is the first one to go: it has trained, so its next job begins soonest.
+        The child that was returned last is used first: it has trained, so its next job starts fastest.
         """
         while (child := self._pop()) is not None:
             if child.alive and child.wait_until_ready(READY_TIMEOUT_S):
@@ -61,8 +61,8 @@ class ChildPool:
     def return_child(self, child: ChildProcess) -> None:
         """Return a child that waits for a command."""
         with self._lock:
-            room = self._size if child.has_trained else 1  # one spare child is enough
-            if child.alive and len(self._waiting) < room and not self._draining.is_set():
+            capacity = self._size if child.has_trained else 1  # one spare child is enough
+            if child.alive and len(self._waiting) < capacity and not self._draining.is_set():
                 self._waiting.append((child, time.monotonic()))
                 return
         child.close()
@@ -78,11 +78,11 @@ class ChildPool:
     def trim(self) -> None:
         """End the children that have waited for long, except for the one that is used next.
 
-        That one is acquired and given back by each poll, so its time says nothing.
+        Each poll takes and returns that one, so its time is not its waiting time.
         """
         with self._lock:
-            long_ago = time.monotonic() - MAX_IDLE_S
-            idle = [child for child, since in self._waiting[:-1] if since < long_ago]
+            cutoff = time.monotonic() - MAX_IDLE_S
+            idle = [child for child, since in self._waiting[:-1] if since < cutoff]
             self._waiting = [entry for entry in self._waiting if entry[0] not in idle]
         for child in idle:
             child.close()

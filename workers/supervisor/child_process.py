@@ -24,7 +24,7 @@ log = structlog.get_logger()
 EXIT_TIMEOUT_S: Final = 5.0
 """Time for a killed child to end, and for its exit code to arrive."""
 _PINNED: Final = {
-    # One BLAS thread per job: the number of threads changes the bits, and several jobs use all cores, too.
+    # One BLAS thread per job: the number of threads changes the bits, and several jobs also use all cores.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -36,24 +36,24 @@ _PORTABLE: Final = {
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
-_PROCESSES: Final[ForkServerContext | SpawnContext] = (
+_CONTEXT: Final[ForkServerContext | SpawnContext] = (
     multiprocessing.get_context("forkserver") if fork_server.IS_FORKING else multiprocessing.get_context("spawn")
 )
 _PROCESS_TABLE: Final = threading.Lock()
-"""Held to start a process or read an exit code: a start polls all other processes, too, and each exit code can be read
+"""Held to start a process or read an exit code: a start also polls all other processes, and each exit code can be read
 only once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The child process has ended; comes after its last report."""
+    """The child process has ended; follows its last report."""
 
     exit_code: int | None
     """Negative for a signal; ``None`` if the fork server does not report it."""
 
 
 def prepare(*, portable_bits: bool) -> None:
-    """Pin the environment of children. Call it before the first one starts."""
+    """Set the environment variables of children that affect bits. Call it before the first child starts."""
     os.environ.update(_PINNED | (_PORTABLE if portable_bits else {}))
     fork_server.prepare()
 
@@ -68,18 +68,18 @@ def _run_child(commands: Connection, reports: Connection) -> None:
 
 
 class ChildProcess:
-    """A child process. It starts at once, and waits for its commands.
+    """A child process. It starts immediately, and waits for its commands.
 
     Raises:
         OSError: no process can be started.
     """
 
     def __init__(self) -> None:
-        commands, self._commands = _PROCESSES.Pipe(duplex=False)
-        self._orders_lock = threading.Lock()
-        received, reports = _PROCESSES.Pipe(duplex=False)
+        commands, self._commands = _CONTEXT.Pipe(duplex=False)
+        self._commands_lock = threading.Lock()
+        report_reader, reports = _CONTEXT.Pipe(duplex=False)
         # A daemon: if the supervisor exits early, Python terminates the child instead of waiting for it.
-        self._process = _PROCESSES.Process(target=_run_child, args=(commands, reports), daemon=True)
+        self._process = _CONTEXT.Process(target=_run_child, args=(commands, reports), daemon=True)
         with commands, reports, _PROCESS_TABLE:
             try:
                 fork_server.keep_reachable()
@@ -90,10 +90,10 @@ class ChildProcess:
         self.has_trained = False
         """Whether it has trained a job."""
         self.provenance: dict[str, Any] | None = None
-        """What a job gets there; known once the child is ready."""
+        """The provenance of jobs in this child; known once it is ready."""
         self._ended = threading.Event()
         self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=(received,), name=f"child-{self.pid}", daemon=True).start()
+        threading.Thread(target=self._read, args=(report_reader,), name=f"child-{self.pid}", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -113,7 +113,7 @@ class ChildProcess:
 
     def send(self, command: Command) -> None:
         """Send a command. If the child has ended, reading its reports will show it."""
-        with self._orders_lock, contextlib.suppress(OSError):
+        with self._commands_lock, contextlib.suppress(OSError):
             self._commands.send_bytes(encode(command))
 
     def report(self, timeout_s: float) -> Report | Exited | None:
@@ -131,7 +131,7 @@ class ChildProcess:
                 os.kill(self.pid, signal.SIGKILL)
             self._ended.wait(EXIT_TIMEOUT_S)
         fork_server.reap(self.pid)
-        with self._orders_lock:  # a second close of the descriptor could hit another file
+        with self._commands_lock:  # a second close of the descriptor could hit another file
             self._commands.close()
 
     def _exit_code(self) -> int | None:
@@ -143,12 +143,12 @@ class ChildProcess:
         finally:
             _PROCESS_TABLE.release()
 
-    def _read(self, received: Connection) -> None:
+    def _read(self, report_reader: Connection) -> None:
         """Read reports until the pipe closes. Only the child holds the other end, so a closed pipe means its end."""
         try:
-            with received:
+            with report_reader:
                 while True:
-                    self._reports.put(decode_report(received.recv_bytes()))
+                    self._reports.put(decode_report(report_reader.recv_bytes()))
         except EOFError:
             pass
         except Exception as error:  # noqa: BLE001 - after any error, the child is not supervised any more

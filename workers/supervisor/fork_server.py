@@ -1,7 +1,7 @@
-"""The fork server, and its end and that of the children when their worker is killed.
+"""The fork server, and how it and the children end when their worker is killed.
 
-It is the standard library's. Only this module uses its private parts: there is no public way to choose the folder of
-its socket, to replace the server if that folder was removed, or to prevent children from keeping it alive.
+It is that of the standard library. Only this module uses its private attributes: there is no public way to choose the
+folder of its socket, to replace the server if that folder was removed, or to prevent children from keeping it alive.
 
 Fork server and children notice by a closed pipe that the worker is dead, unless they are frozen (SIGSTOP). Therefore
 the kernel sends SIGCONT at the death of the parent: to a child when the fork server dies, to the fork server when the
@@ -40,8 +40,8 @@ def prepare() -> None:
 
 
 def keep_reachable() -> None:
-    """Replace a fork server whose socket was removed: it cannot fork any more. Call it before each start, from one
-    thread at a time."""
+    """Replace a fork server whose socket was removed, because it cannot fork any more. Call it before each start, from
+    one thread at a time."""
     if not IS_FORKING:
         return
     address = _server._forkserver_address
@@ -58,7 +58,7 @@ def keep_reachable() -> None:
 
 
 def begin_child() -> None:
-    """Let this child, if frozen, and the fork server end with the worker. The first call of a child."""
+    """Let this child, even if frozen, and the fork server end with the worker. Must be the first call of a child."""
     if IS_FORKING:
         os.close(_server._forkserver_alive_fd)  # otherwise the fork server would wait for this process
         _server._forkserver_alive_fd = None
@@ -80,5 +80,5 @@ def reap(pid: int) -> None:
 
 def _prctl(option: int, value: int) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        error_number = ctypes.get_errno()
+        raise OSError(error_number, os.strerror(error_number))

@@ -51,8 +51,8 @@ class JobMonitor:
     Create it before the child gets its command.
 
     Args:
-        since: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
-        early_deaths: how many children before this one died in a row before they received their command.
+        requested_at: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
+        early_deaths: number of consecutive children before this one that died before they received their command.
     """
 
     def __init__(
@@ -62,31 +62,31 @@ class JobMonitor:
         child: ChildProcess,
         draining: threading.Event,
         *,
-        since: float,
+        requested_at: float,
         early_deaths: int = 0,
     ) -> None:
         self._child, self._draining, self.early_deaths = child, draining, early_deaths
         self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._give_up_on_exit)
         self._meter = ChildMeter(claim, child.pid)
         now = time.monotonic()
-        self._renewed = since
-        self._over = threading.Event()
+        self._renewed_at = requested_at
+        self._ended = threading.Event()
         self._end_lock = threading.Lock()
         """Held to kill the child for an overdue lease, and to end the monitor: the child may get another job then."""
         self._is_fenced = False
         self.has_begun = False
         """Whether the child has received its command. A death before that does not count against the job, unless
-        ``MAX_EARLY_DEATHS`` children in a row died so."""
+        ``MAX_EARLY_DEATHS`` consecutive children died in this way."""
         self.is_child_reusable = False
-        """Whether the child has ended the job well and waits for another command."""
+        """Whether the child has ended the job properly and waits for another command."""
         self._next_renewal = now + RENEWAL_INTERVAL_S
         self._next_poll = now + REPORT_POLL_INTERVAL_S
-        self._stop_sent: float | None = None
+        self._stop_sent_at: float | None = None
         self._give_up_at: float | None = None
-        self._last_sign = now
+        self._last_report_at = now
         self._deadline_s = START_DEADLINE_S
         self._position: Position | None = None
-        self._rate_from: tuple[float, int] | None = None
+        self._rate_baseline: tuple[float, int] | None = None
 
     def run(self) -> str:
         """Monitor the job until its lease has ended; returns the outcome, for the log.
@@ -100,7 +100,7 @@ class JobMonitor:
             return self._run()
         finally:
             with self._end_lock:
-                self._over.set()
+                self._ended.set()
 
     def _run(self) -> str:
         while True:
@@ -114,16 +114,16 @@ class JobMonitor:
                 case Exited(exit_code):
                     return self._settle_exit(exit_code)
                 case Preparing():
-                    self._last_sign = time.monotonic()
+                    self._last_report_at = time.monotonic()
                 case Progress(step, steps):
                     self._record_progress(step, steps)
             self.has_begun = self.has_begun or report is not None
             now = time.monotonic()
             if self._is_overdue():  # the fence thread may not have noticed yet
                 return self._release_lease("could not renew in time")
-            if now - self._last_sign > self._deadline_s:
+            if now - self._last_report_at > self._deadline_s:
                 return self._record_child_loss(f"no batch was finished for {self._deadline_s:.0f} seconds")
-            if self._stop_sent is not None and now - self._stop_sent > STOP_GRACE_S:
+            if self._stop_sent_at is not None and now - self._stop_sent_at > STOP_GRACE_S:
                 return self._release_unresponsive()
             if now >= self._next_poll:
                 try:
@@ -135,9 +135,9 @@ class JobMonitor:
 
     def _fence(self) -> None:
         """Kill the child before its lease expires. Runs in its own thread, since a query may hang."""
-        while not self._over.wait(REPORT_POLL_INTERVAL_S):
+        while not self._ended.wait(REPORT_POLL_INTERVAL_S):
             with self._end_lock:
-                if self._over.is_set():
+                if self._ended.is_set():
                     return
                 if self._is_overdue():
                     self._is_fenced = True
@@ -145,39 +145,39 @@ class JobMonitor:
                     return
 
     def _is_overdue(self) -> bool:
-        return time.monotonic() - self._renewed > FENCE * self._lease.claim.lease_s
+        return time.monotonic() - self._renewed_at > FENCE * self._lease.claim.lease_s
 
     def _record_progress(self, step: int, steps: int) -> None:
         now = time.monotonic()
-        self._last_sign, self._deadline_s = now, BATCH_DEADLINE_S
-        if self._rate_from is None:
-            self._rate_from = (now, step)
-        began, first = self._rate_from
-        rate = (step - first) / (now - began) if now - began > 0.5 else None
+        self._last_report_at, self._deadline_s = now, BATCH_DEADLINE_S
+        if self._rate_baseline is None:
+            self._rate_baseline = (now, step)
+        baseline_at, baseline_step = self._rate_baseline
+        rate = (step - baseline_step) / (now - baseline_at) if now - baseline_at > 0.5 else None
         self._position = Position(step=step, steps=steps, steps_per_second=rate)
 
     def _poll_database(self, now: float) -> None:
         """Renew the lease when due, and pass requests on to the child."""
         try:
             if now >= self._next_renewal:
-                requested = self._lease.renew(self._position, self._meter.sample())
-                self._renewed, self._next_renewal = now, now + RENEWAL_INTERVAL_S
+                request = self._lease.renew(self._position, self._meter.sample())
+                self._renewed_at, self._next_renewal = now, now + RENEWAL_INTERVAL_S
             else:
-                requested = self._lease.requested()
+                request = self._lease.requested()
         except SQLAlchemyError as error:
             log.warning("the lease could not be renewed", error=str(error))
             return
-        if self._stop_sent is None and (requested is not None or self._draining.is_set()):
-            self._stop_sent = now
-            self._child.send(Stop(requested))
+        if self._stop_sent_at is None and (request is not None or self._draining.is_set()):
+            self._stop_sent_at = now
+            self._child.send(Stop(request))
 
-    def _await_final_report(self, lost: LeaseLost) -> str:
+    def _await_final_report(self, error: LeaseLost) -> str:
         """After the loss of the lease, wait for the child's report: it may have ended the job itself.
 
         Raises:
-            LeaseLost: it has not.
+            LeaseLost: the child has not ended the job.
         """
-        self._over.set()  # stop the fence thread
+        self._ended.set()  # stop the fence thread
         deadline = time.monotonic() + FINAL_REPORT_S
         while time.monotonic() < deadline:
             match self._child.report(REPORT_POLL_INTERVAL_S):
@@ -186,7 +186,7 @@ class JobMonitor:
                     return outcome
                 case Exited():
                     break
-        raise lost
+        raise error
 
     def _settle_exit(self, exit_code: int | None) -> str:
         if self._is_fenced:
@@ -207,8 +207,8 @@ class JobMonitor:
 
     def _release_lease(self, reason: str) -> str:
         """Kill the child and hand the job back, which is not a worker loss: it is queued once the database responds."""
-        handed_back = self._end_lease(self._lease.release_lease, None)
-        return f"{reason}; {'handed back' if handed_back else 'the lease had ended'}"
+        is_handed_back = self._end_lease(self._lease.release_lease, None)
+        return f"{reason}; {'handed back' if is_handed_back else 'the lease had ended'}"
 
     def _record_child_loss(self, message: str) -> str:
         if not self._end_lease(self._lease.record_child_loss, message):

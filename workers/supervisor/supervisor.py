@@ -44,19 +44,19 @@ class Supervisor:
         self._database = database
         self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:8]}"
         self._slots = threading.Semaphore(settings.workers)
-        self._held: set[Claim] = set()
+        self._held_claims: set[Claim] = set()
         self._claim_lock = threading.Lock()
         self._may_hold_unknown_claims = False
         """The response to a committed claim may have been lost, or a monitor failed."""
         self._early_deaths = 0
-        """Children in a row that died before they received their command."""
+        """Number of consecutive children that died before they received their command."""
         self._draining = threading.Event()
         self._close_lock = threading.Lock()
         self._is_closed = False
-        # Children that have trained come back while the spare child waits: at most one for each slot, and the spare.
+        # Children that have trained return while the spare child waits: at most one for each slot, and the spare.
         self._children = ChildPool(self._draining, size=settings.workers + 1)
         self._provenance: dict[str, Any] | None = None
-        """What jobs get here; known once a child is ready."""
+        """The provenance of jobs on this worker; known once a child is ready."""
         self._heartbeat = Heartbeat(settings.home, "worker")
         self._poller = threading.Thread(target=self._poll_repeatedly, name="poll", daemon=True)
 
@@ -89,7 +89,7 @@ class Supervisor:
         self._draining.set()
 
     def close(self) -> None:
-        """Drain, wait for the children, and leave no process behind."""
+        """Drain, wait for the children, and end all processes."""
         self.drain()
         with self._close_lock:  # a second caller waits for the first
             if not self._is_closed:
@@ -121,7 +121,7 @@ class Supervisor:
         child = self._children.take()
         if child is None:
             return False
-        # Only with a child: a worker whose children die at once is not healthy, although its loop runs.
+        # Only with a child: a worker whose children die immediately is not healthy, although its loop runs.
         self._heartbeat.beat()
         if child.provenance != self._provenance:
             self._provenance = child.provenance
@@ -140,11 +140,11 @@ class Supervisor:
         is_settled = False
         try:
             self._children.restock_in_background()
-            has_begun = self._train(claim, child, since=requested_at)
+            has_begun = self._train(claim, child, requested_at=requested_at)
             is_settled = True
         finally:
             with self._claim_lock:
-                self._held.discard(claim)
+                self._held_claims.discard(claim)
                 # If the monitor failed, this worker may still hold the claim.
                 self._may_hold_unknown_claims = self._may_hold_unknown_claims or not is_settled
         return has_begun  # if children die before they get their command, leave the job to another worker
@@ -162,24 +162,24 @@ class Supervisor:
             self._may_hold_unknown_claims = False
             if claim is not None:
                 reach("claimed")
-                self._held.add(claim)
+                self._held_claims.add(claim)
             return claim
 
     def _release_unknown_claims(self) -> None:
         """Requeue jobs whose claim by this worker was not acknowledged."""
         if self._may_hold_unknown_claims:
-            for job_id in leases.release_unacknowledged_claims(self._database, self._id, self._held):
+            for job_id in leases.release_unacknowledged_claims(self._database, self._id, self._held_claims):
                 log.warning("released a claim whose response was lost", job=job_id)
             self._may_hold_unknown_claims = False
 
-    def _train(self, claim: Claim, child: ChildProcess, *, since: float) -> bool:
+    def _train(self, claim: Claim, child: ChildProcess, *, requested_at: float) -> bool:
         """Monitor a job until its lease has ended; returns whether the child received its command."""
-        bound = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
+        tokens = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
         log.info("training", child=child.pid)
         monitor = None
         try:
             monitor = JobMonitor(
-                self._database, claim, child, self._draining, since=since, early_deaths=self._early_deaths
+                self._database, claim, child, self._draining, requested_at=requested_at, early_deaths=self._early_deaths
             )
             child.send(Train(claim))
             outcome = monitor.run()
@@ -196,7 +196,7 @@ class Supervisor:
                 self._children.return_child(child)
             else:
                 child.close()
-            structlog.contextvars.reset_contextvars(**bound)
+            structlog.contextvars.reset_contextvars(**tokens)
         return True
 
     def _start_children(self) -> None:
@@ -223,11 +223,11 @@ class Supervisor:
                 with contextlib.suppress(SQLAlchemyError):
                     self._record_heartbeat()
                 self._children.trim()
-                if len(self._held) < self._settings.workers:
+                if len(self._held_claims) < self._settings.workers:
                     threading.Thread(target=self.run_waiting_jobs, name="poll", daemon=True).start()
             except Exception as error:  # noqa: BLE001 - the loop must survive a failed round
                 log.warning("the poll failed", error=str(error))
-            if self._held:
+            if self._held_claims:
                 self._heartbeat.beat()
             self._draining.wait(DATABASE_POLL_INTERVAL_S)
         with contextlib.suppress(SQLAlchemyError):
@@ -241,7 +241,7 @@ class Supervisor:
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 slots=self._settings.workers,
-                running=len(self._held),
+                running=len(self._held_claims),
                 draining=self._draining.is_set(),
                 provenance=self._provenance,
             ),

@@ -22,7 +22,7 @@ from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
 _BLOCK_SIZE: Final = 10_000
-"""Rows of a table to preprocess at a time: in double precision, they take many times the memory."""
+"""Number of rows of a table to preprocess at a time: in double precision, they need many times the memory."""
 
 Trainer = engine.ClassifierTrainer | engine.GanTrainer
 
@@ -44,17 +44,17 @@ def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | Non
 
 def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
     """The reference classifier of a dataset, or ``None`` if the package contains none."""
-    known = BUILT_IN.get(dataset.info.name)
-    if known is None or known.reference_classifier is None:
+    built_in = BUILT_IN.get(dataset.info.name)
+    if built_in is None or built_in.reference_classifier is None:
         return None
-    kept = engine.checkpoint.load(known.reference_classifier)
-    resolved = read_resolved(kept.spec)
+    state = engine.checkpoint.load(built_in.reference_classifier)
+    resolved = read_resolved(state.spec)
     if not isinstance(resolved, ClassifierSpec):
-        raise TypeError(f"{known.reference_classifier} holds a {resolved.kind}, not a classifier")
+        raise TypeError(f"{built_in.reference_classifier} holds a {resolved.kind}, not a classifier")
     model = networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer))
-    model.load_state_dict(kept.tensors)
+    model.load_state_dict(state.tensors)
     low, high = resolved.dataset.scale
-    real = engine.FeatureStatistics(kept.tensors["real.mean"], kept.tensors["real.covariance"])
+    real = engine.FeatureStatistics(state.tensors["real.mean"], state.tensors["real.covariance"])
     return engine.ReferenceClassifier(model, real, (low, high))
 
 
@@ -125,22 +125,22 @@ def test_data(
 
 
 def _examples(
-    dataset: Dataset, part: Examples, whole: Spec, preprocessing: Preprocessing | None
+    dataset: Dataset, part: Examples, spec: Spec, preprocessing: Preprocessing | None
 ) -> engine.ImageData | engine.TableData:
-    return _rows(dataset, part, whole, preprocessing) if preprocessing else _images(dataset, part, whole)
+    return _rows(dataset, part, spec, preprocessing) if preprocessing else _images(dataset, part, spec)
 
 
-def _images(dataset: Dataset, part: Examples, whole: Spec) -> engine.ImageData:
-    low, high = whole.dataset.scale
+def _images(dataset: Dataset, part: Examples, spec: Spec) -> engine.ImageData:
+    low, high = spec.dataset.scale
     return engine.ImageData(part.inputs, part.labels, scale=(low, high), classes=dataset.info.classes)
 
 
-def _rows(dataset: Dataset, part: Examples, whole: Spec, preprocessing: Preprocessing) -> engine.TableData:
-    made = np.empty((len(part), preprocessing.width), whole.dtype.value)
+def _rows(dataset: Dataset, part: Examples, spec: Spec, preprocessing: Preprocessing) -> engine.TableData:
+    rows = np.empty((len(part), preprocessing.width), spec.dtype.value)
     for start in range(0, len(part), _BLOCK_SIZE):
         block = slice(start, start + _BLOCK_SIZE)
-        made[block] = preprocessing.apply(part.inputs[block], dataset.info.columns)
-    return engine.TableData(made, part.labels, dataset.info.classes)
+        rows[block] = preprocessing.apply(part.inputs[block], dataset.info.columns)
+    return engine.TableData(rows, part.labels, dataset.info.classes)
 
 
 def _classifier_loss(loss: schema.ClassifierLoss, dataset: Dataset) -> Loss:
@@ -157,14 +157,14 @@ def _classifier_loss(loss: schema.ClassifierLoss, dataset: Dataset) -> Loss:
             assert_never(loss.name)
 
 
-def _class_weights(wanted: schema.ClassWeights | None, dataset: Dataset) -> NDArray[np.float64] | None:
-    match wanted:
+def _class_weights(class_weights: schema.ClassWeights | None, dataset: Dataset) -> NDArray[np.float64] | None:
+    match class_weights:
         case None:
             return None
         case schema.ClassWeights.BALANCED:
             return engine.balanced_class_weights(dataset.train.labels, dataset.info.classes)
         case _:
-            assert_never(wanted)
+            assert_never(class_weights)
 
 
 def _gan_loss(name: schema.GanLossName) -> engine.GanLoss:
@@ -181,21 +181,21 @@ def _gan_loss(name: schema.GanLossName) -> engine.GanLoss:
             assert_never(name)
 
 
-def _early_stopping(wanted: schema.EarlyStopping | None) -> engine.EarlyStopping | None:
-    if wanted is None:
+def _early_stopping(settings: schema.EarlyStopping | None) -> engine.EarlyStopping | None:
+    if settings is None:
         return None
-    match wanted.metric:
+    match settings.metric:
         case schema.StopMetric.VAL_LOSS | schema.StopMetric.TRAIN_LOSS:
             higher_is_better = False
         case schema.StopMetric.VAL_ACCURACY | schema.StopMetric.TRAIN_ACCURACY:
             higher_is_better = True
         case _:
-            assert_never(wanted.metric)
+            assert_never(settings.metric)
     return engine.EarlyStopping(
-        wanted.metric.value,
+        settings.metric.value,
         higher_is_better=higher_is_better,
-        patience=wanted.patience,
-        min_delta=wanted.min_delta,
+        patience=settings.patience,
+        min_delta=settings.min_delta,
     )
 
 

@@ -1,7 +1,8 @@
 """Calibration: measures the speed of this machine with steps of four small trainings.
 
-Each training spends most of its time in one kind of work: dense products, convolutions, elementwise work, overhead of
-calls. Their times relative to the reference machine give a factor for each kind (``service.spec.estimation.work``).
+Each training spends most of its time in one kind of work: dense products, convolutions, elementwise work, call
+overhead. Their times relative to the reference machine yield a factor for each kind
+(``service.spec.estimation.work``).
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from service.spec.estimation.layer_shapes import Shape
 from service.spec.validation import resolve
 from workers.training import build
 
-_SIDE: Final = 28
-_IMAGES: Final = 1000
-_WARM_UP: Final = 3
+_IMAGE_SIDE: Final = 28
+_IMAGE_COUNT: Final = 1000
+_WARM_UP_STEPS: Final = 3
 """Steps before the measurement: the first ones allocate memory and record the tape."""
 _MEASUREMENT_S: Final = 0.06
 """Duration of the measurement of each training."""
@@ -56,53 +57,56 @@ def measure() -> dict[str, float]:
     ``contention``, at least 1.
     """
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (_IMAGES, _SIDE, _SIDE), np.uint8)
-    labels = (np.arange(_IMAGES) % 10).astype(np.uint8)
+    pixels = rng.integers(0, 256, (_IMAGE_COUNT, _IMAGE_SIDE, _IMAGE_SIDE), np.uint8)
+    labels = (np.arange(_IMAGE_COUNT) % 10).astype(np.uint8)
     dataset = Dataset(BUILT_IN["mnist-10k"].info, Examples(pixels, labels), Examples(pixels[:1], labels[:1]), sha256="")
-    expected, took, waited = [], [], []
+    expected, measured_s, ratios = [], [], []
     for training in TRAININGS.values():
         spec = resolve(
             {"kind": "classifier", "augmentation": {"max_shift": 0}, "optimizer": {"nesterov": False}, **training}
             | {"epochs": 1000}
         )
-        a_step = Shape(rows=_SIDE, columns=_SIDE, classes=10, train_count=spec.batch_size)
-        counted = work.seconds(work.count(spec, a_step, epochs=0, steps=1), {})
-        expected.append([counted[group] for group in work.GROUPS])
-        a_step_s, ratio = _steps(build.trainer(spec, dataset))
-        took.append(a_step_s)
-        waited.append(ratio)
-    factors = dict(zip(work.GROUPS, _factors(np.array(expected), np.array(took)), strict=True))
-    return factors | {work.CONTENTION: round(max(1.0, median(waited)), 4)}
+        step_shape = Shape(rows=_IMAGE_SIDE, columns=_IMAGE_SIDE, classes=10, train_count=spec.batch_size)
+        seconds_by_group = work.seconds(work.count(spec, step_shape, epochs=0, steps=1), {})
+        expected.append([seconds_by_group[group] for group in work.GROUPS])
+        step_s, ratio = _measure_steps(build.trainer(spec, dataset))
+        measured_s.append(step_s)
+        ratios.append(ratio)
+    factors = dict(zip(work.GROUPS, _fit_factors(np.array(expected), np.array(measured_s)), strict=True))
+    return factors | {work.CONTENTION: round(max(1.0, median(ratios)), 4)}
 
 
-def _steps(trainer: build.Trainer) -> tuple[float, float]:
+def _measure_steps(trainer: build.Trainer) -> tuple[float, float]:
     """The CPU time of a step in seconds, and the ratio of wall-clock time to CPU time."""
     steps: list[float] = []
-    clock = at = 0.0
+    wall_started_at = previous_at = 0.0
     for report in trainer.run():
         now = time.process_time()
         if isinstance(report, BatchDone):
-            if report.step == _WARM_UP:
-                clock, began = time.perf_counter(), now
-            elif report.step > _WARM_UP:
-                steps.append(now - at)
-                if len(steps) >= _MIN_STEPS and now - began > _MEASUREMENT_S:
+            if report.step == _WARM_UP_STEPS:
+                wall_started_at, cpu_started_at = time.perf_counter(), now
+            elif report.step > _WARM_UP_STEPS:
+                steps.append(now - previous_at)
+                if len(steps) >= _MIN_STEPS and now - cpu_started_at > _MEASUREMENT_S:
                     break
-        at = time.process_time()
-    return median(steps), (time.perf_counter() - clock) / (now - began)
+        previous_at = time.process_time()
+    return median(steps), (time.perf_counter() - wall_started_at) / (now - cpu_started_at)
 
 
-def _factors(expected: NDArray[np.float64], took: NDArray[np.float64]) -> list[float]:
+def _fit_factors(expected: NDArray[np.float64], measured_s: NDArray[np.float64]) -> list[float]:
     """Fit the factors to the measured times, by regularized least squares of the relative errors.
 
     Args:
         expected: seconds on the reference machine, (trainings, groups).
-        took: seconds on this machine, (trainings,).
+        measured_s: on this machine, (trainings,).
     """
-    whole = float(np.median(took / expected.sum(axis=1)))  # a common factor for all groups
-    shares = whole * expected / took[:, None]
+    common_factor = float(np.median(measured_s / expected.sum(axis=1)))  # a common factor for all groups
+    shares = common_factor * expected / measured_s[:, None]
     groups = len(work.GROUPS)
     rows = np.concatenate([shares, np.sqrt(_REGULARIZATION) * np.eye(groups)])
-    wanted = np.concatenate([np.ones(len(took)), np.full(groups, np.sqrt(_REGULARIZATION))])
-    found = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-    return [round(float(np.clip(whole * one, whole / 5, min(whole * 5, _MAX_FACTOR))), 4) for one in found]
+    targets = np.concatenate([np.ones(len(measured_s)), np.full(groups, np.sqrt(_REGULARIZATION))])
+    solution = np.linalg.lstsq(rows, targets, rcond=None)[0]
+    return [
+        round(float(np.clip(common_factor * factor, common_factor / 5, min(common_factor * 5, _MAX_FACTOR))), 4)
+        for factor in solution
+    ]

@@ -1,4 +1,4 @@
-"""The main function of a child process: it trains one job after the other, as long as each ends well."""
+"""The main function of a child process: it trains one job after the other, as long as each ends properly."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from workers.training import calibrate, limits, run
 from workers.training.provenance import base_provenance, machine
 from workers.usage import OwnMeter
 
-ENDED_WELL: Final = frozenset({run.SUCCEEDED, run.HELD})
+REUSABLE_OUTCOMES: Final = frozenset({run.SUCCEEDED, run.HELD})
 """Outcomes after which a child may train another job. After all others it exits."""
 
 log = structlog.get_logger()
 
 
 def main(endpoint: ChildEndpoint) -> int:
-    """Carry out commands until a job does not end well, or a limit of reuse is reached."""
+    """Execute commands until a job does not end properly, or a limit of reuse is reached."""
     logs.configure("child")
     limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
@@ -52,7 +52,7 @@ def main(endpoint: ChildEndpoint) -> int:
                 reach("commanded")
                 endpoint.preparing()  # from now on, the death of this process counts against the job
                 structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
-                report = _carry_out(settings, database, claim, endpoint, lifetime)
+                report = _run_job(settings, database, claim, endpoint, lifetime)
                 endpoint.send(report)
                 if not isinstance(report, Done) or not report.is_reusable:
                     return 0
@@ -60,10 +60,10 @@ def main(endpoint: ChildEndpoint) -> int:
                 reach("reported")
 
 
-def _carry_out(
+def _run_job(
     settings: Settings, database: Database, claim: Claim, endpoint: ChildEndpoint, lifetime: Lifetime
 ) -> Done | GaveUp:
-    """Train a job, and clear up after it; returns the report of its end."""
+    """Train a job, and clean up after it; returns the report of its end."""
     meter = OwnMeter(claim, is_first=lifetime.jobs == 0)
     try:
         outcome = run.train(settings, database, claim, endpoint, meter=meter)
@@ -73,7 +73,7 @@ def _carry_out(
     except OUTAGE_ERRORS as error:
         log.warning("gave up: the database does not respond", error=str(error))
         return GaveUp("the database did not respond to the child")
-    if outcome not in ENDED_WELL:
+    if outcome not in REUSABLE_OUTCOMES:
         return Done(outcome)
     is_reusable = lifetime.clear_up()
     reach("cleaned")
@@ -84,39 +84,39 @@ class Lifetime:
     """Decides whether this process may train another job, as if it had trained none before.
 
     A job leaves nothing behind that could change the bits of the next one, or its limits: its objects are freed, its
-    memory limit is lifted, and what it could have changed of the process is compared with the state before the first
-    job. Create it before the first job.
+    memory limit is lifted, and the state of the process that it could have changed is compared with the state before
+    the first job. Create it before the first job.
     """
 
     def __init__(self, child_limits: ChildLimits) -> None:
         self._limits = child_limits
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self._threads = threadpoolctl.ThreadpoolController()
-        self._before = self._state()
+        self._initial_state = self._state()
         self.jobs = 0
-        """Jobs that ended well."""
+        """Number of jobs that ended properly."""
         gc.collect()
-        gc.freeze()  # what was loaded stays: the collection after each job looks at the job's objects only
+        gc.freeze()  # loaded modules stay: the collection after each job scans only the job's objects
 
     def clear_up(self) -> bool:
-        """Free what the last job has left; returns whether this process may train another one."""
+        """Free the memory of the last job; returns whether this process may train another one."""
         self.jobs += 1
-        if self.jobs >= self._limits.jobs or time.monotonic() - self._began >= self._limits.age_s:
+        if self.jobs >= self._limits.jobs or time.monotonic() - self._started_at >= self._limits.age_s:
             return False
         gc.collect()
         limits.lift_memory_limit()
-        now = self._state()
-        if changed := sorted(name for name, value in self._before.items() if now[name] != value):
+        state = self._state()
+        if changed := sorted(name for name, value in self._initial_state.items() if state[name] != value):
             log.warning("this process is not used again: a job has changed its state", changed=changed)
             return False
         return limits.resident_bytes() <= self._limits.memory_bytes
 
     def _state(self) -> dict[str, Any]:
-        """The state of the process that a job could change and the next one could depend on."""
-        numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - the generator that no code here should use
+        """The state of the process that a job could change and on which the next one could depend."""
+        numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - the generator that no code here should use
         return {
             "floating-point errors": (np.geterr(), np.geterrcall()),
-            "random numbers of NumPy": (numpys["pos"], numpys["key"].tobytes()),
+            "random numbers of NumPy": (numpy_state["pos"], numpy_state["key"].tobytes()),
             "random numbers of Python": random.getstate(),
             "BLAS threads": [pool["num_threads"] for pool in self._threads.info()],
             "threads": threading.active_count(),

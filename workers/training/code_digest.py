@@ -1,7 +1,7 @@
 """A digest of the code that decides the bits of a result: the engine, the translation of specs, the decoding of data.
 
-Comments, docstrings, formatting and tests do not count: the digest is of the syntax trees, in a notation of its own,
-since the one of ``ast.dump`` changes from one version of Python to the next.
+Comments, docstrings, formatting and tests do not count: the digest covers the syntax trees, serialized here because
+the output of ``ast.dump`` differs between versions of Python.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def digest() -> str:
 
 
 def digest_of(root: Path) -> str:
-    """The digest of the code under a folder that holds the packages."""
-    summed = hashlib.sha256()
+    """The digest of the code in a folder that contains the packages."""
+    hasher = hashlib.sha256()
     for path in _files(root):
-        summed.update(f"{path.relative_to(root).as_posix()}\n".encode())
-        for piece in _notation(ast.parse(path.read_bytes())):
-            summed.update(piece.encode("utf-8", "surrogatepass"))
-    return f"sha256:{summed.hexdigest()}"
+        hasher.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        for text in _serialize(ast.parse(path.read_bytes())):
+            hasher.update(text.encode("utf-8", "surrogatepass"))
+    return f"sha256:{hasher.hexdigest()}"
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -59,21 +59,21 @@ def _files(root: Path) -> Iterator[Path]:
         yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-def _notation(value: object) -> Iterator[str]:
-    """A syntax tree as text. Empty fields are left out: newer versions of Python add some."""
+def _serialize(value: object) -> Iterator[str]:
+    """A syntax tree as text. Empty fields are omitted, because newer versions of Python add some."""
     match value:
         case ast.AST():
             yield f"{type(value).__name__}("
             for name, field in ast.iter_fields(value):
                 if name not in _NOT_CODE and field is not None and field != []:
                     yield f"{name}="
-                    yield from _notation(field)
+                    yield from _serialize(field)
             yield ")"
         case list():
             yield "["
             for item in value:
-                if not _is_text(item):
-                    yield from _notation(item)
+                if not _is_bare_string(item):
+                    yield from _serialize(item)
             yield "]"
         case _:
             yield f"{type(value).__name__}:{value!r};"
@@ -82,6 +82,6 @@ def _notation(value: object) -> Iterator[str]:
 _NOT_CODE: Final = {"ctx", "kind", "type_comment"}
 
 
-def _is_text(node: object) -> bool:
-    """Whether a statement is a string and nothing more: a docstring, of whatever it stands under."""
+def _is_bare_string(node: object) -> bool:
+    """Whether a statement consists only of a string, such as a docstring."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -39,7 +39,7 @@ class TrainingDiagnostics:
         self._spec = spec
         self._reference = reference
         self._tracker = DiagnosticsTracker(spec, shape)
-        self._closest = math.inf
+        self._lowest_distance = math.inf
         """The lowest Fréchet distance so far."""
 
     @classmethod
@@ -62,8 +62,8 @@ class TrainingDiagnostics:
         """The reference classifier's predictions for samples (count, rows, columns), if there is one."""
         if self._reference is None:
             return None
-        seen = self._reference.evaluate(images)
-        return SampleClasses(seen.labels.tolist(), seen.confidences.tolist())
+        predictions = self._reference.evaluate(images)
+        return SampleClasses(predictions.labels.tolist(), predictions.confidences.tolist())
 
     def replay(self, epochs: Sequence[Epoch]) -> None:
         """Restore the findings from the stored epochs of a training that continues."""
@@ -71,20 +71,21 @@ class TrainingDiagnostics:
             self._tracker.add(row.epoch, row.metrics)
             distance = row.metrics.get("frechet_distance")
             if distance is not None:
-                self._closest = min(distance, self._closest)
+                self._lowest_distance = min(distance, self._lowest_distance)
 
     def evaluate(self, trainer: Trainer, done: EpochDone) -> EpochDone:
         """Add a finished epoch.
 
-        Returns it, with the scores of the reference classifier when they are due (the best epoch of a GAN has the
-        lowest Fréchet distance), and marked as the last epoch if a finding stops the job.
+        Returns:
+            The epoch, with the scores of the reference classifier when they are due (the best epoch of a GAN has the
+            lowest Fréchet distance), and marked as the last epoch if a finding stops the job.
         """
         if self._reference is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
             health = self._spec.health
             if done.is_last or done.epoch % health.every_epochs == 0:
                 scores = self._reference.score(make_samples(trainer, self._spec.seed, "judge", health.samples))
-                is_best = scores["frechet_distance"] < self._closest
-                self._closest = min(scores["frechet_distance"], self._closest)
+                is_best = scores["frechet_distance"] < self._lowest_distance
+                self._lowest_distance = min(scores["frechet_distance"], self._lowest_distance)
                 done = dataclasses.replace(done, metrics=done.metrics | scores, is_best=is_best)
         self._tracker.add(done.epoch, done.metrics)
         return dataclasses.replace(done, is_last=done.is_last or self.reason_to_stop is not None)

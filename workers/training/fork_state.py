@@ -22,11 +22,13 @@ def adapt(state: State, spec: Spec) -> tuple[State, list[str]]:
     Returns:
         The state, and the networks whose optimizer state is reset ("" for a classifier).
     """
-    anew = [name for name, optimizer in _optimizers(spec).items() if _kind(optimizer) != _parent_kind(state.spec, name)]
-    dropped = tuple(f"optimizer.{name}." if name else "optimizer." for name in anew)
-    tensors = {name: array for name, array in state.tensors.items() if not name.startswith(dropped)}
-    kept: dict[str, Any] = {name: state.state[name] for name in ("trainer", "epoch") if name in state.state}
-    return State(tensors, kept, state.spec), anew
+    reset = [
+        name for name, optimizer in _optimizers(spec).items() if _kind(optimizer) != _parent_kind(state.spec, name)
+    ]
+    dropped_prefixes = tuple(f"optimizer.{name}." if name else "optimizer." for name in reset)
+    tensors = {name: array for name, array in state.tensors.items() if not name.startswith(dropped_prefixes)}
+    progress: dict[str, Any] = {name: state.state[name] for name in ("trainer", "epoch") if name in state.state}
+    return State(tensors, progress, state.spec), reset
 
 
 def _optimizers(spec: Spec) -> dict[str, Optimizer]:
@@ -48,6 +50,6 @@ def _kind(optimizer: Optimizer) -> tuple[str, bool]:
 
 
 def _parent_kind(spec: Mapping[str, Any], name: str) -> tuple[str, bool]:
-    found = (spec.get(name) or {}).get("optimizer") if name else None
-    found = found or spec.get("optimizer") or {}
-    return str(found.get("name")), bool(found.get("momentum"))
+    optimizer = (spec.get(name) or {}).get("optimizer") if name else None
+    optimizer = optimizer or spec.get("optimizer") or {}
+    return str(optimizer.get("name")), bool(optimizer.get("momentum"))

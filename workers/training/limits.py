@@ -14,17 +14,17 @@ from service.runtime import process_limits
 NICENESS: Final = 5
 OOM_SCORE: Final = 500
 """When the machine runs out of memory, the kernel should kill a child, not the database or a supervisor."""
-_FILES: Final = 256
-_SPARE_BYTES: Final = 512 * 2**20
+_MAX_OPEN_FILES: Final = 256
+_ALLOWANCE_BYTES: Final = 512 * 2**20
 """Allowance beyond the estimated memory of a job: BLAS buffers, sample grids, the reference classifier, the thread that
-commits epochs (its stack, and what its allocator reserves)."""
+commits epochs (its stack, and the memory that its allocator reserves)."""
 
 
 def lower_priority() -> None:
     """Lower the priority of this process. Irreversible; called before the job is known."""
     os.nice(NICENESS)
     process_limits.limit(resource.RLIMIT_CORE, 0)
-    process_limits.limit(resource.RLIMIT_NOFILE, _FILES)
+    process_limits.limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
     process_limits.offer_to_oom_killer(OOM_SCORE)
 
 
@@ -34,11 +34,11 @@ def limit_memory(estimated_bytes: int) -> None:
     Beyond the limit, allocations raise ``MemoryError``. Only Linux enforces it.
     """
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS maps its buffers now, before the limit
-    process_limits.limit_memory(2 * estimated_bytes + _SPARE_BYTES)
+    process_limits.limit_memory(2 * estimated_bytes + _ALLOWANCE_BYTES)
 
 
 def lift_memory_limit() -> None:
-    """Lift the memory limit, so that an error can be reported, or the next job gets a limit of its own."""
+    """Lift the memory limit, so that an error can be reported, or the next job can set its own limit."""
     process_limits.lift(resource.RLIMIT_AS)
 
 

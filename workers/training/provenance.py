@@ -34,12 +34,12 @@ def base_provenance() -> dict[str, Any]:
 def machine() -> Mapping[str, Any]:
     """The part that is the same for every job of this process."""
     blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-    built = np.show_config(mode="dicts")
-    simd = built.get("SIMD Extensions", {})
+    build_config = np.show_config(mode="dicts")
+    simd = build_config.get("SIMD Extensions", {})
     return {
         "numpy": np.__version__,
         "blas": [f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip() for pool in blas]
-        or [str(built.get("Build Dependencies", {}).get("blas", {}).get("name", "unknown"))],
+        or [str(build_config.get("Build Dependencies", {}).get("blas", {}).get("name", "unknown"))],
         "threads": max((pool["num_threads"] for pool in blas), default=1),
         "simd": [*simd.get("baseline", []), *simd.get("found", [])],
         "machine": platform.machine(),

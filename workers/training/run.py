@@ -73,8 +73,8 @@ def train(
         meter: measures this process from the command on; by default, from now on.
 
     Returns:
-        How the lease ended: ``SUCCEEDED``, ``HELD``, or something else, for the log (an investigation trains two jobs
-        under one memory limit, so its child gets no other one).
+        How the lease ended: ``SUCCEEDED``, ``HELD``, or another text for the log (an investigation trains two jobs
+        under one memory limit, so its child is not used again).
     """
     meter = meter or OwnMeter(claim)
     lease = LeaseSession(database, claim, timeout_s=claim.lease_s)
@@ -101,8 +101,8 @@ def train(
             return "investigated"
         dataset = _load_data(run, settings, job)
         limits.limit_memory(costs.peak_bytes(spec, shape_of(dataset.info)))
-        preprocessing = _preprocessing(run, dataset)
-        return _loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
+        preprocessing = _load_preprocessing(run, dataset)
+        return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
     except StopRequested:
         lease.release_lease(endpoint.request, used=meter.total())
         reach("handed_back")
@@ -110,9 +110,9 @@ def train(
     except (LeaseLost, *OUTAGE_ERRORS):
         raise  # not the training's fault: the next lease continues from the last checkpoint
     except DivergedError as error:
-        return fail(_diverged(run.spec, error, _last_good_checkpoint(lease)))
+        return fail(_divergence_error(run.spec, error, _last_good_checkpoint(lease)))
     except _StopOnFinding as error:
-        return fail(_stopped_on(error.finding, _last_good_checkpoint(lease)))
+        return fail(_finding_error(error.finding, _last_good_checkpoint(lease)))
     except DatasetError as error:
         return fail({"code": error.code, "message": str(error)})
     except (NothingToReplay, JobNotFound) as error:
@@ -132,7 +132,7 @@ def train(
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
 
 
-def _preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | None:
+def _load_preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | None:
     """The preprocessing of a table: that of the checkpoint from which the training continues, or fitted to the training
     part. ``_restore`` handles damaged checkpoints."""
     if dataset.info.kind is not DatasetKind.TABLE:
@@ -156,8 +156,8 @@ def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
         if now - logged_at > 2:
             logged_at = now
             run.endpoint.preparing()
-            of = f" of {total / 1e6:.1f}" if total else ""
-            message = f"downloading {job.resolved['dataset']['name']}: {received / 1e6:.1f}{of} MB"
+            of_total = f" of {total / 1e6:.1f}" if total else ""
+            message = f"downloading {job.resolved['dataset']['name']}: {received / 1e6:.1f}{of_total} MB"
             run.lease.log("info", "downloading", message)
 
     repository = DatasetRepository(settings, run.lease.database)
@@ -166,21 +166,21 @@ def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
     return dataset
 
 
-def _loop(
+def _train_loop(
     run: TrainingRun, settings: Settings, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
 ) -> str:
-    origin = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
+    job_provenance = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
     if preprocessing is not None:
-        origin["preprocessing"] = preprocessing.document()
-    job = run.lease.begin(origin)
+        job_provenance["preprocessing"] = preprocessing.document()
+    job = run.lease.begin(job_provenance)
     reach("began")
-    outcome = reuse.take_over(run, job, origin, dataset, preprocessing, verified_share=settings.verify_reused)
+    outcome = reuse.take_over(run, job, job_provenance, dataset, preprocessing, verified_share=settings.verify_reused)
     if outcome is not Outcome.GOES_ON:
         return outcome.value
     _restore(run, trainer, job.start_epoch)
     reach("restored")
-    diagnostics = _diagnostics(run, trainer, dataset)
-    steps, began = 0, time.monotonic()
+    diagnostics = _restore_diagnostics(run, trainer, dataset)
+    steps, started_at = 0, time.monotonic()
     run.meter.begin_epoch()
     with EpochWriter() as writer:
         for report in trainer.run():
@@ -204,7 +204,7 @@ def _loop(
                         done,
                         diagnostics,
                         steps=steps,
-                        seconds=now - began,
+                        seconds=now - started_at,
                         class_names=dataset.info.class_names,
                         preprocessing=preprocessing,
                         hold_epoch=job.hold_epoch,
@@ -215,7 +215,7 @@ def _loop(
                         return HELD
                     del epoch  # the writer's snapshot is the only one
                     _stop_on_finding(diagnostics)
-                    began = time.monotonic()
+                    started_at = time.monotonic()
                     run.meter.begin_epoch()
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
     scores = test_scores(run, trainer, dataset, preprocessing)
@@ -244,9 +244,9 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
-                state, anew = fork_state.adapt(state, run.spec)
+                state, reset = fork_state.adapt(state, run.spec)
                 message = f"continues after epoch {start_epoch} of its parent"
-                message += "; the optimizer differs, so its state is reset" if anew else ""
+                message += "; the optimizer differs, so its state is reset" if reset else ""
                 run.lease.log("info", "forked", message)
             trainer.load_state_dict(state)
         except ArtifactUnreadable:
@@ -263,7 +263,7 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
         raise _InitialCheckpointLost("the initial checkpoint of this job is missing")
 
 
-def _diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
+def _restore_diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
     """The diagnostics, restored to the epoch from which the training continues."""
     diagnostics = TrainingDiagnostics.of(run.spec, dataset)
     if trainer.epoch:
@@ -277,7 +277,7 @@ def _stop_on_finding(diagnostics: TrainingDiagnostics) -> None:
         raise _StopOnFinding(diagnostics.reason_to_stop)
 
 
-def _diverged(spec: Spec, error: DivergedError, last_good_checkpoint: int | None) -> dict[str, Any]:
+def _divergence_error(spec: Spec, error: DivergedError, last_good_checkpoint: int | None) -> dict[str, Any]:
     rate = spec.optimizer.learning_rate
     return {
         "code": ErrorCode.DIVERGED,
@@ -290,7 +290,7 @@ def _diverged(spec: Spec, error: DivergedError, last_good_checkpoint: int | None
     }
 
 
-def _stopped_on(finding: Finding, last_good_checkpoint: int | None) -> dict[str, Any]:
+def _finding_error(finding: Finding, last_good_checkpoint: int | None) -> dict[str, Any]:
     return {
         "code": finding.code.value,
         "message": finding.message,
@@ -303,5 +303,5 @@ def _stopped_on(finding: Finding, last_good_checkpoint: int | None) -> dict[str,
 
 def _last_good_checkpoint(lease: LeaseSession) -> int | None:
     """The epoch of the latest checkpoint."""
-    kept = lease.checkpoints()
-    return kept[0].epoch if kept else None
+    checkpoints = lease.checkpoints()
+    return checkpoints[0].epoch if checkpoints else None

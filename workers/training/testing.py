@@ -16,7 +16,7 @@ def test_scores(
 ) -> dict[str, float] | None:
     """``test_loss``, ``test_accuracy`` and ``test_epoch``, the epoch of the weights; ``None`` without a test part.
 
-    The weights are those of the best checkpoint (averaged, if the spec says so) or, if it is lost, the last ones.
+    The weights are those of the best checkpoint (averaged, if the spec requires it) or, if it is lost, the last ones.
     Afterwards the trainer has the weights that were scored.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The same steps in other libraries, where these are installed: None where they are not."""
+"""The same steps in other libraries. A module is None if its library is not installed."""
 
 from typing import Any
 

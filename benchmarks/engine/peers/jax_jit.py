@@ -34,24 +34,24 @@ ACTIVATIONS: dict[Any, Callable[[Any], Any]] = {
 
 def forward(model: Sequential, parameters: Any, buffers: Any, x: Any, key: Any, last: bool = True) -> tuple[Any, Any]:
     """The output of a training pass, with or without the last activation, and the running statistics after it."""
-    given, kept, after = iter(parameters), iter(buffers), []
+    weights, statistics, new_statistics = iter(parameters), iter(buffers), []
     if len(model.input_shape) == 3:
         x = x.reshape(-1, *model.input_shape)
     for layer in model.layers:
         match layer:
             case Dense():
-                x = x @ next(given) + next(given)
+                x = x @ next(weights) + next(weights)
             case Conv2D():
                 names = ("NHWC", "HWIO", "NHWC")
                 strides = (layer.stride, layer.stride)
-                x = lax.conv_general_dilated(x, next(given), strides, "SAME", dimension_numbers=names) + next(given)
+                x = lax.conv_general_dilated(x, next(weights), strides, "SAME", dimension_numbers=names) + next(weights)
             case BatchNorm():
                 axes = tuple(range(x.ndim - 1))
                 mean, variance = jnp.mean(x, axes), jnp.var(x, axes)
-                x = (x - mean) * (lax.rsqrt(variance + layer.epsilon) * next(given)) + next(given)
+                x = (x - mean) * (lax.rsqrt(variance + layer.epsilon) * next(weights)) + next(weights)
                 count = x.size // layer.features
                 values = (mean, variance * (count / (count - 1)))
-                after += [layer.momentum * next(kept) + (1 - layer.momentum) * value for value in values]
+                new_statistics += [layer.momentum * next(statistics) + (1 - layer.momentum) * value for value in values]
             case MaxPool2D():
                 batch, height, width, channels = x.shape
                 size = layer.size
@@ -63,19 +63,19 @@ def forward(model: Sequential, parameters: Any, buffers: Any, x: Any, key: Any, 
             case Reshape():
                 x = x.reshape(len(x), *layer.shape)
             case Dropout():
-                key, own = jax.random.split(key)
-                kept_ones = jax.random.bits(own, x.shape, jnp.uint16) >= round(layer.rate * 2**16)
-                x = jnp.where(kept_ones, x / (1 - layer.rate), 0)
+                key, dropout_key = jax.random.split(key)
+                is_kept = jax.random.bits(dropout_key, x.shape, jnp.uint16) >= round(layer.rate * 2**16)
+                x = jnp.where(is_kept, x / (1 - layer.rate), 0)
             case _:
                 raise TypeError(layer)
         activation = getattr(layer, "activation", None)
         if activation is not None and (last or layer is not model.last):
             x = ACTIVATIONS[activation](x)
-    return x.reshape(len(x), -1), after
+    return x.reshape(len(x), -1), new_statistics
 
 
 def sgd(rate: float) -> tuple[Update, Any]:
-    """The update, and what its state begins with."""
+    """The update, and a function that creates its initial state."""
 
     def update(parameters: Any, gradients: Any, state: Any) -> tuple[Any, Any]:
         return [p - rate * g for p, g in zip(parameters, gradients, strict=True)], state
@@ -92,12 +92,12 @@ def adam(rate: float, beta1: float = 0.9, decay: float = 0.0) -> tuple[Update, A
         steps = steps + 1
         first = [beta1 * m + (1 - beta1) * g for m, g in zip(first, gradients, strict=True)]
         second = [beta2 * v + (1 - beta2) * g * g for v, g in zip(second, gradients, strict=True)]
-        one, two = 1 - beta1**steps, 1 - beta2**steps
-        after = [
-            p * (1 - rate * decay) - rate * (m / one) / (jnp.sqrt(v / two) + epsilon)
+        correction1, correction2 = 1 - beta1**steps, 1 - beta2**steps
+        new_parameters = [
+            p * (1 - rate * decay) - rate * (m / correction1) / (jnp.sqrt(v / correction2) + epsilon)
             for p, m, v in zip(parameters, first, second, strict=True)
         ]
-        return after, (steps, first, second)
+        return new_parameters, (steps, first, second)
 
     def begin(parameters: Any) -> Any:
         return jnp.float32(0), [jnp.zeros_like(p) for p in parameters], [jnp.zeros_like(p) for p in parameters]
@@ -137,22 +137,22 @@ class Classifier:
 
         @partial(jax.jit, donate_argnums=(0, 1, 2, 3))
         def step(parameters: Any, buffers: Any, state: Any, key: Any, rows: Any, labels: Any, start: Any) -> Any:
-            x, wanted = images.draw(rows, start, batch), lax.dynamic_slice_in_dim(labels, start, batch)
-            key, own = jax.random.split(key)
+            x, targets = images.draw(rows, start, batch), lax.dynamic_slice_in_dim(labels, start, batch)
+            key, dropout_key = jax.random.split(key)
 
             def cost(parameters: Any) -> Any:
-                outputs, after = forward(model, parameters, buffers, x, own, last=loss is squared_error)
-                return loss(outputs, wanted), (outputs, after)
+                outputs, new_buffers = forward(model, parameters, buffers, x, dropout_key, last=loss is squared_error)
+                return loss(outputs, targets), (outputs, new_buffers)
 
-            (value, (outputs, after)), gradients = jax.value_and_grad(cost, has_aux=True)(parameters)
-            hits = jnp.sum(jnp.argmax(outputs, 1) == wanted)
-            return *update(parameters, gradients, state), after, key, value, hits
+            (value, (outputs, new_buffers)), gradients = jax.value_and_grad(cost, has_aux=True)(parameters)
+            hits = jnp.sum(jnp.argmax(outputs, 1) == targets)
+            return *update(parameters, gradients, state), new_buffers, key, value, hits
 
         self._step = step
 
     def step(self) -> float:
-        given = (self.parameters, self.buffers, self.state, self.key, self.rows, self.labels, self.start)
-        self.parameters, self.state, self.buffers, self.key, value, hits = self._step(*given)
+        arguments = (self.parameters, self.buffers, self.state, self.key, self.rows, self.labels, self.start)
+        self.parameters, self.state, self.buffers, self.key, value, hits = self._step(*arguments)
         self.start = (self.start + self.batch) % self.count
         int(hits)
         return float(value)
@@ -203,7 +203,7 @@ class Gan:
         def learn(
             g: Any, g_buffers: Any, g_state: Any, d: Any, d_state: Any, noise: Any, rows: Any, start: Any, keys: Any
         ) -> Any:
-            fakes, to_generator, after = jax.vjp(
+            fakes, to_generator, new_buffers = jax.vjp(
                 lambda g: forward(generator, g, g_buffers, noise, keys[0]), g, has_aux=True
             )
             logits, to_both = jax.vjp(lambda d, x: discriminate(d, x, keys[0]), d, fakes)
@@ -214,18 +214,18 @@ class Gan:
             fake_loss, fake_slope = jax.value_and_grad(cost)(logits, 0.0)
             d_gradients = jax.tree.map(jnp.add, to_discriminator(real_slope / 2)[0], to_both(fake_slope / 2)[0])
             numbers = (g_loss, (real_loss + fake_loss) / 2, verdict(logits), verdict(real))
-            return *g_update(g, g_gradients, g_state), after, *d_update(d, d_gradients, d_state), numbers
+            return *g_update(g, g_gradients, g_state), new_buffers, *d_update(d, d_gradients, d_state), numbers
 
         def skips(g: Any, g_buffers: Any, g_state: Any, d: Any, key: Any) -> Any:
-            key, noise_key, own = jax.random.split(key, 3)
+            key, noise_key, dropout_key = jax.random.split(key, 3)
 
             def loss(g: Any) -> Any:
-                fakes, after = forward(generator, g, g_buffers, draw(noise_key), own)
-                logits = discriminate(d, fakes, own)
-                return cost(logits, 1.0), (after, logits)
+                fakes, new_buffers = forward(generator, g, g_buffers, draw(noise_key), dropout_key)
+                logits = discriminate(d, fakes, dropout_key)
+                return cost(logits, 1.0), (new_buffers, logits)
 
-            (value, (after, logits)), gradients = jax.value_and_grad(loss, has_aux=True)(g)
-            return *g_update(g, gradients, g_state), after, (value, verdict(logits)), key
+            (value, (new_buffers, logits)), gradients = jax.value_and_grad(loss, has_aux=True)(g)
+            return *g_update(g, gradients, g_state), new_buffers, (value, verdict(logits)), key
 
         self.learn = jax.jit(learn)
         self._both = jax.jit(both, donate_argnums=range(6))
@@ -235,33 +235,33 @@ class Gan:
         start = self.index * self.batch % self.count
         learns = self.skip_every is None or self.index % self.skip_every != 0
         self.index += 1
-        given = (self.g, self.g_buffers, self.g_state, self.d)
+        state = (self.g, self.g_buffers, self.g_state, self.d)
         if learns:
-            found = self._both(*given, self.d_state, self.key, self.rows, start)
-            self.g, self.g_state, self.g_buffers, self.d, self.d_state, numbers, self.key = found
+            results = self._both(*state, self.d_state, self.key, self.rows, start)
+            self.g, self.g_state, self.g_buffers, self.d, self.d_state, numbers, self.key = results
         else:
-            self.g, self.g_state, self.g_buffers, numbers, self.key = self._skips(*given, self.key)
+            self.g, self.g_state, self.g_buffers, numbers, self.key = self._skips(*state, self.key)
         g_loss, *_ = [float(number) for number in numbers]
         return g_loss
 
 
-def whole_set(model: Sequential, data: ImageData, part: int, *, losses: bool) -> Callable[[], Any]:
-    """Predictions for all images, in parts as the engine evaluates, and with ``losses`` the loss per image."""
+def whole_set(model: Sequential, data: ImageData, chunk_size: int, *, losses: bool) -> Callable[[], Any]:
+    """Predictions for all images, in chunks like the engine's evaluation, and with ``losses`` the loss per image."""
     images = _Images(data)
     parameters, buffers = jax.tree.map(jnp.asarray, arrays(model))
     labels = jnp.asarray(np.array(data.labels))
 
     @jax.jit
     def predict(parameters: Any, rows: Any, labels: Any, start: Any) -> Any:
-        outputs, _ = forward(model, parameters, buffers, images.draw(rows, start, part), None)
+        outputs, _ = forward(model, parameters, buffers, images.draw(rows, start, chunk_size), None)
         predictions = jnp.argmax(outputs, 1)
         if not losses:
             return predictions, 0.0
-        return predictions, squared_error(outputs, lax.dynamic_slice_in_dim(labels, start, part))
+        return predictions, squared_error(outputs, lax.dynamic_slice_in_dim(labels, start, chunk_size))
 
     def run() -> Any:
-        found = [predict(parameters, images.rows, labels, start) for start in range(0, len(data), part)]
-        predictions = np.concatenate([np.asarray(one) for one, _ in found])
-        return (sum(float(value) for _, value in found) / len(data), predictions) if losses else predictions
+        results = [predict(parameters, images.rows, labels, start) for start in range(0, len(data), chunk_size)]
+        predictions = np.concatenate([np.asarray(batch_predictions) for batch_predictions, _ in results])
+        return (sum(float(value) for _, value in results) / len(data), predictions) if losses else predictions
 
     return run

@@ -41,46 +41,46 @@ class _Images(torch.nn.Module):
 
 def network(model: Sequential, last: bool = True) -> Any:
     """The same network with the same weights, with or without its last activation."""
-    parts: list[Any] = [_Images(model.input_shape)] if len(model.input_shape) == 3 else []
+    modules: list[Any] = [_Images(model.input_shape)] if len(model.input_shape) == 3 else []
     shape = model.input_shape
-    for layer, after in zip(model.layers, model.layer_shapes, strict=True):
+    for layer, output_shape in zip(model.layers, model.layer_shapes, strict=True):
         match layer:
             case Dense():
-                parts.append(torch.nn.Linear(layer.inputs, layer.units))
-                _copy(parts[-1].weight, np.array(layer.weight).T)
-                _copy(parts[-1].bias, layer.bias)
+                modules.append(torch.nn.Linear(layer.inputs, layer.units))
+                _copy(modules[-1].weight, np.array(layer.weight).T)
+                _copy(modules[-1].bias, layer.bias)
             case Conv2D():
                 sides = [window(size, layer.kernel, layer.stride, layer.padding) for size in shape[:2]]
                 same = all(side.before == side.after for side in sides)
                 if not same:
                     rows, columns = sides
-                    parts.append(torch.nn.ZeroPad2d((columns.before, columns.after, rows.before, rows.after)))
+                    modules.append(torch.nn.ZeroPad2d((columns.before, columns.after, rows.before, rows.after)))
                 padding = sides[0].before if same else 0
-                parts.append(torch.nn.Conv2d(layer.channels, layer.filters, layer.kernel, layer.stride, padding))
-                _copy(parts[-1].weight, np.array(layer.weight).transpose(3, 2, 0, 1))
-                _copy(parts[-1].bias, layer.bias)
+                modules.append(torch.nn.Conv2d(layer.channels, layer.filters, layer.kernel, layer.stride, padding))
+                _copy(modules[-1].weight, np.array(layer.weight).transpose(3, 2, 0, 1))
+                _copy(modules[-1].bias, layer.bias)
             case BatchNorm():
                 kind = torch.nn.BatchNorm2d if len(shape) == 3 else torch.nn.BatchNorm1d
-                parts.append(kind(layer.features, layer.epsilon, 1 - layer.momentum))
+                modules.append(kind(layer.features, layer.epsilon, 1 - layer.momentum))
             case MaxPool2D():
-                parts.append(torch.nn.MaxPool2d(layer.size))
+                modules.append(torch.nn.MaxPool2d(layer.size))
             case Upsample2D():
-                parts.append(torch.nn.Upsample(scale_factor=layer.size))
+                modules.append(torch.nn.Upsample(scale_factor=layer.size))
             case Flatten():
-                parts.append(_Rows())
+                modules.append(_Rows())
             case Reshape():
-                parts.append(_Images(layer.shape))
+                modules.append(_Images(layer.shape))
             case Dropout():
-                parts.append(torch.nn.Dropout(layer.rate))
+                modules.append(torch.nn.Dropout(layer.rate))
             case _:
                 raise TypeError(layer)
         activation = getattr(layer, "activation", None)
         if activation is not None and (last or layer is not model.last):
-            parts.append(ACTIVATIONS[activation]())
-        shape = after
+            modules.append(ACTIVATIONS[activation]())
+        shape = output_shape
     if len(shape) == 3:
-        parts.append(_Rows())
-    return torch.nn.Sequential(*parts)
+        modules.append(_Rows())
+    return torch.nn.Sequential(*modules)
 
 
 def _copy(target: Any, values: Any) -> None:
@@ -120,14 +120,14 @@ class Classifier:
         self.start, self.count = 0, len(data) // batch * batch
 
     def step(self) -> float:
-        part = slice(self.start, self.start + self.batch)
+        batch = slice(self.start, self.start + self.batch)
         self.start = (self.start + self.batch) % self.count
-        outputs = self.model(self.images.draw(part.start, part.stop))
-        loss = self.loss(outputs, self.labels[part], self.one_hot[part])
+        outputs = self.model(self.images.draw(batch.start, batch.stop))
+        loss = self.loss(outputs, self.labels[batch], self.one_hot[batch])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        torch.count_nonzero(outputs.argmax(dim=1) == self.labels[part]).item()
+        torch.count_nonzero(outputs.argmax(dim=1) == self.labels[batch]).item()
         return float(loss.item())
 
 
@@ -166,15 +166,15 @@ class Gan:
         start = self.index * self.batch % self.count
         updates_discriminator = self.skip_every is None or self.index % self.skip_every != 0
         self.index += 1
-        cost, how = torch.nn.functional.binary_cross_entropy_with_logits, {"reduction": self.reduction}
+        cost, options = torch.nn.functional.binary_cross_entropy_with_logits, {"reduction": self.reduction}
         fakes = self.generator(self.noise())
         fake = self.discriminator(fakes)
-        g_loss = cost(fake, self.ones, **how)
+        g_loss = cost(fake, self.ones, **options)
         fake.detach().sigmoid().mean().item()
         g_gradients = torch.autograd.grad(g_loss, self.g_parameters, retain_graph=updates_discriminator)
         if updates_discriminator:
             real = self.discriminator(self.images.draw(start, start + self.batch))
-            d_loss = (cost(real, self.real_targets, **how) + cost(fake, self.zeros, **how)) / 2
+            d_loss = (cost(real, self.real_targets, **options) + cost(fake, self.zeros, **options)) / 2
             d_loss.item()
             real.detach().sigmoid().mean().item()
             self._update(self.d_optimizer, self.d_parameters, torch.autograd.grad(d_loss, self.d_parameters))
@@ -200,30 +200,30 @@ def products(shapes: list[floor.Shapes]) -> Any:
 
 
 def sgd(rate: float) -> Any:
-    """A maker of optimizers."""
+    """A function that creates optimizers."""
     return lambda parameters: torch.optim.SGD(parameters, rate)
 
 
 def adam(rate: float, beta1: float = 0.9, decay: float = 0.0) -> Any:
-    """A maker of optimizers; with a decay: AdamW."""
+    """A function that creates optimizers; with a decay: AdamW."""
     kind = torch.optim.AdamW if decay else torch.optim.Adam
     return lambda parameters: kind(parameters, rate, (beta1, 0.999), weight_decay=decay)
 
 
-def whole_set(model: Any, data: ImageData, part: int, *, losses: bool) -> Any:
-    """Predictions for all images, in parts as the engine evaluates, and with ``losses`` the loss per image."""
+def whole_set(model: Any, data: ImageData, chunk_size: int, *, losses: bool) -> Any:
+    """Predictions for all images, in chunks like the engine's evaluation, and with ``losses`` the loss per image."""
     images = Images(data)
     one_hot = torch.nn.functional.one_hot(torch.from_numpy(np.array(data.labels))).float()
 
     def run() -> Any:
         total, predictions = 0.0, []
         with torch.inference_mode():
-            for i in range(0, len(data), part):
-                outputs = model(images.draw(i, min(i + part, len(data))))
+            for i in range(0, len(data), chunk_size):
+                outputs = model(images.draw(i, min(i + chunk_size, len(data))))
                 if losses:
-                    total += squared_error(outputs, None, one_hot[i : i + part]).item()
+                    total += squared_error(outputs, None, one_hot[i : i + chunk_size]).item()
                 predictions.append(outputs.argmax(dim=1))
-            found = torch.cat(predictions).numpy()
-        return (total / len(data), found) if losses else found
+            result = torch.cat(predictions).numpy()
+        return (total / len(data), result) if losses else result
 
     return run

@@ -19,16 +19,15 @@ from service.runtime.settings import Settings
 from service.spec.strict_json import canonical, parse_json
 from service.web.services import EXTENSION
 
-_SENT: Final[dict[str, Any]] = {"kind": "classifier", "name": "load", "tags": ["bench"], "epochs": 3}
+_SPEC: Final[dict[str, Any]] = {"kind": "classifier", "name": "load", "tags": ["bench"], "epochs": 3}
 _EVENT: Final = {"status": "queued", "requested": None, "attempt": 1, "lease": 0, "epoch": 0, "reason": "submitted"}
-_JOB: Final = job_values(_SENT)
-_ANSWER: Final = canonical({"id": "", **_JOB})
+_JOB: Final = job_values(_SPEC)
+_RESPONSE: Final = canonical({"id": "", **_JOB})
 
 _rows = Rows(Settings.from_env(os.environ, cores=1), _JOB)
 app = Flask("bare")
-app.extensions[EXTENSION] = SimpleNamespace(
-    hub=SimpleNamespace(), all_jobs_stream=SimpleNamespace()
-)  # the worker ends them
+# The gunicorn worker ends both streams.
+app.extensions[EXTENSION] = SimpleNamespace(hub=SimpleNamespace(), all_jobs_stream=SimpleNamespace())
 
 
 @app.get("/healthz")
@@ -42,11 +41,11 @@ def _submit() -> Response:
     key, job_id, now = request.headers["Idempotency-Key"], f"job_{ULID()}", time.time_ns() // 1_000_000
     _rows.write(
         [
-            ("idempotency", ("", key, "0" * 64, job_id, _ANSWER, now)),
+            ("idempotency", ("", key, "0" * 64, job_id, _RESPONSE, now)),
             _rows.new_job(job_id, now),
             ("job_tags", ("bench", job_id)),
             ("events", (job_id, 1, "status", now, canonical(_EVENT))),
         ]
     )
     headers = {"Location": f"/jobs/{job_id}"}
-    return Response(_ANSWER, 201, headers=headers, content_type="application/json")
+    return Response(_RESPONSE, 201, headers=headers, content_type="application/json")

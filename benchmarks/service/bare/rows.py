@@ -1,4 +1,4 @@
-"""Rows of jobs by the database driver itself: one connection per thread, statements and JSON texts made once."""
+"""Writes rows of jobs directly with the database driver: one connection per thread; SQL and JSON are prepared once."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ TABLES: Final = {
         *("size_bytes", "sha256", "created_ms"),
     ],
 }
-"""The columns that are written, of tables other than ``jobs``."""
+"""The columns that are written, for each table except ``jobs``."""
 
 
-def job_values(sent: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a new job but its id and its times."""
-    spec = resolve(sent)
+def job_values(document: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a new job, except its id and times."""
+    spec = resolve(document)
     return {
-        "kind": sent["kind"],
+        "kind": document["kind"],
         "name": spec.name or None,
         "tags": canonical(list(spec.tags)),
         "priority": 0,
-        "spec": canonical(sent),
+        "spec": canonical(document),
         "resolved": canonical(spec.model_dump(mode="json")),
         "spec_hash": spec_hash(spec),
         "start_epoch": 0,
@@ -60,18 +60,20 @@ class Rows:
     """Writes rows in transactions.
 
     Args:
-        job: of ``job_values``.
+        job: the result of ``job_values``.
     """
 
     def __init__(self, settings: Settings, job: dict[str, Any]) -> None:
         self._is_sqlite = settings.embedded_database
         self._url = settings.database_url
         self._writer = threading.Lock() if self._is_sqlite else nullcontext()
-        self._of_thread = threading.local()
+        self._thread_local = threading.local()
         self._job = job
         tables = {**TABLES, "jobs": ["id", "created_ms", "queued_ms", *job]}
         self._inserts = {
-            name: self._marked(f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})")
+            name: self._with_placeholders(
+                f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+            )
             for name, columns in tables.items()
         }
         self._updates: dict[str, str] = {}
@@ -91,19 +93,21 @@ class Rows:
             if changed:
                 job_id = changed.pop("id")
                 names = ", ".join(f"{name} = ?" for name in changed)
-                statement = self._updates.setdefault(names, self._marked(f"UPDATE jobs SET {names} WHERE id = ?"))
+                statement = self._updates.setdefault(
+                    names, self._with_placeholders(f"UPDATE jobs SET {names} WHERE id = ?")
+                )
                 connection.execute(statement, (*changed.values(), job_id))
             connection.commit()
 
-    def _marked(self, statement: str) -> str:
+    def _with_placeholders(self, statement: str) -> str:
         return statement if self._is_sqlite else statement.replace("?", "%s")
 
     def _connection(self) -> Any:
-        if not hasattr(self._of_thread, "connection"):
+        if not hasattr(self._thread_local, "connection"):
             if self._is_sqlite:
                 path = self._url.removeprefix("sqlite:///")
-                self._of_thread.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-                self._of_thread.connection.execute("PRAGMA synchronous=FULL")
+                self._thread_local.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+                self._thread_local.connection.execute("PRAGMA synchronous=FULL")
             else:
-                self._of_thread.connection = psycopg.connect(self._url.replace("+psycopg", ""))
-        return self._of_thread.connection
+                self._thread_local.connection = psycopg.connect(self._url.replace("+psycopg", ""))
+        return self._thread_local.connection

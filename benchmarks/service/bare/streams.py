@@ -35,7 +35,7 @@ async def _serve(port: int, job_id: str, settings: Settings) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(_HEAD)
         clients.add(writer)
-        await reader.read()  # until the client leaves
+        await reader.read()  # until the client disconnects
         clients.discard(writer)
         writer.close()
 
@@ -62,8 +62,8 @@ def _reader(settings: Settings, job_id: str) -> Any:
         query = query.replace("?", "%s")
 
     def read(after: int) -> Sequence[tuple[int, str, Any, int]]:
-        found: Sequence[tuple[int, str, Any, int]] = connection.execute(query, (job_id, after)).fetchall()
-        return found
+        rows: Sequence[tuple[int, str, Any, int]] = connection.execute(query, (job_id, after)).fetchall()
+        return rows
 
     return read
 

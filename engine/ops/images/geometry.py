@@ -67,7 +67,7 @@ class Window:
         """The slice of the image between the zeros."""
         return slice(self.before, self.before + self.size)
 
-    def under(self, offset: int, start: int, stop: int) -> slice:
+    def pixels_under(self, offset: int, start: int, stop: int) -> slice:
         """The pixels under element ``offset`` of the kernel at the positions ``start`` to ``stop`` - 1."""
         return slice(offset + start * self.stride, offset + (stop - 1) * self.stride + 1, self.stride)
 
@@ -159,9 +159,9 @@ class Convolution:
         padded, weights = self._padded(x), np.reshape(w, (-1, self.filters)).T
         y = np.empty_like(w, order="C", shape=(self.filters, self.rows.count, self.columns.count, self.batch))
         outputs = y.reshape(self.filters, -1)
-        for pixels, patches, parts in self._blocks(w):
-            for part, index in parts:
-                part[...] = padded[index]
+        for pixels, patches, elements in self._blocks(w):
+            for element, index in elements:
+                element[...] = padded[index]
             block = outputs[:, pixels]
             np.matmul(weights, patches, out=block)
             if b is not None:
@@ -176,11 +176,11 @@ class Convolution:
         outputs, weights = as_matrix(y), np.reshape(w, (-1, self.filters))
         x = np.empty_like(w, order="C", shape=(self.channels, self.rows.padded, self.columns.padded, self.batch))
         x[...] = 0 if b is None else np.reshape(b, (-1, 1, 1, 1))
-        for pixels, patches, parts in self._blocks(w):
+        for pixels, patches, elements in self._blocks(w):
             np.matmul(weights, outputs[:, pixels], out=patches)
-            for part, index in parts:
+            for element, index in elements:
                 target = x[index]
-                np.add(target, part, out=target)
+                np.add(target, element, out=target)
         return from_planes(x[self._inner])
 
     def correlate(self, x: Array, y: Array) -> Array:
@@ -189,13 +189,13 @@ class Convolution:
         width = self.rows.kernel * self.columns.kernel * self.channels * self.filters
         length = SMALL_PRODUCT // width if 0 < width < SMALL_WEIGHTS else max(1, outputs.shape[1])
         total: Any = None
-        for pixels, patches, parts in self._blocks(y):
-            for part, index in parts:
-                part[...] = padded[index]
-            seen = outputs[:, pixels]
-            for start in range(0, max(1, seen.shape[1]), length):
-                some = slice(start, start + length)
-                product = np.matmul(patches[:, some], seen[:, some].T)
+        for pixels, patches, elements in self._blocks(y):
+            for element, index in elements:
+                element[...] = padded[index]
+            block = outputs[:, pixels]
+            for start in range(0, max(1, block.shape[1]), length):
+                columns = slice(start, start + length)
+                product = np.matmul(patches[:, columns], block[:, columns].T)
                 total = product if total is None else np.add(total, product, out=total)
         gradient: Array = total.reshape(self.rows.kernel, self.columns.kernel, self.channels, self.filters)
         return gradient
@@ -218,7 +218,7 @@ class Convolution:
 
         Yields:
             The pixels of y, in the order (row, column, batch); their patches as a matrix (kernel * kernel * channels,
-            pixels), one patch per column; and for each element of the kernel, its part of the patches with the
+            pixels), one patch per column; and for each element of the kernel, its view of the patches with the
             corresponding index into the padded planes.
         """
         rows, columns = self.rows, self.columns
@@ -230,12 +230,15 @@ class Convolution:
             matrix = memory[: patch * (stop - start) * row].reshape(patch, (stop - start) * row)
             shape = (rows.kernel, columns.kernel, self.channels, stop - start, columns.count, self.batch)
             patches = matrix.reshape(shape)
-            parts = [
-                (patches[i, j], (slice(None), rows.under(i, start, stop), columns.under(j, 0, columns.count)))
+            elements = [
+                (
+                    patches[i, j],
+                    (slice(None), rows.pixels_under(i, start, stop), columns.pixels_under(j, 0, columns.count)),
+                )
                 for i in range(rows.kernel)
                 for j in range(columns.kernel)
             ]
-            yield slice(start * row, stop * row), matrix, parts
+            yield slice(start * row, stop * row), matrix, elements
 
 
 def mirror(w: Array) -> Array:

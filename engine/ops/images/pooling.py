@@ -40,30 +40,30 @@ def _max_pool2d(x: Array, size: int = 2) -> Array:
     return from_planes(y)
 
 
-def _parts(size: int) -> list[tuple[slice, slice, slice]]:
+def _window_pixels(size: int) -> list[tuple[slice, slice, slice]]:
     """Indices into planes: each selects one pixel of every window."""
     return [(slice(None), slice(i, None, size), slice(j, None, size)) for i in range(size) for j in range(size)]
 
 
 def _max_pool2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
-    parts = _parts(size)
+    window_pixels = _window_pixels(size)
 
     def vjp(g: Array) -> Array:
         gradient = np.empty_like(g, order="C", shape=to_planes(x).shape)
         step = max(1, geometry.CACHE_BLOCK_BYTES // max(gradient[:1].nbytes, 1))
         for start in range(0, len(gradient), step):
-            some = slice(start, start + step)
-            planes, largest, outputs = (to_planes(array)[some] for array in (x, y, g))
-            free: Any = None  # mask of windows whose maximum was not found yet
-            for part in parts[:-1]:
-                here = np.equal(planes[part], largest)
-                first = here if free is None else np.logical_and(here, free)
-                np.multiply(outputs, first, out=gradient[some][part])
-                free = np.logical_not(here) if free is None else np.greater(free, here)
-            if free is None:
-                gradient[some] = outputs
+            block = slice(start, start + step)
+            planes, largest, outputs = (to_planes(array)[block] for array in (x, y, g))
+            unclaimed: Any = None  # mask of windows whose maximum was not found yet
+            for pixel in window_pixels[:-1]:
+                is_maximum = np.equal(planes[pixel], largest)
+                is_first = is_maximum if unclaimed is None else np.logical_and(is_maximum, unclaimed)
+                np.multiply(outputs, is_first, out=gradient[block][pixel])
+                unclaimed = np.logical_not(is_maximum) if unclaimed is None else np.greater(unclaimed, is_maximum)
+            if unclaimed is None:
+                gradient[block] = outputs
             else:
-                np.multiply(outputs, free, out=gradient[some][parts[-1]])
+                np.multiply(outputs, unclaimed, out=gradient[block][window_pixels[-1]])
         return from_planes(gradient)
 
     return vjp
@@ -79,8 +79,8 @@ def _pick(h: Array, x: Array, y: Array, size: int) -> Array:
     return _sum_pool2d(chosen, size)
 
 
-_unpooled: Primitive = Primitive("max_unpool2d", _unpool, lambda out, g, **kept: lambda h: _picked(h, **kept))
-_picked: Primitive = Primitive("pick_of_windows", _pick, lambda out, h, **kept: lambda g: _unpooled(g, **kept))
+_unpooled: Primitive = Primitive("max_unpool2d", _unpool, lambda out, g, **options: lambda h: _picked(h, **options))
+_picked: Primitive = Primitive("pick_of_windows", _pick, lambda out, h, **options: lambda g: _unpooled(g, **options))
 
 max_pool2d = Primitive(
     "max_pool2d",

@@ -1,1 +1,1 @@
-"""Use cases about the results of jobs that exist: compare them, and say why and since when they differ."""
+"""Use cases about the results of existing jobs: compare them, and find why and since when they differ."""

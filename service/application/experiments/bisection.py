@@ -1,4 +1,4 @@
-"""Use case: find the epoch from which a metric of a job is bad, by halving."""
+"""Use case: find the epoch from which a metric of a job is bad, by bisection."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from service.errors import UnusableParameter
 from service.jobs.queries import lookup
-from service.spec.fields import metric_instead
+from service.spec.fields import suggest_metric
 from service.spec.metric_info import describe, number
 from service.storage.artifacts import ArtifactKind
 
-_SPANS: Final = 5
-"""Other times that the metric was bad which are named."""
+_MAX_NAMED_SPANS: Final = 5
+"""Maximum number of other bad spans that the sentence lists."""
 Measured = tuple[int, float | None]
 """An epoch, and the metric's value in it; ``None``: it was not finite."""
 
@@ -54,17 +54,17 @@ class Bisection:
     epoch: int
     value: float | None
     before: Measured | None
-    """The epoch before it that measured the metric, which is good; ``None``: there is none."""
+    """The previous epoch that measured the metric, which is good; ``None``: there is none."""
     probes: Sequence[Measured]
-    """Epochs that were looked at, in order."""
+    """Epochs that the search evaluated, in order."""
     spans: Sequence[tuple[int, int]]
-    """The first and the last epoch of each time that the metric was bad, in order."""
+    """The first and last epoch of each span in which the metric was bad, in order."""
     checkpoint: int | None
     """The epoch of the last kept checkpoint before it, to fork from."""
 
     @property
     def times(self) -> int:
-        """How often the metric turned bad."""
+        """The number of times that the metric turned bad."""
         return len(self.spans)
 
     @property
@@ -72,23 +72,31 @@ class Bisection:
         """The result in words."""
         label, value = describe(self.metric).label, _text(self.metric, self.value)
         if self.before is None:
-            said = f"Epoch {self.epoch}, the first that measured it, is already bad: {label} {value}."
+            sentence = f"Epoch {self.epoch}, the first that measured it, is already bad: {label} {value}."
         else:
             epoch, good = self.before
-            is_only = len(self.spans) == 1
-            found = f"Epoch {self.epoch} is the first bad one" if is_only else f"Bad from epoch {self.epoch} to the end"
-            said = f"{found}: {label} {value}, after {_text(self.metric, good)} in epoch {epoch}."
+            is_only_span = len(self.spans) == 1
+            opening = (
+                f"Epoch {self.epoch} is the first bad one"
+                if is_only_span
+                else f"Bad from epoch {self.epoch} to the end"
+            )
+            sentence = f"{opening}: {label} {value}, after {_text(self.metric, good)} in epoch {epoch}."
         if others := [span for span in self.spans if span[0] != self.epoch]:
-            shown = [f"{first}\N{EN DASH}{last}" if last > first else str(first) for first, last in others[:_SPANS]]
-            more = f" and {len(others) - _SPANS:,} more times" if len(others) > _SPANS else ""
-            is_one = len(others) == 1 and others[0][0] == others[0][1]
-            said += f" It is also bad in {'epoch' if is_one else 'epochs'} {', '.join(shown)}{more}."
+            span_texts = [
+                f"{first}\N{EN DASH}{last}" if last > first else str(first) for first, last in others[:_MAX_NAMED_SPANS]
+            ]
+            further = f" and {len(others) - _MAX_NAMED_SPANS:,} more times" if len(others) > _MAX_NAMED_SPANS else ""
+            is_single_epoch = len(others) == 1 and others[0][0] == others[0][1]
+            sentence += (
+                f" It is also bad in {'epoch' if is_single_epoch else 'epochs'} {', '.join(span_texts)}{further}."
+            )
         if self.checkpoint is None:
-            return f"{said} No checkpoint before it is kept."
-        kept = f"{said} The last checkpoint before it is that of epoch {self.checkpoint}"
+            return f"{sentence} No checkpoint before it is kept."
+        with_checkpoint = f"{sentence} The last checkpoint before it is that of epoch {self.checkpoint}"
         if self.before is not None and self.before[0] > self.checkpoint:
-            return f"{kept}; that of epoch {self.before[0]} was not kept."
-        return f"{kept}."
+            return f"{with_checkpoint}; that of epoch {self.before[0]} was not kept."
+        return f"{with_checkpoint}."
 
 
 def bisect(session: Session, job_id: str, metric: str, limit: Limit, *, owner: str | None) -> Bisection:
@@ -104,28 +112,30 @@ def bisect(session: Session, job_id: str, metric: str, limit: Limit, *, owner: s
     epochs = lookup.epochs(session, job.id)
     measured = [(row.epoch, row.metrics[metric]) for row in epochs if metric in row.metrics]
     if not measured:
-        known = sorted({name for row in epochs for name in row.metrics})
+        names = sorted({name for row in epochs for name in row.metrics})
         raise UnusableParameter(
-            "metric", f"the job has no metric {metric!r}; {metric_instead(metric, known, 'it has')}"
+            "metric", f"the job has no metric {metric!r}; {suggest_metric(metric, names, 'it has')}"
         )
-    kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
-    return find(measured, kept, metric=metric, limit=limit)
+    checkpoint_epochs = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
+    return find(measured, checkpoint_epochs, metric=metric, limit=limit)
 
 
-def find(measured: Sequence[Measured], kept: Sequence[int | None], *, metric: str, limit: Limit) -> Bisection:
-    """Find by halving from which epoch all values are bad; the last one must be.
+def find(
+    measured: Sequence[Measured], checkpoint_epochs: Sequence[int | None], *, metric: str, limit: Limit
+) -> Bisection:
+    """Find by bisection from which epoch all values are bad; the last value must be bad.
 
     Args:
         measured: epochs and values, in order; at least one.
-        kept: epochs of the kept checkpoints.
+        checkpoint_epochs: epochs of the kept checkpoints.
 
     Raises:
         UnusableParameter: the last epoch is good.
     """
     bad = [limit.is_bad(value) for _, value in measured]
     if not bad[-1]:
-        raise UnusableParameter(limit.parameter, _why_none(measured, bad, metric, limit))
-    # A value may be bad for a while and recover; "bad from here to the end" turns true only once.
+        raise UnusableParameter(limit.parameter, _explain_none(measured, bad, metric, limit))
+    # The metric may be bad for a while and recover; "bad from here to the end" turns true only once.
     stays_bad = list(itertools.accumulate(reversed(bad), operator.and_))[::-1]
     low, high, probes = 0, len(measured) - 1, list[Measured]()
     while low < high:
@@ -143,25 +153,25 @@ def find(measured: Sequence[Measured], kept: Sequence[int | None], *, metric: st
         value=value,
         before=measured[high - 1] if high else None,
         probes=probes,
-        spans=_spans([at for at, _ in measured], bad),
-        checkpoint=max((at for at in kept if at is not None and at < epoch), default=None),
+        spans=_spans([n for n, _ in measured], bad),
+        checkpoint=max((n for n in checkpoint_epochs if n is not None and n < epoch), default=None),
     )
 
 
 def _spans(epochs: Sequence[int], bad: Sequence[bool]) -> list[tuple[int, int]]:
-    found = []
-    for is_bad, group in itertools.groupby(zip(epochs, bad, strict=True), key=lambda one: one[1]):
-        at = [epoch for epoch, _ in group]
-        found += [(at[0], at[-1])] if is_bad else []
-    return found
+    spans = []
+    for is_bad, group in itertools.groupby(zip(epochs, bad, strict=True), key=lambda pair: pair[1]):
+        span_epochs = [epoch for epoch, _ in group]
+        spans += [(span_epochs[0], span_epochs[-1])] if is_bad else []
+    return spans
 
 
-def _why_none(measured: Sequence[Measured], bad: Sequence[bool], metric: str, limit: Limit) -> str:
+def _explain_none(measured: Sequence[Measured], bad: Sequence[bool], metric: str, limit: Limit) -> str:
     epoch, value = measured[-1]
     label = describe(metric).label
-    said = f"{label} is {_text(metric, value)} in epoch {epoch}, the last that measured it: not {limit.text(metric)}"
-    worst = [at for (at, _), is_bad in zip(measured, bad, strict=True) if is_bad]
-    return f"{said}; it was last in epoch {worst[-1]}" if worst else f"{said}, nor in any other epoch"
+    message = f"{label} is {_text(metric, value)} in epoch {epoch}, the last that measured it: not {limit.text(metric)}"
+    bad_epochs = [n for (n, _), is_bad in zip(measured, bad, strict=True) if is_bad]
+    return f"{message}; it was last in epoch {bad_epochs[-1]}" if bad_epochs else f"{message}, nor in any other epoch"
 
 
 def _text(metric: str, value: float | None) -> str:

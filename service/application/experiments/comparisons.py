@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.application.experiments.objectives import OBJECTIVES
 from service.errors import JobNotFound, UnusableParameter
 from service.jobs.queries import listing, lookup
-from service.spec.fields import metric_instead
+from service.spec.fields import suggest_metric
 from service.spec.metric_info import METRICS
 from service.spec.schema import Kind
 from service.storage.tables import Job
@@ -30,7 +30,7 @@ def compare(
         UnusableParameter: the groups cannot be compared by this metric.
     """
     names = {"a": a, "b": b}
-    sides = {side: _jobs(session, given, owner) for side, given in names.items()}
+    sides = {side: _jobs(session, side_names, owner) for side, side_names in names.items()}
     for side, jobs in sides.items():
         if not jobs:
             raise UnusableParameter(side, "the trial has no jobs: its settings are not valid")
@@ -40,8 +40,8 @@ def compare(
     metric = metric or OBJECTIVES[Kind(kinds.pop())]
     measured = {name for jobs in sides.values() for job in jobs for name in job.metrics}
     if metric not in measured and metric not in METRICS:
-        known = metric_instead(metric, sorted(measured), "they have")
-        raise UnusableParameter("metric", f"the jobs have no metric {metric!r}; {known}")
+        suggestion = suggest_metric(metric, sorted(measured), "they have")
+        raise UnusableParameter("metric", f"the jobs have no metric {metric!r}; {suggestion}")
     groups, notes = [], list[str]()
     for name, jobs in sides.items():
         try:
@@ -49,19 +49,19 @@ def compare(
             groups.append(comparison.group(label, jobs, metric, which))
         except ValueError as error:
             raise UnusableParameter(name, str(error)) from error
-        notes += _unequal(name, jobs)
+        notes += _note_unequal_settings(name, jobs)
     if groups[0].label == groups[1].label:
         groups = [comparison.group(name, sides[name], metric, which) for name in sides]
-    notes += _unequal_epochs({side.label: sides[name] for name, side in zip(sides, groups, strict=True)})
+    notes += _note_unequal_epochs({side.label: sides[name] for name, side in zip(sides, groups, strict=True)})
     return comparison.compare(metric, *groups, which=which, notes=notes)
 
 
 def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence[Job]:
-    wanted = list(dict.fromkeys(job_id for name in names for job_id in _ids(session, name, owner)))
-    found = lookup.several(session, wanted, owner=owner)
-    if missing := set(wanted) - {job.id for job in found}:
+    job_ids = list(dict.fromkeys(job_id for name in names for job_id in _ids(session, name, owner)))
+    jobs = lookup.several(session, job_ids, owner=owner)
+    if missing := set(job_ids) - {job.id for job in jobs}:
         raise JobNotFound(min(missing))
-    return found
+    return jobs
 
 
 def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:
@@ -69,10 +69,11 @@ def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:
     return list(queries.jobs_of_trial(session, name, owner=owner).values()) if queries.names_trial(name) else [name]
 
 
-def _label(session: Session, side: str, given: Sequence[str], jobs: Sequence[Job]) -> str:
-    """The name that all jobs share, or that of their trial, which a sweep in ``given`` asks for; or the side's."""
+def _label(session: Session, side: str, names: Sequence[str], jobs: Sequence[Job]) -> str:
+    """The name that all jobs share; or that of their trial, if ``names`` begins with one or with a sweep; or
+    the side's name."""
     titles = {listing.title(job.id, job.name, job.kind) for job in jobs}
-    if len(titles) == 1 and not queries.names_trial(given[0]):
+    if len(titles) == 1 and not queries.names_trial(names[0]):
         return titles.pop()
     [(sweep_id, trial), *others] = {(job.sweep_id, job.trial) for job in jobs}
     if sweep_id is None or trial is None or others:
@@ -80,16 +81,16 @@ def _label(session: Session, side: str, given: Sequence[str], jobs: Sequence[Job
     return queries.trial_title(queries.get(session, sweep_id), trial)
 
 
-def _unequal(name: str, jobs: Sequence[Job]) -> Iterator[str]:
+def _note_unequal_settings(name: str, jobs: Sequence[Job]) -> Iterator[str]:
     settings = [_settings(job.resolved) for job in jobs]
     if any(other != settings[0] for other in settings[1:]):
         yield f"the jobs of {name} differ in more than the seed, and the interval covers all of these differences"
-    going_on = [job.id for job in jobs if job.finished_ms is None]
-    if going_on:
-        yield f"not finished yet: {', '.join(going_on)}"
+    unfinished = [job.id for job in jobs if job.finished_ms is None]
+    if unfinished:
+        yield f"not finished yet: {', '.join(unfinished)}"
 
 
-def _unequal_epochs(sides: Mapping[str, Sequence[Job]]) -> Iterator[str]:
+def _note_unequal_epochs(sides: Mapping[str, Sequence[Job]]) -> Iterator[str]:
     trained = {label: sorted({job.epoch for job in jobs if job.epoch}) for label, jobs in sides.items()}
     if all(trained.values()) and len({epoch for epochs in trained.values() for epoch in epochs}) > 1:
         counts = [

@@ -1,4 +1,4 @@
-"""Use case: say why two jobs have different results."""
+"""Use case: explain why two jobs have different results."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from service.storage.tables import Artifact, Job
 from service.sweeps import queries
 from service.wording import counted, listed
 
-_SHOWN: Final = 3
-"""The metrics that a sentence names."""
-_FIRST: Final = ("val_accuracy", "val_loss", "train_loss", "frechet_distance", "g_loss", "d_loss")
+_MAX_NAMED: Final = 3
+"""Maximum number of metrics that a sentence names."""
+_LEADING_METRICS: Final = ("val_accuracy", "val_loss", "train_loss", "frechet_distance", "g_loss", "d_loss")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Something in which the jobs differ: its name, and what each has."""
+    """Something in which the jobs differ: its name, and the value of each job."""
 
     name: str
     a: Any
@@ -48,13 +48,13 @@ class CheckpointDifference:
 
     epoch: int
     last_equal: int | None
-    """The last epoch before it whose checkpoints are equal, as far as both are kept."""
+    """The last epoch before it of which both checkpoints are kept and equal."""
     difference: TensorDifference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
-    """All that is stored in which two jobs differ."""
+    """All stored differences between two jobs."""
 
     a: Job
     b: Job
@@ -70,19 +70,19 @@ class Differences:
     def sentence(self) -> str:
         """The result as a sentence."""
         causes = listed([self._settings, "the data" if self.dataset else "", *_origins(self.provenance)])
-        at, kept = self.epoch, self.checkpoint
-        if kept is not None and (at is None or kept.epoch < at.epoch):
-            what = f"The weights after epoch {kept.epoch} differ, first in {kept.difference.tensor}"
-        elif at is not None:
-            labels = [describe(name).label for name in sorted(at.differs, key=_rank)]
-            more = f" and {counted(len(labels) - _SHOWN, 'more metric')}" if len(labels) > _SHOWN else ""
-            what = f"Epoch {at.epoch} is the first that differs, in {', '.join(labels[:_SHOWN])}{more}"
+        epoch, checkpoint = self.epoch, self.checkpoint
+        if checkpoint is not None and (epoch is None or checkpoint.epoch < epoch.epoch):
+            finding = f"The weights after epoch {checkpoint.epoch} differ, first in {checkpoint.difference.tensor}"
+        elif epoch is not None:
+            labels = [describe(name).label for name in sorted(epoch.differs, key=_rank)]
+            further = f" and {counted(len(labels) - _MAX_NAMED, 'more metric')}" if len(labels) > _MAX_NAMED else ""
+            finding = f"Epoch {epoch.epoch} is the first that differs, in {', '.join(labels[:_MAX_NAMED])}{further}"
         else:
-            what = self._nothing
-            return f"{what}. The jobs differ in {causes}." if causes else f"{what}."
+            finding = self._no_difference
+            return f"{finding}. The jobs differ in {causes}." if causes else f"{finding}."
         if not causes:
-            return f"{what}, although spec, data and provenance are equal."
-        return f"{what}. The jobs differ in {causes}."
+            return f"{finding}, although spec, data and provenance are equal."
+        return f"{finding}. The jobs differ in {causes}."
 
     @property
     def _settings(self) -> str:
@@ -91,7 +91,7 @@ class Differences:
         return self.spec[0].name.removeprefix("/") if self.spec else ""
 
     @property
-    def _nothing(self) -> str:
+    def _no_difference(self) -> str:
         """A sentence for jobs without a differing epoch."""
         if self.compared_epochs:
             return f"No difference in {counted(self.compared_epochs, 'epoch')}"
@@ -106,8 +106,8 @@ class Differences:
 
 
 def _rank(name: str) -> tuple[int, str]:
-    """The order in which a sentence names metrics: those that tell most first, those of single layers last."""
-    names = [*_FIRST, *METRICS]
+    """The order of metrics in a sentence: the most informative first, those of single layers last."""
+    names = [*_LEADING_METRICS, *METRICS]
     return names.index(name) if name in names else len(names), name
 
 
@@ -132,48 +132,52 @@ def request(jobs: Jobs, document: Any, *, by: Actor | None, idempotency: Idempot
 
     Raises:
         JobNotFound: one does not exist.
-        NotComparable: their results are equal, or there are none yet.
+        NotComparable: their results are equal, or do not exist yet.
     """
     earlier = Submitted.earlier(jobs.database, idempotency, owner_of(by))
     if earlier is not None:
         return earlier
-    asked = validation.read_body(Investigation, document)
-    found = find(jobs.database, jobs.artifacts, asked.a, asked.b, owner=owner_of(by))
-    if found.a.kind != found.b.kind:
+    investigation = validation.read_body(Investigation, document)
+    differences = find(jobs.database, jobs.artifacts, investigation.a, investigation.b, owner=owner_of(by))
+    if differences.a.kind != differences.b.kind:
         raise NotComparable("a classifier and a GAN cannot be compared")
-    if found.epoch is None and found.checkpoint is None:
+    if differences.epoch is None and differences.checkpoint is None:
         raise NotComparable("their results are equal in every epoch that both have completed")
-    return jobs.investigate(found.a, found.b, by=by, idempotency=idempotency)
+    return jobs.investigate(differences.a, differences.b, by=by, idempotency=idempotency)
 
 
 def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner: str | None) -> Differences:
-    """Compare two jobs. Of a trial (``swp_…:3``, or a sweep's best one), it is the job with the seed of the other.
+    """Compare two jobs. Of a trial (``swp_…:3``, or a sweep's best one), use the job with the other's seed.
 
     Raises:
         JobNotFound, SweepNotFound, TrialNotFound: one does not exist, or belongs to another owner.
         UnusableParameter: a trial has no jobs.
     """
     with database.read() as session:
-        of_seed = [_by_seed(session, side, name, owner) for side, name in (("a", a), ("b", b))]
-        common = next((seed for seed in of_seed[0] if seed in of_seed[1]), "")
-        chosen = [jobs.get(common) or next(iter(jobs.values())) for jobs in of_seed]
-        first, second = (lookup.get(session, job_id, owner=owner) for job_id in chosen)
-        of_a, of_b = (lookup.epochs(session, job.id) for job in (first, second))
-        kept = [lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT) for job in (first, second)]
+        jobs_by_seed = [_by_seed(session, side, name, owner) for side, name in (("a", a), ("b", b))]
+        common_seed = next((seed for seed in jobs_by_seed[0] if seed in jobs_by_seed[1]), "")
+        job_ids = [jobs.get(common_seed) or next(iter(jobs.values())) for jobs in jobs_by_seed]
+        first, second = (lookup.get(session, job_id, owner=owner) for job_id in job_ids)
+        epochs_a, epochs_b = (lookup.epochs(session, job.id) for job in (first, second))
+        checkpoints = [lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT) for job in (first, second)]
     spec = [pair for pair in _pairs(_hashed(first.resolved), _hashed(second.resolved)) if pair.name]
-    before, now = first.provenance or {}, second.provenance or {}
-    names = sorted({*before, *now} - {"dataset"}) if before and now else []
-    epoch = results.first_difference(first, second, of_a, of_b)
+    provenance_a, provenance_b = first.provenance or {}, second.provenance or {}
+    names = sorted({*provenance_a, *provenance_b} - {"dataset"}) if provenance_a and provenance_b else []
+    epoch = results.first_difference(first, second, epochs_a, epochs_b)
     data = Pair("dataset", first.dataset_sha256, second.dataset_sha256)
     return Differences(
         a=first,
         b=second,
         spec=spec,
-        provenance=[Pair(n, before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)],
+        provenance=[
+            Pair(n, provenance_a.get(n), provenance_b.get(n))
+            for n in names
+            if provenance_a.get(n) != provenance_b.get(n)
+        ],
         dataset=data if data.a and data.b and data.a != data.b else None,
         epoch=epoch,
-        checkpoint=_compare_checkpoints(artifacts, *kept),
-        compared_epochs=len({row.epoch for row in of_a} & {row.epoch for row in of_b}),
+        checkpoint=_compare_checkpoints(artifacts, *checkpoints),
+        compared_epochs=len({row.epoch for row in epochs_a} & {row.epoch for row in epochs_b}),
     )
 
 
@@ -196,22 +200,23 @@ def _pairs(a: Any, b: Any, pointer: str = "") -> Iterator[Pair]:
         for name in dict.fromkeys([*a, *b]):
             yield from _pairs(a.get(name), b.get(name), f"{pointer}/{name}")
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for place, (one, other) in enumerate(zip(a, b, strict=True)):
-            yield from _pairs(one, other, f"{pointer}/{place}")
+        for index, (left, right) in enumerate(zip(a, b, strict=True)):
+            yield from _pairs(left, right, f"{pointer}/{index}")
     elif a != b:
         yield Pair(pointer, a, b)
 
 
 def _compare_checkpoints(
-    artifacts: ArtifactStore, of_a: Sequence[Artifact], of_b: Sequence[Artifact]
+    artifacts: ArtifactStore, checkpoints_a: Sequence[Artifact], checkpoints_b: Sequence[Artifact]
 ) -> CheckpointDifference | None:
-    """Compare in order: a flipped bit may be rounded away again, so nothing can be said of epochs in between."""
-    others = {row.epoch: row for row in of_b}
+    """Compare in order: a flipped bit may be rounded away again, so a comparison says nothing about the
+    epochs in between."""
+    by_epoch = {row.epoch: row for row in checkpoints_b}
     last_equal = None
-    for row in of_a:
-        if row.epoch not in others:
+    for row in checkpoints_a:
+        if row.epoch not in by_epoch:
             continue
-        difference = _compare(artifacts, row, others[row.epoch])
+        difference = _compare(artifacts, row, by_epoch[row.epoch])
         if difference is not None:
             return CheckpointDifference(epoch=row.epoch, last_equal=last_equal, difference=difference)
         last_equal = row.epoch
@@ -222,7 +227,7 @@ def _compare(artifacts: ArtifactStore, a: Artifact, b: Artifact) -> TensorDiffer
     if a.sha256 == b.sha256:
         return None
     try:
-        of_a, of_b = (tensors.read(artifacts.read(row.path, row.sha256)) for row in (a, b))
+        tensors_a, tensors_b = (tensors.read(artifacts.read(row.path, row.sha256)) for row in (a, b))
     except (ArtifactDamaged, ValueError):
         return None  # a running job removes its older ones
-    return tensors.first_difference(of_a, of_b)
+    return tensors.first_difference(tensors_a, tensors_b)

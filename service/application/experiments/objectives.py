@@ -14,61 +14,65 @@ from service.wording import listed
 
 OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
 """The default metric to optimize."""
-_SPOKEN: Final = {Kind.CLASSIFIER: "classifier", Kind.GAN: "GAN"}
-_OF_SAMPLES: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
+_KIND_NAMES: Final = {Kind.CLASSIFIER: "classifier", Kind.GAN: "GAN"}
+_SAMPLE_METRICS: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
 """Metrics for which a reference classifier judges samples."""
-_GAN_ONLY: Final = _OF_SAMPLES | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
+_GAN_ONLY: Final = _SAMPLE_METRICS | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
 _CLASSIFIER_ONLY: Final = {"grad_norm", "dead_units", "saturation"} | {
     name for name in METRICS if name.startswith(("train_", "val_"))
 }
-_TESTED: Final = {name for name in METRICS if name.startswith("test_")}
+_TEST_METRICS: Final = {name for name in METRICS if name.startswith("test_")}
 _UNREPORTED: Final = {"d_learning_rate", "g_learning_rate"}
 """A GAN reports the learning rate of its generator, as ``learning_rate``."""
-_CLASSES_OF_A_CURVE: Final = 2
+_ROC_AUC_CLASSES: Final = 2
 _BY_ACTIVATION: Final = {
     Activation.RELU: "dead_units",
     Activation.LEAKY_RELU: "dead_units",
     Activation.TANH: "saturation",
     Activation.SIGMOID: "saturation",
 }
-_WEIGHTED: Final = {"dense", "conv2d", "conv2d_transpose", "batch_norm", "layer_norm", "residual"}
+_WEIGHTED_LAYERS: Final = {"dense", "conv2d", "conv2d_transpose", "batch_norm", "layer_norm", "residual"}
 _NETWORKS: Final = {"layers", "generator", "discriminator"}
 _PENALTIES: Final = {"gradient_penalty", "r1"}
 
 
 def refusal(
-    metric: str, base: Spec, data: DatasetInfo, searched: Collection[str], *, on: str | None
+    metric: str, base: Spec, data: DatasetInfo, searched: Collection[str], *, dataset_name: str | None
 ) -> tuple[str, str | None] | None:
     """A sentence on why the jobs of a sweep do not report a metric, and a metric that they do report; ``None`` if they
     report it.
 
     Args:
         searched: pointers to the settings that differ between trials.
-        on: the dataset that the sentence names, if any.
+        dataset_name: the dataset that the sentence names, if any.
     """
-    refused = _why_not(metric, base, data, searched)
-    if refused is None:
+    explained = _explain_refusal(metric, base, data, searched)
+    if explained is None:
         return None
-    why, near = refused
-    detail = f"a {_SPOKEN[Kind(base.kind)]}{f' on {on}' if on else ''} does not report {metric!r}"
-    return detail + (f": {why}" if why else "") + (f"; did you mean {near!r}?" if near else ""), near
+    reason, match = explained
+    detail = (
+        f"a {_KIND_NAMES[Kind(base.kind)]}{f' on {dataset_name}' if dataset_name else ''} does not report {metric!r}"
+    )
+    return detail + (f": {reason}" if reason else "") + (f"; did you mean {match!r}?" if match else ""), match
 
 
-def _why_not(metric: str, base: Spec, data: DatasetInfo, searched: Collection[str]) -> tuple[str, str | None] | None:
+def _explain_refusal(
+    metric: str, base: Spec, data: DatasetInfo, searched: Collection[str]
+) -> tuple[str, str | None] | None:
     kind, family = Kind(base.kind), metric.partition("/")[0]
-    known = list(reported(base, data.name, data.classes))
-    if metric in known:
+    reported_names = list(reported(base, data.name, data.classes))
+    if metric in reported_names:
         return None
-    near = closest(metric, known)
-    if metric in _TESTED:
-        instead = metric.replace("test_", "val_")
-        return "it is measured once, after the training, and selecting by it would bias it", instead
+    match = closest(metric, reported_names)
+    if metric in _TEST_METRICS:
+        validation_metric = metric.replace("test_", "val_")
+        return "it is measured once, after the training, and selecting by it would bias it", validation_metric
     if metric in (_CLASSIFIER_ONLY if kind is Kind.GAN else _GAN_ONLY):
         return f"only {'classifiers' if kind is Kind.GAN else 'GANs'} do", None
-    if metric in _OF_SAMPLES:
+    if metric in _SAMPLE_METRICS:
         return f"{data.name} has no reference classifier", None
     if metric == "val_roc_auc":
-        return f"it needs {_CLASSES_OF_A_CURVE} classes, and {data.name} has {data.classes}", None
+        return f"it needs {_ROC_AUC_CLASSES} classes, and {data.name} has {data.classes}", None
     steps = [pointer.split("/")[1:] for pointer in searched if pointer.startswith("/")]
     if metric == "d_penalty":
         if any(step[-1] in (*_PENALTIES, "discriminator") for step in steps):
@@ -77,8 +81,8 @@ def _why_not(metric: str, base: Spec, data: DatasetInfo, searched: Collection[st
     if family in METRICS and (family != metric or family.endswith(("dead_units", "saturation"))):
         if any(_changes_layers(step) for step in steps):
             return None
-        return "`base` has no such layer", near if near and near.partition("/")[0] == family else None
-    return f"it reports {listed(name for name in known if '/' not in name)}" if near is None else "", near
+        return "`base` has no such layer", match if match and match.partition("/")[0] == family else None
+    return f"it reports {listed(name for name in reported_names if '/' not in name)}" if match is None else "", match
 
 
 def _changes_layers(steps: Sequence[str]) -> bool:
@@ -90,39 +94,39 @@ def _changes_layers(steps: Sequence[str]) -> bool:
 def reported(spec: Spec, dataset: str, classes: int) -> Iterator[str]:
     """The metrics that a job on this dataset reports after epochs, those of layers included."""
     builtin = BUILT_IN.get(dataset)
-    absent = _TESTED | _UNREPORTED | (_CLASSIFIER_ONLY if isinstance(spec, GanSpec) else _GAN_ONLY)
+    absent = _TEST_METRICS | _UNREPORTED | (_CLASSIFIER_ONLY if isinstance(spec, GanSpec) else _GAN_ONLY)
     if builtin is None or builtin.reference_classifier is None:
-        absent |= _OF_SAMPLES
-    if classes != _CLASSES_OF_A_CURVE:
+        absent |= _SAMPLE_METRICS
+    if classes != _ROC_AUC_CLASSES:
         absent |= {"val_roc_auc"}
     if isinstance(spec, GanSpec) and not (spec.discriminator.gradient_penalty or spec.discriminator.r1):
         absent |= {"d_penalty"}
-    of_layers = list(_of_layers(spec))
-    of_networks = {f"{who}{what}" for who, what, _ in of_layers}
+    layer_metrics = list(_layer_metrics(spec))
+    network_metrics = {f"{prefix}{metric}" for prefix, metric, _ in layer_metrics}
     for name in METRICS:
         if name.endswith(("dead_units", "saturation")):
-            if name in of_networks:
+            if name in network_metrics:
                 yield name
         elif name not in absent:
             yield name
-    for _, what, layer in of_layers:
-        yield f"{what}/{layer}"
+    for _, metric, layer in layer_metrics:
+        yield f"{metric}/{layer}"
 
 
-def _of_layers(spec: Spec) -> Iterator[tuple[str, str, str]]:
-    """The prefix of the network, the metric and the name of each layer that has metrics of its own."""
+def _layer_metrics(spec: Spec) -> Iterator[tuple[str, str, str]]:
+    """The network's prefix, the metric and the layer's name, for each metric of a single layer."""
     networks = (
         [("g_", "generator.", spec.generator.layers), ("d_", "discriminator.", spec.discriminator.layers)]
         if isinstance(spec, GanSpec)
         else [("", "", spec.layers)]
     )
-    for who, where, layers in networks:
+    for prefix, path, layers in networks:
         for number, layer in enumerate(layers):
-            if layer.type in _WEIGHTED:
-                yield who, "grad_norm", f"{where}layers.{number}"
-            what = _BY_ACTIVATION.get(getattr(layer, "activation", None) or Activation.LINEAR)
-            if what is not None and number < len(layers) - 1:
-                yield who, what, f"{where}layers.{number}"
+            if layer.type in _WEIGHTED_LAYERS:
+                yield prefix, "grad_norm", f"{path}layers.{number}"
+            metric = _BY_ACTIVATION.get(getattr(layer, "activation", None) or Activation.LINEAR)
+            if metric is not None and number < len(layers) - 1:
+                yield prefix, metric, f"{path}layers.{number}"
 
 
 __all__ = ["OBJECTIVES", "refusal", "reported"]

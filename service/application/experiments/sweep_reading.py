@@ -1,4 +1,4 @@
-"""Reads the body of ``POST /sweeps`` as far as it is well-formed, so that its other parts are checked, too."""
+"""Reads the well-formed parts of the body of ``POST /sweeps``; they are checked despite faults in others."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ class Reading:
     sent: SweepSpec
     faults: list[Fault] = field(default_factory=list)
     total: int = 0
-    """The number of faults, of which the first hundred are described."""
+    """The number of faults; the first hundred are described."""
     left_out: set[str] = field(default_factory=set)
-    """Names of the fields that are left out, or of which a part is."""
+    """Names of the fields that are left out in full or in part."""
 
 
 def read(document: Any) -> Reading:
     """Read a sweep.
 
     Raises:
-        SpecError: it has faults, and nothing else of it can be checked.
+        SpecError: it has faults, and no other part of it can be checked.
     """
-    rest, faults, total, left_out = document, list[Fault](), 0, set[str]()
+    remaining, faults, total, left_out = document, list[Fault](), 0, set[str]()
     for _ in range(_ROUNDS):
         try:
-            sent = validation.read_body(SweepSpec, rest)
+            sent = validation.read_body(SweepSpec, remaining)
             break
         except SpecError as error:
             faults += error.faults
             total += error.total
             steps = [space.steps_of(fault.pointer[1:] or "/") for fault in error.faults]
-            is_whole = len(error.faults) == error.total  # otherwise some are not named, and cannot be left out
-            if not is_whole or not isinstance(rest, dict) or any(step[0] in ("", "base") for step in steps):
+            all_described = len(error.faults) == error.total  # otherwise some are not named, and cannot be left out
+            if not all_described or not isinstance(remaining, dict) or any(step[0] in ("", "base") for step in steps):
                 raise SpecError(faults[:MAX_FAULTS], total=total) from error
-            rest = _without(rest, steps)
+            remaining = _without(remaining, steps)
             left_out |= {step[0] for step in steps}
     else:
         raise SpecError(faults[:MAX_FAULTS], total=total)
@@ -73,57 +73,59 @@ def without(document: dict[str, Any], faults: Sequence[Fault]) -> dict[str, Any]
 
 
 def repeated(values: Sequence[Any]) -> Iterator[int]:
-    """The places of values that are equal to an earlier one; ``1`` and ``1.0`` are."""
+    """The indices of values that are equal to an earlier one; ``1`` and ``1.0`` are equal."""
     seen = set[str]()
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         key = json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value, sort_keys=True)
         if key in seen:
-            yield place
+            yield index
         seen.add(key)
 
 
-def follows(fault: Fault, left_out: Collection[str], unknown: Collection[str]) -> bool:
-    """Whether a fault may only follow from fields of the sweep that were left out, or from ``unknown`` ones of its
-    base."""
-    whole = {"#/space", "#/halving", "#/search/trials", "#/budget/epochs", "#/parallel", "#/seeds"}
-    if fault.pointer in whole and {"space", "search"} & set(left_out):
+def follows(fault: Fault, left_out: Collection[str], faulty_fields: Collection[str]) -> bool:
+    """Whether a fault may merely follow from fields of the sweep that were left out, or from
+    ``faulty_fields`` of its base."""
+    derived = {"#/space", "#/halving", "#/search/trials", "#/budget/epochs", "#/parallel", "#/seeds"}
+    if fault.pointer in derived and {"space", "search"} & set(left_out):
         return True
-    if "epochs" in unknown and fault.pointer in ("#/halving/min_epochs", "#/budget/epochs"):
+    if "epochs" in faulty_fields and fault.pointer in ("#/halving/min_epochs", "#/budget/epochs"):
         return True
     if "space" in left_out and fault.pointer.startswith("#/base/") and fault.code == "missing":
         return True
     return any(fault.pointer.startswith(f"#/{name}") for name in left_out if name != "space")
 
 
-def same_end(pointer: str, known: list[str]) -> str | None:
+def same_end(pointer: str, pointers: list[str]) -> str | None:
     """The pointer to a field of the same name elsewhere in the spec."""
-    end = pointer.rpartition("/")[2]
-    return next((name for name in known if end and name.rpartition("/")[2] == end), None)
+    field_name = pointer.rpartition("/")[2]
+    return next((name for name in pointers if field_name and name.rpartition("/")[2] == field_name), None)
 
 
 def _without(document: dict[str, Any], pointers: Sequence[Sequence[str]]) -> dict[str, Any]:
     """A copy of a sweep without these parts: settings of the space one by one, other fields as a whole."""
-    rest = copy.deepcopy(document)
-    for name, *below in pointers:
-        if name == "space" and below and isinstance(rest.get(name), dict):
-            rest[name].pop(below[0], None)
+    remaining = copy.deepcopy(document)
+    for name, *path in pointers:
+        if name == "space" and path and isinstance(remaining.get(name), dict):
+            remaining[name].pop(path[0], None)
         else:
-            rest.pop(name, None)
-    return rest
+            remaining.pop(name, None)
+    return remaining
 
 
 def _faults_of_size(pointer: str, span: Range) -> Iterator[Fault]:
     """The faults of a range that is too large to be counted."""
-    here = f"#/space/{pointer_step(pointer)}"
-    for place, bound in enumerate(span.integers or ()):
+    location = f"#/space/{pointer_step(pointer)}"
+    for index, bound in enumerate(span.integers or ()):
         if abs(bound) > _MAX_INTEGER:
-            side = f"less than or equal to {_MAX_INTEGER}" if bound > 0 else f"greater than or equal to {-_MAX_INTEGER}"
-            yield Fault(pointer=f"{here}/int/{place}", detail=f"must be {side}", code="out_of_range")
+            limit = (
+                f"less than or equal to {_MAX_INTEGER}" if bound > 0 else f"greater than or equal to {-_MAX_INTEGER}"
+            )
+            yield Fault(pointer=f"{location}/int/{index}", detail=f"must be {limit}", code="out_of_range")
     if span.floats is not None and span.step is not None:
         low, high = span.floats
         if (high - low) / span.step >= _MAX_STEPPED_VALUES:
             detail = f"the range has more than {_MAX_STEPPED_VALUES:,} values; use a larger step, or none"
-            yield Fault(pointer=here, detail=detail, code="too_large")
+            yield Fault(pointer=location, detail=detail, code="too_large")
 
 
 __all__ = ["Reading", "follows", "read", "repeated", "same_end", "without"]

@@ -78,5 +78,5 @@ COMMANDS: Final = (
 )
 
 
-def _print_result(target: Target, job: Job, what: str) -> None:
-    click.echo(to_json(job) if target.as_json else f"{job.id}  {what}")
+def _print_result(target: Target, job: Job, outcome: str) -> None:
+    click.echo(to_json(job) if target.as_json else f"{job.id}  {outcome}")

@@ -79,15 +79,15 @@ def verify(context: click.Context, source: IO[str] | None, head: str | None, as_
     can rebuild the chain. Exit code 1: the log does not match its seals, or the chain does not contain --head.
     """
     if source is not None:
-        found = verify_chain(audit_file.read(source), head=head)
+        result = verify_chain(audit_file.read(source), head=head)
     else:
         with open_database() as database:
-            found = verify_chain(audit_seals.items(database), head=head)
+            result = verify_chain(audit_seals.items(database), head=head)
     if as_json:
-        click.echo(json.dumps({"ok": found.fault is None, **asdict(found)}))
+        click.echo(json.dumps({"ok": result.fault is None, **asdict(result)}))
     else:
-        _show(found)
-    context.exit(0 if found.fault is None else 1)
+        _print_verification(result)
+    context.exit(0 if result.fault is None else 1)
 
 
 @audit.command()
@@ -99,7 +99,7 @@ def export(output: str) -> None:
 
     The file has the seals too: `tapeline audit verify FILE` verifies it without the database.
     """
-    with open_database() as database, _written(output) as file:
+    with open_database() as database, _open_output(output) as file:
         entries, seals = audit_file.write(audit_seals.items(database), file)
     click.echo(f"exported {counted(entries, 'entry')} and {counted(seals, 'seal')}", err=True)
 
@@ -108,7 +108,7 @@ COMMANDS: Final = (audit,)
 
 
 @contextmanager
-def _written(output: str) -> Iterator[IO[str]]:
+def _open_output(output: str) -> Iterator[IO[str]]:
     """A complete file, or standard output."""
     if output == "-":
         yield sys.stdout
@@ -119,19 +119,19 @@ def _written(output: str) -> Iterator[IO[str]]:
         text.detach()  # flushed, not closed
 
 
-def _show(found: Verification) -> None:
-    if found.fault is not None:
-        raise Failure(f"the audit log does not match its seals: {found.fault}")
-    ranges = counted(found.seals - found.removed_seals, "sealed range")
-    click.echo(f"{counted(found.entries, 'entry')} in {ranges} match their seals")
-    if found.removed_seals:
-        removed = f"{counted(found.removed_entries, 'entry')} in {counted(found.removed_seals, 'older range')}"
-        click.echo(f"removed by retention: {removed}; the oldest kept entry is from {time_text(found.oldest_ms)}")
-    if found.unsealed:
-        since = time_text(found.unsealed_since_ms)
-        unsealed = counted(found.unsealed, "entry")
+def _print_verification(result: Verification) -> None:
+    if result.fault is not None:
+        raise Failure(f"the audit log does not match its seals: {result.fault}")
+    ranges = counted(result.seals - result.removed_seals, "sealed range")
+    click.echo(f"{counted(result.entries, 'entry')} in {ranges} match their seals")
+    if result.removed_seals:
+        removed = f"{counted(result.removed_entries, 'entry')} in {counted(result.removed_seals, 'older range')}"
+        click.echo(f"removed by retention: {removed}; the oldest kept entry is from {time_text(result.oldest_ms)}")
+    if result.unsealed:
+        since = time_text(result.unsealed_since_ms)
+        unsealed = counted(result.unsealed, "entry")
         click.echo(f"not sealed yet: {unsealed} since {since}; the scheduler seals new entries within 30 s")
-    click.echo(f"head {found.head or 'none: nothing is sealed yet'}")
+    click.echo(f"head {result.head or 'none: nothing is sealed yet'}")
 
 
 def document(row: AuditEntry) -> dict[str, Any]:

@@ -26,14 +26,14 @@ from service.cli.text import (
     visible,
 )
 from service.client import Client, Job
-from service.spec.fields import metric_instead
+from service.spec.fields import suggest_metric
 from service.spec.metric_info import describe, number
 from service.wording import counted
 
-_ABOUT: Final = ("name", "tags", "priority", "reuse")
+_METADATA_FIELDS: Final = ("name", "tags", "priority", "reuse")
 """Fields of a spec that do not affect training."""
-_MAX_COLUMN: Final = 24
-_SHOWN_CELLS: Final = 3
+_MAX_COLUMN_WIDTH: Final = 24
+_MAX_SHOWN_CONFUSIONS: Final = 3
 
 
 @click.command()
@@ -55,14 +55,14 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
     series = history["series"]
     unknown = [name for name in names if name not in series]
     if unknown:
-        hint = metric_instead(unknown[0], list(series), "it has")
+        hint = suggest_metric(unknown[0], list(series), "it has")
         raise click.UsageError(f"the job has no metric {unknown[0]!r}; {hint}")
     chosen = list(names) or list(series)
     if target.as_json:
         click.echo(to_json(history | {"series": {name: series[name] for name in chosen}}))
         return
     if as_csv or output is not None:
-        text = _csv(history, chosen)
+        text = _format_csv(history, chosen)
         if output is None:
             click.echo(text, nl=False)
         else:
@@ -78,10 +78,10 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
     for name in shown:
         table.add_column(describe(name).label, justify="right", overflow="fold")
     table.add_column("seconds", justify="right")
-    for place, epoch in enumerate(history["epochs"]):
+    for index, epoch in enumerate(history["epochs"]):
         best = epoch == history["best_epoch"]
-        cells = [number(name, series[name][place]) for name in shown]
-        row = [f"{epoch}{'*' if best else ''}", *cells, f"{history['seconds'][place]:.1f}"]
+        cells = [number(name, series[name][index]) for name in shown]
+        row = [f"{epoch}{'*' if best else ''}", *cells, f"{history['seconds'][index]:.1f}"]
         table.add_row(*row, style="bold" if best else None)
     console = Console(highlight=False)
     console.print(table)
@@ -108,19 +108,19 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
     jobs: list[Job] = []
     with target.client() as client:
         are_groups = metric is not None or any("," in text for text in job_texts)
-        named = [] if are_groups else [target.find_side(client, text) for text in job_texts]
-        jobs += [side for side in named if isinstance(side, Job)]
+        sides = [] if are_groups else [target.find_side(client, text) for text in job_texts]
+        jobs += [side for side in sides if isinstance(side, Job)]
         if len(jobs) < len(job_texts):  # a trial, which has several jobs
             _compare_groups(target, client, job_texts, metric, best=best)
             return
     settings = _settings(jobs)
-    measured = [name for name in KEY_METRICS[jobs[0].kind] if any(name in job.metrics for job in jobs)]
-    others = {name: None for job in jobs for name in KEY_METRICS[job.kind] if name in job.metrics}
-    measured += [name for name in others if name not in measured]
+    metric_names = [name for name in KEY_METRICS[jobs[0].kind] if any(name in job.metrics for job in jobs)]
+    available = {name: None for job in jobs for name in KEY_METRICS[job.kind] if name in job.metrics}
+    metric_names += [name for name in available if name not in metric_names]
     if target.as_json:
         document = {
             "jobs": [{"id": job.id, "name": job.name, "status": job.status, "metrics": job.metrics} for job in jobs],
-            "settings": {place: list(values) for place, values in settings.items()},
+            "settings": {path: list(values) for path, values in settings.items()},
         }
         click.echo(to_json(document))
         return
@@ -136,10 +136,10 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
             [number(name, job.metrics[name]) if name in job.metrics else "-" for job in jobs],
             _best(name, [job.metrics.get(name) for job in jobs]),
         )
-        for name in measured
+        for name in metric_names
     ]
-    shared = {place: values for place, values in settings.items() if sum(_has(job, place) for job in jobs) > 1}
-    rows += [(place, [value_text(value) for value in values], None) for place, values in shared.items()]
+    shared = {path: values for path, values in settings.items() if sum(_has_setting(job, path) for job in jobs) > 1}
+    rows += [(path, [value_text(value) for value in values], None) for path, values in shared.items()]
     _print([visible(job.name or job.kind) for job in jobs], rows)
     if not settings:
         click.echo("all settings are identical", err=True)
@@ -162,13 +162,13 @@ def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None
     ROW is the index in the validation data, from 0; of a table, the cells follow.
     """
     with target.client() as client:
-        found = target.find(client, job_text).mistakes(checkpoint=_which(checkpoint), limit=limit)
+        result = target.find(client, job_text).mistakes(checkpoint=_parse_checkpoint(checkpoint), limit=limit)
     if target.as_json:
-        click.echo(to_json(found))
+        click.echo(to_json(result))
         return
-    names = found["class_names"]
+    names = result["class_names"]
     titles = ["ROW", "CLASS", "PREDICTED", "CONFIDENCE"]
-    if any(item["row"] for item in found["data"]):
+    if any(item["row"] for item in result["data"]):
         titles.append("CELLS")
     lines = [
         [
@@ -178,11 +178,11 @@ def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None
             f"{item['confidence']:.1%}",
             ", ".join(f"{name} {value_text(value)}" for name, value in (item["row"] or {}).items()),
         ][: len(titles)]
-        for item in found["data"]
+        for item in result["data"]
     ]
     print_table(_columns(*titles), lines)
     click.echo(
-        f"{found['count']:,} of {found['validation_count']:,} are wrong, in epoch {found['checkpoint']}; "
+        f"{result['count']:,} of {result['validation_count']:,} are wrong, in epoch {result['checkpoint']}; "
         f"shown: {len(lines)}",
         err=True,
     )
@@ -196,17 +196,25 @@ def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None
 def confusion(target: Target, job_text: str, epoch: int | None) -> None:
     """Show the scores of each class on the validation data, and what it is confused with; --json has the matrix."""
     with target.client() as client:
-        found = target.find(client, job_text).confusion(epoch=epoch)
+        result = target.find(client, job_text).confusion(epoch=epoch)
     if target.as_json:
-        click.echo(to_json(found))
+        click.echo(to_json(result))
         return
-    names, lines = found["class_names"], []
-    for place, (row, item) in enumerate(zip(found["matrix"], found["per_class"], strict=True)):
-        wrong = sorted(((count, names[to]) for to, count in enumerate(row) if to != place and count), reverse=True)
+    names, lines = result["class_names"], []
+    for index, (row, item) in enumerate(zip(result["matrix"], result["per_class"], strict=True)):
+        wrong = sorted(
+            ((count, names[predicted]) for predicted, count in enumerate(row) if predicted != index and count),
+            reverse=True,
+        )
         scores = ["-" if item[score] is None else f"{item[score]:.1%}" for score in ("precision", "recall", "f1")]
-        confusions = ", ".join(f"{name} {count:,}" for count, name in wrong[:_SHOWN_CELLS])
+        confusions = ", ".join(f"{name} {count:,}" for count, name in wrong[:_MAX_SHOWN_CONFUSIONS])
         lines.append(
-            [names[place], f"{item['support']:,}", *scores, confusions + (", ..." * (len(wrong) > _SHOWN_CELLS))]
+            [
+                names[index],
+                f"{item['support']:,}",
+                *scores,
+                confusions + (", ..." * (len(wrong) > _MAX_SHOWN_CONFUSIONS)),
+            ]
         )
     print_table(_columns("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "CONFUSED WITH"), lines)
 
@@ -219,20 +227,22 @@ def confusion(target: Target, job_text: str, epoch: int | None) -> None:
 def importance(target: Target, job_text: str, checkpoint: str) -> None:
     """Show which columns of a table a classifier uses: the accuracy that is lost when a column is shuffled."""
     with target.client() as client:
-        found = target.find(client, job_text).importance(checkpoint=_which(checkpoint))
+        result = target.find(client, job_text).importance(checkpoint=_parse_checkpoint(checkpoint))
     if target.as_json:
-        click.echo(to_json(found))
+        click.echo(to_json(result))
         return
-    columns = sorted(found["columns"], key=lambda item: -item["mean"])
+    columns = sorted(result["columns"], key=lambda item: -item["mean"])
     lines = [[item["column"], f"{100 * item['mean']:.2f}", f"{100 * item['deviation']:.2f}"] for item in columns]
     print_table(_columns("COLUMN", "LOSS (POINTS)", "DEVIATION"), lines)
-    click.echo(f"accuracy {found['accuracy']:.2%} on {found['rows']:,} rows, in epoch {found['checkpoint']}", err=True)
+    click.echo(
+        f"accuracy {result['accuracy']:.2%} on {result['rows']:,} rows, in epoch {result['checkpoint']}", err=True
+    )
 
 
 COMMANDS: Final = (metrics, compare, mistakes, confusion, importance)
 
 
-def _which(checkpoint: str) -> Any:
+def _parse_checkpoint(checkpoint: str) -> Any:
     return int(checkpoint) if checkpoint.isdecimal() else checkpoint
 
 
@@ -249,14 +259,14 @@ def _compare_groups(target: Target, client: Client, sides: Sequence[str], metric
     if len(sides) != 2:
         raise click.UsageError("two settings are compared; join the seeds of one with commas: A1,A2 B1,B2")
     a, b = ([target.find_side(client, text) for text in side.split(",") if text] for side in sides)
-    found = client.compare(a, b, metric=metric, of="best" if best else "last")
-    names = {job["job"]: short_ids([job["job"]])[0] for side in "ab" for job in found[side]["jobs"]}
+    comparison = client.compare(a, b, metric=metric, of="best" if best else "last")
+    names = {job["job"]: short_ids([job["job"]])[0] for side in "ab" for job in comparison[side]["jobs"]}
     names |= {side.id: _short_name(side) for side in (*a, *b) if isinstance(side, Job)}
     if target.as_json:
-        click.echo(to_json(found))
+        click.echo(to_json(comparison))
         return
-    click.echo(found["sentence"])
-    for note in found["notes"]:
+    click.echo(comparison["sentence"])
+    for note in comparison["notes"]:
         for job_id, name in names.items():
             note = note.replace(job_id, name)
         click.echo(f"note: {note}", err=True)
@@ -264,27 +274,27 @@ def _compare_groups(target: Target, client: Client, sides: Sequence[str], metric
 
 def _short_name(job: Job) -> str:
     """The name of a job and the end of its id, since several seeds may have one name."""
-    (end,) = short_ids([job.id])
-    return f"{visible(job.name)} ({end})" if job.name else end
+    (id_suffix,) = short_ids([job.id])
+    return f"{visible(job.name)} ({id_suffix})" if job.name else id_suffix
 
 
 def _settings(jobs: Sequence[Job]) -> dict[str, list[Any]]:
     """The settings in which the jobs differ, by dotted path, with the value of each job."""
-    places: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for job in jobs[1:]:
-        places |= dict.fromkeys(differences(jobs[0].resolved, job.resolved))
-    return {place: [_at(job.resolved, place) for job in jobs] for place in places if place not in _ABOUT}
+        paths |= dict.fromkeys(differences(jobs[0].resolved, job.resolved))
+    return {path: [_value_at(job.resolved, path) for job in jobs] for path in paths if path not in _METADATA_FIELDS}
 
 
-def _has(job: Job, place: str) -> bool:
+def _has_setting(job: Job, path: str) -> bool:
     """Whether a spec has a setting, which another kind of job may not have."""
-    *path, last = place.split(".")
-    return last in (_at(job.resolved, ".".join(path)) or {} if path else job.resolved)
+    *parents, name = path.split(".")
+    return name in (_value_at(job.resolved, ".".join(parents)) or {} if parents else job.resolved)
 
 
-def _at(spec: Mapping[str, Any], place: str) -> Any:
+def _value_at(spec: Mapping[str, Any], path: str) -> Any:
     value: Any = spec
-    for name in place.split("."):
+    for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
@@ -292,10 +302,10 @@ def _at(spec: Mapping[str, Any], place: str) -> Any:
 def _best(name: str, values: Sequence[float | None]) -> int | None:
     """The index of the best value; ``None`` if the metric has no direction."""
     better = describe(name).better
-    known = [(value, place) for place, value in enumerate(values) if value is not None]
-    if better is None or len(known) < 2:
+    candidates = [(value, index) for index, value in enumerate(values) if value is not None]
+    if better is None or len(candidates) < 2:
         return None
-    chosen = max(known) if better == "max" else min(known)
+    chosen = max(candidates) if better == "max" else min(candidates)
     return chosen[1]
 
 
@@ -309,38 +319,38 @@ def _print(titles: Sequence[str], rows: Sequence[tuple[str, list[str], int | Non
         return
     label_width = max(len(label) for label, _, _ in rows)
     widths = [
-        min(max(len(titles[place]), *(len(cells[place]) for _, cells, _ in rows)), _MAX_COLUMN) + 2
-        for place in range(len(titles))
+        min(max(len(titles[index]), *(len(cells[index]) for _, cells, _ in rows)), _MAX_COLUMN_WIDTH) + 2
+        for index in range(len(titles))
     ]
     start = 0
     while start < len(titles):
-        end, used = start, label_width
-        while end < len(titles) and (end == start or used + widths[end] <= console.width):
-            used += widths[end]
+        end, used_width = start, label_width
+        while end < len(titles) and (end == start or used_width + widths[end] <= console.width):
+            used_width += widths[end]
             end += 1
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("", no_wrap=True, style="dim")
         for title in titles[start:end]:
-            table.add_column(Text(title), overflow="fold", max_width=_MAX_COLUMN)
+            table.add_column(Text(title), overflow="fold", max_width=_MAX_COLUMN_WIDTH)
         for label, cells, best in rows:
             if all(cell == "-" for cell in cells[start:end]):  # a setting or metric of the jobs in another table
                 continue
-            marked = [
-                Text(cell, "bold green" if place == best else "") for place, cell in enumerate(cells[start:end], start)
+            styled_cells = [
+                Text(cell, "bold green" if index == best else "") for index, cell in enumerate(cells[start:end], start)
             ]
-            table.add_row(label, *marked)
+            table.add_row(label, *styled_cells)
         if start:
             console.print()
         console.print(table)
         start = end
 
 
-def _csv(history: Mapping[str, Any], names: Sequence[str]) -> str:
+def _format_csv(history: Mapping[str, Any], names: Sequence[str]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["epoch", *names, "seconds"])
     columns = [history["series"][name] for name in names]
-    for place, epoch in enumerate(history["epochs"]):
-        cells = ("" if column[place] is None else repr(column[place]) for column in columns)
-        writer.writerow([epoch, *cells, history["seconds"][place]])
+    for index, epoch in enumerate(history["epochs"]):
+        cells = ("" if column[index] is None else repr(column[index]) for column in columns)
+        writer.writerow([epoch, *cells, history["seconds"][index]])
     return file.getvalue()

@@ -13,7 +13,7 @@ from rich.text import Text
 from service.cli.dataset_rows import dataset_rows
 from service.cli.target import Target, service_options
 from service.cli.text import print_rows, print_table, to_json
-from service.cli.uploading import UploadOptions, named, send, shape, tell, upload_options
+from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, shape, upload_options
 from service.spec import metric_info
 
 
@@ -26,16 +26,16 @@ def list_datasets(context: click.Context) -> None:
         return
     target = context.ensure_object(Target)
     with target.client() as client:
-        found = client.datasets()
+        datasets = client.datasets()
     if target.as_json:
-        click.echo(to_json(found))
+        click.echo(to_json(datasets))
         return
     columns = [
         Column("NAME", overflow="fold"),
         *(Column(title, justify="right", no_wrap=True) for title in ("SIZE", "CLASSES", "TRAINING", "VALIDATION")),
         Column("NOTE", overflow="fold"),
     ]
-    print_table(columns, map(_row, found))
+    print_table(columns, map(_row, datasets))
 
 
 @list_datasets.command("show")
@@ -84,13 +84,13 @@ def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **optio
     validation. Image files are PNG, JPEG, WebP, BMP or GIF. File names tell IDX files apart: "label" marks labels;
     "t10k", "test" or "val" marks validation data.
     """
-    how = UploadOptions(**options)
-    name, paths = named(name, paths)
-    uploaded = send(target, name, paths, how)
+    upload_settings = UploadOptions(**options)
+    name, paths = parse_name_and_paths(name, paths)
+    uploaded = send(target, name, paths, upload_settings)
     if target.as_json:
         click.echo(to_json(uploaded.item))
     else:
-        tell(uploaded, how)
+        print_upload(uploaded, upload_settings)
         click.echo(f"next: tapeline train --dataset {uploaded.reference} --watch")
 
 

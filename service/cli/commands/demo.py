@@ -15,7 +15,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from service.cli.commands.up import cores, interrupt, say
+from service.cli.commands.up import cores, interrupt, message_printer
 from service.cli.errors import Failure
 from service.cli.progress import FollowedJob, display_of, explain, follow_jobs
 from service.cli.target import Target, service_options
@@ -31,7 +31,7 @@ SPECS: Final[tuple[dict[str, Any], ...]] = (
     {"kind": "gan", "preset": "stable", "name": "gan", "tags": ["demo"]},
 )
 _FOLDER: Final = Path("demo")
-_CANCEL_S: Final = 5.0
+_CANCEL_TIMEOUT_S: Final = 5.0
 
 
 @click.command()
@@ -44,10 +44,10 @@ def demo(target: Target) -> None:
     """
     console = Console(highlight=False, soft_wrap=True, stderr=target.as_json)
     signal.signal(signal.SIGTERM, interrupt)
-    began = time.monotonic()
+    started = time.monotonic()
     _FOLDER.mkdir(exist_ok=True)  # fail before training, not after
     jobs: list[FollowedJob] = []
-    with _service(target, console) as (client, later):
+    with _service(target, console) as (client, page_hint):
         console.print("10,000 handwritten digits: 8,500 for training, 1,500 for validation.")
         try:
             for spec in SPECS:
@@ -61,21 +61,23 @@ def demo(target: Target) -> None:
             raise
         for job in jobs:
             if job.status != Status.SUCCEEDED:
-                why = f": {explain(job.error)}" if job.error else ""
-                raise Failure(f"the {job.label} {job.status}{why}")
+                reason = f": {explain(job.error)}" if job.error else ""
+                raise Failure(f"the {job.label} {job.status}{reason}")
         finished = [client.get(job.id) for job in jobs]
         results = [client.results(job.id) for job in jobs]
         files = _fetch(client, *results)
     if target.as_json:
-        listed = [{"path": str(path), "size_bytes": path.stat().st_size, "what": what} for path, what in files]
-        click.echo(json.dumps({"jobs": [job.document for job in finished], "files": listed}))
+        file_documents = [
+            {"path": str(path), "size_bytes": path.stat().st_size, "what": description} for path, description in files
+        ]
+        click.echo(json.dumps({"jobs": [job.document for job in finished], "files": file_documents}))
         return
-    _sum_up(console, finished[0], finished[1], results[0])
+    _print_summary(console, finished[0], finished[1], results[0])
     width = max(len(str(path)) for path, _ in files)
-    for path, what in files:
-        console.print(f"  {path!s:<{width}}  {size(path.stat().st_size):>7}  {what}")
-    seconds = time.monotonic() - began
-    console.print(f"\nDone in {seconds:.0f} s. Both jobs are stored; to view them in the browser: [bold]{later}[/]")
+    for path, description in files:
+        console.print(f"  {path!s:<{width}}  {size(path.stat().st_size):>7}  {description}")
+    seconds = time.monotonic() - started
+    console.print(f"\nDone in {seconds:.0f} s. Both jobs are stored; to view them in the browser: [bold]{page_hint}[/]")
 
 
 @contextmanager
@@ -111,11 +113,11 @@ COMMANDS: Final = (demo,)
 
 def _start(settings: Settings, console: Console) -> LocalStack:
     with console.status("starting ..."):
-        stack = LocalStack(settings, notify=say(console), is_demo=True)
+        stack = LocalStack(settings, notify=message_printer(console), is_demo=True)
         try:
             stack.start()
         except PortTaken:
-            stack = LocalStack(replace(settings, port=0), notify=say(console), is_demo=True)
+            stack = LocalStack(replace(settings, port=0), notify=message_printer(console), is_demo=True)
             stack.start()
     return stack
 
@@ -129,7 +131,7 @@ def _cancel(client: Client, jobs: Sequence[FollowedJob], console: Console) -> No
                 client.cancel(job.id)
         for job in jobs:
             with suppress(TimeoutError):
-                ended.append((job, client.wait(job.id, timeout_s=_CANCEL_S).status))
+                ended.append((job, client.wait(job.id, timeout_s=_CANCEL_TIMEOUT_S).status))
     if not jobs:
         return
     console.print("\nInterrupted.")
@@ -142,7 +144,7 @@ def _cancel(client: Client, jobs: Sequence[FollowedJob], console: Console) -> No
 
 def _fetch(client: Client, classifier: Mapping[str, Any], gan: Mapping[str, Any]) -> list[tuple[Path, str]]:
     """Download the most interesting files of a job."""
-    wanted = [
+    downloads = [
         ("classifier.safetensors", classifier["checkpoints"]["best"]["url"], "weights of the best epoch"),
         ("classifier-curves.png", classifier["plots"]["curves"], "loss and accuracy by epoch"),
         ("classifier-confusion.png", classifier["plots"]["confusion"], "true and predicted digits"),
@@ -152,14 +154,14 @@ def _fetch(client: Client, classifier: Mapping[str, Any], gan: Mapping[str, Any]
         ("gan-samples.png", gan["samples"]["latest"]["url"], "generated digits"),
         ("gan-film.gif", gan["samples"]["film"], "generated digits, epoch by epoch"),
     ]
-    return [(client.download(url, _FOLDER / name), what) for name, url, what in wanted]
+    return [(client.download(url, _FOLDER / name), description) for name, url, description in downloads]
 
 
-def _sum_up(
-    console: Console, classifier: Mapping[str, Any], gan: Mapping[str, Any], classified: Mapping[str, Any]
+def _print_summary(
+    console: Console, classifier: Mapping[str, Any], gan: Mapping[str, Any], classifier_results: Mapping[str, Any]
 ) -> None:
     accuracy = f"{classifier['metrics']['val_accuracy']:.2%} of unseen digits classified correctly"
-    best = classified["best"]
+    best = classifier_results["best"]
     if best and best["epoch"] != classifier["progress"]["epoch"]:
         accuracy += f" (best: {best['metrics']['val_accuracy']:.2%}, epoch {best['epoch']})"
     losses = ", ".join(f"{label} {value}" for label, value in key_metrics(gan))

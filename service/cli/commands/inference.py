@@ -29,7 +29,7 @@ from service.wording import counted
 if TYPE_CHECKING:
     from service.cli import tables
 
-_SHOWN_CLASSES: Final = 5
+_MAX_SHOWN_CLASSES: Final = 5
 _MAX_NAMED_CATEGORIES: Final = 10
 """Maximum number of unknown categories that are named for each column."""
 _BAR_WIDTH: Final = 12
@@ -39,7 +39,7 @@ _FILM_STEPS: Final = 12
 _PROGRAMS: Final = ("onnx", "torch", "tensorboard", "huggingface", "mlflow")
 
 
-def _which(context: click.Context, parameter: click.Parameter, value: str) -> Which:
+def _parse_checkpoint(context: click.Context, parameter: click.Parameter, value: str) -> Which:
     """A checkpoint as the client expects it: ``best``, ``latest`` or an epoch."""
     match value:
         case "best" | "latest":
@@ -54,7 +54,7 @@ _checkpoint: Final = click.option(
     default="best",
     show_default=True,
     metavar="best|latest|N",
-    callback=_which,
+    callback=_parse_checkpoint,
     help="N is an epoch number.",
 )
 
@@ -96,7 +96,7 @@ def predict(
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
     as image files, images are cropped in the same way. Photos are rotated as in their EXIF data.
     """
-    # Among images, a .txt file is rather a note that a pattern matched, too.
+    # Among images, a .txt file is more likely a note that a file pattern matched, too.
     if all(map(is_table, pictures)) or any(is_table(path) and path.suffix.lower() != ".txt" for path in pictures):
         if len(pictures) > 1 or fit or invert:
             raise Failure("for a table, name exactly one CSV or TSV file, without --fit and --invert")
@@ -106,20 +106,22 @@ def predict(
         raise Failure("--output is for tables")
     with target.client() as client:
         try:
-            answer = target.find(client, job_text).predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
+            prediction = target.find(client, job_text).predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
         except ApiError as error:
-            raise _naming_files(error, pictures) from error
+            raise _with_file_names(error, pictures) from error
     if target.as_json:
-        click.echo(to_json({"pictures": [str(path) for path in pictures], **answer}))
+        click.echo(to_json({"pictures": [str(path) for path in pictures], **prediction}))
         return
     console = Console(highlight=False)
     if not console.is_terminal:
-        for path, number, shares in zip(pictures, answer["classes"], answer["probabilities"], strict=True):
-            click.echo(f"{path}\t{answer['class_names'][number]}\t{shares[number]:.4f}")
+        for path, class_index, probabilities in zip(
+            pictures, prediction["classes"], prediction["probabilities"], strict=True
+        ):
+            click.echo(f"{path}\t{prediction['class_names'][class_index]}\t{probabilities[class_index]:.4f}")
         return
-    for path, shares in zip(pictures, answer["probabilities"], strict=True):
-        console.print(_bars(path, shares, answer))
-    console.print(f"[dim]checkpoint of epoch {answer['checkpoint']}[/]")
+    for path, probabilities in zip(pictures, prediction["probabilities"], strict=True):
+        console.print(_bars(path, probabilities, prediction))
+    console.print(f"[dim]checkpoint of epoch {prediction['checkpoint']}[/]")
 
 
 def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which, output: Path | None) -> None:
@@ -127,50 +129,50 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
 
     if not path.exists():
         raise Failure(f"{path} does not exist")
-    with target.client() as client, ExitStack() as opened:
+    with target.client() as client, ExitStack() as stack:
         job = target.find(client, job_text)
-        done = 0
+        predicted_rows = 0
 
-        def ask(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-            nonlocal done
+        def predict_rows(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+            nonlocal predicted_rows
             try:
-                answer = job.predict(rows=rows, checkpoint=checkpoint)
+                prediction = job.predict(rows=rows, checkpoint=checkpoint)
             except ApiError as error:
-                raise _naming_lines(error, lambda row: tables.line_of(path, done + row)) from error
-            done += len(rows)
-            return answer
+                raise _with_line_numbers(error, lambda row: tables.line_of(path, predicted_rows + row)) from error
+            predicted_rows += len(rows)
+            return prediction
 
-        def write(encoding: str) -> TextIO:
+        def open_output(encoding: str) -> TextIO:
             if output is None:
                 return sys.stdout
-            text = TextIOWrapper(opened.enter_context(complete_file(output)), encoding=encoding, newline="")
-            opened.callback(text.detach)  # before the file is renamed: writes what is buffered
+            text = TextIOWrapper(stack.enter_context(complete_file(output)), encoding=encoding, newline="")
+            stack.callback(text.detach)  # writes buffered text before the file is renamed
             return text
 
-        as_data = target.as_json and output is None
-        totals = tables.predict(path, None if as_data else write, ask, _columns(client, job))
+        prints_json = target.as_json and output is None
+        totals = tables.predict(path, None if prints_json else open_output, predict_rows, _model_columns(client, job))
     if target.as_json:
-        place = {"table": str(path)} | ({} if output is None else {"output": str(output)})
-        click.echo(to_json({**place, **totals}))
+        files = {"table": str(path)} | ({} if output is None else {"output": str(output)})
+        click.echo(to_json({**files, **totals}))
         return
     for note in totals["notes"]:
         click.echo(visible(note), err=True)
     if unused := totals["unused_columns"]:
-        named = visible(", ".join(map(repr, unused[:_MAX_NAMED_CATEGORIES]))) + (
+        unused_names = visible(", ".join(map(repr, unused[:_MAX_NAMED_CATEGORIES]))) + (
             ", ..." if len(unused) > _MAX_NAMED_CATEGORIES else ""
         )
-        click.echo(f"not used by the model, only copied: {named}", err=True)
+        click.echo(f"not used by the model, only copied: {unused_names}", err=True)
     for name, count in totals["absent_columns"].items():
         click.echo(
             f"column {visible(repr(name))} is missing in {counted(count, 'row')}, treated as a missing value", err=True
         )
     if totals["unknown_values"]:
-        click.echo(_unknown(totals["unknown_categories"], totals["unknown_values"]), err=True)
+        click.echo(_describe_unknown(totals["unknown_categories"], totals["unknown_values"]), err=True)
     if output is not None:
         click.echo(f"{output}  {counted(totals['rows'], 'row')}  checkpoint of epoch {totals['checkpoint']}")
 
 
-def _columns(client: Client, job: Job) -> tables.ModelColumns | None:
+def _model_columns(client: Client, job: Job) -> tables.ModelColumns | None:
     """The columns of a job's model; ``None`` if it has none yet, or is trained on images."""
     from service.cli import tables
 
@@ -183,38 +185,42 @@ def _columns(client: Client, job: Job) -> tables.ModelColumns | None:
         if error.status != 404:  # the dataset is deleted
             raise
         report = {}
-    others = [report.get("target"), report.get("split"), *(one["name"] for one in report.get("ignored", ()))]
-    return tables.ModelColumns(inputs=preprocessing["columns"], others=set(map(str, others)))
+    other_columns = [
+        report.get("target"),
+        report.get("split"),
+        *(column["name"] for column in report.get("ignored", ())),
+    ]
+    return tables.ModelColumns(inputs=preprocessing["columns"], unused=set(map(str, other_columns)))
 
 
-def _unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
-    """A sentence about the categories that the training data do not have."""
+def _describe_unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
+    """A sentence about the categories that the training data does not contain."""
     count = sum(map(len, categories.values()))
-    named = "; ".join(
+    names = "; ".join(
         f"{visible(name)}: {visible(', '.join(values[:_MAX_NAMED_CATEGORIES]))}" for name, values in categories.items()
     )
     noun = "unknown category" if count == 1 else "unknown categories"
-    where = f" in {counted(cells, 'row')}" if count == 1 and cells > 1 else ""
-    return f"{count:,} {noun} ({named}){where}, treated as missing"
+    location = f" in {counted(cells, 'row')}" if count == 1 and cells > 1 else ""
+    return f"{count:,} {noun} ({names}){location}, treated as missing"
 
 
-def _naming_lines(error: ApiError, line_of: Callable[[int], int]) -> Exception:
+def _with_line_numbers(error: ApiError, line_of: Callable[[int], int]) -> Exception:
     """The error with lines of the file instead of indices of rows; for each column, the first line."""
     lines: dict[str, str] = {}
-    again: set[str] = set()
+    repeated_columns: set[str] = set()
     for fault in error.errors or ():
-        parts = str(fault.get("pointer", "")).split("/")
-        if parts == ["#", "rows"] and fault.get("code") == "unsuitable":
+        tokens = str(fault.get("pointer", "")).split("/")
+        if tokens == ["#", "rows"] and fault.get("code") == "unsuitable":
             return Failure("the job is trained on images: give image files instead of a table", error.problem)
-        if parts[:2] != ["#", "rows"] or len(parts) < 3:
+        if tokens[:2] != ["#", "rows"] or len(tokens) < 3:
             return error
-        column = pointer_name(parts[3]) if len(parts) > 3 else ""
+        column = pointer_name(tokens[3]) if len(tokens) > 3 else ""
         if column in lines:
-            again.add(column)
+            repeated_columns.add(column)
             continue
         name = f"{visible(repr(column))} " if column else ""
-        lines[column] = f"line {line_of(int(parts[2])):,}: {name}{fault['detail']}"
-    shown = [line + (" (and further lines)" if column in again else "") for column, line in lines.items()]
+        lines[column] = f"line {line_of(int(tokens[2])):,}: {name}{fault['detail']}"
+    shown = [line + (" (and further lines)" if column in repeated_columns else "") for column, line in lines.items()]
     return Failure("\n".join(shown[:20]), error.problem) if shown else error
 
 
@@ -264,10 +270,10 @@ def generate(
         if target.as_json:
             click.echo(to_json(job.generate(**options)))
             return
-        made = job.generate_picture(format="film" if film else "grid", **options)
+        picture = job.generate_picture(format="film" if film else "grid", **options)
     path = output or Path(f"{job.id}.gif" if film else f"{job.id}.png")
-    path.write_bytes(made.data)
-    click.echo(f"{path}  {size(len(made.data))}  checkpoint of epoch {made.checkpoint}")
+    path.write_bytes(picture.data)
+    click.echo(f"{path}  {size(len(picture.data))}  checkpoint of epoch {picture.checkpoint}")
 
 
 @click.command()
@@ -308,8 +314,8 @@ def export(
     with target.client() as client:
         job = target.find(client, job_text)
         if uri is not None:
-            run = client.export_to_mlflow(job, uri, experiment=experiment, checkpoint=checkpoint)
-            click.echo(to_json({"run_id": run, "uri": uri}) if target.as_json else f"run {run} in {uri}")
+            run_id = client.export_to_mlflow(job, uri, experiment=experiment, checkpoint=checkpoint)
+            click.echo(to_json({"run_id": run_id, "uri": uri}) if target.as_json else f"run {run_id} in {uri}")
             return
         to = output or Path()
         if not to.suffix and not to.is_dir():
@@ -324,39 +330,39 @@ def export(
 COMMANDS: Final = (predict, generate, export)
 
 
-def _naming_files(error: ApiError, pictures: Sequence[Path]) -> Exception:
+def _with_file_names(error: ApiError, pictures: Sequence[Path]) -> Exception:
     """The error with file names instead of indices."""
     if [(fault.get("pointer"), fault.get("code")) for fault in error.errors] == [("#/images", "unsuitable")]:
         detail = str(error.errors[0]["detail"]).replace("send rows", "give one CSV or TSV file")
         return Failure(detail, error.problem)
-    names = {f"#/images/{number}": path for number, path in enumerate(pictures)}
+    names = {f"#/images/{index}": path for index, path in enumerate(pictures)}
     if not error.errors or any(fault.get("pointer") not in names for fault in error.errors):
         return error
     lines = [f"{names[str(fault['pointer'])]} {fault['detail']}" for fault in error.errors]
     return Failure("\n".join(lines), error.problem)
 
 
-def _bars(path: Path, shares: Sequence[float], answer: Mapping[str, Any]) -> Table:
+def _bars(path: Path, probabilities: Sequence[float], prediction: Mapping[str, Any]) -> Table:
     """The most probable classes with bars."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
     table.add_column(no_wrap=True, overflow="crop")
-    order = sorted(range(len(shares)), key=lambda number: -shares[number])[:_SHOWN_CLASSES]
-    for place, number in enumerate(order):
-        style = "bold green" if place == 0 else "dim"
+    order = sorted(range(len(probabilities)), key=lambda class_index: -probabilities[class_index])[:_MAX_SHOWN_CLASSES]
+    for rank, class_index in enumerate(order):
+        style = "bold green" if rank == 0 else "dim"
         table.add_row(
-            Text(_end_of(visible(str(path))) if place == 0 else ""),
-            Text(f"{shares[number]:.1%}", style),
-            Text(visible(answer["class_names"][number]), style),
-            Text("█" * round(shares[number] * _BAR_WIDTH), style),
+            Text(_shorten_path(visible(str(path))) if rank == 0 else ""),
+            Text(f"{probabilities[class_index]:.1%}", style),
+            Text(visible(prediction["class_names"][class_index]), style),
+            Text("█" * round(probabilities[class_index] * _BAR_WIDTH), style),
         )
     return table
 
 
-def _end_of(name: str) -> str:
-    """A path that fits its column: its end, which tells files of a folder apart."""
+def _shorten_path(name: str) -> str:
+    """A path shortened to fit its column; its end is kept, which distinguishes the files of a folder."""
     if cell_len(name) <= _NAME_WIDTH:
         return name
     while cell_len(name) >= _NAME_WIDTH:

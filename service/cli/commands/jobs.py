@@ -22,7 +22,7 @@ from service.cli.text import (
     age,
     duration,
     duration_s,
-    fitting,
+    join_fitting,
     key_metrics,
     short_ids,
     state,
@@ -35,15 +35,15 @@ from service.states import TERMINAL
 
 _STATUSES: Final = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 _KINDS: Final = ("classifier", "gan")
-_WIDE: Final = 130
+_MIN_WIDTH_WITH_IDS: Final = 130
 """Minimum terminal width for full ids."""
-_WITH_TIMES: Final = 76
+_MIN_WIDTH_WITH_TIMES: Final = 76
 """Minimum terminal width for age and the time from start to end."""
 _COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS", "SUBMITTED", "TOOK (S)")
 """Titles of the columns in a pipe."""
-_MIN_NAME: Final = 10
-_MAX_NAME: Final = 32
-_MIN_METRICS: Final = 22
+_MIN_NAME_WIDTH: Final = 10
+_MAX_NAME_WIDTH: Final = 32
+_MIN_METRICS_WIDTH: Final = 22
 """Width of the longest label and value of a classifier's first metric."""
 
 
@@ -79,17 +79,17 @@ def list_jobs(
     """
     with target.client() as client:
         more_filters = {"fold_group": fold_group} if fold_group else {}
-        found = list(client.jobs(limit=limit + 1, status=status, kind=kind, tag=tag, q=text, sort=sort, **more_filters))
-    found, more = found[:limit], len(found) > limit
+        jobs = list(client.jobs(limit=limit + 1, status=status, kind=kind, tag=tag, q=text, sort=sort, **more_filters))
+    jobs, has_more = jobs[:limit], len(jobs) > limit
     console = Console(highlight=False)
     if target.as_json:
-        click.echo(to_json(found))
+        click.echo(to_json(jobs))
     elif not console.is_terminal:
-        for cells in ([_COLUMNS, *map(_line, found)]) if found else ():
+        for cells in ([_COLUMNS, *map(_line, jobs)]) if jobs else ():
             click.echo("\t".join(cells))
-    elif found:
-        console.print(_table(found, console.width))
-        if more:
+    elif jobs:
+        console.print(_table(jobs, console.width))
+        if has_more:
             console.print(f"[dim]First {limit} jobs; for more: --limit {max(100, 5 * limit)}[/]")
     else:
         click.echo(
@@ -130,13 +130,13 @@ def download(target: Target, job_text: str, checkpoint: str | None, to: Path | N
     with target.client() as client:
         job = target.find(client, job_text)
         folder = to or Path(job.id if checkpoint is None else ".")
-        wanted: Sequence[tuple[str | None, str]] = [(None, f"{job['urls']['checkpoints']}/{checkpoint}")]
+        files: Sequence[tuple[str | None, str]] = [(None, f"{job['urls']['checkpoints']}/{checkpoint}")]
         if checkpoint is None:
-            wanted = job.files()
-        if wanted:
+            files = job.files()
+        if files:
             folder.mkdir(parents=True, exist_ok=True)
         written = []
-        for name, url in wanted:
+        for name, url in files:
             path = client.download(url, folder if name is None else folder / name)
             written.append({"path": str(path), "size_bytes": path.stat().st_size})
             if not target.as_json:
@@ -157,38 +157,44 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
     """Jobs as a table that shows at least one metric at 80 columns."""
     ids = [str(job["id"]) for job in jobs]
     fixed = {
-        "ID": ids if width >= _WIDE else short_ids(ids),
+        "ID": ids if width >= _MIN_WIDTH_WITH_IDS else short_ids(ids),
         "STATUS": [state(job) for job in jobs],
         "EPOCH": [f"{job['progress']['epoch']}/{job['progress']['epochs']}" for job in jobs],
         "AGE": [age(job) for job in jobs],
         "TOOK": [duration(job) for job in jobs],
     }
-    if width < _WITH_TIMES:
+    if width < _MIN_WIDTH_WITH_TIMES:
         del fixed["AGE"], fixed["TOOK"]
     names = [visible(str(job["name"] or job["kind"])) for job in jobs]
     fixed_width = sum(max(cell_len(text) for text in (title, *column)) + 2 for title, column in fixed.items())
-    room = width - fixed_width - 2  # for the name, the metrics, and the gap between them
-    name_width = max(min(max(map(cell_len, names)), _MAX_NAME, room - _MIN_METRICS), _MIN_NAME, 4)
+    available_width = width - fixed_width - 2  # for the name, the metrics, and the gap between them
+    name_width = max(
+        min(max(map(cell_len, names)), _MAX_NAME_WIDTH, available_width - _MIN_METRICS_WIDTH), _MIN_NAME_WIDTH, 4
+    )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("ID", "NAME", "STATUS", "EPOCH", "METRICS", *(name for name in ("AGE", "TOOK") if name in fixed)):
         column = fixed.get(title)
         justify: Any = "right" if title in ("EPOCH", "AGE", "TOOK") else "left"
-        least = max(cell_len(text) for text in (title, *column)) if column else name_width if title == "NAME" else None
-        most = name_width if title == "NAME" else None
-        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=least, max_width=most, justify=justify)
-    for place, job in enumerate(jobs):
+        min_width = (
+            max(cell_len(text) for text in (title, *column)) if column else name_width if title == "NAME" else None
+        )
+        max_width = name_width if title == "NAME" else None
+        table.add_column(
+            title, no_wrap=True, overflow="ellipsis", min_width=min_width, max_width=max_width, justify=justify
+        )
+    for index, job in enumerate(jobs):
         if job["error"]:
             metrics = Text(str(job["error"]["code"]).replace("_", " "), "red")
         else:
-            metrics = Text(fitting(key_metrics(job), room - name_width))
+            metrics = Text(join_fitting(key_metrics(job), available_width - name_width))
         star = "* " if job.get("starred") else ""
         table.add_row(
-            Text(fixed["ID"][place], "dim" if width < _WIDE else ""),
-            Text(star + names[place], "" if job["name"] else "dim"),
-            Text(fixed["STATUS"][place], state_style(job)),
-            fixed["EPOCH"][place],
+            Text(fixed["ID"][index], "dim" if width < _MIN_WIDTH_WITH_IDS else ""),
+            Text(star + names[index], "" if job["name"] else "dim"),
+            Text(fixed["STATUS"][index], state_style(job)),
+            fixed["EPOCH"][index],
             metrics,
-            *(fixed[title][place] for title in ("AGE", "TOOK") if title in fixed),
+            *(fixed[title][index] for title in ("AGE", "TOOK") if title in fixed),
         )
     return table
 
@@ -197,13 +203,13 @@ def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
     """A job as tab-separated columns."""
     values = "  ".join(f"{label} {value}" for label, value in key_metrics(job))
     seconds = duration_s(job)
-    more = f", {job['requested']} requested" if job["requested"] else ""
+    suffix = f", {job['requested']} requested" if job["requested"] else ""
     if job["stopped_by_sweep"]:
-        more = f", {STOPPED}"
+        suffix = f", {STOPPED}"
     return (
         job["id"],
         job["kind"],
-        f"{job['status']}{more}",
+        f"{job['status']}{suffix}",
         f"{job['progress']['epoch']}/{job['progress']['epochs']}",
         visible(job["name"] or ""),
         str(job["error"]["code"]) if job["error"] else values,

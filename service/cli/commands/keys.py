@@ -50,17 +50,19 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def create(name: str, owner: str | None, scope: str, expires: str | None, as_json: bool) -> None:
     """Create a key and print it. It is shown only once."""
-    lifetime_s = None if expires is None else _seconds("--expires", expires)
+    lifetime_s = None if expires is None else _parse_duration_s("--expires", expires)
     owner = owner or name
     if not api_keys.OWNER.fullmatch(owner):
-        what = "--owner" if owner != name else "NAME (the default of --owner)"
-        raise click.UsageError(f"{what} must be up to 64 ASCII letters, digits and ._@-, with a letter or digit first")
+        argument = "--owner" if owner != name else "NAME (the default of --owner)"
+        raise click.UsageError(
+            f"{argument} must be up to 64 ASCII letters, digits and ._@-, with a letter or digit first"
+        )
     with open_database() as database:
         row, key = api_keys.create(
             database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator()
         )
         with database.read() as session:
-            left = adoption.count(session)
+            unowned = adoption.count(session)
     if as_json:
         click.echo(json.dumps(_document(row, row.created_ms) | {"key": key}))
         return
@@ -70,9 +72,9 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
         f"scope {row.scope}, expires {time_text(row.expires_ms) or 'never'}.",
         err=True,
     )
-    if left:
+    if unowned:
         click.echo(
-            f"\nStill without an owner: {left}. They are hidden while keys are required. "
+            f"\nStill without an owner: {unowned}. They are hidden while keys are required. "
             f"`tapeline keys adopt {owner}` gives them to {owner}.",
             err=True,
         )
@@ -94,7 +96,7 @@ def rotate(which: str, overlap: str, as_json: bool) -> None:
     The new key has the same name, owner, scope and lifetime. The old key stays valid for the overlap, but not longer
     than before.
     """
-    overlap_s = _seconds("--overlap", overlap, or_zero=True)
+    overlap_s = _parse_duration_s("--overlap", overlap, or_zero=True)
     if overlap_s > api_keys.MAX_OVERLAP_S:
         raise click.UsageError("--overlap must be 30d at most")
     with open_database() as database:
@@ -120,16 +122,16 @@ def show(as_json: bool) -> None:
     with open_database() as database, database.read() as session:
         rows, now = api_keys.all_keys(session), session.scalar(select(now_ms())) or 0
         recorded = api_keys.last_recorded(session)
-    used = {row.id: api_keys.last_used(row, recorded.get(row.id)) for row in rows}
+    last_used_ms = {row.id: api_keys.last_used(row, recorded.get(row.id)) for row in rows}
     if as_json:
-        times = [{"last_used_at": time_text(used[row.id])} for row in rows]
+        times = [{"last_used_at": time_text(last_used_ms[row.id])} for row in rows]
         click.echo(json.dumps([_document(row, now) | time for row, time in zip(rows, times, strict=True)]))
         return
     columns = [
         Column(title, overflow="fold", no_wrap=title in ("ID", "SCOPE", "USED"))
         for title in ("ID", "NAME", "OWNER", "SCOPE", "USED", "STATE")
     ]
-    days = [(time_text(used[row.id]) or "never")[:10] for row in rows]  # to fit 80 columns; --json has the time
+    days = [(time_text(last_used_ms[row.id]) or "never")[:10] for row in rows]  # to fit 80 columns; --json has the time
     print_table(
         columns,
         [(row.id, row.name, row.owner, row.scope, day, _state(row, now)) for row, day in zip(rows, days, strict=True)],
@@ -159,13 +161,13 @@ def adopt(owner: str, as_json: bool) -> None:
     valid key. The service may be running.
     """
     settings = Settings.from_env(os.environ, cores=1)
-    of_settings = [api_keys.of_settings(key).owner for key in settings.api_keys]
+    settings_owners = [api_keys.of_settings(key).owner for key in settings.api_keys]
     with open_database() as database:
-        given = adoption.adopt(database, owner, also_known=of_settings, by=_operator())
+        adopted = adoption.adopt(database, owner, also_known=settings_owners, by=_operator())
     if as_json:
-        click.echo(json.dumps({"owner": owner} | asdict(given)))
-    elif given:
-        click.echo(f"{owner} now owns {given} that had no owner")
+        click.echo(json.dumps({"owner": owner} | asdict(adopted)))
+    elif adopted:
+        click.echo(f"{owner} now owns {adopted} that had no owner")
     else:
         click.echo("nothing to do: no job, dataset or sweep without an owner can be adopted now")
 
@@ -190,19 +192,19 @@ def open_database() -> Iterator[Database]:
 def _operator() -> Actor:
     """The audit actor of commands: the user of the operating system."""
     try:
-        who = getpass.getuser()
+        user = getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name
-        who = str(os.getuid())
-    return Actor(address=f"terminal of {who}"[:60])
+        user = str(os.getuid())
+    return Actor(address=f"terminal of {user}"[:60])
 
 
-def _seconds(option: str, text: str, *, or_zero: bool = False) -> float:
+def _parse_duration_s(option: str, text: str, *, or_zero: bool = False) -> float:
     if or_zero and text == "0":
         return 0.0
-    form = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
-    if form is None:
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
+    if match is None:
         raise click.UsageError(f"{option} is {text!r}: write it as 90d, 12h or 30m")
-    return float(int(form[1]) * _UNITS[form[2]])
+    return float(int(match[1]) * _UNITS[match[2]])
 
 
 def _state(row: ApiKey, now: int) -> str:

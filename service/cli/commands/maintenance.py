@@ -28,7 +28,7 @@ from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
 from service.wording import counted
 
-_SHOWN: Final = 10
+_MAX_SHOWN_ITEMS: Final = 10
 
 
 @click.command()
@@ -41,23 +41,23 @@ def doctor(context: click.Context, as_json: bool) -> None:
     directly, so it also works when the service cannot start. Exit code 1: at least one check failed.
     """
     settings = Settings.from_env(os.environ, cores=1)
-    found, space = [], None
+    results, space = [], None
     with closing(Database(settings.database_url, application="tapeline-doctor")) as database:
         broker_url = settings.broker_url or running_url(settings.home)
         for item in doctors.examine(settings, database, broker_url=broker_url):
-            found.append(item)
+            results.append(item)
             if not as_json:
                 mark = click.style("ok  ", fg="green") if item.ok else click.style("FAIL", fg="red")
                 click.echo(f"{mark} {item.name}: {item.detail}")
                 if item.advice and not item.ok:
                     click.echo(f"     {click.style('->', fg='yellow')} {item.advice}")
-        if {"database", "schema", "artifacts"} <= {item.name for item in found if item.ok}:
+        if {"database", "schema", "artifacts"} <= {item.name for item in results if item.ok}:
             space = measure(settings, database, ArtifactFolder(settings.artifacts))
             if not as_json:
                 _show_space(space, settings)
-    all_ok = all(item.ok for item in found)
+    all_ok = all(item.ok for item in results)
     if as_json:
-        checks = [asdict(item) for item in found]
+        checks = [asdict(item) for item in results]
         click.echo(json.dumps({"ok": all_ok, "checks": checks, "space": space and asdict(space)}, indent=2))
     context.exit(0 if all_ok else 1)
 
@@ -86,7 +86,7 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
     This covers jobs, checkpoints and audit entries past their retention period, cached animations and plots older
     than a week, and orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
     """
-    with _service() as (settings, database, store):
+    with _open_service() as (settings, database, store):
         policy = Policy(
             jobs_days=settings.keep_jobs_days if jobs_days is None else jobs_days,
             checkpoints_days=settings.keep_checkpoints_days if checkpoints_days is None else checkpoints_days,
@@ -116,17 +116,19 @@ def backup(target: str, verify: bool, as_json: bool) -> None:
         with click.open_file(target, "rb") as source:
             _print_summary("verified", copies.verify(source), as_json=as_json)
         return
-    with _service() as (settings, database, store):
-        received = UploadFolder(settings.artifacts)
+    with _open_service() as (settings, database, store):
+        uploads = UploadFolder(settings.artifacts)
         if target == "-":
-            report = copies.backup(database, store, received, sys.stdout.buffer)
+            report = copies.backup(database, store, uploads, sys.stdout.buffer)
         else:
             with complete_file(Path(target)) as file:
-                report = copies.backup(database, store, received, file)
+                report = copies.backup(database, store, uploads, file)
     _print_summary("backed up", report, as_json=as_json)
     if report.damaged:
-        lost = "\n  ".join(report.damaged)
-        raise Failure(f"damaged or missing, and not in the backup: {counted(len(report.damaged), 'file')}\n  {lost}")
+        damaged_files = "\n  ".join(report.damaged)
+        raise Failure(
+            f"damaged or missing, and not in the backup: {counted(len(report.damaged), 'file')}\n  {damaged_files}"
+        )
 
 
 @click.command()
@@ -139,8 +141,8 @@ def restore(source: IO[bytes], as_json: bool) -> None:
     """
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-restore")) as database:
-        received = UploadFolder(settings.artifacts)
-        report = copies.restore(database, ArtifactFolder(settings.artifacts), received, source)
+        uploads = UploadFolder(settings.artifacts)
+        report = copies.restore(database, ArtifactFolder(settings.artifacts), uploads, source)
     _print_summary("restored", report, as_json=as_json)
 
 
@@ -148,7 +150,7 @@ COMMANDS: Final = (doctor, gc, backup, restore)
 
 
 @contextmanager
-def _service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
+def _open_service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-cli")) as database:
         if database.is_sqlite and not Path(settings.database_url.removeprefix("sqlite:///")).exists():
@@ -157,19 +159,19 @@ def _service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
 
 
 def _show(plan: RetentionPlan, *, deleted: bool) -> None:
-    parts = (
+    categories = (
         ("jobs", plan.jobs),
         ("checkpoints", plan.checkpoints),
         ("cached images", plan.pictures),
         ("orphaned files", plan.files),
     )
-    for what, items in parts:
+    for label, items in categories:
         total = sum(item.size_bytes for item in items)
-        click.echo(f"{len(items):6} {what} ({size(total)})")
-        for item in items[:_SHOWN]:
+        click.echo(f"{len(items):6} {label} ({size(total)})")
+        for item in items[:_MAX_SHOWN_ITEMS]:
             click.echo(f"         {item.name}  {size(item.size_bytes)}")
-        if len(items) > _SHOWN:
-            click.echo(f"         and {len(items) - _SHOWN} more")
+        if len(items) > _MAX_SHOWN_ITEMS:
+            click.echo(f"         and {len(items) - _MAX_SHOWN_ITEMS} more")
     if plan.audit_entries:
         click.echo(f"{plan.audit_entries:6} audit entries")
     if deleted:
@@ -181,8 +183,8 @@ def _show(plan: RetentionPlan, *, deleted: bool) -> None:
 def _show_space(space: Space, settings: Settings) -> None:
     """Print what uses the disk, and the commands that free space."""
     click.echo(f"\nDisk space: {size(space.total_bytes)}")
-    for kind, count in space.kinds.items():
-        click.echo(f"  {kind:17} {size(count):>9}")
+    for kind, size_bytes in space.kinds.items():
+        click.echo(f"  {kind:17} {size(size_bytes):>9}")
     if space.largest_jobs:
         click.echo("Largest jobs:")
     for job in space.largest_jobs:
@@ -198,11 +200,11 @@ def _show_space(space: Space, settings: Settings) -> None:
         click.echo("Retention is off: TAPELINE_KEEP_CHECKPOINTS_DAYS and TAPELINE_KEEP_JOBS_DAYS turn it on.")
 
 
-def _print_summary(done: str, report: copies.Report, *, as_json: bool) -> None:
+def _print_summary(action: str, report: copies.Report, *, as_json: bool) -> None:
     if as_json:
         # To stderr, since stdout may be the backup. asdict() would rebuild the Counter from pairs, and count these.
         click.echo(json.dumps(asdict(report) | {"rows": report.rows}), err=True)
         return
     counts = {"job": report.rows.get("jobs", 0), "row": sum(report.rows.values()), "file": report.files}
     summary = ", ".join(counted(count, noun) for noun, count in counts.items())
-    click.echo(f"{done}: {summary} ({size(report.size_bytes)})", err=True)
+    click.echo(f"{action}: {summary} ({size(report.size_bytes)})", err=True)

@@ -31,8 +31,8 @@ from service.client import AmbiguousJob, ApiError, Client, Job
 from service.spec.metric_info import METRICS, describe, number, size
 from service.wording import counted, listed
 
-_GROUP: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
-_FOLD: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
+_FOLD_GROUP_ID: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
+_FOLD_SUFFIX: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
 """What the service appends to the name of a cross-validation."""
 
 
@@ -46,7 +46,7 @@ def show(target: Target, job_text: str) -> None:
     For the name of a cross-validation, without "(fold 1 of 5)", or its id: the means of its metrics, and its jobs.
     """
     with target.client() as client:
-        is_group = _GROUP.fullmatch(job_text) is not None
+        is_group = _FOLD_GROUP_ID.fullmatch(job_text) is not None
         try:
             job = _fold(client, job_text) if is_group else target.find(client, job_text)
         except AmbiguousJob as error:
@@ -55,11 +55,11 @@ def show(target: Target, job_text: str) -> None:
                 raise
             job, is_group = client.get(newest["id"]), True
         if is_group:
-            found = client.folds(job)
+            folds = client.folds(job)
             if target.as_json:
-                click.echo(to_json(found))
+                click.echo(to_json(folds))
             else:
-                print_rows(_fold_rows(found, job))
+                print_rows(_fold_rows(folds, job))
             return
         results = job.results()
         if target.as_json:
@@ -74,10 +74,10 @@ COMMANDS: Final = (show,)
 
 def _fold(client: Client, group: str) -> Job:
     """A job of a cross-validation."""
-    found = next(iter(client.jobs(limit=1, fold_group=group)), None)
-    if found is None:
+    job = next(iter(client.jobs(limit=1, fold_group=group)), None)
+    if job is None:
         raise Failure(f"there is no cross-validation {group}")
-    return found
+    return job
 
 
 def _newest_fold(text: str, jobs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -87,26 +87,26 @@ def _newest_fold(text: str, jobs: Sequence[Mapping[str, Any]]) -> Mapping[str, A
         jobs: newest first.
     """
     folds = [job for job in jobs if job.get("fold_group") is not None]
-    named = [job for job in folds if _FOLD.sub("", job["name"] or "") == text]
-    if named:
-        return named[0]
-    is_one = len(folds) == len(jobs) and len({job["fold_group"] for job in folds}) == 1
-    return folds[0] if is_one else None
+    matching = [job for job in folds if _FOLD_SUFFIX.sub("", job["name"] or "") == text]
+    if matching:
+        return matching[0]
+    is_single_group = len(folds) == len(jobs) and len({job["fold_group"] for job in folds}) == 1
+    return folds[0] if is_single_group else None
 
 
-def _fold_rows(found: Mapping[str, Any], job: Job) -> list[tuple[str, Text]]:
+def _fold_rows(folds: Mapping[str, Any], job: Job) -> list[tuple[str, Text]]:
     """A cross-validation: the means, and a line for each fold."""
     spec = job.resolved
-    rows = [("Folds", Text(found["fold_group"]))]
-    if name := _FOLD.sub("", job.name or ""):
+    rows = [("Folds", Text(folds["fold_group"]))]
+    if name := _FOLD_SUFFIX.sub("", job.name or ""):
         rows.append(("Name", Text(visible(name))))
     rows.append(("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}")))
-    rows.append(("Status", Text(f"{found['finished']} of {found['folds']} folds finished")))
-    rows += [("Metrics", Text(line)) for line in fold_means(found)]
-    for one in found["jobs"]:
-        text = Text(f"{one['id']}  fold {one['fold'] + 1}  ")
-        text.append(one["status"], STYLES.get(one["status"], "yellow"))
-        values = ((name, one["metrics"].get(name)) for name in ("val_accuracy", "test_accuracy"))
+    rows.append(("Status", Text(f"{folds['finished']} of {folds['folds']} folds finished")))
+    rows += [("Metrics", Text(line)) for line in fold_means(folds)]
+    for fold in folds["jobs"]:
+        text = Text(f"{fold['id']}  fold {fold['fold'] + 1}  ")
+        text.append(fold["status"], STYLES.get(fold["status"], "yellow"))
+        values = ((name, fold["metrics"].get(name)) for name in ("val_accuracy", "test_accuracy"))
         for metric, value in values:
             if value is not None:
                 text.append(f"  {describe(metric).label} {number(metric, value)}", "default")
@@ -126,10 +126,10 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
     for finding in job.health:
-        end = ". Try:" if finding["advice"] else "."
-        rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{end}", "yellow")))
+        ending = ". Try:" if finding["advice"] else "."
+        rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{ending}", "yellow")))
         rows += [("Health", Text(f"- {advice}", "yellow")) for advice in finding["advice"]]
-    rows.append(("Submitted", Text(f"{age(job)} ago ({_local(job['created_at'])})")))
+    rows.append(("Submitted", Text(f"{age(job)} ago ({_local_time(job['created_at'])})")))
     if job["started_at"]:
         rows.append(("Time", Text(_times(job, results["trained_seconds"]))))
     rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
@@ -139,9 +139,9 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         scores = (f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss"))
         rows.append(("Test part", Text(f"{', '.join(scores)} (epoch {results['test_epoch']}, scored once)")))
     if job["fold_group"] is not None:
-        found = client.folds(job)
-        which = f"fold {spec['dataset']['fold'] + 1} of {found['folds']} of {found['fold_group']}"
-        rows += [("Folds", Text(line)) for line in (f"{which}, {found['finished']} finished", *fold_means(found))]
+        folds = client.folds(job)
+        fold_text = f"fold {spec['dataset']['fold'] + 1} of {folds['folds']} of {folds['fold_group']}"
+        rows += [("Folds", Text(line)) for line in (f"{fold_text}, {folds['finished']} finished", *fold_means(folds))]
     changed = changed_settings(client, spec)
     rows += [("Settings", Text(f"{name}: {value}")) for name, value in changed.items()] or [
         ("Settings", Text("same as the preset"))
@@ -171,9 +171,10 @@ def _state(job: Job, stopped_by_sweep: bool) -> Text:
     if progress.get("eta_seconds") is not None:
         text.append(f", {clock(progress['eta_seconds'])} left", "default")
     if job["stopped_early"]:
-        early = job["stopped_early"]
+        early_stop = job["stopped_early"]
         text.append(
-            f"; stopped early: {describe(early['metric']).label} best in epoch {early['best_epoch']}", "default"
+            f"; stopped early: {describe(early_stop['metric']).label} best in epoch {early_stop['best_epoch']}",
+            "default",
         )
     return text
 
@@ -182,8 +183,10 @@ def _metrics(job: Job, results: Mapping[str, Any]) -> list[str]:
     """Key metrics of the last and the best epoch, side by side."""
     best = results["best"] or {"epoch": None, "metrics": {}}
     names = [name for name in METRICS if name in job.metrics or name in best["metrics"]]
-    key = [name for name in KEY_METRICS.get(job.kind, ()) if name in names]
-    names = key + [name for name in names if name not in key and not describe(name).label.endswith("learning rate")]
+    key_names = [name for name in KEY_METRICS.get(job.kind, ()) if name in names]
+    names = key_names + [
+        name for name in names if name not in key_names and not describe(name).label.endswith("learning rate")
+    ]
     if not names:
         return []
     labels = [describe(name).label for name in names]
@@ -191,8 +194,8 @@ def _metrics(job: Job, results: Mapping[str, Any]) -> list[str]:
     columns = [("last", job.epoch, job.metrics)]
     if best["epoch"] is not None:
         columns.append(("best", best["epoch"], best["metrics"]))
-    heads = [f"{title} (epoch {epoch})" for title, epoch, _ in columns]
-    lines = [" ".join([" " * width, *(f"{head:>18}" for head in heads)])]
+    headings = [f"{title} (epoch {epoch})" for title, epoch, _ in columns]
+    lines = [" ".join([" " * width, *(f"{heading:>18}" for heading in headings)])]
     for name, label in zip(names, labels, strict=True):
         values = (number(name, metrics.get(name)) for _, _, metrics in columns)
         lines.append(" ".join([f"{label:<{width}}", *(f"{value:>18}" for value in values)]))
@@ -236,10 +239,10 @@ def _lineage(client: Client, job: Job) -> list[str]:
         case True:
             verdict = "bit-identical"
         case _:
-            found = reproduction["first_difference"]
-            verdict = f"first difference in epoch {found['epoch']}: {', '.join(found['differs'])}"
-    if others := reproduction.get("provenance_differs"):
-        verdict += f"; provenance differs in {', '.join(others)}"
+            difference = reproduction["first_difference"]
+            verdict = f"first difference in epoch {difference['epoch']}: {', '.join(difference['differs'])}"
+    if differing_fields := reproduction.get("provenance_differs"):
+        verdict += f"; provenance differs in {', '.join(differing_fields)}"
     return [f"reproduction of {origin}: {verdict}"]
 
 
@@ -247,16 +250,16 @@ def _files(job: Job, results: Mapping[str, Any]) -> list[str]:
     files = results["artifacts"]
     if not files:
         return ["none yet"] if not job.ended else ["none"]
-    kept = [item["epoch"] for item in files if item["kind"] == "checkpoint"]
+    checkpoint_epochs = [item["epoch"] for item in files if item["kind"] == "checkpoint"]
     total = f"{counted(results['artifact_count'], 'file')}, {size(results['size_bytes'])}"
     lines = [f"{total}; download them with: tapeline download {job.id[-6:]}"]
-    if kept:
+    if checkpoint_epochs:
         last = results["checkpoints"]["latest"]["epoch"]
-        shown = ", ".join(map(str, kept[:6])) + (f", ... {last}" if len(kept) > 6 else "")
+        shown = ", ".join(map(str, checkpoint_epochs[:6])) + (f", ... {last}" if len(checkpoint_epochs) > 6 else "")
         best = f"; best: {results['best']['epoch']}" if results["best"] else ""
         lines.append(f"checkpoints of epochs {shown}{best}")
     return lines
 
 
-def _local(text: str) -> str:
+def _local_time(text: str) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -17,7 +17,7 @@ from service.cli.progress import FollowedJob, display_of, explain, follow_jobs
 from service.cli.specs import is_spec, read, settings_of, with_folds, with_settings
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import about, changed_settings, fold_means, print_rows, to_json
-from service.cli.uploading import UploadOptions, named, send, tell, upload_options
+from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, upload_options
 from service.client import Client, Job
 from service.spec.metric_info import size
 from service.states import Status
@@ -73,7 +73,7 @@ def train(
 
     A spec with dataset.folds, or --folds, submits a job for each fold and prints all of their ids.
     """
-    how = UploadOptions(**upload)
+    upload_settings = UploadOptions(**upload)
     options: dict[str, tuple[str, Any]] = {
         "--dataset": ("dataset.name", dataset),
         "--kind": ("kind", kind),
@@ -82,17 +82,19 @@ def train(
         "--name": ("name", name),
     }
     settings = settings_of(values, options)
-    is_sent = bool(paths) and not (len(paths) == 1 and is_spec(paths[0]))
-    if (given := how.given()) and not is_sent:
-        raise click.UsageError(f"{given[0]} applies to data that is uploaded: give a folder or a file")
-    if is_sent:
-        settings = _with_uploaded(target, paths, how, settings, name=name, dry_run=dry_run)
+    uploads_data = bool(paths) and not (len(paths) == 1 and is_spec(paths[0]))
+    if (given_options := upload_settings.given_options()) and not uploads_data:
+        raise click.UsageError(f"{given_options[0]} applies to data that is uploaded: give a folder or a file")
+    if uploads_data:
+        settings = _with_uploaded(target, paths, upload_settings, settings, name=name, dry_run=dry_run)
     elif not paths and "dataset" not in settings:
         raise click.UsageError("nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME")
-    if is_sent or not paths:
+    if uploads_data or not paths:
         data = settings["dataset"]
-        trained_on = str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0]
-        document = json.dumps({"kind": "classifier"} | ({"name": trained_on} if trained_on else {}) | settings).encode()
+        dataset_name = str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0]
+        document = json.dumps(
+            {"kind": "classifier"} | ({"name": dataset_name} if dataset_name else {}) | settings
+        ).encode()
     else:
         document = with_settings(read(paths[0]), settings)
     document = with_folds(document, folds)
@@ -101,9 +103,9 @@ def train(
             _show_cost(target, client, client.dry_run(document))
             return
         job = client.submit(document, idempotency_key=idempotency_key)
-        others = [client.get(job_id) for job_id in job.get("fold_jobs", [])[1:]]
-    if others:
-        _show_folds(target, [job, *others], watch=watch)
+        other_folds = [client.get(job_id) for job_id in job.get("fold_jobs", [])[1:]]
+    if other_folds:
+        _show_folds(target, [job, *other_folds], watch=watch)
     else:
         _show_new(target, job, watch=watch)
 
@@ -133,9 +135,9 @@ def fork(target: Target, job_text: str, checkpoint: str, values: tuple[str, ...]
 
     By default, the fork of "first" is named "first-2"; change it with --set name=...
     """
-    which = int(checkpoint) if checkpoint.isdecimal() else checkpoint
+    selected_checkpoint = int(checkpoint) if checkpoint.isdecimal() else checkpoint
     with target.client() as client:
-        job = target.find(client, job_text).fork(settings_of(values), checkpoint=which)
+        job = target.find(client, job_text).fork(settings_of(values), checkpoint=selected_checkpoint)
     _show_new(target, job, watch=watch)
 
 
@@ -169,7 +171,7 @@ COMMANDS: Final = (train, watch, fork, reproduce)
 def _with_uploaded(
     target: Target,
     paths: tuple[Path, ...],
-    how: UploadOptions,
+    upload_settings: UploadOptions,
     settings: Mapping[str, Any],
     *,
     name: str | None,
@@ -179,12 +181,12 @@ def _with_uploaded(
     data = settings.get("dataset", {})
     if not isinstance(data, dict) or "name" in data:
         raise click.UsageError(f"give either data to upload ({paths[0]}) or a dataset of the service")
-    dataset, paths = named(name, paths)
+    dataset, paths = parse_name_and_paths(name, paths)
     if dry_run:
         advice = f"upload the data first, then use: tapeline train --dataset {dataset} --dry-run"
         raise click.UsageError(f"--dry-run stores nothing, and cannot upload {paths[0]}; {advice}")
-    uploaded = send(target, dataset, paths, how)
-    tell(uploaded, how, err=True)
+    uploaded = send(target, dataset, paths, upload_settings)
+    print_upload(uploaded, upload_settings, err=True)
     return {**settings, "dataset": {**data, "name": uploaded.reference}}
 
 
@@ -193,15 +195,15 @@ def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
     if not watch or target.as_json:
         click.echo(to_json(jobs[0]) if target.as_json else "\n".join(job.id for job in jobs))
         return
-    watched = [FollowedJob.of(job) for job in jobs]
-    with display_of(watched, Console(highlight=False)) as display:
-        follow_jobs(target.client, watched, display)
+    followed = [FollowedJob.of(job) for job in jobs]
+    with display_of(followed, Console(highlight=False)) as display:
+        follow_jobs(target.client, followed, display)
     with target.client() as client:
-        found = client.folds(jobs[0])
-    for line in fold_means(found):
+        folds = client.folds(jobs[0])
+    for line in fold_means(folds):
         click.echo(line)
-    if found["finished"] < len(jobs):
-        raise Failure(f"{len(jobs) - found['finished']} of {len(jobs)} folds did not succeed")
+    if folds["finished"] < len(jobs):
+        raise Failure(f"{len(jobs) - folds['finished']} of {len(jobs)} folds did not succeed")
 
 
 def _show_new(target: Target, job: Job, *, watch: bool) -> None:
@@ -224,18 +226,18 @@ def _watch(target: Target, job: Job) -> None:
                 if event.type in ("snapshot", "end"):
                     status, error = event.data["status"], event.data.get("error")
     else:
-        watched = FollowedJob.of(job)
+        followed = FollowedJob.of(job)
         try:
-            with display_of([watched], Console(highlight=False)) as display:
-                follow_jobs(target.client, [watched], display)
+            with display_of([followed], Console(highlight=False)) as display:
+                follow_jobs(target.client, [followed], display)
         except KeyboardInterrupt:
-            if watched.status not in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
+            if followed.status not in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
                 click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)
             raise
-        status, error = watched.status, dict(watched.error) if watched.error else None
+        status, error = followed.status, dict(followed.error) if followed.error else None
     if status != Status.SUCCEEDED:
-        why = f": {explain(error)}" if error else ""
-        raise Failure(f"job {job.id} {status}{why}", error)
+        reason = f": {explain(error)}" if error else ""
+        raise Failure(f"job {job.id} {status}{reason}", error)
 
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:

@@ -23,9 +23,9 @@ def up() -> None:
     """Run the web page, API and workers on this machine until Ctrl-C."""
     settings = Settings.from_env(os.environ, cores=cores())
     console = Console(highlight=False, soft_wrap=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    stack = LocalStack(settings, notify=say(console))
+    for signal_number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, interrupt)
+    stack = LocalStack(settings, notify=message_printer(console))
     with console.status("starting ..."):
         stack.start()
     try:
@@ -52,16 +52,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(signal_number: int, frame: FrameType | None) -> None:
     """Treat a signal like Ctrl-C."""
     raise KeyboardInterrupt
 
 
-def say(console: Console) -> Callable[[str], None]:
-    """Print messages of the running stack."""
+def message_printer(console: Console) -> Callable[[str], None]:
+    """A function that prints messages of the running stack."""
 
-    def tell(text: str) -> None:
+    def print_message(text: str) -> None:
         with suppress(OSError):  # the terminal is closed
             console.print(f"[yellow]{escape(text)}[/]")
 
-    return tell
+    return print_message

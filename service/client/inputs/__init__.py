@@ -1,1 +1,1 @@
-"""What users give to be sent: images, folders of them, and rows of a table, in the form of a request."""
+"""Users' inputs in the form of a request: images, folders of images, and rows of a table."""

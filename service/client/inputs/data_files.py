@@ -1,4 +1,4 @@
-"""What a file for an upload is, by its name and its first bytes."""
+"""Recognizes the kind of a file for an upload by its name and its first bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLES: Final = tuple(f"{suffix}{packing}" for suffix in (".csv", ".tsv", ".txt"
 _HEAD_BYTES: Final = 512
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
-_TAR: Final = slice(257, 262)
+_TAR_MAGIC: Final = slice(257, 262)
 _IDX_WORDS: Final = ("images", "labels", "ubyte", "idx")
 
 _SHEET: Final = "a spreadsheet: save the sheet as CSV, and upload that file"
@@ -38,8 +38,8 @@ _BY_SUFFIX: Final = {
     (".h5", ".hdf5"): f"an HDF5 file: save {_ARRAY}",
     (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".heic", ".avif", ".tif", ".tiff"): _IMAGE,
 }
-"""What is refused, and the remedy."""
-_BY_START: Final = {
+"""Refused kinds of files by suffix, each with the remedy."""
+_BY_SIGNATURE: Final = {
     b"PAR1": f"a Parquet file: {_CONVERT}",
     b"ARROW1": f"an Arrow file: {_CONVERT}",
     b"SQLite format 3": f"a database: {_CONVERT}",
@@ -56,7 +56,7 @@ _BY_START: Final = {
     b"GIF8": _IMAGE,
     b"%PDF": "a PDF document: a dataset is a folder of images, a CSV file, an archive or IDX files",
 }
-"""The same for files whose names do not tell, or mislead."""
+"""The same by the first bytes, for files whose names say nothing or mislead."""
 
 
 def is_table(path: Path) -> bool:
@@ -68,22 +68,22 @@ def field_of(path: Path) -> str:
     """The form field for a file: ``table``, ``archive``, or the role of an IDX file.
 
     Raises:
-        NotUploadable: it is none of them; the message says what it is, and what to do.
+        NotUploadable: it is none of them; the message names its kind and the remedy.
     """
-    name, start = path.name.lower(), _start(path)
-    if start.startswith(_ZIP) and not name.endswith((".zip", ".npz")) and _is_spreadsheet(path):
+    name, head = path.name.lower(), _first_bytes(path)
+    if head.startswith(_ZIP) and not name.endswith((".zip", ".npz")) and _is_spreadsheet(path):
         raise NotUploadable(f"{path} is {_SHEET}")
     for suffixes, problem in _BY_SUFFIX.items():
         if name.endswith(suffixes):
             raise NotUploadable(f"{path} is {problem}")
-    for mark, problem in _BY_START.items():
-        if start.startswith(mark):
+    for signature, problem in _BY_SIGNATURE.items():
+        if head.startswith(signature):
             raise NotUploadable(f"{path} is {problem}")
     if name.endswith(TABLES):
         return "table"
-    if name.endswith(ARCHIVES) or start.startswith(_ZIP) or start[_TAR] == b"ustar":
+    if name.endswith(ARCHIVES) or head.startswith(_ZIP) or head[_TAR_MAGIC] == b"ustar":
         return "archive"
-    if not start.startswith(b"\0\0") and not any(word in name for word in _IDX_WORDS):
+    if not head.startswith(b"\0\0") and not any(word in name for word in _IDX_WORDS):
         raise NotUploadable(
             f"{path} is not a file that can be uploaded: these are CSV and TSV files (a text file with a table: rename "
             "it to .csv), zip, tar, tar.gz and NPZ archives, and IDX files"
@@ -92,17 +92,17 @@ def field_of(path: Path) -> str:
     return f"validation_{role}" if any(word in name for word in ("t10k", "test", "val")) else role
 
 
-def _start(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     """The first bytes, unpacked if the file is gzipped."""
     with path.open("rb") as file:
-        start = file.read(_HEAD_BYTES)
-    if not start.startswith(_GZIP):
-        return start
+        head = file.read(_HEAD_BYTES)
+    if not head.startswith(_GZIP):
+        return head
     try:
         with gzip.open(path) as unpacked:
             return unpacked.read(_HEAD_BYTES)
     except (OSError, EOFError, zlib.error):
-        return start  # damaged: the service says where
+        return head  # damaged: the service reports where
 
 
 def _is_spreadsheet(path: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.client.errors import UnreadableImage
-from service.image_files.kinds import BEGINNING, format_of_name, not_read, why_unreadable
+from service.image_files.kinds import SIGNATURE_BYTES, format_of_name, unreadable_reason, unsupported_message
 from service.spec.sent_images import SENT_SIDE, SENT_UNCHANGED_PIXELS, is_sent_unchanged
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def encoded(image: GivenImage) -> Encoded:
             raise FileNotFoundError(f"{image[:80]!r} is neither a file nor an image in base64")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableImage(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        return _of_bytes(path.read_bytes(), name=str(path))
+        return _encode_file(path.read_bytes(), name=str(path))
     if isinstance(image, bytes):
-        return _of_bytes(image)
+        return _encode_file(image)
     return Encoded(image)
 
 
@@ -71,32 +71,32 @@ def _is_base64(text: str) -> bool:
         return False
 
 
-def _of_bytes(data: bytes, name: str = "the image") -> Encoded:
-    sent, pixels = sent_form(data, name=name)
-    return Encoded(base64.b64encode(sent).decode(), pixels)
+def _encode_file(data: bytes, name: str = "the image") -> Encoded:
+    content, pixels = sent_form(data, name=name)
+    return Encoded(base64.b64encode(content).decode(), pixels)
 
 
 def in_requests(images: Sequence[Encoded]) -> Iterator[list[Any]]:
     """Split images into as few requests as possible, at least one."""
-    part: list[Any] = []
-    size = pixels = 0
+    batch: list[Any] = []
+    characters = pixels = 0
     for image in images:
-        each = len(image.content) if isinstance(image.content, str) else 0
-        is_full = size + each > _REQUEST_CHARACTERS or pixels + image.pixels > SENT_UNCHANGED_PIXELS
-        if part and (is_full or len(part) == _REQUEST_IMAGES):
-            yield part
-            part, size, pixels = [], 0, 0
-        part.append(image.content)
-        size += each
+        image_characters = len(image.content) if isinstance(image.content, str) else 0
+        is_full = characters + image_characters > _REQUEST_CHARACTERS or pixels + image.pixels > SENT_UNCHANGED_PIXELS
+        if batch and (is_full or len(batch) == _REQUEST_IMAGES):
+            yield batch
+            batch, characters, pixels = [], 0, 0
+        batch.append(image.content)
+        characters += image_characters
         pixels += image.pixels
-    yield part
+    yield batch
 
 
 def sent_form(data: bytes, *, name: str = "the image") -> tuple[bytes, int]:
     """An image of ``FORMATS`` as it is sent, and its number of pixels: as it is, or if it is large, as a small PNG."""
     if (size := _png_size(data)) and is_sent_unchanged(len(data), *size, is_png=True):
         return data, math.prod(size)
-    with _opened(data, name) as image:
+    with _open_image(data, name) as image:
         if is_sent_unchanged(len(data), *image.size, is_png=image.format == "PNG"):
             pixels = math.prod(image.size)
             image.draft(None, (SENT_SIDE, SENT_SIDE))
@@ -109,13 +109,13 @@ def sent_form(data: bytes, *, name: str = "the image") -> tuple[bytes, int]:
 def as_png(data: bytes, *, name: str = "the image") -> bytes:
     """An image of ``FORMATS`` as a PNG of at most ``SENT_SIDE`` pixels along a side, upright as its EXIF data says.
 
-    Of an animation, the first frame is used.
+    An animation is represented by its first frame.
     """
     from PIL import Image, ImageOps
 
-    with _opened(data, name) as opened:
-        opened.draft(None, (2 * SENT_SIDE, 2 * SENT_SIDE))  # a JPEG is scaled down while it is decoded
-        upright = ImageOps.exif_transpose(opened)
+    with _open_image(data, name) as image:
+        image.draft(None, (2 * SENT_SIDE, 2 * SENT_SIDE))  # a JPEG is scaled down while it is decoded
+        upright = ImageOps.exif_transpose(image)
         converted = _in_supported_mode(upright)
         converted.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.BOX, reducing_gap=None)
         file = io.BytesIO()
@@ -124,28 +124,28 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Image]:
-    """An image of which only the header is read; errors of the block name it."""
+def _open_image(data: bytes, name: str) -> Iterator[Image]:
+    """Open an image, reading only its header; errors that are raised in the block name the image."""
     # Imported lazily: it takes a tenth of a second, and most commands do not need it.
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
-            opened = Image.open(io.BytesIO(data), formats=FORMATS)
-        with opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                pixels = f"{opened.width:,} x {opened.height:,} pixels"
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                pixels = f"{image.width:,} x {image.height:,} pixels"
                 raise UnreadableImage(f"{name} has {pixels}; at most {MAX_PIXELS:,} are read")
-            yield opened
+            yield image
     except UnreadableImage:
         raise
     except Image.DecompressionBombError:
         raise UnreadableImage(f"{name} has too many pixels; at most {MAX_PIXELS:,} are read") from None
     except UnidentifiedImageError:
-        other = format_of_name(name)
-        why = not_read(other) if other else why_unreadable(data[:BEGINNING])
-        raise UnreadableImage(f"{name} {why}") from None
+        known_format = format_of_name(name)
+        reason = unsupported_message(known_format) if known_format else unreadable_reason(data[:SIGNATURE_BYTES])
+        raise UnreadableImage(f"{name} {reason}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UnreadableImage(f"{name} is broken: {error}") from None
 

@@ -15,24 +15,25 @@ from service.image_files.sizes import Size
 from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
 _MAX_NAMED_FILES: Final = 5
-_SENT_NAMES: Final = 50
-"""Files that are not images: so many are named to the service, which limits the files of an archive."""
+_MAX_SENT_NAMES: Final = 50
+"""Maximum number of non-image files whose names are sent, because the service limits the files of an
+archive."""
 
 
 def files_of(folder: Path) -> tuple[list[Path], list[Path]]:
     """The image files in a folder and its subfolders, and the other files; both sorted, without hidden ones."""
     files = sorted(_walk(folder))
     images = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
-    others = [path for path in files if not path.name.lower().endswith(IMAGE_SUFFIXES)]
-    return images, others
+    other_files = [path for path in files if not path.name.lower().endswith(IMAGE_SUFFIXES)]
+    return images, other_files
 
 
-def names_to_send(folder: Path, others: Sequence[Path]) -> list[str]:
+def names_to_send(folder: Path, other_files: Sequence[Path]) -> list[str]:
     """The names of the first files that are not images, as members of an archive that the service accepts."""
-    names = (path.relative_to(folder).as_posix() for path in others)
+    names = (path.relative_to(folder).as_posix() for path in other_files)
     safe = (name for name in names if ".." not in PurePosixPath(name.replace("\\", "/")).parts)
     # The service drops the prefix. Without it, a name such as a:b.txt would be that of a drive.
-    return [f"./{name}" for name in itertools.islice(safe, _SENT_NAMES)]
+    return [f"./{name}" for name in itertools.islice(safe, _MAX_SENT_NAMES)]
 
 
 def pack(
@@ -49,24 +50,25 @@ def pack(
     Args:
         size: scale images as the import does, so that less is sent for the same dataset; the names stay. Without it,
             files are packed as they are.
-        grey: the import makes them grey.
+        grey: the import converts them to grey.
         skips: leave out images that cannot be read. One that cannot be decoded is packed as it is, so that the report
             of the import names it.
-        on_image: called after each image with the number of those that are done, and of all.
+        on_image: called after each image with the number of processed images and of all.
 
     Returns:
-        What was not packed, each with the reason, and the number of other files without a name in the archive.
+        The images that were not packed, each with the reason, and the number of other files that the archive
+        does not name.
 
     Raises:
         UnreadableImage: the folder contains no images, or some cannot be read; the message lists them.
     """
-    images, others = files_of(folder)
+    images, other_files = files_of(folder)
     if not images:
         raise UnreadableImage(f"{folder} contains no images; files ending in {', '.join(IMAGE_SUFFIXES)} are read")
-    names = names_to_send(folder, others)
+    names = names_to_send(folder, other_files)
     faults: list[str] = []
     sent = 0
-    with tarfile.open(target, "w", dereference=True) as archive:  # the service takes no links
+    with tarfile.open(target, "w", dereference=True) as archive:  # the service accepts no links
         for done, path in enumerate(images, 1):
             name = path.relative_to(folder).as_posix()
             try:
@@ -89,17 +91,17 @@ def pack(
         for name in names:
             archive.addfile(tarfile.TarInfo(name))
     if faults and not (skips and sent):
-        more = f"\n  and {len(faults) - _MAX_NAMED_FILES:,} more" if len(faults) > _MAX_NAMED_FILES else ""
+        ellipsis = f"\n  and {len(faults) - _MAX_NAMED_FILES:,} more" if len(faults) > _MAX_NAMED_FILES else ""
         these, them = ("this file", "it") if len(faults) == 1 else ("these files", "them")
         advice = f"remove or replace {them}, or leave {them} out with on_bad=skip"
-        listed = "\n  ".join(faults[:_MAX_NAMED_FILES])
-        raise UnreadableImage(f"{these} cannot be read; {advice}:\n  {listed}{more}")
-    return faults, len(others) - len(names)
+        fault_lines = "\n  ".join(faults[:_MAX_NAMED_FILES])
+        raise UnreadableImage(f"{these} cannot be read; {advice}:\n  {fault_lines}{ellipsis}")
+    return faults, len(other_files) - len(names)
 
 
 def _scaled(path: Path, size: Size, *, grey: bool) -> bytes:
     """An image as the import scales it, as a PNG."""
-    from service.image_files import decoding  # here: it loads Pillow
+    from service.image_files import decoding  # imported lazily: it loads Pillow
 
     data = io.BytesIO()
     try:
@@ -111,8 +113,8 @@ def _scaled(path: Path, size: Size, *, grey: bool) -> bytes:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+    for directory, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
         for name in files:
             if not name.startswith(".") and name.lower() not in UNSEEN_FILES:
-                yield Path(place, name)
+                yield Path(directory, name)

@@ -1,4 +1,5 @@
-"""Values of Python, NumPy and pandas as JSON. Neither library is imported: objects are known by their attributes."""
+"""Values of Python, NumPy and pandas as JSON. Neither library is imported: attributes identify their
+objects."""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ from datetime import date
 from typing import Any, Final
 
 _MISSING: Final = frozenset({"NAType", "NaTType"})
-"""Types of pandas for missing values, which equal nothing, or say that it is not known whether they do."""
+"""Types of pandas for missing values, for which a comparison returns false or another missing value."""
 
 
 def plain(value: Any) -> Any:
-    """What ``json`` writes instead of an object that it does not know: arrays and scalars of NumPy become numbers, and
-    dates texts in ISO 8601.
+    """Convert an object that ``json`` does not support: arrays and scalars of NumPy become numbers, and dates
+    become texts in ISO 8601.
 
     Raises:
         TypeError: JSON has no such value.
@@ -25,7 +26,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         if value.dtype.kind != "M":
             return value.tolist()
-        return _moment(value) if not value.shape else [plain(moment) for moment in value]
+        return _format_datetime64(value) if not value.shape else [plain(moment) for moment in value]
     raise TypeError(f"{type(value).__name__} {str(value)[:80]!r} is not a value of JSON")
 
 
@@ -40,7 +41,7 @@ def _cell(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _moment(value: Any) -> str | None:
-    """A ``datetime64``, of any unit."""
+def _format_datetime64(value: Any) -> str | None:
+    """The text of a ``datetime64`` of any unit; ``None`` if it is missing."""
     text = str(value)
     return None if text == "NaT" else text

@@ -24,10 +24,10 @@ from service.spec.flat import flat_settings
 _MAX_METRICS: Final = 1000
 _MAX_PARAMS: Final = 100
 """Maximum number per request; these are MLflow's limits."""
-_MAX_TEXT: Final = 5000
-_STATUS: Final = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+_MAX_TEXT_LENGTH: Final = 5000
+_RUN_STATUSES: Final = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 _JOB_TAG: Final = "tapeline.job_id"
-_CHANGEABLE: Final = ("name", "tags", "priority")
+_MUTABLE_SETTINGS: Final = ("name", "tags", "priority")
 """Settings that can change after submission, and are therefore logged as tags: MLflow's params are immutable."""
 
 
@@ -55,8 +55,8 @@ def log_run(connection: Connection, job: Job, uri: str, *, experiment: str, chec
 
 
 def _log(mlflow: Any, connection: Connection, job: Job, experiment: str, checkpoint: Which) -> str:
-    found = mlflow.get_experiment_by_name(experiment)
-    experiment_id = found.experiment_id if found is not None else mlflow.create_experiment(experiment)
+    existing = mlflow.get_experiment_by_name(experiment)
+    experiment_id = existing.experiment_id if existing is not None else mlflow.create_experiment(experiment)
     runs = mlflow.search_runs([experiment_id], f"tags.`{_JOB_TAG}` = '{job.id}'", max_results=1)
     started_ms = _milliseconds(job["started_at"] or job["created_at"])
     if runs:
@@ -72,12 +72,12 @@ def _log(mlflow: Any, connection: Connection, job: Job, experiment: str, checkpo
     _log_files(mlflow, run_id, connection, job, checkpoint)
     if job.ended:
         ended_ms = _milliseconds(job["finished_at"])
-        mlflow.set_terminated(run_id, _STATUS[job.status], end_time=ended_ms)
+        mlflow.set_terminated(run_id, _RUN_STATUSES[job.status], end_time=ended_ms)
     return run_id
 
 
 def _tags(job: Job) -> dict[str, str]:
-    found = {
+    tags = {
         _JOB_TAG: job.id,
         "tapeline.kind": job.kind,
         "tapeline.dataset": str(job.resolved["dataset"]["name"]),
@@ -88,15 +88,15 @@ def _tags(job: Job) -> dict[str, str]:
         "mlflow.source.name": job.page,
         "mlflow.note.content": job["note"],
     }
-    found |= {tag: "true" for tag in job.tags if all(letter.isalnum() or letter in "_-./ " for letter in tag)}
-    return {name: str(value)[:_MAX_TEXT] for name, value in found.items() if value not in (None, "")}
+    tags |= {tag: "true" for tag in job.tags if all(character.isalnum() or character in "_-./ " for character in tag)}
+    return {name: str(value)[:_MAX_TEXT_LENGTH] for name, value in tags.items() if value not in (None, "")}
 
 
 def _log_settings(mlflow: Any, run_id: str, job: Job) -> None:
     from mlflow.entities import Param
 
-    settings = ((name, str(value)[:_MAX_TEXT]) for name, value in flat_settings(job.resolved))
-    params = [Param(name, text) for name, text in settings if text and name not in _CHANGEABLE]
+    settings = ((name, str(value)[:_MAX_TEXT_LENGTH]) for name, value in flat_settings(job.resolved))
+    params = [Param(name, text) for name, text in settings if text and name not in _MUTABLE_SETTINGS]
     for start in range(0, len(params), _MAX_PARAMS):
         mlflow.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
 
@@ -104,28 +104,28 @@ def _log_settings(mlflow: Any, run_id: str, job: Job) -> None:
 def _log_metrics(mlflow: Any, run_id: str, job: Job, started_ms: int) -> None:
     from mlflow.entities import Metric
 
-    table = job.history()
-    times = [started_ms + round(1000 * seconds) for seconds in accumulate(table["seconds"])]
+    history = job.history()
+    times = [started_ms + round(1000 * seconds) for seconds in accumulate(history["seconds"])]
     metrics = [
         Metric(name, value, time, epoch)
-        for name, series in table["series"].items()
-        for epoch, time, value in zip(table["epochs"], times, series, strict=True)
+        for name, series in history["series"].items()
+        for epoch, time, value in zip(history["epochs"], times, series, strict=True)
         if value is not None
     ]
-    if (tested := job.test_epoch) is not None:
+    if (test_epoch := job.test_epoch) is not None:
         scores = {"test_accuracy": job.test_accuracy, "test_loss": job.test_loss}
-        metrics += [Metric(name, score, times[-1], tested) for name, score in scores.items() if score is not None]
+        metrics += [Metric(name, score, times[-1], test_epoch) for name, score in scores.items() if score is not None]
     for start in range(0, len(metrics), _MAX_METRICS):
         mlflow.log_batch(run_id, metrics=metrics[start : start + _MAX_METRICS])
 
 
 def _log_files(mlflow: Any, run_id: str, connection: Connection, job: Job, checkpoint: Which) -> None:
     with tempfile.TemporaryDirectory(prefix="tapeline-") as folder:
-        for path in _files(connection, job, Path(folder), checkpoint):
+        for path in _save_files(connection, job, Path(folder), checkpoint):
             mlflow.log_artifact(run_id, str(path), "model" if path.suffix in (".safetensors", ".onnx") else None)
 
 
-def _files(connection: Connection, job: Job, folder: Path, checkpoint: Which) -> Iterator[Path]:
+def _save_files(connection: Connection, job: Job, folder: Path, checkpoint: Which) -> Iterator[Path]:
     spec, provenance = folder / "spec.json", folder / "provenance.json"
     spec.write_text(json.dumps(job.resolved, indent=2))
     provenance.write_text(json.dumps(job["provenance"], indent=2))

@@ -27,9 +27,9 @@ def stack(
     modes = (np.arange(count) % MODES)[np.argsort(raw[3], kind="stable")]
     digits = np.stack([modes // 100, modes // 10 % 10, modes % 10])
     stacked = np.empty((count, *images.shape[1:], 3), np.uint8)
-    for channel, wanted in enumerate(digits):
+    for channel, channel_digits in enumerate(digits):
         for digit in range(10):
-            places, of_digit = np.flatnonzero(wanted == digit), np.flatnonzero(labels == digit)
-            drawn = of_digit[(raw[channel, places] % np.uint64(len(of_digit))).astype(np.intp)]
-            stacked[places, ..., channel] = images[drawn]
+            indices, of_digit = np.flatnonzero(channel_digits == digit), np.flatnonzero(labels == digit)
+            chosen = of_digit[(raw[channel, indices] % np.uint64(len(of_digit))).astype(np.intp)]
+            stacked[indices, ..., channel] = images[chosen]
     return stacked, digits[0].astype(np.uint8)

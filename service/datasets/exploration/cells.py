@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from service.datasets.tables.values import TIME, written
+from service.datasets.tables.values import TIME, format_date
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -20,7 +20,7 @@ def cell(value: float, column: Mapping[str, Any]) -> float | int | str | None:
         categories = column["categories"]
         return str(categories[int(value)]) if 0 <= value < len(categories) else None
     if column["type"] == "date":
-        return written(value, TIME) if column.get("format") == TIME else date(value)
+        return format_date(value, TIME) if column.get("format") == TIME else date(value)
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 

@@ -52,12 +52,15 @@ class TableStatistics:
 def statistics(parts: Sequence[NDArray[Any]], columns: Sequence[Mapping[str, Any]]) -> TableStatistics:
     """Statistics over all parts. Reads one column at a time."""
     step = max(1, -(-sum(map(len, parts)) // MAX_ROWS))
-    seen = [part[::step] for part in parts]
-    found = [_column(np.concatenate([part[:, place] for part in seen]), column) for place, column in enumerate(columns)]
-    return TableStatistics(sum(map(len, seen)), found)
+    sampled = [part[::step] for part in parts]
+    described = [
+        _describe_column(np.concatenate([part[:, index] for part in sampled]), column)
+        for index, column in enumerate(columns)
+    ]
+    return TableStatistics(sum(map(len, sampled)), described)
 
 
-def _column(values: NDArray[np.float64], column: Mapping[str, Any]) -> ColumnStatistics:
+def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> ColumnStatistics:
     name, kind = str(column["name"]), str(column["type"])
     present = values[~np.isnan(values)]
     missing = len(values) - len(present)
@@ -67,7 +70,7 @@ def _column(values: NDArray[np.float64], column: Mapping[str, Any]) -> ColumnSta
         texts = column["categories"]
         counts = np.bincount(present.astype(np.int64), minlength=len(texts))[: len(texts)]
         order = np.argsort(-counts, kind="stable")[:MAX_CATEGORIES]
-        frequent = [(str(texts[place]), int(counts[place])) for place in order if counts[place]]
+        frequent = [(str(texts[index]), int(counts[index])) for index in order if counts[index]]
         distinct = int(np.count_nonzero(counts))
         return ColumnStatistics(name=name, type=kind, missing=missing, categories=frequent, distinct=distinct)
     low, high = float(present.min()), float(present.max())

@@ -94,12 +94,13 @@ class DatasetExplorer:
         *,
         mixed: bool = False,
     ) -> ExamplePage:
-        found = _parts(self._repository.load(info)).get(part)
-        if found is None:
+        examples = _parts(self._repository.load(info)).get(part)
+        if examples is None:
             return ExamplePage((), None)
-        indices, following = selection.page_indices(found.labels, label, start=start, limit=limit, mixed=mixed)
+        indices, following = selection.page_indices(examples.labels, label, start=start, limit=limit, mixed=mixed)
         return ExamplePage(
-            [ShownExample(index, int(found.labels[index]), show(found.inputs[index])) for index in indices], following
+            [ShownExample(index, int(examples.labels[index]), show(examples.inputs[index])) for index in indices],
+            following,
         )
 
     def _count(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:

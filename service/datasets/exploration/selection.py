@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 def class_counts(labels: NDArray[Any], classes: int) -> list[int]:
     """Number of examples of each class."""
-    counted: list[int] = np.bincount(labels, minlength=classes).tolist()
-    return counted
+    counts: list[int] = np.bincount(labels, minlength=classes).tolist()
+    return counts
 
 
 def page_indices(
@@ -21,18 +21,18 @@ def page_indices(
 
     Args:
         label: ``None`` for any label.
-        mixed: one example of each class after the other, where any label is wanted; ``start`` is a place in this order.
+        mixed: for any label, alternate between the classes; ``start`` is then a position in this order.
     """
     shown: list[int]
     if label is None and mixed:
         shown = _mixed(labels)[start : start + limit].tolist()
         return shown, start + limit if start + limit < len(labels) else None
     if label is None:
-        found = np.arange(start, min(start + limit + 1, len(labels)))
+        indices = np.arange(start, min(start + limit + 1, len(labels)))
     else:
-        found = start + np.flatnonzero(labels[start:] == label)[: limit + 1]
-    shown = found[:limit].tolist()
-    return shown, int(found[limit]) if len(found) > limit else None
+        indices = start + np.flatnonzero(labels[start:] == label)[: limit + 1]
+    shown = indices[:limit].tolist()
+    return shown, int(indices[limit]) if len(indices) > limit else None
 
 
 def _mixed(labels: NDArray[Any]) -> NDArray[np.intp]:

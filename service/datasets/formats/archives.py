@@ -84,7 +84,7 @@ def reading(path: Path) -> Iterator[None]:
     except DatasetError:
         raise
     except _RAISES as error:
-        raise DatasetBroken(path, f"is a damaged archive ({_printable(error)}); pack it again") from error
+        raise DatasetBroken(path, f"is a damaged archive ({_describe_error(error)}); pack it again") from error
 
 
 def members(path: Path) -> Iterator[Member]:
@@ -97,21 +97,23 @@ def members(path: Path) -> Iterator[Member]:
         head = file.read(4)
         file.seek(0)
         is_zip = head.startswith(b"PK")
-        source = _of_zip(path, file) if is_zip else _of_tar(path, file, is_packed=head.startswith(b"\x1f\x8b"))
+        source = (
+            _zip_members(path, file) if is_zip else _tar_members(path, file, is_packed=head.startswith(b"\x1f\x8b"))
+        )
         total = 0
-        most = min(MAX_UNPACKED_BYTES, _FREE_BYTES + MAX_RATIO * path.stat().st_size)
+        max_bytes = min(MAX_UNPACKED_BYTES, _FREE_BYTES + MAX_RATIO * path.stat().st_size)
         for count, (name, size, read) in enumerate(source, 1):
             total += max(0, size)
             if count > MAX_MEMBERS:
                 raise DatasetBroken(path, f"has more than {MAX_MEMBERS:,} files; leave out those that are not images")
-            if total > most:
-                detail = f"unpacks to more than {most:,} bytes by {name[:200]!r}; scale its images down"
+            if total > max_bytes:
+                detail = f"unpacks to more than {max_bytes:,} bytes by {name[:200]!r}; scale its images down"
                 raise DatasetBroken(path, detail)
-            plain = name.replace("\\", "/")
-            if plain.startswith("/") or _DRIVE.match(plain) or ".." in PurePosixPath(plain).parts:
+            member_path = name.replace("\\", "/")
+            if member_path.startswith("/") or _DRIVE.match(member_path) or ".." in PurePosixPath(member_path).parts:
                 detail = f"has a file with the path {name[:200]!a}; pack the folder again with paths relative to it"
                 raise DatasetBroken(path, detail)
-            yield Member(plain.removeprefix("./"), read)
+            yield Member(member_path.removeprefix("./"), read)
 
 
 def check_name(path: Path, name: str) -> None:
@@ -131,12 +133,12 @@ def check_name(path: Path, name: str) -> None:
         raise DatasetBroken(path, f"has a file with control characters in its name, {shown}; rename it")
 
 
-def _of_zip(path: Path, file: IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+def _zip_members(path: Path, file: IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     _check_directory(path, file)
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if not member.filename.endswith(("/", "\\")):  # is_dir fails for an empty name
-                yield _zip_name(member), member.file_size, partial(_of_member, archive, member)
+                yield _zip_name(member), member.file_size, partial(_read_zip_member, archive, member)
 
 
 def _check_directory(path: Path, file: IO[bytes]) -> None:
@@ -144,16 +146,19 @@ def _check_directory(path: Path, file: IO[bytes]) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END.size - 2**16))
     tail = file.read()
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + _END.size > len(tail):
+    position = tail.rfind(b"PK\x05\x06")
+    if position < 0 or position + _END.size > len(tail):
         raise zipfile.BadZipFile("it has no directory at its end")
-    count, directory_bytes = _END.unpack_from(tail, at)[4:6]
-    if at >= _LOCATOR_64.size and (found := _LOCATOR_64.unpack_from(tail, at - _LOCATOR_64.size))[0] == b"PK\x06\x07":
-        file.seek(min(found[2], size))
-        end = file.read(_END_64.size)
-        if len(end) < _END_64.size or not end.startswith(b"PK\x06\x06"):
+    count, directory_bytes = _END.unpack_from(tail, position)[4:6]
+    if (
+        position >= _LOCATOR_64.size
+        and (locator := _LOCATOR_64.unpack_from(tail, position - _LOCATOR_64.size))[0] == b"PK\x06\x07"
+    ):
+        file.seek(min(locator[2], size))
+        end_record = file.read(_END_64.size)
+        if len(end_record) < _END_64.size or not end_record.startswith(b"PK\x06\x06"):
             raise zipfile.BadZipFile("it has no directory at the expected position")
-        count, directory_bytes = _END_64.unpack(end)[7:9]
+        count, directory_bytes = _END_64.unpack(end_record)[7:9]
     if count > MAX_MEMBERS or directory_bytes > MAX_MEMBERS * _DIRECTORY_ENTRY_BYTES // 4:
         detail = f"has {count:,} files and a directory of {directory_bytes:,} bytes; at most {MAX_MEMBERS:,} files are"
         raise DatasetBroken(path, f"{detail} read; leave out those that are not images")
@@ -172,7 +177,7 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
         return member.filename
 
 
-def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+def _read_zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     if stat.S_ISLNK(member.external_attr >> 16):
         raise UnreadableMember("is a link: pack the file itself")
     if member.flag_bits & _ENCRYPTED:
@@ -181,28 +186,28 @@ def _of_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
         raise UnreadableMember("uses an unsupported compression: use deflate, or none")
     _check_size(member.file_size)
     try:  # offsets outside the file are an OSError
-        return _whole(archive.open(member), member.file_size)
+        return _read_content(archive.open(member), member.file_size)
     except _MEMBER_RAISES as error:
-        raise UnreadableMember(f"is damaged in the archive ({_printable(error)})") from error
+        raise UnreadableMember(f"is damaged in the archive ({_describe_error(error)})") from error
 
 
-def _of_tar(path: Path, file: IO[bytes], *, is_packed: bool) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+def _tar_members(path: Path, file: IO[bytes], *, is_packed: bool) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     source = cast("IO[bytes]", Gunzip(file)) if is_packed else file
     with tarfile.open(fileobj=source, mode="r|", tarinfo=_TarEntry) as archive:
         for member in archive:
             archive.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it; without this, all are kept
             if not member.isdir():
-                yield member.name, member.size, partial(_of_entry, archive, member)
+                yield member.name, member.size, partial(_read_tar_entry, archive, member)
 
 
-def _of_entry(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def _read_tar_entry(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     if member.issym() or member.islnk():
         raise UnreadableMember("is a link: pack the file itself, as tar --dereference --hard-dereference does")
     content = archive.extractfile(member) if member.isreg() else None
     if content is None:
         raise UnreadableMember("is not a regular file")
     _check_size(member.size)
-    return _whole(content, member.size)
+    return _read_content(content, member.size)
 
 
 class _TarEntry(tarfile.TarInfo):
@@ -228,7 +233,7 @@ def _check_size(size: int) -> None:
         raise UnreadableMember(f"has {size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read: scale it down")
 
 
-def _whole(content: IO[bytes], size: int) -> IO[bytes]:
+def _read_content(content: IO[bytes], size: int) -> IO[bytes]:
     """The content as a seekable file, which Pillow needs."""
     with content:
         data = content.read(size + 1)
@@ -237,6 +242,6 @@ def _whole(content: IO[bytes], size: int) -> IO[bytes]:
     return io.BytesIO(data)
 
 
-def _printable(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     text = str(error)[:200] or type(error).__name__
     return text if text.isprintable() else ascii(text)

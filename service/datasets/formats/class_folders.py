@@ -18,7 +18,7 @@ def outside_of_folders(path: Path, names: Sequence[str], on_bad: OnBad) -> froze
     """The images that are outside of class folders, which are left out.
 
     Raises:
-        DatasetBroken: they are not to be left out, or they are all that there is.
+        DatasetBroken: they must not be left out, or there are no other images.
     """
     folders, _, outside = _folders(names)
     if outside and (on_bad is OnBad.ERROR or not folders):
@@ -46,46 +46,48 @@ def _folders(names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], bool, li
     return folders, has_parts, outside
 
 
-def classes_of(path: Path, names: Sequence[str], others: Sequence[str] = ()) -> dict[str, tuple[PartName, str]]:
+def classes_of(path: Path, names: Sequence[str], other_files: Sequence[str] = ()) -> dict[str, tuple[PartName, str]]:
     """Part and class of each image, from its folders.
 
     Args:
-        others: the files that are no images, for advice.
+        other_files: the files that are not images, for advice in an error.
 
     Raises:
         DatasetBroken: fewer than two classes, too many, or one without training images.
     """
     folders, has_parts, _ = _folders(names)
-    found = {
+    assignments = {
         name: (PART_WORDS[parts[0].lower()], parts[1]) if has_parts else (PartName.TRAIN, parts[0])
         for name, parts in folders.items()
     }
-    if PartName.VALIDATION not in {part for part, _ in found.values()}:  # validate on the test images
-        found = {
+    if PartName.VALIDATION not in {part for part, _ in assignments.values()}:  # validate on the test images
+        assignments = {
             name: (PartName.VALIDATION if part is PartName.TEST else part, label)
-            for name, (part, label) in found.items()
+            for name, (part, label) in assignments.items()
         }
-    trained = {label for part, label in found.values() if part is PartName.TRAIN}
-    if not trained:
+    trained_classes = {label for part, label in assignments.values() if part is PartName.TRAIN}
+    if not trained_classes:
         raise DatasetBroken(path, "has no training images: only folders for validation; add a folder train")
     for part in (PartName.VALIDATION, PartName.TEST):
-        if unknown := sorted({label for where, label in found.values() if where == part} - trained):
+        if unknown := sorted(
+            {label for image_part, label in assignments.values() if image_part == part} - trained_classes
+        ):
             detail = f"has the class {unknown[0][:200]!r} for {part}, but no training images of it; add some"
             raise DatasetBroken(path, detail)
-    if len(trained) < 2:
-        only = next(iter(trained))[:200]
-        table = first_table(others)
-        labels = f"; {table} is not read" if table else ""
-        advice = f"sort the images into a folder per class{labels}"
-        raise DatasetBroken(path, f"has one class folder, {only!r}; a classifier needs at least two: {advice}")
-    if len(trained) > MAX_CLASSES:
-        raise DatasetBroken(path, f"has {len(trained):,} class folders; at most {MAX_CLASSES} are allowed")
-    if long := next((label for label in trained if len(label) > MAX_CLASS_NAME), None):
-        detail = f"has a class folder with a name of {len(long):,} characters, {long[:40]!r}"
+    if len(trained_classes) < 2:
+        single_class = next(iter(trained_classes))[:200]
+        table = first_table(other_files)
+        table_hint = f"; {table} is not read" if table else ""
+        advice = f"sort the images into a folder per class{table_hint}"
+        raise DatasetBroken(path, f"has one class folder, {single_class!r}; a classifier needs at least two: {advice}")
+    if len(trained_classes) > MAX_CLASSES:
+        raise DatasetBroken(path, f"has {len(trained_classes):,} class folders; at most {MAX_CLASSES} are allowed")
+    if long_name := next((label for label in trained_classes if len(label) > MAX_CLASS_NAME), None):
+        detail = f"has a class folder with a name of {len(long_name):,} characters, {long_name[:40]!r}"
         raise DatasetBroken(path, f"{detail}; at most {MAX_CLASS_NAME} are allowed: rename it")
-    return found
+    return assignments
 
 
-def in_order(names: set[str]) -> list[str]:
+def sort_classes(names: set[str]) -> list[str]:
     """Class names in order: numbers by value, words alphabetically."""
     return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name.casefold() + name))

@@ -28,14 +28,14 @@ MAX_FIELD: Final = 100_000
 MAX_ROW: Final = 2**21
 """Maximum length of a row in characters; quoted fields may spread a row over several lines."""
 DELIMITERS: Final = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
-_STATED: Final = re.compile(rf'"?sep=([{"".join(DELIMITERS)}])"?\s*', re.IGNORECASE)
+_DELIMITER_LINE: Final = re.compile(rf'"?sep=([{"".join(DELIMITERS)}])"?\s*', re.IGNORECASE)
 """A first line that states the delimiter, for Excel."""
 _MAX_NAMED: Final = 10_000
 """Fields of the header beyond these get no name: a line of commas has a million of them."""
-_ENDS: Final = f"[{''.join(DELIMITERS)}\r\n]"
-_QUOTED: Final = re.compile(rf'((?:^|{_ENDS}) *)"[^"]*(?:""[^"]*)*(?:"(?= *(?:{_ENDS}|\Z))|\Z)')
-"""A field in quotation marks, between delimiters of any kind. A quotation mark inside is doubled, so each is looked at
-once."""
+_FIELD_ENDS: Final = f"[{''.join(DELIMITERS)}\r\n]"
+_QUOTED: Final = re.compile(rf'((?:^|{_FIELD_ENDS}) *)"[^"]*(?:""[^"]*)*(?:"(?= *(?:{_FIELD_ENDS}|\Z))|\Z)')
+"""A field in quotation marks, between delimiters of any kind. A quotation mark inside is doubled, so each is
+examined only once."""
 _LINE_END: Final = re.compile(r"\r?\n|\r")
 _SAMPLED_ROWS: Final = 100
 _SAMPLED_CHARACTERS: Final = 2**16
@@ -96,7 +96,7 @@ class DelimitedFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                fields = self._reason(line, str(error))
+                fields = self._row_error(line, str(error))
             if is_header:
                 is_header = not fields  # empty lines before the header
             elif fields:
@@ -137,10 +137,10 @@ class DelimitedFile:
             return self
         if self.encoding == "utf-8-sig":
             raise self._broken(first_other, "is not UTF-8, though the file begins with the mark of UTF-8")
-        found = replace(self, encoding="latin-1" if has_undefined else "cp1252")
-        return _with_header(found)  # it was read as UTF-8
+        file = replace(self, encoding="latin-1" if has_undefined else "cp1252")
+        return _with_header(file)  # it was read as UTF-8
 
-    def _reason(self, line: int, error: str) -> str:
+    def _row_error(self, line: int, error: str) -> str:
         """The error message for a row; raises DatasetBroken if the parser cannot continue."""
         if "field limit" in error:
             detail = f"has a field of more than {MAX_FIELD:,} characters; is a quotation mark missing at its end?"
@@ -166,25 +166,25 @@ def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
         DatasetBroken: they show that the file is not a table.
     """
     with path.open("rb") as file:
-        start = file.read(4)
-    if start[:4] == b"PK\x03\x04":
+        magic = file.read(4)
+    if magic[:4] == b"PK\x03\x04":
         raise DatasetBroken(path, "is a zip archive or a spreadsheet; save the table as CSV, plain or gzipped")
-    plain = DelimitedFile(
+    undetected = DelimitedFile(
         path=path,
         max_bytes=max_bytes,
-        is_gzipped=start.startswith(_GZIP),
+        is_gzipped=magic.startswith(_GZIP),
         encoding="utf-8",
         ends_in_cr=False,
         delimiter=",",
     )
     head = b""
-    for piece in _pieces(plain, _HEAD_BYTES):
+    for piece in _pieces(undetected, _HEAD_BYTES):
         head += piece
         if len(head) >= _HEAD_BYTES:
             break
     if not head.strip():
         raise DatasetBroken(path, "is empty")
-    encoding = next((name for mark, name in _BOMS.items() if head.startswith(mark)), _guessed(head))
+    encoding = next((name for mark, name in _BOMS.items() if head.startswith(mark)), _guess_encoding(head))
     if encoding == "utf-32":
         raise DatasetBroken(path, "is encoded as UTF-32; save it as UTF-8")
     decoder = codecs.getincrementaldecoder(encoding)("replace")
@@ -195,11 +195,11 @@ def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
     ends_in_cr = "\n" not in text and "\r" in text
     if ends_in_cr:
         text = text.replace("\r", "\n")
-    stated = _STATED.fullmatch(text.partition("\n")[0])
-    delimiter = stated[1] if stated else _delimiter(text)
-    skipped = 1 if stated else 0
-    found = replace(plain, encoding=encoding, ends_in_cr=ends_in_cr, delimiter=delimiter, skipped_lines=skipped)
-    return _with_header(found)
+    match = _DELIMITER_LINE.fullmatch(text.partition("\n")[0])
+    delimiter = match[1] if match else _detect_delimiter(text)
+    skipped = 1 if match else 0
+    detected = replace(undetected, encoding=encoding, ends_in_cr=ends_in_cr, delimiter=delimiter, skipped_lines=skipped)
+    return _with_header(detected)
 
 
 def _with_header(file: DelimitedFile) -> DelimitedFile:
@@ -210,7 +210,7 @@ def _with_header(file: DelimitedFile) -> DelimitedFile:
         header = next((row for row in reader if row), [])
     except csv.Error as error:
         line = file.skipped_lines + reader.line_num
-        raise DatasetBroken(file.path, f"line {line:,}: {file._reason(line, str(error))}") from error
+        raise DatasetBroken(file.path, f"line {line:,}: {file._row_error(line, str(error))}") from error
     names = [name.strip() for name in header]
     unnamed = frozenset(index for index, name in enumerate(names[:_MAX_NAMED]) if not name)
     for index in unnamed:
@@ -224,7 +224,7 @@ def _trim(fields: list[str], width: int) -> None:
         del fields[width:]
 
 
-def _guessed(head: bytes) -> str:
+def _guess_encoding(head: bytes) -> str:
     """The encoding of a file without a mark: UTF-8, or UTF-16 if every other byte is zero."""
     for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         half = head[offset:1024:2]
@@ -233,8 +233,9 @@ def _guessed(head: bytes) -> str:
     return "utf-8"
 
 
-def _delimiter(text: str) -> str:
-    """The delimiter that gives most rows the width of the header; among equals, the one with the widest header.
+def _detect_delimiter(text: str) -> str:
+    """The delimiter by which most rows are as wide as the header; among equals, the one with the widest
+    header.
 
     Delimiters inside quotation marks do not count. The page does the same in ``delimited.js``.
     """
@@ -243,12 +244,12 @@ def _delimiter(text: str) -> str:
     if len(text) > _SAMPLED_CHARACTERS and len(lines) > 1:
         lines.pop()  # it is cut off
     rows = [line for line in lines if line.strip(" ")][:_SAMPLED_ROWS]
-    best, most = ",", (0, 1)
+    best, best_score = ",", (0, 1)
     for delimiter in DELIMITERS:
         widths = [row.count(delimiter) + 1 for row in rows]
         if widths and widths[0] > 1:
             score = (widths.count(widths[0]), widths[0])
-            best, most = (delimiter, score) if score > most else (best, most)
+            best, best_score = (delimiter, score) if score > best_score else (best, best_score)
     return best
 
 
@@ -279,7 +280,7 @@ class _Lines:
         errors = (
             "replace" if file.encoding.startswith("utf-8") else "strict"
         )  # before ``check``, only the header is read
-        decoder, rest, number = codecs.getincrementaldecoder(file.encoding)(errors), "", 1
+        decoder, partial_line, number = codecs.getincrementaldecoder(file.encoding)(errors), "", 1
         for piece in _pieces(file):
             try:
                 text = decoder.decode(piece)
@@ -290,26 +291,26 @@ class _Lines:
             if "\0" in text:
                 raise file._broken(number + text[: text.index("\0")].count("\n"), "contains a NUL; is it text?")
             lines = text.split("\n")
-            lines[0] = rest + lines[0]
-            rest = lines.pop()
-            if len(rest) > MAX_LINE_BYTES:
+            lines[0] = partial_line + lines[0]
+            partial_line = lines.pop()
+            if len(partial_line) > MAX_LINE_BYTES:
                 raise _too_long(file, number + len(lines))
             number += len(lines)
             for line in lines:
                 yield f"{line}\n"
         try:
-            rest += decoder.decode(b"", final=True)
+            partial_line += decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             raise file._broken(number, f"ends inside a character of {file.encoding.upper()}") from error
-        if rest:
-            yield rest
+        if partial_line:
+            yield partial_line
 
 
 def _whole_lines(file: DelimitedFile) -> Iterator[tuple[int, bytes]]:
     """Blocks of whole lines as bytes, each with the number of its first line."""
-    number, rest = 1, b""
+    number, partial_line = 1, b""
     for piece in _pieces(file):
-        text = rest + (piece.replace(b"\r", b"\n") if file.ends_in_cr else piece)
+        text = partial_line + (piece.replace(b"\r", b"\n") if file.ends_in_cr else piece)
         end = text.rfind(b"\n") + 1
         if len(text) - end > MAX_LINE_BYTES:
             if b"\0" in text[end:]:
@@ -318,9 +319,9 @@ def _whole_lines(file: DelimitedFile) -> Iterator[tuple[int, bytes]]:
         if end:
             yield number, text[:end]
             number += text.count(b"\n", 0, end)
-        rest = text[end:]
-    if rest:
-        yield number, rest
+        partial_line = text[end:]
+    if partial_line:
+        yield number, partial_line
 
 
 def _too_long(file: DelimitedFile, number: int) -> DatasetBroken:
@@ -331,14 +332,14 @@ def _pieces(file: DelimitedFile, size: int = CHUNK // 4) -> Iterator[bytes]:
     """The unpacked bytes, in pieces."""
     total = 0
     try:
-        with file.path.open("rb") as opened:
-            stream: Readable = Gunzip(opened) if file.is_gzipped else opened
-            size_bytes = os.fstat(opened.fileno()).st_size
+        with file.path.open("rb") as raw_file:
+            stream: Readable = Gunzip(raw_file) if file.is_gzipped else raw_file
+            size_bytes = os.fstat(raw_file.fileno()).st_size
             while piece := stream.read(size):
                 total += len(piece)
                 if total > file.max_bytes:
                     raise DatasetBroken(file.path, f"has more than {file.max_bytes:,} bytes, unpacked")
-                file.on_progress(opened.tell() / size_bytes)
+                file.on_progress(raw_file.tell() / size_bytes)
                 yield piece
     except (zlib.error, EOFError) as error:
         reason = str(error) or "it is truncated"

@@ -64,7 +64,7 @@ def read_idx_shape(path: Path) -> tuple[int, ...]:
     Raises:
         DatasetBroken: not readable, not IDX, or truncated inside the header.
     """
-    with _opened(path) as stream:
+    with _open_stream(path) as stream:
         return _read_header(stream, path)
 
 
@@ -75,7 +75,7 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ArrayStream]
     Raises:
         DatasetBroken: like :func:`read_idx`; also for errors inside the block.
     """
-    with _opened(path) as stream:
+    with _open_stream(path) as stream:
         shape = _read_header(stream, path)
         if exceeds(shape, max_bytes):
             raise DatasetBroken(path, f"declares the shape {shape}, which is over {max_bytes:,} bytes")
@@ -83,7 +83,7 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ArrayStream]
 
 
 def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write ``array`` as IDX, gzipped if the name ends in ``.gz``. Equal arrays give equal bytes."""
+    """Write ``array`` as IDX, gzipped if the name ends in ``.gz``. Equal arrays produce equal bytes."""
     content = idx_header(array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(content, compresslevel=9, mtime=0) if path.suffix == ".gz" else content)
 
@@ -94,7 +94,7 @@ def idx_header(shape: Sequence[int]) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Readable]:
+def _open_stream(path: Path) -> Iterator[Readable]:
     """The unpacked content as a stream; errors while reading become DatasetBroken. Errors of the block, such as a full
     disk, pass through."""
     if path.exists() and not path.is_file():  # opening a pipe would block
@@ -124,7 +124,7 @@ class _File:
         self._file.close()
 
     def peek(self, size: int) -> bytes:
-        """The next bytes, which stay."""
+        """The next bytes, without consuming them."""
         with self._translated_errors():
             return self._file.peek(size)
 

@@ -53,18 +53,18 @@ def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
 
     Raises:
         DatasetBroken: also while the arrays are read.
-        OSError: whatever the block raises; it is no fault of the archive.
+        OSError: raised by the block; it is not an error of the archive.
     """
     is_open = False
     try:
-        with path.open("rb") as file, ExitStack() as opened:
+        with path.open("rb") as file, ExitStack() as stack:
             _check_directory(path, file)
-            archive = opened.enter_context(zipfile.ZipFile(file))
+            archive = stack.enter_context(zipfile.ZipFile(file))
             members = archive.infolist()
             _check_members(path, members, max_bytes)
             arrays = {
                 member.filename.removesuffix(".npy"): _open_array(
-                    path, member, opened.enter_context(archive.open(member)), max_bytes
+                    path, member, stack.enter_context(archive.open(member)), max_bytes
                 )
                 for member in members
             }
@@ -76,7 +76,7 @@ def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
         raise
     except ValueError as error:  # from zipfile: names that cannot be decoded, negative offsets
         raise DatasetBroken(path, f"is damaged ({type(error).__name__})") from error
-    except OSError as error:  # of zipfile: places that no file has
+    except OSError as error:  # from zipfile: positions outside of the file
         if is_open:
             raise
         raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
@@ -88,10 +88,10 @@ def _check_directory(path: Path, file: IO[bytes]) -> None:
     if size < _END.size:
         raise DatasetBroken(path, "is not a zip file")
     file.seek(size - _END.size)
-    magic, disk, start_disk, here, count, directory_bytes, offset, comment = _END.unpack(file.read(_END.size))
+    magic, disk, start_disk, disk_count, count, directory_bytes, offset, comment = _END.unpack(file.read(_END.size))
     if magic != b"PK\x05\x06" or comment:
         raise DatasetBroken(path, "is not a zip file, or has trailing data")
-    if disk or start_disk or here != count or not 1 <= count <= MAX_MEMBERS:
+    if disk or start_disk or disk_count != count or not 1 <= count <= MAX_MEMBERS:
         raise DatasetBroken(path, f"has {count:,} members; 1 to {MAX_MEMBERS} are read")
     if directory_bytes > count * _MEMBER_BYTES or offset + directory_bytes != size - _END.size:
         raise DatasetBroken(path, "its directory is not at the expected position, or is too large")
@@ -124,27 +124,27 @@ def _open_array(path: Path, member: zipfile.ZipInfo, stream: Readable, max_bytes
         raise DatasetBroken(path, f"{name} declares the shape {shape}, which is over {max_bytes:,} bytes")
     stored = ArrayStream(path, stream, dtype, shape, within=name)
     if header_bytes + stored.size_bytes != member.file_size:
-        held = member.file_size - header_bytes
-        raise DatasetBroken(path, f"{name} declares {stored.size_bytes:,} bytes of data, but contains {held:,}")
+        actual_bytes = member.file_size - header_bytes
+        raise DatasetBroken(path, f"{name} declares {stored.size_bytes:,} bytes of data, but contains {actual_bytes:,}")
     return stored
 
 
 def _read_header(path: Path, name: str, stream: Readable) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
     """The length of an .npy file's header, and the type and shape that it declares."""
-    begin = read_fully(stream, 8)
-    if len(begin) < 8 or begin[:6] != b"\x93NUMPY" or begin[6] not in (1, 2, 3) or begin[7]:
+    magic = read_fully(stream, 8)
+    if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3) or magic[7]:
         raise DatasetBroken(path, f"{name} is not an array in NumPy's format")
-    width = 2 if begin[6] == 1 else 4
+    width = 2 if magic[6] == 1 else 4
     length = int.from_bytes(read_fully(stream, width), "little")
     if length > _MAX_HEADER:
         raise DatasetBroken(path, f"{name} has a header of {length:,} bytes; at most {_MAX_HEADER:,} are read")
     text = read_fully(stream, length)
     if len(text) < length:
         raise DatasetBroken(path, f"{name} is truncated inside the header")
-    said = _parse(text.decode("latin-1"))
-    if said is None:
+    parsed = _parse(text.decode("latin-1"))
+    if parsed is None:
         raise DatasetBroken(path, f"{name} has an unsupported header; plain numbers in C order are supported")
-    dtype, shape = said
+    dtype, shape = parsed
     return 8 + width + length, dtype, shape
 
 
@@ -153,20 +153,20 @@ def _parse(text: str) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
     text = text.strip(" \n")
     if not (text.startswith("{") and text.endswith("}")):
         return None
-    said: dict[str, str] = {}
+    fields: dict[str, str] = {}
     position = 1
-    while found := _PAIR.match(text, position):
-        name, value = (group for group in found.groups() if group is not None)
-        if name in said:
+    while match := _PAIR.match(text, position):
+        name, value = (group for group in match.groups() if group is not None)
+        if name in fields:
             return None
-        said[name], position = value, found.end()
-    if len(said) != 3 or text[position:].strip() != "}" or said["descr"].lstrip("<>|=")[0] not in _KINDS:
+        fields[name], position = value, match.end()
+    if len(fields) != 3 or text[position:].strip() != "}" or fields["descr"].lstrip("<>|=")[0] not in _KINDS:
         return None
-    shape = tuple(int(size) for size in said["shape"].split(",") if size.strip())
-    if not 1 <= len(shape) <= MAX_DIMENSIONS or (said["fortran_order"] == "True" and len(shape) > 1):
+    shape = tuple(int(size) for size in fields["shape"].split(",") if size.strip())
+    if not 1 <= len(shape) <= MAX_DIMENSIONS or (fields["fortran_order"] == "True" and len(shape) > 1):
         return None
     try:
-        dtype = np.dtype(said["descr"])
-    except TypeError:  # f3, say
+        dtype = np.dtype(fields["descr"])
+    except TypeError:  # such as f3
         return None
     return (dtype, shape) if dtype.itemsize <= 8 else None

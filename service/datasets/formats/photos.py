@@ -1,9 +1,10 @@
-"""Imports archives of image files: zip or tar (also gzipped), one folder per class, optionally under ``train/``,
-``validation/`` and ``test/``.
+"""Imports archives of image files: zip or tar (also gzipped), one folder per class, optionally under
+``train/``, ``validation/`` and ``test/``.
 
-First, only the names are read: they give the classes, and errors in them are reported before any image is decoded. Then
-each image is decoded once, at its final size, into one temporary file, from which the arrays are read. This is
-necessary because only at the end it is known whether the data is in colour, and which images are damaged.
+First, only the names are read: they determine the classes, and errors in them are reported before any image
+is decoded. Then each image is decoded once, at its final size, into one temporary file, from which the arrays
+are read. This is necessary because it is known only at the end whether the data is in colour, and which
+images are damaged.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from PIL import Image
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
-from service.datasets.formats.class_folders import classes_of, in_order, outside_of_folders
+from service.datasets.formats.class_folders import classes_of, outside_of_folders, sort_classes
 from service.datasets.formats.skipped_files import no_images_hint, printable, skip_reason
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import CHANNELS_GIVEN, Channels, OnBad, OnProgress, PartName, PhotoOptions
-from service.image_files.decoding import SUFFIXES, UNSEEN, UnreadableImage, opened, pixels_of, upright_size
+from service.image_files.decoding import SUFFIXES, UNSEEN, UnreadableImage, open_image, pixels_of, upright_size
 from service.image_files.sizes import Size
 
 MAX_FILES: Final = 200_000
-SATURATED: Final = 32
+MIN_SPREAD: Final = 32
 """Minimum difference between the channels of a coloured pixel; less is the tint of a scan, or JPEG noise."""
 MAX_FAULTS: Final = 1_000
 """Number of unreadable files after which the import stops."""
@@ -92,9 +93,9 @@ def open_photos(
         OSError: ``folder`` cannot be written.
     """
     with archives.reading(path):
-        names, others = _names(path)
+        names, other_files = _list_names(path)
     outside = outside_of_folders(path, names, options.on_bad)
-    classes_of(path, [name for name in names if name not in outside], others)
+    classes_of(path, [name for name in names if name not in outside], other_files)
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(path, file, options, len(names) - len(outside), max_bytes=max_bytes, max_side=max_side)
         spool.faults += [(name, "is outside of class folders") for name in names if name in outside]
@@ -107,52 +108,52 @@ def open_photos(
         except _NotWritten as error:
             raise error.error from None
         if spool.faults and options.on_bad is OnBad.ERROR:
-            raise DatasetBroken(path, _named(spool.faults))
+            raise DatasetBroken(path, _describe_faults(spool.faults))
         if not spool.records and spool.faults:
-            raise DatasetBroken(path, f"has no image that can be read: {_named(spool.faults)}")
+            raise DatasetBroken(path, f"has no image that can be read: {_describe_faults(spool.faults)}")
         width, height = spool.size()
-        # Not in the order of the archive: the same photos are the same data, whatever packed them.
-        found = classes_of(path, sorted(spool.records, key=lambda name: PurePosixPath(name).parts))
+        # Sorted, so that the same photos are the same data, regardless of the program that packed them.
+        assignments = classes_of(path, sorted(spool.records, key=lambda name: PurePosixPath(name).parts))
         is_colour = options.channels is Channels.COLOUR or spool.coloured_by is not None
         shape = (height, width, 3) if is_colour else (height, width)
-        labels = in_order({label for _, label in found.values()})
+        labels = sort_classes({label for _, label in assignments.values()})
         arrays: dict[str, ArrayStream] = {}
         for part, prefix in ((PartName.TRAIN, ""), (PartName.VALIDATION, "validation_"), (PartName.TEST, "test_")):
-            chosen = [name for name, place in found.items() if place[0] == part]
-            if not chosen:
+            part_names = [name for name, assignment in assignments.items() if assignment[0] == part]
+            if not part_names:
                 continue
-            values = bytes(labels.index(found[name][1]) for name in chosen)
-            pixels = _Pixels(file, [spool.records[name] for name in chosen], shape)
+            values = bytes(labels.index(assignments[name][1]) for name in part_names)
+            pixels = _Pixels(file, [spool.records[name] for name in part_names], shape)
             byte = np.dtype(np.uint8)
-            arrays[f"{prefix}images"] = ArrayStream(path, pixels, byte, (len(chosen), *shape))
-            arrays[f"{prefix}labels"] = ArrayStream(path, io.BytesIO(values), byte, (len(chosen),))
-        yield Photos(arrays, tuple(labels), _report(options, spool, others, is_colour=is_colour))
+            arrays[f"{prefix}images"] = ArrayStream(path, pixels, byte, (len(part_names), *shape))
+            arrays[f"{prefix}labels"] = ArrayStream(path, io.BytesIO(values), byte, (len(part_names),))
+        yield Photos(arrays, tuple(labels), _report(options, spool, other_files, is_colour=is_colour))
 
 
-def _names(path: Path) -> tuple[list[str], list[str]]:
+def _list_names(path: Path) -> tuple[list[str], list[str]]:
     """The names of the images of an archive, and of the other files, without hidden ones.
 
     Raises:
         DatasetBroken: no images, too many, or two with the same name.
     """
-    seen: dict[str, None] = {}
-    others: list[str] = []
+    names: dict[str, None] = {}
+    other_files: list[str] = []
     for member in archives.members(path):
         if not _is_image(member.name):
             if not _is_hidden(member.name):
-                others.append(member.name)
+                other_files.append(member.name)
             continue
         archives.check_name(path, member.name)
-        if member.name in seen:
+        if member.name in names:
             raise DatasetBroken(path, f"has two files {member.name[:200]}; remove one of them")
-        seen[member.name] = None
-        if len(seen) > MAX_FILES:
+        names[member.name] = None
+        if len(names) > MAX_FILES:
             raise DatasetBroken(path, f"has more than {MAX_FILES:,} images; send fewer")
-    if not seen:
+    if not names:
         raise DatasetBroken(
-            path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{no_images_hint(others)}"
+            path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{no_images_hint(other_files)}"
         )
-    return list(seen), others
+    return list(names), other_files
 
 
 def _images(path: Path) -> Iterator[Member]:
@@ -200,12 +201,12 @@ class _Spool:
     coloured_by: str | None = None
     """The name of the first image with a coloured pixel, if the import has to detect colour."""
     _sizes: Counter[Size] = field(default_factory=Counter)
-    _done: int = 0
+    _size_bytes: int = 0
 
     def add(self, member: Member) -> None:
         """Decode an image, or record why it cannot be decoded. If sizes differ and none is given, only count sizes."""
         try:
-            with member.read() as content, opened(content) as image:
+            with member.read() as content, open_image(content) as image:
                 size = upright_size(image)
                 self._sizes[size] += 1
                 if self.options.size is None and (len(self._sizes) > 1 or max(size) > self.max_side):
@@ -216,7 +217,7 @@ class _Spool:
         except (UnreadableImage, UnreadableMember) as error:
             self.faults.append((member.name, str(error)))
             if len(self.faults) >= MAX_FAULTS and self.options.on_bad is OnBad.ERROR:
-                raise DatasetBroken(self.path, _named(self.faults)) from error
+                raise DatasetBroken(self.path, _describe_faults(self.faults)) from error
             return
         self._write(member.name, pixels)
 
@@ -231,8 +232,8 @@ class _Spool:
         counts = self._sizes
         if len(counts) > 1:
             shown = ", ".join(f"{w}x{h} ({count:,})" for (w, h), count in counts.most_common(_MAX_NAMED))
-            more = ", …" if len(counts) > _MAX_NAMED else ""
-            detail = f"has images of {len(counts):,} sizes: {shown}{more}; give a size, such as 32"
+            ellipsis = ", …" if len(counts) > _MAX_NAMED else ""
+            detail = f"has images of {len(counts):,} sizes: {shown}{ellipsis}; give a size, such as 32"
             raise DatasetBroken(self.path, detail)
         return next(iter(counts))
 
@@ -246,14 +247,14 @@ class _Spool:
             spread = int(np.max(pixels.max(axis=2) - pixels.min(axis=2)))
             if not spread:
                 pixels = pixels[:, :, 0]
-            elif spread > SATURATED and self.coloured_by is None:
+            elif spread > MIN_SPREAD and self.coloured_by is None:
                 self.coloured_by = name
-        if self._done + pixels.size > self.max_bytes:
+        if self._size_bytes + pixels.size > self.max_bytes:
             detail = f"the images take more than {self.max_bytes:,} bytes in colour"
             raise DatasetBroken(self.path, f"{detail}; give a smaller size, or channels=1")
-        self.records[name] = _StoredPixels(self._done, 3 if pixels.ndim == 3 else 1)
+        self.records[name] = _StoredPixels(self._size_bytes, 3 if pixels.ndim == 3 else 1)
         try:
-            self._done += self.file.write(np.ascontiguousarray(pixels).data)
+            self._size_bytes += self.file.write(np.ascontiguousarray(pixels).data)
         except OSError as error:
             raise _NotWritten(error) from error
 
@@ -263,13 +264,13 @@ class _Pixels:
 
     def __init__(self, file: IO[bytes], records: Sequence[_StoredPixels], shape: Sequence[int]) -> None:
         self._source = self._images(file, records, shape)
-        self._left = memoryview(b"")
+        self._remaining = memoryview(b"")
 
     def read(self, size: int, /) -> bytes:
         """Up to ``size`` bytes; none at the end."""
-        if not self._left:
-            self._left = memoryview(next(self._source, b""))
-        data, self._left = bytes(self._left[:size]), self._left[size:]
+        if not self._remaining:
+            self._remaining = memoryview(next(self._source, b""))
+        data, self._remaining = bytes(self._remaining[:size]), self._remaining[size:]
         return data
 
     @staticmethod
@@ -287,17 +288,17 @@ class _Pixels:
                     yield data
 
 
-def _named(faults: Sequence[tuple[str, str]]) -> str:
+def _describe_faults(faults: Sequence[tuple[str, str]]) -> str:
     count = len(faults)
     shown = "; ".join(f"{name[:200]} {reason}" for name, reason in faults[:_MAX_NAMED])
-    more = f"; and {count - _MAX_NAMED:,} more" if count > _MAX_NAMED else ""
+    remainder = f"; and {count - _MAX_NAMED:,} more" if count > _MAX_NAMED else ""
     files = "one file" if count == 1 else f"{count:,} files" if count < MAX_FAULTS else f"{count:,} files or more"
-    them = "it" if count == 1 else "them"
-    advice = f"remove or replace {them}, or leave {them} out with on_bad=skip"
-    return f"has {files} that cannot be read: {shown}{more}; {advice}"
+    pronoun = "it" if count == 1 else "them"
+    advice = f"remove or replace {pronoun}, or leave {pronoun} out with on_bad=skip"
+    return f"has {files} that cannot be read: {shown}{remainder}; {advice}"
 
 
-def _report(options: PhotoOptions, spool: _Spool, others: Sequence[str], *, is_colour: bool) -> dict[str, Any]:
+def _report(options: PhotoOptions, spool: _Spool, other_files: Sequence[str], *, is_colour: bool) -> dict[str, Any]:
     match options.channels:
         case Channels.AUTO if spool.coloured_by is not None:
             reason = f"{spool.coloured_by} has colours"
@@ -306,8 +307,10 @@ def _report(options: PhotoOptions, spool: _Spool, others: Sequence[str], *, is_c
         case _:
             reason = CHANNELS_GIVEN
     report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
-    if count := len(spool.faults) + len(others):
-        more = ((printable(name), skip_reason(name)) for name in others[:_MAX_LISTED])
-        files = [{"file": name[:200], "reason": reason} for name, reason in [*spool.faults, *more][:_MAX_LISTED]]
+    if count := len(spool.faults) + len(other_files):
+        other_entries = ((printable(name), skip_reason(name)) for name in other_files[:_MAX_LISTED])
+        files = [
+            {"file": name[:200], "reason": reason} for name, reason in [*spool.faults, *other_entries][:_MAX_LISTED]
+        ]
         report["left_out"] = {"count": count, "files": files}
     return report

@@ -90,15 +90,15 @@ class ArrayStream:
         Raises:
             DatasetBroken: there are fewer or more bytes than declared.
         """
-        done, promised = 0, self.size_bytes
-        while done < promised:
-            chunk = read_fully(self.stream, min(size, promised - done))
+        read_bytes, declared_bytes = 0, self.size_bytes
+        while read_bytes < declared_bytes:
+            chunk = read_fully(self.stream, min(size, declared_bytes - read_bytes))
             if not chunk:
-                raise self.broken(f"truncated: {done:,} of {promised:,} bytes of data")
-            done += len(chunk)
+                raise self.broken(f"truncated: {read_bytes:,} of {declared_bytes:,} bytes of data")
+            read_bytes += len(chunk)
             yield chunk
         if self.stream.read(1):
-            raise self.broken(f"continues after its {promised:,} bytes of data")
+            raise self.broken(f"continues after its {declared_bytes:,} bytes of data")
 
     def rows(self) -> Iterator[NDArray[Any]]:
         """All values, in blocks along the first axis.
@@ -120,8 +120,8 @@ class ArrayStream:
 def read_fully(stream: Readable, size: int) -> bytes:
     """Read ``size`` bytes, or fewer if the stream ends before."""
     data = b""
-    while len(data) < size and (more := stream.read(size - len(data))):
-        data += more
+    while len(data) < size and (chunk := stream.read(size - len(data))):
+        data += chunk
     return data
 
 

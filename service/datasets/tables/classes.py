@@ -18,7 +18,7 @@ from service.datasets.tables.values import is_number, number
 
 MAX_TEXTS: Final = 100_000
 """Maximum number of distinct target values that are tracked, for error messages."""
-_FEW: Final = 30
+_FEW_VALUES: Final = 30
 """A numeric target with fractions and more distinct values than this is a regression target."""
 _CODE: Final = re.compile(r"[+-]?0\d+", re.ASCII)
 """An integer with a leading zero: a code, such as a postal code, whose zeros distinguish it."""
@@ -31,7 +31,7 @@ class Classes:
     Attributes:
         names: in the order of the labels.
         labels: the label of each text.
-        notes: what a person should check.
+        notes: for the user, about what to check.
     """
 
     names: list[str]
@@ -39,91 +39,93 @@ class Classes:
     notes: list[str]
 
 
-def classes_of(texts: Sequence[str], wanted: ColumnType | None, *, column: str, rows: int) -> Classes:
+def classes_of(texts: Sequence[str], requested_type: ColumnType | None, *, column: str, rows: int) -> Classes:
     """The classes of a target column.
 
-    Numbers are compared as exact decimals, so that 9007199254740993 is no other integer. Those with leading zeros
-    are texts, unless the type is set.
+    Numbers are compared as exact decimals, so that 9007199254740993 differs from every other integer. Numbers
+    with leading zeros are texts, unless the type is set.
 
     Args:
         texts: its distinct values.
-        wanted: the type that the user set.
+        requested_type: the type that the user set.
         rows: the number of rows with a value.
 
     Raises:
-        UploadRefused: they are no classes.
+        UploadRefused: the values cannot be classes.
     """
-    are_numbers = wanted is not ColumnType.CATEGORY and all(map(is_number, texts))
-    if wanted is ColumnType.NUMBER and not are_numbers:
-        wrong = next(text for text in texts if not is_number(text))
-        raise UploadRefused({"types": f"the target's value {wrong[:40]!r} is not a number"})
+    are_numbers = requested_type is not ColumnType.CATEGORY and all(map(is_number, texts))
+    if requested_type is ColumnType.NUMBER and not are_numbers:
+        invalid = next(text for text in texts if not is_number(text))
+        raise UploadRefused({"types": f"the target's value {invalid[:40]!r} is not a number"})
     notes: list[str] = []
-    named = dict(zip(texts, texts, strict=True))
+    name_of_text = dict(zip(texts, texts, strict=True))
     if are_numbers:
-        values = {text: _exact(text) for text in texts}
+        values = {text: _to_decimal(text) for text in texts}
         distinct = set(values.values())
-        has_fractions = not all(map(_is_whole, distinct))
-        is_regression = (has_fractions and len(distinct) > _FEW) or len(distinct) > max(2, rows / 2)
-        code = next(filter(_CODE.fullmatch, texts), None) if wanted is None else None
+        has_fractions = not all(map(_is_integer, distinct))
+        is_regression = (has_fractions and len(distinct) > _FEW_VALUES) or len(distinct) > max(2, rows / 2)
+        code = next(filter(_CODE.fullmatch, texts), None) if requested_type is None else None
         if len(distinct) > MAX_LABEL + 1 or (is_regression and code is None):
             raise too_many_classes(column, len(distinct), are_numbers=code is None)
-        shown = {value: _shown(value) for value in distinct}
+        name_of_value = {value: _format_value(value) for value in distinct}
         if code is not None:
             notes.append(
                 f"column {column!r}: values such as {code} are classes as they are written, with leading zeros"
             )
-        elif len(set(shown.values())) == len(shown):  # a float may show two decimals alike
-            named = {text: shown[value] for text, value in values.items()}
-            notes += _merged(column, named)
-        names = sorted(set(named.values()), key=lambda name: (_exact(name), name))
+        elif len(set(name_of_value.values())) == len(name_of_value):  # two decimals may have the same float
+            name_of_text = {text: name_of_value[value] for text, value in values.items()}
+            notes += _describe_merged(column, name_of_text)
+        names = sorted(set(name_of_text.values()), key=lambda name: (_to_decimal(name), name))
     else:
         names = sorted(texts)
-    if len(names) > MAX_LABEL + 1 or (len(names) > _FEW and len(names) > rows / 2):
+    if len(names) > MAX_LABEL + 1 or (len(names) > _FEW_VALUES and len(names) > rows / 2):
         raise too_many_classes(column, len(names), are_numbers=False)
-    if long := next((name for name in names if len(name) > MAX_NAME), None):
-        detail = f"has the value {long[:20]!r}... of {len(long):,} characters; classes have at most {MAX_NAME}"
+    if long_name := next((name for name in names if len(name) > MAX_NAME), None):
+        detail = (
+            f"has the value {long_name[:20]!r}... of {len(long_name):,} characters; classes have at most {MAX_NAME}"
+        )
         raise UploadRefused({"target": detail})
     if len(names) < 2:
         detail = f"column {column!r} has the value {names[0]!r} in every row"
         raise UploadRefused({"target": f"{detail}; there is nothing to tell apart"})
     labels = {name: label for label, name in enumerate(names)}
-    return Classes(names, np.array([labels[named[text]] for text in texts], np.uint8), notes)
+    return Classes(names, np.array([labels[name_of_text[text]] for text in texts], np.uint8), notes)
 
 
 def too_many_classes(column: str, count: int, *, are_numbers: bool) -> UploadRefused:
     """The error for a target with too many different values."""
-    shown = f"more than {MAX_TEXTS:,}" if count > MAX_TEXTS else f"{count:,}"
+    count_text = f"more than {MAX_TEXTS:,}" if count > MAX_TEXTS else f"{count:,}"
     if are_numbers:
-        detail = f"column {column!r} has {shown} different numbers: this is regression, which is not supported"
+        detail = f"column {column!r} has {count_text} different numbers: this is regression, which is not supported"
     else:
-        detail = f"column {column!r} has {shown} different values; at most {MAX_LABEL + 1} classes are supported"
+        detail = f"column {column!r} has {count_text} different values; at most {MAX_LABEL + 1} classes are supported"
     return UploadRefused({"target": f"{detail}. Name the column that holds the class as target"})
 
 
-def _exact(text: str) -> Decimal:
-    if number(text) == 0:  # also of a number that is zero as a float only
+def _to_decimal(text: str) -> Decimal:
+    if number(text) == 0:  # also for a number that is zero only as a float
         return Decimal(0)
     try:
         return Decimal(text)
-    except ArithmeticError:  # an exponent beyond those of decimals: zero, as a float
+    except ArithmeticError:  # the exponent is beyond the range of decimals: zero, as a float
         return Decimal(number(text))
 
 
-def _is_whole(value: Decimal) -> bool:
+def _is_integer(value: Decimal) -> bool:
     return value == value.to_integral_value()
 
 
-def _shown(value: Decimal) -> str:
+def _format_value(value: Decimal) -> str:
     if not value:
         return "0"
-    return f"{value:.0f}" if _is_whole(value) else repr(float(value))
+    return f"{value:.0f}" if _is_integer(value) else repr(float(value))
 
 
-def _merged(column: str, named: dict[str, str]) -> list[str]:
+def _describe_merged(column: str, name_of_text: dict[str, str]) -> list[str]:
     """A note if a class has several notations."""
-    first: dict[str, str] = {}
-    for text, name in named.items():
-        if (other := first.setdefault(name, text)) != text:
+    first_text: dict[str, str] = {}
+    for text, name in name_of_text.items():
+        if (earlier := first_text.setdefault(name, text)) != text:
             advice = "set the type category to keep them apart"
-            return [f"column {column!r}: {other[:MAX_NAME]} and {text[:MAX_NAME]} are one class, {name}; {advice}"]
+            return [f"column {column!r}: {earlier[:MAX_NAME]} and {text[:MAX_NAME]} are one class, {name}; {advice}"]
     return []

@@ -11,19 +11,26 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.tables.numerals import NOTATIONS, SIGNS, Numerals, chosen, looks_like_number, untouched
+from service.datasets.tables.numerals import (
+    NOTATIONS,
+    SIGNS,
+    Numerals,
+    choose_notation,
+    keeps_plain_values,
+    looks_like_number,
+)
 from service.datasets.tables.values import DATES, MISSING, dates, is_infinite, numbers
 from service.wording import counted
 
 MAX_CATEGORIES: Final = 256
 MAX_TEXT: Final = 100
 """Maximum length of a category, in characters."""
-_MANY: Final = 20
+_MANY_VALUES: Final = 20
 """A text column with more distinct values than this, and more than half as many as rows, is not a category."""
-_PADDED: Final = re.compile(r"\n(0\d+)\s*\n", re.ASCII)
-_LARGE: Final = re.compile(r"\n([+-]?\d{16,})\s*\n", re.ASCII)
-_EXACT: Final = 2.0**53
-"""From here on, a float does not tell an integer from the next one."""
+_LEADING_ZERO: Final = re.compile(r"\n(0\d+)\s*\n", re.ASCII)
+_MANY_DIGITS: Final = re.compile(r"\n([+-]?\d{16,})\s*\n", re.ASCII)
+_EXACT_LIMIT: Final = 2.0**53
+"""From this value on, a float cannot distinguish an integer from the next one."""
 
 
 class ColumnType(StrEnum):
@@ -42,9 +49,9 @@ Form = str | Numerals
 class BadCell(ValueError):
     """A cell does not have the type that the user set for its column; ``row`` is its index in the block."""
 
-    def __init__(self, row: int, text: str, wanted: str) -> None:
-        super().__init__(row, text, wanted)
-        self.row, self.text, self.wanted = row, text, wanted
+    def __init__(self, row: int, text: str, requested_type: str) -> None:
+        super().__init__(row, text, requested_type)
+        self.row, self.text, self.requested_type = row, text, requested_type
 
 
 class ColumnScan:
@@ -55,8 +62,8 @@ class ColumnScan:
         decimal_comma: whether ``3,14`` is a number.
     """
 
-    def __init__(self, name: str, wanted: ColumnType | None, *, decimal_comma: bool) -> None:
-        self.name, self.wanted = name, wanted
+    def __init__(self, name: str, requested_type: ColumnType | None, *, decimal_comma: bool) -> None:
+        self.name, self.requested_type = name, requested_type
         self._decimal_comma, self._uses_commas = decimal_comma, False
         forms: dict[ColumnType | None, list[Form]] = {
             ColumnType.NUMBER: ["number", *NOTATIONS],
@@ -64,7 +71,7 @@ class ColumnScan:
             ColumnType.CATEGORY: [],
             None: ["number", *NOTATIONS, *DATES],
         }
-        self._forms = forms[wanted]
+        self._forms = forms[requested_type]
         """The formats that all values so far have."""
         self._is_new = True
         self._categories: dict[str, None] = {}
@@ -76,7 +83,7 @@ class ColumnScan:
         self._signs: set[str] = set()
         self._example = ""
         self._code: tuple[str, str] | None = None
-        """A number that is perhaps a code, and why: it has a leading zero, or more digits than a float."""
+        """A number that may be a code, and why: it has a leading zero, or more digits than a float keeps."""
         self._last: float | None = None
         self._counts_rows = True
 
@@ -86,55 +93,55 @@ class ColumnScan:
         Raises:
             BadCell: the first value that does not have the type.
         """
-        if not any(self._pass(texts, form) for form in self._forms):
+        if not any(self._matches(texts, form) for form in self._forms):
             raise self._bad_cell(texts)
 
     def add(self, texts: Sequence[str]) -> None:
         """Scan a block of values."""
-        found: NDArray[np.float64] | None = None
-        left: list[Form] = []
+        values: NDArray[np.float64] | None = None
+        matching_forms: list[Form] = []
         text = "".join(texts) if self._may_be_number else ""
         signs = SIGNS.intersection(text)
-        plain: NDArray[np.float64] | None = None
+        plain_values: NDArray[np.float64] | None = None
         limits: tuple[float, float] | None = None
         for form in self._forms:
             try:
                 if (
                     isinstance(form, Numerals)
-                    and plain is not None
-                    and untouched(form, signs, decimal_comma=self._decimal_comma)
+                    and plain_values is not None
+                    and keeps_plain_values(form, signs, decimal_comma=self._decimal_comma)
                 ):
-                    parsed = plain
-                elif plain is not None and not self._is_new and not isinstance(form, Numerals):
-                    continue  # a number is no date
+                    parsed = plain_values
+                elif plain_values is not None and not self._is_new and not isinstance(form, Numerals):
+                    continue  # plain numbers are not dates
                 else:
-                    parsed = self._parsed(texts, form)
+                    parsed = self._parse(texts, form)
             except ValueError:
                 continue
-            plain = parsed if form == "number" else plain
-            left.append(form)
-            limits = limits if parsed is found else _limits(parsed)
+            plain_values = parsed if form == "number" else plain_values
+            matching_forms.append(form)
+            limits = limits if parsed is values else _limits(parsed)
             if limits is not None:
                 low, high = self._ranges.get(form, limits)
                 self._ranges[form] = min(low, limits[0]), max(high, limits[1])
-            found = parsed if found is None else found
-        if self._code is None and self.wanted is None and plain is not None:
-            self._code = _code(texts, self._ranges.get("number"))
+            values = parsed if values is None else values
+        if self._code is None and self.requested_type is None and plain_values is not None:
+            self._code = _find_code(texts, self._ranges.get("number"))
         if signs and not self._example:
             present = (text for text in map(str.strip, texts) if text not in MISSING)
             self._example = next((text for text in present if signs.intersection(text)), "")
         self._signs |= signs
-        if found is None:
+        if values is None:
             stripped = [text.strip() for text in texts]
             missing = sum(text in MISSING for text in stripped)
             self._counts_rows = False
         else:
-            missing = int(np.isnan(found).sum())
-            self._count(found, missing)
+            missing = int(np.isnan(values).sum())
+            self._update_counts_rows(values, missing)
             if "inf" in text.lower():
                 infinite = sum(map(is_infinite, texts))
                 missing, self._infinite = missing - infinite, self._infinite + infinite
-        self._forms = left if missing < len(texts) else self._forms  # only missing values: keep the formats
+        self._forms = matching_forms if missing < len(texts) else self._forms  # only missing values: keep the formats
         self._is_new = self._is_new and missing == len(texts)
         self.missing, self.rows = self.missing + missing, self.rows + len(texts)
         if len(self._categories) <= MAX_CATEGORIES and not self._is_text:
@@ -160,13 +167,13 @@ class ColumnScan:
             ValueError: the column cannot have the requested type.
         """
         present = self.rows - self.missing
-        about: dict[str, Any] = {"name": self.name, "type": ColumnType.CATEGORY.value, "missing": self.missing}
-        if self.wanted is ColumnType.CATEGORY:
+        description: dict[str, Any] = {"name": self.name, "type": ColumnType.CATEGORY.value, "missing": self.missing}
+        if self.requested_type is ColumnType.CATEGORY:
             if self._is_text:
                 raise ValueError(f"has values of more than {MAX_TEXT} characters, which are text, not categories")
             if len(self._categories) > MAX_CATEGORIES:
                 raise ValueError(f"has more than {MAX_CATEGORIES} different values, too many for categories")
-            return about | {"categories": sorted(self._categories)}
+            return description | {"categories": sorted(self._categories)}
         if not present:
             return "has no values"
         if (form := self._form()) is not None:
@@ -176,45 +183,47 @@ class ColumnScan:
             is_code = self._is_code(form)
             is_constant = len(self._categories) == 1 if is_code else low == high
             missing = self.missing + (0 if is_code else self._infinite)
-            if self.wanted is None and is_constant and not missing:
+            if self.requested_type is None and is_constant and not missing:
                 return "has the same value in every row"
             if isinstance(form, str) and form != "number":
-                return about | {"min": low, "max": high, "type": ColumnType.DATE.value, "format": form}
-            if self.wanted is None and self._counts_rows and self.rows > _MANY:
+                return description | {"min": low, "max": high, "type": ColumnType.DATE.value, "format": form}
+            if self.requested_type is None and self._counts_rows and self.rows > _MANY_VALUES:
                 return "counts the rows"
             if is_code:
-                return about | {"categories": sorted(self._categories)}
-            about |= {"min": low, "max": high, "type": ColumnType.NUMBER.value, "missing": missing}
+                return description | {"categories": sorted(self._categories)}
+            description |= {"min": low, "max": high, "type": ColumnType.NUMBER.value, "missing": missing}
             if isinstance(form, Numerals):
-                return about | form.narrowed(self._signs).document()
-            return about | ({"decimal": ","} if self._uses_commas else {})
+                return description | form.narrowed(self._signs).document()
+            return description | ({"decimal": ","} if self._uses_commas else {})
         count = len(self._categories)
         if self._is_text:
             return f"has texts of more than {MAX_TEXT} characters"
         if count > MAX_CATEGORIES:
             return f"has more than {MAX_CATEGORIES} different texts{self._almost_numbers()}"
-        if count > _MANY and count > present / 2:
+        if count > _MANY_VALUES and count > present / 2:
             return f"has {count:,} different texts in {present:,} rows{self._almost_numbers()}"
         if count == 1 and not self.missing:
             return "has the same value in every row"
-        return about | {"categories": sorted(self._categories)}
+        return description | {"categories": sorted(self._categories)}
 
     @property
     def notes(self) -> list[str]:
         """What the user should check: ambiguous formats, and values that count as missing."""
         form, notes = self._form(), []
         if form == "number" and self._code is not None:
-            text, why = self._code
-            categories = f"{text} {why}: its values are categories, unless you set the type number"
-            many = f"{text} {why}, but there are too many values for categories; set the type ignore if it holds codes"
-            notes.append(categories if self._is_code(form) else many)
+            text, reason = self._code
+            categories = f"{text} {reason}: its values are categories, unless you set the type number"
+            too_many = (
+                f"{text} {reason}, but there are too many values for categories; set the type ignore if it holds codes"
+            )
+            notes.append(categories if self._is_code(form) else too_many)
         elif isinstance(form, Numerals) and self._example:
             notes.append(f"{self._example} was read as the number {form.number(self._example):.17g}")
         elif len(self._forms) > 1 and "%m/%d/%Y" in self._forms:
             notes.append("dates such as 03/04/2024 were read as month/day/year")
         elif self._uses_commas and form == "number":
             notes.append("commas were read as decimal commas")
-        elif form is None and self.wanted is None and (hint := self._almost_numbers()):
+        elif form is None and self.requested_type is None and (hint := self._almost_numbers()):
             notes.append(f"its values are categories{hint}")
         if form is not None and self._infinite and not self._is_code(form):
             notes.append(f"infinite numbers count as missing, in {counted(self._infinite, 'row')}")
@@ -229,77 +238,81 @@ class ColumnScan:
         notations = [form for form in self._forms if isinstance(form, Numerals)]
         if not notations or self._forms[0] == "number":
             return self._forms[0] if self._forms else None
-        is_stated = self.wanted is ColumnType.NUMBER
-        return chosen(notations, self._signs, decimal_comma=self._decimal_comma, is_stated=is_stated)
+        is_stated = self.requested_type is ColumnType.NUMBER
+        return choose_notation(notations, self._signs, decimal_comma=self._decimal_comma, is_stated=is_stated)
 
     def _is_code(self, form: Form) -> bool:
         """Whether its numbers are categories: codes such as 00501, of which there are few."""
         count = len(self._categories)
-        is_few = count <= MAX_CATEGORIES and (count <= _MANY or count <= (self.rows - self.missing) / 2)
+        is_few = count <= MAX_CATEGORIES and (count <= _MANY_VALUES or count <= (self.rows - self.missing) / 2)
         return form == "number" and self._code is not None and is_few and not self._is_text
 
     def _almost_numbers(self) -> str:
         """A hint that most texts look like numbers."""
-        others = [text for text in self._categories if not (looks_like_number(text) or is_infinite(text))]
-        if len(others) >= len(self._categories) / 2:
+        non_numbers = [text for text in self._categories if not (looks_like_number(text) or is_infinite(text))]
+        if len(non_numbers) >= len(self._categories) / 2:
             return ""
-        if others:
+        if non_numbers:
             remedy = "empty such cells, or set the type number, which rejects their rows"
-            return f"; most look like numbers, but {others[0][:40]!r} is none: {remedy}"
+            return f"; most look like numbers, but {non_numbers[0][:40]!r} is none: {remedy}"
         if any(isinstance(form, Numerals) for form in self._forms):
             return f"; if {self._example} is a number, set the type number"
         return "; all look like numbers, but they are not written in the same way"
 
-    def _parsed(self, texts: Sequence[str], form: Form) -> NDArray[np.float64]:
+    def _parse(self, texts: Sequence[str], form: Form) -> NDArray[np.float64]:
         if isinstance(form, Numerals):
             return form.numbers(texts)
         if form != "number":
             return dates(texts, form)
         if not self._decimal_comma:
             return numbers(texts)
-        found = numbers(texts, decimal_comma=True)
+        values = numbers(texts, decimal_comma=True)
         self._uses_commas = self._uses_commas or any("," in text for text in texts)
-        return found
+        return values
 
-    def _count(self, found: NDArray[np.float64], missing: int) -> None:
-        if missing == len(found):
+    def _update_counts_rows(self, values: NDArray[np.float64], missing: int) -> None:
+        if missing == len(values):
             self._counts_rows = False
             return
         if self._counts_rows:  # 1, 2, 3, ..., or customer numbers 1000, 1001, 1002, ...
-            before = self._last if self._last is not None else float(found[0]) - 1
-            self._counts_rows = not missing and before.is_integer()
-            self._counts_rows = self._counts_rows and bool((np.diff(found, prepend=before) == 1).all())
-            self._last = float(found[-1])
+            previous = self._last if self._last is not None else float(values[0]) - 1
+            self._counts_rows = not missing and previous.is_integer()
+            self._counts_rows = self._counts_rows and bool((np.diff(values, prepend=previous) == 1).all())
+            self._last = float(values[-1])
 
     def _bad_cell(self, texts: Sequence[str]) -> BadCell:
         """The first cell that does not have the requested type."""
         forms = self._forms
         for row, text in enumerate(texts):
-            passing = [form for form in forms if self._pass([text], form)]
-            if not passing:
-                return BadCell(row, text.strip()[:40], str(self.wanted))
-            forms = passing
+            matching_forms = [form for form in forms if self._matches([text], form)]
+            if not matching_forms:
+                return BadCell(row, text.strip()[:40], str(self.requested_type))
+            forms = matching_forms
         raise AssertionError("all cells pass")
 
-    def _pass(self, texts: Sequence[str], form: Form) -> bool:
+    def _matches(self, texts: Sequence[str], form: Form) -> bool:
         try:
-            self._parsed(texts, form)
+            self._parse(texts, form)
         except ValueError:
             return False
         return True
 
 
-def _limits(found: NDArray[np.float64]) -> tuple[float, float] | None:
+def _limits(values: NDArray[np.float64]) -> tuple[float, float] | None:
     """The smallest and the largest value; ``None`` if all are missing."""
-    present = found[~np.isnan(found)]
+    present = values[~np.isnan(values)]
     return (float(present.min()), float(present.max())) if present.size else None
 
 
-def _code(texts: Sequence[str], limits: tuple[float, float] | None) -> tuple[str, str] | None:
-    """A number that is perhaps a code, and why."""
+def _find_code(texts: Sequence[str], limits: tuple[float, float] | None) -> tuple[str, str] | None:
+    """A number that may be a code, and the reason."""
     lines = "\n" + "\n\n".join(texts) + "\n"
-    if (found := _PADDED.search(lines)) is not None:
-        return found[1][:MAX_TEXT], "has a leading zero"
-    if limits is not None and max(-limits[0], limits[1]) >= _EXACT and (found := _LARGE.search(lines)) is not None:
-        return found[1][:MAX_TEXT], "has more digits than a number keeps"
+    if (match := _LEADING_ZERO.search(lines)) is not None:
+        return match[1][:MAX_TEXT], "has a leading zero"
+    if (
+        limits is not None
+        and max(-limits[0], limits[1]) >= _EXACT_LIMIT
+        and (match := _MANY_DIGITS.search(lines)) is not None
+    ):
+        return match[1][:MAX_TEXT], "has more digits than a number keeps"
     return None

@@ -1,8 +1,8 @@
-"""Imports a table: converts a CSV or TSV file to arrays of rows and labels for each part, a description of its columns,
-and a report.
+"""Imports a table: converts a CSV or TSV file to arrays of rows and labels for each part, a description of
+its columns, and a report.
 
-The file is read three times, in blocks of rows: to check its bytes, to detect the columns, and to write the arrays. So
-memory does not grow with the file, except for the labels, which take a few bytes per row.
+The file is read three times, in blocks of rows: to check its bytes, to detect the columns, and to write the
+arrays. Memory therefore does not grow with the file, except for the labels, which take a few bytes per row.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ MAX_NAMES: Final = 100_000
 MAX_REPORTED: Final = 100
 """Maximum number of rejected rows that are listed; the others are only counted."""
 _MAX_REJECTED: Final = 0.1
-"""Maximum fraction of rejected rows; with more, the file is probably not the table that it seems to be."""
+"""Maximum fraction of rejected rows; with more, the file is probably not a table in the detected format."""
 _FILES: Final = (IDX_NAMES[:2], IDX_NAMES[2:], TEST_NAMES)
 """The names of rows and labels of each part, in the order of ``PARTS``."""
 _CHECKED_SHARE: Final = 0.02
 """Progress of the import after the bytes are checked."""
 _SCANNED_SHARE: Final = 0.65
 """Progress after the types of the columns are determined."""
-_BLOCK: Final = 2000
+_BLOCK_ROWS: Final = 2000
 
 
 def import_table(
@@ -84,7 +84,7 @@ def import_table(
     """
     try:
         file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
-        checked = _reporting(file, on_progress, 0, _CHECKED_SHARE).check()
+        checked = _with_progress(file, on_progress, 0, _CHECKED_SHARE).check()
         plan = TablePlan.of(checked, options)
         split = None if plan.split is None else SplitColumn(plan.header[plan.split])
         return _Import(checked, plan, folder, fraction, split, on_progress).run()
@@ -118,15 +118,15 @@ class _Import:
     split: SplitColumn | None
     on_progress: OnProgress
     rejected: _Rejected = field(default_factory=_Rejected)
-    kept: bytearray = field(default_factory=bytearray)
+    accepted: bytearray = field(default_factory=bytearray)
     """1 for each accepted row and 0 for each rejected one, in the order of the file."""
     labels: array[int] = field(default_factory=lambda: array("I"))
-    """The target of each accepted row, as a number that stands for its text."""
+    """The target of each accepted row, as the number of its text in ``targets``."""
     targets: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> ImportedDataset:
         """Scan the rows, determine columns and classes, then read again and write the arrays."""
-        self._look()
+        self._scan_rows()
         classes = classes_of(
             list(self.targets),
             self.plan.target_type,
@@ -134,16 +134,18 @@ class _Import:
             rows=len(self.labels),
         )
         class_names, labels = classes.names, classes.labels[np.frombuffer(self.labels, np.uint32)]
-        columns, ignored, notes = self._columns()
-        parts, said = (
-            self.split.assigned(labels, class_names, self.fraction)
+        columns, ignored, notes = self._describe_columns()
+        parts, part_notes = (
+            self.split.assign(labels, class_names, self.fraction)
             if self.split is not None
             else (draw_parts(labels, self.fraction), [])
         )
         counts = dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True))
-        trained, validated = (np.bincount(labels[parts == PARTS.index(part)]).tolist() for part in PARTS[:2])
-        if note := unscored_note(trained, validated, class_names, what="row"):
-            said = [note, *said]
+        train_counts, validation_counts = (
+            np.bincount(labels[parts == PARTS.index(part)]).tolist() for part in PARTS[:2]
+        )
+        if note := unscored_note(train_counts, validation_counts, class_names, noun="row"):
+            part_notes = [note, *part_notes]
         digests = self._write(columns, labels, parts)
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), "classes": class_names}).encode()
@@ -173,39 +175,39 @@ class _Import:
                 "rejected_count": self.rejected.count,
                 "rejected": self.rejected.first,
                 "ignored": ignored,
-                "notes": [*said, *classes.notes, *notes],
+                "notes": [*part_notes, *classes.notes, *notes],
             },
         )
 
-    def _look(self) -> None:
+    def _scan_rows(self) -> None:
         """Scan all rows: accept or reject them, detect column types, and record targets."""
         target, texts, lines = self.plan.target, [], []
-        for line, fields in _reporting(self.file, self.on_progress, _CHECKED_SHARE, _SCANNED_SHARE).rows():
-            if len(self.kept) >= MAX_ROWS:
+        for line, fields in _with_progress(self.file, self.on_progress, _CHECKED_SHARE, _SCANNED_SHARE).rows():
+            if len(self.accepted) >= MAX_ROWS:
                 raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
-            problem = self._problem(fields)
+            problem = self._find_problem(fields)
             if problem is None and isinstance(fields, list):
-                self.kept.append(1)
+                self.accepted.append(1)
                 texts.append(fields)
-                lines.append((line, len(self.kept) - 1))
-                if len(texts) == _BLOCK:
-                    self._scan(texts, lines)
+                lines.append((line, len(self.accepted) - 1))
+                if len(texts) == _BLOCK_ROWS:
+                    self._scan_block(texts, lines)
                     texts, lines = [], []
             elif problem is not None:
-                self.kept.append(0)
+                self.accepted.append(0)
                 reason, is_malformed = problem
                 self.rejected.add(line, reason, is_malformed=is_malformed)
                 self._check_rejected(final=False)
         if texts:
-            self._scan(texts, lines)
-        if not self.kept:
+            self._scan_block(texts, lines)
+        if not self.accepted:
             raise DatasetBroken(self.file.path, "has a header, but no rows")
         self._check_rejected(final=True)
         if not self.labels:
             detail = f"column {self.plan.header[target]!r} has no value in any row; choose another target"
             raise UploadRefused({"target": detail})
 
-    def _problem(self, fields: list[str] | str) -> tuple[str, bool] | None:
+    def _find_problem(self, fields: list[str] | str) -> tuple[str, bool] | None:
         if isinstance(fields, str):
             return fields, True
         width = len(self.plan.header)
@@ -216,20 +218,20 @@ class _Import:
             return "has no target value", False
         return None
 
-    def _scan(self, texts: list[list[str]], lines: list[tuple[int, int]]) -> None:
+    def _scan_block(self, texts: list[list[str]], lines: list[tuple[int, int]]) -> None:
         """Scan a block of rows. Reject rows with a cell that does not have the type set by the user."""
         for index, scan in self.plan.scans.items():
-            if scan.wanted not in (ColumnType.NUMBER, ColumnType.DATE):
+            if scan.requested_type not in (ColumnType.NUMBER, ColumnType.DATE):
                 continue
             while texts:
                 try:
                     scan.probe([row[index] for row in texts])
                     break
-                except BadCell as bad:
-                    line, place = lines.pop(bad.row)
-                    texts.pop(bad.row)
-                    self.kept[place] = 0
-                    self.rejected.add(line, f"column {scan.name!r}: {bad.text!r} is not a {bad.wanted}")
+                except BadCell as error:
+                    line, row_index = lines.pop(error.row)
+                    texts.pop(error.row)
+                    self.accepted[row_index] = 0
+                    self.rejected.add(line, f"column {scan.name!r}: {error.text!r} is not a {error.requested_type}")
                     self._check_rejected(final=False)
         if not texts:
             return
@@ -248,34 +250,36 @@ class _Import:
 
     def _check_rejected(self, *, final: bool) -> None:
         """Reject the file if too many rows are rejected. Before the end, this needs a minimum number of rows."""
-        bad, seen = self.rejected.malformed, len(self.kept)
-        if bad > _MAX_REJECTED * seen and (final or bad > 10 * MAX_REPORTED):
-            named = "; ".join(f"line {row['line']:,} {row['reason']}" for row in self.rejected.first[:3])
+        malformed, row_count = self.rejected.malformed, len(self.accepted)
+        if malformed > _MAX_REJECTED * row_count and (final or malformed > 10 * MAX_REPORTED):
+            examples = "; ".join(f"line {row['line']:,} {row['reason']}" for row in self.rejected.first[:3])
             raise DatasetBroken(
-                self.file.path, f"{bad:,} of the first {seen:,} rows cannot be used: {named}" + (", ..." * (bad > 3))
+                self.file.path,
+                f"{malformed:,} of the first {row_count:,} rows cannot be used: {examples}"
+                + (", ..." * (malformed > 3)),
             )
 
-    def _columns(self) -> tuple[dict[int, dict[str, Any]], list[dict[str, str]], list[str]]:
+    def _describe_columns(self) -> tuple[dict[int, dict[str, Any]], list[dict[str, str]], list[str]]:
         """The used columns by their index in the file, the ignored columns, and notes for the user."""
         columns: dict[int, dict[str, Any]] = {}
-        ignored = [{"name": name, "reason": "because of types"} for name in self.plan.by_person]
+        ignored = [{"name": name, "reason": "because of types"} for name in self.plan.ignored_by_user]
         notes = []
         for index, scan in self.plan.scans.items():
             try:
-                found = scan.describe()
+                description = scan.describe()
             except ValueError as error:
                 raise UploadRefused({"types": f"column {scan.name!r} {error}"}) from error
-            if isinstance(found, str):
+            if isinstance(description, str):
                 is_padding = index in self.plan.padding and scan.missing == scan.rows
-                reason = "has no name and no values: the lines end with a delimiter" if is_padding else found
+                reason = "has no name and no values: the lines end with a delimiter" if is_padding else description
                 ignored.append({"name": scan.name, "reason": reason})
                 continue
-            columns[index] = found
+            columns[index] = description
             notes += scan.notes
         if not columns:
-            left_out = "; ".join(f"{one['name']!r} {one['reason']}" for one in ignored[:5])
-            raise UploadRefused({TABLE: f"has no column to learn from: {left_out}"})
-        size = sum(len(text) for one in columns.values() for text in (one["name"], *one.get("categories", ())))
+            reasons = "; ".join(f"{entry['name']!r} {entry['reason']}" for entry in ignored[:5])
+            raise UploadRefused({TABLE: f"has no column to learn from: {reasons}"})
+        size = sum(len(text) for entry in columns.values() for text in (entry["name"], *entry.get("categories", ())))
         if size > MAX_NAMES:
             detail = f"has column names and categories of {size:,} characters; at most {MAX_NAMES:,} are stored"
             raise UploadRefused({TABLE: f"{detail}. Ignore columns with types"})
@@ -293,43 +297,43 @@ class _Import:
         self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], parts: NDArray[np.uint8]
     ) -> dict[str, str]:
         """Read the rows again and write the arrays of each part that has rows; returns their digests."""
-        with ExitStack() as opened:
+        with ExitStack() as stack:
             inputs, outputs = {}, []
             for part, (rows_name, labels_name) in enumerate(_FILES):
                 count = int((parts == part).sum())
                 if not count:
                     continue
-                inputs[part] = opened.enter_context(_Output.new(self.folder, rows_name, (count, len(columns)), "<f8"))
-                written = opened.enter_context(_Output.new(self.folder, labels_name, (count,), "|u1"))
-                written.add(labels[parts == part])
-                outputs += [inputs[part], written]
-            done = 0
+                inputs[part] = stack.enter_context(_Output.new(self.folder, rows_name, (count, len(columns)), "<f8"))
+                labels_file = stack.enter_context(_Output.new(self.folder, labels_name, (count,), "|u1"))
+                labels_file.add(labels[parts == part])
+                outputs += [inputs[part], labels_file]
+            row_count = 0
             for texts in self._blocks():
                 cells = list(zip(*texts, strict=True))
                 values = np.empty((len(texts), len(columns)), np.float64)
-                for place, (index, column) in enumerate(columns.items()):
-                    values[:, place] = self.plan.scans[index].values(cells[index], column)
-                block = parts[done : done + len(texts)]
+                for column_index, (index, column) in enumerate(columns.items()):
+                    values[:, column_index] = self.plan.scans[index].values(cells[index], column)
+                block = parts[row_count : row_count + len(texts)]
                 for part, output in inputs.items():
                     output.add(values[block == part])
-                done += len(texts)
+                row_count += len(texts)
         return {output.name: output.digest.hexdigest() for output in outputs}
 
     def _blocks(self) -> Iterator[list[list[str]]]:
         texts: list[list[str]] = []
-        rows = _reporting(self.file, self.on_progress, _SCANNED_SHARE, 1).rows()
-        for is_kept, (_, fields) in zip(self.kept, rows, strict=True):
+        rows = _with_progress(self.file, self.on_progress, _SCANNED_SHARE, 1).rows()
+        for is_kept, (_, fields) in zip(self.accepted, rows, strict=True):
             if is_kept and isinstance(fields, list):
                 texts.append(fields)
-                if len(texts) == _BLOCK:
+                if len(texts) == _BLOCK_ROWS:
                     yield texts
                     texts = []
         if texts:
             yield texts
 
 
-def _reporting(file: DelimitedFile, on_progress: OnProgress, start: float, stop: float) -> DelimitedFile:
-    """The same file, reading which is the part of the work from ``start`` to ``stop``."""
+def _with_progress(file: DelimitedFile, on_progress: OnProgress, start: float, stop: float) -> DelimitedFile:
+    """The same file, with the progress of reading it scaled to the range from ``start`` to ``stop``."""
     return replace(file, on_progress=lambda done: on_progress(start + done * (stop - start)))
 
 

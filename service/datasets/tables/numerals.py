@@ -21,12 +21,12 @@ from service.datasets.tables.values import MISSING, is_infinite, is_number
 _SPACES: Final = " \u00a0\u2009\u202f"
 _APOSTROPHES: Final = "'\u2019"
 _GROUPS: Final = {",": ",", ".": r"\.", " ": f"[{_SPACES}]", "'": f"[{_APOSTROPHES}]"}
-"""The thousands separators, each with a pattern of the characters that are written for it."""
+"""The thousands separators, each with a pattern of the characters that are used for it."""
 CURRENCIES: Final = "$\u20ac\u00a3\u00a5"
-_WITH_POINTS: Final = frozenset("$\u00a3\u00a5")
+_POINT_CURRENCIES: Final = frozenset("$\u00a3\u00a5")
 """Currencies of countries that write a decimal point."""
 SIGNS: Final = frozenset(f".,%{CURRENCIES}{_SPACES}{_APOSTROPHES}")
-"""Characters in which notations differ."""
+"""Characters by which notations differ."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Numerals:
 
     Attributes:
         decimal: the decimal sign.
-        group: the thousands separator, which stands before each group of three digits, or is left out.
+        group: the thousands separator, which precedes each group of three digits, or is omitted.
         percent: whether each number ends with a percent sign; the value is the number before it.
-        currency: the signs, one of which stands before or after each number; empty: none.
+        currency: the signs, one of which precedes or follows each number; empty: none.
     """
 
     decimal: str
@@ -48,14 +48,14 @@ class Numerals:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         decimal, group = re.escape(self.decimal), _GROUPS[self.group]
-        whole = rf"(?:[1-9]\d{{0,2}}(?:{group}\d{{3}})+|\d+)"
-        value = rf"(?:{whole}(?:{decimal}\d*)?|{decimal}\d+)(?:[eE][+-]?\d+)?"
+        integer = rf"(?:[1-9]\d{{0,2}}(?:{group}\d{{3}})+|\d+)"
+        value = rf"(?:{integer}(?:{decimal}\d*)?|{decimal}\d+)(?:[eE][+-]?\d+)?"
         if self.currency:
             sign = f"[{re.escape(self.currency)}]"
             before = rf"(?P<sign>[+-]?){sign}[{_SPACES}]?(?P<value>[+-]?{value})"
             return re.compile(rf"{before}|(?P<first>[+-]?{value})[{_SPACES}]?{sign}", re.ASCII)
-        end = f"[{_SPACES}]?%" if self.percent else ""
-        return re.compile(rf"(?P<first>[+-]?{value}){end}", re.ASCII)
+        suffix = f"[{_SPACES}]?%" if self.percent else ""
+        return re.compile(rf"(?P<first>[+-]?{value}){suffix}", re.ASCII)
 
     def number(self, text: str) -> float:
         """Parse a number.
@@ -63,10 +63,10 @@ class Numerals:
         Raises:
             ValueError: it is not written in this notation, or not finite.
         """
-        found = self._pattern.fullmatch(text)
+        match = self._pattern.fullmatch(text)
         value = math.inf
-        if found is not None:
-            value = float(self._python_notation(found["first"] or found["sign"] + found["value"]))
+        if match is not None:
+            value = float(self._python_notation(match["first"] or match["sign"] + match["value"]))
         if not math.isfinite(value):
             raise ValueError(f"{text!r} is not a number")
         return value
@@ -85,11 +85,11 @@ class Numerals:
         return replace(self, currency="".join(sign for sign in self.currency if sign in signs))
 
     def document(self) -> dict[str, Any]:
-        """The fields by which the description of a column tells its notation."""
-        found: dict[str, Any] = {"decimal": self.decimal, "group": self.group}
+        """The fields for the notation in the description of a column."""
+        fields: dict[str, Any] = {"decimal": self.decimal, "group": self.group}
         if self.currency:
-            found["currency"] = self.currency
-        return found | ({"percent": True} if self.percent else {})
+            fields["currency"] = self.currency
+        return fields | ({"percent": True} if self.percent else {})
 
     @classmethod
     def of(cls, column: Mapping[str, Any]) -> Numerals | None:
@@ -118,51 +118,56 @@ def decimal_sign(texts: Sequence[str], *, default: str) -> str:
     for text in texts:
         for sign in counts:
             counts[sign] += sign in text and any(
-                one._pattern.fullmatch(text) for one in NOTATIONS if one.decimal == sign
+                notation._pattern.fullmatch(text) for notation in NOTATIONS if notation.decimal == sign
             )
-    most = max(counts.values())
-    leading = [sign for sign, count in counts.items() if count == most]
+    highest = max(counts.values())
+    leading = [sign for sign, count in counts.items() if count == highest]
     return leading[0] if len(leading) == 1 else default
 
 
-def untouched(form: Numerals, signs: Collection[str], *, decimal_comma: bool) -> bool:
+def keeps_plain_values(form: Numerals, signs: Collection[str], *, decimal_comma: bool) -> bool:
     """Whether plain numbers with only these signs are numbers in a notation, with the same values.
 
     Args:
-        decimal_comma: whether plain numbers may have a decimal comma, too.
+        decimal_comma: whether plain numbers may also have a decimal comma.
     """
     is_plain = form.decimal == "." or decimal_comma
     return not (form.percent or form.currency) and (not signs or (is_plain and set(signs) == {form.decimal}))
 
 
-def chosen(
+def choose_notation(
     forms: Sequence[Numerals], signs: Collection[str], *, decimal_comma: bool, is_stated: bool = False
 ) -> Numerals | None:
-    """The notation of a column whose cells fit all of ``forms``; ``None`` where it may be no number, or where the cells
-    have several currencies.
+    """The notation of a column whose cells match all of ``forms``; ``None`` if the cells may not be numbers,
+    or have several currencies.
 
     Args:
         signs: those in the column.
-        decimal_comma: whether commas are decimal signs in this file where both readings are possible.
-        is_stated: whether a person said that the column has numbers.
+        decimal_comma: whether commas in this file are decimal signs if both readings are possible.
+        is_stated: whether the user stated that the column has numbers.
     """
     decimals = {form.decimal for form in forms}
     currencies = set(CURRENCIES).intersection(signs) if forms[0].currency else set()
     if len(currencies) > 1:
         return None
-    is_settled = is_stated or decimal_comma or bool(currencies & _WITH_POINTS)
+    is_settled = is_stated or decimal_comma or bool(currencies & _POINT_CURRENCIES)
     is_marked = forms[0].percent or bool(currencies)
     if len(decimals) == 2 and "," in signs and not is_settled:
-        return None  # 1,234 alone may be either
-    if decimals == {","} and not is_marked and not is_settled and not any(_groups(one, signs) for one in forms):
-        return None  # between commas, 1,5 is rather a list than a number
+        return None  # 1,234 can be read either way
+    if (
+        decimals == {","}
+        and not is_marked
+        and not is_settled
+        and not any(_has_group_sign(form, signs) for form in forms)
+    ):
+        return None  # if commas separate the columns, 1,5 is more likely a list than a number
     prefers_comma = len(decimals) == 2 and decimal_comma and "." not in signs
-    wanted = "," if decimals == {","} or prefers_comma else "."
-    fitting = [form for form in forms if form.decimal == wanted]
-    return next((form for form in fitting if _groups(form, signs)), fitting[0])
+    decimal = "," if decimals == {","} or prefers_comma else "."
+    fitting = [form for form in forms if form.decimal == decimal]
+    return next((form for form in fitting if _has_group_sign(form, signs)), fitting[0])
 
 
-def _groups(form: Numerals, signs: Collection[str]) -> bool:
+def _has_group_sign(form: Numerals, signs: Collection[str]) -> bool:
     return any(re.fullmatch(_GROUPS[form.group], sign) for sign in signs)
 
 

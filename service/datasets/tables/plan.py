@@ -34,14 +34,14 @@ class TablePlan:
         split: index of the column that assigns rows to parts.
         scans: the columns that are not ignored, by index.
         unnamed: the indices of the columns without a name in the file.
-        padding: those of them at the end that seem to be empty, as if each line ended with a delimiter.
+        padding: those of them at the end that seem to be empty, because each line ends with a delimiter.
     """
 
     header: Sequence[str]
     target: int
     split: int | None
     scans: Mapping[int, ColumnScan]
-    by_person: Sequence[str]
+    ignored_by_user: Sequence[str]
     target_type: ColumnType | None
     unnamed: frozenset[int]
     padding: frozenset[int]
@@ -53,49 +53,52 @@ class TablePlan:
         Raises:
             UploadRefused: the header is invalid, or the options name columns that do not exist.
         """
-        header = _checked_header(file)
+        header = _check_header(file)
         faults: dict[str, str] = {}
         split = header.index(options.split) if options.split in header else None
         if options.split is not None and split is None:
-            faults["split"] = f"{options.split!r} is no column{_meant(options.split, header)}"
-        padding = _padding(file)
+            faults["split"] = f"{options.split!r} is no column{_suggest_column(options.split, header)}"
+        padding = _find_padding(file)
         target = max((index for index in range(len(header)) if index != split and index not in padding), default=-1)
         if target < 0:
             raise UploadRefused({TABLE: "has no column with values for a target"})
         if options.target is not None:
             target = header.index(options.target) if options.target in header else -1
             if target < 0:
-                faults["target"] = f"{options.target!r} is not a column{_meant(options.target, header)}"
+                faults["target"] = f"{options.target!r} is not a column{_suggest_column(options.target, header)}"
         if unknown := [name for name in options.types if name not in header]:
-            faults["types"] = "; ".join(f"{name!r} is not a column{_meant(name, header)}" for name in unknown[:5])
+            faults["types"] = "; ".join(
+                f"{name!r} is not a column{_suggest_column(name, header)}" for name in unknown[:5]
+            )
         if split is not None and options.split in options.types:
             faults["types"] = f"{options.split!r} assigns rows to parts, and has no type"
         if split == target:
             faults["split"] = f"{options.split!r} is the target; the parts must be in another column"
         types = {name: ColumnType(value) for name, value in options.types.items()}
-        wanted = types.get(header[target])
-        if target >= 0 and wanted in (ColumnType.IGNORE, ColumnType.DATE):
+        target_type = types.get(header[target])
+        if target >= 0 and target_type in (ColumnType.IGNORE, ColumnType.DATE):
             faults["types"] = f"{header[target]!r} is the target, which must be a category or a number"
         if faults:
             raise UploadRefused(faults)
-        comma = file.delimiter != ","
+        decimal_comma = file.delimiter != ","
         return cls(
             header=header,
             target=target,
             split=split,
             scans={
-                index: ColumnScan(name, types.get(name), decimal_comma=comma)
+                index: ColumnScan(name, types.get(name), decimal_comma=decimal_comma)
                 for index, name in enumerate(header)
                 if index not in (target, split) and types.get(name) is not ColumnType.IGNORE
             },
-            by_person=[name for name in header if types.get(name) is ColumnType.IGNORE],
-            target_type=wanted,
+            ignored_by_user=[name for name in header if types.get(name) is ColumnType.IGNORE],
+            target_type=target_type,
             unnamed=file.unnamed,
             padding=padding,
         )
 
     def looks_like_row(self, columns: Mapping[int, Mapping[str, Any]], targets: Collection[str]) -> bool:
-        """Whether the header may be a row, which means that the file has none: each name has the type of its column.
+        """Whether the header looks like a row, so that the file has no header: each name has the type of its
+        column.
 
         Args:
             columns: the descriptions of the used columns, by index.
@@ -104,20 +107,20 @@ class TablePlan:
         names, target = self.header, self.header[self.target]
         if target not in targets and not (is_number(target) and all(map(is_number, targets))):
             return False
-        named = [index for index in columns if index not in self.unnamed]
-        if all(names[index] == str(index) for index in named if is_number(names[index])) and any(
-            is_number(names[index]) for index in named
+        named_indices = [index for index in columns if index not in self.unnamed]
+        if all(names[index] == str(index) for index in named_indices if is_number(names[index])) and any(
+            is_number(names[index]) for index in named_indices
         ):
-            return False  # columns that are numbered
+            return False  # the columns are numbered
         try:
-            return bool(named) and not any(
-                np.isnan(self.scans[index].values([names[index]], columns[index])).any() for index in named
+            return bool(named_indices) and not any(
+                np.isnan(self.scans[index].values([names[index]], columns[index])).any() for index in named_indices
             )
         except ValueError:
             return False
 
 
-def _checked_header(file: DelimitedFile) -> list[str]:
+def _check_header(file: DelimitedFile) -> list[str]:
     """The names of the columns.
 
     Raises:
@@ -125,26 +128,28 @@ def _checked_header(file: DelimitedFile) -> list[str]:
     """
     header = list(file.header)
     if len(header) < 2:
-        known = ", ".join(DELIMITERS.values())
-        detail = f"line 1 has only one column; columns are separated by {known.rpartition(', ')[0]} or vertical bar"
+        names = ", ".join(DELIMITERS.values())
+        detail = f"line 1 has only one column; columns are separated by {names.rpartition(', ')[0]} or vertical bar"
         raise UploadRefused({TABLE: detail})
     if len(header) > MAX_COLUMNS:
         raise UploadRefused({TABLE: f"has {len(header):,} columns; at most {MAX_COLUMNS:,} are read"})
     if all(map(is_number, header)) and header != [str(index) for index in range(len(header))]:
         raise UploadRefused({TABLE: "line 1 contains numbers; it must contain the column names"})
-    seen: dict[str, int] = {}
+    column_numbers: dict[str, int] = {}
     for index, name in enumerate(header):
         if len(name) > MAX_NAME:
             detail = f"column {index + 1} has a name of {len(name):,} characters; at most {MAX_NAME} are allowed"
             raise UploadRefused({TABLE: detail})
-        if name in seen:
+        if name in column_numbers:
             hint = "; is line 1 a row? It must contain the column names" if is_number(name) else ""
-            raise UploadRefused({TABLE: f"columns {seen[name]} and {index + 1} have the same name {name!r}{hint}"})
-        seen[name] = index + 1
+            raise UploadRefused(
+                {TABLE: f"columns {column_numbers[name]} and {index + 1} have the same name {name!r}{hint}"}
+            )
+        column_numbers[name] = index + 1
     return header
 
 
-def _padding(file: DelimitedFile) -> frozenset[int]:
+def _find_padding(file: DelimitedFile) -> frozenset[int]:
     """The columns at the end without a name and without a value in the first rows."""
     width = first = len(file.header)
     while first - 1 in file.unnamed:
@@ -156,7 +161,7 @@ def _padding(file: DelimitedFile) -> frozenset[int]:
     return frozenset(range(first, width))
 
 
-def _meant(name: str, header: Sequence[str]) -> str:
-    found = closest(name, header)
+def _suggest_column(name: str, header: Sequence[str]) -> str:
+    match = closest(name, header)
     shown = ", ".join(map(repr, header[:20])) + (f" and {len(header) - 20:,} more" if len(header) > 20 else "")
-    return f"; did you mean {found!r}?" if found else f"; the columns are {shown}"
+    return f"; did you mean {match!r}?" if match else f"; the columns are {shown}"

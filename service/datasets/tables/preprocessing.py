@@ -1,21 +1,21 @@
 """Converts the columns of a table to the inputs of a network. A fitted preprocessing is plain data.
 
-A *preprocessing* is a JSON object, ``{"format": 1, "columns": [...]}``, with an entry for each column, in the order of
-the stored array:
+A *preprocessing* is a JSON object, ``{"format": 1, "columns": [...]}``, with an entry for each column, in the
+order of the stored array:
 
     {"name": "age", "type": "number", "mean": 39.5, "scale": 12.25, "indicator": true}
     {"name": "since", "type": "date", "format": "iso", "mean": 19000.0, "scale": 365.2, "indicator": false}
     {"name": "city", "type": "category", "categories": ["Bergen", "Oslo"], "indicator": false}
 
-Each column gives inputs of the network, in this order:
+Each column becomes inputs of the network, in this order:
 
-- ``number`` and ``date`` (days since 1970-01-01): ``(value - mean) / scale``, clipped to ±1,000,000; 0 if the value is
-  missing;
+- ``number`` and ``date`` (days since 1970-01-01): ``(value - mean) / scale``, clipped to ±1,000,000; 0 if the
+  value is missing;
 - ``category``: one-hot: one input per item of ``categories``; all 0 if the value is missing or unknown;
 - with ``indicator``, a further input: 1 if the value is missing, else 0.
 
-``mean`` and ``scale`` (the standard deviation, or 1 if that is 0) are those of the training part. Inputs are computed
-in float64, then rounded to the network's precision.
+``mean`` and ``scale`` (the standard deviation, or 1 if that is 0) are those of the training part. Inputs are
+computed in float64, then rounded to the network's precision.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Preprocessing:
             columns: see ``DatasetInfo.columns``.
             inputs: float64 (rows, columns), NaN for missing values.
         """
-        return cls(tuple(_fitted(column, inputs[:, place]) for place, column in enumerate(columns)))
+        return cls(tuple(_fit_column(column, inputs[:, index]) for index, column in enumerate(columns)))
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Preprocessing:
@@ -84,30 +84,30 @@ class Preprocessing:
             columns: descriptions of the columns of ``inputs``, if the order of categories may differ; by default,
                 those to which the preprocessing was fitted.
         """
-        made = np.zeros((len(inputs), self.width))
-        at = 0
-        for place, column in enumerate(self.columns):
-            values = np.asarray(inputs[:, place], np.float64)
+        features = np.zeros((len(inputs), self.width))
+        offset = 0
+        for index, column in enumerate(self.columns):
+            values = np.asarray(inputs[:, index], np.float64)
             if "categories" in column:
-                if columns is not None and columns[place]["categories"] != column["categories"]:
-                    values = _recoded(values, columns[place]["categories"], column["categories"])
-                known = np.flatnonzero(~np.isnan(values))
-                made[known, at + values[known].astype(np.int64)] = 1
-                at += len(column["categories"])
+                if columns is not None and columns[index]["categories"] != column["categories"]:
+                    values = _recode(values, columns[index]["categories"], column["categories"])
+                present = np.flatnonzero(~np.isnan(values))
+                features[present, offset + values[present].astype(np.int64)] = 1
+                offset += len(column["categories"])
             else:
                 with np.errstate(over="ignore"):
                     scaled = (values - column["mean"]) / column["scale"]
-                made[:, at] = np.clip(np.nan_to_num(scaled, nan=0.0), -CLIP_LIMIT, CLIP_LIMIT)
-                at += 1
+                features[:, offset] = np.clip(np.nan_to_num(scaled, nan=0.0), -CLIP_LIMIT, CLIP_LIMIT)
+                offset += 1
             if column["indicator"]:
-                made[:, at] = np.isnan(values)
-                at += 1
-        return made
+                features[:, offset] = np.isnan(values)
+                offset += 1
+        return features
 
 
-def _fitted(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
-    kept = ("name", "type", "format", "decimal", "group", "percent", "currency", "categories")
-    about = {name: column[name] for name in kept if name in column}
+def _fit_column(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
+    copied = ("name", "type", "format", "decimal", "group", "percent", "currency", "categories")
+    entry = {name: column[name] for name in copied if name in column}
     if "categories" not in column:
         present = np.asarray(values[~np.isnan(values)], np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -115,12 +115,12 @@ def _fitted(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
             scale = float(present.std()) if present.size else 1.0
         if not np.isfinite(mean) or not np.isfinite(scale):  # values near the largest float
             mean, scale = 0.0, float(np.abs(present).max())
-        about |= {"mean": mean, "scale": scale if scale > 0 else 1.0}
-    return about | {"indicator": bool(column["missing"])}
+        entry |= {"mean": mean, "scale": scale if scale > 0 else 1.0}
+    return entry | {"indicator": bool(column["missing"])}
 
 
-def _recoded(values: Array, before: Sequence[str], after: Sequence[str]) -> Array:
-    places = {text: float(place) for place, text in enumerate(after)}
-    table = np.array([*(places.get(text, np.nan) for text in before), np.nan])
-    codes = np.where(np.isnan(values), len(before), values).astype(np.int64)
+def _recode(values: Array, old_categories: Sequence[str], new_categories: Sequence[str]) -> Array:
+    code_of_text = {text: float(code) for code, text in enumerate(new_categories)}
+    table = np.array([*(code_of_text.get(text, np.nan) for text in old_categories), np.nan])
+    codes = np.where(np.isnan(values), len(old_categories), values).astype(np.int64)
     return np.asarray(table[codes])

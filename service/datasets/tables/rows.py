@@ -1,4 +1,4 @@
-"""Converts rows with values by column name, as sent for prediction, to the array that a preprocessing takes."""
+"""Converts rows with values by column name, as sent for prediction, to the input array of a preprocessing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.datasets.errors import closest
 from service.datasets.tables.numerals import Numerals
-from service.datasets.tables.values import DATES, MISSING, TIME, is_infinite, number, written
+from service.datasets.tables.values import DATES, MISSING, TIME, format_date, is_infinite, number
 
 MAX_FAULTS: Final = 100
 _EXAMPLE: Final = 20_088
@@ -27,7 +27,7 @@ class NamedRows:
     Attributes:
         inputs: float64 (rows, columns), NaN for missing values; categories as indices of the preprocessing.
         unknown: unknown categories, which count as missing: (row, column, value).
-        absent: columns that are left out, with the number of rows without them.
+        absent: missing columns, with the number of rows that lack them.
         faults: errors: (row, column or None, detail, suggestion).
     """
 
@@ -46,65 +46,65 @@ def read_rows(
         columns: of the preprocessing.
         ignored: columns of the dataset that are not used for training.
     """
-    read = NamedRows(np.full((len(rows), len(columns)), math.nan))
-    places = {column["name"]: place for place, column in enumerate(columns)}
-    codes = [{text: place for place, text in enumerate(column.get("categories", ()))} for column in columns]
+    result = NamedRows(np.full((len(rows), len(columns)), math.nan))
+    index_of_column = {column["name"]: column_index for column_index, column in enumerate(columns)}
+    codes = [{text: code for code, text in enumerate(column.get("categories", ()))} for column in columns]
     for index, row in enumerate(rows):
-        if len(read.faults) >= MAX_FAULTS:
+        if len(result.faults) >= MAX_FAULTS:
             break
-        if not row.keys() & places.keys():
-            read.faults.append((index, None, f"has none of the columns: {_listed(places)}", None))
+        if not row.keys() & index_of_column.keys():
+            result.faults.append((index, None, f"has none of the columns: {_list_names(index_of_column)}", None))
         for name, value in row.items():
-            if name not in places:
+            if name not in index_of_column:
                 if name not in ignored:
-                    read.faults.append((index, name, *_unknown_column(name, list(places))))
+                    result.faults.append((index, name, *_describe_unknown(name, list(index_of_column))))
                 continue
-            place = places[name]
+            column_index = index_of_column[name]
             try:
-                found = _value(value, columns[place], codes[place])
+                stored_value = _parse_value(value, columns[column_index], codes[column_index])
             except ValueError as error:
-                read.faults.append((index, name, str(error), None))
+                result.faults.append((index, name, str(error), None))
                 continue
-            if found is None:
-                read.unknown.append((index, name, str(value)[:100]))
+            if stored_value is None:
+                result.unknown.append((index, name, str(value)[:100]))
             else:
-                read.inputs[index, place] = found
-        for name in places:
+                result.inputs[index, column_index] = stored_value
+        for name in index_of_column:
             if name not in row:
-                read.absent[name] = read.absent.get(name, 0) + 1
-    return read
+                result.absent[name] = result.absent.get(name, 0) + 1
+    return result
 
 
 def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The inverse: a stored row as values by column name, ``None`` for missing ones; dates in ISO 8601."""
-    return {column["name"]: _shown(float(value), column) for value, column in zip(values, columns, strict=True)}
+    return {column["name"]: _display_value(float(value), column) for value, column in zip(values, columns, strict=True)}
 
 
-def _shown(value: float, column: Mapping[str, Any]) -> Any:
+def _display_value(value: float, column: Mapping[str, Any]) -> Any:
     if math.isnan(value):
         return None
     if "categories" in column:
         return column["categories"][int(value)]
     if column["type"] == "date":
-        return written(value, TIME if column["format"] == TIME else "iso")
+        return format_date(value, TIME if column["format"] == TIME else "iso")
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _code_of(value: Any, codes: Mapping[str, int]) -> int | None:
-    """The category that an integer means: programs read codes with leading zeros as numbers."""
+    """The category that an integer denotes: some programs read codes with leading zeros as numbers."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    same = [code for text, code in codes.items() if text.isdecimal() and int(text) == value]
-    return same[0] if len(same) == 1 else None
+    matches = [code for text, code in codes.items() if text.isdecimal() and int(text) == value]
+    return matches[0] if len(matches) == 1 else None
 
 
-def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> float | None:
+def _parse_value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> float | None:
     """The stored number of a value: NaN if missing, ``None`` for an unknown category.
 
     Raises:
         ValueError: it does not have the column's type.
     """
-    text = _text(value)
+    text = _to_text(value)
     if "categories" in column and text in codes:  # a stored dataset may have a category that is now a missing value
         return codes[text]
     if text in MISSING or (column["type"] == "number" and is_infinite(text)):
@@ -124,12 +124,12 @@ def _value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> f
     for parse in [DATES[form]] if form == TIME else [DATES[form], DATES["iso"]]:
         with suppress(ValueError):
             return parse(text)
-    examples = " or ".join(dict.fromkeys([written(_EXAMPLE, form), written(_EXAMPLE, "iso")]))
-    wanted = "time of day such as 14:30" if form == TIME else f"date such as {examples}"
-    raise ValueError(f"must be a {wanted}, not {text[:40]!r}")
+    examples = " or ".join(dict.fromkeys([format_date(_EXAMPLE, form), format_date(_EXAMPLE, "iso")]))
+    expected = "time of day such as 14:30" if form == TIME else f"date such as {examples}"
+    raise ValueError(f"must be a {expected}, not {text[:40]!r}")
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     """A value as it would appear in a file."""
     match value:
         case None:
@@ -141,13 +141,13 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _unknown_column(name: str, names: Sequence[str]) -> tuple[str, str | None]:
-    found = closest(name, names)
-    if found is None:
-        return f"is not a column; the columns are {_listed(names)}", None
-    return f"is not a column; did you mean {found!r}?", found
+def _describe_unknown(name: str, names: Sequence[str]) -> tuple[str, str | None]:
+    suggestion = closest(name, names)
+    if suggestion is None:
+        return f"is not a column; the columns are {_list_names(names)}", None
+    return f"is not a column; did you mean {suggestion!r}?", suggestion
 
 
-def _listed(names: Collection[str]) -> str:
+def _list_names(names: Collection[str]) -> str:
     shown = ", ".join(map(repr, list(names)[:20]))
     return f"{shown} and {len(names) - 20:,} more" if len(names) > 20 else shown

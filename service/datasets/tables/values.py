@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 MISSING: Final = frozenset(
     {"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "?", "-", "--", ".", "k.A.", "k. A."}
 )
-"""Texts that mean a missing value. Words that are also names of categories, such as ``none``, are not among them."""
+"""Texts that mean a missing value. Words that may also name a category, such as ``none``, are excluded."""
 _EPOCH: Final = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - only the date counts
 
 TIME: Final = "time"
@@ -36,14 +36,14 @@ def number(text: str, *, decimal_comma: bool = False) -> float:
         ValueError: not a number, or not finite.
     """
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
         if not decimal_comma or "." in text or text.count(",") != 1:
             raise
-        found = float(text.replace(",", "."))
-    if not math.isfinite(found) or "_" in text:  # 1_000 is a number only in Python
+        value = float(text.replace(",", "."))
+    if not math.isfinite(value) or "_" in text:  # 1_000 is a number only in Python
         raise ValueError(f"{text!r} is not a finite number")
-    return found
+    return value
 
 
 def is_number(text: str) -> bool:
@@ -62,9 +62,9 @@ def numbers(texts: Sequence[str], *, decimal_comma: bool = False) -> NDArray[np.
         ValueError: a text is neither a number nor a missing value.
     """
     try:
-        found = np.array(list(map(float, texts)))
-        if not np.isinf(found).any() and "_" not in "".join(texts):
-            return found
+        values = np.array(list(map(float, texts)))
+        if not np.isinf(values).any() and "_" not in "".join(texts):
+            return values
     except ValueError:
         pass
     stripped = (text.strip() for text in texts)
@@ -77,46 +77,46 @@ def numbers(texts: Sequence[str], *, decimal_comma: bool = False) -> NDArray[np.
     )
 
 
-def _days(moment: datetime) -> float:
+def _to_days(moment: datetime) -> float:
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC)
     seconds = 3600 * moment.hour + 60 * moment.minute + moment.second + moment.microsecond / 1e6
     return moment.toordinal() - _EPOCH + seconds / 86_400
 
 
-def _iso(text: str) -> float:
+def _parse_iso(text: str) -> float:
     if len(text) < 8 or "-" not in text:  # 20240101 is a number
         raise ValueError(f"{text!r} is not a date")
     try:
-        return _days(datetime.fromisoformat(text))
+        return _to_days(datetime.fromisoformat(text))
     except OverflowError as error:  # for years close to 1 and 9999
         raise ValueError(f"{text!r} is out of range") from error
 
 
-def _time_of_day(text: str) -> float:
-    found = _TIME.fullmatch(text)
-    hour = int(found[1]) if found else -1
-    if found is None or (found[4] and not 1 <= hour <= 12):
+def _parse_time(text: str) -> float:
+    match = _TIME.fullmatch(text)
+    hour = int(match[1]) if match else -1
+    if match is None or (match[4] and not 1 <= hour <= 12):
         raise ValueError(f"{text!r} is not a time of day")
-    if found[4]:
-        hour = hour % 12 + (12 if found[4] in "pP" else 0)
-    return (3600 * hour + 60 * int(found[2]) + float(found[3] or 0)) / 86_400
+    if match[4]:
+        hour = hour % 12 + (12 if match[4] in "pP" else 0)
+    return (3600 * hour + 60 * int(match[2]) + float(match[3] or 0)) / 86_400
 
 
-def _formatted(pattern: str) -> Callable[[str], float]:
-    return lambda text: _days(datetime.strptime(text, pattern))  # noqa: DTZ007 - days are all that is kept
+def _strptime_parser(pattern: str) -> Callable[[str], float]:
+    return lambda text: _to_days(datetime.strptime(text, pattern))  # noqa: DTZ007 - days are all that is kept
 
 
 DATES: Final[Mapping[str, Callable[[str], float]]] = {
-    "iso": _iso,
-    "%Y/%m/%d": _formatted("%Y/%m/%d"),
-    "%d.%m.%Y": _formatted("%d.%m.%Y"),
-    "%m/%d/%Y": _formatted("%m/%d/%Y"),
-    "%d/%m/%Y": _formatted("%d/%m/%Y"),
-    TIME: _time_of_day,
+    "iso": _parse_iso,
+    "%Y/%m/%d": _strptime_parser("%Y/%m/%d"),
+    "%d.%m.%Y": _strptime_parser("%d.%m.%Y"),
+    "%m/%d/%Y": _strptime_parser("%m/%d/%Y"),
+    "%d/%m/%Y": _strptime_parser("%d/%m/%Y"),
+    TIME: _parse_time,
 }
-"""Parsers of date formats, by the name in a column's ``format``; they return days since 1970-01-01. A time of day
-is one of this day."""
+"""Parsers of date formats, by the name in a column's ``format``; they return days since 1970-01-01. A time of
+day is parsed as a time on that date."""
 
 
 def dates(texts: Sequence[str], form: str) -> NDArray[np.float64]:
@@ -129,7 +129,7 @@ def dates(texts: Sequence[str], form: str) -> NDArray[np.float64]:
     return np.array([math.nan if text in MISSING else parse(text) for text in map(str.strip, texts)], np.float64)
 
 
-def written(days: float, form: str) -> str:
+def format_date(days: float, form: str) -> str:
     """Format a date, or a time of day."""
     seconds = round(days * 86_400)
     moment = datetime.fromordinal(_EPOCH) + timedelta(seconds=min(seconds, 86_399) if form == TIME else seconds)

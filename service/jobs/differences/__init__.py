@@ -1,1 +1,1 @@
-"""Why two jobs have different results: what is stored, and what a replay of both shows."""
+"""Why two jobs have different results: comparison of their stored data, and of a replay of both."""

@@ -1,4 +1,4 @@
-"""Store what an investigation of two jobs has found."""
+"""Read the jobs of an investigation, and store its result."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from service.storage.database import Database
 from service.storage.tables import Artifact, Epoch, Job
 
 
-def read_jobs(database: Database, held: Claim) -> list[tuple[Job, dict[int, Epoch], dict[int, Artifact]]]:
+def read_jobs(database: Database, claim: Claim) -> list[tuple[Job, dict[int, Epoch], dict[int, Artifact]]]:
     """The two jobs of an investigation, each with its epochs and its checkpoints by epoch.
 
     Raises:
         JobNotFound: one was deleted.
     """
     with database.read() as session:
-        asked = lookup.get(session, held.job_id).investigation or {}
-        return [_read_job(session, asked[side]) for side in ("a", "b")]
+        investigation = lookup.get(session, claim.job_id).investigation or {}
+        return [_read_job(session, investigation[side]) for side in ("a", "b")]
 
 
 def _read_job(session: Session, job_id: str) -> tuple[Job, dict[int, Epoch], dict[int, Artifact]]:
-    rows = {row.epoch: row for row in lookup.epochs(session, job_id)}
-    kept = {row.epoch: row for row in lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)}
-    return lookup.get(session, job_id), rows, kept
+    epochs = {row.epoch: row for row in lookup.epochs(session, job_id)}
+    checkpoints = {row.epoch: row for row in lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)}
+    return lookup.get(session, job_id), epochs, checkpoints
 
 
-def conclude(database: Database, held: Claim, found: Mapping[str, Any], sentence: str, *, used: Usage) -> None:
-    """End an investigation. Values that are not finite are only in the sentence: JSON has none."""
-    finite = {name: None if _is_not_finite(value) else value for name, value in found.items()}
+def conclude(database: Database, claim: Claim, result: Mapping[str, Any], sentence: str, *, used: Usage) -> None:
+    """End an investigation. Values that are not finite are only in the sentence, because JSON cannot
+    represent them."""
+    finite = {name: None if _is_not_finite(value) else value for name, value in result.items()}
     with database.write() as session:
-        job = leases.guard(session, held, **leases.usage_values(used))
+        job = leases.guard(session, claim, **leases.usage_values(used))
         job.investigation = {**(job.investigation or {}), "found": finite, "sentence": sentence}
         job.step = job.steps
         session.flush()

@@ -1,4 +1,4 @@
-"""In which epoch two results begin to differ."""
+"""The first epoch in which two results differ."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from service.storage.tables import Epoch, Job
 
 @dataclass(frozen=True, slots=True)
 class EpochDifference:
-    """The first epoch in which two jobs differ, and in what."""
+    """The first epoch in which two jobs differ, and what differs in it."""
 
     epoch: int
     differs: list[str]
     """Metrics, ``samples``, ``weights``, or ``test scores``."""
 
 
-def first_difference(a: Job, b: Job, of_a: Sequence[Epoch], of_b: Sequence[Epoch]) -> EpochDifference | None:
-    """Compare the epochs that both jobs have; the rest of the result, if both have as many."""
-    found = {row.epoch: row for row in of_b}
-    for row in of_a:
-        other = found.get(row.epoch)
+def first_difference(a: Job, b: Job, epochs_a: Sequence[Epoch], epochs_b: Sequence[Epoch]) -> EpochDifference | None:
+    """Compare the epochs that both jobs have and, if both end with the same epoch, the rest of the result."""
+    by_epoch = {row.epoch: row for row in epochs_b}
+    for row in epochs_a:
+        other = by_epoch.get(row.epoch)
         if other is None:
             continue
         differs = commits.differing(row.metrics, other.metrics)

@@ -21,9 +21,9 @@ class Tensor:
     shape: tuple[int, ...]
     data: bytes
 
-    def value(self, at: int) -> float:
+    def value(self, flat_index: int) -> float:
         """The element at a flat index."""
-        return float(struct.unpack_from(self.format, self.data, at * struct.calcsize(self.format))[0])
+        return float(struct.unpack_from(self.format, self.data, flat_index * struct.calcsize(self.format))[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,66 +32,68 @@ class TensorDifference:
 
     tensor: str
     element: list[int]
-    """Its index; empty where the shapes differ, or only one has the tensor."""
+    """Its index; empty if the shapes differ or only one side has the tensor."""
     a: float | None
     b: float | None
     tensors: list[str]
-    """All that differ."""
+    """All tensors that differ."""
 
 
 def read(data: bytes) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name.
 
     Raises:
-        ValueError: it is not a whole safetensors file.
+        ValueError: it is not a complete safetensors file.
     """
     try:
         (length,) = struct.unpack_from("<Q", data)
         header = json.loads(data[8 : 8 + length])
-        found = {}
+        tensors = {}
         for name, entry in header.items():
             if name != "__metadata__":
                 begin, end = entry["data_offsets"]
-                held = data[8 + length + begin : 8 + length + end]
-                found[name] = Tensor(_FORMATS[entry["dtype"]], tuple(entry["shape"]), held)
-        return found
+                content = data[8 + length + begin : 8 + length + end]
+                tensors[name] = Tensor(_FORMATS[entry["dtype"]], tuple(entry["shape"]), content)
+        return tensors
     except (struct.error, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a whole checkpoint: {error}") from error
 
 
 def first_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> TensorDifference | None:
-    """Where two checkpoints begin to differ, in the order of the layers, weights before the optimizer's state."""
+    """The first difference between two checkpoints, in layer order, weights before the optimizer's state."""
     differing = [name for name in sorted({*a, *b}, key=order) if a.get(name) != b.get(name)]
     if not differing:
         return None
     first, second = a.get(differing[0]), b.get(differing[0])
     if first is None or second is None or (first.format, first.shape) != (second.format, second.shape):
         return TensorDifference(tensor=differing[0], element=[], a=None, b=None, tensors=differing)
-    at = _first_byte(first.data, second.data) // struct.calcsize(first.format)
+    flat_index = _first_byte(first.data, second.data) // struct.calcsize(first.format)
     return TensorDifference(
         tensor=differing[0],
-        element=index_of(at, first.shape),
-        a=first.value(at),
-        b=second.value(at),
+        element=index_of(flat_index, first.shape),
+        a=first.value(flat_index),
+        b=second.value(flat_index),
         tensors=differing,
     )
 
 
 def order(name: str) -> tuple[bool, list[Any]]:
-    """The place of a tensor: those of layers first, layer 2 before layer 10, and weights before biases."""
-    parts = [(0, int(part), "") if part.isdigit() else (1, part != "weight", part) for part in name.split(".")]
-    return not name.startswith(_WEIGHTS), parts
+    """The sort key of a tensor: those of layers first, layer 2 before layer 10, and weights before biases."""
+    key = [
+        (0, int(segment), "") if segment.isdigit() else (1, segment != "weight", segment) for segment in name.split(".")
+    ]
+    return not name.startswith(_WEIGHTS), key
 
 
-def index_of(at: int, shape: Sequence[int]) -> list[int]:
+def index_of(flat_index: int, shape: Sequence[int]) -> list[int]:
     """The index of an element from its flat index."""
     index = []
     for size in reversed(shape):
-        at, place = divmod(at, size)
-        index.append(place)
+        flat_index, coordinate = divmod(flat_index, size)
+        index.append(coordinate)
     return index[::-1]
 
 
 def _first_byte(a: bytes, b: bytes) -> int:
-    start = next(at for at in range(0, len(a), _BLOCK) if a[at : at + _BLOCK] != b[at : at + _BLOCK])
-    return next(at for at in range(start, len(a)) if a[at] != b[at])
+    start = next(i for i in range(0, len(a), _BLOCK) if a[i : i + _BLOCK] != b[i : i + _BLOCK])
+    return next(i for i in range(start, len(a)) if a[i] != b[i])

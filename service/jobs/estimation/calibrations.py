@@ -18,9 +18,9 @@ EXPIRY_MS: Final = 90 * 24 * 3600 * 1000
 
 def is_fresh(database: Database, host: str) -> bool:
     """Whether a machine was measured recently."""
-    fresh = select(Calibration.host).where(Calibration.host == host, Calibration.measured_ms > now_ms() - FRESH_MS)
+    query = select(Calibration.host).where(Calibration.host == host, Calibration.measured_ms > now_ms() - FRESH_MS)
     with database.read() as session:
-        return session.scalar(fresh) is not None
+        return session.scalar(query) is not None
 
 
 def store(database: Database, host: str, factors: Mapping[str, float]) -> None:
@@ -34,6 +34,8 @@ def store(database: Database, host: str, factors: Mapping[str, float]) -> None:
 
 def factors(session: Session) -> dict[str, float] | None:
     """The factors of the machine that will probably train: the latest one with a worker, or the latest of all."""
-    living = Calibration.host.in_(select(Worker.host))
-    row = session.scalars(select(Calibration).order_by(living.desc(), Calibration.measured_ms.desc()).limit(1)).first()
+    has_worker = Calibration.host.in_(select(Worker.host))
+    row = session.scalars(
+        select(Calibration).order_by(has_worker.desc(), Calibration.measured_ms.desc()).limit(1)
+    ).first()
     return dict(row.factors) if row is not None else None

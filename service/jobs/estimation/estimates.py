@@ -69,13 +69,13 @@ class TrainingCost:
 
 
 @dataclass(frozen=True, slots=True)
-class _Finished:
-    """A succeeded job: the expected time by kind of work, the elapsed time, and the CPU time, which is what it would
-    have needed on an idle machine."""
+class _FinishedJob:
+    """A succeeded job: its expected time by kind of work, its elapsed time, and its CPU time, which is the
+    elapsed time on an idle machine."""
 
     expected: Mapping[str, float]
-    took_s: float
-    used_s: float
+    elapsed_s: float
+    cpu_s: float
 
 
 def plan(session: Session, spec: Spec, shape: Shape, *, owner: str | None = None) -> TrainingCost:
@@ -96,39 +96,41 @@ def plan(session: Session, spec: Spec, shape: Shape, *, owner: str | None = None
 def _estimate(session: Session, spec: Spec, shape: Shape, owner: str | None) -> Estimate | None:
     factors = calibrations.factors(session)
     expected = work.seconds(work.count(spec, shape), factors or {})
-    finished = _finished(session, spec, factors or {}, owner)
+    finished = _finished_jobs(session, spec, factors or {}, owner)
     similar = [job for job in finished if work.overlap(job.expected, expected) >= _MIN_OVERLAP][:_MAX_SIMILAR_JOBS]
     if not similar and factors is None:
         similar = finished[:_MAX_SIMILAR_JOBS]
     seconds = sum(expected.values())
     if similar:
-        _, middle, high = _spread(sorted(job.took_s / sum(job.expected.values()) for job in similar))
-        low, _, _ = _spread(sorted(job.used_s / sum(job.expected.values()) for job in similar))
+        _, median, high = _spread(sorted(job.elapsed_s / sum(job.expected.values()) for job in similar))
+        low, _, _ = _spread(sorted(job.cpu_s / sum(job.expected.values()) for job in similar))
         count = len(similar)
-        return _rounded(seconds * low, seconds * middle, seconds * high, f"{count} similar job{'s'[: count > 1]}")
+        return _rounded_estimate(
+            seconds * low, seconds * median, seconds * high, f"{count} similar job{'s'[: count > 1]}"
+        )
     if factors is None:
         return None
     # The machine may be idler or busier when the job runs, so contention widens the range.
     contention = factors.get(work.CONTENTION, 1.0)
     low, high = seconds * _CALIBRATION_RANGE[0], seconds * contention * _CALIBRATION_RANGE[1] * math.sqrt(contention)
-    return _rounded(low, seconds * contention, high, "calibration")
+    return _rounded_estimate(low, seconds * contention, high, "calibration")
 
 
 def _spread(ratios: Sequence[float]) -> tuple[float, float, float]:
     """Low, median and high expected ratio of another job. Of five or more, the extremes are ignored."""
     count = len(ratios)
-    middle = ratios[count // 2] if count % 2 else (ratios[count // 2 - 1] + ratios[count // 2]) / 2
-    kept = ratios[1:-1] if count >= 5 else ratios
-    beyond = 1 + _SINGLE_JOB_MARGIN / math.sqrt(count)
-    return kept[0] / beyond, middle, kept[-1] * beyond
+    median = ratios[count // 2] if count % 2 else (ratios[count // 2 - 1] + ratios[count // 2]) / 2
+    trimmed = ratios[1:-1] if count >= 5 else ratios
+    margin = 1 + _SINGLE_JOB_MARGIN / math.sqrt(count)
+    return trimmed[0] / margin, median, trimmed[-1] * margin
 
 
-def _rounded(low: float, middle: float, high: float, basis: str) -> Estimate:
-    return Estimate(seconds=round(middle, 1), low_s=round(low, 1), high_s=round(high, 1), basis=basis)
+def _rounded_estimate(low: float, median: float, high: float, basis: str) -> Estimate:
+    return Estimate(seconds=round(median, 1), low_s=round(low, 1), high_s=round(high, 1), basis=basis)
 
 
-def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner: str | None) -> list[_Finished]:
-    """The latest succeeded jobs of the kind that are no forks and needed one attempt."""
+def _finished_jobs(session: Session, spec: Spec, factors: Mapping[str, float], owner: str | None) -> list[_FinishedJob]:
+    """The latest succeeded jobs of the kind that are not forks and needed only one attempt."""
     recent = (
         select(Job.id)
         .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind, Job.start_epoch == 0, Job.attempt == 1)
@@ -140,7 +142,7 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner:
         recent = recent.where(Job.owner == owner)
     dataset = Job.resolved[("dataset", "name")].as_string()
     # PostgreSQL cannot group by a JSON column, but accepts columns that depend on the grouped primary keys.
-    found = session.execute(
+    rows = session.execute(
         select(Job, Upload, func.sum(Epoch.seconds))
         .join(Epoch, Epoch.job_id == Job.id)
         .outerjoin(Upload, and_(Upload.owner == func.coalesce(Job.owner, ""), Upload.name == dataset))
@@ -150,12 +152,12 @@ def _finished(session: Session, spec: Spec, factors: Mapping[str, float], owner:
         .options(defer(Job.spec), defer(Job.provenance))
     )
     jobs = []
-    for job, upload, trained_s in found:
+    for job, upload, trained_s in rows:
         expected = work.seconds(_work_of(job, upload), factors)
         if trained_s and sum(expected.values()):
-            whole_s = ((job.finished_ms or 0) - (job.started_ms or 0)) / 1000
-            took_s = max(trained_s, min(whole_s, _MAX_WALL_TO_EPOCHS * trained_s + 1))
-            jobs.append(_Finished(expected, took_s, min(took_s, job.cpu_seconds or took_s)))
+            wall_s = ((job.finished_ms or 0) - (job.started_ms or 0)) / 1000
+            elapsed_s = max(trained_s, min(wall_s, _MAX_WALL_TO_EPOCHS * trained_s + 1))
+            jobs.append(_FinishedJob(expected, elapsed_s, min(elapsed_s, job.cpu_seconds or elapsed_s)))
     return jobs
 
 
@@ -165,11 +167,11 @@ def _work_of(job: Job, upload: Upload | None) -> work.Work:
         picture = (1, features_of(upload.columns or []), 1)
     elif upload is not None:
         picture = (upload.image_rows, upload.image_columns, upload.image_channels)
-    return _counted(canonical(job.resolved), job.epoch, job.steps, picture)
+    return _count_work(canonical(job.resolved), job.epoch, job.steps, picture)
 
 
 @functools.lru_cache(maxsize=256)
-def _counted(resolved: str, epochs: int, steps: int, picture: tuple[int, int, int]) -> work.Work:
+def _count_work(resolved: str, epochs: int, steps: int, picture: tuple[int, int, int]) -> work.Work:
     spec = read_resolved(json.loads(resolved))
     images = steps * spec.batch_size // max(1, epochs)
     rows, columns, channels = picture

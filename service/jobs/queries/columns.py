@@ -2,7 +2,8 @@
 
 - a fact: ``preset``, ``duration``, ``parent``, ... (all are in ``FACTS``);
 - a setting: a dotted path or a JSON pointer into the resolved spec, ``optimizer.learning_rate``, ``/layers/0/units``;
-- a metric: ``val_accuracy`` of the last epoch, or its ``best:val_accuracy``; without a direction, ``min:`` or ``max:``.
+- a metric: ``val_accuracy`` (of the last epoch) or ``best:val_accuracy``; for a metric without a direction, ``min:`` or
+  ``max:``.
 
 The set of names does not depend on the stored jobs, so a shared URL stays valid when jobs are deleted.
 """
@@ -26,8 +27,8 @@ from service.spec.strict_json import pointer_name
 from service.storage.tables import Job
 
 MAX_COLUMNS: Final = 50
-_LIKELY: Final = 60
-"""Minimum similarity, of 100, of a name to be suggested."""
+_MIN_SIMILARITY: Final = 60
+"""Minimum similarity of a suggested name, out of 100."""
 _METRIC: Final = re.compile(r"(?:(last|best|min|max):)?([a-z][a-z0-9_]*(?:/[A-Za-z0-9_.]{1,60})?)")
 _NOT_SETTINGS: Final = {"kind", "preset", "name", "tags", "priority", "seed", "epochs"}
 """Fields of a spec with a fact of the same name."""
@@ -55,8 +56,8 @@ class Type(StrEnum):
 class UnknownColumn(ValueError):
     """No column has this name."""
 
-    def __init__(self, name: str, why: str, suggestion: str | None = None) -> None:
-        super().__init__(why + (f"; did you mean {suggestion!r}?" if suggestion else ""))
+    def __init__(self, name: str, reason: str, suggestion: str | None = None) -> None:
+        super().__init__(reason + (f"; did you mean {suggestion!r}?" if suggestion else ""))
         self.name, self.suggestion = name, suggestion
 
 
@@ -81,20 +82,20 @@ class Column:
 
 
 def parse(name: str) -> Column:
-    """The column of this name.
+    """The column with this name.
 
     Raises:
         UnknownColumn: there is none.
     """
     if name in FACTS:
         return FACTS[name]
-    found = None if name.startswith("/") else _metric(name)
-    found = found or _setting(name)
-    if found is None:
-        close = process.extractOne(name, [*FACTS, *_metric_names(), *setting_names()], score_cutoff=_LIKELY)
-        why = "no column has this name: it is no fact of a job, no setting and no metric"
-        raise UnknownColumn(name, why, close[0] if close else None)
-    return found
+    column = None if name.startswith("/") else _metric(name)
+    column = column or _setting(name)
+    if column is None:
+        match = process.extractOne(name, [*FACTS, *_metric_names(), *setting_names()], score_cutoff=_MIN_SIMILARITY)
+        reason = "no column has this name: it is no fact of a job, no setting and no metric"
+        raise UnknownColumn(name, reason, match[0] if match else None)
+    return column
 
 
 def occurring(specs: Sequence[Mapping[str, Any]], metrics: set[str]) -> list[tuple[Column, int | None]]:
@@ -107,27 +108,27 @@ def occurring(specs: Sequence[Mapping[str, Any]], metrics: set[str]) -> list[tup
         Columns; for a setting, also the number of distinct values among the specs, where absence counts as a value.
     """
     facts: list[tuple[Column, int | None]] = [(column, None) for column in FACTS.values()]
-    shown: list[tuple[Column, int | None]] = []
+    columns: list[tuple[Column, int | None]] = []
     order = list(METRICS)
-    for name in sorted(metrics, key=lambda name: (name.partition("/")[1], _place(order, name), name)):
+    for name in sorted(metrics, key=lambda name: (name.partition("/")[1], _metric_rank(order, name), name)):
         last = _metric(name)
         if last is not None:
             extremes = ("best:",) if last.better else ("min:", "max:")
-            shown += [(parse(prefix + name), None) for prefix in extremes] + [(last, None)]
+            columns += [(parse(prefix + name), None) for prefix in extremes] + [(last, None)]
     values: dict[str, list[Json]] = {}
     for spec in specs:
         for path, value in _leaves(spec):
             if path.partition(".")[0] not in _NOT_SETTINGS:
                 values.setdefault(path, []).append(value)
-    for path, given in values.items():
+    for path, path_values in values.items():
         column = _setting(path)
         if column is not None:
-            different = len({repr(value) for value in given}) + (len(given) < len(specs))
-            shown.append((column, different))
-    return facts + shown
+            distinct_count = len({repr(value) for value in path_values}) + (len(path_values) < len(specs))
+            columns.append((column, distinct_count))
+    return facts + columns
 
 
-def _place(order: Sequence[str], name: str) -> int:
+def _metric_rank(order: Sequence[str], name: str) -> int:
     base = name.partition("/")[0]
     return order.index(base) if base in order else len(order)
 
@@ -151,12 +152,12 @@ def _metric(name: str) -> Column | None:
     match = _METRIC.fullmatch(name)
     if match is None or match[2].partition("/")[0] not in METRICS:
         return None
-    which, metric = match[1] or "last", match[2]
+    aggregate, metric = match[1] or "last", match[2]
     is_test = metric.startswith("test_")
-    side: Literal["min", "max"] = "max" if which == "max" else "min"
+    side: Literal["min", "max"] = "max" if aggregate == "max" else "min"
     info = metric_info.describe(metric)
-    by_goal = info.better
-    if which == "last":
+    better = info.better
+    if aggregate == "last":
         return Column(
             name=name,
             label=info.label,
@@ -165,15 +166,15 @@ def _metric(name: str) -> Column | None:
             value=lambda job: (job.test_scores or {} if is_test else job.metrics).get(metric),
             expression=(Job.test_scores if is_test else Job.metrics)[metric].as_float(),
             metric=metric,
-            better=by_goal,
+            better=better,
             percent=info.percent,
         )
-    if which == "best":
-        if by_goal is None:
+    if aggregate == "best":
+        if better is None:
             raise UnknownColumn(name, f"{metric} has no best value: neither way is better", f"min:{metric}")
-        side, word = by_goal, "best"
+        side, word = better, "best"
     else:
-        word = "lowest" if which == "min" else "highest"
+        word = "lowest" if aggregate == "min" else "highest"
     return Column(
         name=name,
         label=f"{word} {info.label}",
@@ -182,7 +183,7 @@ def _metric(name: str) -> Column | None:
         value=lambda job: job.extremes.get(metric, {}).get(side),
         expression=Job.extremes[(metric, side)].as_float(),
         metric=metric,
-        better=by_goal if which == "best" or by_goal == side else None,
+        better=better if aggregate == "best" or better == side else None,
         percent=info.percent,
     )
 
@@ -197,14 +198,14 @@ def _metric_names() -> Iterator[str]:
 
 
 def _setting(name: str) -> Column | None:
-    parts = [pointer_name(part) for part in name[1:].split("/")] if name.startswith("/") else name.split(".")
-    found = schemas_at(tuple(parts))
-    if not found:
+    segments = [pointer_name(segment) for segment in name[1:].split("/")] if name.startswith("/") else name.split(".")
+    schemas = schemas_at(tuple(segments))
+    if not schemas:
         return None
-    path = tuple(int(part) if is_index(part) else part for part in parts)
-    types = {type_ for schema in found for type_ in types_of(schema)} - {"null"}
+    path = tuple(int(segment) if is_index(segment) else segment for segment in segments)
+    types = {type_ for schema in schemas for type_ in types_of(schema)} - {"null"}
     value = Job.resolved[path]
-    description = next((schema["description"] for schema in found if schema.get("description")), "")
+    description = next((schema["description"] for schema in schemas if schema.get("description")), "")
     if types and types <= {"number", "integer"}:
         kind, expression = Type.NUMBER, value.as_float()
     elif types == {"string"}:
@@ -213,21 +214,21 @@ def _setting(name: str) -> Column | None:
         kind, expression = (Type.FLAG if types == {"boolean"} else Type.JSON), None
     return Column(
         name=name,
-        label=".".join(parts),
+        label=".".join(segments),
         description=" ".join(description.split()),
         type=kind,
-        value=lambda job: _at(job.resolved, path),
+        value=lambda job: _value_at(job.resolved, path),
         expression=expression,
         needs_spec=True,
     )
 
 
-def _at(document: Json, path: Sequence[str | int]) -> Json:
-    for part in path:
-        if isinstance(document, list) and isinstance(part, int) and part < len(document):
-            document = document[part]
+def _value_at(document: Json, path: Sequence[str | int]) -> Json:
+    for segment in path:
+        if isinstance(document, list) and isinstance(segment, int) and segment < len(document):
+            document = document[segment]
         elif isinstance(document, Mapping):
-            document = document.get(str(part))
+            document = document.get(str(segment))
         else:
             return None
     return document
@@ -237,10 +238,10 @@ def _at(document: Json, path: Sequence[str | int]) -> Json:
 
 
 def _fact(
-    name: str, kind: Type, value: Callable[[Job], Json], expression: ColumnElement[Any] | None = None, **more: Any
+    name: str, kind: Type, value: Callable[[Job], Json], expression: ColumnElement[Any] | None = None, **options: Any
 ) -> tuple[str, Column]:
-    label = more.pop("label", name.replace("_", " "))
-    return name, Column(name=name, label=label, type=kind, value=value, expression=expression, **more)
+    label = options.pop("label", name.replace("_", " "))
+    return name, Column(name=name, label=label, type=kind, value=value, expression=expression, **options)
 
 
 def _duration(job: Job) -> float | None:

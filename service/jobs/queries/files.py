@@ -61,14 +61,14 @@ def page(
     if kind is not None:
         query = query.where(Artifact.kind == kind)
     if cursor is not None:
-        place, here = tuple_(Artifact.kind, Artifact.epoch), _place(cursor)
-        before = tuple_(literal(here[0], Artifact.kind.type), literal(here[1], Artifact.epoch.type))
-        query = query.where(place < before if newest_first else place > before)
-    falls = (Artifact.kind.desc(), Artifact.epoch.desc())
-    query = query.order_by(*(falls if newest_first else (Artifact.kind, Artifact.epoch)))
-    found = session.scalars(query.limit(limit + 1)).all()
-    rows = found[:limit]
-    return FilePage(rows, cursors.write([rows[-1].kind, rows[-1].epoch]) if len(found) > limit else None)
+        key, position = tuple_(Artifact.kind, Artifact.epoch), _read_cursor(cursor)
+        boundary = tuple_(literal(position[0], Artifact.kind.type), literal(position[1], Artifact.epoch.type))
+        query = query.where(key < boundary if newest_first else key > boundary)
+    descending = (Artifact.kind.desc(), Artifact.epoch.desc())
+    query = query.order_by(*(descending if newest_first else (Artifact.kind, Artifact.epoch)))
+    fetched = session.scalars(query.limit(limit + 1)).all()
+    rows = fetched[:limit]
+    return FilePage(rows, cursors.write([rows[-1].kind, rows[-1].epoch]) if len(fetched) > limit else None)
 
 
 def latest_epoch(session: Session, job_id: str, kind: ArtifactKind) -> int:
@@ -86,7 +86,7 @@ def totals(session: Session, job_id: str) -> FileTotals:
     return FileTotals(counts, sizes)
 
 
-def _place(cursor: str) -> tuple[str, int]:
+def _read_cursor(cursor: str) -> tuple[str, int]:
     kind, epoch = cursors.read(cursor, 2)
     if kind not in list(ArtifactKind) or type(epoch) is not int or not 0 <= epoch <= _MAX_EPOCH:
         raise InvalidCursor("the cursor belongs to another list; start again without it")

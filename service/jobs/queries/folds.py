@@ -25,11 +25,11 @@ def jobs(session: Session, group: str, *, owner: str | None = None) -> list[Job]
     Raises:
         FoldsNotFound: there are none, or they belong to another owner.
     """
-    mine = [Job.owner == owner] if owner is not None else []
-    found = session.scalars(select(Job).where(Job.fold_group == group, *mine)).all()
-    if not found:
+    conditions = [Job.owner == owner] if owner is not None else []
+    members = session.scalars(select(Job).where(Job.fold_group == group, *conditions)).all()
+    if not members:
         raise FoldsNotFound(group)
-    return sorted(found, key=lambda job: int(job.resolved["dataset"]["fold"]))
+    return sorted(members, key=lambda job: int(job.resolved["dataset"]["fold"]))
 
 
 def measured(column: Column, jobs_: Sequence[Job]) -> Mean | None:

@@ -42,11 +42,11 @@ def student_t(confidence: float, freedom: int) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(_BISECTIONS):
         angle = (low + high) / 2
-        low, high = (angle, high) if _within(angle, freedom) < confidence else (low, angle)
+        low, high = (angle, high) if _probability_within(angle, freedom) < confidence else (low, angle)
     return math.sqrt(freedom) * math.tan((low + high) / 2)
 
 
-def _within(angle: float, freedom: int) -> float:
+def _probability_within(angle: float, freedom: int) -> float:
     odd = freedom % 2
     term, total, square = (math.cos(angle) if odd else 1.0), 0.0, math.cos(angle) ** 2
     for number in range(1 + odd, freedom, 2):

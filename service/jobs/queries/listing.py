@@ -17,7 +17,7 @@ from service.states import Status
 from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import Job, JobTag
 
-LOOKED_AT: Final = 2000
+MAX_INSPECTED_JOBS: Final = 2000
 """Number of the newest jobs that determine which settings and metrics occur."""
 
 
@@ -84,7 +84,7 @@ class Group:
 
 def find(
     session: Session,
-    wanted: JobFilter,
+    job_filter: JobFilter,
     *,
     owner: str | None = None,
     sort: str = "-created_at",
@@ -93,7 +93,7 @@ def find(
     specs: bool = False,
     one_per_sweep: bool = False,
 ) -> Page:
-    """A page of jobs. The cursor is a position in the order, not an offset, so pages are stable while jobs are added.
+    """A page of jobs. The cursor is a sort position, not an offset, so pages are stable while jobs are added.
 
     Args:
         sort: as for ``SortOrder``.
@@ -105,57 +105,59 @@ def find(
         UnknownColumn: there is no such order.
     """
     order = SortOrder(sort)
-    query = select(Job.id, order.value).where(*_conditions(wanted, owner))
+    query = select(Job.id, order.value).where(*_conditions(job_filter, owner))
     if one_per_sweep:
         query = query.where(_is_first_of_sweep())
     if cursor is not None:
         query = query.where(order.after(cursor))
     # Select only ids first: without an index for the order, the database would sort whole rows.
-    places = session.execute(query.order_by(*order.columns).limit(limit + 1)).all()
-    page = load(session, [job_id for job_id, _ in places[:limit]], specs=specs)
-    if len(places) <= limit:
+    positions = session.execute(query.order_by(*order.columns).limit(limit + 1)).all()
+    page = load(session, [job_id for job_id, _ in positions[:limit]], specs=specs)
+    if len(positions) <= limit:
         return Page(page, None)
-    last_id, value = places[limit - 1]
+    last_id, value = positions[limit - 1]
     return Page(page, order.cursor(value, last_id))
 
 
-def ids(session: Session, wanted: JobFilter, *, owner: str | None, sort: str, limit: int) -> Sequence[str]:
+def ids(session: Session, job_filter: JobFilter, *, owner: str | None, sort: str, limit: int) -> Sequence[str]:
     """The ids of the first jobs in an order.
 
     Raises:
         UnknownColumn: there is no such order.
     """
-    query = select(Job.id).where(*_conditions(wanted, owner)).order_by(*SortOrder(sort).columns)
+    query = select(Job.id).where(*_conditions(job_filter, owner)).order_by(*SortOrder(sort).columns)
     return session.scalars(query.limit(limit)).all()
 
 
 def load(session: Session, job_ids: Sequence[str], *, specs: bool) -> list[Job]:
     """The jobs with these ids, in the same order, without deleted ones."""
     # Defer the columns that lists do not show: specs are most of a row.
-    unread = [Job.spec, Job.provenance, *(() if specs else (Job.resolved,))]
-    query = select(Job).where(Job.id.in_(job_ids)).options(*(defer(column, raiseload=True) for column in unread))
-    found = {job.id: job for job in session.scalars(query)}
-    return [found[job_id] for job_id in job_ids if job_id in found]
+    deferred = [Job.spec, Job.provenance, *(() if specs else (Job.resolved,))]
+    query = select(Job).where(Job.id.in_(job_ids)).options(*(defer(column, raiseload=True) for column in deferred))
+    by_id = {job.id: job for job in session.scalars(query)}
+    return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
 
-def counts(session: Session, wanted: JobFilter, *, owner: str | None = None) -> dict[Status, int]:
+def counts(session: Session, job_filter: JobFilter, *, owner: str | None = None) -> dict[Status, int]:
     """The number of jobs in each state; the filter's own ``status`` is ignored."""
-    query = select(Job.status, func.count()).where(*_conditions(wanted, owner, by_status=False)).group_by(Job.status)
+    query = (
+        select(Job.status, func.count()).where(*_conditions(job_filter, owner, by_status=False)).group_by(Job.status)
+    )
     return {Status(status): count for status, count in session.execute(query)}
 
 
-def count_stopped(session: Session, wanted: JobFilter, *, owner: str | None = None) -> int:
+def count_stopped(session: Session, job_filter: JobFilter, *, owner: str | None = None) -> int:
     """The number of cancelled jobs that their sweeps stopped; the filter's own ``status`` is ignored."""
-    query = select(func.count()).select_from(Job).where(*_conditions(wanted, owner, by_status=False))
+    query = select(func.count()).select_from(Job).where(*_conditions(job_filter, owner, by_status=False))
     return session.scalar(query.where(is_stopped_by_sweep())) or 0
 
 
 def titles(session: Session, jobs: Sequence[Job], *, owner: str | None = None) -> dict[str, str]:
     """Display names of the parents of these jobs, except deleted ones."""
-    wanted = {job.parent_id for job in jobs if job.parent_id is not None}
-    if not wanted:
+    parent_ids = {job.parent_id for job in jobs if job.parent_id is not None}
+    if not parent_ids:
         return {}
-    query = select(Job.id, Job.name, Job.kind).where(Job.id.in_(wanted), *_owned(owner))
+    query = select(Job.id, Job.name, Job.kind).where(Job.id.in_(parent_ids), *_owned(owner))
     return {job_id: title(job_id, name, kind) for job_id, name, kind in session.execute(query)}
 
 
@@ -166,7 +168,7 @@ def title(job_id: str, name: str | None, kind: str) -> str:
 
 def groups(
     session: Session,
-    wanted: JobFilter,
+    job_filter: JobFilter,
     by: GroupBy,
     columns: Sequence[Column] = (),
     *,
@@ -179,12 +181,18 @@ def groups(
     """
     measured = [column for column in columns if column.better is not None and column.expression is not None]
     # A subquery, since PostgreSQL does not recognize two equal expressions with parameters as the same.
-    values = [column.expression.label(f"m{at}") for at, column in enumerate(measured) if column.expression is not None]
-    inner = select(_GROUP_KEYS[by].label("key"), Job.name, Job.created_ms, *values).where(*_conditions(wanted, owner))
+    values = [
+        column.expression.label(f"m{index}") for index, column in enumerate(measured) if column.expression is not None
+    ]
+    inner = select(_GROUP_KEYS[by].label("key"), Job.name, Job.created_ms, *values).where(
+        *_conditions(job_filter, owner)
+    )
     if by is GroupBy.TAG:
         inner = inner.outerjoin(JobTag, JobTag.job_id == Job.id)
     rows = inner.subquery()
-    bests = [(func.max if column.better == "max" else func.min)(rows.c[f"m{at}"]) for at, column in enumerate(measured)]
+    bests = [
+        (func.max if column.better == "max" else func.min)(rows.c[f"m{index}"]) for index, column in enumerate(measured)
+    ]
     newest = func.max(rows.c.created_ms)
     query = (
         select(rows.c.key, func.count(), newest, func.max(rows.c.name), *bests)
@@ -192,23 +200,23 @@ def groups(
         .order_by(newest.desc(), rows.c.key)
         .limit(limit + 1)
     )
-    found = [
+    page = [
         Group(key, count, newest_ms, example, {column.name: best for column, best in zip(measured, best, strict=True)})
         for key, count, newest_ms, example, *best in session.execute(query)
     ]
-    return found[:limit], len(found) > limit
+    return page[:limit], len(page) > limit
 
 
-def columns_of(session: Session, wanted: JobFilter, *, owner: str | None = None) -> list[tuple[Column, int | None]]:
+def columns_of(session: Session, job_filter: JobFilter, *, owner: str | None = None) -> list[tuple[Column, int | None]]:
     """All facts, and the settings and metrics that occur among the newest jobs; see ``columns.occurring``."""
-    newest = select(Job.id).where(*_conditions(wanted, owner)).order_by(Job.created_ms.desc(), Job.id.desc())
-    some = newest.limit(LOOKED_AT).subquery()
-    distinct = select(func.min(Job.id)).join(some, some.c.id == Job.id).group_by(Job.spec_hash)
+    newest = select(Job.id).where(*_conditions(job_filter, owner)).order_by(Job.created_ms.desc(), Job.id.desc())
+    inspected = newest.limit(MAX_INSPECTED_JOBS).subquery()
+    distinct = select(func.min(Job.id)).join(inspected, inspected.c.id == Job.id).group_by(Job.spec_hash)
     specs = session.scalars(select(Job.resolved).where(Job.id.in_(distinct))).all()
-    measured = session.execute(select(Job.metrics, Job.test_scores).join(some, some.c.id == Job.id)).all()
-    metrics = [found for pair in measured for found in pair if found is not None]
-    different = {json.dumps(spec, sort_keys=True): spec for spec in specs}
-    return occurring(list(different.values()), {name for found in metrics for name in found})
+    measured = session.execute(select(Job.metrics, Job.test_scores).join(inspected, inspected.c.id == Job.id)).all()
+    metrics = [values for pair in measured for values in pair if values is not None]
+    distinct_specs = {json.dumps(spec, sort_keys=True): spec for spec in specs}
+    return occurring(list(distinct_specs.values()), {name for values in metrics for name in values})
 
 
 _GROUP_KEYS: Final[dict[GroupBy, ColumnElement[Any]]] = {
@@ -226,49 +234,49 @@ def _owned(owner: str | None) -> Iterator[ColumnElement[bool]]:
         yield Job.owner == owner
 
 
-def _conditions(wanted: JobFilter, owner: str | None, *, by_status: bool = True) -> Iterator[ColumnElement[bool]]:
+def _conditions(job_filter: JobFilter, owner: str | None, *, by_status: bool = True) -> Iterator[ColumnElement[bool]]:
     yield from _owned(owner)
-    if by_status and wanted.status is not None:
-        # For one state, an index has the order; SQLite uses it only with an equality.
-        one = len(wanted.status) == 1
-        yield Job.status == wanted.status[0] if one else Job.status.in_(wanted.status)
-    if wanted.kind is not None:
-        yield Job.kind == wanted.kind
-    for tag in wanted.tags:
+    if by_status and job_filter.status is not None:
+        # For a single state, an index has the order; SQLite uses it only for an equality.
+        is_single = len(job_filter.status) == 1
+        yield Job.status == job_filter.status[0] if is_single else Job.status.in_(job_filter.status)
+    if job_filter.kind is not None:
+        yield Job.kind == job_filter.kind
+    for tag in job_filter.tags:
         yield Job.id.in_(_tagged().where(JobTag.tag == tag))
-    if wanted.name is not None:
-        yield Job.name == wanted.name
-    if wanted.preset is not None:
-        yield _GROUP_KEYS[GroupBy.PRESET] == wanted.preset
-    if wanted.dataset is not None:
-        yield from _trained_on(wanted.dataset)
-    if wanted.spec is not None:
-        yield Job.spec_hash == wanted.spec
-    if wanted.parent is not None:
-        yield Job.parent_id == wanted.parent
-    if wanted.fold_group is not None:
-        yield Job.fold_group == wanted.fold_group
-    if wanted.sweep is not None:
-        yield Job.sweep_id == wanted.sweep
-    if wanted.starred is not None:
-        yield Job.starred.is_(wanted.starred)
-    if wanted.text:
-        part = wanted.text.lower()
+    if job_filter.name is not None:
+        yield Job.name == job_filter.name
+    if job_filter.preset is not None:
+        yield _GROUP_KEYS[GroupBy.PRESET] == job_filter.preset
+    if job_filter.dataset is not None:
+        yield from _trained_on(job_filter.dataset)
+    if job_filter.spec is not None:
+        yield Job.spec_hash == job_filter.spec
+    if job_filter.parent is not None:
+        yield Job.parent_id == job_filter.parent
+    if job_filter.fold_group is not None:
+        yield Job.fold_group == job_filter.fold_group
+    if job_filter.sweep is not None:
+        yield Job.sweep_id == job_filter.sweep
+    if job_filter.starred is not None:
+        yield Job.starred.is_(job_filter.starred)
+    if job_filter.text:
+        pattern = job_filter.text.lower()
         texts = (func.coalesce(Job.name, ""), Job.id, func.coalesce(Job.note, ""))
-        holds = [func.lower(text).contains(part, autoescape=True) for text in texts]
-        holds.append(Job.id.in_(_tagged().where(func.lower(JobTag.tag).contains(part, autoescape=True))))
-        yield or_(*holds)
-    for lacking in wanted.without:
-        yield _LACKING[lacking]
+        matches = [func.lower(text).contains(pattern, autoescape=True) for text in texts]
+        matches.append(Job.id.in_(_tagged().where(func.lower(JobTag.tag).contains(pattern, autoescape=True))))
+        yield or_(*matches)
+    for field in job_filter.without:
+        yield _LACKING[field]
 
 
 def _trained_on(dataset: str) -> Iterator[ColumnElement[bool]]:
     """All versions of a dataset or, with ``name@digits``, the one version, however the job's spec names it."""
-    plain, at, digits = dataset.partition("@")
+    name, separator, digits = dataset.partition("@")
     # A single expression, so that a row's JSON is read once; LIKE would ignore case in SQLite.
-    named = _GROUP_KEYS[GroupBy.DATASET].concat("@")
-    yield func.substr(named, 1, len(plain) + 1) == f"{plain}@"
-    if at:
+    versioned_name = _GROUP_KEYS[GroupBy.DATASET].concat("@")
+    yield func.substr(versioned_name, 1, len(name) + 1) == f"{name}@"
+    if separator:
         version = f"sha256:{digits}"
         yield func.substr(Job.dataset_sha256, 1, len(version)) == version
 
@@ -277,7 +285,7 @@ def _is_first_of_sweep() -> ColumnElement[bool]:
     """The job belongs to no sweep, or no other job of its sweep has a lower trial, or the same one and a lower id."""
     other = aliased(Job)
     before = (other.trial < Job.trial) | (other.id < Job.id)
-    # The first bound of the trial is implied; with it, the index on sweep and trial gives the first job at once.
+    # The condition on the trial is implied; with it, the index on sweep and trial finds the job directly.
     earlier = exists().where(other.sweep_id == Job.sweep_id, other.trial <= Job.trial, before)
     return Job.sweep_id.is_(None) | ~earlier
 

@@ -41,7 +41,7 @@ def several(session: Session, job_ids: Collection[str], *, owner: str | None = N
 
 
 def existing(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> set[str]:
-    """Those of the ids that jobs have."""
+    """Those of the ids that belong to existing jobs."""
     query = select(Job.id).where(Job.id.in_(job_ids))
     return set(session.scalars(query if owner is None else query.where(Job.owner == owner)))
 
@@ -63,9 +63,9 @@ def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequenc
 
 
 def trained_s(session: Session, job: Job) -> float:
-    """Seconds that a job trained its finished epochs: no waiting, no pauses, and no epochs that it took over."""
-    own = select(func.sum(Epoch.seconds)).where(Epoch.job_id == job.id, Epoch.epoch > job.reused_epochs)
-    return session.scalar(own) or 0.0
+    """Seconds that a job spent training its finished epochs, without waiting, pauses, and reused epochs."""
+    query = select(func.sum(Epoch.seconds)).where(Epoch.job_id == job.id, Epoch.epoch > job.reused_epochs)
+    return session.scalar(query) or 0.0
 
 
 def count_epochs(session: Session, job_id: str) -> int:
@@ -87,10 +87,10 @@ def artifact(session: Session, job_id: str, artifact_id: str) -> Artifact:
     Raises:
         ArtifactNotFound: the job has no such file.
     """
-    found = session.get(Artifact, artifact_id)
-    if found is None or found.job_id != job_id:
+    row = session.get(Artifact, artifact_id)
+    if row is None or row.job_id != job_id:
         raise ArtifactNotFound(job_id, f"artifact {artifact_id!r}")
-    return found
+    return row
 
 
 def checkpoint(session: Session, job: Job, which: str) -> Artifact:
@@ -99,7 +99,7 @@ def checkpoint(session: Session, job: Job, which: str) -> Artifact:
     Raises:
         ArtifactNotFound: there is none, or it was removed.
     """
-    return _of_epoch(session, job, ArtifactKind.CHECKPOINT, which)
+    return _find_artifact(session, job, ArtifactKind.CHECKPOINT, which)
 
 
 def sample(session: Session, job: Job, which: str) -> Artifact:
@@ -108,10 +108,10 @@ def sample(session: Session, job: Job, which: str) -> Artifact:
     Raises:
         ArtifactNotFound: there is none.
     """
-    return _of_epoch(session, job, ArtifactKind.SAMPLE, which)
+    return _find_artifact(session, job, ArtifactKind.SAMPLE, which)
 
 
-def _of_epoch(session: Session, job: Job, kind: ArtifactKind, which: str) -> Artifact:
+def _find_artifact(session: Session, job: Job, kind: ArtifactKind, which: str) -> Artifact:
     query = select(Artifact).where(Artifact.job_id == job.id, Artifact.kind == kind)
     if which == "best" and job.best_epoch is not None:
         query = query.where(Artifact.epoch == job.best_epoch)
@@ -119,27 +119,27 @@ def _of_epoch(session: Session, job: Job, kind: ArtifactKind, which: str) -> Art
         if not (which.isascii() and which.isdigit() and len(which) < 10):
             raise ArtifactNotFound(job.id, f"{kind} {which!r}; name an epoch's number, or latest")
         query = query.where(Artifact.epoch == int(which))
-    found = session.scalar(query.order_by(Artifact.epoch.desc()).limit(1))
-    if found is None:
+    row = session.scalar(query.order_by(Artifact.epoch.desc()).limit(1))
+    if row is None:
         raise ArtifactNotFound(job.id, f"{kind} {which!r}")
-    return found
+    return row
 
 
 def artifact_epochs(session: Session, job_ids: Collection[str], kind: ArtifactKind) -> dict[str, list[int]]:
     """For each job with files of this kind, their epochs in ascending order."""
     query = select(Artifact.job_id, Artifact.epoch).where(Artifact.job_id.in_(job_ids), Artifact.kind == kind)
-    found: dict[str, list[int]] = {}
+    by_job: dict[str, list[int]] = {}
     for job_id, epoch in session.execute(query.order_by(Artifact.job_id, Artifact.epoch)):
-        found.setdefault(job_id, []).append(epoch)
-    return found
+        by_job.setdefault(job_id, []).append(epoch)
+    return by_job
 
 
 def paths(session: Session, job_ids: Collection[str]) -> dict[str, set[str]]:
-    """The paths of the files of each job that exists."""
-    found: dict[str, set[str]] = {
+    """The paths of the files of each existing job."""
+    by_job: dict[str, set[str]] = {
         job_id: set() for job_id in session.scalars(select(Job.id).where(Job.id.in_(job_ids)))
     }
     rows = select(Artifact.job_id, Artifact.path).where(Artifact.job_id.in_(job_ids))
     for job_id, path in session.execute(rows):
-        found.setdefault(job_id, set()).add(path)
-    return found
+        by_job.setdefault(job_id, set()).add(path)
+    return by_job

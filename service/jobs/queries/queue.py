@@ -36,7 +36,7 @@ class Queue:
     total: int
     """Queued jobs of all owners."""
     own: int
-    """How many of these the reader may see."""
+    """How many of these the reader can see."""
 
 
 def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Queue:
@@ -47,16 +47,16 @@ def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Que
     # Select only ids first, which an index has in this order; otherwise the database would sort whole rows.
     if owner is None:
         ids = session.scalars(select(Job.id).where(queued).order_by(*CLAIM_ORDER).limit(limit)).all()
-        places = dict(zip(ids, range(1, len(ids) + 1), strict=True))
+        positions = dict(zip(ids, range(1, len(ids) + 1), strict=True))
         own = total
     else:
-        place = func.row_number().over(order_by=CLAIM_ORDER).label("position")
-        everyone = select(Job.id, Job.owner, place).where(queued).subquery()
-        query = select(everyone.c.id, everyone.c.position).where(everyone.c.owner == owner)
-        places = {row.id: row.position for row in session.execute(query.order_by(everyone.c.position).limit(limit))}
+        position = func.row_number().over(order_by=CLAIM_ORDER).label("position")
+        ranked = select(Job.id, Job.owner, position).where(queued).subquery()
+        query = select(ranked.c.id, ranked.c.position).where(ranked.c.owner == owner)
+        positions = {row.id: row.position for row in session.execute(query.order_by(ranked.c.position).limit(limit))}
         own = session.scalar(select(func.count()).select_from(Job).where(queued, Job.owner == owner)) or 0
-    rows = session.execute(select(Job, now_ms() - Job.queued_ms).where(Job.id.in_(places))).all()
-    waiting = [Waiting(job=job, position=places[job.id], waited_s=max(0, ms) / 1000) for job, ms in rows]
+    rows = session.execute(select(Job, now_ms() - Job.queued_ms).where(Job.id.in_(positions))).all()
+    waiting = [Waiting(job=job, position=positions[job.id], waited_s=max(0, wait_ms) / 1000) for job, wait_ms in rows]
     return Queue(waiting=sorted(waiting, key=lambda item: item.position), total=total, own=own)
 
 
@@ -64,11 +64,11 @@ def waiting_by_owner(session: Session) -> dict[str | None, int]:
     """The number of queued jobs of each owner, in descending order."""
     # From indexes alone, owner by owner: a GROUP BY would read every queued job.
     owners = select(func.min(Job.owner).label("name")).where(Job.owner.is_not(None)).cte("owners", recursive=True)
-    following = select(func.min(Job.owner)).where(Job.owner > owners.c.name).scalar_subquery()
-    owners = owners.union_all(select(following).where(owners.c.name.is_not(None)))
+    next_owner = select(func.min(Job.owner)).where(Job.owner > owners.c.name).scalar_subquery()
+    owners = owners.union_all(select(next_owner).where(owners.c.name.is_not(None)))
     waiting = select(func.count()).select_from(Job).where(Job.owner == owners.c.name, _IS_WAITING).scalar_subquery()
-    found = session.execute(select(owners.c.name, waiting).where(owners.c.name.is_not(None)))
-    counts: dict[str | None, int] = {owner: int(count) for owner, count in found if count}
+    rows = session.execute(select(owners.c.name, waiting).where(owners.c.name.is_not(None)))
+    counts: dict[str | None, int] = {owner: int(count) for owner, count in rows if count}
     total = session.scalar(select(func.count()).select_from(Job).where(Job.status == Status.QUEUED)) or 0
     if total > sum(counts.values()):
         counts[None] = total - sum(counts.values())
@@ -80,20 +80,20 @@ def running(session: Session, *, owner: str | None = None) -> dict[str, list[Job
     query = select(Job).where(Job.status == Status.RUNNING).order_by(Job.started_ms, Job.id)
     if owner is not None:
         query = query.where(Job.owner == owner)
-    found: dict[str, list[Job]] = {}
+    by_worker: dict[str, list[Job]] = {}
     for job in session.scalars(query):
-        found.setdefault(job.lease_owner or "", []).append(job)
-    return found
+        by_worker.setdefault(job.lease_owner or "", []).append(job)
+    return by_worker
 
 
 def stale_queued(session: Session, *, waited_s: float, limit: int) -> Sequence[str]:
     """Ids of the first jobs of the queue that have waited for at least ``waited_s`` seconds."""
-    old = Job.queued_ms < now_ms() - int(waited_s * 1000)
-    query = select(Job.id).where(Job.status == Status.QUEUED, old).order_by(*CLAIM_ORDER).limit(limit)
+    is_stale = Job.queued_ms < now_ms() - int(waited_s * 1000)
+    query = select(Job.id).where(Job.status == Status.QUEUED, is_stale).order_by(*CLAIM_ORDER).limit(limit)
     return session.scalars(query).all()
 
 
 def count_waiting(session: Session, owner: str, *, at_most: int) -> int:
     """The number of an owner's queued jobs; counting stops at ``at_most``."""
-    some = select(Job.id).where(Job.owner == owner, _IS_WAITING).limit(at_most).subquery()
-    return session.scalar(select(func.count()).select_from(some)) or 0
+    counted = select(Job.id).where(Job.owner == owner, _IS_WAITING).limit(at_most).subquery()
+    return session.scalar(select(func.count()).select_from(counted)) or 0

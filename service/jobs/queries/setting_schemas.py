@@ -9,33 +9,33 @@ from typing import Any
 from service.spec.schema import ClassifierSpec, GanSpec
 
 
-def is_index(part: str) -> bool:
-    """Whether a part of a path is the place of an item in a list."""
-    return part.isascii() and part.isdigit() and len(part) < 5
+def is_index(segment: str) -> bool:
+    """Whether a part of a path is an index into a list."""
+    return segment.isascii() and segment.isdigit() and len(segment) < 5
 
 
 @functools.lru_cache(maxsize=1)
-def _specs() -> tuple[dict[str, Any], ...]:
+def _spec_schemas() -> tuple[dict[str, Any], ...]:
     return tuple(model.model_json_schema() for model in (ClassifierSpec, GanSpec))
 
 
 @functools.lru_cache(maxsize=1000)
-def schemas_at(parts: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
-    """The schemas of a setting: one for each variant; none if no spec can have it."""
-    found: list[dict[str, Any]] = []
-    for spec in _specs():
+def schemas_at(segments: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
+    """The schemas of a setting, one for each variant; empty if no spec can have it."""
+    schemas: list[dict[str, Any]] = []
+    for spec in _spec_schemas():
         level = [spec]
-        for part in parts:
-            level = [step for schema in level for step in _step(schema, part, spec)]
-        found += level
-    return tuple(found)
+        for segment in segments:
+            level = [step for schema in level for step in _step(schema, segment, spec)]
+        schemas += level
+    return tuple(schemas)
 
 
-def _step(schema: dict[str, Any], part: str, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _step(schema: dict[str, Any], segment: str, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for variant in _variants(schema, root):
-        if part in variant.get("properties", {}):
-            yield from _variants(variant["properties"][part], root)
-        elif isinstance(variant.get("items"), dict) and is_index(part):
+        if segment in variant.get("properties", {}):
+            yield from _variants(variant["properties"][segment], root)
+        elif isinstance(variant.get("items"), dict) and is_index(segment):
             yield from _variants(variant["items"], root)
 
 
@@ -43,31 +43,31 @@ def _variants(schema: dict[str, Any], root: dict[str, Any]) -> Iterator[dict[str
     """The alternatives of a schema, with references resolved."""
     if "$ref" in schema:
         target = root["$defs"][schema["$ref"].rpartition("/")[2]]
-        about = {"description": schema["description"]} if "description" in schema else {}
-        yield from _variants(target | about, root)
+        metadata = {"description": schema["description"]} if "description" in schema else {}
+        yield from _variants(target | metadata, root)
         return
     options = schema.get("anyOf", schema.get("oneOf"))
     if options is None:
         yield schema
         return
     for option in options:
-        about = {"description": schema["description"]} if "description" in schema else {}
-        yield from _variants(about | option, root)
+        metadata = {"description": schema["description"]} if "description" in schema else {}
+        yield from _variants(metadata | option, root)
 
 
 def types_of(schema: dict[str, Any]) -> set[str]:
-    """The types of JSON that a value may have."""
+    """The JSON types that a value can have."""
     if "const" in schema:
         return {"string" if isinstance(schema["const"], str) else "number"}
-    found = schema.get("type", "string" if "enum" in schema else "object")
-    return {found} if isinstance(found, str) else set(found)
+    types = schema.get("type", "string" if "enum" in schema else "object")
+    return {types} if isinstance(types, str) else set(types)
 
 
 @functools.lru_cache(maxsize=1)
 def setting_names() -> tuple[str, ...]:
-    """The names of all settings; of lists, only those of the first item."""
+    """The names of all settings; for lists, only those of the first item."""
     names: dict[str, None] = {}
-    for spec in _specs():
+    for spec in _spec_schemas():
         for path in _paths(spec, spec):
             names[path] = None
     return tuple(names)

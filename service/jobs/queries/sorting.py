@@ -20,7 +20,7 @@ from service.states import Status
 from service.storage import cursors
 from service.storage.tables import Job
 
-_BY_INTEREST: Final = (
+_STATUS_ORDER: Final = (
     Status.RUNNING,
     Status.QUEUED,
     Status.PAUSED,
@@ -28,7 +28,7 @@ _BY_INTEREST: Final = (
     Status.SUCCEEDED,
     Status.CANCELLED,
 )
-_MOST_CHARACTERS: Final = 400
+_MAX_TEXT_LENGTH: Final = 400
 """Longer than any name in lower case."""
 
 MAX_CURSOR: Final = 2400
@@ -41,22 +41,22 @@ class _Key:
 
     value: ColumnElement[Any]
     type: type[int] | type[float] | type[str] = int
-    may_lack: bool = True
+    nullable: bool = True
 
 
 _KEYS: Final = {
-    "created_at": _Key(Job.created_ms.expression, may_lack=False),
-    "priority": _Key(Job.priority.expression, may_lack=False),
+    "created_at": _Key(Job.created_ms.expression, nullable=False),
+    "priority": _Key(Job.priority.expression, nullable=False),
     "name": _Key(func.lower(Job.name), str),
-    "status": _Key(case({status: at for at, status in enumerate(_BY_INTEREST)}, value=Job.status), may_lack=False),
+    "status": _Key(case({status: rank for rank, status in enumerate(_STATUS_ORDER)}, value=Job.status), nullable=False),
     "started_at": _Key(Job.started_ms.expression),
     "finished_at": _Key(Job.finished_ms.expression),
     "duration": _Key(Job.finished_ms - Job.started_ms),
-    "epoch": _Key(Job.epoch.expression, may_lack=False),
+    "epoch": _Key(Job.epoch.expression, nullable=False),
 }
 SORTS: Final = tuple(sign + name for name in _KEYS for sign in ("", "-"))
 """Sort keys besides the columns: by facts that are not columns, or that have an index."""
-_OF_TYPE: Final[dict[Type, type[int] | type[float] | type[str]]] = {
+_PYTHON_TYPES: Final[dict[Type, type[int] | type[float] | type[str]]] = {
     Type.TEXT: str, Type.JOB: str, Type.NUMBER: float, Type.METRIC: float, Type.SECONDS: float, Type.BYTES: int,
 }  # fmt: skip
 
@@ -74,9 +74,9 @@ def _key(name: str) -> _Key:
     if name in _KEYS:
         return _KEYS[name]
     column = columns.parse(name)
-    if column.expression is None or column.type not in _OF_TYPE:
+    if column.expression is None or column.type not in _PYTHON_TYPES:
         raise UnknownColumn(name, "a list cannot be sorted by this column")
-    return _Key(column.expression, _OF_TYPE[column.type])
+    return _Key(column.expression, _PYTHON_TYPES[column.type])
 
 
 class SortOrder:
@@ -91,7 +91,7 @@ class SortOrder:
 
     def __init__(self, sort: str) -> None:
         self._sort = sort
-        self._falls = sort.startswith("-")
+        self._descending = sort.startswith("-")
         self._key = _key(sort.removeprefix("-"))
 
     @property
@@ -103,8 +103,8 @@ class SortOrder:
     def columns(self) -> Sequence[ColumnElement[Any] | UnaryExpression[Any]]:
         """The expressions for ``ORDER BY``."""
         value = self._key.value
-        both = (value.desc(), Job.id.desc()) if self._falls else (value.asc(), Job.id.asc())
-        return (value.is_(None), *both) if self._key.may_lack else both
+        ordering = (value.desc(), Job.id.desc()) if self._descending else (value.asc(), Job.id.asc())
+        return (value.is_(None), *ordering) if self._key.nullable else ordering
 
     def cursor(self, value: Any, job_id: str) -> str:
         """The cursor of the job with this sort value and id."""
@@ -117,27 +117,27 @@ class SortOrder:
             InvalidCursor: this service did not issue the cursor, or it belongs to another order.
         """
         value, last_id = self._read(cursor)
-        key, before = self._key, Job.id < last_id if self._falls else Job.id > last_id
+        key, is_after_id = self._key, Job.id < last_id if self._descending else Job.id > last_id
         if value is None:
-            return and_(key.value.is_(None), before)
+            return and_(key.value.is_(None), is_after_id)
         # Compare rows, so that both databases find the position in an index instead of scanning up to it.
-        here = tuple_(key.value, Job.id)
-        place = tuple_(literal(value, key.value.type), literal(last_id, Job.id.type))
-        after = here < place if self._falls else here > place
-        return or_(after, key.value.is_(None)) if key.may_lack else after
+        position = tuple_(key.value, Job.id)
+        cursor_position = tuple_(literal(value, key.value.type), literal(last_id, Job.id.type))
+        is_after = position < cursor_position if self._descending else position > cursor_position
+        return or_(is_after, key.value.is_(None)) if key.nullable else is_after
 
     def _read(self, cursor: str) -> tuple[Any, str]:
-        made_for, value, job_id = cursors.read(cursor, 3)
-        if made_for != self._sort or not self._may_be(value) or not _is_plain(job_id):
+        sort, value, job_id = cursors.read(cursor, 3)
+        if sort != self._sort or not self._is_valid_value(value) or not _is_plain(job_id):
             raise InvalidCursor("the cursor belongs to another list; start again without it")
         return value, job_id
 
-    def _may_be(self, value: Any) -> bool:
+    def _is_valid_value(self, value: Any) -> bool:
         """Whether a cursor's value has the type of this order and is safe to pass to the database."""
         if value is None:
-            return self._key.may_lack
+            return self._key.nullable
         if self._key.type is str:
-            return isinstance(value, str) and len(value) <= _MOST_CHARACTERS and _is_storable(value)
+            return isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH and _is_storable(value)
         if self._key.type is float and type(value) is float:
             return math.isfinite(value)
         return type(value) is int and abs(value) < 2**63
@@ -148,4 +148,4 @@ def _is_plain(text: Any) -> bool:
 
 
 def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)

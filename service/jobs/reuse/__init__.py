@@ -1,1 +1,1 @@
-"""Results that a job takes over from an earlier one instead of computing them again."""
+"""Reuse of an earlier job's results instead of computing them again."""

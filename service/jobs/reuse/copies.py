@@ -1,4 +1,4 @@
-"""What a job takes over from another one, read before the transaction that stores it."""
+"""The data that a job takes over from another one, read before the transaction that stores them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
 from service.storage.tables import ARTIFACTS, EPOCHS, EVENTS, Artifact, Epoch, Event
 
-_OF_AN_EPOCH: Final = (EventType.METRICS, EventType.SAMPLE, EventType.CHECKPOINT, EventType.HEALTH)
-_OF_THE_END: Final = ("tested", "stopped_early")
+_EPOCH_EVENTS: Final = (EventType.METRICS, EventType.SAMPLE, EventType.CHECKPOINT, EventType.HEALTH)
+_END_CODES: Final = ("tested", "stopped_early")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,23 +68,23 @@ class Copied:
         return 1 + len(self.events)
 
     def store(self, connection: Connection, job_id: str, *, lease: int, after: int, now: int) -> None:
-        """Insert the epochs, the rows of files, and the events behind the one with number ``after``. The job's row
-        exists and is locked; the caller sets its ``values`` and ``last_seq``."""
-        own = {"job_id": job_id, "lease": lease}
-        connection.execute(EPOCHS.insert(), [_values(row) | own | {"finished_ms": now} for row in self.epochs])
+        """Insert the epochs, the rows of files, and the events, which follow event number ``after``. The
+        job's row exists and is locked; the caller sets its ``values`` and ``last_seq``."""
+        keys = {"job_id": job_id, "lease": lease}
+        connection.execute(EPOCHS.insert(), [_values(row) | keys | {"finished_ms": now} for row in self.epochs])
         rows = [artifact_rows.create(job_id, file, lease=lease) for file in self.files]
         if rows:
             connection.execute(ARTIFACTS.insert(), [_values(row) | {"created_ms": now} for row in rows])
         ids = {(row.kind, row.epoch): row.id for row in rows}
-        new: list[tuple[str, dict[str, Any]]] = [(EventType.LOG, self._log_line())]
+        entries: list[tuple[str, dict[str, Any]]] = [(EventType.LOG, self._log_line())]
         for event in self.events:
             artifact = ids.get((event.type, event.data.get("epoch", 0)))
-            new.append((event.type, event.data | ({"artifact": artifact} if artifact else {})))
+            entries.append((event.type, event.data | ({"artifact": artifact} if artifact else {})))
         connection.execute(
             EVENTS.insert(),
             [
                 {"job_id": job_id, "seq": seq, "type": kind, "data": data, "created_ms": now}
-                for seq, (kind, data) in enumerate(new, after + 1)
+                for seq, (kind, data) in enumerate(entries, after + 1)
             ],
         )
 
@@ -95,16 +95,16 @@ class Copied:
 
 
 def read(session: Session, source: Source) -> Copied:
-    """What is to be copied, without its files: they are copied after the session, which may take long."""
+    """The data to copy, without the files: they are copied after the session, because that may take long."""
     rows = [row for row in lookup.epochs(session, source.job.id) if row.epoch <= source.epochs]
-    query = select(Event).where(Event.job_id == source.job.id, Event.type.in_([*_OF_AN_EPOCH, EventType.LOG]))
-    belonging = [event for event in session.scalars(query.order_by(Event.seq)) if _belongs(event, source)]
-    return Copied(source=source, epochs=rows, events=belonging, files=())
+    query = select(Event).where(Event.job_id == source.job.id, Event.type.in_([*_EPOCH_EVENTS, EventType.LOG]))
+    events = [event for event in session.scalars(query.order_by(Event.seq)) if _belongs(event, source)]
+    return Copied(source=source, epochs=rows, events=events, files=())
 
 
 def _belongs(event: Event, source: Source) -> bool:
     if event.type == EventType.LOG:
-        return source.is_whole and event.data.get("code") in _OF_THE_END
+        return source.is_whole and event.data.get("code") in _END_CODES
     return bool(event.data["epoch"] <= source.epochs)
 
 
@@ -113,11 +113,11 @@ def _values(row: Epoch | Artifact) -> dict[str, Any]:
 
 
 def _health(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The findings that are left after the events."""
-    found: list[dict[str, Any]] = []
+    """The findings that are still open after the events."""
+    findings: list[dict[str, Any]] = []
     for event in events:
         if event.type == EventType.HEALTH:
-            one = {name: value for name, value in event.data.items() if name not in ("state", "since")}
-            one["epoch"] = event.data["since"]
-            found = [*found, one] if event.data["state"] == "found" else [other for other in found if other != one]
-    return found
+            finding = {name: value for name, value in event.data.items() if name not in ("state", "since")}
+            finding["epoch"] = event.data["since"]
+            findings = [*findings, finding] if event.data["state"] == "found" else [f for f in findings if f != finding]
+    return findings

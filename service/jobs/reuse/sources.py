@@ -48,28 +48,28 @@ def find(
     """The job from which most epochs can be reused; ``None`` if there is none.
 
     Args:
-        spec: of the new job; its ``reuse`` says what may be reused.
+        spec: of the new job; its ``reuse`` determines what may be reused.
         provenances: those under which the new job could be trained.
-        owner: of the new job; jobs of others are not looked at.
-        whole_only: look for whole results only.
+        owner: of the new job; other owners' jobs are not considered.
+        whole_only: reuse only whole results.
     """
     if spec.reuse is Reuse.NEVER or not provenances:
         return None
     whole_only = whole_only or spec.reuse is Reuse.EXACT
-    wanted = spec_hash(spec)
-    found = [
+    target_hash = spec_hash(spec)
+    sources = [
         source
         for job in _candidates(session, spec, owner)
-        if (job.spec_hash == wanted or not whole_only)
+        if (job.spec_hash == target_hash or not whole_only)
         and any(_equal(job.provenance, provenance) for provenance in provenances)
-        for source in _sources(session, spec, job, same_spec=job.spec_hash == wanted, whole_only=whole_only)
+        for source in _sources(session, spec, job, same_spec=job.spec_hash == target_hash, whole_only=whole_only)
     ]
-    return max(found, key=lambda source: (source.is_whole, source.epochs), default=None)
+    return max(sources, key=lambda source: (source.is_whole, source.epochs), default=None)
 
 
 def is_verified(job_id: str, fraction: float) -> bool:
-    """Whether a job is in the fraction that retrains an epoch of what it takes over. Decided by the id, so that all
-    processes agree."""
+    """Whether a job is in the fraction that retrains one of the epochs that it takes over. The decision
+    depends on the id alone, so all processes agree."""
     return int(hashlib.sha256(job_id.encode()).hexdigest()[:13], 16) < fraction * 16**13
 
 
@@ -86,36 +86,36 @@ def _candidates(session: Session, spec: Spec, owner: str | None) -> Sequence[Job
     return session.scalars(query.order_by(*trained_first).limit(_MAX_CANDIDATES)).all()
 
 
-def _equal(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
-    if before is None or "code" not in before or now.get("dataset") is None:
+def _equal(recorded: Mapping[str, Any] | None, current: Mapping[str, Any]) -> bool:
+    if recorded is None or "code" not in recorded or current.get("dataset") is None:
         return False
-    names = {*before, *now} - _NOT_COMPARED
-    return all(name in before and name in now and before[name] == now[name] for name in names)
+    names = {*recorded, *current} - _NOT_COMPARED
+    return all(name in recorded and name in current and recorded[name] == current[name] for name in names)
 
 
 def _sources(session: Session, spec: Spec, job: Job, *, same_spec: bool, whole_only: bool) -> Iterator[Source]:
-    """What can be reused of a job with equal epochs."""
-    kept = {row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)}
-    if same_spec and job.status == Status.SUCCEEDED and job.result_digest and job.epoch in kept:
+    """The epochs that can be reused from a job with equal epochs."""
+    checkpoint_epochs = {row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)}
+    if same_spec and job.status == Status.SUCCEEDED and job.result_digest and job.epoch in checkpoint_epochs:
         yield Source(job, job.epoch, job.best_epoch, is_whole=True)
         return
     if whole_only or not (same_spec or is_independent_of_length(spec)):
         return
-    before = read_resolved(job.resolved)
+    source_spec = read_resolved(job.resolved)
     ends = {job.epoch, spec.epochs} if job.stopped_early is None else {spec.epochs}
-    for epoch in sorted(kept, reverse=True):
-        if epoch > spec.epochs or (epoch in ends and not is_independent_of_position(before, epoch)):
+    for epoch in sorted(checkpoint_epochs, reverse=True):
+        if epoch > spec.epochs or (epoch in ends and not is_independent_of_position(source_spec, epoch)):
             continue
         best = _best_until(session, job, epoch)
-        if best is None or best in kept:
+        if best is None or best in checkpoint_epochs:
             yield Source(job, epoch, best, is_whole=False)
             return
 
 
 def _best_until(session: Session, job: Job, epoch: int) -> int | None:
     """The best of the first epochs; each had a checkpoint when it was the best."""
-    announced = events.of_type(session, job.id, EventType.CHECKPOINT)
-    return max((event.data["epoch"] for event in announced if event.data.get("best") and event.data["epoch"] <= epoch),
+    rows = events.of_type(session, job.id, EventType.CHECKPOINT)
+    return max((event.data["epoch"] for event in rows if event.data.get("best") and event.data["epoch"] <= epoch),
                default=None)  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def files_of(session: Session, source: Source) -> Sequence[StoredFile]:
     Raises:
         ArtifactDamaged: the job, or the checkpoint of the last of these epochs, was deleted.
     """
-    found = [
+    files = [
         StoredFile(
             kind=ArtifactKind(row.kind),
             epoch=row.epoch,
@@ -137,6 +137,6 @@ def files_of(session: Session, source: Source) -> Sequence[StoredFile]:
         for row in lookup.artifacts(session, source.job.id)
         if row.kind in (ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE) and row.epoch <= source.epochs
     ]
-    if not any(file.kind is ArtifactKind.CHECKPOINT and file.epoch == source.epochs for file in found):
+    if not any(file.kind is ArtifactKind.CHECKPOINT and file.epoch == source.epochs for file in files):
         raise ArtifactDamaged(source.job.id, f"it was deleted, or its checkpoint of epoch {source.epochs} was")
-    return found
+    return files

@@ -25,41 +25,41 @@ from service.storage.tables import Job
 
 
 class Outcome(StrEnum):
-    """What became of the job."""
+    """The state of the job after the takeover."""
 
     GOES_ON = "goes on"
     HELD = "held"
     SUCCEEDED = "succeeded"
 
 
-def find(database: Database, held: Claim, spec: Spec, provenance: Mapping[str, Any]) -> Source | None:
+def find(database: Database, claim: Claim, spec: Spec, provenance: Mapping[str, Any]) -> Source | None:
     """The job from which a running one can take over epochs."""
     with database.read() as session:
-        owner = session.scalar(select(Job.owner).where(Job.id == held.job_id))
+        owner = session.scalar(select(Job.owner).where(Job.id == claim.job_id))
         return sources.find(session, spec, [provenance], owner=owner)
 
 
-def copy(database: Database, held: Claim, source: Source, artifacts: ArtifactStore) -> Copied:
-    """Copy the files, and read all else.
+def copy(database: Database, claim: Claim, source: Source, artifacts: ArtifactStore) -> Copied:
+    """Copy the files, and read the other data.
 
     Raises:
         ArtifactDamaged: a file cannot be read.
     """
     with database.read() as session:
         files, copied = sources.files_of(session, source), copies.read(session, source)
-    return replace(copied, files=artifacts.copy_all(files, job_id=held.job_id, lease=held.lease))
+    return replace(copied, files=artifacts.copy_all(files, job_id=claim.job_id, lease=claim.lease))
 
 
 def store(
-    database: Database, held: Claim, copied: Copied, *, used: Usage, then: Callable[[Session, Job], None]
+    database: Database, claim: Claim, copied: Copied, *, used: Usage, then: Callable[[Session, Job], None]
 ) -> Outcome:
-    """Store what is reused; a whole result ends the job.
+    """Store the reused data; a whole result ends the job.
 
     Args:
-        then: what else belongs to a transaction in which a job pauses or ends.
+        then: further writes of a transaction in which a job pauses or ends.
     """
     with database.write() as session:
-        job = leases.guard(session, held, **leases.usage_values(used))
+        job = leases.guard(session, claim, **leases.usage_values(used))
         if job.reused_from is not None:  # done before, in a transaction whose response was lost
             return Outcome.GOES_ON
         for name, value in copied.values.items():
@@ -69,7 +69,7 @@ def store(
         job.last_seq += copied.event_count
         session.flush()
         now = session.scalar(select(now_ms())) or 0
-        copied.store(session.connection(), job.id, lease=held.lease, after=after, now=now)
+        copied.store(session.connection(), job.id, lease=claim.lease, after=after, now=now)
         outcome = Outcome.GOES_ON
         if copied.source.is_whole:
             transitions.finish(session, job, Status.SUCCEEDED, reason="reused")
@@ -84,12 +84,12 @@ def store(
         return outcome
 
 
-def disable(database: Database, held: Claim, source: Source, message: str) -> None:
-    """Record that a job's epochs could not be repeated: nothing takes them over any more."""
+def disable(database: Database, claim: Claim, source: Source, message: str) -> None:
+    """Record that a job's epochs could not be repeated: they are not reused any more."""
     line = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "job": source.job.id}
     with database.write() as session:
-        leases.guard(session, held)
-        events.append(session, held.job_id, [(EventType.LOG, line)])
+        leases.guard(session, claim)
+        events.append(session, claim.job_id, [(EventType.LOG, line)])
         for job_id in _related(session, source.job.id):
             session.execute(update(Job).where(Job.id == job_id).values(reusable=False))
             events.append(session, job_id, [(EventType.LOG, line)])
@@ -98,11 +98,13 @@ def disable(database: Database, held: Claim, source: Source, message: str) -> No
 def _related(session: Session, job_id: str) -> list[str]:
     """The jobs that share bits with one: what they reuse, and what reuses them, in any number of
     steps. Sorted, so that two transactions lock them in the same order."""
-    found: set[str] = set()
-    new = {job_id}
-    while new:
-        found |= new
-        linked = select(Job.id, Job.reused_from).where(Job.id.in_(new) | Job.reused_from.in_(new))
-        new = {one for pair in session.execute(linked) for one in pair if one is not None} - found
-    existing = select(Job.id).where(Job.id.in_(found)).order_by(Job.id)
+    related: set[str] = set()
+    frontier = {job_id}
+    while frontier:
+        related |= frontier
+        linked = select(Job.id, Job.reused_from).where(Job.id.in_(frontier) | Job.reused_from.in_(frontier))
+        frontier = {
+            linked_id for pair in session.execute(linked) for linked_id in pair if linked_id is not None
+        } - related
+    existing = select(Job.id).where(Job.id.in_(related)).order_by(Job.id)
     return list(session.scalars(existing))

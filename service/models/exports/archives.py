@@ -11,7 +11,7 @@ _STORED: Final = (".safetensors", ".onnx", ".png")
 """File types that are stored without compression, which would take time and save little."""
 
 
-def packed(files: Mapping[str, bytes], folder: str) -> bytes:
+def pack(files: Mapping[str, bytes], folder: str) -> bytes:
     """A zip of files (path to content) in one folder, all dated 1980-01-01, the earliest date of the format."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:

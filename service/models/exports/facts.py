@@ -79,8 +79,8 @@ class JobFacts:
     @property
     def metrics(self) -> Mapping[str, float | None]:
         """The metrics of the exported epoch, with the test scores if its weights were scored."""
-        found = next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
-        return {**found, **self.test_scores} if self.checkpoint_epoch == self.test_epoch else found
+        exported = next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
+        return {**exported, **self.test_scores} if self.checkpoint_epoch == self.test_epoch else exported
 
 
 class ExtraMissing(ServiceError):

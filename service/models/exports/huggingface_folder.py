@@ -31,10 +31,10 @@ scaled by a box filter to cover the size, and cropped evenly. `prepare(path)` ab
 the metadata `photo_preparation` of `model.onnx` lists the steps."""
 _INVISIBLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters (C0 and C1), line separators, and direction marks."""
-_BREAK: Final = re.compile(r"\r\n|[\t\n\r]")
-"""Line breaks and tabs, which become spaces in code."""
+_LINE_BREAK: Final = re.compile(r"\r\n|[\t\n\r]")
+"""Line breaks and tabs, which become spaces in code spans."""
 _NOT_IN_YAML: Final = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-"""What JSON has unescaped, and YAML reads otherwise or not at all."""
+"""Characters that JSON leaves unescaped, and that YAML reads differently or not at all."""
 _LICENSES: Final = frozenset({
     "afl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc-by-2.0", "cc-by-3.0",
     "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "gpl", "gpl-2.0",
@@ -74,7 +74,7 @@ def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
     """The text of README.md."""
     parts = [
         "\n".join(["---", *_front_matter(model, facts), "---"]),
-        f"# {_plain(facts.title)}",
+        f"# {_escape_markdown(facts.title)}",
         _introduction(model, facts),
         "## Results",
         f"After epoch {facts.checkpoint_epoch} of {facts.epochs[-1].epoch if facts.epochs else 0}:",
@@ -82,7 +82,7 @@ def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
         "![Curves of the training](curves.png)",
         *(["![Samples of the last epoch](samples.png)"] if samples else []),
         "## Use",
-        f"{_needed(model)}, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
+        f"{_requirements(model)}, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
         _other_uses(model),
         "## Provenance",
         _origin(facts),
@@ -92,18 +92,20 @@ def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
 
 def _introduction(model: TrainedModel, facts: JobFacts) -> str:
     sides = " x ".join(map(str, model.image_shape))
-    data = _plain(facts.dataset_title)
-    trained = f"Trained on {data} with Tapeline: {model.parameters:,} parameters, settings in [spec.json](spec.json)."
+    data = _escape_markdown(facts.dataset_title)
+    training = f"Trained on {data} with Tapeline: {model.parameters:,} parameters, settings in [spec.json](spec.json)."
     if model.generates:
-        chosen = f" and one of {model.classes} classes" if model.classes else ""
-        given = f"{model.latent_dim} random numbers{chosen}"
-        what = f"The generator of a GAN. It turns {given} into an image of {sides} pixels."
-        return f"{what} {trained}"
-    takes = f"rows of {counted(len(model.columns), 'column')}" if model.is_table else f"images of {sides} pixels"
-    names = ", ".join(_plain(name) for name in model.class_names[:_SHOWN_CLASSES])
-    more = f" and {len(model.class_names) - _SHOWN_CLASSES} more" if len(model.class_names) > _SHOWN_CLASSES else ""
-    what = f"A classifier of {takes} into {len(model.class_names)} classes: {names}{more}."
-    return f"{what} {trained}"
+        class_text = f" and one of {model.classes} classes" if model.classes else ""
+        inputs = f"{model.latent_dim} random numbers{class_text}"
+        summary = f"The generator of a GAN. It turns {inputs} into an image of {sides} pixels."
+        return f"{summary} {training}"
+    examples = f"rows of {counted(len(model.columns), 'column')}" if model.is_table else f"images of {sides} pixels"
+    names = ", ".join(_escape_markdown(name) for name in model.class_names[:_SHOWN_CLASSES])
+    remainder = (
+        f" and {len(model.class_names) - _SHOWN_CLASSES} more" if len(model.class_names) > _SHOWN_CLASSES else ""
+    )
+    summary = f"A classifier of {examples} into {len(model.class_names)} classes: {names}{remainder}."
+    return f"{summary} {training}"
 
 
 def _task(model: TrainedModel) -> str:
@@ -112,7 +114,7 @@ def _task(model: TrainedModel) -> str:
     return "unconditional-image-generation" if model.generates else "image-classification"
 
 
-def _needed(model: TrainedModel) -> str:
+def _requirements(model: TrainedModel) -> str:
     if model.photos is None:
         return "With NumPy and safetensors"
     return 'With NumPy, Pillow and safetensors, for example `predict(prepare("photo.jpg"))`'
@@ -124,36 +126,36 @@ def _other_uses(model: TrainedModel) -> str:
             "`model.onnx` has an input for each column, (N,): float64 for numbers and dates (days since 1970-01-01; "
             "NaN where a value is missing), text for categories (empty where it is missing).\n\n"
             "`torch/model.py` is a PyTorch module that needs only torch: "
-            f"{_code(f'load().predict([{example_row(model)}])')}."
+            f"{_code_span(f'load().predict([{example_row(model)}])')}."
         )
     kind, shape = ("latent", (model.latent_dim,)) if model.generates else ("images", model.image_shape)
     sides = ", ".join(map(str, shape))
     dtype = "float32" if model.generates else "uint8, levels 0 to 255"
-    verb = f"generate({latent_example(model)})" if model.generates else "predict(images)"
-    given = f'"{kind}": {kind}'
-    takes = f"`{kind}` (N, {sides}), {dtype}"
+    call = f"generate({latent_example(model)})" if model.generates else "predict(images)"
+    feeds = f'"{kind}": {kind}'
+    inputs = f"`{kind}` (N, {sides}), {dtype}"
     if model.classes:
-        verb = f"generate({latent_example(model)}, torch.arange(16) % {model.classes})"
-        given += ', "class": classes'
-        takes += ", and `class` (N,), int64, numbers in the order of `class_names`"
+        call = f"generate({latent_example(model)}, torch.arange(16) % {model.classes})"
+        feeds += ', "class": classes'
+        inputs += ", and `class` (N,), int64, numbers in the order of `class_names`"
     return (
-        f"`model.onnx` takes {takes}:\n\n```python\n"
+        f"`model.onnx` takes {inputs}:\n\n```python\n"
         f'import onnxruntime\n\nmodel = onnxruntime.InferenceSession("model.onnx")\n'
-        f"(outputs,) = model.run(None, {{{given}}})\n```\n\n"
-        f"`torch/model.py` is a PyTorch module that needs only torch: `load().{verb}`."
+        f"(outputs,) = model.run(None, {{{feeds}}})\n```\n\n"
+        f"`torch/model.py` is a PyTorch module that needs only torch: `load().{call}`."
         + (_PHOTOS if model.photos is not None else "")
     )
 
 
 def _rows(facts: JobFacts) -> Iterator[str]:
     for name, value in _results(facts):
-        yield f"| {_plain(describe(name).label)} (`{name}`) | {number(name, value)} |"
+        yield f"| {_escape_markdown(describe(name).label)} (`{name}`) | {number(name, value)} |"
 
 
 def _origin(facts: JobFacts) -> str:
     provenance = _provenance(facts)
     lines = [
-        f"- {_plain(name.replace('_', ' '))}: {_code(value)}"
+        f"- {_escape_markdown(name.replace('_', ' '))}: {_code_span(value)}"
         for name, value in provenance.items()
         if isinstance(value, str)
     ]
@@ -180,24 +182,24 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
     yield f"pipeline_tag: {_task(model)}"
     tags = ["tapeline", "numpy", "onnx", "pytorch", str(facts.kind), *facts.tags]
     yield f"tags: {_inline(list(dict.fromkeys(tags)))}"
-    measured = [*_measured(facts)]
-    if measured:
-        yield f"metrics: {_inline(list(dict.fromkeys(kind for _, kind, _, _ in measured)))}"
+    metrics = [*_quality_metrics(facts)]
+    if metrics:
+        yield f"metrics: {_inline(list(dict.fromkeys(kind for _, kind, _, _ in metrics)))}"
         yield "model-index:"
         yield f"- name: {_inline(facts.title)}"
         yield "  results:"
         data = {"name": facts.dataset_title, "type": str(facts.spec["dataset"]["name"])}
-        splits = {split for split, _, _, _ in measured}
+        splits = {split for split, _, _, _ in metrics}
         for split in sorted(splits, key=_SPLITS.index):
             yield f"  - task: {_inline({'type': _task(model)})}"
             yield f"    dataset: {_inline(data | ({'split': split} if split else {}))}"
             yield "    metrics:"
-            for its_split, kind, label, value in measured:
-                if its_split == split:
+            for metric_split, kind, label, value in metrics:
+                if metric_split == split:
                     yield f"    - {{type: {_inline(kind)}, name: {_inline(label)}, value: {_number(value)}}}"
 
 
-def _measured(facts: JobFacts) -> Iterator[tuple[str, str, str, float]]:
+def _quality_metrics(facts: JobFacts) -> Iterator[tuple[str, str, str, float]]:
     """The metrics of the model's quality: split, type, name and value."""
     for name, value in _results(facts):
         info = describe(name)
@@ -217,47 +219,48 @@ def _results(facts: JobFacts) -> Iterator[tuple[str, float | None]]:
 def _license(text: str | None) -> Iterator[str]:
     if not text:
         return
-    known = re.sub(r"\s+", "-", text.partition("(")[0].strip().lower())
-    if known in _LICENSES:
-        yield f"license: {known}"
+    identifier = re.sub(r"\s+", "-", text.partition("(")[0].strip().lower())
+    if identifier in _LICENSES:
+        yield f"license: {identifier}"
     else:
         yield "license: other"
         yield f"license_name: {_inline(text)}"
 
 
 def _number(value: float) -> str:
-    """A number in YAML 1.1, which would read 1e-05 as a text."""
+    """A number in YAML 1.1, which would read 1e-05 as a string."""
     text = repr(float(value))
     return text if "." in text else text.replace("e", ".0e")
 
 
 def _inline(value: Any) -> str:
-    """A value as JSON that is also YAML, which knows further line breaks, and has no control characters."""
+    """A value as JSON that is also YAML, which has further line breaks, and permits no control characters."""
     text = json.dumps(value, ensure_ascii=False)
-    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _plain(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """Escape a text for Markdown, so that names given by users cannot become markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#&~$])", r"\\\1", _visible(text))
+    return re.sub(r"([\\`*_{}\[\]<>|#&~$])", r"\\\1", _single_line(text))
 
 
-def _code(text: str) -> str:
-    """A text as code in a line of Markdown, between more backticks than it has in a row; its spaces are kept."""
-    shown = _boxed(_BREAK.sub(" ", text))
+def _code_span(text: str) -> str:
+    """A text as a code span in Markdown, between more backticks than its longest run of them; its spaces are
+    kept."""
+    shown = _mask_invisible(_LINE_BREAK.sub(" ", text))
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     space = " " if shown.startswith(("`", " ")) or shown.endswith(("`", " ")) else ""
     return f"{ticks}{space}{shown}{space}{ticks}"
 
 
-def _visible(text: str) -> str:
-    """A text in one line, with boxes for control characters."""
-    return _boxed(" ".join(text.split()))
+def _single_line(text: str) -> str:
+    """A text on one line, with replacement characters for invisible ones."""
+    return _mask_invisible(" ".join(text.split()))
 
 
-def _boxed(text: str) -> str:
+def _mask_invisible(text: str) -> str:
     return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text)

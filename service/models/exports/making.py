@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import assert_never
 
-from service.models.exports.archives import packed
+from service.models.exports.archives import pack
 from service.models.exports.facts import ExportFormat, ExtraMissing, JobFacts, Pictures
 from service.models.exports.torch_module import to_torch
 from service.models.exports.trained import TrainedModel
@@ -24,24 +24,24 @@ def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: Train
     """
     match target:
         case ExportFormat.ONNX:
-            with needed("onnx"):
+            with require_extra("onnx"):
                 from service.models.exports.onnx.graph import to_onnx  # importing its library takes 0.3 s
-            return to_onnx(_present(model), facts)
+            return to_onnx(_require_model(model), facts)
         case ExportFormat.TORCH:
-            return packed(to_torch(_present(model), facts), folder(facts, target))
+            return pack(to_torch(_require_model(model), facts), folder(facts, target))
         case ExportFormat.TENSORBOARD:
-            with needed("tensorboardX"):
+            with require_extra("tensorboardX"):
                 from service.models.exports.tensorboard_log import to_tensorboard
-            return packed(to_tensorboard(facts, pictures), folder(facts, target))
+            return pack(to_tensorboard(facts, pictures), folder(facts, target))
         case ExportFormat.HUGGINGFACE:
-            with needed("onnx"):
+            with require_extra("onnx"):
                 from service.models.exports.huggingface_folder import to_huggingface
-            return packed(to_huggingface(_present(model), facts, pictures), folder(facts, target))
+            return pack(to_huggingface(_require_model(model), facts, pictures), folder(facts, target))
         case _:
             assert_never(target)
 
 
-def _present(model: TrainedModel | None) -> TrainedModel:
+def _require_model(model: TrainedModel | None) -> TrainedModel:
     if model is None:
         raise ValueError("this format needs the weights of a checkpoint")
     return model
@@ -54,7 +54,7 @@ def folder(facts: JobFacts, target: ExportFormat) -> str:
 
 
 @contextmanager
-def needed(library: str) -> Iterator[None]:
+def require_extra(library: str) -> Iterator[None]:
     """Translate a failed import of an optional library in this block.
 
     Raises:

@@ -65,7 +65,7 @@ def number(value, column):
     except (TypeError, ValueError):
         raise ValueError(f"column {column['name']!r}: {value!r} is not a {column['type']}") from None
 """
-"""A cell as a number; the modules of PyTorch have it, too."""
+"""Parses a cell as a number; also part of the PyTorch modules."""
 _TABLE_IMPORTS: Final = (
     "import json",
     "import re",
@@ -80,8 +80,9 @@ _BOUNDED: Final = (Activation.SIGMOID, Activation.SOFTMAX)
 
 
 def numpy_code(model: TrainedModel, weights: str) -> str:
-    """The text of a program that defines ``predict(images)``, or ``generate(latent)`` for a generator, or
-    ``generate(latent, classes)`` for a conditional one; for a network trained on image files also ``prepare(path)``.
+    """The text of a program that defines ``predict(images)``, for a generator ``generate(latent)``, or for a
+    conditional one ``generate(latent, classes)``; for a network trained on image files also
+    ``prepare(path)``.
 
     Args:
         weights: the name of the safetensors file.
@@ -113,8 +114,8 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         lines += ["", "", "def predict(rows):  # to probabilities"]
         body.set(f"features(rows).astype({dtype})")
     elif model.classes:
-        takes = f"(N, {model.latent_dim}) and (N,) numbers of classes"
-        lines += ["", "", f"def generate(latent, classes):  # {takes}, to (N, {shape}), levels 0 to 255"]
+        inputs = f"(N, {model.latent_dim}) and (N,) numbers of classes"
+        lines += ["", "", f"def generate(latent, classes):  # {inputs}, to (N, {shape}), levels 0 to 255"]
         body.set(f"np.hstack([latent, np.eye({model.classes})[classes]]).astype({dtype})")
     elif model.generates:
         lines += ["", "", f"def generate(latent):  # (N, {sides}) to (N, {shape}), levels 0 to 255"]
@@ -125,14 +126,14 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
             f"images.reshape(-1, {sides}) * {dtype}({high - low!r} / 255)" + (f" + {dtype}({low!r})" if low else "")
         )
     for trained in model.layers:
-        _add(body, trained)
+        _add_layer(body, trained)
     if model.generates:
         body.finish(f"return np.clip((x - {low!r}) * {255 / (high - low)!r}, 0, 255).reshape(-1, {shape})")
     else:
         if len(model.layers[-1].after) == 3:
             body.chain(f".reshape(-1, {math.prod(model.layers[-1].after)})")
-        bounded = getattr(model.layers[-1].layer, "activation", None) in _BOUNDED
-        body.finish("return x" if bounded else "return np.clip(x, 0, 1)")
+        is_bounded = getattr(model.layers[-1].layer, "activation", None) in _BOUNDED
+        body.finish("return x" if is_bounded else "return np.clip(x, 0, 1)")
     return "\n".join([*lines, *(f"    {line}" for line in body.lines)]) + "\n"
 
 
@@ -152,25 +153,25 @@ class _Body:
         self._flush()
         self._value = value
 
-    def wrap(self, before: str, after: str) -> None:
-        """Set ``x`` to ``before x after``."""
-        if not self._value or len(self._value) + len(before + after) > _WIDTH:
+    def wrap(self, prefix: str, suffix: str) -> None:
+        """Set ``x`` to ``prefix x suffix``."""
+        if not self._value or len(self._value) + len(prefix + suffix) > _WIDTH:
             self.set("x")
-        self._value = f"{before}{self._value}{after}"
+        self._value = f"{prefix}{self._value}{suffix}"
 
     def chain(self, call: str) -> None:
         """Set ``x`` to ``x.call``."""
-        simple = self._value.endswith(")") and not set(self._value) & set("*/@")
-        if not simple or len(self._value) + len(call) > _WIDTH:
+        is_simple = self._value.endswith(")") and not set(self._value) & set("*/@")
+        if not is_simple or len(self._value) + len(call) > _WIDTH:
             self.set("x")
         self._value += call
 
     def add(self, name: str) -> None:
-        """``x`` becomes ``name + x``."""
+        """Set ``x`` to ``name + x``."""
         self.set(f"{name} + x")
 
-    def keep(self, name: str) -> None:
-        """``name`` becomes ``x``."""
+    def save(self, name: str) -> None:
+        """Set ``name`` to ``x``."""
         self._flush()
         self.lines.append(f"{name} = x")
 
@@ -187,7 +188,7 @@ class _Body:
         self._value = ""
 
 
-def _add(body: _Body, trained: TrainedLayer) -> None:
+def _add_layer(body: _Body, trained: TrainedLayer) -> None:
     layer, name, before = trained.layer, trained.name, trained.before
     match layer:
         case schema.Dense():
@@ -200,8 +201,8 @@ def _add(body: _Body, trained: TrainedLayer) -> None:
         case schema.Conv2DTranspose():
             top, left, _, _ = zeros_around(layer, before, trained.after)
             rows, columns, _ = trained.after
-            cut = f"({top}, {top + rows}), ({left}, {left + columns})"
-            body.set(f'conv_transpose(x, "{name}", {layer.stride}, {cut})')
+            crop = f"({top}, {top + rows}), ({left}, {left + columns})"
+            body.set(f'conv_transpose(x, "{name}", {layer.stride}, {crop})')
             _activate(body, layer)
         case schema.BatchNorm():
             body.wrap("norm(", f', "{name}", {layer.epsilon!r})')
@@ -210,11 +211,11 @@ def _add(body: _Body, trained: TrainedLayer) -> None:
             body.wrap("layer_norm(", f', "{name}", {layer.epsilon!r})')
             _activate(body, layer)
         case schema.Residual():
-            kept = f"before_{trained.place[0]}"
-            body.keep(kept)
+            saved_name = f"before_{trained.path[0]}"
+            body.save(saved_name)
             for inner in trained.inner:
-                _add(body, inner)
-            body.add(kept)
+                _add_layer(body, inner)
+            body.add(saved_name)
             _activate(body, layer)
         case schema.MaxPool2D():
             rows, columns, channels = trained.after

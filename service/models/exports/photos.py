@@ -23,7 +23,7 @@ def prepare(path):
     return np.array(image$converted)
 ''')
 _SQUARE: Final = 'image.draft("RGB", ({width}, {height}))  # a JPEG is scaled down while it is decoded'
-_OTHER: Final = """\
+_RECTANGLE: Final = """\
 is_turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
         image.draft("RGB", ({height}, {width}) if is_turned else ({width}, {height}))  # of a JPEG"""
 
@@ -63,7 +63,7 @@ class PhotoPreparation:
         Args:
             imports: whether it imports them itself.
         """
-        draft = _SQUARE if self.rows == self.columns else _OTHER
+        draft = _SQUARE if self.rows == self.columns else _RECTANGLE
         return _CODE.substitute(
             sides=f"{self.rows}, {self.columns}" + (", 3" if self.in_colour else ""),
             imports="\n    import numpy as np\n    from PIL import Image, ImageOps\n" if imports else "",

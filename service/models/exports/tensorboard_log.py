@@ -41,19 +41,19 @@ def to_tensorboard(facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
 
 
 def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
-    started = facts.created_ms / 1000
-    yield Event(wall_time=started, file_version=_FILE_VERSION)
+    started_at = facts.created_ms / 1000
+    yield Event(wall_time=started_at, file_version=_FILE_VERSION)
     names = list(dict.fromkeys([*(name for row in facts.epochs for name in row.metrics), *facts.test_scores]))
-    for part in summary.hparams(dict(flat_settings(facts.spec)), dict.fromkeys(names, 0.0)):
-        yield Event(wall_time=started, step=0, summary=part)
+    for entry in summary.hparams(dict(flat_settings(facts.spec)), dict.fromkeys(names, 0.0)):
+        yield Event(wall_time=started_at, step=0, summary=entry)
     for row in facts.epochs:
-        used = {_RESOURCES + name: value for name, value in row.resources.items() if value is not None}
-        values = [value for name, number in (dict(row.metrics) | used).items() for value in _values(name, number)]
+        resources = {_RESOURCES + name: value for name, value in row.resources.items() if value is not None}
+        values = [value for name, number in (dict(row.metrics) | resources).items() for value in _values(name, number)]
         yield Event(wall_time=row.finished_ms / 1000, step=row.epoch, summary=Summary(value=values))
     if facts.test_epoch is not None:
         values = [value for name, number in facts.test_scores.items() for value in _values(name, number)]
-        ended = facts.epochs[-1].finished_ms / 1000
-        yield Event(wall_time=ended, step=facts.test_epoch, summary=Summary(value=values))
+        ended_at = facts.epochs[-1].finished_ms / 1000
+        yield Event(wall_time=ended_at, step=facts.test_epoch, summary=Summary(value=values))
     for sample in pictures.samples:
         image = Summary.Value(tag="samples", image=_image(sample.png))
         yield Event(wall_time=sample.created_ms / 1000, step=sample.epoch, summary=Summary(value=[image]))

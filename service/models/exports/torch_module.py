@@ -22,7 +22,15 @@ from service.models.exports.torch_templates import (
     READER,
     TABLE,
 )
-from service.models.exports.trained import Activated, Array, Size, TrainedLayer, TrainedModel, rows_left, zeros_around
+from service.models.exports.trained import (
+    Activated,
+    Array,
+    Size,
+    TrainedLayer,
+    TrainedModel,
+    trailing_rows,
+    zeros_around,
+)
 from service.spec import schema
 from service.spec.schema import Activation, Padding
 
@@ -46,24 +54,24 @@ def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
 
 def weights(model: TrainedModel) -> dict[str, Array]:
     """The weights with torch's names and memory layout."""
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for trained in model.all_layers:
-        prefix, tensors = f"{_attribute(trained)}.", trained.tensors
+        prefix, tensors = f"{_attribute_name(trained)}.", trained.tensors
         match trained.layer:
             case schema.Dense():
-                found |= {prefix + "weight": tensors["weight"].T, prefix + "bias": tensors["bias"]}
+                arrays |= {prefix + "weight": tensors["weight"].T, prefix + "bias": tensors["bias"]}
             case schema.Conv2D():
-                found |= {prefix + "weight": tensors["weight"].transpose(3, 2, 0, 1), prefix + "bias": tensors["bias"]}
+                arrays |= {prefix + "weight": tensors["weight"].transpose(3, 2, 0, 1), prefix + "bias": tensors["bias"]}
             case schema.Conv2DTranspose():
-                found |= {prefix + "weight": tensors["weight"].transpose(2, 3, 0, 1), prefix + "bias": tensors["bias"]}
+                arrays |= {prefix + "weight": tensors["weight"].transpose(2, 3, 0, 1), prefix + "bias": tensors["bias"]}
             case schema.LayerNorm():
-                found |= {prefix + "weight": tensors["scale"], prefix + "bias": tensors["shift"]}
+                arrays |= {prefix + "weight": tensors["scale"], prefix + "bias": tensors["shift"]}
             case schema.BatchNorm():
-                found |= {prefix + theirs: tensors[ours] for ours, theirs in _BATCH_NORM.items()}
-                found[prefix + "num_batches_tracked"] = np.zeros((), np.int64)
+                arrays |= {prefix + torch_name: tensors[name] for name, torch_name in _BATCH_NORM.items()}
+                arrays[prefix + "num_batches_tracked"] = np.zeros((), np.int64)
             case _:
                 pass
-    return {name: np.asarray(array, order="C") for name, array in found.items()}
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
 def module_code(model: TrainedModel, facts: JobFacts) -> str:
@@ -99,14 +107,14 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         low=repr(float(low)),
         high=repr(float(high)),
         modules="\n        ".join(modules),
-        steps="\n        ".join([*steps, *_flat("x", model.layers[-1].after)]),
+        steps="\n        ".join([*steps, *_flatten("x", model.layers[-1].after)]),
         reader=READER.strip(),
-        prepare=_prepare(model),
+        prepare=_photo_code(model),
         photo=PHOTO_EXAMPLE if model.photos else "",
     )
 
 
-def _prepare(model: TrainedModel) -> str:
+def _photo_code(model: TrainedModel) -> str:
     return f"\n\n{model.photos.code(imports=True)}" if model.photos is not None else ""
 
 
@@ -118,7 +126,7 @@ def example_row(model: TrainedModel) -> str:
 
 
 def _in_docstring(text: str) -> str:
-    """The text, escaped so that a docstring in triple quotes shows it as it is."""
+    """The text, escaped for a docstring in triple quotes."""
     return text.replace("\\", r"\\").replace('"', r"\"")
 
 
@@ -148,55 +156,55 @@ def _to_torch(x: str) -> str:
     return f"x = {x}.permute(0, 3, 1, 2)"
 
 
-def _flat(x: str, size: Size) -> list[str]:
+def _flatten(x: str, size: Size) -> list[str]:
     return [f"x = {x}.permute(0, 2, 3, 1).flatten(1)"] if len(size) == 3 else []
 
 
-def _attribute(trained: TrainedLayer) -> str:
-    return "layer" + "_".join(map(str, trained.place))
+def _attribute_name(trained: TrainedLayer) -> str:
+    return "layer" + "_".join(map(str, trained.path))
 
 
 def _forward(trained: TrainedLayer, modules: list[str]) -> list[str]:
     """The lines of ``forward`` for a layer. Its modules are appended to ``modules``."""
     if isinstance(trained.layer, schema.Residual):
-        kept = f"before{'_'.join(map(str, trained.place))}"
+        saved_name = f"before{'_'.join(map(str, trained.path))}"
         inner = [line for layer in trained.inner for line in _forward(layer, modules)]
-        return [f"{kept} = x", *inner, f"x = {_activated(trained.layer, f'{kept} + x')}"]
+        return [f"{saved_name} = x", *inner, f"x = {_apply_activation(trained.layer, f'{saved_name} + x')}"]
     module, lines = _layer(trained, trained.layer)
     if module is not None:
-        modules.append(f"self.{_attribute(trained)} = {module}")
+        modules.append(f"self.{_attribute_name(trained)} = {module}")
     return lines
 
 
 def _layer(trained: TrainedLayer, layer: schema.InnerLayer) -> tuple[str | None, list[str]]:
     """The module of a layer, if it has one, and its lines of ``forward``."""
-    call = f"self.{_attribute(trained)}"
+    call = f"self.{_attribute_name(trained)}"
     match layer:
         case schema.Dense():
             module = f"nn.Linear({math.prod(trained.before)}, {layer.units})"
-            return module, [f"x = {_activated(layer, f'{call}(x)')}"]
+            return module, [f"x = {_apply_activation(layer, f'{call}(x)')}"]
         case schema.Conv2D():
             module = f"nn.Conv2d({trained.before[2]}, {layer.filters}, {layer.kernel}, stride={layer.stride})"
             top, left, bottom, right = zeros_around(layer, trained.before, trained.after)
-            around = f"F.pad(x, ({left}, {right}, {top}, {bottom}))" if top or left or bottom or right else "x"
-            return module, [f"x = {_activated(layer, f'{call}({around})')}"]
+            padded = f"F.pad(x, ({left}, {right}, {top}, {bottom}))" if top or left or bottom or right else "x"
+            return module, [f"x = {_apply_activation(layer, f'{call}({padded})')}"]
         case schema.Conv2DTranspose():
-            sides = f"stride={layer.stride}, output_padding={rows_left(layer)}"
+            sides = f"stride={layer.stride}, output_padding={trailing_rows(layer)}"
             module = f"nn.ConvTranspose2d({trained.before[2]}, {layer.filters}, {layer.kernel}, {sides})"
             top, left, _, _ = zeros_around(layer, trained.before, trained.after)
             rows, columns, _ = trained.after
-            cut = f"[:, :, {top}:{top + rows}, {left}:{left + columns}]" if layer.padding is Padding.SAME else ""
-            return module, [f"x = {_activated(layer, f'{call}(x){cut}')}"]
+            crop = f"[:, :, {top}:{top + rows}, {left}:{left + columns}]" if layer.padding is Padding.SAME else ""
+            return module, [f"x = {_apply_activation(layer, f'{call}(x){crop}')}"]
         case schema.LayerNorm():
             size = trained.before[-1]
             kind = f"nn.GroupNorm(1, {size}" if len(trained.before) == 3 else f"nn.LayerNorm({size}"
-            return f"{kind}, eps={layer.epsilon!r})", [f"x = {_activated(layer, f'{call}(x)')}"]
+            return f"{kind}, eps={layer.epsilon!r})", [f"x = {_apply_activation(layer, f'{call}(x)')}"]
         case schema.BatchNorm():
-            images = len(trained.before) == 3
-            kind = "BatchNorm2d" if images else "BatchNorm1d"
+            is_image = len(trained.before) == 3
+            kind = "BatchNorm2d" if is_image else "BatchNorm1d"
             momentum = round(1 - layer.momentum, 12)
             module = f"nn.{kind}({trained.before[-1]}, eps={layer.epsilon!r}, momentum={momentum!r})"
-            return module, [f"x = {_activated(layer, f'{call}(x)')}"]
+            return module, [f"x = {_apply_activation(layer, f'{call}(x)')}"]
         case schema.MaxPool2D():
             return None, [f"x = F.max_pool2d(x, {layer.size})"]
         case schema.AvgPool2D():
@@ -206,18 +214,18 @@ def _layer(trained: TrainedLayer, layer: schema.InnerLayer) -> tuple[str | None,
         case schema.Upsample2D():
             return None, [f'x = F.interpolate(x, scale_factor={layer.size}, mode="nearest")']
         case schema.Flatten():
-            return None, _flat("x", trained.before)
+            return None, _flatten("x", trained.before)
         case schema.Reshape():
             rows, columns, channels = layer.shape
             shaped = f"x.reshape(-1, {rows}, {columns}, {channels})"
-            return None, [*_flat("x", trained.before), _to_torch(shaped)]
+            return None, [*_flatten("x", trained.before), _to_torch(shaped)]
         case schema.Dropout():
             return f"nn.Dropout({layer.rate!r})", [f"x = {call}(x)"]
         case _:
             assert_never(layer)
 
 
-def _activated(layer: Activated, x: str) -> str:
+def _apply_activation(layer: Activated, x: str) -> str:
     match layer.activation:
         case Activation.LINEAR:
             return x

@@ -42,12 +42,13 @@ class TrainedLayer:
     """A layer of the spec, with the sizes of its input and output and its weights by name.
 
     Attributes:
-        place: its number, preceded by the numbers of the layers that contain it.
+        path: its number, preceded by the numbers of the layers that contain it.
         inner: the layers that it contains, which have the weights.
-        statistics: names of the tensors that are not parameters: the running statistics of batch normalization.
+        statistics: names of the tensors that are not parameters: the running statistics of batch
+            normalization.
     """
 
-    place: tuple[int, ...]
+    path: tuple[int, ...]
     layer: Layer
     before: Size
     after: Size
@@ -58,7 +59,7 @@ class TrainedLayer:
     @property
     def name(self) -> str:
         """Its name in checkpoints: ``layers.3``; a layer inside of that one is ``layers.3.layers.0``."""
-        return ".".join(f"layers.{number}" for number in self.place)
+        return ".".join(f"layers.{number}" for number in self.path)
 
     def all(self) -> Iterator[Self]:
         """This layer, and those inside of it."""
@@ -75,7 +76,7 @@ class TrainedModel:
         input_size: size of one example of the input of the first layer.
         image_shape: (rows, columns), or (rows, columns, 3) in colour; empty for a table.
         class_names: of a classifier, in the order of its outputs.
-        photos: how a classifier that was trained on image files takes them.
+        photos: how image files are prepared for a classifier that was trained on such files.
     """
 
     spec: Spec
@@ -87,7 +88,7 @@ class TrainedModel:
     """For a table, the entries of its preprocessing (see ``service.datasets.tables.preprocessing``)."""
     photos: PhotoPreparation | None = None
     unused_columns: Sequence[str] = ()
-    """For a table, columns that rows may have, but that the network does not see."""
+    """For a table, columns that rows may have, but that the network does not use."""
 
     @classmethod
     def of(
@@ -101,7 +102,7 @@ class TrainedModel:
         unused_columns: Sequence[str] = (),
     ) -> Self:
         """Build from a network that has the weights of a checkpoint."""
-        trained = _placed(layers_of(spec), network.layers, network.input_shape)
+        trained = _pair_layers(layers_of(spec), network.layers, network.input_shape)
         return cls(
             spec=spec,
             input_size=network.input_shape,
@@ -155,21 +156,21 @@ class TrainedModel:
         return self.input_size[0] - self.classes
 
 
-def _placed(
-    layers: Sequence[Layer], made: Sequence[NetworkLayer], size: Size, around: tuple[int, ...] = ()
+def _pair_layers(
+    layers: Sequence[Layer], network_layers: Sequence[NetworkLayer], size: Size, parent_path: tuple[int, ...] = ()
 ) -> list[TrainedLayer]:
-    """Layers one after the other, the first for inputs of this size."""
-    found = []
-    for number, (layer, network) in enumerate(zip(layers, made, strict=True)):
-        place, after = (*around, number), network.output_shape(size)
+    """Pair consecutive layers of a spec and of a network, the first for inputs of this size."""
+    trained_layers = []
+    for number, (layer, network) in enumerate(zip(layers, network_layers, strict=True)):
+        path, after = (*parent_path, number), network.output_shape(size)
         if isinstance(layer, Residual) and isinstance(network, engine.Residual):
-            trained = TrainedLayer(place, layer, size, after, {}, _placed(layer.layers, network.layers, size, place))
+            trained = TrainedLayer(path, layer, size, after, {}, _pair_layers(layer.layers, network.layers, size, path))
         else:
             tensors = {name: np.asarray(tensor) for name, tensor in (network.parameters | network.buffers).items()}
-            trained = TrainedLayer(place, layer, size, after, tensors, statistics=tuple(network.buffers))
-        found.append(trained)
+            trained = TrainedLayer(path, layer, size, after, tensors, statistics=tuple(network.buffers))
+        trained_layers.append(trained)
         size = after
-    return found
+    return trained_layers
 
 
 def layers_of(spec: Spec) -> Sequence[Layer]:
@@ -196,6 +197,6 @@ def zeros_around(layer: Conv2D | Conv2DTranspose, before: Size, after: Size) -> 
     return rows // 2, columns // 2, rows - rows // 2, columns - columns // 2
 
 
-def rows_left(layer: Conv2DTranspose) -> int:
-    """Rows and columns after the last patch of a transposed convolution, which hold its bias alone."""
+def trailing_rows(layer: Conv2DTranspose) -> int:
+    """Rows and columns after the last patch of a transposed convolution, which contain only its bias."""
     return max(layer.stride - layer.kernel, 0) if layer.padding is Padding.SAME else 0

@@ -1,1 +1,1 @@
-"""What a spec needs, from the spec alone: layer shapes, memory, operations."""
+"""The requirements of a spec, computed from the spec alone: layer shapes, memory, operations."""

@@ -9,10 +9,11 @@ from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.schema import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
 from service.states import DatasetKind
 
-_EVALUATED: Final = 500
-_EVALUATED_NUMBERS: Final = 2**21
-"""The engine evaluates chunks of ``_EVALUATED`` images, or fewer, so that no layer outputs more numbers than this."""
-_PROBED: Final = 128
+_EVALUATION_IMAGES: Final = 500
+_MAX_EVALUATION_NUMBERS: Final = 2**21
+"""The engine evaluates chunks of ``_EVALUATION_IMAGES`` images, or fewer, so that no layer outputs more
+numbers than this."""
+_PROBE_IMAGES: Final = 128
 """Number of images on which a network's diagnostics are measured."""
 
 
@@ -23,12 +24,12 @@ def total_steps(spec: Spec, train_count: int) -> int:
 
 def parameters(spec: Spec, shape: Shape) -> int:
     """Number of weights and biases of all networks together."""
-    return sum(one.weights for network in _networks(spec, shape) for one in network.layer_shapes)
+    return sum(layer_shape.weights for network in _networks(spec, shape) for layer_shape in network.layer_shapes)
 
 
 def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
     """Size of one checkpoint: weights, optimizer state, averaged weights and running statistics."""
-    found = _networks(spec, shape)
+    all_networks = _networks(spec, shape)
     weights = parameters(spec, shape)
     match spec:
         case ClassifierSpec():
@@ -39,10 +40,10 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
             discriminator = spec.discriminator.optimizer or spec.optimizer
             slots = weights * max(_slots(generator), _slots(discriminator))
             average_decay = spec.generator.average_decay
-    statistics = sum(one.statistics for network in found for one in network.layer_shapes)
+    statistics = sum(layer_shape.statistics for network in all_networks for layer_shape in network.layer_shapes)
     if average_decay is not None:  # of the classifier, or of the generator
-        slots += sum(one.weights + one.statistics for one in found[0].layer_shapes)
-    return _item(spec) * (weights + slots + statistics)
+        slots += sum(layer_shape.weights + layer_shape.statistics for layer_shape in all_networks[0].layer_shapes)
+    return _item_bytes(spec) * (weights + slots + statistics)
 
 
 def data_bytes(shape: Shape) -> int:
@@ -61,40 +62,45 @@ def activation_bytes(spec: Spec, shape: Shape) -> int:
 
 def peak_bytes(spec: Spec, shape: Shape) -> int:
     """Estimated peak memory: memory-mapped dataset, weights, gradients, optimizer state, activations, and a checkpoint
-    that is written while the training goes on."""
-    sums = 2 if spec.accumulate > 1 else 1
-    gradients = _item(spec) * sums * parameters(spec, shape)
+    that is written while the training continues."""
+    gradient_copies = 2 if spec.accumulate > 1 else 1
+    gradients = _item_bytes(spec) * gradient_copies * parameters(spec, shape)
     return data_bytes(shape) + gradients + 2 * checkpoint_bytes(spec, shape) + activation_bytes(spec, shape)
 
 
 def operations(spec: Spec, shape: Shape) -> float:
     """Floating-point operations of the whole run: two per product; a backward pass costs twice the forward pass."""
-    a_picture = sum(
-        6 * network.passes * one.products for network in _networks(spec, shape) for one in network.layer_shapes
+    per_image = sum(
+        6 * network.passes * layer_shape.products
+        for network in _networks(spec, shape)
+        for layer_shape in network.layer_shapes
     )
-    return float(a_picture * shape.train_count * spec.epochs)
+    return float(per_image * shape.train_count * spec.epochs)
 
 
 def _networks(spec: Spec, shape: Shape) -> list[Network]:
     return networks(spec, shape)
 
 
-def _item(spec: Spec) -> int:
+def _item_bytes(spec: Spec) -> int:
     return 8 if spec.dtype is DType.FLOAT64 else 4
 
 
 def _activations(spec: Spec, network: Network) -> int:
     if not network.layer_shapes:  # its first layer does not fit
         return 0
-    made = [one.outputs * (2 if isinstance(one.layer, BatchNorm) else 1) for one in network.layer_shapes]
-    numbers = math.ceil(network.passes) * (math.prod(network.input_size) + sum(made))
-    row = max(one.patches for one in network.layer_shapes)
-    largest = max(one.outputs for one in network.layer_shapes)
-    evaluated = min(_EVALUATED, max(1, _EVALUATED_NUMBERS // largest))
-    training = spec.batch_size * (2 * numbers + row)
+    outputs = [
+        layer_shape.outputs * (2 if isinstance(layer_shape.layer, BatchNorm) else 1)
+        for layer_shape in network.layer_shapes
+    ]
+    numbers = math.ceil(network.passes) * (math.prod(network.input_size) + sum(outputs))
+    patch_numbers = max(layer_shape.patches for layer_shape in network.layer_shapes)
+    largest = max(layer_shape.outputs for layer_shape in network.layer_shapes)
+    evaluated = min(_EVALUATION_IMAGES, max(1, _MAX_EVALUATION_NUMBERS // largest))
+    training_numbers = spec.batch_size * (2 * numbers + patch_numbers)
     # An evaluation holds a layer's input and output, and one or two copies in between.
-    looking = max(evaluated, spec.samples.count) * (4 * largest + row)
-    return _item(spec) * max(training, looking, _PROBED * numbers)
+    evaluation_numbers = max(evaluated, spec.samples.count) * (4 * largest + patch_numbers)
+    return _item_bytes(spec) * max(training_numbers, evaluation_numbers, _PROBE_IMAGES * numbers)
 
 
 def optimizer_slots(spec: Spec) -> list[int]:
@@ -103,7 +109,7 @@ def optimizer_slots(spec: Spec) -> list[int]:
         case ClassifierSpec():
             return [_slots(spec.optimizer)]
         case GanSpec():
-            return [_slots(part.optimizer or spec.optimizer) for part in (spec.generator, spec.discriminator)]
+            return [_slots(network.optimizer or spec.optimizer) for network in (spec.generator, spec.discriminator)]
 
 
 def _slots(optimizer: Optimizer) -> int:

@@ -49,7 +49,7 @@ class Shape:
     channels: int = 1
     """1 for grey, 3 for colour."""
     kind: DatasetKind = DatasetKind.IMAGES
-    """Of a table, ``rows`` is 1 and ``columns`` the number of inputs."""
+    """For a table, ``rows`` is 1 and ``columns`` is the number of inputs."""
     classes: int
     train_count: int
     validation_count: int = 0
@@ -131,11 +131,11 @@ def networks(spec: Spec, shape: Shape) -> list[Network]:
         case ClassifierSpec():
             return [_walk("layers", spec.layers, picture_size(spec.layers, shape.picture))]
         case GanSpec():
-            discriminator, made = spec.discriminator, generator_input(spec, shape.classes)
+            discriminator, generator_size = spec.discriminator, generator_input(spec, shape.classes)
             # The discriminator sees each pack of generated images and each pack of real ones once.
             penalties = _PENALTY_PASSES * ((discriminator.gradient_penalty > 0) + (discriminator.r1 > 0))
             return [
-                _walk("generator/layers", spec.generator.layers, made),
+                _walk("generator/layers", spec.generator.layers, generator_size),
                 replace(
                     _walk(
                         "discriminator/layers",
@@ -158,8 +158,8 @@ def discriminator_input_size(spec: GanSpec, picture: Sequence[int], classes: int
     """Input size of a discriminator: the images of a pack as channels, plus the class channels of a conditional GAN."""
     discriminator = spec.discriminator
     size = picture_size(discriminator.layers, picture)
-    more = classes if spec.conditional else 0
-    return (*size[:-1], discriminator.pack * (size[-1] + more))
+    class_channels = classes if spec.conditional else 0
+    return (*size[:-1], discriminator.pack * (size[-1] + class_channels))
 
 
 def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
@@ -172,8 +172,8 @@ def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
     first = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
     if isinstance(first, Residual):
         return picture_size(first.layers, picture)
-    images = isinstance(first, _FOR_IMAGES)
-    return (rows, columns, channels) if images else (rows * columns * channels,)
+    is_for_images = isinstance(first, _FOR_IMAGES)
+    return (rows, columns, channels) if is_for_images else (rows * columns * channels,)
 
 
 _FOR_IMAGES: Final = (Conv2D, Conv2DTranspose, MaxPool2D, AvgPool2D, GlobalAvgPool2D, Upsample2D)
@@ -197,15 +197,15 @@ def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
             break
         if isinstance(layer, Residual) and faults:
             break
-        found = _place(layer, size)
-        if math.prod(found.size) > MAX_OUTPUTS:
+        shape = _infer_shape(layer, size)
+        if math.prod(shape.size) > MAX_OUTPUTS:
             detail = (
-                f"outputs {shown(found.size)}, more than {MAX_OUTPUTS:,} numbers; use smaller images or a smaller layer"
+                f"outputs {shown(shape.size)}, more than {MAX_OUTPUTS:,} numbers; use smaller images or a smaller layer"
             )
             faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
             break
-        layer_shapes.append(found)
-        size = found.size
+        layer_shapes.append(shape)
+        size = shape.size
     return Network(where=where, layers=layers, input_size=input_size, layer_shapes=layer_shapes, faults=faults)
 
 
@@ -229,27 +229,27 @@ def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
             )
             suggestion = "reshape"
         case Conv2D():
-            smaller = min(size[:2])
-            if layer.kernel > smaller:
-                detail = f"must be at most {smaller} for {shown(size)}; it is {layer.kernel}"
-                field, suggestion = "/kernel", str(smaller)
+            shorter_side = min(size[:2])
+            if layer.kernel > shorter_side:
+                detail = f"must be at most {shorter_side} for {shown(size)}; it is {layer.kernel}"
+                field, suggestion = "/kernel", str(shorter_side)
         case Conv2DTranspose():
-            smaller = min(size[:2])
-            if layer.padding is Padding.SAME and layer.kernel > smaller * layer.stride:
-                detail = f"must be at most {smaller * layer.stride} for {shown(size)}; it is {layer.kernel}"
-                field, suggestion = "/kernel", str(smaller * layer.stride)
+            shorter_side = min(size[:2])
+            if layer.padding is Padding.SAME and layer.kernel > shorter_side * layer.stride:
+                detail = f"must be at most {shorter_side * layer.stride} for {shown(size)}; it is {layer.kernel}"
+                field, suggestion = "/kernel", str(shorter_side * layer.stride)
         case MaxPool2D() | AvgPool2D():
             if size[0] % layer.size or size[1] % layer.size:
-                fitting = [str(n) for n in range(2, MAX_SCALE + 1) if not (size[0] % n or size[1] % n)]
-                offer = f"; use {' or '.join(fitting)}" if fitting else "; change the size of the image before it"
-                detail = f"must divide the rows and columns of {shown(size)}{offer}"
-                field, suggestion = "/size", fitting[0] if fitting else None
+                sizes = [str(n) for n in range(2, MAX_SCALE + 1) if not (size[0] % n or size[1] % n)]
+                hint = f"; use {' or '.join(sizes)}" if sizes else "; change the size of the image before it"
+                detail = f"must divide the rows and columns of {shown(size)}{hint}"
+                field, suggestion = "/size", sizes[0] if sizes else None
         case Reshape():
-            wanted, given = math.prod(layer.shape), math.prod(size)
-            if wanted != given:
+            outputs, inputs = math.prod(layer.shape), math.prod(size)
+            if outputs != inputs:
                 field, detail = (
                     "/shape",
-                    f"must have {given:,} numbers, as many as its input ({shown(size)}); it has {wanted:,}",
+                    f"must have {inputs:,} numbers, as many as its input ({shown(size)}); it has {outputs:,}",
                 )
         case Dropout() | Upsample2D() | GlobalAvgPool2D() | BatchNorm() | LayerNorm() | Flatten():
             pass
@@ -266,7 +266,7 @@ def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
     return [Fault(pointer=f"{pointer}/layers", detail=detail, code="wrong_shape")]
 
 
-def _place(layer: Layer, size: Size) -> LayerShape:
+def _infer_shape(layer: Layer, size: Size) -> LayerShape:
     numbers, channels = math.prod(size), size[-1]
     match layer:
         case Dense():
@@ -297,11 +297,11 @@ def _place(layer: Layer, size: Size) -> LayerShape:
             return LayerShape(
                 layer=layer,
                 size=size,
-                weights=sum(one.weights for one in inner),
-                statistics=sum(one.statistics for one in inner),
-                products=sum(one.products for one in inner),
-                patches=max((one.patches for one in inner), default=0),
-                inside=sum(one.outputs for one in inner),
+                weights=sum(shape.weights for shape in inner),
+                statistics=sum(shape.statistics for shape in inner),
+                products=sum(shape.products for shape in inner),
+                patches=max((shape.patches for shape in inner), default=0),
+                inside=sum(shape.outputs for shape in inner),
             )
         case GlobalAvgPool2D():
             return LayerShape(layer=layer, size=(channels,))

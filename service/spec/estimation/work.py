@@ -21,13 +21,13 @@ GROUPS: Final = ("dense", "convolution", "elementwise", "overhead")
 """The groups of a calibration: each has a factor, 1 for the reference machine, 2 for a machine half as fast."""
 CONTENTION: Final = "contention"
 """A further factor of a calibration: wall-clock time divided by CPU time, which grows with other load."""
-_FORWARD: Final = 0.3
+_FORWARD_COST: Final = 0.3
 """Cost of a forward pass alone, as a fraction of a training step."""
 _DIAGNOSED_IMAGES: Final = 628
 """Images evaluated per epoch for diagnostics and samples, besides the validation images."""
-_AUGMENTED: Final = 0.6
+_AUGMENTATION_COST: Final = 0.6
 """Cost of a flip or a cutout, as a fraction of the cost of converting an image to floats."""
-_VALIDATED: Final = 1 / 6
+_VALIDATION_SHARE: Final = 1 / 6
 """Validation images per training image, if the dataset's are unknown."""
 
 
@@ -88,29 +88,34 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
     images = shape.train_count * epochs if steps is None else steps * spec.batch_size
     steps = total_steps(spec, shape.train_count) // spec.epochs * epochs if steps is None else steps
     trained = float(images)
-    found = networks(spec, shape)
+    all_networks = networks(spec, shape)
     match spec:
         case ClassifierSpec():
-            validated = shape.validation_count or shape.train_count * _VALIDATED
-            looked_at = (validated + _DIAGNOSED_IMAGES) * epochs
-            seen = [(found[0], trained + _FORWARD * looked_at)]
-            augmented = _AUGMENTED * (spec.augmentation.flip + (spec.augmentation.cutout > 0))
+            validated = shape.validation_count or shape.train_count * _VALIDATION_SHARE
+            evaluated = (validated + _DIAGNOSED_IMAGES) * epochs
+            runs = [(all_networks[0], trained + _FORWARD_COST * evaluated)]
+            augmented = _AUGMENTATION_COST * (spec.augmentation.flip + (spec.augmentation.cutout > 0))
             pixels = (1 + augmented) * trained + validated * epochs
         case GanSpec():
             scored = math.ceil(epochs / spec.health.every_epochs) * spec.health.samples
-            generator, discriminator = found
-            seen = [(generator, trained + _FORWARD * (scored + _DIAGNOSED_IMAGES * epochs)), (discriminator, trained)]
+            generator, discriminator = all_networks
+            runs = [
+                (generator, trained + _FORWARD_COST * (scored + _DIAGNOSED_IMAGES * epochs)),
+                (discriminator, trained),
+            ]
             pixels = trained
-    updates = sum(_weights(network) * (1 + slots) for network, slots in zip(found, optimizer_slots(spec), strict=True))
-    twice = 2.0 if spec.dtype is DType.FLOAT64 else 1.0
+    updates = sum(
+        _weights(network) * (1 + slots) for network, slots in zip(all_networks, optimizer_slots(spec), strict=True)
+    )
+    scale = 2.0 if spec.dtype is DType.FLOAT64 else 1.0
     return Work(
-        dense=twice * sum(images * _products(network, convolutions=False) for network, images in seen),
-        convolution=twice * sum(images * _products(network, convolutions=True) for network, images in seen),
-        patches=twice * sum(images * _patches(network) for network, images in seen),
-        outputs=twice * sum(images * network.passes * _outputs(network) for network, images in seen),
-        weights=twice * updates * steps / spec.accumulate,
-        pixels=twice * pixels * shape.pixels,
-        calls=steps * sum(network.passes * len(network.layer_shapes) for network in found),
+        dense=scale * sum(images * _products(network, convolutions=False) for network, images in runs),
+        convolution=scale * sum(images * _products(network, convolutions=True) for network, images in runs),
+        patches=scale * sum(images * _patches(network) for network, images in runs),
+        outputs=scale * sum(images * network.passes * _outputs(network) for network, images in runs),
+        weights=scale * updates * steps / spec.accumulate,
+        pixels=scale * pixels * shape.pixels,
+        calls=steps * sum(network.passes * len(network.layer_shapes) for network in all_networks),
         epochs=float(epochs),
         starts=1.0 if epochs else 0.0,
     )
@@ -118,33 +123,39 @@ def count(spec: Spec, shape: Shape, *, epochs: int | None = None, steps: int | N
 
 def seconds(work: Work, factors: Mapping[str, float]) -> dict[str, float]:
     """Seconds per group on a machine with these factors; missing factors are 1."""
-    found = dict.fromkeys(GROUPS, 0.0)
+    by_group = dict.fromkeys(GROUPS, 0.0)
     for field in fields(Work):
         group = _GROUP_OF[field.name]
-        found[group] += getattr(work, field.name) * getattr(_REFERENCE, field.name) * factors.get(group, 1.0)
-    return found
+        by_group[group] += getattr(work, field.name) * getattr(_REFERENCE, field.name) * factors.get(group, 1.0)
+    return by_group
 
 
 def overlap(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     """Similarity of two runs' time profiles, from 0 to 1: the sum of the smaller shares."""
-    all_a, all_b = sum(a.values()), sum(b.values())
-    if not all_a or not all_b:
+    total_a, total_b = sum(a.values()), sum(b.values())
+    if not total_a or not total_b:
         return 0.0
-    return sum(min(a[group] / all_a, b[group] / all_b) for group in GROUPS)
+    return sum(min(a[group] / total_a, b[group] / total_b) for group in GROUPS)
 
 
 def _weights(network: Network) -> int:
-    return sum(one.weights for one in network.layer_shapes)
+    return sum(layer_shape.weights for layer_shape in network.layer_shapes)
 
 
 def _products(network: Network, *, convolutions: bool) -> float:
-    chosen = (one for one in network.layer_shapes if isinstance(one.layer, Conv2D | Conv2DTranspose) is convolutions)
-    return network.passes * sum(one.products for one in chosen)
+    layer_shapes = (
+        layer_shape
+        for layer_shape in network.layer_shapes
+        if isinstance(layer_shape.layer, Conv2D | Conv2DTranspose) is convolutions
+    )
+    return network.passes * sum(layer_shape.products for layer_shape in layer_shapes)
 
 
 def _patches(network: Network) -> float:
-    return network.passes * sum(one.patches * one.size[0] for one in network.layer_shapes if one.patches)
+    return network.passes * sum(
+        layer_shape.patches * layer_shape.size[0] for layer_shape in network.layer_shapes if layer_shape.patches
+    )
 
 
 def _outputs(network: Network) -> int:
-    return sum(one.outputs for one in network.layer_shapes)
+    return sum(layer_shape.outputs for layer_shape in network.layer_shapes)

@@ -2,7 +2,7 @@
 
 Presets are written for images of 28 x 28, for which nothing changes here. For other sizes, layers are added, removed or
 made smaller, so that a network covers about the same part of an image as of a digit, at a similar cost if possible.
-Fields that the spec gives are never changed.
+Fields that the spec contains are never changed.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ MAX_LAYER_NUMBERS: Final = 2**17
 SMALLEST_HALVED: Final = 8
 """Convolutions halve images as long as the smaller side has at least this many pixels: 28, 14, 7."""
 LARGEST_SEEN: Final = 15 * 15
-"""Convolutions continue to halve images until the sides are at most this long."""
+"""Area in pixels: convolutions continue to halve images until they are at most this large."""
 LARGEST_BASE: Final = 8 * 8
-"""Largest side of the image that a generator starts from, if the image's sides can be halved often enough."""
+"""Largest area in pixels of the image that a generator starts from, if its sides can be halved often enough."""
 
 SMALLEST_BATCH: Final = 16
 LARGEST_BATCH: Final = 512
@@ -62,25 +62,27 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
 
     Args:
         spec: resolved.
-        document: the spec as it was sent; the fields that it gives are not changed.
+        document: the spec as it was sent; its fields are not changed.
     """
     if spec.preset == TABLE_PRESET and shape.kind is DatasetKind.TABLE:
-        spec = _for_rows(spec, document, shape)
+        spec = _adapt_to_rows(spec, document, shape)
     if spec.preset == PHOTO_PRESET and isinstance(spec, ClassifierSpec):
-        spec = _for_few_images(spec, document, shape)
-    spec = _fewer_at_a_time(spec, document, shape)
+        spec = _adapt_to_few_images(spec, document, shape)
+    spec = _limit_counts(spec, document, shape)
     match spec:
         case ClassifierSpec():
             if "layers" in document:
                 return spec
-            return _with(spec, layers=_classifier(spec.layers, shape))
+            return _with(spec, layers=_adapt_classifier(spec.layers, shape))
         case GanSpec():
             generator, discriminator = spec.generator, spec.discriminator
             if "layers" not in _object(document, "generator"):
-                generator = _with(generator, layers=_generator(generator.layers, shape))
+                generator = _with(generator, layers=_adapt_generator(generator.layers, shape))
             if "layers" not in _object(document, "discriminator"):
-                layers = _discriminator(discriminator.layers, shape)
-                discriminator = _with(discriminator, layers=_ending(layers, discriminator_end(spec.loss.name)))
+                layers = _adapt_discriminator(discriminator.layers, shape)
+                discriminator = _with(
+                    discriminator, layers=_with_last_activation(layers, discriminator_end(spec.loss.name))
+                )
             if "label_smoothing" not in _object(document, "discriminator") and spec.loss.name in UNSMOOTHED:
                 discriminator = _with(discriminator, label_smoothing=0.0)
             return _with(spec, generator=generator, discriminator=discriminator)
@@ -88,11 +90,11 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
             assert_never(spec)
 
 
-def _for_rows(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
+def _adapt_to_rows(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
     """Larger batches and fewer epochs for more rows: a few thousand steps train a small network."""
     if "batch_size" not in document:
-        wanted = max(SMALLEST_BATCH, min(shape.train_count // 40, LARGEST_BATCH))
-        spec = _with(spec, batch_size=2 ** (wanted.bit_length() - 1))
+        target = max(SMALLEST_BATCH, min(shape.train_count // 40, LARGEST_BATCH))
+        spec = _with(spec, batch_size=2 ** (target.bit_length() - 1))
     if "epochs" not in document:
         spec = _with(
             spec, epochs=max(FEWEST_EPOCHS, min(spec.epochs, TARGET_TRAINING_ROWS // max(1, shape.train_count)))
@@ -100,7 +102,7 @@ def _for_rows(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
     return spec
 
 
-def _for_few_images(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
+def _adapt_to_few_images(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
     """More epochs in smaller batches for a few hundred images: two dozen steps would hardly train a network.
 
     With 500 images of twelve kinds of shapes, 0.95 of others are recognised instead of 0.69; with 170, 0.64 instead
@@ -110,12 +112,12 @@ def _for_few_images(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Sp
     if epochs <= PRESETS[spec.kind][PHOTO_PRESET]["epochs"]:
         return spec
     if "batch_size" not in document:
-        wanted = max(SMALLEST_BATCH, shape.train_count // 20)
-        spec = _with(spec, batch_size=min(spec.batch_size, 2 ** (wanted.bit_length() - 1)))
+        target = max(SMALLEST_BATCH, shape.train_count // 20)
+        spec = _with(spec, batch_size=min(spec.batch_size, 2 ** (target.bit_length() - 1)))
     return spec if "epochs" in document else _with(spec, epochs=epochs)
 
 
-def _fewer_at_a_time(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
+def _limit_counts(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
     """Limit batches to the dataset, sample grids to a viewable size, and shifts to the image."""
     if "batch_size" not in document:
         spec = _with(spec, batch_size=max(1, min(spec.batch_size, shape.train_count)))
@@ -128,51 +130,58 @@ def _fewer_at_a_time(spec: Spec, document: Mapping[str, Any], shape: Shape) -> S
     return spec
 
 
-def _classifier(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
-    ended = [*layers[:-1], _with(layers[-1], units=shape.classes)]
+def _adapt_classifier(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
+    resized = [*layers[:-1], _with(layers[-1], units=shape.classes)]
     if not isinstance(layers[0], Conv2D):
-        return _narrowed(ended, shape.pixels)
-    pool, norm = next(_all(MaxPool2D, layers)), next(_all(BatchNorm, layers))
-    seen, numbers = _downsampling_convolutions(list(_all(Conv2D, layers)), shape, pool=pool, norm=norm)
-    return [*seen, *_narrowed(ended[_flattened(layers) :], numbers)]
+        return _narrow(resized, shape.pixels)
+    pool, norm = next(_of_kind(MaxPool2D, layers)), next(_of_kind(BatchNorm, layers))
+    features, numbers = _downsampling_convolutions(list(_of_kind(Conv2D, layers)), shape, pool=pool, norm=norm)
+    return [*features, *_narrow(resized[_flatten_index(layers) :], numbers)]
 
 
-def _discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
+def _adapt_discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     if not isinstance(layers[0], Conv2D):
-        return _narrowed(layers, shape.pixels)
-    seen, numbers = _downsampling_convolutions(list(_all(Conv2D, layers)), shape)
-    return [*seen, *_narrowed(layers[_flattened(layers) :], numbers)]
+        return _narrow(layers, shape.pixels)
+    features, numbers = _downsampling_convolutions(list(_of_kind(Conv2D, layers)), shape)
+    return [*features, *_narrow(layers[_flatten_index(layers) :], numbers)]
 
 
-def _ending(layers: Sequence[Layer], activation: Activation) -> list[Layer]:
+def _with_last_activation(layers: Sequence[Layer], activation: Activation) -> list[Layer]:
     """The layers, with this activation in the last one."""
     return [*layers[:-1], _with(layers[-1], activation=activation)]
 
 
-def _generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
+def _adapt_generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
     if isinstance(layers[-1], Dense):
-        return _narrowed([*layers[:-1], _with(layers[-1], units=shape.pixels)], 1)
-    hidden, laid_out = _all(Dense, layers)
-    norm, grow, (conv, drawn) = next(_all(BatchNorm, layers)), next(_all(Upsample2D, layers)), _all(Conv2D, layers)
+        return _narrow([*layers[:-1], _with(layers[-1], units=shape.pixels)], 1)
+    hidden, layout = _of_kind(Dense, layers)
+    norm, upsample, (conv, output) = (
+        next(_of_kind(BatchNorm, layers)),
+        next(_of_kind(Upsample2D, layers)),
+        _of_kind(Conv2D, layers),
+    )
     rows, columns, doublings = shape.rows, shape.columns, 0
     while rows * columns > LARGEST_BASE and rows % 2 == 0 and columns % 2 == 0:
         rows, columns, doublings = rows // 2, columns // 2, doublings + 1
     numbers = rows * columns
-    channels = _at_most(
-        next(_all(Reshape, layers)).shape[-1], MAX_LAYER_WEIGHTS // hidden.units, MAX_LAYER_NUMBERS // 4, each=numbers
+    channels = _limit(
+        next(_of_kind(Reshape, layers)).shape[-1],
+        MAX_LAYER_WEIGHTS // hidden.units,
+        MAX_LAYER_NUMBERS // 4,
+        each=numbers,
     )
-    laid_out = _with(laid_out, units=numbers * channels)
-    made: list[Layer] = [*_interleaved(_narrowed([hidden, laid_out], 1), norm)]
-    made.append(Reshape(type="reshape", shape=[rows, columns, channels]))
+    layout = _with(layout, units=numbers * channels)
+    adapted: list[Layer] = [*_interleaved(_narrow([hidden, layout], 1), norm)]
+    adapted.append(Reshape(type="reshape", shape=[rows, columns, channels]))
     # A convolution follows each doubling. The last one outputs the image; at least one precedes it.
-    for left in range(max(doublings, 2), 0, -1):
-        if left <= doublings:
-            made.append(grow)
+    for remaining in range(max(doublings, 2), 0, -1):
+        if remaining <= doublings:
+            adapted.append(upsample)
             rows, columns = 2 * rows, 2 * columns
-        if left > 1:
-            filters = _at_most(conv.filters, MAX_LAYER_NUMBERS, each=rows * columns * (4 if doublings else 1))
-            made += [_with(conv, filters=filters, kernel=min(conv.kernel, rows, columns)), norm]
-    return [*made, _with(drawn, filters=shape.channels, kernel=min(drawn.kernel, rows, columns))]
+        if remaining > 1:
+            filters = _limit(conv.filters, MAX_LAYER_NUMBERS, each=rows * columns * (4 if doublings else 1))
+            adapted += [_with(conv, filters=filters, kernel=min(conv.kernel, rows, columns)), norm]
+    return [*adapted, _with(output, filters=shape.channels, kernel=min(output.kernel, rows, columns))]
 
 
 def _downsampling_convolutions(
@@ -183,42 +192,42 @@ def _downsampling_convolutions(
     With ``pool``, pooling halves the image; if the sides are odd and its windows do not divide them, the stride does.
     """
     rows, columns = shape.rows, shape.columns
-    made: list[Layer] = []
-    for number in itertools.count():
-        if number < len(convolutions):
-            conv = convolutions[number]
+    adapted: list[Layer] = []
+    for index in itertools.count():
+        if index < len(convolutions):
+            conv = convolutions[index]
         elif rows * columns > LARGEST_SEEN and min(rows, columns) >= SMALLEST_HALVED:
             conv = _with(convolutions[-1], filters=2 * convolutions[-1].filters)
         else:
-            return made, rows * columns * _last(Conv2D, made).filters
-        smaller_side, stride = min(rows, columns), 1
+            return adapted, rows * columns * _last_of_kind(Conv2D, adapted).filters
+        shorter_side, stride = min(rows, columns), 1
         while -(-rows // stride) * -(-columns // stride) * conv.filters > MAX_LAYER_NUMBERS:
             stride += 1
         rows, columns = -(-rows // stride), -(-columns // stride)
-        pools = False
+        is_pooled = False
         if min(rows, columns) >= SMALLEST_HALVED:
-            pools = pool is not None and rows % 2 == 0 and columns % 2 == 0
-            stride *= 1 if pools else 2
+            is_pooled = pool is not None and rows % 2 == 0 and columns % 2 == 0
+            stride *= 1 if is_pooled else 2
             rows, columns = -(-rows // 2), -(-columns // 2)
-        kernel = min(max(conv.kernel, stride + 1), smaller_side)  # the kernel covers every pixel
-        made.append(_with(conv, kernel=kernel, stride=stride))
-        made += [layer for layer in (pool if pools else None, norm) if layer is not None]
+        kernel = min(max(conv.kernel, stride + 1), shorter_side)  # the kernel covers every pixel
+        adapted.append(_with(conv, kernel=kernel, stride=stride))
+        adapted += [layer for layer in (pool if is_pooled else None, norm) if layer is not None]
     raise AssertionError("unreachable")
 
 
-def _narrowed(layers: Sequence[Layer], numbers: int) -> list[Layer]:
+def _narrow(layers: Sequence[Layer], numbers: int) -> list[Layer]:
     """Reduce the units of hidden dense layers that would have, or cause, too many weights."""
-    ending = _last(Dense, layers).units
-    made = []
+    output_units = _last_of_kind(Dense, layers).units
+    adapted = []
     for layer in layers[:-1]:
         if isinstance(layer, Dense):
-            layer = _with(layer, units=_at_most(layer.units, MAX_LAYER_WEIGHTS, each=max(numbers, ending)))
+            layer = _with(layer, units=_limit(layer.units, MAX_LAYER_WEIGHTS, each=max(numbers, output_units)))
             numbers = layer.units
-        made.append(layer)
-    return [*made, layers[-1]]
+        adapted.append(layer)
+    return [*adapted, layers[-1]]
 
 
-def _at_most(count: int, *limits: int, each: int) -> int:
+def _limit(count: int, *limits: int, each: int) -> int:
     """The largest number up to ``count`` whose product with ``each`` is within all limits; at least 1."""
     return max(1, min(count, *(limit // max(1, each) for limit in limits)))
 
@@ -228,23 +237,23 @@ def _interleaved(layers: Sequence[Layer], norm: Layer) -> Iterator[Layer]:
         yield from (layer, norm)
 
 
-def _flattened(layers: Sequence[Layer]) -> int:
+def _flatten_index(layers: Sequence[Layer]) -> int:
     """Index of the flatten layer."""
-    return next(number for number, layer in enumerate(layers) if isinstance(layer, Flatten))
+    return next(index for index, layer in enumerate(layers) if isinstance(layer, Flatten))
 
 
-def _all(kind: type[L], layers: Sequence[Layer]) -> Iterator[L]:
+def _of_kind(kind: type[L], layers: Sequence[Layer]) -> Iterator[L]:
     return (layer for layer in layers if isinstance(layer, kind))
 
 
-def _last(kind: type[L], layers: Sequence[Layer]) -> L:
-    return list(_all(kind, layers))[-1]
+def _last_of_kind(kind: type[L], layers: Sequence[Layer]) -> L:
+    return list(_of_kind(kind, layers))[-1]
 
 
-def _with(part: P, **values: Any) -> P:
-    return part.model_copy(update=values)
+def _with(model: P, **values: Any) -> P:
+    return model.model_copy(update=values)
 
 
 def _object(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = document.get(name)
-    return found if isinstance(found, dict) else {}
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""The presets. A field that a spec gives overrides its preset's."""
+"""The presets. A field of a spec overrides that of its preset."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ def _tag(layer: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-_Plain = (
+_PlainLayer = (
     Annotated[Dense, Tag("dense")]
     | Annotated[Dropout, Tag("dropout")]
     | Annotated[Conv2D, Tag("conv2d")]
@@ -202,7 +202,7 @@ _Plain = (
     | Annotated[Flatten, Tag("flatten")]
     | Annotated[Reshape, Tag("reshape")]
 )
-InnerLayer = Annotated[_Plain, pydantic.Discriminator(_tag)]
+InnerLayer = Annotated[_PlainLayer, pydantic.Discriminator(_tag)]
 """A layer inside a residual layer."""
 
 
@@ -225,7 +225,7 @@ class Residual(StrictModel):
     """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
-Layer = Annotated[_Plain | Annotated[Residual, Tag("residual")], pydantic.Discriminator(_tag)]
+Layer = Annotated[_PlainLayer | Annotated[Residual, Tag("residual")], pydantic.Discriminator(_tag)]
 """A layer, selected by ``type``; dense if none is given. A network that begins with an image layer (conv2d,
 conv2d_transpose, a pool, upsample2d, or a residual of these) receives images (rows, columns, channels); other networks
 receive flat vectors."""

@@ -204,7 +204,7 @@ class Sampling(StrictModel):
     """Number of images in each sample grid. A square number fills it."""
 
 
-def _found_in(*codes: FindingCode) -> Any:
+def _limited_to(*codes: FindingCode) -> Any:
     """Restrict a list of findings in the JSON Schema to those that a kind of training can have (``findings.CODES``)."""
     return Field(json_schema_extra={"x-choices": [code.value for code in codes]})
 
@@ -229,7 +229,7 @@ GAN_FINDINGS: Final = (
 class Health(StrictModel):
     """How to react to problems that the metrics show."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*CLASSIFIER_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _limited_to(*CLASSIFIER_FINDINGS)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
 
@@ -237,7 +237,7 @@ class Health(StrictModel):
 class GanHealth(Health):
     """How to react to problems that the metrics show, and how often samples are scored."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), _found_in(*GAN_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _limited_to(*GAN_FINDINGS)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5

@@ -1,4 +1,4 @@
-"""How long the trials of a sweep train, as far as it is known before they start."""
+"""The numbers of epochs of a sweep's trials, as far as they are known before the trials start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.sweeps.search.space import EPOCHS
 
 def of_first_trial(spans: Mapping[str, Range], search: SearchName, seed: int, *, base: int) -> int:
     """The epochs of the first trial; ``base`` are those of the shared spec."""
-    return next(iter(_known(spans, search, seed, 1)), base)
+    return next(iter(_known_epochs(spans, search, seed, 1)), base)
 
 
 def max_total_epochs(spans: Mapping[str, Range], search: SearchName, seed: int, count: int, *, base: int) -> int:
@@ -21,25 +21,25 @@ def max_total_epochs(spans: Mapping[str, Range], search: SearchName, seed: int, 
     if EPOCHS not in spans:
         return count * base
     if search is SearchName.GRID:  # each value is in equally many combinations
-        values = _whole(space.values_of(spans[EPOCHS]) or ())
+        values = _integers(space.values_of(spans[EPOCHS]) or ())
         return sum(values) * count // max(1, len(values))
-    known = _known(spans, search, seed, count)
-    longest = max(_whole(list(space.bounds_of(spans[EPOCHS]).values())), default=base)
-    return sum(known) + (count - len(known)) * longest
+    known_epochs = _known_epochs(spans, search, seed, count)
+    longest = max(_integers(list(space.bounds_of(spans[EPOCHS]).values())), default=base)
+    return sum(known_epochs) + (count - len(known_epochs)) * longest
 
 
-def _known(spans: Mapping[str, Range], search: SearchName, seed: int, count: int) -> list[int]:
-    """The epochs of those of the first trials whose settings do not depend on results."""
+def _known_epochs(spans: Mapping[str, Range], search: SearchName, seed: int, count: int) -> list[int]:
+    """The epochs of the first ``count`` trials, without those of trials whose settings depend on results."""
     if EPOCHS not in spans:
         return []
     if search is SearchName.GRID:
-        return _whole((space.values_of(spans[EPOCHS]) or ())[:1])
-    known = min(count, STARTUP) if search is SearchName.TPE else count
-    drawn = {EPOCHS: spans[EPOCHS]}
-    return _whole([space.random_settings(drawn, seed, trial)[EPOCHS] for trial in range(known)])
+        return _integers((space.values_of(spans[EPOCHS]) or ())[:1])
+    known_count = min(count, STARTUP) if search is SearchName.TPE else count
+    span = {EPOCHS: spans[EPOCHS]}
+    return _integers([space.random_settings(span, seed, trial)[EPOCHS] for trial in range(known_count)])
 
 
-def _whole(values: Sequence[Any]) -> list[int]:
+def _integers(values: Sequence[Any]) -> list[int]:
     """The values that can be a number of epochs."""
     return [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
 

@@ -44,7 +44,7 @@ def suggest(session: Session, sweep: Sweep) -> Suggestions:
     rows = session.scalars(
         select(SweepTrial).where(SweepTrial.sweep_id == sweep.id, SweepTrial.trial < trial).order_by(SweepTrial.trial)
     )
-    known = {trial for results in sweep.state["results"] for trial, _ in results}
-    history = [tpe.Past(row.settings, row.value, row.trial in known) for row in rows]
+    finished = {trial for results in sweep.state["results"] for trial, _ in results}
+    history = [tpe.Past(row.settings, row.value, row.trial in finished) for row in rows]
     goal = sweep.resolved["objective"]["goal"]
     return {trial: tpe.suggest(ranges_of(sweep.resolved), history, goal=goal, seed=sweep.resolved["search"]["seed"])}

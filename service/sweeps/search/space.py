@@ -13,7 +13,7 @@ from service.spec.strict_json import pointer_name, pointer_step
 from service.sweeps.schema import Range
 
 EPOCHS: Final = "/epochs"
-"""The setting that determines what a trial costs."""
+"""The setting that determines the cost of a trial."""
 
 _DIGITS: Final = 6
 """Significant digits of a drawn number, so that the displayed value is exactly the trained one, on every machine."""
@@ -39,10 +39,10 @@ def look_up(document: Any, pointer: str) -> Any:
     Raises:
         LookupError, ValueError: there is no value at the pointer, or it is invalid.
     """
-    here = document
+    value = document
     for step in steps_of(pointer):
-        here = here[int(step)] if isinstance(here, list) and _INDEX.fullmatch(step) else _member(here, step)
-    return here
+        value = value[int(step)] if isinstance(value, list) and _INDEX.fullmatch(step) else _member(value, step)
+    return value
 
 
 def _member(value: Any, name: str) -> Any:
@@ -53,17 +53,17 @@ def _member(value: Any, name: str) -> Any:
 
 def with_settings(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a spec with these values at their pointers."""
-    made: dict[str, Any] = copy.deepcopy(dict(document))
+    copied: dict[str, Any] = copy.deepcopy(dict(document))
     for pointer, value in settings.items():
         *path, last = steps_of(pointer)
-        here: Any = made
+        node: Any = copied
         for step in path:
-            here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
-        if isinstance(here, list):
-            here[int(last)] = value
+            node = node[int(step)] if isinstance(node, list) else node.setdefault(step, {})
+        if isinstance(node, list):
+            node[int(last)] = value
         else:
-            here[last] = value
-    return made
+            node[last] = value
+    return copied
 
 
 def pointers(document: Any, prefix: str = "") -> Iterator[str]:
@@ -72,7 +72,7 @@ def pointers(document: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(document, dict):
         items = iter(document.items())
     elif isinstance(document, list) and any(isinstance(item, dict | list) for item in document):
-        items = ((str(place), item) for place, item in enumerate(document))
+        items = ((str(index), item) for index, item in enumerate(document))
     elif prefix:
         yield prefix
     for name, value in items:
@@ -83,22 +83,22 @@ class _SteppedFloats(Sequence[float]):
     """Floats at equal distances in ascending order, computed when they are read: there may be a billion."""
 
     def __init__(self, low: float, step: float, count: int) -> None:
-        self._low, self._step, self._places = low, step, range(count)
+        self._low, self._step, self._indices = low, step, range(count)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     @overload
-    def __getitem__(self, place: int) -> float: ...
+    def __getitem__(self, index: int) -> float: ...
     @overload
-    def __getitem__(self, place: slice) -> list[float]: ...
-    def __getitem__(self, place: int | slice) -> float | list[float]:
-        if isinstance(place, slice):
-            return [self._value(each) for each in self._places[place]]
-        return self._value(self._places[place])
+    def __getitem__(self, index: slice) -> list[float]: ...
+    def __getitem__(self, index: int | slice) -> float | list[float]:
+        if isinstance(index, slice):
+            return [self._value(i) for i in self._indices[index]]
+        return self._value(self._indices[index])
 
-    def _value(self, place: int) -> float:
-        return _rounded(self._low + place * self._step)
+    def _value(self, index: int) -> float:
+        return _rounded(self._low + index * self._step)
 
 
 def values_of(span: Range) -> Sequence[Any] | None:
@@ -118,13 +118,13 @@ def values_of(span: Range) -> Sequence[Any] | None:
 def bounds_of(span: Range) -> dict[str, Any]:
     """The values that represent a range when it is checked, by their pointer relative to the range."""
     if span.choice is not None:
-        return {f"choice/{place}": value for place, value in enumerate(span.choice)}
+        return {f"choice/{index}": value for index, value in enumerate(span.choice)}
     kind = "int" if span.integers is not None else "float" if span.floats is not None else "log"
     low, high = span.integers or span.floats or span.log or (0, 0)
-    found: dict[str, Any] = {f"{kind}/0": low, f"{kind}/1": high}
+    bounds: dict[str, Any] = {f"{kind}/0": low, f"{kind}/1": high}
     if kind != "int" and low < high:
-        found[kind] = draw(span, 0.382)  # a fraction, so that a field that accepts only integers rejects the range
-    return found
+        bounds[kind] = draw(span, 0.382)  # a fraction, so that a field that accepts only integers rejects the range
+    return bounds
 
 
 def draw(span: Range, position: float) -> Any:
@@ -154,10 +154,10 @@ def grid_size(space: Mapping[str, Range]) -> int | None:
 def grid_settings(space: Mapping[str, Range], trial: int) -> dict[str, Any]:
     """The settings of a trial in a grid; the last setting changes fastest."""
     lists = [values_of(span) or () for span in space.values()]
-    place = trial
+    remaining = trial
     chosen = []
     for values in reversed(lists):
-        place, index = divmod(place, len(values))
+        remaining, index = divmod(remaining, len(values))
         chosen.append(values[index])
     return dict(zip(space, reversed(chosen), strict=True))
 

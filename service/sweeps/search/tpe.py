@@ -39,16 +39,16 @@ def suggest(
         seed=int.from_bytes(digest[:4], "big"), n_startup_trials=0, constant_liar=True, multivariate=True
     )
     study = optuna.create_study(direction=goal, sampler=sampler)
-    finite = [item.value for item in history if item.value is not None]
+    finite = [past.value for past in history if past.value is not None]
     worst = (min if goal == "maximize" else max)(finite, default=0.0)
-    for item in history:
-        state = optuna.trial.TrialState.COMPLETE if item.is_finished else optuna.trial.TrialState.RUNNING
+    for past in history:
+        state = optuna.trial.TrialState.COMPLETE if past.is_finished else optuna.trial.TrialState.RUNNING
         study.add_trial(
             optuna.trial.create_trial(
-                params={pointer: _to_optuna(space[pointer], value) for pointer, value in item.settings.items()},
+                params={pointer: _to_optuna(space[pointer], value) for pointer, value in past.settings.items()},
                 distributions=distributions,
                 state=state,
-                value=(worst if item.value is None else item.value) if item.is_finished else None,
+                value=(worst if past.value is None else past.value) if past.is_finished else None,
             )
         )
     trial = study.ask(distributions)
@@ -75,9 +75,9 @@ def _to_optuna(span: Range, value: Any) -> Any:
         return values.index(value)
     if span.floats is not None:  # in ascending order; the first of equal values, which rounding may produce
         return bisect_left(values, value)
-    return next(place for place, other in enumerate(values) if (type(other), other) == (type(value), value))
+    return next(index for index, candidate in enumerate(values) if (type(candidate), candidate) == (type(value), value))
 
 
-def _from_optuna(span: Range, found: Any) -> Any:
+def _from_optuna(span: Range, drawn: Any) -> Any:
     values = values_of(span)
-    return float(f"{found:.6g}") if values is None else values[found]
+    return float(f"{drawn:.6g}") if values is None else values[drawn]

@@ -19,7 +19,7 @@ from service.web.answers import not_modified
 from service.web.files.drawings import Picture
 from service.web.middleware.problems import Problem
 
-_CHUNK: Final = 256 * 1024
+_CHUNK_BYTES: Final = 256 * 1024
 
 HEADERS: Final = ("Range", "If-Range", "If-None-Match", "If-Match")
 ALSO: Final[dict[int, str | type[BaseModel]]] = {206: "The part that `Range` names.", 304: "The client has it."}
@@ -48,11 +48,12 @@ def send_artifact(
     Args:
         find: looks up the file's row. It is called again if the file was just removed, since a running job removes its
             older checkpoints; the same row twice means that the file is lost.
-        name: returns the file name for the client; ``None``: the client shows the file instead of saving it.
+        name: returns the file name for the client; if ``None``, the client shows the file instead of saving
+            it.
         cache: ``FOREVER`` if the URL always refers to this file, otherwise ``ASK``.
 
     Raises:
-        ArtifactDamaged: the row is there, but not the file.
+        ArtifactDamaged: the row exists, but not the file.
     """
     row = find()
     while True:
@@ -60,8 +61,8 @@ def send_artifact(
             file = _open(folder, row)
             break
         except ArtifactDamaged:
-            gone, row = row, find()
-            if row.id == gone.id:
+            previous, row = row, find()
+            if row.id == previous.id:
                 raise
     try:
         return _respond(row, file, name=name(row) if name is not None else None, cache=cache)
@@ -70,9 +71,9 @@ def send_artifact(
         raise
 
 
-def cache_of(which: str) -> str:
-    """How long a client may keep a file: one of a numbered epoch never changes, ``best`` and ``latest`` do."""
-    return FOREVER if which.isdigit() else ASK
+def cache_of(reference: str) -> str:
+    """The cache policy of a file: that of a numbered epoch never changes, ``best`` and ``latest`` do."""
+    return FOREVER if reference.isdigit() else ASK
 
 
 def send_picture(picture: Picture, media_type: str) -> Response:
@@ -93,14 +94,14 @@ def send_text(text: str | Iterator[str], *, name: str, media_type: str) -> Respo
 def attachment(name: str) -> str:
     """``Content-Disposition`` for a file to save, with an ASCII name and, if that differs, the full name (RFC 6266)."""
     name = re.sub(r"[\x00-\x1f\x7f/\\\\]", "_", name).lstrip(".") or "download"
-    plain = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)
-    whole = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
-    return f'attachment; filename="{plain}"{whole}'
+    ascii_name = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)
+    full_name = "" if ascii_name == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{ascii_name}"{full_name}'
 
 
 def _accepted(media_type: str) -> str:
     """The media type of a file, or ``OCTETS`` for a client that accepts only that. The bytes are the same, so a cache
-    may serve one for the other."""
+    can serve one for the other."""
     return request.accept_mimetypes.best_match([media_type, OCTETS], default=media_type)
 
 
@@ -130,12 +131,12 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         headers["Content-Disposition"] = attachment(name)
     start, stop = 0, size
     status = 200
-    if (wanted := _requested_range(size, etag)) is not None:
-        part, content_range = wanted.range_for_length(size), wanted.to_content_range_header(size)
-        if part is None or content_range is None:
+    if (requested := _requested_range(size, etag)) is not None:
+        byte_range, content_range = requested.range_for_length(size), requested.to_content_range_header(size)
+        if byte_range is None or content_range is None:
             headers["Content-Range"] = f"bytes */{size}"
             raise Problem("range_not_satisfiable", f"the file has {size} bytes", headers=headers)
-        start, stop = part
+        start, stop = byte_range
         status = 206
         headers["Content-Range"] = content_range
     if request.method == "HEAD":  # Werkzeug drops the content of a HEAD response without closing it
@@ -152,17 +153,17 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
 def _requested_range(size: int, etag: str) -> Range | None:
     """The requested range of a file of ``size`` bytes, if any; invalid and multiple ranges are ignored, as the RFC
     specifies."""
-    condition, wanted = request.headers.get("If-Range", "").strip(), request.range
-    if request.method != "GET" or wanted is None or (condition and condition != f'"{etag}"'):
+    condition, requested = request.headers.get("If-Range", "").strip(), request.range
+    if request.method != "GET" or requested is None or (condition and condition != f'"{etag}"'):
         return None
-    if wanted.units != "bytes" or len(wanted.ranges) != 1:
+    if requested.units != "bytes" or len(requested.ranges) != 1:
         return None
-    ((start, stop),) = wanted.ranges
+    ((start, stop),) = requested.ranges
     return Range("bytes", [(max(start, -size), stop)])  # the last n bytes of a shorter file are all of it
 
 
-def _read(file: BinaryIO, start: int, left: int) -> Iterator[bytes]:
+def _read(file: BinaryIO, start: int, remaining: int) -> Iterator[bytes]:
     file.seek(start)
-    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
-        left -= len(chunk)
+    while remaining > 0 and (chunk := file.read(min(_CHUNK_BYTES, remaining))):
+        remaining -= len(chunk)
         yield chunk

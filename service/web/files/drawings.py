@@ -36,7 +36,7 @@ Plot = Literal["curves", "confusion"]
 
 _MAX_PREVIEWS: Final = 32
 """Number of dataset previews cached in memory."""
-_drawing: Final = threading.Lock()
+_drawing_lock: Final = threading.Lock()
 """Held while a picture is drawn: drawing occupies a core, and concurrent requests for one picture draw it once."""
 
 _log = structlog.get_logger("tapeline.web")
@@ -65,7 +65,7 @@ class Drawings:
             raise Problem("not_yet", "the job has no samples yet: the first ones are made at the end of an epoch")
 
         def draw() -> bytes:
-            pngs, epochs = _Files(self._artifacts, rows), [row.epoch for row in rows]
+            pngs, epochs = _LazyFiles(self._artifacts, rows), [row.epoch for row in rows]
             return films.film(pngs, epochs=epochs, fmt=fmt, is_colour=self._is_colour(job))
 
         return self.cached_picture(job.id, "samples", rows[-1].epoch, fmt, draw)
@@ -76,7 +76,7 @@ class Drawings:
         png = self._artifacts.read(sample.path, sample.sha256)
         info = self._repository.of_job(job)
         try:
-            with _drawing:
+            with _drawing_lock:
                 data = grids.classified_grid(png, classes=info.classes, class_names=info.class_names)
         except grids.NotClassified as error:
             raise Problem(
@@ -84,17 +84,17 @@ class Drawings:
             ) from error
         return picture(data)
 
-    def plot(self, job: Job, which: Plot, fmt: Format) -> Picture:
+    def plot(self, job: Job, plot_name: Plot, fmt: Format) -> Picture:
         """A plot of a job's curves or confusion matrix."""
         with self._database.read() as session:
             rows = lookup.epochs(session, job.id)
             health_events = events.of_type(session, job.id, EventType.HEALTH)
-        if which == "confusion" and job.kind != Kind.CLASSIFIER:
+        if plot_name == "confusion" and job.kind != Kind.CLASSIFIER:
             raise Problem("not_found", f"a {job.kind} has no confusion matrix")
         if not rows:
             raise Problem("not_yet", "the job has not finished its first epoch")
         title = listing.title(job.id, job.name, job.kind)
-        if which == "curves":
+        if plot_name == "curves":
             table = metric_table(job, rows, health_events)
 
             def draw() -> bytes:
@@ -113,27 +113,27 @@ class Drawings:
                     job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch, marks=marks
                 )
 
-            return self.cached_picture(job.id, which, rows[-1].epoch, fmt, draw)
-        measured = [row for row in rows if row.confusion is not None]
-        if not measured:
+            return self.cached_picture(job.id, plot_name, rows[-1].epoch, fmt, draw)
+        with_confusion = [row for row in rows if row.confusion is not None]
+        if not with_confusion:
             raise Problem("not_yet", "the job has no confusion matrix yet: it is computed at the end of an epoch")
-        last = measured[-1]
+        last = with_confusion[-1]
         names = self._class_names(job)
 
         def draw_confusion() -> bytes:
             from service.pictures import plots  # loads Matplotlib, which takes most of a second
 
             matrix = last.confusion or []
-            fitting = names if names is not None and len(names) == len(matrix) else None
-            return plots.confusion(matrix, class_names=fitting, title=f"{title}, epoch {last.epoch}", fmt=fmt)
+            class_names = names if names is not None and len(names) == len(matrix) else None
+            return plots.confusion(matrix, class_names=class_names, title=f"{title}, epoch {last.epoch}", fmt=fmt)
 
-        return self.cached_picture(job.id, which, last.epoch, fmt, draw_confusion)
+        return self.cached_picture(job.id, plot_name, last.epoch, fmt, draw_confusion)
 
     def preview(self, info: DatasetInfo) -> Picture:
         """Examples of each class of a dataset whose files are available."""
         require_images(info)
         require_available(info)
-        with _drawing:
+        with _drawing_lock:
             return self._preview(info)
 
     def validation_picture(self, info: DatasetInfo, index: int) -> Picture:
@@ -160,9 +160,9 @@ class Drawings:
             return None
 
     def cached_picture(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
-        """The cached picture of this name and epoch, which ``draw`` makes if there is none."""
+        """The cached picture of this name and epoch; if there is none, ``draw`` creates it."""
         version = f"{epoch:06d}.{suffix}"
-        with _drawing:
+        with _drawing_lock:
             data = self._artifacts.cached_image(job_id, name, version)
             if data is None:
                 data = draw()
@@ -192,7 +192,7 @@ def sweep_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: st
     from service.pictures import bands  # loads Matplotlib, which takes most of a second
 
     seeds = len(sweep.resolved["seeds"])
-    low, high, said = _BANDS.get(band, ("mean", "mean", "")) if seeds > 1 else ("mean", "mean", "")
+    low, high, band_note = _BANDS.get(band, ("mean", "mean", "")) if seeds > 1 else ("mean", "mean", "")
     lines = [
         bands.BandedLine(
             label=f"trial {curve.trial}",
@@ -204,9 +204,9 @@ def sweep_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: st
         for curve in curves
     ]
     title = f"{sweep.name or f'sweep {sweep.id[-6:].lower()}'}: {describe(metric).label}"
-    caption = f"mean of {seeds} seeds{said}" if seeds > 1 else "one seed"
+    caption = f"mean of {seeds} seeds{band_note}" if seeds > 1 else "one seed"
     rungs = sweep.resolved["rungs"][:-1]
-    with _drawing:
+    with _drawing_lock:
         return picture(bands.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))
 
 
@@ -232,7 +232,7 @@ def require_images(info: DatasetInfo) -> None:
         raise Problem("not_found", f"{info.name} is a table: there are no images of it")
 
 
-class _Files(Sequence[bytes]):
+class _LazyFiles(Sequence[bytes]):
     """Files that are read one at a time, on access."""
 
     def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:

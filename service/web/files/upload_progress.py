@@ -1,7 +1,7 @@
 """Progress of uploads, visible to their owners: short files in the folder that all web processes share.
 
-An upload is known by the id that its sender chose (the header ``Upload-Id``). A file is there while its request is
-in progress; the scheduler deletes files that a killed process left behind.
+An upload is identified by an id that its sender chose (the header ``Upload-Id``). Its file exists while the
+request is in progress; the scheduler deletes files that a killed process left behind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 _WRITE_INTERVAL_S: Final = 0.25
 _MAX_BYTES: Final = 1000
 _ABANDONED_S: Final = 15 * 60
-"""Age of a file whose upload is over: no running upload pauses for so long."""
+"""Age at which a file's upload counts as ended: no running upload pauses for so long."""
 _FOLDER: Final = ".progress"
 
 
@@ -35,10 +35,10 @@ class UploadState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadProgress:
-    """How far an upload is.
+    """The progress of an upload.
 
     Attributes:
-        fraction: of this state, 0 to 1; ``None`` where the size of the body is not known.
+        fraction: of this state, 0 to 1; ``None`` if the size of the body is not known.
     """
 
     state: UploadState
@@ -51,7 +51,7 @@ _ABSENT: Final = UploadProgress(state=UploadState.ABSENT, received_bytes=0, tota
 
 
 class ProgressBoard:
-    """The progress of all uploads; each can be seen by its owner only.
+    """The progress of all uploads; each is visible only to its owner.
 
     Args:
         artifacts: the folder that all web processes share.
@@ -61,11 +61,11 @@ class ProgressBoard:
         self._folder = artifacts / "datasets" / _FOLDER
 
     @contextmanager
-    def upload(self, owner: str | None, upload_id: str | None, total_bytes: int | None) -> Iterator[ProgressNotes]:
+    def upload(self, owner: str | None, upload_id: str | None, total_bytes: int | None) -> Iterator[ProgressRecorder]:
         """Record the progress of an upload in this block; without an id, nothing is recorded."""
         path = None if upload_id is None else self._path(owner, upload_id)
         try:
-            yield ProgressNotes(path, total_bytes)
+            yield ProgressRecorder(path, total_bytes)
         finally:
             if path is not None:
                 with suppress(OSError):
@@ -73,7 +73,7 @@ class ProgressBoard:
                     path.parent.rmdir()  # unless there are others
 
     def look_up(self, owner: str | None, upload_id: str) -> UploadProgress:
-        """How far an upload of this owner is."""
+        """The progress of an upload of this owner."""
         try:
             with self._path(owner, upload_id).open() as file:
                 if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S:
@@ -89,30 +89,30 @@ class ProgressBoard:
         return self._folder / f"{digest}.json"
 
 
-class ProgressNotes:
-    """Notes how far one upload is, a few times a second."""
+class ProgressRecorder:
+    """Records the progress of one upload, a few times a second."""
 
     def __init__(self, path: Path | None, total_bytes: int | None) -> None:
         self._path, self._total = path, total_bytes
         self._received = 0
-        self._due = 0.0
+        self._next_write_at = 0.0
         self._state: UploadState | None = None
 
     def received(self, count: int) -> None:
         """Add a number of received bytes."""
         self._received += count
         fraction = self._received / self._total if self._total else None
-        self._note(UploadState.RECEIVING, None if fraction is None else min(fraction, 1.0))
+        self._record(UploadState.RECEIVING, None if fraction is None else min(fraction, 1.0))
 
     def read(self, fraction: float) -> None:
-        """The sandbox has read this fraction of the files, 0 to 1."""
-        self._note(UploadState.READING, fraction)
+        """Record that the sandbox has read this fraction of the files, 0 to 1."""
+        self._record(UploadState.READING, fraction)
 
-    def _note(self, state: UploadState, fraction: float | None) -> None:
+    def _record(self, state: UploadState, fraction: float | None) -> None:
         now = time.monotonic()
-        if self._path is None or (now < self._due and state is self._state):
+        if self._path is None or (now < self._next_write_at and state is self._state):
             return
-        self._due, self._state = now + _WRITE_INTERVAL_S, state
+        self._next_write_at, self._state = now + _WRITE_INTERVAL_S, state
         progress = UploadProgress(
             state=state, received_bytes=self._received, total_bytes=self._total, fraction=fraction
         )

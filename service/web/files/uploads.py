@@ -24,7 +24,7 @@ from pydantic import (
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from service.datasets.formats.photos import SATURATED
+from service.datasets.formats.photos import MIN_SPREAD
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.importer import FIELDS as IMAGE_FIELDS
 from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
@@ -48,19 +48,19 @@ _MAX_UPLOADS_PER_OWNER: Final = 4
 MAX_CONCURRENT_UPLOADS: Final = 32
 MAX_CONCURRENT_IMPORTS: Final = 4
 """Each import occupies a core."""
-_importing: Final = threading.BoundedSemaphore(MAX_CONCURRENT_IMPORTS)
+_import_slots: Final = threading.BoundedSemaphore(MAX_CONCURRENT_IMPORTS)
 FIELDS: Final = (*IMAGE_FIELDS, TABLE)
 """The file fields of the form."""
 
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
 
-def _sized(text: str) -> str:
+def _check_size(text: str) -> str:
     parse_size(text)
     return text
 
 
-def _types(text: Any) -> Any:
+def _parse_types(text: Any) -> Any:
     return parse_json(text.encode()) if isinstance(text, str) else text
 
 
@@ -77,7 +77,7 @@ class UploadForm(BaseModel):
         description="Fraction of each class to set aside for validation, if there are no validation images "
         f"(default: {DEFAULT_FRACTION}).",
     )
-    size: Annotated[str, StringConstraints(max_length=20), AfterValidator(_sized)] | None = Field(
+    size: Annotated[str, StringConstraints(max_length=20), AfterValidator(_check_size)] | None = Field(
         None,
         description="For an archive of image files: scale each to cover this size in pixels, and crop evenly. `32`, or "
         "`32x24` for width x height. Required if the images have several sizes.",
@@ -85,7 +85,7 @@ class UploadForm(BaseModel):
     channels: Channels = Field(
         Channels.AUTO,
         description="For an archive of image files: `1` stores them in grey, `3` in colour. `auto` stores them in "
-        f"colour if any image has a pixel whose red, green and blue differ by more than {SATURATED} of 255, so that "
+        f"colour if any image has a pixel whose red, green and blue differ by more than {MIN_SPREAD} of 255, so that "
         "tinted scans and the noise of JPEG stay grey.",
     )
     on_bad: OnBad = Field(
@@ -123,7 +123,7 @@ class UploadForm(BaseModel):
         "`test`. It is not learned from. Without validation rows, test rows are used for validation; otherwise "
         "training never sees them.",
     )
-    types: Annotated[dict[str, ColumnType], BeforeValidator(_types)] | None = Field(
+    types: Annotated[dict[str, ColumnType], BeforeValidator(_parse_types)] | None = Field(
         None,
         description="Types of columns of a table that are not to be detected, as JSON: "
         '`{"age": "number", "id": "ignore"}`. A type is `number`, `category`, `date` or `ignore`. Rows with another '
@@ -160,7 +160,7 @@ def import_files(
     on_progress: OnProgress = lambda done: None,
 ) -> ImportedDataset:
     """Import an upload in a sandbox, with limited concurrency."""
-    with _importing:
+    with _import_slots:
         return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table, on_progress=on_progress)
 
 
@@ -215,8 +215,8 @@ def receive(
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
     request.max_content_length = max_bytes
-    incoming = _Incoming(on_received)
-    opened: list[IO[bytes]] = []
+    request_body = _RequestBody(on_received)
+    opened_files: list[IO[bytes]] = []
 
     def new_file(
         total_content_length: int | None,
@@ -224,12 +224,12 @@ def receive(
         filename: str | None,
         content_length: int | None = None,
     ) -> IO[bytes]:
-        opened.append((folder / f"part-{len(opened)}").open("xb"))
-        return opened[-1]
+        opened_files.append((folder / f"part-{len(opened_files)}").open("xb"))
+        return opened_files[-1]
 
     parser = FormDataParser(new_file, max_form_memory_size=_MAX_TEXT_BYTES, max_form_parts=_MAX_PARTS, silent=False)
     try:
-        stream = cast("IO[bytes]", incoming)
+        stream = cast("IO[bytes]", request_body)
         _, texts, files = parser.parse(stream, request.mimetype, request.content_length, request.mimetype_params)
     except RequestEntityTooLarge as error:
         detail = f"an upload has at most {max_bytes:,} bytes, {_MAX_PARTS} fields and {_MAX_TEXT_BYTES:,} bytes of text"
@@ -238,34 +238,34 @@ def receive(
         raise Problem("malformed_form", f"the form cannot be read ({str(error)[:200]})") from error
     finally:
         arrivals.end()
-        count(incoming.received)
-        for part in opened:
-            part.close()
-    given: dict[str, Any] = {}
+        count(request_body.received)
+        for opened_file in opened_files:
+            opened_file.close()
+    fields: dict[str, Any] = {}
     faults: dict[str, str] = {}
     for name, value in texts.items(multi=True):
-        _put(given, faults, name, value)
+        _add_field(fields, faults, name, value)
     for name, file in files.items(multi=True):
         path = Path(file.stream.name)
         if file.filename or path.stat().st_size:  # browsers also send empty file fields
-            _put(given, faults, name, path)
-    return _checked(given, faults)
+            _add_field(fields, faults, name, path)
+    return _validate(fields, faults)
 
 
-def _put(given: dict[str, Any], faults: dict[str, str], name: str, value: str | Path) -> None:
-    if name in given:
+def _add_field(fields: dict[str, Any], faults: dict[str, str], name: str, value: str | Path) -> None:
+    if name in fields:
         faults[name[:80]] = "is there twice"
     elif name in FIELDS and not isinstance(value, Path):
         faults[name] = "is no file: send it with a file name"
     elif name not in FIELDS and isinstance(value, Path):
         faults[name[:80]] = f"is a file; those that may be sent are {', '.join(FIELDS)}"
     elif value != "" or name == "name":
-        given[name] = value
+        fields[name] = value
 
 
-def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
+def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
     try:
-        form = UploadForm.model_validate(given)
+        form = UploadForm.model_validate(fields)
     except ValidationError as error:
         for item in error.errors():
             name = str(item["loc"][0])
@@ -280,8 +280,8 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
                     )
                 case "enum" if name == "types":
                     allowed = ", ".join(ColumnType)
-                    column, wrong = str(item["loc"][1])[:40], str(item["input"])[:40]
-                    detail = f"{column!r} cannot have the type {wrong!r}; types are {allowed}"
+                    column, type_name = str(item["loc"][1])[:40], str(item["input"])[:40]
+                    detail = f"{column!r} cannot have the type {type_name!r}; types are {allowed}"
                 case _ if name == "types":
                     allowed = ", ".join(ColumnType)
                     detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
@@ -304,7 +304,7 @@ def _checked(given: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
     return form
 
 
-class _Incoming:
+class _RequestBody:
     """The request's body, with a byte count and a minimum rate."""
 
     def __init__(self, on_received: Callable[[int], None]) -> None:
@@ -313,13 +313,13 @@ class _Incoming:
         self.received = 0
 
     def read(self, size: int) -> bytes:
-        """The next bytes; the parser asks for 64 KiB at a time."""
-        began = time.monotonic()
+        """The next bytes; the parser requests 64 KiB at a time."""
+        started = time.monotonic()
         arrivals.admit(PIECE_S)
         data = request.stream.read(size)
         self.received += len(data)
         self._on_received(len(data))
-        if len(data) < size and time.monotonic() - began >= PIECE_S:  # the read timed out
+        if len(data) < size and time.monotonic() - started >= PIECE_S:  # the read timed out
             raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
         if time.monotonic() > self._deadline:
             raise Problem("too_slow", f"the body did not arrive within {MAX_RECEIVE_S:.0f} seconds")

@@ -15,9 +15,9 @@ from service.datasets.cache import Dataset
 BINS: Final = 10
 REPEATS: Final = 5
 """Number of shuffles of each column."""
-_PREDICTED_ROWS: Final = 500_000
+_MAX_PREDICTED_ROWS: Final = 500_000
 """Maximum number of predicted rows over all columns and repeats."""
-_FEWEST_ROWS: Final = 200
+_MIN_ROWS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Importance:
 
 @dataclass(frozen=True, slots=True)
 class Importances:
-    """Of all columns, in their order."""
+    """The importances of all columns, in the order of the columns."""
 
     accuracy: float
     rows: int
@@ -67,42 +67,43 @@ def calibration(probabilities: NDArray[Any], classes: NDArray[Any], labels: NDAr
     """
     sums = np.maximum(probabilities.sum(axis=1), 1e-12)
     confidences = probabilities[np.arange(len(labels)), classes] / sums
-    right = classes == labels
-    places = np.minimum((confidences * BINS).astype(np.int64), BINS - 1)
+    is_correct = classes == labels
+    bin_indices = np.minimum((confidences * BINS).astype(np.int64), BINS - 1)
     bins, error = [], 0.0
-    for number in range(BINS):
-        inside = places == number
-        count = int(inside.sum())
-        sure = float(confidences[inside].mean()) if count else None
-        accuracy = float(right[inside].mean()) if count else None
-        bins.append(Bin(number / BINS, (number + 1) / BINS, count, sure, accuracy))
-        if sure is not None and accuracy is not None:
-            error += count / len(labels) * abs(sure - accuracy)
+    for index in range(BINS):
+        in_bin = bin_indices == index
+        count = int(in_bin.sum())
+        confidence = float(confidences[in_bin].mean()) if count else None
+        accuracy = float(is_correct[in_bin].mean()) if count else None
+        bins.append(Bin(index / BINS, (index + 1) / BINS, count, confidence, accuracy))
+        if confidence is not None and accuracy is not None:
+            error += count / len(labels) * abs(confidence - accuracy)
     return Calibration(tuple(bins), error)
 
 
 def importances(predict: Callable[[NDArray[np.float64]], NDArray[Any]], dataset: Dataset, seed: int) -> Importances:
-    """Permutation importance (Breiman 2001): the accuracy on validation rows, less that with a column shuffled.
+    """Permutation importance (Breiman 2001): the accuracy on validation rows, minus that with a column
+    shuffled.
 
-    The shuffles depend on the seed; of many rows, evenly spaced ones are used.
+    The shuffles depend on the seed. If there are many rows, evenly spaced ones are used.
 
     Args:
         predict: rows (n, columns) to classes (n,).
     """
     columns, part = dataset.info.columns, dataset.validation
-    most = max(_FEWEST_ROWS, _PREDICTED_ROWS // (REPEATS * max(1, len(columns))))
-    chosen = np.linspace(0, len(part) - 1, min(len(part), most)).astype(np.int64)
-    inputs, labels = np.array(part.inputs[chosen], np.float64), np.asarray(part.labels[chosen])
+    max_rows = max(_MIN_ROWS, _MAX_PREDICTED_ROWS // (REPEATS * max(1, len(columns))))
+    indices = np.linspace(0, len(part) - 1, min(len(part), max_rows)).astype(np.int64)
+    inputs, labels = np.array(part.inputs[indices], np.float64), np.asarray(part.labels[indices])
 
     def accuracy(rows: NDArray[np.float64]) -> float:
         return float((predict(rows) == labels).mean())
 
-    rng, whole, measured = generator_for(seed, "importance"), accuracy(inputs), []
-    for place, column in enumerate(columns):
+    rng, baseline, results = generator_for(seed, "importance"), accuracy(inputs), []
+    for index, column in enumerate(columns):
         drops = []
         for _ in range(REPEATS):
             shuffled = inputs.copy()
-            shuffled[:, place] = rng.permutation(inputs[:, place])
-            drops.append(whole - accuracy(shuffled))
-        measured.append(Importance(str(column["name"]), float(np.mean(drops)), float(np.std(drops))))
-    return Importances(whole, len(labels), tuple(measured))
+            shuffled[:, index] = rng.permutation(inputs[:, index])
+            drops.append(baseline - accuracy(shuffled))
+        results.append(Importance(str(column["name"]), float(np.mean(drops)), float(np.std(drops))))
+    return Importances(baseline, len(labels), tuple(results))

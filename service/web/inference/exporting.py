@@ -56,12 +56,12 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
 
 
 def _pictures(request: ExportRequest) -> Pictures:
-    here, rows = services(), request.samples
+    app_services, rows = services(), request.samples
     if len(rows) > _MAX_SAMPLES:
-        rows = [rows[(number + 1) * len(rows) // _MAX_SAMPLES - 1] for number in range(_MAX_SAMPLES)]
+        rows = [rows[(index + 1) * len(rows) // _MAX_SAMPLES - 1] for index in range(_MAX_SAMPLES)]
     return Pictures(
-        samples=_Samples(here.artifacts, rows),
-        curves=lambda: here.drawings.plot(request.job, "curves", "png").data,
+        samples=_Samples(app_services.artifacts, rows),
+        curves=lambda: app_services.drawings.plot(request.job, "curves", "png").data,
     )
 
 
@@ -89,7 +89,7 @@ class _Samples(Sequence[Sample]):
 
 def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
     job = request.job
-    tested = dict(job.test_scores or {})
+    test_scores = dict(job.test_scores or {})
     return JobFacts(
         id=job.id,
         name=job.name,
@@ -108,11 +108,11 @@ def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
         dataset_sha256=job.dataset_sha256,
         license=request.license or (info.licence if info is not None else None),
         epochs=[_epoch(row) for row in request.epochs],
-        test_epoch=tested.pop("test_epoch", None),
-        test_scores=tested,
+        test_epoch=test_scores.pop("test_epoch", None),
+        test_scores=test_scores,
     )
 
 
 def _epoch(row: Epoch) -> EpochFacts:
-    used = {"seconds": row.seconds, "cpu_seconds": row.cpu_seconds, "memory_bytes": row.memory_bytes}
-    return EpochFacts(epoch=row.epoch, metrics=row.metrics, resources=used, finished_ms=row.finished_ms)
+    resources = {"seconds": row.seconds, "cpu_seconds": row.cpu_seconds, "memory_bytes": row.memory_bytes}
+    return EpochFacts(epoch=row.epoch, metrics=row.metrics, resources=resources, finished_ms=row.finished_ms)

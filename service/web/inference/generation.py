@@ -1,4 +1,4 @@
-"""Images of a generator, as a request asks for them."""
+"""Generates the images of a request with a GAN."""
 
 from __future__ import annotations
 
@@ -42,81 +42,85 @@ class Generated:
         return np.rint(self.levels).astype(np.uint8)
 
 
-def generate(job: Job, asked: GenerateRequest, info: DatasetInfo) -> Generated:
+def generate(job: Job, request: GenerateRequest, info: DatasetInfo) -> Generated:
     """Generate the images of a request.
 
     Raises:
-        Problem: the request does not fit the job, or asks for too much.
+        Problem: the request does not fit the job, or exceeds a limit.
     """
-    return with_network(job, asked.checkpoint, info, partial(_images, asked=asked, info=info))
+    return with_network(job, request.checkpoint, info, partial(_images, request=request, info=info))
 
 
-def _images(model: LoadedModel, row: Artifact, *, asked: GenerateRequest, info: DatasetInfo) -> Generated:
+def _images(model: LoadedModel, row: Artifact, *, request: GenerateRequest, info: DatasetInfo) -> Generated:
     spec = cast(GanSpec, model.spec)
-    points = _points(asked, spec)
-    _check_size(asked, len(points), info)
-    labels = _labels(asked, spec, len(points), info)
+    points = _points(request, spec)
+    _check_size(request, len(points), info)
+    labels = _labels(request, spec, len(points), info)
     levels = inference().generate(model, points, labels).reshape(-1, *info.image_shape)
     return Generated(levels=levels, points=points, epoch=row.epoch)
 
 
-def _labels(asked: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo) -> NDArray[np.int64] | None:
+def _labels(request: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo) -> NDArray[np.int64] | None:
     """The classes of ``count`` images: the requested one, otherwise all in turn; ``None`` for an unconditional GAN.
 
     Raises:
         Problem: the GAN is not conditional, or there is no such class.
     """
     if not spec.conditional:
-        if asked.class_ is not None:
+        if request.class_ is not None:
             detail = 'the job is not conditional; a spec with "conditional": true trains a GAN with classes'
             raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="unsuitable")])
         return None
-    if asked.class_ is None:
+    if request.class_ is None:
         return np.arange(count) % info.classes
     names = list(info.class_names)
-    given = str(asked.class_)
-    number = names.index(given) if asked.class_ in names else int(given) if given.isdecimal() else -1
-    if not 0 <= number < info.classes:
+    class_text = str(request.class_)
+    class_index = (
+        names.index(class_text) if request.class_ in names else int(class_text) if class_text.isdecimal() else -1
+    )
+    if not 0 <= class_index < info.classes:
         detail = f"must be one of the classes {', '.join(names[:20])}, or a number from 0 to {info.classes - 1}"
         raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="out_of_range")])
-    return np.full(count, number)
+    return np.full(count, class_index)
 
 
-def _check_size(asked: GenerateRequest, count: int, info: DatasetInfo) -> None:
+def _check_size(request: GenerateRequest, count: int, info: DatasetInfo) -> None:
     """Reject a request whose response would need too much memory."""
     pixels = count * math.prod(info.image_shape)
-    if asked.format == "array":
+    if request.format == "array":
         if pixels > MAX_NUMBERS:
             raise too_much("#/format", f"{count} images are {pixels} numbers", MAX_NUMBERS)
-    elif pixels * asked.scale**2 > MAX_PIXELS:
-        what = f"{count} images have {pixels * asked.scale**2} pixels at scale {asked.scale}"
-        raise too_much("#/scale", what, MAX_PIXELS)
+    elif pixels * request.scale**2 > MAX_PIXELS:
+        excess = f"{count} images have {pixels * request.scale**2} pixels at scale {request.scale}"
+        raise too_much("#/scale", excess, MAX_PIXELS)
 
 
-def _points(asked: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
+def _points(request: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
     """The requested latent points."""
     points: NDArray[Any]
-    if asked.latent is not None:
-        wrong = [
+    if request.latent is not None:
+        faults = [
             Fault(
-                pointer=f"#/latent/{number}",
+                pointer=f"#/latent/{index}",
                 detail=f"must have {spec.latent.dim} numbers; it has {len(point)}",
                 code="wrong_shape",
             )
-            for number, point in enumerate(asked.latent)
+            for index, point in enumerate(request.latent)
             if len(point) != spec.latent.dim
         ]
-        if wrong:
-            raise problems.invalid_input(wrong)
-        points = np.asarray(asked.latent, np.float64)
-    elif asked.seeds is not None:
-        points = np.concatenate([inference().sample_latent(spec, seed, 1) for seed in asked.seeds])
+        if faults:
+            raise problems.invalid_input(faults)
+        points = np.asarray(request.latent, np.float64)
+    elif request.seeds is not None:
+        points = np.concatenate([inference().sample_latent(spec, seed, 1) for seed in request.seeds])
     else:
-        count = asked.count or _DEFAULT_COUNT
-        points = inference().sample_latent(spec, asked.seed or 0, count)
-    if asked.steps is None:
+        count = request.count or _DEFAULT_COUNT
+        points = inference().sample_latent(spec, request.seed or 0, count)
+    if request.steps is None:
         return points
-    images = 1 + (len(points) - 1) * asked.steps
+    images = 1 + (len(points) - 1) * request.steps
     if images > MAX_IMAGES:
-        raise too_much("#/steps", f"{asked.steps} steps between {len(points)} points make {images} images", MAX_IMAGES)
-    return inference().interpolate_latent(spec, points, asked.steps)
+        raise too_much(
+            "#/steps", f"{request.steps} steps between {len(points)} points make {images} images", MAX_IMAGES
+        )
+    return inference().interpolate_latent(spec, points, request.steps)

@@ -30,10 +30,10 @@ _decoding: Final = threading.BoundedSemaphore(2)
 Levels = NDArray[np.float64]
 
 
-def levels_of(images: Sequence[Any], asked: PredictRequest, info: DatasetInfo) -> Levels:
+def levels_of(images: Sequence[Any], request: PredictRequest, info: DatasetInfo) -> Levels:
     """The images as levels from 0 to 255 (n, rows, columns) or (n, rows, columns, 3), in the shape of the dataset.
 
-    If the dataset was imported from image files, each is prepared as the import does it.
+    If the dataset was imported from image files, each image is prepared in the same way as by the import.
 
     Raises:
         Problem: some cannot be read; the problem names each.
@@ -41,72 +41,72 @@ def levels_of(images: Sequence[Any], asked: PredictRequest, info: DatasetInfo) -
     shape, colour = (info.image_shape[0], info.image_shape[1]), len(info.image_shape) > 2
     # An import that detects whether there are colours scales before it converts to grey.
     decodes_colour = colour or info.detects_colours
-    crops = info.is_photos or (asked.fit and colour)
-    fit = reading.fitted if asked.fit and not crops else reading.resized
+    crops = info.is_photos or (request.fit and colour)
+    resize = reading.centre_drawing if request.fit and not crops else reading.resize
 
-    def prepared(decoded: reading.Levels) -> reading.Levels:
+    def prepare(decoded: reading.Levels) -> reading.Levels:
         if crops:
-            return reading.as_imported(decoded, shape, colour=colour)
-        return fit(reading.converted(decoded, colour=colour), shape)
+            return reading.prepare_as_imported(decoded, shape, colour=colour)
+        return resize(reading.convert_channels(decoded, colour=colour), shape)
 
     levels: dict[int, reading.Levels] = {}
     faults: dict[int, str] = {}
-    others: dict[int, bytes] = {}
+    other_files: dict[int, bytes] = {}
     pixels = 0
     with _decoding:
-        for number, image in enumerate(images):
+        for index, image in enumerate(images):
             try:
-                data = _decoded(image) if isinstance(image, str) else image
+                data = _decode_base64(image) if isinstance(image, str) else image
                 if isinstance(data, bytes) and data.startswith(reading.OTHER_FORMATS):
-                    others[number] = data
+                    other_files[index] = data
                     continue
                 # Pixels are counted from the headers, before decoding.
                 pixels += math.prod(reading.png_size(data, max_side=MAX_SIDE)) if isinstance(data, bytes) else 0
                 if pixels > MAX_PIXELS:
-                    raise too_much("#/images", f"the first {number + 1} have {pixels:,} pixels", MAX_PIXELS)
-                levels[number] = prepared(_sent(data, asked, shape, colour=decodes_colour))
+                    raise too_much("#/images", f"the first {index + 1} have {pixels:,} pixels", MAX_PIXELS)
+                levels[index] = prepare(_read_image(data, request, shape, colour=decodes_colour))
             except reading.UnreadablePicture as error:
-                faults[number] = str(error)
-        if others:
+                faults[index] = str(error)
+        if other_files:
             cover = (shape[1], shape[0]) if crops else None
-            found = decode_in_sandbox(
-                list(others.values()),
+            decoded_images = decode_in_sandbox(
+                list(other_files.values()),
                 cover=cover,
                 grey=not decodes_colour,
                 max_pixels=MAX_PHOTO_PIXELS if cover else MAX_PIXELS,
             )
-            for number, one in zip(others, found, strict=True):
-                if isinstance(one, UnreadableImage):
-                    faults[number] = str(one)
+            for index, result in zip(other_files, decoded_images, strict=True):
+                if isinstance(result, UnreadableImage):
+                    faults[index] = str(result)
                 else:
-                    seen = one.astype(np.float64)
-                    levels[number] = prepared(255 - seen if asked.invert else seen)
+                    image_levels = result.astype(np.float64)
+                    levels[index] = prepare(255 - image_levels if request.invert else image_levels)
     if faults:
         raise problems.invalid_input(
             [
-                Fault(pointer=f"#/images/{number}", detail=detail, code="unreadable_picture")
-                for number, detail in sorted(faults.items())
+                Fault(pointer=f"#/images/{index}", detail=detail, code="unreadable_picture")
+                for index, detail in sorted(faults.items())
             ]
         )
-    return np.stack([levels[number] for number in range(len(images))])
+    return np.stack([levels[index] for index in range(len(images))])
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
     except (binascii.Error, ValueError) as error:
         raise reading.UnreadablePicture("is not base64") from error
 
 
-def _sent(image: Any, asked: PredictRequest, shape: tuple[int, int], *, colour: bool) -> reading.Levels:
+def _read_image(image: Any, request: PredictRequest, shape: tuple[int, int], *, colour: bool) -> reading.Levels:
     if isinstance(image, bytes):
-        return reading.read_png(image, max_side=MAX_SIDE, invert=asked.invert, colour=colour)
-    return _from_numbers(image, asked, shape)
+        return reading.read_png(image, max_side=MAX_SIDE, invert=request.invert, colour=colour)
+    return _from_numbers(image, request, shape)
 
 
-def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> Levels:
+def _from_numbers(image: Any, request: PredictRequest, shape: tuple[int, int]) -> Levels:
     try:
-        numbers = np.asarray(sent)
+        numbers = np.asarray(image)
     except ValueError:  # ragged
         numbers = np.asarray(None)
     if numbers.dtype.kind not in "iuf":
@@ -120,11 +120,11 @@ def _from_numbers(sent: Any, asked: PredictRequest, shape: tuple[int, int]) -> L
     if not (numbers.min() >= 0 and numbers.max() <= 1):
         raise reading.UnreadablePicture("must have numbers in [0, 1], where 0 is black and 1 is white")
     levels = numbers.astype(np.float64) * 255
-    return 255 - levels if asked.invert else levels
+    return 255 - levels if request.invert else levels
 
 
-def too_much(pointer: str, what: str, most: int) -> Problem:
-    """The problem that a part of a request exceeds a limit."""
+def too_much(pointer: str, excess: str, maximum: int) -> Problem:
+    """The problem for a part of a request that exceeds a limit."""
     return problems.invalid_input(
-        [Fault(pointer=pointer, detail=f"{what}; the maximum is {most}", code="out_of_range")]
+        [Fault(pointer=pointer, detail=f"{excess}; the maximum is {maximum}", code="out_of_range")]
     )

@@ -34,14 +34,14 @@ PROBLEMS: Final = (
 """Problems that every endpoint with inference documents."""
 
 _EXTENSION: Final = "tapeline.inference"
-_loading = threading.Lock()
+_loading_lock = threading.Lock()
 
 T = TypeVar("T")
 
 
 def inference() -> Inference:
     """The app's ``Inference``. The engine is imported on first use."""
-    with _loading:
+    with _loading_lock:
         if _EXTENSION not in current_app.extensions:
             from service.web.inference.model_runner import Inference  # loads the engine
 
@@ -50,7 +50,7 @@ def inference() -> Inference:
 
 
 def job_of(job_id: str, kind: Kind) -> Job:
-    """A job, which must be of this kind.
+    """The job with this id, which must be of this kind.
 
     Raises:
         Problem: the job is of another kind.
@@ -91,53 +91,53 @@ def class_names(job: Job, count: int | None) -> list[str]:
     """The names of a job's classes; numbers if the dataset no longer exists, or no longer has ``count`` classes.
 
     Args:
-        count: ``None``: any number.
+        count: ``None`` allows any number.
     """
     try:
         names = list(dataset_of(job).class_names)
     except DatasetError:
         names = []
-    return names if count is None or len(names) == count else [str(number) for number in range(count)]
+    return names if count is None or len(names) == count else [str(index) for index in range(count)]
 
 
-def with_network(job: Job, which: str, info: DatasetInfo, answer: Callable[[LoadedModel, Artifact], T]) -> T:
-    """Call ``answer`` with the network of a checkpoint. A running job removes its older checkpoints, so a missing one
-    is looked up again.
+def with_network(job: Job, checkpoint: str, info: DatasetInfo, run: Callable[[LoadedModel, Artifact], T]) -> T:
+    """Call ``run`` with the network of a checkpoint. A running job removes its older checkpoints, so a
+    missing one is looked up again.
 
     Raises:
         Problem: the job has no checkpoint yet, or not this one.
         ArtifactDamaged: it cannot be read.
     """
-    row = _checkpoint(job, which)
+    row = _checkpoint(job, checkpoint)
     while True:
         try:
             model = inference().load(row, info.input_shape, info.classes)
             if model.spec.kind != job.kind:
                 raise ArtifactDamaged(row.path, f"it holds a {model.spec.kind}")
-            return answer(model, row)
+            return run(model, row)
         except ArtifactDamaged:
-            gone, row = row, _checkpoint(job, which)
-            if row.id == gone.id:
+            previous, row = row, _checkpoint(job, checkpoint)
+            if row.id == previous.id:
                 raise
 
 
-def _checkpoint(job: Job, which: str) -> Artifact:
+def _checkpoint(job: Job, checkpoint: str) -> Artifact:
     with services().database.read() as session:
         try:
-            return lookup.checkpoint(session, job, which)
+            return lookup.checkpoint(session, job, checkpoint)
         except ArtifactNotFound as error:
-            raise missing_checkpoint(session, job, which) from error
+            raise missing_checkpoint(session, job, checkpoint) from error
 
 
-def missing_checkpoint(session: Session, job: Job, which: str) -> Problem:
+def missing_checkpoint(session: Session, job: Job, checkpoint: str) -> Problem:
     """The problem for a missing checkpoint, which lists the stored ones."""
-    kept = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
-    if not kept:
+    epochs = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
+    if not epochs:
         detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
         return Problem("not_yet", detail)
-    listed = ", ".join(map(str, kept[-20:]))
+    shown = ", ".join(map(str, epochs[-20:]))
     detail = (
-        f"there is no checkpoint of epoch {which}; available epochs: {listed}. "
+        f"there is no checkpoint of epoch {checkpoint}; available epochs: {shown}. "
         'To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec'
     )
     return Problem("artifact_not_found", detail)

@@ -39,8 +39,8 @@ _MAX_CACHED_IMPORTANCES: Final = 64
 """Number of checkpoints whose column importances are cached."""
 MAX_CONCURRENT_PREDICTIONS: Final = 4
 """More would only share the cores, and each needs memory."""
-_BATCH: Final = 500
-_NUMBERS: Final = 2**21
+_BATCH_SIZE: Final = 500
+_MAX_LAYER_OUTPUTS: Final = 2**21
 """Maximum outputs of a layer per batch, as in the trainers' evaluation."""
 
 P = ParamSpec("P")
@@ -89,19 +89,19 @@ class Inference:
         self._models = _lru_cached(
             self._load,
             key=lambda row, image_shape, classes: row.id,
-            most_bytes=_MODEL_CACHE_BYTES,
+            max_bytes=_MODEL_CACHE_BYTES,
             size_bytes=lambda model: model.size_bytes,
         )
-        self._tables = _lru_cached(
+        self._validation_predictions = _lru_cached(
             self._evaluate,
             key=lambda row, model, dataset: row.id,
-            most_bytes=_PREDICTION_CACHE_BYTES,
-            size_bytes=lambda table: table.probabilities.nbytes,
+            max_bytes=_PREDICTION_CACHE_BYTES,
+            size_bytes=lambda predictions: predictions.probabilities.nbytes,
         )
         self._importances = _lru_cached(
             self._permutation_importance,
             key=lambda row, model, dataset: row.id,
-            most_bytes=_MAX_CACHED_IMPORTANCES,
+            max_bytes=_MAX_CACHED_IMPORTANCES,
             size_bytes=lambda _: 1,
         )
         self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
@@ -126,9 +126,9 @@ class Inference:
         Args:
             columns: the columns of the rows, if they differ from those of the preprocessing.
         """
-        with self._computing, _overflowing():
-            outputs = [model.network(part) for part in _parts(model, inputs, columns)]
-        raw = np.nan_to_num(np.concatenate([np.asarray(part) for part in outputs]))
+        with self._computing, _ignoring_overflow():
+            outputs = [model.network(batch) for batch in _batches(model, inputs, columns)]
+        raw = np.nan_to_num(np.concatenate([np.asarray(batch) for batch in outputs]))
         # Squared error also trains networks without a last activation, towards 0 and 1.
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
@@ -140,13 +140,13 @@ class Inference:
         """
         low, high = model.spec.dataset.scale
         gradients, start = [], 0
-        with self._computing, _overflowing():
-            for inputs in _parts(model, levels):
+        with self._computing, _ignoring_overflow():
+            for inputs in _batches(model, levels):
                 x = Tensor(inputs, watch=True)
-                chosen = np.zeros((len(inputs), model.network.units), inputs.dtype)
-                chosen[np.arange(len(inputs)), classes[start : start + len(inputs)]] = 1
+                selection = np.zeros((len(inputs), model.network.units), inputs.dtype)
+                selection[np.arange(len(inputs)), classes[start : start + len(inputs)]] = 1
                 with GradientTape() as tape:
-                    total = np.sum(ops.multiply(model.network.logits(x), chosen))
+                    total = np.sum(ops.multiply(model.network.logits(x), selection))
                 (gradient,) = tape.gradient(total, [x])
                 gradients.append(np.asarray(gradient) * (high - low))
                 start += len(inputs)
@@ -162,13 +162,14 @@ class Inference:
         if labels is not None:
             classes = one_hot(labels, model.network.inputs - noise.shape[1], noise.dtype)
             noise = np.concatenate([noise, classes], axis=1)
-        with self._computing, _overflowing():
-            made = [np.asarray(model.network(noise[part])) for part in _slices(model.network, len(noise))]
-        levels: Array = np.clip(unscale_levels(np.concatenate(made), model.spec.dataset.scale), 0, 255)
+        with self._computing, _ignoring_overflow():
+            outputs = [np.asarray(model.network(noise[batch])) for batch in _batch_slices(model.network, len(noise))]
+        levels: Array = np.clip(unscale_levels(np.concatenate(outputs), model.spec.dataset.scale), 0, 255)
         return np.nan_to_num(levels)
 
     def sample_latent(self, spec: GanSpec, seed: int, count: int) -> Array:
-        """The first latent points (count, dim) of a seed; the job's own seed gives those of its sample grids."""
+        """The first latent points (count, dim) of a seed; the job's own seed yields those of its sample
+        grids."""
         return networks.latent(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
 
     def interpolate_latent(self, spec: GanSpec, points: Array, steps: int) -> Array:
@@ -178,23 +179,23 @@ class Inference:
         where normal noise has almost no samples, so the generator was not trained there. Uniform noise has no such
         region.
         """
-        shares = np.arange(1, steps + 1) / steps
+        fractions = np.arange(1, steps + 1) / steps
         path = [points[:1]]
         for start, end in pairwise(points):
             if spec.latent.distribution is Distribution.NORMAL:
-                path.append(_slerp(start, end, shares))
+                path.append(_slerp(start, end, fractions))
             else:
-                path.append((1 - shares[:, None]) * start + shares[:, None] * end)
+                path.append((1 - fractions[:, None]) * start + fractions[:, None] * end)
         return np.concatenate(path)
 
     def validation(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Predictions:
         """The predictions for the validation split, cached."""
-        return self._tables(row, model, dataset)
+        return self._validation_predictions(row, model, dataset)
 
     def calibration(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Calibration:
         """The calibration of the validation predictions."""
-        found = self.validation(row, model, dataset)
-        return evaluating.calibration(found.probabilities, found.classes, dataset.validation.labels)
+        predictions = self.validation(row, model, dataset)
+        return evaluating.calibration(predictions.probabilities, predictions.classes, dataset.validation.labels)
 
     def importances(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
         """The importance of each column of a table, cached."""
@@ -241,12 +242,12 @@ def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Arra
     return np.zeros(shape, dtype)
 
 
-def _slerp(start: Array, end: Array, shares: Array) -> Array:
+def _slerp(start: Array, end: Array, fractions: Array) -> Array:
     """Spherical interpolation of the direction, linear interpolation of the length."""
     from_length, to_length = float(np.linalg.norm(start)), float(np.linalg.norm(end))
     cosine = float(start @ end) / max(from_length * to_length, 1e-12)
     angle = math.acos(min(max(cosine, -1), 1))
-    weights = shares[:, None]
+    weights = fractions[:, None]
     if min(from_length, to_length, math.sin(angle)) < 1e-6:  # parallel or opposite: no unique great circle
         return np.asarray((1 - weights) * start + weights * end)
     directions = np.sin((1 - weights) * angle) * (start / from_length) + np.sin(weights * angle) * (end / to_length)
@@ -254,35 +255,35 @@ def _slerp(start: Array, end: Array, shares: Array) -> Array:
     return np.asarray(directions / math.sin(angle) * lengths)
 
 
-def _overflowing() -> np.errstate:
+def _ignoring_overflow() -> np.errstate:
     """Suppress the overflow warnings of a diverged network; its outputs that are not finite become 0."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _parts(model: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
+def _batches(model: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:
     """Batches of network inputs, preprocessed by the same operations as in training."""
     if model.preprocessing is not None:
-        for part in _slices(model.network, len(levels)):
-            yield model.preprocessing.apply(levels[part], columns).astype(model.network.dtype)
+        for batch in _batch_slices(model.network, len(levels)):
+            yield model.preprocessing.apply(levels[batch], columns).astype(model.network.dtype)
         return
     rows = levels.reshape(len(levels), -1)
-    for part in _slices(model.network, len(rows)):
-        inputs = rows[part].astype(model.network.dtype)
+    for batch in _batch_slices(model.network, len(rows)):
+        inputs = rows[batch].astype(model.network.dtype)
         scale_levels(inputs, model.spec.dataset.scale)
         yield inputs
 
 
-def _slices(network: Sequential, count: int) -> Iterator[slice]:
+def _batch_slices(network: Sequential, count: int) -> Iterator[slice]:
     largest = max(math.prod(shape) for shape in network.layer_shapes)
-    size = max(1, min(_BATCH, _NUMBERS // largest))
+    size = max(1, min(_BATCH_SIZE, _MAX_LAYER_OUTPUTS // largest))
     for start in range(0, count, size):
         yield slice(start, start + size)
 
 
 def _lru_cached(
-    make: Callable[P, T], *, key: Callable[P, str], most_bytes: int, size_bytes: Callable[[T], int]
+    make: Callable[P, T], *, key: Callable[P, str], max_bytes: int, size_bytes: Callable[[T], int]
 ) -> Callable[P, T]:
     """An LRU cache around a function, bounded by the size of its results. Concurrent calls with one key compute once. A
     result larger than the cache replaces everything else."""
-    cache: LRUCache[str, T] = LRUCache(most_bytes, getsizeof=lambda made: min(size_bytes(made), most_bytes))
+    cache: LRUCache[str, T] = LRUCache(max_bytes, getsizeof=lambda result: min(size_bytes(result), max_bytes))
     return cached(cache, key=key, condition=threading.Condition())(make)

@@ -1,4 +1,5 @@
-"""Predictions of a request: checked against the job's data, and made from images or rows of a table."""
+"""Predictions for a request, which is checked against the job's data: from images, or from rows of a
+table."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Predicted:
     """The predictions for a request."""
 
-    found: Predictions
+    predictions: Predictions
     epoch: int
     """Of the checkpoint that was used."""
     unknown_values: Sequence[tuple[int, str, str]] | None = None
@@ -39,49 +40,51 @@ class Predicted:
     saliency: Levels | None = None
 
 
-def predict(job: Job, asked: PredictRequest, info: DatasetInfo) -> Predicted:
+def predict(job: Job, request: PredictRequest, info: DatasetInfo) -> Predicted:
     """Classify the images or rows of a request.
 
     Raises:
         Problem: they do not fit the job's data, or some cannot be read; the problem names each.
     """
-    _check_kind(asked, info)
-    if asked.rows is not None:
-        return with_network(job, asked.checkpoint, info, partial(_of_rows, rows=asked.rows, info=info))
-    levels = levels_of(asked.images or [], asked, info)
-    if asked.explain and levels.size > MAX_NUMBERS:
+    _check_kind(request, info)
+    if request.rows is not None:
+        return with_network(job, request.checkpoint, info, partial(_predict_rows, rows=request.rows, info=info))
+    levels = levels_of(request.images or [], request, info)
+    if request.explain and levels.size > MAX_NUMBERS:
         raise too_much("#/explain", f"{len(levels)} images have {levels.size} pixels", MAX_NUMBERS)
-    return with_network(job, asked.checkpoint, info, partial(_of_images, levels=levels, explain=asked.explain))
+    return with_network(job, request.checkpoint, info, partial(_predict_images, levels=levels, explain=request.explain))
 
 
-def _check_kind(asked: PredictRequest, info: DatasetInfo) -> None:
+def _check_kind(request: PredictRequest, info: DatasetInfo) -> None:
     """Reject images for a table, and rows for a dataset of images."""
     is_table = info.kind is DatasetKind.TABLE
-    if asked.images is None and asked.rows is None:
-        what = "rows: the job is trained on a table" if is_table else "images"
+    if request.images is None and request.rows is None:
+        expected = "rows: the job is trained on a table" if is_table else "images"
         pointer = "#/rows" if is_table else "#/images"
-        raise problems.invalid_input([Fault(pointer=pointer, detail=f"is missing: send {what}", code="missing")])
-    if asked.images is not None and asked.rows is not None:
+        raise problems.invalid_input([Fault(pointer=pointer, detail=f"is missing: send {expected}", code="missing")])
+    if request.images is not None and request.rows is not None:
         raise problems.invalid_input(
             [Fault(pointer="#/rows", detail="cannot be combined with images", code="unsuitable")]
         )
     for name in ("fit", "invert", "explain"):
-        if asked.rows is not None and getattr(asked, name):
+        if request.rows is not None and getattr(request, name):
             raise problems.invalid_input([Fault(pointer=f"#/{name}", detail="is for images", code="unsuitable")])
-    if is_table and asked.rows is None:
+    if is_table and request.rows is None:
         names = ", ".join(repr(column["name"]) for column in info.columns[:20])
         detail = f"the job is trained on a table: send rows with the columns {names}"
         raise problems.invalid_input([Fault(pointer="#/images", detail=detail, code="unsuitable")])
-    if not is_table and asked.rows is not None:
+    if not is_table and request.rows is not None:
         detail = "the job is trained on images: send images"
         raise problems.invalid_input([Fault(pointer="#/rows", detail=detail, code="unsuitable")])
 
 
-def _of_rows(model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo) -> Predicted:
+def _predict_rows(
+    model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
+) -> Predicted:
     if model.preprocessing is None:
         raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
-    read = read_rows(rows, model.preprocessing.columns, ignored=info.unused_columns)
-    if read.faults:
+    result = read_rows(rows, model.preprocessing.columns, ignored=info.unused_columns)
+    if result.faults:
         raise problems.invalid_input(
             [
                 Fault(
@@ -90,16 +93,18 @@ def _of_rows(model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, A
                     code="wrong_type" if suggestion is None else "unknown_field",
                     suggestion=suggestion,
                 )
-                for index, column, detail, suggestion in read.faults
+                for index, column, detail, suggestion in result.faults
             ]
         )
-    found = inference().predict(model, read.inputs)
-    return Predicted(found=found, epoch=row.epoch, unknown_values=read.unknown, absent_columns=read.absent)
+    predictions = inference().predict(model, result.inputs)
+    return Predicted(
+        predictions=predictions, epoch=row.epoch, unknown_values=result.unknown, absent_columns=result.absent
+    )
 
 
-def _of_images(model: LoadedModel, row: Artifact, *, levels: Levels, explain: bool) -> Predicted:
-    found = inference().predict(model, levels)
+def _predict_images(model: LoadedModel, row: Artifact, *, levels: Levels, explain: bool) -> Predicted:
+    predictions = inference().predict(model, levels)
     if not explain:
-        return Predicted(found=found, epoch=row.epoch)
-    saliency = inference().saliency(model, levels, found.classes)
-    return Predicted(found=found, epoch=row.epoch, seen=levels, saliency=saliency)
+        return Predicted(predictions=predictions, epoch=row.epoch)
+    saliency = inference().saliency(model, levels, predictions.classes)
+    return Predicted(predictions=predictions, epoch=row.epoch, seen=levels, saliency=saliency)

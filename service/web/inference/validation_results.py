@@ -1,5 +1,5 @@
-"""What a checkpoint predicts for the validation data: the cells of the confusion matrix, mistakes, calibration, and the
-importance of a table's columns."""
+"""Results of a checkpoint on the validation data: the cells of the confusion matrix, mistakes, calibration,
+and the importance of a table's columns."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misclassified:
-    """An example that is classified wrongly."""
+    """A misclassified example."""
 
     index: int
     true_class: int
@@ -75,17 +75,17 @@ def cell(job_id: str, true: int, predicted: int, *, checkpoint: str, limit: int)
 
     def select(model: LoadedModel, row: Artifact) -> Cell:
         dataset = services().repository.load(info)
-        found = inference().validation(row, model, dataset)
-        inside = np.flatnonzero((dataset.validation.labels == true) & (found.classes == predicted))
-        sure = found.probabilities[inside, predicted]
-        order = np.argsort(sure if true == predicted else -sure, kind="stable")[:limit]
-        indices = inside[order]
+        predictions = inference().validation(row, model, dataset)
+        cell_indices = np.flatnonzero((dataset.validation.labels == true) & (predictions.classes == predicted))
+        confidences = predictions.probabilities[cell_indices, predicted]
+        order = np.argsort(confidences if true == predicted else -confidences, kind="stable")[:limit]
+        indices = cell_indices[order]
         return Cell(
             info=info,
             epoch=row.epoch,
-            count=len(inside),
+            count=len(cell_indices),
             indices=indices,
-            confidences=sure[order],
+            confidences=confidences[order],
             inputs=dataset.validation.inputs[indices],
         )
 
@@ -98,22 +98,24 @@ def mistakes(job_id: str, *, checkpoint: str, limit: int) -> Mistakes:
 
     def select(model: LoadedModel, row: Artifact) -> Mistakes:
         dataset = services().repository.load(info)
-        found = inference().validation(row, model, dataset)
+        predictions = inference().validation(row, model, dataset)
         labels = dataset.validation.labels
-        wrong = np.flatnonzero(found.classes != labels)
-        confidences = found.probabilities[wrong, found.classes[wrong]]
+        mistake_indices = np.flatnonzero(predictions.classes != labels)
+        confidences = predictions.probabilities[mistake_indices, predictions.classes[mistake_indices]]
         shown = [
             Misclassified(
                 index=int(index),
                 true_class=int(labels[index]),
-                predicted_class=int(found.classes[index]),
-                confidence=float(found.probabilities[index, found.classes[index]]),
-                true_confidence=float(found.probabilities[index, labels[index]]),
+                predicted_class=int(predictions.classes[index]),
+                confidence=float(predictions.probabilities[index, predictions.classes[index]]),
+                true_confidence=float(predictions.probabilities[index, labels[index]]),
                 input=dataset.validation.inputs[index],
             )
-            for index in wrong[np.argsort(-confidences, kind="stable")[:limit]]
+            for index in mistake_indices[np.argsort(-confidences, kind="stable")[:limit]]
         ]
-        return Mistakes(info=info, epoch=row.epoch, count=len(wrong), validation_count=len(labels), shown=shown)
+        return Mistakes(
+            info=info, epoch=row.epoch, count=len(mistake_indices), validation_count=len(labels), shown=shown
+        )
 
     return with_network(job, checkpoint, info, select)
 
@@ -144,31 +146,31 @@ def importances(job_id: str, checkpoint: str) -> tuple[Importances, int]:
     return with_network(job, checkpoint, info, measure)
 
 
-def plot(job: Job, which: str, fmt: Format) -> Picture:
+def plot(job: Job, plot_name: str, fmt: Format) -> Picture:
     """``calibration`` or ``importance`` of the best checkpoint, drawn.
 
     Raises:
         Problem: there is no such plot of this job, or not yet.
     """
     if job.kind != Kind.CLASSIFIER:
-        raise Problem("not_found", f"a {job.kind} has no plot {which}")
-    info = _table_of(job) if which == "importance" else dataset_of(job)
+        raise Problem("not_found", f"a {job.kind} has no plot {plot_name}")
+    info = _table_of(job) if plot_name == "importance" else dataset_of(job)
     require_available(info)
 
     def draw(model: LoadedModel, row: Artifact) -> Picture:
-        def drawn() -> bytes:
+        def render() -> bytes:
             from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
 
             dataset = services().repository.load(info)
-            if which == "importance":
-                found = inference().importances(row, model, dataset)
-                bars = [(item.column, item.mean, item.deviation) for item in found.columns]
-                return evaluations.importance(bars, accuracy=found.accuracy, epoch=row.epoch, fmt=fmt)
-            measured = inference().calibration(row, model, dataset)
-            points = [(item.confidence, item.accuracy, item.count) for item in measured.bins]
-            return evaluations.calibration(points, error=measured.expected_error, epoch=row.epoch, fmt=fmt)
+            if plot_name == "importance":
+                column_importances = inference().importances(row, model, dataset)
+                bars = [(item.column, item.mean, item.deviation) for item in column_importances.columns]
+                return evaluations.importance(bars, accuracy=column_importances.accuracy, epoch=row.epoch, fmt=fmt)
+            diagram = inference().calibration(row, model, dataset)
+            points = [(item.confidence, item.accuracy, item.count) for item in diagram.bins]
+            return evaluations.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)
 
-        return services().drawings.cached_picture(job.id, which, row.epoch, fmt, drawn)
+        return services().drawings.cached_picture(job.id, plot_name, row.epoch, fmt, render)
 
     return with_network(job, "best", info, draw)
 

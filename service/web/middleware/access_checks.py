@@ -30,12 +30,12 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.context_processor
     def signed_in() -> dict[str, object]:
-        found = identity()
+        caller = identity()
         return {
-            "signed_in": found if found is not None and found.session_id is not None else None,
-            "signed_out": settings.keys_required and found is None,
+            "signed_in": caller if caller is not None and caller.session_id is not None else None,
+            "signed_out": settings.keys_required and caller is None,
             "is_admin": sees_all(),
-            "only_reads": found is not None and not found.scope.covers(Scope.SUBMIT),
+            "only_reads": caller is not None and not caller.scope.covers(Scope.SUBMIT),
         }
 
     @app.before_request
@@ -46,72 +46,74 @@ def register(app: Flask, settings: Settings) -> None:
         bearer = _bearer()
         if bearer is None and request.method not in SAFE:
             _check_origin(host)
-        needed = _needed()
-        if not settings.keys_required or needed == PUBLIC:
+        required_scope = _required_scope()
+        if not settings.keys_required or required_scope == PUBLIC:
             return
         cookie = request.cookies.get(COOKIE) if bearer is None else None
         g.identity = _identify(bearer, cookie)
         g.owner = g.identity.owner
         services().quotas.request(g.owner)
         if g.identity.session_id is not None and request.method not in SAFE:
-            _demand_origin()
-        if not g.identity.scope.covers(needed):
-            detail = f"this needs a key with the scope {needed}; this key has the scope {g.identity.scope}"
-            raise Problem("scope_missing", detail, needed=needed, scope=g.identity.scope)
+            _require_origin()
+        if not g.identity.scope.covers(required_scope):
+            detail = f"this needs a key with the scope {required_scope}; this key has the scope {g.identity.scope}"
+            raise Problem("scope_missing", detail, needed=required_scope, scope=g.identity.scope)
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:
     """Whether a ``Host`` header names this machine or one of the allowed names; any port is accepted."""
     if host.lower() in allowed:
         return True
-    form = _HOST.fullmatch(host)
-    if form is None:
+    match = _HOST.fullmatch(host)
+    if match is None:
         return False
-    name = form[1].lower().rstrip(".")
+    name = match[1].lower().rstrip(".")
     return name in allowed or name.strip("[]") in allowed or name.endswith(".localhost") or is_loopback(name)
 
 
 def identity() -> Identity | None:
     """The identity behind the current request; ``None`` if no keys are required."""
-    found = g.get("identity")
-    return found if isinstance(found, Identity) else None
+    value = g.get("identity")
+    return value if isinstance(value, Identity) else None
 
 
 def sees_all() -> bool:
     """Whether the current request may read statistics of all owners: with scope ``admin``, or without API keys."""
-    found = identity()
-    return found is None or found.scope.covers(Scope.ADMIN)
+    caller = identity()
+    return caller is None or caller.scope.covers(Scope.ADMIN)
 
 
 def actor() -> Actor | None:
     """The current request's actor for the audit log; ``None`` if no keys are required."""
-    found = identity()
-    return named_actor(found) if found is not None else None
+    caller = identity()
+    return named_actor(caller) if caller is not None else None
 
 
-def named_actor(found: Identity | None) -> Actor:
+def named_actor(caller: Identity | None) -> Actor:
     """The actor of a sign-in, successful or not."""
-    by = Actor(
-        owner=found.owner if found is not None else None,
-        key_id=found.key_id if found is not None else None,
+    new_actor = Actor(
+        owner=caller.owner if caller is not None else None,
+        key_id=caller.key_id if caller is not None else None,
         address=request.remote_addr,
         request_id=g.get("request_id"),
     )
-    g.recorded = by.recorded
-    return by
+    g.recorded = new_actor.recorded
+    return new_actor
 
 
 def permission_check(scope: Scope = Scope.READ) -> Callable[[], bool]:
     """A check for streams, whether the key or session of the current request is still valid: it may expire or be
     revoked while the stream is open. The check works outside the request context."""
-    here, requires_key = services(), identity() is not None
+    app_services, requires_key = services(), identity() is not None
     bearer, cookie = _bearer(), request.cookies.get(COOKIE)
 
     def is_valid() -> bool:
         if not requires_key:
             return True
-        found = here.keyring.by_key(bearer) if bearer is not None else here.keyring.by_cookie(cookie or "")
-        return found is not None and found.scope.covers(scope)
+        caller = (
+            app_services.keyring.by_key(bearer) if bearer is not None else app_services.keyring.by_cookie(cookie or "")
+        )
+        return caller is not None and caller.scope.covers(scope)
 
     return is_valid
 
@@ -128,20 +130,21 @@ def checked_key(text: str) -> Identity:
     Raises:
         Problem: the key is not valid, or this address has sent too many invalid ones.
     """
-    here, address = services(), request.remote_addr or ""
-    wrong = key_required_problem("the key is not one of this service's, or it has expired", error="invalid_token")
-    if here.keyring.was_refused(text):  # repeating one wrong key must not lock out other clients of this address
-        raise wrong
-    if not here.keyring.was_known(text):  # guesses from this address must not lock out valid keys
-        here.quotas.check_wrong_keys(address)
-    found = here.keyring.by_key(text)
-    if found is None:
-        here.quotas.count_wrong_key(address)
-        raise wrong
-    return found
+    app_services, address = services(), request.remote_addr or ""
+    refusal = key_required_problem("the key is not one of this service's, or it has expired", error="invalid_token")
+    # Repeating one wrong key must not lock out other clients of this address.
+    if app_services.keyring.was_refused(text):
+        raise refusal
+    if not app_services.keyring.was_known(text):  # guesses from this address must not lock out valid keys
+        app_services.quotas.check_wrong_keys(address)
+    caller = app_services.keyring.by_key(text)
+    if caller is None:
+        app_services.quotas.count_wrong_key(address)
+        raise refusal
+    return caller
 
 
-def _needed() -> Scope | str:
+def _required_scope() -> Scope | str:
     """The scope that this request needs. Unknown URLs need a key, too, so that they reveal nothing."""
     if request.endpoint in ("static", "asset", "favicon"):
         return PUBLIC
@@ -162,10 +165,10 @@ def _identify(bearer: str | None, cookie: str | None) -> Identity:
         return checked_key(bearer)
     if cookie is None:
         raise key_required_problem("send a key as Authorization: Bearer <key>")
-    found = services().keyring.by_cookie(cookie)
-    if found is None:
+    caller = services().keyring.by_cookie(cookie)
+    if caller is None:
         raise key_required_problem("the session has ended: sign in again")
-    return found
+    return caller
 
 
 def _check_origin(host: str) -> None:
@@ -175,11 +178,11 @@ def _check_origin(host: str) -> None:
     if site is not None and site not in _OWN_SITES:
         raise Problem("foreign_origin", f"according to Sec-Fetch-Site, the request comes from a {site[:40]} page")
     origin = request.headers.get("Origin")
-    if origin is not None and not _is_own(origin, host):
+    if origin is not None and not _is_own_origin(origin, host):
         raise Problem("foreign_origin", f"the origin {origin[:100]!r} is not this service's own")
 
 
-def _demand_origin() -> None:
+def _require_origin() -> None:
     """Require a header that names the origin: browsers, which send cookies, always send one."""
     if "Sec-Fetch-Site" not in request.headers and "Origin" not in request.headers:
         raise Problem(
@@ -188,10 +191,10 @@ def _demand_origin() -> None:
         )
 
 
-def _is_own(origin: str, host: str) -> bool:
+def _is_own_origin(origin: str, host: str) -> bool:
     # The scheme is not compared: behind a proxy that terminates TLS, the service sees http, the browser https.
     try:
-        parts = urlsplit(origin)
+        url = urlsplit(origin)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+    return url.scheme in ("http", "https") and url.netloc.lower() == host.lower()

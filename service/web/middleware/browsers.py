@@ -32,18 +32,18 @@ def register(app: Flask) -> None:
             return None
         if callable(operation.page):
             return operation.page(**(request.view_args or {}), **query_for(operation.page, operation))
-        return _redirected(operation.page)
+        return _redirect(operation.page)
 
     @app.after_request
     def translate(response: Response) -> Response:
         operation = _operation()
-        negotiated = response.mimetype == _JSON or (operation is not None and _has_two_forms(operation))
-        if response.mimetype == _PROBLEM or (request.method in SAFE and negotiated):
+        is_negotiated = response.mimetype == _JSON or (operation is not None and _has_page_and_json(operation))
+        if response.mimetype == _PROBLEM or (request.method in SAFE and is_negotiated):
             response.vary.add("Accept")
         if response.mimetype == _PROBLEM and prefers_html():
-            _become(response, _problem_page(json.loads(response.get_data())))
+            _replace_content(response, _problem_page(json.loads(response.get_data())))
         elif _wants_page() and operation is not None and response.mimetype == _JSON and operation.has_page:
-            _become(response, _plain_page(operation, json.loads(response.get_data())))
+            _replace_content(response, _plain_page(operation, json.loads(response.get_data())))
         return response
 
 
@@ -52,7 +52,7 @@ def _operation() -> Operation | None:
     return operation_of(view) if view is not None else None
 
 
-def _has_two_forms(operation: Operation) -> bool:
+def _has_page_and_json(operation: Operation) -> bool:
     return operation.page is not None or operation.has_page
 
 
@@ -61,14 +61,14 @@ def _wants_page() -> bool:
     return request.method in ("GET", "HEAD") and "format" not in request.args and prefers_html()
 
 
-def _redirected(page: str) -> Response:
+def _redirect(page: str) -> Response:
     values = {name: quote(str(value), safe="") for name, value in (request.view_args or {}).items()}
     query = request.query_string.decode("ascii", "replace")
     address = page.format(**values) + (f"?{query}" if query else "")
     return see_other(address)
 
 
-def _become(response: Response, page: str) -> None:
+def _replace_content(response: Response, page: str) -> None:
     response.set_data(page)
     response.content_type = f"{_HTML}; charset=utf-8"
     del response.headers["ETag"]

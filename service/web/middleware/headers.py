@@ -36,9 +36,9 @@ def register(app: Flask) -> None:
     @app.after_request
     def add(response: Response) -> Response:
         response.headers.update(_ALWAYS)
-        media = response.mimetype or ""
+        media_type = response.mimetype or ""
         policies = {"text/html": _POLICY, "image/svg+xml": _SVG_POLICY}
-        policy = policies.get(media, _PICTURE_POLICY if media.startswith("image/") else _DATA_POLICY)
+        policy = policies.get(media_type, _PICTURE_POLICY if media_type.startswith("image/") else _DATA_POLICY)
         response.headers["Content-Security-Policy"] = policy
         response.headers.setdefault("Cache-Control", "no-store")
         return response

@@ -25,9 +25,9 @@ _CACHE_SIZE: Final = 10_000
 
 
 @dataclass(slots=True)
-class _Known:
+class _CachedIdentity:
     identity: Identity
-    until: float
+    expires_at: float
 
 
 class Keyring:
@@ -36,9 +36,9 @@ class Keyring:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._database = database
         self._last_use = LastUse(database)
-        self._of_settings = [(_digest(key), keys.of_settings(key)) for key in settings.api_keys]
+        self._settings_keys = [(_digest(key), keys.of_settings(key)) for key in settings.api_keys]
         # Not a cache with expiry: an identity that is too old still shows that its key is no guess.
-        self._known: LRUCache[bytes, _Known] = LRUCache(_CACHE_SIZE)
+        self._known: LRUCache[bytes, _CachedIdentity] = LRUCache(_CACHE_SIZE)
         self._refused: TTLCache[bytes, None] = TTLCache(_CACHE_SIZE, REFUSED_S)
         self._lock = threading.Lock()
 
@@ -48,15 +48,15 @@ class Keyring:
 
     def by_key(self, text: str) -> Identity | None:
         """The identity of a key, or ``None`` if it is not valid."""
-        digest, found = _digest(text), None
-        for known, identity in self._of_settings:  # always all of them, against timing attacks
-            if hmac.compare_digest(digest, known):
-                found = identity
-        found = found or self._cached(digest, is_session=False) or self._look_up(digest, text, is_session=False)
-        if found is None:
+        digest, match = _digest(text), None
+        for key_digest, identity in self._settings_keys:  # always all of them, against timing attacks
+            if hmac.compare_digest(digest, key_digest):
+                match = identity
+        match = match or self._cached(digest, is_session=False) or self._look_up(digest, text, is_session=False)
+        if match is None:
             with self._lock:
                 self._refused[digest] = None
-        return found
+        return match
 
     def was_refused(self, text: str) -> bool:
         """Whether this key was found invalid within the last ``REFUSED_S``."""
@@ -73,7 +73,7 @@ class Keyring:
         digest = _digest(text)
         with self._lock:
             is_cached = digest in self._known
-        return is_cached or any(hmac.compare_digest(digest, known) for known, _ in self._of_settings)
+        return is_cached or any(hmac.compare_digest(digest, key_digest) for key_digest, _ in self._settings_keys)
 
     def forget(self, text: str) -> None:
         """Remove a key or cookie from the cache."""
@@ -83,26 +83,26 @@ class Keyring:
     def _cached(self, digest: bytes, *, is_session: bool) -> Identity | None:
         """The cached identity of the same kind: a session token is not accepted as a key, nor a key as a token."""
         with self._lock:
-            known = self._known.get(digest)
-        if known is None or time.monotonic() >= known.until:
+            entry = self._known.get(digest)
+        if entry is None or time.monotonic() >= entry.expires_at:
             return None
-        return known.identity if (known.identity.session_id is not None) == is_session else None
+        return entry.identity if (entry.identity.session_id is not None) == is_session else None
 
     def _look_up(self, digest: bytes, text: str, *, is_session: bool) -> Identity | None:
-        began = time.monotonic()
+        started = time.monotonic()
         with self._database.read() as session:
             if is_session:
-                found = keys.identify_browser(session, text, [identity for _, identity in self._of_settings])
+                match = keys.identify_browser(session, text, [identity for _, identity in self._settings_keys])
             else:
-                found = keys.identify(session, text)
-        if found is not None:
-            self._last_use.note(found.key_id)
+                match = keys.identify(session, text)
+        if match is not None:
+            self._last_use.note(match.key_id)
         with self._lock:
-            if found is None:
+            if match is None:
                 self._known.pop(digest, None)
             else:
-                self._known[digest] = _Known(found, began + FRESH_S)
-        return found
+                self._known[digest] = _CachedIdentity(match, started + FRESH_S)
+        return match
 
 
 def _digest(text: str) -> bytes:

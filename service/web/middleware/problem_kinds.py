@@ -12,8 +12,8 @@ class ProblemKind:
 
     Attributes:
         meaning: the remedy.
-        for_people: the remedy on a page, where that for programs names fields or endpoints.
-        way_on: label and address of the page that leads on.
+        for_people: the remedy for a page, if ``meaning`` names fields or endpoints.
+        way_on: label and address of a page from which to continue.
     """
 
     status: int

@@ -69,7 +69,7 @@ def answer(
     """The response for a problem.
 
     Args:
-        status: instead of the kind's own.
+        status: replaces the kind's own status.
         members: further fields, such as ``errors``.
     """
     kind = KINDS[code]
@@ -108,9 +108,9 @@ def invalid_spec(error: SpecError, **members: Any) -> Response:
 
 def invalid_input(faults: Sequence[Fault], total: int | None = None) -> Problem:
     """The problem for faulty input other than a spec."""
-    listed = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
-    shown = [fault_document(fault) for fault in faults]
-    return Problem("invalid_input", listed[:1000], errors=shown, error_count=total or len(faults))
+    summary = "; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults)
+    documents = [fault_document(fault) for fault in faults]
+    return Problem("invalid_input", summary[:1000], errors=documents, error_count=total or len(faults))
 
 
 def invalid_parameters(faults: Sequence[Mapping[str, str]]) -> Problem:
@@ -120,7 +120,7 @@ def invalid_parameters(faults: Sequence[Mapping[str, str]]) -> Problem:
 
 
 def invalid_parameter(name: str, detail: str) -> Problem:
-    """The same for one parameter whose value is not allowed."""
+    """The problem for one parameter whose value is not allowed."""
     return invalid_parameters([{"parameter": name, "detail": detail, "code": "invalid_value"}])
 
 
@@ -167,7 +167,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(KeyNotFound)
     def _(error: KeyNotFound) -> Response:
-        return answer("key_not_found", f"there is no key {error.which[:60]!r}")
+        return answer("key_not_found", f"there is no key {error.id_or_name[:60]!r}")
 
     @app.errorhandler(KeyNotRotatable)
     def _(error: KeyNotRotatable) -> Response:
@@ -178,7 +178,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(UploadRefused)
     def _(error: UploadRefused) -> Response:
-        faults = [{"parameter": field, "detail": why, "code": error.code} for field, why in error.faults.items()]
+        faults = [{"parameter": field, "detail": reason, "code": error.code} for field, reason in error.faults.items()]
         return answer("invalid_upload", str(error)[:1000], errors=faults)
 
     @app.errorhandler(UploadExists)

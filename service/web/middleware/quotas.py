@@ -1,7 +1,7 @@
 """Quotas per owner, and rate limits for wrong keys and sign-ins.
 
 The library `limits` counts, in this process if it is the only web process, otherwise in Redis, which all web processes
-share. While Redis does not respond, each process counts separately, and no request fails for that.
+share. While Redis does not respond, each process counts separately, and no request fails because of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GUESSES: Final = 60
 """Wrong keys per address and minute."""
 SIGN_INS: Final = 60
 """Sign-ins per key and minute."""
-_REDIS_S: Final = 0.25
+_REDIS_TIMEOUT_S: Final = 0.25
 """Timeout of a Redis request."""
 _REDIS_RETRY_S: Final = 10.0
 """How long Redis is not used after a failure."""
@@ -38,7 +38,7 @@ _COUNT_TTL_S: Final = 1.0
 """How long a count of queued jobs is cached: counting them for each submission would take longer than storing one."""
 
 _log = structlog.get_logger("tapeline.web.quotas")
-_ROOM: Final = "wait until jobs start, cancel some, or ask the operator for a higher limit"
+_REMEDY: Final = "wait until jobs start, cancel some, or ask the operator for a higher limit"
 
 
 class QuotaExceeded(Problem):
@@ -55,7 +55,7 @@ class TooManyQueued(QuotaExceeded, AdmissionRefused):
 @dataclass(slots=True)
 class _QueuedCount:
     count: int
-    counted: float
+    counted_at: float
 
 
 class Quotas:
@@ -85,11 +85,11 @@ class Quotas:
 
     def requests_left(self, owner: str) -> int | None:
         """Remaining requests of an owner in this minute; ``None``: no limit."""
-        return self._meter.left(self._requests, "request", owner) if self._requests is not None else None
+        return self._meter.remaining(self._requests, "request", owner) if self._requests is not None else None
 
     def upload_bytes_left(self, owner: str) -> int | None:
         """Remaining upload bytes of an owner today; ``None``: no limit."""
-        return self._meter.left(self._uploads, "upload", owner) if self._uploads is not None else None
+        return self._meter.remaining(self._uploads, "upload", owner) if self._uploads is not None else None
 
     def check_upload(self, owner: str | None, size_bytes: int) -> None:
         """Check an upload of this size against the daily quota; ``count_upload`` counts the bytes.
@@ -112,7 +112,7 @@ class Quotas:
         """Check that this address has not sent too many wrong keys.
 
         Raises:
-            QuotaExceeded: it has.
+            QuotaExceeded: it has sent too many.
         """
         if wait_s := self._meter.seconds_until_available(self._guesses, "guess", address):
             raise QuotaExceeded("rate_limited", "too many wrong keys came from this address", wait_s)
@@ -143,18 +143,18 @@ class Quotas:
             return
         with self._lock:
             queued = self._queued.get(owner)
-        if queued is None or time.monotonic() - queued.counted > _COUNT_TTL_S:
-            began = time.monotonic()
+        if queued is None or time.monotonic() - queued.counted_at > _COUNT_TTL_S:
+            started = time.monotonic()
             with self._database.read() as session:
-                queued = _QueuedCount(queue.count_waiting(session, owner, at_most=limit), began)
+                queued = _QueuedCount(queue.count_waiting(session, owner, at_most=limit), started)
             with self._lock:
                 self._queued[owner] = queued
         if queued.count >= limit:
-            detail = f"{owner} has {queued.count} queued jobs, the limit of TAPELINE_OWNER_QUEUED; {_ROOM}"
+            detail = f"{owner} has {queued.count} queued jobs, the limit of TAPELINE_OWNER_QUEUED; {_REMEDY}"
             raise TooManyQueued("quota_exceeded", detail, 10)
         if queued.count + count > limit:
             detail = f"{owner} has {queued.count} queued jobs; {count} more would exceed the quota of {limit}"
-            detail += f" (TAPELINE_OWNER_QUEUED); {_ROOM}"
+            detail += f" (TAPELINE_OWNER_QUEUED); {_REMEDY}"
             raise TooManyQueued("quota_exceeded", detail, 10)
         queued.count += count
 
@@ -197,16 +197,16 @@ class _Meter:
     def spend(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
         """Count ``cost``. Returns 0, or, if the limit is exceeded, the seconds until the window resets."""
         return self._run(
-            lambda limiter: 0 if limiter.hit(item, *names, cost=cost) else _until_reset(limiter, item, names)
+            lambda limiter: 0 if limiter.hit(item, *names, cost=cost) else _seconds_until_reset(limiter, item, names)
         )
 
     def seconds_until_available(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
         """Seconds until ``cost`` fits into the limit; 0 if it fits now. Counts nothing."""
         return self._run(
-            lambda limiter: 0 if limiter.test(item, *names, cost=cost) else _until_reset(limiter, item, names)
+            lambda limiter: 0 if limiter.test(item, *names, cost=cost) else _seconds_until_reset(limiter, item, names)
         )
 
-    def left(self, item: RateLimitItem, *names: str) -> int:
+    def remaining(self, item: RateLimitItem, *names: str) -> int:
         """The remainder of the limit in the current window."""
         return self._run(lambda limiter: limiter.get_window_stats(item, *names).remaining)
 
@@ -233,12 +233,12 @@ class _Meter:
                     url.replace("redis+socket://", "redis+unix://", 1).replace("?virtual_host=", "?db=", 1),
                     key_prefix="tapeline-limits",
                     wrap_exceptions=True,
-                    socket_timeout=_REDIS_S,
-                    socket_connect_timeout=_REDIS_S,
+                    socket_timeout=_REDIS_TIMEOUT_S,
+                    socket_connect_timeout=_REDIS_TIMEOUT_S,
                 )
                 self._shared = FixedWindowRateLimiter(storage)
             return self._shared
 
 
-def _until_reset(limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...]) -> int:
+def _seconds_until_reset(limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...]) -> int:
     return max(1, math.ceil(limiter.get_window_stats(item, *names).reset_time - time.time()))

@@ -11,7 +11,7 @@ from flask import Flask, Response, g, request
 from ulid import ULID
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_CREATED: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
+_CREATED_JOB: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _log = structlog.get_logger("tapeline.web")
@@ -22,8 +22,8 @@ def register(app: Flask) -> None:
 
     @app.before_request
     def begin() -> None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _ID.fullmatch(given) else f"req_{ULID()}"
+        client_id = request.headers.get("X-Request-Id", "")
+        g.request_id = client_id if _ID.fullmatch(client_id) else f"req_{ULID()}"
         g.began = time.perf_counter()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
@@ -54,8 +54,8 @@ def register(app: Flask) -> None:
 def _job(response: Response) -> str | None:
     """The job that the request addressed or created."""
     if request.method == "POST" and response.status_code == 201 and response.location:
-        created = _CREATED.search(response.location)
-        if created is not None:
-            return created[1]
-    named = (request.view_args or {}).get("job_id")
-    return str(named) if named is not None else None
+        match = _CREATED_JOB.search(response.location)
+        if match is not None:
+            return match[1]
+    job_id = (request.view_args or {}).get("job_id")
+    return str(job_id) if job_id is not None else None

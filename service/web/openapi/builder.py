@@ -30,13 +30,13 @@ from service.web.schemas.base import Answer
 from service.web.schemas.queries import NoQuery
 
 UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
-"""Endpoints that are no part of the API."""
+"""Endpoints that are not part of the API."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"
-_ANYWHERE: Final = ("invalid_parameter", "foreign_host", "internal", "database_unavailable")
-_WITH_A_KEY: Final = ("key_required", "scope_missing", "rate_limited")
-_ON_WRITES: Final = ("foreign_origin",)
-_COMPLETE: Final = frozenset({"Dense", "Dropout"})
+_COMMON_PROBLEMS: Final = ("invalid_parameter", "foreign_host", "internal", "database_unavailable")
+_KEY_PROBLEMS: Final = ("key_required", "scope_missing", "rate_limited")
+_WRITE_PROBLEMS: Final = ("foreign_origin",)
+_LIST_ITEMS: Final = frozenset({"Dense", "Dropout"})
 """Parts of a spec that are list items: presets do not fill in their missing fields."""
 
 SHORTHAND: Final = "Shorthand"
@@ -130,33 +130,33 @@ def document(app: Flask) -> dict[str, Any]:
 
 def _order(rule: Rule) -> tuple[int, str]:
     """Paths of jobs first, the rest by name."""
-    first = ["/jobs", "/datasets", "/"]
-    place = next((index for index, start in enumerate(first) if rule.rule.startswith(start)), len(first))
-    return place, rule.rule
+    prefixes = ["/jobs", "/datasets", "/"]
+    rank = next((index for index, prefix in enumerate(prefixes) if rule.rule.startswith(prefix)), len(prefixes))
+    return rank, rule.rule
 
 
 def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict[str, Any]:
-    summary, _, rest = inspect.cleandoc(view.__doc__ or rule.endpoint).partition("\n")
-    described: dict[str, Any] = {
+    summary, _, details = inspect.cleandoc(view.__doc__ or rule.endpoint).partition("\n")
+    result: dict[str, Any] = {
         "operationId": rule.endpoint.replace(".", "_"),
         "tags": [operation.tag],
         "summary": summary.rstrip("."),
         "parameters": _parameters(rule, operation),
         "responses": _responses(method, operation),
     }
-    needed = Scope.READ if method == "GET" else Scope.SUBMIT
-    described["x-scope"] = str(operation.scope or needed)
+    default_scope = Scope.READ if method == "GET" else Scope.SUBMIT
+    result["x-scope"] = str(operation.scope or default_scope)
     if operation.scope == PUBLIC:
-        described["security"] = []
-    if rest.strip():
-        described["description"] = " ".join(rest.split())
+        result["security"] = []
+    if details.strip():
+        result["description"] = " ".join(details.split())
     if operation.form is not None:
-        described["requestBody"] = _body(operation.form.__name__, "multipart/form-data")
+        result["requestBody"] = _body(operation.form.__name__, "multipart/form-data")
     elif operation.document == "spec":
-        described["requestBody"] = _body("SpecAsSent", "application/json")
+        result["requestBody"] = _body("SpecAsSent", "application/json")
     elif (model := operation.body or operation.document) is not None:
-        described["requestBody"] = _body(model.__name__, "application/json")
-    return described
+        result["requestBody"] = _body(model.__name__, "application/json")
+    return result
 
 
 def _body(model: str, media_type: str) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _body(model: str, media_type: str) -> dict[str, Any]:
 
 
 def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [
+    parameters: list[dict[str, Any]] = [
         {
             "name": name,
             "in": "path",
@@ -184,70 +184,72 @@ def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
         parameter = {"name": name, "in": "query", "required": False, "schema": field}
         if "description" in field:
             parameter["description"] = field.pop("description")
-        found.append(parameter)
+        parameters.append(parameter)
     for name in operation.headers:
         text = _HEADERS[name]
-        found.append(
+        parameters.append(
             {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
         )
-    return found
+    return parameters
 
 
 def _responses(method: str, operation: Operation) -> dict[str, Any]:
-    found: dict[str, Any] = {str(operation.status): _answer(operation.answers)}
+    responses: dict[str, Any] = {str(operation.status): _response(operation.answers)}
     for media_type in operation.other_media:
-        found[str(operation.status)]["content"] |= _answer(media_type)["content"]
+        responses[str(operation.status)]["content"] |= _response(media_type)["content"]
     if method == "GET" and operation.has_page:
-        found[str(operation.status)]["content"] |= _answer("text/html")["content"]
+        responses[str(operation.status)]["content"] |= _response("text/html")["content"]
     elif method == "GET" and isinstance(operation.page, str):
-        found["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
+        responses["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
     if operation.query not in (None, NoQuery):
-        found["414"] = {"description": "The request line is longer than 8,190 bytes; the web server says so itself."}
-    for status, what in operation.also.items():
+        responses["414"] = {
+            "description": "The request line is longer than 8,190 bytes; the web server says so itself."
+        }
+    for status, answer in operation.also.items():
         key = str(status)
-        if isinstance(what, str) and key in found:
-            found[key]["description"] += f" {what}"
-        elif isinstance(what, str):
-            found[key] = {"description": what}
+        if isinstance(answer, str) and key in responses:
+            responses[key]["description"] += f" {answer}"
+        elif isinstance(answer, str):
+            responses[key] = {"description": answer}
         else:
-            found[key] = _answer(what)
-    codes = [*operation.all_problems, *_ANYWHERE, *(_ON_WRITES if method != "GET" else ())]
-    codes += [code for code in _WITH_A_KEY if operation.scope != PUBLIC]
+            responses[key] = _response(answer)
+    codes = [*operation.all_problems, *_COMMON_PROBLEMS, *(_WRITE_PROBLEMS if method != "GET" else ())]
+    codes += [code for code in _KEY_PROBLEMS if operation.scope != PUBLIC]
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(problem_kinds.KINDS[code].status, []).append(code)
-    for status, same in sorted(by_status.items()):
-        text = " ".join(f"`{code}`: {problem_kinds.KINDS[code].title}" for code in same)
+    for status, problem_codes in sorted(by_status.items()):
+        text = " ".join(f"`{code}`: {problem_kinds.KINDS[code].title}" for code in problem_codes)
         content = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="ProblemDocument")}}}
-        if str(status) in found:
-            found[str(status)]["description"] += f" {text}"
-            found[str(status)].setdefault("content", {}).update(content)
+        if str(status) in responses:
+            responses[str(status)]["description"] += f" {text}"
+            responses[str(status)].setdefault("content", {}).update(content)
         else:
-            found[str(status)] = {"description": text, "content": content}
-    return found
+            responses[str(status)] = {"description": text, "content": content}
+    return responses
 
 
-def _answer(what: Any) -> dict[str, Any]:
-    if what is None:
+def _response(answer: Any) -> dict[str, Any]:
+    if answer is None:
         return {"description": "Done."}
-    if isinstance(what, str):
+    if isinstance(answer, str):
         schema: dict[str, Any] = (
-            {"type": "string"} if what.startswith("text/") else {"type": "string", "format": "binary"}
+            {"type": "string"} if answer.startswith("text/") else {"type": "string", "format": "binary"}
         )
-        if what.endswith("json"):
+        if answer.endswith("json"):
             schema = {"type": "object"}
-        return {"description": what, "content": {what: {"schema": schema}}}
-    text = (what.__doc__ or what.__name__).strip().splitlines()[0]
+        return {"description": answer, "content": {answer: {"schema": schema}}}
+    text = (answer.__doc__ or answer.__name__).strip().splitlines()[0]
     return {
         "description": text,
-        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=what.__name__)}}},
+        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=answer.__name__)}}},
     }
 
 
 def _schemas() -> dict[str, Any]:
     answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
-    _, made = models_json_schema(answers, ref_template=_REFERENCE)
-    schemas: dict[str, Any] = made["$defs"]
+    _, generated = models_json_schema(answers, ref_template=_REFERENCE)
+    schemas: dict[str, Any] = generated["$defs"]
     models = (
         ForkRequest,
         Investigation,
@@ -265,8 +267,8 @@ def _schemas() -> dict[str, Any]:
     for query in vars(queries).values():
         if isinstance(query, type) and issubclass(query, queries.Query):
             schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
-    either, parts = _specs(_REFERENCE)
-    schemas = parts | schemas | {"SpecAsSent": either}
+    spec, definitions = _specs(_REFERENCE)
+    schemas = definitions | schemas | {"SpecAsSent": spec}
     return {name: _portable(schema) for name, schema in sorted(schemas.items())}
 
 
@@ -277,14 +279,14 @@ def _portable(schema: Any) -> Any:
         return [_portable(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    left_out = {"title"} if schema.get("title") == SHORTHAND else set()
+    omitted = {"title"} if schema.get("title") == SHORTHAND else set()
     default = schema.get("default", "")
     if isinstance(default, dict) or (default is None and schema.get("type", "null") != "null"):
-        left_out.add("default")
+        omitted.add("default")
     return {
-        key: {name: _portable(part) for name, part in value.items()} if key == "properties" else _portable(value)
+        key: {name: _portable(item) for name, item in value.items()} if key == "properties" else _portable(value)
         for key, value in schema.items()
-        if key not in left_out
+        if key not in omitted
     }
 
 
@@ -297,32 +299,35 @@ def _answers(base: type[Answer]) -> Iterator[type[Answer]]:
 
 def spec_schema() -> dict[str, Any]:
     """The JSON Schema of a spec as sent: with optional fields."""
-    either, parts = _specs("#/$defs/{model}")
+    spec, definitions = _specs("#/$defs/{model}")
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": dialect, "title": "Spec", **either, "$defs": dict(sorted(parts.items()))}
+    return {"$schema": dialect, "title": "Spec", **spec, "$defs": dict(sorted(definitions.items()))}
 
 
 def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The schema of a spec, and those of its parts."""
     specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
-    _, sent = models_json_schema(specs, ref_template=reference)
-    parts = {name: part if name in _COMPLETE else _with_gaps(part, name) for name, part in sent["$defs"].items()}
+    _, generated = models_json_schema(specs, ref_template=reference)
+    definitions = {
+        name: definition if name in _LIST_ITEMS else _with_optional_fields(definition, name)
+        for name, definition in generated["$defs"].items()
+    }
     for model in (ClassifierSpec, GanSpec, Generator, Discriminator):
-        _add_shorthands(model, parts[model.__name__]["properties"])
+        _add_shorthands(model, definitions[model.__name__]["properties"])
     text = "What to train. Only `kind` is required; the preset supplies every other field."
     return {
         "description": text,
         "anyOf": [{"$ref": reference.format(model=model.__name__)} for model, _ in specs],
-    }, parts
+    }, definitions
 
 
-def _with_gaps(schema: dict[str, Any], name: str) -> dict[str, Any]:
+def _with_optional_fields(schema: dict[str, Any], name: str) -> dict[str, Any]:
     """A part of a spec as sent: the preset fills in missing fields."""
-    opened = {key: value for key, value in schema.items() if key != "required"}
+    relaxed = {key: value for key, value in schema.items() if key != "required"}
     if name in (ClassifierSpec.__name__, GanSpec.__name__):
-        opened["required"] = ["kind"]
-    opened["properties"] = {field: _any_of(value) for field, value in schema.get("properties", {}).items()}
-    return opened if schema.get("type") == "object" else schema
+        relaxed["required"] = ["kind"]
+    relaxed["properties"] = {field: _any_of(value) for field, value in schema.get("properties", {}).items()}
+    return relaxed if schema.get("type") == "object" else schema
 
 
 def _add_shorthands(model: type[BaseModel], properties: dict[str, Any]) -> None:
@@ -333,16 +338,16 @@ def _add_shorthands(model: type[BaseModel], properties: dict[str, Any]) -> None:
             text = {"type": "string", "title": SHORTHAND, "description": 'Short for `{"name": …}`.'}
             schema = properties[name]
             options = schema.get("anyOf", [{key: schema[key] for key in ("$ref",) if key in schema}])
-            rest = {key: value for key, value in schema.items() if key not in ("anyOf", "$ref")}
-            properties[name] = {"anyOf": [*options, text | ({"enum": choices} if choices else {})], **rest}
+            other_keywords = {key: value for key, value in schema.items() if key not in ("anyOf", "$ref")}
+            properties[name] = {"anyOf": [*options, text | ({"enum": choices} if choices else {})], **other_keywords}
 
 
 def _any_of(schema: dict[str, Any]) -> dict[str, Any]:
     """Replace ``oneOf`` by ``anyOf``: without its name, an object may match several variants."""
     if "oneOf" not in schema:
         return schema
-    rest = {key: value for key, value in schema.items() if key not in ("oneOf", "discriminator")}
-    return {"anyOf": schema["oneOf"], **rest}
+    other_keywords = {key: value for key, value in schema.items() if key not in ("oneOf", "discriminator")}
+    return {"anyOf": schema["oneOf"], **other_keywords}
 
 
 def _version() -> str:

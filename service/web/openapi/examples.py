@@ -73,5 +73,5 @@ PATHS: Final = {
 
 
 def which(path: str) -> str:
-    """The meaning of the parameter ``which``, by path."""
+    """The example of the path parameter ``which``, whose meaning depends on the path."""
     return "curves" if "/plots/" in path else "latest"

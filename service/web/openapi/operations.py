@@ -78,5 +78,5 @@ def describe(view: Callable[..., Any], operation: Operation) -> None:
 
 def operation_of(view: Callable[..., Any]) -> Operation | None:
     """The operation of a view, if it has one."""
-    found = getattr(view, _ATTRIBUTE, None)
-    return found if isinstance(found, Operation) else None
+    operation = getattr(view, _ATTRIBUTE, None)
+    return operation if isinstance(operation, Operation) else None

@@ -162,11 +162,11 @@ def key_item(row: ApiKey, *, now: int, last_ms: int | None = None) -> KeyItem:
     )
 
 
-def session_item(found: Identity | None) -> SessionItem:
+def session_item(caller: Identity | None) -> SessionItem:
     """The identity behind a request; ``None`` where no keys are required."""
-    if found is None:
+    if caller is None:
         return SessionItem(owner=None, scope=Scope.ADMIN, key=None, expires_at=None)
-    return SessionItem.represent(found)
+    return SessionItem.represent(caller)
 
 
 def usage_item(item: Usage, *, requests_left: int | None, upload_bytes_left: int | None) -> UsageItem:

@@ -16,18 +16,18 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
     @classmethod
-    def represent(cls, row: object, /, **others: Any) -> Self:
+    def represent(cls, row: object, /, **extra_fields: Any) -> Self:
         """A model of an object's attributes: a field is read from the attribute with its name, or its alias.
 
         Args:
-            others: fields that are no attribute of ``row``.
+            extra_fields: fields that are not attributes of ``row``.
         """
-        same = {
+        own_fields = {
             name: getattr(row, str(field.validation_alias or name))
             for name, field in cls.model_fields.items()
-            if name not in others
+            if name not in extra_fields
         }
-        return cls.model_validate(same | others)
+        return cls.model_validate(own_fields | extra_fields)
 
 
 def finite(value: Any) -> Any:

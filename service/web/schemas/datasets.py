@@ -99,9 +99,12 @@ class ExampleList(Answer):
         """A page of images."""
         data = [
             DatasetExample(
-                index=one.index, label=one.label, class_name=class_names[one.label], image=grids.image_base64(one.input)
+                index=example.index,
+                label=example.label,
+                class_name=class_names[example.label],
+                image=grids.image_base64(example.input),
             )
-            for one in page.examples
+            for example in page.examples
         ]
         return cls(data=data, **_cursor(page))
 
@@ -128,8 +131,10 @@ class RowList(Answer):
     def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
         """A page of rows."""
         data = [
-            DatasetRow(index=one.index, label=one.label, class_name=class_names[one.label], values=one.input)
-            for one in page.examples
+            DatasetRow(
+                index=example.index, label=example.label, class_name=class_names[example.label], values=example.input
+            )
+            for example in page.examples
         ]
         return cls(data=data, **_cursor(page))
 
@@ -177,12 +182,12 @@ def dataset_detail(info: DatasetInfo, class_counts: Mapping[PartName, Sequence[i
 
 
 def _cursor(page: ExamplePage) -> dict[str, Any]:
-    following = page.next_index
-    return {"has_more": following is not None, "next_cursor": None if following is None else str(following)}
+    next_index = page.next_index
+    return {"has_more": next_index is not None, "next_cursor": None if next_index is None else str(next_index)}
 
 
 def _derived(info: DatasetInfo) -> dict[str, Any]:
-    """The fields that are no attribute of ``info``."""
+    """The fields that are not attributes of ``info``."""
     address = f"/datasets/{info.name}"
     urls = {"self": address, "page": f"/ui/datasets/{info.name}"}
     if info.available and info.kind is DatasetKind.TABLE:

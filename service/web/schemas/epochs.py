@@ -88,19 +88,19 @@ def metric_table(job: Job, rows: Sequence[Epoch], health_events: Sequence[Event]
             cpu_seconds=[row.cpu_seconds for row in rows], memory_bytes=[row.memory_bytes for row in rows]
         ),
         best_epoch=job.best_epoch,
-        findings=_found(health_events),
+        findings=_findings(health_events),
     )
 
 
-def _found(health_events: Sequence[Event]) -> list[FoundItem]:
-    found: list[dict[str, Any]] = []
+def _findings(health_events: Sequence[Event]) -> list[FoundItem]:
+    findings: list[dict[str, Any]] = []
     for event in health_events:
         data = event.data
         if data["state"] == "found":
             finding = {name: data[name] for name in ("code", "severity", "message")}
-            found.append({**finding, "since": data["epoch"], "until": None})
+            findings.append({**finding, "since": data["epoch"], "until": None})
             continue
-        for item in found:
+        for item in findings:
             if (item["code"], item["since"]) == (data["code"], data["since"]):
                 item["until"] = data["epoch"]
-    return [FoundItem(**item) for item in found]
+    return [FoundItem(**item) for item in findings]

@@ -111,7 +111,7 @@ def checkpoint_items(job: Job, rows: Sequence[Artifact]) -> list[Checkpoint]:
 
 
 def checkpoint_item(job: Job, row: Artifact, *, latest: int) -> Checkpoint:
-    """A checkpoint for a list. Where no epoch is the best, the latest is.
+    """A checkpoint for a list. If no epoch is the best, the latest one counts as the best.
 
     Args:
         latest: the epoch of the job's latest checkpoint.

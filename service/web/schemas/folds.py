@@ -75,13 +75,13 @@ class FoldSet(Answer):
                 name: FoldMean(
                     label=column.label,
                     percent=column.percent,
-                    count=found.count,
-                    mean=found.mean,
-                    standard_deviation=found.standard_deviation,
-                    low=found.mean - found.margin if found.margin is not None else None,
-                    high=found.mean + found.margin if found.margin is not None else None,
+                    count=measured.count,
+                    mean=measured.mean,
+                    standard_deviation=measured.standard_deviation,
+                    low=measured.mean - measured.margin if measured.margin is not None else None,
+                    high=measured.mean + measured.margin if measured.margin is not None else None,
                 )
-                for name, (column, found) in means.items()
-                if found is not None
+                for name, (column, measured) in means.items()
+                if measured is not None
             },
         )

@@ -42,7 +42,7 @@ class Progress(Answer):
 
     @classmethod
     def at(cls, *, status: str, epoch: int, epochs: int, step: int, steps: int, steps_per_second: float | None) -> Self:
-        """The same from the columns alone."""
+        """The progress from the values of the columns."""
         eta = None
         if status == Status.RUNNING and steps_per_second:
             eta = round(max(steps - step, 0) / steps_per_second, 1)
@@ -67,8 +67,10 @@ class JobUrls(Answer):
     def of(cls, job_id: str) -> Self:
         """The URLs of a job."""
         address = f"/jobs/{job_id}"
-        parts = ("results", "stream", "events", "metrics", "samples", "checkpoints", "artifacts")
-        return cls(self=address, page=f"/ui/jobs/{job_id}", **{part: f"{address}/{part}" for part in parts})
+        resources = ("results", "stream", "events", "metrics", "samples", "checkpoints", "artifacts")
+        return cls(
+            self=address, page=f"/ui/jobs/{job_id}", **{resource: f"{address}/{resource}" for resource in resources}
+        )
 
 
 class JobError(Answer):
@@ -118,7 +120,7 @@ class InvestigationItem(Answer):
 
     a: str
     b: str
-    found: Annotated[Parting | None, BeforeValidator(lambda found: finite(found) or None)] = Field(
+    found: Annotated[Parting | None, BeforeValidator(lambda value: finite(value) or None)] = Field(
         description="Null until the job has succeeded, or if the jobs do not differ."
     )
     sentence: str | None = Field(description="The result in words.")
@@ -286,7 +288,7 @@ def job_detail(job: Job, *, stopped_by_sweep: bool = False) -> JobDetail:
 
 
 def derived_fields(job: Job) -> dict[str, Any]:
-    """The fields of ``JobSummary`` that are no columns."""
+    """The fields of ``JobSummary`` that are not columns."""
     return {
         "error": shown_error(job),
         "progress": Progress.of(job),
@@ -307,7 +309,7 @@ def network_item(network: Network) -> NetworkItem:
         pointer=f"#/{network.where}",
         input_shape=list(network.input_size),
         layers=[
-            LayerItem(type=one.layer.type, output_shape=list(one.size), parameters=one.weights)
-            for one in network.layer_shapes
+            LayerItem(type=layer.layer.type, output_shape=list(layer.size), parameters=layer.weights)
+            for layer in network.layer_shapes
         ],
     )

@@ -25,7 +25,7 @@ from service.web.schemas.base import Answer, Metrics, Timestamp, finite
 from service.web.schemas.jobs import STOPPED_BY_SWEEP, JobSummary, derived_fields
 
 MAX_CSV_ROWS: Final = 50_000
-_SPOKEN: Final[dict[GroupBy, str]] = {GroupBy.TAG: "without a tag", GroupBy.NAME: "without a name"}
+_LABELS_WITHOUT_VALUE: Final[dict[GroupBy, str]] = {GroupBy.TAG: "without a tag", GroupBy.NAME: "without a name"}
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001 - spreadsheets know these too
 """Prefixes that make a spreadsheet evaluate a cell as a formula."""
@@ -125,17 +125,17 @@ class JobGroupList(Answer):
     columns: list[ColumnItem]
 
     @classmethod
-    def of(cls, found: JobGroups, by: GroupBy, columns: Sequence[Column]) -> JobGroupList:
+    def of(cls, groups: JobGroups, by: GroupBy, columns: Sequence[Column]) -> JobGroupList:
         """The response for groups with the best values of these columns."""
-        data = [job_group(group, by, found.titles) for group in found.groups]
-        return cls(by=by, data=data, has_more=found.has_more, columns=[column_item(column) for column in columns])
+        data = [job_group(group, by, groups.titles) for group in groups.groups]
+        return cls(by=by, data=data, has_more=groups.has_more, columns=[column_item(column) for column in columns])
 
 
 def listed_job(job: Job, columns: Sequence[Column], *, stopped: Collection[str]) -> ListedJob:
     """A job for a list; ``stopped`` are the jobs that their sweeps stopped."""
-    shown = {column.name: finite(_shown(column, column.value(job))) for column in columns}
-    by_sweep = job.id in stopped
-    return ListedJob.represent(job, **derived_fields(job), columns=shown, stopped_by_sweep=by_sweep)
+    values = {column.name: finite(_displayed_value(column, column.value(job))) for column in columns}
+    stopped_by_sweep = job.id in stopped
+    return ListedJob.represent(job, **derived_fields(job), columns=values, stopped_by_sweep=stopped_by_sweep)
 
 
 def listed_sweep(row: sweeps.ListedSweep) -> ListedSweep:
@@ -162,9 +162,9 @@ def column_item(column: Column, values: int | None = None) -> ColumnItem:
 
 
 def job_group(group: Group, by: GroupBy, titles: Mapping[str, str]) -> JobGroup:
-    """A group of jobs; ``titles`` are those of sweeps."""
+    """A group of jobs; ``titles`` are the titles of sweeps."""
     if group.value is None:
-        label, query = _SPOKEN.get(by, f"without a {by}"), {"without": by.value}
+        label, query = _LABELS_WITHOUT_VALUE.get(by, f"without a {by}"), {"without": by.value}
     else:
         label, query = titles.get(group.value, group.value), {by.value: group.value}
         if by is GroupBy.SPEC:
@@ -176,10 +176,10 @@ def csv_lines(columns: Sequence[Column], jobs: Iterable[Job]) -> Iterator[str]:
     """The lines of a CSV file: names, then one per job."""
     yield csv_line([column.name for column in columns])
     for job in jobs:
-        yield csv_line([csv_cell(_shown(column, column.value(job))) for column in columns])
+        yield csv_line([csv_cell(_displayed_value(column, column.value(job))) for column in columns])
 
 
-def _shown(column: Column, value: Any) -> Any:
+def _displayed_value(column: Column, value: Any) -> Any:
     return at_time(value) if column.type is Type.TIME and value is not None else value
 
 

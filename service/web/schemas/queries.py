@@ -22,7 +22,7 @@ MAX_COMPARED: Final = 200
 
 def split(value: Any) -> Any:
     """The parts of repeated and comma-separated values."""
-    return [part for item in value for part in item.split(",") if part] if isinstance(value, list) else value
+    return [token for item in value for token in item.split(",") if token] if isinstance(value, list) else value
 
 
 def _blank_is_none(value: Any) -> Any:
@@ -30,24 +30,24 @@ def _blank_is_none(value: Any) -> Any:
     return None if value == "" else value
 
 
-def _refused(name: str, error: UnknownColumn) -> PydanticCustomError:
+def _unknown_column(name: str, error: UnknownColumn) -> PydanticCustomError:
     return PydanticCustomError(
         "unknown_column", "{name}: {why}", {"name": name[:100], "why": str(error), "suggestion": error.suggestion}
     )
 
 
-def _column(name: str) -> str:
+def _parse_column(name: str) -> str:
     try:
         return columns.parse(name).name
     except UnknownColumn as error:
-        raise _refused(name, error) from error
+        raise _unknown_column(name, error) from error
 
 
-def _order(sort: str) -> str:
+def _check_order(sort: str) -> str:
     try:
         sorting.SortOrder(sort)
     except UnknownColumn as error:
-        raise _refused(sort, error) from error
+        raise _unknown_column(sort, error) from error
     return sort
 
 
@@ -56,7 +56,7 @@ JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x
 Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
 Columns = Annotated[
-    list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_column)]],
+    list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_parse_column)]],
     BeforeValidator(split),
     Field(
         max_length=columns.MAX_COLUMNS,
@@ -124,17 +124,17 @@ class FilterQuery(Query):
     @property
     def job_filter(self) -> JobFilter:
         """The filter for the database."""
-        same = self.model_dump(
+        filters = self.model_dump(
             include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "sweep", "starred", "without"}
         )
-        return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **same)
+        return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **filters)
 
 
 class PageQuery(FilterQuery):
     """Which jobs to list, in which order, and with which columns."""
 
     columns: Columns = []
-    sort: Annotated[str, StringConstraints(max_length=200), AfterValidator(_order)] = Field(
+    sort: Annotated[str, StringConstraints(max_length=200), AfterValidator(_check_order)] = Field(
         "-created_at",
         description="Prefix `-` for descending order. `created_at`, `priority`, `name`, `started_at`, `finished_at`; "
         "`status`: running jobs first; `duration` of ended jobs; `epoch`: number of finished epochs; or any column "
@@ -168,9 +168,10 @@ class IndexQuery(PageQuery):
 
     @property
     def collapses_sweeps(self) -> bool:
-        """Whether a sweep is one row: in the order of time, and where no filter asks for some of its jobs."""
-        asked = {name for name in self.model_fields_set & FilterQuery.model_fields.keys() if getattr(self, name)}
-        return not asked and self.group is None and self.sort.removeprefix("-") == "created_at"
+        """Whether a sweep is one row: if jobs are sorted by time, and no filter selects only some of its
+        jobs."""
+        set_filters = {name for name in self.model_fields_set & FilterQuery.model_fields.keys() if getattr(self, name)}
+        return not set_filters and self.group is None and self.sort.removeprefix("-") == "created_at"
 
 
 class GroupQuery(FilterQuery):

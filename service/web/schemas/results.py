@@ -125,9 +125,9 @@ def _plots(job: Job) -> dict[str, str]:
     return {name: f"/jobs/{job.id}/plots/{name}.png" for name in names}
 
 
-def _checkpoint(session: Session, job: Job, which: str) -> Checkpoint | None:
+def _checkpoint(session: Session, job: Job, reference: str) -> Checkpoint | None:
     try:
-        row, latest = lookup.checkpoint(session, job, which), lookup.checkpoint(session, job, "latest")
+        row, latest = lookup.checkpoint(session, job, reference), lookup.checkpoint(session, job, "latest")
     except ArtifactNotFound:
         return None
     return checkpoint_item(job, row, latest=latest.epoch)

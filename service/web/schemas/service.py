@@ -299,8 +299,8 @@ class ProblemDocument(Answer):
 
 def _bound(model: type[schema.StrictModel], field: str, name: str) -> int:
     """A field's limit, from the model that enforces it."""
-    found = [getattr(item, name) for item in model.model_fields[field].metadata if hasattr(item, name)]
-    return int(found[0])
+    bounds = [getattr(item, name) for item in model.model_fields[field].metadata if hasattr(item, name)]
+    return int(bounds[0])
 
 
 def _names(union: Any, field: str = "name") -> list[str]:

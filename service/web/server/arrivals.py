@@ -1,4 +1,4 @@
-"""Limits on requests that are being received: their number, and the time that each may take."""
+"""Limits on requests that are being received: their number, and the time to receive each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from flask import request
 HEAD_S: Final = 10.0
 """From a connection's first byte to the end of the request's header."""
 BODY_S: Final = 30.0
-"""From there to the end of the body; uploads extend it."""
+"""From the end of the header to the end of the body; uploads extend it."""
 MAX_ARRIVALS: Final = 256
 """Per process, not counting requests younger than ``PROMPT_S``; each occupies a thread."""
-MAX_ARRIVALS_OF_ADDRESS: Final = 128
+MAX_ARRIVALS_PER_ADDRESS: Final = 128
 """The same per client address; not applied behind a proxy, where all clients have the proxy's address."""
 PROMPT_S: Final = 1.0
 """Younger requests are never aborted for lack of room."""
@@ -27,7 +27,7 @@ PROMPT_S: Final = 1.0
 @dataclass(slots=True)
 class _Arrival:
     address: str
-    began: float
+    started_at: float
     deadline: float
     admitted: bool = False
 
@@ -39,14 +39,14 @@ class Arrivals:
     succeeds, however many slow ones there are.
     """
 
-    def __init__(self, *, most: int = MAX_ARRIVALS, most_of_address: int = MAX_ARRIVALS_OF_ADDRESS) -> None:
-        self._most, self._most_of_address = most, most_of_address
+    def __init__(self, *, max_total: int = MAX_ARRIVALS, max_per_address: int = MAX_ARRIVALS_PER_ADDRESS) -> None:
+        self._max_total, self._max_per_address = max_total, max_per_address
         self._lock = threading.Lock()
         self._open: dict[socket.socket, _Arrival] = {}
 
     def disable_address_limit(self) -> None:
         """Disable the limit per address, for a service behind a proxy."""
-        self._most_of_address = self._most
+        self._max_per_address = self._max_total
 
     def begin(self, connection: socket.socket, address: str) -> None:
         """Add a request; its deadline is ``HEAD_S`` from now."""
@@ -69,25 +69,25 @@ class Arrivals:
     def abort_overdue(self) -> int:
         """Stop reading overdue requests, so that their threads see end of file; returns their number."""
         with self._lock:
-            overdue = self._overdue(time.monotonic())
+            overdue = self._find_overdue(time.monotonic())
             for connection in overdue:
                 del self._open[connection]
                 with suppress(OSError):  # with the lock held: afterwards, the descriptor may be reused
                     connection.shutdown(socket.SHUT_RD)
         return len(overdue)
 
-    def _overdue(self, now: float) -> list[socket.socket]:
+    def _find_overdue(self, now: float) -> list[socket.socket]:
         overdue = [connection for connection, arrival in self._open.items() if arrival.deadline < now]
-        left = len(self._open) - len(overdue)
-        of_address = Counter(arrival.address for arrival in self._open.values() if arrival.deadline >= now)
+        remaining = len(self._open) - len(overdue)
+        per_address = Counter(arrival.address for arrival in self._open.values() if arrival.deadline >= now)
         for connection, arrival in self._open.items():
-            if arrival.admitted or now - arrival.began < PROMPT_S:
+            if arrival.admitted or now - arrival.started_at < PROMPT_S:
                 continue
-            crowded = left > self._most or of_address[arrival.address] > self._most_of_address
-            if crowded and arrival.deadline >= now:
+            is_crowded = remaining > self._max_total or per_address[arrival.address] > self._max_per_address
+            if is_crowded and arrival.deadline >= now:
                 overdue.append(connection)
-                left -= 1
-                of_address[arrival.address] -= 1
+                remaining -= 1
+                per_address[arrival.address] -= 1
         return overdue
 
 
@@ -96,14 +96,14 @@ ARRIVALS: Final = Arrivals()
 
 
 def admit(seconds: float) -> None:
-    """Give the body of the current request, an admitted upload, ``seconds`` from now."""
+    """Set the deadline of the current request's body to ``seconds`` from now, as an admitted upload."""
     connection = _connection()
     if connection is not None:
         ARRIVALS.extend(connection, seconds, admitted=True)
 
 
 def end() -> None:
-    """The body of the current request is complete."""
+    """Record that the body of the current request is complete."""
     connection = _connection()
     if connection is not None:
         ARRIVALS.end(connection)

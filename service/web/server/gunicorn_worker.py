@@ -23,13 +23,13 @@ from service.web.server.descriptors import max_connections
 from service.web.server.thread_pool import ThreadPool
 from service.web.services import EXTENSION
 
-_SILENCE_S: Final = 30
+_SOCKET_TIMEOUT_S: Final = 30
 """Socket timeout for the next bytes in either direction; streams send something every 15 s."""
 _FIRST_BYTE_S: Final = 15.0
 """How long a new connection may take to send its first byte."""
 _ABORT_INTERVAL_S: Final = 0.25
 """Minimum time between checks for overdue requests: under load the loop runs a thousand times per second."""
-_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 38\r\nRetry-After: 5\r\n"
     b"Connection: close\r\n\r\nToo many connections; try again later\n"
@@ -50,10 +50,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def init_process(self) -> None:
         """Set socket timeouts on the listeners, from which accepted sockets inherit them."""
-        limit = struct.pack("ll", _SILENCE_S, 0)
+        timeout = struct.pack("ll", _SOCKET_TIMEOUT_S, 0)
         for listener in self.sockets:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                listener.sock.setsockopt(socket.SOL_SOCKET, option, limit)
+                listener.sock.setsockopt(socket.SOL_SOCKET, option, timeout)
         self._spare = _spare_descriptor()
         super().init_process()
 
@@ -65,12 +65,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """On SIGTERM, end the streams first: otherwise the process would wait for them until ``graceful_timeout``."""
         super().init_signals()
 
-        def stop(number: int, frame: FrameType | None) -> None:
+        def stop(signal_number: int, frame: FrameType | None) -> None:
             app = getattr(self, "wsgi", None)  # it may not be loaded yet
             if app is not None:
-                here = app.extensions[EXTENSION]
-                here.hub.closing = here.all_jobs_stream.closing = True
-            self.handle_exit(number, frame)
+                app_services = app.extensions[EXTENSION]
+                app_services.hub.closing = app_services.all_jobs_stream.closing = True
+            self.handle_exit(signal_number, frame)
 
         signal.signal(signal.SIGTERM, stop)
 
@@ -83,7 +83,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             client, address = listener.accept()
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in _OUT_OF_RESOURCES:
                 self._refuse_next(listener)
             elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
@@ -100,16 +100,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, connection))
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Accept again when it is the turn of this process."""
+        """Accept connections again once this process no longer yields."""
         if not self.worker_connections:
-            left_s = self._throttle.remaining_s(self.nr_conns)
-            self.worker_connections = 0 if left_s else sys.maxsize
+            remaining_s = self._throttle.remaining_s(self.nr_conns)
+            self.worker_connections = 0 if remaining_s else sys.maxsize
             timeout = min(timeout, POLL_INTERVAL_S)
         super().wait_for_and_dispatch_events(timeout=timeout)
 
     def on_pending_socket_readable(self, conn: Any, client: socket.socket) -> None:
-        """Serve a connection whose first byte has arrived, unless it was closed in the same round of the event loop,
-        where gunicorn's loop would end with a ``ValueError``."""
+        """Serve a connection whose first byte has arrived, unless it was closed in the same round of the
+        event loop: gunicorn's loop would then end with a ``ValueError``."""
         if conn in self.pending_conns:
             super().on_pending_socket_readable(conn, client)
 
@@ -119,7 +119,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             super().on_client_socket_readable(conn, client)
 
     def enqueue_req(self, conn: Any) -> None:
-        """Serve a request in a thread. If none can be started, refuse it, where gunicorn's loop would end."""
+        """Serve a request in a thread. If none can be started, refuse the request; gunicorn's loop would
+        end."""
         try:
             super().enqueue_req(conn)
         except RuntimeError:
@@ -168,9 +169,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _close_idle_connection(self) -> bool:
         """Close the connection that has been idle longest; ``False`` if none is idle."""
-        for waiting in (self.pending_conns, self.keepalived_conns):
-            if waiting:
-                connection = waiting.popleft()
+        for idle_connections in (self.pending_conns, self.keepalived_conns):
+            if idle_connections:
+                connection = idle_connections.popleft()
                 with suppress(OSError, KeyError, ValueError):
                     self.poller.unregister(connection.sock)
                 self.nr_conns -= 1

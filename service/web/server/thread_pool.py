@@ -91,31 +91,31 @@ class ThreadPool(Executor):
                 thread.join()
 
     def _serve(self, work: _Work | None) -> None:
-        given: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         try:
             while work is not None:
                 work.run()
                 work = None  # release its references before waiting
-                work = self._next(given)
+                work = self._next(inbox)
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-    def _next(self, given: queue.SimpleQueue[_Work | None]) -> _Work | None:
+    def _next(self, inbox: queue.SimpleQueue[_Work | None]) -> _Work | None:
         """Wait for the next work; ``None`` if the thread must end."""
         with self._lock:
             if self._backlog:
                 return self._backlog.popleft()
             if self._is_shut:
                 return None
-            self._idle.append(given)
+            self._idle.append(inbox)
         try:
-            return given.get(timeout=self._idle_s)
+            return inbox.get(timeout=self._idle_s)
         except queue.Empty:
             with self._lock:
-                if given in self._idle:
-                    self._idle.remove(given)
+                if inbox in self._idle:
+                    self._idle.remove(inbox)
                     # With the lock held, so that the next submit does not count this thread.
                     self._threads.discard(threading.current_thread())
                     return None
-        return given.get()  # work was assigned just before the timeout
+        return inbox.get()  # work was assigned just before the timeout

@@ -37,7 +37,7 @@ _LOOKBACK_MS: Final = 3000
 _LONG_LOOKBACK_MS: Final = 35_000
 """How far back some reads search: no transaction waits longer for the disk or for locks."""
 _LONG_LOOKBACK_EVERY: Final = 10
-"""Every how many reads the long lookback applies."""
+"""Number of reads per read with the long lookback."""
 _SEEN_TTL_MS: Final = 60_000
 _WAIT_S: Final = 1.0
 _SNAPSHOT_SIZE: Final = 500
@@ -53,7 +53,7 @@ class FeedEvent:
     seq: int
     """0: progress, which is not in the log."""
     text: str
-    """As all clients get it."""
+    """The encoded event, the same for all clients."""
 
 
 class AllJobsStream:
@@ -118,11 +118,11 @@ class AllJobsStream:
         reader = LogReader(self._database)
         return lambda: self._publish(reader.read())
 
-    def _publish(self, new: list[FeedEvent]) -> None:
-        if not new:
+    def _publish(self, new_events: list[FeedEvent]) -> None:
+        if not new_events:
             return
         with self._poller.lock:
-            self._buffer += new
+            self._buffer += new_events
             excess = max(0, len(self._buffer) - _BUFFER_SIZE)
             del self._buffer[:excess]
             self._dropped += excess
@@ -160,27 +160,29 @@ class LogReader:
             ranges = {
                 job_id: (first - 1, last) for job_id, first, last in session.execute(recent.group_by(Event.job_id))
             }
-            new: list[FeedEvent] = []
+            new_events: list[FeedEvent] = []
             running: dict[str, JobProgress] = {}
-            watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(self._progresses)))
-            for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PROGRESS_COLUMNS).where(watched)):
+            is_watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(self._progresses)))
+            for job_id, owner, *values in session.execute(
+                select(Job.id, Job.owner, *PROGRESS_COLUMNS).where(is_watched)
+            ):
                 progress = JobProgress.from_row(values)
-                before = self._progresses.get(job_id)
-                first = before.last_seq if before else ranges.get(job_id, (progress.last_seq - 1,))[0]
+                previous = self._progresses.get(job_id)
+                first = previous.last_seq if previous else ranges.get(job_id, (progress.last_seq - 1,))[0]
                 ranges[job_id] = (first, progress.last_seq)
                 if progress.status == Status.RUNNING:
                     running[job_id] = progress
-                    if before is not None and before.step != progress.step:
+                    if previous is not None and previous.step != progress.step:
                         data = {"job": job_id, **progress.progress.model_dump()}
-                        new.append(FeedEvent(job_id, owner, 0, message("progress", data)))
+                        new_events.append(FeedEvent(job_id, owner, 0, message("progress", data)))
             for job_id, (first, last) in ranges.items():
                 last_seen = seen[job_id][0] if job_id in seen else first
                 if since is not None and last > last_seen:
-                    new += _events(session, job_id, last_seen, last)
+                    new_events += _events(session, job_id, last_seen, last)
                 seen[job_id] = (max(last, last_seen), now)
         self._progresses, self._since = running, now
-        self._seen = {job_id: item for job_id, item in seen.items() if item[1] >= now - _SEEN_TTL_MS}
-        return new
+        self._seen = {job_id: entry for job_id, entry in seen.items() if entry[1] >= now - _SEEN_TTL_MS}
+        return new_events
 
 
 def _events(session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
@@ -221,12 +223,12 @@ class JobSelection:
         """The current state of the jobs, and by job the number of its last event."""
         with self.database.read() as session:
             if self.only:
-                rows, more = lookup.several(session, self.only, owner=self.owner), False
+                rows, has_more = lookup.several(session, self.only, owner=self.owner), False
             else:
                 page = listing.find(session, JobFilter(status=_UNFINISHED), owner=self.owner, limit=_SNAPSHOT_SIZE)
-                rows, more = page.jobs, page.next_cursor is not None
-            shown = [job_summary(job).model_dump(mode="json") for job in rows]
-            return {"jobs": shown, "has_more": more}, {job.id: job.last_seq for job in rows}
+                rows, has_more = page.jobs, page.next_cursor is not None
+            documents = [job_summary(job).model_dump(mode="json") for job in rows]
+            return {"jobs": documents, "has_more": has_more}, {job.id: job.last_seq for job in rows}
 
 
 def follow_all(stream: AllJobsStream, selection: JobSelection, client: StreamClient) -> Iterator[str]:
@@ -235,13 +237,13 @@ def follow_all(stream: AllJobsStream, selection: JobSelection, client: StreamCli
         yield RETRY + "\n"
         ping = PingTimer(stream.ping_s)
         position: int | None = None
-        last: dict[str, int] = {}
+        last_seqs: dict[str, int] = {}
         while not stream.closing and client.permission:
             buffered = stream.since(position) if position is not None else None
             try:
                 if buffered is None:
                     position = stream.end  # before the snapshot: events that it contains are skipped below
-                    document, last = selection.snapshot()
+                    document, last_seqs = selection.snapshot()
                     yield message("snapshot", document)
                     ping.restart()
                     continue
@@ -249,14 +251,14 @@ def follow_all(stream: AllJobsStream, selection: JobSelection, client: StreamCli
                 position = None
                 wake_up.wait(_WAIT_S)
                 continue
-            new, position = buffered
+            new_events, position = buffered
             texts = []
-            for item in new:
-                if not selection.includes(item) or (item.seq and item.seq <= last.get(item.job_id, 0)):
+            for event in new_events:
+                if not selection.includes(event) or (event.seq and event.seq <= last_seqs.get(event.job_id, 0)):
                     continue
-                if item.seq:
-                    last[item.job_id] = item.seq
-                texts.append(item.text)
+                if event.seq:
+                    last_seqs[event.job_id] = event.seq
+                texts.append(event.text)
             yield from chunks(texts)
             if texts:
                 ping.restart()

@@ -22,8 +22,8 @@ def message(event: str, document: Any, *, number: int | None = None) -> str:
         number: its ``id``, which a client sends back as ``Last-Event-ID``; ``None``: it is not replayed.
     """
     data = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # one line
-    identified = "" if number is None else f"id: {number}\n"
-    return f"{identified}event: {event}\ndata: {data}\n\n"
+    id_line = "" if number is None else f"id: {number}\n"
+    return f"{id_line}event: {event}\ndata: {data}\n\n"
 
 
 def chunks(messages: Iterable[str]) -> Iterator[str]:
@@ -41,7 +41,7 @@ def chunks(messages: Iterable[str]) -> Iterator[str]:
 
 
 class PingTimer:
-    """Says when a quiet stream needs a ping, which keeps proxies from closing it."""
+    """Determines when a quiet stream needs a ping, which keeps proxies from closing it."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s

@@ -18,7 +18,7 @@ class DatabasePoller:
     """Polls the database in a background thread, which runs only while there are listeners.
 
     Args:
-        name: of the thread, for the log.
+        name: the name of the thread, for the log.
         new_poll: called when a thread starts; returns the function that it calls at each interval.
         is_needed: whether there are listeners; called with ``lock`` held.
         interval_s: how long to wait until the next call.

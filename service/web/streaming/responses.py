@@ -37,19 +37,19 @@ def stream_response(open_stream: Callable[[StreamClient], Iterator[str]]) -> Res
     """
     client = StreamClient(_connection(), Permission(permission_check()))
     close = services().quotas.stream(owner())
-    response = Response(_counted(open_stream(client)), content_type="text/event-stream; charset=utf-8")
+    response = Response(_track_stream(open_stream(client)), content_type="text/event-stream; charset=utf-8")
     response.call_on_close(close)
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
-def _counted(text: Iterator[str]) -> Iterator[str]:
+def _track_stream(text: Iterator[str]) -> Iterator[str]:
     with STREAMS.track_inprogress():
         yield from text
 
 
 def _connection() -> socket.socket | None:
     """The connection of the current request, if the server exposes it."""
-    found = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
-    return found if isinstance(found, socket.socket) else None
+    connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    return connection if isinstance(connection, socket.socket) else None

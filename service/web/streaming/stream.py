@@ -30,8 +30,8 @@ from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoll
 
 MAX_CLIENTS: Final = 600
 """Maximum number of streams and delayed responses per web process; each occupies a thread."""
-_RECENT: Final = 256
-_BATCH: Final = 200
+_MAX_RECENT: Final = 256
+_BATCH_SIZE: Final = 200
 _ACTIVE_S: Final = 1.0
 """How long after an event, or the start of a stream, the database is polled at the shorter interval."""
 _ACTIVE_INTERVAL_S: Final = 0.025
@@ -81,7 +81,7 @@ PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclas
 
 @dataclass(frozen=True, slots=True)
 class _EncodedEvent:
-    """An event, with its text as all clients get it."""
+    """An event, with its encoded text, the same for all clients."""
 
     document: dict[str, Any]
     text: str
@@ -121,8 +121,8 @@ class JobWatch:
 
     def progress_text(self, job_id: str, current: JobProgress) -> str:
         """The encoded event of a progress, shared by all clients."""
-        polled, text = self._watched.polled_text
-        return text if polled is current else _progress_text(job_id, current)
+        polled_progress, text = self._watched.polled_text
+        return text if polled_progress is current else _progress_text(job_id, current)
 
     @property
     def deleted(self) -> bool:
@@ -215,7 +215,7 @@ class Hub:
         return min(self._idle_interval_s, active_s)
 
     def _poll(self) -> None:
-        began = time.monotonic()
+        started = time.monotonic()
         with self._poller.lock:
             watched = dict(self._watched)
         with self._database.read() as session:
@@ -224,38 +224,43 @@ class Hub:
                 for row in session.execute(select(Job.id, *PROGRESS_COLUMNS).where(Job.id.in_(list(watched))))
             }
             recent = {
-                job_id: self._recent(session, job_id, item, progresses.get(job_id)) for job_id, item in watched.items()
+                job_id: self._recent(session, job_id, watched_job, progresses.get(job_id))
+                for job_id, watched_job in watched.items()
             }
-        self._last_poll_s = time.monotonic() - began
+        self._last_poll_s = time.monotonic() - started
         # Only after all reads: a poll that fails halfway must change nothing.
-        for job_id, item in watched.items():
-            now = progresses.get(job_id)
-            item.recent = recent[job_id]
-            if now != item.progress or now is None:
-                if now is not None and item.progress is not None and now.last_seq != item.progress.last_seq:
+        for job_id, watched_job in watched.items():
+            progress = progresses.get(job_id)
+            watched_job.recent = recent[job_id]
+            if progress != watched_job.progress or progress is None:
+                if (
+                    progress is not None
+                    and watched_job.progress is not None
+                    and progress.last_seq != watched_job.progress.last_seq
+                ):
                     self._active_at = time.monotonic()
-                if now is not None:
-                    item.polled_text = (now, _progress_text(job_id, now))
-                item.progress, item.deleted = now, now is None
+                if progress is not None:
+                    watched_job.polled_text = (progress, _progress_text(job_id, progress))
+                watched_job.progress, watched_job.deleted = progress, progress is None
                 with self._poller.lock:
-                    listeners = list(item.clients)
+                    listeners = list(watched_job.clients)
                 for wake_up in listeners:
                     wake_up.set()
 
     def _recent(
-        self, session: Session, job_id: str, item: _WatchedJob, now: JobProgress | None
+        self, session: Session, job_id: str, watched: _WatchedJob, progress: JobProgress | None
     ) -> tuple[_EncodedEvent, ...]:
         """The events to buffer: those buffered so far, and the new ones."""
-        before = item.progress
-        if before is None or now is None or now.last_seq == before.last_seq:
-            return item.recent
-        if now.last_seq < before.last_seq:  # the database was restored to an earlier state
+        previous = watched.progress
+        if previous is None or progress is None or progress.last_seq == previous.last_seq:
+            return watched.recent
+        if progress.last_seq < previous.last_seq:  # the database was restored to an earlier state
             return ()
-        count = now.last_seq - before.last_seq
-        if count > _RECENT:
+        count = progress.last_seq - previous.last_seq
+        if count > _MAX_RECENT:
             return ()
-        new = events.read(session, job_id, after=before.last_seq, limit=count)
-        return (*item.recent, *(_EncodedEvent.of(event_document(event, job_id=job_id)) for event in new))[-_RECENT:]
+        new = events.read(session, job_id, after=previous.last_seq, limit=count)
+        return (*watched.recent, *(_EncodedEvent.of(event_document(row, job_id=job_id)) for row in new))[-_MAX_RECENT:]
 
 
 def follow_job(
@@ -267,19 +272,19 @@ def follow_job(
     """
     with hub.watch(job.id) as watch:
         yield RETRY + message("snapshot", snapshot.model_dump(mode="json"))
-        current, sent, step = JobProgress.of(job), min(after, job.last_seq), job.step
+        current, sent_seq, step = JobProgress.of(job), min(after, job.last_seq), job.step
         ping = PingTimer(hub.ping_s)
         while not hub.closing and client.permission:
             latest = watch.progress
             if latest is not None and (latest.last_seq, latest.step) >= (current.last_seq, current.step):
                 current = latest
             try:
-                batch = _unsent(watch, database, job.id, sent, current)
+                batch = _unsent(watch, database, job.id, sent_seq, current)
             except SQLAlchemyError:  # logged by the polling thread
                 batch = []
             texts = [event.text for event in batch]
-            sent = batch[-1].seq if batch else sent
-            has_ended = current.status in TERMINAL and sent >= current.last_seq
+            sent_seq = batch[-1].seq if batch else sent_seq
+            has_ended = current.status in TERMINAL and sent_seq >= current.last_seq
             if current.step != step and not has_ended:
                 step = current.step
                 texts.append(watch.progress_text(job.id, current))
@@ -302,21 +307,21 @@ def _progress_text(job_id: str, current: JobProgress) -> str:
 
 
 def _unsent(
-    watch: JobWatch, database: Database, job_id: str, sent: int, current: JobProgress
+    watch: JobWatch, database: Database, job_id: str, sent_seq: int, current: JobProgress
 ) -> Sequence[_EncodedEvent]:
-    if sent >= current.last_seq:
+    if sent_seq >= current.last_seq:
         return []
-    found = watch.recent(sent)
-    if found is None:
+    unsent = watch.recent(sent_seq)
+    if unsent is None:
         with database.read() as session:
-            rows = events.read(session, job_id, after=sent, limit=_BATCH)
-            found = [_EncodedEvent.of(event_document(row, job_id=job_id)) for row in rows]
+            rows = events.read(session, job_id, after=sent_seq, limit=_BATCH_SIZE)
+            unsent = [_EncodedEvent.of(event_document(row, job_id=job_id)) for row in rows]
     # Only up to the current progress, which says whether an end event is final.
     return [
-        _superseded(event)
+        _as_superseded(event)
         if event.document["type"] == EventType.END and not _is_final(database, current, event.document)
         else event
-        for event in found
+        for event in unsent
         if event.seq <= current.last_seq
     ]
 
@@ -326,10 +331,10 @@ def _is_final(database: Database, current: JobProgress, document: Mapping[str, A
     if current.status not in TERMINAL or document["seq"] == current.last_seq:
         return current.status in TERMINAL
     with database.read() as session:
-        ends = events.of_type(session, document["job"], EventType.END)
-    return bool(ends) and ends[-1].seq == document["seq"]
+        end_events = events.of_type(session, document["job"], EventType.END)
+    return bool(end_events) and end_events[-1].seq == document["seq"]
 
 
-def _superseded(event: _EncodedEvent) -> _EncodedEvent:
+def _as_superseded(event: _EncodedEvent) -> _EncodedEvent:
     """The end event of an attempt that was retried, converted to a status event."""
     return _EncodedEvent.of(event.document | {"type": EventType.STATUS.value, "superseded": True})

@@ -19,7 +19,7 @@ from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, chunk
 from service.web.streaming.stream import Hub
 
 _POLL_INTERVAL_S: Final = 0.5
-_BATCH: Final = 200
+_BATCH_SIZE: Final = 200
 
 
 def follow_sweep(
@@ -29,21 +29,21 @@ def follow_sweep(
     has ended."""
     with hub.occupied():
         yield RETRY + message("snapshot", snapshot.model_dump(mode="json"))
-        sent, ping = min(after, snapshot.last_seq), PingTimer(PING_S)
+        sent_seq, ping = min(after, snapshot.last_seq), PingTimer(PING_S)
         while not hub.closing and client.permission and not client.has_left:
             try:
                 with database.read() as session:
                     query = select(Sweep.status, Sweep.last_seq).where(Sweep.id == snapshot.id)
                     sweep = session.execute(query).first()
-                    rows = events.read(session, snapshot.id, after=sent, limit=_BATCH)
+                    rows = events.read(session, snapshot.id, after=sent_seq, limit=_BATCH_SIZE)
             except SQLAlchemyError:
                 time.sleep(_POLL_INTERVAL_S)
                 continue
             yield from chunks(
                 message(row.type, event_item(row).model_dump(mode="json"), number=row.seq) for row in rows
             )
-            sent = rows[-1].seq if rows else sent
-            if sweep is None or (sweep.status in SWEEP_ENDED and sent >= sweep.last_seq):
+            sent_seq = rows[-1].seq if rows else sent_seq
+            if sweep is None or (sweep.status in SWEEP_ENDED and sent_seq >= sweep.last_seq):
                 return
             if rows:
                 ping.restart()

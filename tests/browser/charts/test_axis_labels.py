@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.pixels import colour_mask, read_pixels
-from tests.browser.played import Service, figure
+from tests.browser.simulated_worker import Service, figure
 from tests.browser.waiting import until
 
 RECORD_LABELS = """const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
@@ -58,7 +58,7 @@ def show(service: Service, open_window: Callable[..., Visit]) -> Callable[[dict[
         job_id = service.submit()
         worker = service.claim()
         for epoch in (1, 2):
-            worker.epoch(epoch, metrics={name: values[epoch - 1] for name, values in metrics.items()})
+            worker.commit_epoch(epoch, metrics={name: values[epoch - 1] for name, values in metrics.items()})
         worker.succeed()
         visit = open_window(service.url, width=1440)
         visit.error_log.expected.append("status of 500")  # a simulated worker's checkpoints contain no network

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from service.jobs.leases import Usage
 from tests.browser.conftest import Visit
 from tests.browser.pixels import colour_mask, dot_positions, read_pixels, stable_pixels, wait_for_dots
-from tests.browser.played import Service, canvas, figure, hover_chart, metrics
+from tests.browser.simulated_worker import Service, canvas, figure, hover_chart, metrics
 from tests.browser.waiting import http_client, until
 
 EPOCHS = 8
@@ -47,7 +47,7 @@ def test_a_page_opened_before_the_first_epoch_draws_every_epoch(
     worker = service.claim()
     expect(page.locator("#state .status")).to_have_text("running")
     for epoch in range(1, EPOCHS + 1):
-        worker.epoch(epoch, metrics=metrics(epoch))
+        worker.commit_epoch(epoch, metrics=metrics(epoch))
         wait_for_dots(page, canvas(page), 1, epoch)
     for title, series in (("loss", 1), ("loss", 2), ("accuracy", 1), ("accuracy", 2)):
         wait_for_dots(page, canvas(page, title), series, EPOCHS)
@@ -61,7 +61,7 @@ def test_every_epoch_is_drawn_on_an_open_comparison(service: Service, open_windo
     expect(page.locator("#compared .status.running")).to_have_count(2)
     for epoch in range(1, EPOCHS + 1):
         for level, worker in enumerate(workers):
-            worker.epoch(epoch, metrics=metrics(epoch, level / 2))
+            worker.commit_epoch(epoch, metrics=metrics(epoch, level / 2))
         for series in palette_numbers(page):
             wait_for_dots(page, canvas(page, "val loss"), series, epoch)
     positions_of_jobs = [dot_positions(canvas(page, "val loss"), series) for series in palette_numbers(page)]
@@ -90,13 +90,13 @@ def test_a_zoom_is_kept_when_new_epochs_arrive(service: Service, open_window: Ca
     page = open_window(service.url).open(f"/ui/jobs/{job_id}")
     worker = service.claim()
     for epoch in range(1, 6):
-        worker.epoch(epoch, metrics=metrics(epoch))
+        worker.commit_epoch(epoch, metrics=metrics(epoch))
     wait_for_dots(page, canvas(page), 1, 5)
     expect(page.locator("#tiles-title")).to_contain_text("epoch: 5")  # above the charts
     positions = settled_dots(page, canvas(page))
     drag(page, canvas(page), positions[1] - 8, positions[3] + 8)  # from before epoch 2 to after epoch 4
     zoomed = wait_for_exact_dots(page, canvas(page), 3)
-    worker.epoch(6, metrics=metrics(6))
+    worker.commit_epoch(6, metrics=metrics(6))
     wait_for_exact_dots(page, canvas(page, "accuracy"), 6)
     assert dot_positions(canvas(page), 1) == pytest.approx(zoomed, abs=1)
     figure(page, "loss").get_by_role("button", name="Reset").click()
@@ -223,7 +223,7 @@ def test_gaps_break_a_line_unless_the_metric_is_measured_periodically(
     for epoch in range(1, 12):
         periodic = {"frechet_distance": 100.0} if epoch % 5 == 1 else {}
         interrupted = {} if 5 <= epoch <= 7 else {"d_loss": 0.5}
-        worker.epoch(epoch, metrics={"g_loss": 1.0} | periodic | interrupted)
+        worker.commit_epoch(epoch, metrics={"g_loss": 1.0} | periodic | interrupted)
     page = open_window(service.url).open(f"/ui/jobs/{job_id}")
     positions = wait_for_dots(page, canvas(page, "GAN losses"), 2, 11)
     figure(page, "Fréchet distance").scroll_into_view_if_needed()
@@ -243,7 +243,7 @@ def test_curves_of_a_fork_begin_after_the_forked_epoch(service: Service, open_wi
     )
     worker = service.claim()
     for epoch in range(5, 10):
-        worker.epoch(epoch, metrics=metrics(epoch))
+        worker.commit_epoch(epoch, metrics=metrics(epoch))
     page = open_window(service.url).open(f"/ui/jobs/{fork['id']}")
     positions = wait_for_dots(page, canvas(page), 1, 5)
     assert positions[0] < 80  # at the left edge
@@ -279,7 +279,7 @@ def test_the_best_epoch_mark_moves_on_an_open_page(service: Service, open_window
     worker = service.claim()
     for epoch in range(1, EPOCHS + 1):
         values = metrics(epoch) | {"val_accuracy": 0.9 if epoch == EPOCHS else 0.5}
-        worker.epoch(epoch, metrics=values, best=epoch in (2, EPOCHS))
+        worker.commit_epoch(epoch, metrics=values, best=epoch in (2, EPOCHS))
         wait_for_dots(page, canvas(page), 1, epoch)
         page.wait_for_timeout(1000)  # each epoch is drawn before the next, as in a long training
     worker.succeed()
@@ -304,7 +304,7 @@ def test_the_order_of_charts_does_not_depend_on_when_their_metrics_arrive(
     late_metrics: dict[str, float] = {"mode_coverage": 0.5, "frechet_distance": 9.0, "d_loss": 1.0, "grad_norm": 2.0}
     for epoch in range(1, len(late_metrics) + 1):
         arrived = {key: late_metrics[key] for key in [*late_metrics][:epoch]}
-        worker.epoch(epoch, metrics={"val_accuracy": 0.5, "learning_rate": 0.1} | arrived)
+        worker.commit_epoch(epoch, metrics={"val_accuracy": 0.5, "learning_rate": 0.1} | arrived)
         page.locator("figure.chart").nth(1 + epoch).wait_for(state="attached")
     read_titles = "all => all.map((head) => head.textContent)"
     live_titles = page.eval_on_selector_all("figure.chart h3", read_titles)
@@ -317,7 +317,7 @@ def test_labels_of_huge_values_are_not_cut_off(service: Service, open_window: Ca
     job_id = service.submit(epochs=3)
     worker = service.claim()
     for epoch, loss in enumerate((0.7, 3.1e20, 6.8e21), 1):
-        worker.epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1})
+        worker.commit_epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1})
     worker.succeed()
     page = open_window(service.url, width=700).open(f"/ui/jobs/{job_id}")
     picture = chart_pixels(page, "loss")
@@ -345,13 +345,13 @@ def test_the_legend_distinguishes_overlapping_lines_by_their_last_values(
     job_id = service.submit(kind="gan")
     worker = service.claim()
     names = ("mode_coverage", "class_entropy", "min_class_share", "confidence", "sample_diversity")
-    worker.epoch(1, metrics=dict.fromkeys(names, 0.0) | {"confidence": 0.7, "g_loss": 1.0, "d_loss": 0.5})
+    worker.commit_epoch(1, metrics=dict.fromkeys(names, 0.0) | {"confidence": 0.7, "g_loss": 1.0, "d_loss": 0.5})
     page = open_window(service.url, width=width, color_scheme=scheme).open(f"/ui/jobs/{job_id}")
     legend = figure(page, "quality of the samples").locator(".series button")
     expect(legend).to_have_count(5)
     expect(legend.filter(has_text=re.compile(r"\D0\.00%"))).to_have_count(4)
     expect(legend.filter(has_text="confidence")).to_contain_text("70.00%")
-    worker.epoch(2, metrics={"confidence": 0.8, "g_loss": 1.0, "d_loss": 0.5})
+    worker.commit_epoch(2, metrics={"confidence": 0.8, "g_loss": 1.0, "d_loss": 0.5})
     expect(legend.filter(has_text="confidence")).to_contain_text("80.00%")
     expect(figure(page, "GAN losses").locator(".series .last:visible")).to_have_count(0)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -360,7 +360,7 @@ def test_the_legend_distinguishes_overlapping_lines_by_their_last_values(
 def test_resources_are_a_row_below_the_metrics(service: Service, open_window: Callable[..., Visit]) -> None:
     job_id = service.submit()
     usage = Usage(cpu_seconds=25.0, peak_memory_bytes=2**28)
-    service.claim().epoch(1, metrics=metrics(1), used=usage)
+    service.claim().commit_epoch(1, metrics=metrics(1), used=usage)
     page = open_window(service.url, width=1440).open(f"/ui/jobs/{job_id}")
     expect(page.locator(".tile.resource")).to_have_count(3)
     tops = page.locator(".tile").evaluate_all(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.played import Service, metrics
+from tests.browser.simulated_worker import Service, metrics
 from tests.browser.waiting import until
 
 RECORD_EVENT_SOURCES = """
@@ -56,7 +56,7 @@ def test_samples_of_epochs_that_end_during_the_page_load_are_shown(
     def end_two_epochs(route: Route) -> None:
         rendered = route.fetch()
         for epoch in (1, 2):
-            workers[0].epoch(epoch, metrics=metrics(epoch))
+            workers[0].commit_epoch(epoch, metrics=metrics(epoch))
         route.fulfill(response=rendered)
 
     page.route("**/ui/compare**", end_two_epochs)
@@ -64,5 +64,5 @@ def test_samples_of_epochs_that_end_during_the_page_load_are_shown(
     expect(page.locator("#samples output")).to_have_text("epoch 2 of 2")
     expect(page.locator("#beside figcaption")).to_have_text([re.compile("epoch 2$"), re.compile("none yet$")])
     until(page, "document.querySelector('#beside figure img').naturalWidth > 0")
-    workers[1].epoch(1, metrics=metrics(1))
+    workers[1].commit_epoch(1, metrics=metrics(1))
     expect(page.locator("#beside figcaption").nth(1)).to_have_text(re.compile("epoch 1$"))

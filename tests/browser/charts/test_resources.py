@@ -9,9 +9,9 @@ from playwright.sync_api import Page, expect
 from service.jobs.leases import Usage
 from tests.browser.conftest import Visit
 from tests.browser.pixels import dot_positions, wait_for_dots
-from tests.browser.played import WebProcess
+from tests.browser.simulated_worker import WebProcess
 from tests.browser.waiting import http_client
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 
 USAGE = Usage(cpu_seconds=1.0, peak_memory_bytes=150_000_000)
 
@@ -25,9 +25,9 @@ def test_cpu_time_and_memory_of_each_epoch_are_drawn_while_a_job_trains(
     visit = open_window(bare.url)
     visit.error_log.expected.append("status of 500")  # a simulated worker's checkpoints contain no network
     page: Page = visit.open(f"/ui/jobs/{job_id}")
-    worker = PlayedWorker(bare.services.database, bare.services.artifacts)
+    worker = SimulatedWorker(bare.services.database, bare.services.artifacts)
     worker.claim()
-    worker.epoch(1, used=USAGE)
+    worker.commit_epoch(1, used=USAGE)
     more = page.locator("#more-curves")
     more.locator("summary").click()
     charts = {
@@ -35,7 +35,7 @@ def test_cpu_time_and_memory_of_each_epoch_are_drawn_while_a_job_trains(
         for title in ("CPU time of an epoch", "memory")
     }
     for epoch in range(2, 6):
-        worker.epoch(epoch, used=USAGE)
+        worker.commit_epoch(epoch, used=USAGE)
         for series, canvas in enumerate(charts.values(), 1):
             wait_for_dots(page, canvas, series, epoch)
     for series, canvas in enumerate(charts.values(), 1):

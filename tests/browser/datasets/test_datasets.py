@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 
 from tests import coloured_shapes
 from tests.browser.conftest import Visit, wait_until_accepted
-from tests.browser.played import WebProcess
+from tests.browser.simulated_worker import WebProcess
 from tests.browser.waiting import until
 
 LONG_NAME = "a-name-of-sixty-four-characters-as-long-as-names-can-be-at-all.4"
@@ -118,7 +118,7 @@ def test_the_form_starts_from_the_preset_that_suits_the_dataset(
 ) -> None:
     upload(bare, "digits", np.arange(80) % 4)
     with httpx.Client(base_url=bare.url, timeout=30) as http:
-        photos = coloured_shapes.archive(tmp_path / "photos.zip", 96, side=16).read_bytes()
+        photos = coloured_shapes.write_archive(tmp_path / "photos.zip", 96, side=16).read_bytes()
         http.post("/datasets", data={"name": "photos"}, files={"archive": ("a.zip", photos)}).raise_for_status()
     page = open_window(bare.url, width=1440).open("/ui/datasets/photos")
     page.get_by_role("link", name="Train on it").click()
@@ -139,7 +139,7 @@ def test_the_form_starts_from_the_preset_that_suits_the_dataset(
 def test_an_upload_error_uses_the_labels_of_the_form(
     open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
 ) -> None:
-    photos = coloured_shapes.archive(tmp_path / "photos.zip", 24, side=16)
+    photos = coloured_shapes.write_archive(tmp_path / "photos.zip", 24, side=16)
     with zipfile.ZipFile(photos, "a") as archive:
         archive.writestr("shapes/red-circle/kaputt.jpg", b"no image")
     visit = open_window(bare.url, width=1440)

@@ -15,7 +15,7 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit, wait_until_accepted, wait_until_checked
-from tests.browser.held import hold
+from tests.browser.held_responses import hold
 from tests.browser.job_form import EVERY_PRESET, VISIBLE_FIELDS, choose, form_json, open_all_sections
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from service.states import Status
 from service.storage.tables import JOBS
 from tests.browser.conftest import Visit
-from tests.browser.played import WebProcess
+from tests.browser.simulated_worker import WebProcess
 from tests.browser.stored_jobs import load_all_jobs, scroll_until
 from tests.browser.waiting import http_client, until
 

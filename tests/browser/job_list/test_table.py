@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.played import WebProcess
+from tests.browser.simulated_worker import WebProcess
 from tests.browser.stored_jobs import COLUMNS, JOB_COUNT, load_all_jobs, store_jobs
 from tests.browser.waiting import http_client
 

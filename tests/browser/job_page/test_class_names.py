@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
-from tests.browser.played import Service, WebProcess, metrics
+from tests.browser.simulated_worker import Service, WebProcess, metrics
 from tests.browser.waiting import http_client
 
 NAMES = ("bananen gelb", "kirschen", "pflaumen")
@@ -34,7 +34,7 @@ def test_no_word_of_a_class_name_is_broken(
     http_client.post(f"{service.url}/datasets", data={"name": "fruit"}, files=files).raise_for_status()
     job_id = service.submit(dataset="fruit")
     worker = service.claim()
-    worker.epoch(1, metrics=metrics(1), confusion=[[3, 1, 0], [0, 4, 0], [1, 0, 3]])
+    worker.commit_epoch(1, metrics=metrics(1), confusion=[[3, 1, 0], [0, 4, 0], [1, 0, 3]])
     worker.succeed()
     visit = open_window(service.url, width=width, color_scheme=scheme)
     visit.error_log.expected.append("status of 500")  # a simulated worker's checkpoints contain no network

@@ -75,7 +75,7 @@ def train(http: httpx.Client, finish: Finish, dataset: str, preset: str) -> dict
 
 
 def train_on_shapes(http: httpx.Client, finish: Finish, name: str, folder: Path) -> dict[str, Any]:
-    archive = coloured_shapes.archive(folder / "shapes.zip", 240, side=SIDE)
+    archive = coloured_shapes.write_archive(folder / "shapes.zip", 240, side=SIDE)
     with archive.open("rb") as file:
         http.post("/datasets", data={"name": name}, files={"archive": file}).raise_for_status()
     return train(http, finish, name, "fast")
@@ -145,7 +145,7 @@ def test_a_jpeg_has_the_same_probabilities_everywhere(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
 ) -> None:
     job = train_on_shapes(http, finish, "same-shapes", tmp_path)
-    (_, image), *_ = coloured_shapes.images(1, SIDE, seed=8)
+    (_, image), *_ = coloured_shapes.iter_images(1, SIDE, seed=8)
     photo, padded = tmp_path / "photo.jpg", Image.new("RGB", (SIDE + 14, SIDE), (200, 200, 200))
     padded.paste(image, (7, 0))
     padded.save(photo, quality=90)
@@ -169,7 +169,7 @@ def test_a_large_jpeg_has_the_same_probabilities_everywhere(
     visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
     job = train_on_shapes(http, finish, "same-large", tmp_path)
-    (_, image), *_ = coloured_shapes.images(1, SIDE, seed=8)
+    (_, image), *_ = coloured_shapes.iter_images(1, SIDE, seed=8)
     grain = np.random.default_rng(0).integers(0, 60, (750, 1000, 3), np.uint8)
     pixels = np.asarray(image.resize((1000, 750), Image.Resampling.NEAREST)) // 2 + grain
     photo = tmp_path / "large.jpg"

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.played import Service, metrics
+from tests.browser.simulated_worker import Service, metrics
 from tests.browser.waiting import http_client
 from tests.faults.proxy import Proxy
 
@@ -37,12 +37,12 @@ def test_a_lost_connection_is_shown_until_it_is_restored(
 ) -> None:
     sweep = http_client.post(f"{service.url}/sweeps", json=SWEEP).raise_for_status().json()
     worker = service.claim()
-    worker.epoch(1, metrics=metrics(1))
-    assert worker.held is not None
-    job = f"/ui/jobs/{worker.held.job_id}"
+    worker.commit_epoch(1, metrics=metrics(1))
+    assert worker.current_claim is not None
+    job = f"/ui/jobs/{worker.current_claim.job_id}"
     path = {
         "job": job,
-        "log": f"/jobs/{worker.held.job_id}/events",
+        "log": f"/jobs/{worker.current_claim.job_id}/events",
         "jobs": "/",
         "sweep": f"/ui/sweeps/{sweep['id']}",
         "workers": "/ui/workers",
@@ -61,7 +61,7 @@ def test_a_lost_connection_is_shown_until_it_is_restored(
     expect(lost).to_be_visible()
     page.wait_for_timeout(2000)
     expect(lost).to_be_visible()
-    worker.epoch(2, metrics=metrics(2))
+    worker.commit_epoch(2, metrics=metrics(2))
     proxy.refusing = False
     expect(lost).to_have_count(0)
     if view == "job":  # the page catches up on missed epochs at once

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.pixels import read_pixels
-from tests.browser.played import Service, metrics
+from tests.browser.simulated_worker import Service, metrics
 from tests.browser.waiting import http_client
 from tests.waiting import wait_until
 
@@ -41,7 +41,7 @@ def test_status_chips_and_the_star_filter_are_on_one_line(service: Service, open
     for fails in (False, True):
         service.submit()
         worker = service.claim()
-        worker.epoch(1, metrics=metrics(1))
+        worker.commit_epoch(1, metrics=metrics(1))
         if fails:
             worker.fail()
     job_id = service.submit()

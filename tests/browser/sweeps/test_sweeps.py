@@ -16,7 +16,7 @@ from service.sweeps import decisions
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit
 from tests.browser.job_list.test_jobs import MAX_LOAD_MS
-from tests.browser.played import Service, WebProcess
+from tests.browser.simulated_worker import Service, WebProcess
 from tests.browser.waiting import http_client, until
 
 pytestmark = pytest.mark.browser
@@ -159,7 +159,7 @@ def test_a_sweep_shows_its_epochs_and_no_axis_value_covers_a_line(
     for accuracy in (0.84, 0.81, 0.79):
         worker = service.claim()
         for epoch in range(1, 5):
-            worker.epoch(epoch, metrics={"val_accuracy": accuracy, "val_loss": 1.0})
+            worker.commit_epoch(epoch, metrics={"val_accuracy": accuracy, "val_loss": 1.0})
         worker.succeed()
     page = open_window(service.url, width=width, color_scheme=scheme).open(sweep["urls"]["page"])
     tile = page.locator("#tiles .tile", has_text="Epochs")
@@ -272,7 +272,7 @@ def test_equal_results_of_all_seeds_have_an_interval_of_no_width(
     sweep = http_client.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     for _ in range(3):
         worker = service.claim()
-        worker.epoch(1, metrics={"val_accuracy": 17 / 21})
+        worker.commit_epoch(1, metrics={"val_accuracy": 17 / 21})
         worker.succeed()
     decisions.advance_all(service.services.database)
     page = open_window(service.url).open(sweep["urls"]["page"])
@@ -291,7 +291,7 @@ def test_a_displayed_interval_of_percentages_ends_at_100_percent(
     sweep = http_client.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
     for accuracy in (0.9, 0.999):
         worker = service.claim()
-        worker.epoch(1, metrics={"val_accuracy": accuracy})
+        worker.commit_epoch(1, metrics={"val_accuracy": accuracy})
         worker.succeed()
     decisions.advance_all(service.services.database)
     [trial] = http_client.get(f"{service.url}/sweeps/{sweep['id']}/trials").json()["data"]

@@ -1,5 +1,5 @@
-"""The protocol as a state machine: workers that are slow, die, freeze and come back, people who change their minds, and
-a scheduler, in any order that Hypothesis can think of, on a real database."""
+"""The protocol as a state machine, on a real database: workers that are slow, die, freeze and resume, users
+who change their minds, and a scheduler act in any order that Hypothesis generates."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ class Worker:
 
     held: Claim
     epoch: int
-    """What it has in its memory: so many epochs trained."""
+    """The number of trained epochs in its memory."""
 
 
 @dataclass
 class Expected:
-    """What the model knows of a job."""
+    """The state of a job according to the model."""
 
     live: int = 0
-    """The lease that may write, 0 for none."""
+    """The lease that may write; 0 if none may."""
     ends: int = 0
     committed: set[int] = field(default_factory=set)
 
 
 class Protocol(RuleBasedStateMachine):
-    """Every rule is one transaction of the product; the model says whether it must be accepted."""
+    """Every rule is one transaction of the product; the model determines whether it must be accepted."""
 
     template: ClassVar[Path]
     workers = Bundle("workers")
@@ -66,8 +66,10 @@ class Protocol(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="tapeline-model-"))
         shutil.copy(self.template, self.folder / "tapeline.db")
         self.database = Database(f"sqlite:///{self.folder / 'tapeline.db'}")
-        # Nobody pulls the plug here, and a sync for each rule would take most of the time.
-        event.listen(self.database.engine, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF").close())
+        # No power cut is simulated, and a sync for each rule would take most of the time.
+        event.listen(
+            self.database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF").close()
+        )
         self.artifacts = ArtifactFolder(self.folder / "artifacts")
         self.jobs: dict[str, Expected] = {}
 
@@ -79,8 +81,8 @@ class Protocol(RuleBasedStateMachine):
         with self.database.read() as session:
             return lookup.get(session, job_id)
 
-    def accepted(self, worker: Worker, write: Callable[[], Any]) -> bool:
-        """Make a write of a worker: it must be accepted if, and only if, the lease is live."""
+    def is_accepted(self, worker: Worker, write: Callable[[], Any]) -> bool:
+        """Attempt a write of a worker: it must be accepted if and only if its lease is live."""
         expected = self.jobs[worker.held.job_id]
         live = expected.live == worker.held.lease
         try:
@@ -112,8 +114,8 @@ class Protocol(RuleBasedStateMachine):
         assert held.lease > max(expected.live, 0)
         expected.live = held.lease
         with self.database.read() as session:
-            kept = lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)
-        return Worker(held, kept[-1].epoch if kept else 0)
+            checkpoints = lookup.artifacts(session, held.job_id, ArtifactKind.CHECKPOINT)
+        return Worker(held, checkpoints[-1].epoch if checkpoints else 0)
 
     @rule(worker=workers)
     def commit_epoch(self, worker: Worker) -> None:
@@ -134,7 +136,7 @@ class Protocol(RuleBasedStateMachine):
             files=[file],
         )
         removed: list[str] = []
-        if self.accepted(worker, lambda: removed.extend(self._commit(worker, record))):
+        if self.is_accepted(worker, lambda: removed.extend(self._commit(worker, record))):
             worker.epoch = epoch
             self.jobs[worker.held.job_id].committed.add(epoch)
             self.artifacts.remove(removed)
@@ -147,13 +149,13 @@ class Protocol(RuleBasedStateMachine):
     @rule(worker=workers)
     def renew(self, worker: Worker) -> None:
         if worker.held.job_id in self.jobs:
-            self.accepted(worker, lambda: leases.renew(self.database, worker.held, None))
+            self.is_accepted(worker, lambda: leases.renew(self.database, worker.held, None))
 
     @rule(worker=consumes(workers))
     def succeed(self, worker: Worker) -> None:
         if worker.held.job_id not in self.jobs or worker.epoch < EPOCHS:
             return
-        if self.accepted(worker, lambda: commits.succeed(self.database, worker.held, "sha256:x")):
+        if self.is_accepted(worker, lambda: commits.succeed(self.database, worker.held, "sha256:x")):
             self._end_lease(worker)
 
     @rule(worker=workers)
@@ -161,36 +163,36 @@ class Protocol(RuleBasedStateMachine):
         if worker.held.job_id not in self.jobs:
             return
         error = {"code": "internal", "message": "m"}
-        if self.accepted(worker, lambda: commits.fail(self.database, worker.held, error)):
+        if self.is_accepted(worker, lambda: commits.fail(self.database, worker.held, error)):
             self._end_lease(worker)
 
     @rule(worker=workers, request=st.sampled_from([None, *Request]))
     def release_lease(self, worker: Worker, request: Request | None) -> None:
         if worker.held.job_id not in self.jobs:
             return
-        if self.accepted(worker, lambda: leases.release_lease(self.database, worker.held, request)):
+        if self.is_accepted(worker, lambda: leases.release_lease(self.database, worker.held, request)):
             self._end_lease(worker)
 
     @rule(worker=workers)
     def die(self, worker: Worker) -> None:
-        """The worker lives on as a zombie that will go on to write."""
+        """The worker lives on as a zombie that may still write."""
         if worker.held.job_id not in self.jobs:
             return
-        if self.accepted(worker, lambda: leases.record_child_loss(self.database, worker.held, "died")):
+        if self.is_accepted(worker, lambda: leases.record_child_loss(self.database, worker.held, "died")):
             self._end_lease(worker)
 
     @rule(worker=workers)
-    def lose_the_newest_checkpoint(self, worker: Worker) -> None:
+    def lose_newest_checkpoint(self, worker: Worker) -> None:
         if worker.held.job_id not in self.jobs:
             return
-        found = commits.checkpoints(self.database, worker.held)
-        if found and self.jobs[worker.held.job_id].live == worker.held.lease:
-            commits.drop_checkpoint(self.database, worker.held, found[0], "bits")
-            worker.epoch = found[1].epoch if len(found) > 1 else 0
-            self.artifacts.remove([found[0].path])
+        checkpoints = commits.checkpoints(self.database, worker.held)
+        if checkpoints and self.jobs[worker.held.job_id].live == worker.held.lease:
+            commits.drop_checkpoint(self.database, worker.held, checkpoints[0], "bits")
+            worker.epoch = checkpoints[1].epoch if len(checkpoints) > 1 else 0
+            self.artifacts.remove([checkpoints[0].path])
 
     @rule(job_id=job_ids)
-    def let_the_lease_run_out(self, job_id: str) -> None:
+    def expire_lease(self, job_id: str) -> None:
         if job_id not in self.jobs:
             return
         with self.database.write() as session:
@@ -202,14 +204,14 @@ class Protocol(RuleBasedStateMachine):
         self.jobs[job_id].live = 0
         self._count_end(job_id)
 
-    @rule(job_id=job_ids, verb=st.sampled_from([actions.cancel, actions.pause, actions.resume, actions.retry]))
-    def ask(self, job_id: str, verb: Callable[..., Job]) -> None:
+    @rule(job_id=job_ids, action=st.sampled_from([actions.cancel, actions.pause, actions.resume, actions.retry]))
+    def request_action(self, job_id: str, action: Callable[..., Job]) -> None:
         if job_id not in self.jobs:
             return
         before = self.job(job_id)
-        legal = verb.__name__ in actions.actions_of(before)
+        legal = action.__name__ in actions.actions_of(before)
         try:
-            verb(self.database, job_id)
+            action(self.database, job_id)
         except IllegalTransition:
             assert not legal
             return
@@ -235,8 +237,8 @@ class Protocol(RuleBasedStateMachine):
         self._count_end(worker.held.job_id)
 
     def _count_end(self, job_id: str, before: Job | None = None) -> None:
-        now = self.job(job_id)
-        if now.status in TERMINAL and (before is None or before.status not in TERMINAL):
+        after = self.job(job_id)
+        if after.status in TERMINAL and (before is None or before.status not in TERMINAL):
             log = self._log(job_id)
             self.jobs[job_id].ends = sum(kind == "end" for kind, _ in log)
 
@@ -245,7 +247,7 @@ class Protocol(RuleBasedStateMachine):
             return [(item.type, item.data) for item in events.read(session, job_id, limit=10_000)]
 
     @invariant()
-    def all_is_well(self) -> None:
+    def invariants_hold(self) -> None:
         with self.database.read() as session:
             rows = session.scalars(select(Job)).all()
             assert {row.id for row in rows} == set(self.jobs)
@@ -293,11 +295,11 @@ def test_no_order_of_events_breaks_the_protocol(template: Path) -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-def test_no_order_of_events_breaks_the_protocol_for_long(template: Path) -> None:
+def test_no_order_of_events_breaks_the_protocol_in_long_runs(template: Path) -> None:
     run(template, examples=150, steps=60)
 
 
-ZOMBIES: dict[str, Callable[[Protocol, Worker], None]] = {
+ZOMBIE_WRITES: dict[str, Callable[[Protocol, Worker], None]] = {
     "renews": Protocol.renew,
     "commits an epoch": Protocol.commit_epoch,
     "fails": Protocol.fail,
@@ -306,12 +308,12 @@ ZOMBIES: dict[str, Callable[[Protocol, Worker], None]] = {
 }
 
 
-@pytest.mark.parametrize("write", ZOMBIES.values(), ids=ZOMBIES)
+@pytest.mark.parametrize("write", ZOMBIE_WRITES.values(), ids=ZOMBIE_WRITES)
 @pytest.mark.parametrize("fenced", [True, False], ids=["fenced", "unfenced"])
-def test_a_zombie_can_write_only_without_the_fence(
+def test_a_zombie_can_write_only_without_the_lease_guard(
     template: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Protocol, Worker], None], fenced: bool
 ) -> None:
-    """The expected failure: where a write asks only whether the job runs, the model sees an accepted dead lease."""
+    """Deliberate defect: if writes check only whether the job is running, a dead lease is accepted."""
 
     def unfenced(session: Any, held: Claim, **values: Any) -> Job:
         job = session.get(Job, held.job_id)
@@ -319,8 +321,8 @@ def test_a_zombie_can_write_only_without_the_fence(
             raise LeaseLost(held.job_id, held.lease)
         for name, value in values.items():
             setattr(job, name, value)
-        found: Job = job
-        return found
+        running: Job = job
+        return running
 
     if not fenced:
         monkeypatch.setattr(leases, "guard", unfenced)
@@ -329,11 +331,11 @@ def test_a_zombie_can_write_only_without_the_fence(
     try:
         job_id = machine.submit()
         zombie = machine.claim()
-        machine.let_the_lease_run_out(job_id)
+        machine.expire_lease(job_id)
         machine.claim()
         with nullcontext() if fenced else pytest.raises(AssertionError, match="a dead lease was accepted"):
             write(machine, zombie)
         if fenced:
-            machine.all_is_well()
+            machine.invariants_hold()
     finally:
         machine.teardown()

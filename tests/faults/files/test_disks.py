@@ -1,4 +1,4 @@
-"""Disks that are full, lie about syncing, or fail once."""
+"""Disks that are full, or on which files cannot be deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from service.jobs import actions
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder
-from tests.faults.conftest import InProcess
+from tests.faults.conftest import InProcessHarness
 from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference
 
@@ -25,12 +25,12 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own; as root only."""
+    """A small disk for one test; requires root."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
-    done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], check=False)
-    if not done or done.returncode:
+    mounted = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], check=False)
+    if not mounted or mounted.returncode:
         pytest.skip("a small disk cannot be mounted here (it takes root)")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
@@ -40,26 +40,28 @@ def resize(disk: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
 
 
-def test_a_full_disk_keeps_what_is_there_and_more_room_lets_the_job_go_on(
-    light: FaultHarness, small_disk: Path, reference: Reference
+def test_a_full_disk_fails_the_job_and_a_retry_succeeds_once_there_is_space(
+    sqlite_harness: FaultHarness, small_disk: Path, reference: Reference
 ) -> None:
     """F17: no room for checkpoints."""
-    light.settings.artifacts.parent.mkdir(parents=True, exist_ok=True)
-    light.settings.artifacts.symlink_to(small_disk)
-    job_id = light.submit()
-    worker = light.start()
-    job = light.until_end(job_id)
+    sqlite_harness.settings.artifacts.parent.mkdir(parents=True, exist_ok=True)
+    sqlite_harness.settings.artifacts.symlink_to(small_disk)
+    job_id = sqlite_harness.submit()
+    worker = sqlite_harness.start()
+    job = sqlite_harness.until_end(job_id)
     assert job.error is not None
     assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
     assert worker.poll() is None
     resize(small_disk, "8m")
-    actions.retry(light.database, job_id)
-    light.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
-    light.check(reference)
+    actions.retry(sqlite_harness.database, job_id)
+    sqlite_harness.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
+    sqlite_harness.check(reference)
 
 
-def test_files_that_cannot_be_removed_fail_no_job(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F17: each epoch's older checkpoints stay until the sweep."""
+def test_files_that_cannot_be_deleted_do_not_fail_the_job(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F17: obsolete checkpoints stay until the next cleanup."""
     process.submit(checkpoint={"keep_last": 1})
 
     def refuse(store: ArtifactFolder, paths: Iterable[str]) -> None:
@@ -73,24 +75,26 @@ def test_files_that_cannot_be_removed_fail_no_job(process: InProcess, monkeypatc
 
 
 @pytest.fixture
-def crowded(small_disk: Path) -> Iterator[FaultHarness]:
-    """With its database on the small disk."""
+def small_disk_harness(small_disk: Path) -> Iterator[FaultHarness]:
+    """Workers whose database is on the small disk."""
     resize(small_disk, "8m")
-    made = open_harness(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
-    yield made
-    made.stop()
-    made.database.close()
+    harness = open_harness(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
+    yield harness
+    harness.stop()
+    harness.database.close()
 
 
-def test_a_database_without_room_is_an_outage(crowded: FaultHarness, small_disk: Path, reference: Reference) -> None:
+def test_a_full_disk_of_the_database_is_an_outage(
+    small_disk_harness: FaultHarness, small_disk: Path, reference: Reference
+) -> None:
     """F17: no room for the database, for longer than the lease."""
-    harness = crowded
+    harness = small_disk_harness
     harness.submit()
     harness.submit()
     harness.arm("epoch_trained.2", "stop")
     harness.start("workers.reconcile")
     worker = harness.start()
-    child = harness.until_struck("epoch_trained.2")
+    child = harness.until_reached("epoch_trained.2")
     os.kill(worker.pid, signal.SIGSTOP)
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
@@ -111,5 +115,5 @@ def test_a_database_without_room_is_an_outage(crowded: FaultHarness, small_disk:
             assert job.error["code"] == "storage"
             actions.retry(harness.database, job_id)
             harness.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
-    assert harness.deaths() == 0
+    assert harness.worker_losses() == 0
     harness.check(reference)

@@ -1,4 +1,4 @@
-"""Outages of the connections of workers: databases cut, silent or locked; brokers killed, emptied or silent."""
+"""Connection outages of workers: databases cut off, silent or locked; brokers killed, emptied or silent."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
 def postgres_proxy(url: str) -> tuple[Proxy, str]:
-    """A proxy before a server's unix socket, and the database's URL by way of it."""
+    """Return a proxy in front of a server's Unix socket, and the URL of the database through it."""
     parts = make_url(url)
     folder = str(parts.query["host"])
 
     def connect() -> socket.socket:
-        made = socket.socket(socket.AF_UNIX)
-        made.connect(f"{folder}/.s.PGSQL.5432")
-        return made
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(f"{folder}/.s.PGSQL.5432")
+        return connection
 
     proxy = Proxy(connect)
     return (
@@ -48,30 +48,32 @@ def postgres_proxy(url: str) -> tuple[Proxy, str]:
 
 @pytest.fixture
 def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[FaultHarness, Proxy]]:
-    """Workers that reach PostgreSQL by way of a proxy; the test itself goes straight there."""
-    made = open_harness(tmp_path / "home", postgres_url)
+    """Workers that reach PostgreSQL through a proxy; the test itself connects directly."""
+    harness = open_harness(tmp_path / "home", postgres_url)
     proxy, url = postgres_proxy(postgres_url)
-    made.extra["TAPELINE_DATABASE_URL"] = url
-    yield made, proxy
+    harness.extra_environ["TAPELINE_DATABASE_URL"] = url
+    yield harness, proxy
     proxy.refusing = proxy.silent = False
-    made.stop()
+    harness.stop()
     proxy.close()
-    made.database.close()
+    harness.database.close()
 
 
-def test_a_connection_killed_inside_an_epochs_commit(proxied: tuple[FaultHarness, Proxy], reference: Reference) -> None:
+def test_a_child_survives_a_connection_killed_inside_an_epochs_commit(
+    proxied: tuple[FaultHarness, Proxy], reference: Reference
+) -> None:
     """F13."""
     harness, _ = proxied
     harness.submit()
     harness.arm("epoch_committing.2", "stop")
     harness.start()
-    child = harness.until_struck("epoch_committing.2")
+    child = harness.until_reached("epoch_committing.2")
     with harness.database.write() as session:
-        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapeline-child'"
-        assert session.execute(text(cut)).all()
+        terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapeline-child'"
+        assert session.execute(text(terminate)).all()
     os.kill(child, signal.SIGCONT)
     harness.until_all_end()
-    assert harness.deaths() == 0, "the child asked again"
+    assert harness.worker_losses() == 0, "the child asked again"
     harness.check(reference)
 
 
@@ -79,17 +81,17 @@ def test_a_connection_killed_inside_an_epochs_commit(proxied: tuple[FaultHarness
 def test_a_commit_without_confirmation_counts_once(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, place: str
 ) -> None:
-    """F15: the proxy passes COMMIT on and cuts the connection."""
+    """F15: the proxy forwards COMMIT and cuts the connection."""
     harness, proxy = proxied
     harness.submit()
     harness.arm(place, "stop")
     harness.start()
-    child = harness.until_struck(place)
+    child = harness.until_reached(place)
     proxy.cut_after = b"COMMIT"
     os.kill(child, signal.SIGCONT)
     harness.until_all_end()
     assert proxy.cuts == 1
-    assert harness.deaths() == 0
+    assert harness.worker_losses() == 0
     harness.check(reference)
 
 
@@ -97,14 +99,14 @@ def test_a_commit_without_confirmation_counts_once(
 def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, how: str
 ) -> None:
-    """F14: no mass rescue afterwards, and each job is claimed at most once more."""
+    """F14: no mass rescue afterwards, and each job is claimed at most twice more."""
     harness, proxy = proxied
     for _ in range(2):
         harness.submit()
     harness.arm("epoch_trained.2", "stop")
     harness.start("workers.reconcile")
     workers = [harness.start() for _ in range(2)]
-    child = harness.until_struck("epoch_trained.2")
+    child = harness.until_reached("epoch_trained.2")
     setattr(proxy, "refusing" if how == "refused" else "silent", True)
     if how == "refused":
         proxy.drop()
@@ -114,85 +116,87 @@ def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     proxy.drop()
     harness.until_all_end()
     assert all(worker.poll() is None for worker in workers)
-    assert harness.deaths() == 0
+    assert harness.worker_losses() == 0
     assert max(harness.job(job_id).lease for job_id in harness.accepted) <= 3
     harness.check(reference)
 
 
-def test_a_sqlite_file_locked_longer_than_the_lease(light: FaultHarness, reference: Reference) -> None:
+def test_jobs_survive_a_sqlite_file_locked_longer_than_the_lease(
+    sqlite_harness: FaultHarness, reference: Reference
+) -> None:
     """F16."""
-    job_id = light.submit()
-    light.arm("epoch_trained.2", "stop")
-    light.start("workers.reconcile")
-    light.start()
-    child = light.until_struck("epoch_trained.2")
-    path = make_url(light.database.url).database
+    job_id = sqlite_harness.submit()
+    sqlite_harness.arm("epoch_trained.2", "stop")
+    sqlite_harness.start("workers.reconcile")
+    sqlite_harness.start()
+    child = sqlite_harness.until_reached("epoch_trained.2")
+    path = make_url(sqlite_harness.database.url).database
     assert path is not None
-    with closing(sqlite3.connect(path, isolation_level=None)) as third:
-        third.execute("BEGIN EXCLUSIVE")
+    with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+        blocker.execute("BEGIN EXCLUSIVE")
         os.kill(child, signal.SIGCONT)
-        time.sleep(3 * light.lease_s)
-        third.execute("ROLLBACK")
-    light.until_all_end()
-    assert light.deaths() == 0
-    assert light.job(job_id).lease <= 2
-    light.check(reference)
+        time.sleep(3 * sqlite_harness.lease_s)
+        blocker.execute("ROLLBACK")
+    sqlite_harness.until_all_end()
+    assert sqlite_harness.worker_losses() == 0
+    assert sqlite_harness.job(job_id).lease <= 2
+    sqlite_harness.check(reference)
 
 
 @pytest.fixture
-def broker(light: FaultHarness) -> Iterator[Broker]:
-    made = Broker(light.home, log=light.home / "broker.log", environ=os.environ)
-    start(made)
-    light.extra["TAPELINE_BROKER_URL"] = made.url
-    yield made
-    made.child.terminate()
-    made.child.end(5)
+def broker(sqlite_harness: FaultHarness) -> Iterator[Broker]:
+    broker = Broker(sqlite_harness.home, log=sqlite_harness.home / "broker.log", environ=os.environ)
+    start_broker(broker)
+    sqlite_harness.extra_environ["TAPELINE_BROKER_URL"] = broker.url
+    yield broker
+    broker.child.terminate()
+    broker.child.end(5)
 
 
-def start(broker: Broker) -> None:
+def start_broker(broker: Broker) -> None:
     broker.prepare()
     broker.child.start()
     broker.wait_until_ready()
 
 
-def kill(broker: Broker) -> None:
+def kill_broker(broker: Broker) -> None:
     os.kill(broker.child.pid, signal.SIGKILL)
     broker.child.wait(5)
 
 
-def ask(broker: Broker, command: bytes) -> bytes:
+def send_command(broker: Broker, command: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as raw:
         raw.connect(str(broker.socket))
         raw.sendall(command + b"\r\n")
         return raw.recv(100)
 
 
-def test_a_broker_killed_ten_times_delays_jobs_and_no_more(
-    light: FaultHarness, broker: Broker, reference: Reference
+def test_a_broker_killed_ten_times_only_delays_jobs(
+    sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
-    """F07: two children busy, one job more waits, and the broker dies and comes back at random moments."""
+    """F07: two children are busy, one more job waits, and the broker dies and restarts at random moments."""
     rng = random.Random(7)
-    worker = light.start(TAPELINE_WORKERS="2")
-    light.submit()
-    light.until_all_end()
+    worker = sqlite_harness.start(TAPELINE_WORKERS="2")
+    sqlite_harness.submit()
+    sqlite_harness.until_all_end()
     for _ in range(10):
-        while sum(light.job(job_id).finished_ms is None for job_id in light.accepted) < 3:
-            light.submit()
+        while sum(sqlite_harness.job(job_id).finished_ms is None for job_id in sqlite_harness.accepted) < 3:
+            sqlite_harness.submit()
         time.sleep(rng.uniform(0, 0.5))
-        kill(broker)
+        kill_broker(broker)
         time.sleep(rng.uniform(0, 0.5))
-        start(broker)
+        start_broker(broker)
     began = time.monotonic()
-    light.until_all_end()
-    light.until_end(light.submit())
+    sqlite_harness.until_all_end()
+    sqlite_harness.until_end(sqlite_harness.submit())
     assert time.monotonic() - began < 30
     assert worker.poll() is None
-    assert all(light.job(job_id).lease == 1 for job_id in light.accepted)
-    light.check(reference)
+    assert all(sqlite_harness.job(job_id).lease == 1 for job_id in sqlite_harness.accepted)
+    sqlite_harness.check(reference)
 
 
 @pytest.mark.parametrize(
-    ("breaks", "mends"),
+    ("break_command", "repair_command"),
     [
         (b"REPLICAOF 127.0.0.1 1", b"REPLICAOF NO ONE"),
         (b"CONFIG SET maxmemory 1", b"CONFIG SET maxmemory 0"),
@@ -201,31 +205,33 @@ def test_a_broker_killed_ten_times_delays_jobs_and_no_more(
     ],
     ids=["read-only", "full", "no permission to take", "no permission to write"],
 )
-def test_a_broker_that_answers_with_errors_delays_jobs_and_no_more(
-    light: FaultHarness, broker: Broker, reference: Reference, breaks: bytes, mends: bytes
+def test_a_broker_that_answers_with_errors_only_delays_jobs(
+    sqlite_harness: FaultHarness, broker: Broker, reference: Reference, break_command: bytes, repair_command: bytes
 ) -> None:
-    """Celery takes the broker's errors for its own end; a worker must not."""
-    worker = light.start(TAPELINE_WORKERS="2")
-    light.submit()
-    light.until_all_end()
-    running = light.submit()
-    assert ask(broker, breaks).startswith(b"+OK")
+    """F07b: Celery exits on such errors of the broker; a worker must not."""
+    worker = sqlite_harness.start(TAPELINE_WORKERS="2")
+    sqlite_harness.submit()
+    sqlite_harness.until_all_end()
+    running = sqlite_harness.submit()
+    assert send_command(broker, break_command).startswith(b"+OK")
     began = time.monotonic()
-    light.submit()
-    light.until_all_end()
-    while time.monotonic() - began < 12:  # Celery has tried again by now, and failed
+    sqlite_harness.submit()
+    sqlite_harness.until_all_end()
+    while time.monotonic() - began < 12:  # by then, Celery has retried and failed
         assert worker.poll() is None
         time.sleep(0.2)
-    light.until_end(light.submit())
-    assert ask(broker, mends).startswith(b"+OK")
-    light.until_end(light.submit())
+    sqlite_harness.until_end(sqlite_harness.submit())
+    assert send_command(broker, repair_command).startswith(b"+OK")
+    sqlite_harness.until_end(sqlite_harness.submit())
     assert worker.poll() is None
-    assert light.job(running).lease == 1, "a running job was interrupted"
-    light.check(reference)
+    assert sqlite_harness.job(running).lease == 1, "a running job was interrupted"
+    sqlite_harness.check(reference)
 
 
-def test_a_worker_outlives_a_celery_that_ends(light: FaultHarness, broker: Broker, reference: Reference) -> None:
-    light.patch(
+def test_a_worker_survives_the_end_of_celery(
+    sqlite_harness: FaultHarness, broker: Broker, reference: Reference
+) -> None:
+    sqlite_harness.patch(
         "from celery.worker.consumer import Consumer\n"
         "start, failures = Consumer.start, iter(range(2))\n"
         "def fail(self):\n"
@@ -234,34 +240,36 @@ def test_a_worker_outlives_a_celery_that_ends(light: FaultHarness, broker: Broke
         "    return start(self)\n"
         "Consumer.start = fail\n"
     )
-    worker = light.start(TAPELINE_WORKERS="2")
-    light.until_end(light.submit())
+    worker = sqlite_harness.start(TAPELINE_WORKERS="2")
+    sqlite_harness.until_end(sqlite_harness.submit())
     wait_until(
-        lambda: b":1" in ask(broker, b"SCARD _kombu.binding." + task_names.TRAIN_QUEUE.encode()), "Celery again", 30
+        lambda: b":1" in send_command(broker, b"SCARD _kombu.binding." + task_names.TRAIN_QUEUE.encode()),
+        "Celery again",
+        30,
     )
-    light.until_end(light.submit())
+    sqlite_harness.until_end(sqlite_harness.submit())
     assert worker.poll() is None
-    light.check(reference)
+    sqlite_harness.check(reference)
 
 
-def test_without_the_look_at_the_database_a_lost_message_is_found_out(light: FaultHarness, broker: Broker) -> None:
-    """F07 and F08 once more, the timer switched off: a job whose message was lost waits for ever."""
-    light.patch("from workers.supervisor import supervisor\nsupervisor.DATABASE_POLL_INTERVAL_S = 3600.0\n")
-    light.start()
-    for pause in (2, 6, 12):  # until the looks at its start, and after a job, are over
+def test_without_database_polling_a_job_with_a_lost_message_waits(sqlite_harness: FaultHarness, broker: Broker) -> None:
+    """F07 and F08 with polling disabled: a job whose message was lost waits until another one is sent."""
+    sqlite_harness.patch("from workers.supervisor import supervisor\nsupervisor.DATABASE_POLL_INTERVAL_S = 3600.0\n")
+    sqlite_harness.start()
+    for pause in (2, 6, 12):  # until the polls at its start and after a job are over
         time.sleep(pause)
-        job_id = light.submit()
+        job_id = sqlite_harness.submit()
         time.sleep(5)
-        if not light.job(job_id).lease:
+        if not sqlite_harness.job(job_id).lease:
             break
-        light.until_end(job_id)
-    assert light.job(job_id).status == Status.QUEUED
+        sqlite_harness.until_end(job_id)
+    assert sqlite_harness.job(job_id).status == Status.QUEUED
     wake(create_app(broker.url), job_id)
-    light.until_end(job_id)
+    sqlite_harness.until_end(job_id)
 
 
-class Evil:
-    """Once unpickled, it leaves a file."""
+class MaliciousPayload:
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -270,14 +278,14 @@ class Evil:
         return open, (str(self.path), "w")
 
 
-def feed_rubbish(light: FaultHarness, broker: Broker, trace: Path) -> None:
-    """Hundreds of hints that are out of date, hints that are none, and one that is a program."""
+def send_invalid_messages(sqlite_harness: FaultHarness, broker: Broker, trace: Path) -> None:
+    """Send hundreds of stale messages, several malformed ones, and a pickle that runs code."""
     sender = create_app(broker.url)
     with sender.connection_for_write() as connection:
         producer = connection.Producer(serializer="json")
         for number in range(300):
             producer.publish(
-                [[light.accepted[0]], {}, {}],
+                [[sqlite_harness.accepted[0]], {}, {}],
                 routing_key=task_names.TRAIN_QUEUE,
                 headers={"task": task_names.TRAIN_TASK, "id": str(number)},
             )
@@ -286,100 +294,108 @@ def feed_rubbish(light: FaultHarness, broker: Broker, trace: Path) -> None:
                 body, routing_key=task_names.TRAIN_QUEUE, headers={"task": task_names.TRAIN_TASK, "id": "1"}
             )
         producer.publish(
-            pickle.dumps([[Evil(trace)], {}, {}]),
+            pickle.dumps([[MaliciousPayload(trace)], {}, {}]),
             routing_key=task_names.TRAIN_QUEUE,
             content_type="application/x-python-serialize",
             content_encoding="binary",
             headers={"task": task_names.TRAIN_TASK, "id": "2"},
         )
     wait_until(
-        lambda: ask(broker, b"LLEN " + task_names.TRAIN_QUEUE.encode()).startswith(b":0\r"), "an empty queue", 60
+        lambda: send_command(broker, b"LLEN " + task_names.TRAIN_QUEUE.encode()).startswith(b":0\r"),
+        "an empty queue",
+        60,
     )
 
 
-def test_repeated_foreign_and_evil_messages_do_nothing(
-    light: FaultHarness, broker: Broker, reference: Reference
+def test_repeated_foreign_and_malicious_messages_have_no_effect(
+    sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
     """F11 and F12."""
-    light.submit()
-    worker = light.start(TAPELINE_WORKERS="4")  # with one slot, Celery takes two messages a second
-    light.until_all_end()
-    trace = light.home / "evil"
-    feed_rubbish(light, broker, trace)
-    light.until_end(light.submit())
+    sqlite_harness.submit()
+    worker = sqlite_harness.start(TAPELINE_WORKERS="4")  # with one slot, Celery consumes two messages per second
+    sqlite_harness.until_all_end()
+    trace = sqlite_harness.home / "evil"
+    send_invalid_messages(sqlite_harness, broker, trace)
+    sqlite_harness.until_end(sqlite_harness.submit())
     assert worker.poll() is None
     assert not trace.exists(), "F11: a message was unpickled"
-    assert all(light.job(job_id).lease == 1 for job_id in light.accepted)
-    light.check(reference)
+    assert all(sqlite_harness.job(job_id).lease == 1 for job_id in sqlite_harness.accepted)
+    sqlite_harness.check(reference)
 
 
-def test_where_pickles_are_taken_the_evil_message_is_found_out(light: FaultHarness, broker: Broker) -> None:
-    """F11 once more, the check switched off: it must turn red."""
-    light.patch(
+def test_if_pickles_are_accepted_the_malicious_message_is_executed(
+    sqlite_harness: FaultHarness, broker: Broker
+) -> None:
+    """F11 with a deliberate defect: pickles are accepted."""
+    sqlite_harness.patch(
         "from service.runtime import task_names\ntask_names.CELERY_OPTIONS['accept_content'] = ['json', 'pickle']\n"
     )
-    light.submit()
-    light.start(C_FORCE_ROOT="1", TAPELINE_WORKERS="4")  # Celery itself refuses to be root and unpickle
-    light.until_all_end()
-    trace = light.home / "evil"
-    feed_rubbish(light, broker, trace)
+    sqlite_harness.submit()
+    sqlite_harness.start(C_FORCE_ROOT="1", TAPELINE_WORKERS="4")  # otherwise, Celery refuses to unpickle as root
+    sqlite_harness.until_all_end()
+    trace = sqlite_harness.home / "evil"
+    send_invalid_messages(sqlite_harness, broker, trace)
     wait_until(trace.exists, "the evil message's trace", 20)
 
 
-def test_messages_that_were_all_lost_delay_jobs_and_no_more(
-    light: FaultHarness, broker: Broker, reference: Reference
+def test_the_loss_of_all_messages_only_delays_jobs(
+    sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
     """F08."""
     sender = create_app(broker.url)
     for _ in range(8):
-        wake(sender, light.submit())
-    assert ask(broker, b"FLUSHALL").startswith(b"+OK")
-    light.start(TAPELINE_WORKERS="2")
-    light.until_all_end()
-    light.check(reference)
+        wake(sender, sqlite_harness.submit())
+    assert send_command(broker, b"FLUSHALL").startswith(b"+OK")
+    sqlite_harness.start(TAPELINE_WORKERS="2")
+    sqlite_harness.until_all_end()
+    sqlite_harness.check(reference)
 
 
-def test_a_silent_broker_delays_no_request(light: FaultHarness, broker: Broker, reference: Reference) -> None:
-    """F10: half-open. The connection stands, and nothing comes; then it does again."""
+def test_a_silent_broker_blocks_neither_jobs_nor_the_shutdown(
+    sqlite_harness: FaultHarness, broker: Broker, reference: Reference
+) -> None:
+    """F10: a half-open connection, which stays open but delivers nothing, and later works again."""
 
     def connect() -> socket.socket:
-        made = socket.socket(socket.AF_UNIX)
-        made.connect(str(broker.socket))
-        return made
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(broker.socket))
+        return connection
 
     proxy = Proxy(connect)
-    light.extra["TAPELINE_BROKER_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
-    light.submit()
-    worker = light.start()
-    light.until_all_end()
+    sqlite_harness.extra_environ["TAPELINE_BROKER_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+    sqlite_harness.submit()
+    worker = sqlite_harness.start()
+    sqlite_harness.until_all_end()
     proxy.silent = True
-    light.until_end(light.submit())
+    sqlite_harness.until_end(sqlite_harness.submit())
     proxy.silent = False
     proxy.drop()
-    light.until_end(light.submit())
+    sqlite_harness.until_end(sqlite_harness.submit())
     proxy.silent = True
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
     proxy.close()
-    light.check(reference)
+    sqlite_harness.check(reference)
 
 
-def test_a_silent_broker_keeps_no_dead_workers_job(light: FaultHarness, reference: Reference) -> None:
-    """F10: the scheduler has hints to send, and each waits for the broker."""
+def test_a_silent_broker_does_not_block_the_rescue_of_a_dead_workers_job(
+    sqlite_harness: FaultHarness, reference: Reference
+) -> None:
+    """F10: the scheduler has messages to send, and each of them waits for the broker."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
-        light.lease_s = 12
-        held = light.submit()
-        light.submit()
-        assert leases.claim(light.database, "dead", light.lease_s) is not None
-        free = Worker(id="free", host="h", pid=1, slots=4, running=0, draining=False)
-        worker_registry.record_heartbeat(light.database, free)
-        with light.database.write() as session:
-            session.execute(update(Job).where(Job.id != held).values(queued_ms=Job.queued_ms - 60_000))
-        light.start("workers.reconcile", TAPELINE_BROKER_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
-        light.until(held, lambda job: job.status == Status.QUEUED, 2 * light.lease_s + 10)
-        worker_registry.deregister(light.database, free.id)
-        light.start()
-        light.until_all_end()
-    light.check(reference)
+        sqlite_harness.lease_s = 12
+        claimed_id = sqlite_harness.submit()
+        sqlite_harness.submit()
+        assert leases.claim(sqlite_harness.database, "dead", sqlite_harness.lease_s) is not None
+        idle_worker = Worker(id="free", host="h", pid=1, slots=4, running=0, draining=False)
+        worker_registry.record_heartbeat(sqlite_harness.database, idle_worker)
+        with sqlite_harness.database.write() as session:
+            session.execute(update(Job).where(Job.id != claimed_id).values(queued_ms=Job.queued_ms - 60_000))
+        sqlite_harness.start("workers.reconcile", TAPELINE_BROKER_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        sqlite_harness.until(claimed_id, lambda job: job.status == Status.QUEUED, 2 * sqlite_harness.lease_s + 10)
+        worker_registry.deregister(sqlite_harness.database, idle_worker.id)
+        sqlite_harness.start()
+        sqlite_harness.until_all_end()
+    sqlite_harness.check(reference)

@@ -1,4 +1,4 @@
-"""Workers and their children stand still while they train, and some come back once another one has their job."""
+"""Workers and children are frozen while they train; some resume once another worker has their job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.faults.harness import FaultHarness, all_gone, wait_until
+from tests.faults.harness import FaultHarness, all_exited, wait_until
 from tests.faults.invariants import Reference
 from tests.workers.conftest import children_of, parent_of
 
@@ -17,87 +17,85 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells of a parent's death")
 @pytest.mark.parametrize("frozen", ["child", "both", "adopted"])
-def test_frozen_processes_do_not_outlive_a_worker_that_was_killed(light: FaultHarness, frozen: str) -> None:
-    """F02: they cannot read from the pipe that tells the others."""
-    light.submit()
-    light.arm("epoch_committed.1", "hang" if frozen == "adopted" else "stop")
-    worker = light.start()
-    child = light.until_struck("epoch_committed.1")
-    forking = parent_of(child)
+def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHarness, frozen: str) -> None:
+    """F02: they cannot read the closed pipe, by which running processes notice the worker's death."""
+    sqlite_harness.submit()
+    sqlite_harness.arm("epoch_committed.1", "hang" if frozen == "adopted" else "stop")
+    worker = sqlite_harness.start()
+    child = sqlite_harness.until_reached("epoch_committed.1")
+    fork_server = parent_of(child)
     spare = children_of(worker.pid)
     if frozen == "both":
-        os.kill(forking, signal.SIGSTOP)
+        os.kill(fork_server, signal.SIGSTOP)
     if frozen == "adopted":
-        os.kill(forking, signal.SIGKILL)
+        os.kill(fork_server, signal.SIGKILL)
         wait_until(lambda: parent_of(child) == worker.pid, "its adoption")
         os.kill(child, signal.SIGSTOP)
     worker.kill()
     worker.wait()
-    wait_until(lambda: all_gone([child, forking, *spare]), "the end of all processes", 10)
-    light.start("workers.reconcile")
-    light.start()
-    light.until_all_end()
+    wait_until(lambda: all_exited([child, fork_server, *spare]), "the end of all processes", 10)
+    sqlite_harness.start("workers.reconcile")
+    sqlite_harness.start()
+    sqlite_harness.until_all_end()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-def test_a_frozen_child_is_ended_though_the_process_that_forked_it_is_gone(
-    harness: FaultHarness, reference: Reference
-) -> None:
-    """I8: a worker that leaves takes it along, and another one does its job."""
+def test_a_frozen_child_is_ended_even_without_the_fork_server(harness: FaultHarness, reference: Reference) -> None:
+    """I8: a worker that exits ends the child, and another worker trains its job."""
     harness.submit()
     harness.arm("epoch_committed.1", "hang")
     worker = harness.start(TAPELINE_WORKERS="2")
-    child = harness.until_struck("epoch_committed.1")
-    forking = parent_of(child)
-    os.kill(forking, signal.SIGKILL)
+    child = harness.until_reached("epoch_committed.1")
+    fork_server = parent_of(child)
+    os.kill(fork_server, signal.SIGKILL)
     wait_until(lambda: parent_of(child) == worker.pid, "its adoption")
-    os.kill(child, signal.SIGSTOP)  # only now: its parent's death would wake it
-    harness.until_end(harness.submit())  # by a child that waited: another one need not be forked
+    os.kill(child, signal.SIGSTOP)  # only now: the death of its parent would wake it
+    harness.until_end(harness.submit())  # by the spare child: no other one needs to be forked
     worker.terminate()
     worker.wait(60)
-    wait_until(lambda: all_gone([child]), "the end of the frozen child", 5)
+    wait_until(lambda: all_exited([child]), "the end of the frozen child", 5)
     harness.start()
     harness.until_all_end()
-    assert harness.deaths() == 0
+    assert harness.worker_losses() == 0
     harness.check(reference)
 
 
-def freeze(harness: FaultHarness, reference: Reference, place: str) -> None:
-    """A worker stands still at some point, and comes back once somebody else has done its job."""
+def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -> None:
+    """Freeze a worker at ``place``, and resume it once another worker has trained its job."""
     job_id = harness.submit()
     harness.arm(place, "stop")
     worker = harness.start()
-    child = harness.until_struck(place)
-    while not harness.freeze(worker) and child == worker.pid:  # it has locked the database elsewhere, and went on
+    child = harness.until_reached(place)
+    while not harness.freeze(worker) and child == worker.pid:  # it held a lock elsewhere, and ran on past the failpoint
         worker.send_signal(signal.SIGCONT)
         harness.until_end(job_id)
         harness.arm(place, "stop")
         job_id = harness.submit()
-        child = harness.until_struck(place)
+        child = harness.until_reached(place)
     harness.start("workers.reconcile")
     harness.start()
     harness.until_end(job_id)
-    before = [(event.seq, event.type) for event in harness.log(job_id)]
+    events_before = [(event.seq, event.type) for event in harness.log(job_id)]
     os.kill(child, signal.SIGCONT)
     os.kill(worker.pid, signal.SIGCONT)
     if child != worker.pid:
-        wait_until(lambda: all_gone([child]), "the frozen child's end", 20)
-    harness.submit()  # it works as before
+        wait_until(lambda: all_exited([child]), "the frozen child's end", 20)
+    harness.submit()  # the service works as before
     harness.until_all_end()
-    assert [(event.seq, event.type) for event in harness.log(job_id)] == before, "F04: the frozen worker wrote"
+    assert [(event.seq, event.type) for event in harness.log(job_id)] == events_before, "F04: the frozen worker wrote"
     assert harness.job(job_id).lease == 2
     harness.check(reference)
 
 
 @pytest.mark.parametrize("place", ["claimed", "began", "files_stored.2", "epoch_committed.3"])
-def test_a_worker_that_was_frozen_longer_than_its_lease_changes_nothing(
+def test_a_worker_frozen_longer_than_its_lease_changes_nothing(
     harness: FaultHarness, reference: Reference, place: str
 ) -> None:
-    """F04: after the claim, before an epoch's commit, and before the end's."""
-    freeze(harness, reference, place)
+    """F04: after the claim, at the start, before an epoch's commit, and before that of the end."""
+    freeze_and_resume(harness, reference, place)
 
 
-UNFENCED = """
+WITHOUT_LEASE_GUARD = """
 from service.jobs import leases
 from service.errors import LeaseLost
 from service.storage.tables import Job
@@ -116,24 +114,26 @@ leases.requested = lambda database, held: None
 """
 
 
-def test_without_the_fence_the_frozen_worker_is_found_out(light: FaultHarness, reference: Reference) -> None:
-    """F04 once more, the fence switched off: it must turn red."""
-    light.patch(UNFENCED)
-    with pytest.raises(AssertionError, match=r"F04|end"):
-        freeze(light, reference, "files_stored.2")
-
-
-def test_a_child_that_hangs_is_ended_though_its_worker_renews_the_lease(
-    light: FaultHarness, reference: Reference
+def test_without_the_lease_guard_a_frozen_worker_violates_an_invariant(
+    sqlite_harness: FaultHarness, reference: Reference
 ) -> None:
-    """F22: with a deadline of two seconds instead of two minutes."""
-    light.patch("from workers.supervisor import job_monitor\njob_monitor.BATCH_DEADLINE_S = 2.0\n")
-    light.submit()
-    light.arm("batch_done.2", "hang")
-    light.start("workers.reconcile")
-    light.start()
-    child = light.until_struck("batch_done.2")
-    light.until_all_end()
-    assert all_gone([child])
-    assert light.deaths() == 1
-    light.check(reference)
+    """F04 with the lease guard disabled: the check must fail."""
+    sqlite_harness.patch(WITHOUT_LEASE_GUARD)
+    with pytest.raises(AssertionError, match=r"F04|end"):
+        freeze_and_resume(sqlite_harness, reference, "files_stored.2")
+
+
+def test_a_child_that_hangs_is_ended_although_its_worker_renews_the_lease(
+    sqlite_harness: FaultHarness, reference: Reference
+) -> None:
+    """F22, with a deadline of two seconds instead of two minutes."""
+    sqlite_harness.patch("from workers.supervisor import job_monitor\njob_monitor.BATCH_DEADLINE_S = 2.0\n")
+    sqlite_harness.submit()
+    sqlite_harness.arm("batch_done.2", "hang")
+    sqlite_harness.start("workers.reconcile")
+    sqlite_harness.start()
+    child = sqlite_harness.until_reached("batch_done.2")
+    sqlite_harness.until_all_end()
+    assert all_exited([child])
+    assert sqlite_harness.worker_losses() == 1
+    sqlite_harness.check(reference)

@@ -15,23 +15,24 @@ import pytest
 from service.jobs import actions
 from service.jobs.queries import lookup
 from service.states import Status
-from tests.faults.harness import FaultHarness, all_gone, kill_group, open_harness, wait_until
+from tests.faults.harness import FaultHarness, all_exited, kill_group, open_harness, wait_until
 from tests.faults.invariants import Reference
 from tests.workers.conftest import children_of, parent_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
-BEFORE_THE_COMMIT = [
+PLACES_BEFORE_COMMIT = [
     ["began", "restored", "batch_done"],
     ["epoch_trained", "file_written.checkpoint", "file_renamed.sample"],
     ["files_stored", "epoch_committing", "file_renamed.checkpoint"],
 ]
 
 
-def test_children_killed_at_every_point_of_every_epoch_cost_no_bit(harness: FaultHarness, reference: Reference) -> None:
-    """F01. Each kill before an epoch's commit is followed by one right after it: three in a row would be poison."""
+def test_children_killed_at_21_points_do_not_change_the_results(harness: FaultHarness, reference: Reference) -> None:
+    """F01. Each kill before an epoch's commit is followed by one right after it: three losses without a new
+    epoch would fail the job."""
     points = []
-    for places in BEFORE_THE_COMMIT:
+    for places in PLACES_BEFORE_COMMIT:
         harness.submit()
         for epoch, place in enumerate(places, 1):
             in_epoch = place in ("batch_done", "epoch_trained", "files_stored", "epoch_committing")
@@ -40,38 +41,40 @@ def test_children_killed_at_every_point_of_every_epoch_cost_no_bit(harness: Faul
     harness.arm(points[0], "stop")
     harness.start()
     for point, following in itertools.zip_longest(points, points[1:]):
-        harness.kill_at(point, then=following)
+        harness.kill_at(point, arm_next=following)
     harness.until_all_end()
-    assert harness.deaths() == len(points) == 21
+    assert harness.worker_losses() == len(points) == 21
     harness.check(reference)
 
 
-def test_a_child_killed_before_the_commit_of_the_epoch_before_trains_that_again(
+def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
     harness: FaultHarness, reference: Reference
 ) -> None:
-    """F01, where two epochs are under way."""
+    """F01, while one epoch is committed and the next one is trained."""
     job_id = harness.submit()
     harness.arm("files_stored.1", "wait")
     harness.arm("overlapping.2")
     harness.start()
-    harness.until_struck("overlapping.2")
+    harness.until_reached("overlapping.2")
     harness.until_all_end()
     with harness.database.read() as session:
         assert [row.lease for row in lookup.epochs(session, job_id)] == [2, 2, 2]
-    assert harness.deaths() == 1
+    assert harness.worker_losses() == 1
     harness.check(reference)
 
 
 @pytest.mark.parametrize("place", ["claimed", "succeeded"])
-def test_a_worker_killed_there_is_replaced_by_another(harness: FaultHarness, reference: Reference, place: str) -> None:
+def test_a_worker_killed_after_a_claim_or_an_end_is_replaced(
+    harness: FaultHarness, reference: Reference, place: str
+) -> None:
     """F02."""
     harness.submit()
     harness.arm(place)
     worker = harness.start()
-    pid = harness.until_struck(place)
+    pid = harness.until_reached(place)
     children = [pid, *children_of(worker.pid)]
     kill_group(worker)
-    wait_until(lambda: all_gone(children), "the end of all children", 5)
+    wait_until(lambda: all_exited(children), "the end of all children", 5)
     harness.start("workers.reconcile")
     harness.start()
     harness.until_all_end()
@@ -79,8 +82,8 @@ def test_a_worker_killed_there_is_replaced_by_another(harness: FaultHarness, ref
     harness.check(reference)
 
 
-def test_a_worker_killed_alone_takes_its_children_along(harness: FaultHarness, reference: Reference) -> None:
-    """F02: nobody but the pipe tells them."""
+def test_children_exit_when_only_their_worker_is_killed(harness: FaultHarness, reference: Reference) -> None:
+    """F02: they notice only by the closed pipe."""
     harness.submit(epochs=400)
     worker = harness.start()
     harness.until(harness.accepted[0], lambda job: job.epoch >= 1)
@@ -88,7 +91,7 @@ def test_a_worker_killed_alone_takes_its_children_along(harness: FaultHarness, r
     assert children
     worker.kill()
     worker.wait()
-    wait_until(lambda: all_gone(children), "the end of all children", 5)
+    wait_until(lambda: all_exited(children), "the end of all children", 5)
     last = harness.job(harness.accepted[0]).epoch
     harness.start("workers.reconcile")
     harness.start()
@@ -100,26 +103,26 @@ def test_a_worker_killed_alone_takes_its_children_along(harness: FaultHarness, r
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-def test_without_the_forking_process_a_job_continues_and_the_next_starts(
+def test_without_the_fork_server_a_job_continues_and_the_next_starts(
     harness: FaultHarness, reference: Reference
 ) -> None:
-    """Whoever runs out of memory may kill it, too."""
+    """The kernel may kill it when memory runs out."""
     harness.submit()
     harness.submit()
     harness.arm("epoch_committed.1", "stop")
     worker = harness.start()
-    child = harness.until_struck("epoch_committed.1")
-    (forking,) = {parent_of(pid) for pid in children_of(worker.pid)}
-    os.kill(forking, signal.SIGKILL)
-    wait_until(lambda: all_gone([forking]), "the kill")
-    harness.until_all_end()  # that death has woken the child
+    child = harness.until_reached("epoch_committed.1")
+    (fork_server,) = {parent_of(pid) for pid in children_of(worker.pid)}
+    os.kill(fork_server, signal.SIGKILL)
+    wait_until(lambda: all_exited([fork_server]), "the kill")
+    harness.until_all_end()  # the death of its parent has woken the child
     assert harness.job(harness.accepted[0]).lease == 1
-    assert not all_gone([child]), "it waits for another job"
-    assert harness.deaths() == 0
+    assert not all_exited([child]), "it waits for another job"
+    assert harness.worker_losses() == 0
     harness.check(reference)
 
 
-def test_a_power_cut_of_all_workers_with_jobs_under_way(harness: FaultHarness, reference: Reference) -> None:
+def test_running_jobs_survive_a_power_cut_of_all_workers(harness: FaultHarness, reference: Reference) -> None:
     """F03."""
     for _ in range(4):
         harness.submit()
@@ -135,17 +138,17 @@ def test_a_power_cut_of_all_workers_with_jobs_under_way(harness: FaultHarness, r
 
 
 @pytest.mark.parametrize("place", ["handing_back", "handed_back"])
-def test_a_drain_that_is_cut_short_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
-    """F06: SIGTERM, and the child dies while it hands back."""
+def test_an_interrupted_drain_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
+    """F06: after SIGTERM, the child dies while it hands its job back."""
     job_id = harness.submit(epochs=3)
     harness.arm("epoch_trained.2", "stop")
     worker = harness.start()
-    child = harness.until_struck("epoch_trained.2")
+    child = harness.until_reached("epoch_trained.2")
     harness.arm(place)
     worker.send_signal(signal.SIGTERM)
-    time.sleep(2)  # the order to stop is in the pipe by then
+    time.sleep(2)  # the stop command is in the pipe by then
     os.kill(child, signal.SIGCONT)
-    harness.until_struck(place)
+    harness.until_reached(place)
     assert worker.wait(20) == 0
     assert harness.job(job_id).status == Status.QUEUED
     harness.start()
@@ -153,17 +156,17 @@ def test_a_drain_that_is_cut_short_loses_nothing(harness: FaultHarness, referenc
     harness.check(reference)
 
 
-def test_a_child_that_has_just_ended_its_job_does_not_count_as_lost(light: FaultHarness) -> None:
-    """Its worker looks after the commit, and before it has told."""
-    light.patch("from workers.supervisor import job_monitor\njob_monitor.FINAL_REPORT_S = 30.0\n")
-    light.submit()
-    light.arm("succeeded", "stop")
-    light.start()
-    child = light.until_struck("succeeded")
-    time.sleep(1)  # four looks
+def test_a_child_that_has_just_ended_its_job_does_not_count_as_lost(sqlite_harness: FaultHarness) -> None:
+    """Its worker checks the lease after the commit, but before the child has reported it."""
+    sqlite_harness.patch("from workers.supervisor import job_monitor\njob_monitor.FINAL_REPORT_S = 30.0\n")
+    sqlite_harness.submit()
+    sqlite_harness.arm("succeeded", "stop")
+    sqlite_harness.start()
+    child = sqlite_harness.until_reached("succeeded")
+    time.sleep(1)  # four checks
     os.kill(child, signal.SIGCONT)
-    wait_until(lambda: '"outcome": "succeeded"' in light.logs(), "the child's report")
-    assert "the lease is lost" not in light.logs()
+    wait_until(lambda: '"outcome": "succeeded"' in sqlite_harness.logs(), "the child's report")
+    assert "the lease is lost" not in sqlite_harness.logs()
 
 
 FAILING_MONITOR = """
@@ -178,95 +181,93 @@ JobMonitor.run = fail
 """
 
 
-def test_a_job_whose_monitor_fails_is_released_and_does_not_count_as_a_loss(
-    light: FaultHarness, reference: Reference
+def test_a_job_whose_monitor_fails_is_released_without_a_worker_loss(
+    sqlite_harness: FaultHarness, reference: Reference
 ) -> None:
-    light.patch(FAILING_MONITOR)
-    job_id = light.submit()
-    light.start()
-    light.until_all_end()
-    assert light.deaths() == 0
-    assert light.job(job_id).lease == 2
-    light.check(reference)
+    sqlite_harness.patch(FAILING_MONITOR)
+    job_id = sqlite_harness.submit()
+    sqlite_harness.start()
+    sqlite_harness.until_all_end()
+    assert sqlite_harness.worker_losses() == 0
+    assert sqlite_harness.job(job_id).lease == 2
+    sqlite_harness.check(reference)
 
 
-def test_copies_of_a_running_service_taken_at_any_moment_go_on_to_the_same_end(
-    light: FaultHarness, reference: Reference, tmp_path: Path
+def test_copies_of_a_running_service_continue_to_the_same_results(
+    sqlite_harness: FaultHarness, reference: Reference, tmp_path: Path
 ) -> None:
-    """F20, a power cut approximated: all processes stand still, the disk is copied, and the copy is started."""
-    light.submit()
+    """F20, a power cut approximated: all processes are frozen, the disk is copied, the copy is started."""
+    sqlite_harness.submit()
     places = ("file_written.checkpoint", "epoch_committing.2", "epoch_committed.3")
     copies = []
     for place in places:
-        light.arm(place, "stop")
-    worker = light.start()
+        sqlite_harness.arm(place, "stop")
+    worker = sqlite_harness.start()
     for number, place in enumerate(places):
-        child = light.until_struck(place)
+        child = sqlite_harness.until_reached(place)
         os.kill(worker.pid, signal.SIGSTOP)
         copy = tmp_path / f"copy-{number}"
         copy.mkdir()
-        shutil.copytree(light.home, copy / "home")
+        shutil.copytree(sqlite_harness.home, copy / "home")
         for path in tmp_path.glob("tapeline.db*"):
             shutil.copy(path, copy / path.name)
         copies.append(copy)
         os.kill(child, signal.SIGCONT)
         os.kill(worker.pid, signal.SIGCONT)
-    light.until_all_end()
-    light.check(reference)
+    sqlite_harness.until_all_end()
+    sqlite_harness.check(reference)
     for copy in copies:
-        second = open_harness(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")
-        second.accepted = list(light.accepted)
-        second.start("workers.reconcile")
-        second.start()
-        second.until_all_end()
-        second.check(reference)
-        second.database.close()
+        copied = open_harness(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")
+        copied.accepted = list(sqlite_harness.accepted)
+        copied.start("workers.reconcile")
+        copied.start()
+        copied.until_all_end()
+        copied.check(reference)
+        copied.database.close()
 
 
-def test_a_job_that_kills_its_workers_is_given_up_and_the_next_one_runs(
-    harness: FaultHarness, reference: Reference
-) -> None:
-    """F21: as the kernel kills a process for its memory; the supervisor lives on."""
+def test_a_job_that_kills_its_workers_fails_and_the_next_one_runs(harness: FaultHarness, reference: Reference) -> None:
+    """F21: killed as by the kernel when memory runs out; the supervisor survives."""
     poison = harness.submit()
     harness.arm("epoch_trained.2", "stop")
     worker = harness.start()
     for following in ("epoch_trained.2", "epoch_trained.2", None):
-        harness.kill_at("epoch_trained.2", then=following)
+        harness.kill_at("epoch_trained.2", arm_next=following)
     job = harness.until_end(poison)
     assert job.error is not None
     assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "worker_lost", 1)
     assert worker.poll() is None
     harness.submit()
     harness.until_all_end()
-    actions.retry(harness.database, poison)  # nobody kills it any more
+    actions.retry(harness.database, poison)  # no failpoint is armed any more
     harness.until(poison, lambda job: job.status == Status.SUCCEEDED, 60)
     harness.check(reference)
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_an_hour_on_the_clock_of_one_worker_and_the_scheduler_decides_nothing(
+def test_clocks_of_a_worker_and_the_scheduler_off_by_an_hour_have_no_effect(
     harness: FaultHarness, reference: Reference, hours: int
 ) -> None:
-    """F25: no early rescue, no lease that stands for ever, no file mistaken for an old one."""
-    harness.lease_s = 15  # a worker that gets no processor for two seconds would fence its own child: no death
+    """F25: no early rescue, no lease that never expires, no file mistaken for an old one."""
+    harness.lease_s = 15  # at 3 s, a worker without CPU time for two seconds would stop its own child
     for _ in range(3):
         harness.submit()
     harness.arm("batch_done.2", "kill")
-    shifted = f"import time\nreal = time.time\ntime.time = lambda: real() + {3600 * hours}\n"
-    right = harness.start()
-    harness.patch(shifted)
+    clock_patch = f"import time\nreal = time.time\ntime.time = lambda: real() + {3600 * hours}\n"
+    unshifted = harness.start()
+    harness.patch(clock_patch)
     harness.start("workers.reconcile")
     harness.start()
-    harness.until_struck("batch_done.2")
+    harness.until_reached("batch_done.2")
     harness.until_all_end()
-    assert right.poll() is None
-    assert harness.deaths() == 1, harness.logs()
+    assert unshifted.poll() is None
+    assert harness.worker_losses() == 1, harness.logs()
     harness.check(reference)
 
 
 def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarness) -> None:
     """F26."""
-    harness.lease_s = 15  # what is slow here is no death
+    harness.lease_s = 15  # so that a slow machine causes no worker losses
     tiny = {"epochs": 1, "batch_size": 400, "layers": [{"units": 10, "activation": "softmax"}]}
     for _ in range(24):
         harness.submit(**tiny)
@@ -279,20 +280,20 @@ def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarne
     harness.check(Reference.of(harness.database, harness.accepted[0]))
 
 
-def test_another_kind_of_processor_is_put_on_record(light: FaultHarness) -> None:
+def test_a_job_resumed_on_another_cpu_type_logs_mixed_provenance(sqlite_harness: FaultHarness) -> None:
     """F27."""
-    job_id = light.submit()
-    light.arm("epoch_trained.2", "stop")
-    worker = light.start()
-    light.until_struck("epoch_trained.2")
+    job_id = sqlite_harness.submit()
+    sqlite_harness.arm("epoch_trained.2", "stop")
+    worker = sqlite_harness.start()
+    sqlite_harness.until_reached("epoch_trained.2")
     kill_group(worker)
-    jobs_before = light.job(job_id)
-    assert jobs_before.provenance is not None
-    other = "Nehalem" if "Nehalem" not in str(jobs_before.provenance["blas"]) else "Sandybridge"
-    light.start("workers.reconcile")
-    light.start(OPENBLAS_CORETYPE=other)
-    light.until_end(job_id)
-    if light.job(job_id).provenance == jobs_before.provenance:
+    interrupted = sqlite_harness.job(job_id)
+    assert interrupted.provenance is not None
+    other_cpu = "Nehalem" if "Nehalem" not in str(interrupted.provenance["blas"]) else "Sandybridge"
+    sqlite_harness.start("workers.reconcile")
+    sqlite_harness.start(OPENBLAS_CORETYPE=other_cpu)
+    sqlite_harness.until_end(job_id)
+    if sqlite_harness.job(job_id).provenance == interrupted.provenance:
         pytest.skip("this BLAS cannot be made to take another processor's kernels")
-    codes = [event.data["code"] for event in light.log(job_id) if event.type == "log"]
+    codes = [event.data["code"] for event in sqlite_harness.log(job_id) if event.type == "log"]
     assert codes[0] == "mixed_provenance"

@@ -21,7 +21,7 @@ from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
-from tests.faults.conftest import InProcess
+from tests.faults.conftest import InProcessHarness
 from workers.training.earlier.investigation import _Side
 from workers.training.epochs import snapshot as snapshots
 
@@ -29,98 +29,107 @@ LONG: dict[str, Any] = {"epochs": 20, "checkpoint": {"keep_last": 20}}
 BATCHES = 17
 
 
-def train(process: InProcess, **spec: Any) -> Job:
+def train(process: InProcessHarness, **spec: Any) -> Job:
     job_id = process.submit(**spec)
     assert process.train() == "succeeded"
     return process.workers.job(job_id)
 
 
-def find(process: InProcess, a: Job, b: Job) -> Differences:
+def find(process: InProcessHarness, a: Job, b: Job) -> Differences:
     return differences.find(process.database, process.artifacts, a.id, b.id, owner=None)
 
 
-def use_case(process: InProcess) -> Jobs:
+def use_case(process: InProcessHarness) -> Jobs:
     repository = DatasetRepository(process.workers.settings, process.database)
     specs = SpecChecks(database=process.database, datasets=repository)
     return Jobs(database=process.database, artifacts=process.artifacts, specs=specs)
 
 
-def replay(process: InProcess, a: Job, b: Job) -> dict[str, Any]:
-    made = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
+def replay(process: InProcessHarness, a: Job, b: Job) -> dict[str, Any]:
+    request = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
     assert process.train() == "investigated"
-    job = process.workers.job(made.answer["id"])
+    job = process.workers.job(request.answer["id"])
     assert (job.status, job.epoch, job.result_digest) == (Status.SUCCEEDED, 0, None)
     assert job.investigation is not None
     return job.investigation
 
 
-def flip(process: InProcess, job_id: str, epoch: int, tensor: str, at: int) -> tuple[float, float]:
-    """Flip a bit of an element in a checkpoint; gives its value before and after."""
+def flip(process: InProcessHarness, job_id: str, epoch: int, tensor: str, index: int) -> tuple[float, float]:
+    """Flip a bit of an element in a checkpoint, and return its value before and after."""
     with process.database.write() as session:
         row = next(row for row in lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT) if row.epoch == epoch)
         path = process.artifacts.root / row.path
         state = checkpoint.loads(path.read_bytes())
         flat = state.tensors[tensor].reshape(-1)
-        before = float(flat[at])
-        flat.view(np.uint32)[at] ^= 1 << 9
+        before = float(flat[index])
+        flat.view(np.uint32)[index] ^= 1 << 9
         data = checkpoint.dumps(state)
         path.write_bytes(data)
         row.sha256 = hashlib.sha256(data).hexdigest()
-        return before, float(flat[at])
+        return before, float(flat[index])
 
 
 @pytest.mark.parametrize(
-    ("at", "epoch"),
+    ("index", "epoch"),
     [
         pytest.param(406 * 16 + 3, 8, id="a pixel in the middle"),
         pytest.param(5003, 20, id="a pixel that is always black, and changes no metric"),
     ],
 )
-def test_a_bit_that_flips_after_epoch_7_of_20_is_named(process: InProcess, at: int, epoch: int) -> None:
+def test_a_bit_flipped_in_the_checkpoint_of_epoch_7_of_20_is_located(
+    process: InProcessHarness, index: int, epoch: int
+) -> None:
     a = train(process, **LONG)
     job_id = process.submit(**LONG)
-    process.die("epoch_committed.7")
-    before, after = flip(process, job_id, 7, "layers.0.weight", at)
+    process.die_at("epoch_committed.7")
+    before, after = flip(process, job_id, 7, "layers.0.weight", index)
     assert process.train() == "succeeded"
     b = process.workers.job(job_id)
     assert a.result_digest != b.result_digest
 
-    found = find(process, a, b)
-    assert (found.spec, found.provenance, found.dataset) == ([], [], None)
-    assert found.epoch is not None
-    assert found.epoch.epoch == epoch
-    assert found.checkpoint is not None
-    assert (found.checkpoint.epoch, found.checkpoint.last_equal) == (7, 6)
-    element = [at // 16, at % 16]
-    first = found.checkpoint.difference
-    assert (first.tensor, first.element, first.a, first.b) == ("layers.0.weight", element, before, after)
-    assert first.tensors == ["layers.0.weight"]
-    assert found.sentence.startswith("The weights after epoch 7 differ, first in layers.0.weight, although")
+    difference = find(process, a, b)
+    assert (difference.spec, difference.provenance, difference.dataset) == ([], [], None)
+    assert difference.epoch is not None
+    assert difference.epoch.epoch == epoch
+    assert difference.checkpoint is not None
+    assert (difference.checkpoint.epoch, difference.checkpoint.last_equal) == (7, 6)
+    element = [index // 16, index % 16]
+    tensor_difference = difference.checkpoint.difference
+    assert (tensor_difference.tensor, tensor_difference.element, tensor_difference.a, tensor_difference.b) == (
+        "layers.0.weight",
+        element,
+        before,
+        after,
+    )
+    assert tensor_difference.tensors == ["layers.0.weight"]
+    assert difference.sentence.startswith("The weights after epoch 7 differ, first in layers.0.weight, although")
 
-    told = replay(process, a, b)
-    assert told["found"] == {
+    investigation = replay(process, a, b)
+    assert investigation["found"] == {
         "epoch": 7, "batch": BATCHES, "batches": BATCHES, "tensor": "layers.0.weight", "element": element,
         "a": before, "b": after, "metrics": [], "not_repeated": b.id, "from_epoch": 6,
     }  # fmt: skip
-    assert "epoch 7, batch 17 of 17 both trainings are equal, but what b has stored" in told["sentence"]
-    turned = replay(process, b, a)["found"]
-    assert (turned["not_repeated"], turned["a"], turned["b"]) == (b.id, after, before)
+    assert "epoch 7, batch 17 of 17 both trainings are equal, but what b has stored" in investigation["sentence"]
+    swapped = replay(process, b, a)["found"]
+    assert (swapped["not_repeated"], swapped["a"], swapped["b"]) == (b.id, after, before)
 
 
-def test_a_bit_that_flips_in_memory_is_found_in_its_epoch(process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = {"epochs": 5, "checkpoint": {}}  # only the best and the latest checkpoint are kept
-    a = train(process, **short)
-    whole = snapshots.take_snapshot
+def test_a_bit_flipped_in_memory_is_traced_to_its_epoch(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"epochs": 5, "checkpoint": {}}  # only the best and the latest checkpoint are kept
+    a = train(process, **spec)
+    take_snapshot = snapshots.take_snapshot
 
-    def copy_and_flip(run: Any, trainer: Any, done: Any, *others: Any, **named: Any) -> snapshots.EpochSnapshot:
-        snapshot = whole(run, trainer, done, *others, **named)
+    def snapshot_and_flip(run: Any, trainer: Any, done: Any, *arguments: Any, **named: Any) -> snapshots.EpochSnapshot:
+        snapshot = take_snapshot(run, trainer, done, *arguments, **named)
         if done.epoch == 3:
             np.asarray(trainer.model.parameters[0]).reshape(-1).view(np.uint32)[406 * 16 + 3] ^= 1 << 20
         return snapshot
 
     with monkeypatch.context() as patched:
-        patched.setattr("workers.training.run.take_snapshot", copy_and_flip)
-        b = train(process, **short)
+        patched.setattr("workers.training.run.take_snapshot", snapshot_and_flip)
+        b = train(process, **spec)
     difference = find(process, a, b).epoch
     assert difference is not None
     assert difference.epoch == 4
@@ -130,8 +139,8 @@ def test_a_bit_that_flips_in_memory_is_found_in_its_epoch(process: InProcess, mo
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_a_value_that_is_not_finite_is_in_the_sentence(
-    process: InProcess, monkeypatch: pytest.MonkeyPatch, value: float
+def test_a_non_finite_value_is_null_but_named_in_the_sentence(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     a, b = train(process), train(process, seed=1)
     weights = _Side.weights.fget
@@ -147,73 +156,77 @@ def test_a_value_that_is_not_finite_is_in_the_sentence(
     with process.database.write() as session:
         session.get_one(Job, b.id).resolved = b.resolved | same_start
     monkeypatch.setattr(_Side, "weights", property(with_value))
-    answer = replay(process, a, b)
-    assert answer["found"]["b"] is None
-    assert answer["found"]["element"] == [0, 0]
-    assert str(float(value)) in answer["sentence"]
+    investigation = replay(process, a, b)
+    assert investigation["found"]["b"] is None
+    assert investigation["found"]["element"] == [0, 0]
+    assert str(float(value)) in investigation["sentence"]
 
 
-def test_other_settings_differ_in_the_batch_where_they_begin_to_count(process: InProcess) -> None:
+def test_different_settings_first_differ_in_the_batch_where_they_take_effect(process: InProcessHarness) -> None:
     a = train(process, schedule={"name": "step", "at_epochs": [1], "factor": 0.5})
     b = train(process, schedule={"name": "step", "at_epochs": [1], "factor": 0.25})
-    found = find(process, a, b)
-    assert [(pair.name, pair.a, pair.b) for pair in found.spec] == [("/schedule/factor", 0.5, 0.25)]
-    assert found.sentence.startswith("Epoch 2 is the first that differs, in ")
-    assert found.sentence.endswith(". The jobs differ in schedule/factor.")
-    told = replay(process, a, b)["found"]
-    assert (told["epoch"], told["batch"], told["batches"], told["not_repeated"]) == (2, 1, BATCHES, None)
-    assert told["tensor"] == "layers.0.weight"
-    assert told["a"] != told["b"]
+    difference = find(process, a, b)
+    assert [(pair.name, pair.a, pair.b) for pair in difference.spec] == [("/schedule/factor", 0.5, 0.25)]
+    assert difference.sentence.startswith("Epoch 2 is the first that differs, in ")
+    assert difference.sentence.endswith(". The jobs differ in schedule/factor.")
+    located = replay(process, a, b)["found"]
+    assert (located["epoch"], located["batch"], located["batches"], located["not_repeated"]) == (2, 1, BATCHES, None)
+    assert located["tensor"] == "layers.0.weight"
+    assert located["a"] != located["b"]
 
 
-def test_other_seeds_differ_from_the_start(process: InProcess) -> None:
-    told = replay(process, train(process), train(process, seed=1))
-    assert (told["found"]["epoch"], told["found"]["batch"], told["found"]["tensor"]) == (0, 0, "layers.0.weight")
+def test_different_seeds_differ_in_the_initial_weights(process: InProcessHarness) -> None:
+    investigation = replay(process, train(process), train(process, seed=1))
+    assert (investigation["found"]["epoch"], investigation["found"]["batch"], investigation["found"]["tensor"]) == (
+        0,
+        0,
+        "layers.0.weight",
+    )
 
 
-def test_equal_jobs_are_not_trained_again(process: InProcess) -> None:
+def test_equal_jobs_cannot_be_investigated(process: InProcessHarness) -> None:
     a, b = train(process), train(process)
-    found = find(process, a, b)
-    assert found.sentence == "No difference in 3 epochs."
+    difference = find(process, a, b)
+    assert difference.sentence == "No difference in 3 epochs."
     with pytest.raises(NotComparable):
         differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
 
 
-def test_an_investigation_whose_child_dies_is_done_again(process: InProcess) -> None:
+def test_an_investigation_whose_child_dies_is_repeated(process: InProcessHarness) -> None:
     a, b = train(process), train(process, batch_size=34)
-    made = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
-    process.die("began")
-    process.die("concluding")
+    request = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
+    process.die_at("began")
+    process.die_at("concluding")
     assert process.train() == "investigated"
-    job = process.workers.job(made.answer["id"])
+    job = process.workers.job(request.answer["id"])
     assert job.investigation is not None
     assert (job.investigation["found"]["epoch"], job.investigation["found"]["batch"]) == (1, 1)
     with pytest.raises(IllegalTransition):
         use_case(process).reproduce(job.id)
 
 
-def test_an_investigation_of_a_deleted_job_fails_and_says_so(process: InProcess) -> None:
+def test_an_investigation_of_a_deleted_job_fails_as_not_comparable(process: InProcessHarness) -> None:
     a, b = train(process), train(process, seed=1)
-    made = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
+    request = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
     use_case(process).delete(b.id)
     process.train()
-    job = process.workers.job(made.answer["id"])
+    job = process.workers.job(request.answer["id"])
     assert job.error is not None
     assert job.error["code"] == "not_comparable"
 
 
-def test_tables_and_their_checkpoints_are_compared_without_numpy() -> None:
+def test_checkpoints_are_compared_bit_by_bit() -> None:
     weight = np.arange(6, dtype=np.float32).reshape(2, 3)
-    one = {"layers.10.weight": weight, "layers.2.bias": weight[0], "optimizer.velocity.0": weight}
-    other = {name: array.copy() for name, array in one.items()}
-    other["layers.10.weight"][1, 2] = np.nextafter(np.float32(5), np.float32(6))
-    other["optimizer.velocity.0"][0, 0] = -0.0  # another bit, though an equal number
-    a, b = (tensors.read(checkpoint.dumps(checkpoint.State(held, {}, {}))) for held in (one, other))
-    found = tensors.first_difference(a, b)
-    assert found is not None
-    assert (found.tensor, found.element, found.a) == ("layers.10.weight", [1, 2], 5.0)
-    assert struct.pack("<f", found.b) == struct.pack("<f", np.nextafter(np.float32(5), np.float32(6)))
-    assert found.tensors == ["layers.10.weight", "optimizer.velocity.0"]
+    first = {"layers.10.weight": weight, "layers.2.bias": weight[0], "optimizer.velocity.0": weight}
+    second = {name: array.copy() for name, array in first.items()}
+    second["layers.10.weight"][1, 2] = np.nextafter(np.float32(5), np.float32(6))
+    second["optimizer.velocity.0"][0, 0] = -0.0  # another bit, though an equal number
+    a, b = (tensors.read(checkpoint.dumps(checkpoint.State(arrays, {}, {}))) for arrays in (first, second))
+    difference = tensors.first_difference(a, b)
+    assert difference is not None
+    assert (difference.tensor, difference.element, difference.a) == ("layers.10.weight", [1, 2], 5.0)
+    assert struct.pack("<f", difference.b) == struct.pack("<f", np.nextafter(np.float32(5), np.float32(6)))
+    assert difference.tensors == ["layers.10.weight", "optimizer.velocity.0"]
     assert tensors.first_difference(a, a) is None
     with pytest.raises(ValueError, match="not a whole checkpoint"):
         tensors.read(b"\xff" * 20)

@@ -1,4 +1,4 @@
-"""A job has its result when it is submitted: that of an equal job before, copied by the web process."""
+"""A submitted job gets its result at once: the web process copies that of an earlier, equal job."""
 
 from __future__ import annotations
 
@@ -17,45 +17,47 @@ from service.jobs.submissions import IdempotencyKey
 from service.runtime import failpoints
 from service.states import Status
 from service.storage.tables import AuditEntry, Job, Worker
-from tests.faults.conftest import InProcess
+from tests.faults.conftest import InProcessHarness
 from tests.faults.reproducibility.results import result
 from workers.training import provenance
 
 IRIS = {"kind": "classifier", "dataset": "iris", "epochs": 5, "schedule": {"name": "constant"}}
 
 
-def use_case(process: InProcess) -> Jobs:
-    """As a web process has it, while a worker like this process is alive."""
-    here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=provenance.base_provenance())
-    worker_registry.record_heartbeat(process.database, here)
+def use_case(process: InProcessHarness) -> Jobs:
+    """The use case of a web process, while a worker with the provenance of this process is alive."""
+    worker = Worker(
+        id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=provenance.base_provenance()
+    )
+    worker_registry.record_heartbeat(process.database, worker)
     repository = DatasetRepository(process.workers.settings, process.database)
     specs = SpecChecks(database=process.database, datasets=repository)
     woken: list[str] = []
     return Jobs(database=process.database, artifacts=process.artifacts, specs=specs, wake_up=woken.append)
 
 
-def submitted(process: InProcess, jobs: Jobs, by: Actor | None = None, **more: Any) -> Job:
-    answer = jobs.submit(IRIS | more, by=by).answer
+def submit(process: InProcessHarness, jobs: Jobs, by: Actor | None = None, **fields: Any) -> Job:
+    answer = jobs.submit(IRIS | fields, by=by).answer
     process.accepted.append(answer["id"])
     return process.workers.job(answer["id"])
 
 
 @pytest.fixture
-def trained(process: InProcess) -> tuple[Jobs, Job]:
+def trained(process: InProcessHarness) -> tuple[Jobs, Job]:
     jobs = use_case(process)
-    first = submitted(process, jobs, Actor(owner="ana"))
+    first = submit(process, jobs, Actor(owner="ana"))
     assert process.train() == "succeeded"
     return jobs, process.workers.job(first.id)
 
 
-def test_an_equal_job_has_its_result_when_it_is_submitted(process: InProcess, trained: tuple[Jobs, Job]) -> None:
+def test_an_equal_job_gets_its_result_at_submission(process: InProcessHarness, trained: tuple[Jobs, Job]) -> None:
     jobs, first = trained
-    took = []
-    for _ in range(5):  # other tests share the processors
+    durations_s = []
+    for _ in range(5):  # several, since other tests share the cores
         began = time.perf_counter()
-        again = submitted(process, jobs, Actor(owner="ana"), reuse="exact")
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.2
+        again = submit(process, jobs, Actor(owner="ana"), reuse="exact")
+        durations_s.append(time.perf_counter() - began)
+    assert min(durations_s) < 0.2
     assert (again.status, again.reused_from) == (Status.SUCCEEDED, first.id)
     assert (again.provenance, again.test_scores) == (first.provenance, first.test_scores)
     assert result(process, again) == result(process, first)
@@ -66,36 +68,38 @@ def test_an_equal_job_has_its_result_when_it_is_submitted(process: InProcess, tr
     process.check(None)
 
 
-def test_a_job_of_another_owner_is_not_reused(process: InProcess, trained: tuple[Jobs, Job]) -> None:
+def test_a_job_of_another_owner_is_not_reused(process: InProcessHarness, trained: tuple[Jobs, Job]) -> None:
     jobs, _ = trained
     for by in (Actor(owner="ben"), None):
-        assert submitted(process, jobs, by, reuse="exact").status == Status.QUEUED
+        assert submit(process, jobs, by, reuse="exact").status == Status.QUEUED
 
 
-def test_workers_of_another_kind_or_none_miss(process: InProcess, trained: tuple[Jobs, Job]) -> None:
+def test_a_worker_with_different_or_unknown_provenance_prevents_reuse(
+    process: InProcessHarness, trained: tuple[Jobs, Job]
+) -> None:
     jobs, _ = trained
     other = provenance.base_provenance() | {"numpy": "0.0.1"}
-    for known in (other, None):
-        here = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=known)
-        worker_registry.record_heartbeat(process.database, here)
-        assert submitted(process, jobs, Actor(owner="ana"), reuse="exact").status == Status.QUEUED
+    for reported in (other, None):
+        worker = Worker(id="w", host="h", pid=1, slots=1, running=0, draining=False, provenance=reported)
+        worker_registry.record_heartbeat(process.database, worker)
+        assert submit(process, jobs, Actor(owner="ana"), reuse="exact").status == Status.QUEUED
 
 
 @pytest.mark.parametrize("place", ["reuse_stored", "reusing"])
-def test_a_web_process_that_dies_while_it_submits_leaves_nothing(
-    process: InProcess, trained: tuple[Jobs, Job], place: str
+def test_a_web_process_that_dies_during_a_submission_leaves_no_job(
+    process: InProcessHarness, trained: tuple[Jobs, Job], place: str
 ) -> None:
     jobs, first = trained
     process.arm(place)
     with pytest.raises(failpoints.SimulatedKill):
-        submitted(process, jobs, Actor(owner="ana"), reuse="exact")
+        submit(process, jobs, Actor(owner="ana"), reuse="exact")
     with process.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 1
     process.check(None)  # the files are removed as orphaned
-    assert submitted(process, jobs, Actor(owner="ana"), reuse="exact").reused_from == first.id
+    assert submit(process, jobs, Actor(owner="ana"), reuse="exact").reused_from == first.id
 
 
-def test_a_repeated_submission_gets_the_same_answer(process: InProcess, trained: tuple[Jobs, Job]) -> None:
+def test_a_repeated_idempotency_key_gets_the_same_answer(process: InProcessHarness, trained: tuple[Jobs, Job]) -> None:
     jobs, _ = trained
     document = IRIS | {"reuse": "exact"}
     key = IdempotencyKey(key="mine", fingerprint="1")

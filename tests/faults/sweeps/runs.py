@@ -1,4 +1,4 @@
-"""Sweeps on real workers, what must not depend on how they were run, and kills at random while they run."""
+"""Sweeps on real workers: the results that must not depend on how a sweep was run, and random kills."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from service.storage.sweep_tables import Sweep
 from service.storage.tables import Epoch, Event, Job
 from service.sweeps import events
 from service.sweeps.events import DECISIONS
-from tests.faults.harness import QUICK, FaultHarness, kill_group, kill_training_child, open_harness, wait_until
+from tests.faults.harness import QUICK_SPEC, FaultHarness, kill_group, kill_training_child, open_harness, wait_until
 
 RANDOM: Final[dict[str, Any]] = {
-    "base": QUICK | {"epochs": 4},
+    "base": QUICK_SPEC | {"epochs": 4},
     "seeds": [0, 1],
     "space": {
         "/optimizer/learning_rate": {"log": [0.003, 0.3]},
@@ -39,15 +39,15 @@ TPE: Final = RANDOM | {"search": {"name": "tpe", "trials": 12, "seed": 7}}
 ASHA: Final = TPE | {"halving": {"min_epochs": 1, "factor": 3, "mode": "asynchronous"}}
 SEARCHES: Final = {"tpe": TPE, "asha": ASHA}
 
-BUSY_WITHIN_S: Final = 5.0
+BUSY_TIMEOUT_S: Final = 5.0
 
-NOBODYS_FAULT: Final = "from service.jobs import leases\nleases.MAX_DEATHS = 10**9\n"
-"""Three deaths without a new epoch fail a job; under constant kills, they are not the job's fault."""
+LIFT_LOSS_LIMIT: Final = "from service.jobs import leases\nleases.MAX_DEATHS = 10**9\n"
+"""Lifts the limit of three worker losses without a new epoch: constant kills are not the job's fault."""
 
 
 @dataclass
-class Ended:
-    """What must not depend on how the sweep was run."""
+class SweepResult:
+    """The results that must not depend on how a sweep was run."""
 
     digest: str | None
     winner: tuple[int | None, float | None]
@@ -73,32 +73,34 @@ def has_ended(harness: FaultHarness, sweep_id: str) -> bool:
     return state(harness, sweep_id).status in SWEEP_ENDED
 
 
-def until_end(harness: FaultHarness, sweep_id: str, timeout_s: float = 240) -> Ended:
+def until_end(harness: FaultHarness, sweep_id: str, timeout_s: float = 240) -> SweepResult:
     wait_until(lambda: has_ended(harness, sweep_id), "the end of the sweep", timeout_s)
     with harness.database.read() as session:
         sweep = session.get_one(Sweep, sweep_id)
         rows = events.read(session, sweep_id, limit=10_000)
         assert [row.seq for row in rows] == list(range(1, sweep.last_seq + 1))
         # No committed epoch was trained twice, and none is missing.
-        trained = session.scalar(select(func.count()).select_from(Epoch).join(Job).where(Job.sweep_id == sweep_id))
+        epoch_count = session.scalar(select(func.count()).select_from(Epoch).join(Job).where(Job.sweep_id == sweep_id))
         jobs = session.scalars(select(Job).where(Job.sweep_id == sweep_id)).all()
-        assert trained == sum(job.epoch for job in jobs)
-        assert trained == sweep.epochs_started
+        assert epoch_count == sum(job.epoch for job in jobs)
+        assert epoch_count == sweep.epochs_started
         ids = [job.id for job in jobs]
         code = Event.data["code"].as_string()
-        again = select(func.count()).where(Event.job_id.in_(ids), code == "determinism_violation")
-        assert session.scalar(again) == 0
-        told = select(Event.job_id, Event.data["epoch"].as_integer()).where(Event.type == "metrics")
-        announced = session.execute(told.where(Event.job_id.in_(ids))).all()
-        assert len(set(announced)) == len(announced) == trained, "an epoch was announced twice, or not at all"
+        violations = select(func.count()).where(Event.job_id.in_(ids), code == "determinism_violation")
+        assert session.scalar(violations) == 0
+        metrics_events = select(Event.job_id, Event.data["epoch"].as_integer()).where(Event.type == "metrics")
+        announced_epochs = session.execute(metrics_events.where(Event.job_id.in_(ids))).all()
+        assert len(set(announced_epochs)) == len(announced_epochs) == epoch_count, (
+            "an epoch was announced twice, or not at all"
+        )
         kinds = {kind.value for kind in DECISIONS}
         decisions = [(row.type, row.data) for row in rows if row.type in kinds]
     assert sweep.status == "succeeded", sweep.error
-    return Ended(sweep.sweep_digest, (sweep.best_trial, sweep.best_value), decisions)
+    return SweepResult(sweep.sweep_digest, (sweep.best_trial, sweep.best_value), decisions)
 
 
-def run_undisturbed(home: Path, document: dict[str, Any]) -> Ended:
-    """The sweep with one worker and a scheduler, which nothing disturbs."""
+def run_undisturbed(home: Path, document: dict[str, Any]) -> SweepResult:
+    """Run a sweep with one worker and a scheduler, undisturbed."""
     harness = open_harness(home / "home", f"sqlite:///{home / 'tapeline.db'}")
     sweep_id = submit(harness, document)
     harness.start()
@@ -111,58 +113,58 @@ def run_undisturbed(home: Path, document: dict[str, Any]) -> Ended:
 
 @dataclass
 class Killer:
-    """Some workers and a scheduler, of which one after the other is killed."""
+    """Several workers and a scheduler, which are killed one after another."""
 
     harness: FaultHarness
-    chance: random.Random
-    count: int
+    rng: random.Random
+    worker_count: int
     pause_s: tuple[float, float]
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     """Kills of workers and children that had a running job, and of schedulers."""
 
     def start(self) -> None:
-        self.harness.patch(NOBODYS_FAULT)
-        self.workers = [self.harness.start() for _ in range(self.count)]
+        self.harness.patch(LIFT_LOSS_LIMIT)
+        self.workers = [self.harness.start() for _ in range(self.worker_count)]
         self.scheduler = self.harness.start("workers.reconcile")
 
     @property
     def total(self) -> int:
         return self.kills.total()
 
-    def run(self, until: Callable[[], object], *, most: int) -> None:
-        """Kill until a condition holds, or so many kills counted."""
-        while not until() and self.total < most:
-            time.sleep(self.chance.uniform(*self.pause_s))
-            self._strike(self.chance.choice(["worker", "child", "child", "scheduler"]))
+    def run(self, until: Callable[[], object], *, max_kills: int) -> None:
+        """Kill until a condition holds or ``max_kills`` have counted."""
+        while not until() and self.total < max_kills:
+            time.sleep(self.rng.uniform(*self.pause_s))
+            self._kill_one(self.rng.choice(["worker", "child", "child", "scheduler"]))
 
     def stop(self) -> None:
-        """Kill everything: a worker that has long been without a broker waits for its next attempt before it ends."""
+        """Kill everything: a worker that has long been without a broker exits only after its next attempt."""
         for worker in self.workers:
             kill_group(worker)
         self.scheduler.kill()
         self.scheduler.wait()
 
-    def _strike(self, what: str) -> None:
-        if what == "scheduler":
+    def _kill_one(self, target: str) -> None:
+        if target == "scheduler":
             self.scheduler.kill()
             self.scheduler.wait()
             self.scheduler = self.harness.start("workers.reconcile")
-            self.kills[what] += 1
+            self.kills[target] += 1
             return
         busy: list[subprocess.Popen[bytes]] = []
-        deadline = time.monotonic() + BUSY_WITHIN_S
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
         while not busy and time.monotonic() < deadline:
             busy = [worker for worker in self.workers if self._holds_a_job(worker.pid)]
             time.sleep(0.02)
         if not busy:  # the sweep has ended, or the workers are still starting
             return
-        struck = self.chance.choice(busy)
-        if what == "child":
-            self.kills[what] += kill_training_child(struck.pid)
+        victim = self.rng.choice(busy)
+        if target == "child":
+            self.kills[target] += kill_training_child(victim.pid)
             return
-        kill_group(struck)
-        self.workers[self.workers.index(struck)] = self.harness.start()
-        self.kills[what] += 1
+        kill_group(victim)
+        self.workers[self.workers.index(victim)] = self.harness.start()
+        self.kills[target] += 1
 
     def _holds_a_job(self, pid: int) -> bool:
         with self.harness.database.read() as session:

@@ -1,4 +1,4 @@
-"""The same sweep on real workers: undisturbed with one, two and four, and killed at every point of a decision."""
+"""The same sweep on one, two and four real workers, and with kills at every point of a decision."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.sweeps.runs import (
-    NOBODYS_FAULT,
+    LIFT_LOSS_LIMIT,
     RANDOM,
     SEARCHES,
-    Ended,
     Killer,
+    SweepResult,
     has_ended,
     run_undisturbed,
     state,
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(900)  # whole sweeps, some of them three in a r
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SweepResult:
     """Random search with synchronous halving."""
     ended = run_undisturbed(tmp_path_factory.mktemp("sweep"), RANDOM)
     kinds = [kind for kind, _ in ended.decisions]
@@ -40,7 +40,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 
 @pytest.fixture(scope="session", params=SEARCHES)
-def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Ended]:
+def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, SweepResult]:
     """TPE with synchronous halving, and with asynchronous halving."""
     name: str = request.param
     ended = run_undisturbed(tmp_path_factory.mktemp(name), SEARCHES[name])
@@ -55,14 +55,14 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHar
     url = f"sqlite:///{tmp_path / 'tapeline.db'}"
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres_url")
-    made = open_harness(tmp_path / "home", url)
-    yield made
-    made.stop()
-    made.database.close()
+    harness = open_harness(tmp_path / "home", url)
+    yield harness
+    harness.stop()
+    harness.database.close()
 
 
 @pytest.mark.slow
-def test_two_workers_decide_as_one_does(harness: FaultHarness, undisturbed: Ended) -> None:
+def test_two_workers_make_the_same_decisions_as_one(harness: FaultHarness, undisturbed: SweepResult) -> None:
     sweep_id = submit(harness, RANDOM)
     harness.start(TAPELINE_WORKERS="2")
     harness.start()
@@ -71,24 +71,26 @@ def test_two_workers_decide_as_one_does(harness: FaultHarness, undisturbed: Ende
 
 
 @pytest.mark.slow
-def test_a_sweep_that_takes_over_all_its_epochs_decides_the_same(harness: FaultHarness, undisturbed: Ended) -> None:
+def test_a_sweep_that_reuses_all_epochs_makes_the_same_decisions(
+    harness: FaultHarness, undisturbed: SweepResult
+) -> None:
     harness.start(TAPELINE_VERIFY_REUSED="0")
     harness.start("workers.reconcile")
     first, second, third = (
-        until_end(harness, submit(harness, RANDOM | more))
-        for more in ({}, {}, {"reuse": "never", "name": "trained again"})
+        until_end(harness, submit(harness, RANDOM | overrides))
+        for overrides in ({}, {}, {"reuse": "never", "name": "trained again"})
     )
     assert first == second == third
     assert first.digest == undisturbed.digest
     with harness.database.read() as session:
         reused = dict(session.execute(select(Job.sweep_id, func.sum(Job.reused_epochs)).group_by(Job.sweep_id)).all())
         trained = dict(session.execute(select(Job.sweep_id, func.sum(Job.epoch)).group_by(Job.sweep_id)).all())
-        names = [sweep.id for sweep in session.scalars(select(Sweep).order_by(Sweep.created_ms))]
-    assert [reused[name] for name in names] == [0, trained[names[0]], 0]
+        sweep_ids = [sweep.id for sweep in session.scalars(select(Sweep).order_by(Sweep.created_ms))]
+    assert [reused[sweep_id] for sweep_id in sweep_ids] == [0, trained[sweep_ids[0]], 0]
 
 
 @pytest.mark.slow
-def test_four_workers_decide_as_one_does(harness: FaultHarness, search: tuple[str, Ended]) -> None:
+def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, search: tuple[str, SweepResult]) -> None:
     name, undisturbed = search
     sweep_id = submit(harness, SEARCHES[name])
     for _ in range(4):
@@ -98,7 +100,7 @@ def test_four_workers_decide_as_one_does(harness: FaultHarness, search: tuple[st
 
 
 @pytest.mark.slow
-def test_without_a_scheduler_workers_decide_alone(harness: FaultHarness, undisturbed: Ended) -> None:
+def test_workers_decide_without_a_scheduler(harness: FaultHarness, undisturbed: SweepResult) -> None:
     """With one worker, no decision meets a locked row."""
     sweep_id = submit(harness, RANDOM)
     harness.start()
@@ -109,7 +111,9 @@ def test_without_a_scheduler_workers_decide_alone(harness: FaultHarness, undistu
 @pytest.mark.parametrize(
     "place", ["deciding", "epoch_committing", "epoch_committed", "succeeding", "succeeded", "began"]
 )
-def test_a_worker_killed_around_a_decision_changes_none(harness: FaultHarness, undisturbed: Ended, place: str) -> None:
+def test_a_process_killed_around_a_decision_does_not_change_it(
+    harness: FaultHarness, undisturbed: SweepResult, place: str
+) -> None:
     sweep_id = submit(harness, RANDOM)
     harness.arm(place)
     harness.start()
@@ -119,44 +123,44 @@ def test_a_worker_killed_around_a_decision_changes_none(harness: FaultHarness, u
 
 
 @pytest.mark.faults
-def test_a_worker_killed_inside_every_decision_changes_none(harness: FaultHarness, undisturbed: Ended) -> None:
-    """Each transaction of a decision dies once just before its commit, whatever it decides."""
-    harness.patch(NOBODYS_FAULT)
+def test_children_killed_inside_every_decision_change_none(harness: FaultHarness, undisturbed: SweepResult) -> None:
+    """A kill aborts the transaction of each decision once, just before its commit."""
+    harness.patch(LIFT_LOSS_LIMIT)
     sweep_id = submit(harness, RANDOM)
     for seq in range(1, 50):
         harness.arm(f"deciding.{seq}")
     harness.start()
     assert until_end(harness, sweep_id, 240) == undisturbed
-    struck = {path.name.split(".reached-")[0] for path in harness.points.glob("deciding.*.reached-*")}
+    reached = {path.name.split(".reached-")[0] for path in harness.points.glob("deciding.*.reached-*")}
     results = [data for kind, data in undisturbed.decisions if kind == "result"]
-    assert len(struck) >= len(results)
-    assert f"deciding.{state(harness, sweep_id).last_seq}" in struck, "the last one ends the sweep"
+    assert len(reached) >= len(results)
+    assert f"deciding.{state(harness, sweep_id).last_seq}" in reached, "the last one ends the sweep"
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("place", ["deciding", "decided"])
-def test_a_scheduler_killed_around_a_decision_changes_none(
-    harness: FaultHarness, undisturbed: Ended, place: str
+def test_a_scheduler_killed_around_a_decision_does_not_change_it(
+    harness: FaultHarness, undisturbed: SweepResult, place: str
 ) -> None:
-    """Workers that find the sweep's row locked leave every decision to the scheduler."""
+    """The patched worker leaves every decision to the scheduler, as one that finds the sweep's row locked."""
     sweep_id = submit(harness, RANDOM)
     harness.patch("from service.sweeps import decisions\ndecisions.after_result = lambda session, job: None")
     harness.start()
     harness.arm(place)
-    first = harness.start("workers.reconcile")
-    first.wait(60)
+    first_scheduler = harness.start("workers.reconcile")
+    first_scheduler.wait(60)
     harness.start("workers.reconcile")
     assert until_end(harness, sweep_id) == undisturbed
 
 
 @pytest.mark.faults
-def test_workers_children_and_schedulers_killed_again_and_again_change_nothing(
-    harness: FaultHarness, search: tuple[str, Ended]
+def test_repeated_kills_of_workers_children_and_schedulers_change_no_decision(
+    harness: FaultHarness, search: tuple[str, SweepResult]
 ) -> None:
     name, undisturbed = search
     sweep_id = submit(harness, SEARCHES[name])
     killer = Killer(harness, random.Random(3), 2, (0.5, 1.5))
     killer.start()
-    killer.run(lambda: has_ended(harness, sweep_id), most=12)
+    killer.run(lambda: has_ended(harness, sweep_id), max_kills=12)
     assert until_end(harness, sweep_id, 240) == undisturbed
     assert killer.total >= 3, "the sweep ended before anything was killed"

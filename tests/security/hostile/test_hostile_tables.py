@@ -6,7 +6,7 @@ import pytest
 
 from tests.security.conftest import Stack
 from tests.security.hostile.hostile_tables import GOOD, Fields, hostile
-from tests.security.hostile.test_hostile_files import MAX_BYTES, MAX_S, Meter
+from tests.security.hostile.meter import MAX_BYTES, MAX_S, Meter
 
 pytestmark = pytest.mark.hostile
 

@@ -97,7 +97,7 @@ def test_many_entries_get_several_seals(database: Database, monkeypatch: pytest.
     assert [index for index, kind in enumerate(kinds) if kind is Seal] == [10, 21, 25]
 
 
-@pytest.mark.parametrize("either_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
 def test_an_open_transaction_delays_the_sealing_of_its_entries_and_all_later_ones(database: Database) -> None:
     """In PostgreSQL, a later id can be committed first."""
     with database.engine.connect() as slow, slow.begin() as transaction:
@@ -186,7 +186,7 @@ def test_an_impossible_timestamp_does_not_block_sealing(database: Database) -> N
     assert verified(database).fault is None
 
 
-@pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 def test_sqlite_refuses_to_replace_rows(database: Database) -> None:
     """SQLite's REPLACE deletes rows without firing DELETE triggers."""
     add_ranges(database, 9, 0)
@@ -200,7 +200,7 @@ def test_sqlite_refuses_to_replace_rows(database: Database) -> None:
     assert verified(database).fault is None
 
 
-@pytest.mark.parametrize("either_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
 def test_postgresql_refuses_to_truncate_and_ignores_a_temporary_table_of_the_same_name(database: Database) -> None:
     add_ranges(database, 9, 8, 0)
     for statement in ("TRUNCATE audit", "TRUNCATE audit_seals", "TRUNCATE audit, audit_seals CASCADE"):
@@ -277,7 +277,7 @@ def test_changes_that_bypass_the_triggers_are_detected(database: Database, tampe
         assert verified(database).fault is None, verified(database).fault
 
 
-@pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 def test_an_entry_with_broken_json_is_detected(database: Database) -> None:
     add_ranges(database, 1)
     run_without_triggers(database, "UPDATE audit SET detail = '{' WHERE id = 1")

@@ -24,7 +24,7 @@ from service.cli.progress import sparkline
 from service.client import Client
 from service.local import LocalStack
 from tests.service.cli.conftest import TINY, Run
-from tests.terminals import in_terminal, plain
+from tests.terminals import run_in_terminal, strip_ansi
 
 DIVERGING = TINY | {
     "layers": [{"units": 10, "activation": "linear"}],
@@ -177,13 +177,13 @@ def test_an_invalid_setting_is_reported_in_one_line() -> None:
 
 def test_a_terminal_shows_a_progress_bar(stack: LocalStack) -> None:
     environ = {"TERM": "xterm-256color", "COLUMNS": "120"}
-    exit_code, output = in_terminal(
+    exit_code, output = run_in_terminal(
         "train", "-", "--watch", "--server", stack.url, stdin=json.dumps(TINY).encode(), environ=environ
     )
     assert exit_code == 0
     assert "\x1b[?25l" in output  # hides the cursor while the bar is drawn
     assert output.count("\x1b[?25h") >= 1  # and shows it again
-    last_lines = plain(output).rstrip().splitlines()[-4:]
+    last_lines = strip_ansi(output).rstrip().splitlines()[-4:]
     assert re.search(r"classifier .*epoch 2/2  val accuracy \d\d\.\d\d%  train loss [\d.]+  .*succeeded", last_lines[0])
     assert re.search(r"val accuracy  \d\d\.\d\d% \S\S \d\d\.\d\d%", last_lines[1])
     assert re.search(r"train loss +[\d.]+ █▁ [\d.]+", last_lines[2])
@@ -191,11 +191,11 @@ def test_a_terminal_shows_a_progress_bar(stack: LocalStack) -> None:
 
 def test_a_progress_bar_with_metrics_fits_into_80_columns(stack: LocalStack) -> None:
     environ = {"TERM": "xterm-256color", "COLUMNS": "80"}
-    exit_code, output = in_terminal(
+    exit_code, output = run_in_terminal(
         "train", "-", "--watch", "--server", stack.url, stdin=json.dumps(TINY).encode(), environ=environ
     )
     assert exit_code == 0
-    bars = [line for line in plain(output).splitlines() if "epoch 2/2" in line]
+    bars = [line for line in strip_ansi(output).splitlines() if "epoch 2/2" in line]
     assert re.search(r"epoch 2/2  val accuracy \d\d\.\d\d%  train loss [\d.]+  succeeded", bars[-1])
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from service.client import Client
 from service.local import LocalStack
-from tests.terminals import in_terminal, plain
+from tests.terminals import run_in_terminal, strip_ansi
 
 pytestmark = pytest.mark.slow  # an outage is reported after two seconds
 
@@ -122,8 +122,8 @@ def test_a_terminal_shows_an_outage_until_the_connection_is_restored(
     job = client.submit(LONG)
     environ = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
     with closing(Client(stack.url)) as second_client, outage(proxy, lambda: second_client.cancel(job.id), seconds=4):
-        _, output = in_terminal("watch", job.id, "--server", proxy.url, environ=environ)
-    before, restored, after = plain(output).partition(f"{RESTORED}\n")
+        _, output = run_in_terminal("watch", job.id, "--server", proxy.url, environ=environ)
+    before, restored, after = strip_ansi(output).partition(f"{RESTORED}\n")
     assert LOST in before
     assert restored
     assert not any(text in after for text in (LOST, RESTORED))

@@ -17,7 +17,7 @@ from click.testing import Result
 from service.cli import tables
 from service.client import Client
 from service.local import LocalStack
-from tests.terminals import in_terminal, plain
+from tests.terminals import run_in_terminal, strip_ansi
 
 Run = Callable[..., Result]
 
@@ -81,11 +81,11 @@ def test_mistakes_confusion_and_importance_match_the_api(run: Run, model: str, s
     ranked = sorted(columns, key=lambda item: -item["mean"])
     assert [line[:2] for line in lines] == [[item["column"], f"{100 * item['mean']:.2f}"] for item in ranked]
     for command in ("mistakes", "confusion", "importance"):
-        exit_code, output = in_terminal(
+        exit_code, output = run_in_terminal(
             "--server", stack.url, command, model, environ={"COLUMNS": "80", "TERM": "xterm"}
         )
         assert exit_code == 0
-        assert max(map(len, plain(output).splitlines())) <= 80
+        assert max(map(len, strip_ansi(output).splitlines())) <= 80
         assert isinstance(json.loads(run(command, model, "--json").stdout), dict)
 
 

@@ -96,7 +96,7 @@ def test_an_unknown_name_is_rejected_with_the_closest_match(root: Path) -> None:
     with pytest.raises(DatasetNotFound, match="Did you mean 'mnist'") as caught:
         describe("minst", root)
     assert caught.value.suggestion == "mnist"
-    assert caught.value.known == ("mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist")
+    assert caught.value.available == ("mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist")
     assert caught.value.code == "dataset_not_found"
 
 

@@ -13,7 +13,7 @@ from service.jobs.queries import queue
 from service.maintenance import retention
 from service.maintenance.retention import Policy
 from service.storage.database import Database
-from tests.conftest import on_sqlite
+from tests.conftest import sqlite_only
 from tests.service.jobs.conftest import Submit
 
 
@@ -37,7 +37,7 @@ def query_plans(database: Database, run_queries: Callable[[Session], object]) ->
         )
 
 
-@on_sqlite
+@sqlite_only
 def test_waiting_jobs_per_owner_are_counted_from_indexes_alone(database: Database) -> None:
     plan = query_plans(database, queue.waiting_by_owner)
     assert "ix_jobs_quota (owner=? AND status=?)" in plan
@@ -45,7 +45,7 @@ def test_waiting_jobs_per_owner_are_counted_from_indexes_alone(database: Databas
         assert "jobs" not in line or "COVERING INDEX" in line, line
 
 
-@on_sqlite
+@sqlite_only
 def test_retention_finds_expired_jobs_by_an_index_on_their_end(database: Database) -> None:
     now = leases.clock(database)
     plan = query_plans(database, lambda session: retention._expired_jobs(session, Policy(jobs_days=1), now))

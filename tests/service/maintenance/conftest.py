@@ -28,12 +28,12 @@ DAY_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass
-class House:
+class Installation:
     database: Database
     store: ArtifactFolder
 
     @property
-    def received(self) -> UploadFolder:
+    def uploads(self) -> UploadFolder:
         return UploadFolder(self.store.root)
 
     def train(self, epochs: int = 5, *, best: int = 2, ended_days_ago: float | None = 0.0) -> str:
@@ -44,7 +44,7 @@ class House:
         answer, _ = submissions.submit(
             self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
         )
-        claim = leases.claim(self.database, "played", 600.0)
+        claim = leases.claim(self.database, "simulated", 600.0)
         assert claim is not None
         leases.begin(self.database, claim, {"numpy": "2"})
         for epoch in range(1, epochs + 1):
@@ -71,7 +71,7 @@ class House:
                 session.execute(update(Job).where(Job.id == claim.job_id).values(finished_ms=finished_ms))
         return str(answer["id"])
 
-    def epochs_kept(self, job_id: str) -> list[int]:
+    def checkpoint_epochs(self, job_id: str) -> list[int]:
         with self.database.read() as session:
             rows = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
         for row in rows:
@@ -88,28 +88,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name == "test_damaged_backup.py" and isinstance(item, pytest.Function):
             params = item.callspec.params if hasattr(item, "callspec") else {}
-            if params.get("empty", params.get("own_url")) != params.get("own_url"):
+            if params.get("empty", params.get("private_url")) != params.get("private_url"):
                 item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
-def database(own_url: str) -> Iterator[Database]:
+def database(private_url: str) -> Iterator[Database]:
     """A migrated database that no other test shares, since some of these tests change its schema."""
-    with closing(Database(own_url)) as database:
+    with closing(Database(private_url)) as database:
         yield database
 
 
 @pytest.fixture
-def house(database: Database, tmp_path: Path) -> House:
-    return House(database, ArtifactFolder(tmp_path / "artifacts"))
+def installation(database: Database, tmp_path: Path) -> Installation:
+    return Installation(database, ArtifactFolder(tmp_path / "artifacts"))
 
 
 @pytest.fixture
-def age(house: House) -> Callable[..., None]:
+def age(installation: Installation) -> Callable[..., None]:
     """Return a function that makes files look a day old."""
 
     def make_old(*paths: str) -> None:
         for path in paths:
-            os.utime(house.store.root / path, (time.time() - 86400,) * 2)
+            os.utime(installation.store.root / path, (time.time() - 86400,) * 2)
 
     return make_old

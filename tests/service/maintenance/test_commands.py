@@ -17,39 +17,39 @@ from service.cli import main
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry
-from tests.service.maintenance.conftest import DAY_MS, House
+from tests.service.maintenance.conftest import DAY_MS, Installation
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[House]:
+def home(tmp_path: Path) -> Iterator[Installation]:
     """The state folder of an embedded service."""
-    house = House(
+    installation = Installation(
         Database(f"sqlite:///{tmp_path / 'home' / 'tapeline.db'}"), ArtifactFolder(tmp_path / "home" / "artifacts")
     )
-    upgrade(house.database)
-    yield house
-    house.database.close()
+    upgrade(installation.database)
+    yield installation
+    installation.database.close()
 
 
 def run(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments), env={"TAPELINE_HOME": str(folder)})
 
 
-def test_gc_lists_expired_data_and_deletes_only_on_request(home: House, tmp_path: Path) -> None:
+def test_gc_lists_expired_data_and_deletes_only_on_request(home: Installation, tmp_path: Path) -> None:
     job_id = home.train(ended_days_ago=8)
     result = run(tmp_path / "home", "gc", "--keep-checkpoints", "7")
     assert result.exit_code == 0, result.output
     assert "3 checkpoints" in result.output
     assert "nothing was deleted" in result.output
-    assert home.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+    assert home.checkpoint_epochs(job_id) == [1, 2, 3, 4, 5]
     document = json.loads(run(tmp_path / "home", "gc", "--dry-run", "--keep-jobs", "7", "--json").output)
     assert (document["deleted"], [item["name"] for item in document["jobs"]]) == (False, [job_id])
     deleted = run(tmp_path / "home", "gc", "--keep-checkpoints", "7", "--delete")
     assert "deleted: 4.8 kB freed" in deleted.output
-    assert home.epochs_kept(job_id) == [2, 5]
+    assert home.checkpoint_epochs(job_id) == [2, 5]
 
 
-def test_gc_removes_expired_audit_entries(home: House, tmp_path: Path) -> None:
+def test_gc_removes_expired_audit_entries(home: Installation, tmp_path: Path) -> None:
     for days in (40, 0):
         with home.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={}))
@@ -61,7 +61,7 @@ def test_gc_removes_expired_audit_entries(home: House, tmp_path: Path) -> None:
     assert "audit" not in CliRunner().invoke(main, ["gc"], env=environ).output
 
 
-def test_a_backup_of_one_home_is_restored_into_another(home: House, tmp_path: Path) -> None:
+def test_a_backup_of_one_home_is_restored_into_another(home: Installation, tmp_path: Path) -> None:
     job_id = home.train()
     saved = run(tmp_path / "home", "backup", str(tmp_path / "saved.tar"))
     assert saved.exit_code == 0, saved.output
@@ -70,14 +70,20 @@ def test_a_backup_of_one_home_is_restored_into_another(home: House, tmp_path: Pa
     restored = run(tmp_path / "new", "restore", str(tmp_path / "saved.tar"))
     assert restored.exit_code == 0, restored.output
     database = Database(f"sqlite:///{tmp_path / 'new' / 'tapeline.db'}")
-    assert House(database, ArtifactFolder(tmp_path / "new" / "artifacts")).epochs_kept(job_id) == [1, 2, 3, 4, 5]
+    assert Installation(database, ArtifactFolder(tmp_path / "new" / "artifacts")).checkpoint_epochs(job_id) == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     database.close()
     again = run(tmp_path / "new", "restore", str(tmp_path / "saved.tar"))
     assert again.exit_code == 1
     assert "the database is not empty" in again.output
 
 
-def test_backup_verify_and_restore_report_what_they_did_as_json(home: House, tmp_path: Path) -> None:
+def test_backup_verify_and_restore_report_what_they_did_as_json(home: Installation, tmp_path: Path) -> None:
     home.train()
     saved = str(tmp_path / "saved.tar")
     for folder, *command in (
@@ -100,7 +106,7 @@ def test_without_a_service_the_commands_are_refused_and_create_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_doctor_reports_disk_usage_and_the_command_that_frees_space(home: House, tmp_path: Path) -> None:
+def test_the_doctor_reports_disk_usage_and_the_command_that_frees_space(home: Installation, tmp_path: Path) -> None:
     small, large = home.train(2, ended_days_ago=8), home.train(9, ended_days_ago=8)
     home.store.cache_image(large, "samples", "000009.webp", b"a film" * 100)
     orphan = home.store.write("job_gone", ArtifactKind.CHECKPOINT, 1, 1, bytes(5000)).path
@@ -129,7 +135,7 @@ def test_the_doctor_reports_disk_usage_and_the_command_that_frees_space(home: Ho
     assert "tapeline gc" not in run(tmp_path / "home", "doctor").output
 
 
-def test_gc_lists_orphaned_files(home: House, tmp_path: Path) -> None:
+def test_gc_lists_orphaned_files(home: Installation, tmp_path: Path) -> None:
     orphan = home.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
     os.utime(home.store.root / orphan, (time.time() - 86400,) * 2)
     output = run(tmp_path / "home", "gc").output

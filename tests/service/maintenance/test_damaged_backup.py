@@ -27,7 +27,7 @@ from service.cli import main
 from service.maintenance.backup import BackupError, backup, restore, verify
 from service.maintenance.backup_format import read_parts
 from service.storage.tables import Epoch, Job, Upload
-from tests.service.maintenance.conftest import House
+from tests.service.maintenance.conftest import Installation
 from tests.service.maintenance.test_backup import empty, make_backup, rewritten, rows
 
 __all__ = ["empty"]
@@ -35,45 +35,45 @@ __all__ = ["empty"]
 RANDOM_FLIPS = 40
 
 
-def add_dataset(house: House) -> None:
-    folder = house.received.begin("ds_1")
+def add_dataset(installation: Installation) -> None:
+    folder = installation.uploads.begin("ds_1")
     arrays = folder / "whole"
     arrays.mkdir()
     (arrays / "train-images.npy").write_bytes(random.Random(0).randbytes(5000))
     (arrays / "train-labels.npy").write_bytes(b"labels")
-    house.received.finish("ds_1", arrays)
+    installation.uploads.finish("ds_1", arrays)
     values = {"image_rows": 2, "image_columns": 3, "classes": 4, "train_count": 5, "validation_count": 6}
-    with house.database.write() as session:
+    with installation.database.write() as session:
         session.add(Upload(id="ds_1", owner="", name="mine", sha256="sha256:1", size_bytes=7, created_ms=8, **values))
 
 
 @pytest.fixture
-def archive(house: House) -> bytes:
-    house.train(3)
-    house.train(2, ended_days_ago=None)
-    add_dataset(house)
-    return make_backup(house).getvalue()
+def archive(installation: Installation) -> bytes:
+    installation.train(3)
+    installation.train(2, ended_days_ago=None)
+    add_dataset(installation)
+    return make_backup(installation).getvalue()
 
 
-def environment(house: House) -> dict[str, str]:
-    folder = str(house.store.root.parent)
+def environment(installation: Installation) -> dict[str, str]:
+    folder = str(installation.store.root.parent)
     return {
         "TAPELINE_HOME": folder,
-        "TAPELINE_DATABASE_URL": house.database.url,
-        "TAPELINE_ARTIFACTS": str(house.store.root),
+        "TAPELINE_DATABASE_URL": installation.database.url,
+        "TAPELINE_ARTIFACTS": str(installation.store.root),
     }
 
 
-def run(house: House, *arguments: str, stdin: bytes) -> Result:
-    return CliRunner().invoke(main, list(arguments), input=stdin, env=environment(house))
+def run(installation: Installation, *arguments: str, stdin: bytes) -> Result:
+    return CliRunner().invoke(main, list(arguments), input=stdin, env=environment(installation))
 
 
-def tables(house: House) -> list[str]:
+def tables(installation: Installation) -> list[str]:
     """The tables of the target; does not open a missing SQLite file, since that would create it."""
-    path = house.database.engine.url.database
-    if house.database.is_sqlite and not Path(path or "").exists():
+    path = installation.database.engine.url.database
+    if installation.database.is_sqlite and not Path(path or "").exists():
         return []
-    return inspect(house.database.engine).get_table_names()
+    return inspect(installation.database.engine).get_table_names()
 
 
 def contents(folder: Path) -> set[str]:
@@ -86,19 +86,21 @@ def parts_by_offset(data: bytes) -> list[tuple[int, str]]:
         return [(member.offset_data + -(-member.size // 512) * 512, member.name) for member in tar]
 
 
-def assert_refused(house: House, damaged: bytes, *expected_names: str) -> None:
-    paths = contents(house.store.root.parent.parent)
+def assert_refused(installation: Installation, damaged: bytes, *expected_names: str) -> None:
+    paths = contents(installation.store.root.parent.parent)
     for command in (("backup", "--verify", "-"), ("restore", "-")):
-        refused = run(house, *command, stdin=damaged)
+        refused = run(installation, *command, stdin=damaged)
         assert refused.exit_code == 1, (command, refused.output)
         assert isinstance(refused.exception, SystemExit), refused.exception
         assert any(name in refused.output for name in expected_names), (expected_names, refused.output)
-    assert contents(house.store.root.parent.parent) == paths
-    assert tables(house) == []
+    assert contents(installation.store.root.parent.parent) == paths
+    assert tables(installation) == []
 
 
 @pytest.mark.sqlite_by_default
-def test_a_flipped_bit_anywhere_is_refused_and_leaves_nothing(archive: bytes, empty: House, house: House) -> None:
+def test_a_flipped_bit_anywhere_is_refused_and_leaves_nothing(
+    archive: bytes, empty: Installation, installation: Installation
+) -> None:
     rng = random.Random(16)
     ends = parts_by_offset(archive)
     offsets = [rng.randrange(len(archive)) for _ in range(RANDOM_FLIPS)]
@@ -111,13 +113,13 @@ def test_a_flipped_bit_anywhere_is_refused_and_leaves_nothing(archive: bytes, em
         assert_refused(empty, bytes(damaged), *part_names)
     restored = run(empty, "restore", "-", stdin=archive)
     assert restored.exit_code == 0, restored.output
-    assert rows(empty.database) == rows(house.database)
-    assert empty.paths() == house.paths()
+    assert rows(empty.database) == rows(installation.database)
+    assert empty.paths() == installation.paths()
     assert not (empty.store.root / ".restoring").exists()
 
 
 @pytest.mark.sqlite_by_default
-def test_a_truncated_or_extended_file_is_refused(archive: bytes, empty: House) -> None:
+def test_a_truncated_or_extended_file_is_refused(archive: bytes, empty: Installation) -> None:
     rng = random.Random(17)
     lengths = [0, 1, 511, 512, 1536, len(archive) - 1, len(archive) - 512, len(archive) - 1024, len(archive) - 3072]
     for length in lengths + [rng.randrange(len(archive)) for _ in range(10)]:
@@ -152,7 +154,7 @@ def with_value(key: str, value: Any) -> Callable[[str, bytes], bytes]:
     ],
 )
 def test_rows_that_do_not_fit_the_schema_are_refused(
-    archive: bytes, empty: House, change: Callable[[str, bytes], bytes], reason: str
+    archive: bytes, empty: Installation, change: Callable[[str, bytes], bytes], reason: str
 ) -> None:
     crafted = rewritten(archive, lambda name, data: (name, change(name, data) if "rows/jobs/" in name else data))
     assert_refused(empty, crafted, f"{reason}")
@@ -160,14 +162,16 @@ def test_rows_that_do_not_fit_the_schema_are_refused(
         verify(io.BytesIO(crafted))
 
 
-def test_rows_that_the_database_rejects_leave_nothing(archive: bytes, empty: House, house: House) -> None:
+def test_rows_that_the_database_rejects_leave_nothing(
+    archive: bytes, empty: Installation, installation: Installation
+) -> None:
     crafted = rewritten(archive, lambda name, data: (name, data * 2 if "rows/jobs/" in name else data))
     with pytest.raises(BackupError, match=r"rows/jobs/000000\.jsonl: the database rejects these rows"):
-        restore(empty.database, empty.store, empty.received, io.BytesIO(crafted))
+        restore(empty.database, empty.store, empty.uploads, io.BytesIO(crafted))
     assert tables(empty) == []
     assert not empty.store.root.exists()
-    restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
-    assert rows(empty.database) == rows(house.database)
+    restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
+    assert rows(empty.database) == rows(installation.database)
 
 
 @pytest.mark.sqlite_by_default
@@ -184,13 +188,13 @@ def test_rows_that_the_database_rejects_leave_nothing(archive: bytes, empty: Hou
     ],
 )
 def test_an_incomplete_or_incompatible_backup_is_refused(
-    archive: bytes, empty: House, change: Callable[[str, bytes], tuple[str, bytes] | None], reason: str
+    archive: bytes, empty: Installation, change: Callable[[str, bytes], tuple[str, bytes] | None], reason: str
 ) -> None:
     assert_refused(empty, rewritten(archive, change), reason)
 
 
 @pytest.mark.sqlite_by_default
-def test_swapped_missing_and_duplicate_parts_are_refused(archive: bytes, empty: House) -> None:
+def test_swapped_missing_and_duplicate_parts_are_refused(archive: bytes, empty: Installation) -> None:
     ends = [0, *(end for end, name in parts_by_offset(archive))]
     pieces = [archive[start:end] for start, end in itertools.pairwise(ends)]
     first = next(number for number, piece in enumerate(pieces) if b"rows/epochs/" in piece[:1600])
@@ -202,7 +206,7 @@ def test_swapped_missing_and_duplicate_parts_are_refused(archive: bytes, empty: 
 
 
 @pytest.mark.sqlite_by_default
-def test_a_backup_in_an_earlier_format_is_refused_as_such(empty: House) -> None:
+def test_a_backup_in_an_earlier_format_is_refused_as_such(empty: Installation) -> None:
     older = io.BytesIO()
     with tarfile.open(fileobj=older, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         member, data = tarfile.TarInfo("manifest.json"), b'{"format": 1, "schema": "0008"}'
@@ -221,9 +225,9 @@ def test_tar_can_unpack_a_backup(archive: bytes, tmp_path: Path) -> None:
     assert {name: (unpacked / name).read_bytes() for name in parts} == parts
 
 
-def start_restore(house: House) -> subprocess.Popen[bytes]:
+def start_restore(installation: Installation) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from service.cli import main; main()", "restore", "-"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment(house))
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment(installation))
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -242,76 +246,82 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.sqlite_by_default
-def test_a_restore_killed_while_it_writes_files_can_be_repeated(archive: bytes, empty: House, house: House) -> None:
+def test_a_restore_killed_while_it_writes_files_can_be_repeated(
+    archive: bytes, empty: Installation, installation: Installation
+) -> None:
     ends = parts_by_offset(archive)
     cut = next(end for end, name in reversed(ends) if name.startswith("files/")) - 300
     process = start_restore(empty)
     assert process.stdin is not None
     process.stdin.write(archive[:cut])
     process.stdin.flush()
-    wait_until(lambda: len(empty.paths()) == len(house.paths()) - 1)
+    wait_until(lambda: len(empty.paths()) == len(installation.paths()) - 1)
     kill(process)
     assert contents(empty.store.root) >= {".restoring/journal", "datasets/.ds_1/train-images.npy"}
-    assert_repeatable(archive, empty, house)
+    assert_repeatable(archive, empty, installation)
 
 
 @pytest.mark.sqlite_by_default
-def test_a_restore_killed_before_its_commit_can_be_repeated(archive: bytes, empty: House, house: House) -> None:
+def test_a_restore_killed_before_its_commit_can_be_repeated(
+    archive: bytes, empty: Installation, installation: Installation
+) -> None:
     upgrade(empty.database)
     with exclusively(empty.database):
         process = start_restore(empty)
         assert process.stdin is not None
         process.stdin.write(archive)
         process.stdin.close()
-        wait_until(lambda: empty.paths() == house.paths() and (empty.store.root / "datasets" / "ds_1").exists())
+        wait_until(lambda: empty.paths() == installation.paths() and (empty.store.root / "datasets" / "ds_1").exists())
         kill(process)
-    assert_repeatable(archive, empty, house)
+    assert_repeatable(archive, empty, installation)
 
 
-def assert_repeatable(archive: bytes, empty: House, house: House) -> None:
+def assert_repeatable(archive: bytes, empty: Installation, installation: Installation) -> None:
     refused = run(empty, "restore", "-", stdin=archive[:-1])  # a refused restore cleans up, too
     assert refused.exit_code == 1
     assert [path for path in empty.store.root.rglob("*") if path.is_file()] == []
     restored = run(empty, "restore", "-", stdin=archive)
     assert restored.exit_code == 0, restored.output
-    assert rows(empty.database) == rows(house.database)
-    assert empty.paths() == house.paths()
-    assert set(empty.received.files("ds_1")) == {"train-images.npy", "train-labels.npy"}
+    assert rows(empty.database) == rows(installation.database)
+    assert empty.paths() == installation.paths()
+    assert set(empty.uploads.files("ds_1")) == {"train-images.npy", "train-labels.npy"}
 
 
-def test_files_of_a_restore_killed_after_its_commit_are_kept(archive: bytes, empty: House, house: House) -> None:
+def test_files_of_a_restore_killed_after_its_commit_are_kept(
+    archive: bytes, empty: Installation, installation: Installation
+) -> None:
     """Killed between the commit and the last step, which deletes the journal."""
-    restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
+    restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
     work = empty.store.root / ".restoring"
     work.mkdir()
-    (work / "journal").write_text("\n".join({path.split("/")[0] for path in house.paths()}) + "\n")
+    (work / "journal").write_text("\n".join({path.split("/")[0] for path in installation.paths()}) + "\n")
     with pytest.raises(BackupError, match="not empty"):
-        restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
-    assert empty.paths() == house.paths()
+        restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
+    assert empty.paths() == installation.paths()
 
 
-def test_a_concurrent_restore_into_the_same_folder_is_refused(archive: bytes, empty: House) -> None:
+def test_a_concurrent_restore_into_the_same_folder_is_refused(archive: bytes, empty: Installation) -> None:
     work = empty.store.root / ".restoring"
     work.mkdir(parents=True)
     handle = os.open(work, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(BackupError, match="another restore"):
-        restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
+        restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
     os.close(handle)
-    restore(empty.database, empty.store, empty.received, io.BytesIO(archive))
+    restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
 
 
-def test_a_stalled_reader_keeps_no_transaction_open(house: House, empty: House) -> None:
+def test_a_stalled_reader_keeps_no_transaction_open(installation: Installation, empty: Installation) -> None:
     for _ in range(3):
-        house.train()
-    if not house.database.is_sqlite:
+        installation.train()
+    if not installation.database.is_sqlite:
 
-        @event.listens_for(house.database.engine, "connect")
+        @event.listens_for(installation.database.engine, "connect")
         def limit(connection: Any, record: object) -> None:
             connection.execute("SET idle_in_transaction_session_timeout = 1000")
             connection.commit()
 
-        house.database.engine.dispose()
+        installation.database.engine.dispose()
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     errors: list[BaseException] = []
@@ -319,61 +329,65 @@ def test_a_stalled_reader_keeps_no_transaction_open(house: House, empty: House) 
     def write() -> None:
         try:
             with os.fdopen(writing, "wb") as target:
-                backup(house.database, house.store, house.received, target)
+                backup(installation.database, installation.store, installation.uploads, target)
         except BaseException as error:  # noqa: BLE001 - asserted below
             errors.append(error)
 
-    expected = rows(house.database)
+    expected = rows(installation.database)
     thread = threading.Thread(target=write)
     thread.start()
     with os.fdopen(reading, "rb") as source:
         head = source.read(3000)
         time.sleep(2.5)
-        if not house.database.is_sqlite:
-            with house.database.read() as session:
+        if not installation.database.is_sqlite:
+            with installation.database.read() as session:
                 idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
                 assert session.scalar(text(f"{idle} AND datname = current_database()")) == 0
-        house.train(1)  # the backup is still of a single state
+        installation.train(1)  # the backup is still of a single state
         whole = io.BytesIO(head + source.read())
     thread.join()
     assert errors == []
-    restore(empty.database, empty.store, empty.received, whole)
+    restore(empty.database, empty.store, empty.uploads, whole)
     assert rows(empty.database) == expected
     with empty.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 3
         assert session.scalar(select(func.count()).select_from(Epoch)) == 15
 
 
-def test_a_dataset_deleted_during_the_backup_is_left_out_with_its_row(house: House, empty: House) -> None:
-    add_dataset(house)
+def test_a_dataset_deleted_during_the_backup_is_left_out_with_its_row(
+    installation: Installation, empty: Installation
+) -> None:
+    add_dataset(installation)
 
     class Deleting(io.BytesIO):
         """Deletes the dataset when the first byte is written, after the rows have been read."""
 
         def write(self, data: Any) -> int:
-            if house.received.files("ds_1"):
-                with house.database.write() as session:
+            if installation.uploads.files("ds_1"):
+                with installation.database.write() as session:
                     session.delete(session.get_one(Upload, "ds_1"))
-                house.received.discard("ds_1")
+                installation.uploads.discard("ds_1")
             return super().write(data)
 
     target = Deleting()
-    report = backup(house.database, house.store, house.received, target)
+    report = backup(installation.database, installation.store, installation.uploads, target)
     assert (report.files, report.damaged) == (0, [])
     target.seek(0)
-    assert restore(empty.database, empty.store, empty.received, target).rows["uploads"] == 0
+    assert restore(empty.database, empty.store, empty.uploads, target).rows["uploads"] == 0
 
 
-def test_a_dataset_without_its_files_is_reported(house: House) -> None:
-    add_dataset(house)
-    for path in house.received.files("ds_1").values():
+def test_a_dataset_without_its_files_is_reported(installation: Installation) -> None:
+    add_dataset(installation)
+    for path in installation.uploads.files("ds_1").values():
         path.unlink()
-    report = backup(house.database, house.store, house.received, io.BytesIO())
+    report = backup(installation.database, installation.store, installation.uploads, io.BytesIO())
     assert report.damaged == ["the dataset mine has no files"]
 
 
 @pytest.mark.sqlite_by_default
-def test_verifying_an_intact_backup_succeeds_and_changes_nothing(archive: bytes, empty: House, tmp_path: Path) -> None:
+def test_verifying_an_intact_backup_succeeds_and_changes_nothing(
+    archive: bytes, empty: Installation, tmp_path: Path
+) -> None:
     path = tmp_path / "saved.tar"
     path.write_bytes(archive)
     result = run(empty, "backup", "--verify", str(path), stdin=b"")

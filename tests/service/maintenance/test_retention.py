@@ -18,7 +18,7 @@ from service.models.exports.facts import ExportFormat
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
-from tests.service.maintenance.conftest import DAY_MS, House
+from tests.service.maintenance.conftest import DAY_MS, Installation
 from workers.reconcile import delete_expired_data
 
 
@@ -26,182 +26,192 @@ def names(plan: RetentionPlan) -> tuple[set[str], set[str], set[str]]:
     return ({x.name for x in plan.jobs}, {x.name for x in plan.checkpoints}, {x.name for x in plan.files})
 
 
-def size_in_row(house: House, job_id: str) -> int:
-    with house.database.read() as session:
+def size_in_row(installation: Installation, job_id: str) -> int:
+    with installation.database.read() as session:
         return lookup.get(session, job_id).size_bytes
 
 
-def test_by_default_nothing_with_a_row_is_deleted(house: House) -> None:
-    house.train(ended_days_ago=1000)
-    paths = house.paths()
-    assert names(retention.apply(house.database, house.store, Policy())) == (set(), set(), set())
-    assert house.paths() == paths
+def test_by_default_nothing_with_a_row_is_deleted(installation: Installation) -> None:
+    installation.train(ended_days_ago=1000)
+    paths = installation.paths()
+    assert names(retention.apply(installation.database, installation.store, Policy())) == (set(), set(), set())
+    assert installation.paths() == paths
 
 
-def test_old_checkpoints_are_deleted_except_the_best_and_the_latest(house: House) -> None:
+def test_old_checkpoints_are_deleted_except_the_best_and_the_latest(installation: Installation) -> None:
     old, recent, running = (
-        house.train(ended_days_ago=8),
-        house.train(ended_days_ago=6),
-        house.train(ended_days_ago=None),
+        installation.train(ended_days_ago=8),
+        installation.train(ended_days_ago=6),
+        installation.train(ended_days_ago=None),
     )
     policy = Policy(checkpoints_days=7)
-    plan = retention.plan(house.database, house.store, policy)
-    assert house.epochs_kept(old) == [1, 2, 3, 4, 5]  # planning changes nothing
+    plan = retention.plan(installation.database, installation.store, policy)
+    assert installation.checkpoint_epochs(old) == [1, 2, 3, 4, 5]  # planning changes nothing
     assert {name.partition("/")[0] for name in names(plan)[1]} == {old}
     assert len(plan.checkpoints) == 3
-    assert plan.size_bytes == sum((house.store.root / item.name).stat().st_size for item in plan.checkpoints)
-    deleted = retention.carry_out(house.database, house.store, policy, plan)
+    assert plan.size_bytes == sum((installation.store.root / item.name).stat().st_size for item in plan.checkpoints)
+    deleted = retention.carry_out(installation.database, installation.store, policy, plan)
     assert deleted.checkpoints == plan.checkpoints
-    assert house.epochs_kept(old) == [2, 5]
+    assert installation.checkpoint_epochs(old) == [2, 5]
     for job_id in (old, recent, running):
-        assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
-    assert house.epochs_kept(recent) == house.epochs_kept(running) == [1, 2, 3, 4, 5]
-    assert len([path for path in house.paths() if path.startswith(f"{old}/sample/")]) == 5
+        assert size_in_row(installation, job_id) == sum(item.size_bytes for item in installation.store.stored(job_id))
+    assert installation.checkpoint_epochs(recent) == installation.checkpoint_epochs(running) == [1, 2, 3, 4, 5]
+    assert len([path for path in installation.paths() if path.startswith(f"{old}/sample/")]) == 5
 
 
-def test_exports_are_deleted_with_the_checkpoints_that_they_were_made_from(house: House) -> None:
-    job_id = house.train(ended_days_ago=8)
-    exports = Exports(database=house.database, artifacts=house.store, make=lambda order: b"%d" % order.epoch * 100)
+def test_exports_are_deleted_with_the_checkpoints_that_they_were_made_from(installation: Installation) -> None:
+    job_id = installation.train(ended_days_ago=8)
+    exports = Exports(
+        database=installation.database, artifacts=installation.store, make=lambda order: b"%d" % order.epoch * 100
+    )
     exported = {which: exports.export(job_id, ExportFormat.ONNX, which=which) for which in ("1", "best", "latest")}
     assert exports.export(job_id, ExportFormat.ONNX, which="1").id == exported["1"].id  # created only once
-    assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
-    retention.apply(house.database, house.store, Policy(checkpoints_days=7))
-    paths = {path for path in house.paths() if "/onnx/" in path}
+    assert size_in_row(installation, job_id) == sum(item.size_bytes for item in installation.store.stored(job_id))
+    retention.apply(installation.database, installation.store, Policy(checkpoints_days=7))
+    paths = {path for path in installation.paths() if "/onnx/" in path}
     assert paths == {exported["best"].path, exported["latest"].path}
-    assert size_in_row(house, job_id) == sum(item.size_bytes for item in house.store.stored(job_id))
+    assert size_in_row(installation, job_id) == sum(item.size_bytes for item in installation.store.stored(job_id))
 
 
-def test_expired_jobs_are_deleted_with_their_files(house: House) -> None:
+def test_expired_jobs_are_deleted_with_their_files(installation: Installation) -> None:
     old, recent, running = (
-        house.train(ended_days_ago=31),
-        house.train(ended_days_ago=29),
-        house.train(ended_days_ago=None),
+        installation.train(ended_days_ago=31),
+        installation.train(ended_days_ago=29),
+        installation.train(ended_days_ago=None),
     )
     policy = Policy(jobs_days=30, checkpoints_days=30)
-    plan = retention.plan(house.database, house.store, policy)
+    plan = retention.plan(installation.database, installation.store, policy)
     assert names(plan) == ({old}, set(), set())
-    assert plan.size_bytes == sum(item.size_bytes for item in house.store.stored(old))
-    retention.carry_out(house.database, house.store, policy, plan)
-    with house.database.read() as session:
+    assert plan.size_bytes == sum(item.size_bytes for item in installation.store.stored(old))
+    retention.carry_out(installation.database, installation.store, policy, plan)
+    with installation.database.read() as session:
         with pytest.raises(JobNotFound):
             lookup.get(session, old)
         assert {lookup.get(session, job_id).id for job_id in (recent, running)} == {recent, running}
-    assert {item.job_id for item in house.store.stored()} == {recent, running}
+    assert {item.job_id for item in installation.store.stored()} == {recent, running}
 
 
-def test_a_job_that_was_requeued_after_planning_is_kept(house: House) -> None:
+def test_a_job_that_was_requeued_after_planning_is_kept(installation: Installation) -> None:
     policy = Policy(jobs_days=30, checkpoints_days=0)
-    job_id = house.train(ended_days_ago=31)
-    plan = retention.plan(house.database, house.store, policy)
+    job_id = installation.train(ended_days_ago=31)
+    plan = retention.plan(installation.database, installation.store, policy)
     assert names(plan)[0] == {job_id}
-    with house.database.write() as session:  # as a retry would
+    with installation.database.write() as session:  # as a retry would
         session.execute(update(Job).where(Job.id == job_id).values(status="queued", finished_ms=None))
-    assert names(retention.carry_out(house.database, house.store, policy, plan))[0] == set()
-    assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+    assert names(retention.carry_out(installation.database, installation.store, policy, plan))[0] == set()
+    assert installation.checkpoint_epochs(job_id) == [1, 2, 3, 4, 5]
 
 
-def test_jobs_that_ended_again_after_planning_are_kept(house: House) -> None:
+def test_jobs_that_ended_again_after_planning_are_kept(installation: Installation) -> None:
     policy = Policy(jobs_days=30, checkpoints_days=7)
-    expired, with_old_checkpoints = house.train(ended_days_ago=31), house.train(ended_days_ago=8)
-    plan = retention.plan(house.database, house.store, policy)
+    expired, with_old_checkpoints = installation.train(ended_days_ago=31), installation.train(ended_days_ago=8)
+    plan = retention.plan(installation.database, installation.store, policy)
     assert names(plan)[0] == {expired}
     assert plan.checkpoints
-    with house.database.write() as session:  # as a retry that has ended would
+    with installation.database.write() as session:  # as a retry that has ended would
         session.execute(update(Job).values(finished_ms=now_ms()))
-    assert names(retention.carry_out(house.database, house.store, policy, plan)) == (set(), set(), set())
-    assert house.epochs_kept(expired) == house.epochs_kept(with_old_checkpoints) == [1, 2, 3, 4, 5]
+    assert names(retention.carry_out(installation.database, installation.store, policy, plan)) == (set(), set(), set())
+    assert (
+        installation.checkpoint_epochs(expired)
+        == installation.checkpoint_epochs(with_old_checkpoints)
+        == [1, 2, 3, 4, 5]
+    )
 
 
-def test_folders_can_vanish_while_they_are_scanned(house: House) -> None:
+def test_folders_can_vanish_while_they_are_scanned(installation: Installation) -> None:
     for number in range(20):
-        house.store.write(f"job_{number:02}", ArtifactKind.CHECKPOINT, 1, 1, b"bytes")
-    files = house.store.stored()
+        installation.store.write(f"job_{number:02}", ArtifactKind.CHECKPOINT, 1, 1, b"bytes")
+    files = installation.store.stored()
     next(files)
-    for folder in house.store.root.iterdir():
+    for folder in installation.store.root.iterdir():
         shutil.rmtree(folder)
     assert len(list(files)) < 20
 
 
-def test_files_without_a_row_are_deleted_once_they_are_old(house: House, age: Callable[..., None]) -> None:
-    job_id = house.train()
-    uncommitted = house.store.write(job_id, ArtifactKind.CHECKPOINT, 9, 9, b"never committed").path
-    orphan = house.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
-    recent = house.store.write(job_id, ArtifactKind.CHECKPOINT, 10, 9, b"about to be").path
-    age(*(house.paths() - {recent}))
-    plan = retention.plan(house.database, house.store, Policy())
+def test_files_without_a_row_are_deleted_once_they_are_old(
+    installation: Installation, age: Callable[..., None]
+) -> None:
+    job_id = installation.train()
+    uncommitted = installation.store.write(job_id, ArtifactKind.CHECKPOINT, 9, 9, b"never committed").path
+    orphan = installation.store.write("job_gone", ArtifactKind.SAMPLE, 1, 1, b"of a deleted job").path
+    recent = installation.store.write(job_id, ArtifactKind.CHECKPOINT, 10, 9, b"about to be").path
+    age(*(installation.paths() - {recent}))
+    plan = retention.plan(installation.database, installation.store, Policy())
     assert names(plan) == (set(), set(), {uncommitted, orphan})
-    retention.carry_out(house.database, house.store, Policy(), plan)
-    assert {uncommitted, orphan}.isdisjoint(house.paths())
-    assert recent in house.paths()
-    assert house.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+    retention.carry_out(installation.database, installation.store, Policy(), plan)
+    assert {uncommitted, orphan}.isdisjoint(installation.paths())
+    assert recent in installation.paths()
+    assert installation.checkpoint_epochs(job_id) == [1, 2, 3, 4, 5]
 
 
-def test_a_file_that_got_its_row_after_planning_is_kept(house: House, age: Callable[..., None]) -> None:
-    job_id = house.train()
-    slow = house.store.write(job_id, ArtifactKind.CHECKPOINT, 6, 9, b"written long ago, and committed only now")
+def test_a_file_that_got_its_row_after_planning_is_kept(installation: Installation, age: Callable[..., None]) -> None:
+    job_id = installation.train()
+    slow = installation.store.write(job_id, ArtifactKind.CHECKPOINT, 6, 9, b"written long ago, and committed only now")
     age(slow.path)
-    plan = retention.plan(house.database, house.store, Policy())
+    plan = retention.plan(installation.database, installation.store, Policy())
     assert names(plan)[2] == {slow.path}
-    with house.database.write() as session:
+    with installation.database.write() as session:
         latest = (Artifact.job_id == job_id) & (Artifact.kind == slow.kind) & (Artifact.epoch == 5)
         session.execute(update(Artifact).where(latest).values(path=slow.path))
-    assert names(retention.carry_out(house.database, house.store, Policy(), plan))[2] == set()
-    assert slow.path in house.paths()
+    assert names(retention.carry_out(installation.database, installation.store, Policy(), plan))[2] == set()
+    assert slow.path in installation.paths()
 
 
-def test_nothing_is_deleted_while_a_restore_runs(house: House, age: Callable[..., None]) -> None:
-    restored = house.store.write("job_restored", ArtifactKind.CHECKPOINT, 1, 1, b"its row comes last")
+def test_nothing_is_deleted_while_a_restore_runs(installation: Installation, age: Callable[..., None]) -> None:
+    restored = installation.store.write("job_restored", ArtifactKind.CHECKPOINT, 1, 1, b"its row comes last")
     age(restored.path)
-    work = restoring.folder(house.received.artifacts)
+    work = restoring.folder(installation.uploads.artifacts)
     work.mkdir()
     with restoring.lock(work):
-        delete_expired_data(house.database, house.store, house.received, Policy())
-        assert restored.path in house.paths()
-    delete_expired_data(house.database, house.store, house.received, Policy())  # a killed restore does not prevent it
-    assert restored.path not in house.paths()
+        delete_expired_data(installation.database, installation.store, installation.uploads, Policy())
+        assert restored.path in installation.paths()
+    delete_expired_data(
+        installation.database, installation.store, installation.uploads, Policy()
+    )  # a killed restore does not prevent it
+    assert restored.path not in installation.paths()
 
 
 def test_cached_images_are_deleted_after_a_week_and_nothing_else_of_a_job(
-    house: House, age: Callable[..., None]
+    installation: Installation, age: Callable[..., None]
 ) -> None:
-    job_id, expired = house.train(), house.train(ended_days_ago=31)
+    job_id, expired = installation.train(), installation.train(ended_days_ago=31)
     for each in (job_id, expired):
-        house.store.cache_image(each, "samples", "000005.gif", b"an old film")
+        installation.store.cache_image(each, "samples", "000005.gif", b"an old film")
     old_film = f"{job_id}/derived/samples-000005.gif"
-    age(*house.paths())
-    assert retention.plan(house.database, house.store, Policy()).pictures == []  # a day old
+    age(*installation.paths())
+    assert retention.plan(installation.database, installation.store, Policy()).pictures == []  # a day old
     eight_days_ago = time.time() - 8 * 86400
-    for path in house.paths():
-        os.utime(house.store.root / path, (eight_days_ago,) * 2)
-    house.store.cache_image(job_id, "curves", "000005.png", b"a new plot")
-    paths = house.paths()
-    plan = retention.plan(house.database, house.store, Policy(jobs_days=30))
+    for path in installation.paths():
+        os.utime(installation.store.root / path, (eight_days_ago,) * 2)
+    installation.store.cache_image(job_id, "curves", "000005.png", b"a new plot")
+    paths = installation.paths()
+    plan = retention.plan(installation.database, installation.store, Policy(jobs_days=30))
     assert [item.name for item in plan.pictures] == [old_film]
     assert names(plan) == ({expired}, set(), set())  # its film is deleted with it
-    retention.carry_out(house.database, house.store, Policy(), RetentionPlan(pictures=plan.pictures))
-    assert paths - house.paths() == {old_film}
-    assert house.store.cached_image(job_id, "samples", "000005.gif") is None
+    retention.carry_out(installation.database, installation.store, Policy(), RetentionPlan(pictures=plan.pictures))
+    assert paths - installation.paths() == {old_film}
+    assert installation.store.cached_image(job_id, "samples", "000005.gif") is None
 
 
-def test_expired_audit_entries_and_browser_sessions_are_deleted(house: House) -> None:
+def test_expired_audit_entries_and_browser_sessions_are_deleted(installation: Installation) -> None:
     for days in (40, 0):
-        with house.database.write() as session:
+        with installation.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={}))
-        audit_seals.seal(house.database, settled_s=0)
-    active, _ = keys.sign_in(house.database, keys.of_settings("chosen by the operator"))
-    keys.sign_in(house.database, keys.of_settings("another of the operator"))
-    with house.database.write() as session:
+        audit_seals.seal(installation.database, settled_s=0)
+    active, _ = keys.sign_in(installation.database, keys.of_settings("chosen by the operator"))
+    keys.sign_in(installation.database, keys.of_settings("another of the operator"))
+    with installation.database.write() as session:
         expire = update(BrowserSession).where(BrowserSession.id != active.session_id)
         session.execute(expire.values(expires_ms=now_ms() - 1))
 
     def entries() -> int | None:
-        with house.database.read() as session:
+        with installation.database.read() as session:
             return session.scalar(select(func.count()).select_from(AuditEntry))
 
-    delete_expired_data(house.database, house.store, house.received, Policy())
+    delete_expired_data(installation.database, installation.store, installation.uploads, Policy())
     assert entries() == 2
-    with house.database.read() as session:
+    with installation.database.read() as session:
         assert session.scalars(select(BrowserSession.id)).all() == [active.session_id]
-    assert retention.plan(house.database, house.store, Policy(audit_days=30)).audit_entries == 1
-    delete_expired_data(house.database, house.store, house.received, Policy(audit_days=30))
+    assert retention.plan(installation.database, installation.store, Policy(audit_days=30)).audit_entries == 1
+    delete_expired_data(installation.database, installation.store, installation.uploads, Policy(audit_days=30))
     assert entries() == 1

@@ -48,10 +48,10 @@ def write_font(path: Path, letters: str) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The only folder that is searched for system fonts."""
     monkeypatch.setattr(fonts, "_FOLDERS", (tmp_path / "fonts",))
-    monkeypatch.setattr(fonts, "_found", {})
-    fonts._installed.cache_clear()
+    monkeypatch.setattr(fonts, "_font_of_letter", {})
+    fonts._installed_fonts.cache_clear()
     yield tmp_path / "fonts"
-    fonts._installed.cache_clear()
+    fonts._installed_fonts.cache_clear()
 
 
 def pixels(content: bytes) -> bytes:
@@ -121,7 +121,9 @@ def test_right_to_left_names_are_not_drawn_backwards(
     if has_fribidi and not features.check("raqm"):
         pytest.skip("Pillow finds no FriBiDi here")
     layout = ImageFont.Layout.RAQM if has_fribidi else ImageFont.Layout.BASIC
-    monkeypatch.setattr(fonts, "_opened", lambda path, size: ImageFont.truetype(str(path), size, layout_engine=layout))
+    monkeypatch.setattr(
+        fonts, "_load_font", lambda path, size: ImageFont.truetype(str(path), size, layout_engine=layout)
+    )
     fonts._can_be_laid_out.cache_clear()
     assert fonts.legible(["قطة", "كلب"]) == (["قطة", "كلب"] if has_fribidi else ["class 0", "class 1"])
     fonts._can_be_laid_out.cache_clear()
@@ -145,8 +147,10 @@ def test_fonts_are_searched_once_and_system_fonts_only_for_missing_letters(
 ) -> None:
     write_font(folder / "Cjk Sans.ttf", CAT)
     searched: list[str] = []
-    search = fonts._having
-    monkeypatch.setattr(fonts, "_having", lambda path, letters: searched.append(path.name) or search(path, letters))
+    search = fonts._supported_letters
+    monkeypatch.setattr(
+        fonts, "_supported_letters", lambda path, letters: searched.append(path.name) or search(path, letters)
+    )
     predicted("cat", "dog", "bird")
     assert searched == []
     predicted("cat", "Äpfel", "Жук ορνί")

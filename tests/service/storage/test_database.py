@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from service.storage import database as module
 from service.storage.database import Database
 from service.storage.tables import Worker
-from tests.conftest import on_sqlite
+from tests.conftest import sqlite_only
 
 
 def add(name: str, fails: bool = False) -> Callable[[Session], str]:
@@ -72,7 +72,7 @@ def test_an_operation_sees_what_an_earlier_one_wrote(database: Database) -> None
     assert sum(isinstance(result, IntegrityError) for result in results) == 5
 
 
-@on_sqlite
+@sqlite_only
 def test_few_commits_serve_many_operations(database: Database) -> None:
     commits: list[int] = []
     module.event.listen(database.engine, "commit", lambda _: commits.append(1))
@@ -81,7 +81,7 @@ def test_few_commits_serve_many_operations(database: Database) -> None:
     assert sum(commits) <= 3, "one for the lock's holder, one for all who waited"
 
 
-@on_sqlite
+@sqlite_only
 def test_a_failed_commit_is_reported_to_all_who_share_it(database: Database) -> None:
 
     def refuse(_: Any) -> None:
@@ -96,7 +96,7 @@ def test_a_failed_commit_is_reported_to_all_who_share_it(database: Database) -> 
     assert names(database) == set()
 
 
-@on_sqlite
+@sqlite_only
 def test_after_a_rollback_by_sqlite_only_stored_operations_report_success(database: Database) -> None:
 
     def fill_the_database(session: Session) -> str:
@@ -143,7 +143,7 @@ def test_switching_a_new_file_to_wal_waits_for_the_lock_of_another_connection(tm
         release.join()
 
 
-@on_sqlite
+@sqlite_only
 def test_a_writer_that_waits_too_long_gives_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BUSY_S", 0.1)
     with database.write():

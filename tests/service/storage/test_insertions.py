@@ -14,7 +14,7 @@ from service.storage.database import Database
 from service.storage.insertions import Insertion, NewRow, TimeTemplate
 from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag, Worker
 from service.storage.times import at_time
-from tests.conftest import on_postgresql
+from tests.conftest import postgresql_only
 
 PLACEHOLDER = at_time(123_456_789_012_345)
 
@@ -63,13 +63,13 @@ def test_a_failed_insertion_leaves_no_rows(database: Database) -> None:
         assert session.scalars(select(JobTag)).all() == []
 
 
-@on_postgresql
+@postgresql_only
 def test_postgresql_refuses_values_that_are_too_long_instead_of_truncating_them(database: Database) -> None:
     with pytest.raises(DBAPIError, match="too long"):
         Insertion([key_row("a", job_id="j" * 41)]).execute(database)
 
 
-@on_postgresql
+@postgresql_only
 def test_an_insertion_is_a_single_statement_in_postgresql(database: Database) -> None:
     Insertion([key_row("first")]).execute(database)
     statements: list[str] = []
@@ -78,7 +78,7 @@ def test_an_insertion_is_a_single_statement_in_postgresql(database: Database) ->
     assert [statement.split()[0] for statement in statements] == ["WITH"]
 
 
-@on_postgresql
+@postgresql_only
 def test_connections_closed_by_the_server_are_replaced(database: Database) -> None:
     count_others = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -104,7 +104,7 @@ def test_connections_closed_by_the_server_are_replaced(database: Database) -> No
             )
 
 
-@on_postgresql
+@postgresql_only
 def test_a_long_idle_connection_is_pinged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.read() as session:
         first = session.scalar(text("SELECT pg_backend_pid()"))

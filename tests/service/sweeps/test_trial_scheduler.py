@@ -30,9 +30,9 @@ class FakeWorkers:
         failed = drawn < self.failing
         return Outcome(None if failed else round(drawn, 2), failed)  # rounded: there are ties
 
-    def propose(self, trial: int, most: int | None) -> Proposed | None:
+    def propose(self, trial: int, max_epochs: int | None) -> Proposed | None:
         epochs = self.epochs[trial] if self.epochs else self.plan.rungs[-1]
-        if most is not None and epochs > most:
+        if max_epochs is not None and epochs > max_epochs:
             return Proposed(epochs, is_started=False)
         self.log.append(["propose", trial])
         self.started.append((trial, 0))
@@ -50,8 +50,8 @@ class FakeWorkers:
     def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
         self.log.append(["decide", rung, [list(item) for item in promoted], [list(item) for item in stopped]])
 
-    def exhausted(self, why: str) -> None:
-        self.log.append(["exhausted", why])
+    def exhausted(self, reason: str) -> None:
+        self.log.append(["exhausted", reason])
 
     def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
         assert not self.has_ended
@@ -110,7 +110,7 @@ def test_the_order_of_arrival_changes_no_decision(
     assert first.log == second.log
     if sweep.budget is not None:
         assert spent(sweep, first) <= sweep.budget
-    assert spent(sweep, first) <= sweep.most_epochs()
+    assert spent(sweep, first) <= sweep.max_epochs()
 
 
 def spent(sweep: SweepPlan, backend: FakeWorkers) -> int:
@@ -172,8 +172,8 @@ def test_asynchronous_halving_of_ever_better_trials_trains_the_maximum_of_epochs
         scheduler.advance()
         state = scheduler.state.document()
         backend.done.update(backend.started)
-    assert spent(sweep, backend) == sweep.most_epochs() == 8 + 7 + 2 * 6
-    assert plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2).most_epochs() == 8 + 4 + 2 * 2
+    assert spent(sweep, backend) == sweep.max_epochs() == 8 + 7 + 2 * 6
+    assert plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2).max_epochs() == 8 + 4 + 2 * 2
 
 
 @pytest.mark.parametrize(

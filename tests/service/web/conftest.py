@@ -37,24 +37,24 @@ MakeApp = Callable[..., Flask]
 
 
 @dataclass
-class PlayedWorker:
+class SimulatedWorker:
     """Performs a worker's operations on a job, without training."""
 
     database: Database
     artifacts: ArtifactFolder
-    held: Claim | None = None
+    current_claim: Claim | None = None
 
     def claim(self) -> Claim:
-        self.held = leases.claim(self.database, "played", 600.0)
-        assert self.held is not None, "no job waits"
-        leases.begin(self.database, self.held, {"numpy": "2.4", "threads": 1})
-        return self.held
+        self.current_claim = leases.claim(self.database, "simulated", 600.0)
+        assert self.current_claim is not None, "no job waits"
+        leases.begin(self.database, self.current_claim, {"numpy": "2.4", "threads": 1})
+        return self.current_claim
 
     def report(self, step: int, steps: int = 100) -> None:
-        assert self.held is not None
-        leases.renew(self.database, self.held, Position(step=step, steps=steps, steps_per_second=50.0))
+        assert self.current_claim is not None
+        leases.renew(self.database, self.current_claim, Position(step=step, steps=steps, steps_per_second=50.0))
 
-    def epoch(
+    def commit_epoch(
         self,
         epoch: int,
         *,
@@ -68,8 +68,8 @@ class PlayedWorker:
         sample: bytes | None = None,
         used: Usage | None = None,
     ) -> None:
-        assert self.held is not None
-        job_id, lease = self.held.job_id, self.held.lease
+        assert self.current_claim is not None
+        job_id, lease = self.current_claim.job_id, self.current_claim.lease
         data = checkpoint if checkpoint is not None else bytes([epoch % 251]) * 10_000
         noise = np.random.default_rng(epoch).integers(0, 255, (4, 8, 8)).astype(np.uint8)
         sample = sample or grids.sample_grid(noise, sample_classes=sample_classes)
@@ -91,17 +91,19 @@ class PlayedWorker:
             memory_bytes=used.peak_memory_bytes if used else None,
             used=used,
         )
-        self.artifacts.remove(commits.commit_epoch(self.database, self.held, record, keep_last=keep_last))
+        self.artifacts.remove(commits.commit_epoch(self.database, self.current_claim, record, keep_last=keep_last))
 
     def succeed(self, stopped_early: dict[str, Any] | None = None, *, keep_last: int | None = None) -> None:
-        assert self.held is not None
+        assert self.current_claim is not None
         self.artifacts.remove(
-            commits.succeed(self.database, self.held, "sha256:done", stopped_early=stopped_early, keep_last=keep_last)
+            commits.succeed(
+                self.database, self.current_claim, "sha256:done", stopped_early=stopped_early, keep_last=keep_last
+            )
         )
 
     def fail(self, code: str = "internal") -> None:
-        assert self.held is not None
-        commits.fail(self.database, self.held, {"code": code, "message": "it went wrong"})
+        assert self.current_claim is not None
+        commits.fail(self.database, self.current_claim, {"code": code, "message": "it went wrong"})
 
 
 def pointers(answer: Any) -> list[str]:
@@ -109,7 +111,7 @@ def pointers(answer: Any) -> list[str]:
     return [error["pointer"] for error in answer.json["errors"]]
 
 
-def put_away(app: Flask) -> None:
+def shut_down_app(app: Flask) -> None:
     """End an app's threads and close its connections."""
     services: Services = app.extensions[EXTENSION]
     services.hub.closing = services.all_jobs_stream.closing = True
@@ -211,7 +213,7 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
 
     yield make
     for app in apps:
-        put_away(app)
+        shut_down_app(app)
 
 
 @pytest.fixture
@@ -220,8 +222,8 @@ def app(make_app: MakeApp, sqlite_url: str) -> Flask:
 
 
 @pytest.fixture
-def either_app(make_app: MakeApp, either_url: str) -> Flask:
-    return make_app(either_url)
+def either_app(make_app: MakeApp, migrated_url: str) -> Flask:
+    return make_app(migrated_url)
 
 
 @pytest.fixture
@@ -230,19 +232,19 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def play() -> Callable[[Flask], PlayedWorker]:
+def make_worker() -> Callable[[Flask], SimulatedWorker]:
     """Create a simulated worker that shares an app's database and files."""
 
-    def make(app: Flask) -> PlayedWorker:
+    def make(app: Flask) -> SimulatedWorker:
         services: Services = app.extensions[EXTENSION]
-        return PlayedWorker(services.database, services.artifacts)
+        return SimulatedWorker(services.database, services.artifacts)
 
     return make
 
 
 @pytest.fixture
-def worker(app: Flask, play: Callable[[Flask], PlayedWorker]) -> PlayedWorker:
-    return play(app)
+def worker(app: Flask, make_worker: Callable[[Flask], SimulatedWorker]) -> SimulatedWorker:
+    return make_worker(app)
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from PIL import Image
 
 from service.client import Client, UnreadableImage
 from tests.service.web.inference.test_photos import photo, trained
-from tests.service.web.resources.service.test_tables import ROWS, TABLE, job, sent, trainings
+from tests.service.web.resources.service.test_tables import ROWS, TABLE, job, people_dataset, training_cache
 
-__all__ = ["job", "sent", "trained", "trainings"]
+__all__ = ["job", "people_dataset", "trained", "training_cache"]
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_rows_accept_numpy_values_and_missing_values(python_client: Client, job:
         python_client.predict(job, rows=[{"age": object()}])
 
 
-def test_specs_accept_numpy_numbers(python_client: Client, sent: Any) -> None:
+def test_specs_accept_numpy_numbers(python_client: Client, people_dataset: Any) -> None:
     rate = np.linspace(0.25, 0.5, 3)[0]
     spec = {"kind": "classifier", "dataset": "people", "epochs": np.int64(3), "optimizer": {"learning_rate": rate}}
     resolved = python_client.submit(spec).resolved

@@ -37,9 +37,9 @@ def test_a_stopping_worker_is_listed_as_draining_and_then_removed(
     workers: WorkerHarness, supervisor: Supervisor
 ) -> None:
     supervisor._poller.start()
-    wait_until(lambda: draining_flags(workers) == [False], "the worker's first word")
+    wait_until(lambda: draining_flags(workers) == [False], "the worker's registration")
     supervisor.drain()
-    wait_until(lambda: draining_flags(workers) == [True], "its word that it drains")
+    wait_until(lambda: draining_flags(workers) == [True], "the draining state")
     supervisor.close()
     assert draining_flags(workers) == []
 
@@ -128,7 +128,7 @@ def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
 
     def claim_late(*arguments: Any, **options: Any) -> Any:
         os.kill(child.pid, signal.SIGKILL)
-        wait_until(lambda: not child.alive, "its end")
+        wait_until(lambda: not child.alive, "its exit")
         return claim(*arguments, **options)
 
     monkeypatch.setattr(leases, "claim", claim_late)
@@ -146,7 +146,7 @@ def test_a_job_fails_if_its_children_keep_dying_before_their_command(
 
     def send_late(child: ChildProcess, command: Any) -> None:
         os.kill(child.pid, signal.SIGKILL)
-        wait_until(lambda: not child.alive, "its end")
+        wait_until(lambda: not child.alive, "its exit")
         send(child, command)
 
     monkeypatch.setattr(ChildProcess, "send", send_late)

@@ -41,7 +41,7 @@ def test_a_measurement_has_a_factor_for_each_kind_of_work() -> None:
 def test_factors_are_fitted_to_training_times(ratios: list[float], scale: float) -> None:
     expected = np.array([[1.2, 0, 1.6, 0.1], [0.02, 1.2, 1.7, 0.1], [0.01, 0, 1.1, 0.1], [0, 0, 0.05, 0.3]]) / 1000
     factors = scale * np.array(ratios)
-    fitted = np.array(calibrate._factors(expected, expected @ factors))
+    fitted = np.array(calibrate._fit_factors(expected, expected @ factors))
     assert (fitted > 0).all()
     # The regularization pulls each factor slightly towards a common one.
     np.testing.assert_allclose(expected @ fitted, expected @ factors, rtol=0.5)

@@ -1,1 +1,1 @@
-"""Earlier jobs: take over their epochs, or train them again to compare."""
+"""Earlier jobs: take over their epochs, or retrain them to compare results."""

@@ -1,4 +1,4 @@
-"""Take over epochs of an earlier job, if the spec allows it; some jobs check them by training one again."""
+"""Take over epochs of an earlier job, if the spec allows it; some jobs verify them by retraining one epoch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def take_over(
     *,
     verified_share: float,
 ) -> Outcome:
-    """Take over reusable epochs: the job ends, is held, or continues from there or the start."""
+    """Take over reusable epochs. The job then ends, is held, or continues after them or from the start."""
     if run.spec.reuse is Reuse.NEVER or job.parent_id is not None or job.epoch > 0:
         return Outcome.GOES_ON
     source = run.lease.find_source(run.spec, provenance)
@@ -62,17 +62,17 @@ def take_over(
 
 
 def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preprocessing: Preprocessing | None) -> bool:
-    """Train one of the epochs again, from the checkpoint before it, and compare all that is known of it."""
-    rows, kept = run.lease.result_of(source)
+    """Retrain one of the epochs from the checkpoint before it, and compare all of its stored results."""
+    rows, checkpoints = run.lease.result_of(source)
     if source.epochs not in rows:  # deleted in the meantime
         return False
-    begin = max((row for row in kept if row.epoch < source.epochs), key=lambda row: row.epoch, default=None)
+    start = max((row for row in checkpoints if row.epoch < source.epochs), key=lambda row: row.epoch, default=None)
     try:
-        differing = _differing(run, source, dataset, preprocessing, begin, rows, kept)
+        differing = _find_differences(run, source, dataset, preprocessing, start, rows, checkpoints)
     except (ArtifactDamaged, CheckpointError, EngineError) as error:
         log.warning("not reused", source=source.job.id, error=str(error))
         return False
-    epoch = (begin.epoch if begin is not None else 0) + 1
+    epoch = (start.epoch if start is not None else 0) + 1
     if differing:
         message = f"epoch {epoch} of {source.job.id}, trained again, differs in {', '.join(differing)}"
         log.error("not reused", source=source.job.id, error=message)
@@ -82,20 +82,20 @@ def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preproces
     return True
 
 
-def _differing(
+def _find_differences(
     run: TrainingRun,
     source: Source,
     dataset: Dataset,
     preprocessing: Preprocessing | None,
-    begin: Artifact | None,
+    start: Artifact | None,
     rows: Mapping[int, Epoch],
-    kept: list[Artifact],
+    checkpoints: list[Artifact],
 ) -> list[str]:
-    """What of the epoch after a checkpoint differs from what is stored."""
+    """The results of the epoch after a checkpoint that differ from the stored ones."""
     spec = read_resolved(source.job.resolved)
     trainer = build.trainer(spec, dataset, preprocessing)
-    if begin is not None:
-        trainer.load_state_dict(checkpoint.loads(run.artifacts.read(begin.path, begin.sha256)))
+    if start is not None:
+        trainer.load_state_dict(checkpoint.loads(run.artifacts.read(start.path, start.sha256)))
     diagnostics = TrainingDiagnostics.of(spec, dataset)
     diagnostics.replay([row for row in rows.values() if row.epoch <= trainer.epoch])
     reported_at = time.monotonic()
@@ -114,11 +114,11 @@ def _differing(
     stored = rows[done.epoch]
     differing = commits.differing(stored.metrics, {**done.metrics, **done.scores})
     if stored.samples_digest is not None:
-        names = dataset.info.class_names
-        _, digest = samples_of(trainer, diagnostics, spec.samples.count, names)
+        class_names = dataset.info.class_names
+        _, digest = samples_of(trainer, diagnostics, spec.samples.count, class_names)
         differing += ["samples"] if digest != stored.samples_digest else []
-    after = next((row for row in kept if row.epoch == done.epoch), None)
-    if after is not None:
-        before = checkpoint.loads(run.artifacts.read(after.path, after.sha256))
-        differing += ["weights"] if weights_digest(before) != weights_digest(trainer.state_dict()) else []
+    stored_checkpoint = next((row for row in checkpoints if row.epoch == done.epoch), None)
+    if stored_checkpoint is not None:
+        stored_state = checkpoint.loads(run.artifacts.read(stored_checkpoint.path, stored_checkpoint.sha256))
+        differing += ["weights"] if weights_digest(stored_state) != weights_digest(trainer.state_dict()) else []
     return differing

@@ -1,8 +1,8 @@
 """The snapshot of a finished epoch, and its commit: first its files, then one transaction.
 
 The training thread takes the snapshot, which shares nothing with the trainer, and the thread of ``EpochWriter`` commits
-it while the next epoch is trained. The training thread does all that uses BLAS, the trainer or the diagnostics. The
-writer draws, stores the files and runs the transaction: it mostly waits for the disk, or has no need of the
+it while the next epoch is trained. The training thread does everything that uses BLAS, the trainer or the diagnostics.
+The writer draws, stores the files and runs the transaction: it mostly waits for the disk, or does not need the
 interpreter's lock.
 """
 
@@ -32,15 +32,15 @@ from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 
 Draw = Callable[[], bytes]
-"""Draws a picture from arrays of its own."""
+"""Draws a picture from its own copies of arrays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochSnapshot:
-    """A finished epoch that nothing changes any more."""
+    """The immutable snapshot of a finished epoch."""
 
     record: EpochRecord
-    """Without files, and without the resources of the whole job."""
+    """The record without files and without the resource usage of the whole job."""
     checkpoint: bytes | None
     draw_samples: Draw | None
     is_held: bool
@@ -59,7 +59,7 @@ def take_snapshot(
     preprocessing: Preprocessing | None = None,
     hold_epoch: int | None = None,
 ) -> EpochSnapshot:
-    """Copy what the commit of an epoch needs.
+    """Copy the data that the commit of an epoch needs.
 
     Args:
         preprocessing: of a table; every checkpoint contains it.
@@ -68,14 +68,14 @@ def take_snapshot(
     goes_on = not done.is_last and diagnostics.reason_to_stop is None
     is_held = goes_on and hold_epoch is not None and done.epoch >= hold_epoch
     cpu_seconds = run.meter.epoch_seconds()
-    kept = draw = samples_digest = None
+    checkpoint_bytes = draw = samples_digest = None
     if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
         state = trainer.state_dict()
         state.spec = run.spec.model_dump(mode="json")
         if preprocessing is not None:
             state.state["preprocessing"] = preprocessing.document()
-        kept = checkpoint.dumps(state)
-    has_samples = preprocessing is None  # rows of a table are no images
+        checkpoint_bytes = checkpoint.dumps(state)
+    has_samples = preprocessing is None  # rows of a table are not images
     if has_samples and (done.is_last or done.epoch % run.spec.samples.every_epochs == 0):
         draw, samples_digest = samples_of(trainer, diagnostics, run.spec.samples.count, class_names)
     record = EpochRecord(
@@ -92,7 +92,7 @@ def take_snapshot(
         memory_bytes=run.meter.memory_bytes(),
         goes_on=goes_on,
     )
-    return EpochSnapshot(record=record, checkpoint=kept, draw_samples=draw, is_held=is_held)
+    return EpochSnapshot(record=record, checkpoint=checkpoint_bytes, draw_samples=draw, is_held=is_held)
 
 
 def commit_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
@@ -120,19 +120,19 @@ def commit_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
 def samples_of(
     trainer: Trainer, diagnostics: TrainingDiagnostics, count: int, class_names: Sequence[str]
 ) -> tuple[Draw, str]:
-    """What draws a sample grid of the current network, and the digest of the arrays that it shows."""
+    """A function that draws a sample grid of the current network, and the digest of the arrays that it shows."""
     match trainer:
         case ClassifierTrainer():
-            shown = trainer.samples(count)
+            samples = trainer.samples(count)
             draw = functools.partial(
                 grids.prediction_grid,
-                shown.images,
-                shown.labels,
-                shown.predictions,
-                shown.confidences,
+                samples.images,
+                samples.labels,
+                samples.predictions,
+                samples.confidences,
                 class_names=class_names,
             )
-            return draw, _digest_arrays([shown.predictions, shown.confidences])
+            return draw, _digest_arrays([samples.predictions, samples.confidences])
         case GanTrainer():
             images = trainer.samples(count)
             classes = diagnostics.classify(images)
@@ -147,8 +147,8 @@ def weights_digest(state: State) -> str:
 
 
 def _digest_arrays(arrays: Sequence[np.ndarray[Any, Any]]) -> str:
-    summed = hashlib.sha256()
+    hasher = hashlib.sha256()
     for array in arrays:
-        summed.update(f"{array.dtype.str}{array.shape}".encode())
-        summed.update(np.ascontiguousarray(array).tobytes())
-    return "sha256:" + summed.hexdigest()
+        hasher.update(f"{array.dtype.str}{array.shape}".encode())
+        hasher.update(np.ascontiguousarray(array).tobytes())
+    return "sha256:" + hasher.hexdigest()

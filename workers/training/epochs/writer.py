@@ -13,8 +13,8 @@ class EpochWriter:
     """Commits one epoch at a time, in order: ``wait`` before each ``start``.
 
     An error of a commit is raised in the training thread: after the current batch by ``check``, otherwise by ``wait``.
-    Leaving the context waits, too; the error of a commit then replaces one of the later epoch, which would not exist if
-    both threads were one.
+    Leaving the context also waits; the error of a commit then replaces one of the later epoch, which would not exist
+    if there were only one thread.
     """
 
     def __init__(self) -> None:

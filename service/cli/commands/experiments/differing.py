@@ -15,7 +15,7 @@ from service.cli.text import print_rows, to_json, value_text, visible
 from service.client import Client, Job
 from service.spec.metric_info import describe, number
 
-_SHOWN: Final = 10
+_MAX_SHOWN_DIFFERENCES: Final = 10
 
 
 @click.command()
@@ -34,32 +34,33 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
     SWEEP:2 is a trial of a sweep, and SWEEP its best one: of several seeds, the job with the first seed of both.
     """
     with target.client() as client:
-        one, other = (target.find_side(client, text) for text in (a, b))
-        found = client.why(one, other)
-        first, second = (
-            side if isinstance(side, Job) else client.job(found[key]) for side, key in ((one, "a"), (other, "b"))
+        side_a, side_b = (target.find_side(client, text) for text in (a, b))
+        differences = client.why(side_a, side_b)
+        job_a, job_b = (
+            side if isinstance(side, Job) else client.job(differences[key])
+            for side, key in ((side_a, "a"), (side_b, "b"))
         )
-        for text, side, job in ((a, one, first), (b, other, second)):
+        for text, side, job in ((a, side_a, job_a), (b, side_b, job_b)):
             if isinstance(side, str) and not target.as_json:
                 click.echo(f"{visible(text)}: the job {visible(job.name or job.id)}", err=True)
-        parted = found["epoch"] is not None or found["checkpoint"] is not None
-        explained = bool(found["spec"] or found["dataset"])
-        replayed = None
-        if parted and first.ended and second.ended and (replay if replay is not None else not explained):
-            replayed = _replay(target, client, first, second)
+        results_differ = differences["epoch"] is not None or differences["checkpoint"] is not None
+        is_explained = bool(differences["spec"] or differences["dataset"])
+        investigation = None
+        if results_differ and job_a.ended and job_b.ended and (replay if replay is not None else not is_explained):
+            investigation = _replay(target, client, job_a, job_b)
     if target.as_json:
-        click.echo(to_json(found | {"replay": replayed}))
+        click.echo(to_json(differences | {"replay": investigation}))
         return
-    click.echo(visible(found["sentence"]))
-    rows = [(f"spec {_name(item)}", _values(item)) for item in found["spec"]]
-    rows += [(item["name"], _values(item)) for item in found["provenance"]]
-    rows += [("data", _values(found["dataset"]))] if found["dataset"] else []
-    if found["checkpoint"] is not None:
-        kept = found["checkpoint"]
-        rows.append((f"checkpoint of epoch {kept['epoch']}", _element(kept["first"])))
+    click.echo(visible(differences["sentence"]))
+    rows = [(f"spec {_name(item)}", _values(item)) for item in differences["spec"]]
+    rows += [(item["name"], _values(item)) for item in differences["provenance"]]
+    rows += [("data", _values(differences["dataset"]))] if differences["dataset"] else []
+    if differences["checkpoint"] is not None:
+        checkpoint = differences["checkpoint"]
+        rows.append((f"checkpoint of epoch {checkpoint['epoch']}", _element(checkpoint["first"])))
     print_rows([(title, Text(visible(text))) for title, text in _limited(rows)])
-    if replayed is not None:
-        click.echo(visible(replayed["sentence"]))
+    if investigation is not None:
+        click.echo(visible(investigation["sentence"]))
 
 
 @click.command()
@@ -75,18 +76,18 @@ def bisect(target: Target, job_text: str, metric: str, below: float | None, abov
         raise click.UsageError("name exactly one of --below and --above")
     with target.client() as client:
         job = target.find(client, job_text)
-        found = client.bisect(job, metric, below=below, above=above)
+        bisection = client.bisect(job, metric, below=below, above=above)
     if target.as_json:
-        click.echo(to_json(asdict(found)))
+        click.echo(to_json(asdict(bisection)))
         return
     label = describe(metric).label
-    for epoch, value in found.probes:
+    for epoch, value in bisection.probes:
         click.echo(f"probe  epoch {epoch:>4}  {label} {'not finite' if value is None else number(metric, value)}")
-    click.echo(visible(found.sentence))
-    if found.times > 1:
+    click.echo(visible(bisection.sentence))
+    if bisection.times > 1:
         click.echo(f"all values: tapeline metrics {job.id[-6:]}", err=True)
-    if found.checkpoint is not None:
-        click.echo(f"to continue from before it: tapeline fork {job.id[-6:]} --checkpoint {found.checkpoint}")
+    if bisection.checkpoint is not None:
+        click.echo(f"to continue from before it: tapeline fork {job.id[-6:]} --checkpoint {bisection.checkpoint}")
 
 
 COMMANDS: Final = (why, bisect)
@@ -98,10 +99,10 @@ def _replay(target: Target, client: Client, a: Job, b: Job) -> dict[str, Any]:
         click.echo(f"training both again ({job.id})", err=True)
     job.wait()
     if job.status != "succeeded":
-        why_not = f": {job.error['message']}" if job.error else ""
-        raise Failure(f"job {job.id} {job.status}{why_not}", job.error)
-    replayed: dict[str, Any] = job["investigation"]
-    return replayed
+        reason = f": {job.error['message']}" if job.error else ""
+        raise Failure(f"job {job.id} {job.status}{reason}", job.error)
+    investigation: dict[str, Any] = job["investigation"]
+    return investigation
 
 
 def _name(item: Mapping[str, Any]) -> str:
@@ -112,12 +113,16 @@ def _values(item: Mapping[str, Any]) -> str:
     return f"{value_text(item['a'])} and {value_text(item['b'])}"
 
 
-def _element(first: Mapping[str, Any]) -> str:
-    if not first["element"]:
-        return f"{first['tensor']} has another shape"
-    return f"{first['tensor']}[{', '.join(map(str, first['element']))}] is {first['a']!r} and {first['b']!r}"
+def _element(item: Mapping[str, Any]) -> str:
+    if not item["element"]:
+        return f"{item['tensor']} has another shape"
+    return f"{item['tensor']}[{', '.join(map(str, item['element']))}] is {item['a']!r} and {item['b']!r}"
 
 
 def _limited(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    more = [("", f"and {len(rows) - _SHOWN} more; --json shows all")] if len(rows) > _SHOWN else []
-    return [*rows[:_SHOWN], *more]
+    ellipsis = (
+        [("", f"and {len(rows) - _MAX_SHOWN_DIFFERENCES} more; --json shows all")]
+        if len(rows) > _MAX_SHOWN_DIFFERENCES
+        else []
+    )
+    return [*rows[:_MAX_SHOWN_DIFFERENCES], *ellipsis]

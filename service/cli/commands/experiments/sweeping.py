@@ -13,7 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.errors import Failure
-from service.cli.progress import sparkline, tell_outage
+from service.cli.progress import print_outage, sparkline
 from service.cli.target import Target, service_options
 from service.cli.text import STYLES, print_rows, print_table, to_json, value_text, visible
 from service.client import Client
@@ -22,9 +22,9 @@ from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed
 
-_SHOWN_TRIALS: Final = 20
+_MAX_SHOWN_TRIALS: Final = 20
 _VERBS: Final = ("pause", "resume", "cancel", "delete")
-_MAX_COLUMN: Final = 24
+_MAX_COLUMN_WIDTH: Final = 24
 _EXHAUSTED: Final = {"budget": "the budget is used up", "failures": "too many have failed"}
 _BANDS: Final = ("range", "interval", "none")
 
@@ -46,17 +46,17 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
         if dry_run:
             _show_plan(target, client.sweep_dry_run(document))
             return
-        made = client.sweep(document, idempotency_key=idempotency_key)
+        created = client.sweep(document, idempotency_key=idempotency_key)
         if watch:
-            _watch(target, made)
+            _watch(target, created)
         else:
-            click.echo(to_json(made.document) if target.as_json else made.id)
+            click.echo(to_json(created.document) if target.as_json else created.id)
 
 
 @click.command()
 @click.argument("sweep_id", metavar="[SWEEP]", required=False)
 @click.option("--sort", default="best", show_default=True, help="Order of the trials: best, trial, value, /batch_size.")
-@click.option("--all", "everything", is_flag=True, help=f"Show all trials, not only {_SHOWN_TRIALS}.")
+@click.option("--all", "everything", is_flag=True, help=f"Show all trials, not only {_MAX_SHOWN_TRIALS}.")
 @click.option("--watch", is_flag=True, help="Follow the sweep until it ends.")
 @click.option(
     "--plot",
@@ -91,7 +91,7 @@ def sweeps(
     EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of their mean, cut at
     0% and 100%. If the output is not a terminal, the columns are separated by tabs.
     """
-    if to is not None and _form(to) not in ("png", "svg"):
+    if to is not None and _file_format(to) not in ("png", "svg"):
         raise click.UsageError("the name of a plot ends with .png or .svg")
     if to is not None and verb == "delete":
         raise click.UsageError("a deleted sweep has no plot: leave out --plot, or --do delete")
@@ -103,45 +103,45 @@ def sweeps(
                 raise click.UsageError("name a sweep")
             _list(target, client)
             return
-        found = client.find_sweep(sweep_id)
+        selected = client.find_sweep(sweep_id)
         if verb == "delete":
-            found.delete()
-            click.echo(f"deleted {found.id}", err=True)
+            selected.delete()
+            click.echo(f"deleted {selected.id}", err=True)
             return
         if verb is not None:
-            getattr(found, verb)()
+            getattr(selected, verb)()
         if watch:
-            _watch(target, found)
+            _watch(target, selected)
         if to is not None:
-            _plot(found, to, metric=metric, band=band)
+            _plot(selected, to, metric=metric, band=band)
         elif not watch:
-            _show(target, found, sort=sort, limit=None if everything else _SHOWN_TRIALS)
+            _show(target, selected, sort=sort, limit=None if everything else _MAX_SHOWN_TRIALS)
 
 
 COMMANDS: Final = (sweep, sweeps)
 
 
-def _plot(found: Sweep, to: Path, *, metric: str | None, band: Literal["range", "interval", "none"]) -> None:
-    to.write_bytes(found.plot(metric=metric, band=band, fmt=_form(to)))
-    click.echo(str(to))
+def _plot(sweep: Sweep, path: Path, *, metric: str | None, band: Literal["range", "interval", "none"]) -> None:
+    path.write_bytes(sweep.plot(metric=metric, band=band, fmt=_file_format(path)))
+    click.echo(str(path))
 
 
-def _form(to: Path) -> str:
-    return to.suffix.removeprefix(".").lower()
+def _file_format(path: Path) -> str:
+    return path.suffix.removeprefix(".").lower()
 
 
 def _list(target: Target, client: Client) -> None:
-    found = list(client.sweeps(limit=100))
+    sweeps = list(client.sweeps(limit=100))
     if target.as_json:
-        click.echo(to_json([item.document for item in found]))
+        click.echo(to_json([sweep.document for sweep in sweeps]))
         return
     rows = []
-    for item in found:
-        trials, metric = item["trials"], item["objective"]["metric"]
-        done = trials["total"] if item.status == SweepStatus.SUCCEEDED else trials["succeeded"] + trials["stopped"]
-        best = "-" if item["best_trial"] is None else f"{number(metric, item['best_value'])} {describe(metric).label}"
-        status = Text(item.status, STYLES.get(item.status, ""))
-        rows.append([item.id, item["name"] or "-", status, f"{done}/{trials['total']}", best])
+    for sweep in sweeps:
+        trials, metric = sweep["trials"], sweep["objective"]["metric"]
+        done = trials["total"] if sweep.status == SweepStatus.SUCCEEDED else trials["succeeded"] + trials["stopped"]
+        best = "-" if sweep["best_trial"] is None else f"{number(metric, sweep['best_value'])} {describe(metric).label}"
+        status = Text(sweep.status, STYLES.get(sweep.status, ""))
+        rows.append([sweep.id, sweep["name"] or "-", status, f"{done}/{trials['total']}", best])
     if rows:
         print_table(
             [Column(title, no_wrap=title == "ID") for title in ("ID", "NAME", "STATUS", "TRIALS", "BEST")], rows
@@ -150,36 +150,36 @@ def _list(target: Target, client: Client) -> None:
         click.echo("no sweeps yet; start one with: tapeline sweep SPEC.json")
 
 
-def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None:
-    trials = found.trials(sort=sort)
+def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None:
+    trials = sweep.trials(sort=sort)
     if target.as_json:
-        click.echo(to_json(found.document | {"trial_rows": trials}))
+        click.echo(to_json(sweep.document | {"trial_rows": trials}))
         return
-    metric, settings = found["objective"]["metric"], list(found["resolved"]["space"])
-    is_paused = found.status == SweepStatus.PAUSED
-    counts = {_status(name, is_paused): count for name, count in found["trials"].items() if count and name != "total"}
+    metric, settings = sweep["objective"]["metric"], list(sweep["resolved"]["space"])
+    is_paused = sweep.status == SweepStatus.PAUSED
+    counts = {_status(name, is_paused): count for name, count in sweep["trials"].items() if count and name != "total"}
     rows = [
-        ("Sweep", found.id),
-        ("Name", found["name"] or "-"),
-        ("Status", found.status),
-        ("Trials", f"{found['trials']['total']}: {', '.join(f'{count} {name}' for name, count in counts.items())}"),
-        ("Objective", f"{found['objective']['goal']} {metric}, {found['objective']['over_seeds']} of the seeds "
-         + ", ".join(map(str, found["seeds"]))),
-        ("Epochs", _epochs(found)),
-        ("Digest", found["sweep_digest"] or "-"),
-        ("Page", found.page),
+        ("Sweep", sweep.id),
+        ("Name", sweep["name"] or "-"),
+        ("Status", sweep.status),
+        ("Trials", f"{sweep['trials']['total']}: {', '.join(f'{count} {name}' for name, count in counts.items())}"),
+        ("Objective", f"{sweep['objective']['goal']} {metric}, {sweep['objective']['over_seeds']} of the seeds "
+         + ", ".join(map(str, sweep["seeds"]))),
+        ("Epochs", _epochs(sweep)),
+        ("Digest", sweep["sweep_digest"] or "-"),
+        ("Page", sweep.page),
     ]  # fmt: skip
-    if found["error"]:
-        rows.append(("Error", f"{found['error']['code']}: {found['error']['message']}"))
+    if sweep["error"]:
+        rows.append(("Error", f"{sweep['error']['code']}: {sweep['error']['message']}"))
     print_rows([(title, Text(visible(text))) for title, text in rows])
     click.echo()
-    with_interval, with_error = len(found["seeds"]) > 1, any(row["error"] for row in trials)
+    with_interval, with_error = len(sweep["seeds"]) > 1, any(row["error"] for row in trials)
     titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *(["95% CI"] if with_interval else []), *settings]
     lines = []
     for row in trials[:limit]:
-        low, high = (row[f"{metric} ({end})"] for end in ("interval_low", "interval_high"))
+        low, high = (row[f"{metric} ({bound})"] for bound in ("interval_low", "interval_high"))
         interval = (
-            "-" if low is None else " to ".join(number(metric, describe(metric).within(end)) for end in (low, high))
+            "-" if low is None else " to ".join(number(metric, describe(metric).within(bound)) for bound in (low, high))
         )
         cells = [
             str(row["trial"]),
@@ -191,17 +191,17 @@ def _show(target: Target, found: Sweep, *, sort: str, limit: int | None) -> None
         lines.append(
             [*cells, *(value_text(row.get(name)) for name in settings), *([row["error"] or ""] if with_error else [])]
         )
-    best = next((place for place, row in enumerate(trials[:limit]) if row["trial"] == found["best_trial"]), None)
-    columns = [  # which break no value of up to _MAX_COLUMN characters
-        Column(title, overflow="fold", min_width=min(max(map(len, values)), _MAX_COLUMN))
+    best = next((index for index, row in enumerate(trials[:limit]) if row["trial"] == sweep["best_trial"]), None)
+    columns = [  # wide enough not to break values of up to _MAX_COLUMN_WIDTH characters
+        Column(title, overflow="fold", min_width=min(max(map(len, values)), _MAX_COLUMN_WIDTH))
         for title, values in zip(titles, zip(*lines, strict=True), strict=False)
     ]
     print_table([*columns, *([Column("ERROR", overflow="fold")] if with_error else [])], lines, best=best)
     if limit is not None and len(trials) > limit:
         click.echo(f"and {len(trials) - limit} more; show them with --all", err=True)
-    if same := [str(row["trial"]) for row in trials[:limit] if _has_one_value(row, metric, found["seeds"])]:
+    if equal := [str(row["trial"]) for row in trials[:limit] if _has_one_value(row, metric, sweep["seeds"])]:
         click.echo(
-            f"note: all seeds of {'trial' if len(same) == 1 else 'trials'} {listed(same)} have the same value, which "
+            f"note: all seeds of {'trial' if len(equal) == 1 else 'trials'} {listed(equal)} have the same value, which "
             "can be chance where a metric has few distinct values and there are few seeds: their interval says nothing",
             err=True,
         )
@@ -218,35 +218,35 @@ def _status(status: str, is_paused: bool) -> str:
     return "paused" if is_paused and status == TrialStatus.RUNNING else status
 
 
-def _watch(target: Target, followed: Sweep) -> None:
+def _watch(target: Target, sweep: Sweep) -> None:
     console = Console(highlight=False)
     if not target.as_json:
-        click.echo(f"{followed.id}  {followed.page}")
-    metric = followed["objective"]["metric"]
-    maximize = followed["objective"]["goal"] == "maximize"
+        click.echo(f"{sweep.id}  {sweep.page}")
+    metric = sweep["objective"]["metric"]
+    maximize = sweep["objective"]["goal"] == "maximize"
     bests: list[float] = []
     best_rung = 0
-    status, error = followed.status, followed["error"]
-    for event in followed.events(on_outage=None if target.as_json else tell_outage):
+    status, error = sweep.status, sweep["error"]
+    for event in sweep.events(on_outage=None if target.as_json else print_outage):
         if target.as_json:
             click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
         data: Mapping[str, Any] = event.data.get("data", {})
         if event.type == "result" and data["value"] is not None:
-            if data["rung"] > best_rung:  # as the winner is chosen: a result of more epochs beats one of fewer
+            if data["rung"] > best_rung:  # like the choice of the winner: more epochs beat fewer
                 best_rung, bests = data["rung"], []
             if data["rung"] == best_rung:
                 bests.append((max if maximize else min)([*bests[-1:], data["value"]]))
         if event.type == "result" and data.get("error") and not target.as_json:
-            data = {**data, "why": (followed.trial(data["trial"])["error"] or {}).get("message", data["error"])}
+            data = {**data, "why": (sweep.trial(data["trial"])["error"] or {}).get("message", data["error"])}
         if not target.as_json and (line := _line(event.type, data, metric, bests)):
             console.print(Text(line, "dim" if event.type in ("propose", "stop") else ""), soft_wrap=True)
         if event.type == "end":
             status, error = data["status"], data["error"]
     if not target.as_json:
-        click.echo(f"{status}: {_epochs(followed.refresh(), noun=' epochs')}, digest {followed['sweep_digest'] or '-'}")
+        click.echo(f"{status}: {_epochs(sweep.refresh(), noun=' epochs')}, digest {sweep['sweep_digest'] or '-'}")
     if status != SweepStatus.SUCCEEDED:
-        why = f": {error['message']}" if error else ""
-        raise Failure(f"sweep {followed.id} {status}{why}", error)
+        reason = f": {error['message']}" if error else ""
+        raise Failure(f"sweep {sweep.id} {status}{reason}", error)
 
 
 def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -> str | None:
@@ -275,10 +275,10 @@ def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -
     return None
 
 
-def _epochs(found: Sweep, *, noun: str = "") -> str:
-    trained, reused, planned = (found[f"epochs_{what}"] for what in ("trained", "reused", "started"))
+def _epochs(sweep: Sweep, *, noun: str = "") -> str:
+    trained, reused, planned = (sweep[f"epochs_{counter}"] for counter in ("trained", "reused", "started"))
     done = f"{trained:,}{noun} trained" + (f", {reused:,} reused" if reused else "")
-    budget = f" of a budget of {found['budget_epochs']:,}" if found["budget_epochs"] else ""
+    budget = f" of a budget of {sweep['budget_epochs']:,}" if sweep["budget_epochs"] else ""
     return f"{done}, {planned:,} planned{budget}"
 
 
@@ -288,11 +288,11 @@ def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
         return
     resolved = plan["resolved"]
     limits = " and ".join(name for name in ("halving", "budget") if resolved.get(name))
-    without = f"; without {limits} {plan['epochs_without_halving']:,}" if limits else ""
+    unlimited = f"; without {limits} {plan['epochs_without_halving']:,}" if limits else ""
     rungs = resolved["rungs"] if resolved.get("halving") else []
     rows = [
         ("Trials", f"{plan['trials']:,} ({resolved['search']['name']}), {counted(plan['jobs'], 'job')}"),
-        ("Epochs", f"at most {plan['epochs']:,}{without}"),
+        ("Epochs", f"at most {plan['epochs']:,}{unlimited}"),
         *([("Rungs", ", ".join(map(str, rungs)))] if rungs else []),
         ("Objective", f"{resolved['objective']['goal']} {resolved['objective']['metric']}"),
         *(("Note", note) for note in plan["notes"]),

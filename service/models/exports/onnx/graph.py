@@ -28,7 +28,7 @@ from service.models.exports.trained import (
     Size,
     TrainedLayer,
     TrainedModel,
-    rows_left,
+    trailing_rows,
     zeros_around,
 )
 from service.spec import schema
@@ -41,26 +41,26 @@ _TO_ENGINE, _TO_ONNX = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
-    """The bytes of an ONNX model; equal models give equal bytes."""
+    """The bytes of an ONNX model; equal models produce equal bytes."""
     graph = Graph()
     opsets = [helper.make_opsetid("", OPSET)]
     if model.is_table:
-        sources = columns_as_inputs(model)
-        made = _probabilities(graph, _network(graph, features(graph, model), model), model)
-        result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
+        inputs = columns_as_inputs(model)
+        output = _probabilities(graph, _add_network(graph, features(graph, model), model), model)
+        result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
         opsets.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
     elif model.generates:
-        sources = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", model.latent_dim])]
+        inputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", model.latent_dim])]
         if model.classes:
-            sources.append(helper.make_tensor_value_info("class", TensorProto.INT64, ["N"]))
-        made = _levels(graph, _network(graph, _with_class(graph, "latent", model), model), model)
-        result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", *model.image_shape])
+            inputs.append(helper.make_tensor_value_info("class", TensorProto.INT64, ["N"]))
+        output = _levels(graph, _add_network(graph, _append_class(graph, "latent", model), model), model)
+        result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *model.image_shape])
     else:
-        sources = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *model.image_shape])]
-        made = _probabilities(graph, _network(graph, _scaled(graph, "images", model), model), model)
-        result = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
+        inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *model.image_shape])]
+        output = _probabilities(graph, _add_network(graph, _scale_levels(graph, "images", model), model), model)
+        result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
     document = onnx.helper.make_model(
-        helper.make_graph(graph.nodes, "tapeline", sources, [result], graph.weights),
+        helper.make_graph(graph.nodes, "tapeline", inputs, [result], graph.weights),
         opset_imports=opsets,
         ir_version=_IR_VERSION,
         producer_name="tapeline",
@@ -74,14 +74,14 @@ def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
 
 def _documentation(model: TrainedModel) -> str:
     if model.generates:
-        chosen = " class: the number of each image's class, in the order of class_names." if model.classes else ""
+        class_text = " class: the number of each image's class, in the order of class_names." if model.classes else ""
         levels = "levels: 0 to 255, 0 is black; round them to get uint8 images."
-        return f"latent: points of the latent space.{chosen} {levels}"
+        return f"latent: points of the latent space.{class_text} {levels}"
     result = "probabilities: of each class, in the order of class_names."
     if model.is_table:
         return f"One input for each column; missing: NaN, or an empty text. Dates: days since 1970-01-01. {result}"
-    prepared = f" Photos are prepared as {photos.NAME} says." if model.photos is not None else ""
-    return f"images: uint8 levels 0 to 255, 0 is black.{prepared} {result}"
+    photo_text = f" Photos are prepared as {photos.NAME} says." if model.photos is not None else ""
+    return f"images: uint8 levels 0 to 255, 0 is black.{photo_text} {result}"
 
 
 def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
@@ -103,15 +103,15 @@ def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
     return entries
 
 
-def _scaled(graph: Graph, images: str, model: TrainedModel) -> str:
+def _scale_levels(graph: Graph, images: str, model: TrainedModel) -> str:
     low, high = model.scale
-    x = graph.shaped(graph.add("Cast", images, to=TensorProto.FLOAT), model.input_size)
+    x = graph.reshape(graph.add("Cast", images, to=TensorProto.FLOAT), model.input_size)
     x = graph.add("Mul", x, graph.constant("level_factor", (high - low) / 255))
     return graph.add("Add", x, graph.constant("level_offset", low)) if low else x
 
 
-def _with_class(graph: Graph, latent: str, model: TrainedModel) -> str:
-    """What the generator takes: of a conditional one, a number for each class behind the noise."""
+def _append_class(graph: Graph, latent: str, model: TrainedModel) -> str:
+    """The input of the generator: the noise, and for a conditional generator the one-hot class after it."""
     if not model.classes:
         return latent
     depth, values = graph.constant("classes", model.classes, np.int64), graph.constant("off_on", [0, 1])
@@ -132,42 +132,42 @@ def _levels(graph: Graph, outputs: str, model: TrainedModel) -> str:
     return graph.add("Reshape", x, shape, name="levels")
 
 
-def _network(graph: Graph, x: str, model: TrainedModel) -> str:
+def _add_network(graph: Graph, x: str, model: TrainedModel) -> str:
     """Add all layers; returns the name of the output, (N, outputs)."""
     if len(model.input_size) == 3:
-        x = graph.transposed(x, _TO_ONNX)
+        x = graph.transpose(x, _TO_ONNX)
     for trained in model.layers:
-        x = _layer(graph, x, trained)
-    return _flat(graph, x, model.layers[-1].after)
+        x = _add_layer(graph, x, trained)
+    return _flatten(graph, x, model.layers[-1].after)
 
 
-def _flat(graph: Graph, x: str, size: Size) -> str:
-    return graph.shaped(graph.transposed(x, _TO_ENGINE), (math.prod(size),)) if len(size) == 3 else x
+def _flatten(graph: Graph, x: str, size: Size) -> str:
+    return graph.reshape(graph.transpose(x, _TO_ENGINE), (math.prod(size),)) if len(size) == 3 else x
 
 
-def _layer(graph: Graph, x: str, trained: TrainedLayer) -> str:
+def _add_layer(graph: Graph, x: str, trained: TrainedLayer) -> str:
     layer = trained.layer
     match layer:
         case schema.Dense():
             y = graph.add("Gemm", x, *_weights(graph, trained, ("weight", "bias")))
-            return _activated(graph, y, layer)
+            return _activate(graph, y, layer)
         case schema.Conv2D():
-            y = _convolution(graph, trained, layer, x, "Conv", (3, 2, 0, 1))
-            return _activated(graph, y, layer)
+            y = _add_convolution(graph, trained, layer, x, "Conv", (3, 2, 0, 1))
+            return _activate(graph, y, layer)
         case schema.Conv2DTranspose():
-            more = {"output_padding": [rows_left(layer)] * 2}
-            y = _convolution(graph, trained, layer, x, "ConvTranspose", (2, 3, 0, 1), **more)
-            return _activated(graph, y, layer)
+            attributes = {"output_padding": [trailing_rows(layer)] * 2}
+            y = _add_convolution(graph, trained, layer, x, "ConvTranspose", (2, 3, 0, 1), **attributes)
+            return _activate(graph, y, layer)
         case schema.LayerNorm():
-            return _activated(graph, _layer_norm(graph, x, trained, layer), layer)
+            return _activate(graph, _layer_norm(graph, x, trained, layer), layer)
         case schema.Residual():
             y = x
             for inner in trained.inner:
-                y = _layer(graph, y, inner)
-            return _activated(graph, graph.add("Add", x, y), layer)
+                y = _add_layer(graph, y, inner)
+            return _activate(graph, graph.add("Add", x, y), layer)
         case schema.BatchNorm():
             names = _weights(graph, trained, ("scale", "shift", "running_mean", "running_variance"))
-            return _activated(graph, graph.add("BatchNormalization", x, *names, epsilon=layer.epsilon), layer)
+            return _activate(graph, graph.add("BatchNormalization", x, *names, epsilon=layer.epsilon), layer)
         case schema.MaxPool2D():
             return graph.add("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
         case schema.AvgPool2D():
@@ -179,24 +179,24 @@ def _layer(graph: Graph, x: str, trained: TrainedLayer) -> str:
             nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
             return graph.add("Resize", x, "", scales, **nearest)
         case schema.Flatten():
-            return _flat(graph, x, trained.before)
+            return _flatten(graph, x, trained.before)
         case schema.Reshape():
-            x = _flat(graph, x, trained.before)
-            return graph.transposed(graph.shaped(x, trained.after), _TO_ONNX)
+            x = _flatten(graph, x, trained.before)
+            return graph.transpose(graph.reshape(x, trained.after), _TO_ONNX)
         case schema.Dropout():
             return x
         case _:
             assert_never(layer)
 
 
-def _convolution(
+def _add_convolution(
     graph: Graph,
     trained: TrainedLayer,
     layer: schema.Conv2D | schema.Conv2DTranspose,
     x: str,
     operator: str,
     axes: tuple[int, ...],
-    **more: Any,
+    **attributes: Any,
 ) -> str:
     """A convolution whose kernel has its axes in ONNX's order."""
     tensors = {"weight": trained.tensors["weight"].transpose(axes), "bias": trained.tensors["bias"]}
@@ -207,19 +207,19 @@ def _convolution(
         kernel_shape=[layer.kernel] * 2,
         strides=[layer.stride] * 2,
         pads=zeros_around(layer, trained.before, trained.after),
-        **more,
+        **attributes,
     )
 
 
 def _weights(
     graph: Graph, trained: TrainedLayer, names: Sequence[str], tensors: Mapping[str, Array] | None = None
 ) -> list[str]:
-    given = trained.tensors if tensors is None else tensors
-    return [graph.constant(f"{trained.name}.{name}", given[name]) for name in names]
+    arrays = trained.tensors if tensors is None else tensors
+    return [graph.constant(f"{trained.name}.{name}", arrays[name]) for name in names]
 
 
 def _layer_norm(graph: Graph, x: str, trained: TrainedLayer, layer: schema.LayerNorm) -> str:
-    """By its parts: the operator of that name has no scale for each channel of an image."""
+    """Composed of simpler operators: ``LayerNormalization`` has no scale for each channel of an image."""
     count = len(trained.before)
     axes = list(range(1, count + 1))
     channels = (-1,) if count == 1 else (-1, 1, 1)
@@ -233,15 +233,15 @@ def _layer_norm(graph: Graph, x: str, trained: TrainedLayer, layer: schema.Layer
 
 
 def _gelu(graph: Graph, x: str) -> str:
-    """By its formula with tanh, which is an operator of its own from opset 20 on only."""
+    """Composed by its formula with tanh, which is a single operator only from opset 20 on."""
     half, one = graph.shared("half", 0.5), graph.shared("one", 1)
     cube = graph.add("Mul", graph.add("Mul", x, x), x)
-    inside = graph.add("Add", x, graph.add("Mul", cube, graph.shared("gelu_cubic", GELU_CUBIC)))
-    bend = graph.add("Tanh", graph.add("Mul", inside, graph.shared("gelu_scale", GELU_SCALE)))
-    return graph.add("Mul", x, graph.add("Mul", half, graph.add("Add", one, bend)))
+    argument = graph.add("Add", x, graph.add("Mul", cube, graph.shared("gelu_cubic", GELU_CUBIC)))
+    tanh = graph.add("Tanh", graph.add("Mul", argument, graph.shared("gelu_scale", GELU_SCALE)))
+    return graph.add("Mul", x, graph.add("Mul", half, graph.add("Add", one, tanh)))
 
 
-def _activated(graph: Graph, x: str, layer: Activated) -> str:
+def _activate(graph: Graph, x: str, layer: Activated) -> str:
     match layer.activation:
         case Activation.LINEAR:
             return x

@@ -33,15 +33,19 @@ class Graph:
         return name
 
     def shared(self, name: str, values: Any, dtype: Any = np.float32) -> str:
-        """As ``constant``, for numbers that the model may need several times."""
-        known = INTERNAL + name
-        return known if any(tensor.name == known for tensor in self.weights) else self.constant(name, values, dtype)
+        """Like ``constant``, but reuses a constant that already has this name."""
+        full_name = INTERNAL + name
+        return (
+            full_name
+            if any(tensor.name == full_name for tensor in self.weights)
+            else self.constant(name, values, dtype)
+        )
 
-    def shaped(self, x: str, size: Sequence[int]) -> str:
+    def reshape(self, x: str, size: Sequence[int]) -> str:
         """``x`` as (N, *size)."""
         shape = self.shared("shape_" + "x".join(map(str, size)), [-1, *size], np.int64)
         return self.add("Reshape", x, shape)
 
-    def transposed(self, x: str, order: Sequence[int]) -> str:
+    def transpose(self, x: str, order: Sequence[int]) -> str:
         """``x`` with its axes in another order."""
         return self.add("Transpose", x, perm=order)

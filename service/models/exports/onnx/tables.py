@@ -34,37 +34,37 @@ def input_name(column: Mapping[str, Any]) -> str:
 
 def features(graph: Graph, model: TrainedModel) -> str:
     """The inputs of the network, (N, features), computed in float64 and then rounded, like ``Preprocessing.apply``."""
-    parts: list[str] = []
-    for place, column in enumerate(model.columns):
-        value = graph.shaped(input_name(column), (1,))
-        missing = _category if "categories" in column else _number
-        parts += missing(graph, place, value, column)
-    joined = graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+    outputs: list[str] = []
+    for index, column in enumerate(model.columns):
+        value = graph.reshape(input_name(column), (1,))
+        encode = _encode_category if "categories" in column else _encode_number
+        outputs += encode(graph, index, value, column)
+    joined = graph.add("Concat", *outputs, axis=1) if len(outputs) > 1 else outputs[0]
     return graph.add("Cast", joined, to=TensorProto.FLOAT)
 
 
-def _number(graph: Graph, place: int, value: str, column: Mapping[str, Any]) -> list[str]:
+def _encode_number(graph: Graph, index: int, value: str, column: Mapping[str, Any]) -> list[str]:
     missing = graph.add("IsNaN", value)
-    mean = graph.constant(f"columns.{place}.mean", column["mean"], np.float64)
-    scale = graph.constant(f"columns.{place}.scale", column["scale"], np.float64)
-    zero = graph.constant(f"columns.{place}.zero", 0, np.float64)
-    standard = graph.add("Where", missing, zero, graph.add("Div", graph.add("Sub", value, mean), scale))
-    return [standard, *_indicator(graph, missing, column)]
+    mean = graph.constant(f"columns.{index}.mean", column["mean"], np.float64)
+    scale = graph.constant(f"columns.{index}.scale", column["scale"], np.float64)
+    zero = graph.constant(f"columns.{index}.zero", 0, np.float64)
+    standardized = graph.add("Where", missing, zero, graph.add("Div", graph.add("Sub", value, mean), scale))
+    return [standardized, *_indicator(graph, missing, column)]
 
 
-def _category(graph: Graph, place: int, value: str, column: Mapping[str, Any]) -> list[str]:
+def _encode_category(graph: Graph, index: int, value: str, column: Mapping[str, Any]) -> list[str]:
     categories = list(column["categories"])
     if not categories:  # the training part contains none
-        everything = graph.add("Equal", _codes(graph, value, [""]), _codes(graph, value, [""]))
-        return _indicator(graph, everything, column)
-    codes = _codes(graph, value, categories)
-    places = graph.constant(f"columns.{place}.places", [range(len(categories))], np.int64)
-    chosen = graph.add("Cast", graph.add("Equal", codes, places), to=TensorProto.DOUBLE)
-    none = graph.constant(f"columns.{place}.none", 0, np.int64)
-    return [chosen, *_indicator(graph, graph.add("Less", codes, none), column)]
+        all_missing = graph.add("Equal", _category_codes(graph, value, [""]), _category_codes(graph, value, [""]))
+        return _indicator(graph, all_missing, column)
+    codes = _category_codes(graph, value, categories)
+    indices = graph.constant(f"columns.{index}.places", [range(len(categories))], np.int64)
+    one_hot = graph.add("Cast", graph.add("Equal", codes, indices), to=TensorProto.DOUBLE)
+    zero = graph.constant(f"columns.{index}.none", 0, np.int64)
+    return [one_hot, *_indicator(graph, graph.add("Less", codes, zero), column)]
 
 
-def _codes(graph: Graph, value: str, categories: list[str]) -> str:
+def _category_codes(graph: Graph, value: str, categories: list[str]) -> str:
     """The index of each category; -1 for an empty text or an unknown category."""
     return graph.add(
         "LabelEncoder",

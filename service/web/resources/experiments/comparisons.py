@@ -28,5 +28,5 @@ def show(query: ComparisonQuery) -> ComparisonAnswer:
     With one seed there is none, and `why_no_interval` says so.
     """
     with services().database.read() as session:
-        made = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
-    return ComparisonAnswer.of(made)
+        comparison = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
+    return ComparisonAnswer.of(comparison)

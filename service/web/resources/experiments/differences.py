@@ -31,8 +31,8 @@ def show(query: DifferenceQuery) -> DifferencesAnswer:
     `checkpoint` is the first epoch in which both have a checkpoint and the tensors differ, with the first differing
     element. Nothing is trained. Of a trial, it is the job that has the other's seed, or that of its first seed.
     """
-    found = differences.find(services().database, services().artifacts, query.a, query.b, owner=owner())
-    return DifferencesAnswer.of(found)
+    result = differences.find(services().database, services().artifacts, query.a, query.b, owner=owner())
+    return DifferencesAnswer.of(result)
 
 
 @blueprint.post("/differences")
@@ -51,9 +51,9 @@ def investigate(document: Any) -> Response:
     stored result does not match its retraining. The new job's `investigation` has the result.
     """
     try:
-        made = differences.request(
+        submitted = differences.request(
             services().jobs, document, by=actor(), idempotency=requests.idempotency_key(document)
         )
     except differences.NotComparable as error:
         raise Problem("not_comparable", str(error)) from error
-    return submitted_job(made)
+    return submitted_job(submitted)

@@ -21,7 +21,7 @@ blueprint: Final = Blueprint("sweep_pages", __name__)
 
 TAG: Final = "Pages"
 _FIRST_TRIALS: Final = 20
-"""More than a screen shows; the script fetches the rest when they are drawn."""
+"""Number of trials in the HTML, more than a screen shows; the script fetches the rest to draw them."""
 
 
 @blueprint.get("/ui/sweeps")
@@ -29,11 +29,13 @@ _FIRST_TRIALS: Final = 20
 def show_list(query: SweepListQuery) -> Response:
     """Show the sweeps, and the form for a new one."""
     page = list_sweeps(query)
-    # As text: a page's JSON has sorted keys, and a person reads the name first.
-    shown = [(name, json.dumps(body, indent=2)) for name, body in examples.BODIES["SweepSpec"].items()]
+    # As text: JSON in a page has sorted keys, but a reader expects the name first.
+    example_texts = [(name, json.dumps(body, indent=2)) for name, body in examples.BODIES["SweepSpec"].items()]
     views = [("All", "", not query.status)]
     views += [(status.value.capitalize(), status.value, query.status == [status]) for status in SweepStatus]
-    return as_page("sweeps.html", sweeps=page, views=views, next_address=next_address(page.next_cursor), examples=shown)
+    return as_page(
+        "sweeps.html", sweeps=page, views=views, next_address=next_address(page.next_cursor), examples=example_texts
+    )
 
 
 @blueprint.get("/ui/sweeps/<sweep_id>")

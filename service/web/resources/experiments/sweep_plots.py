@@ -37,8 +37,8 @@ def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Respons
         if which != "curves" or form not in MEDIA_TYPES:
             raise Problem("not_found", "there is no such plot; available: curves, as .png or .svg")
         metric = query.metric or sweep.resolved["objective"]["metric"]
-        found = curves(session, sweep, metric, limit=query.limit)
-    if not found:
+        trial_curves = curves(session, sweep, metric, limit=query.limit)
+    if not trial_curves:
         raise Problem("not_yet", f"no trial has a value of {metric} yet")
-    drawn = drawings.sweep_curves(sweep, metric, found, band=query.band, fmt=cast(Format, form))
-    return downloads.send_picture(drawn, MEDIA_TYPES[form])
+    picture = drawings.sweep_curves(sweep, metric, trial_curves, band=query.band, fmt=cast(Format, form))
+    return downloads.send_picture(picture, MEDIA_TYPES[form])

@@ -70,11 +70,11 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     finish, the number of workers and their failures change no decision: the same sweep ends with the same winner and
     `sweep_digest`. With `dry_run=true` nothing is stored.
     """
-    here = services()
+    app_services = services()
     if query.dry_run:
-        return as_json(dry_run_answer(here.sweeps.check(document, by=actor())))
+        return as_json(dry_run_answer(app_services.sweeps.check(document, by=actor())))
     idempotency = requests.idempotency_key(document)
-    return _submitted(here.sweeps.submit(document, by=actor(), idempotency=idempotency))
+    return _created_response(app_services.sweeps.submit(document, by=actor(), idempotency=idempotency))
 
 
 @blueprint.get("/sweeps")
@@ -103,21 +103,21 @@ def delete(sweep_id: str) -> None:
 @endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def pause(sweep_id: str) -> Result:
     """Pause a sweep: its jobs pause after the current batch, and nothing is decided."""
-    return _accepted(services().sweeps.pause(sweep_id, by=actor()))
+    return _accepted_response(services().sweeps.pause(sweep_id, by=actor()))
 
 
 @blueprint.post("/sweeps/<sweep_id>/resume")
 @endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def resume(sweep_id: str) -> Result:
     """Resume a paused sweep: its jobs continue from their last checkpoints."""
-    return _accepted(services().sweeps.resume(sweep_id, by=actor()))
+    return _accepted_response(services().sweeps.resume(sweep_id, by=actor()))
 
 
 @blueprint.post("/sweeps/<sweep_id>/cancel")
 @endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def cancel(sweep_id: str) -> Result:
     """Cancel a sweep with its unfinished jobs. Their results so far are kept."""
-    return _accepted(services().sweeps.cancel(sweep_id, by=actor()))
+    return _accepted_response(services().sweeps.cancel(sweep_id, by=actor()))
 
 
 @blueprint.get("/sweeps/<sweep_id>/trials")
@@ -137,8 +137,8 @@ def trials(sweep_id: str, query: TrialQuery) -> Result:
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         if not queries.is_sortable(sweep, query.sort):
-            known = ", ".join(["trial", "value", "epoch", "status", "best", *sweep.resolved["space"]])
-            raise invalid_parameter("sort", f"must be one of {known}")
+            allowed = ", ".join(["trial", "value", "epoch", "status", "best", *sweep.resolved["space"]])
+            raise invalid_parameter("sort", f"must be one of {allowed}")
         if query.format == "csv":
             text = "".join(trial_lines(sweep, queries.trials_of(session, sweep, sort=query.sort, limit=MAX_TRIALS)))
             return downloads.send_text(text, name=f"{sweep_id}-trials.csv", media_type="text/csv")
@@ -156,9 +156,9 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     with services().database.read() as session:
         queries.get(session, sweep_id, owner=owner())
         rows = events.read(session, sweep_id, after=query.after, limit=query.limit + 1, types=DECISIONS)
-    kept = rows[: query.limit]
-    last = kept[-1].seq if kept else query.after
-    return SweepEventList(data=[event_item(row) for row in kept], has_more=len(rows) > len(kept), next_after=last)
+    shown = rows[: query.limit]
+    last = shown[-1].seq if shown else query.after
+    return SweepEventList(data=[event_item(row) for row in shown], has_more=len(rows) > len(shown), next_after=last)
 
 
 @blueprint.get("/sweeps/<sweep_id>/curves")
@@ -179,11 +179,11 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         metric = query.metric or sweep.resolved["objective"]["metric"]
-        found = curves_of(session, sweep, metric, limit=query.limit)
+        trial_curves = curves_of(session, sweep, metric, limit=query.limit)
     if query.format == "csv":
-        text = "".join(curve_lines(metric, found))
+        text = "".join(curve_lines(metric, trial_curves))
         return downloads.send_text(text, name=f"{sweep_id}-curves.csv", media_type="text/csv")
-    return TrialCurves(metric=metric, data=[TrialCurve.represent(item) for item in found])
+    return TrialCurves(metric=metric, data=[TrialCurve.represent(item) for item in trial_curves])
 
 
 @blueprint.get("/sweeps/<sweep_id>/importance")
@@ -196,9 +196,11 @@ def importance(sweep_id: str) -> ImportanceList:
     """
     with services().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
-        found = importance_of(session, sweep)
+        importances = importance_of(session, sweep)
     rungs = sweep.resolved["rungs"]
-    return ImportanceList(data=[importance_item(item) for item in found], epoch=rungs[0] if len(rungs) > 1 else None)
+    return ImportanceList(
+        data=[importance_item(item) for item in importances], epoch=rungs[0] if len(rungs) > 1 else None
+    )
 
 
 @blueprint.get("/sweeps/<sweep_id>/stream")
@@ -218,22 +220,22 @@ def stream(sweep_id: str, query: StreamQuery) -> Response:
     """
     after = requests.last_event_id(query)
     refuse_if_full()
-    here, sweep = services(), read_sweep(sweep_id)
+    app_services, sweep = services(), read_sweep(sweep_id)
     if sweep.status in SWEEP_ENDED and after is not None and after >= sweep.last_seq:
         return Response(status=204)
-    return stream_response(partial(follow_sweep, here.hub, here.database, sweep, after=after or 0))
+    return stream_response(partial(follow_sweep, app_services.hub, app_services.database, sweep, after=after or 0))
 
 
 def list_sweeps(query: SweepListQuery) -> SweepList:
     """A page of sweeps."""
     with services().database.read() as session:
-        rows, following = queries.find(
+        rows, next_cursor = queries.find(
             session, owner=owner(), status=query.status, limit=query.limit, cursor=query.cursor
         )
         ids = [row.id for row in rows]
         counts, epochs = queries.counts(session, ids), queries.epochs(session, ids)
     data = [sweep_summary(row, counts[row.id], epochs[row.id]) for row in rows]
-    return SweepList(data=data, has_more=following is not None, next_cursor=following)
+    return SweepList(data=data, has_more=next_cursor is not None, next_cursor=next_cursor)
 
 
 def read_sweep(sweep_id: str) -> SweepDetail:
@@ -247,25 +249,27 @@ def read_sweep(sweep_id: str) -> SweepDetail:
 
 
 def detail_of(session: Session, sweep: Sweep) -> SweepDetail:
-    """A sweep with what its trials and jobs add up to."""
+    """A sweep with the totals of its trials and jobs."""
     counts, epochs = queries.counts(session, [sweep.id]), queries.epochs(session, [sweep.id])
     return sweep_detail(sweep, counts[sweep.id], epochs[sweep.id])
 
 
 def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> TrialList:
     """A page of a sweep's trials."""
-    found = queries.trials_of(session, sweep, sort=sort, limit=limit, after=after)
+    trial_views = queries.trials_of(session, sweep, sort=sort, limit=limit, after=after)
     total = sum(queries.counts(session, [sweep.id])[sweep.id].values())
-    return TrialList(data=[trial_item(view) for view in found], total=total, has_more=after + len(found) < total)
+    return TrialList(
+        data=[trial_item(view) for view in trial_views], total=total, has_more=after + len(trial_views) < total
+    )
 
 
-def _submitted(submitted: Submitted) -> Response:
+def _created_response(submitted: Submitted) -> Response:
     headers = {"Location": f"/sweeps/{submitted.answer['id']}"}
     if submitted.replayed:
         headers["Idempotency-Replayed"] = "true"
     return as_json(submitted.answer, 201, headers=headers)
 
 
-def _accepted(sweep: Sweep) -> Result:
+def _accepted_response(sweep: Sweep) -> Result:
     with services().database.read() as session:
         return detail_of(session, sweep), {"Location": f"/sweeps/{sweep.id}"}

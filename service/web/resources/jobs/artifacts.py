@@ -45,8 +45,8 @@ def artifacts(job_id: str, query: FilesQuery) -> Result:
 def artifact(job_id: str, artifact_id: str) -> Response:
     """Download a file by its id."""
     find = partial(services().jobs.artifact, job_id, artifact_id, by=actor())
-    return downloads.send_artifact(services().artifacts, find, name=_saved_as, cache=downloads.FOREVER)
+    return downloads.send_artifact(services().artifacts, find, name=_download_name, cache=downloads.FOREVER)
 
 
-def _saved_as(row: Artifact) -> str:
+def _download_name(row: Artifact) -> str:
     return f"{row.job_id}-{row.name}"

@@ -42,8 +42,8 @@ def checkpoints(job_id: str, query: FilesQuery) -> Result:
 def checkpoint(job_id: str, which: str) -> Response:
     """Download a checkpoint (`best`, `latest`, or an epoch number) as a safetensors file."""
     find = partial(services().jobs.checkpoint, job_id, which, by=actor())
-    return downloads.send_artifact(services().artifacts, find, name=_saved_as, cache=downloads.cache_of(which))
+    return downloads.send_artifact(services().artifacts, find, name=_download_name, cache=downloads.cache_of(which))
 
 
-def _saved_as(row: Artifact) -> str:
+def _download_name(row: Artifact) -> str:
     return f"{row.job_id}-epoch-{row.epoch:04d}.safetensors"

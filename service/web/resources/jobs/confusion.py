@@ -49,15 +49,15 @@ def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionC
     Mistakes are in descending order of confidence, correct predictions in ascending order. The first request for a
     checkpoint evaluates the whole validation split.
     """
-    found = validation_results.cell(job_id, true, predicted, checkpoint=query.checkpoint, limit=query.limit)
-    columns = found.info.columns
+    result = validation_results.cell(job_id, true, predicted, checkpoint=query.checkpoint, limit=query.limit)
+    columns = result.info.columns
     return ConfusionCell(
-        checkpoint=found.epoch,
-        count=found.count,
-        indices=found.indices.tolist(),
-        confidences=found.confidences.tolist(),
-        images=[] if columns else [grids.image_base64(image) for image in found.inputs],
-        rows=[named_row(values, columns) for values in found.inputs] if columns else None,
+        checkpoint=result.epoch,
+        count=result.count,
+        indices=result.indices.tolist(),
+        confidences=result.confidences.tolist(),
+        images=[] if columns else [grids.image_base64(image) for image in result.inputs],
+        rows=[named_row(values, columns) for values in result.inputs] if columns else None,
     )
 
 
@@ -73,13 +73,13 @@ def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionC
 )
 def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Response:
     """Draw the images of one cell, each with the confidence of its prediction."""
-    found = validation_results.cell(job_id, true, predicted, checkpoint=query.checkpoint, limit=query.limit)
-    if not found.count:
+    result = validation_results.cell(job_id, true, predicted, checkpoint=query.checkpoint, limit=query.limit)
+    if not result.count:
         raise Problem("not_found", f"no validation image of class {true} is predicted as class {predicted}")
-    require_images(found.info)
-    shown, names = len(found.inputs), found.info.class_names
-    classes = [true] * shown, [predicted] * shown
-    data = grids.prediction_grid(found.inputs, *classes, confidences=found.confidences, class_names=names)
+    require_images(result.info)
+    count, names = len(result.inputs), result.info.class_names
+    classes = [true] * count, [predicted] * count
+    data = grids.prediction_grid(result.inputs, *classes, confidences=result.confidences, class_names=names)
     return downloads.send_picture(picture(data), "image/png")
 
 
@@ -90,18 +90,18 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
 
     The first request for a checkpoint evaluates the whole validation split.
     """
-    found = validation_results.mistakes(job_id, checkpoint=query.checkpoint, limit=query.limit)
+    result = validation_results.mistakes(job_id, checkpoint=query.checkpoint, limit=query.limit)
     return MistakeList.represent(
-        found,
-        checkpoint=found.epoch,
-        class_names=found.info.class_names,
-        data=[_mistake(one, found.info.columns) for one in found.shown],
+        result,
+        checkpoint=result.epoch,
+        class_names=result.info.class_names,
+        data=[_mistake(mistake, result.info.columns) for mistake in result.shown],
     )
 
 
-def _mistake(found: Misclassified, columns: Sequence[Mapping[str, Any]]) -> Mistake:
+def _mistake(misclassified: Misclassified, columns: Sequence[Mapping[str, Any]]) -> Mistake:
     return Mistake.represent(
-        found,
-        image=None if columns else grids.image_base64(found.input),
-        row=named_row(found.input, columns) if columns else None,
+        misclassified,
+        image=None if columns else grids.image_base64(misclassified.input),
+        row=named_row(misclassified.input, columns) if columns else None,
     )

@@ -24,9 +24,9 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     The first request for a checkpoint evaluates the whole validation split. `GET /jobs/{job_id}/plots/calibration.png`
     draws it for the best checkpoint.
     """
-    found, epoch, count = validation_results.calibration(job_id, query.checkpoint)
-    bins = [CalibrationBin.represent(item) for item in found.bins]
-    return CalibrationAnswer.represent(found, checkpoint=epoch, validation_count=count, bins=bins)
+    result, epoch, count = validation_results.calibration(job_id, query.checkpoint)
+    bins = [CalibrationBin.represent(item) for item in result.bins]
+    return CalibrationAnswer.represent(result, checkpoint=epoch, validation_count=count, bins=bins)
 
 
 @blueprint.get("/jobs/<job_id>/importance")
@@ -41,6 +41,6 @@ def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     information, each seems less important than both are together. `GET /jobs/{job_id}/plots/importance.png` draws
     it for the best checkpoint.
     """
-    found, epoch = validation_results.importances(job_id, query.checkpoint)
-    columns = [ColumnImportance.represent(item) for item in found.columns]
-    return ImportanceAnswer.represent(found, checkpoint=epoch, columns=columns)
+    result, epoch = validation_results.importances(job_id, query.checkpoint)
+    columns = [ColumnImportance.represent(item) for item in result.columns]
+    return ImportanceAnswer.represent(result, checkpoint=epoch, columns=columns)

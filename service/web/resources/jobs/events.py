@@ -96,11 +96,13 @@ def stream(job_id: str, query: StreamQuery) -> Response:
     """
     after = requests.last_event_id(query)
     refuse_if_full()
-    here, job = services(), services().jobs.get(job_id, by=actor())
+    app_services, job = services(), services().jobs.get(job_id, by=actor())
     if job.status in TERMINAL and after is not None and after >= job.last_seq:
         return Response(status=204)
-    snapshot = job_detail(job, stopped_by_sweep=here.jobs.is_stopped_by_sweep(job))
-    return stream_response(partial(follow_job, here.hub, here.database, job, snapshot, after=after or 0))
+    snapshot = job_detail(job, stopped_by_sweep=app_services.jobs.is_stopped_by_sweep(job))
+    return stream_response(
+        partial(follow_job, app_services.hub, app_services.database, job, snapshot, after=after or 0)
+    )
 
 
 @blueprint.get("/stream")

@@ -52,23 +52,23 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. An export is made once
     and kept with the job's files.
     """
-    here = services()
-    here.jobs.get(job_id, by=actor())  # first: another owner's job is a 404 for any format
+    app_services = services()
+    app_services.jobs.get(job_id, by=actor())  # first: another owner's job is a 404 for any format
     find = partial(_find, job_id, _format(target), query, actor())
-    return downloads.send_artifact(here.artifacts, find, name=_saved_as, cache=downloads.ASK)
+    return downloads.send_artifact(app_services.artifacts, find, name=_download_name, cache=downloads.ASK)
 
 
 def _find(job_id: str, target: ExportFormat, query: ExportQuery, by: Actor | None) -> Artifact:
-    here = services()
+    app_services = services()
     try:
-        return here.exports.export(job_id, target, which=query.checkpoint, license=query.license, by=by)
+        return app_services.exports.export(job_id, target, which=query.checkpoint, license=query.license, by=by)
     except ArtifactNotFound as error:
-        with here.database.read() as session:
+        with app_services.database.read() as session:
             job = lookup.get(session, job_id, owner=owner())
             raise loading.missing_checkpoint(session, job, query.checkpoint) from error
 
 
-def _saved_as(row: Artifact) -> str:
+def _download_name(row: Artifact) -> str:
     kind = ArtifactKind(row.kind)
     suffix = SUFFIXES[kind]
     return f"{row.job_id}-epoch-{row.epoch:04d}{'' if suffix == kind else f'-{kind}'}.{suffix}"
@@ -78,5 +78,5 @@ def _format(target: str) -> ExportFormat:
     try:
         return ExportFormat(target)
     except ValueError as error:
-        known = ", ".join(ExportFormat)
-        raise Problem("not_found", f"there is no export format {target[:40]!r}; available: {known}") from error
+        available = ", ".join(ExportFormat)
+        raise Problem("not_found", f"there is no export format {target[:40]!r}; available: {available}") from error

@@ -26,7 +26,7 @@ from service.web.schemas.inference import GenerateAnswer, PredictAnswer, Unknown
 blueprint: Final = Blueprint("inference", __name__)
 
 TAG: Final = "Inference"
-_LISTED: Final = 1000
+_MAX_LISTED_VALUES: Final = 1000
 """Maximum number of unknown values in a response."""
 
 B = TypeVar("B", bound=StrictModel)
@@ -57,9 +57,9 @@ def predict(job_id: str, document: Any) -> PredictAnswer:
     counts as missing, and `unknown_values` names it.
     """
     job = job_of(job_id, Kind.CLASSIFIER)
-    body = _validated(PredictRequest, document)
+    body = _validate(PredictRequest, document)
     info = dataset_of(job)
-    return _predictions(predictions.predict(job, body, info), info)
+    return _predict_answer(predictions.predict(job, body, info), info)
 
 
 @blueprint.post("/jobs/<job_id>/generate")
@@ -83,11 +83,11 @@ def generate(job_id: str, document: Any) -> Result:
     (numbers in [0, 1]), `grid` (the response is one PNG) or `film` (the response is an animated GIF).
     """
     job = job_of(job_id, Kind.GAN)
-    body = _validated(GenerateRequest, document)
-    return _images(generation.generate(job, body, dataset_of(job)), body)
+    body = _validate(GenerateRequest, document)
+    return _generate_answer(generation.generate(job, body, dataset_of(job)), body)
 
 
-def _validated(model: type[B], document: Any) -> B:
+def _validate(model: type[B], document: Any) -> B:
     """The validated body. It is validated after the job was found, so that another owner's job is a 404 for any body.
 
     Raises:
@@ -99,37 +99,39 @@ def _validated(model: type[B], document: Any) -> B:
         raise problems.invalid_input(error.faults, error.total) from error
 
 
-def _predictions(made: Predicted, info: DatasetInfo) -> PredictAnswer:
-    unknown = made.unknown_values
+def _predict_answer(predicted: Predicted, info: DatasetInfo) -> PredictAnswer:
+    unknown = predicted.unknown_values
     return PredictAnswer(
-        probabilities=made.found.probabilities.tolist(),
-        classes=made.found.classes.tolist(),
+        probabilities=predicted.predictions.probabilities.tolist(),
+        classes=predicted.predictions.classes.tolist(),
         class_names=list(info.class_names),
-        checkpoint=made.epoch,
+        checkpoint=predicted.epoch,
         unknown_values=None
         if unknown is None
-        else [UnknownValue(row=index, column=column, value=value) for index, column, value in unknown[:_LISTED]],
-        absent_columns=made.absent_columns,
-        seen=None if made.seen is None else _rounded(made.seen / 255, 3),
-        saliency=None if made.saliency is None else _rounded(made.saliency, 5),
+        else [
+            UnknownValue(row=index, column=column, value=value) for index, column, value in unknown[:_MAX_LISTED_VALUES]
+        ],
+        absent_columns=predicted.absent_columns,
+        seen=None if predicted.seen is None else _rounded(predicted.seen / 255, 3),
+        saliency=None if predicted.saliency is None else _rounded(predicted.saliency, 5),
     )
 
 
-def _images(made: Generated, asked: GenerateRequest) -> Result:
-    headers = {"Tapeline-Checkpoint": str(made.epoch)}
-    match asked.format:
+def _generate_answer(generated: Generated, request: GenerateRequest) -> Result:
+    headers = {"Tapeline-Checkpoint": str(generated.epoch)}
+    match request.format:
         case "grid":
-            data = grids.sample_grid(made.pictures, scale=asked.scale)
+            data = grids.sample_grid(generated.pictures, scale=request.scale)
             return Response(data, content_type="image/png", headers=headers)
         case "film":
-            data = films.walk_gif(made.pictures, scale=asked.scale)
+            data = films.walk_gif(generated.pictures, scale=request.scale)
             return Response(data, content_type="image/gif", headers=headers)
         case "png":
-            images: Any = [grids.image_base64(picture, scale=asked.scale) for picture in made.pictures]
+            images: Any = [grids.image_base64(picture, scale=request.scale) for picture in generated.pictures]
         case "array":
-            images = _rounded(made.levels / 255, 5)
-    latent = made.points.tolist() if asked.with_latent else None
-    return GenerateAnswer(images=images, latent=latent, checkpoint=made.epoch)
+            images = _rounded(generated.levels / 255, 5)
+    latent = generated.points.tolist() if request.with_latent else None
+    return GenerateAnswer(images=images, latent=latent, checkpoint=generated.epoch)
 
 
 def _rounded(numbers: NDArray[Any], digits: int) -> list[Any]:

@@ -115,7 +115,7 @@ def cancel(job_id: str) -> Result:
 
     A running job stops after the current batch, within about a second. Its results so far are kept.
     """
-    return _accepted(services().jobs.cancel(job_id, by=actor()))
+    return _accepted_response(services().jobs.cancel(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/pause")
@@ -125,21 +125,21 @@ def pause(job_id: str) -> Result:
 
     It stops after the current batch. When it resumes, the current epoch is trained again.
     """
-    return _accepted(services().jobs.pause(job_id, by=actor()))
+    return _accepted_response(services().jobs.pause(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/resume")
 @endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def resume(job_id: str) -> Result:
     """Continue a paused job from its last checkpoint."""
-    return _accepted(services().jobs.resume(job_id, by=actor()))
+    return _accepted_response(services().jobs.resume(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 @endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def retry(job_id: str) -> Result:
     """Continue a failed job from its last checkpoint."""
-    return _accepted(services().jobs.retry(job_id, by=actor()))
+    return _accepted_response(services().jobs.retry(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/fork")
@@ -209,5 +209,5 @@ def _dry_run(document: Any) -> Response:
         return problems.invalid_spec(error, resolved=error.spec.model_dump(mode="json"), networks=networks)
 
 
-def _accepted(job: Job) -> Result:
+def _accepted_response(job: Job) -> Result:
     return _detail(job), {"Location": f"/jobs/{job.id}"}

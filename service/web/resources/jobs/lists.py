@@ -76,8 +76,8 @@ def show_columns(query: FilterQuery) -> ColumnList:
     values in which these jobs differ.
     """
     with services().database.read() as session:
-        found = listing.columns_of(session, query.job_filter, owner=owner())
-    return ColumnList(data=[column_item(column, values) for column, values in found])
+        values_by_column = listing.columns_of(session, query.job_filter, owner=owner())
+    return ColumnList(data=[column_item(column, values) for column, values in values_by_column])
 
 
 @blueprint.get("/jobs/groups")
@@ -97,12 +97,12 @@ def list_jobs(query: PageQuery) -> JobList:
     Raises:
         InvalidCursor: this service did not issue the cursor, or issued it for another sort order.
     """
-    shown = [columns.parse(name) for name in query.columns]
+    selected = [columns.parse(name) for name in query.columns]
     with services().database.read() as session:
         page = job_lists.job_page(
             session,
             query.job_filter,
-            shown,
+            selected,
             owner=owner(),
             sort=query.sort,
             limit=query.limit,
@@ -110,39 +110,39 @@ def list_jobs(query: PageQuery) -> JobList:
             one_per_sweep=query.one_per_sweep,
             counts=query.counts,
         )
-        return JobList.of(page, shown)
+        return JobList.of(page, selected)
 
 
 def group_jobs(query: GroupQuery) -> JobGroupList:
     """Groups of jobs."""
-    shown = [columns.parse(name) for name in query.columns]
+    selected = [columns.parse(name) for name in query.columns]
     with services().database.read() as session:
-        found = job_lists.job_groups(session, query.job_filter, query.by, shown, owner=owner(), limit=query.limit)
-    return JobGroupList.of(found, query.by, shown)
+        groups = job_lists.job_groups(session, query.job_filter, query.by, selected, owner=owner(), limit=query.limit)
+    return JobGroupList.of(groups, query.by, selected)
 
 
 def _as_csv(query: ListQuery) -> Response:
-    unfit = query.model_fields_set & {"limit", "cursor", "counts", "one_per_sweep"}
-    if unfit:
-        names = ", ".join(sorted(unfit))
+    unsupported = query.model_fields_set & {"limit", "cursor", "counts", "one_per_sweep"}
+    if unsupported:
+        names = ", ".join(sorted(unsupported))
         raise Problem("invalid_parameter", f"{names}: not allowed with format=csv, which returns all jobs")
-    shown = [columns.parse(name) for name in dict.fromkeys([*_FIRST_IN_CSV, *(query.columns or _PLAIN_CSV)])]
+    selected = [columns.parse(name) for name in dict.fromkeys([*_FIRST_IN_CSV, *(query.columns or _PLAIN_CSV)])]
     database = services().database
     with database.read() as session:
         counts = listing.counts(session, query.job_filter, owner=owner())
         job_ids = listing.ids(session, query.job_filter, owner=owner(), sort=query.sort, limit=MAX_CSV_ROWS)
-    rows = _rows(database, job_ids, shown)
-    response = downloads.send_text(csv_lines(shown, rows), name="tapeline-jobs.csv", media_type="text/csv")
+    rows = _rows(database, job_ids, selected)
+    response = downloads.send_text(csv_lines(selected, rows), name="tapeline-jobs.csv", media_type="text/csv")
     total = sum(count for status, count in counts.items() if not query.status or status in query.status)
     response.headers["X-Total-Count"] = str(total)
     return response
 
 
-def _rows(database: Database, job_ids: Sequence[str], shown: Sequence[Column]) -> Iterator[Job]:
+def _rows(database: Database, job_ids: Sequence[str], selected: Sequence[Column]) -> Iterator[Job]:
     """Read jobs in batches, so that neither memory nor a transaction holds all of them."""
-    for first in range(0, len(job_ids), _BATCH_SIZE):
+    for start in range(0, len(job_ids), _BATCH_SIZE):
         with database.read() as session:
-            jobs = listing.load(session, job_ids[first : first + _BATCH_SIZE], specs=job_lists.need_specs(shown))
+            jobs = listing.load(session, job_ids[start : start + _BATCH_SIZE], specs=job_lists.need_specs(selected))
         yield from jobs
 
 

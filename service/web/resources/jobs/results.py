@@ -66,7 +66,7 @@ def _csv(table: MetricTable) -> str:
     columns: dict[str, Sequence[float | None]] = {**table.series, "seconds": table.seconds}
     columns |= table.resources.model_dump()
     writer.writerow(["epoch", *columns])
-    for row, epoch in enumerate(table.epochs):
-        values = [column[row] for column in columns.values()]
+    for index, epoch in enumerate(table.epochs):
+        values = [column[index] for column in columns.values()]
         writer.writerow([epoch, *("" if value is None else repr(value) for value in values)])
     return text.getvalue()

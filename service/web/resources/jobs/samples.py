@@ -53,12 +53,12 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
     shows images with their predictions.
     """
-    here, find = services(), partial(services().jobs.sample, job_id, which, by=actor())
+    app_services, find = services(), partial(services().jobs.sample, job_id, which, by=actor())
     if query.verdicts:
-        job = here.jobs.get(job_id, by=actor())
+        job = app_services.jobs.get(job_id, by=actor())
         if job.kind == Kind.GAN:
-            return downloads.send_picture(here.drawings.classified_samples(job, find()), "image/png")
-    return downloads.send_artifact(here.artifacts, find, name=None, cache=downloads.cache_of(which))
+            return downloads.send_picture(app_services.drawings.classified_samples(job, find()), "image/png")
+    return downloads.send_artifact(app_services.artifacts, find, name=None, cache=downloads.cache_of(which))
 
 
 @blueprint.get("/jobs/<job_id>/samples.gif")

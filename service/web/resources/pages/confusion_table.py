@@ -9,7 +9,7 @@ from service.storage.tables import Epoch, Job
 from service.web.inference.loading import class_names
 from service.web.schemas.inference import ConfusionMatrix
 
-_HEATS: Final = 5
+_HEAT_LEVELS: Final = 5
 _FEW_CLASSES: Final = 12
 """A matrix with at most this many classes fits on a phone."""
 
@@ -35,11 +35,11 @@ def _row(actual: int, counts: Sequence[int], names: Sequence[str]) -> dict[str, 
 
 def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
     # Mistakes have a scale of their own: next to correct predictions, none would be visible.
-    most = max((count for predicted, count in enumerate(counts) if predicted != actual), default=0)
+    max_mistakes = max((count for predicted, count in enumerate(counts) if predicted != actual), default=0)
     cells = []
     for predicted, count in enumerate(counts):
-        right = predicted == actual
-        ratio = count / (sum(counts) if right else max(most, 5)) if count else 0.0
-        heat = 0 if not count else max(1, round(_HEATS * ratio))
-        cells.append({"count": count, "right": right, "heat": heat, "name": names[predicted]})
+        is_correct = predicted == actual
+        ratio = count / (sum(counts) if is_correct else max(max_mistakes, 5)) if count else 0.0
+        heat = 0 if not count else max(1, round(_HEAT_LEVELS * ratio))
+        cells.append({"count": count, "right": is_correct, "heat": heat, "name": names[predicted]})
     return cells

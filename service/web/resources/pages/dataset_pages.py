@@ -23,13 +23,14 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("dataset_pages", __name__)
 
 TAG: Final = "Pages"
-_JOBS: Final = 20
+_MAX_SHOWN_JOBS: Final = 20
 _PARTS: Final = {PartName.TRAIN: "training", PartName.VALIDATION: "validation", PartName.TEST: "test"}
 
 
 @dataclass(frozen=True, slots=True)
 class ClassBar:
-    """One class in the chart: its name, and for each part the count, where its bar starts and how long it is."""
+    """One class in the chart: its name, and for each part the count, and the start and the length of its
+    bar."""
 
     name: str
     total: int
@@ -40,38 +41,38 @@ class ClassBar:
 @endpoint(TAG, "text/html")
 def show_list() -> Response:
     """Show the datasets page: all datasets, and a form to upload one."""
-    return as_page("datasets.html", datasets=[dataset_item(one) for one in services().repository.catalogue(owner())])
+    return as_page("datasets.html", datasets=[dataset_item(info) for info in services().repository.catalogue(owner())])
 
 
 @blueprint.get("/ui/datasets/<name>")
 @endpoint(TAG, "text/html", problems=("dataset_not_found",))
 def show(name: str) -> Response:
     """Show the page of a dataset: classes, examples, origin, and the jobs that used it."""
-    here = services()
-    info = here.repository.look_up(name, owner())
-    used_by = here.jobs.find(JobFilter(dataset=name), by=actor(), limit=_JOBS)
+    app_services = services()
+    info = app_services.repository.look_up(name, owner())
+    used_by = app_services.jobs.find(JobFilter(dataset=name), by=actor(), limit=_MAX_SHOWN_JOBS)
     jobs = [job_summary(job) for job in used_by.jobs]
     return as_page("dataset.html", **_content(info), jobs=jobs, address=own_address())
 
 
 def _content(info: DatasetInfo) -> dict[str, Any]:
-    """What the page shows of the data."""
-    shown = dataset_content.detail(info)
+    """The values of the template that describe the data."""
+    detail = dataset_content.detail(info)
     return {
-        "dataset": shown,
-        "parts_of": {part: (_PARTS[part], sum(counts)) for part, counts in (shown.class_counts or {}).items()},
-        "bars": _bars(shown),
+        "dataset": detail,
+        "parts_of": {part: (_PARTS[part], sum(counts)) for part, counts in (detail.class_counts or {}).items()},
+        "bars": _bars(detail),
         "columns": _statistics(info),
-        "facts": _facts(info, shown),
+        "facts": _facts(info, detail),
     }
 
 
-def _facts(info: DatasetInfo, shown: DatasetDetail) -> dict[str, Any]:
-    """What the scripts of the page know of the dataset."""
+def _facts(info: DatasetInfo, detail: DatasetDetail) -> dict[str, Any]:
+    """The facts about the dataset for the scripts of the page."""
     return {
         "name": info.name,
         "kind": info.kind.value,
-        "urls": shown.urls,
+        "urls": detail.urls,
         "class_names": info.class_names,
         "columns": [column["name"] for column in info.columns],
         "numbers": [column["name"] for column in info.columns if column["type"] == "number"],
@@ -80,7 +81,7 @@ def _facts(info: DatasetInfo, shown: DatasetDetail) -> dict[str, Any]:
 
 
 def _statistics(info: DatasetInfo) -> TableColumns | None:
-    """The statistics of a table's columns, where its files can be read."""
+    """The statistics of a table's columns, if its files can be read."""
     if info.kind is not DatasetKind.TABLE or not info.available:
         return None
     try:
@@ -92,14 +93,14 @@ def _statistics(info: DatasetInfo) -> TableColumns | None:
 def _bars(dataset: DatasetDetail) -> list[ClassBar]:
     """The chart of the classes: stacked bars in percent of the largest class."""
     counts = dataset.class_counts or {}
-    totals = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
-    most = max(totals, default=0) or 1
-    found = []
+    totals = [sum(class_counts) for class_counts in zip(*counts.values(), strict=True)]
+    max_total = max(totals, default=0) or 1
+    class_bars = []
     for label, total in enumerate(totals):
         bars, start = [], 0
-        for part, of_part in counts.items():
-            count = of_part[label]
-            bars.append((part.value, count, round(100 * start / most, 3), round(100 * count / most, 3)))
+        for part, part_counts in counts.items():
+            count = part_counts[label]
+            bars.append((part.value, count, round(100 * start / max_total, 3), round(100 * count / max_total, 3)))
             start += count
-        found.append(ClassBar(dataset.class_names[label], total, bars))
-    return found
+        class_bars.append(ClassBar(dataset.class_names[label], total, bars))
+    return class_bars

@@ -49,18 +49,18 @@ def human() -> Response:
 def part(section: str) -> Response:
     """Show one section of the documentation, with a form to try each operation."""
     document = builder.document(current_app)
-    shown: dict[str, Any] = {"document": document, "sections": _sections(document), "here": section}
+    values: dict[str, Any] = {"document": document, "sections": _sections(document), "here": section}
     if section == _SCHEMAS:
-        return as_page("docs_schemas.html", **shown)
-    shown["section"] = _section(shown["sections"], section)
-    return as_page("docs_section.html", **shown, keys_required=services().settings.keys_required)
+        return as_page("docs_schemas.html", **values)
+    values["section"] = _section(values["sections"], section)
+    return as_page("docs_section.html", **values, keys_required=services().settings.keys_required)
 
 
 def _section(sections: Sequence[dict[str, Any]], slug: str) -> dict[str, Any]:
-    found = next((item for item in sections if item["slug"] == slug), None)
-    if found is None:
+    match = next((item for item in sections if item["slug"] == slug), None)
+    if match is None:
         raise Problem("not_found", f"the documentation has no section {slug[:60]!r}; /docs lists all sections")
-    return found
+    return match
 
 
 def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -113,20 +113,20 @@ def _input(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
         elif option.get("format") == "binary":
             kind = "file"
     default = schema.get("default")
-    shown = "" if default in (None, [], "") else str(default).lower() if isinstance(default, bool) else str(default)
-    return {"kind": kind, "options": options, "default": shown}
+    text = "" if default in (None, [], "") else str(default).lower() if isinstance(default, bool) else str(default)
+    return {"kind": kind, "options": options, "default": text}
 
 
 def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any] | None:
     """The request body: JSON examples, or form fields."""
     content = operation.get("requestBody", {}).get("content", {})
-    for media, what in content.items():
-        model = what["schema"]["$ref"].rpartition("/")[2]
+    for media, media_content in content.items():
+        model = media_content["schema"]["$ref"].rpartition("/")[2]
         fields = [
             {"name": name, "description": field.get("description", ""), **_input(field, schemas)}
             for name, field in schemas[model].get("properties", {}).items()
         ]
-        examples = {name: example["value"] for name, example in what.get("examples", {}).items()}
+        examples = {name: example["value"] for name, example in media_content.get("examples", {}).items()}
         is_form = media == "multipart/form-data"
         return {"media": media, "model": model, "fields": fields if is_form else [], "examples": examples}
     return None
@@ -134,6 +134,6 @@ def _body(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any] 
 
 def _media(operation: dict[str, Any]) -> list[str]:
     """The media types of successful responses."""
-    answers = [what for status, what in operation["responses"].items() if status.startswith("2")]
-    found = dict.fromkeys(media for what in answers for media in what.get("content", {}))
-    return [media for media in found if media != "application/problem+json"]
+    responses = [response for status, response in operation["responses"].items() if status.startswith("2")]
+    media_types = dict.fromkeys(media for response in responses for media in response.get("content", {}))
+    return [media for media in media_types if media != "application/problem+json"]

@@ -23,9 +23,9 @@ from service.web.schemas.files import checkpoint_items
 from service.web.schemas.folds import FoldSet
 from service.web.schemas.jobs import JobDetail, job_detail
 
-_HISTORY: Final = 60
+_MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""
-_CHILDREN: Final = 12
+_MAX_SHOWN_CHILDREN: Final = 12
 """Forks and reproductions that the page names."""
 _REASONS: Final = {
     "claimed": "started by a worker",
@@ -34,7 +34,7 @@ _REASONS: Final = {
     "handed back": "released by its worker",
 }
 """Display texts of machine-readable event reasons."""
-_SHOWN: Final = EventFilter(types=(EventType.STATUS, EventType.LOG, EventType.HEALTH))
+_SHOWN_EVENTS: Final = EventFilter(types=(EventType.STATUS, EventType.LOG, EventType.HEALTH))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,88 +73,89 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
         last_epoch=session.get(Epoch, (job_id, job.epoch)),
         trained_s=lookup.trained_s(session, job),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
-        history=events.select_from_log(session, job_id, _SHOWN, before=events.MAX_SEQ, limit=_HISTORY),
+        history=events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS),
         resumed=events.resumed(session, job_id),
         parent=lineage.parent(session, job, owner=owner),
         folds=folds.jobs(session, job.fold_group, owner=owner) if job.fold_group is not None else [],
-        children=lineage.children(session, job_id, owner=owner, limit=_CHILDREN),
+        children=lineage.children(session, job_id, owner=owner, limit=_MAX_SHOWN_CHILDREN),
     )
 
 
-def represent(found: JobOverview) -> dict[str, Any]:
+def represent(overview: JobOverview) -> dict[str, Any]:
     """The values of the template."""
-    job, shown = found.job, job_detail(found.job, stopped_by_sweep=found.stopped_by_sweep)
+    job, detail = overview.job, job_detail(overview.job, stopped_by_sweep=overview.stopped_by_sweep)
     return {
-        "job": shown,
+        "job": detail,
         "starred": job.starred,
         "note": job.note,
-        "facts": _facts(found, shown),
-        **_measured(found),
-        "checkpoints": checkpoint_items(job, found.checkpoints)[::-1],
-        "artifact_count": found.file_count,
-        "confusion": confusion_table.represent(job, found.last_epoch),
-        **_history(found),
-        **_relatives(found),
+        "facts": _facts(overview, detail),
+        **_measurements(overview),
+        "checkpoints": checkpoint_items(job, overview.checkpoints)[::-1],
+        "artifact_count": overview.file_count,
+        "confusion": confusion_table.represent(job, overview.last_epoch),
+        **_history(overview),
+        **_relatives(overview),
     }
 
 
-def _measured(found: JobOverview) -> dict[str, Any]:
-    job = found.job
+def _measurements(overview: JobOverview) -> dict[str, Any]:
+    job = overview.job
     return {
         "took": (job.finished_ms - job.started_ms) / 1000 if job.started_ms and job.finished_ms else None,
-        "trained": found.trained_s,
+        "trained": overview.trained_s,
         "tiles": tiles.metric_tiles(job),
-        "resources": tiles.resource_tiles(job, found.trained_s),
+        "resources": tiles.resource_tiles(job, overview.trained_s),
     }
 
 
-def _history(found: JobOverview) -> dict[str, Any]:
+def _history(overview: JobOverview) -> dict[str, Any]:
     return {
-        "history": [event_document(event, job_id=found.job.id) for event in reversed(found.history)],
+        "history": [event_document(event, job_id=overview.job.id) for event in reversed(overview.history)],
         "reasons": _REASONS,
-        "resumed": found.resumed,
-        "stopped_by_sweep": found.stopped_by_sweep,
-        "why_stopped": _why_stopped(found),
+        "resumed": overview.resumed,
+        "stopped_by_sweep": overview.stopped_by_sweep,
+        "why_stopped": _stop_reason(overview),
     }
 
 
-def _relatives(found: JobOverview) -> dict[str, Any]:
-    children, count = found.children
+def _relatives(overview: JobOverview) -> dict[str, Any]:
+    children, count = overview.children
     return {
-        "parent": found.parent,
-        "folds": FoldSet.of(str(found.job.fold_group), found.folds) if found.folds else None,
+        "parent": overview.parent,
+        "folds": FoldSet.of(str(overview.job.fold_group), overview.folds) if overview.folds else None,
         "children": children,
         "children_count": count,
     }
 
 
-def _facts(found: JobOverview, shown: JobDetail) -> dict[str, Any]:
-    """What the scripts of the page know of the job."""
-    job, info = found.job, dataset_or_none(found.job)
+def _facts(overview: JobOverview, detail: JobDetail) -> dict[str, Any]:
+    """The facts about the job for the scripts of the page."""
+    job, info = overview.job, dataset_or_none(overview.job)
     return {
         "id": job.id,
         "kind": job.kind,
-        "urls": shown.urls.model_dump(),
+        "urls": detail.urls.model_dump(),
         "over": job.status in TERMINAL,
         "epoch": job.epoch,
         "last_seq": job.last_seq,
-        "samples": [sample.epoch for sample in found.samples],
-        "resumed": found.resumed,
+        "samples": [sample.epoch for sample in overview.samples],
+        "resumed": overview.resumed,
         "has_reference_classifier": _has_reference_classifier(job),
-        "checkpoints": len(found.checkpoints),
+        "checkpoints": len(overview.checkpoints),
         "is_table": is_table(job, info),
         "has_photos": info is not None and info.has_photos,
     }
 
 
-def _why_stopped(found: JobOverview) -> str | None:
-    """The sweep's reason; ``None`` for a job that was running, whose worker only knows that it is cancelled."""
-    ended = (event.data for event in found.history if event.data.get("status") == Status.CANCELLED)
-    reason = next(ended, {}).get("reason")
+def _stop_reason(overview: JobOverview) -> str | None:
+    """The sweep's reason; ``None`` for a job that was running: its worker learns only that the job is
+    cancelled."""
+    cancellations = (event.data for event in overview.history if event.data.get("status") == Status.CANCELLED)
+    reason = next(cancellations, {}).get("reason")
     return None if reason == "cancelled" else reason
 
 
 def _has_reference_classifier(job: Job) -> bool:
     """Whether the samples are evaluated by a reference classifier of their dataset."""
-    known = BUILT_IN.get(str(job.resolved["dataset"]["name"]))
-    return job.kind == Kind.GAN and known is not None and known.reference_classifier is not None
+    builtin = BUILT_IN.get(str(job.resolved["dataset"]["name"]))
+    return job.kind == Kind.GAN and builtin is not None and builtin.reference_classifier is not None

@@ -48,17 +48,20 @@ def _log_filters(query: EventQuery) -> dict[str, Any]:
     """The selected filters, and those to choose from."""
     selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
     return {
-        "views": [(name, _parameters(view, query.q), _same(view, query.event_filter)) for name, view in _VIEWS.items()],
+        "views": [
+            (name, _parameters(view, query.q), _is_same_filter(view, query.event_filter))
+            for name, view in _VIEWS.items()
+        ],
         "selected": {name: value for name, value in selected.items() if value},
         "q": query.q or "",
     }
 
 
 def _log_part(job: Job, query: EventQuery, page: LogPage, *, is_end: bool) -> dict[str, Any]:
-    """The selected events, and the way to earlier or later ones.
+    """The selected events, and where earlier or later ones are.
 
     Args:
-        is_end: whether they are the last ones before a number, instead of the first ones after one.
+        is_end: whether they are the last events before a number, instead of the first events after one.
     """
     rows = page.rows
     return {
@@ -101,17 +104,17 @@ def samples(job_id: str, query: FilesQuery) -> Response:
         job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
         total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
-    shown, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
+    items, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
     older = next_address(page.next_cursor)
-    return _page("samples.html", job, "Samples", samples=shown, total=total, films=films, older=older)
+    return _page("samples.html", job, "Samples", samples=items, total=total, films=films, older=older)
 
 
 def results(job_id: str, query: FilesQuery) -> Response:
     """The results of a job so far."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
-        found = read_results(session, job, query)
-    return _page("results.html", job, "Results", results=found)
+        job_results = read_results(session, job, query)
+    return _page("results.html", job, "Results", results=job_results)
 
 
 def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
@@ -134,9 +137,9 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
 
 
 def _marks(job: Job, row: Artifact, latest: int) -> list[str]:
-    """What a checkpoint is, in words."""
+    """The labels of a checkpoint: ``best``, ``latest``."""
     item = checkpoint_item(job, row, latest=latest)
-    return [word for word, holds in (("best", item.best), ("latest", item.latest)) if holds]
+    return [word for word, applies in (("best", item.best), ("latest", item.latest)) if applies]
 
 
 def _page(template: str, job: Job, section: str, **values: Any) -> Response:
@@ -150,8 +153,8 @@ def _page(template: str, job: Job, section: str, **values: Any) -> Response:
         "Files": f"/jobs/{job.id}/artifacts",
         "Results": f"/jobs/{job.id}/results",
     }
-    shown = job_detail(job)
-    return as_page(template, job=shown, title=title, section=section, sections=sections, **values)
+    detail = job_detail(job)
+    return as_page(template, job=detail, title=title, section=section, sections=sections, **values)
 
 
 def _line(row: Event, job_id: str) -> dict[str, Any]:
@@ -159,15 +162,15 @@ def _line(row: Event, job_id: str) -> dict[str, Any]:
 
 
 def _parameters(view: EventFilter, q: str | None) -> dict[str, str]:
-    given = {"type": ",".join(view.types), "level": view.level.value if view.level is not None else "", "q": q or ""}
-    return {name: value for name, value in given.items() if value}
+    values = {"type": ",".join(view.types), "level": view.level.value if view.level is not None else "", "q": q or ""}
+    return {name: value for name, value in values.items() if value}
 
 
-def _same(view: EventFilter, wanted: EventFilter) -> bool:
-    return set(view.types) == set(wanted.types) and view.level == wanted.level
+def _is_same_filter(view: EventFilter, selected: EventFilter) -> bool:
+    return set(view.types) == set(selected.types) and view.level == selected.level
 
 
 def _best_epoch(job: Job, name: str) -> int | None:
     """The epoch in which a metric was best; ``None`` if neither direction is better."""
-    found = extremes.best(job, name)
-    return found[1] if found is not None else None
+    best = extremes.best(job, name)
+    return best[1] if best is not None else None

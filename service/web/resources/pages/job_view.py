@@ -23,8 +23,8 @@ TAG: Final = "Pages"
 def job(job_id: str) -> Response:
     """Show the page of a job, updated live."""
     with services().database.read() as session:
-        found = job_overview.read(session, job_id, owner=owner())
-    return as_page("job.html", **job_overview.represent(found))
+        overview = job_overview.read(session, job_id, owner=owner())
+    return as_page("job.html", **job_overview.represent(overview))
 
 
 @blueprint.get("/ui/play/<job_id>")

@@ -22,7 +22,7 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("pages", __name__)
 
 TAG: Final = "Pages"
-_FIRST: Final = 30
+_INITIAL_JOBS: Final = 30
 """Jobs in the HTML of the list; its script loads more."""
 _SORT_LABELS: Final[dict[str, str]] = {
     "-created_at": "Newest first",
@@ -57,8 +57,8 @@ _CHOICES: Final[dict[str, Any]] = {
     "group_by": list(GroupBy),
 }
 """Options of the controls of the list."""
-_GROUPS: Final = 500
-_COMPARED: Final = {
+_MAX_GROUPS: Final = 500
+_COMPARED_FIELDS: Final = {
     "id",
     "name",
     "kind",
@@ -85,14 +85,14 @@ def index(query: IndexQuery) -> Response:
 
 def _first_jobs(query: IndexQuery) -> dict[str, Any]:
     """The first page of the list; of a grouped list the groups, whose jobs are loaded when they are opened."""
-    limit = query.limit if "limit" in query.model_fields_set else _FIRST
+    limit = query.limit if "limit" in query.model_fields_set else _INITIAL_JOBS
     groups = None
     if query.group is not None:
         limit = 1
-        same = {name: getattr(query, name) for name in FilterQuery.model_fields}
-        groups = group_jobs(GroupQuery(by=query.group, columns=query.columns, limit=_GROUPS, **same))
-    asked = {"limit": limit, "counts": True, "one_per_sweep": query.collapses_sweeps}
-    first = list_jobs(query.model_copy(update=asked))
+        filters = {name: getattr(query, name) for name in FilterQuery.model_fields}
+        groups = group_jobs(GroupQuery(by=query.group, columns=query.columns, limit=_MAX_GROUPS, **filters))
+    changes = {"limit": limit, "counts": True, "one_per_sweep": query.collapses_sweeps}
+    first = list_jobs(query.model_copy(update=changes))
     return {"first": first, "groups": groups, "next_address": next_address(first.next_cursor)}
 
 
@@ -114,21 +114,21 @@ def new() -> Response:
 @endpoint(TAG, "text/html", query=CompareQuery)
 def compare(query: CompareQuery) -> Response:
     """Show the page that compares jobs."""
-    asked = list(dict.fromkeys(query.jobs))
-    if len(asked) > MAX_COMPARED:
-        return as_page("compare.html", status=400, facts=[], asked=asked, too_many=len(asked), most=MAX_COMPARED)
-    facts = _compared(asked)
-    return as_page("compare.html", facts=facts, asked=asked, missing=len(asked) - len(facts))
+    job_ids = list(dict.fromkeys(query.jobs))
+    if len(job_ids) > MAX_COMPARED:
+        return as_page("compare.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED)
+    facts = _job_facts(job_ids)
+    return as_page("compare.html", facts=facts, asked=job_ids, missing=len(job_ids) - len(facts))
 
 
-def _compared(asked: Sequence[str]) -> list[dict[str, Any]]:
+def _job_facts(job_ids: Sequence[str]) -> list[dict[str, Any]]:
     """The facts of each existing job, in the order of the ids."""
     with services().database.read() as session:
-        rows = lookup.several(session, asked, owner=owner())
+        rows = lookup.several(session, job_ids, owner=owner())
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
         stopped = lookup.stopped_by_sweep(session, rows)
     return [
-        job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED)
+        job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED_FIELDS)
         | {"samples": samples.get(row.id, [])}
-        for row in sorted(rows, key=lambda row: asked.index(row.id))
+        for row in sorted(rows, key=lambda row: job_ids.index(row.id))
     ]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
-from service.datasets.tables.values import TIME, written
+from service.datasets.tables.values import TIME, format_date
 from service.spec import sent_images
 from service.storage.tables import Artifact, Job
 from service.web.inference.loading import dataset_or_none, is_table
@@ -23,16 +23,16 @@ def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
     Args:
         files: the job's checkpoints.
     """
-    shown = job_detail(job)
-    return {"job": shown, "facts": _facts(job, files) | {"urls": shown.urls.model_dump()}}
+    detail = job_detail(job)
+    return {"job": detail, "facts": _facts(job, files) | {"urls": detail.urls.model_dump()}}
 
 
 def _facts(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
-    """What the scripts of the page know of the network."""
+    """The facts about the network for the scripts of the page."""
     info, items = dataset_or_none(job), checkpoint_items(job, files)
     return {
         "checkpoints": [{"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in items],
-        "start": next((place for place, item in enumerate(items) if item.best), 0),
+        "start": next((index for index, item in enumerate(items) if item.best), 0),
         "seed": job.resolved["seed"],
         "conditional": job.resolved.get("conditional", False),
         "latent": job.resolved.get("latent"),
@@ -44,7 +44,8 @@ def _facts(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
 
 
 def _images(info: DatasetInfo | None) -> dict[str, Any]:
-    """What images the network expects, and whether it sees the middle of an opened file, as it is."""
+    """The images that the network expects, and whether it gets the middle of an opened file, otherwise
+    unchanged."""
     if info is None:
         return {"colour": False, "crops": False, "shape": []}
     is_colour = len(info.image_shape) > 2
@@ -57,7 +58,7 @@ _SENT: Final = {
     "png_side": sent_images.MAX_SIDE,
     "side": sent_images.SENT_SIDE,
 }
-"""Which files are sent as they are, and the side length of others."""
+"""Limits up to which files are sent unchanged, and the side length to which others are scaled."""
 
 
 def _fields(job: Job, info: DatasetInfo | None) -> list[dict[str, Any]] | None:
@@ -67,39 +68,40 @@ def _fields(job: Job, info: DatasetInfo | None) -> list[dict[str, Any]] | None:
     """
     if not is_table(job, info):
         return None
-    known = {column["name"]: column for column in info.columns} if info else {}
+    dataset_columns = {column["name"]: column for column in info.columns} if info else {}
     fitted = (job.provenance or {}).get("preprocessing", {"columns": []})["columns"]
     frequent = _most_frequent(info) if info and any("categories" in column for column in fitted) else {}
-    return [_field(column, known.get(column["name"], {}), frequent.get(column["name"])) for column in fitted]
+    return [_field(column, dataset_columns.get(column["name"], {}), frequent.get(column["name"])) for column in fitted]
 
 
 def _most_frequent(info: DatasetInfo) -> dict[str, str]:
     """The most frequent category of each column, if the data can be read."""
     try:
-        found = services().explorer.column_statistics(info)
+        statistics = services().explorer.column_statistics(info)
     except DatasetError:
         return {}
-    return {column.name: column.categories[0][0] for column in found.columns if column.categories}
+    return {column.name: column.categories[0][0] for column in statistics.columns if column.categories}
 
 
-def _field(column: Mapping[str, Any], known: Mapping[str, Any], frequent: str | None) -> dict[str, Any]:
+def _field(column: Mapping[str, Any], dataset_column: Mapping[str, Any], frequent: str | None) -> dict[str, Any]:
     field = {"name": column["name"], "type": column["type"]}
     if "categories" in column:
         usual = frequent if frequent in column["categories"] else column["categories"][0]
         return field | {"categories": column["categories"], "usual": usual}
-    ends = [known[name] for name in ("min", "max") if name in known]
+    limits = [dataset_column[name] for name in ("min", "max") if name in dataset_column]
     if column["type"] == "date":
-        form = TIME if column["format"] == TIME else "iso"
-        usual = written(column["mean"] if form == TIME else round(column["mean"]), form)
-        shown = [written(end, form) for end in ends]
+        time_format = TIME if column["format"] == TIME else "iso"
+        usual = format_date(column["mean"] if time_format == TIME else round(column["mean"]), time_format)
+        limit_texts = [format_date(limit, time_format) for limit in limits]
     else:
         usual = _numeral(column["mean"], 4, column)
-        shown = [_numeral(end, 8, column) for end in ends]
+        limit_texts = [_numeral(limit, 8, column) for limit in limits]
     notation = {name: column[name] for name in ("decimal", "group") if name in column}
-    return field | notation | {"usual": usual, "range": " to ".join(shown)}
+    return field | notation | {"usual": usual, "range": " to ".join(limit_texts)}
 
 
 def _numeral(value: float, digits: int, column: Mapping[str, Any]) -> str:
-    """A number as it is read in a column: with its decimal sign, and its percent sign; never in scientific notation."""
+    """A number in the notation of a column: with its decimal sign and percent sign; never in scientific
+    notation."""
     text = f"{Decimal(f'{value:.{digits}g}'):f}"
     return text.replace(".", column.get("decimal", ".")) + ("%" if column.get("percent") else "")

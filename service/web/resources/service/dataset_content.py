@@ -41,10 +41,10 @@ def examples(name: str, query: ImagesQuery) -> ExampleList:
     """
     info = _find(name, DatasetKind.IMAGES)
     limit = max(1, min(query.limit, _MAX_NUMBERS // math.prod(info.image_shape)))
-    found = services().explorer.images(
+    page = services().explorer.images(
         info, query.part, query.label, start=int(query.cursor or 0), limit=limit, mixed=query.order == "mixed"
     )
-    return ExampleList.of(found, info.class_names)
+    return ExampleList.of(page, info.class_names)
 
 
 @blueprint.get("/datasets/<name>/rows")
@@ -52,8 +52,8 @@ def examples(name: str, query: ImagesQuery) -> ExampleList:
 def rows(name: str, query: ExamplesQuery) -> RowList:
     """Show rows of a table, in the order of the data."""
     info = _find(name, DatasetKind.TABLE)
-    found = services().explorer.rows(info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit)
-    return RowList.of(found, info.class_names)
+    page = services().explorer.rows(info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit)
+    return RowList.of(page, info.class_names)
 
 
 @blueprint.get("/datasets/<name>/columns")
@@ -65,8 +65,10 @@ def columns(name: str) -> TableColumns:
 
 def table_columns(info: DatasetInfo) -> TableColumns:
     """The statistics of a table whose files are available."""
-    found = services().explorer.column_statistics(info)
-    return TableColumns(rows=found.rows, columns=[TableColumnItem.represent(column) for column in found.columns])
+    statistics = services().explorer.column_statistics(info)
+    return TableColumns(
+        rows=statistics.rows, columns=[TableColumnItem.represent(column) for column in statistics.columns]
+    )
 
 
 def detail(info: DatasetInfo) -> DatasetDetail:
@@ -82,6 +84,6 @@ def _find(name: str, kind: DatasetKind) -> DatasetInfo:
     info = services().repository.look_up(name, owner())
     require_available(info)
     if info.kind is not kind:
-        has = {"images": "has images: see GET /datasets/{name}/examples", "table": "is a table: see its rows"}
-        raise Problem("wrong_dataset_kind", f"{info.name} {has[info.kind.value].format(name=info.name)}")
+        descriptions = {"images": "has images: see GET /datasets/{name}/examples", "table": "is a table: see its rows"}
+        raise Problem("wrong_dataset_kind", f"{info.name} {descriptions[info.kind.value].format(name=info.name)}")
     return info

@@ -11,7 +11,7 @@ from service.application.datasets import ReceivedFiles
 from service.web import requests
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads, uploads
-from service.web.files.upload_progress import ProgressNotes
+from service.web.files.upload_progress import ProgressRecorder
 from service.web.files.uploads import UploadForm
 from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import Problem
@@ -67,10 +67,12 @@ def upload() -> Result:
     The files are read in a sandbox. Other owners cannot see the dataset. The response is sent when everything is
     stored. With an `Upload-Id`, `GET /uploads/{upload_id}` returns the progress.
     """
-    here, upload_id = services(), requests.upload_id()
-    with _slots.acquire(owner()), here.progress.upload(owner(), upload_id, request.content_length) as notes:
-        here.quotas.check_upload(owner(), request.content_length or 1)
-        info = here.dataset_uploads.add(lambda folder: _receive(folder, notes), by=actor(), on_progress=notes.read)
+    app_services, upload_id = services(), requests.upload_id()
+    with _slots.acquire(owner()), app_services.progress.upload(owner(), upload_id, request.content_length) as recorder:
+        app_services.quotas.check_upload(owner(), request.content_length or 1)
+        info = app_services.dataset_uploads.add(
+            lambda folder: _receive(folder, recorder), by=actor(), on_progress=recorder.read
+        )
     return dataset_content.detail(info), {"Location": f"/datasets/{info.name}"}
 
 
@@ -85,13 +87,13 @@ def show_upload(upload_id: str) -> UploadItem:
     return UploadItem.represent(services().progress.look_up(owner(), upload_id), id=upload_id)
 
 
-def _receive(folder: Path, notes: ProgressNotes) -> ReceivedFiles:
-    quotas, whose = services().quotas, owner()
+def _receive(folder: Path, recorder: ProgressRecorder) -> ReceivedFiles:
+    quotas, uploader = services().quotas, owner()
     form = uploads.receive(
         folder,
         max_bytes=uploads.MAX_UPLOAD_BYTES,
-        count=lambda received: quotas.count_upload(whose, received),
-        on_received=notes.received,
+        count=lambda received: quotas.count_upload(uploader, received),
+        on_received=recorder.received,
     )
     return ReceivedFiles(
         name=form.name,

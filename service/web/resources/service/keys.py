@@ -21,7 +21,7 @@ from service.web.services import services
 blueprint: Final = Blueprint("keys", __name__)
 
 TAG: Final = "Administration"
-_MAX_ID: Final = 40
+_MAX_ID_LENGTH: Final = 40
 """Maximum length of an id in characters; longer ones are unknown and are truncated in errors."""
 _DAY_S: Final = 24 * 60 * 60
 
@@ -35,12 +35,12 @@ def show_list() -> KeyList:
 
 def list_keys() -> KeyList:
     """All keys, the oldest first."""
-    here = services()
-    with here.database.read() as session:
+    app_services = services()
+    with app_services.database.read() as session:
         now = session.scalar(select(now_ms())) or 0
-        last = keys.last_recorded(session)
-        data = [key_item(row, now=now, last_ms=last.get(row.id)) for row in keys.all_keys(session)]
-    settings = here.settings
+        last_recorded = keys.last_recorded(session)
+        data = [key_item(row, now=now, last_ms=last_recorded.get(row.id)) for row in keys.all_keys(session)]
+    settings = app_services.settings
     return KeyList(data=data, of_settings=len(settings.api_keys), required=settings.keys_required)
 
 
@@ -86,8 +86,8 @@ def rotate(key_id: str, body: KeyRotation) -> Result:
     not stored: if it was lost, rotate the successor, `replaced_by`, with `overlap_s` 0.
     """
     _require_keys()
-    here = services()
-    row, old, key = keys.rotate(here.database, key_id[:_MAX_ID], overlap_s=body.overlap_s, by=actor())
+    app_services = services()
+    row, old, key = keys.rotate(app_services.database, key_id[:_MAX_ID_LENGTH], overlap_s=body.overlap_s, by=actor())
     replaces = _item(old.id)
     item = RotatedKey(**key_item(row, now=row.created_ms).model_dump(), key=key, replaces=replaces)
     return item, {"Location": f"/keys/{row.id}"}
@@ -101,7 +101,7 @@ def revoke(key_id: str) -> KeyItem:
     It takes effect within two seconds and ends browser sessions of the key. Revoking a key again changes nothing.
     """
     _require_keys()
-    row = keys.revoke_id(services().database, key_id[:_MAX_ID], by=actor())
+    row = keys.revoke_id(services().database, key_id[:_MAX_ID_LENGTH], by=actor())
     return _item(row.id)
 
 
@@ -113,6 +113,6 @@ def _require_keys() -> None:
 
 def _item(key_id: str) -> KeyItem:
     with services().database.read() as session:
-        row: ApiKey = keys.find(session, key_id[:_MAX_ID])
+        row: ApiKey = keys.find(session, key_id[:_MAX_ID_LENGTH])
         now = session.scalar(select(now_ms())) or 0
         return key_item(row, now=now, last_ms=keys.last_recorded(session, row.id).get(row.id))

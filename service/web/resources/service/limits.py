@@ -21,10 +21,10 @@ TAG: Final = "Service"
 @endpoint(TAG, Limits)
 def limits() -> Limits:
     """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
-    here = services()
-    datasets = [info.name for info in here.repository.catalogue(owner()) if info.problem is None]
+    app_services = services()
+    datasets = [info.name for info in app_services.repository.catalogue(owner()) if info.problem is None]
     return Limits.of(
-        OwnerLimits.of(here.settings.quotas) if here.settings.keys_required else None,
+        OwnerLimits.of(app_services.settings.quotas) if app_services.settings.keys_required else None,
         datasets,
         max_body_bytes=requests.MAX_BODY_BYTES,
         max_upload_bytes=uploads.MAX_UPLOAD_BYTES,

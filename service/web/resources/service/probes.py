@@ -64,13 +64,13 @@ def metrics() -> Response:
     return Response(services().metrics.page(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _check(otherwise: str, probe: Callable[[], None]) -> Check:
+def _check(failure_status: str, probe: Callable[[], None]) -> Check:
     try:
         probe()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
         # The endpoint is public: only the log has the details.
         _log.warning("not ready", error=str(error))
-        return Check(status=otherwise, detail=type(error).__name__)
+        return Check(status=failure_status, detail=type(error).__name__)
     return Check(status="ok")
 
 

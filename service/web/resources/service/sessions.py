@@ -40,9 +40,9 @@ def sign_in(body: SignIn) -> Response:
 
     The key is exchanged for a session cookie with the key's scope. It expires after twelve hours, or with the key.
     """
-    found = _identify(body.key.strip())
-    services().quotas.sign_in(found.key_id)
-    signed_in, token = keys.sign_in(services().database, found, by=named_actor(found))
+    caller = _identify(body.key.strip())
+    services().quotas.sign_in(caller.key_id)
+    signed_in, token = keys.sign_in(services().database, caller, by=named_actor(caller))
     response = as_json(session_item(signed_in), 201)
     response.set_cookie(COOKIE, token, max_age=keys.SESSION_S, secure=_is_behind_tls(), **_COOKIE_SCOPE)
     return response
@@ -59,11 +59,11 @@ def show() -> SessionItem:
 @endpoint(TAG, None, status=204, scope=PUBLIC)
 def sign_out() -> Response:
     """Sign a browser out: its session ends."""
-    here, token = services(), request.cookies.get(COOKIE)
-    found = here.keyring.by_cookie(token) if token is not None else None
-    if token is not None and found is not None and found.session_id is not None:
-        keys.sign_out(here.database, found.session_id, by=named_actor(found))
-        here.keyring.forget(token)
+    app_services, token = services(), request.cookies.get(COOKIE)
+    caller = app_services.keyring.by_cookie(token) if token is not None else None
+    if token is not None and caller is not None and caller.session_id is not None:
+        keys.sign_out(app_services.database, caller.session_id, by=named_actor(caller))
+        app_services.keyring.forget(token)
     response = Response(status=204)
     response.delete_cookie(COOKIE, **_COOKIE_SCOPE)
     return response
@@ -83,13 +83,13 @@ def _identify(key: str) -> Identity:
     Raises:
         Problem: the key is not valid, or this address has sent too many invalid ones.
     """
-    here = services()
-    is_new = not here.keyring.was_refused(key)
+    app_services = services()
+    is_new = not app_services.keyring.was_refused(key)
     try:
         return checked_key(key)
     except Problem as problem:
         if problem.code == "key_required" and is_new:
-            keys.record_failed_sign_in(here.database, by=named_actor(None))
+            keys.record_failed_sign_in(app_services.database, by=named_actor(None))
         raise
 
 

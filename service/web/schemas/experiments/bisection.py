@@ -46,7 +46,7 @@ class BisectionAnswer(Answer):
     sentence: str = Field(description="The result in words.")
 
     @classmethod
-    def of(cls, found: Bisection) -> Self:
+    def of(cls, result: Bisection) -> Self:
         """The response for a result."""
-        before = MeasuredEpoch.of(found.before) if found.before is not None else None
-        return cls.represent(found, before=before, probes=[MeasuredEpoch.of(probe) for probe in found.probes])
+        before = MeasuredEpoch.of(result.before) if result.before is not None else None
+        return cls.represent(result, before=before, probes=[MeasuredEpoch.of(probe) for probe in result.probes])

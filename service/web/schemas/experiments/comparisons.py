@@ -90,26 +90,27 @@ class ComparisonAnswer(Answer):
     notes: list[str]
 
     @classmethod
-    def of(cls, made: Comparison) -> Self:
+    def of(cls, comparison: Comparison) -> Self:
         """The response for a comparison."""
-        test, first, second = made.test, made.a.values, made.b.values
+        test, values_a, values_b = comparison.test, comparison.a.values, comparison.b.values
         pairs = [
-            Pair(seed=seed, a=first[seed], b=second[seed], difference=second[seed] - first[seed]) for seed in made.seeds
+            Pair(seed=seed, a=values_a[seed], b=values_b[seed], difference=values_b[seed] - values_a[seed])
+            for seed in comparison.seeds
         ]
         return cls(
-            metric=made.metric,
-            a=ComparedGroup.of(made.a),
-            b=ComparedGroup.of(made.b),
-            paired=made.is_paired,
+            metric=comparison.metric,
+            a=ComparedGroup.of(comparison.a),
+            b=ComparedGroup.of(comparison.b),
+            paired=comparison.is_paired,
             pairs=pairs,
-            n=made.count,
-            difference=made.difference,
+            n=comparison.count,
+            difference=comparison.difference,
             interval=[test.low, test.high] if test else None,
             confidence=CONFIDENCE,
             p=test.p if test else None,
             t=test.t if test and math.isfinite(test.t) else None,
             degrees_of_freedom=test.degrees_of_freedom if test else None,
-            why_no_interval=made.why_no_interval,
-            sentence=made.sentence,
-            notes=list(made.notes),
+            why_no_interval=comparison.why_no_interval,
+            sentence=comparison.sentence,
+            notes=list(comparison.notes),
         )

@@ -37,10 +37,10 @@ class DifferingElement(Answer):
     tensors: list[str] = Field(description="All tensors that differ.")
 
     @classmethod
-    def of_tensors(cls, found: TensorDifference) -> Self:
+    def of_tensors(cls, mismatch: TensorDifference) -> Self:
         """The response for a difference."""
-        return cls(tensor=found.tensor, element=found.element, a=_finite(found.a), b=_finite(found.b),
-                   tensors=found.tensors)  # fmt: skip
+        return cls(tensor=mismatch.tensor, element=mismatch.element, a=_finite(mismatch.a), b=_finite(mismatch.b),
+                   tensors=mismatch.tensors)  # fmt: skip
 
 
 def _finite(value: float | None) -> float | None:
@@ -76,21 +76,23 @@ class DifferencesAnswer(Answer):
     sentence: str = Field(description="The result in words.")
 
     @classmethod
-    def of(cls, found: Differences) -> Self:
+    def of(cls, differences: Differences) -> Self:
         """The response for a pair of jobs."""
-        at, kept = found.epoch, found.checkpoint
+        epoch, checkpoint = differences.epoch, differences.checkpoint
         return cls(
-            a=found.a.id,
-            b=found.b.id,
-            spec=[DifferingValue.represent(pair) for pair in found.spec],
-            provenance=[DifferingValue.represent(pair) for pair in found.provenance],
-            dataset=DifferingValue.represent(found.dataset) if found.dataset is not None else None,
-            epoch=DifferingEpoch(epoch=at.epoch, differs=at.differs) if at is not None else None,
+            a=differences.a.id,
+            b=differences.b.id,
+            spec=[DifferingValue.represent(pair) for pair in differences.spec],
+            provenance=[DifferingValue.represent(pair) for pair in differences.provenance],
+            dataset=DifferingValue.represent(differences.dataset) if differences.dataset is not None else None,
+            epoch=DifferingEpoch(epoch=epoch.epoch, differs=epoch.differs) if epoch is not None else None,
             checkpoint=DifferingCheckpoint(
-                epoch=kept.epoch, last_equal=kept.last_equal, first=DifferingElement.of_tensors(kept.difference)
+                epoch=checkpoint.epoch,
+                last_equal=checkpoint.last_equal,
+                first=DifferingElement.of_tensors(checkpoint.difference),
             )
-            if kept is not None
+            if checkpoint is not None
             else None,
-            compared_epochs=found.compared_epochs,
-            sentence=found.sentence,
+            compared_epochs=differences.compared_epochs,
+            sentence=differences.sentence,
         )

@@ -233,8 +233,8 @@ def sweep_summary(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> Sw
 
 def sweep_detail(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> SweepDetail:
     """A sweep with its spec."""
-    more = {"spec": sweep.spec, "resolved": sweep.resolved}
-    return SweepDetail.model_validate(_fields(sweep, counts, epochs) | more)
+    spec_fields = {"spec": sweep.spec, "resolved": sweep.resolved}
+    return SweepDetail.model_validate(_fields(sweep, counts, epochs) | spec_fields)
 
 
 def new_sweep(sweep: Sweep) -> SweepDetail:
@@ -245,8 +245,8 @@ def new_sweep(sweep: Sweep) -> SweepDetail:
 
 def _fields(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str, Any]:
     address, resolved = f"/sweeps/{sweep.id}", sweep.resolved
-    same = ("id", "name", "owner", "kind", "status", "epochs_started", "best_trial", "best_value", "sweep_digest")
-    return {name: getattr(sweep, name) for name in (*same, "error", "last_seq")} | {
+    copied = ("id", "name", "owner", "kind", "status", "epochs_started", "best_trial", "best_value", "sweep_digest")
+    return {name: getattr(sweep, name) for name in (*copied, "error", "last_seq")} | {
         "epochs_trained": epochs.trained,
         "epochs_reused": epochs.reused,
         "epochs_at_most": plan_of(resolved, sweep.trials).epochs_at_most(),
@@ -261,7 +261,7 @@ def _fields(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str
         "urls": {
             "self": address,
             "page": f"/ui/sweeps/{sweep.id}",
-            **{part: f"{address}/{part}" for part in ("trials", "decisions", "importance", "stream")},
+            **{resource: f"{address}/{resource}" for resource in ("trials", "decisions", "importance", "stream")},
         },
     }
 
@@ -286,8 +286,8 @@ def curve_lines(metric: str, curves: Sequence[Curve]) -> Iterator[str]:
     """A line of names, then a line for each trial and epoch."""
     yield csv_line(["trial", "epoch", *(name if name == "n" else f"{metric} ({name})" for name in _CURVE_COLUMNS)])
     for curve in curves:
-        for place, epoch in enumerate(curve.epochs):
-            cells = [curve.trial, epoch, *(getattr(curve, name)[place] for name in _CURVE_COLUMNS)]
+        for index, epoch in enumerate(curve.epochs):
+            cells = [curve.trial, epoch, *(getattr(curve, name)[index] for name in _CURVE_COLUMNS)]
             yield csv_line([csv_cell(cell) for cell in cells])
 
 
@@ -296,7 +296,9 @@ def event_item(event: SweepEvent) -> SweepEventItem:
     return SweepEventItem(seq=event.seq, type=event.type, at=at_time(event.created_ms), data=event.data)
 
 
-def importance_item(found: Importance) -> ImportanceItem:
+def importance_item(importance: Importance) -> ImportanceItem:
     """How much a setting matters."""
-    best = found.best if found.best is None or isinstance(found.best, str) else json.dumps(found.best)
-    return ImportanceItem(setting=found.setting, share=found.share, best=best)
+    best = (
+        importance.best if importance.best is None or isinstance(importance.best, str) else json.dumps(importance.best)
+    )
+    return ImportanceItem(setting=importance.setting, share=importance.share, best=best)

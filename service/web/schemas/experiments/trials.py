@@ -95,8 +95,10 @@ def trial_lines(sweep: Sweep, views: list[TrialView]) -> Iterator[str]:
     metric = sweep.resolved["objective"]["metric"]
     names = [f"{metric} (seed {seed})" for seed in seeds]
     ids = [f"job (seed {seed})" for seed in seeds]
-    ends = [f"{metric} (interval_low)", f"{metric} (interval_high)"]
-    yield csv_line(["trial", "status", "epoch", metric, *settings, *names, *ids, "last_epoch", *ends, "error"])
+    interval_names = [f"{metric} (interval_low)", f"{metric} (interval_high)"]
+    yield csv_line(
+        ["trial", "status", "epoch", metric, *settings, *names, *ids, "last_epoch", *interval_names, "error"]
+    )
     for view in views:
         row = view.row
         cells: list[Any] = [row.trial, row.status, row.epoch, row.value, *(row.settings.get(name) for name in settings)]

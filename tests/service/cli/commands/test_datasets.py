@@ -12,7 +12,7 @@ from PIL import Image
 
 from service.client import ApiError, Client
 from service.local import LocalStack
-from tests.terminals import in_terminal, plain
+from tests.terminals import run_in_terminal, strip_ansi
 
 Run = Callable[..., Result]
 SPEC = {"kind": "classifier", "dataset": {"name": "stripes"}, "epochs": 1, "batch_size": 10}
@@ -182,13 +182,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_progress_bar_shows_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
     environ = {"COLUMNS": "100", "TERM": "xterm"}
-    exit_code, output = in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)
-    assert exit_code == 0, plain(output)
-    assert "uploading" in plain(output)
-    percentages = [int(percent) for percent in re.findall(r"reading[^\n%]* (\d+)%", plain(output))]
+    exit_code, output = run_in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)
+    assert exit_code == 0, strip_ansi(output)
+    assert "uploading" in strip_ansi(output)
+    percentages = [int(percent) for percent in re.findall(r"reading[^\n%]* (\d+)%", strip_ansi(output))]
     assert percentages == sorted(percentages)
-    assert any(0 < percent < 100 for percent in percentages), plain(output)
-    assert "255,000 training and 45,000 validation rows" in plain(output)
+    assert any(0 < percent < 100 for percent in percentages), strip_ansi(output)
+    assert "255,000 training and 45,000 validation rows" in strip_ansi(output)
 
 
 def test_the_client_reports_how_much_the_service_has_read(client: Client, large: Path) -> None:

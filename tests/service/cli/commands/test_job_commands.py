@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from service.client import Client
 from service.local import LocalStack
 from tests.service.cli.conftest import TINY, Run
-from tests.terminals import in_terminal, plain
+from tests.terminals import run_in_terminal, strip_ansi
 
 SORTS = ("created_at", "-created_at")
 LONG = {"kind": "gan", "epochs": 1000}
@@ -63,10 +63,10 @@ def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
 ) -> None:
     client.change(trained, name="a name that is longer than any column has room for")
     environ = {"COLUMNS": str(columns), "TERM": "xterm"}
-    exit_code, output = in_terminal("--server", stack.url, "jobs", "-q", "than any column", environ=environ)
+    exit_code, output = run_in_terminal("--server", stack.url, "jobs", "-q", "than any column", environ=environ)
     assert exit_code == 0
-    head, line, *_ = plain(output).splitlines()
-    assert max(map(len, plain(output).splitlines())) <= columns
+    head, line, *_ = strip_ansi(output).splitlines()
+    assert max(map(len, strip_ansi(output).splitlines())) <= columns
     times = ["AGE", "TOOK"] if columns >= 80 else []
     assert head.split() == ["ID", "NAME", "STATUS", "EPOCH", "METRICS", *times]
     short_id = line.split()[0]
@@ -180,9 +180,9 @@ def test_predictions_for_long_paths_can_be_told_apart_in_a_terminal(
     for path, digit in zip(paths, digits, strict=False):
         path.write_bytes(Path(digit).read_bytes())
     environ = {"COLUMNS": "80", "TERM": "xterm"}
-    exit_code, output = in_terminal("--server", stack.url, "predict", trained, *map(str, paths), environ=environ)
+    exit_code, output = run_in_terminal("--server", stack.url, "predict", trained, *map(str, paths), environ=environ)
     assert exit_code == 0, output
-    lines = plain(output).splitlines()
+    lines = strip_ansi(output).splitlines()
     assert max(map(len, lines)) <= 80
     for number in (1, 2):
         assert any(re.match(rf"….*Foto {number}\.png +\d+\.\d% +\d", line) for line in lines), output

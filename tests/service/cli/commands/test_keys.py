@@ -13,14 +13,14 @@ from service.access import audit, keys
 from service.access.keys import Scope
 from service.cli import main
 from service.storage.database import Database
-from tests.terminals import in_terminal, plain
+from tests.terminals import run_in_terminal, strip_ansi
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(either_url: str, tmp_path: Path) -> Run:
-    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url}
+def run(migrated_url: str, tmp_path: Path) -> Run:
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": migrated_url}
     return lambda *arguments: CliRunner().invoke(main, ["keys", *arguments], env=environ)
 
 
@@ -72,15 +72,15 @@ def test_the_list_shows_when_a_key_was_last_used(database: Database, run: Run) -
 
 @pytest.mark.sqlite_by_default
 def test_the_list_is_complete_in_a_pipe_and_wrapped_in_a_terminal(
-    database: Database, run: Run, either_url: str, tmp_path: Path
+    database: Database, run: Run, migrated_url: str, tmp_path: Path
 ) -> None:
     long_name = "the cluster of the group for numerical analysis"
     row, _ = keys.create(database, name=long_name, owner="ann", scope=Scope.READ)
     assert f"{row.id}\t{long_name}\tann\tread\tnever\tvalid" in run("list").output.splitlines()
-    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url, "TERM": "xterm", "COLUMNS": "80"}
-    exit_code, output = in_terminal("keys", "list", environ=environ)
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": migrated_url, "TERM": "xterm", "COLUMNS": "80"}
+    exit_code, output = run_in_terminal("keys", "list", environ=environ)
     assert exit_code == 0, output
-    first, *continuation = [line for line in plain(output).splitlines() if line and not line.startswith("ID")]
+    first, *continuation = [line for line in strip_ansi(output).splitlines() if line and not line.startswith("ID")]
     assert first.startswith(row.id)
     assert len(first) <= 80
     assert continuation, "the name is folded within its column"

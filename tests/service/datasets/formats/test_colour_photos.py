@@ -15,7 +15,7 @@ from PIL import Image
 from service.datasets.importer import DEFAULT_PHOTOS, UploadRefused, import_dataset
 from service.datasets.info import TEST_NAMES, Channels, ImportedDataset, OnBad, PhotoOptions
 from service.datasets.sandbox import import_in_sandbox
-from tests.service.datasets.formats.test_photos import picture, tarred, zipped
+from tests.service.datasets.formats.test_photos import picture, write_tar, write_zip
 
 RED, BLUE, GREY = (200, 10, 10), (10, 10, 200), (90, 90, 90)
 
@@ -39,7 +39,7 @@ def files(*colours: object, count: int = 8, **save_options: object) -> dict[str,
     }
 
 
-@pytest.mark.parametrize("pack", [zipped, tarred])
+@pytest.mark.parametrize("pack", [write_zip, write_tar])
 def test_colours_are_preserved(tmp_path: Path, pack: object) -> None:
     dataset, train = import_archive(pack(tmp_path / "x.tar.gz", files(RED, BLUE)), tmp_path)  # type: ignore[operator]
     assert (tuple(dataset.image_shape), train.shape) == ((6, 8, 3), (14, 6, 8, 3))
@@ -48,7 +48,7 @@ def test_colours_are_preserved(tmp_path: Path, pack: object) -> None:
 
 
 def test_one_colour_image_makes_the_dataset_coloured_by_default(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "x.zip", files(GREY, GREY) | {"b/9.png": picture(colour=RED)})
+    path = write_zip(tmp_path / "x.zip", files(GREY, GREY) | {"b/9.png": picture(colour=RED)})
     dataset, train = import_archive(path, tmp_path)
     assert (tuple(dataset.image_shape), dataset.report["channels"]["reason"]) == ((6, 8, 3), "b/9.png has colours")  # type: ignore[index]
     assert {tuple(image[0, 0]) for image in train} == {GREY, RED}
@@ -58,7 +58,7 @@ def test_one_colour_image_makes_the_dataset_coloured_by_default(tmp_path: Path) 
 
 def test_grey_images_stay_grey_by_default(tmp_path: Path) -> None:
     """A slight tint, as in scans, is not a colour; the levels are those of channels=1."""
-    path = zipped(tmp_path / "x.zip", files(GREY, (100, 100, 80)))
+    path = write_zip(tmp_path / "x.zip", files(GREY, (100, 100, 80)))
     dataset, train = import_archive(path, tmp_path)
     grey, levels = import_archive(path, tmp_path, PhotoOptions(channels=Channels.GREY))
     assert (tuple(dataset.image_shape), dataset.sha256) == ((6, 8), grey.sha256)
@@ -80,7 +80,7 @@ def test_digests_of_grey_archives_are_unchanged(tmp_path: Path) -> None:
     image.convert("RGB").save(file, "JPEG", quality=90)
     data |= {f"{label}/j{index}.jpg": file.getvalue() for label in "ab" for index in range(3)}
     for order in (sorted(data), sorted(data, reverse=True)):
-        path = zipped(tmp_path / "x.zip", {name: data[name] for name in order})
+        path = write_zip(tmp_path / "x.zip", {name: data[name] for name in order})
         dataset, _ = import_archive(path, tmp_path, PhotoOptions(size=(16, 12)))
         assert tuple(dataset.image_shape) == (12, 16)
         assert dataset.sha256 == GREY_DIGEST
@@ -113,14 +113,14 @@ def test_every_pixel_format_is_stored_in_colour(
         data = {f"{label}/{index}.png": file.getvalue() for label in "ab" for index in range(8)}
     else:
         data = files(colour, colour, mode=mode, **save_options)
-    _, train = import_archive(zipped(tmp_path / "x.zip", data), tmp_path, PhotoOptions(channels=Channels.COLOUR))
+    _, train = import_archive(write_zip(tmp_path / "x.zip", data), tmp_path, PhotoOptions(channels=Channels.COLOUR))
     assert np.abs(train[0, 3, 4].astype(int) - expected).max() <= 3
 
 
 def test_sixteen_bits_per_channel_are_scaled_to_eight(tmp_path: Path) -> None:
     data = _png_16_bit((51400, 2570, 2570))
     _, train = import_archive(
-        zipped(tmp_path / "x.zip", {f"{label}/{index}.png": data for label in "ab" for index in range(8)}), tmp_path
+        write_zip(tmp_path / "x.zip", {f"{label}/{index}.png": data for label in "ab" for index in range(8)}), tmp_path
     )
     assert tuple(train[0, 0, 0]) == RED
 
@@ -142,7 +142,7 @@ def test_a_colour_photo_is_turned_upright(tmp_path: Path) -> None:
     file = io.BytesIO()
     image.save(file, "JPEG", exif=exif, quality=95)
     data = {f"{label}/{index}.jpg": file.getvalue() for label in "ab" for index in range(8)}
-    dataset, train = import_archive(zipped(tmp_path / "x.zip", data), tmp_path)
+    dataset, train = import_archive(write_zip(tmp_path / "x.zip", data), tmp_path)
     assert tuple(dataset.image_shape) == (40, 20, 3)
     assert np.abs(train[0, 5, 5].astype(int) - RED).max() < 8
     assert np.abs(train[0, 35, 5].astype(int) - BLUE).max() < 8
@@ -155,16 +155,16 @@ def files_in_parts(*parts: str) -> dict[str, bytes]:
 def test_test_images_stay_separate_if_there_are_validation_images(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    path = zipped(tmp_path / "x.zip", files_in_parts("train", "val", "test"))
+    path = write_zip(tmp_path / "x.zip", files_in_parts("train", "val", "test"))
     dataset = import_dataset({"archive": path}, folder, fraction=None)
     assert (dataset.train_count, dataset.validation_count, dataset.test_count) == (8, 8, 8)
     images, labels = (np.load(folder / f"{name}.npy") for name in TEST_NAMES)
     assert (images.shape, sorted(labels)) == ((8, 6, 8, 3), [0] * 4 + [1] * 4)
     assert tuple(images[0, 0, 0]) == RED
-    two_parts, _ = import_archive(zipped(tmp_path / "y.zip", files_in_parts("train", "test")), tmp_path)
+    two_parts, _ = import_archive(write_zip(tmp_path / "y.zip", files_in_parts("train", "test")), tmp_path)
     assert (two_parts.train_count, two_parts.validation_count, two_parts.test_count) == (8, 8, 0)
     assert two_parts.sha256 != dataset.sha256
-    as_validation, _ = import_archive(zipped(tmp_path / "z.zip", files_in_parts("train", "validation")), tmp_path)
+    as_validation, _ = import_archive(write_zip(tmp_path / "z.zip", files_in_parts("train", "validation")), tmp_path)
     assert as_validation.sha256 == two_parts.sha256
 
 
@@ -203,7 +203,7 @@ def with_unreadable_files(good: Mapping[str, bytes]) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("pack", [zipped, tarred])
+@pytest.mark.parametrize("pack", [write_zip, write_tar])
 def test_unreadable_images_are_counted_and_named_or_skipped(tmp_path: Path, pack: object) -> None:
     good = files(RED, BLUE)
     path = pack(tmp_path / "x.tar", with_unreadable_files(good))  # type: ignore[operator]
@@ -216,7 +216,7 @@ def test_unreadable_images_are_counted_and_named_or_skipped(tmp_path: Path, pack
         name in message for name in ("a/cut.png is truncated", "b/cut.jpg", "b/page.png is not a PNG", "c/video")
     )
     skipped, _ = import_archive(path, tmp_path, PhotoOptions(on_bad=OnBad.SKIP))
-    good_only, _ = import_archive(zipped(tmp_path / "good.zip", good), tmp_path)
+    good_only, _ = import_archive(write_zip(tmp_path / "good.zip", good), tmp_path)
     assert (skipped.sha256, list(skipped.class_names or ())) == (good_only.sha256, ["a", "b"])
     left_out = (skipped.report or {})["left_out"]
     assert left_out["count"] == 4
@@ -224,13 +224,13 @@ def test_unreadable_images_are_counted_and_named_or_skipped(tmp_path: Path, pack
 
 
 def test_an_archive_of_unreadable_images_only_is_refused_even_with_skip(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "x.zip", {f"{label}/{index}.png": b"junk" for label in "ab" for index in range(8)})
+    path = write_zip(tmp_path / "x.zip", {f"{label}/{index}.png": b"junk" for label in "ab" for index in range(8)})
     with pytest.raises(UploadRefused, match="has no image that can be read"):
         import_archive(path, tmp_path, PhotoOptions(on_bad=OnBad.SKIP))
 
 
 def test_damaged_members_of_an_archive_can_be_skipped(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "x.zip", files(RED, BLUE) | {"a/odd.png": picture(colour=(1, 2, 3), size=(8, 6))})
+    path = write_zip(tmp_path / "x.zip", files(RED, BLUE) | {"a/odd.png": picture(colour=(1, 2, 3), size=(8, 6))})
     data = bytearray(path.read_bytes())
     offset = data.index(b"a/odd.png") + len("a/odd.png") + 20
     data[offset] ^= 0xFF
@@ -244,5 +244,5 @@ def test_damaged_members_of_an_archive_can_be_skipped(tmp_path: Path) -> None:
 def test_an_import_leaves_only_arrays_and_metadata_in_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    import_dataset({"archive": zipped(tmp_path / "x.zip", files(RED, BLUE))}, folder, fraction=None)
+    import_dataset({"archive": write_zip(tmp_path / "x.zip", files(RED, BLUE))}, folder, fraction=None)
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npy", ".npy", ".npy", ".npy"]

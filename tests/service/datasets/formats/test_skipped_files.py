@@ -11,7 +11,7 @@ from PIL import Image, features
 
 from service.datasets.importer import import_dataset
 from service.datasets.info import OnBad, PhotoOptions
-from tests.service.datasets.formats.test_photos import picture, refusal, tarred, zipped
+from tests.service.datasets.formats.test_photos import picture, refusal, write_tar, write_zip
 
 CONVERT = "which is not read: convert it to JPEG or PNG"
 GOOD = {f"{label}/{index}.png": picture() for label in "ab" for index in range(8)}
@@ -27,7 +27,7 @@ def test_the_report_names_the_format_of_skipped_images(tmp_path: Path) -> None:
     names = ["a/scan.tif", "a/IMG_1.HEIC", "b/x.avif", "b/notes.txt", "b/line\nbreak.svg"]
     folder = tmp_path / "arrays"
     folder.mkdir()
-    archive = tarred(tmp_path / "x.tar", GOOD | dict.fromkeys(names, b"content"))
+    archive = write_tar(tmp_path / "x.tar", GOOD | dict.fromkeys(names, b"content"))
     dataset = import_dataset({"archive": archive}, folder, fraction=None)
     assert dataset.report is not None
     assert {entry["file"]: entry["reason"] for entry in dataset.report["left_out"]["files"]} == {
@@ -48,7 +48,7 @@ HEIC = b"\0\0\0\x24ftypheic\0\0\0\0mif1heic"
     + ([(encoded("AVIF"), "AVIF")] if features.check("avif") else [(b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF")]),
 )
 def test_a_misnamed_image_is_identified_by_its_bytes(tmp_path: Path, data: bytes, fmt: str) -> None:
-    message = refusal(zipped(tmp_path / "x.zip", GOOD | {"a/9.jpg": data}), tmp_path)
+    message = refusal(write_zip(tmp_path / "x.zip", GOOD | {"a/9.jpg": data}), tmp_path)
     assert f"a/9.jpg has the format {fmt}, {CONVERT}" in message
     photos = PhotoOptions(on_bad=OnBad.SKIP)
     folder = tmp_path / "arrays"
@@ -72,17 +72,17 @@ def test_a_misnamed_image_is_identified_by_its_bytes(tmp_path: Path, data: bytes
 def test_the_refusal_of_an_archive_without_images_names_its_contents(
     tmp_path: Path, names: list[str], ending: str
 ) -> None:
-    message = refusal(zipped(tmp_path / "x.zip", dict.fromkeys(names, b"content")), tmp_path)
+    message = refusal(write_zip(tmp_path / "x.zip", dict.fromkeys(names, b"content")), tmp_path)
     assert message.startswith("contains no images; files ending in .png, ")
     assert message.endswith(ending)
 
 
 def test_labels_in_a_table_do_not_define_classes(tmp_path: Path) -> None:
     images = {f"images/{index}.png": picture() for index in range(8)}
-    message = refusal(zipped(tmp_path / "x.zip", images), tmp_path)
+    message = refusal(write_zip(tmp_path / "x.zip", images), tmp_path)
     assert message == (
         "has one class folder, 'images'; a classifier needs at least two: sort the images into a folder per class"
     )
-    assert refusal(zipped(tmp_path / "y.zip", images | {"labels.csv": b"file,label\n"}), tmp_path) == (
+    assert refusal(write_zip(tmp_path / "y.zip", images | {"labels.csv": b"file,label\n"}), tmp_path) == (
         f"{message}; labels.csv is not read"
     )

@@ -18,7 +18,7 @@ ROWS = [(f"{n % 7},{n % 5}", ("Oslo", "Bergen")[n % 2], "abc"[n % 3]) for n in r
 SEMICOLONS = "size;city;label\n" + "".join(f"{';'.join(row)}\n" for row in ROWS)
 
 
-DELIMITED = {
+DELIMITER_CASES = {
     "a bar in a quoted name": ('x;"a|b";y\n1;"c|d";2\n', ";"),
     "more bars than columns in quotes": ('x;"a|b|c|d"\n1;"e|f|g|h"\n', ";"),
     "commas in quotes in all rows but few": ('n;"city, state";y\n1;"Bergen, NO";2\n2;Oslo;3\n', ";"),
@@ -43,7 +43,7 @@ DELIMITED = {
 """Beginnings of tables and their delimiters. The page and the service must detect the same one."""
 
 
-@pytest.mark.parametrize(("text", "delimiter"), DELIMITED.values(), ids=DELIMITED)
+@pytest.mark.parametrize(("text", "delimiter"), DELIMITER_CASES.values(), ids=DELIMITER_CASES)
 def test_the_delimiter_is_detected_outside_quotation_marks(tmp_path: Path, text: str, delimiter: str) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(text.encode())

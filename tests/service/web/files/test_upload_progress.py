@@ -20,7 +20,7 @@ from werkzeug.test import encode_multipart
 from service.datasets.sandbox import import_in_sandbox
 from service.web.files.upload_progress import UploadState
 from service.web.services import EXTENSION, Services
-from tests.service.datasets.formats.test_photos import zipped
+from tests.service.datasets.formats.test_photos import write_zip
 from tests.service.web.conftest import MakeApp
 from tests.waiting import wait_until
 
@@ -58,8 +58,8 @@ def post(client: FlaskClient, data: bytes, release: threading.Event, **headers: 
 
 
 @pytest.mark.slow
-def test_an_upload_reports_its_progress_to_its_owner_only(make_app: MakeApp, either_url: str) -> None:
-    app = make_app(either_url)
+def test_an_upload_reports_its_progress_to_its_owner_only(make_app: MakeApp, migrated_url: str) -> None:
+    app = make_app(migrated_url)
     client, fractions, responses = app.test_client(), [], []
     absent = {"id": UPLOAD_ID, "state": "absent", "received_bytes": 0, "total_bytes": None, "fraction": None}
     assert client.get(f"/uploads/{UPLOAD_ID}").json == absent
@@ -114,7 +114,10 @@ def test_the_sandbox_reports_the_fraction_of_images_that_are_decoded(tmp_path: P
     (tmp_path / "arrays").mkdir()
     fractions: list[float] = []
     import_in_sandbox(
-        {"archive": zipped(tmp_path / "a.zip", files)}, tmp_path / "arrays", fraction=None, on_progress=fractions.append
+        {"archive": write_zip(tmp_path / "a.zip", files)},
+        tmp_path / "arrays",
+        fraction=None,
+        on_progress=fractions.append,
     )
     assert fractions == sorted(fractions)
     assert len(fractions) >= 2

@@ -14,7 +14,7 @@ from engine import EpochDone, checkpoint
 from service.datasets import cache
 from service.datasets.cache import Dataset, Examples
 from service.spec import validation
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, Trained
 from workers.training import build
 
@@ -50,14 +50,14 @@ def train(digits: Dataset) -> Callable[..., Trained]:
 
 
 @pytest.fixture
-def job(client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str]) -> Callable[[Trained], str]:
+def job(client: FlaskClient, worker: SimulatedWorker, submit: Callable[..., str]) -> Callable[[Trained], str]:
     """Create a succeeded job with the checkpoint and metrics of a real training."""
 
     def make(trained: Trained) -> str:
         job_id = submit(client, **trained.spec)
         worker.claim()
         confusion = trained.last_epoch.confusion
-        worker.epoch(
+        worker.commit_epoch(
             1,
             metrics=trained.last_epoch.metrics,
             checkpoint=trained.checkpoint,

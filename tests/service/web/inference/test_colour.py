@@ -21,9 +21,9 @@ from service.pictures import grids
 from service.spec.validation import read_resolved
 from service.web.services import EXTENSION, Services
 from tests import coloured_shapes
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import decode_png, png, pointers, post
-from tests.service.web.resources.service.test_datasets import send
+from tests.service.web.resources.service.test_datasets import upload_dataset
 from workers.training import build
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.epochs.snapshot import samples_of
@@ -33,11 +33,11 @@ SIDE = 16
 
 @pytest.fixture
 def trained(
-    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], tmp_path: Any
+    app: Flask, client: FlaskClient, worker: SimulatedWorker, submit: Callable[..., str], tmp_path: Any
 ) -> Callable[..., tuple[str, Any]]:
     """Upload shapes, and train on them as a worker would."""
-    path = coloured_shapes.archive(tmp_path / "shapes.zip", 240, side=SIDE)
-    answer = send(client, "shapes", archive=path.read_bytes(), size=str(SIDE))
+    path = coloured_shapes.write_archive(tmp_path / "shapes.zip", 240, side=SIDE)
+    answer = upload_dataset(client, "shapes", archive=path.read_bytes(), size=str(SIDE))
     assert answer.status_code == 201, answer.text
     assert answer.json["image_shape"] == [SIDE, SIDE, 3]
     services: Services = app.extensions[EXTENSION]
@@ -54,7 +54,7 @@ def trained(
         draw, _ = samples_of(trainer, TrainingDiagnostics(resolved, shape, None), 9, coloured_shapes.CLASSES)
         worker.claim()
         confusion = last_epoch.confusion.tolist() if last_epoch.confusion is not None else None
-        worker.epoch(
+        worker.commit_epoch(
             1, metrics=last_epoch.metrics, checkpoint=checkpoint.dumps(state), confusion=confusion, sample=draw()
         )
         worker.succeed()
@@ -123,7 +123,7 @@ def imported_pixels(client: FlaskClient, files: dict[str, bytes]) -> Any:
     with zipfile.ZipFile(packed, "w") as archive:
         for name, data in files.items():
             archive.writestr(name, data)
-    assert send(client, "photos", archive=packed.getvalue(), size=str(SIDE)).status_code == 201
+    assert upload_dataset(client, "photos", archive=packed.getvalue(), size=str(SIDE)).status_code == 201
     pixels = np.asarray(Image.open(io.BytesIO(client.get("/datasets/photos/validation/0.png").data)))
     return np.round(pixels / 255, 3).tolist()
 

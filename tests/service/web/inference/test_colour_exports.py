@@ -16,7 +16,7 @@ from service.web.services import EXTENSION, Services
 from tests import coloured_shapes
 from tests.service.web.inference.networks import RESIDUAL, post
 from tests.service.web.inference.test_colour import SIDE, trained
-from tests.service.web.inference.test_exports import TOLERANCE, export, probabilities, run_card, session, unpacked
+from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, probabilities, run_card, session
 
 __all__ = ["trained"]
 
@@ -48,7 +48,7 @@ def test_a_colour_classifier_in_onnx_and_numpy_matches_predict(
     assert model.get_inputs()[0].shape == ["N", SIDE, SIDE, 3]
     assert np.abs(model.run(None, {"images": images})[0] - expected).max() < TOLERANCE
     assert json.loads(model.get_modelmeta().custom_metadata_map["class_names"]) == sorted(coloured_shapes.CLASSES)
-    card = run_card(unpacked(export(client, job_id, "huggingface").data, tmp_path))
+    card = run_card(extract_folder(export(client, job_id, "huggingface").data, tmp_path))
     assert np.abs(card["predict"](images) - expected).max() < TOLERANCE
 
 
@@ -59,7 +59,7 @@ def test_a_colour_classifier_in_torch_matches_predict(
 ) -> None:
     torch = pytest.importorskip("torch")
     job_id, _ = trained(kind="classifier", **CLASSIFIERS[name])
-    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    module = runpy.run_path(str(extract_folder(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     computed = module["load"]().predict(torch.from_numpy(images)).numpy()
     assert np.abs(computed - probabilities(client, job_id, images)).max() < TOLERANCE
 
@@ -82,7 +82,7 @@ def test_a_colour_generator_in_onnx_and_numpy_matches_generate(
     (levels,) = model.run(None, inputs)
     assert levels.shape == (64, SIDE, SIDE, 3)
     assert np.abs(levels / 255 - expected).max() < TOLERANCE
-    card = run_card(unpacked(export(client, job_id, "huggingface").data, tmp_path))
+    card = run_card(extract_folder(export(client, job_id, "huggingface").data, tmp_path))
     assert np.abs(card["generate"](latent, *classes) / 255 - expected).max() < TOLERANCE
 
 
@@ -94,6 +94,6 @@ def test_a_colour_generator_in_torch_matches_generate(
     torch = pytest.importorskip("torch")
     job_id, _ = trained(kind="gan", **GANS[name])
     latent, classes, expected = generated(client, job_id, len(coloured_shapes.CLASSES) if name == "conditional" else 0)
-    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    module = runpy.run_path(str(extract_folder(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     inputs = (torch.from_numpy(array) for array in (latent, *classes))
     assert np.abs(module["load"]().generate(*inputs).numpy() / 255 - expected).max() < TOLERANCE

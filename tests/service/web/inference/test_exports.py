@@ -30,7 +30,7 @@ from service.datasets.cache import Dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind
 from service.web.services import EXTENSION, Services
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, GANS, png, post
 
 TOLERANCE = 1e-5
@@ -44,7 +44,7 @@ def export(client: FlaskClient, job_id: str, target: str, status: int = 200, **q
     return response
 
 
-def unpacked(data: bytes, to: Path) -> Path:
+def extract_folder(data: bytes, to: Path) -> Path:
     """Extract a zip and return the folder in it."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         archive.extractall(to)
@@ -61,7 +61,7 @@ def run_card(folder: Path) -> dict[str, Any]:
     return namespace
 
 
-def tensors(events: EventAccumulator, tag: str) -> dict[int, float]:
+def tensor_values(events: EventAccumulator, tag: str) -> dict[int, float]:
     """The values of a tag by step."""
     return {event.step: tensor_util.make_ndarray(event.tensor_proto).item() for event in events.Tensors(tag)}
 
@@ -160,23 +160,26 @@ def test_a_torch_export_consists_of_a_module_and_its_weights(client: FlaskClient
 
 
 def test_tensorboards_reader_returns_exactly_the_metrics(
-    client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], tmp_path: Path
+    client: FlaskClient, worker: SimulatedWorker, submit: Callable[..., str], tmp_path: Path
 ) -> None:
     job_id = submit(client, tags=["digits"], optimizer={"learning_rate": 0.1})
     worker.claim()
     for epoch in (1, 2, 3):
         metrics = {"train_loss": 1 / 3 / epoch, "val_accuracy": 0.1 * epoch, "grad_norm/layers.0": float("nan")}
-        worker.epoch(epoch, metrics=metrics | ({"sparse": 2.0} if epoch == 2 else {}))
-    folder = unpacked(export(client, job_id, "tensorboard").data, tmp_path)
+        worker.commit_epoch(epoch, metrics=metrics | ({"sparse": 2.0} if epoch == 2 else {}))
+    folder = extract_folder(export(client, job_id, "tensorboard").data, tmp_path)
     events = EventAccumulator(str(folder), {"tensors": 0, "images": 0}).Reload()
     table = client.get(f"/jobs/{job_id}/metrics").json
     for name, series in table["series"].items():
-        exact, shown = tensors(events, f"float64/{name}"), {event.step: event.value for event in events.Scalars(name)}
+        exact, shown = (
+            tensor_values(events, f"float64/{name}"),
+            {event.step: event.value for event in events.Scalars(name)},
+        )
         assert [finite(exact.get(epoch)) for epoch in table["epochs"]] == series
         assert {step: finite(np.float32(value)) for step, value in exact.items()} == {
             step: finite(value) for step, value in shown.items()
         }
-    assert list(tensors(events, "float64/resources/seconds").values()) == table["seconds"]
+    assert list(tensor_values(events, "float64/resources/seconds").values()) == table["seconds"]
     assert [image.step for image in events.Images("samples")] == [1, 2, 3]
     with client.get(f"/jobs/{job_id}/samples/3.png") as shown:
         assert events.Images("samples")[-1].encoded_image_string == shown.data
@@ -191,7 +194,7 @@ def test_the_model_card_in_numpy_matches_predict(
     client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, name: str
 ) -> None:
     job_id = job(train("classifier", **CLASSIFIERS[name]))
-    folder = unpacked(export(client, job_id, "huggingface").data, tmp_path)
+    folder = extract_folder(export(client, job_id, "huggingface").data, tmp_path)
     images = digits.validation.inputs[:250]
     computed = run_card(folder)["predict"](images)
     assert np.abs(computed - probabilities(client, job_id, images)).max() < TOLERANCE
@@ -203,7 +206,7 @@ def test_the_model_card_in_numpy_matches_generate(
 ) -> None:
     job_id = job(train("gan", **GANS[name]))
     generated = post(client, job_id, "generate", count=64, format="array", with_latent=True)
-    folder = unpacked(export(client, job_id, "huggingface").data, tmp_path)
+    folder = extract_folder(export(client, job_id, "huggingface").data, tmp_path)
     classes = [np.arange(64) % 10] if name == "conditional" else []
     levels = run_card(folder)["generate"](np.asarray(generated["latent"]), *classes)
     assert np.abs(levels / 255 - np.asarray(generated["images"])).max() < TOLERANCE
@@ -211,7 +214,7 @@ def test_the_model_card_in_numpy_matches_generate(
 
 def test_a_model_card_has_licence_metrics_and_origin(client: FlaskClient, classifier: str, tmp_path: Path) -> None:
     client.patch(f"/jobs/{classifier}", json={"name": "<b>a|b</b> ---", "tags": ["a: b", "'"]})
-    folder = unpacked(export(client, classifier, "huggingface").data, tmp_path)
+    folder = extract_folder(export(client, classifier, "huggingface").data, tmp_path)
     card = (folder / "README.md").read_text()
     _, header, text = card.split("---\n", 2)
     metadata = yaml.safe_load(header)
@@ -230,7 +233,7 @@ def test_a_model_card_has_licence_metrics_and_origin(client: FlaskClient, classi
 
 def test_the_licence_of_a_model_card_can_be_chosen(client: FlaskClient, classifier: str, tmp_path: Path) -> None:
     for licence, expected in (("mit", {"license": "mit"}), ("My-1.0", {"license": "other", "license_name": "My-1.0"})):
-        folder = unpacked(export(client, classifier, "huggingface", license=licence).data, tmp_path / licence)
+        folder = extract_folder(export(client, classifier, "huggingface", license=licence).data, tmp_path / licence)
         metadata = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
         assert {name: value for name, value in metadata.items() if name.startswith("license")} == expected
     assert export(client, classifier, "huggingface", 400, license="a b").json["code"] == "invalid_parameter"
@@ -288,7 +291,7 @@ def test_the_torch_module_matches_predict(
 ) -> None:
     torch = pytest.importorskip("torch")
     job_id = job(train("classifier", **CLASSIFIERS[name]))
-    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    module = runpy.run_path(str(extract_folder(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     images = np.array(digits.validation.inputs[:250])
     computed = module["load"]().predict(torch.from_numpy(images)).numpy()
     assert module["CLASSES"] == [str(number) for number in range(10)]
@@ -303,7 +306,7 @@ def test_the_torch_module_matches_generate(
     torch = pytest.importorskip("torch")
     job_id = job(train("gan", **GANS[name]))
     generated = post(client, job_id, "generate", count=64, format="array", with_latent=True)
-    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    module = runpy.run_path(str(extract_folder(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     classes = [torch.arange(64) % 10] if name == "conditional" else []
     levels = module["load"]().generate(torch.tensor(generated["latent"]), *classes).numpy()
     assert np.abs(levels / 255 - np.asarray(generated["images"])).max() < TOLERANCE
@@ -324,7 +327,7 @@ def test_exports_of_each_classifier_preset_match_predict_on_all_validation_image
     assert np.abs(by_onnx - expected).max() < TOLERANCE
     if importlib.util.find_spec("torch") is None:
         return
-    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    module = runpy.run_path(str(extract_folder(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     by_torch = module["load"]().predict(importlib.import_module("torch").from_numpy(images)).numpy()
     assert np.abs(by_torch - expected).max() < TOLERANCE
 
@@ -341,6 +344,6 @@ def test_exports_of_each_gan_preset_match_generate(
     assert np.abs(levels / 255 - expected).max() < TOLERANCE
     if importlib.util.find_spec("torch") is None:
         return
-    module = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    module = runpy.run_path(str(extract_folder(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     by_torch = module["load"]().generate(importlib.import_module("torch").from_numpy(latent)).numpy()
     assert np.abs(by_torch / 255 - expected).max() < TOLERANCE

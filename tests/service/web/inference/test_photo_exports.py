@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from tests.service.web.inference.networks import post
-from tests.service.web.inference.test_exports import TOLERANCE, export, run_card, session, unpacked
+from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, run_card, session
 from tests.service.web.inference.test_photos import trained
 
 __all__ = ["trained"]
@@ -79,7 +79,7 @@ def test_an_exported_model_prepares_and_classifies_photos_like_the_service(
 ) -> None:
     job_id, _ = trained(tint=tint, channels=channels, size=size)
     seen, expected = predicted(client, job_id, photos)
-    folder = unpacked(export(client, job_id, "huggingface").data, tmp_path)
+    folder = extract_folder(export(client, job_id, "huggingface").data, tmp_path)
     card, prepare = run_card(folder), load_prepare(folder / "torch" / "model.py")
     for number, path in enumerate(photos):
         np.testing.assert_array_equal(prepare(path), seen[number], str(path))
@@ -98,7 +98,7 @@ def test_an_exported_model_prepares_and_classifies_photos_like_the_service(
 def test_a_model_trained_on_arrays_has_no_photo_preparation(
     client: FlaskClient, classifier: str, tmp_path: Path
 ) -> None:
-    folder = unpacked(export(client, classifier, "huggingface").data, tmp_path)
+    folder = extract_folder(export(client, classifier, "huggingface").data, tmp_path)
     metadata = session((folder / "model.onnx").read_bytes()).get_modelmeta().custom_metadata_map
     assert "photo_preparation" not in metadata
     assert "prepare" not in run_card(folder)
@@ -112,7 +112,7 @@ def test_a_torch_module_matches_predict_on_photos(
     pytest.importorskip("torch")
     job_id, _ = trained(tint=20, channels="auto", size="24x16")
     _, expected = predicted(client, job_id, photos)
-    namespace = runpy.run_path(str(unpacked(export(client, job_id, "torch").data, tmp_path) / "model.py"))
+    namespace = runpy.run_path(str(extract_folder(export(client, job_id, "torch").data, tmp_path) / "model.py"))
     model = namespace["load"]()
     for path, row in zip(photos, expected, strict=True):
         assert np.abs(model.predict(namespace["prepare"](path)).numpy() - row).max() < TOLERANCE

@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 from engine import EpochDone, checkpoint
 from service.spec.validation import read_resolved
 from service.web.services import EXTENSION, Services
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import post
-from tests.service.web.resources.service.test_datasets import send
+from tests.service.web.resources.service.test_datasets import upload_dataset
 from workers.training import build
 
 FORMATS = ({"format": "JPEG", "quality": 92}, {"format": "PNG"}, {"format": "WEBP", "quality": 80}, {"format": "BMP"})
@@ -41,7 +41,7 @@ def photo(number: int, *, tint: int) -> bytes:
 
 @pytest.fixture
 def trained(
-    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str]
+    app: Flask, client: FlaskClient, worker: SimulatedWorker, submit: Callable[..., str]
 ) -> Callable[..., tuple[str, list[bytes]]]:
     """Upload photos, train on them, and return the job's id and the validation photos in dataset order."""
 
@@ -53,7 +53,7 @@ def trained(
                 archive.writestr(f"{split}/{'ab'[number % 2]}/{number:02}.jpg", data)
         with zipfile.ZipFile(zip_file) as archive:
             validation_photos = [archive.read(name) for name in sorted(archive.namelist()) if name.startswith("val/")]
-        answer = send(client, "photos", archive=zip_file.getvalue(), **options)
+        answer = upload_dataset(client, "photos", archive=zip_file.getvalue(), **options)
         assert answer.status_code == 201, answer.text
         job_id = submit(client, kind="classifier", dataset="photos", epochs=1)
         document = client.get(f"/jobs/{job_id}").json["resolved"]
@@ -64,7 +64,7 @@ def trained(
         state = trainer.state_dict()
         state.spec = document
         worker.claim()
-        worker.epoch(1, metrics=last_epoch.metrics, checkpoint=checkpoint.dumps(state))
+        worker.commit_epoch(1, metrics=last_epoch.metrics, checkpoint=checkpoint.dumps(state))
         worker.succeed()
         return job_id, validation_photos
 

@@ -17,10 +17,10 @@ from service.datasets.repository import DatasetRepository
 from service.datasets.tables.rows import named_row
 from service.jobs.queries import lookup
 from service.web.services import EXTENSION, Services
-from tests.service.web.inference.test_exports import TOLERANCE, export, run_card, session, unpacked
-from tests.service.web.resources.service.test_tables import job, sent, trainings
+from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, run_card, session
+from tests.service.web.resources.service.test_tables import job, people_dataset, training_cache
 
-__all__ = ["job", "sent", "trainings"]
+__all__ = ["job", "people_dataset", "training_cache"]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_onnx_accepts_named_columns_and_matches_predict(
 def test_the_model_card_accepts_rows_and_matches_predict(
     client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
 ) -> None:
-    folder = unpacked(export(client, job, "huggingface").data, tmp_path)
+    folder = extract_folder(export(client, job, "huggingface").data, tmp_path)
     predict = run_card(folder)["predict"]
     with pytest.warns(UserWarning, match="'Paris'"):
         computed = predict([days(row) for row in rows])
@@ -104,7 +104,7 @@ def test_the_torch_module_accepts_rows_and_matches_predict(
     client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch")
-    module = runpy.run_path(str(unpacked(export(client, job, "torch").data, tmp_path) / "model.py"))
+    module = runpy.run_path(str(extract_folder(export(client, job, "torch").data, tmp_path) / "model.py"))
     predict = module["load"]().predict
     with pytest.warns(UserWarning, match="'Paris'"):
         computed = predict([days(row) for row in rows]).numpy()

@@ -167,11 +167,11 @@ def test_same_idempotency_key_of_two_owners_creates_two_jobs(keyed_app: Flask) -
     assert len(ids) == 2
 
 
-def test_job_of_another_owner_is_not_found_on_any_route(keyed_app: Flask, play: Any) -> None:
-    client, worker = keyed_app.test_client(), play(keyed_app)
+def test_job_of_another_owner_is_not_found_on_any_route(keyed_app: Flask, make_worker: Any) -> None:
+    client, worker = keyed_app.test_client(), make_worker(keyed_app)
     job_id = client.post("/jobs", json={"kind": "classifier"}, headers=bearer(KEYS[0])).json["id"]
     worker.claim()
-    worker.epoch(1, confusion=[[1] * 10] * 10)
+    worker.commit_epoch(1, confusion=[[1] * 10] * 10)
     worker.succeed()
     artifact_id = client.get(f"/jobs/{job_id}/artifacts", headers=bearer(KEYS[0])).json["data"][0]["id"]
     values = {"job_id": job_id, "artifact_id": artifact_id, "form": "png", "true": 0, "predicted": 1, "target": "onnx"}

@@ -24,8 +24,8 @@ PROGRAMS = ("*/*", "application/json", "", "application/json, text/html;q=0.5", 
 def job_id(client: FlaskClient, worker: Any, submit: Submit) -> str:
     submitted = submit(client, name="reader", epochs=2)
     worker.claim()
-    worker.epoch(1, confusion=[[1] * 10] * 10)
-    worker.epoch(2, confusion=[[1] * 10] * 10)
+    worker.commit_epoch(1, confusion=[[1] * 10] * 10)
+    worker.commit_epoch(2, confusion=[[1] * 10] * 10)
     worker.succeed()
     return submitted
 

@@ -58,8 +58,8 @@ def test_requests_of_one_owner_are_limited_with_a_retry_time(make_app: MakeApp, 
     assert ann.get("/healthz").status_code == 200
 
 
-def test_queued_jobs_are_limited_per_owner(make_app: MakeApp, either_url: str) -> None:
-    app = keyed(make_app, either_url, queued=3)
+def test_queued_jobs_are_limited_per_owner(make_app: MakeApp, migrated_url: str) -> None:
+    app = keyed(make_app, migrated_url, queued=3)
     services: Services = app.extensions[EXTENSION]
     ann, bob = client_of(app), client_of(app, "bob")
     first = ann.post("/jobs", json=SPEC, headers={"Idempotency-Key": "one"})
@@ -93,8 +93,8 @@ def test_counting_queued_jobs_uses_the_index(sqlite_url: str) -> None:
     assert "ix_jobs_quota" in plans[0]
 
 
-def test_running_jobs_are_limited_per_owner(make_app: MakeApp, either_url: str) -> None:
-    app = keyed(make_app, either_url)
+def test_running_jobs_are_limited_per_owner(make_app: MakeApp, migrated_url: str) -> None:
+    app = keyed(make_app, migrated_url)
     services: Services = app.extensions[EXTENSION]
     ann, bob = client_of(app), client_of(app, "bob")
     for _ in range(6):
@@ -176,13 +176,13 @@ def test_an_upload_is_charged_for_the_bytes_that_arrived(make_app: MakeApp, sqli
     assert services.quotas.upload_bytes_left("ann") == 10_000 - len(form)
 
 
-def test_the_total_size_of_datasets_is_limited_per_owner(make_app: MakeApp, either_url: str) -> None:
+def test_the_total_size_of_datasets_is_limited_per_owner(make_app: MakeApp, migrated_url: str) -> None:
     pixels = np.zeros((1000, 20, 20), np.uint8)
     labels = (np.arange(1000) % 10).astype(np.uint8)
     packed = io.BytesIO()
     np.savez_compressed(packed, images=pixels, labels=labels)
     assert packed.tell() < 20_000  # but 400 KB when decompressed
-    ann = client_of(keyed(make_app, either_url, datasets=700_000))
+    ann = client_of(keyed(make_app, migrated_url, datasets=700_000))
     assert ann.get("/limits").json["owner"]["dataset_bytes"] == 700_000
 
     def send(name: str) -> Any:
@@ -239,9 +239,9 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 def test_processes_share_counters_in_redis_and_count_alone_while_it_is_down(
-    make_app: MakeApp, postgres_shared: str, broker: Broker
+    make_app: MakeApp, shared_postgres_url: str, broker: Broker
 ) -> None:
-    apps = [keyed(make_app, postgres_shared, requests=6, broker_url=broker.url) for _ in range(2)]
+    apps = [keyed(make_app, shared_postgres_url, requests=6, broker_url=broker.url) for _ in range(2)]
     name = f"owner-{time.monotonic_ns()}"
     services: Services = apps[0].extensions[EXTENSION]
     _, key = keys.create(services.database, name="k", owner=name, scope=Scope.READ)
@@ -255,10 +255,10 @@ def test_processes_share_counters_in_redis_and_count_alone_while_it_is_down(
     assert [clients[0].get("/jobs", headers=bearer).status_code for _ in range(6)] == [200] * 5 + [429]
 
 
-def test_a_hanging_redis_delays_no_request(make_app: MakeApp, postgres_shared: str) -> None:
+def test_a_hanging_redis_delays_no_request(make_app: MakeApp, shared_postgres_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        client = client_of(keyed(make_app, postgres_shared, broker_url=url), f"owner-{time.monotonic_ns()}")
+        client = client_of(keyed(make_app, shared_postgres_url, broker_url=url), f"owner-{time.monotonic_ns()}")
         began = time.monotonic()
         assert [client.get("/jobs").status_code for _ in range(10)] == [200] * 10
         assert time.monotonic() - began < 3

@@ -127,7 +127,7 @@ def test_responses_have_the_documented_fields(
 ) -> None:
     job_id = submit(client)
     worker.claim()
-    worker.epoch(1, confusion=[[1] * 10] * 10)
+    worker.commit_epoch(1, confusion=[[1] * 10] * 10)
     checked = 0
     for path, methods in document["paths"].items():
         # Some need a real checkpoint, a table, two jobs, or an upload in progress.
@@ -224,7 +224,7 @@ def read_page(client: FlaskClient, path: str) -> _Page:
 def test_pages_comply_with_their_content_security_policy(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client, name="<script>alert(1)</script>", tags=["<b>", "a'b\"c"])
     worker.claim()
-    worker.epoch(1, confusion=[[1] * 10] * 10)
+    worker.commit_epoch(1, confusion=[[1] * 10] * 10)
     worker.fail("internal")
     for path in (
         "/",

@@ -206,8 +206,8 @@ def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port
 
 
 @pytest.mark.slow
-def test_metrics_are_summed_over_all_processes(start: Start, port: int, postgres_shared: str) -> None:
-    start(TAPELINE_DATABASE_URL=postgres_shared)
+def test_metrics_are_summed_over_all_processes(start: Start, port: int, shared_postgres_url: str) -> None:
+    start(TAPELINE_DATABASE_URL=shared_postgres_url)
     url = f"http://127.0.0.1:{port}"
     with httpx.Client(base_url=url, timeout=10, trust_env=False) as http:
         wait_until_healthy(http)
@@ -229,13 +229,13 @@ def test_metrics_are_summed_over_all_processes(start: Start, port: int, postgres
 
 @pytest.mark.slow
 def test_counters_of_a_killed_service_are_deleted_by_its_next_start(
-    start: Start, port: int, postgres_shared: str, tmp_path: Path
+    start: Start, port: int, shared_postgres_url: str, tmp_path: Path
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     counter_folders: list[set[str]] = []
     for _ in range(2):
-        process = start(TAPELINE_DATABASE_URL=postgres_shared, TMPDIR=str(temporary))
+        process = start(TAPELINE_DATABASE_URL=shared_postgres_url, TMPDIR=str(temporary))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
             wait_until_healthy(http)
         counter_folders.append({path.name for path in temporary.glob("tapeline-metrics-*")})

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from service.storage.tables import Job
-from tests.service.web.resources.experiments.played_sweeps import BASE, SWEEP, finish, start
+from tests.service.web.resources.experiments.simulated_sweeps import BASE, SWEEP, finish, start
 
 
 def test_a_dry_run_stores_nothing(client: FlaskClient) -> None:

@@ -17,7 +17,7 @@ from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.web.services import EXTENSION
-from tests.service.web.resources.experiments.played_sweeps import BASE, SWEEP, finish, start, train_one
+from tests.service.web.resources.experiments.simulated_sweeps import BASE, SWEEP, finish, start, train_one
 
 
 def test_the_list_of_sweeps_is_paginated(client: FlaskClient) -> None:
@@ -42,10 +42,10 @@ def test_a_stream_replays_the_log(client: FlaskClient, worker: Any) -> None:
     assert client.get(f"/sweeps/{sweep['id']}/stream?after={ids[-1]}").status_code == 204
 
 
-def test_another_owners_sweep_is_not_found(make_app: Callable[..., Flask], either_url: str) -> None:
+def test_another_owners_sweep_is_not_found(make_app: Callable[..., Flask], migrated_url: str) -> None:
     from service.access import keys
 
-    app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+    app = make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
     database: Database = app.extensions[EXTENSION].database
     secrets = {
         owner: keys.create(database, name=owner, owner=owner, scope=keys.Scope.SUBMIT)[1] for owner in ("ann", "bob")
@@ -160,9 +160,9 @@ def test_a_trials_job_that_a_user_cancelled_was_not_stopped_by_its_sweep(client:
 
 @pytest.mark.sqlite_by_default
 def test_jobs_that_a_user_cancelled_are_distinguished_from_those_that_the_sweep_stopped(
-    either_app: Flask, play: Callable[[Flask], Any]
+    either_app: Flask, make_worker: Callable[[Flask], Any]
 ) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+    client, worker = either_app.test_client(), make_worker(either_app)
     sweep = start(client, halving={"min_epochs": 1, "factor": 3}, parallel=2)  # two trials of two seeds
     for _ in range(2):
         train_one(client, worker)
@@ -173,7 +173,7 @@ def test_jobs_that_a_user_cancelled_are_distinguished_from_those_that_the_sweep_
     client.post(f"/jobs/{running.job_id}/cancel")
     assert client.get(f"/jobs/{running.job_id}").json["error"] is None
     client.post(f"/sweeps/{sweep['id']}/cancel")
-    leases.release_lease(worker.database, worker.held, None)
+    leases.release_lease(worker.database, worker.current_claim, None)
     listing = client.get("/jobs?counts=true&status=cancelled&columns=error&sort=error").json
     reasons = {job["id"]: (job["stopped_by_sweep"], job["error"], job["columns"]["error"]) for job in listing["data"]}
     by_user = (False, None, None)
@@ -200,7 +200,7 @@ def test_a_job_that_succeeds_despite_a_cancel_request_is_not_cancelled(client: F
     start(client, halving=None, search={"name": "random", "trials": 1}, seeds=[0])
     job_id = worker.claim().job_id
     for epoch in range(1, 5):
-        worker.epoch(epoch, metrics={"val_accuracy": 0.5})
+        worker.commit_epoch(epoch, metrics={"val_accuracy": 0.5})
     client.post(f"/jobs/{job_id}/cancel")
     worker.succeed()
     with worker.database.read() as session:
@@ -281,13 +281,13 @@ def test_curves_have_an_interval_and_can_be_downloaded_as_csv(client: FlaskClien
 def test_trials_have_an_interval_and_the_last_epoch_of_their_jobs(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
     worker.claim()
-    worker.epoch(1, metrics={"val_accuracy": 0.5})
-    worker.epoch(2, metrics={"val_accuracy": 0.6})
+    worker.commit_epoch(1, metrics={"val_accuracy": 0.5})
+    worker.commit_epoch(2, metrics={"val_accuracy": 0.6})
     address = f"/sweeps/{sweep['id']}/trials"
     [first, _] = client.get(address).json["data"]
     assert (first["epoch"], first["last_epoch"], first["interval"]) == (0, 2, None)
     for epoch in (3, 4):
-        worker.epoch(epoch, metrics={"val_accuracy": 0.6})
+        worker.commit_epoch(epoch, metrics={"val_accuracy": 0.6})
     worker.succeed()
     finish(client, worker, sweep["id"])
     [_, second] = client.get(address).json["data"]

@@ -40,7 +40,7 @@ def address(client: FlaskClient, worker: Any, submit: Submit) -> Iterator[str]:
     worker.claim()
     for epoch in (1, 2, 3):
         matrix = [[10 * (row == column) + epoch for column in range(10)] for row in range(10)]
-        worker.epoch(epoch, best=epoch == 2, confusion=matrix, checkpoint=DATA if epoch == 3 else None)
+        worker.commit_epoch(epoch, best=epoch == 2, confusion=matrix, checkpoint=DATA if epoch == 3 else None)
     return f"/jobs/{job_id}"
 
 
@@ -162,13 +162,13 @@ def test_every_artifact_can_be_downloaded_by_its_id(client: FlaskClient, address
         assert headers["Content-Type"] == item["media_type"]
 
 
-def test_artifacts_and_results_are_paginated(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_artifacts_and_results_are_paginated(either_app: Flask, make_worker: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     other_id, job_id = submit(client, priority=9), submit(client)
     for _ in (other_id, job_id):
         worker.claim()
         for epoch in (1, 2, 3):
-            worker.epoch(epoch)
+            worker.commit_epoch(epoch)
     whole = client.get(f"/jobs/{job_id}/artifacts").json
     assert (len(whole["data"]), whole["has_more"], whole["next_cursor"]) == (6, False, None)
     for name, field in (("artifacts", "data"), ("results", "artifacts")):
@@ -283,7 +283,7 @@ def test_the_latest_checkpoint_can_be_downloaded_while_older_ones_are_deleted(
 
     def train() -> None:
         for epoch in range(4, 40):
-            worker.epoch(epoch, best=False, keep_last=1)
+            worker.commit_epoch(epoch, best=False, keep_last=1)
         finished.set()
 
     thread = threading.Thread(target=train)
@@ -335,7 +335,7 @@ def test_a_film_is_rendered_once_per_epoch(
     with ThreadPoolExecutor(4) as pool:
         films = set(pool.map(lambda _: fetch(client, f"{address}/samples.gif")[2], range(4)))
     assert (len(films), len(renderings)) == (1, 1)
-    worker.epoch(4)
+    worker.commit_epoch(4)
     assert fetch(client, f"{address}/samples.gif")[2] not in films
     assert len(renderings) == 2
     cached = sorted((worker.artifacts.root / address.rpartition("/")[2] / "derived").iterdir())
@@ -352,8 +352,8 @@ def test_samples_are_labelled_with_their_predicted_classes_on_request(
 ) -> None:
     job_id = submit(client, kind="gan")
     worker.claim()
-    worker.epoch(1, sample_classes=SampleClasses([7, 1, 1, 3], [0.9, 0.8, 0.99, 0.3]))
-    worker.epoch(2)
+    worker.commit_epoch(1, sample_classes=SampleClasses([7, 1, 1, 3], [0.9, 0.8, 0.99, 0.3]))
+    worker.commit_epoch(2)
     address = f"/jobs/{job_id}/samples"
     _, _, plain = fetch(client, f"{address}/1.png")
     status, headers, labelled = fetch(client, f"{address}/1.png?verdicts=true")

@@ -29,9 +29,9 @@ FOLDS: dict[str, Any] = {**SPEC, "name": "cv", "epochs": 2, "dataset": {"name": 
 
 
 @pytest.fixture
-def app(make_app: MakeApp, either_url: str, tmp_path: Path) -> Flask:
+def app(make_app: MakeApp, migrated_url: str, tmp_path: Path) -> Flask:
     write_folder(tmp_path / "data" / "squares", test_seed=3)
-    return make_app(either_url)
+    return make_app(migrated_url)
 
 
 @pytest.fixture

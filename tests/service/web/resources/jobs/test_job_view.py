@@ -19,7 +19,7 @@ from service.storage.tables import Epoch, Event, Job
 from service.web.filters import NOTHING
 from service.web.resources.pages import job_pages
 from service.web.services import EXTENSION, Services
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 
 Submit = Callable[..., str]
 
@@ -37,11 +37,11 @@ def set_columns(app: Flask, job_id: str, **values: Any) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
 
-def test_the_best_value_is_shown_with_its_epoch(client: FlaskClient, worker: PlayedWorker, submit: Submit) -> None:
+def test_the_best_value_is_shown_with_its_epoch(client: FlaskClient, worker: SimulatedWorker, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
     for epoch, loss in enumerate([0.5, 0.25, 0.25, float("nan"), 0.75], start=1):
-        worker.epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1 * epoch})
+        worker.commit_epoch(epoch, metrics={"val_loss": loss, "val_accuracy": 0.1 * epoch})
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "best 0.25 in epoch 2" in tile_text(page, "val_loss")
     assert "0.75" in tile_text(page, "val_loss")
@@ -51,12 +51,12 @@ def test_the_best_value_is_shown_with_its_epoch(client: FlaskClient, worker: Pla
 
 
 def test_the_calibration_mentions_label_smoothing_only_if_it_was_used(
-    client: FlaskClient, worker: PlayedWorker, submit: Submit
+    client: FlaskClient, worker: SimulatedWorker, submit: Submit
 ) -> None:
     for smoothing in (0.1, 0.0):
         job_id = submit(client, loss={"name": "softmax_cross_entropy", "label_smoothing": smoothing})
         worker.claim()
-        worker.epoch(1)
+        worker.commit_epoch(1)
         page = client.get(f"/ui/jobs/{job_id}").text
         assert 'id="calibration"' in page
         assert ("The job trains with label smoothing of 0.1, which lowers" in page) is bool(smoothing)
@@ -65,23 +65,23 @@ def test_the_calibration_mentions_label_smoothing_only_if_it_was_used(
 
 
 def test_if_accuracies_are_tied_the_tile_names_the_epoch_of_the_best_checkpoint(
-    client: FlaskClient, worker: PlayedWorker, submit: Submit
+    client: FlaskClient, worker: SimulatedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
     worker.claim()
     for epoch, (accuracy, is_best) in enumerate([(0.5, True), (0.9, True), (0.9, True), (0.9, False)], start=1):
-        worker.epoch(epoch, metrics={"val_accuracy": accuracy}, best=is_best)
+        worker.commit_epoch(epoch, metrics={"val_accuracy": accuracy}, best=is_best)
     assert "best 90.00% in epoch 3" in tile_text(client.get(f"/ui/jobs/{job_id}").text, "val_accuracy")
     table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
     assert re.findall(r'class="number best">(.*?)<', table) == ["90.00%"]
 
 
 def test_resources_are_shown_only_if_they_were_measured(
-    app: Flask, client: FlaskClient, worker: PlayedWorker, submit: Submit
+    app: Flask, client: FlaskClient, worker: SimulatedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     set_columns(app, job_id, cpu_seconds=None, peak_memory_bytes=None)
     page = client.get(f"/ui/jobs/{job_id}").text
     assert 'data-resource="cpu"' not in page
@@ -100,13 +100,13 @@ def test_resources_are_shown_only_if_they_were_measured(
 
 
 def test_a_class_without_images_has_null_scores_shown_as_dashes(
-    client: FlaskClient, worker: PlayedWorker, submit: Submit
+    client: FlaskClient, worker: SimulatedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
     worker.claim()
     matrix = [[5 if row == column else 0 for column in range(10)] for row in range(10)]
     matrix[3] = [0] * 10
-    worker.epoch(1, confusion=matrix)
+    worker.commit_epoch(1, confusion=matrix)
     assert client.get(f"/jobs/{job_id}/confusion").json["per_class"][3] == {
         "class_name": "3",
         "support": 0,
@@ -121,11 +121,11 @@ def test_a_class_without_images_has_null_scores_shown_as_dashes(
 
 
 def test_a_confusion_matrix_of_another_size_is_labelled_with_class_numbers(
-    client: FlaskClient, worker: PlayedWorker, submit: Submit
+    client: FlaskClient, worker: SimulatedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
     worker.claim()
-    worker.epoch(1, confusion=[[2, 1], [0, 3]])
+    worker.commit_epoch(1, confusion=[[2, 1], [0, 3]])
     confusion = client.get(f"/jobs/{job_id}/confusion").json
     assert confusion["class_names"] == ["0", "1"]
     assert 'aria-label="True 0, predicted 1: 1 image"' in client.get(f"/ui/jobs/{job_id}").text
@@ -178,15 +178,15 @@ def collect_loaded_rows(model: type[Event] | type[Epoch]) -> Iterator[list[Any]]
 
 
 def test_the_pages_of_a_long_job_load_only_the_rows_that_they_show(
-    either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Submit, monkeypatch: pytest.MonkeyPatch
+    either_app: Flask, make_worker: Callable[[Flask], SimulatedWorker], submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_id = submit(client, epochs=9)
     for epoch in (1, 2, 3):
         claim = worker.claim()
         for number in range(30):
             commits.log(worker.database, claim, "info", "note", f"line {epoch}-{number:02d}")
-        worker.epoch(epoch, metrics={"val_loss": 1 / epoch})
+        worker.commit_epoch(epoch, metrics={"val_loss": 1 / epoch})
         leases.release_lease(worker.database, claim, None)
     with collect_loaded_rows(Event) as events:
         page = client.get(f"/ui/jobs/{job_id}").text

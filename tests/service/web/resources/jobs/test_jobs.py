@@ -71,7 +71,7 @@ def test_a_spec_can_name_an_object_instead_of_spelling_it_out(either_app: Flask)
 def test_a_running_job_shows_progress_times_and_provenance(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client, epochs=10)
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     worker.report(400, steps=850)
     job = client.get(f"/jobs/{job_id}").json
     assert job["status"] == "running"
@@ -104,7 +104,7 @@ def test_a_dry_run_stores_nothing(client: FlaskClient) -> None:
 def test_a_dry_run_estimates_seconds_once_a_job_has_ended(client: FlaskClient, worker: Any, submit: Submit) -> None:
     submit(client, epochs=1)
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     worker.succeed()
     answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "epochs": 2})
     assert answer.json["estimated_seconds"] > 0
@@ -142,12 +142,12 @@ def test_a_dry_run_notes_that_a_dataset_must_be_downloaded(client: FlaskClient, 
 
 
 def test_a_repeated_idempotency_key_replays_the_response_and_creates_no_second_job(
-    either_app: Flask, play: Any
+    either_app: Flask, make_worker: Any
 ) -> None:
     client = either_app.test_client()
     headers = {"Idempotency-Key": "once"}
     first = client.post("/jobs", json={"kind": "gan", "epochs": 3}, headers=headers)
-    play(either_app).claim()  # the stored response is replayed, not the job's current state
+    make_worker(either_app).claim()  # the stored response is replayed, not the job's current state
     replay = client.post(
         "/jobs", data='{"epochs": 3,\n "kind": "gan"}', content_type="application/json", headers=headers
     )
@@ -329,12 +329,12 @@ def test_an_illegal_action_is_rejected_with_the_legal_ones(client: FlaskClient, 
     assert (answer.json["code"], answer.json["allowed_actions"]) == ("illegal_transition", ["cancel"])
 
 
-def test_delete_removes_rows_and_files(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_delete_removes_rows_and_files(either_app: Flask, make_worker: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_id = submit(client, tags=["a"])
     assert client.delete(f"/jobs/{job_id}").status_code == 409
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     worker.succeed()
     assert client.get(f"/jobs/{job_id}/plots/curves.png").status_code == 200
     folder = worker.artifacts.root / job_id
@@ -384,7 +384,7 @@ def test_a_job_that_stopped_early_has_succeeded_and_reports_why(
     job_id = submit(client)
     assert client.get(f"/jobs/{job_id}").json["stopped_early"] is None
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     reason = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 5}
     worker.succeed(stopped_early=reason)
     job = client.get(f"/jobs/{job_id}").json

@@ -18,17 +18,17 @@ Submit = Callable[..., str]
 
 
 @pytest.fixture
-def jobs(either_app: Flask, play: Any, submit: Submit) -> dict[str, str]:
+def jobs(either_app: Flask, make_worker: Any, submit: Submit) -> dict[str, str]:
     """Six jobs of both kinds, two of which were trained."""
-    client, worker = either_app.test_client(), play(either_app)
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_ids = {"first": submit(client, name="first", tags=["night", "small"], epochs=4, priority=9)}
     worker.claim()
     for epoch, accuracy in enumerate((0.5, 0.9, 0.8), 1):
-        worker.epoch(epoch, metrics={"val_accuracy": accuracy, "val_loss": 1 / epoch, "d_loss": 0.1 * epoch})
+        worker.commit_epoch(epoch, metrics={"val_accuracy": accuracy, "val_loss": 1 / epoch, "d_loss": 0.1 * epoch})
     worker.succeed()
     job_ids["second"] = submit(client, name="second", tags=["night"], optimizer={"learning_rate": 0.01}, priority=9)
     worker.claim()
-    worker.epoch(1, metrics={"val_accuracy": 0.7, "val_loss": 0.2})
+    worker.commit_epoch(1, metrics={"val_accuracy": 0.7, "val_loss": 0.2})
     worker.fail()
     job_ids["fork"] = client.post(f"/jobs/{job_ids['first']}/fork", json={"overrides": {"seed": 5}}).json["id"]
     job_ids["gan"] = submit(client, kind="gan", tags=["small"])

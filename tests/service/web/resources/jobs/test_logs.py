@@ -24,18 +24,20 @@ def client(either_app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def job_id(either_app: Flask, client: FlaskClient, submit: Callable[..., str], play: Any) -> str:
+def job_id(either_app: Flask, client: FlaskClient, submit: Callable[..., str], make_worker: Any) -> str:
     """A job that completed three epochs, got a warning, and failed."""
     failed_id = submit(client, name="reader", epochs=5)
-    worker = play(either_app)
+    worker = make_worker(either_app)
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     finding = Finding(
         code=FindingCode.OVERFITTING, severity=Severity.WARNING, epoch=2, message="the gap grows", numbers={}, advice=[]
     )
-    worker.epoch(2, health=[finding])
-    commits.log(either_app.extensions["tapeline"].database, worker.held, "error", "strange", "Zürich, 100% <b>")
-    worker.epoch(3)
+    worker.commit_epoch(2, health=[finding])
+    commits.log(
+        either_app.extensions["tapeline"].database, worker.current_claim, "error", "strange", "Zürich, 100% <b>"
+    )
+    worker.commit_epoch(3)
     worker.fail("internal")
     return failed_id
 

@@ -31,8 +31,8 @@ BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 
 
 @pytest.fixture
-def keyed(make_app: Callable[..., Flask], either_url: str) -> Flask:
-    return make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",), quotas=Quotas(requests=50))
+def keyed(make_app: Callable[..., Flask], migrated_url: str) -> Flask:
+    return make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",), quotas=Quotas(requests=50))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_each_scope_allows_what_it_covers(keyed: Flask, bearer: Bearer, method: 
 
 
 def test_the_queue_lists_jobs_in_the_order_in_which_they_are_claimed(
-    either_app: Flask, submit: Submit, play: Any
+    either_app: Flask, submit: Submit, make_worker: Any
 ) -> None:
     client = either_app.test_client()
     for name, priority in (("third", 5), ("first", 9), ("fourth", 5), ("second", 8)):
@@ -94,7 +94,7 @@ def test_the_queue_lists_jobs_in_the_order_in_which_they_are_claimed(
     assert (queue["total"], queue["own"], queue["owners"]) == (4, 4, {"": 4})
     assert all(job["waited_seconds"] >= 0 for job in queue["data"])
     assert [job["position"] for job in client.get("/queue?limit=2").json["data"]] == [1, 2]
-    assert play(either_app).claim().job_id == queue["data"][0]["id"]
+    assert make_worker(either_app).claim().job_id == queue["data"][0]["id"]
     assert [job["name"] for job in client.get("/queue").json["data"]] == ["second", "third", "fourth"]
 
 
@@ -113,17 +113,17 @@ def test_queue_positions_count_other_owners_jobs_but_reveal_nothing_about_them(k
     assert "2 more belong to other owners" in page
 
 
-def test_a_worker_lists_only_the_jobs_that_the_caller_may_see(keyed: Flask, bearer: Bearer, play: Any) -> None:
+def test_a_worker_lists_only_the_jobs_that_the_caller_may_see(keyed: Flask, bearer: Bearer, make_worker: Any) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     job = client.post("/jobs", json={"kind": "classifier", "name": "of ann"}, headers=ann).json
-    play(keyed).claim()
-    record_heartbeat(keyed, "played", running=1)
+    make_worker(keyed).claim()
+    record_heartbeat(keyed, "simulated", running=1)
     record_heartbeat(keyed, "leaving", draining=True)
     anns_view = {worker["id"]: worker for worker in client.get("/workers", headers=ann).json["data"]}
-    assert [item["id"] for item in anns_view["played"]["jobs"]] == [job["id"]]
+    assert [item["id"] for item in anns_view["simulated"]["jobs"]] == [job["id"]]
     assert anns_view["leaving"]["draining"] is True
     bobs_view = {worker["id"]: worker for worker in client.get("/workers", headers=bob).json["data"]}
-    assert (bobs_view["played"]["running"], bobs_view["played"]["jobs"]) == (1, [])
+    assert (bobs_view["simulated"]["running"], bobs_view["simulated"]["jobs"]) == (1, [])
     page = client.get("/ui/workers", headers=ann | BROWSER).text
     assert f'href="/ui/jobs/{job["id"]}"' in page
     assert "draining" in page
@@ -289,12 +289,12 @@ def test_keys_cannot_be_managed_if_none_are_required(client: FlaskClient) -> Non
     assert client.get("/keys").json == {"data": [], "of_settings": 0, "required": False}
 
 
-def test_usage_reports_jobs_files_and_remaining_quotas(keyed: Flask, bearer: Bearer, play: Any) -> None:
+def test_usage_reports_jobs_files_and_remaining_quotas(keyed: Flask, bearer: Bearer, make_worker: Any) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     client.post("/jobs", json={"kind": "classifier"}, headers=ann)
-    worker = play(keyed)
+    worker = make_worker(keyed)
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     worker.succeed()
     client.post("/jobs", json={"kind": "classifier"}, headers=ann)
     client.post("/jobs", json={"kind": "classifier"}, headers=bob)

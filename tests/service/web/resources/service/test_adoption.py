@@ -32,14 +32,14 @@ SWEEP = {
 
 
 @pytest.fixture
-def run(either_url: str, tmp_path: Path) -> Callable[..., Result]:
-    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url}
+def run(migrated_url: str, tmp_path: Path) -> Callable[..., Result]:
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": migrated_url}
     return lambda *arguments: CliRunner().invoke(main, ["keys", *arguments], env=environ)
 
 
 @pytest.fixture
-def keyed(make_app: Callable[..., Flask], either_url: str) -> FlaskClient:
-    return make_app(either_url, auth=Auth.KEYS).test_client()
+def keyed(make_app: Callable[..., Flask], migrated_url: str) -> FlaskClient:
+    return make_app(migrated_url, auth=Auth.KEYS).test_client()
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -63,9 +63,9 @@ def visible(client: FlaskClient, headers: dict[str, str]) -> dict[str, set[str]]
 
 
 def test_adopt_gives_all_objects_without_an_owner_to_the_named_owner(
-    either_app: Flask, keyed: FlaskClient, play: Callable[[Flask], Any], run: Callable[..., Result]
+    either_app: Flask, keyed: FlaskClient, make_worker: Callable[[Flask], Any], run: Callable[..., Result]
 ) -> None:
-    keyless, worker = either_app.test_client(), play(either_app)
+    keyless, worker = either_app.test_client(), make_worker(either_app)
     upload(keyless)
     idempotency = {"Idempotency-Key": "the-first"}
     spec = {"kind": "classifier", "dataset": "kunden", "epochs": 1}
@@ -100,12 +100,12 @@ def test_adopt_gives_all_objects_without_an_owner_to_the_named_owner(
 
     # The running job and the sweep continue; what they create belongs to the owner, too.
     assert claim.job_id == job["id"]
-    worker.epoch(1)
+    worker.commit_epoch(1)
     worker.succeed()
     while keyed.get("/queue", headers=ann).json["data"]:
         worker.claim()
         for epoch in (1, 2):
-            worker.epoch(epoch, metrics={"val_accuracy": 0.9, "train_loss": 1.0})
+            worker.commit_epoch(epoch, metrics={"val_accuracy": 0.9, "train_loss": 1.0})
         worker.succeed()
         decisions.advance_all(worker.database)
     assert len(keyed.get(f"/jobs?sweep={sweep['id']}", headers=ann).json["data"]) == 2
@@ -168,12 +168,12 @@ def test_the_owner_of_a_revoked_key_cannot_adopt(
 
 
 def test_the_owner_of_a_key_in_the_settings_can_adopt(
-    either_app: Flask, make_app: Callable[..., Flask], either_url: str, run: Callable[..., Result], tmp_path: Path
+    either_app: Flask, make_app: Callable[..., Flask], migrated_url: str, run: Callable[..., Result], tmp_path: Path
 ) -> None:
     job = either_app.test_client().post("/jobs", json={"kind": "classifier", "epochs": 1}).json["id"]
     key = "chosen-by-the-operator"
-    app = make_app(either_url, auth=Auth.KEYS, api_keys=(key,))
-    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url, "TAPELINE_API_KEYS": key}
+    app = make_app(migrated_url, auth=Auth.KEYS, api_keys=(key,))
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": migrated_url, "TAPELINE_API_KEYS": key}
     owner = keys.of_settings(key).owner
     adopted = CliRunner().invoke(main, ["keys", "adopt", owner], env=environ)
     assert adopted.exit_code == 0, adopted.output

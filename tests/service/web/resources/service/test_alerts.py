@@ -19,7 +19,7 @@ from service.storage.tables import Job
 from service.web.metrics import Metrics
 from service.web.publisher import Publisher
 from service.web.services import EXTENSION
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 
 ROOT = Path(__file__).parents[5]
 RULES = ROOT / "deploy" / "alerts.yml"
@@ -78,12 +78,12 @@ def read(metrics: Metrics) -> dict[str, float]:
 
 
 def test_the_age_of_an_expired_lease_is_measured(
-    either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Callable[..., str]
+    either_app: Flask, make_worker: Callable[[Flask], SimulatedWorker], submit: Callable[..., str]
 ) -> None:
     database: Database = either_app.extensions[EXTENSION].database
     metrics = Metrics(database)
     submit(either_app.test_client())
-    play(either_app).claim()
+    make_worker(either_app).claim()
     assert read(metrics)["tapeline_expired_lease_seconds"] == 0
     with database.write() as session:
         session.execute(update(Job).values(lease_expires_ms=now_ms() - 90_000))

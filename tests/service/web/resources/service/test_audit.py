@@ -20,18 +20,20 @@ from service.storage.tables import AuditEntry
 from service.web.services import EXTENSION, Services
 
 
-def test_every_change_is_recorded_exactly_once(make_app: Callable[..., Flask], either_url: str, play: Any) -> None:
-    app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+def test_every_change_is_recorded_exactly_once(
+    make_app: Callable[..., Flask], migrated_url: str, make_worker: Any
+) -> None:
+    app = make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
     services: Services = app.extensions[EXTENSION]
     row, key = keys.create(services.database, name="ann", owner="ann", scope=Scope.SUBMIT, by=Actor(address="terminal"))
-    client, worker = app.test_client(), play(app)
+    client, worker = app.test_client(), make_worker(app)
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
     headers = {"X-Request-Id": "req-1", "Idempotency-Key": "once"}
     job_id = client.post("/jobs", json={"kind": "classifier"}, headers=headers).json["id"]
     client.post("/jobs", json={"kind": "classifier"}, headers=headers)
     client.patch(f"/jobs/{job_id}", json={"name": "digits"})
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     client.post(f"/jobs/{job_id}/pause")
     worker.succeed()
     fork_id = client.post(f"/jobs/{job_id}/fork", json={"overrides": {"epochs": 9}}).json["id"]
@@ -93,9 +95,9 @@ def test_the_audit_log_is_for_admins_and_paginated(make_app: Callable[..., Flask
 
 
 def test_the_seals_are_for_admins_and_the_log_can_be_verified_against_their_head(
-    make_app: Callable[..., Flask], either_url: str
+    make_app: Callable[..., Flask], migrated_url: str
 ) -> None:
-    app = make_app(either_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+    app = make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
     services: Services = app.extensions[EXTENSION]
     client = app.test_client()
     _, key = keys.create(services.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())

@@ -75,8 +75,8 @@ def delete_expired(app: Flask) -> list[str]:
 
 
 @pytest.fixture
-def app(make_app: MakeApp, either_url: str) -> Flask:
-    return make_app(either_url)
+def app(make_app: MakeApp, migrated_url: str) -> Flask:
+    return make_app(migrated_url)
 
 
 def test_a_name_stands_for_its_newest_version_and_each_version_has_a_name(app: Flask, client: FlaskClient) -> None:
@@ -182,9 +182,9 @@ def test_a_job_submitted_while_its_dataset_is_deleted_keeps_it_or_is_rejected(ap
 
 @pytest.mark.sqlite_by_default
 def test_a_changed_dataset_folder_is_reported_as_the_reason_for_a_failure(
-    make_app: MakeApp, either_url: str, tmp_path: Path
+    make_app: MakeApp, migrated_url: str, tmp_path: Path
 ) -> None:
-    app = make_app(either_url)
+    app = make_app(migrated_url)
     services: Services = app.extensions[EXTENSION]
     client, folder = app.test_client(), services.settings.data / "mine"
 

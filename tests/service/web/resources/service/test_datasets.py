@@ -16,7 +16,7 @@ from service.datasets.formats.idx import idx_header
 from service.datasets.info import content_sha256
 from service.jobs import uploads
 from service.web.services import EXTENSION, Services
-from tests.service.web.conftest import MakeApp, PlayedWorker
+from tests.service.web.conftest import MakeApp, SimulatedWorker
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(0, 256, (60, 9, 7)).astype(np.uint8)
@@ -33,7 +33,7 @@ def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def send(client: FlaskClient, name: str = "mine", **fields: bytes | str) -> Any:
+def upload_dataset(client: FlaskClient, name: str = "mine", **fields: bytes | str) -> Any:
     files = {key: FileStorage(io.BytesIO(value), key) for key, value in fields.items() if isinstance(value, bytes)}
     texts = {key: value for key, value in fields.items() if isinstance(value, str)}
     boundary, body = encode_multipart({"name": name, **texts, **files})
@@ -43,7 +43,7 @@ def send(client: FlaskClient, name: str = "mine", **fields: bytes | str) -> Any:
 @pytest.mark.parametrize(("level", "preset"), [(0, "fast"), (60, "fast"), (70, "conv"), (255, "conv")])
 def test_bright_images_start_from_another_preset(client: FlaskClient, level: int, preset: str) -> None:
     images, labels = np.full((40, 5, 4), level, np.uint8), np.arange(40) % 2
-    created = send(client, archive=npz(images=images, labels=labels)).json
+    created = upload_dataset(client, archive=npz(images=images, labels=labels)).json
     assert created["default_preset"] == preset
     if preset == "fast":
         assert created["report"] is None
@@ -57,7 +57,7 @@ def test_bright_images_start_from_another_preset(client: FlaskClient, level: int
 
 
 def test_four_idx_files_are_a_dataset(client: FlaskClient) -> None:
-    answer = send(
+    answer = upload_dataset(
         client,
         images=gzip.compress(idx(IMAGES)),
         labels=idx(LABELS),
@@ -84,7 +84,7 @@ def test_an_upload_has_the_sha256_of_the_built_in_dataset_with_the_same_data(cli
     fields = ("images", "labels", "validation_images", "validation_labels")
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     files = {field: (bundled / f"{name}-ubyte.gz").read_bytes() for field, name in zip(fields, names, strict=True)}
-    answer = send(client, **files)
+    answer = upload_dataset(client, **files)
     assert answer.status_code == 201, answer.text
     assert answer.json["sha256"] == client.get("/datasets/mnist-10k").json["sha256"]
     assert content_sha256(BUILT_IN["mnist-10k"].digests) == answer.json["sha256"]
@@ -94,7 +94,9 @@ def test_an_upload_has_the_sha256_of_the_built_in_dataset_with_the_same_data(cli
 def test_an_archive_of_any_plain_type_is_stored_as_bytes(app: Flask, dtype: str) -> None:
     bits = IMAGES > 127
     pixels = {"f": IMAGES / 255, "b": bits}.get(np.dtype(dtype).kind, IMAGES).astype(dtype)
-    answer = send(app.test_client(), archive=npz(x_train=pixels[..., None], y_train=LABELS.astype("<i8")[:, None]))
+    answer = upload_dataset(
+        app.test_client(), archive=npz(x_train=pixels[..., None], y_train=LABELS.astype("<i8")[:, None])
+    )
     assert answer.status_code == 201, answer.text
     services: Services = app.extensions[EXTENSION]
     dataset = services.repository.load(services.repository.describe("mine", None))
@@ -106,7 +108,7 @@ def test_an_archive_of_any_plain_type_is_stored_as_bytes(app: Flask, dtype: str)
 def test_the_split_keeps_images_with_their_labels_and_is_stratified(app: Flask) -> None:
     images = np.zeros((60, 4, 4), np.uint8)
     images[:, 0, 0] = np.arange(60)
-    answer = send(app.test_client(), archive=npz(images=images, labels=LABELS), validation_fraction="0.25")
+    answer = upload_dataset(app.test_client(), archive=npz(images=images, labels=LABELS), validation_fraction="0.25")
     assert (answer.json["train_count"], answer.json["validation_count"]) == (45, 15)
     services: Services = app.extensions[EXTENSION]
     dataset = services.repository.load(services.repository.describe("mine", None))
@@ -132,7 +134,7 @@ def test_the_split_keeps_images_with_their_labels_and_is_stratified(app: Flask) 
 def test_invalid_datasets_are_rejected_with_the_field(
     app: Flask, fields: dict[str, bytes | str], parameter: str, reason: str
 ) -> None:
-    answer = send(app.test_client(), **fields)
+    answer = upload_dataset(app.test_client(), **fields)
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_upload"), answer.text
     assert {item["parameter"]: item["detail"] for item in answer.json["errors"]}.get(parameter, "").find(reason) >= 0, (
         answer.text
@@ -142,24 +144,24 @@ def test_invalid_datasets_are_rejected_with_the_field(
 
 @pytest.mark.parametrize("name", ["", "..", ".cache", "a/b", "a b", "ä", "x" * 65, "a\x00"])
 def test_an_invalid_dataset_name_is_rejected(client: FlaskClient, name: str) -> None:
-    answer = send(client, name, archive=npz(x=IMAGES, y=LABELS))
+    answer = upload_dataset(client, name, archive=npz(x=IMAGES, y=LABELS))
     assert (answer.status_code, answer.json["errors"][0]["parameter"]) == (422, "name")
 
 
 def test_repeating_an_upload_or_using_a_built_in_datasets_name_is_a_conflict(client: FlaskClient) -> None:
     archive = npz(x=IMAGES, y=LABELS)
-    stored = send(client, archive=archive)
+    stored = upload_dataset(client, archive=archive)
     assert stored.status_code == 201
     for name in ("mine", "mnist-10k", "mnist"):
-        conflict = send(client, name, archive=archive)
+        conflict = upload_dataset(client, name, archive=archive)
         assert (conflict.status_code, conflict.json["code"]) == (409, "dataset_exists")
         assert conflict.json.get("version") == (stored.json["version"] if name == "mine" else None)
 
 
 def test_a_dataset_can_be_deleted_only_when_no_job_needs_it(
-    app: Flask, client: FlaskClient, submit: Any, worker: PlayedWorker
+    app: Flask, client: FlaskClient, submit: Any, worker: SimulatedWorker
 ) -> None:
-    assert send(client, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
+    assert upload_dataset(client, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
     job_id = submit(client, dataset={"name": "mine"}, batch_size=10)
     rejected = client.delete("/datasets/mine")
     assert (rejected.status_code, rejected.json["code"], rejected.json["jobs"]) == (409, "dataset_in_use", [job_id])
@@ -182,7 +184,7 @@ def test_an_upload_is_visible_only_to_its_owner(make_app: MakeApp, sqlite_url: s
     owner, stranger = app.test_client(), app.test_client()
     owner.environ_base["HTTP_AUTHORIZATION"] = "Bearer one-key-of-some-length"
     stranger.environ_base["HTTP_AUTHORIZATION"] = "Bearer another-of-some-length"
-    assert send(owner, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
+    assert upload_dataset(owner, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
     assert "mine" not in stranger.get("/datasets").text
     assert stranger.get("/datasets/mine").status_code == 404
     assert stranger.get("/datasets/mine/preview.png").status_code == 404
@@ -190,12 +192,12 @@ def test_an_upload_is_visible_only_to_its_owner(make_app: MakeApp, sqlite_url: s
     rejected = stranger.post("/jobs", json={"kind": "classifier", "dataset": {"name": "mine"}})
     assert (rejected.status_code, rejected.json["errors"][0]["code"]) == (422, "dataset_not_found")
     assert "mine" not in rejected.text.replace("'mine'", "")
-    assert send(stranger, archive=npz(x=IMAGES[:40], y=LABELS[:40])).status_code == 201
+    assert upload_dataset(stranger, archive=npz(x=IMAGES[:40], y=LABELS[:40])).status_code == 201
     assert owner.get("/datasets/mine").json["train_count"] > stranger.get("/datasets/mine").json["train_count"]
 
 
 def test_an_interrupted_upload_is_deleted_after_a_while(app: Flask, client: FlaskClient) -> None:
-    send(client, archive=npz(x=IMAGES, y=LABELS))
+    upload_dataset(client, archive=npz(x=IMAGES, y=LABELS))
     services: Services = app.extensions[EXTENSION]
     services.dataset_uploads.folder.begin("ds_BROKEN")
 
@@ -226,14 +228,14 @@ def test_an_unwritable_artifact_folder_is_reported_as_full_storage(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (app.extensions[EXTENSION].settings.artifacts).write_text("a file where the folder should be")
-    answer = send(client, archive=npz(x=IMAGES, y=LABELS))
+    answer = upload_dataset(client, archive=npz(x=IMAGES, y=LABELS))
     assert (answer.status_code, answer.json["code"]) == (507, "storage_full")
 
 
 def test_a_dry_run_notes_what_a_preset_uses_for_few_images(app: Flask) -> None:
     client = app.test_client()
     images = np.random.default_rng(0).integers(0, 256, (400, 16, 16), np.uint8)
-    assert send(client, "few", archive=npz(x=images, y=np.arange(400, dtype=np.uint8) % 4)).status_code == 201
+    assert upload_dataset(client, "few", archive=npz(x=images, y=np.arange(400, dtype=np.uint8) % 4)).status_code == 201
     spec = {"kind": "classifier", "preset": "conv", "dataset": "few"}
     notes = client.post("/jobs?dry_run=true", json=spec).json["notes"]
     assert "Preset conv takes batch_size 16 and 58 epochs for 340 training images." in notes
@@ -244,7 +246,7 @@ def test_a_gan_preset_is_adapted_to_an_upload_of_another_size(app: Flask, preset
     client = app.test_client()
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 16, 16), np.uint8)
-    created = send(client, "small", archive=npz(x=images, y=np.arange(40, dtype=np.uint8) % 4))
+    created = upload_dataset(client, "small", archive=npz(x=images, y=np.arange(40, dtype=np.uint8) % 4))
     assert (created.status_code, created.json["state"]) == (201, "ready")
     spec = {"kind": "gan", "preset": preset, "dataset": "small"}
     plan = client.post("/jobs?dry_run=true", json=spec)

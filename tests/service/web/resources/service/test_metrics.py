@@ -17,7 +17,7 @@ from service.storage.database import Database
 from service.storage.tables import Job, Worker
 from service.web.metrics import Metrics
 from service.web.services import EXTENSION
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -35,11 +35,11 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 def test_events_are_counted_once(
-    either_app: Flask, play: Callable[[Flask], PlayedWorker], submit: Callable[..., str]
+    either_app: Flask, make_worker: Callable[[Flask], SimulatedWorker], submit: Callable[..., str]
 ) -> None:
     metrics = Metrics(either_app.extensions[EXTENSION].database, late_ms=0)
     submit(either_app.test_client())
-    worker = play(either_app)
+    worker = make_worker(either_app)
 
     def scrape() -> Samples:
         return read(metrics.page().decode())
@@ -47,8 +47,8 @@ def test_events_are_counted_once(
     before = scrape()
     assert value(before, "tapeline_jobs", status="queued", kind="classifier") == 1
     worker.claim()
-    worker.epoch(1)
-    worker.epoch(2, used=Usage(cpu_seconds=0.9, peak_memory_bytes=100_000_000))
+    worker.commit_epoch(1)
+    worker.commit_epoch(2, used=Usage(cpu_seconds=0.9, peak_memory_bytes=100_000_000))
     worker.succeed()
     after, rescraped = scrape(), scrape()
     expected_increases = {
@@ -73,7 +73,7 @@ def test_events_are_counted_once(
 
 
 def test_metrics_show_lost_workers_and_the_longest_wait(
-    app: Flask, worker: PlayedWorker, submit: Callable[..., str]
+    app: Flask, worker: SimulatedWorker, submit: Callable[..., str]
 ) -> None:
     database = app.extensions[EXTENSION].database
     client, metrics = app.test_client(), Metrics(database, late_ms=0)
@@ -95,7 +95,7 @@ def test_metrics_show_lost_workers_and_the_longest_wait(
 
 
 def test_reused_epochs_are_not_counted_but_determinism_violations_are(
-    app: Flask, worker: PlayedWorker, submit: Callable[..., str]
+    app: Flask, worker: SimulatedWorker, submit: Callable[..., str]
 ) -> None:
     database = app.extensions[EXTENSION].database
     metrics = Metrics(database, late_ms=0)
@@ -103,7 +103,7 @@ def test_reused_epochs_are_not_counted_but_determinism_violations_are(
     job_id = submit(app.test_client(), epochs=3)
     worker.claim()
     for epoch in (1, 2, 3):
-        worker.epoch(epoch)
+        worker.commit_epoch(epoch)
     with database.write() as session:
         session.get_one(Job, job_id).reused_epochs = 2
         violation = {"level": "error", "code": "determinism_violation", "message": "epoch 1 differs"}

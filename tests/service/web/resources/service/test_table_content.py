@@ -32,8 +32,8 @@ MIXED = "age,city,joined,member\n" + "\n".join(
 
 
 @pytest.fixture
-def app(make_app: MakeApp, either_url: str) -> Flask:
-    return make_app(either_url)
+def app(make_app: MakeApp, migrated_url: str) -> Flask:
+    return make_app(migrated_url)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from service.spec import metric_info
 from service.web import filters
 from tests.browser.conftest import Visit
-from tests.browser.played import WebProcess
-from tests.service.datasets.tables.test_headers import DELIMITED
+from tests.browser.simulated_worker import WebProcess
+from tests.service.datasets.tables.test_headers import DELIMITER_CASES
 
 FORMAT_VALUES = """async ([name, values]) => {
   const dom = await import(document.querySelector('link[href$="/dom.js"]').href);
@@ -40,8 +40,8 @@ def test_page_and_service_find_the_same_delimiters(
           const { delimiterOf } = await import(dom.replace("dom.js", "delimited.js"));
           return texts.map(delimiterOf);
         }""",
-        [text for text, _ in DELIMITED.values()],
+        [text for text, _ in DELIMITER_CASES.values()],
     )
-    assert dict(zip(DELIMITED, delimiters, strict=True)) == {
-        name: delimiter for name, (_, delimiter) in DELIMITED.items()
+    assert dict(zip(DELIMITER_CASES, delimiters, strict=True)) == {
+        name: delimiter for name, (_, delimiter) in DELIMITER_CASES.items()
     }

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page
 
 from service.web.services import Services
 from tests.browser.waiting import http_client
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 
 
 def figure(page: Page, title: str) -> Locator:
@@ -52,8 +52,8 @@ class Service:
         document = {"kind": "classifier", "epochs": 100} | spec
         return str(http_client.post(f"{self.url}/jobs", json=document).raise_for_status().json()["id"])
 
-    def claim(self) -> PlayedWorker:
-        worker = PlayedWorker(self.services.database, self.services.artifacts)
+    def claim(self) -> SimulatedWorker:
+        worker = SimulatedWorker(self.services.database, self.services.artifacts)
         worker.claim()
         return worker
 
@@ -61,6 +61,6 @@ class Service:
         job_id = self.submit(**spec)
         worker = self.claim()
         for epoch in range(1, epochs + 1):
-            worker.epoch(epoch, metrics=metrics(epoch, loss_offset))
+            worker.commit_epoch(epoch, metrics=metrics(epoch, loss_offset))
         worker.succeed()
         return job_id

@@ -50,7 +50,7 @@ def train_one(client: FlaskClient, worker: Any, *, fails: Callable[[dict[str, An
     with worker.database.read() as session:
         hold_epoch = session.get_one(Job, claim.job_id).hold_epoch
     for epoch in range(job["progress"]["epoch"] + 1, job["progress"]["epochs"] + 1):
-        worker.epoch(epoch, metrics={"val_accuracy": accuracy(job, epoch), "train_loss": 1 / epoch})
+        worker.commit_epoch(epoch, metrics={"val_accuracy": accuracy(job, epoch), "train_loss": 1 / epoch})
         if epoch == hold_epoch:
             return True
     worker.succeed()

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from service.runtime.settings import Auth
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit, only_with
-from tests.browser.played import WebProcess
+from tests.browser.simulated_worker import WebProcess
 
 PATHS = (
     "/",
