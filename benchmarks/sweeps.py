@@ -142,7 +142,7 @@ class Experiment:
         values = self.trainings.values(self.settings[trial], self.seed, self.plan.rungs[-1])
         return Outcome(values[self.plan.rungs[rung] - 1])
 
-    def record(self, trial: int, rung: int, outcome: Outcome) -> None:
+    def record(self, trial: int, rung: int, outcome: Outcome, best: Sequence[Any] | None) -> None:
         self.finished[trial] = outcome.value
         self.best.append(max(self.best[-1] if self.best else 0.0, outcome.value or 0.0))
 

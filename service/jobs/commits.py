@@ -200,11 +200,11 @@ def succeed(
             events.append(session, job.id, [(EventType.LOG, data)])
         job.step = job.steps
         if job.reproduction is not None and job.reproduction["match"] is None:
-            # Every epoch's metrics and samples were equal, so only the weights can differ.
+            # Every epoch's metrics and samples were equal, so only the end can differ.
             is_equal = job.reproduction["result_digest"] == result_digest
-            _conclude(
-                session, job, job.reproduction, None if is_equal else {"epoch": job.epoch, "differs": ["weights"]}
-            )
+            original = session.get(Job, job.reproduction["of"])
+            differs = ["weights"] if original is None else differing_end(original, job)
+            _conclude(session, job, job.reproduction, None if is_equal else {"epoch": job.epoch, "differs": differs})
         orphans = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
@@ -301,6 +301,11 @@ def _conclude(
         data = {"level": "error", "code": "not_reproduced", "message": message, **difference}
     session.flush()
     events.append(session, job.id, [(EventType.LOG, data)])
+
+
+def differing_end(a: Job, b: Job) -> list[str]:
+    """What differs in two results whose digests differ, although all metrics and samples of their epochs are equal."""
+    return ["weights" if a.test_scores == b.test_scores else "test scores"]
 
 
 def differing(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:

@@ -218,7 +218,7 @@ class _DatabaseBackend:
         result = self._read_outcome(trial, rung)
         return result[0] if result is not None else None
 
-    def record(self, trial: int, rung: int, outcome: Outcome) -> None:
+    def record(self, trial: int, rung: int, outcome: Outcome, best: Sequence[Any] | None) -> None:
         result = self._read_outcome(trial, rung)
         if result is None:
             raise RuntimeError("a result is gone")
@@ -232,8 +232,7 @@ class _DatabaseBackend:
             row.epoch = min(row.epoch, self._plan.rungs[rung])
         row.status = TrialStatus.FAILED if outcome.failed else TrialStatus.SUCCEEDED if is_last else TrialStatus.WAITING
         sweep.finished_trials += is_last or outcome.failed
-        if outcome.value is not None and self._is_better(rung, outcome.value, row):
-            sweep.best_trial, sweep.best_value = trial, outcome.value
+        sweep.best_trial, sweep.best_value = best or (None, None)
         data: dict[str, Any] = {"trial": trial, "rung": rung, "value": outcome.value, "values": row.values}
         if is_last:
             data["digests"] = {
@@ -263,8 +262,8 @@ class _DatabaseBackend:
 
     def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
         sweep = self._sweep
+        sweep.best_trial, sweep.best_value = winner or (None, None)
         if winner is not None:
-            sweep.best_trial, sweep.best_value = winner
             row = self._row(winner[0])
             data = {"trial": winner[0], "value": winner[1], "rung": rung, "settings": row.settings}
             self._append(SweepEventType.WINNER, data)
@@ -277,16 +276,6 @@ class _DatabaseBackend:
             sweep.error = {"code": "no_result", "message": "no trial has a finite value of the objective"}
         status = SweepStatus.FAILED if sweep.error is not None else SweepStatus.SUCCEEDED
         finish(self._session, sweep, status, reason=sweep.error["code"] if sweep.error else ended_by or "done")
-
-    def _is_better(self, rung: int, value: float, row: SweepTrial) -> bool:
-        """Whether a value is the best so far. A result at a higher rung beats one at a lower rung."""
-        best = self._sweep.best_trial
-        if best is None or self._sweep.best_value is None:
-            return True
-        best_row = self._row(best)
-        if best == row.trial or best_row.rung != rung:
-            return best == row.trial or rung > best_row.rung
-        return value > self._sweep.best_value if self._plan.maximize else value < self._sweep.best_value
 
     def _read_outcome(
         self, trial: int, rung: int

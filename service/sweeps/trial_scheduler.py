@@ -133,8 +133,8 @@ class SweepBackend(Protocol):
     def outcome(self, trial: int, rung: int) -> Outcome | None:
         """The result of a trial at a rung; ``None`` if there is none yet."""
 
-    def record(self, trial: int, rung: int, outcome: Outcome) -> None:
-        """Record a result whose turn it is."""
+    def record(self, trial: int, rung: int, outcome: Outcome, best: Sequence[Any] | None) -> None:
+        """Record a result whose turn it is, and the best result (trial, value) so far."""
 
     def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
         """Record which trials of a rung are promoted, and stop the others."""
@@ -157,7 +157,7 @@ class TrialScheduler:
         state = self.state
         while self._fill():
             if state.ended_by == FAILURES or not state.running:
-                self._conclude()
+                self.backend.conclude(*self._best(), state.ended_by)
                 return True
             next_result = min(state.running)
             _, trial, rung = next_result
@@ -167,7 +167,7 @@ class TrialScheduler:
             state.running.remove(next_result)
             state.clock = next_result[0]
             state.results[rung].append([trial, outcome.value])
-            self.backend.record(trial, rung, outcome)
+            self.backend.record(trial, rung, outcome, self._best()[0])
             if outcome.failed:
                 self._count_failure()
         return False
@@ -260,10 +260,14 @@ class TrialScheduler:
             self.state.ended_by = reason
             self.backend.exhausted(reason)
 
-    def _conclude(self) -> None:
+    def _best(self) -> tuple[Sequence[Any] | None, int]:
+        """The best result (trial, value) of the highest rung that has one, and that rung.
+
+        A trial that has failed since, or has no value there, does not count with its value of a lower rung.
+        """
+        excluded = {trial for results in self.state.results for trial, value in results if value is None}
         for rung in reversed(range(len(self.plan.rungs))):
-            ranked = self.plan.rank(self.state.results[rung])
-            if ranked and ranked[0][1] is not None:
-                self.backend.conclude(ranked[0], rung, self.state.ended_by)
-                return
-        self.backend.conclude(None, 0, self.state.ended_by)
+            ranked = self.plan.rank([result for result in self.state.results[rung] if result[0] not in excluded])
+            if ranked:
+                return ranked[0], rung
+        return None, 0

@@ -23,6 +23,7 @@ class FakeWorkers:
         self.started: list[tuple[int, int]] = []
         self.done: set[tuple[int, int]] = set()
         self.log: list[Any] = []
+        self.best: list[Any] | None = None
         self.has_ended = False
 
     def value(self, trial: int, rung: int) -> Outcome:
@@ -44,8 +45,9 @@ class FakeWorkers:
     def outcome(self, trial: int, rung: int) -> Outcome | None:
         return self.value(trial, rung) if (trial, rung) in self.done else None
 
-    def record(self, trial: int, rung: int, outcome: Outcome) -> None:
+    def record(self, trial: int, rung: int, outcome: Outcome, best: Sequence[Any] | None) -> None:
         self.log.append(["result", trial, rung, outcome.value])
+        self.best = list(best) if best is not None else None
 
     def decide(self, rung: int, promoted: Sequence[Sequence[Any]], stopped: Sequence[Sequence[Any]]) -> None:
         self.log.append(["decide", rung, [list(item) for item in promoted], [list(item) for item in stopped]])
@@ -108,6 +110,7 @@ def test_the_order_of_arrival_changes_no_decision(
 ) -> None:
     first, second = (run(sweep, seed=seed, order=order, failing=failing) for order in arrivals)
     assert first.log == second.log
+    assert first.best == (first.log[-1][1] or None)
     if sweep.budget is not None:
         assert spent(sweep, first) <= sweep.budget
     assert spent(sweep, first) <= sweep.max_epochs()
@@ -135,12 +138,29 @@ def test_a_missing_value_ranks_last_and_ties_go_to_the_lower_trial_number() -> N
     assert plan(maximize=False).rank([[0, None], [1, 2.0], [2, -1.0]])[0] == [2, -1.0]
 
 
+@settings(max_examples=150)
+@given(sweep=PLANS, seed=st.integers(0, 99), order=st.integers())
+def test_a_failed_trial_never_wins(sweep: SweepPlan, seed: int, order: int) -> None:
+    backend = run(sweep, seed=seed, order=order, failing=0.4)
+    results = [entry[1:] for entry in backend.log if entry[0] == "result"]
+    failed = {trial for trial, _, value in results if value is None}
+    left = [(rung, value, -trial) for trial, rung, value in results if trial not in failed]
+    _, winner, rung, _ = backend.log[-1]
+    if left:
+        best_rung, value, trial = max(
+            left, key=lambda item: (item[0], item[1] if sweep.maximize else -item[1], item[2])
+        )
+        assert (winner, rung) == ([-trial, value], best_rung)
+    else:
+        assert winner == []
+
+
 def test_asynchronous_halving_promotes_before_all_trials_are_proposed() -> None:
     backend = run(plan(asynchronous=True, trials=12), seed=3, order=2)
     kinds = [entry[0] for entry in backend.log]
     first, last = kinds.index("decide"), len(kinds) - 1 - kinds[::-1].index("propose")
     assert first < last
-    assert backend.log[-1][2] == 2, "somebody reaches the last rung"
+    assert backend.log[-1][2] == 2, "a trial reaches the last rung"
 
 
 def test_too_many_failures_end_the_sweep() -> None:

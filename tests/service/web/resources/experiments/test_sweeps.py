@@ -10,12 +10,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.sweeps import decisions
-from tests.service.web.resources.experiments.played_sweeps import BASE, finish, logged_decisions, start, train_one
+from tests.service.web.resources.experiments.simulated_sweeps import BASE, finish, logged_decisions, start, train_one
 
 
 @pytest.mark.sqlite_by_default
-def test_a_sweep_trains_promotes_and_names_its_winner(either_app: Flask, play: Callable[[Flask], Any]) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_a_sweep_trains_promotes_and_names_its_winner(either_app: Flask, make_worker: Callable[[Flask], Any]) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     sweep = start(client)
     assert sweep["trials"] == {"total": 6, "running": 3, "waiting": 0, "stopped": 0, "succeeded": 0, "failed": 0}
     assert sweep["resolved"]["rungs"] == [1, 3, 4]
@@ -47,7 +47,7 @@ def test_the_next_trial_is_proposed_when_the_sweep_is_advanced(client: FlaskClie
     sweep = start(client, parallel=1, seeds=[0], halving=None)
     train_one(client, worker)
     trials = [data["trial"] for kind, data in logged_decisions(client, sweep["id"]) if kind == "propose"]
-    assert trials == [0], "the played worker commits without sweeps"
+    assert trials == [0], "the simulated worker commits without sweeps"
     decisions.advance_all(worker.database)
     assert [data["trial"] for kind, data in logged_decisions(client, sweep["id"]) if kind == "propose"] == [0, 1]
 
@@ -85,12 +85,27 @@ def test_a_seed_group_has_an_empty_space(client: FlaskClient, worker: Any) -> No
     assert (list(values), trial["value"]) == ([3, 1, 2], pytest.approx(sum(values.values()) / 3))
 
 
-def test_a_failed_trial_has_no_value_and_does_not_block_its_sweep(client: FlaskClient, worker: Any) -> None:
+def test_a_failed_trial_has_no_value_ranks_last_and_does_not_block_its_sweep(client: FlaskClient, worker: Any) -> None:
     sweep = start(client)
     ended = finish(client, worker, sweep["id"], fails=lambda job: job["name"] == "rates 1 (seed 0)")
     assert (ended["status"], ended["trials"]["failed"]) == ("succeeded", 1)
-    failed = client.get(f"/sweeps/{sweep['id']}/trials").json["data"][1]
+    trials = client.get(f"/sweeps/{sweep['id']}/trials").json["data"]
+    failed = trials[1]
     assert (failed["status"], failed["value"], failed["error"]["code"]) == ("failed", None, "diverged")
+    distances = [abs(trial["settings"]["/optimizer/learning_rate"] - 0.03) for trial in trials]
+    assert min(distances) == distances[1], "it would have won"
+    assert ended["best_trial"] not in (1, None)
+    for sort in ("best", "value", "-value"):
+        assert client.get(f"/sweeps/{sweep['id']}/trials?sort={sort}").json["data"][-1] == failed
+
+
+def test_a_trial_that_fails_at_the_last_rung_does_not_win(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client)
+    ended = finish(client, worker, sweep["id"], fails=lambda job: job["progress"]["epoch"] > 0)  # after a promotion
+    trials = client.get(f"/sweeps/{sweep['id']}/trials").json["data"]
+    assert (ended["status"], ended["trials"]["succeeded"], ended["trials"]["failed"]) == ("succeeded", 0, 2)
+    best = trials[ended["best_trial"]]
+    assert (best["status"], best["value"]) == ("stopped", ended["best_value"])
 
 
 def test_too_many_failures_fail_the_sweep_and_stop_its_jobs(client: FlaskClient, worker: Any) -> None:
@@ -194,7 +209,7 @@ def test_cancelling_a_sweep_cancels_its_jobs_and_it_can_then_be_deleted(client: 
     assert (rejected.status_code, rejected.json["code"]) == (409, "illegal_transition")
     from service.jobs import leases
 
-    leases.release_lease(worker.database, worker.held, None)
+    leases.release_lease(worker.database, worker.current_claim, None)
     jobs = client.get("/jobs?limit=100").json["data"]
     assert {job["status"] for job in jobs} == {"cancelled"}
     assert client.delete(address).status_code == 204

@@ -22,9 +22,9 @@ from service.runtime import failpoints
 from service.storage.tables import Job
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import MakeApp
-from tests.service.web.inference.test_exports import export, tensors, unpacked
+from tests.service.web.inference.test_exports import export, extract_folder, tensor_values
 from tests.service.web.resources.service.test_dataset_versions import train
-from workers.training import build
+from workers.training import build, run
 
 SPEC: dict[str, Any] = {
     "kind": "classifier",
@@ -58,9 +58,9 @@ def write_folder(folder: Path, *, test_seed: int | None, test_count: int = 80) -
 
 
 @pytest.fixture
-def app(make_app: MakeApp, either_url: str, tmp_path: Path) -> Flask:
+def app(make_app: MakeApp, migrated_url: str, tmp_path: Path) -> Flask:
     write_folder(tmp_path / "data" / "squares", test_seed=3)
-    return make_app(either_url)
+    return make_app(migrated_url)
 
 
 @pytest.fixture
@@ -129,19 +129,20 @@ def test_exports_and_the_client_include_the_test_score(
     job = train(app, submit(client))
     scores = {name: value for name, value in job.test_scores.items() if name != "test_epoch"}
     other_epoch = 1 if job.best_epoch != 1 else 2
-    folder = unpacked(export(client, job.id, "tensorboard").data, tmp_path / "tensorboard")
+    folder = extract_folder(export(client, job.id, "tensorboard").data, tmp_path / "tensorboard")
     events = EventAccumulator(str(folder), {"tensors": 0}).Reload()
     for name, value in scores.items():
-        assert tensors(events, f"float64/{name}") == {job.best_epoch: value}
+        assert tensor_values(events, f"float64/{name}") == {job.best_epoch: value}
         assert [event.step for event in events.Scalars(name)] == [job.best_epoch]
-    card = unpacked(export(client, job.id, "huggingface").data, tmp_path / "best") / "README.md"
+    card = extract_folder(export(client, job.id, "huggingface").data, tmp_path / "best") / "README.md"
     tested, validated = yaml.safe_load(card.read_text().split("---\n")[1])["model-index"][0]["results"]
     assert (tested["dataset"]["split"], validated["dataset"]["split"]) == ("test", "validation")
     card_scores = {metric["type"]: metric["value"] for metric in tested["metrics"]}
     assert card_scores == {"accuracy": scores["test_accuracy"], "loss": scores["test_loss"]}
     assert f"| test accuracy (`test_accuracy`) | {scores['test_accuracy']:.2%} |" in card.read_text()
     unscored = (
-        unpacked(export(client, job.id, "huggingface", checkpoint=other_epoch).data, tmp_path / "other") / "README.md"
+        extract_folder(export(client, job.id, "huggingface", checkpoint=other_epoch).data, tmp_path / "other")
+        / "README.md"
     )
     assert "test_accuracy" not in unscored.read_text(), "other weights were scored"
     with Client(serve(app)) as api:
@@ -209,12 +210,27 @@ def test_an_interrupted_job_gets_the_scores_of_an_uninterrupted_one(
 
 
 @pytest.mark.sqlite_by_default
-def test_a_reproduction_has_the_same_test_scores(app: Flask, client: FlaskClient) -> None:
+def test_a_reproduction_compares_the_test_scores_too(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = train(app, submit(client))
     reproduced = train(app, client.post(f"/jobs/{job.id}/reproduce").json["id"])
     assert reproduced.reproduction is not None
     assert reproduced.reproduction["match"] is True
     assert reproduced.test_scores == job.test_scores
+    score = run.test_scores
+
+    def score_another_way(*arguments: Any) -> dict[str, float]:
+        """As after a change of how the loss is computed; the training is the same."""
+        scores = score(*arguments)
+        assert scores is not None
+        return scores | {"test_loss": np.nextafter(scores["test_loss"], np.inf)}
+
+    monkeypatch.setattr(run, "test_scores", score_another_way)
+    rescored = train(app, client.post(f"/jobs/{job.id}/reproduce").json["id"])
+    assert rescored.reproduction is not None
+    assert (rescored.metrics, rescored.reproduction["match"]) == (job.metrics, False)
+    assert rescored.reproduction["first_difference"] == {"epoch": job.epoch, "differs": ["test scores"]}
 
 
 @pytest.mark.sqlite_by_default
