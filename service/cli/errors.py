@@ -51,7 +51,7 @@ class Commands(click.Group):
 
         Args:
             module: contains the command in its ``COMMANDS``, or as an attribute with its name.
-            summary: the first sentence of its help.
+            summary: its line in the list of commands.
         """
         self._lazy_commands[name] = (module, summary)
 

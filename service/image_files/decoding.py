@@ -12,6 +12,7 @@ from typing import IO, Final
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from service.image_files.kinds import SIGNATURE_BYTES, unreadable_reason
+from service.image_files.levels import convert_to_8_bits
 from service.image_files.sizes import Size
 from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
@@ -110,8 +111,8 @@ def _is_sideways(image: Image.Image) -> bool:
 
 
 def _as_grey_or_rgb(image: Image.Image, *, grey: bool) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits: convert() would clip the values instead of scaling them
-        return image.convert("I").point(lambda level: level * (1 / 257) + 0.5).convert("L")  # rounded, as 257 is odd
+    if image.mode.startswith("I"):
+        return convert_to_8_bits(image)
     mode = "L" if grey or image.mode in _GREY_MODES else "RGB"
     if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, (0, 0, 0, 255))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.client.errors import UnreadableImage
 from service.image_files.kinds import SIGNATURE_BYTES, format_of_name, unreadable_reason, unsupported_message
+from service.image_files.levels import convert_to_8_bits
 from service.spec.sent_images import SENT_SIDE, SENT_UNCHANGED_PIXELS, is_sent_unchanged
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def _in_supported_mode(image: Image) -> Image:
     """Convert to a mode that PNG and the service support, with transparency if the image has it."""
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
-    if image.mode.startswith("I"):  # 16 bits, which convert("L") would clip instead of scaling
-        return image.convert("I").point(lambda value: value / 256).convert("L")
+    if image.mode.startswith("I"):
+        return convert_to_8_bits(image)
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image.convert("L" if image.mode == "1" else "RGB")

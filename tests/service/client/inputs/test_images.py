@@ -64,11 +64,15 @@ def test_a_small_png_is_sent_bit_for_bit() -> None:
     assert base64.b64decode(encoded(data).content) == data
 
 
-def test_white_in_16_bits_stays_white() -> None:
+def test_levels_of_16_bits_are_scaled_to_8_bits_and_not_clipped() -> None:
     values = np.random.default_rng(0).integers(0, 65536, (700, 700)).astype(np.uint16)
-    values[:, :350] = 65535
-    data = file_bytes(Image.fromarray(values), "PNG")
-    assert np.asarray(converted(data)).astype(int)[:, :100].min() == 255
+    levels = {0: 0xFFFF, 100: 0x80FF, 200: 0x4000, 300: 0x0200}
+    for left, level in levels.items():
+        values[:, left : left + 100] = level
+    image = np.asarray(converted(file_bytes(Image.fromarray(values), "PNG"))).astype(int)
+    for left, level in levels.items():
+        columns = image[:, image.shape[1] * (left + 20) // 700 : image.shape[1] * (left + 80) // 700]
+        assert (columns.min(), columns.max()) == (round(level / 257), round(level / 257))
 
 
 def test_transparent_areas_stay_transparent() -> None:
