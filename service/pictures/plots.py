@@ -81,7 +81,7 @@ def curves(
     best_epoch: int | None = None,
     marks: Sequence[Mark] = (),
 ) -> bytes:
-    """The curves of a training: loss and accuracy or scores, diagnostics below, and findings at the bottom.
+    """The curves of a training: loss and accuracy or scores, diagnostics after them, and findings at the bottom.
 
     Args:
         kind: ``classifier`` or ``gan``; determines the series to draw. Missing series are left out, and so are panels

@@ -185,7 +185,7 @@ def _existing_pointer(pointer: str, document: Any) -> str:
 
 
 def spec_hash(spec: Spec) -> str:
-    """SHA-256 over all fields of a spec that affect the result."""
+    """SHA-256 over a resolved spec, without its name, tags, priority, preset and reuse."""
     return resolved_hash(spec.model_dump(mode="json"))
 
 

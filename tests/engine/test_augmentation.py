@@ -85,14 +85,26 @@ def test_enabling_other_augmentations_does_not_change_the_shifts() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_batches_are_augmented_block_by_block_and_the_dataset_is_unchanged(shape: tuple[int, ...]) -> None:
+def test_batches_are_augmented_block_by_block_and_the_dataset_is_unchanged(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = random_images(shape, 200)
     data, original = ImageData(images, None), images.copy()
-    indices = np.random.default_rng(1).permutation(200)[:150]  # more than one conversion block
+    indices = np.random.default_rng(1).permutation(200)[:150]
     changes = Augmentation(1, flip=True, cutout=2).draw(generator_for(0, "augment"), 150, shape)
     assert changes is not None
+    block_sizes: list[int] = []
+    apply = Changes.apply
+
+    def spy(self: Changes, block: np.ndarray, part: slice) -> np.ndarray:
+        block_sizes.append(len(block))
+        return apply(self, block, part)
+
+    monkeypatch.setattr(Changes, "apply", spy)
     inputs = data.inputs(indices, np.float64, changes=changes)
-    expected = changes.apply(images[indices], slice(0, 150)).reshape(150, -1) / 255
+    assert len(block_sizes) > 2
+    assert sum(block_sizes) == 150
+    expected = apply(changes, images[indices], slice(0, 150)).reshape(150, -1) / 255
     np.testing.assert_allclose(inputs, expected, rtol=1e-12)
     np.testing.assert_array_equal(images, original)
 

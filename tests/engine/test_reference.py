@@ -109,28 +109,28 @@ ACTIVATIONS = {
     "softmax": torch.nn.Softmax(dim=1),
 }
 LOSSES = {
-    "squared_error": (SquaredError, "sigmoid", lambda y, t, s: ((y.sigmoid() - torch.eye(10)[t]) ** 2).sum()),
+    "squared_error": (SquaredError, "sigmoid", lambda y, t: ((y.sigmoid() - torch.eye(10)[t]) ** 2).sum()),
     "binary_cross_entropy": (
         BinaryCrossEntropy,
         "sigmoid",
-        lambda y, t, s: torch.nn.functional.binary_cross_entropy_with_logits(y, torch.eye(10)[t], reduction="sum"),
+        lambda y, t: torch.nn.functional.binary_cross_entropy_with_logits(y, torch.eye(10)[t], reduction="sum"),
     ),
     "squared_error, smoothed": (
         lambda reduction: SquaredError(reduction, 0.1),
         "sigmoid",
-        lambda y, t, s: ((y.sigmoid() - (0.9 * torch.eye(10)[t] + 0.01)) ** 2).sum(),
+        lambda y, t: ((y.sigmoid() - (0.9 * torch.eye(10)[t] + 0.01)) ** 2).sum(),
     ),
     "binary_cross_entropy, smoothed": (
         lambda reduction: BinaryCrossEntropy(reduction, 0.1),
         "sigmoid",
-        lambda y, t, s: torch.nn.functional.binary_cross_entropy_with_logits(
+        lambda y, t: torch.nn.functional.binary_cross_entropy_with_logits(
             y, 0.9 * torch.eye(10)[t] + 0.05, reduction="sum"
         ),
     ),
     "softmax_cross_entropy": (
         lambda reduction: SoftmaxCrossEntropy(reduction, 0.1),
         "softmax",
-        lambda y, t, s: torch.nn.functional.cross_entropy(y, t, reduction="sum", label_smoothing=0.1),
+        lambda y, t: torch.nn.functional.cross_entropy(y, t, reduction="sum", label_smoothing=0.1),
     ),
 }
 
@@ -210,9 +210,8 @@ def test_ten_classifier_steps_match_pytorch(loss: str, reduction: str, optimizer
         expected_losses.append(0.0)
         for batch in batches(len(data), BATCH, seed=3, epoch=epoch, shuffle=True):
             torch_optimizer.zero_grad()
-            total = torch_loss(
-                reference(torch.from_numpy(data.inputs(batch, np.float64))), torch.from_numpy(data.labels[batch]), None
-            )
+            logits = reference(torch.from_numpy(data.inputs(batch, np.float64)))
+            total = torch_loss(logits, torch.from_numpy(data.labels[batch]))
             (total if reduction == "sum" else total / len(batch)).backward()
             torch_optimizer.step()
             torch_schedule.step()

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import re
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
+from typing import Any
 
 import pytest
 from alembic import command
+from sqlalchemy import event
 
-from migrations.upgrade import config, is_current, main, upgrade
+from migrations.upgrade import config, is_current, known_revisions, main, upgrade
 from service.errors import UnknownSchema
 from service.storage.database import Database
 
@@ -37,14 +42,27 @@ def test_all_migrations_can_be_downgraded_and_reapplied(database: Database) -> N
     assert is_current(database)
 
 
-def test_concurrent_upgrades_of_an_empty_database_succeed(database_url: str) -> None:
-    databases = [Database(database_url) for _ in range(4)]
-    threads = [threading.Thread(target=upgrade, args=(database,)) for database in databases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert is_current(databases[0])
+def test_of_concurrent_upgrades_exactly_one_migrates_and_the_others_wait_for_it(database_url: str) -> None:
+    barrier = threading.Barrier(4)
+    databases = [Database(database_url) for _ in range(barrier.parties)]
+    changes: list[tuple[int, str]] = []
+
+    def record(number: int, *execution: Any) -> None:
+        statement = str(execution[2])
+        if re.match(r"\s*(INSERT INTO|UPDATE|DELETE FROM) alembic_version", statement):
+            changes.append((number, statement))
+
+    def migrate(database: Database) -> bool:
+        barrier.wait()
+        upgrade(database)
+        return is_current(database)
+
+    for number, database in enumerate(databases):
+        event.listen(database.engine, "before_cursor_execute", partial(record, number))
+    with ThreadPoolExecutor(barrier.parties) as threads:
+        assert list(threads.map(migrate, databases)) == [True] * barrier.parties
+    assert len({number for number, _ in changes}) == 1
+    assert len(changes) == len(known_revisions()), "each revision ran once"
     for database in databases:
         database.close()
 

@@ -21,7 +21,7 @@ from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
-from service.storage.tables import AuditEntry, Job
+from service.storage.tables import AuditEntry, Job, Upload
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_worker_harness
 
@@ -220,12 +220,24 @@ def test_a_non_finite_loss_fails_the_job_with_a_hint(running_on_sqlite: WorkerHa
             assert lookup.checkpoint(session, job, "latest").epoch == job.epoch
 
 
-def test_an_unavailable_dataset_fails_the_job_with_a_message(running_on_sqlite: WorkerHarness) -> None:
-    job_id = running_on_sqlite.submit(dataset={"name": "gone"})
-    job = running_on_sqlite.until_end(job_id)
-    assert job.error is not None
-    assert job.error["code"] in ("dataset_not_found", "dataset_unavailable")
-    assert job.error["message"]
+def test_a_job_without_its_dataset_fails_with_the_name_and_a_remedy(running_on_sqlite: WorkerHarness) -> None:
+    """The dataset is unknown, or it is an upload whose folder was lost."""
+    shape = {"image_rows": 28, "image_columns": 28, "classes": 10, "train_count": 8500, "validation_count": 1500}
+    lost = Upload(id="ds_lost", owner="", name="lost", sha256="sha256:1", size_bytes=1, created_ms=1, **shape)
+    with running_on_sqlite.database.write() as session:
+        session.add(lost)
+    job_ids = [running_on_sqlite.submit(dataset={"name": name}) for name in ("mnits", "lost")]
+    jobs = [running_on_sqlite.until_end(job_id) for job_id in job_ids]
+    with running_on_sqlite.database.write() as session:
+        session.delete(lost)
+    assert {job.status for job in jobs} == {Status.FAILED}
+    unknown, unreadable = (job.error or {} for job in jobs)
+    assert unknown["code"] == "dataset_not_found"
+    assert unknown["message"].startswith("there is no dataset 'mnits'. Did you mean 'mnist'? Available: ")
+    assert {"mnist", "lost"} <= set(unknown["message"].partition("Available: ")[2].split(", "))
+    assert unreadable["code"] == "dataset_unavailable"
+    assert "the dataset 'lost' is not available: the files of this upload cannot be read" in unreadable["message"]
+    assert unreadable["message"].endswith("Restore its folder, or delete the dataset and upload it again")
 
 
 @pytest.mark.slow

@@ -184,13 +184,15 @@ def test_inputs_in_any_memory_layout_produce_the_bits_of_that_layout() -> None:
             assert got.tobytes() == expected.tobytes()
 
 
-def test_parts_of_a_resident_array_are_read_and_never_written() -> None:
+def test_parts_of_a_resident_array_are_read_without_a_copy_and_never_written() -> None:
     data = np.arange(12.0)
-    replay = Replay([data])
+    replay, parts = Replay([data]), (data[:4], data[4:8], np.ones(4), data[::3])
     for _ in range(3):
-        for part in (data[:4], data[4:8], np.ones(4), data[::3]):
+        for part in parts:
             assert replay(doubled, part)[0].tolist() == (part * 2).tolist()
     assert data.tolist() == list(range(12))
+    operands = [plan.calls[0].args[0] for plan in replay.plans]
+    assert [np.shares_memory(*pair) for pair in zip(operands, parts, strict=True)] == [True, True, False, True]
 
 
 def test_an_input_can_contain_a_resident_array() -> None:

@@ -91,9 +91,7 @@ def impatient() -> EarlyStopping:
 
 
 def test_an_early_stop_ends_the_run_permanently() -> None:
-    trainer = make_trainer(
-        epochs=9, early_stopping=EarlyStopping("val_accuracy", higher_is_better=True, patience=1, min_delta=1)
-    )
+    trainer = make_trainer(epochs=9, early_stopping=impatient())
     assert trainer.stopped_early is None
     epochs = finish(trainer.run())
     assert [(r.epoch, r.epochs, r.is_last) for r in epochs] == [(1, 9, False), (2, 9, True)]
@@ -102,9 +100,7 @@ def test_an_early_stop_ends_the_run_permanently() -> None:
 
 
 def test_a_run_that_completes_its_last_epoch_is_not_stopped_early() -> None:
-    trainer = make_trainer(
-        epochs=2, early_stopping=EarlyStopping("val_accuracy", higher_is_better=True, patience=1, min_delta=1)
-    )
+    trainer = make_trainer(epochs=2, early_stopping=impatient())
     assert [r.is_last for r in finish(trainer.run())] == [False, True]
     assert trainer.stopped_early is None
 

@@ -105,7 +105,7 @@ def test_the_averaged_generator_draws_samples_and_resumes_with_the_same_bits() -
         np.testing.assert_array_equal(resumed.samples(5), uninterrupted.samples(5))
 
 
-def test_a_resumed_run_stops_early_after_the_same_epoch() -> None:
+def test_a_resumed_run_stops_early_after_the_same_epoch_and_stays_stopped() -> None:
     def make() -> GanTrainer:
         return make_trainer(early_stopping=EarlyStopping("d_loss", higher_is_better=False, patience=1, min_delta=9.0))
 
@@ -115,7 +115,14 @@ def test_a_resumed_run_stops_early_after_the_same_epoch() -> None:
     resumed.load_state_dict(checkpoint.loads(checkpoint.dumps(interrupted.state_dict())))
     assert [(r.epoch, r.is_last) for r in finish(resumed.run())] == [(2, True)]
     assert resumed.stopped_early == uninterrupted.stopped_early is not None
-    assert checkpoint.dumps(resumed.state_dict()) == checkpoint.dumps(uninterrupted.state_dict())
+    final_state = checkpoint.dumps(uninterrupted.state_dict())
+    assert checkpoint.dumps(resumed.state_dict()) == final_state
+    restarted = make()
+    restarted.load_state_dict(checkpoint.loads(final_state))
+    for trainer in (uninterrupted, restarted):
+        assert list(trainer.run()) == []
+        assert trainer.stopped_early == resumed.stopped_early
+        assert checkpoint.dumps(trainer.state_dict()) == final_state
 
 
 def test_both_losses_of_an_undecided_discriminator_are_log_two() -> None:

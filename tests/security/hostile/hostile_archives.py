@@ -288,7 +288,6 @@ def _bombs() -> Iterator[Hostile]:
     )
     single = zipped({"a/0.bmp": zeros[: 2**20]}, method=deflated)
     at, end = single.index(b"PK\x01\x02"), single.index(b"PK\x05\x06")
-    directory = b"".join(single[at : end - 7] + b"a/%03d.p" % number + single[end - 7 + 7 : end] for number in range(0))
     directory = b"".join(single[at:end].replace(b"a/0.bmp", b"a/%d.bmp" % (number % 10)) for number in range(300))
     tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 300, 300, len(directory), at, 0)
     yield Hostile(

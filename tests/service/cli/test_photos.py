@@ -52,13 +52,16 @@ def test_channels_accepts_its_documented_values(run: Run, photos: Path, channels
     assert dataset["image_shape"] == shape
 
 
-def test_on_bad_error_names_the_unreadable_file_and_the_remedy(run: Run, photos: Path) -> None:
+def test_on_bad_error_names_the_unreadable_file_and_on_bad_skip_leaves_it_out(
+    run: Run, client: Client, photos: Path
+) -> None:
     bad = photos / "limes" / "kaputt größe.jpg"
     bad.write_bytes(b"no image")
     advice = "remove or replace it, or leave it out with --on-bad skip"
-    refused = run("upload", str(photos), "--name", "bad", "--size", "16", "--on-bad", "error")
-    assert refused.exit_code == 1
-    assert f"this file cannot be read; {advice}:\n  {bad} is not a PNG" in refused.stderr
+    for option in ([], ["--on-bad", "error"]):
+        refused = run("upload", str(photos), "--name", "bad", "--size", "16", *option)
+        assert refused.exit_code == 1
+        assert f"this file cannot be read; {advice}:\n  {bad} is not a PNG" in refused.stderr
     for path in photos.rglob("*.jpg"):  # all of one size, so that --size is not needed
         if path != bad:
             with Image.open(path) as image:
@@ -67,6 +70,10 @@ def test_on_bad_error_names_the_unreadable_file_and_the_remedy(run: Run, photos:
     assert refused.exit_code == 1
     assert "has one file that cannot be read: limes/kaputt größe.jpg is not a PNG" in refused.stderr
     assert advice in refused.stderr
+    assert "bad" not in [dataset["name"] for dataset in client.datasets()]
+    assert upload(run, str(photos), "--name", "bad", "--on-bad", "skip")["report"]["left_out"]["count"] == 1
+    misspelled = run("upload", str(photos), "--name", "worse", "--on-bad", "ignore")
+    assert (misspelled.exit_code, "'ignore' is not one of 'error', 'skip'" in misspelled.stderr) == (2, True)
 
 
 def test_a_skipped_file_is_listed_on_the_page_under_its_own_name(run: Run, stack: LocalStack, photos: Path) -> None:

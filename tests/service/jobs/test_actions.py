@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, select
 
 from service.errors import ArtifactNotFound, IdempotencyConflict, IllegalTransition, InvalidCursor, JobNotFound
 from service.jobs import actions, commits, leases, names, submissions
@@ -18,7 +18,10 @@ from service.jobs.queries.sorting import SORTS
 from service.jobs.submissions import IdempotencyKey, Submission
 from service.spec.validation import Shape, resolve
 from service.states import Action, Request, Status
+from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
+from service.storage.tables import Base, ExpectedEpoch, Idempotency, Job
+from tests.service.jobs.conftest import claim, commit, record
 
 Submit = Callable[..., str]
 OPERATIONS = {
@@ -102,6 +105,38 @@ def test_a_deleted_job_is_found_neither_by_id_nor_by_tag(database: Database, sub
         with pytest.raises(JobNotFound):
             lookup.get(session, job_id)
         assert listing.find(session, JobFilter(tags=["a"])).jobs == []
+
+
+def test_deleting_a_job_deletes_all_rows_that_refer_to_it_and_none_of_another_job(
+    database: Database, submit: Submit
+) -> None:
+    tables = [table for table in Base.metadata.sorted_tables if "job_id" in table.columns]
+
+    def stored_job() -> str:
+        """A cancelled job with a row in each of these tables."""
+        job_id = submit(tags=["a"])
+        held = claim(database)
+        file = StoredFile(kind=ArtifactKind.SAMPLE, epoch=1, path=job_id, name="n", size_bytes=1, sha256="s")
+        commit(database, held, record(1, files=(file,)))
+        leases.release_lease(database, held, Request.CANCEL)
+        with database.write() as session:
+            session.add(ExpectedEpoch(job_id=job_id, epoch=1, metrics={}, samples_digest=None))
+            session.add(Idempotency(owner="", key=job_id, fingerprint="f", job_id=job_id, answer={}, created_ms=1))
+        return job_id
+
+    def count_rows(job_id: str) -> dict[str, int]:
+        with database.read() as session:
+            counts = {table.name: select(func.count()).where(table.c.job_id == job_id) for table in tables}
+            return {name: session.scalars(query).one() for name, query in counts.items()}
+
+    deleted, kept = stored_job(), stored_job()
+    before = count_rows(kept)
+    assert min([*count_rows(deleted).values(), *before.values()]) > 0
+    actions.remove(database, deleted)
+    assert count_rows(deleted) == dict.fromkeys(before, 0)
+    assert count_rows(kept) == before
+    with database.read() as session:
+        assert [job.id for job in session.scalars(select(Job))] == [kept]
 
 
 def test_another_owners_job_is_not_found(database: Database, submit: Submit) -> None:

@@ -66,18 +66,19 @@ def test_a_column_has_a_type_and_may_be_sortable(name: str, type_: Type, sortabl
         ("best:val_acc", "best:val_accuracy"),
         ("best:d_loss", "min:d_loss"),
         ("layers.0.unit", "layers.0.units"),
-        ("/optimizer/rate", None),
+        ("/optimizer/rate", "optimizer"),
         ("zzzzzzzzzz", None),
         ("layers.x.units", "layers.0.units"),
-        ("best:", None),
+        ("best:", "best:train_loss"),  # the first of many
         ("", None),
     ],
 )
-def test_an_unknown_column_is_refused_with_a_suggestion(name: str, suggestion: str | None) -> None:
+def test_an_unknown_column_is_refused_with_a_suggestion_where_one_is_similar(name: str, suggestion: str | None) -> None:
     with pytest.raises(UnknownColumn) as caught:
         parse(name)
+    assert caught.value.suggestion == suggestion
     if suggestion is not None:
-        assert caught.value.suggestion == suggestion
+        parse(suggestion)
 
 
 def test_the_best_value_of_a_metric_depends_on_its_goal() -> None:

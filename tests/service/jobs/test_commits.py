@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
 from service.jobs import commits, leases
+from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.queries import lookup
 from service.spec.findings import Finding
@@ -137,17 +139,34 @@ def test_metrics_are_stored_bit_for_bit(database: Database, submit: Submit) -> N
         assert [row.metrics["train_loss"] for row in lookup.epochs(session, job_id)] == [value, 5e-324]
 
 
-def test_a_rolled_back_epoch_leaves_no_gap_in_the_log(database: Database, submit: Submit) -> None:
+def test_a_rolled_back_epoch_stores_nothing_and_leaves_no_gap_in_the_log(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
-    too_long = StoredFile(
-        kind=ArtifactKind.SAMPLE, epoch=1, path="x" * 10, name="n" * 10_000, size_bytes=1, sha256="s" * 99
-    )
+    with database.write() as session:
+        lookup.get(session, job_id).hold_epoch = 1
+    before, log_before = read_job(database, job_id), log(database, job_id)
+    file = StoredFile(kind=ArtifactKind.SAMPLE, epoch=1, path="1", name="n", size_bytes=1, sha256="s")
+    too_long = replace(file, name="n" * 10_000)
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda c, cur, statement, *_: statements.append(statement))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("at the end of the transaction")
+
+    with pytest.raises(RuntimeError, match="at the end"):
+        commits.commit_epoch(database, held, record(1, files=(file,)), keep_last=3, then=fail)
+    written = {table for table in ("epochs", "events", "artifacts") if any(f"INTO {table}" in s for s in statements)}
+    assert written == {"epochs", "events", "artifacts"}
     if not database.is_sqlite:  # SQLite accepts a text of any length
         with pytest.raises(Exception, match="too long"):
             commit(database, held, record(1, files=(too_long,)))
+    after = read_job(database, job_id)
+    assert (after.status, after.epoch, after.size_bytes) == (before.status, before.epoch, before.size_bytes)
+    assert log(database, job_id) == log_before
+    with database.read() as session:
+        assert (lookup.epochs(session, job_id), lookup.artifacts(session, job_id)) == ([], [])
     commit(database, held, record(1))
-    assert [kind for kind, _ in log(database, job_id)] == ["status", "status", "metrics"]
+    assert [kind for kind, _ in log(database, job_id)] == ["status", "status", "metrics", "status"]
 
 
 def test_a_damaged_checkpoint_is_dropped_and_logged(database: Database, submit: Submit, tmp_path: Path) -> None:
@@ -163,15 +182,35 @@ def test_a_damaged_checkpoint_is_dropped_and_logged(database: Database, submit: 
     assert log(database, job_id)[-1][1]["code"] == "checkpoint_damaged"
 
 
-def test_the_result_digest_depends_on_weights_and_epochs(database: Database, submit: Submit) -> None:
-    submit()
-    held = claim(database)
-    commit(database, held, record(1))
-    first_digest = commits.digest(database, held, "w")
-    assert commits.digest(database, held, "w") == first_digest
-    assert commits.digest(database, held, "v") != first_digest
-    commit(database, held, record(2))
-    assert commits.digest(database, held, "w") != first_digest
+def test_the_result_digest_depends_on_weights_metrics_samples_and_test_scores_only(
+    database: Database, submit: Submit
+) -> None:
+    def digest(*epochs: EpochRecord, weights: str = "w", test_scores: dict[str, float] | None = None) -> str:
+        submit()
+        held = claim(database)
+        for epoch_record in epochs:
+            commit(database, held, epoch_record)
+        return commits.digest(database, held, weights, test_scores)
+
+    first = record(1)
+    expected = digest(first)
+    undigested = {"val_macro_f1": 0.5, "val_roc_auc": 0.5}
+    for same in (
+        first,
+        replace(first, metrics={**first.metrics, **undigested}),
+        replace(first, confusion=None, seconds=9.0, cpu_seconds=1.0, memory_bytes=1, is_best=True),
+    ):
+        assert digest(same) == expected
+    others = [
+        digest(first, weights="v"),
+        digest(record(1, loss=math.nextafter(1.0, 2.0))),
+        digest(replace(first, metrics={"val_loss": 1.0})),
+        digest(replace(first, samples_digest="sha256:2")),
+        digest(first, record(2)),
+        digest(first, test_scores={"test_loss": 0.5}),
+        digest(first, test_scores={"test_loss": 0.25}),
+    ]
+    assert len({expected, *others}) == 1 + len(others)
 
 
 def test_current_findings_are_stored_in_the_job_and_their_changes_in_its_log(

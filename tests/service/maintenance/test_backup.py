@@ -19,7 +19,7 @@ from migrations import upgrade
 from migrations.upgrade import is_current
 from service.access import audit_seals
 from service.access.audit_chain import verify
-from service.jobs import leases
+from service.jobs import commits, events, leases
 from service.jobs.queries import lookup
 from service.jobs.rescue import rescue
 from service.jobs.uploads import UploadFolder
@@ -29,11 +29,11 @@ from service.maintenance.rows import current_schema
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Base, Upload
-from tests.service.maintenance.conftest import DAY_MS, House
+from tests.service.maintenance.conftest import DAY_MS, Installation
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
     """The target of a restore, without even a schema."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'new' / 'tapeline.db'}"
@@ -42,7 +42,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
         with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         url = f"postgresql+psycopg://postgres:@/{name}?host={server}"
-    target = House(Database(url), ArtifactFolder(tmp_path / "new" / "artifacts"))
+    target = Installation(Database(url), ArtifactFolder(tmp_path / "new" / "artifacts"))
     yield target
     target.database.close()
 
@@ -56,9 +56,14 @@ def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-def make_backup(house: House) -> io.BytesIO:
+def logged_events(database: Database, job_id: str) -> list[tuple[int, str, dict[str, Any]]]:
+    with database.read() as session:
+        return [(event.seq, event.type, dict(event.data)) for event in events.read(session, job_id)]
+
+
+def make_backup(installation: Installation) -> io.BytesIO:
     target = io.BytesIO()
-    assert backup(house.database, house.store, house.received, target).damaged == []
+    assert backup(installation.database, installation.store, installation.uploads, target).damaged == []
     target.seek(0)
     return target
 
@@ -108,15 +113,18 @@ def downgrade():
 
 
 @pytest.mark.sqlite_by_default
-def test_everything_is_restored_and_a_running_job_continues(house: House, empty: House) -> None:
-    ended, running = house.train(), house.train(ended_days_ago=None)
-    archive = make_backup(house)
-    report = restore(empty.database, empty.store, empty.received, archive)
+def test_everything_is_restored_and_a_running_job_continues_with_its_log(
+    installation: Installation, empty: Installation
+) -> None:
+    ended, running = installation.train(), installation.train(ended_days_ago=None)
+    archive = make_backup(installation)
+    report = restore(empty.database, empty.store, empty.uploads, archive)
     assert report.files == 20
     assert is_current(empty.database)
-    assert rows(empty.database) == rows(house.database)
-    assert empty.paths() == house.paths()
-    assert empty.epochs_kept(ended) == [1, 2, 3, 4, 5]
+    assert rows(empty.database) == rows(installation.database)
+    assert empty.paths() == installation.paths()
+    assert empty.checkpoint_epochs(ended) == [1, 2, 3, 4, 5]
+    logged = logged_events(empty.database, running)
     # The service continues: the running job is requeued, and its log continues without a gap.
     with empty.database.write() as session:
         session.execute(text("UPDATE jobs SET lease_expires_ms = 1 WHERE status = 'running'"))
@@ -126,24 +134,34 @@ def test_everything_is_restored_and_a_running_job_continues(house: House, empty:
     assert (claim.job_id, claim.lease) == (running, 2)
     with empty.database.read() as session:
         assert lookup.get(session, running).epoch == 5
+    commits.succeed(empty.database, claim, "sha256:done")
+    continued = logged_events(empty.database, running)
+    assert continued[: len(logged)] == logged
+    assert [seq for seq, _, _ in continued] == list(range(1, len(continued) + 1))
+    new = [(kind, data["status"]) for _, kind, data in continued[len(logged) :]]
+    assert new == [("status", "queued"), ("status", "running"), ("status", "succeeded"), ("end", "succeeded")]
 
 
-def test_a_backup_of_an_older_schema_is_upgraded(house: House, empty: House, add_revision: Callable[[], None]) -> None:
-    job_id = house.train()
-    archive = make_backup(house)
+def test_a_backup_of_an_older_schema_is_upgraded(
+    installation: Installation, empty: Installation, add_revision: Callable[[], None]
+) -> None:
+    job_id = installation.train()
+    archive = make_backup(installation)
     add_revision()
     upgrade.upgrade(empty.database)  # an empty database of the newer schema is downgraded first
-    report = restore(empty.database, empty.store, empty.received, archive)
+    report = restore(empty.database, empty.store, empty.uploads, archive)
     assert report.rows["jobs"] == 1
     assert is_current(empty.database)
     with empty.database.read() as session:
         assert session.execute(text("SELECT id, added_later FROM jobs")).all() == [(job_id, 7)]
-    assert empty.epochs_kept(job_id) == [1, 2, 3, 4, 5]
+    assert empty.checkpoint_epochs(job_id) == [1, 2, 3, 4, 5]
 
 
-def test_a_file_pruned_during_the_backup_is_left_out_with_its_row(house: House, empty: House) -> None:
-    job_id = house.train()
-    with house.database.read() as session:
+def test_a_file_pruned_during_the_backup_is_left_out_with_its_row(
+    installation: Installation, empty: Installation
+) -> None:
+    job_id = installation.train()
+    with installation.database.read() as session:
         first, *_ = lookup.artifacts(session, job_id)
 
     class Pruning(ArtifactFolder):
@@ -151,78 +169,80 @@ def test_a_file_pruned_during_the_backup_is_left_out_with_its_row(house: House, 
 
         def read(self, path: str, sha256: str) -> bytes:
             if path == first.path and (self.root / path).exists():
-                with house.database.write() as session:
+                with installation.database.write() as session:
                     session.delete(session.get_one(type(first), first.id))
                 self.remove([path])
             return super().read(path, sha256)
 
     target = io.BytesIO()
-    report = backup(house.database, Pruning(house.store.root), house.received, target)
+    report = backup(installation.database, Pruning(installation.store.root), installation.uploads, target)
     assert (report.files, report.damaged) == (9, [])
     target.seek(0)
-    restore(empty.database, empty.store, empty.received, target)
-    assert empty.epochs_kept(job_id) == [2, 3, 4, 5]
+    restore(empty.database, empty.store, empty.uploads, target)
+    assert empty.checkpoint_epochs(job_id) == [2, 3, 4, 5]
 
 
-def test_a_damaged_file_is_reported(house: House) -> None:
-    job_id = house.train(1)
-    with house.database.read() as session:
+def test_a_damaged_file_is_reported(installation: Installation) -> None:
+    job_id = installation.train(1)
+    with installation.database.read() as session:
         first, _ = lookup.artifacts(session, job_id)
-    (house.store.root / first.path).write_bytes(b"another")
-    report = backup(house.database, house.store, house.received, io.BytesIO())
+    (installation.store.root / first.path).write_bytes(b"another")
+    report = backup(installation.database, installation.store, installation.uploads, io.BytesIO())
     assert len(report.damaged) == 1
     assert first.path in report.damaged[0]
 
 
-def test_a_restore_over_existing_data_is_refused(house: House, empty: House, tmp_path: Path) -> None:
-    house.train(1)
-    archive = make_backup(house)
+def test_a_restore_over_existing_data_is_refused(
+    installation: Installation, empty: Installation, tmp_path: Path
+) -> None:
+    installation.train(1)
+    archive = make_backup(installation)
     with pytest.raises(BackupError, match="artifacts already"):
-        restore(empty.database, house.store, house.received, archive)
+        restore(empty.database, installation.store, installation.uploads, archive)
     with pytest.raises(BackupError, match="not empty"):
-        restore(house.database, ArtifactFolder(tmp_path / "other"), UploadFolder(tmp_path / "other"), archive)
+        restore(installation.database, ArtifactFolder(tmp_path / "other"), UploadFolder(tmp_path / "other"), archive)
     assert not (tmp_path / "other").exists()
     (empty.store.root / "datasets" / "ds_1").mkdir(parents=True)
     with pytest.raises(BackupError, match="datasets already"):
-        restore(empty.database, empty.store, empty.received, archive)
+        restore(empty.database, empty.store, empty.uploads, archive)
 
 
-def test_a_restored_audit_log_continues_with_new_ids(house: House, empty: House) -> None:
+def test_a_restored_audit_log_continues_with_new_ids(installation: Installation, empty: Installation) -> None:
     for _ in range(3):
-        with house.database.write() as session:
+        with installation.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms(), action="tried", detail={}))
-    restore(empty.database, empty.store, empty.received, make_backup(house))
+    restore(empty.database, empty.store, empty.uploads, make_backup(installation))
     with empty.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms(), action="tried again", detail={}))
     assert len(rows(empty.database)["audit"]) == 4
 
 
-def test_uploaded_datasets_are_restored(house: House, empty: House) -> None:
-    folder = house.received.begin("ds_1")
+def test_uploaded_datasets_are_restored(installation: Installation, empty: Installation) -> None:
+    folder = installation.uploads.begin("ds_1")
     arrays = folder / "whole"
     arrays.mkdir()
     (arrays / "train-images.npy").write_bytes(b"pixels" * 1000)
     (arrays / "train-labels.npy").write_bytes(b"labels")
-    house.received.finish("ds_1", arrays)
+    installation.uploads.finish("ds_1", arrays)
     values = {"image_rows": 2, "image_columns": 3, "classes": 4, "train_count": 5, "validation_count": 6}
-    with house.database.write() as session:
+    with installation.database.write() as session:
         session.add(Upload(id="ds_1", owner="", name="mine", sha256="sha256:1", size_bytes=7, created_ms=8, **values))
-    report = restore(empty.database, empty.store, empty.received, make_backup(house))
+    report = restore(empty.database, empty.store, empty.uploads, make_backup(installation))
     assert report.files == 2
-    files = {name: path.read_bytes() for name, path in empty.received.files("ds_1").items()}
+    files = {name: path.read_bytes() for name, path in empty.uploads.files("ds_1").items()}
     assert files == {"train-images.npy": b"pixels" * 1000, "train-labels.npy": b"labels"}
-    assert rows(empty.database)["uploads"] == rows(house.database)["uploads"]
+    assert rows(empty.database)["uploads"] == rows(installation.database)["uploads"]
 
 
-def test_a_restored_audit_log_is_verified_and_continues(house: House, empty: House) -> None:
+def test_a_restored_audit_log_is_verified_and_continues(installation: Installation, empty: Installation) -> None:
     """With the triggers in place, and with a range that retention has removed."""
     for days in (40, 20, 0):
-        with house.database.write() as session:
+        with installation.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={"days": days}))
-        audit_seals.seal(house.database, settled_s=0)
-    assert audit_seals.remove_expired(house.database, 30) == 1
-    restore(empty.database, empty.store, empty.received, make_backup(house))
-    original = verify(audit_seals.items(house.database))
+        audit_seals.seal(installation.database, settled_s=0)
+    assert audit_seals.remove_expired(installation.database, 30) == 1
+    restore(empty.database, empty.store, empty.uploads, make_backup(installation))
+    original = verify(audit_seals.items(installation.database))
     assert (original.fault, original.removed_entries, original.entries) == (None, 1, 2)
     assert verify(audit_seals.items(empty.database), head=original.head) == original
     with empty.database.write() as session:

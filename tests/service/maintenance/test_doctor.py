@@ -89,17 +89,29 @@ def test_a_schema_that_is_behind_or_ahead_is_reported(settings: Settings, databa
         connection.execute(set_revision, {"revision": current_schema()})
 
 
-def test_a_running_job_with_an_expired_lease_fails_the_scheduler_check(settings: Settings, database: Database) -> None:
+def test_running_jobs_with_expired_leases_fail_the_scheduler_check_and_are_counted(
+    settings: Settings, database: Database
+) -> None:
+    expired_long_ago, expired_just_now = 1, leases.clock(database) - int(2 * settings.lease_s * 1000)
     with database.write() as session:
         session.execute(
             text(
                 "INSERT INTO jobs (id, kind, tags, priority, spec, resolved, spec_hash, status, attempt, deaths, lease,"
                 " lease_expires_ms, epoch, epochs, step, steps, metrics, health, last_seq, created_ms, queued_ms)"
-                " VALUES ('job_1', 'gan', '[]', 5, '{}', '{}', '', 'running', 1, 0, 1,"
-                " 1, 0, 1, 0, 1, '{}', '[]', 0, 1, 1)"
-            )
+                " VALUES (:id, 'gan', '[]', 5, '{}', '{}', '', :status, 1, 0, 1,"
+                " :expires, 0, 1, 0, 1, '{}', '[]', 0, 1, 1)"
+            ),
+            [
+                {"id": "job_1", "status": "running", "expires": expired_long_ago},
+                {"id": "job_2", "status": "running", "expires": expired_long_ago},
+                {"id": "job_3", "status": "running", "expires": expired_just_now},
+                {"id": "job_4", "status": "queued", "expires": expired_long_ago},
+            ],
         )
-    assert "scheduler" in failed_checks(examine(settings))
+    diagnoses = examine(settings)
+    assert "scheduler" in failed_checks(diagnoses)
+    assert diagnoses["scheduler"].detail == "running jobs with an expired lease: 2"
+    assert "workers.reconcile" in str(diagnoses["scheduler"].advice)
 
 
 def test_a_difference_between_clocks_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,24 @@ def test_the_example_names_the_columns_of_the_model(name: str) -> None:
     assert any(repr({name: 1.0}) in text for text in documented)
 
 
-def test_the_spec_file_of_the_folder_is_valid_json_with_any_tags(model: TrainedModel) -> None:
-    facts = replace(FACTS, spec={"dataset": {"name": "x"}, "name": STRANGE, "tags": list(NAMES)})
-    files = to_huggingface(model, facts, Pictures(samples=[], curves=lambda: b""))
-    assert json.loads(files["spec.json"])["tags"] == list(NAMES)
+def test_all_json_files_of_the_folder_are_valid_with_any_names(model: TrainedModel) -> None:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    spec = {"dataset": {"name": "x"}, "name": STRANGE, "tags": list(NAMES)}
+    facts = replace(FACTS, spec=spec, dataset_source=STRANGE)
+    columns = [{"name": name, "type": "number", "mean": 1.0, "scale": 1.0, "indicator": False} for name in NAMES]
+    table = replace(classifier((1, len(NAMES))), columns=columns, unused_columns=[STRANGE])
+    for exported, names in ((model, set()), (table, {"preprocessing.json"})):
+        files = to_huggingface(exported, facts, Pictures(samples=[], curves=lambda: b""))
+        documents = {
+            name: json.loads(content, parse_constant=refuse)
+            for name, content in files.items()
+            if name.endswith(".json")
+        }
+        assert documents.keys() == {"spec.json", "provenance.json", *names}
+        assert documents["spec.json"] == facts.spec
+        assert documents["provenance.json"]["dataset_source"] == STRANGE
+    preprocessing = documents["preprocessing.json"]
+    assert [column["name"] for column in preprocessing["columns"]] == list(NAMES)
+    assert preprocessing["unused_columns"] == [STRANGE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -55,12 +56,23 @@ def test_a_band_of_a_fraction_is_clipped_to_its_range_with_a_note() -> None:
     assert "cut at" not in draw(wide, fmt="svg", metric="train_loss").decode()
 
 
-def test_each_trial_is_drawn_in_its_own_colour() -> None:
+def test_line_band_and_name_of_each_trial_have_its_own_colour() -> None:
     lines = [line(0.1 * index, 0.01, label=f"trial {index}") for index in range(len(PALETTE))]
     content = draw(*lines)
     assert all(count_ink(content, colour) > 100 for colour in PALETTE)
-    root = ET.fromstring(draw(*lines, fmt="svg"))
-    assert root.tag.endswith("svg")
+    svg = draw(*lines, fmt="svg").decode()
+    assert ET.fromstring(svg).tag.endswith("svg")
+    plot, _, legend = svg.partition('<g id="legend_1">')
+    names = re.findall(r"stroke: (#\w{6}); stroke-width: 2.*?<!-- (.*?) -->", legend, re.DOTALL)
+    assert names == [(colour, f"trial {index}") for index, colour in enumerate(PALETTE)]
+    line_pattern = r'd="M \S+ (\S+) [^"]*" \S+ style="fill: none; stroke: (#\w{6}); stroke-width: 2'
+    band_pattern = r'd="M \S+ (\S+) [^"]*"/>\s*</defs>\s*<g [^>]*>\s*<use [^>]*fill: (#\w{6}); fill-opacity: 0.18'
+    for pattern in (line_pattern, band_pattern):
+        heights, colours = zip(*re.findall(pattern, plot), strict=True)
+        assert colours == PALETTE
+        steps = np.diff(np.array(heights, float))
+        assert steps.max() < 0  # each trial is above the previous one: in an SVG, y points down
+        np.testing.assert_allclose(steps, steps.mean(), atol=0.01)
 
 
 @pytest.mark.parametrize("metric", ["val_accuracy", "train_loss", "frechet_distance", "$x$_unknown"])

@@ -1,4 +1,5 @@
 import io
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from service.pictures import plots
+from service.pictures.panels import HEALTH_PANELS, MAIN_PANELS
 from service.spec.metric_info import PALETTE
 
 BLUE, VERMILLION, GREEN, PURPLE = PALETTE[:4]
@@ -47,14 +49,45 @@ def test_curves_show_both_lines_of_each_panel(kind: str, series: dict[str, list[
         assert count_ink(content, colour) > 400
 
 
+def panel_titles(svg: str) -> list[list[str]]:
+    """The titles of the panels, row by row."""
+    rows: dict[str, dict[float, str]] = {}
+    known = {panel.title for panels in (*MAIN_PANELS.values(), *HEALTH_PANELS.values()) for panel in panels}
+    for panel in svg.split('<g id="axes_')[1:]:
+        corner = re.search(r'<path d="M (\S+) (\S+)', panel)
+        assert corner is not None
+        [title] = known.intersection(re.findall("<!-- (.*?) -->", panel))
+        rows.setdefault(corner[2], {})[float(corner[1])] = title
+    return [[title for _, title in sorted(rows[y].items())] for y in sorted(rows, key=float)]
+
+
 @pytest.mark.parametrize(
-    ("kind", "series", "shape"),
-    [("classifier", CLASSIFIER_HEALTH, (948, 1200, 3)), ("gan", GAN_HEALTH, (948, 1800, 3))],
+    ("kind", "series", "size", "titles"),
+    [
+        (
+            "classifier",
+            CLASSIFIER_HEALTH,
+            (720, 568.8),
+            [["Loss", "Accuracy"], ["Gradient norm", "Dead and saturated units"]],
+        ),
+        (
+            "gan",
+            GAN_HEALTH,
+            (1080, 568.8),
+            [
+                ["Loss", "Discriminator outputs", "Fréchet distance"],
+                ["Sample coverage and diversity", "Gradient norm"],
+            ],
+        ),
+    ],
 )
-def test_health_metrics_are_drawn_below_the_curves(
-    kind: str, series: dict[str, list[float | None]], shape: tuple[int, ...]
+def test_panels_of_health_metrics_follow_those_of_the_curves(
+    kind: str, series: dict[str, list[float | None]], size: tuple[float, float], titles: list[list[str]]
 ) -> None:
-    assert read_png(plots.curves(kind, EPOCHS, series, title="a title", best_epoch=20)).shape == shape
+    svg = plots.curves(kind, EPOCHS, series, title="a title", best_epoch=20, fmt="svg").decode()
+    width, height = size
+    assert f'width="{width:g}pt" height="{height:g}pt"' in svg
+    assert panel_titles(svg) == titles
 
 
 def test_sparse_metrics_are_drawn_as_lines() -> None:

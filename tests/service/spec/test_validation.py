@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from service.spec.validation import (
     parse_json,
     read_resolved,
     resolve,
+    resolved_hash,
     spec_hash,
 )
 from service.states import DatasetKind
@@ -232,10 +234,38 @@ def test_parameters_are_weights_and_biases() -> None:
     assert costs.parameters(resolve({"kind": "classifier"}), DIGITS) == 784 * 392 + 392 + 392 * 10 + 10
 
 
-def test_the_spec_hash_depends_only_on_what_is_computed() -> None:
+def test_the_spec_hash_ignores_the_labels_the_priority_and_the_reuse_of_a_job() -> None:
     plain = spec_hash(resolve({"kind": "classifier"}))
-    assert spec_hash(resolve({"kind": "classifier", "name": "n", "tags": ["t"], "priority": 9})) == plain
+    labels = {"name": "n", "tags": ["t"], "priority": 9, "reuse": "exact"}
+    assert spec_hash(resolve({"kind": "classifier", **labels})) == plain
     assert spec_hash(resolve({"kind": "classifier", "seed": 1})) != plain
+
+
+def with_one_change(value: Any) -> Iterator[Any]:
+    """Copies of a document, each with another value changed."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from ({**value, name: changed} for changed in with_one_change(item))
+    elif isinstance(value, list) and value:
+        for index, item in enumerate(value):
+            yield from ([*value[:index], changed, *value[index + 1 :]] for changed in with_one_change(item))
+    else:
+        yield "changed"
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_spec_hash_depends_on_every_setting_that_is_not_exempt(kind: Kind) -> None:
+    exempt = {"name", "tags", "priority", "preset", "reuse"}
+    spec = resolve({"kind": kind})
+    document = spec.model_dump(mode="json")
+    assert exempt < document.keys()
+    hashes = {spec_hash(spec)}
+    for name, value in document.items():
+        for changed in with_one_change(value):
+            changed_hash = resolved_hash({**document, name: changed})
+            assert (changed_hash == spec_hash(spec)) == (name in exempt), name
+            hashes.add(changed_hash)
+    assert len(hashes) == 1 + sum(1 for name in document.keys() - exempt for _ in with_one_change(document[name]))
 
 
 @pytest.mark.parametrize(

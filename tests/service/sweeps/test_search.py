@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import example, given
@@ -36,9 +36,12 @@ def test_a_random_setting_does_not_depend_on_the_other_settings() -> None:
         assert space.random_settings(fewer, 7, trial).items() <= space.random_settings(SPACE, 7, trial).items()
 
 
-def test_the_median_of_logarithmic_draws_is_the_middle_of_their_logarithms() -> None:
+def test_the_logarithms_of_logarithmic_draws_are_uniform() -> None:
     rates = [space.random_settings(SPACE, 1, trial)["/rate"] for trial in range(2000)]
     assert statistics.median(rates) == pytest.approx(math.sqrt(0.001), rel=0.15)
+    positions = sorted(math.log(rate / 0.001) / math.log(1000) for rate in rates)
+    # As in the test of Kolmogorov and Smirnov, whose 5% quantile is 0.03 for 2000 draws.
+    assert max(abs(position - (index + 0.5) / 2000) for index, position in enumerate(positions)) < 0.03
 
 
 @given(
@@ -130,6 +133,24 @@ def test_a_proposal_is_determined_by_the_history_and_the_seed() -> None:
     assert first == tpe.suggest(SPACE, history, goal="minimize", seed=3)
     assert first != tpe.suggest(SPACE, history, goal="minimize", seed=4)
     assert any(first["/flag"] is choice or first["/flag"] == choice for choice in (1, True, "1", None))
+
+
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+def test_failed_trials_count_as_the_worst_so_that_proposals_stay_away_from_them(
+    goal: Literal["maximize", "minimize"],
+) -> None:
+    share = {"/share": Range.model_validate({"float": [0.0, 1.0]})}
+    sign = -1 if goal == "maximize" else 1  # 0 would be the best
+
+    def proposed(value_of_failed: float | None) -> list[float]:
+        """Proposals after 16 trials, of which those in the lower half failed."""
+        values = [value_of_failed] * 8 + [sign * value for value in (1.0, 2.0, 3.0, 4.0) * 2]
+        history = [Past({"/share": (index + 0.5) / 16}, value, True) for index, value in enumerate(values)]
+        return [tpe.suggest(share, history, goal=goal, seed=seed)["/share"] for seed in range(8)]
+
+    proposals = proposed(None)
+    assert min(proposals) > 0.5
+    assert proposals == proposed(sign * 4.0)  # the worst of the others
 
 
 def test_a_history_of_failed_trials_still_gives_a_proposal() -> None:

@@ -21,8 +21,14 @@ def test_libraries_have_the_published_digests_listed_in_their_readme() -> None:
         assert hashlib.sha256((LIBRARIES / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_uplot_comes_with_its_licence() -> None:
-    assert "The MIT License" in (LIBRARIES / "uPlot.LICENSE.txt").read_text()
+def test_every_library_comes_with_its_licence() -> None:
+    rows = re.findall(r"(?m)^\| `([^`]+)` \| npm package `([^`]+)` ([^|]*) \|", (LIBRARIES / "README.md").read_text())
+    assert {name for name, _, _ in rows} == {path.name for path in LIBRARIES.iterdir()} - {"README.md"}
+    licences = {package: (name, origin) for name, package, origin in rows if "LICENSE" in name}
+    assert licences.keys() == {package for _, package, _ in rows}
+    for name, origin in licences.values():
+        (licence,) = re.findall(r"`LICENSE` \((\w+)\)$", origin)
+        assert f"The {licence} License" in (LIBRARIES / name).read_text()
 
 
 @pytest.mark.parametrize("name", ["app.css", "chart.js", "icon.svg", "lib/uPlot.iife.min.js"])

@@ -5,7 +5,10 @@ import shutil
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from workers.supervisor import fork_server
 from workers.supervisor.child_process import ChildProcess, Exited
 
 
-def test_a_child_can_be_closed_by_many_threads_at_once() -> None:
+def test_a_child_closed_by_many_threads_at_once_is_ended_exactly_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fence and the monitor may close it at the same time."""
     barrier = threading.Barrier(8)
 
@@ -27,11 +30,21 @@ def test_a_child_can_be_closed_by_many_threads_at_once() -> None:
         barrier.wait()
         child.close()
 
+    def slow_close(closes: list[float], close_descriptor: Callable[[], None]) -> None:
+        closes.append(time.monotonic())
+        time.sleep(0.001)  # let another thread close it, too, if it can
+        close_descriptor()
+
     for _ in range(50):
-        child = ChildProcess()
+        child, closes = ChildProcess(), list[float]()
+        pipe = child._commands
+        monkeypatch.setattr(pipe, "_close", partial(slow_close, closes, pipe._close))  # type: ignore[attr-defined]
         with ThreadPoolExecutor(barrier.parties) as threads:
             list(threads.map(close, [child] * barrier.parties))  # raises the exceptions of the threads
         assert not child.alive
+        assert len(closes) == 1, "the second close of a descriptor can hit another file"
+        assert child.report(60) == Exited(-signal.SIGKILL)
+        assert child.report(0) is None
 
 
 def test_a_child_whose_reports_cannot_be_decoded_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +58,7 @@ def test_a_child_whose_reports_cannot_be_decoded_is_killed(monkeypatch: pytest.M
         os.kill(child.pid, signal.SIGSTOP)
         wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED, "its stop")
     child.close()
-    wait_until(lambda: not is_alive(child.pid), "its end")
+    wait_until(lambda: not is_alive(child.pid), "its exit")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")

@@ -28,9 +28,9 @@ DAY_MS = 24 * 60 * 60 * 1000
 
 
 @pytest.fixture
-def run(either_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
-    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": either_url}
+    environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_DATABASE_URL": migrated_url}
     return lambda *arguments, **options: CliRunner().invoke(main, list(arguments), env=environ, **options)
 
 
@@ -121,7 +121,7 @@ def test_an_exported_log_is_verified_without_the_database(database: Database, ru
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("either_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 def test_export_and_verification_use_constant_memory(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +156,7 @@ def test_the_help_fits_80_columns(run: Run) -> None:
     assert max(map(len, run("audit", "--help").stdout.splitlines())) <= 80
 
 
-def test_output_to_a_closed_pipe_prints_no_error(tmp_path: Path) -> None:
+def test_output_to_a_closed_pipe_ends_a_command_without_a_message_and_with_exit_code_1(tmp_path: Path) -> None:
     code = "from service.cli import main; main()"
     read, write = os.pipe()
     os.close(read)
@@ -165,4 +165,4 @@ def test_output_to_a_closed_pipe_prints_no_error(tmp_path: Path) -> None:
         [sys.executable, "-c", code, "doctor"], stdout=write, stderr=subprocess.PIPE, env=environ, check=False
     )
     os.close(write)
-    assert process.stderr == b""
+    assert (process.returncode, process.stderr) == (1, b"")

@@ -15,13 +15,13 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from service.cli import main
 from service.client import Client
 from service.local import LocalStack
 from tests.service.cli.conftest import TINY, Run
-from tests.terminals import in_terminal, plain
+from tests.terminals import run_in_terminal, strip_ansi
 
 ADAM = {"name": "adam", "learning_rate": 0.005}
 
@@ -160,9 +160,9 @@ def test_notes_of_a_comparison_name_the_jobs(run: Run, client: Client, jobs: dic
 def test_compare_of_many_jobs_fits_into_a_terminal(stack: LocalStack, jobs: dict[str, str]) -> None:
     names = [*jobs, *jobs]
     environ = {"COLUMNS": "80", "TERM": "xterm"}
-    exit_code, output = in_terminal("--server", stack.url, "compare", *names, environ=environ)
+    exit_code, output = run_in_terminal("--server", stack.url, "compare", *names, environ=environ)
     assert exit_code == 0
-    lines = plain(output).splitlines()
+    lines = strip_ansi(output).splitlines()
     assert max(map(len, lines)) <= 80
     ids = [word for line in lines if line.startswith("id ") for word in line.split()[1:]]
     assert [jobs[name] for name in names] == [
@@ -230,8 +230,10 @@ def test_help_and_version_load_no_heavy_modules(arguments: list[str]) -> None:
     assert result.stderr == "[]\n"
 
 
-def test_summaries_in_the_command_list_begin_like_the_help_of_their_command() -> None:
-    for name, (_, summary) in main._later.items():
+def test_the_command_list_shows_whole_summaries_that_begin_like_the_help_of_their_command() -> None:
+    listed = " ".join(CliRunner().invoke(main, ["--help"]).stdout.partition("\nCommands:\n")[2].split())
+    for name, (_, summary) in main._lazy_commands.items():
+        assert f" {name} {summary}" in f" {listed}"
         command = main.get_command(click.Context(main), name)
         assert command is not None, name
         assert command.get_short_help_str(200).split()[0] == summary.split()[0], name

@@ -177,7 +177,13 @@ def test_trials_can_be_compared_by_the_id_of_their_sweep(watched: Result, stack:
     assert "2 pairs" in result.stdout
 
 
-def test_a_dry_run_prints_the_plan_and_an_invalid_sweep_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_an_invalid_sweep_is_refused_and_neither_starts_anything(
+    run: Run, client: Client, tmp_path: Path
+) -> None:
+    def started() -> tuple[list[str], list[str]]:
+        return [sweep.id for sweep in client.sweeps()], [job.id for job in client.jobs()]
+
+    before = started()
     path = tmp_path / "sweep.json"
     path.write_text(json.dumps(SWEEP))
     plan = run("sweep", str(path), "--dry-run")
@@ -194,6 +200,7 @@ def test_a_dry_run_prints_the_plan_and_an_invalid_sweep_is_refused(run: Run, tmp
     refused = run("sweep", str(path))
     assert refused.exit_code != 0
     assert "/optimizer/learning_rate" in refused.output
+    assert started() == before
 
 
 def test_the_command_line_reports_why_a_trial_failed(stack: LocalStack, run: Run, watched: Result) -> None:

@@ -13,6 +13,7 @@ from click.testing import Result
 
 from service.cli.specs import settings_of, with_folds, with_settings
 from service.client import Client
+from service.spec import validation
 
 Run = Callable[..., Result]
 
@@ -108,6 +109,33 @@ def test_settings_are_merged_as_the_service_merges_a_preset() -> None:
     assert json.loads(with_folds(document, 3))["dataset"] == {"name": "mine", "folds": 3}
     for unreadable in (b"{", b"[]", b'{"dataset": 3}'):
         assert with_folds(unreadable, 3) == unreadable
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"optimizer": {"name": "adam", "beta1": 0.8}, "dataset": {"name": "mine", "validation_fraction": 0.2}},
+        {"optimizer": "adam", "dataset": "mine"},
+    ],
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "optimizer.learning_rate=0.5",
+        "optimizer.name=adam",
+        "optimizer.name=sgd",
+        "optimizer=sgd",
+        "dataset.name=iris",
+        "dataset=iris",
+        "epochs=3",
+        "checkpoint.keep_last=2",
+    ],
+)
+def test_a_spec_with_settings_resolves_to_what_the_service_makes_of_both(document: dict[str, Any], value: str) -> None:
+    spec, settings = {"kind": "classifier", **document}, settings_of([value])
+    merged = json.loads(with_settings(json.dumps(spec).encode(), settings))
+    assert validation.resolve(merged) == validation.overlaid(validation.resolve(spec), settings)
 
 
 def test_show_by_name_shows_the_newest_cross_validation_with_that_name(run: Run, client: Client) -> None:

@@ -20,7 +20,7 @@ from service.spec.presets.definitions import DEFAULT_PRESET
 from service.web.inference import loading
 from service.web.inference.model_runner import _lru_cached
 from service.web.services import EXTENSION, Services
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, png, post
 
 
@@ -30,8 +30,10 @@ def test_the_wrong_verb_names_the_right_one(client: FlaskClient, submit: Callabl
     assert problem["code"] == "wrong_kind"
     assert f"/jobs/{classifier}/predict" in problem["detail"]
     assert f"/jobs/{gan}/generate" in post(client, gan, "predict", 409, images=["x"])["detail"]
-    assert client.get(f"/jobs/{gan}/confusion").json["code"] == "wrong_kind"
-    assert client.get(f"/jobs/{gan}/mistakes").json["code"] == "wrong_kind"
+    for page in ("confusion", "mistakes"):
+        answer = client.get(f"/jobs/{gan}/{page}")
+        assert (answer.status_code, answer.json["code"]) == (409, "wrong_kind")
+        assert f"/jobs/{gan}/generate" in answer.json["detail"]
 
 
 def test_a_job_without_a_checkpoint_is_reported_as_not_yet_ready(
@@ -55,31 +57,47 @@ def test_a_request_for_a_missing_checkpoint_names_the_available_ones(client: Fla
         assert post(client, classifier, "predict", images=[image], checkpoint=which)["checkpoint"] == 1
 
 
+def test_a_request_for_a_pruned_checkpoint_names_the_available_ones(
+    client: FlaskClient, worker: SimulatedWorker, submit: Callable[..., str], train: Any
+) -> None:
+    trained = train("classifier", **CLASSIFIERS["dense"])
+    job_id = submit(client, **trained.spec)
+    image = png(np.zeros((28, 28), np.uint8))
+    worker.claim()
+    worker.commit_epoch(1, checkpoint=trained.checkpoint)
+    assert post(client, job_id, "predict", images=[image], checkpoint=1)["checkpoint"] == 1
+    worker.commit_epoch(2, checkpoint=trained.checkpoint, keep_last=1)
+    problem = post(client, job_id, "predict", 404, images=[image], checkpoint=1)
+    assert problem["code"] == "artifact_not_found"
+    assert "no checkpoint of epoch 1; available epochs: 2." in problem["detail"]
+    assert "To keep all checkpoints" in problem["detail"]
+
+
 def test_a_damaged_checkpoint_is_reported(
-    client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], train: Any
+    client: FlaskClient, worker: SimulatedWorker, submit: Callable[..., str], train: Any
 ) -> None:
     job_id = submit(client)
     worker.claim()
-    worker.epoch(1, checkpoint=train("gan").checkpoint)  # intact, but of another network
+    worker.commit_epoch(1, checkpoint=train("gan").checkpoint)  # intact, but of another network
     image = png(np.zeros((28, 28), np.uint8))
     assert post(client, job_id, "predict", 500, images=[image])["code"] == "artifact_damaged"
-    worker.epoch(2, checkpoint=train("classifier").checkpoint, best=False)
+    worker.commit_epoch(2, checkpoint=train("classifier").checkpoint, best=False)
     (path,) = (worker.artifacts.root / job_id / "checkpoint").glob("000002-*")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert post(client, job_id, "predict", 500, images=[image], checkpoint=2)["code"] == "artifact_damaged"
-    worker.epoch(3, checkpoint=b"as it was written, but no safetensors file", best=False)
+    worker.commit_epoch(3, checkpoint=b"as it was written, but no safetensors file", best=False)
     assert post(client, job_id, "predict", 500, images=[image], checkpoint=3)["code"] == "artifact_damaged"
 
 
 def test_a_network_that_overflows_still_returns_finite_numbers(
-    client: FlaskClient, worker: PlayedWorker, submit: Callable[..., str], train: Any
+    client: FlaskClient, worker: SimulatedWorker, submit: Callable[..., str], train: Any
 ) -> None:
     trained = train("classifier", **CLASSIFIERS["dense"])
     state = checkpoint.loads(trained.checkpoint)
     state.tensors["layers.0.weight"][:] = np.finfo(np.float32).max
     job_id = submit(client, **trained.spec)
     worker.claim()
-    worker.epoch(1, checkpoint=checkpoint.dumps(state))
+    worker.commit_epoch(1, checkpoint=checkpoint.dumps(state))
     answer = post(client, job_id, "predict", images=[png(np.full((28, 28), 255, np.uint8))], explain=True)
     assert np.isfinite(answer["probabilities"]).all()
     assert np.isfinite(answer["saliency"]).all()
@@ -127,7 +145,7 @@ def test_the_most_recently_used_models_stay_cached() -> None:
         loaded.append(number)
         return number
 
-    get = _lru_cached(load, key=str, most_bytes=10, size_bytes=lambda number: number)
+    get = _lru_cached(load, key=str, max_bytes=10, size_bytes=lambda number: number)
     assert [get(number) for number in (4, 5, 4, 3, 4, 5, 11, 11)] == [4, 5, 4, 3, 4, 5, 11, 11]
     assert loaded == [4, 5, 3, 5, 11]  # 3 evicted 5 (4 was used later); 11 exceeds the cache: alone
 

@@ -69,13 +69,15 @@ def test_a_connection_closed_earlier_in_the_same_round_does_not_end_the_loop(loo
         idle.recv(1)
 
 
-def test_without_a_free_thread_the_client_gets_a_503(loop: Loop) -> None:
+def test_without_a_free_thread_the_client_gets_a_503_with_retry_after(loop: Loop) -> None:
     loop.worker.tpool.shutdown()  # from now on it raises the same error as if no thread could be started
     client = loop.connect()
     loop.run_round()
     client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
     loop.run_round()
-    assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+    answer = client.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 5\r\n" in answer
     assert loop.worker.nr_conns == 0
 
 

@@ -54,12 +54,14 @@ def read_until(events: Iterator[ServerSentEvent], ends: int) -> list[dict[str, A
 
 def run_next_job(worker: Any) -> None:
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     worker.succeed()
 
 
-def test_every_event_of_every_job_is_sent_once(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
-    client, worker, base = either_app.test_client(), play(either_app), serve(either_app)
+def test_every_event_of_every_job_is_sent_once(
+    either_app: Flask, make_worker: Any, submit: Submit, serve: Serve
+) -> None:
+    client, worker, base = either_app.test_client(), make_worker(either_app), serve(either_app)
     waiting = submit(client)
     with opened(base) as events:
         snapshot_event = next(events)
@@ -76,8 +78,10 @@ def test_every_event_of_every_job_is_sent_once(either_app: Flask, play: Any, sub
         assert [event["seq"] for event in received] == [event["seq"] for event in logged[earlier:]]
 
 
-def test_only_events_of_the_selected_jobs_are_sent(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
-    client, worker, base = either_app.test_client(), play(either_app), serve(either_app)
+def test_only_events_of_the_selected_jobs_are_sent(
+    either_app: Flask, make_worker: Any, submit: Submit, serve: Serve
+) -> None:
+    client, worker, base = either_app.test_client(), make_worker(either_app), serve(either_app)
     first, second = submit(client), submit(client)
     with opened(base, second) as events:
         snapshot = json.loads(next(events).data)
@@ -101,15 +105,21 @@ def test_many_selected_jobs_are_looked_up_with_one_query(either_app: Flask, subm
     assert len([sql for sql in statements if "FROM jobs" in sql]) == 1
 
 
-def test_progress_of_a_running_job_is_sent(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
-    worker, base = play(either_app), serve(either_app)
-    job_id = submit(either_app.test_client())
+def test_progress_of_a_running_job_is_sent_but_not_logged(
+    either_app: Flask, make_worker: Any, submit: Submit, serve: Serve
+) -> None:
+    worker, base = make_worker(either_app), serve(either_app)
+    client = either_app.test_client()
+    job_id = submit(client)
     worker.claim()
+    logged = client.get(f"/jobs/{job_id}/events").json
     with opened(base) as events:
         next(events)
         threading.Timer(0.6, lambda: worker.report(40)).start()
         progress = next(event for event in events if event.event == "progress")
     assert (json.loads(progress.data)["job"], json.loads(progress.data)["step"]) == (job_id, 40)
+    assert client.get(f"/jobs/{job_id}/events").json == logged
+    assert {event["type"] for event in logged["data"]} == {"status"}
 
 
 def test_a_client_that_is_too_slow_gets_a_new_snapshot(

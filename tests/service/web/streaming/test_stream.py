@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from httpx_sse import ServerSentEvent, connect_sse
+from sqlalchemy import event as database_event
 from sqlalchemy.exc import OperationalError
 
 from service.web.services import EXTENSION
@@ -40,8 +41,10 @@ def numbered(events: list[ServerSentEvent]) -> list[int]:
     return [json.loads(event.data)["seq"] for event in events if event.event not in ("snapshot", "progress")]
 
 
-def test_stream_sends_all_events_until_the_end(either_app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
-    worker, base = play(either_app), serve(either_app)
+def test_stream_sends_all_events_until_the_end(
+    either_app: Flask, make_worker: Any, submit: Submit, serve: Serve
+) -> None:
+    worker, base = make_worker(either_app), serve(either_app)
     job_id = submit(either_app.test_client(), epochs=2)
 
     progress_received = threading.Semaphore(0)
@@ -51,7 +54,7 @@ def test_stream_sends_all_events_until_the_end(either_app: Flask, play: Any, sub
         for epoch in (1, 2):
             worker.report(epoch * 85 - 40, steps=170)
             assert progress_received.acquire(timeout=20)  # progress that an epoch overtakes is not sent
-            worker.epoch(epoch)
+            worker.commit_epoch(epoch)
         worker.succeed()
 
     rest = []
@@ -100,16 +103,16 @@ def test_headers_keep_proxies_from_buffering_the_stream(app: Flask, submit: Subm
 
 
 def test_stream_cut_twenty_times_sends_each_event_once(
-    either_app: Flask, play: Any, submit: Submit, serve: Serve
+    either_app: Flask, make_worker: Any, submit: Submit, serve: Serve
 ) -> None:
-    worker, base = play(either_app), serve(either_app)
+    worker, base = make_worker(either_app), serve(either_app)
     job_id = submit(either_app.test_client(), epochs=30)
     rng = random.Random(4)
 
     def train() -> None:
         worker.claim()
         for epoch in range(1, 31):
-            worker.epoch(epoch)
+            worker.commit_epoch(epoch)
             time.sleep(0.04)
         worker.succeed()
 
@@ -231,9 +234,9 @@ def test_streams_of_all_jobs_and_of_one_job_share_a_limit(app: Flask, submit: Su
 
 
 def test_client_that_does_not_read_delays_no_other_client_and_misses_no_event(
-    app: Flask, play: Any, submit: Submit, serve: Serve
+    app: Flask, make_worker: Any, submit: Submit, serve: Serve
 ) -> None:
-    worker, base = play(app), serve(app)
+    worker, base = make_worker(app), serve(app)
     job_id = submit(app.test_client(), epochs=200)
     worker.claim()
     with opened(base, job_id) as slow, opened(base, job_id) as fast:
@@ -241,7 +244,7 @@ def test_client_that_does_not_read_delays_no_other_client_and_misses_no_event(
         next(fast)
         metrics = {f"metric_{number}": 0.123456789 for number in range(300)}  # more than socket buffers hold
         for epoch in range(1, 120):
-            worker.epoch(epoch, metrics=metrics)
+            worker.commit_epoch(epoch, metrics=metrics)
         worker.succeed()
         began = time.monotonic()
         received = numbered(list(fast))
@@ -250,40 +253,52 @@ def test_client_that_does_not_read_delays_no_other_client_and_misses_no_event(
     assert len(received) == 2 + 119 * 3 + 2
 
 
-def test_many_clients_of_one_job_receive_every_event(app: Flask, play: Any, submit: Submit, serve: Serve) -> None:
-    worker, base = play(app), serve(app)
+def test_many_clients_of_one_job_receive_every_event_and_share_its_queries(
+    app: Flask, make_worker: Any, submit: Submit, serve: Serve
+) -> None:
+    worker, base, services = make_worker(app), serve(app), app.extensions[EXTENSION]
     job_id = submit(app.test_client(), epochs=3)
-    received: list[list[int]] = []
+    received: list[list[int]] = [[] for _ in range(20)]
+    queries: list[tuple[str, str]] = []
 
-    def watch() -> None:
+    def watch(seqs: list[int]) -> None:
         with opened(base, job_id) as events:
-            received.append(numbered(list(events)))
+            for event in events:
+                seqs += numbered([event])
 
-    threads = [threading.Thread(target=watch) for _ in range(20)]
+    def record_query(connection: Any, cursor: Any, sql: str, *_: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():  # where the worker is
+            queries.append((threading.current_thread().name, sql))
+
+    threads = [threading.Thread(target=watch, args=(seqs,)) for seqs in received]
     for thread in threads:
         thread.start()
-    wait_until(lambda: app.extensions[EXTENSION].hub.clients == 20, "not all are there")
+    wait_until(lambda: received == [[1]] * 20, "each client to have the event so far")
+    wait_until(lambda: services.hub._watched[job_id].progress, "the first poll")
+    database_event.listen(services.database.engine, "before_cursor_execute", record_query)
     worker.claim()
     for epoch in (1, 2, 3):
-        worker.epoch(epoch)
+        worker.commit_epoch(epoch)
     worker.succeed()
     for thread in threads:
         thread.join()
     assert received == [list(range(1, 14))] * 20
+    assert {thread for thread, _ in queries} == {"stream-hub"}, "no client queries the database by itself"
+    assert sum("FROM events" in sql for _, sql in queries) <= 5, "at most one query for each commit"
 
 
 def test_events_in_quick_succession_do_not_wait_for_an_idle_poll(
-    app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    app: Flask, make_worker: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "_ACTIVE_S", 60.0)
     app.extensions[EXTENSION].hub._idle_interval_s = 3600.0
-    worker, base = play(app), serve(app)
+    worker, base = make_worker(app), serve(app)
     job_id = submit(app.test_client(), epochs=1)
     with opened(base, job_id) as events:
         next(events)
         worker.claim()
         assert next(events).event == "status"
-        worker.epoch(1)
+        worker.commit_epoch(1)
         wait_until(lambda: next(events).event == "metrics", "the epoch")
 
 
@@ -295,7 +310,7 @@ def test_burst_of_events_is_delivered_in_full(app: Flask, submit: Submit, serve:
     with opened(serve(app), job_id) as events:
         next(events)
         for epoch in range(1, 101):
-            worker.epoch(epoch)
+            worker.commit_epoch(epoch)
         worker.succeed()
         assert numbered(list(events)) == list(range(1, 305))
 
@@ -324,7 +339,7 @@ def test_stream_continues_after_a_database_outage(
 
 
 def test_failed_poll_repeats_no_event(
-    app: Flask, play: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    app: Flask, make_worker: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, base = app.test_client(), serve(app)
     job_ids = [submit(client, epochs=1) for _ in range(2)]
@@ -344,7 +359,7 @@ def test_failed_poll_repeats_no_event(
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
         wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "not both are watched")
         time.sleep(0.6)
-        workers = [play(app), play(app)]
+        workers = [make_worker(app), make_worker(app)]
         for worker in workers:
             worker.claim()
         wait_until(failed.is_set, "the poll did not fail")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
@@ -11,20 +12,25 @@ Train = Callable[..., list[str]]
 
 @pytest.fixture
 def train(client: FlaskClient, worker: Any, submit: Callable[..., str]) -> Train:
-    """Train jobs that differ only in the seed and end with these accuracies; return their ids."""
+    """Train jobs that differ only in the seed and end with these values of a metric; return their ids."""
 
     def train(
-        values: Sequence[float | None], *, seeds: Sequence[int] = range(100), last_epoch: int = 2, **spec: Any
+        values: Sequence[float | None],
+        *,
+        seeds: Sequence[int] = range(100),
+        last_epoch: int = 2,
+        metric: str = "val_accuracy",
+        **spec: Any,
     ) -> list[str]:
         job_ids = []
         for seed, value in zip(seeds, values, strict=False):
             job_ids.append(submit(client, seed=seed, epochs=last_epoch, **spec))
             worker.claim()
-            measured = {"val_accuracy": value} if value is not None else {}
+            measured = {metric: value} if value is not None else {}
             for epoch in range(1, last_epoch):
-                early = {"val_accuracy": 0.99} if measured else {}
-                worker.epoch(epoch, metrics=early | {"train_loss": 0.2})
-            worker.epoch(last_epoch, metrics=measured | {"train_loss": 0.1})
+                early = {metric: 0.99} if measured else {}
+                worker.commit_epoch(epoch, metrics=early | {"train_loss": 0.2})
+            worker.commit_epoch(last_epoch, metrics=measured | {"train_loss": 0.1})
             worker.succeed()
         return job_ids
 
@@ -60,11 +66,37 @@ def test_equal_losses_are_reported_as_equal(client: FlaskClient, train: Train) -
     assert comparison["notes"] == []
 
 
+@pytest.mark.parametrize("seeds", [[0, 1], [7, 8]], ids=["paired", "unpaired"])
+def test_the_group_with_the_lower_loss_is_called_better(client: FlaskClient, train: Train, seeds: list[int]) -> None:
+    high = train([0.9, 0.92], name="high", metric="val_loss")
+    low = train([0.4, 0.44], name="low", metric="val_loss", seeds=seeds)
+    for a, b in ((high, low), (low, high)):
+        sentence = compare(client, a, b, metric="val_loss").json["sentence"]
+        assert sentence.startswith("low is better than high by 0.49 in val loss of the last epoch, 95% CI 0.")
+
+
+def t_tail(t: float, degrees: float) -> float:
+    """The probability of a value farther from zero than ``t``: Student's density, with t = sqrt(degrees) tan(angle),
+    is proportional to cos(angle) ** (degrees - 1); integrated by the trapezoidal rule."""
+    angles = np.linspace(0, np.pi / 2, 200_001)
+    density = np.cos(angles).clip(0) ** (degrees - 1)
+    areas = np.append(0, np.cumsum((density[1:] + density[:-1]) / 2))
+    return float(1 - np.interp(np.arctan(t / degrees**0.5), angles, areas) / areas[-1])
+
+
 def test_jobs_with_different_seeds_are_compared_unpaired_by_welchs_test(client: FlaskClient, train: Train) -> None:
     a, b = train([0.5, 0.51, 0.52]), train([0.7, 0.72], seeds=[7, 8])
     comparison = compare(client, a, b).json
     assert (comparison["paired"], comparison["pairs"], comparison["n"]) == (False, [], 5)
-    assert comparison["interval"][0] > 0
+    # The variances are 1e-4 and 2e-4, so those of the means are 1e-4 / 3 and 1e-4.
+    error = (1e-4 / 3 + 1e-4) ** 0.5
+    degrees = error**4 / ((1e-4 / 3) ** 2 / 2 + 1e-4**2 / 1)
+    assert comparison["difference"] == pytest.approx(0.2)
+    assert comparison["p"] == pytest.approx(t_tail(0.2 / error, degrees), abs=1e-6)
+    low, high = comparison["interval"]
+    assert (low + high) / 2 == pytest.approx(0.2)
+    assert t_tail((high - low) / 2 / error, degrees) == pytest.approx(0.05, abs=1e-6)
+    assert low > 0
     assert comparison["sentence"].endswith("3 and 2 seeds.")
     assert "not paired" in comparison["notes"][0]
 

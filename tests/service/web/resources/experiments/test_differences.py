@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from tests.service.web.resources.service.test_dataset_versions import SMALL, archive, send
+
 Train = Callable[..., str]
 
 
@@ -17,7 +19,7 @@ def train(client: FlaskClient, worker: Any, submit: Callable[..., str]) -> Train
         job_id = submit(client, epochs=len(losses), **spec)
         worker.claim()
         for epoch, loss in enumerate(losses, 1):
-            worker.epoch(epoch, metrics={"train_loss": loss})
+            worker.commit_epoch(epoch, metrics={"train_loss": loss})
         worker.succeed()
         return job_id
 
@@ -47,7 +49,7 @@ def test_the_most_informative_metrics_are_named_first(
     for value in (0.25, 0.5):
         jobs.append(submit(client, epochs=1))
         worker.claim()
-        worker.epoch(1, metrics=dict.fromkeys(names, value))
+        worker.commit_epoch(1, metrics=dict.fromkeys(names, value))
         worker.succeed()
     differences = get_differences(client, *jobs).json
     assert differences["epoch"]["differs"] == sorted(names)
@@ -64,6 +66,18 @@ def test_a_difference_in_provenance_is_reported(client: FlaskClient, train: Trai
     differences = get_differences(client, a, b).json
     assert differences["provenance"] == [{"name": "numpy", "a": "2.4", "b": "2.5"}]
     assert differences["sentence"].endswith("The jobs differ in numpy in the provenance.")
+
+
+def test_a_difference_in_the_data_is_reported(client: FlaskClient, train: Train) -> None:
+    jobs, digests = [], []
+    for loss, seed in ((0.2, 0), (0.1, 1)):
+        digests.append(send(client, archive(seed=seed))["sha256"])
+        jobs.append(train(0.3, loss, layers=SMALL["layers"], dataset="mine"))
+    differences = get_differences(client, *jobs).json
+    assert (differences["spec"], differences["provenance"]) == ([], [])
+    assert differences["dataset"] == {"name": "dataset", "a": digests[0], "b": digests[1]}
+    assert digests[0] != digests[1]
+    assert differences["sentence"] == "Epoch 2 is the first that differs, in train loss. The jobs differ in the data."
 
 
 def test_an_unknown_job_is_404(client: FlaskClient, train: Train) -> None:

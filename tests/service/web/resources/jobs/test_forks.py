@@ -23,7 +23,7 @@ def train_job(client: FlaskClient, worker: Any, submit: Submit, *, epochs: int =
     job_id = submit(client, epochs=epochs, **spec)
     worker.claim()
     for epoch in range(1, epochs + 1):
-        worker.epoch(epoch, best=epoch == 2)
+        worker.commit_epoch(epoch, best=epoch == 2)
     worker.succeed()
     return job_id
 
@@ -45,8 +45,10 @@ def test_an_override_can_name_an_object_instead_of_spelling_it_out(
     assert pointers(invalid) == ["#/overrides/dataset"]
 
 
-def test_a_fork_continues_from_its_own_copy_of_the_checkpoint(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_a_fork_continues_from_its_own_copy_of_the_checkpoint(
+    either_app: Flask, make_worker: Any, submit: Submit
+) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     parent = train_job(client, worker, submit, name="first", tags=["a"])
     body = {"checkpoint": 2, "overrides": {"epochs": 5, "optimizer": {"learning_rate": 0.01}}}
     created = client.post(f"/jobs/{parent}/fork", json=body)
@@ -65,7 +67,7 @@ def test_a_fork_continues_from_its_own_copy_of_the_checkpoint(either_app: Flask,
     assert download(client, f"/jobs/{job['id']}/checkpoints/latest") == checkpoint
     worker.claim()
     for epoch in (3, 4, 5):
-        worker.epoch(epoch, keep_last=1, best=False)
+        worker.commit_epoch(epoch, keep_last=1, best=False)
     worker.succeed()
     checkpoints = client.get(f"/jobs/{job['id']}/checkpoints").json["data"]
     assert [item["epoch"] for item in checkpoints] == [2, 5], "what a fork began with must stay"
@@ -84,8 +86,8 @@ def reproduce_job(client: FlaskClient, job_id: str) -> Any:
     return created.json
 
 
-def test_forks_and_reproductions_have_distinct_names(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_forks_and_reproductions_have_distinct_names(either_app: Flask, make_worker: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     first = train_job(client, worker, submit, name="first")
     names = [job["name"] for job in (fork_job(client, first), fork_job(client, first), reproduce_job(client, first))]
     assert names == ["first-2", "first-3", "first (reproduced)"]
@@ -104,7 +106,7 @@ def test_a_fork_of_a_fork_continues_the_numbering(client: FlaskClient, worker: A
     first = train_job(client, worker, submit, name="first")
     second = fork_job(client, first, epochs=4)
     worker.claim()
-    worker.epoch(4)
+    worker.commit_epoch(4)
     worker.succeed()
     assert fork_job(client, second["id"])["name"] == "first-3"
     assert reproduce_job(client, second["id"])["name"] == "first-2 (reproduced)"
@@ -142,7 +144,7 @@ def test_a_job_with_only_its_best_and_latest_checkpoints_can_be_forked_and_repro
     parent = submit(client, epochs=4)
     worker.claim()
     for epoch in range(1, 5):
-        worker.epoch(epoch, best=epoch <= 2)
+        worker.commit_epoch(epoch, best=epoch <= 2)
     worker.succeed(keep_last=1)
     assert [item["epoch"] for item in client.get(f"/jobs/{parent}/checkpoints").json["data"]] == [2, 4]
     for checkpoint, epoch in (("best", 2), ("latest", 4)):
@@ -154,7 +156,7 @@ def test_a_job_with_only_its_best_and_latest_checkpoints_can_be_forked_and_repro
     while worker.claim().job_id != fork:
         worker.fail()
     for epoch in (5, 6):
-        worker.epoch(epoch, best=False)
+        worker.commit_epoch(epoch, best=False)
     worker.succeed(keep_last=1)
     # A fork is reproduced from the checkpoint that it started from.
     assert [item["epoch"] for item in client.get(f"/jobs/{fork}/checkpoints").json["data"]] == [4, 6]
@@ -238,9 +240,9 @@ def test_a_job_is_not_forked_from_a_damaged_checkpoint(client: FlaskClient, work
 
 @pytest.mark.parametrize(("verb", "body"), [("fork", {"overrides": {"epochs": 5}}), ("reproduce", None)])
 def test_a_request_repeated_with_an_idempotency_key_creates_one_job(
-    either_app: Flask, play: Any, submit: Submit, verb: str, body: dict[str, Any] | None
+    either_app: Flask, make_worker: Any, submit: Submit, verb: str, body: dict[str, Any] | None
 ) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+    client, worker = either_app.test_client(), make_worker(either_app)
     parent = train_job(client, worker, submit)
     headers = {"Idempotency-Key": f"again-{verb}"}
     first, second = (client.post(f"/jobs/{parent}/{verb}", json=body, headers=headers) for _ in range(2))
@@ -253,12 +255,12 @@ def test_a_request_repeated_with_an_idempotency_key_creates_one_job(
 def train_reproduction(worker: Any, *, last_metrics: dict[str, float] | None = None) -> None:
     worker.claim()
     for epoch in (1, 2):
-        worker.epoch(epoch)
-    worker.epoch(3, metrics=last_metrics)
+        worker.commit_epoch(epoch)
+    worker.commit_epoch(3, metrics=last_metrics)
 
 
-def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, make_worker: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     original = train_job(client, worker, submit)
     created = client.post(f"/jobs/{original}/reproduce")
     assert created.status_code == 201, created.text
@@ -274,9 +276,9 @@ def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, play: Any,
 
 
 def test_a_job_deleted_before_its_checkpoint_is_copied_is_not_reproduced(
-    either_app: Flask, play: Any, submit: Submit, monkeypatch: pytest.MonkeyPatch
+    either_app: Flask, make_worker: Any, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+    client, worker = either_app.test_client(), make_worker(either_app)
     original = train_job(client, worker, submit)
     services = either_app.extensions[EXTENSION]
     monkeypatch.setattr(services.quotas, "new_jobs", lambda *_: actions.remove(services.database, original))
@@ -285,8 +287,8 @@ def test_a_job_deleted_before_its_checkpoint_is_copied_is_not_reproduced(
     assert client.get("/jobs").json["data"] == []
 
 
-def test_a_reproduction_names_the_first_epoch_that_differs(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_a_reproduction_names_the_first_epoch_that_differs(either_app: Flask, make_worker: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     original = train_job(client, worker, submit)
     job = client.post(f"/jobs/{original}/reproduce").json
     train_reproduction(worker, last_metrics={"train_loss": 0.123, "validation_accuracy": 0.9})
@@ -319,7 +321,7 @@ def test_different_weights_alone_are_reported_as_a_difference(client: FlaskClien
     original = train_job(client, worker, submit)
     job = client.post(f"/jobs/{original}/reproduce").json
     train_reproduction(worker)
-    commits.succeed(worker.database, worker.held, "sha256:other")
+    commits.succeed(worker.database, worker.current_claim, "sha256:other")
     reproduction = client.get(f"/jobs/{job['id']}").json["reproduction"]
     assert (reproduction["match"], reproduction["first_difference"]) == (False, {"epoch": 3, "differs": ["weights"]})
 
@@ -330,7 +332,7 @@ def test_a_reproduction_of_a_fork_starts_from_the_same_checkpoint(
     parent = train_job(client, worker, submit)
     fork_id = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4}}).json["id"]
     worker.claim()
-    worker.epoch(4)
+    worker.commit_epoch(4)
     worker.succeed()
     reproduction = client.post(f"/jobs/{fork_id}/reproduce").json
     assert (reproduction["parent_id"], reproduction["start_epoch"]) == (fork_id, 3)
@@ -338,12 +340,30 @@ def test_a_reproduction_of_a_fork_starts_from_the_same_checkpoint(
     assert copy == original
 
 
-def test_a_failed_job_cannot_be_reproduced(client: FlaskClient, worker: Any, submit: Submit) -> None:
-    job_id = submit(client)
-    worker.claim()
+def test_only_a_succeeded_job_can_be_reproduced(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    failed, paused, cancelled, running, queued = (submit(client) for _ in range(5))
+    assert worker.claim().job_id == failed
     worker.fail()
-    answer = client.post(f"/jobs/{job_id}/reproduce")
-    assert (answer.status_code, answer.json["allowed_actions"]) == (409, ["retry", "delete"])
+    for job_id, request in ((paused, "pause"), (cancelled, "cancel")):
+        assert worker.claim().job_id == job_id
+        worker.commit_epoch(1)
+        assert client.post(f"/jobs/{job_id}/{request}").status_code == 202
+        leases.release_lease(worker.database, worker.current_claim, None)
+    assert worker.claim().job_id == running
+    worker.commit_epoch(1)
+    actions_by_job = {
+        failed: ("failed", ["retry", "delete"]),
+        paused: ("paused", ["cancel", "resume", "fork"]),
+        cancelled: ("cancelled", ["fork", "delete"]),
+        running: ("running", ["cancel", "pause", "fork"]),
+        queued: ("queued", ["cancel"]),
+    }
+    for job_id, (status, allowed) in actions_by_job.items():
+        assert client.get(f"/jobs/{job_id}").json["status"] == status
+        answer = client.post(f"/jobs/{job_id}/reproduce")
+        assert (answer.status_code, answer.json.get("code")) == (409, "illegal_transition"), status
+        assert answer.json["allowed_actions"] == allowed
+    assert len(client.get("/jobs").json["data"]) == 5, "no job was created"
 
 
 def test_another_owners_job_cannot_be_forked_reproduced_or_patched(

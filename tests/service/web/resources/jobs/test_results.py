@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -44,13 +45,13 @@ def test_results_before_the_first_epoch_have_every_field_but_no_values(client: F
 
 
 def test_results_list_the_best_and_latest_checkpoints_and_all_files(
-    either_app: Flask, play: Any, submit: Submit
+    either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_id = submit(client)
     worker.claim()
     for epoch in range(1, 6):
-        worker.epoch(epoch, best=epoch == 2, keep_last=2)
+        worker.commit_epoch(epoch, best=epoch == 2, keep_last=2)
     running = client.get(f"/jobs/{job_id}/results").json
     assert (running["final"], running["result_digest"]) == (False, None)
     worker.succeed()
@@ -82,8 +83,8 @@ def test_gan_without_a_best_epoch_calls_its_latest_checkpoint_best(
 ) -> None:
     job_id = submit(client, kind="gan")
     worker.claim()
-    worker.epoch(1, best=False)
-    worker.epoch(2, best=False)
+    worker.commit_epoch(1, best=False)
+    worker.commit_epoch(2, best=False)
     results = client.get(f"/jobs/{job_id}/results").json
     assert results["best"] is None
     assert results["checkpoints"]["best"]["epoch"] == results["checkpoints"]["latest"]["epoch"] == 2
@@ -95,7 +96,7 @@ def test_gan_without_a_best_epoch_calls_its_latest_checkpoint_best(
 def test_failed_job_keeps_its_error_and_its_last_checkpoint(client: FlaskClient, worker: Any, submit: Submit) -> None:
     job_id = submit(client)
     worker.claim()
-    worker.epoch(1)
+    worker.commit_epoch(1)
     worker.fail("diverged")
     results = client.get(f"/jobs/{job_id}/results").json
     assert results["error"]["code"] == "diverged"
@@ -103,12 +104,14 @@ def test_failed_job_keeps_its_error_and_its_last_checkpoint(client: FlaskClient,
     assert results["checkpoints"]["latest"]["epoch"] == 1
 
 
-def test_metrics_are_columns_with_null_for_non_finite_values(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_metrics_are_columns_with_null_for_non_finite_values(
+    either_app: Flask, make_worker: Any, submit: Submit
+) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_id = submit(client)
     worker.claim()
-    worker.epoch(1, metrics={"train_loss": 2.5, "late": math.inf})
-    worker.epoch(2, metrics={"train_loss": math.nan})
+    worker.commit_epoch(1, metrics={"train_loss": 2.5, "late": math.inf})
+    worker.commit_epoch(2, metrics={"train_loss": math.nan})
     answer = client.get(f"/jobs/{job_id}/metrics")
     table = json.loads(answer.text, parse_constant=reject_constant)
     assert table["epochs"] == [1, 2]
@@ -139,13 +142,13 @@ def mode_collapse(epoch: int) -> Finding:
 
 
 def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
-    either_app: Flask, play: Any, submit: Submit
+    either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_id = submit(client, kind="gan")
     worker.claim()
     for epoch, health in ((1, []), (2, [mode_collapse(2)]), (3, [mode_collapse(2)]), (4, []), (5, [mode_collapse(5)])):
-        worker.epoch(epoch, health=health)
+        worker.commit_epoch(epoch, health=health)
     expected = {
         "code": "mode_collapse",
         "severity": "error",
@@ -172,16 +175,35 @@ def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
     assert "preset: &#34;stable&#34;" in page
 
 
-def test_curves_mark_findings(client: FlaskClient, worker: Any, submit: Submit) -> None:
-    plots = set()
-    for health in ([], [mode_collapse(2)]):
+def test_curves_mark_the_epochs_of_each_finding(
+    client: FlaskClient, worker: Any, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.pictures import plots
+
+    figures, render = [], plots._render
+
+    def render_and_keep(figure: Any, fmt: plots.Format) -> bytes:
+        figures.append(figure)
+        return render(figure, fmt)
+
+    monkeypatch.setattr(plots, "_render", render_and_keep)
+    first, second = [mode_collapse(2)], [mode_collapse(5)]
+    pictures = set()
+    for findings in ([[]] * 6, [[], first, first, [], second, second]):
         job_id = submit(client, kind="gan", name="same")
         worker.claim()
-        worker.epoch(1)
-        worker.epoch(2, health=health)
-        plots.add(client.get(f"/jobs/{job_id}/plots/curves.png").data)
+        for epoch, health in enumerate(findings, 1):
+            worker.commit_epoch(epoch, health=health)
+        pictures.add(client.get(f"/jobs/{job_id}/plots/curves.png").data)
         worker.succeed()
-    assert len(plots) == 2
+    assert len(pictures) == 2
+    unmarked, marked = figures
+    *panels, bars = marked.axes
+    assert len(panels) == len(unmarked.axes)
+    for panel in panels:
+        assert [list(line.get_xdata()) for line in panel.lines[-2:]] == [[2, 2], [5, 5]], "vertical lines"
+    assert [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars.patches] == [(2, 4), (5, 6)]
+    assert [text.get_text() for text in bars.texts] == ["mode collapse, epoch 2 to 4", "mode collapse, from epoch 5 on"]
 
 
 def reject_constant(name: str) -> None:
@@ -192,14 +214,16 @@ def test_csv_of_a_job_without_epochs_has_only_the_header(client: FlaskClient, su
     assert client.get(f"/jobs/{submit(client)}/metrics?format=csv").text == "epoch,seconds,cpu_seconds,memory_bytes\n"
 
 
-def test_the_metrics_of_each_epoch_include_cpu_time_and_memory(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_the_metrics_of_each_epoch_include_cpu_time_and_memory(
+    either_app: Flask, make_worker: Any, submit: Submit
+) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_id = submit(client)
     assert client.get(f"/jobs/{job_id}").json["cpu_seconds"] is None  # as in a job from before CPU time was measured
     worker.claim()
-    worker.epoch(1)
-    worker.epoch(2, used=Usage(cpu_seconds=1.25, peak_memory_bytes=200_000_000))
-    worker.epoch(3, used=Usage(cpu_seconds=2.5, peak_memory_bytes=150_000_000))
+    worker.commit_epoch(1)
+    worker.commit_epoch(2, used=Usage(cpu_seconds=1.25, peak_memory_bytes=200_000_000))
+    worker.commit_epoch(3, used=Usage(cpu_seconds=2.5, peak_memory_bytes=150_000_000))
     job = client.get(f"/jobs/{job_id}").json
     assert (job["cpu_seconds"], job["peak_memory_bytes"]) == (2.5, 200_000_000)
     assert client.get("/jobs").json["data"][0]["cpu_seconds"] == 2.5
@@ -217,8 +241,8 @@ def test_the_metrics_of_each_epoch_include_cpu_time_and_memory(either_app: Flask
     assert [(item["cpu_seconds"], item["memory_bytes"]) for item in metrics_events][1] == (0.4, 200_000_000)
 
 
-def test_the_resource_usage_of_a_job_never_decreases(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_the_resource_usage_of_a_job_never_decreases(either_app: Flask, make_worker: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_id = submit(client)
     claim = worker.claim()
 
@@ -234,12 +258,12 @@ def test_the_resource_usage_of_a_job_never_decreases(either_app: Flask, play: An
     assert worker.claim().cpu_seconds == 3.5
 
 
-def test_paginating_the_log_leaves_no_gaps(either_app: Flask, play: Any, submit: Submit) -> None:
-    client, worker = either_app.test_client(), play(either_app)
+def test_paginating_the_log_leaves_no_gaps(either_app: Flask, make_worker: Any, submit: Submit) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
     job_id = submit(client)
     worker.claim()
     for epoch in range(1, 6):
-        worker.epoch(epoch)
+        worker.commit_epoch(epoch)
     worker.succeed()
     events: list[dict[str, Any]] = []
     after = 0
@@ -268,7 +292,7 @@ def test_pages_show_the_resource_usage_of_a_job_and_link_both_films(
 ) -> None:
     job_id = submit(client)
     worker.claim()
-    worker.epoch(1, used=Usage(cpu_seconds=2.5, peak_memory_bytes=150_000_000))
+    worker.commit_epoch(1, used=Usage(cpu_seconds=2.5, peak_memory_bytes=150_000_000))
     worker.succeed()
     html = {"Accept": "text/html"}
     page = client.get(f"/ui/jobs/{job_id}", headers=html).text

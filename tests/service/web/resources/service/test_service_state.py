@@ -3,8 +3,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,30 @@ from service.web.services import EXTENSION
 MakeApp = Callable[..., Flask]
 
 
-def test_the_health_check_reports_ok(client: FlaskClient) -> None:
-    assert client.get("/healthz").json == {"status": "ok"}
+@contextmanager
+def listener() -> Iterator[socket.socket]:
+    """A server that accepts connections but sends nothing. Its ``accept`` raises if nobody has connected."""
+    with closing(socket.socket()) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.setblocking(False)
+        yield silent
+
+
+@pytest.mark.parametrize("auth", ["local", "keys"])
+def test_the_health_check_needs_neither_database_nor_broker(make_app: MakeApp, auth: str) -> None:
+    app = make_app(
+        "postgresql+psycopg://nobody@127.0.0.1:1/none",
+        broker_url="redis://127.0.0.1:1/0",
+        auth=auth,
+        api_keys=("a" * 20,),
+    )
+    client = app.test_client()
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json["checks"]["database"]["status"]) == (503, "down")
+    assert answer.json["checks"]["broker"]["status"] == "degraded"
 
 
 def test_a_service_without_workers_and_broker_is_degraded_but_ready(client: FlaskClient) -> None:
@@ -57,9 +80,7 @@ def test_storage_that_cannot_be_written_to_is_down(make_app: MakeApp, sqlite_url
 
 
 def test_a_silent_broker_is_reported_as_degraded_within_seconds(make_app: MakeApp, sqlite_url: str) -> None:
-    with closing(socket.socket()) as silent:  # accepts connections but sends nothing
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
+    with listener() as silent:
         port = silent.getsockname()[1]
         app = make_app(sqlite_url, broker_url=f"redis://127.0.0.1:{port}/0")
         started = time.monotonic()
@@ -104,30 +125,41 @@ def test_an_unknown_dataset_is_not_found(client: FlaskClient, name: str) -> None
         assert (answer.status_code, answer.json["code"]) in ((404, "dataset_not_found"), (404, "not_found"))
 
 
-def test_a_dataset_is_not_downloaded_for_a_preview(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
+def test_a_dataset_is_not_downloaded_for_a_preview_or_a_validation_image(
+    client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.datasets.builtins import BUILT_IN
 
-    from service.datasets.repository import DatasetRepository
+    with listener() as mirror:
+        url = f"http://127.0.0.1:{mirror.getsockname()[1]}/"
+        monkeypatch.setitem(BUILT_IN, "mnist", replace(BUILT_IN["mnist"], mirrors=(url,)))
+        for picture in ("preview.png", "validation/0.png"):
+            answer = client.get(f"/datasets/mnist/{picture}")
+            assert (answer.status_code, answer.json["code"]) == (404, "not_yet")
+        with pytest.raises(BlockingIOError):
+            mirror.accept()
+    assert not (tmp_path / "data").exists()
 
-    real = DatasetRepository.describe
-    unavailable = lambda self, name, owner: replace(real(self, "mnist-10k", owner), available=False)  # noqa: E731
-    monkeypatch.setattr(DatasetRepository, "describe", unavailable)
-    answer = client.get("/datasets/mnist/preview.png")
-    assert (answer.status_code, answer.json["code"]) == (404, "not_yet")
 
-
-def test_creating_an_app_starts_no_threads_and_creates_no_files(make_app: MakeApp, tmp_path: Path) -> None:
+def test_creating_an_app_opens_no_connections_starts_no_threads_and_creates_no_files(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
     thread_count = threading.active_count()
-    make_app(f"sqlite:///{tmp_path / 'none.db'}", broker_url="redis://127.0.0.1:1/0")
+    with listener() as database, listener() as broker:
+        database_port, broker_port = (server.getsockname()[1] for server in (database, broker))
+        broker_url = f"redis://127.0.0.1:{broker_port}/0"
+        make_app(f"sqlite:///{tmp_path / 'none.db'}", broker_url=broker_url)
+        make_app(f"postgresql+psycopg://nobody@127.0.0.1:{database_port}/none", broker_url=broker_url)
+        for server in (database, broker):
+            with pytest.raises(BlockingIOError):
+                server.accept()
     assert threading.active_count() == thread_count
     assert not (tmp_path / "none.db").exists()
     assert not (tmp_path / "artifacts").exists()
 
 
 def test_submitting_a_job_does_not_wait_for_the_broker(make_app: MakeApp, sqlite_url: str, submit: Any) -> None:
-    with closing(socket.socket()) as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
+    with listener() as silent:
         app = make_app(sqlite_url, broker_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         client = app.test_client()
         started = time.monotonic()

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from engine import EpochDone, checkpoint
+from engine import ClassifierTrainer, EpochDone, checkpoint
 from service.datasets.repository import DatasetRepository
 from service.datasets.tables.preprocessing import Preprocessing
 from service.jobs import leases
@@ -19,9 +19,9 @@ from service.jobs.queries import lookup
 from service.spec.validation import read_resolved
 from service.storage.tables import Job
 from service.web.services import EXTENSION, Services
-from tests.service.web.conftest import PlayedWorker
+from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.resources.service.test_dataset_versions import train
-from tests.service.web.resources.service.test_datasets import send
+from tests.service.web.resources.service.test_datasets import upload_dataset
 from workers.training import build
 
 ROWS = "".join(
@@ -33,8 +33,8 @@ TABLE = ("age,city,since,noise,label\n" + ROWS).encode()
 
 
 @pytest.fixture
-def sent(client: FlaskClient) -> Any:
-    answer = send(client, "people", table=TABLE)
+def people_dataset(client: FlaskClient) -> Any:
+    answer = upload_dataset(client, "people", table=TABLE)
     assert answer.status_code == 201, answer.text
     return answer.json
 
@@ -50,7 +50,7 @@ class TrainingOutput:
 
 
 @pytest.fixture(scope="module")
-def trainings() -> dict[str, TrainingOutput]:
+def training_cache() -> dict[str, TrainingOutput]:
     """A cache by version of the data: training takes longer than most tests, and has the same bits each time."""
     return {}
 
@@ -75,52 +75,68 @@ def train_on_table(services: Services, row: Job) -> TrainingOutput:
 
 
 @pytest.fixture
-def job(client: FlaskClient, worker: PlayedWorker, app: Flask, sent: Any, trainings: dict[str, TrainingOutput]) -> str:
+def job(
+    client: FlaskClient,
+    worker: SimulatedWorker,
+    app: Flask,
+    people_dataset: Any,
+    training_cache: dict[str, TrainingOutput],
+) -> str:
     """A job on the table, with the outputs of a real training."""
     services: Services = app.extensions[EXTENSION]
     created = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 30})
     assert created.status_code == 201, created.text
     with services.database.read() as session:
         row = lookup.get(session, created.json["id"])
-    if sent["sha256"] not in trainings:
-        trainings[sent["sha256"]] = train_on_table(services, row)
-    trained = trainings[sent["sha256"]]
+    if people_dataset["sha256"] not in training_cache:
+        training_cache[people_dataset["sha256"]] = train_on_table(services, row)
+    trained = training_cache[people_dataset["sha256"]]
     held = worker.claim()
     leases.begin(worker.database, held, {"numpy": "2.4", "preprocessing": trained.preprocessing})
-    worker.epoch(1, metrics=trained.metrics, checkpoint=trained.checkpoint, confusion=trained.confusion)
+    worker.commit_epoch(1, metrics=trained.metrics, checkpoint=trained.checkpoint, confusion=trained.confusion)
     worker.succeed()
     return str(created.json["id"])
 
 
-def test_the_response_to_an_upload_has_columns_and_report(client: FlaskClient, sent: Any) -> None:
-    assert (sent["kind"], sent["image_shape"], sent["classes"]) == ("table", [], 2)
-    assert [(column["name"], column["type"], column["missing"]) for column in sent["columns"]] == [
+def test_the_response_to_an_upload_has_columns_and_report(client: FlaskClient, people_dataset: Any) -> None:
+    assert (people_dataset["kind"], people_dataset["image_shape"], people_dataset["classes"]) == ("table", [], 2)
+    assert [(column["name"], column["type"], column["missing"]) for column in people_dataset["columns"]] == [
         ("age", "number", 18), ("city", "category", 0), ("since", "date", 0), ("noise", "number", 0)
     ]  # fmt: skip
-    assert sent["class_names"] == ["high", "low"]
-    assert sent["report"]["target"] == "label"
-    assert "preview" not in sent["urls"]
+    assert people_dataset["class_names"] == ["high", "low"]
+    assert people_dataset["report"]["target"] == "label"
+    assert "preview" not in people_dataset["urls"]
     assert client.get("/datasets/people/preview.png").status_code == 404
     assert client.get("/datasets/people/validation/0.png").status_code == 404
     assert client.get("/ui/datasets/people").status_code == 200
-    assert send(client, "people", table=TABLE).status_code == 409
+    assert upload_dataset(client, "people", table=TABLE).status_code == 409
 
 
-def test_a_split_column_defines_the_parts_and_the_test_rows_are_scored(app: Flask, client: FlaskClient) -> None:
+def test_a_split_column_defines_the_parts_and_the_test_rows_are_scored_once(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The score equals the accuracy of the service's own predictions for the test rows."""
+    scored, score = [], ClassifierTrainer.test
+
+    def score_and_count(trainer: ClassifierTrainer, data: Any) -> dict[str, float]:
+        scored.append(len(data))
+        return score(trainer, data)
+
+    monkeypatch.setattr(ClassifierTrainer, "test", score_and_count)
     lines = TABLE.decode().splitlines()
     parts = ["part", *(("train", "train", "train", "val", "test")[n % 5] for n in range(len(lines) - 1))]
     data = "".join(f"{part},{line}\n" for part, line in zip(parts, lines, strict=True)).encode()
-    created = send(client, "people", table=data, split="part")
+    created = upload_dataset(client, "people", table=data, split="part")
     assert created.status_code == 201, created.text
     counts = [created.json[f"{part}_count"] for part in ("train", "validation", "test")]
     assert counts == [120, 40, 40]
     assert "part" not in [column["name"] for column in created.json["columns"]]
-    other = send(client, "other", table=data.replace(b"val,", b"test,"), split="part").json
+    other = upload_dataset(client, "other", table=data.replace(b"val,", b"test,"), split="part").json
     assert "its test rows are used for validation" in other["report"]["notes"][0]
     job_id = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 3}).json["id"]
     ended = train(app, job_id)
     assert ended.status == "succeeded", ended.error
+    assert scored == [40]
     rows = client.get("/datasets/people/rows?part=test&limit=100").json["data"]
     assert len(rows) == 40
     results = client.get(f"/jobs/{job_id}/results").json
@@ -151,7 +167,7 @@ def test_a_split_column_defines_the_parts_and_the_test_rows_are_scored(app: Flas
 def test_faults_in_the_upload_of_a_table_are_reported(
     client: FlaskClient, fields: dict[str, Any], parameter: str, word: str
 ) -> None:
-    answer = send(client, "bad", **fields)
+    answer = upload_dataset(client, "bad", **fields)
     assert answer.status_code == 422, answer.text
     (error,) = answer.json["errors"]
     assert error["parameter"] == parameter
@@ -160,14 +176,14 @@ def test_faults_in_the_upload_of_a_table_are_reported(
 
 def test_types_and_target_chosen_by_the_user_are_applied(client: FlaskClient) -> None:
     types = json.dumps({"noise": "ignore", "age": "category"})
-    created = send(client, "people", table=TABLE, target="city", types=types).json
+    created = upload_dataset(client, "people", table=TABLE, target="city", types=types).json
     assert [(column["name"], column["type"]) for column in created["columns"]] == [
         ("age", "category"), ("since", "date"), ("label", "category")
     ]  # fmt: skip
     assert created["class_names"] == ["Bergen", "Oslo"]
 
 
-def test_a_dry_run_notes_what_the_table_preset_uses(client: FlaskClient, sent: Any) -> None:
+def test_a_dry_run_notes_what_the_table_preset_uses(client: FlaskClient, people_dataset: Any) -> None:
     def notes(**settings: Any) -> list[str]:
         spec = {"kind": "classifier", "dataset": "people", **settings}
         return [note for note in client.post("/jobs?dry_run=true", json=spec).json["notes"] if "Preset" in note]
@@ -177,7 +193,7 @@ def test_a_dry_run_notes_what_the_table_preset_uses(client: FlaskClient, sent: A
     assert notes(epochs=3, batch_size=10) == []
 
 
-def test_a_classifier_of_a_table_starts_from_the_table_preset(client: FlaskClient, sent: Any) -> None:
+def test_a_classifier_of_a_table_starts_from_the_table_preset(client: FlaskClient, people_dataset: Any) -> None:
     answer = client.post("/jobs?dry_run=true", json={"kind": "classifier", "dataset": "people"}).json
     resolved = answer["resolved"]
     assert resolved["preset"] == "table"
@@ -206,7 +222,7 @@ def test_a_classifier_of_a_table_starts_from_the_table_preset(client: FlaskClien
     ],
 )
 def test_image_settings_are_rejected_for_tables(
-    client: FlaskClient, sent: Any, spec: dict[str, Any], pointer: str, word: str
+    client: FlaskClient, people_dataset: Any, spec: dict[str, Any], pointer: str, word: str
 ) -> None:
     answer = client.post("/jobs", json={"kind": "classifier", "dataset": "people", **spec})
     assert answer.status_code == 422
@@ -295,8 +311,8 @@ def test_the_pages_of_a_table_job_mention_rows_instead_of_images(client: FlaskCl
 
 
 def test_a_fork_accepts_only_tables_with_the_same_columns(client: FlaskClient, job: str) -> None:
-    send(client, "others", table=TABLE.replace(b"noise", b"sound"))
-    send(client, "more", table=TABLE + ROWS.encode())
+    upload_dataset(client, "others", table=TABLE.replace(b"noise", b"sound"))
+    upload_dataset(client, "more", table=TABLE + ROWS.encode())
     rejected = client.post(f"/jobs/{job}/fork", json={"overrides": {"epochs": 60, "dataset": {"name": "others"}}})
     assert rejected.status_code == 422
     assert "columns" in rejected.json["errors"][0]["detail"]
