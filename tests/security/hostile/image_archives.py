@@ -19,7 +19,7 @@ class Hostile:
 
     Attributes:
         mentions: what the error must contain: the file at fault, if there is one, and the remedy.
-        seconds: maximum response time; a fault in the first file must be found within one second.
+        seconds: maximum processor time; a fault in the first file must be found within one second.
         megabytes: maximum memory of the reader; the sandbox stops it at 512 MB more than it starts with.
         fields: form fields in addition to the archive.
     """

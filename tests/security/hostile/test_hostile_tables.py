@@ -25,11 +25,8 @@ def test_the_corpus_is_large_and_a_good_table_is_accepted(stack: Stack) -> None:
 def test_a_hostile_table_is_refused(stack: Stack, title: str, fields: Fields, word: str) -> None:
     texts = {name: value for name, value in fields.items() if isinstance(value, str)}
     files = {name: (name, value) for name, value in fields.items() if isinstance(value, bytes)}
-    for _ in range(3):  # a busy machine is slow occasionally, a file that blocks the service every time
-        with stack.client("ann") as http, Meter(stack.home) as meter:
-            response = http.post("/datasets", data={"name": "evil", **texts}, files=files)
-        if meter.seconds < MAX_S:
-            break
+    with stack.client("ann") as http, Meter(stack.home) as meter:
+        response = http.post("/datasets", data={"name": "evil", **texts}, files=files)
     assert 400 <= response.status_code < 500, response.text
     assert response.json()["code"] == "invalid_upload"
     assert word in response.json()["detail"]
