@@ -5,7 +5,7 @@ import { confirmed, showFaults } from "./dialogs.js";
 
 const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "Queued", retry: "Queued" };
 
-// onedit: a name, a star or the like was changed; onchange: the job may be in another state
+// onedit: called after an edit of the name, tags, note or star; onchange: called when the job's state may have changed
 export function wireActions(job, onedit, onchange) {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-action]");
@@ -21,9 +21,9 @@ export function wireActions(job, onedit, onchange) {
         location.assign("/");
         return;
       }
-      const now = await call(`${job.urls.self}/${action}`, { method: "POST" });
+      const updated = await call(`${job.urls.self}/${action}`, { method: "POST" });
       if (action === "reproduce") {
-        location.assign(now.urls.page);
+        location.assign(updated.urls.page);
         return;
       }
       announce(DONE[action], "good");
@@ -49,8 +49,8 @@ export async function openFork(job, from) {
   });
   if (!detail) return;
   const options = checkpoints.toReversed().map((item) => {
-    const words = [item.best && "best", item.latest && "latest"].filter(Boolean).join(", ");
-    return new Option(`epoch ${item.epoch}${words ? ` (${words})` : ""}`, item.epoch);
+    const labels = [item.best && "best", item.latest && "latest"].filter(Boolean).join(", ");
+    return new Option(`epoch ${item.epoch}${labels ? ` (${labels})` : ""}`, item.epoch);
   });
   $("#fork-from").replaceChildren(...options);
   if (from !== undefined && checkpoints.some((item) => item.epoch === from)) $("#fork-from").value = from;
@@ -64,20 +64,20 @@ export async function openFork(job, from) {
 
 // The dialog's fields for overrides: how each is read from the JSON and written to it.
 const OVERRIDES = {
-  epochs: { read: (overrides) => overrides.epochs, write: (overrides, text) => put(overrides, "epochs", text && Number(text)) },
-  name: { read: (overrides) => overrides.name, write: (overrides, text) => put(overrides, "name", text) },
+  epochs: { read: (overrides) => overrides.epochs, write: (overrides, text) => setOrDelete(overrides, "epochs", text && Number(text)) },
+  name: { read: (overrides) => overrides.name, write: (overrides, text) => setOrDelete(overrides, "name", text) },
   rate: {
     read: ({ optimizer }) => optimizer?.learning_rate,
     write(overrides, text) {
       const { optimizer } = overrides;
-      const whole = typeof optimizer === "string" ? { name: optimizer } : { ...optimizer };
-      put(whole, "learning_rate", text && Number(text));
-      put(overrides, "optimizer", Object.keys(whole).length ? whole : "");
+      const settings = typeof optimizer === "string" ? { name: optimizer } : { ...optimizer };
+      setOrDelete(settings, "learning_rate", text && Number(text));
+      setOrDelete(overrides, "optimizer", Object.keys(settings).length ? settings : "");
     },
   },
 };
 
-function put(object, name, value) {
+function setOrDelete(object, name, value) {
   if (value === "") delete object[name];
   else object[name] = value;
 }
@@ -96,7 +96,7 @@ function parseOverrides() {
   }
 }
 
-// The JSON is what is sent. Each field edits its part of it, and edits of the JSON update the fields.
+// The JSON is what gets sent. Each field edits its part of it, and edits of the JSON update the fields.
 function writeOverride(field) {
   const overrides = parseOverrides();
   if (overrides === null) return; // keep what was typed
@@ -133,13 +133,13 @@ function wireFork(job) {
 function wireEdit(job, onedit) {
   $("#rename").addEventListener("click", async () => {
     $("#edit-error").hidden = true;
-    const now = await call(job.urls.self).catch((error) => announce(error.message, "error"));
-    if (!now) return;
-    $("#edit-name").value = now.name ?? "";
-    $("#edit-tags").value = now.tags.join(", ");
-    $("#edit-priority").value = now.priority;
-    $("#edit-note").value = now.note ?? "";
-    $("#edit-starred").checked = now.starred;
+    const current = await call(job.urls.self).catch((error) => announce(error.message, "error"));
+    if (!current) return;
+    $("#edit-name").value = current.name ?? "";
+    $("#edit-tags").value = current.tags.join(", ");
+    $("#edit-priority").value = current.priority;
+    $("#edit-note").value = current.note ?? "";
+    $("#edit-starred").checked = current.starred;
     $("#edit").showModal();
   });
   $("#edit form").addEventListener("submit", async (event) => {
@@ -169,8 +169,8 @@ function wireStar(job, onedit) {
     if (!button || busy) return;
     busy = true;
     try {
-      const now = await call(job.urls.self, { method: "PATCH", body: { starred: button.getAttribute("aria-pressed") !== "true" } });
-      $("#star").setAttribute("aria-pressed", String(now.starred)); // the button may have been replaced meanwhile
+      const updated = await call(job.urls.self, { method: "PATCH", body: { starred: button.getAttribute("aria-pressed") !== "true" } });
+      $("#star").setAttribute("aria-pressed", String(updated.starred)); // the button may have been replaced in the meantime
       onedit();
     } catch (error) {
       announce(error.message, "error");

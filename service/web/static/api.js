@@ -12,34 +12,34 @@ class ProblemError extends Error {
 
 // Returns a successful response; without any response, the page shows that the connection is lost.
 export async function request(path, options) {
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, options);
+    response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     checkConnection();
     throw new ProblemError(0, { detail: "The service does not respond. Is it still running?" });
   }
-  if (answer.status >= 502) checkConnection(); // a proxy's
-  if (!answer.ok) throw new ProblemError(answer.status, await answer.json().catch(() => ({})));
-  return answer;
+  if (response.status >= 502) checkConnection(); // from a proxy
+  if (!response.ok) throw new ProblemError(response.status, await response.json().catch(() => ({})));
+  return response;
 }
 
 // Loads a page of the service as a document.
 export async function read(address) {
-  const answer = await request(address, { headers: { Accept: "text/html" } });
-  return new DOMParser().parseFromString(await answer.text(), "text/html");
+  const response = await request(address, { headers: { Accept: "text/html" } });
+  return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 
 export async function call(path, { method = "GET", body, signal, headers = {} } = {}) {
   const options = { method, signal, headers: { Accept: "application/json", ...headers } };
   if (body !== undefined) {
-    const isForm = body instanceof FormData; // the browser names its type, with the boundary
+    const isForm = body instanceof FormData; // the browser sets its Content-Type, with the boundary
     options.body = isForm || typeof body === "string" ? body : JSON.stringify(body);
     if (!isForm) options.headers["Content-Type"] = "application/json";
   }
-  const answer = await request(path, options);
-  return answer.status === 204 ? null : answer.json();
+  const response = await request(path, options);
+  return response.status === 204 ? null : response.json();
 }
 
 // All items of a paginated list.
@@ -54,20 +54,20 @@ export async function callAll(path) {
 }
 
 // Calls a function for each item, with limited concurrency.
-export async function pool(items, atOnce, work) {
-  const waiting = [...items];
-  const one = async () => {
-    while (waiting.length) await work(waiting.shift());
+export async function pool(items, concurrency, work) {
+  const queue = [...items];
+  const runWorker = async () => {
+    while (queue.length) await work(queue.shift());
   };
-  await Promise.all(Array.from({ length: atOnce }, one));
+  await Promise.all(Array.from({ length: concurrency }, runWorker));
 }
 
 // One event stream; its messages go to the listeners by type. A browser reconnects by itself after a broken connection;
 // if the service refuses one (too many streams, a restart behind a proxy), it gives up, so we retry with longer pauses.
-// address(): evaluated for each connection, so that events that were received are not requested again.
+// address(): evaluated for each connection, so that events already received are not requested again.
 export function listen(address, listeners) {
   let source = null;
-  let later = null;
+  let retryTimer = null;
   let wait_ms = 2000;
   let isOver = false;
   const open = () => {
@@ -76,13 +76,13 @@ export function listen(address, listeners) {
     source.addEventListener("error", () => {
       checkConnection();
       if (source.readyState !== EventSource.CLOSED) return;
-      later = setTimeout(open, wait_ms);
+      retryTimer = setTimeout(open, wait_ms);
       wait_ms = Math.min(2 * wait_ms, 60_000);
     });
     for (const [type, receive] of Object.entries(listeners)) source.addEventListener(type, (event) => receive(JSON.parse(event.data)));
   };
   const pause = () => {
-    clearTimeout(later);
+    clearTimeout(retryTimer);
     source.close();
   };
   open();
@@ -102,6 +102,6 @@ export function listen(address, listeners) {
 }
 
 // A page restored from the back-forward cache is outdated and has no stream: reload it.
-export function onRestored(renew) {
-  addEventListener("pageshow", (event) => event.persisted && renew());
+export function onRestored(reload) {
+  addEventListener("pageshow", (event) => event.persisted && reload());
 }

@@ -22,16 +22,16 @@ export function wireBisection(job, curves, fork) {
     clear();
   }
 
-  function show(found) {
-    const probes = found.probes.map((probe) => `epoch ${probe.epoch} (${probe.value === null ? "not finite" : metric(found.metric, probe.value)})`);
-    $("#bisect-sentence").textContent = found.sentence;
+  function show(bisection) {
+    const probes = bisection.probes.map((probe) => `epoch ${probe.epoch} (${probe.value === null ? "not finite" : metric(bisection.metric, probe.value)})`);
+    $("#bisect-sentence").textContent = bisection.sentence;
     $("#bisect-probes").textContent = probes.length ? `Looked at ${probes.join(", ")}.` : "";
     $("#bisect-found").hidden = false;
-    $("#bisect-fork").hidden = found.checkpoint === null;
-    $("#bisect-fork").textContent = `Fork from epoch ${found.checkpoint}`;
+    $("#bisect-fork").hidden = bisection.checkpoint === null;
+    $("#bisect-fork").textContent = `Fork from epoch ${bisection.checkpoint}`;
     $("#bisect-fork").onclick = () => {
       $("#bisect").close();
-      fork(found.checkpoint);
+      fork(bisection.checkpoint);
     };
   }
 

@@ -6,8 +6,8 @@ const WIDTHS = { status: 9, progress: 11, metrics: 15, created_at: 8, text: 6.5,
 
 // Width in rem: that of the widest value or of the longest part of the heading.
 export function widthOf(column) {
-  const part = Math.max(...headingOf(column).split(/[._/ ]/).map((word) => word.length));
-  return WIDTHS[column.name] ?? Math.max(WIDTHS[column.type] ?? 8, 2.2 + 0.5 * part);
+  const longestPart = Math.max(...headingOf(column).split(/[._/ ]/).map((word) => word.length));
+  return WIDTHS[column.name] ?? Math.max(WIDTHS[column.type] ?? 8, 2.2 + 0.5 * longestPart);
 }
 
 // Facts are capitalized like headings; settings and metrics keep their names.
@@ -21,8 +21,8 @@ const summaryOf = (metrics) => SUMMARY.filter((name) => name in metrics).slice(0
 // The columns of a CSV file with the table's content: no bars, and one column for each metric.
 export function csvColumns(columns, jobs) {
   const metrics = SUMMARY.filter((name) => jobs.some((job) => summaryOf(job.metrics).includes(name)));
-  const instead = { progress: ["epoch", "epochs"], metrics };
-  return [...new Set(columns.flatMap((name) => instead[name] ?? [name]))];
+  const replacements = { progress: ["epoch", "epochs"], metrics };
+  return [...new Set(columns.flatMap((name) => replacements[name] ?? [name]))];
 }
 
 export function text(column, value) {
@@ -48,8 +48,8 @@ export function text(column, value) {
   }
 }
 
-// The full value for a tooltip, if the cell shortens it.
-export function whole(column, value) {
+// The unabridged value, for a tooltip.
+export function fullText(column, value) {
   if (value === null || value === undefined) return "";
   if (column.type === "time") return when(value);
   if (column.type === "metric" || column.type === "seconds") return String(value);
@@ -73,15 +73,15 @@ export function bestOf(columns, jobs) {
 }
 
 // A job's columns after an epoch event of the stream.
-export function afterEpoch(columns, before, metrics) {
-  const after = { ...before };
+export function afterEpoch(columns, values, metrics) {
+  const updated = { ...values };
   for (const { name, type, metric: base, goal } of columns) {
-    if (name === "metrics") after[name] = metrics;
+    if (name === "metrics") updated[name] = metrics;
     if (type !== "metric" || typeof metrics[base] !== "number") continue;
-    const which = name.includes(":") ? name.split(":")[0] : "last";
-    const falls = which === "min" || (which === "best" && goal === "minimize");
-    if (which === "last" || typeof before[name] !== "number") after[name] = metrics[base];
-    else after[name] = falls ? Math.min(before[name], metrics[base]) : Math.max(before[name], metrics[base]);
+    const aggregate = name.includes(":") ? name.split(":")[0] : "last";
+    const keepsMinimum = aggregate === "min" || (aggregate === "best" && goal === "minimize");
+    if (aggregate === "last" || typeof values[name] !== "number") updated[name] = metrics[base];
+    else updated[name] = keepsMinimum ? Math.min(values[name], metrics[base]) : Math.max(values[name], metrics[base]);
   }
-  return after;
+  return updated;
 }

@@ -10,7 +10,7 @@ import { Readout, rowOf } from "./readout.js";
 const HEIGHT = 250;
 
 export class Chart {
-  // id: the key of its stored settings. onlight(name): the pointer is at one of many lines.
+  // id: the key of its stored settings. onlight(name): called when the pointer is near one of many lines.
   constructor(id, title, { onlight = () => {} } = {}) {
     this.id = id;
     this.title = title;
@@ -20,7 +20,7 @@ export class Chart {
     this.legend = h("div", { class: "row series", role: "group", "aria-label": `Lines: ${title}` });
     this.keys = new Map();
     this.readout = new Readout(onlight);
-    const tool = (name, what, onclick, more = {}) => h("button", { type: "button", class: "slim quiet", title: what, "aria-label": `${name}: ${title}`, onclick, ...more }, name);
+    const tool = (name, description, onclick, extra = {}) => h("button", { type: "button", class: "slim quiet", title: description, "aria-label": `${name}: ${title}`, onclick, ...extra }, name);
     const log = tool("Log", "Logarithmic scale", null, { "aria-pressed": String(this.display.log) });
     log.addEventListener("click", () => {
       this.display.log = !this.display.log;
@@ -45,7 +45,7 @@ export class Chart {
     new IntersectionObserver(
       ([entry]) => {
         this.visible = entry.isIntersecting;
-        if (this.visible && this.waits) this.draw();
+        if (this.visible && this.isPending) this.draw();
       },
       { rootMargin: "300px" },
     ).observe(this.plot);
@@ -56,23 +56,23 @@ export class Chart {
   }
 
   // content: {
-  //   series: [{ name, label, x, y, index, sparse, low, high }]  index: place in the palette; sparse: a line connects its
-  //   values; low, high: of several values whose mean is y
+  //   series: [{ name, label, x, y, index, sparse, low, high }]  index: position in the palette; sparse: a line spans
+  //   the gaps between values; low, high: the band around y, if y is a mean
   //   axis: "epoch" or "seconds", range: [first, last], smoothing: 0..1, format: see format.js
   //   marks: [{ x, text }], bands: [{ from, to, color }]
   //   many: lines are muted, except for the one named `best` and the one under the pointer }
   show(content) {
     if (this.content && this.content.axis !== content.axis) this.display.zoom = { x: null, y: null };
     this.content = content;
-    this.list();
+    this.drawLegend();
     this.plot.setAttribute("aria-label", this.summary());
     this.draw();
   }
 
-  // One button for each line, which hides or shows it. Of many lines, only the best and the one under the pointer.
-  list() {
+  // The legend: a button for each line, which hides or shows it. With many lines, only the best and the highlighted one.
+  drawLegend() {
     const { series, many, best } = this.content;
-    if (many) return this.name(best, this.display.lit);
+    if (many) return this.drawKeys(best, this.display.lit);
     for (const { name, label, index } of series) {
       if (this.keys.has(name)) continue;
       const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.display.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label), h("span", { class: "muted last", hidden: true }));
@@ -84,12 +84,12 @@ export class Chart {
       last.hidden = series.length < 3;
       last.textContent = last.hidden ? "" : this.content.format.value(y.findLast((value) => value !== null));
     }
-    const keys = series.map(({ name }) => this.keys.get(name)); // later ones may be inserted before others
-    if (keys.some((key, place) => key !== this.legend.children[place])) this.legend.replaceChildren(...keys);
+    const keys = series.map(({ name }) => this.keys.get(name)); // new lines may belong between existing ones
+    if (keys.some((key, position) => key !== this.legend.children[position])) this.legend.replaceChildren(...keys);
     return undefined;
   }
 
-  name(best, lit) {
+  drawKeys(best, lit) {
     const label = (name) => this.content.series.find((item) => item.name === name)?.label;
     const key = (index, text) => h("span", { class: "key" }, lineSample(index), h("span", {}, text));
     this.legend.replaceChildren(label(best) ? key(1, `best: ${label(best)}`) : "", label(lit) && lit !== best ? key(0, label(lit)) : "");
@@ -100,19 +100,19 @@ export class Chart {
     if (name === this.display.lit) return;
     this.display.lit = name;
     if (!this.content?.many) return;
-    this.name(this.content.best, name);
+    this.drawKeys(this.content.best, name);
     queueMicrotask(() => this.drawing?.redraw(false)); // uPlot ignores a redraw while it draws or handles the pointer
   }
 
   draw() {
     if (!this.content) return;
-    this.waits = !this.visible;
-    if (this.visible) this.later ??= requestAnimationFrame(() => this.paint());
+    this.isPending = !this.visible;
+    if (this.visible) this.frame ??= requestAnimationFrame(() => this.paint());
   }
 
   paint() {
-    this.later = null;
-    this.painted = this.content; // what is on the canvas: until the next frame, the content may be newer
+    this.frame = null;
+    this.painted = this.content; // what is on the canvas; this.content can be newer until the next frame
     const { series, smoothing, axis, many } = this.content;
     const aligned = align(series);
     const data = [aligned.x, ...columns(aligned, smoothing)];
@@ -129,12 +129,12 @@ export class Chart {
   }
 
   options() {
-    const asked = options(this.content, this.display, { width: this.plot.clientWidth, height: HEIGHT }, () => this.painted);
+    const uplotOptions = options(this.content, this.display, { width: this.plot.clientWidth, height: HEIGHT }, () => this.painted);
     const { smoothing, many } = this.content;
     const item = (column) => this.painted.series[Math.floor((column - 1) / (smoothing ? 2 : 1))];
-    asked.hooks.setSelect = [(plot) => this.zoom(plot)];
-    asked.hooks.setCursor = [(plot) => this.readout.show(plot, this.painted)];
-    asked.cursor = {
+    uplotOptions.hooks.setSelect = [(plot) => this.zoom(plot)];
+    uplotOptions.hooks.setCursor = [(plot) => this.readout.show(plot, this.painted)];
+    uplotOptions.cursor = {
       y: false,
       drag: { x: true, y: true, uni: 30, dist: 5, setScale: false },
       bind: { dblclick: () => () => this.reset() },
@@ -146,14 +146,14 @@ export class Chart {
         show: (plot, column) => !many && (!smoothing || column % 2 === 0) && document.createElement("div"),
       },
     };
-    return asked;
+    return uplotOptions;
   }
 
-  // The selection made by dragging: a range of epochs, of values, or both.
+  // Zooms to the dragged selection: a range of epochs, of values, or both.
   zoom(plot) {
     const { left, top, width, height } = plot.select;
     if (width < 3 || height < 3) return;
-    const span = { x: [left, left + width].map((place) => plot.posToVal(place, "x")), y: [top + height, top].map((place) => plot.posToVal(place, "y")) };
+    const span = { x: [left, left + width].map((pixel) => plot.posToVal(pixel, "x")), y: [top + height, top].map((pixel) => plot.posToVal(pixel, "y")) };
     if (width < plot.over.clientWidth - 1) this.display.zoom.x = span.x;
     if (height < plot.over.clientHeight - 1) this.display.zoom.y = span.y;
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
@@ -166,14 +166,14 @@ export class Chart {
     this.keys.get(name).setAttribute("aria-pressed", String(!hidden.has(name)));
     memory.set(`hidden.${this.id}`, [...hidden]);
     const { series, smoothing } = this.painted ?? this.content;
-    const at = series.findIndex((item) => item.name === name);
-    if (at < 0) return; // it is painted in the next frame, hidden or not
+    const index = series.findIndex((item) => item.name === name);
+    if (index < 0) return; // a line that is not painted yet: the next frame applies the setting
     const lines = smoothing ? 2 : 1;
-    const first = lines * at + 1;
+    const first = lines * index + 1;
     for (let line = first; line < first + lines; line++) this.drawing?.setSeries(line, { show: !hidden.has(name) });
   }
 
-  // The effect of dragging.
+  // Zooming and panning with the keyboard.
   steer(event) {
     const zoom = { "+": 0.5, "=": 0.5, "-": 2 }[event.key];
     const step = { ArrowLeft: -0.25, ArrowRight: 0.25 }[event.key];
@@ -197,8 +197,8 @@ export class Chart {
 
   summary() {
     const { series, axis, many, best, format } = this.content;
-    const named = many ? series.filter((item) => item.name === best) : series;
-    const last = named.map((item) => `${item.label} ${format.value(item.y.findLast((value) => value !== null))}`);
-    return `${this.title} by ${axis}: ${many ? `${series.length} jobs, best ` : ""}${last.join(", ")}`;
+    const summarized = many ? series.filter((item) => item.name === best) : series;
+    const values = summarized.map((item) => `${item.label} ${format.value(item.y.findLast((value) => value !== null))}`);
+    return `${this.title} by ${axis}: ${many ? `${series.length} jobs, best ` : ""}${values.join(", ")}`;
   }
 }

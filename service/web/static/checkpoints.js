@@ -5,8 +5,8 @@ export function wireCheckpoints(job, onchange) {
   const slider = $("#checkpoint");
   const show = () => {
     const item = job.checkpoints[Number(slider.value)];
-    const which = [item.best && "best", item.latest && "latest"].filter(Boolean).join(", ");
-    const text = `epoch ${item.epoch}${which ? ` (${which})` : ""}`;
+    const labels = [item.best && "best", item.latest && "latest"].filter(Boolean).join(", ");
+    const text = `epoch ${item.epoch}${labels ? ` (${labels})` : ""}`;
     $("#checkpoint-name").textContent = text;
     slider.setAttribute("aria-valuetext", text);
   };

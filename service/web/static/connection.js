@@ -1,15 +1,15 @@
-// Shows a notice while the service is unreachable, because the page is outdated then.
+// Shows a notice while the service is unreachable and the page may be outdated.
 import { $, h } from "./dom.js";
 
-const AGAIN_MS = 1500;
-const PATIENCE_MS = 3000;
+const RETRY_MS = 1500;
+const TIMEOUT_MS = 3000;
 
 let note = null;
 let checking = null;
 
-async function answers() {
+async function isReachable() {
   try {
-    return (await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) })).ok;
+    return (await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) })).ok;
   } catch {
     return false;
   }
@@ -22,10 +22,10 @@ export function checkConnection() {
 }
 
 async function check() {
-  while (!(await answers())) {
+  while (!(await isReachable())) {
     note ??= h("p", { class: "note warning", id: "connection-lost", role: "status" }, "Connection lost, reconnecting…");
     if (!note.isConnected) $("#toasts").append(note);
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
   }
   if (!note) return;
   note.remove();

@@ -5,7 +5,8 @@ import { formatOf } from "./format.js";
 import { Metrics } from "./metrics.js";
 import { seriesIndexes } from "./palette.js";
 
-// In this order; a metric that fits nowhere gets its own chart. The first charts are always open, others on demand.
+// In display order; a metric that matches no group gets its own chart. Groups marked true are always open, the others
+// on demand.
 const GROUPS = [
   ["loss", /^(train|val)_loss$/, true],
   ["accuracy", /^(train|val)_accuracy$/, true],
@@ -27,8 +28,8 @@ const GROUPS = [
 export const groupOf = (name) => GROUPS.find(([, pattern]) => pattern.test(name)) ?? [describe(name).label, null, false];
 
 const rank = (title) => {
-  const found = GROUPS.findIndex(([name]) => name === title);
-  return found < 0 ? GROUPS.length : found;
+  const index = GROUPS.findIndex(([name]) => name === title);
+  return index < 0 ? GROUPS.length : index;
 };
 
 const inOrder = (a, b) => rank(a) - rank(b) || a.localeCompare(b, "en");
@@ -36,8 +37,8 @@ export const byGroup = (a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]) || a.
 
 // Inserts a chart at the position it has after a reload, however late its metrics arrived.
 function insert(charts, key, parent, order) {
-  const later = [...charts].filter(([other, { element }]) => element.parentElement === parent && order(other, key) > 0);
-  parent.insertBefore(charts.get(key).element, later.sort(([a], [b]) => order(a, b))[0]?.[1].element ?? null);
+  const following = [...charts].filter(([other, { element }]) => element.parentElement === parent && order(other, key) > 0);
+  parent.insertBefore(charts.get(key).element, following.sort(([a], [b]) => order(a, b))[0]?.[1].element ?? null);
 }
 export const insertMetric = (charts, metric, parent) => insert(charts, metric, parent, byGroup);
 
@@ -47,9 +48,9 @@ export class Settings {
     const number = h("output", { class: "small muted" });
     const slider = h("input", { type: "range", min: 0, max: 0.95, step: 0.05, "aria-label": "Smoothing" });
     const axes = ["epoch", "seconds"].map((axis) => h("button", { type: "button", onclick: () => set({ axis }) }, axis === "epoch" ? "Epochs" : "Time"));
-    const set = (news) => {
-      Object.assign(this.values, news);
-      for (const [name, value] of Object.entries(news)) memory.set(name, value);
+    const set = (changes) => {
+      Object.assign(this.values, changes);
+      for (const [name, value] of Object.entries(changes)) memory.set(name, value);
       show();
       onchange();
     };
@@ -77,9 +78,9 @@ export function xValues(table, axis) {
 
 // The common x range of all charts of a page: from the first epoch, or from time zero.
 export function commonXRange(xs, axis) {
-  const known = xs.filter((x) => x.length);
-  if (!known.length) return [0, 1];
-  return [axis === "seconds" ? 0 : Math.min(...known.map((x) => x[0])), Math.max(...known.map((x) => x.at(-1)))];
+  const nonEmpty = xs.filter((x) => x.length);
+  if (!nonEmpty.length) return [0, 1];
+  return [axis === "seconds" ? 0 : Math.min(...nonEmpty.map((x) => x[0])), Math.max(...nonEmpty.map((x) => x.at(-1)))];
 }
 
 export class Curves {
@@ -112,12 +113,12 @@ export class Curves {
     this.metrics.onchange();
   }
 
-  // A diagnosis finding that begins or ends.
+  // Records that a health finding has begun or ended.
   finding({ code, epoch, severity, state, since }) {
     this.metrics.amend(({ findings }) => {
-      const same = findings.find((item) => item.code === code && item.since === (state === "found" ? epoch : since));
-      if (state !== "found") Object.assign(same ?? {}, { until: epoch });
-      else if (!same) findings.push({ code, severity, since: epoch, until: null });
+      const existing = findings.find((item) => item.code === code && item.since === (state === "found" ? epoch : since));
+      if (state !== "found") Object.assign(existing ?? {}, { until: epoch });
+      else if (!existing) findings.push({ code, severity, since: epoch, until: null });
     });
   }
 
@@ -128,10 +129,10 @@ export class Curves {
     const names = Object.keys(columns).filter((name) => columns[name].some((value) => value !== null));
     const { axis, smoothing } = this.settings.values;
     const x = xValues(table, axis);
-    const at = (epoch) => x[table.epochs.indexOf(epoch)];
-    const marks = this.resumed.filter((epoch) => at(epoch) !== undefined).map((epoch) => ({ x: at(epoch), text: "resumed" }));
-    if (table.best_epoch && at(table.best_epoch) !== undefined) marks.push({ x: at(table.best_epoch), text: "best" });
-    const bands = table.findings.map((found) => ({ from: at(found.since), to: at(found.until) ?? x.at(-1), color: found.severity === "error" ? "bad-soft" : "wait-soft" }));
+    const xAt = (epoch) => x[table.epochs.indexOf(epoch)];
+    const marks = this.resumed.filter((epoch) => xAt(epoch) !== undefined).map((epoch) => ({ x: xAt(epoch), text: "resumed" }));
+    if (table.best_epoch && xAt(table.best_epoch) !== undefined) marks.push({ x: xAt(table.best_epoch), text: "best" });
+    const bands = table.findings.map((finding) => ({ from: xAt(finding.since), to: xAt(finding.until) ?? x.at(-1), color: finding.severity === "error" ? "bad-soft" : "wait-soft" }));
     const common = { axis, smoothing, marks, bands, range: commonXRange([x], axis) };
     const groups = Map.groupBy(names, (name) => groupOf(name)[0]);
     for (const title of [...groups.keys()].sort(inOrder)) {
@@ -141,7 +142,7 @@ export class Curves {
         insert(this.charts, title, $(groupOf(members[0])[2] ? ".main" : ".others", this.root), inOrder);
       }
       const indexes = seriesIndexes(members);
-      const series = members.map((name, place) => ({ name, label: describe(name).label, x, y: columns[name], index: indexes[place], sparse: describe(name).sparse }));
+      const series = members.map((name, index) => ({ name, label: describe(name).label, x, y: columns[name], index: indexes[index], sparse: describe(name).sparse }));
       this.charts.get(title).show({ ...common, series, format: formatOf(members[0]) });
     }
     $("#curves").hidden = names.length === 0;

@@ -6,11 +6,11 @@ const facts = JSON.parse($("#dataset").textContent);
 const isTable = facts.kind === "table";
 const [holder, state, more, part, label] = ["#shown", "#shown-state", "#more", "#part", "#class"].map((id) => $(id));
 let cursor = null;
-let turn = 0;
+let requestNumber = 0;
 let body = null; // of the table
 
 function begin() {
-  turn += 1;
+  requestNumber += 1;
   cursor = null;
   holder.replaceChildren();
   if (isTable) {
@@ -21,7 +21,7 @@ function begin() {
 }
 
 async function load() {
-  const mine = turn;
+  const ownNumber = requestNumber;
   more.disabled = true;
   state.textContent = "Loading…";
   const query = new URLSearchParams({ part: part.value, limit: isTable ? "25" : "48" });
@@ -32,12 +32,12 @@ async function load() {
   try {
     page = await call(`${isTable ? facts.urls.rows : facts.urls.examples}?${query}`);
   } catch (error) {
-    if (mine === turn) state.textContent = error.message;
+    if (ownNumber === requestNumber) state.textContent = error.message;
     return;
   } finally {
-    if (mine === turn) more.disabled = false;
+    if (ownNumber === requestNumber) more.disabled = false;
   }
-  if (mine !== turn) return; // another part or class has been selected since
+  if (ownNumber !== requestNumber) return; // another part or class was selected in the meantime
   for (const item of page.data) (isTable ? body : holder).append(isTable ? row(item) : image(item));
   cursor = page.next_cursor;
   more.hidden = !page.has_more;

@@ -1,4 +1,4 @@
-// Uploads a dataset, and deletes one.
+// Uploads and deletes datasets.
 import { $, $$, announce, capital, counted, h } from "./dom.js";
 import { call } from "./api.js";
 import { fieldOfOne, nameFrom } from "./data-files.js";
@@ -13,8 +13,8 @@ const HELP = {
   table: "Choose a CSV or TSV file with the names of the columns in its first line, or drop it here.",
   idx: "Choose a file of images and a file of labels, as of MNIST.",
 };
-const NAMED = 5; // classes
-// What a parameter of the API is in the form.
+const MAX_NAMED_CLASSES = 5;
+// How the form names each parameter of the API.
 const SUBJECTS = {
   archive: "The archive", table: "The table", images: "The file of images", labels: "The file of labels",
   validation_images: "The file of validation images", validation_labels: "The file of validation labels",
@@ -24,8 +24,8 @@ const SUBJECTS = {
 
 const upload = $("#upload");
 if (upload) {
-  let chosen = []; // { path, file } of a folder
-  let folderText = ""; // what it has
+  let chosen = []; // the images of a folder: { path, file }
+  let folderSummary = ""; // its number of images and its classes
 
   const showFormat = () => {
     for (const label of $$("[data-format]", upload)) {
@@ -34,48 +34,48 @@ if (upload) {
       $("input, select", label).disabled = !isSelected;
     }
     const format = $("#format").value;
-    $("#folder-chosen").textContent = (format === "folder" && folderText) || HELP[format];
+    $("#folder-chosen").textContent = (format === "folder" && folderSummary) || HELP[format];
   };
   const choose = (format) => {
     $("#format").value = format;
     showFormat();
   };
-  // Proposes a name, unless somebody has typed one.
-  let proposed = "";
-  const propose = (name) => {
+  // Suggests a name, unless the user has typed one.
+  let suggestedName = "";
+  const suggestName = (name) => {
     const field = $("[name=name]", upload);
-    if (!field.value || field.value === proposed) field.value = proposed = nameFrom(name);
+    if (!field.value || field.value === suggestedName) field.value = suggestedName = nameFrom(name);
   };
   const showError = (text) => {
     $("#upload-error").textContent = text;
     $("#upload-error").hidden = !text;
     if (text) $("#upload-error").scrollIntoView({ block: "nearest" });
   };
-  const sized = $("[name=size]", upload);
-  let proposedSize = "";
-  let measured = Promise.resolve(); // once the sizes of the chosen images are known
-  const takeFolder = (files) => (measured = inspect(files));
+  const sizeField = $("[name=size]", upload);
+  let suggestedSize = "";
+  let inspection = Promise.resolve(); // resolves once the sizes of the chosen images are known
+  const takeFolder = (files) => (inspection = inspect(files));
   const inspect = async (files) => {
-    const mine = (chosen = imagesOf(files));
-    const { names, outside } = classesOf(mine.map(({ path }) => path));
-    const listed = names.length <= NAMED ? `: ${names.join(", ")}` : "";
-    const tell = (...more) => {
-      folderText = [`${counted(mine.length, "image")} in ${names.length} class${names.length === 1 ? "" : "es"}${listed}.`, outside ? `${counted(outside, "image")} outside of class folders.` : "", ...more].filter(Boolean).join(" ");
+    const images = (chosen = imagesOf(files));
+    const { names, outside } = classesOf(images.map(({ path }) => path));
+    const listedNames = names.length <= MAX_NAMED_CLASSES ? `: ${names.join(", ")}` : "";
+    const showSummary = (...sentences) => {
+      folderSummary = [`${counted(images.length, "image")} in ${names.length} class${names.length === 1 ? "" : "es"}${listedNames}.`, outside ? `${counted(outside, "image")} outside of class folders.` : "", ...sentences].filter(Boolean).join(" ");
       showFormat();
     };
-    if (mine.length) tell();
-    else folderText = "This folder contains no PNG, JPEG, WebP, BMP or GIF files.";
+    if (images.length) showSummary();
+    else folderSummary = "This folder contains no PNG, JPEG, WebP, BMP or GIF files.";
     showFormat();
-    if (mine.length) propose(mine[0].path.split("/")[0]);
+    if (images.length) suggestName(images[0].path.split("/")[0]);
     showError("");
-    if (sized.value === proposedSize) sized.value = proposedSize = ""; // for the folder before
-    const reason = await reasonToScale(mine);
-    if (chosen !== mine || !reason) return;
-    if (!sized.value) {
-      sized.value = proposedSize = USUAL_SIZE;
-      if (sized === document.activeElement) sized.select(); // so that typing replaces it
+    if (sizeField.value === suggestedSize) sizeField.value = suggestedSize = ""; // suggested for the previous folder
+    const reason = await reasonToScale(images);
+    if (chosen !== images || !reason) return;
+    if (!sizeField.value) {
+      sizeField.value = suggestedSize = USUAL_SIZE;
+      if (sizeField === document.activeElement) sizeField.select(); // so that typing replaces it
     }
-    tell(`${reason}: they are scaled and cropped to the size in pixels, ${sized.value}. 64 keeps more detail and takes about four times as long.`);
+    showSummary(`${reason}: they are scaled and cropped to the size in pixels, ${sizeField.value}. 64 keeps more detail and takes about four times as long.`);
   };
 
   $("#format").addEventListener("change", showFormat);
@@ -88,12 +88,12 @@ if (upload) {
       choose(field);
       const input = $(`[name=${field}]`, upload);
       if (input !== from) {
-        const carried = new DataTransfer();
-        carried.items.add(files[0]);
-        input.files = carried.files;
+        const transfer = new DataTransfer();
+        transfer.items.add(files[0]);
+        input.files = transfer.files;
       }
       if (field === "table") readHeader(files[0]);
-      propose(files[0].name);
+      suggestName(files[0].name);
       showError("");
     } catch (error) {
       if (from) from.value = "";
@@ -106,7 +106,7 @@ if (upload) {
   // Offers the columns as targets, read from the first line of an uncompressed file.
   async function readHeader(file) {
     const [line] = (await file.slice(0, 65536).text()).split(/\r?\n/);
-    const delimiter = ["\t", ";", "|", ","].find((one) => line.includes(one)) ?? ",";
+    const delimiter = ["\t", ";", "|", ","].find((candidate) => line.includes(candidate)) ?? ",";
     const isText = !/[\u0000-\u0008]/.test(line);
     $("#table-columns").replaceChildren(...(isText ? line.split(delimiter) : []).slice(0, 200).map((name) => h("option", { value: name.trim().replace(/^"|"$/g, "") })));
   }
@@ -137,25 +137,25 @@ if (upload) {
     showError("");
     const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
     showProgress(null);
-    const ask = latest(async () => {
-      const progress = await call(`/uploads/${id}`).catch(() => null); // the upload itself reports errors
+    const poll = latest(async () => {
+      const progress = await call(`/uploads/${id}`).catch(() => null); // errors are reported by the upload itself
       if (progress && progress.state !== "absent" && button.disabled) showProgress(progress);
     });
-    const watch = setInterval(ask, 700);
+    const timer = setInterval(poll, 700);
     try {
-      await measured;
+      await inspection;
       location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
     } catch (error) {
-      showError(error.problem ? [error.problem.title, asFormSays(error)].filter(Boolean).join(" ") : error.message);
+      showError(error.problem ? [error.problem.title, faultText(error)].filter(Boolean).join(" ") : error.message);
     } finally {
-      clearInterval(watch);
+      clearInterval(timer);
       button.disabled = false;
       $("#upload-busy").hidden = true;
     }
   });
 
-  // The API's faults, about what was chosen and the fields of the form.
-  function asFormSays(error) {
+  // The API's faults, worded in terms of the chosen files and the form's fields.
+  function faultText(error) {
     const faults = error.problem.errors ?? [];
     const subject = (name) => (name === "archive" && $("#format").value === "folder" ? "The folder" : SUBJECTS[name]);
     const isPredicate = /^(has|is|holds|contains|leaves|must|cannot|was|are|should|does|needs)\b/;
@@ -166,7 +166,7 @@ if (upload) {
       return about.startsWith("“") ? `${about}: ${detail}` : capital(detail);
     };
     const sentences = faults.map(sentence);
-    const text = faults.length && sentences.every(Boolean) ? sentences.map((one) => (/[.!?]$/.test(one) ? one : `${one}.`)).join(" ") : faultsOf(error);
+    const text = faults.length && sentences.every(Boolean) ? sentences.map((item) => (/[.!?]$/.test(item) ? item : `${item}.`)).join(" ") : faultsOf(error);
     return text
       .replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”")
       .replace("channels=1", "choose “grey” under “Channels”")
@@ -177,8 +177,8 @@ if (upload) {
   }
 
   function showProgress(progress) {
-    const doing = progress?.state === "reading" ? "Reading" : "Uploading";
-    $("#upload-doing").textContent = progress?.fraction ? `${doing}: ${Math.floor(100 * progress.fraction)}%` : `${doing}…`;
+    const activity = progress?.state === "reading" ? "Reading" : "Uploading";
+    $("#upload-doing").textContent = progress?.fraction ? `${activity}: ${Math.floor(100 * progress.fraction)}%` : `${activity}…`;
     if (progress?.fraction) $("#upload-progress").value = progress.fraction;
     else $("#upload-progress").removeAttribute("value");
   }
@@ -204,11 +204,11 @@ async function filesOf(entry) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
     return [{ path: entry.fullPath.replace(/^\//, ""), file }];
   }
-  const [reader, found] = [entry.createReader(), []];
+  const [reader, files] = [entry.createReader(), []];
   for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) return found;
-    found.push(...(await Promise.all(some.map(filesOf))).flat());
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!batch.length) return files;
+    files.push(...(await Promise.all(batch.map(filesOf))).flat());
   }
 }
 

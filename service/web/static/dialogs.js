@@ -1,4 +1,4 @@
-// Confirmation dialogs, copying to the clipboard, and texts of refusals.
+// Confirmation dialogs, copying to the clipboard, and error messages.
 import { announce, capital } from "./dom.js";
 
 // Resolves to true if the dialog was closed by its confirm button; Escape means no.
@@ -20,11 +20,11 @@ export async function copy(text, element) {
   }
 }
 
-// The faults that a problem lists, each with its field, or else its detail.
+// The faults of a problem response, each with its field, or else the error message.
 export function faultsOf(error) {
-  const place = (fault) => (fault.pointer ?? fault.parameter ?? "").replace(/^#\/?(overrides\/)?/, "");
-  const words = (fault) => (place(fault) ? `${place(fault)}: ${fault.detail}` : capital(fault.detail));
-  return (error.problem?.errors ?? []).map(words).join(" · ") || error.message;
+  const fieldOf = (fault) => (fault.pointer ?? fault.parameter ?? "").replace(/^#\/?(overrides\/)?/, "");
+  const faultText = (fault) => (fieldOf(fault) ? `${fieldOf(fault)}: ${fault.detail}` : capital(fault.detail));
+  return (error.problem?.errors ?? []).map(faultText).join(" · ") || error.message;
 }
 
 export function showFaults(element, error) {

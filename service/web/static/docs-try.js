@@ -4,7 +4,7 @@ import { $, $$, bytes, h } from "./dom.js";
 // A form's fields are its properties: one named "dataset" shadows the form's own.
 export const data = (form, name) => form.getAttribute(`data-${name}`);
 
-const SHOWN = 200_000; // displayed characters of a response; of a stream, the last ones
+const MAX_SHOWN_CHARACTERS = 200_000; // displayed characters of a response; of a stream, the last ones
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 export class Exchange {
@@ -73,20 +73,20 @@ export class Exchange {
     }
     this.stop();
     const abort = (this.abort = new AbortController());
-    const [send, stop, answer] = ["[data-send]", "[data-stop]", "[data-answer]"].map((selector) => $(selector, this.form));
+    const [send, stop, container] = ["[data-send]", "[data-stop]", "[data-answer]"].map((selector) => $(selector, this.form));
     send.disabled = true;
     stop.hidden = false;
-    answer.hidden = false;
-    answer.replaceChildren(h("p", { class: "muted" }, "Waiting for the response…"));
+    container.hidden = false;
+    container.replaceChildren(h("p", { class: "muted" }, "Waiting for the response…"));
     if (this.address) URL.revokeObjectURL(this.address);
-    const began = performance.now();
+    const startedAt = performance.now();
     try {
       const response = await fetch(this.path(), { method: data(this.form, "method"), headers: this.headers(), body: this.body(), signal: abort.signal });
-      await this.show(response, answer, began);
+      await this.show(response, container, startedAt);
     } catch (error) {
       const text = error.name === "AbortError" ? "Stopped." : "The service does not respond. Is it still running?";
-      if (error.name === "AbortError" && answer.children.length > 1) answer.append(h("p", { class: "muted" }, text));
-      else answer.replaceChildren(h("p", { class: "note" }, text));
+      if (error.name === "AbortError" && container.children.length > 1) container.append(h("p", { class: "muted" }, text));
+      else container.replaceChildren(h("p", { class: "note" }, text));
     } finally {
       if (this.abort === abort) {
         send.disabled = false;
@@ -95,13 +95,13 @@ export class Exchange {
     }
   }
 
-  async show(response, answer, began) {
+  async show(response, container, startedAt) {
     const type = response.headers.get("Content-Type") ?? "";
-    const status = h("p", { class: `note ${response.ok ? "good" : "error"}` }, h("strong", {}, `${response.status} ${response.statusText}`), ` in ${Math.round(performance.now() - began)} ms`);
+    const status = h("p", { class: `note ${response.ok ? "good" : "error"}` }, h("strong", {}, `${response.status} ${response.statusText}`), ` in ${Math.round(performance.now() - startedAt)} ms`);
     const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
-    answer.replaceChildren(status, h("details", {}, h("summary", {}, "Headers"), h("pre", { tabindex: 0 }, headers)));
+    container.replaceChildren(status, h("details", {}, h("summary", {}, "Headers"), h("pre", { tabindex: 0 }, headers)));
     if (type.startsWith("text/event-stream")) {
-      await this.showStream(response, answer);
+      await this.showStream(response, container);
       return;
     }
     const content = await response.blob();
@@ -109,31 +109,31 @@ export class Exchange {
     if (!content.size) return;
     if (type.startsWith("image/")) {
       this.address = URL.createObjectURL(content);
-      answer.append(h("img", { src: this.address, alt: "The response" }));
+      container.append(h("img", { src: this.address, alt: "The response" }));
     } else if (/json|text\//.test(type) && !type.startsWith("text/csv")) {
       const text = await content.text();
-      answer.append(h("pre", { tabindex: 0 }, cut(/json/.test(type) ? pretty(text) : text)));
+      container.append(h("pre", { tabindex: 0 }, truncate(/json/.test(type) ? pretty(text) : text)));
     } else {
-      if (/csv|ndjson/.test(type)) answer.append(h("pre", { tabindex: 0 }, cut(await content.text())));
+      if (/csv|ndjson/.test(type)) container.append(h("pre", { tabindex: 0 }, truncate(await content.text())));
       this.address = URL.createObjectURL(content);
       const name = /filename="?([^";]+)/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "response";
-      answer.append(h("p", {}, h("a", { class: "button", href: this.address, download: name }, `Save ${name}`)));
+      container.append(h("p", {}, h("a", { class: "button", href: this.address, download: name }, `Save ${name}`)));
     }
   }
 
-  async showStream(response, answer) {
-    const shown = h("pre", { tabindex: 0 });
-    answer.append(shown);
+  async showStream(response, container) {
+    const output = h("pre", { tabindex: 0 });
+    container.append(output);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
-      shown.textContent = (shown.textContent + piece.value).slice(-SHOWN);
-      shown.scrollTop = shown.scrollHeight;
+    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      output.textContent = (output.textContent + chunk.value).slice(-MAX_SHOWN_CHARACTERS);
+      output.scrollTop = output.scrollHeight;
     }
-    answer.append(h("p", { class: "muted" }, "The stream has ended."));
+    container.append(h("p", { class: "muted" }, "The stream has ended."));
   }
 }
 
-const cut = (text) => (text.length > SHOWN ? `${text.slice(0, SHOWN)}\n… ${text.length - SHOWN} more characters` : text);
+const truncate = (text) => (text.length > MAX_SHOWN_CHARACTERS ? `${text.slice(0, MAX_SHOWN_CHARACTERS)}\n… ${text.length - MAX_SHOWN_CHARACTERS} more characters` : text);
 
 function pretty(text) {
   try {

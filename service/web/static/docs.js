@@ -8,25 +8,25 @@ import { Exchange, data } from "./docs-try.js";
 const items = $$("[data-search]").map((element) => [element, element.dataset.search.toLowerCase()]);
 const groups = $$("[data-group]");
 const opened = new Map(groups.map((group) => [group, group.open]));
-const find = $("#find");
+const searchField = $("#find");
 
 function filter() {
-  const wanted = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = searchField.value.toLowerCase().split(/\s+/).filter(Boolean);
   let count = 0;
   for (const [element, text] of items) {
-    element.hidden = !wanted.every((word) => text.includes(word));
+    element.hidden = !words.every((word) => text.includes(word));
     if (!element.hidden) count += 1;
   }
   for (const group of groups) {
-    const shown = $$("[data-search]:not([hidden])", group).length;
-    group.hidden = wanted.length > 0 && !shown;
-    group.open = wanted.length ? shown > 0 : opened.get(group);
+    const visibleCount = $$("[data-search]:not([hidden])", group).length;
+    group.hidden = words.length > 0 && !visibleCount;
+    group.open = words.length ? visibleCount > 0 : opened.get(group);
   }
-  $("#found").textContent = wanted.length ? `${count} found` : "";
+  $("#found").textContent = words.length ? `${count} found` : "";
   const nothing = $("#nothing");
   if (nothing) nothing.hidden = count > 0;
 }
-find?.addEventListener("input", debounce(80, filter));
+searchField?.addEventListener("input", debounce(80, filter));
 
 // Anchors
 function reveal() {
@@ -43,25 +43,25 @@ document.addEventListener("click", (event) => {
 });
 
 // Suggests ids of this service's jobs and datasets.
-let asked = null;
-function known() {
+let suggestions = null;
+function suggestIds() {
   // If the service does not respond, the next form that is opened tries again.
-  const list = (field, address) => $(`[data-in=path][name=${field}]`) && call(address);
-  asked ??= Promise.all([list("job_id", "/jobs?limit=30"), list("name", "/datasets")]).then(([jobs, datasets]) => {
-    const found = jobs?.data ?? [];
-    $("#known-job_id").replaceChildren(...found.map((job) => h("option", { value: job.id }, job.name ?? job.kind)));
-    const sets = datasets?.data ?? [];
-    $("#known-name").replaceChildren(...sets.map((item) => h("option", { value: item.name }, item.title)));
+  const callIfNeeded = (field, address) => $(`[data-in=path][name=${field}]`) && call(address);
+  suggestions ??= Promise.all([callIfNeeded("job_id", "/jobs?limit=30"), callIfNeeded("name", "/datasets")]).then(([jobs, datasets]) => {
+    const knownJobs = jobs?.data ?? [];
+    $("#known-job_id").replaceChildren(...knownJobs.map((job) => h("option", { value: job.id }, job.name ?? job.kind)));
+    const knownDatasets = datasets?.data ?? [];
+    $("#known-name").replaceChildren(...knownDatasets.map((item) => h("option", { value: item.name }, item.title)));
     const best = (jobs) => jobs.find((job) => job.status === "succeeded") ?? jobs.find((job) => job.progress.epoch > 0) ?? jobs[0];
-    if (!found.length) return;
+    if (!knownJobs.length) return;
     for (const field of $$("[data-in=path][name=job_id]")) {
-      // Irreversible operations have no preselected job, and nothing is inserted where somebody is about to type.
+      // Irreversible operations have no preselected job, and a field that the user has touched or focused is left alone.
       if (field.dataset.touched || field === document.activeElement || data(field.form, "destructive")) continue;
       const kind = { predict: "classifier", generate: "gan" }[data(field.form, "path").split("/").at(-1)];
-      field.value = (best(found.filter((job) => job.kind === (kind ?? job.kind))) ?? best(found)).id;
+      field.value = (best(knownJobs.filter((job) => job.kind === (kind ?? job.kind))) ?? best(knownJobs)).id;
       field.form.dispatchEvent(new Event("input"));
     }
-  }).catch(() => (asked = null));
+  }).catch(() => (suggestions = null));
 }
 
 // Requests
@@ -72,7 +72,7 @@ for (const form of $$("form.try")) {
   };
   form.closest("details").addEventListener("toggle", () => {
     show();
-    known();
+    suggestIds();
   });
   form.addEventListener("input", ({ target }) => {
     if (target.dataset) target.dataset.touched = "yes";
@@ -80,7 +80,7 @@ for (const form of $$("form.try")) {
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (data(form, "destructive") && !(await agreed(form, exchange))) return;
+    if (data(form, "destructive") && !(await confirmOperation(form, exchange))) return;
     exchange.send();
   });
   $("[data-stop]", form).addEventListener("click", () => exchange.stop());
@@ -94,7 +94,7 @@ for (const form of $$("form.try")) {
   show();
 }
 
-function agreed(form, exchange) {
+function confirmOperation(form, exchange) {
   $("#confirm-title").textContent = `${data(form, "destructive")}?`;
   $("#confirm-what").textContent = `${data(form, "method")} ${exchange.path()}`;
   return confirmed($("#confirm"));

@@ -22,13 +22,14 @@ export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 export const sentence = (text) => capital(text) + (/[.!?]$/.test(text) ? "" : ".");
 export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-// Label, unit, goal and colour of a metric: { label, description, percent, goal, series, unit }. One of a single layer, like
-// grad_norm/layers.0, is described by its base. The server's words: service/spec/metric_info.py.
-let known = null;
+// Label, unit, goal and colour of a metric: { label, description, percent, goal, series, unit }. A metric of a single
+// layer, like grad_norm/layers.0, takes the description of its base. The server's counterpart:
+// service/spec/metric_info.py.
+let metricInfo = null;
 export function describe(name) {
-  known ??= JSON.parse($("#metric-info").textContent);
+  metricInfo ??= JSON.parse($("#metric-info").textContent);
   const [base, layer] = name.split("/");
-  const info = known[base] ?? { label: words(base), description: "", percent: false, goal: null, series: 8, unit: null };
+  const info = metricInfo[base] ?? { label: words(base), description: "", percent: false, goal: null, series: 8, unit: null };
   return layer ? { ...info, label: `${info.label} · ${layer}` } : info;
 }
 
@@ -50,9 +51,9 @@ export const within = (name, bound) => (describe(name).percent && bound !== null
 export function bytes(count) {
   const units = ["B", "kB", "MB", "GB"];
   let power = 0;
-  let left = count;
-  while (left >= 1000 && power < units.length - 1) [left, power] = [left / 1000, power + 1];
-  return `${left.toFixed(power && left < 100 ? 1 : 0)} ${units[power]}`;
+  let value = count;
+  while (value >= 1000 && power < units.length - 1) [value, power] = [value / 1000, power + 1];
+  return `${value.toFixed(power && value < 100 ? 1 : 0)} ${units[power]}`;
 }
 
 export const percent = (ratio) => `${(100 * ratio).toFixed(1)}%`;
@@ -75,10 +76,10 @@ export function ago(text) {
   return `${Math.round(seconds / 86400)} days ago`;
 }
 
-let moment = null; // created once, on first use: it is slow
+let dateFormat = null; // created once, on first use: it is slow
 export function when(text) {
-  moment ??= new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-  return moment.format(new Date(text));
+  dateFormat ??= new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  return dateFormat.format(new Date(text));
 }
 
 // Settings of a page, stored for the next visit.
@@ -102,13 +103,13 @@ export const memory = {
 // At most one call per interval, in milliseconds; the last one is never dropped.
 export function throttle(milliseconds, call) {
   let due = null;
-  let last = 0;
+  let lastCall = 0;
   return () => {
     due ??= setTimeout(() => {
       due = null;
-      last = performance.now();
+      lastCall = performance.now();
       call();
-    }, Math.max(0, last + milliseconds - performance.now()));
+    }, Math.max(0, lastCall + milliseconds - performance.now()));
   };
 }
 

@@ -1,61 +1,61 @@
-// A drawing pad with live predictions. A classifier of photos or colour images gets
-// an opened file unchanged, so that it predicts the same as from the command line; the pad then only shows the part that
-// the network sees.
+// A drawing pad with live predictions. For a classifier of photos or colour images, an opened file is sent unchanged,
+// so that the prediction is the same as on the command line; the pad then only shows the part of it that the network
+// sees.
 import { $, announce } from "./dom.js";
 import { call } from "./api.js";
 import { barsOf } from "./bars.js";
 import { wireCheckpoints } from "./checkpoints.js";
-import { latest, turns } from "./latest.js";
+import { latest, requestSequence } from "./latest.js";
 
-const SIDE = 56; // side of the sent image in pixels; the service fits the drawing into the dataset's frame
+const SIDE = 56; // side of the submitted image in pixels; the service fits the drawing into the frame of the dataset's images
 const SENT_TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"];
 const job = JSON.parse($("#job").textContent);
 const pad = $("#pad");
 
 if (pad) {
   const pen = pad.getContext("2d", { willReadFrequently: true });
-  const small = new OffscreenCanvas(SIDE, SIDE).getContext("2d", { willReadFrequently: true });
+  const scaled = new OffscreenCanvas(SIDE, SIDE).getContext("2d", { willReadFrequently: true });
   const showBars = barsOf($("#bars"));
   let strokeAt = 0;
-  let drawn = false;
+  let isDrawn = false;
   let isOpened = false; // the pad shows a file without drawn strokes
-  let file = null; // in base64; null once the user draws on it
-  // Networks see the whole of a drawing, but only the centre of a photo, cropped to their aspect ratio.
+  let file = null; // the opened file in base64; null once the user draws on it
+  // A network sees an entire drawing, but of a photo only the centre, cropped to the network's aspect ratio.
   const [rowsSeen, columnsSeen] = job.crops ? job.shape : [1, 1];
-  const [tall, wide] = [Math.min(1, rowsSeen / columnsSeen), Math.min(1, columnsSeen / rowsSeen)];
-  pad.width = Math.round(pad.width * wide);
-  pad.height = Math.round(pad.height * tall);
-  const looked = $("#looked");
-  [looked.width, looked.height] = [pad.width, pad.height];
-  let last = null;
-  let before = null; // the prediction before the file that is being read, to restore if reading is interrupted
-  const turn = turns(); // one for each drawing, which begins when the pad is cleared
-  let isCurrent = turn();
+  const [heightShare, widthShare] = [Math.min(1, rowsSeen / columnsSeen), Math.min(1, columnsSeen / rowsSeen)];
+  pad.width = Math.round(pad.width * widthShare);
+  pad.height = Math.round(pad.height * heightShare);
+  const inputView = $("#looked");
+  [inputView.width, inputView.height] = [pad.width, pad.height];
+  let lastVerdict = null;
+  let interruptedVerdict = null; // the verdict shown before a file is read, to restore if that fails
+  const nextDrawing = requestSequence(); // a new drawing begins when the pad is cleared
+  let isCurrent = nextDrawing();
 
   const epoch = wireCheckpoints(job, () => ask());
   const predict = latest(async () => {
-    if (!drawn) return;
-    const isSame = isCurrent;
-    const [since, what] = [strokeAt, isOpened ? "opened file" : "stroke"];
+    if (!isDrawn) return;
+    const isSameDrawing = isCurrent;
+    const [startedAt, inputKind] = [strokeAt, isOpened ? "opened file" : "stroke"];
     const images = [file ?? pixels()];
-    let answer;
+    let response;
     try {
-      answer = await call(`${job.urls.self}/predict`, { method: "POST", body: { images, fit: true, explain: $("#explain").checked, checkpoint: epoch() } });
+      response = await call(`${job.urls.self}/predict`, { method: "POST", body: { images, fit: true, explain: $("#explain").checked, checkpoint: epoch() } });
     } catch (error) {
       announce(error.message, "error");
-      if (isSame() && last === null) $("#verdict").textContent = "No prediction";
+      if (isSameDrawing() && lastVerdict === null) $("#verdict").textContent = "No prediction";
       return;
     }
-    if (!isSame()) return; // the pad was cleared
-    show(answer);
-    if (since) {
-      const took = Math.round(performance.now() - since);
-      $("#latency").textContent = `${took} ms from ${what} to prediction`;
-      $("#latency").dataset.ms = took;
+    if (!isSameDrawing()) return; // the pad was cleared
+    show(response);
+    if (startedAt) {
+      const elapsed_ms = Math.round(performance.now() - startedAt);
+      $("#latency").textContent = `${elapsed_ms} ms from ${inputKind} to prediction`;
+      $("#latency").dataset.ms = elapsed_ms;
     }
   });
 
-  // The verdict is busy until it is the one on the last stroke.
+  // The verdict is marked as busy until it reflects the last stroke.
   async function ask() {
     $("#verdict").setAttribute("aria-busy", "true");
     try {
@@ -66,96 +66,96 @@ if (pad) {
   }
 
   function pixels() {
-    const [width, height] = [Math.round(SIDE * wide), Math.round(SIDE * tall)];
-    small.imageSmoothingQuality = "high";
-    small.drawImage(pad, 0, 0, width, height);
-    const { data } = small.getImageData(0, 0, width, height);
-    const level = (at) => Math.round((data[at] / 255) * 100) / 100;
-    const pixel = job.colour ? (at) => [level(at), level(at + 1), level(at + 2)] : level;
+    const [width, height] = [Math.round(SIDE * widthShare), Math.round(SIDE * heightShare)];
+    scaled.imageSmoothingQuality = "high";
+    scaled.drawImage(pad, 0, 0, width, height);
+    const { data } = scaled.getImageData(0, 0, width, height);
+    const level = (offset) => Math.round((data[offset] / 255) * 100) / 100;
+    const pixel = job.colour ? (offset) => [level(offset), level(offset + 1), level(offset + 2)] : level;
     return Array.from({ length: height }, (_, row) => Array.from({ length: width }, (_, column) => pixel(4 * (row * width + column))));
   }
 
   function show({ probabilities: [shares], classes: [winner], class_names: names, seen, saliency }) {
     showBars(shares, winner);
     const text = `${names[winner]}, ${(100 * shares[winner]).toFixed(0)}%`;
-    if (text !== last) $("#verdict").textContent = text;
-    last = text;
+    if (text !== lastVerdict) $("#verdict").textContent = text;
+    lastVerdict = text;
     $("#verdict").dataset.answer = names[winner];
     if (seen) overlay(seen[0], saliency[0]);
   }
 
-  // The network's input; blue and orange mark where more brightness would speak for or against the prediction.
+  // The network's input; blue and orange mark where more brightness would support or oppose the prediction.
   function overlay(seen, saliency) {
     const [height, width] = [seen.length, seen[0].length];
     const image = new ImageData(width, height);
-    const pulls = saliency.map((row) => row.map((pixel) => (job.colour ? pixel[0] + pixel[1] + pixel[2] : pixel)));
-    const most = Math.max(...pulls.flat().map(Math.abs)) || 1;
+    const effects = saliency.map((row) => row.map((pixel) => (job.colour ? pixel[0] + pixel[1] + pixel[2] : pixel)));
+    const largest = Math.max(...effects.flat().map(Math.abs)) || 1;
     for (let row = 0; row < height; row += 1) {
       for (let column = 0; column < width; column += 1) {
-        const lights = pale(seen[row][column]);
-        const pull = pulls[row][column] / most;
-        const tint = pull > 0 ? [60, 160, 255] : [255, 140, 40];
-        const weight = Math.min(0.85, Math.abs(pull) ** 0.8);
-        image.data.set([...tint.map((value, channel) => 255 * lights[channel] * (1 - weight) * 0.8 + value * weight), 255], 4 * (row * width + column));
+        const background = paleColour(seen[row][column]);
+        const effect = effects[row][column] / largest;
+        const tint = effect > 0 ? [60, 160, 255] : [255, 140, 40];
+        const weight = Math.min(0.85, Math.abs(effect) ** 0.8);
+        image.data.set([...tint.map((value, channel) => 255 * background[channel] * (1 - weight) * 0.8 + value * weight), 255], 4 * (row * width + column));
       }
     }
     const frame = new OffscreenCanvas(width, height);
     frame.getContext("2d").putImageData(image, 0, 0);
-    const context = looked.getContext("2d");
+    const context = inputView.getContext("2d");
     context.imageSmoothingEnabled = false;
-    context.drawImage(frame, 0, 0, looked.width, looked.height);
+    context.drawImage(frame, 0, 0, inputView.width, inputView.height);
     if (job.crops) reveal("looked", true);
   }
 
-  // At half intensity, so that the tint is visible on any colour.
-  function pale(pixel) {
+  // Halves the saturation, so that the tint is visible on any colour.
+  function paleColour(pixel) {
     if (!job.colour) return [pixel, pixel, pixel];
     const grey = 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
     return pixel.map((light) => (light + grey) / 2);
   }
 
-  // A sentence in place of the empty square.
-  function reveal(id, isThere) {
-    $(`#${id}`).hidden = !isThere;
-    $(id === "pad" ? "#no-photo" : "#no-looked").hidden = isThere;
+  // Shows a canvas, or a sentence in its place while it is empty.
+  function reveal(id, isVisible) {
+    $(`#${id}`).hidden = !isVisible;
+    $(id === "pad" ? "#no-photo" : "#no-looked").hidden = isVisible;
   }
 
   function clear() {
     if (job.crops) for (const id of ["pad", "looked"]) reveal(id, false);
-    isCurrent = turn();
-    drawn = false;
+    isCurrent = nextDrawing();
+    isDrawn = false;
     file = null;
-    last = null;
-    before = null;
+    lastVerdict = null;
+    interruptedVerdict = null;
     pen.fillStyle = "#000";
     pen.fillRect(0, 0, pad.width, pad.height);
-    const context = looked.getContext("2d");
+    const context = inputView.getContext("2d");
     context.fillStyle = "#000";
-    context.fillRect(0, 0, looked.width, looked.height);
+    context.fillRect(0, 0, inputView.width, inputView.height);
     $("#verdict").textContent = job.crops ? "Open a photo" : "Draw something";
     $("#latency").textContent = "";
     showBars();
   }
 
-  let from = null;
-  const place = (event) => {
+  let lastPoint = null;
+  const canvasPoint = (event) => {
     const box = pad.getBoundingClientRect();
     return [((event.clientX - box.left) / box.width) * pad.width, ((event.clientY - box.top) / box.height) * pad.height];
   };
-  function line(event) {
-    // A fast pen passes several points between two events.
-    for (const part of event.getCoalescedEvents?.() ?? [event]) {
-      const to = place(part);
+  function drawLine(event) {
+    // A fast pen passes several points between two events: the coalesced events have them all.
+    for (const sample of event.getCoalescedEvents?.() ?? [event]) {
+      const to = canvasPoint(sample);
       pen.strokeStyle = "#fff";
       pen.lineCap = pen.lineJoin = "round";
-      pen.lineWidth = Number($("#pen").value) * (event.pointerType === "pen" ? 0.6 + 0.8 * part.pressure : 1);
+      pen.lineWidth = Number($("#pen").value) * (event.pointerType === "pen" ? 0.6 + 0.8 * sample.pressure : 1);
       pen.beginPath();
-      pen.moveTo(...from);
+      pen.moveTo(...lastPoint);
       pen.lineTo(...to);
       pen.stroke();
-      from = to;
+      lastPoint = to;
     }
-    drawn = true;
+    isDrawn = true;
     isOpened = false;
     file = null;
     strokeAt = performance.now();
@@ -164,35 +164,35 @@ if (pad) {
   pad.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || job.crops) return;
     pad.setPointerCapture(event.pointerId);
-    from = place(event);
-    line(event);
+    lastPoint = canvasPoint(event);
+    drawLine(event);
     event.preventDefault();
   });
-  pad.addEventListener("pointermove", (event) => from && line(event));
-  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => (from = null));
+  pad.addEventListener("pointermove", (event) => lastPoint && drawLine(event));
+  for (const type of ["pointerup", "pointercancel"]) pad.addEventListener(type, () => (lastPoint = null));
   $("#clear").addEventListener("click", clear);
   $("#explain").addEventListener("change", ask);
 
-  const opening = turns();
+  const nextOpening = requestSequence();
   async function open(chosen) {
-    const isNewest = opening();
-    const [began, isSame] = [strokeAt, isCurrent];
+    const isNewest = nextOpening();
+    const [strokeAtBefore, isSameDrawing] = [strokeAt, isCurrent];
     const image = await createImageBitmap(chosen).catch(() => null);
     if (!isNewest()) return;
     if (image && job.crops) {
-      before ??= [$("#verdict").textContent, last];
+      interruptedVerdict ??= [$("#verdict").textContent, lastVerdict];
       $("#verdict").textContent = "Computing…";
-      last = null;
+      lastVerdict = null;
     }
-    const sent = image && job.crops ? await encoded(chosen, image) : null;
+    const encodedFile = image && job.crops ? await encodeFile(chosen, image) : null;
     if (!isNewest()) return;
     if (!image) {
       announce("This browser cannot read that file as an image.", "error");
-      if (before && $("#verdict").textContent === "Computing…") [$("#verdict").textContent, last] = before;
-      before = null;
+      if (interruptedVerdict && $("#verdict").textContent === "Computing…") [$("#verdict").textContent, lastVerdict] = interruptedVerdict;
+      interruptedVerdict = null;
       return;
     }
-    if (strokeAt !== began || !isSame()) {
+    if (strokeAt !== strokeAtBefore || !isSameDrawing()) {
       announce("The image was not opened, because you changed the drawing while it was loading. Open it again to replace the drawing.");
       return;
     }
@@ -200,25 +200,25 @@ if (pad) {
     const scale = (job.crops ? Math.max : Math.min)(pad.width / image.width, pad.height / image.height);
     const [width, height] = [image.width * scale, image.height * scale];
     pen.drawImage(image, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
-    if (job.crops) file = sent;
-    if (!job.crops) darken();
-    else if (!job.colour) withoutColour();
+    if (job.crops) file = encodedFile;
+    if (!job.crops) normalizeColours();
+    else if (!job.colour) removeColour();
     if (job.crops) reveal("pad", true);
     $("#verdict").textContent = "Computing…";
-    drawn = true;
+    isDrawn = true;
     strokeAt = performance.now();
     isOpened = true;
     ask();
   }
 
-  // A file in base64, scaled down if it is large.
-  async function encoded(chosen, image) {
+  // Encodes a file in base64, scaled down if it is large.
+  async function encodeFile(chosen, image) {
     const [width, height] = [image.width, image.height];
-    const { sent } = job; // the command-line client has the same limits
-    const fits = chosen.size <= sent.bytes && width * height <= sent.pixels && (chosen.type !== "image/png" || Math.max(width, height) <= sent.png_side);
+    const { sent: limits } = job; // the command-line client has the same limits
+    const isWithinLimits = chosen.size <= limits.bytes && width * height <= limits.pixels && (chosen.type !== "image/png" || Math.max(width, height) <= limits.png_side);
     let blob = chosen;
-    if (!fits || !SENT_TYPES.includes(chosen.type)) {
-      const scale = Math.min(1, sent.side / Math.max(width, height));
+    if (!isWithinLimits || !SENT_TYPES.includes(chosen.type)) {
+      const scale = Math.min(1, limits.side / Math.max(width, height));
       const canvas = new OffscreenCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
       const context = canvas.getContext("2d");
       context.imageSmoothingQuality = "high";
@@ -227,27 +227,27 @@ if (pad) {
     }
     const bytes = new Uint8Array(await blob.arrayBuffer());
     let text = "";
-    for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+    for (let offset = 0; offset < bytes.length; offset += 0x8000) text += String.fromCharCode(...bytes.subarray(offset, offset + 0x8000));
     return btoa(text);
   }
 
-  // The photo in grey, as the network sees it.
-  function withoutColour() {
+  // Shows the photo in grey, as the network sees it.
+  function removeColour() {
     const image = pen.getImageData(0, 0, pad.width, pad.height);
     const { data } = image;
-    for (let at = 0; at < data.length; at += 4) data.fill(0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2], at, at + 3);
+    for (let offset = 0; offset < data.length; offset += 4) data.fill(0.299 * data[offset] + 0.587 * data[offset + 1] + 0.114 * data[offset + 2], offset, offset + 3);
     pen.putImageData(image, 0, 0);
   }
 
-  // Digit classifiers expect light on dark: dark ink on paper, detected by a light border, is inverted.
-  function darken() {
+  // Converts to grey. Digit classifiers expect light on dark: dark ink on paper, detected by its light border, is inverted.
+  function normalizeColours() {
     const image = pen.getImageData(0, 0, pad.width, pad.height);
     const { data, width, height } = image;
-    const grey = (at) => (data[at] + data[at + 1] + data[at + 2]) / 3;
+    const grey = (offset) => (data[offset] + data[offset + 1] + data[offset + 2]) / 3;
     let border = 0;
     for (let column = 0; column < width; column += 1) border += grey(4 * column) + grey(4 * ((height - 1) * width + column));
-    const turned = border / (2 * width) > 127;
-    for (let at = 0; at < data.length; at += 4) data.fill(turned ? 255 - grey(at) : grey(at), at, at + 3);
+    const isInverted = border / (2 * width) > 127;
+    for (let offset = 0; offset < data.length; offset += 4) data.fill(isInverted ? 255 - grey(offset) : grey(offset), offset, offset + 3);
     pen.putImageData(image, 0, 0);
   }
 

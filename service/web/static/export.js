@@ -22,16 +22,16 @@ export async function savePng(title, content, display) {
   ctx.fillStyle = token("ink");
   ctx.font = `600 ${18 * SCALE}px ${sans}`;
   ctx.fillText(capital(title), MARGIN, MARGIN + 14 * SCALE);
-  const below = drawLegend(ctx, content, display, MARGIN + 38 * SCALE, sans);
+  const legendBottom = drawLegend(ctx, content, display, MARGIN + 38 * SCALE, sans);
   const ratio = devicePixelRatio;
-  const size = { width: (WIDTH - MARGIN) / ratio, height: (HEIGHT - below - MARGIN) / ratio, scale: SCALE / ratio };
+  const size = { width: (WIDTH - MARGIN) / ratio, height: (HEIGHT - legendBottom - MARGIN) / ratio, scale: SCALE / ratio };
   const plot = await new Promise((resolve) => {
-    const asked = options(content, { ...display, lit: null }, size);
-    asked.hooks.ready = [resolve];
+    const plotOptions = options(content, { ...display, lit: null }, size);
+    plotOptions.hooks.ready = [resolve];
     const aligned = align(content.series);
-    new uPlot(asked, [aligned.x, ...columns(aligned, content.smoothing)], document.createElement("div"));
+    new uPlot(plotOptions, [aligned.x, ...columns(aligned, content.smoothing)], document.createElement("div"));
   });
-  ctx.drawImage(plot.ctx.canvas, 0, below);
+  ctx.drawImage(plot.ctx.canvas, 0, legendBottom);
   plot.destroy();
   save(await new Promise((resolve) => canvas.toBlob(resolve, "image/png")), `tapeline-${title}.png`);
 }
@@ -39,9 +39,9 @@ export async function savePng(title, content, display) {
 // Returns the y position below the header.
 function drawLegend(ctx, { series, many, best }, display, top, sans) {
   ctx.font = `${13 * SCALE}px ${sans}`;
-  const named = many ? series.filter((item) => item.name === best) : series.filter((item) => !display.hidden.has(item.name));
+  const listed = many ? series.filter((item) => item.name === best) : series.filter((item) => !display.hidden.has(item.name));
   let [left, y] = [MARGIN, top];
-  for (const item of named) {
+  for (const item of listed) {
     const label = many ? `best: ${item.label}` : item.label;
     const width = ctx.measureText(label).width + 36 * SCALE;
     if (left > MARGIN && left + width > WIDTH - MARGIN) [left, y] = [MARGIN, y + 20 * SCALE];
@@ -61,11 +61,11 @@ function drawLegend(ctx, { series, many, best }, display, top, sans) {
 }
 
 export function saveCsv(title, { series, axis }) {
-  const places = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
-  // A line that is a mean gets columns for the limits of its band.
+  const xs = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
+  // A line with a band gets two more columns, for its lower and upper bounds.
   const all = series.flatMap((item) => [item, ...(item.low ? [{ ...item, label: `${item.label} (low)`, y: item.low }, { ...item, label: `${item.label} (high)`, y: item.high }] : [])]);
   const cells = all.map((item) => new Map(item.x.map((x, index) => [x, item.y[index]])));
   const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const lines = [[axis, ...all.map((item) => cell(item.label))], ...places.map((x) => [x, ...cells.map((column) => column.get(x) ?? "")])];
+  const lines = [[axis, ...all.map((item) => cell(item.label))], ...xs.map((x) => [x, ...cells.map((column) => column.get(x) ?? "")])];
   save(new Blob([lines.map((line) => `${line.join(",")}\n`).join("")], { type: "text/csv" }), `tapeline-${title}.csv`);
 }

@@ -1,8 +1,8 @@
 // Formats the values of a metric for a chart: short at the axis, and in full.
 import { bytes, describe, metric } from "./dom.js";
 
-const PLACES = 5; // maximum number of decimal places of an ordinary number at a linear axis
-const DIGITS = 5; // and of significant digits in front of K, M, B and T
+const MAX_DECIMALS = 5; // maximum number of decimal places of a tick label on a linear axis
+const MAX_DIGITS = 5; // maximum number of significant digits before K, M, B and T
 
 const formats = new Map(); // created once for each number of digits: it is slow
 function compact(value, digits) {
@@ -16,15 +16,16 @@ function lastDigit(number) {
   return Number(power) - (digits.split(".")[1] ?? "").length;
 }
 
-// The exact value of a grid line. step: the distance between two; null: the axis is logarithmic. mostDigits: see DIGITS.
-function short(value, step, mostDigits = DIGITS) {
+// The exact value of a grid line. step: the distance between grid lines, or null on a logarithmic axis. maxDigits: see
+// MAX_DIGITS.
+function short(value, step, maxDigits = MAX_DIGITS) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   const last = lastDigit(step || value);
   const first = Math.floor(Math.log10(size * (1 + 1e-12)));
   const digits = Math.min(Math.max(first - last + 1, 1), 16);
-  if (size >= 1e4 && size < 1e15 && digits <= mostDigits) return compact(value, digits);
-  if (size >= 1e15 || (size < 1e-3 && (!step || -last > PLACES))) return Number(value.toPrecision(digits)).toExponential().replace("e-", "e−").replace("e+", "e");
+  if (size >= 1e4 && size < 1e15 && digits <= maxDigits) return compact(value, digits);
+  if (size >= 1e15 || (size < 1e-3 && (!step || -last > MAX_DECIMALS))) return Number(value.toPrecision(digits)).toExponential().replace("e-", "e−").replace("e+", "e");
   const number = Number(value.toFixed(Math.min(Math.max(-last, 0), 15)));
   return size >= 1e4 ? number.toLocaleString("en", { maximumFractionDigits: 15 }) : number.toString();
 }
@@ -39,7 +40,7 @@ const UNITS = [
   [/(^|_)seconds$/, { tick: (value, step) => `${short(value, step, 0)} s`, value: (value) => `${Number(value.toPrecision(4))} s` }],
 ];
 
-// tick(value, step): the label of a grid line; step: the distance between two, null on a logarithmic axis.
+// tick(value, step): the label of a grid line; step: the distance between grid lines, or null on a logarithmic axis.
 export function formatOf(name) {
   const { percent } = describe(name);
   const value = (number) => metric(name, number);

@@ -3,12 +3,12 @@ const IMAGE = /\.(png|jpe?g|jpe|webp|bmp|gif)$/i;
 const HIDDEN = /(^|\/)(\.|__MACOSX)/;
 const PARTS = /^(train(ing)?|val(id|idation)?|test(ing)?)$/i;
 
-const MEASURED = 40; // images are decoded to know their size: some, spread over the folder
+const MAX_MEASURED_IMAGES = 40; // an image must be decoded to learn its size: a sample, spread over the folder
 const MAX_SIDE = 512; // as in service/datasets/importer.py
 export const USUAL_SIZE = "32";
 
-// files: [{ path, file }]; gives the images in order.
-export const imagesOf = (files) => files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((one, other) => (one.path < other.path ? -1 : 1));
+// files: [{ path, file }]; returns the images, sorted by path.
+export const imagesOf = (files) => files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((a, b) => (a.path < b.path ? -1 : 1));
 
 // The names of the classes, and the number of images outside of class folders; the same as _folders in class_folders.py.
 export function classesOf(paths) {
@@ -22,24 +22,24 @@ export function classesOf(paths) {
   return { names: [...new Set(folders.map(([first]) => first))].sort(), outside: paths.length - folders.length };
 }
 
-// Sizes of some of the images, as { width, height }. Those that the browser cannot read are left to the import.
+// The sizes of a sample of the images, as { width, height }. Images that the browser cannot decode are left to the import.
 async function sizesOf(images) {
-  const step = Math.max(1, images.length / MEASURED);
-  const some = Array.from({ length: Math.min(MEASURED, images.length) }, (_, place) => images[Math.floor(place * step)]);
-  const found = [];
-  for (const { file } of some) {
+  const step = Math.max(1, images.length / MAX_MEASURED_IMAGES);
+  const sample = Array.from({ length: Math.min(MAX_MEASURED_IMAGES, images.length) }, (_, index) => images[Math.floor(index * step)]);
+  const sizes = [];
+  for (const { file } of sample) {
     const bitmap = await createImageBitmap(file).catch(() => null);
     if (!bitmap) continue;
-    found.push({ width: bitmap.width, height: bitmap.height });
+    sizes.push({ width: bitmap.width, height: bitmap.height });
     bitmap.close();
   }
-  return found;
+  return sizes;
 }
 
 // Why the images must be scaled, judging by a sample of them; empty if they need not be.
 export async function reasonToScale(images) {
   const sizes = await sizesOf(images);
-  const named = [...new Set(sizes.map(({ width, height }) => `${width} × ${height}`))];
-  if (named.length > 1) return `These images have different sizes, such as ${named[0]} and ${named[1]}`;
-  return sizes.some(({ width, height }) => Math.max(width, height) > MAX_SIDE) ? `These images have ${named[0]} pixels, more than ${MAX_SIDE} on a side` : "";
+  const distinct = [...new Set(sizes.map(({ width, height }) => `${width} × ${height}`))];
+  if (distinct.length > 1) return `These images have different sizes, such as ${distinct[0]} and ${distinct[1]}`;
+  return sizes.some(({ width, height }) => Math.max(width, height) > MAX_SIDE) ? `These images have ${distinct[0]} pixels, more than ${MAX_SIDE} on a side` : "";
 }

@@ -1,4 +1,4 @@
-// Texts about a job that all pages share.
+// Texts about a job that several pages share.
 
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 

@@ -14,7 +14,7 @@ import { wireEvaluation } from "./evaluation.js";
 import { refresh } from "./live.js";
 
 const job = JSON.parse($("#job").textContent);
-const renew = throttle(1200, () => job.isGone || refresh().catch(() => {})); // the service may be down: the stream reconnects by itself
+const refreshPage = throttle(1200, () => job.isGone || refresh().catch(() => {})); // the service may be down; the stream then reconnects by itself
 
 const curves = new Curves($("#curves"), job.urls.metrics);
 curves.resumed = job.resumed;
@@ -54,74 +54,74 @@ $("#compare-epochs").addEventListener("click", ({ currentTarget: button }) => {
 const mistakes = wireMistakes(job);
 const evaluation = wireEvaluation(job);
 
-let source = null;
-let after = job.last_seq;
+let stream = null;
+let lastSeq = job.last_seq;
 
 function listenToJob() {
-  source?.close();
-  const note = (news) => {
-    if (news.seq) after = news.seq;
+  stream?.close();
+  const recordSeq = (event) => {
+    if (event.seq) lastSeq = event.seq;
   };
-  const change = (news) => {
-    note(news);
-    renew();
+  const change = (event) => {
+    recordSeq(event);
+    refreshPage();
   };
-  source = listen(() => `${job.urls.stream}?after=${after}`, {
+  stream = listen(() => `${job.urls.stream}?after=${lastSeq}`, {
     snapshot: () => {},
     progress: showProgress,
-    metrics: (news) => {
-      change(news);
-      curves.add(news);
+    metrics: (event) => {
+      change(event);
+      curves.add(event);
     },
-    sample: (news) => {
-      note(news);
+    sample: (event) => {
+      recordSeq(event);
       $("#samples").hidden = false;
-      samples.add(news.epoch);
+      samples.add(event.epoch);
     },
-    checkpoint: (news) => {
-      change(news);
+    checkpoint: (event) => {
+      change(event);
       $("#play-link").hidden = false;
-      if (!news.best) return;
-      mistakes.renew();
-      evaluation.renew();
-      curves.best(news.epoch);
+      if (!event.best) return;
+      mistakes.invalidate();
+      evaluation.invalidate();
+      curves.best(event.epoch);
     },
-    status: (news) => {
-      if (news.status !== "running") $("#eta").textContent = ""; // the last estimate is obsolete
-      if (news.reason === "claimed" && news.epoch > 0) curves.resume(news.epoch);
-      change(news);
+    status: (event) => {
+      if (event.status !== "running") $("#eta").textContent = ""; // the last estimate is obsolete
+      if (event.reason === "claimed" && event.epoch > 0) curves.resume(event.epoch);
+      change(event);
     },
-    health: (news) => {
-      change(news);
-      curves.finding(news);
+    health: (event) => {
+      change(event);
+      curves.finding(event);
     },
     log: change,
-    end: (news) => {
-      source.close();
-      source = null;
-      change(news);
+    end: (event) => {
+      stream.close();
+      stream = null;
+      change(event);
     },
   });
 }
 
-function showProgress(now) {
-  $("#progress").value = now.fraction;
-  $("#epoch").textContent = `Epoch ${now.epoch} of ${now.epochs}`;
-  $("#step").textContent = `batch ${now.step} of ${now.steps}`;
-  $("#eta").textContent = now.eta_seconds === null ? "" : `${duration(now.eta_seconds)} left`;
+function showProgress(progress) {
+  $("#progress").value = progress.fraction;
+  $("#epoch").textContent = `Epoch ${progress.epoch} of ${progress.epochs}`;
+  $("#step").textContent = `batch ${progress.step} of ${progress.steps}`;
+  $("#eta").textContent = progress.eta_seconds === null ? "" : `${duration(progress.eta_seconds)} left`;
 }
 
-// An ended job may be retried, which opens a stream again.
+// A job that has ended can be retried; then the stream is reopened.
 wireBisection(job, curves, (epoch) => openFork(job, epoch));
-wireActions(job, renew, () => {
-  if (source === null) listenToJob();
-  renew();
+wireActions(job, refreshPage, () => {
+  if (stream === null) listenToJob();
+  refreshPage();
 });
 wireConfusion(job);
 document.addEventListener("click", ({ target }) => {
-  // Event delegation: the section is replaced with each change of the job.
+  // Event delegation, because the section is replaced whenever the job changes.
   if (target.closest("#mlflow-copy")) copy($("#mlflow").textContent, $("#mlflow"));
 });
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
 if (!job.over) listenToJob();
-onRestored(renew);
+onRestored(refreshPage);

@@ -4,13 +4,13 @@ import { call, onRestored } from "./api.js";
 import { confirmed, copy, showFaults } from "./dialogs.js";
 import { refresh } from "./live.js";
 
-const renew = () => refresh().catch(() => {}); // the action has succeeded even if the refresh fails
+const refreshPage = () => refresh().catch(() => {}); // the action has succeeded even if the refresh fails
 
-onRestored(renew);
+onRestored(refreshPage);
 
-function show(made) {
-  $("#made-key").textContent = made.key;
-  $("#made-about").textContent = `${made.name}: owner ${made.owner}, scope ${made.scope}.`;
+function show(key) {
+  $("#made-key").textContent = key.key;
+  $("#made-about").textContent = `${key.name}: owner ${key.owner}, scope ${key.scope}.`;
   $("#made").showModal();
 }
 
@@ -24,7 +24,7 @@ $("#create").addEventListener("submit", async (event) => {
     const body = { name: name.value, owner: owner.value, scope: scope.value, lifetime_days: days.value ? Number(days.value) : null };
     show(await call("/keys", { method: "POST", body }));
     event.target.reset();
-    await renew();
+    await refreshPage();
   } catch (error) {
     showFaults($("#create-error"), error);
   } finally {
@@ -46,7 +46,7 @@ document.addEventListener("click", async (event) => {
   try {
     const overlap_s = Number($("#rotate select").value);
     show(await call(`/keys/${id}/rotate`, { method: "POST", body: { overlap_s } }));
-    await renew();
+    await refreshPage();
   } catch (error) {
     announce(error.message, "error");
   }
@@ -63,7 +63,7 @@ document.addEventListener("click", async (event) => {
     await call(`/keys/${id}/revoke`, { method: "POST" });
     announce(`${name} revoked`, "good");
     if (own) location.assign("/ui/sign-in");
-    else await renew();
+    else await refreshPage();
   } catch (error) {
     announce(error.message, "error");
   }

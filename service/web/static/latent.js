@@ -5,20 +5,20 @@ import { wireCheckpoints } from "./checkpoints.js";
 import { latest } from "./latest.js";
 
 const DIRECTIONS = 6;
-const MANY = 30;
+const SAMPLE_COUNT = 30;
 const job = JSON.parse($("#job").textContent);
 
 if ($("#picture")) {
   const epoch = wireCheckpoints(job, () => {
     show();
     walk();
-    many();
+    showSamples();
   });
-  const asked = $("#class"); // of a conditional GAN
-  const chosen = () => (asked ? { class: Number(asked.value) } : {});
-  const make = (body) => call(`${job.urls.self}/generate`, { method: "POST", body: { checkpoint: epoch(), ...chosen(), ...body } });
+  const classSelect = $("#class"); // only for a conditional GAN
+  const chosenClass = () => (classSelect ? { class: Number(classSelect.value) } : {});
+  const generate = (body) => call(`${job.urls.self}/generate`, { method: "POST", body: { checkpoint: epoch(), ...chosenClass(), ...body } });
   const source = (image) => `data:image/png;base64,${image}`;
-  const quietly = (run) => async () => {
+  const announcingErrors = (run) => async () => {
     try {
       await run();
     } catch (error) {
@@ -31,7 +31,7 @@ if ($("#picture")) {
     const slider = h("input", { type: "range", min: -1, max: 1, step: 0.02, "aria-label": `Direction ${index + 1}` });
     slider.value = 0;
     slider.addEventListener("input", () => {
-      state.point = moved();
+      state.point = movedPoint();
       show();
     });
     $("#sliders").append(h("label", { class: "inline small" }, h("span", { class: "muted" }, String(index + 1)), slider));
@@ -51,17 +51,17 @@ if ($("#picture")) {
   }
   const directions = sliders.map((_, index) => direction(index));
 
-  function moved() {
-    const reach = job.latent.distribution === "normal" ? 3 : 1.5;
-    return state.center.map((value, place) => {
-      const away = value + reach * sliders.reduce((sum, slider, index) => sum + Number(slider.value) * directions[index][place], 0);
-      return job.latent.distribution === "uniform" ? Math.max(-1, Math.min(1, away)) : away;
+  function movedPoint() {
+    const range = job.latent.distribution === "normal" ? 3 : 1.5;
+    return state.center.map((value, dimension) => {
+      const coordinate = value + range * sliders.reduce((sum, slider, index) => sum + Number(slider.value) * directions[index][dimension], 0);
+      return job.latent.distribution === "uniform" ? Math.max(-1, Math.min(1, coordinate)) : coordinate;
     });
   }
 
-  const show = latest(quietly(async () => {
+  const show = latest(announcingErrors(async () => {
     if (!state.point) return;
-    const { images } = await make({ latent: [state.point] });
+    const { images } = await generate({ latent: [state.point] });
     $("#picture").src = source(images[0]);
   }));
 
@@ -72,25 +72,25 @@ if ($("#picture")) {
     await show();
   }
 
-  const seeded = quietly(async () => {
-    const { latent } = await make({ seeds: [Number($("#seed").value) || 0], with_latent: true });
+  const showSeed = announcingErrors(async () => {
+    const { latent } = await generate({ seeds: [Number($("#seed").value) || 0], with_latent: true });
     await setCenter(latent[0]);
     if (!state.start) {
       state.start = latent[0];
-      await another();
+      await chooseEnd();
     }
   });
 
-  const another = quietly(async () => {
-    const { latent } = await make({ seeds: [chance()], with_latent: true });
+  const chooseEnd = announcingErrors(async () => {
+    const { latent } = await generate({ seeds: [randomSeed()], with_latent: true });
     state.end = latent[0];
     await walk();
   });
 
-  const walk = latest(quietly(async () => {
+  const walk = latest(announcingErrors(async () => {
     if (!state.start || !state.end) return;
     const steps = Number($("#way").max);
-    const { images } = await make({ latent: [state.start, state.end], steps });
+    const { images } = await generate({ latent: [state.start, state.end], steps });
     state.frames = images.map(source);
     $("#start").src = state.frames[0];
     $("#end").src = state.frames.at(-1);
@@ -98,10 +98,10 @@ if ($("#picture")) {
   }));
 
   const step = () => ($("#step").src = state.frames[Number($("#way").value)] ?? "");
-  const chance = () => Math.floor(Math.random() * 1e6);
+  const randomSeed = () => Math.floor(Math.random() * 1e6);
 
-  const many = latest(quietly(async () => {
-    const { images, latent } = await make({ seed: state.manySeed, count: MANY, with_latent: true });
+  const showSamples = latest(announcingErrors(async () => {
+    const { images, latent } = await generate({ seed: state.manySeed, count: SAMPLE_COUNT, with_latent: true });
     const old = $$("#many button");
     if (old.length === images.length) old.forEach((button, index) => ($("img", button).src = source(images[index])));
     else $("#many").replaceChildren(...images.map((image, index) => h("button", { type: "button", class: "thumb", "aria-label": `Sample ${index + 1}`, onclick: () => setCenter(state.points[index]) }, h("img", { src: source(image), alt: "" }))));
@@ -114,12 +114,12 @@ if ($("#picture")) {
       clearInterval(playing);
       playing = null;
     } else {
-      let by = 1;
+      let delta = 1;
       playing = setInterval(() => {
-        const way = $("#way");
-        const at = Number(way.value);
-        if (at + by > Number(way.max) || at + by < 0) by = -by;
-        way.value = at + by;
+        const positionSlider = $("#way");
+        const position = Number(positionSlider.value);
+        if (position + delta > Number(positionSlider.max) || position + delta < 0) delta = -delta;
+        positionSlider.value = position + delta;
         step();
       }, 80);
     }
@@ -127,23 +127,23 @@ if ($("#picture")) {
     $("#play").setAttribute("aria-pressed", String(Boolean(playing)));
   }
 
-  const film = quietly(async () => {
-    const body = { checkpoint: epoch(), ...chosen(), latent: [state.start, state.end, state.start], steps: 24, format: "film", scale: 8 };
-    const answer = await request(`${job.urls.self}/generate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-    const address = URL.createObjectURL(await answer.blob());
-    h("a", { href: address, download: "walk.gif" }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  const downloadFilm = announcingErrors(async () => {
+    const body = { checkpoint: epoch(), ...chosenClass(), latent: [state.start, state.end, state.start], steps: 24, format: "film", scale: 8 };
+    const response = await request(`${job.urls.self}/generate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    const url = URL.createObjectURL(await response.blob());
+    h("a", { href: url, download: "walk.gif" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
   });
 
-  asked?.addEventListener("change", () => {
+  classSelect?.addEventListener("change", () => {
     show();
     walk();
-    many();
+    showSamples();
   });
-  $("#seed").addEventListener("input", debounce(150, seeded));
+  $("#seed").addEventListener("input", debounce(150, showSeed));
   $("#random").addEventListener("click", () => {
-    $("#seed").value = chance();
-    seeded();
+    $("#seed").value = randomSeed();
+    showSeed();
   });
   $("#center").addEventListener("click", () => setCenter(state.center));
   for (const end of ["start", "end"]) {
@@ -154,12 +154,12 @@ if ($("#picture")) {
   }
   $("#way").addEventListener("input", step);
   $("#play").addEventListener("click", play);
-  $("#another").addEventListener("click", another);
-  $("#film").addEventListener("click", film);
+  $("#another").addEventListener("click", chooseEnd);
+  $("#film").addEventListener("click", downloadFilm);
   $("#more").addEventListener("click", () => {
-    state.manySeed = chance();
-    many();
+    state.manySeed = randomSeed();
+    showSamples();
   });
-  seeded();
-  many();
+  showSeed();
+  showSamples();
 }

@@ -1,17 +1,18 @@
-// Late responses: of several requests for the same thing, only the newest counts.
+// Protection from late responses: of several requests for the same thing, only the newest counts.
 
-// Runs one call at a time. Calls during a run share one further run, and wait for it.
+// Wraps an asynchronous function so that it never overlaps itself. Calls during a run share one subsequent run and
+// wait for it.
 export function latest(run) {
   let running = null;
-  let again = false;
+  let isRequested = false;
   async function runAll() {
     try {
-      while (again) {
-        again = false;
+      while (isRequested) {
+        isRequested = false;
         try {
           await run();
         } catch (error) {
-          if (!again) throw error;
+          if (!isRequested) throw error;
         }
       }
     } finally {
@@ -19,18 +20,19 @@ export function latest(run) {
     }
   }
   return () => {
-    again = true;
+    isRequested = true;
     running ??= runAll();
     return running;
   };
 }
 
-// For overlapping requests. Each call takes a turn, and returns a function that says whether it is still the latest.
-export function turns() {
-  let last = 0;
+// For overlapping requests. Call the returned function at the start of each: it returns a predicate that is true as
+// long as no later request has started.
+export function requestSequence() {
+  let newest = 0;
   return () => {
-    last += 1;
-    const mine = last;
-    return () => mine === last;
+    newest += 1;
+    const number = newest;
+    return () => number === newest;
   };
 }

@@ -1,38 +1,40 @@
-// Requests expensive results when they come into view, and again when they are stale, at a limited rate.
+// Requests expensive results when they come into view, and again, at a limited rate, when they are stale.
 import { throttle } from "./dom.js";
 import { latest } from "./latest.js";
+import { afterPress } from "./press.js";
 
-// request(): the response. show(response) and fail(error) draw it. After a failure, it is requested again when it comes
-// into view the next time.
+// request(): resolves to the response. show(response), fail(error): draw the result. A failed request is repeated the next
+// time the element comes into view.
 export function lazy(root, interval_ms, { request, show, fail }) {
   let inView = false;
   let isStale = true;
   const load = latest(async () => {
-    isStale = false; // not after the response: it may become stale meanwhile
-    let found;
+    isStale = false; // set before the request: the result can become stale while it is computed
+    let response;
     try {
-      found = await request();
+      response = await request();
     } catch (error) {
       isStale = true;
       return void fail(error);
     }
-    show(found);
+    await new Promise(afterPress);
+    show(response);
   });
-  const maybe = () => {
+  const loadIfNeeded = () => {
     if (isStale && inView && !document.hidden) load();
   };
-  const soon = throttle(interval_ms, maybe);
+  const loadSoon = throttle(interval_ms, loadIfNeeded);
   new IntersectionObserver((entries) => {
     inView = entries.at(-1).isIntersecting;
-    maybe();
+    loadIfNeeded();
   }, { rootMargin: "200px" }).observe(root);
-  document.addEventListener("visibilitychange", maybe);
+  document.addEventListener("visibilitychange", loadIfNeeded);
   return {
     load,
-    renew() {
+    invalidate() {
       root.hidden = false;
       isStale = true;
-      soon();
+      loadSoon();
     },
   };
 }

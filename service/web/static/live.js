@@ -1,41 +1,43 @@
-// Replaces each [data-live] part of the page by what the server shows now; the server makes the HTML, so there is one
-// set of templates. Unchanged parts, opened details, scroll positions and the keyboard focus are kept.
+// Replaces each [data-live] part of the page with its current HTML from the server, so that there is only one set of
+// templates. Unchanged parts, opened details, scroll positions and the keyboard focus are kept.
 import { $$ } from "./dom.js";
 import { read } from "./api.js";
 import { latest } from "./latest.js";
+import { afterPress } from "./press.js";
 import { localize } from "./times.js";
 
-const SCROLLED = ".scroll, [tabindex='0']";
+const SCROLLABLE = ".scroll, [tabindex='0']";
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
 
 // One request at a time: an older page never replaces a newer one.
 export const refresh = latest(async () => {
   const page = await read(location.href);
+  await new Promise(afterPress);
   document.title = page.title;
-  localize(page); // as was done on the page; otherwise every part would differ
-  for (const now of $$("[data-live]", page)) {
-    const before = document.getElementById(now.id);
-    if (before) replace(before, now);
+  localize(page); // as on the displayed page; otherwise every part would differ
+  for (const updated of $$("[data-live]", page)) {
+    const current = document.getElementById(updated.id);
+    if (current) replace(current, updated);
   }
 });
 
-function replace(before, now) {
-  for (const details of $$("details[id][open]", before)) now.querySelector(`#${CSS.escape(details.id)}`)?.setAttribute("open", "");
-  if (before.isEqualNode(now)) return;
-  const focused = before.contains(document.activeElement) ? document.activeElement : null;
-  const places = $$(SCROLLED, before).map((part) => [part.scrollLeft, part.scrollTop]);
-  const again = focused && same(focused, before, now);
-  before.replaceWith(now);
-  $$(SCROLLED, now).forEach((part, index) => part.scrollTo(...(places[index] ?? [0, 0])));
-  again?.focus({ preventScroll: true });
+function replace(current, updated) {
+  for (const details of $$("details[id][open]", current)) updated.querySelector(`#${CSS.escape(details.id)}`)?.setAttribute("open", "");
+  if (current.isEqualNode(updated)) return;
+  const focused = current.contains(document.activeElement) ? document.activeElement : null;
+  const scrollPositions = $$(SCROLLABLE, current).map((part) => [part.scrollLeft, part.scrollTop]);
+  const toFocus = focused && counterpart(focused, current, updated);
+  current.replaceWith(updated);
+  $$(SCROLLABLE, updated).forEach((part, index) => part.scrollTo(...(scrollPositions[index] ?? [0, 0])));
+  toFocus?.focus({ preventScroll: true });
 }
 
-// The element of the new part that corresponds to one of the old part: the n-th of those that look the same.
-// If there is none, the first focusable element, so that the focus stays at this place of the page.
-function same(element, before, now) {
-  if (element === before) return now;
-  const twins = (root) => $$(FOCUSABLE, root).filter((other) => signature(other) === signature(element));
-  return twins(now)[twins(before).indexOf(element)] ?? $$(FOCUSABLE, now)[0] ?? null;
+// The element of the updated part that corresponds to one of the current part: the n-th of those with the same signature.
+// If there is none, the first focusable element, so that the focus stays in this part of the page.
+function counterpart(element, current, updated) {
+  if (element === current) return updated;
+  const similar = (root) => $$(FOCUSABLE, root).filter((other) => signature(other) === signature(element));
+  return similar(updated)[similar(current).indexOf(element)] ?? $$(FOCUSABLE, updated)[0] ?? null;
 }
 
 function signature(element) {

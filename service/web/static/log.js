@@ -3,48 +3,48 @@ import { $, $$, throttle } from "./dom.js";
 import { listen, read } from "./api.js";
 import { latest } from "./latest.js";
 
-const MOST = 2000; // lines that a page keeps
+const MAX_LINES = 2000; // the oldest lines of a longer log are removed from the page
 const facts = JSON.parse($("#facts").textContent);
 const list = $("#log");
-let last = facts.last_seq;
-let rendered = last;
-let over = false;
+let lastSeq = facts.last_seq;
+let renderedSeq = lastSeq;
+let isEnded = false;
 
 // One request at a time: overlapping ones would return the same lines twice.
-const renew = throttle(600, latest(async () => {
+const loadNewLines = throttle(600, latest(async () => {
   const address = new URL(location.href);
-  address.searchParams.set("after", rendered);
+  address.searchParams.set("after", renderedSeq);
   address.searchParams.set("limit", "1000");
   const page = await read(address).catch(() => null);
   if (!page) {
-    setTimeout(renew, 3000);
+    setTimeout(loadNewLines, 3000);
     return;
   }
   const lines = $$("#log > li", page);
-  const more = lines.length === 1000;
-  rendered = more ? Number(lines.at(-1).dataset.seq) : Math.max(rendered, JSON.parse($("#facts", page).textContent).last_seq);
+  const hasMore = lines.length === 1000;
+  renderedSeq = hasMore ? Number(lines.at(-1).dataset.seq) : Math.max(renderedSeq, JSON.parse($("#facts", page).textContent).last_seq);
   list.append(...lines);
-  while (list.children.length > MOST) list.firstElementChild.remove();
+  while (list.children.length > MAX_LINES) list.firstElementChild.remove();
   $("#none").hidden = list.children.length > 0;
   const status = $(".heading .lead", page);
   if (status) $(".heading .lead").replaceWith(status);
   if (lines.length && $("#scroll")?.checked) list.lastElementChild.scrollIntoView({ block: "nearest" });
-  if (more || rendered < last) renew();
-  else if (over) $("#live").textContent = "The job has ended: the log is complete.";
+  if (hasMore || renderedSeq < lastSeq) loadNewLines();
+  else if (isEnded) $("#live").textContent = "The job has ended: the log is complete.";
 }));
 
 if (facts.follows) {
-  const receive = (news) => {
-    last = Math.max(last, news.seq ?? 0);
-    renew();
+  const receive = (event) => {
+    lastSeq = Math.max(lastSeq, event.seq ?? 0);
+    loadNewLines();
   };
   const types = ["status", "metrics", "sample", "checkpoint", "health", "log"];
-  const source = listen(() => `${facts.stream}?after=${last}`, {
+  const source = listen(() => `${facts.stream}?after=${lastSeq}`, {
     ...Object.fromEntries(types.map((type) => [type, receive])),
-    end: (news) => {
-      over = true;
+    end: (event) => {
+      isEnded = true;
       source.close();
-      receive(news);
+      receive(event);
     },
   });
   if ($("#scroll").checked) list.lastElementChild?.scrollIntoView({ block: "nearest" });

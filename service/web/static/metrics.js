@@ -11,7 +11,7 @@ export class Metrics {
     this.reached = 0; // an epoch that has ended; a table requested earlier may lack it
   }
 
-  // Applies a change that is not an epoch: change(table).
+  // Applies a change to fields other than the epochs: change(table).
   amend(change) {
     if (this.loading) this.changes.push(change);
     if (!this.table) return;
@@ -42,18 +42,18 @@ export class Metrics {
     if (this.table && epoch > (this.last ?? 0)) this.load().catch(() => {});
   }
 
-  add(news) {
-    this.pending.push(news);
+  add(event) {
+    this.pending.push(event);
     if (this.table && !this.loading) this.take();
     else this.load().catch(() => {});
   }
 
   take() {
-    for (const news of this.pending.splice(0)) {
-      const last = this.last ?? news.epoch - 1;
-      if (news.epoch <= last) continue;
-      if (news.epoch > last + 1) return void this.load().catch(() => {}); // an epoch was missed
-      this.extend(news);
+    for (const event of this.pending.splice(0)) {
+      const last = this.last ?? event.epoch - 1;
+      if (event.epoch <= last) continue;
+      if (event.epoch > last + 1) return void this.load().catch(() => {}); // an epoch was missed
+      this.extend(event);
     }
     return this.onchange();
   }
@@ -71,8 +71,8 @@ export class Metrics {
     for (const [name, column] of Object.entries(resources)) column.push(news[name] ?? null);
   }
 
-  // The values of a metric without gaps.
-  known(name) {
+  // The values of a metric that are not null.
+  definedValues(name) {
     return (this.table?.series[name] ?? []).filter((value) => value !== null);
   }
 }

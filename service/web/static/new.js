@@ -12,7 +12,7 @@ import { SweepCard } from "./form/sweep-card.js";
 import { joinSweep, locate, splitSweep, Tries } from "./form/sweep-fields.js";
 
 const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
-const KEPT = ["name", "tags", "priority", "dataset", "seed"]; // when the preset changes
+const KEPT_FIELDS = ["name", "tags", "priority", "dataset", "seed"]; // fields that are kept when the preset changes
 
 const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]).catch(giveUp);
 const tries = new Tries(() => take(joinSweep(form.sent, tries.sweep)));
@@ -26,8 +26,8 @@ const cards = new PresetCards(presets, choose, new Map(datasets.map(({ name, def
 const editor = new Editor({ changed: take, broken });
 const sweepCard = new SweepCard($("#sweep"), tries, (path) => form.value(path));
 const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once loaded
-let turn = 0;
-let shown = null; // the kind whose fields are shown
+let documentVersion = 0;
+let shownKind = null; // the kind whose fields are shown
 let isSubmitting = false;
 
 // Without schema, presets and datasets there is no form: shows the reason, and never resolves.
@@ -40,20 +40,20 @@ function giveUp({ message }) {
 
 // Selecting another preset resets all fields except those that presets do not set.
 function choose(kind, preset) {
-  const whole = structuredClone(joinSweep(form.sent, tries.sweep));
-  const before = form.sent;
-  const kept = Object.fromEntries(KEPT.filter((name) => name in before && (name !== "dataset" || before.kind === kind)).map((name) => [name, before[name]]));
-  if (typeof kept.dataset === "object") kept.dataset = { name: kept.dataset.name ?? form.value(["dataset", "name"]) };
-  const isDefault = cards.of({ kind, ...kept }).name === preset;
-  take({ kind, ...(isDefault ? {} : { preset }), ...kept });
-  const lost = Object.keys(before).filter((name) => !["kind", "preset", ...KEPT].includes(name));
-  if (whole.base) lost.push("the values to try");
-  $("#discarded").replaceChildren(...(lost.length ? [`Your changes to ${lost.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(whole) }, "Undo")] : []));
+  const previousDocument = structuredClone(joinSweep(form.sent, tries.sweep));
+  const previousJob = form.sent;
+  const keptFields = Object.fromEntries(KEPT_FIELDS.filter((name) => name in previousJob && (name !== "dataset" || previousJob.kind === kind)).map((name) => [name, previousJob[name]]));
+  if (typeof keptFields.dataset === "object") keptFields.dataset = { name: keptFields.dataset.name ?? form.value(["dataset", "name"]) };
+  const isDefault = cards.of({ kind, ...keptFields }).name === preset;
+  take({ kind, ...(isDefault ? {} : { preset }), ...keptFields });
+  const discarded = Object.keys(previousJob).filter((name) => !["kind", "preset", ...KEPT_FIELDS].includes(name));
+  if (previousDocument.base) discarded.push("the values to try");
+  $("#discarded").replaceChildren(...(discarded.length ? [`Your changes to ${discarded.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(previousDocument) }, "Undo")] : []));
 }
 
 function take(document, options = {}) {
   $("#discarded").replaceChildren();
-  turn += 1; // a pending response is about an earlier document
+  documentVersion += 1; // pending responses refer to an earlier document
   editor.show(document, options);
   const { job, sweep } = splitSweep(document);
   const preset = cards.of(job);
@@ -63,7 +63,7 @@ function take(document, options = {}) {
   $("#start").textContent = sweep ? "Start sweep" : "Start training";
   if (preset) draw(preset);
   sweepCard.show(); // its defaults depend on the base
-  $("#form").inert = !preset; // it is unknown which form to show
+  $("#form").inert = !preset; // the kind or preset is unknown, and so is the form to show
   $("#new").setAttribute("aria-busy", "true"); // until the service has validated it
   check();
 }
@@ -74,8 +74,8 @@ function draw(preset) {
   if (base !== form.base) form.networks.clear();
   form.load(root, base, form.sent);
   cards.show(preset, form.sent);
-  if (shown !== preset.kind) {
-    shown = preset.kind;
+  if (shownKind !== preset.kind) {
+    shownKind = preset.kind;
     form.fields.clear();
     drawSections($("#sections"), form, root);
   }
@@ -84,19 +84,19 @@ function draw(preset) {
   $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/ui/datasets" }, "All datasets"));
 }
 
-// A preset's last layers depend on the dataset: the service returns them.
+// The preset's spec for the selected dataset: its last layers depend on the dataset, and the service resolves them.
 function baseOf(preset) {
   const dataset = typeof form.sent.dataset === "string" ? form.sent.dataset : (form.sent.dataset?.name ?? preset.spec.dataset.name);
   if (dataset === preset.spec.dataset.name || !datasets.some(({ name }) => name === dataset)) return preset.spec;
   const key = `${preset.kind} ${preset.name} ${dataset}`;
   if (!bases.has(key)) {
     bases.set(key, preset.spec);
-    const use = (resolved) => {
+    const applyResolved = (resolved) => {
       if (!resolved) return;
       bases.set(key, resolved);
       if (cards.of(form.sent) === preset) draw(preset);
     };
-    plan({ kind: preset.kind, preset: preset.name, dataset: { name: dataset } }).then(({ resolved }) => use(resolved), ({ problem }) => use(problem?.resolved));
+    plan({ kind: preset.kind, preset: preset.name, dataset: { name: dataset } }).then(({ resolved }) => applyResolved(resolved), ({ problem }) => applyResolved(problem?.resolved));
   }
   return bases.get(key);
 }
@@ -105,12 +105,12 @@ const plan = (spec) => call("/jobs?dry_run=true", { method: "POST", body: spec }
 
 const check = debounce(180, async () => {
   if (!editor.isValid) return;
-  const mine = turn;
-  // For a sweep, its base is also checked as a job: for the shapes of its layers and its cost.
+  const version = documentVersion;
+  // The base of a sweep is also validated as a job, which returns the shapes of its layers and its cost.
   const isSweep = tries.sweep !== null;
-  const answers = isSweep ? [plan(form.sent), call("/sweeps?dry_run=true", { method: "POST", body: editor.text })] : [plan(editor.text)];
-  const [job, sweep = job] = await Promise.allSettled(answers);
-  if (mine !== turn) return;
+  const requests = isSweep ? [plan(form.sent), call("/sweeps?dry_run=true", { method: "POST", body: editor.text })] : [plan(editor.text)];
+  const [job, sweep = job] = await Promise.allSettled(requests);
+  if (version !== documentVersion) return;
   if (isSweep) applyDryRun(job.value ?? job.reason.problem ?? {});
   if (sweep.reason) return void refuse(sweep.reason); // the base alone may be invalid if the space replaces a value
   $("#new").removeAttribute("aria-busy");
@@ -121,7 +121,7 @@ const check = debounce(180, async () => {
   $("#start").disabled = isSubmitting;
 });
 
-// Shows the resolved spec: values, and the shapes of all layers.
+// Applies the resolved values and the shapes of all layers.
 function applyDryRun({ resolved, networks }) {
   if (resolved) form.filled = resolved;
   if (networks) form.networks = new Map(networks.map((network) => [network.pointer.slice(1), network]));
@@ -136,10 +136,10 @@ function refuse({ message, problem }) {
   const faults = problem?.errors ?? [];
   applyDryRun(problem ?? {});
   if (!tries.sweep && !problem?.networks && faults.length) form.networks.clear();
-  const rest = showFieldFaults(faults);
+  const unplaced = showFieldFaults(faults);
   showFault(faults.length ? `${counted(faults.length, "field")} ${faults.length === 1 ? "needs" : "need"} attention` : message);
-  $("#faults").hidden = rest.length === 0;
-  $("#faults").replaceChildren(...rest.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
+  $("#faults").hidden = unplaced.length === 0;
+  $("#faults").replaceChildren(...unplaced.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
 }
 
 // Shows each fault at its field; returns those without one.
@@ -155,14 +155,14 @@ function offer(fault) {
 }
 
 function broken() {
-  turn += 1; // a pending response is about an earlier text
+  documentVersion += 1; // pending responses refer to an earlier text
   $("#new").removeAttribute("aria-busy");
   showFieldFaults([]);
   $("#faults").hidden = true;
   showFault("The JSON is not valid");
 }
 
-// Each text is submitted once: after a lost response, a retry with the same key creates no second job.
+// Each text has one idempotency key: after a lost response, a retry with the same key does not create a second job.
 const attempts = new Map(); // text -> idempotency key
 $("#new").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -189,24 +189,24 @@ onRestored(() => {
 });
 $("#find").addEventListener("input", () => filterFields($("#sections"), $("#find").value, $("#found")));
 
-const asked = new URLSearchParams(location.search);
-const like = asked.get("like");
-const again = asked.get("sweep");
-if (again) {
+const query = new URLSearchParams(location.search);
+const jobId = query.get("like");
+const sweepId = query.get("sweep");
+if (sweepId) {
   try {
-    const { spec } = await call(`/sweeps/${encodeURIComponent(again)}`);
+    const { spec } = await call(`/sweeps/${encodeURIComponent(sweepId)}`);
     take(spec.name ? { ...spec, name: await distinctName(spec.name, "/sweeps?limit=100") } : spec);
   } catch (error) {
     announce(`The other sweep could not be loaded. ${error.message}`, "error");
     take({ kind: "classifier" });
   }
-} else if (like) {
+} else if (jobId) {
   try {
-    const { spec } = await call(`/jobs/${encodeURIComponent(like)}`);
+    const { spec } = await call(`/jobs/${encodeURIComponent(jobId)}`);
     take(spec.name ? { ...spec, name: await distinctName(spec.name) } : spec);
   } catch (error) {
     announce(`The spec of the other job could not be loaded. ${error.message}`, "error");
     take({ kind: "classifier" });
   }
-} else if (asked.get("dataset")) take({ kind: "classifier", dataset: { name: asked.get("dataset") } });
+} else if (query.get("dataset")) take({ kind: "classifier", dataset: { name: query.get("dataset") } });
 else take({ kind: "classifier" });

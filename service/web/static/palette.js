@@ -1,30 +1,30 @@
 // Colours and dashes of lines, from the tokens of app.css.
 import { describe } from "./dom.js";
 
-const known = new Map(); // computed styles are slow, and charts need them often
-addEventListener("themechange", () => known.clear());
+const tokenValues = new Map(); // a cache: reading computed styles is slow, and charts need them often
+addEventListener("themechange", () => tokenValues.clear());
 export function token(name) {
-  if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
-  return known.get(name);
+  if (!tokenValues.has(name)) tokenValues.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return tokenValues.get(name);
 }
 
 const DASHES = [[], [6, 4], [2, 3], [6, 3, 2, 3]];
 export const seriesColor = (index) => token(`series-${(index % 8) + 1}`);
 export const seriesDash = (index) => DASHES[Math.floor(index / 8) % DASHES.length];
 
-// Palette indices for the lines of one chart. A metric has its own, as in downloaded plots;
+// Palette indices for the lines of one chart. Each metric has a preferred index, as in downloaded plots;
 // if it is in use, the next free one is used. The layers of a network start with the index of the first layer.
 export function seriesIndexes(names) {
   const used = new Set();
-  return names.map((name, place) => {
-    const own = name.includes("/") ? (place + 5) % 8 : describe(name).series - 1;
-    const index = [own, ...Array(8 * DASHES.length).keys()].find((candidate) => !used.has(candidate)) ?? own;
+  return names.map((name, position) => {
+    const preferred = name.includes("/") ? (position + 5) % 8 : describe(name).series - 1;
+    const index = [preferred, ...Array(8 * DASHES.length).keys()].find((candidate) => !used.has(candidate)) ?? preferred;
     used.add(index);
     return index;
   });
 }
 
-// The line of a series in a legend.
+// A short line in the style of a series, for a legend.
 export function lineSample(index) {
   const [image, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
   for (const [name, value] of Object.entries({ width: 20, height: 8, "aria-hidden": true })) image.setAttribute(name, value);

@@ -2,25 +2,25 @@
 import { label, smooth, steps, ticks, yRange } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 
-const GUTTER = 70; // of the vertical axis, the same in every chart, so that their epochs are aligned
-const ROOM_FOR_A_POINT = 9;
+const GUTTER = 70; // width of the vertical axis, the same in every chart, so that their epochs are aligned
+const MIN_POINT_SPACING_PX = 9;
 const MUTED_ALPHA = 0.45;
 
 // The data columns for uPlot, in the order of the lines in options().
-export function columns({ columns: given }, smoothing) {
-  return given.flatMap((column) => (smoothing ? [column, smooth(column.map((value) => (value === undefined ? null : value)), smoothing)] : [column]));
+export function columns({ columns: alignedColumns }, smoothing) {
+  return alignedColumns.flatMap((column) => (smoothing ? [column, smooth(column.map((value) => (value === undefined ? null : value)), smoothing)] : [column]));
 }
 
-// content: as given to Chart.show. display: { log, hidden, zoom, lit }. size: { width, height, scale }. now(): the content at
-// the time of drawing, whose marks and epochs may be newer.
-export function options(content, display, { width, height, scale = 1 }, now = () => content) {
+// content: as given to Chart.show. display: { log, hidden, zoom, lit }. size: { width, height, scale }. currentContent():
+// the content at the time of drawing, whose marks and epochs can be newer.
+export function options(content, display, { width, height, scale = 1 }, currentContent = () => content) {
   const { series, smoothing, axis, format, many } = content;
-  const tall = (low, high) => (display.log ? decades(low, high) : yRange(low, high, format.percent));
+  const paddedRange = (low, high) => (display.log ? decades(low, high) : yRange(low, high, format.percent));
   const font = `${12 * scale}px ${token("sans") || "sans-serif"}`;
   const grid = { stroke: () => token("line"), width: scale };
   const line = { stroke: () => token("muted"), font, grid, ticks: { ...grid, size: 4 * scale }, gap: 4 * scale };
   const stroke = (item) => () => (many ? token("muted") : seriesColor(item.index));
-  const drawn = (item, isRaw) => ({
+  const lineOptions = (item, isRaw) => ({
     label: item.label,
     scale: "y",
     show: Boolean(many) || !display.hidden.has(item.name), // many lines have no buttons, so none could be shown again
@@ -38,8 +38,8 @@ export function options(content, display, { width, height, scale = 1 }, now = ()
     padding: [16 * scale, 14 * scale, 0, 0],
     legend: { show: false },
     scales: {
-      x: { time: false, range: () => display.zoom.x ?? xRange(now()) },
-      y: { distr: display.log ? 3 : 1, range: (plot, low, high) => display.zoom.y ?? tall(...spread(now(), display, low, high)) },
+      x: { time: false, range: () => display.zoom.x ?? xRange(currentContent()) },
+      y: { distr: display.log ? 3 : 1, range: (plot, low, high) => display.zoom.y ?? paddedRange(...spread(currentContent(), display, low, high)) },
     },
     axes: [
       {
@@ -56,10 +56,10 @@ export function options(content, display, { width, height, scale = 1 }, now = ()
       },
       { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, display.log ? null : step))) },
     ],
-    series: [{}, ...series.flatMap((item) => (smoothing ? [drawn(item, true), drawn(item, false)] : [drawn(item, false)]))],
+    series: [{}, ...series.flatMap((item) => (smoothing ? [lineOptions(item, true), lineOptions(item, false)] : [lineOptions(item, false)]))],
     hooks: {
-      drawAxes: [(plot) => drawBands(plot, now()), (plot) => drawSpreads(plot, now(), display), (plot) => drawMarks(plot, now(), scale)],
-      draw: [(plot) => drawSpotlights(plot, now(), [[now().best, token("series-2")], [display.lit, token("series-1")]], scale)],
+      drawAxes: [(plot) => drawBands(plot, currentContent()), (plot) => drawSpreads(plot, currentContent(), display), (plot) => drawMarks(plot, currentContent(), scale)],
+      draw: [(plot) => drawSpotlights(plot, currentContent(), [[currentContent().best, token("series-2")], [display.lit, token("series-1")]], scale)],
     },
   };
 }
@@ -82,16 +82,16 @@ function dots(color, scale) {
     width: 0,
     size: 7 * scale,
     show: (plot, series, from, to) => {
-      const there = plot.data[series].slice(from, to + 1).filter((value) => value !== null && value !== undefined).length;
-      return plot.bbox.width / (devicePixelRatio * scale) / Math.max(1, there) >= ROOM_FOR_A_POINT;
+      const pointCount = plot.data[series].slice(from, to + 1).filter((value) => value !== null && value !== undefined).length;
+      return plot.bbox.width / (devicePixelRatio * scale) / Math.max(1, pointCount) >= MIN_POINT_SPACING_PX;
     },
-    filter: (plot, series, show) => (show ? null : alone(plot.data[series])),
+    filter: (plot, series, show) => (show ? null : isolatedPoints(plot.data[series])),
   };
 }
 
-function alone(values) {
-  const known = values.map((value, index) => [value, index]).filter(([value]) => value !== undefined);
-  return known.filter(([value], at) => value !== null && (known[at - 1]?.[0] ?? null) === null && (known[at + 1]?.[0] ?? null) === null).map(([, index]) => index);
+function isolatedPoints(values) {
+  const present = values.map((value, index) => [value, index]).filter(([value]) => value !== undefined);
+  return present.filter(([value], position) => value !== null && (present[position - 1]?.[0] ?? null) === null && (present[position + 1]?.[0] ?? null) === null).map(([, index]) => index);
 }
 
 function drawBands(plot, { bands = [] }) {
@@ -108,9 +108,9 @@ function drawBands(plot, { bands = [] }) {
 
 // The range of all values, including bands around lines.
 function spread({ series }, display, low, high) {
-  const known = series.filter((item) => item.low && !display.hidden.has(item.name)).flatMap((item) => [...item.low, ...item.high]).filter((value) => value !== null && (!display.log || value > 0));
-  if (!known.length) return [low, high];
-  return [Math.min(low ?? Infinity, ...known), Math.max(high ?? -Infinity, ...known)];
+  const bandValues = series.filter((item) => item.low && !display.hidden.has(item.name)).flatMap((item) => [...item.low, ...item.high]).filter((value) => value !== null && (!display.log || value > 0));
+  if (!bandValues.length) return [low, high];
+  return [Math.min(low ?? Infinity, ...bandValues), Math.max(high ?? -Infinity, ...bandValues)];
 }
 
 // Bands around lines that are means, from the lowest to the highest value.
@@ -123,12 +123,12 @@ function drawSpreads(plot, { series }, display) {
   ctx.globalAlpha = 0.16;
   for (const { name, x, low, high, index } of series) {
     if (!low || display.hidden.has(name)) continue;
-    const there = x.map((value, at) => at).filter((at) => low[at] !== null && high[at] !== null && (!display.log || low[at] > 0));
-    const point = (values, at) => [plot.valToPos(x[at], "x", true), plot.valToPos(values[at], "y", true)];
+    const rows = x.map((value, row) => row).filter((row) => low[row] !== null && high[row] !== null && (!display.log || low[row] > 0));
+    const point = (values, row) => [plot.valToPos(x[row], "x", true), plot.valToPos(values[row], "y", true)];
     ctx.fillStyle = seriesColor(index);
     ctx.beginPath();
-    for (const at of there) ctx.lineTo(...point(high, at));
-    for (const at of there.toReversed()) ctx.lineTo(...point(low, at));
+    for (const row of rows) ctx.lineTo(...point(high, row));
+    for (const row of rows.toReversed()) ctx.lineTo(...point(low, row));
     ctx.closePath();
     ctx.fill();
   }
@@ -165,8 +165,8 @@ function drawMarks(plot, { marks = [] }, scale) {
   ctx.restore();
 }
 
-// The highlighted ones of many muted lines are drawn on top.
-function drawSpotlights(plot, { series, smoothing, many }, lights, scale) {
+// Redraws highlighted lines on top of many muted ones.
+function drawSpotlights(plot, { series, smoothing, many }, highlights, scale) {
   if (!many) return;
   const { ctx, bbox } = plot;
   ctx.save();
@@ -176,22 +176,22 @@ function drawSpotlights(plot, { series, smoothing, many }, lights, scale) {
   ctx.setLineDash([]);
   ctx.lineWidth = 2.5 * devicePixelRatio * scale;
   ctx.lineJoin = "round";
-  for (const [name, color] of lights) {
-    const at = series.findIndex((item) => item.name === name);
-    if (at < 0) continue;
-    const values = plot.data[smoothing ? 2 * at + 2 : at + 1];
+  for (const [name, color] of highlights) {
+    const seriesIndex = series.findIndex((item) => item.name === name);
+    if (seriesIndex < 0) continue;
+    const values = plot.data[smoothing ? 2 * seriesIndex + 2 : seriesIndex + 1];
     ctx.strokeStyle = ctx.fillStyle = color;
     ctx.beginPath();
-    let last = null;
+    let lastPoint = null;
     values.forEach((value, index) => {
       if (value === undefined || value === null) return;
-      last = [plot.valToPos(plot.data[0][index], "x", true), plot.valToPos(value, "y", true)];
-      ctx.lineTo(...last);
+      lastPoint = [plot.valToPos(plot.data[0][index], "x", true), plot.valToPos(value, "y", true)];
+      ctx.lineTo(...lastPoint);
     });
     ctx.stroke();
-    if (!last) continue;
+    if (!lastPoint) continue;
     ctx.beginPath();
-    ctx.arc(...last, 3.5 * devicePixelRatio * scale, 0, 2 * Math.PI);
+    ctx.arc(...lastPoint, 3.5 * devicePixelRatio * scale, 0, 2 * Math.PI);
     ctx.fill();
   }
   ctx.restore();

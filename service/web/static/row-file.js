@@ -4,78 +4,78 @@ import { $, counted } from "./dom.js";
 import { call } from "./api.js";
 import { read, decimalOf } from "./delimited.js";
 
-const ROWS_AT_A_TIME = 500;
+const BATCH_ROWS = 500;
 const MAX_BYTES = 20e6;
 
-// epoch(): of the checkpoint to use.
+// epoch(): the epoch of the checkpoint to use.
 export function wireFile(job, epoch) {
-  let turn = 0;
+  let runNumber = 0;
 
   $("#rows-file").addEventListener("change", async ({ target }) => {
     const [file] = target.files;
-    target.value = ""; // the same file may be chosen again
+    target.value = ""; // so that choosing the same file again fires a change event
     if (!file) return;
-    const mine = ++turn;
-    const say = (text, isFault = false) => {
+    const ownNumber = ++runNumber;
+    const showState = (text, isFault = false) => {
       $("#rows-state").textContent = text;
       $("#rows-state").className = isFault ? "note error" : "small muted";
     };
     $("#rows-result").hidden = true;
-    say("Reading…");
+    showState("Reading…");
     try {
       if (file.size > MAX_BYTES) throw new Error(`The page reads files of up to ${MAX_BYTES / 1e6} MB. Use tapeline predict.`);
       const table = await read(file);
-      const { lines, told } = await predict(table, (done) => mine === turn && say(`${done.toLocaleString("en")} of ${counted(table.rows.length, "row")}…`));
-      if (mine !== turn) return; // another file was chosen meanwhile
+      const { lines, summary } = await predict(table, (done) => ownNumber === runNumber && showState(`${done.toLocaleString("en")} of ${counted(table.rows.length, "row")}…`));
+      if (ownNumber !== runNumber) return; // another file was chosen in the meantime
       URL.revokeObjectURL($("#rows-result").href);
       $("#rows-result").href = URL.createObjectURL(new Blob(lines, { type: "text/csv" }));
       $("#rows-result").download = file.name.replace(/(\.[^.]*)?$/, "-predicted$1");
       $("#rows-result").hidden = false;
-      say(told);
+      showState(summary);
     } catch (error) {
-      if (mine === turn) say(error.message, true);
+      if (ownNumber === runNumber) showState(error.message, true);
     }
   });
 
   async function predict({ header, rows, delimiter, mark }, progress) {
-    const places = job.fields.map((field) => ({ ...field, place: header.indexOf(field.name) })).filter(({ place }) => place >= 0);
-    checkNumbers(places, rows);
-    await checkNames(header, places);
-    const decimal = delimiter === "," ? "." : usualDecimal(rows.slice(0, ROWS_AT_A_TIME));
+    const columns = job.fields.map((field) => ({ ...field, index: header.indexOf(field.name) })).filter(({ index }) => index >= 0);
+    checkNumbers(columns, rows);
+    await checkNames(header, columns);
+    const decimal = delimiter === "," ? "." : usualDecimal(rows.slice(0, BATCH_ROWS));
     const cell = (text) => (text.includes(delimiter) || /["\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const line = (cells) => `${cells.map(cell).join(delimiter)}\n`;
     const [lines, missing] = [[], new Set()];
     const body = { checkpoint: epoch() };
-    let [unknown, answer] = [0, null];
-    for (let from = 0; from < rows.length; from += ROWS_AT_A_TIME) {
-      const some = rows.slice(from, from + ROWS_AT_A_TIME);
-      body.rows = some.map((row) => Object.fromEntries(places.map(({ name, place }) => [name, row[place]])));
-      answer = await call(`${job.urls.self}/predict`, { method: "POST", body }).catch((error) => {
+    let [unknown, response] = [0, null];
+    for (let from = 0; from < rows.length; from += BATCH_ROWS) {
+      const batch = rows.slice(from, from + BATCH_ROWS);
+      body.rows = batch.map((row) => Object.fromEntries(columns.map(({ name, index }) => [name, row[index]])));
+      response = await call(`${job.urls.self}/predict`, { method: "POST", body }).catch((error) => {
         throw faultIn(error, from);
       });
-      const names = answer.class_names;
+      const names = response.class_names;
       if (!from) lines.push(mark, line([...header, ...newNames(header, names)]));
-      some.forEach((row, place) => {
-        const [winner, shares] = [answer.classes[place], answer.probabilities[place]];
+      batch.forEach((row, index) => {
+        const [winner, shares] = [response.classes[index], response.probabilities[index]];
         lines.push(line([...row, names[winner], ...[shares[winner], ...shares].map((probability) => String(Number(probability.toPrecision(6))).replace(".", decimal))]));
       });
-      unknown += answer.unknown_values?.length ?? 0;
-      for (const name of Object.keys(answer.absent_columns ?? {})) missing.add(name);
-      progress(from + some.length);
+      unknown += response.unknown_values?.length ?? 0;
+      for (const name of Object.keys(response.absent_columns ?? {})) missing.add(name);
+      progress(from + batch.length);
     }
-    const told = [`${counted(rows.length, "row")} predicted with the checkpoint of epoch ${answer.checkpoint}.`];
-    if (unknown) told.push(`${counted(unknown, "value")} of unknown categories treated as missing.`);
-    if (missing.size) told.push(`Columns that the file does not have, treated as missing: ${[...missing].join(", ")}.`);
-    return { lines, told: told.join(" ") };
+    const sentences = [`${counted(rows.length, "row")} predicted with the checkpoint of epoch ${response.checkpoint}.`];
+    if (unknown) sentences.push(`${counted(unknown, "value")} of unknown categories treated as missing.`);
+    if (missing.size) sentences.push(`Columns that the file does not have, treated as missing: ${[...missing].join(", ")}.`);
+    return { lines, summary: sentences.join(" ") };
   }
 
-  // Other columns are only copied, unless the service takes one for a misspelt column of the model.
-  async function checkNames(header, places) {
+  // Other columns are copied, unless the service considers one a misspelling of a column of the model.
+  async function checkNames(header, columns) {
     const names = job.fields.map(({ name }) => name);
-    if (!places.length) throw new Error(`The file has none of the columns of the model: ${names.join(", ")}. Its first line must have the names of the columns.`);
+    if (!columns.length) throw new Error(`The file has none of the columns of the model: ${names.join(", ")}. Its first line must have the names of the columns.`);
     const others = header.filter((name) => !names.includes(name));
-    if (!others.length || places.length === names.length) return;
-    const row = Object.fromEntries([places[0].name, ...others].map((name) => [name, ""]));
+    if (!others.length || columns.length === names.length) return;
+    const row = Object.fromEntries([columns[0].name, ...others].map((name) => [name, ""]));
     await call(`${job.urls.self}/predict`, { method: "POST", body: { rows: [row], checkpoint: epoch() } }).catch((error) => {
       if (!error.problem?.errors) throw error;
       for (const { pointer, suggestion } of error.problem.errors) {
@@ -84,25 +84,26 @@ export function wireFile(job, epoch) {
     });
   }
 
-  // The service reads numbers as in training; the same rules as in service/cli/notations.py say where this is in doubt.
-  function checkNumbers(places, rows) {
-    const [clear, doubtful] = [new Set(), new Map()];
+  // The service parses numbers as in training; where that is ambiguous, the rules of service/cli/notations.py apply
+  // here too.
+  function checkNumbers(columns, rows) {
+    const [unambiguous, ambiguous] = [new Set(), new Map()];
     const refuse = (name, cell) => {
       throw new Error(`Column ${name}: ${cell} is not written as in the training data, and the page does not convert numbers. Use tapeline predict.`);
     };
-    for (const { name, place, decimal = ".", group } of places.filter(({ type }) => type === "number")) {
+    for (const { name, index, decimal = ".", group } of columns.filter(({ type }) => type === "number")) {
       for (const row of rows) {
-        const { sign, isClear } = decimalOf(row[place]);
+        const { sign, isClear } = decimalOf(row[index]);
         if (!sign) continue;
         const read = group ? decimal : sign;
-        if (!isClear) doubtful.set(read, doubtful.get(read) ?? [name, row[place]]);
-        else if (sign !== decimal && (group || sign === ",")) refuse(name, row[place]);
-        else clear.add(sign);
+        if (!isClear) ambiguous.set(read, ambiguous.get(read) ?? [name, row[index]]);
+        else if (sign !== decimal && (group || sign === ",")) refuse(name, row[index]);
+        else unambiguous.add(sign);
       }
     }
-    const [sign] = clear;
-    if (clear.size !== 1 || job.fields.some(({ decimal }) => decimal === sign)) return;
-    for (const [read, [name, cell]] of doubtful) if (read !== sign) refuse(name, cell);
+    const [sign] = unambiguous;
+    if (unambiguous.size !== 1 || job.fields.some(({ decimal }) => decimal === sign)) return;
+    for (const [read, [name, cell]] of ambiguous) if (read !== sign) refuse(name, cell);
   }
 
   function usualDecimal(rows) {
@@ -113,7 +114,7 @@ export function wireFile(job, epoch) {
   }
 }
 
-// The names of the added columns, all with the same number where one of them would be there twice.
+// The names of the added columns; if any is already taken, all get the same number as a suffix.
 function newNames(header, classes) {
   const plain = ["prediction", "probability", ...classes.map((name) => `probability of ${name}`)];
   let names = plain;
@@ -123,7 +124,7 @@ function newNames(header, classes) {
 
 const columnIn = (pointer) => (pointer ?? "").split("/")[3]?.replaceAll("~1", "/").replaceAll("~0", "~") ?? "";
 
-// The error with the row and the column of the first fault.
+// Adds the row and the column of the first fault to an error.
 function faultIn(error, from) {
   const [fault] = error.problem?.errors ?? [];
   const [, , index] = (fault?.pointer ?? "").split("/");

@@ -12,9 +12,9 @@ const form = $("#row");
 if (form) {
   const fields = new Map($$("[data-column]", form).map((field) => [field.dataset.column, field]));
   const showBars = barsOf($("#bars"));
-  const epoch = wireCheckpoints(job, () => ask());
+  const epoch = wireCheckpoints(job, () => predict());
 
-  const ask = latest(async () => {
+  const predict = latest(async () => {
     const row = Object.fromEntries([...fields].map(([name, field]) => [name, field.value.trim() || null]));
     for (const field of fields.values()) field.removeAttribute("aria-invalid");
     try {
@@ -24,7 +24,7 @@ if (form) {
       refuse(error);
     }
   });
-  const soon = debounce(120, ask);
+  const predictSoon = debounce(120, predict);
 
   function show({ probabilities: [shares], classes: [winner], class_names: names }) {
     showBars(shares, winner);
@@ -39,16 +39,16 @@ if (form) {
     $("#verdict").textContent = "–";
     delete $("#verdict").dataset.answer;
     showBars();
-    $("#row-error").textContent = faults.length ? faults.map(({ detail }, place) => `${columns[place] ?? "The row"} ${detail}`).join(" ") : message;
+    $("#row-error").textContent = faults.length ? faults.map(({ detail }, index) => `${columns[index] ?? "The row"} ${detail}`).join(" ") : message;
     $("#row-error").hidden = false;
   }
 
   function reset() {
     for (const { name, usual } of job.fields) fields.get(name).value = usual;
-    ask();
+    predict();
   }
 
-  form.addEventListener("input", soon);
+  form.addEventListener("input", predictSoon);
   form.addEventListener("submit", (event) => event.preventDefault());
   $("#usual").addEventListener("click", reset);
   wireFile(job, epoch);

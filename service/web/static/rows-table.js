@@ -8,9 +8,9 @@ export function rowsTable(heads, items) {
   const head = (name) => h("th", { scope: "col", class: numbers.has(name) ? "number" : undefined }, name);
   return h("table", { class: "rows" },
     h("thead", {}, h("tr", {}, [...heads, ...names].map(head))),
-    h("tbody", {}, items.map(({ cells, row }) => h("tr", {}, cells.map((cell) => h("td", { class: "small" }, cell)), names.map((name) => h("td", { class: numbers.has(name) ? "number small" : "small" }, shown(row[name])))))));
+    h("tbody", {}, items.map(({ cells, row }) => h("tr", {}, cells.map((cell) => h("td", { class: "small" }, cell)), names.map((name) => h("td", { class: numbers.has(name) ? "number small" : "small" }, cellContent(row[name])))))));
 }
 
-// As in the file: without the noise of binary fractions, and without scientific notation for ordinary numbers.
+// Numbers as in the file: without binary rounding noise, and without scientific notation for ordinary numbers.
 const exact = (value) => Number(value.toPrecision(15)).toString();
-const shown = (value) => (value === null ? h("span", { class: "muted" }, "missing") : typeof value === "number" ? exact(value) : value);
+const cellContent = (value) => (value === null ? h("span", { class: "muted" }, "missing") : typeof value === "number" ? exact(value) : value);

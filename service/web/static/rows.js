@@ -1,7 +1,7 @@
 // The rows of the jobs table: job rows and group rows. `update` writes only what has changed,
 // so that nothing loses the focus.
 import { $$, ago, counted, describe, duration, h, metric, when, words } from "./dom.js";
-import { headingOf, summary, text, whole } from "./cells.js";
+import { headingOf, summary, text, fullText } from "./cells.js";
 import { isOver, kindName, shortId, statusClass, statusText, titleOf } from "./job-facts.js";
 
 const label = (column) => h("span", { class: "label" }, headingOf(column));
@@ -65,17 +65,17 @@ export class JobRow {
 
 // The origin of a job: a link to its parent, whose row is highlighted on hover.
 function lineage(job, parent) {
-  const of = parent ?? shortId(job.parent_id);
+  const origin = parent ?? shortId(job.parent_id);
   const { reproduction } = job;
   const outcome = reproduction?.match === true ? ": bit-identical" : reproduction?.match === false ? ": differs" : "";
-  const words = reproduction ? `≡ reproduces ${of}` : `↳ fork of ${of}`;
+  const description = reproduction ? `≡ reproduces ${origin}` : `↳ fork of ${origin}`;
   const show = (on) => () => $$(`tr.job[data-id="${job.parent_id}"]`).forEach((row) => row.classList.toggle("kin", on));
-  if (parent === undefined) return h("span", { class: "lineage", title: "The parent was deleted" }, words);
-  const title = reproduction ? `Reproduces ${of}${outcome}` : `Continues from epoch ${job.start_epoch} of ${of}`;
+  if (parent === undefined) return h("span", { class: "lineage", title: "The parent was deleted" }, description);
+  const title = reproduction ? `Reproduces ${origin}${outcome}` : `Continues from epoch ${job.start_epoch} of ${origin}`;
   return h(
     "a",
     { class: "lineage", href: `/ui/jobs/${job.parent_id}`, title, onmouseenter: show(true), onmouseleave: show(false), onfocus: show(true), onblur: show(false) },
-    words,
+    description,
     outcome && h("span", { class: reproduction.match ? "same" : "finding error" }, reproduction.match ? " ✓" : " ≠"),
   );
 }
@@ -86,61 +86,61 @@ function cell(column) {
 
 const SPECIAL = {
   status() {
-    const shown = h("span");
-    const element = h("td", { class: "c-status" }, shown);
+    const content = h("span");
+    const element = h("td", { class: "c-status" }, content);
     return {
       element,
       update(job) {
-        shown.className = statusClass(job);
-        shown.textContent = job.requested ? `${job.requested} requested` : statusText(job);
+        content.className = statusClass(job);
+        content.textContent = job.requested ? `${job.requested} requested` : statusText(job);
       },
     };
   },
   progress() {
-    const [bar, epoch, left] = [h("progress", { max: 1 }), h("span"), h("span")];
+    const [bar, epoch, timeLeft] = [h("progress", { max: 1 }), h("span"), h("span")];
     return {
-      element: h("td", { class: "c-progress" }, bar, h("div", { class: "under" }, epoch, left)),
+      element: h("td", { class: "c-progress" }, bar, h("div", { class: "under" }, epoch, timeLeft)),
       update(job, title) {
-        const at = job.progress;
+        const progress = job.progress;
         bar.className = job.status;
-        bar.value = at.fraction;
-        bar.setAttribute("aria-label", `${title}: ${Math.round(100 * at.fraction)}%`);
-        epoch.textContent = `${at.epoch} / ${at.epochs}`;
-        left.title = isOver(job) ? "From the first start to the end, pauses included" : "";
-        left.textContent = at.eta_seconds !== null && !isOver(job) ? `${duration(at.eta_seconds)} left` : took(job);
+        bar.value = progress.fraction;
+        bar.setAttribute("aria-label", `${title}: ${Math.round(100 * progress.fraction)}%`);
+        epoch.textContent = `${progress.epoch} / ${progress.epochs}`;
+        timeLeft.title = isOver(job) ? "From the first start to the end, pauses included" : "";
+        timeLeft.textContent = progress.eta_seconds !== null && !isOver(job) ? `${duration(progress.eta_seconds)} left` : totalTime(job);
       },
     };
   },
   metrics() {
-    const shown = h("div", { class: "metrics" });
+    const content = h("div", { class: "metrics" });
     return {
-      element: h("td", { class: "c-metrics" }, shown),
-      update: (job) => shown.replaceChildren(...summary(job.metrics)),
+      element: h("td", { class: "c-metrics" }, content),
+      update: (job) => content.replaceChildren(...summary(job.metrics)),
     };
   },
 };
 
 function plain(column) {
   const isTime = column.type === "time";
-  const shown = h(isTime ? "time" : "span", { class: "shown" });
-  const said = h("span", { class: "visually-hidden" }); // text for screen readers of what the font weight shows
-  const element = h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }, label(column), shown, said);
+  const content = h(isTime ? "time" : "span", { class: "shown" });
+  const hiddenText = h("span", { class: "visually-hidden" }); // tells screen readers what the font weight shows
+  const element = h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }, label(column), content, hiddenText);
   return {
     element,
     update(job, title, best) {
       const value = job.columns[column.name];
-      if (isTime && value) shown.dateTime = value;
+      if (isTime && value) content.dateTime = value;
       const isBest = column.goal && value !== null && value === best[column.name];
       element.classList.toggle("best", Boolean(isBest));
-      shown.title = isBest ? `${whole(column, value)}: the best of the loaded jobs` : whole(column, value);
-      if (column.type === "job" && value) shown.replaceChildren(h("a", { href: `/ui/jobs/${value}` }, shortId(value)));
-      else shown.textContent = text(column, value);
-      said.textContent = isBest ? "best" : "";
+      content.title = isBest ? `${fullText(column, value)}: the best of the loaded jobs` : fullText(column, value);
+      if (column.type === "job" && value) content.replaceChildren(h("a", { href: `/ui/jobs/${value}` }, shortId(value)));
+      else content.textContent = text(column, value);
+      hiddenText.textContent = isBest ? "best" : "";
     },
   };
 }
 
-function took(job) {
+function totalTime(job) {
   return job.started_at && job.finished_at ? duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000) : "";
 }
 
@@ -163,15 +163,15 @@ export class GroupRow {
       h("span", { class: "muted" }, ` ${counted(group.count, "job")}`),
       section.by === "spec" && group.example ? h("span", { class: "muted" }, ` · ${group.example}`) : "",
     );
-    this.columns.forEach((column, at) => {
+    this.columns.forEach((column, index) => {
       const value = group.best[column.name];
-      const known = typeof value === "number";
-      this.bests[at].replaceChildren(...(known ? [label(column), h("span", { class: "shown", title: `Best of the group: ${value}` }, `${metric(column.metric, value)}`)] : []));
-      this.bests[at].classList.toggle("none", !known);
+      const hasValue = typeof value === "number";
+      this.bests[index].replaceChildren(...(hasValue ? [label(column), h("span", { class: "shown", title: `Best of the group: ${value}` }, `${metric(column.metric, value)}`)] : []));
+      this.bests[index].classList.toggle("none", !hasValue);
     });
   }
 
-  // A folded sweep: one row for all of its jobs.
+  // A collapsed sweep: one row for all of its jobs.
   updateSweep(sweep, open) {
     const rendered = JSON.stringify([sweep, open]);
     if (rendered === this.rendered) return;
@@ -189,10 +189,10 @@ export class GroupRow {
       metrics: () => (sweep.best_value === null ? [] : h("div", { class: "metrics" }, h("span", { class: "muted" }, `best ${describe(sweep.metric).label}`), h("span", {}, metric(sweep.metric, sweep.best_value)))),
       created_at: () => h("time", { class: "shown", datetime: sweep.created_at, title: when(sweep.created_at) }, ago(sweep.created_at)),
     };
-    this.columns.forEach((column, at) => {
+    this.columns.forEach((column, index) => {
       const isBest = column.metric === sweep.metric && sweep.best_value !== null;
-      const made = values[column.name]?.() ?? (isBest ? [label(column), h("span", { class: "shown", title: "Of the best trial" }, metric(sweep.metric, sweep.best_value))] : []);
-      this.bests[at].replaceChildren(...[made].flat());
+      const content = values[column.name]?.() ?? (isBest ? [label(column), h("span", { class: "shown", title: "Of the best trial" }, metric(sweep.metric, sweep.best_value))] : []);
+      this.bests[index].replaceChildren(...[content].flat());
     });
   }
 }

@@ -1,4 +1,4 @@
-// Sample images of all epochs: a slider and playback, which never jumps while the user holds the slider.
+// Sample images of all epochs: a slider and playback, neither of which jumps while the user holds the slider.
 import { $, memory } from "./dom.js";
 
 export class Samples {
@@ -35,10 +35,10 @@ export class Samples {
   add(epoch) {
     if (this.epochs.includes(epoch)) return this.again();
     const wasLast = this.at === this.epochs.length - 1;
-    const stay = this.epoch;
+    const epochBefore = this.epoch;
     this.epochs.push(epoch);
     this.epochs.sort((a, b) => a - b);
-    this.show(wasLast && !this.playing ? this.epochs.length - 1 : this.epochs.indexOf(stay));
+    this.show(wasLast && !this.playing ? this.epochs.length - 1 : this.epochs.indexOf(epochBefore));
     return undefined;
   }
 

@@ -1,42 +1,42 @@
 // Named views, stored in this browser. A view is the query of the page's URL.
 import { $, h, memory } from "./dom.js";
 
-const KEPT = "views";
-const known = () => memory.get(KEPT, []).filter((view) => typeof view?.name === "string" && typeof view?.query === "string");
+const STORAGE_KEY = "views";
+const savedViews = () => memory.get(STORAGE_KEY, []).filter((view) => typeof view?.name === "string" && typeof view?.query === "string");
 
 // current(): the query of the current view.
 export function offerViews(current) {
   const dialog = $("#views");
   const form = $("#views-save");
-  const keep = (views) => {
-    memory.set(KEPT, views);
+  const save = (views) => {
+    memory.set(STORAGE_KEY, views);
     draw();
   };
 
   function draw() {
-    const now = current();
-    const views = known();
-    $("#views-list").replaceChildren(...(views.length ? views.map((view) => item(view, now)) : [h("li", { class: "muted" }, "No saved views yet.")]));
+    const currentQuery = current();
+    const views = savedViews();
+    $("#views-list").replaceChildren(...(views.length ? views.map((view) => item(view, currentQuery)) : [h("li", { class: "muted" }, "No saved views yet.")]));
   }
 
-  function item(view, now) {
-    const change = (changed) => keep(known().flatMap((other) => (other.name === view.name ? changed : [other])));
+  function item(view, currentQuery) {
+    const replaceWith = (replacement) => save(savedViews().flatMap((other) => (other.name === view.name ? replacement : [other])));
     const entry = h("li");
     const show = () =>
       entry.replaceChildren(
-        h("a", { class: "grow", href: view.query ? `/?${view.query}` : "/", "aria-current": view.query === now ? "page" : null }, view.name),
+        h("a", { class: "grow", href: view.query ? `/?${view.query}` : "/", "aria-current": view.query === currentQuery ? "page" : null }, view.name),
         h("button", { class: "slim", type: "button", "aria-label": `Rename ${view.name}`, onclick: rename }, "Rename"),
-        h("button", { class: "slim danger", type: "button", "aria-label": `Delete ${view.name}`, onclick: () => change([]) }, "Delete"),
+        h("button", { class: "slim danger", type: "button", "aria-label": `Delete ${view.name}`, onclick: () => replaceWith([]) }, "Delete"),
       );
     function rename() {
       const field = h("input", { class: "grow", type: "text", value: view.name, maxlength: 60, required: true, "aria-label": `New name of ${view.name}` });
-      const done = (event) => {
+      const submitName = (event) => {
         event.preventDefault();
         const name = field.value.trim();
-        if (!name || known().some((other) => other.name === name && name !== view.name)) return field.setAttribute("aria-invalid", "true");
-        change([{ ...view, name }]);
+        if (!name || savedViews().some((other) => other.name === name && name !== view.name)) return field.setAttribute("aria-invalid", "true");
+        replaceWith([{ ...view, name }]);
       };
-      entry.replaceChildren(h("form", { class: "row grow", onsubmit: done }, field, h("button", { class: "slim", type: "submit" }, "Rename"), h("button", { class: "slim quiet", type: "button", onclick: show }, "Cancel")));
+      entry.replaceChildren(h("form", { class: "row grow", onsubmit: submitName }, field, h("button", { class: "slim", type: "submit" }, "Rename"), h("button", { class: "slim quiet", type: "button", onclick: show }, "Cancel")));
       field.select();
     }
     show();
@@ -47,7 +47,7 @@ export function offerViews(current) {
     event.preventDefault();
     const name = form.elements.name.value.trim();
     if (!name) return;
-    keep([...known().filter((view) => view.name !== name), { name, query: current() }]);
+    save([...savedViews().filter((view) => view.name !== name), { name, query: current() }]);
     form.reset();
   });
   $("#saved-views").addEventListener("click", () => {

@@ -4,8 +4,8 @@ import { LOG_FROM } from "./coordinates.js";
 import { formatOf } from "./format.js";
 
 const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 64, 20, 14, 46];
-const DOT = 13; // width of a dot with a gap, in pixels
-const WIDEST = 80; // maximum width of dots at the same place
+const DOT_SPACING = 13; // width of a dot and a gap, in pixels
+const MAX_GROUP_WIDTH = 80; // maximum width of a group of dots at the same position, in pixels
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -27,9 +27,9 @@ function ticks(low, high, isLog, count) {
   const rough = (high - low) / count || 1;
   const size = 10 ** Math.floor(Math.log10(rough));
   const step = size * [1, 2, 5, 10].find((digit) => digit * size >= rough);
-  const places = [];
-  for (let place = Math.ceil(low / step); place * step <= high + step * 1e-9; place++) places.push(Number((place * step).toPrecision(12)));
-  return places;
+  const positions = [];
+  for (let position = Math.ceil(low / step); position * step <= high + step * 1e-9; position++) positions.push(Number((position * step).toPrecision(12)));
+  return positions;
 }
 
 // Positions of values on an axis, from 0 to 1, and its labels: numbers to scale, everything else evenly spaced.
@@ -50,20 +50,20 @@ function axis(values, count) {
   return { at, ticks: ticks(low, high, isLog, count).map((value) => ({ at: at(value), value })), isLog, isNumber };
 }
 
-// Dots at the same place are moved aside, so that each is seen.
-function apart(places, [left, right]) {
-  const same = Map.groupBy(places.keys(), (at) => places[at].map((one) => Math.round(one / 3)).join());
-  const moved = [...places];
-  for (const group of same.values()) {
-    const step = Math.min(DOT, WIDEST / group.length);
-    const first = Math.min(Math.max(places[group[0]][0] - (step * (group.length - 1)) / 2, left), right - step * (group.length - 1));
-    if (group.length > 1) group.forEach((at, turn) => (moved[at] = [first + turn * step, places[at][1]]));
+// Spreads dots at the same position horizontally, so that each is visible.
+function spreadOverlapping(centers, [left, right]) {
+  const overlapping = Map.groupBy(centers.keys(), (index) => centers[index].map((coordinate) => Math.round(coordinate / 3)).join());
+  const moved = [...centers];
+  for (const group of overlapping.values()) {
+    const step = Math.min(DOT_SPACING, MAX_GROUP_WIDTH / group.length);
+    const first = Math.min(Math.max(centers[group[0]][0] - (step * (group.length - 1)) / 2, left), right - step * (group.length - 1));
+    if (group.length > 1) group.forEach((index, position) => (moved[index] = [first + position * step, centers[index][1]]));
   }
   return moved;
 }
 
 export class Scatter {
-  // onlight(id): a dot is under the pointer.
+  // onlight(id): called with the job whose dot is under the pointer, or null.
   constructor(element, { onlight }) {
     this.onlight = onlight;
     this.element = element;
@@ -72,7 +72,7 @@ export class Scatter {
     new ResizeObserver(() => this.draw()).observe(element);
   }
 
-  // points: [{ id, label, href, x, y, index }]; index: in the palette, null: muted. metric, setting: their names.
+  // points: [{ id, label, href, x, y, index }]; index: position in the palette, null if muted. metric, setting: their names.
   show(content) {
     this.content = content;
     this.draw();
@@ -85,25 +85,25 @@ export class Scatter {
     if (!points.length) return this.element.replaceChildren(h("p", { class: "muted" }, "No job has both values yet."));
     const format = formatOf(name);
     const [x, y] = [axis(points.map((point) => point.x), Math.max(2, Math.floor(width / 110))), axis(points.map((point) => point.y), 6)];
-    const [wide, high] = [width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM];
-    const place = (point) => [LEFT + x.at(point.x) * wide, TOP + (1 - y.at(point.y)) * high];
+    const [plotWidth, plotHeight] = [width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM];
+    const toPixels = (point) => [LEFT + x.at(point.x) * plotWidth, TOP + (1 - y.at(point.y)) * plotHeight];
     const step = y.ticks.length > 1 ? Math.abs(y.ticks[1].value - y.ticks[0].value) : 1;
-    const wordsWide = Math.max(1, Math.floor(wide / x.ticks.length / 7)); // characters that fit below a tick
-    const short = (value) => (String(value).length > wordsWide ? `${String(value).slice(0, Math.max(1, wordsWide - 1))}…` : String(value));
+    const maxLabelLength = Math.max(1, Math.floor(plotWidth / x.ticks.length / 7)); // characters that fit below a tick
+    const short = (value) => (String(value).length > maxLabelLength ? `${String(value).slice(0, Math.max(1, maxLabelLength - 1))}…` : String(value));
     const grid = [
-      ...y.ticks.map((tick) => svg("line", { x1: LEFT, x2: width - RIGHT, y1: TOP + (1 - tick.at) * high, y2: TOP + (1 - tick.at) * high })),
-      ...x.ticks.map((tick) => svg("line", { x1: LEFT + tick.at * wide, x2: LEFT + tick.at * wide, y1: TOP, y2: TOP + high })),
+      ...y.ticks.map((tick) => svg("line", { x1: LEFT, x2: width - RIGHT, y1: TOP + (1 - tick.at) * plotHeight, y2: TOP + (1 - tick.at) * plotHeight })),
+      ...x.ticks.map((tick) => svg("line", { x1: LEFT + tick.at * plotWidth, x2: LEFT + tick.at * plotWidth, y1: TOP, y2: TOP + plotHeight })),
     ];
-    const words = [
-      ...y.ticks.map((tick) => svg("text", { x: LEFT - 8, y: TOP + (1 - tick.at) * high + 4, "text-anchor": "end" }, format.tick(tick.value, y.isLog ? null : step))),
-      ...x.ticks.map((tick) => svg("text", { x: LEFT + tick.at * wide, y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, svg("title", {}, String(tick.value)), x.isNumber ? String(tick.value) : short(tick.value))),
-      svg("text", { x: LEFT + wide / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, `${setting}${x.isLog ? " (log scale)" : ""}`),
+    const labels = [
+      ...y.ticks.map((tick) => svg("text", { x: LEFT - 8, y: TOP + (1 - tick.at) * plotHeight + 4, "text-anchor": "end" }, format.tick(tick.value, y.isLog ? null : step))),
+      ...x.ticks.map((tick) => svg("text", { x: LEFT + tick.at * plotWidth, y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, svg("title", {}, String(tick.value)), x.isNumber ? String(tick.value) : short(tick.value))),
+      svg("text", { x: LEFT + plotWidth / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, `${setting}${x.isLog ? " (log scale)" : ""}`),
     ];
-    const places = apart(points.map(place), [LEFT, width - RIGHT]);
-    this.dots = new Map(points.map((point, at) => [point.id, this.dot(point, places[at], { setting, name, word })]));
+    const centers = spreadOverlapping(points.map(toPixels), [LEFT, width - RIGHT]);
+    this.dots = new Map(points.map((point, index) => [point.id, this.dot(point, centers[index], { setting, name, word })]));
     this.top = svg("g", { "pointer-events": "none", "aria-hidden": true });
     const focused = document.activeElement?.closest?.(".dot")?.dataset.job;
-    this.image = svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${word} against ${setting}, ${points.length} jobs` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, words), [...this.dots.values()], this.top);
+    this.image = svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${word} against ${setting}, ${points.length} jobs` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, labels), [...this.dots.values()], this.top);
     this.element.replaceChildren(this.image, this.note);
     if (focused) this.dots.get(focused)?.focus({ preventScroll: true });
     this.light(this.lit);
@@ -114,7 +114,7 @@ export class Scatter {
     const circle = svg("circle", { cx: left.toFixed(1), cy: top.toFixed(1), r: 6 });
     circle.style.fill = point.index === null ? "var(--line-strong)" : `var(--series-${(point.index % 8) + 1})`;
     const dot = svg("a", { href: point.href, "data-job": point.id, class: "dot", "aria-label": `${point.label}: ${setting} ${text(point.x)}, ${word} ${metric(name, point.y)}` }, circle);
-    const tell = () => {
+    const showNote = () => {
       this.note.replaceChildren(h("strong", {}, point.label), h("div", {}, `${setting}: ${text(point.x)}`), h("div", {}, `${word}: ${metric(name, point.y)}`));
       this.note.hidden = false;
       const isRight = left > this.element.clientWidth / 2;
@@ -127,7 +127,7 @@ export class Scatter {
       this.note.hidden = true;
       this.onlight(null);
     };
-    for (const event of ["mouseenter", "focus"]) dot.addEventListener(event, tell);
+    for (const event of ["mouseenter", "focus"]) dot.addEventListener(event, showNote);
     for (const event of ["mouseleave", "blur"]) dot.addEventListener(event, leave);
     return dot;
   }

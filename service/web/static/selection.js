@@ -3,7 +3,7 @@ import { $, announce } from "./dom.js";
 import { confirmedDeletion, onEach } from "./bulk-actions.js";
 import { call } from "./api.js";
 
-export const COMPARED = 200; // maximum number of jobs in a comparison
+export const MAX_COMPARED = 200; // maximum number of jobs in a comparison
 
 export class SelectedJobs {
   ids = new Set();
@@ -11,13 +11,13 @@ export class SelectedJobs {
   #on;
   #last = null;
 
-  // jobs: a map by id. on: shown() returns the ids of the rows in order; draw(), forget(id) and renew() update the page.
+  // jobs: a map by id. on: shown() returns the ids of the rows in order; draw(), forget(id) and refresh() update the page.
   constructor(jobs, on) {
     this.#jobs = jobs;
     this.#on = on;
     $("#selection").addEventListener("click", (event) => {
-      const what = event.target.closest("button")?.dataset.do;
-      if (what) this.act(what);
+      const action = event.target.closest("button")?.dataset.do;
+      if (action) this.act(action);
     });
   }
 
@@ -25,12 +25,12 @@ export class SelectedJobs {
     return [...this.ids].map((id) => this.#jobs.get(id));
   }
 
-  // Toggles a job, or the range from the last toggled one to this one.
+  // Toggles a job, or the range from the previously toggled job to this one.
   toggle(id, isRange) {
     const ids = this.#on.shown();
-    const wanted = !this.ids.has(id);
+    const isSelected = !this.ids.has(id);
     const [from, to] = [ids.indexOf(isRange && this.#last ? this.#last : id), ids.indexOf(id)].sort((a, b) => a - b);
-    for (const item of ids.slice(Math.max(from, 0), to + 1)) wanted ? this.ids.add(item) : this.ids.delete(item);
+    for (const item of ids.slice(Math.max(from, 0), to + 1)) isSelected ? this.ids.add(item) : this.ids.delete(item);
     this.#last = id;
     this.#on.draw();
   }
@@ -40,37 +40,37 @@ export class SelectedJobs {
     this.#on.draw();
   }
 
-  // The bar of actions, with a reason for each disabled one, and the check box for all.
-  draw(shown, all) {
-    for (const id of this.ids) if (!shown.includes(id)) this.ids.delete(id);
-    const those = this.#chosen;
-    const can = (action) => those.some((job) => job.allowed_actions.includes(action));
+  // The bar of actions, with a reason for each disabled one, and the select-all check box.
+  draw(shownIds, all) {
+    for (const id of this.ids) if (!shownIds.includes(id)) this.ids.delete(id);
+    const chosen = this.#chosen;
+    const isAllowed = (action) => chosen.some((job) => job.allowed_actions.includes(action));
     const reasons = {
-      compare: those.length < 2 ? "Select at least two jobs to compare." : those.length > COMPARED ? `At most ${COMPARED} jobs can be compared.` : "",
-      cancel: can("cancel") ? "" : "Nothing to cancel: all have ended.",
-      delete: can("delete") ? "" : "Nothing to delete: only jobs that have ended can be.",
+      compare: chosen.length < 2 ? "Select at least two jobs to compare." : chosen.length > MAX_COMPARED ? `At most ${MAX_COMPARED} jobs can be compared.` : "",
+      cancel: isAllowed("cancel") ? "" : "Nothing to cancel: all have ended.",
+      delete: isAllowed("delete") ? "" : "Nothing to delete: only jobs that have ended can be.",
     };
-    $("#selection").hidden = those.length === 0;
-    $("#selection strong").textContent = `${those.length} selected`;
-    for (const [what, reason] of Object.entries(reasons)) {
-      $(`[data-do="${what}"]`).disabled = reason !== "";
-      $(`[data-do="${what}"]`).title = reason;
+    $("#selection").hidden = chosen.length === 0;
+    $("#selection strong").textContent = `${chosen.length} selected`;
+    for (const [action, reason] of Object.entries(reasons)) {
+      $(`[data-do="${action}"]`).disabled = reason !== "";
+      $(`[data-do="${action}"]`).title = reason;
     }
     $("#why").textContent = Object.values(reasons).filter(Boolean).join(" ");
-    all.checked = those.length > 0 && those.length === shown.length;
-    all.indeterminate = those.length > 0 && those.length < shown.length;
+    all.checked = chosen.length > 0 && chosen.length === shownIds.length;
+    all.indeterminate = chosen.length > 0 && chosen.length < shownIds.length;
   }
 
-  async act(what) {
-    const those = this.#chosen.filter((job) => what === "compare" || what === "none" || job.allowed_actions.includes(what));
-    if (what === "none") this.ids.clear();
-    else if (what === "compare") return location.assign(`/ui/compare?jobs=${[...this.ids].join(",")}`);
-    else if (what === "cancel") announce(`${await onEach(those, (job) => call(`${job.urls.self}/cancel`, { method: "POST" }))} cancelled`, "good");
-    else if (what === "delete" && (await confirmedDeletion(those, this.ids.size - those.length))) {
-      announce(`${await onEach(those, (job) => call(job.urls.self, { method: "DELETE" }).then(() => this.#on.forget(job.id)))} deleted`, "good");
+  async act(action) {
+    const chosen = this.#chosen.filter((job) => action === "compare" || action === "none" || job.allowed_actions.includes(action));
+    if (action === "none") this.ids.clear();
+    else if (action === "compare") return location.assign(`/ui/compare?jobs=${[...this.ids].join(",")}`);
+    else if (action === "cancel") announce(`${await onEach(chosen, (job) => call(`${job.urls.self}/cancel`, { method: "POST" }))} cancelled`, "good");
+    else if (action === "delete" && (await confirmedDeletion(chosen, this.ids.size - chosen.length))) {
+      announce(`${await onEach(chosen, (job) => call(job.urls.self, { method: "DELETE" }).then(() => this.#on.forget(job.id)))} deleted`, "good");
       this.ids.clear();
     }
     this.#on.draw();
-    if (what === "cancel" || what === "delete") this.#on.renew();
+    if (action === "cancel" || action === "delete") this.#on.refresh();
   }
 }

@@ -7,12 +7,12 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   message.hidden = true;
   try {
-    const answer = await fetch("/session", {
+    const response = await fetch("/session", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ key: form.elements.key.value }),
     });
-    if (!answer.ok) throw new Error((await answer.json()).detail);
+    if (!response.ok) throw new Error((await response.json()).detail);
     // If shown in place of a requested page, reload to get that page.
     if (location.pathname === "/ui/sign-in") location.assign("/");
     else location.reload();

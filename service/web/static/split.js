@@ -1,8 +1,8 @@
-// The samples of two epochs, overlaid: a divider shows one to its left and the other to its right.
+// The samples of two epochs, overlaid: the left of a divider shows one epoch, the right the other.
 import { $ } from "./dom.js";
 
 export class Split {
-  // samples: provides the epochs and the URLs of images
+  // samples: provides the epochs and the image URLs
   constructor(root, samples) {
     this.root = root;
     this.samples = samples;

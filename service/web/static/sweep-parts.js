@@ -5,8 +5,8 @@ import { drawCoordinates } from "./coordinates.js";
 import { SweepCurves } from "./sweep-curves.js";
 import { settingText } from "./trial-table.js";
 
-const NEWEST = 100; // number of decisions shown at first,
-const EARLIER = 500; // and added by each click
+const INITIAL_DECISIONS = 100; // number of decisions shown initially,
+const MORE_DECISIONS = 500; // and added by each click
 
 const EXHAUSTED = { budget: "the budget is used up", failures: "too many have failed" };
 const ENDED = {
@@ -18,15 +18,15 @@ const ENDED = {
 const words = (code) => code.replaceAll("_", " ");
 
 export class SweepParts {
-  // told(seq): called for each event of the sweep.
-  constructor(sweep, told) {
+  // onevent(seq): called for each event of the sweep.
+  constructor(sweep, onevent) {
     this.sweep = sweep;
     this.name = sweep.objective.metric;
     this.settings = Object.keys(sweep.resolved.space);
     this.curves = new SweepCurves(sweep);
-    this.first = Math.max(0, sweep.last_seq - NEWEST); // the events after it are shown
+    this.first = Math.max(0, sweep.last_seq - INITIAL_DECISIONS); // the events after it are shown
     this.last = this.first;
-    this.listenToSweep(told);
+    this.listenToSweep(onevent);
     $("#earlier").hidden = !this.first;
     $("#earlier").addEventListener("click", () => this.showEarlier().catch((error) => announce(error.message, "error")));
   }
@@ -49,25 +49,25 @@ export class SweepParts {
     if ($("#parallel").hidden || rendered === this.rendered) return;
     this.rendered = rendered;
     const logs = settings.filter((setting) => sweep.resolved.space[setting].log);
-    drawCoordinates($("#coordinates"), { trials, settings, name, best: sweep.best_trial, label: describe(name).label, format: (at) => metric(name, at), logs });
+    drawCoordinates($("#coordinates"), { trials, settings, name, best: sweep.best_trial, label: describe(name).label, format: (value) => metric(name, value), logs });
   }
 
   async drawImportance() {
-    if (!this.settings.length || this.weighed === this.sweep.last_seq) return;
+    if (!this.settings.length || this.importanceSeq === this.sweep.last_seq) return;
     const { last_seq } = this.sweep;
     const { data } = await call(this.sweep.urls.importance);
-    this.weighed = last_seq;
-    const known = data.filter((item) => item.share !== null);
-    $("#importance").hidden = !known.length;
-    $("#importance tbody").replaceChildren(...known.map((item) => h("tr", {}, h("td", {}, h("code", {}, item.setting)), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.best ?? "–"))));
+    this.importanceSeq = last_seq;
+    const measured = data.filter((item) => item.share !== null);
+    $("#importance").hidden = !measured.length;
+    $("#importance tbody").replaceChildren(...measured.map((item) => h("tr", {}, h("td", {}, h("code", {}, item.setting)), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.best ?? "–"))));
   }
 
-  listenToSweep(told) {
+  listenToSweep(onevent) {
     const receive = (event) => {
       if (event.seq <= this.last) return; // replayed after a reconnect
       this.last = event.seq;
       $("#decisions").prepend(this.item(event));
-      told(event.seq);
+      onevent(event.seq);
     };
     const types = ["status", "propose", "result", "promote", "stop", "exhausted", "winner"];
     const stream = listen(() => `${this.sweep.urls.stream}?after=${this.last}`, {
@@ -80,13 +80,13 @@ export class SweepParts {
   }
 
   async showEarlier() {
-    const end = this.first;
-    const after = Math.max(0, end - EARLIER);
-    const { data } = await call(`${this.sweep.urls.decisions}?after=${after}&limit=${EARLIER}`);
-    if (this.first !== end) return; // clicked twice
+    const first = this.first;
+    const after = Math.max(0, first - MORE_DECISIONS);
+    const { data } = await call(`${this.sweep.urls.decisions}?after=${after}&limit=${MORE_DECISIONS}`);
+    if (this.first !== first) return; // clicked twice
     this.first = after;
     $("#earlier").hidden = !after;
-    $("#decisions").append(...data.filter((event) => event.seq <= end).reverse().map((event) => this.item(event)));
+    $("#decisions").append(...data.filter((event) => event.seq <= first).reverse().map((event) => this.item(event)));
   }
 
   item(event) {
@@ -95,7 +95,7 @@ export class SweepParts {
 
   sentenceOf({ type, data }) {
     const { name, settings } = this;
-    const list = (items) => items.map(([trial, at]) => `${trial} (${metric(name, at)})`).join(", ");
+    const list = (items) => items.map(([trial, value]) => `${trial} (${metric(name, value)})`).join(", ");
     switch (type) {
       case "propose":
         return data.error ? sentence(`Trial ${data.trial} has invalid settings: ${data.error.message}`) : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;

@@ -2,6 +2,7 @@
 import { $, announce, capital, counted, h } from "./dom.js";
 import { call } from "./api.js";
 import { latest } from "./latest.js";
+import { afterPress } from "./press.js";
 
 const REFRESH_MS = 5000;
 
@@ -74,48 +75,49 @@ async function send(dryRun) {
   const document = read();
   if (!document) return;
   try {
-    const answer = await call(`/sweeps${dryRun ? "?dry_run=true" : ""}`, { method: "POST", body: document, headers: dryRun ? {} : { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) } });
+    const response = await call(`/sweeps${dryRun ? "?dry_run=true" : ""}`, { method: "POST", body: document, headers: dryRun ? {} : { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) } });
     listFaults([]);
-    if (!dryRun) return void location.assign(answer.urls.page);
+    if (!dryRun) return void location.assign(response.urls.page);
     $("#plan").hidden = false;
-    $("#plan").textContent = [`${counted(answer.trials, "trial")}, ${counted(answer.jobs, "job")}, at most ${answer.epochs.toLocaleString("en")} epochs (${answer.epochs_without_halving.toLocaleString("en")} without halving).`, ...answer.notes].join(" ");
+    $("#plan").textContent = [`${counted(response.trials, "trial")}, ${counted(response.jobs, "job")}, at most ${response.epochs.toLocaleString("en")} epochs (${response.epochs_without_halving.toLocaleString("en")} without halving).`, ...response.notes].join(" ");
   } catch (error) {
     listFaults(error.problem?.errors ?? [{ pointer: "", detail: error.message }]);
   }
 }
 
-// The settings of the base's preset as choices.
+// Suggests the settings of all presets as pointers.
 async function suggestPointers() {
   const { data } = await call("/presets");
-  const found = new Set();
+  const pointers = new Set();
   const walk = (value, path) => {
-    if (Array.isArray(value) && !value.some((item) => typeof item === "object")) found.add(path);
-    else if (value !== null && typeof value === "object") for (const [name, below] of Object.entries(value)) walk(below, `${path}/${name}`);
-    else found.add(path);
+    if (Array.isArray(value) && !value.some((item) => typeof item === "object")) pointers.add(path);
+    else if (value !== null && typeof value === "object") for (const [name, child] of Object.entries(value)) walk(child, `${path}/${name}`);
+    else pointers.add(path);
   };
   for (const preset of data) walk(preset.spec, "");
-  $("#pointers").replaceChildren(...[...found].sort().map((value) => h("option", { value })));
+  $("#pointers").replaceChildren(...[...pointers].sort().map((value) => h("option", { value })));
 }
 
-// The list as the service shows it now. Rows that have not changed stay: a link keeps its focus.
+// Replaces the list with its current state. Unchanged rows are reused, so that a link keeps its focus.
 const rows = new Map(); // id -> { html, row }
-const renew = latest(async () => {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#sweeps");
-  const [before, now] = [$("#sweeps tbody"), fresh?.querySelector("tbody")];
-  if (!before || !now) return void (fresh && $("#sweeps").replaceChildren(...fresh.childNodes));
+const refresh = latest(async () => {
+  const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!response?.ok) return;
+  await new Promise(afterPress);
+  const received = new DOMParser().parseFromString(await response.text(), "text/html").querySelector("#sweeps");
+  const [current, updated] = [$("#sweeps tbody"), received?.querySelector("tbody")];
+  if (!current || !updated) return void (received && $("#sweeps").replaceChildren(...received.childNodes));
   const focused = document.activeElement?.closest("[data-sweep]")?.dataset.sweep;
-  const shown = [...now.children].map((row) => {
-    const html = row.outerHTML; // before times are written in the reader's zone
+  const newRows = [...updated.children].map((row) => {
+    const html = row.outerHTML; // before its times are converted to the user's time zone
     if (rows.get(row.dataset.sweep)?.html !== html) rows.set(row.dataset.sweep, { html, row });
     return rows.get(row.dataset.sweep).row;
   });
-  if (shown.length === before.children.length && shown.every((row, at) => row === before.children[at])) return;
-  before.replaceChildren(...shown);
+  if (newRows.length === current.children.length && newRows.every((row, index) => row === current.children[index])) return;
+  current.replaceChildren(...newRows);
   if (focused) rows.get(focused)?.row.querySelector("a").focus();
 });
-setInterval(() => document.visibilityState === "visible" && renew(), REFRESH_MS);
+setInterval(() => document.visibilityState === "visible" && refresh(), REFRESH_MS);
 
 $("#open-form").addEventListener("click", () => {
   const form = $("#new-sweep");

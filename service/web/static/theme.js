@@ -5,7 +5,7 @@
     try {
       return localStorage.getItem("theme");
     } catch {
-      return null; // storage may be disabled; then the system's theme applies
+      return null; // storage may be disabled: the system's theme applies
     }
   };
   const apply = () => {
@@ -34,7 +34,7 @@
         if (next === "system") localStorage.removeItem("theme");
         else localStorage.setItem("theme", next);
       } catch {
-        // not remembered, then
+        // the choice is not stored
       }
       apply();
       show();

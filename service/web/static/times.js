@@ -6,14 +6,14 @@ export function localize(root) {
 }
 
 function write(element) {
-  const at = new Date(element.dateTime);
-  if (Number.isNaN(at.getTime())) return;
-  const utc = `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  const date = new Date(element.dateTime);
+  if (Number.isNaN(date.getTime())) return;
+  const utc = `${date.toISOString().slice(0, 19).replace("T", " ")} UTC`;
   if (/^$|UTC$/.test(element.textContent.trim())) {
-    element.textContent = local.format(at);
+    element.textContent = local.format(date);
     element.title = utc;
   } else if (element.title !== utc) {
-    element.title = `${local.format(at)} · ${utc}`; // keep other texts, like "5 min ago"
+    element.title = `${local.format(date)} · ${utc}`; // keep other texts, like "5 min ago"
   }
 }
 

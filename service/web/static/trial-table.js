@@ -1,14 +1,14 @@
 // The trials of a sweep as a table, and the choice of its columns, which is stored for the next visit.
 import { $, describe, h, memory, metric, within } from "./dom.js";
 
-const KEPT = "sweep.columns"; // name -> whether it is shown, if the user has chosen
-const ALWAYS = "trial";
-const MOST_COMPARED = 200; // jobs; a limit of the service
+const STORAGE_KEY = "sweep.columns"; // name -> whether the column is shown, where the user has chosen
+const TRIAL_COLUMN = "trial";
+const MAX_COMPARED = 200; // jobs; the service's limit
 
 export const settingText = (setting) => (typeof setting === "number" ? String(Number(setting.toPrecision(6))) : JSON.stringify(setting ?? null));
 
 export class TrialTable {
-  // on: order(sort), light(trial or null)
+  // on: callbacks: order(sort), light(trial or null)
   constructor(sweep, on) {
     this.name = sweep.objective.metric;
     this.isComparable = sweep.trials.total > 1;
@@ -16,26 +16,26 @@ export class TrialTable {
     this.settings = Object.keys(this.space);
     this.on = on;
     this.rows = new Map(); // trial -> { rendered, element }
-    this.metrics = []; // of the trials, besides the objective
+    this.metrics = []; // metrics of the trials other than the objective
     this.picked = new Set(); // numbers of trials to compare
-    this.jobs = new Map(); // trial -> ids, also of trials that another order does not show
+    this.jobs = new Map(); // trial -> ids of its jobs, including trials that are no longer listed in the current order
     $("#choose-columns").addEventListener("click", () => this.choose());
     $("#columns-reset").addEventListener("click", () => {
-      this.keep({});
+      this.saveChoice({});
       this.choices();
     });
   }
 
   // All columns; those with `usual` are shown by default.
   columns() {
-    const heading = (text, more) => ({ heading: text, usual: true, ...more });
+    const heading = (text, options) => ({ heading: text, usual: true, ...options });
     return [
-      heading("Trial", { name: ALWAYS, sort: "trial", cell: (trial) => this.trialCell(trial) }),
+      heading("Trial", { name: TRIAL_COLUMN, sort: "trial", cell: (trial) => this.trialCell(trial) }),
       heading(describe(this.name).label, { name: "value", sort: "value", number: true, cell: (trial) => this.valueCell(trial) }),
       heading("Status", { name: "status", sort: "status", cell: (trial) => this.statusCell(trial) }),
       heading("Epoch", { name: "epoch", sort: "epoch", number: true, cell: (trial) => h("td", { class: "number" }, String(trial.last_epoch)) }),
       ...this.settings.map((setting) => heading(setting, { name: setting, sort: setting, number: this.isNumber(setting), cell: (trial) => h("td", { class: typeof trial.settings[setting] === "number" ? "number" : "" }, settingText(trial.settings[setting])) })),
-      ...this.metrics.map((one) => heading(describe(one).label, { name: one, usual: false, number: true, cell: (trial) => h("td", { class: "number" }, metric(one, trial.metrics[one])) })),
+      ...this.metrics.map((name) => heading(describe(name).label, { name: name, usual: false, number: true, cell: (trial) => h("td", { class: "number" }, metric(name, trial.metrics[name])) })),
       heading("Jobs by seed", { name: "jobs", cell: jobsCell }),
     ];
   }
@@ -46,12 +46,12 @@ export class TrialTable {
   }
 
   get shown() {
-    const kept = memory.get(KEPT, {});
-    return this.columns().filter(({ name, usual }) => name === ALWAYS || (kept[name] ?? usual));
+    const choices = memory.get(STORAGE_KEY, {});
+    return this.columns().filter(({ name, usual }) => name === TRIAL_COLUMN || (choices[name] ?? usual));
   }
 
-  keep(choice) {
-    memory.set(KEPT, choice);
+  saveChoice(choice) {
+    memory.set(STORAGE_KEY, choice);
     this.draw();
   }
 
@@ -63,17 +63,17 @@ export class TrialTable {
   choices() {
     const shown = new Set(this.shown.map(({ name }) => name));
     $("#columns-pick").replaceChildren(
-      ...this.columns().filter(({ name }) => name !== ALWAYS).map(({ name, heading }) =>
-        h("label", {}, h("input", { type: "checkbox", name, checked: shown.has(name), onchange: (event) => this.keep({ ...memory.get(KEPT, {}), [name]: event.target.checked }) }), heading)),
+      ...this.columns().filter(({ name }) => name !== TRIAL_COLUMN).map(({ name, heading }) =>
+        h("label", {}, h("input", { type: "checkbox", name, checked: shown.has(name), onchange: (event) => this.saveChoice({ ...memory.get(STORAGE_KEY, {}), [name]: event.target.checked }) }), heading)),
     );
   }
 
   show(trials, sort, best, isPaused) {
     Object.assign(this, { trials, sort, best, isPaused });
     for (const { trial, jobs } of trials) this.jobs.set(trial, jobs.filter((job) => job.status !== null).map(({ job }) => job));
-    const found = new Set(trials.flatMap((trial) => Object.keys(trial.metrics)));
-    found.delete(this.name);
-    this.metrics = [...found].sort((a, b) => describe(a).label.localeCompare(describe(b).label));
+    const names = new Set(trials.flatMap((trial) => Object.keys(trial.metrics)));
+    names.delete(this.name);
+    this.metrics = [...names].sort((a, b) => describe(a).label.localeCompare(describe(b).label));
     this.draw();
     this.drawPicks();
   }
@@ -87,12 +87,12 @@ export class TrialTable {
     return h("td", {}, h("label", { class: "pick-trial" }, h("input", { type: "checkbox", autocomplete: "off", "aria-label": `Compare trial ${trial}`, checked: this.picked.has(trial), onchange }), String(trial)));
   }
 
-  // What the trials that are ticked can be compared with: each other, or a single one with the best.
+  // Offers to compare the ticked trials with each other, or a single one with the best.
   drawPicks() {
     const picked = [...this.picked].sort((a, b) => a - b);
     const offer = (link, trials) => {
       const jobs = trials.flatMap((trial) => this.jobs.get(trial) ?? []);
-      link.hidden = trials.length < 2 || jobs.length > MOST_COMPARED || trials.some((trial) => !this.jobs.get(trial)?.length);
+      link.hidden = trials.length < 2 || jobs.length > MAX_COMPARED || trials.some((trial) => !this.jobs.get(trial)?.length);
       link.href = `/ui/compare?jobs=${jobs.join(",")}&of=last`; // the values of this page
     };
     offer($("#compare-picked"), picked);
@@ -100,7 +100,7 @@ export class TrialTable {
     $("#compare-picked").textContent = `Compare ${picked.length} trials`;
     $("#picks").hidden = !this.isComparable;
     $("#picks-hint").hidden = !$("#compare-picked").hidden || !$("#compare-best").hidden;
-    $("#picks-hint").textContent = picked.length > 1 ? `At most ${MOST_COMPARED} jobs can be compared, and a trial needs jobs.` : picked.length ? "Tick another trial to compare it with." : "Tick trials to compare them with each other or with the best.";
+    $("#picks-hint").textContent = picked.length > 1 ? `At most ${MAX_COMPARED} jobs can be compared, and a trial needs jobs.` : picked.length ? "Tick another trial to compare it with." : "Tick trials to compare them with each other or with the best.";
   }
 
   draw() {
@@ -110,19 +110,21 @@ export class TrialTable {
       const text = column.sort ? h("button", { type: "button", onclick: () => this.on.order(sort === column.sort ? `-${column.sort}` : column.sort) }, column.heading) : column.heading;
       return h("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": column.sort && order }, text);
     };
-    $("#trials thead").replaceChildren(h("tr", {}, shown.map(heading)));
     const names = shown.map(({ name }) => name).join();
+    const headKey = JSON.stringify([sort, names]);
+    if (headKey !== this.headKey) $("#trials thead").replaceChildren(h("tr", {}, shown.map(heading)));
+    this.headKey = headKey;
     const rows = this.trials.map((trial) => this.row(trial, shown, names));
     const body = $("#trials tbody");
-    if (rows.length !== body.children.length || rows.some((row, at) => row !== body.children[at])) body.replaceChildren(...rows);
+    if (rows.length !== body.children.length || rows.some((row, index) => row !== body.children[index])) body.replaceChildren(...rows);
   }
 
   // The row of a trial; an unchanged row is reused, so that a thousand rows are not recreated.
   row(trial, shown, names) {
     const isBest = trial.trial === this.best;
     const rendered = JSON.stringify([trial, names, isBest, this.isPaused]);
-    const known = this.rows.get(trial.trial);
-    if (known?.rendered === rendered) return known.element;
+    const existing = this.rows.get(trial.trial);
+    if (existing?.rendered === rendered) return existing.element;
     const element = h("tr", { class: isBest ? "best" : "", onpointerenter: () => this.on.light(trial.trial), onpointerleave: () => this.on.light(null) }, shown.map((column) => column.cell(trial)));
     this.rows.set(trial.trial, { rendered, element });
     return element;
@@ -131,13 +133,13 @@ export class TrialTable {
   // A trial's values over its seeds: mean, range, and the interval of the mean.
   valueCell(trial) {
     const values = trial.jobs.map((job) => job.value).filter((item) => item !== null);
-    const between = (title, label, low, high) => h("span", { class: "range", title }, `${label}${metric(this.name, low)} to ${metric(this.name, high)}`);
-    const range = values.length > 1 ? between("From the lowest to the highest seed", "", Math.min(...values), Math.max(...values)) : "";
-    const ends = trial.interval?.map((end) => within(this.name, end));
-    const cut = ends?.some((end, at) => end !== trial.interval[at]) ? ", cut at the end of the metric's range" : "";
-    const hasWidth = ends && trial.interval[1] - trial.interval[0] > 1e-9 * Math.abs(trial.interval[1]);
+    const rangeText = (title, label, low, high) => h("span", { class: "range", title }, `${label}${metric(this.name, low)} to ${metric(this.name, high)}`);
+    const range = values.length > 1 ? rangeText("From the lowest to the highest seed", "", Math.min(...values), Math.max(...values)) : "";
+    const bounds = trial.interval?.map((bound) => within(this.name, bound));
+    const clampNote = bounds?.some((bound, index) => bound !== trial.interval[index]) ? ", cut at the end of the metric's range" : "";
+    const hasWidth = bounds && trial.interval[1] - trial.interval[0] > 1e-9 * Math.abs(trial.interval[1]);
     const equal = "All seeds have the same value, which can be chance where a metric has few distinct values and there are few seeds.";
-    const interval = ends && !hasWidth ? h("span", { class: "range", title: equal }, "95% CI: no width") : ends ? between(`Student's 95% interval of the mean over the seeds${cut}`, "95% CI ", ...ends) : "";
+    const interval = bounds && !hasWidth ? h("span", { class: "range", title: equal }, "95% CI: no width") : bounds ? rangeText(`Student's 95% interval of the mean over the seeds${clampNote}`, "95% CI ", ...bounds) : "";
     return h("td", { class: "value number" }, metric(this.name, trial.value), range, interval);
   }
 

@@ -1,15 +1,15 @@
 // The state of the list in the URL: search, filters, order, groups and columns. A view can be shared by link.
 
-const SINGLE = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "sort", "group"];
-const SEVERAL = ["tag", "without", "status", "columns"];
+const SINGLE_VALUED = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "sort", "group"];
+const MULTI_VALUED = ["tag", "without", "status", "columns"];
 const NEWEST = "-created_at";
 const FILTERS = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "tag", "without", "status"];
 
 export class UrlState {
   constructor(address, defaultColumns) {
-    const given = new URLSearchParams(address);
-    for (const name of SINGLE) this[name] = given.get(name) ?? "";
-    for (const name of SEVERAL) this[name] = given.getAll(name).join(",").split(",").filter(Boolean);
+    const parsed = new URLSearchParams(address);
+    for (const name of SINGLE_VALUED) this[name] = parsed.get(name) ?? "";
+    for (const name of MULTI_VALUED) this[name] = parsed.getAll(name).join(",").split(",").filter(Boolean);
     this.sort ||= NEWEST;
     this.defaultColumns = defaultColumns;
     if (!this.columns.length) this.columns = [...defaultColumns];
@@ -19,7 +19,8 @@ export class UrlState {
     return FILTERS.some((name) => this[name].length > 0);
   }
 
-  // Whether each sweep is one row: only when sorted by time, and without a filter that selects some of its jobs.
+  // Whether each sweep is collapsed to one row: only when sorted by time, and without a filter, which could select
+  // some of its jobs.
   get collapsesSweeps() {
     return !this.isFiltered && !this.group && this.sort.replace(/^-/, "") === "created_at";
   }
@@ -28,20 +29,20 @@ export class UrlState {
     return this.columns.join() === this.defaultColumns.join();
   }
 
-  // The parameters of a request, with those of a group.
+  // The parameters of a request, including those of a group.
   parameters(extra = {}, group = {}) {
-    const found = new URLSearchParams();
+    const result = new URLSearchParams();
     for (const name of FILTERS) {
       const value = this[name];
-      if (Array.isArray(value)) value.forEach((item) => found.append(name, item));
-      else if (value) found.set(name, value);
+      if (Array.isArray(value)) value.forEach((item) => result.append(name, item));
+      else if (value) result.set(name, value);
     }
     for (const [name, value] of Object.entries(group)) {
-      if (SEVERAL.includes(name)) found.append(name, value);
-      else found.set(name, value);
+      if (MULTI_VALUED.includes(name)) result.append(name, value);
+      else result.set(name, value);
     }
-    for (const [name, value] of Object.entries(extra)) found.set(name, value);
-    return found;
+    for (const [name, value] of Object.entries(extra)) result.set(name, value);
+    return result;
   }
 
   list(extra = {}, group = {}) {

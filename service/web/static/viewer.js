@@ -3,24 +3,24 @@ import { $ } from "./dom.js";
 
 const dialog = $("#viewer");
 const image = $("img", dialog);
-let shown = null;
+let current = null;
 
-// images: { count(), at(index) -> { src, title, about, file } }; file: the name of a download
+// images: { count(), at(index) -> { src, title, about, file } }; file: the name of the download
 export function view(images, index, onmove = () => {}) {
-  shown = { images, index, onmove };
+  current = { images, index, onmove };
   show();
   if (!dialog.open) dialog.showModal();
 }
 
 // Called when the images have changed.
 export function viewAgain(images, index) {
-  if (!dialog.open || shown?.images !== images) return;
-  shown.index = index;
+  if (!dialog.open || current?.images !== images) return;
+  current.index = index;
   show();
 }
 
 function show() {
-  const { images, index } = shown;
+  const { images, index } = current;
   const { src, title, about, file } = images.at(index);
   if (image.getAttribute("src") !== src) image.src = src;
   image.alt = title;
@@ -32,12 +32,12 @@ function show() {
   $("#viewer-next").disabled = index === images.count() - 1;
 }
 
-function move(by) {
-  const index = shown.index + by;
-  if (index < 0 || index >= shown.images.count()) return;
-  shown.index = index;
+function move(step) {
+  const index = current.index + step;
+  if (index < 0 || index >= current.images.count()) return;
+  current.index = index;
   show();
-  shown.onmove(index);
+  current.onmove(index);
 }
 
 // Integer scale factors keep pixels sharp. An image that is larger than the window is scaled down, unless its
@@ -63,10 +63,10 @@ new ResizeObserver(fit).observe(image.parentElement);
 $("#viewer-previous").addEventListener("click", () => move(-1));
 $("#viewer-next").addEventListener("click", () => move(1));
 dialog.addEventListener("keydown", (event) => {
-  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   const isScrolled = event.target.matches(".stage") && event.target.scrollWidth > event.target.clientWidth;
-  if (!by || isScrolled) return;
+  if (!step || isScrolled) return;
   event.preventDefault();
-  move(by);
+  move(step);
 });
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // a click on the backdrop

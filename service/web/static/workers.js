@@ -2,11 +2,11 @@
 import { onRestored } from "./api.js";
 import { refresh } from "./live.js";
 
-const EVERY_MS = 3000;
+const INTERVAL_MS = 3000;
 
-async function again() {
+async function poll() {
   if (!document.hidden) await refresh().catch(() => {}); // the service may be down
-  setTimeout(again, EVERY_MS);
+  setTimeout(poll, INTERVAL_MS);
 }
-setTimeout(again, EVERY_MS);
+setTimeout(poll, INTERVAL_MS);
 onRestored(() => refresh().catch(() => {}));

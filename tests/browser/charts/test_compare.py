@@ -11,10 +11,10 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit
-from tests.browser.held import hold
+from tests.browser.held_responses import hold
 from tests.browser.pixels import colour_mask, read_pixels, wait_for_dots
-from tests.browser.played import Service, canvas, figure, metrics
-from tests.browser.waiting import until
+from tests.browser.simulated_worker import Service, canvas, figure, metrics
+from tests.browser.waiting import http_client, until
 
 JOB_COUNT = 13
 BEST_SERIES, HOVERED_SERIES = 2, 1  # palette numbers
@@ -31,7 +31,7 @@ def ids(service: Service) -> list[str]:
         worker = service.claim()
         for epoch in range(1, 6):
             values = metrics(epoch, number / 3)
-            worker.epoch(epoch, metrics=values | {"val_accuracy": 0.99 if number == 4 else 0.9 - number / 50})
+            worker.commit_epoch(epoch, metrics=values | {"val_accuracy": 0.99 if number == 4 else 0.9 - number / 50})
         worker.succeed()
         job_ids.append(job_id)
     return job_ids
@@ -161,8 +161,9 @@ def test_settings_are_plotted_against_metrics(
     assert (
         page.locator("#dots circle").evaluate_all("dots => new Set(dots.map(dot => dot.getAttribute('cx'))).size") == 3
     )
+    page.route(f"**/ui/jobs/{ids[2]}", lambda route: route.fulfill(body="the job"))  # whose checkpoint is no model
     dot.click()
-    page.wait_for_url(f"**/ui/jobs/{ids[2]}")
+    expect(page.locator("body")).to_have_text("the job")
 
 
 def test_non_numeric_settings_are_plotted_too(service: Service, open_window: Callable[..., Visit]) -> None:
@@ -203,7 +204,7 @@ def test_a_comparison_of_many_jobs_follows_those_that_are_running(
     expect(page.locator("#dots a")).to_have_count(JOB_COUNT)
     worker = service.claim()
     for epoch in range(1, 4):
-        worker.epoch(epoch, metrics=metrics(epoch) | {"val_accuracy": 0.995})
+        worker.commit_epoch(epoch, metrics=metrics(epoch) | {"val_accuracy": 0.995})
     expect(page.locator("#dots a")).to_have_count(JOB_COUNT + 1)
     expect(page.locator("#compared li", has_text="best")).to_contain_text("late")
     expect(page.locator("#differences tbody tr").first).to_contain_text("99.50%")
@@ -281,7 +282,7 @@ def test_dots_are_tabbed_through_in_order_and_keep_the_focus_when_redrawn(
         page.keyboard.press("Tab")
     assert focused_ids == ids
     page.locator("#dots a").nth(3).focus()
-    service.claim().epoch(1, metrics=metrics(1))
+    service.claim().commit_epoch(1, metrics=metrics(1))
     expect(page.locator("#dots a")).to_have_count(JOB_COUNT + 1)
     assert page.evaluate("document.activeElement.closest('.dot')?.dataset.job") == ids[3]
 
@@ -292,7 +293,7 @@ def test_the_stated_difference_is_between_the_values_shown(service: Service, ope
         ids.append(service.submit(name=f"batches of {size}", batch_size=size, epochs=3))
         worker = service.claim()
         for epoch, accuracy in enumerate(accuracies, 1):
-            worker.epoch(epoch, metrics={"val_accuracy": accuracy})
+            worker.commit_epoch(epoch, metrics={"val_accuracy": accuracy})
         worker.succeed()
     page = open_comparison(service, open_window, ids)
     sentence = page.locator("#sentences li").first
@@ -323,7 +324,7 @@ def test_a_comparison_without_an_epoch_says_so_instead_of_offering_tools(
     page = open_comparison(service, open_window, [service.submit(name=name) for name in ("one", "other")])
     expect(page.locator("#no-curves")).to_have_text("No epoch has finished yet. Curves appear after the first one.")
     expect(page.get_by_label("Smoothing")).to_be_hidden()
-    service.claim().epoch(1, metrics=metrics(1))
+    service.claim().commit_epoch(1, metrics=metrics(1))
     expect(canvas(page, "train loss")).to_be_visible()
     expect(page.get_by_label("Smoothing")).to_be_visible()
     expect(page.locator("#no-curves")).to_be_hidden()
@@ -343,6 +344,8 @@ def test_two_jobs_show_why_they_differ_and_an_investigation_is_submitted(
     page.wait_for_url("**/ui/jobs/job_*")
     expect(page.get_by_role("heading", level=1)).to_contain_text("why run 0 and run 1 differ")
     expect(page.locator("#notes")).to_contain_text("again side by side")
+    job = http_client.get(f"{service.url}/jobs/{page.url.rpartition('/')[2]}").json()
+    assert (job["status"], job["investigation"]["a"], job["investigation"]["b"]) == ("queued", *ids[:2])
 
 
 def test_three_jobs_have_no_section_on_why_they_differ(

@@ -15,10 +15,11 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
+from service.spec.sent_images import SENT_SIDE
 from tests import coloured_shapes
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Finish, Visit, only_with
-from tests.browser.held import hold
+from tests.browser.held_responses import hold
 from tests.browser.models.test_playing import drop
 
 SIDE = 16
@@ -27,7 +28,7 @@ SIDE = 16
 @pytest.fixture(scope="session")
 def shapes(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A classifier of coloured shapes."""
-    path = coloured_shapes.archive(tmp_path_factory.mktemp("shapes") / "shapes.zip", 600, side=SIDE)
+    path = coloured_shapes.write_archive(tmp_path_factory.mktemp("shapes") / "shapes.zip", 600, side=SIDE)
     with path.open("rb") as file:
         http.post("/datasets", data={"name": "shapes"}, files={"archive": file}).raise_for_status()
     spec = {"kind": "classifier", "preset": "conv", "dataset": "shapes", "epochs": 3, "name": "shapes"}
@@ -40,7 +41,7 @@ def test_an_opened_image_gets_the_same_prediction_as_in_the_api(
 ) -> None:
     page = visit.open(f"/ui/play/{shapes['id']}")
     expect(page.locator("#verdict")).to_have_text("Open a photo")
-    images = dict(coloured_shapes.images(24, 64, seed=5))
+    images = dict(coloured_shapes.iter_images(24, 64, seed=5))
     for number, (name, image) in enumerate(list(images.items())[:4]):
         path = tmp_path / f"{name}.{('jpg', 'png', 'webp', 'bmp')[number]}"
         image.save(path, quality=90)
@@ -57,15 +58,26 @@ def test_an_opened_image_gets_the_same_prediction_as_in_the_api(
 
 
 @only_with([Auth.LOCAL])
-def test_images_too_large_to_send_are_classified(visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
+def test_images_too_large_to_send_are_scaled_down_and_classified(
+    visit: Visit, shapes: dict[str, Any], tmp_path: Path
+) -> None:
     page = visit.open(f"/ui/play/{shapes['id']}")
-    (_, image), *_ = coloured_shapes.images(1, 64, seed=5)
+    (_, image), *_ = coloured_shapes.iter_images(1, 64, seed=5)
     image.resize((3000, 2400)).save(tmp_path / "large.png")
     noise = Image.effect_noise((1200, 1200), 90).convert("RGB")
     noise.save(tmp_path / "noise.bmp")
-    for name in ("large.png", "noise.bmp"):
+    for name, size in (("large.png", (SENT_SIDE, SENT_SIDE * 4 // 5)), ("noise.bmp", (SENT_SIDE, SENT_SIDE))):
         page.get_by_role("button", name="Clear").click()
-        page.set_input_files("#file", str(tmp_path / name))
+        with page.expect_request("**/predict") as predicting:
+            page.set_input_files("#file", str(tmp_path / name))
+        [encoded] = predicting.value.post_data_json["images"]
+        sent = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+        assert sent.size == size
+        colours, sent_colours = (
+            np.array(picture.resize((8, 8), Image.Resampling.BOX), dtype=int)
+            for picture in (Image.open(tmp_path / name), sent)
+        )
+        assert np.abs(sent_colours - colours).max() < 10, "the whole image is sent"
         expect(page.locator("#verdict")).to_contain_text("%")
 
 
@@ -81,7 +93,7 @@ def test_a_file_that_is_not_an_image_leaves_the_previous_verdict(
     visit: Visit, shapes: dict[str, Any], tmp_path: Path
 ) -> None:
     page = visit.open(f"/ui/play/{shapes['id']}")
-    (_, image), *_ = coloured_shapes.images(1, 64, seed=5)
+    (_, image), *_ = coloured_shapes.iter_images(1, 64, seed=5)
     image.save(tmp_path / "photo.png")
     (tmp_path / "no.png").write_bytes(b"no picture")
     verdict = page.locator("#verdict")
@@ -108,7 +120,7 @@ def test_a_photo_is_opened_instead_of_drawn(visit: Visit, shapes: dict[str, Any]
         expect(absent).to_be_hidden()
     assert serious_violations(page) == []
     predict = hold(page, "POST .*/predict")
-    (_, image), *_ = coloured_shapes.images(1, 64, seed=5)
+    (_, image), *_ = coloured_shapes.iter_images(1, 64, seed=5)
     image.save(tmp_path / "photo.png")
     with page.expect_file_chooser() as chosen:
         page.get_by_text("Drop a photo here").click()
@@ -131,13 +143,15 @@ def test_pages_show_colours(visit: Visit, http: httpx.Client, shapes: dict[str, 
     assert source is not None
     pixels = Image.open(io.BytesIO(http.get(source).content)).convert("HSV")
     assert pixels.getextrema()[1][1] > 150
-    expect(visit.open("/ui/datasets").locator(".dataset", has_text="shapes")).to_contain_text("16 \u00d7 16, colour")
+    page = visit.open("/ui/datasets")
+    row = page.locator(".dataset").filter(has=page.get_by_role("link", name="shapes", exact=True))
+    expect(row).to_contain_text("16 \u00d7 16, colour")
 
 
 @pytest.fixture(scope="session")
 def wide_greys(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A classifier of photos that were converted to grey at upload and are twice as wide as high."""
-    path = coloured_shapes.archive(tmp_path_factory.mktemp("greys") / "greys.zip", 120, side=SIDE)
+    path = coloured_shapes.write_archive(tmp_path_factory.mktemp("greys") / "greys.zip", 120, side=SIDE)
     with path.open("rb") as file:
         options = {"name": "greys", "size": "32x16", "channels": "1"}
         http.post("/datasets", data=options, files={"archive": file}).raise_for_status()

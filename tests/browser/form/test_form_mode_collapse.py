@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
 from tests.browser.conftest import Visit, only_with, wait_until_accepted
-from tests.browser.job_form import choose, form_json, layer_types, open_all_sections
+from tests.browser.job_form import choose, form_json, layer_types, open_all_sections, press
 from tests.browser.waiting import until
 from tests.waiting import wait_until
 
@@ -34,7 +34,7 @@ def test_a_loss_is_chosen_with_the_penalty_that_it_requires(form: Visit, tmp_pat
     page.screenshot(path=tmp_path / "form.png", full_page=True)
 
 
-def test_a_residual_layer_is_inserted(form: Visit, tmp_path: Path) -> None:
+def test_a_residual_layer_contains_layers(form: Visit, tmp_path: Path) -> None:
     page = form.page
     form.error_log.expected = ["422"]
     choose(page, "classifier", "fast")
@@ -44,7 +44,19 @@ def test_a_residual_layer_is_inserted(form: Visit, tmp_path: Path) -> None:
     expect(page.locator("#field-layers-1")).to_be_focused()
     page.screenshot(path=tmp_path / "residual.png", full_page=True)
     assert layer_types(page)[:2] == ["dense", "residual"]
-    assert form_json(page)["layers"][1]["type"] == "residual"
+    inner = page.locator("fieldset[data-name='layers.1.layers']")
+    press(inner.get_by_role("button", name="Add a layer at the end"), "Enter")
+    page.get_by_role("dialog").get_by_role("button", name="dense").press("Enter")
+    units = page.locator("#field-layers-1-layers-1-units")
+    units.fill("391")
+    row = page.locator("#field-layers > li:nth-child(2)")
+    expect(row.locator(".fault:visible")).to_contain_text("Must output 392 numbers, like the layer's input")
+    units.fill("392")
+    wait_until_accepted(page)
+    residual = form_json(page)["layers"][1]
+    assert [layer["type"] for layer in residual["layers"]] == ["layer_norm", "dense"]
+    assert residual["layers"][1]["units"] == 392
+    expect(row.locator(":scope > .output")).to_have_text(f"→ 392 {2 * 392 + 392 * 392 + 392:,} parameters")
 
 
 @only_with([Auth.LOCAL])

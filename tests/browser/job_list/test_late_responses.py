@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.held import hold
-from tests.browser.played import WebProcess
+from tests.browser.held_responses import hold, wait_for_count
+from tests.browser.simulated_worker import WebProcess
 from tests.browser.stored_jobs import load_all_jobs, store_jobs
 from tests.browser.waiting import http_client
 
@@ -45,6 +45,21 @@ def test_a_star_stays_while_it_is_saved(open_window: Callable[..., Visit], forty
     page.wait_for_timeout(200)
     expect(star).to_have_attribute("aria-pressed", "true")
     assert len(updates.requests) == 1
+
+
+def test_a_star_is_what_the_response_says(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
+    page = open_list(open_window(forty_jobs.url))
+    updates: list[Route] = []
+    page.route("**/jobs/job_*", lambda route: updates.append(route))
+    refreshes = hold(page, REFRESH)
+    star = page.get_by_role("button", name="Star run 1", exact=True)
+    page.get_by_text("run 1", exact=True).hover()
+    star.click()
+    expect(star).to_have_attribute("aria-pressed", "true")
+    wait_for_count(page, updates, 1, of="updates")
+    updates[0].fulfill(json={"starred": False})  # another tab has removed it again
+    refreshes.wait(1)  # it follows the response
+    expect(star).to_have_attribute("aria-pressed", "false")
 
 
 def test_a_refused_star_is_removed(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
@@ -206,7 +221,7 @@ def test_a_column_beyond_the_limit_is_not_checked(open_window: Callable[..., Vis
     expect(box).not_to_be_checked()
 
 
-def test_the_documentation_loads_suggestions_again_after_a_failed_request(
+def test_the_documentation_opens_forms_without_suggestions_and_requests_them_again(
     open_window: Callable[..., Visit], forty_jobs: WebProcess
 ) -> None:
     visit = open_window(forty_jobs.url)
@@ -217,6 +232,7 @@ def test_the_documentation_loads_suggestions_again_after_a_failed_request(
     with page.expect_event("requestfailed"):
         operation.locator("summary").first.click()
     page.wait_for_timeout(100)  # until the script has handled the failure
+    expect(operation.get_by_label("job_id")).to_be_visible()
     page.unroute("**/jobs?limit=30")
     operation = page.locator("details.operation:has(form.try [name=job_id])").nth(1)
     operation.locator("summary").first.click()

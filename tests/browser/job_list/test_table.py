@@ -160,6 +160,22 @@ def test_a_large_group_is_loaded_by_scrolling(
     assert len(seen_ids) == 700
 
 
+def test_a_scroll_beyond_the_drawn_rows_ends_at_its_target(
+    open_window: Callable[..., Visit], forty_jobs: WebProcess
+) -> None:
+    """The browser's scroll anchoring would move the page when rows are drawn in place of a spacer."""
+    page = open_window(forty_jobs.url, height=500).open("/")
+    expect(page.locator("#more")).to_have_text(f"{JOB_COUNT} jobs")
+    page.mouse.move(600, 300)
+    for _ in range(3):
+        page.keyboard.press("j")
+    expect(page.locator("a.name").nth(2)).to_be_focused()
+    page.mouse.wheel(0, 20_000)
+    expect(page.locator("tr.job").last).to_be_in_viewport()
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY + innerHeight - document.documentElement.scrollHeight") == pytest.approx(0, abs=1)
+
+
 def test_forks_and_reproductions_show_their_origin(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
     page = open_window(forty_jobs.url).open("/?columns=preset")
     marks = page.locator("tr.job .lineage")

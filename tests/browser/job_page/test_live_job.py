@@ -13,8 +13,8 @@ from playwright.sync_api import Page, Route, expect
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
 from tests.browser.conftest import Visit
-from tests.browser.held import hold, wait_for_count
-from tests.browser.played import Service, canvas, metrics
+from tests.browser.held_responses import hold, wait_for_count
+from tests.browser.simulated_worker import Service, canvas, metrics
 from tests.browser.waiting import http_client, until
 
 MATRIX = [[3 if row == column else 1 for column in range(10)] for row in range(10)]
@@ -36,21 +36,21 @@ def focused_html(page: Page) -> str:
 def test_the_keyboard_focus_stays_while_epochs_complete(service: Service, page: Page) -> None:
     job_id = service.submit()
     worker = service.claim()
-    worker.epoch(1, metrics=metrics(1), confusion=MATRIX)
+    worker.commit_epoch(1, metrics=metrics(1), confusion=MATRIX)
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     for number, selector in enumerate(
         ("[data-action=pause]", "a.download", "[data-actual='1'][data-predicted='2']", "#facts a[href$='/metrics']"), 2
     ):
         page.locator(selector).first.focus()
         before = focused_html(page)
-        worker.epoch(number, metrics=metrics(number), confusion=MATRIX, keep_last=9)
+        worker.commit_epoch(number, metrics=metrics(number), confusion=MATRIX, keep_last=9)
         expect(page.locator("#epoch")).to_have_text(f"Epoch {number} of 100")
         expect(page.locator("#tiles-title")).to_contain_text(f"epoch: {number}")
         page.wait_for_timeout(100)
         assert focused_html(page) == before
     page.locator("[data-action=pause]").focus()
     page.evaluate("window.button = document.activeElement")
-    worker.epoch(6, metrics=metrics(6))
+    worker.commit_epoch(6, metrics=metrics(6))
     expect(page.locator("#tiles-title")).to_contain_text("epoch: 6")
     assert page.evaluate("window.button.isConnected && document.activeElement === window.button")
 
@@ -70,9 +70,9 @@ def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page: Pa
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     page.wait_for_timeout(1500)
     refreshes = hold(page, f"GET /ui/jobs/{job_id}")
-    worker.epoch(1, metrics=metrics(1))
+    worker.commit_epoch(1, metrics=metrics(1))
     refreshes.wait(1)
-    worker.epoch(2, metrics=metrics(2))
+    worker.commit_epoch(2, metrics=metrics(2))
     page.wait_for_timeout(2500)
     assert len(refreshes.requests) == 1
     refreshes.release_all()
@@ -100,15 +100,29 @@ def test_the_star_is_set_without_a_refresh_of_the_page(service: Service, page: P
     assert http_client.get(f"{service.url}/jobs/{job_id}").json()["starred"] is True
 
 
+def test_the_star_is_what_the_response_says(service: Service, page: Page) -> None:
+    job_id = service.submit()
+    page.goto(f"{service.url}/ui/jobs/{job_id}")
+    updates: list[Route] = []
+    page.route(f"**/jobs/{job_id}", lambda route: updates.append(route))
+    refreshes = hold(page, f"GET /ui/jobs/{job_id}")
+    star = page.get_by_role("button", name="Star", exact=True)
+    star.click()
+    wait_for_count(page, updates, 1, of="updates")
+    updates[0].fulfill(json={"starred": False})  # another tab has removed it again
+    refreshes.wait(1)  # it follows the response
+    expect(star).to_have_attribute("aria-pressed", "false")
+
+
 def test_a_log_has_each_line_once_despite_late_responses(service: Service, page: Page) -> None:
     job_id = service.submit()
     worker = service.claim()
     page.goto(f"{service.url}/jobs/{job_id}/events")
     page.wait_for_timeout(500)
     log_requests = hold(page, rf"GET /jobs/{job_id}/events\?after=")
-    worker.epoch(1, metrics=metrics(1))
+    worker.commit_epoch(1, metrics=metrics(1))
     log_requests.wait(1)
-    worker.epoch(2, metrics=metrics(2))
+    worker.commit_epoch(2, metrics=metrics(2))
     page.wait_for_timeout(1500)
     log_requests.release_all()
     expect(page.locator("#log li", has_text="epoch 2:")).to_have_count(1)
@@ -120,7 +134,7 @@ def test_a_log_has_each_line_once_despite_late_responses(service: Service, page:
 def test_the_cell_clicked_last_is_shown_even_if_its_response_arrives_first(service: Service, page: Page) -> None:
     job_id = service.submit()
     worker = service.claim()
-    worker.epoch(1, metrics=metrics(1), confusion=MATRIX)
+    worker.commit_epoch(1, metrics=metrics(1), confusion=MATRIX)
     worker.succeed()
     routes: list[Route] = []
     page.route("**/confusion/**", lambda route: routes.append(route))
@@ -233,7 +247,7 @@ def test_a_comparison_shows_an_epoch_that_ended_during_the_page_load(service: Se
     page.goto(f"{service.url}/ui/compare?jobs={','.join(ids)}")
     metric_requests.wait(2)
     wait_for_count(page, streams, 1, of="streams")
-    service.claim().epoch(1, metrics=metrics(1))
+    service.claim().commit_epoch(1, metrics=metrics(1))
     streams[0].continue_()
     expect(page.locator("#compared .status.running")).to_have_count(1)
     metric_requests.release_all()
@@ -251,9 +265,9 @@ def test_a_finding_that_no_longer_holds_is_logged_as_resolved(service: Service, 
         numbers={},
         advice=[],
     )
-    worker.epoch(1, metrics=metrics(1))
-    worker.epoch(2, metrics=metrics(2), health=[finding])
-    worker.epoch(3, metrics=metrics(3))
+    worker.commit_epoch(1, metrics=metrics(1))
+    worker.commit_epoch(2, metrics=metrics(2), health=[finding])
+    worker.commit_epoch(3, metrics=metrics(3))
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     entries = page.locator("#events li", has_text="overfitting")
     expect(entries).to_have_count(2)

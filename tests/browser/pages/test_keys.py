@@ -83,14 +83,16 @@ def test_jobs_of_other_owners_are_not_found(visit: Visit, bob: httpx.Client, htt
     row = page.locator(f"tr[data-id={own['id']}]")
     expect(row.locator(".status")).to_have_text("succeeded")
     expect(page.locator("tr.job")).to_have_count(1)
-    for path in (f"/ui/jobs/{earlier['id']}", f"/ui/play/{later['id']}"):
-        page = visit.open(path)
-        expect(page.locator("h1")).to_have_text("There is no such job")
+    for job in (earlier, later):
+        for path in (f"/ui/jobs/{job['id']}", f"/ui/play/{job['id']}"):
+            page = visit.open(path)
+            expect(page.locator("h1")).to_have_text("There is no such job")
+            expect(page.locator("body")).not_to_contain_text("of bob")
+        page = visit.open(f"/ui/compare?jobs={job['id']},{own['id']}")
+        until(page, "document.querySelectorAll('#compared li').length === 1")
+        expect(page.locator("#compared")).to_contain_text("of ann")
         expect(page.locator("body")).not_to_contain_text("of bob")
-    page = visit.open(f"/ui/compare?jobs={earlier['id']},{own['id']}")
-    until(page, "document.querySelectorAll('#compared li').length === 1")
-    expect(page.locator("#compared")).to_contain_text("of ann")
-    assert bob.get(earlier["urls"]["self"]).json()["owner"] == "bob"
+        assert bob.get(job["urls"]["self"]).json()["owner"] == "bob"
 
 
 def test_a_read_key_is_offered_nothing_that_changes_jobs(

@@ -3,7 +3,7 @@ import { $, bytes, counted, duration, h } from "../dom.js";
 
 const UNKNOWN = "–";
 
-// sweep: the estimate of a sweep of such jobs; null for a single job.
+// plan: the estimate of a job; sweep: that of a sweep of such jobs, null for a single job.
 export function showPlan(plan, sweep = null) {
   verdict(sweep ? `Ready to start: ${counted(sweep.trials, "trial")}, ${counted(sweep.jobs, "job")}` : "Ready to start", "good");
   facts(plan, sweep);
@@ -23,7 +23,7 @@ function verdict(text, kind) {
   $("#verdict").className = `note ${kind}`;
 }
 
-// The rows always exist, so that the layout below does not shift.
+// The rows are always present, so that the layout below does not shift.
 function facts(plan, sweep = null) {
   const rows = {
     ...(sweep && { "Epochs of all jobs": `at most ${sweep.epochs.toLocaleString("en")}` }),

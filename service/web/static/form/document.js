@@ -1,48 +1,48 @@
 // Specs as plain data: reading and writing by path, filling gaps, and leaving out what has no effect.
 
 export const pointerOf = (path) => path.map((part) => `/${part}`).join("");
-export const at = (document, path) => path.reduce((part, name) => (isHolder(part) ? part[name] : undefined), document);
-export const isObject = (value) => isHolder(value) && !Array.isArray(value);
+export const valueAt = (document, path) => path.reduce((node, name) => (isContainer(node) ? node[name] : undefined), document);
+export const isObject = (value) => isContainer(value) && !Array.isArray(value);
 const SHORTHAND = "Shorthand"; // the title of a string that may replace an object
-const isHolder = (value) => typeof value === "object" && value !== null;
+const isContainer = (value) => typeof value === "object" && value !== null;
 
 // Sets a value. make(path) creates missing containers on the way.
 export function put(document, path, value, make) {
-  let here = document;
+  let node = document;
   for (let length = 1; length < path.length; length += 1) {
     const name = path[length - 1];
-    if (!isHolder(here[name])) here[name] = make(path.slice(0, length));
-    here = here[name];
+    if (!isContainer(node[name])) node[name] = make(path.slice(0, length));
+    node = node[name];
   }
-  here[path.at(-1)] = value;
+  node[path.at(-1)] = value;
 }
 
 // Removes a value, and objects that become empty.
 export function drop(document, path) {
-  const parent = at(document, path.slice(0, -1));
-  if (!isHolder(parent)) return;
+  const parent = valueAt(document, path.slice(0, -1));
+  if (!isContainer(parent)) return;
   delete parent[path.at(-1)];
   if (path.length > 1 && isObject(parent) && Object.keys(parent).length === 0) drop(document, path.slice(0, -1));
 }
 
 // Merges a spec with its preset as the service does: an object that selects another variant replaces the preset's object.
-export function merge(base, over) {
-  if (!isObject(base) || !isObject(over)) return structuredClone(over);
+export function merge(base, override) {
+  if (!isObject(base) || !isObject(override)) return structuredClone(override);
   const merged = { ...base };
-  for (const [name, value] of Object.entries(over)) {
-    const below = base[name];
-    const isOther = name !== "dataset" && isObject(value) && "name" in value && value.name !== below?.name;
-    merged[name] = isOther ? structuredClone(value) : merge(below, value);
+  for (const [name, value] of Object.entries(override)) {
+    const baseValue = base[name];
+    const isOtherVariant = name !== "dataset" && isObject(value) && "name" in value && value.name !== baseValue?.name;
+    merged[name] = isOtherVariant ? structuredClone(value) : merge(baseValue, value);
   }
   return merged;
 }
 
-// Whether a field has an effect given its siblings: "x-applies-when" has a JSON schema for each of them.
+// Whether a field has an effect, given its siblings: "x-applies-when" has a JSON schema for each relevant sibling.
 export function applies(schema, neighbours) {
-  return Object.entries(schema["x-applies-when"] ?? {}).every(([name, wanted]) => {
+  return Object.entries(schema["x-applies-when"] ?? {}).every(([name, condition]) => {
     const value = neighbours?.[name];
-    if (wanted.enum && !wanted.enum.includes(value)) return false;
-    return wanted.exclusiveMinimum === undefined || value > wanted.exclusiveMinimum;
+    if (condition.enum && !condition.enum.includes(value)) return false;
+    return condition.exclusiveMinimum === undefined || value > condition.exclusiveMinimum;
   });
 }
 
@@ -95,13 +95,13 @@ export class Schemas {
     if (Array.isArray(value)) return items ? value.map((item) => this.complete(items, item)) : value;
     const shape = this.shape(raw, value);
     if (!shape) return value;
-    const whole = { ...value };
+    const completed = { ...value };
     for (const [name, field] of Object.entries(shape.properties)) {
-      if (name in whole) whole[name] = this.complete(field, whole[name]);
-      else if (field.const !== undefined) whole[name] = field.const;
-      else if (field.default !== undefined) whole[name] = structuredClone(field.default);
+      if (name in completed) completed[name] = this.complete(field, completed[name]);
+      else if (field.const !== undefined) completed[name] = field.const;
+      else if (field.default !== undefined) completed[name] = structuredClone(field.default);
     }
-    return whole;
+    return completed;
   }
 
   // Removes fields without effect; if the preset has a value for one, the field is set to its default instead.
@@ -118,38 +118,38 @@ export class Schemas {
         if (base?.[name] !== undefined && base[name] !== field.default) document[name] = field.default;
         else delete document[name];
       } else if (name in document) {
-        const isOther = isObject(filled[name]) && filled[name].name !== base?.[name]?.name;
-        this.prune(field, document[name], { base: isOther ? undefined : base?.[name], filled: filled[name] });
+        const isOtherVariant = isObject(filled[name]) && filled[name].name !== base?.[name]?.name;
+        this.prune(field, document[name], { base: isOtherVariant ? undefined : base?.[name], filled: filled[name] });
       }
     }
   }
 
-  // A list's items without fields that have their default value.
+  // A list's items, without the fields that have their default value.
   slim(raw, items) {
     const item = this.resolve(raw).schema.items;
     return items.map((value) => {
       const shape = item && this.shape(item, value);
       if (!shape) return structuredClone(value);
-      const isSaid = ([name, part]) => shape.properties[name]?.const !== undefined || shape.properties[name]?.default !== part;
-      return structuredClone(Object.fromEntries(Object.entries(value).filter(isSaid)));
+      const isNeeded = ([name, fieldValue]) => shape.properties[name]?.const !== undefined || shape.properties[name]?.default !== fieldValue;
+      return structuredClone(Object.fromEntries(Object.entries(value).filter(isNeeded)));
     });
   }
 
-  // Values for fields without a default: the previous ones, else the schema's example.
-  blank(shape, before = {}) {
-    const made = {};
+  // Values for the fields without a default: the previous value, else the schema's example.
+  blank(shape, previous = {}) {
+    const result = {};
     for (const [name, raw] of Object.entries(shape.properties)) {
       const { schema } = this.resolve(raw);
-      if (schema.const !== undefined) made[name] = schema.const;
-      else if (!("default" in raw)) made[name] = structuredClone(before?.[name] ?? raw.examples?.[0] ?? start(schema));
+      if (schema.const !== undefined) result[name] = schema.const;
+      else if (!("default" in raw)) result[name] = structuredClone(previous?.[name] ?? raw.examples?.[0] ?? initialValue(schema));
     }
-    return made;
+    return result;
   }
 }
 
-function start(schema) {
+function initialValue(schema) {
   if (schema.enum) return schema.enum[0];
-  if (schema.type === "array") return Array.from({ length: schema.minItems ?? 0 }, () => start(schema.items));
+  if (schema.type === "array") return Array.from({ length: schema.minItems ?? 0 }, () => initialValue(schema.items));
   if (schema.type === "integer") return Math.max(schema.minimum ?? 0, 5);
   if (schema.type === "number") return Math.min(schema.maximum ?? 0.1, Math.max(schema.minimum ?? 0, 0.1));
   return "";

@@ -3,14 +3,14 @@
 const EDGE_PX = 60;
 const SCROLL_PX = 12;
 
-// handle: the element to grab; row: the element that moves; list: the rows' parent; dropped(from, to): indices.
+// handle: the element to grab; row: the element that moves; list: the rows' parent; dropped(from, to): called with indices.
 export function reorderable(handle, row, list, dropped) {
   handle.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
-    event.preventDefault(); // no text selection
+    event.preventDefault(); // prevents text selection
     const rows = [...list.children];
     const from = rows.indexOf(row);
-    const began = { y: event.clientY, scroll: scrollY };
+    const start = { y: event.clientY, scroll: scrollY };
     let to = from;
     handle.setPointerCapture(event.pointerId);
     row.classList.add("dragged");
@@ -18,23 +18,23 @@ export function reorderable(handle, row, list, dropped) {
     const move = (moved) => {
       if (moved.clientY < EDGE_PX) scrollBy(0, -SCROLL_PX);
       else if (moved.clientY > innerHeight - EDGE_PX) scrollBy(0, SCROLL_PX);
-      row.style.translate = `0 ${moved.clientY - began.y + scrollY - began.scroll}px`;
+      row.style.translate = `0 ${moved.clientY - start.y + scrollY - start.scroll}px`;
       const others = rows.filter((other) => other !== row);
       to = others.filter((other) => middle(other) < moved.clientY).length;
       for (const other of others) other.classList.remove("before", "after");
       if (to !== from) (others[to] ?? others.at(-1)).classList.add(to < others.length ? "before" : "after");
     };
-    const end = (place) => {
+    const finish = (target) => {
       handle.removeEventListener("pointermove", move);
       handle.removeEventListener("pointerup", up);
       handle.removeEventListener("pointercancel", cancel);
       removeEventListener("keydown", key);
       row.style.translate = "";
       for (const other of rows) other.classList.remove("dragged", "before", "after");
-      if (place !== from) dropped(from, place);
+      if (target !== from) dropped(from, target);
     };
-    const up = () => end(to);
-    const cancel = () => end(from);
+    const up = () => finish(to);
+    const cancel = () => finish(from);
     const key = (pressed) => pressed.key === "Escape" && cancel();
     handle.addEventListener("pointermove", move);
     handle.addEventListener("pointerup", up);

@@ -25,7 +25,7 @@ export class Editor {
       if (typeof document !== "object" || document === null || Array.isArray(document)) throw new SyntaxError("A spec is a JSON object: it begins with { and ends with }.");
       this.changed(document, { typed: true });
     } catch (error) {
-      this.refuse(where(error.message, this.text));
+      this.refuse(describeParseError(error.message, this.text));
     }
   }
 
@@ -48,7 +48,7 @@ export class Editor {
 
   refuse(detail) {
     this.isValid = false;
-    for (const place of $$("[data-json-fault]")) place.textContent = detail;
+    for (const element of $$("[data-json-fault]")) element.textContent = detail;
     this.area.setAttribute("aria-invalid", "true");
     $("#json-fault").hidden = false;
     $("#stale").hidden = false;
@@ -58,28 +58,28 @@ export class Editor {
   }
 
   open(tab) {
-    for (const other of $$("[data-tab]")) other.setAttribute("aria-pressed", String(other.dataset.tab === tab));
+    for (const button of $$("[data-tab]")) button.setAttribute("aria-pressed", String(button.dataset.tab === tab));
     for (const panel of $$("[data-panel]")) panel.hidden = panel.dataset.panel !== tab;
   }
 
   copy() {
     const panel = $$("[data-panel]").find((item) => !item.hidden);
-    const shown = panel.dataset.panel === "json" ? this.area : panel;
-    return copy(shown.value ?? shown.textContent, shown);
+    const source = panel.dataset.panel === "json" ? this.area : panel;
+    return copy(source.value ?? source.textContent, source);
   }
 }
 
-// A browser's parse error, prefixed with line and column, which browsers word differently or omit.
-function where(message, text) {
-  const named = /line (\d+) column (\d+)/.exec(message);
-  const position = /at position (\d+)/.exec(message);
-  let place = named?.slice(1).map(Number);
-  if (!place && position) {
-    const lines = text.slice(0, Number(position[1])).split("\n");
-    place = [lines.length, lines.at(-1).length + 1];
+// A browser's parse error, prefixed with line and column, which each browser words differently or omits.
+function describeParseError(message, text) {
+  const explicit = /line (\d+) column (\d+)/.exec(message);
+  const offset = /at position (\d+)/.exec(message);
+  let position = explicit?.slice(1).map(Number);
+  if (!position && offset) {
+    const lines = text.slice(0, Number(offset[1])).split("\n");
+    position = [lines.length, lines.at(-1).length + 1];
   }
-  if (!place && /end of (JSON )?(input|data)/i.test(message)) place = [text.split("\n").length, text.split("\n").at(-1).length + 1];
+  if (!position && /end of (JSON )?(input|data)/i.test(message)) position = [text.split("\n").length, text.split("\n").at(-1).length + 1];
   const plain = message.replace(/^JSON\.parse: /, "").replace(/ in JSON at position.*| at line \d+ column.*|, "?\.\.\..* is not valid JSON$/s, "");
-  const said = sentence(plain);
-  return place ? `Line ${place[0]}, column ${place[1]}: ${said}` : said;
+  const detail = sentence(plain);
+  return position ? `Line ${position[0]}, column ${position[1]}: ${detail}` : detail;
 }

@@ -10,7 +10,7 @@ export function labelOf(schema, name) {
   return schema.title && schema.title.toLowerCase() !== plain ? schema.title : capital(plain);
 }
 
-// The first sentence is always visible; a "?" opens the rest. In the rows of a list, the row opens all of it.
+// The first sentence is always visible; a "?" opens the rest. In the rows of a list, the row's button opens the entire text.
 export function helpFor(schema, name, id, { inRow = false } = {}) {
   const text = (schema.description ?? "").replaceAll("``", "").replace(/\s+/g, " ").trim();
   if (!text) return { hint: null, toggle: null };
@@ -31,28 +31,28 @@ function firstSentence(text) {
   return end < 0 ? [text, ""] : [text.slice(0, end + 1), text.slice(end + 2)];
 }
 
-export function leaf(form, schema, nullable, path, { label: given } = {}) {
+export function leaf(form, schema, nullable, path, { label: customLabel } = {}) {
   const pointer = pointerOf(path);
   const id = idOf(path);
   const inRow = path.some((part) => typeof part === "number");
-  const name = given ?? labelOf(schema, path.at(-1));
+  const name = customLabel ?? labelOf(schema, path.at(-1));
   const { element, sync } = (form.controls[pointer] ?? ((...values) => input(...values, schema, nullable)))(form, path, id);
   const { hint, toggle } = helpFor(schema, name, id, { inRow });
   const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
-  const back = h("button", { type: "button", class: "back", title: "Reset to the preset's value", "aria-label": `Reset ${name} to the preset's value`, hidden: true, onclick: () => form.unset(path) }, "↺");
+  const resetButton = h("button", { type: "button", class: "back", title: "Reset to the preset's value", "aria-label": `Reset ${name} to the preset's value`, hidden: true, onclick: () => form.unset(path) }, "↺");
   element.setAttribute("aria-describedby", [hint?.id, fault.id].filter(Boolean).join(" "));
   const isCheck = element.type === "checkbox";
   const tries = form.controls[pointer] ? null : form.tries?.offer(schema, path, name, id, () => form.value(path));
   const label = h("label", { for: id, title: path.join(".") }, name);
   const box = h("div", { class: `field${isCheck ? " check" : ""}`, dataset: { name: path.join(".") } },
-    h("div", { class: "name" }, isCheck ? element : null, label, toggle, tries?.button, inRow ? null : back), isCheck ? null : element, tries?.row, hint, fault);
+    h("div", { class: "name" }, isCheck ? element : null, label, toggle, tries?.button, inRow ? null : resetButton), isCheck ? null : element, tries?.row, hint, fault);
   form.fields.set(pointer, {
     element,
     fault,
     sync: () => {
       const changed = form.has(path) && !inRow;
       box.classList.toggle("changed", changed);
-      back.hidden = !changed;
+      resetButton.hidden = !changed;
       box.hidden = !form.applies(schema, path) && fault.hidden;
       const isTyped = element === document.activeElement && !isCheck && element.tagName !== "SELECT";
       if (!isTyped) sync(form.value(path));
@@ -93,7 +93,7 @@ function text(form, path, id, schema, nullable) {
     if (element.value === "" && element.validity.valid) {
       if (inRow || !nullable) form.unset(path);
       else form.set(path, null);
-    } else form.set(path, isNumber && element.value !== "" ? Number(element.value) : element.value); // "": a lone "-" is no 0
+    } else form.set(path, isNumber && element.value !== "" ? Number(element.value) : element.value); // "" stays "": a lone "-" is not 0
   });
   return { element, sync: (value) => (element.value = value ?? "") };
 }

@@ -13,19 +13,19 @@ export function layerList(form, schema, item, path) {
   const { byName } = form.schemas.variants(item);
   const rows = h("ol", { class: "layers", id });
   const input = h("p", { class: "hint input" });
-  const said = h("p", { class: "visually-hidden", role: "status" });
+  const announcement = h("p", { class: "visually-hidden", role: "status" });
   const { hint, toggle } = helpFor(schema, name, id);
   const fault = h("p", { class: "fault", hidden: true });
   const items = () => (Array.isArray(form.value(path)) ? form.value(path) : []);
-  let drawn = []; // one { sync } for each row
+  let drawnRows = []; // one { sync } for each row
 
   // Redraws all rows, and focuses a tool or the type of one of them.
   const change = (edit, { focus, say }) => {
     const changed = form.schemas.slim(schema, items());
     edit(changed);
-    drawn = [];
+    drawnRows = [];
     form.set(path, changed);
-    said.textContent = say;
+    announcement.textContent = say;
     $(focus, rows)?.focus();
   };
   const move = (from, to, tool) => {
@@ -46,16 +46,16 @@ export function layerList(form, schema, item, path) {
       const network = form.networks.get(pointerOf(path));
       input.textContent = network ? `Input: ${shapeText(network.input_shape)}` : "Input: –";
       input.hidden = isInside(path);
-      if (drawn.length !== items().length) {
+      if (drawnRows.length !== items().length) {
         form.forget(path);
-        drawn = items().map((_, index) => layerRow(form, item, [...path, index], rows, actions));
-        rows.replaceChildren(...drawn.map((row) => row.element));
+        drawnRows = items().map((_, index) => layerRow(form, item, [...path, index], rows, actions));
+        rows.replaceChildren(...drawnRows.map((row) => row.element));
       }
-      for (const row of drawn) row.sync(network);
+      for (const row of drawnRows) row.sync(network);
     },
   });
   const add = h("button", { type: "button", class: "slim", onclick: () => insert(items().length) }, "Add a layer at the end");
-  return h("fieldset", { class: "field nested network", dataset: { name: path.join(".") } }, h("legend", {}, name, " ", toggle), hint, input, rows, fault, add, said);
+  return h("fieldset", { class: "field nested network", dataset: { name: path.join(".") } }, h("legend", {}, name, " ", toggle), hint, input, rows, fault, add, announcement);
 }
 
 function layerRow(form, item, path, rows, { items, move, insert, change }) {
@@ -100,19 +100,19 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
   const drawFields = variantFields(form, byName, path, { about, inner });
   form.fields.set(pointerOf(path), { element: type, fault, sync: () => {} });
   const sync = (network) => {
-    const now = form.value(path)?.type ?? "dense";
-    type.value = now;
-    const told = network?.layers[index];
-    const layer = told?.type === now ? told : null; // otherwise the response has not arrived yet
+    const currentType = form.value(path)?.type ?? "dense";
+    type.value = currentType;
+    const reported = network?.layers[index];
+    const layer = reported?.type === currentType ? reported : null; // a different type: the response has not arrived yet
     shape.textContent = layer ? `→ ${shapeText(layer.output_shape)}` : isInside(path.slice(0, -1)) ? "" : "→ ?";
     parameters.textContent = layer ? ` ${layer.parameters.toLocaleString("en")} ${layer.parameters === 1 ? "parameter" : "parameters"}` : "";
-    drawFields(now);
+    drawFields(currentType);
     form.syncBelow(path);
   };
   return { element, sync };
 }
 
-// Whether these are layers inside of a layer, whose shapes the service does not return.
+// Whether these layers are nested in a layer: the service does not return their shapes.
 const isInside = (path) => path.some((part) => typeof part === "number");
 
 // Asks for a layer type, with a description of each; null if cancelled.

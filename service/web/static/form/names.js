@@ -1,7 +1,7 @@
 // Names for jobs and sweeps that are created from another one.
 import { call } from "../api.js";
 
-// first, first-2, first-3: the next name that nothing in a list has; by default, no job.
+// The next of first, first-2, first-3, ... that is not used in a list; by default, that of the jobs.
 export async function distinctName(name, list = null) {
   const stem = name.replace(/-\d+$/, "");
   const { data } = await call(list ?? `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`);

@@ -21,9 +21,9 @@ export function group(form, schema, nullable, path) {
     element,
     fault,
     sync: () => {
-      const there = !nullable || (form.value(path) ?? null) !== null;
-      if (on) on.checked = there;
-      inner.hidden = !there;
+      const isPresent = !nullable || (form.value(path) ?? null) !== null;
+      if (on) on.checked = isPresent;
+      inner.hidden = !isPresent;
     },
   });
   return element;
@@ -32,12 +32,12 @@ export function group(form, schema, nullable, path) {
 // Draws the fields and the description of one variant. Returns a function to call with the current variant:
 // it redraws if the variant has changed, and returns whether it did.
 export function variantFields(form, byName, path, { about, inner }) {
-  let shown;
-  return (now) => {
-    if (now === shown) return false;
-    shown = now;
+  let drawnName;
+  return (name) => {
+    if (name === drawnName) return false;
+    drawnName = name;
     form.forget(path);
-    const variant = byName.get(now);
+    const variant = byName.get(name);
     about.textContent = variant?.description ?? "";
     inner.replaceChildren(...(variant ? form.draw(variant, Object.keys(variant.properties), path) : []));
     return true;
@@ -64,23 +64,23 @@ export function union(form, schema, nullable, path) {
     element: select,
     fault,
     sync: () => {
-      const now = form.value([...path, key]) ?? "";
-      select.value = now;
-      if (drawFields(now)) form.syncBelow(path);
+      const current = form.value([...path, key]) ?? "";
+      select.value = current;
+      if (drawFields(current)) form.syncBelow(path);
     },
   });
   return h("fieldset", { class: "field nested", dataset: { name: path.join(".") } },
     h("legend", { class: "visually-hidden" }, name), h("div", { class: "choice" }, h("label", { for: id }, name), select), hint, about, fault, inner);
 }
 
-// A field of an object with variants, drawn elsewhere; redrawn when another variant is selected.
+// A field of an object with variants, drawn outside of the object; redrawn when another variant is selected.
 export function pinned(form, path, draw) {
   const holder = h("div", { class: "pinned" });
-  let shown;
+  let drawnName;
   const sync = () => {
     const name = path.at(-1) === "name" ? "" : form.value([...path.slice(0, -1), "name"]);
-    if (name !== shown) {
-      shown = name;
+    if (name !== drawnName) {
+      drawnName = name;
       form.fields.delete(pointerOf(path));
       const raw = form.schemaAt(path);
       holder.replaceChildren(...(Object.keys(raw).length ? [draw(raw)] : []));

@@ -16,16 +16,16 @@ export class PresetCards {
 
   // The preset of a spec that names none; for a classifier it depends on the dataset.
   defaultOf({ kind, dataset }) {
-    const [name] = ((typeof dataset === "string" ? dataset : dataset?.name) ?? "").split("@"); // without its version
-    const suited = kind === "classifier" && this.find(kind, this.defaults.get(name));
-    return suited || this.presets.find((preset) => preset.kind === kind && preset.is_default);
+    const [name] = ((typeof dataset === "string" ? dataset : dataset?.name) ?? "").split("@"); // without the version
+    const suitable = kind === "classifier" && this.find(kind, this.defaults.get(name));
+    return suitable || this.presets.find((preset) => preset.kind === kind && preset.is_default);
   }
 
   find(kind, name) {
     return this.presets.find((preset) => preset.kind === kind && preset.name === name);
   }
 
-  // The preset of a spec; none if its kind or preset is unknown.
+  // The preset of a spec; undefined if its kind or preset is unknown.
   of({ kind, preset, dataset }) {
     return preset === undefined ? this.defaultOf({ kind, dataset }) : this.find(kind, preset);
   }
@@ -34,8 +34,8 @@ export class PresetCards {
     for (const button of $$("#kinds button")) button.setAttribute("aria-pressed", String(button.value === preset.kind));
     if ($("#presets").dataset.kind !== preset.kind) {
       $("#presets").dataset.kind = preset.kind;
-      const same = this.presets.filter(({ kind }) => kind === preset.kind);
-      $("#presets").replaceChildren(...same.map((item) => this.card(item)));
+      const ofKind = this.presets.filter(({ kind }) => kind === preset.kind);
+      $("#presets").replaceChildren(...ofKind.map((item) => this.card(item)));
     }
     const byDefault = this.defaultOf({ ...sent, kind: preset.kind });
     for (const button of $$("#presets button")) {

@@ -1,6 +1,6 @@
 // A form generated from a JSON schema. It edits the document that will be sent; other fields show the preset's values.
 import { sentence } from "../dom.js";
-import { applies, at, drop, isObject, merge, pointerOf, put, Schemas } from "./document.js";
+import { applies, valueAt, drop, isObject, merge, pointerOf, put, Schemas } from "./document.js";
 import { several, leaf } from "./fields.js";
 import { layerList } from "./layers.js";
 import { group, union } from "./objects.js";
@@ -33,23 +33,23 @@ export class SchemaForm {
   }
 
   value(path) {
-    return at(this.filled, path);
+    return valueAt(this.filled, path);
   }
 
   has(path) {
-    return at(this.sent, path) !== undefined;
+    return valueAt(this.sent, path) !== undefined;
   }
 
   applies(schema, path) {
     return applies(schema, this.value(path.slice(0, -1)));
   }
 
-  // Lists are replaced as a whole: changing one item sends all of them.
+  // Lists are replaced entirely: changing one item sends all items.
   set(path, value) {
     this.sent = this.schemas.expand(this.root, this.sent);
     put(this.sent, path, value, (start) => {
-      const whole = this.value(start);
-      return Array.isArray(whole) ? this.schemas.slim(this.schemaAt(start), whole) : {};
+      const current = this.value(start);
+      return Array.isArray(current) ? this.schemas.slim(this.schemaAt(start), current) : {};
     });
     this.edited();
   }
@@ -74,7 +74,7 @@ export class SchemaForm {
     }, this.root);
   }
 
-  // The fields of some properties of an object.
+  // The fields of the named properties of an object.
   draw(shape, names, path = []) {
     return names
       .filter((name) => !this.pinned.has(pointerOf([...path, name])))
@@ -116,10 +116,10 @@ export class SchemaForm {
       field.fault.hidden = true;
       field.fault.replaceChildren();
     }
-    const rest = faults.filter((fault) => {
-      let place = (fault.pointer ?? "#").slice(1);
-      while (place && !this.fields.has(place)) place = place.slice(0, place.lastIndexOf("/"));
-      const field = this.fields.get(place);
+    const unplaced = faults.filter((fault) => {
+      let pointer = (fault.pointer ?? "#").slice(1);
+      while (pointer && !this.fields.has(pointer)) pointer = pointer.slice(0, pointer.lastIndexOf("/"));
+      const field = this.fields.get(pointer);
       if (!field) return true;
       field.element.setAttribute("aria-invalid", "true");
       field.fault.hidden = false;
@@ -128,33 +128,33 @@ export class SchemaForm {
       return false;
     });
     this.sync(); // a field without effect is visible while it has a fault
-    return rest;
+    return unplaced;
   }
 
   // Applies a fault's suggestion to the document.
   accept({ pointer, code, suggestion }) {
     const path = pointer.slice(2).split("/").map((part) => (/^\d+$/.test(part) ? Number(part) : part.replaceAll("~1", "/").replaceAll("~0", "~")));
-    const before = at(this.sent, path) ?? this.value(path);
+    const previous = valueAt(this.sent, path) ?? this.value(path);
     if (code === "unknown_field") {
-      const inside = [...path.slice(0, -1), ...suggestion.split(".")];
-      const place = Object.keys(this.schemaAt(inside)).length ? inside : suggestion.split(".");
+      const nested = [...path.slice(0, -1), ...suggestion.split(".")];
+      const target = Object.keys(this.schemaAt(nested)).length ? nested : suggestion.split(".");
       drop(this.sent, path);
-      this.set(place, before);
-    } else if (code === "wrong_shape" && isObject(before)) {
+      this.set(target, previous);
+    } else if (code === "wrong_shape" && isObject(previous)) {
       this.insertBefore(path, suggestion);
-    } else this.set(path, typeof before === "number" || isNumber(this.schemas.resolve(this.schemaAt(path)).schema) ? Number(suggestion) : suggestion);
+    } else this.set(path, typeof previous === "number" || isNumber(this.schemas.resolve(this.schemaAt(path)).schema) ? Number(suggestion) : suggestion);
   }
 
-  // Inserts a layer before the one at path, as the service suggests if two layers do not fit.
+  // Inserts a layer before the one at path, as the service suggests if the shapes of two layers do not match.
   insertBefore(path, type) {
     const [list, index] = [path.slice(0, -1), path.at(-1)];
     const items = this.schemas.slim(this.schemaAt(list), this.value(list));
     const { byName } = this.schemas.variants(this.schemas.resolve(this.schemas.resolve(this.schemaAt(list)).schema.items).schema);
-    const made = this.schemas.blank(byName.get(type));
+    const layer = this.schemas.blank(byName.get(type));
     const network = this.networks.get(pointerOf(list));
     const size = index ? network?.layers[index - 1]?.output_shape : network?.input_shape;
-    if (type === "reshape" && size) made.shape = square(size.reduce((product, side) => product * side, 1));
-    items.splice(index, 0, made);
+    if (type === "reshape" && size) layer.shape = square(size.reduce((product, side) => product * side, 1));
+    items.splice(index, 0, layer);
     this.set(list, items);
   }
 }

@@ -8,19 +8,19 @@ export function curl(text, document, { keys }) {
 
 export function python(spec, { keys }) {
   const key = keys ? ', key="KEY"' : "";
-  const [name, call, shown] = isSweep(spec) ? ["sweep", "sweep", "sweep.best"] : ["job", "submit", "job.status, job.metrics"];
-  return `from tapeline import Client\n\nwith Client("${location.origin}"${key}) as client:\n    ${name} = client.${call}(${literal(spec, "    ")}).wait()\n    print(${shown})`;
+  const [name, call, printed] = isSweep(spec) ? ["sweep", "sweep", "sweep.best"] : ["job", "submit", "job.status, job.metrics"];
+  return `from tapeline import Client\n\nwith Client("${location.origin}"${key}) as client:\n    ${name} = client.${call}(${literal(spec, "    ")}).wait()\n    print(${printed})`;
 }
 
-function literal(part, indent) {
+function literal(value, indent) {
   const inner = `${indent}    `;
-  if (Array.isArray(part)) {
-    if (part.every((item) => typeof item !== "object" || item === null)) return `[${part.map((item) => literal(item, "")).join(", ")}]`;
-    return `[\n${part.map((item) => `${inner}${literal(item, inner)},\n`).join("")}${indent}]`;
+  if (Array.isArray(value)) {
+    if (value.every((item) => typeof item !== "object" || item === null)) return `[${value.map((item) => literal(item, "")).join(", ")}]`;
+    return `[\n${value.map((item) => `${inner}${literal(item, inner)},\n`).join("")}${indent}]`;
   }
-  if (part === null) return "None";
-  if (typeof part === "boolean") return part ? "True" : "False";
-  if (typeof part !== "object") return JSON.stringify(part);
-  if (Object.keys(part).length === 0) return "{}";
-  return `{\n${Object.entries(part).map(([name, item]) => `${inner}${JSON.stringify(name)}: ${literal(item, inner)},\n`).join("")}${indent}}`;
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (typeof value !== "object") return JSON.stringify(value);
+  if (Object.keys(value).length === 0) return "{}";
+  return `{\n${Object.entries(value).map(([name, item]) => `${inner}${JSON.stringify(name)}: ${literal(item, inner)},\n`).join("")}${indent}}`;
 }

@@ -1,7 +1,7 @@
 // The card with the parts of a sweep around its space: search, halving, objective and limits. A field's name is its
 // path in the sweep; an empty field stands for the service's default, which its placeholder shows.
 import { $$, capital, counted, describe, h, sentence } from "../dom.js";
-import { at, isObject } from "./document.js";
+import { valueAt, isObject } from "./document.js";
 import { DRAWN_TRIALS, SEED } from "./sweep-fields.js";
 
 const METRICS = { classifier: "val_accuracy", gan: "frechet_distance" }; // defaults of the service
@@ -11,10 +11,10 @@ const HINTS = {
   reuse: { prefix: "Takes over results of equal jobs, and continues shorter ones.", exact: "Takes over results of equal jobs.", never: "Trains every epoch." },
 };
 const PARENTS = { objective: "objective/metric", search: "search/name", budget: "budget/epochs" }; // where the fault of a whole part is shown
-const USUAL_STAGES = 9; // by default, trials train for this fraction of their epochs before the first decision
+const USUAL_STAGES = 9; // by default, trials train for 1 / USUAL_STAGES of their epochs before the first decision
 
 export class SweepCard {
-  // value(path): the value of a field of the base.
+  // value(path): returns the value of a field of the base.
   constructor(card, tries, value) {
     Object.assign(this, { card, tries, value });
     this.space = card.querySelector("[data-space]");
@@ -35,28 +35,28 @@ export class SweepCard {
     return METRICS[this.value(["kind"])] ?? METRICS.classifier;
   }
 
-  // Changes a part of the sweep as a field says; "" removes it.
-  write(name, said) {
+  // Sets the part of the sweep that a field edits; "" removes it.
+  write(name, input) {
     const sweep = structuredClone(this.tries.sweep);
-    const [part, below] = name.split("/");
+    const [sectionName, key] = name.split("/");
     const isNumeric = this.fields.get(name).element.inputMode === "numeric";
-    const value = said === "" ? undefined : isNumeric && Number.isFinite(Number(said)) ? Number(said) : said; // a word is for the service to refuse
-    const made = isObject(sweep[part]) ? sweep[part] : {};
-    if (name === "halving") sweep.halving = said ? { min_epochs: this.firstEpochs() } : undefined;
-    else if (name === "search/name") sweep.search = said === DEFAULTS[name] ? undefined : { ...made, name: said, trials: made.trials ?? DRAWN_TRIALS };
-    else if (!below) sweep[part] = value;
+    const value = input === "" ? undefined : isNumeric && Number.isFinite(Number(input)) ? Number(input) : input; // the service reports anything that is not a number
+    const section = isObject(sweep[sectionName]) ? sweep[sectionName] : {};
+    if (name === "halving") sweep.halving = input ? { min_epochs: this.firstEpochs() } : undefined;
+    else if (name === "search/name") sweep.search = input === DEFAULTS[name] ? undefined : { ...section, name: input, trials: section.trials ?? DRAWN_TRIALS };
+    else if (!key) sweep[sectionName] = value;
     else {
-      made[below] = value;
-      if (value === undefined) delete made[below];
-      if (part === "objective" && Object.keys(made).length) made.metric ??= this.metric;
-      sweep[part] = part === "halving" || Object.keys(made).length ? made : undefined;
+      section[key] = value;
+      if (value === undefined) delete section[key];
+      if (sectionName === "objective" && Object.keys(section).length) section.metric ??= this.metric;
+      sweep[sectionName] = sectionName === "halving" || Object.keys(section).length ? section : undefined;
     }
     this.tries.change(sweep);
   }
 
   // The number of epochs before the first decision: at least one measurement of the objective.
   firstEpochs() {
-    const metric = at(this.tries.sweep, ["objective", "metric"]) ?? this.metric;
+    const metric = valueAt(this.tries.sweep, ["objective", "metric"]) ?? this.metric;
     const measured = describe(String(metric)).sparse ? this.value(["health", "every_epochs"]) : 1;
     return Math.max(1, Number(measured) || 1, Math.floor(this.value(["epochs"]) / USUAL_STAGES) || 1);
   }
@@ -65,24 +65,24 @@ export class SweepCard {
     const { sweep } = this.tries;
     this.card.hidden = !sweep;
     if (!sweep) return;
-    const isAlone = !Object.keys(sweep.space).length;
-    for (const part of $$("[data-needs-space]", this.card)) part.hidden = isAlone;
-    this.card.querySelector("[data-alone]").hidden = !isAlone;
+    const hasNoSpace = !Object.keys(sweep.space).length;
+    for (const element of $$("[data-needs-space]", this.card)) element.hidden = hasNoSpace;
+    this.card.querySelector("[data-alone]").hidden = !hasNoSpace;
     for (const [name, field] of this.fields) this.showField(name, field, sweep);
-    const set = [...this.fields].filter(([name, { box }]) => this.more.contains(box) && (at(sweep, name.split("/")) ?? null) !== null).length;
-    this.more.querySelector(".count").textContent = set ? `${set} set` : "";
-    const chip = (pointer) => h("button", { type: "button", class: "tag", "aria-label": `Use one value of ${pointer}`, title: "Use one value", onclick: () => this.tries.set(pointer, null) }, `${pointer.slice(1)}: ${brief(this.tries.get(pointer))} ✕`);
+    const setCount = [...this.fields].filter(([name, { box }]) => this.more.contains(box) && (valueAt(sweep, name.split("/")) ?? null) !== null).length;
+    this.more.querySelector(".count").textContent = setCount ? `${setCount} set` : "";
+    const chip = (pointer) => h("button", { type: "button", class: "tag", "aria-label": `Use one value of ${pointer}`, title: "Use one value", onclick: () => this.tries.set(pointer, null) }, `${pointer.slice(1)}: ${summarize(this.tries.get(pointer))} ✕`);
     this.space.replaceChildren(...[...Object.keys(sweep.space), ...(sweep.seeds ? [SEED] : [])].map(chip));
   }
 
-  // What an empty goal means.
+  // The hint for an empty goal: the metric's default goal.
   usualGoal(chosen) {
-    const { goal, label } = describe(String(at(this.tries.sweep, ["objective", "metric"]) ?? this.metric));
+    const { goal, label } = describe(String(valueAt(this.tries.sweep, ["objective", "metric"]) ?? this.metric));
     return chosen || !goal ? "" : `${capital(goal)}s ${label}.`;
   }
 
   showField(name, { element, box, fault, hint }, sweep) {
-    const value = at(sweep, name.split("/")) ?? null;
+    const value = valueAt(sweep, name.split("/")) ?? null;
     if (name === "objective/metric") element.placeholder = this.metric;
     if (element.type === "checkbox") element.checked = value !== null;
     else if (element.tagName === "SELECT") element.value = value ?? DEFAULTS[name] ?? "";
@@ -98,7 +98,7 @@ export class SweepCard {
     if (name === "search/trials" || name === "search/seed") return hasSpace && isDrawn;
     if (name.startsWith("halving/")) return hasSpace && (sweep.halving ?? null) !== null;
     if (name === "search/name" || name === "halving") return hasSpace;
-    if (name === "objective/over_seeds") return (sweep.seeds?.length ?? 1) > 1 || at(sweep, ["objective", "over_seeds"]) !== undefined;
+    if (name === "objective/over_seeds") return (sweep.seeds?.length ?? 1) > 1 || valueAt(sweep, ["objective", "over_seeds"]) !== undefined;
     return true;
   }
 
@@ -110,12 +110,12 @@ export class SweepCard {
       fault.hidden = true;
       fault.replaceChildren();
     }
-    const rest = faults.filter((told) => !this.tellOne(told));
+    const remaining = faults.filter((fault) => !this.showFault(fault));
     if (this.tries.sweep) this.show(); // a field without effect is visible while it has a fault
-    return rest;
+    return remaining;
   }
 
-  tellOne({ pointer = "", detail, suggestion }) {
+  showFault({ pointer = "", detail, suggestion }) {
     if (pointer === "#/space") {
       this.spaceFault.textContent = [this.spaceFault.hidden ? "" : this.spaceFault.textContent, sentence(detail)].filter(Boolean).join(" ");
       this.spaceFault.hidden = false;
@@ -135,9 +135,9 @@ export class SweepCard {
   }
 }
 
-function brief(range) {
-  const word = (value) => (isObject(value) ? (value.name ?? JSON.stringify(value)) : String(value));
-  if (Array.isArray(range.choice)) return range.choice.length > 6 ? counted(range.choice.length, "value") : range.choice.map(word).join(", ");
+function summarize(range) {
+  const valueText = (value) => (isObject(value) ? (value.name ?? JSON.stringify(value)) : String(value));
+  if (Array.isArray(range.choice)) return range.choice.length > 6 ? counted(range.choice.length, "value") : range.choice.map(valueText).join(", ");
   const [from, to] = range.log ?? range.int ?? range.float ?? [];
   return `${from} to ${to}${range.log ? ", log" : ""}${range.step === undefined ? "" : `, step ${range.step}`}`;
 }

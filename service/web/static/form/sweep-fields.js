@@ -5,7 +5,7 @@ import { isObject, pointerOf } from "./document.js";
 
 const FIXED = /^\/(kind|preset|name|tags|priority|dataset(?!\/scale)|checkpoint|samples|health|reuse)/; // the same in all trials
 export const SEED = "/seed"; // several seeds are a list of the sweep, not a setting
-export const DRAWN_TRIALS = 16; // used if there are too many combinations to try all
+export const DRAWN_TRIALS = 16; // the default for a space that is too large to try all combinations
 const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to (, step)"], log: ["log range", "from, to"] };
 
 export const isSweep = (document) => isObject(document.base);
@@ -18,7 +18,7 @@ export function splitSweep(document) {
   return { job: name === undefined ? base : { ...base, name }, sweep: { ...sweep, space, ...(Array.isArray(seeds) && { seeds }) } };
 }
 
-// Joins the two to one document.
+// The inverse: joins both into one document.
 export function joinSweep({ name, ...base }, sweep) {
   if (!sweep) return name === undefined ? base : { ...base, name };
   return { ...(name === undefined ? {} : { name }), base, ...sweep };
@@ -43,7 +43,7 @@ export class Tries {
       else delete sweep.seeds;
     } else if (range) sweep.space[pointer] = range;
     else delete sweep.space[pointer];
-    const isFinite = Object.values(sweep.space).every((one) => !one.log && (!one.float || one.step));
+    const isFinite = Object.values(sweep.space).every((setting) => !setting.log && (!setting.float || setting.step));
     if (!isFinite && (sweep.search?.name ?? "grid") === "grid") sweep.search = { name: "random", trials: DRAWN_TRIALS };
     if (!Object.keys(sweep.space).length) {
       delete sweep.search; // there is only one trial
@@ -75,7 +75,7 @@ export class Tries {
     values.listen(() => this.set(pointer, values.read()));
     const row = h("div", { class: "tries", hidden: true }, values.elements, close);
     const open = () => {
-      this.set(pointer, pointer === SEED ? { choice: [0, 1, 2] } : { choice: choices ?? around(schema, value()) });
+      this.set(pointer, pointer === SEED ? { choice: [0, 1, 2] } : { choice: choices ?? initialValues(schema, value()) });
       (row.querySelector("input[type=text], input") ?? close).focus();
     };
     const button = h("button", { type: "button", class: "try", title: "Try several values: a sweep", "aria-label": `Try several values of ${name}`, onclick: open }, "several");
@@ -90,58 +90,58 @@ export class Tries {
   }
 }
 
-// A multiple choice of words.
+// Check boxes for a choice of values.
 function boxes(choices, name) {
   const all = choices.map((value) => h("input", { type: "checkbox", value: JSON.stringify(value) }));
-  const labels = all.map((box, at) => h("label", { class: "inline small" }, box, typeof choices[at] === "string" ? words(choices[at]) : choices[at] ? "on" : "off"));
+  const labels = all.map((box, index) => h("label", { class: "inline small" }, box, typeof choices[index] === "string" ? words(choices[index]) : choices[index] ? "on" : "off"));
   return {
     elements: h("div", { class: "row", role: "group", "aria-label": `Values of ${name}` }, labels),
     listen: (changed) => all.forEach((box) => box.addEventListener("change", changed)),
-    read: () => ({ choice: choices.filter((_, at) => all[at].checked) }),
-    show: (range) => all.forEach((box, at) => (box.checked = [range.choice].flat().includes(choices[at]))),
+    read: () => ({ choice: choices.filter((_, index) => all[index].checked) }),
+    show: (range) => all.forEach((box, index) => (box.checked = [range.choice].flat().includes(choices[index]))),
   };
 }
 
-// Numbers: a list or a range.
+// A text field for numbers: a list or a range.
 function numbers(schema, name, id, isList) {
   const kind = h("select", { "aria-label": `How to try ${name}`, hidden: isList }, Object.entries(KINDS).map(([value, [label]]) => h("option", { value }, label)));
   const text = h("input", { type: "text", autocomplete: "off", "aria-label": `Values of ${name}`, "aria-describedby": `${id}-fault` });
   const span = schema.type === "integer" ? "int" : "float";
-  const parts = () => text.value.split(",").map((part) => part.trim()).filter(Boolean).map((part) => (Number.isNaN(Number(part)) ? part : Number(part)));
+  const entries = () => text.value.split(",").map((entry) => entry.trim()).filter(Boolean).map((entry) => (Number.isNaN(Number(entry)) ? entry : Number(entry)));
   return {
     elements: [kind, text],
     listen(changed) {
       text.addEventListener("input", changed);
       kind.addEventListener("change", () => {
-        const found = parts().filter((part) => typeof part === "number");
-        if (kind.value !== "choice" && found.length > 1) text.value = `${Math.min(...found)}, ${Math.max(...found)}`;
+        const values = entries().filter((entry) => typeof entry === "number");
+        if (kind.value !== "choice" && values.length > 1) text.value = `${Math.min(...values)}, ${Math.max(...values)}`;
         changed();
       });
     },
     read() {
       text.placeholder = KINDS[kind.value][1];
-      if (kind.value === "choice") return { choice: parts() };
-      const [from, to, step] = parts();
-      const ends = [from, to].filter((end) => end !== undefined);
-      return kind.value === "log" ? { log: ends } : { [span]: ends, ...(step === undefined ? {} : { step }) };
+      if (kind.value === "choice") return { choice: entries() };
+      const [from, to, step] = entries();
+      const bounds = [from, to].filter((bound) => bound !== undefined);
+      return kind.value === "log" ? { log: bounds } : { [span]: bounds, ...(step === undefined ? {} : { step }) };
     },
     show(range) {
       kind.value = range.choice ? "choice" : range.log ? "log" : "span";
-      const ends = range.choice ?? range.log ?? [...(range.int ?? range.float ?? []), ...(range.step === undefined ? [] : [range.step])];
-      text.value = Array.isArray(ends) ? ends.join(", ") : "";
+      const bounds = range.choice ?? range.log ?? [...(range.int ?? range.float ?? []), ...(range.step === undefined ? [] : [range.step])];
+      text.value = Array.isArray(bounds) ? bounds.join(", ") : "";
       text.placeholder = KINDS[kind.value][1];
     },
   };
 }
 
-// Initial values: the field's own, a smaller and a larger one, within the allowed range.
-function around(schema, value) {
+// Initial values to try: the current one, a smaller and a larger one, within the allowed range.
+function initialValues(schema, value) {
   if (typeof value !== "number") return [];
   const isWhole = schema.type === "integer";
-  const near = [value / (isWhole ? 2 : 3), value, value * (isWhole ? 2 : 3)].map((item) => (isWhole ? Math.round(item) : Number(item.toPrecision(2))));
-  near[1] = value;
-  const fits = (item) => item >= (schema.minimum ?? -Infinity) && item <= (schema.maximum ?? Infinity) && item > (schema.exclusiveMinimum ?? -Infinity) && item < (schema.exclusiveMaximum ?? Infinity);
-  return [...new Set(near)].filter(fits);
+  const candidates = [value / (isWhole ? 2 : 3), value, value * (isWhole ? 2 : 3)].map((item) => (isWhole ? Math.round(item) : Number(item.toPrecision(2))));
+  candidates[1] = value;
+  const isAllowed = (item) => item >= (schema.minimum ?? -Infinity) && item <= (schema.maximum ?? Infinity) && item > (schema.exclusiveMinimum ?? -Infinity) && item < (schema.exclusiveMaximum ?? Infinity);
+  return [...new Set(candidates)].filter(isAllowed);
 }
 
 // Maps faults of a sweep to fields of the form: those of the base, and those with several values.
