@@ -52,12 +52,10 @@ def trained(process: InProcessHarness) -> tuple[Jobs, Job]:
 
 def test_an_equal_job_gets_its_result_at_submission(process: InProcessHarness, trained: tuple[Jobs, Job]) -> None:
     jobs, first = trained
-    durations_s = []
-    for _ in range(5):  # several, since other tests share the cores
-        began = time.perf_counter()
+    for _ in range(5):
+        began = time.thread_time()  # other tests share the cores
         again = submit(process, jobs, Actor(owner="ana"), reuse="exact")
-        durations_s.append(time.perf_counter() - began)
-    assert min(durations_s) < 0.2
+        assert time.thread_time() - began < 0.2
     assert (again.status, again.reused_from) == (Status.SUCCEEDED, first.id)
     assert (again.provenance, again.test_scores) == (first.provenance, first.test_scores)
     assert result(process, again) == result(process, first)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterable
 from pathlib import Path
+
+from tests.processor_time import cpu_seconds
 
 MAX_S = 1.0
 MAX_BYTES = 100 * 2**20
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def processes(home: Path) -> dict[int, str]:
@@ -42,20 +41,8 @@ def memory_bytes(pid: int, name: str) -> int:
     return 1024 * next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor time of running processes and of the readers that they have waited for.
-
-    Unlike the duration of a request, it depends little on what else the machine does.
-    """
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
-    return ticks / _TICKS_PER_S
-
-
 class Meter:
-    """Measures processor time and memory of the processes of a stack during a block."""
+    """Measures processor time and memory of the web processes of a stack and their upload readers during a block."""
 
     def __init__(self, home: Path) -> None:
         self._home, self._stop = home, threading.Event()

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.processor_time import cpu_seconds
 from tests.security.conftest import Stack
-from tests.security.hostile.meter import MAX_S, cpu_seconds, web_processes
+from tests.security.hostile.meter import MAX_S, web_processes
 
 
 def spec(**fields: Any) -> bytes:

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from service.jobs.queries.queue import count_waiting
 from service.local.broker import Broker
 from service.runtime.settings import Auth, Quotas
 from service.storage.database import Database
+from service.web.middleware import quotas
 from service.web.middleware.quotas import GUESSES
 from service.web.services import EXTENSION, Services
 
@@ -239,8 +240,9 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 def test_processes_share_counters_in_redis_and_count_alone_while_it_is_down(
-    make_app: MakeApp, shared_postgres_url: str, broker: Broker
+    make_app: MakeApp, shared_postgres_url: str, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(quotas, "_REDIS_TIMEOUT_S", 20.0)  # on a busy machine, Redis may take longer than usual
     apps = [keyed(make_app, shared_postgres_url, requests=6, broker_url=broker.url) for _ in range(2)]
     name = f"owner-{time.monotonic_ns()}"
     services: Services = apps[0].extensions[EXTENSION]
@@ -255,10 +257,20 @@ def test_processes_share_counters_in_redis_and_count_alone_while_it_is_down(
     assert [clients[0].get("/jobs", headers=bearer).status_code for _ in range(6)] == [200] * 5 + [429]
 
 
-def test_a_hanging_redis_delays_no_request(make_app: MakeApp, shared_postgres_url: str) -> None:
+def test_a_hanging_redis_fails_no_request_and_is_tried_once_in_a_while(
+    make_app: MakeApp, shared_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only request that waits for it, does so for at most its timeouts."""
+    monkeypatch.setattr(quotas, "_REDIS_RETRY_S", 600.0)  # longer than the test takes on a busy machine
+    assert quotas._REDIS_TIMEOUT_S <= 0.25
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         client = client_of(keyed(make_app, shared_postgres_url, broker_url=url), f"owner-{time.monotonic_ns()}")
-        began = time.monotonic()
         assert [client.get("/jobs").status_code for _ in range(10)] == [200] * 10
-        assert time.monotonic() - began < 3
+        silent.setblocking(False)
+        connection_count = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                connection_count += 1
+    assert connection_count == 1
