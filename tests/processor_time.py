@@ -10,9 +10,16 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor time of running processes, and of those of their children that they have waited for."""
+    """Processor time of running processes, and of those of their children that they have waited for.
+
+    Raises:
+        ProcessLookupError: one of them has exited.
+    """
     ticks = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            raise ProcessLookupError(f"process {pid} has exited") from None
         ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
     return ticks / _TICKS_PER_S

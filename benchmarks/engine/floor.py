@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import numpy as np
@@ -65,12 +65,12 @@ def operands(products: list[Shapes]) -> list[tuple[Array, Array, Array]]:
     return [(array(left), array(right), np.empty((left[0], right[1]), np.float32)) for left, right in products]
 
 
-def runner(products: list[Shapes]) -> Callable[[], None]:
+def multiply(calls: list[tuple[Array, Array, Array]]) -> None:
+    """Compute products of :func:`operands`."""
+    for left, right, out in calls:
+        np.matmul(left, right, out=out)
+
+
+def runner(products: list[Shapes]) -> functools.partial[None]:
     """A function that computes all products, into the same arrays each time."""
-    calls = operands(products)
-
-    def run() -> None:
-        for left, right, out in calls:
-            np.matmul(left, right, out=out)
-
-    return run
+    return functools.partial(multiply, operands(products))

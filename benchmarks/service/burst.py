@@ -55,9 +55,11 @@ def _unfinished(service: ServiceUnderTest) -> int:
 
 
 def _count_defects(service: ServiceUnderTest) -> Figures:
-    """The number of jobs that are missing or did not succeed under the first lease (``lost``), that do not have exactly
-    one event of the epoch and one of the end (``doubled``), and whose number of events differs from the number that the
-    job's row contains (``holes``)."""
+    """Numbers of defective jobs.
+
+    ``lost``: missing, or not succeeded under the first lease. ``doubled``: without exactly one event of the epoch and
+    one of the end. ``holes``: with another number of events than the row states.
+    """
 
     def count_of(kind: EventType) -> Any:
         return func.sum(case((Event.type == kind, 1), else_=0))

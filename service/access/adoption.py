@@ -86,7 +86,7 @@ def adopt(
 
 
 def _transfer_datasets(session: Session, owner: str) -> None:
-    """Change the owner of datasets. Data that the owner has under the same name are not stored twice."""
+    """Change the owner of datasets. Data that the owner already has under the same name are not stored twice."""
     sweeps = session.scalars(select(Sweep).where(Sweep.owner == owner).options(defer(Sweep.state))).all()
     query = select(Upload).where(Upload.owner == "").order_by(Upload.id).with_for_update()
     for upload in session.scalars(query).all():

@@ -322,7 +322,7 @@ class _Check:
 
     def _max_epochs(self, plan: SweepPlan) -> int:
         """The maximum number of epochs with halving."""
-        max_epochs, synchronous_epochs = plan.max_epochs(), replace(plan, asynchronous=False).max_epochs()
+        max_epochs, synchronous_epochs = plan.max_total_epochs(), replace(plan, asynchronous=False).max_total_epochs()
         if plan.asynchronous and (plan.budget is None or synchronous_epochs < plan.budget):
             description = f"trains the most epochs, {max_epochs:,}, if every result is better than those before it"
             description = (

@@ -164,7 +164,7 @@ class Client(DatasetOperations, Experiments):
     def bisect(
         self, job: Job | str, metric: str, *, below: float | None = None, above: float | None = None
     ) -> Bisection:
-        """Find the epoch from which a metric is too low or too high, by halving: 64 epochs take at most 6 probes.
+        """Find the epoch from which a metric is too low or too high, by bisection: 64 epochs take at most 6 probes.
 
         The metric's last value must be bad; values that are not finite count as bad. The metric may turn bad
         more than once: ``times`` is the number of times that it did.

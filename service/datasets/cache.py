@@ -199,7 +199,7 @@ def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _share_with_rare(is_validation: NDArray[np.bool_], sizes: NDArray[np.intp]) -> None:
-    """Give rare classes an example in both parts, in place, in exchange for one of the largest class there.
+    """Give rare classes an example in both parts, in place. In exchange, the largest class of that part gives one up.
 
     Args:
         is_validation: whether each example is for validation; sorted by class.

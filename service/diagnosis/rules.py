@@ -189,8 +189,8 @@ def _overfitting(history: MetricHistory) -> Evidence | None:
 
 
 def _still_overfitting(history: MetricHistory) -> bool:
-    """Whether neither all recent epochs recovered nor all gained accuracy: with few examples, one good epoch
-    may be chance."""
+    """Whether some recent epoch has not recovered, and some has not gained accuracy: with few examples, one good
+    epoch may be chance."""
     loss, accuracy = history.last("val_loss"), history.last("val_accuracy")
     has_recovered = bool(loss) and max(loss) < 1.2 * _value(history.best, "val_loss")
     has_gained = bool(accuracy) and min(accuracy) - _value(history.best, "val_accuracy") >= 0.002

@@ -200,11 +200,13 @@ def succeed(
             events.append(session, job.id, [(EventType.LOG, data)])
         job.step = job.steps
         if job.reproduction is not None and job.reproduction["match"] is None:
-            # Every epoch's metrics and samples were equal, so only the end can differ.
-            is_equal = job.reproduction["result_digest"] == result_digest
-            original = session.get(Job, job.reproduction["of"])
-            differs = ["weights"] if original is None else differing_end(original, job)
-            _conclude(session, job, job.reproduction, None if is_equal else {"epoch": job.epoch, "differs": differs})
+            difference = None
+            if job.reproduction["result_digest"] != result_digest:
+                # All epochs are equal, so only test scores or weights can differ. Without the original, assume weights.
+                original = session.get(Job, job.reproduction["of"])
+                part = "weights" if original is None else final_difference(original, job)
+                difference = {"epoch": job.epoch, "differs": [part]}
+            _conclude(session, job, job.reproduction, difference)
         orphans = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
@@ -303,9 +305,10 @@ def _conclude(
     events.append(session, job.id, [(EventType.LOG, data)])
 
 
-def differing_end(a: Job, b: Job) -> list[str]:
-    """What differs in two results whose digests differ, although all metrics and samples of their epochs are equal."""
-    return ["weights" if a.test_scores == b.test_scores else "test scores"]
+def final_difference(a: Job, b: Job) -> str:
+    """Where two results differ whose epochs are all equal: ``test scores`` if these differ (the weights may, too),
+    otherwise ``weights``."""
+    return "weights" if a.test_scores == b.test_scores else "test scores"
 
 
 def differing(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:

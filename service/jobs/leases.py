@@ -151,7 +151,7 @@ def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, 
 
 
 def renew(database: Database, claim: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
-    """Renew the lease, report progress and resources, and return the pending request to the job."""
+    """Renew the lease, report progress and resources, and return the job's pending request."""
     values: dict[str, Any] = {}
     if position is not None:
         values = {"step": position.step, "steps": position.steps}

@@ -129,7 +129,7 @@ def system_fonts(texts: Iterable[str]) -> list[Path]:
 
 
 def _remove_missing_symbols(name: str, fonts: dict[str, Path | None]) -> str | None:
-    """The name without symbols that no font has; ``None`` if a letter is missing, too, or nothing remains."""
+    """The name without symbols that no font has; ``None`` if no font has one of its letters, or nothing remains."""
     if any(fonts[letter] is None and letter.isalpha() for letter in name):
         return None
     cleaned = "".join(" " if letter.isspace() else letter for letter in name if letter.isspace() or fonts[letter])

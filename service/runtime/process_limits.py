@@ -26,7 +26,7 @@ def lift(kind: int) -> None:
 
 
 def limit_memory(additional_bytes: int, *, is_final: bool = False) -> None:
-    """Limit the address space to its current size plus ``additional_bytes``; more raises ``MemoryError``.
+    """Limit the address space to its current size plus ``additional_bytes``. Allocations beyond raise ``MemoryError``.
 
     Only Linux enforces it; elsewhere the limit is ignored, or includes system mappings.
     """

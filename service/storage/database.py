@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from service.storage import sweep_tables  # noqa: F401 - registers all tables with every database
+from service.storage import sweep_tables  # noqa: F401 - adds the tables of sweeps to Base.metadata
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30

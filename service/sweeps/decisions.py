@@ -168,7 +168,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
 
 
 class _DatabaseBackend:
-    """The ``SweepBackend`` of a scheduler, on rows of the database."""
+    """The ``SweepBackend`` of a trial scheduler, on rows of the database."""
 
     def __init__(self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
@@ -262,7 +262,6 @@ class _DatabaseBackend:
 
     def conclude(self, winner: Sequence[Any] | None, rung: int, ended_by: str | None) -> None:
         sweep = self._sweep
-        sweep.best_trial, sweep.best_value = winner or (None, None)
         if winner is not None:
             row = self._row(winner[0])
             data = {"trial": winner[0], "value": winner[1], "rung": rung, "settings": row.settings}
@@ -273,7 +272,10 @@ class _DatabaseBackend:
             message = f"more than {counted(self._plan.max_failed or 0, 'trial')} failed"
             sweep.error = {"code": "too_many_failed", "message": message}
         elif winner is None:
-            sweep.error = {"code": "no_result", "message": "no trial has a finite value of the objective"}
+            sweep.error = {
+                "code": "no_result",
+                "message": "no trial without a failure has a finite value of the objective",
+            }
         status = SweepStatus.FAILED if sweep.error is not None else SweepStatus.SUCCEEDED
         finish(self._session, sweep, status, reason=sweep.error["code"] if sweep.error else ended_by or "done")
 

@@ -182,7 +182,7 @@ def trials_of(
 def rows_of(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> list[SweepTrial]:
     """A page of trials, sorted by ``best``, ``trial``, ``value``, ``epoch``, ``status`` or a setting's pointer.
 
-    Pages have offsets. A cursor of values would not be more stable: results move trials while a sweep runs.
+    The cursor is an offset. One made of values would not be more stable: results move trials while a sweep runs.
     """
     query = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id)
     name = sort.removeprefix("-")

@@ -40,7 +40,7 @@ class SweepPlan:
     own_epochs: bool = False
     """Whether each trial has its own number of epochs, because ``/epochs`` is searched. Then there is no halving."""
 
-    def max_epochs(self) -> int:
+    def max_total_epochs(self) -> int:
         """Maximum number of epochs of all jobs together, without the budget.
 
         Asynchronous halving promotes at most one further trial with each result, from result number
@@ -56,7 +56,7 @@ class SweepPlan:
     def epochs_at_most(self) -> int | None:
         """Maximum number of epochs of all jobs together within the budget; ``None`` if it depends on the settings of
         the trials."""
-        limits = [] if self.own_epochs else [self.max_epochs()]
+        limits = [] if self.own_epochs else [self.max_total_epochs()]
         if self.budget is not None:
             limits.append(self.budget)
         return min(limits, default=None)
@@ -69,7 +69,7 @@ class SweepPlan:
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """The state of a scheduler, stored as JSON between two decisions."""
+    """The state of a trial scheduler, stored as JSON between two decisions."""
 
     clock: int = 0
     running: list[list[int]] = field(default_factory=list)
@@ -121,7 +121,7 @@ class Outcome:
 
 
 class SweepBackend(Protocol):
-    """The interface through which a scheduler acts."""
+    """The interface through which a trial scheduler acts."""
 
     def propose(self, trial: int, max_epochs: int | None) -> Proposed | None:
         """Start a new trial, unless its jobs have more than ``max_epochs`` epochs; ``None`` if its settings
@@ -263,7 +263,7 @@ class TrialScheduler:
     def _best(self) -> tuple[Sequence[Any] | None, int]:
         """The best result (trial, value) of the highest rung that has one, and that rung.
 
-        A trial that has failed since, or has no value there, does not count with its value of a lower rung.
+        Trials that failed or had no finite value at any rung are excluded with all of their results.
         """
         excluded = {trial for results in self.state.results for trial, value in results if value is None}
         for rung in reversed(range(len(self.plan.rungs))):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,8 @@ from PIL import Image
 
 from service.datasets.cache import load
 from service.local import LocalStack
-from service.local.broker import Broker
 from service.runtime.settings import Settings
+from tests import brokers
 
 CLASSIFIER = {"kind": "classifier", "epochs": 4, "name": "digits", "tags": ["e2e"]}
 GAN = {"kind": "gan", "epochs": 2, "samples": {"count": 16}}
@@ -33,21 +32,16 @@ GAN = {"kind": "gan", "epochs": 2, "samples": {"count": 16}}
 def external_stack(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A stack with a database and a broker that it did not start."""
     home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("outside")
-    broker = Broker(folder, log=folder / "broker.log", environ=os.environ)
-    broker.prepare()
-    broker.child.start()
-    broker.wait_until_ready()
-    environ = {
-        "TAPELINE_HOME": str(home),
-        "TAPELINE_PORT": "0",
-        "TAPELINE_WORKERS": "2",
-        "TAPELINE_BROKER_URL": broker.url,
-        "TAPELINE_DATABASE_URL": f"postgresql+psycopg://postgres:@/postgres?host={postgres_server}",
-    }
-    with LocalStack(Settings.from_env(environ, cores=2)) as running:
-        yield running
-    broker.child.terminate()
-    broker.child.end(5)
+    with brokers.serve(folder) as broker:
+        environ = {
+            "TAPELINE_HOME": str(home),
+            "TAPELINE_PORT": "0",
+            "TAPELINE_WORKERS": "2",
+            "TAPELINE_BROKER_URL": broker.url,
+            "TAPELINE_DATABASE_URL": f"postgresql+psycopg://postgres:@/postgres?host={postgres_server}",
+        }
+        with LocalStack(Settings.from_env(environ, cores=2)) as running:
+            yield running
 
 
 @pytest.fixture(params=["stack", pytest.param("external_stack", marks=pytest.mark.slow)])

@@ -121,7 +121,7 @@ class FaultHarness(WorkerHarness):
             return list(self.points.glob(f"{place}.reached-*"))
 
         try:
-            wait_until(reached, f"somebody at {place}", timeout_s)
+            wait_until(reached, f"a process at {place}", timeout_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
         (marker,) = reached()

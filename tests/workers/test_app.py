@@ -10,18 +10,15 @@ from pathlib import Path
 import pytest
 
 from service.local.broker import Broker
+from tests import brokers
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    started = Broker(tmp_path, log=tmp_path / "broker.log", environ={})
-    started.prepare()
-    started.child.start()
-    started.wait_until_ready()
-    yield started
-    started.child.end(0)
+    with brokers.serve(tmp_path) as broker:
+        yield broker
 
 
 def celery(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

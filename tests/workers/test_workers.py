@@ -67,7 +67,7 @@ def test_a_succeeded_job_keeps_its_best_and_as_many_latest_checkpoints_as_its_sp
         paths = [path for path in folder.glob(f"{job_id}/*/*") if path.is_file()]
         return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
 
-    wait_until(lambda: on_disk().keys() == listed_files, "the removal of the files, which go after the rows")
+    wait_until(lambda: on_disk().keys() == listed_files, "the deletion of the files, which follows that of the rows")
     assert job.size_bytes == sum(on_disk().values())
 
 

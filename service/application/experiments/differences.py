@@ -72,17 +72,17 @@ class Differences:
         causes = listed([self._settings, "the data" if self.dataset else "", *_origins(self.provenance)])
         epoch, checkpoint = self.epoch, self.checkpoint
         if checkpoint is not None and (epoch is None or checkpoint.epoch < epoch.epoch):
-            finding = f"The weights after epoch {checkpoint.epoch} differ, first in {checkpoint.difference.tensor}"
+            statement = f"The weights after epoch {checkpoint.epoch} differ, first in {checkpoint.difference.tensor}"
         elif epoch is not None:
             labels = [describe(name).label for name in sorted(epoch.differs, key=_rank)]
             further = f" and {counted(len(labels) - _MAX_NAMED, 'more metric')}" if len(labels) > _MAX_NAMED else ""
-            finding = f"Epoch {epoch.epoch} is the first that differs, in {', '.join(labels[:_MAX_NAMED])}{further}"
+            statement = f"Epoch {epoch.epoch} is the first that differs, in {', '.join(labels[:_MAX_NAMED])}{further}"
         else:
-            finding = self._no_difference
-            return f"{finding}. The jobs differ in {causes}." if causes else f"{finding}."
+            statement = self._no_difference
+            return f"{statement}. The jobs differ in {causes}." if causes else f"{statement}."
         if not causes:
-            return f"{finding}, although spec, data and provenance are equal."
-        return f"{finding}. The jobs differ in {causes}."
+            return f"{statement}, although spec, data and provenance are equal."
+        return f"{statement}. The jobs differ in {causes}."
 
     @property
     def _settings(self) -> str:

@@ -137,7 +137,7 @@ class ColumnScan:
             self._counts_rows = False
         else:
             missing = int(np.isnan(values).sum())
-            self._update_counts_rows(values, missing)
+            self._check_consecutive(values, missing)
             if "inf" in text.lower():
                 infinite = sum(map(is_infinite, texts))
                 missing, self._infinite = missing - infinite, self._infinite + infinite
@@ -270,7 +270,7 @@ class ColumnScan:
         self._uses_commas = self._uses_commas or any("," in text for text in texts)
         return values
 
-    def _update_counts_rows(self, values: NDArray[np.float64], missing: int) -> None:
+    def _check_consecutive(self, values: NDArray[np.float64], missing: int) -> None:
         if missing == len(values):
             self._counts_rows = False
             return

@@ -34,7 +34,7 @@ class TablePlan:
         split: index of the column that assigns rows to parts.
         scans: the columns that are not ignored, by index.
         unnamed: the indices of the columns without a name in the file.
-        padding: those of them at the end that seem to be empty, because each line ends with a delimiter.
+        padding: those of them at the end that seem to be empty, probably because lines end with a delimiter.
     """
 
     header: Sequence[str]

@@ -32,5 +32,5 @@ def first_difference(a: Job, b: Job, epochs_a: Sequence[Epoch], epochs_b: Sequen
             return EpochDifference(row.epoch, differs)
     is_comparable = a.epoch == b.epoch and a.result_digest and b.result_digest
     if is_comparable and a.result_digest != b.result_digest:
-        return EpochDifference(a.epoch, commits.differing_end(a, b))
+        return EpochDifference(a.epoch, [commits.final_difference(a, b)])
     return None

@@ -177,7 +177,7 @@ async function runQuery() {
     sections = [{ ...createSection(), ids: storePage(page), cursor: page.next_cursor }];
     for (const section of collapsedSections.values()) restart(section);
   }
-  scrollTo(0, 0);
+  afterPress(() => scrollTo(0, 0));
   draw();
 }
 const runQuerySoon = debounce(120, runQuery);

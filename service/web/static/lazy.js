@@ -1,7 +1,7 @@
 // Requests expensive results when they come into view, and again, at a limited rate, when they are stale.
 import { throttle } from "./dom.js";
 import { latest } from "./latest.js";
-import { afterPress } from "./press.js";
+import { released } from "./press.js";
 
 // request(): resolves to the response. show(response), fail(error): draw the result. A failed request is repeated the next
 // time the element comes into view.
@@ -17,7 +17,7 @@ export function lazy(root, interval_ms, { request, show, fail }) {
       isStale = true;
       return void fail(error);
     }
-    await new Promise(afterPress);
+    await released();
     show(response);
   });
   const loadIfNeeded = () => {

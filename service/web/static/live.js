@@ -3,7 +3,7 @@
 import { $$ } from "./dom.js";
 import { read } from "./api.js";
 import { latest } from "./latest.js";
-import { afterPress } from "./press.js";
+import { released } from "./press.js";
 import { localize } from "./times.js";
 
 const SCROLLABLE = ".scroll, [tabindex='0']";
@@ -11,8 +11,9 @@ const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]
 
 // One request at a time: an older page never replaces a newer one.
 export const refresh = latest(async () => {
-  const page = await read(location.href);
-  await new Promise(afterPress);
+  let page;
+  do page = await read(location.href);
+  while (await released());
   document.title = page.title;
   localize(page); // as on the displayed page; otherwise every part would differ
   for (const updated of $$("[data-live]", page)) {

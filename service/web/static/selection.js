@@ -28,6 +28,7 @@ export class SelectedJobs {
   // Toggles a job, or the range from the previously toggled job to this one.
   toggle(id, isRange) {
     const ids = this.#on.shown();
+    if (!ids.includes(id)) return; // removed, but still displayed until the end of a press
     const isSelected = !this.ids.has(id);
     const [from, to] = [ids.indexOf(isRange && this.#last ? this.#last : id), ids.indexOf(id)].sort((a, b) => a - b);
     for (const item of ids.slice(Math.max(from, 0), to + 1)) isSelected ? this.ids.add(item) : this.ids.delete(item);

@@ -4,7 +4,7 @@ import { $, announce, capital, describe, h, metric } from "./dom.js";
 import { call } from "./api.js";
 import { checkConnection } from "./connection.js";
 import { latest } from "./latest.js";
-import { afterPress } from "./press.js";
+import { released } from "./press.js";
 import { TrialTable } from "./trial-table.js";
 
 const PAGE_SIZE = 100;
@@ -22,7 +22,7 @@ const settings = Object.keys(sweep.resolved.space);
 const table = new TrialTable(sweep, { order, light });
 let parts = null; // the parts around the trials; null until loaded
 let pause_ms = PAUSE_MS;
-let timer = null;
+let refreshTimer = null;
 let drawnActions = null; // the actions with a button: redrawn only if they change, to keep the focus
 const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status);
 
@@ -51,7 +51,7 @@ function drawFacts() {
   const done = succeeded + stopped + failed;
   const parts = Object.entries({ running, waiting, stopped, succeeded, failed }).filter(([, count]) => count).map(([state, count]) => `${count} ${state === "running" && sweep.status === "paused" ? "paused" : state}`);
   const tile = (title, ...content) => h("div", { class: "tile" }, h("div", { class: "muted small" }, title), ...content);
-  const bar = (value, max, label) => h("progress", { value: value, max: max, "aria-label": label, class: sweep.status });
+  const bar = (value, max, label) => h("progress", { value, max, "aria-label": label, class: sweep.status });
   const best = sweep.best_trial === null ? "–" : metric(name, sweep.best_value);
   $("#tiles").replaceChildren(
     tile("Epochs", h("div", { class: "value" }, `${epochs.toLocaleString("en")}${maxEpochs ? ` of at most ${maxEpochs.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, describeEpochs()), isAsynchronous() && maxEpochs && maxEpochs !== sweep.budget_epochs ? h("div", { class: "small muted" }, "Asynchronous halving usually takes fewer.") : "", maxEpochs ? bar(Math.min(epochs, maxEpochs), maxEpochs, "Epochs of all jobs together") : ""),
@@ -99,11 +99,13 @@ function order(sort) {
 // One refresh at a time, even if the service is slow.
 const refresh = latest(async () => {
   if (isGone) return;
-  const startedAt = performance.now();
+  let startedAt;
   try {
-    const sort = encodeURIComponent($("#sort").value);
-    [sweep, trials] = await Promise.all([call(address), call(`${address}/trials?sort=${sort}&limit=${limit}`)]);
-    await new Promise(afterPress);
+    do {
+      startedAt = performance.now(); // without the time of a press
+      const sort = encodeURIComponent($("#sort").value);
+      [sweep, trials] = await Promise.all([call(address), call(`${address}/trials?sort=${sort}&limit=${limit}`)]);
+    } while (await released());
     drawFacts();
     drawRows();
     await parts?.show(sweep, trials.data, table.metrics);
@@ -114,8 +116,8 @@ const refresh = latest(async () => {
 });
 
 function refreshSoon() {
-  timer ??= setTimeout(() => {
-    timer = null;
+  refreshTimer ??= setTimeout(() => {
+    refreshTimer = null;
     refresh();
   }, pause_ms);
 }

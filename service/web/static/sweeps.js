@@ -2,7 +2,7 @@
 import { $, announce, capital, counted, h } from "./dom.js";
 import { call } from "./api.js";
 import { latest } from "./latest.js";
-import { afterPress } from "./press.js";
+import { released } from "./press.js";
 
 const REFRESH_MS = 5000;
 
@@ -98,13 +98,16 @@ async function suggestPointers() {
   $("#pointers").replaceChildren(...[...pointers].sort().map((value) => h("option", { value })));
 }
 
-// Replaces the list with its current state. Unchanged rows are reused, so that a link keeps its focus.
+// Replaces the list with its current state. Unchanged rows are reused, and the focus is restored.
 const rows = new Map(); // id -> { html, row }
 const refresh = latest(async () => {
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!response?.ok) return;
-  await new Promise(afterPress);
-  const received = new DOMParser().parseFromString(await response.text(), "text/html").querySelector("#sweeps");
+  let html;
+  do {
+    const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+    if (!response?.ok) return;
+    html = await response.text();
+  } while (await released());
+  const received = new DOMParser().parseFromString(html, "text/html").querySelector("#sweeps");
   const [current, updated] = [$("#sweeps tbody"), received?.querySelector("tbody")];
   if (!current || !updated) return void (received && $("#sweeps").replaceChildren(...received.childNodes));
   const focused = document.activeElement?.closest("[data-sweep]")?.dataset.sweep;

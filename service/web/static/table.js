@@ -12,9 +12,9 @@ const MANY_COLUMNS = 6; // with this many columns, the table uses the full width
 // A heading that may wrap after a dot or an underscore.
 const breakable = (text) => text.split(/(?<=[._/])/).flatMap((part) => [part, h("wbr")]).slice(0, -1);
 
-// Replaces the body's children. Elements that stay are never removed, not even temporarily: that would cost them the focus,
-// and the user a click in progress.
-function replaceKeepingFocus(body, elements) {
+// Replaces the body's children. Elements that stay in the same order are not removed, not even temporarily: that would
+// cost them the focus, and the user a click in progress. Elements that move are, and the caller restores the focus.
+function updateChildren(body, elements) {
   const kept = new Set(elements);
   const removed = [...body.children].filter((element) => !kept.has(element));
   let next = body.firstElementChild;
@@ -124,7 +124,7 @@ export class JobTable {
     if (order !== this.order) {
       this.order = order;
       const focused = document.activeElement?.closest?.("tr.job, tr.group") ? document.activeElement : null;
-      replaceKeepingFocus(this.body, [this.above, ...visible.map((item) => this.rows.get(item.key).element), this.below]);
+      updateChildren(this.body, [this.above, ...visible.map((item) => this.rows.get(item.key).element), this.below]);
       if (focused?.isConnected) focused.focus({ preventScroll: true });
     }
     if (this.measure(visible) || isFirst) this.drawSoon();

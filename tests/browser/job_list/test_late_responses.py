@@ -58,7 +58,7 @@ def test_a_star_is_what_the_response_says(open_window: Callable[..., Visit], for
     expect(star).to_have_attribute("aria-pressed", "true")
     wait_for_count(page, updates, 1, of="updates")
     updates[0].fulfill(json={"starred": False})  # another tab has removed it again
-    refreshes.wait(1)  # it follows the response
+    refreshes.wait(1)  # the page refreshes after it has handled the response
     expect(star).to_have_attribute("aria-pressed", "false")
 
 

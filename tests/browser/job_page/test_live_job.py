@@ -110,7 +110,7 @@ def test_the_star_is_what_the_response_says(service: Service, page: Page) -> Non
     star.click()
     wait_for_count(page, updates, 1, of="updates")
     updates[0].fulfill(json={"starred": False})  # another tab has removed it again
-    refreshes.wait(1)  # it follows the response
+    refreshes.wait(1)  # the page refreshes after it has handled the response
     expect(star).to_have_attribute("aria-pressed", "false")
 
 

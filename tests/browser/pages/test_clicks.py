@@ -93,18 +93,14 @@ def test_a_click_counts_although_a_sweep_is_refreshed(
     page = open_window(service.url).open(sweep["urls"]["page"])
     worker = service.claim()
 
-    def end_epoch(number: int) -> None:
-        worker.commit_epoch(number, metrics=metrics(number))
-        page.locator("#sort").dispatch_event("change")  # otherwise it is refreshed after some seconds
-
     pause, trial = page.get_by_role("button", name="Pause"), page.get_by_label("Compare trial 0")
     with press(trial, device), refreshed(page, "/trials?"):
-        end_epoch(1)
+        worker.commit_epoch(1, metrics=metrics(1))  # shown by the next refresh
     expect(trial).to_be_checked()
     pause.focus()
     with refreshed(page, "/trials?"):
-        end_epoch(2)
+        worker.commit_epoch(2, metrics=metrics(2))
     expect(pause).to_be_focused()
     with press(pause, device), refreshed(page, "/trials?"):
-        end_epoch(3)
+        worker.commit_epoch(3, metrics=metrics(3))
     expect(page.locator("#status")).to_have_text("paused")

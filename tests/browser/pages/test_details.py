@@ -32,7 +32,7 @@ def test_a_scrollable_table_has_a_shadow_at_its_edge(service: Service, open_wind
     wait_until(lambda: part.evaluate("part => part.scrollWidth > part.clientWidth"), "a table that scrolls")
     wait_until(lambda: edge_darkness(part) > 15, "a shadow at the edge")
     part.evaluate("part => part.scrollTo(part.scrollWidth, 0)")
-    wait_until(lambda: abs(edge_darkness(part)) < 4, "no shadow at the end")
+    wait_until(lambda: abs(edge_darkness(part)) < 4, "the shadow to disappear at the end")
 
 
 def test_status_chips_and_the_star_filter_are_on_one_line(service: Service, open_window: Callable[..., Visit]) -> None:

@@ -179,7 +179,7 @@ def test_the_generator_is_updated_in_every_nth_step_and_only_then() -> None:
     assert updates == [(step % 3 == 0, True) for step in range(1, 13)]
 
 
-def test_an_epoch_without_an_update_of_the_generator_reports_no_loss_of_it() -> None:
+def test_an_epoch_without_a_generator_update_reports_no_generator_loss() -> None:
     trainer = make(critic_steps=100)
     before = [weights(network) for network in (trainer.generator, trainer.discriminator)]
     _, metrics = whole_run(trainer)

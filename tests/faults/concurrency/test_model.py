@@ -107,7 +107,7 @@ class Protocol(RuleBasedStateMachine):
         waiting = {job_id for job_id in self.jobs if self.job(job_id).status == Status.QUEUED}
         held = leases.claim(self.database, "w", 600)
         if held is None:
-            assert not waiting, "a job waits, and nobody can have it"
+            assert not waiting, "a queued job cannot be claimed"
             return Worker(Claim(job_id="", lease=0, lease_s=0), 0)
         assert held.job_id in waiting
         expected = self.jobs[held.job_id]

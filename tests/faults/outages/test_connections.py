@@ -21,6 +21,7 @@ from service.local.broker import Broker
 from service.runtime import task_names
 from service.states import Status
 from service.storage.tables import Job, Worker
+from tests import brokers
 from tests.faults.harness import FaultHarness, open_harness, wait_until
 from tests.faults.invariants import Reference
 from tests.faults.proxy import Proxy
@@ -145,18 +146,9 @@ def test_jobs_survive_a_sqlite_file_locked_longer_than_the_lease(
 
 @pytest.fixture
 def broker(sqlite_harness: FaultHarness) -> Iterator[Broker]:
-    broker = Broker(sqlite_harness.home, log=sqlite_harness.home / "broker.log", environ=os.environ)
-    start_broker(broker)
-    sqlite_harness.extra_environ["TAPELINE_BROKER_URL"] = broker.url
-    yield broker
-    broker.child.terminate()
-    broker.child.end(5)
-
-
-def start_broker(broker: Broker) -> None:
-    broker.prepare()
-    broker.child.start()
-    broker.wait_until_ready()
+    with brokers.serve(sqlite_harness.home) as broker:
+        sqlite_harness.extra_environ["TAPELINE_BROKER_URL"] = broker.url
+        yield broker
 
 
 def kill_broker(broker: Broker) -> None:
@@ -185,7 +177,7 @@ def test_a_broker_killed_ten_times_only_delays_jobs(
         time.sleep(rng.uniform(0, 0.5))
         kill_broker(broker)
         time.sleep(rng.uniform(0, 0.5))
-        start_broker(broker)
+        brokers.start(broker)
     began = time.monotonic()
     sqlite_harness.until_all_end()
     sqlite_harness.until_end(sqlite_harness.submit())

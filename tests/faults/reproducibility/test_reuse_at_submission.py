@@ -53,9 +53,9 @@ def trained(process: InProcessHarness) -> tuple[Jobs, Job]:
 def test_an_equal_job_gets_its_result_at_submission(process: InProcessHarness, trained: tuple[Jobs, Job]) -> None:
     jobs, first = trained
     for _ in range(5):
-        began = time.thread_time()  # other tests share the cores
+        began = time.process_time()  # of all threads; other tests share the cores
         again = submit(process, jobs, Actor(owner="ana"), reuse="exact")
-        assert time.thread_time() - began < 0.2
+        assert time.process_time() - began < 0.2
     assert (again.status, again.reused_from) == (Status.SUCCEEDED, first.id)
     assert (again.provenance, again.test_scores) == (first.provenance, first.test_scores)
     assert result(process, again) == result(process, first)

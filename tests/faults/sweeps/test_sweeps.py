@@ -46,7 +46,7 @@ def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     ended = run_undisturbed(tmp_path_factory.mktemp(name), SEARCHES[name])
     kinds = [kind for kind, _ in ended.decisions]
     assert (kinds.count("propose"), kinds.count("winner")) == (12, 1)
-    assert kinds.count("result") > 12, "somebody was promoted"
+    assert kinds.count("result") > 12, "a trial was promoted"
     return name, ended
 
 
@@ -119,7 +119,7 @@ def test_a_process_killed_around_a_decision_does_not_change_it(
     harness.start()
     harness.start("workers.reconcile")
     assert until_end(harness, sweep_id) == undisturbed
-    assert not (harness.points / place).exists(), "nobody came by"
+    assert not (harness.points / place).exists(), "no process reached it"
 
 
 @pytest.mark.faults

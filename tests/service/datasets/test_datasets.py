@@ -148,7 +148,7 @@ def test_replaced_source_files_are_unpacked_again(root: Path, cache: Path) -> No
     np.testing.assert_array_equal(before.train.inputs, old_images)  # a running training keeps its data
 
 
-def test_a_cached_dataset_loads_in_milliseconds(root: Path, cache: Path) -> None:
+def test_a_cached_dataset_loads_with_milliseconds_of_processor_time(root: Path, cache: Path) -> None:
     load("mnist-10k", root, cache_root=cache)
     processor_times_s = []
     for _ in range(5):

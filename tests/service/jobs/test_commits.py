@@ -101,7 +101,7 @@ def test_an_epoch_commit_loads_only_the_checkpoint_rows_that_it_deletes(
         file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
         commit(database, held, record(epoch, files=(file,)), keep_last=30)
     event.remove(Artifact, "load", collect)
-    assert len(rows) == 10, "only those that go are read"
+    assert len(rows) == 10, "only the rows to be deleted are loaded"
     with database.read() as session:
         assert [row.epoch for row in lookup.artifacts(session, job_id)] == list(range(11, 41))
 
@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_is_dropped_and_logged(database: Database, submit: 
     assert log(database, job_id)[-1][1]["code"] == "checkpoint_damaged"
 
 
-def test_the_result_digest_depends_on_weights_metrics_samples_and_test_scores_only(
+def test_the_result_digest_depends_only_on_weights_digested_metrics_samples_and_test_scores(
     database: Database, submit: Submit
 ) -> None:
     def digest(*epochs: EpochRecord, weights: str = "w", test_scores: dict[str, float] | None = None) -> str:

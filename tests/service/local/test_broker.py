@@ -5,27 +5,13 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from kombu import Connection
 
 from service.local.broker import Broker
-
-
-@contextmanager
-def running(home: Path) -> Iterator[Broker]:
-    home.mkdir(parents=True, exist_ok=True)
-    broker = Broker(home, log=home / "broker.log", environ={})
-    broker.prepare()
-    broker.child.start()
-    try:
-        broker.wait_until_ready()
-        yield broker
-    finally:
-        broker.child.terminate()
-        broker.child.end(5)
+from tests import brokers
 
 
 def send_and_receive(url: str) -> str:
@@ -38,32 +24,32 @@ def send_and_receive(url: str) -> str:
 
 @pytest.mark.parametrize("name", ["plain", "with blank", 'with "quotes" and \\', "ünïcode %20"])
 def test_kombu_reaches_the_broker_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
-    with running(tmp_path / name) as broker:
+    with brokers.serve(tmp_path / name) as broker:
         assert send_and_receive(broker.url) == "job_1"
 
 
 def test_only_the_owner_can_open_the_socket(tmp_path: Path) -> None:
-    with running(tmp_path) as broker:
+    with brokers.serve(tmp_path) as broker:
         assert stat.S_IMODE(broker.socket.stat().st_mode) == 0o700
 
 
 def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "broker.sock"))
-    with running(tmp_path) as broker:
+    with brokers.serve(tmp_path) as broker:
         assert send_and_receive(broker.url) == "job_1"
 
 
 def test_a_leftover_server_is_stopped(tmp_path: Path) -> None:
-    with running(tmp_path) as leftover, running(tmp_path) as broker:
+    with brokers.serve(tmp_path) as leftover, brokers.serve(tmp_path) as broker:
         assert leftover.child.wait(5) == 0
         assert send_and_receive(broker.url) == "job_1"
 
 
 def test_a_message_survives_a_restart_of_the_server(tmp_path: Path) -> None:
-    with running(tmp_path) as broker, Connection(broker.url) as connection:
+    with brokers.serve(tmp_path) as broker, Connection(broker.url) as connection:
         connection.SimpleQueue("test").put("job_2")
-    with running(tmp_path) as broker, Connection(broker.url) as connection:
+    with brokers.serve(tmp_path) as broker, Connection(broker.url) as connection:
         assert connection.SimpleQueue("test").get(timeout=5).payload == "job_2"
 
 
@@ -79,7 +65,7 @@ def test_if_the_path_is_too_long_the_socket_is_in_a_private_temporary_folder(
     tmp_path: Path, short_folder: Path
 ) -> None:
     home = tmp_path / ("deep" * 20) / ("deeper" * 5)
-    with running(home) as broker:
+    with brokers.serve(home) as broker:
         assert broker.socket.parent.parent == short_folder
         assert stat.S_IMODE(broker.socket.parent.stat().st_mode) == 0o700
         assert Broker(home, log=home / "log", environ={}).socket == broker.socket

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import namedtuple
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from service.maintenance.rows import current_schema
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Worker
+from tests import brokers
 
 
 @pytest.fixture
@@ -37,13 +37,8 @@ def settings(database: Database, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def broker(settings: Settings) -> Iterator[Broker]:
-    broker = Broker(settings.home, log=settings.home / "broker.log", environ=os.environ)
-    broker.prepare()
-    broker.child.start()
-    broker.wait_until_ready()
-    yield broker
-    broker.child.terminate()
-    broker.child.end(5)
+    with brokers.serve(settings.home) as broker:
+        yield broker
 
 
 def examine(settings: Settings, broker_url: str | None = None) -> dict[str, Diagnosis]:

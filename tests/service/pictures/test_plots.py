@@ -88,6 +88,8 @@ def test_panels_of_health_metrics_follow_those_of_the_curves(
     width, height = size
     assert f'width="{width:g}pt" height="{height:g}pt"' in svg
     assert panel_titles(svg) == titles
+    png = read_png(plots.curves(kind, EPOCHS, series, title="a title", best_epoch=20))
+    assert png.shape == (round(height / 0.6), round(width / 0.6), 3)  # 120 dpi
 
 
 def test_sparse_metrics_are_drawn_as_lines() -> None:

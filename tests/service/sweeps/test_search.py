@@ -40,7 +40,7 @@ def test_the_logarithms_of_logarithmic_draws_are_uniform() -> None:
     rates = [space.random_settings(SPACE, 1, trial)["/rate"] for trial in range(2000)]
     assert statistics.median(rates) == pytest.approx(math.sqrt(0.001), rel=0.15)
     positions = sorted(math.log(rate / 0.001) / math.log(1000) for rate in rates)
-    # As in the test of Kolmogorov and Smirnov, whose 5% quantile is 0.03 for 2000 draws.
+    # Kolmogorov-Smirnov test: its critical value at 5% is 0.03 for 2000 draws.
     assert max(abs(position - (index + 0.5) / 2000) for index, position in enumerate(positions)) < 0.03
 
 

@@ -113,7 +113,7 @@ def test_the_order_of_arrival_changes_no_decision(
     assert first.best == (first.log[-1][1] or None)
     if sweep.budget is not None:
         assert spent(sweep, first) <= sweep.budget
-    assert spent(sweep, first) <= sweep.max_epochs()
+    assert spent(sweep, first) <= sweep.max_total_epochs()
 
 
 def spent(sweep: SweepPlan, backend: FakeWorkers) -> int:
@@ -192,8 +192,8 @@ def test_asynchronous_halving_of_ever_better_trials_trains_the_maximum_of_epochs
         scheduler.advance()
         state = scheduler.state.document()
         backend.done.update(backend.started)
-    assert spent(sweep, backend) == sweep.max_epochs() == 8 + 7 + 2 * 6
-    assert plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2).max_epochs() == 8 + 4 + 2 * 2
+    assert spent(sweep, backend) == sweep.max_total_epochs() == 8 + 7 + 2 * 6
+    assert plan(trials=8, seeds=1, rungs=[1, 2, 4], factor=2).max_total_epochs() == 8 + 4 + 2 * 2
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ def take_over(
 
 
 def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preprocessing: Preprocessing | None) -> bool:
-    """Retrain one of the epochs from the checkpoint before it, and compare all of its stored results."""
+    """Whether an epoch that is retrained from the checkpoint before it has the stored results; if not, the source is no
+    longer reused."""
     rows, checkpoints = run.lease.result_of(source)
     if source.epochs not in rows:  # deleted in the meantime
         return False

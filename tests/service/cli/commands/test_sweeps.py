@@ -177,9 +177,7 @@ def test_trials_can_be_compared_by_the_id_of_their_sweep(watched: Result, stack:
     assert "2 pairs" in result.stdout
 
 
-def test_a_dry_run_prints_the_plan_an_invalid_sweep_is_refused_and_neither_starts_anything(
-    run: Run, client: Client, tmp_path: Path
-) -> None:
+def test_neither_a_dry_run_nor_a_refused_sweep_starts_anything(run: Run, client: Client, tmp_path: Path) -> None:
     def started() -> tuple[list[str], list[str]]:
         return [sweep.id for sweep in client.sweeps()], [job.id for job in client.jobs()]
 

@@ -357,12 +357,12 @@ def test_failed_poll_repeats_no_event(
     app.extensions[EXTENSION].hub._poller._interval_s = lambda: 0.5  # one poll reads new events of both jobs
     with opened(base, job_ids[0]) as one, opened(base, job_ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
-        wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "not both are watched")
+        wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "both jobs to be watched")
         time.sleep(0.6)
         workers = [make_worker(app), make_worker(app)]
         for worker in workers:
             worker.claim()
-        wait_until(failed.is_set, "the poll did not fail")
+        wait_until(failed.is_set, "the failed poll")
         for worker in workers:
             worker.succeed()
         assert numbered(list(one)) == numbered(list(two)) == [2, 3, 4]

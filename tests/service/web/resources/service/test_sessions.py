@@ -140,7 +140,7 @@ def test_browsers_get_a_sign_in_page_and_programs_a_problem(keyed: Flask) -> Non
     assert image.mimetype == "application/problem+json"
 
 
-def test_a_revoked_key_and_its_sessions_are_rejected_after_two_seconds(
+def test_a_revoked_key_and_its_sessions_are_rejected_within_two_seconds(
     keyed: Flask, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services: Services = keyed.extensions[EXTENSION]

@@ -1,0 +1,30 @@
+"""Real brokers for tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.local.broker import Broker
+
+
+def start(broker: Broker) -> None:
+    """Start a broker, for the first time or again."""
+    broker.prepare()
+    broker.child.start()
+    broker.wait_until_ready()
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[Broker]:
+    """A broker with its files in ``folder``, until the end of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    broker = Broker(folder, log=folder / "broker.log", environ=os.environ)
+    try:
+        start(broker)
+        yield broker
+    finally:
+        broker.child.terminate()
+        broker.child.end(5)
