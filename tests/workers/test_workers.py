@@ -43,12 +43,13 @@ def all_exit(pids: list[int], within_s: float) -> bool:
     return not any(map(is_alive, pids))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "keep_last"),
     [
         ({}, 1),
-        pytest.param({"keep_last": 3}, 3, marks=pytest.mark.slow),
-        pytest.param({"keep_last": 4}, 4, marks=pytest.mark.slow),
+        ({"keep_last": 3}, 3),
+        ({"keep_last": 4}, 4),
     ],
 )
 def test_a_succeeded_job_keeps_its_best_and_as_many_latest_checkpoints_as_its_spec_asks(
@@ -99,6 +100,7 @@ def test_a_job_produces_metrics_samples_and_checkpoints(running: WorkerHarness) 
     assert accuracy == pytest.approx(job.metrics["val_accuracy"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_an_early_stopped_job_succeeds_and_keeps_the_files_of_its_last_epoch(running_on_sqlite: WorkerHarness) -> None:
     early_stopping = {"metric": "val_accuracy", "patience": 1, "min_delta": 1}
     rare_files = {"checkpoint": {"every_epochs": 9}, "samples": {"every_epochs": 9, "count": 9}}
@@ -173,6 +175,7 @@ def test_a_stopped_worker_hands_its_job_back_at_once(sqlite_workers: WorkerHarne
     assert job.result_digest == undisturbed_job.result_digest
 
 
+@pytest.mark.slow
 def test_a_pause_takes_effect_within_seconds_and_changes_no_bit(
     running_on_sqlite: WorkerHarness, undisturbed_job: Job
 ) -> None:
@@ -187,6 +190,7 @@ def test_a_pause_takes_effect_within_seconds_and_changes_no_bit(
     assert job.result_digest == undisturbed_job.result_digest
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_keeps_its_latest_checkpoint(running_on_sqlite: WorkerHarness) -> None:
     job_id = running_on_sqlite.submit(epochs=500)
     running_on_sqlite.until(job_id, lambda job: job.epoch >= 1)
@@ -205,6 +209,7 @@ DIVERGING: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_fails_the_job_with_a_hint(running_on_sqlite: WorkerHarness) -> None:
     job_id = running_on_sqlite.submit(**DIVERGING)
     job = running_on_sqlite.until_end(job_id)
@@ -293,6 +298,7 @@ def test_a_connection_dropped_by_the_database_changes_no_bit(
     assert job.result_digest == undisturbed_job.result_digest
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_a_child_claims_no_job(sqlite_workers: WorkerHarness, tmp_path: Path) -> None:
     (tmp_path / "threadpoolctl.py").write_text("raise ImportError('broken')\n")
     job_id = sqlite_workers.submit()

@@ -74,6 +74,7 @@ def test_workers_get_one_lease_duration_after_the_databases_clock_is_set_back() 
     assert rounds == [(second, second >= 15) for second in range(20)]
 
 
+@pytest.mark.slow
 def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(process: InProcessHarness) -> None:
     """Reads can continue while others hold the write lock for longer than a lease: only the wait shows it."""
     job_id = process.submit()
@@ -139,6 +140,7 @@ def seconds_until_rescued(process: InProcessHarness, *schedulers: LeaseExpiryPol
     raise AssertionError("never claimed")
 
 
+@pytest.mark.slow
 def test_two_schedulers_that_probe_the_same_lease_requeue_its_job(process: InProcessHarness) -> None:
     process.submit()
     process.claim(lease_s=3)

@@ -43,6 +43,7 @@ def monitor(database: Database, held: Claim, child: FakeChild, draining: threadi
     return job_monitor.JobMonitor(database, held, fake, draining, requested_at=time.monotonic()).run()
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_renew_stops_the_child_and_hands_the_job_back_later(
     process: InProcessHarness,
     monkeypatch: pytest.MonkeyPatch,
@@ -68,6 +69,7 @@ def test_a_worker_that_cannot_renew_stops_the_child_and_hands_the_job_back_later
     assert (job.status, job.attempt, job.deaths) == (Status.QUEUED, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_query_that_hangs_does_not_keep_the_child_beyond_its_lease(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -311,6 +311,7 @@ def test_a_concurrent_restore_into_the_same_folder_is_refused(archive: bytes, em
     restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
 
 
+@pytest.mark.slow
 def test_a_stalled_reader_keeps_no_transaction_open(installation: Installation, empty: Installation) -> None:
     for _ in range(3):
         installation.train()

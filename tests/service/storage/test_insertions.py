@@ -78,6 +78,7 @@ def test_an_insertion_is_a_single_statement_in_postgresql(database: Database) ->
     assert [statement.split()[0] for statement in statements] == ["WITH"]
 
 
+@pytest.mark.slow
 @postgresql_only
 def test_connections_closed_by_the_server_are_replaced(database: Database) -> None:
     count_others = (

@@ -22,6 +22,7 @@ from workers.supervisor import fork_server
 from workers.supervisor.child_process import ChildProcess, Exited
 
 
+@pytest.mark.slow
 def test_a_child_closed_by_many_threads_at_once_is_ended_exactly_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fence and the monitor may close it at the same time."""
     barrier = threading.Barrier(8)

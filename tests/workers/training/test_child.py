@@ -110,6 +110,7 @@ def test_a_child_is_replaced_at_each_limit(
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == jobs_per_child
 
 
+@pytest.mark.slow
 def test_a_child_is_not_reused_after_a_failed_or_cancelled_job(sqlite_workers: WorkerHarness) -> None:
     failing = sqlite_workers.store(TINY | {"dataset": {"name": "gone"}})
     cancelled = sqlite_workers.store(TINY | {"epochs": 5000})

@@ -156,6 +156,7 @@ def test_the_help_fits_80_columns(run: Run) -> None:
     assert max(map(len, run("audit", "--help").stdout.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_output_to_a_closed_pipe_ends_a_command_without_a_message_and_with_exit_code_1(tmp_path: Path) -> None:
     code = "from service.cli import main; main()"
     read, write = os.pipe()

@@ -191,6 +191,7 @@ def test_a_progress_bar_shows_how_much_the_service_has_read(stack: LocalStack, l
     assert "255,000 training and 45,000 validation rows" in strip_ansi(output)
 
 
+@pytest.mark.slow
 def test_the_client_reports_how_much_the_service_has_read(client: Client, large: Path) -> None:
     fractions: list[float] = []
     dataset = client.upload("told", {"table": large}, on_reading=fractions.append)

@@ -94,6 +94,7 @@ def wait_until_healthy(http: httpx.Client) -> None:
     raise AssertionError("the server does not answer")
 
 
+@pytest.mark.slow
 def test_streams_do_not_delay_short_requests_and_end_cleanly_on_sigterm(
     start: Start, port: int, tmp_path: Path
 ) -> None:
@@ -175,6 +176,7 @@ def test_an_address_passed_to_gunicorn_itself_is_checked_too(start: Start, tmp_p
     assert "0.0.0.0" in (tmp_path / "web.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port: int) -> None:
     process = start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
@@ -364,6 +366,7 @@ def test_malformed_chunks_are_a_bad_request(shared_port: int) -> None:
             assert connection.recv(65536).startswith(b"HTTP/1.1 400 "), chunks
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
 def test_a_log_that_cannot_be_written_fails_no_request(start: Start, port: int) -> None:
     process = start(log=Path("/dev/full"))

@@ -187,7 +187,14 @@ def test_without_required_keys_no_sign_in_is_needed(client: FlaskClient) -> None
 
 
 @pytest.mark.parametrize("path", ["/jobs/{}/stream", "/stream"])
-@pytest.mark.parametrize("ended", ["revoked", "expired", "signed out"])
+@pytest.mark.parametrize(
+    "ended",
+    [
+        "revoked",
+        pytest.param("expired", marks=pytest.mark.slow),
+        pytest.param("signed out", marks=pytest.mark.slow),
+    ],
+)
 def test_an_open_stream_ends_with_the_key_or_session_that_opened_it(
     keyed: Flask, make_key: Callable[..., str], serve: Callable[[Flask], str], path: str, ended: str
 ) -> None:
