@@ -42,7 +42,8 @@ on("pointerup", (event) => {
   if (event.pointerType === "mouse") release("pointer");
   else touchTimer = setTimeout(() => release("pointer"), CLICK_AFTER_TOUCH_MS);
 });
-for (const type of ["pointercancel", "click", "auxclick", "change"]) on(type, () => release("pointer"));
+for (const type of ["pointercancel", "click", "auxclick"]) on(type, () => release("pointer"));
+on("change", (event) => event.target.localName === "select" && release("pointer")); // its menu may take the release
 on("pointermove", (event) => event.pointerType === "mouse" && event.buttons === 0 && release("pointer")); // not reported
 on("keydown", (event) => event.key === " " && press("space"));
 on("keyup", (event) => event.key === " " && release("space"));

@@ -54,6 +54,24 @@ def test_a_click_counts_although_a_job_is_inserted_above(
     expect(page.locator("tr.job a.name").first).to_have_text("new")
 
 
+def test_a_click_counts_although_it_ends_the_editing_of_a_field(
+    open_window: Callable[..., Visit], forty_jobs: WebProcess
+) -> None:
+    """A press on a button takes the focus from the field, which then reports its change."""
+    page = open_window(forty_jobs.url).open("/")
+    field = page.get_by_role("searchbox")
+    with page.expect_response(lambda response: "q=run" in response.url):
+        field.press_sequentially("run")
+    star = page.get_by_role("button", name="Star run 1", exact=True)
+    star.hover()
+    page.mouse.down()
+    expect(field).not_to_be_focused()
+    with refreshed(page, "counts=true"):
+        http_client.post(forty_jobs.url + "/jobs", json={"kind": "classifier", "name": "run away"}).raise_for_status()
+    page.mouse.up()
+    expect(star).to_have_attribute("aria-pressed", "true")
+
+
 def test_a_click_counts_although_scrolling_adds_and_removes_rows(
     open_window: Callable[..., Visit], forty_jobs: WebProcess
 ) -> None:
