@@ -161,9 +161,8 @@ def test_settings_are_plotted_against_metrics(
     assert (
         page.locator("#dots circle").evaluate_all("dots => new Set(dots.map(dot => dot.getAttribute('cx'))).size") == 3
     )
-    page.route(
-        f"**/ui/jobs/{ids[2]}", lambda route: route.fulfill(body="the job")
-    )  # stubbed: its checkpoint has no network
+    # The checkpoint of the simulated job has no network, so its real page would report an error.
+    page.route(f"**/ui/jobs/{ids[2]}", lambda route: route.fulfill(body="the job"))
     dot.click()
     expect(page.locator("body")).to_have_text("the job")
 
