@@ -44,10 +44,9 @@ hypothesis.settings.load_profile("tapeline")
 _SUITES: Final = {
     "browser": "browser",
     "compose": "compose",
-    "test_hostile_files.py": "hostile",
-    "test_hostile_tables.py": "hostile",
+    "hostile": "hostile",
 }
-"""Folders and files that run separately, with the marker of each."""
+"""Folders that run separately, with the marker of each."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

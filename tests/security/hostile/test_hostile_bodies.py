@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.processor_time import cpu_seconds
 from tests.security.conftest import Stack
 from tests.security.hostile.meter import MAX_RESPONSE_S, MAX_S, web_processes
+
+pytestmark = pytest.mark.hostile
 
 
 def spec(**fields: Any) -> bytes:
