@@ -29,6 +29,7 @@ from service.runtime.settings import Auth, Settings
 from service.spec.findings import Finding
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
+from service.web import metrics
 from service.web.app import create_app
 from service.web.files import uploads
 from service.web.services import EXTENSION, Services
@@ -190,6 +191,12 @@ def _import_small_files_once(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(uploads, "import_in_sandbox", import_cached)
         yield
+
+
+@pytest.fixture
+def no_requests_yet() -> None:
+    """Forget the requests of earlier tests: a page of metrics with the times of all of them takes long to parse."""
+    metrics._REQUESTS.clear()
 
 
 @pytest.fixture

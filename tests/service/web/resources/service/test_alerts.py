@@ -21,6 +21,8 @@ from service.web.publisher import Publisher
 from service.web.services import EXTENSION
 from tests.service.web.conftest import SimulatedWorker
 
+pytestmark = pytest.mark.usefixtures("no_requests_yet")
+
 ROOT = Path(__file__).parents[5]
 RULES = ROOT / "deploy" / "alerts.yml"
 NOT_METRICS = {"tapeline_app", "tapeline_owner", "tapeline_secrets"}  # database roles and a volume

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +19,8 @@ from service.storage.tables import Job, Worker
 from service.web.metrics import Metrics
 from service.web.services import EXTENSION
 from tests.service.web.conftest import SimulatedWorker
+
+pytestmark = pytest.mark.usefixtures("no_requests_yet")
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
