@@ -116,6 +116,7 @@ def test_an_early_stopped_job_succeeds_and_keeps_the_files_of_its_last_epoch(run
     assert [event.data["code"] for event in running_on_sqlite.log(job_id) if event.type == "log"] == ["stopped_early"]
 
 
+@pytest.mark.slow
 def test_a_killed_child_changes_no_bit_of_the_result(running: WorkerHarness, undisturbed_job: Job) -> None:
     job_id = running.submit()
     (worker,) = running.processes

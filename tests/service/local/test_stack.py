@@ -135,6 +135,7 @@ def test_a_state_folder_that_cannot_be_created_is_named_in_the_error(tmp_path: P
         LocalStack(settings_for(tmp_path / "file" / "home")).start()
 
 
+@pytest.mark.slow
 def test_an_unreachable_database_is_an_error_with_its_log(tmp_path: Path) -> None:
     unreachable = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
     stack = LocalStack(settings_for(tmp_path / "home", TAPELINE_DATABASE_URL=unreachable))

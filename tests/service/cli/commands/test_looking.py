@@ -206,6 +206,7 @@ def completions(stack: LocalStack, words: str, number: int) -> list[str]:
     return [line.partition(",")[2] for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_shell_completes_commands_options_and_job_names(stack: LocalStack, jobs: dict[str, str]) -> None:
     assert completions(stack, "tapeline re", 1) == ["reproduce", "resume", "retry", "restore"]
     assert set(completions(stack, "tapeline show pl", 2)) == {"plain", "plain-2", "plain (reproduced)"}

@@ -148,6 +148,7 @@ def test_clients_that_do_not_close_their_connections_delay_no_other_client(share
             connection.close()
 
 
+@pytest.mark.slow
 def test_invalid_settings_are_named_and_prevent_the_start(start: Start, tmp_path: Path) -> None:
     process = start(TAPELINE_LEASE_S="never", TAPELINE_AUTH="nobody")
     assert process.wait(60) != 0

@@ -105,6 +105,7 @@ def test_many_selected_jobs_are_looked_up_with_one_query(either_app: Flask, subm
     assert len([sql for sql in statements if "FROM jobs" in sql]) == 1
 
 
+@pytest.mark.sqlite_by_default
 def test_progress_of_a_running_job_is_sent_but_not_logged(
     either_app: Flask, make_worker: Any, submit: Submit, serve: Serve
 ) -> None:

@@ -52,6 +52,7 @@ def test_the_next_trial_is_proposed_when_the_sweep_is_advanced(client: FlaskClie
     assert [data["trial"] for kind, data in logged_decisions(client, sweep["id"]) if kind == "propose"] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_tpe_sweep_is_reproducible(client: FlaskClient, worker: Any) -> None:
     changes = {"search": {"name": "tpe", "trials": 16, "seed": 3}, "seeds": [0], "halving": None, "parallel": 2}
     ended = [finish(client, worker, start(client, base=BASE | {"epochs": 1}, **changes)["id"]) for _ in range(2)]

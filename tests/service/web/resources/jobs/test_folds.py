@@ -94,6 +94,7 @@ def test_folds_are_disjoint_and_together_cover_every_example(app: Flask, client:
     assert covered == pool
 
 
+@pytest.mark.sqlite_by_default
 def test_the_folds_train_and_a_jobs_page_has_the_mean_with_its_interval(app: Flask, client: FlaskClient) -> None:
     submitted = send(client)
     ids = submitted["fold_jobs"]

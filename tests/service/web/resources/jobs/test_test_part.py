@@ -191,6 +191,7 @@ def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tm
     assert len(digests) == 3
 
 
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize("failpoint", ["epoch_committed.4", "tested", "succeeding", "batch_done.3"])
 def test_an_interrupted_job_gets_the_scores_of_an_uninterrupted_one(
     app: Flask, client: FlaskClient, tmp_path: Path, failpoint: str
