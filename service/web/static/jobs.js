@@ -1,6 +1,6 @@
 // The list of jobs: a stream updates it, and further pages are loaded on scrolling.
 import { $, $$, announce, capital, counted, debounce, h, throttle } from "./dom.js";
-import { call, listen, onRestored, pool } from "./api.js";
+import { call, listen, pool } from "./api.js";
 import { UrlState } from "./url-state.js";
 import { afterEpoch, bestOf, csvColumns } from "./cells.js";
 import { offerColumns } from "./column-chooser.js";
@@ -12,6 +12,7 @@ import { afterPress } from "./press.js";
 import { offerViews } from "./saved-views.js";
 import { MAX_COMPARED, SelectedJobs } from "./selection.js";
 import { JobTable } from "./table.js";
+import "./first-job.js";
 
 const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "cancelled"];
 const MAX_GROUPS = 500;
@@ -336,20 +337,6 @@ offerColumns({
   change: (names) => change({ columns: names }),
 });
 const onlyReads = document.body.classList.contains("only-reads");
-onRestored(() => $$("[data-start]").forEach((button) => (button.disabled = false)));
-for (const button of $$("[data-start]")) {
-  button.addEventListener("click", async () => {
-    button.disabled = true;
-    const kind = button.dataset.start;
-    try {
-      const job = await call("/jobs", { method: "POST", body: { kind, name: `first ${kind}` } });
-      location.assign(job.urls.page);
-    } catch (error) {
-      announce(error.message, "error");
-      button.disabled = false;
-    }
-  });
-}
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const isTyping = document.activeElement.matches("input:not([type=checkbox]), select, textarea");
