@@ -13,6 +13,7 @@ from markupsafe import Markup
 from werkzeug.security import safe_join
 
 FOREVER: Final = "public, max-age=31536000, immutable"
+_VERSION_LENGTH: Final = 12
 _TEXT_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -33,7 +34,8 @@ def register(app: Flask) -> None:
     def icon() -> Markup:  # inline: as an image it would not inherit the page's styles, and need a request
         return Markup(drawing)  # noqa: S704 - a file of ours
 
-    @app.get("/static/<version>/<path:name>", endpoint="asset")
+    # No folder has a name as long as a version, so paths without a version are left to Flask's own route.
+    @app.get(f"/static/<string(length={_VERSION_LENGTH}):version>/<path:name>", endpoint="asset")
     def serve(version: str, name: str) -> Response:
         response = _compressed(folder, name) or send_from_directory(folder, name)
         response.headers["Vary"] = "Accept-Encoding"
@@ -74,4 +76,4 @@ def _version(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:_VERSION_LENGTH]

@@ -40,7 +40,7 @@ FOREIGN_HOSTS = [
 def test_a_request_with_a_foreign_host_is_rejected_despite_a_valid_key(stack: Stack, host: str | None) -> None:
     key = ("Authorization", f"Bearer {OPERATOR_KEY}")
     headers = [key] if host is None else [key, ("Host", host)]
-    for path in ("/jobs", "/healthz", "/ui/sign-in", "/static/app.css"):
+    for path in ("/jobs", "/healthz", "/ui/sign-in", "/static/common/app.css"):
         status, body = stack.raw("GET", path, headers)
         assert status in (400, 421), path
         assert b'"data"' not in body
@@ -132,7 +132,16 @@ def test_a_wrong_key_is_rejected_in_every_place(stack: Stack, key: str) -> None:
 
 def test_every_response_has_strict_headers_and_only_pages_are_html(stack: Stack) -> None:
     with stack.client("ann") as ann:
-        paths = ("/", "/docs", "/ui/sign-in", "/jobs", "/nothing", "/openapi.json", "/static/app.css", "/healthz")
+        paths = (
+            "/",
+            "/docs",
+            "/ui/sign-in",
+            "/jobs",
+            "/nothing",
+            "/openapi.json",
+            "/static/common/app.css",
+            "/healthz",
+        )
         for path in paths:
             response = ann.get(path)
             assert response.headers["X-Content-Type-Options"] == "nosniff"

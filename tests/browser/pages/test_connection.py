@@ -87,7 +87,7 @@ def test_parts_of_a_sweep_that_failed_to_load_are_loaded_again(
         else:
             route.continue_()
 
-    visit.page.route(re.compile("sweep-parts"), fail_first_request)
+    visit.page.route(re.compile("sweeps/results"), fail_first_request)
     page = visit.open(f"/ui/sweeps/{sweep['id']}")
     expect(page.locator("#toasts")).to_contain_text("Curves and decisions could not be loaded. Reload the page.")
     expect(page.locator("#connection-lost")).to_be_visible()

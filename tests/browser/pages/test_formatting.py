@@ -37,7 +37,7 @@ def test_page_and_service_find_the_same_delimiters(
     delimiters = page.evaluate(
         """async (texts) => {
           const dom = document.querySelector('link[href$="/dom.js"]').href;
-          const { delimiterOf } = await import(dom.replace("dom.js", "delimited.js"));
+          const { delimiterOf } = await import(dom.replace("common/dom.js", "play/delimited.js"));
           return texts.map(delimiterOf);
         }""",
         [text for text, _ in DELIMITER_CASES.values()],

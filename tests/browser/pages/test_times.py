@@ -67,7 +67,7 @@ def test_an_unchanged_part_of_the_page_is_not_replaced(open_stack: Callable[...,
     page = open_stack(**TOKYO).open(f"/ui/jobs/{jobs['reader']['id']}")
     parts = page.evaluate(
         "async () => { const { refresh } = await import(document.querySelector('script[src$=\"/job.js\"]').src"
-        ".replace('job.js', 'live.js')); const parts = [...document.querySelectorAll('[data-live]')];"
+        ".replace('job/job.js', 'common/live.js')); const parts = [...document.querySelectorAll('[data-live]')];"
         " await refresh(); return parts.map((part) => [part.id, part.isConnected]); }"
     )
     assert [name for name, stays in parts if not stays] == []

@@ -22,7 +22,7 @@ from tests.browser.waiting import http_client, until
 pytestmark = pytest.mark.browser
 
 READ_LOAD_TIMES = """[Number(document.documentElement.dataset.ready), ...performance.getEntriesByType("resource")
-    .filter(({ name }) => /sweep-parts|chart.js|[/](trials|curves|importance|stream)/.test(name))
+    .filter(({ name }) => /sweeps[/]results.js|chart.js|[/](trials|curves|importance|stream)/.test(name))
     .map(({ startTime }) => startTime)]"""
 """When the first rows were drawn, and when the page began to load the parts around them."""
 

@@ -51,7 +51,7 @@ def test_the_palette_has_a_colour_for_each_metric() -> None:
 
 
 def test_the_palette_is_that_of_the_pages_light_theme() -> None:
-    css = (Path(service.web.__file__).parent / "static" / "app.css").read_text()
+    css = (Path(service.web.__file__).parent / "static" / "common" / "app.css").read_text()
     light = css.partition('[data-theme="dark"]')[0]
     assert tuple(re.findall(r"--series-\d: (#[0-9a-f]{6});", light)) == metric_info.PALETTE
 

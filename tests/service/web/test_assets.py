@@ -31,26 +31,29 @@ def test_every_library_comes_with_its_licence() -> None:
         assert f"The {licence} License" in (LIBRARIES / name).read_text()
 
 
-@pytest.mark.parametrize("name", ["app.css", "chart.js", "icon.svg", "lib/uPlot.iife.min.js"])
+@pytest.mark.parametrize("name", ["common/app.css", "charts/chart.js", "icon.svg", "lib/uPlot.iife.min.js"])
 def test_text_is_compressed_for_clients_that_accept_gzip(client: FlaskClient, name: str) -> None:
-    with client.get(f"/static/x/{name}") as plain:
+    with client.get(f"/static/0123456789ab/{name}") as plain:
         assert "Content-Encoding" not in plain.headers
         assert plain.headers["Vary"] == "Accept-Encoding"
         text = plain.data
-    compressed = client.get(f"/static/x/{name}", headers={"Accept-Encoding": "gzip, br"})
+    compressed = client.get(f"/static/0123456789ab/{name}", headers={"Accept-Encoding": "gzip, br"})
     assert compressed.headers["Content-Encoding"] == "gzip"
     assert compressed.mimetype == plain.mimetype
     assert len(compressed.data) == compressed.content_length
     assert gzip.decompress(compressed.data) == text
-    with client.get(f"/static/x/{name}", headers={"Accept-Encoding": "gzip;q=0"}) as uncompressed:
+    with client.get(f"/static/0123456789ab/{name}", headers={"Accept-Encoding": "gzip;q=0"}) as uncompressed:
         assert uncompressed.data == text
 
 
 def test_compressed_text_is_not_sent_again_to_clients_with_its_etag(client: FlaskClient) -> None:
-    first = client.get("/static/x/app.css", headers={"Accept-Encoding": "gzip"})
-    again = client.get("/static/x/app.css", headers={"Accept-Encoding": "gzip", "If-None-Match": first.headers["ETag"]})
+    first = client.get("/static/0123456789ab/common/app.css", headers={"Accept-Encoding": "gzip"})
+    again = client.get(
+        "/static/0123456789ab/common/app.css",
+        headers={"Accept-Encoding": "gzip", "If-None-Match": first.headers["ETag"]},
+    )
     assert (again.status_code, again.data) == (304, b"")
 
 
 def test_a_missing_static_file_is_not_found(client: FlaskClient) -> None:
-    assert client.get("/static/x/lib/none.js", headers={"Accept-Encoding": "gzip"}).status_code == 404
+    assert client.get("/static/0123456789ab/lib/none.js", headers={"Accept-Encoding": "gzip"}).status_code == 404

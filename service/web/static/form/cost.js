@@ -1,5 +1,5 @@
 // Whether a spec is valid, and its estimated cost.
-import { $, bytes, counted, duration, h } from "../dom.js";
+import { $, bytes, counted, duration, h } from "../common/dom.js";
 
 const UNKNOWN = "–";
 

@@ -1,5 +1,5 @@
 // The choice of a dataset: size, and whether it has to be downloaded first.
-import { bytes, counted, h } from "../dom.js";
+import { bytes, counted, h } from "../common/dom.js";
 
 export function datasetControl(datasets) {
   const byName = new Map(datasets.map((item) => [item.name, item]));

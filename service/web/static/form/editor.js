@@ -1,6 +1,6 @@
 // The spec as JSON, beside the form. While the text is invalid, the rest of the page is marked as outdated.
-import { copy } from "../dialogs.js";
-import { $, $$, sentence } from "../dom.js";
+import { copy } from "../common/dialogs.js";
+import { $, $$, sentence } from "../common/dom.js";
 import { curl, python } from "./snippets.js";
 
 export class Editor {

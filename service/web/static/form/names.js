@@ -1,5 +1,5 @@
 // Names for jobs and sweeps that are created from another one.
-import { call } from "../api.js";
+import { call } from "../common/api.js";
 
 // The next of first, first-2, first-3, ... that is not used in a list; by default, that of the jobs.
 export async function distinctName(name, list = null) {

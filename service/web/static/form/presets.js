@@ -1,5 +1,5 @@
 // The choice of kind and preset: a card for each preset with description, typical result and duration.
-import { $, $$, capital, describe, duration, h, metric, percent, words } from "../dom.js";
+import { $, $$, capital, describe, duration, h, metric, percent, words } from "../common/dom.js";
 
 const KINDS = { classifier: "Classifier", gan: "GAN" };
 

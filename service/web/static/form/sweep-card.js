@@ -1,7 +1,7 @@
 // The card with the parts of a sweep around its space: search, halving, objective and limits. A field's name is its
 // path in the sweep; an empty field stands for the service's default, which its placeholder shows.
-import { $$, capital, counted, describe, h, sentence } from "../dom.js";
-import { valueAt, isObject } from "./document.js";
+import { $$, capital, counted, describe, h, sentence } from "../common/dom.js";
+import { valueAt, isObject } from "./schema/document.js";
 import { DRAWN_TRIALS, SEED } from "./sweep-fields.js";
 
 const METRICS = { classifier: "val_accuracy", gan: "frechet_distance" }; // defaults of the service

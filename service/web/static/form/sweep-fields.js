@@ -1,7 +1,7 @@
 // Fields with several values to try. They turn the job into a sweep: its spec is the base, and each such field a
 // setting of the space.
-import { h, words } from "../dom.js";
-import { isObject, pointerOf } from "./document.js";
+import { h, words } from "../common/dom.js";
+import { isObject, pointerOf } from "./schema/document.js";
 
 const FIXED = /^\/(kind|preset|name|tags|priority|dataset(?!\/scale)|checkpoint|samples|health|reuse)/; // the same in all trials
 export const SEED = "/seed"; // several seeds are a list of the sweep, not a setting

@@ -144,7 +144,7 @@ def test_only_probes_sign_in_and_static_files_need_no_valid_key(keyed_app: Flask
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
     assert client.get("/healthz", headers=headers).status_code == 200
     assert client.get("/readyz", headers=headers).status_code == 200
-    for path in ("/ui/sign-in", "/static/app.css"):
+    for path in ("/ui/sign-in", "/static/common/app.css"):
         with client.get(path, headers=headers) as public:
             assert public.status_code == 200
 

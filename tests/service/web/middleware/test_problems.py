@@ -343,7 +343,7 @@ def test_valid_request_id_is_echoed_and_an_invalid_one_is_replaced(client: Flask
         assert request_id.startswith("req_")
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs", "/nothing", "/static/app.css", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/", "/jobs", "/nothing", "/static/common/app.css", "/openapi.json"])
 def test_every_response_has_security_headers(client: FlaskClient, path: str) -> None:
     with client.get(path) as answer:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -264,7 +264,7 @@ def test_static_files_of_the_pages_exist_and_are_immutable(client: FlaskClient, 
 
 
 def test_static_files_of_another_release_are_not_cached(client: FlaskClient) -> None:
-    for path in ("/static/0123456789ab/app.css", "/static/app.css"):
+    for path in ("/static/0123456789ab/common/app.css", "/static/common/app.css"):
         with client.get(path) as answer:
             assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache, max-age=0")
 

@@ -1,0 +1,223 @@
+// Uploads and deletes datasets.
+import { $, $$, announce, capital, counted, h } from "../common/dom.js";
+import { call } from "../common/api.js";
+import { fieldOfOne, nameFrom } from "./data-files.js";
+import { confirmed, faultsOf } from "../common/dialogs.js";
+import { latest } from "../common/latest.js";
+import { USUAL_SIZE, classesOf, imagesOf, reasonToScale } from "./image-folder.js";
+import { tar } from "./tar.js";
+
+const HELP = {
+  folder: "Choose a folder that has a folder of images for each class, or drop it, an archive or a CSV file here.",
+  archive: "Choose a zip or tar archive that has a folder of images for each class, or an NPZ archive of arrays, or drop it here.",
+  table: "Choose a CSV or TSV file with the names of the columns in its first line, or drop it here.",
+  idx: "Choose a file of images and a file of labels, as of MNIST.",
+};
+const MAX_NAMED_CLASSES = 5;
+// How the form names each parameter of the API.
+const SUBJECTS = {
+  archive: "The archive", table: "The table", images: "The file of images", labels: "The file of labels",
+  validation_images: "The file of validation images", validation_labels: "The file of validation labels",
+  name: "“Name”", target: "“Target column”", split: "“Split column”", types: "“Column types”", size: "“Size in pixels”",
+  channels: "“Channels”", on_bad: "“Unreadable images”", validation_fraction: "“Validation fraction”",
+};
+
+const upload = $("#upload");
+if (upload) {
+  let chosen = []; // the images of a folder: { path, file }
+  let folderSummary = ""; // its number of images and its classes
+
+  const showFormat = () => {
+    for (const label of $$("[data-format]", upload)) {
+      const isSelected = label.dataset.format.split(" ").includes($("#format").value);
+      label.hidden = !isSelected;
+      $("input, select", label).disabled = !isSelected;
+    }
+    const format = $("#format").value;
+    $("#folder-chosen").textContent = (format === "folder" && folderSummary) || HELP[format];
+  };
+  const choose = (format) => {
+    $("#format").value = format;
+    showFormat();
+  };
+  // Suggests a name, unless the user has typed one.
+  let suggestedName = "";
+  const suggestName = (name) => {
+    const field = $("[name=name]", upload);
+    if (!field.value || field.value === suggestedName) field.value = suggestedName = nameFrom(name);
+  };
+  const showError = (text) => {
+    $("#upload-error").textContent = text;
+    $("#upload-error").hidden = !text;
+    if (text) $("#upload-error").scrollIntoView({ block: "nearest" });
+  };
+  const sizeField = $("[name=size]", upload);
+  let suggestedSize = "";
+  let inspection = Promise.resolve(); // resolves once the sizes of the chosen images are known
+  const takeFolder = (files) => (inspection = inspect(files));
+  const inspect = async (files) => {
+    const images = (chosen = imagesOf(files));
+    const { names, outside } = classesOf(images.map(({ path }) => path));
+    const listedNames = names.length <= MAX_NAMED_CLASSES ? `: ${names.join(", ")}` : "";
+    const showSummary = (...sentences) => {
+      folderSummary = [`${counted(images.length, "image")} in ${names.length} class${names.length === 1 ? "" : "es"}${listedNames}.`, outside ? `${counted(outside, "image")} outside of class folders.` : "", ...sentences].filter(Boolean).join(" ");
+      showFormat();
+    };
+    if (images.length) showSummary();
+    else folderSummary = "This folder contains no PNG, JPEG, WebP, BMP or GIF files.";
+    showFormat();
+    if (images.length) suggestName(images[0].path.split("/")[0]);
+    showError("");
+    if (sizeField.value === suggestedSize) sizeField.value = suggestedSize = ""; // suggested for the previous folder
+    const reason = await reasonToScale(images);
+    if (chosen !== images || !reason) return;
+    if (!sizeField.value) {
+      sizeField.value = suggestedSize = USUAL_SIZE;
+      if (sizeField === document.activeElement) sizeField.select(); // so that typing replaces it
+    }
+    showSummary(`${reason}: they are scaled and cropped to the size in pixels, ${sizeField.value}. 64 keeps more detail and takes about four times as long.`);
+  };
+
+  $("#format").addEventListener("change", showFormat);
+  showFormat();
+  $("#folder").addEventListener("change", ({ target }) => takeFolder([...target.files].map((file) => ({ path: file.webkitRelativePath, file }))));
+  // Assigns a chosen or dropped file to the field that matches its name, or shows why none does.
+  const takeFiles = (files, from = null) => {
+    try {
+      const field = fieldOfOne(files.map(({ name }) => name));
+      choose(field);
+      const input = $(`[name=${field}]`, upload);
+      if (input !== from) {
+        const transfer = new DataTransfer();
+        transfer.items.add(files[0]);
+        input.files = transfer.files;
+      }
+      if (field === "table") readHeader(files[0]);
+      suggestName(files[0].name);
+      showError("");
+    } catch (error) {
+      if (from) from.value = "";
+      showError(error.message);
+    }
+  };
+  for (const name of ["archive", "table"]) {
+    $(`[name=${name}]`, upload).addEventListener("change", ({ target }) => target.files.length && takeFiles([...target.files], target));
+  }
+  // Offers the columns as targets, read from the first line of an uncompressed file.
+  async function readHeader(file) {
+    const [line] = (await file.slice(0, 65536).text()).split(/\r?\n/);
+    const delimiter = ["\t", ";", "|", ","].find((candidate) => line.includes(candidate)) ?? ",";
+    const isText = !/[\u0000-\u0008]/.test(line);
+    $("#table-columns").replaceChildren(...(isText ? line.split(delimiter) : []).slice(0, 200).map((name) => h("option", { value: name.trim().replace(/^"|"$/g, "") })));
+  }
+
+  const card = upload.closest(".card");
+  card.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    card.classList.add("dropping");
+  });
+  card.addEventListener("dragleave", () => card.classList.remove("dropping"));
+  card.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    card.classList.remove("dropping");
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    if (entries.some((entry) => entry.isDirectory)) {
+      choose("folder");
+      takeFolder((await Promise.all(entries.map(filesOf))).flat());
+    } else if (event.dataTransfer.files.length) {
+      takeFiles([...event.dataTransfer.files]);
+    }
+  });
+
+  upload.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = $("button", upload);
+    button.disabled = true;
+    $("#upload-busy").hidden = false;
+    showError("");
+    const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    showProgress(null);
+    const poll = latest(async () => {
+      const progress = await call(`/uploads/${id}`).catch(() => null); // errors are reported by the upload itself
+      if (progress && progress.state !== "absent" && button.disabled) showProgress(progress);
+    });
+    const timer = setInterval(poll, 700);
+    try {
+      await inspection;
+      location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
+    } catch (error) {
+      showError(error.problem ? [error.problem.title, faultText(error)].filter(Boolean).join(" ") : error.message);
+    } finally {
+      clearInterval(timer);
+      button.disabled = false;
+      $("#upload-busy").hidden = true;
+    }
+  });
+
+  // The API's faults, worded in terms of the chosen files and the form's fields.
+  function faultText(error) {
+    const faults = error.problem.errors ?? [];
+    const subject = (name) => (name === "archive" && $("#format").value === "folder" ? "The folder" : SUBJECTS[name]);
+    const isPredicate = /^(has|is|holds|contains|leaves|must|cannot|was|are|should|does|needs)\b/;
+    const sentence = ({ parameter, detail }) => {
+      const about = subject(parameter);
+      if (!about) return null;
+      if (isPredicate.test(detail)) return `${about} ${detail}`;
+      return about.startsWith("“") ? `${about}: ${detail}` : capital(detail);
+    };
+    const sentences = faults.map(sentence);
+    const text = faults.length && sentences.every(Boolean) ? sentences.map((item) => (/[.!?]$/.test(item) ? item : `${item}.`)).join(" ") : faultsOf(error);
+    return text
+      .replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”")
+      .replace("channels=1", "choose “grey” under “Channels”")
+      .replace("Ignore columns with types", "Ignore columns under “Column types”")
+      .replace("give a size, such as 32", "set “Size in pixels”, such as to 32")
+      .replace("give a smaller size", "set a smaller “Size in pixels”")
+      .replace("in the archive", $("#format").value === "folder" ? "in the folder" : "in the archive");
+  }
+
+  function showProgress(progress) {
+    const activity = progress?.state === "reading" ? "Reading" : "Uploading";
+    $("#upload-doing").textContent = progress?.fraction ? `${activity}: ${Math.floor(100 * progress.fraction)}%` : `${activity}…`;
+    if (progress?.fraction) $("#upload-progress").value = progress.fraction;
+    else $("#upload-progress").removeAttribute("value");
+  }
+
+  function body() {
+    const form = new FormData();
+    for (const field of upload.elements) {
+      if (!field.name || field.disabled) continue;
+      if (field.type === "file" && field.files.length) form.append(field.name, field.files[0]);
+      else if (field.type !== "file" && field.value) form.append(field.name, field.value);
+    }
+    if ($("#format").value === "folder") {
+      if (!chosen.length) throw new Error("Choose a folder with a folder of images for each class.");
+      form.append("archive", tar(chosen), "images.tar");
+    }
+    return form;
+  }
+}
+
+// All files under a dropped entry; a directory returns its entries in batches.
+async function filesOf(entry) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    return [{ path: entry.fullPath.replace(/^\//, ""), file }];
+  }
+  const [reader, files] = [entry.createReader(), []];
+  for (;;) {
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!batch.length) return files;
+    files.push(...(await Promise.all(batch.map(filesOf))).flat());
+  }
+}
+
+$("#delete-dataset")?.addEventListener("click", async ({ target }) => {
+  if (!(await confirmed($("#confirm")))) return;
+  try {
+    await call(target.dataset.address, { method: "DELETE" });
+    location.assign("/ui/datasets");
+  } catch (error) {
+    announce(error.message, "error");
+  }
+});

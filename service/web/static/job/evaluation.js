@@ -1,0 +1,63 @@
+// Calibration and column importance of the best checkpoint.
+import { $, h, percent } from "../common/dom.js";
+import { call } from "../common/api.js";
+import { lazy } from "../common/lazy.js";
+
+const INTERVAL_MS = 20_000;
+const SIZE = 220;
+
+export function wireEvaluation(job) {
+  const parts = [wire($("#calibration"), `${job.urls.self}/calibration`, showCalibration), wire($("#importance"), `${job.urls.self}/importance`, showImportance)];
+  return { invalidate: () => parts.forEach((part) => part.invalidate()) };
+}
+
+function wire(root, address, show) {
+  if (!root) return { invalidate: () => {} };
+  const state = $("[data-state]", root);
+  return lazy(root, INTERVAL_MS, {
+    request: () => call(`${address}?checkpoint=best`),
+    show: (response) => {
+      $("[data-of]", root).textContent = `best checkpoint, epoch ${response.checkpoint}`;
+      state.textContent = show(root, response);
+    },
+    fail: (error) => (state.textContent = error.message),
+  });
+}
+
+function showImportance(root, { columns, accuracy, rows }) {
+  const sorted = [...columns].sort((a, b) => b.mean - a.mean);
+  const largest = Math.max(...sorted.map(({ mean }) => Math.abs(mean)), 1e-9);
+  $("[data-list]", root).replaceChildren(...sorted.map(({ column, mean, deviation }) => {
+    const bar = h("span", { class: mean < 0 ? "bar against" : "bar" });
+    bar.style.width = `${(100 * Math.abs(mean)) / largest}%`;
+    return h("li", {}, h("span", { class: "label", title: column }, column), h("span", { class: "track" }, bar), h("span", { class: "number small", title: `standard deviation ${(100 * deviation).toFixed(1)}` }, (100 * mean).toFixed(1)));
+  }));
+  return `Accuracy on ${rows.toLocaleString("en")} rows: ${percent(accuracy)}`;
+}
+
+const svg = (name, attributes, ...children) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+};
+
+function showCalibration(root, { bins, expected_error: error, validation_count: all }) {
+  const [left, bottom, side] = [50, 34, SIZE];
+  const x = (ratio) => left + ratio * side;
+  const y = (ratio) => 8 + (1 - ratio) * side;
+  const nonEmpty = bins.filter(({ count }) => count);
+  const ticks = [0, 0.25, 0.5, 0.75, 1];
+  const text = (content, attributes) => svg("text", attributes, content);
+  $("[data-plot]", root).replaceChildren(svg("svg", { class: "calibration", viewBox: `0 0 ${left + side + 14} ${side + bottom + 10}`, role: "img", "aria-label": nonEmpty.map((bin) => `confidence ${percent(bin.confidence)}: accuracy ${percent(bin.accuracy)}, ${bin.count} predictions`).join("; ") },
+    ...ticks.map((tick) => svg("path", { class: "grid", d: `M${x(tick)} ${y(0)}V${y(1)}M${x(0)} ${y(tick)}H${x(1)}` })),
+    ...ticks.map((tick) => text(`${100 * tick}%`, { x: x(tick), y: y(0) + 14, "text-anchor": "middle" })),
+    ...ticks.map((tick) => text(`${100 * tick}%`, { x: left - 4, y: y(tick) + 3, "text-anchor": "end" })),
+    text("accuracy", { transform: `translate(11 ${y(0.5)}) rotate(-90)`, "text-anchor": "middle" }),
+    text("confidence", { x: x(0.5), y: y(0) + 28, "text-anchor": "middle" }),
+    svg("path", { class: "ideal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }),
+    svg("path", { class: "line", d: nonEmpty.map((bin, index) => `${index ? "L" : "M"}${x(bin.confidence)} ${y(bin.accuracy)}`).join("") }),
+    ...nonEmpty.map((bin) => svg("circle", { cx: x(bin.confidence), cy: y(bin.accuracy), r: 2.5 + 5 * Math.sqrt(bin.count / all) }, svg("title", {}, `${bin.count} predictions: confidence ${percent(bin.confidence)}, accuracy ${percent(bin.accuracy)}`))),
+  ));
+  return `Confidence and accuracy differ by ${(100 * error).toFixed(1)} percentage points on average (expected calibration error).`;
+}

@@ -1,0 +1,56 @@
+// A form for one row of a table, with live predictions.
+import { $, $$, debounce } from "../common/dom.js";
+import { call } from "../common/api.js";
+import { barsOf } from "./bars.js";
+import { wireCheckpoints } from "./checkpoints.js";
+import { latest } from "../common/latest.js";
+import { wireFile } from "./row-file.js";
+
+const job = JSON.parse($("#job").textContent);
+const form = $("#row");
+
+if (form) {
+  const fields = new Map($$("[data-column]", form).map((field) => [field.dataset.column, field]));
+  const showBars = barsOf($("#bars"));
+  const epoch = wireCheckpoints(job, () => predict());
+
+  const predict = latest(async () => {
+    const row = Object.fromEntries([...fields].map(([name, field]) => [name, field.value.trim() || null]));
+    for (const field of fields.values()) field.removeAttribute("aria-invalid");
+    try {
+      show(await call(`${job.urls.self}/predict`, { method: "POST", body: { rows: [row], checkpoint: epoch() } }));
+      $("#row-error").hidden = true;
+    } catch (error) {
+      refuse(error);
+    }
+  });
+  const predictSoon = debounce(120, predict);
+
+  function show({ probabilities: [shares], classes: [winner], class_names: names }) {
+    showBars(shares, winner);
+    $("#verdict").textContent = `${names[winner]}, ${(100 * shares[winner]).toFixed(0)}%`;
+    $("#verdict").dataset.answer = names[winner];
+  }
+
+  function refuse({ message, problem }) {
+    const faults = problem?.errors ?? [];
+    const columns = faults.map(({ pointer }) => (pointer ?? "").split("/")[3]?.replaceAll("~1", "/").replaceAll("~0", "~"));
+    for (const name of columns) fields.get(name)?.setAttribute("aria-invalid", "true");
+    $("#verdict").textContent = "–";
+    delete $("#verdict").dataset.answer;
+    showBars();
+    $("#row-error").textContent = faults.length ? faults.map(({ detail }, index) => `${columns[index] ?? "The row"} ${detail}`).join(" ") : message;
+    $("#row-error").hidden = false;
+  }
+
+  function reset() {
+    for (const { name, usual } of job.fields) fields.get(name).value = usual;
+    predict();
+  }
+
+  form.addEventListener("input", predictSoon);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  $("#usual").addEventListener("click", reset);
+  wireFile(job, epoch);
+  reset();
+}
