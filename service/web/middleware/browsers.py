@@ -76,13 +76,13 @@ def _replace_content(response: Response, page: str) -> None:
 
 def _problem_page(document: dict[str, Any]) -> str:
     if document["code"] == "key_required":
-        return render_template("sign_in.html")
+        return render_template("service/sign_in.html")
     shown = {"type", "title", "status", "detail", "instance", "code", "request_id", "errors"}
     if document.get("error_count") == len(document.get("errors") or ()):
         shown.add("error_count")
     kind = problem_kinds.KINDS[document["code"]]
     return render_template(
-        "problem.html",
+        "service/problem.html",
         problem=document,
         remedy=kind.for_people or kind.meaning,
         way_on=kind.way_on,
@@ -97,5 +97,5 @@ def _plain_page(operation: Operation, document: Any) -> str:
     summary = (view.__doc__ or "").strip().partition("\n")[0]
     args = request.view_args or {}
     return render_template(
-        "document.html", document=document, summary=summary, tag=operation.tag, job_id=args.get("job_id")
+        "docs/document.html", document=document, summary=summary, tag=operation.tag, job_id=args.get("job_id")
     )

@@ -30,11 +30,11 @@ def show_list(query: SweepListQuery) -> Response:
     """Show the sweeps, and the form for a new one."""
     page = list_sweeps(query)
     # As text: JSON in a page has sorted keys, but a reader expects the name first.
-    example_texts = [(name, json.dumps(body, indent=2)) for name, body in examples.BODIES["SweepSpec"].items()]
+    bodies = [(name, json.dumps(body, indent=2)) for name, body in examples.BODIES["SweepSpec"].items()]
     views = [("All", "", not query.status)]
     views += [(status.value.capitalize(), status.value, query.status == [status]) for status in SweepStatus]
     return as_page(
-        "sweeps.html", sweeps=page, views=views, next_address=next_address(page.next_cursor), examples=example_texts
+        "sweeps/index.html", sweeps=page, views=views, next_address=next_address(page.next_cursor), examples=bodies
     )
 
 
@@ -48,4 +48,4 @@ def show(sweep_id: str) -> Response:
         trials = read_trials(session, row, sort="best", limit=_FIRST_TRIALS)
     base = sweep.resolved["base"]
     dataset = {**PRESETS[sweep.kind][base["preset"]]["dataset"], **base.get("dataset", {})}
-    return as_page("sweep.html", sweep=sweep, trials=trials, dataset=dataset["name"])
+    return as_page("sweeps/sweep.html", sweep=sweep, trials=trials, dataset=dataset["name"])

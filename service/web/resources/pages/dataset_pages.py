@@ -41,7 +41,9 @@ class ClassBar:
 @endpoint(TAG, "text/html")
 def show_list() -> Response:
     """Show the datasets page: all datasets, and a form to upload one."""
-    return as_page("datasets.html", datasets=[dataset_item(info) for info in services().repository.catalogue(owner())])
+    return as_page(
+        "datasets/index.html", datasets=[dataset_item(info) for info in services().repository.catalogue(owner())]
+    )
 
 
 @blueprint.get("/ui/datasets/<name>")
@@ -52,7 +54,7 @@ def show(name: str) -> Response:
     info = app_services.repository.look_up(name, owner())
     used_by = app_services.jobs.find(JobFilter(dataset=name), by=actor(), limit=_MAX_SHOWN_JOBS)
     jobs = [job_summary(job) for job in used_by.jobs]
-    return as_page("dataset.html", **_content(info), jobs=jobs, address=own_address())
+    return as_page("datasets/dataset.html", **_content(info), jobs=jobs, address=own_address())
 
 
 def _content(info: DatasetInfo) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def human() -> Response:
     """Show the documentation: an overview, and what each problem means."""
     document = builder.document(current_app)
     return as_page(
-        "docs.html",
+        "docs/index.html",
         document=document,
         sections=_sections(document),
         problems=problem_kinds.KINDS,
@@ -51,9 +51,9 @@ def part(section: str) -> Response:
     document = builder.document(current_app)
     values: dict[str, Any] = {"document": document, "sections": _sections(document), "here": section}
     if section == _SCHEMAS:
-        return as_page("docs_schemas.html", **values)
+        return as_page("docs/schemas.html", **values)
     values["section"] = _section(values["sections"], section)
-    return as_page("docs_section.html", **values, keys_required=services().settings.keys_required)
+    return as_page("docs/section.html", **values, keys_required=services().settings.keys_required)
 
 
 def _section(sections: Sequence[dict[str, Any]], slug: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def log(job_id: str, query: EventQuery) -> Response:
         job = lookup.get(session, job_id, owner=owner())
         page = events.page(session, job_id, query.event_filter, after=query.after, before=before, limit=query.limit)
     return _page(
-        "log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
+        "job/log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
     )
 
 
@@ -84,7 +84,7 @@ def metrics(job_id: str) -> Response:
         total = lookup.count_epochs(session, job_id)
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     best = {name: _best_epoch(job, name) for name in names}
-    return _page("metrics.html", job, "Metrics", rows=rows[::-1], total=total, names=names, best=best)
+    return _page("job/metrics.html", job, "Metrics", rows=rows[::-1], total=total, names=names, best=best)
 
 
 def artifacts(job_id: str, query: FilesQuery) -> Response:
@@ -106,7 +106,7 @@ def samples(job_id: str, query: FilesQuery) -> Response:
         total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
     items, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
     older = next_address(page.next_cursor)
-    return _page("samples.html", job, "Samples", samples=items, total=total, films=films, older=older)
+    return _page("job/samples.html", job, "Samples", samples=items, total=total, films=films, older=older)
 
 
 def results(job_id: str, query: FilesQuery) -> Response:
@@ -114,7 +114,7 @@ def results(job_id: str, query: FilesQuery) -> Response:
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         job_results = read_results(session, job, query)
-    return _page("results.html", job, "Results", results=job_results)
+    return _page("job/results.html", job, "Results", results=job_results)
 
 
 def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
@@ -125,7 +125,7 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
         totals = files.totals(session, job_id)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
     return _page(
-        "files.html",
+        "job/files.html",
         job,
         section,
         files=[artifact_item(row) for row in page.rows],

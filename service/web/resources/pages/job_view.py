@@ -24,7 +24,7 @@ def job(job_id: str) -> Response:
     """Show the page of a job, updated live."""
     with services().database.read() as session:
         overview = job_overview.read(session, job_id, owner=owner())
-    return as_page("job.html", **job_overview.represent(overview))
+    return as_page("job/index.html", **job_overview.represent(overview))
 
 
 @blueprint.get("/ui/play/<job_id>")
@@ -34,4 +34,4 @@ def play(job_id: str) -> Response:
     with services().database.read() as session:
         row = lookup.get(session, job_id, owner=owner())
         files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    return as_page("play.html", **playground.represent(row, files))
+    return as_page("play/index.html", **playground.represent(row, files))

@@ -80,7 +80,7 @@ def index(query: IndexQuery) -> Response:
     query = query.model_copy(update={"columns": query.columns or _COLUMNS})
     with services().database.read() as session:
         workers = worker_registry.live_workers(session)
-    return as_page("index.html", **_first_jobs(query), workers=workers, **_CHOICES, address=own_address())
+    return as_page("jobs/index.html", **_first_jobs(query), workers=workers, **_CHOICES, address=own_address())
 
 
 def _first_jobs(query: IndexQuery) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def start() -> Response:
 @endpoint(TAG, "text/html", query=NewQuery)
 def new() -> Response:
     """Show the form for a new job."""
-    return as_page("new.html", keys_required=services().settings.keys_required)
+    return as_page("form/new.html", keys_required=services().settings.keys_required)
 
 
 @blueprint.get("/ui/compare")
@@ -116,9 +116,11 @@ def compare(query: CompareQuery) -> Response:
     """Show the page that compares jobs."""
     job_ids = list(dict.fromkeys(query.jobs))
     if len(job_ids) > MAX_COMPARED:
-        return as_page("compare.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED)
+        return as_page(
+            "compare/index.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED
+        )
     facts = _job_facts(job_ids)
-    return as_page("compare.html", facts=facts, asked=job_ids, missing=len(job_ids) - len(facts))
+    return as_page("compare/index.html", facts=facts, asked=job_ids, missing=len(job_ids) - len(facts))
 
 
 def _job_facts(job_ids: Sequence[str]) -> list[dict[str, Any]]:

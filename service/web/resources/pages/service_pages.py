@@ -35,7 +35,7 @@ def workers(query: QueueQuery) -> Response:
     """Show the workers and the queue."""
     alive, queue = list_workers(), read_queue(query.limit)
     return as_page(
-        "workers.html",
+        "service/workers.html",
         workers=alive.data,
         queue=queue,
         slots=sum(worker.slots for worker in alive.data if not worker.draining),
@@ -52,7 +52,7 @@ def keys() -> Response:
     with services().database.read() as session:
         ownerless = adoption.count(session)
     return as_page(
-        "keys.html",
+        "service/keys.html",
         keys=list_keys(),
         ownerless=str(ownerless),
         lifetimes=_LIFETIMES,
@@ -67,7 +67,7 @@ def used() -> Response:
     """Show usage per owner."""
     settings = services().settings
     return as_page(
-        "usage.html",
+        "service/usage.html",
         usage=list_usage().data,
         statuses=list(Status),
         quotas=settings.quotas if settings.keys_required else None,
