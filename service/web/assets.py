@@ -13,7 +13,7 @@ from markupsafe import Markup
 from werkzeug.security import safe_join
 
 FOREVER: Final = "public, max-age=31536000, immutable"
-_VERSION_LENGTH: Final = 12
+VERSION_LENGTH: Final = 12
 _TEXT_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -35,7 +35,7 @@ def register(app: Flask) -> None:
         return Markup(drawing)  # noqa: S704 - a file of ours
 
     # No folder has a name as long as a version, so paths without a version are left to Flask's own route.
-    @app.get(f"/static/<string(length={_VERSION_LENGTH}):version>/<path:name>", endpoint="asset")
+    @app.get(f"/static/<string(length={VERSION_LENGTH}):version>/<path:name>", endpoint="asset")
     def serve(version: str, name: str) -> Response:
         response = _compressed(folder, name) or send_from_directory(folder, name)
         response.headers["Vary"] = "Accept-Encoding"
@@ -76,4 +76,4 @@ def _version(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:_VERSION_LENGTH]
+    return digest.hexdigest()[:VERSION_LENGTH]

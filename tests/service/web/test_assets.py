@@ -9,8 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 
 import service.web
+from service.web.assets import VERSION_LENGTH
 
-LIBRARIES = Path(service.web.__file__).parent / "static" / "lib"
+STATIC = Path(service.web.__file__).parent / "static"
+LIBRARIES = STATIC / "lib"
 
 
 def test_libraries_have_the_published_digests_listed_in_their_readme() -> None:
@@ -53,6 +55,14 @@ def test_compressed_text_is_not_sent_again_to_clients_with_its_etag(client: Flas
         headers={"Accept-Encoding": "gzip", "If-None-Match": first.headers["ETag"]},
     )
     assert (again.status_code, again.data) == (304, b"")
+
+
+def test_no_folder_can_be_mistaken_for_a_version(client: FlaskClient) -> None:
+    folders = [path.relative_to(STATIC) for path in STATIC.rglob("*") if path.is_dir()]
+    assert len(folders) > 10
+    assert max(len(folder.parts[0]) for folder in folders) < VERSION_LENGTH
+    with client.get("/static/common/app.css") as plain, client.get("/static/0123456789ab/common/app.css") as versioned:
+        assert plain.data == versioned.data
 
 
 def test_a_missing_static_file_is_not_found(client: FlaskClient) -> None:
