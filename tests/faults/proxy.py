@@ -52,23 +52,35 @@ class Proxy:
                 continue
             with self._lock:
                 self._pairs.append(pair)
-            for source, sink, is_client in ((pair[0], pair[1], True), (pair[1], pair[0], False)):
-                threading.Thread(target=self._forward, args=(source, sink, is_client, pair), daemon=True).start()
+            is_cut = threading.Event()
+            for forward in (self._forward_requests, self._forward_responses):
+                threading.Thread(target=forward, args=(pair, is_cut), daemon=True).start()
 
-    def _forward(
-        self, source: socket.socket, sink: socket.socket, is_client: bool, pair: tuple[socket.socket, socket.socket]
-    ) -> None:
+    def _forward_requests(self, pair: tuple[socket.socket, socket.socket], is_cut: threading.Event) -> None:
+        client, server = pair
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := client.recv(65536):
                 if self.silent:
                     continue
-                sink.sendall(data)
-                if is_client and self.cut_after is not None and self.cut_after in data:
+                if self.cut_after is not None and self.cut_after in data:
+                    # Before they are forwarded: the response, and what the command changes, may be seen at once.
                     self.cut_after = None
                     self.cuts += 1
-                    pair[0].shutdown(socket.SHUT_RDWR)  # the client first: the server completes the command
-                    sink.recv(1, socket.MSG_PEEK)
+                    is_cut.set()
+                server.sendall(data)
+                if is_cut.is_set():
+                    client.shutdown(socket.SHUT_RDWR)
+                    return  # the server completes the command; its response closes the pair
+        self._close(pair)
+
+    def _forward_responses(self, pair: tuple[socket.socket, socket.socket], is_cut: threading.Event) -> None:
+        client, server = pair
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                if is_cut.is_set():
                     break
+                if not self.silent:
+                    client.sendall(data)
         self._close(pair)
 
     @staticmethod
