@@ -120,7 +120,7 @@ class _Stream:
         self.lags: list[float] = []
         self.is_open = self.refused = False
 
-    def feed(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         now = time.time()
         self.text += data
         *events, self.text = self.text.split(b"\n\n")
@@ -142,7 +142,7 @@ def _read(selector: selectors.BaseSelector, timeout_s: float) -> None:
         if not data:
             selector.unregister(key.fileobj)
             key.data.refused = True
-        key.data.feed(data)
+        key.data.receive(data)
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:

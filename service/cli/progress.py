@@ -131,7 +131,7 @@ def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], displ
     """
     updates: queue.SimpleQueue[tuple[FollowedJob, Event | Exception | bool | None]] = queue.SimpleQueue()
 
-    def follow(job: FollowedJob) -> None:
+    def stream_events(job: FollowedJob) -> None:
         def on_outage(is_unavailable: bool) -> None:
             updates.put((job, is_unavailable))
 
@@ -146,7 +146,7 @@ def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], displ
             updates.put((job, error))
 
     for job in jobs:
-        threading.Thread(target=follow, args=(job,), name=f"stream-{job.label}", daemon=True).start()
+        threading.Thread(target=stream_events, args=(job,), name=f"stream-{job.label}", daemon=True).start()
     open_streams, broken_streams = len(jobs), 0
     while open_streams:
         job, item = updates.get()

@@ -269,15 +269,15 @@ class Client(DatasetOperations, Experiments):
         """See ``Job.generate_picture``."""
         return self._handle(job).generate_picture(format=format, **options)
 
-    def wait(self, job: Job | str, *, timeout_s: float | None = None, patience_s: float = 60.0) -> Job:
+    def wait(self, job: Job | str, *, timeout_s: float | None = None, outage_timeout_s: float = 60.0) -> Job:
         """See ``Job.wait``."""
-        return self._handle(job).wait(timeout_s=timeout_s, patience_s=patience_s)
+        return self._handle(job).wait(timeout_s=timeout_s, outage_timeout_s=outage_timeout_s)
 
     def stream(
-        self, job: Job | str, *, after: int = 0, patience_s: float = 60.0, on_outage: OnOutage | None = None
+        self, job: Job | str, *, after: int = 0, outage_timeout_s: float = 60.0, on_outage: OnOutage | None = None
     ) -> Iterator[Event]:
         """See ``Job.events``."""
-        return self._handle(job).events(after=after, patience_s=patience_s, on_outage=on_outage)
+        return self._handle(job).events(after=after, outage_timeout_s=outage_timeout_s, on_outage=on_outage)
 
     def calibration(self, job: Job | str, *, checkpoint: Which = "best") -> dict[str, Any]:
         """See ``Job.calibration``."""

@@ -80,7 +80,7 @@ class Connection:
         """Send a request and return the response before its body is read.
 
         Args:
-            repeatable: whether the request can be sent again after an attempt that may have taken effect;
+            repeatable: whether the request can be sent again after an attempt that the service may have carried out;
                 always true for a GET.
 
         Raises:

@@ -113,16 +113,20 @@ class Sweep(Document):
         with self._connection.response("GET", f"/sweeps/{self.id}/plots/curves.{fmt}", params=params) as response:
             return response.read()
 
-    def events(self, *, after: int = 0, patience_s: float = 60.0, on_outage: OnOutage | None = None) -> Iterator[Event]:
+    def events(
+        self, *, after: int = 0, outage_timeout_s: float = 60.0, on_outage: OnOutage | None = None
+    ) -> Iterator[Event]:
         """Follow the sweep: a ``snapshot``, then every event of its log until it has ended.
 
         Args:
-            patience_s: how long the service may be unavailable.
+            outage_timeout_s: how long the service may be unavailable.
             on_outage: called with true when the service has not responded for two seconds, with false when it responds
                 again.
         """
         path = f"/sweeps/{self.id}/stream"
-        return streams.events(self._connection, path, after=after, patience_s=patience_s, on_outage=on_outage)
+        return streams.events(
+            self._connection, path, after=after, outage_timeout_s=outage_timeout_s, on_outage=on_outage
+        )
 
     def wait(self, *, timeout_s: float | None = None) -> Self:
         """Wait until the sweep has ended.

@@ -147,11 +147,11 @@ class Job(NetworkOperations):
         """Fetch the document again."""
         return self._set_document(self._connection.json("GET", self._path))
 
-    def wait(self, *, timeout_s: float | None = None, patience_s: float = 60.0) -> Self:
+    def wait(self, *, timeout_s: float | None = None, outage_timeout_s: float = 60.0) -> Self:
         """Wait until the job has ended; ``status`` has the outcome.
 
         Args:
-            patience_s: how long the service may be unavailable.
+            outage_timeout_s: how long the service may be unavailable.
 
         Raises:
             TimeoutError: the job has not ended in time.
@@ -162,7 +162,7 @@ class Job(NetworkOperations):
             try:
                 self.refresh()
             except ServerUnreachable:
-                if time.monotonic() - responded_at > patience_s:
+                if time.monotonic() - responded_at > outage_timeout_s:
                     raise
             else:
                 responded_at = time.monotonic()
@@ -172,18 +172,22 @@ class Job(NetworkOperations):
                     raise TimeoutError(f"job {self.id} is still {self.status} after {timeout_s:g} s")
             time.sleep(0.5)
 
-    def events(self, *, after: int = 0, patience_s: float = 60.0, on_outage: OnOutage | None = None) -> Iterator[Event]:
+    def events(
+        self, *, after: int = 0, outage_timeout_s: float = 60.0, on_outage: OnOutage | None = None
+    ) -> Iterator[Event]:
         """The events after number ``after``, as they happen, until the job has ended.
 
         A broken connection is re-established, without lost or repeated events.
 
         Args:
-            patience_s: how long the service may be unavailable.
+            outage_timeout_s: how long the service may be unavailable.
             on_outage: called with true when the service has not responded for two seconds, with false when it responds
                 again.
         """
         path = f"{self._path}/stream"
-        return streams.events(self._connection, path, after=after, patience_s=patience_s, on_outage=on_outage)
+        return streams.events(
+            self._connection, path, after=after, outage_timeout_s=outage_timeout_s, on_outage=on_outage
+        )
 
     def history(self) -> History:
         """The metrics of every completed epoch: ``epochs``, and ``series`` by the metric's name."""

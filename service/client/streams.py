@@ -33,7 +33,12 @@ OnOutage = Callable[[bool], None]
 
 
 def events(
-    connection: Connection, path: str, *, after: int = 0, patience_s: float = 60.0, on_outage: OnOutage | None = None
+    connection: Connection,
+    path: str,
+    *,
+    after: int = 0,
+    outage_timeout_s: float = 60.0,
+    on_outage: OnOutage | None = None,
 ) -> Iterator[Event]:
     """The events of a stream after number ``after``, until the job has ended.
 
@@ -41,7 +46,7 @@ def events(
     number.
 
     Raises:
-        ServerUnreachable: the service did not respond for longer than ``patience_s``.
+        ServerUnreachable: the service did not respond for longer than ``outage_timeout_s``.
     """
     last_seq, delay_s = after, MIN_RETRY_DELAY_S
     failing_since: float | None = None
@@ -72,7 +77,7 @@ def events(
         now = time.monotonic()
         failing_since = failing_since or now
         outage_s = now - failing_since
-        if outage_s > patience_s:
+        if outage_s > outage_timeout_s:
             raise ServerUnreachable(connection.server, reason)
         if outage_s >= _MIN_REPORTED_OUTAGE_S and not is_reported:
             is_reported = True

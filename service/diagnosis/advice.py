@@ -190,7 +190,7 @@ def _dropout(path: str, layers: Sequence[Layer], rate: float, text: str) -> Iter
 
 
 def _initializers(spec: Spec, flat: str) -> Iterable[Suggestion]:
-    """The initializers that suit kinds of activations, except the one that the spec has."""
+    """The initializers for certain activations, except the one that the spec has."""
     suited = {"he": "relu", "glorot": flat}
     others = {name: activations for name, activations in suited.items() if name != spec.initializer.name}
     for name, activations in others.items():

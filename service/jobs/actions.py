@@ -77,7 +77,7 @@ def release_hold(session: Session, job: Job, *, hold_epoch: int | None, reason: 
     if job.status != Status.PAUSED:
         return False
     if hold_epoch is not None and job.epoch >= hold_epoch:
-        return False  # it has taken over enough epochs to be held after them
+        return False  # its reused epochs already reach the hold
     _requeue(session, job, reason=reason)
     return True
 

@@ -64,8 +64,8 @@ def _first_free(session: Session, candidates: Iterator[str], owner: str | None) 
         query = select(Job.name).where(Job.name.in_(names))
         if owner is not None:
             query = query.where(Job.owner == owner)
-        taken = set(session.scalars(query))
+        used = set(session.scalars(query))
         for name in names:
-            if name not in taken:
+            if name not in used:
                 return name
         batch_size = min(2 * batch_size, 500)  # SQLite's variables are limited

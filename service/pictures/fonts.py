@@ -187,7 +187,7 @@ def _pixels(font: ImageFont.FreeTypeFont, letter: str) -> tuple[object, ...] | N
 @functools.cache
 def _can_be_laid_out(letter: str) -> bool:
     """Whether Pillow can lay the letter out. For letters that are written from right to left, it needs the
-    library FriBiDi, which orders and joins them."""
+    library FriBiDi, which arranges and joins them."""
     is_leftwards = unicodedata.bidirectional(letter) in ("R", "AL")
     return letter.isprintable() and (
         not is_leftwards or _load_font(_dejavu(), 11).layout_engine == ImageFont.Layout.RAQM

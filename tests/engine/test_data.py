@@ -25,8 +25,8 @@ def test_every_index_occurs_once_and_only_the_last_batch_can_be_short(n, batch_s
 def test_order_is_kept_without_shuffling_and_varies_by_epoch_and_seed_with_it() -> None:
     (order,) = batches(20, 20, seed=0, epoch=3, shuffle=False)
     assert order.tolist() == list(range(20))
-    orders = {tuple(next(batches(20, 20, seed=s, epoch=e, shuffle=True))) for s in (0, 1) for e in (0, 1)}
-    assert len(orders) == 4
+    permutations = {tuple(next(batches(20, 20, seed=s, epoch=e, shuffle=True))) for s in (0, 1) for e in (0, 1)}
+    assert len(permutations) == 4
 
 
 @given(seed=seeds, epoch=st.integers(0, 9))

@@ -70,8 +70,8 @@ class TrainingCost:
 
 @dataclass(frozen=True, slots=True)
 class _FinishedJob:
-    """A succeeded job: its expected time by kind of work, its elapsed time, and its CPU time, taken as
-    the time that it would have needed on an idle machine."""
+    """A succeeded job: its expected time by kind of work, its elapsed time, and its CPU time, an estimate of the
+    time that it would have needed on an idle machine."""
 
     expected: Mapping[str, float]
     elapsed_s: float

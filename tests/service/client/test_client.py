@@ -260,7 +260,7 @@ def test_a_stream_ends_when_the_job_has_ended_and_no_event_is_missing(server: St
 def test_a_stream_gives_up_when_the_service_stays_unreachable(server: StubServer, client: Client) -> None:
     server.responses = [stream(SNAPSHOT), hang_up, hang_up, hang_up]
     with pytest.raises(ServerUnreachable):
-        list(client.stream("job_00000000000000000000000001", patience_s=0.3))
+        list(client.stream("job_00000000000000000000000001", outage_timeout_s=0.3))
 
 
 def test_a_stream_of_an_unknown_job_fails_at_once(server: StubServer, client: Client) -> None:

@@ -16,7 +16,7 @@ SPACE = {
     "/rate": Range(log=[0.001, 1.0]),
     "/size": Range.model_validate({"int": [16, 256], "step": 16}),
     "/flag": Range(choice=[1, True, "1", None]),
-    "/share": Range.model_validate({"float": [0.0, 1.0], "step": 0.1}),
+    "/fraction": Range.model_validate({"float": [0.0, 1.0], "step": 0.1}),
 }
 
 
@@ -26,7 +26,7 @@ def test_random_settings_are_within_their_ranges_and_reproducible() -> None:
         assert 0.001 <= settings["/rate"] <= 1
         assert settings["/rate"] == float(f"{settings['/rate']:.6g}")
         assert settings["/size"] in range(16, 257, 16)
-        assert settings["/share"] in [round(index / 10, 6) for index in range(11)]
+        assert settings["/fraction"] in [round(index / 10, 6) for index in range(11)]
         assert settings == space.random_settings(SPACE, 7, trial)
 
 
@@ -139,14 +139,14 @@ def test_a_proposal_is_determined_by_the_history_and_the_seed() -> None:
 def test_failed_trials_count_as_the_worst_so_that_proposals_stay_away_from_them(
     goal: Literal["maximize", "minimize"],
 ) -> None:
-    share = {"/share": Range.model_validate({"float": [0.0, 1.0]})}
+    ranges = {"/fraction": Range.model_validate({"float": [0.0, 1.0]})}
     sign = -1 if goal == "maximize" else 1  # 0 would be the best
 
     def proposed(value_of_failed: float | None) -> list[float]:
         """Proposals after 16 trials, of which those in the lower half failed."""
         values = [value_of_failed] * 8 + [sign * value for value in (1.0, 2.0, 3.0, 4.0) * 2]
-        history = [Past({"/share": (index + 0.5) / 16}, value, True) for index, value in enumerate(values)]
-        return [tpe.suggest(share, history, goal=goal, seed=seed)["/share"] for seed in range(8)]
+        history = [Past({"/fraction": (index + 0.5) / 16}, value, True) for index, value in enumerate(values)]
+        return [tpe.suggest(ranges, history, goal=goal, seed=seed)["/fraction"] for seed in range(8)]
 
     proposals = proposed(None)
     assert min(proposals) > 0.5

@@ -114,7 +114,7 @@ export function wireFile(job, epoch) {
   }
 }
 
-// The names of the added columns; if any is already taken, all get the same number as a suffix.
+// The names of the added columns; if any exists already, all get the same number as a suffix.
 function newNames(header, classes) {
   const plain = ["prediction", "probability", ...classes.map((name) => `probability of ${name}`)];
   let names = plain;

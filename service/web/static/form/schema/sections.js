@@ -15,8 +15,8 @@ const SECTIONS = [
 const LABELS = { "optimizer/learning_rate": "Learning rate", "dataset/name": "Dataset" };
 
 export function drawSections(holder, form, root) {
-  const placed = new Set(["kind", "preset", ...BASIC_FIELDS, ...SECTIONS.flatMap(([, names]) => names)]);
-  const unlisted = Object.keys(root.properties).filter((name) => !placed.has(name)); // none, unless a spec gets a new field
+  const listed = new Set(["kind", "preset", ...BASIC_FIELDS, ...SECTIONS.flatMap(([, names]) => names)]);
+  const unlisted = Object.keys(root.properties).filter((name) => !listed.has(name)); // none, unless a spec gets a new field
   const sections = [...SECTIONS, ["More", unlisted]].map(([title, names]) => [title, names.filter((name) => name in root.properties)]);
   const opened = new Set($$("details[open]", holder).map((section) => section.dataset.title));
   holder.replaceChildren(
