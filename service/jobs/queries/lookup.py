@@ -62,6 +62,17 @@ def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequenc
     return session.scalars(query.order_by(Epoch.epoch.desc()).limit(last)).all()[::-1]
 
 
+def last_value(session: Session, job_id: str, metric: str) -> tuple[float, int] | None:
+    """The value of a metric in the last epoch that has a finite one, and this epoch; ``None`` if none has.
+
+    Some metrics, such as the Fréchet distance, are not measured in every epoch.
+    """
+    value = Epoch.metrics[metric].as_float()
+    query = select(value, Epoch.epoch).where(Epoch.job_id == job_id, value.is_not(None))
+    row = session.execute(query.order_by(Epoch.epoch.desc()).limit(1)).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
 def trained_s(session: Session, job: Job) -> float:
     """Seconds that a job spent training its finished epochs, without waiting, pauses, and reused epochs."""
     query = select(func.sum(Epoch.seconds)).where(Epoch.job_id == job.id, Epoch.epoch > job.reused_epochs)

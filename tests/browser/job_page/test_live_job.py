@@ -79,6 +79,28 @@ def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page: Pa
     expect(page.locator("#tiles-title")).to_contain_text("epoch: 2")
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_score_of_every_fifth_epoch_keeps_its_tile_and_names_its_epoch(
+    service: Service, page: Page, width: int
+) -> None:
+    job_id = service.submit(kind="gan")
+    worker = service.claim()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{service.url}/ui/jobs/{job_id}")
+    tile = page.locator("[data-metric=frechet_distance]")
+    measured = {1: "64", 5: "89.5"}
+    notes = ["best 64 in epoch 1"] + 3 * ["epoch 1, the best"] + ["best 64 in epoch 1"]
+    notes += 2 * ["epoch 5; best 64 in epoch 1"]
+    for epoch, note in enumerate(notes, 1):
+        score = {"frechet_distance": float(measured[epoch])} if epoch in measured else {}
+        worker.commit_epoch(epoch, metrics={"g_loss": 1.0} | score)
+        expect(page.locator("#tiles-title")).to_contain_text(f"epoch: {epoch}")
+        expect(tile.locator(".value")).to_have_text(measured[1 if epoch < 5 else 5])
+        expect(tile.locator(".best")).to_have_text(note)
+        expect(page.locator("#tiles [data-metric]")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_a_job_that_has_ended_shows_no_remaining_time(service: Service, page: Page) -> None:
     job_id = service.submit()
     worker = service.claim()

@@ -9,30 +9,14 @@ from hypothesis import strategies as st
 
 from service.errors import LeaseLost
 from service.jobs import commits, leases, submissions
-from service.jobs.commits import EpochRecord
 from service.jobs.extremes import Extremes, extended
-from service.jobs.leases import Claim, Position
 from service.jobs.queries import lookup
 from service.jobs.submissions import Origin, Submission
 from service.spec.validation import resolve
 from service.storage.database import Database
+from tests.service.jobs.epochs import claim, commit
 
 Submit = Callable[..., str]
-
-
-def claim(database: Database) -> Claim:
-    held = leases.claim(database, "w", 30)
-    assert held is not None
-    return held
-
-
-def commit(database: Database, held: Claim, epoch: int, **metrics: float) -> None:
-    position = Position(step=10 * epoch, steps=40)
-    epoch_record = EpochRecord(
-        epoch=epoch, position=position, metrics=metrics, confusion=None, samples_digest=None, seconds=1.0,
-        is_best=False, files=(),
-    )  # fmt: skip
-    commits.commit_epoch(database, held, epoch_record, keep_last=1)
 
 
 def stored(database: Database, job_id: str) -> Extremes:

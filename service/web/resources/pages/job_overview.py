@@ -18,6 +18,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Epoch, Event, Job
 from service.web.inference.loading import dataset_or_none, is_table
 from service.web.resources.pages import confusion_table, tiles
+from service.web.resources.pages.tiles import Tiles
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import checkpoint_items
 from service.web.schemas.folds import FoldSet
@@ -46,7 +47,7 @@ class JobOverview:
     samples: Sequence[Artifact]
     file_count: int
     last_epoch: Epoch | None
-    trained_s: float
+    tiles: Tiles
     stopped_by_sweep: bool
     history: Sequence[Event]
     resumed: Sequence[int]
@@ -71,7 +72,7 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
         samples=lookup.artifacts(session, job_id, ArtifactKind.SAMPLE),
         file_count=files.totals(session, job_id).count(),
         last_epoch=session.get(Epoch, (job_id, job.epoch)),
-        trained_s=lookup.trained_s(session, job),
+        tiles=tiles.read(session, job),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
         history=events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS),
         resumed=events.resumed(session, job_id),
@@ -102,9 +103,9 @@ def _measurements(overview: JobOverview) -> dict[str, Any]:
     job = overview.job
     return {
         "took": (job.finished_ms - job.started_ms) / 1000 if job.started_ms and job.finished_ms else None,
-        "trained": overview.trained_s,
-        "tiles": tiles.metric_tiles(job),
-        "resources": tiles.resource_tiles(job, overview.trained_s),
+        "trained": overview.tiles.trained_s,
+        "tiles": overview.tiles.metrics,
+        "resources": overview.tiles.resources,
     }
 
 

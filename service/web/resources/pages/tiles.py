@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from service.jobs import extremes
+from service.jobs.queries import lookup
 from service.spec import metric_info
 from service.storage.tables import Job
 from service.web.schemas.base import finite
@@ -30,17 +34,15 @@ _MEMORY: Final = "The most resident memory that the training process had."
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One metric: its value in the last epoch and its best so far."""
+    """One metric: its last value, and a note about its epoch and its best value."""
 
     name: str
     label: str
     description: str
-    last: str
-    best: str | None
-    """``None``: neither direction of this metric is better."""
-    best_epoch: int | None
+    value: str
+    note: str | None
     is_best: bool
-    """Whether the last epoch is the best one."""
+    """Whether the last value is the best one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +55,58 @@ class Resource:
     value: str
 
 
-def metric_tiles(job: Job) -> list[Tile]:
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """All tiles of a job."""
+
+    metrics: Sequence[Tile]
+    resources: Sequence[Resource]
+    trained_s: float
+
+
+def read(session: Session, job: Job) -> Tiles:
     """The tiles of a job, in a fixed order."""
-    last = finite(job.metrics)
-    tiles = [_tile(name, last[name], extremes.best(job, name), job.epoch) for name in METRICS if name in last]
+    trained_s = lookup.trained_s(session, job)
+    return Tiles(_metric_tiles(job, _earlier_values(session, job)), _resource_tiles(job, trained_s), trained_s)
+
+
+def _earlier_values(session: Session, job: Job) -> dict[str, tuple[float, int]]:
+    """Of each metric that the last epoch does not have, the last finite value and its epoch."""
+    names = [name for name in METRICS if name in job.extremes and name not in job.metrics]
+    values = {name: lookup.last_value(session, job.id, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _metric_tiles(job: Job, earlier: Mapping[str, tuple[float, int]]) -> list[Tile]:
+    last = {name: (value, job.epoch) for name, value in finite(job.metrics).items()} | dict(earlier)
+    tiles = []
+    for name in [name for name in METRICS if name in last]:
+        (value, epoch), best = last[name], extremes.best(job, name)
+        note, is_best = _note(name, epoch, best, is_earlier=epoch != job.epoch), best is not None and best[1] == epoch
+        tiles.append(_tile(name, value, note, is_best=is_best))
     scores = finite(job.test_scores or {})
-    return [_tile(name, scores[name], None, 0) for name in TESTS if name in scores] + tiles
+    note = f"epoch {scores.get('test_epoch')}, scored once"
+    return [_tile(name, scores[name], note) for name in TESTS if name in scores] + tiles
 
 
-def _tile(name: str, last: float | None, best: tuple[float, int] | None, epoch: int) -> Tile:
+def _note(name: str, epoch: int, best: tuple[float, int] | None, *, is_earlier: bool) -> str | None:
+    """``best 64 in epoch 1``, and for a value of an earlier epoch than the job's last one, also its epoch."""
+    if best is None:
+        return f"epoch {epoch}" if is_earlier else None
+    value, best_epoch = best
+    if is_earlier and best_epoch == epoch:
+        return f"epoch {epoch}, the best"
+    text = f"best {metric_info.number(name, value)} in epoch {best_epoch}"
+    return f"epoch {epoch}; {text}" if is_earlier else text
+
+
+def _tile(name: str, value: float | None, note: str | None, *, is_best: bool = False) -> Tile:
     info = metric_info.describe(name)
-    value, best_epoch = best if best is not None else (None, None)
-    return Tile(
-        name=name,
-        label=info.label,
-        description=info.description,
-        last=metric_info.number(name, last),
-        best=metric_info.number(name, value) if best is not None else None,
-        best_epoch=best_epoch,
-        is_best=best_epoch == epoch,
-    )
+    number = metric_info.number(name, value)
+    return Tile(name=name, label=info.label, description=info.description, value=number, note=note, is_best=is_best)
 
 
-def resource_tiles(job: Job, trained_s: float) -> list[Resource]:
+def _resource_tiles(job: Job, trained_s: float) -> list[Resource]:
     """Time trained, processor time and memory, as far as they were measured."""
     tiles = []
     if trained_s:

@@ -114,6 +114,7 @@ def test_the_best_weights_are_scored_once_and_the_score_is_shown_everywhere(app:
     page = client.get(f"/ui/jobs/{job_id}").text
     assert 'data-metric="test_accuracy"' in page
     assert f"{results['test_accuracy']:.2%}" in page
+    assert f"epoch {job.best_epoch}, scored once" in page
     results_page = client.get(f"/jobs/{job_id}/results", headers={"Accept": "text/html"}).text
     assert f"{results['test_accuracy']:.2%}" in results_page
     (tested,) = [event for event in client.get(f"/jobs/{job_id}/events").json["data"] if event.get("code") == "tested"]
