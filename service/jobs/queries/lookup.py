@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
@@ -12,6 +13,9 @@ from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import Artifact, Epoch, Job
+
+_MAX_LISTED_EPOCHS: Final = 20
+"""The number of epochs that an error lists."""
 
 
 def get(session: Session, job_id: str, *, owner: str | None = None) -> Job:
@@ -63,7 +67,7 @@ def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequenc
 
 
 def last_value(session: Session, job_id: str, metric: str) -> tuple[float, int] | None:
-    """The value of a metric in the last epoch that has a finite one, and this epoch; ``None`` if none has.
+    """The value of a metric in the last epoch in which it is finite, and this epoch; ``None`` if it never is.
 
     Some metrics, such as the Fréchet distance, are not measured in every epoch.
     """
@@ -132,8 +136,23 @@ def _find_artifact(session: Session, job: Job, kind: ArtifactKind, which: str) -
         query = query.where(Artifact.epoch == int(which))
     row = session.scalar(query.order_by(Artifact.epoch.desc()).limit(1))
     if row is None:
-        raise ArtifactNotFound(job.id, f"{kind} {which!r}")
+        raise ArtifactNotFound(job.id, _missing_item(session, job, kind, which))
     return row
+
+
+def _missing_item(session: Session, job: Job, kind: ArtifactKind, which: str) -> str:
+    """The text for a missing file: it lists stored epochs, and says how to keep a checkpoint that was deleted."""
+    query = select(Artifact.epoch).where(Artifact.job_id == job.id, Artifact.kind == kind)
+    epochs = session.scalars(query.order_by(Artifact.epoch.desc()).limit(_MAX_LISTED_EPOCHS + 1)).all()
+    if not epochs:
+        return str(kind)
+    listed = ", ".join(map(str, epochs[_MAX_LISTED_EPOCHS - 1 :: -1]))
+    available = f"{'latest ' if len(epochs) > _MAX_LISTED_EPOCHS else ''}available epochs: {listed}"
+    if not which.isdigit():
+        return f"{which} {kind}; {available}"
+    is_deleted = kind is ArtifactKind.CHECKPOINT and int(which) <= job.epoch
+    remedy = '. To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec' if is_deleted else ""
+    return f"{kind} of epoch {which}; {available}{remedy}"
 
 
 def artifact_epochs(session: Session, job_ids: Collection[str], kind: ArtifactKind) -> dict[str, list[int]]:

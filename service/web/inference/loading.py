@@ -105,7 +105,8 @@ def with_network(job: Job, checkpoint: str, info: DatasetInfo, run: Callable[[Lo
     missing one is looked up again.
 
     Raises:
-        Problem: the job has no checkpoint yet, or not this one.
+        Problem: the job has no checkpoint yet.
+        ArtifactNotFound: it has others, but not this one.
         ArtifactDamaged: it cannot be read.
     """
     row = _checkpoint(job, checkpoint)
@@ -126,18 +127,12 @@ def _checkpoint(job: Job, checkpoint: str) -> Artifact:
         try:
             return lookup.checkpoint(session, job, checkpoint)
         except ArtifactNotFound as error:
-            raise missing_checkpoint(session, job, checkpoint) from error
+            require_a_checkpoint(session, job, error)
+            raise
 
 
-def missing_checkpoint(session: Session, job: Job, checkpoint: str) -> Problem:
-    """The problem for a missing checkpoint, which lists the stored ones."""
-    epochs = [row.epoch for row in lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)]
-    if not epochs:
+def require_a_checkpoint(session: Session, job: Job, error: ArtifactNotFound) -> None:
+    """Raise the problem ``not_yet`` if a file is missing because the job has no checkpoint at all."""
+    if not lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT):
         detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
-        return Problem("not_yet", detail)
-    shown = ", ".join(map(str, epochs[-20:]))
-    detail = (
-        f"there is no checkpoint of epoch {checkpoint}; available epochs: {shown}. "
-        'To keep all checkpoints, set "checkpoint": {"keep_last": 1000} in the spec'
-    )
-    return Problem("artifact_not_found", detail)
+        raise Problem("not_yet", detail) from error

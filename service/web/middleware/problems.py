@@ -159,7 +159,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(ArtifactNotFound)
     def _(error: ArtifactNotFound) -> Response:
-        return answer("artifact_not_found", str(error)[:200])
+        return answer("artifact_not_found", str(error)[:400])
 
     @app.errorhandler(DatasetNotFound)
     def _(error: DatasetNotFound) -> Response:

@@ -65,7 +65,8 @@ def _find(job_id: str, target: ExportFormat, query: ExportQuery, by: Actor | Non
     except ArtifactNotFound as error:
         with app_services.database.read() as session:
             job = lookup.get(session, job_id, owner=owner())
-            raise loading.missing_checkpoint(session, job, query.checkpoint) from error
+            loading.require_a_checkpoint(session, job, error)
+        raise
 
 
 def _download_name(row: Artifact) -> str:

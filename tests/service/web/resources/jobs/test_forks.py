@@ -173,7 +173,9 @@ def test_a_fork_starts_from_the_named_checkpoint_or_else_from_the_latest(
         assert (created.status_code, created.json["start_epoch"]) == (201, epoch)
     created = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4}})
     assert created.json["start_epoch"] == 3
-    assert client.post(f"/jobs/{parent}/fork", json={"checkpoint": 9}).json["code"] == "artifact_not_found"
+    problem = client.post(f"/jobs/{parent}/fork", json={"checkpoint": 9}).json
+    assert problem["code"] == "artifact_not_found"
+    assert problem["detail"] == f"job {parent} has no checkpoint of epoch 9; available epochs: 1, 2, 3"
 
 
 @pytest.mark.parametrize(
