@@ -17,6 +17,19 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+// Calls `change`, which may replace elements, and restores the focus: to the control at the same position in the part,
+// such as a row, with the same key. Without one, the focus is lost.
+export function keepFocus(partSelector, keyOf, change) {
+  const controls = (part) => [part, ...$$("a, button, input, select, textarea, summary", part)];
+  const focused = document.activeElement;
+  const part = focused?.closest?.(partSelector);
+  const [key, position] = part ? [keyOf(part), controls(part).indexOf(focused)] : [];
+  change();
+  if (!part || document.activeElement === focused) return;
+  const updated = $$(partSelector).find((other) => keyOf(other) === key);
+  if (updated) controls(updated)[position]?.focus({ preventScroll: true });
+}
+
 export const words = (name) => name.replaceAll("_", " ").replaceAll("/", " · ");
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 export const sentence = (text) => capital(text) + (/[.!?]$/.test(text) ? "" : ".");

@@ -1,6 +1,6 @@
 // One sweep and its trials. The first rows are drawn before anything else is loaded: curves, decisions, and settings
 // with results (results.js) follow when they come into view.
-import { $, announce, capital, describe, h, metric } from "../common/dom.js";
+import { $, announce, capital, describe, h, keepFocus, metric } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { checkConnection } from "../common/connection.js";
 import { latest } from "../common/latest.js";
@@ -23,7 +23,7 @@ const table = new TrialTable(sweep, { order, light });
 let parts = null; // the parts around the trials; null until loaded
 let pause_ms = PAUSE_MS;
 let refreshTimer = null;
-let drawnActions = null; // the actions with a button: redrawn only if they change, to keep the focus
+let drawnActions = null; // the actions with a button
 const isOver = () => ["succeeded", "failed", "cancelled"].includes(sweep.status);
 
 const isAsynchronous = () => sweep.resolved.halving?.mode === "asynchronous";
@@ -62,7 +62,9 @@ function drawFacts() {
   if (sweep.allowed_actions.join() === drawnActions) return;
   drawnActions = sweep.allowed_actions.join();
   const labels = { pause: "Pause", resume: "Resume", cancel: "Cancel", delete: "Delete" };
-  $("#verbs").replaceChildren(...sweep.allowed_actions.map((action) => h("button", { type: "button", class: ["cancel", "delete"].includes(action) ? "danger" : "", onclick: () => runAction(action) }, labels[action])));
+  const buttons = sweep.allowed_actions.map((action) => h("button", { type: "button", dataset: { action }, class: ["cancel", "delete"].includes(action) ? "danger" : "", onclick: () => runAction(action) }, labels[action]));
+  const keyOf = ({ dataset }) => (dataset.action === "resume" ? "pause" : dataset.action); // these two replace each other
+  keepFocus("#verbs button", keyOf, () => $("#verbs").replaceChildren(...buttons));
 }
 
 async function runAction(action) {

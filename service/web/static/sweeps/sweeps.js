@@ -1,5 +1,5 @@
 // The list of sweeps, and the form for a new one: JSON, and a builder that adds settings to its space.
-import { $, announce, capital, counted, h } from "../common/dom.js";
+import { $, announce, capital, counted, h, keepFocus } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { latest } from "../common/latest.js";
 import { released } from "../common/press.js";
@@ -110,15 +110,13 @@ const refresh = latest(async () => {
   const received = new DOMParser().parseFromString(html, "text/html").querySelector("#sweeps");
   const [current, updated] = [$("#sweeps tbody"), received?.querySelector("tbody")];
   if (!current || !updated) return void (received && $("#sweeps").replaceChildren(...received.childNodes));
-  const focused = document.activeElement?.closest("[data-sweep]")?.dataset.sweep;
   const newRows = [...updated.children].map((row) => {
     const html = row.outerHTML; // before its times are converted to the user's time zone
     if (rows.get(row.dataset.sweep)?.html !== html) rows.set(row.dataset.sweep, { html, row });
     return rows.get(row.dataset.sweep).row;
   });
   if (newRows.length === current.children.length && newRows.every((row, index) => row === current.children[index])) return;
-  current.replaceChildren(...newRows);
-  if (focused) rows.get(focused)?.row.querySelector("a").focus();
+  keepFocus("[data-sweep]", (row) => row.dataset.sweep, () => current.replaceChildren(...newRows));
 });
 setInterval(() => document.visibilityState === "visible" && refresh(), REFRESH_MS);
 

@@ -1,5 +1,5 @@
 // The trials of a sweep as a table, and the choice of its columns, which is stored for the next visit.
-import { $, describe, h, memory, metric, within } from "../common/dom.js";
+import { $, describe, h, keepFocus, memory, metric, within } from "../common/dom.js";
 
 const STORAGE_KEY = "sweep.columns"; // name -> whether the column is shown, where the user has chosen
 const TRIAL_COLUMN = "trial";
@@ -74,7 +74,7 @@ export class TrialTable {
     const names = new Set(trials.flatMap((trial) => Object.keys(trial.metrics)));
     names.delete(this.name);
     this.metrics = [...names].sort((a, b) => describe(a).label.localeCompare(describe(b).label));
-    this.draw();
+    keepFocus("#trials tr", (row) => row.dataset.trial ?? "headings", () => this.draw());
     this.drawPicks();
   }
 
@@ -125,7 +125,7 @@ export class TrialTable {
     const rendered = JSON.stringify([trial, names, isBest, this.isPaused]);
     const existing = this.rows.get(trial.trial);
     if (existing?.rendered === rendered) return existing.element;
-    const element = h("tr", { class: isBest ? "best" : "", onpointerenter: () => this.on.light(trial.trial), onpointerleave: () => this.on.light(null) }, shown.map((column) => column.cell(trial)));
+    const element = h("tr", { class: isBest ? "best" : "", dataset: { trial: trial.trial }, onpointerenter: () => this.on.light(trial.trial), onpointerleave: () => this.on.light(null) }, shown.map((column) => column.cell(trial)));
     this.rows.set(trial.trial, { rendered, element });
     return element;
   }
