@@ -1,116 +1,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
-import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from service.cli import main
-from service.client import ApiError, Client, ClientError, DownloadDamaged, Event, Job, ServerUnreachable, safe_name
-
-Handler = Callable[[BaseHTTPRequestHandler, bytes], None]
-
-JOB = "job_" + 26 * "0"
-
-
-class StubServer:
-    """A real HTTP server that answers each request with the next of the test's handlers."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.responses: list[Handler] = []
-        stub = self
-
-        class RequestHandler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                stub.requests.append((self.command, self.path, dict(self.headers), body))
-                stub.responses.pop(0)(self, body)
-
-            do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - the base class looks for these names
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), RequestHandler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def response(document: Any, status: int = 200, **headers: str) -> Handler:
-    data = document if isinstance(document, bytes) else json.dumps(document).encode()
-
-    def send(request: BaseHTTPRequestHandler, body: bytes) -> None:
-        request.send_response(status)
-        for name, value in headers.items():
-            request.send_header(name.replace("_", "-"), value)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data)
-
-    return send
-
-
-def hang_up(request: BaseHTTPRequestHandler, body: bytes) -> None:
-    request.close_connection = True
-    request.connection.shutdown(socket.SHUT_RDWR)
-
-
-def stream(*texts: str) -> Handler:
-    """Send the texts, then close the connection."""
-
-    def send(request: BaseHTTPRequestHandler, body: bytes) -> None:
-        request.send_response(200)
-        request.send_header("Content-Type", "text/event-stream")
-        request.send_header("Connection", "close")
-        request.end_headers()
-        for text in texts:
-            request.wfile.write(text.encode())
-            request.wfile.flush()
-        request.close_connection = True
-
-    return send
-
-
-def event(kind: str, seq: int | None = None, **data: Any) -> str:
-    number = "" if seq is None else f"id: {seq}\n"
-    return f"{number}event: {kind}\ndata: {json.dumps(data)}\n\n"
-
-
-SNAPSHOT = event("snapshot", status="running")
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    server = StubServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def client(server: StubServer) -> Iterator[Client]:
-    with Client(server.url) as client:
-        yield client
+from service.client import ApiError, Client, ClientError, Job, ServerUnreachable
+from tests.service.client.stub.server import JOB, StubServer, hang_up, response
 
 
 def test_an_api_error_shows_every_fault_with_its_pointer(server: StubServer, client: Client) -> None:
@@ -233,112 +136,6 @@ def test_a_list_fetches_all_pages(server: StubServer, client: Client) -> None:
         "/jobs?kind=gan&limit=100",
         "/jobs?kind=gan&cursor=c1&limit=100",
     ]
-
-
-def test_a_reconnected_stream_resumes_after_the_last_received_event(server: StubServer, client: Client) -> None:
-    server.responses = [
-        stream(SNAPSHOT, event("metrics", 1, epoch=1), event("metrics", 2, epoch=2), "id: 3\nevent: metr"),
-        hang_up,
-        stream(SNAPSHOT, event("metrics", 2, epoch=2), ": ping\n\n", event("progress", step=9)),
-        stream(SNAPSHOT, event("metrics", 3, epoch=3), event("end", 4, status="succeeded")),
-    ]
-    events = list(client.stream("job_00000000000000000000000001"))
-    assert [event.seq for event in events if event.seq is not None] == [1, 2, 3, 4]
-    assert events[-1] == Event("end", {"status": "succeeded"}, 4)
-    assert [headers.get("Last-Event-ID") for _, _, headers, _ in server.requests] == [None, "2", "2", "2"]
-
-
-def test_a_stream_ends_when_the_job_has_ended_and_no_event_is_missing(server: StubServer, client: Client) -> None:
-    def no_content(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        handler.send_response(204)
-        handler.end_headers()
-
-    server.responses = [no_content]
-    assert list(client.stream("job_00000000000000000000000001", after=9)) == []
-
-
-def test_a_stream_gives_up_when_the_service_stays_unreachable(server: StubServer, client: Client) -> None:
-    server.responses = [stream(SNAPSHOT), hang_up, hang_up, hang_up]
-    with pytest.raises(ServerUnreachable):
-        list(client.stream("job_00000000000000000000000001", outage_timeout_s=0.3))
-
-
-def test_a_stream_of_an_unknown_job_fails_at_once(server: StubServer, client: Client) -> None:
-    server.responses = [response({"code": "job_not_found", "detail": "there is no such job"}, 404)]
-    with pytest.raises(ApiError, match="no such job"):
-        list(client.stream("job_00000000000000000000000001"))
-
-
-def digest_of(data: bytes) -> str:
-    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
-
-
-def test_a_download_is_complete_and_has_the_name_from_the_service(
-    server: StubServer, client: Client, tmp_path: Path
-) -> None:
-    disposition = 'attachment; filename="checkpoint-0003.safetensors"'
-    server.responses = [response(b"weights", Repr_Digest=digest_of(b"weights"), Content_Disposition=disposition)]
-    path = client.download("/jobs/job_00000000000000000000000001/checkpoints/best", tmp_path)
-    assert path == tmp_path / "checkpoint-0003.safetensors"
-    assert path.read_bytes() == b"weights"
-
-
-def test_a_damaged_download_leaves_the_old_file_and_nothing_else(
-    server: StubServer, client: Client, tmp_path: Path
-) -> None:
-    (tmp_path / "best").write_bytes(b"old")
-    server.responses = [response(b"weighty", Repr_Digest=digest_of(b"weights"))]
-    with pytest.raises(DownloadDamaged, match="SHA-256"):
-        client.download("/jobs/job_00000000000000000000000001/checkpoints/best", tmp_path / "best")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"best": b"old"}
-
-
-def test_a_download_writes_through_a_pipe_or_symbolic_link(server: StubServer, client: Client, tmp_path: Path) -> None:
-    pipe, link, real = tmp_path / "pipe", tmp_path / "link", tmp_path / "real"
-    os.mkfifo(pipe)
-    real.write_bytes(b"old")
-    link.symlink_to(real)
-    server.responses = [response(b"weights"), response(b"weights")]
-    with ThreadPoolExecutor() as pool:
-        read = pool.submit(pipe.read_bytes)
-        client.download("/jobs/job_00000000000000000000000001/checkpoints/best", pipe)
-        assert read.result(10) == b"weights"
-    assert pipe.is_fifo()
-    client.download("/jobs/job_00000000000000000000000001/checkpoints/best", link)
-    assert link.is_symlink()
-    assert real.read_bytes() == b"weights"
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_an_interrupted_download_is_retried(server: StubServer, client: Client, tmp_path: Path) -> None:
-    def partial(request: BaseHTTPRequestHandler, body: bytes) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", "7")
-        request.end_headers()
-        request.wfile.write(b"wei")
-        request.close_connection = True
-
-    server.responses = [partial, response(b"weights")]
-    assert client.download("/file", tmp_path / "file").read_bytes() == b"weights"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "..", ".profile"])
-def test_a_download_with_a_name_from_the_service_stays_in_the_folder(
-    server: StubServer, client: Client, tmp_path: Path, name: str
-) -> None:
-    folder = tmp_path / "inner"
-    folder.mkdir()
-    server.responses = [response(b"x", Content_Disposition=f'attachment; filename="{name}"')]
-    path = client.download("/file", folder)
-    assert path.resolve().parent == folder
-    assert not path.name.startswith(".")
-
-
-@pytest.mark.parametrize("name", ["../../escaped.txt", "/etc/passwd", "..", ".hidden", "a\\b", ""])
-def test_a_safe_name_stays_in_the_folder_and_is_not_hidden(tmp_path: Path, name: str) -> None:
-    assert (tmp_path / safe_name(name)).parent == tmp_path
-    assert not safe_name(name).startswith(".")
 
 
 def test_the_client_retries_after_the_time_in_retry_after(server: StubServer, client: Client) -> None:

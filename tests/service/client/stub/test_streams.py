@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+from service.client import ApiError, Client, Event, ServerUnreachable
+from tests.service.client.stub.server import SNAPSHOT, StubServer, event, hang_up, response, stream
+
+
+def test_a_reconnected_stream_resumes_after_the_last_received_event(server: StubServer, client: Client) -> None:
+    server.responses = [
+        stream(SNAPSHOT, event("metrics", 1, epoch=1), event("metrics", 2, epoch=2), "id: 3\nevent: metr"),
+        hang_up,
+        stream(SNAPSHOT, event("metrics", 2, epoch=2), ": ping\n\n", event("progress", step=9)),
+        stream(SNAPSHOT, event("metrics", 3, epoch=3), event("end", 4, status="succeeded")),
+    ]
+    events = list(client.stream("job_00000000000000000000000001"))
+    assert [event.seq for event in events if event.seq is not None] == [1, 2, 3, 4]
+    assert events[-1] == Event("end", {"status": "succeeded"}, 4)
+    assert [headers.get("Last-Event-ID") for _, _, headers, _ in server.requests] == [None, "2", "2", "2"]
+
+
+def test_a_stream_ends_when_the_job_has_ended_and_no_event_is_missing(server: StubServer, client: Client) -> None:
+    def no_content(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(204)
+        handler.end_headers()
+
+    server.responses = [no_content]
+    assert list(client.stream("job_00000000000000000000000001", after=9)) == []
+
+
+def test_a_stream_gives_up_when_the_service_stays_unreachable(server: StubServer, client: Client) -> None:
+    server.responses = [stream(SNAPSHOT), hang_up, hang_up, hang_up]
+    with pytest.raises(ServerUnreachable):
+        list(client.stream("job_00000000000000000000000001", outage_timeout_s=0.3))
+
+
+def test_a_stream_of_an_unknown_job_fails_at_once(server: StubServer, client: Client) -> None:
+    server.responses = [response({"code": "job_not_found", "detail": "there is no such job"}, 404)]
+    with pytest.raises(ApiError, match="no such job"):
+        list(client.stream("job_00000000000000000000000001"))
