@@ -55,13 +55,25 @@ def test_the_keyboard_focus_stays_while_epochs_complete(service: Service, page: 
     assert page.evaluate("window.button.isConnected && document.activeElement === window.button")
 
 
-def test_the_keyboard_focus_stays_on_the_actions_when_they_change(service: Service, page: Page) -> None:
+@pytest.mark.parametrize(("action", "remaining"), [("pause", "Cancel"), ("cancel", "Fork…")])
+def test_a_second_press_triggers_none_of_the_actions_that_remain(
+    service: Service, page: Page, action: str, remaining: str
+) -> None:
+    """After *Pause*, the first remaining action is *Cancel*."""
     job_id = service.submit()
+    service.claim().commit_epoch(1, metrics=metrics(1))
     page.goto(f"{service.url}/ui/jobs/{job_id}")
-    page.get_by_role("button", name="Cancel", exact=True).press("Enter")
-    expect(page.locator("#state .status")).to_have_text("cancelled")
-    until(page, "document.activeElement.matches('#actions button') && document.activeElement.isConnected")
-    assert page.locator("[data-action=cancel]").count() == 0
+    page.locator(f"[data-action={action}]").press("Enter")
+    expect(page.locator(f"[data-action={action}]")).to_have_count(0)
+    expect(page.locator("#actions")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Space")
+    page.wait_for_timeout(500)
+    job = http_client.get(f"{service.url}/jobs/{job_id}").json()
+    assert (job["status"], job["requested"]) == ("running", action)
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name=remaining, exact=True)).to_be_focused()
 
 
 def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page: Page) -> None:

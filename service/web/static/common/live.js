@@ -34,11 +34,13 @@ function replace(current, updated) {
 }
 
 // The element of the updated part that corresponds to one of the current part: the n-th of those with the same signature.
-// If there is none, the first focusable element, so that the focus stays in this part of the page.
+// If there is none, the part itself if it can have the focus, or else its first focusable element, so that the focus stays
+// in this part of the page.
 function counterpart(element, current, updated) {
   if (element === current) return updated;
   const similar = (root) => $$(FOCUSABLE, root).filter((other) => signature(other) === signature(element));
-  return similar(updated)[similar(current).indexOf(element)] ?? $$(FOCUSABLE, updated)[0] ?? null;
+  const substitute = updated.matches("[tabindex]") ? updated : $$(FOCUSABLE, updated)[0];
+  return similar(updated)[similar(current).indexOf(element)] ?? substitute;
 }
 
 function signature(element) {
