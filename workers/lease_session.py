@@ -11,10 +11,10 @@ from service.jobs.commits import EpochRecord
 from service.jobs.differences import investigations
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries import lookup
-from service.jobs.reuse import takeover
+from service.jobs.reuse import reused_epochs
 from service.jobs.reuse.copies import Copied
+from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source
-from service.jobs.reuse.takeover import Outcome
 from service.spec.schema import Spec
 from service.states import Request
 from service.storage.artifacts import ArtifactKind, ArtifactStore
@@ -74,7 +74,7 @@ class LeaseSession:
 
     def find_source(self, spec: Spec, provenance: Mapping[str, Any]) -> Source | None:
         """The job from which this one can take over epochs."""
-        return self._retry(takeover.find, spec, provenance)
+        return self._retry(reused_epochs.find, spec, provenance)
 
     def result_of(self, source: Source) -> tuple[dict[int, Epoch], list[Artifact]]:
         """The epochs and the checkpoints of another job."""
@@ -82,15 +82,15 @@ class LeaseSession:
 
     def copy(self, source: Source, artifacts: ArtifactStore) -> Copied:
         """Copy the files that belong to epochs of another job, and read everything else."""
-        return self._retry(takeover.copy, source, artifacts)
+        return self._retry(reused_epochs.copy, source, artifacts)
 
     def take_over(self, copied: Copied, *, used: Usage) -> Outcome:
         """Store epochs of another job as this one's."""
-        return self._retry(takeover.store, copied, used=used, then=decisions.after_result)
+        return self._retry(reused_epochs.store, copied, used=used, then=decisions.after_result)
 
     def disable(self, source: Source, message: str) -> None:
         """Record that another job's epochs could not be repeated."""
-        self._retry(takeover.disable, source, message)
+        self._retry(reused_epochs.disable, source, message)
 
     def investigated(self) -> list[tuple[Job, dict[int, Epoch], dict[int, Artifact]]]:
         """The two jobs that this one investigates, with their epochs and checkpoints."""

@@ -23,7 +23,7 @@ from service.jobs import submissions, uploads, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.jobs.uploads import UploadFolder
-from service.maintenance import restoring, retention
+from service.maintenance import restore_lock, retention
 from service.maintenance.retention import Policy
 from service.runtime import logs
 from service.runtime.settings import Settings
@@ -82,7 +82,7 @@ def delete_expired_data(
     database: Database, artifacts: ArtifactStore, upload_folder: UploadFolder, policy: Policy
 ) -> None:
     """Delete orphaned files and expired data, except during a restore, whose files have no rows yet."""
-    if restoring.is_running(upload_folder.artifacts):
+    if restore_lock.is_running(upload_folder.artifacts):
         return
     submissions.purge_expired(database)
     worker_registry.purge_expired(database)

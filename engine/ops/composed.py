@@ -12,7 +12,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.tensor import is_tracked, snapshot, untracked
 from engine.errors import GradientError
-from engine.ops import decompositions, elementwise, linalg, moves, reductions, shape
+from engine.ops import data_movement, decompositions, elementwise, linalg, reductions, shape
 
 
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
@@ -166,8 +166,8 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> A
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
     """As ``np.pad``, with constants or with a mode that repeats elements."""
     if mode != "constant" or not np.any(np.not_equal(untracked(constant_values), 0)):
-        return moves.pad(x, pad_width, mode)
+        return data_movement.pad(x, pad_width, mode)
     if is_tracked((constant_values,)):
         raise GradientError("np.pad has no gradient for constant_values", operation="np.pad")
     frame: Array = np.pad(np.zeros(x.shape, x.dtype), pad_width, constant_values=constant_values)
-    return elementwise.add(moves.pad(x, pad_width), frame)
+    return elementwise.add(data_movement.pad(x, pad_width), frame)

@@ -12,7 +12,7 @@ import numpy as np
 from engine.autograd import numpy_dispatch
 from engine.autograd.tensor import is_tracked, untracked, untracked_tree
 from engine.errors import GradientError
-from engine.ops import activations, composed, decompositions, elementwise, linalg, moves, reductions, shape
+from engine.ops import activations, composed, data_movement, decompositions, elementwise, linalg, reductions, shape
 
 
 def register() -> None:
@@ -87,7 +87,7 @@ def _vecdot(a: Any, b: Any) -> Any:
 
 
 def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    return reductions.sum(moves.moving(np.diagonal)(x, offset, axis1, axis2), axis=-1)
+    return reductions.sum(data_movement.moving(np.diagonal)(x, offset, axis1, axis2), axis=-1)
 
 
 def _diff(x: Any, n: int = 1, axis: int = -1) -> Any:
@@ -141,22 +141,23 @@ _REDUCTIONS: dict[np.ufunc, Any] = {
     np.multiply: reductions.prod,
 }
 _MOVED: dict[Any, Any] = {
-    function: moves.moving(function)
+    function: data_movement.moving(function)
     for function in (
         *(np.diag, np.diagonal, np.flip, np.fliplr, np.flipud, np.repeat, np.roll, np.rollaxis, np.rot90, np.take),
         *(np.take_along_axis, np.tile, np.tril, np.triu),
     )
 }
 _SPLIT: dict[Any, Any] = {
-    function: moves.splitting(function) for function in (np.array_split, np.dsplit, np.hsplit, np.split, np.vsplit)
+    function: data_movement.splitting(function)
+    for function in (np.array_split, np.dsplit, np.hsplit, np.split, np.vsplit)
 }
 _FUNCTIONS: dict[Any, Any] = {
     np.amax: reductions.max,
     np.amin: reductions.min,
     np.append: composed.append,
-    np.atleast_1d: moves.at_least(np.atleast_1d),
-    np.atleast_2d: moves.at_least(np.atleast_2d),
-    np.atleast_3d: moves.at_least(np.atleast_3d),
+    np.atleast_1d: data_movement.at_least(np.atleast_1d),
+    np.atleast_2d: data_movement.at_least(np.atleast_2d),
+    np.atleast_3d: data_movement.at_least(np.atleast_3d),
     np.broadcast_to: shape.broadcast_to,
     np.clip: _clip,
     np.column_stack: composed.column_stack,
@@ -170,7 +171,7 @@ _FUNCTIONS: dict[Any, Any] = {
     np.expand_dims: shape.expand_dims,
     np.full_like: _full_like,
     np.gradient: composed.gradient,
-    np.hstack: moves.hstack,
+    np.hstack: data_movement.hstack,
     np.inner: _inner,
     np.kron: composed.kron,
     np.linalg.cholesky: decompositions.cholesky,
@@ -194,7 +195,7 @@ _FUNCTIONS: dict[Any, Any] = {
     np.reshape: shape.reshape,
     np.select: composed.select,
     np.sinc: elementwise.sinc,
-    np.sort: moves.sort,
+    np.sort: data_movement.sort,
     np.squeeze: shape.squeeze,
     np.stack: shape.stack,
     np.std: reductions.std,
@@ -204,7 +205,7 @@ _FUNCTIONS: dict[Any, Any] = {
     np.trace: _trace,
     np.transpose: shape.transpose,
     np.var: reductions.var,
-    np.vstack: moves.vstack,
+    np.vstack: data_movement.vstack,
     np.where: _where,
 }
 _METHODS: dict[str, Any] = {

@@ -16,7 +16,7 @@ from service.access.audit import Actor, AuditAction
 from service.application.ports import owner_of
 from service.errors import ArtifactNotFound, JobNotFound, StorageFull
 from service.jobs.queries import lookup
-from service.models.exports.facts import ExportFormat
+from service.models.exports.contents import ExportFormat
 from service.spec.validation import canonical
 from service.storage import artifact_rows
 from service.storage.artifacts import SUFFIXES, ArtifactDamaged, ArtifactKind, ArtifactStore

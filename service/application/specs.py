@@ -19,7 +19,7 @@ from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.schema import Kind, Spec
 from service.spec.splits import Split
-from service.spec.suitability import TABLE_PRESET, table_faults
+from service.spec.table_checks import TABLE_PRESET, table_faults
 from service.states import DatasetKind
 from service.storage.database import Database
 from service.wording import counted

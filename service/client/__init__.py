@@ -3,16 +3,6 @@
 ``Client("http://127.0.0.1:8000").submit({"kind": "classifier"}).wait().metrics``
 """
 
-from service.client.answers import (
-    Event,
-    ExportTarget,
-    Generated,
-    GenerateOptions,
-    History,
-    Picture,
-    Prediction,
-    Which,
-)
 from service.client.bisection import Bisection
 from service.client.client import Client
 from service.client.downloads import safe_name
@@ -28,6 +18,16 @@ from service.client.errors import (
 from service.client.experiments import Sweep
 from service.client.job import Job
 from service.client.lookup import Found
+from service.client.method_types import (
+    Event,
+    ExportTarget,
+    Generated,
+    GenerateOptions,
+    History,
+    Picture,
+    Prediction,
+    Which,
+)
 
 __all__ = [
     "AmbiguousJob",

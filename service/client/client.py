@@ -9,7 +9,14 @@ from typing import Any, Final, Literal, Self, Unpack
 from uuid import uuid4
 
 from service.client import downloads, lookup
-from service.client.answers import (
+from service.client.bisection import Bisection
+from service.client.connection import Connection, OnWait, json_body
+from service.client.dataset_operations import DatasetOperations
+from service.client.experiments import Experiments
+from service.client.inputs.images import GivenImage
+from service.client.job import Job
+from service.client.lookup import Found
+from service.client.method_types import (
     Event,
     ExportTarget,
     Generated,
@@ -19,13 +26,6 @@ from service.client.answers import (
     Prediction,
     Which,
 )
-from service.client.bisection import Bisection
-from service.client.connection import Connection, OnWait, json_body
-from service.client.dataset_operations import DatasetOperations
-from service.client.experiments import Experiments
-from service.client.inputs.images import GivenImage
-from service.client.job import Job
-from service.client.lookup import Found
 from service.client.streams import OnOutage
 from service.client.trackers import mlflow_runs
 

@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import httpx
 
-from service.client.answers import ExportTarget, Which
 from service.client.connection import MIN_RETRY_DELAY_S, Connection
 from service.client.errors import DownloadDamaged, ServerUnreachable
+from service.client.method_types import ExportTarget, Which
 
 _CHUNK_BYTES: Final = 1 << 18
 _MAX_DOWNLOAD_ATTEMPTS: Final = 4

@@ -9,11 +9,11 @@ from typing import Any, Final, Literal, Self
 from uuid import uuid4
 
 from service.client import streams
-from service.client.answers import Event
 from service.client.connection import Connection, Document, json_body
 from service.client.errors import AmbiguousJob, ApiError
 from service.client.job import Job
 from service.client.lookup import is_id, look_up
+from service.client.method_types import Event
 from service.client.streams import OnOutage
 from service.states import SWEEP_ENDED
 

@@ -10,9 +10,9 @@ from typing import Any, Self, cast
 from uuid import uuid4
 
 from service.client import downloads, streams
-from service.client.answers import Event, History, Which
 from service.client.connection import json_body
 from service.client.errors import ServerUnreachable
+from service.client.method_types import Event, History, Which
 from service.client.network_operations import NetworkOperations
 from service.client.streams import OnOutage
 from service.states import TERMINAL

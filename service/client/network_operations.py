@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
 from service.client import downloads
-from service.client.answers import ExportTarget, Generated, GenerateOptions, Picture, Prediction, Which
 from service.client.connection import Document, json_body
 from service.client.errors import ApiError
 from service.client.inputs.images import GivenImage, encoded, in_requests
 from service.client.inputs.values import as_rows
+from service.client.method_types import ExportTarget, Generated, GenerateOptions, Picture, Prediction, Which
 
 
 class NetworkOperations(Document):

@@ -11,7 +11,6 @@ from typing import Final
 import httpx
 from httpx_sse import EventSource, SSEError
 
-from service.client.answers import Event
 from service.client.connection import (
     MIN_RETRY_DELAY_S,
     RETRYABLE_STATUSES,
@@ -21,6 +20,7 @@ from service.client.connection import (
     reason_of,
 )
 from service.client.errors import ApiError, ServerUnreachable
+from service.client.method_types import Event
 
 _MAX_SILENCE_S: Final = 45.0
 """The service sends a ping every 15 s; a stream that is silent for longer is considered dead."""

@@ -6,7 +6,7 @@ from service.datasets.info import DatasetInfo
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.spec.schema import Kind
-from service.spec.suitability import PHOTO_PRESET, TABLE_PRESET
+from service.spec.table_checks import PHOTO_PRESET, TABLE_PRESET
 from service.states import DatasetKind
 
 _GREY_AXES: Final = 2

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.errors import SpecError
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation.layer_shapes import Shape
-from service.spec.fit import check_fit
 from service.spec.schema import (
     Activation,
     ClassifierSpec,
@@ -27,7 +27,7 @@ from service.spec.schema import (
     Spec,
     Uniform,
 )
-from service.spec.suitability import table_faults
+from service.spec.table_checks import table_faults
 from service.spec.validation import overlaid
 from service.states import DatasetKind, FindingCode
 

@@ -11,10 +11,10 @@ from typing import IO, Final
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from service.image_files.bit_depth import convert_to_8_bits
 from service.image_files.kinds import SIGNATURE_BYTES, unreadable_reason
-from service.image_files.levels import convert_to_8_bits
 from service.image_files.sizes import Size
-from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
+from service.spec.prediction_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
 SUFFIXES: Final = IMAGE_SUFFIXES
 UNSEEN: Final = UNSEEN_FILES

@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import upgrade as migrations
 from service.jobs.uploads import UploadFolder
-from service.maintenance import restoring
+from service.maintenance import restore_lock
 from service.maintenance import rows as rows_of
 from service.maintenance.backup_format import BackupError, PartWriter, read_parts
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -289,11 +289,11 @@ class _Attempt:
 def _start_attempt(store: ArtifactStore, upload_folder: UploadFolder) -> Iterator[_Attempt]:
     """Lock a folder for one attempt to restore; afterwards, remove the empty folders that were created for
     it."""
-    work = restoring.folder(upload_folder.artifacts)
+    work = restore_lock.folder(upload_folder.artifacts)
     created = [folder for folder in (upload_folder.artifacts / "datasets", work, *work.parents) if not folder.exists()]
     work.mkdir(parents=True, exist_ok=True)
     try:
-        with restoring.lock(work):
+        with restore_lock.lock(work):
             try:
                 yield _Attempt(store, upload_folder, work)
             finally:

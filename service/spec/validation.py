@@ -14,10 +14,10 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from service.errors import Fault, SpecError
+from service.spec.dataset_checks import check_fit, optimizers
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.faults import MAX_FAULTS, describe, not_one_of
 from service.spec.fields import closest, shorthand
-from service.spec.fit import check_fit, optimizers
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec, StrictModel

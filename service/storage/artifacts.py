@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from service.errors import ServiceError
 from service.runtime.failpoints import reach
-from service.storage.beneath import open_beneath
+from service.storage.confined_open import open_beneath
 from service.storage.fsync import fsync_folder
 
 

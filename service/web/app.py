@@ -61,7 +61,7 @@ from service.web.schemas.experiments.sweeps import new_sweep
 from service.web.schemas.jobs import job_detail
 from service.web.services import EXTENSION, Services
 from service.web.streaming.all_jobs import AllJobsStream
-from service.web.streaming.stream import Hub
+from service.web.streaming.job_stream import Hub
 
 _BLUEPRINTS: Final = (
     lists.blueprint,  # the blueprint of jobs, too

@@ -14,9 +14,9 @@ from service.access.keys import Scope
 from service.spec import validation
 from service.spec.schema import StrictModel
 from service.web import requests
-from service.web.answers import as_json
 from service.web.openapi.operations import Operation, describe
 from service.web.requests import MAX_BODY_BYTES
+from service.web.responses import as_json
 from service.web.schemas.queries import NoQuery, Query
 
 Result = Response | BaseModel | tuple[BaseModel, Mapping[str, str]] | None

@@ -17,10 +17,10 @@ from service.runtime import temporary
 from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
 from service.storage.database import Database
-from service.web.server.arrivals import ARRIVALS, MAX_ARRIVALS
 from service.web.server.balance import CONNECTIONS
 from service.web.server.descriptors import raise_limit
-from service.web.streaming.stream import MAX_CLIENTS
+from service.web.server.request_limits import ARRIVALS, MAX_ARRIVALS
+from service.web.streaming.job_stream import MAX_CLIENTS
 
 _RESERVED_THREADS: Final = 56
 """Threads that streams and slow requests cannot occupy."""

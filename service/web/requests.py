@@ -15,7 +15,7 @@ from service.jobs import submissions
 from service.spec import validation
 from service.web.middleware.problems import Problem, invalid_parameter, invalid_parameters
 from service.web.schemas.queries import Query, StreamQuery
-from service.web.server import arrivals
+from service.web.server import request_limits
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_WAIT_S: Final = 60
@@ -78,7 +78,7 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
     # Werkzeug silently truncates chunked bodies at the limit: allow one byte more, to detect that.
     request.max_content_length = max_bytes + 1
     body = request.get_data(cache=False)
-    arrivals.end()
+    request_limits.end()
     if len(body) > max_bytes:
         raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
     # Parsing holds the GIL: many large bodies at once would delay all other requests.

@@ -23,7 +23,7 @@ from service.web.middleware.keyring import Keyring
 from service.web.middleware.quotas import Quotas
 from service.web.publisher import Publisher
 from service.web.streaming.all_jobs import AllJobsStream
-from service.web.streaming.stream import MAX_CLIENTS, Hub
+from service.web.streaming.job_stream import MAX_CLIENTS, Hub
 
 EXTENSION: Final = "tapeline"
 

@@ -32,7 +32,7 @@ DECIDES_BITS: Final = (
     "workers/training/epochs/snapshot.py",
     "workers/training/fork_state.py",
     "workers/training/diagnostics.py",
-    "workers/training/testing.py",
+    "workers/training/final_scores.py",
 )
 """Modules, and folders of modules."""
 

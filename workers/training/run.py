@@ -20,7 +20,7 @@ from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import JobNotFound, LeaseLost
 from service.jobs.leases import Claim
-from service.jobs.reuse.takeover import Outcome
+from service.jobs.reuse.reused_epochs import Outcome
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.spec.estimation import costs
@@ -37,12 +37,12 @@ from workers.retry import OUTAGE_ERRORS
 from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
-from workers.training.earlier import reuse
-from workers.training.earlier.investigation import NothingToReplay, investigate
+from workers.training.earlier_jobs import reuse
+from workers.training.earlier_jobs.investigation import NothingToReplay, investigate
 from workers.training.epochs.snapshot import commit_epoch, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
+from workers.training.final_scores import test_scores
 from workers.training.provenance import base_provenance, provenance
-from workers.training.testing import test_scores
 from workers.training.training_run import StopRequested, TrainingRun, check_stop
 from workers.usage import OwnMeter
 

@@ -19,7 +19,7 @@ from service.jobs.uploads import UploadFolder
 from service.local.broker import running_url
 from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors
-from service.maintenance import restoring, retention
+from service.maintenance import restore_lock, retention
 from service.maintenance.retention import Policy, RetentionPlan
 from service.maintenance.space import TRIAL_DAYS, Space, measure
 from service.runtime.settings import Settings
@@ -94,7 +94,7 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
         )
         plan = retention.plan(database, store, policy)
         if not dry_run:
-            if restoring.is_running(settings.artifacts):
+            if restore_lock.is_running(settings.artifacts):
                 raise Failure("a restore is running, and its files have no rows yet: run gc when it has ended")
             plan = retention.carry_out(database, store, policy, plan)
     if as_json:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.client.errors import UnreadableImage
+from service.image_files.bit_depth import convert_to_8_bits
 from service.image_files.kinds import SIGNATURE_BYTES, format_of_name, unreadable_reason, unsupported_message
-from service.image_files.levels import convert_to_8_bits
-from service.spec.sent_images import SENT_SIDE, SENT_UNCHANGED_PIXELS, is_sent_unchanged
+from service.spec.prediction_images import SENT_SIDE, SENT_UNCHANGED_PIXELS, is_sent_unchanged
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ from typing import Final
 
 from service.client.errors import UnreadableImage
 from service.image_files.sizes import Size
-from service.spec.sent_images import IMAGE_SUFFIXES, UNSEEN_FILES
+from service.spec.prediction_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
 _MAX_NAMED_FILES: Final = 5
 _MAX_SENT_NAMES: Final = 50

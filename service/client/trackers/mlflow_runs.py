@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.client import downloads
-from service.client.answers import Which
 from service.client.connection import Connection
 from service.client.errors import ApiError, ExportFailed
 from service.client.job import Job
-from service.spec.flat import flat_settings
+from service.client.method_types import Which
+from service.spec.flat_settings import flat_settings
 
 _MAX_METRICS: Final = 1000
 _MAX_PARAMS: Final = 100

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
-from service.models.exports.trained import GELU_CUBIC, GELU_SCALE, Activated, TrainedLayer, TrainedModel, zeros_around
+from service.models.exports.trained_network import (
+    GELU_CUBIC,
+    GELU_SCALE,
+    Activated,
+    TrainedLayer,
+    TrainedModel,
+    zeros_around,
+)
 from service.spec import schema
 from service.spec.schema import Activation
 

@@ -20,8 +20,8 @@ from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboardX.proto.types_pb2 import DT_DOUBLE
 from tensorboardX.record_writer import RecordWriter
 
-from service.models.exports.facts import JobFacts, Pictures
-from service.spec.flat import flat_settings
+from service.models.exports.contents import JobFacts, Pictures
+from service.spec.flat_settings import flat_settings
 from service.spec.metric_info import describe
 
 _FILE_VERSION: Final = "brain.Event:2"

@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.facts import JobFacts
+from service.models.exports.contents import JobFacts
 from service.models.exports.numpy_code import NUMBER
 from service.models.exports.torch_templates import (
     CLASSIFIER,
@@ -22,7 +22,7 @@ from service.models.exports.torch_templates import (
     READER,
     TABLE,
 )
-from service.models.exports.trained import (
+from service.models.exports.trained_network import (
     Activated,
     Array,
     Size,

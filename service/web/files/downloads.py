@@ -15,9 +15,9 @@ from werkzeug.datastructures import Range
 
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
-from service.web.answers import not_modified
 from service.web.files.drawings import Picture
 from service.web.middleware.problems import Problem
+from service.web.responses import not_modified
 
 _CHUNK_BYTES: Final = 256 * 1024
 

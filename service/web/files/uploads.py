@@ -34,7 +34,7 @@ from service.datasets.tables.plan import TABLE
 from service.image_files.sizes import parse_size
 from service.spec.strict_json import parse_json
 from service.web.middleware.problems import Problem
-from service.web.server import arrivals
+from service.web.server import request_limits
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
 MAX_RECEIVE_S: Final = 900.0
@@ -237,7 +237,7 @@ def receive(
     except (ValueError, UnicodeError) as error:
         raise Problem("malformed_form", f"the form cannot be read ({str(error)[:200]})") from error
     finally:
-        arrivals.end()
+        request_limits.end()
         count(request_body.received)
         for opened_file in opened_files:
             opened_file.close()
@@ -315,7 +315,7 @@ class _RequestBody:
     def read(self, size: int) -> bytes:
         """The next bytes; the parser requests 64 KiB at a time."""
         started = time.monotonic()
-        arrivals.admit(PIECE_S)
+        request_limits.admit(PIECE_S)
         data = request.stream.read(size)
         self.received += len(data)
         self._on_received(len(data))

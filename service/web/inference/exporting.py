@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, overload
 from service.application.exports import ExportRequest
 from service.datasets.info import DatasetInfo
 from service.jobs.queries import listing
-from service.models.exports.facts import EpochFacts, JobFacts, Pictures, Sample
+from service.models.exports.contents import EpochFacts, JobFacts, Pictures, Sample
 from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactStore
@@ -17,7 +17,7 @@ from service.web.inference.loading import dataset_of, inference
 from service.web.services import services
 
 if TYPE_CHECKING:
-    from service.models.exports.trained import TrainedModel
+    from service.models.exports.trained_network import TrainedModel
 
 _MAX_SAMPLES: Final = 40
 """Sample grids of one export; TensorBoard shows ten of them."""
@@ -31,16 +31,16 @@ def make(request: ExportRequest) -> bytes:
         ArtifactDamaged: the checkpoint cannot be read.
         ExtraMissing: the format's library is not installed.
     """
-    from service.models.exports import making  # loads the engine
+    from service.models.exports import creation  # loads the engine
 
     if request.checkpoint is None:
-        return making.make(request.format, _facts(request, None), _pictures(request), None)
+        return creation.make(request.format, _facts(request, None), _pictures(request), None)
     info = dataset_of(request.job)
-    return making.make(request.format, _facts(request, info), _pictures(request), _model(request.checkpoint, info))
+    return creation.make(request.format, _facts(request, info), _pictures(request), _model(request.checkpoint, info))
 
 
 def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
-    from service.models.exports.trained import TrainedModel  # loads the engine
+    from service.models.exports.trained_network import TrainedModel  # loads the engine
 
     model = inference().load(checkpoint, info.input_shape, info.classes)
     columns = model.preprocessing.columns if model.preprocessing is not None else ()

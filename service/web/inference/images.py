@@ -19,7 +19,7 @@ from service.datasets.info import DatasetInfo
 from service.errors import Fault
 from service.image_files.decoding import UnreadableImage
 from service.pictures import reading
-from service.spec.sent_images import MAX_SIDE
+from service.spec.prediction_images import MAX_SIDE
 from service.web.middleware import problems
 from service.web.middleware.problems import Problem
 

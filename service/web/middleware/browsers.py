@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from flask import Flask, Response, current_app, render_template, request
 
-from service.web.answers import prefers_html, see_other
 from service.web.endpoints import query_for
 from service.web.middleware import problem_kinds
 from service.web.middleware.access_checks import SAFE
 from service.web.openapi.operations import Operation, operation_of
+from service.web.responses import prefers_html, see_other
 
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"

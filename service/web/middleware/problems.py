@@ -38,7 +38,7 @@ from service.errors import (
     UploadExists,
     UploadInUse,
 )
-from service.models.exports.facts import ExtraMissing
+from service.models.exports.contents import ExtraMissing
 from service.spec.validation import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged
 from service.web.middleware.problem_kinds import KINDS

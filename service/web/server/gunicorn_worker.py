@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from service.web.server.arrivals import ARRIVALS, BODY_S
 from service.web.server.balance import CONNECTIONS, POLL_INTERVAL_S, AcceptThrottle
 from service.web.server.descriptors import max_connections
+from service.web.server.request_limits import ARRIVALS, BODY_S
 from service.web.server.thread_pool import ThreadPool
 from service.web.services import EXTENSION
 

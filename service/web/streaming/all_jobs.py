@@ -26,9 +26,9 @@ from service.storage.tables import Event, Job
 from service.web.schemas.epochs import event_document
 from service.web.schemas.jobs import job_summary
 from service.web.streaming.client import StreamClient
+from service.web.streaming.job_stream import PROGRESS_COLUMNS, JobProgress
 from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, chunks, message
 from service.web.streaming.polling import DATABASE_POLL_INTERVAL_S, DatabasePoller
-from service.web.streaming.stream import PROGRESS_COLUMNS, JobProgress
 
 _BUFFER_SIZE: Final = 2000
 """Number of buffered events; a client that falls further behind gets a new snapshot."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from flask import Response
 
 from service.jobs.queries import lookup
-from service.web.answers import tagged_json
 from service.web.middleware.access_checks import key_required_problem, permission_check
+from service.web.responses import tagged_json
 from service.web.schemas.jobs import job_detail
 from service.web.services import owner, services
 from service.web.streaming.client import Permission

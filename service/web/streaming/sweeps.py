@@ -15,8 +15,8 @@ from service.storage.sweep_tables import Sweep
 from service.sweeps import events
 from service.web.schemas.experiments.sweeps import SweepDetail, event_item
 from service.web.streaming.client import StreamClient
+from service.web.streaming.job_stream import Hub
 from service.web.streaming.messages import PING, PING_S, RETRY, PingTimer, chunks, message
-from service.web.streaming.stream import Hub
 
 _POLL_INTERVAL_S: Final = 0.5
 _BATCH_SIZE: Final = 200

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
-from service.spec.sent_images import SENT_SIDE
+from service.spec.prediction_images import SENT_SIDE
 from tests import coloured_shapes
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Finish, Visit, only_with

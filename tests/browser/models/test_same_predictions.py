@@ -22,7 +22,7 @@ from service.cli import main
 from service.client import Client
 from service.local import LocalStack
 from service.runtime.settings import Auth
-from service.spec.sent_images import SENT_UNCHANGED_BYTES
+from service.spec.prediction_images import SENT_UNCHANGED_BYTES
 from tests import coloured_shapes
 from tests.browser.conftest import Finish, Visit, only_with
 

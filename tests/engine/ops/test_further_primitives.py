@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import engine
 from engine import ops
 from engine.autograd.primitive import Primitive
-from engine.ops import moves
+from engine.ops import data_movement
 from engine.ops import shape as shape_module
 from engine.ops.images import convolution, pooling
 from engine.ops.images.geometry import Convolution
@@ -117,7 +117,10 @@ def vjp_primitive(draw: Any, name: str) -> Case:
     y = ops.max_pool2d(x)
     cases = {
         "max_unpool2d": (lambda g: pooling._unpooled(g, x=x, y=y, size=2), y),
-        "move_home": (lambda g: moves._moved_home(g, shape=(3,), move=lambda array: np.tile(array, 2)), np.ones(6)),
+        "move_home": (
+            lambda g: data_movement._moved_home(g, shape=(3,), move=lambda array: np.tile(array, 2)),
+            np.ones(6),
+        ),
         "pick_of_windows": (lambda h: pooling._picked(h, x=x, y=y, size=2), x),
         "scatter": (lambda g: shape_module._scattered(g, shape=(3,), index=np.array([0, 2, 0])), np.ones(3)),
     }

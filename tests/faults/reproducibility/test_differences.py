@@ -22,7 +22,7 @@ from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness
-from workers.training.earlier.investigation import _Side
+from workers.training.earlier_jobs.investigation import _Side
 from workers.training.epochs import snapshot as snapshots
 
 LONG: dict[str, Any] = {"epochs": 20, "checkpoint": {"keep_last": 20}}

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 
 from service.jobs import actions
 from service.jobs.queries import lookup
-from service.jobs.reuse import takeover
+from service.jobs.reuse import reused_epochs
 from service.jobs.reuse.sources import Source
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
@@ -216,7 +216,7 @@ def test_a_job_is_trained_if_its_source_is_deleted_during_the_takeover(
 ) -> None:
     """The source is found, but deleted before its epochs are read."""
     first = train(process)
-    find = takeover.find
+    find = reused_epochs.find
 
     def find_and_delete(*arguments: Any) -> Source | None:
         source = find(*arguments)
@@ -227,7 +227,7 @@ def test_a_job_is_trained_if_its_source_is_deleted_during_the_takeover(
         return source
 
     monkeypatch.setenv("TAPELINE_VERIFY_REUSED", str(verified))
-    monkeypatch.setattr(takeover, "find", find_and_delete)
+    monkeypatch.setattr(reused_epochs, "find", find_and_delete)
     again = train(process, reuse="exact")
     assert (again.reused_from, again.result_digest) == (None, first.result_digest)
     process.check(None)

@@ -12,9 +12,9 @@ from service.access import audit_seals, keys
 from service.application.exports import Exports
 from service.errors import JobNotFound
 from service.jobs.queries import lookup
-from service.maintenance import restoring, retention
+from service.maintenance import restore_lock, retention
 from service.maintenance.retention import Policy, RetentionPlan
-from service.models.exports.facts import ExportFormat
+from service.models.exports.contents import ExportFormat
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
@@ -160,9 +160,9 @@ def test_a_file_that_got_its_row_after_planning_is_kept(installation: Installati
 def test_nothing_is_deleted_while_a_restore_runs(installation: Installation, age: Callable[..., None]) -> None:
     restored = installation.store.write("job_restored", ArtifactKind.CHECKPOINT, 1, 1, b"its row comes last")
     age(restored.path)
-    work = restoring.folder(installation.uploads.artifacts)
+    work = restore_lock.folder(installation.uploads.artifacts)
     work.mkdir()
-    with restoring.lock(work):
+    with restore_lock.lock(work):
         delete_expired_data(installation.database, installation.store, installation.uploads, Policy())
         assert restored.path in installation.paths()
     delete_expired_data(

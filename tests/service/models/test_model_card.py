@@ -12,9 +12,9 @@ import yaml
 from markdown_it import MarkdownIt
 
 from service.models import networks
-from service.models.exports.facts import EpochFacts, JobFacts, Pictures
+from service.models.exports.contents import EpochFacts, JobFacts, Pictures
 from service.models.exports.huggingface_folder import to_huggingface
-from service.models.exports.trained import TrainedModel
+from service.models.exports.trained_network import TrainedModel
 from service.spec.schema import ClassifierSpec
 from service.spec.validation import resolve
 

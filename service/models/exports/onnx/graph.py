@@ -17,10 +17,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.models.exports import photos
-from service.models.exports.facts import JobFacts
+from service.models.exports.contents import JobFacts
 from service.models.exports.onnx.nodes import Graph
 from service.models.exports.onnx.tables import ML_OPSET, columns_as_inputs, features
-from service.models.exports.trained import (
+from service.models.exports.trained_network import (
     GELU_CUBIC,
     GELU_SCALE,
     Activated,

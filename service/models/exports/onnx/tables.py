@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.models.exports.onnx.nodes import INTERNAL, Graph
-from service.models.exports.trained import TrainedModel
+from service.models.exports.trained_network import TrainedModel
 
 ML_OPSET: Final = 3
 _RESULT: Final = "probabilities"

@@ -10,10 +10,10 @@ from flask import Blueprint, Response
 from service.spec.presets.definitions import PRESETS
 from service.states import SweepStatus
 from service.sweeps import queries
-from service.web.answers import as_page, next_address
 from service.web.endpoints import endpoint
 from service.web.openapi import examples
 from service.web.resources.experiments.sweeps import detail_of, list_sweeps, read_trials
+from service.web.responses import as_page, next_address
 from service.web.schemas.experiments.sweeps import SweepListQuery
 from service.web.services import owner, services
 

@@ -17,11 +17,11 @@ from service.sweeps.events import DECISIONS
 from service.sweeps.importance import importance as importance_of
 from service.sweeps.schema import MAX_TRIALS, SweepSpec
 from service.web import requests
-from service.web.answers import as_json, next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import invalid_parameter
+from service.web.responses import as_json, next_link
 from service.web.schemas.experiments.sweeps import (
     CurveQuery,
     ImportanceList,

@@ -9,11 +9,11 @@ from flask import Blueprint, Response
 
 from service.jobs.queries import files, lookup
 from service.storage.tables import Artifact
-from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.middleware.access_checks import actor
 from service.web.resources.pages import job_pages
+from service.web.responses import next_link
 from service.web.schemas.files import ArtifactList, artifact_list
 from service.web.schemas.queries import FilesQuery
 from service.web.services import owner, services

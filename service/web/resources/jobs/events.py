@@ -23,8 +23,8 @@ from service.web.schemas.jobs import job_detail
 from service.web.schemas.queries import EventQuery, FeedQuery, StreamQuery
 from service.web.services import owner, services
 from service.web.streaming.all_jobs import JobSelection, follow_all
+from service.web.streaming.job_stream import follow_job
 from service.web.streaming.responses import refuse_if_full, stream_response
-from service.web.streaming.stream import follow_job
 
 blueprint: Final = Blueprint("events", __name__)
 

@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from service.access.audit import Actor
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
-from service.models.exports.facts import ExportFormat
+from service.models.exports.contents import ExportFormat
 from service.storage.artifacts import SUFFIXES, ArtifactKind
 from service.storage.tables import Artifact
 from service.web.endpoints import endpoint

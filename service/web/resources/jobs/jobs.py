@@ -11,11 +11,11 @@ from service.application.specs import NetworkMismatch
 from service.jobs.request_bodies import ForkRequest, JobPatch
 from service.storage.tables import Job
 from service.web import requests
-from service.web.answers import as_json, etag_of, tagged_json
 from service.web.endpoints import Result, endpoint
 from service.web.middleware import problems
 from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import Problem
+from service.web.responses import as_json, etag_of, tagged_json
 from service.web.schemas.jobs import DryRun, JobDetail, SubmittedJob, job_detail, network_item
 from service.web.schemas.queries import SubmitQuery
 from service.web.services import services

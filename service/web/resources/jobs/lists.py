@@ -13,12 +13,12 @@ from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
 from service.storage.database import Database
 from service.storage.tables import Job
-from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.middleware.problems import Problem
 from service.web.resources.jobs import jobs as job_resources
 from service.web.resources.jobs.jobs import TAG
+from service.web.responses import next_link
 from service.web.schemas.folds import FoldSet
 from service.web.schemas.listing import (
     MAX_CSV_ROWS,

@@ -11,11 +11,11 @@ from service.jobs.queries import files, lookup
 from service.pictures.films import FilmFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
-from service.web.answers import next_link
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads
 from service.web.middleware.access_checks import actor
 from service.web.resources.pages import job_pages
+from service.web.responses import next_link
 from service.web.schemas.files import SampleList, sample_list
 from service.web.schemas.queries import FilesQuery, PictureQuery, SampleQuery
 from service.web.services import owner, services

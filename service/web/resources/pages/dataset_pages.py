@@ -12,10 +12,10 @@ from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo, PartName
 from service.jobs.queries.listing import JobFilter
 from service.states import DatasetKind
-from service.web.answers import as_page, own_address
 from service.web.endpoints import endpoint
 from service.web.middleware.access_checks import actor
 from service.web.resources.service import dataset_content
+from service.web.responses import as_page, own_address
 from service.web.schemas.datasets import DatasetDetail, TableColumns, dataset_item
 from service.web.schemas.jobs import job_summary
 from service.web.services import owner, services

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, current_app
 
-from service.web.answers import as_json, as_page, own_address
 from service.web.endpoints import endpoint
 from service.web.middleware import problem_kinds
 from service.web.middleware.problems import Problem
 from service.web.openapi import builder
+from service.web.responses import as_json, as_page, own_address
 from service.web.services import services
 
 blueprint: Final = Blueprint("documents", __name__)

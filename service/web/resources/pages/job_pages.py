@@ -12,7 +12,7 @@ from service.jobs.queries import files, listing, lookup
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Event, Job
-from service.web.answers import as_page, next_address
+from service.web.responses import as_page, next_address
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import artifact_item, checkpoint_item, film_urls, sample_item
 from service.web.schemas.jobs import job_detail

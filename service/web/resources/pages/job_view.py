@@ -8,9 +8,9 @@ from flask import Blueprint, Response
 
 from service.jobs.queries import lookup
 from service.storage.artifacts import ArtifactKind
-from service.web.answers import as_page
 from service.web.endpoints import endpoint
 from service.web.resources.pages import job_overview, playground
+from service.web.responses import as_page
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("job_view", __name__)

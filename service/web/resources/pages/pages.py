@@ -12,9 +12,9 @@ from service.jobs.queries import lookup
 from service.jobs.queries.listing import GroupBy
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
-from service.web.answers import as_page, next_address, own_address, see_other
 from service.web.endpoints import endpoint
 from service.web.resources.jobs.lists import group_jobs, list_jobs
+from service.web.responses import as_page, next_address, own_address, see_other
 from service.web.schemas.jobs import job_detail
 from service.web.schemas.queries import MAX_COMPARED, CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
 from service.web.services import owner, services

@@ -9,7 +9,7 @@ from typing import Any, Final
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
 from service.datasets.tables.values import TIME, format_date
-from service.spec import sent_images
+from service.spec import prediction_images
 from service.storage.tables import Artifact, Job
 from service.web.inference.loading import dataset_or_none, is_table
 from service.web.schemas.files import checkpoint_items
@@ -53,10 +53,10 @@ def _images(info: DatasetInfo | None) -> dict[str, Any]:
 
 
 _SENT: Final = {
-    "bytes": sent_images.SENT_UNCHANGED_BYTES,
-    "pixels": sent_images.SENT_UNCHANGED_PIXELS,
-    "png_side": sent_images.MAX_SIDE,
-    "side": sent_images.SENT_SIDE,
+    "bytes": prediction_images.SENT_UNCHANGED_BYTES,
+    "pixels": prediction_images.SENT_UNCHANGED_PIXELS,
+    "png_side": prediction_images.MAX_SIDE,
+    "side": prediction_images.SENT_SIDE,
 }
 """Limits up to which files are sent unchanged, and the side length to which others are scaled."""
 

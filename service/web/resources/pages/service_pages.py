@@ -9,11 +9,11 @@ from flask import Blueprint, Response
 from service.access import adoption
 from service.access.keys import Scope
 from service.states import Status
-from service.web.answers import as_page
 from service.web.endpoints import endpoint
 from service.web.resources.service.keys import list_keys
 from service.web.resources.service.usage import list_usage
 from service.web.resources.service.workers import list_workers, read_queue
+from service.web.responses import as_page
 from service.web.schemas.queries import QueueQuery
 from service.web.services import services
 

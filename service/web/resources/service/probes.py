@@ -12,9 +12,9 @@ from sqlalchemy import select
 
 from service.jobs import worker_registry
 from service.storage.tables import Job
-from service.web.answers import as_json
 from service.web.endpoints import endpoint
 from service.web.openapi.operations import PUBLIC
+from service.web.responses import as_json
 from service.web.schemas.service import Check, Liveness, Readiness
 from service.web.services import services
 

@@ -9,11 +9,11 @@ from flask import Blueprint, Response, request
 from service.access import keys
 from service.access.keys import Identity
 from service.jobs.request_bodies import SignIn
-from service.web.answers import as_json, as_page
 from service.web.endpoints import endpoint
 from service.web.middleware.access_checks import COOKIE, checked_key, identity, named_actor
 from service.web.middleware.problems import Problem
 from service.web.openapi.operations import PUBLIC
+from service.web.responses import as_json, as_page
 from service.web.schemas.access import SessionItem, session_item
 from service.web.services import services
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.client import UnreadableImage
 from service.client.inputs.images import Encoded, as_png, encoded, in_requests
-from service.spec.sent_images import SENT_SIDE, SENT_UNCHANGED_BYTES
+from service.spec.prediction_images import SENT_SIDE, SENT_UNCHANGED_BYTES
 
 
 def picture(width: int = 40, height: int = 20, mode: str = "L") -> Image.Image:

@@ -21,7 +21,7 @@ from service.access import keys
 from service.access.keys import Scope
 from service.storage.database import Database
 from service.web.files.uploads import PIECE_S
-from service.web.server.arrivals import BODY_S, HEAD_S
+from service.web.server.request_limits import BODY_S, HEAD_S
 from tests.waiting import wait_until
 
 Start = Callable[..., "subprocess.Popen[str]"]

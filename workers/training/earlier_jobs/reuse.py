@@ -11,8 +11,8 @@ from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost
 from service.jobs import commits
+from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source, is_verified
-from service.jobs.reuse.takeover import Outcome
 from service.runtime.failpoints import reach
 from service.spec.schema import Reuse
 from service.spec.validation import read_resolved

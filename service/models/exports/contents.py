@@ -1,4 +1,4 @@
-"""The facts of an export as plain data. This module imports neither NumPy nor the library of a format."""
+"""The contents of an export as plain data. This module imports neither NumPy nor the library of a format."""
 
 from __future__ import annotations
 

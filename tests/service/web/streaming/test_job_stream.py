@@ -18,8 +18,8 @@ from sqlalchemy import event as database_event
 from sqlalchemy.exc import OperationalError
 
 from service.web.services import EXTENSION
-from service.web.streaming import stream
-from service.web.streaming.stream import Hub
+from service.web.streaming import job_stream
+from service.web.streaming.job_stream import Hub
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -291,7 +291,7 @@ def test_many_clients_of_one_job_receive_every_event_and_share_its_queries(
 def test_events_in_quick_succession_do_not_wait_for_an_idle_poll(
     app: Flask, make_worker: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_ACTIVE_S", 60.0)
+    monkeypatch.setattr(job_stream, "_ACTIVE_S", 60.0)
     app.extensions[EXTENSION].hub._idle_interval_s = 3600.0
     worker, base = make_worker(app), serve(app)
     job_id = submit(app.test_client(), epochs=1)
@@ -344,7 +344,7 @@ def test_failed_poll_repeats_no_event(
 ) -> None:
     client, base = app.test_client(), serve(app)
     job_ids = [submit(client, epochs=1) for _ in range(2)]
-    read_events = stream.events.read
+    read_events = job_stream.events.read
     failed = threading.Event()
 
     def read(session: Any, job_id: str, **options: Any) -> Any:
@@ -354,7 +354,7 @@ def test_failed_poll_repeats_no_event(
             raise OperationalError("SELECT", {}, Exception("gone"))
         return read_events(session, job_id, **options)
 
-    monkeypatch.setattr(stream.events, "read", read)
+    monkeypatch.setattr(job_stream.events, "read", read)
     app.extensions[EXTENSION].hub._poller._interval_s = lambda: 0.5  # one poll reads new events of both jobs
     with opened(base, job_ids[0]) as one, opened(base, job_ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2

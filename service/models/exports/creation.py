@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from service.models.exports.archives import pack
-from service.models.exports.facts import ExportFormat, ExtraMissing, JobFacts, Pictures
+from service.models.exports.contents import ExportFormat, ExtraMissing, JobFacts, Pictures
 from service.models.exports.torch_module import to_torch
-from service.models.exports.trained import TrainedModel
+from service.models.exports.trained_network import TrainedModel
 
 
 def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: TrainedModel | None) -> bytes:

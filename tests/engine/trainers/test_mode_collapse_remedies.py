@@ -1,4 +1,4 @@
-"""Each cure for mode collapse in a trainer: same bits replayed, on the tape and resumed; invalid settings."""
+"""Each remedy for mode collapse in a trainer: same bits replayed, on the tape and resumed; invalid settings."""
 
 from typing import Any
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.pictures import bands
-from service.pictures.bands import BandedLine
+from service.pictures import trial_plots
+from service.pictures.trial_plots import BandedLine
 from service.spec.metric_info import PALETTE
 from tests.service.pictures.test_plots import count_ink, read_png
 
@@ -33,8 +33,8 @@ def count_band_pixels(content: bytes) -> int:
     return int((np.abs(rgb - tint).max(axis=2) < 6).sum())
 
 
-def draw(*lines: BandedLine, fmt: bands.Format = "png", metric: str = "val_accuracy") -> bytes:
-    return bands.banded(lines, metric=metric, title="a title", caption="mean of 3 seeds", fmt=fmt)
+def draw(*lines: BandedLine, fmt: trial_plots.Format = "png", metric: str = "val_accuracy") -> bytes:
+    return trial_plots.banded(lines, metric=metric, title="a title", caption="mean of 3 seeds", fmt=fmt)
 
 
 def test_a_wider_band_covers_more_pixels() -> None:
@@ -48,7 +48,7 @@ def test_a_band_of_a_fraction_is_clipped_to_its_range_with_a_note() -> None:
     wide, inside = line(0.8, 0.6), line(0.6, 0.2)
     clipped = replace(wide, high=[1.0] * len(EPOCHS))
     caption = "mean of 3 seeds, cut at 100%"
-    assert draw(wide) == bands.banded([clipped], metric="val_accuracy", title="a title", caption=caption)
+    assert draw(wide) == trial_plots.banded([clipped], metric="val_accuracy", title="a title", caption=caption)
     for lines, note in (([wide], "cut at 100%"), ([line(0.2, 0.9), inside], "cut at 0% and 100%"), ([inside], None)):
         text = draw(*lines, fmt="svg").decode()  # an SVG has its texts as comments
         assert "mean of 3 seeds" in text
