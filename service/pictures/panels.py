@@ -8,22 +8,21 @@ from service.spec.metric_info import PALETTE, describe
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a panel and the series that it can show."""
+    """A line of a panel and the series that it shows."""
 
-    names: tuple[str, ...]  # of series; the first that exists is shown, a star at the end matches any suffix
+    name: str  # of the series; a star at the end matches any suffix
     label: str
     style: Any = "-"
 
     @property
     def colour(self) -> str:
         """The colour of the line, as on the page; lines of layers start with the sixth colour."""
-        name = self.names[0]
-        return PALETTE[5] if "/" in name else PALETTE[describe(name).series - 1]
+        return PALETTE[5] if "/" in self.name else PALETTE[describe(self.name).series - 1]
 
     @property
     def sparse(self) -> bool:
         """Whether the line connects values across epochs in which the metric was not measured."""
-        return describe(self.names[0]).sparse
+        return describe(self.name).sparse
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,15 @@ MAIN_PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Loss",
             (
-                Line(("train_loss", "loss"), "train", DASHED),
-                Line(("val_loss", "validation_loss"), "val"),
+                Line("train_loss", "train", DASHED),
+                Line("val_loss", "val"),
             ),
         ),
         Panel(
             "Accuracy",
             (
-                Line(("train_accuracy", "accuracy"), "train", DASHED),
-                Line(("val_accuracy", "validation_accuracy"), "val"),
+                Line("train_accuracy", "train", DASHED),
+                Line("val_accuracy", "val"),
             ),
             percent=True,
             best="{:.2%}",
@@ -63,15 +62,15 @@ MAIN_PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Loss",
             (
-                Line(("d_loss",), "discriminator", DASHED),
-                Line(("g_loss",), "generator"),
+                Line("d_loss", "discriminator", DASHED),
+                Line("g_loss", "generator"),
             ),
         ),
         Panel(
             "Discriminator outputs",
             (
-                Line(("d_real",), "D(real)", DASHED),
-                Line(("d_fake",), "D(fake)"),
+                Line("d_real", "D(real)", DASHED),
+                Line("d_fake", "D(fake)"),
             ),
             percent=True,
         ),
@@ -82,15 +81,15 @@ HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # shown if they have val
         Panel(
             "Gradient norm",
             (
-                Line(("grad_norm/*",), "first layer", DASHED),
-                Line(("grad_norm",), "all layers"),
+                Line("grad_norm/*", "first layer", DASHED),
+                Line("grad_norm", "all layers"),
             ),
         ),
         Panel(
             "Dead and saturated units",
             (
-                Line(("saturation",), "saturated", DASHED),
-                Line(("dead_units",), "dead"),
+                Line("saturation", "saturated", DASHED),
+                Line("dead_units", "dead"),
             ),
             percent=True,
             min_upper=0.1,
@@ -99,15 +98,15 @@ HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # shown if they have val
     "gan": (
         Panel(
             "Fréchet distance",
-            (Line(("frechet_distance",), "distance"),),
+            (Line("frechet_distance", "distance"),),
             best="{:.0f}",
         ),
         Panel(
             "Sample coverage and diversity",
             (
-                Line(("sample_diversity",), "diversity", DOTTED),
-                Line(("class_entropy",), "class entropy", DASHED),
-                Line(("mode_coverage",), "mode coverage"),
+                Line("sample_diversity", "diversity", DOTTED),
+                Line("class_entropy", "class entropy", DASHED),
+                Line("mode_coverage", "mode coverage"),
             ),
             percent=True,
             min_upper=1.0,
@@ -115,17 +114,17 @@ HEALTH_PANELS: Final[dict[str, tuple[Panel, ...]]] = {  # shown if they have val
         Panel(
             "Gradient norm",
             (
-                Line(("d_grad_norm",), "discriminator", DASHED),
-                Line(("g_grad_norm",), "generator"),
+                Line("d_grad_norm", "discriminator", DASHED),
+                Line("g_grad_norm", "generator"),
             ),
         ),
         Panel(
             "Dead and saturated units",
             (
-                Line(("d_dead_units",), "D dead", DASHED),
-                Line(("g_dead_units",), "G dead"),
-                Line(("d_saturation",), "D saturated", DASHED),
-                Line(("g_saturation",), "G saturated"),
+                Line("d_dead_units", "D dead", DASHED),
+                Line("g_dead_units", "G dead"),
+                Line("d_saturation", "D saturated", DASHED),
+                Line("g_saturation", "G saturated"),
             ),
             percent=True,
             min_upper=0.1,

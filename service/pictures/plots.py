@@ -240,13 +240,12 @@ def _draw_panel(
 
 def _values(line: Line, panel: Panel, series: Mapping[str, Sequence[float | None]]) -> list[float]:
     """The values of a line, with NaN for gaps; empty if there are only gaps."""
-    for name in line.names:
-        match = name if name in series else next((key for key in series if _matches_pattern(key, name)), None)
-        if match is not None:
-            bounds = (0.0, 2.0) if panel.percent else (-MAX_DRAWN, MAX_DRAWN)
-            values = [_nan_unless_within(value, *bounds) for value in series[match]]
-            return values if any(map(math.isfinite, values)) else []
-    return []
+    name = next((name for name in series if name == line.name or _matches_pattern(name, line.name)), None)
+    if name is None:
+        return []
+    bounds = (0.0, 2.0) if panel.percent else (-MAX_DRAWN, MAX_DRAWN)
+    values = [_nan_unless_within(value, *bounds) for value in series[name]]
+    return values if any(map(math.isfinite, values)) else []
 
 
 def _matches_pattern(name: str, pattern: str) -> bool:

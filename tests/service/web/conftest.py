@@ -81,7 +81,7 @@ class SimulatedWorker:
         record = EpochRecord(
             epoch=epoch,
             position=Position(step=epoch * 85, steps=850, steps_per_second=50.0),
-            metrics=metrics or {"train_loss": 1 / epoch, "validation_accuracy": 0.9},
+            metrics=metrics or {"train_loss": 1 / epoch, "val_accuracy": 0.9},
             confusion=confusion,
             samples_digest=f"sha256:{epoch}",
             seconds=0.5,

@@ -293,7 +293,7 @@ def test_a_reproduction_names_the_first_epoch_that_differs(either_app: Flask, ma
     client, worker = either_app.test_client(), make_worker(either_app)
     original = train_job(client, worker, submit)
     job = client.post(f"/jobs/{original}/reproduce").json
-    train_reproduction(worker, last_metrics={"train_loss": 0.123, "validation_accuracy": 0.9})
+    train_reproduction(worker, last_metrics={"train_loss": 0.123, "val_accuracy": 0.9})
     worker.succeed()
     reproduction = client.get(f"/jobs/{job['id']}").json["reproduction"]
     assert (reproduction["match"], reproduction["provenance_differs"]) == (False, [])

@@ -83,7 +83,7 @@ def test_a_running_job_shows_progress_times_and_provenance(client: FlaskClient, 
         "fraction": round(400 / 850, 6),
         "eta_seconds": 9.0,
     }
-    assert job["metrics"] == {"train_loss": 1.0, "validation_accuracy": 0.9}
+    assert job["metrics"] == {"train_loss": 1.0, "val_accuracy": 0.9}
     assert job["provenance"] == {"numpy": "2.4", "threads": 1}
     assert job["created_at"] <= job["started_at"]
     assert len(job["created_at"]) == len("2026-01-01T10:00:00.123Z")

@@ -57,7 +57,7 @@ def test_results_list_the_best_and_latest_checkpoints_and_all_files(
     worker.succeed()
     results = client.get(f"/jobs/{job_id}/results").json
     assert (results["final"], results["status"], results["result_digest"]) == (True, "succeeded", "sha256:done")
-    assert results["best"] == {"epoch": 2, "metrics": {"train_loss": 0.5, "validation_accuracy": 0.9}}
+    assert results["best"] == {"epoch": 2, "metrics": {"train_loss": 0.5, "val_accuracy": 0.9}}
     assert results["metrics"]["train_loss"] == 0.2
     best, latest = results["checkpoints"]["best"], results["checkpoints"]["latest"]
     assert (best["epoch"], best["best"], best["latest"]) == (2, True, False)
@@ -229,7 +229,7 @@ def test_the_metrics_of_each_epoch_include_cpu_time_and_memory(
     assert client.get("/jobs").json["data"][0]["cpu_seconds"] == 2.5
     table = client.get(f"/jobs/{job_id}/metrics").json
     assert table["resources"] == {"cpu_seconds": [None, 0.4, 0.4], "memory_bytes": [None, 200_000_000, 150_000_000]}
-    assert set(table["series"]) == {"train_loss", "validation_accuracy"}
+    assert set(table["series"]) == {"train_loss", "val_accuracy"}
     lines = client.get(f"/jobs/{job_id}/metrics?format=csv").text.splitlines()
     assert [line.split(",")[-2:] for line in lines] == [
         ["cpu_seconds", "memory_bytes"],
