@@ -1,0 +1,100 @@
+"""CI runs a failed test once more, alone, and is green if it passes; some tests have no second chance."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow  # each case starts several pytest processes
+FAILS_ONCE = """
+from pathlib import Path
+
+def test_that_holds():
+    assert True
+
+def test_by_chance():
+    seen = Path(__file__).with_suffix(".seen")
+    first, _ = not seen.exists(), seen.touch()
+    assert not first
+"""
+FAILS_ALWAYS = "def test_a_fault():\n    assert False\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project with the programs of CI and no tests."""
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci", ignore=shutil.ignore_patterns("results", "flaky.txt"))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    return tmp_path
+
+
+def add(folder: Path, path: str, code: str) -> None:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_text(code)
+
+
+def run(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, f".ci/{program}", *arguments]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_a_test_that_passes_the_second_time_is_named_as_flaky_and_ci_is_green(folder: Path) -> None:
+    add(folder, "tests/service/test_jobs.py", FAILS_ONCE)
+    suite = run(folder, "suite.py", "default", "tests")
+    assert (suite.returncode, "1 failed, 1 passed" in suite.stdout) == (0, True), suite.stdout
+    verdict = run(folder, "once_more.py")
+    assert verdict.returncode == 0
+    name = "tests/service/test_jobs.py::test_by_chance"
+    assert verdict.stdout.endswith(f"\n2 passed, 0 failed, 0 skipped\nflaky: 1\n{name}\n")
+    assert (folder / ".ci" / "flaky.txt").read_text() == f"{name}\n"
+
+
+def test_a_test_that_fails_twice_makes_ci_red(folder: Path) -> None:
+    add(folder, "tests/service/test_jobs.py", FAILS_ONCE + FAILS_ALWAYS)
+    assert run(folder, "suite.py", "default", "tests").returncode == 0
+    verdict = run(folder, "once_more.py")
+    assert verdict.returncode == 1
+    assert (
+        "\nfailed: tests/service/test_jobs.py::test_a_fault\n2 passed, 1 failed, 0 skipped\nflaky: 1\n"
+        in verdict.stdout
+    )
+
+
+@pytest.mark.parametrize("path", ["tests/engine/test_ops.py", "tests/security/test_owners.py"])
+def test_a_test_of_the_engine_or_of_security_has_no_second_chance(folder: Path, path: str) -> None:
+    add(folder, path, FAILS_ONCE)
+    assert run(folder, "suite.py", "default", "tests").returncode == 1
+    assert run(folder, "once_more.py").returncode == 1
+    assert (folder / ".ci" / "flaky.txt").read_text() == ""
+
+
+def test_a_violated_invariant_has_no_second_chance(folder: Path) -> None:
+    add(folder, "tests/faults/invariants.py", "def check(ok):\n    assert ok, 'I5: other numbers'\n")
+    add(folder, "tests/conftest.py", "import sys; sys.path.insert(0, __file__.rpartition('/')[0] + '/faults')\n")
+    add(
+        folder,
+        "tests/faults/test_kills.py",
+        FAILS_ONCE.replace("assert not", "from invariants import check; check(not").rstrip() + ")\n",
+    )
+    assert run(folder, "suite.py", "faults", "tests").returncode == 1
+
+
+def test_an_error_of_collection_has_no_second_chance(folder: Path) -> None:
+    add(folder, "tests/service/test_jobs.py", "import nothing_of_this_name\n")
+    assert run(folder, "suite.py", "default", "tests").returncode == 2
+
+
+def test_many_failures_are_no_chance(folder: Path) -> None:
+    add(folder, "tests/service/test_jobs.py", FAILS_ONCE + "".join(f"def test_{n}(): assert 0\n" for n in range(5)))
+    assert run(folder, "suite.py", "default", "tests").returncode == 1
+    result = json.loads((folder / ".ci" / "results" / "default.json").read_text())
+    assert (len(result["failed"]), result["again"]) == (6, False)
