@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import itertools
 import os
@@ -11,24 +10,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import httpx
 import hypothesis
 import psycopg
 import pytest
 import structlog
-from sqlalchemy import Connection, Dialect, Engine, create_engine
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from migrations.upgrade import upgrade
 from service.local import LocalStack
 from service.runtime.settings import Settings
-from service.storage import database as storage_database
 from service.storage.database import Database
 from service.storage.tables import Base
 
@@ -60,7 +54,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Mark PostgreSQL variants of ``sqlite_by_default`` tests as slow, and group tests by expensive fixture.
+    """Mark PostgreSQL variants of ``sqlite_by_default`` tests as exhaustive, and group tests by expensive fixture.
 
     Each pytest worker gets an equal share of consecutive tests. Tests of the whole service come together at
     the beginning, and tests of a running worker together in the middle, so that as few pytest workers as
@@ -69,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         sqlite_by_default = isinstance(item, pytest.Function) and item.get_closest_marker("sqlite_by_default")
         if sqlite_by_default and "[postgresql" in item.name:
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.exhaustive)
     yield
     service, worker, streams, rest = (list[pytest.Item]() for _ in range(4))
     for item in items:
@@ -104,55 +98,6 @@ def _format_tracebacks_plainly() -> None:
     *processors, _ = structlog.get_config()["processors"]
     renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*processors, renderer])
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _share_compiled_statements() -> Iterator[None]:
-    """Share compiled statements between engines.
-
-    Each test opens a new database, whose engine would compile every statement again, which takes longer than
-    executing it. Engines of the same dialect and configuration compile identical SQL, so they share one cache.
-    """
-    cache = dict[Any, Any]()
-
-    def create(url: str, **options: Any) -> Engine:
-        return create_engine(url, **options).execution_options(compiled_cache=cache)
-
-    def are_equal(left: Dialect, right: object) -> bool:
-        return type(left) is type(right)
-
-    def initialize_once(dialect_type: type[Dialect]) -> Callable[[Dialect, Connection], None]:
-        """Cache what a dialect reads from the server on its first connection: that never changes either."""
-        original, server_info = dialect_type.initialize, dict[str, Any]()
-
-        def initialize(dialect: Dialect, connection: Connection) -> None:
-            if not server_info:
-                before = dict(vars(dialect))
-                original(dialect, connection)
-                server_info.update(
-                    {name: value for name, value in vars(dialect).items() if before.get(name) is not value}
-                )
-            vars(dialect).update(server_info)
-
-        return initialize
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for dialect in (PGDialect_psycopg, SQLiteDialect_pysqlite):
-            monkeypatch.setattr(dialect, "__eq__", are_equal)
-            monkeypatch.setattr(dialect, "__hash__", lambda dialect: hash(type(dialect)))
-            monkeypatch.setattr(dialect, "initialize", initialize_once(dialect))
-        monkeypatch.setattr(storage_database, "create_engine", create)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _load_ca_certificates_once() -> Iterator[None]:
-    """Load the CA certificates once: every client would load them again, even for an address without TLS."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(
-            httpx._transports.default, "create_ssl_context", functools.cache(httpx._config.create_ssl_context)
-        )
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
