@@ -153,10 +153,12 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return result
 
 
-@pytest.fixture
-def harness(tmp_path: Path, private_url: str) -> Iterator[FaultHarness]:
-    """Real processes, on SQLite and on PostgreSQL."""
-    harness = open_harness(tmp_path / "home", private_url)
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.exhaustive), "postgresql"])
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHarness]:
+    """Real processes on PostgreSQL, where they run at the same time; exhaustively also on SQLite, which the tests of
+    ``process`` and of ``sqlite_harness`` use."""
+    url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url")
+    harness = open_harness(tmp_path / "home", url)
     yield harness
     harness.stop()
     harness.database.close()

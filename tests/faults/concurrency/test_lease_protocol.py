@@ -290,10 +290,10 @@ def run(template: Path, *, examples: int, steps: int) -> None:
 
 
 def test_no_order_of_events_breaks_the_protocol(template: Path) -> None:
-    run(template, examples=6, steps=25)
+    run(template, examples=15, steps=25)
 
 
-@pytest.mark.faults
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_no_order_of_events_breaks_the_protocol_in_long_runs(template: Path) -> None:
     run(template, examples=150, steps=60)

@@ -14,6 +14,8 @@ from service.states import Status
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
 from tests.faults.invariants import Reference
 
+pytestmark = pytest.mark.sqlite_by_default
+
 
 def test_files_that_cannot_be_deleted_at_the_end_do_not_fail_the_job(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch

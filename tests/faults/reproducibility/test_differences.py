@@ -25,6 +25,8 @@ from tests.faults.conftest import InProcessHarness
 from workers.training.earlier_jobs.investigation import _Side
 from workers.training.epochs import snapshot as snapshots
 
+pytestmark = pytest.mark.sqlite_by_default
+
 LONG: dict[str, Any] = {"epochs": 20, "checkpoint": {"keep_last": 20}}
 BATCHES = 17
 

@@ -21,6 +21,8 @@ from tests.faults.conftest import InProcessHarness
 from tests.faults.reproducibility.results import result
 from workers.training import provenance
 
+pytestmark = pytest.mark.sqlite_by_default
+
 IRIS = {"kind": "classifier", "dataset": "iris", "epochs": 5, "schedule": {"name": "constant"}}
 
 
