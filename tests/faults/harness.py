@@ -201,16 +201,6 @@ def open_harness(home: Path, url: str) -> FaultHarness:
     return FaultHarness(workers.home, workers.database, lease_s=3, data=workers.data, train_count=FEW)
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a worker and all its children at once, as a power cut does."""
-    pids = [process.pid, *children_of(process.pid)]
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-    wait_until(lambda: all_exited(pids), "their end")
-
-
 def kill_training_child(worker: int) -> bool:
     """Kill the oldest child of a worker (the youngest is the spare), and return whether it was killed."""
 

@@ -23,9 +23,10 @@ from typing import Any
 
 from service.states import TERMINAL, Status
 from tests.conftest import create_database, serve_postgres
-from tests.faults.harness import FaultHarness, kill_group, kill_training_child, open_harness
+from tests.faults.harness import FaultHarness, kill_training_child, open_harness
 from tests.faults.invariants import Reference
 from tests.faults.sweeps.runs import LIFT_LOSS_LIMIT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
+from tests.workers.conftest import kill_group
 
 PLACES = (
     *("began", "restored", "batch_done", "epoch_trained", "file_written.checkpoint", "file_written.sample"),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from service.states import TERMINAL
 from service.storage.database import Database
 from service.storage.tables import Event, Job
 from tests.conftest import create_database
+from tests.waiting import wait_until
 
 STEADY_SPEC = {
     "kind": "classifier",
@@ -42,6 +43,8 @@ STEADY_SPEC = {
     "samples": {"count": 9},
 }
 """A job whose epochs of 170 batches take some tenths of a second each, which leaves time to disturb it."""
+
+STOP_TIMEOUT_S = 20
 
 
 @dataclass
@@ -116,15 +119,27 @@ class WorkerHarness:
         return self.until(job_id, lambda job: job.status in TERMINAL, timeout_s)
 
     def stop(self) -> None:
+        """Stop all processes. Those that do not stop in time are killed with their children, and fail the test."""
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        unstopped = []
         for process in self.processes:
             try:
-                process.wait(20)
+                process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+                unstopped.append(process)
+        for process in unstopped:
+            kill_group(process)
+        assert not unstopped, f"{[process.args for process in unstopped]} did not stop within {STOP_TIMEOUT_S} seconds"
+
+    def close(self) -> None:
+        """Stop all processes, and close the database in any case."""
+        try:
+            self.stop()
+        finally:
+            self.database.close()
 
 
 def open_worker_harness(home: Path, url: str, *, data: Path | None = None) -> WorkerHarness:
@@ -138,12 +153,8 @@ def open_worker_harness(home: Path, url: str, *, data: Path | None = None) -> Wo
 def open_migrated_harness(url: str, home: Path, *, data: Path | None = None) -> Iterator[WorkerHarness]:
     """A harness on a database that is migrated already; stops its workers at the end."""
     home.mkdir(exist_ok=True)
-    with closing(Database(url)) as database:
-        harness = WorkerHarness(home, database, data=data)
-        try:
-            yield harness
-        finally:
-            harness.stop()
+    with closing(WorkerHarness(home, Database(url), data=data)) as harness:
+        yield harness
 
 
 @pytest.fixture
@@ -218,3 +229,13 @@ def is_alive(pid: int) -> bool:
     """Whether a process is running; a zombie is not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.strip().startswith("Z")
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a worker and all its children at once, as a power cut does, and wait until they have ended."""
+    pids = [process.pid, *children_of(process.pid)]
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(map(is_alive, pids)), "their end")

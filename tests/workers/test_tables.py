@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,7 @@ def import_table(harness: WorkerHarness) -> Jobs:
 
 @pytest.mark.slow
 def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
-    harness = open_worker_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
-    try:
+    with closing(open_worker_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")) as harness:
         jobs = import_table(harness)
         worker = harness.start()
         undisturbed = harness.until_end(jobs.submit(SPEC).answer["id"])
@@ -69,9 +69,6 @@ def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_o
         assert preprocessings[0] == preprocessings[1] == undisturbed.provenance["preprocessing"]  # type: ignore[index]
         fork = jobs.fork(undisturbed.id, {"overrides": {"epochs": 10}}).answer["id"]
         assert stored_preprocessing(harness, harness.until_end(fork)) == preprocessings[0]
-    finally:
-        harness.stop()
-        harness.database.close()
 
 
 def stored_preprocessing(harness: WorkerHarness, job: Job) -> Any:

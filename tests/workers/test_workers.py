@@ -23,7 +23,7 @@ from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Job, Upload
 from tests.waiting import wait_until
-from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_worker_harness
+from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_migrated_harness
 
 
 def training_child(worker_pid: int) -> int:
@@ -283,18 +283,19 @@ def test_a_job_fails_after_its_training_process_was_lost_three_times(sqlite_work
 
 @pytest.mark.slow
 def test_a_connection_dropped_by_the_database_changes_no_bit(
-    tmp_path: Path, postgres_url: str, undisturbed_job: Job
+    tmp_path: Path, private_postgres_url: str, undisturbed_job: Job
 ) -> None:
-    workers = open_worker_harness(tmp_path / "home", postgres_url)
-    job_id = workers.submit()
-    workers.start()
-    workers.until(job_id, lambda job: job.epoch >= 1)
-    with workers.database.write() as session:
-        terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapeline-child'"
-        assert session.execute(text(terminate)).all()
-    job = workers.until_end(job_id)
-    workers.stop()
-    workers.database.close()
+    with open_migrated_harness(private_postgres_url, tmp_path / "home") as workers:
+        job_id = workers.submit()
+        workers.start()
+        workers.until(job_id, lambda job: job.epoch >= 1)
+        with workers.database.write() as session:
+            terminate = (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'tapeline-child' AND datname = current_database()"
+            )
+            assert session.execute(text(terminate)).all()
+        job = workers.until_end(job_id)
     assert (job.status, job.error) == (Status.SUCCEEDED, None)
     assert job.result_digest == undisturbed_job.result_digest
 

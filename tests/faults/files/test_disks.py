@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -78,10 +79,8 @@ def test_files_that_cannot_be_deleted_do_not_fail_the_job(
 def small_disk_harness(small_disk: Path) -> Iterator[FaultHarness]:
     """Workers whose database is on the small disk."""
     resize(small_disk, "8m")
-    harness = open_harness(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")
-    yield harness
-    harness.stop()
-    harness.database.close()
+    with closing(open_harness(small_disk / "home", f"sqlite:///{small_disk / 'tapeline.db'}")) as harness:
+        yield harness
 
 
 def test_a_full_disk_of_the_database_is_an_outage(

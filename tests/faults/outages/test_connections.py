@@ -50,14 +50,11 @@ def postgres_proxy(url: str) -> tuple[Proxy, str]:
 @pytest.fixture
 def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[FaultHarness, Proxy]]:
     """Workers that reach PostgreSQL through a proxy; the test itself connects directly."""
-    harness = open_harness(tmp_path / "home", postgres_url)
     proxy, url = postgres_proxy(postgres_url)
-    harness.extra_environ["TAPELINE_DATABASE_URL"] = url
-    yield harness, proxy
-    proxy.refusing = proxy.silent = False
-    harness.stop()
-    proxy.close()
-    harness.database.close()
+    with closing(proxy), closing(open_harness(tmp_path / "home", postgres_url)) as harness:
+        harness.extra_environ["TAPELINE_DATABASE_URL"] = url
+        yield harness, proxy
+        proxy.refusing = proxy.silent = False
 
 
 def test_a_child_survives_a_connection_killed_inside_an_epochs_commit(
@@ -70,7 +67,10 @@ def test_a_child_survives_a_connection_killed_inside_an_epochs_commit(
     harness.start()
     child = harness.until_reached("epoch_committing.2")
     with harness.database.write() as session:
-        terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapeline-child'"
+        terminate = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'tapeline-child' AND datname = current_database()"
+        )
         assert session.execute(text(terminate)).all()
     os.kill(child, signal.SIGCONT)
     harness.until_all_end()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ import pytest
 from service.jobs import actions
 from service.jobs.queries import lookup
 from service.states import Status
-from tests.faults.harness import FaultHarness, all_exited, kill_group, open_harness, wait_until
+from tests.faults.harness import FaultHarness, all_exited, open_harness, wait_until
 from tests.faults.invariants import Reference
-from tests.workers.conftest import children_of, parent_of
+from tests.workers.conftest import children_of, kill_group, parent_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -217,13 +218,12 @@ def test_copies_of_a_running_service_continue_to_the_same_results(
     sqlite_harness.until_all_end()
     sqlite_harness.check(reference)
     for copy in copies:
-        copied = open_harness(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")
-        copied.accepted = list(sqlite_harness.accepted)
-        copied.start("workers.reconcile")
-        copied.start()
-        copied.until_all_end()
-        copied.check(reference)
-        copied.database.close()
+        with closing(open_harness(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")) as copied:
+            copied.accepted = list(sqlite_harness.accepted)
+            copied.start("workers.reconcile")
+            copied.start()
+            copied.until_all_end()
+            copied.check(reference)
 
 
 def test_a_job_that_kills_its_workers_fails_and_the_next_one_runs(harness: FaultHarness, reference: Reference) -> None:

@@ -7,6 +7,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,8 @@ from service.storage.sweep_tables import Sweep
 from service.storage.tables import Epoch, Event, Job
 from service.sweeps import events
 from service.sweeps.events import DECISIONS
-from tests.faults.harness import QUICK_SPEC, FaultHarness, kill_group, kill_training_child, open_harness, wait_until
+from tests.faults.harness import QUICK_SPEC, FaultHarness, kill_training_child, open_harness, wait_until
+from tests.workers.conftest import kill_group
 
 RANDOM: Final[dict[str, Any]] = {
     "base": QUICK_SPEC | {"epochs": 4},
@@ -101,14 +103,11 @@ def until_end(harness: FaultHarness, sweep_id: str, timeout_s: float = 240) -> S
 
 def run_undisturbed(home: Path, document: dict[str, Any]) -> SweepResult:
     """Run a sweep with one worker and a scheduler, undisturbed."""
-    harness = open_harness(home / "home", f"sqlite:///{home / 'tapeline.db'}")
-    sweep_id = submit(harness, document)
-    harness.start()
-    harness.start("workers.reconcile")
-    ended = until_end(harness, sweep_id, 300)
-    harness.stop()
-    harness.database.close()
-    return ended
+    with closing(open_harness(home / "home", f"sqlite:///{home / 'tapeline.db'}")) as harness:
+        sweep_id = submit(harness, document)
+        harness.start()
+        harness.start("workers.reconcile")
+        return until_end(harness, sweep_id, 300)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,8 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHar
     url = f"sqlite:///{tmp_path / 'tapeline.db'}"
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres_url")
-    harness = open_harness(tmp_path / "home", url)
-    yield harness
-    harness.stop()
-    harness.database.close()
+    with closing(open_harness(tmp_path / "home", url)) as harness:
+        yield harness
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,12 @@ def test_every_preset_has_the_same_digest_in_a_reused_child_as_in_a_fresh_one(tm
     ]
     digests, pids = {}, {}
     for name, jobs in (("reused", "100"), ("fresh", "1")):
-        harness = open_harness(tmp_path / name)
-        ids = [harness.store(spec) for spec in specs]
-        harness.start(TAPELINE_CHILD_JOBS=jobs)
-        finished_jobs = [harness.until_end(job_id, 120) for job_id in ids]
-        assert [job.status for job in finished_jobs] == [Status.SUCCEEDED] * len(specs)
-        digests[name], pids[name] = [job.result_digest for job in finished_jobs], training_pids(harness)
-        harness.stop()
-        harness.database.close()
+        with closing(open_harness(tmp_path / name)) as harness:
+            ids = [harness.store(spec) for spec in specs]
+            harness.start(TAPELINE_CHILD_JOBS=jobs)
+            finished_jobs = [harness.until_end(job_id, 120) for job_id in ids]
+            assert [job.status for job in finished_jobs] == [Status.SUCCEEDED] * len(specs)
+            digests[name], pids[name] = [job.result_digest for job in finished_jobs], training_pids(harness)
     assert len(set(pids["reused"])) == 1, "all jobs were trained by one child"
     assert len(set(pids["fresh"])) == len(specs)
     assert digests["reused"] == digests["fresh"]
