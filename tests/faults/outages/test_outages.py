@@ -17,10 +17,11 @@ from service.errors import LeaseLost
 from service.jobs import commits, leases
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.states import Status
-from service.storage.database import Database
+from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, outage_error
 from tests.faults.invariants import Reference
+from tests.waiting import wait_until
 from workers import retry
 from workers.retry import retry_on_outage
 from workers.supervisor import supervisor
@@ -74,21 +75,68 @@ def test_workers_get_one_lease_duration_after_the_databases_clock_is_set_back() 
     assert rounds == [(second, second >= 15) for second in range(20)]
 
 
-@pytest.mark.slow
-def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(process: InProcessHarness) -> None:
+class DatabaseClock:
+    """Sets the clock of a database forward, for the statements of one engine."""
+
+    def __init__(self, database: Database) -> None:
+        self.ahead_ms = 0
+        event.listen(database.engine, "before_cursor_execute", self._shift, retval=True)
+
+    def advance(self, seconds: float) -> None:
+        self.ahead_ms += round(1000 * seconds)
+
+    def _shift(self, connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        for now in (NOW_SQLITE, NOW_POSTGRESQL):
+            statement = statement.replace(now, f"({now} + {self.ahead_ms})")
+        return statement, parameters
+
+
+@pytest.fixture
+def clock(process: InProcessHarness) -> DatabaseClock:
+    return DatabaseClock(process.database)
+
+
+LEASE_S = 60
+"""Much longer than the tests take, even on a busy machine: only the clock that they set lets it expire."""
+
+
+def policies_that_allow_rescue(process: InProcessHarness, clock: DatabaseClock, count: int) -> list[LeaseExpiryPolicy]:
+    """The policies of schedulers that have run for the duration of a lease."""
+    policies = [LeaseExpiryPolicy(LEASE_S) for _ in range(count)]
+    for _ in range(LEASE_S + 1):
+        for policy in policies:
+            policy.allows_rescue(leases.clock(process.database))
+        clock.advance(1)
+    return policies
+
+
+def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(
+    process: InProcessHarness, clock: DatabaseClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Reads can continue while others hold the write lock for longer than a lease: only the wait shows it."""
     job_id = process.submit()
-    policy = LeaseExpiryPolicy(lease_s=2)
-    policy.allows_rescue(leases.clock(process.database) - 2500)  # an earlier round, in which no lease had expired
-    held = process.claim(lease_s=2)
-    time.sleep(0.1)
-    assert rescue(process.database, policy) == [], "called, but not over"
+    (policy,) = policies_that_allow_rescue(process, clock, 1)
+    held = process.claim(LEASE_S)
+    for _ in range(LEASE_S - 1):
+        clock.advance(1)
+        assert rescue(process.database, policy) == [], "probed, but not over"
+    begin_write, begun = process.database.write, threading.Event()
+
+    def write() -> Any:
+        begun.set()
+        return begin_write()
+
+    monkeypatch.setattr(process.database, "write", write)
     with closing(Database(process.database.url)) as blocker, blocker.write() as session:
         session.execute(text("SELECT 1" if blocker.is_sqlite else "LOCK TABLE jobs IN EXCLUSIVE MODE"))
         rescued: list[str] = []
         waiting = threading.Thread(target=lambda: rescued.extend(rescue(process.database, policy)))
         waiting.start()
-        time.sleep(3.5)
+        begun.wait()
+        if not blocker.is_sqlite:
+            blocked = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'jobs'::regclass")
+            wait_until(lambda: session.scalar(blocked), "the scheduler to wait for the lock")
+        clock.advance(LEASE_S)
         assert waiting.is_alive()
     waiting.join()
     assert rescued == []
@@ -97,64 +145,69 @@ def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(process: InProc
 
 
 @pytest.mark.faults
-def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(process: InProcessHarness) -> None:
+def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(
+    process: InProcessHarness, clock: DatabaseClock
+) -> None:
     """The database responds, but its disk is full: no round is missed, yet the worker cannot renew."""
     job_id = process.submit()
-    policy = LeaseExpiryPolicy(lease_s=2)
-    held = process.claim(lease_s=2)
-    policy.allows_rescue(leases.clock(process.database) - 2500)
+    (policy,) = policies_that_allow_rescue(process, clock, 1)
+    held = process.claim(LEASE_S)
 
     def refuse(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("UPDATE"):
             raise outage_error()
 
     event.listen(process.database.engine, "before_cursor_execute", refuse)
-    full_until = time.monotonic() + 3
     failures = 0
-    while time.monotonic() < full_until:
+    for _ in range(2 * LEASE_S):
+        clock.advance(1)
         try:
             assert rescue(process.database, policy) == []
         except OperationalError:
             failures += 1
-        time.sleep(0.2)
-    assert failures > 5
+    assert failures > LEASE_S
     event.remove(process.database.engine, "before_cursor_execute", refuse)
     assert rescue(process.database, policy) == [], "the worker had no time to renew"
-    began = time.monotonic()
     leases.renew(process.database, held, None)
+    renewed_ms, rounds = leases.clock(process.database), 0
     while not rescue(process.database, policy):
-        time.sleep(0.1)
-    assert 2 <= time.monotonic() - began < 10, "whoever is silent then is declared lost when the lease is over"
+        clock.advance(1)
+        rounds += 1
+        assert rounds < LEASE_S + 3, "whoever is silent then is declared lost when the lease is over"
+    assert leases.clock(process.database) - renewed_ms >= 1000 * LEASE_S
     job = process.workers.job(job_id)
     assert (job.status, job.deaths) == (Status.QUEUED, 1)
 
 
-def seconds_until_rescued(process: InProcessHarness, *schedulers: LeaseExpiryPolicy) -> float:
-    """Let the schedulers run rounds in turn, and return the seconds until a job is rescued."""
-    began = time.monotonic()
-    while time.monotonic() - began < 15:
+def seconds_until_rescued(process: InProcessHarness, clock: DatabaseClock, *schedulers: LeaseExpiryPolicy) -> int:
+    """Let each scheduler run a round per second, in turn; return after how many seconds a job is rescued."""
+    for second in range(4 * LEASE_S):
         for policy in schedulers:
             if rescue(process.database, policy):
-                return time.monotonic() - began
-            time.sleep(0.2)
-    raise AssertionError("never claimed")
+                return second
+            clock.advance(1 / len(schedulers))
+    raise AssertionError("never rescued")
 
 
-@pytest.mark.slow
-def test_two_schedulers_that_probe_the_same_lease_requeue_its_job(process: InProcessHarness) -> None:
+def test_two_schedulers_that_probe_the_same_lease_requeue_its_job(
+    process: InProcessHarness, clock: DatabaseClock
+) -> None:
     process.submit()
-    process.claim(lease_s=3)
-    assert seconds_until_rescued(process, LeaseExpiryPolicy(lease_s=1), LeaseExpiryPolicy(lease_s=1)) < 6
+    policies = policies_that_allow_rescue(process, clock, 2)
+    process.claim(LEASE_S)
+    assert seconds_until_rescued(process, clock, *policies) < LEASE_S + 3
 
 
 @pytest.mark.faults
-def test_a_clock_set_back_does_not_prolong_a_dead_workers_lease(process: InProcessHarness) -> None:
+def test_a_clock_set_back_does_not_prolong_a_dead_workers_lease(
+    process: InProcessHarness, clock: DatabaseClock
+) -> None:
     """F25: the lease was given before, so its expiry is now far in the future."""
     job_id = process.submit()
-    process.claim(lease_s=3)
+    process.claim(LEASE_S)
     with process.database.write() as session:
         session.execute(update(Job).values(lease_expires_ms=Job.lease_expires_ms + 3_600_000))
-    assert seconds_until_rescued(process, LeaseExpiryPolicy(lease_s=3)) < 12
+    assert seconds_until_rescued(process, clock, LeaseExpiryPolicy(LEASE_S)) < 2 * LEASE_S + 3
     assert process.workers.job(job_id).deaths == 1
 
 
