@@ -5,7 +5,6 @@ import io
 import json
 import re
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from werkzeug.test import TestResponse
 
 from service.spec import validation
 from service.web.middleware import problem_kinds
+from service.web.server import request_limits
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -44,6 +44,8 @@ def test_large_bodies_are_parsed_one_at_a_time_and_small_ones_do_not_wait(
 ) -> None:
     """Parsing twelve large bodies at once kept the interpreter from all other requests for half a second."""
     parse, parsing, max_parsing, small_arrived = validation.parse_json, [0], [0], threading.Event()
+    received: list[None] = []
+    monkeypatch.setattr(request_limits, "end", lambda: received.append(None))  # called before a body is parsed
     large = json.dumps({"kind": "classifier", **{f"f{number}": 1 for number in range(9000)}}).encode()
 
     def parse_slowly(body: bytes) -> Any:
@@ -59,8 +61,7 @@ def test_large_bodies_are_parsed_one_at_a_time_and_small_ones_do_not_wait(
     monkeypatch.setattr(validation, "parse_json", parse_slowly)
     with ThreadPoolExecutor(5) as threads:
         futures = [threads.submit(post, app.test_client(), large) for _ in range(4)]
-        wait_until(lambda: parsing[0], "the first")
-        time.sleep(0.05)  # enough for the others to begin
+        wait_until(lambda: len(received) == 4 and parsing[0], "the first to be parsed, and the others to arrive")
         assert threads.submit(post, app.test_client(), b"{}").result(10).status_code == 422
         assert [future.result(10).status_code for future in futures] == [422] * 4
     assert max_parsing == [1]

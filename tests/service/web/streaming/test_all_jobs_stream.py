@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,15 +14,18 @@ import pytest
 from flask import Flask
 from httpx_sse import ServerSentEvent, connect_sse
 from sqlalchemy import event as database_event
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from service.jobs import commits, leases, transitions
 from service.jobs import events as log
 from service.jobs.queries import lookup
 from service.states import Status
+from service.storage.database import now_ms
 from service.web.services import EXTENSION
 from service.web.streaming import all_jobs
 from service.web.streaming.client import Permission, StreamClient
+from tests.waiting import wait_until
 
 Submit = Callable[..., str]
 Serve = Callable[[Flask], str]
@@ -227,6 +229,14 @@ def test_events_of_slow_commits_are_sent(
 ) -> None:
     """An event is timestamped first; then the disk delays its commit for longer than most reads look back."""
     monkeypatch.setattr(all_jobs, "_LOOKBACK_MS", 100)
+    monkeypatch.setattr(app.extensions[EXTENSION].all_jobs_stream._poller, "_interval_s", lambda: 0.02)
+    readers, read = list[all_jobs.LogReader](), all_jobs.LogReader.read
+
+    def observed_read(reader: all_jobs.LogReader) -> list[all_jobs.FeedEvent]:
+        readers.append(reader)
+        return read(reader)
+
+    monkeypatch.setattr(all_jobs.LogReader, "read", observed_read)
     client, base = app.test_client(), serve(app)
     job_id = submit(client)
     with opened(base) as events:
@@ -234,5 +244,6 @@ def test_events_of_slow_commits_are_sent(
         with app.extensions[EXTENSION].database.write() as session:
             transitions.finish(session, lookup.get(session, job_id), Status.CANCELLED, reason="cancelled")
             session.flush()
-            time.sleep(1.5)
+            written_ms = session.scalar(select(now_ms())) or 0
+            wait_until(lambda: (readers[-1]._since or 0) > written_ms + 100, "reads that look back less far")
         assert [event["seq"] for event in read_until(events, ends=1) if event["event"] == "end"] == [3]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -107,13 +106,13 @@ def test_stream_cut_twenty_times_sends_each_event_once(
 ) -> None:
     worker, base = make_worker(either_app), serve(either_app)
     job_id = submit(either_app.test_client(), epochs=30)
-    rng = random.Random(4)
+    rng, received = random.Random(4), threading.Semaphore(0)
 
     def train() -> None:
         worker.claim()
         for epoch in range(1, 31):
+            assert received.acquire(timeout=20)  # one epoch for each event, so that most cuts are before the end
             worker.commit_epoch(epoch)
-            time.sleep(0.04)
         worker.succeed()
 
     thread = threading.Thread(target=train)
@@ -128,6 +127,7 @@ def test_stream_cut_twenty_times_sends_each_event_once(
                     continue
                 last = int(event.id)
                 sequence_numbers.append(last)
+                received.release()
                 if cut < 20 and rng.random() < 0.25:
                     break
     thread.join()
@@ -227,9 +227,8 @@ def test_streams_of_all_jobs_and_of_one_job_share_a_limit(app: Flask, submit: Su
             assert http.get(path).json()["code"] == "too_many_streams"
         # Long polling has no slot either: the client gets a response at once, and can ask again later.
         etag = http.get(f"/jobs/{job_id}").headers["ETag"]
-        began = time.monotonic()
         long_poll = http.get(f"/jobs/{job_id}", headers={"If-None-Match": etag, "Prefer": "wait=19"})
-        assert (long_poll.status_code, time.monotonic() - began < 10) == (304, True)
+        assert long_poll.status_code == 304
         assert "Preference-Applied" not in long_poll.headers
 
 
@@ -246,9 +245,7 @@ def test_client_that_does_not_read_delays_no_other_client_and_misses_no_event(
         for epoch in range(1, 120):
             worker.commit_epoch(epoch, metrics=metrics)
         worker.succeed()
-        began = time.monotonic()
         received = numbered(list(fast))
-        assert time.monotonic() - began < 10
         assert numbered(list(slow)) == received == list(range(1, len(received) + 1))
     assert len(received) == 2 + 119 * 3 + 2
 
@@ -303,16 +300,33 @@ def test_events_in_quick_succession_do_not_wait_for_an_idle_poll(
         wait_until(lambda: next(events).event == "metrics", "the epoch")
 
 
+@contextmanager
+def polls_stopped(hub: Hub, *job_ids: str) -> Iterator[None]:
+    """Poll these jobs, and not again until the end of the block."""
+    interval_s, is_stopped = hub._poller._interval_s, threading.Event()
+
+    def wait_long() -> float:
+        is_stopped.set()
+        return 3600.0
+
+    hub._poller._interval_s = wait_long
+    wait_until(lambda: all(hub._watched[job_id].progress for job_id in job_ids), "the first poll")
+    wait_until(is_stopped.is_set, "the end of the polls")
+    yield
+    hub._poller._interval_s = interval_s
+    hub._poller.wake_up()
+
+
 def test_burst_of_events_is_delivered_in_full(app: Flask, submit: Submit, serve: Serve, worker: Any) -> None:
     job_id = submit(app.test_client(), epochs=200)
     worker.claim()
     hub: Hub = app.extensions[EXTENSION].hub
-    hub._poller._interval_s = lambda: 1.5  # more events arrive between two polls than the buffer holds
     with opened(serve(app), job_id) as events:
         next(events)
-        for epoch in range(1, 101):
-            worker.commit_epoch(epoch)
-        worker.succeed()
+        with polls_stopped(hub, job_id):  # more events arrive between two polls than the buffer holds
+            for epoch in range(1, 101):
+                worker.commit_epoch(epoch)
+            worker.succeed()
         assert numbered(list(events)) == list(range(1, 305))
 
 
@@ -321,10 +335,11 @@ def test_stream_continues_after_a_database_outage(
 ) -> None:
     job_id = submit(app.test_client())
     database = app.extensions[EXTENSION].database
-    read_database, outage = database.read, threading.Event()
+    read_database, outage, failures = database.read, threading.Event(), []
 
     def read() -> Any:
         if outage.is_set():
+            failures.append(threading.current_thread().name)
             raise OperationalError("SELECT", {}, Exception("gone"))
         return read_database()
 
@@ -334,7 +349,7 @@ def test_stream_continues_after_a_database_outage(
         outage.set()
         worker.claim()
         worker.succeed()
-        time.sleep(0.6)
+        wait_until(lambda: failures.count("stream-hub") >= 2, "failed polls")
         outage.clear()
         assert numbered(list(events)) == [1, 2, 3, 4]
 
@@ -355,14 +370,12 @@ def test_failed_poll_repeats_no_event(
         return read_events(session, job_id, **options)
 
     monkeypatch.setattr(job_stream.events, "read", read)
-    app.extensions[EXTENSION].hub._poller._interval_s = lambda: 0.5  # one poll reads new events of both jobs
     with opened(base, job_ids[0]) as one, opened(base, job_ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
-        wait_until(lambda: len(app.extensions[EXTENSION].hub._watched) == 2, "both jobs to be watched")
-        time.sleep(0.6)
         workers = [make_worker(app), make_worker(app)]
-        for worker in workers:
-            worker.claim()
+        with polls_stopped(app.extensions[EXTENSION].hub, *job_ids):  # one poll reads new events of both jobs
+            for worker in workers:
+                worker.claim()
         wait_until(failed.is_set, "the failed poll")
         for worker in workers:
             worker.succeed()
@@ -370,13 +383,12 @@ def test_failed_poll_repeats_no_event(
 
 
 def test_stopping_the_process_ends_the_streams(app: Flask, submit: Submit, serve: Serve) -> None:
+    app.extensions[EXTENSION].hub.ping_s = 3600.0  # a stream that did not end would be silent, and its client time out
     job_id = submit(app.test_client())
     with opened(serve(app), job_id) as events:
         assert [next(events).event, next(events).event] == ["snapshot", "status"]
         app.extensions[EXTENSION].hub.closing = True
-        began = time.monotonic()
         assert list(events) == []
-        assert time.monotonic() - began < 5
 
 
 def test_head_request_for_a_stream_takes_no_slot(app: Flask, submit: Submit) -> None:
