@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from service.access import audit_seals
 from service.access.audit_chain import Entry, Seal, Verification, verify
 from service.storage.database import Database, now_ms
 from service.storage.tables import AUDIT, AuditSeal
+from tests.waiting import wait_until
 
 DAY_MS = 24 * 60 * 60 * 1000
 
@@ -124,10 +124,12 @@ def test_a_log_with_concurrent_writers_and_sealers_stays_intact(database: Databa
     threads = [threading.Thread(target=work) for work in (write, write, write, write, seal, seal)]
     for thread in threads:
         thread.start()
-    time.sleep(5)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        wait_until(lambda: verified(database).seals > 40, "many seals", 60)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     audit_seals.seal(database, settled_s=0)
     verification = verified(database)
     assert (verification.fault, verification.unsealed) == (None, 0)

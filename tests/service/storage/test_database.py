@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from service.storage import database as module
 from service.storage.database import Database
 from service.storage.tables import Worker
 from tests.conftest import sqlite_only
+from tests.waiting import wait_until
 
 
 def add(name: str, fails: bool = False) -> Callable[[Session], str]:
@@ -36,12 +36,11 @@ def names(database: Database) -> set[str]:
         return set(session.scalars(select(Worker.id)))
 
 
-def run_concurrently(
-    operations: Sequence[Callable[[], Any]], during: AbstractContextManager[Any] | None = None
-) -> list[Any]:
-    """Run operations in threads that start together and cannot commit before ``during`` ends.
+def run_concurrently(operations: Sequence[Callable[[], Any]], waiting_in: Database | None = None) -> list[Any]:
+    """Run operations in threads that start together, and return their results or exceptions.
 
-    Return their results or exceptions.
+    Args:
+        waiting_in: a SQLite database that is locked until all of them wait for it.
     """
     all_started = threading.Barrier(len(operations) + 1)
 
@@ -50,17 +49,18 @@ def run_concurrently(
         return operation()
 
     with ThreadPoolExecutor(len(operations)) as pool:
-        with during or nullcontext():
+        with waiting_in.write() if waiting_in else nullcontext():
             futures = [pool.submit(start, operation) for operation in operations]
             all_started.wait()
-            time.sleep(1 if during else 0)  # by then, all are waiting for the lock
+            if waiting_in:
+                wait_until(lambda: len(waiting_in._pending) == len(operations), "all to wait for the lock")
         return [future.exception() or future.result() for future in futures]
 
 
 def test_operations_in_a_shared_commit_fail_individually(database: Database) -> None:
     inserts = [(f"w{number}", number % 3 == 0) for number in range(24)]
-    write_lock = database.write() if database.is_sqlite else None
-    results = run_concurrently([lambda i=insert: database.group_commit(add(*i)) for insert in inserts], write_lock)  # type: ignore[misc]
+    group_commits = [lambda i=insert: database.group_commit(add(*i)) for insert in inserts]  # type: ignore[misc]
+    results = run_concurrently(group_commits, database if database.is_sqlite else None)
     for (name, fails), result in zip(inserts, results, strict=True):
         assert isinstance(result, KeyError) if fails else result == name
     assert names(database) == {name for name, fails in inserts if not fails}
@@ -76,7 +76,7 @@ def test_an_operation_sees_what_an_earlier_one_wrote(database: Database) -> None
 def test_few_commits_serve_many_operations(database: Database) -> None:
     commits: list[int] = []
     module.event.listen(database.engine, "commit", lambda _: commits.append(1))
-    run_concurrently([lambda n=n: database.group_commit(add(f"w{n}")) for n in range(16)], database.write())  # type: ignore[misc]
+    run_concurrently([lambda n=n: database.group_commit(add(f"w{n}")) for n in range(16)], database)  # type: ignore[misc]
     assert len(names(database)) == 16
     assert sum(commits) <= 3, "one for the lock's holder, one for all who waited"
 
@@ -90,7 +90,7 @@ def test_a_failed_commit_is_reported_to_all_who_share_it(database: Database) -> 
 
     module.event.listen(database.engine, "commit", refuse)
     operations: list[Callable[[], Any]] = [lambda n=n: database.group_commit(add(f"w{n}")) for n in range(5)]  # type: ignore[misc]
-    results = run_concurrently(operations, database.write())
+    results = run_concurrently(operations, database)
     module.event.remove(database.engine, "commit", refuse)
     assert [type(result) for result in results] == [OperationalError] * 5
     assert names(database) == set()
@@ -119,7 +119,7 @@ def test_after_a_rollback_by_sqlite_only_stored_operations_report_success(databa
         for operation in operations:  # in this order
             threads.append(threading.Thread(target=lambda op=operation: results.extend(run_concurrently([op]))))  # type: ignore[misc]
             threads[-1].start()
-            time.sleep(0.1)
+            wait_until(lambda: len(database._pending) == len(threads), "it to wait for the lock")
     for thread in threads:
         thread.join()
     stored = names(database)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from service.storage.insertions import Insertion, NewRow, TimeTemplate
 from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag, Worker
 from service.storage.times import at_time
 from tests.conftest import postgresql_only
+from tests.waiting import wait_until
 
 PLACEHOLDER = at_time(123_456_789_012_345)
 
@@ -41,9 +43,9 @@ def test_all_rows_of_an_insertion_have_one_time_of_the_database_clock(database: 
 
 
 def test_the_database_formats_every_millisecond_as_python_does(database: Database) -> None:
-    for _ in range(25):
-        Insertion([key_row(f"{time.monotonic_ns()}")]).execute(database)
-        time.sleep(0.0013)
+    times = set[int | None]()
+    while len(times) < 25:
+        times.add(Insertion([key_row(f"{time.monotonic_ns()}")]).execute(database))
     for row in keys(database).values():
         assert row.answer["at"] == at_time(row.created_ms)
 
@@ -89,15 +91,15 @@ def test_connections_closed_by_the_server_are_replaced(database: Database) -> No
     for connection in pooled:
         connection.execute(text("SELECT 1"))
         connection.close()
-    other = Database(database.url)
-    try:
+    with closing(Database(database.url)) as other:
         with other.read() as session:
             assert session.scalars(text(terminate_others)).all() == [True] * 3
-            deadline = time.monotonic() + 5
-            while session.scalar(text(count_others)) and time.monotonic() < deadline:
-                time.sleep(0.01)
-    finally:
-        other.close()
+
+        def have_ended() -> bool:
+            with other.read() as session:  # a new transaction: each one sees one state
+                return not session.scalar(text(count_others))
+
+        wait_until(have_ended, "the end of the connections")
     for number in range(3):
         with database.write() as session:
             session.add(
