@@ -4,9 +4,9 @@ nothing.
 A test arms a process with ``TESTING_FAILPOINTS``, a folder. A file in it, named after a failpoint
 (``epoch_committed``, or ``epoch_committed.3`` for one detail), contains the fault for the first process that
 reaches it: ``kill``, ``stop`` (SIGSTOP), ``hang``, ``error`` (the OSError of a full disk), ``memory``
-(MemoryError), ``hoard`` (allocate up to 16 GiB), ``wait`` (one second), or ``note`` (nothing). The file is
-renamed first, to a name with process id and time, so each fault is injected once. Only the environment of a
-process can arm it; requests cannot.
+(MemoryError), ``hoard`` (allocate up to 16 GiB), ``wait NAME`` (until a process has reached that failpoint, or the
+test has created such a file), or ``note`` (nothing). The file is renamed first, to a name with process id and time,
+so each fault is injected once. Only the environment of a process can arm it; requests cannot.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "TESTING_FAILPOINTS"
+_WAIT_TIMEOUT_S: Final = 60
 
 PLACES: Final = {
     "claimed": "the supervisor's claim is committed, and no child knows of it",
@@ -76,6 +77,14 @@ def reach(failpoint: str, detail: object = None) -> None:
         _inject(fault, failpoint)
 
 
+def _wait_for(name: str) -> None:
+    deadline = time.monotonic() + _WAIT_TIMEOUT_S
+    while _folder is not None and not list(_folder.glob(f"{name}.reached-*")):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no process has reached {name}")
+        time.sleep(0.005)
+
+
 class SimulatedKill(BaseException):
     """Simulates a kill in tests whose process must survive."""
 
@@ -99,8 +108,8 @@ def _inject(fault: str, failpoint: str) -> None:
             del blocks
         case "abandon":
             raise SimulatedKill(failpoint)
-        case "wait":
-            time.sleep(1)
+        case wait if wait.startswith("wait "):
+            _wait_for(wait.removeprefix("wait "))
         case "note":
             pass
         case _:

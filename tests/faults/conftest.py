@@ -79,6 +79,10 @@ class InProcessHarness:
     def arm(self, name: str, fault: str = "abandon") -> None:
         (self.points / name).write_text(fault)
 
+    def mark_reached(self, name: str) -> None:
+        """End a ``wait`` of a failpoint."""
+        (self.points / f"{name}.reached-test").touch()
+
     def claim(self, lease_s: float = 30) -> Claim:
         held = leases.claim(self.database, "process", lease_s)
         assert held is not None, "no job waits"

@@ -104,7 +104,7 @@ def test_an_epoch_is_trained_while_the_previous_one_is_committed(
 ) -> None:
     """The second epoch writes nothing until the first one's row exists."""
     job_id = process.submit()
-    process.arm("files_stored.1", "wait")
+    process.arm("files_stored.1", "wait overlapping.2")
     process.arm("overlapping.2", "note")
     assert process.train() == "succeeded"
     assert list(process.points.glob("overlapping.2.reached-*"))
@@ -118,8 +118,14 @@ def test_a_job_is_handed_back_after_the_pending_commit(
     process: InProcessHarness, reference: Reference, batches: int
 ) -> None:
     job_id = process.submit()
-    process.arm("files_stored.1", "wait")
-    endpoint = NoSupervisor()
+    process.arm("files_stored.1", "wait stopped")
+
+    class StoppingEndpoint(NoSupervisor):
+        def stop(self, request: Request | None) -> None:
+            super().stop(request)
+            process.mark_reached("stopped")
+
+    endpoint = StoppingEndpoint()
     endpoint.after_batches = batches
     assert process.train(endpoint=endpoint) == "handed back"
     assert process.workers.job(job_id).epoch == 1
@@ -133,7 +139,7 @@ def test_a_lease_lost_during_a_commit_ends_the_training_and_leaves_no_file(
 ) -> None:
     job_id = process.submit()
     held = process.claim()
-    process.arm("files_stored.1", "wait")
+    process.arm("files_stored.1", "wait lease_lost")
 
     class LeaseLosingEndpoint(NoSupervisor):
         batches = 0
@@ -142,6 +148,7 @@ def test_a_lease_lost_during_a_commit_ends_the_training_and_leaves_no_file(
             self.batches += 1
             if step == 18:  # the first batch of the second epoch
                 leases.record_child_loss(process.database, held, "silent")
+                process.mark_reached("lease_lost")
 
     endpoint = LeaseLosingEndpoint()
     with pytest.raises(LeaseLost):
@@ -155,7 +162,7 @@ def test_a_lease_lost_during_a_commit_ends_the_training_and_leaves_no_file(
 
 def test_an_error_in_a_commit_takes_precedence_over_one_in_the_next_epoch(process: InProcessHarness) -> None:
     job_id = process.submit()
-    process.arm("files_stored.1", "wait")
+    process.arm("files_stored.1", "wait overlapping.2")
     process.arm("epoch_committing.1", "memory")
     process.arm("overlapping.2", "error")
     assert process.train() == "failed"
