@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,16 +163,12 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHar
     """Real processes on PostgreSQL, where they run at the same time; exhaustively also on SQLite, which the tests of
     ``process`` and of ``sqlite_harness`` use."""
     url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url")
-    harness = open_harness(tmp_path / "home", url)
-    yield harness
-    harness.stop()
-    harness.database.close()
+    with closing(open_harness(tmp_path / "home", url)) as harness:
+        yield harness
 
 
 @pytest.fixture
 def sqlite_harness(tmp_path: Path) -> Iterator[FaultHarness]:
     """Real processes on SQLite alone, for tests that do not depend on the database."""
-    harness = open_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")
-    yield harness
-    harness.stop()
-    harness.database.close()
+    with closing(open_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")) as harness:
+        yield harness

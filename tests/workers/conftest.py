@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from migrations.upgrade import upgrade
@@ -221,14 +222,14 @@ def parent_of(pid: int) -> int:
 
 
 def _parents() -> dict[int, int]:
-    process_table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    return {int(child): int(parent) for child, parent in (line.split() for line in process_table.splitlines())}
+    return {process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
 
 
 def is_alive(pid: int) -> bool:
     """Whether a process is running; a zombie is not."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.strip().startswith("Z")
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
