@@ -51,7 +51,7 @@ def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return name, ended
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.exhaustive), "postgresql"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHarness]:
     url = f"sqlite:///{tmp_path / 'tapeline.db'}"
     if request.param == "postgresql":
