@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,18 +29,20 @@ def celery(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_celery_commands_find_a_worker_but_cannot_stop_it(workers: WorkerHarness, broker: Broker) -> None:
     environ = workers.settings.to_env() | {"TAPELINE_BROKER_URL": broker.url}
+    # Named, so that Celery does not wait for the answers of others.
+    to_worker = (f"--destination=celery@{socket.gethostname()}", "--timeout=20")
     worker = workers.start(TAPELINE_BROKER_URL=broker.url)
-    wait_until(lambda: "1 node online" in celery("status", **environ).stdout, "the worker's answer", 60)
-    ping = celery("inspect", "ping", "--timeout=20", **environ)
+    wait_until(lambda: "1 node online" in celery("status", *to_worker, **environ).stdout, "the worker's answer", 60)
+    ping = celery("inspect", "ping", *to_worker, **environ)
     assert ping.returncode == 0
     assert "pong" in ping.stdout
-    assert "tapeline.train" in celery("inspect", "registered", "--timeout=20", **environ).stdout
+    assert "tapeline.train" in celery("inspect", "registered", *to_worker, **environ).stdout
     celery("control", "shutdown", **environ)
-    time.sleep(1)
+    # Commands arrive in order, so the worker has read the one before when it answers.
+    assert "1 node online" in celery("status", *to_worker, **environ).stdout
+    workers.until_end(workers.submit(epochs=1))
     assert worker.poll() is None
     assert "Celery has ended" not in (workers.home / "workers.log").read_text()
-    assert "1 node online" in celery("status", "--timeout=20", **environ).stdout
-    workers.until_end(workers.submit(epochs=1))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
 from workers.heartbeat import SILENCE_S, Heartbeat, silence_s
 
@@ -24,10 +25,7 @@ def is_healthy(home: Path, name: str) -> bool:
 
 
 def wait_until_healthy(home: Path, name: str) -> None:
-    deadline = time.monotonic() + 60
-    while not is_healthy(home, name):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: is_healthy(home, name), f"a healthy {name}", 60)
 
 
 @pytest.mark.slow
@@ -49,10 +47,9 @@ def test_a_worker_whose_children_exit_at_once_is_not_healthy(sqlite_workers: Wor
     broken.parent.mkdir()
     broken.write_text("raise SystemExit('no NumPy here')")
     sqlite_workers.start(PYTHONPATH=f"{broken.parent}{os.pathsep}{os.environ['PYTHONPATH']}")
-    log, deadline = sqlite_workers.home / "workers.log", time.monotonic() + 60
-    while "a training process" not in log.read_text():  # it could not be started, or exited before it was ready
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    log = sqlite_workers.home / "workers.log"
+    # It could not be started, or exited before it was ready.
+    wait_until(lambda: "a training process" in log.read_text(), "the end of a child", 60)
     assert not is_healthy(sqlite_workers.home, "worker")
 
 
