@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -160,13 +159,11 @@ def test_a_job_whose_worker_is_killed_finishes_on_the_other_with_the_same_bits(
     docker("start", victim)
 
 
-def test_a_stopped_worker_hands_its_job_back_within_ten_seconds(service: Service, undisturbed_digest: str) -> None:
+def test_a_stopped_worker_hands_its_job_back_before_it_is_killed(service: Service, undisturbed_digest: str) -> None:
     job_id = service.submit(**LONG_JOB)
     service.wait_until_epoch(job_id, 2)
     (stopped,) = service.trained_by(job_id)
-    began = time.monotonic()
     docker("stop", stopped)
-    assert time.monotonic() - began < 10
     assert docker("inspect", "--format={{.State.ExitCode}}", stopped).strip() == "0"
     job = service.wait_until_success(job_id)
     assert "handed back" in [event.get("reason") for event in service.log(job_id)]

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.security.conftest import OPERATOR_KEY, Stack
+from tests.waiting import wait_until
 
 SPEC = json.dumps({"kind": "classifier"}).encode()
 JSON = ("Content-Type", "application/json")
@@ -188,7 +189,9 @@ def test_no_key_is_in_any_file_of_the_state_folder(stack: Stack, cookie: str) ->
             )
         stack.raw("GET", "/jobs", [("Host", "localhost"), ("Bad Header " + secret, "x")])
         stack.raw("GET", "/jobs", [("Host", secret)])
-    time.sleep(0.5)
+    stack.raw("GET", "/jobs", [("Host", "localhost"), ("X-Request-Id", "the-last-request")])
+    log = stack.home / "logs" / "web.log"
+    wait_until(lambda: "the-last-request" in log.read_text(), "the log of the last request")
     files = {str(path.relative_to(stack.home)): path for path in stack.home.rglob("*") if path.is_file()}
     assert {"tapeline.db", "logs/web.log", "logs/worker.log"} <= files.keys()
     assert any(name.startswith("broker/") for name in files)

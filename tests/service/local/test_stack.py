@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ import pytest
 from service.client import Client
 from service.local import HomeInUse, LocalStack, PortTaken, StackError
 from service.runtime.settings import Settings
+from tests.waiting import wait_until
 
 UP = [sys.executable, "-c", "from service.cli import main; main()", "up"]
 SLOW_START_NOTE = "the web process is still starting; waiting up to 120 s (is the machine busy?)"
@@ -36,15 +36,6 @@ def processes_of(home: Path) -> set[int]:
                 if os.fsencode(home) in description:
                     pids.add(int(entry.name))
     return pids
-
-
-def wait_until(condition: Callable[[], bool], within_s: float = 60) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 def is_healthy(url: str) -> bool:
@@ -91,7 +82,7 @@ def up(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-    wait_until(lambda: not processes_of(tmp_path / "home"))
+    wait_until(lambda: not processes_of(tmp_path / "home"), "the end of all processes", 60)
 
 
 def url_from(process: subprocess.Popen[str]) -> str:
@@ -176,8 +167,8 @@ def test_the_stack_runs_refuses_a_second_one_restarts_its_processes_and_stops(tm
         old_pids = stack.pids
         for pid in old_pids.values():
             os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda: all(stack.pids[name] != pid for name, pid in old_pids.items()))
-        assert wait_until(lambda: is_healthy(stack.url))
+        wait_until(lambda: all(stack.pids[name] != pid for name, pid in old_pids.items()), "new processes", 60)
+        wait_until(lambda: is_healthy(stack.url), "the service", 60)
         assert sorted(note.split("\n")[0].rstrip(":") for note in notes) == [
             f"the {name} process exited (SIGKILL); it restarts in 0.5 s"
             for name in ("broker", "scheduler", "web", "worker")

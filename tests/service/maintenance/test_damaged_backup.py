@@ -8,11 +8,11 @@ import itertools
 import json
 import os
 import random
+import select as select_module
 import subprocess
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import event, func, inspect, select, text
+from sqlalchemy import func, inspect, select, text
 
 from migrations.upgrade import exclusively, upgrade
 from service.cli import main
@@ -29,6 +29,7 @@ from service.maintenance.backup_format import read_parts
 from service.storage.tables import Epoch, Job, Upload
 from tests.service.maintenance.conftest import Installation
 from tests.service.maintenance.test_backup import empty, make_backup, rewritten, rows
+from tests.waiting import wait_until
 
 __all__ = ["empty"]
 
@@ -238,13 +239,6 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.sqlite_by_default
 def test_a_restore_killed_while_it_writes_files_can_be_repeated(
     archive: bytes, empty: Installation, installation: Installation
@@ -255,7 +249,7 @@ def test_a_restore_killed_while_it_writes_files_can_be_repeated(
     assert process.stdin is not None
     process.stdin.write(archive[:cut])
     process.stdin.flush()
-    wait_until(lambda: len(empty.paths()) == len(installation.paths()) - 1)
+    wait_until(lambda: len(empty.paths()) == len(installation.paths()) - 1, "all files but the last", 120)
     kill(process)
     assert contents(empty.store.root) >= {".restoring/journal", "datasets/.ds_1/train-images.npy"}
     assert_repeatable(archive, empty, installation)
@@ -311,18 +305,17 @@ def test_a_concurrent_restore_into_the_same_folder_is_refused(archive: bytes, em
     restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
 
 
+def is_in_transaction(installation: Installation) -> bool:
+    """Whether a connection to PostgreSQL has a transaction in which it does nothing."""
+    idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+    with installation.database.read() as session:
+        return bool(session.scalar(text(f"{idle} AND datname = current_database()")))
+
+
 @pytest.mark.slow
 def test_a_stalled_reader_keeps_no_transaction_open(installation: Installation, empty: Installation) -> None:
     for _ in range(3):
         installation.train()
-    if not installation.database.is_sqlite:
-
-        @event.listens_for(installation.database.engine, "connect")
-        def limit(connection: Any, record: object) -> None:
-            connection.execute("SET idle_in_transaction_session_timeout = 1000")
-            connection.commit()
-
-        installation.database.engine.dispose()
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     errors: list[BaseException] = []
@@ -339,11 +332,9 @@ def test_a_stalled_reader_keeps_no_transaction_open(installation: Installation, 
     thread.start()
     with os.fdopen(reading, "rb") as source:
         head = source.read(3000)
-        time.sleep(2.5)
+        wait_until(lambda: not select_module.select([], [writing], [], 0)[1], "a full pipe")
         if not installation.database.is_sqlite:
-            with installation.database.read() as session:
-                idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
-                assert session.scalar(text(f"{idle} AND datname = current_database()")) == 0
+            wait_until(lambda: not is_in_transaction(installation), "the end of its last transaction")
         installation.train(1)  # the backup is still of a single state
         whole = io.BytesIO(head + source.read())
     thread.join()
