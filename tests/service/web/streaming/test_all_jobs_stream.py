@@ -229,7 +229,9 @@ def test_events_of_slow_commits_are_sent(
 ) -> None:
     """An event is timestamped first; then the disk delays its commit for longer than most reads look back."""
     monkeypatch.setattr(all_jobs, "_LOOKBACK_MS", 100)
-    monkeypatch.setattr(app.extensions[EXTENSION].all_jobs_stream._poller, "_interval_s", lambda: 0.02)
+    stream = app.extensions[EXTENSION].all_jobs_stream
+    stream.ping_s = 3600.0  # without the event, the client times out
+    monkeypatch.setattr(stream._poller, "_interval_s", lambda: 0.02)
     readers, read = list[all_jobs.LogReader](), all_jobs.LogReader.read
 
     def observed_read(reader: all_jobs.LogReader) -> list[all_jobs.FeedEvent]:
