@@ -75,7 +75,7 @@ def test_a_worker_killed_with_a_child_between_two_jobs_is_replaced(
     pids = [*children_of(worker.pid), child]
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
-    wait_until(lambda: all_exited(pids), "the end of all children", 10)
+    wait_until(lambda: all_exited(pids), "the end of all children")
     harness.start("workers.reconcile")
     harness.start()
     harness.until_all_end()
@@ -106,15 +106,15 @@ def test_a_stopping_worker_ends_its_idle_children(sqlite_harness: FaultHarness, 
     pids = children_of(worker.pid)
     worker.terminate()
     assert worker.wait(20) == 0
-    wait_until(lambda: all_exited(pids), "the end of all children", 30)
+    wait_until(lambda: all_exited(pids), "the end of all children")
     sqlite_harness.check(reference)
 
 
 def test_children_that_are_idle_for_long_are_ended_except_for_one(sqlite_harness: FaultHarness) -> None:
-    sqlite_harness.patch("from workers.supervisor import child_pool\nchild_pool.MAX_IDLE_S = 6.0\n")
+    sqlite_harness.patch("from workers.supervisor import child_pool\nchild_pool.MAX_IDLE_S = 1.0\n")
     for _ in range(4):
         sqlite_harness.submit()
     worker = sqlite_harness.start(TAPELINE_WORKERS="2")
     sqlite_harness.until_all_end()
-    wait_until(lambda: len(children_of(worker.pid)) == 1, "the end of all but one", 30)
+    wait_until(lambda: len(children_of(worker.pid)) == 1, "the end of all but one")
     sqlite_harness.until_end(sqlite_harness.submit())
