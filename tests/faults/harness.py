@@ -19,14 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 
 from service.datasets.builtins import BUILT_IN
 from service.runtime.failpoints import VARIABLE
+from service.states import Status
 from service.storage.artifacts import ArtifactFolder
+from service.storage.database import now_ms
+from service.storage.tables import Job
 from tests.faults.invariants import Reference, check
-from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_worker_harness
+from tests.workers.conftest import POLL_OFTEN, WorkerHarness, children_of, is_alive, open_worker_harness
 
 QUICK_SPEC: dict[str, Any] = {
     "kind": "classifier",
@@ -86,6 +89,7 @@ class FaultHarness(WorkerHarness):
     accepted: list[str] = field(default_factory=list)
     extra_environ: dict[str, str] = field(default_factory=dict)
     """Additional environment variables of processes that are started from now on."""
+    patches: list[str] = field(default_factory=list)
 
     @property
     def points(self) -> Path:
@@ -93,14 +97,34 @@ class FaultHarness(WorkerHarness):
         folder.mkdir(exist_ok=True)
         return folder
 
-    def patch(self, code: str) -> None:
-        """Run ``code`` first in workers and schedulers started from now on; the product has no such hook."""
-        folder = self.home.parent / f"patch-{len(list(self.home.parent.glob('patch-*')))}"
-        folder.mkdir()
+    def patch(self, code: str, *, program: str = "workers") -> None:
+        """Run ``code`` first in workers and schedulers (or another program) started from now on, after that of
+        earlier calls; the product has no such hook."""
         body = "".join(f"    {line}\n" for line in code.strip().splitlines())
-        text = f"import sys\nif 'workers' in ' '.join(sys.orig_argv):\n{body}"
+        self.patches.append(f"if {program!r} in ' '.join(sys.orig_argv):\n{body}")
+        folder = self.home.parent / f"patch-{len(self.patches)}"
+        folder.mkdir()
+        text = (POLL_OFTEN / "sitecustomize.py").read_text() + "".join(self.patches)
         (folder / "sitecustomize.py").write_text(text)
         self.extra_environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(Path(__file__).parent.parent.parent)])
+
+    def add_failpoint(self, place: str, method: str, *, after: bool = False) -> None:
+        """Add a failpoint before or after each call of a method of workers started from now on.
+
+        Args:
+            method: as ``module:Class.method``. The detail of the failpoint is the type of its last argument.
+        """
+        module, _, path = method.partition(":")
+        owner = path.partition(".")[0]
+        call, reach = "result = original(*arguments, **named)", f"reach({place!r}, type(arguments[-1]).__name__)"
+        steps = [call, reach] if after else [reach, call]
+        self.patch(
+            f"from {module} import {owner}\n"
+            "from service.runtime.failpoints import PLACES, reach\n"
+            f"PLACES[{place!r}], original = 'added by a test', {path}\n"
+            f"def observed(*arguments, **named):\n    {steps[0]}\n    {steps[1]}\n    return result\n"
+            f"{path} = observed\n"
+        )
 
     def start(self, module: str = "workers", **more: str) -> subprocess.Popen[bytes]:
         return super().start(module, **{VARIABLE: str(self.points), **self.extra_environ, **more})
@@ -161,6 +185,16 @@ class FaultHarness(WorkerHarness):
         with self.database.engine.connect() as connection:
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
             return not _succeeds(lambda: connection.execute(text("SELECT id FROM jobs FOR UPDATE")))
+
+    def until_leases_are_overdue(self, by_s: float) -> None:
+        """Wait until the leases of all running jobs expired ``by_s`` ago. It only reads, directly from the database."""
+
+        def are_overdue() -> bool:
+            with self.database.read() as session:
+                running = select(func.max(Job.lease_expires_ms)).where(Job.status == Status.RUNNING)
+                return bool(session.scalar(select(now_ms() > running.scalar_subquery() + 1000 * by_s)))
+
+        wait_until(are_overdue, "the expiry of all leases")
 
     def until_all_end(self, timeout_s: float = 120) -> None:
         for job_id in self.accepted:

@@ -106,8 +106,7 @@ def test_one_of_two_schedulers_rescues_a_job_and_its_late_worker_is_refused(proc
     rng = random.Random(1)
     for _ in range(4):
         job_id = process.submit()
-        held = process.claim(lease_s=0)
-        time.sleep(0.01)
+        held = process.claim(lease_s=-1)
         rescued: list[str] = []
         run_rescue = lambda rescued=rescued: rescued.extend(rescue(process.database))  # noqa: E731 - it is called twice
         run_concurrently(rng, run_rescue, run_rescue)

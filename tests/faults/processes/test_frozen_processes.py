@@ -33,7 +33,7 @@ def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHa
         os.kill(child, signal.SIGSTOP)
     worker.kill()
     worker.wait()
-    wait_until(lambda: all_exited([child, fork_server, *spare]), "the end of all processes", 10)
+    wait_until(lambda: all_exited([child, fork_server, *spare]), "the end of all processes")
     sqlite_harness.start("workers.reconcile")
     sqlite_harness.start()
     sqlite_harness.until_all_end()
@@ -53,7 +53,7 @@ def test_a_frozen_child_is_ended_even_without_the_fork_server(harness: FaultHarn
     harness.until_end(harness.submit())  # by the spare child: no other one needs to be forked
     worker.terminate()
     worker.wait(60)
-    wait_until(lambda: all_exited([child]), "the end of the frozen child", 5)
+    wait_until(lambda: all_exited([child]), "the end of the frozen child")
     harness.start()
     harness.until_all_end()
     assert harness.worker_losses() == 0
@@ -79,7 +79,7 @@ def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -
     os.kill(child, signal.SIGCONT)
     os.kill(worker.pid, signal.SIGCONT)
     if child != worker.pid:
-        wait_until(lambda: all_exited([child]), "the frozen child's end", 20)
+        wait_until(lambda: all_exited([child]), "the frozen child's end")
     harness.submit()  # the service works as before
     harness.until_all_end()
     assert [(event.seq, event.type) for event in harness.log(job_id)] == events_before, "F04: the frozen worker wrote"

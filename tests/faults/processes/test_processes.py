@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
 ) -> None:
     """F01, while one epoch is committed and the next one is trained."""
     job_id = harness.submit()
-    harness.arm("files_stored.1", "wait")
+    harness.arm("files_stored.1", "wait its_death")  # which ends the wait
     harness.arm("overlapping.2")
     harness.start()
     harness.until_reached("overlapping.2")
@@ -75,7 +74,7 @@ def test_a_worker_killed_after_a_claim_or_an_end_is_replaced(
     pid = harness.until_reached(place)
     children = [pid, *children_of(worker.pid)]
     kill_group(worker)
-    wait_until(lambda: all_exited(children), "the end of all children", 5)
+    wait_until(lambda: all_exited(children), "the end of all children")
     harness.start("workers.reconcile")
     harness.start()
     harness.until_all_end()
@@ -85,15 +84,16 @@ def test_a_worker_killed_after_a_claim_or_an_end_is_replaced(
 
 def test_children_exit_when_only_their_worker_is_killed(harness: FaultHarness, reference: Reference) -> None:
     """F02: they notice only by the closed pipe."""
-    harness.submit(epochs=400)
+    harness.submit(epochs=10_000)
     worker = harness.start()
     harness.until(harness.accepted[0], lambda job: job.epoch >= 1)
     children = children_of(worker.pid)
     assert children
     worker.kill()
     worker.wait()
-    wait_until(lambda: all_exited(children), "the end of all children", 5)
+    wait_until(lambda: all_exited(children), "the end of all children")
     last = harness.job(harness.accepted[0]).epoch
+    assert last < 10_000, "it trained to the end"
     harness.start("workers.reconcile")
     harness.start()
     harness.until(harness.accepted[0], lambda job: job.epoch > last)
@@ -142,12 +142,14 @@ def test_running_jobs_survive_a_power_cut_of_all_workers(harness: FaultHarness, 
 def test_an_interrupted_drain_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
     """F06: after SIGTERM, the child dies while it hands its job back."""
     job_id = harness.submit(epochs=3)
-    harness.arm("epoch_trained.2", "stop")
+    harness.add_failpoint("sent", "workers.supervisor.child_process:ChildProcess.send", after=True)
+    harness.arm("epoch_trained.1", "stop")
     worker = harness.start()
-    child = harness.until_reached("epoch_trained.2")
+    child = harness.until_reached("epoch_trained.1")
     harness.arm(place)
+    harness.arm("sent.Stop", "note")
     worker.send_signal(signal.SIGTERM)
-    time.sleep(2)  # the stop command is in the pipe by then
+    harness.until_reached("sent.Stop")
     os.kill(child, signal.SIGCONT)
     harness.until_reached(place)
     assert worker.wait(20) == 0
@@ -159,12 +161,14 @@ def test_an_interrupted_drain_loses_nothing(harness: FaultHarness, reference: Re
 
 def test_a_child_that_has_just_ended_its_job_does_not_count_as_lost(sqlite_harness: FaultHarness) -> None:
     """Its worker checks the lease after the commit, but before the child has reported it."""
-    sqlite_harness.patch("from workers.supervisor import job_monitor\njob_monitor.FINAL_REPORT_S = 30.0\n")
+    sqlite_harness.add_failpoint("refused", "workers.supervisor.job_monitor:JobMonitor._await_final_report")
+    sqlite_harness.patch("from workers.supervisor import job_monitor\njob_monitor.FINAL_REPORT_S = 600.0\n")
+    sqlite_harness.arm("refused", "note")
     sqlite_harness.submit()
     sqlite_harness.arm("succeeded", "stop")
     sqlite_harness.start()
     child = sqlite_harness.until_reached("succeeded")
-    time.sleep(1)  # four checks
+    sqlite_harness.until_reached("refused")
     os.kill(child, signal.SIGCONT)
     wait_until(lambda: '"outcome": "succeeded"' in sqlite_harness.logs(), "the child's report")
     assert "the lease is lost" not in sqlite_harness.logs()

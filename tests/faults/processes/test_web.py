@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -24,9 +23,17 @@ from tests.faults.invariants import Reference
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
+HANGING_BROKER = """
+import threading
+from service.runtime import wake_ups
+wake_ups.send = lambda app, job_ids: threading.Event().wait()
+"""
+
+
 @pytest.fixture
 def web(harness: FaultHarness) -> Iterator[httpx.Client]:
-    """A client of a web process without a broker."""
+    """A client of a web process whose broker never answers: a request that waited for it would time out."""
+    harness.patch(HANGING_BROKER, program="gunicorn")
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -55,16 +62,12 @@ def submit(http: httpx.Client, harness: FaultHarness, **headers: str) -> str:
     return harness.accepted[-1]
 
 
-def test_without_a_broker_posts_are_fast_jobs_run_and_streams_work(
+def test_without_a_broker_posts_are_answered_jobs_run_and_streams_work(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
     """F09."""
-    durations_s = []
     for _ in range(10):
-        began = time.perf_counter()
         submit(web, harness)
-        durations_s.append(time.perf_counter() - began)
-    assert sorted(durations_s)[5] < 0.25, "a POST waited for the broker"
     harness.start(TAPELINE_WORKERS="2")
     with connect_sse(web, "GET", f"/jobs/{harness.accepted[-1]}/stream") as source:
         assert [event.event for event in source.iter_sse()][-1] == "end"
