@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.access.audit import Actor
 from service.application.ports import DatasetCatalogue, ImportFiles, owner_of
-from service.datasets.info import DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
+from service.datasets.info import DATASET_NAME, DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, StorageFull, UploadExists
 from service.jobs import uploads
 from service.jobs.uploads import UploadFolder
@@ -85,7 +85,9 @@ class DatasetUploads:
             UploadInUse, DatasetNotFound, DatasetFixed
         """
         owner = owner_of(by)
-        removed_ids = uploads.remove(self.database, name, owner=owner, by=by)
+        # PostgreSQL refuses a query for a text with NUL.
+        may_exist = DATASET_NAME.fullmatch(name.partition("@")[0])
+        removed_ids = uploads.remove(self.database, name, owner=owner, by=by) if may_exist else None
         if removed_ids is None:
             self.datasets.look_up(name, owner)
             raise DatasetFixed(name)

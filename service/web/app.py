@@ -15,7 +15,7 @@ from service.application.specs import SpecChecks
 from service.application.sweeps import Sweeps
 from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
-from service.errors import ArtifactNotFound, JobNotFound, SweepNotFound
+from service.errors import ArtifactNotFound, FoldsNotFound, JobNotFound, KeyNotFound, SweepNotFound
 from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
@@ -175,9 +175,10 @@ def create_app(settings: Settings) -> Flask:
 def _check_ids() -> None:
     """Answer malformed ids with 404, without a query: a database may reject such text."""
     view_args = request.view_args or {}
-    sweep_id = view_args.get("sweep_id")
-    if sweep_id is not None and not _ID.fullmatch(sweep_id):
-        raise SweepNotFound(sweep_id[:60])
+    for name, error in (("sweep_id", SweepNotFound), ("group", FoldsNotFound), ("key_id", KeyNotFound)):
+        value = view_args.get(name)
+        if value is not None and not _ID.fullmatch(value):
+            raise error(value[:60])
     job_id, artifact_id = view_args.get("job_id"), view_args.get("artifact_id")
     if job_id is not None and not _ID.fullmatch(job_id):
         raise JobNotFound(job_id[:60])

@@ -21,6 +21,7 @@ from service.errors import (
     DatasetFixed,
     DatasetNameTaken,
     Fault,
+    FoldsNotFound,
     IdempotencyConflict,
     IllegalSweepAction,
     IllegalTransition,
@@ -156,6 +157,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(TrialNotFound)
     def _(error: TrialNotFound) -> Response:
         return answer("trial_not_found", str(error)[:200])
+
+    @app.errorhandler(FoldsNotFound)
+    def _(error: FoldsNotFound) -> Response:
+        return answer("folds_not_found", str(error)[:200])
 
     @app.errorhandler(ArtifactNotFound)
     def _(error: ArtifactNotFound) -> Response:

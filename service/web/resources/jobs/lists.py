@@ -8,7 +8,6 @@ from typing import Final
 from flask import Response
 
 from service.application import job_lists
-from service.errors import FoldsNotFound
 from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
 from service.storage.database import Database
@@ -154,8 +153,5 @@ def show_folds(group: str) -> FoldSet:
     The interval is Student's t over the folds that have succeeded. Their training parts overlap, so it is an
     approximation.
     """
-    try:
-        with services().database.read() as session:
-            return FoldSet.of(group[:40], folds.jobs(session, group[:40], owner=owner()))
-    except FoldsNotFound as error:
-        raise Problem("folds_not_found", str(error)) from error
+    with services().database.read() as session:
+        return FoldSet.of(group, folds.jobs(session, group, owner=owner()))
