@@ -69,7 +69,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=downloads.PROBLEMS,
+    problems=(*downloads.PROBLEMS, "not_yet"),
 )
 def film(job_id: str) -> Response:
     """Show all sample grids as an animated GIF.
@@ -87,7 +87,7 @@ def film(job_id: str) -> Response:
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=downloads.PROBLEMS,
+    problems=(*downloads.PROBLEMS, "not_yet"),
 )
 def small_film(job_id: str) -> Response:
     """Show all sample grids as an animated WebP.
