@@ -1,0 +1,46 @@
+"""One populated service for all rules: they change none of its objects, only objects of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from service.runtime.settings import Auth, Settings
+from service.web.app import create_app
+from tests.service.web.conftest import shut_down_app
+from tests.service.web.rules.stock import OPERATOR_KEY, Stock, fill, open_stock
+
+
+@pytest.fixture(scope="session")
+def empty_stock(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Stock]:
+    """The service before Ann has created anything."""
+    home = tmp_path_factory.mktemp("rules")
+    (home / "tapeline.db").write_bytes(migrated.read_bytes())
+    app = create_app(_settings(home, f"sqlite:///{home / 'tapeline.db'}"))
+    yield open_stock(app)
+    shut_down_app(app)
+
+
+@pytest.fixture(scope="session")
+def stock(empty_stock: Stock) -> Iterator[Stock]:
+    """The service with Ann's objects."""
+    with ExitStack() as held:
+        fill(empty_stock, held)
+        yield empty_stock
+
+
+def _settings(home: Path, database_url: str) -> Settings:
+    return Settings(
+        home=home,
+        workers=1,
+        database_url=database_url,
+        broker_url=None,
+        artifacts=home / "artifacts",
+        data=home / "data",
+        auth=Auth.KEYS,
+        api_keys=(OPERATOR_KEY,),
+        lease_s=15.0,
+    )

@@ -1,0 +1,227 @@
+"""A service with an object of every kind, all of them Ann's."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from engine import checkpoint
+from service.access import audit_seals, keys
+from service.access.keys import Scope
+from service.datasets.repository import DatasetRepository
+from service.datasets.tables.preprocessing import Preprocessing
+from service.jobs import leases
+from service.jobs.queries import lookup
+from service.spec.validation import read_resolved
+from service.web.services import EXTENSION, Services
+from tests.service.web.conftest import SimulatedWorker
+from tests.service.web.resources.experiments.simulated_sweeps import finish
+from tests.service.web.rules.operations import STREAM, Caller, Operation, Values, operations_of
+from workers.training import build
+
+OPERATOR_KEY = "an-operator-chose-this-one"
+SECRET = "cormorant"
+"""A part of every name and text of Ann's that no request has to contain."""
+UPLOAD = "anns-upload-0001"
+TEN = [{"units": 10, "activation": "softmax"}]
+CLASSIFIER: dict[str, Any] = {"kind": "classifier", "layers": [{"units": 3, "activation": "softmax"}]}
+GAN: dict[str, Any] = {
+    "kind": "gan",
+    "generator": {"layers": [{"units": 784, "activation": "tanh"}]},
+    "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
+}
+SWEEP: dict[str, Any] = {
+    "name": f"{SECRET}-rates",
+    "base": {"kind": "classifier", "epochs": 2, "layers": TEN},
+    "space": {"/optimizer/learning_rate": {"choice": [0.01, 0.02, 0.03, 0.04]}},
+}
+ROWS = "".join(f"{n % 7},{n * 31 % 17},{f'{SECRET}-high' if n % 7 > 3 else 'low'}\n" for n in range(60))
+TABLE = ("age,noise,label\n" + ROWS).encode()
+QUERIES: dict[str, dict[str, str]] = {
+    "/jobs/{job_id}/bisection": {"metric": "train_loss", "above": "0"},
+    "/comparisons": {"a": "{a}", "b": "{b}"},
+    "/differences": {"a": "{a}", "b": "{b}"},
+}
+"""Operations that need URL parameters."""
+
+
+@dataclass
+class Stock:
+    """The service, its callers, and the ids of Ann's objects."""
+
+    app: Flask
+    worker: SimulatedWorker
+    operations: list[Operation]
+    callers: dict[str, Caller] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """Of each job with files, the id of one."""
+    first_answers: dict[str, str] = field(default_factory=dict)
+    """What Carol, who has nothing, got from each list before anybody had created an object."""
+
+    @property
+    def services(self) -> Services:
+        services: Services = self.app.extensions[EXTENSION]
+        return services
+
+    def query(self, operation: Operation, owner: str = "ann") -> dict[str, str]:
+        """The URL parameters that an operation needs, with this owner's jobs."""
+        ids = {"a": self.ids["classifier"], "b": self.ids["other"]}
+        if owner == "bob":
+            ids = {"a": self.ids["bobs"], "b": self.ids["bobs"]}
+        known = operation.parameters("query")
+        needed = QUERIES.get(operation.path, {})
+        return {name: value.format(**ids) for name, value in needed.items() if name in known}
+
+    def first_answer(self, address: str) -> str:
+        """What Carol gets, without what differs between any two requests."""
+        operation = next(item for item in self.operations if str(item) == address)
+        response = self.callers["carol"].send(operation, {})
+        text = "" if response.mimetype == STREAM else response.text
+        return re.sub(r'req_\w+|"requests_left": \d+|[\d,]+ of 100,000', "", f"{response.status_code} {text}")
+
+    def objects(self, operation: Operation) -> Iterator[Values]:
+        """Path parameters that name Ann's objects: an operation on jobs suits only some of them."""
+        names = operation.parameters("path")
+        fixed = {"sweep_id": self.ids["sweep"], "group": self.ids["group"], "upload_id": UPLOAD}
+        fixed |= {"key_id": self.ids["key"], "target": "torch"}
+        jobs = ("classifier", "gan", "table", "running", "waiting") if "job_id" in names else ("",)
+        datasets = ("images", "table_data") if "name" in names else ("",)
+        cells = ((true, predicted) for true in "012" for predicted in "012") if "true" in names else (("", ""),)
+        for job, dataset, (true, predicted) in itertools.product(jobs, datasets, list(cells)):
+            values = fixed | {"true": true, "predicted": predicted}
+            values |= {"job_id": self.ids.get(job, ""), "artifact_id": self.artifacts.get(job, "")}
+            values |= {"name": self.ids.get(dataset, "")}
+            yield {name: values[name] for name in names if values.get(name)}
+
+    def admitted(self, operation: Operation) -> Caller:
+        """Ann, or the operator for what only admins may do."""
+        return self.callers["operator" if operation.scope == "admin" else "ann"]
+
+    def find(self, operation: Operation, **options: Any) -> tuple[Values, TestResponse]:
+        """The first of Ann's objects with which an operation succeeds, and its response."""
+        refusals, caller = [], self.admitted(operation)
+        for values in self.objects(operation):
+            response = caller.send(operation, values, query_string=self.query(operation), **options)
+            if response.status_code < 400:
+                return values, response
+            refusals.append((response.json or {}).get("code"))
+        raise AssertionError(f"{operation} fails for all of Ann's objects: {refusals}. Add what it needs to stock.py")
+
+    def submit(self, caller: str = "ann", **spec: Any) -> str:
+        """Submit a job and return its id."""
+        return str(self.post(caller, "/jobs", spec)["id"])
+
+    def post(self, caller: str, address: str, body: Any, *, method: str = "POST", **options: Any) -> Any:
+        """Create or change an object and return it."""
+        sender = self.callers[caller]
+        headers = {"Authorization": f"Bearer {sender.key}"}
+        content = {"json": body} if body is not None else {}
+        response = sender.client.open(address, method=method, headers=headers, **content, **options)
+        assert response.status_code in (200, 201, 202), response.text
+        return response.json
+
+
+def open_stock(app: Flask) -> Stock:
+    """An empty service with the keys of its owners."""
+    services: Services = app.extensions[EXTENSION]
+    stock = Stock(app, SimulatedWorker(services.database, services.artifacts), [])
+    for owner, scope in (("ann", Scope.SUBMIT), ("bob", Scope.SUBMIT), ("carol", Scope.READ)):
+        row, key = keys.create(services.database, name=f"key of {owner}", owner=owner, scope=scope)
+        stock.callers[owner] = Caller(app, key)
+        stock.ids.setdefault("key", row.id)
+    stock.callers["operator"] = Caller(app, OPERATOR_KEY)
+    stock.callers["nobody"] = Caller(app, None)
+    stock.operations = operations_of(stock.callers["operator"])
+    return stock
+
+
+def fill(stock: Stock, held: ExitStack) -> None:
+    """Create Ann's objects, and one job of Bob's. An upload stays in progress while ``held`` is open."""
+    lists = [str(item) for item in stock.operations if item.method == "GET" and "{" not in item.path]
+    stock.first_answers = {address: stock.first_answer(address) for address in lists}
+    classes = np.arange(60).astype(np.uint8) % 3
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8)).astype(np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images, labels=classes)
+    stock.ids["images"] = _upload(stock, "anns-images", archive=buffer.getvalue())
+    stock.ids["table_data"] = _upload(stock, "anns-table", table=TABLE)
+    common = {"epochs": 3, "tags": [f"{SECRET}-tag"], "checkpoint": {"keep_last": 100}}
+    classifier = CLASSIFIER | common | {"dataset": stock.ids["images"]}
+    stock.ids["classifier"] = stock.submit(**classifier, name=f"{SECRET}-classifier")
+    _train(stock, "classifier", 0.5)
+    stock.ids["other"] = stock.submit(**classifier, name=f"{SECRET}-other", seed=1)
+    _train(stock, "other", 0.4)
+    stock.ids["bobs"] = stock.submit("bob", **CLASSIFIER | {"epochs": 3, "layers": TEN, "name": "bobs"})
+    _train(stock, "bobs", 0.5, owner="bob")
+    stock.ids["gan"] = stock.submit(**GAN, **common, name=f"{SECRET}-gan")
+    _train(stock, "gan", 0.5)
+    two_classes = {"layers": [{"units": 2, "activation": "softmax"}], "dataset": stock.ids["table_data"]}
+    stock.ids["table"] = stock.submit(**CLASSIFIER | common | two_classes, name=f"{SECRET}-table")
+    _train(stock, "table", 0.5)
+    sweep = stock.post("ann", "/sweeps", SWEEP)
+    stock.ids["sweep"] = sweep["id"]
+    reader = stock.callers["ann"].client
+    reader.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {stock.callers['ann'].key}"
+    finish(reader, stock.worker, sweep["id"])
+    stock.ids["running"] = stock.submit(**classifier, name=f"{SECRET}-running", seed=2)
+    stock.post("ann", f"/jobs/{stock.ids['running']}", {"note": SECRET}, method="PATCH")
+    stock.worker.claim()
+    stock.worker.commit_epoch(1, keep_last=100)
+    folds = CLASSIFIER | {"dataset": {"name": stock.ids["images"], "folds": 2}, "name": f"{SECRET}-folds"}
+    first = stock.post("ann", "/jobs", folds)
+    stock.ids |= {"waiting": first["id"], "group": first["fold_group"]}
+    recorder = held.enter_context(stock.services.progress.upload("ann", UPLOAD, 100))
+    recorder.received(42)
+    audit_seals.seal(stock.services.database, settled_s=0)
+    stock.submit(**classifier, name=f"{SECRET}-last", seed=3)
+    audit_seals.seal(stock.services.database, settled_s=0)
+
+
+def _upload(stock: Stock, name: str, **files: bytes) -> str:
+    fields = {field: (io.BytesIO(data), field) for field, data in files.items()}
+    stock.post("ann", "/datasets", None, data={"name": name, **fields})
+    return name
+
+
+def _train(stock: Stock, name: str, loss: float, owner: str = "ann") -> None:
+    """Simulate the training of a job; its checkpoints hold a real network, as it is before its first epoch."""
+    services, worker = stock.services, stock.worker
+    with services.database.read() as session:
+        row = lookup.get(session, stock.ids[name])
+    spec = read_resolved(row.resolved)
+    repository = DatasetRepository(services.settings, services.database)
+    dataset = repository.load(repository.of_job(row))
+    provenance: dict[str, Any] = {"numpy": "2.4", "threads": 1}
+    preprocessing = None
+    if dataset.info.columns:
+        preprocessing = Preprocessing.fit(dataset.info.columns, dataset.train.inputs)
+        provenance["preprocessing"] = preprocessing.document()
+    state = build.trainer(spec, dataset, preprocessing).state_dict()
+    state.spec = spec.model_dump(mode="json")
+    if preprocessing is not None:
+        state.state["preprocessing"] = preprocessing.document()
+    data = checkpoint.dumps(state)
+    leases.begin(worker.database, worker.claim(), provenance)
+    classes = dataset.info.classes
+    is_gan = row.kind == "gan"
+    for epoch in (1, 2, 3):
+        worker.commit_epoch(
+            epoch,
+            metrics={"train_loss": loss / epoch, "val_accuracy": 0.9},
+            confusion=None if is_gan else [[epoch] * classes] * classes,
+            checkpoint=data,
+            keep_last=100,
+        )
+    worker.succeed()
+    files = stock.post(owner, f"/jobs/{row.id}/artifacts", None, method="GET")["data"]
+    stock.artifacts[name] = files[0]["id"]

@@ -1,0 +1,54 @@
+"""Whoever has the current version of something does not get it again, and changes no other version."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.service.web.rules.operations import unreached
+from tests.service.web.rules.stock import Stock
+
+OTHER = '"0123456789abcdef"'
+
+
+def test_a_tagged_response_is_not_sent_to_a_client_that_has_it(stock: Stock, subtests: pytest.Subtests) -> None:
+    operations = [operation for operation in stock.operations if operation.method == "GET"]
+    reached, tagged = [], 0
+    for operation in operations:
+        with subtests.test(str(operation)):
+            values, full = stock.find(operation)
+            reached.append(operation)
+            is_documented = "If-None-Match" in operation.parameters("header")
+            assert ("ETag" in full.headers, "304" in operation.document["responses"]) == (is_documented, is_documented)
+            if not is_documented:
+                continue
+            tagged += 1
+            tag, caller = full.headers["ETag"], stock.admitted(operation)
+            for condition in (tag, f"W/{tag}", f"{OTHER}, {tag}", "*"):
+                response = caller.send(operation, values, headers={"If-None-Match": condition})
+                assert (response.status_code, response.data) == (304, b""), condition
+                assert response.headers["ETag"] == tag
+                assert response.headers.get("Cache-Control") == full.headers.get("Cache-Control")
+                assert "Content-Type" not in response.headers
+            again = caller.send(operation, values, headers={"If-None-Match": OTHER})
+            assert (again.status_code, again.headers["ETag"], again.data) == (200, tag, full.data)
+            head = caller.send(operation, values, method="HEAD")
+            assert (head.status_code, head.headers["ETag"], head.data) == (200, tag, b"")
+    assert unreached(operations, reached, {}) == set()
+    assert tagged > 10
+
+
+def test_a_request_for_another_version_is_refused(stock: Stock, subtests: pytest.Subtests) -> None:
+    operations = [operation for operation in stock.operations if "If-Match" in operation.parameters("header")]
+    tags = {operation.path: operation for operation in stock.operations if operation.method == "GET"}
+    for operation in operations:
+        with subtests.test(str(operation)):
+            values, full = stock.find(tags[operation.path])
+            tag, caller = full.headers["ETag"], stock.admitted(operation)
+            body = {"json": {"starred": False}} if operation.takes_json else {}
+            refused = caller.send(operation, values, headers={"If-Match": OTHER}, **body)
+            assert (refused.status_code, refused.json["code"]) == (412, "precondition_failed")
+            weak = caller.send(operation, values, headers={"If-Match": f"W/{tag}"}, **body)
+            assert weak.status_code == 412
+            for condition in (tag, f"{OTHER}, {tag}", "*"):
+                assert caller.send(operation, values, headers={"If-Match": condition}, **body).status_code == 200
+    assert len(operations) > 4

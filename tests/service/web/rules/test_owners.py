@@ -1,0 +1,186 @@
+"""No operation reveals anything of another owner's objects: they look as if they did not exist."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.web.openapi import examples
+from tests.service.web.rules.operations import HTML, STREAM, Operation, Values, leaves, replaced, unreached
+from tests.service.web.rules.stock import SECRET, Stock
+
+JSON = "application/json"
+UNKNOWN = {**examples.PATHS, "name": "ann5-images", "upload_id": "anns-upload-0002"}
+"""Ids and names of nothing."""
+NOT_FOUND = {
+    "job_id": "job_not_found",
+    "sweep_id": "sweep_not_found",
+    "group": "folds_not_found",
+    "name": "dataset_not_found",
+    "upload_id": None,
+}
+"""The problem code for each path parameter that names an owner's object; ``None``: its absence is no problem."""
+OWNERLESS = {
+    "GET /docs/{section}": "a part of the documentation",
+    "GET /keys/{key_id}": "admins manage the keys of all owners",
+    "POST /keys/{key_id}/revoke": "admins manage the keys of all owners",
+    "POST /keys/{key_id}/rotate": "admins manage the keys of all owners",
+}
+"""Operations whose path names nothing of an owner's."""
+SHARED_TOTALS = {
+    "GET /metrics": "totals of all owners, for monitoring",
+    "GET /queue": "`total`: the length of the queue, in which the caller's jobs have positions",
+    "GET /ui/workers": "the page of the queue",
+}
+"""Lists with numbers that count the objects of all owners."""
+
+
+def test_another_owners_object_looks_like_one_that_does_not_exist(stock: Stock, subtests: pytest.Subtests) -> None:
+    operations = [operation for operation in stock.operations if "{" in operation.path]
+    reached = []
+    before = _anns_view(stock)
+    for operation in operations:
+        code, *_ = [code for name, code in NOT_FOUND.items() if name in operation.parameters("path")] or [""]
+        if code == "":
+            continue
+        reached.append(operation)
+        with subtests.test(str(operation)):
+            foreign, unknown = _foreign(stock, operation)
+            for stranger, accept in itertools.product(("bob", "operator"), (JSON, HTML)):
+                responses = [_ask(stock, operation, stranger, values, accept) for values in (foreign, unknown)]
+                contents = [
+                    _comparable(stock, response, *values.values())
+                    for response, values in zip(responses, (foreign, unknown), strict=True)
+                ]
+                assert contents[0] == contents[1], (stranger, accept)
+                if accept == JSON and code is not None:
+                    assert [(item.status_code, item.json["code"]) for item in responses] == [(404, code)] * 2
+    assert unreached(operations, reached, OWNERLESS) == set()
+    assert _anns_view(stock) == before
+
+
+def test_another_owners_id_in_a_parameter_is_like_an_unknown_one(stock: Stock, subtests: pytest.Subtests) -> None:
+    """Every URL parameter that may be a text is tried with an id of every kind."""
+    tried = 0
+    for operation in stock.operations:
+        if operation.method != "GET" or "{" in operation.path or operation.scope == "admin":
+            continue
+        for name, parameter in operation.parameters("query").items():
+            if not _may_be_text(parameter["schema"]):
+                continue
+            tried += 1
+            with subtests.test(str(operation), parameter=name):
+                for kind, values in _references(stock).items():
+                    answers = []
+                    for value in values:
+                        query = stock.query(operation, owner="bob") | {name: value}
+                        response = stock.callers["bob"].send(operation, {}, query_string=query)
+                        answers.append(_comparable(stock, response, value, value.partition(":")[0]))
+                    assert answers[0] == answers[1], kind
+    assert tried > 50
+
+
+def test_another_owners_id_in_a_body_is_like_an_unknown_one(stock: Stock, subtests: pytest.Subtests) -> None:
+    """Every text in the documented bodies is tried with an id of every kind, by an owner with a job."""
+    tried = set()
+    for operation in stock.operations:
+        if not operation.takes_json or operation.scope == "admin":
+            continue
+        query = {"dry_run": "true"} if "dry_run" in operation.parameters("query") else {}
+        for body, path in _texts(stock, operation):
+            tried.add(str(operation))
+            with subtests.test(str(operation), path=path):
+                for kind, values in _references(stock).items():
+                    answers = []
+                    for value in values:
+                        response = stock.callers["bob"].send(
+                            operation,
+                            {"job_id": stock.ids["bobs"]},
+                            json=replaced(body, path, value),
+                            query_string=query,
+                        )
+                        assert_reveals_nothing(stock, response.text.replace(value.partition(":")[0], ""))
+                        # The details may suggest something similar, which an id is by chance.
+                        faults = [(fault["pointer"], fault["code"]) for fault in response.json.get("errors", ())]
+                        answers.append((response.status_code, response.json.get("code"), faults))
+                    assert answers[0] == answers[1], kind
+    assert tried >= {"POST /jobs", "POST /sweeps", "POST /differences", "POST /jobs/{job_id}/fork"}
+
+
+def test_no_list_changes_when_another_owner_creates_objects(stock: Stock, subtests: pytest.Subtests) -> None:
+    """Carol, who has nothing, had asked for every list before Ann created her first object."""
+    for address, before in stock.first_answers.items():
+        with subtests.test(address):
+            after = stock.first_answer(address)
+            assert_reveals_nothing(stock, after)
+            assert (after == before) is (address not in SHARED_TOTALS)
+    assert len(stock.first_answers) > 30
+
+
+def _foreign(stock: Stock, operation: Operation) -> tuple[Values, Values]:
+    """The path parameters of an object of Ann's, and of one that does not exist."""
+    foreign = next(iter(stock.objects(operation)))
+    return foreign, {**foreign, **{name: UNKNOWN[name] for name in foreign if name in {*NOT_FOUND, "artifact_id"}}}
+
+
+def _ask(stock: Stock, operation: Operation, stranger: str, values: Values, accept: str) -> Any:
+    body = {"json": operation.bodies[0]} if operation.takes_json else {}
+    query = stock.query(operation, owner="bob")
+    return stock.callers[stranger].send(operation, values, query_string=query, headers={"Accept": accept}, **body)
+
+
+def _comparable(stock: Stock, response: Any, *sent: str) -> tuple[int, str]:
+    """Status and content, without the ids that the request contained, and without suggestions of similar words."""
+    text = "" if response.mimetype == STREAM else response.text
+    for value in sorted(sent, key=len, reverse=True):
+        text = re.sub(re.escape(value), "…", text, flags=re.IGNORECASE) if len(value) > 3 else text
+    assert_reveals_nothing(stock, text)
+    return response.status_code, re.sub(r"req_\w+|; did you mean [^?]*\?|, \"suggestion\": \"[^\"]*\"", "", text)
+
+
+def assert_reveals_nothing(stock: Stock, text: str) -> None:
+    """Check that a text contains no id and no word of Ann's."""
+    own = [value for name, value in stock.ids.items() if name not in ("bobs", "key")]
+    assert [value for value in (SECRET, *own) if value in text] == []
+
+
+def _anns_view(stock: Stock) -> list[Any]:
+    """Ann's jobs, sweep and datasets."""
+    addresses = ["/jobs?limit=100", f"/sweeps/{stock.ids['sweep']}", "/datasets", f"/folds/{stock.ids['group']}"]
+    return [stock.post("ann", address, None, method="GET") for address in addresses]
+
+
+def _references(stock: Stock) -> dict[str, tuple[str, str]]:
+    """An id of Ann's of each kind, and one of nothing."""
+    ids = stock.ids
+    return {
+        "job": (ids["classifier"], UNKNOWN["job_id"]),
+        "sweep": (ids["sweep"], UNKNOWN["sweep_id"]),
+        "trial": (f"{ids['sweep']}:0", f"{UNKNOWN['sweep_id']}:0"),
+        "dataset": (ids["images"], UNKNOWN["name"]),
+        "folds": (ids["group"], UNKNOWN["group"]),
+    }
+
+
+def _may_be_text(schema: Any) -> bool:
+    options = schema.get("anyOf", [schema])
+    options += [option["items"] for option in options if "items" in option]
+    return any(option.get("type") == "string" and "enum" not in option for option in options)
+
+
+def _texts(stock: Stock, operation: Operation) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
+    """Every text in the documented bodies, in which example ids are those of Bob's job."""
+    dataset = {"name": "mnist-10k"}
+    further = {
+        "/jobs/{job_id}/fork": [{"overrides": {"dataset": dataset}}],
+        "/sweeps": [{"base": {"kind": "classifier", "dataset": dataset}, "seeds": [0, 1]}],
+    }
+    for body in operation.bodies + further.get(operation.path, []):
+        for path, value in list(leaves(body)):
+            if isinstance(value, str) and value.startswith("job_"):
+                body = replaced(body, path, stock.ids["bobs"])
+        yield from ((body, path) for path, value in leaves(body) if isinstance(value, str) and len(value) < 100)

@@ -1,0 +1,143 @@
+"""The pages of every list contain each row once, also while rows are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain, count
+from typing import Any
+
+import pytest
+
+from service.access import audit_seals
+from service.storage.sweep_tables import Sweep
+from service.sweeps import events
+from service.sweeps.events import SweepEventType
+from tests.service.web.rules.operations import Operation, Values, unreached
+from tests.service.web.rules.stock import CLASSIFIER, SWEEP, TEN, Stock
+
+POSITIONS = {"cursor", "after", "before"}
+"""Parameters that continue a list after, or before, a row."""
+DRAWN = {
+    "GET /": "the page of GET /jobs",
+    "GET /ui/sweeps": "the page of GET /sweeps",
+}
+"""Pages of a list that is tried itself."""
+NAMES = ("id", "seq", "trial", "index")
+"""What identifies a row of a list."""
+
+
+@pytest.fixture(scope="module")
+def add_rows(stock: Stock) -> Callable[[], None]:
+    """Add a row to every list that can grow."""
+    spec = CLASSIFIER | {"layers": TEN, "epochs": 100, "priority": 9, "checkpoint": {"keep_last": 100}}
+    stock.ids["growing"] = stock.submit(**spec)
+    assert stock.worker.claim().job_id == stock.ids["growing"]
+    epochs = count(1)
+
+    def add() -> None:
+        stock.worker.commit_epoch(next(epochs), keep_last=100)
+        stock.submit(**CLASSIFIER | {"layers": TEN})
+        stock.post("ann", "/sweeps", SWEEP)
+        with stock.services.database.write() as session:
+            events.append(session, session.get_one(Sweep, stock.ids["sweep"]), SweepEventType.RESULT, {})
+        audit_seals.seal(stock.services.database, settled_s=0)
+
+    for _ in range(4):
+        add()
+    return add
+
+
+def test_every_row_is_on_one_page(stock: Stock, add_rows: Callable[[], None], subtests: pytest.Subtests) -> None:
+    reached = []
+    for operation in _lists(stock):
+        if str(operation) in DRAWN:
+            continue
+        reached.append(operation)
+        with subtests.test(str(operation)):
+            values, query = _longest(stock, operation)
+            maximum = int(operation.parameters("query")["limit"]["schema"]["maximum"])
+            (rows,) = _pages(stock, operation, values, query | {"limit": maximum})
+            assert len(rows) > 3
+            for limit in (len(rows) // 4 + 1, len(rows) - 1, len(rows)):
+                pages = list(_pages(stock, operation, values, query | {"limit": limit}))
+                assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+                assert [*chain(*pages)] == rows
+
+            pages = []
+            for page in _pages(stock, operation, values, query | {"limit": len(rows) // 4 + 1}):
+                pages.append(page)
+                if len(pages) < 3:
+                    add_rows()
+            found = [_name(row) for row in chain(*pages)]
+            assert len(found) == len(set(found))
+            assert [name for name in found if name in {_name(row) for row in rows}] == [_name(row) for row in rows]
+    assert unreached(_lists(stock), reached, DRAWN) == set()
+
+
+def test_a_log_can_be_read_backwards(stock: Stock, add_rows: Callable[[], None]) -> None:
+    (operation,) = [item for item in _lists(stock) if {"after", "before"} <= item.parameters("query").keys()]
+    values, ann = {"job_id": stock.ids["growing"]}, stock.callers["ann"]
+    forwards = [row["seq"] for page in _pages(stock, operation, values, {"limit": 5}) for row in page]
+    backwards, query = list[int](), {"limit": "3", "before": str(forwards[-1] + 1)}
+    has_more = True
+    while has_more:
+        page = ann.send(operation, values, query_string=query).json
+        backwards[:0] = [row["seq"] for row in page["data"]]
+        has_more, query["before"] = page["has_more"], str(backwards[0])
+        if len(backwards) < 8:
+            add_rows()
+    assert backwards == forwards == list(range(1, forwards[-1] + 1))
+
+
+@pytest.mark.parametrize("position", ["x", "%", "W10", "-1", "9" * 30, "\u20ac"])
+def test_a_position_that_no_page_named_is_refused(stock: Stock, subtests: pytest.Subtests, position: str) -> None:
+    for operation in _lists(stock):
+        for name in operation.parameters("query").keys() & POSITIONS:
+            with subtests.test(str(operation), name=name):
+                values, query = _longest(stock, operation)
+                caller = stock.admitted(operation)
+                response = caller.send(operation, values, query_string=query | {name: position})
+                assert (response.status_code, response.json["code"]) in {
+                    (400, "invalid_cursor"),
+                    (400, "invalid_parameter"),
+                }
+
+
+def _lists(stock: Stock) -> list[Operation]:
+    """The operations that return one page of a list."""
+    names = {operation: operation.parameters("query").keys() for operation in stock.operations}
+    return [operation for operation in stock.operations if "limit" in names[operation] and names[operation] & POSITIONS]
+
+
+def _longest(stock: Stock, operation: Operation) -> tuple[Values, dict[str, Any]]:
+    """The object with the longest list."""
+    if "job_id" in operation.parameters("path"):
+        return {"job_id": stock.ids.get("growing", stock.ids["running"])}, {}
+    values, _ = stock.find(operation)
+    return values, stock.query(operation)
+
+
+def _pages(stock: Stock, operation: Operation, values: Values, query: dict[str, Any]) -> Iterator[list[Any]]:
+    """The rows of each page, to the end of the list."""
+    position, total = dict[str, Any](), 0
+    while True:
+        response = stock.admitted(operation).send(operation, values, query_string=query | position)
+        assert response.status_code == 200, response.text
+        page = response.json
+        rows = page["data"] if "data" in page else page["artifacts"]
+        total += len(rows)
+        yield rows
+        if "next_cursor" in page or "next_before" in page:
+            name = "cursor" if "next_cursor" in page else "before"
+            position = {name: page[f"next_{name}"]}
+            has_more = position[name] is not None
+            assert page.get("has_more", has_more) is has_more
+        else:
+            position = {"after": page.get("next_after", total)}  # or an offset
+            has_more = page["has_more"]
+        if not has_more:
+            return
+
+
+def _name(row: dict[str, Any]) -> Any:
+    return next(row[name] for name in NAMES if name in row)

@@ -1,0 +1,84 @@
+"""Every error is a problem document with a code that the operation documents; ``Caller`` checks that of all rules.
+
+Here are the errors that no other rule provokes.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.service.web.rules.operations import Operation
+from tests.service.web.rules.stock import CLASSIFIER, SWEEP, TEN, Stock
+
+TOO_LARGE = b'{"' + b"x" * 2**20 + b'":1}'
+
+
+def test_reading_what_does_not_exist_yet_or_at_all_is_a_documented_problem(
+    stock: Stock, subtests: pytest.Subtests
+) -> None:
+    """Every GET is sent for each of Ann's objects: those of another kind, and those without results."""
+    codes = set[str]()
+    for operation in stock.operations:
+        if operation.method == "GET" and "{" in operation.path:
+            with subtests.test(str(operation)):
+                for values in _each_once(stock, operation):
+                    response = stock.admitted(operation).send(operation, values, query_string=stock.query(operation))
+                    codes.add(response.json["code"] if response.status_code >= 400 else "")
+    assert codes >= {"wrong_kind", "not_yet", "wrong_dataset_kind", "artifact_not_found", "not_found"}
+
+
+def test_what_the_state_does_not_allow_is_a_documented_problem(stock: Stock, subtests: pytest.Subtests) -> None:
+    """An action is requested twice, of a job or a sweep that has just been created."""
+    operations = [item for item in stock.operations if "illegal_transition" in item.codes(409)]
+    ann = stock.callers["ann"]
+    for operation in operations:
+        with subtests.test(str(operation)):
+            job_id = stock.submit(**CLASSIFIER | {"layers": TEN})
+            sweep_id = stock.post("ann", "/sweeps", SWEEP)["id"]
+            body = {"json": operation.bodies[0]} if operation.takes_json else {}
+            responses = [ann.send(operation, {"job_id": job_id, "sweep_id": sweep_id}, **body) for _ in range(2)]
+            assert (responses[-1].status_code, responses[-1].json["code"]) == (409, "illegal_transition")
+            assert "allowed_actions" in responses[-1].json
+    assert len(operations) > 8
+
+
+def test_a_body_that_cannot_be_read_is_a_documented_problem(stock: Stock, subtests: pytest.Subtests) -> None:
+    operations = [item for item in stock.operations if item.takes_json]
+    for operation in operations:
+        with subtests.test(str(operation)):
+            values = next(iter(stock.objects(operation)))
+            caller = stock.admitted(operation)
+            for content, media_type, status, code in (
+                (b"{", "application/json", 400, "malformed_json"),
+                (b"{}", "text/plain", 415, "unsupported_media_type"),
+                (TOO_LARGE, "application/json", 413, "body_too_large"),
+            ):
+                response = caller.send(operation, values, data=content, content_type=media_type)
+                assert (response.status_code, response.json["code"]) == (status, code)
+            for values in stock.objects(operation):
+                response = caller.send(operation, values, json=[])
+                if response.status_code != 409:
+                    break
+            assert response.status_code == 422
+            assert response.json["errors"]
+    assert len(operations) > 8
+
+
+def test_a_request_from_or_for_another_site_is_a_documented_problem(stock: Stock, subtests: pytest.Subtests) -> None:
+    for operation in stock.operations:
+        with subtests.test(str(operation)):
+            values = next(iter(stock.objects(operation)))
+            response = stock.admitted(operation).send(operation, values, headers={"Host": "evil.example"})
+            assert (response.status_code, response.json["code"]) == (421, "foreign_host")
+            if operation.method != "GET":
+                headers = {"Origin": "http://evil.example"}
+                response = stock.callers["nobody"].send(operation, values, headers=headers)
+                assert (response.status_code, response.json["code"]) == (403, "foreign_origin")
+
+
+def _each_once(stock: Stock, operation: Operation) -> list[dict[str, str]]:
+    """Ann's objects, with one cell of the confusion matrix of each."""
+    cells = itertools.groupby(stock.objects(operation), key=lambda values: (values.get("job_id"), values.get("name")))
+    return [dict(next(group)) for _, group in cells]

@@ -1,0 +1,43 @@
+"""A key may do what its scope says, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.access.keys import Scope
+from tests.service.web.rules.stock import Stock
+
+PUBLIC = {"GET /healthz", "GET /readyz", "GET /ui/sign-in", "POST /session", "DELETE /session"}
+"""Operations without a key: for probes and for signing in and out."""
+ADMIN = ("/audit", "/keys", "/ui/keys")
+"""What starts with these paths belongs to the service and not to an owner."""
+READING = {"POST /jobs/{job_id}/predict", "POST /jobs/{job_id}/generate"}
+"""Operations that change nothing although their method is POST."""
+KEYS = {Scope.READ: "carol", Scope.SUBMIT: "bob", Scope.ADMIN: "operator"}
+
+
+def test_every_operation_needs_the_scope_of_what_it_does(stock: Stock, subtests: pytest.Subtests) -> None:
+    """An unknown parameter keeps an operation that is allowed from being executed."""
+    assert {str(operation) for operation in stock.operations} >= PUBLIC | READING
+    for operation in stock.operations:
+        expected: str = Scope.READ if operation.method == "GET" or str(operation) in READING else Scope.SUBMIT
+        if operation.path.startswith(ADMIN):
+            expected = Scope.ADMIN
+        if str(operation) in PUBLIC:
+            expected = "public"
+        with subtests.test(str(operation)):
+            assert operation.scope == expected
+            for scope, owner in KEYS.items():
+                response = stock.callers[owner].send(operation, {}, query_string={"nonsense": "1"})
+                if expected == "public" or scope.covers(Scope(expected)):
+                    assert response.status_code in (200, 400)
+                else:
+                    problem = response.json
+                    assert (response.status_code, problem["code"]) == (403, "scope_missing")
+                    assert (problem["needed"], problem["scope"]) == (expected, scope)
+            response = stock.callers["nobody"].send(operation, {}, query_string={"nonsense": "1"})
+            if expected == "public":
+                assert response.status_code in (200, 400)
+            else:
+                assert (response.status_code, response.json["code"]) == (401, "key_required")
+                assert response.headers["WWW-Authenticate"].startswith("Bearer")
