@@ -79,10 +79,9 @@ def test_every_route_is_documented(app: Flask, document: dict[str, Any]) -> None
             assert parameter_names == set(rule.arguments)
 
 
-@pytest.mark.parametrize("route", REQUIRED_ROUTES)
-def test_required_route_is_documented(document: dict[str, Any], route: str) -> None:
-    method, path = route.split()
-    assert method.lower() in document["paths"][path]
+def test_required_routes_are_documented(document: dict[str, Any]) -> None:
+    routes = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    assert set(REQUIRED_ROUTES) <= routes
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:
@@ -120,48 +119,6 @@ def test_every_reference_resolves_and_operation_ids_are_unique(document: dict[st
             node = node[name]
     operations = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(operations) == len(set(operations))
-
-
-def test_responses_have_the_documented_fields(
-    client: FlaskClient, worker: Any, submit: Submit, document: dict[str, Any]
-) -> None:
-    job_id = submit(client)
-    worker.claim()
-    worker.commit_epoch(1, confusion=[[1] * 10] * 10)
-    checked = 0
-    for path, methods in document["paths"].items():
-        # Some need a real checkpoint, a table, two jobs, or an upload in progress.
-        needs_more = (
-            "{which}",
-            "{form}",
-            "{artifact_id}",
-            "{true}",
-            "{key_id}",
-            "{group}",
-            "{sweep_id}",
-            "{upload_id}",
-        )
-        needs_more += (
-            "/mistakes",
-            "/calibration",
-            "/importance",
-            "/columns",
-            "/rows",
-            "/comparisons",
-            "/differences",
-            "/bisection",
-        )
-        if "get" not in methods or any(name in path for name in needs_more):
-            continue
-        content = methods["get"]["responses"].get("200", {}).get("content", {})
-        reference = content.get("application/json", {}).get("schema", {}).get("$ref")
-        if reference is None:
-            continue
-        answer = client.get(path.replace("{job_id}", job_id).replace("{name}", "mnist-10k"))
-        schema = document["components"]["schemas"][reference.rpartition("/")[2]]
-        assert set(answer.json) == set(schema["properties"]), path
-        checked += 1
-    assert checked >= 12
 
 
 def test_a_submitted_spec_requires_only_its_kind(document: dict[str, Any]) -> None:

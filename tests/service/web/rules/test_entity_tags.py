@@ -44,11 +44,12 @@ def test_a_request_for_another_version_is_refused(stock: Stock, subtests: pytest
         with subtests.test(str(operation)):
             values, full = stock.find(tags[operation.path])
             tag, caller = full.headers["ETag"], stock.admitted(operation)
-            body = {"json": {"starred": False}} if operation.takes_json else {}
-            refused = caller.send(operation, values, headers={"If-Match": OTHER}, **body)
-            assert (refused.status_code, refused.json["code"]) == (412, "precondition_failed")
-            weak = caller.send(operation, values, headers={"If-Match": f"W/{tag}"}, **body)
-            assert weak.status_code == 412
+            change = {"json": {"starred": True}} if operation.takes_json else {}
+            for condition in (OTHER, f"W/{tag}"):
+                refused = caller.send(operation, values, headers={"If-Match": condition}, **change)
+                assert (refused.status_code, refused.json["code"]) == (412, "precondition_failed")
+            assert stock.find(tags[operation.path])[1].headers["ETag"] == tag
+            same = {"json": {"starred": False}} if operation.takes_json else {}
             for condition in (tag, f"{OTHER}, {tag}", "*"):
-                assert caller.send(operation, values, headers={"If-Match": condition}, **body).status_code == 200
+                assert caller.send(operation, values, headers={"If-Match": condition}, **same).status_code == 200
     assert len(operations) > 4
