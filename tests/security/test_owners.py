@@ -37,6 +37,7 @@ def url_of(path: str, job: dict[str, Any]) -> str:
     return re.sub(r"{(\w+)}", lambda match: values.get(match[1], "1"), path) + query
 
 
+@pytest.mark.exhaustive
 def test_another_owners_job_is_not_found_on_any_route(stack: Stack, job: dict[str, Any]) -> None:
     document = httpx.get(f"{stack.url}/openapi.json", headers=stack.client("bob").headers, trust_env=False).json()
     tried = set()
@@ -93,6 +94,7 @@ def test_lists_streams_and_idempotency_keys_reveal_nothing_of_another_owner(stac
         assert job["id"] not in bob.get(f"/jobs?limit=100&cursor={cursor}").text
 
 
+@pytest.mark.exhaustive
 def test_a_body_cannot_set_the_owner_or_other_server_fields(stack: Stack, job: dict[str, Any]) -> None:
     with stack.client("bob") as bob:
         for field in ("owner", "id", "status", "lease", "lease_owner", "result_digest", "parent_id"):
@@ -107,6 +109,7 @@ READ_ONLY_POSTS = {"/session", "/jobs/{job_id}/predict", "/jobs/{job_id}/generat
 """Routes that change nothing although their method is POST."""
 
 
+@pytest.mark.exhaustive
 def test_a_read_scope_key_cannot_change_anything(stack: Stack, job: dict[str, Any]) -> None:
     document = httpx.get(f"{stack.url}/openapi.json", headers=stack.client("bob").headers, trust_env=False).json()
     tried = 0

@@ -15,7 +15,6 @@ from PIL import Image
 
 from engine import checkpoint
 from service.datasets.cache import Dataset
-from service.runtime.settings import Auth
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.web.inference import loading
 from service.web.inference.model_runner import _lru_cached
@@ -101,16 +100,6 @@ def test_a_network_that_overflows_still_returns_finite_numbers(
     answer = post(client, job_id, "predict", images=[png(np.full((28, 28), 255, np.uint8))], explain=True)
     assert np.isfinite(answer["probabilities"]).all()
     assert np.isfinite(answer["saliency"]).all()
-
-
-def test_another_owners_network_cannot_be_used(make_app: Any, sqlite_url: str, submit: Callable[..., str]) -> None:
-    client = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("a" * 20, "b" * 20)).test_client()
-    mine, other = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
-    job_id = client.post("/jobs", json={"kind": "classifier"}, headers=mine).json["id"]
-    body = {"images": [[0.0] * 784]}
-    assert client.post(f"/jobs/{job_id}/predict", json=body, headers=mine).json["code"] == "not_yet"
-    assert client.post(f"/jobs/{job_id}/predict", json=body, headers=other).json["code"] == "job_not_found"
-    assert client.get(f"/jobs/{job_id}/confusion/1/1", headers=other).json["code"] == "job_not_found"
 
 
 def test_concurrent_requests_load_a_network_once(app: Flask, classifier: str, digits: Dataset) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -102,22 +101,11 @@ ORIGINS = [
 
 
 @pytest.mark.parametrize(("headers", "allowed"), ORIGINS)
-@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "PATCH"])
-def test_foreign_pages_cannot_change_anything(
-    client: FlaskClient, submit: Submit, headers: dict[str, str], allowed: bool, method: str
-) -> None:
-    path = "/jobs" if method == "POST" else "/jobs/job_01J00000000000000000000000"
-    answer = client.open(path, method=method, headers=headers)
+def test_foreign_pages_cannot_change_anything(client: FlaskClient, headers: dict[str, str], allowed: bool) -> None:
+    answer = client.post("/jobs", headers=headers)
     assert (answer.status_code != 403) is allowed
     if not allowed:
         assert answer.json["code"] == "foreign_origin"
-
-
-def test_foreign_page_cannot_cancel_a_job_although_that_needs_no_body(client: FlaskClient, submit: Submit) -> None:
-    job_id = submit(client)
-    headers = {"Sec-Fetch-Site": "cross-site"}
-    assert client.post(f"/jobs/{job_id}/cancel", headers=headers).status_code == 403
-    assert client.get(f"/jobs/{job_id}").json["status"] == "queued"
 
 
 def test_cross_site_reads_are_answered_without_cors_headers(client: FlaskClient) -> None:
@@ -156,49 +144,3 @@ def test_each_key_grants_access_and_identifies_its_owner(keyed_app: Flask) -> No
         assert created.json["owner"] == of_settings(key).owner
         assert key not in created.text
         assert [job["id"] for job in client.get("/jobs", headers=bearer(key)).json["data"]] == [created.json["id"]]
-
-
-def test_same_idempotency_key_of_two_owners_creates_two_jobs(keyed_app: Flask) -> None:
-    client = keyed_app.test_client()
-    ids = {
-        client.post("/jobs", json={"kind": "gan"}, headers=bearer(key) | {"Idempotency-Key": "once"}).json["id"]
-        for key in KEYS
-    }
-    assert len(ids) == 2
-
-
-def test_job_of_another_owner_is_not_found_on_any_route(keyed_app: Flask, make_worker: Any) -> None:
-    client, worker = keyed_app.test_client(), make_worker(keyed_app)
-    job_id = client.post("/jobs", json={"kind": "classifier"}, headers=bearer(KEYS[0])).json["id"]
-    worker.claim()
-    worker.commit_epoch(1, confusion=[[1] * 10] * 10)
-    worker.succeed()
-    artifact_id = client.get(f"/jobs/{job_id}/artifacts", headers=bearer(KEYS[0])).json["data"][0]["id"]
-    values = {"job_id": job_id, "artifact_id": artifact_id, "form": "png", "true": 0, "predicted": 1, "target": "onnx"}
-    checked = 0
-    adapter = keyed_app.url_map.bind("localhost")
-    for rule in keyed_app.url_map.iter_rules():
-        if "job_id" not in rule.arguments:
-            continue
-        values["which"] = "curves" if "plots" in rule.rule else "latest"
-        path = adapter.build(rule.endpoint, {name: values[name] for name in rule.arguments})
-        if path.endswith("/bisection"):
-            path += "?metric=train_loss&above=0"
-        for method in (rule.methods or set()) - {"OPTIONS"}:
-            checked += 1
-            body = {"json": {}} if method in ("POST", "PATCH") else {}
-            foreign = client.open(path, method=method, headers=bearer(KEYS[1]), **body)
-            assert foreign.status_code == 404, f"{method} {path}"
-            if method != "HEAD":
-                assert foreign.json["code"] == "job_not_found"
-            if method == "GET":
-                with client.get(path, headers=bearer(KEYS[0])) as own:
-                    # The simulated worker's checkpoint contains no network.
-                    needs_network = any(
-                        part in path for part in ("confusion/", "/mistakes", "/calibration", "/export/")
-                    )
-                    # Only columns of a table have importances.
-                    expected = 500 if needs_network else 404 if path.endswith("/importance") else 200
-                    assert own.status_code == expected, f"{method} {path}"
-    assert checked > 20
-    assert client.get(f"/jobs/{job_id}", headers=bearer(KEYS[0])).status_code == 200

@@ -13,11 +13,9 @@ from PIL import Image
 
 from service.jobs import leases
 from service.runtime.settings import Auth
-from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
-from service.web.services import EXTENSION
-from tests.service.web.resources.experiments.simulated_sweeps import BASE, SWEEP, finish, start, train_one
+from tests.service.web.resources.experiments.simulated_sweeps import BASE, finish, start, train_one
 
 
 def test_the_list_of_sweeps_is_paginated(client: FlaskClient) -> None:
@@ -42,28 +40,16 @@ def test_a_stream_replays_the_log(client: FlaskClient, worker: Any) -> None:
     assert client.get(f"/sweeps/{sweep['id']}/stream?after={ids[-1]}").status_code == 204
 
 
-def test_another_owners_sweep_is_not_found(make_app: Callable[..., Flask], migrated_url: str) -> None:
-    from service.access import keys
-
-    app = make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
-    database: Database = app.extensions[EXTENSION].database
-    secrets = {
-        owner: keys.create(database, name=owner, owner=owner, scope=keys.Scope.SUBMIT)[1] for owner in ("ann", "bob")
-    }
+def test_a_sweep_and_its_jobs_belong_to_its_submitter(make_app: Callable[..., Flask], sqlite_url: str) -> None:
+    app = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
     client = app.test_client()
-    ann, bob = ({"Authorization": f"Bearer {secrets[owner]}"} for owner in ("ann", "bob"))
-    created = client.post("/sweeps", json=SWEEP, headers=ann)
-    assert created.status_code == 201
-    assert client.get("/jobs", headers=ann).json["data"][0]["owner"] == "ann"
-    for method, path in (
-        ("get", ""), ("get", "/trials"), ("get", "/decisions"), ("get", "/importance"), ("get", "/stream"),
-        ("post", "/pause"), ("post", "/resume"), ("post", "/cancel"), ("delete", ""),
-    ):  # fmt: skip
-        answer = client.open(f"/sweeps/{created.json['id']}{path}", method=method.upper(), headers=bob)
-        assert (answer.status_code, answer.json["code"]) == (404, "sweep_not_found"), (method, path)
-    assert client.get("/sweeps", headers=bob).json["data"] == []
-    audit = client.get("/audit", headers={"Authorization": "Bearer chosen-by-the-operator"}).json["data"]
-    assert (audit[0]["action"], audit[0]["subject"]) == ("submit", created.json["id"])
+    client.environ_base["HTTP_AUTHORIZATION"] = "Bearer chosen-by-the-operator"
+    owner = client.get("/session").json["owner"]
+    sweep = start(client)
+    assert sweep["owner"] == owner
+    assert {job["owner"] for job in client.get("/jobs").json["data"]} == {owner}
+    entry = client.get("/audit").json["data"][0]
+    assert (entry["action"], entry["subject"], entry["owner"]) == ("submit", sweep["id"], owner)
 
 
 def test_trials_are_compared_over_their_seeds(client: FlaskClient, worker: Any) -> None:

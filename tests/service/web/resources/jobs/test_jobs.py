@@ -172,24 +172,10 @@ def test_a_response_is_replayed_even_if_the_dataset_has_been_deleted(
     assert replayed.headers["Idempotency-Replayed"] == "true"
 
 
-def test_an_idempotency_key_with_another_body_is_rejected(client: FlaskClient) -> None:
-    headers = {"Idempotency-Key": "once"}
-    client.post("/jobs", json={"kind": "classifier"}, headers=headers)
-    answer = client.post("/jobs", json={"kind": "gan"}, headers=headers)
-    assert (answer.status_code, answer.json["code"]) == (422, "idempotency_conflict")
-    assert len(client.get("/jobs").json["data"]) == 1
-
-
 def test_a_rejected_spec_does_not_use_up_its_idempotency_key(client: FlaskClient) -> None:
     headers = {"Idempotency-Key": "once"}
     assert client.post("/jobs", json={"kind": "classifier", "epochs": 0}, headers=headers).status_code == 422
     assert client.post("/jobs", json={"kind": "classifier"}, headers=headers).status_code == 201
-
-
-@pytest.mark.parametrize("key", ["", "x" * 256, "ü"])
-def test_an_invalid_idempotency_key_is_rejected(client: FlaskClient, key: str) -> None:
-    answer = client.post("/jobs", json={"kind": "classifier"}, headers={"Idempotency-Key": key})
-    assert (answer.status_code, answer.json["errors"][0]["parameter"]) == (400, "Idempotency-Key")
 
 
 def test_twenty_concurrent_posts_with_one_idempotency_key_create_one_job(either_app: Flask) -> None:

@@ -68,18 +68,6 @@ def test_a_job_whose_priority_was_raised_is_claimed_first(either_app: Flask, sub
     assert [claim.job_id for claim in claims if claim] == [second, first]
 
 
-def test_a_patch_with_an_outdated_etag_changes_nothing(client: FlaskClient, worker: Any, submit: Submit) -> None:
-    address = f"/jobs/{submit(client, name='old')}"
-    etag = client.get(address).headers["ETag"]
-    worker.claim()
-    answer = client.patch(address, json={"name": "new"}, headers={"If-Match": etag})
-    assert (answer.status_code, answer.json["code"]) == (412, "precondition_failed")
-    assert client.get(address).json["name"] == "old"
-    etag = client.get(address).headers["ETag"]
-    assert client.patch(address, json={"name": "new"}, headers={"If-Match": etag}).json["name"] == "new"
-    assert client.patch(address, json={"name": "newer"}, headers={"If-Match": "*"}).json["name"] == "newer"
-
-
 @pytest.mark.parametrize(
     ("patch", "pointer"),
     [({"priority": 10}, "#/priority"), ({"status": "done"}, "#/status"), ({"tags": ["a,b"]}, "#/tags/0"), ([], "#")],

@@ -77,41 +77,32 @@ def test_every_change_is_recorded_exactly_once(
     assert page["data"][8]["detail"] == {"parent": job_id}
 
 
-def test_the_audit_log_is_for_admins_and_paginated(make_app: Callable[..., Flask], sqlite_url: str) -> None:
+def test_the_audit_log_can_be_filtered_by_action(make_app: Callable[..., Flask], sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
     services: Services = app.extensions[EXTENSION]
     client = app.test_client()
-    for scope in (Scope.READ, Scope.SUBMIT):
-        _, key = keys.create(services.database, name=scope, owner="ann", scope=scope, by=Actor())
-        answer = client.get("/audit", headers={"Authorization": f"Bearer {key}"})
-        assert (answer.status_code, answer.json["needed"]) == (403, "admin")
+    keys.create(services.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
-    first = client.get("/audit?limit=1", headers=operator).json
-    second = client.get(f"/audit?limit=1&before={first['next_before']}", headers=operator).json
-    assert [page["data"][0]["detail"]["scope"] for page in (first, second)] == ["submit", "read"]
-    assert second["next_before"] is None
+    assert len(client.get("/audit?action=create_key", headers=operator).json["data"]) == 1
     assert client.get("/audit?action=delete", headers=operator).json["data"] == []
     assert client.get("/audit?action=nothing", headers=operator).status_code == 400
 
 
-def test_the_seals_are_for_admins_and_the_log_can_be_verified_against_their_head(
+def test_the_log_can_be_verified_against_the_head_of_its_seals(
     make_app: Callable[..., Flask], migrated_url: str
 ) -> None:
     app = make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
     services: Services = app.extensions[EXTENSION]
     client = app.test_client()
-    _, key = keys.create(services.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
-    assert client.get("/audit/seals", headers={"Authorization": f"Bearer {key}"}).status_code == 403
+    keys.create(services.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
     assert client.get("/audit/seals", headers=operator).json == {"data": [], "next_before": None}
     audit_seals.seal(services.database, settled_s=0)
     client.post("/jobs", json={"kind": "classifier"}, headers=operator)
     audit_seals.seal(services.database, settled_s=0)
-    first = client.get("/audit/seals?limit=1", headers=operator).json
-    second = client.get(f"/audit/seals?limit=1&before={first['next_before']}", headers=operator).json
-    assert [(page["data"][0]["id"], page["data"][0]["count"]) for page in (first, second)] == [(2, 1), (1, 1)]
-    assert second["next_before"] is None
-    head = first["data"][0]["digest"]
+    seals = client.get("/audit/seals", headers=operator).json["data"]
+    assert [(seal["id"], seal["count"]) for seal in seals] == [(2, 1), (1, 1)]
+    head = seals[0]["digest"]
     assert verify(audit_seals.items(services.database), head=head).head == head
 
 

@@ -13,11 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from service.access import keys
-from service.runtime.settings import Auth
 from service.web.resources.service import dataset_content
-from service.web.services import EXTENSION, Services
-from tests.service.web.conftest import MakeApp
 from tests.service.web.resources.jobs.test_test_part import squares, write_folder
 
 HTML = {"Accept": "text/html"}
@@ -167,20 +163,3 @@ def test_the_page_of_a_damaged_dataset_reports_the_problem(client: FlaskClient, 
     assert 'id="train"' not in page.text
     answer = client.get("/datasets/squares").json
     assert (answer["state"], answer["class_counts"]) == ("unavailable", None)
-
-
-def test_another_owners_dataset_is_not_found(make_app: MakeApp, sqlite_url: str) -> None:
-    app = make_app(sqlite_url, auth=Auth.KEYS)
-    services: Services = app.extensions[EXTENSION]
-    mine, theirs = (
-        {"Authorization": f"Bearer {keys.create(services.database, name='k', owner=owner, scope=keys.Scope.SUBMIT)[1]}"}
-        for owner in ("ann", "ben")
-    )
-    client, data = app.test_client(), io.BytesIO()
-    np.savez(data, images=np.zeros((40, 4, 4), np.uint8), labels=np.arange(40) % 2)
-    data.seek(0)
-    sent = client.post("/datasets", data={"name": "hers", "archive": (data, "a.npz")}, headers=mine)
-    assert sent.status_code == 201
-    assert len(client.get("/datasets/hers/examples", headers=mine).json["data"]) == 24
-    for path in ("/datasets/hers/examples", "/datasets/hers/rows", "/datasets/hers/columns", "/ui/datasets/hers"):
-        assert client.get(path, headers=theirs).json["code"] == "dataset_not_found"

