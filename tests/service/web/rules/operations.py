@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import closing
@@ -101,6 +102,13 @@ class Caller:
         if response.status_code >= 400 and response.mimetype != "text/html" and method is None:
             check_problem(operation, response, {"not_found"} if may_be_no_route else set())
         return response
+
+    def first_message(self, operation: Operation) -> str:
+        """The first message of a stream, which follows the time to wait before a new connection."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        with closing(self.client.get(operation.path, headers=headers)) as response:
+            _, message = itertools.islice(response.iter_encoded(), 2)
+            return message.decode()
 
 
 def operations_of(caller: Caller) -> list[Operation]:

@@ -86,7 +86,8 @@ class Stock:
         """What Carol gets, without what differs between any two requests."""
         operation = next(item for item in self.operations if str(item) == address)
         response = self.callers["carol"].send(operation, {})
-        text = "" if response.mimetype == STREAM else response.text
+        is_stream = response.mimetype == STREAM
+        text = self.callers["carol"].first_message(operation) if is_stream else response.text
         return re.sub(r'req_\w+|"requests_left": \d+|[\d,]+ of 100,000', "", f"{response.status_code} {text}")
 
     def objects(self, operation: Operation) -> Iterator[Values]:

@@ -118,6 +118,7 @@ def test_no_list_changes_when_another_owner_creates_objects(stock: Stock, subtes
             after = stock.first_answer(address)
             assert_reveals_nothing(stock, after)
             assert (after == before) is (address not in SHARED_TOTALS)
+    assert "event: snapshot" in stock.first_answers["GET /stream"]
     assert len(stock.first_answers) > 30
 
 
