@@ -37,9 +37,19 @@ def test_a_sweep_trains_promotes_and_names_its_winner(either_app: Flask, make_wo
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "propose": 6, "result": 9, "promote": 2, "stop": 2, "winner": 1,
     }  # fmt: skip
-    renamed = finish(client, worker, start(client, name="another name")["id"])
+
+
+def test_the_digest_of_a_sweep_depends_on_its_seed_but_not_on_its_name(client: FlaskClient, worker: Any) -> None:
+    small = {"base": BASE | {"epochs": 1}, "seeds": [0], "halving": None}
+    ended, renamed, reseeded = (
+        finish(
+            client,
+            worker,
+            start(client, **small, name=name, search={"name": "random", "trials": 2, "seed": seed})["id"],
+        )
+        for name, seed in (("rates", 7), ("another name", 7), ("rates", 8))
+    )
     assert renamed["sweep_digest"] == ended["sweep_digest"]
-    reseeded = finish(client, worker, start(client, search={"name": "random", "trials": 6, "seed": 8})["id"])
     assert reseeded["sweep_digest"] != ended["sweep_digest"]
 
 
@@ -180,7 +190,7 @@ def test_the_limit_of_proposals_does_not_change_the_decisions(
 
 
 def test_a_paused_sweep_makes_no_decisions_and_can_be_resumed(client: FlaskClient, worker: Any) -> None:
-    sweep = start(client)
+    sweep = start(client, seeds=[0])
     address = f"/sweeps/{sweep['id']}"
     train_one(client, worker)
     paused = client.post(f"{address}/pause")
@@ -196,7 +206,7 @@ def test_a_paused_sweep_makes_no_decisions_and_can_be_resumed(client: FlaskClien
     assert client.delete(address).status_code == 409
     assert client.post(f"{address}/resume").json["status"] == "running"
     ended = finish(client, worker, sweep["id"])
-    uninterrupted = finish(client, worker, start(client)["id"])
+    uninterrupted = finish(client, worker, start(client, seeds=[0])["id"])
     assert ended["sweep_digest"] == uninterrupted["sweep_digest"]
 
 
