@@ -67,6 +67,18 @@ def test_every_test_and_benchmark_in_a_document_exists() -> None:
     assert {name for name in paths if not (ROOT / name).exists()} == set()
 
 
+def test_every_fixture_and_marker_in_the_rules_for_tests_exists() -> None:
+    section = (ROOT / "docs" / "development.md").read_text(encoding="utf-8").partition("\n## Writing tests\n")[2]
+    mentioned = set(re.findall(r"`([a-z]+(?:_[a-z]+)*)`", section.partition("\n## ")[0]))
+    fixtures = {
+        name
+        for path in (ROOT / "tests").rglob("conftest.py")
+        for name in re.findall(r"^def (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    markers = re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"private_url", "slow"} <= mentioned <= fixtures | {*markers}
+
+
 def test_every_module_that_a_document_or_the_makefile_runs_exists() -> None:
     texts = [*(code(path) for path in DOCUMENTS), (ROOT / "Makefile").read_text(encoding="utf-8")]
     mentioned = {name for text in texts for name in re.findall(r"-m ((?:tests|benchmarks)\b[\w.]*)\b", text)}
