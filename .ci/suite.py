@@ -39,7 +39,9 @@ class Outcomes:
         """Each failed test, and whether it may run once more."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a phase of a test: an error in setup or teardown is a failure of the test."""
+        """Count a phase of a test: an error in setup or teardown is a failure of the test, and so is one of a subtest."""
+        if isinstance(report, pytest.SubtestReport):
+            return  # its test is reported, too
         self.passed += report.passed and report.when == "call"
         self.skipped += report.skipped
         if report.failed:
