@@ -26,6 +26,7 @@ from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.resources.experiments.simulated_sweeps import finish
 from tests.service.web.rules.operations import STREAM, Caller, Operation, Values, operations_of
+from tests.waiting import wait_until
 from workers.training import build
 
 OPERATOR_KEY = "an-operator-chose-this-one"
@@ -88,6 +89,7 @@ class Stock:
         response = self.callers["carol"].send(operation, {})
         is_stream = response.mimetype == STREAM
         text = self.callers["carol"].first_message(operation) if is_stream else response.text
+        wait_until(lambda: not self.services.all_jobs_stream.is_reading, "the end of the stream's thread")
         return re.sub(r'req_\w+|"requests_left": \d+|[\d,]+ of 100,000', "", f"{response.status_code} {text}")
 
     def objects(self, operation: Operation) -> Iterator[Values]:
@@ -135,6 +137,8 @@ class Stock:
 def open_stock(app: Flask) -> Stock:
     """An empty service with the keys of its owners."""
     services: Services = app.extensions[EXTENSION]
+    # The thread that records the use of keys would end during the tests that follow, some of which count threads.
+    services.keyring.close()
     stock = Stock(app, SimulatedWorker(services.database, services.artifacts), [])
     for owner, scope in (("ann", Scope.SUBMIT), ("bob", Scope.SUBMIT), ("carol", Scope.READ)):
         row, key = keys.create(services.database, name=f"key of {owner}", owner=owner, scope=scope)
