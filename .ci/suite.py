@@ -20,6 +20,7 @@ NEVER_AGAIN = (
     "tests/security/",
     "tests/service/access/",
     "tests/service/web/middleware/",
+    "tests/service/web/rules/",
     "tests/faults/reproducibility/",
     "tests/workers/test_golden_bits.py",
 )
@@ -39,7 +40,7 @@ class Outcomes:
         """Each failed test, and whether it may run once more."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a phase of a test: an error in setup or teardown is a failure of the test, and so is one of a subtest."""
+        """Count a phase of a test: an error in setup or teardown is a failure of the test, as one of a subtest is."""
         if isinstance(report, pytest.SubtestReport):
             return  # its test is reported, too
         self.passed += report.passed and report.when == "call"
