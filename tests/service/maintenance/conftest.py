@@ -84,12 +84,14 @@ class Installation:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that restore damaged backups into the other kind of database as slow; intact ones always run."""
+    """Mark tests that restore damaged backups into the other kind of database as exhaustive: each kind is restored
+    from damaged ones of its own kind, and from intact ones of the other."""
     for item in items:
         if item.path.name == "test_damaged_backup.py" and isinstance(item, pytest.Function):
             params = item.callspec.params if hasattr(item, "callspec") else {}
             if params.get("empty", params.get("private_url")) != params.get("private_url"):
                 item.add_marker(pytest.mark.slow)
+                item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture
