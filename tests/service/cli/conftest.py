@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
 from click.testing import Result
+
+from service.client import Client
+from tests.service.client.stub.scenes import Recordings
 
 Run = Callable[..., Result]
 
@@ -18,9 +20,9 @@ TINY = {
 }
 
 
-@pytest.fixture
-def trained(run: Run) -> str:
-    result = run("train", "-", "--json", spec=TINY)
-    job_id: str = json.loads(result.stdout)["id"]
-    assert run("watch", job_id).exit_code == 0
-    return job_id
+@pytest.fixture(scope="session")
+def trained(recordings: Recordings) -> str:
+    with recordings.scene("fixtures", "trained") as url, Client(url) as client:
+        job = client.submit(TINY).wait(timeout_s=120)
+        assert job.status == "succeeded"
+        return job.id

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from click.testing import Result
 from PIL import Image
 
 from service.client import ApiError, Client
-from service.local import LocalStack
-from tests.terminals import run_in_terminal, strip_ansi
 
 Run = Callable[..., Result]
 SPEC = {"kind": "classifier", "dataset": {"name": "stripes"}, "epochs": 1, "batch_size": 10}
@@ -167,37 +164,6 @@ def test_left_out_columns_and_remedies_are_reported_as_command_line_options(run:
     assert remedy in result.stdout
     corrected = run("upload", "t.csv", "--name", "kunden", "--type", "Gewicht=number")
     assert "rejected: 1 row: line 7" in corrected.stdout
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table that the service reads for seconds, so that it reports its progress several times."""
-    rows = np.random.default_rng(0).random((1_000, 12)).round(6).tolist()
-    lines = "".join(",".join(map(str, row)) + f",{'ab'[n % 2]}\n" for n, row in enumerate(rows))
-    path = tmp_path_factory.mktemp("large") / "large.csv"
-    path.write_text(",".join([*(f"c{n}" for n in range(12)), "label"]) + "\n" + 300 * lines)
-    return path
-
-
-@pytest.mark.slow
-def test_a_progress_bar_shows_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
-    environ = {"COLUMNS": "100", "TERM": "xterm"}
-    exit_code, output = run_in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)
-    assert exit_code == 0, strip_ansi(output)
-    assert "uploading" in strip_ansi(output)
-    percentages = [int(percent) for percent in re.findall(r"reading[^\n%]* (\d+)%", strip_ansi(output))]
-    assert percentages == sorted(percentages)
-    assert any(0 < percent < 100 for percent in percentages), strip_ansi(output)
-    assert "255,000 training and 45,000 validation rows" in strip_ansi(output)
-
-
-@pytest.mark.slow
-def test_the_client_reports_how_much_the_service_has_read(client: Client, large: Path) -> None:
-    fractions: list[float] = []
-    dataset = client.upload("told", {"table": large}, on_reading=fractions.append)
-    assert dataset["train_count"] == 255_000
-    assert fractions == sorted(fractions)
-    assert any(0 < fraction < 1 for fraction in fractions)
 
 
 def test_category_names_with_line_breaks_are_shown_on_one_line(run: Run) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,17 +17,17 @@ from click.testing import CliRunner, Result
 
 from service.cli import main
 from service.client import Client
-from service.local import LocalStack
 from tests.service.cli.conftest import TINY, Run
+from tests.service.client.stub.scenes import Recordings
 from tests.terminals import run_in_terminal, strip_ansi
 
 ADAM = {"name": "adam", "learning_rate": 0.005}
 
 
 @pytest.fixture(scope="session")
-def jobs(stack: LocalStack) -> dict[str, str]:
+def jobs(recordings: Recordings) -> dict[str, str]:
     """Job ids by name: a job, its fork, its reproduction, and one with another optimizer."""
-    with Client(stack.url) as client:
+    with recordings.scene("showing_results", "jobs") as url, Client(url) as client:
         original = client.submit(TINY | {"name": "plain", "tags": ["kept"]}).wait(timeout_s=120)
         submitted = [original, original.fork({"epochs": 3}), original.reproduce()]
         submitted.append(client.submit(TINY | {"name": "adam", "optimizer": ADAM}))
@@ -157,10 +155,10 @@ def test_notes_of_a_comparison_name_the_jobs(run: Run, client: Client, jobs: dic
     assert waiting.id not in result.stderr
 
 
-def test_compare_of_many_jobs_fits_into_a_terminal(stack: LocalStack, jobs: dict[str, str]) -> None:
+def test_compare_of_many_jobs_fits_into_a_terminal(server_url: str, jobs: dict[str, str]) -> None:
     names = [*jobs, *jobs]
     environ = {"COLUMNS": "80", "TERM": "xterm"}
-    exit_code, output = run_in_terminal("--server", stack.url, "compare", *names, environ=environ)
+    exit_code, output = run_in_terminal("--server", server_url, "compare", *names, environ=environ)
     assert exit_code == 0
     lines = strip_ansi(output).splitlines()
     assert max(map(len, lines)) <= 80
@@ -182,36 +180,6 @@ def test_download_before_the_first_epoch_names_the_remedy(run: Run, client: Clie
     assert "tapeline watch" in result.stderr
     assert list(Path().iterdir()) == []
     job.cancel().wait(timeout_s=120)
-
-
-def test_ctrl_c_leaves_a_watched_job_running_and_reports_it(stack: LocalStack, client: Client) -> None:
-    job = client.submit({"kind": "gan", "epochs": 1000})
-    command = [sys.executable, "-c", "from service.cli import main; main()", "--server", stack.url, "watch", job.id]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "queued\n"
-    process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=30)
-    assert (process.returncode, message) == (130, f"job {job.id} continues; stop it with: tapeline cancel {job.id}\n")
-    assert job.refresh().status in ("queued", "running")
-    job.cancel().wait(timeout_s=120)
-
-
-def completions(stack: LocalStack, words: str, number: int) -> list[str]:
-    """The completions that bash would offer for the last word."""
-    environ = os.environ | {"_TAPELINE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
-    environ["TAPELINE_PORT"] = stack.url.rpartition(":")[2]
-    command = [sys.executable, "-c", "import sys; sys.argv = ['tapeline']; from service.cli import main; main()"]
-    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=60)
-    return [line.partition(",")[2] for line in result.stdout.splitlines()]
-
-
-@pytest.mark.slow
-def test_a_shell_completes_commands_options_and_job_names(stack: LocalStack, jobs: dict[str, str]) -> None:
-    assert completions(stack, "tapeline re", 1) == ["reproduce", "resume", "retry", "restore"]
-    assert set(completions(stack, "tapeline show pl", 2)) == {"plain", "plain-2", "plain (reproduced)"}
-    assert "--checkpoint" in completions(stack, "tapeline fork --ch", 2)
-    assert completions(stack, "tapeline compare plain ad", 3) == ["adam"]
 
 
 HEAVY_MODULES = (
@@ -253,7 +221,7 @@ def test_control_and_bidi_characters_in_names_and_tags_are_not_printed(run: Run)
     result = run("train", "-", spec={"kind": "classifier", "name": name, "epochs": 1, "tags": ["a\x85b"]})
     assert result.exit_code == 0, result.output
     job_id = result.stdout.split()[0]
-    for command in (["jobs"], ["show", job_id], ["compare", job_id, job_id]):
+    for command in (["jobs", "-q", job_id], ["show", job_id], ["compare", job_id, job_id]):
         output = run(*command).stdout
         assert "up\N{REPLACEMENT CHARACTER}2Aside" in output.replace("\n", ""), command
         assert not set(output) & set("\x9b\x85\u202e\u2066"), command

@@ -18,7 +18,10 @@ from service.client import Client
 from service.local import LocalStack
 from tests.terminals import run_in_terminal, strip_ansi
 
-pytestmark = pytest.mark.slow  # an outage is reported after two seconds
+pytestmark = [
+    pytest.mark.slow,  # an outage is reported after two seconds
+    pytest.mark.exhaustive,  # tests/service/client/stub/test_outages.py
+]
 
 LOST, RESTORED = "connection lost, reconnecting ...", "connection restored"
 LONG: dict[str, Any] = {"kind": "classifier", "epochs": 5000, "layers": [{"units": 10, "activation": "softmax"}]}

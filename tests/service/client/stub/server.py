@@ -80,7 +80,7 @@ def stream(*texts: str) -> Handler:
     return send
 
 
-def event(kind: str, seq: int | None = None, **data: Any) -> str:
+def event(kind: str, seq: int | None = None, /, **data: Any) -> str:
     number = "" if seq is None else f"id: {seq}\n"
     return f"{number}event: {kind}\ndata: {json.dumps(data)}\n\n"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.client import Client, DownloadDamaged, safe_name
-from tests.service.client.stub.server import StubServer, response
+from tests.service.client.stub.server import JOB, StubServer, response
 
 
 def digest_of(data: bytes) -> str:
@@ -83,3 +83,20 @@ def test_a_download_with_a_name_from_the_service_stays_in_the_folder(
 def test_a_safe_name_stays_in_the_folder_and_is_not_hidden(tmp_path: Path, name: str) -> None:
     assert (tmp_path / safe_name(name)).parent == tmp_path
     assert not safe_name(name).startswith(".")
+
+
+def test_files_beyond_the_first_thousand_are_listed_page_by_page(server: StubServer, client: Client) -> None:
+    def item(number: int) -> dict[str, str]:
+        return {"name": f"{number}.png", "url": f"/file/{number}"}
+
+    results = {"artifacts": [item(1)], "next_cursor": "c1", "plots": {"curves": "/curves"}, "samples": {"film": None}}
+    server.responses = [
+        response({"id": JOB}),
+        response(results),
+        response({"data": [item(2)], "next_cursor": "c2"}),
+        response({"data": [item(3)], "next_cursor": None}),
+    ]
+    names = [name for name, _ in client.get(JOB).files()]
+    assert names == ["1.png", "2.png", "3.png", "curves.png"]
+    paths = [f"/jobs/{JOB}/artifacts?cursor={cursor}" for cursor in ("c1", "c2")]
+    assert [request[1] for request in server.requests][2:] == paths

@@ -1,0 +1,71 @@
+"""What watching a job or sweep reports while the service does not respond."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from service.cli import main
+from tests.service.client.stub.server import JOB, StubServer, event, hang_up, response, stream
+from tests.terminals import run_in_terminal, strip_ansi
+
+LOST, RESTORED = "connection lost, reconnecting ...", "connection restored"
+LONG_OUTAGE = 8
+"""Attempts to connect again within more than two seconds."""
+
+
+STATE: dict[str, Any] = {
+    "id": JOB,
+    "name": None,
+    "kind": "classifier",
+    "status": "running",
+    "requested": None,
+    "metrics": {},
+    "error": None,
+    "progress": {"epoch": 0, "epochs": 2, "fraction": 0.0},
+}
+SNAPSHOT = event("snapshot", **STATE)
+END = event("end", 3, status="succeeded", result_digest="sha256:1")
+
+
+def metrics(epoch: int) -> str:
+    return event("metrics", epoch, epoch=epoch, values={"train_loss": 1.0})
+
+
+@pytest.mark.parametrize(("attempts", "messages"), [(LONG_OUTAGE, [LOST, RESTORED]), (2, [])])
+def test_an_outage_and_its_end_are_reported_once_if_it_lasts_seconds(
+    server: StubServer, attempts: int, messages: list[str]
+) -> None:
+    server.responses = [
+        response(STATE),
+        stream(SNAPSHOT, metrics(1)),
+        *[hang_up] * attempts,
+        stream(SNAPSHOT, metrics(1), metrics(2), END),
+        *[response(STATE | {"status": "succeeded"})] * 3,
+    ]
+    result = CliRunner().invoke(main, ["--server", server.url, "watch", JOB])
+    assert result.stderr.splitlines() == messages, result.output
+    epochs = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("epoch")]
+    assert epochs == ["1/2", "2/2"], "nothing is lost or repeated"
+    assert [headers.get("Last-Event-ID") for _, path, headers, _ in server.requests if path.endswith("stream")] == [
+        None,
+        *["1"] * (attempts + 1),
+    ]
+
+
+def test_a_terminal_shows_an_outage_until_the_connection_is_restored(server: StubServer) -> None:
+    server.responses = [
+        response(STATE),
+        stream(SNAPSHOT, metrics(1)),
+        *[hang_up] * LONG_OUTAGE,
+        stream(SNAPSHOT, metrics(2), END),
+        *[response(STATE | {"status": "succeeded"})] * 3,
+    ]
+    environ = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+    _, output = run_in_terminal("watch", JOB, "--server", server.url, environ=environ)
+    before, restored, after = strip_ansi(output).partition(f"{RESTORED}\n")
+    assert LOST in before
+    assert restored
+    assert not any(text in after for text in (LOST, RESTORED))
