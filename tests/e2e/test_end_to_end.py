@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import numpy as np
@@ -44,7 +44,19 @@ def external_stack(postgres_server: str, tmp_path_factory: pytest.TempPathFactor
             yield running
 
 
-@pytest.fixture(params=["stack", pytest.param("external_stack", marks=pytest.mark.slow)])
+ON_BOTH_STACKS: Final = pytest.mark.parametrize(
+    "either_stack", ["stack", pytest.param("external_stack", marks=pytest.mark.slow)], indirect=True
+)
+"""Parts that the tests start themselves, and parts that they find."""
+EXTERNAL_PARTS_IF_EXHAUSTIVE: Final = pytest.mark.parametrize(
+    "either_stack",
+    ["stack", pytest.param("external_stack", marks=[pytest.mark.slow, pytest.mark.exhaustive])],
+    indirect=True,
+)
+"""What depends on neither database nor broker."""
+
+
+@pytest.fixture
 def either_stack(request: pytest.FixtureRequest) -> LocalStack:
     """The shared stack with its embedded parts, or a stack with external ones."""
     selected: LocalStack = request.getfixturevalue(request.param)
@@ -84,6 +96,7 @@ def read_stream(http: httpx.Client, job: dict[str, Any], after: int | None = Non
     return events
 
 
+@ON_BOTH_STACKS
 def test_a_classifier_and_a_gan_train_side_by_side(http: httpx.Client) -> None:
     classifier, gan = post(http, CLASSIFIER), post(http, GAN)
     for job, epochs in ((classifier, 4), (gan, 2)):
@@ -107,6 +120,7 @@ def test_a_classifier_and_a_gan_train_side_by_side(http: httpx.Client) -> None:
     assert http.get("/jobs", params={"tag": "e2e"}).json()["data"][0]["id"] == job["id"]
 
 
+@EXTERNAL_PARTS_IF_EXHAUSTIVE
 def test_fifteen_lines_of_numpy_reproduce_the_reported_accuracy(http: httpx.Client, tmp_path: Path) -> None:
     job = post(http, CLASSIFIER)
     read_stream(http, job)
@@ -129,6 +143,7 @@ def test_fifteen_lines_of_numpy_reproduce_the_reported_accuracy(http: httpx.Clie
     assert accuracy == pytest.approx(results["metrics"]["val_accuracy"], abs=1e-3)
 
 
+@EXTERNAL_PARTS_IF_EXHAUSTIVE
 @pytest.mark.slow
 def test_both_kinds_of_jobs_have_images(http: httpx.Client) -> None:
     for spec in (CLASSIFIER, GAN):
@@ -143,6 +158,7 @@ def test_both_kinds_of_jobs_have_images(http: httpx.Client) -> None:
         assert confusion.status_code == (200 if spec is CLASSIFIER else 404)
 
 
+@EXTERNAL_PARTS_IF_EXHAUSTIVE
 @pytest.mark.slow
 def test_equal_specs_have_equal_digests(http: httpx.Client) -> None:
     digests = set()
@@ -152,6 +168,7 @@ def test_equal_specs_have_equal_digests(http: httpx.Client) -> None:
     assert len(digests) == 1
 
 
+@EXTERNAL_PARTS_IF_EXHAUSTIVE
 def test_networks_train_on_an_uploaded_dataset(http: httpx.Client) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 600)
@@ -171,6 +188,7 @@ def test_networks_train_on_an_uploaded_dataset(http: httpx.Client) -> None:
     assert http.delete("/datasets/rows").status_code == 204
 
 
+@ON_BOTH_STACKS
 def test_a_running_job_is_cancelled_within_three_seconds(http: httpx.Client) -> None:
     job = post(http, GAN | {"epochs": 500})
     deadline = time.monotonic() + 30
@@ -187,6 +205,7 @@ def test_a_running_job_is_cancelled_within_three_seconds(http: httpx.Client) -> 
     assert http.get(f"/jobs/{job['id']}").status_code == 404
 
 
+@ON_BOTH_STACKS
 def test_readyz_reports_every_check_as_ok(http: httpx.Client) -> None:
     readiness = http.get("/readyz").json()
     assert {name: check["status"] for name, check in readiness["checks"].items()} == {

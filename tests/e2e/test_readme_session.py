@@ -94,6 +94,7 @@ def test_the_session_of_the_readme_runs_without_errors(stack: LocalStack, folder
         assert len(list((folder / "files").iterdir())) > 5, "all files of the job"
 
 
+@pytest.mark.exhaustive  # its commands are in tests/service/cli, and their options in test_documented_options.py
 def test_the_session_of_the_guide_runs_without_errors(stack: LocalStack, folder: Path) -> None:
     program = session((ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
     with Client(stack.url) as client:

@@ -63,6 +63,7 @@ def test_an_equal_spec_is_answered_at_once_with_the_same_digest(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # tests/faults/reproducibility/test_reuse.py continues jobs in this process
 def test_jobs_of_5_to_50_epochs_train_only_50_epochs_in_total(client: Client) -> None:
     lengths = range(5, 51, 5)
     alone = [client.submit(SPEC | {"epochs": length, "seed": 3}) for length in lengths]
@@ -77,6 +78,7 @@ def test_jobs_of_5_to_50_epochs_train_only_50_epochs_in_total(client: Client) ->
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # tests/service/cli/commands/test_differing.py, and test_differences.py of the faults
 def test_why_and_bisect_on_the_command_line(client: Client) -> None:
     rates = {"first": 0.05, "second": 0.1}
     jobs = {
