@@ -24,6 +24,7 @@ from tests.service.client.stub.recordings import (
 
 _NOT_RECORDED: Final = 501
 """A status that the client does not retry."""
+_MAX_POLLS: Final = 20
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Scene:
     exchanges: list[Exchange]
     played: set[int] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
+    polled: int = 0
+    """How often a state was requested again whose successor follows a write that has not been requested."""
 
     def next_response(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """The next response to a request; ``None`` if none is recorded."""
@@ -46,6 +49,12 @@ class Scene:
         if request["method"] == "GET":
             first_write = next((index for index in self._writes() if index not in self.played), len(self.exchanges))
             reachable = [index for index in matching if index < first_write] or matching[:1]
+            if unplayed and unplayed[0] not in reachable:
+                self.polled += 1
+            if self.polled > _MAX_POLLS:
+                write = self.exchanges[first_write]["request"]
+                self.unknown.append(f"polled in vain: {request}; its next state follows {write}")
+                return None
             unplayed = [index for index in unplayed if index in reachable] or reachable[-1:]
         if not unplayed:
             self.unknown.append(json.dumps(request, ensure_ascii=False))

@@ -8,12 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli import main
+from service.client import streams
 from tests.service.client.stub.server import JOB, StubServer, event, hang_up, response, stream
 from tests.terminals import run_in_terminal, strip_ansi
 
 LOST, RESTORED = "connection lost, reconnecting ...", "connection restored"
-LONG_OUTAGE = 8
-"""Attempts to connect again within more than two seconds."""
+LONG_OUTAGE = 6
+"""Attempts to connect again within two seconds."""
 
 
 STATE: dict[str, Any] = {
@@ -34,10 +35,13 @@ def metrics(epoch: int) -> str:
     return event("metrics", epoch, epoch=epoch, values={"train_loss": 1.0})
 
 
-@pytest.mark.parametrize(("attempts", "messages"), [(LONG_OUTAGE, [LOST, RESTORED]), (2, [])])
+@pytest.mark.parametrize(("reported_after_s", "messages"), [(0.0, [LOST, RESTORED]), (2.0, [])])
 def test_an_outage_and_its_end_are_reported_once_if_it_lasts_seconds(
-    server: StubServer, attempts: int, messages: list[str]
+    server: StubServer, monkeypatch: pytest.MonkeyPatch, reported_after_s: float, messages: list[str]
 ) -> None:
+    assert streams._MIN_REPORTED_OUTAGE_S == 2.0
+    monkeypatch.setattr(streams, "_MIN_REPORTED_OUTAGE_S", reported_after_s)
+    attempts = 2
     server.responses = [
         response(STATE),
         stream(SNAPSHOT, metrics(1)),

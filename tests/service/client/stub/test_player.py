@@ -54,6 +54,16 @@ def test_a_state_after_a_write_is_not_played_before_it_however_often_it_is_polle
     assert statuses(2) == ["cancelled", "cancelled"]
 
 
+def test_polling_for_a_state_whose_write_is_missing_ends_with_an_error() -> None:
+    states = [exchange("GET", "/jobs/1", {"status": status}) for status in ("running", "cancelled")]
+    scene = Scene("a scene", [states[0], exchange("POST", "/jobs/1/cancel", {}), states[1]])
+    responses = [scene.next_response({"method": "GET", "path": "/jobs/1"}) for _ in range(30)]
+    assert responses[1]
+    assert responses[-1] is None
+    with pytest.raises(AssertionError, match=r"polled in vain: .*/jobs/1.*cancel"):
+        scene.check()
+
+
 def test_a_write_with_another_body_or_once_more_is_not_recorded() -> None:
     scene = Scene("a scene", [exchange("PATCH", "/jobs/1", {}, json={"name": "a"})])
     assert scene.next_response({"method": "PATCH", "path": "/jobs/1", "json": {"title": "a"}}) is None
