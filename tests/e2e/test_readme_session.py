@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
@@ -127,6 +128,13 @@ def test_the_demo_runs_twice_in_one_state_folder(tmp_path: Path) -> None:
         result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
         assert "of unseen digits classified correctly" in result.stdout
-        assert len(list((tmp_path / "demo").iterdir())) == 8
+        files = list((tmp_path / "demo").iterdir())
+        assert len(files) == 8
+        for path in files:
+            if path.suffix == ".safetensors":
+                assert np.isfinite(next(iter(load_file(path).values()))).all()
+            else:
+                with Image.open(path) as picture:
+                    picture.load()
         inodes.add((tmp_path / "demo" / "classifier.safetensors").stat().st_ino)
     assert len(inodes) == 2, "the second demo writes its own files"
