@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from service.cli import main
 from service.client import streams
+from tests.service.client.stub.recordings import load
 from tests.service.client.stub.server import JOB, StubServer, event, hang_up, response, stream
 from tests.terminals import run_in_terminal, strip_ansi
 
@@ -73,3 +75,18 @@ def test_a_terminal_shows_an_outage_until_the_connection_is_restored(server: Stu
     assert LOST in before
     assert restored
     assert not any(text in after for text in (LOST, RESTORED))
+
+
+def test_watching_a_sweep_reports_an_outage_too(server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MIN_REPORTED_OUTAGE_S", 0.0)
+    exchanges = load("sweeps").exchanges.values()
+    watched = next(item for item in exchanges if re.search(r"^/sweeps/\w+/stream$", item["request"]["path"]))
+    path, _, _ = watched["request"]["path"].rpartition("/")
+    document = next(item["response"]["json"] for item in exchanges if item["request"]["path"] == path)
+    *events, end = [f"{block}\n\n" for block in watched["response"]["text"].split("\n\n")[:-1]]
+    assert "event: end" in end
+    server.responses = [response(document), stream(*events), hang_up, stream(*events, end), *[response(document)] * 3]
+    result = CliRunner().invoke(main, ["--server", server.url, "sweeps", document["id"], "--watch"])
+    assert result.stderr.splitlines()[:2] == [LOST, RESTORED], result.output
+    assert [line for line in result.stdout.splitlines() if line.startswith("winner: ")], "nothing is lost"
+    assert len(set(result.stdout.splitlines())) == len(result.stdout.splitlines()), "or repeated"
